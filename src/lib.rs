@@ -1,0 +1,3 @@
+//! Hallpass, a STUN/TURN relay.
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
