@@ -1,3 +1,6 @@
 //! Hallpass, a STUN/TURN relay.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
+
+pub mod turn;
+pub mod wire;

@@ -1,0 +1,221 @@
+//! What the protocol answers: verdicts on single packets and actions for the network side.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::five_tuple::{Client, FiveTuple};
+
+/// One relayed transport address of one allocation. A small number, used again after the relay is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RelayId(pub u32);
+
+/// What became of one message of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FromClient {
+    /// Send `message[payload]` from relay `relay` to `peer`. Nothing else is pending because of it.
+    Relay {
+        /// The relayed address to send from.
+        relay: RelayId,
+        /// Where to.
+        peer: SocketAddr,
+        /// Which bytes of the message handed in.
+        payload: Range<usize>,
+        /// Whether this one datagram must carry DF (RFC 8656 section 15).
+        dont_fragment: bool,
+    },
+    /// A request or indication was dealt with; draw the actions.
+    Control,
+    /// Nothing follows; counted under this reason.
+    Dropped(Drop),
+}
+
+/// What becomes of one datagram of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FromPeer {
+    /// Send it to the client behind this header.
+    Relay {
+        /// Whom to send to.
+        client: Client,
+        /// Which header to put in front.
+        header: PeerHeader,
+    },
+    /// Nothing follows; counted under this reason.
+    Dropped(Drop),
+}
+
+/// The header in front of a peer's data on its way to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerHeader {
+    /// ChannelData with this channel number.
+    Channel(u16),
+    /// A Data indication.
+    Data {
+        /// The XOR-PEER-ADDRESS, as the client knows the peer.
+        peer: SocketAddr,
+        /// The indication's transaction id.
+        transaction_id: [u8; 12],
+    },
+}
+
+/// Work for the network side. Draw until `None` after every input.
+#[derive(Debug)]
+pub enum Action {
+    /// Send one whole STUN message to a client.
+    Reply {
+        /// Whom to.
+        client: Client,
+        /// The encoded message.
+        message: Vec<u8>,
+    },
+    /// Bind a UDP socket; answer with `handle_relay_opened`.
+    OpenRelay {
+        /// The name of the relay from now on.
+        relay: RelayId,
+        /// The local address to bind.
+        address: SocketAddr,
+    },
+    /// Close the relay's socket; no answer expected. The number may be used again at once.
+    CloseRelay {
+        /// Which one.
+        relay: RelayId,
+    },
+    /// An allocation ended; one line for the log.
+    Ended(Box<Session>),
+}
+
+/// Why a relay socket could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenError {
+    /// Somebody else has this port: another may work.
+    InUse,
+    /// This address cannot be bound, or descriptors or memory ran out: another port will not help.
+    Unavailable,
+}
+
+/// An ended allocation, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Whose it was.
+    pub five_tuple: FiveTuple,
+    /// The user name as sent (REST: `expiry:user`).
+    pub user: Arc<str>,
+    /// The named host whose secret verified.
+    pub host: Arc<str>,
+    /// The relayed addresses as announced.
+    pub relayed: Vec<SocketAddr>,
+    /// From the Allocate success to the end.
+    pub duration: Duration,
+    /// Payload bytes and packets relayed towards peers.
+    pub from_client: Traffic,
+    /// Payload bytes and packets relayed towards the client.
+    pub from_peer: Traffic,
+    /// Why it ended.
+    pub reason: EndReason,
+}
+
+/// Payload that went one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Datagrams.
+    pub packets: u64,
+    /// Payload bytes, without any TURN header.
+    pub bytes: u64,
+}
+
+/// Why an allocation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// The client asked: Refresh with LIFETIME 0.
+    Deleted,
+    /// Nobody refreshed it.
+    Expired,
+    /// The client closed its stream.
+    Closed,
+    /// The client's stream was reset or timed out.
+    Reset,
+    /// The client broke the framing or the TLS of its stream.
+    Broken,
+    /// The server stops.
+    Shutdown,
+}
+
+impl EndReason {
+    /// The word for the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            EndReason::Deleted => "deleted",
+            EndReason::Expired => "expired",
+            EndReason::Closed => "closed",
+            EndReason::Reset => "reset",
+            EndReason::Broken => "broken",
+            EndReason::Shutdown => "shutdown",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $label:literal,)+) => {
+        /// Why a packet went no further. Each is counted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Drop { $($(#[$doc])* $name,)+ }
+
+        impl Drop {
+            /// Every reason, in the order of [`Drop::index`].
+            pub const ALL: &'static [Drop] = &[$(Drop::$name,)+];
+
+            /// The label in metrics.
+            pub const fn name(self) -> &'static str {
+                match self { $(Drop::$name => $label,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// First byte is neither STUN nor ChannelData.
+    NotTurn = "not_turn",
+    /// Not a well-formed STUN message, or a wrong FINGERPRINT.
+    MalformedStun = "malformed_stun",
+    /// ChannelData whose length does not fit.
+    MalformedChannelData = "malformed_channel_data",
+    /// A STUN response or an indication that is not Send: nothing we asked for.
+    Unsolicited = "unsolicited",
+    /// A Send indication without its two attributes or with unknown required ones.
+    MalformedIndication = "malformed_indication",
+    /// Data from a client that has no allocation.
+    NoAllocation = "no_allocation",
+    /// Data for a peer that the client has no live permission for.
+    NoPermission = "no_permission",
+    /// ChannelData on a channel that is not bound.
+    NoChannel = "no_channel",
+    /// A peer that the policy refuses.
+    PeerDenied = "peer_denied",
+    /// The allocation has no relayed address of the peer's family.
+    NoFamily = "no_family",
+    /// A datagram on a relay that is being opened or closed.
+    NoRelay = "no_relay",
+    /// Too many unauthenticated answers to this source.
+    Throttled = "throttled",
+    /// The answer would be too large for the request (amplification).
+    Amplification = "amplification",
+    /// The client's stream does not take its media fast enough.
+    QueueFull = "queue_full",
+    /// The kernel refused the datagram.
+    SendFailed = "send_failed",
+    /// Larger than the transport can carry.
+    TooLarge = "too_large",
+}
+
+impl Drop {
+    /// A small number for arrays of counters.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Whether a byte stream that carried it can no longer be trusted.
+    pub const fn breaks_stream(self) -> bool {
+        matches!(self, Drop::NotTurn | Drop::MalformedStun | Drop::MalformedChannelData)
+    }
+}

@@ -1,0 +1,157 @@
+//! What happened, as numbers. One set per worker: a single writer, any number of readers, no lock.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::action::Drop;
+use super::five_tuple::Transport;
+use super::settings::HostId;
+
+/// A number with one writer. Adding is a plain load and store, so it costs no more than a field.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owning worker may call this.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Subtracts `n`; for gauges. Only the owning worker may call this.
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
+    /// The value now; any thread.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Named hosts that are counted apart; the configuration is held to this number.
+pub const HOSTS_MAX: usize = 200;
+
+/// STUN error codes that are counted by name (RFC 8489 section 14.8, RFC 8656 section 19).
+pub const ERROR_CODES: [u16; 15] =
+    [300, 400, 401, 403, 405, 420, 437, 438, 440, 441, 442, 443, 486, 500, 508];
+
+/// Requests that are counted by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Binding.
+    Binding,
+    /// Allocate.
+    Allocate,
+    /// Refresh.
+    Refresh,
+    /// CreatePermission.
+    CreatePermission,
+    /// ChannelBind.
+    ChannelBind,
+    /// Any other method.
+    Other,
+}
+
+impl Request {
+    /// Every kind, in the order of its number.
+    pub const ALL: [Request; 6] = [
+        Request::Binding,
+        Request::Allocate,
+        Request::Refresh,
+        Request::CreatePermission,
+        Request::ChannelBind,
+        Request::Other,
+    ];
+
+    /// The label in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Request::Binding => "binding",
+            Request::Allocate => "allocate",
+            Request::Refresh => "refresh",
+            Request::CreatePermission => "create_permission",
+            Request::ChannelBind => "channel_bind",
+            Request::Other => "other",
+        }
+    }
+}
+
+/// Payload relayed one way.
+#[derive(Debug, Default)]
+pub struct Flow {
+    /// Datagrams.
+    pub packets: Counter,
+    /// Payload bytes.
+    pub bytes: Counter,
+}
+
+impl Flow {
+    /// Counts one datagram.
+    pub fn add(&self, bytes: usize) {
+        self.packets.add(1);
+        self.bytes.add(bytes as u64);
+    }
+}
+
+/// One host on one rung.
+#[derive(Debug, Default)]
+pub struct HostRung {
+    /// Allocations alive.
+    pub allocations: Counter,
+    /// Allocations made since the start.
+    pub allocated: Counter,
+    /// Towards peers.
+    pub from_client: Flow,
+    /// Towards clients.
+    pub from_peer: Flow,
+}
+
+/// All counters of one worker's protocol side.
+#[derive(Debug)]
+pub struct Counters {
+    hosts: Vec<[HostRung; Transport::ALL.len()]>,
+    drops: [Counter; Drop::ALL.len()],
+    errors: [Counter; ERROR_CODES.len()],
+    requests: [[Counter; Request::ALL.len()]; Transport::ALL.len()],
+    /// Permissions alive.
+    pub permissions: Counter,
+    /// Channels alive.
+    pub channels: Counter,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            hosts: (0..HOSTS_MAX).map(|_| Default::default()).collect(),
+            drops: Default::default(),
+            errors: Default::default(),
+            requests: Default::default(),
+            permissions: Counter::default(),
+            channels: Counter::default(),
+        }
+    }
+}
+
+impl Counters {
+    /// The numbers of one host on one rung.
+    pub fn host(&self, host: HostId, transport: Transport) -> &HostRung {
+        // HostId is made below HOSTS_MAX only; a stray one counts with the last.
+        &self.hosts[usize::from(host.0).min(HOSTS_MAX - 1)][transport.index()]
+    }
+
+    /// Packets dropped for this reason.
+    pub fn dropped(&self, reason: Drop) -> &Counter {
+        &self.drops[reason.index()]
+    }
+
+    /// Error answers with this code; unknown codes are counted with 500.
+    pub fn error(&self, code: u16) -> &Counter {
+        let position = |code| ERROR_CODES.iter().position(|&known| known == code);
+        // 500 stands in the list, so the fall-back is always found.
+        &self.errors[position(code).or_else(|| position(500)).unwrap_or(0)]
+    }
+
+    /// Requests of this kind on this rung.
+    pub fn request(&self, transport: Transport, request: Request) -> &Counter {
+        &self.requests[transport.index()][request as usize]
+    }
+}

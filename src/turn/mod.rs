@@ -1,0 +1,27 @@
+//! The protocol: RFC 8489 and RFC 8656 as a pure function of time and input.
+//!
+//! # The one rule of use
+//! Feed one input with a `handle_*` call, then draw every [`Action`](action::Action) with
+//! [`Server::poll_action`](server::Server::poll_action) before the next input:
+//!
+//! ```text
+//! loop {
+//!     wait for packets, or until server.poll_timeout()
+//!     now = one reading of the clock for the whole batch
+//!     match server.handle_client(now, client, bytes) {      // or handle_peer, handle_timeout, ...
+//!         FromClient::Relay { .. } => send bytes[payload] from the relay, nothing is pending
+//!         FromClient::Control      => while let Some(action) = server.poll_action() { carry it out }
+//!         FromClient::Dropped(_)   => nothing, it is counted
+//!     }
+//! }
+//! ```
+//!
+//! There is no socket, no clock and no source of randomness in here: time is an argument, the seed is an
+//! argument, and sockets are named by small numbers ([`RelayId`](action::RelayId), [`Link`](five_tuple::Link)).
+//! One [`Server`](server::Server) belongs to one worker; what workers share is in [`shared`].
+
+pub mod action;
+pub mod counters;
+pub mod five_tuple;
+pub mod settings;
+pub mod time;

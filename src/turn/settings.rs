@@ -1,0 +1,112 @@
+//! What the operator decided, in the protocol's own terms. Built by `cli::serve` from the configuration.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// Everything the protocol needs to know; replaced whole at reload.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// REALM; at most 52 bytes, so that the first 401 stays within 2.5 times the request.
+    pub realm: String,
+    /// Who may use the relay.
+    pub hosts: Vec<Host>,
+    /// Users with a fixed password.
+    pub users: Vec<StaticUser>,
+    /// Addresses to relay from; the one the client reached is preferred, then the first of the family.
+    pub relay_addresses: Vec<RelayAddress>,
+    /// Ports to relay from.
+    pub relay_ports: RangeInclusive<u16>,
+    /// Whom peers may be.
+    pub peers: PeerRules,
+    /// Bounds.
+    pub limits: Limits,
+    /// Whether channels above 0x4FFF are refused (RFC 8656) instead of accepted (RFC 5766).
+    pub strict_channels: bool,
+}
+
+/// A number for a named host that stays the same across reloads; the index of its counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostId(pub u8);
+
+/// One BBB host (or any other party that gives out credentials).
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The index of its counters.
+    pub id: HostId,
+    /// The operator's name for it.
+    pub name: Arc<str>,
+    /// Shared secrets, all valid at once.
+    pub secrets: Vec<String>,
+    /// Allow-list: when present, only these peers.
+    pub peers: Option<Vec<IpNet>>,
+}
+
+/// A user with a fixed password, for tests and small set-ups.
+#[derive(Clone, Debug)]
+pub struct StaticUser {
+    /// User name, as in USERNAME.
+    pub name: String,
+    /// Password.
+    pub password: String,
+    /// The host whose peers and limits apply; its name must be in [`Settings::hosts`].
+    pub host: HostId,
+}
+
+/// One local address that relays, and the one that clients are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayAddress {
+    /// Bound by us.
+    pub local: IpAddr,
+    /// In XOR-RELAYED-ADDRESS; differs behind 1:1 NAT.
+    pub announced: IpAddr,
+    /// Whether it serves only clients that reached exactly this address (loopback).
+    pub only_if_reached: bool,
+}
+
+/// The peer policy on top of the built-in denies.
+#[derive(Clone, Debug, Default)]
+pub struct PeerRules {
+    /// Opened prefixes.
+    pub allow: Vec<IpNet>,
+    /// Closed prefixes.
+    pub deny: Vec<IpNet>,
+    /// This machine's own addresses, announced ones included: closed but for live relayed addresses, unless
+    /// opened by name.
+    pub own: Vec<IpAddr>,
+    /// Our own services: never reachable, whatever is opened. An unspecified address means every own one.
+    pub services: Vec<SocketAddr>,
+}
+
+/// Bounds of the protocol. Zero means no limit where the field says so.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Allocations one user may hold; 0 = no limit.
+    pub allocations_per_user: u32,
+    /// Allocations in all; 0 = no limit.
+    pub allocations_total: u32,
+    /// Answers a second to one unauthenticated UDP source; 0 = no limit.
+    pub unauthenticated_per_source: u32,
+    /// Permissions one allocation may hold.
+    pub permissions_per_allocation: u32,
+    /// Channels one allocation may hold.
+    pub channels_per_allocation: u32,
+    /// The longest LIFETIME granted.
+    pub lifetime_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            allocations_per_user: 0,
+            allocations_total: 0,
+            unauthenticated_per_source: 500,
+            permissions_per_allocation: 1000,
+            channels_per_allocation: 1000,
+            lifetime_max: Duration::from_secs(3600),
+        }
+    }
+}
