@@ -1,0 +1,47 @@
+//! Which protocol a message belongs to, by its first byte (RFC 8656 section 12, RFC 7983).
+
+/// What the first byte says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A STUN message: first byte 0 to 3.
+    Stun,
+    /// ChannelData with a number from 0x4000 to 0x7FFF. RFC 8656 stops at 0x4FFF, RFC 5766 did not, and older
+    /// clients draw from the rest; whether they may is decided where channels are bound.
+    ChannelData,
+    /// Neither.
+    Other,
+}
+
+/// Tells STUN, ChannelData and everything else apart.
+pub const fn classify(first_byte: u8) -> Kind {
+    match first_byte {
+        0..=3 => Kind::Stun,
+        64..=127 => Kind::ChannelData,
+        _ => Kind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_first_byte_has_its_kind() {
+        let count = |kind| (0..=255).filter(|&byte| classify(byte) == kind).count();
+        assert_eq!((count(Kind::Stun), count(Kind::ChannelData), count(Kind::Other)), (4, 64, 188));
+        for (byte, kind) in [
+            (0x00, Kind::Stun),
+            (0x03, Kind::Stun),
+            (0x04, Kind::Other),
+            (0x16, Kind::Other),
+            (0x3f, Kind::Other),
+            (0x40, Kind::ChannelData),
+            (0x4f, Kind::ChannelData),
+            (0x7f, Kind::ChannelData),
+            (0x80, Kind::Other),
+            (b'G', Kind::ChannelData),
+        ] {
+            assert_eq!(classify(byte), kind, "{byte:#x}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The strict door for STUN messages (RFC 8489 sections 5, 6.3 and 14).
+//!
+//! `stun_types` 2.0.4 reads messages too, but it takes bytes behind the message for attributes, does not look at
+//! FINGERPRINT behind an attribute it does not expect, allows a length that is no multiple of four, and logs a
+//! warning per malformed datagram, which a stranger could use to fill a disk. So the structure is checked here,
+//! once and silently; integrity, fingerprint, types and writing are the crate's.
+
+use std::ops::Range;
+
+use stun_types::attribute::{Fingerprint, MessageIntegrity, MessageIntegritySha256};
+use stun_types::message::MessageType;
+use subtle::ConstantTimeEq;
+
+pub use stun_types::message::{IntegrityAlgorithm, IntegrityKey, MessageClass};
+
+use super::WireError;
+use super::attribute::kind;
+use super::channel_data::padded_len;
+
+/// Bytes in front of the attributes.
+pub const HEADER_LEN: usize = 20;
+
+/// Bytes in front of an attribute's value.
+pub const ATTRIBUTE_HEADER_LEN: usize = 4;
+
+/// Bytes 4 to 8 of every STUN message (RFC 8489 section 5).
+pub const MAGIC_COOKIE: [u8; 4] = stun_types::message::MAGIC_COOKIE.to_be_bytes();
+
+/// Methods (RFC 8489 section 18.1, RFC 8656 section 17).
+pub mod method {
+    /// Binding.
+    pub const BINDING: u16 = 0x001;
+    /// Allocate.
+    pub const ALLOCATE: u16 = 0x003;
+    /// Refresh.
+    pub const REFRESH: u16 = 0x004;
+    /// Send, an indication.
+    pub const SEND: u16 = 0x006;
+    /// Data, an indication.
+    pub const DATA: u16 = 0x007;
+    /// CreatePermission.
+    pub const CREATE_PERMISSION: u16 = 0x008;
+    /// ChannelBind.
+    pub const CHANNEL_BIND: u16 = 0x009;
+}
+
+/// A well-formed STUN message; a view of somebody else's bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    bytes: &'a [u8],
+    kind: MessageType,
+    /// Where the attributes end that may be acted upon.
+    end: usize,
+    sha1: Option<usize>,
+    sha256: Option<usize>,
+    fingerprint: bool,
+}
+
+/// One attribute; a view of somebody else's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawAttribute<'a> {
+    /// The type.
+    pub kind: u16,
+    /// The value without padding.
+    pub value: &'a [u8],
+    /// Where the attribute's header starts in the message.
+    pub offset: usize,
+}
+
+impl RawAttribute<'_> {
+    /// Where the value is in the message.
+    pub fn value_range(&self) -> Range<usize> {
+        let start = self.offset + ATTRIBUTE_HEADER_LEN;
+        start..start + self.value.len()
+    }
+
+    fn next_offset(&self) -> usize {
+        padded_len(self.value_range().end)
+    }
+}
+
+impl<'a> Message<'a> {
+    /// Takes exactly one message. FINGERPRINT, if there, must be last and right.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, WireError> {
+        let header: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(WireError::Short)?;
+        let kind = MessageType::from_bytes(&header[..2]).map_err(|_| WireError::WrongKind)?;
+        if header[4..8] != MAGIC_COOKIE {
+            return Err(WireError::Cookie);
+        }
+        let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+        if length % 4 != 0 || HEADER_LEN + length != bytes.len() {
+            return Err(WireError::Length);
+        }
+        let mut message =
+            Self { bytes, kind, end: bytes.len(), sha1: None, sha256: None, fingerprint: false };
+        message.walk()?;
+        Ok(message)
+    }
+
+    /// Steps through all attributes and notes where integrity and fingerprint are.
+    fn walk(&mut self) -> Result<(), WireError> {
+        let (mut offset, mut behind_sha1) = (HEADER_LEN, None);
+        while offset < self.bytes.len() {
+            if self.fingerprint {
+                return Err(WireError::FingerprintNotLast);
+            }
+            let attribute = attribute_at(self.bytes, offset).ok_or(WireError::AttributeOverrun)?;
+            // Behind an integrity attribute all others are ignored, except MESSAGE-INTEGRITY-SHA256 directly behind
+            // MESSAGE-INTEGRITY, and FINGERPRINT (RFC 8489 sections 14.5 to 14.7).
+            let covered = self.sha1.is_none() && self.sha256.is_none();
+            match attribute.kind {
+                kind::MESSAGE_INTEGRITY if covered => {
+                    self.sha1 = Some(offset);
+                    behind_sha1 = Some(attribute.next_offset());
+                    self.end = offset;
+                }
+                kind::MESSAGE_INTEGRITY_SHA256 if covered || behind_sha1 == Some(offset) => {
+                    self.sha256 = Some(offset);
+                    self.end = self.end.min(offset);
+                }
+                kind::FINGERPRINT => {
+                    self.check_fingerprint(&attribute)?;
+                    self.fingerprint = true;
+                    self.end = self.end.min(offset);
+                }
+                _ => {}
+            }
+            offset = attribute.next_offset();
+        }
+        Ok(())
+    }
+
+    fn check_fingerprint(&self, attribute: &RawAttribute<'_>) -> Result<(), WireError> {
+        let raw = stun_types::attribute::RawAttribute::new(kind::FINGERPRINT.into(), attribute.value);
+        let sent = Fingerprint::try_from(&raw).map_err(|_| WireError::FingerprintMismatch)?;
+        let (header, body) = self.input_up_to(attribute);
+        if Fingerprint::compute(&[&header, body]) != *sent.fingerprint() {
+            return Err(WireError::FingerprintMismatch);
+        }
+        Ok(())
+    }
+
+    /// What FINGERPRINT and the integrity attributes are computed over: everything in front of the attribute, with a
+    /// header whose length ends behind it.
+    fn input_up_to(&self, attribute: &RawAttribute<'_>) -> ([u8; 4], &'a [u8]) {
+        // A message is at most 65,552 bytes, so what follows its header fits the field.
+        let [high, low] = ((attribute.next_offset() - HEADER_LEN) as u16).to_be_bytes();
+        ([self.bytes[0], self.bytes[1], high, low], &self.bytes[4..attribute.offset])
+    }
+
+    /// The whole message.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Request, indication, success or error.
+    pub fn class(&self) -> MessageClass {
+        self.kind.class()
+    }
+
+    /// The method, one of [`method`] or unknown.
+    pub fn method(&self) -> u16 {
+        self.kind.method().value()
+    }
+
+    /// The transaction id.
+    pub fn transaction_id(&self) -> [u8; 12] {
+        let mut id = [0; 12];
+        // `parse` saw a whole header.
+        id.copy_from_slice(&self.bytes[8..HEADER_LEN]);
+        id
+    }
+
+    /// The attributes that may be acted upon, in order: those in front of integrity and fingerprint.
+    pub fn attributes(&self) -> Attributes<'a> {
+        Attributes { bytes: &self.bytes[..self.end], offset: HEADER_LEN }
+    }
+
+    /// The first attribute of a type; later ones of the same type are ignored (RFC 8489 section 14).
+    pub fn attribute(&self, kind: u16) -> Option<RawAttribute<'a>> {
+        self.attributes().find(|attribute| attribute.kind == kind)
+    }
+
+    /// Whether there is a (right) FINGERPRINT.
+    pub fn has_fingerprint(&self) -> bool {
+        self.fingerprint
+    }
+
+    /// Whether there is a MESSAGE-INTEGRITY to be looked at.
+    pub fn has_sha1(&self) -> bool {
+        self.sha1.is_some()
+    }
+
+    /// Whether there is a MESSAGE-INTEGRITY-SHA256 to be looked at.
+    pub fn has_sha256(&self) -> bool {
+        self.sha256.is_some()
+    }
+
+    /// Which integrity must hold: SHA-256 wherever it is present, so that nobody can bid down by damaging it.
+    pub fn integrity(&self) -> Option<IntegrityAlgorithm> {
+        match (self.sha1, self.sha256) {
+            (_, Some(_)) => Some(IntegrityAlgorithm::Sha256),
+            (Some(_), None) => Some(IntegrityAlgorithm::Sha1),
+            (None, None) => None,
+        }
+    }
+
+    /// Whether the integrity attribute of `algorithm` is there and right, compared in constant time. The bytes of
+    /// `key` are used as they are, so that a key from MD5 serves both algorithms (RFC 8489 section 9.2.2; the
+    /// crate's own check refuses that). A SHA-256 may be cut to 16 bytes or more (section 14.6).
+    pub fn verify(&self, key: &IntegrityKey, algorithm: IntegrityAlgorithm) -> bool {
+        let offset = match algorithm {
+            IntegrityAlgorithm::Sha1 => self.sha1,
+            IntegrityAlgorithm::Sha256 => self.sha256,
+        };
+        let Some(attribute) = offset.and_then(|offset| attribute_at(self.bytes, offset)) else {
+            return false;
+        };
+        let (header, body) = self.input_up_to(&attribute);
+        let (input, sent) = ([&header[..], body], attribute.value);
+        match algorithm {
+            IntegrityAlgorithm::Sha1 => {
+                MessageIntegrity::compute(&input, key).is_ok_and(|computed| computed[..].ct_eq(sent).into())
+            }
+            IntegrityAlgorithm::Sha256 if matches!(sent.len(), 16 | 20 | 24 | 28 | 32) => {
+                MessageIntegritySha256::compute(&input, key)
+                    .is_ok_and(|computed| computed[..sent.len()].ct_eq(sent).into())
+            }
+            IntegrityAlgorithm::Sha256 => false,
+        }
+    }
+}
+
+/// The attribute at `offset`; `None` when it reaches past the end.
+fn attribute_at(bytes: &[u8], offset: usize) -> Option<RawAttribute<'_>> {
+    let (header, rest) = bytes.get(offset..)?.split_first_chunk::<ATTRIBUTE_HEADER_LEN>()?;
+    let [kind, length] = [[header[0], header[1]], [header[2], header[3]]].map(u16::from_be_bytes);
+    Some(RawAttribute { kind, value: rest.get(..length.into())?, offset })
+}
+
+/// Iterator over the attributes of a parsed message.
+#[derive(Clone, Debug)]
+pub struct Attributes<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = RawAttribute<'a>;
+
+    fn next(&mut self) -> Option<RawAttribute<'a>> {
+        let attribute = attribute_at(self.bytes, self.offset)?;
+        self.offset = attribute.next_offset();
+        Some(attribute)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,255 @@
+//! Requests, typed: everything a handler needs, borrowed from the message. Only attributes in front of integrity
+//! count, and of several of one type only the first, except XOR-PEER-ADDRESS.
+
+use std::net::SocketAddr;
+
+use super::attribute::{
+    AdditionalAddressFamily, ChannelNumber, DontFragment, EvenPort, Family, Lifetime, RequestedAddressFamily,
+    RequestedTransport, ReservationToken, is_understood, kind, read_xor,
+};
+use super::message::{Message, method};
+
+/// An attribute of this type is malformed: 400 (RFC 8489 section 6.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadAttribute(pub u16);
+
+/// A family asked for, or the byte that names no family: 440 (RFC 8656 section 7.2).
+pub type AskedFamily = Result<Family, u8>;
+
+/// What a request asks for.
+#[derive(Clone, Debug)]
+pub enum Request<'a> {
+    /// Binding (RFC 8489).
+    Binding,
+    /// Allocate (RFC 8656 section 7).
+    Allocate(Allocate),
+    /// Refresh (RFC 8656 section 8).
+    Refresh(Refresh),
+    /// CreatePermission (RFC 8656 section 10).
+    CreatePermission(CreatePermission<'a>),
+    /// ChannelBind (RFC 8656 section 12).
+    ChannelBind(ChannelBind),
+    /// A method that is not for requests or not known.
+    Other(u16),
+}
+
+/// An Allocate request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allocate {
+    /// REQUESTED-TRANSPORT, an IP protocol number.
+    pub transport: Option<u8>,
+    /// LIFETIME, seconds.
+    pub lifetime: Option<u32>,
+    /// REQUESTED-ADDRESS-FAMILY.
+    pub family: Option<AskedFamily>,
+    /// ADDITIONAL-ADDRESS-FAMILY.
+    pub additional_family: Option<AskedFamily>,
+    /// EVEN-PORT, with its R bit: whether to reserve the next port.
+    pub even_port: Option<bool>,
+    /// RESERVATION-TOKEN.
+    pub reservation_token: Option<[u8; 8]>,
+    /// DONT-FRAGMENT.
+    pub dont_fragment: bool,
+}
+
+/// A Refresh request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refresh {
+    /// LIFETIME, seconds; zero deletes.
+    pub lifetime: Option<u32>,
+    /// REQUESTED-ADDRESS-FAMILY.
+    pub family: Option<AskedFamily>,
+}
+
+/// A CreatePermission request.
+#[derive(Clone, Copy, Debug)]
+pub struct CreatePermission<'a> {
+    message: Message<'a>,
+}
+
+/// A ChannelBind request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChannelBind {
+    /// CHANNEL-NUMBER, any.
+    pub number: Option<u16>,
+    /// XOR-PEER-ADDRESS.
+    pub peer: Option<SocketAddr>,
+}
+
+impl<'a> Request<'a> {
+    /// Reads a message of class request.
+    pub fn parse(message: &Message<'a>) -> Result<Self, BadAttribute> {
+        Ok(match message.method() {
+            method::BINDING => Self::Binding,
+            method::ALLOCATE => Self::Allocate(Allocate::parse(message)?),
+            method::REFRESH => Self::Refresh(Refresh::parse(message)?),
+            method::CREATE_PERMISSION => Self::CreatePermission(CreatePermission::parse(message)?),
+            method::CHANNEL_BIND => Self::ChannelBind(ChannelBind::parse(message)?),
+            other => Self::Other(other),
+        })
+    }
+}
+
+impl Allocate {
+    fn parse(message: &Message<'_>) -> Result<Self, BadAttribute> {
+        Ok(Self {
+            transport: read(message, kind::REQUESTED_TRANSPORT, RequestedTransport::decode)?.map(|a| a.0),
+            lifetime: read(message, kind::LIFETIME, Lifetime::decode)?.map(|a| a.0),
+            family: asked_family(message)?,
+            additional_family: read(
+                message,
+                kind::ADDITIONAL_ADDRESS_FAMILY,
+                AdditionalAddressFamily::decode,
+            )?
+            .map(|a| a.0),
+            even_port: read(message, kind::EVEN_PORT, EvenPort::decode)?.map(|a| a.0),
+            reservation_token: read(message, kind::RESERVATION_TOKEN, ReservationToken::decode)?.map(|a| a.0),
+            dont_fragment: read(message, kind::DONT_FRAGMENT, DontFragment::decode)?.is_some(),
+        })
+    }
+}
+
+impl Refresh {
+    fn parse(message: &Message<'_>) -> Result<Self, BadAttribute> {
+        let lifetime = read(message, kind::LIFETIME, Lifetime::decode)?.map(|a| a.0);
+        Ok(Self { lifetime, family: asked_family(message)? })
+    }
+}
+
+impl<'a> CreatePermission<'a> {
+    fn parse(message: &Message<'a>) -> Result<Self, BadAttribute> {
+        // All or nothing: one bad address spoils the request.
+        for attribute in message.attributes().filter(|a| a.kind == kind::XOR_PEER_ADDRESS) {
+            read_xor(attribute.value, message.transaction_id()).ok_or(BadAttribute(attribute.kind))?;
+        }
+        Ok(Self { message: *message })
+    }
+
+    /// Every XOR-PEER-ADDRESS, in order; there may be none.
+    pub fn peers(&self) -> impl Iterator<Item = SocketAddr> + use<'a> {
+        let transaction_id = self.message.transaction_id();
+        self.message
+            .attributes()
+            .filter(|attribute| attribute.kind == kind::XOR_PEER_ADDRESS)
+            .filter_map(move |attribute| read_xor(attribute.value, transaction_id))
+    }
+}
+
+impl ChannelBind {
+    fn parse(message: &Message<'_>) -> Result<Self, BadAttribute> {
+        let transaction_id = message.transaction_id();
+        Ok(Self {
+            number: read(message, kind::CHANNEL_NUMBER, ChannelNumber::decode)?.map(|a| a.0),
+            peer: read(message, kind::XOR_PEER_ADDRESS, |value| read_xor(value, transaction_id))?,
+        })
+    }
+}
+
+/// Who the client says it is (RFC 8489 section 9.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Credentials<'a> {
+    /// USERNAME.
+    pub username: Option<&'a str>,
+    /// USERHASH.
+    pub userhash: Option<[u8; 32]>,
+    /// REALM.
+    pub realm: Option<&'a str>,
+    /// NONCE, as sent.
+    pub nonce: Option<&'a [u8]>,
+    /// PASSWORD-ALGORITHM: its number, known or not.
+    pub password_algorithm: Option<u16>,
+    /// The value of PASSWORD-ALGORITHMS, to be compared with what was offered.
+    pub password_algorithms: Option<&'a [u8]>,
+    /// Whether MESSAGE-INTEGRITY is there.
+    pub has_sha1: bool,
+    /// Whether MESSAGE-INTEGRITY-SHA256 is there; then it must hold, whatever else is there.
+    pub has_sha256: bool,
+}
+
+/// The longest USERNAME, bytes (RFC 8489 section 14.3).
+const USERNAME_MAX: usize = 508;
+/// The longest REALM and NONCE, bytes (RFC 8489 sections 14.9 and 14.10).
+const QUOTED_MAX: usize = 763;
+
+impl<'a> Credentials<'a> {
+    /// Reads the credentials of any message.
+    pub fn parse(message: &Message<'a>) -> Result<Self, BadAttribute> {
+        Ok(Self {
+            username: read(message, kind::USERNAME, |value| text(value, USERNAME_MAX))?,
+            userhash: read(message, kind::USERHASH, |value| value.try_into().ok())?,
+            realm: read(message, kind::REALM, |value| text(value, QUOTED_MAX))?,
+            nonce: read(message, kind::NONCE, |value| (value.len() <= QUOTED_MAX).then_some(value))?,
+            password_algorithm: read(message, kind::PASSWORD_ALGORITHM, password_algorithm)?,
+            password_algorithms: read(message, kind::PASSWORD_ALGORITHMS, Some)?,
+            has_sha1: message.has_sha1(),
+            has_sha256: message.has_sha256(),
+        })
+    }
+}
+
+/// The most types that are named in one 420 answer.
+pub const UNKNOWN_MAX: usize = 16;
+
+/// The comprehension-required attributes that nobody here understands, each once, for 420 and UNKNOWN-ATTRIBUTES
+/// (RFC 8489 section 6.3.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnknownRequired {
+    kinds: [u16; UNKNOWN_MAX],
+    len: usize,
+}
+
+impl UnknownRequired {
+    /// The types in order of appearance, at most [`UNKNOWN_MAX`].
+    pub fn kinds(&self) -> &[u16] {
+        &self.kinds[..self.len]
+    }
+
+    /// Whether everything was understood.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// Looks for attributes that the request may not carry.
+pub fn unknown_required(message: &Message<'_>) -> UnknownRequired {
+    let mut unknown = UnknownRequired::default();
+    for attribute in message.attributes().filter(|attribute| !is_understood(attribute.kind)) {
+        if unknown.kinds().contains(&attribute.kind) {
+            continue;
+        }
+        let Some(slot) = unknown.kinds.get_mut(unknown.len) else {
+            break;
+        };
+        *slot = attribute.kind;
+        unknown.len += 1;
+    }
+    unknown
+}
+
+/// The first attribute of a type, decoded.
+fn read<'a, T>(
+    message: &Message<'a>,
+    kind: u16,
+    decode: impl FnOnce(&'a [u8]) -> Option<T>,
+) -> Result<Option<T>, BadAttribute> {
+    match message.attribute(kind) {
+        None => Ok(None),
+        Some(attribute) => decode(attribute.value).map(Some).ok_or(BadAttribute(kind)),
+    }
+}
+
+fn asked_family(message: &Message<'_>) -> Result<Option<AskedFamily>, BadAttribute> {
+    let family = read(message, kind::REQUESTED_ADDRESS_FAMILY, RequestedAddressFamily::decode)?;
+    Ok(family.map(|a| a.0))
+}
+
+fn text(value: &[u8], max: usize) -> Option<&str> {
+    std::str::from_utf8(value).ok().filter(|text| text.len() <= max)
+}
+
+/// Number, length of the parameters, parameters (RFC 8489 section 14.12).
+fn password_algorithm(value: &[u8]) -> Option<u16> {
+    let (&[n0, n1, l0, l1], parameters) = value.split_first_chunk()?;
+    let len = usize::from(u16::from_be_bytes([l0, l1]));
+    (len <= parameters.len()).then_some(u16::from_be_bytes([n0, n1]))
+}
