@@ -94,6 +94,19 @@ pub enum OpenError {
     Unavailable,
 }
 
+/// What an ICMP error about a relayed datagram said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerIcmp {
+    /// Where the datagram was sent.
+    pub peer: SocketAddr,
+    /// ICMP or ICMPv6 type.
+    pub kind: u8,
+    /// ICMP or ICMPv6 code.
+    pub code: u8,
+    /// The next hop's MTU for "too big", else 0.
+    pub data: u32,
+}
+
 /// An ended allocation, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
@@ -184,6 +197,8 @@ reasons! {
     Unsolicited = "unsolicited",
     /// A Send indication without its two attributes or with unknown required ones.
     MalformedIndication = "malformed_indication",
+    /// A request of a method that is not offered (RFC 8489 section 6.3).
+    UnknownMethod = "unknown_method",
     /// Data from a client that has no allocation.
     NoAllocation = "no_allocation",
     /// Data for a peer that the client has no live permission for.

@@ -21,6 +21,11 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
     }
 
+    /// Sets a gauge. Only the owning worker may call this.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
     /// The value now; any thread.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)

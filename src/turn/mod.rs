@@ -21,7 +21,25 @@
 //! One [`Server`](server::Server) belongs to one worker; what workers share is in [`shared`].
 
 pub mod action;
+pub mod allocate;
+mod answer;
+pub mod auth;
+mod channel;
 pub mod counters;
+mod data;
+pub mod deadline;
+pub mod error;
 pub mod five_tuple;
+pub mod nonce;
+pub mod peer_policy;
+mod permission;
+pub mod port_pool;
+pub mod quota;
+mod refresh;
+pub mod rest;
+pub mod server;
 pub mod settings;
+pub mod shared;
+pub mod table;
+pub mod throttle;
 pub mod time;

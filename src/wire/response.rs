@@ -11,7 +11,6 @@ use stun_types::message::{
 use super::attribute::{
     AddressErrorCode, Family, Lifetime, ReservationToken, XorMappedAddress, XorRelayedAddress, kind,
 };
-use super::message::Message;
 
 /// Room for most answers without growing.
 const CAPACITY: usize = 256;
@@ -33,28 +32,27 @@ pub struct Response {
 }
 
 impl Response {
-    /// A success response to `request`.
-    pub fn success(request: &Message<'_>) -> Self {
-        Self::new(request, MessageClass::Success)
+    /// A success response to a request of this method and transaction.
+    pub fn success(method: u16, transaction_id: [u8; 12]) -> Self {
+        Self::new(method, transaction_id, MessageClass::Success)
     }
 
-    /// An error response to `request` with ERROR-CODE `code`, 300 to 699.
-    pub fn error(request: &Message<'_>, code: u16, reason: Reason) -> Self {
+    /// An error response with ERROR-CODE `code`, 300 to 699.
+    pub fn error(method: u16, transaction_id: [u8; 12], code: u16, reason: Reason) -> Self {
         let phrase = match reason {
             Reason::Empty => "",
             Reason::Phrase => phrase(code),
         };
         let mut value = vec![0, 0, (code / 100) as u8 & 7, (code % 100) as u8];
         value.extend(phrase.as_bytes());
-        Self::new(request, MessageClass::Error).raw(kind::ERROR_CODE, &value)
+        Self::new(method, transaction_id, MessageClass::Error).raw(kind::ERROR_CODE, &value)
     }
 
-    fn new(request: &Message<'_>, class: MessageClass) -> Self {
-        let transaction_id = request.transaction_id();
+    fn new(method: u16, transaction_id: [u8; 12], class: MessageClass) -> Self {
         let mut id = [0; 16];
         id[4..].copy_from_slice(&transaction_id);
         // A method has 12 bits, so this does not leave the range that `Method::new` takes.
-        let kind = MessageType::from_class_method(class, Method::new(request.method() & 0xfff));
+        let kind = MessageType::from_class_method(class, Method::new(method & 0xfff));
         let encoder =
             Encoder::builder(kind, u128::from_be_bytes(id).into(), MessageWriteVec::with_capacity(CAPACITY));
         Self { encoder, transaction_id }

@@ -1,0 +1,144 @@
+//! Answers: whom to, for which transaction, under which key.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::action::{Action, FromClient};
+use super::auth::{Authenticated, PASSWORD_ALGORITHMS};
+use super::error::Code;
+use super::five_tuple::{Client, Transport};
+use super::nonce::Features;
+use super::server::Server;
+use super::time::Now;
+use crate::turn::action::Drop;
+use crate::wire::message::Message;
+use crate::wire::response::{Reason, Response};
+
+/// Everything an answer needs to know of its request. Kept while a relay is being opened.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    /// Whom to answer.
+    pub client: Client,
+    /// The request's method.
+    pub method: u16,
+    /// The request's transaction.
+    pub transaction_id: [u8; 12],
+    /// Whether the request had FINGERPRINT, so the answer has one too (RFC 8489 section 7).
+    pub fingerprint: bool,
+    /// Who asked, once known; his key protects the answer.
+    pub asker: Option<Authenticated>,
+}
+
+impl Ticket {
+    /// For a request of somebody unknown.
+    pub fn of(client: Client, message: &Message<'_>) -> Self {
+        Self {
+            client,
+            method: message.method(),
+            transaction_id: message.transaction_id(),
+            fingerprint: message.has_fingerprint(),
+            asker: None,
+        }
+    }
+
+    /// A success response to this request, without attributes yet.
+    pub fn success(&self) -> Response {
+        Response::success(self.method, self.transaction_id)
+    }
+
+    /// An error response to this request. Strangers get no reason phrase: it would only amplify.
+    pub fn error(&self, code: Code) -> Response {
+        let reason = if self.asker.is_some() { Reason::Phrase } else { Reason::Empty };
+        Response::error(self.method, self.transaction_id, code.number(), reason)
+    }
+
+    /// The finished message.
+    pub fn seal(&self, response: Response) -> Vec<u8> {
+        let key = self.asker.as_ref().map(|asker| (asker.key(), asker.answer));
+        response.finish(key, self.fingerprint)
+    }
+}
+
+impl Server {
+    /// Queues a success answer.
+    pub(super) fn succeed(&mut self, ticket: &Ticket, response: Response) -> FromClient {
+        self.actions.push_back(Action::Reply { client: ticket.client, message: ticket.seal(response) });
+        FromClient::Control
+    }
+
+    /// Queues an error answer to somebody whose credentials are good.
+    pub(super) fn refuse(&mut self, ticket: &Ticket, code: Code) -> FromClient {
+        self.counters.error(code.number()).add(1);
+        let response = ticket.error(code);
+        self.succeed(ticket, response)
+    }
+
+    /// 400 to a stranger (RFC 8489 section 9.2.4, second check).
+    pub(super) fn refuse_stranger(&mut self, now: Now, ticket: &Ticket, asked: usize) -> FromClient {
+        let message = ticket.seal(ticket.error(Code::BadRequest));
+        self.answer_stranger(now, ticket, Code::BadRequest, asked, [message])
+    }
+
+    /// 401 or 438 with a fresh nonce (RFC 8489 section 9.2.4). `asked` is the size of the request.
+    pub(super) fn challenge(&mut self, now: Now, ticket: &Ticket, code: Code, asked: usize) -> FromClient {
+        let client = ticket.client.five_tuple.client;
+        // A REST name is not known before it is used, so USERHASH is offered only where every user is.
+        let username_anonymity = self.settings.hosts.iter().all(|host| host.secrets.is_empty());
+        let with = |features: Features| {
+            let nonce = self.shared.nonces.make(now.instant, client, features);
+            let response = ticket.error(code).realm(&self.settings.realm).nonce(nonce.as_bytes());
+            ticket.seal(match features.password_algorithms {
+                true => response.password_algorithms(&PASSWORD_ALGORITHMS),
+                false => response,
+            })
+        };
+        let full = with(Features { password_algorithms: true, username_anonymity });
+        if within_amplification(ticket, asked, full.len()) {
+            return self.answer_stranger(now, ticket, code, asked, [full]);
+        }
+        let short = with(Features::default());
+        self.answer_stranger(now, ticket, code, asked, [short])
+    }
+
+    fn answer_stranger(
+        &mut self,
+        now: Now,
+        ticket: &Ticket,
+        code: Code,
+        asked: usize,
+        [message]: [Vec<u8>; 1],
+    ) -> FromClient {
+        if !within_amplification(ticket, asked, message.len()) {
+            return self.dropped(Drop::Amplification);
+        }
+        let five_tuple = &ticket.client.five_tuple;
+        let rate = self.settings.limits.unauthenticated_per_source;
+        if five_tuple.transport == Transport::Udp
+            && !self.throttle.allows(now.instant, five_tuple.client.ip(), rate)
+        {
+            return self.dropped(Drop::Throttled);
+        }
+        self.counters.error(code.number()).add(1);
+        self.actions.push_back(Action::Reply { client: ticket.client, message });
+        FromClient::Control
+    }
+
+    /// Marks the ticket's asker.
+    pub(super) fn asked_by(ticket: &mut Ticket, asker: Authenticated) -> Arc<super::auth::Identity> {
+        let identity = Arc::clone(&asker.identity);
+        ticket.asker = Some(asker);
+        identity
+    }
+}
+
+/// Whether an answer to a stranger stays below five times what he sent, and below two and a half times counting IP
+/// and UDP headers. On a stream the address is proven, so it always does.
+fn within_amplification(ticket: &Ticket, asked: usize, answer: usize) -> bool {
+    let five_tuple = &ticket.client.five_tuple;
+    let headers = match five_tuple.client.ip() {
+        IpAddr::V4(_) => 20 + 8,
+        IpAddr::V6(_) => 40 + 8,
+    };
+    five_tuple.transport.is_stream()
+        || (answer <= 5 * asked && 2 * (answer + headers) <= 5 * (asked + headers))
+}

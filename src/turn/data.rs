@@ -1,0 +1,124 @@
+//! Data between clients and peers (RFC 8656 sections 11 and 12): the path of nearly every packet.
+
+use std::net::SocketAddr;
+
+use rand_core::RngCore;
+
+use super::action::{Action, Drop, FromClient, FromPeer, PeerHeader, PeerIcmp, RelayId};
+use super::five_tuple::Client;
+use super::peer_policy::Reach;
+use super::server::Server;
+use super::table::Route;
+use super::time::{Instant, Now};
+use crate::wire::attribute::Icmp;
+use crate::wire::message::Message;
+use crate::wire::{channel_data, indication};
+
+impl Server {
+    /// ChannelData from a client (RFC 8656 section 12.6).
+    pub(super) fn channel_data(&mut self, now: Instant, client: &Client, bytes: &[u8]) -> FromClient {
+        let Ok(data) = channel_data::parse_datagram(bytes) else {
+            return self.dropped(Drop::MalformedChannelData);
+        };
+        match self.table.route_from_channel(&client.five_tuple, data.number, now) {
+            Ok(route) => self.relay(route, data.payload, false),
+            Err(reason) => self.dropped(reason),
+        }
+    }
+
+    /// A Send indication from a client (RFC 8656 section 11.2).
+    pub(super) fn send_indication(
+        &mut self,
+        now: Instant,
+        client: &Client,
+        message: &Message<'_>,
+    ) -> FromClient {
+        let Ok(send) = indication::parse_send(message) else {
+            return self.dropped(Drop::MalformedIndication);
+        };
+        let peer = self.policy.to_local(send.peer);
+        match self.table.route_from_send(&client.five_tuple, peer, now) {
+            // RFC 8656 section 13: DF is only ours to set where no translation lies between.
+            Ok(route) => self.relay(route, send.payload, send.dont_fragment),
+            Err(reason) => self.dropped(reason),
+        }
+    }
+
+    fn relay(&mut self, route: Route, payload: std::ops::Range<usize>, dont_fragment: bool) -> FromClient {
+        if route.reach != Reach::All && !self.may_reach(route.peer, route.reach) {
+            return self.dropped(Drop::PeerDenied);
+        }
+        if let Some(allocation) = self.table.allocation_mut(route.allocation) {
+            allocation.from_client.packets += 1;
+            allocation.from_client.bytes += payload.len() as u64;
+            let transport = allocation.client.five_tuple.transport;
+            self.counters.host(allocation.identity.host, transport).from_client.add(payload.len());
+        }
+        FromClient::Relay { relay: route.relay, peer: route.peer, payload, dont_fragment }
+    }
+
+    /// A datagram of `len` bytes from a peer (RFC 8656 sections 11.3 and 12.7).
+    pub fn handle_peer(&mut self, now: Now, relay: RelayId, peer: SocketAddr, len: usize) -> FromPeer {
+        let found = self.table.route_from_peer(relay, peer, now.instant);
+        let found = found.and_then(|found| match found.reach {
+            Reach::OwnRelayed if !self.may_reach(peer, found.reach) => Err(Drop::PeerDenied),
+            _ => Ok(found),
+        });
+        let found = match found {
+            Ok(found) => found,
+            Err(reason) => {
+                self.counters.dropped(reason).add(1);
+                return FromPeer::Dropped(reason);
+            }
+        };
+        let Some(allocation) = self.table.allocation_mut(found.allocation) else {
+            return FromPeer::Dropped(Drop::NoAllocation);
+        };
+        allocation.from_peer.packets += 1;
+        allocation.from_peer.bytes += len as u64;
+        let client = allocation.client;
+        self.counters.host(allocation.identity.host, client.five_tuple.transport).from_peer.add(len);
+        let header = match found.channel {
+            Some(number) => PeerHeader::Channel(number),
+            None => PeerHeader::Data {
+                peer: self.as_announced(peer, found.reach),
+                transaction_id: self.transaction_id(),
+            },
+        };
+        FromPeer::Relay { client, header }
+    }
+
+    /// An ICMP error about a datagram that `relay` sent (RFC 8656 section 11.5): told to the client if he has a
+    /// permission for the datagram's destination.
+    pub fn handle_peer_icmp(&mut self, now: Now, relay: RelayId, error: PeerIcmp) {
+        let relevant = match error.peer {
+            SocketAddr::V4(_) => matches!(error.kind, 3 | 11),
+            SocketAddr::V6(_) => matches!(error.kind, 1..=3),
+        };
+        let Ok(found) = self.table.route_from_peer(relay, error.peer, now.instant) else { return };
+        let Some(client) = self.table.allocation(found.allocation).map(|allocation| allocation.client) else {
+            return;
+        };
+        if relevant {
+            let peer = self.as_announced(error.peer, found.reach);
+            let transaction_id = self.transaction_id();
+            let icmp = Icmp { icmp_type: error.kind, code: error.code, data: error.data.to_be_bytes() };
+            let message = indication::write_icmp(peer, icmp, transaction_id);
+            self.actions.push_back(Action::Reply { client, message });
+        }
+    }
+
+    /// The peer as the client knows it: another relayed address of ours is known by its announced address.
+    fn as_announced(&self, peer: SocketAddr, reach: Reach) -> SocketAddr {
+        match reach {
+            Reach::All => peer,
+            Reach::OwnOpened | Reach::OwnRelayed => self.policy.to_announced(peer),
+        }
+    }
+
+    fn transaction_id(&mut self) -> [u8; 12] {
+        let mut id = [0; 12];
+        self.rng.fill_bytes(&mut id);
+        id
+    }
+}

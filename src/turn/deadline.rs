@@ -1,0 +1,95 @@
+//! Deadlines in order, without a scan: a heap whose entries may be late.
+//!
+//! An owner that lives longer than its entry says is put back when the entry comes up, so a refresh costs nothing
+//! here. Entries of owners that are gone are skipped, and swept out when they outnumber the living.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::time::Instant;
+
+/// Dead entries tolerated before a sweep is worth while.
+const SLACK: usize = 1024;
+
+/// A heap of deadlines of `T`s.
+#[derive(Debug)]
+pub struct Deadlines<T> {
+    heap: BinaryHeap<Reverse<(Instant, T)>>,
+}
+
+impl<T: Ord> Default for Deadlines<T> {
+    fn default() -> Self {
+        Self { heap: BinaryHeap::new() }
+    }
+}
+
+impl<T: Ord + Copy> Deadlines<T> {
+    /// Adds a deadline.
+    pub fn push(&mut self, at: Instant, owner: T) {
+        self.heap.push(Reverse((at, owner)));
+    }
+
+    /// The next deadline; its owner may be gone or living longer by now.
+    pub fn next(&self) -> Option<Instant> {
+        self.heap.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Takes one owner whose deadline has come.
+    pub fn pop_due(&mut self, now: Instant) -> Option<T> {
+        if self.next()? > now {
+            return None;
+        }
+        self.heap.pop().map(|Reverse((_, owner))| owner)
+    }
+
+    /// Drops the entries of owners that are gone, when there are many more entries than the `living` owners.
+    pub fn sweep(&mut self, living: usize, is_alive: impl Fn(&T) -> bool) {
+        if self.heap.len() > 2 * living + SLACK {
+            self.heap.retain(|Reverse((_, owner))| is_alive(owner));
+            self.heap.shrink_to(living + SLACK);
+        }
+    }
+
+    /// Entries held, dead ones included.
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Whether there is no entry at all.
+    pub fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(nanos: u64) -> Instant {
+        Instant::from_nanos(nanos)
+    }
+
+    #[test]
+    fn deadlines_come_up_in_order_and_not_before_their_time() {
+        let mut deadlines = Deadlines::default();
+        for nanos in [30, 10, 20] {
+            deadlines.push(at(nanos), nanos);
+        }
+        assert_eq!(deadlines.next(), Some(at(10)));
+        assert_eq!(deadlines.pop_due(at(9)), None);
+        assert_eq!(deadlines.pop_due(at(20)), Some(10));
+        assert_eq!(deadlines.pop_due(at(20)), Some(20));
+        assert_eq!(deadlines.pop_due(at(20)), None);
+    }
+
+    #[test]
+    fn the_dead_do_not_pile_up() {
+        let mut deadlines = Deadlines::default();
+        for owner in 0..100_000u64 {
+            deadlines.push(at(owner), owner);
+            deadlines.sweep(10, |&other| other + 10 > owner);
+            assert!(deadlines.len() <= 20 + SLACK + 1);
+        }
+        assert!(!deadlines.is_empty());
+    }
+}

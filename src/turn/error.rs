@@ -1,0 +1,50 @@
+//! The refusals of RFC 8489 section 14.8 and RFC 8656 section 19.
+
+/// A STUN error code that this server answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// 400: the request is malformed.
+    BadRequest,
+    /// 401: no or wrong credentials.
+    Unauthenticated,
+    /// 403: the peer may not be reached.
+    Forbidden,
+    /// 420: a required attribute is not known.
+    UnknownAttribute,
+    /// 437: no allocation on this five-tuple, or one already.
+    AllocationMismatch,
+    /// 438: the nonce is not good (any more).
+    StaleNonce,
+    /// 440: no relayed address of this family.
+    AddressFamilyNotSupported,
+    /// 441: the allocation belongs to somebody else.
+    WrongCredentials,
+    /// 442: only UDP is relayed.
+    UnsupportedTransportProtocol,
+    /// 443: the peer's family is not the relayed address's.
+    PeerAddressFamilyMismatch,
+    /// 486: this user has his share of allocations.
+    AllocationQuotaReached,
+    /// 508: the server is full or has no such port.
+    InsufficientCapacity,
+}
+
+impl Code {
+    /// The number in ERROR-CODE.
+    pub const fn number(self) -> u16 {
+        match self {
+            Code::BadRequest => 400,
+            Code::Unauthenticated => 401,
+            Code::Forbidden => 403,
+            Code::UnknownAttribute => 420,
+            Code::AllocationMismatch => 437,
+            Code::StaleNonce => 438,
+            Code::AddressFamilyNotSupported => 440,
+            Code::WrongCredentials => 441,
+            Code::UnsupportedTransportProtocol => 442,
+            Code::PeerAddressFamilyMismatch => 443,
+            Code::AllocationQuotaReached => 486,
+            Code::InsufficientCapacity => 508,
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Whom a client may reach through the relay.
+//!
+//! One rule: of all entries that cover the address, built-in and configured, the longest prefix decides. A
+//! configured entry with the very prefix of a built-in one takes its place; between two configured ones a tie
+//! denies. Addresses that carry an IPv4 address inside are judged by both.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::settings::{PeerRules, RelayAddress};
+
+/// Special-purpose ranges (IANA special-purpose address registries, RFC 6890): never a legitimate peer unless the
+/// operator says so.
+const DENIED_V4: [(Ipv4Addr, u8); 16] = [
+    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::new(10, 0, 0, 0), 8),
+    (Ipv4Addr::new(100, 64, 0, 0), 10),
+    (Ipv4Addr::new(127, 0, 0, 0), 8),
+    (Ipv4Addr::new(169, 254, 0, 0), 16),
+    (Ipv4Addr::new(172, 16, 0, 0), 12),
+    (Ipv4Addr::new(192, 0, 0, 0), 24),
+    (Ipv4Addr::new(192, 0, 2, 0), 24),
+    (Ipv4Addr::new(192, 88, 99, 0), 24),
+    (Ipv4Addr::new(192, 168, 0, 0), 16),
+    (Ipv4Addr::new(198, 18, 0, 0), 15),
+    (Ipv4Addr::new(198, 51, 100, 0), 24),
+    (Ipv4Addr::new(203, 0, 113, 0), 24),
+    (Ipv4Addr::new(224, 0, 0, 0), 4),
+    (Ipv4Addr::new(240, 0, 0, 0), 4),
+    (Ipv4Addr::BROADCAST, 32),
+];
+
+const DENIED_V6: [(Ipv6Addr, u8); 10] = [
+    (Ipv6Addr::UNSPECIFIED, 128),
+    (Ipv6Addr::LOCALHOST, 128),
+    (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7),
+    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
+    (Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0), 10),
+    (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
+    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
+    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
+    (Ipv6Addr::new(0x5f00, 0, 0, 0, 0, 0, 0, 0), 16),
+    (Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0), 64),
+];
+
+/// How far a permission for an address reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Every port.
+    All,
+    /// An address of this very machine that the operator opened: every port but our own services'.
+    OwnOpened,
+    /// An address of this very machine: only ports that are live relayed addresses.
+    OwnRelayed,
+}
+
+/// Whose word an entry is, in the order in which it counts within one prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Origin {
+    Denied,
+    Allowed,
+    BuiltIn,
+}
+
+/// The policy, ready for questions.
+#[derive(Debug)]
+pub struct PeerPolicy {
+    /// Longest prefix first; for one prefix the deciding entry first.
+    entries: Vec<(IpNet, Origin)>,
+    own: Vec<IpAddr>,
+    services: Vec<SocketAddr>,
+    /// Announced address, local address: peers are told the first, packets travel between the second.
+    translations: Vec<(IpAddr, IpAddr)>,
+}
+
+impl PeerPolicy {
+    /// Prepares the operator's rules.
+    pub fn new(rules: &PeerRules, relays: &[RelayAddress]) -> Self {
+        let own = rules.own.iter().filter(|ip| !ip.is_loopback()).map(|&ip| IpNet::from(ip));
+        let mut entries: Vec<(IpNet, Origin)> =
+            built_in().chain(own).map(|net| (net, Origin::BuiltIn)).collect();
+        entries.extend(rules.deny.iter().map(|net| (net.trunc(), Origin::Denied)));
+        entries.extend(rules.allow.iter().map(|net| (net.trunc(), Origin::Allowed)));
+        entries.sort_by_key(|(net, origin)| (std::cmp::Reverse(net.prefix_len()), *origin));
+        Self {
+            entries,
+            own: rules.own.clone(),
+            services: rules.services.clone(),
+            translations: relays
+                .iter()
+                .filter(|relay| relay.local != relay.announced)
+                .map(|relay| (relay.announced, relay.local))
+                .collect(),
+        }
+    }
+
+    /// Whether this host's clients may reach `peer` at all, and how far. `allowed` is the host's own list.
+    pub fn judge(&self, peer: IpAddr, allowed: Option<&[IpNet]>) -> Option<Reach> {
+        let listed = |ip: IpAddr| allowed.is_none_or(|nets| nets.iter().any(|net| net.contains(&ip)));
+        let open = identities(peer).all(|ip| self.permits(ip, allowed));
+        let own = self.is_own(peer);
+        match (open && listed(peer), own) {
+            (true, false) => Some(Reach::All),
+            (true, true) => Some(Reach::OwnOpened),
+            (false, true) if allowed.is_none() && self.own.contains(&peer) => Some(Reach::OwnRelayed),
+            (false, _) => None,
+        }
+    }
+
+    /// Whether this is one of our own services, which no client may reach through us.
+    pub fn is_service(&self, peer: SocketAddr) -> bool {
+        self.services.iter().any(|service| {
+            service.port() == peer.port()
+                && (service.ip() == peer.ip() || service.ip().is_unspecified() && self.is_own(peer.ip()))
+        })
+    }
+
+    /// The address that packets for `peer` go to: behind 1:1 NAT our announced addresses are reached by their
+    /// local ones.
+    pub fn to_local(&self, peer: SocketAddr) -> SocketAddr {
+        let local = self.translations.iter().find(|(announced, _)| *announced == peer.ip());
+        local.map_or(peer, |&(_, local)| SocketAddr::new(local, peer.port()))
+    }
+
+    /// The address under which the client knows `local`.
+    pub fn to_announced(&self, local: SocketAddr) -> SocketAddr {
+        let announced = self.translations.iter().find(|(_, ip)| *ip == local.ip());
+        announced.map_or(local, |&(announced, _)| SocketAddr::new(announced, local.port()))
+    }
+
+    fn is_own(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || ip.is_unspecified() || self.own.contains(&ip)
+    }
+
+    /// The longest prefix decides; the host's own list takes part as allowing entries.
+    fn permits(&self, ip: IpAddr, allowed: Option<&[IpNet]>) -> bool {
+        let decided = self.entries.iter().find(|(net, _)| net.contains(&ip));
+        let listed =
+            allowed.into_iter().flatten().filter(|net| net.contains(&ip)).map(IpNet::prefix_len).max();
+        match (decided, listed) {
+            (None, _) | (Some((_, Origin::Allowed)), _) => true,
+            (Some(_), None) => false,
+            (Some((net, Origin::Denied)), Some(length)) => length > net.prefix_len(),
+            (Some((net, Origin::BuiltIn)), Some(length)) => length >= net.prefix_len(),
+        }
+    }
+}
+
+fn built_in() -> impl Iterator<Item = IpNet> {
+    let v4 = DENIED_V4.iter().map(|&(ip, length)| IpNet::V4(Ipv4Net::new_assert(ip, length)));
+    let v6 = DENIED_V6.iter().map(|&(ip, length)| IpNet::V6(Ipv6Net::new_assert(ip, length)));
+    v4.chain(v6)
+}
+
+/// The address itself and the IPv4 addresses inside it: mapped and compatible (RFC 4291 section 2.5.5), NAT64
+/// (RFC 6052, RFC 8215), 6to4 (RFC 3056) and Teredo (RFC 4380: server, and client in complement).
+fn identities(ip: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let mut inside: [Option<Ipv4Addr>; 2] = [None, None];
+    if let IpAddr::V6(v6) = ip {
+        let bits = v6.to_bits();
+        let at = |shift: u32| Ipv4Addr::from_bits((bits >> shift) as u32);
+        let low = at(0);
+        match v6.segments() {
+            [0, 0, 0, 0, 0, 0xffff, _, _] => inside[0] = Some(low),
+            [0, 0, 0, 0, 0, 0, high, _] if high != 0 => inside[0] = Some(low),
+            [0x64, 0xff9b, 0, 0, 0, 0, _, _] => inside[0] = Some(low),
+            [0x64, 0xff9b, 1, high, _, _, _, _] => {
+                inside[0] = Some(low);
+                // RFC 6052 section 2.2: a /48 prefix has the address around bits 64 to 71.
+                let split = Ipv4Addr::from_bits(u32::from(high) << 16 | (bits >> 40) as u32 & 0xffff);
+                inside[1] = (!split.is_unspecified()).then_some(split);
+            }
+            [0x2002, ..] => inside[0] = Some(at(80)),
+            [0x2001, 0, ..] => {
+                inside[0] = Some(Ipv4Addr::from_bits(!low.to_bits()));
+                inside[1] = Some(at(64));
+            }
+            _ => {}
+        }
+    }
+    std::iter::once(ip).chain(inside.into_iter().flatten().map(IpAddr::V4))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nets(texts: &[&str]) -> Vec<IpNet> {
+        texts.iter().map(|text| text.parse().expect("literal")).collect()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("literal")
+    }
+
+    fn policy(allow: &[&str], deny: &[&str]) -> PeerPolicy {
+        let rules = PeerRules {
+            allow: nets(allow),
+            deny: nets(deny),
+            own: vec![ip("127.0.0.1"), ip("9.9.9.9"), ip("2620::9")],
+            services: vec![
+                "0.0.0.0:3479".parse().expect("literal"),
+                "127.0.0.1:9641".parse().expect("literal"),
+            ],
+        };
+        PeerPolicy::new(&rules, &[])
+    }
+
+    #[test]
+    fn special_ranges_are_closed_and_the_internet_is_open() {
+        let policy = policy(&[], &[]);
+        for denied in [
+            "0.0.0.1",
+            "10.1.2.3",
+            "100.64.0.1",
+            "127.0.0.2",
+            "169.254.169.254",
+            "172.31.255.255",
+            "192.0.0.1",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.1.1",
+            "198.19.0.1",
+            "198.51.100.1",
+            "203.0.113.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fc00::1",
+            "fdff::1",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+            "2001:db8::1",
+            "3fff::1",
+            "5f00::1",
+            "100::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "64:ff9b:1::a00:1",
+            "64:ff9b:1:a00:0:100::",
+            "2002:7f00:1::1",
+            "2002:a00:1::",
+            "2001:0:808:808:0:0:80ff:fffe",
+            "2001:0:7f00:1:0:0:f7f7:f7f7",
+        ] {
+            assert_eq!(policy.judge(ip(denied), None), None, "{denied}");
+        }
+        for open in [
+            "8.8.8.8",
+            "100.63.0.1",
+            "172.32.0.1",
+            "2a00::1",
+            "64:ff9b::808:808",
+            "2002:808:808::1",
+            "64:ff9b:1:808:8:800::8.8.8.8",
+            "2001:0:808:808:0:0:f7f7:f7f7",
+            "::ffff:8.8.8.8",
+        ] {
+            assert_eq!(policy.judge(ip(open), None), Some(Reach::All), "{open}");
+        }
+    }
+
+    #[test]
+    fn the_longest_prefix_decides_and_a_tie_denies() {
+        let policy = policy(
+            &["10.20.0.0/16", "0.0.0.0/0", "8.8.0.0/16", "127.0.0.0/8", "192.168.7.0/24"],
+            &["10.20.30.0/24", "8.8.0.0/16", "8.0.0.0/8", "192.168.0.0/16"],
+        );
+        let judged = |text| policy.judge(ip(text), None);
+        assert_eq!(judged("10.20.1.1"), Some(Reach::All), "opened inside a special range");
+        assert_eq!(judged("10.20.30.1"), None, "closed inside the opened");
+        assert_eq!(judged("10.21.0.1"), None, "a broad allow does not open a special range");
+        assert_eq!(judged("8.8.8.8"), None, "tie");
+        assert_eq!(judged("8.9.0.1"), None);
+        assert_eq!(judged("192.168.7.1"), Some(Reach::All));
+        assert_eq!(judged("192.168.8.1"), None);
+        assert_eq!(judged("127.0.0.2"), Some(Reach::OwnOpened), "the very built-in prefix is replaced");
+        assert_eq!(judged("::ffff:127.0.0.1"), Some(Reach::All), "judged by the address inside");
+    }
+
+    #[test]
+    fn a_hosts_list_is_all_its_clients_may_reach() {
+        let policy = policy(&["127.0.0.0/8"], &["8.8.8.8/32"]);
+        let list = nets(&["8.8.0.0/16", "10.0.0.7/32", "9.9.9.9/32", "172.16.0.0/12", "0.0.0.0/2"]);
+        let judged = |text| policy.judge(ip(text), Some(&list));
+        assert_eq!(judged("8.8.4.4"), Some(Reach::All));
+        assert_eq!(judged("8.8.8.8"), None, "the operator's deny is longer");
+        assert_eq!(judged("10.0.0.7"), Some(Reach::All), "named, so opened");
+        assert_eq!(judged("10.0.0.8"), None, "a broad entry does not open a special range");
+        assert_eq!(judged("172.16.0.1"), Some(Reach::All), "the very built-in prefix");
+        assert_eq!(judged("9.9.9.9"), Some(Reach::OwnOpened), "this machine, named");
+        assert_eq!(judged("99.0.0.1"), None);
+        assert_eq!(judged("127.0.0.1"), None, "open in general, not on the list");
+        assert_eq!(
+            policy.judge(ip("9.9.9.9"), Some(&nets(&["9.9.9.0/24"]))),
+            None,
+            "this machine must be named"
+        );
+    }
+
+    #[test]
+    fn own_addresses_are_for_relayed_ports_and_services_for_nobody() {
+        let policy = policy(&["9.9.9.9/32"], &[]);
+        assert_eq!(policy.judge(ip("127.0.0.1"), None), Some(Reach::OwnRelayed));
+        assert_eq!(policy.judge(ip("2620::9"), None), Some(Reach::OwnRelayed));
+        assert_eq!(policy.judge(ip("9.9.9.9"), None), Some(Reach::OwnOpened));
+        let service = |text: &str| policy.is_service(text.parse().expect("literal"));
+        assert!(service("9.9.9.9:3479") && service("127.0.0.77:3479") && service("127.0.0.1:9641"));
+        assert!(!service("9.9.9.9:3480") && !service("8.8.8.8:3479") && !service("9.9.9.9:9641"));
+    }
+
+    #[test]
+    fn announced_addresses_are_reached_by_their_local_ones() {
+        let relays =
+            [RelayAddress { local: ip("10.0.0.5"), announced: ip("9.9.9.9"), only_if_reached: false }];
+        let policy = PeerPolicy::new(&PeerRules::default(), &relays);
+        let (announced, local) =
+            ("9.9.9.9:50000".parse().expect("literal"), "10.0.0.5:50000".parse().expect("literal"));
+        assert_eq!(policy.to_local(announced), local);
+        assert_eq!(policy.to_announced(local), announced);
+        assert_eq!(policy.to_local(local), local);
+    }
+}

@@ -1,0 +1,119 @@
+//! CreatePermission (RFC 8656 sections 9 and 10), and whom a permission may be for.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::action::{FromClient, RelayId};
+use super::answer::Ticket;
+use super::error::Code;
+use super::peer_policy::Reach;
+use super::server::Server;
+use super::table::{AllocationId, FAMILIES, PermissionId};
+use super::time::Instant;
+use crate::wire::attribute::Family;
+use crate::wire::request::CreatePermission;
+
+/// RFC 8656 section 3.3.
+pub const LIFETIME: Duration = Duration::from_secs(300);
+
+/// A peer that the client may be permitted to reach.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Permitted {
+    pub relay: RelayId,
+    /// As packets travel.
+    pub peer: SocketAddr,
+    pub reach: Reach,
+}
+
+impl Server {
+    /// RFC 8656 section 10.2: all of the request takes effect, or nothing.
+    pub(super) fn create_permission(
+        &mut self,
+        now: Instant,
+        ticket: &Ticket,
+        request: &CreatePermission<'_>,
+    ) -> FromClient {
+        match self.check_and_permit(now, ticket, request) {
+            Ok(()) => self.succeed(ticket, ticket.success()),
+            Err(code) => self.refuse(ticket, code),
+        }
+    }
+
+    fn check_and_permit(
+        &mut self,
+        now: Instant,
+        ticket: &Ticket,
+        request: &CreatePermission<'_>,
+    ) -> Result<(), Code> {
+        let id = self.owned(ticket)?;
+        let mut permitted = Vec::new();
+        let mut refused = None;
+        for peer in request.peers() {
+            match self.judge(id, peer) {
+                Ok(peer) => permitted.push(peer),
+                // A family that does not match is said before a peer that is not allowed.
+                Err(code) => {
+                    refused = refused.filter(|&first| first == Code::PeerAddressFamilyMismatch).or(Some(code))
+                }
+            }
+        }
+        if let Some(code) = refused {
+            return Err(code);
+        }
+        if permitted.is_empty() {
+            return Err(Code::BadRequest);
+        }
+        self.check_room(&permitted)?;
+        for peer in permitted {
+            self.permit(now, peer);
+        }
+        Ok(())
+    }
+
+    /// Whether the allocation's owner may reach this peer: family, then policy.
+    pub(super) fn judge(&self, id: AllocationId, peer: SocketAddr) -> Result<Permitted, Code> {
+        let allocation = self.table.allocation(id).ok_or(Code::AllocationMismatch)?;
+        let relay =
+            allocation.relays[Family::of(peer.ip()) as usize].ok_or(Code::PeerAddressFamilyMismatch)?;
+        let host = self.host(allocation.identity.host).ok_or(Code::Forbidden)?;
+        let reach = self.policy.judge(peer.ip(), host.peers.as_deref()).ok_or(Code::Forbidden)?;
+        let peer = self.policy.to_local(peer);
+        if reach == Reach::OwnRelayed && !self.may_reach(peer, reach) {
+            return Err(Code::Forbidden);
+        }
+        Ok(Permitted { relay, peer, reach })
+    }
+
+    /// Whether a permission of this reach covers this very port. One load where the peer is another machine.
+    pub(super) fn may_reach(&self, peer: SocketAddr, reach: Reach) -> bool {
+        match reach {
+            Reach::All => true,
+            Reach::OwnOpened => !self.policy.is_service(peer),
+            Reach::OwnRelayed => self.shared.ports.is_taken(peer) && !self.policy.is_service(peer),
+        }
+    }
+
+    /// Whether there is room for the new ones among these permissions.
+    pub(super) fn check_room(&self, permitted: &[Permitted]) -> Result<(), Code> {
+        let max = self.settings.limits.permissions_per_allocation as usize;
+        for family in FAMILIES {
+            let of_family = || permitted.iter().filter(|p| Family::of(p.peer.ip()) == family);
+            let Some(relay) = of_family().next().map(|p| p.relay) else { continue };
+            let new = of_family().filter(|p| !self.table.has_permission(relay, p.peer.ip())).count();
+            if self.table.permission_count(relay) + new > max {
+                return Err(Code::InsufficientCapacity);
+            }
+        }
+        Ok(())
+    }
+
+    /// Installs or refreshes one permission.
+    pub(super) fn permit(&mut self, now: Instant, permitted: Permitted) -> PermissionId {
+        let expires = now + LIFETIME;
+        let (id, new) = self.table.permit(permitted.relay, permitted.peer.ip(), permitted.reach, expires);
+        if let Some(owner) = new {
+            self.deadlines.push(expires, owner);
+        }
+        id
+    }
+}

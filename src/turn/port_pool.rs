@@ -1,0 +1,274 @@
+//! Which relay ports are taken, across all workers, and reservations of EVEN-PORT (RFC 8656 section 7.2).
+//!
+//! A bitmap per relay address. Claims are one atomic operation, so no worker waits for another; a look whether a
+//! port is live is a plain load.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::time::Instant;
+
+/// RFC 8656 section 7.2: a reservation is held for at least 30 seconds.
+pub const RESERVATION_LIFETIME: Duration = Duration::from_secs(30);
+/// Reservations held at once; each needs an authenticated allocation, so this is ample.
+const RESERVATIONS_MAX: usize = 4096;
+
+const WORDS: usize = 65_536 / 64;
+const EVEN: u64 = 0x5555_5555_5555_5555;
+
+/// What a client asks of its port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Any port.
+    Any,
+    /// EVEN-PORT with R = 0.
+    Even,
+    /// EVEN-PORT with R = 1: an even one, and the next one kept.
+    Pair,
+}
+
+/// RESERVATION-TOKEN.
+pub type Token = [u8; 8];
+
+#[derive(Debug)]
+struct Ports {
+    address: IpAddr,
+    taken: Box<[AtomicU64]>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reservation {
+    address: SocketAddr,
+    until: Instant,
+}
+
+/// The relay ports of this server.
+#[derive(Debug)]
+pub struct PortPool {
+    range: RangeInclusive<u16>,
+    ports: Vec<Ports>,
+    reservations: Mutex<HashMap<Token, Reservation>>,
+}
+
+impl PortPool {
+    /// All ports of `range` on every one of `addresses` are free.
+    pub fn new(addresses: impl IntoIterator<Item = IpAddr>, range: RangeInclusive<u16>) -> Self {
+        let mut ports: Vec<Ports> = Vec::new();
+        for address in addresses {
+            if ports.iter().all(|known| known.address != address) {
+                let taken = (0..WORDS).map(|_| AtomicU64::new(0)).collect();
+                ports.push(Ports { address, taken });
+            }
+        }
+        Self { range, ports, reservations: Mutex::new(HashMap::new()) }
+    }
+
+    /// Claims a port of this kind, searching from a `random` place. Of a pair the even one is returned.
+    pub fn claim(&self, address: IpAddr, want: Want, random: u32) -> Option<u16> {
+        let ports = self.of(address)?;
+        let (low, high) = (u32::from(*self.range.start()), u32::from(*self.range.end()));
+        let start = low + random % (high - low + 1);
+        // The words of the range in a circle; the first one comes twice, first its upper part, last its lower.
+        let (first, last) = (low / 64, high / 64);
+        let count = last - first + 1;
+        for step in 0..=count {
+            let word = first + (start / 64 - first + step) % count;
+            let mut candidates = bits_between(word, low, high);
+            if step == 0 {
+                candidates &= u64::MAX << (start % 64);
+            }
+            if let Some(port) = ports.claim_in(word, candidates, want) {
+                return Some(port);
+            }
+        }
+        None
+    }
+
+    /// Gives a port back.
+    pub fn release(&self, address: SocketAddr) {
+        if let Some(ports) = self.of(address.ip()) {
+            ports.clear(address.port());
+        }
+    }
+
+    /// Whether this address and port is held by an allocation of ours.
+    pub fn is_taken(&self, address: SocketAddr) -> bool {
+        self.of(address.ip()).is_some_and(|ports| ports.is_set(address.port()))
+    }
+
+    /// Keeps a claimed port under `token` until 30 seconds from `now`; gives the end of it. With too many
+    /// reservations the port is released and there is none.
+    pub fn reserve(&self, now: Instant, token: Token, address: SocketAddr) -> Option<Instant> {
+        let until = now + RESERVATION_LIFETIME;
+        let mut reservations = self.reservations();
+        if reservations.len() >= RESERVATIONS_MAX {
+            drop(reservations);
+            self.release(address);
+            return None;
+        }
+        reservations.insert(token, Reservation { address, until });
+        Some(until)
+    }
+
+    /// Takes a reserved address out of its reservation; the claim goes to the caller.
+    pub fn redeem(&self, now: Instant, token: &Token) -> Option<SocketAddr> {
+        let mut reservations = self.reservations();
+        if reservations.get(token)?.until <= now {
+            return None;
+        }
+        reservations.remove(token).map(|reservation| reservation.address)
+    }
+
+    /// Releases the port of a reservation that has run out.
+    pub fn expire(&self, now: Instant, token: &Token) {
+        let mut reservations = self.reservations();
+        if reservations.get(token).is_some_and(|reservation| reservation.until <= now)
+            && let Some(reservation) = reservations.remove(token)
+        {
+            drop(reservations);
+            self.release(reservation.address);
+        }
+    }
+
+    /// Ports held in all.
+    pub fn taken(&self) -> usize {
+        let ones = |ports: &Ports| -> usize {
+            ports.taken.iter().map(|w| w.load(Relaxed).count_ones() as usize).sum()
+        };
+        self.ports.iter().map(ones).sum()
+    }
+
+    fn of(&self, address: IpAddr) -> Option<&Ports> {
+        self.ports.iter().find(|ports| ports.address == address)
+    }
+
+    fn reservations(&self) -> std::sync::MutexGuard<'_, HashMap<Token, Reservation>> {
+        // A panic elsewhere cannot leave the map half-changed: every change is one call.
+        self.reservations.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Ports {
+    fn claim_in(&self, word: u32, candidates: u64, want: Want) -> Option<u16> {
+        let cell = &self.taken[word as usize];
+        let mut taken = cell.load(Relaxed);
+        loop {
+            let free = candidates & !taken;
+            let fitting = match want {
+                Want::Any => free,
+                Want::Even => free & EVEN,
+                // 64 is even, so a pair never spans two words.
+                Want::Pair => free & (free >> 1) & EVEN,
+            };
+            if fitting == 0 {
+                return None;
+            }
+            let bit = fitting.trailing_zeros();
+            let mask = if want == Want::Pair { 3 << bit } else { 1 << bit };
+            match cell.compare_exchange_weak(taken, taken | mask, Relaxed, Relaxed) {
+                Ok(_) => return Some((word * 64 + bit) as u16),
+                Err(changed) => taken = changed,
+            }
+        }
+    }
+
+    fn clear(&self, port: u16) {
+        self.taken[usize::from(port / 64)].fetch_and(!(1 << (port % 64)), Relaxed);
+    }
+
+    fn is_set(&self, port: u16) -> bool {
+        self.taken[usize::from(port / 64)].load(Relaxed) & (1 << (port % 64)) != 0
+    }
+}
+
+/// The bits of `word` whose ports lie in `low..=high`.
+fn bits_between(word: u32, low: u32, high: u32) -> u64 {
+    let base = word * 64;
+    let mut bits = u64::MAX;
+    if low > base {
+        bits &= u64::MAX << (low - base);
+    }
+    if high < base + 63 {
+        bits &= u64::MAX >> (base + 63 - high);
+    }
+    bits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn pool(range: RangeInclusive<u16>) -> PortPool {
+        PortPool::new([IP, IP], range)
+    }
+
+    #[test]
+    fn every_port_of_the_range_is_used_once_and_again_after_release() {
+        for range in [49_152..=65_535, 50_000..=50_000, 50_001..=50_130, 63..=65] {
+            let pool = pool(range.clone());
+            for round in 0..2 {
+                let mut ports: Vec<u16> = range
+                    .clone()
+                    .map(|n| pool.claim(IP, Want::Any, u32::from(n) * 7919).expect("free"))
+                    .collect();
+                assert_eq!(pool.claim(IP, Want::Any, 1), None, "round {round}");
+                ports.sort_unstable();
+                assert!(ports.iter().copied().eq(range.clone()), "each once");
+                for port in ports {
+                    pool.release(SocketAddr::new(IP, port));
+                }
+                assert_eq!(pool.taken(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn even_ports_are_even_and_pairs_stay_in_the_range() {
+        let pool = pool(50_001..=50_010);
+        let mut even: Vec<u16> = (0..4).map(|n| pool.claim(IP, Want::Even, n * 3).expect("free")).collect();
+        even.sort_unstable();
+        assert_eq!(even, [50_002, 50_004, 50_006, 50_008]);
+        assert_eq!(pool.claim(IP, Want::Even, 0), Some(50_010));
+        assert_eq!(pool.claim(IP, Want::Even, 0), None);
+        for port in (50_002..=50_010).step_by(2) {
+            pool.release(SocketAddr::new(IP, port));
+        }
+        let mut pairs: Vec<u16> = (0..4).map(|n| pool.claim(IP, Want::Pair, n).expect("free")).collect();
+        pairs.sort_unstable();
+        assert_eq!(pairs, [50_002, 50_004, 50_006, 50_008]);
+        assert_eq!(pool.claim(IP, Want::Pair, 0), None, "50010 has no neighbour in the range");
+        assert_eq!(pool.taken(), 8);
+    }
+
+    #[test]
+    fn a_reservation_is_redeemed_once_or_runs_out() {
+        let pool = pool(50_000..=50_001);
+        let now = Instant::from_nanos(5);
+        let even = pool.claim(IP, Want::Pair, 0).expect("free");
+        let kept = SocketAddr::new(IP, even + 1);
+        let until = pool.reserve(now, [1; 8], kept).expect("room");
+        assert_eq!(pool.redeem(now, &[2; 8]), None);
+        assert_eq!(pool.redeem(now, &[1; 8]), Some(kept));
+        assert_eq!(pool.redeem(now, &[1; 8]), None);
+        assert!(pool.is_taken(kept), "the claim went to the new allocation");
+        pool.reserve(now, [3; 8], kept).expect("room");
+        pool.expire(now, &[3; 8]);
+        assert!(pool.is_taken(kept), "not yet");
+        assert_eq!(pool.redeem(until, &[3; 8]), None, "too late");
+        pool.expire(until, &[3; 8]);
+        assert!(!pool.is_taken(kept));
+    }
+
+    #[test]
+    fn an_address_that_is_not_ours_has_no_ports() {
+        let pool = pool(50_000..=50_001);
+        assert_eq!(pool.claim("192.0.2.1".parse().expect("literal"), Want::Any, 0), None);
+        assert!(!pool.is_taken("192.0.2.1:50000".parse().expect("literal")));
+    }
+}

@@ -1,0 +1,78 @@
+//! Time-limited credentials as BigBlueButton and coturn make them (draft-uberti-behave-turn-rest-00): the user name
+//! is `expiry:user` or `expiry`, the password is Base64 of HMAC-SHA1 over the user name under the shared secret.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, Mac};
+use sha1::Sha1;
+
+/// A REST user name, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name<'a> {
+    /// Seconds since 1970.
+    pub expires: u64,
+    /// What follows the first colon; empty when there is none.
+    pub user: &'a str,
+}
+
+/// The user name of `user` until `expires`, in seconds since 1970.
+pub fn username(expires: u64, user: &str) -> String {
+    if user.is_empty() { expires.to_string() } else { format!("{expires}:{user}") }
+}
+
+/// The password of this user name. The secret is used as text, not decoded.
+pub fn password(secret: &str, username: &str) -> String {
+    let mut mac: Hmac<Sha1> = Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
+    mac.update(username.as_bytes());
+    STANDARD.encode(mac.finalize().into_bytes())
+}
+
+/// Takes a user name apart; `None` unless it begins with a plain decimal number of seconds: no sign, no blank, no
+/// overflow.
+pub fn parse(username: &str) -> Option<Name<'_>> {
+    let (expires, user) = username.split_once(':').unwrap_or((username, ""));
+    // `parse` alone would take a plus sign.
+    if expires.is_empty() || !expires.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(Name { expires: expires.parse().ok()?, user })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_those_of_an_independent_implementation() {
+        // python3: base64.b64encode(hmac.new(b"north", b"1700000000:w_abc", "sha1").digest())
+        assert_eq!(password("north", "1700000000:w_abc"), "9qZuKN3Y7Ae23SruAL7Bhfd0qi0=");
+        assert_eq!(password("north", "1700000000"), "CWyHi3zCeWqXBir9thl4m+iZPRY=");
+    }
+
+    #[test]
+    fn names_are_taken_apart_at_the_first_colon() {
+        assert_eq!(parse("1700000000:w_abc"), Some(Name { expires: 1_700_000_000, user: "w_abc" }));
+        assert_eq!(parse("1700000000:a:b"), Some(Name { expires: 1_700_000_000, user: "a:b" }));
+        assert_eq!(parse("1700000000"), Some(Name { expires: 1_700_000_000, user: "" }));
+        assert_eq!(username(17, "x"), "17:x");
+        assert_eq!(username(17, ""), "17");
+    }
+
+    #[test]
+    fn an_expiry_is_strictly_decimal() {
+        for wrong in [
+            "",
+            ":x",
+            "+17:x",
+            "-17:x",
+            " 17:x",
+            "17 :x",
+            "0x17:x",
+            "1e9:x",
+            "99999999999999999999:x",
+            "x:17",
+        ] {
+            assert_eq!(parse(wrong), None, "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! The server of one worker: every input comes in here, every action goes out here.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rand_chacha::ChaCha12Rng;
+use rand_core::{RngCore, SeedableRng};
+
+use super::action::{Action, Drop, EndReason, FromClient, RelayId, Session};
+use super::answer::Ticket;
+use super::auth::Authenticator;
+use super::counters::{Counters, Request as Kind};
+use super::deadline::Deadlines;
+use super::error::Code;
+use super::five_tuple::{Client, FiveTuple};
+use super::peer_policy::PeerPolicy;
+use super::settings::{Host, HostId, Settings};
+use super::shared::Shared;
+use super::table::{AllocationId, Owner, Table};
+use super::throttle::Throttle;
+use super::time::{Instant, Now};
+use crate::wire::demux;
+use crate::wire::message::{Message, MessageClass, method};
+use crate::wire::request::{self, Credentials};
+
+/// One worker's protocol state. See the [module's rule of use](super).
+#[derive(Debug)]
+pub struct Server {
+    pub(super) settings: Arc<Settings>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) policy: PeerPolicy,
+    pub(super) throttle: Throttle,
+    pub(super) table: Table,
+    pub(super) deadlines: Deadlines<Owner>,
+    pub(super) actions: VecDeque<Action>,
+    pub(super) rng: ChaCha12Rng,
+    pub(super) draining: bool,
+    authenticator: Authenticator,
+}
+
+impl Server {
+    /// A server without allocations. `seed` must come from the operating system's randomness and be different for
+    /// each worker; relay ports and transaction ids follow from it.
+    pub fn new(
+        settings: Arc<Settings>,
+        shared: Arc<Shared>,
+        counters: Arc<Counters>,
+        seed: [u8; 32],
+    ) -> Self {
+        let mut rng = ChaCha12Rng::from_seed(seed);
+        let policy = PeerPolicy::new(&settings.peers, &settings.relay_addresses);
+        Self {
+            settings,
+            shared,
+            counters,
+            policy,
+            throttle: Throttle::new(rng.next_u64()),
+            table: Table::new(rng.next_u64()),
+            deadlines: Deadlines::default(),
+            actions: VecDeque::new(),
+            rng,
+            draining: false,
+            authenticator: Authenticator::default(),
+        }
+    }
+
+    /// One datagram of a client, or one message of his stream without its padding.
+    pub fn handle_client(&mut self, now: Now, client: Client, bytes: &[u8]) -> FromClient {
+        match bytes.first().map(|&first| demux::classify(first)) {
+            Some(demux::Kind::ChannelData) => self.channel_data(now.instant, &client, bytes),
+            Some(demux::Kind::Stun) => self.stun(now, client, bytes),
+            Some(demux::Kind::Other) | None => self.dropped(Drop::NotTurn),
+        }
+    }
+
+    /// The client's stream is gone: his allocation goes with it.
+    pub fn handle_client_gone(&mut self, now: Now, five_tuple: &FiveTuple, reason: EndReason) {
+        if let Some(id) = self.table.find(five_tuple) {
+            self.end_allocation(now.instant, id, reason);
+        }
+    }
+
+    /// New settings. Allocations go on under the identities they were made with.
+    pub fn handle_settings(&mut self, settings: Arc<Settings>) {
+        self.policy = PeerPolicy::new(&settings.peers, &settings.relay_addresses);
+        self.settings = settings;
+        self.authenticator.forget();
+    }
+
+    /// While draining, no new allocation is made.
+    pub fn handle_drain(&mut self, draining: bool) {
+        self.draining = draining;
+    }
+
+    /// Ends every allocation.
+    pub fn handle_shutdown(&mut self, now: Now) {
+        for id in self.table.ids() {
+            self.end_allocation(now.instant, id, EndReason::Shutdown);
+        }
+    }
+
+    /// Takes out what has run out.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some(owner) = self.deadlines.pop_due(now.instant) {
+            match (self.table.end_of(owner), owner) {
+                (_, Owner::Reservation(token)) => self.shared.ports.expire(now.instant, &token),
+                (Some(end), owner) if end > now.instant => self.deadlines.push(end, owner),
+                (Some(_), Owner::Relay(id, _)) => self.end_relay(now.instant, id, EndReason::Expired),
+                (Some(_), Owner::Permission(id, _)) => self.table.remove_permission(id),
+                (Some(_), Owner::Channel(id, _)) => self.table.remove_channel(id),
+                (None, _) => {}
+            }
+        }
+        self.publish();
+    }
+
+    /// The next work for the network side.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Server::handle_timeout`] wants to be called next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+
+    /// Whether this client has an allocation.
+    pub fn has_allocation(&self, five_tuple: &FiveTuple) -> bool {
+        self.table.find(five_tuple).is_some()
+    }
+
+    /// Allocations alive.
+    pub fn allocations(&self) -> usize {
+        self.table.len()
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    fn stun(&mut self, now: Now, client: Client, bytes: &[u8]) -> FromClient {
+        let Ok(message) = Message::parse(bytes) else { return self.dropped(Drop::MalformedStun) };
+        match (message.class(), message.method()) {
+            (MessageClass::Request, _) => {
+                let answer = self.request(now, client, &message);
+                self.publish();
+                answer
+            }
+            (MessageClass::Indication, method::SEND) => self.send_indication(now.instant, &client, &message),
+            _ => self.dropped(Drop::Unsolicited),
+        }
+    }
+
+    /// RFC 8489 section 6.3.1: method, then authentication, then unknown attributes, then the method's own rules.
+    fn request(&mut self, now: Now, client: Client, message: &Message<'_>) -> FromClient {
+        let kind = match message.method() {
+            method::BINDING => Kind::Binding,
+            method::ALLOCATE => Kind::Allocate,
+            method::REFRESH => Kind::Refresh,
+            method::CREATE_PERMISSION => Kind::CreatePermission,
+            method::CHANNEL_BIND => Kind::ChannelBind,
+            _ => Kind::Other,
+        };
+        self.counters.request(client.five_tuple.transport, kind).add(1);
+        match kind {
+            Kind::Other => return self.dropped(Drop::UnknownMethod),
+            Kind::Binding => return self.binding(now, client, message),
+            _ => {}
+        }
+        let ticket = match self.authenticate(now, client, message) {
+            Ok(ticket) => ticket,
+            Err(done) => return done,
+        };
+        let unknown = request::unknown_required(message);
+        if !unknown.is_empty() {
+            return self.refuse_unknown(&ticket, unknown.kinds());
+        }
+        match request::Request::parse(message) {
+            Ok(request::Request::Allocate(request)) => self.allocate(now, ticket, &request),
+            Ok(request::Request::Refresh(request)) => self.refresh(now.instant, &ticket, &request),
+            Ok(request::Request::CreatePermission(request)) => {
+                self.create_permission(now.instant, &ticket, &request)
+            }
+            Ok(request::Request::ChannelBind(request)) => self.channel_bind(now.instant, &ticket, &request),
+            Ok(_) => self.dropped(Drop::UnknownMethod),
+            // RFC 8656 section 5: whose allocation it is comes before what is wrong with the request.
+            Err(_) if kind != Kind::Allocate && self.owned(&ticket).is_err() => {
+                self.owned(&ticket).map_or_else(|code| self.refuse(&ticket, code), |_| FromClient::Control)
+            }
+            Err(_) => self.refuse(&ticket, Code::BadRequest),
+        }
+    }
+
+    /// RFC 8489 section 6.3.1: a Binding request needs no credentials; it is answered with XOR-MAPPED-ADDRESS.
+    fn binding(&mut self, now: Now, client: Client, message: &Message<'_>) -> FromClient {
+        let ticket = Ticket::of(client, message);
+        let unknown = request::unknown_required(message);
+        if !unknown.is_empty() {
+            let rate = self.settings.limits.unauthenticated_per_source;
+            if !client.five_tuple.transport.is_stream()
+                && !self.throttle.allows(now.instant, client.five_tuple.client.ip(), rate)
+            {
+                return self.dropped(Drop::Throttled);
+            }
+            return self.refuse_unknown(&ticket, unknown.kinds());
+        }
+        self.succeed(&ticket, ticket.success().xor_mapped_address(client.five_tuple.client))
+    }
+
+    fn refuse_unknown(&mut self, ticket: &Ticket, unknown: &[u16]) -> FromClient {
+        self.counters.error(Code::UnknownAttribute.number()).add(1);
+        self.succeed(ticket, ticket.error(Code::UnknownAttribute).unknown_attributes(unknown))
+    }
+
+    /// RFC 8489 section 9.2.4. The nonce comes first: it proves the address for one short hash, so that a stranger
+    /// cannot make us compute passwords.
+    fn authenticate(
+        &mut self,
+        now: Now,
+        client: Client,
+        message: &Message<'_>,
+    ) -> Result<Ticket, FromClient> {
+        let mut ticket = Ticket::of(client, message);
+        let asked = message.bytes().len();
+        let Ok(credentials) = Credentials::parse(message) else {
+            return Err(self.refuse_stranger(now, &ticket, asked));
+        };
+        if message.integrity().is_none() {
+            return Err(self.challenge(now, &ticket, Code::Unauthenticated, asked));
+        }
+        let named = credentials.username.is_some() || credentials.userhash.is_some();
+        let (true, Some(nonce), Some(_)) = (named, credentials.nonce, credentials.realm) else {
+            return Err(self.refuse_stranger(now, &ticket, asked));
+        };
+        let Some(features) = self.shared.nonces.check(now.instant, client.five_tuple.client, nonce) else {
+            return Err(self.challenge(now, &ticket, Code::StaleNonce, asked));
+        };
+        let holder = self.table.find(&client.five_tuple).and_then(|id| self.table.allocation(id));
+        let holder = holder.map(|allocation| Arc::clone(&allocation.identity));
+        let offered = features.password_algorithms;
+        match self.authenticator.check(now, &self.settings, message, &credentials, offered, holder.as_ref()) {
+            Ok(asker) => {
+                Self::asked_by(&mut ticket, asker);
+                Ok(ticket)
+            }
+            Err(Code::BadRequest) => Err(self.refuse_stranger(now, &ticket, asked)),
+            Err(_) => Err(self.challenge(now, &ticket, Code::Unauthenticated, asked)),
+        }
+    }
+
+    /// The asker's allocation (RFC 8656 section 5).
+    ///
+    /// # Errors
+    /// 437 when there is none on this five-tuple, 441 when it is somebody else's.
+    pub(super) fn owned(&self, ticket: &Ticket) -> Result<AllocationId, Code> {
+        let id = self.table.find(&ticket.client.five_tuple).ok_or(Code::AllocationMismatch)?;
+        let allocation = self.table.allocation(id).ok_or(Code::AllocationMismatch)?;
+        let asker = ticket.asker.as_ref().ok_or(Code::WrongCredentials)?;
+        match allocation.identity.name == asker.identity.name
+            && allocation.identity.host == asker.identity.host
+        {
+            true => Ok(id),
+            false => Err(Code::WrongCredentials),
+        }
+    }
+
+    /// The settings of a host; `None` when a reload took it away.
+    pub(super) fn host(&self, id: HostId) -> Option<&Host> {
+        self.settings.hosts.iter().find(|host| host.id == id)
+    }
+
+    pub(super) fn dropped(&self, reason: Drop) -> FromClient {
+        self.counters.dropped(reason).add(1);
+        FromClient::Dropped(reason)
+    }
+
+    /// Takes out one relay, and the allocation with its last one.
+    pub(super) fn end_relay(&mut self, now: Instant, id: RelayId, reason: EndReason) {
+        let Some(relay) = self.table.relay(id) else { return };
+        let allocation = relay.allocation;
+        let others = self.table.allocation(allocation).map_or(0, |a| a.relays.iter().flatten().count());
+        if others <= 1 {
+            self.end_allocation(now, allocation, reason);
+        } else {
+            self.close_relay(id);
+            self.sweep();
+        }
+    }
+
+    /// Takes out an allocation with everything that belongs to it.
+    pub(super) fn end_allocation(&mut self, now: Instant, id: AllocationId, reason: EndReason) {
+        let Some(allocation) = self.table.allocation(id) else { return };
+        let relays: Vec<RelayId> = allocation.relays.iter().flatten().copied().collect();
+        let relayed: Vec<SocketAddr> = relays.iter().filter_map(|&id| self.close_relay(id)).collect();
+        if let Some(allocation) = self.table.remove_allocation(id) {
+            let identity = allocation.identity;
+            let transport = allocation.client.five_tuple.transport;
+            if allocation.opening.is_none() {
+                self.counters.host(identity.host, transport).allocations.sub(1);
+                self.actions.push_back(Action::Ended(Box::new(Session {
+                    five_tuple: allocation.client.five_tuple,
+                    user: Arc::clone(&identity.name),
+                    host: Arc::clone(&identity.host_name),
+                    relayed,
+                    duration: now.since(allocation.created),
+                    from_client: allocation.from_client,
+                    from_peer: allocation.from_peer,
+                    reason,
+                })));
+            }
+        }
+        self.sweep();
+        self.publish();
+    }
+
+    /// Closes a relay, gives its port back and tells its announced address.
+    pub(super) fn close_relay(&mut self, id: RelayId) -> Option<SocketAddr> {
+        let relay = self.table.remove_relay(id)?;
+        self.shared.ports.release(relay.local);
+        self.actions.push_back(Action::CloseRelay { relay: id });
+        Some(relay.announced)
+    }
+
+    fn sweep(&mut self) {
+        let table = &self.table;
+        let is_alive =
+            |owner: &Owner| matches!(owner, Owner::Reservation(_)) || table.end_of(*owner).is_some();
+        self.deadlines.sweep(table.owners(), is_alive);
+    }
+
+    fn publish(&self) {
+        let (permissions, channels) = self.table.permissions_and_channels();
+        self.counters.permissions.set(permissions as u64);
+        self.counters.channels.set(channels as u64);
+    }
+}

@@ -1,0 +1,32 @@
+//! What the workers share: nonce key, relay ports, quota. Touched at control time, never for a packet between
+//! strangers and peers; a packet between two of our own relayed addresses reads one bit of the port map.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use super::nonce::Nonces;
+use super::port_pool::PortPool;
+use super::quota::Quota;
+
+/// One for all workers.
+#[derive(Debug)]
+pub struct Shared {
+    /// Makes and checks nonces; a nonce is good on every worker.
+    pub nonces: Nonces,
+    /// Which relay ports are taken.
+    pub ports: PortPool,
+    /// How many allocations there are.
+    pub quota: Arc<Quota>,
+}
+
+impl Shared {
+    /// Fresh state. `secret` must come from the operating system's randomness.
+    pub fn new(
+        secret: &[u8; 32],
+        relays: impl IntoIterator<Item = IpAddr>,
+        ports: RangeInclusive<u16>,
+    ) -> Self {
+        Self { nonces: Nonces::new(secret), ports: PortPool::new(relays, ports), quota: Arc::default() }
+    }
+}

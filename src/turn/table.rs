@@ -1,0 +1,591 @@
+//! Allocations with their relays, permissions and channels, and the lookups on the path of every packet.
+//!
+//! Everything lives in slabs and is found through one hash map per kind of question, so a lookup costs the same
+//! with one channel or ten thousand. Lifetimes are compared at use; removal may come later.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustc_hash::FxSeededState;
+use slab::Slab;
+
+use super::action::{Drop, RelayId, Traffic};
+use super::allocate::Opening;
+use super::auth::Identity;
+use super::five_tuple::{Client, FiveTuple};
+use super::peer_policy::Reach;
+use super::port_pool::Token;
+use super::quota::Place;
+use super::time::Instant;
+use crate::wire::attribute::Family;
+
+/// Both address families.
+pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// Names an allocation within its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AllocationId(pub u32);
+
+/// Names a permission within its table; the generation tells it from a later one in the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PermissionId(u32);
+
+/// Names a channel within its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChannelId(u32);
+
+/// An owner of a deadline, told apart from later owners of its place by a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Owner {
+    /// A relay (and with its last one, the allocation).
+    Relay(RelayId, u32),
+    /// A permission.
+    Permission(PermissionId, u32),
+    /// A channel.
+    Channel(ChannelId, u32),
+    /// A reservation in the port pool.
+    Reservation(Token),
+}
+
+/// One client's allocation: one or two relays on one five-tuple (RFC 8656 section 3.2).
+#[derive(Debug)]
+pub struct Allocation {
+    /// Five-tuple and way back.
+    pub client: Client,
+    /// Whose it is.
+    pub identity: Arc<Identity>,
+    /// By family.
+    pub relays: [Option<RelayId>; 2],
+    /// When it began.
+    pub created: Instant,
+    /// The Allocate's transaction, by which a repeated one is known.
+    pub transaction_id: [u8; 12],
+    /// RESERVATION-TOKEN of the answer.
+    pub token: Option<Token>,
+    /// ADDRESS-ERROR-CODE of the answer.
+    pub address_error: Option<(Family, u16)>,
+    /// Relayed towards peers.
+    pub from_client: Traffic,
+    /// Relayed towards the client.
+    pub from_peer: Traffic,
+    /// The request that waits for sockets, until they are there.
+    pub opening: Option<Box<Opening>>,
+    /// Held until the allocation ends.
+    pub place: Place,
+    /// The channel used last: the next packet is most likely for it.
+    recent: Option<(u16, ChannelId)>,
+}
+
+/// One relayed transport address.
+#[derive(Debug)]
+pub struct Relay {
+    /// Whose.
+    pub allocation: AllocationId,
+    /// Bound by us.
+    pub local: SocketAddr,
+    /// Told to clients.
+    pub announced: SocketAddr,
+    /// Whether the socket is there.
+    pub open: bool,
+    /// The end of its lifetime.
+    pub expires: Instant,
+    generation: u32,
+    permissions: Vec<PermissionId>,
+    channels: Vec<ChannelId>,
+}
+
+#[derive(Debug)]
+struct Permission {
+    relay: RelayId,
+    ip: IpAddr,
+    reach: Reach,
+    expires: Instant,
+    /// The latest end of a channel that points here.
+    held_until: Instant,
+    /// Channels that point here; while there are any, the entry stays.
+    channels: u32,
+    generation: u32,
+    /// Where it stands in its relay's list.
+    position: u32,
+}
+
+#[derive(Debug)]
+struct Channel {
+    allocation: AllocationId,
+    relay: RelayId,
+    number: u16,
+    /// As packets travel.
+    peer: SocketAddr,
+    permission: PermissionId,
+    expires: Instant,
+    generation: u32,
+    position: u32,
+}
+
+/// Where a client's packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Whose packet.
+    pub allocation: AllocationId,
+    /// The relay to send from.
+    pub relay: RelayId,
+    /// As packets travel.
+    pub peer: SocketAddr,
+    /// How far the permission goes.
+    pub reach: Reach,
+}
+
+/// How a peer's packet reaches the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Return {
+    /// Whose packet.
+    pub allocation: AllocationId,
+    /// The bound channel, if any.
+    pub channel: Option<u16>,
+    /// How far the permission goes.
+    pub reach: Reach,
+}
+
+type Map<K, V> = HashMap<K, V, FxSeededState>;
+/// Relay, address, port: the address as 128 bits, IPv4 in its mapped form.
+type PeerKey = (u32, u128, u16);
+
+/// All allocations of one worker.
+#[derive(Debug)]
+pub struct Table {
+    allocations: Slab<Allocation>,
+    relays: Slab<Relay>,
+    permissions: Slab<Permission>,
+    channels: Slab<Channel>,
+    by_five_tuple: Map<FiveTuple, AllocationId>,
+    by_ip: Map<(u32, u128), PermissionId>,
+    by_number: Map<(u32, u16), ChannelId>,
+    by_peer: Map<PeerKey, ChannelId>,
+    generation: u32,
+}
+
+fn bits(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+fn peer_key(relay: RelayId, peer: SocketAddr) -> PeerKey {
+    (relay.0, bits(peer.ip()), peer.port())
+}
+
+impl Table {
+    /// An empty table whose hashes depend on `seed`.
+    pub fn new(seed: u64) -> Self {
+        let map = FxSeededState::with_seed(seed as usize);
+        Self {
+            allocations: Slab::new(),
+            relays: Slab::new(),
+            permissions: Slab::new(),
+            channels: Slab::new(),
+            by_five_tuple: HashMap::with_hasher(map.clone()),
+            by_ip: HashMap::with_hasher(map.clone()),
+            by_number: HashMap::with_hasher(map.clone()),
+            by_peer: HashMap::with_hasher(map),
+            generation: 0,
+        }
+    }
+
+    // --- the path of a packet -------------------------------------------------------------------------------
+
+    /// Where ChannelData of this number goes (RFC 8656 section 12.6): allocation, channel and permission must be
+    /// alive.
+    ///
+    /// # Errors
+    /// Which of them is not.
+    pub fn route_from_channel(
+        &mut self,
+        five_tuple: &FiveTuple,
+        number: u16,
+        now: Instant,
+    ) -> Result<Route, Drop> {
+        let id = *self.by_five_tuple.get(five_tuple).ok_or(Drop::NoAllocation)?;
+        let allocation = &mut self.allocations[id.0 as usize];
+        let channel = match allocation.recent {
+            Some((recent, channel)) if recent == number => channel,
+            _ => {
+                let channel = *self.by_number.get(&(id.0, number)).ok_or(Drop::NoChannel)?;
+                allocation.recent = Some((number, channel));
+                channel
+            }
+        };
+        let channel = &self.channels[channel.0 as usize];
+        let permission = &self.permissions[channel.permission.0 as usize];
+        if channel.expires <= now {
+            return Err(Drop::NoChannel);
+        }
+        if permission.expires <= now {
+            return Err(Drop::NoPermission);
+        }
+        if !self.is_open(channel.relay, now) {
+            return Err(Drop::NoRelay);
+        }
+        Ok(Route { allocation: id, relay: channel.relay, peer: channel.peer, reach: permission.reach })
+    }
+
+    /// Where a Send indication for `peer` (as packets travel) goes (RFC 8656 section 11.2).
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn route_from_send(
+        &self,
+        five_tuple: &FiveTuple,
+        peer: SocketAddr,
+        now: Instant,
+    ) -> Result<Route, Drop> {
+        let id = *self.by_five_tuple.get(five_tuple).ok_or(Drop::NoAllocation)?;
+        let relay =
+            self.allocations[id.0 as usize].relays[Family::of(peer.ip()) as usize].ok_or(Drop::NoFamily)?;
+        let permission = self.permission(relay, peer.ip(), now).ok_or(Drop::NoPermission)?;
+        if !self.is_open(relay, now) {
+            return Err(Drop::NoRelay);
+        }
+        Ok(Route { allocation: id, relay, peer, reach: permission.reach })
+    }
+
+    /// How a datagram of `peer` reaches the client (RFC 8656 section 11.3).
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn route_from_peer(&self, relay: RelayId, peer: SocketAddr, now: Instant) -> Result<Return, Drop> {
+        if !self.is_open(relay, now) {
+            return Err(Drop::NoRelay);
+        }
+        let allocation = self.relays[relay.0 as usize].allocation;
+        if let Some(id) = self.by_peer.get(&peer_key(relay, peer)) {
+            let channel = &self.channels[id.0 as usize];
+            let permission = &self.permissions[channel.permission.0 as usize];
+            if permission.expires <= now {
+                return Err(Drop::NoPermission);
+            }
+            let number = (channel.expires > now).then_some(channel.number);
+            return Ok(Return { allocation, channel: number, reach: permission.reach });
+        }
+        let permission = self.permission(relay, peer.ip(), now).ok_or(Drop::NoPermission)?;
+        Ok(Return { allocation, channel: None, reach: permission.reach })
+    }
+
+    fn is_open(&self, relay: RelayId, now: Instant) -> bool {
+        self.relays.get(relay.0 as usize).is_some_and(|relay| relay.open && relay.expires > now)
+    }
+
+    fn permission(&self, relay: RelayId, ip: IpAddr, now: Instant) -> Option<&Permission> {
+        let id = self.by_ip.get(&(relay.0, bits(ip)))?;
+        Some(&self.permissions[id.0 as usize]).filter(|permission| permission.expires > now)
+    }
+
+    // --- allocations and relays -----------------------------------------------------------------------------
+
+    /// The allocation on this five-tuple.
+    pub fn find(&self, five_tuple: &FiveTuple) -> Option<AllocationId> {
+        self.by_five_tuple.get(five_tuple).copied()
+    }
+
+    /// An allocation that [`Table::find`] or a relay named.
+    pub fn allocation(&self, id: AllocationId) -> Option<&Allocation> {
+        self.allocations.get(id.0 as usize)
+    }
+
+    /// The same, to change.
+    pub fn allocation_mut(&mut self, id: AllocationId) -> Option<&mut Allocation> {
+        self.allocations.get_mut(id.0 as usize)
+    }
+
+    /// A relay, open or not.
+    pub fn relay(&self, id: RelayId) -> Option<&Relay> {
+        self.relays.get(id.0 as usize)
+    }
+
+    /// The same, to change.
+    pub fn relay_mut(&mut self, id: RelayId) -> Option<&mut Relay> {
+        self.relays.get_mut(id.0 as usize)
+    }
+
+    /// Allocations held.
+    pub fn len(&self) -> usize {
+        self.allocations.len()
+    }
+
+    /// Whether there is no allocation.
+    pub fn is_empty(&self) -> bool {
+        self.allocations.is_empty()
+    }
+
+    /// Everything that holds a deadline.
+    pub fn owners(&self) -> usize {
+        self.relays.len() + self.permissions.len() + self.channels.len()
+    }
+
+    /// Permissions and channels alive, for the gauges.
+    pub fn permissions_and_channels(&self) -> (usize, usize) {
+        (self.permissions.len(), self.channels.len())
+    }
+
+    /// Every allocation, for the end of the server and for tests.
+    pub fn ids(&self) -> Vec<AllocationId> {
+        self.allocations.iter().map(|(id, _)| AllocationId(id as u32)).collect()
+    }
+
+    /// Adds an allocation without relays. The five-tuple must be free.
+    pub fn add_allocation(
+        &mut self,
+        client: Client,
+        identity: Arc<Identity>,
+        created: Instant,
+        transaction_id: [u8; 12],
+        place: Place,
+    ) -> AllocationId {
+        let id = AllocationId(self.allocations.insert(Allocation {
+            client,
+            identity,
+            relays: [None; 2],
+            created,
+            transaction_id,
+            token: None,
+            address_error: None,
+            from_client: Traffic::default(),
+            from_peer: Traffic::default(),
+            opening: None,
+            place,
+            recent: None,
+        }) as u32);
+        self.by_five_tuple.insert(client.five_tuple, id);
+        id
+    }
+
+    /// Adds a relay, not open yet, to an allocation that has none of its family.
+    pub fn add_relay(
+        &mut self,
+        allocation: AllocationId,
+        local: SocketAddr,
+        announced: SocketAddr,
+        expires: Instant,
+    ) -> (RelayId, Owner) {
+        let generation = self.next_generation();
+        let id = RelayId(self.relays.insert(Relay {
+            allocation,
+            local,
+            announced,
+            open: false,
+            expires,
+            generation,
+            permissions: Vec::new(),
+            channels: Vec::new(),
+        }) as u32);
+        self.allocations[allocation.0 as usize].relays[Family::of(local.ip()) as usize] = Some(id);
+        (id, Owner::Relay(id, generation))
+    }
+
+    /// Takes a relay out with all its permissions and channels.
+    pub fn remove_relay(&mut self, id: RelayId) -> Option<Relay> {
+        let relay = self.relays.try_remove(id.0 as usize)?;
+        for channel in &relay.channels {
+            let channel = self.channels.remove(channel.0 as usize);
+            self.by_number.remove(&(relay.allocation.0, channel.number));
+            self.by_peer.remove(&peer_key(id, channel.peer));
+        }
+        for permission in &relay.permissions {
+            let permission = self.permissions.remove(permission.0 as usize);
+            self.by_ip.remove(&(id.0, bits(permission.ip)));
+        }
+        if let Some(allocation) = self.allocations.get_mut(relay.allocation.0 as usize) {
+            allocation.relays[Family::of(relay.local.ip()) as usize] = None;
+            allocation.recent = None;
+        }
+        self.give_back_memory();
+        Some(relay)
+    }
+
+    /// Takes out an allocation whose relays are gone.
+    pub fn remove_allocation(&mut self, id: AllocationId) -> Option<Allocation> {
+        let allocation = self.allocations.try_remove(id.0 as usize)?;
+        self.by_five_tuple.remove(&allocation.client.five_tuple);
+        Some(allocation)
+    }
+
+    // --- permissions and channels ---------------------------------------------------------------------------
+
+    /// How many permissions this relay holds.
+    pub fn permission_count(&self, relay: RelayId) -> usize {
+        self.relays.get(relay.0 as usize).map_or(0, |relay| relay.permissions.len())
+    }
+
+    /// How many channels this relay holds.
+    pub fn channel_count(&self, relay: RelayId) -> usize {
+        self.relays.get(relay.0 as usize).map_or(0, |relay| relay.channels.len())
+    }
+
+    /// Whether there is a permission entry for this address, alive or not yet removed.
+    pub fn has_permission(&self, relay: RelayId, ip: IpAddr) -> bool {
+        self.by_ip.contains_key(&(relay.0, bits(ip)))
+    }
+
+    /// Installs or refreshes a permission (RFC 8656 section 9); a new one's owner needs a deadline.
+    pub fn permit(
+        &mut self,
+        relay: RelayId,
+        ip: IpAddr,
+        reach: Reach,
+        expires: Instant,
+    ) -> (PermissionId, Option<Owner>) {
+        if let Some(&id) = self.by_ip.get(&(relay.0, bits(ip))) {
+            let permission = &mut self.permissions[id.0 as usize];
+            permission.expires = expires;
+            permission.reach = reach;
+            return (id, None);
+        }
+        let generation = self.next_generation();
+        let position = self.relays[relay.0 as usize].permissions.len() as u32;
+        let id = PermissionId(self.permissions.insert(Permission {
+            relay,
+            ip,
+            reach,
+            expires,
+            held_until: expires,
+            channels: 0,
+            generation,
+            position,
+        }) as u32);
+        self.relays[relay.0 as usize].permissions.push(id);
+        self.by_ip.insert((relay.0, bits(ip)), id);
+        (id, Some(Owner::Permission(id, generation)))
+    }
+
+    /// The peer that `number` is bound to, and the number that `peer` is bound to; expired bindings do not count.
+    pub fn bindings(
+        &self,
+        allocation: AllocationId,
+        relay: RelayId,
+        number: u16,
+        peer: SocketAddr,
+        now: Instant,
+    ) -> (Option<SocketAddr>, Option<u16>) {
+        let alive =
+            |id: &ChannelId| Some(&self.channels[id.0 as usize]).filter(|channel| channel.expires > now);
+        (
+            self.by_number.get(&(allocation.0, number)).and_then(alive).map(|channel| channel.peer),
+            self.by_peer.get(&peer_key(relay, peer)).and_then(alive).map(|channel| channel.number),
+        )
+    }
+
+    /// Binds or refreshes a channel (RFC 8656 section 12.2) whose number and peer are free or bound to each other;
+    /// a new one's owner needs a deadline.
+    pub fn bind(
+        &mut self,
+        relay: RelayId,
+        number: u16,
+        peer: SocketAddr,
+        permission: PermissionId,
+        expires: Instant,
+    ) -> Option<Owner> {
+        let allocation = self.relays[relay.0 as usize].allocation;
+        let same = self.by_number.get(&(allocation.0, number)).copied();
+        let other = self.by_peer.get(&peer_key(relay, peer)).copied();
+        let hold = &mut self.permissions[permission.0 as usize];
+        hold.held_until = hold.held_until.max(expires);
+        if let (Some(id), true) = (same, same == other) {
+            self.channels[id.0 as usize].expires = expires;
+            return None;
+        }
+        // What stands in the way has expired; it was not removed yet.
+        for id in [same, other].into_iter().flatten() {
+            self.remove_channel(id);
+        }
+        let generation = self.next_generation();
+        let position = self.relays[relay.0 as usize].channels.len() as u32;
+        let channel = Channel { allocation, relay, number, peer, permission, expires, generation, position };
+        let id = ChannelId(self.channels.insert(channel) as u32);
+        self.permissions[permission.0 as usize].channels += 1;
+        self.relays[relay.0 as usize].channels.push(id);
+        self.by_number.insert((allocation.0, number), id);
+        self.by_peer.insert(peer_key(relay, peer), id);
+        Some(Owner::Channel(id, generation))
+    }
+
+    /// When an owner's time ends: `None` when it is gone already. A permission lasts as long as its channels, so
+    /// that a channel never points to nothing; whether data may pass is decided by its own time.
+    pub fn end_of(&self, owner: Owner) -> Option<Instant> {
+        match owner {
+            Owner::Relay(id, generation) => self
+                .relays
+                .get(id.0 as usize)
+                .filter(|relay| relay.generation == generation)
+                .map(|relay| relay.expires),
+            Owner::Permission(id, generation) => {
+                let permission =
+                    self.permissions.get(id.0 as usize).filter(|p| p.generation == generation)?;
+                match permission.channels {
+                    0 => Some(permission.expires),
+                    _ => Some(permission.expires.max(permission.held_until) + Duration::from_secs(1)),
+                }
+            }
+            Owner::Channel(id, generation) => {
+                self.channels.get(id.0 as usize).filter(|c| c.generation == generation).map(|c| c.expires)
+            }
+            Owner::Reservation(_) => None,
+        }
+    }
+
+    /// Takes out a permission whose time is over.
+    pub fn remove_permission(&mut self, id: PermissionId) {
+        let Some(permission) = self.permissions.try_remove(id.0 as usize) else { return };
+        self.by_ip.remove(&(permission.relay.0, bits(permission.ip)));
+        let list = &mut self.relays[permission.relay.0 as usize].permissions;
+        list.swap_remove(permission.position as usize);
+        if let Some(moved) = list.get(permission.position as usize) {
+            self.permissions[moved.0 as usize].position = permission.position;
+        }
+        self.give_back_memory();
+    }
+
+    /// Takes out a channel whose time is over.
+    pub fn remove_channel(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.try_remove(id.0 as usize) else { return };
+        self.by_number.remove(&(channel.allocation.0, channel.number));
+        self.by_peer.remove(&peer_key(channel.relay, channel.peer));
+        self.permissions[channel.permission.0 as usize].channels -= 1;
+        self.allocations[channel.allocation.0 as usize].recent = None;
+        let list = &mut self.relays[channel.relay.0 as usize].channels;
+        list.swap_remove(channel.position as usize);
+        if let Some(moved) = list.get(channel.position as usize) {
+            self.channels[moved.0 as usize].position = channel.position;
+        }
+        self.give_back_memory();
+    }
+
+    fn next_generation(&mut self) -> u32 {
+        self.generation = self.generation.wrapping_add(1);
+        self.generation
+    }
+
+    /// After a rush, memory goes back once a structure is empty or nearly so; in steady state this does nothing.
+    fn give_back_memory(&mut self) {
+        const KEEP: usize = 1024;
+        fn shrink<K: Eq + std::hash::Hash, V>(map: &mut Map<K, V>) {
+            if map.capacity() > KEEP && map.len() < map.capacity() / 8 {
+                map.shrink_to(map.len() * 2);
+            }
+        }
+        shrink(&mut self.by_ip);
+        shrink(&mut self.by_number);
+        shrink(&mut self.by_peer);
+        shrink(&mut self.by_five_tuple);
+        fn shrink_slab<T>(slab: &mut Slab<T>) {
+            if slab.is_empty() && slab.capacity() > KEEP {
+                slab.shrink_to_fit();
+            }
+        }
+        shrink_slab(&mut self.permissions);
+        shrink_slab(&mut self.channels);
+        shrink_slab(&mut self.relays);
+        shrink_slab(&mut self.allocations);
+    }
+}
