@@ -31,7 +31,8 @@ const DENIED_V4: [(Ipv4Addr, u8); 16] = [
     (Ipv4Addr::BROADCAST, 32),
 ];
 
-const DENIED_V6: [(Ipv6Addr, u8); 10] = [
+// 6to4 and Teredo: RFC 8656 section 21.4 forbids them as relayed addresses and peers.
+const DENIED_V6: [(Ipv6Addr, u8); 12] = [
     (Ipv6Addr::UNSPECIFIED, 128),
     (Ipv6Addr::LOCALHOST, 128),
     (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7),
@@ -42,6 +43,8 @@ const DENIED_V6: [(Ipv6Addr, u8); 10] = [
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
     (Ipv6Addr::new(0x5f00, 0, 0, 0, 0, 0, 0, 0), 16),
     (Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0), 64),
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32),
 ];
 
 /// How far a permission for an address reaches.
@@ -257,9 +260,7 @@ mod tests {
             "172.32.0.1",
             "2a00::1",
             "64:ff9b::808:808",
-            "2002:808:808::1",
-            "64:ff9b:1:808:8:800::8.8.8.8",
-            "2001:0:808:808:0:0:f7f7:f7f7",
+            "64:ff9b:1:808:8:800:8.8.8.8",
             "::ffff:8.8.8.8",
         ] {
             assert_eq!(policy.judge(ip(open), None), Some(Reach::All), "{open}");
