@@ -1,0 +1,167 @@
+//! The operator's configuration in the terms of the protocol and of the network side.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config;
+use crate::net;
+use crate::system::interfaces;
+use crate::turn::counters::HOSTS_MAX;
+use crate::turn::five_tuple::Transport;
+use crate::turn::settings::{Host, HostId, Limits, PeerRules, RelayAddress, Settings, StaticUser};
+
+/// Static users without a host of their own are counted under this name.
+const USERS: &str = "users";
+
+/// Names of hosts by number. A number stays with its name across reloads, because counters go by it.
+#[derive(Debug, Default)]
+pub struct HostNames {
+    names: Vec<Arc<str>>,
+}
+
+impl HostNames {
+    /// Every name so far, in the order of its number.
+    pub fn all(&self) -> &[Arc<str>] {
+        &self.names
+    }
+
+    fn id(&mut self, name: &str) -> Result<(HostId, Arc<str>), String> {
+        let index = match self.names.iter().position(|known| **known == *name) {
+            Some(index) => index,
+            None if self.names.len() < HOSTS_MAX => {
+                self.names.push(Arc::from(name));
+                self.names.len() - 1
+            }
+            None => {
+                return Err(format!(
+                    "more than {HOSTS_MAX} host names since the start; restart to begin counting anew"
+                ));
+            }
+        };
+        // Below HOSTS_MAX, so it fits.
+        Ok((HostId(index as u8), Arc::clone(&self.names[index])))
+    }
+}
+
+/// What the protocol needs.
+///
+/// # Errors
+/// A sentence for the operator.
+pub fn protocol(config: &config::Config, names: &mut HostNames) -> Result<Settings, String> {
+    let mut hosts = Vec::new();
+    for host in &config.hosts {
+        let (id, name) = names.id(&host.name)?;
+        hosts.push(Host { id, name, secrets: host.secrets.clone(), peers: host.peers.clone() });
+    }
+    let mut users = Vec::new();
+    for user in &config.users {
+        let host = user.host.as_deref().unwrap_or(USERS);
+        let (id, name) = names.id(host)?;
+        if hosts.iter().all(|known| known.id != id) {
+            hosts.push(Host { id, name, secrets: Vec::new(), peers: None });
+        }
+        users.push(StaticUser { name: user.name.clone(), password: user.password.clone(), host: id });
+    }
+    let relay_addresses = relay_addresses(config)?;
+    let limits = &config.limits;
+    Ok(Settings {
+        realm: config.realm.clone(),
+        hosts,
+        users,
+        peers: peer_rules(config, &relay_addresses),
+        relay_addresses,
+        relay_ports: config.relay.ports.clone(),
+        limits: Limits {
+            allocations_per_user: limits.allocations_per_user,
+            allocations_total: limits.allocations_total,
+            unauthenticated_per_source: limits.unauthenticated_per_source,
+            permissions_per_allocation: limits.permissions_per_allocation,
+            channels_per_allocation: limits.channels_per_allocation,
+            lifetime_max: Duration::from_secs(limits.lifetime_max_seconds.into()),
+        },
+        strict_channels: config.strict_channels,
+    })
+}
+
+/// What the network side needs. `cores` is how many workers there are when the operator names no number.
+pub fn network(config: &config::Config, cores: usize) -> net::Settings {
+    let listeners = config.listen.iter().map(|listener| net::Listener {
+        transport: match listener.transport {
+            config::Transport::Udp => Transport::Udp,
+            config::Transport::Tcp => Transport::Tcp,
+            config::Transport::Tls => Transport::Tls,
+        },
+        address: listener.address,
+        only_v6: !config.is_dual_stack(listener),
+    });
+    net::Settings {
+        listeners: listeners.collect(),
+        workers: if config.limits.workers == 0 { cores } else { config.limits.workers as usize },
+        mss: u16::try_from(config.limits.mss).unwrap_or(u16::MAX),
+        streams_total: config.limits.connections_total,
+        privacy: config.privacy,
+    }
+}
+
+/// Where to relay from: what the operator named, else where clients come in; on a wildcard that is every address of
+/// this machine, loopback only for clients on loopback.
+fn relay_addresses(config: &config::Config) -> Result<Vec<RelayAddress>, String> {
+    let mut addresses = Vec::new();
+    let mut add = |address: IpAddr, only_if_reached: bool| {
+        if addresses.iter().all(|known: &RelayAddress| known.local != address) {
+            let announced = announced(config, address);
+            addresses.push(RelayAddress { local: address, announced, only_if_reached });
+        }
+    };
+    if !config.relay.addresses.is_empty() {
+        config.relay.addresses.iter().for_each(|&address| add(address, false));
+        return Ok(addresses);
+    }
+    let mut wildcards = (false, false);
+    for listener in &config.listen {
+        match listener.address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => wildcards.0 = true,
+            IpAddr::V6(ip) if ip.is_unspecified() => {
+                wildcards.1 = true;
+                wildcards.0 |= config.is_dual_stack(listener);
+            }
+            ip => add(ip, ip.is_loopback()),
+        }
+    }
+    if wildcards != (false, false) {
+        let own = interfaces::addresses().map_err(|error| format!("cannot list this machine's addresses: {error}"))?;
+        for ip in own.into_iter().map(|interface| interface.address) {
+            let wanted = if ip.is_ipv4() { wildcards.0 } else { wildcards.1 };
+            if wanted && (ip.is_loopback() || interfaces::reachable_from_outside(ip)) {
+                add(ip, ip.is_loopback());
+            }
+        }
+    }
+    // A server that listens on one family only still relays to it.
+    match addresses.is_empty() {
+        true => Err("no address to relay from: name one in [relay] addresses".to_owned()),
+        false => Ok(addresses),
+    }
+}
+
+/// The address that clients are told for a local one: `external_ip` of the same family.
+fn announced(config: &config::Config, local: IpAddr) -> IpAddr {
+    let fits = |external: &&config::ExternalIp| match external.private {
+        Some(private) => private == local,
+        None => external.public.is_ipv4() == local.is_ipv4() && !local.is_loopback(),
+    };
+    config.external_ip.iter().find(fits).map_or(local, |external| external.public)
+}
+
+fn peer_rules(config: &config::Config, relays: &[RelayAddress]) -> PeerRules {
+    let mut own: Vec<IpAddr> = relays.iter().flat_map(|relay| [relay.local, relay.announced]).collect();
+    own.extend(config.external_ip.iter().map(|external| external.public));
+    own.extend(config.listen.iter().map(|listener| listener.address.ip()).filter(|ip| !ip.is_unspecified()));
+    // Best effort: an address that cannot be listed is still covered when it is listened on or relayed from.
+    own.extend(interfaces::addresses().unwrap_or_default().into_iter().map(|interface| interface.address));
+    own.sort_unstable();
+    own.dedup();
+    let services = config.listen.iter().map(|listener| listener.address).chain(config.admin).collect();
+    PeerRules { allow: config.peers.allow.clone(), deny: config.peers.deny.clone(), own, services }
+}
