@@ -100,3 +100,120 @@ fn write_head(head: &mut [u8], length: u16, peer: SocketAddr, transaction_id: [u
     address[2..4].copy_from_slice(&(len as u16).to_be_bytes());
     address[4..].copy_from_slice(&value[..len]);
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::frame::{DATAGRAM_MAX, HEADROOM};
+    use crate::wire::vectors::{self, ID};
+
+    const SEND: u16 = 0x0016;
+    const PEER: [u8; 8] = [0, 1, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43];
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().expect("address")
+    }
+
+    fn parse(attributes: &[(u16, &[u8])]) -> Result<Send, WireError> {
+        let bytes = vectors::message(SEND, attributes);
+        parse_send(&Message::parse(&bytes).expect("well-formed"))
+    }
+
+    #[test]
+    fn chromium_send() {
+        let bytes = vectors::chromium_send();
+        let message = Message::parse(&bytes).expect("valid");
+        let send = parse_send(&message).expect("valid");
+        assert!(send.peer.ip().is_loopback() && !send.dont_fragment);
+        assert_eq!(send.payload, 36..136);
+        Message::parse(&bytes[send.payload]).expect("Chromium sends an ICE check");
+    }
+
+    #[test]
+    fn the_parts_of_a_send() {
+        let send = parse(&[(kind::DATA, b"hello"), (kind::XOR_PEER_ADDRESS, &PEER)]).expect("any order");
+        assert_eq!((send.peer, send.payload), (address("192.0.2.1:32853"), 24..29));
+        let send = parse(&[(kind::XOR_PEER_ADDRESS, &PEER), (kind::DONT_FRAGMENT, b""), (kind::DATA, b"")]);
+        assert_eq!(send, Ok(Send { peer: address("192.0.2.1:32853"), payload: 40..40, dont_fragment: true }));
+        let twice = parse(&[(kind::XOR_PEER_ADDRESS, &PEER), (kind::DATA, b"1"), (kind::DATA, b"22")]);
+        assert_eq!(twice.expect("the first counts").payload, 36..37);
+    }
+
+    #[test]
+    fn what_spoils_a_send() {
+        let (peer, data) = ((kind::XOR_PEER_ADDRESS, &PEER[..]), (kind::DATA, &b"x"[..]));
+        assert_eq!(parse(&[peer]), Err(WireError::Incomplete));
+        assert_eq!(parse(&[data]), Err(WireError::Incomplete));
+        let bad_peer = WireError::BadAttribute(kind::XOR_PEER_ADDRESS);
+        assert_eq!(parse(&[(kind::XOR_PEER_ADDRESS, &PEER[..7]), data]), Err(bad_peer));
+        let bad_flag = WireError::BadAttribute(kind::DONT_FRAGMENT);
+        assert_eq!(parse(&[peer, (kind::DONT_FRAGMENT, &[0]), data]), Err(bad_flag));
+        assert_eq!(parse(&[peer, data, (0x7abc, b"")]), Err(WireError::UnknownAttribute(0x7abc)));
+        assert!(parse(&[peer, data, (0xfabc, b"")]).is_ok());
+        let request = vectors::message(0x0006, &[peer, data]);
+        let request = Message::parse(&request).expect("well-formed");
+        assert_eq!(parse_send(&request), Err(WireError::Incomplete));
+    }
+
+    #[test]
+    fn a_data_indication() {
+        let mut frame = Frame::new();
+        frame.fill(b"hello");
+        prepend_data(&mut frame, address("192.0.2.1:32853"), ID).expect("room");
+        let literal =
+            vectors::message(DATA_INDICATION, &[(kind::XOR_PEER_ADDRESS, &PEER), (kind::DATA, b"hello")]);
+        // The mask of an IPv4 address is the cookie alone, so PEER holds for any transaction id.
+        assert_eq!(frame.bytes(), literal);
+    }
+
+    #[test]
+    fn an_icmp_indication() {
+        let icmp = Icmp { icmp_type: 3, code: 4, data: [0, 0, 0x05, 0xdc] };
+        let written = write_icmp(address("192.0.2.1:32853"), icmp, ID);
+        let value: &[u8] = &[0, 0, 6, 4, 0, 0, 5, 0xdc];
+        let literal =
+            vectors::message(DATA_INDICATION, &[(kind::XOR_PEER_ADDRESS, &PEER), (kind::ICMP, value)]);
+        assert_eq!(written, literal);
+    }
+
+    #[test]
+    fn without_room_nothing_changes() {
+        let peer = address("[2001:db8::1]:1");
+        let mut frame = Frame::new();
+        frame.fill(&[7; DATAGRAM_MAX]);
+        assert_eq!(prepend_data(&mut frame, peer, ID), None, "too long for a length field");
+        assert_eq!(frame.bytes(), [7; DATAGRAM_MAX]);
+        frame.fill(b"payload");
+        frame.prepend(HEADROOM - 47).expect("room").fill(1);
+        let before = frame.bytes().to_vec();
+        assert_eq!(prepend_data(&mut frame, peer, ID), None, "48 bytes into 47");
+        assert_eq!(frame.bytes(), before);
+    }
+
+    proptest! {
+        #[test]
+        fn data_survives(
+            payload in prop::collection::vec(any::<u8>(), 0..1500),
+            peer in any::<SocketAddr>(),
+            id in any::<[u8; 12]>(),
+        ) {
+            let peer = SocketAddr::new(peer.ip(), peer.port());
+            let mut frame = Frame::new();
+            // What lay there before must not show in the padding.
+            frame.spare_mut().fill(0xee);
+            frame.spare_mut()[..payload.len()].copy_from_slice(&payload);
+            frame.set_len(payload.len());
+            prepend_data(&mut frame, peer, id).expect("room");
+            let message = Message::parse(frame.bytes()).expect("valid");
+            prop_assert_eq!((message.method(), message.class()), (method::DATA, MessageClass::Indication));
+            prop_assert_eq!(message.transaction_id(), id);
+            let read = message.attribute(kind::XOR_PEER_ADDRESS).and_then(|a| read_xor(a.value, id));
+            prop_assert_eq!(read, Some(peer));
+            let data = message.attribute(kind::DATA).expect("there");
+            prop_assert_eq!(data.value, &payload[..]);
+            prop_assert!(frame.bytes()[data.value_range().end..].iter().all(|&byte| byte == 0));
+        }
+    }
+}

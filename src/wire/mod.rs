@@ -15,6 +15,8 @@ pub mod message;
 pub mod request;
 pub mod response;
 pub mod stream;
+#[cfg(test)]
+mod vectors;
 
 use std::fmt;
 

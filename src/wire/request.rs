@@ -253,3 +253,181 @@ fn password_algorithm(value: &[u8]) -> Option<u16> {
     let len = usize::from(u16::from_be_bytes([l0, l1]));
     (len <= parameters.len()).then_some(u16::from_be_bytes([n0, n1]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::vectors;
+
+    const PEER: [u8; 8] = [0, 1, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43];
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().expect("address")
+    }
+
+    /// Hands the request to `look`; requests borrow from the bytes.
+    fn with<T>(bytes: &[u8], look: impl FnOnce(Result<Request<'_>, BadAttribute>) -> T) -> T {
+        look(Request::parse(&Message::parse(bytes).expect("well-formed")))
+    }
+
+    fn allocate(attributes: &[(u16, &[u8])]) -> Result<Allocate, BadAttribute> {
+        with(&vectors::message(method::ALLOCATE, attributes), |request| match request? {
+            Request::Allocate(allocate) => Ok(allocate),
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn chromium_allocates() {
+        let expected = Allocate { transport: Some(17), ..Allocate::default() };
+        for bytes in [vectors::chromium_allocate(), vectors::chromium_allocate_authenticated()] {
+            with(&bytes, |request| match request {
+                Ok(Request::Allocate(allocate)) => assert_eq!(allocate, expected),
+                other => panic!("{other:?}"),
+            });
+        }
+    }
+
+    #[test]
+    fn chromium_says_who_it_is() {
+        let bytes = vectors::chromium_allocate_authenticated();
+        let credentials = Credentials::parse(&Message::parse(&bytes).expect("valid"));
+        let expected = Credentials {
+            username: Some("user"),
+            realm: Some("example.org"),
+            nonce: Some(b"38fe16a9a395e45f"),
+            has_sha1: true,
+            ..Credentials::default()
+        };
+        assert_eq!(credentials, Ok(expected));
+        let bytes = vectors::chromium_allocate();
+        assert_eq!(Credentials::parse(&Message::parse(&bytes).expect("valid")), Ok(Credentials::default()));
+    }
+
+    #[test]
+    fn chromium_reaches_its_peer() {
+        let permitted = with(&vectors::chromium_create_permission(), |request| match request {
+            Ok(Request::CreatePermission(permission)) => permission.peers().collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        });
+        with(&vectors::chromium_channel_bind(), |request| match request {
+            Ok(Request::ChannelBind(bind)) => {
+                assert_eq!(bind.number, Some(0x4000));
+                assert_eq!(bind.peer.as_slice(), permitted);
+                assert!(permitted[0].ip().is_loopback());
+            }
+            other => panic!("{other:?}"),
+        });
+        with(&vectors::chromium_binding(), |request| assert!(matches!(request, Ok(Request::Binding))));
+    }
+
+    #[test]
+    fn userhash_and_password_algorithm() {
+        let bytes = vectors::rfc8489_sha256();
+        let credentials = Credentials::parse(&Message::parse(&bytes).expect("valid")).expect("well-formed");
+        assert_eq!(credentials.userhash.map(|hash| [hash[0], hash[31]]), Some([0x4a, 0x04]));
+        assert_eq!((credentials.username, credentials.realm), (None, Some("example.org")));
+        assert_eq!(credentials.nonce.map(|nonce| &nonce[..13]), Some(&b"obMatJos2AAAC"[..]));
+        assert_eq!(credentials.password_algorithm, Some(2));
+        assert!(credentials.has_sha256 && !credentials.has_sha1);
+    }
+
+    #[test]
+    fn everything_an_allocate_can_say() {
+        let asked = allocate(&[
+            (kind::REQUESTED_TRANSPORT, &[17, 0, 0, 0]),
+            (kind::LIFETIME, &[0, 0, 0x0e, 0x10]),
+            (kind::LIFETIME, &[0, 0, 0, 0]),
+            (kind::REQUESTED_ADDRESS_FAMILY, &[2, 0, 0, 0]),
+            (kind::ADDITIONAL_ADDRESS_FAMILY, &[7, 0, 0, 0]),
+            (kind::EVEN_PORT, &[0x80]),
+            (kind::RESERVATION_TOKEN, b"12345678"),
+            (kind::DONT_FRAGMENT, b""),
+        ]);
+        let expected = Allocate {
+            transport: Some(17),
+            lifetime: Some(3600),
+            family: Some(Ok(Family::V6)),
+            additional_family: Some(Err(7)),
+            even_port: Some(true),
+            reservation_token: Some(*b"12345678"),
+            dont_fragment: true,
+        };
+        assert_eq!(asked, Ok(expected));
+    }
+
+    #[test]
+    fn malformed_attributes_are_named() {
+        for (kind, value) in [
+            (kind::REQUESTED_TRANSPORT, &[17][..]),
+            (kind::LIFETIME, &[0, 0, 0]),
+            (kind::REQUESTED_ADDRESS_FAMILY, b""),
+            (kind::ADDITIONAL_ADDRESS_FAMILY, &[1]),
+            (kind::EVEN_PORT, &[0, 0]),
+            (kind::RESERVATION_TOKEN, b"1234567"),
+            (kind::DONT_FRAGMENT, b"x"),
+        ] {
+            assert_eq!(allocate(&[(kind, value)]), Err(BadAttribute(kind)));
+        }
+        let unknown_family = [0, 3, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43];
+        for method in [method::CREATE_PERMISSION, method::CHANNEL_BIND] {
+            for value in [&PEER[..7], &[], &unknown_family] {
+                let bytes = vectors::message(method, &[(kind::XOR_PEER_ADDRESS, value)]);
+                with(&bytes, |request| assert_eq!(request.err(), Some(BadAttribute(kind::XOR_PEER_ADDRESS))));
+            }
+        }
+        // One bad address among good ones spoils the whole request.
+        let peers = [(kind::XOR_PEER_ADDRESS, &PEER[..]), (kind::XOR_PEER_ADDRESS, &unknown_family)];
+        with(&vectors::message(method::CREATE_PERMISSION, &peers), |request| assert!(request.is_err()));
+    }
+
+    #[test]
+    fn refresh_and_the_rest() {
+        let bytes = vectors::message(method::REFRESH, &[(kind::LIFETIME, &[0; 4])]);
+        with(&bytes, |request| match request {
+            Ok(Request::Refresh(refresh)) => {
+                assert_eq!(refresh, Refresh { lifetime: Some(0), family: None });
+            }
+            other => panic!("{other:?}"),
+        });
+        let two = [(kind::XOR_PEER_ADDRESS, &PEER[..]), (kind::XOR_PEER_ADDRESS, &PEER[..])];
+        with(&vectors::message(method::CREATE_PERMISSION, &two), |request| match request {
+            Ok(Request::CreatePermission(permission)) => {
+                assert_eq!(permission.peers().collect::<Vec<_>>(), [address("192.0.2.1:32853"); 2]);
+            }
+            other => panic!("{other:?}"),
+        });
+        with(&vectors::message(0x000a, &[]), |request| assert!(matches!(request, Ok(Request::Other(0x00a)))));
+    }
+
+    #[test]
+    fn malformed_credentials_are_named() {
+        for (kind, value) in [
+            (kind::USERNAME, &b"\xff\xfe"[..]),
+            (kind::USERNAME, &[b'a'; 509]),
+            (kind::USERHASH, &[0; 31]),
+            (kind::REALM, b"\xc3\x28"),
+            (kind::REALM, &[b'a'; 764]),
+            (kind::NONCE, &[b'a'; 764]),
+            (kind::PASSWORD_ALGORITHM, &[0, 2, 0]),
+            (kind::PASSWORD_ALGORITHM, &[0, 2, 0, 1]),
+        ] {
+            let bytes = vectors::message(method::ALLOCATE, &[(kind, value)]);
+            let credentials = Credentials::parse(&Message::parse(&bytes).expect("well-formed"));
+            assert_eq!(credentials, Err(BadAttribute(kind)), "{} bytes", value.len());
+        }
+    }
+
+    #[test]
+    fn unknown_attributes_are_listed_once_and_not_without_end() {
+        let unknown = |kinds: &[u16]| {
+            let attributes: Vec<(u16, &[u8])> = kinds.iter().map(|&kind| (kind, &b"x"[..])).collect();
+            let bytes = vectors::message(method::ALLOCATE, &attributes);
+            unknown_required(&Message::parse(&bytes).expect("well-formed"))
+        };
+        assert!(unknown(&[kind::USERNAME, kind::MOBILITY_TICKET, kind::ORIGIN]).is_empty());
+        assert_eq!(unknown(&[0x7001, 0x0003, kind::REALM, 0x7001]).kinds(), [0x7001, 0x0003]);
+        let many: Vec<u16> = (0x7000..0x7040).collect();
+        assert_eq!(unknown(&many).kinds(), &many[..UNKNOWN_MAX]);
+    }
+}

@@ -164,3 +164,119 @@ fn phrase(code: u16) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use stun_types::message::LongTermKeyCredentials;
+
+    use super::*;
+    use crate::wire::attribute::read_xor;
+    use crate::wire::message::method;
+    use crate::wire::vectors::{self, ID};
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().expect("address")
+    }
+
+    /// Builds an answer to a request with `method`.
+    fn answer(method: u16, build: impl FnOnce(&Message<'_>) -> Vec<u8>) -> Vec<u8> {
+        build(&Message::parse(&vectors::message(method, &[])).expect("well-formed"))
+    }
+
+    fn key(algorithm: IntegrityAlgorithm) -> IntegrityKey {
+        LongTermKeyCredentials::new("user".into(), "pass".into(), "example.org".into()).make_key(algorithm)
+    }
+
+    #[test]
+    fn a_challenge_is_small() {
+        let bytes = answer(method::ALLOCATE, |request| {
+            Response::error(request, 401, Reason::Empty).realm("r.org").nonce(b"nonce").finish(None, false)
+        });
+        let literal = vectors::message(
+            0x0113,
+            &[(kind::ERROR_CODE, &[0, 0, 4, 1]), (kind::REALM, b"r.org"), (kind::NONCE, b"nonce")],
+        );
+        assert_eq!(bytes, literal);
+    }
+
+    #[test]
+    fn errors_can_say_why() {
+        for (code, words) in
+            [(400, "Bad Request"), (437, "Allocation Mismatch"), (508, "Insufficient Capacity")]
+        {
+            let bytes = answer(method::REFRESH, |request| {
+                Response::error(request, code, Reason::Phrase).finish(None, false)
+            });
+            let value = [&[0, 0, (code / 100) as u8, (code % 100) as u8], words.as_bytes()].concat();
+            assert_eq!(bytes, vectors::message(0x0114, &[(kind::ERROR_CODE, &value)]));
+        }
+    }
+
+    #[test]
+    fn an_allocation_is_announced() {
+        let relayed = [address("198.51.100.10:50000"), address("[2001:db8::10]:50001")];
+        for algorithm in [IntegrityAlgorithm::Sha1, IntegrityAlgorithm::Sha256] {
+            let bytes = answer(method::ALLOCATE, |request| {
+                Response::success(request)
+                    .xor_relayed_address(relayed[0])
+                    .xor_relayed_address(relayed[1])
+                    .xor_mapped_address(address("192.0.2.1:32853"))
+                    .lifetime(600)
+                    .reservation_token([7; 8])
+                    .address_error(Family::V6, 440)
+                    .software("x")
+                    .finish(Some((&key(algorithm), algorithm)), true)
+            });
+            let message = Message::parse(&bytes).expect("valid, with FINGERPRINT");
+            assert_eq!((message.class(), message.method()), (MessageClass::Success, method::ALLOCATE));
+            assert_eq!(message.transaction_id(), ID);
+            assert!(message.has_fingerprint() && message.verify(&key(algorithm), algorithm));
+            assert_eq!(message.integrity(), Some(algorithm));
+            let addresses: Vec<_> = message
+                .attributes()
+                .filter(|attribute| attribute.kind == kind::XOR_RELAYED_ADDRESS)
+                .filter_map(|attribute| read_xor(attribute.value, ID))
+                .collect();
+            assert_eq!(addresses, relayed);
+            let value = |kind| message.attribute(kind).map(|attribute| attribute.value.to_vec());
+            assert_eq!(value(kind::XOR_MAPPED_ADDRESS), Some(vec![0, 1, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43]));
+            assert_eq!(value(kind::LIFETIME), Some(vec![0, 0, 2, 0x58]));
+            assert_eq!(value(kind::RESERVATION_TOKEN), Some(vec![7; 8]));
+            assert_eq!(value(kind::ADDRESS_ERROR_CODE), Some(vec![2, 0, 4, 40]));
+        }
+    }
+
+    #[test]
+    fn lists_and_padding() {
+        let bytes = answer(method::BINDING, |request| {
+            Response::error(request, 420, Reason::Empty)
+                .unknown_attributes(&[0x7001, 0x7002, 0x7003])
+                .password_algorithms(&[0, 2, 0, 0, 0, 1, 0, 0])
+                .alternate_server(address("192.0.2.1:3478"))
+                .software("abcde")
+                .finish(None, false)
+        });
+        let literal = vectors::message(
+            0x0111,
+            &[
+                (kind::ERROR_CODE, &[0, 0, 4, 20]),
+                (kind::UNKNOWN_ATTRIBUTES, &[0x70, 1, 0x70, 2, 0x70, 3]),
+                (kind::PASSWORD_ALGORITHMS, &[0, 2, 0, 0, 0, 1, 0, 0]),
+                (kind::ALTERNATE_SERVER, &[0, 1, 0x0d, 0x96, 192, 0, 2, 1]),
+                (kind::SOFTWARE, b"abcde"),
+            ],
+        );
+        assert_eq!(bytes, literal);
+    }
+
+    #[test]
+    fn every_method_keeps_its_number() {
+        for method in [0x000, 0x001, 0x080, 0xfff] {
+            // The method's bits around the two of the class (RFC 8489 section 5).
+            let kind = method & 0xf | (method & 0x70) << 1 | (method & 0xf80) << 2;
+            let bytes = answer(kind, |request| Response::success(request).finish(None, false));
+            let message = Message::parse(&bytes).expect("valid");
+            assert_eq!((message.class(), message.method()), (MessageClass::Success, method));
+        }
+    }
+}
