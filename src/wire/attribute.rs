@@ -304,7 +304,7 @@ on_stun_types!(AddressErrorCode, kind::ADDRESS_ERROR_CODE);
 /// ICMP (section 18.13): what came back instead of an answer from the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Icmp {
-    /// ICMP or ICMPv6 type, seven bits.
+    /// ICMP or ICMPv6 type.
     pub icmp_type: u8,
     /// ICMP or ICMPv6 code.
     pub code: u8,
@@ -315,14 +315,15 @@ pub struct Icmp {
 impl Icmp {
     /// Reads the value.
     pub fn decode(value: &[u8]) -> Option<Self> {
-        let &[_, _, high, code, d0, d1, d2, d3] = value.try_into().ok()?;
-        Some(Self { icmp_type: high >> 1, code, data: [d0, d1, d2, d3] })
+        let &[_, _, icmp_type, code, d0, d1, d2, d3] = value.try_into().ok()?;
+        Some(Self { icmp_type, code, data: [d0, d1, d2, d3] })
     }
 
     fn encode(&self) -> [u8; 8] {
         let [d0, d1, d2, d3] = self.data;
-        // Seven bits of type, nine of code, of which the first is always zero.
-        [0, 0, self.icmp_type << 1, self.code, d0, d1, d2, d3]
+        // The RFC's drawing gives the type seven bits and the code nine; its text, ICMP itself and the analysers
+        // that read it have whole bytes.
+        [0, 0, self.icmp_type, self.code, d0, d1, d2, d3]
     }
 }
 on_stun_types!(Icmp, kind::ICMP);
@@ -453,7 +454,7 @@ mod tests {
     #[test]
     fn icmp() {
         let unreachable = Icmp { icmp_type: 3, code: 4, data: [0, 0, 0x05, 0x00] };
-        check(&[0x80, 0x04, 0, 8, 0, 0, 6, 4, 0, 0, 5, 0], unreachable);
+        check(&[0x80, 0x04, 0, 8, 0, 0, 3, 4, 0, 0, 5, 0], unreachable);
         refuses::<Icmp>(&[0, 7, 9]);
     }
 

@@ -172,7 +172,7 @@ mod tests {
     fn an_icmp_indication() {
         let icmp = Icmp { icmp_type: 3, code: 4, data: [0, 0, 0x05, 0xdc] };
         let written = write_icmp(address("192.0.2.1:32853"), icmp, ID);
-        let value: &[u8] = &[0, 0, 6, 4, 0, 0, 5, 0xdc];
+        let value: &[u8] = &[0, 0, 3, 4, 0, 0, 5, 0xdc];
         let literal =
             vectors::message(DATA_INDICATION, &[(kind::XOR_PEER_ADDRESS, &PEER), (kind::ICMP, value)]);
         assert_eq!(written, literal);

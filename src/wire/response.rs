@@ -169,6 +169,7 @@ fn phrase(code: u16) -> &'static str {
 mod tests {
     use stun_types::message::LongTermKeyCredentials;
 
+    use super::super::message::Message;
     use super::*;
     use crate::wire::attribute::read_xor;
     use crate::wire::message::method;
@@ -190,7 +191,10 @@ mod tests {
     #[test]
     fn a_challenge_is_small() {
         let bytes = answer(method::ALLOCATE, |request| {
-            Response::error(request, 401, Reason::Empty).realm("r.org").nonce(b"nonce").finish(None, false)
+            Response::error(request.method(), request.transaction_id(), 401, Reason::Empty)
+                .realm("r.org")
+                .nonce(b"nonce")
+                .finish(None, false)
         });
         let literal = vectors::message(
             0x0113,
@@ -205,7 +209,8 @@ mod tests {
             [(400, "Bad Request"), (437, "Allocation Mismatch"), (508, "Insufficient Capacity")]
         {
             let bytes = answer(method::REFRESH, |request| {
-                Response::error(request, code, Reason::Phrase).finish(None, false)
+                Response::error(request.method(), request.transaction_id(), code, Reason::Phrase)
+                    .finish(None, false)
             });
             let value = [&[0, 0, (code / 100) as u8, (code % 100) as u8], words.as_bytes()].concat();
             assert_eq!(bytes, vectors::message(0x0114, &[(kind::ERROR_CODE, &value)]));
@@ -217,7 +222,7 @@ mod tests {
         let relayed = [address("198.51.100.10:50000"), address("[2001:db8::10]:50001")];
         for algorithm in [IntegrityAlgorithm::Sha1, IntegrityAlgorithm::Sha256] {
             let bytes = answer(method::ALLOCATE, |request| {
-                Response::success(request)
+                Response::success(request.method(), request.transaction_id())
                     .xor_relayed_address(relayed[0])
                     .xor_relayed_address(relayed[1])
                     .xor_mapped_address(address("192.0.2.1:32853"))
@@ -249,7 +254,7 @@ mod tests {
     #[test]
     fn lists_and_padding() {
         let bytes = answer(method::BINDING, |request| {
-            Response::error(request, 420, Reason::Empty)
+            Response::error(request.method(), request.transaction_id(), 420, Reason::Empty)
                 .unknown_attributes(&[0x7001, 0x7002, 0x7003])
                 .password_algorithms(&[0, 2, 0, 0, 0, 1, 0, 0])
                 .alternate_server(address("192.0.2.1:3478"))
@@ -274,7 +279,9 @@ mod tests {
         for method in [0x000, 0x001, 0x080, 0xfff] {
             // The method's bits around the two of the class (RFC 8489 section 5).
             let kind = method & 0xf | (method & 0x70) << 1 | (method & 0xf80) << 2;
-            let bytes = answer(kind, |request| Response::success(request).finish(None, false));
+            let bytes = answer(kind, |request| {
+                Response::success(request.method(), request.transaction_id()).finish(None, false)
+            });
             let message = Message::parse(&bytes).expect("valid");
             assert_eq!((message.class(), message.method()), (MessageClass::Success, method));
         }

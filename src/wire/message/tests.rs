@@ -220,9 +220,10 @@ fn exercise(bytes: &[u8]) -> bool {
     for algorithm in [IntegrityAlgorithm::Sha1, IntegrityAlgorithm::Sha256] {
         message.verify(&key, algorithm);
     }
-    let answer = response::Response::error(&message, 420, response::Reason::Phrase)
-        .unknown_attributes(unknown.kinds())
-        .finish(Some((&key, IntegrityAlgorithm::Sha256)), true);
+    let answer =
+        response::Response::error(message.method(), message.transaction_id(), 420, response::Reason::Phrase)
+            .unknown_attributes(unknown.kinds())
+            .finish(Some((&key, IntegrityAlgorithm::Sha256)), true);
     let answer = Message::parse(&answer).expect("our own answers are valid");
     assert_eq!(answer.transaction_id(), message.transaction_id());
     assert_eq!(answer.method(), message.method());
