@@ -1,0 +1,201 @@
+//! Datagrams on their way out: collected during a turn, grouped by socket, sent together.
+//!
+//! Payloads stay where they were received; an entry only says where that is. So a batch is flushed before its
+//! memory receives the next bytes.
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::AsFd;
+
+use super::relay::Relays;
+use super::socket::UdpListener;
+use super::syscall::{BATCH, Datagram, SendBatch, Source};
+use crate::turn::action::{Drop, RelayId};
+use crate::wire::frame::Frame;
+
+/// Which socket a datagram leaves from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Route {
+    /// The listener at this place, to a client.
+    Listener(u16),
+    /// A relayed address, to a peer.
+    Relay {
+        /// Which one.
+        relay: RelayId,
+        /// Whether it carries DF.
+        dont_fragment: bool,
+    },
+}
+
+/// Where a payload is.
+#[derive(Debug)]
+pub enum Payload {
+    /// The bytes of this frame as they stand.
+    Frame(usize),
+    /// This range of the bytes read from a stream.
+    Stream(Range<usize>),
+    /// Made for the purpose.
+    Owned(Vec<u8>),
+}
+
+/// One datagram to send.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// Which socket.
+    pub route: Route,
+    /// Where to.
+    pub to: SocketAddr,
+    /// From which of our addresses, on a wildcard listener.
+    pub source: Option<Source>,
+    /// The bytes.
+    pub payload: Payload,
+}
+
+/// The memory that payloads are in.
+#[derive(Clone, Copy)]
+pub struct Memory<'a> {
+    /// Received datagrams.
+    pub frames: &'a [Frame],
+    /// Bytes read from a stream.
+    pub stream: &'a [u8],
+}
+
+impl<'a> Memory<'a> {
+    fn bytes(self, payload: &'a Payload) -> &'a [u8] {
+        match payload {
+            Payload::Frame(index) => self.frames.get(*index).map_or(&[], Frame::bytes),
+            Payload::Stream(range) => self.stream.get(range.clone()).unwrap_or_default(),
+            Payload::Owned(bytes) => bytes,
+        }
+    }
+}
+
+/// The datagrams collected.
+#[derive(Default)]
+pub struct Batch {
+    outgoing: Vec<(usize, Outgoing)>,
+    send: SendBatch,
+}
+
+impl Batch {
+    /// Adds one; flush when that makes it full.
+    #[must_use = "a full batch must be flushed"]
+    pub fn push(&mut self, outgoing: Outgoing) -> bool {
+        self.outgoing.push((self.outgoing.len(), outgoing));
+        self.outgoing.len() >= BATCH
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.outgoing.is_empty()
+    }
+
+    /// Sends everything; each datagram that the kernel refuses is reported and the others go on. Within a socket
+    /// the order is kept. Gives how many were sent.
+    pub fn flush(
+        &mut self,
+        memory: Memory<'_>,
+        listeners: &[UdpListener],
+        relays: &mut dyn Relays,
+        failed: &mut dyn FnMut(Drop),
+    ) -> usize {
+        // Sorting with the position as part of the key keeps the order without the memory of a stable sort.
+        self.outgoing.sort_unstable_by_key(|(position, outgoing)| (outgoing.route, *position));
+        let mut failed = |error: io::Error| failed(reason(&error));
+        let mut sent = 0;
+        for group in self.outgoing.chunk_by(|(_, a), (_, b)| a.route == b.route) {
+            let mut datagrams = group.iter().map(|(_, outgoing)| Datagram {
+                payload: memory.bytes(&outgoing.payload),
+                to: outgoing.to,
+                source: outgoing.source,
+            });
+            sent += match group[0].1.route {
+                Route::Listener(index) => match listeners.get(usize::from(index)) {
+                    Some(listener) => {
+                        let ipv6 = listener.local.is_ipv6();
+                        self.send.send(listener.socket.as_fd(), ipv6, &mut datagrams, &mut failed)
+                    }
+                    None => 0,
+                },
+                Route::Relay { relay, dont_fragment } => {
+                    relays.send(relay, &mut self.send, dont_fragment, &mut datagrams, &mut failed)
+                }
+            };
+        }
+        self.outgoing.clear();
+        sent
+    }
+}
+
+fn reason(error: &io::Error) -> Drop {
+    match error.raw_os_error() {
+        Some(libc::EMSGSIZE) => Drop::TooLarge,
+        _ => Drop::SendFailed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::net::relay::Sockets;
+    use crate::net::syscall::Epoll;
+
+    fn bound() -> UdpSocket {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        socket.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+        socket
+    }
+
+    #[test]
+    fn every_payload_leaves_from_its_socket_in_order() {
+        let (epoll, mut relays, receiver) = (Epoll::new().expect("epoll"), Sockets::default(), bound());
+        let (socket, to) = (bound(), receiver.local_addr().expect("local"));
+        let local = socket.local_addr().expect("local");
+        let listeners = [UdpListener { socket, local, wildcard: false }];
+        relays.open(&epoll, RelayId(1), "127.0.0.1:0".parse().expect("address")).expect("open");
+        let mut frame = Frame::new();
+        frame.fill(b"....frame");
+        frame.keep(4..9);
+
+        let relay = |dont_fragment| Route::Relay { relay: RelayId(1), dont_fragment };
+        let mut batch = Batch::default();
+        for (route, payload) in [
+            (relay(false), Payload::Frame(0)),
+            (Route::Listener(0), Payload::Owned(b"owned".to_vec())),
+            (relay(false), Payload::Stream(2..8)),
+            (relay(true), Payload::Owned(vec![0; 65_508])),
+            (Route::Listener(9), Payload::Owned(b"nowhere".to_vec())),
+        ] {
+            assert!(!batch.push(Outgoing { route, to, source: None, payload }));
+        }
+        let memory = Memory { frames: &[frame], stream: b"__stream__" };
+        let mut drops = Vec::new();
+        assert_eq!(batch.flush(memory, &listeners, &mut relays, &mut |drop| drops.push(drop)), 3);
+        assert_eq!(drops, [Drop::TooLarge]);
+        assert!(batch.is_empty());
+
+        let mut received = Vec::new();
+        for _ in 0..3 {
+            let mut buffer = [0; 16];
+            let (len, from) = receiver.recv_from(&mut buffer).expect("receive");
+            received.push((from == local, String::from_utf8_lossy(&buffer[..len]).into_owned()));
+        }
+        let expected = [(true, "owned"), (false, "frame"), (false, "stream")];
+        assert_eq!(received, expected.map(|(from, text)| (from, text.to_owned())));
+    }
+
+    #[test]
+    fn a_batch_says_when_it_is_full() {
+        let mut batch = Batch::default();
+        let mut push = || {
+            let to = "127.0.0.1:9".parse().expect("address");
+            batch.push(Outgoing { route: Route::Listener(0), to, source: None, payload: Payload::Frame(0) })
+        };
+        assert!((1..BATCH).all(|_| !push()));
+        assert!(push());
+    }
+}

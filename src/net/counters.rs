@@ -1,0 +1,124 @@
+//! What happened on the sockets, as numbers. One set per worker: a single writer, any number of readers.
+
+use crate::turn::counters::Counter;
+use crate::turn::five_tuple::Transport;
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident: $($(#[$variant_doc:meta])* $variant:ident = $label:literal,)+) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $name {
+            /// Every one, in the order of its number.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)+];
+
+            /// The label in metrics.
+            pub const fn name(self) -> &'static str {
+                match self { $($name::$variant => $label,)+ }
+            }
+        }
+    };
+}
+
+labels! {
+    /// Why a stream was closed.
+    CloseReason:
+    /// The client ended it.
+    Closed = "closed",
+    /// Reset, or dead by keepalive or TCP_USER_TIMEOUT.
+    Reset = "reset",
+    /// Bytes that are not TURN.
+    Garbage = "garbage",
+    /// The TLS handshake or a later record failed.
+    TlsFailed = "tls_failed",
+    /// The TLS handshake took too long.
+    HandshakeTimeout = "handshake_timeout",
+    /// No STUN request and no allocation for too long.
+    Idle = "idle",
+    /// The client does not read even its answers.
+    Stuck = "stuck",
+    /// The server stops.
+    Shutdown = "shutdown",
+}
+
+labels! {
+    /// How a TLS handshake ended.
+    TlsOutcome:
+    /// Done.
+    Done = "ok",
+    /// The client does not know who signed our certificate: an own root missing, or TLS is intercepted.
+    UnknownCa = "unknown_ca",
+    /// The client refuses our certificate.
+    BadCertificate = "bad_certificate",
+    /// The client sent another alert.
+    OtherAlert = "other_alert",
+    /// No version, cipher suite, group or protocol in common.
+    NothingShared = "nothing_shared",
+    /// Not TLS, or broken TLS.
+    Garbage = "garbage",
+    /// Not done in time.
+    Timeout = "timeout",
+    /// The client left before the end.
+    Left = "left",
+    /// Our side could not go on.
+    Internal = "internal",
+}
+
+/// The streams of one transport.
+#[derive(Debug, Default)]
+pub struct Streams {
+    /// Accepted since the start.
+    pub accepted: Counter,
+    /// Closed at once, because there are as many as allowed.
+    pub refused: Counter,
+    /// Open now.
+    pub open: Counter,
+    /// Bytes from clients, as they came from the socket.
+    pub received: Counter,
+    /// Bytes to clients, as they went to the socket.
+    pub sent: Counter,
+    /// Media messages that waited too long and were dropped.
+    pub stale: Counter,
+    closed: [Counter; CloseReason::ALL.len()],
+}
+
+impl Streams {
+    /// Streams closed for this reason.
+    pub fn closed(&self, reason: CloseReason) -> &Counter {
+        &self.closed[reason as usize]
+    }
+}
+
+/// All counters of one worker's network side.
+#[derive(Debug, Default)]
+pub struct Counters {
+    streams: [Streams; Transport::ALL.len()],
+    tls: [Counter; TlsOutcome::ALL.len()],
+    /// Returns from waiting.
+    pub wakeups: Counter,
+    /// Receive calls that found datagrams, and how many they found.
+    pub batches: Counter,
+    /// Datagrams received from clients and peers.
+    pub datagrams: Counter,
+    /// Datagrams sent to clients and peers.
+    pub sent: Counter,
+    /// Listeners paused because descriptors or memory ran out.
+    pub accept_paused: Counter,
+    /// Relay sockets open now.
+    pub relays: Counter,
+    /// ICMP errors that peers' networks sent.
+    pub icmp: Counter,
+}
+
+impl Counters {
+    /// The streams of `transport`; of UDP always zero.
+    pub fn streams(&self, transport: Transport) -> &Streams {
+        &self.streams[transport.index()]
+    }
+
+    /// TLS handshakes that ended so.
+    pub fn tls(&self, outcome: TlsOutcome) -> &Counter {
+        &self.tls[outcome as usize]
+    }
+}

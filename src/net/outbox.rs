@@ -1,0 +1,301 @@
+//! What waits to be written to one stream: whole messages, bounded in number, bytes and age.
+//!
+//! A stream that is slower than its media must not grow a delay, so the oldest media goes first. Answers stay: a
+//! client that does not even read those is closed by the owner.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::turn::time::Instant;
+
+/// Bytes of media and answers that may wait: 200 ms of 10 Mbit/s, the most a call over TCP bears.
+pub const BYTES_MAX: usize = 256 << 10;
+/// Messages that may wait: as many full-size packets as fit.
+pub const MESSAGES_MAX: usize = 256;
+/// Bytes of answers that may wait before the client counts as stuck; an answer is ~100 bytes.
+const CONTROL_BYTES_MAX: usize = 64 << 10;
+/// Media that waited longer is of no use to a call any more.
+const STALE: Duration = Duration::from_millis(500);
+/// Buffers larger than this are not kept for reuse.
+const KEPT_CAPACITY: usize = 64 << 10;
+
+/// What kind of message waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An answer to a request: never dropped.
+    Control,
+    /// A peer's data: dropped when the client is slow.
+    Media,
+}
+
+/// What became of a message offered to the outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It waits; so many media messages were dropped for it (itself, perhaps).
+    Queued {
+        /// How many.
+        dropped: usize,
+    },
+    /// Too many answers wait already: close the stream.
+    Stuck,
+}
+
+#[derive(Debug)]
+struct Message {
+    len: u32,
+    kind: Kind,
+    at: Instant,
+    /// Dropped; its bytes are still in the buffer until the next compaction.
+    dead: bool,
+}
+
+/// The queue of one stream.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// The bytes of all `messages`, dead ones included, from `head` on.
+    bytes: Vec<u8>,
+    head: usize,
+    messages: VecDeque<Message>,
+    /// Bytes of the first message that are written already; such a message is finished whatever happens.
+    written: usize,
+    live_bytes: usize,
+    live_messages: usize,
+    control_bytes: usize,
+    dead: usize,
+}
+
+impl Outbox {
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.live_messages == 0
+    }
+
+    /// Bytes that wait, as far as they are not dropped.
+    pub fn len(&self) -> usize {
+        self.live_bytes - self.written
+    }
+
+    /// Forgets everything; keeps a moderate buffer.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT_CAPACITY);
+        self.messages.clear();
+        (self.head, self.written, self.dead) = (0, 0, 0);
+        (self.live_bytes, self.live_messages, self.control_bytes) = (0, 0, 0);
+    }
+
+    /// Appends one whole message, framing and padding included.
+    pub fn push(&mut self, message: &[u8], kind: Kind, now: Instant) -> Pushed {
+        let mut dropped = 0;
+        if kind == Kind::Control && self.control_bytes + message.len() > CONTROL_BYTES_MAX {
+            return Pushed::Stuck;
+        }
+        while self.live_bytes + message.len() > BYTES_MAX || self.live_messages >= MESSAGES_MAX {
+            if self.drop_oldest_media() {
+                dropped += 1;
+            } else if kind == Kind::Media {
+                return Pushed::Queued { dropped: dropped + 1 };
+            } else {
+                // Answers alone may go over the limits, up to their own.
+                break;
+            }
+        }
+        if self.dead > MESSAGES_MAX || self.bytes.len() > 2 * BYTES_MAX {
+            self.compact();
+        }
+        self.bytes.extend_from_slice(message);
+        // A message is at most a padded 16-bit length and its header.
+        self.messages.push_back(Message { len: message.len() as u32, kind, at: now, dead: false });
+        self.live_bytes += message.len();
+        self.live_messages += 1;
+        if kind == Kind::Control {
+            self.control_bytes += message.len();
+        }
+        Pushed::Queued { dropped }
+    }
+
+    /// Drops media that waits for too long; gives how many messages.
+    pub fn drop_stale(&mut self, now: Instant) -> usize {
+        let mut dropped = 0;
+        for index in usize::from(self.written > 0)..self.messages.len() {
+            // In order of age: the first young one ends it.
+            if now.since(self.messages[index].at) <= STALE {
+                break;
+            }
+            dropped += usize::from(self.kill(index));
+        }
+        dropped
+    }
+
+    /// Whole messages, at most `limit` bytes of them but at least one, in one piece. The first one is cut by what
+    /// was [consumed](Outbox::consume) of it.
+    pub fn front(&mut self, limit: usize) -> &[u8] {
+        if self.dead > 0 {
+            self.compact();
+        }
+        let (mut end, mut position) = (0, self.head);
+        for message in &self.messages {
+            let next = position + message.len as usize;
+            if end > 0 && next - self.head - self.written > limit {
+                break;
+            }
+            (end, position) = (next, next);
+        }
+        if end == 0 { &[] } else { &self.bytes[self.head + self.written..end] }
+    }
+
+    /// Removes `len` bytes of [`Outbox::front`] that were written.
+    pub fn consume(&mut self, len: usize) {
+        self.written += len;
+        while let Some(first) = self.messages.front()
+            && self.written >= first.len as usize
+        {
+            let len = first.len as usize;
+            self.written -= len;
+            self.head += len;
+            self.live_bytes -= len;
+            self.live_messages -= 1;
+            if first.kind == Kind::Control {
+                self.control_bytes -= len;
+            }
+            self.messages.pop_front();
+        }
+        if self.messages.is_empty() {
+            self.clear();
+        }
+    }
+
+    fn drop_oldest_media(&mut self) -> bool {
+        (usize::from(self.written > 0)..self.messages.len()).any(|index| self.kill(index))
+    }
+
+    /// Drops message `index` if it is live media.
+    fn kill(&mut self, index: usize) -> bool {
+        let message = &mut self.messages[index];
+        if message.dead || message.kind == Kind::Control {
+            return false;
+        }
+        message.dead = true;
+        self.dead += 1;
+        self.live_bytes -= message.len as usize;
+        self.live_messages -= 1;
+        true
+    }
+
+    /// Moves the live messages together at the start of the buffer.
+    fn compact(&mut self) {
+        let (mut from, mut to) = (self.head, 0);
+        for message in &self.messages {
+            let len = message.len as usize;
+            if !message.dead {
+                self.bytes.copy_within(from..from + len, to);
+                to += len;
+            }
+            from += len;
+        }
+        self.messages.retain(|message| !message.dead);
+        self.bytes.truncate(to);
+        (self.head, self.dead) = (0, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Instant = Instant::from_nanos(1_000_000_000);
+
+    fn later(milliseconds: u64) -> Instant {
+        NOW + Duration::from_millis(milliseconds)
+    }
+
+    fn queued(dropped: usize) -> Pushed {
+        Pushed::Queued { dropped }
+    }
+
+    #[test]
+    fn messages_come_out_whole_in_order_and_coalesced() {
+        let mut outbox = Outbox::default();
+        for message in [b"first".as_slice(), b"second", b"third"] {
+            assert_eq!(outbox.push(message, Kind::Media, NOW), queued(0));
+        }
+        assert_eq!(outbox.front(100), b"firstsecondthird");
+        assert_eq!(outbox.front(15), b"firstsecond");
+        assert_eq!(outbox.front(1), b"first");
+        outbox.consume(7);
+        assert_eq!(outbox.len(), 9);
+        assert_eq!(outbox.front(100), b"condthird");
+        outbox.consume(9);
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.front(100), b"");
+    }
+
+    #[test]
+    fn the_oldest_media_makes_room_but_neither_answers_nor_a_started_message() {
+        let mut outbox = Outbox::default();
+        outbox.push(b"started", Kind::Media, NOW);
+        outbox.push(b"answer", Kind::Control, NOW);
+        outbox.consume(3);
+        for index in 0..MESSAGES_MAX - 2 {
+            assert_eq!(outbox.push(&[index as u8; 3], Kind::Media, NOW), queued(0));
+        }
+        assert_eq!(outbox.push(b"new", Kind::Media, NOW), queued(1));
+        assert_eq!(outbox.push(b"answer2", Kind::Control, NOW), queued(1));
+        let front = outbox.front(usize::MAX).to_vec();
+        assert!(front.starts_with(b"rtedanswer\x02\x02\x02\x03"), "the two oldest are gone");
+        assert!(front.ends_with(b"newanswer2"));
+        assert_eq!(front.len(), outbox.len());
+    }
+
+    #[test]
+    fn bytes_are_bounded_and_one_large_message_can_push_out_many() {
+        let mut outbox = Outbox::default();
+        let mut dropped = 0;
+        for index in 0..100_000_u32 {
+            let Pushed::Queued { dropped: n } = outbox.push(&[index as u8; 1200], Kind::Media, NOW) else {
+                panic!("media never closes a stream");
+            };
+            dropped += n;
+            assert!(outbox.len() <= BYTES_MAX && outbox.bytes.len() <= 2 * BYTES_MAX + 1200);
+            assert!(outbox.messages.len() <= 2 * MESSAGES_MAX + 1);
+        }
+        assert_eq!(dropped + outbox.live_messages, 100_000);
+        let Pushed::Queued { dropped } = outbox.push(&[0; 65_536], Kind::Media, NOW) else {
+            panic!("media never closes a stream");
+        };
+        assert!(dropped > 10);
+        assert_eq!(outbox.front(1)[0], (100_000 - 218 + dropped as u32) as u8);
+    }
+
+    #[test]
+    fn answers_go_over_the_media_limits_up_to_their_own() {
+        let mut outbox = Outbox::default();
+        let mut answers = 0;
+        while outbox.push(&[0; 128], Kind::Control, NOW) == queued(0) {
+            answers += 1;
+        }
+        assert_eq!(answers * 128, CONTROL_BYTES_MAX);
+        assert_eq!(outbox.push(b"media", Kind::Media, NOW), queued(1));
+        assert_eq!(outbox.push(&[0; 128], Kind::Control, NOW), Pushed::Stuck);
+        outbox.consume(128);
+        assert_eq!(outbox.push(&[0; 128], Kind::Control, NOW), queued(0));
+    }
+
+    #[test]
+    fn stale_media_goes_and_fresh_media_and_answers_stay() {
+        let mut outbox = Outbox::default();
+        outbox.push(b"started", Kind::Media, NOW);
+        outbox.push(b"old", Kind::Media, NOW);
+        outbox.push(b"answer", Kind::Control, NOW);
+        outbox.push(b"fresh", Kind::Media, later(400));
+        outbox.consume(1);
+        assert_eq!(outbox.drop_stale(later(500)), 0);
+        assert_eq!(outbox.drop_stale(later(501)), 1);
+        assert_eq!(outbox.front(usize::MAX), b"tartedanswerfresh");
+        assert_eq!(outbox.drop_stale(later(5000)), 1);
+        outbox.consume(6);
+        assert_eq!(outbox.front(usize::MAX), b"answer");
+        outbox.consume(6);
+        assert!(outbox.is_empty());
+    }
+}

@@ -1,0 +1,189 @@
+//! Relayed addresses: how they are had, and how datagrams leave from them.
+//!
+//! [`Relays`] is the seam for faster rungs; [`Sockets`] is the one that works everywhere.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+
+use super::socket;
+use super::syscall::{Datagram, Epoll, Fragmentation, SendBatch, ready, set_fragmentation};
+use super::token::{Generation, Token};
+use crate::turn::action::{OpenError, RelayId};
+
+/// Numbers above are not relays: more than a machine has ports on 64 addresses.
+const RELAYS_MAX: u32 = 1 << 22;
+
+/// Opening and closing relayed addresses, and sending from them.
+pub trait Relays {
+    /// Has `address` from now on under the name `relay`.
+    ///
+    /// # Errors
+    /// Whether another port may do.
+    fn open(&mut self, epoll: &Epoll, relay: RelayId, address: SocketAddr) -> Result<(), OpenError>;
+
+    /// Gives it back. Whatever was to be sent from it must be sent by now.
+    fn close(&mut self, relay: RelayId);
+
+    /// Sends from `relay`, with DF or without. Each refused datagram is reported to `failed`; gives how many went.
+    fn send<'a>(
+        &mut self,
+        relay: RelayId,
+        batch: &mut SendBatch,
+        dont_fragment: bool,
+        datagrams: &mut dyn Iterator<Item = Datagram<'a>>,
+        failed: &mut dyn FnMut(io::Error),
+    ) -> usize;
+}
+
+/// A UDP socket for every relayed address.
+#[derive(Default)]
+pub struct Sockets {
+    slots: Vec<Slot>,
+    open: usize,
+}
+
+#[derive(Default)]
+struct Slot {
+    socket: Option<UdpSocket>,
+    ipv6: bool,
+    generation: Generation,
+}
+
+impl Sockets {
+    /// The socket an event is about; `None` when it was closed meanwhile.
+    pub fn get(&self, relay: RelayId, generation: Generation) -> Option<&UdpSocket> {
+        let slot = self.slots.get(relay.0 as usize)?;
+        slot.socket.as_ref().filter(|_| slot.generation == generation)
+    }
+
+    /// How many are open.
+    pub fn len(&self) -> usize {
+        self.open
+    }
+
+    /// Whether none is open.
+    pub fn is_empty(&self) -> bool {
+        self.open == 0
+    }
+}
+
+impl Relays for Sockets {
+    fn open(&mut self, epoll: &Epoll, relay: RelayId, address: SocketAddr) -> Result<(), OpenError> {
+        if relay.0 >= RELAYS_MAX {
+            return Err(OpenError::Unavailable);
+        }
+        self.close(relay);
+        let index = relay.0 as usize;
+        if index >= self.slots.len() {
+            self.slots.resize_with(index + 1, Slot::default);
+        }
+        let socket = socket::relay(address)?;
+        let slot = &mut self.slots[index];
+        let token = Token::Relay { relay, generation: slot.generation }.pack();
+        epoll.add(&socket, token, ready::READ).map_err(|_| OpenError::Unavailable)?;
+        slot.socket = Some(socket);
+        slot.ipv6 = address.is_ipv6();
+        self.open += 1;
+        Ok(())
+    }
+
+    fn close(&mut self, relay: RelayId) {
+        if let Some(slot) = self.slots.get_mut(relay.0 as usize)
+            && slot.socket.take().is_some()
+        {
+            slot.generation = slot.generation.next();
+            self.open -= 1;
+        }
+    }
+
+    fn send<'a>(
+        &mut self,
+        relay: RelayId,
+        batch: &mut SendBatch,
+        dont_fragment: bool,
+        datagrams: &mut dyn Iterator<Item = Datagram<'a>>,
+        failed: &mut dyn FnMut(io::Error),
+    ) -> usize {
+        let slot = self.slots.get(relay.0 as usize);
+        let Some((socket, ipv6)) = slot.and_then(|slot| Some((slot.socket.as_ref()?, slot.ipv6))) else {
+            datagrams.for_each(|_| failed(io::ErrorKind::NotConnected.into()));
+            return 0;
+        };
+        // DF is a property of the socket; it is asked for so rarely that two more calls do not matter.
+        if dont_fragment && set_fragmentation(socket, ipv6, Fragmentation::Forbidden).is_err() {
+            datagrams.for_each(|_| failed(io::ErrorKind::Unsupported.into()));
+            return 0;
+        }
+        let sent = batch.send(socket.as_fd(), ipv6, datagrams, failed);
+        if dont_fragment {
+            // The same call with another value has just worked.
+            let _ = set_fragmentation(socket, ipv6, Fragmentation::Allowed);
+        }
+        sent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::net::syscall::Events;
+
+    #[test]
+    fn an_event_of_a_closed_relay_does_not_hit_the_next_of_its_name() {
+        let (epoll, mut relays) = (Epoll::new().expect("epoll"), Sockets::default());
+        let (relay, any) = (RelayId(5), "127.0.0.1:0".parse().expect("address"));
+        relays.open(&epoll, relay, any).expect("open");
+        let address = relays.slots[5].socket.as_ref().expect("open").local_addr().expect("local");
+        let peer = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        peer.send_to(b"x", address).expect("send");
+        let mut events = Events::new(4);
+        epoll.wait(&mut events, Some(Duration::from_secs(5))).expect("wait");
+        let (token, _) = events.get(0).expect("readable");
+        let Some(Token::Relay { relay: named, generation }) = Token::unpack(token) else {
+            panic!("a relay's token");
+        };
+        assert!(named == relay && relays.get(relay, generation).is_some());
+        relays.close(relay);
+        relays.open(&epoll, relay, address).expect("the port is free at once");
+        assert!(relays.get(relay, generation).is_none());
+        assert!(relays.get(relay, generation.next()).is_some());
+        assert_eq!(relays.len(), 1);
+    }
+
+    #[test]
+    fn large_datagrams_are_fragmented_unless_forbidden() {
+        let (epoll, mut relays) = (Epoll::new().expect("epoll"), Sockets::default());
+        let peer = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        let to = peer.local_addr().expect("local");
+        relays.open(&epoll, RelayId(0), "127.0.0.1:0".parse().expect("address")).expect("open");
+        let payload = vec![7; 65_507];
+        let mut batch = SendBatch::new();
+        let mut send = |relays: &mut Sockets, dont_fragment, payload: &[u8]| {
+            let datagram = Datagram { payload, to, source: None };
+            let mut error = None;
+            let all = &mut [datagram].into_iter();
+            relays.send(RelayId(0), &mut batch, dont_fragment, all, &mut |e| error = Some(e));
+            error.and_then(|error| error.raw_os_error())
+        };
+        // The loopback's MTU is 65,536: with its headers this is 65,535.
+        assert_eq!(send(&mut relays, true, &payload), None);
+        assert_eq!(send(&mut relays, false, &payload), None);
+        assert_eq!(send(&mut relays, false, &[0; 65_508]), Some(libc::EMSGSIZE));
+        relays.close(RelayId(0));
+        assert_eq!(send(&mut relays, false, b"x"), None, "an error without a number");
+        assert!(relays.is_empty());
+    }
+
+    #[test]
+    fn a_taken_port_and_a_senseless_number_are_errors() {
+        let (epoll, mut relays) = (Epoll::new().expect("epoll"), Sockets::default());
+        let taken = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        let address = taken.local_addr().expect("local");
+        assert_eq!(relays.open(&epoll, RelayId(0), address), Err(OpenError::InUse));
+        assert_eq!(relays.open(&epoll, RelayId(u32::MAX), address), Err(OpenError::Unavailable));
+        assert!(relays.is_empty());
+    }
+}

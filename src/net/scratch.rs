@@ -1,0 +1,64 @@
+//! A buffer that a worker uses for all its streams in turn: allocated once, filled and forgotten.
+
+/// Bytes up to a fixed capacity.
+#[derive(Debug)]
+pub struct Scratch {
+    buffer: Box<[u8]>,
+    len: usize,
+}
+
+impl Scratch {
+    /// Room for `capacity` bytes.
+    pub fn new(capacity: usize) -> Self {
+        Self { buffer: vec![0; capacity].into_boxed_slice(), len: 0 }
+    }
+
+    /// The bytes in it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+
+    /// The bytes in it, to write.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[..self.len]
+    }
+
+    /// Forgets them.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// The room behind them.
+    pub fn spare(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.len..]
+    }
+
+    /// Says how many bytes were written into the [room](Scratch::spare).
+    pub fn advance(&mut self, len: usize) {
+        self.len = (self.len + len).min(self.buffer.len());
+    }
+
+    /// Appends a copy of `bytes`; `None`, and nothing is changed, when there is no room.
+    pub fn append(&mut self, bytes: &[u8]) -> Option<()> {
+        self.spare().get_mut(..bytes.len())?.copy_from_slice(bytes);
+        self.advance(bytes.len());
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_bounded() {
+        let mut scratch = Scratch::new(4);
+        assert_eq!(scratch.append(b"abc"), Some(()));
+        assert_eq!(scratch.append(b"de"), None);
+        scratch.spare()[0] = b'd';
+        scratch.advance(99);
+        assert_eq!(scratch.bytes(), b"abcd");
+        scratch.clear();
+        assert!(scratch.bytes_mut().is_empty());
+    }
+}

@@ -1,0 +1,249 @@
+//! Making sockets: listeners for clients and sockets that relay, with every option they need.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+use super::syscall::{self, Fragmentation};
+use super::{Listener, Settings};
+use crate::turn::action::OpenError;
+use crate::turn::five_tuple::Transport;
+
+/// Both directions of a UDP listener, as far as net.core.[rw]mem_max lets us: 50 ms of 500,000 packets/s.
+const LISTENER_BUFFER: usize = 4 << 20;
+/// Streams waiting to be accepted; the kernel cuts it to net.core.somaxconn.
+const BACKLOG: i32 = 1024;
+/// Dead clients are found within a minute: 30 s of silence, then three probes.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+/// How long sent bytes may stay unacknowledged; longer than any outage a call survives.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes the kernel may hold unsent per stream. The rest waits in our outbox, where stale media can be dropped.
+const NOT_SENT_LOW_WATER: u32 = 16 << 10;
+
+/// A UDP socket that clients send to.
+#[derive(Debug)]
+pub struct UdpListener {
+    /// Not blocking.
+    pub socket: UdpSocket,
+    /// Where it is bound.
+    pub local: SocketAddr,
+    /// Whether every datagram says which of our addresses it reached.
+    pub wildcard: bool,
+}
+
+/// A TCP socket that clients connect to.
+#[derive(Debug)]
+pub struct StreamListener {
+    /// Not blocking.
+    pub socket: TcpListener,
+    /// Where it is bound.
+    pub local: SocketAddr,
+    /// TCP or TLS.
+    pub transport: Transport,
+}
+
+/// The listeners of one worker.
+#[derive(Debug, Default)]
+pub struct WorkerSockets {
+    /// UDP.
+    pub udp: Vec<UdpListener>,
+    /// TCP and TLS.
+    pub streams: Vec<StreamListener>,
+}
+
+/// A listener that could not be had.
+#[derive(Debug)]
+pub struct BindError {
+    /// Where it should have listened.
+    pub address: SocketAddr,
+    /// For what.
+    pub transport: Transport,
+    /// Why not.
+    pub source: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on {} {}: {}", self.transport, self.address, self.source)
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// Binds every listener once per worker, before any thread starts. With port 0 the kernel's choice for the first
+/// worker holds for all.
+///
+/// # Errors
+/// The first listener that cannot be had: a port that anybody holds, another relay of ours included, an address
+/// that is not ours, a privileged port.
+pub fn bind(settings: &Settings) -> Result<Vec<WorkerSockets>, BindError> {
+    let mut workers: Vec<WorkerSockets> = Vec::new();
+    workers.resize_with(settings.workers.max(1), WorkerSockets::default);
+    for listener in &settings.listeners {
+        let failed = |source| BindError { address: listener.address, transport: listener.transport, source };
+        // SO_REUSEPORT would let a second relay of the same user in, and each would get half of the clients.
+        // So each port is first asked for alone.
+        if listener.address.port() != 0 {
+            listening(listener, false, settings.mss).map_err(failed)?;
+        }
+        let mut address = listener.address;
+        for worker in &mut workers {
+            let socket = listening(&Listener { address, ..*listener }, true, settings.mss).map_err(failed)?;
+            let local = socket.local_addr().map_err(failed)?;
+            let local = local.as_socket().ok_or_else(|| failed(io::ErrorKind::Unsupported.into()))?;
+            address.set_port(local.port());
+            if listener.transport.is_stream() {
+                worker.streams.push(StreamListener {
+                    socket: socket.into(),
+                    local,
+                    transport: listener.transport,
+                });
+            } else {
+                let wildcard = local.ip().is_unspecified();
+                worker.udp.push(UdpListener { socket: socket.into(), local, wildcard });
+            }
+        }
+    }
+    Ok(workers)
+}
+
+fn listening(listener: &Listener, shared: bool, mss: u16) -> io::Result<Socket> {
+    let address = listener.address;
+    let (kind, protocol) = if listener.transport.is_stream() {
+        (Type::STREAM, Protocol::TCP)
+    } else {
+        (Type::DGRAM, Protocol::UDP)
+    };
+    let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), Some(protocol))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(listener.only_v6)?;
+    }
+    socket.set_reuse_port(shared)?;
+    if listener.transport.is_stream() {
+        // For connections of an earlier run in TIME_WAIT. On UDP it would share the port with strangers.
+        socket.set_reuse_address(true)?;
+        set_stream_options(&socket, mss)?;
+        socket.bind(&address.into())?;
+        // Also when only asking: two sockets may be bound, but not listen.
+        socket.listen(BACKLOG)?;
+    } else {
+        // Best effort: the kernel has its own limits.
+        let _ = socket.set_recv_buffer_size(LISTENER_BUFFER);
+        let _ = socket.set_send_buffer_size(LISTENER_BUFFER);
+        syscall::set_fragmentation(&socket, false, Fragmentation::Allowed)?;
+        if address.is_ipv6() {
+            syscall::set_fragmentation(&socket, true, Fragmentation::Allowed)?;
+        }
+        if address.ip().is_unspecified() {
+            syscall::enable_packet_info(&socket, address.is_ipv6())?;
+        }
+        socket.bind(&address.into())?;
+    }
+    Ok(socket)
+}
+
+/// Set on the listener: Linux hands them down to every accepted stream, so accepting costs no further call.
+fn set_stream_options(socket: &Socket, mss: u16) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER)?;
+    if mss != 0 {
+        socket.set_tcp_mss(u32::from(mss))?;
+    }
+    Ok(())
+}
+
+/// Binds one relayed address. Nobody shares it.
+///
+/// # Errors
+/// [`OpenError::InUse`] when another port may do, [`OpenError::Unavailable`] when not.
+pub fn relay(address: SocketAddr) -> Result<UdpSocket, OpenError> {
+    let open = || {
+        let kind = Type::DGRAM.nonblocking();
+        let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        syscall::set_fragmentation(&socket, address.is_ipv6(), Fragmentation::Allowed)?;
+        syscall::enable_error_queue(&socket, address.is_ipv6())?;
+        socket.bind(&address.into())?;
+        Ok(socket.into())
+    };
+    open().map_err(|error: io::Error| match error.kind() {
+        io::ErrorKind::AddrInUse => OpenError::InUse,
+        _ => OpenError::Unavailable,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    fn settings(transport: Transport, address: SocketAddr, workers: usize) -> Settings {
+        let listener = Listener { transport, address, only_v6: true };
+        Settings { listeners: vec![listener], workers, mss: 1200, ..Settings::default() }
+    }
+
+    #[test]
+    fn workers_share_a_port_and_nobody_else_gets_in() {
+        for transport in Transport::ALL {
+            for address in ["127.0.0.1:0", "[::1]:0"] {
+                let address = address.parse().expect("address");
+                let workers = bind(&settings(transport, address, 3)).expect("bind");
+                let locals: Vec<SocketAddr> = workers
+                    .iter()
+                    .flat_map(|w| w.udp.iter().map(|l| l.local).chain(w.streams.iter().map(|l| l.local)))
+                    .collect();
+                assert_eq!(locals.len(), 3);
+                assert!(locals.iter().all(|local| *local == locals[0] && local.port() != 0));
+                let error = bind(&settings(transport, locals[0], 1)).expect_err("the port is taken");
+                assert_eq!((error.address, error.transport), (locals[0], transport));
+                assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
+                assert!(error.to_string().contains(&locals[0].to_string()));
+            }
+        }
+    }
+
+    #[test]
+    fn accepted_streams_inherit_the_options() {
+        let address = "127.0.0.1:0".parse().expect("address");
+        let workers = bind(&settings(Transport::Tcp, address, 1)).expect("bind");
+        let listener = &workers[0].streams[0];
+        let _client = TcpStream::connect(listener.local).expect("connect");
+        listener.socket.set_nonblocking(false).expect("blocking");
+        let accepted = Socket::from(listener.socket.accept().expect("accept").0);
+        assert!(accepted.tcp_nodelay().expect("nodelay"));
+        assert!(accepted.keepalive().expect("keepalive"));
+        assert_eq!(accepted.tcp_keepalive_time().expect("idle"), KEEPALIVE_IDLE);
+        assert_eq!(accepted.tcp_user_timeout().expect("timeout"), Some(USER_TIMEOUT));
+        assert_eq!(accepted.tcp_notsent_lowat().expect("low water"), NOT_SENT_LOW_WATER);
+        assert!(accepted.tcp_mss().expect("mss") <= 1200);
+    }
+
+    #[test]
+    fn a_relayed_address_is_had_once() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let first = relay(address.parse().expect("address")).expect("bind");
+            let taken = first.local_addr().expect("local");
+            assert_eq!(relay(taken).err(), Some(OpenError::InUse));
+        }
+        // TEST-NET-1 is nobody's.
+        assert_eq!(relay("192.0.2.1:0".parse().expect("address")).err(), Some(OpenError::Unavailable));
+    }
+}

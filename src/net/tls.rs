@@ -1,0 +1,255 @@
+//! TLS over a stream, driven by hand: rustls without its buffers, so that an idle client holds only its keys.
+
+use std::sync::Arc;
+
+use rustls::server::{ServerConfig, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
+use rustls::{AlertDescription, Error};
+
+use super::counters::TlsOutcome;
+use super::scratch::Scratch;
+
+/// The most plaintext in one record (RFC 8446 section 5.1).
+pub const RECORD_MAX: usize = 16 << 10;
+/// Unprocessed bytes kept for one client. A full record is 16.6 KB; a ClientHello with post-quantum key shares and
+/// a long session ticket stays below 4 KB however many records it is cut into.
+pub const INCOMING_MAX: usize = 20 << 10;
+/// Room that sealing needs beyond the plaintext: header, tag and explicit nonce of each record it is cut into,
+/// with a key update in front.
+const SEAL_OVERHEAD: usize = 64;
+
+/// Which configuration serves a client, decided by its ClientHello.
+pub trait TlsChooser: Send + Sync {
+    /// Looks at everything a client has sent so far.
+    fn choose(&self, received: &[u8]) -> Choice;
+}
+
+/// What a [`TlsChooser`] says.
+pub enum Choice {
+    /// Use this.
+    Config(Arc<ServerConfig>),
+    /// The ClientHello is not complete.
+    NeedMore,
+    /// Not TLS, and never will be.
+    NotTls,
+}
+
+impl TlsChooser for Arc<ServerConfig> {
+    fn choose(&self, _received: &[u8]) -> Choice {
+        Choice::Config(Arc::clone(self))
+    }
+}
+
+/// What became of received bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// The client said that nothing follows (close_notify).
+    pub closed: bool,
+    /// The handshake was finished by these bytes.
+    pub finished: bool,
+}
+
+/// The TLS side of one stream.
+#[derive(Default)]
+pub struct Tls {
+    /// `None` until the ClientHello is there.
+    connection: Option<UnbufferedServerConnection>,
+    /// Bytes received and not yet processed: the start of a record, or of a handshake message.
+    incoming: Vec<u8>,
+    established: bool,
+}
+
+impl Tls {
+    /// Whether the handshake is not finished.
+    pub fn is_handshaking(&self) -> bool {
+        !self.established
+    }
+
+    /// Puts what is left of earlier bytes in front of the next to be read.
+    pub fn restore(&mut self, incoming: &mut Scratch) {
+        incoming.clear();
+        // Never more than INCOMING_MAX, which the scratch is made for.
+        let _ = incoming.append(&self.incoming);
+        self.incoming.clear();
+    }
+
+    /// Processes all of `incoming` (see [`Tls::restore`]): plaintext is appended to `plain`, records to be sent
+    /// to `output`.
+    ///
+    /// # Errors
+    /// The stream must be closed after `output`, which may hold an alert, was sent.
+    pub fn receive(
+        &mut self,
+        chooser: &dyn TlsChooser,
+        incoming: &mut Scratch,
+        plain: &mut Scratch,
+        output: &mut Scratch,
+    ) -> Result<Received, TlsOutcome> {
+        let mut received = Received::default();
+        let mut consumed = 0;
+        if self.connection.is_none() {
+            match chooser.choose(incoming.bytes()) {
+                Choice::Config(config) => {
+                    let connection = UnbufferedServerConnection::new(config);
+                    self.connection = Some(connection.map_err(|_| TlsOutcome::Internal)?);
+                }
+                Choice::NeedMore => {}
+                Choice::NotTls => return Err(TlsOutcome::Garbage),
+            }
+        }
+        if let Some(connection) = &mut self.connection {
+            let progress = process(connection, incoming.bytes_mut(), plain, output);
+            (consumed, received.closed) = progress?;
+            received.finished = !self.established && !connection.is_handshaking();
+            self.established |= received.finished;
+        }
+        let rest = &incoming.bytes()[consumed..];
+        if rest.len() > INCOMING_MAX {
+            return Err(TlsOutcome::Garbage);
+        }
+        if rest.is_empty() {
+            // An idle client holds no buffer.
+            self.incoming = Vec::new();
+        } else {
+            self.incoming.extend_from_slice(rest);
+        }
+        Ok(received)
+    }
+
+    /// Appends `plaintext` to `output` as records.
+    ///
+    /// # Errors
+    /// The stream must be closed.
+    pub fn seal(&mut self, plaintext: &[u8], output: &mut Scratch) -> Result<(), TlsOutcome> {
+        self.write(output, |state, room| state.encrypt(plaintext, room).ok())
+    }
+
+    /// Appends a close_notify to `output`, if the handshake got that far.
+    pub fn close(&mut self, output: &mut Scratch) {
+        if self.established {
+            // A client that cannot be told is closed all the same.
+            let _ = self.write(output, |state, room| state.queue_close_notify(room).ok());
+        }
+    }
+
+    fn write(
+        &mut self,
+        output: &mut Scratch,
+        mut write: impl FnMut(&mut Writer<'_>, &mut [u8]) -> Option<usize>,
+    ) -> Result<(), TlsOutcome> {
+        let connection = self.connection.as_mut().ok_or(TlsOutcome::Internal)?;
+        loop {
+            let UnbufferedStatus { discard, state } = connection.process_tls_records(&mut self.incoming);
+            match state.map_err(|error| outcome(&error))? {
+                ConnectionState::WriteTraffic(mut state) => {
+                    let written = write(&mut state, output.spare()).ok_or(TlsOutcome::Internal)?;
+                    output.advance(written);
+                    return Ok(());
+                }
+                ConnectionState::EncodeTlsData(mut state) => {
+                    let written = state.encode(output.spare()).map_err(|_| TlsOutcome::Internal)?;
+                    output.advance(written);
+                }
+                ConnectionState::TransmitTlsData(state) => state.done(),
+                // All that was received is processed, so there is nothing to read, and closed ones are not
+                // written to.
+                _ => return Err(TlsOutcome::Internal),
+            }
+            self.incoming.drain(..discard);
+        }
+    }
+}
+
+type Writer<'c> = rustls::unbuffered::WriteTraffic<'c, rustls::server::ServerConnectionData>;
+
+/// How much room [`Tls::seal`] takes at most for `plaintext` bytes.
+pub const fn sealed_max(plaintext: usize) -> usize {
+    plaintext + (plaintext / RECORD_MAX + 3) * SEAL_OVERHEAD
+}
+
+/// Runs the connection over `incoming` as far as it goes. Gives how many bytes are done with and whether the
+/// client closed.
+fn process(
+    connection: &mut UnbufferedServerConnection,
+    incoming: &mut [u8],
+    plain: &mut Scratch,
+    output: &mut Scratch,
+) -> Result<(usize, bool), TlsOutcome> {
+    let (mut consumed, mut closed) = (0, false);
+    loop {
+        let UnbufferedStatus { mut discard, state } =
+            connection.process_tls_records(&mut incoming[consumed..]);
+        let mut done = false;
+        match state {
+            Ok(ConnectionState::ReadTraffic(mut state)) => {
+                while let Some(record) = state.next_record() {
+                    let record = record.map_err(|error| outcome(&error))?;
+                    discard += record.discard;
+                    plain.append(record.payload).ok_or(TlsOutcome::Internal)?;
+                }
+            }
+            Ok(ConnectionState::EncodeTlsData(mut state)) => {
+                let written = state.encode(output.spare()).map_err(|_| TlsOutcome::Internal)?;
+                output.advance(written);
+            }
+            // The owner sends `output` before anything else.
+            Ok(ConnectionState::TransmitTlsData(state)) => state.done(),
+            Ok(ConnectionState::PeerClosed) => closed = true,
+            Ok(ConnectionState::Closed) => (closed, done) = (true, true),
+            Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => done = true,
+            // Early data is never accepted.
+            Ok(_) => return Err(TlsOutcome::Internal),
+            Err(error) => {
+                encode_alert(connection, &mut incoming[consumed + discard..], output);
+                return Err(outcome(&error));
+            }
+        }
+        consumed += discard;
+        if done {
+            return Ok((consumed, closed));
+        }
+    }
+}
+
+/// After an error, rustls gives the alert for the client when it is asked on. It must not be asked further than
+/// that: it would look at the offending bytes again, which it holds for a mistake.
+fn encode_alert(connection: &mut UnbufferedServerConnection, rest: &mut [u8], output: &mut Scratch) {
+    while connection.wants_write() {
+        let ConnectionState::EncodeTlsData(mut state) = (match connection.process_tls_records(rest).state {
+            Ok(state) => state,
+            Err(_) => return,
+        }) else {
+            return;
+        };
+        match state.encode(output.spare()) {
+            Ok(written) => output.advance(written),
+            Err(_) => return,
+        }
+    }
+}
+
+/// Whose fault an error is.
+fn outcome(error: &Error) -> TlsOutcome {
+    match error {
+        Error::AlertReceived(AlertDescription::UnknownCA) => TlsOutcome::UnknownCa,
+        Error::AlertReceived(
+            AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown,
+        ) => TlsOutcome::BadCertificate,
+        Error::AlertReceived(_) => TlsOutcome::OtherAlert,
+        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => TlsOutcome::NothingShared,
+        Error::InvalidMessage(_)
+        | Error::PeerMisbehaved(_)
+        | Error::InappropriateMessage { .. }
+        | Error::InappropriateHandshakeMessage { .. }
+        | Error::DecryptError
+        | Error::PeerSentOversizedRecord => TlsOutcome::Garbage,
+        _ => TlsOutcome::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests;
