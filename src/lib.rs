@@ -2,5 +2,6 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod net;
 pub mod turn;
 pub mod wire;

@@ -1,18 +1,46 @@
-//! net
+//! The network: the only sockets of the relay.
+//!
+//! [`bind`] makes every listener before any thread starts, [`spawn`] starts one worker per core, the [`Handle`]
+//! tells them what changes. Inside, a packet goes [`syscall`] -> `worker` -> the protocol -> [`batch`] ->
+//! [`syscall`]; a stream's bytes go [`stream`] -> [`tls`] -> `worker`, and back by [`outbox`].
+
 pub mod batch;
 pub mod counters;
+mod log;
 pub mod outbox;
 pub mod relay;
 pub mod scratch;
 pub mod socket;
+pub mod stream;
 pub mod syscall;
 pub mod timers;
 pub mod tls;
 pub mod token;
+mod worker;
 
+use std::any::Any;
+use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
+use counters::Counters;
+pub use socket::{BindError, WorkerSockets, bind};
+use syscall::Waker;
+pub use tls::{Choice, TlsChooser};
+use worker::{Ties, Worker};
+
+use crate::turn;
 use crate::turn::five_tuple::Transport;
+use crate::turn::server::Server;
+use crate::turn::time::Now;
+
+/// Commands that may wait for a worker. They are rare; a full queue makes the sender wait.
+const COMMANDS: usize = 16;
 
 /// One address to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,4 +66,149 @@ pub struct Settings {
     pub streams_total: u32,
     /// Whether client addresses are left out of the log.
     pub privacy: bool,
+}
+
+/// What workers are told while they run.
+#[derive(Clone)]
+pub enum Command {
+    /// New settings of the protocol.
+    Settings(Arc<turn::settings::Settings>),
+    /// New certificates; running connections keep theirs.
+    Tls(Arc<dyn TlsChooser>),
+    /// Whether new allocations are refused. The listeners stay, for clients that have one.
+    Drain(bool),
+    /// End every allocation, close every stream, end the thread.
+    Stop,
+}
+
+/// The end of a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Which one.
+    pub worker: usize,
+    /// What went wrong; `None` after [`Command::Stop`].
+    pub failure: Option<String>,
+}
+
+/// The running workers.
+pub struct Handle {
+    workers: Vec<Running>,
+    exits: Receiver<Exit>,
+}
+
+struct Running {
+    commands: SyncSender<Command>,
+    waker: Waker,
+    counters: Arc<Counters>,
+    allocations: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
+}
+
+impl Handle {
+    /// Tells every worker. Waits only when one has many commands before it.
+    pub fn send(&self, command: &Command) {
+        for worker in &self.workers {
+            // A worker that ended has said so by its `Exit`.
+            if worker.commands.send(command.clone()).is_ok() {
+                worker.waker.wake();
+            }
+        }
+    }
+
+    /// Allocations alive, as of each worker's last turn.
+    pub fn allocations(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.allocations.load(Relaxed)).sum()
+    }
+
+    /// The counters of every worker, in order.
+    pub fn counters(&self) -> Vec<Arc<Counters>> {
+        self.workers.iter().map(|worker| Arc::clone(&worker.counters)).collect()
+    }
+
+    /// The next end of a worker within `timeout`. One with a failure leaves its clients without service: the
+    /// process should end and be started again.
+    pub fn next_exit(&self, timeout: Duration) -> Option<Exit> {
+        self.exits.recv_timeout(timeout).ok()
+    }
+
+    /// Waits for the end of every worker; gives the ends not yet taken.
+    pub fn join(self) -> Vec<Exit> {
+        for worker in self.workers {
+            // Panics are caught inside and reported as a failure.
+            let _ = worker.thread.join();
+        }
+        self.exits.try_iter().collect()
+    }
+}
+
+/// Starts a worker for each of `sockets`, with the protocol state at the same place of `servers`. `clock` is read
+/// once per turn of a worker; `tls` chooses the configuration of TLS clients, which are refused without it.
+///
+/// # Errors
+/// The kernel has no epoll, eventfd or thread for us, or the lengths differ.
+pub fn spawn(
+    settings: &Settings,
+    sockets: Vec<WorkerSockets>,
+    servers: Vec<Server>,
+    clock: fn() -> Now,
+    tls: Option<Arc<dyn TlsChooser>>,
+) -> io::Result<Handle> {
+    if sockets.len() != servers.len() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "every worker needs its sockets and its state",
+        ));
+    }
+    let streams = Arc::<AtomicU32>::default();
+    let (exit, exits) = channel();
+    let mut workers = Vec::with_capacity(servers.len());
+    for (number, (sockets, server)) in sockets.into_iter().zip(servers).enumerate() {
+        let (commands, received) = sync_channel(COMMANDS);
+        let (waker, counters, allocations) = (Waker::new()?, Arc::default(), Arc::default());
+        let ties = Ties {
+            commands: received,
+            waker: waker.clone(),
+            counters: Arc::clone(&counters),
+            allocations: Arc::clone(&allocations),
+            streams: Arc::clone(&streams),
+        };
+        let (settings, tls, exit) = (settings.clone(), tls.clone(), exit.clone());
+        // The worker is made on its thread: its buffers hold pointers for the kernel, and its memory is local.
+        let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            let work = || Worker::new(&settings, sockets, server, clock, tls, ties)?.run();
+            report(&exit, number, catch_unwind(AssertUnwindSafe(work)));
+        })?;
+        workers.push(Running { commands, waker, counters, allocations, thread });
+    }
+    Ok(Handle { workers, exits })
+}
+
+fn report(exit: &Sender<Exit>, worker: usize, end: Result<io::Result<()>, Box<dyn Any + Send>>) {
+    let failure = match end {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+            Some(text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into()))
+        }
+    };
+    // Nobody listens when the handle is gone.
+    let _ = exit.send(Exit { worker, failure });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_worker_says_why() {
+        let (sender, exits) = channel();
+        report(&sender, 0, Ok(Ok(())));
+        report(&sender, 1, Ok(Err(io::ErrorKind::OutOfMemory.into())));
+        report(&sender, 2, catch_unwind(|| panic!("number {}", 7)));
+        let failures: Vec<_> = exits.try_iter().map(|exit| exit.failure).collect();
+        assert_eq!(failures[0], None);
+        assert!(failures[1].as_ref().is_some_and(|text| text.contains("memory")));
+        assert_eq!(failures[2].as_deref(), Some("number 7"));
+    }
 }

@@ -1,0 +1,48 @@
+//! One line for every allocation that ended. The only thing that workers log in a normal day.
+
+use crate::turn::action::Session;
+
+/// The part of a REST user name behind `expiry:`, which is the same all day; other names as they are.
+fn user(name: &str) -> &str {
+    match name.split_once(':') {
+        Some((expiry, user)) if !expiry.is_empty() && expiry.bytes().all(|b| b.is_ascii_digit()) => user,
+        _ => name,
+    }
+}
+
+/// Logs it. With `privacy`, without the client's address.
+pub fn session(session: &Session, privacy: bool) {
+    let five_tuple = session.five_tuple;
+    let client = if privacy { String::from("-") } else { five_tuple.client.to_string() };
+    let relayed: Vec<String> = session.relayed.iter().map(ToString::to_string).collect();
+    tracing::info!(
+        target: "session",
+        host = %session.host,
+        // The user chose it: no line may be broken by it, and no terminal driven.
+        user = %user(&session.user).escape_debug(),
+        transport = five_tuple.transport.name(),
+        client = %client,
+        relayed = %relayed.join(","),
+        seconds = session.duration.as_secs(),
+        from_client_packets = session.from_client.packets,
+        from_client_bytes = session.from_client.bytes,
+        from_peer_packets = session.from_peer.packets,
+        from_peer_bytes = session.from_peer.bytes,
+        reason = session.reason.name(),
+        "ended"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_expiry_is_left_out_of_the_user() {
+        assert_eq!(user("1700000000:w_abc"), "w_abc");
+        assert_eq!(user("1700000000:a:b"), "a:b");
+        for whole in ["alice", "alice:bob", ":bob", ""] {
+            assert_eq!(user(whole), whole);
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! One worker: a thread with its own sockets, its own protocol state and its own loop. No lock and no other worker
+//! is on the way of a packet.
+//!
+//! A turn of the loop: wait; read the clock once; take commands; take a bounded share from every socket that is
+//! ready ([`datagrams`] for UDP and relays, [`connections`] for streams); deadlines; write what waits for streams;
+//! close what is to be closed. Readiness is level-triggered, so what is left over comes again in the next turn.
+
+mod connections;
+mod datagrams;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::Receiver;
+
+use super::batch::{Batch, Memory, Outgoing, Payload, Route};
+use super::counters::{CloseReason, Counters};
+use super::outbox::Kind;
+use super::relay::{Relays, Sockets};
+use super::socket::{StreamListener, UdpListener, WorkerSockets};
+use super::stream::{Buffers, Streams};
+use super::syscall::{Epoll, Events, RecvBatch, Source, Waker, ready};
+use super::timers::Timers;
+use super::tls::TlsChooser;
+use super::token::Token;
+use super::{Command, log};
+use crate::turn::action::{Action, Drop, EndReason, RelayId};
+use crate::turn::five_tuple::Client;
+use crate::turn::server::Server;
+use crate::turn::time::Now;
+
+/// Events taken from one wait. The rest comes first in the next one.
+const EVENTS: usize = 256;
+
+/// What a worker shares with those who started it.
+pub(super) struct Ties {
+    pub commands: Receiver<Command>,
+    pub waker: Waker,
+    pub counters: Arc<Counters>,
+    /// Allocations alive, for whoever waits for the end of a drain.
+    pub allocations: Arc<AtomicU64>,
+    /// Streams open, of all workers; touched when one is accepted or closed.
+    pub streams: Arc<AtomicU32>,
+}
+
+pub(super) struct Worker {
+    server: Server,
+    clock: fn() -> Now,
+    now: Now,
+    ties: Ties,
+    tls: Option<Arc<dyn TlsChooser>>,
+    streams_total: u32,
+    privacy: bool,
+    running: bool,
+
+    epoll: Epoll,
+    udp: Vec<UdpListener>,
+    acceptors: Vec<StreamListener>,
+    relays: Sockets,
+    streams: Streams,
+    timers: Timers,
+
+    received: RecvBatch,
+    /// Frames of `received` that hold datagrams of this turn.
+    frames_used: usize,
+    batch: Batch,
+    buffers: Buffers,
+    /// Streams to close at the end of the turn, and why.
+    doomed: Vec<(Token, CloseReason)>,
+    /// TLS handshakes that may go on in this turn.
+    handshakes_left: usize,
+}
+
+impl Worker {
+    pub fn new(
+        settings: &super::Settings,
+        sockets: WorkerSockets,
+        server: Server,
+        clock: fn() -> Now,
+        tls: Option<Arc<dyn TlsChooser>>,
+        ties: Ties,
+    ) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        epoll.add(&ties.waker, Token::Waker.pack(), ready::READ)?;
+        let too_many = |_| io::Error::from(io::ErrorKind::InvalidInput);
+        for (index, listener) in sockets.udp.iter().enumerate() {
+            let token = Token::Udp(u16::try_from(index).map_err(too_many)?);
+            epoll.add(&listener.socket, token.pack(), ready::READ)?;
+        }
+        for (index, listener) in sockets.streams.iter().enumerate() {
+            let token = Token::Accept(u16::try_from(index).map_err(too_many)?);
+            epoll.add(&listener.socket, token.pack(), ready::READ)?;
+        }
+        Ok(Self {
+            server,
+            clock,
+            now: clock(),
+            ties,
+            tls,
+            streams_total: settings.streams_total,
+            privacy: settings.privacy,
+            running: true,
+            epoll,
+            udp: sockets.udp,
+            acceptors: sockets.streams,
+            relays: Sockets::default(),
+            streams: Streams::default(),
+            timers: Timers::default(),
+            received: RecvBatch::new(),
+            frames_used: 0,
+            batch: Batch::default(),
+            buffers: Buffers::default(),
+            doomed: Vec::new(),
+            handshakes_left: 0,
+        })
+    }
+
+    /// Runs until [`Command::Stop`].
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::new(EVENTS);
+        while self.running {
+            let next = self.server.poll_timeout().into_iter().chain(self.timers.next()).min();
+            let timeout = next.map(|deadline| deadline.since(self.now.instant));
+            self.epoll.wait(&mut events, timeout)?;
+            self.now = (self.clock)();
+            self.ties.counters.wakeups.add(1);
+            self.handshakes_left = connections::HANDSHAKES;
+            for index in 0..events.len() {
+                if let Some((token, readiness)) = events.get(index) {
+                    self.on_event(token, readiness);
+                }
+            }
+            self.flush();
+            self.on_deadlines();
+            self.write_streams();
+            self.close_doomed();
+            self.flush();
+            self.frames_used = 0;
+            self.ties.allocations.store(self.server.allocations() as u64, Relaxed);
+        }
+        Ok(())
+    }
+
+    fn on_event(&mut self, token: u64, readiness: u32) {
+        match Token::unpack(token) {
+            Some(Token::Waker) => self.on_commands(),
+            Some(Token::Udp(index)) => self.on_udp(index),
+            Some(Token::Relay { relay, generation }) => self.on_relay(relay, generation, readiness),
+            Some(Token::Accept(index)) => self.on_accept(index),
+            Some(token @ Token::Stream { .. }) => self.on_stream(token, readiness),
+            None => {}
+        }
+    }
+
+    fn on_commands(&mut self) {
+        self.ties.waker.clear();
+        while let Ok(command) = self.ties.commands.try_recv() {
+            match command {
+                Command::Settings(settings) => self.server.handle_settings(settings),
+                Command::Tls(chooser) => self.tls = Some(chooser),
+                Command::Drain(draining) => self.server.handle_drain(draining),
+                Command::Stop => {
+                    self.server.handle_shutdown(self.now);
+                    self.running = false;
+                    for token in self.streams.tokens() {
+                        self.doom(token, CloseReason::Shutdown);
+                    }
+                }
+            }
+            self.act();
+        }
+    }
+
+    fn on_deadlines(&mut self) {
+        if self.server.poll_timeout().is_some_and(|deadline| deadline <= self.now.instant) {
+            self.server.handle_timeout(self.now);
+            self.act();
+        }
+        while let Some(token) = self.timers.due(self.now.instant) {
+            match token {
+                Token::Accept(index) => self.resume_accepting(index),
+                token => self.look_after(token),
+            }
+        }
+    }
+
+    /// Carries out what the protocol asks for, until it asks for nothing more.
+    fn act(&mut self) {
+        while let Some(action) = self.server.poll_action() {
+            match action {
+                Action::Reply { client, message } => self.reply(client, message),
+                Action::OpenRelay { relay, address } => {
+                    let outcome = self.relays.open(&self.epoll, relay, address);
+                    self.server.handle_relay_opened(self.now, relay, outcome);
+                    self.count_relays();
+                }
+                Action::CloseRelay { relay } => self.close_relay(relay),
+                Action::Ended(session) => log::session(&session, self.privacy),
+            }
+        }
+    }
+
+    fn reply(&mut self, client: Client, message: Vec<u8>) {
+        match Token::unpack(client.link.0) {
+            Some(Token::Udp(index)) => self.push(self.to_client(index, client, Payload::Owned(message))),
+            Some(token) => self.push_stream(token, &message, Kind::Control),
+            None => {}
+        }
+    }
+
+    fn close_relay(&mut self, relay: RelayId) {
+        // What is to be sent from it goes first: its name may be another's at once.
+        self.flush();
+        self.relays.close(relay);
+        self.count_relays();
+    }
+
+    fn count_relays(&self) {
+        let relays = &self.ties.counters.relays;
+        relays.sub(relays.get());
+        relays.add(self.relays.len() as u64);
+    }
+
+    /// A datagram to a UDP client. It leaves from the address that he knows.
+    fn to_client(&self, index: u16, client: Client, payload: Payload) -> Outgoing {
+        let wildcard = self.udp.get(usize::from(index)).is_some_and(|listener| listener.wildcard);
+        let source = wildcard.then(|| Source::of(client.five_tuple.server));
+        Outgoing { route: Route::Listener(index), to: client.five_tuple.client, source, payload }
+    }
+
+    fn push(&mut self, outgoing: Outgoing) {
+        if self.batch.push(outgoing) {
+            self.flush();
+        }
+    }
+
+    /// Sends what was collected. After it, frames and buffers may receive again.
+    fn flush(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let memory = Memory { frames: &self.received.frames, stream: self.buffers.plain.bytes() };
+        let counters = self.server.counters();
+        let mut failed = |reason: Drop| counters.dropped(reason).add(1);
+        let sent = self.batch.flush(memory, &self.udp, &mut self.relays, &mut failed);
+        self.ties.counters.sent.add(sent as u64);
+    }
+}
+
+impl CloseReason {
+    /// What the protocol is told.
+    fn end_reason(self) -> EndReason {
+        match self {
+            CloseReason::Closed => EndReason::Closed,
+            CloseReason::Garbage | CloseReason::TlsFailed => EndReason::Broken,
+            CloseReason::Shutdown => EndReason::Shutdown,
+            CloseReason::Reset | CloseReason::HandshakeTimeout | CloseReason::Idle | CloseReason::Stuck => {
+                EndReason::Reset
+            }
+        }
+    }
+}

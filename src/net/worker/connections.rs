@@ -1,0 +1,287 @@
+//! Clients on TCP and TLS.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::Worker;
+use crate::net::batch::{Outgoing, Payload, Route};
+use crate::net::counters::{CloseReason, TlsOutcome};
+use crate::net::outbox::{Kind, Pushed};
+use crate::net::stream::Life;
+use crate::net::syscall::{canonical, ready};
+use crate::net::token::Token;
+use crate::turn::action::{Drop, FromClient};
+use crate::turn::five_tuple::{FiveTuple, Transport};
+use crate::turn::time::Instant;
+use crate::wire::stream::{self, Framed};
+
+/// Connections accepted from one listener per turn.
+const ACCEPTS: usize = 16;
+/// TLS handshakes that go on per turn. One costs up to 0.3 ms: packets wait for 2 ms at most.
+pub(super) const HANDSHAKES: usize = 8;
+/// How long a listener rests when descriptors or memory ran out. It stays readable, so without a rest the loop
+/// would spin.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// What to do after a failed accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AfterAccept {
+    /// Nobody else waits.
+    Done,
+    /// That one is gone; the next may be there.
+    Next,
+    /// It will fail again for a while.
+    Rest,
+}
+
+fn after_accept(error: &io::Error) -> AfterAccept {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) => AfterAccept::Done,
+        // accept(2): errors of the new connection are to be taken like EAGAIN by retrying.
+        Some(
+            libc::EINTR
+            | libc::ECONNABORTED
+            | libc::EPROTO
+            | libc::ENETDOWN
+            | libc::ENOPROTOOPT
+            | libc::EHOSTDOWN
+            | libc::ENONET
+            | libc::EHOSTUNREACH
+            | libc::EOPNOTSUPP
+            | libc::ENETUNREACH
+            | libc::EPERM,
+        ) => AfterAccept::Next,
+        _ => AfterAccept::Rest,
+    }
+}
+
+impl Worker {
+    pub(super) fn on_accept(&mut self, index: u16) {
+        for _ in 0..ACCEPTS {
+            let Some(listener) = self.acceptors.get(usize::from(index)) else { return };
+            let transport = listener.transport;
+            match listener.socket.accept() {
+                Ok((socket, client)) => {
+                    if self.take_in(socket, client, transport).is_err() {
+                        self.ties.counters.streams(transport).refused.add(1);
+                        self.ties.streams.fetch_sub(1, Relaxed);
+                    }
+                }
+                Err(error) => match after_accept(&error) {
+                    AfterAccept::Done => return,
+                    AfterAccept::Next => {}
+                    AfterAccept::Rest => return self.rest_from_accepting(index),
+                },
+            }
+        }
+    }
+
+    /// Takes in a connection, which counts from here on even when it is refused.
+    fn take_in(&mut self, socket: TcpStream, client: SocketAddr, transport: Transport) -> io::Result<()> {
+        let others = self.ties.streams.fetch_add(1, Relaxed);
+        if self.streams_total != 0 && others >= self.streams_total {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        socket.set_nonblocking(true)?;
+        let server = canonical(socket.local_addr()?);
+        let five_tuple = FiveTuple { transport, client: canonical(client), server };
+        let (now, tls) = (self.now.instant, transport == Transport::Tls);
+        let token = self.streams.insert(&self.epoll, socket, five_tuple, tls, now)?;
+        let counters = self.ties.counters.streams(transport);
+        counters.accepted.add(1);
+        counters.open.add(1);
+        let streams = &self.streams;
+        self.timers.tidy(streams.len(), |token| match token {
+            Token::Stream { .. } => streams.is_open(token),
+            _ => true,
+        });
+        self.look_after(token);
+        Ok(())
+    }
+
+    fn rest_from_accepting(&mut self, index: u16) {
+        self.ties.counters.accept_paused.add(1);
+        self.watch_acceptor(index, 0);
+        self.timers.set(self.now.instant + ACCEPT_REST, Token::Accept(index));
+    }
+
+    pub(super) fn resume_accepting(&mut self, index: u16) {
+        self.watch_acceptor(index, ready::READ);
+    }
+
+    fn watch_acceptor(&self, index: u16, interest: u32) {
+        if let Some(listener) = self.acceptors.get(usize::from(index)) {
+            // Changing what is watched takes no memory: it cannot fail on a socket that is watched.
+            let _ = self.epoll.modify(&listener.socket, Token::Accept(index).pack(), interest);
+        }
+    }
+
+    pub(super) fn on_stream(&mut self, token: Token, readiness: u32) {
+        if readiness & ready::WRITE != 0 {
+            self.streams.unblock(token);
+        }
+        if readiness & !ready::WRITE == 0 {
+            return;
+        }
+        if self.streams.is_handshaking(token) {
+            if self.handshakes_left == 0 {
+                return;
+            }
+            self.handshakes_left -= 1;
+        }
+        // The buffer is about to be used again.
+        self.flush();
+        let (now, chooser) = (self.now.instant, self.tls.as_deref());
+        let Some(stream) = self.streams.get(token) else { return };
+        let transport = stream.client.five_tuple.transport;
+        let read = stream.read(now, chooser, &mut self.buffers);
+        let counters = &self.ties.counters;
+        counters.streams(transport).received.add(read.received as u64);
+        if let Some(outcome) = read.handshake {
+            counters.tls(outcome).add(1);
+        }
+        // What is waiting in TLS itself needs room to be written.
+        self.streams.unblock(token);
+        let framed = self.on_messages(token);
+        self.flush();
+        // The cause of the end is what came first.
+        if let Some(reason) = framed.err().or(read.end) {
+            self.doom(token, reason);
+        }
+    }
+
+    /// Deals with every whole message in the buffer and keeps the rest.
+    fn on_messages(&mut self, token: Token) -> Result<(), CloseReason> {
+        let mut position = 0;
+        loop {
+            let Some(stream) = self.streams.get(token) else { return Ok(()) };
+            let client = stream.client;
+            let rest = &self.buffers.plain.bytes()[position..];
+            match stream::next(rest) {
+                Framed::Message { len, consumed, .. } => {
+                    let message = &rest[..len];
+                    if !stream.greet(message, self.now.instant) {
+                        return Err(CloseReason::Garbage);
+                    }
+                    match self.server.handle_client(self.now, client, message) {
+                        FromClient::Relay { relay, peer, payload, dont_fragment } => {
+                            let payload = position + payload.start..position + payload.end;
+                            let route = Route::Relay { relay, dont_fragment };
+                            let payload = Payload::Stream(payload);
+                            self.push(Outgoing { route, to: peer, source: None, payload });
+                        }
+                        FromClient::Control => self.act(),
+                        FromClient::Dropped(reason) if reason.breaks_stream() => {
+                            return Err(CloseReason::Garbage);
+                        }
+                        FromClient::Dropped(_) => {}
+                    }
+                    position += consumed;
+                }
+                Framed::NeedMore { at_least } => {
+                    // A stranger's start is judged before it is whole: "GET " looks like a long ChannelData.
+                    let server = &self.server;
+                    if !stream.may_wait(rest, at_least, || server.has_allocation(&client.five_tuple)) {
+                        return Err(CloseReason::Garbage);
+                    }
+                    stream.keep(&self.buffers, position);
+                    return Ok(());
+                }
+                Framed::Garbage => {
+                    self.server.counters().dropped(Drop::NotTurn).add(1);
+                    return Err(CloseReason::Garbage);
+                }
+            }
+        }
+    }
+
+    pub(super) fn push_stream(&mut self, token: Token, message: &[u8], kind: Kind) {
+        let pushed = self.streams.push(token, message, kind, self.now.instant);
+        self.on_pushed(token, pushed);
+    }
+
+    pub(super) fn on_pushed(&mut self, token: Token, pushed: Option<Pushed>) {
+        match pushed {
+            Some(Pushed::Queued { dropped: 0 }) => {}
+            Some(Pushed::Queued { dropped }) => {
+                self.server.counters().dropped(Drop::QueueFull).add(dropped as u64);
+            }
+            Some(Pushed::Stuck) => self.doom(token, CloseReason::Stuck),
+            // It closes in this very turn, and its allocation with it.
+            None => self.server.counters().dropped(Drop::NoAllocation).add(1),
+        }
+    }
+
+    /// Writes to every stream that got something in this turn, so that all of it goes out together.
+    pub(super) fn write_streams(&mut self) {
+        while let Some(token) = self.streams.next_dirty() {
+            let Some(stream) = self.streams.get(token) else { continue };
+            let transport = stream.client.five_tuple.transport;
+            let outcome = self.streams.write(&self.epoll, token, self.now.instant, &mut self.buffers);
+            let counters = self.ties.counters.streams(transport);
+            counters.sent.add(outcome.sent as u64);
+            counters.stale.add(outcome.stale as u64);
+            if let Some(reason) = outcome.end {
+                self.doom(token, reason);
+            }
+        }
+    }
+
+    /// Looks whether a stream has outlived its use.
+    pub(super) fn look_after(&mut self, token: Token) {
+        let Some(stream) = self.streams.get(token) else { return };
+        let five_tuple = stream.client.five_tuple;
+        let (now, server) = (self.now.instant, &self.server);
+        match stream.life(now, || server.has_allocation(&five_tuple)) {
+            Life::Until(deadline) => self.timers.set(deadline.max(after(now)), token),
+            Life::Over(reason) => {
+                if reason == CloseReason::HandshakeTimeout {
+                    self.ties.counters.tls(TlsOutcome::Timeout).add(1);
+                }
+                self.doom(token, reason);
+            }
+        }
+    }
+
+    /// Has the stream closed at the end of the turn. Until then its messages go nowhere.
+    pub(super) fn doom(&mut self, token: Token, reason: CloseReason) {
+        if self.streams.doom(token) {
+            self.doomed.push((token, reason));
+        }
+    }
+
+    pub(super) fn close_doomed(&mut self) {
+        while let Some((token, reason)) = self.doomed.pop() {
+            let Some(client) = self.streams.remove(token, &mut self.buffers) else { continue };
+            self.ties.streams.fetch_sub(1, Relaxed);
+            let counters = self.ties.counters.streams(client.five_tuple.transport);
+            counters.open.sub(1);
+            counters.closed(reason).add(1);
+            self.server.handle_client_gone(self.now, &client.five_tuple, reason.end_reason());
+            self.act();
+        }
+    }
+}
+
+/// A deadline that is not due in the turn that sets it.
+fn after(now: Instant) -> Instant {
+    now + Duration::from_millis(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_rests_the_listener_and_nothing_else_does() {
+        let after = |code| after_accept(&io::Error::from_raw_os_error(code));
+        for code in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
+            assert_eq!(after(code), AfterAccept::Rest);
+        }
+        assert_eq!(after(libc::EAGAIN), AfterAccept::Done);
+        assert_eq!(after(libc::ECONNABORTED), AfterAccept::Next);
+        assert_eq!(after(libc::EINTR), AfterAccept::Next);
+    }
+}
