@@ -318,6 +318,8 @@ pub struct Streams {
     free: Vec<u32>,
     /// Those that got something to write in this turn, or room to write.
     dirty: Vec<Token>,
+    // Moved as they are between here and the streams, where the box keeps an idle stream small.
+    #[allow(clippy::vec_box)]
     spare: Vec<Box<Outbox>>,
 }
 

@@ -202,7 +202,7 @@ impl Worker {
 
     fn reply(&mut self, client: Client, message: Vec<u8>) {
         match Token::unpack(client.link.0) {
-            Some(Token::Udp(index)) => self.push(self.to_client(index, client, Payload::Owned(message))),
+            Some(Token::Udp(index)) => self.push(self.for_client(index, client, Payload::Owned(message))),
             Some(token) => self.push_stream(token, &message, Kind::Control),
             None => {}
         }
@@ -222,7 +222,7 @@ impl Worker {
     }
 
     /// A datagram to a UDP client. It leaves from the address that he knows.
-    fn to_client(&self, index: u16, client: Client, payload: Payload) -> Outgoing {
+    fn for_client(&self, index: u16, client: Client, payload: Payload) -> Outgoing {
         let wildcard = self.udp.get(usize::from(index)).is_some_and(|listener| listener.wildcard);
         let source = wildcard.then(|| Source::of(client.five_tuple.server));
         Outgoing { route: Route::Listener(index), to: client.five_tuple.client, source, payload }

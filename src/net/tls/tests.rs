@@ -40,7 +40,7 @@ impl Pair {
     }
 
     /// Hands `bytes` to the server in pieces of `cut`, as a socket would.
-    fn to_server(&mut self, bytes: &[u8], cut: usize) -> Result<Received, TlsOutcome> {
+    fn feed(&mut self, bytes: &[u8], cut: usize) -> Result<Received, TlsOutcome> {
         let mut last = Received::default();
         for piece in bytes.chunks(cut) {
             self.server.restore(&mut self.incoming);
@@ -77,7 +77,7 @@ impl Pair {
     fn handshake(&mut self, cut: usize) {
         for _ in 0..4 {
             let flight = self.client_sends();
-            self.to_server(&flight, cut).expect("handshake");
+            self.feed(&flight, cut).expect("handshake");
             self.client_receives().expect("handshake");
         }
         assert!(!self.client.is_handshaking() && !self.server.is_handshaking());
@@ -95,7 +95,7 @@ fn any_segmentation_and_both_versions_carry_data_both_ways() {
             pair.client.writer().write_all(b"allocate").expect("write");
             pair.client.writer().write_all(&[5; 40_000]).expect("write");
             let bytes = pair.client_sends();
-            pair.to_server(&bytes, cut.max(100)).expect("data");
+            pair.feed(&bytes, cut.max(100)).expect("data");
             assert_eq!(pair.plain.bytes()[..8], *b"allocate");
             assert_eq!(pair.plain.bytes()[8..], [5; 40_000]);
             pair.server.seal(b"answer and media", &mut pair.output).expect("seal");
@@ -115,7 +115,7 @@ fn a_hello_cut_into_many_records_is_accepted() {
         records.extend([22, 3, 1, 0, piece.len() as u8]);
         records.extend_from_slice(piece);
     }
-    pair.to_server(&records, 13).expect("handshake");
+    pair.feed(&records, 13).expect("handshake");
     pair.client_receives().expect("handshake");
     pair.handshake(7);
 }
@@ -146,7 +146,7 @@ fn a_key_update_is_answered_before_the_next_data() {
         pair.client.refresh_traffic_keys().expect("key update");
         pair.client.writer().write_all(b"after").expect("write");
         let bytes = pair.client_sends();
-        pair.to_server(&bytes, 3).expect("data");
+        pair.feed(&bytes, 3).expect("data");
         assert_eq!(pair.plain.bytes(), b"after");
         pair.plain.clear();
         pair.server.seal(b"and back", &mut pair.output).expect("seal");
@@ -157,14 +157,14 @@ fn a_key_update_is_answered_before_the_next_data() {
 #[test]
 fn failures_say_whose_fault_they_are_and_send_an_alert() {
     let mut pair = Pair::new(true, &rustls::version::TLS13);
-    assert_eq!(pair.to_server(b"GET / HTTP/1.1\r\n\r\n", usize::MAX), Err(TlsOutcome::Garbage));
+    assert_eq!(pair.feed(b"GET / HTTP/1.1\r\n\r\n", usize::MAX), Err(TlsOutcome::Garbage));
 
     let mut pair = Pair::new(false, &rustls::version::TLS13);
     let flight = pair.client_sends();
-    pair.to_server(&flight, usize::MAX).expect("hello");
+    pair.feed(&flight, usize::MAX).expect("hello");
     assert!(pair.client_receives().is_err());
     let alert = pair.client_sends();
-    assert_eq!(pair.to_server(&alert, usize::MAX), Err(TlsOutcome::UnknownCa));
+    assert_eq!(pair.feed(&alert, usize::MAX), Err(TlsOutcome::UnknownCa));
 
     let mut pair = Pair::new(true, &rustls::version::TLS12);
     let mut only_13 = Pair::new(true, &rustls::version::TLS13);
@@ -174,14 +174,14 @@ fn failures_say_whose_fault_they_are_and_send_an_alert() {
         Arc::new(config.with_no_client_auth().with_cert_resolver(Arc::clone(&key.cert_resolver)));
     pair.config = Arc::clone(&only_13.config);
     let flight = pair.client_sends();
-    assert_eq!(pair.to_server(&flight, usize::MAX), Err(TlsOutcome::NothingShared));
+    assert_eq!(pair.feed(&flight, usize::MAX), Err(TlsOutcome::NothingShared));
     assert_eq!(pair.output.bytes().first(), Some(&21), "an alert record");
     assert!(matches!(pair.client_receives(), Err(Error::AlertReceived(AlertDescription::ProtocolVersion))));
 
     let mut pair = Pair::new(true, &rustls::version::TLS13);
     pair.handshake(usize::MAX);
     let wrong = [&[23, 3, 3, 0, 64], [9; 64].as_slice()].concat();
-    assert_eq!(pair.to_server(&wrong, usize::MAX), Err(TlsOutcome::Garbage));
+    assert_eq!(pair.feed(&wrong, usize::MAX), Err(TlsOutcome::Garbage));
     assert_eq!(pair.client_receives(), Err(Error::AlertReceived(AlertDescription::BadRecordMac)));
 }
 
@@ -191,10 +191,10 @@ fn a_handshake_message_that_never_ends_is_cut_off() {
     // A ClientHello of 60,000 bytes, of which records keep coming.
     let mut record = vec![22, 3, 1, 0x3f, 0, 1, 0, 0xea, 0x60];
     record.resize(5 + 0x3f00, 0);
-    pair.to_server(&record, 1000).expect("the first record may be the start of something");
+    pair.feed(&record, 1000).expect("the first record may be the start of something");
     let mut next = vec![22, 3, 1, 0x3f, 0];
     next.resize(5 + 0x3f00, 0);
-    assert_eq!(pair.to_server(&next, 1000), Err(TlsOutcome::Garbage));
+    assert_eq!(pair.feed(&next, 1000), Err(TlsOutcome::Garbage));
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn both_sides_can_say_goodbye() {
     pair.client.writer().write_all(b"last").expect("write");
     pair.client.send_close_notify();
     let bytes = pair.client_sends();
-    assert!(pair.to_server(&bytes, usize::MAX).expect("data").closed);
+    assert!(pair.feed(&bytes, usize::MAX).expect("data").closed);
     assert_eq!(pair.plain.bytes(), b"last");
     pair.server.close(&mut pair.output);
     let mut sent = pair.output.bytes();

@@ -1,8 +1,5 @@
 //! Datagrams of UDP clients and of peers.
 
-use std::io;
-use std::net::SocketAddr;
-
 use super::Worker;
 use crate::net::batch::{Outgoing, Payload, Route};
 use crate::net::outbox::Kind;
@@ -76,7 +73,7 @@ impl Worker {
             let peer = self.received.origins[frame].from;
             let len = self.received.frames[frame].bytes().len();
             if let FromPeer::Relay { client, header } = self.server.handle_peer(self.now, relay, peer, len) {
-                self.to_client_with(frame, client, header);
+                self.wrap_for_client(frame, client, header);
             }
         }
     }
@@ -92,7 +89,7 @@ impl Worker {
     }
 
     /// Puts the header in front of a peer's datagram and sends it on its way to the client.
-    fn to_client_with(&mut self, frame: usize, client: Client, header: PeerHeader) {
+    fn wrap_for_client(&mut self, frame: usize, client: Client, header: PeerHeader) {
         let datagram = &mut self.received.frames[frame];
         let stream = client.five_tuple.transport.is_stream();
         let fits = match header {
@@ -109,7 +106,7 @@ impl Worker {
             return;
         }
         match Token::unpack(client.link.0) {
-            Some(Token::Udp(index)) => self.push(self.to_client(index, client, Payload::Frame(frame))),
+            Some(Token::Udp(index)) => self.push(self.for_client(index, client, Payload::Frame(frame))),
             Some(token) => self.media_to_stream(token, frame),
             None => {}
         }
@@ -124,11 +121,9 @@ impl Worker {
     fn on_icmp(&mut self, relay: RelayId, generation: Generation) {
         for _ in 0..ICMP_PER_RELAY {
             let Some(socket) = self.relays.get(relay, generation) else { return };
-            let report: io::Result<_> = receive_icmp(socket);
-            let Ok(Some(icmp)) = report else { return };
+            let Ok(Some(icmp)) = receive_icmp(socket) else { return };
             self.ties.counters.icmp.add(1);
-            let peer: SocketAddr = icmp.to;
-            let error = PeerIcmp { peer, kind: icmp.kind, code: icmp.code, data: icmp.info };
+            let error = PeerIcmp { peer: icmp.to, kind: icmp.kind, code: icmp.code, data: icmp.info };
             self.server.handle_peer_icmp(self.now, relay, error);
             self.act();
         }
