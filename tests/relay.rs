@@ -608,6 +608,46 @@ fn unfinished_handshakes_and_idle_streams_end_and_allocations_stay() {
     relay.stop();
 }
 
+/// Runs in a process of its own, which has few descriptors.
+#[test]
+fn without_descriptors_listeners_rest_and_packets_go_on() {
+    const NAME: &str = "without_descriptors_listeners_rest_and_packets_go_on";
+    if std::env::var_os(NAME).is_none() {
+        let me = std::env::current_exe().expect("own path");
+        let few = "ulimit -n 64; exec \"$0\" --exact \"$1\"";
+        let mut command = std::process::Command::new("sh");
+        let output = command.args(["-c", few]).arg(me).arg(NAME).env(NAME, "1").output().expect("sh");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    }
+    let relay = Relay::start(0);
+    let mut client = relay.connect(Transport::Udp);
+    let (peer, address) = peer();
+    let relayed = client.allocate();
+    client.bind(0x4000, address);
+    let sum = |relay: &Relay, counter: fn(&net::counters::Counters) -> u64| -> u64 {
+        relay.handle.counters().iter().map(|counters| counter(counters)).sum()
+    };
+    let mut crowd = Vec::new();
+    while let Ok(stream) = TcpStream::connect(relay.addresses[1]) {
+        crowd.push(stream);
+    }
+    relay.until("a pause", |relay| sum(relay, |c| c.accept_paused.get()) > 0);
+    let wakeups = sum(&relay, |c| c.wakeups.get());
+    let pauses = sum(&relay, |c| c.accept_paused.get());
+    for _ in 0..50 {
+        client.send_channel(0x4000, b"on");
+        assert_eq!(receive_at(&peer), (b"on".to_vec(), relayed));
+        peer.send_to(b"and on", relayed).expect("send");
+        assert_eq!(client.receive()[4..], *b"and on");
+    }
+    relay.until("more pauses", |relay| sum(relay, |c| c.accept_paused.get()) >= pauses + 4);
+    assert!(sum(&relay, |c| c.wakeups.get()) - wakeups < 300, "the workers spin");
+    drop(crowd);
+    relay.connect(Transport::Tcp).allocate();
+    relay.stop();
+}
+
 #[test]
 fn draining_refuses_new_allocations_and_keeps_the_running_ones() {
     let relay = Relay::start(0);
