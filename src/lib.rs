@@ -3,5 +3,6 @@
 #![warn(missing_docs)]
 
 pub mod net;
+pub mod system;
 pub mod turn;
 pub mod wire;

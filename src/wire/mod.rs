@@ -8,6 +8,7 @@
 
 pub mod attribute;
 pub mod channel_data;
+pub mod client_hello;
 pub mod demux;
 pub mod frame;
 pub mod indication;

@@ -1,0 +1,49 @@
+//! The limit of open descriptors: every allocation of the plain mode and every stream client needs one.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// What became of the soft limit of open files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenFiles {
+    /// The soft limit found at start.
+    pub before: u64,
+    /// The soft limit now; `u64::MAX` stands for no limit.
+    pub after: u64,
+}
+
+/// Raises the soft limit of open files to the hard one and reports both. A refusal is no error: the server
+/// runs on with what it has, and `after` says how much that is.
+pub fn raise_open_files() -> OpenFiles {
+    let limit = getrlimit(Resource::Nofile);
+    let before = limit.current.unwrap_or(u64::MAX);
+    if limit.current != limit.maximum {
+        let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+            tracing::warn!(%error, before, "the limit of open files could not be raised; set LimitNOFILE=");
+        }
+    }
+    OpenFiles { before, after: open_files() }
+}
+
+/// The soft limit of open files now; `u64::MAX` stands for no limit.
+pub fn open_files() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn raises_to_the_hard_limit() {
+        let hard = getrlimit(Resource::Nofile).maximum;
+        let raised = raise_open_files();
+        assert_eq!(raised.after, hard.unwrap_or(u64::MAX));
+        assert!(raised.before <= raised.after);
+        // The kernel's own view, read another way.
+        let text = std::fs::read_to_string("/proc/self/limits").unwrap();
+        let line = text.lines().find(|l| l.starts_with("Max open files")).unwrap();
+        let soft = line.split_whitespace().nth(3).unwrap();
+        assert_eq!(soft, hard.map_or("unlimited".into(), |h| h.to_string()));
+    }
+}

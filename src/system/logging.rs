@@ -1,0 +1,297 @@
+//! The log: text or JSON lines on standard output, for the journal or a container.
+//!
+//! Whoever may send us bytes may choose parts of a log line. In text form every control character is written
+//! escaped, so that one event is always one line; in JSON the encoder does the same. Lines are handed to
+//! [`LogQueue`], so that neither a stuck nor a closed output holds the server up.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use tracing::Subscriber;
+use tracing_subscriber::filter::{EnvFilter, ParseError, filter_fn};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+
+use super::log_queue::LogQueue;
+
+/// The environment variable that overrides the configured level.
+pub const LEVEL_VARIABLE: &str = "HALLPASS_LOG";
+
+/// Longest line, in bytes: text is cut there, a longer JSON line is dropped and counted.
+const MAX_LINE: usize = 16 * 1024;
+/// How long the end of the process waits for the output to take the last lines.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// One readable line an event.
+    #[default]
+    Text,
+    /// One JSON object an event.
+    Json,
+}
+
+/// What the log should be like.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Text or JSON.
+    pub format: Format,
+    /// A level, or `target=level` pairs as `tracing-subscriber` has them: `info,hallpass::net=debug`.
+    pub level: String,
+    /// Lines per second in the long run (ten seconds' worth at once); 0 means no limit.
+    pub lines_per_second: u32,
+}
+
+/// Why there is no log.
+#[derive(Debug)]
+pub enum LogError {
+    /// The level is not one.
+    Level {
+        /// What was configured.
+        level: String,
+        /// What the parser said.
+        error: ParseError,
+    },
+    /// Standard output or the writer thread is not to be had.
+    Output(io::Error),
+    /// A log was set up before in this process.
+    Twice,
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Level { level, error } => write!(
+                f,
+                "log level {level:?} is not understood ({error}); write error, warn, info, debug or trace"
+            ),
+            Self::Output(error) => write!(f, "standard output cannot be used for the log: {error}"),
+            Self::Twice => write!(f, "the log was set up twice"),
+        }
+    }
+}
+
+impl std::error::Error for LogError {}
+
+/// Keeps the log alive; dropped at the end of `main`, it waits shortly for the last lines.
+#[derive(Debug)]
+pub struct LogGuard {
+    queue: LogQueue,
+}
+
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        self.queue.flush(FLUSH_LIMIT);
+    }
+}
+
+/// Sets the log of this process up, on standard output. `HALLPASS_LOG` wins over the configured level.
+pub fn start(settings: &Settings) -> Result<LogGuard, LogError> {
+    // A duplicate of the descriptor, for `std::io::Stdout` would keep a failed line and write it again.
+    let output = io::stdout().as_fd().try_clone_to_owned().map_err(LogError::Output)?;
+    let level = std::env::var(LEVEL_VARIABLE).unwrap_or_else(|_| settings.level.clone());
+    let filter = parse_level(&level)?;
+    let summary = match settings.format {
+        Format::Text => text_summary,
+        Format::Json => json_summary,
+    };
+    let queue =
+        LogQueue::start(File::from(output), settings.lines_per_second, summary).map_err(LogError::Output)?;
+    let lines = Lines { queue: queue.clone(), format: settings.format };
+    // The journal stamps each line itself.
+    let stamp = std::env::var_os("JOURNAL_STREAM").is_none();
+    tracing::subscriber::set_global_default(subscriber(filter, lines, stamp)).map_err(|_| LogError::Twice)?;
+    Ok(LogGuard { queue })
+}
+
+/// Checks a level without using it.
+pub fn parse_level(level: &str) -> Result<EnvFilter, LogError> {
+    EnvFilter::builder().parse(level).map_err(|error| LogError::Level { level: level.to_owned(), error })
+}
+
+fn subscriber(filter: EnvFilter, lines: Lines, stamp: bool) -> Box<dyn Subscriber + Send + Sync> {
+    // stun-types warns once per malformed packet, which strangers can send at will: our counters have them.
+    let quiet = filter_fn(|meta| !meta.target().starts_with("stun_types"));
+    let base = tracing_subscriber::registry().with(filter).with(quiet);
+    // `log_internal_errors` would panic on a closed standard error.
+    let layer = tracing_subscriber::fmt::layer().with_ansi(false).log_internal_errors(false);
+    match (lines.format, stamp) {
+        (Format::Text, true) => Box::new(base.with(layer.with_writer(lines))),
+        (Format::Text, false) => Box::new(base.with(layer.without_time().with_writer(lines))),
+        (Format::Json, _) => Box::new(base.with(layer.json().flatten_event(true).with_writer(lines))),
+    }
+}
+
+fn text_summary(dropped: u64) -> String {
+    format!(" WARN hallpass::log: lines were dropped dropped={dropped}\n")
+}
+
+fn json_summary(dropped: u64) -> String {
+    format!(
+        "{{\"level\":\"WARN\",\"target\":\"hallpass::log\",\"message\":\"lines were dropped\",\"dropped\":{dropped}}}\n"
+    )
+}
+
+/// Makes one [`Line`] per event.
+struct Lines {
+    queue: LogQueue,
+    format: Format,
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line { lines: self, bytes: Vec::new() }
+    }
+}
+
+/// Collects what the formatter writes for one event and queues it when the event is done.
+struct Line<'a> {
+    lines: &'a Lines,
+    bytes: Vec<u8>,
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        match self.lines.format {
+            Format::Text => self.lines.queue.push(one_line(&bytes)),
+            Format::Json if bytes.len() <= MAX_LINE => self.lines.queue.push(bytes),
+            Format::Json => self.lines.queue.count_dropped(),
+        }
+    }
+}
+
+/// The text of one event as one line: whatever could end the line, move the cursor or turn the reading
+/// direction is escaped, and the length is cut.
+fn one_line(bytes: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(bytes);
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let mut line = String::with_capacity(text.len().min(MAX_LINE) + 1);
+    for c in text.chars() {
+        if line.len() >= MAX_LINE {
+            line.push_str("...");
+            break;
+        }
+        if is_harmful(c) { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line.push('\n');
+    line.into_bytes()
+}
+
+fn is_harmful(c: char) -> bool {
+    let turns_direction =
+        matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns_direction || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What `events` leaves in the log.
+    fn logged(format: Format, level: &str, events: impl FnOnce()) -> String {
+        let sink = Sink::default();
+        let queue = LogQueue::start(sink.clone(), 0, text_summary).unwrap();
+        let lines = Lines { queue: queue.clone(), format };
+        tracing::subscriber::with_default(subscriber(parse_level(level).unwrap(), lines, false), events);
+        assert!(queue.flush(Duration::from_secs(10)));
+        let bytes = sink.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    const FORGED: &str =
+        "bob\r\n2026-11-24T00:00:00Z ERROR hallpass: stolen\u{85}\u{2028}\u{1b}[2J\u{202e}\0";
+
+    #[test]
+    fn nothing_a_user_sends_begins_a_line() {
+        let text = logged(Format::Text, "info", || {
+            tracing::info!(user = %FORGED, "allocation refused");
+            tracing::warn!("plain {}", FORGED);
+        });
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(
+            text.lines().all(|l| l.contains(r"bob\r\n2026-11-24") && !l.chars().any(is_harmful)),
+            "{text}"
+        );
+        assert!(text.contains("allocation refused") && text.ends_with('\n'));
+    }
+
+    #[test]
+    fn json_is_one_object_a_line() {
+        let text = logged(Format::Json, "info", || tracing::info!(user = %FORGED, "refused"));
+        assert_eq!(text.matches('\n').count(), 1);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["message"], "refused");
+        assert!(value["user"].as_str().unwrap().starts_with("bob\r\n"));
+    }
+
+    #[test]
+    fn stun_types_is_silent_at_every_level() {
+        let text = logged(Format::Text, "trace,stun_types::message=trace", || {
+            tracing::warn!(target: "stun_types::message", "malformed");
+            tracing::error!(target: "stun_types", "malformed");
+            tracing::trace!("kept");
+        });
+        assert!(text.contains("kept") && !text.contains("malformed"), "{text}");
+    }
+
+    #[test]
+    fn levels_apply_and_nonsense_is_refused_with_a_remedy() {
+        let text = logged(Format::Text, "warn", || {
+            tracing::info!("quiet");
+            tracing::warn!("loud");
+        });
+        assert!(text.contains("loud") && !text.contains("quiet"));
+        let error = parse_level("hallpass=loudly").unwrap_err().to_string();
+        assert!(error.contains("hallpass=loudly") && error.contains("write error, warn, info"), "{error}");
+    }
+
+    #[test]
+    fn lines_have_an_end() {
+        let text = logged(Format::Text, "info", || tracing::info!("{}", "x".repeat(MAX_LINE * 2)));
+        assert!(text.len() <= MAX_LINE + 4 && text.ends_with("...\n"));
+        let text = logged(Format::Json, "info", || {
+            tracing::info!("{}", "x".repeat(MAX_LINE * 2));
+            tracing::info!("short");
+        });
+        assert!(text.starts_with(&text_summary(1)) || text.contains("short"), "{text:.200}");
+        assert!(text.len() < MAX_LINE && text.contains("short"));
+    }
+
+    #[test]
+    fn the_summary_of_json_is_json() {
+        let value: serde_json::Value = serde_json::from_str(&json_summary(7)).unwrap();
+        assert_eq!(value["dropped"], 7);
+    }
+}
