@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 pub mod net;
+pub mod cert;
 pub mod system;
 pub mod turn;
 pub mod wire;

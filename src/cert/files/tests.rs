@@ -1,0 +1,142 @@
+use super::*;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const NOW: u64 = 1_800_000_000;
+
+/// A directory of its own, removed at the end.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("hallpass-cert-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<_> = text.as_bytes().chunks(64).map(|l| std::str::from_utf8(l).unwrap()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
+/// An issuer, and a leaf of it that is good from 1,000 s before `NOW` to `NOW + lifetime`: PEM of leaf,
+/// issuer and the leaf's key.
+fn issued(lifetime: i64) -> [String; 3] {
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let at = |seconds: i64| epoch + std::time::Duration::from_secs(seconds as u64);
+    let ca_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let mut ca = CertificateParams::new(vec![]).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(DnType::CommonName, "Test issuer");
+    let ca_cert = ca.self_signed(&ca_key).unwrap();
+    let issuer = Issuer::new(ca, ca_key);
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let mut leaf = CertificateParams::new(vec!["relay.example.org".into()]).unwrap();
+    leaf.not_before = at(NOW as i64 - 1000);
+    leaf.not_after = at(NOW as i64 + lifetime);
+    let cert = leaf.signed_by(&key, &issuer).unwrap();
+    [
+        pem("CERTIFICATE", cert.der()),
+        pem("CERTIFICATE", ca_cert.der()),
+        pem("PRIVATE KEY", &key.serialize_der()),
+    ]
+}
+
+fn error(result: Result<Loaded, CertError>) -> String {
+    result.err().unwrap().to_string()
+}
+
+#[test]
+fn a_chain_and_its_key_load_without_warnings() {
+    let dir = Dir::new();
+    let [leaf, ca, key] = issued(90 * 86_400);
+    let chain = dir.write("fullchain.pem", format!("a comment\n{leaf}\n{ca}"));
+    let loaded = load(&chain, &dir.write("privkey.pem", key), NOW).unwrap();
+    assert_eq!(loaded.key.cert.len(), 2);
+    assert_eq!(loaded.warnings, []);
+}
+
+#[test]
+fn odd_times_and_short_chains_are_warnings() {
+    let dir = Dir::new();
+    let warned = |lifetime: i64, now: u64, whole: bool| {
+        let [leaf, ca, key] = issued(lifetime);
+        let chain = dir.write("c.pem", if whole { leaf + &ca } else { leaf });
+        (load(&chain, &dir.write("k.pem", key), now).unwrap().warnings, chain)
+    };
+    let (warnings, path) = warned(3 * 86_400, NOW, true);
+    assert_eq!(warnings, [Warning::ExpiresSoon(path, 3)]);
+    let (warnings, path) = warned(0, NOW + 2 * 86_400, true);
+    assert_eq!(warnings, [Warning::Expired(path, 2)]);
+    let (warnings, path) = warned(90 * 86_400, NOW - 2000, true);
+    assert_eq!(warnings, [Warning::NotYetValid(path)]);
+    let (warnings, path) = warned(90 * 86_400, NOW, false);
+    assert_eq!(warnings, [Warning::LeafOnly(path.clone())]);
+    assert!(warnings[0].to_string().starts_with(path.to_str().unwrap()));
+}
+
+#[test]
+fn each_mistake_names_the_file_and_the_way_out() {
+    let dir = Dir::new();
+    let [leaf, ca, key] = issued(90 * 86_400);
+    let [.., other_key] = issued(90 * 86_400);
+    let chain = dir.write("chain.pem", format!("{leaf}{ca}"));
+    let good_key = dir.write("key.pem", &key);
+    let missing = dir.0.join("missing.pem");
+    let cases = [
+        (missing.clone(), good_key.clone(), "missing.pem", "check the path"),
+        (chain.clone(), missing, "missing.pem", "check the path"),
+        (good_key.clone(), good_key.clone(), "key.pem", "fullchain.pem"),
+        (chain.clone(), chain.clone(), "chain.pem", "privkey.pem"),
+        (chain.clone(), dir.write("other.pem", other_key), "other.pem", "one renewal"),
+        (dir.write("turned.pem", format!("{ca}{leaf}")), good_key.clone(), "turned.pem", "must come first"),
+        (dir.write("cut.pem", &leaf[..leaf.len() / 2]), good_key.clone(), "cut.pem", "again"),
+        (dir.write("junk.pem", pem("CERTIFICATE", b"junk")), good_key.clone(), "junk.pem", "again"),
+        (dir.write("big.pem", vec![b'x'; (1 << 20) + 1]), good_key.clone(), "big.pem", "PEM file"),
+        (chain.clone(), dir.write("oddkey.pem", pem("PRIVATE KEY", b"junk")), "oddkey.pem", "ECDSA"),
+        (
+            chain.clone(),
+            dir.write("locked.pem", pem("ENCRYPTED PRIVATE KEY", b"junk")),
+            "locked.pem",
+            "openssl pkey",
+        ),
+    ];
+    for (chain, key, file, remedy) in cases {
+        let text = error(load(&chain, &key, NOW));
+        assert!(text.contains(file) && text.contains(remedy), "{file}, {remedy}: {text}");
+    }
+}
+
+#[test]
+fn a_broken_file_keeps_the_certificate_in_use() {
+    let dir = Dir::new();
+    let [leaf, ca, key] = issued(90 * 86_400);
+    let [leaf2, ca2, key2] = issued(90 * 86_400);
+    let (chain, key) = (dir.write("c.pem", leaf + &ca), dir.write("k.pem", key));
+    let store = super::super::CertStore::new(load(&chain, &key, NOW).unwrap().key);
+    let first = store.current();
+    // Half of a renewal is on the disk: the new chain with the old key.
+    dir.write("c.pem", leaf2 + &ca2);
+    assert!(matches!(store.reload(&chain, &key, NOW), Err(CertError::Mismatch { .. })));
+    assert!(Arc::ptr_eq(&store.current(), &first));
+    dir.write("k.pem", key2);
+    assert_eq!(store.reload(&chain, &key, NOW).unwrap(), []);
+    assert_ne!(store.current().cert[0], first.cert[0]);
+}

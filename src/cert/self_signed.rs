@@ -1,0 +1,80 @@
+//! A certificate made on the spot, for a first try without any configuration.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::CertifiedKey;
+use sha2::{Digest, Sha256};
+
+const DAY: u64 = 86_400;
+const VALID_DAYS: u64 = 90;
+/// It begins a day ago, for clients whose clock is behind.
+const BACKDATED: u64 = DAY;
+
+/// A fresh certificate and key.
+#[derive(Debug)]
+pub struct SelfSigned {
+    /// For [`super::CertStore`].
+    pub key: Arc<CertifiedKey>,
+    /// SHA-256 of the certificate, as OpenSSL and browsers show it: `AB:CD:...`.
+    pub fingerprint: String,
+}
+
+/// Why no certificate could be made.
+#[derive(Debug)]
+pub enum SelfSignedError {
+    /// The certificate was refused, usually for a name that is not plain ASCII.
+    Certificate(rcgen::Error),
+    /// rustls does not take the fresh key.
+    Key(rustls::Error),
+}
+
+impl fmt::Display for SelfSignedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Certificate(error) => write!(
+                f,
+                "no certificate could be made ({error}); names must be plain ASCII, write them in their xn-- form"
+            ),
+            Self::Key(error) => write!(f, "the fresh key cannot be used: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for SelfSignedError {}
+
+/// Makes an ECDSA P-256 certificate for these names and addresses, `localhost`, 127.0.0.1 and ::1, good for
+/// 90 days from `now` (seconds since 1970).
+pub fn self_signed(names: &[String], addresses: &[IpAddr], now: u64) -> Result<SelfSigned, SelfSignedError> {
+    let local = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let mut subjects = names.to_vec();
+    subjects.extend(addresses.iter().map(IpAddr::to_string));
+    subjects.extend(local);
+    let mut seen = std::collections::HashSet::new();
+    subjects.retain(|s| seen.insert(s.to_ascii_lowercase()));
+
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, "Hallpass self-made certificate");
+    let mut params = CertificateParams::new(subjects).map_err(SelfSignedError::Certificate)?;
+    params.distinguished_name = name;
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    params.not_before = epoch + Duration::from_secs(now.saturating_sub(BACKDATED));
+    params.not_after = epoch + Duration::from_secs(now.saturating_add(VALID_DAYS * DAY));
+
+    let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(SelfSignedError::Certificate)?;
+    let certificate = params.self_signed(&pair).map_err(SelfSignedError::Certificate)?.der().clone();
+    let fingerprint = fingerprint(&certificate);
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pair.serialize_der()));
+    let key =
+        CertifiedKey::from_der(vec![certificate], key, &super::provider()).map_err(SelfSignedError::Key)?;
+    Ok(SelfSigned { key: Arc::new(key), fingerprint })
+}
+
+/// SHA-256 of a certificate in DER, as `AB:CD:...`.
+pub fn fingerprint(der: &[u8]) -> String {
+    Sha256::digest(der).iter().map(|b| format!("{b:02X}")).collect::<Vec<_>>().join(":")
+}

@@ -1,0 +1,127 @@
+//! As much of a certificate (RFC 5280 section 4.1) as warnings need: who issued it for whom, and until when.
+//! Trust is never decided here; rustls reads the certificate itself.
+
+const SEQUENCE: u8 = 0x30;
+const INTEGER: u8 = 0x02;
+const VERSION: u8 = 0xa0;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+
+/// What was read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Summary {
+    /// Seconds since 1970.
+    pub not_before: i64,
+    /// Seconds since 1970.
+    pub not_after: i64,
+    /// Issuer and subject are the same.
+    pub self_issued: bool,
+}
+
+/// `None` when the bytes are no certificate.
+pub(super) fn summary(der: &[u8]) -> Option<Summary> {
+    let mut certificate = Der(Der(der).expect(SEQUENCE)?);
+    let mut body = Der(certificate.expect(SEQUENCE)?);
+    if body.0.first() == Some(&VERSION) {
+        body.next()?;
+    }
+    body.expect(INTEGER)?; // serialNumber
+    body.expect(SEQUENCE)?; // signature
+    let issuer = body.expect(SEQUENCE)?;
+    let mut validity = Der(body.expect(SEQUENCE)?);
+    let subject = body.expect(SEQUENCE)?;
+    let not_before = time(validity.next()?)?;
+    let not_after = time(validity.next()?)?;
+    Some(Summary { not_before, not_after, self_issued: issuer == subject })
+}
+
+/// The elements not read yet.
+struct Der<'a>(&'a [u8]);
+
+impl<'a> Der<'a> {
+    /// The next element: its tag and its content. Definite lengths up to four bytes, as DER has them.
+    fn next(&mut self) -> Option<(u8, &'a [u8])> {
+        let (&[tag, first], rest) = self.0.split_first_chunk::<2>()?;
+        let (length, rest) = match first {
+            0..=0x7f => (usize::from(first), rest),
+            0x81..=0x84 => {
+                let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+                (digits.iter().fold(0, |n, &d| n << 8 | usize::from(d)), rest)
+            }
+            _ => return None,
+        };
+        let (content, rest) = rest.split_at_checked(length)?;
+        self.0 = rest;
+        Some((tag, content))
+    }
+
+    fn expect(&mut self, tag: u8) -> Option<&'a [u8]> {
+        self.next().filter(|(found, _)| *found == tag).map(|(_, content)| content)
+    }
+}
+
+/// UTCTime (years 1950 to 2049) or GeneralizedTime, always in Zulu time with seconds (section 4.1.2.5).
+fn time((tag, content): (u8, &[u8])) -> Option<i64> {
+    let digits = content.strip_suffix(b"Z").filter(|d| d.iter().all(u8::is_ascii_digit))?;
+    let number = |part: &[u8]| part.iter().fold(0, |n, d| n * 10 + i64::from(d - b'0'));
+    let (year, rest) = match (tag, digits.len()) {
+        (UTC_TIME, 12) => {
+            let short = number(&digits[..2]);
+            (if short < 50 { 2000 + short } else { 1900 + short }, &digits[2..])
+        }
+        (GENERALIZED_TIME, 14) => (number(&digits[..4]), &digits[4..]),
+        _ => return None,
+    };
+    // `rest` is ten digits: MMDDhhmmss.
+    let part = |at: usize| number(&rest[at..at + 2]);
+    let (month, day) = (part(0), part(2));
+    let fits = (1..=12).contains(&month) && (1..=31).contains(&day);
+    fits.then(|| days_since_1970(year, month, day) * 86_400 + part(4) * 3600 + part(6) * 60 + part(8))
+}
+
+/// Days in the proleptic Gregorian calendar; years are counted from March, so that the leap day is the last.
+fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
+    // 719,468 days lie between 0000-03-01 and 1970-01-01.
+    year * 365 + leap_days + day_of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_date_1() {
+        // Right-hand sides from `date -u -d ... +%s`.
+        assert_eq!(time((UTC_TIME, b"700101000000Z")), Some(0));
+        assert_eq!(time((UTC_TIME, b"240229235959Z")), Some(1_709_251_199));
+        assert_eq!(time((UTC_TIME, b"491231235959Z")), Some(2_524_607_999));
+        assert_eq!(time((UTC_TIME, b"500101000000Z")), Some(-631_152_000));
+        assert_eq!(time((GENERALIZED_TIME, b"20500301000000Z")), Some(2_529_705_600));
+        assert_eq!(time((GENERALIZED_TIME, b"99991231235959Z")), Some(253_402_300_799));
+        for wrong in
+            [&b"241301000000Z"[..], b"240100000000Z", b"2401010000Z", b"240101000000+0100", b"Z", b""]
+        {
+            assert_eq!(time((UTC_TIME, wrong)), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn no_bytes_panic() {
+        let made = super::super::self_signed(&["a.example".into()], &[], 1_800_000_000).unwrap();
+        let der = made.key.cert[0].to_vec();
+        assert!(summary(&der).unwrap().self_issued);
+        for end in 0..der.len() {
+            assert_eq!(summary(&der[..end]), None);
+        }
+        for at in 0..der.len() {
+            for value in [0, 0x7f, 0x80, 0x84, 0xff] {
+                let mut broken = der.clone();
+                broken[at] = value;
+                let _ = summary(&broken);
+            }
+        }
+    }
+}
