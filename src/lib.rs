@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 pub mod net;
+pub mod admin;
 pub mod cert;
 pub mod system;
 pub mod turn;

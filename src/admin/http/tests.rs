@@ -1,0 +1,124 @@
+use super::*;
+use crate::admin::{Latch, Snapshot};
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::net::TcpStream;
+use tokio::sync::oneshot;
+
+struct Figures;
+
+impl Source for Figures {
+    fn collect(&self, out: &mut Snapshot) {
+        out.counter("hallpass_bindings_total", "Binding requests answered", &[("transport", "udp")], 5);
+    }
+}
+
+struct Rig {
+    address: SocketAddr,
+    readiness: Readiness,
+    latch: Option<Latch>,
+    stop: oneshot::Sender<()>,
+    server: tokio::task::JoinHandle<io::Result<()>>,
+}
+
+async fn rig(limits: Limits) -> Rig {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let readiness = Readiness::default();
+    let latch = Some(readiness.latch("listeners"));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let sources: Vec<Arc<dyn Source>> = vec![Arc::new(Figures)];
+    let stopped = async move {
+        let _ = stopped.await;
+    };
+    let server = tokio::spawn(serve_within(limits, listener, sources, readiness.clone(), stopped));
+    Rig { address, readiness, latch, stop, server }
+}
+
+/// Sends these bytes and reads until the server closes; errors count as a close.
+async fn exchange(address: SocketAddr, request: &[u8]) -> String {
+    let request = request.to_vec();
+    let talk = move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let _ = stream.write_all(&request);
+        rest(stream)
+    };
+    tokio::task::spawn_blocking(talk).await.unwrap()
+}
+
+/// What comes until the server closes.
+fn rest(mut stream: TcpStream) -> String {
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8(answer).unwrap()
+}
+
+async fn page(address: SocketAddr, path: &str) -> String {
+    exchange(address, format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).await
+}
+
+#[tokio::test]
+async fn the_pages_say_what_they_should() {
+    let mut rig = rig(LIMITS).await;
+    let index = page(rig.address, "/").await;
+    assert!(index.starts_with("HTTP/1.1 200") && index.contains("/metrics") && index.contains("/readyz"));
+    assert!(index.contains("connection: close"), "{index}");
+    let metrics = page(rig.address, "/metrics").await;
+    assert!(metrics.contains("content-type: text/plain; version=0.0.4"), "{metrics}");
+    assert!(metrics.ends_with("hallpass_bindings_total{transport=\"udp\"} 5\n"), "{metrics}");
+    assert!(page(rig.address, "/healthz").await.starts_with("HTTP/1.1 200"));
+
+    let starting = page(rig.address, "/readyz").await;
+    assert!(
+        starting.starts_with("HTTP/1.1 503") && starting.ends_with("waiting for listeners\n"),
+        "{starting}"
+    );
+    rig.latch = None;
+    assert!(page(rig.address, "/readyz").await.starts_with("HTTP/1.1 200"));
+    rig.readiness.drain();
+    let draining = page(rig.address, "/readyz").await;
+    assert!(draining.starts_with("HTTP/1.1 503") && draining.ends_with("draining\n"));
+    assert!(page(rig.address, "/healthz").await.starts_with("HTTP/1.1 200"), "alive while draining");
+
+    assert!(page(rig.address, "/nothing").await.starts_with("HTTP/1.1 404"));
+    let post = exchange(rig.address, b"POST /metrics HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
+    assert!(post.starts_with("HTTP/1.1 405"), "{post}");
+}
+
+#[tokio::test]
+async fn a_large_request_is_cut_off() {
+    let rig = rig(LIMITS).await;
+    let mut request = b"GET / HTTP/1.1\r\nhost: a\r\nx: ".to_vec();
+    request.resize(64 * 1024, b'y');
+    request.extend(b"\r\n\r\n");
+    let answer = exchange(rig.address, &request).await;
+    assert!(!answer.contains(" 200 "), "{answer}");
+}
+
+#[tokio::test]
+async fn slow_clients_make_room_for_others() {
+    let limits = Limits { connections: 2, time: Duration::from_millis(300), ..LIMITS };
+    let rig = rig(limits).await;
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        // The kernel's queue takes the connection at once; the answer is what has to wait.
+        let mut stream = TcpStream::connect(rig.address).unwrap();
+        stream.write_all(b"GET / HT").unwrap();
+        slow.push(stream);
+    }
+    // Both places are taken: the third is answered only because the first two run out of time.
+    assert!(page(rig.address, "/healthz").await.starts_with("HTTP/1.1 200"));
+    for stream in slow {
+        let answer = tokio::task::spawn_blocking(move || rest(stream)).await.unwrap();
+        assert!(!answer.contains(" 200 "), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn it_stops_when_told() {
+    let rig = rig(LIMITS).await;
+    assert!(page(rig.address, "/").await.starts_with("HTTP/1.1 200"));
+    rig.stop.send(()).unwrap();
+    rig.server.await.unwrap().unwrap();
+    assert!(TcpStream::connect(rig.address).is_err());
+}

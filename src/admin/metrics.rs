@@ -1,0 +1,182 @@
+//! Counters as Prometheus reads them. The workers count; at a scrape each [`Source`] says what it has.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use prometheus::TextEncoder;
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+
+/// Most series of one scrape; what is over it is left out and counted in
+/// `hallpass_metrics_series_dropped`.
+const MAX_SERIES: usize = 10_000;
+/// Longest label value, in bytes.
+const MAX_LABEL: usize = 128;
+
+/// Something that has figures. Called at every scrape, on the admin thread: it must not wait for a worker.
+pub trait Source: Send + Sync {
+    /// Adds what it has.
+    fn collect(&self, out: &mut Snapshot);
+}
+
+/// The figures of one scrape.
+///
+/// Labels must be few and the operator's own words (a host's name, a transport, a reason): never a user id
+/// or an address.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    families: BTreeMap<&'static str, Family>,
+    series: usize,
+    dropped: u64,
+}
+
+impl Snapshot {
+    /// A number that only grows; by convention its name ends in `_total`. The same name and labels given
+    /// twice (by two workers) are added up.
+    pub fn counter(&mut self, name: &'static str, help: &str, labels: &[(&str, &str)], value: u64) {
+        self.add(name, help, MetricType::COUNTER, labels, value as f64);
+    }
+
+    /// A number that goes up and down. The same name and labels given twice are added up.
+    pub fn gauge(&mut self, name: &'static str, help: &str, labels: &[(&str, &str)], value: f64) {
+        self.add(name, help, MetricType::GAUGE, labels, value);
+    }
+
+    /// The text of `/metrics` (exposition format 0.0.4), in the order of names and labels.
+    pub fn render(mut self) -> Result<String, prometheus::Error> {
+        let dropped = self.dropped;
+        if dropped > 0 {
+            // Room is made for this one, for it tells that others are missing.
+            self.series = 0;
+            let help =
+                "series left out of this scrape because there were too many or a name meant two things";
+            self.gauge("hallpass_metrics_series_dropped", help, &[], dropped as f64);
+        }
+        let families: Vec<_> = self.families.into_iter().map(|(name, f)| f.into_proto(name)).collect();
+        TextEncoder::new().encode_to_string(&families)
+    }
+
+    fn add(&mut self, name: &'static str, help: &str, kind: MetricType, labels: &[(&str, &str)], value: f64) {
+        let room = self.series < MAX_SERIES;
+        let family = match self.families.entry(name) {
+            Entry::Occupied(family) if family.get().kind == kind => family.into_mut(),
+            Entry::Vacant(place) if room && is_name(name) => {
+                place.insert(Family { kind, help: help.to_owned(), series: BTreeMap::new() })
+            }
+            _ => {
+                self.dropped += 1;
+                return;
+            }
+        };
+        let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), cut(value).to_owned())).collect();
+        match family.series.entry(labels) {
+            Entry::Occupied(mut known) => *known.get_mut() += value,
+            Entry::Vacant(place) if room => {
+                place.insert(value);
+                self.series += 1;
+            }
+            Entry::Vacant(_) => self.dropped += 1,
+        }
+    }
+}
+
+/// The label names and values of one series.
+type Labels = Vec<(String, String)>;
+
+#[derive(Debug)]
+struct Family {
+    kind: MetricType,
+    help: String,
+    series: BTreeMap<Labels, f64>,
+}
+
+impl Family {
+    fn into_proto(self, name: &str) -> MetricFamily {
+        let mut family = MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_help(self.help);
+        family.set_field_type(self.kind);
+        family.set_metric(self.series.into_iter().map(|(l, value)| metric(l, self.kind, value)).collect());
+        family
+    }
+}
+
+fn metric(labels: Labels, kind: MetricType, value: f64) -> Metric {
+    let pair = |(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name);
+        pair.set_value(value);
+        pair
+    };
+    let mut metric = Metric::from_label(labels.into_iter().map(pair).collect());
+    if kind == MetricType::COUNTER {
+        let mut counter = Counter::default();
+        counter.set_value(value);
+        metric.set_counter(counter);
+    } else {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        metric.set_gauge(gauge);
+    }
+    metric
+}
+
+/// Collects from every source and renders.
+pub fn render(sources: &[std::sync::Arc<dyn Source>]) -> Result<String, prometheus::Error> {
+    let mut snapshot = Snapshot::default();
+    sources.iter().for_each(|source| source.collect(&mut snapshot));
+    snapshot.render()
+}
+
+fn cut(value: &str) -> &str {
+    let end = (0..=MAX_LABEL.min(value.len())).rev().find(|&at| value.is_char_boundary(at));
+    &value[..end.unwrap_or(0)]
+}
+
+/// Whether Prometheus takes it as a metric's name.
+fn is_name(name: &str) -> bool {
+    let letter = |c: u8| c.is_ascii_alphabetic() || matches!(c, b'_' | b':');
+    name.bytes().next().is_some_and(letter) && name.bytes().all(|c| letter(c) || c.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renders_the_text_format() {
+        let mut snapshot = Snapshot::default();
+        snapshot.counter("hallpass_drops_total", "packets not relayed", &[("reason", "permission")], 3);
+        snapshot.gauge("hallpass_allocations", "live allocations", &[], 12.0);
+        snapshot.counter("hallpass_drops_total", "packets not relayed", &[("reason", "a\"b\\c\nd")], 1);
+        snapshot.counter("hallpass_drops_total", "packets not relayed", &[("reason", "permission")], 4);
+        let expected = "\
+# HELP hallpass_allocations live allocations
+# TYPE hallpass_allocations gauge
+hallpass_allocations 12
+# HELP hallpass_drops_total packets not relayed
+# TYPE hallpass_drops_total counter
+hallpass_drops_total{reason=\"a\\\"b\\\\c\\nd\"} 1
+hallpass_drops_total{reason=\"permission\"} 7
+";
+        assert_eq!(snapshot.render().unwrap(), expected);
+        assert_eq!(Snapshot::default().render().unwrap(), "");
+    }
+
+    #[test]
+    fn too_much_or_contradicting_is_left_out_and_told() {
+        let mut snapshot = Snapshot::default();
+        (0..MAX_SERIES + 5).for_each(|i| snapshot.counter("a_total", "a", &[("i", &i.to_string())], 1));
+        snapshot.gauge("a_total", "now a gauge", &[], 1.0);
+        snapshot.gauge("late", "no room", &[], 1.0);
+        let text = snapshot.render().unwrap();
+        assert_eq!(text.lines().filter(|l| l.starts_with("a_total{")).count(), MAX_SERIES);
+        assert!(text.ends_with("hallpass_metrics_series_dropped 7\n"), "{}", &text[text.len() - 200..]);
+
+        let mut snapshot = Snapshot::default();
+        snapshot.counter("9 lives", "no name", &[], 1);
+        snapshot.counter("b_total", "b", &[("l", &"ä".repeat(100))], 1);
+        let text = snapshot.render().unwrap();
+        assert!(text.contains(&format!("b_total{{l=\"{}\"}} 1", "ä".repeat(64))), "{text}");
+        assert!(text.contains("series_dropped 1\n") && !text.contains("lives"));
+    }
+}
