@@ -1,0 +1,541 @@
+//! From tables to a [`Config`]: each table's values, checked one by one.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use ipnet::IpNet;
+use toml::de::DeTable;
+
+use super::ranges;
+use super::secrets;
+use super::types::*;
+use super::walk::{At, Notes, Section};
+
+/// A longer realm makes the unauthenticated 401 exceed 2.5 times the request that provoked it.
+const REALM_BYTES_MAX: usize = 52;
+/// Counters are kept per host, in an array of fixed size.
+const HOSTS_MAX: usize = 200;
+/// Shown as a metrics label.
+const HOST_NAME_BYTES_MAX: usize = 64;
+/// RFC 8489 section 14.3.
+const USERNAME_BYTES_MAX: usize = 508;
+const NOT_YET: &str = "not available in this version yet";
+
+/// Where the things stand that later checks compare.
+#[derive(Default)]
+pub(super) struct Lines {
+    pub(super) ports: usize,
+    pub(super) relay_addresses: Vec<usize>,
+}
+
+pub(super) fn config(document: &DeTable<'_>, base: &Path, notes: &mut Notes) -> (Config, Lines) {
+    let top = Section::open(document, "", 1, notes);
+    let mut lines = Lines::default();
+    if top.has("web") {
+        notes.error(
+            top.line_of("web", notes),
+            "web",
+            NOT_YET,
+            "remove the [web] table and give the website a port of its own",
+        );
+    }
+    let config = Config {
+        realm: realm(&top, notes),
+        external_ip: external_ip(&top, notes),
+        strict_channels: top.boolean("strict_channels", false, notes),
+        privacy: top.boolean("privacy", false, notes),
+        listen: listeners(&top, notes),
+        relay: relay(&top, &mut lines, notes),
+        tls: tls(&top, base, notes),
+        hosts: hosts(&top, base, notes),
+        users: users(&top, notes),
+        peers: peers(&top, notes),
+        limits: limits(&top, notes),
+        log: log(&top, notes),
+        admin: admin(&top, notes),
+        fallback_to_ipv4: false,
+    };
+    (config, lines)
+}
+
+fn realm(top: &Section<'_, '_>, notes: &mut Notes) -> String {
+    let Some(At { value, line }) = top.string("realm", notes) else { return DEFAULT_REALM.to_owned() };
+    const NAME: &str = "write the relay's own name: realm = \"relay.example.org\"";
+    if value.is_empty() {
+        notes.error(line, "realm", "the realm is empty", NAME);
+    } else if value.len() > REALM_BYTES_MAX {
+        notes.error(
+            line,
+            "realm",
+            format!("the realm has {} bytes, more than {REALM_BYTES_MAX}", value.len()),
+            "write a shorter one: a long realm makes the first answer to a stranger an amplifier",
+        );
+    } else if value.chars().any(char::is_control) {
+        notes.error(line, "realm", "the realm contains a control character", NAME);
+    }
+    value.to_owned()
+}
+
+fn external_ip(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<ExternalIp> {
+    let mut entries: Vec<ExternalIp> = Vec::new();
+    for At { value, line } in top.strings("external_ip", notes).unwrap_or_default() {
+        let (public, private) = match value.split_once('/') {
+            Some((public, private)) => (public.parse(), Some(private.parse())),
+            None => (value.parse::<IpAddr>(), None),
+        };
+        let entry = match (public, private) {
+            (Ok(public), None) => ExternalIp { public, private: None },
+            (Ok(public), Some(Ok(private))) => ExternalIp { public, private: Some(private) },
+            _ => {
+                let remedy = "write \"203.0.113.10\", or \"203.0.113.10/10.0.0.5\" (public/private)";
+                notes.error(line, "external_ip", format!("{value:?} is not an address"), remedy);
+                continue;
+            }
+        };
+        if entry.private.is_some_and(|private: IpAddr| private.is_ipv4() != entry.public.is_ipv4()) {
+            notes.error(
+                line,
+                "external_ip",
+                format!("{value:?} mixes IPv4 and IPv6"),
+                "write public and private address of one family",
+            );
+        }
+        if entry.public.is_unspecified() || entry.public.is_multicast() {
+            notes.error(
+                line,
+                "external_ip",
+                format!("nobody can send to {}", entry.public),
+                "write the address that the outside world sees",
+            );
+        }
+        let clash = entries.iter().any(|other| {
+            other.public.is_ipv4() == entry.public.is_ipv4()
+                && (other.private == entry.private || other.private.is_none() || entry.private.is_none())
+        });
+        if clash {
+            notes.error(
+                line,
+                "external_ip",
+                "a second entry for the same addresses",
+                "write one entry a family, or say of each which private address it is for: \"public/private\"",
+            );
+        }
+        entries.push(entry);
+    }
+    entries
+}
+
+fn listeners(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<Listener> {
+    let mut listeners = Vec::new();
+    for section in top.tables("listen", "[[listen]]", notes) {
+        for (key, remedy) in [
+            ("proxy_protocol", "remove it and let clients reach this port directly"),
+            ("web", "remove it and give the website a port of its own"),
+        ] {
+            if section.has(key) {
+                notes.error(section.line_of(key, notes), &section.key(key), NOT_YET, remedy);
+            }
+        }
+        const TRANSPORTS: [(&str, Transport); 3] =
+            [("udp", Transport::Udp), ("tcp", Transport::Tcp), ("tls", Transport::Tls)];
+        let transport = section.word("transport", &TRANSPORTS, notes);
+        if !section.has("transport") {
+            let remedy = "write transport = \"udp\", \"tcp\" or \"tls\"";
+            notes.error(section.line, "listen.transport", "no transport", remedy);
+        }
+        let address = socket_address(&section, "\"0.0.0.0:3479\" or \"[::]:3479\"", notes);
+        if !section.has("address") {
+            let remedy = "write address = \"0.0.0.0:3479\" or \"[::]:3479\"";
+            notes.error(section.line, "listen.address", "no address", remedy);
+        }
+        if let (Some(transport), Some(At { value: address, line })) = (transport, address) {
+            listeners.push(Listener { transport, address, line });
+        }
+    }
+    listeners
+}
+
+fn relay(top: &Section<'_, '_>, lines: &mut Lines, notes: &mut Notes) -> Relay {
+    let mut relay = Config::default().relay;
+    let Some(section) = top.table("relay", "[relay]", notes) else { return relay };
+    for At { value, line } in section.strings("addresses", notes).unwrap_or_default() {
+        match value.parse::<IpAddr>() {
+            Ok(address) if address.is_unspecified() || address.is_multicast() => notes.error(
+                line,
+                "relay.addresses",
+                format!("{address} is no address to relay from"),
+                "write this host's own address, or leave relay.addresses out to use the listening ones",
+            ),
+            Ok(address) if relay.addresses.contains(&address) => {
+                notes.error(
+                    line,
+                    "relay.addresses",
+                    format!("{address} stands twice"),
+                    "remove one of the two",
+                );
+            }
+            Ok(address) => {
+                relay.addresses.push(address);
+                lines.relay_addresses.push(line);
+            }
+            Err(_) => notes.error(
+                line,
+                "relay.addresses",
+                format!("{value:?} is not an address"),
+                "write \"198.51.100.10\" or \"2001:db8::10\", without a port",
+            ),
+        }
+    }
+    lines.ports = section.line_of("ports", notes);
+    if let Some(At { value, line }) = section.string("ports", notes) {
+        match parse_ports(value) {
+            Ok(ports) => {
+                if *ports.start() < 1024 {
+                    notes.warn(
+                        line,
+                        "relay.ports",
+                        "ports below 1024 are those of well-known services and need a privilege",
+                        "write \"49152-65535\", or \"32769-65535\" beside a BigBlueButton host",
+                    );
+                }
+                relay.ports = ports;
+            }
+            Err(remedy) => {
+                notes.error(line, "relay.ports", format!("{value:?} is not a range of ports"), remedy);
+            }
+        }
+    }
+    const MODES: [(&str, RelayMode); 2] = [("auto", RelayMode::Auto), ("sockets", RelayMode::Sockets)];
+    relay.mode = section.word("mode", &MODES, notes).unwrap_or(relay.mode);
+    relay
+}
+
+fn tls(top: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Option<TlsFiles> {
+    let section = top.table("tls", "[tls]", notes)?;
+    let mut file = |key: &str| {
+        let At { value, line } = section.string(key, notes)?;
+        if value.is_empty() {
+            notes.error(line, &section.key(key), "the path is empty", format!("write the path of the {key}"));
+            return None;
+        }
+        Some(base.join(value))
+    };
+    let (cert, key) = (file("cert"), file("key"));
+    for (present, absent) in [("cert", "key"), ("key", "cert")] {
+        if section.has(present) && !section.has(absent) {
+            notes.error(
+                section.line_of(present, notes),
+                &section.key(absent),
+                format!("tls.{present} stands alone"),
+                format!("write tls.{absent} too, or remove both for a self-made certificate"),
+            );
+        }
+    }
+    Some(TlsFiles { cert: cert?, key: key? })
+}
+
+fn hosts(top: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Vec<Host> {
+    let mut hosts: Vec<Host> = Vec::new();
+    let mut seen = secrets::Seen::default();
+    let mut names: HashMap<&str, usize> = HashMap::new();
+    let sections = top.tables("host", "[[host]]", notes);
+    if let Some(over) = sections.get(HOSTS_MAX) {
+        notes.error(
+            over.line,
+            "host",
+            format!("{} hosts, more than {HOSTS_MAX}", sections.len()),
+            "let hosts share a [[host]], or run a second relay",
+        );
+    }
+    for (number, section) in sections.iter().take(HOSTS_MAX).enumerate() {
+        let name = section.string("name", notes);
+        match name {
+            None if section.has("name") => {}
+            None => notes.error(section.line, "host.name", "no name", "write name = \"ping\""),
+            Some(At { value, line })
+                if value.is_empty()
+                    || value.len() > HOST_NAME_BYTES_MAX
+                    || value.chars().any(char::is_control) =>
+            {
+                notes.error(
+                    line,
+                    "host.name",
+                    "not a name",
+                    format!("write 1 to {HOST_NAME_BYTES_MAX} bytes without control characters"),
+                );
+            }
+            Some(At { value, line }) => {
+                if let Some(first) = names.insert(value, line) {
+                    notes.error(
+                        line,
+                        "host.name",
+                        format!("{value:?} is already the host on line {first}"),
+                        "give it another name, or move its secrets there: secrets = [\"new\", \"old\"]",
+                    );
+                }
+            }
+        }
+        let peers = section.prefixes("peers", notes);
+        for peer in peers.iter().flatten() {
+            warn_opened("host.peers", *peer, notes);
+        }
+        if peers.as_ref().is_some_and(Vec::is_empty) {
+            notes.warn(
+                section.line_of("peers", notes),
+                "host.peers",
+                "an empty list: this host's users can reach nobody",
+                "write the host's own addresses, or remove the key to let [peers] decide",
+            );
+        }
+        let peers = peers.map(|peers| peers.into_iter().map(|peer| peer.value).collect());
+        let name = name.map_or(String::new(), |name| name.value.to_owned());
+        hosts.push(Host { name, secrets: secrets::read(section, number, base, &mut seen, notes), peers });
+    }
+    hosts
+}
+
+fn users(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<User> {
+    let mut users = Vec::new();
+    let mut names: HashMap<&str, usize> = HashMap::new();
+    for section in top.tables("user", "[[user]]", notes) {
+        let name = section.string("name", notes);
+        let password = section.string("password", notes);
+        for (key, remedy) in [("name", "write name = \"test\""), ("password", "write password = \"...\"")] {
+            if !section.has(key) {
+                notes.error(section.line, &section.key(key), format!("no {key}"), remedy);
+            }
+        }
+        if let Some(At { value, line }) = name {
+            if value.is_empty() || value.len() > USERNAME_BYTES_MAX || value.chars().any(char::is_control) {
+                let remedy = format!("write 1 to {USERNAME_BYTES_MAX} bytes without control characters");
+                notes.error(line, "user.name", "not a user name", remedy);
+            }
+            let before_colon = value.split_once(':').map(|(before, _)| before);
+            if before_colon
+                .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+            {
+                notes.error(
+                    line,
+                    "user.name",
+                    format!("{value:?} looks like a REST user name (expiry:user)"),
+                    "write a name without digits before a colon; for REST users a [[host]] with a secret is enough",
+                );
+            }
+            if let Some(first) = names.insert(value, line) {
+                let message = format!("{value:?} is already the user on line {first}");
+                notes.error(line, "user.name", message, "give it another name or remove one of the two");
+            }
+        }
+        if let Some(At { value, line }) = password
+            && (value.is_empty() || value.chars().any(char::is_control))
+        {
+            let message = "the password is empty or contains a control character";
+            notes.error(line, "user.password", message, "make one: openssl rand -base64 18");
+        }
+        let host = section.string("host", notes);
+        if let Some(At { value, line }) = host {
+            check_host_exists(top, value, line, notes);
+        }
+        if let (Some(name), Some(password)) = (name, password) {
+            users.push(User {
+                name: name.value.to_owned(),
+                password: password.value.to_owned(),
+                host: host.map(|host| host.value.to_owned()),
+            });
+        }
+    }
+    users
+}
+
+/// Reads the hosts' names once more, silently: their problems are reported with the hosts themselves.
+fn check_host_exists(top: &Section<'_, '_>, wanted: &str, line: usize, notes: &mut Notes) {
+    let mut unheard = Notes::new("");
+    let hosts = top.tables("host", "[[host]]", &mut unheard);
+    let names: Vec<&str> =
+        hosts.iter().filter_map(|host| host.string("name", &mut unheard)).map(|name| name.value).collect();
+    if !names.contains(&wanted) {
+        let nearest = names.iter().min_by_key(|name| strsim::damerau_levenshtein(name, wanted));
+        let remedy = match nearest {
+            Some(name) => format!("did you mean {name:?}?"),
+            None => "write a [[host]] of this name, or remove the key to let [peers] decide".to_owned(),
+        };
+        notes.error(line, "user.host", format!("there is no [[host]] named {wanted:?}"), remedy);
+    }
+}
+
+fn peers(top: &Section<'_, '_>, notes: &mut Notes) -> Peers {
+    let Some(section) = top.table("peers", "[peers]", notes) else { return Peers::default() };
+    let allow = section.prefixes("allow", notes).unwrap_or_default();
+    let deny = section.prefixes("deny", notes).unwrap_or_default();
+    for entry in &allow {
+        warn_opened("peers.allow", *entry, notes);
+        if let Some(denied) = deny.iter().find(|denied| denied.value == entry.value) {
+            notes.warn(
+                entry.line,
+                "peers.allow",
+                format!("{} is denied on line {}, and deny wins", entry.value, denied.line),
+                "remove one of the two",
+            );
+        }
+    }
+    let values = |entries: Vec<At<IpNet>>| entries.into_iter().map(|entry| entry.value).collect();
+    Peers { allow: values(allow), deny: values(deny) }
+}
+
+fn warn_opened(key: &str, entry: At<IpNet>, notes: &mut Notes) {
+    if let Some((range, what)) = ranges::opened_by(entry.value) {
+        notes.warn(
+            entry.line,
+            key,
+            format!("opens {} within {range} ({what}), which is denied by default", entry.value),
+            "right if these are the media servers' own addresses; otherwise remove it",
+        );
+    }
+}
+
+fn limits(top: &Section<'_, '_>, notes: &mut Notes) -> Limits {
+    let defaults = Limits::default();
+    let Some(section) = top.table("limits", "[limits]", notes) else { return defaults };
+    let none = Some("no limit");
+    let limits = Limits {
+        allocations_per_user: section.number(
+            "allocations_per_user",
+            1..=u32::MAX,
+            none,
+            defaults.allocations_per_user,
+            notes,
+        ),
+        allocations_total: section.number(
+            "allocations_total",
+            1..=u32::MAX,
+            none,
+            defaults.allocations_total,
+            notes,
+        ),
+        unauthenticated_per_source: section.number(
+            "unauthenticated_per_source",
+            1..=10_000_000,
+            none,
+            defaults.unauthenticated_per_source,
+            notes,
+        ),
+        mss: section.number("mss", 536..=8960, Some("the kernel's choice"), defaults.mss, notes),
+        workers: section.number("workers", 1..=256, Some("one per core"), defaults.workers, notes),
+        permissions_per_allocation: section.number(
+            "permissions_per_allocation",
+            1..=100_000,
+            None,
+            defaults.permissions_per_allocation,
+            notes,
+        ),
+        // 0x4000 to 0x7FFF are all there are.
+        channels_per_allocation: section.number(
+            "channels_per_allocation",
+            1..=16_384,
+            None,
+            defaults.channels_per_allocation,
+            notes,
+        ),
+        connections_total: section.number(
+            "connections_total",
+            1..=1_000_000,
+            None,
+            defaults.connections_total,
+            notes,
+        ),
+        lifetime_max_seconds: section.number(
+            "lifetime_max_seconds",
+            1..=86_400,
+            None,
+            defaults.lifetime_max_seconds,
+            notes,
+        ),
+        drain_seconds: section.number(
+            "drain_seconds",
+            1..=86_400,
+            Some("no waiting"),
+            defaults.drain_seconds,
+            notes,
+        ),
+    };
+    if limits.lifetime_max_seconds < 600 {
+        notes.warn(
+            section.line_of("lifetime_max_seconds", notes),
+            "limits.lifetime_max_seconds",
+            "shorter than the default lifetime that clients count on (RFC 8656 section 3.2)",
+            "write 600 or more",
+        );
+    }
+    limits
+}
+
+fn log(top: &Section<'_, '_>, notes: &mut Notes) -> Log {
+    let default = Config::default().log;
+    let Some(section) = top.table("log", "[log]", notes) else { return default };
+    const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    const LEVELS: [LogLevel; 5] =
+        [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
+    let levels = LEVELS.map(|level| (level.as_str(), level));
+    Log {
+        format: section.word("format", &FORMATS, notes).unwrap_or(default.format),
+        level: section.word("level", &levels, notes).unwrap_or(default.level),
+    }
+}
+
+fn admin(top: &Section<'_, '_>, notes: &mut Notes) -> Option<SocketAddr> {
+    let section = top.table("admin", "[admin]", notes)?;
+    if !section.has("address") {
+        return Some(DEFAULT_ADMIN);
+    }
+    let At { value: address, line } = socket_address(&section, "\"127.0.0.1:9641\"", notes)?;
+    if !address.ip().is_loopback() {
+        notes.warn(
+            line,
+            "admin.address",
+            format!("{address} is not loopback, and there is no password on it"),
+            "write \"127.0.0.1:9641\", or let a firewall admit your monitoring only",
+        );
+    }
+    Some(address)
+}
+
+/// The `address` key of a table; port 0 is refused.
+fn socket_address(section: &Section<'_, '_>, example: &str, notes: &mut Notes) -> Option<At<SocketAddr>> {
+    let At { value, line } = section.string("address", notes)?;
+    let key = section.key("address");
+    let Ok(address) = value.parse::<SocketAddr>() else {
+        let remedy = format!("write address and port, names are not looked up: {example}");
+        notes.error(line, &key, format!("{value:?} is not an address with a port"), remedy);
+        return None;
+    };
+    if address.port() == 0 {
+        notes.error(line, &key, "port 0 is no port that clients could know", format!("write {example}"));
+        return None;
+    }
+    if address.ip().is_multicast() {
+        notes.error(
+            line,
+            &key,
+            format!("{} is a multicast address", address.ip()),
+            format!("write {example}"),
+        );
+        return None;
+    }
+    Some(At { value: address, line })
+}
+
+fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, &'static str> {
+    const SHAPE: &str = "write first and last port: \"49152-65535\"";
+    let (first, last) = text.split_once('-').ok_or(SHAPE)?;
+    let first: u16 = first.trim().parse().map_err(|_| SHAPE)?;
+    let last: u16 = last.trim().parse().map_err(|_| SHAPE)?;
+    if first == 0 {
+        return Err("port 0 cannot be relayed from: start at 1024 or above");
+    }
+    if first > last {
+        return Err("write the lower port first: \"49152-65535\"");
+    }
+    Ok(first..=last)
+}

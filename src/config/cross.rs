@@ -1,0 +1,120 @@
+//! Checks that need more than one table at once.
+
+use std::net::IpAddr;
+
+use super::build::Lines;
+use super::types::{Config, ExternalIp, Transport};
+use super::walk::{Notes, Section};
+
+pub(super) fn check(config: &Config, lines: &Lines, top: &Section<'_, '_>, notes: &mut Notes) {
+    listeners(config, top, notes);
+    relay_ports(config, lines, notes);
+    relay_addresses(config, lines, top, notes);
+    if !top.has("host") && !top.has("user") {
+        notes.missing(
+            "host",
+            "nobody may use this relay",
+            "write a [[host]] with name and secret, one for each server that hands out credentials",
+        );
+    }
+}
+
+fn listeners(config: &Config, top: &Section<'_, '_>, notes: &mut Notes) {
+    if !top.has("listen") {
+        notes.missing(
+            "listen",
+            "no listener",
+            "write [[listen]] with transport = \"udp\" and address = \"0.0.0.0:3479\"",
+        );
+    }
+    for (number, listener) in config.listen.iter().enumerate() {
+        let first = config.listen.iter().take(number).find(|first| {
+            first.address == listener.address
+                && (first.transport == Transport::Udp) == (listener.transport == Transport::Udp)
+        });
+        if let Some(first) = first {
+            let remedy = if first.transport == listener.transport {
+                "remove one of the two"
+            } else {
+                "TLS is TCP underneath: give one of the two another port"
+            };
+            let message = format!("{} is already the listener on line {}", listener.address, first.line);
+            notes.error(listener.line, "listen.address", message, remedy);
+        }
+        if config.admin.is_some_and(|admin| admin == listener.address) && listener.transport != Transport::Udp
+        {
+            let message = format!("{} is the admin address too", listener.address);
+            notes.error(listener.line, "listen.address", message, "give one of the two another port");
+        }
+    }
+    let tls = config.listen.iter().find(|listener| listener.transport == Transport::Tls);
+    match tls {
+        Some(listener) if !top.has("tls") => notes.warn(
+            listener.line,
+            "tls",
+            "no certificate: a self-made one is used, which browsers refuse",
+            "write [tls] with cert and key",
+        ),
+        None if config.tls.is_some() => notes.warn(
+            top.line_of("tls", notes),
+            "tls",
+            "a certificate, but no listener with transport = \"tls\"",
+            "write such a [[listen]], or remove [tls]",
+        ),
+        _ => {}
+    }
+}
+
+/// A relay port that is a listener's too would hand the listener's packets to an allocation.
+fn relay_ports(config: &Config, lines: &Lines, notes: &mut Notes) {
+    let udp = config.listen.iter().filter(|listener| listener.transport == Transport::Udp);
+    for listener in udp {
+        let ip = listener.address.ip();
+        let shared = config.relay.addresses.is_empty()
+            || ip.is_unspecified() && config.relay.addresses.iter().any(|relay| reaches(ip, *relay))
+            || config.relay.addresses.contains(&ip);
+        let port = listener.address.port();
+        if shared && config.relay.ports.contains(&port) {
+            let (first, last) = (*config.relay.ports.start(), *config.relay.ports.end());
+            let remedy = if last - port >= port - first {
+                format!(
+                    "write ports = \"{}-{last}\", or give the listener another port",
+                    port.saturating_add(1)
+                )
+            } else {
+                format!("write ports = \"{first}-{}\", or give the listener another port", port - 1)
+            };
+            let message = format!(
+                "{first}-{last} contains port {port} of the UDP listener on line {}, on the same address",
+                listener.line
+            );
+            // Without a [relay] table the range is the default one: the listener is what can be changed.
+            let line = if lines.ports == 0 { listener.line } else { lines.ports };
+            notes.error(line, "relay.ports", message, remedy);
+        }
+    }
+}
+
+/// A listener on `[::]` may serve IPv4 as well.
+fn reaches(unspecified: IpAddr, relay: IpAddr) -> bool {
+    unspecified.is_ipv6() || relay.is_ipv4()
+}
+
+fn relay_addresses(config: &Config, lines: &Lines, top: &Section<'_, '_>, notes: &mut Notes) {
+    if config.relay.addresses.is_empty() {
+        return;
+    }
+    let without_relay = |entry: &&ExternalIp| match entry.private {
+        Some(private) => !config.relay.addresses.contains(&private),
+        None => !config.relay.addresses.iter().any(|relay| relay.is_ipv4() == entry.public.is_ipv4()),
+    };
+    if let Some(entry) = config.external_ip.iter().find(without_relay) {
+        let line = top.line_of("external_ip", notes);
+        let remedy = match (entry.private, lines.relay_addresses.first()) {
+            (Some(private), Some(line)) => format!("add \"{private}\" to relay.addresses (line {line})"),
+            _ => "add this host's address of that family to relay.addresses".to_owned(),
+        };
+        let message = format!("{} stands for no address in relay.addresses", entry.public);
+        notes.warn(line, "external_ip", message, remedy);
+    }
+}

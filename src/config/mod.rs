@@ -1,0 +1,116 @@
+//! The configuration: TOML in, a [`Config`] out, or every problem at once with its line and what to write instead.
+//!
+//! Knows nothing of the rest of the server: `cli::serve` turns a [`Config`] into the other modules' settings.
+
+mod build;
+mod cross;
+mod problem;
+mod ranges;
+mod secrets;
+#[cfg(test)]
+mod tests;
+mod types;
+mod walk;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use toml::de::DeTable;
+
+pub use problem::{Problem, Report, Severity};
+pub use types::{
+    Config, DEFAULT_ADMIN, DEFAULT_REALM, EMBEDDED_PORT, EMBEDDED_TLS_PORT, ExternalIp, Host, Limits,
+    Listener, Log, LogFormat, LogLevel, Peers, Relay, RelayMode, TlsFiles, Transport, User,
+};
+use walk::{Notes, Section};
+
+/// 200 hosts with all their keys take a tenth of it.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A configuration that can be served, and what should be looked at nevertheless.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What to serve.
+    pub config: Config,
+    /// Warnings only.
+    pub warnings: Report,
+}
+
+/// Reads a file. Paths in it are relative to its directory.
+///
+/// # Errors
+/// Every problem of the file; at least one of them is an error.
+pub fn read(path: &Path) -> Result<Loaded, Report> {
+    let file = path.display().to_string();
+    let refuse = |line, message: String, remedy: &str| Report {
+        file: file.clone(),
+        problems: vec![Problem {
+            severity: Severity::Error,
+            line,
+            key: String::new(),
+            message,
+            remedy: remedy.to_owned(),
+        }],
+    };
+    let bytes = read_start(path).map_err(|error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::NotFound => "name an existing file, or start from the example hallpass.toml",
+            io::ErrorKind::PermissionDenied => "let the user that runs hallpass read it",
+            _ => "name a regular file",
+        };
+        refuse(None, format!("cannot read the configuration: {error}"), remedy)
+    })?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(refuse(None, "larger than 1 MiB".to_owned(), "name a configuration file"));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let before = bytes.iter().take(error.valid_up_to()).filter(|&&byte| byte == b'\n').count();
+        refuse(Some(before + 1), "not UTF-8 text".to_owned(), "save the file as UTF-8")
+    })?;
+    parse(text, &file, path.parent().unwrap_or(Path::new("")))
+}
+
+/// Understands a configuration. `file` is for messages; paths inside are relative to `base`.
+///
+/// # Errors
+/// Every problem of the text; at least one of them is an error.
+pub fn parse(text: &str, file: &str, base: &Path) -> Result<Loaded, Report> {
+    let mut notes = Notes::new(text);
+    let (document, syntax) = DeTable::parse_recoverable(text);
+    for error in &syntax {
+        let line = notes.line_at(error.span().map_or(0, |span| span.start).min(text.len()));
+        let message = error.message().lines().collect::<Vec<_>>().join("; ");
+        let remedy = syntax_remedy(&message);
+        notes.error(line, "", message, remedy);
+    }
+    // What a broken line was meant to say is a guess, and problems of a guess are none.
+    let config = if syntax.is_empty() {
+        let document = document.get_ref();
+        let (config, lines) = build::config(document, base, &mut notes);
+        let top = Section::open(document, "", 1, &mut Notes::new(""));
+        cross::check(&config, &lines, &top, &mut notes);
+        config
+    } else {
+        Config::default()
+    };
+    notes.problems.sort_by_key(|problem| problem.line);
+    let report = Report { file: file.to_owned(), problems: notes.problems };
+    if report.has_errors() { Err(report) } else { Ok(Loaded { config, warnings: report }) }
+}
+
+fn syntax_remedy(message: &str) -> &'static str {
+    if message.contains("duplicate key") {
+        "keep one of the two; several listeners or hosts are written as [[listen]] and [[host]]"
+    } else if message.contains("quot") || message.contains("string") {
+        "write text in quotes: key = \"value\""
+    } else {
+        "write key = \"text\", key = 5, key = true, key = [\"a\", \"b\"], [table] or [[table]] on a line of its own"
+    }
+}
+
+fn read_start(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,198 @@
+//! Shared secrets: written in the file itself or in files of their own.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::walk::{At, Notes, Section};
+
+/// Shorter ones fall to guessing, offline, by anyone who saw one password.
+const SECRET_SHORT_BYTES: usize = 16;
+/// More than any secret; keeps a wrong path (a log, a device) from being read whole.
+const SECRET_FILE_BYTES_MAX: u64 = 4096;
+const MAKE_ONE: &str = "make one: openssl rand -base64 32";
+
+/// Which host a secret was first seen in, and on which line.
+#[derive(Default)]
+pub(super) struct Seen(HashMap<String, (usize, usize)>);
+
+/// Reads every secret of the host with number `host`, newest first: `secret`, `secrets`, then the files.
+pub(super) fn read(
+    section: &Section<'_, '_>,
+    host: usize,
+    base: &Path,
+    seen: &mut Seen,
+    notes: &mut Notes,
+) -> Vec<String> {
+    let before = notes.problems.len();
+    let mut written: Vec<(&str, At<String>)> = Vec::new();
+    if let Some(At { value, line }) = section.string("secret", notes) {
+        written.push(("secret", At { value: value.to_owned(), line }));
+    }
+    for At { value, line } in section.strings("secrets", notes).unwrap_or_default() {
+        written.push(("secrets", At { value: value.to_owned(), line }));
+    }
+    if let Some(path) = section.string("secret_file", notes) {
+        written.extend(
+            from_file(section, "secret_file", path, base, notes).map(|secret| ("secret_file", secret)),
+        );
+    }
+    for path in section.strings("secret_files", notes).unwrap_or_default() {
+        written.extend(
+            from_file(section, "secret_files", path, base, notes).map(|secret| ("secret_files", secret)),
+        );
+    }
+    if written.is_empty() && notes.problems.len() == before {
+        notes.error(
+            section.line,
+            "host",
+            "no secret",
+            format!("write secret = \"...\" or secret_file = \"/etc/hallpass/secret\"; {MAKE_ONE}"),
+        );
+    }
+    let mut secrets = Vec::with_capacity(written.len());
+    for (key, secret) in written {
+        if is_fit(&section.key(key), &secret, notes) && seen.is_new(&section.key(key), &secret, host, notes) {
+            secrets.push(secret.value);
+        }
+    }
+    secrets
+}
+
+impl Seen {
+    /// Reports a secret that stands twice. `false` = within the same host, where it is merely superfluous.
+    fn is_new(&mut self, key: &str, secret: &At<String>, host: usize, notes: &mut Notes) -> bool {
+        let Some(&(first_host, first_line)) = self.0.get(&secret.value) else {
+            self.0.insert(secret.value.clone(), (host, secret.line));
+            return true;
+        };
+        if first_host == host {
+            notes.warn(
+                secret.line,
+                key,
+                format!("the same secret as on line {first_line}"),
+                "remove one of the two",
+            );
+            return false;
+        }
+        notes.error(
+            secret.line,
+            key,
+            format!("the same secret as on line {first_line}, under another host"),
+            format!("the host is found by the secret that verifies, so give each its own; {MAKE_ONE}"),
+        );
+        true
+    }
+}
+
+fn is_fit(key: &str, secret: &At<String>, notes: &mut Notes) -> bool {
+    if secret.value.is_empty() {
+        notes.error(secret.line, key, "the secret is empty", MAKE_ONE);
+        return false;
+    }
+    if secret.value.chars().any(char::is_control) {
+        notes.error(
+            secret.line,
+            key,
+            "the secret contains a control character",
+            format!("write it on one line, without tabs; {MAKE_ONE}"),
+        );
+        return false;
+    }
+    let length = secret.value.len();
+    if length < SECRET_SHORT_BYTES {
+        notes.warn(
+            secret.line,
+            key,
+            format!("the secret has {length} bytes and can be guessed by whoever saw one password"),
+            format!("use at least {SECRET_SHORT_BYTES} bytes; {MAKE_ONE}"),
+        );
+    }
+    if secret.value.trim() != secret.value {
+        notes.warn(
+            secret.line,
+            key,
+            "the secret starts or ends with a blank, which counts",
+            "remove it unless the other side has it too",
+        );
+    }
+    true
+}
+
+/// The first line of a secret file.
+fn from_file(
+    section: &Section<'_, '_>,
+    key: &str,
+    path: At<&str>,
+    base: &Path,
+    notes: &mut Notes,
+) -> Option<At<String>> {
+    let key = section.key(key);
+    let file = base.join(path.value);
+    let shown = file.display();
+    let (bytes, mode) = match read_start(&file) {
+        Ok(read) => read,
+        Err(error) => {
+            let user = current_user();
+            let remedy = match error.kind() {
+                io::ErrorKind::NotFound => format!(
+                    "put the secret into it: (umask 077; openssl rand -base64 32 >{shown}), owned by user {user}"
+                ),
+                io::ErrorKind::PermissionDenied => {
+                    format!("let user {user} read it: chown {user} {shown} && chmod 400 {shown}")
+                }
+                _ => format!("name a regular file that user {user} may read"),
+            };
+            notes.error(path.line, &key, format!("cannot read {shown}: {error}"), remedy);
+            return None;
+        }
+    };
+    if mode & 0o004 != 0 {
+        notes.warn(
+            path.line,
+            &key,
+            format!("everybody on this host may read {shown}"),
+            format!("chmod o= {shown}"),
+        );
+    }
+    let first = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let first = first.strip_suffix(b"\r").unwrap_or(first);
+    match std::str::from_utf8(first) {
+        Ok(secret) if bytes.len() as u64 <= SECRET_FILE_BYTES_MAX => {
+            Some(At { value: secret.to_owned(), line: path.line })
+        }
+        _ => {
+            notes.error(
+                path.line,
+                &key,
+                format!("{shown} is not one line of text"),
+                format!("put the secret alone into the first line; {MAKE_ONE}"),
+            );
+            None
+        }
+    }
+}
+
+/// At most one byte more than a secret file may have, and the file's mode.
+fn read_start(path: &Path) -> io::Result<(Vec<u8>, u32)> {
+    let file = File::open(path)?;
+    let mode = file.metadata()?.mode();
+    let mut bytes = Vec::new();
+    file.take(SECRET_FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    Ok((bytes, mode))
+}
+
+/// The name of the user this process runs as, or its number.
+fn current_user() -> String {
+    let Ok(own) = std::fs::metadata("/proc/self") else { return "hallpass".to_owned() };
+    let uid = own.uid().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    });
+    name.unwrap_or(uid)
+}

@@ -1,0 +1,467 @@
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use super::*;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// A configuration without fault, 8 lines; `extra` starts on line 9.
+fn with(extra: &str) -> String {
+    format!(
+        "realm = \"relay.example.org\"\n\n[[listen]]\ntransport = \"udp\"\naddress = \"0.0.0.0:3479\"\n\
+         [[host]]\nname = \"ping\"\nsecret = \"{SECRET}\"\n{extra}"
+    )
+}
+
+fn load(text: &str) -> Result<Loaded, Report> {
+    parse(text, "hallpass.toml", Path::new("/nonexistent"))
+}
+
+fn good(text: &str) -> Config {
+    match load(text) {
+        Ok(loaded) => loaded.config,
+        Err(report) => panic!("refused:\n{report}"),
+    }
+}
+
+/// Asserts one problem at this line whose text contains the words given.
+#[track_caller]
+fn assert_problem(text: &str, severity: Severity, line: usize, message: &str, remedy: &str) {
+    let report = load(text).map_or_else(|report| report, |loaded| loaded.warnings);
+    let found = report.problems.iter().any(|problem| {
+        problem.severity == severity
+            && problem.line.unwrap_or(0) == line
+            && format!("{}: {}", problem.key, problem.message).contains(message)
+            && problem.remedy.contains(remedy)
+    });
+    assert!(found, "no {severity:?} on line {line} with {message:?} and {remedy:?} in:\n{report}");
+}
+
+#[track_caller]
+fn assert_error(text: &str, line: usize, message: &str, remedy: &str) {
+    assert_problem(text, Severity::Error, line, message, remedy);
+    assert!(load(text).is_err(), "an error must refuse the configuration");
+}
+
+#[track_caller]
+fn assert_warning(text: &str, line: usize, message: &str, remedy: &str) {
+    assert_problem(text, Severity::Warning, line, message, remedy);
+    assert!(load(text).is_ok(), "a warning must not refuse the configuration:\n{}", load(text).unwrap_err());
+}
+
+/// A directory of its own, removed with everything in it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("hallpass-config-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, content: &str, mode: u32) {
+        fs::write(self.0.join(name), content).unwrap();
+        fs::set_permissions(self.0.join(name), Permissions::from_mode(mode)).unwrap();
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_minimal_configuration_has_every_default() {
+    let loaded = load(&with("")).unwrap();
+    assert_eq!(loaded.warnings.to_string(), "");
+    let config = loaded.config;
+    let listener = Listener { transport: Transport::Udp, address: "0.0.0.0:3479".parse().unwrap(), line: 5 };
+    let host = Host { name: "ping".into(), secrets: vec![SECRET.into()], peers: None };
+    let expected = Config {
+        realm: "relay.example.org".into(),
+        listen: vec![listener],
+        hosts: vec![host],
+        ..Config::default()
+    };
+    assert_eq!(config, expected);
+    assert_eq!(config.limits.unauthenticated_per_source, 500);
+    assert_eq!(config.relay.ports, 49152..=65535);
+}
+
+#[test]
+fn every_key_arrives() {
+    let text = "realm = 'r'\nexternal_ip = ['203.0.113.10/10.0.0.5', '2001:db8::1']\nstrict_channels = true\nprivacy = true\n\
+        [[listen]]\ntransport = 'tls'\naddress = '[::]:443'\n\
+        [relay]\naddresses = ['10.0.0.5', 'fd00::5']\nports = '50000-50999'\nmode = 'sockets'\n\
+        [tls]\ncert = 'chain.pem'\nkey = '/k.pem'\n\
+        [[host]]\nname = 'h'\nsecret = 'aaaaaaaaaaaaaaaa'\nsecrets = ['bbbbbbbbbbbbbbbb']\npeers = ['8.8.8.8', '9.0.0.0/8']\n\
+        [[user]]\nname = 'u'\npassword = 'p'\nhost = 'h'\n\
+        [peers]\nallow = ['127.0.0.0/8']\ndeny = ['0.0.0.0/0']\n\
+        [limits]\nallocations_per_user = 1\nallocations_total = 2\nunauthenticated_per_source = 3\nmss = 1200\nworkers = 4\n\
+        permissions_per_allocation = 5\nchannels_per_allocation = 6\nconnections_total = 7\nlifetime_max_seconds = 600\ndrain_seconds = 8\n\
+        [log]\nformat = 'json'\nlevel = 'debug'\n[admin]\naddress = '127.0.0.1:9000'\n";
+    let config = good(text);
+    assert!(config.strict_channels && config.privacy);
+    assert_eq!(config.external_ip[0].private, Some("10.0.0.5".parse().unwrap()));
+    assert_eq!(config.external_ip[1], ExternalIp { public: "2001:db8::1".parse().unwrap(), private: None });
+    assert_eq!(config.relay.addresses.len(), 2);
+    assert_eq!((config.relay.ports, config.relay.mode), (50000..=50999, RelayMode::Sockets));
+    assert_eq!(
+        config.tls,
+        Some(TlsFiles { cert: "/nonexistent/chain.pem".into(), key: "/k.pem".into() }),
+        "relative to the file's directory"
+    );
+    assert_eq!(config.hosts[0].secrets, ["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"]);
+    let peers = ["8.8.8.8/32".parse().unwrap(), "9.0.0.0/8".parse().unwrap()];
+    assert_eq!(config.hosts[0].peers.as_deref(), Some(&peers[..]));
+    assert_eq!(config.users[0].host.as_deref(), Some("h"));
+    assert_eq!(config.peers.allow, ["127.0.0.0/8".parse().unwrap()]);
+    assert_eq!(config.peers.deny, ["0.0.0.0/0".parse().unwrap()]);
+    let limits = Limits {
+        allocations_per_user: 1,
+        allocations_total: 2,
+        unauthenticated_per_source: 3,
+        mss: 1200,
+        workers: 4,
+        permissions_per_allocation: 5,
+        channels_per_allocation: 6,
+        connections_total: 7,
+        lifetime_max_seconds: 600,
+        drain_seconds: 8,
+    };
+    assert_eq!(config.limits, limits);
+    assert_eq!(config.log, Log { format: LogFormat::Json, level: LogLevel::Debug });
+    assert_eq!(config.admin, Some("127.0.0.1:9000".parse().unwrap()));
+    assert_eq!(good(&with("[admin]\n")).admin, Some(DEFAULT_ADMIN));
+}
+
+#[test]
+fn all_problems_are_reported_at_once_in_the_order_of_lines() {
+    let report = load("realn = 'x'\n[[listen]]\ntransport = 'quic'\naddress = 'here'\n[limits]\nmss = 7\n")
+        .unwrap_err();
+    let lines: Vec<_> = report.problems.iter().map(|problem| problem.line).collect();
+    assert_eq!(lines, [None, Some(1), Some(3), Some(4), Some(6)], "{report}");
+    let text = report.to_string();
+    assert!(
+        text.starts_with("hallpass.toml: error: host: nobody may use this relay\n    write a [[host]]"),
+        "{text}"
+    );
+    assert!(
+        text.contains("hallpass.toml:1: error: realn: unknown key\n    did you mean `realm`?\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn unknown_keys_are_errors_with_a_suggestion() {
+    assert_error(&with("[limits]\nworker = 3"), 10, "limits.worker: unknown key", "did you mean `workers`?");
+    assert_error(&with("secert_file = 'x'"), 9, "host.secert_file", "did you mean `secret_file`?");
+    assert_error(&with("[relais]\n"), 9, "relais", "did you mean `relay`?");
+    assert_error(
+        &with("strict_channels = true"),
+        9,
+        "host.strict_channels",
+        "belongs to the top of the file",
+    );
+    assert_error(&with("[relay]\nmss = 1200"), 10, "relay.mss", "belongs to [limits]");
+    assert_error(&with("[log]\nzzz = 1"), 10, "log.zzz", "[log] knows format, level");
+}
+
+#[test]
+fn syntax_errors_have_a_line_and_a_remedy() {
+    assert_error("realm = relay.example.org\n", 1, "", "key = \"");
+    assert_error(&with("name = \"again\"\n"), 9, "duplicate key", "[[listen]] and [[host]]");
+    assert_error("a = 'b'\nrealm = \"open\n\n", 2, "", "quotes");
+    let report = load("realm = \n[limits\nworkers = 1\n").unwrap_err();
+    assert!(report.problems.iter().any(|p| p.line == Some(1)), "{report}");
+    assert!(report.problems.iter().any(|p| p.line == Some(2)), "{report}");
+}
+
+#[test]
+fn what_this_version_lacks_is_refused() {
+    assert_error(
+        &with("[web]\nhttp1 = '127.0.0.1:81'"),
+        9,
+        "web: not available in this version yet",
+        "remove",
+    );
+    for (key, value) in [("proxy_protocol", "['10.0.0.0/8']"), ("web", "true")] {
+        let text = with(&format!("[[listen]]\ntransport = 'tcp'\naddress = '0.0.0.0:1'\n{key} = {value}"));
+        assert_error(&text, 12, "not available in this version yet", "remove it");
+    }
+}
+
+#[test]
+fn types_are_checked() {
+    assert_error(&with("[limits]\nworkers = \"2\""), 10, "a string cannot stand here", "whole number");
+    assert_error(&with("[limits]\nworkers = 2.5"), 10, "a float cannot stand here", "whole number");
+    assert_error(&with("peers = '1.1.1.1'"), 9, "a string cannot stand here", "list");
+    assert_error(&with("peers = [\n'1.1.1.1',\n7]"), 11, "an integer cannot stand here", "quotes");
+    assert_error("privacy = 'yes'", 1, "privacy", "true or false");
+    assert_error("limits = 5", 1, "an integer cannot stand here", "a table that starts with [limits]");
+    assert_error("[listen]\ntransport = 'udp'", 1, "a table cannot stand here", "double brackets");
+}
+
+#[test]
+fn numbers_are_bounded() {
+    assert_error(
+        &with("[limits]\nmss = 9"),
+        10,
+        "9 is out of range",
+        "536 to 8960, or 0 for the kernel's choice",
+    );
+    assert_error(&with("[limits]\nworkers = -1"), 10, "-1 is out of range", "1 to 256");
+    assert_error(&with("[limits]\nchannels_per_allocation = 0"), 10, "out of range", "1 to 16384");
+    assert_error(
+        &with("[limits]\nallocations_total = 99999999999999999999"),
+        10,
+        "out of range",
+        "4294967295",
+    );
+    assert_error(&with("[limits]\nallocations_total = 4294967296"), 10, "out of range", "4294967295");
+    assert_eq!(good(&with("[limits]\nallocations_total = 0x10")).limits.allocations_total, 16);
+    assert_warning(&with("[limits]\nlifetime_max_seconds = 60"), 10, "default lifetime", "600");
+}
+
+#[test]
+fn realm_is_bounded_for_the_sake_of_amplification() {
+    let of = |length: usize| with("").replace("relay.example.org", &"r".repeat(length));
+    assert_eq!(good(&of(52)).realm.len(), 52);
+    assert_error(&of(53), 1, "53 bytes, more than 52", "amplifier");
+    assert_error(&of(0), 1, "the realm is empty", "relay.example.org");
+    assert_error(
+        &with("").replace("relay.", "relay\\t"),
+        1,
+        "control character",
+        "write the relay's own name",
+    );
+}
+
+#[test]
+fn external_ip_is_one_a_family_or_pairs() {
+    let of = |list: &str| format!("external_ip = {list}\n{}", with(""));
+    assert_error(&of("['relay.example.org']"), 1, "is not an address", "203.0.113.10/10.0.0.5");
+    assert_error(&of("['203.0.113.10/fd00::1']"), 1, "mixes IPv4 and IPv6", "one family");
+    assert_error(&of("['203.0.113.10', '203.0.113.11']"), 1, "a second entry", "public/private");
+    assert_error(&of("['0.0.0.0']"), 1, "nobody can send to 0.0.0.0", "outside world");
+    let pairs = good(&of("['203.0.113.10/10.0.0.1', '203.0.113.11/10.0.0.2', '2001:db8::1']"));
+    assert_eq!(pairs.external_ip.len(), 3);
+    let unknown = format!("{}[relay]\naddresses = ['10.0.0.9']\n", of("['203.0.113.10/10.0.0.1']"));
+    assert_warning(&unknown, 1, "stands for no address", "add \"10.0.0.1\" to relay.addresses (line 11)");
+}
+
+#[test]
+fn listeners_need_transport_address_and_a_place_of_their_own() {
+    let second = |transport: &str, address: &str| {
+        with(&format!("[[listen]]\ntransport = \"{transport}\"\naddress = \"{address}\"\n"))
+    };
+    assert_error(&second("dtls", "0.0.0.0:1"), 10, "\"dtls\" is not a choice", "\"udp\", \"tcp\", \"tls\"");
+    assert_error(
+        &second("tcp", "relay.example.org:3478"),
+        11,
+        "is not an address",
+        "names are not looked up",
+    );
+    assert_error(&second("tcp", "0.0.0.0:0"), 11, "port 0", "0.0.0.0:3479");
+    assert_error(&second("udp", "0.0.0.0:3479"), 11, "already the listener on line 5", "remove one");
+    assert_eq!(good(&second("tcp", "0.0.0.0:3479")).listen.len(), 2);
+    let tls_and_tcp =
+        second("tcp", "0.0.0.0:3479") + "[[listen]]\ntransport = 'tls'\naddress = '0.0.0.0:3479'";
+    assert_error(&tls_and_tcp, 14, "already the listener on line 11", "another port");
+    assert_error(&with("[[listen]]\n"), 9, "no transport", "transport = ");
+    assert_error(&with("[[listen]]\n"), 9, "no address", "address = ");
+    assert_error("realm = 'x'", 0, "no listener", "write [[listen]]");
+    let admin = second("tcp", "127.0.0.1:9641") + "[admin]\n";
+    assert_error(&admin, 11, "admin address too", "another port");
+}
+
+#[test]
+fn relay_ports_stay_clear_of_udp_listeners() {
+    let of = |ports: &str| with(&format!("[relay]\nports = \"{ports}\"\n"));
+    assert_error(
+        &of("3000-4000"),
+        10,
+        "contains port 3479 of the UDP listener on line 5",
+        "ports = \"3480-4000\"",
+    );
+    assert_error(&of("3000-3479"), 10, "contains port 3479", "ports = \"3000-3478\"");
+    let tcp = of("3000-4000").replace("\"udp\"", "\"tcp\"");
+    assert_eq!(good(&tcp).relay.ports, 3000..=4000, "TCP ports are another space");
+    let elsewhere = of("3000-4000").replace("0.0.0.0", "10.0.0.1") + "addresses = ['10.0.0.2']";
+    assert_eq!(good(&elsewhere).relay.ports, 3000..=4000, "another address is no clash");
+    let dual = of("3000-4000").replace("0.0.0.0", "[::]") + "addresses = ['10.0.0.2']";
+    assert_error(&dual, 10, "contains port 3479", "3480-4000");
+    assert_error(&with("").replace("3479", "50000"), 5, "contains port 50000", "50001-65535");
+    assert_warning(&of("1000-1100"), 10, "below 1024", "49152-65535");
+    assert_error(&of("5000"), 10, "not a range", "49152-65535");
+    assert_error(&of("5000-70000"), 10, "not a range", "49152-65535");
+    assert_error(&of("5000-4000"), 10, "not a range", "lower port first");
+    assert_error(&of("0-4000"), 10, "not a range", "port 0");
+    assert_error(&with("[relay]\naddresses = ['0.0.0.0']"), 10, "no address to relay from", "own address");
+    assert_error(&with("[relay]\naddresses = ['10.0.0.1:5']"), 10, "is not an address", "without a port");
+    assert_error(&with("[relay]\naddresses = ['10.0.0.1', '10.0.0.1']"), 10, "stands twice", "remove");
+    assert_error(&with("[relay]\nmode = 'xdp'"), 10, "is not a choice", "\"auto\", \"sockets\"");
+}
+
+#[test]
+fn tls_needs_both_files_and_a_listener() {
+    let listener = "[[listen]]\ntransport = 'tls'\naddress = '0.0.0.0:5349'\n";
+    assert_warning(&with(listener), 11, "self-made", "write [tls]");
+    assert_error(&with("[tls]\ncert = 'c.pem'"), 10, "tls.key: tls.cert stands alone", "write tls.key");
+    assert_error(&with("[tls]\nkey = 'k.pem'"), 10, "tls.cert: tls.key stands alone", "write tls.cert");
+    assert_warning(
+        &with("[tls]\ncert = 'c'\nkey = 'k'"),
+        9,
+        "no listener with transport = \"tls\"",
+        "[[listen]]",
+    );
+    assert_error(&with("[tls]\ncert = ''\nkey = 'k'"), 10, "the path is empty", "path of the cert");
+}
+
+#[test]
+fn secrets_are_checked() {
+    let of = |secret: &str| with("").replace(SECRET, secret);
+    assert_error(&of(""), 8, "the secret is empty", "openssl rand");
+    assert_error(&of("0123456789abcdef\\n"), 8, "control character", "openssl rand");
+    assert_warning(&of("short"), 8, "5 bytes and can be guessed", "at least 16 bytes");
+    assert_warning(&of("0123456789abcdef "), 8, "ends with a blank", "remove");
+    assert_eq!(load(&of("0123456789abcdef")).unwrap().warnings.problems, []);
+    assert_error(&with("").replace("secret = ", "#"), 6, "no secret", "write secret =");
+    assert_error(&with("secrets = []").replace("secret = ", "#"), 6, "no secret", "write secret =");
+    let twice = with(&format!("[[host]]\nname = 'tuit'\nsecrets = ['x', '{SECRET}']\n"));
+    assert_error(&twice, 11, "the same secret as on line 8, under another host", "give each its own");
+    let superfluous = with(&format!("secrets = ['{SECRET}']\n"));
+    assert_warning(&superfluous, 9, "the same secret as on line 8", "remove one");
+    assert_eq!(good(&superfluous).hosts[0].secrets.len(), 1);
+    for text in [of("short"), twice] {
+        let report = load(&text).map_or_else(|report| report, |loaded| loaded.warnings).to_string();
+        assert!(!report.contains(SECRET) && !report.contains("short"), "a report shows no secret: {report}");
+    }
+}
+
+#[test]
+fn secret_files_are_read_by_their_first_line() {
+    let scratch = Scratch::new("secrets");
+    scratch.file("new", "new-secret-of-the-host\r\nnot this\n", 0o600);
+    scratch.file("old", "old-secret-of-the-host", 0o604);
+    scratch.file("long", &"x".repeat(5000), 0o600);
+    let text = with("secret_files = ['new', 'old']\n").replace("secret = ", "#");
+    let loaded = parse(&text, "f", &scratch.0).unwrap();
+    assert_eq!(loaded.config.hosts[0].secrets, ["new-secret-of-the-host", "old-secret-of-the-host"]);
+    let warnings = loaded.warnings.to_string();
+    assert!(
+        warnings.contains("f:9: warning: host.secret_files: everybody on this host may read"),
+        "{warnings}"
+    );
+    assert_eq!(loaded.warnings.problems.len(), 1, "{warnings}");
+
+    let report = parse(&with("secret_file = 'absent'"), "f", &scratch.0).unwrap_err().to_string();
+    assert!(report.starts_with("f:9: error: host.secret_file: cannot read "), "{report}");
+    assert!(report.contains("/absent: No such file") && report.contains("owned by user "), "{report}");
+    let report = parse(&with("secret_file = 'long'"), "f", &scratch.0).unwrap_err().to_string();
+    assert!(report.contains("is not one line of text"), "{report}");
+    let report = parse(&with("secret_file = '.'"), "f", &scratch.0).unwrap_err().to_string();
+    assert!(report.contains("name a regular file"), "{report}");
+}
+
+#[test]
+fn hosts_have_names_of_their_own_and_are_bounded() {
+    let second = |name: &str| with(&format!("[[host]]\nname = '{name}'\nsecret = 'another-secret-here'\n"));
+    assert_error(&second("ping"), 10, "already the host on line 7", "secrets = [");
+    assert_error(&second(""), 10, "not a name", "1 to 64 bytes");
+    assert_error(&with("[[host]]\nsecret = 'another-secret-here'"), 9, "no name", "name = ");
+    assert_warning(&with("peers = []"), 9, "can reach nobody", "own addresses");
+    let many = |count: usize| -> String {
+        (0..count).map(|n| format!("[[host]]\nname = 'h{n}'\nsecret = 'secret-of-the-host-{n}'\n")).collect()
+    };
+    assert_eq!(good(&with(&many(199))).hosts.len(), 200);
+    assert_error(&with(&many(200)), 9 + 3 * 199, "201 hosts, more than 200", "second relay");
+    assert_error(
+        "realm = 'x'\n[[listen]]\ntransport = 'udp'\naddress = '0.0.0.0:1'",
+        0,
+        "nobody may use",
+        "[[host]]",
+    );
+}
+
+#[test]
+fn peers_are_prefixes_and_opened_ranges_are_told() {
+    assert_warning(
+        &with("peers = [\n'10.1.2.3']"),
+        10,
+        "opens 10.1.2.3/32 within 10.0.0.0/8",
+        "media servers",
+    );
+    assert_warning(&with("[peers]\nallow = ['127.0.0.0/8']"), 10, "loopback", "remove");
+    assert_warning(&with("[peers]\nallow = ['9.9.9.9']\ndeny = ['9.9.9.9/32']"), 10, "deny wins", "remove");
+    assert_eq!(load(&with("[peers]\nallow = ['0.0.0.0/0']")).unwrap().warnings.problems, []);
+    assert_error(
+        &with("[peers]\nallow = ['10.0.0.1/8']"),
+        10,
+        "is not a prefix",
+        "\"10.0.0.0/8\", or \"10.0.0.1\"",
+    );
+    assert_error(&with("[peers]\ndeny = ['bbb.example.org']"), 10, "is not a prefix", "write an address");
+    assert_error(&with("[peers]\ndeny = ['::ffff:10.0.0.1']"), 10, "is not a prefix", "IPv4 address itself");
+}
+
+#[test]
+fn users_are_told_from_rest_names() {
+    let of = |name: &str, rest: &str| with(&format!("[[user]]\nname = '{name}'\n{rest}\n"));
+    assert_error(&of("123:bob", "password = 'p'"), 10, "looks like a REST user name", "[[host]]");
+    assert_eq!(good(&of("x1:bob", "password = 'p'")).users[0].host, None);
+    assert_error(&of("bob", ""), 9, "no password", "password = ");
+    assert_error(&of("bob", "password = ''"), 11, "the password is empty", "openssl");
+    assert_error(
+        &of("bob", "password = 'p'\nhost = 'pong'"),
+        12,
+        "no [[host]] named \"pong\"",
+        "did you mean \"ping\"?",
+    );
+    let twice = of("bob", "password = 'p'\n[[user]]\nname = 'bob'\npassword = 'q'");
+    assert_error(&twice, 13, "already the user on line 10", "another name");
+}
+
+#[test]
+fn log_and_admin_are_checked() {
+    assert_error(&with("[log]\nlevel = 'loud'"), 10, "\"loud\" is not a choice", "\"info\"");
+    assert_error(&with("[log]\nformat = 'xml'"), 10, "\"xml\" is not a choice", "\"text\", \"json\"");
+    assert_warning(&with("[admin]\naddress = '0.0.0.0:9641'"), 10, "not loopback", "127.0.0.1:9641");
+    assert_error(&with("[admin]\naddress = '9641'"), 10, "is not an address", "127.0.0.1:9641");
+}
+
+#[test]
+fn a_file_that_is_none_is_told_as_such() {
+    let scratch = Scratch::new("files");
+    let absent = read(&scratch.0.join("absent.toml")).unwrap_err().to_string();
+    assert!(absent.contains("absent.toml: error: cannot read the configuration: No such file"), "{absent}");
+    assert!(absent.contains("start from the example"), "{absent}");
+    fs::write(scratch.0.join("latin1.toml"), b"realm = 'a'\n# caf\xe9\n").unwrap();
+    let latin1 = read(&scratch.0.join("latin1.toml")).unwrap_err().to_string();
+    assert!(latin1.contains("latin1.toml:2: error: not UTF-8"), "{latin1}");
+    fs::write(scratch.0.join("big.toml"), "#".repeat(2 << 20)).unwrap();
+    assert!(read(&scratch.0.join("big.toml")).unwrap_err().to_string().contains("larger than 1 MiB"));
+}
+
+#[test]
+fn the_example_is_good_and_shows_every_key_with_its_default() {
+    let text = include_str!("../../conf/hallpass.toml");
+    let scratch = Scratch::new("example");
+    scratch.file("secret", "secret-of-the-example-host\n", 0o400);
+    let here = text.replace("/etc/hallpass/ping.secret", "secret");
+    let loaded = parse(&here, "conf/hallpass.toml", &scratch.0).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(loaded.config.hosts[0].secrets, ["secret-of-the-example-host"]);
+    assert_eq!(loaded.config.limits, Limits::default(), "values shown are the defaults");
+    assert_eq!(loaded.config.log, Config::default().log);
+    assert_eq!(loaded.config.relay.ports, Config::default().relay.ports);
+    assert_eq!(loaded.config.admin, Some(DEFAULT_ADMIN));
+    for (table, keys) in walk::TABLES {
+        assert!(text.contains(table), "{table} is missing");
+        for key in keys {
+            let shown = text.lines().map(|line| line.trim_start_matches(['#', ' ', '[']));
+            assert!(shown.clone().any(|line| line.starts_with(key)), "{table} {key} is missing");
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! The document, table by table: typed values with the line they stand on, and nothing passed over in silence.
+
+use ipnet::IpNet;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{Problem, Severity};
+
+/// Problems found so far, and the way from a byte offset to a line.
+pub(super) struct Notes {
+    line_starts: Vec<usize>,
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Notes {
+    pub(super) fn new(text: &str) -> Self {
+        let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { line_starts, problems: Vec::new() }
+    }
+
+    pub(super) fn line_at(&self, offset: usize) -> usize {
+        self.line_starts.partition_point(|&start| start <= offset)
+    }
+
+    pub(super) fn error(
+        &mut self,
+        line: usize,
+        key: &str,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.add(Severity::Error, Some(line), key, message.into(), remedy.into());
+    }
+
+    pub(super) fn warn(
+        &mut self,
+        line: usize,
+        key: &str,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.add(Severity::Warning, Some(line), key, message.into(), remedy.into());
+    }
+
+    /// An error of the file as a whole: something is missing.
+    pub(super) fn missing(&mut self, key: &str, message: &str, remedy: &str) {
+        self.add(Severity::Error, None, key, message.to_owned(), remedy.to_owned());
+    }
+
+    fn add(&mut self, severity: Severity, line: Option<usize>, key: &str, message: String, remedy: String) {
+        self.problems.push(Problem { severity, line, key: key.to_owned(), message, remedy });
+    }
+}
+
+/// A value and the line it stands on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) line: usize,
+}
+
+/// The tables of the file and their keys; `[[...]]` ones are written as such.
+pub(super) const TABLES: [(&str, &[&str]); 10] = [
+    (
+        "",
+        &[
+            "realm",
+            "external_ip",
+            "strict_channels",
+            "privacy",
+            "listen",
+            "relay",
+            "tls",
+            "web",
+            "host",
+            "user",
+            "peers",
+            "limits",
+            "log",
+            "admin",
+        ],
+    ),
+    ("[[listen]]", &["transport", "address", "proxy_protocol", "web"]),
+    ("[relay]", &["addresses", "ports", "mode"]),
+    ("[tls]", &["cert", "key"]),
+    ("[[host]]", &["name", "secret", "secret_file", "secrets", "secret_files", "peers"]),
+    ("[[user]]", &["name", "password", "host"]),
+    ("[peers]", &["allow", "deny"]),
+    (
+        "[limits]",
+        &[
+            "allocations_per_user",
+            "allocations_total",
+            "unauthenticated_per_source",
+            "mss",
+            "workers",
+            "permissions_per_allocation",
+            "channels_per_allocation",
+            "connections_total",
+            "lifetime_max_seconds",
+            "drain_seconds",
+        ],
+    ),
+    ("[log]", &["format", "level"]),
+    ("[admin]", &["address"]),
+];
+
+/// One table of the document.
+pub(super) struct Section<'a, 'i> {
+    table: &'a DeTable<'i>,
+    name: &'static str,
+    /// Where the table starts.
+    pub(super) line: usize,
+}
+
+impl<'a, 'i> Section<'a, 'i> {
+    /// Opens a table named as in [`TABLES`] and reports the keys it does not know.
+    pub(super) fn open(table: &'a DeTable<'i>, name: &'static str, line: usize, notes: &mut Notes) -> Self {
+        let known = keys_of(name);
+        for key in table.keys() {
+            let written = key.get_ref().as_ref();
+            if !known.contains(&written) {
+                let line = notes.line_at(key.span().start);
+                notes.error(line, &qualified(name, written), "unknown key", suggest(name, written));
+            }
+        }
+        Self { table, name, line }
+    }
+
+    /// A key as shown in messages.
+    pub(super) fn key(&self, key: &str) -> String {
+        qualified(self.name, key)
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    /// The line of a key, or that of the table when it is absent.
+    pub(super) fn line_of(&self, key: &str, notes: &Notes) -> usize {
+        self.table.get_key_value(key).map_or(self.line, |(key, _)| notes.line_at(key.span().start))
+    }
+
+    pub(super) fn string(&self, key: &str, notes: &mut Notes) -> Option<At<&'a str>> {
+        let value = self.table.get(key)?;
+        let found = value.get_ref().as_str();
+        let line = notes.line_at(value.span().start);
+        if found.is_none() {
+            self.wrong_type(key, value, "a string in quotes", notes);
+        }
+        found.map(|value| At { value, line })
+    }
+
+    pub(super) fn boolean(&self, key: &str, default: bool, notes: &mut Notes) -> bool {
+        let Some(value) = self.table.get(key) else { return default };
+        value.get_ref().as_bool().unwrap_or_else(|| {
+            self.wrong_type(key, value, "true or false, without quotes", notes);
+            default
+        })
+    }
+
+    /// A whole number within `range`, or 0 where `zero` says what 0 means.
+    pub(super) fn number(
+        &self,
+        key: &str,
+        range: std::ops::RangeInclusive<u32>,
+        zero: Option<&str>,
+        default: u32,
+        notes: &mut Notes,
+    ) -> u32 {
+        let Some(value) = self.table.get(key) else { return default };
+        let DeValue::Integer(integer) = value.get_ref() else {
+            self.wrong_type(key, value, "a whole number, without quotes", notes);
+            return default;
+        };
+        let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
+        let number = number.and_then(|number| u32::try_from(number).ok());
+        match number {
+            Some(0) if zero.is_some() => 0,
+            Some(number) if range.contains(&number) => number,
+            _ => {
+                let line = notes.line_at(value.span().start);
+                let or_zero = zero.map_or(String::new(), |meaning| format!(", or 0 for {meaning}"));
+                notes.error(
+                    line,
+                    &self.key(key),
+                    format!("{integer} is out of range"),
+                    format!("write a number from {} to {}{or_zero}", range.start(), range.end()),
+                );
+                default
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub(super) fn word<T: Copy>(&self, key: &str, words: &[(&str, T)], notes: &mut Notes) -> Option<T> {
+        let At { value, line } = self.string(key, notes)?;
+        let found = words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning);
+        if found.is_none() {
+            let choices: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+            notes.error(
+                line,
+                &self.key(key),
+                format!("{value:?} is not a choice"),
+                format!("write one of {}", choices.join(", ")),
+            );
+        }
+        found
+    }
+
+    /// A list of strings. `None` = the key is absent.
+    pub(super) fn strings(&self, key: &str, notes: &mut Notes) -> Option<Vec<At<&'a str>>> {
+        let value = self.table.get(key)?;
+        let Some(items) = value.get_ref().as_array() else {
+            self.wrong_type(key, value, "a list of strings: [\"...\", \"...\"]", notes);
+            return None;
+        };
+        let mut strings = Vec::with_capacity(items.len());
+        for item in items.iter() {
+            match item.get_ref().as_str() {
+                Some(value) => strings.push(At { value, line: notes.line_at(item.span().start) }),
+                None => self.wrong_type(key, item, "strings in quotes inside the list", notes),
+            }
+        }
+        Some(strings)
+    }
+
+    /// A list of addresses and prefixes. `None` = the key is absent.
+    pub(super) fn prefixes(&self, key: &str, notes: &mut Notes) -> Option<Vec<At<IpNet>>> {
+        let written = self.strings(key, notes)?;
+        let mut prefixes: Vec<At<IpNet>> = Vec::with_capacity(written.len());
+        for At { value, line } in written {
+            match parse_prefix(value) {
+                Ok(prefix) => prefixes.push(At { value: prefix, line }),
+                Err(remedy) => {
+                    notes.error(line, &self.key(key), format!("{value:?} is not a prefix"), remedy);
+                }
+            }
+        }
+        Some(prefixes)
+    }
+
+    /// The table under `[key]`.
+    pub(super) fn table(&self, key: &str, name: &'static str, notes: &mut Notes) -> Option<Section<'a, 'i>> {
+        let value = self.table.get(key)?;
+        match value.get_ref().as_table() {
+            Some(table) => Some(Section::open(table, name, self.line_of(key, notes), notes)),
+            None => {
+                self.wrong_type(key, value, &format!("a table that starts with {name}"), notes);
+                None
+            }
+        }
+    }
+
+    /// The tables under `[[key]]`.
+    pub(super) fn tables(&self, key: &str, name: &'static str, notes: &mut Notes) -> Vec<Section<'a, 'i>> {
+        let Some(value) = self.table.get(key) else { return Vec::new() };
+        let Some(items) = value.get_ref().as_array() else {
+            self.wrong_type(
+                key,
+                value,
+                &format!("a table that starts with {name}, in double brackets"),
+                notes,
+            );
+            return Vec::new();
+        };
+        let mut sections = Vec::with_capacity(items.len());
+        for item in items.iter() {
+            match item.get_ref().as_table() {
+                Some(table) => {
+                    let line = notes.line_at(item.span().start);
+                    sections.push(Section::open(table, name, line, notes));
+                }
+                None => self.wrong_type(key, item, &format!("a table that starts with {name}"), notes),
+            }
+        }
+        sections
+    }
+
+    fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str, notes: &mut Notes) {
+        let found = value.get_ref().type_str();
+        let article = if found.starts_with(['a', 'i']) { "an" } else { "a" };
+        let line = notes.line_at(value.span().start);
+        notes.error(
+            line,
+            &self.key(key),
+            format!("{article} {found} cannot stand here"),
+            format!("write {wanted}"),
+        );
+    }
+}
+
+fn keys_of(name: &str) -> &'static [&'static str] {
+    TABLES.iter().find(|(table, _)| *table == name).map_or(&[], |(_, keys)| keys)
+}
+
+fn qualified(table: &str, key: &str) -> String {
+    let table = table.trim_matches(['[', ']']);
+    if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") }
+}
+
+/// What an unknown key was probably meant to be.
+fn suggest(name: &str, written: &str) -> String {
+    let place =
+        |table: &str| if table.is_empty() { "the top of the file".to_owned() } else { table.to_owned() };
+    // A misspelling inside the table comes first; then a key that is right but stands in another table, which is
+    // what happens to top-level keys written below a [table].
+    let likely = keys_of(name)
+        .iter()
+        .map(|key| (strsim::damerau_levenshtein(written, key), *key))
+        .filter(|(distance, key)| *distance <= (key.len() / 3).max(if key.len() > 4 { 2 } else { 1 }))
+        .min();
+    if let Some((_, key)) = likely {
+        return format!("did you mean `{key}`?");
+    }
+    let elsewhere = TABLES.iter().find(|(table, keys)| *table != name && keys.contains(&written));
+    if let Some((table, _)) = elsewhere {
+        return format!("`{written}` belongs to {}: move it there", place(table));
+    }
+    format!("remove it; {} knows {}", place(name), keys_of(name).join(", "))
+}
+
+/// An address or a prefix; a bare address is a prefix of one.
+fn parse_prefix(text: &str) -> Result<IpNet, String> {
+    const SHAPE: &str =
+        "write an address such as \"198.51.100.20\" or a prefix such as \"10.0.0.0/8\" or \"2001:db8::/32\"";
+    let prefix: IpNet = match text.parse::<std::net::IpAddr>() {
+        Ok(address) => address.into(),
+        Err(_) => text.parse().map_err(|_| SHAPE.to_owned())?,
+    };
+    // Judged by the IPv4 address inside at run time, so a rule for the mapped form would never be looked at.
+    if let IpNet::V6(v6) = prefix
+        && v6.addr().to_ipv4_mapped().is_some()
+        && v6.prefix_len() >= 96
+    {
+        return Err("write the IPv4 address itself, without ::ffff:".to_owned());
+    }
+    if prefix.addr() != prefix.network() {
+        return Err(format!(
+            "it has bits set behind the prefix length: write \"{}\", or \"{}\" for the one address",
+            prefix.trunc(),
+            prefix.addr()
+        ));
+    }
+    Ok(prefix)
+}
