@@ -10,4 +10,5 @@ pub mod interfaces;
 pub mod limits;
 pub mod log_queue;
 pub mod logging;
+pub mod port_holder;
 pub mod systemd;

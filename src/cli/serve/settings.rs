@@ -130,7 +130,8 @@ fn relay_addresses(config: &config::Config) -> Result<Vec<RelayAddress>, String>
         }
     }
     if wildcards != (false, false) {
-        let own = interfaces::addresses().map_err(|error| format!("cannot list this machine's addresses: {error}"))?;
+        let own = interfaces::addresses()
+            .map_err(|error| format!("cannot list this machine's addresses: {error}"))?;
         for ip in own.into_iter().map(|interface| interface.address) {
             let wanted = if ip.is_ipv4() { wildcards.0 } else { wildcards.1 };
             if wanted && (ip.is_loopback() || interfaces::reachable_from_outside(ip)) {

@@ -1,0 +1,442 @@
+//! `hallpass bbb-xml`: the list of STUN and TURN servers that BigBlueButton hands to its browsers.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::ExitCode;
+
+use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
+use quick_xml::{Reader, Writer, XmlVersion};
+
+use super::args::BbbXmlArgs;
+use super::{Endpoint, choose_host, endpoints, fail, load, print, tell};
+
+const NAMESPACE: &str = "http://www.springframework.org/schema/beans";
+const SCHEMA: &str = "http://www.springframework.org/schema/beans/spring-beans-2.5.xsd";
+const PACKAGE: &str = "org.bigbluebutton.web.services.turn.";
+const SERVICE: &str = "stunTurnService";
+/// BigBlueButton's own file has 1-2 KiB.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// What the file says, or should say.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Servers {
+    stun: BTreeSet<String>,
+    /// URL, then the pairs of secret and life time that stand with it.
+    turn: BTreeMap<String, BTreeSet<(String, String)>>,
+}
+
+/// Prints the file, or compares one.
+pub(super) fn run(args: BbbXmlArgs) -> ExitCode {
+    let config = match load(&args.config) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let host = match choose_host(&config, args.host.as_deref()) {
+        Ok(host) => host,
+        Err(code) => return code,
+    };
+    let endpoints = endpoints(&config, true, |_| args.public_name.clone());
+    // The first secret is the newest: that is the one to hand out. Each further one would only double the
+    // allocations of every browser.
+    let (newest, older) = match host.secrets.split_first() {
+        Some((newest, older)) => (newest.as_str(), older),
+        None => return fail("the host has no secret", "write secret or secret_file"),
+    };
+    let ttl = args.ttl.to_string();
+    let Some(path) = &args.verify else {
+        return match document(&endpoints, newest, &ttl) {
+            Ok(text) => print(&text),
+            Err(error) => fail(&format!("cannot write XML: {error}"), "report this as a bug"),
+        };
+    };
+    let written = match read(path) {
+        Ok(written) => written,
+        Err(reason) => {
+            let next = "write it anew: the same command without --verify, into that file";
+            return fail(&format!("{}: {reason}", path.display()), next);
+        }
+    };
+    let wanted = Wanted { endpoints: &endpoints, name: &args.public_name, newest, older, ttl: &ttl };
+    let (differences, notes) = compare(&written, &wanted);
+    for note in notes {
+        tell(&format!("{}: note: {note}\n", path.display()));
+    }
+    if differences.is_empty() {
+        return print(format!("{}: as the configuration has it\n", path.display()).as_bytes());
+    }
+    for difference in &differences {
+        tell(&format!("{}: {difference}\n", path.display()));
+    }
+    fail(
+        "the file differs from the configuration",
+        "write it anew with the same command without --verify, then restart bbb-web",
+    )
+}
+
+fn document(endpoints: &[Endpoint], secret: &str, ttl: &str) -> io::Result<Vec<u8>> {
+    let mut xml = Writer::new_with_indent(Vec::new(), b' ', 2);
+    xml.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
+    let root = BytesStart::new("beans").with_attributes([
+        ("xmlns", NAMESPACE),
+        ("xmlns:xsi", "http://www.w3.org/2001/XMLSchema-instance"),
+        ("xsi:schemaLocation", format!("{NAMESPACE} {SCHEMA}").as_str()),
+    ]);
+    xml.write_event(Event::Start(root))?;
+    let stun: Vec<String> = endpoints.iter().filter_map(Endpoint::stun_url).collect();
+    for (number, url) in stun.iter().enumerate() {
+        bean(&mut xml, &format!("stun{number}"), "StunServer", &[url])?;
+    }
+    for (number, endpoint) in endpoints.iter().enumerate() {
+        bean(&mut xml, &format!("turn{number}"), "TurnServer", &[secret, &endpoint.turn_url(), ttl])?;
+    }
+    let class = format!("{PACKAGE}StunTurnService");
+    let service = BytesStart::new("bean").with_attributes([("id", SERVICE), ("class", class.as_str())]);
+    xml.write_event(Event::Start(service))?;
+    set(&mut xml, "stunServers", "stun", stun.len())?;
+    set(&mut xml, "turnServers", "turn", endpoints.len())?;
+    set(&mut xml, "remoteIceCandidates", "remote", 0)?;
+    xml.write_event(Event::End(BytesEnd::new("bean")))?;
+    xml.write_event(Event::End(BytesEnd::new("beans")))?;
+    xml.write_event(Event::Text(BytesText::new("\n")))?;
+    Ok(xml.into_inner())
+}
+
+fn bean(xml: &mut Writer<Vec<u8>>, id: &str, class: &str, arguments: &[&str]) -> io::Result<()> {
+    let class = format!("{PACKAGE}{class}");
+    let start = BytesStart::new("bean").with_attributes([("id", id), ("class", class.as_str())]);
+    xml.write_event(Event::Start(start))?;
+    for (index, value) in arguments.iter().enumerate() {
+        let index = index.to_string();
+        let argument = BytesStart::new("constructor-arg")
+            .with_attributes([("index", index.as_str()), ("value", *value)]);
+        xml.write_event(Event::Empty(argument))?;
+    }
+    xml.write_event(Event::End(BytesEnd::new("bean")))
+}
+
+fn set(xml: &mut Writer<Vec<u8>>, property: &str, prefix: &str, count: usize) -> io::Result<()> {
+    let start = BytesStart::new("property").with_attributes([("name", property)]);
+    xml.write_event(Event::Start(start))?;
+    xml.write_event(Event::Start(BytesStart::new("set")))?;
+    for number in 0..count {
+        let id = format!("{prefix}{number}");
+        let reference = BytesStart::new("ref").with_attributes([("bean", id.as_str())]);
+        xml.write_event(Event::Empty(reference))?;
+    }
+    xml.write_event(Event::End(BytesEnd::new("set")))?;
+    xml.write_event(Event::End(BytesEnd::new("property")))
+}
+
+/// What the configuration asks of the file.
+struct Wanted<'a> {
+    endpoints: &'a [Endpoint],
+    name: &'a str,
+    newest: &'a str,
+    older: &'a [String],
+    ttl: &'a str,
+}
+
+/// Differences, and entries of other servers, which are none of ours. Neither shows a secret.
+fn compare(written: &Servers, wanted: &Wanted<'_>) -> (Vec<String>, Vec<String>) {
+    let (mut differences, mut notes) = (Vec::new(), Vec::new());
+    let stun: BTreeSet<String> = wanted.endpoints.iter().filter_map(Endpoint::stun_url).collect();
+    let turn: BTreeSet<String> = wanted.endpoints.iter().map(Endpoint::turn_url).collect();
+    let present = written.stun.iter().chain(written.turn.keys());
+    for url in present.filter(|url| !stun.contains(*url) && !turn.contains(*url)) {
+        if host_of(url) == wanted.name {
+            differences.push(format!("{url}: no listener of the configuration serves this"));
+        } else {
+            notes.push(format!("{url}: another server, not compared"));
+        }
+    }
+    for url in stun.difference(&written.stun) {
+        differences.push(format!("{url}: missing"));
+    }
+    for url in &turn {
+        let Some(entries) = written.turn.get(url) else {
+            differences.push(format!("{url}: missing"));
+            continue;
+        };
+        if entries.len() > 1 {
+            differences.push(format!("{url}: stands {} times with different values", entries.len()));
+        }
+        for (secret, ttl) in entries {
+            if wanted.older.contains(secret) {
+                differences.push(format!("{url}: has an older secret of this host; still accepted"));
+            } else if secret != wanted.newest {
+                differences.push(format!("{url}: has a secret that is not this host's"));
+            }
+            if ttl != wanted.ttl {
+                differences.push(format!("{url}: has {ttl:?} as the life time, not {}", wanted.ttl));
+            }
+        }
+    }
+    (differences, notes)
+}
+
+/// The host in `scheme:host:port?query`, without brackets.
+fn host_of(url: &str) -> &str {
+    let rest = url.split_once(':').map_or(url, |(_, rest)| rest);
+    let place = rest.split_once('?').map_or(rest, |(place, _)| place);
+    match place.strip_prefix('[') {
+        Some(v6) => v6.split_once(']').map_or(v6, |(host, _)| host),
+        None => place.split_once(':').map_or(place, |(host, _)| host),
+    }
+}
+
+/// Reads a file as bbb-web would: only beans that the service refers to count.
+fn read(path: &Path) -> Result<Servers, String> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| format!("cannot read it: {error}"))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err("larger than 1 MiB".to_owned());
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| "not UTF-8 text".to_owned())?;
+    servers(text)
+}
+
+/// A bean while it is read.
+#[derive(Default)]
+struct Bean {
+    class: String,
+    arguments: HashMap<String, String>,
+}
+
+fn servers(text: &str) -> Result<Servers, String> {
+    let document = Document::parse(text)?;
+    let mut servers = Servers::default();
+    if !document.beans.contains_key(SERVICE) {
+        return Err(format!("there is no bean {SERVICE}"));
+    }
+    for (property, id) in &document.references {
+        let (bean, class) = match (document.beans.get(id), property.as_str()) {
+            (None, _) => return Err(format!("{property} refers to {id:?}, which is not there")),
+            (Some(bean), "stunServers") => (bean, "StunServer"),
+            (Some(bean), "turnServers") => (bean, "TurnServer"),
+            _ => continue,
+        };
+        if bean.class.strip_prefix(PACKAGE) != Some(class) {
+            return Err(format!("{property} refers to {id:?}, which is no {class}"));
+        }
+        let argument = |index: &str| {
+            bean.arguments.get(index).cloned().ok_or_else(|| format!("{id:?} lacks constructor-arg {index}"))
+        };
+        if class == "StunServer" {
+            servers.stun.insert(argument("0")?);
+        } else {
+            servers.turn.entry(argument("1")?).or_default().insert((argument("0")?, argument("2")?));
+        }
+    }
+    Ok(servers)
+}
+
+/// The beans of the file by id, and what the service's properties refer to.
+#[derive(Default)]
+struct Document {
+    beans: HashMap<String, Bean>,
+    references: Vec<(String, String)>,
+    bean: Option<String>,
+    argument: Option<String>,
+    property: Option<String>,
+    in_value: bool,
+}
+
+impl Document {
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut document = Self::default();
+        let mut reader = Reader::from_str(text);
+        let mut depth = 0usize;
+        loop {
+            let event = reader
+                .read_event()
+                .map_err(|error| format!("not XML at byte {}: {error}", reader.error_position()))?;
+            match event {
+                Event::Start(element) => {
+                    depth = depth.saturating_add(1);
+                    document.open(&element)?;
+                }
+                Event::Empty(element) => {
+                    document.open(&element)?;
+                    document.close(element.name().as_ref());
+                }
+                Event::End(element) => {
+                    depth = depth.saturating_sub(1);
+                    document.close(element.name().as_ref());
+                }
+                Event::Text(text) => document.text(&text.xml10_content()),
+                Event::CData(text) => document.text(&text.xml10_content()),
+                Event::GeneralRef(entity) => {
+                    let written = format!("&{};", entity.xml10_content());
+                    let meant = quick_xml::escape::unescape(&written).map_err(|error| error.to_string())?;
+                    document.text(&meant);
+                }
+                Event::Eof if depth > 0 => return Err("it ends in the middle".to_owned()),
+                Event::Eof => return Ok(document),
+                _ => {}
+            }
+        }
+    }
+
+    fn open(&mut self, element: &BytesStart<'_>) -> Result<(), String> {
+        let mut attributes = HashMap::new();
+        for attribute in element.attributes() {
+            let attribute = attribute.map_err(|error| error.to_string())?;
+            let value =
+                attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|error| error.to_string())?;
+            attributes.insert(attribute.key.as_ref().to_owned(), value.into_owned());
+        }
+        match element.name().as_ref() {
+            "bean" => {
+                let id = attributes.remove("id").unwrap_or_default();
+                let class = attributes.remove("class").unwrap_or_default();
+                if self.beans.insert(id.clone(), Bean { class, ..Bean::default() }).is_some() {
+                    return Err(format!("two beans have the id {id:?}"));
+                }
+                self.bean = Some(id);
+            }
+            "constructor-arg" => {
+                let index = attributes.remove("index").unwrap_or_default();
+                if let Some(value) = attributes.remove("value") {
+                    self.set_argument(&index, &value);
+                }
+                self.argument = Some(index);
+            }
+            "value" => self.in_value = true,
+            "property" => self.property = attributes.remove("name"),
+            "ref" if self.bean.as_deref() == Some(SERVICE) => {
+                let id = attributes.remove("bean").or_else(|| attributes.remove("local"));
+                if let (Some(property), Some(id)) = (&self.property, id) {
+                    self.references.push((property.clone(), id));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, name: &str) {
+        match name {
+            "bean" => self.bean = None,
+            "constructor-arg" => self.argument = None,
+            "property" => self.property = None,
+            "value" => self.in_value = false,
+            _ => {}
+        }
+    }
+
+    /// Text counts only inside `<constructor-arg><value>`, where it may come in pieces.
+    fn text(&mut self, text: &str) {
+        if let (true, Some(index)) = (self.in_value, self.argument.clone()) {
+            self.set_argument(&index, text);
+        }
+    }
+
+    fn set_argument(&mut self, index: &str, piece: &str) {
+        if let Some(bean) = self.bean.as_ref().and_then(|id| self.beans.get_mut(id)) {
+            bean.arguments.entry(index.to_owned()).or_default().push_str(piece);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Transport;
+
+    const NAME: &str = "relay.example.org";
+    const SECRET: &str = "a&b<c>\"d'e";
+
+    fn all() -> Vec<Endpoint> {
+        super::super::embedded_endpoints(NAME)
+    }
+
+    fn differences(text: &str, older: &[String]) -> Vec<String> {
+        let endpoints = all();
+        let wanted = Wanted { endpoints: &endpoints, name: NAME, newest: SECRET, older, ttl: "86400" };
+        compare(&servers(text).unwrap(), &wanted).0
+    }
+
+    fn written(secret: &str) -> String {
+        String::from_utf8(document(&all(), secret, "86400").unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_verifies() {
+        let text = written(SECRET);
+        assert!(!text.contains(SECRET), "the secret is escaped");
+        assert_eq!(differences(&text, &[]), [""; 0]);
+        assert!(text.contains(r#"value="turns:relay.example.org:5349?transport=tcp""#), "{text}");
+    }
+
+    #[test]
+    fn differences_are_told_without_secrets() {
+        let text = written(SECRET);
+        assert_eq!(
+            differences(&text.replace("turn:relay.example.org:3479?", "turn:relay.example.org:80?"), &[]),
+            [
+                "turn:relay.example.org:80?transport=tcp: no listener of the configuration serves this",
+                "turn:relay.example.org:3479?transport=tcp: missing"
+            ]
+        );
+        let unreferenced = text.replace(r#"<ref bean="turn2"/>"#, "");
+        assert_eq!(differences(&unreferenced, &[]), ["turns:relay.example.org:5349?transport=tcp: missing"]);
+        assert_eq!(differences(&text.replace("86400", "60"), &[]).len(), 3);
+        let other = differences(&written("other"), &[]);
+        assert!(
+            other.iter().all(|line| line.ends_with("not this host's") && !line.contains("other")),
+            "{other:?}"
+        );
+        let older = differences(&written("other"), &["other".to_owned()]);
+        assert!(older.iter().all(|line| line.ends_with("still accepted")) && older.len() == 3, "{older:?}");
+    }
+
+    #[test]
+    fn entries_of_other_servers_are_only_noted() {
+        let mut endpoints = all();
+        endpoints.push(Endpoint {
+            transport: Transport::Udp,
+            port: 3478,
+            server: "second.example.org".into(),
+        });
+        let text = document(&endpoints, SECRET, "86400").unwrap();
+        let endpoints = all();
+        let wanted = Wanted { endpoints: &endpoints, name: NAME, newest: SECRET, older: &[], ttl: "86400" };
+        let (differences, notes) = compare(&servers(std::str::from_utf8(&text).unwrap()).unwrap(), &wanted);
+        assert_eq!(differences, [""; 0]);
+        assert_eq!(notes.len(), 2, "STUN and TURN: {notes:?}");
+    }
+
+    #[test]
+    fn values_may_stand_in_elements_of_their_own() {
+        let text = written(SECRET).replace(
+            r#"<constructor-arg index="1" value="turn:relay.example.org:3479"/>"#,
+            "<constructor-arg index=\"1\"><value>turn:relay&#46;example.org:3479</value></constructor-arg>",
+        );
+        assert!(text.contains("&#46;"));
+        assert_eq!(differences(&text, &[]), [""; 0]);
+    }
+
+    #[test]
+    fn what_bbb_web_would_not_load_is_refused() {
+        let text = written("s");
+        let refused = |text: &str| servers(text).unwrap_err();
+        assert!(refused(&text.replace(SERVICE, "other")).contains("no bean stunTurnService"));
+        assert!(refused(&text.replace("id=\"turn1\"", "id=\"turn0\"")).contains("two beans have the id"));
+        assert!(refused(&text.replace("<ref bean=\"turn1\"", "<ref bean=\"turn9\"")).contains("not there"));
+        assert!(refused(&text.replace("TurnServer", "Turnserver")).contains("no TurnServer"));
+        assert!(refused(&text.replace("index=\"2\"", "index=\"3\"")).contains("lacks constructor-arg 2"));
+        assert!(refused(text.split("</bean>").next().unwrap()).contains("ends in the middle"));
+        assert!(refused("<beans></bean>").contains("not XML"));
+    }
+
+    #[test]
+    fn host_of_a_url() {
+        for (url, host) in [("turn:a.b:1", "a.b"), ("turns:[::1]:5?transport=tcp", "::1"), ("stun:h", "h")] {
+            assert_eq!(host_of(url), host);
+        }
+    }
+}

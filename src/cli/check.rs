@@ -1,0 +1,153 @@
+//! `hallpass check`: is this configuration good, and can it be served here?
+
+use std::fmt::Write;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+
+use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
+
+use super::args::CheckArgs;
+use super::{fail, print, tell};
+use crate::config::{self, Config, Host, Loaded, Transport};
+use crate::system::port_holder::{Protocol, who_holds};
+
+/// Checks and prints what was found.
+pub(super) fn run(args: CheckArgs) -> ExitCode {
+    let Loaded { config, warnings } = match config::read(&args.config) {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            tell(&report.to_string());
+            let found = counted(report.errors(), "error");
+            return fail(
+                &format!("{}: {found}", args.config.display()),
+                "mend the lines above and check again",
+            );
+        }
+    };
+    tell(&warnings.to_string());
+    if args.live {
+        let problems = live(&config, &warnings.file);
+        if !problems.is_empty() {
+            tell(&problems.concat());
+            let found = counted(problems.len(), "problem");
+            return fail(
+                &format!("{}: {found} on this host", warnings.file),
+                "free the ports above or choose others",
+            );
+        }
+    }
+    let mut text = summary(&config);
+    let verdict = match warnings.warnings() {
+        0 => "good".to_owned(),
+        count => format!("good, with {}", counted(count, "warning")),
+    };
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{}: {verdict}", warnings.file);
+    print(text.as_bytes())
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// What the configuration means, defaults included.
+fn summary(config: &Config) -> String {
+    let mut text = format!("realm   {}\n", config.realm);
+    for listener in &config.listen {
+        let _ = writeln!(text, "listen  {} {}", listener.transport, listener.address);
+    }
+    let addresses = if config.relay.addresses.is_empty() {
+        "the listening addresses".to_owned()
+    } else {
+        joined(&config.relay.addresses)
+    };
+    let ports = &config.relay.ports;
+    let _ = writeln!(text, "relay   {addresses}, ports {}-{}", ports.start(), ports.end());
+    for Host { name, secrets, peers } in &config.hosts {
+        let peers = peers.as_ref().map_or("as [peers] has it".to_owned(), |peers| joined(peers));
+        let _ = writeln!(text, "host    {name}: {}, peers {peers}", counted(secrets.len(), "secret"));
+    }
+    if !config.users.is_empty() {
+        let _ = writeln!(text, "users   {} with a fixed password", config.users.len());
+    }
+    if let Some(admin) = config.admin {
+        let _ = writeln!(text, "admin   http://{admin}/metrics");
+    }
+    text
+}
+
+fn joined<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Opens every address for a moment; says what cannot be opened, and why.
+fn live(config: &Config, file: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    for listener in &config.listen {
+        let protocol = if listener.transport == Transport::Udp { Protocol::Udp } else { Protocol::Tcp };
+        if let Err(error) = open(protocol, listener.address, !config.is_dual_stack(listener)) {
+            let what = format!(
+                "{file}:{}: error: listen {} {}",
+                listener.line, listener.transport, listener.address
+            );
+            problems.push(explain(&what, protocol, listener.address, &error));
+        }
+    }
+    for address in &config.relay.addresses {
+        let address = SocketAddr::new(*address, 0);
+        if let Err(error) = open(Protocol::Udp, address, true) {
+            let what = format!("{file}: error: relay.addresses {}", address.ip());
+            problems.push(explain(&what, Protocol::Udp, address, &error));
+        }
+    }
+    if let Some(address) = config.admin
+        && let Err(error) = open(Protocol::Tcp, address, true)
+    {
+        problems.push(explain(&format!("{file}: error: admin {address}"), Protocol::Tcp, address, &error));
+    }
+    problems
+}
+
+fn open(protocol: Protocol, address: SocketAddr, only_v6: bool) -> io::Result<()> {
+    let (kind, number) = match protocol {
+        Protocol::Udp => (Type::DGRAM, SocketProtocol::UDP),
+        Protocol::Tcp => (Type::STREAM, SocketProtocol::TCP),
+    };
+    let socket = Socket::new(Domain::for_address(address), kind, Some(number))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(only_v6)?;
+    }
+    if protocol == Protocol::Tcp {
+        // As the server does: connections that linger in TIME_WAIT are not in the way.
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&address.into())?;
+    if protocol == Protocol::Tcp { socket.listen(1) } else { Ok(()) }
+}
+
+fn explain(what: &str, protocol: Protocol, address: SocketAddr, error: &io::Error) -> String {
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => match who_holds(protocol, address) {
+            Some(holder) => {
+                format!("held by {} (pid {}): stop it, or choose another port", holder.name, holder.pid)
+            }
+            None => "held by a process of another user: check again as root to see which".to_owned(),
+        },
+        io::ErrorKind::AddrNotAvailable => {
+            format!("this host has no address {}: `ip address` shows those it has", address.ip())
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE: the systemd unit gives it; here, check as root"
+                .to_owned()
+        }
+        io::ErrorKind::Unsupported => no_family(address.ip()),
+        _ if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => no_family(address.ip()),
+        _ => "choose another address or port".to_owned(),
+    };
+    format!("{what}: {error}\n    {remedy}\n")
+}
+
+fn no_family(ip: IpAddr) -> String {
+    format!("this host has no IPv{}: write an address of the other family", if ip.is_ipv4() { 4 } else { 6 })
+}

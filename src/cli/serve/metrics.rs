@@ -1,0 +1,190 @@
+//! The workers' counters as metrics. Read while they run: each has one writer and is a plain load here.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::admin::{Snapshot, Source};
+use crate::net;
+use crate::net::counters::{CloseReason, TlsOutcome};
+use crate::turn::action::Drop;
+use crate::turn::counters::{Counters, ERROR_CODES, Request};
+use crate::turn::five_tuple::Transport;
+use crate::turn::settings::HostId;
+use crate::turn::shared::Shared;
+
+/// Everything that is counted.
+pub struct Numbers {
+    /// Of the protocol, one set a worker.
+    pub protocol: Vec<Arc<Counters>>,
+    /// Of the network side, one set a worker.
+    pub network: Vec<Arc<net::counters::Counters>>,
+    /// What the workers share.
+    pub shared: Arc<Shared>,
+    /// Names of hosts by number.
+    pub hosts: Arc<ArcSwap<Vec<Arc<str>>>>,
+    /// Seconds since 1970 when the process began to serve.
+    pub started: u64,
+}
+
+impl Source for Numbers {
+    fn collect(&self, out: &mut Snapshot) {
+        let version = env!("CARGO_PKG_VERSION");
+        out.gauge("hallpass_build_info", "The version that runs.", &[("version", version)], 1.0);
+        let started = self.started as f64;
+        out.gauge(
+            "hallpass_start_time_seconds",
+            "When the server started, in seconds since 1970.",
+            &[],
+            started,
+        );
+        self.hosts_and_rungs(out);
+        self.requests(out);
+        self.streams(out);
+        let taken = self.shared.ports.taken() as f64;
+        out.gauge(
+            "hallpass_relay_ports_taken",
+            "Relay ports held by allocations and reservations.",
+            &[],
+            taken,
+        );
+        self.loops(out);
+    }
+}
+
+impl Numbers {
+    fn sum(&self, read: impl Fn(&Counters) -> u64) -> u64 {
+        self.protocol.iter().map(|counters| read(counters)).fold(0, u64::wrapping_add)
+    }
+
+    fn sum_network(&self, read: impl Fn(&net::counters::Counters) -> u64) -> u64 {
+        self.network.iter().map(|counters| read(counters)).fold(0, u64::wrapping_add)
+    }
+
+    fn hosts_and_rungs(&self, out: &mut Snapshot) {
+        for (number, host) in self.hosts.load().iter().enumerate() {
+            let id = HostId(number as u8);
+            for transport in Transport::ALL {
+                let rung = [("host", &**host), ("transport", transport.name())];
+                let alive = self.sum(|counters| counters.host(id, transport).allocations.get());
+                out.gauge("hallpass_allocations", "Allocations alive.", &rung, alive as f64);
+                let made = self.sum(|counters| counters.host(id, transport).allocated.get());
+                out.counter("hallpass_allocations_total", "Allocations made.", &rung, made);
+                for direction in ["from_client", "from_peer"] {
+                    let flow = |counters: &Counters| {
+                        let rung = counters.host(id, transport);
+                        let flow =
+                            if direction == "from_client" { &rung.from_client } else { &rung.from_peer };
+                        (flow.packets.get(), flow.bytes.get())
+                    };
+                    let labels = [rung[0], rung[1], ("direction", direction)];
+                    let packets = self.sum(|counters| flow(counters).0);
+                    out.counter("hallpass_relayed_packets_total", "Datagrams relayed.", &labels, packets);
+                    let bytes = self.sum(|counters| flow(counters).1);
+                    out.counter("hallpass_relayed_bytes_total", "Payload bytes relayed.", &labels, bytes);
+                }
+            }
+        }
+        let permissions = self.sum(|counters| counters.permissions.get()) as f64;
+        out.gauge("hallpass_permissions", "Permissions alive.", &[], permissions);
+        let channels = self.sum(|counters| counters.channels.get()) as f64;
+        out.gauge("hallpass_channels", "Channels alive.", &[], channels);
+    }
+
+    fn requests(&self, out: &mut Snapshot) {
+        for transport in Transport::ALL {
+            for request in Request::ALL {
+                let labels = [("transport", transport.name()), ("method", request.name())];
+                let asked = self.sum(|counters| counters.request(transport, request).get());
+                out.counter("hallpass_requests_total", "Requests received.", &labels, asked);
+            }
+        }
+        for code in ERROR_CODES {
+            let refused = self.sum(|counters| counters.error(code).get());
+            let help = "Error answers by STUN code; the first request of every client gets a 401.";
+            out.counter("hallpass_errors_total", help, &[("code", &code.to_string())], refused);
+        }
+        for &reason in Drop::ALL {
+            let dropped = self.sum(|counters| counters.dropped(reason).get());
+            let help = "Messages that went no further, by reason.";
+            out.counter("hallpass_drops_total", help, &[("reason", reason.name())], dropped);
+        }
+    }
+
+    fn streams(&self, out: &mut Snapshot) {
+        for transport in [Transport::Tcp, Transport::Tls] {
+            let label = [("transport", transport.name())];
+            let read = |read: fn(&net::counters::Streams) -> u64| {
+                self.sum_network(|counters| read(counters.streams(transport)))
+            };
+            let open = read(|streams| streams.open.get()) as f64;
+            out.gauge("hallpass_connections", "Streams open.", &label, open);
+            let accepted = read(|streams| streams.accepted.get());
+            out.counter("hallpass_connections_total", "Streams accepted.", &label, accepted);
+            let refused = read(|streams| streams.refused.get());
+            out.counter(
+                "hallpass_connections_refused_total",
+                "Streams beyond connections_total.",
+                &label,
+                refused,
+            );
+            let received = read(|streams| streams.received.get());
+            out.counter(
+                "hallpass_stream_received_bytes_total",
+                "Bytes from stream clients.",
+                &label,
+                received,
+            );
+            let sent = read(|streams| streams.sent.get());
+            out.counter("hallpass_stream_sent_bytes_total", "Bytes to stream clients.", &label, sent);
+            let stale = read(|streams| streams.stale.get());
+            out.counter("hallpass_stream_stale_total", "Media dropped for waiting too long.", &label, stale);
+            for &reason in CloseReason::ALL {
+                let closed = self.sum_network(|counters| counters.streams(transport).closed(reason).get());
+                let labels = [label[0], ("reason", reason.name())];
+                out.counter(
+                    "hallpass_connections_closed_total",
+                    "Streams closed, by reason.",
+                    &labels,
+                    closed,
+                );
+            }
+        }
+        for &outcome in TlsOutcome::ALL {
+            let ended = self.sum_network(|counters| counters.tls(outcome).get());
+            let help = "TLS handshakes by outcome; unknown_ca and bad_certificate hint at interception.";
+            out.counter("hallpass_tls_handshakes_total", help, &[("outcome", outcome.name())], ended);
+        }
+    }
+
+    fn loops(&self, out: &mut Snapshot) {
+        for (number, counters) in self.network.iter().enumerate() {
+            let worker = number.to_string();
+            let label = [("worker", worker.as_str())];
+            out.counter(
+                "hallpass_worker_wakeups_total",
+                "Turns of the loop.",
+                &label,
+                counters.wakeups.get(),
+            );
+            out.counter("hallpass_worker_batches_total", "Receive calls.", &label, counters.batches.get());
+            let datagrams = counters.datagrams.get();
+            out.counter("hallpass_worker_datagrams_total", "Datagrams received.", &label, datagrams);
+            out.counter("hallpass_worker_sent_total", "Datagrams sent.", &label, counters.sent.get());
+            let paused = counters.accept_paused.get();
+            out.counter(
+                "hallpass_worker_accept_paused_total",
+                "Pauses for lack of descriptors.",
+                &label,
+                paused,
+            );
+            out.gauge("hallpass_worker_relays", "Relay sockets open.", &label, counters.relays.get() as f64);
+            out.counter(
+                "hallpass_worker_icmp_total",
+                "ICMP errors about peers.",
+                &label,
+                counters.icmp.get(),
+            );
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! `hallpass serve`: the one place that knows every part and joins them.
+
+mod metrics;
+mod settings;
+mod tls;
+mod welcome;
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, interval};
+
+use super::args::ServeArgs;
+use super::{fail, tell};
+use crate::admin::{self, Readiness};
+use crate::config::{self, Config, LogFormat};
+use crate::net::{self, Command, Handle};
+use crate::system::port_holder::{Protocol, who_holds};
+use crate::system::systemd::Notifier;
+use crate::system::{clock, entropy, limits, logging};
+use crate::turn;
+use crate::turn::counters::Counters;
+use crate::turn::five_tuple::Transport;
+use crate::turn::server::Server;
+use crate::turn::shared::Shared;
+use metrics::Numbers;
+use settings::HostNames;
+use tls::Certificate;
+
+/// How often the control side looks whether a drain is over or a worker has ended.
+const LOOK: Duration = Duration::from_millis(100);
+/// Log lines a second in the long run; a call's end is one line, so this is far above normal.
+const LOG_LINES_PER_SECOND: u32 = 1000;
+
+/// Serves until a signal ends it.
+pub(super) fn run(args: ServeArgs) -> ExitCode {
+    match start(args.config) {
+        Ok(code) => code,
+        Err((message, next_step)) => fail(&message, &next_step),
+    }
+}
+
+/// What went wrong, and the next step.
+type Failure = (String, String);
+
+fn start(path: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    let mut config = read(path.as_deref())?;
+    let _log = logging::start(&logging::Settings {
+        format: match config.log.format {
+            LogFormat::Text => logging::Format::Text,
+            LogFormat::Json => logging::Format::Json,
+        },
+        level: config.log.level.as_str().to_owned(),
+        lines_per_second: LOG_LINES_PER_SECOND,
+    })
+    .map_err(|error| (error.to_string(), "mend [log] level or HALLPASS_LOG".to_owned()))?;
+    let files = limits::raise_open_files();
+    tracing::debug!(before = files.before, after = files.after, "descriptor limit");
+
+    let certificate =
+        Certificate::first(&config).map_err(|message| (message, "mend [tls] cert and key".into()))?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let network = settings::network(&config, cores);
+    let sockets = match net::bind(&network) {
+        Err(error) if config.fallback_to_ipv4 && no_ipv6(&error) => {
+            config.without_ipv6();
+            net::bind(&settings::network(&config, cores))
+        }
+        bound => bound,
+    };
+    let sockets = sockets.map_err(|error| taken(&error))?;
+    let admin = config.admin.map(bind_admin).transpose()?;
+
+    let mut names = HostNames::default();
+    let protocol = settings::protocol(&config, &mut names)
+        .map_err(|message| (message, "name addresses in [relay] addresses".to_owned()))?;
+    if path.is_none() {
+        print(&welcome::text(&config, certificate.fingerprint.as_deref()));
+    }
+    let no_entropy = |error: entropy::EntropyError| (error.to_string(), "see the kernel's log".to_owned());
+    let relays: Vec<_> = protocol.relay_addresses.iter().map(|relay| relay.local).collect();
+    let shared =
+        Arc::new(Shared::new(&entropy::seed().map_err(no_entropy)?, relays, protocol.relay_ports.clone()));
+    let protocol = Arc::new(protocol);
+    let counters: Vec<Arc<Counters>> = sockets.iter().map(|_| Arc::default()).collect();
+    let mut servers = Vec::new();
+    for counters in &counters {
+        let seed = entropy::seed().map_err(no_entropy)?;
+        servers.push(Server::new(Arc::clone(&protocol), Arc::clone(&shared), Arc::clone(counters), seed));
+    }
+    let chooser = certificate.chooser().map_err(|message| (message, "report this".to_owned()))?;
+    let workers = net::spawn(&network, sockets, servers, now, Some(chooser)).map_err(|error| {
+        (format!("the workers do not start: {error}"), "see the limits of this service".into())
+    })?;
+
+    let hosts = Arc::new(ArcSwap::from_pointee(names.all().to_vec()));
+    let numbers = Numbers {
+        protocol: counters,
+        network: workers.counters(),
+        shared,
+        hosts: Arc::clone(&hosts),
+        started: clock::unix_seconds(),
+    };
+    let served = Served { path, config, certificate, workers, names, hosts, notifier: Notifier::from_env() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        (format!("the control side does not start: {error}"), "see the limits".to_owned())
+    })?;
+    Ok(runtime.block_on(served.run(admin, numbers)))
+}
+
+/// The clock of the workers, read once a turn.
+fn now() -> turn::time::Now {
+    turn::time::Now {
+        instant: turn::time::Instant::from_nanos(clock::monotonic_nanos()),
+        unix: clock::unix_seconds(),
+    }
+}
+
+fn read(path: Option<&Path>) -> Result<Config, Failure> {
+    let Some(path) = path else {
+        let secret =
+            entropy::secret().map_err(|error| (error.to_string(), "see the kernel's log".to_owned()))?;
+        return Ok(Config { admin: Some(config::DEFAULT_ADMIN), ..Config::embedded(secret) });
+    };
+    match config::read(path) {
+        Ok(loaded) => {
+            tell(&loaded.warnings.to_string());
+            Ok(loaded.config)
+        }
+        Err(report) => {
+            tell(&report.to_string());
+            Err((
+                "the configuration is refused".to_owned(),
+                format!("mend it; `{}` says the same", super::check_line(path)),
+            ))
+        }
+    }
+}
+
+fn no_ipv6(error: &net::BindError) -> bool {
+    let unsupported = [io::ErrorKind::Unsupported, io::ErrorKind::AddrNotAvailable];
+    error.address.is_ipv6()
+        && (unsupported.contains(&error.source.kind())
+            || error.source.raw_os_error() == Some(libc::EAFNOSUPPORT))
+}
+
+/// Names the port, and who holds it.
+fn taken(error: &net::BindError) -> Failure {
+    let protocol = if error.transport == Transport::Udp { Protocol::Udp } else { Protocol::Tcp };
+    refused(&error.to_string(), &error.source, protocol, error.address)
+}
+
+fn refused(message: &str, source: &io::Error, protocol: Protocol, address: SocketAddr) -> Failure {
+    let next_step = match source.kind() {
+        io::ErrorKind::AddrInUse => match who_holds(protocol, address) {
+            Some(holder) => format!(
+                "port {} is held by {} (pid {}): stop it, or write another port",
+                address.port(),
+                holder.name,
+                holder.pid
+            ),
+            None => format!("port {} is held by a process that this user may not see", address.port()),
+        },
+        io::ErrorKind::AddrNotAvailable => "write an address of this machine".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE; the shipped unit has it".to_owned()
+        }
+        _ => "see `hallpass check --live`".to_owned(),
+    };
+    (message.to_owned(), next_step)
+}
+
+fn bind_admin(address: SocketAddr) -> Result<std::net::TcpListener, Failure> {
+    let bound = std::net::TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.map_err(|error| {
+        refused(
+            &format!("cannot listen on {address} for the admin pages: {error}"),
+            &error,
+            Protocol::Tcp,
+            address,
+        )
+    })
+}
+
+/// A line for whoever started us. A closed standard output does not stop a relay.
+fn print(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+}
+
+/// The running server as its control side sees it.
+struct Served {
+    path: Option<PathBuf>,
+    config: Config,
+    certificate: Certificate,
+    workers: Handle,
+    names: HostNames,
+    hosts: Arc<ArcSwap<Vec<Arc<str>>>>,
+    notifier: Notifier,
+}
+
+/// What the operator asks for by signal.
+struct Signals {
+    reload: Signal,
+    certificate: Signal,
+    drain: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            reload: signal(SignalKind::hangup())?,
+            certificate: signal(SignalKind::user_defined2())?,
+            drain: signal(SignalKind::user_defined1())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+impl Served {
+    async fn run(mut self, admin: Option<std::net::TcpListener>, numbers: Numbers) -> ExitCode {
+        let mut signals = match Signals::new() {
+            Ok(signals) => signals,
+            Err(error) => return fail(&format!("no signals: {error}"), "see the limits of this service"),
+        };
+        let readiness = Readiness::default();
+        if let Some(listener) = admin {
+            serve_admin(listener, numbers, readiness.clone());
+        }
+        // The listeners were bound before the workers began: whoever connects from now on is served.
+        print("ready");
+        self.notifier.ready();
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), listeners = self.config.listen.len(), "serving");
+
+        let mut look = interval(LOOK);
+        let mut watchdog = self.notifier.watchdog_interval().map(interval);
+        let mut until: Option<Instant> = None;
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                _ = signals.reload.recv() => self.reload(),
+                _ = signals.certificate.recv() => self.certificate.reload(self.config.tls.as_ref()),
+                _ = signals.drain.recv() => {
+                    draining = true;
+                    self.drain(&readiness, "no new allocations; the server stays");
+                }
+                _ = signals.interrupt.recv() => return self.stop("interrupted"),
+                _ = signals.terminate.recv() => {
+                    if until.is_some() {
+                        return self.stop("asked a second time");
+                    }
+                    draining = true;
+                    until = Some(Instant::now() + Duration::from_secs(self.config.limits.drain_seconds.into()));
+                    self.notifier.stopping();
+                    self.drain(&readiness, "no new allocations; the server ends with the last one");
+                }
+                () = tick(watchdog.as_mut()) => self.notifier.watchdog(),
+                _ = look.tick() => {
+                    if let Some(exit) = self.workers.next_exit(Duration::ZERO) {
+                        let failure = exit.failure.unwrap_or_else(|| "ended without a reason".to_owned());
+                        tracing::error!(worker = exit.worker, "a worker failed: {failure}");
+                        self.stop("a worker failed");
+                        return fail(&format!("worker {} failed: {failure}", exit.worker), "see the log; report this");
+                    }
+                    let left = self.workers.allocations();
+                    if draining {
+                        self.notifier.status(&format!("draining, {left} allocations left"));
+                    }
+                    match until {
+                        Some(_) if left == 0 => return self.stop("drained"),
+                        Some(end) if Instant::now() >= end => return self.stop("drain_seconds are over"),
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn drain(&self, readiness: &Readiness, what: &str) {
+        tracing::info!(allocations = self.workers.allocations(), "draining: {what}");
+        readiness.drain();
+        self.workers.send(&Command::Drain(true));
+    }
+
+    fn stop(self, why: &str) -> ExitCode {
+        tracing::info!(allocations = self.workers.allocations(), "stopping: {why}");
+        self.notifier.stopping();
+        self.workers.send(&Command::Stop);
+        match self.workers.join().iter().all(|exit| exit.failure.is_none()) {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        }
+    }
+
+    /// Reads the configuration and the certificate again. What is wrong changes nothing and is said.
+    fn reload(&mut self) {
+        self.notifier.reloading();
+        match self.path.as_deref().map(config::read) {
+            None => tracing::info!("reload: nothing to read, there is no configuration file"),
+            Some(Ok(loaded)) => self.apply(loaded),
+            Some(Err(report)) => {
+                for line in report.to_string().lines() {
+                    tracing::error!("{line}");
+                }
+                tracing::error!("reload: the configuration in use stays");
+            }
+        }
+        self.certificate.reload(self.config.tls.as_ref());
+        self.notifier.ready();
+    }
+
+    fn apply(&mut self, loaded: config::Loaded) {
+        for line in loaded.warnings.to_string().lines() {
+            tracing::warn!("{line}");
+        }
+        let mut next = loaded.config;
+        for kept in keep_what_is_bound(&self.config, &mut next) {
+            tracing::warn!("reload: {kept} takes effect at the next restart");
+        }
+        match settings::protocol(&next, &mut self.names) {
+            Ok(protocol) => {
+                self.hosts.store(Arc::new(self.names.all().to_vec()));
+                self.workers.send(&Command::Settings(Arc::new(protocol)));
+                self.config = next;
+                tracing::info!("reload: the new configuration is in use");
+            }
+            Err(message) => tracing::error!("reload: the configuration in use stays: {message}"),
+        }
+    }
+}
+
+/// Puts back what running sockets hold to, and names it.
+fn keep_what_is_bound(running: &Config, next: &mut Config) -> Vec<&'static str> {
+    let mut kept = Vec::new();
+    let places =
+        |config: &Config| -> Vec<_> { config.listen.iter().map(|l| (l.transport, l.address)).collect() };
+    if places(running) != places(next) {
+        kept.push("[[listen]]");
+    }
+    next.listen.clone_from(&running.listen);
+    if running.relay != next.relay {
+        kept.push("[relay]");
+        next.relay.clone_from(&running.relay);
+    }
+    if running.admin != next.admin {
+        kept.push("[admin] address");
+        next.admin = running.admin;
+    }
+    if running.log != next.log {
+        kept.push("[log]");
+        next.log = running.log;
+    }
+    if running.privacy != next.privacy {
+        kept.push("privacy");
+        next.privacy = running.privacy;
+    }
+    let of = |config: &Config| (config.limits.workers, config.limits.mss, config.limits.connections_total);
+    if of(running) != of(next) {
+        kept.push("[limits] workers, mss or connections_total");
+        (next.limits.workers, next.limits.mss, next.limits.connections_total) = of(running);
+    }
+    kept
+}
+
+async fn tick(timer: Option<&mut tokio::time::Interval>) {
+    match timer {
+        Some(timer) => {
+            timer.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn serve_admin(listener: std::net::TcpListener, numbers: Numbers, readiness: Readiness) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!("the admin pages are not served: {error}");
+            return;
+        }
+    };
+    let sources: Vec<Arc<dyn admin::Source>> = vec![Arc::new(numbers)];
+    tokio::spawn(async move {
+        if let Err(error) = admin::serve(listener, sources, readiness, std::future::pending()).await {
+            tracing::error!("the admin pages are no longer served: {error}");
+        }
+    });
+}

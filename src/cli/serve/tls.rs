@@ -1,0 +1,77 @@
+//! The certificate that is served, and which TLS settings a client gets.
+
+use std::sync::Arc;
+
+use crate::cert::{self, CertStore, TlsConfigs};
+use crate::config::{Config, TlsFiles};
+use crate::net::{Choice, TlsChooser};
+use crate::system::clock;
+use crate::wire::client_hello::{self, Peek};
+
+/// Where new certificates go.
+pub struct Certificate {
+    store: Arc<CertStore>,
+    /// The SHA-256 fingerprint of a self-made certificate; `None` when it comes from files.
+    pub fingerprint: Option<String>,
+}
+
+struct Chooser(TlsConfigs);
+
+impl TlsChooser for Chooser {
+    fn choose(&self, received: &[u8]) -> Choice {
+        match client_hello::peek(received) {
+            Peek::Found(hello) => Choice::Config(Arc::clone(self.0.choose(&hello.alpn))),
+            Peek::NeedMore => Choice::NeedMore,
+            Peek::NotTls => Choice::NotTls,
+        }
+    }
+}
+
+impl Certificate {
+    /// From the configured files, or self-made.
+    ///
+    /// # Errors
+    /// A sentence that names the file and the remedy.
+    pub fn first(config: &Config) -> Result<Self, String> {
+        let now = clock::unix_seconds();
+        let Some(files) = &config.tls else {
+            let addresses: Vec<_> = config.external_ip.iter().map(|external| external.public).collect();
+            let names = [config.realm.clone()];
+            let made = cert::self_signed(&names, &addresses, now)
+                .or_else(|_| cert::self_signed(&[], &addresses, now))
+                .map_err(|error| format!("no self-made certificate: {error}"))?;
+            return Ok(Self {
+                store: Arc::new(CertStore::new(made.key)),
+                fingerprint: Some(made.fingerprint),
+            });
+        };
+        let loaded = cert::load(&files.cert, &files.key, now).map_err(|error| error.to_string())?;
+        loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        Ok(Self { store: Arc::new(CertStore::new(loaded.key)), fingerprint: None })
+    }
+
+    /// What the workers ask for each TLS client.
+    ///
+    /// # Errors
+    /// A sentence; the cryptography does not work here.
+    pub fn chooser(&self) -> Result<Arc<dyn TlsChooser>, String> {
+        let alpn = [cert::ALPN_TURN, cert::ALPN_HTTP1, cert::ALPN_H2];
+        let configs = TlsConfigs::new(Arc::clone(&self.store), &alpn);
+        configs
+            .map(|configs| Arc::new(Chooser(configs)) as Arc<dyn TlsChooser>)
+            .map_err(|error| format!("TLS cannot be set up: {error}"))
+    }
+
+    /// Reads the files again. New handshakes get the new certificate, running clients keep theirs, and a broken
+    /// file changes nothing.
+    pub fn reload(&self, files: Option<&TlsFiles>) {
+        let Some(files) = files else { return };
+        match self.store.reload(&files.cert, &files.key, clock::unix_seconds()) {
+            Ok(warnings) => {
+                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                tracing::info!(cert = %files.cert.display(), "new certificate in use");
+            }
+            Err(error) => tracing::error!("the certificate in use stays: {error}"),
+        }
+    }
+}
