@@ -148,7 +148,7 @@ macro_rules! on_stun_types {
         }
     };
 }
-pub(self) use on_stun_types;
+use on_stun_types;
 
 /// CHANNEL-NUMBER (section 18.1): any number; which ones may be bound is the protocol's matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -296,7 +296,7 @@ impl AddressErrorCode {
 
     fn encode(&self) -> [u8; 4] {
         let family = self.family.map_or_else(|byte| byte, Family::to_byte);
-        [family, 0, (self.code / 100 & 7) as u8, (self.code % 100) as u8]
+        [family, 0, ((self.code / 100) & 7) as u8, (self.code % 100) as u8]
     }
 }
 on_stun_types!(AddressErrorCode, kind::ADDRESS_ERROR_CODE);

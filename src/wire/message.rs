@@ -88,7 +88,7 @@ impl<'a> Message<'a> {
             return Err(WireError::Cookie);
         }
         let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-        if length % 4 != 0 || HEADER_LEN + length != bytes.len() {
+        if !length.is_multiple_of(4) || HEADER_LEN + length != bytes.len() {
             return Err(WireError::Length);
         }
         let mut message =

@@ -61,8 +61,8 @@ fn stun_len(bytes: &[u8]) -> Option<usize> {
     };
     let len = HEADER_LEN + usize::from(u16::from_be_bytes([high, low]));
     let cookie = &bytes[4..bytes.len().min(8)];
-    let plausible = len % 4 == 0 && len <= MESSAGE_MAX && MAGIC_COOKIE.starts_with(cookie);
-    plausible.then(|| if bytes.len() < HEADER_LEN { HEADER_LEN } else { len })
+    let plausible = len.is_multiple_of(4) && len <= MESSAGE_MAX && MAGIC_COOKIE.starts_with(cookie);
+    plausible.then_some(if bytes.len() < HEADER_LEN { HEADER_LEN } else { len })
 }
 
 #[cfg(test)]
