@@ -1,0 +1,127 @@
+//! Chromium, driven through its debugging pipe: JSON commands and events, each ended by a zero byte.
+
+use crate::support::files::Directory;
+use crate::support::process::Process;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{ChildStdin, ChildStdout, Command};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// The pipe is expected on descriptors 3 and 4; standard input and output are what we can give.
+const SHELL: &str = "exec chromium \"$@\" 3<&0 4>&1 </dev/null >&2";
+
+const FLAGS: &[&str] = &[
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "--ignore-certificate-errors",
+    // The relay is on loopback, which WebRTC leaves out otherwise.
+    "--allow-loopback-in-peer-connection",
+    "--remote-debugging-pipe",
+];
+
+pub struct Chromium {
+    process: Process,
+    commands: ChildStdin,
+    answers: Receiver<Value>,
+    page: SocketAddr,
+    last_id: u64,
+}
+
+impl Chromium {
+    /// Starts a browser with a new profile inside `files`.
+    pub fn start(files: &Directory) -> Chromium {
+        let profile = files.path("profile");
+        let mut command = Command::new("sh");
+        command.args(["-c", SHELL, "sh"]).args(FLAGS);
+        command.arg(format!("--user-data-dir={}", profile.display()));
+        // Nothing of the user's own settings or certificates.
+        command.env("HOME", files.path("home"));
+        let (process, commands, pipe) = Process::spawn_piped(command);
+        Chromium { process, commands, answers: follow(pipe), page: serve_empty_page(), last_id: 0 }
+    }
+
+    /// Evaluates `script` in an empty page on 127.0.0.1, a secure context, and returns what it resolves to.
+    pub fn run(&mut self, script: &str) -> Value {
+        let created = self.ask(None, "Target.createTarget", json!({ "url": "about:blank" }));
+        let target = json!({ "targetId": created["targetId"], "flatten": true });
+        let attached = self.ask(None, "Target.attachToTarget", target);
+        let session = attached["sessionId"].as_str().expect("a session").to_owned();
+        self.ask(Some(&session), "Page.enable", json!({}));
+        let url = format!("http://{}/", self.page);
+        self.ask(Some(&session), "Page.navigate", json!({ "url": url }));
+        self.wait(|message| message["method"] == "Page.loadEventFired");
+        let evaluate = json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
+        let answer = self.ask(Some(&session), "Runtime.evaluate", evaluate);
+        assert_eq!(answer["exceptionDetails"], Value::Null, "the page threw: {answer:#}");
+        answer["result"]["value"].clone()
+    }
+
+    fn ask(&mut self, session: Option<&str>, method: &str, params: Value) -> Value {
+        self.last_id += 1;
+        let id = self.last_id;
+        let mut command = json!({ "id": id, "method": method, "params": params });
+        if let Some(session) = session {
+            command["sessionId"] = session.into();
+        }
+        let sent = self.commands.write_all(format!("{command}\0").as_bytes());
+        sent.unwrap_or_else(|error| panic!("chromium is gone: {error}\n{}", self.process.output()));
+        let answer = self.wait(|message| message["id"] == id);
+        assert_eq!(answer["error"], Value::Null, "{method}: {answer}");
+        answer["result"].clone()
+    }
+
+    fn wait(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let end = Instant::now() + ANSWER_LIMIT;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.answers.recv_timeout(left) {
+                Ok(message) if wanted(&message) => return message,
+                Ok(_) => {}
+                Err(error) => panic!("no answer from chromium: {error}\n{}", self.process.output()),
+            }
+        }
+    }
+}
+
+/// Reads the browser's messages until it ends.
+fn follow(pipe: ChildStdout) -> Receiver<Value> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for message in BufReader::new(pipe).split(0).map_while(Result::ok) {
+            let parsed = serde_json::from_slice(&message).unwrap_or(Value::Null);
+            if sender.send(parsed).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// An HTTP server that answers everything with an empty page, for as long as the test binary runs.
+fn serve_empty_page() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().unwrap();
+    let answer = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 15\r\nConnection: close\r\n\r\n\
+                  <!DOCTYPE html>";
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    address
+}

@@ -1,0 +1,59 @@
+//! A real Chromium, headless, with two peers that may only be reached through the relay: data and video.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod chromium;
+
+use chromium::Chromium;
+use serde_json::{Value, json};
+use support::alone;
+use support::plan::{LOCAL_V4, Plan, Transport};
+use support::server::Server;
+
+/// A call between two peers of one page, both relayed; returns what the browser says about its two ends.
+fn call(transport: Transport) -> Value {
+    let _turn = alone();
+    let server = Server::start(&Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]));
+    let address = server.v4(transport);
+    let credentials = server.credentials("w_browser");
+    let url = match transport {
+        Transport::Udp => format!("turn:{address}?transport=udp"),
+        Transport::Tcp => format!("turn:{address}?transport=tcp"),
+        Transport::Tls => format!("turns:localhost:{}?transport=tcp", address.port()),
+    };
+    let ice = json!([{ "urls": url, "username": credentials.username, "credential": credentials.password }]);
+    let mut browser = Chromium::start(server.files());
+    let result = browser.run(&format!("{}\ncall({ice})", include_str!("call.js")));
+    assert_eq!(result["error"], Value::Null, "the call failed: {result:#}\nserver:\n{}", server.log());
+    result
+}
+
+fn is_relayed(transport: Transport) {
+    let result = call(transport);
+    let protocol = format!("{transport:?}").to_lowercase();
+    for end in ["caller", "callee"] {
+        let stats = &result[end];
+        assert_eq!(stats["localType"], "relay", "{end}: {result:#}");
+        assert_eq!(stats["remoteType"], "relay", "{end}: {result:#}");
+        assert_eq!(stats["relayProtocol"], protocol, "{end}: {result:#}");
+        assert!(stats["bytesReceived"].as_u64() > Some(0), "{end}: {result:#}");
+    }
+    assert_eq!(result["echo"], "round trip", "{result:#}");
+    assert!(result["callee"]["framesDecoded"].as_u64() >= Some(30), "{result:#}");
+}
+
+#[test]
+fn a_call_over_udp() {
+    is_relayed(Transport::Udp);
+}
+
+#[test]
+fn a_call_over_tcp() {
+    is_relayed(Transport::Tcp);
+}
+
+#[test]
+fn a_call_over_tls() {
+    is_relayed(Transport::Tls);
+}

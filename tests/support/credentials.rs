@@ -1,0 +1,53 @@
+//! TURN REST credentials, computed by another implementation than the server's: Python's standard library.
+
+use super::tool::run_ok;
+use std::time::Duration;
+
+pub struct Credentials {
+    pub username: String,
+    pub password: String,
+}
+
+const SCRIPT: &str = "\
+import base64, hashlib, hmac, sys, time
+name = '%d:%s' % (time.time() + int(sys.argv[3]), sys.argv[2])
+mac = hmac.new(sys.argv[1].encode(), name.encode(), hashlib.sha1).digest()
+print(name)
+print(base64.b64encode(mac).decode())
+";
+
+/// Credentials for `user` that expire `ttl_seconds` from now (negative: expired already).
+pub fn rest(secret: &str, user: &str, ttl_seconds: i64) -> Credentials {
+    let ttl = ttl_seconds.to_string();
+    let printed = run_ok("/usr/bin/python3", &["-c", SCRIPT, secret, user, &ttl], Duration::from_secs(20));
+    let mut lines = printed.lines().map(str::to_owned);
+    let (Some(username), Some(password)) = (lines.next(), lines.next()) else {
+        panic!("python printed {printed:?}");
+    };
+    Credentials { username, password }
+}
+
+/// The long-term key, MD5(username:realm:password), from Python as well.
+pub fn long_term_key(credentials: &Credentials, realm: &str) -> Vec<u8> {
+    let text = format!("{}:{realm}:{}", credentials.username, credentials.password);
+    python_hex("hashlib.md5(sys.argv[1].encode()).hexdigest()", &[&text])
+}
+
+/// HMAC-SHA1 of `message` under `key`, from Python.
+pub fn hmac_sha1(key: &[u8], message: &[u8]) -> Vec<u8> {
+    let expression = "hmac.new(bytes.fromhex(sys.argv[1]), bytes.fromhex(sys.argv[2]), 'sha1').hexdigest()";
+    python_hex(expression, &[&to_hex(key), &to_hex(message)])
+}
+
+fn python_hex(expression: &str, args: &[&str]) -> Vec<u8> {
+    let script = format!("import sys, hmac, hashlib\nprint({expression})");
+    let mut all = vec!["-c", &script];
+    all.extend(args);
+    let printed = run_ok("/usr/bin/python3", &all, Duration::from_secs(20));
+    let digits = printed.trim();
+    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

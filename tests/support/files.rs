@@ -1,0 +1,67 @@
+//! A directory of our own, removed at the end, and certificates made by `openssl`.
+
+use super::tool::run_ok;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// A new empty directory, gone with its content when dropped.
+pub struct Directory(PathBuf);
+
+impl Directory {
+    pub fn new(label: &str) -> Directory {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("hallpass-{label}-{}-{number}", process::id()));
+        fs::create_dir_all(&path).unwrap_or_else(|error| panic!("cannot make {path:?}: {error}"));
+        Directory(path)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, content).unwrap_or_else(|error| panic!("cannot write {path:?}: {error}"));
+        path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Writes a self-signed ECDSA certificate for `name` and its key, in PEM.
+pub fn make_certificate(name: &str, cert: &Path, key: &Path) {
+    let subject = format!("/CN={name}");
+    let names = format!("subjectAltName=DNS:{name},DNS:localhost,IP:127.0.0.1,IP:::1");
+    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    run_ok(
+        "openssl",
+        &[
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "30",
+            "-subj",
+            &subject,
+            "-addext",
+            &names,
+            "-out",
+            cert,
+            "-keyout",
+            key,
+        ],
+        Duration::from_secs(20),
+    );
+}

@@ -1,0 +1,144 @@
+//! What a test wants of a server, and how to say it to Hallpass and to coturn.
+
+use super::files::{Directory, make_certificate};
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+pub const REALM: &str = "relay.test";
+pub const SECRET: &str = "a secret of the tests";
+pub const LOCAL_V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+pub const LOCAL_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+/// Below the range from which the kernel draws ports, so that no client sits on a port to be relayed.
+const RELAY_PORTS: (u16, u16) = (16384, 32767);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    Udp,
+    Tcp,
+    Tls,
+}
+
+/// What to start. The ports of the listeners are chosen when it starts.
+#[derive(Clone)]
+pub struct Plan {
+    pub listeners: Vec<(Transport, IpAddr)>,
+    pub relay: Vec<IpAddr>,
+    /// Prefixes that the peer policy opens.
+    pub allow: Vec<&'static str>,
+    pub relay_ports: (u16, u16),
+    /// Lines for the `[limits]` table of Hallpass.
+    pub limits: String,
+    /// Further tables for the end of Hallpass's file.
+    pub tables: String,
+    /// The network namespace to run in.
+    pub namespace: Option<String>,
+}
+
+impl Plan {
+    /// UDP, TCP and TLS on 127.0.0.1 and ::1, relaying for both families, peers on loopback allowed.
+    pub fn loopback() -> Plan {
+        Plan::on(&[LOCAL_V4, LOCAL_V6], &["127.0.0.0/8", "::1/128"])
+    }
+
+    /// All three transports on each of `addresses`.
+    pub fn on(addresses: &[IpAddr], allow: &[&'static str]) -> Plan {
+        let transports = [Transport::Udp, Transport::Tcp, Transport::Tls];
+        let each = |&ip: &IpAddr| transports.map(|transport| (transport, ip));
+        Plan {
+            listeners: addresses.iter().flat_map(each).collect(),
+            relay: addresses.to_vec(),
+            allow: allow.to_vec(),
+            relay_ports: RELAY_PORTS,
+            limits: String::new(),
+            tables: String::new(),
+            namespace: None,
+        }
+    }
+}
+
+/// A plan with its ports and files.
+pub struct Layout {
+    pub listeners: Vec<(Transport, SocketAddr)>,
+    pub admin: SocketAddr,
+    pub config: PathBuf,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// Chooses free ports, makes a certificate and writes the configuration of Hallpass.
+pub fn lay_out_hallpass(plan: &Plan, files: &Directory) -> Layout {
+    let mut layout = lay_out(plan, files, |_| free_port());
+    let mut toml = format!("realm = \"{REALM}\"\n");
+    for (transport, address) in &layout.listeners {
+        let transport = format!("{transport:?}").to_lowercase();
+        write!(toml, "\n[[listen]]\ntransport = \"{transport}\"\naddress = \"{address}\"\n").unwrap();
+    }
+    let (first, last) = plan.relay_ports;
+    write!(toml, "\n[relay]\naddresses = {}\nports = \"{first}-{last}\"\n", quoted(&plan.relay)).unwrap();
+    write!(toml, "\n[tls]\ncert = {:?}\nkey = {:?}\n", layout.cert, layout.key).unwrap();
+    write!(toml, "\n[[host]]\nname = \"test\"\nsecret = \"{SECRET}\"\n").unwrap();
+    write!(toml, "\n[peers]\nallow = {}\n", quoted(&plan.allow)).unwrap();
+    write!(toml, "\n[admin]\naddress = \"{}\"\n", layout.admin).unwrap();
+    write!(toml, "\n[limits]\n{}\n{}\n", plan.limits, plan.tables).unwrap();
+    layout.config = files.write("hallpass.toml", &toml);
+    layout
+}
+
+/// The same for coturn, which has one port for UDP and TCP and one for TLS, on all its addresses.
+pub fn lay_out_coturn(plan: &Plan, files: &Directory) -> Layout {
+    let (plain, tls) = (free_port(), free_port());
+    let mut layout = lay_out(plan, files, |transport| if transport == Transport::Tls { tls } else { plain });
+    let (first, last) = plan.relay_ports;
+    let mut lines = format!(
+        "realm={REALM}\nuse-auth-secret\nstatic-auth-secret={SECRET}\nlistening-port={plain}\n\
+         tls-listening-port={tls}\nmin-port={first}\nmax-port={last}\nallow-loopback-peers\nno-cli\n\
+         cli-password=unused\nlog-file=stdout\ncert={}\npkey={}\npidfile={}\nuserdb={}\n",
+        layout.cert.display(),
+        layout.key.display(),
+        files.path("pid").display(),
+        files.path("userdb").display(),
+    );
+    for address in &plan.relay {
+        write!(lines, "listening-ip={address}\nrelay-ip={address}\n").unwrap();
+    }
+    layout.config = files.write("turnserver.conf", &lines);
+    layout
+}
+
+fn lay_out(plan: &Plan, files: &Directory, mut port: impl FnMut(Transport) -> u16) -> Layout {
+    let (cert, key) = (files.path("cert.pem"), files.path("key.pem"));
+    make_certificate("first.test", &cert, &key);
+    let listeners = plan.listeners.iter();
+    Layout {
+        listeners: listeners.map(|&(kind, ip)| (kind, SocketAddr::new(ip, port(kind)))).collect(),
+        admin: SocketAddr::new(LOCAL_V4, free_port()),
+        config: PathBuf::new(),
+        cert,
+        key,
+    }
+}
+
+/// A port free for UDP and TCP on every address a moment ago, never given out twice by this process: two
+/// servers that share a port by SO_REUSEPORT would take each other's clients.
+fn free_port() -> u16 {
+    static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
+    let mut given = GIVEN.lock().unwrap();
+    let given = given.get_or_insert_default();
+    for _ in 0..1000 {
+        let tcp = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).expect("no port left");
+        let port = tcp.local_addr().unwrap().port();
+        if UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).is_ok() && given.insert(port) {
+            return port;
+        }
+    }
+    panic!("no free port in 1000 tries");
+}
+
+fn quoted(items: &[impl ToString]) -> String {
+    let items: Vec<_> = items.iter().map(|item| format!("\"{}\"", item.to_string())).collect();
+    format!("[{}]", items.join(", "))
+}

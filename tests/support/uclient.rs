@@ -1,0 +1,112 @@
+//! coturn's test client and what it counts.
+
+use super::plan::Transport;
+use super::server::Server;
+use super::tool::run_command;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+/// One run of `turnutils_uclient`.
+pub struct Uclient {
+    address: SocketAddr,
+    transport: Transport,
+    sessions: u32,
+    messages: u32,
+    options: Vec<String>,
+    namespace: Option<String>,
+    limit: Duration,
+}
+
+/// What a run printed at its end.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Totals {
+    pub sent: u64,
+    pub received: u64,
+    pub lost: u64,
+    pub dropped: u64,
+}
+
+impl Uclient {
+    /// `sessions` clients that send `messages` each, paired with RTCP allocations unless `-c` is given.
+    pub fn new(address: SocketAddr, transport: Transport, sessions: u32, messages: u32) -> Uclient {
+        let limit = Duration::from_secs(60);
+        Uclient { address, transport, sessions, messages, options: Vec::new(), namespace: None, limit }
+    }
+
+    pub fn options(mut self, options: &[&str]) -> Uclient {
+        self.options.extend(options.iter().map(ToString::to_string));
+        self
+    }
+
+    /// Sends to one peer, which must echo.
+    pub fn peer(self, peer: SocketAddr) -> Uclient {
+        self.options(&["-e", &peer.ip().to_string(), "-r", &peer.port().to_string()])
+    }
+
+    pub fn inside(mut self, namespace: &str) -> Uclient {
+        self.namespace = Some(namespace.to_owned());
+        self
+    }
+
+    pub fn limit(mut self, limit: Duration) -> Uclient {
+        self.limit = limit;
+        self
+    }
+
+    /// Runs it with credentials of `server` and fails unless every message came back.
+    pub fn must_lose_nothing(self, server: &Server) {
+        let expected = u64::from(self.sessions) * u64::from(self.messages);
+        let (totals, output) = self.run(server);
+        let all = Totals { sent: expected, received: expected, lost: 0, dropped: 0 };
+        assert_eq!(totals, Some(all), "uclient counted otherwise:\n{}", tail(&output));
+    }
+
+    /// Runs it; `None` when it printed no totals, which it does when it could not allocate.
+    pub fn run(self, server: &Server) -> (Option<Totals>, String) {
+        let credentials = server.credentials("uclient");
+        let mut command = match &self.namespace {
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace, "turnutils_uclient"]);
+                command
+            }
+            None => Command::new("turnutils_uclient"),
+        };
+        match self.transport {
+            Transport::Udp => &mut command,
+            Transport::Tcp => command.arg("-t"),
+            Transport::Tls => command.args(["-t", "-S"]),
+        };
+        command.args(["-u", &credentials.username, "-w", &credentials.password]);
+        command.args(["-m", &self.sessions.to_string(), "-n", &self.messages.to_string()]);
+        command.args(["-p", &self.address.port().to_string()]).args(&self.options);
+        command.arg(self.address.ip().to_string());
+        let ended = run_command(command, self.limit);
+        let totals = if ended.success { parse(&ended.output) } else { None };
+        (totals, ended.output)
+    }
+}
+
+fn parse(output: &str) -> Option<Totals> {
+    // The running totals have `msz=` in their line, the final ones have not.
+    let sums = output.lines().rfind(|line| line.contains("tot_send_msgs=") && !line.contains("msz="))?;
+    let losses = output.lines().rfind(|line| line.contains("Total lost packets"))?;
+    Some(Totals {
+        sent: number_after(sums, "tot_send_msgs=")?,
+        received: number_after(sums, "tot_recv_msgs=")?,
+        lost: number_after(losses, "Total lost packets ")?,
+        dropped: number_after(losses, "total send dropped ")?,
+    })
+}
+
+fn number_after(line: &str, label: &str) -> Option<u64> {
+    let rest = line.split_once(label)?.1;
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..end].parse().ok()
+}
+
+fn tail(output: &str) -> String {
+    let lines: Vec<_> = output.lines().collect();
+    lines[lines.len().saturating_sub(25)..].join("\n")
+}
