@@ -3,6 +3,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
+mod datagram;
 mod libnice;
+mod signals;
+mod stream;
 mod stun_tools;
+mod turn_client;
 mod uclient;

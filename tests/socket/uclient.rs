@@ -7,12 +7,12 @@ use crate::support::uclient::Uclient;
 use crate::support::{alone, beside_others};
 use std::time::Duration;
 
-/// Four sessions of 25 messages through channels, or Send indications when asked for.
+/// Four sessions of 100 messages through channels, or Send indications when asked for.
 fn relays(transport: Transport, options: &[&str]) {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
     let peer = Echo::start(LOCAL_V4);
-    let client = Uclient::new(server.v4(transport), transport, 4, 25);
+    let client = Uclient::new(server.v4(transport), transport, 4, 100);
     client.peer(peer.address()).options(options).must_lose_nothing(&server);
 }
 
@@ -74,7 +74,7 @@ fn one_allocation_without_rtcp() {
 fn relays_to_itself(transport: Transport, options: &[&str]) {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
-    let client = Uclient::new(server.v4(transport), transport, 4, 25);
+    let client = Uclient::new(server.v4(transport), transport, 4, 100);
     client.options(&["-y", "-c"]).options(options).must_lose_nothing(&server);
 }
 
@@ -88,16 +88,11 @@ fn two_relayed_clients_over_tcp() {
     relays_to_itself(Transport::Tcp, &["-s"]);
 }
 
-#[test]
-fn two_relayed_clients_over_tls() {
-    relays_to_itself(Transport::Tls, &[]);
-}
-
 fn relays_ipv6(transport: Transport, options: &[&str]) {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
     let peer = Echo::start(LOCAL_V6);
-    let client = Uclient::new(server.v6(transport), transport, 4, 25);
+    let client = Uclient::new(server.v6(transport), transport, 4, 100);
     // uclient's RTCP pair asks for EVEN-PORT together with a family, so it does without.
     client.peer(peer.address()).options(&["-x", "-c"]).options(options).must_lose_nothing(&server);
 }
@@ -133,9 +128,9 @@ fn a_wrong_password_relays_nothing() {
     let peer = Echo::start(LOCAL_V4);
     let client = Uclient::new(server.v4(Transport::Udp), Transport::Udp, 1, 5);
     // The later option wins over the right password.
-    let (totals, output) = client.peer(peer.address()).options(&["-v", "-w", "wrong"]).run(&server);
+    let (totals, output) = client.peer(peer.address()).options(&["-w", "wrong"]).run(&server);
     assert_eq!(totals, None, "it should have been refused:\n{output}");
-    assert!(output.contains("401"), "no 401 in:\n{output}");
+    assert!(output.contains("Cannot complete Allocation"), "it failed otherwise:\n{output}");
 }
 
 #[test]

@@ -81,7 +81,8 @@ impl Server {
         if taken(&log) {
             return Err(log);
         }
-        assert!(started, "the server is not ready: {:?}\n{log}", server.process.wait_exit(Duration::ZERO));
+        let state = if server.process.is_running() { "printed no `ready`" } else { "has ended" };
+        assert!(started, "the server is not ready, it {state}:\n{log}");
         if plan.namespace.is_none() {
             server.wait_listening();
         }

@@ -1,0 +1,51 @@
+//! Across a router, in network namespaces: what loopback can never show (TTL, fragments, path MTU).
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod namespace;
+
+use namespace::Lab;
+use support::alone;
+use support::plan::{Plan, Transport};
+use support::server::{Server, only_hallpass};
+use support::uclient::Uclient;
+
+/// Four sessions of 25 messages of `length` bytes, through the router, with a peer in a network of its own.
+fn relays(lab: &Lab, transport: Transport, length: u32) {
+    let _turn = alone();
+    let mut plan = Plan::on(&[namespace::SERVER.into()], &[namespace::PEER_NET]);
+    plan.namespace = Some(lab.server.clone());
+    let server = Server::start(&plan);
+    let peer = lab.start_peer();
+    let client = Uclient::new(server.v4(transport), transport, 4, 25);
+    let client = client.inside(&lab.client).options(&["-c", "-l", &length.to_string()]);
+    client.peer(peer).must_lose_nothing(&server);
+}
+
+#[test]
+fn udp_crosses_a_router() {
+    relays(&Lab::new(), Transport::Udp, 160);
+}
+
+#[test]
+fn tcp_crosses_a_router() {
+    relays(&Lab::new(), Transport::Tcp, 160);
+}
+
+#[test]
+fn tls_crosses_a_router() {
+    relays(&Lab::new(), Transport::Tls, 160);
+}
+
+/// Datagrams towards clients leave without DF. With it, the router drops what is longer than its link
+/// and its ICMP is lost: nobody learns why.
+#[test]
+fn large_udp_packets_cross_a_narrow_link_without_icmp() {
+    if only_hallpass("datagrams without DF") {
+        return;
+    }
+    let lab = Lab::new();
+    lab.narrow_client_link(1280);
+    relays(&lab, Transport::Udp, 1400);
+}

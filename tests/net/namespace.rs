@@ -1,0 +1,129 @@
+//! Four network namespaces: client - router - server, and a peer behind the same router.
+
+use crate::support::process::Process;
+use crate::support::tool::{run, run_ok};
+use std::cell::RefCell;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{self, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+// Documentation and benchmark ranges, only inside the namespaces.
+const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 2);
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(198, 18, 2, 2);
+const PEER: Ipv4Addr = Ipv4Addr::new(198, 18, 3, 2);
+/// The network of the peer: the policy refuses it unless it is allowed.
+pub const PEER_NET: &str = "198.18.3.0/24";
+const PEER_PORT: u16 = 3480;
+const LIMIT: Duration = Duration::from_secs(20);
+
+const ECHO: &str = "\
+import socket, sys
+peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+peer.setsockopt(socket.SOL_IP, 10, 0)  # IP_MTU_DISCOVER = IP_PMTUDISC_DONT: large answers may be split
+peer.bind((sys.argv[1], int(sys.argv[2])))
+print('bound', flush=True)
+while True:
+    peer.sendto(*peer.recvfrom(65535))
+";
+
+/// The namespaces by name. Dropped, also by a panic, they and all their links are gone.
+pub struct Lab {
+    router: String,
+    pub client: String,
+    pub server: String,
+    peer: String,
+    peer_process: RefCell<Option<Process>>,
+}
+
+impl Lab {
+    pub fn new() -> Lab {
+        let uid = run_ok("id", &["-u"], LIMIT);
+        assert_eq!(
+            uid.trim(),
+            "0",
+            "these tests make network namespaces: run `cargo test` as root (sudo -E)"
+        );
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = |role: &str| format!("hallpass-{}-{number}-{role}", process::id());
+        // The guard exists before the first namespace does.
+        let lab = Lab {
+            router: name("router"),
+            client: name("client"),
+            server: name("server"),
+            peer: name("peer"),
+            peer_process: RefCell::new(None),
+        };
+        for namespace in lab.namespaces() {
+            ip(&["netns", "add", namespace]);
+            inside(namespace, &["ip", "link", "set", "lo", "up"]);
+        }
+        lab.connect(&lab.client, "client", CLIENT);
+        lab.connect(&lab.server, "server", SERVER);
+        lab.connect(&lab.peer, "peer", PEER);
+        inside(&lab.router, &["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
+        lab
+    }
+
+    fn namespaces(&self) -> [&str; 4] {
+        [&self.router, &self.client, &self.server, &self.peer]
+    }
+
+    /// A link between the router (.1) and `namespace`, whose default route it is.
+    fn connect(&self, namespace: &str, link: &str, address: Ipv4Addr) {
+        let [a, b, c, _] = address.octets();
+        let gateway = format!("{a}.{b}.{c}.1");
+        let router = self.router.as_str();
+        ip(&[
+            "link", "add", link, "netns", router, "type", "veth", "peer", "name", "up0", "netns", namespace,
+        ]);
+        inside(router, &["ip", "addr", "add", &format!("{gateway}/24"), "dev", link]);
+        inside(router, &["ip", "link", "set", link, "up"]);
+        inside(namespace, &["ip", "addr", "add", &format!("{address}/24"), "dev", "up0"]);
+        inside(namespace, &["ip", "link", "set", "up0", "up"]);
+        inside(namespace, &["ip", "route", "add", "default", "via", &gateway]);
+    }
+
+    /// Only the link between router and client becomes narrow, and the router says nothing about it to the
+    /// server. The client knows its own link and splits what it sends.
+    pub fn narrow_client_link(&self, mtu: u32) {
+        let mtu = mtu.to_string();
+        inside(&self.router, &["ip", "link", "set", "client", "mtu", &mtu]);
+        inside(&self.client, &["ip", "link", "set", "up0", "mtu", &mtu]);
+        let rules = "table ip quiet { chain output { type filter hook output priority 0; \
+                     icmp type destination-unreachable drop; }; }";
+        inside(&self.router, &["nft", rules]);
+    }
+
+    /// An echoing peer in its own namespace.
+    pub fn start_peer(&self) -> SocketAddr {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.peer, "/usr/bin/python3", "-c", ECHO]);
+        command.args([PEER.to_string(), PEER_PORT.to_string()]);
+        let process = Process::spawn(command);
+        let up = process.wait_output(LIMIT, |log| log.contains("bound"));
+        assert!(up, "the peer did not start:\n{}", process.output());
+        *self.peer_process.borrow_mut() = Some(process);
+        SocketAddr::new(PEER.into(), PEER_PORT)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.peer_process.borrow_mut().take();
+        for namespace in self.namespaces() {
+            run("ip", &["netns", "del", namespace], LIMIT);
+        }
+    }
+}
+
+fn ip(args: &[&str]) {
+    run_ok("ip", args, LIMIT);
+}
+
+fn inside(namespace: &str, command: &[&str]) {
+    let mut args = vec!["netns", "exec", namespace];
+    args.extend(command);
+    run_ok("ip", &args, LIMIT);
+}

@@ -1,0 +1,61 @@
+//! What gets no answer over UDP.
+
+use crate::support::beside_others;
+use crate::support::plan::{Plan, Transport};
+use crate::support::server::{Server, only_hallpass};
+use crate::support::stun::{
+    BINDING_INDICATION, BINDING_REQUEST, BINDING_SUCCESS, DATA, SEND_INDICATION, XOR_PEER_ADDRESS,
+    binding_request, message, read_message, xor_value,
+};
+use crate::turn_client::udp;
+use std::io::Write;
+use std::net::SocketAddr;
+
+const FINGERPRINT: u16 = 0x8028;
+
+/// Each of these goes first, a good request after it on the same socket: its answer must be the first.
+#[test]
+fn silence_to_all_that_is_no_request() {
+    let _turn = beside_others();
+    let server = Server::start(&Plan::loopback());
+    let address = server.v4(Transport::Udp);
+    let peer = xor_value(address);
+    let mut wrong_length = binding_request(1);
+    wrong_length[3] = 4;
+    let unanswered = [
+        ("an indication", message(BINDING_INDICATION, 1, &[])),
+        ("a response", message(BINDING_SUCCESS, 1, &[])),
+        ("an error response", message(0x0111, 1, &[(0x0009, &[0, 0, 4, 0])])),
+        ("a wrong fingerprint", message(BINDING_REQUEST, 1, &[(FINGERPRINT, &[1, 2, 3, 4])])),
+        ("Send without allocation", message(SEND_INDICATION, 1, &[(XOR_PEER_ADDRESS, &peer), (DATA, b"x")])),
+        ("ChannelData without allocation", vec![0x40, 0, 0, 4, 1, 2, 3, 4]),
+        ("a wrong length field", wrong_length),
+        ("another protocol", vec![0xFF; 40]),
+        ("one byte", vec![0]),
+        ("an empty datagram", vec![]),
+    ];
+    for (number, (what, bytes)) in (100..).zip(unanswered) {
+        is_silent(address, what, &bytes, number);
+    }
+}
+
+/// RFC 3489 had no magic cookie; RFC 8489 has no place for its requests any more.
+#[test]
+fn silence_to_another_magic_cookie() {
+    let _turn = beside_others();
+    if only_hallpass("silence to RFC 3489") {
+        return;
+    }
+    let server = Server::start(&Plan::loopback());
+    let mut request = binding_request(1);
+    request[4] ^= 0xFF;
+    is_silent(server.v4(Transport::Udp), "another magic cookie", &request, 2);
+}
+
+fn is_silent(address: SocketAddr, what: &str, bytes: &[u8], number: u64) {
+    let mut socket = udp(address);
+    let _ = socket.write(bytes).unwrap();
+    socket.write_all(&binding_request(number)).unwrap();
+    let answer = read_message(&mut socket).unwrap_or_else(|error| panic!("after {what}: {error}"));
+    assert_eq!((answer.kind, answer.id), (BINDING_SUCCESS, number), "{what} was answered: {answer:?}");
+}

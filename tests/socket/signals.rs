@@ -1,0 +1,119 @@
+//! Certificates that change and the end of the server, told by signals.
+
+use crate::support::beside_others;
+use crate::support::echo::Echo;
+use crate::support::files::make_certificate;
+use crate::support::plan::{LOCAL_V4, Plan, Transport};
+use crate::support::server::{Server, only_hallpass};
+use crate::support::tls;
+use crate::turn_client::{TurnClient, tcp, udp};
+use std::fs;
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn shown_certificate(server: &Server) -> Vec<u8> {
+    tls::certificate(&tls::connect(server.v4(Transport::Tls)).conn)
+}
+
+/// Connects again and again until another certificate than `old` is shown.
+fn wait_for_other_certificate(server: &Server, old: &[u8]) {
+    let end = Instant::now() + LIMIT;
+    while shown_certificate(server) == old {
+        assert!(Instant::now() < end, "still the old certificate:\n{}", server.log());
+    }
+}
+
+#[test]
+fn sigusr2_swaps_certificates_and_drops_nobody() {
+    let _turn = beside_others();
+    let server = Server::start(&Plan::loopback());
+    let stream = tls::connect(server.v4(Transport::Tls));
+    let old = tls::certificate(&stream.conn);
+    let mut client = TurnClient::new(stream, server.credentials("connected"));
+    let peer = Echo::start(LOCAL_V4);
+    client.allocate().expect("an allocation");
+    client.permit(peer.address());
+    let (cert, key) = server.certificate_files();
+    make_certificate("second.test", cert, key);
+    server.signal("USR2");
+    wait_for_other_certificate(&server, &old);
+    client.echo(peer.address(), 100);
+    client.refresh(600);
+}
+
+#[test]
+fn sighup_with_a_broken_certificate_keeps_the_old_one() {
+    let _turn = beside_others();
+    if only_hallpass("reload by SIGHUP") {
+        return;
+    }
+    let server = Server::start(&Plan::loopback());
+    let old = shown_certificate(&server);
+    let mut client = TurnClient::new(tcp(server.v4(Transport::Tcp)), server.credentials("connected"));
+    client.allocate().expect("an allocation");
+    let (cert, key) = server.certificate_files();
+    fs::write(cert, "-----BEGIN CERTIFICATE-----\nbroken\n-----END CERTIFICATE-----\n").unwrap();
+    let before = server.log().len();
+    server.signal("HUP");
+    let told = server.wait_log(LIMIT, |log| log[before..].contains(cert.to_str().unwrap()));
+    assert!(told, "the log does not name the broken file:\n{}", server.log());
+    assert_eq!(shown_certificate(&server), old);
+    client.refresh(600);
+    // And a good one afterwards is taken.
+    make_certificate("second.test", cert, key);
+    server.signal("HUP");
+    wait_for_other_certificate(&server, &old);
+    client.refresh(600);
+}
+
+#[test]
+fn sigterm_drains() {
+    let _turn = beside_others();
+    if only_hallpass("drain by SIGTERM") {
+        return;
+    }
+    let mut server = Server::start(&Plan::loopback());
+    let peer = Echo::start(LOCAL_V4);
+    let mut running = TurnClient::new(udp(server.v4(Transport::Udp)), server.credentials("running"));
+    running.allocate().expect("an allocation");
+    running.permit(peer.address());
+    server.signal("TERM");
+    wait_for_refusal(&server);
+    running.echo(peer.address(), 100);
+    running.refresh(600);
+    assert!(server.is_running(), "ended under a running allocation:\n{}", server.log());
+    running.refresh(0);
+    let exit = server.wait_exit(LIMIT).unwrap_or_else(|| panic!("still there:\n{}", server.log()));
+    assert!(exit.success(), "{exit}:\n{}", server.log());
+}
+
+/// Until the signal has arrived, an Allocate may still succeed; it is given back then.
+fn wait_for_refusal(server: &Server) {
+    let end = Instant::now() + LIMIT;
+    loop {
+        let mut late = TurnClient::new(udp(server.v4(Transport::Udp)), server.credentials("late"));
+        match late.allocate() {
+            Err(code) => return assert_eq!(code, 508, "a new client of a draining server"),
+            Ok(_) => late.refresh(0),
+        }
+        assert!(Instant::now() < end, "no drain after SIGTERM:\n{}", server.log());
+    }
+}
+
+#[test]
+fn a_second_sigterm_ends_at_once() {
+    let _turn = beside_others();
+    if only_hallpass("drain by SIGTERM") {
+        return;
+    }
+    let mut server = Server::start(&Plan::loopback());
+    let mut running = TurnClient::new(udp(server.v4(Transport::Udp)), server.credentials("running"));
+    running.allocate().expect("an allocation");
+    server.signal("TERM");
+    wait_for_refusal(&server);
+    assert!(server.is_running(), "ended under a running allocation:\n{}", server.log());
+    server.signal("TERM");
+    let exit = server.wait_exit(Duration::from_secs(2));
+    assert!(exit.is_some(), "still there after the second signal:\n{}", server.log());
+}

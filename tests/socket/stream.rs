@@ -1,0 +1,156 @@
+//! TCP and TLS by hand: any cutting of the bytes, any number of requests at once, nothing lost.
+
+use crate::support::echo::Echo;
+use crate::support::plan::{LOCAL_V4, Plan, Transport};
+use crate::support::server::{Server, only_hallpass};
+use crate::support::stun::{
+    BINDING_SUCCESS, NONCE, REALM_ATTRIBUTE, XOR_MAPPED_ADDRESS, allocate_request, binding_request,
+    read_message,
+};
+use crate::support::{alone, beside_others, tls};
+use crate::turn_client::{TurnClient, tcp};
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const PIPELINED: u64 = 20_000;
+
+/// Reads the answers to requests 0.. in the order they were asked.
+fn read_all_answers(stream: &mut impl Read) {
+    for id in 0..PIPELINED {
+        let answer = read_message(stream).unwrap_or_else(|error| panic!("answer {id}: {error}"));
+        assert_eq!((answer.kind, answer.id), (BINDING_SUCCESS, id), "{answer:?}");
+    }
+}
+
+#[test]
+fn twenty_thousand_requests_at_once_over_tcp() {
+    let _turn = alone();
+    if only_hallpass("an answer to each of 20,000 pipelined requests") {
+        return;
+    }
+    let server = Server::start(&Plan::loopback());
+    let mut stream = tcp(server.v4(Transport::Tcp));
+    let mut writing = stream.try_clone().unwrap();
+    let requests: Vec<u8> = (0..PIPELINED).flat_map(binding_request).collect();
+    let writer = thread::spawn(move || writing.write_all(&requests));
+    read_all_answers(&mut stream);
+    writer.join().unwrap().expect("all requests were taken");
+}
+
+#[test]
+fn twenty_thousand_requests_at_once_over_tls() {
+    let _turn = alone();
+    if only_hallpass("an answer to each of 20,000 pipelined requests") {
+        return;
+    }
+    let server = Server::start(&Plan::loopback());
+    let mut stream = tls::connect(server.v4(Transport::Tls));
+    // All is encrypted first, so that one thread can write while this one reads.
+    stream.conn.set_buffer_limit(None);
+    let requests: Vec<u8> = (0..PIPELINED).flat_map(binding_request).collect();
+    stream.conn.writer().write_all(&requests).unwrap();
+    let mut records = Vec::new();
+    while stream.conn.wants_write() {
+        stream.conn.write_tls(&mut records).unwrap();
+    }
+    let mut writing = stream.sock.try_clone().unwrap();
+    let writer = thread::spawn(move || writing.write_all(&records));
+    read_all_answers(&mut stream);
+    writer.join().unwrap().expect("all requests were taken");
+}
+
+/// Writes in pieces that leave as segments of their own.
+fn write_in_pieces(stream: &mut TcpStream, bytes: &[u8], size: usize) {
+    for piece in bytes.chunks(size) {
+        stream.write_all(piece).unwrap();
+    }
+}
+
+#[test]
+fn a_tls_handshake_in_pieces_of_seven_bytes() {
+    let _turn = beside_others();
+    let server = Server::start(&Plan::loopback());
+    let mut stream = tcp(server.v4(Transport::Tls));
+    let mut client = tls::client();
+    client.writer().write_all(&binding_request(7)).unwrap();
+    let mut answer = Vec::new();
+    while answer.len() < 20 {
+        let mut records = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut records).unwrap();
+        }
+        write_in_pieces(&mut stream, &records, 7);
+        assert!(client.read_tls(&mut stream).expect("the handshake goes on") > 0, "closed by the server");
+        client.process_new_packets().expect("valid TLS");
+        match client.reader().read_to_end(&mut answer) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => panic!("{error}"),
+            _ => {}
+        }
+    }
+    let answer = read_message(&mut answer.as_slice()).unwrap();
+    assert_eq!((answer.kind, answer.id), (BINDING_SUCCESS, 7), "{answer:?}");
+}
+
+#[test]
+fn requests_byte_by_byte_over_tcp() {
+    let _turn = beside_others();
+    let server = Server::start(&Plan::loopback());
+    let mut stream = tcp(server.v4(Transport::Tcp));
+    let requests = [binding_request(1), allocate_request(2)].concat();
+    write_in_pieces(&mut stream, &requests, 1);
+    let binding = read_message(&mut stream).unwrap();
+    assert_eq!((binding.kind, binding.id), (BINDING_SUCCESS, 1), "{binding:?}");
+    assert_eq!(binding.xor_address(XOR_MAPPED_ADDRESS), stream.local_addr().ok());
+    let allocate = read_message(&mut stream).unwrap();
+    assert_eq!((allocate.error_code(), allocate.id), (Some(401), 2), "{allocate:?}");
+    assert!(allocate.attribute(NONCE).is_some(), "{allocate:?}");
+    assert!(allocate.attribute(REALM_ATTRIBUTE).is_some(), "{allocate:?}");
+}
+
+/// A stream that has lost its framing has no way back.
+#[test]
+fn garbage_is_closed_within_two_seconds() {
+    let _turn = beside_others();
+    if only_hallpass("garbage on a stream") {
+        return;
+    }
+    let server = Server::start(&Plan::loopback());
+    let garbage: [&[u8]; 4] = [&[0xFF; 64], &[0x80; 64], b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", &[0; 64]];
+    for bytes in garbage {
+        let mut stream = tcp(server.v4(Transport::Tcp));
+        let start = Instant::now();
+        stream.write_all(bytes).unwrap();
+        // Closed in order or reset; only silence is wrong.
+        let end = stream.read_to_end(&mut Vec::new());
+        let waited = start.elapsed();
+        let closed = end.as_ref().map_or_else(|e| e.kind() == ErrorKind::ConnectionReset, |_| true);
+        assert!(closed && waited < Duration::from_secs(2), "{bytes:02x?}: {end:?} after {waited:?}");
+    }
+}
+
+#[test]
+fn nothing_is_lost_over_tcp() {
+    let _turn = beside_others();
+    let server = Server::start(&Plan::loopback());
+    let stream = tcp(server.v4(Transport::Tcp));
+    relays_all(&server, stream);
+}
+
+#[test]
+fn nothing_is_lost_over_tls() {
+    let _turn = beside_others();
+    let server = Server::start(&Plan::loopback());
+    let stream = tls::connect(server.v4(Transport::Tls));
+    relays_all(&server, stream);
+}
+
+fn relays_all(server: &Server, stream: impl Read + Write) {
+    let peer = Echo::start(LOCAL_V4);
+    let mut client = TurnClient::new(stream, server.credentials("stream"));
+    client.allocate().expect("an allocation");
+    client.permit(peer.address());
+    client.echo(peer.address(), 2000);
+    client.refresh(0);
+}
