@@ -34,12 +34,12 @@ impl<T: Ord + Copy> Deadlines<T> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Takes one owner whose deadline has come.
-    pub fn pop_due(&mut self, now: Instant) -> Option<T> {
+    /// Takes one owner whose deadline has come, with that deadline.
+    pub fn pop_due(&mut self, now: Instant) -> Option<(Instant, T)> {
         if self.next()? > now {
             return None;
         }
-        self.heap.pop().map(|Reverse((_, owner))| owner)
+        self.heap.pop().map(|Reverse(due)| due)
     }
 
     /// Drops the entries of owners that are gone, when there are many more entries than the `living` owners.
@@ -77,8 +77,8 @@ mod tests {
         }
         assert_eq!(deadlines.next(), Some(at(10)));
         assert_eq!(deadlines.pop_due(at(9)), None);
-        assert_eq!(deadlines.pop_due(at(20)), Some(10));
-        assert_eq!(deadlines.pop_due(at(20)), Some(20));
+        assert_eq!(deadlines.pop_due(at(20)), Some((at(10), 10)));
+        assert_eq!(deadlines.pop_due(at(20)), Some((at(20), 20)));
         assert_eq!(deadlines.pop_due(at(20)), None);
     }
 

@@ -103,10 +103,12 @@ impl Server {
 
     /// Takes out what has run out.
     pub fn handle_timeout(&mut self, now: Now) {
-        while let Some(owner) = self.deadlines.pop_due(now.instant) {
+        while let Some((at, owner)) = self.deadlines.pop_due(now.instant) {
             match (self.table.end_of(owner), owner) {
                 (_, Owner::Reservation(token)) => self.shared.ports.expire(now.instant, &token),
-                (Some(end), owner) if end > now.instant => self.deadlines.push(end, owner),
+                // Put back even when that end has come too: in order of their ends, channels go before the
+                // permission they point to, however late this call is.
+                (Some(end), owner) if end > at => self.deadlines.push(end, owner),
                 (Some(_), Owner::Relay(id, _)) => self.end_relay(now.instant, id, EndReason::Expired),
                 (Some(_), Owner::Permission(id, _)) => self.table.remove_permission(id),
                 (Some(_), Owner::Channel(id, _)) => self.table.remove_channel(id),

@@ -1,0 +1,127 @@
+//! One server, driven by hand: for tests that need no network.
+#![allow(dead_code)] // every test target that includes this file uses another part of it
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hallpass::turn::action::{Action, FromClient, OpenError, RelayId, Session};
+use hallpass::turn::counters::Counters;
+use hallpass::turn::five_tuple::Client;
+use hallpass::turn::rest;
+use hallpass::turn::server::Server;
+use hallpass::turn::settings::Settings;
+use hallpass::turn::shared::Shared;
+use hallpass::turn::time::{Instant, Now};
+
+use super::stun::{self, Login, REALM_NAME, Reader, SECRET, Writer};
+
+/// Wall clock at the origin of the monotonic one.
+pub const EPOCH: u64 = 1_700_000_000;
+
+pub struct Rig {
+    pub server: Server,
+    pub shared: Arc<Shared>,
+    pub now: Now,
+    pub replies: Vec<Reader>,
+    pub opens: Vec<(RelayId, SocketAddr)>,
+    pub closed: Vec<RelayId>,
+    pub ended: Vec<Session>,
+    next_id: u64,
+}
+
+impl Rig {
+    pub fn new(settings: Settings) -> Self {
+        let addresses = settings.relay_addresses.iter().map(|relay| relay.local);
+        let shared = Arc::new(Shared::new(&[7; 32], addresses, settings.relay_ports.clone()));
+        let server =
+            Server::new(Arc::new(settings), Arc::clone(&shared), Arc::new(Counters::default()), [9; 32]);
+        Self {
+            server,
+            shared,
+            now: Now { instant: Instant::from_nanos(1_000_000_000), unix: EPOCH },
+            replies: Vec::new(),
+            opens: Vec::new(),
+            closed: Vec::new(),
+            ended: Vec::new(),
+            next_id: 0,
+        }
+    }
+
+    /// Time goes by, without a call of `handle_timeout`.
+    pub fn wait(&mut self, span: Duration) {
+        self.now.instant = self.now.instant + span;
+        self.now.unix += span.as_secs();
+    }
+
+    pub fn id(&mut self) -> [u8; 12] {
+        self.next_id += 1;
+        let mut id = [0; 12];
+        id[..8].copy_from_slice(&self.next_id.to_be_bytes());
+        id
+    }
+
+    pub fn nonce(&self, client: Client) -> String {
+        self.shared.nonces.make(self.now.instant, client.five_tuple.client, Default::default())
+    }
+
+    /// Hands in one message and takes what it caused.
+    pub fn feed(&mut self, client: Client, bytes: &[u8]) -> FromClient {
+        let verdict = self.server.handle_client(self.now, client, bytes);
+        self.draw();
+        verdict
+    }
+
+    /// Signs and hands in a request; gives the answer's code (0: success), if there is an answer already.
+    pub fn ask(&mut self, client: Client, login: &Login, request: Writer) -> Option<u16> {
+        let nonce = self.nonce(client);
+        self.replies.clear();
+        self.feed(client, &request.signed(login, nonce.as_bytes()));
+        self.replies.last().and_then(Reader::code)
+    }
+
+    pub fn timeout(&mut self) {
+        self.server.handle_timeout(self.now);
+        self.draw();
+    }
+
+    /// Opens everything that waits.
+    pub fn open(&mut self, outcome: Result<(), OpenError>) {
+        for (relay, _) in std::mem::take(&mut self.opens) {
+            self.server.handle_relay_opened(self.now, relay, outcome);
+        }
+        self.draw();
+    }
+
+    pub fn draw(&mut self) {
+        while let Some(action) = self.server.poll_action() {
+            match action {
+                Action::Reply { message, .. } => {
+                    self.replies.push(Reader::parse(&message).expect("a well-formed answer"));
+                }
+                Action::OpenRelay { relay, address } => self.opens.push((relay, address)),
+                Action::CloseRelay { relay } => {
+                    self.opens.retain(|(opening, _)| *opening != relay);
+                    self.closed.push(relay);
+                }
+                Action::Ended(session) => self.ended.push(*session),
+            }
+        }
+    }
+
+    /// An allocation, opened; the announced relayed addresses.
+    pub fn allocate(&mut self, client: Client, login: &Login, more: &[(u16, Vec<u8>)]) -> Vec<SocketAddr> {
+        let id = self.id();
+        assert_eq!(self.ask(client, login, stun::allocate(id, more)), None, "waits for its socket");
+        self.open(Ok(()));
+        let reply = self.replies.last().expect("an answer");
+        assert_eq!(reply.code(), Some(0), "{reply:?}");
+        reply.addresses(stun::RELAYED)
+    }
+}
+
+/// A REST login good for a day.
+pub fn login(user: &str) -> Login {
+    let name = rest::username(EPOCH + 86_400, user);
+    Login::new(&name, &rest::password(SECRET, &name), REALM_NAME)
+}
