@@ -37,6 +37,15 @@ pub struct Opening {
     exchangeable: bool,
 }
 
+impl Opening {
+    /// The ports claimed for this request beside those of its `relays`.
+    pub(super) fn claimed_beside(&self, relays: &[SocketAddr]) -> Vec<SocketAddr> {
+        let pairs = if self.want == Want::Pair { relays } else { &[] };
+        let next = pairs.iter().map(|local| SocketAddr::new(local.ip(), local.port() + 1));
+        self.held.iter().copied().chain(next).collect()
+    }
+}
+
 impl Server {
     /// RFC 8656 section 7.2, check by check.
     pub(super) fn allocate(&mut self, now: Now, ticket: Ticket, request: &Allocate) -> FromClient {

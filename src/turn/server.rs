@@ -296,6 +296,10 @@ impl Server {
     pub(super) fn end_allocation(&mut self, now: Instant, id: AllocationId, reason: EndReason) {
         let Some(allocation) = self.table.allocation(id) else { return };
         let relays: Vec<RelayId> = allocation.relays.iter().flatten().copied().collect();
+        if let Some(opening) = &allocation.opening {
+            let local: Vec<_> = relays.iter().filter_map(|&id| Some(self.table.relay(id)?.local)).collect();
+            opening.claimed_beside(&local).into_iter().for_each(|port| self.shared.ports.release(port));
+        }
         let relayed: Vec<SocketAddr> = relays.iter().filter_map(|&id| self.close_relay(id)).collect();
         if let Some(allocation) = self.table.remove_allocation(id) {
             let identity = allocation.identity;
