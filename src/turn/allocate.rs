@@ -267,7 +267,7 @@ impl Server {
     /// RFC 8656 section 7.2, the note on retransmissions: 437, unless it is the very same request.
     fn repeat(&mut self, now: Instant, id: AllocationId, ticket: &Ticket) -> FromClient {
         let same = |allocation: &super::table::Allocation| {
-            allocation.transaction_id == ticket.transaction_id && self.owned(ticket).is_ok()
+            allocation.transaction_id == ticket.transaction_id && allocation.belongs_to(ticket)
         };
         match self.table.allocation(id) {
             Some(allocation) if same(allocation) && allocation.opening.is_some() => FromClient::Control,

@@ -253,17 +253,15 @@ impl Server {
         }
     }
 
-    /// The asker's allocation (RFC 8656 section 5).
+    /// The asker's allocation (RFC 8656 section 5). One whose sockets are still being opened takes no orders: its
+    /// client has not heard of it yet.
     ///
     /// # Errors
     /// 437 when there is none on this five-tuple, 441 when it is somebody else's.
     pub(super) fn owned(&self, ticket: &Ticket) -> Result<AllocationId, Code> {
         let id = self.table.find(&ticket.client.five_tuple).ok_or(Code::AllocationMismatch)?;
-        let allocation = self.table.allocation(id).ok_or(Code::AllocationMismatch)?;
-        let asker = ticket.asker.as_ref().ok_or(Code::WrongCredentials)?;
-        match allocation.identity.name == asker.identity.name
-            && allocation.identity.host == asker.identity.host
-        {
+        let allocation = self.table.allocation(id).filter(|allocation| allocation.opening.is_none());
+        match allocation.ok_or(Code::AllocationMismatch)?.belongs_to(ticket) {
             true => Ok(id),
             false => Err(Code::WrongCredentials),
         }

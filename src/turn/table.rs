@@ -13,6 +13,7 @@ use slab::Slab;
 
 use super::action::{Drop, RelayId, Traffic};
 use super::allocate::Opening;
+use super::answer::Ticket;
 use super::auth::Identity;
 use super::five_tuple::{Client, FiveTuple};
 use super::peer_policy::Reach;
@@ -76,6 +77,15 @@ pub struct Allocation {
     pub place: Place,
     /// The channel used last: the next packet is most likely for it.
     recent: Option<(u16, ChannelId)>,
+}
+
+impl Allocation {
+    /// Whether the asker is the one whose allocation this is.
+    pub(super) fn belongs_to(&self, ticket: &Ticket) -> bool {
+        ticket.asker.as_ref().is_some_and(|asker| {
+            self.identity.name == asker.identity.name && self.identity.host == asker.identity.host
+        })
+    }
 }
 
 /// One relayed transport address.
