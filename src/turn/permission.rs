@@ -63,6 +63,9 @@ impl Server {
         if permitted.is_empty() {
             return Err(Code::BadRequest);
         }
+        // A permission is for an address, whatever the port: several ports are one.
+        permitted.sort_unstable_by_key(|permitted| permitted.peer.ip());
+        permitted.dedup_by_key(|permitted| permitted.peer.ip());
         self.check_room(&permitted)?;
         for peer in permitted {
             self.permit(now, peer);
