@@ -103,6 +103,11 @@ impl Server {
 
     /// Takes out what has run out.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.expire(now);
+        self.publish();
+    }
+
+    fn expire(&mut self, now: Now) {
         while let Some((at, owner)) = self.deadlines.pop_due(now.instant) {
             match (self.table.end_of(owner), owner) {
                 (_, Owner::Reservation(token)) => self.shared.ports.expire(now.instant, &token),
@@ -115,7 +120,6 @@ impl Server {
                 (None, _) => {}
             }
         }
-        self.publish();
     }
 
     /// The next work for the network side.
@@ -147,9 +151,11 @@ impl Server {
         let Ok(message) = Message::parse(bytes) else { return self.dropped(Drop::MalformedStun) };
         match (message.class(), message.method()) {
             (MessageClass::Request, _) => {
+                // The timer may be late; a Refresh must not bring back what is over.
+                self.expire(now);
                 let answer = self.request(now, client, &message);
                 self.publish();
-                answer
+                if self.actions.is_empty() { answer } else { FromClient::Control }
             }
             (MessageClass::Indication, method::SEND) => self.send_indication(now.instant, &client, &message),
             _ => self.dropped(Drop::Unsolicited),
