@@ -229,6 +229,7 @@ impl Server {
         let relays = self.table.allocation(id).map_or([None; 2], |allocation| allocation.relays);
         let Some(first) = relays.into_iter().flatten().next() else {
             self.table.remove_allocation(id);
+            self.sweep();
             self.refuse(&opening.ticket, Code::InsufficientCapacity);
             return;
         };

@@ -334,7 +334,8 @@ impl Server {
         Some(relay.announced)
     }
 
-    fn sweep(&mut self) {
+    /// Drops the deadlines of what is gone, when there are many.
+    pub(super) fn sweep(&mut self) {
         let table = &self.table;
         let is_alive =
             |owner: &Owner| matches!(owner, Owner::Reservation(_)) || table.end_of(*owner).is_some();
