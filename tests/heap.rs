@@ -165,7 +165,9 @@ fn a_relayed_packet_takes_no_memory() {
         let id = rig.id();
         let channel = stun::channel_data(0x4001, &[7; 160]);
         let send = stun::send(id, other, &[8; 161]);
-        let FromClient::Relay { relay, .. } = rig.feed(client(n), &channel) else { panic!("{n}: not relayed") };
+        let FromClient::Relay { relay, .. } = rig.feed(client(n), &channel) else {
+            panic!("{n}: not relayed")
+        };
         flows.push((client(n), channel, send, relay, peer, other));
     }
     let mut frame = Frame::new();

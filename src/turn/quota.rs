@@ -8,6 +8,9 @@ use dashmap::DashMap;
 use super::error::Code;
 use super::settings::{HostId, Limits};
 
+/// Room for users that stays when all are gone.
+const USERS_KEPT: usize = 4096;
+
 type UserKey = (HostId, Arc<str>);
 
 /// Shared by all workers; touched when an allocation is made and when it ends.
@@ -57,12 +60,16 @@ impl Quota {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.quota.total.fetch_sub(1, Relaxed);
+        let last = self.quota.total.fetch_sub(1, Relaxed) == 1;
         if let Some(key) = self.user.take() {
             self.quota.users.remove_if_mut(&key, |_, held| {
                 *held = held.saturating_sub(1);
                 *held == 0
             });
+        }
+        // After a rush of users, memory goes back once nobody is left.
+        if last && self.quota.users.capacity() > USERS_KEPT {
+            self.quota.users.shrink_to_fit();
         }
     }
 }

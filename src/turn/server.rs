@@ -24,6 +24,9 @@ use crate::wire::demux;
 use crate::wire::message::{Message, MessageClass, method};
 use crate::wire::request::{self, Credentials};
 
+/// Room for actions that stays after a rush, such as the end of many allocations at once.
+const ACTIONS_KEPT: usize = 1024;
+
 /// One worker's protocol state. See the [module's rule of use](super).
 #[derive(Debug)]
 pub struct Server {
@@ -124,7 +127,11 @@ impl Server {
 
     /// The next work for the network side.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        if action.is_none() && self.actions.capacity() > ACTIONS_KEPT {
+            self.actions.shrink_to(ACTIONS_KEPT);
+        }
+        action
     }
 
     /// When [`Server::handle_timeout`] wants to be called next.

@@ -418,6 +418,7 @@ impl Table {
     pub fn remove_allocation(&mut self, id: AllocationId) -> Option<Allocation> {
         let allocation = self.allocations.try_remove(id.0 as usize)?;
         self.by_five_tuple.remove(&allocation.client.five_tuple);
+        self.give_back_memory();
         Some(allocation)
     }
 

@@ -80,10 +80,8 @@ impl Writer {
 
     /// USERNAME, REALM, NONCE and MESSAGE-INTEGRITY behind what is there.
     pub fn signed(self, login: &Login, nonce: &[u8]) -> Vec<u8> {
-        let mut writer = self
-            .raw(USERNAME, login.name.as_bytes())
-            .raw(REALM, login.realm.as_bytes())
-            .raw(NONCE, nonce);
+        let mut writer =
+            self.raw(USERNAME, login.name.as_bytes()).raw(REALM, login.realm.as_bytes()).raw(NONCE, nonce);
         writer.set_length(24);
         let hash = MessageIntegrity::compute(&[&writer.bytes], &login.key).expect("a key");
         writer.raw(0x0008, &hash).bytes
@@ -227,7 +225,11 @@ pub fn client(transport: Transport, client: SocketAddr, link: u64) -> Client {
 /// One host, one relay address of each family, the first of them behind 1:1 NAT.
 pub fn settings() -> Settings {
     let ip = |text: &str| -> IpAddr { text.parse().expect("literal") };
-    let relay = |local, announced| RelayAddress { local: ip(local), announced: ip(announced), only_if_reached: false };
+    let relay = |local, announced| RelayAddress {
+        local: ip(local),
+        announced: ip(announced),
+        only_if_reached: false,
+    };
     Settings {
         realm: REALM_NAME.into(),
         hosts: vec![Host { id: HostId(0), name: "ping".into(), secrets: vec![SECRET.into()], peers: None }],
@@ -236,7 +238,10 @@ pub fn settings() -> Settings {
         relay_ports: 49_152..=65_535,
         peers: PeerRules {
             own: vec![ip("10.1.1.1"), ip("5.5.5.5"), ip("2a00:5::5")],
-            services: vec!["5.5.5.5:3478".parse().expect("literal"), "10.1.1.1:3478".parse().expect("literal")],
+            services: vec![
+                "5.5.5.5:3478".parse().expect("literal"),
+                "10.1.1.1:3478".parse().expect("literal"),
+            ],
             ..PeerRules::default()
         },
         limits: Limits { unauthenticated_per_source: 0, ..Limits::default() },
