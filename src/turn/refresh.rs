@@ -35,8 +35,8 @@ impl Server {
         }
         let lifetime = self.lifetime(request.lifetime);
         for relay in chosen {
-            if let Some(relay) = self.table.relay_mut(relay) {
-                relay.expires = now + lifetime;
+            if let Some(owner) = self.table.refresh_relay(relay, now + lifetime) {
+                self.deadlines.push(now + lifetime, owner);
             }
         }
         Ok(lifetime.as_secs() as u32)

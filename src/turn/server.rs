@@ -116,7 +116,11 @@ impl Server {
                 (_, Owner::Reservation(token)) => self.shared.ports.expire(now.instant, &token),
                 // Put back even when that end has come too: in order of their ends, channels go before the
                 // permission they point to, however late this call is.
-                (Some(end), owner) if end > at => self.deadlines.push(end, owner),
+                (Some(end), owner) if end > at => {
+                    if self.table.postpone(owner, at, end) {
+                        self.deadlines.push(end, owner);
+                    }
+                }
                 (Some(_), Owner::Relay(id, _)) => self.end_relay(now.instant, id, EndReason::Expired),
                 (Some(_), Owner::Permission(id, _)) => self.table.remove_permission(id),
                 (Some(_), Owner::Channel(id, _)) => self.table.remove_channel(id),

@@ -101,6 +101,8 @@ pub struct Relay {
     pub open: bool,
     /// The end of its lifetime.
     pub expires: Instant,
+    /// The deadline that counts: others of this relay are left over from longer lifetimes.
+    due: Instant,
     generation: u32,
     permissions: Vec<PermissionId>,
     channels: Vec<ChannelId>,
@@ -386,12 +388,38 @@ impl Table {
             announced,
             open: false,
             expires,
+            due: expires,
             generation,
             permissions: Vec::new(),
             channels: Vec::new(),
         }) as u32);
         self.allocations[allocation.0 as usize].relays[Family::of(local.ip()) as usize] = Some(id);
         (id, Owner::Relay(id, generation))
+    }
+
+    /// Gives a relay another end (RFC 8656 section 8.2); one that is sooner than its deadline needs a new one.
+    pub fn refresh_relay(&mut self, id: RelayId, expires: Instant) -> Option<Owner> {
+        let relay = self.relays.get_mut(id.0 as usize)?;
+        relay.expires = expires;
+        if expires >= relay.due {
+            return None;
+        }
+        relay.due = expires;
+        Some(Owner::Relay(id, relay.generation))
+    }
+
+    /// Moves the deadline `at` of an owner that lives until `end`; `false` for one that does not count any more.
+    pub fn postpone(&mut self, owner: Owner, at: Instant, end: Instant) -> bool {
+        match owner {
+            Owner::Relay(id, _) => self.relays.get_mut(id.0 as usize).is_some_and(|relay| {
+                let counts = relay.due == at;
+                if counts {
+                    relay.due = end;
+                }
+                counts
+            }),
+            _ => true,
+        }
     }
 
     /// Takes a relay out with all its permissions and channels.

@@ -80,6 +80,23 @@ fn an_allocation_is_over_at_its_time_even_when_the_timer_is_late() {
 }
 
 #[test]
+fn a_refresh_that_shortens_a_lifetime_brings_its_end_forward() {
+    let (mut rig, login) = (Rig::new(stun::settings()), login("ann"));
+    rig.allocate(client(), &login, &[(stun::LIFETIME, 3600_u32.to_be_bytes().to_vec())]);
+    for _ in 0..2000 {
+        for lifetime in [600, 3600, 600] {
+            let id = rig.id();
+            assert_eq!(rig.ask(client(), &login, stun::refresh(id, lifetime)), Some(0));
+        }
+    }
+    let ends = rig.now.instant + Duration::from_secs(600);
+    assert_eq!(rig.server.poll_timeout(), Some(ends));
+    rig.wait(Duration::from_secs(600));
+    rig.timeout();
+    assert_eq!((rig.server.allocations(), rig.shared.ports.taken(), rig.ended.len()), (0, 0, 1));
+}
+
+#[test]
 fn the_same_address_twice_in_a_request_is_one_permission() {
     let mut settings = stun::settings();
     settings.limits.permissions_per_allocation = 1;
