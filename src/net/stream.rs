@@ -261,11 +261,15 @@ impl Stream {
                     }
                 }
                 Some(tls) => {
-                    let front = outbox.front(RECORD_MAX);
-                    let len = front.len();
+                    // A record for each message, one write for all: there are clients that take what one record
+                    // holds for one message (turnutils_uclient), and the write is what costs.
                     output.clear();
-                    tls.seal(front, output).map_err(|_| CloseReason::TlsFailed)?;
-                    outbox.consume(len);
+                    while !outbox.is_empty() && output.bytes().len() < RECORD_MAX {
+                        let front = outbox.front(1);
+                        let len = front.len();
+                        tls.seal(front, output).map_err(|_| CloseReason::TlsFailed)?;
+                        outbox.consume(len);
+                    }
                     let written = write(&self.socket, output.bytes())?;
                     outcome.sent += written;
                     let rest = &output.bytes()[written..];
