@@ -99,7 +99,7 @@ impl Relay {
         let servers = counters.iter().enumerate().map(|(number, counters)| {
             let (settings, shared) = (Arc::clone(&protocol), Arc::clone(&shared));
             // Each relay of this process draws other ports.
-            let seed = [number as u8 + addresses[0].port() as u8; 32];
+            let seed = [(addresses[0].port() as u8).wrapping_add(number as u8); 32];
             Server::new(settings, shared, Arc::clone(counters), seed)
         });
 

@@ -55,19 +55,13 @@ impl Uclient {
     }
 
     /// Runs it with credentials of `server` and fails unless every message came back.
-    ///
-    /// Over TLS two messages in a hundred may be missing. The client takes whatever one `SSL_read` returns for
-    /// one message, so messages that share a record can be lost in it; it has missed up to one in a hundred
-    /// over TLS with coturn's own server as well. That the relay loses nothing over TLS is shown without it,
-    /// by `stream::nothing_is_lost_over_tls`.
     pub fn must_lose_nothing(self, server: &Server) {
         let expected = u64::from(self.sessions) * u64::from(self.messages);
-        let tolerated = if self.transport == Transport::Tls { expected.div_ceil(50) } else { 0 };
         let (totals, output) = self.run(server);
         let enough = totals.as_ref().is_some_and(|totals| {
-            totals.sent == expected && totals.dropped == 0 && totals.received + tolerated >= expected
+            totals.sent == expected && totals.dropped == 0 && totals.received == expected
         });
-        assert!(enough, "uclient missed more than {tolerated}: {totals:?}\n{}", tail(&output));
+        assert!(enough, "uclient missed messages: {totals:?}\n{}", tail(&output));
     }
 
     /// Runs it; `None` when it printed no totals, which it does when it could not allocate.
