@@ -4,6 +4,7 @@
 
 mod build;
 mod cross;
+mod parties;
 mod problem;
 mod ranges;
 mod secrets;

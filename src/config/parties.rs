@@ -1,0 +1,177 @@
+//! Who may use the relay, and whom they may reach: `[[host]]`, `[[user]]` and `[peers]`.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use ipnet::IpNet;
+
+use super::ranges;
+use super::secrets;
+use super::types::{Host, Peers, User};
+use super::walk::{At, Notes, Section};
+
+/// Counters are kept per host, in an array of fixed size.
+const HOSTS_MAX: usize = 200;
+/// Shown as a metrics label.
+const HOST_NAME_BYTES_MAX: usize = 64;
+/// RFC 8489 section 14.3.
+const USERNAME_BYTES_MAX: usize = 508;
+
+pub(super) fn hosts(top: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Vec<Host> {
+    let mut hosts: Vec<Host> = Vec::new();
+    let mut seen = secrets::Seen::default();
+    let mut names: HashMap<&str, usize> = HashMap::new();
+    let sections = top.tables("host", "[[host]]", notes);
+    if let Some(over) = sections.get(HOSTS_MAX) {
+        notes.error(
+            over.line,
+            "host",
+            format!("{} hosts, more than {HOSTS_MAX}", sections.len()),
+            "let hosts share a [[host]], or run a second relay",
+        );
+    }
+    for (number, section) in sections.iter().take(HOSTS_MAX).enumerate() {
+        let name = section.string("name", notes);
+        match name {
+            None if section.has("name") => {}
+            None => notes.error(section.line, "host.name", "no name", "write name = \"ping\""),
+            Some(At { value, line })
+                if value.is_empty()
+                    || value.len() > HOST_NAME_BYTES_MAX
+                    || value.chars().any(char::is_control) =>
+            {
+                notes.error(
+                    line,
+                    "host.name",
+                    "not a name",
+                    format!("write 1 to {HOST_NAME_BYTES_MAX} bytes without control characters"),
+                );
+            }
+            Some(At { value, line }) => {
+                if let Some(first) = names.insert(value, line) {
+                    notes.error(
+                        line,
+                        "host.name",
+                        format!("{value:?} is already the host on line {first}"),
+                        "give it another name, or move its secrets there: secrets = [\"new\", \"old\"]",
+                    );
+                }
+            }
+        }
+        let peers = section.prefixes("peers", notes);
+        for peer in peers.iter().flatten() {
+            warn_opened("host.peers", *peer, notes);
+        }
+        if peers.as_ref().is_some_and(Vec::is_empty) {
+            notes.warn(
+                section.line_of("peers", notes),
+                "host.peers",
+                "an empty list: this host's users can reach nobody",
+                "write the host's own addresses, or remove the key to let [peers] decide",
+            );
+        }
+        let peers = peers.map(|peers| peers.into_iter().map(|peer| peer.value).collect());
+        let name = name.map_or(String::new(), |name| name.value.to_owned());
+        hosts.push(Host { name, secrets: secrets::read(section, number, base, &mut seen, notes), peers });
+    }
+    hosts
+}
+
+pub(super) fn users(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<User> {
+    let mut users = Vec::new();
+    let mut names: HashMap<&str, usize> = HashMap::new();
+    for section in top.tables("user", "[[user]]", notes) {
+        let name = section.string("name", notes);
+        let password = section.string("password", notes);
+        for (key, remedy) in [("name", "write name = \"test\""), ("password", "write password = \"...\"")] {
+            if !section.has(key) {
+                notes.error(section.line, &section.key(key), format!("no {key}"), remedy);
+            }
+        }
+        if let Some(At { value, line }) = name {
+            if value.is_empty() || value.len() > USERNAME_BYTES_MAX || value.chars().any(char::is_control) {
+                let remedy = format!("write 1 to {USERNAME_BYTES_MAX} bytes without control characters");
+                notes.error(line, "user.name", "not a user name", remedy);
+            }
+            let before_colon = value.split_once(':').map(|(before, _)| before);
+            if before_colon
+                .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+            {
+                notes.error(
+                    line,
+                    "user.name",
+                    format!("{value:?} looks like a REST user name (expiry:user)"),
+                    "write a name without digits before a colon; for REST users a [[host]] with a secret is enough",
+                );
+            }
+            if let Some(first) = names.insert(value, line) {
+                let message = format!("{value:?} is already the user on line {first}");
+                notes.error(line, "user.name", message, "give it another name or remove one of the two");
+            }
+        }
+        if let Some(At { value, line }) = password
+            && (value.is_empty() || value.chars().any(char::is_control))
+        {
+            let message = "the password is empty or contains a control character";
+            notes.error(line, "user.password", message, "make one: openssl rand -base64 18");
+        }
+        let host = section.string("host", notes);
+        if let Some(At { value, line }) = host {
+            check_host_exists(top, value, line, notes);
+        }
+        if let (Some(name), Some(password)) = (name, password) {
+            users.push(User {
+                name: name.value.to_owned(),
+                password: password.value.to_owned(),
+                host: host.map(|host| host.value.to_owned()),
+            });
+        }
+    }
+    users
+}
+
+/// Reads the hosts' names once more, silently: their problems are reported with the hosts themselves.
+fn check_host_exists(top: &Section<'_, '_>, wanted: &str, line: usize, notes: &mut Notes) {
+    let mut unheard = Notes::new("");
+    let hosts = top.tables("host", "[[host]]", &mut unheard);
+    let names: Vec<&str> =
+        hosts.iter().filter_map(|host| host.string("name", &mut unheard)).map(|name| name.value).collect();
+    if !names.contains(&wanted) {
+        let nearest = names.iter().min_by_key(|name| strsim::damerau_levenshtein(name, wanted));
+        let remedy = match nearest {
+            Some(name) => format!("did you mean {name:?}?"),
+            None => "write a [[host]] of this name, or remove the key to let [peers] decide".to_owned(),
+        };
+        notes.error(line, "user.host", format!("there is no [[host]] named {wanted:?}"), remedy);
+    }
+}
+
+pub(super) fn peers(top: &Section<'_, '_>, notes: &mut Notes) -> Peers {
+    let Some(section) = top.table("peers", "[peers]", notes) else { return Peers::default() };
+    let allow = section.prefixes("allow", notes).unwrap_or_default();
+    let deny = section.prefixes("deny", notes).unwrap_or_default();
+    for entry in &allow {
+        warn_opened("peers.allow", *entry, notes);
+        if let Some(denied) = deny.iter().find(|denied| denied.value == entry.value) {
+            notes.warn(
+                entry.line,
+                "peers.allow",
+                format!("{} is denied on line {}, and deny wins", entry.value, denied.line),
+                "remove one of the two",
+            );
+        }
+    }
+    let values = |entries: Vec<At<IpNet>>| entries.into_iter().map(|entry| entry.value).collect();
+    Peers { allow: values(allow), deny: values(deny) }
+}
+
+fn warn_opened(key: &str, entry: At<IpNet>, notes: &mut Notes) {
+    if let Some((range, what)) = ranges::opened_by(entry.value) {
+        notes.warn(
+            entry.line,
+            key,
+            format!("opens {} within {range} ({what}), which is denied by default", entry.value),
+            "right if these are the media servers' own addresses; otherwise remove it",
+        );
+    }
+}
