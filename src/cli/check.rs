@@ -9,7 +9,9 @@ use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
 use super::args::CheckArgs;
 use super::{fail, print, tell};
+use crate::cert;
 use crate::config::{self, Config, Host, Loaded, Transport};
+use crate::system::clock;
 use crate::system::port_holder::{Protocol, who_holds};
 
 /// Checks and prints what was found.
@@ -26,6 +28,10 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
         }
     };
     tell(&warnings.to_string());
+    let of_certificate = match certificate(&config, &warnings.file) {
+        Ok(count) => count,
+        Err(code) => return code,
+    };
     if args.live {
         let problems = live(&config, &warnings.file);
         if !problems.is_empty() {
@@ -38,13 +44,30 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
         }
     }
     let mut text = summary(&config);
-    let verdict = match warnings.warnings() {
+    let verdict = match warnings.warnings() + of_certificate {
         0 => "good".to_owned(),
         count => format!("good, with {}", counted(count, "warning")),
     };
     // Writing to a String cannot fail.
     let _ = writeln!(text, "{}: {verdict}", warnings.file);
     print(text.as_bytes())
+}
+
+/// Reads the certificate as the server will; the number of warnings told.
+fn certificate(config: &Config, file: &str) -> Result<usize, ExitCode> {
+    let Some(files) = &config.tls else { return Ok(0) };
+    match cert::load(&files.cert, &files.key, clock::unix_seconds()) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                tell(&format!("{file}: warning: tls: {warning}\n"));
+            }
+            Ok(loaded.warnings.len())
+        }
+        Err(error) => {
+            tell(&format!("{file}: error: tls: {error}\n"));
+            Err(fail(&format!("{file}: 1 error"), "mend the certificate or its key and check again"))
+        }
+    }
 }
 
 fn counted(count: usize, what: &str) -> String {

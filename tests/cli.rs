@@ -1,0 +1,386 @@
+//! The command line, run as a program.
+
+use std::fs;
+use std::io::Write;
+use std::net::{TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+const SECRET: &str = "first&secret<of>\"ping'";
+
+/// A directory of its own, removed with everything in it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("hallpass-cli-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, content: &str) -> String {
+        let path = self.0.join(name);
+        fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// UDP, TCP (IPv4 and IPv6) and TLS; two hosts, the first with two secrets; one static user.
+    fn config(&self) -> String {
+        self.file(
+            "hallpass.toml",
+            &format!(
+                "realm = 'relay.example.org'\n\
+                 [[listen]]\ntransport = 'tls'\naddress = '0.0.0.0:5349'\n\
+                 [[listen]]\ntransport = 'udp'\naddress = '0.0.0.0:3479'\n\
+                 [[listen]]\ntransport = 'udp'\naddress = '[::]:3479'\n\
+                 [[listen]]\ntransport = 'tcp'\naddress = '0.0.0.0:3479'\n\
+                 [[host]]\nname = 'ping'\nsecrets = ['''{SECRET}''', 'second-secret-of-ping']\n\
+                 [[host]]\nname = 'tuit'\nsecret = 'secret-of-tuit-itself'\n\
+                 [[user]]\nname = 'fixed'\npassword = 'fixed-password'\n"
+            ),
+        )
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn hallpass(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_hallpass")).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[track_caller]
+fn good(args: &[&str]) -> String {
+    let output = hallpass(args);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+    stdout(&output)
+}
+
+#[track_caller]
+fn bad(code: i32, args: &[&str]) -> String {
+    let output = hallpass(args);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {}{}", stdout(&output), stderr(&output));
+    stderr(&output)
+}
+
+/// Runs a Python program on `input`; what it prints. A failed assertion in it fails the test.
+#[track_caller]
+fn python(program: &str, arguments: &[&str], input: &str) -> String {
+    let mut child = Command::new("python3")
+        .args(["-c", program])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("this test needs python3: apt install python3");
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}\non {input}", stderr(&output));
+    stdout(&output).trim_end().to_owned()
+}
+
+const HMAC: &str = "import sys,hmac,hashlib,base64\n\
+    print(base64.b64encode(hmac.new(sys.argv[1].encode(),sys.argv[2].encode(),hashlib.sha1).digest()).decode())";
+
+/// The value behind a label of the text output.
+#[track_caller]
+fn field<'a>(text: &'a str, label: &str) -> &'a str {
+    let line = text.lines().find(|line| line.split_whitespace().next() == Some(label));
+    line.and_then(|line| line.split_whitespace().nth(1)).unwrap_or_else(|| panic!("no {label} in {text}"))
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let all = good(&["--help"]);
+    for command in ["serve", "check", "credentials", "bbb-xml", "completions", "manual"] {
+        assert!(all.contains(command), "{all}");
+        let help = good(&[command, "--help"]);
+        assert!(help.contains(&format!("Usage: hallpass {command}")), "{help}");
+        assert!(help.contains("Examples:\n  hallpass "), "{help}");
+    }
+    assert_eq!(good(&["--version"]), format!("hallpass {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    bad(2, &[]);
+    bad(2, &["chek"]);
+    bad(2, &["check"]);
+    bad(2, &["credentials"]);
+    bad(2, &["credentials", "--secret", "s", "--config", "c"]);
+    bad(2, &["credentials", "--secret", "s", "--ttl", "0"]);
+    let usage = bad(2, &["credentials", "--secret", "s", "--server", "relay.example.org:3478"]);
+    assert!(usage.contains("without scheme or port"), "{usage}");
+}
+
+#[test]
+fn completions_for_every_shell() {
+    for (shell, sign) in
+        [("bash", "complete -F"), ("zsh", "#compdef hallpass"), ("fish", "complete -c hallpass")]
+    {
+        let script = good(&["completions", shell]);
+        assert!(script.contains(sign) && script.contains("bbb-xml"), "{shell}: {script}");
+    }
+    let scratch = Scratch::new("completions");
+    let script = scratch.file("hallpass.bash", &good(&["completions", "bash"]));
+    let status = Command::new("bash").args(["-n", &script]).status().unwrap();
+    assert!(status.success(), "bash refuses the script");
+}
+
+#[test]
+fn the_man_page_covers_every_command() {
+    let page = good(&["manual"]);
+    assert!(page.contains(".TH hallpass 1"), "{page}");
+    for section in ["SERVE", "CHECK", "CREDENTIALS", "BBB-XML", "COMPLETIONS", "MANUAL"] {
+        assert!(page.contains(&format!(".SH \"HALLPASS {section}\"")), "{section} in {page}");
+    }
+    assert!(page.contains("\\-\\-public\\-name"), "{page}");
+}
+
+#[test]
+fn check_says_good_or_what_is_wrong_where() {
+    let scratch = Scratch::new("check");
+    let config = scratch.config();
+    let output = hallpass(&["check", "--config", &config]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(text.contains("listen  udp [::]:3479") && text.contains("host    ping: 2 secrets"), "{text}");
+    assert!(text.ends_with("hallpass.toml: good, with 1 warning\n"), "{text}");
+    assert!(stderr(&output).contains("hallpass.toml:4: warning: tls: no certificate"), "{}", stderr(&output));
+    assert!(!text.contains(SECRET) && !stderr(&output).contains(SECRET), "no secret is shown");
+
+    let broken = scratch.file("broken.toml", "realm = 'r'\n[limits]\nworkrs = 2\n");
+    let text = bad(1, &["check", "--config", &broken]);
+    assert!(
+        text.contains("broken.toml:3: error: limits.workrs: unknown key\n    did you mean `workers`?"),
+        "{text}"
+    );
+    assert!(text.contains("error: listen: no listener") && text.contains("error: host: nobody"), "{text}");
+    assert!(text.ends_with("3 errors\n    mend the lines above and check again\n"), "{text}");
+
+    let text = bad(1, &["check", "--config", scratch.0.join("absent.toml").to_str().unwrap()]);
+    assert!(text.contains("No such file"), "{text}");
+}
+
+#[test]
+fn check_reads_the_certificate_too() {
+    let scratch = Scratch::new("certificate");
+    let openssl = |name: &str| {
+        let (key, chain) = (format!("{name}.key"), format!("{name}.pem"));
+        let new =
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 60 -subj /CN=relay -keyout";
+        let output = Command::new("openssl")
+            .args(new.split(' '))
+            .args([&key, "-out", &chain])
+            .current_dir(&scratch.0)
+            .output()
+            .expect("this test needs openssl: apt install openssl");
+        assert!(output.status.success(), "{}", stderr(&output));
+    };
+    openssl("one");
+    openssl("two");
+    let with = |cert: &str, key: &str| {
+        let text = fs::read_to_string(scratch.config()).unwrap();
+        scratch.file("tls.toml", &format!("{text}[tls]\ncert = '{cert}'\nkey = '{key}'\n"))
+    };
+    assert!(good(&["check", "--config", &with("one.pem", "one.key")]).contains("tls.toml: good"));
+    let text = bad(1, &["check", "--config", &with("one.pem", "two.key")]);
+    assert!(text.contains("error: tls: ") && text.contains("two.key: the key is not that of"), "{text}");
+    let text = bad(1, &["check", "--config", &with("absent.pem", "one.key")]);
+    assert!(text.contains("absent.pem") && text.contains("check the path"), "{text}");
+}
+
+#[test]
+fn check_live_names_who_holds_a_port() {
+    let scratch = Scratch::new("live");
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = |udp: u16, tcp: u16| {
+        format!(
+            "[[listen]]\ntransport = 'udp'\naddress = '127.0.0.1:{udp}'\n\
+             [[listen]]\ntransport = 'tcp'\naddress = '127.0.0.1:{tcp}'\n\
+             [relay]\naddresses = ['127.0.0.2']\n[[host]]\nname = 'h'\nsecret = '0123456789abcdef'\n"
+        )
+    };
+    let (udp_port, tcp_port) = (udp.local_addr().unwrap().port(), tcp.local_addr().unwrap().port());
+    let path = scratch.file("live.toml", &config(udp_port, tcp_port));
+    good(&["check", "--config", &path]);
+    let text = bad(1, &["check", "--config", &path, "--live"]);
+    let pid = std::process::id();
+    for (line, transport, port) in [(3, "udp", udp_port), (6, "tcp", tcp_port)] {
+        assert!(
+            text.contains(&format!("live.toml:{line}: error: listen {transport} 127.0.0.1:{port}: ")),
+            "{text}"
+        );
+    }
+    assert_eq!(text.matches(&format!("(pid {pid}): stop it, or choose another port")).count(), 2, "{text}");
+
+    // The ports of sockets that are held stay free in the other protocol, so this races with nobody.
+    let path = scratch.file("free.toml", &config(tcp_port, udp_port));
+    let text = good(&["check", "--config", &path, "--live"]);
+    assert!(text.ends_with("free.toml: good\n"), "{text}");
+}
+
+#[test]
+fn credentials_agree_with_an_independent_implementation() {
+    let scratch = Scratch::new("credentials");
+    let config = scratch.config();
+    let from_config =
+        good(&["credentials", "--config", &config, "--host", "ping", "--user", "w_x1", "--ttl", "600"]);
+    let from_secret = good(&["credentials", "--secret", "s\u{e9}cret", "--user", "w_x1", "--ttl", "600"]);
+    let now: u64 = python("import time; print(int(time.time()))", &[], "").parse().unwrap();
+    for (text, secret) in [(&from_config, SECRET), (&from_secret, "s\u{e9}cret")] {
+        let username = field(text, "username");
+        assert_eq!(field(text, "password"), python(HMAC, &[secret, username], ""));
+        let (expiry, user) = username.split_once(':').unwrap();
+        assert_eq!(user, "w_x1");
+        let expiry: u64 = expiry.parse().unwrap();
+        assert!((now + 500..=now + 601).contains(&expiry), "{expiry} is not 600 s after {now}");
+    }
+    let fixed = good(&["credentials", "--config", &config, "--user", "fixed"]);
+    assert_eq!((field(&fixed, "username"), field(&fixed, "password")), ("fixed", "fixed-password"));
+
+    let text = bad(1, &["credentials", "--config", &config]);
+    assert!(text.contains("several hosts") && text.contains("--host NAME, one of: ping, tuit"), "{text}");
+    let text = bad(1, &["credentials", "--config", &config, "--host", "pong"]);
+    assert!(text.contains("no host \"pong\"") && text.contains("ping, tuit"), "{text}");
+}
+
+#[test]
+fn credentials_as_json_are_ice_servers() {
+    let scratch = Scratch::new("json");
+    let config = scratch.config();
+    let args =
+        ["credentials", "--config", &config, "--host", "ping", "--server", "relay.example.org", "--json"];
+    let program = "import sys,json,hmac,hashlib,base64\n\
+        (s,) = json.load(sys.stdin)['iceServers']\n\
+        m = hmac.new(sys.argv[1].encode(), s['username'].encode(), hashlib.sha1)\n\
+        assert s['credential'] == base64.b64encode(m.digest()).decode()\n\
+        print('\\n'.join(s['urls']))";
+    let urls = python(program, &[SECRET], &good(&args));
+    assert_eq!(
+        urls.lines().collect::<Vec<_>>(),
+        [
+            "turn:relay.example.org:3479",
+            "turn:relay.example.org:3479?transport=tcp",
+            "turns:relay.example.org:5349?transport=tcp"
+        ]
+    );
+}
+
+#[test]
+fn credentials_as_commands_are_words_of_a_shell() {
+    let scratch = Scratch::new("uclient");
+    let config = scratch.config();
+    let args =
+        ["credentials", "--config", &config, "--host", "ping", "--user", "it's me", "--command", "uclient"];
+    let program = "import sys,shlex,hmac,hashlib,base64\n\
+        for line in sys.stdin:\n\
+        \x20   w = shlex.split(line)\n\
+        \x20   user, password = w[w.index('-u') + 1], w[w.index('-w') + 1]\n\
+        \x20   m = hmac.new(sys.argv[1].encode(), user.encode(), hashlib.sha1)\n\
+        \x20   assert password == base64.b64encode(m.digest()).decode()\n\
+        \x20   assert user.split(':')[1] == \"it's me\" and w[0] == 'turnutils_uclient' and '-y' in w\n\
+        \x20   print('-t' in w, '-S' in w, w[w.index('-p') + 1], w[-1])";
+    let lines = python(program, &[SECRET], &good(&args));
+    let lines: Vec<&str> = lines.lines().collect();
+    let expected = [
+        "False False 3479 127.0.0.1",
+        "False False 3479 ::1",
+        "True False 3479 127.0.0.1",
+        "True True 5349 127.0.0.1",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn bbb_xml_has_the_shape_that_bbb_web_reads() {
+    let scratch = Scratch::new("xml");
+    let config = scratch.config();
+    let xml = good(&["bbb-xml", "--config", &config, "--public-name", "relay.example.org", "--host", "ping"]);
+    let program = "import sys\nimport xml.etree.ElementTree as E\n\
+        ns = '{http://www.springframework.org/schema/beans}'\n\
+        root = E.fromstring(sys.stdin.read())\n\
+        assert root.tag == ns + 'beans'\n\
+        where = root.get('{http://www.w3.org/2001/XMLSchema-instance}schemaLocation')\n\
+        assert where == ns[1:-1] + ' ' + ns[1:-1] + '/spring-beans-2.5.xsd', where\n\
+        beans = {b.get('id'): b for b in root}\n\
+        assert len(beans) == len(root) and all(b.tag == ns + 'bean' for b in root)\n\
+        p = 'org.bigbluebutton.web.services.turn.'\n\
+        service = beans.pop('stunTurnService')\n\
+        assert service.get('class') == p + 'StunTurnService'\n\
+        for prop in service:\n\
+        \x20   assert prop.tag == ns + 'property' and [c.tag for c in prop] == [ns + 'set']\n\
+        \x20   for ref in prop[0]:\n\
+        \x20       bean = beans.pop(ref.get('bean'))\n\
+        \x20       args = {a.get('index'): a.get('value') for a in bean}\n\
+        \x20       kind = bean.get('class')[len(p):]\n\
+        \x20       if kind == 'TurnServer': assert args['0'] == sys.argv[1] and args['2'] == '86400', args\n\
+        \x20       print(prop.get('name'), kind, args['0' if kind == 'StunServer' else '1'])\n\
+        assert not beans and [q.get('name') for q in service][2] == 'remoteIceCandidates'";
+    let found = python(program, &[SECRET], &xml);
+    assert_eq!(
+        found.lines().collect::<Vec<_>>(),
+        [
+            "stunServers StunServer stun:relay.example.org:3479",
+            "turnServers TurnServer turn:relay.example.org:3479",
+            "turnServers TurnServer turn:relay.example.org:3479?transport=tcp",
+            "turnServers TurnServer turns:relay.example.org:5349?transport=tcp"
+        ]
+    );
+}
+
+#[test]
+fn bbb_xml_verifies_a_file() {
+    let scratch = Scratch::new("verify");
+    let config = scratch.config();
+    let write = ["bbb-xml", "--config", &config, "--public-name", "relay.example.org", "--host", "ping"];
+    let xml = good(&write);
+    let verify = |file: &str| -> Vec<String> {
+        write.iter().copied().chain(["--verify", file]).map(str::to_owned).collect()
+    };
+    let same = verify(&scratch.file("same.xml", &xml));
+    let same: Vec<&str> = same.iter().map(String::as_str).collect();
+    assert!(good(&same).ends_with("same.xml: as the configuration has it\n"));
+
+    let other = verify(&scratch.file("other.xml", &xml.replace(":5349", ":443")));
+    let other: Vec<&str> = other.iter().map(String::as_str).collect();
+    let text = bad(1, &other);
+    assert!(text.contains("turns:relay.example.org:5349?transport=tcp: missing"), "{text}");
+    assert!(text.contains("turns:relay.example.org:443?transport=tcp: no listener"), "{text}");
+    assert!(text.ends_with("then restart bbb-web\n"), "{text}");
+
+    let tuit: Vec<&str> = same.iter().map(|word| if *word == "ping" { "tuit" } else { word }).collect();
+    let text = bad(1, &tuit);
+    assert!(
+        text.contains("has a secret that is not this host's") && !text.contains("first&secret"),
+        "{text}"
+    );
+    let absent: Vec<&str> = write.iter().copied().chain(["--verify", "/nonexistent.xml"]).collect();
+    assert!(bad(1, &absent).contains("cannot read it"));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_hallpass"))
+        .arg("manual")
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+}
