@@ -12,8 +12,11 @@ use crate::turn::time::Instant;
 pub const BYTES_MAX: usize = 256 << 10;
 /// Messages that may wait: as many full-size packets as fit.
 pub const MESSAGES_MAX: usize = 256;
-/// Bytes of answers that may wait before the client counts as stuck; an answer is ~100 bytes.
-const CONTROL_BYTES_MAX: usize = 64 << 10;
+/// Bytes of answers that wait before no more requests are read.
+const CONTROL_BYTES_PAUSE: usize = 16 << 10;
+/// Bytes of answers that may wait before the client counts as stuck: what one read of the smallest requests, 32 KiB,
+/// can ask for (170 KB of 401s), on top of the pause.
+const CONTROL_BYTES_MAX: usize = 256 << 10;
 /// Media that waited longer is of no use to a call any more.
 const STALE: Duration = Duration::from_millis(500);
 /// Buffers larger than this are not kept for reuse.
@@ -68,6 +71,11 @@ impl Outbox {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.live_messages == 0
+    }
+
+    /// Whether so many answers wait that the client should read before he asks again.
+    pub fn owes_answers(&self) -> bool {
+        self.control_bytes > CONTROL_BYTES_PAUSE
     }
 
     /// Bytes that wait, as far as they are not dropped.

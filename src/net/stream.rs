@@ -96,8 +96,8 @@ pub struct Stream {
     outbox: Option<Box<Outbox>>,
     /// TLS records that the kernel did not take.
     unsent: Vec<u8>,
-    /// Whether it is watched for room to write.
-    blocked: bool,
+    /// What it is watched for.
+    interest: u32,
     /// Whether it is on the list of those to be written to.
     dirty: bool,
     /// Whether it is on the list of those to be closed.
@@ -294,6 +294,17 @@ impl Stream {
         Ok(())
     }
 
+    /// What to watch for: room to write when something waits, and nothing to read from a client who does not take
+    /// his answers, so that a rush of requests waits in his own kernel.
+    fn wants(&self) -> u32 {
+        let owes_answers = self.outbox.as_ref().is_some_and(|outbox| outbox.owes_answers());
+        match (self.is_waiting(), owes_answers) {
+            (false, _) => INTEREST,
+            (true, false) => INTEREST | ready::WRITE,
+            (true, true) => ready::WRITE,
+        }
+    }
+
     fn is_waiting(&self) -> bool {
         !self.unsent.is_empty() || self.outbox.as_ref().is_some_and(|outbox| !outbox.is_empty())
     }
@@ -366,7 +377,7 @@ impl Streams {
             partial: Vec::new(),
             outbox: None,
             unsent: Vec::new(),
-            blocked: false,
+            interest: INTEREST,
             dirty: false,
             doomed: false,
             greeted: false,
@@ -445,10 +456,9 @@ impl Streams {
         let Some(stream) = self.get(token) else { return WriteOutcome::default() };
         stream.dirty = false;
         let mut outcome = stream.write(now, &mut buffers.output);
-        let blocked = stream.is_waiting();
-        if blocked != stream.blocked {
-            let interest = if blocked { INTEREST | ready::WRITE } else { INTEREST };
-            stream.blocked = blocked;
+        let (blocked, interest) = (stream.is_waiting(), stream.wants());
+        if interest != stream.interest {
+            stream.interest = interest;
             if epoll.modify(&stream.socket, token.pack(), interest).is_err() {
                 outcome.end.get_or_insert(CloseReason::Reset);
             }
