@@ -1,0 +1,389 @@
+//! House rules as a test: who imports whom, how long a file may be, what may not be left in the code.
+//!
+//! Each rule is a function over one file's text and is shown to bite by a snippet at the bottom. A rule that
+//! stands in the way is changed here, with its reason, and not worked around.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+#[path = "tidy/imports.rs"]
+mod imports;
+#[path = "tidy/source.rs"]
+mod source;
+
+use source::Source;
+
+/// Lines of code without tests that a file may have.
+const MAX_LINES: usize = 500;
+
+/// Files that are longer, with the lines they have. A number may only shrink; a new entry needs its reason.
+const LONGER: &[(&str, usize)] = &[];
+
+/// Where `unsafe` may stand.
+const UNSAFE: &[&str] = &["src/net/syscall.rs", "src/net/syscall/", "src/xdp/"];
+
+/// Where lines may be printed: the command line speaks to its user.
+const PRINTS: &[&str] = &["src/cli/", "src/main.rs"];
+
+/// Modules that hold code with `unsafe` further down, and so cannot forbid it as a whole.
+const NOT_FORBIDDING: &[&str] = &["net", "xdp"];
+
+/// What one file did against the rules: line and words.
+type Findings = Vec<(usize, String)>;
+
+#[test]
+fn the_house_is_tidy() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut report = String::new();
+    let mut seen = 0;
+    for path in files(root) {
+        let Ok(text) = std::fs::read_to_string(root.join(&path)) else {
+            continue; // not text: no house rule applies
+        };
+        seen += 1;
+        let mut findings = machine_paths(&text);
+        if path.ends_with(".rs") {
+            findings.extend(check(&Source::new(&path, &text)));
+        }
+        for (line, words) in findings {
+            let _ = writeln!(report, "{path}:{line}: {words}");
+        }
+    }
+    for (path, _) in LONGER {
+        assert!(root.join(path).is_file(), "{path} is gone: take it off the list of longer files");
+    }
+    assert!(seen > 10, "only {seen} files found under {}", root.display());
+    assert!(report.is_empty(), "house rules:\n{report}");
+}
+
+/// Every rule that applies to this Rust file.
+fn check(source: &Source) -> Findings {
+    let mut all = Vec::new();
+    all.extend(leftovers(source));
+    all.extend(attributes(source));
+    all.extend(channels(source));
+    all.extend(sleeps(source));
+    if source.path.starts_with("src/") {
+        all.extend(imports::check(source));
+        all.extend(unsafe_code(source));
+        all.extend(prints(source));
+        all.extend(length(source, LONGER));
+    }
+    all
+}
+
+/// The files the rules are about, relative to the root, in order.
+fn files(root: &Path) -> Vec<String> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    for dir in ["src", "tests", "benches", "fuzz/fuzz_targets", ".ci", "conf"] {
+        walk(&root.join(dir), &mut found);
+    }
+    let top = std::fs::read_dir(root).into_iter().flatten().flatten().map(|e| e.path());
+    found.extend(top.filter(|p| p.extension().is_some_and(|e| e == "md" || e == "toml")));
+    let relative = |p: &PathBuf| p.strip_prefix(root).ok().and_then(Path::to_str).map(str::to_owned);
+    let mut names: Vec<String> = found.iter().filter_map(relative).collect();
+    names.sort();
+    names
+}
+
+fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => walk(&entry.path(), found),
+            Ok(kind) if kind.is_file() => found.push(entry.path()),
+            _ => {}
+        }
+    }
+}
+
+fn within(path: &str, places: &[&str]) -> bool {
+    places.iter().any(|p| path == *p || (p.ends_with('/') && path.starts_with(p)))
+}
+
+/// Each of these words in code, with what to say about it.
+fn words(source: &Source, list: &[(&str, &str)]) -> Findings {
+    let hits = |&(word, say): &(&str, &str)| -> Findings {
+        source::find_word(&source.code, word)
+            .map(|at| (source.line(at), format!("`{word}`: {say}")))
+            .collect()
+    };
+    list.iter().flat_map(hits).collect()
+}
+
+fn leftovers(source: &Source) -> Findings {
+    let mut all = words(
+        source,
+        &[
+            ("dbg!", "left over"),
+            ("todo!", "finish it"),
+            ("unimplemented!", "finish it"),
+            ("#[ignore", "a test runs or goes"),
+        ],
+    );
+    for word in [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")] {
+        let hits = source::find_word(&source.comments, word);
+        all.extend(hits.map(|at| (source.line(at), format!("{word} in a comment: do it or drop it"))));
+    }
+    all
+}
+
+fn prints(source: &Source) -> Findings {
+    if within(&source.path, PRINTS) {
+        return Vec::new();
+    }
+    let found = words(
+        source,
+        &[
+            ("println!", "use tracing"),
+            ("print!", "use tracing"),
+            ("eprintln!", "use tracing"),
+            ("eprint!", "use tracing"),
+        ],
+    );
+    found.into_iter().filter(|(line, _)| *line < source.tests_from).collect()
+}
+
+fn unsafe_code(source: &Source) -> Findings {
+    let mut all = Vec::new();
+    if !within(&source.path, UNSAFE) {
+        all = words(source, &[("unsafe", "only net/syscall and xdp may")]);
+    }
+    let parts: Vec<&str> = source.path.split('/').collect();
+    let top_module = match parts[..] {
+        ["src", module, "mod.rs"] => Some(module),
+        _ => None,
+    };
+    let forbids = source.code.contains("#![forbid(unsafe_code)]");
+    if top_module.is_some_and(|m| !NOT_FORBIDDING.contains(&m)) && !forbids {
+        all.push((1, "begin the module with #![forbid(unsafe_code)]".into()));
+    }
+    if source.path == "src/lib.rs" && !source.code.contains("#![deny(unsafe_code)]") && !forbids {
+        all.push((1, "the crate denies unsafe_code".into()));
+    }
+    all
+}
+
+/// An `allow` or `expect` attribute has a reason: inside, behind it, or on the line before.
+fn attributes(source: &Source) -> Findings {
+    let mut all = Vec::new();
+    for (number, line) in source.code.lines().enumerate() {
+        let text = line.trim_start();
+        let silences =
+            ["#[allow(", "#![allow(", "#[expect(", "#![expect("].iter().any(|a| text.starts_with(a));
+        if !silences {
+            continue;
+        }
+        let comment = |n: usize| source.comments.lines().nth(n).is_some_and(|c| !c.trim().is_empty());
+        let statement: String = source.code.lines().skip(number).take(4).collect();
+        let end = statement.find(")]").unwrap_or(statement.len());
+        let reason_inside = statement[..end].contains("reason =");
+        if !(reason_inside || comment(number) || (number > 0 && comment(number - 1))) {
+            all.push((number + 1, "a silenced lint needs its reason beside it".into()));
+        }
+    }
+    all
+}
+
+fn channels(source: &Source) -> Findings {
+    let mut all = words(
+        source,
+        &[("unbounded_channel", "every queue has a limit"), ("unbounded", "every queue has a limit")],
+    );
+    // Without an argument it is the one of std, which has no limit.
+    for call in ["mpsc::channel()", "mpsc::channel::<"] {
+        let hits = source.code.match_indices(call).map(|(at, _)| at);
+        let endless = hits.filter(|&at| {
+            let rest = &source.code[at..];
+            rest.find('(').is_some_and(|open| rest[open + 1..].trim_start().starts_with(')'))
+        });
+        all.extend(
+            endless.map(|at| (source.line(at), "std's channel has no limit: use sync_channel".into())),
+        );
+    }
+    all
+}
+
+/// A test waits for what happens and not for time to pass.
+fn sleeps(source: &Source) -> Findings {
+    let mut all = words(source, &[("thread::sleep", "wait for the event itself")]);
+    let in_tests = words(source, &[("time::sleep", "a test waits for the event itself")]);
+    all.extend(in_tests.into_iter().filter(|(line, _)| *line >= source.tests_from));
+    all
+}
+
+/// Lines of code before the tests, against the limit or the number agreed on.
+fn length(source: &Source, longer: &[(&str, usize)]) -> Findings {
+    let lines = source.lines().min(source.tests_from - 1);
+    let agreed = longer.iter().find(|(path, _)| *path == source.path).map(|(_, lines)| *lines);
+    let say = match agreed {
+        None if lines > MAX_LINES => {
+            format!("{lines} lines without tests, {MAX_LINES} are the limit: split it")
+        }
+        Some(most) if lines > most => format!("{lines} lines, it had {most} and may only shrink"),
+        Some(_) if lines <= MAX_LINES => "short enough now: take it off the list of longer files".into(),
+        Some(most) if lines < most => format!("shrunk from {most} to {lines} lines: lower the number"),
+        _ => return Vec::new(),
+    };
+    vec![(1, say)]
+}
+
+/// Paths of somebody's machine have no place in any file of the project.
+fn machine_paths(text: &str) -> Findings {
+    let marks =
+        [concat!("/wo", "rk/"), concat!("/tmp/", "wt/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
+    let hit = |line: &str| {
+        marks.iter().find(|m| {
+            // `/net/work/` is a path of its own; a machine's begins with the mark.
+            line.match_indices(**m)
+                .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '.'))
+        })
+    };
+    let lines = text.lines().enumerate();
+    lines.filter_map(|(n, line)| hit(line).map(|m| (n + 1, format!("a path of a machine: {m}")))).collect()
+}
+
+/// What a rule says of a snippet, as `line: words`.
+#[cfg(test)]
+fn said(path: &str, text: &str) -> Vec<String> {
+    check(&Source::new(path, text)).into_iter().map(|(line, words)| format!("{line}: {words}")).collect()
+}
+
+#[cfg(test)]
+mod bites {
+    use super::*;
+
+    #[track_caller]
+    fn caught(path: &str, text: &str, line: usize, part: &str) {
+        let said = said(path, text);
+        let hit = said.iter().any(|s| s.starts_with(&format!("{line}: ")) && s.contains(part));
+        assert!(hit, "{path}: {text:?} should be caught for {part:?}, but: {said:?}");
+    }
+
+    #[track_caller]
+    fn fine(path: &str, text: &str) {
+        assert_eq!(said(path, text), Vec::<String>::new(), "{path}: {text:?}");
+    }
+
+    #[test]
+    fn leftovers() {
+        caught("src/turn/a.rs", "\nfn f() { dbg!(1); }", 2, "dbg!");
+        caught("src/turn/a.rs", "fn f() { todo!() }", 1, "todo!");
+        caught("src/turn/a.rs", "fn f() { unimplemented!() }", 1, "unimplemented!");
+        caught("src/turn/a.rs", "fn f() { println!(\"x\") }", 1, "println!");
+        caught("src/turn/a.rs", concat!("\n\n// TO", "DO: later"), 3, "comment");
+        caught("src/turn/a.rs", concat!("/* FIX", "ME */"), 1, "comment");
+        caught("tests/a.rs", "#[ignore]\nfn f() {}", 1, "ignore");
+        fine("src/cli/a.rs", "fn f() { println!(\"x\") }");
+        fine("src/turn/a.rs", "// about todo! and dbg!\nfn f() { g(\"dbg!(1) println!()\") }");
+        fine("src/turn/a.rs", "fn f() {}\n#[cfg(test)]\nmod tests { fn g() { println!(\"x\") } }");
+    }
+
+    #[test]
+    fn unsafe_code() {
+        caught("src/turn/a.rs", "fn f() { unsafe { g() } }", 1, "unsafe");
+        caught("src/turn/mod.rs", "//! Words.", 1, "forbid");
+        caught("src/lib.rs", "pub mod turn;", 1, "denies");
+        fine("src/turn/mod.rs", "#![forbid(unsafe_code)]");
+        fine("src/net/mod.rs", "mod syscall;");
+        fine("src/net/syscall.rs", "fn f() { unsafe { g() } }");
+        fine("src/turn/a.rs", "// nothing unsafe here\nlet s = \"unsafe\";");
+    }
+
+    #[test]
+    fn silenced_lints() {
+        caught("src/turn/a.rs", "#[allow(dead_code)]\nfn f() {}", 1, "reason");
+        caught("src/turn/a.rs", "fn f() {}\n#[expect(\n    dead_code\n)]\nfn g() {}", 2, "reason");
+        caught("tests/a.rs", "#![allow(dead_code)]", 1, "reason");
+        fine("src/turn/a.rs", "#[allow(dead_code)] // used by one of two tests\nfn f() {}");
+        fine("src/turn/a.rs", "// Used by one of two tests.\n#[allow(dead_code)]\nfn f() {}");
+        fine("src/turn/a.rs", "#[expect(dead_code, reason = \"kept for show\")]\nfn f() {}");
+    }
+
+    #[test]
+    fn unbounded_queues() {
+        caught("src/net/a.rs", "fn f() { unbounded_channel(); }", 1, "limit");
+        caught("src/net/a.rs", "fn f() { mpsc::channel(); }", 1, "limit");
+        caught("src/net/a.rs", "fn f() { std::sync::mpsc::channel::<Vec<u8>>(); }", 1, "limit");
+        fine(
+            "src/net/a.rs",
+            "fn f() { mpsc::channel(16); mpsc::sync_channel::<u8>(4); oneshot::channel(); }",
+        );
+        fine("src/net/a.rs", "fn f() { mpsc::channel::<u8>(16); }");
+    }
+
+    #[test]
+    fn sleeping_tests() {
+        caught("tests/a.rs", "fn f() { std::thread::sleep(d); }", 1, "event");
+        caught("tests/a.rs", "async fn f() { tokio::time::sleep(d).await; }", 1, "event");
+        caught(
+            "src/net/a.rs",
+            "\n#[cfg(test)]\nmod tests { async fn f() { tokio::time::sleep(d).await; } }",
+            3,
+            "event",
+        );
+        fine("src/net/a.rs", "async fn f() { tokio::time::sleep(d).await; }");
+    }
+
+    #[test]
+    fn long_files() {
+        let long = |lines: usize| Source::new("src/turn/a.rs", &"fn f() {}\n".repeat(lines));
+        assert!(length(&long(500), &[])[..].is_empty());
+        assert!(length(&long(501), &[])[0].1.contains("split"));
+        let listed = [("src/turn/a.rs", 600)];
+        assert!(length(&long(600), &listed).is_empty());
+        assert!(length(&long(601), &listed)[0].1.contains("only shrink"));
+        assert!(length(&long(590), &listed)[0].1.contains("lower"));
+        assert!(length(&long(500), &listed)[0].1.contains("off the list"));
+        let tested = "fn f() {}\n".repeat(400) + "#[cfg(test)]\nmod tests {\n" + &"\n".repeat(400) + "}";
+        assert!(length(&Source::new("src/turn/a.rs", &tested), &[]).is_empty());
+    }
+
+    #[test]
+    fn paths_of_a_machine() {
+        assert_eq!(machine_paths(concat!("a\nsee /wo", "rk/x"))[0].0, 2);
+        assert_eq!(machine_paths(concat!("`/ho", "me/me/x`")).len(), 1);
+        assert!(machine_paths("src/net/worker.rs, ProtectHome=, /etc/hallpass/").is_empty());
+        assert!(machine_paths(concat!("net/wo", "rk/x")).is_empty());
+    }
+
+    #[test]
+    fn imports() {
+        caught("src/wire/a.rs", "use crate::turn::Server;", 1, "`wire` may not import `turn`");
+        caught("src/wire/a.rs", "use crate::{\n    wire::b,\n    turn::c,\n};", 3, "`turn`");
+        caught("src/wire/a.rs", "fn f() { crate::turn::g() }", 1, "`turn`");
+        caught("src/wire/a.rs", "use super::super::turn;", 1, "`turn`");
+        caught("src/wire/a/b.rs", "use super::super::super::turn::x;", 1, "`turn`");
+        caught("src/wire/a.rs", "use tokio::net;", 1, "tokio");
+        caught("src/wire/a.rs", "use std::net::UdpSocket;", 1, "UdpSocket");
+        caught("src/turn/a.rs", "use crate::config::Config;", 1, "`config`");
+        caught("src/turn/a.rs", "use rustls::ServerConfig;", 1, "rustls");
+        caught("src/turn/a.rs", "fn f(x: serde::Value) {}", 1, "serde");
+        caught("src/turn/a.rs", "use std::time::Instant;", 1, "std::time::Instant");
+        caught(
+            "src/turn/a.rs",
+            "use std::{net::IpAddr, time::{Duration, SystemTime}};",
+            1,
+            "std::time::SystemTime",
+        );
+        caught("src/turn/a.rs", "async fn f() {}", 1, "async");
+        caught("src/turn/a.rs", "use rand_core::OsRng;", 1, "OsRng");
+        caught("src/config/a.rs", "use crate::system::clock;", 1, "`system`");
+        caught("src/net/a.rs", "use crate::config::Listen;", 1, "`config`");
+        caught("src/net/a.rs", "use axum::Router;", 1, "axum");
+        caught("src/admin/a.rs", "use crate::turn::table;", 1, "`turn`");
+        caught("src/cli/check.rs", "use crate::net::worker;", 1, "only cli/serve");
+        caught("src/strange/a.rs", "use std::fmt;", 1, "no rule");
+        fine(
+            "src/wire/a.rs",
+            "use super::b;\nuse crate::wire::c;\nuse std::net::SocketAddr;\nuse stun_types::message;",
+        );
+        fine(
+            "src/turn/a.rs",
+            "use crate::wire::x;\nuse std::net::IpAddr;\nuse std::time::Duration;\nuse hmac::Hmac;",
+        );
+        fine("src/turn/a.rs", "// crate::config and tokio::net are far away\nfn f() { \"crate::net::x\" }");
+        fine("src/turn/a.rs", "fn f() {}\n#[cfg(test)]\nmod tests { use crate::config::Config; }");
+        fine("src/net/a.rs", "use crate::{cert::TlsConfigs, system::clock, turn::Action, wire::demux};");
+        fine("src/cli/serve.rs", "use crate::{admin, config, net, turn};");
+    }
+}
