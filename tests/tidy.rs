@@ -17,7 +17,12 @@ use source::Source;
 const MAX_LINES: usize = 500;
 
 /// Files that are longer, with the lines they have. A number may only shrink; a new entry needs its reason.
-const LONGER: &[(&str, usize)] = &[];
+const LONGER: &[(&str, usize)] = &[
+    // Every system call that needs `unsafe` stands in this one file.
+    ("src/net/syscall.rs", 679),
+    // The one table of the data path, its lookups and the bookkeeping that keeps them consistent.
+    ("src/turn/table.rs", 630),
+];
 
 /// Where `unsafe` may stand.
 const UNSAFE: &[&str] = &["src/net/syscall.rs", "src/net/syscall/", "src/xdp/"];
@@ -49,8 +54,8 @@ fn the_house_is_tidy() {
             let _ = writeln!(report, "{path}:{line}: {words}");
         }
     }
-    for (path, _) in LONGER {
-        assert!(root.join(path).is_file(), "{path} is gone: take it off the list of longer files");
+    for (path, _) in LONGER.iter().filter(|(path, _)| !root.join(path).is_file()) {
+        let _ = writeln!(report, "{path}: gone, take it off the list of longer files");
     }
     assert!(seen > 10, "only {seen} files found under {}", root.display());
     assert!(report.is_empty(), "house rules:\n{report}");
