@@ -1,4 +1,5 @@
 //! A real Chromium, headless, with two peers that may only be reached through the relay: data and video.
+#![allow(clippy::disallowed_methods, reason = "programs that others wrote are waited for on the real clock")]
 
 #[path = "../support/mod.rs"]
 mod support;

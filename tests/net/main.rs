@@ -1,4 +1,5 @@
 //! Across a router, in network namespaces: what loopback can never show (TTL, fragments, path MTU).
+#![allow(clippy::disallowed_methods, reason = "programs that others wrote are waited for on the real clock")]
 
 #[path = "../support/mod.rs"]
 mod support;
