@@ -1,4 +1,5 @@
 //! The relay as its clients meet it: workers in this process, real sockets on the loopback, UDP, TCP and TLS.
+#![allow(clippy::disallowed_methods, reason = "real sockets are waited for on the real clock")]
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};

@@ -1,4 +1,5 @@
 //! The command line: one file a command.
+#![forbid(unsafe_code)]
 
 pub mod args;
 mod bbb_xml;

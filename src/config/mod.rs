@@ -1,6 +1,7 @@
 //! The configuration: TOML in, a [`Config`] out, or every problem at once with its line and what to write instead.
 //!
 //! Knows nothing of the rest of the server: `cli::serve` turns a [`Config`] into the other modules' settings.
+#![forbid(unsafe_code)]
 
 mod build;
 mod cross;

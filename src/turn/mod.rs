@@ -19,6 +19,7 @@
 //! There is no socket, no clock and no source of randomness in here: time is an argument, the seed is an
 //! argument, and sockets are named by small numbers ([`RelayId`](action::RelayId), [`Link`](five_tuple::Link)).
 //! One [`Server`](server::Server) belongs to one worker; what workers share is in [`shared`].
+#![forbid(unsafe_code)]
 
 pub mod action;
 pub mod allocate;

@@ -5,6 +5,7 @@
 //! a Send indication then goes to [`indication`], which also writes Data indications; a request goes to
 //! [`request`], and [`response`] encodes the answer. [`attribute`] holds the attributes of TURN, [`frame`] the
 //! buffer with headroom that headers are written into.
+#![forbid(unsafe_code)]
 
 pub mod attribute;
 pub mod channel_data;
