@@ -113,10 +113,10 @@ pub struct CredentialsArgs {
     /// Shared secret, in place of a configuration file
     #[arg(long)]
     pub secret: Option<String>,
-    /// Which [[host]] of the configuration, when it has several
+    /// Which `[[host]]` of the configuration, when it has several
     #[arg(long, value_name = "NAME", conflicts_with = "secret")]
     pub host: Option<String>,
-    /// User id behind the expiry; a [[user]] of the configuration has its fixed password instead
+    /// User id behind the expiry; a `[[user]]` of the configuration has its fixed password instead
     #[arg(long, value_name = "NAME", default_value = "hallpass")]
     pub user: String,
     /// How long they are good for
@@ -149,7 +149,7 @@ pub struct BbbXmlArgs {
     /// Name of the relay as browsers know it
     #[arg(long, value_name = "NAME", value_parser = server_name)]
     pub public_name: String,
-    /// Which [[host]] the BigBlueButton server is, when there are several
+    /// Which `[[host]]` the BigBlueButton server is, when there are several
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,
     /// How long credentials are good for

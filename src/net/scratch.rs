@@ -1,5 +1,12 @@
 //! A buffer that a worker uses for all its streams in turn: allocated once, filled and forgotten.
 
+use super::tls::{INCOMING_MAX, sealed_max};
+use crate::wire::stream::MESSAGE_MAX;
+
+/// Bytes read from one stream per turn: ~25 full-size packets, and a stranger's smallest requests in that many
+/// bytes keep a worker busy for no more than some milliseconds.
+pub const READ_MAX: usize = 32 << 10;
+
 /// Bytes up to a fixed capacity.
 #[derive(Debug)]
 pub struct Scratch {
@@ -43,6 +50,28 @@ impl Scratch {
         self.spare().get_mut(..bytes.len())?.copy_from_slice(bytes);
         self.advance(bytes.len());
         Some(())
+    }
+}
+
+/// Buffers that all streams of a worker use in turn.
+pub struct Buffers {
+    /// TLS records as received.
+    pub records: Scratch,
+    /// What was received, decrypted: starts with a message.
+    pub plain: Scratch,
+    /// TLS records to send.
+    pub output: Scratch,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self {
+            records: Scratch::new(INCOMING_MAX + READ_MAX),
+            // What is left of a message, and what the records can decrypt to.
+            plain: Scratch::new(MESSAGE_MAX + INCOMING_MAX + READ_MAX),
+            // One sealed message, or everything that a handshake says at once (mostly the certificates).
+            output: Scratch::new(sealed_max(MESSAGE_MAX) + (32 << 10)),
+        }
     }
 }
 

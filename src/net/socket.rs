@@ -12,7 +12,7 @@ use super::{Listener, Settings};
 use crate::turn::action::OpenError;
 use crate::turn::five_tuple::Transport;
 
-/// Both directions of a UDP listener, as far as net.core.[rw]mem_max lets us: 50 ms of 500,000 packets/s.
+/// Both directions of a UDP listener, as far as net.core.rmem_max and wmem_max lets us: 50 ms of 500,000 packets/s.
 const LISTENER_BUFFER: usize = 4 << 20;
 /// Streams waiting to be accepted; the kernel cuts it to net.core.somaxconn.
 const BACKLOG: i32 = 1024;

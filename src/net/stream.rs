@@ -6,18 +6,14 @@ use std::time::Duration;
 
 use super::counters::{CloseReason, TlsOutcome};
 use super::outbox::{Kind, Outbox, Pushed};
-use super::scratch::Scratch;
+use super::scratch::{Buffers, READ_MAX, Scratch};
 use super::syscall::{Epoll, ready};
-use super::tls::{INCOMING_MAX, RECORD_MAX, Tls, TlsChooser, sealed_max};
+use super::tls::{RECORD_MAX, Tls, TlsChooser};
 use super::token::{Generation, Token};
 use crate::turn::five_tuple::{Client, FiveTuple, Link};
 use crate::turn::time::Instant;
 use crate::wire::demux::{self, classify};
-use crate::wire::stream::MESSAGE_MAX;
 
-/// Bytes read from one stream per turn: ~25 full-size packets, and a stranger's smallest requests in that many
-/// bytes keep a worker busy for no more than some milliseconds.
-const READ_MAX: usize = 32 << 10;
 /// The longest unfinished message kept for a client without an allocation: a request is below 2 KB.
 const STRANGER_MESSAGE_MAX: usize = 4 << 10;
 /// TLS records that wait for the kernel: what is left of one write, with a flight of the handshake.
@@ -30,28 +26,6 @@ const IDLE_TIME: Duration = Duration::from_secs(30);
 const SPARE_OUTBOXES: usize = 64;
 
 const INTEREST: u32 = ready::READ | ready::PEER_CLOSED;
-
-/// Buffers that all streams of a worker use in turn.
-pub struct Buffers {
-    /// TLS records as received.
-    records: Scratch,
-    /// What was received, decrypted: starts with a message.
-    pub plain: Scratch,
-    /// TLS records to send.
-    output: Scratch,
-}
-
-impl Default for Buffers {
-    fn default() -> Self {
-        Self {
-            records: Scratch::new(INCOMING_MAX + READ_MAX),
-            // What is left of a message, and what the records can decrypt to.
-            plain: Scratch::new(MESSAGE_MAX + INCOMING_MAX + READ_MAX),
-            // One sealed message, or everything that a handshake says at once (mostly the certificates).
-            output: Scratch::new(sealed_max(MESSAGE_MAX) + (32 << 10)),
-        }
-    }
-}
 
 /// What a read came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -334,7 +308,7 @@ pub struct Streams {
     /// Those that got something to write in this turn, or room to write.
     dirty: Vec<Token>,
     // Moved as they are between here and the streams, where the box keeps an idle stream small.
-    #[allow(clippy::vec_box)]
+    #[allow(clippy::vec_box, reason = "the same boxes go back and forth")]
     spare: Vec<Box<Outbox>>,
 }
 

@@ -193,7 +193,7 @@ pub fn enable_packet_info(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
     }
 }
 
-/// Asks for ICMP errors on the error queue ([`ErrorQueue`]).
+/// Asks for ICMP errors on the socket's error queue.
 pub fn enable_error_queue(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
     if ipv6 {
         set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)

@@ -99,7 +99,7 @@ impl Chromium {
 
 /// Reads the browser's messages until it ends.
 fn follow(pipe: ChildStdout) -> Receiver<Value> {
-    let (sender, receiver) = mpsc::channel();
+    let (sender, receiver) = mpsc::sync_channel(256);
     thread::spawn(move || {
         for message in BufReader::new(pipe).split(0).map_while(Result::ok) {
             let parsed = serde_json::from_slice(&message).unwrap_or(Value::Null);

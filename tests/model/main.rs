@@ -178,7 +178,7 @@ impl Run {
                     }
                     FromPeer::Dropped(_) => None,
                 };
-                match (header, self.reference.from_peer(now, *n, from)) {
+                match (header, self.reference.data_from_peer(now, *n, from)) {
                     (Some(PeerHeader::Channel(number)), Some(Some(bound))) => prop_assert_eq!(number, bound),
                     (Some(PeerHeader::Data { peer, .. }), Some(None)) => prop_assert_eq!(peer, from),
                     (None, None) => {}
@@ -216,8 +216,7 @@ impl Run {
             self.new_nonce(n);
         }
         let reply = self.answer(n, &login, request)?;
-        let expected =
-            self.reference.ask(now, n, user, ask, |index| peer(index), |index| NUMBERS[usize::from(index)]);
+        let expected = self.reference.ask(now, n, user, ask, peer, |index| NUMBERS[usize::from(index)]);
         prop_assert_eq!(reply.code(), Some(expected.code), "{:?}", reply);
         prop_assert_eq!(reply.number(stun::LIFETIME).map(u64::from), expected.lifetime);
         if let (Ask::Allocate { wish, .. }, 0) = (ask, expected.code) {
