@@ -5,6 +5,7 @@
 mod support;
 
 mod admin;
+mod churn;
 mod datagram;
 mod libnice;
 mod signals;

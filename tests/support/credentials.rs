@@ -3,6 +3,7 @@
 use super::tool::run_ok;
 use std::time::Duration;
 
+#[derive(Clone)]
 pub struct Credentials {
     pub username: String,
     pub password: String,

@@ -135,6 +135,10 @@ impl Server {
         credentials::rest(SECRET, user, 3600)
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     pub fn signal(&self, name: &str) {
         self.process.signal(name);
     }

@@ -76,15 +76,31 @@ impl Session {
         Session { credentials, key, nonce: nonce.to_vec() }
     }
 
+    /// The same user with another nonce, on another five-tuple.
+    pub fn renewed(&self, nonce: &[u8]) -> Session {
+        Session { nonce: nonce.to_vec(), credentials: self.credentials.clone(), key: self.key.clone() }
+    }
+
     /// A request with USERNAME, REALM, NONCE and MESSAGE-INTEGRITY behind `attributes`.
     pub fn request(&self, kind: u16, id: u64, attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        self.signed(kind, id, attributes, credentials::hmac_sha1)
+    }
+
+    /// The same with any HMAC-SHA1 of key and message: Python's takes a process each.
+    pub fn signed(
+        &self,
+        kind: u16,
+        id: u64,
+        attributes: &[(u16, &[u8])],
+        hmac_sha1: impl Fn(&[u8], &[u8]) -> Vec<u8>,
+    ) -> Vec<u8> {
         let mut all = attributes.to_vec();
         all.push((USERNAME, self.credentials.username.as_bytes()));
         all.push((REALM_ATTRIBUTE, REALM.as_bytes()));
         all.push((NONCE, &self.nonce));
         let mut bytes = message(kind, id, &all);
         set_length(&mut bytes, 24);
-        let mac = credentials::hmac_sha1(&self.key, &bytes);
+        let mac = hmac_sha1(&self.key, &bytes);
         append(&mut bytes, MESSAGE_INTEGRITY, &mac);
         bytes
     }

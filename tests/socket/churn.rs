@@ -1,0 +1,90 @@
+//! Ten thousand allocations at once, fifty thousand in all: none fails, and nothing stays behind.
+
+use crate::support::alone;
+use crate::support::plan::{Plan, Transport};
+use crate::support::server::{Server, only_hallpass};
+use crate::support::stun::{
+    ALLOCATE, LIFETIME, Message, NONCE, REFRESH, REQUESTED_TRANSPORT, Session, allocate_request,
+};
+use hmac::{Hmac, Mac};
+use sha1::Sha1;
+use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+/// Alive together.
+const TOGETHER: usize = 10_000;
+/// Times that they all come and go.
+const ROUNDS: usize = 5;
+/// What may stay after all have gone: descriptors, and memory in KiB.
+const DESCRIPTORS_KEPT: usize = 8;
+const MEMORY_KEPT: u64 = 12 * 1024;
+
+fn hmac_sha1(key: &[u8], message: &[u8]) -> Vec<u8> {
+    let mut mac: Hmac<Sha1> = Mac::new_from_slice(key).unwrap();
+    mac.update(message);
+    mac.finalize().into_bytes().to_vec()
+}
+
+fn ask(socket: &UdpSocket, request: &[u8]) -> Message {
+    socket.send(request).unwrap();
+    let mut answer = [0; 2048];
+    let len = socket.recv(&mut answer).expect("an answer");
+    Message::parse(&answer[..len])
+}
+
+/// A socket with an allocation, and what is needed to end it.
+fn allocate(server: SocketAddr, first: &Session) -> (UdpSocket, Session) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.connect(server).unwrap();
+    let refused = ask(&socket, &allocate_request(1));
+    let session = first.renewed(refused.attribute(NONCE).expect("a nonce"));
+    let request = session.signed(ALLOCATE, 2, &[(REQUESTED_TRANSPORT, &[17, 0, 0, 0])], hmac_sha1);
+    let answer = ask(&socket, &request);
+    assert_eq!(answer.error_code(), None, "{answer:?}");
+    (socket, session)
+}
+
+/// Descriptors open, and resident memory in KiB.
+fn held(pid: u32) -> (usize, u64) {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    (descriptors, resident.trim().trim_end_matches(" kB").parse().unwrap())
+}
+
+#[test]
+fn fifty_thousand_allocations_come_and_go() {
+    let _turn = alone();
+    if only_hallpass("the memory of 50,000 allocations") {
+        return;
+    }
+    let limit = hallpass::system::limits::raise_open_files().after;
+    assert!(limit > TOGETHER as u64 + 500, "{limit} descriptors are too few: raise `ulimit -Hn`");
+    let server = Server::start(&Plan {
+        relay_ports: (10_000, 32_767),
+        limits: "unauthenticated_per_source = 0".to_owned(),
+        ..Plan::loopback()
+    });
+    let address = server.v4(Transport::Udp);
+    let first = Session::new(server.credentials("churn"), b"");
+    let (descriptors, memory) = held(server.pid());
+    for round in 0..ROUNDS {
+        let clients: Vec<(UdpSocket, Session)> = (0..TOGETHER).map(|_| allocate(address, &first)).collect();
+        let (most_descriptors, most_memory) = held(server.pid());
+        assert!(most_descriptors >= descriptors + TOGETHER);
+        for (socket, session) in &clients {
+            let answer = ask(socket, &session.signed(REFRESH, 3, &[(LIFETIME, &[0; 4])], hmac_sha1));
+            assert_eq!(answer.error_code(), None, "{answer:?}");
+        }
+        let (left, resident) = held(server.pid());
+        println!(
+            "round {round}: {memory} KiB at first, {most_memory} with {TOGETHER} allocations \
+             ({:.2} KiB each), {resident} after; {descriptors}, {most_descriptors}, {left} descriptors",
+            (most_memory - memory) as f64 / TOGETHER as f64
+        );
+        assert!(left <= descriptors + DESCRIPTORS_KEPT, "{left} descriptors after {descriptors}");
+        assert!(resident <= memory + MEMORY_KEPT, "{resident} KiB after {memory}");
+    }
+}
