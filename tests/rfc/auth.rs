@@ -1,0 +1,461 @@
+//! RFC 8489 section 9.2: the long-term credential mechanism, with the time-limited names of TURN REST.
+
+use hallpass::turn::action::Drop;
+use hallpass::turn::five_tuple::Transport;
+
+use crate::codec::*;
+use crate::rig::*;
+
+/// The answer to a request that must not get past authentication: unsigned, naming nobody.
+fn refused(rig: &mut Rig, user: &User, message: &Msg) -> Answer {
+    let answer = rig.bare(&user.at, message);
+    assert!(!answer.is_signed() && !answer.has(USERNAME) && !answer.has(USERHASH) && !answer.has(SOFTWARE));
+    answer
+}
+
+/// REALM, NONCE with the cookie, and PASSWORD-ALGORITHMS (RFC 8489 sections 9.2 and 9.2.4).
+fn check_challenge(answer: &Answer, code: u16) {
+    assert_eq!(answer.code(), code);
+    assert_eq!(answer.get(REALM), Some(REALM_TEXT.as_bytes()));
+    let nonce = answer.get(NONCE).expect("NONCE");
+    assert!(nonce.len() < 128 && nonce.iter().all(u8::is_ascii_graphic), "qdtext");
+    assert!(nonce.starts_with(b"obMatJos2gAAA"), "bit 0 is the most significant");
+    assert_eq!(answer.get(PASSWORD_ALGORITHMS), Some(&LIST[..]), "SHA-256, then MD5");
+    assert!(!answer.has(PASSWORD_ALGORITHM), "RFC 8489 section 14.12");
+}
+
+/// RFC 8489 section 9.2.4, first check; RFC 8656 section 7.2.
+#[test]
+fn s9_2_4_a_request_without_integrity_is_401_with_realm_and_nonce() {
+    let mut rig = Rig::new();
+    for method in [ALLOCATE, REFRESH, CREATE_PERMISSION, CHANNEL_BIND] {
+        let answer = rig.bare(&client(40_000), &Msg::request(method).attr(REQUESTED_TRANSPORT, &UDP));
+        assert_eq!((answer.class, answer.method), (ERROR, method));
+        check_challenge(&answer, 401);
+        assert!(!answer.is_signed());
+    }
+    assert_eq!(rig.held(), (0, 0, 0));
+}
+
+/// RFC 8489 section 9.2.4, second check: 400 that gives nothing away.
+#[test]
+fn s9_2_4_integrity_without_name_realm_or_nonce_is_400() {
+    let mut rig = Rig::new();
+    let alice = rig.alice();
+    let key = alice.key();
+    let (name, realm) = (alice.name.as_bytes(), alice.realm.as_bytes());
+    for (request, missing) in [
+        (Msg::allocate().attr(REALM, realm).attr(NONCE, &alice.nonce), "name"),
+        (Msg::allocate().attr(USERNAME, name).attr(NONCE, &alice.nonce), "realm"),
+        (Msg::allocate().attr(USERNAME, name).attr(REALM, realm), "nonce"),
+    ] {
+        for request in [request.clone().sha1(&key), request.sha256(&key)] {
+            let answer = refused(&mut rig, &alice, &request);
+            assert_eq!(answer.code(), 400, "{missing}");
+            assert!(!answer.has(NONCE) && !answer.has(REALM));
+        }
+    }
+    assert_eq!(rig.held(), (0, 0, 0));
+}
+
+/// RFC 8489 section 9.2.2: MD5 and SHA-256 keys, USERHASH (14.4); section 9.2.4: the answer's integrity.
+#[test]
+fn s9_2_2_every_kind_of_key_works_and_answers_are_signed_in_kind() {
+    for style in [Style::Old, Style::Sha256, Style::Hashed, Style::NamedMd5] {
+        let mut rig = Rig::new();
+        let alice = rig.alice().with_style(style);
+        assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0, "{style:?}");
+        assert_eq!(rig.refresh(&alice, 600).code(), 0);
+        // Errors behind authentication are signed as well.
+        assert_eq!(rig.ask(&alice, Msg::request(CREATE_PERMISSION)).code(), 400);
+        assert_eq!(rig.permit(&alice, &[DENIED]), 403);
+        assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 437);
+        assert_eq!(rig.ask(&alice, Msg::request(REFRESH).attr(0x7fff, b"")).code(), 420);
+    }
+}
+
+/// RFC 8489 section 9.2.4: a request that names no algorithm is MD5 even when it comes with SHA-256 integrity; the
+/// answer then has MESSAGE-INTEGRITY. SHA-256 decides when both are there.
+#[test]
+fn s9_2_4_sha256_integrity_decides_and_unnamed_algorithms_are_md5() {
+    let mut rig = Rig::new();
+    let alice = rig.alice();
+    let key = alice.key();
+    let answer = rig.bare(&alice.at, &alice.named(Msg::request(REFRESH)).sha256(&key));
+    assert_eq!(answer.code(), 437);
+    check_signed(&alice, &answer);
+    let both = alice.named(Msg::request(REFRESH)).sha1(&key).sha256(&key);
+    assert_eq!(rig.bare(&alice.at, &both).code(), 437);
+    let spoiled = alice.named(Msg::request(REFRESH)).sha1(&key).sha256(b"wrong");
+    assert_eq!(refused(&mut rig, &alice, &spoiled).code(), 401, "a right SHA-1 does not help");
+    let ignored = alice.named(Msg::request(REFRESH)).sha1(b"wrong").sha256(&key);
+    assert_eq!(rig.bare(&alice.at, &ignored).code(), 437, "SHA-1 is not looked at");
+}
+
+/// RFC 8489 sections 14.5 and 14.6: full length, or nothing.
+#[test]
+fn s14_6_integrity_of_a_wrong_length_is_refused() {
+    let mut rig = Rig::new();
+    let alice = rig.alice();
+    let named = || alice.named(Msg::allocate());
+    let mac = hmac_sha1(&alice.key(), b"");
+    for request in [
+        named().attr(MESSAGE_INTEGRITY, &mac[..16]),
+        named().attr(MESSAGE_INTEGRITY, b""),
+        named().sha256_cut(&alice.key(), 12),
+        named().sha256_cut(&alice.key(), 17),
+        named().sha256_cut(&alice.key(), 0),
+        named().attr(MESSAGE_INTEGRITY_SHA256, &[0; 36]),
+    ] {
+        let code = refused(&mut rig, &alice, &request).code();
+        assert!(matches!(code, 400 | 401), "{code}");
+    }
+    assert_eq!(rig.held(), (0, 0, 0));
+}
+
+/// RFC 8489 section 9.2.4: wrong name, hash, realm, password: 401 each, with the means to try again.
+#[test]
+fn s9_2_4_wrong_credentials_are_401_with_everything_to_try_again() {
+    let mut rig = Rig::new();
+    let alice = rig.alice();
+    let wrong = |change: fn(&mut User), style| {
+        let mut user = alice.clone().with_style(style);
+        change(&mut user);
+        user
+    };
+    for style in [Style::Old, Style::Sha256, Style::Hashed, Style::NamedMd5] {
+        for user in [
+            wrong(|user| user.name = "mallory".into(), style),
+            wrong(|user| user.password = "guess".into(), style),
+            wrong(|user| user.realm = "other.example".into(), style),
+            wrong(|user| user.name.clear(), style),
+        ] {
+            let request = user.seal(Msg::allocate());
+            check_challenge(&refused(&mut rig, &user, &request), 401);
+        }
+    }
+    assert_eq!(rig.held(), (0, 0, 0), "no trace");
+}
+
+/// THREATS 6, RFC 8489 section 6.3.1: a failed attempt changes nothing for the next one on the same five-tuple.
+#[test]
+fn s6_3_1_failed_authentication_leaves_no_trace() {
+    let mut rig = Rig::new();
+    let mut alice = rig.alice();
+    alice.password = "wrong".into();
+    let request = alice.seal(Msg::allocate());
+    assert_eq!(refused(&mut rig, &alice, &request).code(), 401);
+    assert_eq!((rig.held(), rig.server.poll_timeout()), ((0, 0, 0), None));
+    alice.password = "alice-pw".into();
+    assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0);
+}
+
+/// THREATS 6: strangers leave neither state nor deadlines.
+#[test]
+fn strangers_cost_nothing_that_lasts() {
+    let mut rig = Rig::with(|settings| settings.limits.unauthenticated_per_source = 0);
+    for port in 1..2000 {
+        assert_eq!(rig.bare(&client(port), &Msg::allocate()).code(), 401);
+    }
+    assert_eq!((rig.held(), rig.server.poll_timeout()), ((0, 0, 0), None));
+    assert!(rig.asked.is_empty(), "no socket was asked for");
+}
+
+/// RFC 8489 section 9: what stands behind integrity is ignored, whatever it is.
+#[test]
+fn s9_attributes_behind_integrity_are_ignored() {
+    let mut rig = Rig::new();
+    let alice = rig.alice();
+    let key = alice.key();
+    // Unknown required, a lifetime, a wish for IPv6: no 420, no effect.
+    let request = alice
+        .named(Msg::allocate())
+        .sha1(&key)
+        .attr(0x7fff, b"")
+        .lifetime(1800)
+        .attr(REQUESTED_FAMILY, &V6)
+        .fingerprint();
+    let answer = rig.bare(&alice.at, &request);
+    assert_eq!((answer.code(), answer.secs()), (0, 600));
+    assert!(answer.address(XOR_RELAYED_ADDRESS).is_ipv4());
+    // Behind MESSAGE-INTEGRITY-SHA256 too.
+    let modern = alice.clone().with_style(Style::Sha256);
+    let request =
+        modern.seal(Msg::request(REFRESH).lifetime(700)).attr(0x7fff, b"").lifetime(0).fingerprint();
+    let answer = rig.bare(&alice.at, &request);
+    assert_eq!((answer.code(), answer.secs()), (0, 700));
+    // A peer behind it is no peer.
+    let request = alice.named(Msg::request(CREATE_PERMISSION)).sha1(&key).peer(PEER);
+    assert_eq!(rig.bare(&alice.at, &request).code(), 400);
+    assert_eq!(rig.send(&alice, PEER, b"x"), Err(Drop::NoPermission));
+}
+
+/// RFC 8489 sections 9.2.4 and 16.1.1: with the cookie, both algorithm attributes must be there and right, or neither.
+#[test]
+fn s9_2_4_bid_down_by_password_algorithms_is_400() {
+    let mut rig = Rig::new();
+    let alice = rig.alice().with_style(Style::Sha256);
+    let old = alice.clone().with_style(Style::Old);
+    let key = alice.key();
+    let md5_only = [0, 1, 0, 0];
+    let swapped = [0, 1, 0, 0, 0, 2, 0, 0];
+    let longer = [0, 2, 0, 0, 0, 1, 0, 0, 0, 3, 0, 0];
+    for request in [
+        // One of the two stripped.
+        old.named(Msg::allocate()).attr(PASSWORD_ALGORITHM, &[0, 2, 0, 0]),
+        old.named(Msg::allocate()).attr(PASSWORD_ALGORITHMS, &LIST),
+        // The list changed.
+        old.named(Msg::allocate())
+            .attr(PASSWORD_ALGORITHMS, &md5_only)
+            .attr(PASSWORD_ALGORITHM, &[0, 1, 0, 0]),
+        old.named(Msg::allocate())
+            .attr(PASSWORD_ALGORITHMS, &swapped)
+            .attr(PASSWORD_ALGORITHM, &[0, 1, 0, 0]),
+        old.named(Msg::allocate()).attr(PASSWORD_ALGORITHMS, &longer).attr(PASSWORD_ALGORITHM, &[0, 2, 0, 0]),
+        old.named(Msg::allocate()).attr(PASSWORD_ALGORITHMS, b"").attr(PASSWORD_ALGORITHM, &[0, 2, 0, 0]),
+        // An algorithm that is not in it.
+        old.named(Msg::allocate()).attr(PASSWORD_ALGORITHMS, &LIST).attr(PASSWORD_ALGORITHM, &[0, 3, 0, 0]),
+        // Malformed.
+        old.named(Msg::allocate()).attr(PASSWORD_ALGORITHMS, &LIST).attr(PASSWORD_ALGORITHM, &[0, 2]),
+        old.named(Msg::allocate())
+            .attr(PASSWORD_ALGORITHMS, &[0, 2, 0, 9])
+            .attr(PASSWORD_ALGORITHM, &[0, 2, 0, 0]),
+    ] {
+        for signed in [request.clone().sha256(&key), request.clone().sha1(&old.key())] {
+            assert_eq!(refused(&mut rig, &alice, &signed).code(), 400);
+        }
+    }
+    assert_eq!(rig.held(), (0, 0, 0));
+}
+
+/// RFC 8489 section 14.12: parameters and their padding are not looked at.
+#[test]
+fn s14_12_parameters_of_the_algorithm_are_padded_with_anything() {
+    let mut rig = Rig::new();
+    let alice = rig.alice().with_style(Style::Sha256);
+    let request = alice
+        .clone()
+        .with_style(Style::Old)
+        .named(Msg::request(REFRESH))
+        .attr(PASSWORD_ALGORITHMS, &LIST)
+        .attr(PASSWORD_ALGORITHM, &[0, 2, 0, 1, 9, 0xff, 0xff, 0xff])
+        .sha256(&alice.key());
+    let answer = rig.bare(&alice.at, &request);
+    assert_eq!(answer.code(), 437);
+    check_signed(&alice, &answer);
+}
+
+/// RFC 8489 sections 9.2 and 9.2.4: 438 with a nonce that is good, for every nonce that is not.
+#[test]
+fn s9_2_4_a_bad_nonce_is_438_with_a_good_one() {
+    let mut rig = Rig::new();
+    let alice = rig.alice();
+    let mut flipped = alice.nonce.clone();
+    let last = flipped.len() - 2;
+    flipped[last] = if flipped[last] == b'A' { b'B' } else { b'A' };
+    let no_bits = String::from_utf8(alice.nonce.clone()).expect("ASCII").replace("gAAA", "AAAA");
+    for nonce in [
+        flipped,
+        no_bits.into_bytes(),
+        alice.nonce[13..].to_vec(), // the cookie stripped
+        b"obMatJos2gAAA".to_vec(),
+        b"x".to_vec(),
+        vec![b'a'; 400],
+    ] {
+        let mut user = User { nonce, ..alice.clone() };
+        let request = user.seal(Msg::allocate());
+        let answer = refused(&mut rig, &user, &request);
+        check_challenge(&answer, 438);
+        user.nonce = answer.get(NONCE).expect("NONCE").to_vec();
+        assert_eq!(rig.ask(&user, Msg::request(REFRESH)).code(), 437, "the new nonce is good");
+    }
+}
+
+/// RFC 8656 section 5: a nonce runs out within the hour.
+#[test]
+fn s5_a_nonce_expires_hourly() {
+    let mut rig = Rig::new();
+    let mut alice = rig.alice();
+    rig.wait(3590);
+    assert_eq!(rig.ask(&alice, Msg::request(REFRESH)).code(), 437);
+    rig.wait(10);
+    let request = alice.seal(Msg::request(REFRESH));
+    let answer = refused(&mut rig, &alice, &request);
+    check_challenge(&answer, 438);
+    alice.nonce = answer.get(NONCE).expect("NONCE").to_vec();
+    assert_eq!(rig.ask(&alice, Msg::request(REFRESH)).code(), 437);
+}
+
+/// RFC 8489 section 9.2.4: a nonce belongs to one source address and port.
+#[test]
+fn s9_2_4_a_nonce_is_good_for_one_address_and_port() {
+    let mut rig = Rig::new();
+    let alice = rig.alice();
+    let mut seen = vec![alice.nonce.clone()];
+    for at in [
+        client(40_001),
+        client_at(Transport::Udp, "203.0.113.6:40000"),
+        client_at(Transport::Udp, "[2001:db8:9::7]:40000"),
+    ] {
+        let thief = User { at, ..alice.clone() };
+        let request = thief.seal(Msg::allocate());
+        let answer = refused(&mut rig, &thief, &request);
+        check_challenge(&answer, 438);
+        seen.push(answer.get(NONCE).expect("NONCE").to_vec());
+    }
+    let count = seen.len();
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), count, "never the same nonce for two sources");
+}
+
+/// RFC 8489 section 9.2.4: USERHASH is announced by bit 1, which TURN REST cannot have; static users may use it anyway.
+#[test]
+fn s9_2_4_username_anonymity_is_announced_only_where_every_name_is_known() {
+    let mut rig = Rig::with(|settings| settings.hosts.iter_mut().for_each(|host| host.secrets.clear()));
+    let nonce = rig.alice().nonce;
+    assert!(nonce.starts_with(b"obMatJos2wAAA"), "bits 0 and 1");
+    let alice = rig.alice().with_style(Style::Hashed);
+    assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0);
+    assert!(Rig::new().alice().nonce.starts_with(b"obMatJos2gAAA"), "bit 0");
+}
+
+/// RFC 8489 section 14.4: 32 bytes or malformed.
+#[test]
+fn s14_4_a_userhash_has_32_bytes() {
+    let mut rig = Rig::new();
+    let alice = rig.alice();
+    let hash = sha256(format!("alice:{REALM_TEXT}").as_bytes());
+    for wrong in [&hash[..31], &[], &[&hash[..], &[0]].concat()[..]] {
+        let request = Msg::allocate()
+            .attr(USERHASH, wrong)
+            .attr(REALM, REALM_TEXT.as_bytes())
+            .attr(NONCE, &alice.nonce)
+            .sha1(&alice.key());
+        assert_eq!(refused(&mut rig, &alice, &request).code(), 400);
+    }
+}
+
+/// RFC 8489 section 14.3: a name of any legal length, and what is no UTF-8.
+#[test]
+fn s14_3_long_and_broken_usernames() {
+    let mut rig = Rig::new();
+    // 509 to 763 bytes, which RFC 5389 allowed, are 400 here.
+    for (len, code) in [(508, 437), (509, 400), (763, 400)] {
+        let name = format!("{}:{}", UNIX + 100, "u".repeat(len - 11));
+        assert_eq!(name.len(), len);
+        let user = rig.rest(client(40_000), "north-secret", &name);
+        let request = user.seal(Msg::request(REFRESH));
+        assert_eq!(rig.bare(&user.at, &request).code(), code, "{len} bytes");
+    }
+    let alice = rig.alice();
+    for name in [&b"\xff\xfe"[..], &[b'a'; 764]] {
+        let request = Msg::allocate()
+            .attr(USERNAME, name)
+            .attr(REALM, REALM_TEXT.as_bytes())
+            .attr(NONCE, &alice.nonce)
+            .sha1(&alice.key());
+        assert!(matches!(refused(&mut rig, &alice, &request).code(), 400 | 401));
+    }
+    assert_eq!(rig.held(), (0, 0, 0));
+}
+
+/// RFC 8489 section 9.2.2: names, realms and passwords are text in UTF-8.
+#[test]
+fn s9_2_2_names_and_passwords_beyond_ascii() {
+    let mut rig = Rig::with(|settings| {
+        settings.users[0].name = "Jürgen".into();
+        settings.users[0].password = "paßwort \u{30de}".into();
+    });
+    for style in [Style::Old, Style::Sha256, Style::Hashed] {
+        let user = rig.login(client(40_000), "Jürgen", "paßwort \u{30de}", style);
+        assert_eq!(rig.ask(&user, Msg::request(REFRESH)).code(), 437, "{style:?}");
+    }
+}
+
+/// TURN REST: the expiry comes first and is strictly decimal; an expired name is a wrong name.
+#[test]
+fn rest_names_are_good_until_they_expire() {
+    let mut rig = Rig::new();
+    let code = |rig: &mut Rig, name: &str| {
+        let user = rig.rest(client(40_000), "north-secret", name);
+        let request = user.seal(Msg::request(REFRESH));
+        rig.bare(&user.at, &request).code()
+    };
+    assert_eq!(code(&mut rig, &format!("{}:w_x", UNIX + 10)), 437);
+    assert_eq!(code(&mut rig, &format!("{}", UNIX + 10)), 437, "without a user");
+    assert_eq!(code(&mut rig, &format!("{UNIX}:w_x")), 401, "expired");
+    for name in [
+        "",
+        ":x",
+        "+1800000000:x",
+        " 1800000000:x",
+        "0x7fffffff:x",
+        "99999999999999999999999:x",
+        "x:1800000000",
+    ] {
+        assert_eq!(code(&mut rig, name), 401, "{name:?}");
+    }
+    rig.wait(10);
+    assert_eq!(code(&mut rig, &format!("{}:w_x", UNIX + 10)), 401, "expired meanwhile, though known");
+    assert_eq!(rig.held(), (0, 0, 0));
+}
+
+/// TURN REST: the secret that verifies names the host; all secrets of all hosts are live at once.
+#[test]
+fn rest_secrets_name_the_host() {
+    let mut rig = Rig::new();
+    let name = format!("{}:w_x", UNIX + 100);
+    for (port, (secret, host)) in
+        (1..).zip([("north-secret", "north"), ("south-old", "south"), ("south-new", "south")])
+    {
+        let user = rig.rest(client(port), secret, &name);
+        assert_eq!(rig.ask(&user, Msg::allocate()).code(), 0, "{secret}");
+        assert_eq!(rig.refresh(&user, 0).code(), 0);
+        assert_eq!(&*rig.sessions.pop().expect("ended").host, host);
+    }
+    let stranger = rig.rest(client(9), "west-secret", &name);
+    let request = stranger.seal(Msg::allocate());
+    assert_eq!(refused(&mut rig, &stranger, &request).code(), 401);
+}
+
+/// The hosts' own lists apply: the peer that is open to one is closed to the other.
+#[test]
+fn rest_hosts_have_their_own_peers() {
+    let mut rig = Rig::new();
+    let name = format!("{}:w_x", UNIX + 100);
+    let (north, south) =
+        (rig.rest(client(1), "north-secret", &name), rig.rest(client(2), "south-new", &name));
+    for user in [&north, &south] {
+        assert_eq!(rig.ask(user, Msg::allocate()).code(), 0);
+    }
+    assert_eq!((rig.permit(&north, &[PEER]), rig.permit(&south, &[PEER])), (0, 403));
+    assert_eq!((rig.permit(&north, &[OTHER_PEER]), rig.permit(&south, &[OTHER_PEER])), (0, 0));
+}
+
+/// A running call outlives its name and a change of secrets; a new one does not begin with either.
+#[test]
+fn rest_expiry_and_rotation_do_not_cut_a_running_call() {
+    let mut rig = Rig::new();
+    let user = rig.rest(client(1), "north-secret", &format!("{}:w_x", UNIX + 10));
+    assert_eq!(rig.ask(&user, Msg::allocate()).code(), 0);
+    rig.wait(100);
+    assert_eq!(rig.refresh(&user, 600).code(), 0);
+    rig.reload(|settings| settings.hosts[0].secrets = vec!["fresh".into()]);
+    assert_eq!(rig.refresh(&user, 600).code(), 0);
+    assert_eq!(rig.refresh(&user, 0).code(), 0);
+    let request = user.seal(Msg::allocate());
+    assert_eq!(refused(&mut rig, &user, &request).code(), 401);
+}
+
+/// RFC 8656 section 6: what remains of a password is its key; neither shows in what the server prints of itself.
+#[test]
+fn s6_passwords_are_not_kept_with_the_allocation() {
+    let mut rig = Rig::new();
+    let name = format!("{}:w_x", UNIX + 100);
+    let user = rig.rest(client(1), "north-secret", &name);
+    assert_eq!(rig.ask(&user, Msg::allocate()).code(), 0);
+    // The settings are the operator's own words; everything else the server holds must not have the password.
+    let printed = format!("{:?}", rig.server);
+    assert!(printed.contains(&name) && !printed.contains(&user.password));
+}

@@ -1,0 +1,145 @@
+//! RFC 8656 sections 11 to 15: Send and Data indications, ICMP, what DONT-FRAGMENT means.
+
+use hallpass::turn::action::Drop;
+use hallpass::turn::five_tuple::Transport;
+
+use crate::codec::*;
+use crate::rig::*;
+
+/// RFC 8656 section 11.2.
+#[test]
+fn s11_2_send_goes_from_the_relayed_address_to_the_peer_unchanged() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    assert_eq!(rig.permit(&alice, &[PEER]), 0);
+    let from = rig.sockets[&rig.relay(true)];
+    let payload: Vec<u8> = (0..=255).cycle().take(1400).collect();
+    for data in [&payload[..], b"", b"x", b"\x00\x01\x00\x00"] {
+        let sent = rig.send(&alice, "192.0.2.50:4242", data).expect("relayed");
+        assert_eq!(sent, Sent { from, to: addr("192.0.2.50:4242"), data: data.into(), dont_fragment: false });
+    }
+}
+
+/// RFC 8656 section 11.2: one missing or malformed: discarded, never answered.
+#[test]
+fn s11_2_incomplete_sends_are_discarded() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    assert_eq!(rig.permit(&alice, &[PEER]), 0);
+    for send in [
+        Msg::send(),
+        Msg::send().peer(PEER),
+        Msg::send().attr(DATA, b"x"),
+        Msg::send().attr(XOR_PEER_ADDRESS, &[0, 1, 2]).attr(DATA, b"x"),
+        Msg::send().peer(PEER).attr(DATA, b"x").attr(DONT_FRAGMENT, b"oops"),
+    ] {
+        assert_eq!(rig.silent(&alice.at, &send.bytes()), Drop::MalformedIndication);
+    }
+}
+
+/// RFC 8656 sections 5 and 11.2: without allocation, permission, or relayed address of the family: discarded.
+#[test]
+fn s11_2_sends_that_may_not_go_are_discarded() {
+    let mut rig = Rig::new();
+    let alice = rig.alice();
+    assert_eq!(rig.send(&alice, PEER, b"x"), Err(Drop::NoAllocation));
+    let alice = rig.allocated();
+    assert_eq!(rig.send(&alice, PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.send(&alice, PEER6, b"x"), Err(Drop::NoFamily));
+    assert_eq!(rig.permit(&alice, &[PEER]), 0);
+    assert_eq!(rig.send(&alice, OTHER_PEER, b"x"), Err(Drop::NoPermission));
+    // Section 5: indications have no credentials, and none are looked at.
+    let mut user = alice.clone();
+    user.password = "wrong".into();
+    let send = user.seal(Msg::send().peer(PEER).attr(DATA, b"x")).bytes();
+    assert!(rig.data(&alice.at, &send).is_ok());
+}
+
+/// RFC 8656 section 11.2: Send does not refresh the permission.
+#[test]
+fn s11_2_send_does_not_refresh_the_permission() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    assert_eq!(rig.permit(&alice, &[PEER]), 0);
+    for _ in 0..3 {
+        assert!(rig.send(&alice, PEER, b"x").is_ok());
+        rig.wait(100);
+    }
+    assert_eq!(rig.send(&alice, PEER, b"x"), Err(Drop::NoPermission));
+}
+
+/// RFC 8656 section 11.3; RFC 8489 sections 5 and 6.1: a Data indication, byte by byte.
+#[test]
+fn s11_3_peer_data_without_channel_is_a_data_indication() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated_dual();
+    assert_eq!(rig.permit(&alice, &[PEER, PEER6]), 0);
+    for peer in [PEER, PEER6, "192.0.2.50:9"] {
+        for payload in [&b"hello"[..], b"", &[7; 1400]] {
+            let (client, bytes) = rig.from_peer(peer, payload).expect("relayed");
+            assert_eq!(client, alice.at, "on the allocation's five-tuple");
+            assert_eq!(bytes[..2], [0x00, 0x17], "indication, Data");
+            let data = Answer::decode(&bytes);
+            assert_eq!((data.class, data.method, data.attrs.len()), (INDICATION, DATA_METHOD, 2));
+            assert_eq!(data.address(XOR_PEER_ADDRESS), addr(peer));
+            assert_eq!(data.get(DATA), Some(payload));
+        }
+    }
+}
+
+/// RFC 8489 section 5: transaction ids of our own are random.
+#[test]
+fn s5_data_indications_have_fresh_transaction_ids() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    assert_eq!(rig.permit(&alice, &[PEER]), 0);
+    let ids: Vec<[u8; 12]> =
+        (0..64).map(|_| Answer::decode(&rig.from_peer(PEER, b"x").expect("relayed").1).tid).collect();
+    let ones: u32 = ids.iter().flatten().map(|byte| byte.count_ones()).sum();
+    assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), 64);
+    assert!((2700..3450).contains(&ones), "{ones} of 6144 bits");
+}
+
+/// RFC 8656 section 11.5: destination unreachable and time exceeded, and ICMPv6's three; no others.
+#[test]
+fn s11_5_only_the_listed_icmp_types_are_told() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated_dual();
+    assert_eq!(rig.permit(&alice, &[PEER, PEER6]), 0);
+    for kind in 0..=255 {
+        assert_eq!(rig.icmp(PEER, kind, 1, 0).is_some(), matches!(kind, 3 | 11), "ICMP {kind}");
+        assert_eq!(rig.icmp(PEER6, kind, 1, 0).is_some(), matches!(kind, 1..=3), "ICMPv6 {kind}");
+    }
+}
+
+/// RFC 8656 section 11.5: the permission is that of the datagram's destination, of any port; channels do not matter.
+#[test]
+fn s11_5_icmp_needs_a_permission_for_the_destination() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    assert!(rig.icmp(PEER, 3, 3, 0).is_none());
+    assert_eq!(rig.bind(&alice, 0x4000, PEER), 0);
+    assert!(rig.icmp(OTHER_PEER, 3, 3, 0).is_none());
+    let (_, answer) = rig.icmp(PEER, 3, 3, 0).expect("told");
+    assert_eq!(answer.method, DATA_METHOD, "section 12.5: Data though a channel is bound");
+    // Section 11.5: 0 when the port is not known.
+    let (_, answer) = rig.icmp("192.0.2.50:0", 3, 3, 0).expect("told");
+    assert_eq!(answer.address(XOR_PEER_ADDRESS), addr("192.0.2.50:0"));
+    rig.wait(300);
+    assert!(rig.icmp(PEER, 3, 3, 0).is_none());
+}
+
+/// What went through is counted, by payload.
+#[test]
+fn s11_payload_is_counted_in_the_session() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    assert_eq!(rig.bind(&alice, 0x4000, PEER), 0);
+    assert!(rig.channel(&alice, 0x4000, b"12345").is_ok() && rig.send(&alice, PEER, b"123").is_ok());
+    assert!(rig.from_peer(PEER, b"12").is_ok());
+    assert!(rig.from_peer(OTHER_PEER, b"no").is_err());
+    assert_eq!(rig.refresh(&alice, 0).code(), 0);
+    let session = rig.sessions.pop().expect("ended");
+    assert_eq!((session.from_client.packets, session.from_client.bytes), (2, 8));
+    assert_eq!((session.from_peer.packets, session.from_peer.bytes), (1, 2));
+}

@@ -1,0 +1,166 @@
+//! Quotas, capacity, draining, and what strangers may cost (RFC 8656 sections 5, 7.2 and 21; THREATS 6 to 12).
+
+use hallpass::turn::action::Drop;
+use hallpass::turn::five_tuple::Transport;
+
+use crate::codec::*;
+use crate::rig::*;
+
+/// RFC 8656 sections 5 and 7.2: by user, across addresses, transports and expiry times; a place comes back at once.
+#[test]
+fn s7_2_quota_by_user_is_486() {
+    let mut rig = Rig::with(|settings| settings.limits.allocations_per_user = 2);
+    let name = |n: u64| format!("{}:w_x", UNIX + n);
+    let first = rig.rest(client(1), "north-secret", &name(100));
+    let second = rig.rest(client_at(Transport::Tls, "203.0.113.77:2"), "north-secret", &name(200));
+    let third = rig.rest(client_at(Transport::Udp, "[2001:db8:9::7]:3"), "north-secret", &name(300));
+    assert_eq!(rig.ask(&first, Msg::allocate()).code(), 0);
+    assert_eq!(rig.ask(&second, Msg::allocate()).code(), 0);
+    assert_eq!(rig.ask(&third, Msg::allocate()).code(), 486);
+    // A dual allocation is one.
+    let other = rig.rest(client(4), "north-secret", &format!("{}:w_y", UNIX + 100));
+    assert_eq!(rig.ask(&other, Msg::allocate().attr(ADDITIONAL_FAMILY, &V6)).code(), 0);
+    // Another host's user of the same id is another user.
+    let elsewhere = rig.rest(client(5), "south-new", &name(100));
+    assert_eq!(rig.ask(&elsewhere, Msg::allocate()).code(), 0);
+    assert_eq!(rig.refresh(&second, 0).code(), 0);
+    assert_eq!(rig.ask(&third, Msg::allocate()).code(), 0, "a place came back");
+    rig.wait(600);
+    assert_eq!(rig.held(), (0, 0, 0));
+}
+
+/// RFC 8656 section 7.2: the server's own limit is 508.
+#[test]
+fn s7_2_total_capacity_is_508() {
+    let mut rig = Rig::with(|settings| settings.limits.allocations_total = 1);
+    let alice = rig.allocated();
+    let bob = rig.login(client(2), "bob", "bob-pw", Style::Old);
+    assert_eq!(rig.ask(&bob, Msg::allocate()).code(), 508);
+    assert_eq!(rig.refresh(&alice, 0).code(), 0);
+    assert_eq!(rig.ask(&bob, Msg::allocate()).code(), 0);
+}
+
+/// RFC 8656 section 7.2: no port left is 508, and a released one serves at once.
+#[test]
+fn s7_2_ports_that_run_out_are_508() {
+    let mut rig = Rig::with(|settings| settings.relay_ports = 50_000..=50_009);
+    let users: Vec<User> = (1..=11).map(|port| rig.alice_at(client(port))).collect();
+    for user in &users[..10] {
+        assert_eq!(rig.ask(user, Msg::allocate()).code(), 0);
+    }
+    assert_eq!(rig.ask(&users[10], Msg::allocate()).code(), 508);
+    assert_eq!(rig.refresh(&users[3], 0).code(), 0);
+    assert_eq!(rig.ask(&users[10], Msg::allocate()).code(), 0);
+    assert_eq!(rig.held(), (10, 10, 10));
+}
+
+/// THREATS 22: while draining newcomers get 508, and what runs goes on.
+#[test]
+fn draining_refuses_newcomers_with_508() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    rig.server.handle_drain(true);
+    let bob = rig.login(client(2), "bob", "bob-pw", Style::Old);
+    assert_eq!(rig.ask(&bob, Msg::allocate()).code(), 508);
+    assert_eq!(rig.refresh(&alice, 600).code(), 0);
+    assert_eq!(rig.bind(&alice, 0x4000, PEER), 0);
+    assert!(rig.channel(&alice, 0x4000, b"x").is_ok());
+    rig.server.handle_drain(false);
+    assert_eq!(rig.ask(&bob, Msg::allocate()).code(), 0);
+}
+
+/// THREATS 8: so many answers a second and source; others, streams and whoever has credentials are not concerned.
+#[test]
+fn strangers_get_500_answers_a_second_and_source() {
+    let mut rig = Rig::new();
+    let flooder = client(1);
+    let count = |rig: &mut Rig, tries: u32| {
+        let request = Msg::allocate().bytes();
+        (0..tries).filter(|_| rig.exchange(&flooder, &request).is_some()).count()
+    };
+    let alice = rig.allocated();
+    assert_eq!(count(&mut rig, 2000), 499, "alice's own 401 was the first");
+    assert_eq!(rig.dropped(Drop::Throttled), 1501);
+    assert_eq!(rig.refresh(&alice, 600).code(), 0, "same address, with credentials");
+    let other = client_at(Transport::Udp, "203.0.113.99:1");
+    assert_eq!(rig.bare(&other, &Msg::allocate()).code(), 401);
+    let stream = client_at(Transport::Tcp, "203.0.113.5:1");
+    assert_eq!(rig.bare(&stream, &Msg::allocate()).code(), 401);
+    assert_eq!(rig.bare(&flooder, &Msg::request(BINDING)).code(), 0);
+    rig.wait(2);
+    assert_eq!(count(&mut rig, 2000), 500, "owed nothing two seconds later");
+    // 438, 400 and the 420 of Binding draw from the same bucket.
+    for request in [
+        Msg::allocate().attr(USERNAME, b"x").attr(REALM, b"x").attr(NONCE, b"x").sha1(b"x"),
+        Msg::allocate().sha1(b"x"),
+        Msg::request(BINDING).attr(0x7fff, b""),
+    ] {
+        assert_eq!(rig.silent(&flooder, &request.bytes()), Drop::Throttled);
+    }
+}
+
+/// THREATS 7: no answer to a stranger is more than five times his bytes, nor two and a half times with IP and UDP
+/// headers. A realm of up to 52 bytes always gets its 401 on an Allocate with REQUESTED-TRANSPORT (28 bytes).
+#[test]
+fn strangers_cannot_amplify() {
+    for realm in 1..=52 {
+        let mut rig = Rig::with(|settings| settings.realm = "r".repeat(realm));
+        for request in [
+            Msg::request(ALLOCATE),
+            Msg::allocate(),
+            Msg::request(REFRESH),
+            Msg::request(BINDING),
+            Msg::request(BINDING).attr(0x7fff, b""),
+            Msg::allocate().attr(SOFTWARE, b"abcd"),
+            Msg::allocate().sha1(b"x"),
+            Msg::allocate().fingerprint(),
+            Msg::allocate().attr(USERNAME, b"x").attr(REALM, b"x").attr(NONCE, b"x").sha1(b"x"),
+        ] {
+            let bytes = request.bytes();
+            let Some(answer) = rig.exchange(&client(1), &bytes) else {
+                assert!(bytes.len() < 28, "{realm}: silence to {} bytes", bytes.len());
+                continue;
+            };
+            let (asked, answered) = (bytes.len(), answer.bytes.len());
+            assert!(answered <= 5 * asked, "{realm}: {answered} for {asked}");
+            assert!(2 * (answered + 28) <= 5 * (asked + 28), "{realm}: {answered} for {asked}, with headers");
+        }
+        // With 20 bytes there is room for a realm of 32.
+        let short = rig.exchange(&client(1), &Msg::request(ALLOCATE).bytes());
+        assert_eq!(short.is_some(), realm <= 32, "{realm}");
+        // On a stream the source is proven: the whole challenge.
+        let stream = rig.bare(&client_at(Transport::Tcp, "203.0.113.5:1"), &Msg::request(ALLOCATE));
+        assert!(stream.has(PASSWORD_ALGORITHMS));
+    }
+}
+
+/// RFC 8489 section 9.2.1: a nonce that promises nothing comes without PASSWORD-ALGORITHMS, and one that does with it;
+/// either can be used.
+#[test]
+fn s9_2_1_the_cookie_says_what_came_with_it() {
+    for realm in 1..=52 {
+        let mut rig = Rig::with(|settings| settings.realm = "r".repeat(realm));
+        let answer = rig.bare(&client(40_000), &Msg::allocate());
+        let promised = answer.get(NONCE).expect("NONCE").starts_with(b"obMatJos2gAAA");
+        assert_eq!(promised, answer.has(PASSWORD_ALGORITHMS), "{realm}");
+        let alice = rig.alice();
+        assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0, "{realm}");
+    }
+}
+
+/// A permission or channel costs constant time and bounded memory (THREATS 13).
+#[test]
+fn s10_2_permissions_and_channels_are_capped() {
+    let mut rig = Rig::with(|settings| settings.peers.allow = vec!["10.0.0.0/8".parse().expect("literal")]);
+    let alice = rig.allocated();
+    for n in 0..1000 {
+        let peer = format!("10.0.{}.{}:1", n / 250, n % 250);
+        assert_eq!(rig.bind(&alice, 0x4000 + n, &peer), 0);
+    }
+    assert_eq!(rig.bind(&alice, 0x4fff, "10.9.0.0:1"), 508);
+    assert_eq!(rig.permit(&alice, &["10.9.0.0:1"]), 508);
+    assert_eq!(rig.bind(&alice, 0x4fff, "10.0.0.1:2"), 508, "a channel to a permitted address");
+    rig.wait(600);
+    let counters = rig.server.counters();
+    assert_eq!((counters.permissions.get(), counters.channels.get(), rig.held()), (0, 0, (0, 0, 0)));
+}

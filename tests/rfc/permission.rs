@@ -1,0 +1,168 @@
+//! RFC 8656 sections 9 and 10: permissions.
+
+use hallpass::turn::action::Drop;
+
+use crate::codec::*;
+use crate::rig::*;
+
+/// RFC 8656 section 10.2: success has nothing of its own.
+#[test]
+fn s10_2_success_has_no_attributes_of_its_own() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    let answer = rig.ask(&alice, Msg::request(CREATE_PERMISSION).peer(PEER));
+    assert_eq!((answer.code(), answer.method), (0, CREATE_PERMISSION));
+    assert_eq!(answer.attrs.len(), 1, "integrity");
+}
+
+/// RFC 8656 sections 9, 10.2 and 11.3: by address, not by port.
+#[test]
+fn s9_a_permission_is_for_an_address_and_every_port() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    assert_eq!(rig.from_peer(PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.permit(&alice, &["192.0.2.50:0"]), 0);
+    for port in ["192.0.2.50:7000", "192.0.2.50:1", "192.0.2.50:65535"] {
+        assert!(rig.from_peer(port, b"x").is_ok());
+        assert!(rig.send(&alice, port, b"x").is_ok());
+    }
+    assert_eq!(rig.from_peer(OTHER_PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.send(&alice, OTHER_PEER, b"x"), Err(Drop::NoPermission));
+}
+
+/// RFC 8656 section 9: exactly 300 seconds, and a refresh gives the full time again.
+#[test]
+fn s9_a_permission_lasts_300_seconds_from_its_last_refresh() {
+    let mut rig = Rig::new();
+    let alice = rig.alice();
+    assert_eq!(rig.ask(&alice, Msg::allocate().lifetime(3600)).code(), 0);
+    assert_eq!(rig.permit(&alice, &[PEER]), 0);
+    rig.wait(299);
+    assert!(rig.from_peer(PEER, b"x").is_ok());
+    assert!(rig.send(&alice, PEER, b"x").is_ok(), "which refreshes nothing");
+    rig.wait(1);
+    assert_eq!(rig.from_peer(PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.send(&alice, PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.permit(&alice, &[PEER]), 0);
+    rig.wait(200);
+    assert_eq!(rig.permit(&alice, &[PEER]), 0);
+    rig.wait(299);
+    assert!(rig.from_peer(PEER, b"x").is_ok());
+    rig.wait(1);
+    assert_eq!(rig.from_peer(PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.server.counters().permissions.get(), 0, "and it is gone");
+}
+
+/// The same when no timer ran: lifetimes are compared at use.
+#[test]
+fn s9_an_expired_permission_lets_nothing_pass_though_no_timer_ran() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    assert_eq!(rig.permit(&alice, &[PEER]), 0);
+    rig.skip(300);
+    assert_eq!(rig.from_peer(PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.send(&alice, PEER, b"x"), Err(Drop::NoPermission));
+}
+
+/// RFC 8656 section 9: CreatePermission and ChannelBind refresh each other's permission.
+#[test]
+fn s9_create_permission_and_channel_bind_may_be_mixed() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    assert_eq!(rig.permit(&alice, &[PEER]), 0);
+    rig.wait(200);
+    assert_eq!(rig.bind(&alice, 0x4000, PEER), 0);
+    rig.wait(200);
+    assert!(rig.from_peer(PEER, b"x").is_ok());
+    assert_eq!(rig.permit(&alice, &[PEER]), 0);
+    rig.wait(150);
+    assert_eq!(rig.refresh(&alice, 600).code(), 0);
+    assert!(rig.from_peer(PEER, b"x").is_ok());
+    rig.wait(150);
+    assert!(rig.from_peer(PEER, b"x").is_err(), "Refresh does not");
+}
+
+/// RFC 8656 section 9: one allocation's permissions mean nothing to another.
+#[test]
+fn s9_permissions_belong_to_one_allocation() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    let relay = rig.relay(true);
+    let bob = rig.alice_at(client(2));
+    assert_eq!(rig.ask(&bob, Msg::allocate()).code(), 0);
+    let (&other, _) = rig.sockets.iter().find(|(id, _)| **id != relay).expect("two relays");
+    assert_eq!(rig.permit(&alice, &[PEER]), 0);
+    assert!(rig.at_relay(relay, addr(PEER), b"x").is_ok());
+    assert_eq!(rig.at_relay(other, addr(PEER), b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.send(&bob, PEER, b"x"), Err(Drop::NoPermission));
+}
+
+/// RFC 8656 section 10.2: none is 400, any invalid one is 400, and then none of the others counts.
+#[test]
+fn s10_2_missing_or_malformed_peers_are_400_and_install_nothing() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    assert_eq!(rig.permit(&alice, &[]), 400);
+    let mixed = Msg::request(CREATE_PERMISSION).peer(PEER).attr(XOR_PEER_ADDRESS, &[0, 1, 2]);
+    assert_eq!(rig.ask(&alice, mixed).code(), 400);
+    assert_eq!(rig.from_peer(PEER, b"x"), Err(Drop::NoPermission));
+}
+
+/// RFC 8656 section 10.2: all of several are installed.
+#[test]
+fn s10_2_several_peers_are_all_installed() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated_dual();
+    assert_eq!(rig.permit(&alice, &[PEER, OTHER_PEER, PEER6, PEER]), 0);
+    for peer in [PEER, OTHER_PEER, PEER6] {
+        assert!(rig.from_peer(peer, b"x").is_ok(), "{peer}");
+        assert!(rig.send(&alice, peer, b"x").is_ok(), "{peer}");
+    }
+    assert_eq!(rig.server.counters().permissions.get(), 3);
+}
+
+/// RFC 8656 section 10.2: a family without relayed address is 443, a refused address 403, the family first; neither
+/// lets the rest of the request take effect.
+#[test]
+fn s10_2_refused_peers_install_nothing_of_the_request() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    assert_eq!(rig.permit(&alice, &[PEER6]), 443);
+    assert_eq!(rig.permit(&alice, &[PEER, PEER6]), 443);
+    assert_eq!(rig.permit(&alice, &[PEER, DENIED]), 403);
+    assert_eq!(rig.permit(&alice, &[DENIED, PEER6]), 443);
+    assert_eq!(rig.permit(&alice, &[PEER6, DENIED]), 443);
+    assert_eq!(rig.from_peer(PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.server.counters().permissions.get(), 0);
+    // Nor does it prolong what is there.
+    assert_eq!(rig.permit(&alice, &[PEER]), 0);
+    rig.wait(200);
+    assert_eq!(rig.permit(&alice, &[PEER, DENIED]), 403);
+    rig.wait(100);
+    assert_eq!(rig.from_peer(PEER, b"x"), Err(Drop::NoPermission));
+}
+
+/// RFC 8656 section 10.2: 508 when there is no room; known ones may always be refreshed, and the port does not count.
+#[test]
+fn s10_2_capacity_is_508() {
+    let mut rig = Rig::with(|settings| settings.limits.permissions_per_allocation = 2);
+    let alice = rig.allocated();
+    assert_eq!(rig.permit(&alice, &[PEER, OTHER_PEER, "192.0.2.52:1"]), 508);
+    assert_eq!(rig.server.counters().permissions.get(), 0, "nothing of it");
+    assert_eq!(rig.permit(&alice, &[PEER, "192.0.2.50:1", OTHER_PEER, "192.0.2.51:2"]), 0, "two addresses");
+    assert_eq!(rig.permit(&alice, &["192.0.2.52:1"]), 508);
+    assert_eq!(rig.bind(&alice, 0x4000, "192.0.2.52:1"), 508);
+    assert_eq!(rig.permit(&alice, &[PEER, OTHER_PEER]), 0);
+    rig.wait(300);
+    assert_eq!(rig.permit(&alice, &["192.0.2.52:1"]), 0, "there is room again");
+}
+
+/// RFC 8656 section 10.2: a repeated request refreshes.
+#[test]
+fn s10_2_a_retransmission_refreshes_only() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    let request = alice.seal(Msg::request(CREATE_PERMISSION).peer(PEER));
+    assert_eq!(rig.bare(&alice.at, &request).bytes, rig.bare(&alice.at, &request).bytes);
+    assert_eq!(rig.server.counters().permissions.get(), 1);
+}

@@ -1,0 +1,180 @@
+//! RFC 8656 section 8: Refresh.
+
+use hallpass::turn::action::EndReason;
+use hallpass::turn::five_tuple::Transport;
+
+use crate::codec::*;
+use crate::rig::*;
+
+fn with_family(secs: u32, family: [u8; 4]) -> Msg {
+    Msg::request(REFRESH).lifetime(secs).attr(REQUESTED_FAMILY, &family)
+}
+
+/// RFC 8656 section 8.2: the same formula as Allocate.
+#[test]
+fn s8_2_lifetime_is_clamped_and_counts_from_the_refresh() {
+    for (wish, granted) in
+        [(None, 600), (Some(1), 600), (Some(600), 600), (Some(1800), 1800), (Some(u32::MAX), 3600)]
+    {
+        let mut rig = Rig::new();
+        let alice = rig.allocated();
+        rig.wait(100);
+        let request = wish.iter().fold(Msg::request(REFRESH), |request, &wish| request.lifetime(wish));
+        assert_eq!(rig.ask(&alice, request).secs(), granted, "{wish:?}");
+        rig.wait(u64::from(granted) - 1);
+        assert_eq!(rig.server.allocations(), 1, "{wish:?}");
+        rig.wait(1);
+        assert_eq!(rig.held(), (0, 0, 0));
+    }
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    assert_eq!(rig.ask(&alice, Msg::request(REFRESH).attr(LIFETIME, &[0, 0])).code(), 400);
+    assert_eq!(rig.server.allocations(), 1);
+}
+
+/// RFC 8656 section 8.2: gone at once, with all that belongs to it; the repetition is 437.
+#[test]
+fn s8_2_lifetime_0_deletes_and_a_repetition_is_437() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    assert_eq!(rig.bind(&alice, 0x4000, PEER), 0);
+    let relay = rig.relay(true);
+    let request = alice.seal(Msg::request(REFRESH).lifetime(0));
+    let answer = rig.bare(&alice.at, &request);
+    assert_eq!((answer.code(), answer.secs()), (0, 0));
+    check_signed(&alice, &answer);
+    assert_eq!(rig.held(), (0, 0, 0));
+    assert!(rig.sockets.is_empty());
+    assert_eq!(rig.sessions.pop().expect("ended").reason, EndReason::Deleted);
+    assert_eq!(rig.bare(&alice.at, &request).code(), 437);
+    assert!(rig.at_relay(relay, addr(PEER), b"x").is_err());
+    assert!(rig.channel(&alice, 0x4000, b"x").is_err());
+    assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0, "the five-tuple is free at once");
+}
+
+/// RFC 8656 section 8.2; RFC 8489 section 6.3.1: a repeated Refresh refreshes again.
+#[test]
+fn s8_2_a_retransmitted_refresh_succeeds_again() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    let request = alice.seal(Msg::request(REFRESH).lifetime(700));
+    assert_eq!(rig.bare(&alice.at, &request).bytes, rig.bare(&alice.at, &request).bytes);
+    assert_eq!(rig.held(), (1, 1, 1));
+}
+
+/// RFC 8656 sections 8.1 and 8.2: the other half keeps its time, permissions and channels.
+#[test]
+fn s8_2_one_half_of_a_dual_allocation_is_deleted_alone() {
+    for (family, other, gone, kept) in [(V4, V6, PEER, PEER6), (V6, V4, PEER6, PEER)] {
+        let mut rig = Rig::new();
+        let alice = rig.allocated_dual();
+        assert_eq!((rig.bind(&alice, 0x4000, PEER), rig.bind(&alice, 0x4001, PEER6)), (0, 0));
+        let (gone_channel, kept_channel) = if gone == PEER { (0x4000, 0x4001) } else { (0x4001, 0x4000) };
+        let answer = rig.ask(&alice, with_family(0, family));
+        assert_eq!((answer.code(), answer.secs()), (0, 0));
+        assert_eq!(rig.held(), (1, 1, 1));
+        assert!(rig.sessions.is_empty());
+        assert!(rig.channel(&alice, gone_channel, b"x").is_err());
+        assert!(rig.send(&alice, gone, b"x").is_err());
+        assert_eq!(rig.channel(&alice, kept_channel, b"x").expect("relayed").to, addr(kept));
+        assert!(rig.from_peer(kept, b"y").is_ok());
+        // What is asked of the missing half is 443 from now on.
+        assert_eq!(rig.ask(&alice, with_family(600, family)).code(), 443);
+        assert_eq!(rig.ask(&alice, with_family(0, family)).code(), 443);
+        assert_eq!(rig.permit(&alice, &[gone]), 443);
+        assert_eq!(rig.bind(&alice, 0x4002, gone), 443);
+        // The last half takes the allocation with it.
+        assert_eq!(rig.ask(&alice, with_family(0, other)).code(), 0);
+        assert_eq!(rig.held(), (0, 0, 0));
+        assert_eq!(rig.sessions.len(), 1);
+    }
+}
+
+/// RFC 8656 sections 8.1 and 8.2: with a family that half is refreshed, without both are.
+#[test]
+fn s8_2_one_half_of_a_dual_allocation_is_refreshed_alone() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated_dual();
+    rig.wait(300);
+    assert_eq!(rig.ask(&alice, with_family(1000, V6)).secs(), 1000);
+    rig.wait(300);
+    assert_eq!(rig.held(), (1, 1, 1), "IPv4 ran out");
+    assert_eq!(rig.permit(&alice, &[PEER6]), 0);
+    assert_eq!(rig.permit(&alice, &[PEER]), 443);
+    rig.wait(700);
+    assert_eq!(rig.held(), (0, 0, 0));
+    let alice = rig.allocated_dual();
+    rig.wait(300);
+    assert_eq!(rig.refresh(&alice, 600).code(), 0);
+    rig.wait(599);
+    assert_eq!(rig.held(), (1, 2, 1));
+    assert_eq!(rig.refresh(&alice, 0).code(), 0);
+    assert_eq!(rig.held(), (0, 0, 0));
+}
+
+/// RFC 8656 section 8.2: a family that the allocation has not.
+#[test]
+fn s8_2_a_family_without_relayed_address_is_443() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    for family in [V6, [0, 0, 0, 0], [9, 0, 0, 0]] {
+        assert_eq!(rig.ask(&alice, with_family(0, family)).code(), 443, "{family:?}");
+    }
+    assert_eq!(
+        rig.ask(&alice, with_family(700, [1, 0xff, 0xff, 0xff])).secs(),
+        700,
+        "reserved bits are ignored"
+    );
+    assert_eq!(rig.held(), (1, 1, 1));
+}
+
+/// RFC 8656 section 6: only Refresh refreshes, data of either side does not.
+#[test]
+fn s6_data_does_not_refresh_an_allocation() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    for _ in 0..5 {
+        rig.wait(100);
+        assert_eq!(rig.bind(&alice, 0x4000, PEER), 0);
+        assert!(rig.channel(&alice, 0x4000, b"x").is_ok());
+        assert!(rig.send(&alice, PEER, b"x").is_ok());
+        assert!(rig.from_peer(PEER, b"x").is_ok());
+    }
+    rig.wait(100);
+    assert_eq!(rig.held(), (0, 0, 0));
+}
+
+/// RFC 8656 sections 5 and 6: an allocation whose time is over is none, however late the server wakes up.
+#[test]
+fn s6_an_expired_allocation_is_gone_though_no_timer_ran() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    assert_eq!(rig.permit(&alice, &[PEER]), 0);
+    rig.skip(600);
+    assert!(rig.send(&alice, PEER, b"x").is_err());
+    assert_eq!(rig.refresh(&alice, 600).code(), 437);
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    rig.skip(600);
+    assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0, "the five-tuple is free");
+    assert_eq!(rig.held(), (1, 1, 1));
+    // A name that ran out is of no use once its allocation has.
+    let user = rig.rest(client(2), "north-secret", &format!("{}:w_x", rig.now.unix + 10));
+    assert_eq!(rig.ask(&user, Msg::allocate()).code(), 0);
+    rig.skip(600);
+    let request = user.seal(Msg::allocate());
+    assert_eq!(rig.bare(&user.at, &request).code(), 401);
+}
+
+/// RFC 8656 section 6: a client whose stream is gone has no allocation, and the five-tuple is free.
+#[test]
+fn s6_a_closed_stream_ends_its_allocation() {
+    let mut rig = Rig::new();
+    let alice = rig.alice_at(client_at(Transport::Tls, "203.0.113.5:40000"));
+    assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0);
+    rig.server.handle_client_gone(rig.now, &alice.at.five_tuple, EndReason::Reset);
+    rig.drain();
+    assert_eq!(rig.held(), (0, 0, 0));
+    assert_eq!(rig.sessions.pop().expect("ended").reason, EndReason::Reset);
+    assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0);
+}
