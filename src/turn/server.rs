@@ -205,11 +205,15 @@ impl Server {
             }
             Ok(request::Request::ChannelBind(request)) => self.channel_bind(now.instant, &ticket, &request),
             Ok(_) => self.dropped(Drop::UnknownMethod),
-            // RFC 8656 section 5: whose allocation it is comes before what is wrong with the request.
-            Err(_) if kind != Kind::Allocate && self.owned(&ticket).is_err() => {
-                self.owned(&ticket).map_or_else(|code| self.refuse(&ticket, code), |_| FromClient::Control)
+            // RFC 8656 sections 5 and 7.2: the five-tuple comes before what is wrong with the request.
+            Err(_) => {
+                let code = match (kind, self.table.find(&ticket.client.five_tuple)) {
+                    (Kind::Allocate, Some(_)) => Code::AllocationMismatch,
+                    (Kind::Allocate, None) => Code::BadRequest,
+                    _ => self.owned(&ticket).err().unwrap_or(Code::BadRequest),
+                };
+                self.refuse(&ticket, code)
             }
-            Err(_) => self.refuse(&ticket, Code::BadRequest),
         }
     }
 

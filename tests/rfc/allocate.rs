@@ -57,6 +57,20 @@ fn s7_2_success_is_answered_only_when_the_socket_is_open() {
     assert_eq!((answer.code(), answer.tid[..] == request[8..20]), (0, true));
 }
 
+/// RFC 8656 section 7.2, step 2; section 5: 437 and never 441, whoever asks.
+#[test]
+fn s7_2_step_2_five_tuple_in_use_is_437() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 437);
+    let bob = rig.login(alice.at, "bob", "bob-pw", Style::Old);
+    assert_eq!(rig.ask(&bob, Msg::allocate()).code(), 437);
+    // Before anything is said about the request itself (steps 3 to 10).
+    assert_eq!(rig.ask(&alice, bare_allocate()).code(), 437);
+    assert_eq!(rig.ask(&alice, bare_allocate().attr(REQUESTED_TRANSPORT, &[17])).code(), 437);
+    assert_eq!(rig.held(), (1, 1, 1));
+}
+
 /// RFC 8656 section 6: the transport is part of the five-tuple.
 #[test]
 fn s6_one_port_over_udp_tcp_and_tls_has_three_allocations() {
