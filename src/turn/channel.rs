@@ -39,10 +39,6 @@ impl Server {
         if !(NUMBER_MIN..=max).contains(&number) {
             return Err(Code::BadRequest);
         }
-        let judged = self.judge(id, peer);
-        if let Err(Code::PeerAddressFamilyMismatch) = judged {
-            return Err(Code::PeerAddressFamilyMismatch);
-        }
         // Bound to each other already, or both free.
         let local = self.policy.to_local(peer);
         let relays = self.table.allocation(id).map_or([None; 2], |allocation| allocation.relays);
@@ -54,7 +50,7 @@ impl Server {
                 return Err(Code::BadRequest);
             }
         }
-        let permitted = judged?;
+        let permitted = self.judge(id, peer)?;
         if !self.may_reach(permitted.peer, permitted.reach) {
             return Err(Code::Forbidden);
         }

@@ -126,6 +126,24 @@ fn s12_2_a_number_is_bound_once_over_both_families() {
     assert_eq!(rig.from_peer(PEER6, b"x").expect("relayed").1, b"\x40\x01\x00\x01x");
 }
 
+/// RFC 8656 section 12.2: family, policy, capacity.
+#[test]
+fn s12_2_refused_peers_are_443_403_and_508() {
+    let mut rig = Rig::with(|settings| settings.limits.channels_per_allocation = 1);
+    let alice = rig.allocated();
+    assert_eq!(rig.bind(&alice, 0x4000, PEER6), 443);
+    assert_eq!(rig.bind(&alice, 0x4000, DENIED), 403);
+    assert_eq!(rig.server.counters().permissions.get(), 0);
+    assert_eq!(rig.bind(&alice, 0x4000, PEER), 0);
+    assert_eq!(rig.bind(&alice, 0x4001, OTHER_PEER), 508);
+    assert_eq!(rig.from_peer(OTHER_PEER, b"x"), Err(Drop::NoPermission), "no permission either");
+    assert_eq!(rig.bind(&alice, 0x4000, PEER), 0, "a refresh needs no room");
+    // 400 is said before 443 and 403.
+    assert_eq!(rig.bind(&alice, 0x4000, PEER6), 400);
+    assert_eq!(rig.bind(&alice, 0x4000, DENIED), 400);
+    assert_eq!(rig.bind(&alice, 0x3000, PEER6), 400);
+}
+
 /// RFC 8656 section 12: 600 seconds from the last ChannelBind; afterwards number and peer are free for others.
 #[test]
 fn s12_a_channel_lasts_600_seconds_and_is_free_afterwards() {
