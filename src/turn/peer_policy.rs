@@ -102,7 +102,7 @@ impl PeerPolicy {
     pub fn judge(&self, peer: IpAddr, allowed: Option<&[IpNet]>) -> Option<Reach> {
         let listed = |ip: IpAddr| allowed.is_none_or(|nets| nets.iter().any(|net| net.contains(&ip)));
         let open = identities(peer).all(|ip| self.permits(ip, allowed));
-        let own = self.is_own(peer);
+        let own = identities(peer).any(|ip| self.is_own(ip));
         match (open && listed(peer), own) {
             (true, false) => Some(Reach::All),
             (true, true) => Some(Reach::OwnOpened),
@@ -111,12 +111,12 @@ impl PeerPolicy {
         }
     }
 
-    /// Whether this is one of our own services, which no client may reach through us.
+    /// Whether this is one of our own services, which no client may reach through us, by whatever address.
     pub fn is_service(&self, peer: SocketAddr) -> bool {
-        self.services.iter().any(|service| {
-            service.port() == peer.port()
-                && (service.ip() == peer.ip() || service.ip().is_unspecified() && self.is_own(peer.ip()))
-        })
+        let at =
+            |service: &SocketAddr, ip| service.ip() == ip || service.ip().is_unspecified() && self.is_own(ip);
+        let mut services = self.services.iter().filter(|service| service.port() == peer.port());
+        services.any(|service| identities(peer.ip()).any(|ip| at(service, ip)))
     }
 
     /// The address that packets for `peer` go to: behind 1:1 NAT our announced addresses are reached by their
@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(judged("192.168.7.1"), Some(Reach::All));
         assert_eq!(judged("192.168.8.1"), None);
         assert_eq!(judged("127.0.0.2"), Some(Reach::OwnOpened), "the very built-in prefix is replaced");
-        assert_eq!(judged("::ffff:127.0.0.1"), Some(Reach::All), "judged by the address inside");
+        assert_eq!(judged("::ffff:127.0.0.1"), Some(Reach::OwnOpened), "judged by the address inside");
     }
 
     #[test]

@@ -78,6 +78,36 @@ fn own_addresses_are_reached_at_live_relayed_ports_only() {
     assert_eq!(rig.send(&alice, &b.to_string(), b"x"), Err(Drop::PeerDenied), "bob is gone");
 }
 
+/// Our own services: never, whatever the operator opened, and in no disguise.
+#[test]
+fn own_services_are_never_reached() {
+    let nets = |texts: &[&str]| texts.iter().map(|net| net.parse().expect("literal")).collect::<Vec<_>>();
+    let mut rig = Rig::with(|settings| {
+        settings.peers.allow =
+            nets(&["127.0.0.0/8", "198.51.100.1/32", "2001:db8:1::1/128", "::ffff:0:0/96"]);
+    });
+    let alice = rig.allocated_dual();
+    for service in [
+        "127.0.0.1:9641",
+        "127.0.0.1:3478",
+        "127.7.7.7:3478",
+        "198.51.100.1:3478",
+        "[2001:db8:1::1]:3478",
+        "[::ffff:127.0.0.1]:9641",
+        "[::ffff:127.0.0.1]:3478",
+        "[::ffff:198.51.100.1]:3478",
+        "[::127.0.0.1]:9641",
+    ] {
+        assert_eq!(rig.bind(&alice, 0x4000, service), 403, "{service}");
+        // The address itself may be open, the port is not.
+        rig.permit(&alice, &[service]);
+        assert!(rig.send(&alice, service, b"x").is_err(), "{service}");
+    }
+    assert_eq!(rig.permit(&alice, &["127.0.0.1:5000"]), 0);
+    assert!(rig.send(&alice, "127.0.0.1:5000", b"x").is_ok(), "another port is open");
+    assert_eq!(rig.send(&alice, "127.0.0.1:9641", b"x"), Err(Drop::PeerDenied));
+}
+
 /// The longest prefix decides, on the wire.
 #[test]
 fn s10_2_the_operators_rules_are_403_or_success() {
