@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use rand_core::RngCore;
 
 use super::action::{Action, Drop, FromClient, FromPeer, PeerHeader, PeerIcmp, RelayId};
-use super::five_tuple::Client;
+use super::five_tuple::{Client, FiveTuple};
 use super::peer_policy::Reach;
 use super::server::Server;
 use super::table::Route;
@@ -37,9 +37,11 @@ impl Server {
             return self.dropped(Drop::MalformedIndication);
         };
         let peer = self.policy.to_local(send.peer);
+        // RFC 8656 section 13: datagrams ignore DONT-FRAGMENT unless both sides are IPv4; section 15: streams do not.
+        let FiveTuple { transport, client: from, .. } = client.five_tuple;
+        let counts = transport.is_stream() || (from.is_ipv4() && peer.is_ipv4());
         match self.table.route_from_send(&client.five_tuple, peer, now) {
-            // RFC 8656 section 13: DF is only ours to set where no translation lies between.
-            Ok(route) => self.relay(route, send.payload, send.dont_fragment),
+            Ok(route) => self.relay(route, send.payload, send.dont_fragment && counts),
             Err(reason) => self.dropped(reason),
         }
     }

@@ -68,6 +68,29 @@ fn s11_2_send_does_not_refresh_the_permission() {
     assert_eq!(rig.send(&alice, PEER, b"x"), Err(Drop::NoPermission));
 }
 
+/// RFC 8656 sections 13 to 15: DF where an IPv4 client over UDP asks for it towards an IPv4 peer, and for every client
+/// on a stream; ignored where UDP is translated between families, and between IPv6 and IPv6.
+#[test]
+fn s13_dont_fragment_counts_for_ipv4_and_streams_only() {
+    for (transport, at, peer, expected) in [
+        (Transport::Udp, "203.0.113.5:40000", PEER, true),
+        (Transport::Udp, "203.0.113.5:40000", PEER6, false),
+        (Transport::Udp, "[2001:db8:9::7]:40000", PEER, false),
+        (Transport::Udp, "[2001:db8:9::7]:40000", PEER6, false),
+        (Transport::Tcp, "203.0.113.5:40000", PEER, true),
+        (Transport::Tls, "[2001:db8:9::7]:40000", PEER6, true),
+    ] {
+        let mut rig = Rig::new();
+        let alice = rig.alice_at(client_at(transport, at));
+        assert_eq!(rig.ask(&alice, Msg::allocate().attr(ADDITIONAL_FAMILY, &V6)).code(), 0);
+        assert_eq!(rig.permit(&alice, &[peer]), 0);
+        let send = Msg::send().peer(peer).attr(DATA, b"x");
+        let plain = rig.data(&alice.at, &send.clone().bytes()).expect("relayed");
+        let marked = rig.data(&alice.at, &send.attr(DONT_FRAGMENT, b"").bytes()).expect("not discarded");
+        assert_eq!((plain.dont_fragment, marked.dont_fragment), (false, expected), "{transport} {at} {peer}");
+    }
+}
+
 /// RFC 8656 section 11.3; RFC 8489 sections 5 and 6.1: a Data indication, byte by byte.
 #[test]
 fn s11_3_peer_data_without_channel_is_a_data_indication() {
