@@ -104,7 +104,13 @@ impl Server {
         if relevant {
             let peer = self.as_announced(error.peer, found.reach);
             let transaction_id = self.transaction_id();
-            let icmp = Icmp { icmp_type: error.kind, code: error.code, data: error.data.to_be_bytes() };
+            // Section 18.13: an MTU where there is one, else zero.
+            let has_mtu = match error.peer {
+                SocketAddr::V4(_) => (error.kind, error.code) == (3, 4),
+                SocketAddr::V6(_) => error.kind == 2,
+            };
+            let data = if has_mtu { error.data } else { 0 };
+            let icmp = Icmp { icmp_type: error.kind, code: error.code, data: data.to_be_bytes() };
             let message = indication::write_icmp(peer, icmp, transaction_id);
             self.actions.push_back(Action::Reply { client, message });
         }

@@ -135,6 +135,30 @@ fn s11_5_only_the_listed_icmp_types_are_told() {
     }
 }
 
+/// RFC 8656 sections 11.5 and 18.13: a Data indication with XOR-PEER-ADDRESS and ICMP, whole bytes of type and code,
+/// the MTU where there is one and zero elsewhere.
+#[test]
+fn s11_5_icmp_is_told_with_type_code_and_mtu() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated_dual();
+    assert_eq!(rig.permit(&alice, &[PEER, PEER6]), 0);
+    for (peer, kind, code, data, value) in [
+        (PEER, 3, 4, 1400, [0, 0, 3, 4, 0, 0, 0x05, 0x78]),
+        (PEER, 3, 3, 0, [0, 0, 3, 3, 0, 0, 0, 0]),
+        (PEER, 3, 1, 77, [0, 0, 3, 1, 0, 0, 0, 0]),
+        (PEER, 11, 0, 77, [0, 0, 11, 0, 0, 0, 0, 0]),
+        (PEER6, 2, 0, 1280, [0, 0, 2, 0, 0, 0, 0x05, 0]),
+        (PEER6, 1, 4, 77, [0, 0, 1, 4, 0, 0, 0, 0]),
+        (PEER6, 3, 1, 77, [0, 0, 3, 1, 0, 0, 0, 0]),
+    ] {
+        let (client, answer) = rig.icmp(peer, kind, code, data).expect("told");
+        assert_eq!((client, answer.class, answer.method), (alice.at, INDICATION, DATA_METHOD));
+        assert_eq!(answer.address(XOR_PEER_ADDRESS), addr(peer));
+        assert_eq!(answer.get(ICMP), Some(&value[..]), "{peer} {kind}/{code}");
+        assert!(!answer.has(DATA));
+    }
+}
+
 /// RFC 8656 section 11.5: the permission is that of the datagram's destination, of any port; channels do not matter.
 #[test]
 fn s11_5_icmp_needs_a_permission_for_the_destination() {
