@@ -11,8 +11,11 @@ use super::nonce::Features;
 use super::server::Server;
 use super::time::Now;
 use crate::turn::action::Drop;
-use crate::wire::message::Message;
+use crate::wire::message::{Message, method};
 use crate::wire::response::{Reason, Response};
+
+/// SOFTWARE (RFC 8489 section 14.14), for those who logged in.
+const SOFTWARE: &str = concat!("Hallpass ", env!("CARGO_PKG_VERSION"));
 
 /// Everything an answer needs to know of its request. Kept while a relay is being opened.
 #[derive(Clone, Debug)]
@@ -43,13 +46,21 @@ impl Ticket {
 
     /// A success response to this request, without attributes yet.
     pub fn success(&self) -> Response {
-        Response::success(self.method, self.transaction_id)
+        self.with_software(Response::success(self.method, self.transaction_id))
     }
 
     /// An error response to this request. Strangers get no reason phrase: it would only amplify.
     pub fn error(&self, code: Code) -> Response {
         let reason = if self.asker.is_some() { Reason::Phrase } else { Reason::Empty };
-        Response::error(self.method, self.transaction_id, code.number(), reason)
+        self.with_software(Response::error(self.method, self.transaction_id, code.number(), reason))
+    }
+
+    /// RFC 8656 section 5: in answers to Allocate and Refresh. Strangers learn nothing.
+    fn with_software(&self, response: Response) -> Response {
+        match self.asker.is_some() && matches!(self.method, method::ALLOCATE | method::REFRESH) {
+            true => response.software(SOFTWARE),
+            false => response,
+        }
     }
 
     /// The finished message.

@@ -231,6 +231,21 @@ fn s14_8_authenticated_errors_say_what_they_mean() {
     assert_eq!(reason(&rig.bare(&alice.at, &Msg::allocate())).expect("UTF-8"), "", "401 to a stranger");
 }
 
+/// RFC 8489 section 14.14, RFC 8656 section 5: in answers to Allocate and Refresh, but not to strangers.
+#[test]
+fn s14_14_software_names_maker_and_version_to_those_who_logged_in() {
+    let mut rig = Rig::new();
+    let alice = rig.alice();
+    for answer in
+        [rig.ask(&alice, Msg::allocate()), rig.refresh(&alice, 600), rig.ask(&alice, Msg::request(ALLOCATE))]
+    {
+        let text = std::str::from_utf8(answer.get(SOFTWARE).expect("SOFTWARE")).expect("UTF-8");
+        assert_eq!(text, concat!("Hallpass ", env!("CARGO_PKG_VERSION")));
+    }
+    assert!(!rig.bare(&alice.at, &Msg::allocate()).has(SOFTWARE));
+    assert!(!rig.bare(&alice.at, &Msg::request(BINDING)).has(SOFTWARE));
+}
+
 /// RFC 8489 section 6.1: no answer is larger than every path carries.
 #[test]
 fn s6_1_answers_fit_any_path() {
