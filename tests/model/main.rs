@@ -178,7 +178,7 @@ impl Run {
                     }
                     FromPeer::Dropped(_) => None,
                 };
-                match (header, self.reference.data_from_peer(now, *n, from)) {
+                match (header, self.reference.route_from_peer(now, *n, from)) {
                     (Some(PeerHeader::Channel(number)), Some(Some(bound))) => prop_assert_eq!(number, bound),
                     (Some(PeerHeader::Data { peer, .. }), Some(None)) => prop_assert_eq!(peer, from),
                     (None, None) => {}

@@ -220,7 +220,7 @@ impl Reference {
     }
 
     /// Sections 11.3 and 12.7: whether a peer's datagram reaches the client, and by which channel.
-    pub fn data_from_peer(&self, now: u64, client: u8, peer: SocketAddr) -> Option<Option<u16>> {
+    pub fn route_from_peer(&self, now: u64, client: u8, peer: SocketAddr) -> Option<Option<u16>> {
         let allocation = self.allocations.get(&client)?;
         let mut channels = allocation.channels.iter();
         let channel =

@@ -1,0 +1,52 @@
+//! What must hold after every step, by name.
+
+use std::fmt;
+
+/// The list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invariant {
+    /// What a client was told about his allocation is true on exactly one server until it ends.
+    ClientsAreToldTheTruth,
+    /// Ports taken in the pool are those of relays, of openings and of reservations.
+    PortsAreAccountedFor,
+    /// The quota's total is the number of allocations.
+    QuotaIsExact,
+    /// Nothing is relayed without allocation, permission and channel that are alive; nothing is withheld with them.
+    OnlyThePermittedIsRelayed,
+    /// Data arrives byte by byte as it was sent.
+    DataIsUnchanged,
+    /// Data arrives where it was sent to, and nowhere else.
+    DataReachesTheRightOne,
+    /// The counters say what was seen.
+    CountersAgree,
+    /// Actions name relays that exist; each is opened at one free address and closed exactly once.
+    RelaysAreOpenedAndClosedOnce,
+    /// After `handle_timeout` nothing that is over is left, and no deadline lies in the past.
+    TimeIsKept,
+    /// Wrong passwords, expired names and stale nonces get nothing.
+    StrangersGetNothing,
+    /// Answers are well-formed, fit their request and have a code that the request can get.
+    AnswersFitTheirRequest,
+    /// When all allocations are over, all structures are empty.
+    NothingIsLeftBehind,
+}
+
+/// A step that broke an invariant.
+#[derive(Debug)]
+pub struct Broken {
+    pub invariant: Invariant,
+    pub detail: String,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.invariant, self.detail)
+    }
+}
+
+pub type Checked = Result<(), Broken>;
+
+/// Says what is wrong when `holds` does not hold.
+pub fn ensure(holds: bool, invariant: Invariant, detail: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(Broken { invariant, detail: detail() }) }
+}

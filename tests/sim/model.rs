@@ -1,0 +1,427 @@
+//! What the servers must be holding, from their own answers and the clock alone: an independent book-keeping that
+//! every verdict is compared with. Times are nanoseconds.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+
+use hallpass::turn::action::{Drop, RelayId, Session, Traffic};
+use hallpass::turn::five_tuple::{Client, FiveTuple};
+
+use crate::invariant::{Broken, Checked, Invariant, ensure};
+use crate::stun::{self, Reader};
+
+pub const SECOND: u64 = 1_000_000_000;
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ask {
+    Binding,
+    Allocate { lifetime: Option<u32>, pair: bool, v6: bool, dual: bool, token: Option<[u8; 8]> },
+    Refresh { lifetime: u32 },
+    Permit(Vec<SocketAddr>),
+    Bind(u16, SocketAddr),
+}
+
+/// Whether credentials are good, as the client made them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    None,
+    WrongPassword,
+    /// The right password for a name that runs out at this second since 1970.
+    Until(u64),
+}
+
+/// A relayed address of an allocation.
+#[derive(Debug)]
+pub struct Relay {
+    pub id: RelayId,
+    pub local: SocketAddr,
+    pub open: bool,
+    pub expires: u64,
+}
+
+#[derive(Debug)]
+pub struct Allocation {
+    pub client: Client,
+    pub worker: usize,
+    pub transaction: stun::Id,
+    pub name: String,
+    pub opening: bool,
+    pub pair: bool,
+    pub relays: Vec<Relay>,
+    pub permissions: HashMap<IpAddr, u64>,
+    pub channels: HashMap<u16, (SocketAddr, u64)>,
+    pub from_client: Traffic,
+    pub from_peer: Traffic,
+    /// Ports found in use while opening.
+    held: Vec<SocketAddr>,
+}
+
+impl Allocation {
+    pub fn relay_for(&self, peer: SocketAddr) -> Option<&Relay> {
+        self.relays.iter().find(|relay| relay.local.is_ipv4() == peer.is_ipv4())
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Model {
+    pub allocations: HashMap<FiveTuple, Allocation>,
+    pub by_relay: HashMap<(usize, RelayId), FiveTuple>,
+    pub taken: HashSet<SocketAddr>,
+    /// Address, end and the worker whose timer ends it.
+    pub reservations: HashMap<[u8; 8], (SocketAddr, u64, usize)>,
+    /// Peers that the operator closed.
+    pub denied: Vec<IpAddr>,
+    pub lifetime_max: u64,
+    /// Announced and local address behind 1:1 NAT.
+    pub nat: Option<(IpAddr, IpAddr)>,
+    pub own: Vec<IpAddr>,
+}
+
+fn v4_mapped(address: SocketAddr, from: IpAddr, to: IpAddr) -> SocketAddr {
+    if address.ip() == from { SocketAddr::new(to, address.port()) } else { address }
+}
+
+impl Model {
+    pub fn to_local(&self, peer: SocketAddr) -> SocketAddr {
+        self.nat.map_or(peer, |(announced, local)| v4_mapped(peer, announced, local))
+    }
+
+    pub fn to_announced(&self, local: SocketAddr) -> SocketAddr {
+        self.nat.map_or(local, |(announced, ip)| v4_mapped(local, ip, announced))
+    }
+
+    /// Whether a permission for this address covers this port: own addresses at live relayed ports only.
+    pub fn port_is_open(&self, local: SocketAddr) -> bool {
+        !self.own.contains(&local.ip()) || self.taken.contains(&local)
+    }
+
+    // --- verdicts -------------------------------------------------------------------------------------------
+
+    /// Where data of a client for `peer` (as the client says) must go; an error says why nowhere.
+    pub fn route_from_client(
+        &self,
+        now: u64,
+        from: &FiveTuple,
+        peer: SocketAddr,
+    ) -> Result<(RelayId, SocketAddr), Drop> {
+        let allocation = self.allocations.get(from).ok_or(Drop::NoAllocation)?;
+        let local = self.to_local(peer);
+        let relay = allocation.relay_for(local).ok_or(Drop::NoFamily)?;
+        let permitted = allocation.permissions.get(&local.ip()).is_some_and(|&end| end > now);
+        if !permitted {
+            return Err(Drop::NoPermission);
+        }
+        if !relay.open || relay.expires <= now {
+            return Err(Drop::NoRelay);
+        }
+        if !self.port_is_open(local) {
+            return Err(Drop::PeerDenied);
+        }
+        Ok((relay.id, local))
+    }
+
+    /// The peer (as packets travel) that this channel is bound to.
+    pub fn channel(&self, now: u64, from: &FiveTuple, number: u16) -> Result<SocketAddr, Drop> {
+        let allocation = self.allocations.get(from).ok_or(Drop::NoAllocation)?;
+        let bound = allocation.channels.get(&number).filter(|(_, end)| *end > now);
+        bound.map(|(peer, _)| *peer).ok_or(Drop::NoChannel)
+    }
+
+    /// Whom a datagram from `peer` (as packets travel) at this relay must reach, and by which channel.
+    pub fn route_from_peer(
+        &self,
+        now: u64,
+        worker: usize,
+        relay: RelayId,
+        peer: SocketAddr,
+    ) -> Result<(Client, Option<u16>), Drop> {
+        let owner = self.by_relay.get(&(worker, relay)).ok_or(Drop::NoRelay)?;
+        let allocation = &self.allocations[owner];
+        let relay = allocation.relays.iter().find(|found| found.id == relay).ok_or(Drop::NoRelay)?;
+        if !relay.open || relay.expires <= now {
+            return Err(Drop::NoRelay);
+        }
+        if allocation.permissions.get(&peer.ip()).is_none_or(|&end| end <= now) {
+            return Err(Drop::NoPermission);
+        }
+        if !self.port_is_open(peer) {
+            return Err(Drop::PeerDenied);
+        }
+        let bound = allocation.channels.iter().find(|(_, (bound, end))| *bound == peer && *end > now);
+        Ok((allocation.client, bound.map(|(&number, _)| number)))
+    }
+
+    // --- what servers do ------------------------------------------------------------------------------------
+
+    /// OpenRelay: of a new allocation, or at another port after the last one was found in use.
+    pub fn opens(
+        &mut self,
+        now: u64,
+        worker: usize,
+        (id, local): (RelayId, SocketAddr),
+        cause: Option<(Client, &stun::Id, &str, &Ask)>,
+    ) -> Checked {
+        let rule = Invariant::RelaysAreOpenedAndClosedOnce;
+        if let Some(owner) = self.by_relay.get(&(worker, id)) {
+            let Some(allocation) = self.allocations.get_mut(owner) else { return Ok(()) };
+            let pair = allocation.pair;
+            let relay = allocation.relays.iter_mut().find(|relay| relay.id == id);
+            let relay = relay.filter(|relay| allocation.opening && !relay.open);
+            ensure(relay.is_some(), rule, || format!("{id:?} is opened again"))?;
+            if let Some(relay) = relay {
+                allocation.held.push(relay.local);
+                relay.local = local;
+            }
+            return self.takes(local, pair);
+        }
+        let Some((client, transaction, name, Ask::Allocate { lifetime, pair, token, .. })) = cause else {
+            return ensure(false, rule, || format!("{id:?} is opened for nobody"));
+        };
+        let (expires, from) = (now + self.lifetime(*lifetime), client.five_tuple);
+        let allocation = self.allocations.entry(from).or_insert_with(|| Allocation {
+            client,
+            worker,
+            transaction: *transaction,
+            name: name.to_owned(),
+            opening: true,
+            pair: *pair,
+            relays: Vec::new(),
+            permissions: HashMap::new(),
+            channels: HashMap::new(),
+            from_client: Traffic::default(),
+            from_peer: Traffic::default(),
+            held: Vec::new(),
+        });
+        ensure(allocation.opening && allocation.transaction == *transaction, rule, || {
+            format!("{from} has an allocation already")
+        })?;
+        allocation.relays.push(Relay { id, local, open: false, expires });
+        self.by_relay.insert((worker, id), from);
+        if let Some(token) = token {
+            let kept = self.reservations.remove(token).filter(|(_, until, _)| *until > now);
+            let detail = || format!("{local} for a token of {kept:?}");
+            return ensure(
+                kept.is_some_and(|(kept, ..)| kept == local),
+                Invariant::PortsAreAccountedFor,
+                detail,
+            );
+        }
+        self.takes(local, *pair)
+    }
+
+    fn takes(&mut self, local: SocketAddr, pair: bool) -> Checked {
+        let next = SocketAddr::new(local.ip(), local.port().wrapping_add(1));
+        let free = self.taken.insert(local) && (!pair || self.taken.insert(next));
+        ensure(free, Invariant::PortsAreAccountedFor, || format!("{local} is given out twice"))
+    }
+
+    pub fn opened(&mut self, worker: usize, id: RelayId) {
+        let owner = self.by_relay.get(&(worker, id)).copied();
+        let allocation = owner.and_then(|owner| self.allocations.get_mut(&owner));
+        if let Some(relay) = allocation.and_then(|a| a.relays.iter_mut().find(|relay| relay.id == id)) {
+            relay.open = true;
+        }
+    }
+
+    /// CloseRelay; gives the address. Before its time a relay may only be closed for `cause`, or unopened.
+    pub fn closes(
+        &mut self,
+        now: u64,
+        (worker, id): (usize, RelayId),
+        cause: Option<&FiveTuple>,
+    ) -> Result<SocketAddr, Broken> {
+        let owner = self.by_relay.remove(&(worker, id));
+        let allocation = owner.and_then(|owner| Some((owner, self.allocations.get_mut(&owner)?)));
+        let found = allocation.and_then(|(owner, allocation)| {
+            let at = allocation.relays.iter().position(|relay| relay.id == id)?;
+            Some((owner, allocation.relays.remove(at), allocation))
+        });
+        let Some((owner, relay, allocation)) = found else {
+            let invariant = Invariant::RelaysAreOpenedAndClosedOnce;
+            return Err(Broken { invariant, detail: format!("{id:?} is closed, which is not there") });
+        };
+        let may = relay.expires <= now || allocation.opening || cause == Some(&owner);
+        ensure(may, Invariant::TimeIsKept, || format!("{owner} loses {} before its time", relay.local))?;
+        allocation.permissions.retain(|ip, _| ip.is_ipv4() != relay.local.is_ipv4());
+        allocation.channels.retain(|_, (peer, _)| peer.is_ipv4() != relay.local.is_ipv4());
+        self.taken.remove(&relay.local);
+        if allocation.opening && allocation.pair {
+            self.taken.remove(&SocketAddr::new(relay.local.ip(), relay.local.port().wrapping_add(1)));
+        }
+        // With its last relay, an allocation that is still being opened is over: no Ended tells of it.
+        if allocation.opening && allocation.relays.is_empty() {
+            let allocation = self.allocations.remove(&owner);
+            allocation.iter().for_each(|gone| self.release_held(&gone.held, gone.pair));
+        }
+        Ok(relay.local)
+    }
+
+    fn release_held(&mut self, held: &[SocketAddr], pair: bool) {
+        for held in held {
+            self.taken.remove(held);
+            if pair {
+                self.taken.remove(&SocketAddr::new(held.ip(), held.port().wrapping_add(1)));
+            }
+        }
+    }
+
+    /// Ended.
+    pub fn ended(&mut self, session: &Session) -> Checked {
+        let Some(allocation) = self.allocations.remove(&session.five_tuple) else {
+            let detail = || format!("{} ended, which was not there", session.five_tuple);
+            return ensure(false, Invariant::ClientsAreToldTheTruth, detail);
+        };
+        let traffic = (session.from_client, session.from_peer);
+        ensure(traffic == (allocation.from_client, allocation.from_peer), Invariant::CountersAgree, || {
+            format!("session {session:?}, seen {allocation:?}")
+        })?;
+        ensure(
+            allocation.relays.is_empty() && !allocation.opening,
+            Invariant::RelaysAreOpenedAndClosedOnce,
+            || format!("{} ended with open relays", session.five_tuple),
+        )?;
+        ensure(*session.user == *allocation.name, Invariant::ClientsAreToldTheTruth, || {
+            format!("{session:?}")
+        })
+    }
+
+    /// The success of an Allocate: a first one or a repeated one.
+    pub fn allocated(&mut self, now: u64, from: &FiveTuple, ask: &Ask, reply: &Reader) -> Checked {
+        let fits = Invariant::AnswersFitTheirRequest;
+        let Ask::Allocate { lifetime, .. } = ask else { return Ok(()) };
+        let granted = self.lifetime(*lifetime);
+        let own = |local| self.to_announced(local);
+        let Some(allocation) = self.allocations.get(from) else {
+            return ensure(false, Invariant::ClientsAreToldTheTruth, || format!("{from} has no allocation"));
+        };
+        ensure(allocation.transaction == reply.id, fits, || format!("{from}: a second allocation"))?;
+        let mut relayed: Vec<SocketAddr> = allocation.relays.iter().map(|relay| own(relay.local)).collect();
+        let mut told = reply.addresses(stun::RELAYED);
+        relayed.sort_unstable();
+        told.sort_unstable();
+        ensure(relayed == told, fits, || format!("{from}: told {told:?}, has {relayed:?}"))?;
+        ensure(allocation.relays.iter().all(|relay| relay.open), fits, || format!("{from}: not open yet"))?;
+        let Some(allocation) = self.allocations.get_mut(from) else { return Ok(()) };
+        if allocation.opening {
+            allocation.opening = false;
+            for relay in &mut allocation.relays {
+                relay.expires = now + granted;
+            }
+            let (held, pair, worker) =
+                (std::mem::take(&mut allocation.held), allocation.pair, allocation.worker);
+            let first = allocation.relays[0].local;
+            self.release_held(&held, pair);
+            let token = reply.get(stun::RESERVATION).and_then(|token| token.try_into().ok());
+            let next = SocketAddr::new(first.ip(), first.port().wrapping_add(1));
+            match token {
+                Some(token) if pair => {
+                    self.reservations.insert(token, (next, now + 30 * SECOND, worker));
+                }
+                None if pair => {
+                    self.taken.remove(&next);
+                }
+                token => ensure(token.is_none(), fits, || "a token without a wish".into())?,
+            }
+        }
+        let ends = self.allocations[from].relays.iter().map(|relay| relay.expires);
+        let left = ends.map(|end| end.saturating_sub(now) / SECOND).max();
+        let told = reply.number(stun::LIFETIME).map(u64::from);
+        ensure(told == left, fits, || format!("{from}: LIFETIME {told:?}, has {left:?}"))
+    }
+
+    /// The success of any other request.
+    pub fn succeeded(&mut self, now: u64, from: &FiveTuple, ask: &Ask, reply: &Reader) -> Checked {
+        let granted = |wish| self.lifetime(Some(wish));
+        match ask {
+            Ask::Binding | Ask::Allocate { .. } => return Ok(()),
+            // Its relays are closed and its end was told before.
+            Ask::Refresh { lifetime: 0 } => {
+                let gone = !self.allocations.contains_key(from);
+                return ensure(gone, Invariant::ClientsAreToldTheTruth, || format!("{from} is not deleted"));
+            }
+            Ask::Refresh { lifetime } => {
+                let granted = granted(*lifetime);
+                let told = reply.number(stun::LIFETIME).map(u64::from);
+                ensure(told == Some(granted / SECOND), Invariant::AnswersFitTheirRequest, || {
+                    format!("{told:?}")
+                })?;
+                let Some(allocation) = self.living(now, from)? else { return Ok(()) };
+                allocation.relays.iter_mut().for_each(|relay| relay.expires = now + granted);
+            }
+            Ask::Permit(peers) => {
+                let peers: Vec<SocketAddr> = peers.iter().map(|&peer| self.to_local(peer)).collect();
+                for peer in peers {
+                    self.permits(now, from, peer)?;
+                }
+            }
+            Ask::Bind(number, peer) => {
+                let peer = self.to_local(*peer);
+                self.permits(now, from, peer)?;
+                let Some(allocation) = self.living(now, from)? else { return Ok(()) };
+                allocation.channels.retain(|_, (_, end)| *end > now);
+                let clash = allocation.channels.iter().any(|(n, (p, _))| (n == number) != (*p == peer));
+                allocation.channels.insert(*number, (peer, now + 600 * SECOND));
+                let detail = || format!("{from}: {number:#x} to {peer} is bound otherwise");
+                return ensure(!clash, Invariant::AnswersFitTheirRequest, detail);
+            }
+        }
+        Ok(())
+    }
+
+    fn permits(&mut self, now: u64, from: &FiveTuple, peer: SocketAddr) -> Checked {
+        let refused = self.is_refused(peer) || !self.port_is_open(peer);
+        ensure(!refused, Invariant::OnlyThePermittedIsRelayed, || format!("{from}: permission for {peer}"))?;
+        let Some(allocation) = self.living(now, from)? else { return Ok(()) };
+        allocation.permissions.insert(peer.ip(), now + 300 * SECOND);
+        Ok(())
+    }
+
+    fn living(&mut self, now: u64, from: &FiveTuple) -> Result<Option<&mut Allocation>, Broken> {
+        let allocation = self.allocations.get_mut(from).filter(|allocation| {
+            !allocation.opening && allocation.relays.iter().any(|relay| relay.expires > now)
+        });
+        ensure(allocation.is_some(), Invariant::ClientsAreToldTheTruth, || {
+            format!("{from} has no allocation")
+        })?;
+        Ok(allocation)
+    }
+
+    /// Section 7.2 of RFC 8656, in nanoseconds.
+    pub fn lifetime(&self, wish: Option<u32>) -> u64 {
+        wish.map_or(600, u64::from).clamp(600, self.lifetime_max) * SECOND
+    }
+
+    /// After `handle_timeout` of `worker`.
+    pub fn timed_out(&self, now: u64, worker: usize) -> Checked {
+        for (from, allocation) in self.allocations.iter().filter(|(_, a)| a.worker == worker) {
+            let over = allocation.relays.iter().any(|relay| relay.expires <= now);
+            ensure(!over, Invariant::TimeIsKept, || format!("{from} is over and still there"))?;
+        }
+        Ok(())
+    }
+
+    /// Reservations end when the worker that made them looks at the time.
+    pub fn end_reservations(&mut self, now: u64, worker: usize) {
+        let taken = &mut self.taken;
+        self.reservations.retain(|_, (address, until, made_by)| {
+            let stays = *until > now || *made_by != worker;
+            if !stays {
+                taken.remove(address);
+            }
+            stays
+        });
+    }
+
+    /// Channels alive at this worker.
+    pub fn channels(&self, now: u64, worker: usize) -> u64 {
+        let here = self.allocations.values().filter(|allocation| allocation.worker == worker);
+        here.flat_map(|a| a.channels.values()).filter(|(_, end)| *end > now).count() as u64
+    }
+
+    /// The policy, for the addresses that occur here.
+    pub fn is_refused(&self, peer: SocketAddr) -> bool {
+        let private = matches!(peer.ip(), IpAddr::V4(ip) if ip.is_private());
+        (private && !self.own.contains(&peer.ip())) || self.denied.contains(&peer.ip())
+    }
+}
