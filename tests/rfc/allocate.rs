@@ -175,7 +175,7 @@ fn s5_every_pair_of_families_is_relayed() {
             assert_eq!(rig.ask(&alice, Msg::allocate().attr(REQUESTED_FAMILY, &family)).code(), 0);
             assert_eq!(rig.permit(&alice, &[peer]), 0);
             assert_eq!(rig.send(&alice, peer, b"x").expect("relayed").to, addr(peer));
-            assert_eq!(rig.from_peer(peer, b"y").expect("relayed").0, alice.at);
+            assert_eq!(rig.data_from_peer(peer, b"y").expect("relayed").0, alice.at);
         }
     }
 }
@@ -509,7 +509,7 @@ fn s7_2_a_new_allocation_begins_empty() {
     assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0);
     assert!(rig.send(&alice, PEER, b"x").is_err());
     assert!(rig.channel(&alice, 0x4000, b"x").is_err());
-    assert!(rig.from_peer(PEER, b"x").is_err());
+    assert!(rig.data_from_peer(PEER, b"x").is_err());
 }
 
 /// RFC 8656 section 5: requests without an allocation are 437, of somebody else 441; indications and data are ignored.

@@ -18,9 +18,9 @@ fn s12_a_channel_carries_data_both_ways() {
     // Over UDP padding may be there, whatever it is, and data has the length that is said.
     assert_eq!(rig.data(&alice.at, b"\x40\x01\x00\x05hello\0\xff\0").expect("relayed").data, b"hello");
     assert_eq!(rig.data(&alice.at, b"\x40\x01\x00\x00").expect("relayed").data, b"", "an empty datagram");
-    let (client, bytes) = rig.from_peer(PEER, b"world").expect("relayed");
+    let (client, bytes) = rig.data_from_peer(PEER, b"world").expect("relayed");
     assert_eq!((client, &bytes[..]), (alice.at, &b"\x40\x01\x00\x05world"[..]));
-    assert_eq!(rig.from_peer(PEER, b"").expect("relayed").1, b"\x40\x01\x00\x00");
+    assert_eq!(rig.data_from_peer(PEER, b"").expect("relayed").1, b"\x40\x01\x00\x00");
 }
 
 /// RFC 8656 section 11.3: only the bound port gets ChannelData, the others of that address Data.
@@ -29,7 +29,7 @@ fn s11_3_a_channel_is_for_one_port() {
     let mut rig = Rig::new();
     let alice = rig.allocated();
     assert_eq!(rig.bind(&alice, 0x4000, PEER), 0);
-    let (_, bytes) = rig.from_peer("192.0.2.50:7001", b"x").expect("permitted by the channel");
+    let (_, bytes) = rig.data_from_peer("192.0.2.50:7001", b"x").expect("permitted by the channel");
     let data = Answer::decode(&bytes);
     assert_eq!((data.class, data.method), (INDICATION, DATA_METHOD));
 }
@@ -106,7 +106,7 @@ fn s12_2_rebinding_rules() {
     assert_eq!(rig.bind(&alice, 0x4001, "192.0.2.50:7001"), 0);
     // What was refused changed nothing: neither a channel nor a permission.
     assert_eq!(rig.channel(&alice, 0x4000, b"x").expect("relayed").to, addr(PEER));
-    assert_eq!(rig.from_peer(OTHER_PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.data_from_peer(OTHER_PEER, b"x"), Err(Drop::NoPermission));
     // Another allocation has numbers and peers of its own.
     let bob = rig.alice_at(client(2));
     assert_eq!(rig.ask(&bob, Msg::allocate()).code(), 0);
@@ -123,7 +123,7 @@ fn s12_2_a_number_is_bound_once_over_both_families() {
     assert_eq!(rig.bind(&alice, 0x4000, PEER6), 400);
     assert_eq!(rig.bind(&alice, 0x4001, PEER6), 0);
     assert_eq!(rig.channel(&alice, 0x4001, b"x").expect("relayed").to, addr(PEER6));
-    assert_eq!(rig.from_peer(PEER6, b"x").expect("relayed").1, b"\x40\x01\x00\x01x");
+    assert_eq!(rig.data_from_peer(PEER6, b"x").expect("relayed").1, b"\x40\x01\x00\x01x");
 }
 
 /// RFC 8656 section 12.2: family, policy, capacity.
@@ -136,7 +136,7 @@ fn s12_2_refused_peers_are_443_403_and_508() {
     assert_eq!(rig.server.counters().permissions.get(), 0);
     assert_eq!(rig.bind(&alice, 0x4000, PEER), 0);
     assert_eq!(rig.bind(&alice, 0x4001, OTHER_PEER), 508);
-    assert_eq!(rig.from_peer(OTHER_PEER, b"x"), Err(Drop::NoPermission), "no permission either");
+    assert_eq!(rig.data_from_peer(OTHER_PEER, b"x"), Err(Drop::NoPermission), "no permission either");
     assert_eq!(rig.bind(&alice, 0x4000, PEER), 0, "a refresh needs no room");
     // 400 is said before 443 and 403.
     assert_eq!(rig.bind(&alice, 0x4000, PEER6), 400);
@@ -156,10 +156,10 @@ fn s12_a_channel_lasts_600_seconds_and_is_free_afterwards() {
     rig.wait(599);
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     assert!(rig.channel(&alice, 0x4000, b"x").is_ok());
-    assert_eq!(rig.from_peer(PEER, b"x").expect("relayed").1, b"\x40\x00\x00\x01x");
+    assert_eq!(rig.data_from_peer(PEER, b"x").expect("relayed").1, b"\x40\x00\x00\x01x");
     rig.wait(1);
     assert_eq!(rig.channel(&alice, 0x4000, b"x"), Err(Drop::NoChannel));
-    assert_eq!(rig.from_peer(PEER, b"x").expect("the permission lives").1[..2], [0x00, 0x17], "Data");
+    assert_eq!(rig.data_from_peer(PEER, b"x").expect("the permission lives").1[..2], [0x00, 0x17], "Data");
     assert_eq!((rig.bind(&alice, 0x4000, OTHER_PEER), rig.bind(&alice, 0x4001, PEER)), (0, 0));
     assert_eq!(rig.channel(&alice, 0x4000, b"x").expect("relayed").to, addr(OTHER_PEER));
 }
@@ -175,7 +175,7 @@ fn s12_an_expired_channel_is_free_though_no_timer_ran() {
     assert!(rig.channel(&alice, 0x4000, b"x").is_err());
     assert_eq!((rig.bind(&alice, 0x4001, PEER), rig.bind(&alice, 0x4000, OTHER_PEER)), (0, 0), "swapped");
     assert_eq!(rig.channel(&alice, 0x4001, b"x").expect("relayed").to, addr(PEER));
-    assert_eq!(rig.from_peer(OTHER_PEER, b"x").expect("relayed").1[..2], [0x40, 0x00]);
+    assert_eq!(rig.data_from_peer(OTHER_PEER, b"x").expect("relayed").1[..2], [0x40, 0x00]);
     rig.wait(599);
     assert_eq!(rig.server.counters().channels.get(), 2);
     rig.wait(1);
@@ -192,17 +192,17 @@ fn s12_6_channel_data_refreshes_neither_channel_nor_permission() {
     for _ in 0..3 {
         assert!(rig.channel(&alice, 0x4000, b"x").is_ok());
         assert!(rig.send(&alice, PEER, b"x").is_ok());
-        assert!(rig.from_peer(PEER, b"x").is_ok());
+        assert!(rig.data_from_peer(PEER, b"x").is_ok());
         rig.wait(100);
     }
     // The permission is over; the channel is still bound, but (stricter than section 12.6) nothing passes without one.
     assert_eq!(rig.channel(&alice, 0x4000, b"x"), Err(Drop::NoPermission));
-    assert_eq!(rig.from_peer(PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(Drop::NoPermission));
     assert_eq!(rig.bind(&alice, 0x4001, PEER), 400, "bound");
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     assert!(rig.channel(&alice, 0x4000, b"x").is_ok(), "a CreatePermission is enough");
     rig.wait(299);
-    assert_eq!(rig.from_peer(PEER, b"x").expect("relayed").1, b"\x40\x00\x00\x01x");
+    assert_eq!(rig.data_from_peer(PEER, b"x").expect("relayed").1, b"\x40\x00\x00\x01x");
     rig.wait(1);
     assert_eq!(rig.channel(&alice, 0x4000, b"x"), Err(Drop::NoChannel), "600 seconds after ChannelBind");
 }

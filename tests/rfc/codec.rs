@@ -96,7 +96,7 @@ impl Msg {
         self.body.extend(kind.to_be_bytes());
         self.body.extend((value.len() as u16).to_be_bytes());
         self.body.extend(value);
-        while self.body.len() % 4 != 0 {
+        while !self.body.len().is_multiple_of(4) {
             self.body.push(padding);
         }
         self

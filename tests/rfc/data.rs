@@ -99,7 +99,7 @@ fn s11_3_peer_data_without_channel_is_a_data_indication() {
     assert_eq!(rig.permit(&alice, &[PEER, PEER6]), 0);
     for peer in [PEER, PEER6, "192.0.2.50:9"] {
         for payload in [&b"hello"[..], b"", &[7; 1400]] {
-            let (client, bytes) = rig.from_peer(peer, payload).expect("relayed");
+            let (client, bytes) = rig.data_from_peer(peer, payload).expect("relayed");
             assert_eq!(client, alice.at, "on the allocation's five-tuple");
             assert_eq!(bytes[..2], [0x00, 0x17], "indication, Data");
             let data = Answer::decode(&bytes);
@@ -117,7 +117,7 @@ fn s5_data_indications_have_fresh_transaction_ids() {
     let alice = rig.allocated();
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     let ids: Vec<[u8; 12]> =
-        (0..64).map(|_| Answer::decode(&rig.from_peer(PEER, b"x").expect("relayed").1).tid).collect();
+        (0..64).map(|_| Answer::decode(&rig.data_from_peer(PEER, b"x").expect("relayed").1).tid).collect();
     let ones: u32 = ids.iter().flatten().map(|byte| byte.count_ones()).sum();
     assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), 64);
     assert!((2700..3450).contains(&ones), "{ones} of 6144 bits");
@@ -183,8 +183,8 @@ fn s11_payload_is_counted_in_the_session() {
     let alice = rig.allocated();
     assert_eq!(rig.bind(&alice, 0x4000, PEER), 0);
     assert!(rig.channel(&alice, 0x4000, b"12345").is_ok() && rig.send(&alice, PEER, b"123").is_ok());
-    assert!(rig.from_peer(PEER, b"12").is_ok());
-    assert!(rig.from_peer(OTHER_PEER, b"no").is_err());
+    assert!(rig.data_from_peer(PEER, b"12").is_ok());
+    assert!(rig.data_from_peer(OTHER_PEER, b"no").is_err());
     assert_eq!(rig.refresh(&alice, 0).code(), 0);
     let session = rig.sessions.pop().expect("ended");
     assert_eq!((session.from_client.packets, session.from_client.bytes), (2, 8));

@@ -196,7 +196,7 @@ fn s14_padding_is_ignored_on_receipt_and_sent_as_zero() {
     assert_eq!(rig.data(&alice.at, &data).expect("relayed").data, b"abcde");
     // REALM of five bytes and a Data indication of five bytes are padded; Answer::decode looks at the padding.
     assert_eq!(rig.bare(&client(1), &Msg::allocate()).get(REALM), Some(&b"realm"[..]));
-    let (_, bytes) = rig.from_peer(PEER, b"abcde").expect("relayed");
+    let (_, bytes) = rig.data_from_peer(PEER, b"abcde").expect("relayed");
     assert_eq!(Answer::decode(&bytes).get(DATA), Some(&b"abcde"[..]));
 }
 

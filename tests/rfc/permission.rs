@@ -20,13 +20,13 @@ fn s10_2_success_has_no_attributes_of_its_own() {
 fn s9_a_permission_is_for_an_address_and_every_port() {
     let mut rig = Rig::new();
     let alice = rig.allocated();
-    assert_eq!(rig.from_peer(PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(Drop::NoPermission));
     assert_eq!(rig.permit(&alice, &["192.0.2.50:0"]), 0);
     for port in ["192.0.2.50:7000", "192.0.2.50:1", "192.0.2.50:65535"] {
-        assert!(rig.from_peer(port, b"x").is_ok());
+        assert!(rig.data_from_peer(port, b"x").is_ok());
         assert!(rig.send(&alice, port, b"x").is_ok());
     }
-    assert_eq!(rig.from_peer(OTHER_PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.data_from_peer(OTHER_PEER, b"x"), Err(Drop::NoPermission));
     assert_eq!(rig.send(&alice, OTHER_PEER, b"x"), Err(Drop::NoPermission));
 }
 
@@ -38,18 +38,18 @@ fn s9_a_permission_lasts_300_seconds_from_its_last_refresh() {
     assert_eq!(rig.ask(&alice, Msg::allocate().lifetime(3600)).code(), 0);
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     rig.wait(299);
-    assert!(rig.from_peer(PEER, b"x").is_ok());
+    assert!(rig.data_from_peer(PEER, b"x").is_ok());
     assert!(rig.send(&alice, PEER, b"x").is_ok(), "which refreshes nothing");
     rig.wait(1);
-    assert_eq!(rig.from_peer(PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(Drop::NoPermission));
     assert_eq!(rig.send(&alice, PEER, b"x"), Err(Drop::NoPermission));
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     rig.wait(200);
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     rig.wait(299);
-    assert!(rig.from_peer(PEER, b"x").is_ok());
+    assert!(rig.data_from_peer(PEER, b"x").is_ok());
     rig.wait(1);
-    assert_eq!(rig.from_peer(PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(Drop::NoPermission));
     assert_eq!(rig.server.counters().permissions.get(), 0, "and it is gone");
 }
 
@@ -60,7 +60,7 @@ fn s9_an_expired_permission_lets_nothing_pass_though_no_timer_ran() {
     let alice = rig.allocated();
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     rig.skip(300);
-    assert_eq!(rig.from_peer(PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(Drop::NoPermission));
     assert_eq!(rig.send(&alice, PEER, b"x"), Err(Drop::NoPermission));
 }
 
@@ -73,13 +73,13 @@ fn s9_create_permission_and_channel_bind_may_be_mixed() {
     rig.wait(200);
     assert_eq!(rig.bind(&alice, 0x4000, PEER), 0);
     rig.wait(200);
-    assert!(rig.from_peer(PEER, b"x").is_ok());
+    assert!(rig.data_from_peer(PEER, b"x").is_ok());
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     rig.wait(150);
     assert_eq!(rig.refresh(&alice, 600).code(), 0);
-    assert!(rig.from_peer(PEER, b"x").is_ok());
+    assert!(rig.data_from_peer(PEER, b"x").is_ok());
     rig.wait(150);
-    assert!(rig.from_peer(PEER, b"x").is_err(), "Refresh does not");
+    assert!(rig.data_from_peer(PEER, b"x").is_err(), "Refresh does not");
 }
 
 /// RFC 8656 section 9: one allocation's permissions mean nothing to another.
@@ -105,7 +105,7 @@ fn s10_2_missing_or_malformed_peers_are_400_and_install_nothing() {
     assert_eq!(rig.permit(&alice, &[]), 400);
     let mixed = Msg::request(CREATE_PERMISSION).peer(PEER).attr(XOR_PEER_ADDRESS, &[0, 1, 2]);
     assert_eq!(rig.ask(&alice, mixed).code(), 400);
-    assert_eq!(rig.from_peer(PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(Drop::NoPermission));
 }
 
 /// RFC 8656 section 10.2: all of several are installed.
@@ -115,7 +115,7 @@ fn s10_2_several_peers_are_all_installed() {
     let alice = rig.allocated_dual();
     assert_eq!(rig.permit(&alice, &[PEER, OTHER_PEER, PEER6, PEER]), 0);
     for peer in [PEER, OTHER_PEER, PEER6] {
-        assert!(rig.from_peer(peer, b"x").is_ok(), "{peer}");
+        assert!(rig.data_from_peer(peer, b"x").is_ok(), "{peer}");
         assert!(rig.send(&alice, peer, b"x").is_ok(), "{peer}");
     }
     assert_eq!(rig.server.counters().permissions.get(), 3);
@@ -132,14 +132,14 @@ fn s10_2_refused_peers_install_nothing_of_the_request() {
     assert_eq!(rig.permit(&alice, &[PEER, DENIED]), 403);
     assert_eq!(rig.permit(&alice, &[DENIED, PEER6]), 443);
     assert_eq!(rig.permit(&alice, &[PEER6, DENIED]), 443);
-    assert_eq!(rig.from_peer(PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(Drop::NoPermission));
     assert_eq!(rig.server.counters().permissions.get(), 0);
     // Nor does it prolong what is there.
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     rig.wait(200);
     assert_eq!(rig.permit(&alice, &[PEER, DENIED]), 403);
     rig.wait(100);
-    assert_eq!(rig.from_peer(PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(Drop::NoPermission));
 }
 
 /// RFC 8656 section 10.2: 508 when there is no room; known ones may always be refreshed, and the port does not count.

@@ -34,7 +34,7 @@ fn s21_special_addresses_are_403_in_every_disguise() {
         assert_eq!(rig.permit(&alice, &[peer]), 403, "{peer}");
         assert_eq!(rig.bind(&alice, 0x4000, peer), 403, "{peer}");
         assert!(rig.send(&alice, peer, b"x").is_err(), "{peer}");
-        assert!(rig.from_peer(peer, b"x").is_err(), "{peer}");
+        assert!(rig.data_from_peer(peer, b"x").is_err(), "{peer}");
     }
     assert_eq!(rig.dropped(Drop::NoPermission), 2 * 19, "each is counted");
     assert_eq!(rig.server.counters().permissions.get(), 0);

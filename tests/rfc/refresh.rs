@@ -77,7 +77,7 @@ fn s8_2_one_half_of_a_dual_allocation_is_deleted_alone() {
         assert!(rig.channel(&alice, gone_channel, b"x").is_err());
         assert!(rig.send(&alice, gone, b"x").is_err());
         assert_eq!(rig.channel(&alice, kept_channel, b"x").expect("relayed").to, addr(kept));
-        assert!(rig.from_peer(kept, b"y").is_ok());
+        assert!(rig.data_from_peer(kept, b"y").is_ok());
         // What is asked of the missing half is 443 from now on.
         assert_eq!(rig.ask(&alice, with_family(600, family)).code(), 443);
         assert_eq!(rig.ask(&alice, with_family(0, family)).code(), 443);
@@ -138,7 +138,7 @@ fn s6_data_does_not_refresh_an_allocation() {
         assert_eq!(rig.bind(&alice, 0x4000, PEER), 0);
         assert!(rig.channel(&alice, 0x4000, b"x").is_ok());
         assert!(rig.send(&alice, PEER, b"x").is_ok());
-        assert!(rig.from_peer(PEER, b"x").is_ok());
+        assert!(rig.data_from_peer(PEER, b"x").is_ok());
     }
     rig.wait(100);
     assert_eq!(rig.held(), (0, 0, 0));

@@ -429,7 +429,7 @@ impl Rig {
     }
 
     /// A peer's datagram: what reaches the client, or why nothing does.
-    pub fn from_peer(&mut self, peer: &str, data: &[u8]) -> Result<(Client, Vec<u8>), Drop> {
+    pub fn data_from_peer(&mut self, peer: &str, data: &[u8]) -> Result<(Client, Vec<u8>), Drop> {
         let peer = addr(peer);
         self.at_relay(self.relay(peer.is_ipv4()), peer, data)
     }

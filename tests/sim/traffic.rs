@@ -74,7 +74,7 @@ impl World {
 
     fn relay_to_peer(&mut self, n: usize, relay: RelayId, peer: SocketAddr, packet: u64) -> Checked {
         let mut payload = client::payload(packet);
-        if self.fault == Some(Fault::ByteFlipped) && packet % 97 == 0 {
+        if self.fault == Some(Fault::ByteFlipped) && packet.is_multiple_of(97) {
             payload[8] ^= 1;
         }
         let five_tuple = self.clients[n].at.five_tuple;
@@ -143,7 +143,7 @@ impl World {
                 return ensure(false, Invariant::OnlyThePermittedIsRelayed, detail);
             }
         };
-        if self.fault == Some(Fault::WrongClient) && payload.len() % 50 == 0 {
+        if self.fault == Some(Fault::WrongClient) && payload.len().is_multiple_of(50) {
             client = self.clients[0].at;
         }
         let mut frame = Frame::new();

@@ -202,7 +202,7 @@ impl World {
                 self.timers_stand_still_until = self.now + below(&mut self.rng, 1200) * SECOND;
             }
             self.steps += 1;
-            self.check(self.steps % 64 == 0)?;
+            self.check(self.steps.is_multiple_of(64))?;
         }
         self.finish()
     }
