@@ -143,6 +143,7 @@ fn s9_2_1_the_cookie_says_what_came_with_it() {
         let answer = rig.bare(&client(40_000), &Msg::allocate());
         let promised = answer.get(NONCE).expect("NONCE").starts_with(b"obMatJos2gAAA");
         assert_eq!(promised, answer.has(PASSWORD_ALGORITHMS), "{realm}");
+        assert_eq!(promised, realm <= 28, "{realm}: no room in 2.5 times 28 bytes with headers");
         let alice = rig.alice();
         assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0, "{realm}");
     }

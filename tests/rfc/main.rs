@@ -15,3 +15,5 @@ mod message;
 mod permission;
 mod policy;
 mod refresh;
+mod table;
+mod tls;
