@@ -186,12 +186,12 @@ impl Reference {
         if !(0x4000..=0x7fff).contains(&number) {
             return Err(400);
         }
-        if !allocation.has_family(peer) {
-            return Err(443);
-        }
         let mut bound = allocation.channels.iter();
         if bound.any(|(&n, &(p, _))| (n == number) != (p == peer)) {
             return Err(400);
+        }
+        if !allocation.has_family(peer) {
+            return Err(443);
         }
         if is_refused(peer) {
             return Err(403);

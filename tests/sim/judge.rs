@@ -159,7 +159,8 @@ impl World {
         match &request.ask {
             Ask::Permit(peers) if !peers.iter().all(has_family) => code == 443,
             Ask::Permit(peers) if peers.iter().any(refused) => code == 403,
-            Ask::Bind(_, peer) if !has_family(peer) => code == 443,
+            // A number or peer that is bound elsewhere is said first (RFC 8656 section 12.2).
+            Ask::Bind(_, peer) if !has_family(peer) => matches!(code, 400 | 443),
             Ask::Bind(_, peer) if refused(peer) => matches!(code, 400 | 403),
             Ask::Bind(..) => matches!(code, 0 | 400),
             _ => code == 0,
