@@ -1,0 +1,122 @@
+//! What a packet and a request cost in the protocol core: no socket, no system call.
+
+use std::hint::black_box;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use hallpass::turn::action::RelayId;
+use hallpass::turn::five_tuple::{Client, Transport};
+use hallpass::wire::frame::Frame;
+use hallpass::wire::{channel_data, indication};
+
+#[path = "../tests/sim/rig.rs"]
+mod rig;
+#[path = "../tests/sim/stun.rs"]
+mod stun;
+
+use rig::{Rig, login};
+
+const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(9, 9, 0, 1)), 7000);
+const OTHER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(9, 9, 0, 2)), 7000);
+
+fn client(n: u32) -> Client {
+    let ip = Ipv4Addr::from_bits(0x0808_0000 | n >> 4);
+    stun::client(Transport::Udp, SocketAddr::new(ip.into(), 4000 + (n & 15) as u16), 0)
+}
+
+/// A server with so many allocations, each with a channel and a permission; and their relays.
+fn busy(allocations: u32) -> (Rig, Vec<RelayId>) {
+    let (mut rig, login) = (Rig::new(stun::settings()), login("ann"));
+    let mut relays = Vec::new();
+    for n in 0..allocations {
+        let (allocate, permit, bind) = (rig.id(), rig.id(), rig.id());
+        rig.ask(client(n), &login, stun::allocate(allocate, &[]));
+        relays.extend(rig.opens.iter().map(|(relay, _)| *relay));
+        rig.open(Ok(()));
+        assert_eq!(rig.ask(client(n), &login, stun::create_permission(permit, &[OTHER])), Some(0));
+        assert_eq!(rig.ask(client(n), &login, stun::channel_bind(bind, 0x4000, PEER)), Some(0));
+    }
+    (rig, relays)
+}
+
+/// Verdicts on single packets, each of another client than the one before.
+fn routes(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("route");
+    group.throughput(Throughput::Elements(1));
+    for allocations in [1, 1000, 10_000] {
+        let (mut rig, relays) = busy(allocations);
+        let clients: Vec<Client> = (0..allocations).map(client).collect();
+        let channel = stun::channel_data(0x4000, &[7; 160]);
+        let send = stun::send([1; 12], OTHER, &[7; 160]);
+        // A stride that is prime to every size, so that the cache does not know what comes next.
+        let mut at = 0;
+        let mut next = move || {
+            at = (at + 7919) % allocations as usize;
+            at
+        };
+        group.bench_function(BenchmarkId::new("channel_data", allocations), |bencher| {
+            bencher.iter(|| rig.server.handle_client(rig.now, clients[next()], black_box(&channel)));
+        });
+        group.bench_function(BenchmarkId::new("send", allocations), |bencher| {
+            bencher.iter(|| rig.server.handle_client(rig.now, clients[next()], black_box(&send)));
+        });
+        group.bench_function(BenchmarkId::new("peer_to_channel", allocations), |bencher| {
+            bencher.iter(|| rig.server.handle_peer(rig.now, relays[next()], black_box(PEER), 160));
+        });
+        group.bench_function(BenchmarkId::new("peer_to_data", allocations), |bencher| {
+            bencher.iter(|| rig.server.handle_peer(rig.now, relays[next()], black_box(OTHER), 160));
+        });
+    }
+    group.finish();
+}
+
+/// Headers into the headroom of a received frame.
+fn rewrite(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("rewrite");
+    group.throughput(Throughput::Elements(1));
+    let mut frame = Frame::new();
+    frame.spare_mut()[..160].fill(7);
+    group.bench_function("channel_data", |bencher| {
+        bencher.iter(|| {
+            frame.set_len(160);
+            channel_data::prepend(&mut frame, black_box(0x4000))
+        });
+    });
+    group.bench_function("data_indication", |bencher| {
+        bencher.iter(|| {
+            frame.set_len(160);
+            indication::prepend_data(&mut frame, black_box(PEER), [3; 12])
+        });
+    });
+    group.finish();
+}
+
+/// Requests with credentials: of a user known lately, of one seen for the first time, and of a stranger.
+fn authentication(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("authentication");
+    group.throughput(Throughput::Elements(1));
+    let (mut rig, _) = busy(1);
+    let stranger = client(77);
+    let nonce = rig.nonce(stranger);
+    // Refresh without an allocation: credentials are checked, then 437.
+    let known = stun::refresh([1; 12], 600).signed(&login("ann"), nonce.as_bytes());
+    let newcomers: Vec<Vec<u8>> = (0..8192)
+        .map(|n| stun::refresh([1; 12], 600).signed(&login(&format!("w_{n}")), nonce.as_bytes()))
+        .collect();
+    let unsigned = stun::allocate([1; 12], &[]).plain();
+    let mut answer = |bytes: &[u8]| {
+        rig.server.handle_client(rig.now, stranger, bytes);
+        black_box(rig.server.poll_action())
+    };
+    group.bench_function("known", |bencher| bencher.iter(|| answer(black_box(&known))));
+    group.bench_function("newcomer", |bencher| {
+        // More names than are remembered, in a circle: each has been forgotten when it comes again.
+        let mut next = newcomers.iter().cycle();
+        bencher.iter(|| next.next().and_then(|bytes| answer(black_box(bytes))));
+    });
+    group.bench_function("challenge", |bencher| bencher.iter(|| answer(black_box(&unsigned))));
+    group.finish();
+}
+
+criterion_group!(core, routes, rewrite, authentication);
+criterion_main!(core);
