@@ -207,7 +207,8 @@ impl<'a> Message<'a> {
 
     /// Whether the integrity attribute of `algorithm` is there and right, compared in constant time. The bytes of
     /// `key` are used as they are, so that a key from MD5 serves both algorithms (RFC 8489 section 9.2.2; the
-    /// crate's own check refuses that). A SHA-256 may be cut to 16 bytes or more (section 14.6).
+    /// crate's own check refuses that). TURN does not
+    /// allow a shortened SHA-256 (section 14.6).
     pub fn verify(&self, key: &IntegrityKey, algorithm: IntegrityAlgorithm) -> bool {
         let offset = match algorithm {
             IntegrityAlgorithm::Sha1 => self.sha1,
@@ -222,11 +223,8 @@ impl<'a> Message<'a> {
             IntegrityAlgorithm::Sha1 => {
                 MessageIntegrity::compute(&input, key).is_ok_and(|computed| computed[..].ct_eq(sent).into())
             }
-            IntegrityAlgorithm::Sha256 if matches!(sent.len(), 16 | 20 | 24 | 28 | 32) => {
-                MessageIntegritySha256::compute(&input, key)
-                    .is_ok_and(|computed| computed[..sent.len()].ct_eq(sent).into())
-            }
-            IntegrityAlgorithm::Sha256 => false,
+            IntegrityAlgorithm::Sha256 => MessageIntegritySha256::compute(&input, key)
+                .is_ok_and(|computed| computed[..].ct_eq(sent).into()),
         }
     }
 }
