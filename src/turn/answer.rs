@@ -1,7 +1,6 @@
 //! Answers: whom to, for which transaction, under which key.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use super::action::{Action, FromClient};
 use super::auth::{Authenticated, PASSWORD_ALGORITHMS};
@@ -87,7 +86,7 @@ impl Server {
     /// 400 to a stranger (RFC 8489 section 9.2.4, second check).
     pub(super) fn refuse_stranger(&mut self, now: Now, ticket: &Ticket, asked: usize) -> FromClient {
         let message = ticket.seal(ticket.error(Code::BadRequest));
-        self.answer_stranger(now, ticket, Code::BadRequest, asked, [message])
+        self.answer_stranger(now, ticket, Code::BadRequest, asked, message)
     }
 
     /// 401 or 438 with a fresh nonce (RFC 8489 section 9.2.4). `asked` is the size of the request.
@@ -105,10 +104,10 @@ impl Server {
         };
         let full = with(Features { password_algorithms: true, username_anonymity });
         if within_amplification(ticket, asked, full.len()) {
-            return self.answer_stranger(now, ticket, code, asked, [full]);
+            return self.answer_stranger(now, ticket, code, asked, full);
         }
         let short = with(Features::default());
-        self.answer_stranger(now, ticket, code, asked, [short])
+        self.answer_stranger(now, ticket, code, asked, short)
     }
 
     fn answer_stranger(
@@ -117,7 +116,7 @@ impl Server {
         ticket: &Ticket,
         code: Code,
         asked: usize,
-        [message]: [Vec<u8>; 1],
+        message: Vec<u8>,
     ) -> FromClient {
         if !within_amplification(ticket, asked, message.len()) {
             return self.dropped(Drop::Amplification);
@@ -132,13 +131,6 @@ impl Server {
         self.counters.error(code.number()).add(1);
         self.actions.push_back(Action::Reply { client: ticket.client, message });
         FromClient::Control
-    }
-
-    /// Marks the ticket's asker.
-    pub(super) fn asked_by(ticket: &mut Ticket, asker: Authenticated) -> Arc<super::auth::Identity> {
-        let identity = Arc::clone(&asker.identity);
-        ticket.asker = Some(asker);
-        identity
     }
 }
 

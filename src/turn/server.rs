@@ -266,7 +266,7 @@ impl Server {
         let offered = features.password_algorithms;
         match self.authenticator.check(now, &self.settings, message, &credentials, offered, holder.as_ref()) {
             Ok(asker) => {
-                Self::asked_by(&mut ticket, asker);
+                ticket.asker = Some(asker);
                 Ok(ticket)
             }
             Err(Code::BadRequest) => Err(self.refuse_stranger(now, &ticket, asked)),
