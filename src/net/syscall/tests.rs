@@ -1,5 +1,9 @@
 use std::net::UdpSocket;
 
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
 use super::*;
 
 fn readable(socket: &UdpSocket) {

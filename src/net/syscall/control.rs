@@ -1,0 +1,109 @@
+//! Control messages: what the kernel says about a datagram, and is told about one, beside its bytes.
+
+use std::mem::size_of;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{ptr, slice};
+
+use libc::{c_int, cmsghdr, msghdr};
+
+use super::address::Source;
+
+/// Room for the largest control message used: an extended error with an IPv6 offender (64 bytes) and a packet
+/// information (40 bytes).
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub(super) struct Control(pub [u8; 128]);
+
+/// Every control message of `header`, as (level, type, payload).
+pub(super) fn controls(header: &msghdr) -> impl Iterator<Item = (c_int, c_int, &[u8])> {
+    // SAFETY: `header` was filled by the kernel: its control pointer and length describe one of our buffers.
+    let mut next: *const cmsghdr = unsafe { libc::CMSG_FIRSTHDR(header) };
+    std::iter::from_fn(move || {
+        // SAFETY: the CMSG macros stay within the control buffer of `header`, which is borrowed all the while,
+        // and the kernel wrote `cmsg_len` bytes from the start of each message.
+        unsafe {
+            let message = next.as_ref()?;
+            let data = libc::CMSG_DATA(next);
+            let len = (message.cmsg_len as usize).saturating_sub(data.offset_from(next.cast()) as usize);
+            next = libc::CMSG_NXTHDR(header, next);
+            Some((message.cmsg_level, message.cmsg_type, slice::from_raw_parts(data, len)))
+        }
+    })
+}
+
+/// Reads a plain C structure out of the payload of a control message.
+pub(super) fn read_plain<T: Plain>(bytes: &[u8]) -> Option<T> {
+    if bytes.len() < size_of::<T>() {
+        return None;
+    }
+    // SAFETY: there are enough bytes, every bit pattern is a `Plain` value, and the read may be unaligned.
+    Some(unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) })
+}
+
+/// Structures of numbers only.
+///
+/// # Safety
+/// Every bit pattern must be a value.
+pub(super) unsafe trait Plain: Copy {}
+// SAFETY: integers only.
+unsafe impl Plain for libc::in_pktinfo {}
+// SAFETY: integers only.
+unsafe impl Plain for libc::in6_pktinfo {}
+// SAFETY: integers only.
+unsafe impl Plain for libc::sock_extended_err {}
+
+/// Which of our addresses the datagram reached, if its socket was asked.
+pub(super) fn reached(header: &msghdr) -> Option<Source> {
+    controls(header).find_map(|(level, kind, payload)| match (level, kind) {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+            let info: libc::in_pktinfo = read_plain(payload)?;
+            Some(Source { ip: Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into(), interface: 0 })
+        }
+        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+            let info: libc::in6_pktinfo = read_plain(payload)?;
+            let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+            let interface = if ip.is_unicast_link_local() { info.ipi6_ifindex } else { 0 };
+            Some(Source { ip: ip.to_canonical(), interface })
+        }
+        _ => None,
+    })
+}
+
+/// Writes one control message that names the source; gives the length of the control data.
+pub(super) fn write_source(control: &mut Control, source: Source, ipv6_socket: bool) -> usize {
+    let pktinfo6 = |ip: Ipv6Addr| libc::in6_pktinfo {
+        ipi6_addr: libc::in6_addr { s6_addr: ip.octets() },
+        ipi6_ifindex: source.interface,
+    };
+    match source.ip {
+        IpAddr::V4(ip) if !ipv6_socket => {
+            let info = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) },
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
+            write_control(control, libc::IPPROTO_IP, libc::IP_PKTINFO, info)
+        }
+        // An IPv6 socket takes the source of an IPv4 packet in its mapped form.
+        IpAddr::V4(ip) => {
+            write_control(control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, pktinfo6(ip.to_ipv6_mapped()))
+        }
+        IpAddr::V6(ip) => write_control(control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, pktinfo6(ip)),
+    }
+}
+
+fn write_control<T: Plain>(control: &mut Control, level: c_int, kind: c_int, payload: T) -> usize {
+    const {
+        assert!(size_of::<T>() + size_of::<cmsghdr>() <= size_of::<Control>());
+    }
+    // SAFETY: CMSG_LEN and CMSG_SPACE only compute. The buffer is aligned for a header and, as asserted, has room
+    // for header and payload; the payload is written unaligned.
+    unsafe {
+        let header = control.0.as_mut_ptr().cast::<cmsghdr>();
+        (*header).cmsg_len = libc::CMSG_LEN(size_of::<T>() as u32) as _;
+        (*header).cmsg_level = level;
+        (*header).cmsg_type = kind;
+        ptr::write_unaligned(libc::CMSG_DATA(header).cast(), payload);
+        libc::CMSG_SPACE(size_of::<T>() as u32) as usize
+    }
+}

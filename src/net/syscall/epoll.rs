@@ -1,0 +1,130 @@
+//! Waiting for sockets, and being woken.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use libc::{c_int, epoll_event};
+
+use super::check;
+
+/// Readiness bits as epoll has them.
+pub mod ready {
+    /// Something to read, or the end of it.
+    pub const READ: u32 = libc::EPOLLIN as u32;
+    /// Room to write.
+    pub const WRITE: u32 = libc::EPOLLOUT as u32;
+    /// The other side will send no more.
+    pub const PEER_CLOSED: u32 = libc::EPOLLRDHUP as u32;
+    /// An error is waiting; always reported.
+    pub const ERROR: u32 = libc::EPOLLERR as u32;
+    /// Both directions are closed; always reported.
+    pub const CLOSED: u32 = libc::EPOLLHUP as u32;
+}
+
+/// What one wait of an [`Epoll`] found.
+pub struct Events {
+    raw: Vec<epoll_event>,
+    len: usize,
+}
+
+impl Events {
+    /// Room for `capacity` events.
+    pub fn new(capacity: usize) -> Self {
+        Self { raw: vec![epoll_event { events: 0, u64: 0 }; capacity.max(1)], len: 0 }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Token and readiness of one event; `None` past the end.
+    pub fn get(&self, index: usize) -> Option<(u64, u32)> {
+        let event = self.raw[..self.len].get(index)?;
+        Some((event.u64, event.events))
+    }
+}
+
+/// A level-triggered epoll set.
+pub struct Epoll(OwnedFd);
+
+impl Epoll {
+    /// An empty set.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: no pointers; the new descriptor is owned by nobody else.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) }))
+    }
+
+    /// Watches `socket` for `interest` under `token`. Closing the socket ends it.
+    pub fn add(&self, socket: impl AsFd, token: u64, interest: u32) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, socket.as_fd(), token, interest)
+    }
+
+    /// Changes what a watched socket is watched for.
+    pub fn modify(&self, socket: impl AsFd, token: u64, interest: u32) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, socket.as_fd(), token, interest)
+    }
+
+    fn control(&self, verb: c_int, socket: BorrowedFd<'_>, token: u64, interest: u32) -> io::Result<()> {
+        let mut event = epoll_event { events: interest, u64: token };
+        // SAFETY: `event` outlives the call, which copies it.
+        check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), verb, socket.as_raw_fd(), &mut event) })?;
+        Ok(())
+    }
+
+    /// Waits for events, at most `timeout` (rounded up to milliseconds; `None`: for ever).
+    pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        let milliseconds = timeout.map_or(-1, |timeout| {
+            c_int::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
+        });
+        events.len = 0;
+        let capacity = c_int::try_from(events.raw.len()).unwrap_or(c_int::MAX);
+        // SAFETY: the kernel writes at most `capacity` events into the vector of at least that length.
+        let found =
+            unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.raw.as_mut_ptr(), capacity, milliseconds) };
+        match check(found) {
+            Ok(found) => events.len = found as usize,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+/// Wakes a worker out of its wait, from any thread.
+#[derive(Clone)]
+pub struct Waker(Arc<File>);
+
+impl Waker {
+    /// A new eventfd.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: no pointers; the new descriptor is owned by nobody else.
+        let fd =
+            unsafe { OwnedFd::from_raw_fd(check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?) };
+        Ok(Self(Arc::new(File::from(fd))))
+    }
+
+    /// Makes it readable. A full counter means that it is so already.
+    pub fn wake(&self) {
+        let _ = (&*self.0).write(&1u64.to_ne_bytes());
+    }
+
+    /// Makes it unreadable again.
+    pub fn clear(&self) {
+        let _ = (&*self.0).read(&mut [0; 8]);
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

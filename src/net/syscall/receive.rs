@@ -1,0 +1,86 @@
+//! Receiving many datagrams in one call.
+
+use std::io;
+use std::mem::size_of;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd};
+use std::ptr;
+
+use libc::socklen_t;
+
+use super::address::{Name, Source};
+use super::arrays::Arrays;
+use super::control::{Control, reached};
+use super::{BATCH, check};
+use crate::wire::frame::Frame;
+
+/// Where a received datagram came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The sender, canonical.
+    pub from: SocketAddr,
+    /// Our address that it reached, where [`enable_packet_info`] was asked for.
+    pub reached: Option<Source>,
+}
+
+/// A set of frames and what is needed to receive into them. Belongs to one thread.
+pub struct RecvBatch {
+    /// The datagrams.
+    pub frames: Vec<Frame>,
+    /// Their senders, at the same places.
+    pub origins: Vec<Origin>,
+    arrays: Arrays,
+}
+
+impl Default for RecvBatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RecvBatch {
+    /// [`BATCH`] empty frames.
+    pub fn new() -> Self {
+        let nobody = Origin { from: (Ipv4Addr::UNSPECIFIED, 0).into(), reached: None };
+        Self {
+            frames: (0..BATCH).map(|_| Frame::new()).collect(),
+            origins: vec![nobody; BATCH],
+            arrays: Arrays::new(),
+        }
+    }
+
+    /// Receives what is there into the frames from `first` on, at most `limit`; gives how many.
+    pub fn receive(&mut self, socket: impl AsFd, first: usize, limit: usize) -> io::Result<usize> {
+        let end = first.saturating_add(limit).min(BATCH);
+        if first >= end {
+            return Ok(0);
+        }
+        for index in first..end {
+            let spare = self.frames[index].spare_mut();
+            let (base, len) = (spare.as_mut_ptr(), spare.len());
+            self.arrays.point(index, base, len, size_of::<Name>() as socklen_t, size_of::<Control>());
+        }
+        // SAFETY: every header in the range points into a frame, name and control buffer of `self` with its true
+        // length, none of which moves during the call.
+        let received = check(unsafe {
+            libc::recvmmsg(
+                socket.as_fd().as_raw_fd(),
+                self.arrays.headers[first..].as_mut_ptr(),
+                (end - first) as u32,
+                libc::MSG_DONTWAIT,
+                ptr::null_mut(),
+            )
+        })? as usize;
+        for index in first..first + received {
+            let header = &self.arrays.headers[index];
+            self.frames[index].set_len(header.msg_len as usize);
+            let from = self.arrays.names[index].read(header.msg_hdr.msg_namelen);
+            self.origins[index] = Origin {
+                // Port 0 is refused by every sender: a nameless datagram is dropped in the end.
+                from: from.unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into()),
+                reached: reached(&header.msg_hdr),
+            };
+        }
+        Ok(received)
+    }
+}
