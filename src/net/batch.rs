@@ -12,10 +12,14 @@ use super::relay::Relays;
 use super::socket::UdpListener;
 use super::syscall::{BATCH, Datagram, SendBatch, Source};
 use crate::turn::action::{Drop, RelayId};
+use crate::wire::channel_data;
 use crate::wire::frame::Frame;
 
+/// Datagrams collected before they are sent: enough for the trains of a burst, and their order is quickly made.
+const FULL: usize = 4 * BATCH;
+
 /// Which socket a datagram leaves from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// The listener at this place, to a client.
     Listener(u16),
@@ -28,11 +32,25 @@ pub enum Route {
     },
 }
 
+impl Route {
+    /// A number of its own for every route, below 2^48.
+    fn key(self) -> u64 {
+        match self {
+            Route::Listener(index) => u64::from(index),
+            Route::Relay { relay, dont_fragment } => {
+                1 << 40 | u64::from(relay.0) << 1 | u64::from(dont_fragment)
+            }
+        }
+    }
+}
+
 /// Where a payload is.
 #[derive(Debug)]
 pub enum Payload {
-    /// The bytes of this frame as they stand.
-    Frame(usize),
+    /// This range of the bytes of a frame as they stand.
+    Frame(usize, Range<usize>),
+    /// This range of the bytes of the spare frame.
+    Spare(Range<usize>),
     /// This range of the bytes read from a stream.
     Stream(Range<usize>),
     /// Made for the purpose.
@@ -48,6 +66,8 @@ pub struct Outgoing {
     pub to: SocketAddr,
     /// From which of our addresses, on a wildcard listener.
     pub source: Option<Source>,
+    /// A ChannelData header, where it has no room in front of the payload.
+    pub head: Option<[u8; channel_data::HEADER_LEN]>,
     /// The bytes.
     pub payload: Payload,
 }
@@ -57,6 +77,8 @@ pub struct Outgoing {
 pub struct Memory<'a> {
     /// Received datagrams.
     pub frames: &'a [Frame],
+    /// A datagram that was copied out of one.
+    pub spare: &'a Frame,
     /// Bytes read from a stream.
     pub stream: &'a [u8],
 }
@@ -64,31 +86,49 @@ pub struct Memory<'a> {
 impl<'a> Memory<'a> {
     fn bytes(self, payload: &'a Payload) -> &'a [u8] {
         match payload {
-            Payload::Frame(index) => self.frames.get(*index).map_or(&[], Frame::bytes),
-            Payload::Stream(range) => self.stream.get(range.clone()).unwrap_or_default(),
+            Payload::Frame(frame, range) => &self.frames[*frame].bytes()[range.clone()],
+            Payload::Spare(range) => &self.spare.bytes()[range.clone()],
+            Payload::Stream(range) => &self.stream[range.clone()],
             Payload::Owned(bytes) => bytes,
         }
     }
 }
 
 /// The datagrams collected.
-#[derive(Default)]
 pub struct Batch {
-    outgoing: Vec<(usize, Outgoing)>,
+    outgoing: Vec<Outgoing>,
+    /// The order to send them in: route, then position.
+    order: Vec<(u64, u32)>,
     send: SendBatch,
 }
 
 impl Batch {
+    /// An empty one, for a kernel that knows `segmentation`.
+    pub fn new(segmentation: bool) -> Self {
+        Self {
+            outgoing: Vec::with_capacity(FULL),
+            order: Vec::with_capacity(FULL),
+            send: SendBatch::new(segmentation),
+        }
+    }
+
     /// Adds one; flush when that makes it full.
     #[must_use = "a full batch must be flushed"]
     pub fn push(&mut self, outgoing: Outgoing) -> bool {
-        self.outgoing.push((self.outgoing.len(), outgoing));
-        self.outgoing.len() >= BATCH
+        // Less than FULL.
+        self.order.push((outgoing.route.key(), self.outgoing.len() as u32));
+        self.outgoing.push(outgoing);
+        self.outgoing.len() >= FULL
     }
 
     /// Whether there is nothing to send.
     pub fn is_empty(&self) -> bool {
         self.outgoing.is_empty()
+    }
+
+    /// Whether a network card refused to segment since this was asked last.
+    pub fn take_segmentation_refused(&mut self) -> bool {
+        self.send.take_refused()
     }
 
     /// Sends everything; each datagram that the kernel refuses is reported and the others go on. Within a socket
@@ -100,17 +140,18 @@ impl Batch {
         relays: &mut dyn Relays,
         failed: &mut dyn FnMut(Drop),
     ) -> usize {
-        // Sorting with the position as part of the key keeps the order without the memory of a stable sort.
-        self.outgoing.sort_unstable_by_key(|(position, outgoing)| (outgoing.route, *position));
+        // With the position as part of the key the order is kept without the memory of a stable sort.
+        self.order.sort_unstable();
+        let outgoing = &self.outgoing;
         let mut failed = |error: io::Error| failed(reason(&error));
         let mut sent = 0;
-        for group in self.outgoing.chunk_by(|(_, a), (_, b)| a.route == b.route) {
-            let mut datagrams = group.iter().map(|(_, outgoing)| Datagram {
-                payload: memory.bytes(&outgoing.payload),
-                to: outgoing.to,
-                source: outgoing.source,
+        for group in self.order.chunk_by(|(a, _), (b, _)| a == b) {
+            let mut datagrams = group.iter().map(|&(_, position)| {
+                let Outgoing { to, source, head, payload, .. } = &outgoing[position as usize];
+                let head = head.as_ref().map_or(&[][..], |head| head);
+                Datagram { head, payload: memory.bytes(payload), to: *to, source: *source }
             });
-            sent += match group[0].1.route {
+            sent += match outgoing[group[0].1 as usize].route {
                 Route::Listener(index) => match listeners.get(usize::from(index)) {
                     Some(listener) => {
                         let ipv6 = listener.local.is_ipv6();
@@ -123,6 +164,7 @@ impl Batch {
                 }
             };
         }
+        self.order.clear();
         self.outgoing.clear();
         sent
     }
@@ -142,7 +184,7 @@ mod tests {
 
     use super::*;
     use crate::net::relay::Sockets;
-    use crate::net::syscall::Epoll;
+    use crate::net::syscall::{Epoll, Offloads};
 
     fn bound() -> UdpSocket {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
@@ -152,27 +194,27 @@ mod tests {
 
     #[test]
     fn every_payload_leaves_from_its_socket_in_order() {
-        let (epoll, mut relays, receiver) = (Epoll::new().expect("epoll"), Sockets::default(), bound());
+        let (epoll, mut relays, receiver) =
+            (Epoll::new().expect("epoll"), Sockets::new(Offloads::default()), bound());
         let (socket, to) = (bound(), receiver.local_addr().expect("local"));
         let local = socket.local_addr().expect("local");
         let listeners = [UdpListener { socket, local, wildcard: false }];
         relays.open(&epoll, RelayId(1), "127.0.0.1:0".parse().expect("address")).expect("open");
         let mut frame = Frame::new();
         frame.fill(b"....frame");
-        frame.keep(4..9);
 
         let relay = |dont_fragment| Route::Relay { relay: RelayId(1), dont_fragment };
-        let mut batch = Batch::default();
+        let mut batch = Batch::new(true);
         for (route, payload) in [
-            (relay(false), Payload::Frame(0)),
+            (relay(false), Payload::Frame(0, 4..9)),
             (Route::Listener(0), Payload::Owned(b"owned".to_vec())),
             (relay(false), Payload::Stream(2..8)),
             (relay(true), Payload::Owned(vec![0; 65_508])),
             (Route::Listener(9), Payload::Owned(b"nowhere".to_vec())),
         ] {
-            assert!(!batch.push(Outgoing { route, to, source: None, payload }));
+            assert!(!batch.push(Outgoing { route, to, source: None, head: None, payload }));
         }
-        let memory = Memory { frames: &[frame], stream: b"__stream__" };
+        let memory = Memory { frames: &[frame], spare: &Frame::new(), stream: b"__stream__" };
         let mut drops = Vec::new();
         assert_eq!(batch.flush(memory, &listeners, &mut relays, &mut |drop| drops.push(drop)), 3);
         assert_eq!(drops, [Drop::TooLarge]);
@@ -190,12 +232,13 @@ mod tests {
 
     #[test]
     fn a_batch_says_when_it_is_full() {
-        let mut batch = Batch::default();
+        let mut batch = Batch::new(true);
         let mut push = || {
             let to = "127.0.0.1:9".parse().expect("address");
-            batch.push(Outgoing { route: Route::Listener(0), to, source: None, payload: Payload::Frame(0) })
+            let payload = Payload::Owned(Vec::new());
+            batch.push(Outgoing { route: Route::Listener(0), to, source: None, head: None, payload })
         };
-        assert!((1..BATCH).all(|_| !push()));
+        assert!((1..FULL).all(|_| !push()));
         assert!(push());
     }
 }

@@ -1,5 +1,6 @@
-//! One line for every allocation that ended. The only thing that workers log in a normal day.
+//! What workers say: in a normal day one line for every allocation that ended, and nothing else.
 
+use super::syscall::Offloads;
 use crate::turn::action::Session;
 
 /// The part of a REST user name behind `expiry:`, which is the same all day; other names as they are.
@@ -31,6 +32,21 @@ pub fn session(session: &Session, privacy: bool) {
         reason = session.reason.name(),
         "ended"
     );
+}
+
+/// Says which helps of the kernel are missing. Everything works without them, for more CPU.
+pub fn missing(offloads: Offloads) {
+    if !offloads.segmentation {
+        tracing::info!("the kernel does not segment UDP (Linux 4.18): every datagram is sent alone");
+    }
+    if !offloads.coalescing {
+        tracing::info!("the kernel does not coalesce UDP (Linux 5.0): every datagram is received alone");
+    }
+}
+
+/// Says that a network card could not do what the kernel offered.
+pub fn segmentation_refused() {
+    tracing::info!("a network card computes no UDP checksums: from now on every datagram is sent alone");
 }
 
 #[cfg(test)]

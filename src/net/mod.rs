@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use counters::Counters;
 pub use socket::{BindError, WorkerSockets, bind};
-use syscall::Waker;
+use syscall::{Offloads, Waker};
 pub use tls::{Choice, TlsChooser};
 use worker::{Ties, Worker};
 
@@ -159,6 +159,8 @@ pub fn spawn(
             "every worker needs its sockets and its state",
         ));
     }
+    let offloads = Offloads::probe();
+    log::missing(offloads);
     let streams = Arc::<AtomicU32>::default();
     let (exit, exits) = channel();
     let mut workers = Vec::with_capacity(servers.len());
@@ -175,7 +177,7 @@ pub fn spawn(
         let (settings, tls, exit) = (settings.clone(), tls.clone(), exit.clone());
         // The worker is made on its thread: its buffers hold pointers for the kernel, and its memory is local.
         let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            let work = || Worker::new(&settings, sockets, server, clock, tls, ties)?.run();
+            let work = || Worker::new(&settings, sockets, server, clock, tls, ties, offloads)?.run();
             report(&exit, number, catch_unwind(AssertUnwindSafe(work)));
         })?;
         workers.push(Running { commands, waker, counters, allocations, thread });

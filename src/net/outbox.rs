@@ -92,13 +92,14 @@ impl Outbox {
         (self.live_bytes, self.live_messages, self.control_bytes) = (0, 0, 0);
     }
 
-    /// Appends one whole message, framing and padding included.
-    pub fn push(&mut self, message: &[u8], kind: Kind, now: Instant) -> Pushed {
+    /// Appends one whole message, framing and padding included, given in pieces.
+    pub fn push(&mut self, message: &[&[u8]], kind: Kind, now: Instant) -> Pushed {
+        let len: usize = message.iter().map(|piece| piece.len()).sum();
         let mut dropped = 0;
-        if kind == Kind::Control && self.control_bytes + message.len() > CONTROL_BYTES_MAX {
+        if kind == Kind::Control && self.control_bytes + len > CONTROL_BYTES_MAX {
             return Pushed::Stuck;
         }
-        while self.live_bytes + message.len() > BYTES_MAX || self.live_messages >= MESSAGES_MAX {
+        while self.live_bytes + len > BYTES_MAX || self.live_messages >= MESSAGES_MAX {
             if self.drop_oldest_media() {
                 dropped += 1;
             } else if kind == Kind::Media {
@@ -111,13 +112,13 @@ impl Outbox {
         if self.dead > MESSAGES_MAX || self.bytes.len() > 2 * BYTES_MAX {
             self.compact();
         }
-        self.bytes.extend_from_slice(message);
+        message.iter().for_each(|piece| self.bytes.extend_from_slice(piece));
         // A message is at most a padded 16-bit length and its header.
-        self.messages.push_back(Message { len: message.len() as u32, kind, at: now, dead: false });
-        self.live_bytes += message.len();
+        self.messages.push_back(Message { len: len as u32, kind, at: now, dead: false });
+        self.live_bytes += len;
         self.live_messages += 1;
         if kind == Kind::Control {
-            self.control_bytes += message.len();
+            self.control_bytes += len;
         }
         Pushed::Queued { dropped }
     }
@@ -225,7 +226,7 @@ mod tests {
     fn messages_come_out_whole_in_order_and_coalesced() {
         let mut outbox = Outbox::default();
         for message in [b"first".as_slice(), b"second", b"third"] {
-            assert_eq!(outbox.push(message, Kind::Media, NOW), queued(0));
+            assert_eq!(outbox.push(&[message], Kind::Media, NOW), queued(0));
         }
         assert_eq!(outbox.front(100), b"firstsecondthird");
         assert_eq!(outbox.front(15), b"firstsecond");
@@ -241,14 +242,14 @@ mod tests {
     #[test]
     fn the_oldest_media_makes_room_but_neither_answers_nor_a_started_message() {
         let mut outbox = Outbox::default();
-        outbox.push(b"started", Kind::Media, NOW);
-        outbox.push(b"answer", Kind::Control, NOW);
+        outbox.push(&[b"started"], Kind::Media, NOW);
+        outbox.push(&[b"answer"], Kind::Control, NOW);
         outbox.consume(3);
         for index in 0..MESSAGES_MAX - 2 {
-            assert_eq!(outbox.push(&[index as u8; 3], Kind::Media, NOW), queued(0));
+            assert_eq!(outbox.push(&[&[index as u8; 3]], Kind::Media, NOW), queued(0));
         }
-        assert_eq!(outbox.push(b"new", Kind::Media, NOW), queued(1));
-        assert_eq!(outbox.push(b"answer2", Kind::Control, NOW), queued(1));
+        assert_eq!(outbox.push(&[b"new"], Kind::Media, NOW), queued(1));
+        assert_eq!(outbox.push(&[b"answer2"], Kind::Control, NOW), queued(1));
         let front = outbox.front(usize::MAX).to_vec();
         assert!(front.starts_with(b"rtedanswer\x02\x02\x02\x03"), "the two oldest are gone");
         assert!(front.ends_with(b"newanswer2"));
@@ -260,7 +261,7 @@ mod tests {
         let mut outbox = Outbox::default();
         let mut dropped = 0;
         for index in 0..100_000_u32 {
-            let Pushed::Queued { dropped: n } = outbox.push(&[index as u8; 1200], Kind::Media, NOW) else {
+            let Pushed::Queued { dropped: n } = outbox.push(&[&[index as u8; 1200]], Kind::Media, NOW) else {
                 panic!("media never closes a stream");
             };
             dropped += n;
@@ -268,7 +269,7 @@ mod tests {
             assert!(outbox.messages.len() <= 2 * MESSAGES_MAX + 1);
         }
         assert_eq!(dropped + outbox.live_messages, 100_000);
-        let Pushed::Queued { dropped } = outbox.push(&[0; 65_536], Kind::Media, NOW) else {
+        let Pushed::Queued { dropped } = outbox.push(&[&[0; 65_536]], Kind::Media, NOW) else {
             panic!("media never closes a stream");
         };
         assert!(dropped > 10);
@@ -279,23 +280,23 @@ mod tests {
     fn answers_go_over_the_media_limits_up_to_their_own() {
         let mut outbox = Outbox::default();
         let mut answers = 0;
-        while outbox.push(&[0; 128], Kind::Control, NOW) == queued(0) {
+        while outbox.push(&[&[0; 128]], Kind::Control, NOW) == queued(0) {
             answers += 1;
         }
         assert_eq!(answers * 128, CONTROL_BYTES_MAX);
-        assert_eq!(outbox.push(b"media", Kind::Media, NOW), queued(1));
-        assert_eq!(outbox.push(&[0; 128], Kind::Control, NOW), Pushed::Stuck);
+        assert_eq!(outbox.push(&[b"media"], Kind::Media, NOW), queued(1));
+        assert_eq!(outbox.push(&[&[0; 128]], Kind::Control, NOW), Pushed::Stuck);
         outbox.consume(128);
-        assert_eq!(outbox.push(&[0; 128], Kind::Control, NOW), queued(0));
+        assert_eq!(outbox.push(&[&[0; 128]], Kind::Control, NOW), queued(0));
     }
 
     #[test]
     fn stale_media_goes_and_fresh_media_and_answers_stay() {
         let mut outbox = Outbox::default();
-        outbox.push(b"started", Kind::Media, NOW);
-        outbox.push(b"old", Kind::Media, NOW);
-        outbox.push(b"answer", Kind::Control, NOW);
-        outbox.push(b"fresh", Kind::Media, later(400));
+        outbox.push(&[b"started"], Kind::Media, NOW);
+        outbox.push(&[b"old"], Kind::Media, NOW);
+        outbox.push(&[b"answer"], Kind::Control, NOW);
+        outbox.push(&[b"fresh"], Kind::Media, later(400));
         outbox.consume(1);
         assert_eq!(outbox.drop_stale(later(500)), 0);
         assert_eq!(outbox.drop_stale(later(501)), 1);

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
 use super::socket;
-use super::syscall::{Datagram, Epoll, Fragmentation, SendBatch, ready, set_fragmentation};
+use super::syscall::{Datagram, Epoll, Fragmentation, Offloads, SendBatch, ready, set_fragmentation};
 use super::token::{Generation, Token};
 use crate::turn::action::{OpenError, RelayId};
 
@@ -37,10 +37,10 @@ pub trait Relays {
 }
 
 /// A UDP socket for every relayed address.
-#[derive(Default)]
 pub struct Sockets {
     slots: Vec<Slot>,
     open: usize,
+    coalescing: bool,
 }
 
 #[derive(Default)]
@@ -48,13 +48,39 @@ struct Slot {
     socket: Option<UdpSocket>,
     ipv6: bool,
     generation: Generation,
+    /// How many datagrams were received last.
+    received: u8,
+    /// The turn of the worker that was in.
+    turn: u32,
 }
 
 impl Sockets {
+    /// None open yet.
+    pub fn new(offloads: Offloads) -> Self {
+        Self { slots: Vec::new(), open: 0, coalescing: offloads.coalescing }
+    }
+
     /// The socket an event is about; `None` when it was closed meanwhile.
     pub fn get(&self, relay: RelayId, generation: Generation) -> Option<&UdpSocket> {
         let slot = self.slots.get(relay.0 as usize)?;
         slot.socket.as_ref().filter(|_| slot.generation == generation)
+    }
+
+    /// How many datagrams to ask this one for in `turn`, at most `limit`. One, where that was enough the last time:
+    /// looking for a second costs as much as a tenth of relaying the first. If there are more, the next turn finds
+    /// it ready again.
+    pub fn share(&self, relay: RelayId, turn: u32, limit: usize) -> usize {
+        let slot = self.slots.get(relay.0 as usize);
+        let busy = slot.is_some_and(|slot| slot.received > 1 || slot.turn.wrapping_add(1) == turn);
+        if busy { limit } else { 1 }
+    }
+
+    /// Notes that `count` datagrams were received in `turn`.
+    pub fn note_share(&mut self, relay: RelayId, turn: u32, count: usize) {
+        if let Some(slot) = self.slots.get_mut(relay.0 as usize) {
+            // A batch is far below 256.
+            (slot.received, slot.turn) = (count as u8, turn);
+        }
     }
 
     /// How many are open.
@@ -78,7 +104,7 @@ impl Relays for Sockets {
         if index >= self.slots.len() {
             self.slots.resize_with(index + 1, Slot::default);
         }
-        let socket = socket::relay(address)?;
+        let socket = socket::relay(address, self.coalescing)?;
         let slot = &mut self.slots[index];
         let token = Token::Relay { relay, generation: slot.generation }.pack();
         epoll.add(&socket, token, ready::READ).map_err(|_| OpenError::Unavailable)?;
@@ -133,7 +159,7 @@ mod tests {
 
     #[test]
     fn an_event_of_a_closed_relay_does_not_hit_the_next_of_its_name() {
-        let (epoll, mut relays) = (Epoll::new().expect("epoll"), Sockets::default());
+        let (epoll, mut relays) = (Epoll::new().expect("epoll"), Sockets::new(Offloads::probe()));
         let (relay, any) = (RelayId(5), "127.0.0.1:0".parse().expect("address"));
         relays.open(&epoll, relay, any).expect("open");
         let address = relays.slots[5].socket.as_ref().expect("open").local_addr().expect("local");
@@ -155,14 +181,14 @@ mod tests {
 
     #[test]
     fn large_datagrams_are_fragmented_unless_forbidden() {
-        let (epoll, mut relays) = (Epoll::new().expect("epoll"), Sockets::default());
+        let (epoll, mut relays) = (Epoll::new().expect("epoll"), Sockets::new(Offloads::probe()));
         let peer = UdpSocket::bind("127.0.0.1:0").expect("bind");
         let to = peer.local_addr().expect("local");
         relays.open(&epoll, RelayId(0), "127.0.0.1:0".parse().expect("address")).expect("open");
         let payload = vec![7; 65_507];
-        let mut batch = SendBatch::new();
+        let mut batch = SendBatch::new(true);
         let mut send = |relays: &mut Sockets, dont_fragment, payload: &[u8]| {
-            let datagram = Datagram { payload, to, source: None };
+            let datagram = Datagram { head: &[], payload, to, source: None };
             let mut error = None;
             let all = &mut [datagram].into_iter();
             relays.send(RelayId(0), &mut batch, dont_fragment, all, &mut |e| error = Some(e));
@@ -179,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_taken_port_and_a_senseless_number_are_errors() {
-        let (epoll, mut relays) = (Epoll::new().expect("epoll"), Sockets::default());
+        let (epoll, mut relays) = (Epoll::new().expect("epoll"), Sockets::new(Offloads::probe()));
         let taken = UdpSocket::bind("127.0.0.1:0").expect("bind");
         let address = taken.local_addr().expect("local");
         assert_eq!(relays.open(&epoll, RelayId(0), address), Err(OpenError::InUse));

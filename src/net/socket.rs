@@ -146,6 +146,8 @@ fn listening(listener: &Listener, shared: bool, mss: u16) -> io::Result<Socket> 
         if address.ip().is_unspecified() {
             syscall::enable_packet_info(&socket, address.is_ipv6())?;
         }
+        // Best effort: without it every datagram arrives alone.
+        let _ = syscall::enable_coalescing(&socket);
         socket.bind(&address.into())?;
     }
     Ok(socket)
@@ -167,11 +169,11 @@ fn set_stream_options(socket: &Socket, mss: u16) -> io::Result<()> {
     Ok(())
 }
 
-/// Binds one relayed address. Nobody shares it.
+/// Binds one relayed address. Nobody shares it. With `coalescing`, datagrams of one peer may arrive as one.
 ///
 /// # Errors
 /// [`OpenError::InUse`] when another port may do, [`OpenError::Unavailable`] when not.
-pub fn relay(address: SocketAddr) -> Result<UdpSocket, OpenError> {
+pub fn relay(address: SocketAddr, coalescing: bool) -> Result<UdpSocket, OpenError> {
     let open = || {
         let kind = Type::DGRAM.nonblocking();
         let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))?;
@@ -180,6 +182,9 @@ pub fn relay(address: SocketAddr) -> Result<UdpSocket, OpenError> {
         }
         syscall::set_fragmentation(&socket, address.is_ipv6(), Fragmentation::Allowed)?;
         syscall::enable_error_queue(&socket, address.is_ipv6())?;
+        if coalescing {
+            syscall::enable_coalescing(&socket)?;
+        }
         socket.bind(&address.into())?;
         Ok(socket.into())
     };
@@ -239,11 +244,11 @@ mod tests {
     #[test]
     fn a_relayed_address_is_had_once() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
-            let first = relay(address.parse().expect("address")).expect("bind");
+            let first = relay(address.parse().expect("address"), true).expect("bind");
             let taken = first.local_addr().expect("local");
-            assert_eq!(relay(taken).err(), Some(OpenError::InUse));
+            assert_eq!(relay(taken, false).err(), Some(OpenError::InUse));
         }
         // TEST-NET-1 is nobody's.
-        assert_eq!(relay("192.0.2.1:0".parse().expect("address")).err(), Some(OpenError::Unavailable));
+        assert_eq!(relay("192.0.2.1:0".parse().expect("address"), false).err(), Some(OpenError::Unavailable));
     }
 }

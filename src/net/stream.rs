@@ -389,8 +389,8 @@ impl Streams {
         self.get(token).is_some_and(|stream| stream.tls.as_ref().is_some_and(|tls| tls.is_handshaking()))
     }
 
-    /// Queues one whole message. `None` when the stream is gone.
-    pub fn push(&mut self, token: Token, message: &[u8], kind: Kind, now: Instant) -> Option<Pushed> {
+    /// Queues one whole message, given in pieces. `None` when the stream is gone.
+    pub fn push(&mut self, token: Token, message: &[&[u8]], kind: Kind, now: Instant) -> Option<Pushed> {
         let mut spare = std::mem::take(&mut self.spare);
         let pushed = self.get(token).map(|stream| {
             let outbox = stream.outbox.get_or_insert_with(|| spare.pop().unwrap_or_default());

@@ -20,7 +20,7 @@ use super::relay::{Relays, Sockets};
 use super::scratch::Buffers;
 use super::socket::{StreamListener, UdpListener, WorkerSockets};
 use super::stream::Streams;
-use super::syscall::{Epoll, Events, RecvBatch, Source, Waker, ready};
+use super::syscall::{Epoll, Events, Offloads, RecvBatch, Source, Waker, ready};
 use super::timers::Timers;
 use super::tls::TlsChooser;
 use super::token::Token;
@@ -29,9 +29,14 @@ use crate::turn::action::{Action, Drop, EndReason, RelayId};
 use crate::turn::five_tuple::Client;
 use crate::turn::server::Server;
 use crate::turn::time::Now;
+use crate::wire::channel_data;
+use crate::wire::frame::Frame;
 
 /// Events taken from one wait. The rest comes first in the next one.
 const EVENTS: usize = 256;
+
+/// A ChannelData header.
+type Head = [u8; channel_data::HEADER_LEN];
 
 /// What a worker shares with those who started it.
 pub(super) struct Ties {
@@ -65,7 +70,11 @@ pub(super) struct Worker {
     /// Frames of `received` that hold datagrams of this turn.
     frames_used: usize,
     batch: Batch,
+    /// Where a datagram out of a coalesced frame gets a header that is longer than four bytes.
+    spare: Frame,
     buffers: Buffers,
+    /// Counts turns of the loop; wraps.
+    turn: u32,
     /// Streams to close at the end of the turn, and why.
     doomed: Vec<(Token, CloseReason)>,
     /// TLS handshakes that may go on in this turn.
@@ -80,6 +89,7 @@ impl Worker {
         clock: fn() -> Now,
         tls: Option<Arc<dyn TlsChooser>>,
         ties: Ties,
+        offloads: Offloads,
     ) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         epoll.add(&ties.waker, Token::Waker.pack(), ready::READ)?;
@@ -104,13 +114,15 @@ impl Worker {
             epoll,
             udp: sockets.udp,
             acceptors: sockets.streams,
-            relays: Sockets::default(),
+            relays: Sockets::new(offloads),
             streams: Streams::default(),
             timers: Timers::default(),
             received: RecvBatch::new(),
             frames_used: 0,
-            batch: Batch::default(),
+            batch: Batch::new(offloads.segmentation),
+            spare: Frame::new(),
             buffers: Buffers::default(),
+            turn: 0,
             doomed: Vec::new(),
             handshakes_left: 0,
         })
@@ -124,6 +136,7 @@ impl Worker {
             let timeout = next.map(|deadline| deadline.since(self.now.instant));
             self.epoll.wait(&mut events, timeout)?;
             self.now = (self.clock)();
+            self.turn = self.turn.wrapping_add(1);
             self.ties.counters.wakeups.add(1);
             self.handshakes_left = connections::HANDSHAKES;
             for index in 0..events.len() {
@@ -203,8 +216,10 @@ impl Worker {
 
     fn reply(&mut self, client: Client, message: Vec<u8>) {
         match Token::unpack(client.link.0) {
-            Some(Token::Udp(index)) => self.push(self.for_client(index, client, Payload::Owned(message))),
-            Some(token) => self.push_stream(token, &message, Kind::Control),
+            Some(Token::Udp(index)) => {
+                self.push(self.for_client(index, client, None, Payload::Owned(message)))
+            }
+            Some(token) => self.push_stream(token, &[&message], Kind::Control),
             None => {}
         }
     }
@@ -217,16 +232,14 @@ impl Worker {
     }
 
     fn count_relays(&self) {
-        let relays = &self.ties.counters.relays;
-        relays.sub(relays.get());
-        relays.add(self.relays.len() as u64);
+        self.ties.counters.relays.set(self.relays.len() as u64);
     }
 
     /// A datagram to a UDP client. It leaves from the address that he knows.
-    fn for_client(&self, index: u16, client: Client, payload: Payload) -> Outgoing {
+    fn for_client(&self, index: u16, client: Client, head: Option<Head>, payload: Payload) -> Outgoing {
         let wildcard = self.udp.get(usize::from(index)).is_some_and(|listener| listener.wildcard);
         let source = wildcard.then(|| Source::of(client.five_tuple.server));
-        Outgoing { route: Route::Listener(index), to: client.five_tuple.client, source, payload }
+        Outgoing { route: Route::Listener(index), to: client.five_tuple.client, source, head, payload }
     }
 
     fn push(&mut self, outgoing: Outgoing) {
@@ -240,11 +253,15 @@ impl Worker {
         if self.batch.is_empty() {
             return;
         }
-        let memory = Memory { frames: &self.received.frames, stream: self.buffers.plain.bytes() };
+        let stream = self.buffers.plain.bytes();
+        let memory = Memory { frames: &self.received.frames, spare: &self.spare, stream };
         let counters = self.server.counters();
         let mut failed = |reason: Drop| counters.dropped(reason).add(1);
         let sent = self.batch.flush(memory, &self.udp, &mut self.relays, &mut failed);
         self.ties.counters.sent.add(sent as u64);
+        if self.batch.take_segmentation_refused() {
+            log::segmentation_refused();
+        }
     }
 }
 

@@ -91,7 +91,7 @@ fn a_token_does_not_reach_the_next_stream_of_its_slot() {
     assert!(bench.streams.get(first).is_none() && bench.streams.get(second).is_some());
     assert!(bench.streams.remove(first, &mut bench.buffers).is_none());
     assert_eq!((bench.streams.len(), bench.streams.tokens()), (1, vec![second]));
-    assert_eq!(bench.streams.push(first, b"x", Kind::Media, START), None);
+    assert_eq!(bench.streams.push(first, &[b"x"], Kind::Media, START), None);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_client_that_does_not_read_loses_media_and_keeps_its_framing() {
     };
     let (mut dropped, mut number, mut sent) = (0, 0, 0);
     while dropped < 1000 {
-        match bench.streams.push(token, &message(number), Kind::Media, START) {
+        match bench.streams.push(token, &[&message(number)], Kind::Media, START) {
             Some(Pushed::Queued { dropped: n }) => dropped += n,
             other => panic!("{other:?}"),
         }

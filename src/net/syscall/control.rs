@@ -51,22 +51,48 @@ unsafe impl Plain for libc::in_pktinfo {}
 unsafe impl Plain for libc::in6_pktinfo {}
 // SAFETY: integers only.
 unsafe impl Plain for libc::sock_extended_err {}
+// SAFETY: an integer.
+unsafe impl Plain for c_int {}
+// SAFETY: an integer.
+unsafe impl Plain for u16 {}
 
-/// Which of our addresses the datagram reached, if its socket was asked.
-pub(super) fn reached(header: &msghdr) -> Option<Source> {
-    controls(header).find_map(|(level, kind, payload)| match (level, kind) {
-        (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-            let info: libc::in_pktinfo = read_plain(payload)?;
-            Some(Source { ip: Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into(), interface: 0 })
+/// What the kernel says about a received datagram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Notes {
+    /// Which of our addresses it reached, if its socket was asked.
+    pub reached: Option<Source>,
+    /// The size of the datagrams that were put together into this one.
+    pub segment: Option<usize>,
+}
+
+impl Notes {
+    /// Reads what stands beside the datagram of `header`.
+    pub fn of(header: &msghdr) -> Self {
+        let mut notes = Self::default();
+        for (level, kind, payload) in controls(header) {
+            match (level, kind) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => notes.reached = reached_v4(payload),
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => notes.reached = reached_v6(payload),
+                (libc::SOL_UDP, libc::UDP_GRO) => {
+                    notes.segment = read_plain::<c_int>(payload).and_then(|size| usize::try_from(size).ok());
+                }
+                _ => {}
+            }
         }
-        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-            let info: libc::in6_pktinfo = read_plain(payload)?;
-            let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-            let interface = if ip.is_unicast_link_local() { info.ipi6_ifindex } else { 0 };
-            Some(Source { ip: ip.to_canonical(), interface })
-        }
-        _ => None,
-    })
+        notes
+    }
+}
+
+fn reached_v4(payload: &[u8]) -> Option<Source> {
+    let info: libc::in_pktinfo = read_plain(payload)?;
+    Some(Source { ip: Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into(), interface: 0 })
+}
+
+fn reached_v6(payload: &[u8]) -> Option<Source> {
+    let info: libc::in6_pktinfo = read_plain(payload)?;
+    let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+    let interface = if ip.is_unicast_link_local() { info.ipi6_ifindex } else { 0 };
+    Some(Source { ip: ip.to_canonical(), interface })
 }
 
 /// Writes one control message that names the source; gives the length of the control data.
@@ -82,28 +108,45 @@ pub(super) fn write_source(control: &mut Control, source: Source, ipv6_socket: b
                 ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) },
                 ipi_addr: libc::in_addr { s_addr: 0 },
             };
-            write_control(control, libc::IPPROTO_IP, libc::IP_PKTINFO, info)
+            write_control(control, 0, libc::IPPROTO_IP, libc::IP_PKTINFO, info)
         }
         // An IPv6 socket takes the source of an IPv4 packet in its mapped form.
         IpAddr::V4(ip) => {
-            write_control(control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, pktinfo6(ip.to_ipv6_mapped()))
+            write_control(control, 0, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, pktinfo6(ip.to_ipv6_mapped()))
         }
-        IpAddr::V6(ip) => write_control(control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, pktinfo6(ip)),
+        IpAddr::V6(ip) => write_control(control, 0, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, pktinfo6(ip)),
     }
 }
 
-fn write_control<T: Plain>(control: &mut Control, level: c_int, kind: c_int, payload: T) -> usize {
+/// Writes a control message behind the `used` bytes of others: the payload is to be cut into datagrams of `size`
+/// bytes. Gives the length of the control data.
+pub(super) fn write_segment(control: &mut Control, used: usize, size: u16) -> usize {
+    write_control(control, used, libc::SOL_UDP, libc::UDP_SEGMENT, size)
+}
+
+/// The longest control data written: a source, then a segment size.
+const WRITTEN_MAX: usize = 64;
+
+fn write_control<T: Plain>(
+    control: &mut Control,
+    used: usize,
+    level: c_int,
+    kind: c_int,
+    payload: T,
+) -> usize {
     const {
-        assert!(size_of::<T>() + size_of::<cmsghdr>() <= size_of::<Control>());
+        assert!(size_of::<T>() + size_of::<cmsghdr>() <= WRITTEN_MAX);
+        assert!(2 * WRITTEN_MAX <= size_of::<Control>());
     }
-    // SAFETY: CMSG_LEN and CMSG_SPACE only compute. The buffer is aligned for a header and, as asserted, has room
-    // for header and payload; the payload is written unaligned.
+    assert!(used <= WRITTEN_MAX && used.is_multiple_of(align_of::<cmsghdr>()), "what CMSG_SPACE gave");
+    // SAFETY: CMSG_LEN and CMSG_SPACE only compute. The buffer and `used` are aligned for a header, and as asserted
+    // there is room for header and payload behind `used`; the payload is written unaligned.
     unsafe {
-        let header = control.0.as_mut_ptr().cast::<cmsghdr>();
+        let header = control.0.as_mut_ptr().add(used).cast::<cmsghdr>();
         (*header).cmsg_len = libc::CMSG_LEN(size_of::<T>() as u32) as _;
         (*header).cmsg_level = level;
         (*header).cmsg_type = kind;
         ptr::write_unaligned(libc::CMSG_DATA(header).cast(), payload);
-        libc::CMSG_SPACE(size_of::<T>() as u32) as usize
+        used + libc::CMSG_SPACE(size_of::<T>() as u32) as usize
     }
 }

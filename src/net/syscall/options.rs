@@ -5,6 +5,7 @@ use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd};
 
 use libc::{c_int, socklen_t};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::check;
 
@@ -62,4 +63,31 @@ pub fn enable_error_queue(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
     } else {
         set_option(socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)
     }
+}
+
+/// What the kernel can do with many datagrams of one flow at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offloads {
+    /// Datagrams of one size to one address leave as one (UDP_SEGMENT, Linux 4.18).
+    pub segmentation: bool,
+    /// They arrive as one (UDP_GRO, Linux 5.0).
+    pub coalescing: bool,
+}
+
+impl Offloads {
+    /// Asks the kernel. What cannot be found out is not there.
+    pub fn probe() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP));
+        socket.map_or(Self::default(), |socket| Self {
+            segmentation: set_option(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok(),
+            coalescing: enable_coalescing(&socket).is_ok(),
+        })
+    }
+}
+
+/// Has datagrams of one flow, as far as they arrived together, received as one ([`Origin::segment`]).
+///
+/// [`Origin::segment`]: super::Origin::segment
+pub fn enable_coalescing(socket: impl AsFd) -> io::Result<()> {
+    set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
 }

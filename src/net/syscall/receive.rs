@@ -6,11 +6,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
-use libc::socklen_t;
+use libc::{iovec, socklen_t};
 
 use super::address::{Name, Source};
 use super::arrays::Arrays;
-use super::control::{Control, reached};
+use super::control::{Control, Notes};
 use super::{BATCH, check};
 use crate::wire::frame::Frame;
 
@@ -21,6 +21,11 @@ pub struct Origin {
     pub from: SocketAddr,
     /// Our address that it reached, where [`enable_packet_info`] was asked for.
     pub reached: Option<Source>,
+    /// Where the frame holds several datagrams ([`enable_coalescing`]): the size of each, which the last one may
+    /// not fill. Else 0.
+    ///
+    /// [`enable_coalescing`]: super::enable_coalescing
+    pub segment: usize,
 }
 
 /// A set of frames and what is needed to receive into them. Belongs to one thread.
@@ -41,11 +46,11 @@ impl Default for RecvBatch {
 impl RecvBatch {
     /// [`BATCH`] empty frames.
     pub fn new() -> Self {
-        let nobody = Origin { from: (Ipv4Addr::UNSPECIFIED, 0).into(), reached: None };
+        let nobody = Origin { from: (Ipv4Addr::UNSPECIFIED, 0).into(), reached: None, segment: 0 };
         Self {
             frames: (0..BATCH).map(|_| Frame::new()).collect(),
             origins: vec![nobody; BATCH],
-            arrays: Arrays::new(),
+            arrays: Arrays::new(BATCH),
         }
     }
 
@@ -58,7 +63,9 @@ impl RecvBatch {
         for index in first..end {
             let spare = self.frames[index].spare_mut();
             let (base, len) = (spare.as_mut_ptr(), spare.len());
-            self.arrays.point(index, base, len, size_of::<Name>() as socklen_t, size_of::<Control>());
+            self.arrays.pieces[index] = iovec { iov_base: base.cast(), iov_len: len };
+            let name = size_of::<Name>() as socklen_t;
+            self.arrays.point(index, index..index + 1, name, size_of::<Control>());
         }
         // SAFETY: every header in the range points into a frame, name and control buffer of `self` with its true
         // length, none of which moves during the call.
@@ -73,12 +80,15 @@ impl RecvBatch {
         })? as usize;
         for index in first..first + received {
             let header = &self.arrays.headers[index];
-            self.frames[index].set_len(header.msg_len as usize);
+            let len = header.msg_len as usize;
+            self.frames[index].set_len(len);
+            let notes = Notes::of(&header.msg_hdr);
             let from = self.arrays.names[index].read(header.msg_hdr.msg_namelen);
             self.origins[index] = Origin {
                 // Port 0 is refused by every sender: a nameless datagram is dropped in the end.
                 from: from.unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into()),
-                reached: reached(&header.msg_hdr),
+                reached: notes.reached,
+                segment: notes.segment.filter(|&size| size > 0 && size < len).unwrap_or(0),
             };
         }
         Ok(received)

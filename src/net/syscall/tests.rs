@@ -41,12 +41,14 @@ fn answers_from(wildcard: &str, client: &str, reached: IpAddr) {
     assert!(batch.receive(&server, 0, 8).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock));
 
     let datagrams = [b"first".as_slice(), b"2nd"].map(|payload| Datagram {
+        head: &[],
         payload,
         to: origin.from,
         source: origin.reached,
     });
-    let sent = SendBatch::new()
-        .send(server.as_fd(), local.is_ipv6(), &mut datagrams.into_iter(), &mut |e| panic!("{e}"));
+    let sent =
+        SendBatch::new(true)
+            .send(server.as_fd(), local.is_ipv6(), &mut datagrams.into_iter(), &mut |e| panic!("{e}"));
     assert_eq!(sent, 2);
     readable(&client);
     let mut buffer = [0; 16];
@@ -72,12 +74,13 @@ fn more_than_a_batch_goes_out_in_order_and_failures_do_not_stop_it() {
     let payloads: Vec<[u8; 2]> = (0..BATCH as u16 + 9).map(u16::to_be_bytes).collect();
     let mut failures = Vec::new();
     let mut all = payloads.iter().enumerate().map(|(index, payload)| Datagram {
+        head: &[],
         payload,
         // Port 0 cannot be sent to.
         to: if index == 5 { (to.ip(), 0).into() } else { to },
         source: None,
     });
-    let sent = SendBatch::new().send(server.as_fd(), false, &mut all, &mut |error| failures.push(error));
+    let sent = SendBatch::new(true).send(server.as_fd(), false, &mut all, &mut |error| failures.push(error));
     assert_eq!((sent, failures.len()), (payloads.len() - 1, 1));
 
     let (mut batch, mut received) = (RecvBatch::new(), Vec::new());
@@ -97,8 +100,8 @@ fn port_unreachable_arrives(local: &str, kind: u8, code: u8) {
     let closed = bound(local).local_addr().expect("local");
     let listening = bound(local);
     assert_eq!(receive_icmp(&socket).expect("queue"), None);
-    let to_closed = Datagram { payload: b"anybody?", to: closed, source: None };
-    let mut send = SendBatch::new();
+    let to_closed = Datagram { head: &[], payload: b"anybody?", to: closed, source: None };
+    let mut send = SendBatch::new(true);
     let mut failures = 0;
     assert_eq!(send.send(socket.as_fd(), ipv6, &mut [to_closed].into_iter(), &mut |_| failures += 1), 1);
     // The pending error hits the next send, which is tried again.

@@ -170,7 +170,7 @@ impl Worker {
                             let payload = position + payload.start..position + payload.end;
                             let route = Route::Relay { relay, dont_fragment };
                             let payload = Payload::Stream(payload);
-                            self.push(Outgoing { route, to: peer, source: None, payload });
+                            self.push(Outgoing { route, to: peer, source: None, head: None, payload });
                         }
                         FromClient::Control => self.act(),
                         FromClient::Dropped(reason) if reason.breaks_stream() => {
@@ -197,7 +197,7 @@ impl Worker {
         }
     }
 
-    pub(super) fn push_stream(&mut self, token: Token, message: &[u8], kind: Kind) {
+    pub(super) fn push_stream(&mut self, token: Token, message: &[&[u8]], kind: Kind) {
         let pushed = self.streams.push(token, message, kind, self.now.instant);
         self.on_pushed(token, pushed);
     }

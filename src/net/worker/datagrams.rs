@@ -1,5 +1,7 @@
 //! Datagrams of UDP clients and of peers.
 
+use std::ops::Range;
+
 use super::Worker;
 use crate::net::batch::{Outgoing, Payload, Route};
 use crate::net::outbox::Kind;
@@ -25,7 +27,6 @@ impl Worker {
         // Nothing there, or a passing shortage of memory: level-triggered, so it is asked again.
         let Ok(count) = self.received.receive(&listener.socket, 0, BATCH) else { return };
         self.ties.counters.batches.add(1);
-        self.ties.counters.datagrams.add(count as u64);
         for frame in 0..count {
             let origin = self.received.origins[frame];
             if origin.from.port() == 0 {
@@ -38,17 +39,39 @@ impl Worker {
                 server: syscall::canonical(server),
             };
             let client = Client { five_tuple, link: Link(Token::Udp(index).pack()) };
-            self.on_client_datagram(frame, client);
+            self.each_datagram(frame, |worker, range| worker.on_client_datagram(frame, range, client));
         }
         self.flush();
     }
 
-    fn on_client_datagram(&mut self, frame: usize, client: Client) {
-        match self.server.handle_client(self.now, client, self.received.frames[frame].bytes()) {
+    /// Calls `deal_with` for each datagram in the frame: mostly it is one.
+    fn each_datagram(&mut self, frame: usize, mut deal_with: impl FnMut(&mut Self, Range<usize>)) {
+        let len = self.received.frames[frame].bytes().len();
+        let (mut start, segment) = (0, self.received.origins[frame].segment);
+        // An empty datagram is one, too.
+        loop {
+            let end = if segment == 0 { len } else { len.min(start + segment) };
+            self.ties.counters.datagrams.add(1);
+            deal_with(self, start..end);
+            start = end;
+            if start >= len {
+                return;
+            }
+        }
+    }
+
+    fn on_client_datagram(&mut self, frame: usize, range: Range<usize>, client: Client) {
+        let bytes = &self.received.frames[frame].bytes()[range.clone()];
+        match self.server.handle_client(self.now, client, bytes) {
             FromClient::Relay { relay, peer, payload, dont_fragment } => {
-                self.received.frames[frame].keep(payload);
-                let route = Route::Relay { relay, dont_fragment };
-                self.push(Outgoing { route, to: peer, source: None, payload: Payload::Frame(frame) });
+                let payload = range.start + payload.start..range.start + payload.end;
+                self.push(Outgoing {
+                    route: Route::Relay { relay, dont_fragment },
+                    to: peer,
+                    source: None,
+                    head: None,
+                    payload: Payload::Frame(frame, payload),
+                });
             }
             FromClient::Control => self.act(),
             FromClient::Dropped(_) => {}
@@ -68,24 +91,33 @@ impl Worker {
         let Some(count) = self.receive_from_peers(relay, generation, first) else { return };
         self.frames_used += count;
         self.ties.counters.batches.add(1);
-        self.ties.counters.datagrams.add(count as u64);
         for frame in first..first + count {
             let peer = self.received.origins[frame].from;
-            let len = self.received.frames[frame].bytes().len();
-            if let FromPeer::Relay { client, header } = self.server.handle_peer(self.now, relay, peer, len) {
-                self.wrap_for_client(frame, client, header);
-            }
+            let coalesced = self.received.origins[frame].segment != 0;
+            self.each_datagram(frame, |worker, range| {
+                let decided = worker.server.handle_peer(worker.now, relay, peer, range.len());
+                if let FromPeer::Relay { client, header } = decided {
+                    if coalesced {
+                        worker.cut_for_client(frame, range, client, header);
+                    } else {
+                        worker.wrap_for_client(frame, client, header);
+                    }
+                }
+            });
         }
     }
 
     fn receive_from_peers(&mut self, relay: RelayId, generation: Generation, first: usize) -> Option<usize> {
+        let limit = self.relays.share(relay, self.turn, PER_RELAY);
         let socket = self.relays.get(relay, generation)?;
-        match self.received.receive(socket, first, PER_RELAY) {
-            Ok(count) => Some(count),
+        let count = match self.received.receive(socket, first, limit) {
+            Ok(count) => count,
             // The error of an ICMP message that came after the look at the error queue. Reporting cleared it.
-            Err(error) if is_peer_error(&error) => self.received.receive(socket, first, PER_RELAY).ok(),
-            Err(_) => None,
-        }
+            Err(error) if is_peer_error(&error) => self.received.receive(socket, first, limit).ok()?,
+            Err(_) => return None,
+        };
+        self.relays.note_share(relay, self.turn, count);
+        Some(count)
     }
 
     /// Puts the header in front of a peer's datagram and sends it on its way to the client.
@@ -105,17 +137,64 @@ impl Worker {
             self.server.counters().dropped(Drop::TooLarge).add(1);
             return;
         }
+        let len = self.received.frames[frame].bytes().len();
         match Token::unpack(client.link.0) {
-            Some(Token::Udp(index)) => self.push(self.for_client(index, client, Payload::Frame(frame))),
-            Some(token) => self.media_to_stream(token, frame),
+            Some(Token::Udp(index)) => {
+                self.push(self.for_client(index, client, None, Payload::Frame(frame, 0..len)));
+            }
+            Some(token) => {
+                let message = &[self.received.frames[frame].bytes()];
+                let pushed = self.streams.push(token, message, Kind::Media, self.now.instant);
+                self.on_pushed(token, pushed);
+            }
             None => {}
         }
     }
 
-    fn media_to_stream(&mut self, token: Token, frame: usize) {
-        let message = self.received.frames[frame].bytes();
-        let pushed = self.streams.push(token, message, Kind::Media, self.now.instant);
-        self.on_pushed(token, pushed);
+    /// The same for one datagram out of several in a frame, which has neighbours where its header would go.
+    fn cut_for_client(&mut self, frame: usize, range: Range<usize>, client: Client, header: PeerHeader) {
+        let payload = &self.received.frames[frame].bytes()[range.clone()];
+        match header {
+            PeerHeader::Channel(number) => {
+                let mut head = [0; channel_data::HEADER_LEN];
+                // Less than a frame.
+                channel_data::write_header(&mut head, number, payload.len() as u16);
+                match Token::unpack(client.link.0) {
+                    Some(Token::Udp(index)) => {
+                        self.push(self.for_client(index, client, Some(head), Payload::Frame(frame, range)));
+                    }
+                    Some(token) => {
+                        let padding = &[0; 3][..channel_data::padding(payload.len())];
+                        let message = &[&head, payload, padding];
+                        let pushed = self.streams.push(token, message, Kind::Media, self.now.instant);
+                        self.on_pushed(token, pushed);
+                    }
+                    None => {}
+                }
+            }
+            // The way of a call's first packets, before it has a channel: one copy each.
+            PeerHeader::Data { peer, transaction_id } => {
+                self.spare.fill(payload);
+                if indication::prepend_data(&mut self.spare, peer, transaction_id).is_none() {
+                    self.server.counters().dropped(Drop::TooLarge).add(1);
+                    return;
+                }
+                match Token::unpack(client.link.0) {
+                    Some(Token::Udp(index)) => {
+                        let whole = 0..self.spare.bytes().len();
+                        self.push(self.for_client(index, client, None, Payload::Spare(whole)));
+                        // It is filled again by the next one.
+                        self.flush();
+                    }
+                    Some(token) => {
+                        let message = &[self.spare.bytes()];
+                        let pushed = self.streams.push(token, message, Kind::Media, self.now.instant);
+                        self.on_pushed(token, pushed);
+                    }
+                    None => {}
+                }
+            }
+        }
     }
 
     fn on_icmp(&mut self, relay: RelayId, generation: Generation) {
