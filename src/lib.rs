@@ -9,6 +9,7 @@ pub mod admin;
 pub mod cert;
 pub mod cli;
 pub mod config;
+pub mod load;
 pub mod net;
 pub mod system;
 pub mod turn;

@@ -1,5 +1,6 @@
 //! What can be typed. The doc comments are the help texts.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
@@ -42,6 +43,24 @@ Examples:
   hallpass bbb-xml --config hallpass.toml --public-name relay.example.org --host ping
   hallpass bbb-xml --config hallpass.toml --public-name relay.example.org --verify turn-stun-servers.xml";
 
+const LOAD_EXAMPLES: &str = "\
+traffic     packets through allocations, at a rate or (--saturate) as fast as they arrive
+setups      life cycles of allocations: 401, Allocate, CreatePermission, ChannelBind, Refresh to 0
+bindings    Binding requests
+handshakes  TLS connections
+idle        allocations that only exist, for the memory that they take
+churn       allocations that come and go, for the memory that stays
+
+The peers' sockets are on this machine: the server must be allowed to reach it ([peers] allow). A user may need more
+allocations than the server grants ([limits] allocations_per_user).
+
+Examples:
+  hallpass load traffic --server 127.0.0.1:3479 --secret \"$SECRET\" --server-pid \"$(pidof hallpass)\"
+  hallpass load traffic --server relay.example.org:5349 --transport tls --secret-file secret --allocations 20
+  hallpass load setups --server 127.0.0.1:3479 --secret \"$SECRET\" --json
+
+Exit status: 0 everything was done, 1 something but packets failed, 2 wrong usage.";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
   hallpass completions bash >/etc/bash_completion.d/hallpass
@@ -76,6 +95,9 @@ pub enum Command {
     /// Write or verify BigBlueButton's turn-stun-servers.xml
     #[command(after_help = BBB_XML_EXAMPLES)]
     BbbXml(BbbXmlArgs),
+    /// Put load on a TURN server and measure
+    #[command(after_help = LOAD_EXAMPLES)]
+    Load(Box<LoadArgs>),
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions(CompletionsArgs),
@@ -160,6 +182,130 @@ pub struct BbbXmlArgs {
     pub verify: Option<PathBuf>,
 }
 
+/// `hallpass load`.
+#[derive(Args, Debug)]
+#[command(group(ArgGroup::new("login").required(true).args(["secret", "secret_file", "username"])))]
+pub struct LoadArgs {
+    /// What to do
+    #[arg(value_enum, default_value_t = LoadAction::Traffic, hide_possible_values = true)]
+    pub action: LoadAction,
+    /// The server; a name is looked up once
+    #[arg(long, value_name = "HOST:PORT")]
+    pub server: String,
+    /// How clients reach it
+    #[arg(long, value_enum, default_value_t = LoadTransport::Udp)]
+    pub transport: LoadTransport,
+    /// Shared secret (TURN REST)
+    #[arg(long)]
+    pub secret: Option<String>,
+    /// File with the shared secret
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// User id behind the expiry, with a secret
+    #[arg(long, value_name = "NAME", default_value = "load")]
+    pub user: String,
+    /// User name, with a fixed password
+    #[arg(long, value_name = "NAME", requires = "password")]
+    pub username: Option<String>,
+    /// The password of that user
+    #[arg(long, requires = "username")]
+    pub password: Option<String>,
+    /// Name that TLS asks for; without it the host of --server
+    #[arg(long, value_name = "NAME")]
+    pub tls_name: Option<String>,
+    /// Take any certificate
+    #[arg(long)]
+    pub insecure: bool,
+    /// Processes of the server on this machine: their CPU time and memory are reported
+    #[arg(long, value_name = "PID", value_delimiter = ',')]
+    pub server_pid: Vec<u32>,
+    /// How long is measured
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    pub duration: f64,
+    /// How long packets flow before that
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
+    pub warm_up: f64,
+    /// Allocations at once; of churn, in each round
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub allocations: u32,
+    /// Packets per second and allocation from the client; 0 = none
+    #[arg(long, value_name = "PPS", default_value_t = 25.0, value_parser = rate)]
+    pub from_client: f64,
+    /// Packets per second and allocation from the peer; 0 = none
+    #[arg(long, value_name = "PPS", default_value_t = 25.0, value_parser = rate)]
+    pub from_peer: f64,
+    /// Bytes of payload
+    #[arg(long, value_name = "BYTES", default_value_t = 160, value_parser = clap::value_parser!(u32).range(24..=65_000))]
+    pub size: u32,
+    /// Packets sent back to back; the mean rate stays
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub burst: u32,
+    /// How data travels between client and server
+    #[arg(long, value_enum, default_value_t = LoadVia::Channel)]
+    pub via: LoadVia,
+    /// Each packet that arrives allows the next; rates only say which directions are used
+    #[arg(long)]
+    pub saturate: bool,
+    /// Packets on their way at once in each direction, with --saturate
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub window: u32,
+    /// Cycles, requests or handshakes at once
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub concurrency: u32,
+    /// Allocations in all, for churn
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub total: u32,
+    /// Where the peers' sockets are bound; without it the address that packets to the server leave from
+    #[arg(long, value_name = "IP")]
+    pub peer_address: Option<IpAddr>,
+    /// A socket for every UDP client, also on loopback
+    #[arg(long)]
+    pub own_sockets: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Show no progress
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// What `load` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LoadAction {
+    /// Packets through allocations
+    Traffic,
+    /// Life cycles of allocations
+    Setups,
+    /// Binding requests
+    Bindings,
+    /// TLS connections
+    Handshakes,
+    /// Allocations that only exist
+    Idle,
+    /// Allocations that come and go
+    Churn,
+}
+
+/// How `load` reaches the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LoadTransport {
+    /// UDP
+    Udp,
+    /// TCP
+    Tcp,
+    /// TLS
+    Tls,
+}
+
+/// How the data of `load` travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LoadVia {
+    /// ChannelData
+    Channel,
+    /// Send and Data indications, no channel bound
+    Indication,
+}
+
 /// `hallpass completions`.
 #[derive(Args, Debug)]
 pub struct CompletionsArgs {
@@ -177,6 +323,22 @@ fn server_name(text: &str) -> Result<String, String> {
         Ok(bare.to_owned())
     } else {
         Err("write a host name or an address, without scheme or port".to_owned())
+    }
+}
+
+/// Seconds of a run: up to a day.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("write seconds, from 0 to 86400".to_owned()),
+    }
+}
+
+/// Packets per second of one allocation.
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (0.0..=1e7).contains(&rate) => Ok(rate),
+        _ => Err("write packets per second, from 0 to 10000000".to_owned()),
     }
 }
 

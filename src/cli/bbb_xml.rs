@@ -10,7 +10,7 @@ use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
 use quick_xml::{Reader, Writer, XmlVersion};
 
 use super::args::BbbXmlArgs;
-use super::{Endpoint, choose_host, endpoints, fail, load, print, tell};
+use super::{Endpoint, choose_host, endpoints, fail, load_config, print, tell};
 
 const NAMESPACE: &str = "http://www.springframework.org/schema/beans";
 const SCHEMA: &str = "http://www.springframework.org/schema/beans/spring-beans-2.5.xsd";
@@ -29,7 +29,7 @@ struct Servers {
 
 /// Prints the file, or compares one.
 pub(super) fn run(args: BbbXmlArgs) -> ExitCode {
-    let config = match load(&args.config) {
+    let config = match load_config(&args.config) {
         Ok(config) => config,
         Err(code) => return code,
     };

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use super::args::{CredentialsArgs, Tool};
-use super::{Endpoint, choose_host, embedded_endpoints, endpoints, load, print, shell_word};
+use super::{Endpoint, choose_host, embedded_endpoints, endpoints, load_config, print, shell_word};
 use crate::config::{Config, Transport};
 use crate::system::clock;
 use crate::turn::rest;
@@ -16,6 +16,13 @@ pub(super) struct Credentials {
     password: String,
     /// Seconds; `None` = until the configuration changes.
     ttl: Option<u32>,
+}
+
+impl Credentials {
+    /// User name and password.
+    pub(super) fn into_login(self) -> (String, String) {
+        (self.username, self.password)
+    }
 }
 
 /// Prints them.
@@ -42,7 +49,7 @@ fn make(args: &CredentialsArgs) -> Result<(Credentials, Vec<Endpoint>), ExitCode
         let server = args.server.as_deref().unwrap_or("127.0.0.1");
         return Ok((from_secret(secret), embedded_endpoints(server)));
     };
-    let config = load(path)?;
+    let config = load_config(path)?;
     let endpoints = endpoints(&config, false, |listener| match &args.server {
         Some(server) => server.clone(),
         None => reachable(&config, listener),

@@ -5,6 +5,7 @@ pub mod args;
 mod bbb_xml;
 mod check;
 mod credentials;
+mod load;
 mod manual;
 mod serve;
 
@@ -28,6 +29,7 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Credentials(args) => credentials::run(args),
         Command::BbbXml(args) => bbb_xml::run(args),
+        Command::Load(args) => load::run(&args),
         Command::Completions(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "hallpass", &mut script);
@@ -59,7 +61,7 @@ fn fail(message: &str, next_step: &str) -> ExitCode {
 }
 
 /// Reads a configuration for a command that only needs it to be good: warnings are left to `check`.
-fn load(path: &Path) -> Result<Config, ExitCode> {
+fn load_config(path: &Path) -> Result<Config, ExitCode> {
     match config::read(path) {
         Ok(Loaded { config, .. }) => Ok(config),
         Err(report) => {

@@ -8,8 +8,9 @@ use stun_types::attribute::{
 use stun_types::message::StunParseError;
 use stun_types::prelude::{AttributeExt, AttributeWriteExt};
 
+pub(super) use xor_address::xor_len;
 pub use xor_address::{XorMappedAddress, XorPeerAddress, XorRelayedAddress};
-pub(super) use xor_address::{read_xor, write_xor, xor_len};
+pub(crate) use xor_address::{read_xor, write_xor};
 
 /// Attribute types (RFC 8489 section 18.3, RFC 8656 section 18).
 pub mod kind {

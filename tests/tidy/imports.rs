@@ -64,13 +64,27 @@ const RULES: &[Rule] = &[
             "std::time::SystemTime",
         ],
     },
+    Rule {
+        module: "load",
+        ours: &["net", "wire"],
+        never: &[
+            "axum",
+            "clap",
+            "prometheus",
+            "std::time::Instant",
+            "std::time::SystemTime",
+            "tokio",
+            "toml",
+            "async",
+        ],
+    },
     Rule { module: "admin", ours: &["system"], never: &["rustls", "socket2", "libc", "toml", "clap"] },
     Rule { module: "site", ours: &["system", "wire"], never: &["toml", "clap", "prometheus"] },
     Rule { module: "fleet", ours: &["system", "turn"], never: &["toml", "clap", "axum"] },
     Rule { module: "xdp", ours: &["system", "turn"], never: &["toml", "clap", "axum", "rustls"] },
     Rule {
         module: "cli",
-        ours: &["admin", "cert", "config", "fleet", "net", "site", "system", "turn", "wire", "xdp"],
+        ours: &["admin", "cert", "config", "fleet", "load", "net", "site", "system", "turn", "wire", "xdp"],
         never: &[],
     },
 ];

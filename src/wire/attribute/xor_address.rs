@@ -19,7 +19,7 @@ fn mask(transaction_id: [u8; 12]) -> [u8; 16] {
 }
 
 /// Writes a value and says how long it is.
-pub(in crate::wire) fn write_xor(address: SocketAddr, transaction_id: [u8; 12]) -> ([u8; 20], usize) {
+pub(crate) fn write_xor(address: SocketAddr, transaction_id: [u8; 12]) -> ([u8; 20], usize) {
     let (mut value, mask) = ([0; 20], mask(transaction_id));
     value[1] = Family::of(address.ip()).to_byte();
     value[2..4].copy_from_slice(&address.port().to_be_bytes());
@@ -34,7 +34,7 @@ pub(in crate::wire) fn write_xor(address: SocketAddr, transaction_id: [u8; 12]) 
 }
 
 /// Reads a value; `None` when the family is unknown or the length is not that of the family.
-pub(in crate::wire) fn read_xor(value: &[u8], transaction_id: [u8; 12]) -> Option<SocketAddr> {
+pub(crate) fn read_xor(value: &[u8], transaction_id: [u8; 12]) -> Option<SocketAddr> {
     let (&[_, family, high, low], address) = value.split_first_chunk()?;
     let mask = mask(transaction_id);
     let port = u16::from_be_bytes([high ^ mask[0], low ^ mask[1]]);

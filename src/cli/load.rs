@@ -1,0 +1,158 @@
+//! `hallpass load`: a load for any TURN server, and what it came to.
+
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::args::{LoadAction, LoadArgs, LoadTransport, LoadVia};
+use super::{FAILURE, credentials, fail, print, tell};
+use crate::load::options::{Action, Options, Target, Transport, Via};
+use crate::load::report::Report;
+use crate::load::{Progress, Status};
+use crate::system::{clock, limits};
+
+/// How long the credentials of a run are good: longer than any run.
+const TTL_SECONDS: u32 = 2 * 86_400;
+
+/// Runs it and reports.
+pub(super) fn run(args: &LoadArgs) -> ExitCode {
+    let options = match options(args) {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
+    // Every client of a stream transport is a descriptor.
+    limits::raise_open_files();
+    let mut line = Line { shown: !args.quiet && !args.json && io::stderr().is_terminal(), dirty: false };
+    let result = crate::load::run(&options, clock::monotonic_nanos, &mut line);
+    line.clear();
+    let report = match result {
+        Ok(report) => report,
+        Err(error) => return fail(&format!("cannot put load on {}: {error}", args.server), "see --help"),
+    };
+    let text = if args.json { report.to_json() + "\n" } else { report.to_string() };
+    let printed = print(text.as_bytes());
+    if is_done(&report, options.action) { printed } else { ExitCode::from(FAILURE) }
+}
+
+/// Whether everything but packets got through.
+fn is_done(report: &Report, action: Action) -> bool {
+    let something = match action {
+        Action::Traffic | Action::Idle => report.allocations > 0,
+        _ => report.operations.is_some_and(|operations| operations > 0),
+    };
+    something && report.errors.is_empty()
+}
+
+fn options(args: &LoadArgs) -> Result<Options, ExitCode> {
+    let address = resolve(&args.server)?;
+    let host = args.server.rsplit_once(':').map_or("", |(host, _)| host);
+    let (username, password) = login(args)?;
+    let transport = match (args.action, args.transport) {
+        (LoadAction::Handshakes, _) | (_, LoadTransport::Tls) => Transport::Tls,
+        (_, LoadTransport::Tcp) => Transport::Tcp,
+        (_, LoadTransport::Udp) => Transport::Udp,
+    };
+    if args.action == LoadAction::Traffic && args.from_client == 0.0 && args.from_peer == 0.0 {
+        return Err(fail("both directions are 0", "give --from-client or --from-peer packets per second"));
+    }
+    Ok(Options {
+        action: match args.action {
+            LoadAction::Traffic => Action::Traffic,
+            LoadAction::Setups => Action::Setups,
+            LoadAction::Bindings => Action::Bindings,
+            LoadAction::Handshakes => Action::Handshakes,
+            LoadAction::Idle => Action::Idle,
+            LoadAction::Churn => Action::Churn,
+        },
+        target: Target {
+            address,
+            transport,
+            tls_name: args.tls_name.clone().unwrap_or_else(|| host.trim_matches(['[', ']']).to_owned()),
+            insecure: args.insecure,
+        },
+        username,
+        password,
+        server_pids: args.server_pid.clone(),
+        duration: Duration::from_secs_f64(args.duration),
+        warm_up: Duration::from_secs_f64(args.warm_up),
+        allocations: args.allocations,
+        concurrency: args.concurrency,
+        window: args.window.max(args.burst),
+        rates: [args.from_client, args.from_peer],
+        size: args.size as usize,
+        burst: args.burst,
+        via: match args.via {
+            LoadVia::Channel => Via::Channel,
+            LoadVia::Indication => Via::Indication,
+        },
+        saturate: args.saturate,
+        total: args.total,
+        peer_address: args.peer_address,
+        own_sockets: args.own_sockets,
+    })
+}
+
+fn resolve(server: &str) -> Result<SocketAddr, ExitCode> {
+    let found = server.to_socket_addrs().map(|mut addresses| addresses.next());
+    match found {
+        Ok(Some(address)) => Ok(address),
+        Ok(None) => Err(fail(&format!("{server} has no address"), "give --server an address")),
+        Err(error) => Err(fail(
+            &format!("cannot find the server {server}: {error}"),
+            "write it as HOST:PORT, such as relay.example.org:3479 or [2001:db8::1]:3479",
+        )),
+    }
+}
+
+fn login(args: &LoadArgs) -> Result<(String, String), ExitCode> {
+    if let (Some(name), Some(password)) = (&args.username, &args.password) {
+        return Ok((name.clone(), password.clone()));
+    }
+    let secret = match (&args.secret, &args.secret_file) {
+        (Some(secret), _) => secret.clone(),
+        (None, Some(path)) => match fs::read_to_string(path) {
+            Ok(text) => text.trim_end_matches(['\r', '\n']).to_owned(),
+            Err(error) => {
+                let message = format!("cannot read {}: {error}", path.display());
+                return Err(fail(&message, "give --secret-file a file with the server's secret"));
+            }
+        },
+        // One of the three is required by the command line.
+        (None, None) => String::new(),
+    };
+    if secret.is_empty() {
+        return Err(fail("the secret is empty", "give the secret that the server has"));
+    }
+    Ok(credentials::of_secret(&secret, &args.user, TTL_SECONDS).into_login())
+}
+
+/// One line on the terminal, written again and again.
+struct Line {
+    shown: bool,
+    dirty: bool,
+}
+
+impl Line {
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.dirty) {
+            tell("\r\x1b[K");
+        }
+    }
+}
+
+impl Progress for Line {
+    fn update(&mut self, status: &Status) {
+        if !self.shown {
+            return;
+        }
+        let Status { phase, done, of, missing, elapsed } = *status;
+        let of = if of == 0 { String::new() } else { format!(" of {of}") };
+        let lost = if missing == 0 { String::new() } else { format!(", {missing} on their way or lost") };
+        tell(&format!("\r\x1b[K{phase}: {done}{of}{lost}, {:.0} s", elapsed.as_secs_f64()));
+        // Progress that cannot be shown is no failure.
+        let _ = io::stderr().flush();
+        self.dirty = true;
+    }
+}

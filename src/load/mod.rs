@@ -1,0 +1,446 @@
+//! Load for a TURN server: `hallpass load`.
+//!
+//! [`run`] drives an [`engine`] of [`client`]s (the protocol, without sockets), [`links`] (their sockets, shared
+//! where one machine can play many hosts) and peers' [`port`]s. A packet carries who sent it and when ([`media`]),
+//! so [`flow`] counts it with no table. One thread does it all, in batches: the server should be the limit.
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod engine;
+mod flow;
+mod links;
+mod media;
+pub mod options;
+mod port;
+mod process;
+pub mod report;
+mod stream;
+mod tls;
+
+use std::io;
+use std::time::Duration;
+
+use engine::{Engine, Outcome};
+use flow::{Latency, Schedule};
+use media::Direction;
+pub use media::LEN as SIZE_MIN;
+use options::{Action, Options};
+use process::{Processes, Sample};
+use report::{Packets, Quantiles, Report, Server};
+
+/// Clients that are being set up at once.
+const STARTING: u32 = 64;
+/// How long packets and requests may take at the end.
+const DRAIN: u64 = 500_000_000;
+/// How long clients may take to give everything back.
+const RELEASE: u64 = 10_000_000_000;
+/// How long the answer to a Binding request may take.
+const ANSWER: u64 = 1_000_000_000;
+/// Packets sent in one turn before what arrived is looked at.
+const BURSTS: u32 = 64;
+
+/// How a run goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Status {
+    /// What is being done.
+    pub phase: &'static str,
+    /// How much of it.
+    pub done: u64,
+    /// Of how much; 0 when there is no end but time.
+    pub of: u64,
+    /// Packets not arrived so far.
+    pub missing: u64,
+    /// Since the phase began.
+    pub elapsed: Duration,
+}
+
+/// Is told how a run goes, several times a second.
+pub trait Progress {
+    /// Now it goes like this.
+    fn update(&mut self, status: &Status);
+}
+
+/// Does what `options` say. `clock`: nanoseconds, monotonic.
+///
+/// # Errors
+/// Nothing could be done: no such process, no socket. What a server refuses is in the report.
+pub fn run(options: &Options, clock: fn() -> u64, progress: &mut dyn Progress) -> io::Result<Report> {
+    let slots = match options.action {
+        Action::Traffic | Action::Idle => options.allocations,
+        Action::Setups | Action::Bindings | Action::Handshakes => options.concurrency,
+        Action::Churn => options.allocations.min(options.total),
+    };
+    let mut run = Run {
+        engine: Engine::new(options, slots.max(1), clock)?,
+        server: Processes::new(&options.server_pids)?,
+        own: Processes::new(&[std::process::id()])?,
+        progress,
+        clock,
+        shown: 0,
+    };
+    let before = run.server.sample();
+    let mut report = match options.action {
+        Action::Traffic => run.traffic(),
+        Action::Setups | Action::Bindings | Action::Handshakes => run.operations(),
+        Action::Idle => run.idle(),
+        Action::Churn => run.churn(),
+    };
+    let after = run.server.sample();
+    if run.server.is_empty() {
+        report.server = None;
+    } else if let Some(server) = &mut report.server {
+        (server.rss_before, server.rss_after) = (before.rss, after.rss);
+    }
+    report.action = options.action.name();
+    report.transport = options.target.transport.name();
+    report.server_address = options.target.address.to_string();
+    report.errors = run.engine.errors;
+    Ok(report)
+}
+
+struct Run<'p> {
+    engine: Engine,
+    server: Processes,
+    own: Processes,
+    progress: &'p mut dyn Progress,
+    clock: fn() -> u64,
+    /// When progress was shown last.
+    shown: u64,
+}
+
+/// What was there when measuring began.
+struct Start {
+    at: u64,
+    server: Sample,
+    own: Sample,
+    idle: u64,
+}
+
+impl Run<'_> {
+    fn traffic(&mut self) -> Report {
+        let ready = self.set_up(self.engine.options.allocations);
+        let mut report = Report { allocations: ready.len() as u64, ..Report::default() };
+        if ready.is_empty() {
+            return report;
+        }
+        let (warm_up, duration) = (self.engine.options.warm_up, self.engine.options.duration);
+        let start = (self.clock)();
+        let from = start + nanos(warm_up);
+        let until = from + nanos(duration);
+        self.engine.flow.measure(from, until);
+        let mut source = Packetry::new(&self.engine.options, ready.len(), start);
+        self.send_until(&mut source, &ready, from, "warming up");
+        let begun = self.begin();
+        self.engine.flow.late = 0;
+        self.send_until(&mut source, &ready, until, "measuring");
+        let rss_during = self.end(&begun, &mut report);
+        let drained = (self.clock)() + DRAIN;
+        while self.engine.flow.missing() > 0 && self.engine.now < drained {
+            self.engine.turn(drained);
+        }
+        let flow = &self.engine.flow;
+        report.packets = Some(Packets {
+            sent: Direction::ALL.map(|way| flow.sent_count(way)),
+            received: Direction::ALL.map(|way| flow.received_count(way)),
+            delivered: flow.delivered(),
+        });
+        report.latency = Quantiles::of(&flow.latency);
+        report.late = Duration::from_nanos(flow.late);
+        if let Some(server) = &mut report.server {
+            server.rss_during = rss_during;
+        }
+        self.tear_down();
+        report
+    }
+
+    fn send_until(&mut self, source: &mut Packetry, ready: &[usize], until: u64, phase: &'static str) {
+        let start = self.engine.now;
+        while self.engine.now < until {
+            let due = source.send(&mut self.engine, ready).min(until);
+            self.engine.turn(due);
+            self.engine.outcomes.clear();
+            self.show(phase, start, self.engine.flow.delivered(), 0);
+        }
+    }
+
+    /// Cycles, questions or handshakes, each slot one after the other, all slots beside each other.
+    fn operations(&mut self) -> Report {
+        let (warm_up, duration) = (self.engine.options.warm_up, self.engine.options.duration);
+        let slots = self.engine.slots();
+        let mut started = vec![0; slots];
+        for slot in 0..slots {
+            self.start_operation(slot as u32, &mut started);
+        }
+        // Each next number of a slot is the last one plus the number of slots.
+        let mut numbers: Vec<u32> = (0..slots as u32).collect();
+        let from = (self.clock)() + nanos(warm_up);
+        let until = from + nanos(duration);
+        let (mut begun, mut done, mut latency) = (None, 0, Latency::default());
+        while self.engine.now < until {
+            if begun.is_none() && self.engine.now >= from {
+                begun = Some(self.begin());
+            }
+            self.engine.turn(until);
+            self.show("measuring", from, done, 0);
+            if self.engine.options.action == Action::Bindings {
+                self.ask_again(&mut started, &mut numbers);
+            }
+            let mut outcomes = std::mem::take(&mut self.engine.outcomes);
+            for (slot, outcome) in outcomes.drain(..) {
+                match (self.engine.options.action, outcome) {
+                    (Action::Setups, Outcome::Ready) => {
+                        self.engine.release(slot);
+                        continue;
+                    }
+                    (Action::Bindings, Outcome::Open) => {
+                        self.engine.ask(numbers[slot]);
+                        continue;
+                    }
+                    (_, Outcome::Failed) => {}
+                    _ if begun.is_some() => {
+                        done += 1;
+                        latency.record(self.engine.now.saturating_sub(started[slot]));
+                    }
+                    _ => {}
+                }
+                numbers[slot] = numbers[slot].wrapping_add(slots as u32);
+                if self.engine.options.action == Action::Bindings && outcome != Outcome::Failed {
+                    started[slot] = self.engine.now;
+                    self.engine.ask(numbers[slot]);
+                } else {
+                    self.engine.clear(slot);
+                    self.start_operation(numbers[slot], &mut started);
+                }
+            }
+            outcomes.append(&mut self.engine.outcomes);
+            self.engine.outcomes = outcomes;
+        }
+        let mut report = Report { operations: Some(done), ..Report::default() };
+        if let Some(begun) = begun {
+            let rss_during = self.end(&begun, &mut report);
+            if let Some(server) = &mut report.server {
+                server.rss_during = rss_during;
+            }
+        }
+        report.latency = Quantiles::of(&latency);
+        self.tear_down();
+        report
+    }
+
+    /// Asks something else where a question got no answer: it or its answer was lost.
+    fn ask_again(&mut self, started: &mut [u64], numbers: &mut [u32]) {
+        let slots = started.len() as u32;
+        for (slot, started) in started.iter_mut().enumerate() {
+            if self.engine.now > *started + ANSWER && self.engine.is_asking(slot) {
+                self.engine.fail("Binding: no answer");
+                *started = self.engine.now;
+                numbers[slot] = numbers[slot].wrapping_add(slots);
+                self.engine.ask(numbers[slot]);
+            }
+        }
+    }
+
+    fn start_operation(&mut self, number: u32, started: &mut [u64]) {
+        let slot = number as usize % started.len();
+        started[slot] = self.engine.now;
+        match self.engine.options.action {
+            Action::Setups => self.engine.start(number),
+            Action::Bindings => {
+                if self.engine.open(slot) {
+                    self.engine.ask(number);
+                }
+            }
+            _ => {
+                self.engine.open(slot);
+            }
+        }
+    }
+
+    fn idle(&mut self) -> Report {
+        let ready = self.set_up(self.engine.options.allocations);
+        let mut report = Report { allocations: ready.len() as u64, ..Report::default() };
+        let begun = self.begin();
+        let until = self.engine.now + nanos(self.engine.options.duration);
+        while self.engine.now < until {
+            self.engine.turn(until);
+            self.show("holding", begun.at, 0, 0);
+        }
+        let rss_during = self.end(&begun, &mut report);
+        if let Some(server) = &mut report.server {
+            server.rss_during = rss_during;
+        }
+        self.tear_down();
+        report
+    }
+
+    fn churn(&mut self) -> Report {
+        let (total, at_once) = (self.engine.options.total, self.engine.slots() as u32);
+        let begun = self.begin();
+        let (mut made, mut rss_during, mut first) = (0, 0, 0);
+        while first < total {
+            let count = at_once.min(total - first);
+            made += self.set_up_from(first, count).len() as u64;
+            rss_during = self.server.sample().rss.max(rss_during);
+            self.tear_down();
+            first += count;
+        }
+        let mut report =
+            Report { allocations: u64::from(at_once), operations: Some(made), ..Report::default() };
+        self.end(&begun, &mut report);
+        if let Some(server) = &mut report.server {
+            server.rss_during = rss_during;
+        }
+        report
+    }
+
+    fn set_up(&mut self, count: u32) -> Vec<usize> {
+        self.set_up_from(0, count)
+    }
+
+    /// Makes `count` allocations; gives the slots of those that became ready.
+    fn set_up_from(&mut self, first: u32, count: u32) -> Vec<usize> {
+        let (mut started, mut settled, mut ready) = (0, 0, Vec::new());
+        let begun = (self.clock)();
+        while settled < count {
+            while started < count && started - settled < STARTING {
+                self.engine.start(first + started);
+                started += 1;
+            }
+            self.engine.turn(u64::MAX);
+            for (slot, outcome) in self.engine.outcomes.drain(..) {
+                settled += 1;
+                if outcome == Outcome::Ready {
+                    ready.push(slot);
+                }
+            }
+            self.show("allocating", begun, u64::from(settled), u64::from(count));
+        }
+        ready.sort_unstable();
+        ready
+    }
+
+    /// Has every client give its allocation back.
+    fn tear_down(&mut self) {
+        let begun = (self.clock)();
+        let mut open: Vec<usize> =
+            (0..self.engine.slots()).filter(|&slot| self.engine.is_ready(slot)).collect();
+        let (all, mut running, mut done) = (open.len() as u64, 0, 0);
+        while (done < all || running > 0) && self.engine.now < begun + RELEASE {
+            while running < STARTING
+                && let Some(slot) = open.pop()
+            {
+                self.engine.release(slot);
+                running += 1;
+            }
+            self.engine.turn(begun + RELEASE);
+            let mut outcomes = std::mem::take(&mut self.engine.outcomes);
+            for (slot, outcome) in outcomes.drain(..) {
+                if matches!(outcome, Outcome::Done | Outcome::Failed) {
+                    self.engine.clear(slot);
+                    (running, done) = (running - 1, done + 1);
+                }
+            }
+            self.show("giving back", begun, done, all);
+        }
+        (0..self.engine.slots()).for_each(|slot| self.engine.clear(slot));
+        self.engine.outcomes.clear();
+    }
+
+    fn begin(&mut self) -> Start {
+        let (server, own) = (self.server.sample(), self.own.sample());
+        Start { at: (self.clock)(), server, own, idle: self.engine.idle }
+    }
+
+    /// Puts into the report what was used since; gives the server's memory.
+    fn end(&mut self, begun: &Start, report: &mut Report) -> u64 {
+        let (server, own) = (self.server.sample(), self.own.sample());
+        report.elapsed = Duration::from_nanos((self.clock)() - begun.at);
+        let idle = Duration::from_nanos(self.engine.idle - begun.idle).as_secs_f64();
+        let busy = 1.0 - idle / report.elapsed.as_secs_f64().max(1e-9);
+        report.generator = (own.cpu - begun.own.cpu, busy.clamp(0.0, 1.0));
+        report.server = Some(Server { cpu: server.cpu - begun.server.cpu, ..Server::default() });
+        server.rss
+    }
+
+    fn show(&mut self, phase: &'static str, begun: u64, done: u64, of: u64) {
+        /// Ten times a second.
+        const PERIOD: u64 = 100_000_000;
+        let now = self.engine.now;
+        if now - self.shown.min(now) >= PERIOD {
+            self.shown = now;
+            let elapsed = Duration::from_nanos(now.saturating_sub(begun));
+            let missing = self.engine.flow.missing();
+            self.progress.update(&Status { phase, done, of, missing, elapsed });
+        }
+    }
+}
+
+/// Where packets come from: two schedules, or the packets that arrived.
+enum Packetry {
+    Paced([Option<Schedule>; 2]),
+    /// The next allocation by direction; `None`: this direction is not used.
+    Saturating([Option<usize>; 2]),
+}
+
+impl Packetry {
+    fn new(options: &Options, allocations: usize, start: u64) -> Self {
+        if options.saturate {
+            return Self::Saturating(options.rates.map(|rate| (rate > 0.0).then_some(0)));
+        }
+        // As many as a slot number can count.
+        let count = allocations as u32;
+        let mut schedules = options.rates.map(|rate| Schedule::new(start, count, rate, options.burst));
+        if let [Some(from_client), Some(from_peer)] = &mut schedules {
+            from_peer.shift(from_client);
+        }
+        Self::Paced(schedules)
+    }
+
+    /// Sends what is due or allowed; gives when the next will be.
+    fn send(&mut self, engine: &mut Engine, ready: &[usize]) -> u64 {
+        let burst = engine.options.burst;
+        let send = |engine: &mut Engine, way: Direction, slot: usize| {
+            for _ in 0..burst {
+                match way {
+                    Direction::FromClient => engine.send_from_client(slot),
+                    Direction::FromPeer => engine.send_from_peer(slot),
+                }
+            }
+        };
+        match self {
+            Packetry::Paced(schedules) => {
+                let mut next = u64::MAX;
+                for (schedule, way) in schedules.iter_mut().zip(Direction::ALL) {
+                    let Some(schedule) = schedule else { continue };
+                    for _ in 0..BURSTS {
+                        let due = schedule.due();
+                        let Some(number) = schedule.take(engine.now) else { break };
+                        engine.flow.late = engine.flow.late.max(engine.now - due);
+                        send(engine, way, ready[(number % ready.len() as u64) as usize]);
+                    }
+                    next = next.min(schedule.due());
+                }
+                next
+            }
+            Packetry::Saturating(turns) => {
+                for (turn, way) in turns.iter_mut().zip(Direction::ALL) {
+                    let Some(turn) = turn else { continue };
+                    while engine.flow.in_flight(way) + u64::from(burst) <= u64::from(engine.options.window) {
+                        let before = engine.flow.in_flight(way);
+                        send(engine, way, ready[*turn % ready.len()]);
+                        *turn += 1;
+                        if engine.flow.in_flight(way) == before {
+                            break;
+                        }
+                    }
+                }
+                engine.now
+            }
+        }
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
+}

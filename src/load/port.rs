@@ -1,0 +1,92 @@
+//! One UDP socket of the load, with what waits to be sent from it.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::ops::Range;
+use std::os::fd::AsFd;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::net::syscall::{self, BATCH, Datagram, Origin, RecvBatch, SendBatch, Source};
+
+/// Both directions, as far as the kernel's limits let us.
+const BUFFER: usize = 8 << 20;
+/// Batches taken at once, so that nobody else starves.
+const BATCHES: usize = 4;
+
+struct Item {
+    to: SocketAddr,
+    source: Option<Source>,
+    bytes: Range<usize>,
+}
+
+/// A socket.
+pub struct Port {
+    /// Not blocking.
+    pub socket: UdpSocket,
+    local: SocketAddr,
+    waiting: Vec<Item>,
+    bytes: Vec<u8>,
+}
+
+impl Port {
+    /// Binds it. On a wildcard address every datagram tells which of our addresses it reached.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket =
+            Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+        // Best effort, all three: the kernel has limits of its own, and may be old.
+        let _ = socket.set_recv_buffer_size(BUFFER);
+        let _ = socket.set_send_buffer_size(BUFFER);
+        let _ = syscall::enable_coalescing(&socket);
+        socket.bind(&address.into())?;
+        let socket = UdpSocket::from(socket);
+        let local = socket.local_addr()?;
+        Ok(Self { socket, local, waiting: Vec::new(), bytes: Vec::new() })
+    }
+
+    /// Where it is bound.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Puts a datagram of these pieces into the queue; says whether nothing waited before.
+    pub fn push(&mut self, to: SocketAddr, source: Option<Source>, pieces: &[&[u8]]) -> bool {
+        let start = self.bytes.len();
+        pieces.iter().for_each(|piece| self.bytes.extend_from_slice(piece));
+        self.waiting.push(Item { to, source, bytes: start..self.bytes.len() });
+        self.waiting.len() == 1
+    }
+
+    /// Sends what waits; gives how many datagrams the kernel refused.
+    pub fn flush(&mut self, batch: &mut SendBatch) -> u64 {
+        let mut refused = 0;
+        let mut datagrams = self.waiting.iter().map(|item| Datagram {
+            head: &[],
+            payload: &self.bytes[item.bytes.clone()],
+            to: item.to,
+            source: item.source,
+        });
+        let ipv6 = self.local.is_ipv6();
+        batch.send(self.socket.as_fd(), ipv6, &mut datagrams, &mut |_| refused += 1);
+        self.waiting.clear();
+        self.bytes.clear();
+        refused
+    }
+
+    /// Takes what is there, a bounded share of it.
+    pub fn receive(&self, batch: &mut RecvBatch, mut deliver: impl FnMut(&[u8], &Origin)) {
+        for _ in 0..BATCHES {
+            // Nothing there, or the ICMP error of an earlier datagram, which counts as lost anyway.
+            let Ok(count) = batch.receive(&self.socket, 0, BATCH) else { return };
+            for (frame, origin) in batch.frames.iter().zip(&batch.origins).take(count) {
+                match origin.segment {
+                    0 => deliver(frame.bytes(), origin),
+                    size => frame.bytes().chunks(size).for_each(|datagram| deliver(datagram, origin)),
+                }
+            }
+            if count < BATCH {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What processes of this machine cost: CPU time and memory, from /proc.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::time::Duration;
+
+/// Some processes, all of whose threads are counted.
+pub struct Processes {
+    pids: Vec<u32>,
+    /// Nanoseconds by process and thread; those that ended keep their last value.
+    threads: HashMap<(u32, u32), u64>,
+}
+
+/// What they came to so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// CPU time, user and system.
+    pub cpu: Duration,
+    /// Resident memory in bytes.
+    pub rss: u64,
+}
+
+impl Processes {
+    /// Looks at `pids`.
+    ///
+    /// # Errors
+    /// One of them is not there.
+    pub fn new(pids: &[u32]) -> io::Result<Self> {
+        for pid in pids {
+            fs::metadata(format!("/proc/{pid}/task"))
+                .map_err(|error| io::Error::new(error.kind(), format!("there is no process {pid}")))?;
+        }
+        Ok(Self { pids: pids.to_vec(), threads: HashMap::new() })
+    }
+
+    /// Whether there are any.
+    pub fn is_empty(&self) -> bool {
+        self.pids.is_empty()
+    }
+
+    /// Looks now. A process that has ended keeps its CPU time and has no memory.
+    pub fn sample(&mut self) -> Sample {
+        let mut rss = 0;
+        for &pid in &self.pids {
+            for thread in threads_of(pid) {
+                if let Some(nanos) = cpu_of(pid, thread) {
+                    self.threads.insert((pid, thread), nanos);
+                }
+            }
+            rss += rss_of(pid).unwrap_or(0);
+        }
+        Sample { cpu: Duration::from_nanos(self.threads.values().sum()), rss }
+    }
+}
+
+fn threads_of(pid: u32) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The first field of schedstat: nanoseconds on a CPU.
+fn cpu_of(pid: u32, thread: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).ok()?;
+    text.split_ascii_whitespace().next()?.parse().ok()
+}
+
+fn rss_of(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.split_ascii_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_costs_something_and_more_when_it_works() {
+        let mut processes = Processes::new(&[std::process::id()]).expect("we are there");
+        let before = processes.sample();
+        assert!(before.rss > 1 << 20);
+        let mut work = 1_u64;
+        while processes.sample().cpu <= before.cpu {
+            (0..100_000_u64).for_each(|n| work = std::hint::black_box(work.wrapping_mul(n | 1)));
+        }
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_is_an_error() {
+        // Larger than any pid_max.
+        let error = Processes::new(&[1 << 30]).err().expect("nobody has it");
+        assert!(error.to_string().contains(&(1 << 30).to_string()));
+    }
+}

@@ -1,0 +1,245 @@
+//! One TCP or TLS connection of the load.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::wire::channel_data::padding;
+use crate::wire::stream::{self, Framed};
+
+/// Bytes that may wait for a server that does not read; media beyond it is lost.
+const WAITING_MAX: usize = 1 << 20;
+
+/// Memory that all connections use in turn.
+pub struct Buffer {
+    raw: Box<[u8]>,
+    plain: Box<[u8]>,
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self { raw: vec![0; 64 << 10].into(), plain: vec![0; 64 << 10].into() }
+    }
+}
+
+/// What a connection is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Connecting,
+    Handshaking,
+    Open,
+}
+
+/// A connection.
+pub struct Stream {
+    /// Not blocking.
+    pub socket: TcpStream,
+    tls: Option<Box<ClientConnection>>,
+    state: State,
+    /// Bytes for the kernel; of TLS connections their records.
+    waiting: Vec<u8>,
+    /// The start of a message.
+    partial: Vec<u8>,
+}
+
+/// What came of reading or writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing new.
+    None,
+    /// It is open from now on.
+    Opened,
+}
+
+impl Stream {
+    /// Begins to connect.
+    ///
+    /// # Errors
+    /// No socket, or a TLS configuration that cannot be used.
+    pub fn connect(
+        to: SocketAddr,
+        tls: Option<(&Arc<rustls::ClientConfig>, &ServerName<'static>)>,
+    ) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        socket.set_tcp_nodelay(true)?;
+        // A reset at the end, so that thousands of connections do not use up the ports.
+        socket.set_linger(Some(Duration::ZERO))?;
+        match socket.connect(&to.into()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+            _ => {}
+        }
+        let tls = tls.map(|(config, name)| ClientConnection::new(Arc::clone(config), name.clone()));
+        Ok(Self {
+            socket: socket.into(),
+            tls: tls.transpose().map_err(io::Error::other)?.map(Box::new),
+            state: State::Connecting,
+            waiting: Vec::new(),
+            partial: Vec::new(),
+        })
+    }
+
+    /// Whether messages can be sent.
+    pub fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    /// Whether the socket should be watched for room.
+    pub fn wants_room(&self) -> bool {
+        self.state == State::Connecting || !self.waiting.is_empty()
+    }
+
+    /// Queues a message, as one record of TLS like browsers do; `false` when too much waits already.
+    pub fn push(&mut self, pieces: &[&[u8]]) -> bool {
+        if self.waiting.len() > WAITING_MAX {
+            return false;
+        }
+        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let start = self.waiting.len();
+        pieces.iter().for_each(|piece| self.waiting.extend_from_slice(piece));
+        self.waiting.resize(start + len + padding(len), 0);
+        let Some(tls) = &mut self.tls else { return true };
+        let written = tls.writer().write_all(&self.waiting[start..]);
+        self.waiting.truncate(start);
+        written.is_ok() && self.take_records().is_ok()
+    }
+
+    fn take_records(&mut self) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            while tls.wants_write() {
+                tls.write_tls(&mut self.waiting)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what waits, as far as the kernel takes it.
+    ///
+    /// # Errors
+    /// The connection is over.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if self.state == State::Connecting || self.waiting.is_empty() {
+            return Ok(());
+        }
+        match self.socket.write(&self.waiting) {
+            Ok(written) => {
+                self.waiting.drain(..written);
+                Ok(())
+            }
+            Err(error) if is_transient(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// There is room, or the attempt to connect is decided.
+    ///
+    /// # Errors
+    /// The connection is over.
+    pub fn on_room(&mut self) -> io::Result<Progress> {
+        let mut progress = Progress::None;
+        if self.state == State::Connecting {
+            if let Some(error) = self.socket.take_error()? {
+                return Err(error);
+            }
+            (self.state, progress) = match self.tls {
+                Some(_) => (State::Handshaking, Progress::None),
+                None => (State::Open, Progress::Opened),
+            };
+            self.take_records()?;
+        }
+        self.flush()?;
+        Ok(progress)
+    }
+
+    /// Reads once and delivers every whole message.
+    ///
+    /// # Errors
+    /// The connection is over, or the server speaks another protocol.
+    pub fn on_data(&mut self, buffer: &mut Buffer, deliver: &mut dyn FnMut(&[u8])) -> io::Result<Progress> {
+        let len = match self.socket.read(&mut buffer.raw) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(len) => len,
+            Err(error) if is_transient(&error) => return Ok(Progress::None),
+            Err(error) => return Err(error),
+        };
+        let mut raw = &buffer.raw[..len];
+        let Some(tls) = &mut self.tls else {
+            take_messages(&mut self.partial, raw, deliver)?;
+            return Ok(Progress::None);
+        };
+        while !raw.is_empty() {
+            tls.read_tls(&mut raw)?;
+            tls.process_new_packets().map_err(io::Error::other)?;
+            loop {
+                match tls.reader().read(&mut buffer.plain) {
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(len) => take_messages(&mut self.partial, &buffer.plain[..len], deliver)?,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        let opened = self.state == State::Handshaking && !tls.is_handshaking();
+        self.take_records()?;
+        self.flush()?;
+        if opened {
+            self.state = State::Open;
+            return Ok(Progress::Opened);
+        }
+        Ok(Progress::None)
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Delivers the whole messages in `partial` and `bytes`, and keeps the rest in `partial`.
+fn take_messages(partial: &mut Vec<u8>, bytes: &[u8], deliver: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    let joined = !partial.is_empty();
+    if joined {
+        partial.extend_from_slice(bytes);
+    }
+    let all = if joined { partial.as_slice() } else { bytes };
+    let mut position = 0;
+    loop {
+        match stream::next(&all[position..]) {
+            Framed::Message { len, consumed, .. } => {
+                deliver(&all[position..position + len]);
+                position += consumed;
+            }
+            Framed::NeedMore { .. } => break,
+            Framed::Garbage => return Err(io::Error::other("the server does not speak TURN here")),
+        }
+    }
+    if joined {
+        partial.drain(..position);
+    } else {
+        partial.extend_from_slice(&bytes[position..]);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_come_whole_however_they_are_cut() {
+        let message = [0x40, 0x01, 0, 5, 1, 2, 3, 4, 5, 0, 0, 0];
+        let twice = [message, message].concat();
+        for cut in 0..twice.len() {
+            let (mut partial, mut got) = (Vec::new(), Vec::new());
+            for piece in [&twice[..cut], &twice[cut..]] {
+                take_messages(&mut partial, piece, &mut |m| got.push(m.to_vec())).expect("framed");
+            }
+            assert_eq!(got, [&message[..9]; 2]);
+            assert!(partial.is_empty());
+        }
+        assert!(take_messages(&mut Vec::new(), b"HTTP/1.1 400", &mut |_| {}).is_err());
+    }
+}
