@@ -240,6 +240,9 @@ pub struct LoadArgs {
     /// Packets sent back to back; the mean rate stays
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub burst: u32,
+    /// The packets of a burst leave as one (UDP_SEGMENT), as a network card that coalesces hands them on
+    #[arg(long)]
+    pub trains: bool,
     /// How data travels between client and server
     #[arg(long, value_enum, default_value_t = LoadVia::Channel)]
     pub via: LoadVia,

@@ -83,6 +83,7 @@ fn options(args: &LoadArgs) -> Result<Options, ExitCode> {
         rates: [args.from_client, args.from_peer],
         size: args.size as usize,
         burst: args.burst,
+        trains: args.trains,
         via: match args.via {
             LoadVia::Channel => Via::Channel,
             LoadVia::Indication => Via::Indication,

@@ -115,8 +115,8 @@ impl Engine {
             login: Login::new(options.username.clone(), options.password.clone()),
             timers: BinaryHeap::new(),
             received: RecvBatch::new(),
-            // One datagram at a time, as browsers and media servers send them.
-            sending: SendBatch::new(false),
+            // Without trains one datagram at a time, as browsers and media servers send them.
+            sending: SendBatch::new(options.trains),
             payload: vec![0x5a; options.size.max(LEN)],
             head: Vec::new(),
             options: options.clone(),

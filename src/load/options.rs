@@ -107,6 +107,8 @@ pub struct Options {
     pub size: usize,
     /// Packets sent back to back.
     pub burst: u32,
+    /// Whether the packets of a burst leave as one, as a network card that coalesces hands them on.
+    pub trains: bool,
     /// How data travels.
     pub via: Via,
     /// Whether each packet that arrives allows the next.

@@ -19,7 +19,7 @@ use std::io;
 use libc::c_int;
 
 pub use self::address::{Source, canonical};
-pub use self::epoll::{Epoll, Events, Waker, ready};
+pub use self::epoll::{Alarm, Epoll, Events, Waker, ready};
 pub use self::icmp::{IcmpError, is_peer_error, receive_icmp};
 pub use self::options::{
     Fragmentation, Offloads, enable_coalescing, enable_error_queue, enable_packet_info, set_fragmentation,

@@ -10,6 +10,8 @@ use crate::turn::action::RelayId;
 pub enum Token {
     /// Another thread has a command.
     Waker,
+    /// A deadline may have come.
+    Alarm,
     /// A UDP listener, by its place.
     Udp(u16),
     /// A stream listener, by its place.
@@ -51,6 +53,7 @@ impl Token {
         };
         match self {
             Token::Waker => parts(0, Generation(0), 0),
+            Token::Alarm => parts(5, Generation(0), 0),
             Token::Udp(index) => parts(1, Generation(0), index.into()),
             Token::Accept(index) => parts(2, Generation(0), index.into()),
             Token::Relay { relay, generation } => parts(3, generation, relay.0),
@@ -68,6 +71,7 @@ impl Token {
             2 => Token::Accept(index as u16),
             3 => Token::Relay { relay: RelayId(index), generation },
             4 => Token::Stream { slot: index, generation },
+            5 => Token::Alarm,
             _ => return None,
         })
     }
@@ -82,6 +86,7 @@ mod tests {
         let last = Generation((1 << GENERATION_BITS) - 1);
         let tokens = [
             Token::Waker,
+            Token::Alarm,
             Token::Udp(3),
             Token::Accept(u16::MAX),
             Token::Relay { relay: RelayId(u32::MAX), generation: last },

@@ -20,7 +20,7 @@ use super::relay::{Relays, Sockets};
 use super::scratch::Buffers;
 use super::socket::{StreamListener, UdpListener, WorkerSockets};
 use super::stream::Streams;
-use super::syscall::{Epoll, Events, Offloads, RecvBatch, Source, Waker, ready};
+use super::syscall::{Alarm, Epoll, Events, Offloads, RecvBatch, Source, Waker, ready};
 use super::timers::Timers;
 use super::tls::TlsChooser;
 use super::token::Token;
@@ -60,6 +60,7 @@ pub(super) struct Worker {
     running: bool,
 
     epoll: Epoll,
+    alarm: Alarm,
     udp: Vec<UdpListener>,
     acceptors: Vec<StreamListener>,
     relays: Sockets,
@@ -93,6 +94,8 @@ impl Worker {
     ) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         epoll.add(&ties.waker, Token::Waker.pack(), ready::READ)?;
+        let alarm = Alarm::new()?;
+        epoll.add(&alarm, Token::Alarm.pack(), ready::READ)?;
         let too_many = |_| io::Error::from(io::ErrorKind::InvalidInput);
         for (index, listener) in sockets.udp.iter().enumerate() {
             let token = Token::Udp(u16::try_from(index).map_err(too_many)?);
@@ -112,6 +115,7 @@ impl Worker {
             privacy: settings.privacy,
             running: true,
             epoll,
+            alarm,
             udp: sockets.udp,
             acceptors: sockets.streams,
             relays: Sockets::new(offloads),
@@ -133,8 +137,10 @@ impl Worker {
         let mut events = Events::new(EVENTS);
         while self.running {
             let next = self.server.poll_timeout().into_iter().chain(self.timers.next()).min();
-            let timeout = next.map(|deadline| deadline.since(self.now.instant));
-            self.epoll.wait(&mut events, timeout)?;
+            if let Some(deadline) = next {
+                self.alarm.set(deadline.as_nanos())?;
+            }
+            self.epoll.wait(&mut events, None)?;
             self.now = (self.clock)();
             self.turn = self.turn.wrapping_add(1);
             self.ties.counters.wakeups.add(1);
@@ -158,6 +164,11 @@ impl Worker {
     fn on_event(&mut self, token: u64, readiness: u32) {
         match Token::unpack(token) {
             Some(Token::Waker) => self.on_commands(),
+            // Every turn looks at the deadlines.
+            Some(Token::Alarm) => {
+                // Only a descriptor that is none could fail here.
+                let _ = self.alarm.clear();
+            }
             Some(Token::Udp(index)) => self.on_udp(index),
             Some(Token::Relay { relay, generation }) => self.on_relay(relay, generation, readiness),
             Some(Token::Accept(index)) => self.on_accept(index),

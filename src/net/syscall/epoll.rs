@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,5 +127,62 @@ impl Waker {
 impl AsFd for Waker {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// Ends a wait at a point in time. A timeout of the wait itself would cost the kernel a timer on every wait; this
+/// one is set when the next deadline is another one.
+pub struct Alarm {
+    timer: OwnedFd,
+    /// What it is set to, in nanoseconds of CLOCK_MONOTONIC.
+    at: Option<u64>,
+}
+
+impl Alarm {
+    /// One that is not set.
+    pub fn new() -> io::Result<Self> {
+        let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
+        // SAFETY: no pointers; the new descriptor is owned by nobody else.
+        let timer =
+            unsafe { OwnedFd::from_raw_fd(check(libc::timerfd_create(libc::CLOCK_MONOTONIC, flags))?) };
+        Ok(Self { timer, at: None })
+    }
+
+    /// Sees to it that a wait ends at `at` (nanoseconds of CLOCK_MONOTONIC) or before.
+    pub fn set(&mut self, at: u64) -> io::Result<()> {
+        if self.at.is_some_and(|set| set <= at) {
+            return Ok(());
+        }
+        // All zeros would take the alarm back; the clock started long ago.
+        let at = at.max(1);
+        let value = libc::timespec {
+            tv_sec: (at / 1_000_000_000) as libc::time_t,
+            tv_nsec: (at % 1_000_000_000) as libc::c_long,
+        };
+        let once =
+            libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        let fd = self.timer.as_raw_fd();
+        // SAFETY: `once` outlives the call; the old value is not asked for.
+        check(unsafe { libc::timerfd_settime(fd, libc::TFD_TIMER_ABSTIME, &once, ptr::null_mut()) })?;
+        self.at = Some(at);
+        Ok(())
+    }
+
+    /// It went off: makes it unreadable until it is set again.
+    pub fn clear(&mut self) -> io::Result<()> {
+        let mut count = [0_u8; 8];
+        // SAFETY: the buffer has the eight bytes that are asked for.
+        let read = unsafe { libc::read(self.timer.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+        self.at = None;
+        if read < 0 && io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Alarm {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.timer.as_fd()
     }
 }

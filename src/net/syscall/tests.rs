@@ -135,3 +135,95 @@ fn a_waker_ends_a_wait_until_it_is_cleared() {
     epoll.wait(&mut events, Some(Duration::ZERO)).expect("wait");
     assert_eq!(events.len(), 0);
 }
+
+#[test]
+fn an_alarm_ends_a_wait_once_and_at_its_earliest_time() {
+    let (epoll, mut alarm) = (Epoll::new().expect("epoll"), Alarm::new().expect("timerfd"));
+    epoll.add(&alarm, 1, ready::READ).expect("add");
+    let mut events = Events::new(1);
+    // Long ago, so it is due at once; a later time does not put it off.
+    alarm.set(1).expect("set");
+    alarm.set(u64::MAX / 2).expect("set");
+    epoll.wait(&mut events, None).expect("wait");
+    assert_eq!(events.get(0), Some((1, ready::READ)));
+    alarm.clear().expect("clear");
+    alarm.clear().expect("nothing to clear");
+    epoll.wait(&mut events, Some(Duration::ZERO)).expect("wait");
+    assert!(events.is_empty());
+    alarm.set(u64::MAX / 2).expect("set");
+    alarm.set(2).expect("an earlier time");
+    epoll.wait(&mut events, None).expect("wait");
+    assert_eq!(events.len(), 1);
+}
+
+/// Sends `datagrams` as trains and gives what a socket with coalescing receives: each frame as its datagrams.
+fn coalesced(to: &UdpSocket, datagrams: &[(&[u8], &[u8])], segmentation: bool) -> (usize, Vec<Vec<Vec<u8>>>) {
+    enable_coalescing(to).expect("Linux 5.0");
+    let from = bound("127.0.0.1:0");
+    let address = to.local_addr().expect("local");
+    let mut all =
+        datagrams.iter().map(|&(head, payload)| Datagram { head, payload, to: address, source: None });
+    let sent = SendBatch::new(segmentation).send(from.as_fd(), false, &mut all, &mut |e| panic!("{e}"));
+    let (mut batch, mut frames) = (RecvBatch::new(), Vec::new());
+    while let Ok(count) = batch.receive(to, 0, BATCH) {
+        for (frame, origin) in batch.frames.iter().zip(&batch.origins).take(count) {
+            let size = if origin.segment == 0 { usize::MAX } else { origin.segment };
+            frames.push(frame.bytes().chunks(size).map(<[u8]>::to_vec).collect());
+        }
+    }
+    (sent, frames)
+}
+
+#[test]
+fn datagrams_of_one_size_travel_as_one_and_the_last_may_be_smaller() {
+    let head = b"head".as_slice();
+    let datagrams: [(&[u8], &[u8]); 5] =
+        [(head, b"one1"), (head, b"two2"), (head, b"3"), (head, b"four"), (b"", b"five")];
+    let expected = [b"headone1".to_vec(), b"headtwo2".to_vec(), b"head3".to_vec()];
+    for segmentation in [true, false] {
+        let receiver = bound("127.0.0.1:0");
+        let (sent, frames) = coalesced(&receiver, &datagrams, segmentation);
+        assert_eq!(sent, 5);
+        if segmentation {
+            assert_eq!(frames[0], expected, "one train");
+            assert_eq!(frames.len(), 3);
+        } else {
+            assert!(frames.iter().all(|frame| frame.len() == 1));
+        }
+        let all: Vec<Vec<u8>> = frames.concat();
+        assert_eq!(all[..3], expected);
+        assert_eq!(all[3..], [b"headfour".to_vec(), b"five".to_vec()]);
+    }
+}
+
+#[test]
+fn a_long_train_is_cut_and_what_does_not_fit_a_packet_goes_alone() {
+    let (small, large) = (vec![7; 1200], vec![8; 9000]);
+    let datagrams: Vec<(&[u8], &[u8])> =
+        (0..130).map(|_| (&b""[..], &small[..])).chain([(&b""[..], &large[..]); 2]).collect();
+    let receiver = bound("127.0.0.1:0");
+    socket2::SockRef::from(&receiver).set_recv_buffer_size(4 << 20).expect("room");
+    let (sent, frames) = coalesced(&receiver, &datagrams, true);
+    assert_eq!(sent, 132);
+    // 54 of 1,200 bytes are as many as an IP packet counts.
+    assert!(frames.iter().all(|frame| frame.len() <= 54));
+    assert!(frames.iter().any(|frame| frame.len() > 1));
+    assert!(frames.iter().filter(|frame| frame[0].len() == 9000).all(|frame| frame.len() == 1));
+}
+
+#[test]
+fn a_train_that_is_refused_goes_apart() {
+    // TEST-NET-1 cannot be reached from loopback, and nobody on port 0 at all.
+    let socket = bound("127.0.0.1:0");
+    let mut failures = 0;
+    let mut all = (0..3).map(|_| Datagram {
+        head: &[],
+        payload: b"nobody",
+        to: "127.0.0.1:0".parse().expect("address"),
+        source: None,
+    });
+    let mut batch = SendBatch::new(true);
+    assert_eq!(batch.send(socket.as_fd(), false, &mut all, &mut |_| failures += 1), 0);
+    assert_eq!(failures, 3, "each of them is told");
+    assert!(!batch.take_refused());
+}
