@@ -148,41 +148,64 @@ fn bin(at: u64) -> usize {
     (at / BIN % BINS as u64) as usize
 }
 
-/// When the packets of one direction are due: bursts of all allocations in turn, evenly spread.
-#[derive(Clone, Copy, Debug)]
+/// When the packets of one direction are due. Every allocation sends its bursts at its own pace, and nothing ties
+/// their beginnings together: as with people who talk, packets of different ones may come close to each other.
+#[derive(Clone, Debug)]
 pub struct Schedule {
     start: u64,
-    /// Nanoseconds between two bursts of all allocations together.
-    interval: f64,
+    /// Nanoseconds between two bursts of one allocation.
+    period: f64,
+    /// Where in the period each allocation's burst is, in order; and whose it is.
+    phases: Vec<(f64, usize)>,
     next: u64,
 }
 
 impl Schedule {
-    /// `rate` packets per second and allocation, in bursts; `None` when there are none.
-    pub fn new(start: u64, allocations: u32, rate: f64, burst: u32) -> Option<Self> {
-        let bursts = f64::from(allocations) * rate / f64::from(burst);
-        (bursts > 0.0).then(|| Self { start, interval: 1e9 / bursts, next: 0 })
-    }
-
-    /// Puts this one's bursts between those of another.
-    pub fn shift(&mut self, other: &Self) {
-        self.start += (other.interval / 2.0) as u64;
+    /// `rate` packets per second and allocation, in bursts; `None` when there are none. The phases follow from
+    /// `seed` alone, so that every run of the same options is the same.
+    pub fn new(start: u64, allocations: usize, rate: f64, burst: u32, seed: u64) -> Option<Self> {
+        let bursts = rate / f64::from(burst);
+        if allocations == 0 || bursts <= 0.0 {
+            return None;
+        }
+        let period = 1e9 / bursts;
+        let mut random = seed;
+        let mut phases: Vec<(f64, usize)> =
+            (0..allocations).map(|allocation| (fraction(&mut random) * period, allocation)).collect();
+        phases.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        Some(Self { start, period, phases, next: 0 })
     }
 
     /// When the next burst is due.
     pub fn due(&self) -> u64 {
+        let (round, place) = self.position();
         // 2^53 ns of a run are 104 days.
-        self.start + (self.next as f64 * self.interval) as u64
+        self.start + (round as f64 * self.period + self.phases[place].0) as u64
     }
 
-    /// The number of the next burst, if it is due.
-    pub fn take(&mut self, now: u64) -> Option<u64> {
+    /// Whose burst is next, if it is due.
+    pub fn take(&mut self, now: u64) -> Option<usize> {
         if self.due() > now {
             return None;
         }
+        let (_, place) = self.position();
         self.next += 1;
-        Some(self.next - 1)
+        Some(self.phases[place].1)
     }
+
+    fn position(&self) -> (u64, usize) {
+        let count = self.phases.len() as u64;
+        (self.next / count, (self.next % count) as usize)
+    }
+}
+
+/// The next number from 0 to 1 (splitmix64).
+fn fraction(state: &mut u64) -> f64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]
@@ -227,18 +250,23 @@ mod tests {
     }
 
     #[test]
-    fn bursts_are_evenly_spread() {
-        let mut schedule = Schedule::new(SECOND, 4, 10.0, 5).expect("a rate");
-        let due: Vec<u64> = (0..9)
-            .map(|n| {
-                let due = schedule.due();
-                assert_eq!(schedule.take(due - 1), None);
-                assert_eq!(schedule.take(due), Some(n));
-                due
-            })
-            .collect();
-        assert_eq!(due[8] - due[0], SECOND);
-        assert!(due.windows(2).all(|pair| pair[1] - pair[0] == SECOND / 8));
-        assert!(Schedule::new(0, 4, 0.0, 1).is_none());
+    fn every_allocation_keeps_its_pace_and_begins_somewhere() {
+        // 4 allocations, 10 packets a second in bursts of 5: each has two bursts a second.
+        let mut schedule = Schedule::new(SECOND, 4, 10.0, 5, 1).expect("a rate");
+        let mut last = 0;
+        let mut due = vec![Vec::new(); 4];
+        for _ in 0..12 {
+            let at = schedule.due();
+            assert!(at >= last && schedule.take(at - 1).is_none());
+            due[schedule.take(at).expect("due")].push(at);
+            last = at;
+        }
+        for times in &due {
+            assert_eq!(times.len(), 3);
+            assert!((SECOND..SECOND * 3 / 2).contains(&times[0]));
+            assert!(times.windows(2).all(|pair| (pair[1] - pair[0]).abs_diff(SECOND / 2) <= 1));
+        }
+        assert!(due.iter().any(|times| times[0].abs_diff(due[0][0]) > SECOND / 100), "phases differ");
+        assert!(Schedule::new(0, 4, 0.0, 1, 1).is_none());
     }
 }

@@ -388,13 +388,11 @@ impl Packetry {
         if options.saturate {
             return Self::Saturating(options.rates.map(|rate| (rate > 0.0).then_some(0)));
         }
-        // As many as a slot number can count.
-        let count = allocations as u32;
-        let mut schedules = options.rates.map(|rate| Schedule::new(start, count, rate, options.burst));
-        if let [Some(from_client), Some(from_peer)] = &mut schedules {
-            from_peer.shift(from_client);
-        }
-        Self::Paced(schedules)
+        let seeds = [1, 2];
+        Self::Paced(
+            [0, 1]
+                .map(|way| Schedule::new(start, allocations, options.rates[way], options.burst, seeds[way])),
+        )
     }
 
     /// Sends what is due or allowed; gives when the next will be.
@@ -415,9 +413,9 @@ impl Packetry {
                     let Some(schedule) = schedule else { continue };
                     for _ in 0..BURSTS {
                         let due = schedule.due();
-                        let Some(number) = schedule.take(engine.now) else { break };
+                        let Some(allocation) = schedule.take(engine.now) else { break };
                         engine.flow.late = engine.flow.late.max(engine.now - due);
-                        send(engine, way, ready[(number % ready.len() as u64) as usize]);
+                        send(engine, way, ready[allocation]);
                     }
                     next = next.min(schedule.due());
                 }
