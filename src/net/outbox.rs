@@ -19,6 +19,10 @@ const CONTROL_BYTES_PAUSE: usize = 16 << 10;
 const CONTROL_BYTES_MAX: usize = 256 << 10;
 /// Media that waited longer is of no use to a call any more.
 const STALE: Duration = Duration::from_millis(500);
+/// The smallest message that shares a record of TLS with others. Large ones come in bursts, where a record each costs
+/// a tenth of the CPU; small ones rarely wait together, and there are clients that take what one record holds for
+/// one message (turnutils_uclient, whose messages have 100 bytes).
+const SHARES_RECORD: usize = 512;
 /// Buffers larger than this are not kept for reuse.
 const KEPT_CAPACITY: usize = 64 << 10;
 
@@ -139,13 +143,25 @@ impl Outbox {
     /// Whole messages, at most `limit` bytes of them but at least one, in one piece. The first one is cut by what
     /// was [consumed](Outbox::consume) of it.
     pub fn front(&mut self, limit: usize) -> &[u8] {
+        self.front_while(limit, |_| true)
+    }
+
+    /// The messages for one record of TLS, at most `limit` bytes of them: the first, and with it those behind it as
+    /// long as all are of some size.
+    pub fn front_record(&mut self, limit: usize) -> &[u8] {
+        let alone = self.messages.front().is_some_and(|first| (first.len as usize) < SHARES_RECORD);
+        self.front_while(limit, |len| !alone && len >= SHARES_RECORD)
+    }
+
+    fn front_while(&mut self, limit: usize, joins: impl Fn(usize) -> bool) -> &[u8] {
         if self.dead > 0 {
             self.compact();
         }
         let (mut end, mut position) = (0, self.head);
         for message in &self.messages {
-            let next = position + message.len as usize;
-            if end > 0 && next - self.head - self.written > limit {
+            let len = message.len as usize;
+            let next = position + len;
+            if end > 0 && (next - self.head - self.written > limit || !joins(len)) {
                 break;
             }
             (end, position) = (next, next);
@@ -237,6 +253,26 @@ mod tests {
         outbox.consume(9);
         assert!(outbox.is_empty());
         assert_eq!(outbox.front(100), b"");
+    }
+
+    #[test]
+    fn large_messages_share_a_record_and_small_ones_do_not() {
+        let (small, large) = ([1; SHARES_RECORD - 1], [2; SHARES_RECORD]);
+        let mut outbox = Outbox::default();
+        for message in [&large[..], &large, &small, &small, &large] {
+            outbox.push(&[message], Kind::Media, NOW);
+        }
+        let mut records = Vec::new();
+        while !outbox.is_empty() {
+            let len = outbox.front_record(1 << 14).len();
+            records.push(len);
+            outbox.consume(len);
+        }
+        assert_eq!(records, [2 * large.len(), small.len(), small.len(), large.len()]);
+        for _ in 0..40 {
+            outbox.push(&[&large], Kind::Media, NOW);
+        }
+        assert_eq!(outbox.front_record(1 << 14).len(), 1 << 14, "as many as a record holds");
     }
 
     #[test]

@@ -235,11 +235,10 @@ impl Stream {
                     }
                 }
                 Some(tls) => {
-                    // A record for each message, one write for all: there are clients that take what one record
-                    // holds for one message (turnutils_uclient), and the write is what costs.
+                    // A burst of large messages in one record, and one write for all.
                     output.clear();
                     while !outbox.is_empty() && output.bytes().len() < RECORD_MAX {
-                        let front = outbox.front(1);
+                        let front = outbox.front_record(RECORD_MAX);
                         let len = front.len();
                         tls.seal(front, output).map_err(|_| CloseReason::TlsFailed)?;
                         outbox.consume(len);
