@@ -3,14 +3,16 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hallpass::net::counters::CloseReason;
+use hallpass::net::syscall::{Datagram, SendBatch};
 use hallpass::net::{self, Command, Exit, Handle, Listener, TlsChooser};
 use hallpass::turn::action::Drop;
-use hallpass::turn::counters::Counters;
+use hallpass::turn::counters::{Counters, HostRung};
 use hallpass::turn::five_tuple::Transport;
 use hallpass::turn::rest;
 use hallpass::turn::server::Server;
@@ -423,6 +425,98 @@ fn a_burst_arrives_whole_and_in_order() {
         }
         for number in 0..100_u32 {
             assert_eq!(client.receive()[4..], number.to_be_bytes());
+        }
+    }
+    relay.stop();
+}
+
+/// Sends all payloads as one datagram that the kernel cuts, each behind `head`.
+fn send_train(socket: &UdpSocket, to: SocketAddr, head: &[u8], payloads: &[Vec<u8>]) {
+    let mut train = payloads.iter().map(|payload| Datagram { head, payload, to, source: None });
+    let mut refused = |error: io::Error| panic!("{error}");
+    let sent = SendBatch::new(true).send(socket.as_fd(), false, &mut train, &mut refused);
+    assert_eq!(sent, payloads.len());
+}
+
+#[test]
+fn trains_of_datagrams_are_relayed_one_by_one() {
+    let relay = Relay::start(0);
+    // Numbered, of one size, as a burst of video is; together less than a socket's buffer takes.
+    let payloads: Vec<Vec<u8>> = (0..21).map(|number| vec![number; 101]).collect();
+    for transport in Transport::ALL {
+        let mut client = relay.connect(transport);
+        let (peer, address) = peer();
+        let relayed = client.allocate();
+        client.bind(0x4001, address);
+        send_train(&peer, relayed, &[], &payloads);
+        for payload in &payloads {
+            let message = client.receive();
+            assert_eq!(message[..4], [0x40, 0x01, 0, 101]);
+            assert_eq!(message[4..], payload[..]);
+        }
+        if let Link::Udp(socket) = &client.link {
+            send_train(socket, relay.addresses[0], &[0x40, 0x01, 0, 101], &payloads);
+            for payload in &payloads {
+                assert_eq!(receive_at(&peer), (payload.clone(), relayed));
+            }
+        }
+        // Without a channel, each gets a header of its own.
+        let (other, other_address) = self::peer();
+        let answer = client.ask(0x0008, &[(0x0012, &xored(other_address))]);
+        assert_eq!(answer[..2], [0x01, 0x08], "{:?}", error_code(&answer));
+        send_train(&other, relayed, &[], &payloads);
+        for payload in &payloads {
+            let data = client.receive();
+            assert_eq!(data[..2], [0x00, 0x17]);
+            assert_eq!(attribute(&data, 0x0013), Some(&payload[..]));
+            assert_eq!(attribute(&data, 0x0012).map(xor_address), Some(other_address));
+        }
+    }
+    relay.stop();
+}
+
+#[test]
+fn an_allocation_belongs_to_one_worker() {
+    const EACH: u64 = 30;
+    let relay = Relay::start(0);
+    // What each worker did: allocations made, packets from clients and from peers, datagrams that its sockets had.
+    let done = |relay: &Relay| -> Vec<[u64; 4]> {
+        let sockets = relay.handle.counters();
+        let of = |(protocol, sockets): (&Arc<Counters>, &Arc<net::counters::Counters>)| {
+            let sum = |of: fn(&HostRung) -> u64| {
+                Transport::ALL.iter().map(|&rung| of(protocol.host(HostId(0), rung))).sum()
+            };
+            let made = sum(|rung| rung.allocated.get());
+            let (from_client, from_peer) =
+                (sum(|rung| rung.from_client.packets.get()), sum(|rung| rung.from_peer.packets.get()));
+            [made, from_client, from_peer, sockets.datagrams.get()]
+        };
+        relay.counters.iter().zip(&sockets).map(of).collect()
+    };
+    let mut owners = [0_u32; 2];
+    // The kernel spreads clients by a hash of their addresses: one worker may have the first several.
+    for attempt in 0.. {
+        assert!(attempt < 200, "all clients come to one worker");
+        let mut client = relay.connect(Transport::ALL[attempt % Transport::ALL.len()]);
+        let (peer, address) = peer();
+        let before = done(&relay);
+        let relayed = client.allocate();
+        client.bind(0x4001, address);
+        let made = done(&relay);
+        let owner = (0..2).find(|&n| made[n][0] > before[n][0]).expect("one of them made it");
+        for number in 0..EACH as u8 {
+            client.send_channel(0x4001, &[number; 8]);
+            assert_eq!(receive_at(&peer), (vec![number; 8], relayed));
+            peer.send_to(&[number; 8], relayed).expect("send");
+            assert_eq!(client.receive()[4..], [number; 8]);
+        }
+        let after = done(&relay);
+        assert_eq!(after[1 - owner], before[1 - owner], "the other worker saw nothing of it");
+        let [_, from_client, from_peer, _] = made[owner];
+        assert_eq!(after[owner][1..3], [from_client + EACH, from_peer + EACH]);
+        owners[owner] += 1;
+        if owners.iter().all(|&count| count >= 3) {
+            break;
         }
     }
     relay.stop();

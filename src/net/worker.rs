@@ -138,7 +138,7 @@ impl Worker {
         while self.running {
             let next = self.server.poll_timeout().into_iter().chain(self.timers.next()).min();
             if let Some(deadline) = next {
-                self.alarm.set(deadline.as_nanos())?;
+                self.alarm.set(deadline.as_nanos(), self.now.instant.as_nanos())?;
             }
             self.epoll.wait(&mut events, None)?;
             self.now = (self.clock)();

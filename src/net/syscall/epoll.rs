@@ -134,7 +134,7 @@ impl AsFd for Waker {
 /// one is set when the next deadline is another one.
 pub struct Alarm {
     timer: OwnedFd,
-    /// What it is set to, in nanoseconds of CLOCK_MONOTONIC.
+    /// What it is set to, on the caller's clock.
     at: Option<u64>,
 }
 
@@ -148,34 +148,34 @@ impl Alarm {
         Ok(Self { timer, at: None })
     }
 
-    /// Sees to it that a wait ends at `at` (nanoseconds of CLOCK_MONOTONIC) or before.
-    pub fn set(&mut self, at: u64) -> io::Result<()> {
+    /// Sees to it that a wait ends at `at` or before; it is `now`. Both are nanoseconds of any one clock.
+    pub fn set(&mut self, at: u64, now: u64) -> io::Result<()> {
         if self.at.is_some_and(|set| set <= at) {
             return Ok(());
         }
-        // All zeros would take the alarm back; the clock started long ago.
-        let at = at.max(1);
+        // All zeros would take the alarm back.
+        let nanos = at.saturating_sub(now).max(1);
         let value = libc::timespec {
-            tv_sec: (at / 1_000_000_000) as libc::time_t,
-            tv_nsec: (at % 1_000_000_000) as libc::c_long,
+            tv_sec: (nanos / 1_000_000_000) as libc::time_t,
+            tv_nsec: (nanos % 1_000_000_000) as libc::c_long,
         };
         let once =
             libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
-        let fd = self.timer.as_raw_fd();
         // SAFETY: `once` outlives the call; the old value is not asked for.
-        check(unsafe { libc::timerfd_settime(fd, libc::TFD_TIMER_ABSTIME, &once, ptr::null_mut()) })?;
+        check(unsafe { libc::timerfd_settime(self.timer.as_raw_fd(), 0, &once, ptr::null_mut()) })?;
         self.at = Some(at);
         Ok(())
     }
 
-    /// It went off: makes it unreadable until it is set again.
+    /// Makes it unreadable, and to be set again.
     pub fn clear(&mut self) -> io::Result<()> {
         let mut count = [0_u8; 8];
         // SAFETY: the buffer has the eight bytes that are asked for.
         let read = unsafe { libc::read(self.timer.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
         self.at = None;
-        if read < 0 && io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock {
-            return Err(io::Error::last_os_error());
+        let error = io::Error::last_os_error();
+        if read < 0 && error.kind() != io::ErrorKind::WouldBlock {
+            return Err(error);
         }
         Ok(())
     }

@@ -141,17 +141,17 @@ fn an_alarm_ends_a_wait_once_and_at_its_earliest_time() {
     let (epoll, mut alarm) = (Epoll::new().expect("epoll"), Alarm::new().expect("timerfd"));
     epoll.add(&alarm, 1, ready::READ).expect("add");
     let mut events = Events::new(1);
-    // Long ago, so it is due at once; a later time does not put it off.
-    alarm.set(1).expect("set");
-    alarm.set(u64::MAX / 2).expect("set");
+    // It is past, so it is due at once; a later time does not put it off.
+    alarm.set(1, 5).expect("set");
+    alarm.set(u64::MAX / 2, 5).expect("set");
     epoll.wait(&mut events, None).expect("wait");
     assert_eq!(events.get(0), Some((1, ready::READ)));
     alarm.clear().expect("clear");
     alarm.clear().expect("nothing to clear");
     epoll.wait(&mut events, Some(Duration::ZERO)).expect("wait");
     assert!(events.is_empty());
-    alarm.set(u64::MAX / 2).expect("set");
-    alarm.set(2).expect("an earlier time");
+    alarm.set(u64::MAX / 2, 5).expect("set");
+    alarm.set(1_000_000, 5).expect("an earlier time");
     epoll.wait(&mut events, None).expect("wait");
     assert_eq!(events.len(), 1);
 }
