@@ -58,6 +58,8 @@ pub const ROWS: &[Row] = &[
     row("udp video down, 100 x 500/s, bursts of 5 x 1,100 B", CpuPerUnit, "<= 0.6", &["traffic", "--allocations", "100", "--from-client", "0", "--from-peer", "500", "--size", "1100", "--burst", "5"]),
     row("udp video up, the same", CpuPerUnit, "<= 0.6", &["traffic", "--allocations", "100", "--from-client", "500", "--from-peer", "0", "--size", "1100", "--burst", "5"]),
     row("udp video, highest rate", Rate, ">= 1.8", &["traffic", "--allocations", "100", "--size", "1100", "--burst", "5", "--saturate"]),
+    row("udp video of trains, highest rate", Rate, ">= 1.8", &["traffic", "--allocations", "100", "--size", "1100", "--burst", "5", "--saturate", "--trains"]),
+    row("udp, one flow, cost at saturation", CpuPerUnit, "<= 0.56", &["traffic", "--allocations", "1", "--saturate"]),
     row("udp, Send and Data indications, 1,000 x (25+25)/s", CpuPerUnit, "", &["traffic", "--allocations", "1000", "--via", "indication"]),
     row("tcp, 1,000 clients, 25,000/s", CpuPerUnit, "<= 0.6", &["traffic", "--allocations", "1000", "--transport", "tcp", "--from-client", "12.5", "--from-peer", "12.5"]),
     row("tls, 1,000 clients, 25,000/s", CpuPerUnit, "<= 0.6", &["traffic", "--allocations", "1000", "--transport", "tls", "--from-client", "12.5", "--from-peer", "12.5"]),

@@ -92,7 +92,7 @@ impl Server {
             if started.elapsed() > START {
                 return Err("the server does not listen".to_owned());
             }
-            thread::sleep(Duration::from_millis(20));
+            thread::yield_now();
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use hdrhistogram::Histogram;
 use super::media::{Direction, Stamp};
 
 /// Latencies are kept from here, in nanoseconds...
-const LATENCY_MIN: u64 = 1_000;
+const LATENCY_MIN: u64 = 1;
 /// ...to here; longer ones count as this.
 const LATENCY_MAX: u64 = 60_000_000_000;
 /// How long the packets of one bin may be on their way: bins make room for others when they are twice as old.

@@ -240,6 +240,6 @@ mod tests {
             assert_eq!(got, [&message[..9]; 2]);
             assert!(partial.is_empty());
         }
-        assert!(take_messages(&mut Vec::new(), b"HTTP/1.1 400", &mut |_| {}).is_err());
+        assert!(take_messages(&mut Vec::new(), &[0x80; 12], &mut |_| {}).is_err());
     }
 }

@@ -8,6 +8,7 @@ mod admin;
 mod churn;
 mod datagram;
 mod libnice;
+mod load;
 mod signals;
 mod stream;
 mod stun_tools;
