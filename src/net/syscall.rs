@@ -22,7 +22,8 @@ pub use self::address::{Source, canonical};
 pub use self::epoll::{Alarm, Epoll, Events, Waker, ready};
 pub use self::icmp::{IcmpError, is_peer_error, receive_icmp};
 pub use self::options::{
-    Fragmentation, Offloads, enable_coalescing, enable_error_queue, enable_packet_info, set_fragmentation,
+    Fragmentation, Offloads, enable_coalescing, enable_error_queue, enable_packet_info, return_free_memory,
+    set_fragmentation,
 };
 pub use self::receive::{Origin, RecvBatch};
 pub use self::send::{Datagram, SendBatch};

@@ -20,7 +20,7 @@ use super::relay::{Relays, Sockets};
 use super::scratch::Buffers;
 use super::socket::{StreamListener, UdpListener, WorkerSockets};
 use super::stream::Streams;
-use super::syscall::{Alarm, Epoll, Events, Offloads, RecvBatch, Source, Waker, ready};
+use super::syscall::{Alarm, Epoll, Events, Offloads, RecvBatch, Source, Waker, ready, return_free_memory};
 use super::timers::Timers;
 use super::tls::TlsChooser;
 use super::token::Token;
@@ -34,6 +34,9 @@ use crate::wire::frame::Frame;
 
 /// Events taken from one wait. The rest comes first in the next one.
 const EVENTS: usize = 256;
+
+/// Allocations whose end leaves enough memory behind to be worth giving back: about 1 MiB.
+const RUSH: usize = 512;
 
 /// A ChannelData header.
 type Head = [u8; channel_data::HEADER_LEN];
@@ -74,6 +77,8 @@ pub(super) struct Worker {
     /// Where a datagram out of a coalesced frame gets a header that is longer than four bytes.
     spare: Frame,
     buffers: Buffers,
+    /// The most allocations since memory was given back last.
+    peak: usize,
     /// Counts turns of the loop; wraps.
     turn: u32,
     /// Streams to close at the end of the turn, and why.
@@ -126,6 +131,7 @@ impl Worker {
             batch: Batch::new(offloads.segmentation),
             spare: Frame::new(),
             buffers: Buffers::default(),
+            peak: 0,
             turn: 0,
             doomed: Vec::new(),
             handshakes_left: 0,
@@ -157,8 +163,19 @@ impl Worker {
             self.flush();
             self.frames_used = 0;
             self.ties.allocations.store(self.server.allocations() as u64, Relaxed);
+            self.after_rush();
         }
         Ok(())
+    }
+
+    /// Once most of many allocations are gone, their memory goes back too.
+    fn after_rush(&mut self) {
+        let allocations = self.server.allocations();
+        self.peak = self.peak.max(allocations);
+        if self.peak >= RUSH && allocations < self.peak / 8 {
+            self.peak = allocations;
+            return_free_memory();
+        }
     }
 
     fn on_event(&mut self, token: u64, readiness: u32) {
