@@ -1,8 +1,8 @@
 //! Load for a TURN server: `hallpass load`.
 //!
-//! [`run`] drives an [`engine`] of [`client`]s (the protocol, without sockets), [`links`] (their sockets, shared
-//! where one machine can play many hosts) and peers' [`port`]s. A packet carries who sent it and when ([`media`]),
-//! so [`flow`] counts it with no table. One thread does it all, in batches: the server should be the limit.
+//! [`run`] drives an `engine` of `client`s (the protocol, without sockets), `links` (their sockets, shared
+//! where one machine can play many hosts) and peers' `port`s. A packet carries who sent it and when (`media`),
+//! so `flow` counts it with no table. One thread does it all, in batches: the server should be the limit.
 
 #![forbid(unsafe_code)]
 

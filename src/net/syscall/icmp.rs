@@ -42,7 +42,7 @@ pub struct IcmpError {
     pub info: u32,
 }
 
-/// Reads the next ICMP error of a socket with [`enable_error_queue`]; `None` when there is none left. Errors of
+/// Reads the next ICMP error of a socket with [`enable_error_queue`](super::enable_error_queue); `None` when there is none left. Errors of
 /// our own kernel's making are skipped.
 pub fn receive_icmp(socket: impl AsFd) -> io::Result<Option<IcmpError>> {
     loop {

@@ -47,7 +47,7 @@ pub fn set_fragmentation(socket: impl AsFd, ipv6: bool, fragmentation: Fragmenta
     set_option(socket, level, name, value)
 }
 
-/// Asks for the local address of every received datagram ([`Origin::reached`]).
+/// Asks for the local address of every received datagram ([`Origin::reached`](super::Origin::reached)).
 pub fn enable_packet_info(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
     if ipv6 {
         set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)

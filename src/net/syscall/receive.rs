@@ -19,7 +19,8 @@ use crate::wire::frame::Frame;
 pub struct Origin {
     /// The sender, canonical.
     pub from: SocketAddr,
-    /// Our address that it reached, where [`enable_packet_info`] was asked for.
+    /// Our address that it reached, where [`enable_packet_info`](super::enable_packet_info) was
+    /// asked for.
     pub reached: Option<Source>,
     /// Where the frame holds several datagrams ([`enable_coalescing`]): the size of each, which the last one may
     /// not fill. Else 0.
