@@ -1,7 +1,7 @@
 //! The clients' side of the network: however many clients there are, few verbs reach them all.
 //!
-//! On IPv4 loopback, where every address of 127.0.0.0/8 is ours, UDP clients are addresses of their own on a
-//! handful of shared sockets, so that a thousand clients cost one call per batch. Elsewhere, each has a socket.
+//! On IPv4 loopback, where every address of 127.0.0.0/8 is ours, UDP clients are addresses of their own on one
+//! shared socket, so that a thousand clients cost one call per batch. Elsewhere, each has a socket.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -134,7 +134,7 @@ impl Run<'_> {
         let begun = self.begin();
         self.engine.flow.late = 0;
         self.send_until(&mut source, &ready, until, "measuring");
-        let rss_during = self.end(&begun, &mut report);
+        self.end(&begun, &mut report);
         let drained = (self.clock)() + DRAIN;
         while self.engine.flow.missing() > 0 && self.engine.now < drained {
             self.engine.turn(drained);
@@ -147,9 +147,6 @@ impl Run<'_> {
         });
         report.latency = Quantiles::of(&flow.latency);
         report.late = Duration::from_nanos(flow.late);
-        if let Some(server) = &mut report.server {
-            server.rss_during = rss_during;
-        }
         self.tear_down();
         report
     }
@@ -218,10 +215,7 @@ impl Run<'_> {
         }
         let mut report = Report { operations: Some(done), ..Report::default() };
         if let Some(begun) = begun {
-            let rss_during = self.end(&begun, &mut report);
-            if let Some(server) = &mut report.server {
-                server.rss_during = rss_during;
-            }
+            self.end(&begun, &mut report);
         }
         report.latency = Quantiles::of(&latency);
         self.tear_down();
@@ -266,10 +260,7 @@ impl Run<'_> {
             self.engine.turn(until);
             self.show("holding", begun.at, 0, 0);
         }
-        let rss_during = self.end(&begun, &mut report);
-        if let Some(server) = &mut report.server {
-            server.rss_during = rss_during;
-        }
+        self.end(&begun, &mut report);
         self.tear_down();
         report
     }
@@ -352,15 +343,15 @@ impl Run<'_> {
         Start { at: (self.clock)(), server, own, idle: self.engine.idle }
     }
 
-    /// Puts into the report what was used since; gives the server's memory.
-    fn end(&mut self, begun: &Start, report: &mut Report) -> u64 {
+    /// Puts into the report what was used since, and the server's memory now.
+    fn end(&mut self, begun: &Start, report: &mut Report) {
         let (server, own) = (self.server.sample(), self.own.sample());
         report.elapsed = Duration::from_nanos((self.clock)() - begun.at);
         let idle = Duration::from_nanos(self.engine.idle - begun.idle).as_secs_f64();
         let busy = 1.0 - idle / report.elapsed.as_secs_f64().max(1e-9);
         report.generator = (own.cpu - begun.own.cpu, busy.clamp(0.0, 1.0));
-        report.server = Some(Server { cpu: server.cpu - begun.server.cpu, ..Server::default() });
-        server.rss
+        let cpu = server.cpu - begun.server.cpu;
+        report.server = Some(Server { cpu, rss_during: server.rss, ..Server::default() });
     }
 
     fn show(&mut self, phase: &'static str, begun: u64, done: u64, of: u64) {

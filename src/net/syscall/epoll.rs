@@ -133,7 +133,7 @@ impl AsFd for Waker {
 /// Ends a wait at a point in time. A timeout of the wait itself would cost the kernel a timer on every wait; this
 /// one is set when the next deadline is another one.
 pub struct Alarm {
-    timer: OwnedFd,
+    timer: File,
     /// What it is set to, on the caller's clock.
     at: Option<u64>,
 }
@@ -145,7 +145,7 @@ impl Alarm {
         // SAFETY: no pointers; the new descriptor is owned by nobody else.
         let timer =
             unsafe { OwnedFd::from_raw_fd(check(libc::timerfd_create(libc::CLOCK_MONOTONIC, flags))?) };
-        Ok(Self { timer, at: None })
+        Ok(Self { timer: File::from(timer), at: None })
     }
 
     /// Sees to it that a wait ends at `at` or before; it is `now`. Both are nanoseconds of any one clock.
@@ -169,15 +169,11 @@ impl Alarm {
 
     /// Makes it unreadable, and to be set again.
     pub fn clear(&mut self) -> io::Result<()> {
-        let mut count = [0_u8; 8];
-        // SAFETY: the buffer has the eight bytes that are asked for.
-        let read = unsafe { libc::read(self.timer.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
         self.at = None;
-        let error = io::Error::last_os_error();
-        if read < 0 && error.kind() != io::ErrorKind::WouldBlock {
-            return Err(error);
+        match self.timer.read(&mut [0; 8]) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
