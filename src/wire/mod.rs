@@ -4,7 +4,8 @@
 //! message ends. ChannelData is read and written by [`channel_data`]. STUN passes the strict door in [`message`];
 //! a Send indication then goes to [`indication`], which also writes Data indications; a request goes to
 //! [`request`], and [`response`] encodes the answer. [`attribute`] holds the attributes of TURN, [`frame`] the
-//! buffer with headroom that headers are written into.
+//! buffer with headroom that headers are written into. Before TURN begins, a stream may start with a header of
+//! [`proxy_protocol`] and a [`client_hello`].
 #![forbid(unsafe_code)]
 
 pub mod attribute;
@@ -14,6 +15,7 @@ pub mod demux;
 pub mod frame;
 pub mod indication;
 pub mod message;
+pub mod proxy_protocol;
 pub mod request;
 pub mod response;
 pub mod stream;
