@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod load;
 pub mod net;
+pub mod site;
 pub mod system;
 pub mod turn;
 pub mod wire;
