@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hallpass::net::counters::CloseReason;
+use hallpass::net::counters::{CloseReason, Stage};
 use hallpass::net::syscall::{Datagram, SendBatch};
 use hallpass::net::{self, Command, Exit, Handle, Listener, TlsChooser};
 use hallpass::turn::action::Drop;
@@ -60,15 +60,11 @@ impl Relay {
     fn start_with(streams_total: u32, clock: fn() -> Now) -> Self {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let listeners = Transport::ALL
-            .map(|transport| Listener { transport, address: (loopback, 0).into(), only_v6: false })
+            .map(|transport| Listener::new(transport, (loopback, 0).into()))
             .into_iter()
             .chain([
                 // A wildcard listener has to answer from the address that was reached.
-                Listener {
-                    transport: Transport::Udp,
-                    address: "[::]:0".parse().expect("address"),
-                    only_v6: false,
-                },
+                Listener::new(Transport::Udp, "[::]:0".parse().expect("address")),
             ])
             .collect();
         let settings = net::Settings { listeners, workers: 2, streams_total, ..Default::default() };
@@ -114,7 +110,7 @@ impl Relay {
         let tls = Arc::new(tls.with_single_cert(vec![own.cert.der().clone()], key).expect("config"));
         let chooser: Arc<dyn TlsChooser> = Arc::new(tls);
         let servers = servers.collect();
-        let handle = net::spawn(&settings, sockets, servers, clock, Some(chooser)).expect("spawn");
+        let handle = net::spawn(&settings, sockets, servers, clock, Some(chooser), None).expect("spawn");
         Self { handle, counters, addresses, roots: Arc::new(roots) }
     }
 
@@ -150,7 +146,10 @@ impl Relay {
     }
 
     fn closed(&self, transport: Transport, reason: CloseReason) -> u64 {
-        self.handle.counters().iter().map(|c| c.streams(transport).closed(reason).get()).sum()
+        let closed = |c: &net::counters::Counters| -> u64 {
+            Stage::ALL.iter().map(|&stage| c.streams(transport).closed(stage, reason).get()).sum()
+        };
+        self.handle.counters().iter().map(|counters| closed(counters)).sum()
     }
 
     fn dropped(&self, reason: Drop) -> u64 {

@@ -9,10 +9,10 @@ use toml::de::DeTable;
 use super::parties::{hosts, peers, users};
 use super::types::*;
 use super::walk::{At, Notes, Section};
+use super::web::{proxies, shared, web};
 
 /// A longer realm makes the unauthenticated 401 exceed 2.5 times the request that provoked it.
 const REALM_BYTES_MAX: usize = 52;
-const NOT_YET: &str = "not available in this version yet";
 
 /// Where the things stand that later checks compare.
 #[derive(Default)]
@@ -24,14 +24,6 @@ pub(super) struct Lines {
 pub(super) fn config(document: &DeTable<'_>, base: &Path, notes: &mut Notes) -> (Config, Lines) {
     let top = Section::open(document, "", 1, notes);
     let mut lines = Lines::default();
-    if top.has("web") {
-        notes.error(
-            top.line_of("web", notes),
-            "web",
-            NOT_YET,
-            "remove the [web] table and give the website a port of its own",
-        );
-    }
     let config = Config {
         realm: realm(&top, notes),
         external_ip: external_ip(&top, notes),
@@ -40,6 +32,7 @@ pub(super) fn config(document: &DeTable<'_>, base: &Path, notes: &mut Notes) -> 
         listen: listeners(&top, notes),
         relay: relay(&top, &mut lines, notes),
         tls: tls(&top, base, notes),
+        web: web(&top, notes),
         hosts: hosts(&top, base, notes),
         users: users(&top, notes),
         peers: peers(&top, notes),
@@ -121,14 +114,6 @@ fn external_ip(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<ExternalIp> {
 fn listeners(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<Listener> {
     let mut listeners = Vec::new();
     for section in top.tables("listen", "[[listen]]", notes) {
-        for (key, remedy) in [
-            ("proxy_protocol", "remove it and let clients reach this port directly"),
-            ("web", "remove it and give the website a port of its own"),
-        ] {
-            if section.has(key) {
-                notes.error(section.line_of(key, notes), &section.key(key), NOT_YET, remedy);
-            }
-        }
         const TRANSPORTS: [(&str, Transport); 3] =
             [("udp", Transport::Udp), ("tcp", Transport::Tcp), ("tls", Transport::Tls)];
         let transport = section.word("transport", &TRANSPORTS, notes);
@@ -136,13 +121,14 @@ fn listeners(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<Listener> {
             let remedy = "write transport = \"udp\", \"tcp\" or \"tls\"";
             notes.error(section.line, "listen.transport", "no transport", remedy);
         }
-        let address = socket_address(&section, "\"0.0.0.0:3479\" or \"[::]:3479\"", notes);
+        let address = socket_address(&section, "address", "\"0.0.0.0:3479\" or \"[::]:3479\"", notes);
         if !section.has("address") {
             let remedy = "write address = \"0.0.0.0:3479\" or \"[::]:3479\"";
             notes.error(section.line, "listen.address", "no address", remedy);
         }
         if let (Some(transport), Some(At { value: address, line })) = (transport, address) {
-            listeners.push(Listener { transport, address, line });
+            let (proxies, web) = (proxies(&section, transport, notes), shared(&section, transport, notes));
+            listeners.push(Listener { proxies, web, ..Listener::new(transport, address, line) });
         }
     }
     listeners
@@ -321,7 +307,7 @@ fn admin(top: &Section<'_, '_>, notes: &mut Notes) -> Option<SocketAddr> {
     if !section.has("address") {
         return Some(DEFAULT_ADMIN);
     }
-    let At { value: address, line } = socket_address(&section, "\"127.0.0.1:9641\"", notes)?;
+    let At { value: address, line } = socket_address(&section, "address", "\"127.0.0.1:9641\"", notes)?;
     if !address.ip().is_loopback() {
         notes.warn(
             line,
@@ -333,23 +319,38 @@ fn admin(top: &Section<'_, '_>, notes: &mut Notes) -> Option<SocketAddr> {
     Some(address)
 }
 
-/// The `address` key of a table; port 0 is refused.
-fn socket_address(section: &Section<'_, '_>, example: &str, notes: &mut Notes) -> Option<At<SocketAddr>> {
-    let At { value, line } = section.string("address", notes)?;
-    let key = section.key("address");
+/// An address with a port under `key`; port 0 is refused.
+pub(super) fn socket_address(
+    section: &Section<'_, '_>,
+    key: &str,
+    example: &str,
+    notes: &mut Notes,
+) -> Option<At<SocketAddr>> {
+    let At { value, line } = section.string(key, notes)?;
+    let key = section.key(key);
+    parse_address(At { value, line }, &key, example, notes)
+}
+
+/// The same of a value that is there.
+pub(super) fn parse_address(
+    At { value, line }: At<&str>,
+    key: &str,
+    example: &str,
+    notes: &mut Notes,
+) -> Option<At<SocketAddr>> {
     let Ok(address) = value.parse::<SocketAddr>() else {
         let remedy = format!("write address and port, names are not looked up: {example}");
-        notes.error(line, &key, format!("{value:?} is not an address with a port"), remedy);
+        notes.error(line, key, format!("{value:?} is not an address with a port"), remedy);
         return None;
     };
     if address.port() == 0 {
-        notes.error(line, &key, "port 0 is no port that clients could know", format!("write {example}"));
+        notes.error(line, key, "port 0 is no port that anybody could know", format!("write {example}"));
         return None;
     }
     if address.ip().is_multicast() {
         notes.error(
             line,
-            &key,
+            key,
             format!("{} is a multicast address", address.ip()),
             format!("write {example}"),
         );

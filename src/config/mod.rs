@@ -13,6 +13,7 @@ mod secrets;
 mod tests;
 mod types;
 mod walk;
+mod web;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -23,7 +24,8 @@ use toml::de::DeTable;
 pub use problem::{Problem, Report, Severity};
 pub use types::{
     Config, DEFAULT_ADMIN, DEFAULT_REALM, EMBEDDED_PORT, EMBEDDED_TLS_PORT, ExternalIp, Host, Limits,
-    Listener, Log, LogFormat, LogLevel, Peers, Relay, RelayMode, TlsFiles, Transport, User,
+    Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Relay, RelayMode, TlsFiles, Transport, User,
+    Web,
 };
 use walk::{Notes, Section};
 

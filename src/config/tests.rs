@@ -77,7 +77,7 @@ fn a_minimal_configuration_has_every_default() {
     let loaded = load(&with("")).unwrap();
     assert_eq!(loaded.warnings.to_string(), "");
     let config = loaded.config;
-    let listener = Listener { transport: Transport::Udp, address: "0.0.0.0:3479".parse().unwrap(), line: 5 };
+    let listener = Listener::new(Transport::Udp, "0.0.0.0:3479".parse().unwrap(), 5);
     let host = Host { name: "ping".into(), secrets: vec![SECRET.into()], peers: None };
     let expected = Config {
         realm: "relay.example.org".into(),
@@ -179,18 +179,48 @@ fn syntax_errors_have_a_line_and_a_remedy() {
     assert!(report.problems.iter().any(|p| p.line == Some(2)), "{report}");
 }
 
+const SHARED: &str = "[[listen]]\ntransport = 'tls'\naddress = '0.0.0.0:443'\nweb = true\n";
+
 #[test]
-fn what_this_version_lacks_is_refused() {
-    assert_error(
-        &with("[web]\nhttp1 = '127.0.0.1:81'"),
-        9,
-        "web: not available in this version yet",
-        "remove",
+fn a_port_is_shared_with_the_web() {
+    let table = "[web]\nhttp1 = '127.0.0.1:81'\nh2 = '127.0.0.1:82'\nproxy_protocol = 'v1'\n\
+                 passthrough = { 'BBB.example.org' = '127.0.0.1:8443', 'b.example' = '[::1]:8443' }";
+    let config = load(&with(&format!("{SHARED}{table}"))).expect("good").config;
+    let address = |text: &str| text.parse::<std::net::SocketAddr>().expect("address");
+    assert!(config.listen.iter().any(|listener| listener.web && listener.transport == Transport::Tls));
+    let passthrough = [("b.example", "[::1]:8443"), ("bbb.example.org", "127.0.0.1:8443")];
+    assert_eq!(
+        config.web,
+        Web {
+            http1: Some(address("127.0.0.1:81")),
+            h2: Some(address("127.0.0.1:82")),
+            proxy_protocol: ProxyProtocol::V1,
+            passthrough: passthrough.map(|(name, to)| (name.to_owned(), address(to))).into(),
+        }
     );
-    for (key, value) in [("proxy_protocol", "['10.0.0.0/8']"), ("web", "true")] {
-        let text = with(&format!("[[listen]]\ntransport = 'tcp'\naddress = '0.0.0.0:1'\n{key} = {value}"));
-        assert_error(&text, 12, "not available in this version yet", "remove it");
-    }
+}
+
+#[test]
+fn what_cannot_be_shared_is_refused() {
+    let table = |lines: &str| with(&format!("{SHARED}[web]\n{lines}"));
+    assert_error(&table("http1 = 'localhost:81'"), 14, "is not an address with a port", "127.0.0.1:81");
+    assert_error(&table("http1 = '127.0.0.1:443'"), 13, "own listener on line 11", "the web server");
+    assert_error(&table("proxy_protocol = 'v3'"), 14, "is not a choice", "\"v1\", \"v2\"");
+    assert_error(&table("passthrough = { 'a b' = '127.0.0.1:1' }"), 14, "is not a host name", "whole name");
+    assert_error(&table("passthrough = { 'a' = 1 }"), 14, "an integer cannot stand here", "quotes");
+    assert_error(&table("passthrough = 'a'"), 14, "a string cannot stand here", "a table");
+    let twice = "passthrough = { 'a.b' = '127.0.0.1:1', 'A.b' = '127.0.0.1:2' }";
+    assert_error(&table(twice), 14, "a.b stands twice", "remove one");
+    let listen = |transport: &str, line: &str| {
+        with(&format!("[[listen]]\ntransport = '{transport}'\naddress = '0.0.0.0:1'\n{line}"))
+    };
+    assert_error(&listen("tcp", "web = true"), 12, "only a TLS port", "transport = \"tls\"");
+    assert_error(&listen("udp", "proxy_protocol = ['10.0.0.1']"), 12, "UDP has no", "\"tcp\" or \"tls\"");
+    assert_error(&listen("tcp", "proxy_protocol = []"), 12, "nobody is trusted", "own address");
+    assert_error(&listen("tcp", "proxy_protocol = ['10.0.0.1/8']"), 12, "is not a prefix", "10.0.0.0/8");
+    assert_warning(&listen("tcp", "proxy_protocol = ['0.0.0.0/0']"), 12, "anybody may say", "own address");
+    assert_warning(&with("[web]\nhttp1 = '127.0.0.1:81'"), 9, "no listener is shared", "web = true");
+    assert_warning(&table("h2 = '127.0.0.1:82'"), 14, "built-in site", "web.http1");
 }
 
 #[test]

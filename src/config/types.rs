@@ -1,5 +1,6 @@
 //! What the operator said, resolved: addresses parsed, secrets read, defaults filled in.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -33,6 +34,8 @@ pub struct Config {
     pub relay: Relay,
     /// Certificate files; `None` = self-made.
     pub tls: Option<TlsFiles>,
+    /// Who answers on ports shared with the web.
+    pub web: Web,
     /// Parties that hand out credentials.
     pub hosts: Vec<Host>,
     /// Users with a fixed password.
@@ -81,14 +84,50 @@ impl fmt::Display for Transport {
 }
 
 /// One `[[listen]]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// What it speaks.
     pub transport: Transport,
     /// Where; the port is never 0.
     pub address: SocketAddr,
+    /// Who may connect and must say for whom, by the PROXY protocol; empty = anybody, for himself. `proxy_protocol`.
+    pub proxies: Vec<IpNet>,
+    /// Whether the port is shared with the web.
+    pub web: bool,
     /// Line of the configuration file, for messages; 0 = no file.
     pub line: usize,
+}
+
+impl Listener {
+    /// For TURN alone, and without a proxy.
+    pub fn new(transport: Transport, address: SocketAddr, line: usize) -> Self {
+        Self { transport, address, proxies: Vec::new(), web: false, line }
+    }
+}
+
+/// `[web]`: what answers who is not TURN on a shared TLS port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Web {
+    /// Web server for HTTP/1.1; `None` = the built-in site.
+    pub http1: Option<SocketAddr>,
+    /// Web server for HTTP/2; `None` = not offered.
+    pub h2: Option<SocketAddr>,
+    /// The header that web servers are sent first.
+    pub proxy_protocol: ProxyProtocol,
+    /// TLS servers by name (lower case): for these TLS is not ended here.
+    pub passthrough: BTreeMap<String, SocketAddr>,
+}
+
+/// `web.proxy_protocol`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// Nothing is sent.
+    #[default]
+    None,
+    /// Version 1, a line of text.
+    V1,
+    /// Version 2, binary.
+    V2,
 }
 
 /// `[relay]`.
@@ -270,6 +309,7 @@ impl Default for Config {
             listen: Vec::new(),
             relay: Relay { addresses: Vec::new(), ports: 49152..=65535, mode: RelayMode::Auto },
             tls: None,
+            web: Web::default(),
             hosts: Vec::new(),
             users: Vec::new(),
             peers: Peers::default(),
@@ -285,10 +325,8 @@ impl Config {
     /// The server without a configuration file: UDP and TCP on 3479, TLS on 5349, every address of the host, one
     /// host `default` with `secret`, and loopback peers open, so that it can be tried on one machine.
     pub fn embedded(secret: String) -> Self {
-        let listener = |transport, port| Listener {
-            transport,
-            address: SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port),
-            line: 0,
+        let listener = |transport, port| {
+            Listener::new(transport, SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), 0)
         };
         Self {
             listen: vec![
@@ -349,7 +387,7 @@ mod tests {
     #[test]
     fn a_written_ipv4_listener_keeps_the_ipv6_one_to_itself() {
         let mut config = Config::embedded("0123456789abcdef".into());
-        let mut ipv4 = config.listen[0];
+        let mut ipv4 = config.listen[0].clone();
         ipv4.address.set_ip(Ipv4Addr::UNSPECIFIED.into());
         config.listen.push(ipv4);
         assert!(!config.is_dual_stack(&config.listen[0]));

@@ -60,7 +60,7 @@ pub(super) struct At<T> {
 }
 
 /// The tables of the file and their keys; `[[...]]` ones are written as such.
-pub(super) const TABLES: [(&str, &[&str]); 10] = [
+pub(super) const TABLES: [(&str, &[&str]); 11] = [
     (
         "",
         &[
@@ -83,6 +83,7 @@ pub(super) const TABLES: [(&str, &[&str]); 10] = [
     ("[[listen]]", &["transport", "address", "proxy_protocol", "web"]),
     ("[relay]", &["addresses", "ports", "mode"]),
     ("[tls]", &["cert", "key"]),
+    ("[web]", &["http1", "h2", "proxy_protocol", "passthrough"]),
     ("[[host]]", &["name", "secret", "secret_file", "secrets", "secret_files", "peers"]),
     ("[[user]]", &["name", "password", "host"]),
     ("[peers]", &["allow", "deny"]),
@@ -238,6 +239,26 @@ impl<'a, 'i> Section<'a, 'i> {
             }
         }
         Some(prefixes)
+    }
+
+    /// A table whose keys are the operator's own words, with strings as values.
+    pub(super) fn pairs(&self, key: &str, notes: &mut Notes) -> Vec<At<(&'a str, &'a str)>> {
+        let Some(value) = self.table.get(key) else { return Vec::new() };
+        let Some(table) = value.get_ref().as_table() else {
+            self.wrong_type(key, value, "a table: { \"name\" = \"address\" }", notes);
+            return Vec::new();
+        };
+        let mut pairs = Vec::with_capacity(table.len());
+        for (name, value) in table.iter() {
+            match value.get_ref().as_str() {
+                Some(text) => {
+                    let line = notes.line_at(value.span().start);
+                    pairs.push(At { value: (name.get_ref().as_ref(), text), line });
+                }
+                None => self.wrong_type(key, value, "strings in quotes inside the table", notes),
+            }
+        }
+        pairs
     }
 
     /// The table under `[key]`.

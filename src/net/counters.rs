@@ -40,6 +40,47 @@ labels! {
     Stuck = "stuck",
     /// The server stops.
     Shutdown = "shutdown",
+    /// No PROXY header came first.
+    NotProxied = "not_proxied",
+    /// The web server behind us ended it.
+    BackEnd = "back_end",
+}
+
+labels! {
+    /// How far a stream got.
+    Stage:
+    /// Accepted.
+    Accepted = "accepted",
+    /// The TLS handshake is done.
+    Tls = "tls",
+    /// It is the web's.
+    Web = "web",
+    /// A STUN message came.
+    Stun = "stun",
+    /// An allocation was made.
+    Allocated = "allocated",
+}
+
+impl Stage {
+    /// Its place on the way.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+labels! {
+    /// Whose a client on a shared port turned out to be.
+    Decision:
+    /// TURN.
+    Turn = "turn",
+    /// The web server for HTTP/1.1.
+    Http1 = "http1",
+    /// The web server for HTTP/2.
+    H2 = "h2",
+    /// The built-in site.
+    Site = "site",
+    /// Another TLS server, by name.
+    PassThrough = "pass_through",
 }
 
 labels! {
@@ -80,13 +121,13 @@ pub struct Streams {
     pub sent: Counter,
     /// Media messages that waited too long and were dropped.
     pub stale: Counter,
-    closed: [Counter; CloseReason::ALL.len()],
+    closed: [[Counter; CloseReason::ALL.len()]; Stage::ALL.len()],
 }
 
 impl Streams {
-    /// Streams closed for this reason.
-    pub fn closed(&self, reason: CloseReason) -> &Counter {
-        &self.closed[reason as usize]
+    /// Streams closed for this reason after they had come so far.
+    pub fn closed(&self, stage: Stage, reason: CloseReason) -> &Counter {
+        &self.closed[stage.index()][reason as usize]
     }
 }
 
@@ -95,6 +136,11 @@ impl Streams {
 pub struct Counters {
     streams: [Streams; Transport::ALL.len()],
     tls: [Counter; TlsOutcome::ALL.len()],
+    decisions: [Counter; Decision::ALL.len()],
+    /// Web clients whose web server could not be had.
+    pub back_end_down: Counter,
+    /// Connections to a listener behind a proxy that came from somebody else.
+    pub untrusted: Counter,
     /// Returns from waiting.
     pub wakeups: Counter,
     /// Receive calls that found datagrams, and how many they found.
@@ -115,6 +161,11 @@ impl Counters {
     /// The streams of `transport`; of UDP always zero.
     pub fn streams(&self, transport: Transport) -> &Streams {
         &self.streams[transport.index()]
+    }
+
+    /// Clients of shared ports that turned out to be so.
+    pub fn decided(&self, decision: Decision) -> &Counter {
+        &self.decisions[decision as usize]
     }
 
     /// TLS handshakes that ended so.

@@ -10,6 +10,7 @@ mod log;
 pub mod outbox;
 pub mod relay;
 pub mod scratch;
+pub mod share443;
 pub mod socket;
 pub mod stream;
 pub mod syscall;
@@ -29,6 +30,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use counters::Counters;
+use ipnet::IpNet;
+pub use share443::Web;
 pub use socket::{BindError, WorkerSockets, bind};
 use syscall::{Offloads, Waker};
 pub use tls::{Choice, TlsChooser};
@@ -43,7 +46,7 @@ use crate::turn::time::Now;
 const COMMANDS: usize = 16;
 
 /// One address to listen on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// For what.
     pub transport: Transport,
@@ -51,6 +54,17 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Whether an IPv6 wildcard leaves IPv4 clients to another listener.
     pub only_v6: bool,
+    /// Who may connect, and must say for whom (PROXY protocol); empty: anybody, for himself.
+    pub proxies: Vec<IpNet>,
+    /// Whether web clients come in here too.
+    pub web: bool,
+}
+
+impl Listener {
+    /// For TURN alone and without a proxy.
+    pub fn new(transport: Transport, address: SocketAddr) -> Self {
+        Self { transport, address, only_v6: false, proxies: Vec::new(), web: false }
+    }
 }
 
 /// What the operator decided about sockets.
@@ -75,6 +89,8 @@ pub enum Command {
     Settings(Arc<turn::settings::Settings>),
     /// New certificates; running connections keep theirs.
     Tls(Arc<dyn TlsChooser>),
+    /// New web servers; running connections keep theirs.
+    Web(Arc<Web>),
     /// Whether new allocations are refused. The listeners stay, for clients that have one.
     Drain(bool),
     /// End every allocation, close every stream, end the thread.
@@ -142,7 +158,8 @@ impl Handle {
 }
 
 /// Starts a worker for each of `sockets`, with the protocol state at the same place of `servers`. `clock` is read
-/// once per turn of a worker; `tls` chooses the configuration of TLS clients, which are refused without it.
+/// once per turn of a worker; `tls` chooses the configuration of TLS clients, which are refused without it; `web` is
+/// for the shared ports, where web clients are refused without it.
 ///
 /// # Errors
 /// The kernel has no epoll, eventfd or thread for us, or the lengths differ.
@@ -152,6 +169,7 @@ pub fn spawn(
     servers: Vec<Server>,
     clock: fn() -> Now,
     tls: Option<Arc<dyn TlsChooser>>,
+    web: Option<Arc<Web>>,
 ) -> io::Result<Handle> {
     if sockets.len() != servers.len() {
         return Err(io::Error::new(
@@ -174,10 +192,11 @@ pub fn spawn(
             allocations: Arc::clone(&allocations),
             streams: Arc::clone(&streams),
         };
-        let (settings, tls, exit) = (settings.clone(), tls.clone(), exit.clone());
+        let (settings, exit) = (settings.clone(), exit.clone());
+        let (tls, web) = (tls.clone(), web.clone());
         // The worker is made on its thread: its buffers hold pointers for the kernel, and its memory is local.
         let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            let work = || Worker::new(&settings, sockets, server, clock, tls, ties, offloads)?.run();
+            let work = || Worker::new(&settings, sockets, server, clock, (tls, web), ties, offloads)?.run();
             report(&exit, number, catch_unwind(AssertUnwindSafe(work)));
         })?;
         workers.push(Running { commands, waker, counters, allocations, thread });

@@ -45,6 +45,13 @@ impl Scratch {
         self.len = (self.len + len).min(self.buffer.len());
     }
 
+    /// Takes `len` bytes away from the front.
+    pub fn drop_front(&mut self, len: usize) {
+        let len = len.min(self.len);
+        self.buffer.copy_within(len..self.len, 0);
+        self.len -= len;
+    }
+
     /// Appends a copy of `bytes`; `None`, and nothing is changed, when there is no room.
     pub fn append(&mut self, bytes: &[u8]) -> Option<()> {
         self.spare().get_mut(..bytes.len())?.copy_from_slice(bytes);
@@ -87,6 +94,10 @@ mod tests {
         scratch.spare()[0] = b'd';
         scratch.advance(99);
         assert_eq!(scratch.bytes(), b"abcd");
+        scratch.drop_front(3);
+        assert_eq!(scratch.bytes(), b"d");
+        scratch.drop_front(9);
+        assert!(scratch.bytes().is_empty());
         scratch.clear();
         assert!(scratch.bytes_mut().is_empty());
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::syscall::{self, Fragmentation};
@@ -45,6 +46,10 @@ pub struct StreamListener {
     pub local: SocketAddr,
     /// TCP or TLS.
     pub transport: Transport,
+    /// Who may connect, and must say for whom; empty: anybody, for himself.
+    pub proxies: Vec<IpNet>,
+    /// Whether web clients come in too.
+    pub web: bool,
 }
 
 /// The listeners of one worker.
@@ -97,7 +102,8 @@ pub fn bind(settings: &Settings) -> Result<Vec<WorkerSockets>, BindError> {
         }
         let mut address = listener.address;
         for worker in &mut workers {
-            let socket = listening(&Listener { address, ..*listener }, true, settings.mss).map_err(failed)?;
+            let socket =
+                listening(&Listener { address, ..listener.clone() }, true, settings.mss).map_err(failed)?;
             let local = socket.local_addr().map_err(failed)?;
             let local = local.as_socket().ok_or_else(|| failed(io::ErrorKind::Unsupported.into()))?;
             address.set_port(local.port());
@@ -106,6 +112,8 @@ pub fn bind(settings: &Settings) -> Result<Vec<WorkerSockets>, BindError> {
                     socket: socket.into(),
                     local,
                     transport: listener.transport,
+                    proxies: listener.proxies.clone(),
+                    web: listener.web,
                 });
             } else {
                 let wildcard = local.ip().is_unspecified();
@@ -201,7 +209,7 @@ mod tests {
     use super::*;
 
     fn settings(transport: Transport, address: SocketAddr, workers: usize) -> Settings {
-        let listener = Listener { transport, address, only_v6: true };
+        let listener = Listener { only_v6: true, ..Listener::new(transport, address) };
         Settings { listeners: vec![listener], workers, mss: 1200, ..Settings::default() }
     }
 

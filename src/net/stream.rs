@@ -1,18 +1,25 @@
-//! One client on TCP or TLS, and the set of all of a worker's.
+//! One client on TCP or TLS. The set of all of a worker's is in [`set`], what a web client adds in [`web`].
+
+pub mod set;
+pub mod web;
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::counters::{CloseReason, TlsOutcome};
-use super::outbox::{Kind, Outbox, Pushed};
+pub use set::Streams;
+use web::{Page, Splice};
+
+use super::counters::{CloseReason, Stage, TlsOutcome};
+use super::outbox::Outbox;
 use super::scratch::{Buffers, READ_MAX, Scratch};
-use super::syscall::{Epoll, ready};
+use super::share443::Protocol;
+use super::syscall::{canonical, ready};
 use super::tls::{RECORD_MAX, Tls, TlsChooser};
-use super::token::{Generation, Token};
-use crate::turn::five_tuple::{Client, FiveTuple, Link};
+use crate::turn::five_tuple::Client;
 use crate::turn::time::Instant;
 use crate::wire::demux::{self, classify};
+use crate::wire::proxy_protocol;
 
 /// The longest unfinished message kept for a client without an allocation: a request is below 2 KB.
 const STRANGER_MESSAGE_MAX: usize = 4 << 10;
@@ -22,8 +29,11 @@ const UNSENT_MAX: usize = 128 << 10;
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// Time without a STUN request and without an allocation.
 const IDLE_TIME: Duration = Duration::from_secs(30);
-/// Empty outboxes kept for the next stream that writes.
-const SPARE_OUTBOXES: usize = 64;
+/// How long a client whose ALPN says web may keep silent before he is taken for what he said: a TURN client behind a
+/// proxy speaks within a round trip.
+const SILENCE: Duration = Duration::from_secs(5);
+/// How long a client may take to read a last page and to leave.
+const LINGER: Duration = Duration::from_secs(2);
 
 const INTEREST: u32 = ready::READ | ready::PEER_CLOSED;
 
@@ -34,6 +44,8 @@ pub struct ReadOutcome {
     pub received: usize,
     /// How the TLS handshake ended, when it did.
     pub handshake: Option<TlsOutcome>,
+    /// It is to be passed through to there, unread: the bytes in `buffers.plain` are as they came.
+    pub pass_through: Option<SocketAddr>,
     /// The stream is to be closed, once the messages read with it are dealt with.
     pub end: Option<CloseReason>,
 }
@@ -56,6 +68,39 @@ pub enum Life {
     Until(Instant),
     /// It is over.
     Over(CloseReason),
+    /// The client keeps silent, and negotiated the web.
+    Web,
+    /// The web server does not answer.
+    BackEndDown,
+}
+
+/// Whose a stream is.
+pub(super) enum Phase {
+    /// A shared port, and the client said nothing yet.
+    Undecided,
+    /// A TURN client's.
+    Turn,
+    /// Spliced to a web server.
+    Web(Box<Splice>),
+    /// Answered by the built-in site.
+    Page(Box<Page>),
+    /// All is said; the client is to leave.
+    Lingering,
+}
+
+/// [`Phase`] for those who only ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Not known yet.
+    Undecided,
+    /// TURN.
+    Turn,
+    /// A web server.
+    Web,
+    /// The built-in site.
+    Page,
+    /// Nobody any more.
+    Lingering,
 }
 
 /// One client.
@@ -64,6 +109,9 @@ pub struct Stream {
     pub client: Client,
     socket: TcpStream,
     tls: Option<Box<Tls>>,
+    /// The start of a PROXY header, while one must come first.
+    preface: Option<Vec<u8>>,
+    phase: Phase,
     /// The start of a message whose end is not there.
     partial: Vec<u8>,
     /// Messages to write. Only while there are any.
@@ -80,6 +128,8 @@ pub struct Stream {
     greeted: bool,
     /// Whether an allocation was there at the last look.
     allocated: bool,
+    /// The furthest that it got.
+    stage: Stage,
     /// The last STUN request, or the end of the handshake, or the start.
     active: Instant,
 }
@@ -104,6 +154,10 @@ impl Stream {
             }
             None => &mut *plain,
         };
+        if let Some(preface) = &self.preface {
+            // At most proxy_protocol::MAX_PEEK bytes, and nothing is before them.
+            let _ = target.append(preface);
+        }
         let room = target.spare().len().min(READ_MAX);
         match self.socket.read(&mut target.spare()[..room]) {
             Ok(0) => outcome.end = Some(CloseReason::Closed),
@@ -114,18 +168,32 @@ impl Stream {
             Err(error) if is_transient(&error) => {}
             Err(_) => outcome.end = Some(CloseReason::Reset),
         }
+        if self.preface.is_some() && !take_preface(&mut self.preface, &mut self.client, target, &mut outcome)
+        {
+            target.clear();
+            return outcome;
+        }
         let Some(tls) = &mut self.tls else { return outcome };
         let was_handshaking = tls.is_handshaking();
         output.clear();
+        let shared = matches!(self.phase, Phase::Undecided);
         let received = match chooser {
-            Some(chooser) => tls.receive(chooser, records, plain, output),
+            Some(chooser) => tls.receive(chooser, shared, records, plain, output),
             None => Err(TlsOutcome::Internal),
         };
         match received {
             Ok(received) => {
+                if received.pass_through.is_some() {
+                    outcome.pass_through = received.pass_through;
+                    // Made for more than the records that a ClientHello comes in.
+                    let _ = plain.append(records.bytes());
+                    self.tls = None;
+                    return outcome;
+                }
                 if received.finished {
                     outcome.handshake = Some(TlsOutcome::Done);
                     self.active = now;
+                    self.reached(Stage::Tls);
                 }
                 if received.closed {
                     outcome.end.get_or_insert(CloseReason::Closed);
@@ -157,10 +225,52 @@ impl Stream {
         }
     }
 
+    /// Whose it is.
+    pub fn owner(&self) -> Owner {
+        match self.phase {
+            Phase::Undecided => Owner::Undecided,
+            Phase::Turn => Owner::Turn,
+            Phase::Web(_) => Owner::Web,
+            Phase::Page(_) => Owner::Page,
+            Phase::Lingering => Owner::Lingering,
+        }
+    }
+
+    /// It is a TURN client's.
+    pub fn is_turns(&mut self) {
+        self.phase = Phase::Turn;
+    }
+
+    /// The built-in site's view of it.
+    pub fn page(&mut self) -> Option<&mut Page> {
+        match &mut self.phase {
+            Phase::Page(page) => Some(page),
+            _ => None,
+        }
+    }
+
+    /// What of the web was negotiated, if anything.
+    pub fn negotiated(&self) -> Option<Protocol> {
+        self.tls.as_ref()?.negotiated()
+    }
+
+    /// Notes how far it got.
+    pub fn reached(&mut self, stage: Stage) {
+        if self.stage.index() < stage.index() {
+            self.stage = stage;
+        }
+    }
+
+    /// How far it got.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
     /// Notes a message of the client. `false`: TURN does not start like that.
     pub fn greet(&mut self, message: &[u8], now: Instant) -> bool {
         if let [first @ 0..=3, second, ..] = *message {
             self.greeted = true;
+            self.reached(Stage::Stun);
             // Both bits of the class are 0 in a request (RFC 8489 section 5).
             if first & 0x01 == 0 && second & 0x10 == 0 {
                 self.active = now;
@@ -177,12 +287,23 @@ impl Stream {
 
     /// When to look after the stream again.
     pub fn life(&mut self, now: Instant, has_allocation: impl FnOnce() -> bool) -> Life {
-        let until = if self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
-            if now >= self.active + HANDSHAKE_TIME {
-                return Life::Over(CloseReason::HandshakeTimeout);
-            }
-            self.active + HANDSHAKE_TIME
-        } else if has_allocation() {
+        match &self.phase {
+            Phase::Web(splice) => return splice.life(self.active, now),
+            Phase::Lingering => return self.life_within(LINGER, now, Life::Over(CloseReason::Closed)),
+            Phase::Page(_) => return self.life_within(IDLE_TIME, now, Life::Over(CloseReason::Idle)),
+            Phase::Undecided | Phase::Turn => {}
+        }
+        let handshaking = self.tls.as_ref().is_some_and(|tls| tls.is_handshaking());
+        if handshaking || self.preface.is_some() {
+            return self.life_within(HANDSHAKE_TIME, now, Life::Over(CloseReason::HandshakeTimeout));
+        }
+        if matches!(self.phase, Phase::Undecided) {
+            return match self.negotiated() {
+                Some(_) => self.life_within(SILENCE, now, Life::Web),
+                None => self.life_within(HANDSHAKE_TIME, now, Life::Over(CloseReason::Idle)),
+            };
+        }
+        let until = if has_allocation() {
             self.allocated = true;
             now + IDLE_TIME
         } else if std::mem::take(&mut self.allocated) {
@@ -195,6 +316,11 @@ impl Stream {
             self.active + IDLE_TIME
         };
         Life::Until(until)
+    }
+
+    fn life_within(&self, limit: Duration, now: Instant, over: Life) -> Life {
+        let end = self.active + limit;
+        if now >= end { over } else { Life::Until(end) }
     }
 
     /// Writes what waits, as far as the socket takes it.
@@ -270,6 +396,10 @@ impl Stream {
     /// What to watch for: room to write when something waits, and nothing to read from a client who does not take
     /// his answers, so that a rush of requests waits in his own kernel.
     fn wants(&self) -> u32 {
+        if let Phase::Web(splice) = &self.phase {
+            let write = if self.is_waiting() { ready::WRITE } else { 0 };
+            return splice.client_interest() | write;
+        }
         let owes_answers = self.outbox.as_ref().is_some_and(|outbox| outbox.owes_answers());
         match (self.is_waiting(), owes_answers) {
             (false, _) => INTEREST,
@@ -280,6 +410,33 @@ impl Stream {
 
     fn is_waiting(&self) -> bool {
         !self.unsent.is_empty() || self.outbox.as_ref().is_some_and(|outbox| !outbox.is_empty())
+    }
+}
+
+/// Takes the PROXY header off the front of `received`; `false` when it is not whole, or not there.
+fn take_preface(
+    preface: &mut Option<Vec<u8>>,
+    client: &mut Client,
+    received: &mut Scratch,
+    outcome: &mut ReadOutcome,
+) -> bool {
+    match proxy_protocol::peek(received.bytes()) {
+        proxy_protocol::Peek::Found(header) => {
+            if let Some(addresses) = header.addresses {
+                client.five_tuple.client = canonical(addresses.source);
+            }
+            received.drop_front(header.len);
+            *preface = None;
+            true
+        }
+        proxy_protocol::Peek::NeedMore => {
+            *preface = Some(received.bytes().to_vec());
+            false
+        }
+        proxy_protocol::Peek::NotProxy => {
+            outcome.end.get_or_insert(CloseReason::NotProxied);
+            false
+        }
     }
 }
 
@@ -296,183 +453,6 @@ fn write(mut socket: &TcpStream, bytes: &[u8]) -> Result<usize, CloseReason> {
         Ok(written) => Ok(written),
         Err(error) if is_transient(&error) => Ok(0),
         Err(_) => Err(CloseReason::Reset),
-    }
-}
-
-/// All streams of a worker.
-#[derive(Default)]
-pub struct Streams {
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    /// Those that got something to write in this turn, or room to write.
-    dirty: Vec<Token>,
-    // Moved as they are between here and the streams, where the box keeps an idle stream small.
-    #[allow(clippy::vec_box, reason = "the same boxes go back and forth")]
-    spare: Vec<Box<Outbox>>,
-}
-
-#[derive(Default)]
-struct Slot {
-    stream: Option<Stream>,
-    generation: Generation,
-}
-
-impl Streams {
-    /// Takes in an accepted connection; gives its token.
-    ///
-    /// # Errors
-    /// The kernel cannot watch it.
-    pub fn insert(
-        &mut self,
-        epoll: &Epoll,
-        socket: TcpStream,
-        five_tuple: FiveTuple,
-        tls: bool,
-        now: Instant,
-    ) -> io::Result<Token> {
-        let slot = match self.free.pop() {
-            Some(slot) => slot,
-            None => {
-                self.slots.push(Slot::default());
-                self.slots.len() as u32 - 1
-            }
-        };
-        let generation = self.slots[slot as usize].generation;
-        let token = Token::Stream { slot, generation };
-        if let Err(error) = epoll.add(&socket, token.pack(), INTEREST) {
-            self.free.push(slot);
-            return Err(error);
-        }
-        self.slots[slot as usize].stream = Some(Stream {
-            client: Client { five_tuple, link: Link(token.pack()) },
-            socket,
-            tls: tls.then(Box::default),
-            partial: Vec::new(),
-            outbox: None,
-            unsent: Vec::new(),
-            interest: INTEREST,
-            dirty: false,
-            doomed: false,
-            greeted: false,
-            allocated: false,
-            active: now,
-        });
-        Ok(token)
-    }
-
-    /// The stream of a token; `None` when it was closed meanwhile, or is about to be.
-    pub fn get(&mut self, token: Token) -> Option<&mut Stream> {
-        let Token::Stream { slot, generation } = token else { return None };
-        let slot = self.slots.get_mut(slot as usize)?;
-        slot.stream.as_mut().filter(|stream| slot.generation == generation && !stream.doomed)
-    }
-
-    /// Whether this token's stream is open.
-    pub fn is_open(&self, token: Token) -> bool {
-        let Token::Stream { slot, generation } = token else { return false };
-        self.slots.get(slot as usize).is_some_and(|s| s.stream.is_some() && s.generation == generation)
-    }
-
-    /// How many are open.
-    pub fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
-    }
-
-    /// Whether none is open.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Whether this stream's handshake goes on, which makes its next bytes expensive.
-    pub fn is_handshaking(&mut self, token: Token) -> bool {
-        self.get(token).is_some_and(|stream| stream.tls.as_ref().is_some_and(|tls| tls.is_handshaking()))
-    }
-
-    /// Queues one whole message, given in pieces. `None` when the stream is gone.
-    pub fn push(&mut self, token: Token, message: &[&[u8]], kind: Kind, now: Instant) -> Option<Pushed> {
-        let mut spare = std::mem::take(&mut self.spare);
-        let pushed = self.get(token).map(|stream| {
-            let outbox = stream.outbox.get_or_insert_with(|| spare.pop().unwrap_or_default());
-            let newly = !std::mem::replace(&mut stream.dirty, true);
-            (outbox.push(message, kind, now), newly)
-        });
-        self.spare = spare;
-        let (pushed, newly) = pushed?;
-        if newly {
-            self.dirty.push(token);
-        }
-        Some(pushed)
-    }
-
-    /// Notes that the stream can be written to again.
-    pub fn unblock(&mut self, token: Token) {
-        if let Some(stream) = self.get(token)
-            && !std::mem::replace(&mut stream.dirty, true)
-        {
-            self.dirty.push(token);
-        }
-    }
-
-    /// The next stream that has something to write.
-    pub fn next_dirty(&mut self) -> Option<Token> {
-        self.dirty.pop()
-    }
-
-    /// Writes what waits for this stream, and has it watched for room if something is left.
-    pub fn write(
-        &mut self,
-        epoll: &Epoll,
-        token: Token,
-        now: Instant,
-        buffers: &mut Buffers,
-    ) -> WriteOutcome {
-        let Some(stream) = self.get(token) else { return WriteOutcome::default() };
-        stream.dirty = false;
-        let mut outcome = stream.write(now, &mut buffers.output);
-        let (blocked, interest) = (stream.is_waiting(), stream.wants());
-        if interest != stream.interest {
-            stream.interest = interest;
-            if epoll.modify(&stream.socket, token.pack(), interest).is_err() {
-                outcome.end.get_or_insert(CloseReason::Reset);
-            }
-        }
-        if !blocked && let Some(mut outbox) = stream.outbox.take() {
-            outbox.clear();
-            if self.spare.len() < SPARE_OUTBOXES {
-                self.spare.push(outbox);
-            }
-        }
-        outcome
-    }
-
-    /// Has no more to do with it; `false` when that was so already. [`Streams::remove`] follows at the end of the
-    /// turn.
-    pub fn doom(&mut self, token: Token) -> bool {
-        self.get(token).map(|stream| stream.doomed = true).is_some()
-    }
-
-    /// Closes the stream, with a last word where TLS has one. Gives whose it was.
-    pub fn remove(&mut self, token: Token, buffers: &mut Buffers) -> Option<Client> {
-        let Token::Stream { slot: index, generation } = token else { return None };
-        let slot = self.slots.get_mut(index as usize).filter(|slot| slot.generation == generation)?;
-        let mut stream = slot.stream.take()?;
-        slot.generation = generation.next();
-        self.free.push(index);
-        if let Some(tls) = &mut stream.tls
-            && stream.unsent.is_empty()
-        {
-            buffers.output.clear();
-            tls.close(&mut buffers.output);
-            // It is closed whether the word gets through or not.
-            let _ = write(&stream.socket, buffers.output.bytes());
-        }
-        Some(stream.client)
-    }
-
-    /// Every open one.
-    pub fn tokens(&self) -> Vec<Token> {
-        let open = self.slots.iter().enumerate().filter(|(_, slot)| slot.stream.is_some());
-        open.map(|(index, slot)| Token::Stream { slot: index as u32, generation: slot.generation }).collect()
     }
 }
 

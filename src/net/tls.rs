@@ -1,5 +1,6 @@
 //! TLS over a stream, driven by hand: rustls without its buffers, so that an idle client holds only its keys.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::server::{ServerConfig, UnbufferedServerConnection};
@@ -8,6 +9,7 @@ use rustls::{AlertDescription, Error};
 
 use super::counters::TlsOutcome;
 use super::scratch::Scratch;
+use super::share443::Protocol;
 
 /// The most plaintext in one record (RFC 8446 section 5.1).
 pub const RECORD_MAX: usize = 16 << 10;
@@ -20,14 +22,16 @@ const SEAL_OVERHEAD: usize = 64;
 
 /// Which configuration serves a client, decided by its ClientHello.
 pub trait TlsChooser: Send + Sync {
-    /// Looks at everything a client has sent so far.
-    fn choose(&self, received: &[u8]) -> Choice;
+    /// Looks at everything a client has sent so far. `shared`: to a port that is shared with the web.
+    fn choose(&self, received: &[u8], shared: bool) -> Choice;
 }
 
 /// What a [`TlsChooser`] says.
 pub enum Choice {
     /// Use this.
     Config(Arc<ServerConfig>),
+    /// TLS is ended by the server there.
+    PassThrough(SocketAddr),
     /// The ClientHello is not complete.
     NeedMore,
     /// Not TLS, and never will be.
@@ -35,7 +39,7 @@ pub enum Choice {
 }
 
 impl TlsChooser for Arc<ServerConfig> {
-    fn choose(&self, _received: &[u8]) -> Choice {
+    fn choose(&self, _received: &[u8], _shared: bool) -> Choice {
         Choice::Config(Arc::clone(self))
     }
 }
@@ -47,6 +51,8 @@ pub struct Received {
     pub closed: bool,
     /// The handshake was finished by these bytes.
     pub finished: bool,
+    /// TLS does not end here; `incoming` is what came so far.
+    pub pass_through: Option<SocketAddr>,
 }
 
 /// The TLS side of one stream.
@@ -65,6 +71,15 @@ impl Tls {
         !self.established
     }
 
+    /// What of the web the client negotiated (RFC 7301); `None`: something else, or nothing.
+    pub fn negotiated(&self) -> Option<Protocol> {
+        match self.connection.as_ref()?.alpn_protocol()? {
+            b"h2" => Some(Protocol::H2),
+            b"http/1.1" => Some(Protocol::Http1),
+            _ => None,
+        }
+    }
+
     /// Puts what is left of earlier bytes in front of the next to be read.
     pub fn restore(&mut self, incoming: &mut Scratch) {
         incoming.clear();
@@ -81,6 +96,7 @@ impl Tls {
     pub fn receive(
         &mut self,
         chooser: &dyn TlsChooser,
+        shared: bool,
         incoming: &mut Scratch,
         plain: &mut Scratch,
         output: &mut Scratch,
@@ -88,10 +104,14 @@ impl Tls {
         let mut received = Received::default();
         let mut consumed = 0;
         if self.connection.is_none() {
-            match chooser.choose(incoming.bytes()) {
+            match chooser.choose(incoming.bytes(), shared) {
                 Choice::Config(config) => {
                     let connection = UnbufferedServerConnection::new(config);
                     self.connection = Some(connection.map_err(|_| TlsOutcome::Internal)?);
+                }
+                Choice::PassThrough(to) => {
+                    received.pass_through = Some(to);
+                    return Ok(received);
                 }
                 Choice::NeedMore => {}
                 Choice::NotTls => return Err(TlsOutcome::Garbage),

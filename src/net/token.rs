@@ -30,6 +30,13 @@ pub enum Token {
         /// How often the place was used before.
         generation: Generation,
     },
+    /// The web server of a stream client.
+    BackEnd {
+        /// The client's place.
+        slot: u32,
+        /// How often the place was used before.
+        generation: Generation,
+    },
 }
 
 /// How often a number was used before, as far as 24 bits count.
@@ -46,6 +53,22 @@ impl Generation {
 }
 
 impl Token {
+    /// The client's web server, of a client; every other token as it is.
+    pub fn back_end(self) -> Self {
+        match self {
+            Token::Stream { slot, generation } => Token::BackEnd { slot, generation },
+            other => other,
+        }
+    }
+
+    /// The client, of his web server; every other token as it is.
+    pub fn client(self) -> Self {
+        match self {
+            Token::BackEnd { slot, generation } => Token::Stream { slot, generation },
+            other => other,
+        }
+    }
+
     /// The token as a number: kind, generation, index.
     pub fn pack(self) -> u64 {
         let parts = |kind: u64, generation: Generation, index: u32| {
@@ -58,6 +81,7 @@ impl Token {
             Token::Accept(index) => parts(2, Generation(0), index.into()),
             Token::Relay { relay, generation } => parts(3, generation, relay.0),
             Token::Stream { slot, generation } => parts(4, generation, slot),
+            Token::BackEnd { slot, generation } => parts(6, generation, slot),
         }
     }
 
@@ -72,6 +96,7 @@ impl Token {
             3 => Token::Relay { relay: RelayId(index), generation },
             4 => Token::Stream { slot: index, generation },
             5 => Token::Alarm,
+            6 => Token::BackEnd { slot: index, generation },
             _ => return None,
         })
     }
@@ -92,6 +117,7 @@ mod tests {
             Token::Relay { relay: RelayId(u32::MAX), generation: last },
             Token::Relay { relay: RelayId(u32::MAX), generation: last.next() },
             Token::Stream { slot: 0, generation: Generation(1) },
+            Token::BackEnd { slot: 0, generation: Generation(1) },
         ];
         for (index, token) in tokens.into_iter().enumerate() {
             assert_eq!(Token::unpack(token.pack()), Some(token));

@@ -7,6 +7,7 @@
 
 mod connections;
 mod datagrams;
+mod web;
 
 use std::io;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use super::counters::{CloseReason, Counters};
 use super::outbox::Kind;
 use super::relay::{Relays, Sockets};
 use super::scratch::Buffers;
+use super::share443::Web;
 use super::socket::{StreamListener, UdpListener, WorkerSockets};
 use super::stream::Streams;
 use super::syscall::{Alarm, Epoll, Events, Offloads, RecvBatch, Source, Waker, ready, return_free_memory};
@@ -58,6 +60,7 @@ pub(super) struct Worker {
     now: Now,
     ties: Ties,
     tls: Option<Arc<dyn TlsChooser>>,
+    web: Option<Arc<Web>>,
     streams_total: u32,
     privacy: bool,
     running: bool,
@@ -85,6 +88,8 @@ pub(super) struct Worker {
     doomed: Vec<(Token, CloseReason)>,
     /// TLS handshakes that may go on in this turn.
     handshakes_left: usize,
+    /// Bytes that web servers may send in this turn.
+    web_left: usize,
 }
 
 impl Worker {
@@ -93,7 +98,7 @@ impl Worker {
         sockets: WorkerSockets,
         server: Server,
         clock: fn() -> Now,
-        tls: Option<Arc<dyn TlsChooser>>,
+        (tls, web): (Option<Arc<dyn TlsChooser>>, Option<Arc<Web>>),
         ties: Ties,
         offloads: Offloads,
     ) -> io::Result<Self> {
@@ -116,6 +121,7 @@ impl Worker {
             now: clock(),
             ties,
             tls,
+            web,
             streams_total: settings.streams_total,
             privacy: settings.privacy,
             running: true,
@@ -135,6 +141,7 @@ impl Worker {
             turn: 0,
             doomed: Vec::new(),
             handshakes_left: 0,
+            web_left: 0,
         })
     }
 
@@ -151,6 +158,7 @@ impl Worker {
             self.turn = self.turn.wrapping_add(1);
             self.ties.counters.wakeups.add(1);
             self.handshakes_left = connections::HANDSHAKES;
+            self.web_left = web::BYTES_PER_TURN;
             for index in 0..events.len() {
                 if let Some((token, readiness)) = events.get(index) {
                     self.on_event(token, readiness);
@@ -190,6 +198,7 @@ impl Worker {
             Some(Token::Relay { relay, generation }) => self.on_relay(relay, generation, readiness),
             Some(Token::Accept(index)) => self.on_accept(index),
             Some(token @ Token::Stream { .. }) => self.on_stream(token, readiness),
+            Some(token @ Token::BackEnd { .. }) => self.on_back_end(token, readiness),
             None => {}
         }
     }
@@ -200,6 +209,7 @@ impl Worker {
             match command {
                 Command::Settings(settings) => self.server.handle_settings(settings),
                 Command::Tls(chooser) => self.tls = Some(chooser),
+                Command::Web(web) => self.web = Some(web),
                 Command::Drain(draining) => self.server.handle_drain(draining),
                 Command::Stop => {
                     self.server.handle_shutdown(self.now);
@@ -297,8 +307,8 @@ impl CloseReason {
     /// What the protocol is told.
     fn end_reason(self) -> EndReason {
         match self {
-            CloseReason::Closed => EndReason::Closed,
-            CloseReason::Garbage | CloseReason::TlsFailed => EndReason::Broken,
+            CloseReason::Closed | CloseReason::BackEnd => EndReason::Closed,
+            CloseReason::Garbage | CloseReason::TlsFailed | CloseReason::NotProxied => EndReason::Broken,
             CloseReason::Shutdown => EndReason::Shutdown,
             CloseReason::Reset | CloseReason::HandshakeTimeout | CloseReason::Idle | CloseReason::Stuck => {
                 EndReason::Reset

@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 
 use crate::admin::{Snapshot, Source};
 use crate::net;
-use crate::net::counters::{CloseReason, TlsOutcome};
+use crate::net::counters::{CloseReason, Decision, Stage, TlsOutcome};
 use crate::turn::action::Drop;
 use crate::turn::counters::{Counters, ERROR_CODES, Request};
 use crate::turn::five_tuple::Transport;
@@ -41,6 +41,7 @@ impl Source for Numbers {
         self.hosts_and_rungs(out);
         self.requests(out);
         self.streams(out);
+        self.web(out);
         let taken = self.shared.ports.taken() as f64;
         out.gauge(
             "hallpass_relay_ports_taken",
@@ -139,15 +140,14 @@ impl Numbers {
             out.counter("hallpass_stream_sent_bytes_total", "Bytes to stream clients.", &label, sent);
             let stale = read(|streams| streams.stale.get());
             out.counter("hallpass_stream_stale_total", "Media dropped for waiting too long.", &label, stale);
-            for &reason in CloseReason::ALL {
-                let closed = self.sum_network(|counters| counters.streams(transport).closed(reason).get());
-                let labels = [label[0], ("reason", reason.name())];
-                out.counter(
-                    "hallpass_connections_closed_total",
-                    "Streams closed, by reason.",
-                    &labels,
-                    closed,
-                );
+            for &stage in Stage::ALL {
+                for &reason in CloseReason::ALL {
+                    let closed =
+                        self.sum_network(|counters| counters.streams(transport).closed(stage, reason).get());
+                    let labels = [label[0], ("stage", stage.name()), ("reason", reason.name())];
+                    let help = "Streams closed, by how far they had come and why.";
+                    out.counter("hallpass_connections_closed_total", help, &labels, closed);
+                }
             }
         }
         for &outcome in TlsOutcome::ALL {
@@ -155,6 +155,20 @@ impl Numbers {
             let help = "TLS handshakes by outcome; unknown_ca and bad_certificate hint at interception.";
             out.counter("hallpass_tls_handshakes_total", help, &[("outcome", outcome.name())], ended);
         }
+    }
+
+    fn web(&self, out: &mut Snapshot) {
+        for &decision in Decision::ALL {
+            let decided = self.sum_network(|counters| counters.decided(decision).get());
+            let help = "Clients of ports shared with the web, by what they turned out to be.";
+            out.counter("hallpass_shared_port_clients_total", help, &[("client", decision.name())], decided);
+        }
+        let down = self.sum_network(|counters| counters.back_end_down.get());
+        let help = "Web clients whose web server could not be had.";
+        out.counter("hallpass_web_unavailable_total", help, &[], down);
+        let untrusted = self.sum_network(|counters| counters.untrusted.get());
+        let help = "Connections to a listener behind a proxy that came from somebody else.";
+        out.counter("hallpass_proxy_untrusted_total", help, &[], untrusted);
     }
 
     fn loops(&self, out: &mut Snapshot) {

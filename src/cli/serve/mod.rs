@@ -94,8 +94,9 @@ fn start(path: Option<PathBuf>) -> Result<ExitCode, Failure> {
         let seed = entropy::seed().map_err(no_entropy)?;
         servers.push(Server::new(Arc::clone(&protocol), Arc::clone(&shared), Arc::clone(counters), seed));
     }
-    let chooser = certificate.chooser().map_err(|message| (message, "report this".to_owned()))?;
-    let workers = net::spawn(&network, sockets, servers, now, Some(chooser)).map_err(|error| {
+    let chooser = certificate.chooser(&config.web).map_err(|message| (message, "report this".to_owned()))?;
+    let web = settings::web(&config.web);
+    let workers = net::spawn(&network, sockets, servers, now, Some(chooser), Some(web)).map_err(|error| {
         (format!("the workers do not start: {error}"), "see the limits of this service".into())
     })?;
 
@@ -333,6 +334,9 @@ impl Served {
             Ok(protocol) => {
                 self.hosts.store(Arc::new(self.names.all().to_vec()));
                 self.workers.send(&Command::Settings(Arc::new(protocol)));
+                if self.config.web != next.web {
+                    self.apply_web(&next.web);
+                }
                 self.config = next;
                 tracing::info!("reload: the new configuration is in use");
             }
@@ -341,11 +345,26 @@ impl Served {
     }
 }
 
+impl Served {
+    fn apply_web(&self, web: &config::Web) {
+        match self.certificate.chooser(web) {
+            Ok(chooser) => {
+                self.workers.send(&Command::Web(settings::web(web)));
+                self.workers.send(&Command::Tls(chooser));
+            }
+            Err(message) => tracing::error!("reload: the web servers in use stay: {message}"),
+        }
+    }
+}
+
 /// Puts back what running sockets hold to, and names it.
 fn keep_what_is_bound(running: &Config, next: &mut Config) -> Vec<&'static str> {
     let mut kept = Vec::new();
-    let places =
-        |config: &Config| -> Vec<_> { config.listen.iter().map(|l| (l.transport, l.address)).collect() };
+    let places = |config: &Config| -> Vec<_> {
+        let listen = config.listen.iter().cloned();
+        // The line in the file does not matter.
+        listen.map(|listener| config::Listener { line: 0, ..listener }).collect()
+    };
     if places(running) != places(next) {
         kept.push("[[listen]]");
     }

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use crate::config;
 use crate::net;
+use crate::net::share443::{Answer, Protocol, Site};
+use crate::site;
 use crate::system::interfaces;
 use crate::turn::counters::HOSTS_MAX;
 use crate::turn::five_tuple::Transport;
 use crate::turn::settings::{Host, HostId, Limits, PeerRules, RelayAddress, Settings, StaticUser};
+use crate::wire::proxy_protocol::Version;
 
 /// Static users without a host of their own are counted under this name.
 const USERS: &str = "users";
@@ -94,6 +97,8 @@ pub fn network(config: &config::Config, cores: usize) -> net::Settings {
         },
         address: listener.address,
         only_v6: !config.is_dual_stack(listener),
+        proxies: listener.proxies.clone(),
+        web: listener.web,
     });
     net::Settings {
         listeners: listeners.collect(),
@@ -101,6 +106,33 @@ pub fn network(config: &config::Config, cores: usize) -> net::Settings {
         mss: u16::try_from(config.limits.mss).unwrap_or(u16::MAX),
         streams_total: config.limits.connections_total,
         privacy: config.privacy,
+    }
+}
+
+/// What web clients get on shared ports.
+pub fn web(config: &config::Web) -> Arc<net::Web> {
+    let proxy_protocol = match config.proxy_protocol {
+        config::ProxyProtocol::None => None,
+        config::ProxyProtocol::V1 => Some(Version::V1),
+        config::ProxyProtocol::V2 => Some(Version::V2),
+    };
+    Arc::new(net::Web { http1: config.http1, h2: config.h2, proxy_protocol, site: Arc::new(BuiltIn) })
+}
+
+/// The built-in site on the network's terms.
+struct BuiltIn;
+
+impl Site for BuiltIn {
+    fn answer(&self, protocol: Protocol, received: &[u8], unix: u64, down: bool) -> Answer {
+        let status = if down { site::Status::BadGateway } else { site::Status::NotFound };
+        let answer = match protocol {
+            Protocol::H2 => site::h2(received, unix, status),
+            Protocol::Http1 | Protocol::Tls => site::http1(received, unix, status),
+        };
+        match answer {
+            site::Answer::NeedMore => Answer::NeedMore,
+            site::Answer::Reply { bytes, close, consumed } => Answer::Reply { bytes, close, consumed },
+        }
     }
 }
 

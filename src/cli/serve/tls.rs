@@ -1,9 +1,11 @@
 //! The certificate that is served, and which TLS settings a client gets.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::cert::{self, CertStore, TlsConfigs};
-use crate::config::{Config, TlsFiles};
+use crate::config::{Config, TlsFiles, Web};
 use crate::net::{Choice, TlsChooser};
 use crate::system::clock;
 use crate::wire::client_hello::{self, Peek};
@@ -15,12 +17,24 @@ pub struct Certificate {
     pub fingerprint: Option<String>,
 }
 
-struct Chooser(TlsConfigs);
+struct Chooser {
+    turn: TlsConfigs,
+    /// For ports shared with the web.
+    shared: TlsConfigs,
+    passthrough: BTreeMap<String, SocketAddr>,
+}
 
 impl TlsChooser for Chooser {
-    fn choose(&self, received: &[u8]) -> Choice {
+    fn choose(&self, received: &[u8], shared: bool) -> Choice {
         match client_hello::peek(received) {
-            Peek::Found(hello) => Choice::Config(Arc::clone(self.0.choose(&hello.alpn))),
+            Peek::Found(hello) if shared => {
+                let to = hello.server_name.as_ref().and_then(|name| self.passthrough.get(name));
+                match to {
+                    Some(&to) => Choice::PassThrough(to),
+                    None => Choice::Config(Arc::clone(self.shared.choose(&hello.alpn))),
+                }
+            }
+            Peek::Found(hello) => Choice::Config(Arc::clone(self.turn.choose(&hello.alpn))),
             Peek::NeedMore => Choice::NeedMore,
             Peek::NotTls => Choice::NotTls,
         }
@@ -50,16 +64,22 @@ impl Certificate {
         Ok(Self { store: Arc::new(CertStore::new(loaded.key)), fingerprint: None })
     }
 
-    /// What the workers ask for each TLS client.
+    /// What the workers ask for each TLS client. On a shared port HTTP/2 is offered where a web server speaks it; on
+    /// others whatever a proxy may have put there is agreed to.
     ///
     /// # Errors
     /// A sentence; the cryptography does not work here.
-    pub fn chooser(&self) -> Result<Arc<dyn TlsChooser>, String> {
-        let alpn = [cert::ALPN_TURN, cert::ALPN_HTTP1, cert::ALPN_H2];
-        let configs = TlsConfigs::new(Arc::clone(&self.store), &alpn);
-        configs
-            .map(|configs| Arc::new(Chooser(configs)) as Arc<dyn TlsChooser>)
-            .map_err(|error| format!("TLS cannot be set up: {error}"))
+    pub fn chooser(&self, web: &Web) -> Result<Arc<dyn TlsChooser>, String> {
+        let turn = [cert::ALPN_TURN, cert::ALPN_HTTP1, cert::ALPN_H2];
+        let mut shared = vec![cert::ALPN_TURN];
+        shared.extend(web.h2.map(|_| cert::ALPN_H2));
+        shared.push(cert::ALPN_HTTP1);
+        let configs = |alpn: &[&[u8]]| {
+            TlsConfigs::new(Arc::clone(&self.store), alpn)
+                .map_err(|error| format!("TLS cannot be set up: {error}"))
+        };
+        let passthrough = web.passthrough.clone();
+        Ok(Arc::new(Chooser { turn: configs(&turn)?, shared: configs(&shared)?, passthrough }))
     }
 
     /// Reads the files again. New handshakes get the new certificate, running clients keep theirs, and a broken

@@ -1,8 +1,11 @@
 use std::net::TcpListener;
 
+use super::set::Expected;
 use super::*;
-use crate::net::outbox::MESSAGES_MAX;
-use crate::net::syscall::Events;
+use crate::net::outbox::{Kind, MESSAGES_MAX, Pushed};
+use crate::net::syscall::{Epoll, Events};
+use crate::net::token::Token;
+use crate::turn::five_tuple::FiveTuple;
 use crate::turn::five_tuple::Transport;
 
 const START: Instant = Instant::from_nanos(1_000_000_000_000);
@@ -34,7 +37,8 @@ impl Bench {
         let (socket, from) = self.listener.accept().expect("accept");
         socket.set_nonblocking(true).expect("nonblocking");
         let five_tuple = FiveTuple { transport: Transport::Tcp, client: from, server };
-        let token = self.streams.insert(&self.epoll, socket, five_tuple, tls, START).expect("insert");
+        let expected = Expected { tls, ..Expected::default() };
+        let token = self.streams.insert(&self.epoll, socket, five_tuple, expected, START).expect("insert");
         (token, client)
     }
 

@@ -45,8 +45,13 @@ impl Pair {
         for piece in bytes.chunks(cut) {
             self.server.restore(&mut self.incoming);
             self.incoming.append(piece).expect("room");
-            last =
-                self.server.receive(&self.config, &mut self.incoming, &mut self.plain, &mut self.output)?;
+            last = self.server.receive(
+                &self.config,
+                false,
+                &mut self.incoming,
+                &mut self.plain,
+                &mut self.output,
+            )?;
             self.handshakes += usize::from(last.finished);
         }
         Ok(last)

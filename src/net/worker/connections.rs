@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::Worker;
 use crate::net::batch::{Outgoing, Payload, Route};
-use crate::net::counters::{CloseReason, TlsOutcome};
+use crate::net::counters::{CloseReason, Stage, TlsOutcome};
 use crate::net::outbox::{Kind, Pushed};
-use crate::net::stream::Life;
+use crate::net::stream::set::Expected;
+use crate::net::stream::{Life, Owner};
 use crate::net::syscall::{canonical, ready};
 use crate::net::token::Token;
 use crate::turn::action::{Drop, FromClient};
@@ -61,10 +62,17 @@ impl Worker {
     pub(super) fn on_accept(&mut self, index: u16) {
         for _ in 0..ACCEPTS {
             let Some(listener) = self.acceptors.get(usize::from(index)) else { return };
-            let transport = listener.transport;
+            let (transport, web) = (listener.transport, listener.web);
             match listener.socket.accept() {
                 Ok((socket, client)) => {
-                    if self.take_in(socket, client, transport).is_err() {
+                    let proxied = !listener.proxies.is_empty();
+                    let ip = canonical(client).ip();
+                    if proxied && !listener.proxies.iter().any(|trusted| trusted.contains(&ip)) {
+                        self.ties.counters.untrusted.add(1);
+                        continue;
+                    }
+                    let expected = Expected { tls: transport == Transport::Tls, proxied, web };
+                    if self.take_in(socket, client, transport, expected).is_err() {
                         self.ties.counters.streams(transport).refused.add(1);
                         self.ties.streams.fetch_sub(1, Relaxed);
                     }
@@ -79,7 +87,13 @@ impl Worker {
     }
 
     /// Takes in a connection, which counts from here on even when it is refused.
-    fn take_in(&mut self, socket: TcpStream, client: SocketAddr, transport: Transport) -> io::Result<()> {
+    fn take_in(
+        &mut self,
+        socket: TcpStream,
+        client: SocketAddr,
+        transport: Transport,
+        expected: Expected,
+    ) -> io::Result<()> {
         let others = self.ties.streams.fetch_add(1, Relaxed);
         if self.streams_total != 0 && others >= self.streams_total {
             return Err(io::ErrorKind::QuotaExceeded.into());
@@ -87,8 +101,8 @@ impl Worker {
         socket.set_nonblocking(true)?;
         let server = canonical(socket.local_addr()?);
         let five_tuple = FiveTuple { transport, client: canonical(client), server };
-        let (now, tls) = (self.now.instant, transport == Transport::Tls);
-        let token = self.streams.insert(&self.epoll, socket, five_tuple, tls, now)?;
+        let now = self.now.instant;
+        let token = self.streams.insert(&self.epoll, socket, five_tuple, expected, now)?;
         let counters = self.ties.counters.streams(transport);
         counters.accepted.add(1);
         counters.open.add(1);
@@ -136,6 +150,10 @@ impl Worker {
         let (now, chooser) = (self.now.instant, self.tls.as_deref());
         let Some(stream) = self.streams.get(token) else { return };
         let transport = stream.client.five_tuple.transport;
+        if stream.spliced().is_some_and(|splice| splice.client_interest() == 0) {
+            // Reported though not asked for: he is gone, with what he sent last.
+            return self.doom(token, CloseReason::Reset);
+        }
         let read = stream.read(now, chooser, &mut self.buffers);
         let counters = &self.ties.counters;
         counters.streams(transport).received.add(read.received as u64);
@@ -144,10 +162,18 @@ impl Worker {
         }
         // What is waiting in TLS itself needs room to be written.
         self.streams.unblock(token);
-        let framed = self.on_messages(token);
+        let owner = self.owner_after(token, &read);
+        let dealt = match owner {
+            Owner::Turn => self.on_messages(token),
+            Owner::Web => self.on_web(token, read.end),
+            Owner::Page => self.on_page(token),
+            Owner::Undecided | Owner::Lingering => Ok(()),
+        };
         self.flush();
+        // The end of what a web client sends is not the end of what he gets.
+        let end = read.end.filter(|&end| owner != Owner::Web || end != CloseReason::Closed);
         // The cause of the end is what came first.
-        if let Some(reason) = framed.err().or(read.end) {
+        if let Some(reason) = dealt.err().or(end) {
             self.doom(token, reason);
         }
     }
@@ -172,7 +198,15 @@ impl Worker {
                             let payload = Payload::Stream(payload);
                             self.push(Outgoing { route, to: peer, source: None, head: None, payload });
                         }
-                        FromClient::Control => self.act(),
+                        FromClient::Control => {
+                            self.act();
+                            if let Some(stream) = self.streams.get(token)
+                                && stream.stage() != Stage::Allocated
+                                && self.server.has_allocation(&client.five_tuple)
+                            {
+                                stream.reached(Stage::Allocated);
+                            }
+                        }
                         FromClient::Dropped(reason) if reason.breaks_stream() => {
                             return Err(CloseReason::Garbage);
                         }
@@ -242,6 +276,11 @@ impl Worker {
                 }
                 self.doom(token, reason);
             }
+            Life::Web => {
+                self.buffers.plain.clear();
+                self.begin_web(token);
+            }
+            Life::BackEndDown => self.back_end_down(token),
         }
     }
 
@@ -254,11 +293,11 @@ impl Worker {
 
     pub(super) fn close_doomed(&mut self) {
         while let Some((token, reason)) = self.doomed.pop() {
-            let Some(client) = self.streams.remove(token, &mut self.buffers) else { continue };
+            let Some((client, stage)) = self.streams.remove(token, &mut self.buffers) else { continue };
             self.ties.streams.fetch_sub(1, Relaxed);
             let counters = self.ties.counters.streams(client.five_tuple.transport);
             counters.open.sub(1);
-            counters.closed(reason).add(1);
+            counters.closed(stage, reason).add(1);
             self.server.handle_client_gone(self.now, &client.five_tuple, reason.end_reason());
             self.act();
         }

@@ -1,0 +1,138 @@
+//! What is behind a shared port, and before a listener: `[web]`, and two keys of `[[listen]]`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+
+use super::build::{parse_address, socket_address};
+use super::types::{Config, ProxyProtocol, Transport, Web};
+use super::walk::{At, Notes, Section};
+
+/// A name of the DNS is no longer (RFC 1035 section 2.3.4).
+const NAME_MAX: usize = 253;
+const EXAMPLE: &str = "\"127.0.0.1:81\"";
+
+/// `[web]`.
+pub(super) fn web(top: &Section<'_, '_>, notes: &mut Notes) -> Web {
+    let Some(section) = top.table("web", "[web]", notes) else { return Web::default() };
+    const VERSIONS: [(&str, ProxyProtocol); 3] =
+        [("none", ProxyProtocol::None), ("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2)];
+    let mut server = |key| socket_address(&section, key, EXAMPLE, notes).map(|at| at.value);
+    let (http1, h2) = (server("http1"), server("h2"));
+    if h2.is_some() && http1.is_none() {
+        notes.warn(
+            section.line_of("h2", notes),
+            "web.h2",
+            "browsers that speak HTTP/1.1 get the built-in site",
+            "write web.http1 too",
+        );
+    }
+    let proxy_protocol = section.word("proxy_protocol", &VERSIONS, notes).unwrap_or_default();
+    Web { http1, h2, proxy_protocol, passthrough: passthrough(&section, notes) }
+}
+
+fn passthrough(section: &Section<'_, '_>, notes: &mut Notes) -> BTreeMap<String, SocketAddr> {
+    const KEY: &str = "web.passthrough";
+    let mut servers = BTreeMap::new();
+    for At { value: (name, address), line } in section.pairs("passthrough", notes) {
+        let name = name.to_ascii_lowercase();
+        if !is_host_name(&name) {
+            let remedy = "write the whole name that clients ask for: \"bbb.example.org\"";
+            notes.error(line, KEY, format!("{name:?} is not a host name"), remedy);
+        } else if let Some(to) = parse_address(At { value: address, line }, KEY, "\"127.0.0.1:8443\"", notes)
+            && servers.insert(name.clone(), to.value).is_some()
+        {
+            notes.error(line, KEY, format!("{name} stands twice"), "remove one of the two");
+        }
+    }
+    servers
+}
+
+fn is_host_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    let is_address = name.parse::<std::net::Ipv4Addr>().is_ok();
+    name.len() <= NAME_MAX && name.split('.').all(is_label) && !is_address
+}
+
+/// `listen.proxy_protocol`.
+pub(super) fn proxies(section: &Section<'_, '_>, transport: Transport, notes: &mut Notes) -> Vec<IpNet> {
+    let Some(prefixes) = section.prefixes("proxy_protocol", notes) else { return Vec::new() };
+    let line = section.line_of("proxy_protocol", notes);
+    if transport == Transport::Udp {
+        notes.error(
+            line,
+            "listen.proxy_protocol",
+            "UDP has no PROXY protocol",
+            "remove it, or write transport = \"tcp\" or \"tls\"",
+        );
+    } else if prefixes.is_empty() {
+        notes.error(
+            line,
+            "listen.proxy_protocol",
+            "nobody is trusted, so nobody could connect",
+            "write the proxy's own address, or remove the key",
+        );
+    }
+    for At { value, line } in &prefixes {
+        if value.prefix_len() == 0 {
+            notes.warn(
+                *line,
+                "listen.proxy_protocol",
+                "anybody may say to be anybody",
+                "write the proxy's own address",
+            );
+        }
+    }
+    prefixes.into_iter().map(|at| at.value).collect()
+}
+
+/// `listen.web`.
+pub(super) fn shared(section: &Section<'_, '_>, transport: Transport, notes: &mut Notes) -> bool {
+    let web = section.boolean("web", false, notes);
+    if web && transport != Transport::Tls {
+        notes.error(
+            section.line_of("web", notes),
+            "listen.web",
+            "only a TLS port is shared with the web",
+            "write transport = \"tls\", or remove web",
+        );
+    }
+    web
+}
+
+/// Web servers must not be ourselves, and must be reachable by somebody.
+pub(super) fn check(config: &Config, top: &Section<'_, '_>, notes: &mut Notes) {
+    let Web { http1, h2, passthrough, .. } = &config.web;
+    let line = top.line_of("web", notes);
+    if top.has("web") && !config.listen.iter().any(|listener| listener.web) {
+        notes.warn(
+            line,
+            "web",
+            "no listener is shared with the web",
+            "write web = true in the [[listen]] with transport = \"tls\"",
+        );
+    }
+    let servers = http1.iter().chain(h2).chain(passthrough.values());
+    for server in servers {
+        let ours = config.listen.iter().find(|listener| {
+            let ip = listener.address.ip();
+            listener.transport != Transport::Udp
+                && listener.address.port() == server.port()
+                && (ip == server.ip() || ip.is_unspecified() && server.ip().is_loopback())
+        });
+        if let Some(ours) = ours {
+            notes.error(
+                line,
+                "web",
+                format!("{server} is this relay's own listener on line {}", ours.line),
+                "write the address of the web server",
+            );
+        }
+    }
+}
