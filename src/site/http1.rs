@@ -34,7 +34,8 @@ pub fn http1(received: &[u8], unix: u64, status: Status) -> Answer {
     // Nobody reads what follows, so the connection ends with the answer.
     let has_body = field("transfer-encoding").is_some()
         || field("content-length").is_some_and(|field| field.value.trim_ascii() != b"0");
-    let close = says_close || has_body || request.version != Some(1);
+    // A web server that is back is to be found by the next request.
+    let close = says_close || has_body || request.version != Some(1) || status == Status::BadGateway;
     let bytes = reply(&Page::of(status), request.method == Some("HEAD"), close, unix);
     Answer::Reply { bytes, close, consumed }
 }
@@ -109,13 +110,13 @@ mod tests {
             ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", true),
             ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", false),
         ] {
-            let (text, closes, _) = answered(request, Status::BadGateway);
+            let (text, closes, _) = answered(request, Status::NotFound);
             assert_eq!(closes, close, "{request:?}");
             assert_eq!(text.contains("\r\nconnection: close\r\n"), close);
-            assert!(
-                text.starts_with("HTTP/1.1 502 Bad Gateway\r\n") && text.contains("\r\nretry-after: 10\r\n")
-            );
         }
+        let (text, closes, _) = answered("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Status::BadGateway);
+        assert!(closes && text.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "the web server may be back");
+        assert!(text.contains("\r\nretry-after: 10\r\n"));
         let (text, ..) = answered("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", Status::NotFound);
         assert!(text.ends_with("\r\n\r\n") && !text.contains("content-length: 0"));
     }

@@ -32,6 +32,9 @@ pub struct Plan {
     pub relay_ports: (u16, u16),
     /// Lines for the `[limits]` table of Hallpass.
     pub limits: String,
+    /// Lines for each `[[listen]]` of Hallpass with TCP, and with TLS.
+    pub tcp: String,
+    pub tls: String,
     /// Further tables for the end of Hallpass's file.
     pub tables: String,
     /// The network namespace to run in.
@@ -54,6 +57,8 @@ impl Plan {
             allow: allow.to_vec(),
             relay_ports: RELAY_PORTS,
             limits: String::new(),
+            tcp: String::new(),
+            tls: String::new(),
             tables: String::new(),
             namespace: None,
         }
@@ -74,8 +79,14 @@ pub fn lay_out_hallpass(plan: &Plan, files: &Directory) -> Layout {
     let mut layout = lay_out(plan, files, |_| free_port());
     let mut toml = format!("realm = \"{REALM}\"\n");
     for (transport, address) in &layout.listeners {
+        let further = match transport {
+            Transport::Udp => "",
+            Transport::Tcp => &plan.tcp,
+            Transport::Tls => &plan.tls,
+        };
         let transport = format!("{transport:?}").to_lowercase();
-        write!(toml, "\n[[listen]]\ntransport = \"{transport}\"\naddress = \"{address}\"\n").unwrap();
+        write!(toml, "\n[[listen]]\ntransport = \"{transport}\"\naddress = \"{address}\"\n{further}\n")
+            .unwrap();
     }
     let (first, last) = plan.relay_ports;
     write!(toml, "\n[relay]\naddresses = {}\nports = \"{first}-{last}\"\n", quoted(&plan.relay)).unwrap();
@@ -124,7 +135,7 @@ fn lay_out(plan: &Plan, files: &Directory, mut port: impl FnMut(Transport) -> u1
 
 /// A port free for UDP and TCP on every address a moment ago, never given out twice by this process: two
 /// servers that share a port by SO_REUSEPORT would take each other's clients.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
     let mut given = GIVEN.lock().unwrap();
     let given = given.get_or_insert_default();

@@ -12,22 +12,32 @@ pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
 /// A client connection that has sent nothing yet.
 pub fn client() -> ClientConnection {
+    client_for("localhost", &[])
+}
+
+/// The same, asking for `name` and offering the protocols `alpn`.
+pub fn client_for(name: &'static str, alpn: &[&str]) -> ClientConnection {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider.clone())
+    let mut config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         .with_no_client_auth();
-    ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap()
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    ClientConnection::new(Arc::new(config), ServerName::try_from(name).unwrap()).unwrap()
 }
 
 /// Connects and completes the handshake.
 pub fn connect(address: SocketAddr) -> TlsStream {
+    connect_as(address, client())
+}
+
+/// The same as this client.
+pub fn connect_as(address: SocketAddr, mut client: ClientConnection) -> TlsStream {
     let mut stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let mut client = client();
     while client.is_handshaking() {
         client.complete_io(&mut stream).unwrap_or_else(|error| panic!("TLS with {address}: {error}"));
     }

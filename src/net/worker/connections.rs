@@ -151,8 +151,11 @@ impl Worker {
         let Some(stream) = self.streams.get(token) else { return };
         let transport = stream.client.five_tuple.transport;
         if stream.spliced().is_some_and(|splice| splice.client_interest() == 0) {
-            // Reported though not asked for: he is gone, with what he sent last.
-            return self.doom(token, CloseReason::Reset);
+            if readiness & (ready::ERROR | ready::CLOSED) != 0 {
+                // Reported though not asked for: he is gone, with what he sent last.
+                self.doom(token, CloseReason::Reset);
+            }
+            return;
         }
         let read = stream.read(now, chooser, &mut self.buffers);
         let counters = &self.ties.counters;
@@ -163,6 +166,10 @@ impl Worker {
         // What is waiting in TLS itself needs room to be written.
         self.streams.unblock(token);
         let owner = self.owner_after(token, &read);
+        if owner == Owner::Undecided && read.handshake == Some(TlsOutcome::Done) {
+            // He has less time from now on.
+            self.look_after(token);
+        }
         let dealt = match owner {
             Owner::Turn => self.on_messages(token),
             Owner::Web => self.on_web(token, read.end),

@@ -79,7 +79,11 @@ impl Worker {
         let spliced = Splice::connect(to, protocol, header, now)
             .and_then(|splice| stream.splice(&self.epoll, token.back_end(), splice));
         match spliced {
-            Ok(()) => self.look_after(token),
+            Ok(()) => {
+                // Nothing is read from the client before the web server is there.
+                self.streams.unblock(token);
+                self.look_after(token);
+            }
             Err(_) if protocol == Protocol::Tls => self.doom(token, CloseReason::BackEnd),
             Err(_) => {
                 self.ties.counters.back_end_down.add(1);

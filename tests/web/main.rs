@@ -1,0 +1,36 @@
+//! Port 443 shared with the web: real web servers, browsers' tools and proxies around a real relay.
+#![allow(clippy::disallowed_methods, reason = "programs that others wrote are waited for on the real clock")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod behind;
+mod nginx;
+mod proxied;
+mod shared;
+mod site;
+
+use std::process::Command;
+use std::time::Duration;
+
+use support::plan::{LOCAL_V4, Plan};
+use support::tool::run_command;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Everything on 127.0.0.1, TLS shared with the web of `table`.
+fn plan(table: &str) -> Plan {
+    let mut plan = Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]);
+    plan.tls = "web = true".to_owned();
+    plan.tables = table.to_owned();
+    plan
+}
+
+/// What curl printed, which must have succeeded.
+fn curl(args: &[&str]) -> String {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--insecure", "--max-time", "20"]).args(args);
+    let ended = run_command(command, LIMIT);
+    assert!(ended.success, "curl {args:?}:\n{}", ended.output);
+    ended.output
+}
