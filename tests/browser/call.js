@@ -1,5 +1,6 @@
 // Two peers in one page, each allowed relayed candidates only: a data channel there and back, video one way.
-async function call(iceServers) {
+// `page`: fetched again and again meanwhile. `restarts`: the network cuts the call; after each cut ICE starts anew.
+async function call(iceServers, { page, restarts = 0, limit = 30000 } = {}) {
   const problems = [];
   const peers = [0, 1].map(() => new RTCPeerConnection({ iceServers, iceTransportPolicy: 'relay' }));
   const [caller, callee] = peers;
@@ -8,9 +9,9 @@ async function call(iceServers) {
       const other = peers[1 - index];
       peer.onicecandidate = ({ candidate }) => candidate && other.addIceCandidate(candidate);
       peer.onicecandidateerror = (e) => problems.push(`${e.url} ${e.errorCode} ${e.errorText}`);
-      peer.oniceconnectionstatechange = () => peer.iceConnectionState === 'failed' && resolve('ICE failed');
+      peer.oniceconnectionstatechange = () => !restarts && peer.iceConnectionState === 'failed' && resolve('ICE failed');
     });
-    setTimeout(() => resolve('nothing more after 30 s'), 30000);
+    setTimeout(() => resolve(`nothing more after ${limit} ms`), limit);
   });
 
   const channel = caller.createDataChannel('data');
@@ -29,11 +30,39 @@ async function call(iceServers) {
   await callee.setLocalDescription();
   await caller.setRemoteDescription(callee.localDescription);
 
+  let fetched = 0;
+  const fetching = (async () => {
+    while (page && fetched < 20) {
+      await fetch(page, { mode: 'no-cors', cache: 'no-store' });
+      fetched += 1;
+    }
+  })().catch((error) => problems.push(`fetch: ${error}`));
+
   const done = (async () => {
     const echo = await echoed;
+    let cuts = 0;
+    let atCut = 0;
+    let cutAt = 0;
+    const resumed = [];
     for (;;) {
       const ends = await Promise.all(peers.map(facts));
-      if (ends[1].framesDecoded >= 30) return { echo, caller: ends[0], callee: ends[1] };
+      const frames = ends[1].framesDecoded;
+      const cut = peers.some(({ iceConnectionState: state }) => state === 'disconnected' || state === 'failed');
+      if (cutAt && frames > atCut + 5) {
+        resumed.push(Date.now() - cutAt);
+        cutAt = 0;
+      } else if (cut && !cutAt && cuts < restarts) {
+        [cuts, atCut, cutAt] = [cuts + 1, frames, Date.now()];
+        caller.restartIce();
+        await caller.setLocalDescription();
+        await callee.setRemoteDescription(caller.localDescription);
+        await callee.setLocalDescription();
+        await caller.setRemoteDescription(callee.localDescription);
+      }
+      if (frames >= 30 && resumed.length >= restarts) {
+        await fetching;
+        return { echo, caller: ends[0], callee: ends[1], fetched, problems, resumed };
+      }
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
   })();
@@ -55,6 +84,7 @@ async function facts(peer) {
   return {
     localType: local.candidateType,
     remoteType: remote.candidateType,
+    localAddress: local.address,
     relayProtocol: local.relayProtocol,
     bytesReceived: pair.bytesReceived,
     framesDecoded: video ? video.framesDecoded : 0,

@@ -33,25 +33,47 @@ const FLAGS: &[&str] = &[
     "--remote-debugging-pipe",
 ];
 
+/// Where and how a browser runs.
+#[derive(Default)]
+pub struct Setting<'a> {
+    /// The network namespace; else this one.
+    pub namespace: Option<&'a str>,
+    pub flags: Vec<String>,
+}
+
 pub struct Chromium {
     process: Process,
     commands: ChildStdin,
     answers: Receiver<Value>,
-    page: SocketAddr,
+    /// An empty page of a secure origin.
+    page: String,
     last_id: u64,
 }
 
 impl Chromium {
     /// Starts a browser with a new profile inside `files`.
     pub fn start(files: &Directory) -> Chromium {
+        Chromium::start_in(files, &Setting::default())
+    }
+
+    /// The same elsewhere.
+    pub fn start_in(files: &Directory, setting: &Setting<'_>) -> Chromium {
         let profile = files.path("profile");
-        let mut command = Command::new("sh");
-        command.args(["-c", SHELL, "sh"]).args(FLAGS);
+        let mut command = Command::new(if setting.namespace.is_some() { "ip" } else { "sh" });
+        if let Some(namespace) = setting.namespace {
+            command.args(["netns", "exec", namespace, "sh"]);
+        }
+        command.args(["-c", SHELL, "sh"]).args(FLAGS).args(&setting.flags);
         command.arg(format!("--user-data-dir={}", profile.display()));
         // Nothing of the user's own settings or certificates.
         command.env("HOME", files.path("home"));
         let (process, commands, pipe) = Process::spawn_piped(command);
-        Chromium { process, commands, answers: follow(pipe), page: serve_empty_page(), last_id: 0 }
+        let page = match setting.namespace {
+            // No server of ours is on the loopback of that namespace; a file is a secure context, too.
+            Some(_) => format!("file://{}", files.write("page.html", "<!DOCTYPE html>").display()),
+            None => format!("http://{}/", serve_empty_page()),
+        };
+        Chromium { process, commands, answers: follow(pipe), page, last_id: 0 }
     }
 
     /// Evaluates `script` in an empty page on 127.0.0.1, a secure context, and returns what it resolves to.
@@ -61,8 +83,7 @@ impl Chromium {
         let attached = self.ask(None, "Target.attachToTarget", target);
         let session = attached["sessionId"].as_str().expect("a session").to_owned();
         self.ask(Some(&session), "Page.enable", json!({}));
-        let url = format!("http://{}/", self.page);
-        self.ask(Some(&session), "Page.navigate", json!({ "url": url }));
+        self.ask(Some(&session), "Page.navigate", json!({ "url": self.page }));
         self.wait(|message| message["method"] == "Page.loadEventFired");
         let evaluate = json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
         let answer = self.ask(Some(&session), "Runtime.evaluate", evaluate);

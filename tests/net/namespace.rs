@@ -3,13 +3,13 @@
 use crate::support::process::Process;
 use crate::support::tool::{run, run_ok};
 use std::cell::RefCell;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 // Documentation and benchmark ranges, only inside the namespaces.
-const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 2);
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 2);
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(198, 18, 2, 2);
 const PEER: Ipv4Addr = Ipv4Addr::new(198, 18, 3, 2);
 /// The network of the peer: the policy refuses it unless it is allowed.
@@ -29,10 +29,10 @@ while True:
 
 /// The namespaces by name. Dropped, also by a panic, they and all their links are gone.
 pub struct Lab {
-    router: String,
+    pub router: String,
     pub client: String,
     pub server: String,
-    peer: String,
+    pub peer: String,
     peer_process: RefCell<Option<Process>>,
 }
 
@@ -85,6 +85,26 @@ impl Lab {
         inside(namespace, &["ip", "route", "add", "default", "via", &gateway]);
     }
 
+    /// A further chain of the firewall, by where it hooks in and what it says.
+    pub fn firewall(&self, hook: &str, rules: &[&str]) {
+        let name = hook.replace(' ', "_").replace('-', "");
+        let rules = rules.join("; ");
+        inside(
+            &self.router,
+            &["nft", &format!("table ip {name} {{ chain c {{ type {hook}; {rules}; }}; }}")],
+        );
+    }
+
+    /// Starts a Python program in the firewall and waits until it says `bound`.
+    pub fn start_in_router(&self, program: &str, args: &[&str]) -> Process {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.router, "/usr/bin/python3", "-c", program]).args(args);
+        let process = Process::spawn(command);
+        let up = process.wait_output(LIMIT, |log| log.contains("bound"));
+        assert!(up, "the program did not start:\n{}", process.output());
+        process
+    }
+
     /// Only the link between router and client becomes narrow, and the router says nothing about it to the
     /// server. The client knows its own link and splits what it sends.
     pub fn narrow_client_link(&self, mtu: u32) {
@@ -94,6 +114,44 @@ impl Lab {
         let rules = "table ip quiet { chain output { type filter hook output priority 0; \
                      icmp type destination-unreachable drop; }; }";
         inside(&self.router, &["nft", rules]);
+    }
+
+    /// The link of the client becomes one of so many milliseconds each way that loses so many percent. `line` is the
+    /// program that makes it so.
+    pub fn lengthen_client_link(&self, line: &str, milliseconds: u32, percent: u32) -> Process {
+        let [a, b, c, _] = CLIENT.octets();
+        let router = |command: &[&str]| inside(&self.router, command);
+        router(&["ip", "link", "set", "client", "down"]);
+        router(&["ip", "addr", "flush", "dev", "client"]);
+        router(&["ip", "link", "set", "client", "name", "near"]);
+        router(&["ip", "link", "add", "client", "type", "veth", "peer", "name", "far"]);
+        router(&["ip", "addr", "add", &format!("{a}.{b}.{c}.1/24"), "dev", "client"]);
+        for link in ["near", "far"] {
+            // The router is not to answer for itself on the ends of the line.
+            router(&["ip", "link", "set", link, "arp", "off", "up"]);
+        }
+        router(&["ip", "link", "set", "client", "up"]);
+        for (namespace, link) in [(&self.client, "up0"), (&self.router, "client")] {
+            // The line carries frames as they would be on a wire: with checksums, and no longer than the MTU.
+            inside(
+                namespace,
+                &["ethtool", "-K", link, "tx", "off", "tso", "off", "gso", "off", "gro", "off"],
+            );
+        }
+        self.start_in_router(line, &["near", "far", &milliseconds.to_string(), &percent.to_string()])
+    }
+
+    /// The client loses IPv4 and gets IPv6, as the server does beside its own. Gives the server's address.
+    pub fn only_ipv6_for_the_client(&self) -> IpAddr {
+        inside(&self.router, &["sysctl", "-qw", "net.ipv6.conf.all.forwarding=1"]);
+        for (namespace, link, net) in [(&self.client, "client", 1), (&self.server, "server", 2)] {
+            let address = |last| format!("2001:db8:{net}::{last}/64");
+            inside(&self.router, &["ip", "addr", "add", &address(1), "dev", link, "nodad"]);
+            inside(namespace, &["ip", "addr", "add", &address(2), "dev", "up0", "nodad"]);
+            inside(namespace, &["ip", "route", "add", "default", "via", &format!("2001:db8:{net}::1")]);
+        }
+        inside(&self.client, &["ip", "-4", "addr", "flush", "dev", "up0"]);
+        "2001:db8:2::2".parse().expect("an address")
     }
 
     /// An echoing peer in its own namespace.
@@ -122,7 +180,7 @@ fn ip(args: &[&str]) {
     run_ok("ip", args, LIMIT);
 }
 
-fn inside(namespace: &str, command: &[&str]) {
+pub fn inside(namespace: &str, command: &[&str]) {
     let mut args = vec!["netns", "exec", namespace];
     args.extend(command);
     run_ok("ip", &args, LIMIT);

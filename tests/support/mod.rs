@@ -11,6 +11,7 @@ pub mod credentials;
 pub mod echo;
 pub mod files;
 pub mod http;
+pub mod nginx;
 pub mod plan;
 pub mod process;
 pub mod server;

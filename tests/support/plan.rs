@@ -32,6 +32,10 @@ pub struct Plan {
     pub relay_ports: (u16, u16),
     /// Lines for the `[limits]` table of Hallpass.
     pub limits: String,
+    /// Ports of UDP, TCP and TLS instead of free ones: in a namespace of its own.
+    pub ports: Option<[u16; 3]>,
+    /// Public addresses by 1:1 NAT.
+    pub external: Vec<IpAddr>,
     /// Lines for each `[[listen]]` of Hallpass with TCP, and with TLS.
     pub tcp: String,
     pub tls: String,
@@ -57,6 +61,8 @@ impl Plan {
             allow: allow.to_vec(),
             relay_ports: RELAY_PORTS,
             limits: String::new(),
+            ports: None,
+            external: Vec::new(),
             tcp: String::new(),
             tls: String::new(),
             tables: String::new(),
@@ -76,8 +82,11 @@ pub struct Layout {
 
 /// Chooses free ports, makes a certificate and writes the configuration of Hallpass.
 pub fn lay_out_hallpass(plan: &Plan, files: &Directory) -> Layout {
-    let mut layout = lay_out(plan, files, |_| free_port());
-    let mut toml = format!("realm = \"{REALM}\"\n");
+    let mut layout = lay_out(plan, files, |transport| match plan.ports {
+        Some(ports) => ports[transport as usize],
+        None => free_port(),
+    });
+    let mut toml = format!("realm = \"{REALM}\"\nexternal_ip = {}\n", quoted(&plan.external));
     for (transport, address) in &layout.listeners {
         let further = match transport {
             Transport::Udp => "",

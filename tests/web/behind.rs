@@ -1,8 +1,8 @@
 //! The splice itself, seen from both of its ends.
 
-use crate::nginx::Nginx;
 use crate::plan;
 use crate::support::beside_others;
+use crate::support::nginx::Nginx;
 use crate::support::plan::Transport;
 use crate::support::server::Server;
 use crate::support::tls::{self, TlsStream};

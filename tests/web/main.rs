@@ -5,7 +5,6 @@
 mod support;
 
 mod behind;
-mod nginx;
 mod proxied;
 mod shared;
 mod site;

@@ -1,9 +1,9 @@
 //! One port for both: nginx behind, curl and TURN clients in front.
 
-use crate::nginx::{Nginx, content};
 use crate::support::echo::Echo;
 use crate::support::files::Directory;
 use crate::support::http;
+use crate::support::nginx::{Nginx, content};
 use crate::support::plan::{LOCAL_V4, Transport};
 use crate::support::server::Server;
 use crate::support::stun::{allocate_request, read_message};

@@ -1,14 +1,15 @@
 //! nginx behind us, as on a BigBlueButton host: HTTP/1.1 on one port and HTTP/2 without TLS on another, both with the
 //! PROXY protocol.
 
-use crate::LIMIT;
-use crate::support::files::{Directory, make_certificate};
-use crate::support::plan::{LOCAL_V4, free_port};
-use crate::support::process::Process;
+use super::files::{Directory, make_certificate};
+use super::plan::{LOCAL_V4, free_port};
+use super::process::Process;
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(20);
 
 pub struct Nginx {
     pub http1: SocketAddr,
@@ -22,8 +23,17 @@ pub struct Nginx {
 impl Nginx {
     /// Starts it with a page `hello` at `/` and `size` bytes at `/big`.
     pub fn start(size: usize) -> Nginx {
+        Nginx::start_in(None, size)
+    }
+
+    /// The same in a network namespace, on the ports that it has on a BigBlueButton host.
+    pub fn start_in(namespace: Option<&str>, size: usize) -> Nginx {
         let files = Directory::new("nginx");
-        let [http1, h2, tls] = [(); 3].map(|()| SocketAddr::new(LOCAL_V4, free_port()));
+        let ports = match namespace {
+            Some(_) => [81, 82, 8443],
+            None => [(); 3].map(|()| free_port()),
+        };
+        let [http1, h2, tls] = ports.map(|port| SocketAddr::new(LOCAL_V4, port));
         files.write("index.html", "hello");
         fs::write(files.path("big"), content(size)).expect("a file");
         let dir = files.path("").display().to_string();
@@ -44,18 +54,16 @@ impl Nginx {
         );
         make_certificate("other.test", &files.path("cert"), &files.path("key"));
         let config = files.write("nginx.conf", &config);
-        let mut command = Command::new("/usr/sbin/nginx");
+        let mut command = Command::new(if namespace.is_some() { "ip" } else { "/usr/sbin/nginx" });
+        if let Some(namespace) = namespace {
+            command.args(["netns", "exec", namespace, "/usr/sbin/nginx"]);
+        }
         command.arg("-c").arg(config).arg("-p").arg(files.path("")).args(["-e", "stderr"]);
         let process = Process::spawn(command);
-        let nginx = Nginx { http1, h2, tls, _process: process, files };
-        for address in [http1, h2, tls] {
-            let end = Instant::now() + LIMIT;
-            while TcpStream::connect(address).is_err() {
-                assert!(Instant::now() < end, "nginx does not listen on {address}");
-                std::thread::yield_now();
-            }
-        }
-        nginx
+        // It listens before it chooses how to wait.
+        let up = process.wait_output(LIMIT, |log| log.contains("event method"));
+        assert!(up, "nginx did not start:\n{}", process.output());
+        Nginx { http1, h2, tls, _process: process, files }
     }
 
     /// What was put to `/up/NAME`.

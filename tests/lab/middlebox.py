@@ -1,0 +1,113 @@
+# A firewall that looks into every TCP flow that is redirected to it, and then hands it on or resets it.
+#   argv: port, name allowed, and any of: prober (the server must be a website), cut=SECONDS (age at which a flow that
+#   is being relayed is reset, once for each two)
+import socket, ssl, struct, sys, threading, time
+
+port, allowed = int(sys.argv[1]), sys.argv[2].encode()
+options = dict(word.partition('=')[::2] for word in sys.argv[3:])
+cut_after = float(options.get('cut', 0))
+cut_until = time.monotonic() + cut_after + 1 if cut_after else 0
+
+
+def reset(*flows):
+    for flow in flows:
+        try:
+            flow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+            flow.close()
+        except OSError:
+            pass
+
+
+def server_name(hello):
+    """SNI of a whole ClientHello in one or more records; None: not yet whole; False: none."""
+    message, rest = b'', hello
+    while len(rest) >= 5:
+        if rest[0] != 22 or rest[1] != 3:
+            return False
+        length = struct.unpack('>H', rest[3:5])[0]
+        message, rest = message + rest[5:5 + length], rest[5 + length:]
+    if hello[:1] not in (b'', b'\x16') or message[:1] not in (b'', b'\x01'):
+        return False
+    if len(message) < 4 or len(message) < 4 + int.from_bytes(message[1:4], 'big'):
+        return None
+    at = 4 + 2 + 32
+    at += 1 + message[at]
+    at += 2 + int.from_bytes(message[at:at + 2], 'big')
+    at += 1 + message[at]
+    end = at + 2 + int.from_bytes(message[at:at + 2], 'big')
+    at += 2
+    while at + 4 <= end:
+        kind, length = struct.unpack('>HH', message[at:at + 4])
+        if kind == 0:
+            return message[at + 9:at + 4 + length]
+        at += 4 + length
+    return False
+
+
+def is_website(address):
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection(address, 5) as plain, context.wrap_socket(plain, server_hostname=allowed.decode()) as tls:
+            tls.sendall(b'GET / HTTP/1.1\r\nHost: ' + allowed + b'\r\nConnection: close\r\n\r\n')
+            return tls.recv(12).startswith(b'HTTP/1.1 ')
+    except OSError:
+        return False
+
+
+def copy(source, sink):
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        reset(source, sink)
+
+
+def serve(flow):
+    packed = flow.getsockopt(socket.SOL_IP, 80, 16)  # SO_ORIGINAL_DST
+    address = (socket.inet_ntoa(packed[4:8]), struct.unpack('>H', packed[2:4])[0])
+    hello, name = b'', None
+    try:
+        flow.settimeout(10)
+        while name is None:
+            data = flow.recv(65536)
+            if not data:
+                return reset(flow)
+            hello += data
+            name = server_name(hello)
+        if name != allowed or ('prober' in options and not is_website(address)):
+            print('refused', address, hello[:8], name, flush=True)
+            return reset(flow)
+        print('passed', address, name, flush=True)
+        onwards = socket.create_connection(address, 5)
+        onwards.sendall(hello)
+        flow.settimeout(None)
+        onwards.settimeout(None)
+        for side in (flow, onwards):
+            side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError:
+        return reset(flow)
+    if time.monotonic() < cut_until:
+        threading.Timer(cut_after, reset_both, (flow, onwards)).start()
+    threading.Thread(target=copy, args=(flow, onwards), daemon=True).start()
+    copy(onwards, flow)
+
+
+def reset_both(flow, onwards):
+    print('reset', flush=True)
+    for side in (flow, onwards):
+        try:
+            # A socket that another thread reads from is only closed when that ends: this ends it.
+            side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+            side.shutdown(socket.SHUT_RD)
+        except OSError:
+            pass
+    reset(flow, onwards)
+
+
+listener = socket.create_server(('0.0.0.0', port), backlog=64)
+print('bound', flush=True)
+while True:
+    flow, _ = listener.accept()
+    threading.Thread(target=serve, args=(flow,), daemon=True).start()

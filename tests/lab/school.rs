@@ -1,0 +1,95 @@
+//! The school: its network, the relay outside, and one call out of it.
+
+use crate::chromium::{Chromium, Setting};
+use crate::namespace::{Lab, SERVER};
+use crate::support::plan::{Plan, Transport};
+use crate::support::server::Server;
+use crate::support::tool::run_ok;
+use serde_json::{Value, json};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// The relay's name, as browsers and firewalls know it.
+pub const NAME: &str = "relay.test";
+/// Ports of UDP, TCP and TLS: the last two are what schools let out.
+pub const PORTS: [u16; 3] = [3478, 80, 443];
+/// Documentation and benchmark ranges, which the policy refuses unless they are allowed.
+pub const RANGE: &str = "198.18.0.0/15";
+
+pub struct School {
+    pub lab: Lab,
+    /// Where clients find the relay.
+    pub address: IpAddr,
+    pub flags: Vec<String>,
+    /// Options of the call.
+    pub call: Value,
+}
+
+impl School {
+    /// An open network.
+    pub fn new() -> School {
+        School { lab: Lab::new(), address: SERVER.into(), flags: Vec::new(), call: json!({}) }
+    }
+
+    /// A relay with UDP, TCP and TLS.
+    pub fn plan(&self) -> Plan {
+        let mut plan = Plan::on(&[SERVER.into()], &[RANGE]);
+        plan.namespace = Some(self.lab.server.clone());
+        plan.ports = Some(PORTS);
+        plan
+    }
+
+    /// A call with every rung offered. Gives what the browser says of it, once media flowed both ways.
+    pub fn call(&self, server: &Server) -> Value {
+        let credentials = server.credentials("w_school");
+        let [udp, tcp, tls] = PORTS;
+        let host =
+            if self.address.is_ipv6() { format!("[{}]", self.address) } else { self.address.to_string() };
+        let urls = json!([
+            format!("turn:{host}:{udp}?transport=udp"),
+            format!("turn:{host}:{tcp}?transport=tcp"),
+            format!("turns:{NAME}:{tls}?transport=tcp"),
+        ]);
+        let ice =
+            json!([{ "urls": urls, "username": credentials.username, "credential": credentials.password }]);
+        let mut flags = self.flags.clone();
+        flags.push(format!("--host-resolver-rules=MAP {NAME} {host}"));
+        let setting = Setting { namespace: Some(&self.lab.client), flags };
+        let mut browser = Chromium::start_in(server.files(), &setting);
+        let script = format!("{}\ncall({ice}, {})", include_str!("../browser/call.js"), self.call);
+        let result = browser.run(&script);
+        assert_eq!(result["error"], Value::Null, "the call failed: {result:#}\nserver:\n{}", server.log());
+        for end in ["caller", "callee"] {
+            assert_eq!(result[end]["localType"], "relay", "{result:#}");
+            assert!(result[end]["bytesReceived"].as_u64() > Some(0), "{result:#}");
+        }
+        assert_eq!(result["echo"], "round trip", "{result:#}");
+        assert!(result["callee"]["framesDecoded"].as_u64() >= Some(30), "{result:#}");
+        result
+    }
+
+    /// The same, carried by one of `rungs`.
+    pub fn call_over(&self, server: &Server, rungs: &[Transport]) -> Value {
+        let result = self.call(server);
+        for end in ["caller", "callee"] {
+            let used = result[end]["relayProtocol"].as_str().unwrap_or_default().to_owned();
+            let expected = rungs.iter().any(|rung| format!("{rung:?}").to_lowercase() == used);
+            assert!(expected, "{end} used {used:?} instead of {rungs:?}: {result:#}");
+        }
+        result
+    }
+
+    /// The relay's `/metrics`.
+    pub fn metrics(&self, server: &Server) -> String {
+        let url = format!("http://{}/metrics", server.admin());
+        let inside =
+            ["netns", "exec", &self.lab.server, "curl", "--silent", "--fail", "--max-time", "5", &url];
+        run_ok("ip", &inside, Duration::from_secs(10))
+    }
+}
+
+/// The value of a series.
+pub fn value(metrics: &str, series: &str) -> u64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {series} in\n{metrics}"))
+}

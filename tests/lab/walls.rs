@@ -1,0 +1,128 @@
+//! What firewalls let through.
+
+use crate::namespace::CLIENT;
+use crate::school::{NAME, School, value};
+use crate::support::alone;
+use crate::support::nginx::Nginx;
+use crate::support::plan::Transport;
+use crate::support::server::Server;
+use serde_json::json;
+
+const MIDDLEBOX: &str = include_str!("middlebox.py");
+const PROXY: &str = include_str!("proxy.py");
+const FORWARD: &str = "filter hook forward priority 0";
+
+/// Everything that the school sends by TCP goes to the middlebox, and nothing else goes anywhere.
+fn inspect_everything(school: &School) {
+    school.lab.firewall(
+        "nat hook prerouting priority -100",
+        &["iifname client meta l4proto tcp redirect to :9000"],
+    );
+    school.lab.firewall(FORWARD, &["iifname client drop"]);
+}
+
+#[test]
+fn an_open_network_uses_udp() {
+    let _turn = alone();
+    let school = School::new();
+    let server = Server::start(&school.plan());
+    school.call_over(&server, &[Transport::Udp]);
+}
+
+#[test]
+fn without_udp() {
+    let _turn = alone();
+    let school = School::new();
+    school.lab.firewall(FORWARD, &["meta l4proto udp drop"]);
+    let server = Server::start(&school.plan());
+    school.call_over(&server, &[Transport::Tcp, Transport::Tls]);
+}
+
+#[test]
+fn only_the_ports_of_the_web() {
+    let _turn = alone();
+    let school = School::new();
+    school.lab.firewall(FORWARD, &["iifname client tcp dport { 80, 443 } accept", "iifname client drop"]);
+    let server = Server::start(&school.plan());
+    school.call_over(&server, &[Transport::Tcp, Transport::Tls]);
+}
+
+#[test]
+fn only_tls_with_a_name_that_is_known() {
+    let _turn = alone();
+    let school = School::new();
+    let middlebox = school.lab.start_in_router(MIDDLEBOX, &["9000", NAME]);
+    inspect_everything(&school);
+    let server = Server::start(&school.plan());
+    school.call_over(&server, &[Transport::Tls]);
+    let log = middlebox.output();
+    assert!(log.contains("passed") && log.contains("refused"), "{log}");
+}
+
+#[test]
+fn a_prober_that_wants_to_see_a_website() {
+    let _turn = alone();
+    let school = School::new();
+    let middlebox = school.lab.start_in_router(MIDDLEBOX, &["9000", NAME, "prober"]);
+    inspect_everything(&school);
+    let mut plan = school.plan();
+    plan.tls = "web = true".to_owned();
+    let server = Server::start(&plan);
+    school.call_over(&server, &[Transport::Tls]);
+    assert!(middlebox.output().contains("passed"), "{}", middlebox.output());
+}
+
+#[test]
+fn an_http_proxy_as_the_only_way_out() {
+    let _turn = alone();
+    let mut school = School::new();
+    let [a, b, c, _] = CLIENT.octets();
+    let gateway = format!("{a}.{b}.{c}.1");
+    let server = Server::start(&school.plan());
+    let proxy = school.lab.start_in_router(PROXY, &[&gateway, &school.address.to_string()]);
+    school.lab.firewall(FORWARD, &["iifname client drop"]);
+    school.flags.push(format!("--proxy-server=http://{gateway}:3128"));
+    school.call_over(&server, &[Transport::Tcp, Transport::Tls]);
+    assert!(proxy.output().contains("connected"), "{}", proxy.output());
+}
+
+#[test]
+fn a_website_and_a_call_on_one_port() {
+    let _turn = alone();
+    let mut school = School::new();
+    school.lab.firewall(FORWARD, &["iifname client tcp dport 443 accept", "iifname client drop"]);
+    let nginx = Nginx::start_in(Some(&school.lab.server), 100_000);
+    let mut plan = school.plan();
+    plan.tls = "web = true".to_owned();
+    plan.tables =
+        format!("[web]\nhttp1 = \"{}\"\nh2 = \"{}\"\nproxy_protocol = \"v1\"", nginx.http1, nginx.h2);
+    let server = Server::start(&plan);
+    school.call = json!({ "page": format!("https://{NAME}/big") });
+    let result = school.call_over(&server, &[Transport::Tls]);
+    assert_eq!((&result["fetched"], &result["problems"]), (&json!(20), &json!([])), "{result:#}");
+    let fetched = nginx.log().lines().filter(|line| line.starts_with(&CLIENT.to_string())).count();
+    assert_eq!(fetched, 20, "with the browser's own address:\n{}", nginx.log());
+    let metrics = school.metrics(&server);
+    assert!(value(&metrics, "hallpass_shared_port_clients_total{client=\"turn\"}") >= 2, "{metrics}");
+    assert!(value(&metrics, "hallpass_shared_port_clients_total{client=\"h2\"}") >= 1, "{metrics}");
+}
+
+#[test]
+fn long_flows_are_reset_and_the_call_goes_on() {
+    let _turn = alone();
+    let mut school = School::new();
+    let middlebox = school.lab.start_in_router(MIDDLEBOX, &["9000", NAME, "cut=6"]);
+    inspect_everything(&school);
+    let server = Server::start(&school.plan());
+    school.call = json!({ "restarts": 1, "limit": 45000 });
+    let result = school.call_over(&server, &[Transport::Tls]);
+    assert!(middlebox.output().contains("reset"), "{}", middlebox.output());
+    let resumed = result["resumed"][0].as_u64().expect("a time");
+    assert!(resumed < 5000, "media came back after {resumed} ms: {result:#}");
+    let metrics = school.metrics(&server);
+    // What was reset is gone: nothing waits for the end of its lifetime.
+    let closed = "hallpass_connections_closed_total{transport=\"tls\",stage=\"allocated\",reason=\"reset\"}";
+    assert!(value(&metrics, closed) >= 2, "{metrics}");
+    let open = value(&metrics, "hallpass_connections{transport=\"tls\"}");
+    assert!(value(&metrics, "hallpass_allocations{host=\"test\",transport=\"tls\"}") <= open, "{metrics}");
+}
