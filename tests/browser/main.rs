@@ -4,11 +4,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod chromium;
-
-use chromium::Chromium;
 use serde_json::{Value, json};
 use support::alone;
+use support::chromium::Chromium;
 use support::plan::{LOCAL_V4, Plan, Transport};
 use support::server::Server;
 
@@ -25,7 +23,7 @@ fn call(transport: Transport) -> Value {
     };
     let ice = json!([{ "urls": url, "username": credentials.username, "credential": credentials.password }]);
     let mut browser = Chromium::start(server.files());
-    let result = browser.run(&format!("{}\ncall({ice})", include_str!("call.js")));
+    let result = browser.run(&format!("{}\ncall({ice})", include_str!("../support/call.js")));
     assert_eq!(result["error"], Value::Null, "the call failed: {result:#}\nserver:\n{}", server.log());
     result
 }

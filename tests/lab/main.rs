@@ -6,11 +6,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-#[path = "../browser/chromium.rs"]
-mod chromium;
-#[path = "../net/namespace.rs"]
-mod namespace;
-
 mod paths;
 mod school;
 mod walls;

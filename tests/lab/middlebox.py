@@ -1,12 +1,12 @@
 # A firewall that looks into every TCP flow that is redirected to it, and then hands it on or resets it.
-#   argv: port, name allowed, and any of: prober (the server must be a website), cut=SECONDS (age at which a flow that
-#   is being relayed is reset, once for each two)
+#   argv: port, name allowed, and any of: prober (the server must be a website), cut=SECONDS (the age at which the
+#   first flow and those that began within two seconds of it are reset)
 import socket, ssl, struct, sys, threading, time
 
 port, allowed = int(sys.argv[1]), sys.argv[2].encode()
 options = dict(word.partition('=')[::2] for word in sys.argv[3:])
 cut_after = float(options.get('cut', 0))
-cut_until = time.monotonic() + cut_after + 1 if cut_after else 0
+first = None
 
 
 def reset(*flows):
@@ -88,7 +88,9 @@ def serve(flow):
             side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError:
         return reset(flow)
-    if time.monotonic() < cut_until:
+    global first
+    first = first or time.monotonic()
+    if cut_after and time.monotonic() < first + 2:
         threading.Timer(cut_after, reset_both, (flow, onwards)).start()
     threading.Thread(target=copy, args=(flow, onwards), daemon=True).start()
     copy(onwards, flow)

@@ -1,8 +1,8 @@
 //! What paths do to packets.
 
-use crate::namespace::{SERVER, inside};
 use crate::school::{PORTS, RANGE, School};
 use crate::support::alone;
+use crate::support::namespace::{SERVER, inside};
 use crate::support::plan::{Plan, Transport};
 use crate::support::server::Server;
 use std::net::{IpAddr, Ipv4Addr};

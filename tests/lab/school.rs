@@ -1,7 +1,7 @@
 //! The school: its network, the relay outside, and one call out of it.
 
-use crate::chromium::{Chromium, Setting};
-use crate::namespace::{Lab, SERVER};
+use crate::support::chromium::{Chromium, Setting};
+use crate::support::namespace::{Lab, SERVER};
 use crate::support::plan::{Plan, Transport};
 use crate::support::server::Server;
 use crate::support::tool::run_ok;
@@ -56,7 +56,7 @@ impl School {
         flags.push(format!("--host-resolver-rules=MAP {NAME} {host}"));
         let setting = Setting { namespace: Some(&self.lab.client), flags };
         let mut browser = Chromium::start_in(server.files(), &setting);
-        let script = format!("{}\ncall({ice}, {})", include_str!("../browser/call.js"), self.call);
+        let script = format!("{}\ncall({ice}, {})", include_str!("../support/call.js"), self.call);
         let result = browser.run(&script);
         assert_eq!(result["error"], Value::Null, "the call failed: {result:#}\nserver:\n{}", server.log());
         for end in ["caller", "callee"] {

@@ -4,10 +4,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod namespace;
-
-use namespace::Lab;
 use support::alone;
+use support::namespace::{self, Lab};
 use support::plan::{Plan, Transport};
 use support::server::{Server, only_hallpass};
 use support::uclient::Uclient;

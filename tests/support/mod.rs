@@ -7,10 +7,12 @@
 // Every test binary includes this module whole and uses its own part of it.
 #![allow(dead_code)]
 
+pub mod chromium;
 pub mod credentials;
 pub mod echo;
 pub mod files;
 pub mod http;
+pub mod namespace;
 pub mod nginx;
 pub mod plan;
 pub mod process;

@@ -1,7 +1,7 @@
 //! Chromium, driven through its debugging pipe: JSON commands and events, each ended by a zero byte.
 
-use crate::support::files::Directory;
-use crate::support::process::Process;
+use super::files::Directory;
+use super::process::Process;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};

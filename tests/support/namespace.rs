@@ -1,7 +1,7 @@
 //! Four network namespaces: client - router - server, and a peer behind the same router.
 
-use crate::support::process::Process;
-use crate::support::tool::{run, run_ok};
+use super::process::Process;
+use super::tool::{run, run_ok};
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{self, Command};

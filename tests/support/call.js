@@ -2,6 +2,10 @@
 // `page`: fetched again and again meanwhile. `restarts`: the network cuts the call; after each cut ICE starts anew.
 async function call(iceServers, { page, restarts = 0, limit = 30000 } = {}) {
   const problems = [];
+  const began = Date.now();
+  let fetchProblem = null;
+  // How far it came, for when it came no further.
+  const state = {};
   const peers = [0, 1].map(() => new RTCPeerConnection({ iceServers, iceTransportPolicy: 'relay' }));
   const [caller, callee] = peers;
   const failed = new Promise((resolve) => {
@@ -36,17 +40,20 @@ async function call(iceServers, { page, restarts = 0, limit = 30000 } = {}) {
       await fetch(page, { mode: 'no-cors', cache: 'no-store' });
       fetched += 1;
     }
-  })().catch((error) => problems.push(`fetch: ${error}`));
+  })().catch((error) => { fetchProblem = `${error}`; });
 
   const done = (async () => {
     const echo = await echoed;
+    let frames = 0;
     let cuts = 0;
+    Object.defineProperty(state, 'cuts', { get: () => [cuts, atCut, cutAt && Date.now() - cutAt, resumed] });
     let atCut = 0;
     let cutAt = 0;
     const resumed = [];
     for (;;) {
       const ends = await Promise.all(peers.map(facts));
-      const frames = ends[1].framesDecoded;
+      // A call that was cut has no selected pair for a moment.
+      frames = ends[1].framesDecoded ?? frames;
       const cut = peers.some(({ iceConnectionState: state }) => state === 'disconnected' || state === 'failed');
       if (cutAt && frames > atCut + 5) {
         resumed.push(Date.now() - cutAt);
@@ -61,13 +68,16 @@ async function call(iceServers, { page, restarts = 0, limit = 30000 } = {}) {
       }
       if (frames >= 30 && resumed.length >= restarts) {
         await fetching;
-        return { echo, caller: ends[0], callee: ends[1], fetched, problems, resumed };
+        return { echo, caller: ends[0], callee: ends[1], fetched, fetchProblem, problems, resumed, took: Date.now() - began };
       }
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
   })();
   const result = await Promise.race([done, failed.then((error) => ({ error, problems }))]);
-  if (result.error) Object.assign(result, { states: peers.map((peer) => peer.iceConnectionState) });
+  if (result.error) {
+    const ends = await Promise.all(peers.map(facts));
+    Object.assign(result, { states: peers.map((peer) => peer.iceConnectionState), cuts: state.cuts, ends });
+  }
   return result;
 }
 
