@@ -1,12 +1,14 @@
 # A firewall that looks into every TCP flow that is redirected to it, and then hands it on or resets it.
 #   argv: port, name allowed, and any of: prober (the server must be a website), cut=SECONDS (the age at which the
-#   first flow and those that began within two seconds of it are reset)
+#   first flow and those that began within five seconds of it are reset)
 import socket, ssl, struct, sys, threading, time
 
 port, allowed = int(sys.argv[1]), sys.argv[2].encode()
 options = dict(word.partition('=')[::2] for word in sys.argv[3:])
 cut_after = float(options.get('cut', 0))
 first = None
+# Flows to be reset by those who read from them.
+dead = set()
 
 
 def reset(*flows):
@@ -59,6 +61,8 @@ def copy(source, sink):
     try:
         while data := source.recv(65536):
             sink.sendall(data)
+        if source in dead:
+            return reset(source, sink)
         sink.shutdown(socket.SHUT_WR)
     except OSError:
         reset(source, sink)
@@ -90,7 +94,7 @@ def serve(flow):
         return reset(flow)
     global first
     first = first or time.monotonic()
-    if cut_after and time.monotonic() < first + 2:
+    if cut_after and time.monotonic() < first + 5:
         threading.Timer(cut_after, reset_both, (flow, onwards)).start()
     threading.Thread(target=copy, args=(flow, onwards), daemon=True).start()
     copy(onwards, flow)
@@ -98,14 +102,13 @@ def serve(flow):
 
 def reset_both(flow, onwards):
     print('reset', flush=True)
+    dead.update((flow, onwards))
     for side in (flow, onwards):
         try:
-            # A socket that another thread reads from is only closed when that ends: this ends it.
-            side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+            # Wakes who reads from it.
             side.shutdown(socket.SHUT_RD)
         except OSError:
             pass
-    reset(flow, onwards)
 
 
 listener = socket.create_server(('0.0.0.0', port), backlog=64)

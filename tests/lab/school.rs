@@ -1,5 +1,6 @@
 //! The school: its network, the relay outside, and one call out of it.
 
+use crate::firefox;
 use crate::support::chromium::{Chromium, Setting};
 use crate::support::namespace::{Lab, SERVER};
 use crate::support::plan::{Plan, Transport};
@@ -16,10 +17,19 @@ pub const PORTS: [u16; 3] = [3478, 80, 443];
 /// Documentation and benchmark ranges, which the policy refuses unless they are allowed.
 pub const RANGE: &str = "198.18.0.0/15";
 
+/// Who makes the calls.
+#[derive(Clone, Copy, Debug)]
+pub enum Browser {
+    Chromium,
+    Firefox,
+}
+
 pub struct School {
     pub lab: Lab,
+    pub browser: Browser,
     /// Where clients find the relay.
     pub address: IpAddr,
+    /// Flags of Chromium, or preferences of Firefox.
     pub flags: Vec<String>,
     /// Options of the call.
     pub call: Value,
@@ -28,7 +38,13 @@ pub struct School {
 impl School {
     /// An open network.
     pub fn new() -> School {
-        School { lab: Lab::new(), address: SERVER.into(), flags: Vec::new(), call: json!({}) }
+        School {
+            lab: Lab::new(),
+            browser: Browser::Chromium,
+            address: SERVER.into(),
+            flags: Vec::new(),
+            call: json!({}),
+        }
     }
 
     /// A relay with UDP, TCP and TLS.
@@ -39,8 +55,8 @@ impl School {
         plan
     }
 
-    /// A call with every rung offered. Gives what the browser says of it, once media flowed both ways.
-    pub fn call(&self, server: &Server) -> Value {
+    /// The script of a call with every rung offered.
+    fn script(&self, server: &Server) -> String {
         let credentials = server.credentials("w_school");
         let [udp, tcp, tls] = PORTS;
         let host =
@@ -52,12 +68,20 @@ impl School {
         ]);
         let ice =
             json!([{ "urls": urls, "username": credentials.username, "credential": credentials.password }]);
-        let mut flags = self.flags.clone();
-        flags.push(format!("--host-resolver-rules=MAP {NAME} {host}"));
-        let setting = Setting { namespace: Some(&self.lab.client), flags };
-        let mut browser = Chromium::start_in(server.files(), &setting);
-        let script = format!("{}\ncall({ice}, {})", include_str!("../support/call.js"), self.call);
-        let result = browser.run(&script);
+        format!("{}\ncall({ice}, {})", include_str!("../support/call.js"), self.call)
+    }
+
+    /// A call. Gives what the browser says of it, once media flowed both ways.
+    pub fn call(&self, server: &Server) -> Value {
+        self.lab.client_knows(NAME, self.address);
+        let script = self.script(server);
+        let result = match self.browser {
+            Browser::Chromium => {
+                let setting = Setting { namespace: Some(&self.lab.client), flags: self.flags.clone() };
+                Chromium::start_in(server.files(), &setting).run(&script)
+            }
+            Browser::Firefox => firefox::run(&self.lab.client, server, &self.flags, &script),
+        };
         assert_eq!(result["error"], Value::Null, "the call failed: {result:#}\nserver:\n{}", server.log());
         for end in ["caller", "callee"] {
             assert_eq!(result[end]["localType"], "relay", "{result:#}");

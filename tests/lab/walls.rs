@@ -1,6 +1,6 @@
 //! What firewalls let through.
 
-use crate::school::{NAME, School, value};
+use crate::school::{Browser, NAME, School, value};
 use crate::support::alone;
 use crate::support::namespace::CLIENT;
 use crate::support::nginx::Nginx;
@@ -49,8 +49,17 @@ fn only_the_ports_of_the_web() {
 
 #[test]
 fn only_tls_with_a_name_that_is_known() {
+    only_tls(Browser::Chromium);
+}
+
+#[test]
+fn only_tls_with_a_name_that_is_known_in_firefox() {
+    only_tls(Browser::Firefox);
+}
+
+fn only_tls(browser: Browser) {
     let _turn = alone();
-    let school = School::new();
+    let school = School { browser, ..School::new() };
     let middlebox = school.lab.start_in_router(MIDDLEBOX, &["9000", NAME]);
     inspect_everything(&school);
     let server = Server::start(&school.plan());
@@ -74,22 +83,49 @@ fn a_prober_that_wants_to_see_a_website() {
 
 #[test]
 fn an_http_proxy_as_the_only_way_out() {
+    only_a_proxy(Browser::Chromium);
+}
+
+#[test]
+fn an_http_proxy_as_the_only_way_out_in_firefox() {
+    only_a_proxy(Browser::Firefox);
+}
+
+fn only_a_proxy(browser: Browser) {
     let _turn = alone();
-    let mut school = School::new();
+    let mut school = School { browser, ..School::new() };
     let [a, b, c, _] = CLIENT.octets();
     let gateway = format!("{a}.{b}.{c}.1");
     let server = Server::start(&school.plan());
     let proxy = school.lab.start_in_router(PROXY, &[&gateway, &school.address.to_string()]);
     school.lab.firewall(FORWARD, &["iifname client drop"]);
-    school.flags.push(format!("--proxy-server=http://{gateway}:3128"));
+    match browser {
+        Browser::Chromium => school.flags.push(format!("--proxy-server=http://{gateway}:3128")),
+        Browser::Firefox => school.flags.extend([
+            "\"network.proxy.type\", 1".to_owned(),
+            format!("\"network.proxy.ssl\", \"{gateway}\""),
+            "\"network.proxy.ssl_port\", 3128".to_owned(),
+            format!("\"network.proxy.http\", \"{gateway}\""),
+            "\"network.proxy.http_port\", 3128".to_owned(),
+        ]),
+    }
     school.call_over(&server, &[Transport::Tcp, Transport::Tls]);
     assert!(proxy.output().contains("connected"), "{}", proxy.output());
 }
 
 #[test]
 fn a_website_and_a_call_on_one_port() {
+    on_one_port(Browser::Chromium);
+}
+
+#[test]
+fn a_website_and_a_call_on_one_port_in_firefox() {
+    on_one_port(Browser::Firefox);
+}
+
+fn on_one_port(browser: Browser) {
     let _turn = alone();
-    let mut school = School::new();
+    let mut school = School { browser, ..School::new() };
     school.lab.firewall(FORWARD, &["iifname client tcp dport 443 accept", "iifname client drop"]);
     let nginx = Nginx::start_in(Some(&school.lab.server), 100_000);
     let mut plan = school.plan();

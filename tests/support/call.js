@@ -86,7 +86,9 @@ async function facts(peer) {
   const all = [...(await peer.getStats()).values()];
   const byId = (id) => all.find((entry) => entry.id === id);
   const transport = all.find((entry) => entry.type === 'transport');
-  const pair = transport && byId(transport.selectedCandidatePairId);
+  const pair = transport
+    ? byId(transport.selectedCandidatePairId)
+    : all.find((entry) => entry.type === 'candidate-pair' && entry.selected);
   if (!pair) return {};
   const local = byId(pair.localCandidateId);
   const remote = byId(pair.remoteCandidateId);

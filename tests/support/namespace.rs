@@ -3,7 +3,9 @@
 use super::process::Process;
 use super::tool::{run, run_ok};
 use std::cell::RefCell;
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -15,6 +17,8 @@ const PEER: Ipv4Addr = Ipv4Addr::new(198, 18, 3, 2);
 /// The network of the peer: the policy refuses it unless it is allowed.
 pub const PEER_NET: &str = "198.18.3.0/24";
 const PEER_PORT: u16 = 3480;
+/// See ip-netns(8).
+const NAMESPACE_FILES: &str = "/etc/netns";
 const LIMIT: Duration = Duration::from_secs(20);
 
 const ECHO: &str = "\
@@ -95,6 +99,19 @@ impl Lab {
         );
     }
 
+    /// The client knows this name, and asks nobody for others: `ip netns exec` puts these files in place of those in
+    /// `/etc`.
+    pub fn client_knows(&self, name: &str, address: IpAddr) {
+        let files = PathBuf::from(NAMESPACE_FILES).join(&self.client);
+        fs::create_dir_all(&files).expect("a directory for the client's files");
+        let hosts = format!("127.0.0.1 localhost\n::1 localhost\n{address} {name}\n");
+        for (file, content) in
+            [("hosts", hosts.as_str()), ("resolv.conf", ""), ("nsswitch.conf", "hosts: files\n")]
+        {
+            fs::write(files.join(file), content).expect("a file of the client");
+        }
+    }
+
     /// Starts a Python program in the firewall and waits until it says `bound`.
     pub fn start_in_router(&self, program: &str, args: &[&str]) -> Process {
         let mut command = Command::new("ip");
@@ -173,6 +190,7 @@ impl Drop for Lab {
         for namespace in self.namespaces() {
             run("ip", &["netns", "del", namespace], LIMIT);
         }
+        let _ = fs::remove_dir_all(PathBuf::from(NAMESPACE_FILES).join(&self.client));
     }
 }
 
