@@ -60,7 +60,7 @@ pub fn run(namespace: &str, server: &Server, preferences: &[String], script: &st
     fs::write(profile.join("user.js"), lines).expect("preferences");
     // It refuses a certificate that nobody vouches for, also for TURN.
     let database = format!("sql:{}", profile.display());
-    let certificate = server.certificate_files().0.display().to_string();
+    let certificate = files.path("ca.pem").display().to_string();
     run_ok("certutil", &["-N", "-d", &database, "--empty-password"], LIMIT);
     run_ok("certutil", &["-A", "-d", &database, "-n", "relay", "-t", "CP,,", "-i", &certificate], LIMIT);
 

@@ -52,6 +52,7 @@ impl School {
         let mut plan = Plan::on(&[SERVER.into()], &[RANGE]);
         plan.namespace = Some(self.lab.server.clone());
         plan.ports = Some(PORTS);
+        plan.name = Some(NAME);
         plan
     }
 

@@ -65,3 +65,21 @@ pub fn make_certificate(name: &str, cert: &Path, key: &Path) {
         Duration::from_secs(20),
     );
 }
+
+/// Writes an ECDSA certificate for `name` and its key, and `ca.pem`, which vouches for it, into `files`.
+pub fn make_signed_certificate(name: &str, files: &Directory, cert: &Path, key: &Path) {
+    let path = |name: &str| files.path(name).display().to_string();
+    let (ca, ca_key, request) = (path("ca.pem"), path("ca.key"), path("request.pem"));
+    let extensions =
+        files.write("extensions", &format!("basicConstraints=CA:FALSE\nsubjectAltName=DNS:{name}\n"));
+    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    let openssl =
+        |args: &str| run_ok("openssl", &args.split(' ').collect::<Vec<_>>(), Duration::from_secs(20));
+    let new = "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    openssl(&format!("{new} -x509 -days 30 -subj /CN=ca.test -out {ca} -keyout {ca_key}"));
+    openssl(&format!("{new} -subj /CN={name} -out {request} -keyout {key}"));
+    let extensions = extensions.display();
+    openssl(&format!(
+        "x509 -req -days 20 -in {request} -CA {ca} -CAkey {ca_key} -CAcreateserial -extfile {extensions} -out {cert}"
+    ));
+}

@@ -1,6 +1,6 @@
 //! What a test wants of a server, and how to say it to Hallpass and to coturn.
 
-use super::files::{Directory, make_certificate};
+use super::files::{Directory, make_certificate, make_signed_certificate};
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
@@ -32,6 +32,8 @@ pub struct Plan {
     pub relay_ports: (u16, u16),
     /// Lines for the `[limits]` table of Hallpass.
     pub limits: String,
+    /// The relay's name in a certificate that `ca.pem` vouches for; else a self-made one.
+    pub name: Option<&'static str>,
     /// Ports of UDP, TCP and TLS instead of free ones: in a namespace of its own.
     pub ports: Option<[u16; 3]>,
     /// Public addresses by 1:1 NAT.
@@ -61,6 +63,7 @@ impl Plan {
             allow: allow.to_vec(),
             relay_ports: RELAY_PORTS,
             limits: String::new(),
+            name: None,
             ports: None,
             external: Vec::new(),
             tcp: String::new(),
@@ -131,7 +134,10 @@ pub fn lay_out_coturn(plan: &Plan, files: &Directory) -> Layout {
 
 fn lay_out(plan: &Plan, files: &Directory, mut port: impl FnMut(Transport) -> u16) -> Layout {
     let (cert, key) = (files.path("cert.pem"), files.path("key.pem"));
-    make_certificate("first.test", &cert, &key);
+    match plan.name {
+        Some(name) => make_signed_certificate(name, files, &cert, &key),
+        None => make_certificate("first.test", &cert, &key),
+    }
     let listeners = plan.listeners.iter();
     Layout {
         listeners: listeners.map(|&(kind, ip)| (kind, SocketAddr::new(ip, port(kind)))).collect(),
