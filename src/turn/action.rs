@@ -213,6 +213,8 @@ reasons! {
     NoRelay = "no_relay",
     /// Too many unauthenticated answers to this source.
     Throttled = "throttled",
+    /// No QUIC connection begins like that, or there are too many.
+    QuicRefused = "quic_refused",
     /// The answer would be too large for the request (amplification).
     Amplification = "amplification",
     /// The client's stream does not take its media fast enough.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::action::{Action, FromClient};
 use super::auth::{Authenticated, PASSWORD_ALGORITHMS};
+use super::counters::Request;
 use super::error::Code;
 use super::five_tuple::{Client, Transport};
 use super::nonce::Features;
@@ -78,9 +79,15 @@ impl Server {
 
     /// Queues an error answer to somebody whose credentials are good.
     pub(super) fn refuse(&mut self, ticket: &Ticket, code: Code) -> FromClient {
-        self.counters.error(code.number()).add(1);
+        self.count_error(ticket, code);
         let response = ticket.error(code);
         self.succeed(ticket, response)
+    }
+
+    /// Counts an error answer where it belongs.
+    pub(super) fn count_error(&self, ticket: &Ticket, code: Code) {
+        let (transport, request) = (ticket.client.five_tuple.transport, Request::of(ticket.method));
+        self.counters.error(transport, request, code.number()).add(1);
     }
 
     /// 400 to a stranger (RFC 8489 section 9.2.4, second check).
@@ -128,7 +135,7 @@ impl Server {
         {
             return self.dropped(Drop::Throttled);
         }
-        self.counters.error(code.number()).add(1);
+        self.count_error(ticket, code);
         self.actions.push_back(Action::Reply { client: ticket.client, message });
         FromClient::Control
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::action::Drop;
 use super::five_tuple::Transport;
 use super::settings::HostId;
+use crate::wire::message::method;
 
 /// A number with one writer. Adding is a plain load and store, so it costs no more than a field.
 #[derive(Debug, Default)]
@@ -57,6 +58,18 @@ pub enum Request {
 }
 
 impl Request {
+    /// The kind of a STUN method (RFC 8489 section 18.2, RFC 8656 section 17).
+    pub const fn of(number: u16) -> Self {
+        match number {
+            method::BINDING => Request::Binding,
+            method::ALLOCATE => Request::Allocate,
+            method::REFRESH => Request::Refresh,
+            method::CREATE_PERMISSION => Request::CreatePermission,
+            method::CHANNEL_BIND => Request::ChannelBind,
+            _ => Request::Other,
+        }
+    }
+
     /// Every kind, in the order of its number.
     pub const ALL: [Request; 6] = [
         Request::Binding,
@@ -104,6 +117,12 @@ pub struct HostRung {
     pub allocations: Counter,
     /// Allocations made since the start.
     pub allocated: Counter,
+    /// Those that got as far as a permission.
+    pub permitted: Counter,
+    /// Those whose client sent data to a peer.
+    pub sent: Counter,
+    /// Those that got data from a peer.
+    pub received: Counter,
     /// Towards peers.
     pub from_client: Flow,
     /// Towards clients.
@@ -115,7 +134,8 @@ pub struct HostRung {
 pub struct Counters {
     hosts: Vec<[HostRung; Transport::ALL.len()]>,
     drops: [Counter; Drop::ALL.len()],
-    errors: [Counter; ERROR_CODES.len()],
+    errors: [[[Counter; ERROR_CODES.len()]; Request::ALL.len()]; Transport::ALL.len()],
+    authenticated: [Counter; Transport::ALL.len()],
     requests: [[Counter; Request::ALL.len()]; Transport::ALL.len()],
     /// Permissions alive.
     pub permissions: Counter,
@@ -129,6 +149,7 @@ impl Default for Counters {
             hosts: (0..HOSTS_MAX).map(|_| Default::default()).collect(),
             drops: Default::default(),
             errors: Default::default(),
+            authenticated: Default::default(),
             requests: Default::default(),
             permissions: Counter::default(),
             channels: Counter::default(),
@@ -148,11 +169,23 @@ impl Counters {
         &self.drops[reason.index()]
     }
 
-    /// Error answers with this code; unknown codes are counted with 500.
-    pub fn error(&self, code: u16) -> &Counter {
+    /// Allocate requests with good credentials.
+    pub fn authenticated(&self, transport: Transport) -> &Counter {
+        &self.authenticated[transport.index()]
+    }
+
+    /// Error answers to such requests with this code; unknown codes are counted with 500.
+    pub fn error(&self, transport: Transport, request: Request, code: u16) -> &Counter {
         let position = |code| ERROR_CODES.iter().position(|&known| known == code);
         // 500 stands in the list, so the fall-back is always found.
-        &self.errors[position(code).or_else(|| position(500)).unwrap_or(0)]
+        let errors = &self.errors[transport.index()][request as usize];
+        &errors[position(code).or_else(|| position(500)).unwrap_or(0)]
+    }
+
+    /// Error answers with this code to all requests.
+    pub fn errors(&self, code: u16) -> u64 {
+        let all = Transport::ALL.into_iter().flat_map(|t| Request::ALL.map(|request| (t, request)));
+        all.map(|(transport, request)| self.error(transport, request, code).get()).sum()
     }
 
     /// Requests of this kind on this rung.

@@ -51,10 +51,15 @@ impl Server {
             return self.dropped(Drop::PeerDenied);
         }
         if let Some(allocation) = self.table.allocation_mut(route.allocation) {
+            let first = allocation.from_client.packets == 0;
             allocation.from_client.packets += 1;
             allocation.from_client.bytes += payload.len() as u64;
             let transport = allocation.client.five_tuple.transport;
-            self.counters.host(allocation.identity.host, transport).from_client.add(payload.len());
+            let rung = self.counters.host(allocation.identity.host, transport);
+            rung.from_client.add(payload.len());
+            if first {
+                rung.sent.add(1);
+            }
         }
         FromClient::Relay { relay: route.relay, peer: route.peer, payload, dont_fragment }
     }
@@ -76,10 +81,15 @@ impl Server {
         let Some(allocation) = self.table.allocation_mut(found.allocation) else {
             return FromPeer::Dropped(Drop::NoAllocation);
         };
+        let first = allocation.from_peer.packets == 0;
         allocation.from_peer.packets += 1;
         allocation.from_peer.bytes += len as u64;
         let client = allocation.client;
-        self.counters.host(allocation.identity.host, client.five_tuple.transport).from_peer.add(len);
+        let rung = self.counters.host(allocation.identity.host, client.five_tuple.transport);
+        rung.from_peer.add(len);
+        if first {
+            rung.received.add(1);
+        }
         let header = match found.channel {
             Some(number) => PeerHeader::Channel(number),
             None => PeerHeader::Data {

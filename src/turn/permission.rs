@@ -110,12 +110,24 @@ impl Server {
         Ok(())
     }
 
+    /// Counts an allocation that got its first permission.
+    fn note_permitted(&mut self, relay: RelayId) {
+        let owner = self.table.relay(relay).map(|relay| relay.allocation);
+        if let Some(allocation) = owner.and_then(|id| self.table.allocation_mut(id))
+            && !std::mem::replace(&mut allocation.permitted, true)
+        {
+            let rung = self.counters.host(allocation.identity.host, allocation.client.five_tuple.transport);
+            rung.permitted.add(1);
+        }
+    }
+
     /// Installs or refreshes one permission.
     pub(super) fn permit(&mut self, now: Instant, permitted: Permitted) -> PermissionId {
         let expires = now + LIFETIME;
         let (id, new) = self.table.permit(permitted.relay, permitted.peer.ip(), permitted.reach, expires);
         if let Some(owner) = new {
             self.deadlines.push(expires, owner);
+            self.note_permitted(permitted.relay);
         }
         id
     }

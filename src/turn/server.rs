@@ -175,14 +175,7 @@ impl Server {
 
     /// RFC 8489 section 6.3.1: method, then authentication, then unknown attributes, then the method's own rules.
     fn request(&mut self, now: Now, client: Client, message: &Message<'_>) -> FromClient {
-        let kind = match message.method() {
-            method::BINDING => Kind::Binding,
-            method::ALLOCATE => Kind::Allocate,
-            method::REFRESH => Kind::Refresh,
-            method::CREATE_PERMISSION => Kind::CreatePermission,
-            method::CHANNEL_BIND => Kind::ChannelBind,
-            _ => Kind::Other,
-        };
+        let kind = Kind::of(message.method());
         self.counters.request(client.five_tuple.transport, kind).add(1);
         match kind {
             Kind::Other => return self.dropped(Drop::UnknownMethod),
@@ -193,6 +186,9 @@ impl Server {
             Ok(ticket) => ticket,
             Err(done) => return done,
         };
+        if kind == Kind::Allocate {
+            self.counters.authenticated(client.five_tuple.transport).add(1);
+        }
         let unknown = request::unknown_required(message);
         if !unknown.is_empty() {
             return self.refuse_unknown(&ticket, unknown.kinds());
@@ -234,7 +230,7 @@ impl Server {
     }
 
     fn refuse_unknown(&mut self, ticket: &Ticket, unknown: &[u16]) -> FromClient {
-        self.counters.error(Code::UnknownAttribute.number()).add(1);
+        self.count_error(ticket, Code::UnknownAttribute);
         self.succeed(ticket, ticket.error(Code::UnknownAttribute).unknown_attributes(unknown))
     }
 

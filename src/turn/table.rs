@@ -1,7 +1,7 @@
 //! Allocations with their relays, permissions and channels, and the lookups on the path of every packet.
 //!
-//! Everything lives in slabs and is found through one hash map per kind of question, so a lookup costs the same
-//! with one channel or ten thousand. Lifetimes are compared at use; removal may come later.
+//! All lives in slabs, found through a hash map per kind of question: a lookup costs the same with one channel or ten
+//! thousand. Lifetimes are compared at use; removal may come later.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -75,6 +75,8 @@ pub struct Allocation {
     pub opening: Option<Box<Opening>>,
     /// Held until the allocation ends.
     pub place: Place,
+    /// Whether it ever had a permission.
+    pub permitted: bool,
     /// The channel used last: the next packet is most likely for it.
     recent: Option<(u16, ChannelId)>,
 }
@@ -367,6 +369,7 @@ impl Table {
             from_peer: Traffic::default(),
             opening: None,
             place,
+            permitted: false,
             recent: None,
         }) as u32);
         self.by_five_tuple.insert(client.five_tuple, id);
@@ -401,11 +404,9 @@ impl Table {
     pub fn refresh_relay(&mut self, id: RelayId, expires: Instant) -> Option<Owner> {
         let relay = self.relays.get_mut(id.0 as usize)?;
         relay.expires = expires;
-        if expires >= relay.due {
-            return None;
-        }
-        relay.due = expires;
-        Some(Owner::Relay(id, relay.generation))
+        let sooner = expires < relay.due;
+        relay.due = relay.due.min(expires);
+        sooner.then_some(Owner::Relay(id, relay.generation))
     }
 
     /// Moves the deadline `at` of an owner that lives until `end`; `false` for one that does not count any more.
@@ -413,9 +414,7 @@ impl Table {
         match owner {
             Owner::Relay(id, _) => self.relays.get_mut(id.0 as usize).is_some_and(|relay| {
                 let counts = relay.due == at;
-                if counts {
-                    relay.due = end;
-                }
+                relay.due = if counts { end } else { relay.due };
                 counts
             }),
             _ => true,

@@ -1,7 +1,9 @@
 //! RFC 8656 sections 11 to 15: Send and Data indications, ICMP, what DONT-FRAGMENT means.
 
 use hallpass::turn::action::Drop;
+use hallpass::turn::counters::{Counter, Request};
 use hallpass::turn::five_tuple::Transport;
+use hallpass::turn::settings::HostId;
 
 use crate::codec::*;
 use crate::rig::*;
@@ -18,6 +20,25 @@ fn s11_2_send_goes_from_the_relayed_address_to_the_peer_unchanged() {
         let sent = rig.send(&alice, "192.0.2.50:4242", data).expect("relayed");
         assert_eq!(sent, Sent { from, to: addr("192.0.2.50:4242"), data: data.into(), dont_fragment: false });
     }
+}
+
+/// Each stage of an allocation is counted once, however often it is passed.
+#[test]
+fn stages_are_counted_once_for_each_allocation() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    for _ in 0..2 {
+        assert_eq!(rig.permit(&alice, &[PEER, OTHER_PEER]), 0);
+        assert!(rig.send(&alice, PEER, b"there").is_ok());
+        assert!(rig.data_from_peer(PEER, b"back").is_ok());
+    }
+    let counters = rig.server.counters();
+    let transport = alice.at.five_tuple.transport;
+    let rung = counters.host(HostId(0), transport);
+    let stages = [counters.authenticated(transport), &rung.permitted, &rung.sent, &rung.received];
+    assert_eq!(stages.map(Counter::get), [1; 4]);
+    assert_eq!(counters.error(transport, Request::Allocate, 401).get(), 1, "the challenge");
+    assert_eq!(counters.errors(401), 1);
 }
 
 /// RFC 8656 section 11.2: one missing or malformed: discarded, never answered.

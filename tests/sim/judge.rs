@@ -211,7 +211,7 @@ impl World {
         };
         for code in ERROR_CODES {
             let seen = self.seen.errors.get(&code).copied().unwrap_or(0);
-            agree("errors", counters().map(|c| c.error(code).get()).sum(), seen)?;
+            agree("errors", counters().map(|c| c.errors(code)).sum(), seen)?;
         }
         for &reason in Drop::ALL {
             let seen = self.seen.drops.get(&reason).copied().unwrap_or(0);

@@ -8,7 +8,7 @@ use crate::admin::{Snapshot, Source};
 use crate::net;
 use crate::net::counters::{CloseReason, Decision, Stage, TlsOutcome};
 use crate::turn::action::Drop;
-use crate::turn::counters::{Counters, ERROR_CODES, Request};
+use crate::turn::counters::{Counter, Counters, ERROR_CODES, HostRung, Request};
 use crate::turn::five_tuple::Transport;
 use crate::turn::settings::HostId;
 use crate::turn::shared::Shared;
@@ -40,6 +40,7 @@ impl Source for Numbers {
         );
         self.hosts_and_rungs(out);
         self.requests(out);
+        self.stages(out);
         self.streams(out);
         self.web(out);
         let taken = self.shared.ports.taken() as f64;
@@ -100,15 +101,62 @@ impl Numbers {
                 out.counter("hallpass_requests_total", "Requests received.", &labels, asked);
             }
         }
-        for code in ERROR_CODES {
-            let refused = self.sum(|counters| counters.error(code).get());
-            let help = "Error answers by STUN code; the first request of every client gets a 401.";
-            out.counter("hallpass_errors_total", help, &[("code", &code.to_string())], refused);
+        for transport in Transport::ALL {
+            for request in Request::ALL {
+                for code in ERROR_CODES {
+                    let refused = self.sum(|counters| counters.error(transport, request, code).get());
+                    // Most pairs of method and code never meet; the first of a pair is not to be missed by a rate.
+                    let expected = matches!((request, code), (Request::Allocate, 401 | 486 | 508));
+                    if refused > 0 || expected {
+                        let code = code.to_string();
+                        let labels =
+                            [("transport", transport.name()), ("method", request.name()), ("code", &code)];
+                        let help = "Error answers; the first request of every client gets a 401.";
+                        out.counter("hallpass_errors_total", help, &labels, refused);
+                    }
+                }
+            }
         }
         for &reason in Drop::ALL {
             let dropped = self.sum(|counters| counters.dropped(reason).get());
             let help = "Messages that went no further, by reason.";
             out.counter("hallpass_drops_total", help, &[("reason", reason.name())], dropped);
+        }
+    }
+
+    /// How far clients come: where the numbers fall from one stage to the next, they fail.
+    fn stages(&self, out: &mut Snapshot) {
+        let hosts = self.hosts.load().len();
+        for transport in Transport::ALL {
+            let of_hosts = |read: fn(&HostRung) -> &Counter| {
+                let sum = |counters: &Counters| {
+                    (0..hosts).map(|host| read(counters.host(HostId(host as u8), transport)).get()).sum()
+                };
+                self.sum(sum)
+            };
+            let streams = |read: fn(&net::counters::Streams) -> u64| {
+                self.sum_network(|counters| read(counters.streams(transport)))
+            };
+            let first_stun = self.sum(|counters| counters.request(transport, Request::Allocate).get());
+            let mut stages = vec![
+                ("allocate_asked", first_stun),
+                ("authenticated", self.sum(|counters| counters.authenticated(transport).get())),
+                ("allocated", of_hosts(|rung| &rung.allocated)),
+                ("permission", of_hosts(|rung| &rung.permitted)),
+                ("data_to_peer", of_hosts(|rung| &rung.sent)),
+                ("data_from_peer", of_hosts(|rung| &rung.received)),
+            ];
+            if transport.is_stream() {
+                stages.push(("accepted", streams(|streams| streams.accepted.get())));
+            }
+            if transport == Transport::Tls {
+                stages.push(("tls", self.sum_network(|counters| counters.tls(TlsOutcome::Done).get())));
+            }
+            for (stage, reached) in stages {
+                let labels = [("transport", transport.name()), ("stage", stage)];
+                let help = "How often a stage was reached on the way from a connection to media.";
+                out.counter("hallpass_stage_total", help, &labels, reached);
+            }
         }
     }
 
