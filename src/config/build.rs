@@ -9,7 +9,7 @@ use toml::de::DeTable;
 use super::parties::{hosts, peers, users};
 use super::types::*;
 use super::walk::{At, Notes, Section};
-use super::web::{proxies, shared, web};
+use super::web::{proxies, quic, shared, web};
 
 /// A longer realm makes the unauthenticated 401 exceed 2.5 times the request that provoked it.
 const REALM_BYTES_MAX: usize = 52;
@@ -128,7 +128,8 @@ fn listeners(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<Listener> {
         }
         if let (Some(transport), Some(At { value: address, line })) = (transport, address) {
             let (proxies, web) = (proxies(&section, transport, notes), shared(&section, transport, notes));
-            listeners.push(Listener { proxies, web, ..Listener::new(transport, address, line) });
+            let quic = quic(&section, transport, notes);
+            listeners.push(Listener { proxies, web, quic, ..Listener::new(transport, address, line) });
         }
     }
     listeners

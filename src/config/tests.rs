@@ -216,6 +216,8 @@ fn what_cannot_be_shared_is_refused() {
     };
     assert_error(&listen("tcp", "web = true"), 12, "only a TLS port", "transport = \"tls\"");
     assert_error(&listen("udp", "proxy_protocol = ['10.0.0.1']"), 12, "UDP has no", "\"tcp\" or \"tls\"");
+    assert_error(&listen("tls", "quic = '127.0.0.1:1'"), 12, "QUIC is UDP", "transport = \"udp\"");
+    assert!(load(&listen("udp", "quic = '127.0.0.1:1'")).is_ok());
     assert_error(&listen("tcp", "proxy_protocol = []"), 12, "nobody is trusted", "own address");
     assert_error(&listen("tcp", "proxy_protocol = ['10.0.0.1/8']"), 12, "is not a prefix", "10.0.0.0/8");
     assert_warning(&listen("tcp", "proxy_protocol = ['0.0.0.0/0']"), 12, "anybody may say", "own address");

@@ -94,6 +94,8 @@ pub struct Listener {
     pub proxies: Vec<IpNet>,
     /// Whether the port is shared with the web.
     pub web: bool,
+    /// The QUIC server (HTTP/3) that shares a UDP port.
+    pub quic: Option<SocketAddr>,
     /// Line of the configuration file, for messages; 0 = no file.
     pub line: usize,
 }
@@ -101,7 +103,7 @@ pub struct Listener {
 impl Listener {
     /// For TURN alone, and without a proxy.
     pub fn new(transport: Transport, address: SocketAddr, line: usize) -> Self {
-        Self { transport, address, proxies: Vec::new(), web: false, line }
+        Self { transport, address, proxies: Vec::new(), web: false, quic: None, line }
     }
 }
 

@@ -80,7 +80,7 @@ pub(super) const TABLES: [(&str, &[&str]); 11] = [
             "admin",
         ],
     ),
-    ("[[listen]]", &["transport", "address", "proxy_protocol", "web"]),
+    ("[[listen]]", &["transport", "address", "proxy_protocol", "web", "quic"]),
     ("[relay]", &["addresses", "ports", "mode"]),
     ("[tls]", &["cert", "key"]),
     ("[web]", &["http1", "h2", "proxy_protocol", "passthrough"]),

@@ -106,6 +106,20 @@ pub(super) fn shared(section: &Section<'_, '_>, transport: Transport, notes: &mu
     web
 }
 
+/// `listen.quic`.
+pub(super) fn quic(section: &Section<'_, '_>, transport: Transport, notes: &mut Notes) -> Option<SocketAddr> {
+    let to = socket_address(section, "quic", "\"127.0.0.1:8443\"", notes)?;
+    if transport != Transport::Udp {
+        notes.error(
+            to.line,
+            "listen.quic",
+            "QUIC is UDP",
+            "write it in the [[listen]] with transport = \"udp\", or remove it",
+        );
+    }
+    Some(to.value)
+}
+
 /// Web servers must not be ourselves, and must be reachable by somebody.
 pub(super) fn check(config: &Config, top: &Section<'_, '_>, notes: &mut Notes) {
     let Web { http1, h2, passthrough, .. } = &config.web;

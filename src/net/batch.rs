@@ -198,7 +198,7 @@ mod tests {
             (Epoll::new().expect("epoll"), Sockets::new(Offloads::default()), bound());
         let (socket, to) = (bound(), receiver.local_addr().expect("local"));
         let local = socket.local_addr().expect("local");
-        let listeners = [UdpListener { socket, local, wildcard: false }];
+        let listeners = [UdpListener { socket, local, wildcard: false, quic: None }];
         relays.open(&epoll, RelayId(1), "127.0.0.1:0".parse().expect("address")).expect("open");
         let mut frame = Frame::new();
         frame.fill(b"....frame");

@@ -8,6 +8,7 @@ pub mod batch;
 pub mod counters;
 mod log;
 pub mod outbox;
+pub mod quic;
 pub mod relay;
 pub mod scratch;
 pub mod share443;
@@ -58,12 +59,14 @@ pub struct Listener {
     pub proxies: Vec<IpNet>,
     /// Whether web clients come in here too.
     pub web: bool,
+    /// The QUIC server that shares this UDP port.
+    pub quic: Option<SocketAddr>,
 }
 
 impl Listener {
     /// For TURN alone and without a proxy.
     pub fn new(transport: Transport, address: SocketAddr) -> Self {
-        Self { transport, address, only_v6: false, proxies: Vec::new(), web: false }
+        Self { transport, address, only_v6: false, proxies: Vec::new(), web: false, quic: None }
     }
 }
 

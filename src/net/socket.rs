@@ -35,6 +35,8 @@ pub struct UdpListener {
     pub local: SocketAddr,
     /// Whether every datagram says which of our addresses it reached.
     pub wildcard: bool,
+    /// The QUIC server that shares the port.
+    pub quic: Option<SocketAddr>,
 }
 
 /// A TCP socket that clients connect to.
@@ -117,7 +119,7 @@ pub fn bind(settings: &Settings) -> Result<Vec<WorkerSockets>, BindError> {
                 });
             } else {
                 let wildcard = local.ip().is_unspecified();
-                worker.udp.push(UdpListener { socket: socket.into(), local, wildcard });
+                worker.udp.push(UdpListener { socket: socket.into(), local, wildcard, quic: listener.quic });
             }
         }
     }

@@ -30,6 +30,13 @@ pub enum Token {
         /// How often the place was used before.
         generation: Generation,
     },
+    /// The QUIC server of a UDP client.
+    Quic {
+        /// The flow's place.
+        slot: u32,
+        /// How often the place was used before.
+        generation: Generation,
+    },
     /// The web server of a stream client.
     BackEnd {
         /// The client's place.
@@ -82,6 +89,7 @@ impl Token {
             Token::Relay { relay, generation } => parts(3, generation, relay.0),
             Token::Stream { slot, generation } => parts(4, generation, slot),
             Token::BackEnd { slot, generation } => parts(6, generation, slot),
+            Token::Quic { slot, generation } => parts(7, generation, slot),
         }
     }
 
@@ -97,6 +105,7 @@ impl Token {
             4 => Token::Stream { slot: index, generation },
             5 => Token::Alarm,
             6 => Token::BackEnd { slot: index, generation },
+            7 => Token::Quic { slot: index, generation },
             _ => return None,
         })
     }
@@ -118,6 +127,7 @@ mod tests {
             Token::Relay { relay: RelayId(u32::MAX), generation: last.next() },
             Token::Stream { slot: 0, generation: Generation(1) },
             Token::BackEnd { slot: 0, generation: Generation(1) },
+            Token::Quic { slot: 0, generation: Generation(1) },
         ];
         for (index, token) in tokens.into_iter().enumerate() {
             assert_eq!(Token::unpack(token.pack()), Some(token));

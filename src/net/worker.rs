@@ -7,6 +7,7 @@
 
 mod connections;
 mod datagrams;
+mod quic;
 mod web;
 
 use std::io;
@@ -17,6 +18,7 @@ use std::sync::mpsc::Receiver;
 use super::batch::{Batch, Memory, Outgoing, Payload, Route};
 use super::counters::{CloseReason, Counters};
 use super::outbox::Kind;
+use super::quic::Flows;
 use super::relay::{Relays, Sockets};
 use super::scratch::Buffers;
 use super::share443::Web;
@@ -71,6 +73,7 @@ pub(super) struct Worker {
     acceptors: Vec<StreamListener>,
     relays: Sockets,
     streams: Streams,
+    quic: Flows,
     timers: Timers,
 
     received: RecvBatch,
@@ -131,6 +134,7 @@ impl Worker {
             acceptors: sockets.streams,
             relays: Sockets::new(offloads),
             streams: Streams::default(),
+            quic: Flows::default(),
             timers: Timers::default(),
             received: RecvBatch::new(),
             frames_used: 0,
@@ -198,6 +202,7 @@ impl Worker {
             Some(Token::Relay { relay, generation }) => self.on_relay(relay, generation, readiness),
             Some(Token::Accept(index)) => self.on_accept(index),
             Some(token @ Token::Stream { .. }) => self.on_stream(token, readiness),
+            Some(token @ Token::Quic { .. }) => self.on_quic(token),
             Some(token @ Token::BackEnd { .. }) => self.on_back_end(token, readiness),
             None => {}
         }
@@ -231,6 +236,7 @@ impl Worker {
         while let Some(token) = self.timers.due(self.now.instant) {
             match token {
                 Token::Accept(index) => self.resume_accepting(index),
+                Token::Quic { .. } => self.look_after_flow(token),
                 token => self.look_after(token),
             }
         }

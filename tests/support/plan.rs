@@ -38,7 +38,8 @@ pub struct Plan {
     pub ports: Option<[u16; 3]>,
     /// Public addresses by 1:1 NAT.
     pub external: Vec<IpAddr>,
-    /// Lines for each `[[listen]]` of Hallpass with TCP, and with TLS.
+    /// Lines for each `[[listen]]` of Hallpass with UDP, with TCP, and with TLS.
+    pub udp: String,
     pub tcp: String,
     pub tls: String,
     /// Further tables for the end of Hallpass's file.
@@ -66,6 +67,7 @@ impl Plan {
             name: None,
             ports: None,
             external: Vec::new(),
+            udp: String::new(),
             tcp: String::new(),
             tls: String::new(),
             tables: String::new(),
@@ -92,7 +94,7 @@ pub fn lay_out_hallpass(plan: &Plan, files: &Directory) -> Layout {
     let mut toml = format!("realm = \"{REALM}\"\nexternal_ip = {}\n", quoted(&plan.external));
     for (transport, address) in &layout.listeners {
         let further = match transport {
-            Transport::Udp => "",
+            Transport::Udp => &plan.udp,
             Transport::Tcp => &plan.tcp,
             Transport::Tls => &plan.tls,
         };

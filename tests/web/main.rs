@@ -6,6 +6,7 @@ mod support;
 
 mod behind;
 mod proxied;
+mod quic;
 mod shared;
 mod site;
 

@@ -99,6 +99,7 @@ pub fn network(config: &config::Config, cores: usize) -> net::Settings {
         only_v6: !config.is_dual_stack(listener),
         proxies: listener.proxies.clone(),
         web: listener.web,
+        quic: listener.quic,
     });
     net::Settings {
         listeners: listeners.collect(),

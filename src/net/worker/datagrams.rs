@@ -39,7 +39,11 @@ impl Worker {
                 server: syscall::canonical(server),
             };
             let client = Client { five_tuple, link: Link(Token::Udp(index).pack()) };
-            self.each_datagram(frame, |worker, range| worker.on_client_datagram(frame, range, client));
+            self.each_datagram(frame, |worker, range| {
+                if !worker.is_quic(index, frame, &range, client) {
+                    worker.on_client_datagram(frame, range, client);
+                }
+            });
         }
         self.flush();
     }
