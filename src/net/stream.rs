@@ -88,7 +88,7 @@ pub(super) enum Phase {
     Lingering,
 }
 
-/// [`Phase`] for those who only ask.
+/// Whose a stream is, for those who only ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// Not known yet.
