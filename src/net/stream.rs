@@ -132,6 +132,10 @@ pub struct Stream {
     stage: Stage,
     /// The last STUN request, or the end of the handshake, or the start.
     active: Instant,
+    /// When it is looked after next.
+    looked_after: Option<Instant>,
+    /// It has less time than when that was set.
+    hurried: bool,
 }
 
 impl Stream {
@@ -283,6 +287,20 @@ impl Stream {
     pub fn may_wait(&self, start: &[u8], len: usize, has_allocation: impl FnOnce() -> bool) -> bool {
         let is_stun = start.first().is_none_or(|&first| classify(first) == demux::Kind::Stun);
         (self.greeted || is_stun) && (len <= STRANGER_MESSAGE_MAX || has_allocation())
+    }
+
+    /// Notes that it is to be looked after at `deadline`; `false` when it will be so before that anyway.
+    pub fn schedule(&mut self, deadline: Instant, now: Instant) -> bool {
+        if self.looked_after.is_some_and(|at| at > now && at <= deadline) {
+            return false;
+        }
+        self.looked_after = Some(deadline);
+        true
+    }
+
+    /// Whether it has less time than was thought, since this was asked last.
+    pub fn take_hurried(&mut self) -> bool {
+        std::mem::take(&mut self.hurried)
     }
 
     /// When to look after the stream again.

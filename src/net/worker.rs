@@ -91,7 +91,7 @@ pub(super) struct Worker {
     doomed: Vec<(Token, CloseReason)>,
     /// TLS handshakes that may go on in this turn.
     handshakes_left: usize,
-    /// Bytes that web servers may send in this turn.
+    /// Bytes that web clients and servers may send in this turn.
     web_left: usize,
 }
 

@@ -1,6 +1,7 @@
 //! What answers where no web server does, and what is no client at all.
 
 use crate::support::beside_others;
+use crate::support::http;
 use crate::support::plan::{LOCAL_V4, Transport, free_port};
 use crate::support::server::Server;
 use crate::support::tls;
@@ -13,6 +14,10 @@ use std::time::{Duration, Instant};
 fn seen(protocol: &str, server: &Server) -> String {
     let url = format!("https://{}/any/page?a=b", server.v4(Transport::Tls));
     curl(&[protocol, &url, "-o", "/dev/null", "-w", "%{http_code} %{http_version}"])
+}
+
+fn metrics(server: &Server) -> String {
+    http::get(server.admin(), "/metrics").1
 }
 
 #[test]
@@ -63,4 +68,10 @@ fn garbage_is_closed_within_two_seconds() {
     stream.read_to_end(&mut answer).expect("a whole answer");
     assert!(answer.starts_with(b"HTTP/1.1 400 "), "{:?}", String::from_utf8_lossy(&answer));
     assert!(begin.elapsed() < Duration::from_secs(2));
+    // And who does not leave is left, soon after.
+    let gone = || metrics(&server).contains("hallpass_connections{transport=\"tls\"} 0\n");
+    while !gone() {
+        assert!(begin.elapsed() < Duration::from_secs(6), "the connection is kept:\n{}", metrics(&server));
+    }
+    drop(stream);
 }

@@ -86,6 +86,8 @@ impl Streams {
             allocated: false,
             stage: Stage::Accepted,
             active: now,
+            looked_after: None,
+            hurried: false,
         });
         Ok(token)
     }

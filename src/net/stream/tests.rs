@@ -192,3 +192,15 @@ fn turn_starts_with_stun_and_strangers_keep_it_short() {
     assert!(stream.may_wait(&[64, 0, 0, 9], 13, || false));
     assert!(stream.may_wait(&[64, 0, 0xff, 0], 65_284, || true));
 }
+
+#[test]
+fn a_stream_is_looked_after_once_at_a_time_but_sooner_where_that_is_needed() {
+    let mut bench = Bench::new();
+    let (token, _client) = bench.connect(false);
+    let stream = bench.streams.get(token).expect("open");
+    assert!(stream.schedule(at(10), at(0)));
+    assert!(!stream.schedule(at(20), at(0)), "the look at 10 s will find out");
+    assert!(stream.schedule(at(5), at(0)), "10 s would be too late");
+    assert!(stream.schedule(at(7200), at(5)));
+    assert!(!stream.schedule(at(7300), at(10)), "the look that was once set for 10 s leaves no second one");
+}

@@ -299,15 +299,18 @@ impl Stream {
                     // A socket that is gone already says so by an event.
                     let _ = splice.back_end.shutdown(Shutdown::Write);
                     splice.client = Direction::Told;
+                    self.hurried = true;
                 }
                 if splice.server == Direction::Ended && !blocked {
                     splice.server = Direction::Told;
+                    self.hurried = true;
                     self.say_end(output);
                 }
             }
             Phase::Page(page) if page.closing && !blocked => {
                 self.active = now;
                 self.phase = Phase::Lingering;
+                self.hurried = true;
                 self.say_end(output);
             }
             _ => {}

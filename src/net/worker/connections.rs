@@ -157,6 +157,10 @@ impl Worker {
             }
             return;
         }
+        if stream.owner() == Owner::Web && self.web_left == 0 {
+            // Readiness is level-triggered: it comes again in the next turn.
+            return;
+        }
         let read = stream.read(now, chooser, &mut self.buffers);
         let counters = &self.ties.counters;
         counters.streams(transport).received.add(read.received as u64);
@@ -172,7 +176,10 @@ impl Worker {
         }
         let dealt = match owner {
             Owner::Turn => self.on_messages(token),
-            Owner::Web => self.on_web(token, read.end),
+            Owner::Web => {
+                self.web_left = self.web_left.saturating_sub(read.received);
+                self.on_web(token, read.end)
+            }
             Owner::Page => self.on_page(token),
             Owner::Undecided | Owner::Lingering => Ok(()),
         };
@@ -266,6 +273,8 @@ impl Worker {
             counters.stale.add(outcome.stale as u64);
             if let Some(reason) = outcome.end {
                 self.doom(token, reason);
+            } else if self.streams.get(token).is_some_and(|stream| stream.take_hurried()) {
+                self.look_after(token);
             }
         }
     }
@@ -276,7 +285,12 @@ impl Worker {
         let five_tuple = stream.client.five_tuple;
         let (now, server) = (self.now.instant, &self.server);
         match stream.life(now, || server.has_allocation(&five_tuple)) {
-            Life::Until(deadline) => self.timers.set(deadline.max(after(now)), token),
+            Life::Until(deadline) => {
+                let deadline = deadline.max(after(now));
+                if stream.schedule(deadline, now) {
+                    self.timers.set(deadline, token);
+                }
+            }
             Life::Over(reason) => {
                 if reason == CloseReason::HandshakeTimeout {
                     self.ties.counters.tls(TlsOutcome::Timeout).add(1);

@@ -11,7 +11,8 @@ use crate::net::token::Token;
 use crate::turn::five_tuple::Client;
 use crate::wire::proxy_protocol::{self, Addresses};
 
-/// Bytes that web servers may send in one turn of the loop: 0.2 ms of sealing and copying, for which packets wait.
+/// Bytes that web clients and their servers may send in one turn of the loop: 0.2 ms of sealing and copying, for which
+/// packets wait.
 pub(super) const BYTES_PER_TURN: usize = 4 * CHUNK;
 
 impl Worker {
