@@ -15,6 +15,11 @@ def reset(*flows):
     for flow in flows:
         try:
             flow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+            # Whoever reads from it would keep it open: this wakes him.
+            flow.shutdown(socket.SHUT_RD)
+        except OSError:
+            pass
+        try:
             flow.close()
         except OSError:
             pass
