@@ -352,3 +352,59 @@ impl WriteOutcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    const START: Instant = Instant::from_nanos(1_000_000_000_000);
+
+    fn at(seconds: u64) -> Instant {
+        START + Duration::from_secs(seconds)
+    }
+
+    fn splice() -> (Splice, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let to = listener.local_addr().expect("local");
+        (
+            Splice::connect(to, Protocol::Http1, b"PROXY UNKNOWN\r\n".to_vec(), START).expect("connect"),
+            listener,
+        )
+    }
+
+    #[test]
+    fn a_quiet_websocket_lives_for_hours_and_a_half_closed_one_for_minutes() {
+        let (mut splice, _listener) = splice();
+        assert_eq!(splice.life(START, at(4)), Life::Until(at(5)));
+        assert_eq!(splice.life(START, at(5)), Life::BackEndDown);
+        splice.connected = true;
+        assert_eq!(splice.life(START, at(3600)), Life::Until(at(7200)));
+        assert_eq!(splice.life(START, at(7200)), Life::Over(CloseReason::Idle));
+        splice.client = Direction::Told;
+        assert_eq!(splice.life(START, at(0)), Life::Until(at(300)));
+        assert_eq!(splice.life(START, at(300)), Life::Over(CloseReason::Idle));
+    }
+
+    #[test]
+    fn nothing_is_read_that_the_other_side_did_not_take() {
+        let (mut splice, _listener) = splice();
+        assert_eq!((splice.client_interest(), splice.wanted(false)), (0, ready::WRITE), "not connected yet");
+        splice.connected = true;
+        splice.pending.clear();
+        assert_eq!((splice.client_interest(), splice.wanted(false)), (INTEREST, ready::READ));
+        assert_eq!(splice.wanted(true), 0, "the client is slow");
+        splice.pending.push(1);
+        assert_eq!((splice.client_interest(), splice.wanted(false)), (0, ready::READ | ready::WRITE));
+    }
+
+    #[test]
+    fn records_are_small_after_a_pause_and_full_in_a_stream() {
+        let (mut splice, _listener) = splice();
+        assert_eq!(splice.record_size(START), SMALL_RECORD);
+        splice.streak = SMALL_BYTES;
+        assert_eq!(splice.record_size(at(1)), RECORD_MAX);
+        assert_eq!(splice.record_size(at(3)), SMALL_RECORD);
+    }
+}
