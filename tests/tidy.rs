@@ -19,7 +19,7 @@ const MAX_LINES: usize = 500;
 /// Files that are longer, with the lines they have. A number may only shrink; a new entry needs its reason.
 const LONGER: &[(&str, usize)] = &[
     // The one table of the data path, its lookups and the bookkeeping that keeps them consistent.
-    ("src/turn/table.rs", 629),
+    ("src/turn/table.rs", 551),
 ];
 
 /// Where `unsafe` may stand.

@@ -55,7 +55,7 @@ impl Server {
             allocation.from_client.packets += 1;
             allocation.from_client.bytes += payload.len() as u64;
             let transport = allocation.client.five_tuple.transport;
-            let rung = self.counters.host(allocation.identity.host, transport);
+            let rung = self.counters.host(allocation.host, transport);
             rung.from_client.add(payload.len());
             if first {
                 rung.sent.add(1);
@@ -85,7 +85,7 @@ impl Server {
         allocation.from_peer.packets += 1;
         allocation.from_peer.bytes += len as u64;
         let client = allocation.client;
-        let rung = self.counters.host(allocation.identity.host, client.five_tuple.transport);
+        let rung = self.counters.host(allocation.host, client.five_tuple.transport);
         rung.from_peer.add(len);
         if first {
             rung.received.add(1);

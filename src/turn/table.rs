@@ -1,17 +1,23 @@
-//! Allocations with their relays, permissions and channels, and the lookups on the path of every packet.
+//! Allocations with their relays, permissions and channels; the lookups on the path of every packet are in [`route`].
 //!
 //! All lives in slabs, found through a hash map per kind of question: a lookup costs the same with one channel or ten
 //! thousand. Lifetimes are compared at use; removal may come later.
 
+mod route;
+
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashTable;
+use route::{RecentChannel, RecentPeer};
+pub use route::{Return, Route};
 use rustc_hash::FxSeededState;
 use slab::Slab;
 
-use super::action::{Drop, RelayId, Traffic};
+use super::action::{RelayId, Traffic};
 use super::allocate::Opening;
 use super::answer::Ticket;
 use super::auth::Identity;
@@ -19,6 +25,7 @@ use super::five_tuple::{Client, FiveTuple};
 use super::peer_policy::Reach;
 use super::port_pool::Token;
 use super::quota::Place;
+use super::settings::HostId;
 use super::time::Instant;
 use crate::wire::attribute::Family;
 
@@ -51,10 +58,22 @@ pub enum Owner {
 }
 
 /// One client's allocation: one or two relays on one five-tuple (RFC 8656 section 3.2).
+// In this order: what every packet needs stands first, and together.
+#[repr(C)]
 #[derive(Debug)]
 pub struct Allocation {
     /// Five-tuple and way back.
     pub client: Client,
+    /// Where the last packet of a channel went.
+    recent: Option<RecentChannel>,
+    /// Relayed towards peers.
+    pub from_client: Traffic,
+    /// Relayed towards the client.
+    pub from_peer: Traffic,
+    /// Whose host it counts for.
+    pub host: HostId,
+    /// Whether it ever had a permission.
+    pub permitted: bool,
     /// Whose it is.
     pub identity: Arc<Identity>,
     /// By family.
@@ -67,18 +86,10 @@ pub struct Allocation {
     pub token: Option<Token>,
     /// ADDRESS-ERROR-CODE of the answer.
     pub address_error: Option<(Family, u16)>,
-    /// Relayed towards peers.
-    pub from_client: Traffic,
-    /// Relayed towards the client.
-    pub from_peer: Traffic,
     /// The request that waits for sockets, until they are there.
     pub opening: Option<Box<Opening>>,
     /// Held until the allocation ends.
     pub place: Place,
-    /// Whether it ever had a permission.
-    pub permitted: bool,
-    /// The channel used last: the next packet is most likely for it.
-    recent: Option<(u16, ChannelId)>,
 }
 
 impl Allocation {
@@ -91,18 +102,22 @@ impl Allocation {
 }
 
 /// One relayed transport address.
+// In this order: what every packet needs stands first, and together.
+#[repr(C)]
 #[derive(Debug)]
 pub struct Relay {
     /// Whose.
     pub allocation: AllocationId,
+    /// Whether the socket is there.
+    pub open: bool,
+    /// How the last packet of a peer reached the client.
+    recent: Option<RecentPeer>,
+    /// The end of its lifetime.
+    pub expires: Instant,
     /// Bound by us.
     pub local: SocketAddr,
     /// Told to clients.
     pub announced: SocketAddr,
-    /// Whether the socket is there.
-    pub open: bool,
-    /// The end of its lifetime.
-    pub expires: Instant,
     /// The deadline that counts: others of this relay are left over from longer lifetimes.
     due: Instant,
     generation: u32,
@@ -138,30 +153,6 @@ struct Channel {
     position: u32,
 }
 
-/// Where a client's packet goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Whose packet.
-    pub allocation: AllocationId,
-    /// The relay to send from.
-    pub relay: RelayId,
-    /// As packets travel.
-    pub peer: SocketAddr,
-    /// How far the permission goes.
-    pub reach: Reach,
-}
-
-/// How a peer's packet reaches the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Return {
-    /// Whose packet.
-    pub allocation: AllocationId,
-    /// The bound channel, if any.
-    pub channel: Option<u16>,
-    /// How far the permission goes.
-    pub reach: Reach,
-}
-
 type Map<K, V> = HashMap<K, V, FxSeededState>;
 /// Relay, address, port: the address as 128 bits, IPv4 in its mapped form.
 type PeerKey = (u32, u128, u16);
@@ -173,7 +164,8 @@ pub struct Table {
     relays: Slab<Relay>,
     permissions: Slab<Permission>,
     channels: Slab<Channel>,
-    by_five_tuple: Map<FiveTuple, AllocationId>,
+    /// Names alone: the five-tuple stands in the allocation, which is looked at next anyway.
+    by_five_tuple: HashTable<AllocationId>,
     by_ip: Map<(u32, u128), PermissionId>,
     by_number: Map<(u32, u16), ChannelId>,
     by_peer: Map<PeerKey, ChannelId>,
@@ -200,7 +192,7 @@ impl Table {
             relays: Slab::new(),
             permissions: Slab::new(),
             channels: Slab::new(),
-            by_five_tuple: HashMap::with_hasher(map.clone()),
+            by_five_tuple: HashTable::new(),
             by_ip: HashMap::with_hasher(map.clone()),
             by_number: HashMap::with_hasher(map.clone()),
             by_peer: HashMap::with_hasher(map),
@@ -208,99 +200,12 @@ impl Table {
         }
     }
 
-    // --- the path of a packet -------------------------------------------------------------------------------
-
-    /// Where ChannelData of this number goes (RFC 8656 section 12.6): allocation, channel and permission must be
-    /// alive.
-    ///
-    /// # Errors
-    /// Which of them is not.
-    pub fn route_from_channel(
-        &mut self,
-        five_tuple: &FiveTuple,
-        number: u16,
-        now: Instant,
-    ) -> Result<Route, Drop> {
-        let id = *self.by_five_tuple.get(five_tuple).ok_or(Drop::NoAllocation)?;
-        let allocation = &mut self.allocations[id.0 as usize];
-        let channel = match allocation.recent {
-            Some((recent, channel)) if recent == number => channel,
-            _ => {
-                let channel = *self.by_number.get(&(id.0, number)).ok_or(Drop::NoChannel)?;
-                allocation.recent = Some((number, channel));
-                channel
-            }
-        };
-        let channel = &self.channels[channel.0 as usize];
-        let permission = &self.permissions[channel.permission.0 as usize];
-        if channel.expires <= now {
-            return Err(Drop::NoChannel);
-        }
-        if permission.expires <= now {
-            return Err(Drop::NoPermission);
-        }
-        if !self.is_open(channel.relay, now) {
-            return Err(Drop::NoRelay);
-        }
-        Ok(Route { allocation: id, relay: channel.relay, peer: channel.peer, reach: permission.reach })
-    }
-
-    /// Where a Send indication for `peer` (as packets travel) goes (RFC 8656 section 11.2).
-    ///
-    /// # Errors
-    /// What is missing.
-    pub fn route_from_send(
-        &self,
-        five_tuple: &FiveTuple,
-        peer: SocketAddr,
-        now: Instant,
-    ) -> Result<Route, Drop> {
-        let id = *self.by_five_tuple.get(five_tuple).ok_or(Drop::NoAllocation)?;
-        let relay =
-            self.allocations[id.0 as usize].relays[Family::of(peer.ip()) as usize].ok_or(Drop::NoFamily)?;
-        let permission = self.permission(relay, peer.ip(), now).ok_or(Drop::NoPermission)?;
-        if !self.is_open(relay, now) {
-            return Err(Drop::NoRelay);
-        }
-        Ok(Route { allocation: id, relay, peer, reach: permission.reach })
-    }
-
-    /// How a datagram of `peer` reaches the client (RFC 8656 section 11.3).
-    ///
-    /// # Errors
-    /// What is missing.
-    pub fn route_from_peer(&self, relay: RelayId, peer: SocketAddr, now: Instant) -> Result<Return, Drop> {
-        if !self.is_open(relay, now) {
-            return Err(Drop::NoRelay);
-        }
-        let allocation = self.relays[relay.0 as usize].allocation;
-        if let Some(id) = self.by_peer.get(&peer_key(relay, peer)) {
-            let channel = &self.channels[id.0 as usize];
-            let permission = &self.permissions[channel.permission.0 as usize];
-            if permission.expires <= now {
-                return Err(Drop::NoPermission);
-            }
-            let number = (channel.expires > now).then_some(channel.number);
-            return Ok(Return { allocation, channel: number, reach: permission.reach });
-        }
-        let permission = self.permission(relay, peer.ip(), now).ok_or(Drop::NoPermission)?;
-        Ok(Return { allocation, channel: None, reach: permission.reach })
-    }
-
-    fn is_open(&self, relay: RelayId, now: Instant) -> bool {
-        self.relays.get(relay.0 as usize).is_some_and(|relay| relay.open && relay.expires > now)
-    }
-
-    fn permission(&self, relay: RelayId, ip: IpAddr, now: Instant) -> Option<&Permission> {
-        let id = self.by_ip.get(&(relay.0, bits(ip)))?;
-        Some(&self.permissions[id.0 as usize]).filter(|permission| permission.expires > now)
-    }
-
     // --- allocations and relays -----------------------------------------------------------------------------
 
     /// The allocation on this five-tuple.
     pub fn find(&self, five_tuple: &FiveTuple) -> Option<AllocationId> {
-        self.by_five_tuple.get(five_tuple).copied()
+        let same = |id: &AllocationId| self.allocations[id.0 as usize].client.five_tuple == *five_tuple;
+        self.by_five_tuple.find(self.by_ip.hasher().hash_one(five_tuple), same).copied()
     }
 
     /// An allocation that [`Table::find`] or a relay named.
@@ -359,20 +264,23 @@ impl Table {
     ) -> AllocationId {
         let id = AllocationId(self.allocations.insert(Allocation {
             client,
+            recent: None,
+            from_client: Traffic::default(),
+            from_peer: Traffic::default(),
+            host: identity.host,
+            permitted: false,
             identity,
             relays: [None; 2],
             created,
             transaction_id,
             token: None,
             address_error: None,
-            from_client: Traffic::default(),
-            from_peer: Traffic::default(),
             opening: None,
             place,
-            permitted: false,
-            recent: None,
         }) as u32);
-        self.by_five_tuple.insert(client.five_tuple, id);
+        let Self { by_five_tuple, allocations, by_ip, .. } = self;
+        let hash = |id: &AllocationId| by_ip.hasher().hash_one(allocations[id.0 as usize].client.five_tuple);
+        by_five_tuple.insert_unique(hash(&id), id, hash);
         id
     }
 
@@ -387,10 +295,11 @@ impl Table {
         let generation = self.next_generation();
         let id = RelayId(self.relays.insert(Relay {
             allocation,
+            open: false,
+            recent: None,
+            expires,
             local,
             announced,
-            open: false,
-            expires,
             due: expires,
             generation,
             permissions: Vec::new(),
@@ -402,6 +311,7 @@ impl Table {
 
     /// Gives a relay another end (RFC 8656 section 8.2); one that is sooner than its deadline needs a new one.
     pub fn refresh_relay(&mut self, id: RelayId, expires: Instant) -> Option<Owner> {
+        self.forget_recent(id);
         let relay = self.relays.get_mut(id.0 as usize)?;
         relay.expires = expires;
         let sooner = expires < relay.due;
@@ -444,7 +354,10 @@ impl Table {
     /// Takes out an allocation whose relays are gone.
     pub fn remove_allocation(&mut self, id: AllocationId) -> Option<Allocation> {
         let allocation = self.allocations.try_remove(id.0 as usize)?;
-        self.by_five_tuple.remove(&allocation.client.five_tuple);
+        let hash = self.by_ip.hasher().hash_one(allocation.client.five_tuple);
+        if let Ok(entry) = self.by_five_tuple.find_entry(hash, |other| *other == id) {
+            entry.remove();
+        }
         self.give_back_memory();
         Some(allocation)
     }
@@ -474,6 +387,7 @@ impl Table {
         reach: Reach,
         expires: Instant,
     ) -> (PermissionId, Option<Owner>) {
+        self.forget_recent(relay);
         if let Some(&id) = self.by_ip.get(&(relay.0, bits(ip))) {
             let permission = &mut self.permissions[id.0 as usize];
             permission.expires = expires;
@@ -524,6 +438,7 @@ impl Table {
         permission: PermissionId,
         expires: Instant,
     ) -> Option<Owner> {
+        self.forget_recent(relay);
         let allocation = self.relays[relay.0 as usize].allocation;
         let same = self.by_number.get(&(allocation.0, number)).copied();
         let other = self.by_peer.get(&peer_key(relay, peer)).copied();
@@ -575,6 +490,7 @@ impl Table {
     /// Takes out a permission whose time is over.
     pub fn remove_permission(&mut self, id: PermissionId) {
         let Some(permission) = self.permissions.try_remove(id.0 as usize) else { return };
+        self.forget_recent(permission.relay);
         self.by_ip.remove(&(permission.relay.0, bits(permission.ip)));
         let list = &mut self.relays[permission.relay.0 as usize].permissions;
         list.swap_remove(permission.position as usize);
@@ -590,7 +506,7 @@ impl Table {
         self.by_number.remove(&(channel.allocation.0, channel.number));
         self.by_peer.remove(&peer_key(channel.relay, channel.peer));
         self.permissions[channel.permission.0 as usize].channels -= 1;
-        self.allocations[channel.allocation.0 as usize].recent = None;
+        self.forget_recent(channel.relay);
         let list = &mut self.relays[channel.relay.0 as usize].channels;
         list.swap_remove(channel.position as usize);
         if let Some(moved) = list.get(channel.position as usize) {
@@ -615,7 +531,13 @@ impl Table {
         shrink(&mut self.by_ip);
         shrink(&mut self.by_number);
         shrink(&mut self.by_peer);
-        shrink(&mut self.by_five_tuple);
+        let (capacity, len) = (self.by_five_tuple.capacity(), self.by_five_tuple.len());
+        if capacity > KEEP && len < capacity / 8 {
+            let Self { by_five_tuple, allocations, by_ip, .. } = self;
+            by_five_tuple.shrink_to(len * 2, |id| {
+                by_ip.hasher().hash_one(allocations[id.0 as usize].client.five_tuple)
+            });
+        }
         fn shrink_slab<T>(slab: &mut Slab<T>) {
             if slab.is_empty() && slab.capacity() > KEEP {
                 slab.shrink_to_fit();

@@ -1,0 +1,174 @@
+//! The lookups on the path of every packet.
+//!
+//! Most packets go where the one before them went. That answer stands where the packet is looked up anyway
+//! ([`Allocation`], [`Relay`]) with the time until which it is good: between two packets of a client, the kernel's
+//! own work has emptied the cache, and each further line of memory costs as much as all the arithmetic. Whatever changes
+//! a relay, a permission or a channel forgets it.
+//!
+//! [`Allocation`]: super::Allocation
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{AllocationId, Channel, Permission, Relay, Table, bits, peer_key};
+use crate::turn::action::{Drop, RelayId};
+use crate::turn::five_tuple::FiveTuple;
+use crate::turn::peer_policy::Reach;
+use crate::turn::time::Instant;
+use crate::wire::attribute::Family;
+
+/// Where a client's packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Whose packet.
+    pub allocation: AllocationId,
+    /// The relay to send from.
+    pub relay: RelayId,
+    /// As packets travel.
+    pub peer: SocketAddr,
+    /// How far the permission goes.
+    pub reach: Reach,
+}
+
+/// How a peer's packet reaches the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Return {
+    /// Whose packet.
+    pub allocation: AllocationId,
+    /// The bound channel, if any.
+    pub channel: Option<u16>,
+    /// How far the permission goes.
+    pub reach: Reach,
+}
+
+/// Where a channel leads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RecentChannel {
+    /// When the first of channel, permission and relay ends.
+    until: Instant,
+    relay: RelayId,
+    number: u16,
+    reach: Reach,
+    peer: SocketAddr,
+}
+
+/// How a peer's datagrams reach the client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RecentPeer {
+    /// When the first of what is there ends.
+    until: Instant,
+    channel: Option<u16>,
+    reach: Reach,
+    peer: SocketAddr,
+}
+
+impl Table {
+    /// Where ChannelData of this number goes (RFC 8656 section 12.6): allocation, channel and permission must be
+    /// alive.
+    ///
+    /// # Errors
+    /// Which of them is not.
+    pub fn route_from_channel(
+        &mut self,
+        five_tuple: &FiveTuple,
+        number: u16,
+        now: Instant,
+    ) -> Result<Route, Drop> {
+        let id = self.find(five_tuple).ok_or(Drop::NoAllocation)?;
+        if let Some(recent) = &self.allocations[id.0 as usize].recent
+            && recent.number == number
+            && recent.until > now
+        {
+            let RecentChannel { relay, reach, peer, .. } = *recent;
+            return Ok(Route { allocation: id, relay, peer, reach });
+        }
+        let channel = *self.by_number.get(&(id.0, number)).ok_or(Drop::NoChannel)?;
+        let channel = &self.channels[channel.0 as usize];
+        let permission = &self.permissions[channel.permission.0 as usize];
+        if channel.expires <= now {
+            return Err(Drop::NoChannel);
+        }
+        if permission.expires <= now {
+            return Err(Drop::NoPermission);
+        }
+        let relay = self.open_relay(channel.relay, now).ok_or(Drop::NoRelay)?;
+        let until = channel.expires.min(permission.expires).min(relay.expires);
+        let Channel { relay, peer, .. } = *channel;
+        let reach = permission.reach;
+        self.allocations[id.0 as usize].recent = Some(RecentChannel { until, relay, number, reach, peer });
+        Ok(Route { allocation: id, relay, peer, reach })
+    }
+
+    /// Where a Send indication for `peer` (as packets travel) goes (RFC 8656 section 11.2).
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn route_from_send(
+        &self,
+        five_tuple: &FiveTuple,
+        peer: SocketAddr,
+        now: Instant,
+    ) -> Result<Route, Drop> {
+        let id = self.find(five_tuple).ok_or(Drop::NoAllocation)?;
+        let relay =
+            self.allocations[id.0 as usize].relays[Family::of(peer.ip()) as usize].ok_or(Drop::NoFamily)?;
+        let permission = self.permission(relay, peer.ip(), now).ok_or(Drop::NoPermission)?;
+        self.open_relay(relay, now).ok_or(Drop::NoRelay)?;
+        Ok(Route { allocation: id, relay, peer, reach: permission.reach })
+    }
+
+    /// How a datagram of `peer` reaches the client (RFC 8656 section 11.3).
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn route_from_peer(
+        &mut self,
+        relay: RelayId,
+        peer: SocketAddr,
+        now: Instant,
+    ) -> Result<Return, Drop> {
+        let entry = self.open_relay(relay, now).ok_or(Drop::NoRelay)?;
+        let allocation = entry.allocation;
+        if let Some(recent) = &entry.recent
+            && recent.until > now
+            && recent.peer == peer
+        {
+            return Ok(Return { allocation, channel: recent.channel, reach: recent.reach });
+        }
+        let mut until = entry.expires;
+        let mut channel = None;
+        let permission = match self.by_peer.get(&peer_key(relay, peer)) {
+            Some(id) => {
+                let bound = &self.channels[id.0 as usize];
+                if bound.expires > now {
+                    until = until.min(bound.expires);
+                    channel = Some(bound.number);
+                }
+                Some(&self.permissions[bound.permission.0 as usize]).filter(|found| found.expires > now)
+            }
+            None => self.permission(relay, peer.ip(), now),
+        };
+        let permission = permission.ok_or(Drop::NoPermission)?;
+        let (reach, until) = (permission.reach, until.min(permission.expires));
+        self.relays[relay.0 as usize].recent = Some(RecentPeer { until, channel, reach, peer });
+        Ok(Return { allocation, channel, reach })
+    }
+
+    fn open_relay(&self, relay: RelayId, now: Instant) -> Option<&Relay> {
+        self.relays.get(relay.0 as usize).filter(|relay| relay.open && relay.expires > now)
+    }
+
+    /// Something about this relay changed: the next packets are looked up anew.
+    pub(super) fn forget_recent(&mut self, relay: RelayId) {
+        if let Some(relay) = self.relays.get_mut(relay.0 as usize) {
+            relay.recent = None;
+            if let Some(allocation) = self.allocations.get_mut(relay.allocation.0 as usize) {
+                allocation.recent = None;
+            }
+        }
+    }
+
+    fn permission(&self, relay: RelayId, ip: IpAddr, now: Instant) -> Option<&Permission> {
+        let id = self.by_ip.get(&(relay.0, bits(ip)))?;
+        Some(&self.permissions[id.0 as usize]).filter(|permission| permission.expires > now)
+    }
+}
