@@ -7,6 +7,7 @@
 
 mod address;
 mod arrays;
+mod call;
 mod control;
 mod epoll;
 mod icmp;
@@ -19,6 +20,7 @@ use std::io;
 use libc::c_int;
 
 pub use self::address::{Source, canonical};
+pub use self::call::{read_stream, write_stream};
 pub use self::epoll::{Alarm, Epoll, Events, Waker, ready};
 pub use self::icmp::{IcmpError, is_peer_error, receive_icmp};
 pub use self::options::{

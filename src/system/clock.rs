@@ -12,9 +12,10 @@ pub fn monotonic_nanos() -> u64 {
     (now.tv_sec as u64).wrapping_mul(NANOS_PER_SECOND).wrapping_add(now.tv_nsec as u64)
 }
 
-/// Seconds since 1970 on the wall clock; 0 while the clock stands before 1970.
+/// Seconds since 1970 on the wall clock; 0 while the clock stands before 1970. The coarse one is behind by a tick at
+/// most, and read without asking the processor's counter.
 pub fn unix_seconds() -> u64 {
-    u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or(0)
+    u64::try_from(clock_gettime(ClockId::RealtimeCoarse).tv_sec).unwrap_or(0)
 }
 
 #[cfg(test)]

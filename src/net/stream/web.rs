@@ -3,8 +3,9 @@
 //! Both directions are bounded by what one read brings: while the other side has not taken it, nothing more is read.
 //! The end of one direction is handed on and leaves the other open.
 
-use std::io::{self, Read};
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol as Ip, Socket, Type};
@@ -13,7 +14,7 @@ use super::{INTEREST, Life, Phase, Stream, WriteOutcome, is_transient, write};
 use crate::net::counters::CloseReason;
 use crate::net::scratch::{Buffers, Scratch};
 use crate::net::share443::Protocol;
-use crate::net::syscall::{Epoll, ready};
+use crate::net::syscall::{Epoll, read_stream, ready};
 use crate::net::tls::RECORD_MAX;
 use crate::net::token::Token;
 use crate::turn::time::Instant;
@@ -254,7 +255,7 @@ impl Stream {
         let Buffers { plain, output, .. } = buffers;
         plain.clear();
         let room = plain.spare().len().min(CHUNK);
-        let len = match (&splice.back_end).read(&mut plain.spare()[..room]) {
+        let len = match read_stream(splice.back_end.as_fd(), &mut plain.spare()[..room]) {
             Ok(0) => {
                 splice.server = Direction::Ended;
                 return Ok(());

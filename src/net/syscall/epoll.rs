@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use libc::{c_int, epoll_event};
 
-use super::check;
+use super::{call, check};
 
 /// Readiness bits as epoll has them.
 pub mod ready {
@@ -23,6 +23,9 @@ pub mod ready {
     pub const ERROR: u32 = libc::EPOLLERR as u32;
     /// Both directions are closed; always reported.
     pub const CLOSED: u32 = libc::EPOLLHUP as u32;
+    /// To be told of news only, not in every wait for as long as it lasts. It saves the kernel a second look after each
+    /// event; who asks for it takes all there is, or comes back by himself.
+    pub const NEWS: u32 = libc::EPOLLET as u32;
 }
 
 /// What one wait of an [`Epoll`] found.
@@ -54,7 +57,7 @@ impl Events {
     }
 }
 
-/// A level-triggered epoll set.
+/// An epoll set: level-triggered, but for what asks for [`ready::NEWS`].
 pub struct Epoll(OwnedFd);
 
 impl Epoll {
@@ -87,12 +90,8 @@ impl Epoll {
             c_int::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
         });
         events.len = 0;
-        let capacity = c_int::try_from(events.raw.len()).unwrap_or(c_int::MAX);
-        // SAFETY: the kernel writes at most `capacity` events into the vector of at least that length.
-        let found =
-            unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.raw.as_mut_ptr(), capacity, milliseconds) };
-        match check(found) {
-            Ok(found) => events.len = found as usize,
+        match call::wait(self.0.as_raw_fd(), &mut events.raw, milliseconds) {
+            Ok(found) => events.len = found,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

@@ -4,14 +4,13 @@ use std::io;
 use std::mem::size_of;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
-use std::ptr;
 
 use libc::{iovec, socklen_t};
 
 use super::address::{Name, Source};
 use super::arrays::Arrays;
 use super::control::{Control, Notes};
-use super::{BATCH, check};
+use super::{BATCH, call};
 use crate::wire::frame::Frame;
 
 /// Where a received datagram came from.
@@ -68,17 +67,19 @@ impl RecvBatch {
             let name = size_of::<Name>() as socklen_t;
             self.arrays.point(index, index..index + 1, name, size_of::<Control>());
         }
+        let (fd, headers) = (socket.as_fd().as_raw_fd(), &mut self.arrays.headers[first..end]);
         // SAFETY: every header in the range points into a frame, name and control buffer of `self` with its true
         // length, none of which moves during the call.
-        let received = check(unsafe {
-            libc::recvmmsg(
-                socket.as_fd().as_raw_fd(),
-                self.arrays.headers[first..].as_mut_ptr(),
-                (end - first) as u32,
-                libc::MSG_DONTWAIT,
-                ptr::null_mut(),
-            )
-        })? as usize;
+        let received = unsafe {
+            match headers {
+                // Most often a relayed address has one datagram, and this call copies less.
+                [one] => {
+                    one.msg_len = call::receive_one(fd, &mut one.msg_hdr)? as u32;
+                    1
+                }
+                many => call::receive_many(fd, many)?,
+            }
+        };
         for index in first..first + received {
             let header = &self.arrays.headers[index];
             let len = header.msg_len as usize;

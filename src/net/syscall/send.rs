@@ -13,7 +13,7 @@ use libc::iovec;
 use super::address::Source;
 use super::arrays::Arrays;
 use super::control::{write_segment, write_source};
-use super::{BATCH, check, is_peer_error};
+use super::{BATCH, call, is_peer_error};
 
 /// Pieces of memory per call: two for each datagram of two full trains, and more datagrams when they are single.
 const PIECES: usize = 4 * BATCH;
@@ -224,7 +224,6 @@ impl SendBatch {
 
     /// Gives the trains in `range` to the kernel; it takes them one after the other and says how many.
     fn call(&mut self, fd: RawFd, range: Range<usize>) -> io::Result<usize> {
-        const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         let headers = &mut self.arrays.headers[range];
         if let [one] = headers
             && one.msg_hdr.msg_iovlen == 1
@@ -233,17 +232,16 @@ impl SendBatch {
             // Most often a relayed address has one datagram to send, and this call copies less into the kernel.
             // SAFETY: the header points to a name and a piece of `self`, and this to a payload that the caller
             // borrows beyond this call, all with their true lengths.
-            let sent = unsafe {
+            unsafe {
                 let piece = *one.msg_hdr.msg_iov;
                 let (name, name_len) = (one.msg_hdr.msg_name.cast_const().cast(), one.msg_hdr.msg_namelen);
-                libc::sendto(fd, piece.iov_base, piece.iov_len, FLAGS, name, name_len)
-            };
-            return if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(1) };
+                call::send_to(fd, (piece.iov_base.cast(), piece.iov_len), (name, name_len))?;
+            }
+            return Ok(1);
         }
         // SAFETY: the headers point to names, control buffers and pieces of `self`, and these to payloads that the
         // caller borrows beyond this call, all with their true lengths.
-        let sent = unsafe { libc::sendmmsg(fd, headers.as_mut_ptr(), headers.len() as u32, FLAGS) };
-        Ok(check(sent)? as usize)
+        unsafe { call::send_many(fd, headers) }
     }
 
     /// Sends the datagrams of a train that was refused one by one: it may be the path's MTU, which only the large

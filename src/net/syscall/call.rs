@@ -1,0 +1,95 @@
+//! The calls on the path of every packet, without libc's wrappers around them: those make each call a point where its
+//! thread may be cancelled, at the price of two atomic exchanges. No thread of ours is ever cancelled.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::ptr;
+
+use libc::{c_int, c_long, epoll_event, mmsghdr, msghdr, sockaddr, socklen_t, syscall};
+
+/// Sends without waiting, and without a signal where nobody reads any more.
+const SEND_FLAGS: c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+
+fn count(result: c_long) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Reads what a stream has, without waiting; 0 is its end.
+///
+/// # Errors
+/// Nothing there (`WouldBlock`), or the stream is broken.
+pub fn read_stream(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    let (fd, none) = (socket.as_raw_fd(), ptr::null_mut::<sockaddr>());
+    // SAFETY: the kernel writes at most `buffer.len()` bytes into it; no address is asked for.
+    count(unsafe {
+        let buffer = (buffer.as_mut_ptr(), buffer.len());
+        syscall(libc::SYS_recvfrom, fd, buffer.0, buffer.1, libc::MSG_DONTWAIT, none, none)
+    })
+}
+
+/// Writes what a stream takes, without waiting.
+///
+/// # Errors
+/// No room (`WouldBlock`), or the stream is broken.
+pub fn write_stream(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let (fd, nobody) = (socket.as_raw_fd(), ptr::null::<sockaddr>());
+    // SAFETY: the kernel reads `bytes.len()` bytes of it, and no name.
+    count(unsafe {
+        syscall(libc::SYS_sendto, fd, bytes.as_ptr(), bytes.len(), SEND_FLAGS, nobody, 0 as socklen_t)
+    })
+}
+
+/// Sends one datagram.
+///
+/// # Safety
+/// `bytes` and `name` must be readable for their lengths.
+pub(super) unsafe fn send_to(
+    fd: RawFd,
+    (bytes, len): (*const u8, usize),
+    (name, name_len): (*const sockaddr, socklen_t),
+) -> io::Result<usize> {
+    // SAFETY: as promised by the caller.
+    count(unsafe { syscall(libc::SYS_sendto, fd, bytes, len, SEND_FLAGS, name, name_len) })
+}
+
+/// Sends the datagrams of all `headers` one after the other; gives how many were sent before one was refused.
+///
+/// # Safety
+/// Everything that the headers point to must be readable for the lengths in them.
+pub(super) unsafe fn send_many(fd: RawFd, headers: &mut [mmsghdr]) -> io::Result<usize> {
+    // SAFETY: as promised by the caller; the kernel writes the lengths sent into the headers.
+    count(unsafe { syscall(libc::SYS_sendmmsg, fd, headers.as_mut_ptr(), headers.len(), SEND_FLAGS) })
+}
+
+/// Receives one datagram; gives its length.
+///
+/// # Safety
+/// Everything that the header points to must be writable for the lengths in it.
+pub(super) unsafe fn receive_one(fd: RawFd, header: &mut msghdr) -> io::Result<usize> {
+    // SAFETY: as promised by the caller.
+    count(unsafe { syscall(libc::SYS_recvmsg, fd, ptr::from_mut(header), libc::MSG_DONTWAIT) })
+}
+
+/// Receives at most a datagram for each of `headers`; gives how many.
+///
+/// # Safety
+/// Everything that the headers point to must be writable for the lengths in them.
+pub(super) unsafe fn receive_many(fd: RawFd, headers: &mut [mmsghdr]) -> io::Result<usize> {
+    let no_timeout = ptr::null_mut::<libc::timespec>();
+    // SAFETY: as promised by the caller.
+    count(unsafe {
+        let headers = (headers.as_mut_ptr(), headers.len());
+        syscall(libc::SYS_recvmmsg, fd, headers.0, headers.1, libc::MSG_DONTWAIT, no_timeout)
+    })
+}
+
+/// Waits for events, at most so many milliseconds (-1: for ever); gives how many were written into `events`.
+pub(super) fn wait(epoll: RawFd, events: &mut [epoll_event], milliseconds: c_int) -> io::Result<usize> {
+    let capacity = c_int::try_from(events.len()).unwrap_or(c_int::MAX);
+    let no_mask = ptr::null::<libc::sigset_t>();
+    // SAFETY: the kernel writes at most `capacity` events into the slice of at least that length. The older
+    // epoll_wait does not exist on every architecture; without a mask this one is the same.
+    count(unsafe {
+        syscall(libc::SYS_epoll_pwait, epoll, events.as_mut_ptr(), capacity, milliseconds, no_mask, 0usize)
+    })
+}
