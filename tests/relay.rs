@@ -195,6 +195,15 @@ impl Client {
         Self { link, bytes: Vec::new(), name, key, nonce: Vec::new(), transaction: 0 }
     }
 
+    /// The connection below everything.
+    fn stream(&self) -> &TcpStream {
+        match &self.link {
+            Link::Tls(stream) => &stream.sock,
+            Link::Tcp(stream) => stream,
+            Link::Udp(_) => panic!("a stream"),
+        }
+    }
+
     fn send(&mut self, bytes: &[u8]) {
         match &mut self.link {
             Link::Udp(socket) => assert_eq!(socket.send(bytes).expect("send"), bytes.len()),
@@ -553,11 +562,7 @@ fn an_allocation_goes_with_its_stream() {
             let mut client = relay.connect(transport);
             let relayed = client.allocate();
             relay.until("the allocation is there", |relay| relay.handle.allocations() == 1);
-            let socket = match &client.link {
-                Link::Tls(stream) => &stream.sock,
-                Link::Tcp(stream) => stream,
-                Link::Udp(_) => panic!("a stream"),
-            };
+            let socket = client.stream();
             let closed_before = relay.closed(transport, CloseReason::Closed);
             if reset {
                 socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO)).expect("linger");
@@ -572,6 +577,45 @@ fn an_allocation_goes_with_its_stream() {
             }
             relay.until("the allocation is gone", |relay| relay.handle.allocations() == 0);
             relay.until("the port is free", |_| UdpSocket::bind(relayed).is_ok());
+        }
+    }
+    relay.stop();
+}
+
+/// Sockets tell of news once: whatever one look leaves over must be taken without another word.
+#[test]
+fn more_than_a_turn_takes_is_taken_to_the_end() {
+    let relay = Relay::start(0);
+    for transport in Transport::ALL {
+        let mut client = relay.connect(transport);
+        let (peer, address) = peer();
+        client.allocate();
+        client.bind(0x4000, address);
+        // Three reads of a stream, and thirty looks at a listener that starts with four datagrams.
+        let payloads: Vec<Vec<u8>> = (0..120).map(|n| vec![n; 800]).collect();
+        match &client.link {
+            Link::Udp(socket) => {
+                let (head, to) = ([0x40, 0, 3, 32], socket.peer_addr().expect("server"));
+                let mut all =
+                    payloads.iter().map(|payload| Datagram { head: &head, payload, to, source: None });
+                let sent =
+                    SendBatch::new(false).send(socket.as_fd(), false, &mut all, &mut |e| panic!("{e}"));
+                assert_eq!(sent, payloads.len());
+            }
+            _ => {
+                let messages: Vec<u8> =
+                    payloads.iter().flat_map(|payload| [&[0x40, 0, 3, 32], &payload[..]].concat()).collect();
+                client.send(&messages);
+                // The end stands right behind them.
+                client.stream().shutdown(std::net::Shutdown::Write).expect("half close");
+            }
+        }
+        for payload in &payloads {
+            assert_eq!(receive_at(&peer).0, *payload);
+        }
+        if transport.is_stream() {
+            assert!(client.reads_the_end());
+            relay.until("the allocation is gone", |relay| relay.handle.allocations() <= 1);
         }
     }
     relay.stop();

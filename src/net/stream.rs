@@ -3,8 +3,9 @@
 pub mod set;
 pub mod web;
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 pub use set::Streams;
@@ -14,7 +15,7 @@ use super::counters::{CloseReason, Stage, TlsOutcome};
 use super::outbox::Outbox;
 use super::scratch::{Buffers, READ_MAX, Scratch};
 use super::share443::Protocol;
-use super::syscall::{canonical, ready};
+use super::syscall::{canonical, read_stream, ready, write_stream};
 use super::tls::{RECORD_MAX, Tls, TlsChooser};
 use crate::turn::five_tuple::Client;
 use crate::turn::time::Instant;
@@ -42,6 +43,8 @@ const INTEREST: u32 = ready::READ | ready::PEER_CLOSED;
 pub struct ReadOutcome {
     /// Bytes taken from the socket.
     pub received: usize,
+    /// There may be more.
+    pub full: bool,
     /// How the TLS handshake ended, when it did.
     pub handshake: Option<TlsOutcome>,
     /// It is to be passed through to there, unread: the bytes in `buffers.plain` are as they came.
@@ -130,6 +133,8 @@ pub struct Stream {
     allocated: bool,
     /// The furthest that it got.
     stage: Stage,
+    /// The turn of the worker in which it was read last.
+    pub turn: u32,
     /// The last STUN request, or the end of the handshake, or the start.
     active: Instant,
     /// When it is looked after next.
@@ -163,11 +168,12 @@ impl Stream {
             let _ = target.append(preface);
         }
         let room = target.spare().len().min(READ_MAX);
-        match self.socket.read(&mut target.spare()[..room]) {
+        match read_stream(self.socket.as_fd(), &mut target.spare()[..room]) {
             Ok(0) => outcome.end = Some(CloseReason::Closed),
             Ok(len) => {
                 target.advance(len);
                 outcome.received = len;
+                outcome.full = len == room;
             }
             Err(error) if is_transient(&error) => {}
             Err(_) => outcome.end = Some(CloseReason::Reset),
@@ -420,10 +426,17 @@ impl Stream {
         }
         let owes_answers = self.outbox.as_ref().is_some_and(|outbox| outbox.owes_answers());
         match (self.is_waiting(), owes_answers) {
+            (false, _) if self.is_settled() => INTEREST | ready::NEWS,
             (false, _) => INTEREST,
             (true, false) => INTEREST | ready::WRITE,
             (true, true) => ready::WRITE,
         }
+    }
+
+    /// Whether it will be a TURN client's to its end, which is read until nothing is left.
+    fn is_settled(&self) -> bool {
+        let handshaking = self.tls.as_ref().is_some_and(|tls| tls.is_handshaking());
+        matches!(self.phase, Phase::Turn) && !handshaking && self.preface.is_none()
     }
 
     fn is_waiting(&self) -> bool {
@@ -463,11 +476,11 @@ fn is_transient(error: &io::Error) -> bool {
 }
 
 /// Writes what the socket takes now.
-fn write(mut socket: &TcpStream, bytes: &[u8]) -> Result<usize, CloseReason> {
+fn write(socket: &TcpStream, bytes: &[u8]) -> Result<usize, CloseReason> {
     if bytes.is_empty() {
         return Ok(0);
     }
-    match socket.write(bytes) {
+    match write_stream(socket.as_fd(), bytes) {
         Ok(written) => Ok(written),
         Err(error) if is_transient(&error) => Ok(0),
         Err(_) => Err(CloseReason::Reset),

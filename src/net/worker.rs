@@ -3,7 +3,8 @@
 //!
 //! A turn of the loop: wait; read the clock once; take commands; take a bounded share from every socket that is
 //! ready ([`datagrams`] for UDP and relays, [`connections`] for streams); deadlines; write what waits for streams;
-//! close what is to be closed. Readiness is level-triggered, so what is left over comes again in the next turn.
+//! close what is to be closed. What is left over comes again in the next turn: by level-triggered readiness, or from
+//! the list of those to be seen [again](Worker::again).
 
 mod connections;
 mod datagrams;
@@ -14,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use super::batch::{Batch, Memory, Outgoing, Payload, Route};
 use super::counters::{CloseReason, Counters};
@@ -44,6 +46,20 @@ const RUSH: usize = 512;
 
 /// A ChannelData header.
 type Head = [u8; channel_data::HEADER_LEN];
+
+/// What a UDP listener gets of a turn.
+struct Share {
+    /// Datagrams to ask it for.
+    limit: usize,
+    /// The turn in which it was asked last.
+    turn: u32,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { limit: datagrams::LISTENER_SHARE_MIN, turn: 0 }
+    }
+}
 
 /// What a worker shares with those who started it.
 pub(super) struct Ties {
@@ -85,6 +101,10 @@ pub(super) struct Worker {
     buffers: Buffers,
     /// The most allocations since memory was given back last.
     peak: usize,
+    /// Sockets that are told of news only and had more than their share: their turn comes without news.
+    again: Vec<(u64, u32)>,
+    /// What each UDP listener gets, at its place.
+    shares: Vec<Share>,
     /// Counts turns of the loop; wraps.
     turn: u32,
     /// Streams to close at the end of the turn, and why.
@@ -112,7 +132,7 @@ impl Worker {
         let too_many = |_| io::Error::from(io::ErrorKind::InvalidInput);
         for (index, listener) in sockets.udp.iter().enumerate() {
             let token = Token::Udp(u16::try_from(index).map_err(too_many)?);
-            epoll.add(&listener.socket, token.pack(), ready::READ)?;
+            epoll.add(&listener.socket, token.pack(), ready::READ | ready::NEWS)?;
         }
         for (index, listener) in sockets.streams.iter().enumerate() {
             let token = Token::Accept(u16::try_from(index).map_err(too_many)?);
@@ -130,6 +150,7 @@ impl Worker {
             running: true,
             epoll,
             alarm,
+            shares: sockets.udp.iter().map(|_| Share::default()).collect(),
             udp: sockets.udp,
             acceptors: sockets.streams,
             relays: Sockets::new(offloads),
@@ -142,6 +163,7 @@ impl Worker {
             spare: Frame::new(),
             buffers: Buffers::default(),
             peak: 0,
+            again: Vec::new(),
             turn: 0,
             doomed: Vec::new(),
             handshakes_left: 0,
@@ -152,12 +174,14 @@ impl Worker {
     /// Runs until [`Command::Stop`].
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::new(EVENTS);
+        let mut again = Vec::new();
         while self.running {
             let next = self.server.poll_timeout().into_iter().chain(self.timers.next()).min();
             if let Some(deadline) = next {
                 self.alarm.set(deadline.as_nanos(), self.now.instant.as_nanos())?;
             }
-            self.epoll.wait(&mut events, None)?;
+            std::mem::swap(&mut again, &mut self.again);
+            self.epoll.wait(&mut events, if again.is_empty() { None } else { Some(Duration::ZERO) })?;
             self.now = (self.clock)();
             self.turn = self.turn.wrapping_add(1);
             self.ties.counters.wakeups.add(1);
@@ -165,6 +189,11 @@ impl Worker {
             self.web_left = web::BYTES_PER_TURN;
             for index in 0..events.len() {
                 if let Some((token, readiness)) = events.get(index) {
+                    self.on_event(token, readiness);
+                }
+            }
+            for (token, readiness) in again.drain(..) {
+                if !self.had_its_turn(token) {
                     self.on_event(token, readiness);
                 }
             }
@@ -187,6 +216,15 @@ impl Worker {
         if self.peak >= RUSH && allocations < self.peak / 8 {
             self.peak = allocations;
             return_free_memory();
+        }
+    }
+
+    /// Whether this socket, which is told of news only, was served by an event of this turn already.
+    fn had_its_turn(&mut self, token: u64) -> bool {
+        match Token::unpack(token) {
+            Some(Token::Udp(index)) => self.shares[usize::from(index)].turn == self.turn,
+            Some(token) => self.streams.get(token).is_none_or(|stream| stream.turn == self.turn),
+            None => true,
         }
     }
 

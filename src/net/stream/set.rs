@@ -85,6 +85,7 @@ impl Streams {
             greeted: false,
             allocated: false,
             stage: Stage::Accepted,
+            turn: 0,
             active: now,
             looked_after: None,
             hurried: false,

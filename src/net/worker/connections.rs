@@ -161,6 +161,7 @@ impl Worker {
             // Readiness is level-triggered: it comes again in the next turn.
             return;
         }
+        stream.turn = self.turn;
         let read = stream.read(now, chooser, &mut self.buffers);
         let counters = &self.ties.counters;
         counters.streams(transport).received.add(read.received as u64);
@@ -186,6 +187,11 @@ impl Worker {
         self.flush();
         // The end of what a web client sends is not the end of what he gets.
         let end = read.end.filter(|&end| owner != Owner::Web || end != CloseReason::Closed);
+        // More than one read takes, or an end behind what was read: of a TURN client there would be no further word.
+        let over = readiness & (ready::PEER_CLOSED | ready::CLOSED | ready::ERROR);
+        if owner == Owner::Turn && read.received > 0 && (read.full || over != 0) {
+            self.again.push((token.pack(), ready::READ | over));
+        }
         // The cause of the end is what came first.
         if let Some(reason) = dealt.err().or(end) {
             self.doom(token, reason);

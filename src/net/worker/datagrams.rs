@@ -1,5 +1,6 @@
 //! Datagrams of UDP clients and of peers.
 
+use std::io;
 use std::ops::Range;
 
 use super::Worker;
@@ -16,6 +17,21 @@ const PER_RELAY: usize = 16;
 /// ICMP errors taken from one relayed address per turn.
 const ICMP_PER_RELAY: usize = 8;
 
+/// Datagrams that a listener is asked for at least. To have asked for sixty-four and got one costs a twentieth of
+/// relaying that one.
+pub(super) const LISTENER_SHARE_MIN: usize = 4;
+
+/// How many to ask a listener for, when of `limit` asked for `count` came.
+fn next_share(limit: usize, count: usize) -> usize {
+    if count == limit {
+        (2 * limit).min(BATCH)
+    } else if count < limit / 4 {
+        (limit / 2).max(LISTENER_SHARE_MIN)
+    } else {
+        limit
+    }
+}
+
 impl Worker {
     /// Takes one batch from a listener and sends what follows from it.
     pub(super) fn on_udp(&mut self, index: u16) {
@@ -24,8 +40,20 @@ impl Worker {
         self.frames_used = 0;
         let Some(listener) = self.udp.get(usize::from(index)) else { return };
         let local = listener.local;
-        // Nothing there, or a passing shortage of memory: level-triggered, so it is asked again.
-        let Ok(count) = self.received.receive(&listener.socket, 0, BATCH) else { return };
+        let share = &mut self.shares[usize::from(index)];
+        share.turn = self.turn;
+        let limit = share.limit;
+        let received = self.received.receive(&listener.socket, 0, limit);
+        // Nothing there ends it; what else fails is a passing shortage of memory.
+        let drained = match &received {
+            Ok(count) => *count < limit,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        };
+        if !drained {
+            self.again.push((Token::Udp(index).pack(), ready::READ));
+        }
+        let Ok(count) = received else { return };
+        share.limit = next_share(limit, count);
         self.ties.counters.batches.add(1);
         for frame in 0..count {
             let origin = self.received.origins[frame];
@@ -209,6 +237,25 @@ impl Worker {
             let error = PeerIcmp { peer: icmp.to, kind: icmp.kind, code: icmp.code, data: icmp.info };
             self.server.handle_peer_icmp(self.now, relay, error);
             self.act();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rush_is_taken_in_whole_batches_after_some_turns_and_a_trickle_in_small_ones() {
+        let mut share = LISTENER_SHARE_MIN;
+        for expected in [8, 16, 32, 64, 64] {
+            share = next_share(share, share);
+            assert_eq!(share, expected);
+        }
+        assert_eq!(next_share(64, 16), 64);
+        for expected in [32, 16, 8, 4, 4] {
+            share = next_share(share, 0);
+            assert_eq!(share, expected);
         }
     }
 }
