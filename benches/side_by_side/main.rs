@@ -4,14 +4,19 @@
 //! after the other (A B A B ...), round by round; the table gives medians, their spread and the ratio. See
 //! benches/README.md for the method and for what the figures were.
 
+mod quota;
 mod rows;
 mod server;
 
 use std::process::{Command, ExitCode};
 
+use quota::HalfCore;
 use rows::{Figure, ROWS, Row};
 use serde_json::Value;
 use server::{Kind, Server};
+
+/// How long an idle virtual core looks for work before it halts, in nanoseconds.
+const HALT_POLL: &str = "/sys/module/haltpoll/parameters/guest_halt_poll_ns";
 
 /// What can be chosen behind `--`.
 struct Choice {
@@ -43,6 +48,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if std::fs::read_to_string(HALT_POLL).is_ok_and(|nanos| nanos.trim() == "0") {
+        eprintln!(
+            "this virtual machine's cores halt as soon as they are idle, and every wake-up is charged with what \
+             the host does then; for Linux's own default: echo 200000 > {HALT_POLL}"
+        );
+    }
     let rows: Vec<&Row> =
         ROWS.iter().filter(|row| choice.only.as_ref().is_none_or(|only| row.name.contains(only))).collect();
     let mut figures: Vec<[Vec<Measured>; 2]> = rows.iter().map(|_| Default::default()).collect();
@@ -71,7 +82,12 @@ struct Measured {
 }
 
 fn measure(row: &Row, kind: Kind, seconds: f64) -> Result<Measured, String> {
+    // Declared first: its group can go when the server has ended.
+    let _half;
     let server = Server::start(kind)?;
+    if row.half {
+        _half = HalfCore::of(server.pid()).map_err(|error| format!("half a core: {error}"))?;
+    }
     let load = |args: &[&str], seconds: f64| -> Result<Value, String> {
         let transport = if args.contains(&"tls") || args[0] == "handshakes" { "tls" } else { "udp" };
         let output = Command::new("taskset")

@@ -41,23 +41,33 @@ pub struct Row {
     pub bar: &'static str,
     /// The arguments of `hallpass load`.
     pub load: &'static [&'static str],
+    /// Whether the server has half of its core.
+    pub half: bool,
 }
 
 const fn row(name: &'static str, figure: Figure, bar: &'static str, load: &'static [&'static str]) -> Row {
-    Row { name, figure, bar, load }
+    Row { name, figure, bar, load, half: false }
+}
+
+/// The same, with half a core for the server.
+const fn half(name: &'static str, bar: &'static str, load: &'static [&'static str]) -> Row {
+    Row { name, figure: Rate, bar, load, half: true }
 }
 
 use Figure::{CpuPerUnit, Growth, Rate, RssEach, RssKept};
 
 #[rustfmt::skip]
 pub const ROWS: &[Row] = &[
-    row("udp, one flow", Rate, ">= 1.8", &["traffic", "--allocations", "1", "--saturate"]),
+    half("udp, one flow, half a core", ">= 1.8", &["traffic", "--allocations", "1", "--saturate"]),
+    half("udp, 1,000 allocations, half a core", ">= 1.8", &["traffic", "--allocations", "1000", "--saturate"]),
+    half("udp video, highest rate, half a core", ">= 1.8", &["traffic", "--allocations", "100", "--size", "1100", "--burst", "5", "--saturate"]),
+    row("udp, one flow", Rate, "(generator)", &["traffic", "--allocations", "1", "--saturate"]),
     row("udp, one flow of trains", Rate, ">= 1.8", &["traffic", "--allocations", "1", "--saturate", "--burst", "16", "--trains"]),
-    row("udp, 1,000 allocations", Rate, ">= 1.8", &["traffic", "--allocations", "1000", "--saturate"]),
+    row("udp, 1,000 allocations", Rate, "(generator)", &["traffic", "--allocations", "1000", "--saturate"]),
     row("udp, 1,000 x (25+25)/s of 160 B", CpuPerUnit, "<= 0.75", &["traffic", "--allocations", "1000"]),
     row("udp video down, 100 x 500/s, bursts of 5 x 1,100 B", CpuPerUnit, "<= 0.6", &["traffic", "--allocations", "100", "--from-client", "0", "--from-peer", "500", "--size", "1100", "--burst", "5"]),
     row("udp video up, the same", CpuPerUnit, "<= 0.6", &["traffic", "--allocations", "100", "--from-client", "500", "--from-peer", "0", "--size", "1100", "--burst", "5"]),
-    row("udp video, highest rate", Rate, ">= 1.8", &["traffic", "--allocations", "100", "--size", "1100", "--burst", "5", "--saturate"]),
+    row("udp video, highest rate", Rate, "(generator)", &["traffic", "--allocations", "100", "--size", "1100", "--burst", "5", "--saturate"]),
     row("udp video of trains, highest rate", Rate, ">= 1.8", &["traffic", "--allocations", "100", "--size", "1100", "--burst", "5", "--saturate", "--trains"]),
     row("udp, one flow, cost at saturation", CpuPerUnit, "<= 0.56", &["traffic", "--allocations", "1", "--saturate"]),
     row("udp, Send and Data indications, 1,000 x (25+25)/s", CpuPerUnit, "", &["traffic", "--allocations", "1000", "--via", "indication"]),
