@@ -591,7 +591,7 @@ fn more_than_a_turn_takes_is_taken_to_the_end() {
         let (peer, address) = peer();
         client.allocate();
         client.bind(0x4000, address);
-        // Three reads of a stream, and thirty looks at a listener that starts with four datagrams.
+        // Three reads of a stream, and several looks at a listener that starts with sixteen datagrams.
         let payloads: Vec<Vec<u8>> = (0..120).map(|n| vec![n; 800]).collect();
         match &client.link {
             Link::Udp(socket) => {

@@ -15,9 +15,6 @@ use rows::{Figure, ROWS, Row};
 use serde_json::Value;
 use server::{Kind, Server};
 
-/// How long an idle virtual core looks for work before it halts, in nanoseconds.
-const HALT_POLL: &str = "/sys/module/haltpoll/parameters/guest_halt_poll_ns";
-
 /// What can be chosen behind `--`.
 struct Choice {
     rounds: usize,
@@ -48,12 +45,6 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if std::fs::read_to_string(HALT_POLL).is_ok_and(|nanos| nanos.trim() == "0") {
-        eprintln!(
-            "this virtual machine's cores halt as soon as they are idle, and every wake-up is charged with what \
-             the host does then; for Linux's own default: echo 200000 > {HALT_POLL}"
-        );
-    }
     let rows: Vec<&Row> =
         ROWS.iter().filter(|row| choice.only.as_ref().is_none_or(|only| row.name.contains(only))).collect();
     let mut figures: Vec<[Vec<Measured>; 2]> = rows.iter().map(|_| Default::default()).collect();

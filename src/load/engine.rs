@@ -280,9 +280,7 @@ impl Engine {
         let timer = self.timers.peek().map_or(u64::MAX, |Reverse((at, _))| *at);
         let start = (self.clock)();
         let left = due.min(timer).saturating_sub(start).min(SLEEP_MAX);
-        // At the highest rate it never sleeps: whoever wakes a sleeping thread pays for that, and it is the server.
-        let wait = if self.options.saturate { 0 } else { left.saturating_sub(SPIN) };
-        let wait = Duration::from_nanos(wait);
+        let wait = Duration::from_nanos(left.saturating_sub(SPIN));
         let waited = self.epoll.wait(&mut self.events, Some(wait));
         self.now = (self.clock)();
         if let Err(error) = waited {

@@ -17,9 +17,9 @@ const PER_RELAY: usize = 16;
 /// ICMP errors taken from one relayed address per turn.
 const ICMP_PER_RELAY: usize = 8;
 
-/// Datagrams that a listener is asked for at least. To have asked for sixty-four and got one costs a twentieth of
-/// relaying that one.
-pub(super) const LISTENER_SHARE_MIN: usize = 4;
+/// Datagrams that a listener is asked for at least: a burst of video is not cut. To have asked for sixty-four and got
+/// one costs a twentieth of relaying that one.
+pub(super) const LISTENER_SHARE_MIN: usize = 16;
 
 /// How many to ask a listener for, when of `limit` asked for `count` came.
 fn next_share(limit: usize, count: usize) -> usize {
@@ -246,14 +246,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rush_is_taken_in_whole_batches_after_some_turns_and_a_trickle_in_small_ones() {
+    fn a_rush_is_taken_in_whole_batches_after_two_turns_and_a_trickle_in_small_ones() {
         let mut share = LISTENER_SHARE_MIN;
-        for expected in [8, 16, 32, 64, 64] {
+        for expected in [32, 64, 64] {
             share = next_share(share, share);
             assert_eq!(share, expected);
         }
         assert_eq!(next_share(64, 16), 64);
-        for expected in [32, 16, 8, 4, 4] {
+        for expected in [32, 16, 16] {
             share = next_share(share, 0);
             assert_eq!(share, expected);
         }
