@@ -3,6 +3,7 @@
 //! All lives in slabs, found through a hash map per kind of question: a lookup costs the same with one channel or ten
 //! thousand. Lifetimes are compared at use; removal may come later.
 
+mod permit;
 mod route;
 
 use std::collections::HashMap;
@@ -360,107 +361,6 @@ impl Table {
         }
         self.give_back_memory();
         Some(allocation)
-    }
-
-    // --- permissions and channels ---------------------------------------------------------------------------
-
-    /// How many permissions this relay holds.
-    pub fn permission_count(&self, relay: RelayId) -> usize {
-        self.relays.get(relay.0 as usize).map_or(0, |relay| relay.permissions.len())
-    }
-
-    /// How many channels this relay holds.
-    pub fn channel_count(&self, relay: RelayId) -> usize {
-        self.relays.get(relay.0 as usize).map_or(0, |relay| relay.channels.len())
-    }
-
-    /// Whether there is a permission entry for this address, alive or not yet removed.
-    pub fn has_permission(&self, relay: RelayId, ip: IpAddr) -> bool {
-        self.by_ip.contains_key(&(relay.0, bits(ip)))
-    }
-
-    /// Installs or refreshes a permission (RFC 8656 section 9); a new one's owner needs a deadline.
-    pub fn permit(
-        &mut self,
-        relay: RelayId,
-        ip: IpAddr,
-        reach: Reach,
-        expires: Instant,
-    ) -> (PermissionId, Option<Owner>) {
-        self.forget_recent(relay);
-        if let Some(&id) = self.by_ip.get(&(relay.0, bits(ip))) {
-            let permission = &mut self.permissions[id.0 as usize];
-            permission.expires = expires;
-            permission.reach = reach;
-            return (id, None);
-        }
-        let generation = self.next_generation();
-        let position = self.relays[relay.0 as usize].permissions.len() as u32;
-        let id = PermissionId(self.permissions.insert(Permission {
-            relay,
-            ip,
-            reach,
-            expires,
-            held_until: expires,
-            channels: 0,
-            generation,
-            position,
-        }) as u32);
-        self.relays[relay.0 as usize].permissions.push(id);
-        self.by_ip.insert((relay.0, bits(ip)), id);
-        (id, Some(Owner::Permission(id, generation)))
-    }
-
-    /// The peer that `number` is bound to, and the number that `peer` is bound to; expired bindings do not count.
-    pub fn bindings(
-        &self,
-        allocation: AllocationId,
-        relay: RelayId,
-        number: u16,
-        peer: SocketAddr,
-        now: Instant,
-    ) -> (Option<SocketAddr>, Option<u16>) {
-        let alive =
-            |id: &ChannelId| Some(&self.channels[id.0 as usize]).filter(|channel| channel.expires > now);
-        (
-            self.by_number.get(&(allocation.0, number)).and_then(alive).map(|channel| channel.peer),
-            self.by_peer.get(&peer_key(relay, peer)).and_then(alive).map(|channel| channel.number),
-        )
-    }
-
-    /// Binds or refreshes a channel (RFC 8656 section 12.2) whose number and peer are free or bound to each other;
-    /// a new one's owner needs a deadline.
-    pub fn bind(
-        &mut self,
-        relay: RelayId,
-        number: u16,
-        peer: SocketAddr,
-        permission: PermissionId,
-        expires: Instant,
-    ) -> Option<Owner> {
-        self.forget_recent(relay);
-        let allocation = self.relays[relay.0 as usize].allocation;
-        let same = self.by_number.get(&(allocation.0, number)).copied();
-        let other = self.by_peer.get(&peer_key(relay, peer)).copied();
-        let hold = &mut self.permissions[permission.0 as usize];
-        hold.held_until = hold.held_until.max(expires);
-        if let (Some(id), true) = (same, same == other) {
-            self.channels[id.0 as usize].expires = expires;
-            return None;
-        }
-        // What stands in the way has expired; it was not removed yet.
-        for id in [same, other].into_iter().flatten() {
-            self.remove_channel(id);
-        }
-        let generation = self.next_generation();
-        let position = self.relays[relay.0 as usize].channels.len() as u32;
-        let channel = Channel { allocation, relay, number, peer, permission, expires, generation, position };
-        let id = ChannelId(self.channels.insert(channel) as u32);
-        self.permissions[permission.0 as usize].channels += 1;
-        self.relays[relay.0 as usize].channels.push(id);
-        self.by_number.insert((allocation.0, number), id);
-        self.by_peer.insert(peer_key(relay, peer), id);
-        Some(Owner::Channel(id, generation))
     }
 
     /// When an owner's time ends: `None` when it is gone already. A permission lasts as long as its channels, so
