@@ -99,7 +99,8 @@ fn every_key_arrives() {
         [[host]]\nname = 'h'\nsecret = 'aaaaaaaaaaaaaaaa'\nsecrets = ['bbbbbbbbbbbbbbbb']\npeers = ['8.8.8.8', '9.0.0.0/8']\n\
         [[user]]\nname = 'u'\npassword = 'p'\nhost = 'h'\n\
         [peers]\nallow = ['127.0.0.0/8']\ndeny = ['0.0.0.0/0']\n\
-        [limits]\nallocations_per_user = 1\nallocations_total = 2\nunauthenticated_per_source = 3\nmss = 1200\nworkers = 4\n\
+        [limits]\nallocations_per_user = 1\nallocations_total = 2\nunauthenticated_per_source = 3\nkbit_per_allocation = 9\npackets_per_allocation = 10\n\
+        kbit_per_user = 11\npackets_per_user = 12\nkbit_per_host = 13\npackets_per_host = 14\nmss = 1200\nworkers = 4\n\
         permissions_per_allocation = 5\nchannels_per_allocation = 6\nconnections_total = 7\nlifetime_max_seconds = 600\ndrain_seconds = 8\n\
         [log]\nformat = 'json'\nlevel = 'debug'\n[admin]\naddress = '127.0.0.1:9000'\n";
     let config = good(text);
@@ -123,6 +124,12 @@ fn every_key_arrives() {
         allocations_per_user: 1,
         allocations_total: 2,
         unauthenticated_per_source: 3,
+        kbit_per_allocation: 9,
+        packets_per_allocation: 10,
+        kbit_per_user: 11,
+        packets_per_user: 12,
+        kbit_per_host: 13,
+        packets_per_host: 14,
         mss: 1200,
         workers: 4,
         permissions_per_allocation: 5,

@@ -221,6 +221,18 @@ pub struct Limits {
     pub allocations_total: u32,
     /// Answers a second to one unauthenticated UDP source; 0 = no limit.
     pub unauthenticated_per_source: u32,
+    /// 1,000 bits a second that one allocation may relay, both directions together; 0 = no limit.
+    pub kbit_per_allocation: u32,
+    /// Datagrams a second that one allocation may relay; 0 = no limit.
+    pub packets_per_allocation: u32,
+    /// The same for all allocations of a user.
+    pub kbit_per_user: u32,
+    /// The same for all allocations of a user.
+    pub packets_per_user: u32,
+    /// The same for all users of a named host.
+    pub kbit_per_host: u32,
+    /// The same for all users of a named host.
+    pub packets_per_host: u32,
     /// TCP_MAXSEG on stream listeners, bytes; 0 = the kernel's choice.
     pub mss: u32,
     /// Worker threads; 0 = one per core.
@@ -243,6 +255,12 @@ impl Default for Limits {
             allocations_per_user: 0,
             allocations_total: 0,
             unauthenticated_per_source: 500,
+            kbit_per_allocation: 0,
+            packets_per_allocation: 0,
+            kbit_per_user: 0,
+            packets_per_user: 0,
+            kbit_per_host: 0,
+            packets_per_host: 0,
             mss: 0,
             workers: 0,
             permissions_per_allocation: 1000,

@@ -217,6 +217,12 @@ reasons! {
     QuicRefused = "quic_refused",
     /// The answer would be too large for the request (amplification).
     Amplification = "amplification",
+    /// More than the allocation may relay.
+    AllocationOverRate = "allocation_over_rate",
+    /// More than the user may relay.
+    UserOverRate = "user_over_rate",
+    /// More than the named host's users may relay.
+    HostOverRate = "host_over_rate",
     /// The client's stream does not take its media fast enough.
     QueueFull = "queue_full",
     /// The kernel refused the datagram.

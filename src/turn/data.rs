@@ -21,7 +21,7 @@ impl Server {
             return self.dropped(Drop::MalformedChannelData);
         };
         match self.table.route_from_channel(&client.five_tuple, data.number, now) {
-            Ok(route) => self.relay(route, data.payload, false),
+            Ok(route) => self.relay(now, route, data.payload, false),
             Err(reason) => self.dropped(reason),
         }
     }
@@ -41,25 +41,34 @@ impl Server {
         let FiveTuple { transport, client: from, .. } = client.five_tuple;
         let counts = transport.is_stream() || (from.is_ipv4() && peer.is_ipv4());
         match self.table.route_from_send(&client.five_tuple, peer, now) {
-            Ok(route) => self.relay(route, send.payload, send.dont_fragment && counts),
+            Ok(route) => self.relay(now, route, send.payload, send.dont_fragment && counts),
             Err(reason) => self.dropped(reason),
         }
     }
 
-    fn relay(&mut self, route: Route, payload: std::ops::Range<usize>, dont_fragment: bool) -> FromClient {
+    fn relay(
+        &mut self,
+        now: Instant,
+        route: Route,
+        payload: std::ops::Range<usize>,
+        dont_fragment: bool,
+    ) -> FromClient {
         if route.reach != Reach::All && !self.may_reach(route.peer, route.reach) {
             return self.dropped(Drop::PeerDenied);
         }
-        if let Some(allocation) = self.table.allocation_mut(route.allocation) {
-            let first = allocation.from_client.packets == 0;
-            allocation.from_client.packets += 1;
-            allocation.from_client.bytes += payload.len() as u64;
-            let transport = allocation.client.five_tuple.transport;
-            let rung = self.counters.host(allocation.host, transport);
-            rung.from_client.add(payload.len());
-            if first {
-                rung.sent.add(1);
-            }
+        let rates = &self.settings.limits.rates;
+        let allocation = match self.table.count(route.allocation, now, rates, payload.len()) {
+            Ok(allocation) => allocation,
+            Err(reason) => return self.dropped(reason),
+        };
+        let first = allocation.from_client.packets == 0;
+        allocation.from_client.packets += 1;
+        allocation.from_client.bytes += payload.len() as u64;
+        let transport = allocation.client.five_tuple.transport;
+        let rung = self.counters.host(allocation.host, transport);
+        rung.from_client.add(payload.len());
+        if first {
+            rung.sent.add(1);
         }
         FromClient::Relay { relay: route.relay, peer: route.peer, payload, dont_fragment }
     }
@@ -71,15 +80,15 @@ impl Server {
             Reach::OwnRelayed if !self.may_reach(peer, found.reach) => Err(Drop::PeerDenied),
             _ => Ok(found),
         });
-        let found = match found {
-            Ok(found) => found,
+        let rates = &self.settings.limits.rates;
+        let counted =
+            found.and_then(|found| Ok((found, self.table.count(found.allocation, now.instant, rates, len)?)));
+        let (found, allocation) = match counted {
+            Ok(counted) => counted,
             Err(reason) => {
                 self.counters.dropped(reason).add(1);
                 return FromPeer::Dropped(reason);
             }
-        };
-        let Some(allocation) = self.table.allocation_mut(found.allocation) else {
-            return FromPeer::Dropped(Drop::NoAllocation);
         };
         let first = allocation.from_peer.packets == 0;
         allocation.from_peer.packets += 1;

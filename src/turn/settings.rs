@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::meter::Rates;
+
 /// Everything the protocol needs to know; replaced whole at reload.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -96,6 +98,8 @@ pub struct Limits {
     pub channels_per_allocation: u32,
     /// The longest LIFETIME granted.
     pub lifetime_max: Duration,
+    /// How much may be relayed.
+    pub rates: Rates,
 }
 
 impl Default for Limits {
@@ -107,6 +111,7 @@ impl Default for Limits {
             permissions_per_allocation: 1000,
             channels_per_allocation: 1000,
             lifetime_max: Duration::from_secs(3600),
+            rates: Rates::default(),
         }
     }
 }

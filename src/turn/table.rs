@@ -23,6 +23,7 @@ use super::allocate::Opening;
 use super::answer::Ticket;
 use super::auth::Identity;
 use super::five_tuple::{Client, FiveTuple};
+use super::meter::{Meter, Meters, UserId};
 use super::peer_policy::Reach;
 use super::port_pool::Token;
 use super::quota::Place;
@@ -71,6 +72,10 @@ pub struct Allocation {
     pub from_client: Traffic,
     /// Relayed towards the client.
     pub from_peer: Traffic,
+    /// What it has used of its rate.
+    meter: Meter,
+    /// Whose user's rate it counts for.
+    user: UserId,
     /// Whose host it counts for.
     pub host: HostId,
     /// Whether it ever had a permission.
@@ -170,6 +175,7 @@ pub struct Table {
     by_ip: Map<(u32, u128), PermissionId>,
     by_number: Map<(u32, u16), ChannelId>,
     by_peer: Map<PeerKey, ChannelId>,
+    meters: Meters,
     generation: u32,
 }
 
@@ -197,6 +203,7 @@ impl Table {
             by_ip: HashMap::with_hasher(map.clone()),
             by_number: HashMap::with_hasher(map.clone()),
             by_peer: HashMap::with_hasher(map),
+            meters: Meters::default(),
             generation: 0,
         }
     }
@@ -263,11 +270,14 @@ impl Table {
         transaction_id: [u8; 12],
         place: Place,
     ) -> AllocationId {
+        let user = self.meters.join(identity.host, &identity.user);
         let id = AllocationId(self.allocations.insert(Allocation {
             client,
             recent: None,
             from_client: Traffic::default(),
             from_peer: Traffic::default(),
+            meter: Meter::default(),
+            user,
             host: identity.host,
             permitted: false,
             identity,
@@ -355,6 +365,7 @@ impl Table {
     /// Takes out an allocation whose relays are gone.
     pub fn remove_allocation(&mut self, id: AllocationId) -> Option<Allocation> {
         let allocation = self.allocations.try_remove(id.0 as usize)?;
+        self.meters.leave(allocation.user);
         let hash = self.by_ip.hasher().hash_one(allocation.client.five_tuple);
         if let Ok(entry) = self.by_five_tuple.find_entry(hash, |other| *other == id) {
             entry.remove();

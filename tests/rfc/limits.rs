@@ -2,6 +2,7 @@
 
 use hallpass::turn::action::Drop;
 use hallpass::turn::five_tuple::Transport;
+use hallpass::turn::meter::Rate;
 
 use crate::codec::*;
 use crate::rig::*;
@@ -147,6 +148,37 @@ fn s9_2_1_the_cookie_says_what_came_with_it() {
         let alice = rig.alice();
         assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0, "{realm}");
     }
+}
+
+/// THREATS 12: what goes beyond a limit is dropped and counted, for every allocation of a user and both directions.
+#[test]
+fn beyond_a_rate_is_dropped_and_counted() {
+    let mut rig = Rig::with(|settings| {
+        settings.limits.rates.user = Rate { kbit: 0, packets: 100 };
+        settings.limits.rates.allocation = Rate { kbit: 80, packets: 0 };
+    });
+    let name = |n: u64| format!("{}:w_x", UNIX + n);
+    let first = rig.rest(client(1), "north-secret", &name(100));
+    let second = rig.rest(client(2), "north-secret", &name(200));
+    let other = rig.rest(client(3), "north-secret", &format!("{}:w_y", UNIX + 100));
+    for user in [&first, &second, &other] {
+        assert_eq!(rig.ask(user, Msg::allocate()).code(), 0);
+        assert_eq!(rig.bind(user, 0x4000, PEER), 0);
+    }
+    let sent = |rig: &mut Rig, user: &User, tries: u32, data: &[u8]| {
+        (0..tries).filter(|_| rig.channel(user, 0x4000, data).is_ok()).count()
+    };
+    assert_eq!(sent(&mut rig, &first, 60, b"x"), 60);
+    assert_eq!(sent(&mut rig, &second, 60, b"x"), 40);
+    assert_eq!(rig.dropped(Drop::UserOverRate), 20);
+    assert_eq!(sent(&mut rig, &other, 60, b"x"), 60, "another user");
+    rig.wait(2);
+    // 80,000 bits are ten datagrams of a thousand bytes.
+    assert_eq!(sent(&mut rig, &first, 20, &[7; 1000]), 10);
+    assert_eq!(rig.dropped(Drop::AllocationOverRate), 10);
+    assert_eq!(sent(&mut rig, &second, 5, &[7; 1000]), 5, "another allocation");
+    rig.wait(600);
+    assert_eq!(rig.held(), (0, 0, 0));
 }
 
 /// A permission or channel costs constant time and bounded memory (THREATS 13).

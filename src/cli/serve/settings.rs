@@ -11,6 +11,7 @@ use crate::site;
 use crate::system::interfaces;
 use crate::turn::counters::HOSTS_MAX;
 use crate::turn::five_tuple::Transport;
+use crate::turn::meter::{Rate, Rates};
 use crate::turn::settings::{Host, HostId, Limits, PeerRules, RelayAddress, Settings, StaticUser};
 use crate::wire::proxy_protocol::Version;
 
@@ -82,6 +83,11 @@ pub fn protocol(config: &config::Config, names: &mut HostNames) -> Result<Settin
             permissions_per_allocation: limits.permissions_per_allocation,
             channels_per_allocation: limits.channels_per_allocation,
             lifetime_max: Duration::from_secs(limits.lifetime_max_seconds.into()),
+            rates: Rates {
+                allocation: Rate { kbit: limits.kbit_per_allocation, packets: limits.packets_per_allocation },
+                user: Rate { kbit: limits.kbit_per_user, packets: limits.packets_per_user },
+                host: Rate { kbit: limits.kbit_per_host, packets: limits.packets_per_host },
+            },
         },
         strict_channels: config.strict_channels,
     })

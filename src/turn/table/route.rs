@@ -9,9 +9,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{AllocationId, Channel, Permission, Relay, Table, bits, peer_key};
+use super::{Allocation, AllocationId, Channel, Permission, Relay, Table, bits, peer_key};
 use crate::turn::action::{Drop, RelayId};
 use crate::turn::five_tuple::FiveTuple;
+use crate::turn::meter::Rates;
 use crate::turn::peer_policy::Reach;
 use crate::turn::time::Instant;
 use crate::wire::attribute::Family;
@@ -151,6 +152,25 @@ impl Table {
         let (reach, until) = (permission.reach, until.min(permission.expires));
         self.relays[relay.0 as usize].recent = Some(RecentPeer { until, channel, reach, peer });
         Ok(Return { allocation, channel, reach })
+    }
+
+    /// Counts `len` relayed bytes for an allocation, its user and its host, and gives the allocation.
+    ///
+    /// # Errors
+    /// One of them has had too much, or the allocation is gone.
+    pub fn count(
+        &mut self,
+        id: AllocationId,
+        now: Instant,
+        rates: &Rates,
+        len: usize,
+    ) -> Result<&mut Allocation, Drop> {
+        let allocation = self.allocations.get_mut(id.0 as usize).ok_or(Drop::NoAllocation)?;
+        if !rates.are_none() {
+            let holders = (allocation.host, allocation.user);
+            self.meters.count(now, rates, &mut allocation.meter, holders, len)?;
+        }
+        Ok(allocation)
     }
 
     fn open_relay(&self, relay: RelayId, now: Instant) -> Option<&Relay> {
