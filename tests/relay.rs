@@ -91,6 +91,7 @@ impl Relay {
             relay_ports: 49152..=65535,
             peers: PeerRules { allow: vec!["127.0.0.0/8".parse().expect("prefix")], ..Default::default() },
             limits: Limits::default(),
+            alternates: Default::default(),
             strict_channels: false,
         });
         let shared = Arc::new(Shared::new(&[7; 32], [loopback], 49152..=65535));

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+use super::drain::drain;
 use super::parties::{hosts, peers, users};
 use super::types::*;
 use super::walk::{At, Notes, Section};
@@ -37,6 +38,7 @@ pub(super) fn config(document: &DeTable<'_>, base: &Path, notes: &mut Notes) -> 
         users: users(&top, notes),
         peers: peers(&top, notes),
         limits: limits(&top, notes),
+        drain: drain(&top, notes),
         log: log(&top, notes),
         admin: admin(&top, notes),
         fallback_to_ipv4: false,

@@ -5,6 +5,7 @@
 
 mod build;
 mod cross;
+mod drain;
 mod parties;
 mod problem;
 mod ranges;
@@ -23,7 +24,7 @@ use toml::de::DeTable;
 
 pub use problem::{Problem, Report, Severity};
 pub use types::{
-    Config, DEFAULT_ADMIN, DEFAULT_REALM, EMBEDDED_PORT, EMBEDDED_TLS_PORT, ExternalIp, Host, Limits,
+    Config, DEFAULT_ADMIN, DEFAULT_REALM, Drain, EMBEDDED_PORT, EMBEDDED_TLS_PORT, ExternalIp, Host, Limits,
     Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Relay, RelayMode, TlsFiles, Transport, User,
     Web,
 };

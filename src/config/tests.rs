@@ -102,6 +102,7 @@ fn every_key_arrives() {
         [limits]\nallocations_per_user = 1\nallocations_total = 2\nunauthenticated_per_source = 3\nkbit_per_allocation = 9\npackets_per_allocation = 10\n\
         kbit_per_user = 11\npackets_per_user = 12\nkbit_per_host = 13\npackets_per_host = 14\nmss = 1200\nworkers = 4\n\
         permissions_per_allocation = 5\nchannels_per_allocation = 6\nconnections_total = 7\nlifetime_max_seconds = 600\ndrain_seconds = 8\n\
+        [drain]\nalternate_server = ['203.0.113.11:3478', '[2001:db8::11]:3478']\ntls_alternate_server = ['203.0.113.11:443']\n\
         [log]\nformat = 'json'\nlevel = 'debug'\n[admin]\naddress = '127.0.0.1:9000'\n";
     let config = good(text);
     assert!(config.strict_channels && config.privacy);
@@ -139,6 +140,12 @@ fn every_key_arrives() {
         drain_seconds: 8,
     };
     assert_eq!(config.limits, limits);
+    let server = |text: &str| text.parse::<std::net::SocketAddr>().unwrap();
+    let alternates = Drain {
+        alternate_server: vec![server("203.0.113.11:3478"), server("[2001:db8::11]:3478")],
+        tls_alternate_server: vec![server("203.0.113.11:443")],
+    };
+    assert_eq!(config.drain, alternates);
     assert_eq!(config.log, Log { format: LogFormat::Json, level: LogLevel::Debug });
     assert_eq!(config.admin, Some("127.0.0.1:9000".parse().unwrap()));
     assert_eq!(good(&with("[admin]\n")).admin, Some(DEFAULT_ADMIN));
@@ -261,6 +268,10 @@ fn numbers_are_bounded() {
     );
     assert_error(&with("[limits]\nallocations_total = 4294967296"), 10, "out of range", "4294967295");
     assert_eq!(good(&with("[limits]\nallocations_total = 0x10")).limits.allocations_total, 16);
+    let drain = |servers: &str| with(&format!("[drain]\nalternate_server = [{servers}]"));
+    assert_error(&drain("'relay2'"), 10, "drain.alternate_server", "203.0.113.11:3478");
+    assert_error(&drain("'0.0.0.0:3478'"), 10, "cannot be sent there", "the other relay's own");
+    assert_error(&drain("'203.0.113.11:1', '203.0.113.12:1'"), 10, "same family", "one for IPv6");
     assert_warning(&with("[limits]\nlifetime_max_seconds = 60"), 10, "default lifetime", "600");
 }
 

@@ -44,6 +44,8 @@ pub struct Config {
     pub peers: Peers,
     /// Bounds.
     pub limits: Limits,
+    /// Where newcomers are sent while draining.
+    pub drain: Drain,
     /// What is logged, and how.
     pub log: Log,
     /// Metrics and health; `None` = not served.
@@ -272,6 +274,15 @@ impl Default for Limits {
     }
 }
 
+/// `[drain]`: where newcomers are sent while the server drains, at most one address of each family; none = they are refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drain {
+    /// For clients on UDP and TCP.
+    pub alternate_server: Vec<SocketAddr>,
+    /// For clients on TLS. Its certificate must be good for the name that they know.
+    pub tls_alternate_server: Vec<SocketAddr>,
+}
+
 /// `[log]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -334,6 +345,7 @@ impl Default for Config {
             users: Vec::new(),
             peers: Peers::default(),
             limits: Limits::default(),
+            drain: Drain::default(),
             log: Log { format: LogFormat::Text, level: LogLevel::Info },
             admin: None,
             fallback_to_ipv4: false,

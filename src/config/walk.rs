@@ -60,7 +60,7 @@ pub(super) struct At<T> {
 }
 
 /// The tables of the file and their keys; `[[...]]` ones are written as such.
-pub(super) const TABLES: [(&str, &[&str]); 11] = [
+pub(super) const TABLES: [(&str, &[&str]); 12] = [
     (
         "",
         &[
@@ -76,6 +76,7 @@ pub(super) const TABLES: [(&str, &[&str]); 11] = [
             "user",
             "peers",
             "limits",
+            "drain",
             "log",
             "admin",
         ],
@@ -108,6 +109,7 @@ pub(super) const TABLES: [(&str, &[&str]); 11] = [
             "drain_seconds",
         ],
     ),
+    ("[drain]", &["alternate_server", "tls_alternate_server"]),
     ("[log]", &["format", "level"]),
     ("[admin]", &["address"]),
 ];

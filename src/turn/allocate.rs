@@ -104,7 +104,10 @@ impl Server {
         // 10: quotas; and while draining there is no room for newcomers.
         let asker = ticket.asker.as_ref().ok_or(Code::Unauthenticated)?;
         if self.draining {
-            return Err(Code::InsufficientCapacity);
+            return Err(match self.alternate(ticket) {
+                Some(_) => Code::TryAlternate,
+                None => Code::InsufficientCapacity,
+            });
         }
         let identity = std::sync::Arc::clone(&asker.identity);
         let place = self.shared.quota.take(identity.host, &identity.user, &self.settings.limits)?;

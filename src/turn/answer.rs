@@ -1,6 +1,6 @@
 //! Answers: whom to, for which transaction, under which key.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::action::{Action, FromClient};
 use super::auth::{Authenticated, PASSWORD_ALGORITHMS};
@@ -81,7 +81,20 @@ impl Server {
     pub(super) fn refuse(&mut self, ticket: &Ticket, code: Code) -> FromClient {
         self.count_error(ticket, code);
         let response = ticket.error(code);
-        self.succeed(ticket, response)
+        let alternate = self.alternate(ticket).filter(|_| code == Code::TryAlternate);
+        self.succeed(
+            ticket,
+            match alternate {
+                Some(server) => response.alternate_server(server),
+                None => response,
+            },
+        )
+    }
+
+    /// The server that this client may be sent to instead.
+    pub(super) fn alternate(&self, ticket: &Ticket) -> Option<SocketAddr> {
+        let five_tuple = &ticket.client.five_tuple;
+        self.settings.alternates.for_client(five_tuple.transport, five_tuple.client)
     }
 
     /// Counts an error answer where it belongs.

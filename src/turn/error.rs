@@ -3,6 +3,8 @@
 /// A STUN error code that this server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
+    /// 300: another server will do it.
+    TryAlternate,
     /// 400: the request is malformed.
     BadRequest,
     /// 401: no or wrong credentials.
@@ -33,6 +35,7 @@ impl Code {
     /// The number in ERROR-CODE.
     pub const fn number(self) -> u16 {
         match self {
+            Code::TryAlternate => 300,
             Code::BadRequest => 400,
             Code::Unauthenticated => 401,
             Code::Forbidden => 403,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::five_tuple::Transport;
 use super::meter::Rates;
 
 /// Everything the protocol needs to know; replaced whole at reload.
@@ -26,6 +27,8 @@ pub struct Settings {
     pub peers: PeerRules,
     /// Bounds.
     pub limits: Limits,
+    /// Where newcomers are sent while draining.
+    pub alternates: Alternates,
     /// Whether channels above 0x4FFF are refused (RFC 8656) instead of accepted (RFC 5766).
     pub strict_channels: bool,
 }
@@ -67,6 +70,23 @@ pub struct RelayAddress {
     pub announced: IpAddr,
     /// Whether it serves only clients that reached exactly this address (loopback).
     pub only_if_reached: bool,
+}
+
+/// Other servers (RFC 8489 section 10).
+#[derive(Clone, Debug, Default)]
+pub struct Alternates {
+    /// For clients on UDP and TCP, at most one of each family.
+    pub plain: Vec<SocketAddr>,
+    /// For clients on TLS, the same.
+    pub tls: Vec<SocketAddr>,
+}
+
+impl Alternates {
+    /// The one for a client: of his transport, and of his address family (RFC 8489 section 14.15).
+    pub fn for_client(&self, transport: Transport, client: SocketAddr) -> Option<SocketAddr> {
+        let servers = if transport == Transport::Tls { &self.tls } else { &self.plain };
+        servers.iter().copied().find(|server| server.is_ipv4() == client.is_ipv4())
+    }
 }
 
 /// The peer policy on top of the built-in denies.

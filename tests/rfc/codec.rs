@@ -43,6 +43,7 @@ pub const USERHASH: u16 = 0x001e;
 pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 pub const RESERVATION_TOKEN: u16 = 0x0022;
 pub const ADDITIONAL_FAMILY: u16 = 0x8000;
+pub const ALTERNATE_SERVER: u16 = 0x8023;
 pub const ADDRESS_ERROR_CODE: u16 = 0x8001;
 pub const PASSWORD_ALGORITHMS: u16 = 0x8002;
 pub const ICMP: u16 = 0x8004;

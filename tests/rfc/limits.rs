@@ -70,6 +70,35 @@ fn draining_refuses_newcomers_with_508() {
     assert_eq!(rig.ask(&bob, Msg::allocate()).code(), 0);
 }
 
+/// RFC 8489 section 10: where another server is named, newcomers are sent there, by transport and family.
+#[test]
+fn draining_sends_newcomers_to_the_alternate_server() {
+    let mut rig = Rig::with(|settings| {
+        settings.alternates.plain = vec![addr("203.0.113.200:3478"), addr("[2001:db8:7::1]:3478")];
+        settings.alternates.tls = vec![addr("203.0.113.201:443")];
+    });
+    let alice = rig.allocated();
+    rig.server.handle_drain(true);
+    for (at, expected) in [
+        (client(2), Some([0, 1, 0x0d, 0x96, 203, 0, 113, 200].to_vec())),
+        (client_at(Transport::Tcp, "203.0.113.77:2"), Some([0, 1, 0x0d, 0x96, 203, 0, 113, 200].to_vec())),
+        (client_at(Transport::Tls, "203.0.113.77:3"), Some([0, 1, 0x01, 0xbb, 203, 0, 113, 201].to_vec())),
+        (
+            client_at(Transport::Udp, "[2001:db8:9::7]:3"),
+            Some([&[0, 2, 0x0d, 0x96, 0x20, 1, 0x0d, 0xb8, 0, 7][..], &[0; 9], &[1]].concat()),
+        ),
+        (client_at(Transport::Tls, "[2001:db8:9::7]:4"), None),
+    ] {
+        let bob = rig.login(at, "bob", "bob-pw", Style::Old);
+        let answer = rig.ask(&bob, Msg::allocate());
+        assert_eq!(answer.code(), if expected.is_some() { 300 } else { 508 });
+        assert_eq!(answer.get(ALTERNATE_SERVER).map(<[u8]>::to_vec), expected);
+    }
+    assert_eq!(rig.bare(&client(9), &Msg::allocate()).code(), 401, "strangers are not sent anywhere");
+    assert_eq!(rig.refresh(&alice, 600).code(), 0, "what runs goes on");
+    assert_eq!(rig.held(), (1, 1, 1));
+}
+
 /// THREATS 8: so many answers a second and source; others, streams and whoever has credentials are not concerned.
 #[test]
 fn strangers_get_500_answers_a_second_and_source() {

@@ -189,6 +189,7 @@ pub fn settings() -> Settings {
             services: vec![addr("0.0.0.0:3478"), addr("127.0.0.1:9641")],
         },
         limits: Limits::default(),
+        alternates: Default::default(),
         strict_channels: false,
     }
 }

@@ -245,6 +245,7 @@ pub fn settings() -> Settings {
             ..PeerRules::default()
         },
         limits: Limits { unauthenticated_per_source: 0, ..Limits::default() },
+        alternates: Default::default(),
         strict_channels: false,
     }
 }

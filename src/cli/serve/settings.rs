@@ -12,7 +12,9 @@ use crate::system::interfaces;
 use crate::turn::counters::HOSTS_MAX;
 use crate::turn::five_tuple::Transport;
 use crate::turn::meter::{Rate, Rates};
-use crate::turn::settings::{Host, HostId, Limits, PeerRules, RelayAddress, Settings, StaticUser};
+use crate::turn::settings::{
+    Alternates, Host, HostId, Limits, PeerRules, RelayAddress, Settings, StaticUser,
+};
 use crate::wire::proxy_protocol::Version;
 
 /// Static users without a host of their own are counted under this name.
@@ -88,6 +90,10 @@ pub fn protocol(config: &config::Config, names: &mut HostNames) -> Result<Settin
                 user: Rate { kbit: limits.kbit_per_user, packets: limits.packets_per_user },
                 host: Rate { kbit: limits.kbit_per_host, packets: limits.packets_per_host },
             },
+        },
+        alternates: Alternates {
+            plain: config.drain.alternate_server.clone(),
+            tls: config.drain.tls_alternate_server.clone(),
         },
         strict_channels: config.strict_channels,
     })
