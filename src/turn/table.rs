@@ -1,4 +1,4 @@
-//! Allocations with their relays, permissions and channels; the lookups on the path of every packet are in [`route`].
+//! Allocations with their relays, permissions and channels; the lookups on the path of every packet are in `table/route.rs`.
 //!
 //! All lives in slabs, found through a hash map per kind of question: a lookup costs the same with one channel or ten
 //! thousand. Lifetimes are compared at use; removal may come later.
