@@ -220,21 +220,10 @@ fn limits(top: &Section<'_, '_>, notes: &mut Notes) -> Limits {
     let defaults = Limits::default();
     let Some(section) = top.table("limits", "[limits]", notes) else { return defaults };
     let none = Some("no limit");
+    let bound = |key, default, notes: &mut Notes| section.number(key, 1..=u32::MAX, none, default, notes);
     let limits = Limits {
-        allocations_per_user: section.number(
-            "allocations_per_user",
-            1..=u32::MAX,
-            none,
-            defaults.allocations_per_user,
-            notes,
-        ),
-        allocations_total: section.number(
-            "allocations_total",
-            1..=u32::MAX,
-            none,
-            defaults.allocations_total,
-            notes,
-        ),
+        allocations_per_user: bound("allocations_per_user", defaults.allocations_per_user, notes),
+        allocations_total: bound("allocations_total", defaults.allocations_total, notes),
         unauthenticated_per_source: section.number(
             "unauthenticated_per_source",
             1..=10_000_000,
@@ -242,36 +231,12 @@ fn limits(top: &Section<'_, '_>, notes: &mut Notes) -> Limits {
             defaults.unauthenticated_per_source,
             notes,
         ),
-        kbit_per_allocation: section.number(
-            "kbit_per_allocation",
-            1..=u32::MAX,
-            none,
-            defaults.kbit_per_allocation,
-            notes,
-        ),
-        packets_per_allocation: section.number(
-            "packets_per_allocation",
-            1..=u32::MAX,
-            none,
-            defaults.packets_per_allocation,
-            notes,
-        ),
-        kbit_per_user: section.number("kbit_per_user", 1..=u32::MAX, none, defaults.kbit_per_user, notes),
-        packets_per_user: section.number(
-            "packets_per_user",
-            1..=u32::MAX,
-            none,
-            defaults.packets_per_user,
-            notes,
-        ),
-        kbit_per_host: section.number("kbit_per_host", 1..=u32::MAX, none, defaults.kbit_per_host, notes),
-        packets_per_host: section.number(
-            "packets_per_host",
-            1..=u32::MAX,
-            none,
-            defaults.packets_per_host,
-            notes,
-        ),
+        kbit_per_allocation: bound("kbit_per_allocation", defaults.kbit_per_allocation, notes),
+        packets_per_allocation: bound("packets_per_allocation", defaults.packets_per_allocation, notes),
+        kbit_per_user: bound("kbit_per_user", defaults.kbit_per_user, notes),
+        packets_per_user: bound("packets_per_user", defaults.packets_per_user, notes),
+        kbit_per_host: bound("kbit_per_host", defaults.kbit_per_host, notes),
+        packets_per_host: bound("packets_per_host", defaults.packets_per_host, notes),
         mss: section.number("mss", 536..=8960, Some("the kernel's choice"), defaults.mss, notes),
         workers: section.number("workers", 1..=256, Some("one per core"), defaults.workers, notes),
         permissions_per_allocation: section.number(
