@@ -80,15 +80,13 @@ impl Server {
     /// Queues an error answer to somebody whose credentials are good.
     pub(super) fn refuse(&mut self, ticket: &Ticket, code: Code) -> FromClient {
         self.count_error(ticket, code);
-        let response = ticket.error(code);
-        let alternate = self.alternate(ticket).filter(|_| code == Code::TryAlternate);
-        self.succeed(
-            ticket,
-            match alternate {
-                Some(server) => response.alternate_server(server),
-                None => response,
-            },
-        )
+        let mut response = ticket.error(code);
+        if code == Code::TryAlternate
+            && let Some(server) = self.alternate(ticket)
+        {
+            response = response.alternate_server(server);
+        }
+        self.succeed(ticket, response)
     }
 
     /// The server that this client may be sent to instead.

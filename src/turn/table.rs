@@ -186,6 +186,14 @@ fn bits(ip: IpAddr) -> u128 {
     }
 }
 
+/// What the set of five-tuples hashes a name to.
+fn five_tuple_hash<'a>(
+    allocations: &'a Slab<Allocation>,
+    hasher: &'a FxSeededState,
+) -> impl Fn(&AllocationId) -> u64 + 'a {
+    |id| hasher.hash_one(allocations[id.0 as usize].client.five_tuple)
+}
+
 fn peer_key(relay: RelayId, peer: SocketAddr) -> PeerKey {
     (relay.0, bits(peer.ip()), peer.port())
 }
@@ -290,7 +298,7 @@ impl Table {
             place,
         }) as u32);
         let Self { by_five_tuple, allocations, by_ip, .. } = self;
-        let hash = |id: &AllocationId| by_ip.hasher().hash_one(allocations[id.0 as usize].client.five_tuple);
+        let hash = five_tuple_hash(allocations, by_ip.hasher());
         by_five_tuple.insert_unique(hash(&id), id, hash);
         id
     }
@@ -445,9 +453,7 @@ impl Table {
         let (capacity, len) = (self.by_five_tuple.capacity(), self.by_five_tuple.len());
         if capacity > KEEP && len < capacity / 8 {
             let Self { by_five_tuple, allocations, by_ip, .. } = self;
-            by_five_tuple.shrink_to(len * 2, |id| {
-                by_ip.hasher().hash_one(allocations[id.0 as usize].client.five_tuple)
-            });
+            by_five_tuple.shrink_to(len * 2, five_tuple_hash(allocations, by_ip.hasher()));
         }
         fn shrink_slab<T>(slab: &mut Slab<T>) {
             if slab.is_empty() && slab.capacity() > KEEP {
