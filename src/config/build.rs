@@ -223,6 +223,7 @@ fn limits(top: &Section<'_, '_>, notes: &mut Notes) -> Limits {
     let bound = |key, default, notes: &mut Notes| section.number(key, 1..=u32::MAX, none, default, notes);
     let limits = Limits {
         allocations_per_user: bound("allocations_per_user", defaults.allocations_per_user, notes),
+        allocations_per_host: bound("allocations_per_host", defaults.allocations_per_host, notes),
         allocations_total: bound("allocations_total", defaults.allocations_total, notes),
         unauthenticated_per_source: section.number(
             "unauthenticated_per_source",
@@ -259,6 +260,17 @@ fn limits(top: &Section<'_, '_>, notes: &mut Notes) -> Limits {
             1..=1_000_000,
             None,
             defaults.connections_total,
+            notes,
+        ),
+        connections_per_source: bound("connections_per_source", defaults.connections_per_source, notes),
+        connections_exempt: section
+            .prefixes("connections_exempt", notes)
+            .map_or(defaults.connections_exempt, |exempt| exempt.into_iter().map(|net| net.value).collect()),
+        memory_mib: section.number(
+            "memory_mib",
+            64..=u32::MAX,
+            Some("three quarters of what there is"),
+            defaults.memory_mib,
             notes,
         ),
         lifetime_max_seconds: section.number(

@@ -99,9 +99,9 @@ fn every_key_arrives() {
         [[host]]\nname = 'h'\nsecret = 'aaaaaaaaaaaaaaaa'\nsecrets = ['bbbbbbbbbbbbbbbb']\npeers = ['8.8.8.8', '9.0.0.0/8']\n\
         [[user]]\nname = 'u'\npassword = 'p'\nhost = 'h'\n\
         [peers]\nallow = ['127.0.0.0/8']\ndeny = ['0.0.0.0/0']\n\
-        [limits]\nallocations_per_user = 1\nallocations_total = 2\nunauthenticated_per_source = 3\nkbit_per_allocation = 9\npackets_per_allocation = 10\n\
+        [limits]\nallocations_per_user = 1\nallocations_per_host = 15\nallocations_total = 2\nunauthenticated_per_source = 3\nkbit_per_allocation = 9\npackets_per_allocation = 10\n\
         kbit_per_user = 11\npackets_per_user = 12\nkbit_per_host = 13\npackets_per_host = 14\nmss = 1200\nworkers = 4\n\
-        permissions_per_allocation = 5\nchannels_per_allocation = 6\nconnections_total = 7\nlifetime_max_seconds = 600\ndrain_seconds = 8\n\
+        permissions_per_allocation = 5\nchannels_per_allocation = 6\nconnections_total = 7\nconnections_per_source = 16\nconnections_exempt = ['10.0.0.0/8']\nmemory_mib = 512\nlifetime_max_seconds = 600\ndrain_seconds = 8\n\
         [drain]\nalternate_server = ['203.0.113.11:3478', '[2001:db8::11]:3478']\ntls_alternate_server = ['203.0.113.11:443']\n\
         [log]\nformat = 'json'\nlevel = 'debug'\n[admin]\naddress = '127.0.0.1:9000'\n";
     let config = good(text);
@@ -123,6 +123,7 @@ fn every_key_arrives() {
     assert_eq!(config.peers.deny, ["0.0.0.0/0".parse().unwrap()]);
     let limits = Limits {
         allocations_per_user: 1,
+        allocations_per_host: 15,
         allocations_total: 2,
         unauthenticated_per_source: 3,
         kbit_per_allocation: 9,
@@ -136,6 +137,9 @@ fn every_key_arrives() {
         permissions_per_allocation: 5,
         channels_per_allocation: 6,
         connections_total: 7,
+        connections_per_source: 16,
+        connections_exempt: vec!["10.0.0.0/8".parse().unwrap()],
+        memory_mib: 512,
         lifetime_max_seconds: 600,
         drain_seconds: 8,
     };

@@ -219,6 +219,8 @@ pub struct Peers {
 pub struct Limits {
     /// Allocations one user may hold; 0 = no limit.
     pub allocations_per_user: u32,
+    /// Allocations of all users of a named host; 0 = no limit.
+    pub allocations_per_host: u32,
     /// Allocations in all; 0 = no limit.
     pub allocations_total: u32,
     /// Answers a second to one unauthenticated UDP source; 0 = no limit.
@@ -245,6 +247,12 @@ pub struct Limits {
     pub channels_per_allocation: u32,
     /// TCP and TLS clients at once.
     pub connections_total: u32,
+    /// TCP and TLS clients at once from one IPv4 address or one /64 of IPv6; 0 = no limit.
+    pub connections_per_source: u32,
+    /// Sources without that limit.
+    pub connections_exempt: Vec<IpNet>,
+    /// Memory beyond which nobody new is served, MiB; 0 = three quarters of what this process may have.
+    pub memory_mib: u32,
     /// The longest LIFETIME granted, seconds.
     pub lifetime_max_seconds: u32,
     /// How long SIGTERM waits for running allocations, seconds.
@@ -255,6 +263,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             allocations_per_user: 0,
+            allocations_per_host: 0,
             allocations_total: 0,
             unauthenticated_per_source: 500,
             kbit_per_allocation: 0,
@@ -268,6 +277,9 @@ impl Default for Limits {
             permissions_per_allocation: 1000,
             channels_per_allocation: 1000,
             connections_total: 10_000,
+            connections_per_source: 4000,
+            connections_exempt: loopback(),
+            memory_mib: 0,
             lifetime_max_seconds: 3600,
             drain_seconds: 3600,
         }
@@ -329,6 +341,14 @@ impl LogLevel {
     }
 }
 
+/// This machine itself.
+fn loopback() -> Vec<IpNet> {
+    vec![
+        Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into(),
+        Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128).into(),
+    ]
+}
+
 impl Default for Config {
     /// Every key's default. Not yet a server: it has no listener and nobody who may use it.
     fn default() -> Self {
@@ -367,13 +387,7 @@ impl Config {
                 listener(Transport::Tls, EMBEDDED_TLS_PORT),
             ],
             hosts: vec![Host { name: "default".to_owned(), secrets: vec![secret], peers: None }],
-            peers: Peers {
-                allow: vec![
-                    Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into(),
-                    Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128).into(),
-                ],
-                deny: Vec::new(),
-            },
+            peers: Peers { allow: loopback(), deny: Vec::new() },
             fallback_to_ipv4: true,
             ..Self::default()
         }

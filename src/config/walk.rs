@@ -92,6 +92,7 @@ pub(super) const TABLES: [(&str, &[&str]); 12] = [
         "[limits]",
         &[
             "allocations_per_user",
+            "allocations_per_host",
             "allocations_total",
             "unauthenticated_per_source",
             "kbit_per_allocation",
@@ -105,6 +106,9 @@ pub(super) const TABLES: [(&str, &[&str]); 12] = [
             "permissions_per_allocation",
             "channels_per_allocation",
             "connections_total",
+            "connections_per_source",
+            "connections_exempt",
+            "memory_mib",
             "lifetime_max_seconds",
             "drain_seconds",
         ],

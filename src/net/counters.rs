@@ -44,6 +44,21 @@ labels! {
     NotProxied = "not_proxied",
     /// The web server behind us ended it.
     BackEnd = "back_end",
+    /// The proxy named a client that has as many streams as one source may.
+    TooMany = "too_many",
+}
+
+labels! {
+    /// Why somebody new was not let in.
+    Refusal:
+    /// As many streams as there may be.
+    Total = "connections_total",
+    /// As many streams as one source may have.
+    Source = "connections_per_source",
+    /// No descriptors left, or the kernel gave none.
+    Descriptors = "descriptors",
+    /// Too little memory left.
+    Memory = "memory",
 }
 
 labels! {
@@ -111,8 +126,7 @@ labels! {
 pub struct Streams {
     /// Accepted since the start.
     pub accepted: Counter,
-    /// Closed at once, because there are as many as allowed.
-    pub refused: Counter,
+    refused: [Counter; Refusal::ALL.len()],
     /// Open now.
     pub open: Counter,
     /// Bytes from clients, as they came from the socket.
@@ -125,6 +139,11 @@ pub struct Streams {
 }
 
 impl Streams {
+    /// Streams closed at once for this reason.
+    pub fn refused(&self, refusal: Refusal) -> &Counter {
+        &self.refused[refusal as usize]
+    }
+
     /// Streams closed for this reason after they had come so far.
     pub fn closed(&self, stage: Stage, reason: CloseReason) -> &Counter {
         &self.closed[stage.index()][reason as usize]
@@ -137,6 +156,7 @@ pub struct Counters {
     streams: [Streams; Transport::ALL.len()],
     tls: [Counter; TlsOutcome::ALL.len()],
     decisions: [Counter; Decision::ALL.len()],
+    relays_refused: [Counter; Refusal::ALL.len()],
     /// Web clients whose web server could not be had.
     pub back_end_down: Counter,
     /// Connections to a listener behind a proxy that came from somebody else.
@@ -155,12 +175,25 @@ pub struct Counters {
     pub relays: Counter,
     /// ICMP errors that peers' networks sent.
     pub icmp: Counter,
+    /// How often the worker failed and was started again.
+    pub restarts: Counter,
 }
 
 impl Counters {
     /// The streams of `transport`; of UDP always zero.
     pub fn streams(&self, transport: Transport) -> &Streams {
         &self.streams[transport.index()]
+    }
+
+    /// Relayed addresses that were not opened for this reason.
+    pub fn relays_refused(&self, refusal: Refusal) -> &Counter {
+        &self.relays_refused[refusal as usize]
+    }
+
+    /// Nothing is open any more: the worker is another one.
+    pub fn forget_open(&self) {
+        self.streams.iter().for_each(|streams| streams.open.set(0));
+        self.relays.set(0);
     }
 
     /// Clients of shared ports that turned out to be so.

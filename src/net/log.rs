@@ -34,6 +34,15 @@ pub fn session(session: &Session, privacy: bool) {
     );
 }
 
+/// Says that a worker failed and the next one takes its place, without its calls.
+pub fn worker_failed(worker: usize, failure: &str, allocations: u64) {
+    tracing::error!(
+        worker,
+        allocations,
+        "a worker failed: {failure}. Its calls ended, those of other workers go on, and it starts again; please report this"
+    );
+}
+
 /// Says which helps of the kernel are missing. Everything works without them, for more CPU.
 pub fn missing(offloads: Offloads) {
     if !offloads.segmentation {

@@ -4,6 +4,7 @@
 //! tells them what changes. Inside, a packet goes [`syscall`] -> `worker` -> the protocol -> [`batch`] ->
 //! [`syscall`]; a stream's bytes go [`stream`] -> [`tls`] -> `worker`, and back by [`outbox`].
 
+pub mod admission;
 pub mod batch;
 pub mod counters;
 mod log;
@@ -14,29 +15,30 @@ pub mod scratch;
 pub mod share443;
 pub mod socket;
 pub mod stream;
+mod supervisor;
 pub mod syscall;
 pub mod timers;
 pub mod tls;
 pub mod token;
 mod worker;
 
-use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use admission::Admission;
 use counters::Counters;
 use ipnet::IpNet;
 pub use share443::Web;
 pub use socket::{BindError, WorkerSockets, bind};
+use supervisor::Post;
 use syscall::{Offloads, Waker};
 pub use tls::{Choice, TlsChooser};
-use worker::{Ties, Worker};
+use worker::{Heritage, Ties};
 
 use crate::turn;
 use crate::turn::five_tuple::Transport;
@@ -79,8 +81,10 @@ pub struct Settings {
     pub workers: usize,
     /// TCP_MAXSEG of stream listeners; 0 = the kernel's choice.
     pub mss: u16,
-    /// Streams open at once, of all workers; 0 = no limit.
-    pub streams_total: u32,
+    /// How many streams there may be.
+    pub admission: admission::Rules,
+    /// How many sockets there may be for clients, peers and web servers; `None` = no limit.
+    pub descriptors: Option<u32>,
     /// Whether client addresses are left out of the log.
     pub privacy: bool,
 }
@@ -113,6 +117,7 @@ pub struct Exit {
 pub struct Handle {
     workers: Vec<Running>,
     exits: Receiver<Exit>,
+    admission: Arc<Admission>,
 }
 
 struct Running {
@@ -142,6 +147,11 @@ impl Handle {
     /// The counters of every worker, in order.
     pub fn counters(&self) -> Vec<Arc<Counters>> {
         self.workers.iter().map(|worker| Arc::clone(&worker.counters)).collect()
+    }
+
+    /// Who may come in, and how many are.
+    pub fn admission(&self) -> &Arc<Admission> {
+        &self.admission
     }
 
     /// The next end of a worker within `timeout`. One with a failure leaves its clients without service: the
@@ -182,7 +192,8 @@ pub fn spawn(
     }
     let offloads = Offloads::probe();
     log::missing(offloads);
-    let streams = Arc::<AtomicU32>::default();
+    let descriptors = settings.descriptors.unwrap_or(u32::MAX);
+    let admission = Arc::new(Admission::new(settings.admission.clone(), descriptors));
     let (exit, exits) = channel();
     let mut workers = Vec::with_capacity(servers.len());
     for (number, (sockets, server)) in sockets.into_iter().zip(servers).enumerate() {
@@ -193,46 +204,18 @@ pub fn spawn(
             waker: waker.clone(),
             counters: Arc::clone(&counters),
             allocations: Arc::clone(&allocations),
-            streams: Arc::clone(&streams),
+            admission: Arc::clone(&admission),
         };
-        let (settings, exit) = (settings.clone(), exit.clone());
-        let (tls, web) = (tls.clone(), web.clone());
+        let heritage = Heritage { server, tls: tls.clone(), web: web.clone(), ties };
+        let post = Post { number, privacy: settings.privacy, sockets, clock, offloads };
+        let exit = exit.clone();
         // The worker is made on its thread: its buffers hold pointers for the kernel, and its memory is local.
         let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            let work = || Worker::new(&settings, sockets, server, clock, (tls, web), ties, offloads)?.run();
-            report(&exit, number, catch_unwind(AssertUnwindSafe(work)));
+            let failure = post.hold(heritage);
+            // Nobody listens when the handle is gone.
+            let _ = exit.send(Exit { worker: number, failure });
         })?;
         workers.push(Running { commands, waker, counters, allocations, thread });
     }
-    Ok(Handle { workers, exits })
-}
-
-fn report(exit: &Sender<Exit>, worker: usize, end: Result<io::Result<()>, Box<dyn Any + Send>>) {
-    let failure = match end {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-            Some(text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into()))
-        }
-    };
-    // Nobody listens when the handle is gone.
-    let _ = exit.send(Exit { worker, failure });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_worker_says_why() {
-        let (sender, exits) = channel();
-        report(&sender, 0, Ok(Ok(())));
-        report(&sender, 1, Ok(Err(io::ErrorKind::OutOfMemory.into())));
-        report(&sender, 2, catch_unwind(|| panic!("number {}", 7)));
-        let failures: Vec<_> = exits.try_iter().map(|exit| exit.failure).collect();
-        assert_eq!(failures[0], None);
-        assert!(failures[1].as_ref().is_some_and(|text| text.contains("memory")));
-        assert_eq!(failures[2].as_deref(), Some("number 7"));
-    }
+    Ok(Handle { workers, exits, admission })
 }

@@ -10,6 +10,8 @@ use crate::turn::time::Instant;
 
 /// Bytes of media and answers that may wait: 200 ms of 10 Mbit/s, the most a call over TCP bears.
 pub const BYTES_MAX: usize = 256 << 10;
+/// The same when memory is low: 25 ms of it, and whole messages still.
+pub const BYTES_MAX_TIGHT: usize = BYTES_MAX / 8;
 /// Messages that may wait: as many full-size packets as fit.
 pub const MESSAGES_MAX: usize = 256;
 /// Bytes of answers that wait before no more requests are read.
@@ -96,14 +98,14 @@ impl Outbox {
         (self.live_bytes, self.live_messages, self.control_bytes) = (0, 0, 0);
     }
 
-    /// Appends one whole message, framing and padding included, given in pieces.
-    pub fn push(&mut self, message: &[&[u8]], kind: Kind, now: Instant) -> Pushed {
+    /// Appends one whole message, framing and padding included, given in pieces. Media beyond `bytes_max` goes.
+    pub fn push(&mut self, message: &[&[u8]], kind: Kind, now: Instant, bytes_max: usize) -> Pushed {
         let len: usize = message.iter().map(|piece| piece.len()).sum();
         let mut dropped = 0;
         if kind == Kind::Control && self.control_bytes + len > CONTROL_BYTES_MAX {
             return Pushed::Stuck;
         }
-        while self.live_bytes + len > BYTES_MAX || self.live_messages >= MESSAGES_MAX {
+        while self.live_bytes + len > bytes_max || self.live_messages >= MESSAGES_MAX {
             if self.drop_oldest_media() {
                 dropped += 1;
             } else if kind == Kind::Media {
@@ -239,10 +241,24 @@ mod tests {
     }
 
     #[test]
+    fn when_memory_is_low_less_waits_and_it_is_the_newest() {
+        let mut outbox = Outbox::default();
+        let offer = |outbox: &mut Outbox, byte: u8, bytes_max| {
+            outbox.push(&[&[byte; 1200]], Kind::Media, NOW, bytes_max)
+        };
+        (0..200).for_each(|byte| assert_eq!(offer(&mut outbox, byte, BYTES_MAX), queued(0)));
+        // What is above the lower bound goes with the first message after it came.
+        let kept = BYTES_MAX_TIGHT / 1200;
+        assert_eq!(offer(&mut outbox, 200, BYTES_MAX_TIGHT), queued(201 - kept));
+        assert_eq!(outbox.len(), kept * 1200);
+        assert_eq!(outbox.front(1200)[0], 201 - kept as u8);
+    }
+
+    #[test]
     fn messages_come_out_whole_in_order_and_coalesced() {
         let mut outbox = Outbox::default();
         for message in [b"first".as_slice(), b"second", b"third"] {
-            assert_eq!(outbox.push(&[message], Kind::Media, NOW), queued(0));
+            assert_eq!(outbox.push(&[message], Kind::Media, NOW, BYTES_MAX), queued(0));
         }
         assert_eq!(outbox.front(100), b"firstsecondthird");
         assert_eq!(outbox.front(15), b"firstsecond");
@@ -260,7 +276,7 @@ mod tests {
         let (small, large) = ([1; SHARES_RECORD - 1], [2; SHARES_RECORD]);
         let mut outbox = Outbox::default();
         for message in [&large[..], &large, &small, &small, &large] {
-            outbox.push(&[message], Kind::Media, NOW);
+            outbox.push(&[message], Kind::Media, NOW, BYTES_MAX);
         }
         let mut records = Vec::new();
         while !outbox.is_empty() {
@@ -270,7 +286,7 @@ mod tests {
         }
         assert_eq!(records, [2 * large.len(), small.len(), small.len(), large.len()]);
         for _ in 0..40 {
-            outbox.push(&[&large], Kind::Media, NOW);
+            outbox.push(&[&large], Kind::Media, NOW, BYTES_MAX);
         }
         assert_eq!(outbox.front_record(1 << 14).len(), 1 << 14, "as many as a record holds");
     }
@@ -278,14 +294,14 @@ mod tests {
     #[test]
     fn the_oldest_media_makes_room_but_neither_answers_nor_a_started_message() {
         let mut outbox = Outbox::default();
-        outbox.push(&[b"started"], Kind::Media, NOW);
-        outbox.push(&[b"answer"], Kind::Control, NOW);
+        outbox.push(&[b"started"], Kind::Media, NOW, BYTES_MAX);
+        outbox.push(&[b"answer"], Kind::Control, NOW, BYTES_MAX);
         outbox.consume(3);
         for index in 0..MESSAGES_MAX - 2 {
-            assert_eq!(outbox.push(&[&[index as u8; 3]], Kind::Media, NOW), queued(0));
+            assert_eq!(outbox.push(&[&[index as u8; 3]], Kind::Media, NOW, BYTES_MAX), queued(0));
         }
-        assert_eq!(outbox.push(&[b"new"], Kind::Media, NOW), queued(1));
-        assert_eq!(outbox.push(&[b"answer2"], Kind::Control, NOW), queued(1));
+        assert_eq!(outbox.push(&[b"new"], Kind::Media, NOW, BYTES_MAX), queued(1));
+        assert_eq!(outbox.push(&[b"answer2"], Kind::Control, NOW, BYTES_MAX), queued(1));
         let front = outbox.front(usize::MAX).to_vec();
         assert!(front.starts_with(b"rtedanswer\x02\x02\x02\x03"), "the two oldest are gone");
         assert!(front.ends_with(b"newanswer2"));
@@ -297,7 +313,9 @@ mod tests {
         let mut outbox = Outbox::default();
         let mut dropped = 0;
         for index in 0..100_000_u32 {
-            let Pushed::Queued { dropped: n } = outbox.push(&[&[index as u8; 1200]], Kind::Media, NOW) else {
+            let Pushed::Queued { dropped: n } =
+                outbox.push(&[&[index as u8; 1200]], Kind::Media, NOW, BYTES_MAX)
+            else {
                 panic!("media never closes a stream");
             };
             dropped += n;
@@ -305,7 +323,7 @@ mod tests {
             assert!(outbox.messages.len() <= 2 * MESSAGES_MAX + 1);
         }
         assert_eq!(dropped + outbox.live_messages, 100_000);
-        let Pushed::Queued { dropped } = outbox.push(&[&[0; 65_536]], Kind::Media, NOW) else {
+        let Pushed::Queued { dropped } = outbox.push(&[&[0; 65_536]], Kind::Media, NOW, BYTES_MAX) else {
             panic!("media never closes a stream");
         };
         assert!(dropped > 10);
@@ -316,23 +334,23 @@ mod tests {
     fn answers_go_over_the_media_limits_up_to_their_own() {
         let mut outbox = Outbox::default();
         let mut answers = 0;
-        while outbox.push(&[&[0; 128]], Kind::Control, NOW) == queued(0) {
+        while outbox.push(&[&[0; 128]], Kind::Control, NOW, BYTES_MAX) == queued(0) {
             answers += 1;
         }
         assert_eq!(answers * 128, CONTROL_BYTES_MAX);
-        assert_eq!(outbox.push(&[b"media"], Kind::Media, NOW), queued(1));
-        assert_eq!(outbox.push(&[&[0; 128]], Kind::Control, NOW), Pushed::Stuck);
+        assert_eq!(outbox.push(&[b"media"], Kind::Media, NOW, BYTES_MAX), queued(1));
+        assert_eq!(outbox.push(&[&[0; 128]], Kind::Control, NOW, BYTES_MAX), Pushed::Stuck);
         outbox.consume(128);
-        assert_eq!(outbox.push(&[&[0; 128]], Kind::Control, NOW), queued(0));
+        assert_eq!(outbox.push(&[&[0; 128]], Kind::Control, NOW, BYTES_MAX), queued(0));
     }
 
     #[test]
     fn stale_media_goes_and_fresh_media_and_answers_stay() {
         let mut outbox = Outbox::default();
-        outbox.push(&[b"started"], Kind::Media, NOW);
-        outbox.push(&[b"old"], Kind::Media, NOW);
-        outbox.push(&[b"answer"], Kind::Control, NOW);
-        outbox.push(&[b"fresh"], Kind::Media, later(400));
+        outbox.push(&[b"started"], Kind::Media, NOW, BYTES_MAX);
+        outbox.push(&[b"old"], Kind::Media, NOW, BYTES_MAX);
+        outbox.push(&[b"answer"], Kind::Control, NOW, BYTES_MAX);
+        outbox.push(&[b"fresh"], Kind::Media, later(400), BYTES_MAX);
         outbox.consume(1);
         assert_eq!(outbox.drop_stale(later(500)), 0);
         assert_eq!(outbox.drop_stale(later(501)), 1);

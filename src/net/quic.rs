@@ -7,10 +7,12 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
 
 use rustc_hash::FxBuildHasher;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::admission::{Admission, Descriptor};
 use super::syscall::{Epoll, ready};
 use super::token::{Generation, Token};
 use crate::turn::five_tuple::Client;
@@ -51,6 +53,8 @@ struct Flow {
     client: Client,
     generation: Generation,
     active: Instant,
+    /// Held while it is open.
+    _descriptor: Descriptor,
 }
 
 /// The flows of one worker.
@@ -78,15 +82,16 @@ impl Flows {
         self.by_client.is_empty()
     }
 
-    /// Sends a client's datagram to the server at `to`. Gives the token of a new flow, which is to be looked after.
+    /// Sends a client's datagram to the server at `to`. Gives the token of a new flow, which is to be looked after;
+    /// `admission` has a place for it.
     ///
     /// # Errors
     /// There is no room, it cannot begin a connection, or the kernel refuses.
     pub fn forward(
         &mut self,
         epoll: &Epoll,
-        client: Client,
-        to: SocketAddr,
+        admission: &Arc<Admission>,
+        (client, to): (Client, SocketAddr),
         datagram: &[u8],
         now: Instant,
     ) -> io::Result<Option<Token>> {
@@ -101,6 +106,7 @@ impl Flows {
         if !begins || datagram.len() < INITIAL_MIN || self.len() >= FLOWS_MAX {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
+        let descriptor = admission.socket().map_err(|_| io::ErrorKind::QuotaExceeded)?;
         let socket = Socket::new(Domain::for_address(to), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
         socket.connect(&to.into())?;
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -115,7 +121,7 @@ impl Flows {
             self.free.push(slot);
             return Err(error);
         }
-        let flow = Flow { socket: socket.into(), client, generation, active: now };
+        let flow = Flow { socket: socket.into(), client, generation, active: now, _descriptor: descriptor };
         // A refusal of the first datagram is one like that of any other.
         let _ = flow.socket.send(datagram);
         self.slots[slot as usize] = Some(flow);
@@ -196,7 +202,7 @@ mod tests {
         server.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
         let to = server.local_addr().expect("address");
         let forward = |flows: &mut Flows, port, datagram: &[u8], now| {
-            let token = flows.forward(&epoll, client(port), to, datagram, now);
+            let token = flows.forward(&epoll, &Admission::unlimited(), (client(port), to), datagram, now);
             token.map(|token| (token, server.recv_from(&mut [0; 2000]).expect("a datagram").1))
         };
         let (first, from_first) = forward(&mut flows, 1, &initial(), NOW).expect("a flow");
@@ -222,7 +228,7 @@ mod tests {
         let mut short = initial();
         short[0] = 0x50;
         for datagram in [&b"\xc3 too short"[..], &short, b""] {
-            assert!(flows.forward(&epoll, client(9), to, datagram, NOW).is_err());
+            assert!(flows.forward(&epoll, &Admission::unlimited(), (client(9), to), datagram, NOW).is_err());
         }
         assert!(flows.is_empty());
     }

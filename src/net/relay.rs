@@ -6,6 +6,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
+use super::admission::Descriptor;
 use super::socket;
 use super::syscall::{Datagram, Epoll, Fragmentation, Offloads, SendBatch, ready, set_fragmentation};
 use super::token::{Generation, Token};
@@ -16,11 +17,17 @@ const RELAYS_MAX: u32 = 1 << 22;
 
 /// Opening and closing relayed addresses, and sending from them.
 pub trait Relays {
-    /// Has `address` from now on under the name `relay`.
+    /// Has `address` from now on under the name `relay`, in the place of `descriptor`.
     ///
     /// # Errors
     /// Whether another port may do.
-    fn open(&mut self, epoll: &Epoll, relay: RelayId, address: SocketAddr) -> Result<(), OpenError>;
+    fn open(
+        &mut self,
+        epoll: &Epoll,
+        relay: RelayId,
+        address: SocketAddr,
+        descriptor: Descriptor,
+    ) -> Result<(), OpenError>;
 
     /// Gives it back. Whatever was to be sent from it must be sent by now.
     fn close(&mut self, relay: RelayId);
@@ -46,6 +53,7 @@ pub struct Sockets {
 #[derive(Default)]
 struct Slot {
     socket: Option<UdpSocket>,
+    descriptor: Option<Descriptor>,
     ipv6: bool,
     generation: Generation,
     /// How many datagrams were received last.
@@ -95,7 +103,13 @@ impl Sockets {
 }
 
 impl Relays for Sockets {
-    fn open(&mut self, epoll: &Epoll, relay: RelayId, address: SocketAddr) -> Result<(), OpenError> {
+    fn open(
+        &mut self,
+        epoll: &Epoll,
+        relay: RelayId,
+        address: SocketAddr,
+        descriptor: Descriptor,
+    ) -> Result<(), OpenError> {
         if relay.0 >= RELAYS_MAX {
             return Err(OpenError::Unavailable);
         }
@@ -108,7 +122,7 @@ impl Relays for Sockets {
         let slot = &mut self.slots[index];
         let token = Token::Relay { relay, generation: slot.generation }.pack();
         epoll.add(&socket, token, ready::READ).map_err(|_| OpenError::Unavailable)?;
-        slot.socket = Some(socket);
+        (slot.socket, slot.descriptor) = (Some(socket), Some(descriptor));
         slot.ipv6 = address.is_ipv6();
         self.open += 1;
         Ok(())
@@ -118,6 +132,7 @@ impl Relays for Sockets {
         if let Some(slot) = self.slots.get_mut(relay.0 as usize)
             && slot.socket.take().is_some()
         {
+            slot.descriptor = None;
             slot.generation = slot.generation.next();
             self.open -= 1;
         }
@@ -155,13 +170,18 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::net::admission::Admission;
     use crate::net::syscall::Events;
+
+    fn descriptor() -> Descriptor {
+        Admission::unlimited().socket().expect("no limit")
+    }
 
     #[test]
     fn an_event_of_a_closed_relay_does_not_hit_the_next_of_its_name() {
         let (epoll, mut relays) = (Epoll::new().expect("epoll"), Sockets::new(Offloads::probe()));
         let (relay, any) = (RelayId(5), "127.0.0.1:0".parse().expect("address"));
-        relays.open(&epoll, relay, any).expect("open");
+        relays.open(&epoll, relay, any, descriptor()).expect("open");
         let address = relays.slots[5].socket.as_ref().expect("open").local_addr().expect("local");
         let peer = UdpSocket::bind("127.0.0.1:0").expect("bind");
         peer.send_to(b"x", address).expect("send");
@@ -173,7 +193,7 @@ mod tests {
         };
         assert!(named == relay && relays.get(relay, generation).is_some());
         relays.close(relay);
-        relays.open(&epoll, relay, address).expect("the port is free at once");
+        relays.open(&epoll, relay, address, descriptor()).expect("the port is free at once");
         assert!(relays.get(relay, generation).is_none());
         assert!(relays.get(relay, generation.next()).is_some());
         assert_eq!(relays.len(), 1);
@@ -184,7 +204,7 @@ mod tests {
         let (epoll, mut relays) = (Epoll::new().expect("epoll"), Sockets::new(Offloads::probe()));
         let peer = UdpSocket::bind("127.0.0.1:0").expect("bind");
         let to = peer.local_addr().expect("local");
-        relays.open(&epoll, RelayId(0), "127.0.0.1:0".parse().expect("address")).expect("open");
+        relays.open(&epoll, RelayId(0), "127.0.0.1:0".parse().expect("address"), descriptor()).expect("open");
         let payload = vec![7; 65_507];
         let mut batch = SendBatch::new(true);
         let mut send = |relays: &mut Sockets, dont_fragment, payload: &[u8]| {
@@ -208,8 +228,11 @@ mod tests {
         let (epoll, mut relays) = (Epoll::new().expect("epoll"), Sockets::new(Offloads::probe()));
         let taken = UdpSocket::bind("127.0.0.1:0").expect("bind");
         let address = taken.local_addr().expect("local");
-        assert_eq!(relays.open(&epoll, RelayId(0), address), Err(OpenError::InUse));
-        assert_eq!(relays.open(&epoll, RelayId(u32::MAX), address), Err(OpenError::Unavailable));
+        assert_eq!(relays.open(&epoll, RelayId(0), address, descriptor()), Err(OpenError::InUse));
+        assert_eq!(
+            relays.open(&epoll, RelayId(u32::MAX), address, descriptor()),
+            Err(OpenError::Unavailable)
+        );
         assert!(relays.is_empty());
     }
 }

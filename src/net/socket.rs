@@ -63,6 +63,25 @@ pub struct WorkerSockets {
     pub streams: Vec<StreamListener>,
 }
 
+impl WorkerSockets {
+    /// The same sockets once more, for the worker after the one that has these: as long as one of both is open, clients
+    /// find the port, and the kernel sends each to the place that it had.
+    ///
+    /// # Errors
+    /// No descriptors left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let udp = self
+            .udp
+            .iter()
+            .map(|listener| Ok(UdpListener { socket: listener.socket.try_clone()?, ..*listener }));
+        let streams = self.streams.iter().map(|listener| {
+            let (socket, proxies) = (listener.socket.try_clone()?, listener.proxies.clone());
+            Ok(StreamListener { socket, proxies, ..*listener })
+        });
+        Ok(Self { udp: udp.collect::<io::Result<_>>()?, streams: streams.collect::<io::Result<_>>()? })
+    }
+}
+
 /// A listener that could not be had.
 #[derive(Debug)]
 pub struct BindError {

@@ -1,5 +1,6 @@
 //! One client on TCP or TLS. The set of all of a worker's is in [`set`], what a web client adds in [`web`].
 
+mod preface;
 pub mod set;
 pub mod web;
 
@@ -11,16 +12,16 @@ use std::time::Duration;
 pub use set::Streams;
 use web::{Page, Splice};
 
+use super::admission::Entry;
 use super::counters::{CloseReason, Stage, TlsOutcome};
 use super::outbox::Outbox;
 use super::scratch::{Buffers, READ_MAX, Scratch};
 use super::share443::Protocol;
-use super::syscall::{canonical, read_stream, ready, write_stream};
+use super::syscall::{read_stream, ready, write_stream};
 use super::tls::{RECORD_MAX, Tls, TlsChooser};
 use crate::turn::five_tuple::Client;
 use crate::turn::time::Instant;
 use crate::wire::demux::{self, classify};
-use crate::wire::proxy_protocol;
 
 /// The longest unfinished message kept for a client without an allocation: a request is below 2 KB.
 const STRANGER_MESSAGE_MAX: usize = 4 << 10;
@@ -141,6 +142,8 @@ pub struct Stream {
     looked_after: Option<Instant>,
     /// It has less time than when that was set.
     hurried: bool,
+    /// Held while it is open.
+    entry: Entry,
 }
 
 impl Stream {
@@ -178,8 +181,12 @@ impl Stream {
             Err(error) if is_transient(&error) => {}
             Err(_) => outcome.end = Some(CloseReason::Reset),
         }
-        if self.preface.is_some() && !take_preface(&mut self.preface, &mut self.client, target, &mut outcome)
-        {
+        if let Err(reason) = self.take_preface(target) {
+            outcome.end.get_or_insert(reason);
+            target.clear();
+            return outcome;
+        }
+        if self.preface.is_some() {
             target.clear();
             return outcome;
         }
@@ -441,33 +448,6 @@ impl Stream {
 
     fn is_waiting(&self) -> bool {
         !self.unsent.is_empty() || self.outbox.as_ref().is_some_and(|outbox| !outbox.is_empty())
-    }
-}
-
-/// Takes the PROXY header off the front of `received`; `false` when it is not whole, or not there.
-fn take_preface(
-    preface: &mut Option<Vec<u8>>,
-    client: &mut Client,
-    received: &mut Scratch,
-    outcome: &mut ReadOutcome,
-) -> bool {
-    match proxy_protocol::peek(received.bytes()) {
-        proxy_protocol::Peek::Found(header) => {
-            if let Some(addresses) = header.addresses {
-                client.five_tuple.client = canonical(addresses.source);
-            }
-            received.drop_front(header.len);
-            *preface = None;
-            true
-        }
-        proxy_protocol::Peek::NeedMore => {
-            *preface = Some(received.bytes().to_vec());
-            false
-        }
-        proxy_protocol::Peek::NotProxy => {
-            outcome.end.get_or_insert(CloseReason::NotProxied);
-            false
-        }
     }
 }
 

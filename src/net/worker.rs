@@ -12,13 +12,15 @@ mod quic;
 mod web;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use super::admission::{Admission, Pressure};
 use super::batch::{Batch, Memory, Outgoing, Payload, Route};
-use super::counters::{CloseReason, Counters};
+use super::counters::{CloseReason, Counters, Refusal};
 use super::outbox::Kind;
 use super::quic::Flows;
 use super::relay::{Relays, Sockets};
@@ -31,7 +33,7 @@ use super::timers::Timers;
 use super::tls::TlsChooser;
 use super::token::Token;
 use super::{Command, log};
-use crate::turn::action::{Action, Drop, EndReason, RelayId};
+use crate::turn::action::{Action, Drop, EndReason, OpenError, RelayId};
 use crate::turn::five_tuple::Client;
 use crate::turn::server::Server;
 use crate::turn::time::Now;
@@ -68,8 +70,16 @@ pub(super) struct Ties {
     pub counters: Arc<Counters>,
     /// Allocations alive, for whoever waits for the end of a drain.
     pub allocations: Arc<AtomicU64>,
-    /// Streams open, of all workers; touched when one is accepted or closed.
-    pub streams: Arc<AtomicU32>,
+    /// Who may come in; asked when a socket is opened.
+    pub admission: Arc<Admission>,
+}
+
+/// What outlives a worker that failed.
+pub(super) struct Heritage {
+    pub server: Server,
+    pub tls: Option<Arc<dyn TlsChooser>>,
+    pub web: Option<Arc<Web>>,
+    pub ties: Ties,
 }
 
 pub(super) struct Worker {
@@ -79,7 +89,6 @@ pub(super) struct Worker {
     ties: Ties,
     tls: Option<Arc<dyn TlsChooser>>,
     web: Option<Arc<Web>>,
-    streams_total: u32,
     privacy: bool,
     running: bool,
 
@@ -117,14 +126,13 @@ pub(super) struct Worker {
 
 impl Worker {
     pub fn new(
-        settings: &super::Settings,
+        privacy: bool,
         sockets: WorkerSockets,
-        server: Server,
+        heritage: Heritage,
         clock: fn() -> Now,
-        (tls, web): (Option<Arc<dyn TlsChooser>>, Option<Arc<Web>>),
-        ties: Ties,
         offloads: Offloads,
     ) -> io::Result<Self> {
+        let Heritage { server, tls, web, ties } = heritage;
         let epoll = Epoll::new()?;
         epoll.add(&ties.waker, Token::Waker.pack(), ready::READ)?;
         let alarm = Alarm::new()?;
@@ -145,8 +153,7 @@ impl Worker {
             ties,
             tls,
             web,
-            streams_total: settings.streams_total,
-            privacy: settings.privacy,
+            privacy,
             running: true,
             epoll,
             alarm,
@@ -171,6 +178,12 @@ impl Worker {
         })
     }
 
+    /// What the next worker needs of one that failed; the rest is dropped, and all sockets but the listeners with it.
+    /// Whatever is taken here is changed as a whole or not at all, so it is sound whenever the failure came.
+    pub fn into_heritage(self) -> Heritage {
+        Heritage { server: self.server, tls: self.tls, web: self.web, ties: self.ties }
+    }
+
     /// Runs until [`Command::Stop`].
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::new(EVENTS);
@@ -187,6 +200,7 @@ impl Worker {
             self.ties.counters.wakeups.add(1);
             self.handshakes_left = connections::HANDSHAKES;
             self.web_left = web::BYTES_PER_TURN;
+            self.streams.set_tight(self.ties.admission.pressure() == Pressure::Tight);
             for index in 0..events.len() {
                 if let Some((token, readiness)) = events.get(index) {
                     self.on_event(token, readiness);
@@ -286,7 +300,7 @@ impl Worker {
             match action {
                 Action::Reply { client, message } => self.reply(client, message),
                 Action::OpenRelay { relay, address } => {
-                    let outcome = self.relays.open(&self.epoll, relay, address);
+                    let outcome = self.open_relay(relay, address);
                     self.server.handle_relay_opened(self.now, relay, outcome);
                     self.count_relays();
                 }
@@ -304,6 +318,19 @@ impl Worker {
             Some(token) => self.push_stream(token, &[&message], Kind::Control),
             None => {}
         }
+    }
+
+    fn open_relay(&mut self, relay: RelayId, address: SocketAddr) -> Result<(), OpenError> {
+        let counters = &self.ties.counters;
+        let place = self.ties.admission.relay().map_err(|refusal| {
+            counters.relays_refused(refusal).add(1);
+            OpenError::Unavailable
+        })?;
+        let opened = self.relays.open(&self.epoll, relay, address, place);
+        if opened == Err(OpenError::Unavailable) {
+            counters.relays_refused(Refusal::Descriptors).add(1);
+        }
+        opened
     }
 
     fn close_relay(&mut self, relay: RelayId) {
@@ -354,9 +381,11 @@ impl CloseReason {
             CloseReason::Closed | CloseReason::BackEnd => EndReason::Closed,
             CloseReason::Garbage | CloseReason::TlsFailed | CloseReason::NotProxied => EndReason::Broken,
             CloseReason::Shutdown => EndReason::Shutdown,
-            CloseReason::Reset | CloseReason::HandshakeTimeout | CloseReason::Idle | CloseReason::Stuck => {
-                EndReason::Reset
-            }
+            CloseReason::Reset
+            | CloseReason::HandshakeTimeout
+            | CloseReason::Idle
+            | CloseReason::Stuck
+            | CloseReason::TooMany => EndReason::Reset,
         }
     }
 }

@@ -10,5 +10,6 @@ pub mod interfaces;
 pub mod limits;
 pub mod log_queue;
 pub mod logging;
+pub mod memory;
 pub mod port_holder;
 pub mod systemd;

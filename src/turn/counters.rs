@@ -164,6 +164,13 @@ impl Counters {
         &self.hosts[usize::from(host.0).min(HOSTS_MAX - 1)][transport.index()]
     }
 
+    /// Nothing is alive any more: the server that counted is gone.
+    pub fn forget_alive(&self) {
+        self.hosts.iter().flatten().for_each(|rung| rung.allocations.set(0));
+        self.permissions.set(0);
+        self.channels.set(0);
+    }
+
     /// Packets dropped for this reason.
     pub fn dropped(&self, reason: Drop) -> &Counter {
         &self.drops[reason.index()]

@@ -50,6 +50,11 @@ impl<T: Ord + Copy> Deadlines<T> {
         }
     }
 
+    /// Owners of all entries, in no order; some may be gone.
+    pub fn owners(&self) -> impl Iterator<Item = &T> {
+        self.heap.iter().map(|Reverse((_, owner))| owner)
+    }
+
     /// Entries held, dead ones included.
     pub fn len(&self) -> usize {
         self.heap.len()

@@ -134,6 +134,14 @@ impl PortPool {
         }
     }
 
+    /// Releases the port of a reservation before its time.
+    pub fn cancel(&self, token: &Token) {
+        let reservation = self.reservations().remove(token);
+        if let Some(reservation) = reservation {
+            self.release(reservation.address);
+        }
+    }
+
     /// Ports held in all.
     pub fn taken(&self) -> usize {
         let ones = |ports: &Ports| -> usize {

@@ -69,6 +69,18 @@ impl Server {
         }
     }
 
+    /// A server in the place of one that failed: same settings, counters and drain, no allocation. `seed` as for
+    /// [`Server::new`].
+    pub fn successor(self, seed: [u8; 32]) -> Self {
+        let (settings, shared) = (Arc::clone(&self.settings), Arc::clone(&self.shared));
+        let (counters, draining) = (Arc::clone(&self.counters), self.draining);
+        drop(self);
+        counters.forget_alive();
+        let mut successor = Self::new(settings, shared, counters, seed);
+        successor.handle_drain(draining);
+        successor
+    }
+
     /// One datagram of a client, or one message of his stream without its padding.
     pub fn handle_client(&mut self, now: Now, client: Client, bytes: &[u8]) -> FromClient {
         match bytes.first().map(|&first| demux::classify(first)) {
@@ -357,5 +369,26 @@ impl Server {
         let (permissions, channels) = self.table.permissions_and_channels();
         self.counters.permissions.set(permissions as u64);
         self.counters.channels.set(channels as u64);
+    }
+}
+
+/// A server that is gone holds no port, however it came to its end. (Places of the quota go with their allocations.)
+impl std::ops::Drop for Server {
+    fn drop(&mut self) {
+        let ports = &self.shared.ports;
+        for id in self.table.ids() {
+            let Some(allocation) = self.table.allocation(id) else { continue };
+            let relays = allocation.relays.iter().flatten();
+            let local: Vec<_> = relays.filter_map(|&id| Some(self.table.relay(id)?.local)).collect();
+            if let Some(opening) = &allocation.opening {
+                opening.claimed_beside(&local).into_iter().for_each(|port| ports.release(port));
+            }
+            local.into_iter().for_each(|port| ports.release(port));
+        }
+        for owner in self.deadlines.owners() {
+            if let Owner::Reservation(token) = owner {
+                ports.cancel(token);
+            }
+        }
     }
 }

@@ -108,6 +108,8 @@ pub struct PeerRules {
 pub struct Limits {
     /// Allocations one user may hold; 0 = no limit.
     pub allocations_per_user: u32,
+    /// Allocations of one host's users together; 0 = no limit.
+    pub allocations_per_host: u32,
     /// Allocations in all; 0 = no limit.
     pub allocations_total: u32,
     /// Answers a second to one unauthenticated UDP source; 0 = no limit.
@@ -126,6 +128,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             allocations_per_user: 0,
+            allocations_per_host: 0,
             allocations_total: 0,
             unauthenticated_per_source: 500,
             permissions_per_allocation: 1000,

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::drain::Progress;
 use crate::admin::{Snapshot, Source};
 use crate::net;
-use crate::net::counters::{CloseReason, Decision, Stage, TlsOutcome};
+use crate::net::admission::Admission;
+use crate::net::counters::{CloseReason, Decision, Refusal, Stage, TlsOutcome};
+use crate::system::memory;
 use crate::turn::action::Drop;
 use crate::turn::counters::{Counter, Counters, ERROR_CODES, HostRung, Request};
 use crate::turn::five_tuple::Transport;
@@ -19,6 +22,10 @@ pub struct Numbers {
     pub protocol: Vec<Arc<Counters>>,
     /// Of the network side, one set a worker.
     pub network: Vec<Arc<net::counters::Counters>>,
+    /// Who may come in.
+    pub admission: Arc<Admission>,
+    /// How far a drain is.
+    pub drain: Progress,
     /// What the workers share.
     pub shared: Arc<Shared>,
     /// Names of hosts by number.
@@ -50,6 +57,7 @@ impl Source for Numbers {
             &[],
             taken,
         );
+        self.capacity(out);
         self.loops(out);
     }
 }
@@ -170,13 +178,12 @@ impl Numbers {
             out.gauge("hallpass_connections", "Streams open.", &label, open);
             let accepted = read(|streams| streams.accepted.get());
             out.counter("hallpass_connections_total", "Streams accepted.", &label, accepted);
-            let refused = read(|streams| streams.refused.get());
-            out.counter(
-                "hallpass_connections_refused_total",
-                "Streams beyond connections_total.",
-                &label,
-                refused,
-            );
+            for &refusal in Refusal::ALL {
+                let refused = self.sum_network(|counters| counters.streams(transport).refused(refusal).get());
+                let labels = [label[0], ("reason", refusal.name())];
+                let help = "Streams closed at once, by what there was none left of.";
+                out.counter("hallpass_connections_refused_total", help, &labels, refused);
+            }
             let received = read(|streams| streams.received.get());
             out.counter(
                 "hallpass_stream_received_bytes_total",
@@ -219,6 +226,36 @@ impl Numbers {
         out.counter("hallpass_proxy_untrusted_total", help, &[], untrusted);
     }
 
+    /// What there is of descriptors and memory, and who got none.
+    fn capacity(&self, out: &mut Snapshot) {
+        let (open, most) = self.admission.descriptors();
+        let help = "Sockets open for clients, peers and web servers.";
+        out.gauge("hallpass_descriptors", help, &[], open.into());
+        let help = "How many such sockets there may be.";
+        out.gauge("hallpass_descriptors_max", help, &[], most.into());
+        if let Some(resident) = memory::resident() {
+            out.gauge("hallpass_resident_bytes", "Memory of this process.", &[], resident as f64);
+        }
+        let pressure = f64::from(self.admission.pressure() as u8);
+        let help = "Memory: 0 = enough, 1 = newcomers are refused, 2 = queues are cut too.";
+        out.gauge("hallpass_memory_pressure", help, &[], pressure);
+        for &refusal in Refusal::ALL {
+            // The others are of streams alone.
+            if matches!(refusal, Refusal::Descriptors | Refusal::Memory) {
+                let refused = self.sum_network(|counters| counters.relays_refused(refusal).get());
+                let help = "Relayed addresses that were not opened, by what there was none left of.";
+                out.counter("hallpass_relays_refused_total", help, &[("reason", refusal.name())], refused);
+            }
+        }
+        out.gauge("hallpass_clients", "Users with an allocation.", &[], self.shared.quota.users() as f64);
+        let draining = f64::from(u8::from(self.drain.is_draining()));
+        out.gauge("hallpass_draining", "1 while no new allocation is made.", &[], draining);
+        if let Some(seconds) = self.drain.seconds_left() {
+            let help = "Until a drain cuts off whoever is left.";
+            out.gauge("hallpass_drain_seconds_left", help, &[], seconds as f64);
+        }
+    }
+
     fn loops(&self, out: &mut Snapshot) {
         for (number, counters) in self.network.iter().enumerate() {
             let worker = number.to_string();
@@ -239,6 +276,12 @@ impl Numbers {
                 "Pauses for lack of descriptors.",
                 &label,
                 paused,
+            );
+            out.counter(
+                "hallpass_worker_restarts_total",
+                "Times that the worker failed and began anew.",
+                &label,
+                counters.restarts.get(),
             );
             out.gauge("hallpass_worker_relays", "Relay sockets open.", &label, counters.relays.get() as f64);
             out.counter(

@@ -1,6 +1,8 @@
 //! `hallpass serve`: the one place that knows every part and joins them.
 
+mod drain;
 mod metrics;
+mod pressure;
 mod settings;
 mod tls;
 mod welcome;
@@ -29,12 +31,16 @@ use crate::turn::counters::Counters;
 use crate::turn::five_tuple::Transport;
 use crate::turn::server::Server;
 use crate::turn::shared::Shared;
+use drain::{Drain, Left};
 use metrics::Numbers;
+use pressure::Watch;
 use settings::HostNames;
 use tls::Certificate;
 
 /// How often the control side looks whether a drain is over or a worker has ended.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often memory and descriptors are looked at.
+const LOOK_AT_MEMORY: Duration = Duration::from_secs(1);
 /// Log lines a second in the long run; a call's end is one line, so this is far above normal.
 const LOG_LINES_PER_SECOND: u32 = 1000;
 
@@ -101,14 +107,19 @@ fn start(path: Option<PathBuf>) -> Result<ExitCode, Failure> {
     })?;
 
     let hosts = Arc::new(ArcSwap::from_pointee(names.all().to_vec()));
+    let drain = Drain::default();
+    let watch = Watch::new(Arc::clone(workers.admission()), config.limits.memory_mib);
     let numbers = Numbers {
         protocol: counters,
         network: workers.counters(),
-        shared,
+        admission: Arc::clone(workers.admission()),
+        drain: drain.progress(),
+        shared: Arc::clone(&shared),
         hosts: Arc::clone(&hosts),
         started: clock::unix_seconds(),
     };
-    let served = Served { path, config, certificate, workers, names, hosts, notifier: Notifier::from_env() };
+    let notifier = Notifier::from_env();
+    let served = Served { path, config, certificate, workers, names, hosts, notifier, shared, drain, watch };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         (format!("the control side does not start: {error}"), "see the limits".to_owned())
     })?;
@@ -207,6 +218,9 @@ struct Served {
     names: HostNames,
     hosts: Arc<ArcSwap<Vec<Arc<str>>>>,
     notifier: Notifier,
+    shared: Arc<Shared>,
+    drain: Drain,
+    watch: Watch,
 }
 
 /// What the operator asks for by signal.
@@ -246,28 +260,27 @@ impl Served {
         tracing::info!(version = env!("CARGO_PKG_VERSION"), listeners = self.config.listen.len(), "serving");
 
         let mut look = interval(LOOK);
+        let mut look_at_memory = interval(LOOK_AT_MEMORY);
         let mut watchdog = self.notifier.watchdog_interval().map(interval);
-        let mut until: Option<Instant> = None;
-        let mut draining = false;
         loop {
             tokio::select! {
                 _ = signals.reload.recv() => self.reload(),
                 _ = signals.certificate.recv() => self.certificate.reload(self.config.tls.as_ref()),
                 _ = signals.drain.recv() => {
-                    draining = true;
-                    self.drain(&readiness, "no new allocations; the server stays");
+                    self.drain(&readiness, None, "no new allocations; the server stays");
                 }
                 _ = signals.interrupt.recv() => return self.stop("interrupted"),
                 _ = signals.terminate.recv() => {
-                    if until.is_some() {
+                    if self.drain.ends() {
                         return self.stop("asked a second time");
                     }
-                    draining = true;
-                    until = Some(Instant::now() + Duration::from_secs(self.config.limits.drain_seconds.into()));
+                    let patience = Duration::from_secs(self.config.limits.drain_seconds.into());
                     self.notifier.stopping();
-                    self.drain(&readiness, "no new allocations; the server ends with the last one");
+                    let until = Some(Instant::now() + patience);
+                    self.drain(&readiness, until, "no new allocations; the server ends with the last one");
                 }
                 () = tick(watchdog.as_mut()) => self.notifier.watchdog(),
+                _ = look_at_memory.tick() => self.watch.look(),
                 _ = look.tick() => {
                     if let Some(exit) = self.workers.next_exit(Duration::ZERO) {
                         let failure = exit.failure.unwrap_or_else(|| "ended without a reason".to_owned());
@@ -275,24 +288,36 @@ impl Served {
                         self.stop("a worker failed");
                         return fail(&format!("worker {} failed: {failure}", exit.worker), "see the log; report this");
                     }
-                    let left = self.workers.allocations();
-                    if draining {
-                        self.notifier.status(&format!("draining, {left} allocations left"));
-                    }
-                    match until {
-                        Some(_) if left == 0 => return self.stop("drained"),
-                        Some(end) if Instant::now() >= end => return self.stop("drain_seconds are over"),
-                        _ => {}
+                    if let Some(why) = self.look_at_drain() {
+                        return self.stop(why);
                     }
                 }
             }
         }
     }
 
-    fn drain(&self, readiness: &Readiness, what: &str) {
+    fn drain(&mut self, readiness: &Readiness, until: Option<Instant>, what: &str) {
         tracing::info!(allocations = self.workers.allocations(), "draining: {what}");
+        self.drain.begin(until);
         readiness.drain();
         self.workers.send(&Command::Drain(true));
+    }
+
+    /// Says how far a drain is; gives why it is over, if it is.
+    fn look_at_drain(&mut self) -> Option<&'static str> {
+        let left = Left {
+            clients: self.shared.quota.users(),
+            allocations: self.workers.allocations(),
+            connections: self.workers.admission().streams(),
+        };
+        let now = Instant::now();
+        if let Some((text, due)) = self.drain.tell(left, now) {
+            self.notifier.status(&text);
+            if due {
+                tracing::info!("{text}");
+            }
+        }
+        self.drain.over(left, now)
     }
 
     fn stop(self, why: &str) -> ExitCode {
@@ -334,6 +359,8 @@ impl Served {
             Ok(protocol) => {
                 self.hosts.store(Arc::new(self.names.all().to_vec()));
                 self.workers.send(&Command::Settings(Arc::new(protocol)));
+                self.workers.admission().set_rules(settings::admission(&next.limits));
+                self.watch.set_budget(next.limits.memory_mib);
                 if self.config.web != next.web {
                     self.apply_web(&next.web);
                 }
@@ -385,10 +412,10 @@ fn keep_what_is_bound(running: &Config, next: &mut Config) -> Vec<&'static str> 
         kept.push("privacy");
         next.privacy = running.privacy;
     }
-    let of = |config: &Config| (config.limits.workers, config.limits.mss, config.limits.connections_total);
+    let of = |config: &Config| (config.limits.workers, config.limits.mss);
     if of(running) != of(next) {
-        kept.push("[limits] workers, mss or connections_total");
-        (next.limits.workers, next.limits.mss, next.limits.connections_total) = of(running);
+        kept.push("[limits] workers or mss");
+        (next.limits.workers, next.limits.mss) = of(running);
     }
     kept
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::config;
 use crate::net;
+use crate::net::admission::Rules;
 use crate::net::share443::{Answer, Protocol, Site};
 use crate::site;
-use crate::system::interfaces;
+use crate::system::{interfaces, limits};
 use crate::turn::counters::HOSTS_MAX;
 use crate::turn::five_tuple::Transport;
 use crate::turn::meter::{Rate, Rates};
@@ -16,6 +17,12 @@ use crate::turn::settings::{
     Alternates, Host, HostId, Limits, PeerRules, RelayAddress, Settings, StaticUser,
 };
 use crate::wire::proxy_protocol::Version;
+
+/// Descriptors for ourselves: listeners and loops of the workers, certificates and configuration at a reload, and the admin
+/// pages, of whose 64 connections some may have to wait then.
+const DESCRIPTORS_KEPT: u64 = 64;
+/// With a limit that leaves less than this, clients still get so many.
+const DESCRIPTORS_MIN: u32 = 8;
 
 /// Static users without a host of their own are counted under this name.
 const USERS: &str = "users";
@@ -80,6 +87,7 @@ pub fn protocol(config: &config::Config, names: &mut HostNames) -> Result<Settin
         relay_ports: config.relay.ports.clone(),
         limits: Limits {
             allocations_per_user: limits.allocations_per_user,
+            allocations_per_host: limits.allocations_per_host,
             allocations_total: limits.allocations_total,
             unauthenticated_per_source: limits.unauthenticated_per_source,
             permissions_per_allocation: limits.permissions_per_allocation,
@@ -117,9 +125,25 @@ pub fn network(config: &config::Config, cores: usize) -> net::Settings {
         listeners: listeners.collect(),
         workers: if config.limits.workers == 0 { cores } else { config.limits.workers as usize },
         mss: u16::try_from(config.limits.mss).unwrap_or(u16::MAX),
-        streams_total: config.limits.connections_total,
+        admission: admission(&config.limits),
+        descriptors: descriptors(limits::open_files(), limits::files_open()),
         privacy: config.privacy,
     }
+}
+
+/// How many streams there may be.
+pub fn admission(limits: &config::Limits) -> Rules {
+    Rules {
+        streams: limits.connections_total,
+        streams_per_source: limits.connections_per_source,
+        exempt: limits.connections_exempt.clone(),
+    }
+}
+
+/// How many descriptors clients, peers and web servers may have; `None` = no limit.
+fn descriptors(limit: u64, open: u64) -> Option<u32> {
+    let left = limit.checked_sub(open.saturating_add(DESCRIPTORS_KEPT)).map(|left| u32::try_from(left).ok());
+    left.unwrap_or(Some(0)).map(|left| left.max(DESCRIPTORS_MIN))
 }
 
 /// What web clients get on shared ports.

@@ -4,8 +4,9 @@ use std::io;
 use std::net::TcpStream;
 
 use super::{INTEREST, Phase, Stream, WriteOutcome, write};
+use crate::net::admission::Entry;
 use crate::net::counters::{CloseReason, Stage};
-use crate::net::outbox::{Kind, Outbox, Pushed};
+use crate::net::outbox::{BYTES_MAX, BYTES_MAX_TIGHT, Kind, Outbox, Pushed};
 use crate::net::scratch::Buffers;
 use crate::net::syscall::Epoll;
 use crate::net::token::{Generation, Token};
@@ -33,6 +34,8 @@ pub struct Streams {
     free: Vec<u32>,
     /// Those that got something to write in this turn, or room to write.
     dirty: Vec<Token>,
+    /// Whether memory is so low that less may wait for each.
+    tight: bool,
     // Moved as they are between here and the streams, where the box keeps an idle stream small.
     #[allow(clippy::vec_box, reason = "the same boxes go back and forth")]
     spare: Vec<Box<Outbox>>,
@@ -55,6 +58,7 @@ impl Streams {
         socket: TcpStream,
         five_tuple: FiveTuple,
         kind: Expected,
+        entry: Entry,
         now: Instant,
     ) -> io::Result<Token> {
         let slot = match self.free.pop() {
@@ -89,6 +93,7 @@ impl Streams {
             active: now,
             looked_after: None,
             hurried: false,
+            entry,
         });
         Ok(token)
     }
@@ -123,13 +128,19 @@ impl Streams {
         self.get(token).is_some_and(|stream| stream.tls.as_ref().is_some_and(|tls| tls.is_handshaking()))
     }
 
+    /// Says whether memory is so low that less may wait for each stream.
+    pub fn set_tight(&mut self, tight: bool) {
+        self.tight = tight;
+    }
+
     /// Queues one whole message, given in pieces. `None` when the stream is gone.
     pub fn push(&mut self, token: Token, message: &[&[u8]], kind: Kind, now: Instant) -> Option<Pushed> {
         let mut spare = std::mem::take(&mut self.spare);
+        let bytes_max = if self.tight { BYTES_MAX_TIGHT } else { BYTES_MAX };
         let pushed = self.get(token).map(|stream| {
             let outbox = stream.outbox.get_or_insert_with(|| spare.pop().unwrap_or_default());
             let newly = !std::mem::replace(&mut stream.dirty, true);
-            (outbox.push(message, kind, now), newly)
+            (outbox.push(message, kind, now, bytes_max), newly)
         });
         self.spare = spare;
         let (pushed, newly) = pushed?;

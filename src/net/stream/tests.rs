@@ -1,8 +1,10 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::Arc;
 
 use super::set::Expected;
 use super::*;
+use crate::net::admission::{Admission, Rules};
 use crate::net::outbox::{Kind, MESSAGES_MAX, Pushed};
 use crate::net::syscall::{Epoll, Events};
 use crate::net::token::Token;
@@ -33,13 +35,18 @@ impl Bench {
     }
 
     fn connect(&mut self, tls: bool) -> (Token, TcpStream) {
+        self.connect_as(Expected { tls, ..Expected::default() }, &Admission::unlimited())
+    }
+
+    fn connect_as(&mut self, expected: Expected, admission: &Arc<Admission>) -> (Token, TcpStream) {
         let server = self.listener.local_addr().expect("local");
         let client = TcpStream::connect(server).expect("connect");
         let (socket, from) = self.listener.accept().expect("accept");
         socket.set_nonblocking(true).expect("nonblocking");
         let five_tuple = FiveTuple { transport: Transport::Tcp, client: from, server };
-        let expected = Expected { tls, ..Expected::default() };
-        let token = self.streams.insert(&self.epoll, socket, five_tuple, expected, START).expect("insert");
+        let entry = admission.stream(None).expect("no limit");
+        let inserted = self.streams.insert(&self.epoll, socket, five_tuple, expected, entry, START);
+        let token = inserted.expect("insert");
         (token, client)
     }
 
@@ -49,6 +56,25 @@ impl Bench {
         self.epoll.wait(&mut events, Some(Duration::from_secs(5))).expect("wait");
         assert!(!events.is_empty(), "nothing came");
         self.streams.get(token).expect("open").read(START, None, &mut self.buffers)
+    }
+}
+
+#[test]
+fn a_proxied_client_is_refused_what_one_source_may_not_have() {
+    let mut bench = Bench::new();
+    let rules = Rules { streams_per_source: 1, ..Rules::default() };
+    let (admission, expected) =
+        (Arc::new(Admission::new(rules, 10)), Expected { proxied: true, ..Expected::default() });
+    for (end, header) in [
+        (None, &b"PROXY TCP4 192.0.2.1 192.0.2.9 1 3478\r\n"[..]),
+        (None, b"PROXY TCP4 192.0.2.2 192.0.2.9 1 3478\r\n"),
+        (Some(CloseReason::TooMany), b"PROXY TCP4 192.0.2.1 192.0.2.9 2 3478\r\n"),
+        (None, b"PROXY UNKNOWN\r\n"),
+        (Some(CloseReason::NotProxied), b"GET / HTTP/1.1\r\n"),
+    ] {
+        let (token, mut client) = bench.connect_as(expected, &admission);
+        client.write_all(header).expect("write");
+        assert_eq!(bench.read(token).end, end, "{header:?}");
     }
 }
 

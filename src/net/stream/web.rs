@@ -11,6 +11,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol as Ip, Socket, Type};
 
 use super::{INTEREST, Life, Phase, Stream, WriteOutcome, is_transient, write};
+use crate::net::admission::Descriptor;
 use crate::net::counters::CloseReason;
 use crate::net::scratch::{Buffers, Scratch};
 use crate::net::share443::Protocol;
@@ -52,6 +53,8 @@ pub struct Splice {
     /// Bytes sent to the client without a pause, and when the last were.
     streak: usize,
     sent_at: Instant,
+    /// Held while it is open.
+    _descriptor: Descriptor,
 }
 
 /// How far one side's sending has come.
@@ -90,11 +93,17 @@ pub struct BackEndOutcome {
 }
 
 impl Splice {
-    /// Begins to connect to `to`; `header` goes first.
+    /// Begins to connect to `to`, in the place of `descriptor`; `header` goes first.
     ///
     /// # Errors
     /// The kernel has no socket or no way there.
-    pub fn connect(to: SocketAddr, protocol: Protocol, header: Vec<u8>, now: Instant) -> io::Result<Self> {
+    pub fn connect(
+        descriptor: Descriptor,
+        to: SocketAddr,
+        protocol: Protocol,
+        header: Vec<u8>,
+        now: Instant,
+    ) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), Some(Ip::TCP))?;
         socket.set_tcp_nodelay(true)?;
         match socket.connect(&to.into()) {
@@ -112,6 +121,7 @@ impl Splice {
             interest: ready::WRITE,
             streak: 0,
             sent_at: now,
+            _descriptor: descriptor,
         })
     }
 
@@ -359,6 +369,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::net::admission::Admission;
 
     const START: Instant = Instant::from_nanos(1_000_000_000_000);
 
@@ -369,8 +380,10 @@ mod tests {
     fn splice() -> (Splice, TcpListener) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let to = listener.local_addr().expect("local");
+        let descriptor = Admission::unlimited().socket().expect("no limit");
         (
-            Splice::connect(to, Protocol::Http1, b"PROXY UNKNOWN\r\n".to_vec(), START).expect("connect"),
+            Splice::connect(descriptor, to, Protocol::Http1, b"PROXY UNKNOWN\r\n".to_vec(), START)
+                .expect("connect"),
             listener,
         )
     }

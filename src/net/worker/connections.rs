@@ -2,12 +2,12 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::Worker;
+use crate::net::admission::Entry;
 use crate::net::batch::{Outgoing, Payload, Route};
-use crate::net::counters::{CloseReason, Stage, TlsOutcome};
+use crate::net::counters::{CloseReason, Refusal, Stage, TlsOutcome};
 use crate::net::outbox::{Kind, Pushed};
 use crate::net::stream::set::Expected;
 use crate::net::stream::{Life, Owner};
@@ -72,9 +72,14 @@ impl Worker {
                         continue;
                     }
                     let expected = Expected { tls: transport == Transport::Tls, proxied, web };
-                    if self.take_in(socket, client, transport, expected).is_err() {
-                        self.ties.counters.streams(transport).refused.add(1);
-                        self.ties.streams.fetch_sub(1, Relaxed);
+                    // A proxy will say whose stream it is.
+                    let entry = self.ties.admission.stream((!proxied).then_some(ip));
+                    let taken = entry.and_then(|entry| {
+                        let taken = self.take_in(socket, client, transport, expected, entry);
+                        taken.map_err(|_| Refusal::Descriptors)
+                    });
+                    if let Err(refusal) = taken {
+                        self.ties.counters.streams(transport).refused(refusal).add(1);
                     }
                 }
                 Err(error) => match after_accept(&error) {
@@ -86,23 +91,20 @@ impl Worker {
         }
     }
 
-    /// Takes in a connection, which counts from here on even when it is refused.
+    /// Takes in a connection.
     fn take_in(
         &mut self,
         socket: TcpStream,
         client: SocketAddr,
         transport: Transport,
         expected: Expected,
+        entry: Entry,
     ) -> io::Result<()> {
-        let others = self.ties.streams.fetch_add(1, Relaxed);
-        if self.streams_total != 0 && others >= self.streams_total {
-            return Err(io::ErrorKind::QuotaExceeded.into());
-        }
         socket.set_nonblocking(true)?;
         let server = canonical(socket.local_addr()?);
         let five_tuple = FiveTuple { transport, client: canonical(client), server };
         let now = self.now.instant;
-        let token = self.streams.insert(&self.epoll, socket, five_tuple, expected, now)?;
+        let token = self.streams.insert(&self.epoll, socket, five_tuple, expected, entry, now)?;
         let counters = self.ties.counters.streams(transport);
         counters.accepted.add(1);
         counters.open.add(1);
@@ -321,7 +323,6 @@ impl Worker {
     pub(super) fn close_doomed(&mut self) {
         while let Some((token, reason)) = self.doomed.pop() {
             let Some((client, stage)) = self.streams.remove(token, &mut self.buffers) else { continue };
-            self.ties.streams.fetch_sub(1, Relaxed);
             let counters = self.ties.counters.streams(client.five_tuple.transport);
             counters.open.sub(1);
             counters.closed(stage, reason).add(1);

@@ -1,5 +1,7 @@
 //! Web clients on shared ports: who they are, their web servers, and the built-in site.
 
+use std::io;
+
 use super::Worker;
 use crate::net::counters::Stage;
 use crate::net::counters::{CloseReason, Decision};
@@ -77,7 +79,9 @@ impl Worker {
             let addresses = Addresses { source: five_tuple.client, destination: five_tuple.server };
             proxy_protocol::write(version, addresses, &mut header);
         }
-        let spliced = Splice::connect(to, protocol, header, now)
+        let descriptor = self.ties.admission.socket().map_err(|_| io::ErrorKind::QuotaExceeded.into());
+        let spliced = descriptor
+            .and_then(|descriptor| Splice::connect(descriptor, to, protocol, header, now))
             .and_then(|splice| stream.splice(&self.epoll, token.back_end(), splice));
         match spliced {
             Ok(()) => {

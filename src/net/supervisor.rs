@@ -1,0 +1,110 @@
+//! What happens when a worker fails: its calls end, those of the others go on, and the next worker takes its place.
+//!
+//! A panic or an error of the loop leaves the worker's state half-changed, so none of it is kept: allocations and streams
+//! are dropped, their ports, places and descriptors come back with that. The listeners stay open meanwhile, so that
+//! no client of another worker is sent elsewhere by the kernel. A worker that fails again and again is given up, and the
+//! process ends for its service manager to start a fresh one.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::log;
+use super::socket::WorkerSockets;
+use super::syscall::Offloads;
+use super::worker::{Heritage, Worker};
+use crate::system::entropy;
+use crate::turn::time::{Instant, Now};
+
+/// So many failures within [`PERIOD`] are borne.
+const FAILURES: usize = 3;
+/// The time in which failures count together.
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// The place of a worker, whoever holds it.
+pub(super) struct Post {
+    pub number: usize,
+    pub privacy: bool,
+    pub sockets: WorkerSockets,
+    pub clock: fn() -> Now,
+    pub offloads: Offloads,
+}
+
+impl Post {
+    /// Has one worker after the other until one is told to stop, or they fail too often; then says why.
+    pub fn hold(self, mut heritage: Heritage) -> Option<String> {
+        let mut failures = Failures::default();
+        loop {
+            let made = self
+                .sockets
+                .try_clone()
+                .and_then(|sockets| Worker::new(self.privacy, sockets, heritage, self.clock, self.offloads));
+            let mut worker = match made {
+                Ok(worker) => worker,
+                Err(error) => return Some(error.to_string()),
+            };
+            let failure = match catch_unwind(AssertUnwindSafe(|| worker.run())) {
+                Ok(Ok(())) => return None,
+                Ok(Err(error)) => error.to_string(),
+                Err(panic) => text(panic.as_ref()),
+            };
+            if failures.too_many((self.clock)().instant) {
+                return Some(failure);
+            }
+            heritage = worker.into_heritage();
+            let lost = heritage.ties.allocations.swap(0, Relaxed);
+            heritage.ties.counters.restarts.add(1);
+            heritage.ties.counters.forget_open();
+            log::worker_failed(self.number, &failure, lost);
+            let seed = match entropy::seed() {
+                Ok(seed) => seed,
+                Err(error) => return Some(error.to_string()),
+            };
+            heritage.server = heritage.server.successor(seed);
+        }
+    }
+}
+
+/// When workers failed lately.
+#[derive(Default)]
+struct Failures(VecDeque<Instant>);
+
+impl Failures {
+    /// Notes one at `now`; whether it was one too many.
+    fn too_many(&mut self, now: Instant) -> bool {
+        self.0.retain(|&at| now.since(at) < PERIOD);
+        self.0.push_back(now);
+        self.0.len() > FAILURES
+    }
+}
+
+/// What a panic says.
+fn text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_told_in_its_own_words() {
+        let said = |panic: fn()| text(catch_unwind(panic).expect_err("a panic").as_ref());
+        assert_eq!(said(|| panic!("number {}", 7)), "number 7");
+        assert_eq!(said(|| panic!("plain")), "plain");
+        assert_eq!(said(|| std::panic::panic_any(7)), "panic");
+    }
+
+    #[test]
+    fn failures_count_together_for_a_minute() {
+        let at = |seconds: u64| Instant::from_nanos(seconds * 1_000_000_000);
+        let mut failures = Failures::default();
+        assert!(![0, 10, 20].into_iter().any(|seconds| failures.too_many(at(seconds))));
+        assert!(failures.too_many(at(59)), "the fourth in a minute");
+        let mut failures = Failures::default();
+        assert!(![0, 30, 60, 90, 120, 150].into_iter().any(|seconds| failures.too_many(at(seconds))));
+    }
+}

@@ -1,0 +1,92 @@
+//! How much memory this process has, and how much it may have.
+
+use std::fs;
+use std::path::Path;
+
+/// Resident memory of this process, bytes; `None` where the kernel does not say.
+pub fn resident() -> Option<u64> {
+    size(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
+}
+
+/// What this process may have at most, bytes: the machine's memory, or less by a control group (`MemoryMax=` of
+/// systemd). `None` where the kernel does not say.
+pub fn allowance() -> Option<u64> {
+    let machine = size(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")?;
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    Some(group_limit(&groups, Path::new("/sys/fs/cgroup")).map_or(machine, |group| group.min(machine)))
+}
+
+/// A size in a table of the kernel, bytes.
+fn size(table: &str, name: &str) -> Option<u64> {
+    let value = table.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// The smallest limit of the groups of `/proc/self/cgroup` and those they are in (cgroups(7)), version 1 and 2.
+fn group_limit(groups: &str, root: &Path) -> Option<u64> {
+    let limits = groups.lines().flat_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next().unwrap_or_default(), fields.next().unwrap_or("/"));
+        let (root, file) = match controllers {
+            "" => (root.to_owned(), "memory.max"),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                (root.join("memory"), "memory.limit_in_bytes")
+            }
+            _ => return Vec::new(),
+        };
+        let ancestors = Path::new(path.trim_start_matches('/')).ancestors();
+        ancestors.filter_map(|group| limit(&root.join(group).join(file))).collect()
+    });
+    limits.min()
+}
+
+fn limit(file: &Path) -> Option<u64> {
+    // "max" is no limit; version 1 writes a number beyond any machine.
+    fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_says_both() {
+        let resident = resident().expect("status");
+        let allowance = allowance().expect("meminfo");
+        assert!(resident > 1 << 20 && resident < allowance, "{resident} of {allowance}");
+    }
+
+    #[test]
+    fn a_size_is_found_by_its_name() {
+        let table = "MemTotal:        4028416 kB\nMemFree: 1 kB\n";
+        assert_eq!(size(table, "MemTotal:"), Some(4_028_416 * 1024));
+        assert_eq!(size(table, "MemAvailable:"), None);
+        assert_eq!(size("MemTotal: many kB\n", "MemTotal:"), None);
+    }
+
+    #[test]
+    fn the_smallest_group_on_the_way_decides() {
+        let root = std::env::temp_dir().join(format!("hallpass-groups-{}", std::process::id()));
+        let write = |path: &str, text: &str| {
+            let file = root.join(path);
+            fs::create_dir_all(file.parent().expect("a directory")).expect("made");
+            fs::write(file, text).expect("written");
+        };
+        write("system.slice/memory.max", "1000\n");
+        write("system.slice/a.service/memory.max", "max\n");
+        write("system.slice/b.service/memory.max", "400\n");
+        write("memory/c/memory.limit_in_bytes", "700\n");
+        let limits = [
+            ("0::/system.slice/a.service\n", Some(1000)),
+            ("0::/system.slice/b.service\n", Some(400)),
+            ("3:cpu,memory:/c\n1:name=systemd:/x\n0::/\n", Some(700)),
+            ("0::/\n", None),
+            ("", None),
+        ];
+        for (groups, expected) in limits {
+            assert_eq!(group_limit(groups, &root), expected, "{groups}");
+        }
+        fs::remove_dir_all(root).expect("removed");
+    }
+}

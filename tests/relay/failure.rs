@@ -1,0 +1,163 @@
+//! A worker that fails, and one that is full.
+
+use hallpass::net::admission::{Pressure, Rules};
+use hallpass::net::counters::Refusal;
+use hallpass::turn::five_tuple::Transport;
+
+use crate::rig::*;
+
+/// An allocation with a channel to a peer of its own, and the worker that has it.
+struct Call {
+    client: Client,
+    peer: std::net::UdpSocket,
+    worker: usize,
+}
+
+fn alive(relay: &Relay, worker: usize) -> u64 {
+    let of = |transport| relay.counters[worker].host(hallpass::turn::settings::HostId(0), transport);
+    Transport::ALL.into_iter().map(|transport| of(transport).allocations.get()).sum()
+}
+
+fn call(relay: &Relay, transport: Transport) -> Call {
+    let before = alive(relay, 0);
+    let mut client = relay.connect(transport);
+    let (peer, address) = peer();
+    client.allocate();
+    client.bind(0x4001, address);
+    Call { client, peer, worker: usize::from(alive(relay, 0) == before) }
+}
+
+impl Call {
+    fn goes_on(&mut self) {
+        self.client.send_channel(0x4001, b"there");
+        let (payload, relayed) = receive_at(&self.peer);
+        assert_eq!(payload, b"there");
+        self.peer.send_to(b"back", relayed).expect("send");
+        assert_eq!(self.client.receive()[4..], *b"back");
+    }
+}
+
+#[test]
+fn a_worker_that_fails_takes_its_own_calls_along_and_no_others() {
+    let relay = Relay::start(0);
+    let mut calls = Vec::new();
+    for transport in Transport::ALL {
+        // The kernel spreads clients by their ports: as many as it takes until both workers have some.
+        let of = |calls: &[Call], worker| calls.iter().filter(|call| call.worker == worker).count();
+        let before = [of(&calls, 0), of(&calls, 1)];
+        while of(&calls, 0) < before[0] + 2 || of(&calls, 1) < before[1] + 2 {
+            calls.push(call(&relay, transport));
+        }
+    }
+    calls.iter_mut().for_each(Call::goes_on);
+    let restarts =
+        |relay: &Relay| relay.handle.counters().iter().map(|c| c.restarts.get()).collect::<Vec<_>>();
+    let mut trap = relay.connect_naming(TRAP, Transport::Tls);
+    assert!(trap.fails_to_send(), "the worker that is asked for the trap closes everything");
+    relay.until("one worker began anew", |relay| restarts(relay).iter().sum::<u64>() == 1);
+    let failed = restarts(&relay).iter().position(|&n| n == 1).expect("one of them");
+
+    let (lost, mut kept): (Vec<Call>, Vec<Call>) = calls.into_iter().partition(|call| call.worker == failed);
+    kept.iter_mut().for_each(Call::goes_on);
+    // What the lost calls held is free: ports, places, descriptors.
+    assert_eq!(alive(&relay, failed), 0);
+    assert_eq!(relay.shared.ports.taken(), kept.len());
+    assert_eq!(relay.shared.quota.total() as usize, kept.len());
+    let streams = kept.iter().filter(|call| call.client.is_stream()).count();
+    assert_eq!(relay.handle.admission().streams() as usize, streams);
+    assert_eq!(relay.handle.admission().descriptors().0 as usize, kept.len() + streams);
+    // Their clients begin again where they were, if there is something left to begin on.
+    for mut call in lost {
+        if call.client.is_stream() {
+            assert!(call.client.is_cut_off());
+        } else {
+            call.client.nonce.clear();
+            let (peer, address) = peer();
+            call.client.allocate();
+            call.client.bind(0x4001, address);
+            Call { peer, ..call }.goes_on();
+        }
+    }
+    // New ones are served by both.
+    for transport in Transport::ALL {
+        let mut both = [false; 2];
+        while both != [true; 2] {
+            let mut call = self::call(&relay, transport);
+            call.goes_on();
+            both[call.worker] = true;
+            kept.push(call);
+        }
+    }
+    relay.stop();
+}
+
+#[test]
+fn a_worker_that_fails_again_and_again_is_given_up_with_its_reason() {
+    let relay = Relay::start(0);
+    // Two workers bear three failures each; at the seventh one of them has had its fourth.
+    let mut exit = None;
+    for _ in 0..7 {
+        let before: u64 = relay.handle.counters().iter().map(|counters| counters.restarts.get()).sum();
+        assert!(relay.connect_naming(TRAP, Transport::Tls).fails_to_send());
+        relay.until("it began anew, or gave up", |relay| {
+            exit = exit.take().or_else(|| relay.handle.next_exit(std::time::Duration::ZERO));
+            let now: u64 = relay.handle.counters().iter().map(|counters| counters.restarts.get()).sum();
+            exit.is_some() || now > before
+        });
+        if exit.is_some() {
+            break;
+        }
+    }
+    assert_eq!(exit.expect("one is given up").failure.as_deref(), Some("trapped"));
+}
+
+#[test]
+fn newcomers_are_refused_when_memory_is_low_and_calls_go_on() {
+    let relay = Relay::start(0);
+    let mut calls: Vec<Call> = Transport::ALL.into_iter().map(|transport| call(&relay, transport)).collect();
+    for pressure in [Pressure::Full, Pressure::Tight] {
+        relay.handle.admission().set_pressure(pressure);
+        let mut newcomer = relay.connect(Transport::Udp);
+        let transport: (u16, &[u8]) = (0x0019, &[17, 0, 0, 0]);
+        let challenge = newcomer.ask(0x0003, &[transport]);
+        newcomer.nonce = attribute(&challenge, 0x0015).expect("NONCE").to_vec();
+        assert_eq!(error_code(&newcomer.ask(0x0003, &[transport])), Some(508));
+        assert!(relay.connect(Transport::Tcp).reads_the_end());
+        calls.iter_mut().for_each(Call::goes_on);
+    }
+    let counters = relay.handle.counters();
+    let refused = |reason| counters.iter().map(|c| c.relays_refused(reason).get()).sum::<u64>();
+    assert_eq!(refused(Refusal::Memory), 2);
+    let refused =
+        |reason| counters.iter().map(|c| c.streams(Transport::Tcp).refused(reason).get()).sum::<u64>();
+    assert_eq!(refused(Refusal::Memory), 2);
+    relay.handle.admission().set_pressure(Pressure::None);
+    calls.push(call(&relay, Transport::Tls));
+    calls.iter_mut().for_each(Call::goes_on);
+    relay.stop();
+}
+
+#[test]
+fn a_source_has_its_share_of_streams_and_others_have_theirs() {
+    let rules =
+        Rules { streams: 10, streams_per_source: 2, exempt: vec!["127.0.0.9/32".parse().expect("net")] };
+    let relay = Relay::start_with(rules, clock);
+    let address = relay.addresses[Transport::Tcp.index()];
+    let from = |source: [u8; 4]| Client::new(Link::Tcp(tcp_from(source, address)));
+    let mut held: Vec<Client> = (0..2).map(|_| from([127, 0, 0, 7])).collect();
+    for client in &mut held {
+        client.allocate();
+    }
+    assert!(from([127, 0, 0, 7]).reads_the_end());
+    let mut others = [from([127, 0, 0, 8]), from([127, 0, 0, 9]), from([127, 0, 0, 9]), from([127, 0, 0, 9])];
+    for client in &mut others {
+        client.allocate();
+    }
+    held.pop();
+    relay.until("its place is free", |relay| relay.handle.admission().streams() == 5);
+    from([127, 0, 0, 7]).allocate();
+    let refused =
+        |c: &hallpass::net::counters::Counters| c.streams(Transport::Tcp).refused(Refusal::Source).get();
+    assert_eq!(relay.handle.counters().iter().map(|c| refused(c)).sum::<u64>(), 1);
+    relay.stop();
+}

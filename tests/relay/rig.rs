@@ -1,0 +1,447 @@
+//! A relay in this process and a TURN client that does one thing after the other.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hallpass::net::admission::Rules;
+use hallpass::net::counters::{CloseReason, Stage};
+use hallpass::net::{self, Choice, Command, Exit, Handle, Listener, TlsChooser};
+use hallpass::turn::action::Drop;
+use hallpass::turn::counters::Counters;
+use hallpass::turn::five_tuple::Transport;
+use hallpass::turn::rest;
+use hallpass::turn::server::Server;
+use hallpass::turn::settings::{Host, HostId, Limits, PeerRules, RelayAddress, Settings};
+use hallpass::turn::shared::Shared;
+use hallpass::turn::time::{Instant, Now};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+use socket2::{Domain, Socket, Type};
+use stun_types::message::{
+    IntegrityAlgorithm, IntegrityKey, LongTermKeyCredentials, MessageIntegrityCredentials, MessageWrite,
+    MessageWriteExt, MessageWriteVec,
+};
+
+pub const REALM: &str = "relay.test";
+pub const SECRET: &str = "north";
+/// No answer takes longer on a loopback, however busy the machine is.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub fn clock() -> Now {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    Now { instant: Instant::from_nanos(since.as_nanos() as u64), unix: since.as_secs() }
+}
+
+/// Seconds that one test moves its clock ahead.
+pub static AHEAD: AtomicU64 = AtomicU64::new(0);
+
+pub fn clock_ahead() -> Now {
+    let Now { instant, unix } = clock();
+    Now { instant: instant + Duration::from_secs(AHEAD.load(Relaxed)), unix }
+}
+
+/// A running relay.
+pub struct Relay {
+    pub handle: Handle,
+    pub counters: Vec<Arc<Counters>>,
+    pub shared: Arc<Shared>,
+    pub addresses: Vec<SocketAddr>,
+    pub roots: Arc<RootCertStore>,
+}
+
+impl Relay {
+    pub fn start(streams_total: u32) -> Self {
+        Self::start_with(Rules { streams: streams_total, ..Rules::default() }, clock)
+    }
+
+    pub fn start_with(admission: Rules, clock: fn() -> Now) -> Self {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let listeners = Transport::ALL
+            .map(|transport| Listener::new(transport, (loopback, 0).into()))
+            .into_iter()
+            .chain([
+                // A wildcard listener has to answer from the address that was reached.
+                Listener::new(Transport::Udp, "[::]:0".parse().expect("address")),
+            ])
+            .collect();
+        let settings = net::Settings { listeners, workers: 2, admission, ..Default::default() };
+        let sockets = net::bind(&settings).expect("bind");
+        let udp = |index: usize| sockets[0].udp[index].local;
+        let stream = |index: usize| sockets[0].streams[index].local;
+        let wildcard = (Ipv4Addr::new(127, 0, 0, 5), udp(1).port()).into();
+        let addresses = vec![udp(0), stream(0), stream(1), wildcard];
+
+        let protocol = Arc::new(Settings {
+            realm: REALM.into(),
+            hosts: vec![Host {
+                id: HostId(0),
+                name: "ping".into(),
+                secrets: vec![SECRET.into()],
+                peers: Some(vec!["127.0.0.0/8".parse().expect("prefix")]),
+            }],
+            users: Vec::new(),
+            relay_addresses: vec![RelayAddress {
+                local: loopback,
+                announced: loopback,
+                only_if_reached: false,
+            }],
+            relay_ports: 49152..=65535,
+            peers: PeerRules { allow: vec!["127.0.0.0/8".parse().expect("prefix")], ..Default::default() },
+            limits: Limits::default(),
+            alternates: Default::default(),
+            strict_channels: false,
+        });
+        let shared = Arc::new(Shared::new(&[7; 32], [loopback], 49152..=65535));
+        let counters: Vec<Arc<Counters>> = (0..2).map(|_| Arc::default()).collect();
+        let servers = counters.iter().enumerate().map(|(number, counters)| {
+            let (settings, shared) = (Arc::clone(&protocol), Arc::clone(&shared));
+            // Each relay of this process draws other ports.
+            let seed = [(addresses[0].port() as u8).wrapping_add(number as u8); 32];
+            Server::new(settings, shared, Arc::clone(counters), seed)
+        });
+
+        let own = rcgen::generate_simple_self_signed([REALM.to_owned()]).expect("certificate");
+        let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).expect("key");
+        let mut roots = RootCertStore::empty();
+        roots.add(own.cert.der().clone()).expect("root");
+        let tls = ServerConfig::builder().with_no_client_auth();
+        let tls = Arc::new(tls.with_single_cert(vec![own.cert.der().clone()], key).expect("config"));
+        let chooser: Arc<dyn TlsChooser> = Arc::new(Trapped(tls));
+        let servers = servers.collect();
+        let handle = net::spawn(&settings, sockets, servers, clock, Some(chooser), None).expect("spawn");
+        Self { handle, counters, shared, addresses, roots: Arc::new(roots) }
+    }
+
+    pub fn connect(&self, transport: Transport) -> Client {
+        self.connect_naming(REALM, transport)
+    }
+
+    /// The same; on TLS the client asks for that name.
+    pub fn connect_naming(&self, name: &'static str, transport: Transport) -> Client {
+        let address = self.addresses[transport.index()];
+        let link = match transport {
+            Transport::Udp => return Client::udp(address),
+            Transport::Tcp => Link::Tcp(tcp(address)),
+            Transport::Tls => {
+                let config = ClientConfig::builder().with_root_certificates(Arc::clone(&self.roots));
+                let name = ServerName::try_from(name).expect("name");
+                let client = ClientConnection::new(Arc::new(config.with_no_client_auth()), name);
+                Link::Tls(Box::new(StreamOwned::new(client.expect("client"), tcp(address))))
+            }
+        };
+        Client::new(link)
+    }
+
+    pub fn stop(self) {
+        self.handle.send(&Command::Stop);
+        let exits = self.handle.join();
+        assert_eq!(exits.len(), 2);
+        assert!(exits.iter().all(|Exit { failure, .. }| failure.is_none()), "{exits:?}");
+    }
+
+    /// Looks until the workers have got so far.
+    pub fn until(&self, what: &str, mut reached: impl FnMut(&Self) -> bool) {
+        let start = std::time::Instant::now();
+        while !reached(self) {
+            assert!(start.elapsed() < PATIENCE, "{what}");
+            std::thread::yield_now();
+        }
+    }
+
+    pub fn closed(&self, transport: Transport, reason: CloseReason) -> u64 {
+        let closed = |c: &net::counters::Counters| -> u64 {
+            Stage::ALL.iter().map(|&stage| c.streams(transport).closed(stage, reason).get()).sum()
+        };
+        self.handle.counters().iter().map(|counters| closed(counters)).sum()
+    }
+
+    pub fn dropped(&self, reason: Drop) -> u64 {
+        self.counters.iter().map(|counters| counters.dropped(reason).get()).sum()
+    }
+}
+
+/// Chooses always the same, unless it is asked for [`TRAP`]: then the worker that asks panics.
+struct Trapped(Arc<ServerConfig>);
+
+/// A name for [`Client`]s that are to make a worker fail.
+pub const TRAP: &str = "trap.test";
+
+impl TlsChooser for Trapped {
+    fn choose(&self, received: &[u8], shared: bool) -> Choice {
+        assert!(!received.windows(TRAP.len()).any(|name| name == TRAP.as_bytes()), "trapped");
+        self.0.choose(received, shared)
+    }
+}
+
+/// A connection from another address of the loopback.
+pub fn tcp_from(source: [u8; 4], address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    socket.bind(&SocketAddr::from((source, 0)).into()).expect("bind");
+    socket.connect(&address.into()).expect("connect");
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    stream
+}
+
+pub fn tcp(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("connect");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    stream
+}
+
+pub enum Link {
+    Udp(UdpSocket),
+    Tcp(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+/// A TURN client that does one thing after the other.
+pub struct Client {
+    pub link: Link,
+    pub bytes: Vec<u8>,
+    pub name: String,
+    pub key: IntegrityKey,
+    pub nonce: Vec<u8>,
+    pub transaction: u32,
+}
+
+impl Client {
+    pub fn udp(server: SocketAddr) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        socket.connect(server).expect("connect");
+        socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        Self::new(Link::Udp(socket))
+    }
+
+    pub fn new(link: Link) -> Self {
+        let name = rest::username(clock().unix + 3600, "w_test");
+        let password = rest::password(SECRET, &name);
+        let credentials = LongTermKeyCredentials::new(name.clone(), password, REALM.into());
+        let key = MessageIntegrityCredentials::from(credentials).make_key(IntegrityAlgorithm::Sha1);
+        Self { link, bytes: Vec::new(), name, key, nonce: Vec::new(), transaction: 0 }
+    }
+
+    /// The connection below everything.
+    pub fn stream(&self) -> &TcpStream {
+        match &self.link {
+            Link::Tls(stream) => &stream.sock,
+            Link::Tcp(stream) => stream,
+            Link::Udp(_) => panic!("a stream"),
+        }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        match &mut self.link {
+            Link::Udp(socket) => assert_eq!(socket.send(bytes).expect("send"), bytes.len()),
+            Link::Tcp(stream) => stream.write_all(bytes).expect("send"),
+            Link::Tls(stream) => stream.write_all(bytes).expect("send"),
+        }
+    }
+
+    pub fn read(&mut self) -> io::Result<usize> {
+        let mut buffer = vec![0; 1 << 16];
+        let len = match &mut self.link {
+            Link::Udp(socket) => socket.recv(&mut buffer)?,
+            Link::Tcp(stream) => stream.read(&mut buffer)?,
+            Link::Tls(stream) => stream.read(&mut buffer)?,
+        };
+        self.bytes.extend_from_slice(&buffer[..len]);
+        Ok(len)
+    }
+
+    /// The next message, without padding.
+    pub fn receive(&mut self) -> Vec<u8> {
+        loop {
+            if let Some(&[first, _, high, low]) = self.bytes.first_chunk() {
+                let length = usize::from(u16::from_be_bytes([high, low]));
+                let len = if first < 4 { 20 + length } else { 4 + length };
+                let whole = if matches!(self.link, Link::Udp(_)) { len } else { len.next_multiple_of(4) };
+                if self.bytes.len() >= whole {
+                    let mut message: Vec<u8> = self.bytes.drain(..whole).collect();
+                    assert!(message[len..].iter().all(|&byte| byte == 0), "padding is zero");
+                    message.truncate(len);
+                    return message;
+                }
+            }
+            assert_ne!(self.read().expect("a message"), 0, "the end");
+        }
+    }
+
+    pub fn request(&mut self, method: u16, attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        self.transaction += 1;
+        let mut message = MessageWriteVec::new();
+        let mut bytes = Vec::new();
+        let mut append = |kind: u16, value: &[u8]| {
+            bytes.extend(kind.to_be_bytes());
+            bytes.extend((value.len() as u16).to_be_bytes());
+            bytes.extend(value);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        };
+        attributes.iter().for_each(|(kind, value)| append(*kind, value));
+        if !self.nonce.is_empty() {
+            append(0x0006, self.name.as_bytes());
+            append(0x0014, REALM.as_bytes());
+            append(0x0015, &self.nonce);
+        }
+        let mut head = method.to_be_bytes().to_vec();
+        head.extend((bytes.len() as u16).to_be_bytes());
+        head.extend(0x2112_a442_u32.to_be_bytes());
+        head.extend([0; 8]);
+        head.extend(self.transaction.to_be_bytes());
+        message.push_data(&head);
+        message.push_data(&bytes);
+        if !self.nonce.is_empty() {
+            message.add_message_integrity_with_key(&self.key, IntegrityAlgorithm::Sha1).expect("fits");
+        }
+        message.finish()
+    }
+
+    /// Sends a request and gives the answer; media that comes before it is left out.
+    pub fn ask(&mut self, method: u16, attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let request = self.request(method, attributes);
+        self.send(&request);
+        loop {
+            let message = self.receive();
+            if message[0] < 4 && message[8..20] == request[8..20] {
+                return message;
+            }
+        }
+    }
+
+    pub fn allocate(&mut self) -> SocketAddr {
+        let transport: (u16, &[u8]) = (0x0019, &[17, 0, 0, 0]);
+        let challenge = self.ask(0x0003, &[transport]);
+        assert_eq!(error_code(&challenge), Some(401));
+        self.nonce = attribute(&challenge, 0x0015).expect("NONCE").to_vec();
+        let answer = self.ask(0x0003, &[transport]);
+        assert_eq!(answer[..2], [0x01, 0x03], "{:?}", error_code(&answer));
+        xor_address(attribute(&answer, 0x0016).expect("XOR-RELAYED-ADDRESS"))
+    }
+
+    pub fn bind(&mut self, channel: u16, peer: SocketAddr) {
+        let number = [&channel.to_be_bytes()[..], &[0, 0]].concat();
+        let answer = self.ask(0x0009, &[(0x000c, &number), (0x0012, &xored(peer))]);
+        assert_eq!(answer[..2], [0x01, 0x09], "{:?}", error_code(&answer));
+    }
+
+    pub fn send_channel(&mut self, channel: u16, payload: &[u8]) {
+        let mut message = [channel.to_be_bytes(), (payload.len() as u16).to_be_bytes()].concat();
+        message.extend_from_slice(payload);
+        if !matches!(self.link, Link::Udp(_)) {
+            message.resize(message.len().next_multiple_of(4), 0);
+        }
+        self.send(&message);
+    }
+
+    /// Whether there is a connection below.
+    pub fn is_stream(&self) -> bool {
+        !matches!(self.link, Link::Udp(_))
+    }
+
+    /// Says something and waits for the end instead of an answer.
+    pub fn fails_to_send(&mut self) -> bool {
+        let said = match &mut self.link {
+            Link::Tls(stream) => stream.write_all(&[0; 20]),
+            Link::Tcp(_) | Link::Udp(_) => panic!("a TLS client"),
+        };
+        said.is_err() || self.reads_the_end()
+    }
+
+    /// Waits for an end without a word, such as TLS's close_notify would be.
+    pub fn is_cut_off(&mut self) -> bool {
+        let kinds = [io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof];
+        match self.read() {
+            Ok(len) => len == 0,
+            Err(error) => kinds.contains(&error.kind()),
+        }
+    }
+
+    /// Waits for the server to close.
+    pub fn reads_the_end(&mut self) -> bool {
+        loop {
+            match self.read() {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return matches!(error.kind(), io::ErrorKind::ConnectionReset),
+            }
+        }
+    }
+}
+
+pub fn attribute(message: &[u8], kind: u16) -> Option<&[u8]> {
+    let mut rest = message.get(20..)?;
+    while let [high, low, length_high, length_low, ..] = *rest {
+        let len = usize::from(u16::from_be_bytes([length_high, length_low]));
+        let value = rest.get(4..4 + len)?;
+        if u16::from_be_bytes([high, low]) == kind {
+            return Some(value);
+        }
+        rest = rest.get(4 + len.next_multiple_of(4)..)?;
+    }
+    None
+}
+
+pub fn error_code(message: &[u8]) -> Option<u16> {
+    attribute(message, 0x0009).map(|value| u16::from(value[2]) * 100 + u16::from(value[3]))
+}
+
+pub fn xored(address: SocketAddr) -> Vec<u8> {
+    let SocketAddr::V4(address) = address else { panic!("these tests speak IPv4") };
+    let mut value = vec![0, 1];
+    value.extend((address.port() ^ 0x2112).to_be_bytes());
+    value.extend((u32::from(*address.ip()) ^ 0x2112_a442).to_be_bytes());
+    value
+}
+
+pub fn xor_address(value: &[u8]) -> SocketAddr {
+    let port = u16::from_be_bytes([value[2], value[3]]) ^ 0x2112;
+    let ip = u32::from_be_bytes([value[4], value[5], value[6], value[7]]) ^ 0x2112_a442;
+    (Ipv4Addr::from(ip), port).into()
+}
+
+pub fn peer() -> (UdpSocket, SocketAddr) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    let address = socket.local_addr().expect("local");
+    (socket, address)
+}
+
+pub fn receive_at(peer: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+    let mut buffer = vec![0; 1 << 16];
+    let (len, from) = peer.recv_from(&mut buffer).expect("a datagram");
+    buffer.truncate(len);
+    (buffer, from)
+}
+
+/// Relays both ways on a channel and by indications, in all sizes that matter.
+pub fn relays_both_ways(client: &mut Client) {
+    let (peer, address) = peer();
+    let relayed = client.allocate();
+    client.bind(0x4001, address);
+    for len in [0, 1, 2, 3, 4, 160, 1200, 9000] {
+        let payload = vec![len as u8; len];
+        client.send_channel(0x4001, &payload);
+        assert_eq!(receive_at(&peer), (payload.clone(), relayed));
+        peer.send_to(&payload, relayed).expect("send");
+        let message = client.receive();
+        assert_eq!(message[..4], [0x40, 0x01, (len >> 8) as u8, len as u8]);
+        assert_eq!(message[4..], payload);
+    }
+    // A second peer, with a permission only: Send and Data indications.
+    let (other, other_address) = self::peer();
+    let answer = client.ask(0x0008, &[(0x0012, &xored(other_address))]);
+    assert_eq!(answer[..2], [0x01, 0x08], "{:?}", error_code(&answer));
+    let nonce = std::mem::take(&mut client.nonce);
+    let send = client.request(0x0016, &[(0x0012, &xored(other_address)), (0x0013, b"hello")]);
+    client.nonce = nonce;
+    client.send(&send);
+    assert_eq!(receive_at(&other), (b"hello".to_vec(), relayed));
+    other.send_to(b"and back", relayed).expect("send");
+    let data = client.receive();
+    assert_eq!(data[..2], [0x00, 0x17]);
+    assert_eq!(attribute(&data, 0x0013), Some(&b"and back"[..]));
+    assert_eq!(attribute(&data, 0x0012).map(xor_address), Some(other_address));
+}
