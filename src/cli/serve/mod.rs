@@ -72,11 +72,12 @@ fn start(path: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let certificate =
         Certificate::first(&config).map_err(|message| (message, "mend [tls] cert and key".into()))?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let network = settings::network(&config, cores);
+    let workers = settings::workers(&config, cores);
+    let network = settings::network(&config, workers);
     let sockets = match net::bind(&network) {
         Err(error) if config.fallback_to_ipv4 && no_ipv6(&error) => {
             config.without_ipv6();
-            net::bind(&settings::network(&config, cores))
+            net::bind(&settings::network(&config, workers))
         }
         bound => bound,
     };
@@ -84,7 +85,7 @@ fn start(path: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let admin = config.admin.map(bind_admin).transpose()?;
 
     let mut names = HostNames::default();
-    let protocol = settings::protocol(&config, &mut names)
+    let protocol = settings::protocol(&config, workers, &mut names)
         .map_err(|message| (message, "name addresses in [relay] addresses".to_owned()))?;
     if path.is_none() {
         print(&welcome::text(&config, certificate.fingerprint.as_deref()));
@@ -355,7 +356,8 @@ impl Served {
         for kept in keep_what_is_bound(&self.config, &mut next) {
             tracing::warn!("reload: {kept} takes effect at the next restart");
         }
-        match settings::protocol(&next, &mut self.names) {
+        let workers = self.workers.counters().len();
+        match settings::protocol(&next, workers, &mut self.names) {
             Ok(protocol) => {
                 self.hosts.store(Arc::new(self.names.all().to_vec()));
                 self.workers.send(&Command::Settings(Arc::new(protocol)));

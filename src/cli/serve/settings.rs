@@ -57,11 +57,16 @@ impl HostNames {
     }
 }
 
-/// What the protocol needs.
+/// How many workers there are. `cores` is what they are when the operator names no number.
+pub fn workers(config: &config::Config, cores: usize) -> usize {
+    if config.limits.workers == 0 { cores } else { config.limits.workers as usize }
+}
+
+/// What the protocol needs of each of so many workers.
 ///
 /// # Errors
 /// A sentence for the operator.
-pub fn protocol(config: &config::Config, names: &mut HostNames) -> Result<Settings, String> {
+pub fn protocol(config: &config::Config, workers: usize, names: &mut HostNames) -> Result<Settings, String> {
     let mut hosts = Vec::new();
     for host in &config.hosts {
         let (id, name) = names.id(&host.name)?;
@@ -89,7 +94,8 @@ pub fn protocol(config: &config::Config, names: &mut HostNames) -> Result<Settin
             allocations_per_user: limits.allocations_per_user,
             allocations_per_host: limits.allocations_per_host,
             allocations_total: limits.allocations_total,
-            unauthenticated_per_source: limits.unauthenticated_per_source,
+            // The kernel spreads the ports of a source over the workers, and each counts for itself.
+            unauthenticated_per_source: limits.unauthenticated_per_source.div_ceil(workers.max(1) as u32),
             permissions_per_allocation: limits.permissions_per_allocation,
             channels_per_allocation: limits.channels_per_allocation,
             lifetime_max: Duration::from_secs(limits.lifetime_max_seconds.into()),
@@ -107,8 +113,8 @@ pub fn protocol(config: &config::Config, names: &mut HostNames) -> Result<Settin
     })
 }
 
-/// What the network side needs. `cores` is how many workers there are when the operator names no number.
-pub fn network(config: &config::Config, cores: usize) -> net::Settings {
+/// What the network side needs.
+pub fn network(config: &config::Config, workers: usize) -> net::Settings {
     let listeners = config.listen.iter().map(|listener| net::Listener {
         transport: match listener.transport {
             config::Transport::Udp => Transport::Udp,
@@ -123,7 +129,7 @@ pub fn network(config: &config::Config, cores: usize) -> net::Settings {
     });
     net::Settings {
         listeners: listeners.collect(),
-        workers: if config.limits.workers == 0 { cores } else { config.limits.workers as usize },
+        workers,
         mss: u16::try_from(config.limits.mss).unwrap_or(u16::MAX),
         admission: admission(&config.limits),
         descriptors: descriptors(limits::open_files(), limits::files_open()),
