@@ -4,14 +4,12 @@ use crate::support::beside_others;
 use crate::support::plan::{Plan, Transport};
 use crate::support::server::{Server, only_hallpass};
 use crate::support::stun::{
-    BINDING_INDICATION, BINDING_REQUEST, BINDING_SUCCESS, DATA, SEND_INDICATION, XOR_PEER_ADDRESS,
-    binding_request, message, read_message, xor_value,
+    BINDING_INDICATION, BINDING_REQUEST, BINDING_SUCCESS, DATA, FINGERPRINT, SEND_INDICATION,
+    XOR_PEER_ADDRESS, binding_request, message, read_message, xor_value,
 };
 use crate::turn_client::udp;
 use std::io::Write;
 use std::net::SocketAddr;
-
-const FINGERPRINT: u16 = 0x8028;
 
 /// Each of these goes first, a good request after it on the same socket: its answer must be the first.
 #[test]

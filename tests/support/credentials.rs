@@ -28,6 +28,19 @@ pub fn rest(secret: &str, user: &str, ttl_seconds: i64) -> Credentials {
     Credentials { username, password }
 }
 
+const NAMED: &str = "\
+import base64, hashlib, hmac, sys
+mac = hmac.new(sys.argv[1].encode(), sys.argv[2].encode(), hashlib.sha1).digest()
+print(base64.b64encode(mac).decode())
+";
+
+/// The password of any user name under `secret`, be it one of the scheme or not.
+pub fn named(secret: &str, username: &str) -> Credentials {
+    let args = ["-c", NAMED, secret, username];
+    let printed = run_ok("/usr/bin/python3", &args, Duration::from_secs(20));
+    Credentials { username: username.to_owned(), password: printed.trim().to_owned() }
+}
+
 /// The long-term key, MD5(username:realm:password), from Python as well.
 pub fn long_term_key(credentials: &Credentials, realm: &str) -> Vec<u8> {
     let text = format!("{}:{realm}:{}", credentials.username, credentials.password);

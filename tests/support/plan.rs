@@ -44,8 +44,14 @@ pub struct Plan {
     pub tls: String,
     /// Further tables for the end of Hallpass's file.
     pub tables: String,
+    /// Lines for the start of Hallpass's file.
+    pub top: String,
+    /// Lines for the end of coturn's file.
+    pub coturn: String,
     /// The network namespace to run in.
     pub namespace: Option<String>,
+    /// A program and its first arguments that end by becoming the server, whose own command line follows them.
+    pub wrapper: Vec<String>,
 }
 
 impl Plan {
@@ -71,7 +77,10 @@ impl Plan {
             tcp: String::new(),
             tls: String::new(),
             tables: String::new(),
+            top: String::new(),
+            coturn: String::new(),
             namespace: None,
+            wrapper: Vec::new(),
         }
     }
 }
@@ -91,7 +100,7 @@ pub fn lay_out_hallpass(plan: &Plan, files: &Directory) -> Layout {
         Some(ports) => ports[transport as usize],
         None => free_port(),
     });
-    let mut toml = format!("realm = \"{REALM}\"\nexternal_ip = {}\n", quoted(&plan.external));
+    let mut toml = format!("realm = \"{REALM}\"\nexternal_ip = {}\n{}\n", quoted(&plan.external), plan.top);
     for (transport, address) in &layout.listeners {
         let further = match transport {
             Transport::Udp => &plan.udp,
@@ -115,18 +124,25 @@ pub fn lay_out_hallpass(plan: &Plan, files: &Directory) -> Layout {
 
 /// The same for coturn, which has one port for UDP and TCP and one for TLS, on all its addresses.
 pub fn lay_out_coturn(plan: &Plan, files: &Directory) -> Layout {
-    let (plain, tls) = (free_port(), free_port());
+    let (plain, tls) = match plan.ports {
+        Some([plain, _, tls]) => (plain, tls),
+        None => (free_port(), free_port()),
+    };
     let mut layout = lay_out(plan, files, |transport| if transport == Transport::Tls { tls } else { plain });
     let (first, last) = plan.relay_ports;
     let mut lines = format!(
         "realm={REALM}\nuse-auth-secret\nstatic-auth-secret={SECRET}\nlistening-port={plain}\n\
-         tls-listening-port={tls}\nmin-port={first}\nmax-port={last}\nallow-loopback-peers\nno-cli\n\
+         tls-listening-port={tls}\nmin-port={first}\nmax-port={last}\nno-cli\n\
          cli-password=unused\nlog-file=stdout\ncert={}\npkey={}\npidfile={}\nuserdb={}\n",
         layout.cert.display(),
         layout.key.display(),
         files.path("pid").display(),
         files.path("userdb").display(),
     );
+    if !plan.allow.is_empty() {
+        lines.push_str("allow-loopback-peers\n");
+    }
+    lines.push_str(&plan.coturn);
     for address in &plan.relay {
         write!(lines, "listening-ip={address}\nrelay-ip={address}\n").unwrap();
     }

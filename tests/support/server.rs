@@ -57,14 +57,13 @@ impl Server {
         } else {
             (plan::lay_out_hallpass(plan, &files), env!("CARGO_BIN_EXE_hallpass"))
         };
-        let mut command = match &plan.namespace {
-            Some(namespace) => {
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", namespace, program]);
-                command
-            }
-            None => Command::new(program),
-        };
+        let mut words = plan.wrapper.clone();
+        if let Some(namespace) = &plan.namespace {
+            words.extend(["ip", "netns", "exec", namespace].map(str::to_owned));
+        }
+        words.push(program.to_owned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         match coturn {
             true => command.arg("-c").arg(&layout.config),
             false => command.args(["serve", "--config"]).arg(&layout.config),

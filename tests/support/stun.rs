@@ -12,20 +12,26 @@ pub const BINDING_SUCCESS: u16 = 0x0101;
 pub const ALLOCATE: u16 = 0x0003;
 pub const REFRESH: u16 = 0x0004;
 pub const CREATE_PERMISSION: u16 = 0x0008;
+pub const CHANNEL_BIND: u16 = 0x0009;
 pub const SEND_INDICATION: u16 = 0x0016;
 pub const DATA_INDICATION: u16 = 0x0017;
 
 pub const USERNAME: u16 = 0x0006;
 pub const MESSAGE_INTEGRITY: u16 = 0x0008;
 pub const ERROR_CODE: u16 = 0x0009;
+pub const CHANNEL_NUMBER: u16 = 0x000C;
 pub const LIFETIME: u16 = 0x000D;
 pub const XOR_PEER_ADDRESS: u16 = 0x0012;
 pub const DATA: u16 = 0x0013;
 pub const REALM_ATTRIBUTE: u16 = 0x0014;
 pub const NONCE: u16 = 0x0015;
 pub const XOR_RELAYED_ADDRESS: u16 = 0x0016;
+pub const REQUESTED_FAMILY: u16 = 0x0017;
 pub const REQUESTED_TRANSPORT: u16 = 0x0019;
 pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
+pub const SOFTWARE: u16 = 0x8022;
+pub const ALTERNATE_SERVER: u16 = 0x8023;
+pub const FINGERPRINT: u16 = 0x8028;
 
 /// A message with the given attributes, each padded with zeros. `id` fills the transaction id.
 pub fn message(kind: u16, id: u64, attributes: &[(u16, &[u8])]) -> Vec<u8> {
@@ -79,6 +85,21 @@ impl Session {
     /// The same user with another nonce, on another five-tuple.
     pub fn renewed(&self, nonce: &[u8]) -> Session {
         Session { nonce: nonce.to_vec(), credentials: self.credentials.clone(), key: self.key.clone() }
+    }
+
+    /// The name and the key of this user.
+    pub fn key(&self) -> (&str, &[u8]) {
+        (&self.credentials.username, &self.key)
+    }
+
+    /// Another name under the same key and nonce: a guess.
+    pub fn guess(&self, username: &str) -> Session {
+        let credentials = Credentials { username: username.to_owned(), ..self.credentials.clone() };
+        Session { credentials, key: self.key.clone(), nonce: self.nonce.clone() }
+    }
+
+    pub fn nonce(&self) -> &[u8] {
+        &self.nonce
     }
 
     /// A request with USERNAME, REALM, NONCE and MESSAGE-INTEGRITY behind `attributes`.
@@ -148,6 +169,16 @@ impl Message {
         let ip: Vec<u8> = value[4..8].iter().zip(MAGIC).map(|(byte, mask)| byte ^ mask).collect();
         Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(ip[0], ip[1], ip[2], ip[3])), port))
     }
+}
+
+/// The value of an XOR'ed address attribute for an IPv6 address in the message `id`.
+pub fn xor_value_v6(address: SocketAddr, id: u64) -> Vec<u8> {
+    let SocketAddr::V6(address) = address else { panic!("{address} is not IPv6") };
+    let mut value = vec![0, 2];
+    value.extend((address.port() ^ 0x2112).to_be_bytes());
+    let mask = MAGIC.into_iter().chain([0x7E; 4]).chain(id.to_be_bytes());
+    value.extend(address.ip().octets().iter().zip(mask).map(|(byte, mask)| byte ^ mask));
+    value
 }
 
 /// The value of an XOR'ed address attribute for an IPv4 address.

@@ -1,0 +1,149 @@
+//! A client in a call while something else happens: numbered packets to an echoing peer and back, with their times.
+
+use crate::client::{Client, Link};
+use crate::support::echo::Echo;
+use crate::support::plan::{LOCAL_V4, Transport};
+use crate::support::server::Server;
+use crate::support::stun::Session;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+const CHANNEL: u16 = 0x4000;
+const PAYLOAD: usize = 160;
+/// How long the last packets may take.
+const TAIL: Duration = Duration::from_millis(500);
+
+pub struct Call {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    thread: Option<JoinHandle<(Report, Client)>>,
+    _peer: Echo,
+}
+
+/// How it went.
+pub struct Report {
+    pub sent: u64,
+    /// Times there and back, in order of length.
+    times: Vec<Duration>,
+}
+
+impl Report {
+    pub fn lost(&self) -> u64 {
+        self.sent - self.times.len() as u64
+    }
+
+    /// The share of packets that never came back.
+    pub fn loss(&self) -> f64 {
+        self.lost() as f64 / self.sent.max(1) as f64
+    }
+
+    /// The time that this share of packets did not exceed.
+    pub fn quantile(&self, share: f64) -> Duration {
+        let last = self.times.len().saturating_sub(1);
+        self.times.get((last as f64 * share) as usize).copied().unwrap_or(Duration::MAX)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [p50, p95, p99, max] =
+            [0.5, 0.95, 0.99, 1.0].map(|share| self.quantile(share).as_secs_f64() * 1e3);
+        let (lost, sent) = (self.lost(), self.sent);
+        write!(f, "{lost} of {sent} lost, p50 {p50:.1} p95 {p95:.1} p99 {p99:.1} max {max:.1} ms")
+    }
+}
+
+impl Call {
+    /// `rate` packets a second over UDP.
+    pub fn start(server: &Server, rate: u32) -> Call {
+        Call::over(server, Transport::Udp, rate)
+    }
+
+    pub fn over(server: &Server, transport: Transport, rate: u32) -> Call {
+        let session = Session::new(server.credentials("call"), b"");
+        Call::of(&session, Link::open(transport, server.v4(transport)), rate)
+    }
+
+    pub fn of(session: &Session, link: Link, rate: u32) -> Call {
+        let peer = Echo::start(LOCAL_V4);
+        let mut client = Client::join(link, session);
+        client.allocate().expect("an allocation for a call");
+        assert_eq!(client.bind(CHANNEL, peer.address()), 0, "a channel for a call");
+        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (told, counted) = (stop.clone(), sent.clone());
+        let thread = thread::spawn(move || (talk(&mut client, rate, &told, &counted), client));
+        let call = Call { stop, sent, thread: Some(thread), _peer: peer };
+        call.goes_on();
+        call
+    }
+
+    /// Waits for some more packets.
+    pub fn goes_on(&self) {
+        self.lasts(Duration::from_millis(100));
+    }
+
+    /// Lets so much time pass.
+    pub fn lasts(&self, time: Duration) {
+        let (start, sent) = (Instant::now(), self.sent.load(Ordering::Relaxed));
+        while start.elapsed() < time || self.sent.load(Ordering::Relaxed) < sent + 5 {
+            assert!(self.thread.as_ref().is_some_and(|thread| !thread.is_finished()), "the call broke off");
+            thread::park_timeout(time.saturating_sub(start.elapsed()).max(Duration::from_millis(1)));
+        }
+    }
+
+    pub fn end(self) -> Report {
+        self.hang_up().0
+    }
+
+    /// The client stays, with its allocation.
+    pub fn hang_up(mut self) -> (Report, Client) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().expect("ended once").join().expect("the call went on")
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn talk(client: &mut Client, rate: u32, stop: &AtomicBool, count: &AtomicU64) -> Report {
+    let (start, pause) = (Instant::now(), Duration::from_secs(1) / rate);
+    let (mut sent, mut times) = (0_u32, Vec::new());
+    let mut end = None;
+    loop {
+        let now = Instant::now();
+        if stop.load(Ordering::Relaxed) && end.is_none() {
+            end = Some(now + TAIL);
+        }
+        let next = match end {
+            Some(end) if now >= end || times.len() as u32 == sent => break,
+            Some(end) => end,
+            None if now >= start + pause * sent => {
+                let mut payload = [0x5A; PAYLOAD];
+                payload[..8].copy_from_slice(&(start.elapsed().as_nanos() as u64).to_be_bytes());
+                // A full buffer of the kernel is a lost packet, as on a wire.
+                let _ = client.link.send(&crate::client::channel_data(CHANNEL, &payload));
+                sent += 1;
+                count.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            None => start + pause * sent,
+        };
+        client.link.wait_at_most(next - now);
+        if let Ok(bytes) = client.receive()
+            && bytes.len() == 4 + PAYLOAD
+            && bytes[..2] == CHANNEL.to_be_bytes()
+        {
+            let left = Duration::from_nanos(u64::from_be_bytes(bytes[4..12].try_into().unwrap()));
+            times.push(start.elapsed().saturating_sub(left));
+        }
+    }
+    client.link.wait_at_most(crate::client::PATIENCE);
+    times.sort_unstable();
+    Report { sent: sent.into(), times }
+}

@@ -1,0 +1,81 @@
+//! What a process holds, what it counts, and a network of a test's own.
+
+use crate::support::http::get;
+use crate::support::server::Server;
+use crate::support::tool::run_ok;
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Hundredths of a second in /proc, on every Linux that there is.
+const TICKS_PER_SECOND: f64 = 100.0;
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Resident memory in KiB.
+pub fn memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the server runs");
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    resident.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Open descriptors.
+pub fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("the server runs").count()
+}
+
+/// Seconds of processor time since the start.
+pub fn cpu(pid: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the server runs");
+    // Behind the name, which may hold anything: fields 14 and 15 of proc_pid_stat(5).
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_ascii_whitespace().collect();
+    let ticks = |at: usize| fields[at - 3].parse::<f64>().unwrap();
+    (ticks(14) + ticks(15)) / TICKS_PER_SECOND
+}
+
+/// The sum of all samples of `name` whose labels contain `label`.
+pub fn metric(server: &Server, name: &str, label: &str) -> u64 {
+    let (status, body) = get(server.admin(), "/metrics");
+    assert_eq!(status, 200, "{body}");
+    let of_name = |line: &&str| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']);
+    let samples = body.lines().filter(of_name).filter(|line| line.contains(label));
+    samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
+}
+
+/// Messages that went no further for this reason.
+pub fn drops(server: &Server, reason: &str) -> u64 {
+    metric(server, "hallpass_drops_total", &format!("\"{reason}\""))
+}
+
+/// Waits until it holds and says how long that took; `None` after `limit`.
+pub fn until(limit: Duration, mut holds: impl FnMut() -> bool) -> Option<Duration> {
+    let start = Instant::now();
+    while !holds() {
+        if start.elapsed() > limit {
+            return None;
+        }
+        thread::park_timeout(LOOK);
+    }
+    Some(start.elapsed())
+}
+
+/// As many descriptors as the machine gives.
+pub fn many_descriptors(needed: u64) {
+    let limit = hallpass::system::limits::raise_open_files().after;
+    assert!(limit >= needed, "{limit} descriptors are too few for {needed}: raise `ulimit -Hn`");
+}
+
+/// Runs `body` in a network that has loopback and nothing else: no packet leaves it, whatever a client asks for. All
+/// that `body` starts is in there too, and the network is gone with it.
+pub fn in_own_network(body: impl FnOnce() + Send) {
+    let inside = || {
+        // SAFETY: a call without memory; it concerns this thread, which ends with `body`.
+        let alone = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+        assert_eq!(alone, 0, "this test makes a network of its own: run `cargo test` as root (sudo -E)");
+        run_ok("ip", &["link", "set", "lo", "up"], Duration::from_secs(20));
+        body();
+    };
+    let ended = thread::scope(|scope| scope.spawn(inside).join());
+    if let Err(panic) = ended {
+        std::panic::resume_unwind(panic);
+    }
+}
