@@ -159,6 +159,11 @@ impl Client {
         }
     }
 
+    /// The id of the next request.
+    pub fn next_id(&self) -> u64 {
+        self.last_id + 1
+    }
+
     /// A request signed, and its id.
     pub fn request(&mut self, kind: u16, attributes: &[(u16, &[u8])]) -> (u64, Vec<u8>) {
         self.last_id += 1;

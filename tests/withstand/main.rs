@@ -9,4 +9,6 @@ mod call;
 mod client;
 mod machine;
 
+mod peers;
 mod strangers;
+mod takers;

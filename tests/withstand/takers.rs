@@ -1,0 +1,281 @@
+//! Clients with credentials that take more than their share: allocations, permissions, channels, ports.
+
+use crate::client::{Client, Link, UDP};
+use crate::machine::{drops, memory, metric, until};
+use crate::support::credentials::rest;
+use crate::support::plan::{LOCAL_V4, Plan, SECRET, Transport};
+use crate::support::server::{Server, only_hallpass};
+use crate::support::stun::{
+    ALLOCATE, CHANNEL_BIND, CHANNEL_NUMBER, CREATE_PERMISSION, LIFETIME, Message, REFRESH,
+    REQUESTED_TRANSPORT, Session, XOR_PEER_ADDRESS, xor_value,
+};
+use crate::support::{alone, beside_others};
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+const SECOND_SECRET: &str = "a secret of another host";
+const ONE_SECOND: Duration = Duration::from_secs(1);
+
+fn join(server: &Server, transport: Transport, session: &Session) -> Client {
+    Client::join(Link::open(transport, server.v4(transport)), session)
+}
+
+/// The code of an Allocate by a new client, who stays when it worked.
+fn one_more(server: &Server, transport: Transport, session: &Session, held: &mut Vec<Client>) -> u16 {
+    let mut client = join(server, transport, session);
+    let code = client.allocate().err().unwrap_or(0);
+    if code == 0 {
+        held.push(client);
+    }
+    code
+}
+
+/// Row 11.
+#[test]
+fn quotas_are_exact_across_time_stamps_and_transports() {
+    let _turn = beside_others();
+    let server = Server::start(&Plan {
+        limits: "allocations_per_user = 3\nallocations_total = 8".to_owned(),
+        tables: format!("[[host]]\nname = \"second\"\nsecret = \"{SECOND_SECRET}\""),
+        coturn: "user-quota=3\ntotal-quota=8\n".to_owned(),
+        ..Plan::loopback()
+    });
+    let [udp, tcp, tls] = [Transport::Udp, Transport::Tcp, Transport::Tls];
+    let session = |secret, user, ttl| Session::new(rest(secret, user, ttl), b"");
+    let greedy = [600, 1200, 1800, 2400].map(|ttl| session(SECRET, "w_greedy", ttl));
+    let (mut held, mut codes) = (Vec::new(), Vec::new());
+    for (session, transport) in greedy.iter().zip([udp, tcp, tls, udp]) {
+        codes.push(one_more(&server, transport, session, &mut held));
+    }
+    println!("row 11: four allocations of one user under four names: {codes:?}");
+    assert_eq!(codes, [0, 0, 0, 486]);
+    for transport in [tcp, tls] {
+        assert_eq!(one_more(&server, transport, &greedy[0], &mut held), 486);
+    }
+    // A place is free again after the end of an allocation, and after a connection's end by force.
+    let mut back = Vec::new();
+    for (index, how) in [(0, "Refresh"), (0, "reset of TCP"), (0, "reset of TLS")] {
+        let mut client = held.remove(index);
+        match how {
+            "Refresh" => assert_eq!(client.refresh(0), 0),
+            _ => client.link.reset(),
+        }
+        let waited = until(2 * ONE_SECOND, || one_more(&server, udp, &greedy[3], &mut held) == 0);
+        back.push((how, waited.unwrap_or(Duration::MAX)));
+    }
+    println!("row 11: a place came back after {back:?}");
+    assert!(back.iter().all(|(_, waited)| *waited < ONE_SECOND), "{back:?}");
+    assert_eq!(one_more(&server, udp, &greedy[1], &mut held), 486, "not more than three came back");
+    if only_hallpass("several named hosts") {
+        return;
+    }
+    // The same user of another host is another user.
+    let namesake = session(SECOND_SECRET, "w_greedy", 600);
+    let codes = [(); 4].map(|()| one_more(&server, udp, &namesake, &mut held));
+    assert_eq!(codes, [0, 0, 0, 486]);
+    let third = session(SECRET, "w_third", 600);
+    let codes = [(); 3].map(|()| one_more(&server, tcp, &third, &mut held));
+    println!("row 11: the ninth of eight in all: {codes:?}");
+    assert_eq!(codes, [0, 0, 508]);
+    assert_eq!(metric(&server, "hallpass_allocations", ""), 8);
+    held.pop().expect("eight of them").link.reset();
+    let waited = until(2 * ONE_SECOND, || one_more(&server, tls, &third, &mut held) == 0);
+    assert!(waited.is_some_and(|waited| waited < ONE_SECOND), "{waited:?}");
+}
+
+/// As many ports in a row that nobody has.
+fn free_ports(count: u16) -> (u16, u16) {
+    let free = |port| UdpSocket::bind((LOCAL_V4, port)).is_ok();
+    let starts = (12_000..16_000).step_by(usize::from(count));
+    let first = starts.into_iter().find(|&first| (first..first + count).all(free)).expect("free ports");
+    (first, first + count - 1)
+}
+
+/// Row 14.
+#[test]
+fn every_port_is_given_and_given_again_and_none_left_is_said_at_once() {
+    let _turn = beside_others();
+    const PORTS: u16 = 10;
+    let (first, last) = free_ports(PORTS);
+    let server = Server::start(&Plan {
+        relay: vec![LOCAL_V4],
+        relay_ports: (first, last),
+        ..Plan::on(&[LOCAL_V4], &["127.0.0.0/8"])
+    });
+    let session = Session::new(server.credentials("ports"), b"");
+    let mut longest = Duration::ZERO;
+    for round in 0..5 {
+        let mut clients: Vec<Client> = (0..=PORTS).map(|_| join(&server, Transport::Udp, &session)).collect();
+        let ports: BTreeSet<u16> = (0..usize::from(PORTS))
+            .map(|index| clients[index].allocate().unwrap_or_else(|code| panic!("{index}: {code}")).port())
+            .collect();
+        assert!(ports.iter().copied().eq(first..=last), "round {round}: {ports:?}");
+        let start = Instant::now();
+        assert_eq!(clients[usize::from(PORTS)].allocate(), Err(508));
+        longest = longest.max(start.elapsed());
+        for client in &mut clients[..usize::from(PORTS)] {
+            assert_eq!(client.refresh(0), 0);
+        }
+    }
+    println!("row 14: all of {PORTS} ports in each of five rounds, 508 within {longest:?}");
+    assert!(longest < Duration::from_millis(100), "{longest:?} until 508");
+}
+
+const MANY: u16 = 6000;
+
+/// Peers that differ in their addresses.
+fn peer(number: u16) -> SocketAddr {
+    let [high, low] = number.to_be_bytes();
+    SocketAddr::new(Ipv4Addr::new(127, 3, high, low).into(), 4000)
+}
+
+/// Times of the first and of the last thousand, and the memory that all took, in KiB.
+fn six_thousand(server: &Server, mut one: impl FnMut(&mut Client, u16) -> u16) -> (f64, f64, u64) {
+    let mut client = join(server, Transport::Tcp, &Session::new(server.credentials("collector"), b""));
+    client.allocate().expect("an allocation");
+    let before = memory(server.pid());
+    let mut thousands = Vec::new();
+    for start in (0..MANY).step_by(1000) {
+        let begun = Instant::now();
+        for number in start..start + 1000 {
+            assert_eq!(one(&mut client, number), 0, "number {number}");
+        }
+        thousands.push(begun.elapsed().as_secs_f64());
+    }
+    let grown = memory(server.pid()).saturating_sub(before);
+    (thousands[0], thousands[thousands.len() - 1], grown)
+}
+
+/// Row 13.
+#[test]
+fn six_thousand_permissions_or_channels_stay_small_and_quick() {
+    let _turn = alone();
+    let server = Server::start(&Plan {
+        limits: "permissions_per_allocation = 6000\nchannels_per_allocation = 6000".to_owned(),
+        ..Plan::loopback()
+    });
+    let permissions = six_thousand(&server, |client, number| client.permit(peer(number)));
+    let channels = six_thousand(&server, |client, number| client.bind(0x4000 + number, peer(number)));
+    for (what, (first, last, grown)) in [("permissions", permissions), ("channels", channels)] {
+        println!(
+            "row 13: {MANY} {what}: +{grown} KiB, the first thousand {first:.3} s, the last {last:.3} s"
+        );
+        assert!(grown <= 4 * 1024, "{what}: {grown} KiB");
+        assert!(last <= 3.0 * first, "{what}: {first} s, then {last} s");
+    }
+}
+
+/// Row 13: what a server gives that was not told otherwise.
+#[test]
+fn permissions_and_channels_have_a_cap() {
+    let _turn = beside_others();
+    let server = Server::start(&Plan::loopback());
+    let session = Session::new(server.credentials("collector"), b"");
+    let count = |mut one: Box<dyn FnMut(&mut Client, u16) -> u16>| {
+        let mut client = join(&server, Transport::Tcp, &session);
+        client.allocate().expect("an allocation");
+        let refused = (0..MANY).find_map(|number| match one(&mut client, number) {
+            0 => None,
+            code => Some((number, code)),
+        });
+        assert_eq!(client.refresh(600), 0, "the allocation stays");
+        refused
+    };
+    let permissions = count(Box::new(|client, number| client.permit(peer(number))));
+    let channels = count(Box::new(|client, number| client.bind(0x4000 + number, peer(number))));
+    println!("row 13: refused after {permissions:?} permissions and {channels:?} channels (number, code)");
+    if only_hallpass("a cap below six thousand") {
+        return;
+    }
+    assert_eq!((permissions, channels), (Some((1000, 508)), Some((1000, 508))));
+}
+
+/// Row 12: a limit, and by which reason it is counted.
+const RATES: [(&str, u32, &str); 6] = [
+    ("kbit_per_allocation", 160, "allocation_over_rate"),
+    ("packets_per_allocation", 200, "allocation_over_rate"),
+    ("kbit_per_user", 160, "user_over_rate"),
+    ("packets_per_user", 200, "user_over_rate"),
+    ("kbit_per_host", 160, "host_over_rate"),
+    ("packets_per_host", 200, "host_over_rate"),
+];
+
+/// Row 12. 100 bytes are 800 bits, so that both kinds of limit above are 200 packets a second.
+#[test]
+fn what_is_beyond_a_rate_is_dropped_and_counted_and_nothing_else() {
+    let _turn = beside_others();
+    if only_hallpass("limits of bits and packets by allocation, user and host") {
+        return;
+    }
+    for (key, limit, reason) in RATES {
+        let server =
+            Server::start(&Plan { limits: format!("workers = 1\n{key} = {limit}"), ..Plan::loopback() });
+        let peer = UdpSocket::bind((LOCAL_V4, 0)).unwrap();
+        peer.set_read_timeout(Some(crate::client::PATIENCE)).unwrap();
+        socket2::SockRef::from(&peer).set_recv_buffer_size(4 << 20).unwrap();
+        let to = peer.local_addr().unwrap();
+        // Two allocations of one user: the limit of an allocation counts for each, others for both.
+        let session = Session::new(server.credentials("sender"), b"");
+        let mut clients = [(); 2].map(|()| {
+            let mut client = join(&server, Transport::Tcp, &session);
+            client.allocate().expect("an allocation");
+            assert_eq!(client.bind(0x4000, to), 0);
+            client
+        });
+        // Below the limit: all of it arrives.
+        for _ in 0..50 {
+            clients.iter_mut().for_each(|client| client.send_on(0x4000, &[1; 100]));
+        }
+        (0..100).for_each(|number| {
+            assert_eq!(peer.recv(&mut [0; 200]).unwrap_or_else(|e| panic!("{key}, {number}: {e}")), 100);
+        });
+        assert_eq!(drops(&server, reason), 0, "{key}");
+        // Beyond it.
+        let start = Instant::now();
+        for _ in 0..2000 {
+            clients.iter_mut().for_each(|client| client.send_on(0x4000, &[2; 100]));
+        }
+        // Answers come behind the data: all is decided then.
+        clients.iter_mut().for_each(|client| assert_eq!(client.refresh(600), 0));
+        let seconds = start.elapsed().as_secs_f64();
+        let dropped = drops(&server, reason);
+        peer.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let passed =
+            std::iter::repeat_with(|| peer.recv(&mut [0; 200])).take_while(Result::is_ok).count() as u64;
+        let holders = if reason.starts_with("allocation") { 2.0 } else { 1.0 };
+        println!("row 12: {key}: {passed} of 4000 passed in {seconds:.2} s, {dropped} counted");
+        assert_eq!(passed + dropped, 4000, "{key}");
+        let most = holders * f64::from(200) * (1.0 + seconds) + 4.0;
+        // What was sent first has used a part of the second's worth.
+        let least = holders * 100.0 - 4.0;
+        assert!((least..=most).contains(&(passed as f64)), "{key}: {passed} passed, {least} to {most} may");
+    }
+}
+
+/// Requests for one kind of thing over and over are no way around a cap either.
+#[test]
+fn what_is_had_already_takes_no_room() {
+    let _turn = beside_others();
+    let server = Server::start(&Plan::loopback());
+    let mut client = join(&server, Transport::Tcp, &Session::new(server.credentials("again"), b""));
+    client.allocate().expect("an allocation");
+    let number = [0x40, 0, 0, 0];
+    for round in 0..2000_u32 {
+        let to = xor_value(peer(1));
+        let requests: [(u16, &[(u16, &[u8])]); 3] = [
+            (CREATE_PERMISSION, &[(XOR_PEER_ADDRESS, &to)]),
+            (CHANNEL_BIND, &[(CHANNEL_NUMBER, &number), (XOR_PEER_ADDRESS, &to)]),
+            (REFRESH, &[(LIFETIME, &[0, 0, 2, 88])]),
+        ];
+        let (kind, attributes) = requests[round as usize % 3];
+        assert_eq!(client.code(kind, attributes), 0, "round {round}");
+    }
+    let again: Message = client.ask(ALLOCATE, &[(REQUESTED_TRANSPORT, &UDP)]);
+    assert_eq!(again.error_code(), Some(437), "a second allocation on one five-tuple");
+    if only_hallpass("counters") {
+        return;
+    }
+    let alive = ["hallpass_allocations", "hallpass_permissions", "hallpass_channels"];
+    assert_eq!(alive.map(|name| metric(&server, name, "")), [1, 1, 1]);
+}
