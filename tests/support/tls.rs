@@ -3,7 +3,9 @@
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, NamedGroup, SignatureScheme, StreamOwned,
+};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +19,19 @@ pub fn client() -> ClientConnection {
 
 /// The same, asking for `name` and offering the protocols `alpn`.
 pub fn client_for(name: &'static str, alpn: &[&str]) -> ClientConnection {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    client_of(aws_lc_rs::default_provider(), name, alpn)
+}
+
+/// A client that offers a post-quantum key share first, as browsers do: its ClientHello has no room in one segment.
+pub fn post_quantum_client() -> ClientConnection {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.kx_groups.retain(|group| group.name() != NamedGroup::X25519MLKEM768);
+    provider.kx_groups.insert(0, aws_lc_rs::kx_group::X25519MLKEM768);
+    client_of(provider, "localhost", &[])
+}
+
+fn client_of(provider: CryptoProvider, name: &'static str, alpn: &[&str]) -> ClientConnection {
+    let provider = Arc::new(provider);
     let mut config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .unwrap()

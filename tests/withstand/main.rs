@@ -9,6 +9,10 @@ mod call;
 mod client;
 mod machine;
 
+mod framing;
+mod half_open;
 mod peers;
+mod slow_reader;
 mod strangers;
 mod takers;
+mod versions;
