@@ -143,8 +143,13 @@ pub fn lay_out_coturn(plan: &Plan, files: &Directory) -> Layout {
         lines.push_str("allow-loopback-peers\n");
     }
     lines.push_str(&plan.coturn);
+    let mut listening: Vec<IpAddr> = plan.listeners.iter().map(|(_, address)| *address).collect();
+    listening.dedup();
+    for address in listening {
+        write!(lines, "listening-ip={address}\n").unwrap();
+    }
     for address in &plan.relay {
-        write!(lines, "listening-ip={address}\nrelay-ip={address}\n").unwrap();
+        write!(lines, "relay-ip={address}\n").unwrap();
     }
     layout.config = files.write("turnserver.conf", &lines);
     layout

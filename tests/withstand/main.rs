@@ -9,10 +9,14 @@ mod call;
 mod client;
 mod machine;
 
+mod ends;
 mod framing;
 mod half_open;
+mod log;
 mod peers;
+mod shortage;
 mod slow_reader;
 mod strangers;
 mod takers;
+mod unreachable;
 mod versions;

@@ -1,0 +1,176 @@
+//! Peers and networks that are not there: what the kernel says about them is counted, and relaying goes on.
+
+use crate::call::Call;
+use crate::client::{Client, Link};
+use crate::machine::{cpu, drops, in_own_network, metric, until};
+use crate::support::alone;
+use crate::support::plan::{LOCAL_V4, Plan, Transport};
+use crate::support::server::{Server, only_hallpass};
+use crate::support::stun::Session;
+use crate::support::tool::run_ok;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(20);
+/// Sent where nobody is.
+const PACKETS: u64 = 500;
+const NET: &str = "198.18.5.0/24";
+
+fn run(command: &str) {
+    let words: Vec<&str> = command.split(' ').collect();
+    run_ok(words[0], &words[1..], LIMIT);
+}
+
+fn client(server: &Server) -> Client {
+    let link = Link::open(Transport::Tcp, server.v4(Transport::Tcp));
+    let mut client = Client::join(link, &Session::new(server.credentials("lost"), b""));
+    client.allocate().expect("an allocation");
+    client
+}
+
+fn send_there(client: &mut Client, peer: SocketAddr) {
+    for _ in 0..PACKETS {
+        client.send_to(peer, b"is anybody there?");
+    }
+    assert_eq!(client.refresh(600), 0);
+}
+
+/// Sends to `peer` while two calls go on, one of them in the same allocation's neighbourhood; what it cost.
+fn while_calls_go_on(server: &mut Server, what: &str, mut faults: impl FnMut(&Server)) {
+    let call = Call::start(server, 200);
+    let (busy, start) = (cpu(server.pid()), Instant::now());
+    faults(server);
+    call.goes_on();
+    let busy = (cpu(server.pid()) - busy) / start.elapsed().as_secs_f64();
+    let report = call.end();
+    println!("row 26: {what}: {report}; {:.0} % of a core", busy * 100.0);
+    assert!(server.is_running());
+    assert!(report.loss() <= 0.01, "{report}");
+}
+
+/// Row 26.
+#[test]
+fn icmp_errors_are_counted_and_hurt_nobody_else() {
+    let _turn = alone();
+    let mut server = Server::start(&Plan::loopback());
+    while_calls_go_on(&mut server, "nobody on the peer's port", |server| {
+        let nobody = UdpSocket::bind((LOCAL_V4, 0)).unwrap().local_addr().unwrap();
+        let somebody = UdpSocket::bind((LOCAL_V4, 0)).unwrap();
+        somebody.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut client = client(server);
+        assert_eq!(client.permit(nobody), 0);
+        send_there(&mut client, nobody);
+        // The same relayed address serves another peer.
+        let mut arrived = 0;
+        for _ in 0..100 {
+            client.send_to(nobody, b"nobody");
+            client.send_to(somebody.local_addr().unwrap(), b"somebody");
+            arrived += usize::from(somebody.recv(&mut [0; 20]).is_ok());
+        }
+        assert_eq!(arrived, 100);
+        if only_hallpass("counters") {
+            return;
+        }
+        let counted = metric(server, "hallpass_worker_icmp_total", "");
+        println!("row 26: {counted} ICMP errors counted for {} packets", PACKETS + 100);
+        assert!(counted > 0);
+    });
+}
+
+/// Row 26: a firewall of this very machine refuses by EPERM.
+#[test]
+fn a_firewall_that_refuses_is_counted() {
+    let _turn = alone();
+    in_own_network(|| {
+        let mut server = Server::start(&Plan::loopback());
+        while_calls_go_on(&mut server, "packets refused by the firewall", |server| {
+            let peer = UdpSocket::bind((LOCAL_V4, 0)).unwrap();
+            let to = peer.local_addr().unwrap();
+            let mut client = client(server);
+            assert_eq!(client.permit(to), 0);
+            let rules = format!(
+                "table inet walls {{ chain out {{ type filter hook output priority 0; udp dport {} drop; }}; }}",
+                to.port()
+            );
+            run_ok("nft", &[&rules], LIMIT);
+            send_there(&mut client, to);
+            peer.set_nonblocking(true).unwrap();
+            assert!(peer.recv(&mut [0; 100]).is_err(), "the firewall let it pass");
+            if !only_hallpass("counters") {
+                let counted = drops(server, "send_failed");
+                println!("row 26: {counted} of {PACKETS} refused packets counted");
+                assert_eq!(counted, PACKETS);
+            }
+            run("nft flush ruleset");
+            peer.set_nonblocking(false).unwrap();
+            peer.set_read_timeout(Some(LIMIT)).unwrap();
+            client.send_to(to, b"now");
+            assert_eq!(peer.recv(&mut [0; 100]).expect("it passes again"), 3);
+        });
+    });
+}
+
+/// Row 26: the way to a peer is lost and comes back.
+#[test]
+fn an_interface_that_goes_and_comes_is_survived() {
+    let _turn = alone();
+    in_own_network(|| {
+        run("ip addr add 198.18.6.1/32 dev lo");
+        run("ip link add peers0 type veth peer name far0");
+        run("ip addr add 198.18.5.1/24 dev peers0");
+        let go = || {
+            run("ip link set far0 up");
+            run("ip link set peers0 up");
+            run("ip neigh replace 198.18.5.9 lladdr 02:00:00:00:00:09 dev peers0 nud permanent");
+        };
+        go();
+        let relay = vec!["198.18.6.1".parse().unwrap()];
+        let mut server = Server::start(&Plan { relay, ..Plan::on(&[LOCAL_V4], &["127.0.0.0/8", NET]) });
+        while_calls_go_on(&mut server, "the interface towards a peer is down", |server| {
+            let there: SocketAddr = "198.18.5.9:4000".parse().unwrap();
+            let mut client = client(server);
+            assert_eq!(client.permit(there), 0);
+            let counted = |server: &Server| match only_hallpass("counters") {
+                true => 0,
+                false => drops(server, "send_failed"),
+            };
+            send_there(&mut client, there);
+            assert_eq!(counted(server), 0);
+            run("ip link set peers0 down");
+            send_there(&mut client, there);
+            let lost = counted(server);
+            println!("row 26: {lost} of {PACKETS} packets counted that had no way");
+            go();
+            let well = until(LIMIT, || {
+                let before = counted(server);
+                client.send_to(there, b"again");
+                assert_eq!(client.refresh(600), 0);
+                counted(server) == before
+            });
+            assert!(well.is_some(), "the way is there again and not taken");
+            if !only_hallpass("counters") {
+                assert_eq!(lost, PACKETS);
+            }
+        });
+    });
+}
+
+/// Row 26: the whole of loopback is gone for a moment, which is where clients and peers are.
+#[test]
+fn a_network_that_goes_and_comes_ends_no_allocation() {
+    let _turn = alone();
+    in_own_network(|| {
+        let mut server = Server::start(&Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]));
+        let mut waiting = client(&server);
+        let call = Call::start(&server, 200);
+        run("ip link set lo down");
+        call.lasts(Duration::from_millis(500));
+        run("ip link set lo up");
+        call.lasts(Duration::from_millis(500));
+        let (report, mut client) = call.hang_up();
+        println!("row 26: half a second without a network: {report}");
+        assert!(server.is_running());
+        assert_eq!((client.refresh(600), waiting.refresh(600)), (0, 0));
+        assert!(report.lost() > 0 && report.loss() < 0.9, "{report}");
+    });
+}
