@@ -9,6 +9,7 @@ mod call;
 mod client;
 mod machine;
 
+mod clock;
 mod ends;
 mod framing;
 mod half_open;
