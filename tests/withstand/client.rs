@@ -11,7 +11,7 @@ use hmac::{Hmac, Mac};
 use sha1::Sha1;
 use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -59,6 +59,16 @@ impl Link {
             Link::Tls(stream) => SockRef::from(&stream.sock),
         };
         socket.set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
+    /// Says that nothing more comes, on a connection.
+    pub fn end_sending(&self) {
+        // It may be closed already, which is as good.
+        let _ = match self {
+            Link::Udp(_) => Ok(()),
+            Link::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Link::Tls(stream) => stream.sock.shutdown(Shutdown::Write),
+        };
     }
 
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {

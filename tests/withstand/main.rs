@@ -14,6 +14,8 @@ mod ends;
 mod framing;
 mod half_open;
 mod log;
+mod mutated;
+mod mutation;
 mod peers;
 mod shortage;
 mod slow_reader;
