@@ -1,0 +1,1 @@
+"""What benches/soak.py is made of."""

@@ -1,0 +1,86 @@
+"""What a run came to: a table of Markdown, and the plot."""
+
+import statistics
+
+from . import report
+
+MIB = 1 << 20
+# The first tenth is warm-up, in a run that has a slope to tell at least 11 minutes: an allocation that nobody gives
+# back lives for ten (RFC 8656 section 3.2), so before that their number still grows.
+WARM_UP, WARM_UP_MINUTES, JUDGED_MINUTES = 0.1, 11, 30
+
+
+def warm_up(minutes):
+    return max(WARM_UP * minutes, WARM_UP_MINUTES if minutes > JUDGED_MINUTES else 0)
+
+
+def text(result):
+    """The summary as a table of Markdown."""
+    rows = [("minutes", f"{result['minutes']}{' (interrupted)' if result['interrupted'] else ''}")]
+    for name, one in result["growth"].items():
+        kind = {"rss_kib": "RSS", "pss_kib": "PSS", "anonymous_kib": "anonymous memory"}[name]
+        fit = f"{one['kib_an_hour']:+.0f} ± {one['plus_minus']:.0f} KiB an hour"
+        sure = "indistinguishable from 0" if one["indistinguishable_from_0"] else "not 0"
+        rows.append((f"{kind}, first and last tenth", f"{one['first']:.0f} and {one['last']:.0f} KiB; {fit}, {sure}"))
+    rows.append(("descriptors, first and last tenth", " and ".join(f"{one:.0f}" for one in result["descriptors"].values())))
+    before, after = result["at_start"], result["afterwards"]
+    if after:
+        pair = f"{before['rss_kib']} and {after['rss_kib']} KiB, {before['descriptors']} and {after['descriptors']}"
+        rows.append(("RSS and descriptors before the load and after it", pair))
+        rows.append(("left afterwards", ", ".join(f"{count} {what}" for what, count in result["left"].items())))
+    rows.append(("server's CPU", f"{result['cpu_share_of_a_core'] * 100:.1f} % of a core"))
+    steady = result["steady"]
+    rows.append(("packets of steady calls", f"{steady['sent']:,} sent, {steady['lost']:,} lost"))
+    for name, one in result["loads"].items():
+        errors = ", ".join(f"{what}: {count}" for what, count in one["errors"].items()) or "no errors"
+        done = f"{one['sent']:,} sent, {one['lost']:,} lost" if "sent" in one else f"{one['operations']:,} done"
+        rows.append((name, f"{one['runs']} runs, {done}, {errors}"))
+    for name, one in result["probes"].items():
+        times = result["probe_percentiles"]
+        spans = (times.get(f"{name} {share} us") for share in ("p50", "p99"))
+        spans = " and ".join(f"{one['median'] / 1000:.2f} ms (worst {one['worst'] / 1000:.1f})" for one in spans if one)
+        failed = "; ".join(one["failures"]) or "no failures"
+        rows.append((f"probe, {name}: p50 and p99 of a sample", f"{spans}; {one['lost']} of {one['sent']:,} lost, {failed}"))
+    rows.append(("reloads", ", ".join(f"{count} {kind}" for kind, count in result["reloads"].items())))
+    rows.append(("hostile", ", ".join(f"{count:,} {kind}" for kind, count in result["hostile"].items())))
+    rows.append(("server log", f"{result['log_bytes'] / MIB:.1f} MiB"))
+    rows.append(("bounds broken", "; ".join(result["broken"]) or "none"))
+    return "| what | figure |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
+
+
+def plot(rows, result, reloads):
+    minutes = rows[-1]["minute"] if rows else 0
+    line = lambda name, scale=1: [(row["minute"], row[name] / scale) for row in rows if row[name] != ""]
+    rate = lambda name: [
+        (b["minute"], max(b[name] - a[name], 0) / max(b["minute"] - a["minute"], 1e-9) / 60) for a, b in zip(rows, rows[1:])
+    ]
+    picture = report.Plot(f"Hallpass, {result['minutes']:g} minutes under mixed load and attack", minutes, reloads)
+    fitted = []
+    rss = result["growth"].get("rss_kib")
+    if rss:
+        warm = [(at, value) for at, value in line("rss_kib", 1024) if at >= warm_up(minutes)]
+        level, middle = statistics.fmean(v for _, v in warm), statistics.fmean(at for at, _ in warm)
+        ends = (warm[0][0], warm[-1][0])
+        fitted = [(at, level + rss["kib_an_hour"] / 1024 / 60 * (at - middle)) for at in ends]
+    picture.panel("memory, MiB", [
+        ("RSS", "#c0392b", line("rss_kib", 1024), statistics.fmean, False),
+        ("RSS, fitted", "#555", fitted, max, True),
+        ("anonymous", "#2471a3", line("anonymous_kib", 1024), statistics.fmean, False),
+    ])
+    picture.panel("descriptors, allocations", [
+        ("descriptors", "#c0392b", line("descriptors"), max, False),
+        ("allocations", "#2471a3", line("allocations"), max, False),
+    ])
+    picture.panel("probe through the relay and back, 99th percentile of each sample, ms", [
+        ("UDP", "#c0392b", line("probe_udp_p99_us", 1000), max, False),
+        ("TLS", "#2471a3", line("probe_tls_p99_us", 1000), max, False),
+    ], logarithmic=True)
+    picture.panel("dropped and refused, a second", [
+        ("dropped", "#c0392b", rate("drops_total"), statistics.fmean, False),
+        ("refused", "#2471a3", rate("errors_total"), statistics.fmean, False),
+    ])
+    picture.panel("probe datagrams lost, in all", [
+        ("UDP", "#c0392b", line("probe_udp_lost"), max, False),
+        ("TLS", "#2471a3", line("probe_tls_lost"), max, False),
+    ])
+    return picture.svg()
