@@ -157,6 +157,12 @@ class Soak:
         row["load_average"] = os.getloadavg()[0]
         self.last_metrics = seen or getattr(self, "last_metrics", {})
         self.rows.append(row)
+        # At once, so that a run that is cut off has its rows.
+        with open(self.options.out / "soak.csv", "w" if len(self.rows) == 1 else "a", newline="") as file:
+            table = csv.DictWriter(file, row.keys())
+            if len(self.rows) == 1:
+                table.writeheader()
+            table.writerow(row)
 
     def afterwards(self):
         """Waits for what was left behind to end by itself; gives what stays."""
@@ -236,11 +242,6 @@ class Soak:
 
     def write(self, result):
         out = self.options.out
-        with open(out / "soak.csv", "w", newline="") as file:
-            if self.rows:
-                table = csv.DictWriter(file, self.rows[0].keys())
-                table.writeheader()
-                table.writerows(self.rows)
         (out / "summary.json").write_text(json.dumps(result, indent=1) + "\n")
         (out / "summary.md").write_text(text(result))
         (out / "soak.svg").write_text(plot(self.rows, result, self.reloads.at))
