@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 #[path = "tidy/imports.rs"]
 mod imports;
+#[path = "tidy/manifest.rs"]
+mod manifest;
 #[path = "tidy/source.rs"]
 mod source;
 
@@ -44,6 +46,9 @@ fn the_house_is_tidy() {
         let mut findings = machine_paths(&text);
         if path.ends_with(".rs") {
             findings.extend(check(&Source::new(&path, &text), LONGER));
+        }
+        if path.ends_with("Cargo.toml") {
+            findings.extend(manifest::check(&text));
         }
         for (line, words) in findings {
             let _ = writeln!(report, "{path}:{line}: {words}");
@@ -344,6 +349,19 @@ mod bites {
         assert_eq!(machine_paths(concat!("`/ho", "me/me/x`")).len(), 1);
         assert!(machine_paths("src/net/worker.rs, ProtectHome=, /etc/hallpass/").is_empty());
         assert!(machine_paths(concat!("net/wo", "rk/x")).is_empty());
+    }
+
+    #[test]
+    fn dependencies_without_a_reason() {
+        let lines = |text: &str| manifest::check(text).into_iter().map(|(line, _)| line).collect::<Vec<_>>();
+        assert_eq!(lines("[dependencies]\na = \"1\" # why\nb = \"2\"\n"), [3]);
+        assert_eq!(lines("[dev-dependencies]\na = { version = \"1\", features = [\"#x\"] }"), [2]);
+        assert_eq!(lines("[target.'cfg(unix)'.dependencies]\na = \"1\" #"), [2]);
+        assert_eq!(lines("[dependencies.a]\nversion = \"1\""), [1]);
+        assert_eq!(
+            lines("# words\n[dependencies]\n\n# words\na = \"1\" # why\n[profile.release]\nlto = 1"),
+            []
+        );
     }
 
     #[test]
