@@ -62,9 +62,9 @@ fn fragments(bytes: &[u8]) -> impl Iterator<Item = Result<&[u8], ()>> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let header = &rest[..rest.len().min(RECORD_HEADER)];
+        // RFC 8446 section 5.1: the version of a record means nothing; rustls asks for its first byte all the same.
         let wrong = header.first().is_some_and(|&t| t != CONTENT_HANDSHAKE)
-            || header.get(1).is_some_and(|&major| major != 3)
-            || header.get(2).is_some_and(|&minor| minor > 4);
+            || header.get(1).is_some_and(|&major| major != 3);
         if wrong {
             rest = &[];
             return Some(Err(()));

@@ -33,6 +33,15 @@ fn in_records(capture: &[u8], size: usize) -> Vec<u8> {
     capture[5..].chunks(size).flat_map(record).collect()
 }
 
+#[test]
+fn the_version_of_a_record_says_nothing() {
+    for (capture, expected) in captures() {
+        let mut split = in_records(&capture, 100);
+        (split[2], split[5 + 100 + 2]) = (5, 0xff);
+        assert_eq!(peek(&split), expected);
+    }
+}
+
 /// A ClientHello with these extensions, in one record.
 fn with_extensions(extensions: &[u8]) -> Vec<u8> {
     let mut body = vec![3, 3];
@@ -80,7 +89,7 @@ fn other_protocols_are_told_by_their_first_bytes() {
         b"PROXY TCP4 ",         // PROXY v1
         &[0x0d, 0x0a],          // PROXY v2
         &[22, 2],               // SSL 2 in disguise
-        &[22, 3, 5],            // no TLS version
+        &[22, 4, 1],            // no TLS version
         &[22, 3, 1, 0, 0],      // an empty record
         &[22, 3, 1, 0, 100, 2], // a ServerHello
     ];
