@@ -1,0 +1,42 @@
+//! What every fuzzing target does with its bytes. A harness asserts what must hold for any input; it is called by
+//! libFuzzer through `fuzz_targets/` and by `cargo test --test fuzz`, which replays and mutates the seeds.
+
+mod bytes;
+mod client_hello;
+mod config;
+mod credentials;
+mod datagram;
+mod first_bytes;
+mod http;
+mod message;
+mod proxy_protocol;
+mod server;
+mod stream;
+
+pub use client_hello::client_hello;
+pub use config::config;
+pub use credentials::credentials;
+pub use datagram::datagram;
+pub use first_bytes::first_bytes;
+pub use http::http;
+pub use message::message;
+pub use proxy_protocol::proxy_protocol;
+pub use server::server;
+pub use stream::stream;
+
+/// A harness: it panics when its bytes show something that must not be.
+pub type Harness = fn(&[u8]);
+
+/// Every target by the name of its directory of seeds.
+pub const TARGETS: [(&str, Harness); 10] = [
+    ("message", message),
+    ("datagram", datagram),
+    ("stream", stream),
+    ("client_hello", client_hello),
+    ("proxy_protocol", proxy_protocol),
+    ("first_bytes", first_bytes),
+    ("http", http),
+    ("config", config),
+    ("credentials", credentials),
+    ("server", server),
+];

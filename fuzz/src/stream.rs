@@ -1,0 +1,78 @@
+//! Messages on TCP and TLS: where the bytes were cut on their way changes nothing.
+
+use hallpass::wire::demux::Kind;
+use hallpass::wire::stream::{Framed, MESSAGE_MAX, next};
+use hallpass::wire::{channel_data, message::Message};
+
+use super::bytes::pieces;
+
+/// How a stream was read.
+#[derive(Debug, PartialEq, Eq)]
+struct Read {
+    messages: Vec<(Kind, Vec<u8>)>,
+    /// Whether it ended in garbage.
+    broken: bool,
+    /// What is left over.
+    rest: Vec<u8>,
+}
+
+/// The first byte says how many of the next tell the sizes of the pieces; the rest is the stream.
+pub fn stream(data: &[u8]) {
+    let Some((&count, data)) = data.split_first() else { return };
+    let (sizes, data) = data.split_at(data.len().min(usize::from(count % 16)));
+    let whole = read([data].into_iter());
+    let pieced = read(pieces(sizes, data));
+    let single = read(data.chunks(1));
+    for other in [&pieced, &single] {
+        assert_eq!((&other.messages, other.broken), (&whole.messages, whole.broken));
+        // A broken stream is closed at once, so how much of it was looked at is another matter.
+        assert!(whole.broken || other.rest == whole.rest);
+    }
+    for (kind, bytes) in &whole.messages {
+        match kind {
+            // Its own length is the frame's.
+            Kind::ChannelData => {
+                let found = channel_data::parse_datagram(bytes).expect("framed");
+                assert_eq!(found.payload.end, bytes.len());
+            }
+            Kind::Stun => assert!(bytes.len() >= 20 && Message::parse(bytes).is_ok() == parses(bytes)),
+            Kind::Other => panic!("no message of ours"),
+        }
+    }
+}
+
+/// A message parses the same when it stands alone in a buffer of its own.
+fn parses(bytes: &[u8]) -> bool {
+    Message::parse(&bytes.to_vec()).is_ok()
+}
+
+fn read<'a>(arriving: impl Iterator<Item = &'a [u8]>) -> Read {
+    let mut read = Read { messages: Vec::new(), broken: false, rest: Vec::new() };
+    for piece in arriving {
+        read.rest.extend_from_slice(piece);
+        let mut at = 0;
+        loop {
+            let bytes = &read.rest[at..];
+            match next(bytes) {
+                Framed::Message { kind, len, consumed } => {
+                    assert!(0 < len && len <= consumed && consumed < len + 4);
+                    assert!(consumed <= bytes.len() && len <= MESSAGE_MAX);
+                    // What follows does not count.
+                    assert_eq!(next(&bytes[..consumed]), next(bytes));
+                    read.messages.push((kind, bytes[..len].to_vec()));
+                    at += consumed;
+                }
+                Framed::NeedMore { at_least } => {
+                    assert!(at_least > bytes.len() && at_least <= MESSAGE_MAX.next_multiple_of(4));
+                    break;
+                }
+                Framed::Garbage => {
+                    read.broken = true;
+                    return read;
+                }
+            }
+        }
+        read.rest.drain(..at);
+    }
+    read
+}
