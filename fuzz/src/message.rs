@@ -169,7 +169,8 @@ fn answer(mut data: &[u8]) {
     let [choices, code, realm, nonce] = take(data);
     let (asked, id) = (u16::from_be_bytes(take(data)) & 0xfff, take::<12>(data));
     let address = address(data);
-    let (realm, rest) = data.split_at(data.len().min(usize::from(realm)));
+    // Lossy text may be three times as long, and a REALM has at most 763 bytes.
+    let (realm, rest) = data.split_at(data.len().min(usize::from(realm)).min(250));
     let (nonce, _) = rest.split_at(rest.len().min(usize::from(nonce)));
     let realm = String::from_utf8_lossy(realm);
     let code = 300 + u16::from(code);
