@@ -61,6 +61,9 @@ class Soak:
         self.seconds = options.minutes * 60
         call = min(max(self.seconds / 12, 20), 300)
         self.server = Server(options, directory)
+        for _ in range(2):
+            self.server.fill_frames()
+        time.sleep(1)
         self.at_start = self.server.in_use()
         self.loads = [
             Load(name, options, self.server, [name[-3:]], arguments, 0.5, call) for name, arguments in STEADY.items()
@@ -220,6 +223,8 @@ class Soak:
             broken.append(f"the server ended by itself: {self.server.process.returncode}")
         broken += self.helper_failures
         first, last = (self.rows[0], self.rows[-1]) if self.rows else ({}, {})
+        span = lambda a, b: max((b["minute"] - a["minute"]) * 60, 1)
+        waits = [(b["waited_s"] - a["waited_s"]) / span(a, b) for a, b in zip(self.rows, self.rows[1:])]
         drops = {key: value for key, value in self.last_metrics.items() if "drops_total" in key or "errors_total" in key}
         percentiles = {}
         for kind in self.probes:
@@ -233,6 +238,8 @@ class Soak:
             "descriptors": dict(zip(("first", "last"), report.ends(series("descriptors")))) if warm else {},
             "at_start": self.at_start, "afterwards": after, "left": left,
             "cpu_share_of_a_core": (last["cpu_s"] - first["cpu_s"]) / (minutes * 60) if minutes else 0,
+            "waited_share": (last["waited_s"] - first["waited_s"]) / (minutes * 60) if minutes else 0,
+            "waited_worst_ms": max(waits, default=0) * 1000,
             "loads": {load.name: load.summary() for load in self.loads},
             "probes": {k: {n: p[n] for n in ("sent", "lost", "failures")} for k, p in self.probes.items()},
             "probe_percentiles": percentiles, "steady": {"sent": sent, "lost": lost},

@@ -35,7 +35,8 @@ class Load:
         self.arguments, self.pause, self.seconds = arguments, pause, seconds
         self.user = name.replace(", ", "-")
         self.process, self.runs, self.due = None, 0, time.monotonic()
-        self.reports, self.errors = [], {}
+        self.reports, self.errors, self.lossy = [], {}, []
+        self.began = time.monotonic()
 
     def poll(self, end):
         now = time.monotonic()
@@ -68,6 +69,9 @@ class Load:
             got = {"errors": {f"exit {self.process.returncode}: {err.decode(errors='replace').strip()[-200:]}": 1}}
         self.process = None
         self.reports.append(got)
+        lost = sum(got.get("lost", {}).values())
+        if lost:
+            self.lossy.append(f"{lost} in the run that ended at {(time.monotonic() - self.began) / 60:.1f} min")
         for what, count in got["errors"].items():
             self.errors[what] = self.errors.get(what, 0) + count
 
@@ -87,7 +91,7 @@ class Load:
     def summary(self):
         result = {"runs": len(self.reports), "errors": self.errors}
         if any("sent" in one for one in self.reports):
-            result |= {"sent": self.packets("sent"), "lost": self.packets("lost")}
+            result |= {"sent": self.packets("sent"), "lost": self.packets("lost"), "lossy": self.lossy}
             result["p99_us_worst"] = max(one["latency_us"]["p99"] for one in self.reports if one.get("latency_us"))
         else:
             result["operations"] = sum(one.get("operations", one.get("allocations", 0)) for one in self.reports)

@@ -29,11 +29,15 @@ def text(result):
         rows.append(("RSS and descriptors before the load and after it", pair))
         rows.append(("left afterwards", ", ".join(f"{count} {what}" for what, count in result["left"].items())))
     rows.append(("server's CPU", f"{result['cpu_share_of_a_core'] * 100:.1f} % of a core"))
+    waits = f"{result['waited_share'] * 100:.1f} % of the time in all; {result['waited_worst_ms']:.0f} ms a second in the worst sample"
+    rows.append(("its threads ready, and waiting for a core", waits))
     steady = result["steady"]
     rows.append(("packets of steady calls", f"{steady['sent']:,} sent, {steady['lost']:,} lost"))
     for name, one in result["loads"].items():
         errors = ", ".join(f"{what}: {count}" for what, count in one["errors"].items()) or "no errors"
         done = f"{one['sent']:,} sent, {one['lost']:,} lost" if "sent" in one else f"{one['operations']:,} done"
+        if one.get("lossy"):
+            done += f" ({'; '.join(one['lossy'])})"
         rows.append((name, f"{one['runs']} runs, {done}, {errors}"))
     for name, one in result["probes"].items():
         times = result["probe_percentiles"]
