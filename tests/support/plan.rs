@@ -146,10 +146,10 @@ pub fn lay_out_coturn(plan: &Plan, files: &Directory) -> Layout {
     let mut listening: Vec<IpAddr> = plan.listeners.iter().map(|(_, address)| *address).collect();
     listening.dedup();
     for address in listening {
-        write!(lines, "listening-ip={address}\n").unwrap();
+        writeln!(lines, "listening-ip={address}").unwrap();
     }
     for address in &plan.relay {
-        write!(lines, "relay-ip={address}\n").unwrap();
+        writeln!(lines, "relay-ip={address}").unwrap();
     }
     layout.config = files.write("turnserver.conf", &lines);
     layout

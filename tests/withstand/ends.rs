@@ -190,7 +190,7 @@ fn what_keeps_a_server_from_starting_is_said_with_its_remedy() {
     for (what, config, said) in &cases {
         let (code, took, output) = refused(config, &files);
         longest = longest.max(took);
-        if !code.is_some_and(|code| code != 0) {
+        if code.is_none_or(|code| code == 0) {
             faults.push(format!("{what}: ended with {code:?}\n{output}"));
         }
         let missing = said.iter().filter(|text| !output.contains(text.as_str()));

@@ -172,7 +172,7 @@ fn permissions_and_channels_have_a_cap() {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
     let session = Session::new(server.credentials("collector"), b"");
-    let count = |mut one: Box<dyn FnMut(&mut Client, u16) -> u16>| {
+    let count = |one: fn(&mut Client, u16) -> u16| {
         let mut client = join(&server, Transport::Tcp, &session);
         client.allocate().expect("an allocation");
         let refused = (0..MANY).find_map(|number| match one(&mut client, number) {
@@ -182,8 +182,8 @@ fn permissions_and_channels_have_a_cap() {
         assert_eq!(client.refresh(600), 0, "the allocation stays");
         refused
     };
-    let permissions = count(Box::new(|client, number| client.permit(peer(number))));
-    let channels = count(Box::new(|client, number| client.bind(0x4000 + number, peer(number))));
+    let permissions = count(|client, number| client.permit(peer(number)));
+    let channels = count(|client, number| client.bind(0x4000 + number, peer(number)));
     println!("row 13: refused after {permissions:?} permissions and {channels:?} channels (number, code)");
     if only_hallpass("a cap below six thousand") {
         return;
@@ -253,6 +253,8 @@ fn what_is_beyond_a_rate_is_dropped_and_counted_and_nothing_else() {
     }
 }
 
+type Attributes<'a> = &'a [(u16, &'a [u8])];
+
 /// Requests for one kind of thing over and over are no way around a cap either.
 #[test]
 fn what_is_had_already_takes_no_room() {
@@ -263,7 +265,7 @@ fn what_is_had_already_takes_no_room() {
     let number = [0x40, 0, 0, 0];
     for round in 0..2000_u32 {
         let to = xor_value(peer(1));
-        let requests: [(u16, &[(u16, &[u8])]); 3] = [
+        let requests: [(u16, Attributes<'_>); 3] = [
             (CREATE_PERMISSION, &[(XOR_PEER_ADDRESS, &to)]),
             (CHANNEL_BIND, &[(CHANNEL_NUMBER, &number), (XOR_PEER_ADDRESS, &to)]),
             (REFRESH, &[(LIFETIME, &[0, 0, 2, 88])]),
