@@ -46,9 +46,13 @@ fn a_draining_server_names_another_one_and_ends_with_the_last_call() {
     for transport in TRANSPORTS {
         // The workers hear of it a moment after the log does.
         let refused = until(LIMIT, || {
-            let answer =
-                join(&server, transport, &session).ask(ALLOCATE, &[(REQUESTED_TRANSPORT, &[17, 0, 0, 0])]);
-            let Some(code) = answer.error_code() else { return false };
+            let mut late = join(&server, transport, &session);
+            let answer = late.ask(ALLOCATE, &[(REQUESTED_TRANSPORT, &[17, 0, 0, 0])]);
+            let Some(code) = answer.error_code() else {
+                // Given back, for the server would wait for its end.
+                assert_eq!(late.refresh(0), 0);
+                return false;
+            };
             let value = answer.attribute(ALTERNATE_SERVER).map(<[u8]>::to_vec);
             told.push((code, value.map(|value| u16::from_be_bytes([value[2], value[3]]))));
             true

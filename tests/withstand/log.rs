@@ -13,6 +13,7 @@ use crate::support::{alone, beside_others, tls};
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::time::Duration;
 
 const BAD: usize = 20_000;
@@ -190,9 +191,9 @@ fn a_full_disk_stops_nothing() {
     let shell = "mount -t tmpfs -o size=64k none /mnt && head -c 65536 /dev/zero >/mnt/full; \
                  echo ready; echo Total General servers; exec \"$0\" \"$@\" >/mnt/log 2>&1";
     relays_without_a_log("the log's disk is full", shell, |server| {
-        let root = format!("/proc/{}/root/mnt", server.pid());
-        let full = fs::metadata(format!("{root}/full")).expect("its own disk").len();
-        let log = fs::metadata(format!("{root}/log")).expect("its own log").len();
+        let its = Path::new("/proc").join(server.pid().to_string()).join("root").join("mnt");
+        let full = fs::metadata(its.join("full")).expect("its own disk").len();
+        let log = fs::metadata(its.join("log")).expect("its own log").len();
         assert!(full > 0 && log == 0, "the disk took {log} bytes of log");
     });
 }
