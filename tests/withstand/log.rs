@@ -23,14 +23,14 @@ fn forged() -> String {
     "2000000000:evil\r\n2026-01-01T00:00:00Z ERROR forged: yes\u{1b}[2J\u{7}\u{202e}".to_owned()
 }
 
-/// Makes an allocation and ends it, which is worth a line.
-fn come_and_go(server: &Server, session: &Session, from: IpAddr) -> u16 {
+/// Makes an allocation and ends it, which is worth a line. The client is handed over, so that no other has its port.
+fn come_and_go(server: &Server, session: &Session, from: IpAddr) -> (u16, Client) {
     let mut client = Client::join(Link::Udp(udp_from(from, server.v4(Transport::Udp))), session);
     let code = client.allocate().err().unwrap_or(0);
     if code == 0 {
         assert_eq!(client.refresh(0), 0);
     }
-    code
+    (code, client)
 }
 
 /// Row 20.
@@ -68,7 +68,7 @@ fn bad_datagrams_cost_forty_bytes_of_log_at_most() {
     }
     fence(&mut socket);
     let session = Session::new(server.credentials("after"), b"");
-    assert_eq!(come_and_go(&server, &session, Ipv4Addr::new(127, 0, 0, 2).into()), 0);
+    assert_eq!(come_and_go(&server, &session, Ipv4Addr::new(127, 0, 0, 2).into()).0, 0);
     server.wait_log(Duration::from_secs(2), |log| log[before..].contains("user=after"));
     let log = server.log();
     let grown = log.len() - before;
@@ -94,7 +94,8 @@ fn fence(socket: &mut std::net::UdpSocket) {
 fn what_a_user_calls_himself_makes_no_line() {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
-    let code = come_and_go(&server, &Session::new(named(SECRET, &forged()), b""), [127, 0, 0, 1].into());
+    let session = Session::new(named(SECRET, &forged()), b"");
+    let (code, _) = come_and_go(&server, &session, [127, 0, 0, 1].into());
     let told = server.wait_log(Duration::from_secs(2), |log| log.contains("evil"));
     let log = server.log();
     println!("row 20: a name with line breaks: {code}, in the log: {told}");
@@ -146,7 +147,7 @@ fn with_privacy_no_client_has_an_address() {
         let server = Server::start(&Plan { top: top.to_owned(), ..Plan::loopback() });
         let session = Session::new(server.credentials("w_private"), b"");
         let from = Ipv4Addr::new(127, 77, 0, 77).into();
-        assert_eq!(come_and_go(&server, &session, from), 0);
+        assert_eq!(come_and_go(&server, &session, from).0, 0);
         assert!(server.wait_log(LIMIT, |log| log.contains("w_private")), "{}", server.log());
         server.log()
     };
@@ -163,8 +164,11 @@ fn relays_without_a_log(what: &str, shell: &str, check: impl Fn(&Server)) {
     let mut server = Server::start(&plan);
     let call = Call::start(&server, 200);
     let session = Session::new(server.credentials("w_loud"), b"");
+    let mut gone = Vec::new();
     for _ in 0..200 {
-        assert_eq!(come_and_go(&server, &session, [127, 0, 0, 1].into()), 0);
+        let (code, client) = come_and_go(&server, &session, [127, 0, 0, 1].into());
+        assert_eq!(code, 0);
+        gone.push(client);
     }
     let mut stream = tls::connect(server.v4(Transport::Tls));
     let _ = stream.write_all(&[0xFF; 100]);
