@@ -139,10 +139,12 @@ impl Run {
             return;
         }
         match op {
-            Op::Again { .. } => drop(self.feed(client, &self.last[client].clone())),
+            Op::Again { .. } => {
+                self.feed(client, &self.last[client].clone());
+            }
             Op::Elsewhere { other, .. } => {
                 let request = self.last[usize::from(*other) % self.clients.len()].clone();
-                drop(self.feed(client, &request));
+                self.feed(client, &request);
             }
             Op::Damaged { at, with, .. } => {
                 let mut request = self.last[client].clone();
@@ -151,9 +153,11 @@ impl Run {
                     0 => request.truncate(place),
                     with => request[place] ^= with,
                 }
-                drop(self.feed(client, &request));
+                self.feed(client, &request);
             }
-            Op::Raw { bytes, .. } => drop(self.feed(client, bytes)),
+            Op::Raw { bytes, .. } => {
+                self.feed(client, bytes);
+            }
             Op::Data { data, len, .. } => self.data_from_client(client, data, usize::from(*len)),
             Op::FromPeer { relay, peer, len } => {
                 let (relay, peer) = (self.shadow.relay(*relay), self.shadow.peer(*peer));

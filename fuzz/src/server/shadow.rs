@@ -325,7 +325,7 @@ impl Shadow {
         };
         if lifetime == 0 {
             assert_eq!(request.number(stun::LIFETIME), Some(0));
-            assert!(!self.relays.values().any(|relay| chosen(relay)), "deleted, but still there");
+            assert!(!self.relays.values().any(chosen), "deleted, but still there");
             return;
         }
         assert!((LIFETIME_MIN..=super::LIFETIME_MAX).contains(&lifetime));
