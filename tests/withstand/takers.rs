@@ -132,7 +132,7 @@ fn peer(number: u16) -> SocketAddr {
 
 /// Times of the first and of the last thousand, and the memory that all took, in KiB.
 fn six_thousand(server: &Server, mut one: impl FnMut(&mut Client, u16) -> u16) -> (f64, f64, u64) {
-    let mut client = join(server, Transport::Tcp, &Session::new(server.credentials("collector"), b""));
+    let mut client = join(server, Transport::Udp, &Session::new(server.credentials("collector"), b""));
     client.allocate().expect("an allocation");
     let before = memory(server.pid());
     let mut thousands = Vec::new();
@@ -173,7 +173,7 @@ fn permissions_and_channels_have_a_cap() {
     let server = Server::start(&Plan::loopback());
     let session = Session::new(server.credentials("collector"), b"");
     let count = |one: fn(&mut Client, u16) -> u16| {
-        let mut client = join(&server, Transport::Tcp, &session);
+        let mut client = join(&server, Transport::Udp, &session);
         client.allocate().expect("an allocation");
         let refused = (0..MANY).find_map(|number| match one(&mut client, number) {
             0 => None,
