@@ -84,7 +84,10 @@ pub fn parse(text: &str, file: &str, base: &Path) -> Result<Loaded, Report> {
     let mut notes = Notes::new(text);
     let (document, syntax) = DeTable::parse_recoverable(text);
     for error in &syntax {
-        let line = notes.line_at(error.span().map_or(0, |span| span.start).min(text.len()));
+        let line = match error.span() {
+            Some(span) => notes.line_at(span.start.min(text.len())),
+            None => most_nested(text),
+        };
         let message = error.message().lines().collect::<Vec<_>>().join("; ");
         let remedy = syntax_remedy(&message);
         notes.error(line, "", message, remedy);
@@ -104,8 +107,17 @@ pub fn parse(text: &str, file: &str, base: &Path) -> Result<Loaded, Report> {
     if report.has_errors() { Err(report) } else { Ok(Loaded { config, warnings: report }) }
 }
 
+/// The line that opens most: where the parser gave up for too much nesting, the one error that it gives no place.
+fn most_nested(text: &str) -> usize {
+    let openings = |line: &str| line.matches(['[', '{', '.']).count();
+    let lines = text.split('\n').enumerate().max_by_key(|(_, line)| openings(line));
+    lines.map_or(1, |(index, _)| index + 1)
+}
+
 fn syntax_remedy(message: &str) -> &'static str {
-    if message.contains("duplicate key") {
+    if message.contains("recurs") {
+        "nothing here is nested more than three deep: take brackets, braces and dots away"
+    } else if message.contains("duplicate key") {
         "keep one of the two; several listeners or hosts are written as [[listen]] and [[host]]"
     } else if message.contains("quot") || message.contains("string") {
         "write text in quotes: key = \"value\""

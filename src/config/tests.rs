@@ -519,3 +519,15 @@ fn the_example_is_good_and_shows_every_key_with_its_default() {
         }
     }
 }
+
+#[test]
+fn too_much_nesting_is_told_where_it_stands() {
+    for deep in [format!("name = {}", "[".repeat(200)), format!("[a{}]", ".a".repeat(200))] {
+        let text = format!("realm = 'r'\n[[host]]\n{deep}\n[log]\n");
+        let report = parse(&text, "hallpass.toml", Path::new("/nonexistent")).expect_err("refused");
+        let told = report.problems.iter().find(|problem| problem.message.contains("recurs"));
+        let told = told.unwrap_or_else(|| panic!("{report}"));
+        assert_eq!(told.line, Some(3), "{report}");
+        assert!(told.remedy.contains("nested"), "{}", told.remedy);
+    }
+}
