@@ -68,7 +68,8 @@ class Server:
         )
 
     def configure(self, limits, tail=""):
-        limits = {"workers": 2, "drain_seconds": 5, **limits}
+        # Mutated requests under a valid signature ask for all the time there is, and the end waits for them.
+        limits = {"workers": 2, "drain_seconds": 5, "lifetime_max_seconds": 600, **limits}
         listeners = "".join(
             f'[[listen]]\ntransport = "{kind}"\naddress = "{SERVER}:{self.ports[kind]}"\n' for kind in TRANSPORTS
         )
