@@ -1,0 +1,48 @@
+//! The shipped unit, judged by systemd itself.
+
+use std::process::Command;
+
+const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/hallpass.service");
+
+/// Tenths of systemd's points: 0 is a closed box, 100 an open one.
+const EXPOSURE_MAX: u32 = 20;
+
+fn judged(threshold: u32) -> (bool, String) {
+    let judged = Command::new("systemd-analyze")
+        .args(["security", "--no-pager", "--offline=true", &format!("--threshold={threshold}"), UNIT])
+        .output();
+    let judged = judged.unwrap_or_else(|error| panic!("systemd-analyze: {error}; .ci/packages installs it"));
+    let said =
+        String::from_utf8_lossy(&judged.stdout).into_owned() + &String::from_utf8_lossy(&judged.stderr);
+    (judged.status.success(), said)
+}
+
+#[test]
+fn the_unit_exposes_little() {
+    let (good, said) = judged(EXPOSURE_MAX);
+    println!("row 28: {}", said.lines().rfind(|line| line.contains("exposure")).unwrap_or("?"));
+    assert!(good && said.contains("Overall exposure level"), "{said}");
+    assert!(!said.contains("Failed to parse"), "Debian 12 has systemd 252: {said}");
+    assert!(!judged(0).0, "nothing is a closed box: the threshold is heeded");
+}
+
+#[test]
+fn the_unit_has_what_was_promised() {
+    let unit = std::fs::read_to_string(UNIT).expect("the unit");
+    let lines: Vec<&str> = unit.lines().collect();
+    for promised in [
+        "DynamicUser=yes",
+        "NoNewPrivileges=yes",
+        "ProtectSystem=strict",
+        "ProtectHome=yes",
+        "PrivateDevices=yes",
+        "MemoryDenyWriteExecute=yes",
+        "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK",
+        "SystemCallFilter=@system-service",
+        "CapabilityBoundingSet=CAP_NET_BIND_SERVICE",
+        "LimitNOFILE=1048576",
+        "WatchdogSec=30",
+    ] {
+        assert!(lines.contains(&promised), "{promised}");
+    }
+}
