@@ -10,19 +10,19 @@ WIDTH, PANEL, GAP, LEFT, RIGHT, TOP = 960, 150, 46, 76, 20, 40
 POINTS = 300
 
 
-def blocks(points):
+def blocks(points, count):
     """The means of equal spans of time: what hangs together within a span does not make the interval narrower."""
     first, last = points[0][0], points[-1][0]
-    span = (last - first) / BLOCKS or 1
-    heaps = [[] for _ in range(BLOCKS)]
+    span = (last - first) / count or 1
+    heaps = [[] for _ in range(count)]
     for at, value in points:
-        heaps[min(int((at - first) / span), BLOCKS - 1)].append((at, value))
+        heaps[min(int((at - first) / span), count - 1)].append((at, value))
     return [tuple(map(statistics.fmean, zip(*heap))) for heap in heaps if heap]
 
 
-def slope(points):
-    """Least squares over block means: value per second, and half the width of its 95 % interval."""
-    means = blocks(points)
+def slope(points, count=BLOCKS):
+    """Least squares over block means: value per unit of time, and half the width of its 95 % interval."""
+    means = blocks(points, count)
     if len(means) < 4:
         return None
     x, y = zip(*means)

@@ -68,7 +68,7 @@ class Server:
         )
 
     def configure(self, limits, tail=""):
-        # Mutated requests under a valid signature ask for all the time there is, and the end waits for them.
+        # A mutated request may ask for the longest life, and what is left behind has to be gone in the end.
         limits = {"workers": 2, "drain_seconds": 5, "lifetime_max_seconds": 600, **limits}
         listeners = "".join(
             f'[[listen]]\ntransport = "{kind}"\naddress = "{SERVER}:{self.ports[kind]}"\n' for kind in TRANSPORTS

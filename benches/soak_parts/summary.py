@@ -14,14 +14,40 @@ def warm_up(minutes):
     return max(WARM_UP * minutes, WARM_UP_MINUTES if minutes > JUDGED_MINUTES else 0)
 
 
+def grown(rows):
+    """What became of each kind of memory after the warm-up, and in the later half of that time."""
+    minutes = rows[-1]["minute"] if rows else 0
+    growth = {}
+    for name in ("rss_kib", "pss_kib", "anonymous_kib"):
+        points = [(row["minute"] / 60, row[name]) for row in rows if row["minute"] >= warm_up(minutes)]
+        # Spans of the same length in both.
+        whole, half = fitted(points, report.BLOCKS), fitted(points[len(points) // 2 :], report.BLOCKS // 2)
+        if whole and half:
+            first, last = report.ends(points)
+            growth[name] = {**whole, "first": first, "last": last, "later_half": half}
+    return growth
+
+
+def fitted(points, count):
+    fit = report.slope(points, count) if points else None
+    if not fit:
+        return None
+    sure = abs(fit[0]) > fit[1]
+    return {"kib_an_hour": round(fit[0], 1), "plus_minus": round(fit[1], 1), "indistinguishable_from_0": not sure}
+
+
+def said(fit):
+    sure = "indistinguishable from 0" if fit["indistinguishable_from_0"] else "not 0"
+    return f"{fit['kib_an_hour']:+.0f} ± {fit['plus_minus']:.0f} KiB an hour, {sure}"
+
+
 def text(result):
     """The summary as a table of Markdown."""
     rows = [("minutes", f"{result['minutes']}{' (interrupted)' if result['interrupted'] else ''}")]
     for name, one in result["growth"].items():
         kind = {"rss_kib": "RSS", "pss_kib": "PSS", "anonymous_kib": "anonymous memory"}[name]
-        fit = f"{one['kib_an_hour']:+.0f} ± {one['plus_minus']:.0f} KiB an hour"
-        sure = "indistinguishable from 0" if one["indistinguishable_from_0"] else "not 0"
-        rows.append((f"{kind}, first and last tenth", f"{one['first']:.0f} and {one['last']:.0f} KiB; {fit}, {sure}"))
+        pair = f"{one['first']:.0f} and {one['last']:.0f} KiB; {said(one)}"
+        rows.append((f"{kind}, first and last tenth", f"{pair}; later half {said(one['later_half'])}"))
     rows.append(("descriptors, first and last tenth", " and ".join(f"{one:.0f}" for one in result["descriptors"].values())))
     before, after = result["at_start"], result["afterwards"]
     if after:
@@ -59,16 +85,16 @@ def plot(rows, result, reloads):
         (b["minute"], max(b[name] - a[name], 0) / max(b["minute"] - a["minute"], 1e-9) / 60) for a, b in zip(rows, rows[1:])
     ]
     picture = report.Plot(f"Hallpass, {result['minutes']:g} minutes under mixed load and attack", minutes, reloads)
-    fitted = []
+    line_of_rss = []
     rss = result["growth"].get("rss_kib")
     if rss:
         warm = [(at, value) for at, value in line("rss_kib", 1024) if at >= warm_up(minutes)]
         level, middle = statistics.fmean(v for _, v in warm), statistics.fmean(at for at, _ in warm)
         ends = (warm[0][0], warm[-1][0])
-        fitted = [(at, level + rss["kib_an_hour"] / 1024 / 60 * (at - middle)) for at in ends]
+        line_of_rss = [(at, level + rss["kib_an_hour"] / 1024 / 60 * (at - middle)) for at in ends]
     picture.panel("memory, MiB", [
         ("RSS", "#c0392b", line("rss_kib", 1024), statistics.fmean, False),
-        ("RSS, fitted", "#555", fitted, max, True),
+        ("RSS, fitted", "#555", line_of_rss, max, True),
         ("anonymous", "#2471a3", line("anonymous_kib", 1024), statistics.fmean, False),
     ])
     picture.panel("descriptors, allocations", [
