@@ -110,22 +110,59 @@ fn a_firewall_that_refuses_is_counted() {
     });
 }
 
+/// A network of peers beside the loopback, behind an interface of its own.
+fn add_peers() {
+    run("ip addr add 198.18.6.1/32 dev lo");
+    run("ip link add peers0 type veth peer name far0");
+    run("ip addr add 198.18.5.1/24 dev peers0");
+    bring_up_peers();
+}
+
+fn bring_up_peers() {
+    run("ip link set far0 up");
+    run("ip link set peers0 up");
+    run("ip neigh replace 198.18.5.9 lladdr 02:00:00:00:00:09 dev peers0 nud permanent");
+}
+
+fn relaying_to_peers() -> Server {
+    let relay = vec!["198.18.6.1".parse().unwrap()];
+    Server::start(&Plan { relay, ..Plan::on(&[LOCAL_V4], &["127.0.0.0/8", NET]) })
+}
+
+/// Row 26: the queue towards a peer is full, which the kernel says by ENOBUFS.
+#[test]
+fn a_full_queue_is_counted() {
+    let _turn = alone();
+    in_own_network(|| {
+        add_peers();
+        let mut server = relaying_to_peers();
+        while_calls_go_on(&mut server, "the queue towards a peer is full", |server| {
+            let there: SocketAddr = "198.18.5.9:4000".parse().unwrap();
+            let mut client = client(server);
+            assert_eq!(client.permit(there), 0);
+            // 1,000 bytes a second, and two seconds of it wait.
+            run("tc qdisc add dev peers0 root tbf rate 8kbit burst 2000 limit 2000");
+            send_there(&mut client, there);
+            run("tc qdisc del dev peers0 root");
+            if only_hallpass("counters") {
+                return;
+            }
+            let counted = drops(server, "send_failed");
+            println!("row 26: {counted} of {PACKETS} packets counted for which there was no room");
+            assert!(counted > PACKETS / 2 && counted < PACKETS, "{counted}");
+            send_there(&mut client, there);
+            assert_eq!(drops(server, "send_failed"), counted, "there is room again");
+        });
+    });
+}
+
 /// Row 26: the way to a peer is lost and comes back.
 #[test]
 fn an_interface_that_goes_and_comes_is_survived() {
     let _turn = alone();
     in_own_network(|| {
-        run("ip addr add 198.18.6.1/32 dev lo");
-        run("ip link add peers0 type veth peer name far0");
-        run("ip addr add 198.18.5.1/24 dev peers0");
-        let go = || {
-            run("ip link set far0 up");
-            run("ip link set peers0 up");
-            run("ip neigh replace 198.18.5.9 lladdr 02:00:00:00:00:09 dev peers0 nud permanent");
-        };
-        go();
-        let relay = vec!["198.18.6.1".parse().unwrap()];
-        let mut server = Server::start(&Plan { relay, ..Plan::on(&[LOCAL_V4], &["127.0.0.0/8", NET]) });
+        add_peers();
+        let mut server = relaying_to_peers();
         while_calls_go_on(&mut server, "the interface towards a peer is down", |server| {
             let there: SocketAddr = "198.18.5.9:4000".parse().unwrap();
             let mut client = client(server);
@@ -140,7 +177,7 @@ fn an_interface_that_goes_and_comes_is_survived() {
             send_there(&mut client, there);
             let lost = counted(server);
             println!("row 26: {lost} of {PACKETS} packets counted that had no way");
-            go();
+            bring_up_peers();
             let well = until(LIMIT, || {
                 let before = counted(server);
                 client.send_to(there, b"again");
