@@ -224,7 +224,6 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let admission = &self.descriptor.0;
-        admission.streams.fetch_sub(1, Relaxed);
         if let Some(source) = self.source.take() {
             let gone = admission.sources.remove_if_mut(&source, |_, held| {
                 *held = held.saturating_sub(1);
@@ -234,6 +233,8 @@ impl Drop for Entry {
                 admission.sources.shrink_to_fit();
             }
         }
+        // Last, so that a place that is seen to be free is free in every respect.
+        admission.streams.fetch_sub(1, Relaxed);
     }
 }
 

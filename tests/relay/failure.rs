@@ -1,7 +1,8 @@
 //! A worker that fails, and one that is full.
 
 use hallpass::net::admission::{Pressure, Rules};
-use hallpass::net::counters::Refusal;
+use hallpass::net::counters::{Counters, Refusal};
+use hallpass::turn::counters::Counter;
 use hallpass::turn::five_tuple::Transport;
 
 use crate::rig::*;
@@ -125,12 +126,14 @@ fn newcomers_are_refused_when_memory_is_low_and_calls_go_on() {
         assert!(relay.connect(Transport::Tcp).reads_the_end());
         calls.iter_mut().for_each(Call::goes_on);
     }
-    let counters = relay.handle.counters();
-    let refused = |reason| counters.iter().map(|c| c.relays_refused(reason).get()).sum::<u64>();
-    assert_eq!(refused(Refusal::Memory), 2);
-    let refused =
-        |reason| counters.iter().map(|c| c.streams(Transport::Tcp).refused(reason).get()).sum::<u64>();
-    assert_eq!(refused(Refusal::Memory), 2);
+    let refused = |what: fn(&Counters) -> &Counter| -> u64 {
+        relay.handle.counters().iter().map(|counters| what(counters).get()).sum()
+    };
+    assert_eq!(refused(|counters| counters.relays_refused(Refusal::Memory)), 2);
+    // A stream is counted behind its end.
+    relay.until("both are counted", |_| {
+        refused(|counters| counters.streams(Transport::Tcp).refused(Refusal::Memory)) == 2
+    });
     relay.handle.admission().set_pressure(Pressure::None);
     calls.push(call(&relay, Transport::Tls));
     calls.iter_mut().for_each(Call::goes_on);
@@ -156,8 +159,8 @@ fn a_source_has_its_share_of_streams_and_others_have_theirs() {
     held.pop();
     relay.until("its place is free", |relay| relay.handle.admission().streams() == 5);
     from([127, 0, 0, 7]).allocate();
-    let refused =
-        |c: &hallpass::net::counters::Counters| c.streams(Transport::Tcp).refused(Refusal::Source).get();
-    assert_eq!(relay.handle.counters().iter().map(|c| refused(c)).sum::<u64>(), 1);
+    let refused = |c: &Counters| c.streams(Transport::Tcp).refused(Refusal::Source).get();
+    relay
+        .until("it is counted", |relay| relay.handle.counters().iter().map(|c| refused(c)).sum::<u64>() == 1);
     relay.stop();
 }

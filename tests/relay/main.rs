@@ -394,10 +394,16 @@ fn without_descriptors_listeners_rest_and_packets_go_on() {
     let sum = |relay: &Relay, counter: fn(&net::counters::Counters) -> u64| -> u64 {
         relay.handle.counters().iter().map(|counters| counter(counters)).sum()
     };
-    let mut crowd = Vec::new();
-    while let Ok(stream) = TcpStream::connect(relay.addresses[1]) {
-        crowd.push(stream);
+    // A worker that is about to begin would want some as well.
+    relay.handle.send(&Command::Drain(false));
+    relay.until("all workers run", |relay| relay.handle.counters().iter().all(|c| c.wakeups.get() > 0));
+    // All but one are taken, and that one by a connection that the workers have no descriptor for.
+    let mut taken = Vec::new();
+    while let Ok(another) = peer.try_clone() {
+        taken.push(another);
     }
+    taken.pop();
+    let waiting = TcpStream::connect(relay.addresses[1]).expect("the last descriptor");
     relay.until("a pause", |relay| sum(relay, |c| c.accept_paused.get()) > 0);
     let wakeups = sum(&relay, |c| c.wakeups.get());
     let pauses = sum(&relay, |c| c.accept_paused.get());
@@ -409,7 +415,7 @@ fn without_descriptors_listeners_rest_and_packets_go_on() {
     }
     relay.until("more pauses", |relay| sum(relay, |c| c.accept_paused.get()) >= pauses + 4);
     assert!(sum(&relay, |c| c.wakeups.get()) - wakeups < 300, "the workers spin");
-    drop(crowd);
+    drop((taken, waiting));
     relay.connect(Transport::Tcp).allocate();
     relay.stop();
 }
