@@ -217,7 +217,7 @@ pub struct Peers {
 /// `[limits]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Allocations one user may hold; 0 = no limit.
+    /// Allocations one user may hold; 0 = no limit. Names without a user have no limit.
     pub allocations_per_user: u32,
     /// Allocations of all users of a named host; 0 = no limit.
     pub allocations_per_host: u32,
@@ -262,12 +262,12 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            allocations_per_user: 0,
+            allocations_per_user: 500,
             allocations_per_host: 0,
             allocations_total: 0,
             unauthenticated_per_source: 500,
-            kbit_per_allocation: 0,
-            packets_per_allocation: 0,
+            kbit_per_allocation: 50_000,
+            packets_per_allocation: 20_000,
             kbit_per_user: 0,
             packets_per_user: 0,
             kbit_per_host: 0,

@@ -28,7 +28,7 @@ pub struct Rate {
 pub struct Rates {
     /// Of each allocation.
     pub allocation: Rate,
-    /// Of each user, by the part of a REST user name after the first colon.
+    /// Of each user, by the part of a REST user name after the first colon; none where that is empty.
     pub user: Rate,
     /// Of each named host.
     pub host: Rate,
@@ -146,11 +146,13 @@ impl Meters {
         if host >= self.hosts.len() {
             self.hosts.resize_with(host + 1, Meter::default);
         }
-        let user = &mut self.users[user.0 as usize].meter;
+        let user = &mut self.users[user.0 as usize];
+        // Whoever names no user is not known to be one.
+        let user_rate = if user.key.1.is_empty() { Rate::default() } else { rates.user };
         let allocation_after = meter.after(now, rates.allocation, len).ok_or(Drop::AllocationOverRate)?;
-        let user_after = user.after(now, rates.user, len).ok_or(Drop::UserOverRate)?;
+        let user_after = user.meter.after(now, user_rate, len).ok_or(Drop::UserOverRate)?;
         let host_after = self.hosts[host].after(now, rates.host, len).ok_or(Drop::HostOverRate)?;
-        (*meter, *user, self.hosts[host]) = (allocation_after, user_after, host_after);
+        (*meter, user.meter, self.hosts[host]) = (allocation_after, user_after, host_after);
         Ok(())
     }
 }

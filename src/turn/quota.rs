@@ -44,7 +44,9 @@ fn count(number: &AtomicU32, limit: u32) -> bool {
 }
 
 impl Quota {
-    /// Takes a place for one more allocation of this user (the part of a REST user name after the first colon).
+    /// Takes a place for one more allocation of this user (the part of a REST user name after the first colon). Where
+    /// that part is empty, as in names that are a time stamp alone, it is not known who is whose second, and the limit of
+    /// a user is not applied.
     ///
     /// # Errors
     /// 508 when the server is full or the host has its share, 486 when the user has his.
@@ -59,7 +61,7 @@ impl Quota {
         }
         place.host = Some(host);
         let mut held = self.users.entry((host, Arc::clone(user))).or_insert(0);
-        if limits.allocations_per_user > 0 && *held >= limits.allocations_per_user {
+        if limits.allocations_per_user > 0 && !user.is_empty() && *held >= limits.allocations_per_user {
             return Err(Code::AllocationQuotaReached);
         }
         *held += 1;
@@ -135,6 +137,16 @@ mod tests {
         let _bob = quota.take(HostId(3), &bob, &limits).expect("a place came back");
         assert_eq!(quota.take(HostId(3), &alice, &limits).expect_err("full"), Code::InsufficientCapacity);
         assert_eq!((quota.total(), quota.users()), (3, 2));
+    }
+
+    #[test]
+    fn names_without_a_user_are_counted_and_not_limited_as_one() {
+        let quota = Arc::new(Quota::default());
+        let limits = Limits { allocations_per_user: 1, allocations_per_host: 3, ..Limits::default() };
+        let nobody: Arc<str> = "".into();
+        let _held = [(); 3].map(|()| quota.take(HostId(0), &nobody, &limits).expect("no limit of a user"));
+        assert_eq!(quota.take(HostId(0), &nobody, &limits).expect_err("full"), Code::InsufficientCapacity);
+        assert_eq!((quota.total(), quota.users()), (3, 1));
     }
 
     #[test]

@@ -264,6 +264,40 @@ fn what_is_beyond_a_rate_is_dropped_and_counted_and_nothing_else() {
     }
 }
 
+/// Rows 11 and 12: what a server gives that was not told otherwise.
+#[test]
+fn one_user_and_one_allocation_have_a_limit_unasked() {
+    let _turn = beside_others();
+    let server = Server::start(&Plan::loopback());
+    let session = Session::new(server.credentials("greedy"), b"");
+    let (mut held, most) = (Vec::new(), 600);
+    let refused =
+        (0..most).map(|_| one_more(&server, Transport::Udp, &session, &mut held)).find(|&code| code != 0);
+    println!("row 11: {} allocations of one user, then {refused:?}", held.len());
+    let mut client = join(&server, Transport::Tcp, &Session::new(server.credentials("sender"), b""));
+    client.allocate().expect("an allocation");
+    let sink = UdpSocket::bind((LOCAL_V4, 0)).unwrap();
+    assert_eq!(client.bind(0x4000, sink.local_addr().unwrap()), 0);
+    if only_hallpass("a limit for one user and one allocation unasked") {
+        return;
+    }
+    assert_eq!((held.len(), refused), (500, Some(486)));
+    let mut send = |datagrams: u32| {
+        let start = Instant::now();
+        (0..datagrams).for_each(|_| client.send_on(0x4000, &[3; 100]));
+        // The answer comes behind the data: all is decided then.
+        assert_eq!(client.refresh(600), 0);
+        start.elapsed().as_secs_f64()
+    };
+    send(15_000);
+    assert_eq!(drops(&server, "allocation_over_rate"), 0, "a second's worth may come at once");
+    // In the worst case the first were paid off before these began.
+    let seconds = send(60_000);
+    let dropped = drops(&server, "allocation_over_rate");
+    println!("row 12: {dropped} of 60000 datagrams in {seconds:.2} s were beyond what an allocation has");
+    assert!(dropped as f64 >= 60_000.0 - 20_000.0 * (1.0 + seconds), "{dropped} in {seconds} s");
+}
+
 type Attributes<'a> = &'a [(u16, &'a [u8])];
 
 /// Requests for one kind of thing over and over are no way around a cap either.
