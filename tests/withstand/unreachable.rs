@@ -132,16 +132,27 @@ fn relaying_to_peers() -> Server {
 /// Row 26: the queue towards a peer is full, which the kernel says by ENOBUFS.
 #[test]
 fn a_full_queue_is_counted() {
+    // Two seconds of it wait, beyond that it is ENOBUFS.
+    full_queue("the queue towards a peer is full", 2000);
+}
+
+/// Row 26: all that waits in the interface counts for the socket, until that says EAGAIN.
+#[test]
+fn a_full_socket_is_counted() {
+    full_queue("the socket towards a peer is full", 100_000_000);
+}
+
+/// Towards peers there are 1,000 bytes a second, and `bytes` may wait.
+fn full_queue(what: &str, bytes: u32) {
     let _turn = alone();
     in_own_network(|| {
         add_peers();
         let mut server = relaying_to_peers();
-        while_calls_go_on(&mut server, "the queue towards a peer is full", |server| {
+        while_calls_go_on(&mut server, what, |server| {
             let there: SocketAddr = "198.18.5.9:4000".parse().unwrap();
             let mut client = client(server);
             assert_eq!(client.permit(there), 0);
-            // 1,000 bytes a second, and two seconds of it wait.
-            run("tc qdisc add dev peers0 root tbf rate 8kbit burst 2000 limit 2000");
+            run(&format!("tc qdisc add dev peers0 root tbf rate 8kbit burst 2000 limit {bytes}"));
             send_there(&mut client, there);
             run("tc qdisc del dev peers0 root");
             if only_hallpass("counters") {
@@ -149,7 +160,8 @@ fn a_full_queue_is_counted() {
             }
             let counted = drops(server, "send_failed");
             println!("row 26: {counted} of {PACKETS} packets counted for which there was no room");
-            assert!(counted > PACKETS / 2 && counted < PACKETS, "{counted}");
+            // How many find room depends on the kernel: a train of datagrams takes less than each alone.
+            assert!(counted > 0 && counted < PACKETS, "{counted}");
             send_there(&mut client, there);
             assert_eq!(drops(server, "send_failed"), counted, "there is room again");
         });
