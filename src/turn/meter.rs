@@ -1,18 +1,24 @@
 //! How much may be relayed: bits and packets a second of an allocation, a user and a host, both directions together.
 //!
-//! What comes too soon is dropped and counted, never queued. The meters belong to one worker, so that no packet touches
-//! another core's memory: a user or a host with allocations on several workers has the limit on each of them.
+//! What comes too soon is dropped and counted, never queued. An allocation is one worker's, and so is its meter. A user
+//! or a host may have allocations on several workers: these draw from one budget, a hundredth of a second's worth at a
+//! time, so that a packet seldom touches memory of another core, and all of them together have the limit once, give or
+//! take that hundredth for each worker.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use slab::Slab;
 
 use super::action::Drop;
+use super::quota::Place;
 use super::settings::HostId;
 use super::time::Instant;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
+/// A worker draws this part of a second's worth at a time, if there is so much.
+const DRAWS_PER_SECOND: u64 = 100;
 
 /// A limit; 0 is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +27,12 @@ pub struct Rate {
     pub kbit: u32,
     /// Datagrams a second.
     pub packets: u32,
+}
+
+impl Rate {
+    fn bits(self) -> u64 {
+        u64::from(self.kbit) * 1000
+    }
 }
 
 /// The limits of everybody.
@@ -41,7 +53,7 @@ impl Rates {
     }
 }
 
-/// What one holder has used: when all of it would be paid off at his rate, in nanoseconds. A second's worth may come at
+/// What an allocation has used: when all of it would be paid off at its rate, in nanoseconds. A second's worth may come at
 /// once, as a picture of a shared screen does.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Meter {
@@ -62,9 +74,91 @@ impl Meter {
         };
         // A datagram is below 2^16 bytes: the product is below 2^50.
         Some(Self {
-            bits_until: paid(self.bits_until, len as u64 * 8, u64::from(rate.kbit) * 1000)?,
+            bits_until: paid(self.bits_until, len as u64 * 8, rate.bits())?,
             packets_until: paid(self.packets_until, 1, u64::from(rate.packets))?,
         })
+    }
+}
+
+/// The same of a user or a host, for all workers.
+#[derive(Debug, Default)]
+pub struct Budget {
+    bits_until: AtomicU64,
+    packets_until: AtomicU64,
+}
+
+/// Takes `units` of what was paid off `until` then; when it is too soon for them, says from when on it is not.
+fn draw(until: &AtomicU64, now: u64, units: u64, rate: u64) -> Result<(), u64> {
+    let cost = u128::from(units) * u128::from(NANOS_PER_SECOND) / u128::from(rate);
+    let cost = u64::try_from(cost).unwrap_or(u64::MAX);
+    let after = |until: u64| until.max(now).saturating_add(cost);
+    let taken = until.fetch_update(Relaxed, Relaxed, |until| {
+        Some(after(until)).filter(|&after| after <= now + NANOS_PER_SECOND)
+    });
+    taken.map(drop).map_err(|until| after(until) - NANOS_PER_SECOND)
+}
+
+/// What a worker has drawn from a part of a [`Budget`] and not used yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    left: u64,
+    /// So many were not to be had lately, and until then they will not be: the budget is not asked for them again.
+    refused: u64,
+    refused_until: u64,
+}
+
+impl Share {
+    /// Whether there are `units`, drawn from what was paid off `until` then if need be.
+    fn covers(&mut self, units: u64, until: &AtomicU64, now: u64, rate: u64) -> bool {
+        if rate == 0 || self.left >= units {
+            return true;
+        }
+        let missing = units - self.left;
+        if missing >= self.refused && now < self.refused_until {
+            return false;
+        }
+        // Near the limit there may be enough for this datagram alone.
+        for wanted in [missing.max(rate / DRAWS_PER_SECOND), missing] {
+            match draw(until, now, wanted, rate) {
+                Ok(()) => {
+                    self.left += wanted;
+                    return true;
+                }
+                Err(then) => (self.refused, self.refused_until) = (wanted, then),
+            }
+        }
+        false
+    }
+
+    fn spend(&mut self, units: u64) {
+        // Without a limit nothing was drawn.
+        self.left = self.left.saturating_sub(units);
+    }
+}
+
+/// A user's or a host's part on one worker.
+#[derive(Debug)]
+struct Holder {
+    budget: Arc<Budget>,
+    bits: Share,
+    packets: Share,
+}
+
+impl Holder {
+    fn new(budget: &Arc<Budget>) -> Self {
+        Self { budget: Arc::clone(budget), bits: Share::default(), packets: Share::default() }
+    }
+
+    /// Whether one more datagram of `len` bytes may pass.
+    fn covers(&mut self, now: Instant, rate: Rate, len: usize) -> bool {
+        let now = now.as_nanos();
+        self.bits.covers(len as u64 * 8, &self.budget.bits_until, now, rate.bits())
+            && self.packets.covers(1, &self.budget.packets_until, now, u64::from(rate.packets))
+    }
+
+    fn spend(&mut self, len: usize) {
+        self.bits.spend(len as u64 * 8);
+        self.packets.spend(1);
     }
 }
 
@@ -75,7 +169,7 @@ pub struct UserId(u32);
 #[derive(Debug)]
 struct User {
     key: (HostId, Arc<str>),
-    meter: Meter,
+    holder: Holder,
     /// How many allocations he has here.
     allocations: u32,
 }
@@ -85,18 +179,24 @@ struct User {
 pub struct Meters {
     users: Slab<User>,
     by_user: HashMap<(HostId, Arc<str>), UserId>,
-    hosts: Vec<Meter>,
+    /// By number.
+    hosts: Vec<Option<Holder>>,
 }
 
 impl Meters {
-    /// One more allocation of this user.
-    pub fn join(&mut self, host: HostId, user: &Arc<str>) -> UserId {
-        let key = (host, Arc::clone(user));
+    /// One more allocation of the user whose place this is.
+    pub fn join(&mut self, place: &Place) -> UserId {
+        let host = usize::from(place.host().0);
+        if host >= self.hosts.len() {
+            self.hosts.resize_with(host + 1, || None);
+        }
+        self.hosts[host].get_or_insert_with(|| Holder::new(place.host_budget()));
+        let key = (place.host(), Arc::clone(place.user()));
         let id = match self.by_user.get(&key) {
             Some(&id) => id,
             None => {
-                let entry = User { key: key.clone(), meter: Meter::default(), allocations: 0 };
-                let id = UserId(self.users.insert(entry) as u32);
+                let holder = Holder::new(place.user_budget());
+                let id = UserId(self.users.insert(User { key: key.clone(), holder, allocations: 0 }) as u32);
                 self.by_user.insert(key, id);
                 id
             }
@@ -139,20 +239,26 @@ impl Meters {
         now: Instant,
         rates: &Rates,
         meter: &mut Meter,
-        (host, user): (HostId, UserId),
+        user: UserId,
         len: usize,
     ) -> Result<(), Drop> {
-        let host = usize::from(host.0);
-        if host >= self.hosts.len() {
-            self.hosts.resize_with(host + 1, Meter::default);
-        }
-        let user = &mut self.users[user.0 as usize];
+        let User { key: (host, name), holder: user, .. } = &mut self.users[user.0 as usize];
+        // Joined with its first user.
+        let host = self.hosts.get_mut(usize::from(host.0)).and_then(Option::as_mut);
         // Whoever names no user is not known to be one.
-        let user_rate = if user.key.1.is_empty() { Rate::default() } else { rates.user };
-        let allocation_after = meter.after(now, rates.allocation, len).ok_or(Drop::AllocationOverRate)?;
-        let user_after = user.meter.after(now, user_rate, len).ok_or(Drop::UserOverRate)?;
-        let host_after = self.hosts[host].after(now, rates.host, len).ok_or(Drop::HostOverRate)?;
-        (*meter, user.meter, self.hosts[host]) = (allocation_after, user_after, host_after);
+        let user_rate = if name.is_empty() { Rate::default() } else { rates.user };
+        let after = meter.after(now, rates.allocation, len).ok_or(Drop::AllocationOverRate)?;
+        if !user.covers(now, user_rate, len) {
+            return Err(Drop::UserOverRate);
+        }
+        if let Some(host) = host {
+            if !host.covers(now, rates.host, len) {
+                return Err(Drop::HostOverRate);
+            }
+            host.spend(len);
+        }
+        user.spend(len);
+        *meter = after;
         Ok(())
     }
 }
@@ -160,6 +266,8 @@ impl Meters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::turn::quota::Quota;
+    use crate::turn::settings::Limits;
 
     fn at(millis: u64) -> Instant {
         Instant::from_nanos(10 * NANOS_PER_SECOND + millis * 1_000_000)
@@ -175,11 +283,15 @@ mod tests {
         }
     }
 
+    fn place(quota: &Arc<Quota>, host: HostId, user: &str) -> Place {
+        quota.take(host, &user.into(), &Limits::default()).expect("no limit")
+    }
+
     #[test]
     fn each_has_a_second_at_once_and_then_his_rate() {
-        let mut meters = Meters::default();
-        let (user, mut meter) = (meters.join(HOST, &"ann".into()), Meter::default());
-        let mut count = |now, len| meters.count(now, &rates(), &mut meter, (HOST, user), len);
+        let (mut meters, mut meter) = (Meters::default(), Meter::default());
+        let user = meters.join(&place(&Arc::default(), HOST, "ann"));
+        let mut count = |now, len| meters.count(now, &rates(), &mut meter, user, len);
         // 800,000 bits are a hundred datagrams of 1,000 bytes.
         assert!((0..100).all(|_| count(at(0), 1000).is_ok()));
         assert_eq!(count(at(0), 1000), Err(Drop::AllocationOverRate));
@@ -190,30 +302,102 @@ mod tests {
 
     #[test]
     fn users_share_their_allocations_limit_and_a_host_that_of_its_users() {
-        let mut meters = Meters::default();
-        let [ann, again, bob] = ["ann", "ann", "bob"].map(|user| meters.join(HOST, &user.into()));
+        let (quota, mut meters) = (Arc::default(), Meters::default());
+        let [ann, again, bob] = ["ann", "ann", "bob"].map(|user| meters.join(&place(&quota, HOST, user)));
         assert_eq!((ann, meters.len()), (again, 2));
         let mut meter = [Meter::default(); 3];
-        let mut count = |n: usize, user| meters.count(at(0), &rates(), &mut meter[n], (HOST, user), 10);
+        let mut count = |n: usize, user| meters.count(at(0), &rates(), &mut meter[n], user, 10);
         assert!((0..90).all(|_| count(0, ann).is_ok()));
         assert_eq!((0..90).filter(|_| count(1, ann).is_ok()).count(), 60);
         assert_eq!((0..90).filter(|_| count(2, bob).is_ok()).count(), 50);
         assert_eq!(count(2, bob), Err(Drop::HostOverRate));
-        let other = meters.join(HostId(4), &"ann".into());
-        assert_eq!(meters.count(at(0), &rates(), &mut Meter::default(), (HostId(4), other), 10), Ok(()));
+        let other = meters.join(&place(&quota, HostId(4), "ann"));
+        assert_eq!(meters.count(at(0), &rates(), &mut Meter::default(), other, 10), Ok(()));
         for user in [ann, again, bob, other] {
             meters.leave(user);
         }
         assert!(meters.is_empty() && meters.by_user.is_empty());
     }
 
+    /// Three workers that offer far more than the limit, unevenly and at their own times: how much of it passed.
+    fn passed(rates: &Rates, seconds: u64, len: usize) -> u64 {
+        let quota = Arc::default();
+        let places: Vec<Place> = (0..3).map(|_| place(&quota, HOST, "ann")).collect();
+        let mut workers: Vec<_> = places
+            .iter()
+            .map(|place| {
+                let mut meters = Meters::default();
+                let user = meters.join(place);
+                (meters, user, Meter::default())
+            })
+            .collect();
+        let (mut passed, mut draws) = (0, 0_u32);
+        for micros in (0..seconds * 1_000_000).step_by(20) {
+            let now = Instant::from_nanos(NANOS_PER_SECOND + micros * 1000);
+            // Two thirds of all to the first.
+            draws = draws.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let (meters, user, meter) = &mut workers[[0, 0, 0, 0, 1, 2][(draws >> 16) as usize % 6]];
+            passed += u64::from(meters.count(now, rates, meter, *user, len).is_ok());
+        }
+        passed
+    }
+
+    #[test]
+    fn workers_together_have_a_limit_once() {
+        let few = Rate { kbit: 0, packets: 10_000 };
+        let bits = Rate { kbit: 8_000, packets: 0 };
+        // 1,000 bytes are 8,000 bits: 1,000 datagrams a second.
+        for (rate, len, per_second) in [(few, 100, 10_000), (bits, 1000, 1000)] {
+            for rates in [
+                Rates { user: rate, ..Rates::default() },
+                Rates { host: rate, ..Rates::default() },
+                Rates { user: rate, host: rate, ..Rates::default() },
+            ] {
+                let all = per_second * (1 + 4);
+                let passed = passed(&rates, 4, len);
+                let tolerance = 3 * per_second / 100;
+                assert!((all - tolerance..=all + tolerance).contains(&passed), "{passed} of {all}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_worker_alone_has_all_of_it() {
+        let rates = Rates { user: Rate { kbit: 0, packets: 1000 }, ..Rates::default() };
+        let (mut meters, mut meter) = (Meters::default(), Meter::default());
+        let user = meters.join(&place(&Arc::default(), HOST, "ann"));
+        let mut many =
+            |now| (0..5000).filter(|_| meters.count(now, &rates, &mut meter, user, 9).is_ok()).count();
+        assert_eq!([0, 0, 1, 500, 502].map(|millis| many(at(millis))), [1000, 0, 1, 499, 2]);
+    }
+
+    #[test]
+    fn a_datagram_that_never_fits_is_refused_and_the_next_is_not() {
+        let rates = Rates { host: Rate { kbit: 1, packets: 0 }, ..Rates::default() };
+        let (mut meters, mut meter) = (Meters::default(), Meter::default());
+        let user = meters.join(&place(&Arc::default(), HOST, "ann"));
+        let mut count = |now, len| meters.count(now, &rates, &mut meter, user, len);
+        assert_eq!(count(at(0), 1000), Err(Drop::HostOverRate));
+        assert_eq!(count(at(0), 100), Ok(()), "800 of 1,000 bits");
+        assert_eq!(count(at(0), 100), Err(Drop::HostOverRate));
+        assert_eq!(count(at(600), 100), Ok(()));
+    }
+
     #[test]
     fn nothing_is_limited_by_zero() {
-        let mut meters = Meters::default();
-        let (user, mut meter) = (meters.join(HOST, &"ann".into()), Meter::default());
+        let (mut meters, mut meter) = (Meters::default(), Meter::default());
+        let user = meters.join(&place(&Arc::default(), HOST, "ann"));
         assert!(Rates::default().are_none());
         for _ in 0..100_000 {
-            assert_eq!(meters.count(at(0), &Rates::default(), &mut meter, (HOST, user), 65_507), Ok(()));
+            assert_eq!(meters.count(at(0), &Rates::default(), &mut meter, user, 65_507), Ok(()));
         }
+    }
+
+    #[test]
+    fn names_without_a_user_have_no_limit_of_a_user() {
+        let rates = Rates { user: Rate { kbit: 1, packets: 1 }, ..Rates::default() };
+        let (mut meters, mut meter) = (Meters::default(), Meter::default());
+        let nobody = meters.join(&place(&Arc::default(), HOST, ""));
+        assert!((0..100).all(|_| meters.count(at(0), &rates, &mut meter, nobody, 1000).is_ok()));
     }
 }

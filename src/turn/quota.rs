@@ -8,6 +8,7 @@ use dashmap::DashMap;
 
 use super::counters::HOSTS_MAX;
 use super::error::Code;
+use super::meter::Budget;
 use super::settings::{HostId, Limits};
 
 /// Room for users that stays when all are gone.
@@ -15,17 +16,29 @@ const USERS_KEPT: usize = 4096;
 
 type UserKey = (HostId, Arc<str>);
 
-/// Shared by all workers; touched when an allocation is made and when it ends.
+/// Shared by all workers; touched when an allocation is made and when it ends, and its budgets now and then between.
 #[derive(Debug)]
 pub struct Quota {
     total: AtomicU32,
-    hosts: Box<[AtomicU32]>,
-    users: DashMap<UserKey, u32>,
+    hosts: Box<[Host]>,
+    users: DashMap<UserKey, User>,
+}
+
+#[derive(Debug, Default)]
+struct Host {
+    held: AtomicU32,
+    budget: Arc<Budget>,
+}
+
+#[derive(Debug, Default)]
+struct User {
+    held: u32,
+    budget: Arc<Budget>,
 }
 
 impl Default for Quota {
     fn default() -> Self {
-        let hosts = (0..HOSTS_MAX).map(|_| AtomicU32::new(0)).collect();
+        let hosts = (0..HOSTS_MAX).map(|_| Host::default()).collect();
         Self { total: AtomicU32::new(0), hosts, users: DashMap::new() }
     }
 }
@@ -34,8 +47,9 @@ impl Default for Quota {
 #[derive(Debug)]
 pub struct Place {
     quota: Arc<Quota>,
-    host: Option<HostId>,
-    user: Option<Arc<str>>,
+    host: HostId,
+    user: Arc<str>,
+    budget: Arc<Budget>,
 }
 
 /// One more, unless there are `limit`; 0 = no limit.
@@ -54,22 +68,22 @@ impl Quota {
         if !count(&self.total, limits.allocations_total) {
             return Err(Code::InsufficientCapacity);
         }
-        // What is counted by now is given back when the place is dropped.
-        let mut place = Place { quota: Arc::clone(self), host: None, user: None };
-        if !count(self.of(host), limits.allocations_per_host) {
+        if !count(&self.of(host).held, limits.allocations_per_host) {
+            self.total.fetch_sub(1, Relaxed);
             return Err(Code::InsufficientCapacity);
         }
-        place.host = Some(host);
-        let mut held = self.users.entry((host, Arc::clone(user))).or_insert(0);
-        if limits.allocations_per_user > 0 && !user.is_empty() && *held >= limits.allocations_per_user {
+        let mut entry = self.users.entry((host, Arc::clone(user))).or_default();
+        if limits.allocations_per_user > 0 && !user.is_empty() && entry.held >= limits.allocations_per_user {
+            self.of(host).held.fetch_sub(1, Relaxed);
+            self.total.fetch_sub(1, Relaxed);
             return Err(Code::AllocationQuotaReached);
         }
-        *held += 1;
-        place.user = Some(Arc::clone(user));
-        Ok(place)
+        entry.held += 1;
+        let budget = Arc::clone(&entry.budget);
+        Ok(Place { quota: Arc::clone(self), host, user: Arc::clone(user), budget })
     }
 
-    fn of(&self, host: HostId) -> &AtomicU32 {
+    fn of(&self, host: HostId) -> &Host {
         // HostId is made below HOSTS_MAX only.
         &self.hosts[usize::from(host.0).min(HOSTS_MAX - 1)]
     }
@@ -85,21 +99,40 @@ impl Quota {
     }
 }
 
+impl Place {
+    /// Whose host's.
+    pub fn host(&self) -> HostId {
+        self.host
+    }
+
+    /// Whose.
+    pub fn user(&self) -> &Arc<str> {
+        &self.user
+    }
+
+    /// What the user may relay, on all workers together.
+    pub fn user_budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// What the host's users may relay, on all workers together.
+    pub fn host_budget(&self) -> &Arc<Budget> {
+        &self.quota.of(self.host).budget
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        let last = self.quota.total.fetch_sub(1, Relaxed) == 1;
-        if let Some(host) = self.host {
-            self.quota.of(host).fetch_sub(1, Relaxed);
-            if let Some(user) = self.user.take() {
-                self.quota.users.remove_if_mut(&(host, user), |_, held| {
-                    *held = held.saturating_sub(1);
-                    *held == 0
-                });
-            }
-        }
+        let Self { quota, host, user, .. } = self;
+        quota.of(*host).held.fetch_sub(1, Relaxed);
+        quota.users.remove_if_mut(&(*host, Arc::clone(user)), |_, user| {
+            user.held = user.held.saturating_sub(1);
+            user.held == 0
+        });
+        let last = quota.total.fetch_sub(1, Relaxed) == 1;
         // After a rush of users, memory goes back once nobody is left.
-        if last && self.quota.users.capacity() > USERS_KEPT {
-            self.quota.users.shrink_to_fit();
+        if last && quota.users.capacity() > USERS_KEPT {
+            quota.users.shrink_to_fit();
         }
     }
 }

@@ -278,7 +278,7 @@ impl Table {
         transaction_id: [u8; 12],
         place: Place,
     ) -> AllocationId {
-        let user = self.meters.join(identity.host, &identity.user);
+        let user = self.meters.join(&place);
         let id = AllocationId(self.allocations.insert(Allocation {
             client,
             recent: None,

@@ -167,8 +167,7 @@ impl Table {
     ) -> Result<&mut Allocation, Drop> {
         let allocation = self.allocations.get_mut(id.0 as usize).ok_or(Drop::NoAllocation)?;
         if !rates.are_none() {
-            let holders = (allocation.host, allocation.user);
-            self.meters.count(now, rates, &mut allocation.meter, holders, len)?;
+            self.meters.count(now, rates, &mut allocation.meter, allocation.user, len)?;
         }
         Ok(allocation)
     }
