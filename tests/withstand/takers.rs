@@ -84,10 +84,10 @@ fn quotas_are_exact_across_time_stamps_and_transports() {
     assert!(waited.is_some_and(|waited| waited < ONE_SECOND), "{waited:?}");
 }
 
-/// As many ports in a row that nobody has.
-fn free_ports(count: u16) -> (u16, u16) {
+/// As many ports in a row that nobody has, from `least` on: tests that run together begin apart.
+fn free_ports(least: u16, count: u16) -> (u16, u16) {
     let free = |port| UdpSocket::bind((LOCAL_V4, port)).is_ok();
-    let starts = (12_000..16_000).step_by(usize::from(count));
+    let starts = (least..least + 2000).step_by(usize::from(count));
     let first = starts.into_iter().find(|&first| (first..first + count).all(free)).expect("free ports");
     (first, first + count - 1)
 }
@@ -97,7 +97,7 @@ fn free_ports(count: u16) -> (u16, u16) {
 fn every_port_is_given_and_given_again_and_none_left_is_said_at_once() {
     let _turn = beside_others();
     const PORTS: u16 = 10;
-    let (first, last) = free_ports(PORTS);
+    let (first, last) = free_ports(12_000, PORTS);
     let server = Server::start(&Plan {
         relay: vec![LOCAL_V4],
         relay_ports: (first, last),
@@ -121,6 +121,40 @@ fn every_port_is_given_and_given_again_and_none_left_is_said_at_once() {
     }
     println!("row 14: all of {PORTS} ports in each of five rounds, 508 within {shortest:?}");
     assert!(shortest < Duration::from_millis(100), "{shortest:?} until 508");
+}
+
+/// Row 14, and what another program does to it: EADDRINUSE.
+#[test]
+fn ports_that_another_program_has_are_passed_over_until_they_are_free() {
+    let _turn = beside_others();
+    const PORTS: u16 = 12;
+    let (first, last) = free_ports(14_000, PORTS);
+    let server = Server::start(&Plan {
+        relay: vec![LOCAL_V4],
+        relay_ports: (first, last),
+        ..Plan::on(&[LOCAL_V4], &["127.0.0.0/8"])
+    });
+    let session = Session::new(server.credentials("ports"), b"");
+    let theirs: Vec<UdpSocket> =
+        (first..=last).step_by(2).map(|port| UdpSocket::bind((LOCAL_V4, port)).expect("free")).collect();
+    for round in 0..3 {
+        let mut clients: Vec<Client> =
+            (0..PORTS / 2).map(|_| join(&server, Transport::Udp, &session)).collect();
+        let ports: BTreeSet<u16> = clients
+            .iter_mut()
+            .map(|client| client.allocate().unwrap_or_else(|code| panic!("round {round}: {code}")).port())
+            .collect();
+        assert!(ports.iter().copied().eq((first + 1..=last).step_by(2)), "round {round}: {ports:?}");
+        assert_eq!(join(&server, Transport::Udp, &session).allocate(), Err(508), "round {round}");
+        for client in &mut clients {
+            assert_eq!(client.refresh(0), 0);
+        }
+    }
+    drop(theirs);
+    let mut clients: Vec<Client> = (0..PORTS).map(|_| join(&server, Transport::Udp, &session)).collect();
+    let granted = clients.iter_mut().filter_map(|client| client.allocate().ok()).count();
+    println!("row 14: {} of {PORTS} ports while another program had the others, then {granted}", PORTS / 2);
+    assert_eq!(granted, usize::from(PORTS));
 }
 
 const MANY: u16 = 6000;
