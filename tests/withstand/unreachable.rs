@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(20);
 /// Sent where nobody is.
 const PACKETS: u64 = 500;
+/// Bytes in each: so many fill a socket's buffer even if they leave as trains.
+const LEN: usize = 1200;
 const NET: &str = "198.18.5.0/24";
 
 fn run(command: &str) {
@@ -30,7 +32,7 @@ fn client(server: &Server) -> Client {
 
 fn send_there(client: &mut Client, peer: SocketAddr) {
     for _ in 0..PACKETS {
-        client.send_to(peer, b"is anybody there?");
+        client.send_to(peer, &[7; LEN]);
     }
     assert_eq!(client.refresh(600), 0);
 }
