@@ -53,6 +53,13 @@ impl Rates {
     }
 }
 
+/// When all would be paid off after `cost` more, where it was to be `until`; a second's worth may come at once. When that is
+/// too soon, says from when on it is not. All in nanoseconds.
+fn pay(until: u64, now: u64, cost: u64) -> Result<u64, u64> {
+    let after = until.max(now).saturating_add(cost);
+    if after <= now + NANOS_PER_SECOND { Ok(after) } else { Err(after - NANOS_PER_SECOND) }
+}
+
 /// What an allocation has used: when all of it would be paid off at its rate, in nanoseconds. A second's worth may come at
 /// once, as a picture of a shared screen does.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,8 +76,7 @@ impl Meter {
             if rate == 0 {
                 return Some(until);
             }
-            let until = until.max(now) + units * NANOS_PER_SECOND / rate;
-            (until <= now + NANOS_PER_SECOND).then_some(until)
+            pay(until, now, units * NANOS_PER_SECOND / rate).ok()
         };
         // A datagram is below 2^16 bytes: the product is below 2^50.
         Some(Self {
@@ -87,15 +93,14 @@ pub struct Budget {
     packets_until: AtomicU64,
 }
 
-/// Takes `units` of what was paid off `until` then; when it is too soon for them, says from when on it is not.
+/// Takes `units` of what is paid off `until` then; when it is too soon for them, says from when on it is not.
 fn draw(until: &AtomicU64, now: u64, units: u64, rate: u64) -> Result<(), u64> {
     let cost = u128::from(units) * u128::from(NANOS_PER_SECOND) / u128::from(rate);
     let cost = u64::try_from(cost).unwrap_or(u64::MAX);
-    let after = |until: u64| until.max(now).saturating_add(cost);
-    let taken = until.fetch_update(Relaxed, Relaxed, |until| {
-        Some(after(until)).filter(|&after| after <= now + NANOS_PER_SECOND)
-    });
-    taken.map(drop).map_err(|until| after(until) - NANOS_PER_SECOND)
+    match until.fetch_update(Relaxed, Relaxed, |until| pay(until, now, cost).ok()) {
+        Ok(_) => Ok(()),
+        Err(until) => pay(until, now, cost).map(drop),
+    }
 }
 
 /// What a worker has drawn from a part of a [`Budget`] and not used yet.
