@@ -1,8 +1,7 @@
 //! A worker that fails, and one that is full.
 
 use hallpass::net::admission::{Pressure, Rules};
-use hallpass::net::counters::{Counters, Refusal};
-use hallpass::turn::counters::Counter;
+use hallpass::net::counters::Refusal;
 use hallpass::turn::five_tuple::Transport;
 
 use crate::rig::*;
@@ -98,12 +97,11 @@ fn a_worker_that_fails_again_and_again_is_given_up_with_its_reason() {
     // Two workers bear three failures each; at the seventh one of them has had its fourth.
     let mut exit = None;
     for _ in 0..7 {
-        let before: u64 = relay.handle.counters().iter().map(|counters| counters.restarts.get()).sum();
+        let before = relay.sum(|c| c.restarts.get());
         assert!(relay.connect_naming(TRAP, Transport::Tls).fails_to_send());
         relay.until("it began anew, or gave up", |relay| {
             exit = exit.take().or_else(|| relay.handle.next_exit(std::time::Duration::ZERO));
-            let now: u64 = relay.handle.counters().iter().map(|counters| counters.restarts.get()).sum();
-            exit.is_some() || now > before
+            exit.is_some() || relay.sum(|c| c.restarts.get()) > before
         });
         if exit.is_some() {
             break;
@@ -126,13 +124,10 @@ fn newcomers_are_refused_when_memory_is_low_and_calls_go_on() {
         assert!(relay.connect(Transport::Tcp).reads_the_end());
         calls.iter_mut().for_each(Call::goes_on);
     }
-    let refused = |what: fn(&Counters) -> &Counter| -> u64 {
-        relay.handle.counters().iter().map(|counters| what(counters).get()).sum()
-    };
-    assert_eq!(refused(|counters| counters.relays_refused(Refusal::Memory)), 2);
+    assert_eq!(relay.sum(|c| c.relays_refused(Refusal::Memory).get()), 2);
     // A stream is counted behind its end.
-    relay.until("both are counted", |_| {
-        refused(|counters| counters.streams(Transport::Tcp).refused(Refusal::Memory)) == 2
+    relay.until("both are counted", |relay| {
+        relay.sum(|c| c.streams(Transport::Tcp).refused(Refusal::Memory).get()) == 2
     });
     relay.handle.admission().set_pressure(Pressure::None);
     calls.push(call(&relay, Transport::Tls));
@@ -159,8 +154,8 @@ fn a_source_has_its_share_of_streams_and_others_have_theirs() {
     held.pop();
     relay.until("its place is free", |relay| relay.handle.admission().streams() == 5);
     from([127, 0, 0, 7]).allocate();
-    let refused = |c: &Counters| c.streams(Transport::Tcp).refused(Refusal::Source).get();
-    relay
-        .until("it is counted", |relay| relay.handle.counters().iter().map(|c| refused(c)).sum::<u64>() == 1);
+    relay.until("it is counted", |relay| {
+        relay.sum(|c| c.streams(Transport::Tcp).refused(Refusal::Source).get()) == 1
+    });
     relay.stop();
 }

@@ -355,9 +355,7 @@ fn unfinished_handshakes_and_idle_streams_end_and_allocations_stay() {
     let mut idle = relay.connect(Transport::Tcp);
     let mut working = relay.connect(Transport::Tls);
     working.allocate();
-    let open = |relay: &Relay, transport| -> u64 {
-        relay.handle.counters().iter().map(|c| c.streams(transport).open.get()).sum()
-    };
+    let open = |relay: &Relay, transport| relay.sum(|c| c.streams(transport).open.get());
     relay.until("accepted", |relay| open(relay, Transport::Tcp) + open(relay, Transport::Tls) == 3);
     // A command makes the workers look at the clock.
     AHEAD.store(11, Relaxed);
@@ -391,9 +389,6 @@ fn without_descriptors_listeners_rest_and_packets_go_on() {
     let (peer, address) = peer();
     let relayed = client.allocate();
     client.bind(0x4000, address);
-    let sum = |relay: &Relay, counter: fn(&net::counters::Counters) -> u64| -> u64 {
-        relay.handle.counters().iter().map(|counters| counter(counters)).sum()
-    };
     // A worker that is about to begin would want some as well.
     relay.handle.send(&Command::Drain(false));
     relay.until("all workers run", |relay| relay.handle.counters().iter().all(|c| c.wakeups.get() > 0));
@@ -404,17 +399,17 @@ fn without_descriptors_listeners_rest_and_packets_go_on() {
     }
     taken.pop();
     let waiting = TcpStream::connect(relay.addresses[1]).expect("the last descriptor");
-    relay.until("a pause", |relay| sum(relay, |c| c.accept_paused.get()) > 0);
-    let wakeups = sum(&relay, |c| c.wakeups.get());
-    let pauses = sum(&relay, |c| c.accept_paused.get());
+    relay.until("a pause", |relay| relay.sum(|c| c.accept_paused.get()) > 0);
+    let wakeups = relay.sum(|c| c.wakeups.get());
+    let pauses = relay.sum(|c| c.accept_paused.get());
     for _ in 0..50 {
         client.send_channel(0x4000, b"on");
         assert_eq!(receive_at(&peer), (b"on".to_vec(), relayed));
         peer.send_to(b"and on", relayed).expect("send");
         assert_eq!(client.receive()[4..], *b"and on");
     }
-    relay.until("more pauses", |relay| sum(relay, |c| c.accept_paused.get()) >= pauses + 4);
-    assert!(sum(&relay, |c| c.wakeups.get()) - wakeups < 300, "the workers spin");
+    relay.until("more pauses", |relay| relay.sum(|c| c.accept_paused.get()) >= pauses + 4);
+    assert!(relay.sum(|c| c.wakeups.get()) - wakeups < 300, "the workers spin");
     drop((taken, waiting));
     relay.connect(Transport::Tcp).allocate();
     relay.stop();

@@ -152,10 +152,12 @@ impl Relay {
     }
 
     pub fn closed(&self, transport: Transport, reason: CloseReason) -> u64 {
-        let closed = |c: &net::counters::Counters| -> u64 {
-            Stage::ALL.iter().map(|&stage| c.streams(transport).closed(stage, reason).get()).sum()
-        };
-        self.handle.counters().iter().map(|counters| closed(counters)).sum()
+        self.sum(|c| Stage::ALL.iter().map(|&stage| c.streams(transport).closed(stage, reason).get()).sum())
+    }
+
+    /// Over all workers.
+    pub fn sum(&self, counted: impl Fn(&net::counters::Counters) -> u64) -> u64 {
+        self.handle.counters().iter().map(|counters| counted(counters)).sum()
     }
 
     pub fn dropped(&self, reason: Drop) -> u64 {
