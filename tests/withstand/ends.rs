@@ -77,8 +77,7 @@ fn a_draining_server_names_another_one_and_ends_with_the_last_call() {
 fn after_a_violent_end_the_same_ports_answer_within_a_second() {
     let _turn = beside_others();
     let plan = Plan { ports: Some([free_port(), free_port(), free_port()]), ..Plan::loopback() };
-    // One round may be held up by the machine, and by the server all would be.
-    let mut shortest = Duration::MAX;
+    let mut longest = Duration::ZERO;
     for _ in 0..3 {
         let mut server = Server::start(&plan);
         let session = Session::new(server.credentials("unlucky"), b"");
@@ -95,11 +94,11 @@ fn after_a_violent_end_the_same_ports_answer_within_a_second() {
         for transport in TRANSPORTS {
             join(&next, transport, &session).allocate().expect("an allocation");
         }
-        shortest = shortest.min(start.elapsed());
+        longest = longest.max(start.elapsed());
         drop(clients);
     }
-    println!("row 22: allocations by all transports {shortest:.1?} after kill -9");
-    assert!(shortest < Duration::from_secs(1), "{shortest:?}");
+    println!("row 22: allocations by all transports {longest:.1?} after kill -9 at most");
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
 }
 
 /// How a server with this configuration ended, how long that took, and what it said.

@@ -1,5 +1,6 @@
 //! What a process holds, what it counts, and a network of a test's own.
 
+use crate::client::PATIENCE;
 use crate::support::http::get;
 use crate::support::server::Server;
 use crate::support::tool::run_ok;
@@ -10,7 +11,6 @@ use std::time::{Duration, Instant};
 /// Hundredths of a second in /proc, on every Linux that there is.
 const TICKS_PER_SECOND: f64 = 100.0;
 const LOOK: Duration = Duration::from_millis(5);
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Resident memory in KiB.
 pub fn memory(pid: u32) -> u64 {

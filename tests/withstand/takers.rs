@@ -84,12 +84,19 @@ fn quotas_are_exact_across_time_stamps_and_transports() {
     assert!(waited.is_some_and(|waited| waited < ONE_SECOND), "{waited:?}");
 }
 
-/// As many ports in a row that nobody has, from `least` on: tests that run together begin apart.
-fn free_ports(least: u16, count: u16) -> (u16, u16) {
+/// A server with so many relayed ports in a row, which nobody had: first, last. They are sought from `least` on: tests that
+/// run together begin apart.
+fn with_ports(least: u16, count: u16) -> (Server, u16, u16) {
     let free = |port| UdpSocket::bind((LOCAL_V4, port)).is_ok();
     let starts = (least..least + 2000).step_by(usize::from(count));
     let first = starts.into_iter().find(|&first| (first..first + count).all(free)).expect("free ports");
-    (first, first + count - 1)
+    let last = first + count - 1;
+    let server = Server::start(&Plan {
+        relay: vec![LOCAL_V4],
+        relay_ports: (first, last),
+        ..Plan::on(&[LOCAL_V4], &["127.0.0.0/8"])
+    });
+    (server, first, last)
 }
 
 /// Row 14.
@@ -97,15 +104,9 @@ fn free_ports(least: u16, count: u16) -> (u16, u16) {
 fn every_port_is_given_and_given_again_and_none_left_is_said_at_once() {
     let _turn = beside_others();
     const PORTS: u16 = 10;
-    let (first, last) = free_ports(12_000, PORTS);
-    let server = Server::start(&Plan {
-        relay: vec![LOCAL_V4],
-        relay_ports: (first, last),
-        ..Plan::on(&[LOCAL_V4], &["127.0.0.0/8"])
-    });
+    let (server, first, last) = with_ports(12_000, PORTS);
     let session = Session::new(server.credentials("ports"), b"");
-    // One round may be held up by the machine, and by the server all would be.
-    let mut shortest = Duration::MAX;
+    let mut longest = Duration::ZERO;
     for round in 0..5 {
         let mut clients: Vec<Client> = (0..=PORTS).map(|_| join(&server, Transport::Udp, &session)).collect();
         let ports: BTreeSet<u16> = (0..usize::from(PORTS))
@@ -114,13 +115,13 @@ fn every_port_is_given_and_given_again_and_none_left_is_said_at_once() {
         assert!(ports.iter().copied().eq(first..=last), "round {round}: {ports:?}");
         let start = Instant::now();
         assert_eq!(clients[usize::from(PORTS)].allocate(), Err(508));
-        shortest = shortest.min(start.elapsed());
+        longest = longest.max(start.elapsed());
         for client in &mut clients[..usize::from(PORTS)] {
             assert_eq!(client.refresh(0), 0);
         }
     }
-    println!("row 14: all of {PORTS} ports in each of five rounds, 508 within {shortest:?}");
-    assert!(shortest < Duration::from_millis(100), "{shortest:?} until 508");
+    println!("row 14: all of {PORTS} ports in each of five rounds, 508 within {longest:?}");
+    assert!(longest < Duration::from_millis(100), "{longest:?} until 508");
 }
 
 /// Row 14, and what another program does to it: EADDRINUSE.
@@ -128,12 +129,7 @@ fn every_port_is_given_and_given_again_and_none_left_is_said_at_once() {
 fn ports_that_another_program_has_are_passed_over_until_they_are_free() {
     let _turn = beside_others();
     const PORTS: u16 = 12;
-    let (first, last) = free_ports(14_000, PORTS);
-    let server = Server::start(&Plan {
-        relay: vec![LOCAL_V4],
-        relay_ports: (first, last),
-        ..Plan::on(&[LOCAL_V4], &["127.0.0.0/8"])
-    });
+    let (server, first, last) = with_ports(14_000, PORTS);
     let session = Session::new(server.credentials("ports"), b"");
     let theirs: Vec<UdpSocket> =
         (first..=last).step_by(2).map(|port| UdpSocket::bind((LOCAL_V4, port)).expect("free")).collect();
@@ -165,7 +161,6 @@ fn peer(number: u16) -> SocketAddr {
     SocketAddr::new(Ipv4Addr::new(127, 3, high, low).into(), 4000)
 }
 
-/// Times of the first and of the last thousand, and the memory that all took, in KiB.
 /// Seconds for the first and the last thousand of one allocation, and by how many KiB the server grew.
 fn six_thousand(server: &Server, mut one: impl FnMut(&mut Client, u16) -> u16) -> (f64, f64, u64) {
     let mut client = join(server, Transport::Udp, &Session::new(server.credentials("collector"), b""));
@@ -288,13 +283,13 @@ fn what_is_beyond_a_rate_is_dropped_and_counted_and_nothing_else() {
         peer.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let passed =
             std::iter::repeat_with(|| peer.recv(&mut [0; 200])).take_while(Result::is_ok).count() as u64;
-        let holders = if reason.starts_with("allocation") { 2.0 } else { 1.0 };
+        // One worker has an allocation. Of what others have, each of the four may hold a hundredth, and a datagram.
+        let (holders, tolerance) = if reason.starts_with("allocation") { (2.0, 4.0) } else { (1.0, 12.0) };
         println!("row 12: {key}: {passed} of 4000 passed in {seconds:.2} s, {dropped} counted");
         assert_eq!(passed + dropped, 4000, "{key}");
-        // And a hundredth for each of the workers, and a datagram.
-        let most = holders * f64::from(200) * (1.0 + seconds) + 4.0 * 3.0;
+        let most = holders * f64::from(200) * (1.0 + seconds) + tolerance;
         // What was sent first has used a part of the second's worth.
-        let least = holders * 100.0 - 4.0 * 3.0;
+        let least = holders * 100.0 - tolerance;
         assert!((least..=most).contains(&(passed as f64)), "{key}: {passed} passed, {least} to {most} may");
     }
 }
