@@ -1,5 +1,6 @@
-//! What the workers share: nonce key, relay ports, quota. Touched at control time, never for a packet between
-//! strangers and peers; a packet between two of our own relayed addresses reads one bit of the port map.
+//! What the workers share: nonce key, relay ports, quota. Touched at control time, with two exceptions: a packet between
+//! two of our own relayed addresses reads one bit of the port map, and where users or hosts have a rate, a worker draws from
+//! it now and then.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
