@@ -9,6 +9,7 @@ use super::error::Code;
 use super::five_tuple::{Client, Transport};
 use super::nonce::Features;
 use super::server::Server;
+use super::throttle::{Limit, Purpose, Subject};
 use super::time::Now;
 use crate::turn::action::Drop;
 use crate::wire::message::{Message, method};
@@ -142,7 +143,13 @@ impl Server {
         let five_tuple = &ticket.client.five_tuple;
         let rate = self.settings.limits.unauthenticated_per_source;
         if five_tuple.transport == Transport::Udp
-            && !self.throttle.allows(now.instant, five_tuple.client.ip(), rate)
+            && !self.throttle.take(
+                now.instant,
+                Purpose::Challenge,
+                Subject::Source(five_tuple.client.ip()),
+                1,
+                Limit { per_second: rate },
+            )
         {
             return self.dropped(Drop::Throttled);
         }

@@ -18,7 +18,7 @@ use super::peer_policy::PeerPolicy;
 use super::settings::{Host, HostId, Settings};
 use super::shared::Shared;
 use super::table::{AllocationId, Owner, Table};
-use super::throttle::Throttle;
+use super::throttle::{Limit, Purpose, Subject, Throttle};
 use super::time::{Instant, Now};
 use crate::wire::demux;
 use crate::wire::message::{Message, MessageClass, method};
@@ -59,8 +59,8 @@ impl Server {
             shared,
             counters,
             policy,
-            throttle: Throttle::new(rng.next_u64()),
-            table: Table::new(rng.next_u64()),
+            throttle: Throttle::new([rng.next_u64(), rng.next_u64()]),
+            table: Table::new([rng.next_u64(), rng.next_u64()]),
             deadlines: Deadlines::default(),
             actions: VecDeque::new(),
             rng,
@@ -232,7 +232,13 @@ impl Server {
         if !unknown.is_empty() {
             let rate = self.settings.limits.unauthenticated_per_source;
             if !client.five_tuple.transport.is_stream()
-                && !self.throttle.allows(now.instant, client.five_tuple.client.ip(), rate)
+                && !self.throttle.take(
+                    now.instant,
+                    Purpose::Binding,
+                    Subject::Source(client.five_tuple.client.ip()),
+                    1,
+                    Limit { per_second: rate },
+                )
             {
                 return self.dropped(Drop::Throttled);
             }

@@ -7,7 +7,6 @@ mod permit;
 mod route;
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +14,6 @@ use std::time::Duration;
 use hashbrown::HashTable;
 use route::{RecentChannel, RecentPeer};
 pub use route::{Return, Route};
-use rustc_hash::FxSeededState;
 use slab::Slab;
 
 use super::action::{RelayId, Traffic};
@@ -23,6 +21,7 @@ use super::allocate::Opening;
 use super::answer::Ticket;
 use super::auth::Identity;
 use super::five_tuple::{Client, FiveTuple};
+use super::keyed_hash::KeyedState;
 use super::meter::{Meter, Meters, UserId};
 use super::peer_policy::Reach;
 use super::port_pool::Token;
@@ -159,7 +158,7 @@ struct Channel {
     position: u32,
 }
 
-type Map<K, V> = HashMap<K, V, FxSeededState>;
+type Map<K, V> = HashMap<K, V, KeyedState>;
 /// Relay, address, port: the address as 128 bits, IPv4 in its mapped form.
 type PeerKey = (u32, u128, u16);
 
@@ -189,9 +188,9 @@ fn bits(ip: IpAddr) -> u128 {
 /// What the set of five-tuples hashes a name to.
 fn five_tuple_hash<'a>(
     allocations: &'a Slab<Allocation>,
-    hasher: &'a FxSeededState,
+    hasher: &'a KeyedState,
 ) -> impl Fn(&AllocationId) -> u64 + 'a {
-    |id| hasher.hash_one(allocations[id.0 as usize].client.five_tuple)
+    |id| hasher.hash(&allocations[id.0 as usize].client.five_tuple)
 }
 
 fn peer_key(relay: RelayId, peer: SocketAddr) -> PeerKey {
@@ -199,9 +198,9 @@ fn peer_key(relay: RelayId, peer: SocketAddr) -> PeerKey {
 }
 
 impl Table {
-    /// An empty table whose hashes depend on `seed`.
-    pub fn new(seed: u64) -> Self {
-        let map = FxSeededState::with_seed(seed as usize);
+    /// An empty table. `key` must come from a cryptographic random generator: clients choose what is looked up here.
+    pub fn new(key: [u64; 2]) -> Self {
+        let map = KeyedState::new(key);
         Self {
             allocations: Slab::new(),
             relays: Slab::new(),
@@ -221,7 +220,7 @@ impl Table {
     /// The allocation on this five-tuple.
     pub fn find(&self, five_tuple: &FiveTuple) -> Option<AllocationId> {
         let same = |id: &AllocationId| self.allocations[id.0 as usize].client.five_tuple == *five_tuple;
-        self.by_five_tuple.find(self.by_ip.hasher().hash_one(five_tuple), same).copied()
+        self.by_five_tuple.find(self.by_ip.hasher().hash(five_tuple), same).copied()
     }
 
     /// An allocation that [`Table::find`] or a relay named.
@@ -374,7 +373,7 @@ impl Table {
     pub fn remove_allocation(&mut self, id: AllocationId) -> Option<Allocation> {
         let allocation = self.allocations.try_remove(id.0 as usize)?;
         self.meters.leave(allocation.user);
-        let hash = self.by_ip.hasher().hash_one(allocation.client.five_tuple);
+        let hash = self.by_ip.hasher().hash(&allocation.client.five_tuple);
         if let Ok(entry) = self.by_five_tuple.find_entry(hash, |other| *other == id) {
             entry.remove();
         }

@@ -1,28 +1,72 @@
-//! How many answers a stranger gets (UDP only, where a source address proves nothing).
+//! Rate limits for clients that have proved nothing yet, and for the requests of those that have: how much of the
+//! server one source address or one user may use each second.
 //!
-//! A fixed table of token buckets: strangers cost no memory, however many they are. Two sources may fall into one
-//! bucket and then share it; a seeded hash keeps anybody from choosing whom he shares with.
+//! A fixed table of token buckets, so no number of sources costs memory. Each subject has four places in the table,
+//! found through a keyed hash: nobody can choose whom to share a place with. A place is free again when its bucket is
+//! full. Only a subject whose four places are all in use by others at this moment shares one of them.
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::Hash;
 use std::net::IpAddr;
 
-use rustc_hash::FxSeededState;
-
+use super::keyed_hash::KeyedState;
+use super::settings::HostId;
 use super::time::Instant;
 
-/// Buckets; 16 bytes each. With 10,000 active sources a source shares its bucket with one other on average.
-const BUCKETS: usize = 8192;
+/// Buckets; 16 bytes each. A source that sends one request a second at a limit of 500 a second holds its bucket for
+/// 2 ms, so the table is nearly empty with thousands of them.
+const BUCKETS: usize = 16_384;
+/// A whole second's worth may come at once.
+const BURST: u64 = 1_000_000_000;
+/// How far a bucket may be overdrawn by a cost that was known only afterwards.
+const OVERDRAFT: u64 = BURST;
+/// An IPv6 site (/48, RFC 6177) may use this many times the limit of one of its networks (/64).
+const NETWORKS_OF_A_SITE: u64 = 8;
+
+/// What is limited. Purposes do not share their limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// Answers to requests without good credentials, over UDP.
+    Challenge,
+    /// Answers to Binding requests over UDP.
+    Binding,
+    /// Requests without good credentials over TCP and TLS.
+    Stream,
+    /// Searching the secret that fits a password, in nanoseconds.
+    Search,
+    /// TLS handshakes, in nanoseconds.
+    Handshake,
+    /// Requests with good credentials.
+    Request,
+}
+
+/// Whose use is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Subject<'a> {
+    /// A source address: one IPv4 address, or the /64 and the /48 of an IPv6 address.
+    Source(IpAddr),
+    /// A user of a named host.
+    User(HostId, &'a str),
+}
+
+/// A limit in units a second. A second's worth may come at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Units a second; 0 means no limit.
+    pub per_second: u32,
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
-    /// When the bucket would be full again, in nanoseconds (the "theoretical arrival time" of a leaky bucket).
+    /// Whose bucket it is: the rest of the hash.
+    tag: u64,
+    /// When the bucket is full again, in nanoseconds: the theoretical arrival time of GCRA.
     full_at: u64,
 }
 
-/// Token buckets by source.
+/// Token buckets by purpose and subject.
 pub struct Throttle {
     buckets: Vec<Bucket>,
-    hasher: FxSeededState,
+    hasher: KeyedState,
 }
 
 impl std::fmt::Debug for Throttle {
@@ -32,64 +76,178 @@ impl std::fmt::Debug for Throttle {
 }
 
 impl Throttle {
-    /// An empty table under this seed.
-    pub fn new(seed: u64) -> Self {
-        Self { buckets: vec![Bucket::default(); BUCKETS], hasher: FxSeededState::with_seed(seed as usize) }
+    /// An empty table. `key` must come from a cryptographic random generator.
+    pub fn new(key: [u64; 2]) -> Self {
+        Self { buckets: vec![Bucket::default(); BUCKETS], hasher: KeyedState::new(key) }
     }
 
-    /// Whether one more answer may go to `source`, at `rate` answers a second with bursts of one second's worth.
-    /// A rate of 0 means no limit.
-    pub fn allows(&mut self, now: Instant, source: IpAddr, rate: u32) -> bool {
-        if rate == 0 {
-            return true;
-        }
-        let mut hasher = self.hasher.build_hasher();
-        match source {
-            IpAddr::V4(ip) => hasher.write_u32(ip.to_bits()),
-            // One subscriber has a whole /64.
-            IpAddr::V6(ip) => hasher.write_u64((ip.to_bits() >> 64) as u64),
-        }
-        let index = (hasher.finish() >> 32) as usize % BUCKETS;
-        let bucket = &mut self.buckets[index];
-        let cost = 1_000_000_000 / u64::from(rate);
-        let full_at = bucket.full_at.max(now.as_nanos()) + cost;
-        let allowed = full_at <= now.as_nanos() + 1_000_000_000;
+    /// Takes `units` if the subject has some left. The last ones may overdraw the limit by what is missing.
+    pub fn take(
+        &mut self,
+        now: Instant,
+        purpose: Purpose,
+        subject: Subject<'_>,
+        units: u32,
+        limit: Limit,
+    ) -> bool {
+        let allowed = self.has_some(now, purpose, subject, limit);
         if allowed {
-            bucket.full_at = full_at;
+            self.charge(now, purpose, subject, units, limit);
         }
         allowed
     }
+
+    /// Whether the subject may go on, without taking anything.
+    pub fn has_some(&self, now: Instant, purpose: Purpose, subject: Subject<'_>, limit: Limit) -> bool {
+        let now = now.as_nanos();
+        limit.per_second == 0
+            || levels(subject).into_iter().flatten().all(|(key, share)| {
+                let one = BURST / (u64::from(limit.per_second) * share);
+                let full_at = self.buckets[self.place(now, purpose, &key).0].full_at;
+                full_at.max(now) + one <= now + BURST
+            })
+    }
+
+    /// Takes `units` that were used already, whether the subject had them or not.
+    pub fn charge(&mut self, now: Instant, purpose: Purpose, subject: Subject<'_>, units: u32, limit: Limit) {
+        if limit.per_second == 0 {
+            return;
+        }
+        let now = now.as_nanos();
+        for (key, share) in levels(subject).into_iter().flatten() {
+            let cost = u64::from(units) * BURST / (u64::from(limit.per_second) * share);
+            let (index, tag) = self.place(now, purpose, &key);
+            let bucket = &mut self.buckets[index];
+            if bucket.full_at <= now {
+                bucket.tag = tag;
+            }
+            bucket.full_at = (bucket.full_at.max(now) + cost).min(now + BURST + OVERDRAFT);
+        }
+    }
+
+    /// The bucket of this key and its tag: its own, else a free one of its four places, else the fullest of them.
+    fn place(&self, now: u64, purpose: Purpose, key: &impl Hash) -> (usize, u64) {
+        let hash = self.hasher.hash(&(purpose, key));
+        let (low, high) = (hash as usize % BUCKETS, (hash >> 32) as usize % BUCKETS);
+        let places = [low, low ^ 1, high, high ^ 1];
+        let in_use = |&&index: &&usize| self.buckets[index].full_at > now;
+        let own = places.iter().filter(in_use).find(|&&index| self.buckets[index].tag == hash);
+        let fullest = || places.iter().min_by_key(|&&index| self.buckets[index].full_at);
+        // There are four places, so one is found.
+        (own.or_else(fullest).copied().unwrap_or(low), hash)
+    }
+}
+
+/// The keys that a subject is counted under, each with its multiple of the limit.
+fn levels(subject: Subject<'_>) -> [Option<(Key<'_>, u64)>; 2] {
+    match subject {
+        Subject::Source(IpAddr::V4(ip)) => [Some((Key::V4(ip.to_bits()), 1)), None],
+        Subject::Source(IpAddr::V6(ip)) => {
+            let network = (ip.to_bits() >> 64) as u64;
+            [Some((Key::Network(network), 1)), Some((Key::Site(network >> 16), NETWORKS_OF_A_SITE))]
+        }
+        Subject::User(host, user) => [Some((Key::User(host, user), 1)), None],
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Key<'a> {
+    V4(u32),
+    Network(u64),
+    Site(u64),
+    User(HostId, &'a str),
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const LIMIT: Limit = Limit { per_second: 500 };
+
     fn at(millis: u64) -> Instant {
         Instant::from_nanos(millis * 1_000_000)
     }
 
-    #[test]
-    fn a_source_gets_its_rate_and_recovers() {
-        let mut throttle = Throttle::new(1);
-        let source = "192.0.2.7".parse().expect("literal");
-        let granted = (0..10_000).filter(|_| throttle.allows(at(0), source, 500)).count();
-        assert_eq!(granted, 500);
-        let granted = (0..1000).filter(|_| throttle.allows(at(100), source, 500)).count();
-        assert_eq!(granted, 50);
-        let granted = (0..10_000).filter(|_| throttle.allows(at(2100), source, 500)).count();
-        assert_eq!(granted, 500, "nothing is owed two seconds later");
+    fn throttle() -> Throttle {
+        Throttle::new([1, 2])
+    }
+
+    fn source(text: &str) -> Subject<'static> {
+        Subject::Source(text.parse().expect("literal"))
+    }
+
+    fn granted(throttle: &mut Throttle, millis: u64, subject: Subject<'_>, tries: u32) -> usize {
+        let take = |_: &u32| throttle.take(at(millis), Purpose::Challenge, subject, 1, LIMIT);
+        (0..tries).filter(take).count()
     }
 
     #[test]
-    fn others_are_served_meanwhile_and_zero_is_no_limit() {
-        let mut throttle = Throttle::new(1);
-        let flooder = "192.0.2.7".parse().expect("literal");
-        while throttle.allows(at(0), flooder, 500) {}
-        assert!(throttle.allows(at(0), "192.0.2.8".parse().expect("literal"), 500));
-        assert!(throttle.allows(at(0), flooder, 0));
-        let (a, b) = ("2001:db8::1".parse().expect("literal"), "2001:db8::2".parse().expect("literal"));
-        while throttle.allows(at(0), a, 500) {}
-        assert!(!throttle.allows(at(0), b, 500), "one /64 is one source");
+    fn a_source_gets_its_rate_and_recovers() {
+        let (mut throttle, flooder) = (throttle(), source("192.0.2.7"));
+        assert_eq!(granted(&mut throttle, 10, flooder, 10_000), 500);
+        assert_eq!(granted(&mut throttle, 110, flooder, 1000), 50);
+        assert_eq!(granted(&mut throttle, 2110, flooder, 10_000), 500, "nothing is owed two seconds later");
+    }
+
+    #[test]
+    fn others_and_other_purposes_are_served_meanwhile_and_zero_is_no_limit() {
+        let (mut throttle, flooder) = (throttle(), source("192.0.2.7"));
+        granted(&mut throttle, 10, flooder, 1000);
+        assert_eq!(granted(&mut throttle, 10, source("192.0.2.8"), 1), 1);
+        assert!(throttle.take(at(10), Purpose::Binding, flooder, 1, LIMIT));
+        assert!(throttle.take(at(10), Purpose::Challenge, flooder, 1, Limit { per_second: 0 }));
+        assert!(!throttle.take(at(10), Purpose::Challenge, flooder, 1, LIMIT));
+        let user = |host, name| Subject::User(HostId(host), name);
+        granted(&mut throttle, 10, user(1, "ann"), 1000);
+        assert_eq!(granted(&mut throttle, 10, user(1, "ann"), 1), 0);
+        assert_eq!(
+            granted(&mut throttle, 10, user(2, "ann"), 1) + granted(&mut throttle, 10, user(1, "bob"), 1),
+            2
+        );
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_source_and_a_site_is_eight() {
+        let mut throttle = throttle();
+        assert_eq!(granted(&mut throttle, 10, source("2001:db8::1"), 1000), 500);
+        assert_eq!(granted(&mut throttle, 10, source("2001:db8::2"), 1), 0, "the same /64");
+        let site = (1..100).map(|n| granted(&mut throttle, 10, source(&format!("2001:db8:0:{n:x}::1")), 500));
+        assert_eq!(site.sum::<usize>(), 7 * 500, "the same /48");
+        assert_eq!(granted(&mut throttle, 10, source("2001:db8:1::1"), 1), 1, "another site");
+    }
+
+    /// Every other source sends at its limit, as many as there are places for half of them.
+    #[test]
+    fn a_crowd_of_floods_leaves_nearly_everybody_else_alone() {
+        let mut throttle = throttle();
+        let address = |n: u32| Subject::Source(IpAddr::from(n.to_be_bytes()));
+        let crowd = BUCKETS as u32 / 2;
+        for n in 0..crowd {
+            granted(&mut throttle, 10, address(n), 600);
+        }
+        let refused = (crowd..2 * crowd).filter(|&n| granted(&mut throttle, 10, address(n), 1) == 0).count();
+        assert!(refused < crowd as usize / 4, "{refused} of {crowd}");
+    }
+
+    /// One source floods: whoever shares one place with it has three others.
+    #[test]
+    fn no_single_source_takes_the_places_of_another() {
+        let mut throttle = throttle();
+        let address = |n: u32| Subject::Source(IpAddr::from(n.to_be_bytes()));
+        granted(&mut throttle, 10, address(0), 100_000);
+        assert!((1..200_000).all(|n| throttle.has_some(at(10), Purpose::Challenge, address(n), LIMIT)));
+    }
+
+    #[test]
+    fn a_cost_known_afterwards_is_paid_off_in_time() {
+        let (mut throttle, subject) = (throttle(), source("192.0.2.7"));
+        let limit = Limit { per_second: 20_000_000 };
+        let has_some =
+            |throttle: &Throttle, millis| throttle.has_some(at(millis), Purpose::Search, subject, limit);
+        throttle.charge(at(10), Purpose::Search, subject, 30_000_000, limit);
+        assert!(!has_some(&throttle, 10) && !has_some(&throttle, 500));
+        assert!(has_some(&throttle, 520), "half a second later");
+        (0..100).for_each(|_| throttle.charge(at(520), Purpose::Search, subject, u32::MAX, limit));
+        assert!(!has_some(&throttle, 1500) && has_some(&throttle, 1530), "debts end");
     }
 }
