@@ -70,7 +70,7 @@ fn assert_all_gone(rig: &mut Rig, before: i64) {
     rig.closed = Vec::new();
     rig.opens = Vec::new();
     rig.replies = Vec::new();
-    rig.server.handle_settings(Arc::new(roomy()));
+    rig.server.handle_settings(rig.now, Arc::new(roomy()));
     assert_eq!((rig.server.allocations(), rig.shared.quota.total(), rig.shared.ports.taken()), (0, 0, 0));
     let counters = rig.server.counters();
     assert_eq!((counters.permissions.get(), counters.channels.get()), (0, 0));
@@ -100,7 +100,7 @@ fn fifty_thousand_one_after_another_leave_nothing() {
                 let code = rig.ask(client(n), &login(&format!("w_{n}")), stun::refresh(id, 0));
                 assert_eq!(code, Some(0));
             }
-            1 => rig.server.handle_client_gone(rig.now, &client(n).five_tuple, EndReason::Reset),
+            1 => rig.server.handle_client_gone(rig.now, &client(n), EndReason::Reset),
             _ => {
                 rig.wait(Duration::from_secs(601));
                 rig.timeout();

@@ -87,9 +87,12 @@ fn summary(config: &Config) -> String {
     };
     let ports = &config.relay.ports;
     let _ = writeln!(text, "relay   {addresses}, ports {}-{}", ports.start(), ports.end());
-    for Host { name, secrets, peers } in &config.hosts {
+    for Host { name, secrets, revoked, peers } in &config.hosts {
         let peers = peers.as_ref().map_or("as [peers] has it".to_owned(), |peers| joined(peers));
-        let _ = writeln!(text, "host    {name}: {}, peers {peers}", counted(secrets.len(), "secret"));
+        let secrets = counted(secrets.len(), "secret");
+        let revoked =
+            if revoked.is_empty() { String::new() } else { format!(" ({} revoked)", revoked.len()) };
+        let _ = writeln!(text, "host    {name}: {secrets}{revoked}, peers {peers}");
     }
     if !config.users.is_empty() {
         let _ = writeln!(text, "users   {} with a fixed password", config.users.len());

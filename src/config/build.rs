@@ -232,6 +232,7 @@ fn limits(top: &Section<'_, '_>, notes: &mut Notes) -> Limits {
             defaults.unauthenticated_per_source,
             notes,
         ),
+        requests_per_user: bound("requests_per_user", defaults.requests_per_user, notes),
         kbit_per_allocation: bound("kbit_per_allocation", defaults.kbit_per_allocation, notes),
         packets_per_allocation: bound("packets_per_allocation", defaults.packets_per_allocation, notes),
         kbit_per_user: bound("kbit_per_user", defaults.kbit_per_user, notes),
@@ -255,6 +256,7 @@ fn limits(top: &Section<'_, '_>, notes: &mut Notes) -> Limits {
             defaults.channels_per_allocation,
             notes,
         ),
+        permissions_per_user: bound("permissions_per_user", defaults.permissions_per_user, notes),
         connections_total: section.number(
             "connections_total",
             1..=1_000_000,

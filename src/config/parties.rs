@@ -72,7 +72,9 @@ pub(super) fn hosts(top: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Ve
         }
         let peers = peers.map(|peers| peers.into_iter().map(|peer| peer.value).collect());
         let name = name.map_or(String::new(), |name| name.value.to_owned());
-        hosts.push(Host { name, secrets: secrets::read(section, number, base, &mut seen, notes), peers });
+        let secrets = secrets::read(section, number, base, &mut seen, notes);
+        let revoked = secrets::revoked(section, &secrets, base, notes);
+        hosts.push(Host { name, secrets, revoked, peers });
     }
     hosts
 }

@@ -31,19 +31,13 @@ pub(super) fn read(
     if let Some(At { value, line }) = section.string("secret", notes) {
         written.push(("secret", At { value: value.to_owned(), line }));
     }
-    for At { value, line } in section.strings("secrets", notes).unwrap_or_default() {
-        written.push(("secrets", At { value: value.to_owned(), line }));
-    }
+    written.extend(inline(section, "secrets", notes));
     if let Some(path) = section.string("secret_file", notes) {
         written.extend(
             from_file(section, "secret_file", path, base, notes).map(|secret| ("secret_file", secret)),
         );
     }
-    for path in section.strings("secret_files", notes).unwrap_or_default() {
-        written.extend(
-            from_file(section, "secret_files", path, base, notes).map(|secret| ("secret_files", secret)),
-        );
-    }
+    written.extend(from_files(section, "secret_files", base, notes));
     if written.is_empty() && notes.problems.len() == before {
         notes.error(
             section.line,
@@ -59,6 +53,46 @@ pub(super) fn read(
         }
     }
     secrets
+}
+
+/// Reads the secrets that are revoked: `revoked`, then `revoked_files`. None of them may be in `valid`.
+pub(super) fn revoked(
+    section: &Section<'_, '_>,
+    valid: &[String],
+    base: &Path,
+    notes: &mut Notes,
+) -> Vec<String> {
+    let mut written = inline(section, "revoked", notes);
+    written.extend(from_files(section, "revoked_files", base, notes));
+    for (key, secret) in &written {
+        if valid.contains(&secret.value) {
+            notes.error(
+                secret.line,
+                &section.key(key),
+                "this secret is valid and revoked at once",
+                "remove it from secret, secrets or secret_files, and give the host a new one",
+            );
+        }
+    }
+    written.into_iter().map(|(_, secret)| secret.value).collect()
+}
+
+/// The strings of a list in the file itself.
+fn inline<'k>(section: &Section<'_, '_>, key: &'k str, notes: &mut Notes) -> Vec<(&'k str, At<String>)> {
+    let list = section.strings(key, notes).unwrap_or_default().into_iter();
+    list.map(|At { value, line }| (key, At { value: value.to_owned(), line })).collect()
+}
+
+/// The first lines of a list of files.
+fn from_files<'k>(
+    section: &Section<'_, '_>,
+    key: &'k str,
+    base: &Path,
+    notes: &mut Notes,
+) -> Vec<(&'k str, At<String>)> {
+    let paths = section.strings(key, notes).unwrap_or_default();
+    let read = paths.into_iter().filter_map(|path| from_file(section, key, path, base, notes));
+    read.map(|secret| (key, secret)).collect()
 }
 
 impl Seen {

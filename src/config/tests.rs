@@ -78,7 +78,7 @@ fn a_minimal_configuration_has_every_default() {
     assert_eq!(loaded.warnings.to_string(), "");
     let config = loaded.config;
     let listener = Listener::new(Transport::Udp, "0.0.0.0:3479".parse().unwrap(), 5);
-    let host = Host { name: "ping".into(), secrets: vec![SECRET.into()], peers: None };
+    let host = Host { name: "ping".into(), secrets: vec![SECRET.into()], revoked: vec![], peers: None };
     let expected = Config {
         realm: "relay.example.org".into(),
         listen: vec![listener],
@@ -96,10 +96,10 @@ fn every_key_arrives() {
         [[listen]]\ntransport = 'tls'\naddress = '[::]:443'\n\
         [relay]\naddresses = ['10.0.0.5', 'fd00::5']\nports = '50000-50999'\nmode = 'sockets'\n\
         [tls]\ncert = 'chain.pem'\nkey = '/k.pem'\n\
-        [[host]]\nname = 'h'\nsecret = 'aaaaaaaaaaaaaaaa'\nsecrets = ['bbbbbbbbbbbbbbbb']\npeers = ['8.8.8.8', '9.0.0.0/8']\n\
+        [[host]]\nname = 'h'\nsecret = 'aaaaaaaaaaaaaaaa'\nsecrets = ['bbbbbbbbbbbbbbbb']\nrevoked = ['cccccccccccccccc']\npeers = ['8.8.8.8', '9.0.0.0/8']\n\
         [[user]]\nname = 'u'\npassword = 'p'\nhost = 'h'\n\
         [peers]\nallow = ['127.0.0.0/8']\ndeny = ['0.0.0.0/0']\n\
-        [limits]\nallocations_per_user = 1\nallocations_per_host = 15\nallocations_total = 2\nunauthenticated_per_source = 3\nkbit_per_allocation = 9\npackets_per_allocation = 10\n\
+        [limits]\nallocations_per_user = 1\nallocations_per_host = 15\nallocations_total = 2\nunauthenticated_per_source = 3\nrequests_per_user = 17\npermissions_per_user = 18\nkbit_per_allocation = 9\npackets_per_allocation = 10\n\
         kbit_per_user = 11\npackets_per_user = 12\nkbit_per_host = 13\npackets_per_host = 14\nmss = 1200\nworkers = 4\n\
         permissions_per_allocation = 5\nchannels_per_allocation = 6\nconnections_total = 7\nconnections_per_source = 16\nconnections_exempt = ['10.0.0.0/8']\nmemory_mib = 512\nlifetime_max_seconds = 600\ndrain_seconds = 8\n\
         [drain]\nalternate_server = ['203.0.113.11:3478', '[2001:db8::11]:3478']\ntls_alternate_server = ['203.0.113.11:443']\n\
@@ -116,6 +116,7 @@ fn every_key_arrives() {
         "relative to the file's directory"
     );
     assert_eq!(config.hosts[0].secrets, ["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"]);
+    assert_eq!(config.hosts[0].revoked, ["cccccccccccccccc"]);
     let peers = ["8.8.8.8/32".parse().unwrap(), "9.0.0.0/8".parse().unwrap()];
     assert_eq!(config.hosts[0].peers.as_deref(), Some(&peers[..]));
     assert_eq!(config.users[0].host.as_deref(), Some("h"));
@@ -126,6 +127,7 @@ fn every_key_arrives() {
         allocations_per_host: 15,
         allocations_total: 2,
         unauthenticated_per_source: 3,
+        requests_per_user: 17,
         kbit_per_allocation: 9,
         packets_per_allocation: 10,
         kbit_per_user: 11,
@@ -136,6 +138,7 @@ fn every_key_arrives() {
         workers: 4,
         permissions_per_allocation: 5,
         channels_per_allocation: 6,
+        permissions_per_user: 18,
         connections_total: 7,
         connections_per_source: 16,
         connections_exempt: vec!["10.0.0.0/8".parse().unwrap()],

@@ -170,6 +170,8 @@ pub struct Host {
     pub name: String,
     /// Shared secrets in the order of the file, newest first; all verify, at least one.
     pub secrets: Vec<String>,
+    /// Secrets that verify no longer, and whose holders lose their allocations at once.
+    pub revoked: Vec<String>,
     /// Allow-list; `None` = `[peers]` alone decides.
     pub peers: Option<Vec<IpNet>>,
 }
@@ -181,6 +183,7 @@ impl fmt::Debug for Host {
         f.debug_struct("Host")
             .field("name", &self.name)
             .field("secrets", &secrets)
+            .field("revoked", &self.revoked.len())
             .field("peers", &self.peers)
             .finish()
     }
@@ -223,8 +226,11 @@ pub struct Limits {
     pub allocations_per_host: u32,
     /// Allocations in all; 0 = no limit.
     pub allocations_total: u32,
-    /// Answers a second to one unauthenticated UDP source; 0 = no limit.
+    /// Requests a second from one source that are answered without credentials, and as many Bindings, over UDP; four times
+    /// as many over TCP and TLS. 0 = no limit.
     pub unauthenticated_per_source: u32,
+    /// Requests a second with the credentials of one user; 0 = no limit.
+    pub requests_per_user: u32,
     /// 1,000 bits a second that one allocation may relay, both directions together; 0 = no limit.
     pub kbit_per_allocation: u32,
     /// Datagrams a second that one allocation may relay; 0 = no limit.
@@ -245,6 +251,8 @@ pub struct Limits {
     pub permissions_per_allocation: u32,
     /// Channels one allocation may hold.
     pub channels_per_allocation: u32,
+    /// Permissions and channels of all allocations of one user; 0 = no limit.
+    pub permissions_per_user: u32,
     /// TCP and TLS clients at once.
     pub connections_total: u32,
     /// TCP and TLS clients at once from one IPv4 address or one /64 of IPv6; 0 = no limit.
@@ -266,6 +274,7 @@ impl Default for Limits {
             allocations_per_host: 0,
             allocations_total: 0,
             unauthenticated_per_source: 500,
+            requests_per_user: 1000,
             kbit_per_allocation: 50_000,
             packets_per_allocation: 20_000,
             kbit_per_user: 0,
@@ -276,6 +285,7 @@ impl Default for Limits {
             workers: 0,
             permissions_per_allocation: 1000,
             channels_per_allocation: 1000,
+            permissions_per_user: 20_000,
             connections_total: 10_000,
             connections_per_source: 4000,
             connections_exempt: loopback(),
@@ -386,7 +396,12 @@ impl Config {
                 listener(Transport::Tcp, EMBEDDED_PORT),
                 listener(Transport::Tls, EMBEDDED_TLS_PORT),
             ],
-            hosts: vec![Host { name: "default".to_owned(), secrets: vec![secret], peers: None }],
+            hosts: vec![Host {
+                name: "default".to_owned(),
+                secrets: vec![secret],
+                revoked: Vec::new(),
+                peers: None,
+            }],
             peers: Peers { allow: loopback(), deny: Vec::new() },
             fallback_to_ipv4: true,
             ..Self::default()

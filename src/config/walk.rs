@@ -85,7 +85,10 @@ pub(super) const TABLES: [(&str, &[&str]); 12] = [
     ("[relay]", &["addresses", "ports", "mode"]),
     ("[tls]", &["cert", "key"]),
     ("[web]", &["http1", "h2", "proxy_protocol", "passthrough"]),
-    ("[[host]]", &["name", "secret", "secret_file", "secrets", "secret_files", "peers"]),
+    (
+        "[[host]]",
+        &["name", "secret", "secret_file", "secrets", "secret_files", "revoked", "revoked_files", "peers"],
+    ),
     ("[[user]]", &["name", "password", "host"]),
     ("[peers]", &["allow", "deny"]),
     (
@@ -95,6 +98,7 @@ pub(super) const TABLES: [(&str, &[&str]); 12] = [
             "allocations_per_host",
             "allocations_total",
             "unauthenticated_per_source",
+            "requests_per_user",
             "kbit_per_allocation",
             "packets_per_allocation",
             "kbit_per_user",
@@ -105,6 +109,7 @@ pub(super) const TABLES: [(&str, &[&str]); 12] = [
             "workers",
             "permissions_per_allocation",
             "channels_per_allocation",
+            "permissions_per_user",
             "connections_total",
             "connections_per_source",
             "connections_exempt",

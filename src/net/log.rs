@@ -1,7 +1,7 @@
 //! What workers say: in a normal day one line for every allocation that ended, and nothing else.
 
 use super::syscall::Offloads;
-use crate::turn::action::Session;
+use crate::turn::action::{Review, Session};
 
 /// The part of a REST user name behind `expiry:`, which is the same all day; other names as they are.
 fn user(name: &str) -> &str {
@@ -31,6 +31,17 @@ pub fn session(session: &Session, privacy: bool) {
         from_peer_bytes = session.from_peer.bytes,
         reason = session.reason.name(),
         "ended"
+    );
+}
+
+/// Says what new settings ended on one worker.
+pub fn reviewed(review: Review) {
+    let Review { permissions, allocations } = review;
+    tracing::info!(
+        permissions,
+        allocations,
+        "reload: ended {permissions} permissions for peers that are denied now, and {allocations} allocations whose secret \
+         is revoked"
     );
 }
 

@@ -264,7 +264,7 @@ impl Worker {
         self.ties.waker.clear();
         while let Ok(command) = self.ties.commands.try_recv() {
             match command {
-                Command::Settings(settings) => self.server.handle_settings(settings),
+                Command::Settings(settings) => self.server.handle_settings(self.now, settings),
                 Command::Tls(chooser) => self.tls = Some(chooser),
                 Command::Web(web) => self.web = Some(web),
                 Command::Drain(draining) => self.server.handle_drain(draining),
@@ -306,6 +306,7 @@ impl Worker {
                 }
                 Action::CloseRelay { relay } => self.close_relay(relay),
                 Action::Ended(session) => log::session(&session, self.privacy),
+                Action::Reviewed(review) => log::reviewed(review),
             }
         }
     }

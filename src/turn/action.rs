@@ -83,6 +83,17 @@ pub enum Action {
     },
     /// An allocation ended; one line for the log.
     Ended(Box<Session>),
+    /// New settings ended something that was running; one line for the log.
+    Reviewed(Review),
+}
+
+/// What new settings ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Review {
+    /// Permissions, with their channels, for peers that are denied now.
+    pub permissions: usize,
+    /// Allocations made with a revoked secret.
+    pub allocations: usize,
 }
 
 /// Why a relay socket could not be had.
@@ -150,6 +161,8 @@ pub enum EndReason {
     Reset,
     /// The client broke the framing or the TLS of its stream.
     Broken,
+    /// Its secret was revoked.
+    Revoked,
     /// The server stops.
     Shutdown,
 }
@@ -163,6 +176,7 @@ impl EndReason {
             EndReason::Closed => "closed",
             EndReason::Reset => "reset",
             EndReason::Broken => "broken",
+            EndReason::Revoked => "revoked",
             EndReason::Shutdown => "shutdown",
         }
     }
@@ -211,8 +225,10 @@ reasons! {
     NoFamily = "no_family",
     /// A datagram on a relay that is being opened or closed.
     NoRelay = "no_relay",
-    /// Too many unauthenticated answers to this source.
+    /// Too many requests without good credentials, or Bindings, from this source.
     Throttled = "throttled",
+    /// More requests than the user may send.
+    RequestsOverRate = "requests_over_rate",
     /// No QUIC connection begins like that, or there are too many.
     QuicRefused = "quic_refused",
     /// The answer would be too large for the request (amplification).

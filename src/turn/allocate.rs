@@ -9,6 +9,7 @@ use super::action::{Action, FromClient, OpenError, RelayId};
 use super::answer::Ticket;
 use super::error::Code;
 use super::port_pool::{Token, Want};
+use super::quota::Place;
 use super::server::Server;
 use super::settings::RelayAddress;
 use super::table::{AllocationId, FAMILIES, Owner};
@@ -35,6 +36,8 @@ pub struct Opening {
     held: Vec<SocketAddr>,
     /// Whether the port may be exchanged for another.
     exchangeable: bool,
+    /// The user's place for the port that will be reserved.
+    reserved: Option<Place>,
 }
 
 impl Opening {
@@ -50,16 +53,16 @@ impl Server {
     /// RFC 8656 section 7.2, check by check.
     pub(super) fn allocate(&mut self, now: Now, ticket: Ticket, request: &Allocate) -> FromClient {
         // 2: one allocation per five-tuple; the same transaction again gets the same answer.
-        if let Some(id) = self.table.find(&ticket.client.five_tuple) {
+        if let Some(id) = self.table.find(&ticket.client) {
             return self.repeat(now.instant, id, &ticket);
         }
-        match self.check_and_open(now.instant, &ticket, request) {
+        match self.check_and_open(now, &ticket, request) {
             Ok(()) => FromClient::Control,
             Err(code) => self.refuse(&ticket, code),
         }
     }
 
-    fn check_and_open(&mut self, now: Instant, ticket: &Ticket, request: &Allocate) -> Result<(), Code> {
+    fn check_and_open(&mut self, now: Now, ticket: &Ticket, request: &Allocate) -> Result<(), Code> {
         // 3: REQUESTED-TRANSPORT.
         match request.transport {
             None => return Err(Code::BadRequest),
@@ -110,7 +113,25 @@ impl Server {
             });
         }
         let identity = std::sync::Arc::clone(&asker.identity);
-        let place = self.shared.quota.take(identity.host, &identity.user, &self.settings.limits)?;
+        let redeemed = match &request.reservation_token {
+            None => None,
+            Some(token) => {
+                Some(self.shared.ports.redeem(now.instant, token).ok_or(Code::InsufficientCapacity)?)
+            }
+        };
+        let take = || self.shared.quota.take(identity.host, &identity.user, &self.settings.limits);
+        let (place, redeemed) = match redeemed {
+            // The reserved port has its place in the quota already.
+            Some((address, place)) if place.is_of(identity.host, &identity.user) => (place, Some(address)),
+            Some((address, _)) => match take() {
+                Ok(place) => (place, Some(address)),
+                Err(code) => {
+                    self.shared.ports.release(address);
+                    return Err(code);
+                }
+            },
+            None => (take()?, None),
+        };
 
         let want = match request.even_port {
             None => Want::Any,
@@ -119,8 +140,10 @@ impl Server {
         };
         let mut claims = Vec::with_capacity(2);
         let mut address_error = None;
-        if let Some(token) = &request.reservation_token {
-            claims.push(self.shared.ports.redeem(now, token).ok_or(Code::InsufficientCapacity)?);
+        // A reserved port counts like a relayed address, whether it is ever used or not.
+        let reserved = if want == Want::Pair { Some(take()?) } else { None };
+        if let Some(address) = redeemed {
+            claims.push(address);
         } else {
             for &family in families {
                 match self.claim(family, reached, want) {
@@ -133,7 +156,7 @@ impl Server {
             return Err(Code::InsufficientCapacity);
         }
 
-        let lifetime = self.lifetime(request.lifetime);
+        let (now, lifetime) = (now.instant, self.lifetime(request.lifetime));
         let id = self.table.add_allocation(ticket.client, identity, now, ticket.transaction_id, place);
         for local in &claims {
             let (relay, owner) = self.table.add_relay(id, *local, self.announced(*local), now + lifetime);
@@ -149,6 +172,7 @@ impl Server {
                 waiting: claims.len(),
                 held: Vec::new(),
                 exchangeable: request.reservation_token.is_none(),
+                reserved,
             }));
         }
         Ok(())
@@ -167,6 +191,7 @@ impl Server {
             Ok(()) => {
                 if let Some(found) = self.table.relay_mut(relay) {
                     found.open = true;
+                    self.shared.ports.mark_open(local);
                 }
             }
             Err(OpenError::InUse) if opening.exchangeable && opening.held.len() < TRIES_MAX => {
@@ -228,7 +253,7 @@ impl Server {
     }
 
     /// Every socket is there or refused: the allocation stands, or it never was.
-    fn conclude(&mut self, now: Instant, id: AllocationId, opening: Opening) {
+    fn conclude(&mut self, now: Instant, id: AllocationId, mut opening: Opening) {
         let relays = self.table.allocation(id).map_or([None; 2], |allocation| allocation.relays);
         let Some(first) = relays.into_iter().flatten().next() else {
             self.table.remove_allocation(id);
@@ -236,8 +261,8 @@ impl Server {
             self.refuse(&opening.ticket, Code::InsufficientCapacity);
             return;
         };
-        if opening.want == Want::Pair {
-            self.reserve_next(now, id, first);
+        if let Some(place) = opening.reserved.take() {
+            self.reserve_next(now, id, first, place);
         }
         for relay in relays.into_iter().flatten() {
             if let Some(relay) = self.table.relay_mut(relay) {
@@ -255,12 +280,12 @@ impl Server {
     }
 
     /// EVEN-PORT with R = 1: the next port is kept under a token.
-    fn reserve_next(&mut self, now: Instant, id: AllocationId, relay: RelayId) {
+    fn reserve_next(&mut self, now: Instant, id: AllocationId, relay: RelayId, place: Place) {
         let Some(local) = self.table.relay(relay).map(|relay| relay.local) else { return };
         let mut token: Token = [0; 8];
         self.rng.fill_bytes(&mut token);
         let next = SocketAddr::new(local.ip(), local.port() + 1);
-        if let Some(until) = self.shared.ports.reserve(now, token, next) {
+        if let Some(until) = self.shared.ports.reserve(now, token, next, place) {
             self.deadlines.push(until, Owner::Reservation(token));
             if let Some(allocation) = self.table.allocation_mut(id) {
                 allocation.token = Some(token);

@@ -6,10 +6,9 @@ use super::action::{Action, FromClient};
 use super::auth::{Authenticated, PASSWORD_ALGORITHMS};
 use super::counters::Request;
 use super::error::Code;
-use super::five_tuple::{Client, Transport};
+use super::five_tuple::Client;
 use super::nonce::Features;
 use super::server::Server;
-use super::throttle::{Limit, Purpose, Subject};
 use super::time::Now;
 use crate::turn::action::Drop;
 use crate::wire::message::{Message, method};
@@ -104,15 +103,16 @@ impl Server {
 
     /// 400 to a stranger (RFC 8489 section 9.2.4, second check).
     pub(super) fn refuse_stranger(&mut self, now: Now, ticket: &Ticket, asked: usize) -> FromClient {
+        self.spend(now, &ticket.client, Request::of(ticket.method));
         let message = ticket.seal(ticket.error(Code::BadRequest));
-        self.answer_stranger(now, ticket, Code::BadRequest, asked, message)
+        self.answer_stranger(ticket, Code::BadRequest, asked, message)
     }
 
     /// 401 or 438 with a fresh nonce (RFC 8489 section 9.2.4). `asked` is the size of the request.
     pub(super) fn challenge(&mut self, now: Now, ticket: &Ticket, code: Code, asked: usize) -> FromClient {
+        self.spend(now, &ticket.client, Request::of(ticket.method));
         let client = ticket.client.five_tuple.client;
-        // A REST name is not known before it is used, so USERHASH is offered only where every user is.
-        let username_anonymity = self.settings.hosts.iter().all(|host| host.secrets.is_empty());
+        let username_anonymity = self.offers_anonymity();
         let with = |features: Features| {
             let nonce = self.shared.nonces.make(now.instant, client, features);
             let response = ticket.error(code).realm(&self.settings.realm).nonce(nonce.as_bytes());
@@ -123,35 +123,15 @@ impl Server {
         };
         let full = with(Features { password_algorithms: true, username_anonymity });
         if within_amplification(ticket, asked, full.len()) {
-            return self.answer_stranger(now, ticket, code, asked, full);
+            return self.answer_stranger(ticket, code, asked, full);
         }
         let short = with(Features::default());
-        self.answer_stranger(now, ticket, code, asked, short)
+        self.answer_stranger(ticket, code, asked, short)
     }
 
-    fn answer_stranger(
-        &mut self,
-        now: Now,
-        ticket: &Ticket,
-        code: Code,
-        asked: usize,
-        message: Vec<u8>,
-    ) -> FromClient {
+    fn answer_stranger(&mut self, ticket: &Ticket, code: Code, asked: usize, message: Vec<u8>) -> FromClient {
         if !within_amplification(ticket, asked, message.len()) {
             return self.dropped(Drop::Amplification);
-        }
-        let five_tuple = &ticket.client.five_tuple;
-        let rate = self.settings.limits.unauthenticated_per_source;
-        if five_tuple.transport == Transport::Udp
-            && !self.throttle.take(
-                now.instant,
-                Purpose::Challenge,
-                Subject::Source(five_tuple.client.ip()),
-                1,
-                Limit { per_second: rate },
-            )
-        {
-            return self.dropped(Drop::Throttled);
         }
         self.count_error(ticket, code);
         self.actions.push_back(Action::Reply { client: ticket.client, message });

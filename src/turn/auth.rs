@@ -1,23 +1,29 @@
 //! Who sent this? The long-term credential mechanism of RFC 8489 section 9.2.4 with time-limited REST names.
 //!
 //! The nonce is judged before the credentials: it proves the client's address for one short hash, so a stranger
-//! never makes us compute a password. Only what verified is remembered, and only so much of it.
+//! never makes us compute a password. An expired name is refused before any secret is tried, and trying them has a budget
+//! of its own. Only what verified is remembered, and only so much of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use stun_types::message::LongTermKeyCredentials;
 
 use super::error::Code;
+use super::nonce::Features;
 use super::rest;
-use super::settings::{HostId, Settings};
+use super::settings::{HostId, Settings, StaticUser};
 use super::time::Now;
 use crate::wire::message::{IntegrityAlgorithm, IntegrityKey, Message};
 use crate::wire::request::Credentials;
 
 /// Users remembered per worker; the oldest generation goes when it is full. A miss costs microseconds.
 const CACHE_MAX: usize = 4096;
+
+/// The password of no user.
+const DECOY_PASSWORD: &str = "decoy";
 
 /// PASSWORD-ALGORITHMS as we offer them: SHA-256, then MD5 (RFC 8489 sections 14.11 and 18.5).
 pub const PASSWORD_ALGORITHMS: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
@@ -50,7 +56,7 @@ impl PasswordAlgorithm {
     }
 }
 
-/// Somebody whose credentials verified.
+/// A user whose credentials verified.
 #[derive(Debug)]
 pub struct Identity {
     /// The user name as sent.
@@ -61,10 +67,51 @@ pub struct Identity {
     pub host: HostId,
     /// That host's name.
     pub host_name: Arc<str>,
-    /// When the name runs out, in seconds since 1970.
+    /// When the name expires, in seconds since 1970.
     pub expires: Option<u64>,
+    /// Which secret or password verified.
+    credential: Credential,
     password_algorithm: PasswordAlgorithm,
     key: IntegrityKey,
+}
+
+/// Names a secret of a host or the password of a static user without holding it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Credential([u8; 8]);
+
+impl Credential {
+    fn of(host: HostId, user: &str, secret: &str) -> Self {
+        let mut hash = Sha256::new();
+        hash.update([host.0]);
+        hash.update(user.as_bytes());
+        hash.update([0]);
+        hash.update(secret.as_bytes());
+        let mut name = [0; 8];
+        name.copy_from_slice(&hash.finalize()[..8]);
+        Self(name)
+    }
+
+    /// For a shared secret of a host.
+    fn shared(host: HostId, secret: &str) -> Self {
+        Self::of(host, "", secret)
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credential(..)")
+    }
+}
+
+/// Whether a credential is still good after new settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The settings have it, and its host.
+    Valid,
+    /// The settings no longer have it: its holder keeps what it has.
+    Withdrawn,
+    /// The settings name it as revoked: its holder loses everything.
+    Revoked,
 }
 
 /// One authenticated request: who, and how the answer is to be protected.
@@ -83,12 +130,61 @@ impl Authenticated {
     }
 }
 
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It is answered with this code.
+    Refused(Code),
+    /// The password is wrong.
+    Wrong {
+        /// Secrets and passwords that were tried.
+        tried: usize,
+    },
+    /// To know, secrets must be tried, and the caller allows no search.
+    SearchNeeded,
+}
+
 /// Finds identities. One per worker; what it remembers can be forgotten at any time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Authenticator {
-    // Two generations: hits move to the young one, and when that is full the old one is forgotten.
+    directory: Directory,
+    // Two generations of REST users: hits move to the young one, and when that is full the old one is forgotten.
     young: HashMap<Arc<str>, Known>,
     old: HashMap<Arc<str>, Known>,
+    /// Checked in place of a key that there is not, so that the time of an answer does not tell which names are known.
+    decoy: IntegrityKey,
+}
+
+/// What the settings say about credentials, ready for lookups.
+#[derive(Debug, Default)]
+struct Directory {
+    /// Places in [`Settings::users`], by name and by USERHASH.
+    by_name: HashMap<String, usize>,
+    by_hash: HashMap<[u8; 32], usize>,
+    valid: HashSet<Credential>,
+    revoked: HashSet<Credential>,
+    /// Secrets of all hosts.
+    secrets: usize,
+    hosts: HashSet<HostId>,
+}
+
+impl Directory {
+    fn new(settings: &Settings) -> Self {
+        let mut directory = Self::default();
+        for (place, user) in settings.users.iter().enumerate() {
+            directory.by_name.entry(user.name.clone()).or_insert(place);
+            directory.by_hash.entry(user_hash(&user.name, &settings.realm)).or_insert(place);
+            directory.valid.insert(Credential::of(user.host, &user.name, &user.password));
+        }
+        for host in &settings.hosts {
+            let named = |secret: &String| Credential::shared(host.id, secret);
+            directory.valid.extend(host.secrets.iter().map(named));
+            directory.revoked.extend(host.revoked.iter().map(named));
+            directory.secrets += host.secrets.len();
+            directory.hosts.insert(host.id);
+        }
+        directory
+    }
 }
 
 /// The identities of one name, by password algorithm.
@@ -108,9 +204,14 @@ impl Known {
 }
 
 impl Authenticator {
-    /// Forgets everybody, because secrets changed.
-    pub fn forget(&mut self) {
-        *self = Self::default();
+    /// Knows the credentials of `settings` and remembers nobody.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            directory: Directory::new(settings),
+            young: HashMap::new(),
+            old: HashMap::new(),
+            decoy: PasswordAlgorithm::Md5.key("decoy", &settings.realm, DECOY_PASSWORD),
+        }
     }
 
     /// Names remembered.
@@ -123,76 +224,100 @@ impl Authenticator {
         self.len() == 0
     }
 
-    /// Checks `message`, whose nonce is good already. `holder` is the owner of the five-tuple's allocation: his
-    /// own request is checked against the key he came with, so that neither the end of his name's time nor a
-    /// changed secret cuts a running call.
+    /// Whether USERHASH may stand for USERNAME. A REST name is not known before it is used, so only where every user is
+    /// a static one.
+    pub fn offers_anonymity(&self) -> bool {
+        self.directory.secrets == 0
+    }
+
+    /// Whether the settings still have the credential of this identity.
+    pub fn standing(&self, identity: &Identity) -> Standing {
+        let Directory { valid, revoked, hosts, .. } = &self.directory;
+        let is_valid = valid.contains(&identity.credential) && hosts.contains(&identity.host);
+        match (revoked.contains(&identity.credential), is_valid) {
+            (true, _) => Standing::Revoked,
+            (false, true) => Standing::Valid,
+            (false, false) => Standing::Withdrawn,
+        }
+    }
+
+    /// Checks `message`, whose nonce is good already and announced `features`. `holder` is the owner of the client's
+    /// allocation: its own requests are checked against the key it came with, so neither an expired name nor a changed
+    /// secret ends a running call. Trying the secrets of all hosts is the only work that grows with the configuration;
+    /// it is done only if `may_search`.
     ///
     /// # Errors
-    /// 400 for password algorithms that were not offered, 401 for everything that does not verify.
+    /// [`Failure::Refused`] with 400 for password algorithms that were not offered, 401 for a request that names nobody
+    /// or an expired name; [`Failure::Wrong`] for a wrong password; [`Failure::SearchNeeded`].
+    #[expect(clippy::too_many_arguments, reason = "each is a separate fact about one request")]
     pub fn check(
         &mut self,
         now: Now,
         settings: &Settings,
         message: &Message<'_>,
         credentials: &Credentials<'_>,
-        offered: bool,
+        features: Features,
         holder: Option<&Arc<Identity>>,
-    ) -> Result<Authenticated, Code> {
-        let algorithm = password_algorithm(credentials, offered)?;
+        may_search: bool,
+    ) -> Result<Authenticated, Failure> {
+        const UNKNOWN: Failure = Failure::Refused(Code::Unauthenticated);
+        let algorithm =
+            password_algorithm(credentials, features.password_algorithms).map_err(Failure::Refused)?;
         let answer = if credentials.password_algorithm.is_some() {
             IntegrityAlgorithm::Sha256
         } else {
             IntegrityAlgorithm::Sha1
         };
-        let proof = message.integrity().ok_or(Code::Unauthenticated)?;
+        let proof = message.integrity().ok_or(UNKNOWN)?;
         if credentials.realm != Some(settings.realm.as_str()) {
-            return Err(Code::Unauthenticated);
+            return Err(UNKNOWN);
         }
-        let userhash = credentials.userhash;
-        let is_named = |identity: &Identity| match (credentials.username, userhash) {
-            (Some(name), _) => *identity.name == *name,
-            (None, Some(hash)) => user_hash(&identity.name, &settings.realm) == hash,
-            (None, None) => false,
-        };
+        // USERHASH counts only if this very nonce offered it.
+        let userhash = credentials.userhash.filter(|_| features.username_anonymity);
         if let Some(holder) = holder
             && holder.password_algorithm == algorithm
-            && is_named(holder)
+            && match (credentials.username, userhash) {
+                (Some(name), _) => *holder.name == *name,
+                (None, Some(hash)) => user_hash(&holder.name, &settings.realm) == hash,
+                (None, None) => false,
+            }
         {
             return match message.verify(&holder.key, proof) {
                 true => Ok(Authenticated { identity: Arc::clone(holder), answer }),
-                false => Err(Code::Unauthenticated),
+                false => Err(Failure::Wrong { tried: 1 }),
             };
         }
-        let name = match (credentials.username, userhash) {
-            (Some(name), _) => name.to_owned(),
-            (None, Some(hash)) => self.name_of(settings, hash).ok_or(Code::Unauthenticated)?,
-            (None, None) => return Err(Code::Unauthenticated),
+        let claim = Claim { settings, message, algorithm, proof };
+        let user = match (credentials.username, userhash) {
+            (Some(name), _) => self.directory.by_name.get(name).copied(),
+            (None, Some(hash)) => Some(self.directory.by_hash.get(&hash).copied().ok_or(UNKNOWN)?),
+            (None, None) => return Err(UNKNOWN),
         };
-        let identity =
-            self.identify(settings, &name, algorithm, message, proof).ok_or(Code::Unauthenticated)?;
-        if identity.expires.is_some_and(|expires| expires <= now.unix) {
-            return Err(Code::Unauthenticated);
+        // Every request pays for one static user, known or not, so that its time does not tell which.
+        if !settings.users.is_empty()
+            && let Some(identity) = claim.of_static(user.map(|place| &settings.users[place]))
+        {
+            return Ok(Authenticated { identity: Arc::new(identity), answer });
         }
-        Ok(Authenticated { identity, answer })
-    }
-
-    fn identify(
-        &mut self,
-        settings: &Settings,
-        name: &str,
-        algorithm: PasswordAlgorithm,
-        message: &Message<'_>,
-        proof: IntegrityAlgorithm,
-    ) -> Option<Arc<Identity>> {
-        if let Some(identity) = self.recall(name, algorithm) {
-            // Two hosts may know one name, so a wrong key here is not the last word.
-            if message.verify(&identity.key, proof) {
-                return Some(identity);
-            }
+        let name = credentials.username.ok_or(UNKNOWN)?;
+        let rest = rest::parse(name).ok_or(UNKNOWN)?;
+        if rest.expires <= now.unix {
+            return Err(UNKNOWN);
         }
-        let identity = Arc::new(search(settings, name, algorithm, message, proof)?);
+        let recalled = self.recall(name, algorithm);
+        let key = recalled.as_ref().map_or(&self.decoy, |identity| &identity.key);
+        let verified = std::hint::black_box(message.verify(key, proof));
+        if let (Some(identity), true) = (recalled, verified) {
+            return Ok(Authenticated { identity, answer });
+        }
+        // Two hosts may know one name, so a wrong key is not the last word.
+        if !may_search {
+            return Err(Failure::SearchNeeded);
+        }
+        let found = claim.of_host(name, rest).map(Arc::new);
+        let identity = found.ok_or(Failure::Wrong { tried: self.directory.secrets + 1 })?;
         self.remember(Arc::clone(&identity));
-        Some(identity)
+        Ok(Authenticated { identity, answer })
     }
 
     fn recall(&mut self, name: &str, algorithm: PasswordAlgorithm) -> Option<Arc<Identity>> {
@@ -218,12 +343,60 @@ impl Authenticator {
             self.old = std::mem::take(&mut self.young);
         }
     }
+}
 
-    /// The name behind a USERHASH: a static user's, or one that verified lately (a REST name is not known before).
-    fn name_of(&self, settings: &Settings, hash: [u8; 32]) -> Option<String> {
-        let statics = settings.users.iter().map(|user| user.name.as_str());
-        let lately = self.young.keys().chain(self.old.keys()).map(|name| &**name);
-        statics.chain(lately).find(|name| user_hash(name, &settings.realm) == hash).map(str::to_owned)
+/// A request that claims to know a password.
+struct Claim<'a> {
+    settings: &'a Settings,
+    message: &'a Message<'a>,
+    algorithm: PasswordAlgorithm,
+    proof: IntegrityAlgorithm,
+}
+
+impl Claim<'_> {
+    /// The key of this name and password, if the request was made with it.
+    fn key(&self, name: &str, password: &str) -> Option<IntegrityKey> {
+        let key = self.algorithm.key(name, &self.settings.realm, password);
+        self.message.verify(&key, self.proof).then_some(key)
+    }
+
+    /// The identity of a static user. Without one it takes as long.
+    fn of_static(&self, user: Option<&StaticUser>) -> Option<Identity> {
+        let (name, password) = user.map_or(("decoy", DECOY_PASSWORD), |user| (&user.name, &user.password));
+        let key = std::hint::black_box(self.key(name, password));
+        let (user, key) = (user?, key?);
+        let host = self.settings.hosts.iter().find(|host| host.id == user.host);
+        Some(Identity {
+            name: Arc::from(name),
+            user: Arc::from(name),
+            host: user.host,
+            host_name: host.map_or_else(|| Arc::from(""), |host| Arc::clone(&host.name)),
+            expires: None,
+            credential: Credential::of(user.host, name, password),
+            password_algorithm: self.algorithm,
+            key,
+        })
+    }
+
+    /// The identity of a REST name, by the secret that fits its password.
+    fn of_host(&self, name: &str, rest: rest::Name<'_>) -> Option<Identity> {
+        for host in &self.settings.hosts {
+            for secret in host.secrets.iter().filter(|secret| !host.revoked.contains(secret)) {
+                if let Some(key) = self.key(name, &rest::password(secret, name)) {
+                    return Some(Identity {
+                        name: Arc::from(name),
+                        user: Arc::from(rest.user),
+                        host: host.id,
+                        host_name: Arc::clone(&host.name),
+                        expires: Some(rest.expires),
+                        credential: Credential::shared(host.id, secret),
+                        password_algorithm: self.algorithm,
+                        key,
+                    });
+                }
+            }
+        }
+        None
     }
 }
 
@@ -237,53 +410,6 @@ fn password_algorithm(credentials: &Credentials<'_>, offered: bool) -> Result<Pa
         (None, Some(_)) if !offered => Ok(PasswordAlgorithm::Md5),
         _ => Err(Code::BadRequest),
     }
-}
-
-/// Tries the static user of this name, then every secret of every host.
-fn search(
-    settings: &Settings,
-    name: &str,
-    algorithm: PasswordAlgorithm,
-    message: &Message<'_>,
-    proof: IntegrityAlgorithm,
-) -> Option<Identity> {
-    let try_password = |password: &str| {
-        let key = algorithm.key(name, &settings.realm, password);
-        message.verify(&key, proof).then_some(key)
-    };
-    for user in settings.users.iter().filter(|user| user.name == name) {
-        if let Some(key) = try_password(&user.password) {
-            let host = settings.hosts.iter().find(|host| host.id == user.host);
-            let host_name = host.map_or_else(|| Arc::from(""), |host| Arc::clone(&host.name));
-            let (name, user_id) = (Arc::from(name), Arc::from(name));
-            return Some(Identity {
-                name,
-                user: user_id,
-                host: user.host,
-                host_name,
-                expires: None,
-                password_algorithm: algorithm,
-                key,
-            });
-        }
-    }
-    let parsed = rest::parse(name)?;
-    for host in &settings.hosts {
-        for secret in &host.secrets {
-            if let Some(key) = try_password(&rest::password(secret, name)) {
-                return Some(Identity {
-                    name: Arc::from(name),
-                    user: Arc::from(parsed.user),
-                    host: host.id,
-                    host_name: Arc::clone(&host.name),
-                    expires: Some(parsed.expires),
-                    password_algorithm: algorithm,
-                    key,
-                });
-            }
-        }
-    }
-    None
 }
 
 /// USERHASH (RFC 8489 section 14.4).

@@ -20,7 +20,7 @@ impl Server {
         let Ok(data) = channel_data::parse_datagram(bytes) else {
             return self.dropped(Drop::MalformedChannelData);
         };
-        match self.table.route_from_channel(&client.five_tuple, data.number, now) {
+        match self.table.route_from_channel(client, data.number, now) {
             Ok(route) => self.relay(now, route, data.payload, false),
             Err(reason) => self.dropped(reason),
         }
@@ -40,7 +40,7 @@ impl Server {
         // RFC 8656 section 13: datagrams ignore DONT-FRAGMENT unless both sides are IPv4; section 15: streams do not.
         let FiveTuple { transport, client: from, .. } = client.five_tuple;
         let counts = transport.is_stream() || (from.is_ipv4() && peer.is_ipv4());
-        match self.table.route_from_send(&client.five_tuple, peer, now) {
+        match self.table.route_from_send(client, peer, now) {
             Ok(route) => self.relay(now, route, send.payload, send.dont_fragment && counts),
             Err(reason) => self.dropped(reason),
         }

@@ -93,11 +93,21 @@ impl fmt::Display for FiveTuple {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Link(pub u64);
 
-/// Where a message came from and how to answer it.
+/// Where a message came from and how to answer it: the key of the client's allocation.
+///
+/// The link is part of the key. Behind a proxy, two connections can claim the same five-tuple, and neither may use or
+/// end the allocation of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// The key of the client's allocation.
+    /// RFC 8656 section 3.2.
     pub five_tuple: FiveTuple,
     /// The way back.
     pub link: Link,
+}
+
+impl Hash for Client {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.five_tuple.hash(state);
+        state.write_u64(self.link.0);
+    }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use slab::Slab;
 
@@ -86,11 +86,13 @@ impl Meter {
     }
 }
 
-/// The same of a user or a host, for all workers.
+/// The same for a user or a host, shared by all workers.
 #[derive(Debug, Default)]
 pub struct Budget {
     bits_until: AtomicU64,
     packets_until: AtomicU64,
+    /// Permissions and channels that the user holds. Unused for a host.
+    pub(super) entries: AtomicU32,
 }
 
 /// Takes `units` of what is paid off `until` then; when it is too soon for them, says from when on it is not.

@@ -31,6 +31,7 @@ mod data;
 pub mod deadline;
 pub mod error;
 pub mod five_tuple;
+mod gate;
 pub mod keyed_hash;
 pub mod meter;
 pub mod nonce;

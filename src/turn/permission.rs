@@ -9,7 +9,7 @@ use super::error::Code;
 use super::peer_policy::Reach;
 use super::server::Server;
 use super::table::{AllocationId, FAMILIES, PermissionId};
-use super::time::Instant;
+use super::time::{Instant, Now};
 use crate::wire::attribute::Family;
 use crate::wire::request::CreatePermission;
 
@@ -29,7 +29,7 @@ impl Server {
     /// RFC 8656 section 10.2: all of the request takes effect, or nothing.
     pub(super) fn create_permission(
         &mut self,
-        now: Instant,
+        now: Now,
         ticket: &Ticket,
         request: &CreatePermission<'_>,
     ) -> FromClient {
@@ -41,7 +41,7 @@ impl Server {
 
     fn check_and_permit(
         &mut self,
-        now: Instant,
+        now: Now,
         ticket: &Ticket,
         request: &CreatePermission<'_>,
     ) -> Result<(), Code> {
@@ -49,7 +49,7 @@ impl Server {
         let mut permitted = Vec::new();
         let mut refused = None;
         for peer in request.peers() {
-            match self.judge(id, peer) {
+            match self.judge(now, id, peer) {
                 Ok(peer) => permitted.push(peer),
                 // A family that does not match is said before a peer that is not allowed.
                 Err(code) => {
@@ -68,13 +68,13 @@ impl Server {
         permitted.dedup_by_key(|permitted| permitted.peer.ip());
         self.check_room(&permitted)?;
         for peer in permitted {
-            self.permit(now, peer);
+            self.permit(now.instant, peer);
         }
         Ok(())
     }
 
     /// Whether the allocation's owner may reach this peer: family, then policy.
-    pub(super) fn judge(&self, id: AllocationId, peer: SocketAddr) -> Result<Permitted, Code> {
+    pub(super) fn judge(&self, now: Now, id: AllocationId, peer: SocketAddr) -> Result<Permitted, Code> {
         let allocation = self.table.allocation(id).ok_or(Code::AllocationMismatch)?;
         let relay =
             allocation.relays[Family::of(peer.ip()) as usize].ok_or(Code::PeerAddressFamilyMismatch)?;
@@ -82,6 +82,12 @@ impl Server {
         let reach = self.policy.judge(peer.ip(), host.peers.as_deref()).ok_or(Code::Forbidden)?;
         let peer = self.policy.to_local(peer);
         if reach == Reach::OwnRelayed && !self.may_reach(peer, reach) {
+            return Err(Code::Forbidden);
+        }
+        // A withdrawn credential keeps what it has and gets nothing beyond it.
+        if self.is_withdrawn(&allocation.identity, now.unix)
+            && !self.table.is_permitted(relay, peer.ip(), now.instant)
+        {
             return Err(Code::Forbidden);
         }
         Ok(Permitted { relay, peer, reach })
@@ -92,7 +98,7 @@ impl Server {
         match reach {
             Reach::All => true,
             Reach::OwnOpened => !self.policy.is_service(peer),
-            Reach::OwnRelayed => self.shared.ports.is_taken(peer) && !self.policy.is_service(peer),
+            Reach::OwnRelayed => self.shared.ports.is_open(peer) && !self.policy.is_service(peer),
         }
     }
 
@@ -103,11 +109,18 @@ impl Server {
             let of_family = || permitted.iter().filter(|p| Family::of(p.peer.ip()) == family);
             let Some(relay) = of_family().next().map(|p| p.relay) else { continue };
             let new = of_family().filter(|p| !self.table.has_permission(relay, p.peer.ip())).count();
-            if self.table.permission_count(relay) + new > max {
+            if self.table.permission_count(relay) + new > max || !self.has_room_for(relay, new) {
                 return Err(Code::InsufficientCapacity);
             }
         }
         Ok(())
+    }
+
+    /// Whether the relay's user may hold so many more permissions and channels, counting all of its allocations.
+    pub(super) fn has_room_for(&self, relay: RelayId, new: usize) -> bool {
+        let max = self.settings.limits.permissions_per_user;
+        let owner = self.table.relay(relay).and_then(|relay| self.table.allocation(relay.allocation));
+        max == 0 || owner.is_some_and(|owner| owner.place.entries() as usize + new <= max as usize)
     }
 
     /// Counts an allocation that got its first permission.

@@ -1,7 +1,9 @@
 //! Which relay ports are taken, across all workers, and reservations of EVEN-PORT (RFC 8656 section 7.2).
 //!
-//! A bitmap per relay address. Claims are one atomic operation, so no worker waits for another; a look whether a
-//! port is live is a plain load.
+//! Two bitmaps per relay address: the ports that are taken, and those of them whose relay socket is open. A port is
+//! taken before its socket is bound and while it is reserved; another program may hold it then, so only an open port
+//! counts as a live relayed address. Claims are one atomic operation, so no worker waits for another; checking whether a
+//! port is open is a plain load.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,6 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::quota::Place;
 use super::time::Instant;
 
 /// RFC 8656 section 7.2: a reservation is held for at least 30 seconds.
@@ -38,12 +41,15 @@ pub type Token = [u8; 8];
 struct Ports {
     address: IpAddr,
     taken: Box<[AtomicU64]>,
+    open: Box<[AtomicU64]>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Reservation {
     address: SocketAddr,
     until: Instant,
+    /// The user's place that the reserved port takes.
+    place: Place,
 }
 
 /// The relay ports of this server.
@@ -60,8 +66,8 @@ impl PortPool {
         let mut ports: Vec<Ports> = Vec::new();
         for address in addresses {
             if ports.iter().all(|known| known.address != address) {
-                let taken = (0..WORDS).map(|_| AtomicU64::new(0)).collect();
-                ports.push(Ports { address, taken });
+                let bitmap = || (0..WORDS).map(|_| AtomicU64::new(0)).collect();
+                ports.push(Ports { address, taken: bitmap(), open: bitmap() });
             }
         }
         Self { range, ports, reservations: Mutex::new(HashMap::new()) }
@@ -95,14 +101,27 @@ impl PortPool {
         }
     }
 
-    /// Whether this address and port is held by an allocation of ours.
+    /// Whether this port is claimed or reserved. It may have no socket yet.
     pub fn is_taken(&self, address: SocketAddr) -> bool {
-        self.of(address.ip()).is_some_and(|ports| ports.is_set(address.port()))
+        self.of(address.ip()).is_some_and(|ports| is_set(&ports.taken, address.port()))
     }
 
-    /// Keeps a claimed port under `token` until 30 seconds from `now`; gives the end of it. With too many
-    /// reservations the port is released and there is none.
-    pub fn reserve(&self, now: Instant, token: Token, address: SocketAddr) -> Option<Instant> {
+    /// Notes that the relay socket of a claimed port is open.
+    pub fn mark_open(&self, address: SocketAddr) {
+        if let Some(ports) = self.of(address.ip()) {
+            let (word, bit) = position(address.port());
+            ports.open[word].fetch_or(bit, Relaxed);
+        }
+    }
+
+    /// Whether this is the relayed address of a live allocation: its socket is open.
+    pub fn is_open(&self, address: SocketAddr) -> bool {
+        self.of(address.ip()).is_some_and(|ports| is_set(&ports.open, address.port()))
+    }
+
+    /// Keeps a claimed port under `token` until 30 seconds from `now`, and returns that end. The port counts in the
+    /// quota of the user whose `place` it takes. With too many reservations the port is released, and the result is `None`.
+    pub fn reserve(&self, now: Instant, token: Token, address: SocketAddr, place: Place) -> Option<Instant> {
         let until = now + RESERVATION_LIFETIME;
         let mut reservations = self.reservations();
         if reservations.len() >= RESERVATIONS_MAX {
@@ -110,17 +129,17 @@ impl PortPool {
             self.release(address);
             return None;
         }
-        reservations.insert(token, Reservation { address, until });
+        reservations.insert(token, Reservation { address, until, place });
         Some(until)
     }
 
-    /// Takes a reserved address out of its reservation; the claim goes to the caller.
-    pub fn redeem(&self, now: Instant, token: &Token) -> Option<SocketAddr> {
+    /// Takes a reserved address out of its reservation. The claim and the place go to the caller.
+    pub fn redeem(&self, now: Instant, token: &Token) -> Option<(SocketAddr, Place)> {
         let mut reservations = self.reservations();
         if reservations.get(token)?.until <= now {
             return None;
         }
-        reservations.remove(token).map(|reservation| reservation.address)
+        reservations.remove(token).map(|reservation| (reservation.address, reservation.place))
     }
 
     /// Releases the port of a reservation that has run out.
@@ -140,6 +159,11 @@ impl PortPool {
         if let Some(reservation) = reservation {
             self.release(reservation.address);
         }
+    }
+
+    /// Reservations held.
+    pub fn reserved(&self) -> usize {
+        self.reservations().len()
     }
 
     /// Ports held in all.
@@ -185,12 +209,21 @@ impl Ports {
     }
 
     fn clear(&self, port: u16) {
-        self.taken[usize::from(port / 64)].fetch_and(!(1 << (port % 64)), Relaxed);
+        let (word, bit) = position(port);
+        // First the one that lets packets through.
+        self.open[word].fetch_and(!bit, Relaxed);
+        self.taken[word].fetch_and(!bit, Relaxed);
     }
+}
 
-    fn is_set(&self, port: u16) -> bool {
-        self.taken[usize::from(port / 64)].load(Relaxed) & (1 << (port % 64)) != 0
-    }
+/// The word of a port's bit, and the bit.
+fn position(port: u16) -> (usize, u64) {
+    (usize::from(port / 64), 1 << (port % 64))
+}
+
+fn is_set(bitmap: &[AtomicU64], port: u16) -> bool {
+    let (word, bit) = position(port);
+    bitmap[word].load(Relaxed) & bit != 0
 }
 
 /// The bits of `word` whose ports lie in `low..=high`.
@@ -211,6 +244,24 @@ mod tests {
     use super::*;
 
     const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn place() -> Place {
+        let limits = crate::turn::settings::Limits::default();
+        let quota = std::sync::Arc::new(crate::turn::quota::Quota::default());
+        quota.take(crate::turn::settings::HostId(0), &"ann".into(), &limits).expect("no limit")
+    }
+
+    #[test]
+    fn a_port_is_open_only_while_its_socket_is() {
+        let pool = pool(50_000..=50_003);
+        let address = SocketAddr::new(IP, pool.claim(IP, Want::Pair, 0).expect("free"));
+        assert!(pool.is_taken(address) && !pool.is_open(address), "claimed, and nothing is bound");
+        pool.mark_open(address);
+        assert!(pool.is_open(address) && !pool.is_open(SocketAddr::new(IP, address.port() + 1)));
+        pool.release(address);
+        pool.claim(IP, Want::Any, address.port().into()).expect("free");
+        assert!(!pool.is_open(address), "the next owner has no socket yet");
+    }
 
     fn pool(range: RangeInclusive<u16>) -> PortPool {
         PortPool::new([IP, IP], range)
@@ -259,15 +310,16 @@ mod tests {
         let now = Instant::from_nanos(5);
         let even = pool.claim(IP, Want::Pair, 0).expect("free");
         let kept = SocketAddr::new(IP, even + 1);
-        let until = pool.reserve(now, [1; 8], kept).expect("room");
-        assert_eq!(pool.redeem(now, &[2; 8]), None);
-        assert_eq!(pool.redeem(now, &[1; 8]), Some(kept));
-        assert_eq!(pool.redeem(now, &[1; 8]), None);
+        let until = pool.reserve(now, [1; 8], kept, place()).expect("room");
+        let redeem = |at, token| pool.redeem(at, &token).map(|(address, _)| address);
+        assert_eq!(redeem(now, [2; 8]), None);
+        assert_eq!(redeem(now, [1; 8]), Some(kept));
+        assert_eq!(redeem(now, [1; 8]), None);
         assert!(pool.is_taken(kept), "the claim went to the new allocation");
-        pool.reserve(now, [3; 8], kept).expect("room");
+        pool.reserve(now, [3; 8], kept, place()).expect("room");
         pool.expire(now, &[3; 8]);
         assert!(pool.is_taken(kept), "not yet");
-        assert_eq!(pool.redeem(until, &[3; 8]), None, "too late");
+        assert_eq!(redeem(until, [3; 8]), None, "too late");
         pool.expire(until, &[3; 8]);
         assert!(!pool.is_taken(kept));
     }

@@ -100,6 +100,27 @@ impl Quota {
 }
 
 impl Place {
+    /// Whether it is this user's.
+    pub fn is_of(&self, host: HostId, user: &str) -> bool {
+        self.host == host && *self.user == *user
+    }
+
+    /// Permissions and channels of all of the user's allocations.
+    pub fn entries(&self) -> u32 {
+        self.budget.entries.load(Relaxed)
+    }
+
+    /// Counts one more permission or channel of the user.
+    pub fn add_entry(&self) {
+        self.budget.entries.fetch_add(1, Relaxed);
+    }
+
+    /// Counts `gone` fewer.
+    pub fn remove_entries(&self, gone: usize) {
+        // There are never more than 2^32: each was counted by one.
+        self.budget.entries.fetch_sub(gone as u32, Relaxed);
+    }
+
     /// Whose host's.
     pub fn host(&self) -> HostId {
         self.host

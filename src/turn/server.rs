@@ -7,18 +7,18 @@ use std::sync::Arc;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore, SeedableRng};
 
-use super::action::{Action, Drop, EndReason, FromClient, RelayId, Session};
+use super::action::{Action, Drop, EndReason, FromClient, RelayId, Review, Session};
 use super::answer::Ticket;
-use super::auth::Authenticator;
+use super::auth::{Authenticator, Failure, Identity, Standing};
 use super::counters::{Counters, Request as Kind};
 use super::deadline::Deadlines;
 use super::error::Code;
-use super::five_tuple::{Client, FiveTuple};
+use super::five_tuple::{Client, Transport};
 use super::peer_policy::PeerPolicy;
 use super::settings::{Host, HostId, Settings};
 use super::shared::Shared;
 use super::table::{AllocationId, Owner, Table};
-use super::throttle::{Limit, Purpose, Subject, Throttle};
+use super::throttle::Throttle;
 use super::time::{Instant, Now};
 use crate::wire::demux;
 use crate::wire::message::{Message, MessageClass, method};
@@ -26,6 +26,10 @@ use crate::wire::request::{self, Credentials};
 
 /// Room for actions that stays after a rush, such as the end of many allocations at once.
 const ACTIONS_KEPT: usize = 1024;
+/// The longest request that is read, in bytes. Ours need 300; a CreatePermission of this length names 80 IPv6 peers.
+const REQUEST_MAX: usize = 2048;
+/// The first two bytes of a Send indication (RFC 8489 section 5, RFC 8656 section 17).
+const SEND_INDICATION: [u8; 2] = [0x00, 0x16];
 
 /// One worker's protocol state. See the [module's rule of use](super).
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub struct Server {
     pub(super) actions: VecDeque<Action>,
     pub(super) rng: ChaCha12Rng,
     pub(super) draining: bool,
+    /// Hosts that new settings left out while they had allocations.
+    retired: Vec<Host>,
     authenticator: Authenticator,
 }
 
@@ -54,6 +60,7 @@ impl Server {
     ) -> Self {
         let mut rng = ChaCha12Rng::from_seed(seed);
         let policy = PeerPolicy::new(&settings.peers, &settings.relay_addresses);
+        let authenticator = Authenticator::new(&settings);
         Self {
             settings,
             shared,
@@ -65,7 +72,8 @@ impl Server {
             actions: VecDeque::new(),
             rng,
             draining: false,
-            authenticator: Authenticator::default(),
+            retired: Vec::new(),
+            authenticator,
         }
     }
 
@@ -90,18 +98,70 @@ impl Server {
         }
     }
 
-    /// The client's stream is gone: his allocation goes with it.
-    pub fn handle_client_gone(&mut self, now: Now, five_tuple: &FiveTuple, reason: EndReason) {
-        if let Some(id) = self.table.find(five_tuple) {
+    /// Ends the allocation of a client whose stream closed.
+    pub fn handle_client_gone(&mut self, now: Now, client: &Client, reason: EndReason) {
+        if let Some(id) = self.table.find(client) {
             self.end_allocation(now.instant, id, reason);
         }
     }
 
-    /// New settings. Allocations go on under the identities they were made with.
-    pub fn handle_settings(&mut self, settings: Arc<Settings>) {
+    /// Applies new settings. Existing allocations keep the identity they were created with, unless its secret is revoked;
+    /// permissions for peers that are denied now end, with their channels.
+    pub fn handle_settings(&mut self, now: Now, settings: Arc<Settings>) {
         self.policy = PeerPolicy::new(&settings.peers, &settings.relay_addresses);
+        self.authenticator = Authenticator::new(&settings);
+        self.retire_hosts(&settings);
         self.settings = settings;
-        self.authenticator.forget();
+        let review =
+            Review { allocations: self.end_revoked(now.instant), permissions: self.review(now.instant) };
+        if review != Review::default() {
+            self.actions.push_back(Action::Reviewed(review));
+        }
+    }
+
+    /// Keeps the hosts that are missing in `next` and still have allocations, for the peers that these may reach.
+    fn retire_hosts(&mut self, next: &Settings) {
+        let known = self.settings.hosts.iter().chain(&self.retired);
+        let is_gone = |host: &&Host| next.hosts.iter().all(|other| other.id != host.id);
+        let has_allocations = |host: &&Host| {
+            Transport::ALL
+                .iter()
+                .any(|&transport| self.counters.host(host.id, transport).allocations.get() > 0)
+        };
+        self.retired = known.filter(is_gone).filter(has_allocations).cloned().collect();
+    }
+
+    /// Ends the allocations whose secret is revoked. Returns how many.
+    fn end_revoked(&mut self, now: Instant) -> usize {
+        let is_revoked = |id: &AllocationId| {
+            let identity = self.table.allocation(*id).map(|allocation| &allocation.identity);
+            identity.is_some_and(|identity| self.authenticator.standing(identity) == Standing::Revoked)
+        };
+        let revoked: Vec<AllocationId> = self.table.ids().into_iter().filter(is_revoked).collect();
+        for &id in &revoked {
+            self.end_allocation(now, id, EndReason::Revoked);
+        }
+        revoked.len()
+    }
+
+    /// Judges every permission by the settings as they are now. Returns how many ended.
+    fn review(&mut self, now: Instant) -> usize {
+        let Self { table, policy, settings, retired, .. } = self;
+        table.review_permissions(now, |allocation, peer| {
+            let host = settings.hosts.iter().chain(&*retired).find(|host| host.id == allocation.host)?;
+            policy.judge(policy.to_announced(SocketAddr::new(peer, 0)).ip(), host.peers.as_deref())
+        })
+    }
+
+    /// Whether USERHASH may stand for USERNAME.
+    pub(super) fn offers_anonymity(&self) -> bool {
+        self.authenticator.offers_anonymity()
+    }
+
+    /// Whether this identity may get nothing new: its name has expired, or the settings no longer have its secret.
+    pub(super) fn is_withdrawn(&self, identity: &Identity, unix: u64) -> bool {
+        identity.expires.is_some_and(|expires| expires <= unix)
+            || self.authenticator.standing(identity) != Standing::Valid
     }
 
     /// While draining, no new allocation is made.
@@ -156,8 +216,8 @@ impl Server {
     }
 
     /// Whether this client has an allocation.
-    pub fn has_allocation(&self, five_tuple: &FiveTuple) -> bool {
-        self.table.find(five_tuple).is_some()
+    pub fn has_allocation(&self, client: &Client) -> bool {
+        self.table.find(client).is_some()
     }
 
     /// Allocations alive.
@@ -171,6 +231,10 @@ impl Server {
     }
 
     fn stun(&mut self, now: Now, client: Client, bytes: &[u8]) -> FromClient {
+        // Checking a FINGERPRINT costs as much as the message is long, and a stranger has nothing to send at length.
+        if bytes.len() > REQUEST_MAX && !self.may_be_long(&client, bytes) {
+            return self.dropped(Drop::TooLarge);
+        }
         let Ok(message) = Message::parse(bytes) else { return self.dropped(Drop::MalformedStun) };
         match (message.class(), message.method()) {
             (MessageClass::Request, _) => {
@@ -185,21 +249,43 @@ impl Server {
         }
     }
 
+    /// Whether a message of more than [`REQUEST_MAX`] bytes is worth reading: a Send indication of a client that has an
+    /// allocation.
+    fn may_be_long(&self, client: &Client, bytes: &[u8]) -> bool {
+        bytes.starts_with(&SEND_INDICATION) && self.has_allocation(client)
+    }
+
     /// RFC 8489 section 6.3.1: method, then authentication, then unknown attributes, then the method's own rules.
     fn request(&mut self, now: Now, client: Client, message: &Message<'_>) -> FromClient {
         let kind = Kind::of(message.method());
-        self.counters.request(client.five_tuple.transport, kind).add(1);
-        match kind {
-            Kind::Other => return self.dropped(Drop::UnknownMethod),
-            Kind::Binding => return self.binding(now, client, message),
-            _ => {}
+        let transport = client.five_tuple.transport;
+        self.counters.request(transport, kind).add(1);
+        if kind == Kind::Other {
+            return self.dropped(Drop::UnknownMethod);
+        }
+        // A request out of one of our own relayed addresses: somebody reaches for our listeners through us.
+        if transport == Transport::Udp
+            && self.shared.ports.is_open(self.policy.to_local(client.five_tuple.client))
+        {
+            return self.dropped(Drop::PeerDenied);
+        }
+        // Before anything is computed. A client with an allocation has proved itself, whatever its neighbours do.
+        let is_stranger = !self.has_allocation(&client);
+        if is_stranger && !self.has_budget(now, &client, kind) {
+            return self.dropped(Drop::Throttled);
+        }
+        if kind == Kind::Binding {
+            return self.binding(now, client, message);
         }
         let ticket = match self.authenticate(now, client, message) {
             Ok(ticket) => ticket,
             Err(done) => return done,
         };
+        if !self.may_ask(now, &ticket, message) {
+            return self.dropped(Drop::RequestsOverRate);
+        }
         if kind == Kind::Allocate {
-            self.counters.authenticated(client.five_tuple.transport).add(1);
+            self.counters.authenticated(transport).add(1);
         }
         let unknown = request::unknown_required(message);
         if !unknown.is_empty() {
@@ -208,14 +294,12 @@ impl Server {
         match request::Request::parse(message) {
             Ok(request::Request::Allocate(request)) => self.allocate(now, ticket, &request),
             Ok(request::Request::Refresh(request)) => self.refresh(now.instant, &ticket, &request),
-            Ok(request::Request::CreatePermission(request)) => {
-                self.create_permission(now.instant, &ticket, &request)
-            }
-            Ok(request::Request::ChannelBind(request)) => self.channel_bind(now.instant, &ticket, &request),
+            Ok(request::Request::CreatePermission(request)) => self.create_permission(now, &ticket, &request),
+            Ok(request::Request::ChannelBind(request)) => self.channel_bind(now, &ticket, &request),
             Ok(_) => self.dropped(Drop::UnknownMethod),
             // RFC 8656 sections 5 and 7.2: the five-tuple comes before what is wrong with the request.
             Err(_) => {
-                let code = match (kind, self.table.find(&ticket.client.five_tuple)) {
+                let code = match (kind, self.table.find(&ticket.client)) {
                     (Kind::Allocate, Some(_)) => Code::AllocationMismatch,
                     (Kind::Allocate, None) => Code::BadRequest,
                     _ => self.owned(&ticket).err().unwrap_or(Code::BadRequest),
@@ -227,21 +311,10 @@ impl Server {
 
     /// RFC 8489 section 6.3.1: a Binding request needs no credentials; it is answered with XOR-MAPPED-ADDRESS.
     fn binding(&mut self, now: Now, client: Client, message: &Message<'_>) -> FromClient {
+        self.spend(now, &client, Kind::Binding);
         let ticket = Ticket::of(client, message);
         let unknown = request::unknown_required(message);
         if !unknown.is_empty() {
-            let rate = self.settings.limits.unauthenticated_per_source;
-            if !client.five_tuple.transport.is_stream()
-                && !self.throttle.take(
-                    now.instant,
-                    Purpose::Binding,
-                    Subject::Source(client.five_tuple.client.ip()),
-                    1,
-                    Limit { per_second: rate },
-                )
-            {
-                return self.dropped(Drop::Throttled);
-            }
             return self.refuse_unknown(&ticket, unknown.kinds());
         }
         self.succeed(&ticket, ticket.success().xor_mapped_address(client.five_tuple.client))
@@ -275,16 +348,23 @@ impl Server {
         let Some(features) = self.shared.nonces.check(now.instant, client.five_tuple.client, nonce) else {
             return Err(self.challenge(now, &ticket, Code::StaleNonce, asked));
         };
-        let holder = self.table.find(&client.five_tuple).and_then(|id| self.table.allocation(id));
+        let holder = self.table.find(&client).and_then(|id| self.table.allocation(id));
         let holder = holder.map(|allocation| Arc::clone(&allocation.identity));
-        let offered = features.password_algorithms;
-        match self.authenticator.check(now, &self.settings, message, &credentials, offered, holder.as_ref()) {
+        let may_search = self.may_search(now, &client);
+        let Self { authenticator, settings, .. } = self;
+        match authenticator.check(now, settings, message, &credentials, features, holder.as_ref(), may_search)
+        {
             Ok(asker) => {
                 ticket.asker = Some(asker);
                 Ok(ticket)
             }
-            Err(Code::BadRequest) => Err(self.refuse_stranger(now, &ticket, asked)),
-            Err(_) => Err(self.challenge(now, &ticket, Code::Unauthenticated, asked)),
+            Err(Failure::Refused(Code::BadRequest)) => Err(self.refuse_stranger(now, &ticket, asked)),
+            Err(Failure::Refused(code)) => Err(self.challenge(now, &ticket, code, asked)),
+            Err(Failure::Wrong { tried }) => {
+                self.spend_search(now, &client, tried);
+                Err(self.challenge(now, &ticket, Code::Unauthenticated, asked))
+            }
+            Err(Failure::SearchNeeded) => Err(self.dropped(Drop::Throttled)),
         }
     }
 
@@ -294,7 +374,7 @@ impl Server {
     /// # Errors
     /// 437 when there is none on this five-tuple, 441 when it is somebody else's.
     pub(super) fn owned(&self, ticket: &Ticket) -> Result<AllocationId, Code> {
-        let id = self.table.find(&ticket.client.five_tuple).ok_or(Code::AllocationMismatch)?;
+        let id = self.table.find(&ticket.client).ok_or(Code::AllocationMismatch)?;
         let allocation = self.table.allocation(id).filter(|allocation| allocation.opening.is_none());
         match allocation.ok_or(Code::AllocationMismatch)?.belongs_to(ticket) {
             true => Ok(id),
@@ -302,9 +382,9 @@ impl Server {
         }
     }
 
-    /// The settings of a host; `None` when a reload took it away.
+    /// The settings of a host, or those it had when a reload took it away.
     pub(super) fn host(&self, id: HostId) -> Option<&Host> {
-        self.settings.hosts.iter().find(|host| host.id == id)
+        self.settings.hosts.iter().chain(&self.retired).find(|host| host.id == id)
     }
 
     pub(super) fn dropped(&self, reason: Drop) -> FromClient {

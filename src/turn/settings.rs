@@ -46,6 +46,8 @@ pub struct Host {
     pub name: Arc<str>,
     /// Shared secrets, all valid at once.
     pub secrets: Vec<String>,
+    /// Secrets whose holders lose their allocations at once. They are never valid, even if listed as `secrets` too.
+    pub revoked: Vec<String>,
     /// Allow-list: when present, only these peers.
     pub peers: Option<Vec<IpNet>>,
 }
@@ -112,12 +114,17 @@ pub struct Limits {
     pub allocations_per_host: u32,
     /// Allocations in all; 0 = no limit.
     pub allocations_total: u32,
-    /// Answers a second to one unauthenticated UDP source; 0 = no limit.
+    /// Requests a second from one source without good credentials, and Bindings a second, over UDP; four times as many
+    /// over TCP and TLS together. 0 = no limit.
     pub unauthenticated_per_source: u32,
+    /// Requests a second with the credentials of one user; 0 = no limit.
+    pub requests_per_user: u32,
     /// Permissions one allocation may hold.
     pub permissions_per_allocation: u32,
     /// Channels one allocation may hold.
     pub channels_per_allocation: u32,
+    /// Permissions and channels that all allocations of one user may hold together; 0 = no limit.
+    pub permissions_per_user: u32,
     /// The longest LIFETIME granted.
     pub lifetime_max: Duration,
     /// How much may be relayed.
@@ -131,8 +138,10 @@ impl Default for Limits {
             allocations_per_host: 0,
             allocations_total: 0,
             unauthenticated_per_source: 500,
+            requests_per_user: 1000,
             permissions_per_allocation: 1000,
             channels_per_allocation: 1000,
+            permissions_per_user: 20_000,
             lifetime_max: Duration::from_secs(3600),
             rates: Rates::default(),
         }

@@ -20,7 +20,7 @@ use super::action::{RelayId, Traffic};
 use super::allocate::Opening;
 use super::answer::Ticket;
 use super::auth::Identity;
-use super::five_tuple::{Client, FiveTuple};
+use super::five_tuple::Client;
 use super::keyed_hash::KeyedState;
 use super::meter::{Meter, Meters, UserId};
 use super::peer_policy::Reach;
@@ -169,8 +169,8 @@ pub struct Table {
     relays: Slab<Relay>,
     permissions: Slab<Permission>,
     channels: Slab<Channel>,
-    /// Names alone: the five-tuple stands in the allocation, which is looked at next anyway.
-    by_five_tuple: HashTable<AllocationId>,
+    /// Stores ids only; the client is read from the allocation, which is looked at next anyway.
+    by_client: HashTable<AllocationId>,
     by_ip: Map<(u32, u128), PermissionId>,
     by_number: Map<(u32, u16), ChannelId>,
     by_peer: Map<PeerKey, ChannelId>,
@@ -185,12 +185,12 @@ fn bits(ip: IpAddr) -> u128 {
     }
 }
 
-/// What the set of five-tuples hashes a name to.
-fn five_tuple_hash<'a>(
+/// The hash of the client whose allocation this id is.
+fn client_hash<'a>(
     allocations: &'a Slab<Allocation>,
     hasher: &'a KeyedState,
 ) -> impl Fn(&AllocationId) -> u64 + 'a {
-    |id| hasher.hash(&allocations[id.0 as usize].client.five_tuple)
+    |id| hasher.hash(&allocations[id.0 as usize].client)
 }
 
 fn peer_key(relay: RelayId, peer: SocketAddr) -> PeerKey {
@@ -206,7 +206,7 @@ impl Table {
             relays: Slab::new(),
             permissions: Slab::new(),
             channels: Slab::new(),
-            by_five_tuple: HashTable::new(),
+            by_client: HashTable::new(),
             by_ip: HashMap::with_hasher(map.clone()),
             by_number: HashMap::with_hasher(map.clone()),
             by_peer: HashMap::with_hasher(map),
@@ -217,10 +217,10 @@ impl Table {
 
     // --- allocations and relays -----------------------------------------------------------------------------
 
-    /// The allocation on this five-tuple.
-    pub fn find(&self, five_tuple: &FiveTuple) -> Option<AllocationId> {
-        let same = |id: &AllocationId| self.allocations[id.0 as usize].client.five_tuple == *five_tuple;
-        self.by_five_tuple.find(self.by_ip.hasher().hash(five_tuple), same).copied()
+    /// The allocation of this client.
+    pub fn find(&self, client: &Client) -> Option<AllocationId> {
+        let same = |id: &AllocationId| self.allocations[id.0 as usize].client == *client;
+        self.by_client.find(self.by_ip.hasher().hash(client), same).copied()
     }
 
     /// An allocation that [`Table::find`] or a relay named.
@@ -268,7 +268,7 @@ impl Table {
         self.allocations.iter().map(|(id, _)| AllocationId(id as u32)).collect()
     }
 
-    /// Adds an allocation without relays. The five-tuple must be free.
+    /// Adds an allocation without relays. The client must have none.
     pub fn add_allocation(
         &mut self,
         client: Client,
@@ -296,9 +296,9 @@ impl Table {
             opening: None,
             place,
         }) as u32);
-        let Self { by_five_tuple, allocations, by_ip, .. } = self;
-        let hash = five_tuple_hash(allocations, by_ip.hasher());
-        by_five_tuple.insert_unique(hash(&id), id, hash);
+        let Self { by_client, allocations, by_ip, .. } = self;
+        let hash = client_hash(allocations, by_ip.hasher());
+        by_client.insert_unique(hash(&id), id, hash);
         id
     }
 
@@ -352,6 +352,7 @@ impl Table {
     /// Takes a relay out with all its permissions and channels.
     pub fn remove_relay(&mut self, id: RelayId) -> Option<Relay> {
         let relay = self.relays.try_remove(id.0 as usize)?;
+        self.entries_gone(relay.allocation, relay.permissions.len() + relay.channels.len());
         for channel in &relay.channels {
             let channel = self.channels.remove(channel.0 as usize);
             self.by_number.remove(&(relay.allocation.0, channel.number));
@@ -373,8 +374,8 @@ impl Table {
     pub fn remove_allocation(&mut self, id: AllocationId) -> Option<Allocation> {
         let allocation = self.allocations.try_remove(id.0 as usize)?;
         self.meters.leave(allocation.user);
-        let hash = self.by_ip.hasher().hash(&allocation.client.five_tuple);
-        if let Ok(entry) = self.by_five_tuple.find_entry(hash, |other| *other == id) {
+        let hash = self.by_ip.hasher().hash(&allocation.client);
+        if let Ok(entry) = self.by_client.find_entry(hash, |other| *other == id) {
             entry.remove();
         }
         self.give_back_memory();
@@ -408,6 +409,7 @@ impl Table {
     /// Takes out a permission whose time is over.
     pub fn remove_permission(&mut self, id: PermissionId) {
         let Some(permission) = self.permissions.try_remove(id.0 as usize) else { return };
+        self.entry_gone(permission.relay);
         self.forget_recent(permission.relay);
         self.by_ip.remove(&(permission.relay.0, bits(permission.ip)));
         let list = &mut self.relays[permission.relay.0 as usize].permissions;
@@ -424,6 +426,7 @@ impl Table {
         self.by_number.remove(&(channel.allocation.0, channel.number));
         self.by_peer.remove(&peer_key(channel.relay, channel.peer));
         self.permissions[channel.permission.0 as usize].channels -= 1;
+        self.entry_gone(channel.relay);
         self.forget_recent(channel.relay);
         let list = &mut self.relays[channel.relay.0 as usize].channels;
         list.swap_remove(channel.position as usize);
@@ -431,6 +434,22 @@ impl Table {
             self.channels[moved.0 as usize].position = channel.position;
         }
         self.give_back_memory();
+    }
+
+    /// One permission or channel of this relay's user is gone.
+    fn entry_gone(&self, relay: RelayId) {
+        self.entries_gone(self.relays[relay.0 as usize].allocation, 1);
+    }
+
+    fn entries_gone(&self, allocation: AllocationId, gone: usize) {
+        if let Some(allocation) = self.allocations.get(allocation.0 as usize) {
+            allocation.place.remove_entries(gone);
+        }
+    }
+
+    /// One permission or channel more for this relay's user.
+    fn entry_added(&self, relay: RelayId) {
+        self.allocations[self.relays[relay.0 as usize].allocation.0 as usize].place.add_entry();
     }
 
     fn next_generation(&mut self) -> u32 {
@@ -449,10 +468,10 @@ impl Table {
         shrink(&mut self.by_ip);
         shrink(&mut self.by_number);
         shrink(&mut self.by_peer);
-        let (capacity, len) = (self.by_five_tuple.capacity(), self.by_five_tuple.len());
+        let (capacity, len) = (self.by_client.capacity(), self.by_client.len());
         if capacity > KEEP && len < capacity / 8 {
-            let Self { by_five_tuple, allocations, by_ip, .. } = self;
-            by_five_tuple.shrink_to(len * 2, five_tuple_hash(allocations, by_ip.hasher()));
+            let Self { by_client, allocations, by_ip, .. } = self;
+            by_client.shrink_to(len * 2, client_hash(allocations, by_ip.hasher()));
         }
         fn shrink_slab<T>(slab: &mut Slab<T>) {
             if slab.is_empty() && slab.capacity() > KEEP {

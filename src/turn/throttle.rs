@@ -46,6 +46,8 @@ pub enum Subject<'a> {
     Source(IpAddr),
     /// A user of a named host.
     User(HostId, &'a str),
+    /// All sources together.
+    Everybody,
 }
 
 /// A limit in units a second. A second's worth may come at once.
@@ -147,6 +149,7 @@ fn levels(subject: Subject<'_>) -> [Option<(Key<'_>, u64)>; 2] {
             [Some((Key::Network(network), 1)), Some((Key::Site(network >> 16), NETWORKS_OF_A_SITE))]
         }
         Subject::User(host, user) => [Some((Key::User(host, user), 1)), None],
+        Subject::Everybody => [Some((Key::Everybody, 1)), None],
     }
 }
 
@@ -156,6 +159,7 @@ enum Key<'a> {
     Network(u64),
     Site(u64),
     User(HostId, &'a str),
+    Everybody,
 }
 
 #[cfg(test)]

@@ -80,6 +80,7 @@ impl Relay {
                 id: HostId(0),
                 name: "ping".into(),
                 secrets: vec![SECRET.into()],
+                revoked: Vec::new(),
                 peers: Some(vec!["127.0.0.0/8".parse().expect("prefix")]),
             }],
             users: Vec::new(),

@@ -1,7 +1,8 @@
 //! RFC 8489 section 9.2: the long-term credential mechanism, with the time-limited names of TURN REST.
 
 use hallpass::turn::action::Drop;
-use hallpass::turn::five_tuple::Transport;
+use hallpass::turn::five_tuple::{Client, Transport};
+use hallpass::turn::settings::Settings;
 
 use crate::codec::*;
 use crate::rig::*;
@@ -58,11 +59,16 @@ fn s9_2_4_integrity_without_name_realm_or_nonce_is_400() {
     assert_eq!(rig.held(), (0, 0, 0));
 }
 
+/// Static users alone: what USERHASH is offered for.
+fn without_secrets(settings: &mut Settings) {
+    settings.hosts.iter_mut().for_each(|host| host.secrets.clear());
+}
+
 /// RFC 8489 section 9.2.2: MD5 and SHA-256 keys, USERHASH (14.4); section 9.2.4: the answer's integrity.
 #[test]
 fn s9_2_2_every_kind_of_key_works_and_answers_are_signed_in_kind() {
     for style in [Style::Old, Style::Sha256, Style::Hashed, Style::NamedMd5] {
-        let mut rig = Rig::new();
+        let mut rig = Rig::with(without_secrets);
         let alice = rig.alice().with_style(style);
         assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0, "{style:?}");
         assert_eq!(rig.refresh(&alice, 600).code(), 0);
@@ -368,6 +374,7 @@ fn s9_2_2_names_and_passwords_beyond_ascii() {
     let mut rig = Rig::with(|settings| {
         settings.users[0].name = "Jürgen".into();
         settings.users[0].password = "paßwort \u{30de}".into();
+        without_secrets(settings);
     });
     for style in [Style::Old, Style::Sha256, Style::Hashed] {
         let user = rig.login(client(40_000), "Jürgen", "paßwort \u{30de}", style);
@@ -460,4 +467,50 @@ fn s6_passwords_are_not_kept_with_the_allocation() {
     // The settings are the operator's own words; everything else the server holds must not have the password.
     let printed = format!("{:?}", rig.server);
     assert!(printed.contains(&name) && !printed.contains(&user.password));
+}
+
+/// RFC 8489 section 9.2.4: USERHASH counts only where the nonce offered it, so not beside REST users.
+#[test]
+fn s9_2_4_a_userhash_that_was_not_offered_names_nobody() {
+    let mut rig = Rig::new();
+    let name = format!("{}:w_x", UNIX + 100);
+    let user = rig.rest(client(1), "north-secret", &name);
+    assert_eq!(rig.ask(&user, Msg::allocate()).code(), 0);
+    for known in [user.with_style(Style::Hashed), rig.alice().with_style(Style::Hashed)] {
+        assert_eq!(refused(&mut rig, &known, &known.seal(Msg::allocate())).code(), 401);
+    }
+}
+
+/// Trying the secrets of every host has a budget for each source and for all; names known already need none, and an
+/// expired name is refused before.
+#[test]
+fn searching_for_a_secret_has_a_budget() {
+    let mut rig = Rig::with(|settings| {
+        settings.limits.unauthenticated_per_source = 0;
+        settings.hosts[0].secrets = (0..400).map(|n| format!("secret {n}")).collect();
+    });
+    let good =
+        |rig: &mut Rig, port, n: u64| rig.rest(client(port), "secret 399", &format!("{}:w_{n}", UNIX + 100));
+    let known = good(&mut rig, 1, 0);
+    assert_eq!(rig.ask(&known, Msg::allocate()).code(), 0);
+    let guess = |rig: &mut Rig, from: Client, expiry: u64| {
+        let user = rig.rest(from, "wrong", &format!("{expiry}:w_guess"));
+        rig.exchange(&from, &user.seal(Msg::allocate()).bytes()).map(|answer| answer.code())
+    };
+    let tried = |rig: &mut Rig, from: Client| {
+        (0..1000).take_while(|_| guess(rig, from, UNIX + 100) == Some(401)).count()
+    };
+    let of_source = tried(&mut rig, client(2));
+    assert!((40..=80).contains(&of_source), "{of_source} searches of 0.28 ms in 20 ms a second");
+    assert_eq!(guess(&mut rig, client(2), UNIX - 1), Some(401), "expired: nothing is tried");
+    let next = good(&mut rig, 3, 1);
+    assert_eq!(rig.silent(&next.at, &next.seal(Msg::allocate()).bytes()), Drop::Throttled);
+    assert_eq!(rig.refresh(&known, 600).code(), 0, "its key is known");
+    // Another source has its own, until all of them together have used a quarter of the worker.
+    let other = |n: usize| client_at(Transport::Udp, &format!("203.0.{n}.9:1"));
+    assert!((40..=80).contains(&tried(&mut rig, other(0))));
+    let all: usize = (1..100).map(|n| tried(&mut rig, other(n))).sum();
+    assert!((700..=1000).contains(&(all + 2 * of_source)), "{all} searches");
+    rig.wait(2);
+    assert_eq!(rig.ask(&next, Msg::allocate()).code(), 0);
 }

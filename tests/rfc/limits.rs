@@ -1,6 +1,6 @@
 //! Quotas, capacity, draining, and what strangers may cost (RFC 8656 sections 5, 7.2 and 21; THREATS 6 to 12).
 
-use hallpass::turn::action::Drop;
+use hallpass::turn::action::{Drop, FromClient};
 use hallpass::turn::five_tuple::Transport;
 use hallpass::turn::meter::Rate;
 
@@ -99,7 +99,8 @@ fn draining_sends_newcomers_to_the_alternate_server() {
     assert_eq!(rig.held(), (1, 1, 1));
 }
 
-/// THREATS 8: so many answers a second and source; others, streams and whoever has credentials are not concerned.
+/// THREATS 8: the limit of answers is one per second and source; others, streams and clients with an allocation have
+/// their own.
 #[test]
 fn strangers_get_500_answers_a_second_and_source() {
     let mut rig = Rig::new();
@@ -116,17 +117,77 @@ fn strangers_get_500_answers_a_second_and_source() {
     assert_eq!(rig.bare(&other, &Msg::allocate()).code(), 401);
     let stream = client_at(Transport::Tcp, "203.0.113.5:1");
     assert_eq!(rig.bare(&stream, &Msg::allocate()).code(), 401);
-    assert_eq!(rig.bare(&flooder, &Msg::request(BINDING)).code(), 0);
+    assert_eq!(rig.bare(&flooder, &Msg::request(BINDING)).code(), 0, "a limit of its own");
     rig.wait(2);
     assert_eq!(count(&mut rig, 2000), 500, "owed nothing two seconds later");
-    // 438, 400 and the 420 of Binding draw from the same bucket.
+    // 438 and 400 draw from the same bucket, and so does whatever else a stranger asks for.
     for request in [
         Msg::allocate().attr(USERNAME, b"x").attr(REALM, b"x").attr(NONCE, b"x").sha1(b"x"),
         Msg::allocate().sha1(b"x"),
-        Msg::request(BINDING).attr(0x7fff, b""),
+        rig.alice_at(client_at(Transport::Udp, "203.0.113.99:2")).seal(Msg::allocate()),
     ] {
         assert_eq!(rig.silent(&flooder, &request.bytes()), Drop::Throttled);
     }
+}
+
+/// Bindings are limited as challenges are; a client with an allocation may keep its NAT open meanwhile.
+#[test]
+fn bindings_have_a_limit_of_their_own() {
+    let mut rig = Rig::new();
+    let (alice, flooder) = (rig.allocated(), client(1));
+    for request in [Msg::request(BINDING), Msg::request(BINDING).attr(0x7fff, b"")] {
+        let answered = |_: &u32| rig.exchange(&flooder, &request.bytes()).is_some();
+        assert_eq!((0..2000).filter(answered).count(), 500);
+        assert_eq!(rig.bare(&alice.at, &Msg::request(BINDING)).code(), 0);
+        rig.wait(2);
+    }
+}
+
+/// Over TCP and TLS the source is proved and nothing is sent twice, so it gets four times as many.
+#[test]
+fn streams_of_strangers_have_a_limit_too() {
+    let mut rig = Rig::new();
+    let request = Msg::allocate().bytes();
+    let answered = |n: &u16| {
+        let flooder = client_at(Transport::Tls, &format!("203.0.113.5:{}", 1000 + n % 50));
+        rig.exchange(&flooder, &request).is_some()
+    };
+    assert_eq!((0..5000).filter(answered).count(), 2000);
+    assert_eq!(rig.dropped(Drop::Throttled), 3000);
+}
+
+/// THREATS 31: the requests of one user have a limit, over all of its allocations.
+#[test]
+fn a_user_has_1000_requests_a_second() {
+    let mut rig = Rig::new();
+    let users = [1, 2].map(|port| rig.alice_at(client(port)));
+    for user in &users {
+        assert_eq!(rig.ask(user, Msg::allocate()).code(), 0);
+    }
+    let mut answered = 0;
+    for n in 0..3000 {
+        let request = users[n % 2].seal(Msg::request(REFRESH));
+        answered += usize::from(rig.exchange(&users[n % 2].at, &request.bytes()).is_some());
+    }
+    assert_eq!((answered, rig.dropped(Drop::RequestsOverRate)), (998, 2002), "two were Allocates");
+    let bob = rig.login(client(3), "bob", "bob-pw", Style::Old);
+    assert_eq!(rig.ask(&bob, Msg::allocate()).code(), 0, "another user");
+    rig.wait(2);
+    assert_eq!(rig.refresh(&users[0], 600).code(), 0);
+}
+
+/// Nothing that a stranger sends is read at length, and no request is.
+#[test]
+fn long_messages_are_dropped_unread() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    assert_eq!(rig.permit(&alice, &[PEER]), 0);
+    let long = [0x7a; 2048];
+    let request = alice.seal(Msg::request(REFRESH).attr(0x8fff, &long)).bytes();
+    assert_eq!(rig.silent(&alice.at, &request), Drop::TooLarge);
+    let send = Msg::send().peer(PEER).attr(DATA, &long).bytes();
+    assert_eq!(rig.silent(&client(9), &send), Drop::TooLarge, "no allocation");
+    assert!(matches!(rig.feed(&alice.at, &send), FromClient::Relay { .. }));
 }
 
 /// THREATS 7: no answer to a stranger is more than five times his bytes, nor two and a half times with IP and UDP
@@ -213,7 +274,10 @@ fn beyond_a_rate_is_dropped_and_counted() {
 /// A permission or channel costs constant time and bounded memory (THREATS 13).
 #[test]
 fn s10_2_permissions_and_channels_are_capped() {
-    let mut rig = Rig::with(|settings| settings.peers.allow = vec!["10.0.0.0/8".parse().expect("literal")]);
+    let mut rig = Rig::with(|settings| {
+        settings.peers.allow = vec!["10.0.0.0/8".parse().expect("literal")];
+        settings.limits.requests_per_user = 0;
+    });
     let alice = rig.allocated();
     for n in 0..1000 {
         let peer = format!("10.0.{}.{}:1", n / 250, n % 250);
@@ -225,4 +289,33 @@ fn s10_2_permissions_and_channels_are_capped() {
     rig.wait(600);
     let counters = rig.server.counters();
     assert_eq!((counters.permissions.get(), counters.channels.get(), rig.held()), (0, 0, (0, 0, 0)));
+}
+
+/// All allocations of one user share a limit of permissions and channels, and it comes back as they end.
+#[test]
+fn permissions_of_one_user_are_capped_over_its_allocations() {
+    let mut rig = Rig::with(|settings| {
+        settings.peers.allow = vec!["10.0.0.0/8".parse().expect("literal")];
+        settings.limits.permissions_per_user = 10;
+    });
+    let [first, second] = [1, 2].map(|port| rig.alice_at(client(port)));
+    for user in [&first, &second] {
+        assert_eq!(rig.ask(user, Msg::allocate()).code(), 0);
+    }
+    let permit = |rig: &mut Rig, user: &User, range: std::ops::Range<u32>| {
+        let codes = range.map(|n| rig.permit(user, &[&format!("10.0.0.{n}:1")]));
+        codes.filter(|&code| code == 0).count()
+    };
+    assert_eq!(permit(&mut rig, &first, 0..6), 6);
+    assert_eq!(rig.bind(&second, 0x4000, "10.0.0.100:1"), 0, "a channel and a permission");
+    assert_eq!(permit(&mut rig, &second, 0..6), 2);
+    assert_eq!(rig.bind(&first, 0x4000, "10.0.0.0:1"), 508);
+    assert_eq!(permit(&mut rig, &first, 0..6), 6, "refreshing takes no room");
+    let bob = rig.login(client(3), "bob", "bob-pw", Style::Old);
+    assert_eq!(rig.ask(&bob, Msg::allocate()).code(), 0);
+    assert_eq!(rig.permit(&bob, &["10.0.0.1:1"]), 0, "another user");
+    assert_eq!(rig.refresh(&second, 0).code(), 0);
+    assert_eq!(permit(&mut rig, &first, 0..20), 10, "six of before and four new");
+    rig.wait(301);
+    assert_eq!(permit(&mut rig, &first, 100..120), 10, "all had expired");
 }

@@ -1,6 +1,8 @@
 //! RFC 8656 sections 10.2, 12.2 and 21: whom the relay reaches, as a client sees it on the wire.
 
-use hallpass::turn::action::Drop;
+use std::net::SocketAddr;
+
+use hallpass::turn::action::{Drop, EndReason, FromClient, Review};
 
 use crate::codec::*;
 use crate::rig::*;
@@ -158,4 +160,104 @@ fn s10_2_a_host_that_is_gone_permits_nothing_new() {
     rig.reload(|settings| settings.hosts.clear());
     assert_eq!(rig.permit(&alice, &[OTHER_PEER]), 403);
     assert!(rig.send(&alice, PEER, b"x").is_ok(), "a running call goes on");
+}
+
+/// What a reload denies stops, in both directions and on channels; what it still allows goes on.
+#[test]
+fn what_is_denied_at_reload_stops() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    let relay = rig.relay(true);
+    assert_eq!(rig.bind(&alice, 0x4000, PEER), 0);
+    assert_eq!(rig.permit(&alice, &[OTHER_PEER]), 0);
+    let channel = [0x40, 0, 0, 1, b'x', 0, 0, 0];
+    assert!(matches!(rig.feed(&alice.at, &channel), FromClient::Relay { .. }));
+    rig.reload(|settings| {
+        settings.peers.deny = vec![format!("{}/32", addr(PEER).ip()).parse().expect("net")]
+    });
+    assert_eq!(rig.silent(&alice.at, &channel), Drop::NoPermission);
+    assert_eq!(rig.send(&alice, PEER, b"x").err(), Some(Drop::NoPermission));
+    assert!(rig.at_relay(relay, addr(PEER), b"y").is_err());
+    assert!(rig.send(&alice, OTHER_PEER, b"x").is_ok());
+    assert_eq!(rig.reviews, [Review { permissions: 1, allocations: 0 }]);
+    assert_eq!(rig.bind(&alice, 0x4000, PEER), 403);
+    // Opened again, it needs a new permission.
+    rig.reload(|settings| settings.peers.deny.clear());
+    assert_eq!(rig.silent(&alice.at, &channel), Drop::NoPermission);
+    assert_eq!(rig.bind(&alice, 0x4000, PEER), 0);
+    assert!(matches!(rig.feed(&alice.at, &channel), FromClient::Relay { .. }));
+}
+
+/// An address that becomes this machine's own is closed on running channels too.
+#[test]
+fn an_address_that_becomes_our_own_stops() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    assert_eq!(rig.permit(&alice, &["8.8.8.8:3478"]), 0);
+    assert!(rig.send(&alice, "8.8.8.8:3478", b"x").is_ok());
+    rig.reload(|settings| settings.peers.own.push(addr("8.8.8.8:1").ip()));
+    assert_eq!(rig.send(&alice, "8.8.8.8:3478", b"x").err(), Some(Drop::PeerDenied));
+    assert_eq!(rig.permit(&alice, &["8.8.8.8:3478"]), 403);
+}
+
+/// A request that comes out of one of our own relayed addresses is not heard, whatever the policy let through.
+#[test]
+fn our_relayed_addresses_are_no_clients() {
+    let mut rig = Rig::new();
+    rig.allocated();
+    let relayed = rig.asked[0];
+    let mut inside = client(1);
+    inside.five_tuple.client = relayed;
+    for request in [Msg::request(BINDING), Msg::allocate()] {
+        assert_eq!(rig.silent(&inside, &request.bytes()), Drop::PeerDenied);
+    }
+}
+
+/// A reserved port has no socket, so it is no relayed address.
+#[test]
+fn a_reserved_port_is_no_peer() {
+    let mut rig = Rig::new();
+    let alice = rig.alice();
+    let answer = rig.ask(&alice, Msg::allocate().attr(EVEN_PORT, &[0x80]));
+    let even = answer.address(XOR_RELAYED_ADDRESS);
+    let odd = SocketAddr::new(even.ip(), even.port() + 1);
+    assert!(rig.shared.ports.is_taken(odd));
+    assert_eq!(rig.permit(&alice, &[&odd.to_string()]), 403);
+    assert_eq!(rig.bind(&alice, 0x4000, &odd.to_string()), 403);
+    assert_eq!(rig.permit(&alice, &[&even.to_string()]), 0, "its own is open");
+    assert_eq!(rig.send(&alice, &odd.to_string(), b"x").err(), Some(Drop::PeerDenied));
+}
+
+/// Holders of a removed secret or an expired name keep what they have and get nothing new; a revoked secret ends it.
+#[test]
+fn a_withdrawn_credential_gets_nothing_new_and_a_revoked_one_ends() {
+    let mut rig = Rig::new();
+    let removed = rig.rest(client(1), "north-secret", &format!("{}:w_a", UNIX + 1000));
+    let expired = rig.rest(client(2), "south-old", &format!("{}:w_b", UNIX + 10));
+    for (user, peer) in [(&removed, PEER), (&expired, OTHER_PEER)] {
+        assert_eq!(rig.ask(user, Msg::allocate()).code(), 0);
+        assert_eq!(rig.permit(user, &[peer]), 0);
+    }
+    rig.reload(|settings| {
+        settings.hosts[0].secrets = vec!["fresh".into()];
+        settings.hosts[1].peers = None;
+    });
+    rig.wait(20);
+    for (user, has, new) in [(&removed, PEER, OTHER_PEER), (&expired, OTHER_PEER, PEER)] {
+        assert_eq!(rig.permit(user, &[has]), 0, "refreshed");
+        assert_eq!(rig.bind(user, 0x4000, has), 0, "a channel to an address it has");
+        assert_eq!(rig.permit(user, &[new]), 403);
+        assert_eq!(rig.bind(user, 0x4001, new), 403);
+        assert_eq!(rig.permit(user, &[has, new]), 403, "all or nothing");
+        assert_eq!(rig.refresh(user, 600).code(), 0);
+    }
+    assert!(rig.sessions.is_empty());
+    rig.reload(|settings| settings.hosts[0].revoked = vec!["north-secret".into()]);
+    assert_eq!(rig.sessions.iter().map(|s| s.reason).collect::<Vec<_>>(), [EndReason::Revoked]);
+    assert_eq!(rig.reviews.last(), Some(&Review { permissions: 0, allocations: 1 }));
+    assert_eq!(rig.held().0, 1, "the other host's user stays");
+    // Even if it is listed as valid too.
+    rig.reload(|settings| settings.hosts[0].secrets.push("north-secret".into()));
+    let again = rig.rest(client(3), "north-secret", &format!("{}:w_c", UNIX + 1000));
+    assert_eq!(rig.exchange(&again.at, &again.seal(Msg::allocate()).bytes()).expect("an answer").code(), 401);
 }

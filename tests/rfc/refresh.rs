@@ -172,7 +172,7 @@ fn s6_a_closed_stream_ends_its_allocation() {
     let mut rig = Rig::new();
     let alice = rig.alice_at(client_at(Transport::Tls, "203.0.113.5:40000"));
     assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0);
-    rig.server.handle_client_gone(rig.now, &alice.at.five_tuple, EndReason::Reset);
+    rig.server.handle_client_gone(rig.now, &alice.at, EndReason::Reset);
     rig.drain();
     assert_eq!(rig.held(), (0, 0, 0));
     assert_eq!(rig.sessions.pop().expect("ended").reason, EndReason::Reset);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use hallpass::turn::action::{
-    Action, Drop, FromClient, FromPeer, OpenError, PeerHeader, PeerIcmp, RelayId, Session,
+    Action, Drop, FromClient, FromPeer, OpenError, PeerHeader, PeerIcmp, RelayId, Review, Session,
 };
 use hallpass::turn::counters::Counters;
 use hallpass::turn::five_tuple::{Client, FiveTuple, Link, Transport};
@@ -122,6 +122,7 @@ pub struct Rig {
     /// Relay sockets that stand open, by name.
     pub sockets: BTreeMap<RelayId, SocketAddr>,
     pub sessions: Vec<Session>,
+    pub reviews: Vec<Review>,
     /// What the next sockets come to; when empty they open.
     pub failures: VecDeque<Result<(), OpenError>>,
     /// Addresses of every socket asked for.
@@ -164,6 +165,7 @@ pub fn settings() -> Settings {
         id: HostId(id),
         name: name.into(),
         secrets: secrets.iter().map(|&secret| secret.to_owned()).collect(),
+        revoked: Vec::new(),
         peers,
     };
     let relay = |ip: &str| RelayAddress {
@@ -217,6 +219,7 @@ impl Rig {
             now: Now { instant: Instant::from_nanos(1_000_000_000_000), unix: UNIX },
             sockets: BTreeMap::new(),
             sessions: Vec::new(),
+            reviews: Vec::new(),
             failures: VecDeque::new(),
             asked: Vec::new(),
             hold: false,
@@ -228,7 +231,8 @@ impl Rig {
     /// New settings, as at a reload.
     pub fn reload(&mut self, change: impl FnOnce(&mut Settings)) {
         change(&mut self.settings);
-        self.server.handle_settings(Arc::new(self.settings.clone()));
+        self.server.handle_settings(self.now, Arc::new(self.settings.clone()));
+        self.drain();
     }
 
     /// Lets time pass without a word to the server.
@@ -263,6 +267,7 @@ impl Rig {
                         self.sockets.remove(&relay);
                     }
                     Action::Ended(session) => self.sessions.push(*session),
+                    Action::Reviewed(review) => self.reviews.push(review),
                 }
             }
             if self.hold {

@@ -153,8 +153,17 @@ impl World {
             return code == owned;
         }
         let has_family = |peer: &std::net::SocketAddr| if peer.is_ipv4() { before.v4 } else { before.v6 };
+        let withdrawn = match request.proof {
+            Proof::Until(end) => end <= self.unix() || !self.secrets.contains(&request.secret),
+            _ => false,
+        };
+        let permissions = self.model.allocations.get(&request.client.five_tuple).map(|a| &a.permissions);
+        let held = |local: std::net::SocketAddr| {
+            permissions.is_some_and(|held| held.get(&local.ip()).is_some_and(|&end| end > self.now))
+        };
         let refused = |peer: &std::net::SocketAddr| {
-            self.model.is_refused(*peer) || !self.model.port_is_open(self.model.to_local(*peer))
+            let local = self.model.to_local(*peer);
+            self.model.is_refused(*peer) || !self.model.port_is_open(local) || (withdrawn && !held(local))
         };
         match &request.ask {
             Ask::Permit(peers) if !peers.iter().all(has_family) => code == 443,
@@ -179,8 +188,9 @@ impl World {
         ensure(taken == sum || opening, Invariant::PortsAreAccountedFor, || {
             format!("{taken} taken, {sum} in use")
         })?;
-        let (total, known) = (self.shared.quota.total() as usize, self.model.allocations.len());
-        ensure(total == known, Invariant::QuotaIsExact, || format!("quota {total}, {known} allocations"))?;
+        let (total, places) = (self.shared.quota.total() as usize, self.model.places());
+        ensure(total == places, Invariant::QuotaIsExact, || format!("quota {total}, {places} places"))?;
+        let known = self.model.allocations.len();
         let held: usize = self.workers.iter().map(|worker| worker.server.allocations()).sum();
         ensure(held == known, Invariant::ClientsAreToldTheTruth, || format!("{held} held, {known} known"))?;
         self.check_counters()?;
@@ -193,7 +203,9 @@ impl World {
     fn check_client(&self, n: usize) -> Checked {
         let client = &self.clients[n];
         let from = client.at.five_tuple;
-        let on = |worker: &&crate::world::Worker| worker.server.has_allocation(&from);
+        // One that left with its stream is known until the server hears of it.
+        let at = self.model.allocations.get(&from).map_or(client.at, |allocation| allocation.client);
+        let on = |worker: &&crate::world::Worker| worker.server.has_allocation(&at);
         let servers = self.workers.iter().filter(on).count();
         let known = usize::from(self.model.allocations.contains_key(&from));
         let truth = Invariant::ClientsAreToldTheTruth;

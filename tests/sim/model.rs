@@ -68,6 +68,8 @@ pub struct Model {
     pub allocations: HashMap<FiveTuple, Allocation>,
     pub by_relay: HashMap<(usize, RelayId), FiveTuple>,
     pub taken: HashSet<SocketAddr>,
+    /// Those of them that have an open socket.
+    pub live: HashSet<SocketAddr>,
     /// Address, end and the worker whose timer ends it.
     pub reservations: HashMap<[u8; 8], (SocketAddr, u64, usize)>,
     /// Peers that the operator closed.
@@ -91,9 +93,22 @@ impl Model {
         self.nat.map_or(local, |(announced, ip)| v4_mapped(local, ip, announced))
     }
 
+    /// What is denied now is permitted no longer.
+    pub fn deny(&mut self) {
+        for allocation in self.allocations.values_mut() {
+            allocation.permissions.retain(|peer, _| !self.denied.contains(peer));
+        }
+    }
+
+    /// Places that users hold: those of allocations, and of ports that are reserved or will be.
+    pub fn places(&self) -> usize {
+        let pairs = self.allocations.values().filter(|allocation| allocation.opening && allocation.pair);
+        self.allocations.len() + self.reservations.len() + pairs.count()
+    }
+
     /// Whether a permission for this address covers this port: own addresses at live relayed ports only.
     pub fn port_is_open(&self, local: SocketAddr) -> bool {
-        !self.own.contains(&local.ip()) || self.taken.contains(&local)
+        !self.own.contains(&local.ip()) || self.live.contains(&local)
     }
 
     // --- verdicts -------------------------------------------------------------------------------------------
@@ -221,6 +236,7 @@ impl Model {
         let allocation = owner.and_then(|owner| self.allocations.get_mut(&owner));
         if let Some(relay) = allocation.and_then(|a| a.relays.iter_mut().find(|relay| relay.id == id)) {
             relay.open = true;
+            self.live.insert(relay.local);
         }
     }
 
@@ -245,6 +261,7 @@ impl Model {
         ensure(may, Invariant::TimeIsKept, || format!("{owner} loses {} before its time", relay.local))?;
         allocation.permissions.retain(|ip, _| ip.is_ipv4() != relay.local.is_ipv4());
         allocation.channels.retain(|_, (peer, _)| peer.is_ipv4() != relay.local.is_ipv4());
+        self.live.remove(&relay.local);
         self.taken.remove(&relay.local);
         if allocation.opening && allocation.pair {
             self.taken.remove(&SocketAddr::new(relay.local.ip(), relay.local.port().wrapping_add(1)));

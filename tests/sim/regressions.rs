@@ -45,7 +45,7 @@ fn ports_held_while_opening_come_back_when_the_client_goes() {
             rig.open(Err(OpenError::InUse));
         }
         assert_eq!(rig.shared.ports.taken(), if pair { 12 } else { 6 });
-        rig.server.handle_client_gone(rig.now, &client().five_tuple, EndReason::Reset);
+        rig.server.handle_client_gone(rig.now, &client(), EndReason::Reset);
         rig.draw();
         assert_eq!((rig.shared.ports.taken(), rig.shared.quota.total(), rig.server.allocations()), (0, 0, 0));
         assert!(rig.ended.is_empty(), "the client never heard of it");

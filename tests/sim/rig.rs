@@ -105,6 +105,7 @@ impl Rig {
                     self.closed.push(relay);
                 }
                 Action::Ended(session) => self.ended.push(*session),
+                Action::Reviewed(_) => {}
             }
         }
     }

@@ -232,7 +232,13 @@ pub fn settings() -> Settings {
     };
     Settings {
         realm: REALM_NAME.into(),
-        hosts: vec![Host { id: HostId(0), name: "ping".into(), secrets: vec![SECRET.into()], peers: None }],
+        hosts: vec![Host {
+            id: HostId(0),
+            name: "ping".into(),
+            secrets: vec![SECRET.into()],
+            revoked: vec![],
+            peers: None,
+        }],
         users: Vec::new(),
         relay_addresses: vec![relay("10.1.1.1", "5.5.5.5"), relay("2a00:5::5", "2a00:5::5")],
         relay_ports: 49_152..=65_535,
@@ -244,7 +250,7 @@ pub fn settings() -> Settings {
             ],
             ..PeerRules::default()
         },
-        limits: Limits { unauthenticated_per_source: 0, ..Limits::default() },
+        limits: Limits { unauthenticated_per_source: 0, requests_per_user: 0, ..Limits::default() },
         alternates: Default::default(),
         strict_channels: false,
     }

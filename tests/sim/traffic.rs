@@ -264,6 +264,11 @@ impl World {
                     self.seen.ended += 1;
                     self.model.ended(&session)?;
                 }
+                Action::Reviewed(review) => {
+                    ensure(review.allocations == 0, Invariant::OnlyThePermittedIsRelayed, || {
+                        format!("{review:?}, and nothing was revoked")
+                    })?;
+                }
             }
         }
         Ok(())

@@ -264,8 +264,12 @@ impl World {
             Event::Step(client) => self.step(client),
             Event::ToServer { from, bytes, what } => self.arrive_at_server(from, &bytes, what)?,
             Event::Gone { from, reason } => {
-                let (worker, now) = (self.worker_of(self.client_of(&from)?), self.now());
-                self.workers[worker].server.handle_client_gone(now, &from, reason);
+                let number = self.client_of(&from)?;
+                let (worker, now) = (self.worker_of(number), self.now());
+                // By then, the client may have another stream.
+                let allocation = self.model.allocations.get(&from);
+                let client = allocation.map_or(self.clients[number].at, |allocation| allocation.client);
+                self.workers[worker].server.handle_client_gone(now, &client, reason);
                 self.cause = Some(from);
                 self.draw(worker, None, false)?;
                 self.cause = None;
@@ -280,7 +284,7 @@ impl World {
             }
             Event::ToPeer { from, peer, payload } => self.arrive_at_peer(from, peer, payload)?,
             Event::AtRelay { to, from, payload } => self.at_relay(to, from, payload)?,
-            Event::Reload => self.reload(),
+            Event::Reload => self.reload()?,
             Event::Drain(draining) => {
                 self.draining = draining;
                 self.workers.iter_mut().for_each(|worker| worker.server.handle_drain(draining));
@@ -290,7 +294,7 @@ impl World {
     }
 
     /// Secrets rotate, the older one lives on for one reload; a peer is closed and opened again.
-    fn reload(&mut self) {
+    fn reload(&mut self) -> Checked {
         self.number += 1;
         self.secrets.push(format!("secret {}", self.number));
         let first = self.secrets.len().saturating_sub(2);
@@ -301,7 +305,13 @@ impl World {
         self.settings.peers.deny = self.model.denied.iter().map(|&ip| ip.into()).collect();
         self.settings.hosts[0].secrets = self.secrets.clone();
         let settings = Arc::new(self.settings.clone());
-        self.workers.iter_mut().for_each(|worker| worker.server.handle_settings(Arc::clone(&settings)));
+        let now = self.now();
+        for worker in 0..self.workers.len() {
+            self.workers[worker].server.handle_settings(now, Arc::clone(&settings));
+            self.draw(worker, None, false)?;
+        }
+        self.model.deny();
+        Ok(())
     }
 
     // --- clients --------------------------------------------------------------------------------------------

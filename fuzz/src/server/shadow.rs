@@ -37,6 +37,7 @@ pub enum Cause<'a> {
     Icmp(RelayId, SocketAddr),
     Gone(usize),
     Time,
+    Reload,
     Shutdown,
 }
 
@@ -144,6 +145,11 @@ impl Shadow {
         self.relays.len()
     }
 
+    /// Allocations whose sockets are not all there yet, at most.
+    pub fn opening(&self) -> usize {
+        self.relays.values().filter(|relay| !relay.open).count()
+    }
+
     pub fn all_taken(&self, is_taken: impl Fn(SocketAddr) -> bool) -> bool {
         self.relays.values().all(|relay| is_taken(relay.address))
     }
@@ -206,7 +212,7 @@ impl Shadow {
             Cause::Socket(failed) => *failed == id && relay.end.is_none(),
             Cause::Gone(owner) => *owner == relay.owner,
             Cause::Shutdown => true,
-            Cause::Icmp(..) | Cause::Time => false,
+            Cause::Icmp(..) | Cause::Time | Cause::Reload => false,
         };
         assert!(is_over || wanted, "closed early: {relay:?}");
         let v6 = relay.address.is_ipv6();

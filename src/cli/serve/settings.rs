@@ -70,14 +70,20 @@ pub fn protocol(config: &config::Config, workers: usize, names: &mut HostNames) 
     let mut hosts = Vec::new();
     for host in &config.hosts {
         let (id, name) = names.id(&host.name)?;
-        hosts.push(Host { id, name, secrets: host.secrets.clone(), peers: host.peers.clone() });
+        hosts.push(Host {
+            id,
+            name,
+            secrets: host.secrets.clone(),
+            revoked: host.revoked.clone(),
+            peers: host.peers.clone(),
+        });
     }
     let mut users = Vec::new();
     for user in &config.users {
         let host = user.host.as_deref().unwrap_or(USERS);
         let (id, name) = names.id(host)?;
         if hosts.iter().all(|known| known.id != id) {
-            hosts.push(Host { id, name, secrets: Vec::new(), peers: None });
+            hosts.push(Host { id, name, secrets: Vec::new(), revoked: Vec::new(), peers: None });
         }
         users.push(StaticUser { name: user.name.clone(), password: user.password.clone(), host: id });
     }
@@ -96,6 +102,8 @@ pub fn protocol(config: &config::Config, workers: usize, names: &mut HostNames) 
             allocations_total: limits.allocations_total,
             // The kernel spreads the ports of a source over the workers, and each counts for itself.
             unauthenticated_per_source: limits.unauthenticated_per_source.div_ceil(workers.max(1) as u32),
+            requests_per_user: limits.requests_per_user,
+            permissions_per_user: limits.permissions_per_user,
             permissions_per_allocation: limits.permissions_per_allocation,
             channels_per_allocation: limits.channels_per_allocation,
             lifetime_max: Duration::from_secs(limits.lifetime_max_seconds.into()),

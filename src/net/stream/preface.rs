@@ -19,7 +19,9 @@ impl Stream {
             Peek::Found(header) => {
                 if let Some(addresses) = header.addresses {
                     let client = canonical(addresses.source);
+                    // Both halves: the client's five-tuple ends at the address that it connected to.
                     self.client.five_tuple.client = client;
+                    self.client.five_tuple.server = canonical(addresses.destination);
                     self.entry.name(client.ip()).map_err(|_| CloseReason::TooMany)?;
                 }
                 received.drop_front(header.len);

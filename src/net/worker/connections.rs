@@ -224,7 +224,7 @@ impl Worker {
                             self.act();
                             if let Some(stream) = self.streams.get(token)
                                 && stream.stage() != Stage::Allocated
-                                && self.server.has_allocation(&client.five_tuple)
+                                && self.server.has_allocation(&client)
                             {
                                 stream.reached(Stage::Allocated);
                             }
@@ -239,7 +239,7 @@ impl Worker {
                 Framed::NeedMore { at_least } => {
                     // A stranger's start is judged before it is whole: "GET " looks like a long ChannelData.
                     let server = &self.server;
-                    if !stream.may_wait(rest, at_least, || server.has_allocation(&client.five_tuple)) {
+                    if !stream.may_wait(rest, at_least, || server.has_allocation(&client)) {
                         return Err(CloseReason::Garbage);
                     }
                     stream.keep(&self.buffers, position);
@@ -290,9 +290,9 @@ impl Worker {
     /// Looks whether a stream has outlived its use.
     pub(super) fn look_after(&mut self, token: Token) {
         let Some(stream) = self.streams.get(token) else { return };
-        let five_tuple = stream.client.five_tuple;
+        let client = stream.client;
         let (now, server) = (self.now.instant, &self.server);
-        match stream.life(now, || server.has_allocation(&five_tuple)) {
+        match stream.life(now, || server.has_allocation(&client)) {
             Life::Until(deadline) => {
                 let deadline = deadline.max(after(now));
                 if stream.schedule(deadline, now) {
@@ -326,7 +326,7 @@ impl Worker {
             let counters = self.ties.counters.streams(client.five_tuple.transport);
             counters.open.sub(1);
             counters.closed(stage, reason).add(1);
-            self.server.handle_client_gone(self.now, &client.five_tuple, reason.end_reason());
+            self.server.handle_client_gone(self.now, &client, reason.end_reason());
             self.act();
         }
     }

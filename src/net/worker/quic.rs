@@ -23,7 +23,7 @@ impl Worker {
         let Some(&first) = datagram.first() else { return false };
         let theirs = match classify(first) {
             Kind::Turn => false,
-            Kind::Either => self.quic.has(&client) && !self.server.has_allocation(&client.five_tuple),
+            Kind::Either => self.quic.has(&client) && !self.server.has_allocation(&client),
             Kind::Short | Kind::Long => true,
         };
         if !theirs {

@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{AllocationId, Channel, ChannelId, Owner, Permission, PermissionId, Table, bits, peer_key};
+use super::{
+    Allocation, AllocationId, Channel, ChannelId, Owner, Permission, PermissionId, Table, bits, peer_key,
+};
 use crate::turn::action::RelayId;
 use crate::turn::peer_policy::Reach;
 use crate::turn::time::Instant;
@@ -21,6 +23,35 @@ impl Table {
     /// Whether there is a permission entry for this address, alive or not yet removed.
     pub fn has_permission(&self, relay: RelayId, ip: IpAddr) -> bool {
         self.by_ip.contains_key(&(relay.0, bits(ip)))
+    }
+
+    /// Whether packets for this address may pass now.
+    pub fn is_permitted(&self, relay: RelayId, ip: IpAddr, now: Instant) -> bool {
+        self.by_ip.get(&(relay.0, bits(ip))).is_some_and(|id| self.permissions[id.0 as usize].expires > now)
+    }
+
+    /// Judges every permission again: the ones that `judge` refuses end now, with the channels that point to them, the
+    /// others get their new reach. Returns how many ended.
+    pub fn review_permissions(
+        &mut self,
+        now: Instant,
+        judge: impl Fn(&Allocation, IpAddr) -> Option<Reach>,
+    ) -> usize {
+        let mut ended = 0;
+        for (_, permission) in &mut self.permissions {
+            let relay = &mut self.relays[permission.relay.0 as usize];
+            let allocation = &mut self.allocations[relay.allocation.0 as usize];
+            match judge(allocation, permission.ip) {
+                Some(reach) if reach == permission.reach => continue,
+                Some(reach) => permission.reach = reach,
+                None => {
+                    ended += usize::from(permission.expires > now);
+                    permission.expires = Instant::default();
+                }
+            }
+            (relay.recent, allocation.recent) = (None, None);
+        }
+        ended
     }
 
     /// Installs or refreshes a permission (RFC 8656 section 9); a new one's owner needs a deadline.
@@ -51,6 +82,7 @@ impl Table {
             position,
         }) as u32);
         self.relays[relay.0 as usize].permissions.push(id);
+        self.entry_added(relay);
         self.by_ip.insert((relay.0, bits(ip)), id);
         (id, Some(Owner::Permission(id, generation)))
     }
@@ -102,6 +134,7 @@ impl Table {
         let id = ChannelId(self.channels.insert(channel) as u32);
         self.permissions[permission.0 as usize].channels += 1;
         self.relays[relay.0 as usize].channels.push(id);
+        self.entry_added(relay);
         self.by_number.insert((allocation.0, number), id);
         self.by_peer.insert(peer_key(relay, peer), id);
         Some(Owner::Channel(id, generation))

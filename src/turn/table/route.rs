@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{Allocation, AllocationId, Channel, Permission, Relay, Table, bits, peer_key};
 use crate::turn::action::{Drop, RelayId};
-use crate::turn::five_tuple::FiveTuple;
+use crate::turn::five_tuple::Client;
 use crate::turn::meter::Rates;
 use crate::turn::peer_policy::Reach;
 use crate::turn::time::Instant;
@@ -68,13 +68,8 @@ impl Table {
     ///
     /// # Errors
     /// Which of them is not.
-    pub fn route_from_channel(
-        &mut self,
-        five_tuple: &FiveTuple,
-        number: u16,
-        now: Instant,
-    ) -> Result<Route, Drop> {
-        let id = self.find(five_tuple).ok_or(Drop::NoAllocation)?;
+    pub fn route_from_channel(&mut self, client: &Client, number: u16, now: Instant) -> Result<Route, Drop> {
+        let id = self.find(client).ok_or(Drop::NoAllocation)?;
         if let Some(recent) = &self.allocations[id.0 as usize].recent
             && recent.number == number
             && recent.until > now
@@ -103,13 +98,8 @@ impl Table {
     ///
     /// # Errors
     /// What is missing.
-    pub fn route_from_send(
-        &self,
-        five_tuple: &FiveTuple,
-        peer: SocketAddr,
-        now: Instant,
-    ) -> Result<Route, Drop> {
-        let id = self.find(five_tuple).ok_or(Drop::NoAllocation)?;
+    pub fn route_from_send(&self, client: &Client, peer: SocketAddr, now: Instant) -> Result<Route, Drop> {
+        let id = self.find(client).ok_or(Drop::NoAllocation)?;
         let relay =
             self.allocations[id.0 as usize].relays[Family::of(peer.ip()) as usize].ok_or(Drop::NoFamily)?;
         let permission = self.permission(relay, peer.ip(), now).ok_or(Drop::NoPermission)?;
