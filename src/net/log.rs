@@ -40,8 +40,7 @@ pub fn reviewed(review: Review) {
     tracing::info!(
         permissions,
         allocations,
-        "reload: ended {permissions} permissions for peers that are denied now, and {allocations} allocations whose secret \
-         is revoked"
+        "reload: ended permissions for peers that are denied now, and allocations whose secret is revoked"
     );
 }
 

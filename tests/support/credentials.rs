@@ -58,10 +58,31 @@ fn python_hex(expression: &str, args: &[&str]) -> Vec<u8> {
     let mut all = vec!["-c", &script];
     all.extend(args);
     let printed = run_ok("/usr/bin/python3", &all, Duration::from_secs(20));
-    let digits = printed.trim();
+    from_hex(printed.trim())
+}
+
+fn from_hex(digits: &str) -> Vec<u8> {
     (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
 }
 
 fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+const MANY: &str = "\
+import base64, hashlib, hmac, sys
+secret, realm, first, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+for expiry in range(first, first + count):
+    name = '%d:many' % expiry
+    password = base64.b64encode(hmac.new(secret.encode(), name.encode(), hashlib.sha1).digest()).decode()
+    print(name, hashlib.md5(f'{name}:{realm}:{password}'.encode()).hexdigest())
+";
+
+/// Names of one user that expire at `first` and the seconds after it, with their long-term keys.
+pub fn many(secret: &str, realm: &str, first: u64, count: usize) -> Vec<(String, Vec<u8>)> {
+    let (first, count) = (first.to_string(), count.to_string());
+    let args = ["-c", MANY, secret, realm, &first, &count];
+    let printed = run_ok("/usr/bin/python3", &args, Duration::from_secs(20));
+    let lines = printed.lines().map(|line| line.split_once(' ').expect("a name and a key"));
+    lines.map(|(name, key)| (name.to_owned(), from_hex(key))).collect()
 }

@@ -9,6 +9,7 @@ mod call;
 mod client;
 mod machine;
 
+mod besieged;
 mod clock;
 mod ends;
 mod framing;
@@ -17,6 +18,9 @@ mod log;
 mod mutated;
 mod mutation;
 mod peers;
+mod proxied;
+mod reload;
+mod reserved;
 mod shortage;
 mod slow_reader;
 mod strangers;

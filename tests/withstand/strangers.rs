@@ -208,6 +208,32 @@ fn a_source_that_floods_is_limited_and_nobody_else_waits() {
     assert!(recovered < Duration::from_secs(2), "the source waited {recovered:?} after its flood");
 }
 
+/// Row 8, for sources that a hash of addresses once put into one bucket whatever its seed: equal modulo 2^19.
+#[test]
+fn nobody_chooses_with_whom_to_share_a_limit() {
+    let _turn = alone();
+    let server = Server::start(&Plan { limits: "workers = 1".to_owned(), ..Plan::loopback() });
+    let address = server.v4(Transport::Udp);
+    let flooder = udp_from(local(9), address);
+    flooder.set_nonblocking(true).unwrap();
+    let flood = |count: u64| (0..count).filter(|&id| flooder.send(&allocate_request(id)).is_ok()).count();
+    let victims = [8, 16, 24, 32].map(|second| udp_from(Ipv4Addr::new(127, second, 1, 9).into(), address));
+    flood(2000);
+    let (mut answered, mut asked) = (0, 0);
+    for id in 0..20 {
+        for victim in &victims {
+            flood(50);
+            victim.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            answered += u32::from(ask(victim, &allocate_request(id)).is_some());
+            asked += 1;
+        }
+    }
+    println!(
+        "row 8: {answered} of {asked} answers to sources that share a bucket with a flood by an unkeyed hash"
+    );
+    assert_eq!(answered, asked);
+}
+
 /// Row 9.
 #[test]
 fn a_nonce_of_somebody_else_is_stale_and_leaves_nothing() {

@@ -1,0 +1,313 @@
+//! Calls go on beside attacks at 20,000 datagrams or 100 Mbit/s, whichever is less, on one worker: each kind of message that
+//! a stranger or one user can send, and what one of them costs the server.
+
+use crate::call::{Call, Report};
+use crate::client::{Client, Link, UDP, hmac_sha1, udp_from};
+use crate::machine::{cpu, drops};
+use crate::support::alone;
+use crate::support::credentials::many;
+use crate::support::plan::{Plan, REALM, SECRET, Transport};
+use crate::support::server::Server;
+use crate::support::stun::{
+    ALLOCATE, BINDING_REQUEST, CREATE_PERMISSION, FINGERPRINT, LIFETIME, MESSAGE_INTEGRITY, NONCE,
+    REALM_ATTRIBUTE, REFRESH, REQUESTED_FAMILY, REQUESTED_TRANSPORT, Session, USERNAME, XOR_PEER_ADDRESS,
+    allocate_request, binding_request, message, xor_value, xor_value_v6,
+};
+use sha2::{Digest, Sha256};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const SIEGE: Duration = Duration::from_secs(3);
+const DATAGRAMS_PER_SECOND: f64 = 20_000.0;
+const BYTES_PER_SECOND: f64 = 100e6 / 8.0;
+const CALL_RATE: u32 = 50;
+/// What a bystander may feel.
+const P99: Duration = Duration::from_millis(20);
+const USERHASH: u16 = 0x001E;
+const FAR: u64 = 2_000_000_000;
+
+fn local(last: u8) -> IpAddr {
+    Ipv4Addr::new(127, 0, 1, last).into()
+}
+
+/// One worker, so that nobody can be somewhere else.
+fn plan(limits: &str) -> Plan {
+    Plan { limits: format!("workers = 1\n{limits}"), ..Plan::loopback() }
+}
+
+/// An attacker's messages, sent in a circle from its sockets.
+struct Attack<'a> {
+    what: &'a str,
+    /// Each socket with its own messages: credentials are good for one address and port.
+    messages: Vec<(UdpSocket, Vec<Vec<u8>>)>,
+}
+
+/// What came of it.
+struct Outcome {
+    udp: Report,
+    tls: Report,
+}
+
+impl Outcome {
+    fn is_bearable(&self) -> bool {
+        [&self.udp, &self.tls].iter().all(|call| call.lost() == 0 && call.quantile(0.99) <= P99)
+    }
+}
+
+/// Sends as fast as the limits let it, and says how many went.
+fn send(attack: &Attack<'_>) -> u64 {
+    let len: usize = attack.messages.iter().flat_map(|(_, messages)| messages).map(Vec::len).sum();
+    let count: usize = attack.messages.iter().map(|(_, messages)| messages.len()).sum();
+    let rate = DATAGRAMS_PER_SECOND.min(BYTES_PER_SECOND / (len as f64 / count as f64));
+    let (start, mut sent, mut at) = (Instant::now(), 0_u64, 0_usize);
+    while start.elapsed() < SIEGE {
+        let due = (start.elapsed().as_secs_f64() * rate) as u64;
+        while sent < due {
+            let (socket, messages) = &attack.messages[at % attack.messages.len()];
+            let message = &messages[at / attack.messages.len() % messages.len()];
+            // A full buffer of the kernel is a lost datagram.
+            let _ = socket.send(message);
+            (sent, at) = (sent + 1, at + 1);
+        }
+        thread::park_timeout(Duration::from_millis(1));
+    }
+    sent
+}
+
+/// Calls over UDP and TLS while the attack goes on. The second of two rounds counts if the first was disturbed: other
+/// programs share the machine.
+fn besiege(server: &Server, attack: &Attack<'_>) {
+    let first = siege(server, attack);
+    assert!(first.is_bearable() || siege(server, attack).is_bearable(), "{}: calls suffer", attack.what);
+}
+
+fn siege(server: &Server, attack: &Attack<'_>) -> Outcome {
+    let calls = [Transport::Udp, Transport::Tls].map(|transport| Call::over(server, transport, CALL_RATE));
+    let (before, start) = (cpu(server.pid()), Instant::now());
+    calls[0].lasts(Duration::from_secs(1));
+    let idle = (cpu(server.pid()) - before) / start.elapsed().as_secs_f64();
+    let (before, start) = (cpu(server.pid()), Instant::now());
+    let sent = send(attack);
+    let used = cpu(server.pid()) - before - idle * start.elapsed().as_secs_f64();
+    let [udp, tls] = calls.map(Call::end);
+    let cost = 1e6 * used.max(0.0) / sent as f64;
+    println!("{}: {sent} sent, {cost:.1} us each; call by UDP {udp}; by TLS {tls}", attack.what);
+    Outcome { udp, tls }
+}
+
+fn attack_from(what: &str, socket: UdpSocket, messages: Vec<Vec<u8>>) -> Attack<'_> {
+    Attack { what, messages: vec![(socket, messages)] }
+}
+
+/// A client at `ip` that has its nonce.
+fn joined(server: &Server, ip: IpAddr, session: &Session) -> Client {
+    Client::join(Link::Udp(udp_from(ip, server.v4(Transport::Udp))), session)
+}
+
+fn socket(client: &Client) -> UdpSocket {
+    let Link::Udp(socket) = &client.link else { panic!("over UDP") };
+    socket.try_clone().unwrap()
+}
+
+fn signed(kind: u16, id: u64, attributes: &[(u16, &[u8])], key: &[u8]) -> Vec<u8> {
+    let mut bytes = message(kind, id, attributes);
+    let length = (bytes.len() - 20 + 24) as u16;
+    bytes[2..4].copy_from_slice(&length.to_be_bytes());
+    let mac = hmac_sha1(key, &bytes);
+    bytes.extend(MESSAGE_INTEGRITY.to_be_bytes());
+    bytes.extend([0, 20]);
+    bytes.extend(mac);
+    bytes
+}
+
+/// What needs no credentials and no nonce.
+#[test]
+fn floods_of_strangers_disturb_no_call() {
+    let _turn = alone();
+    let server = Server::start(&plan(""));
+    let to = server.v4(Transport::Udp);
+    let unread = |len: usize| {
+        let filler = vec![0x5A; len];
+        vec![message(BINDING_REQUEST, 1, &[(0x8fff, &filler), (FINGERPRINT, &[1, 2, 3, 4])])]
+    };
+    let many_attributes: Vec<(u16, &[u8])> = (0..500).map(|n| (0x9000 + n, &b""[..])).collect();
+    let nonce = [b'n'; 64];
+    let forged: [(u16, &[u8]); 4] = [
+        (USERNAME, b"2000000000:x"),
+        (REALM_ATTRIBUTE, REALM.as_bytes()),
+        (NONCE, &nonce),
+        (MESSAGE_INTEGRITY, &[7; 20]),
+    ];
+    let garbage: Vec<u8> = (0..200_u32).map(|byte| (byte * 167 + 13) as u8 | 0x80).collect();
+    let kinds = [
+        ("Bindings", vec![binding_request(1)]),
+        ("Allocates without credentials", vec![allocate_request(1)]),
+        ("forged nonces", vec![message(ALLOCATE, 1, &forged)]),
+        ("wrong fingerprints over 2 KiB", unread(1980)),
+        ("wrong fingerprints over 60 KiB", unread(60_000)),
+        ("five hundred attributes", vec![message(BINDING_REQUEST, 1, &many_attributes)]),
+        ("ChannelData without an allocation", vec![crate::client::channel_data(0x4000, &[1; 160])]),
+        ("garbage", vec![garbage]),
+    ];
+    for (number, (what, messages)) in kinds.into_iter().enumerate() {
+        besiege(&server, &attack_from(what, udp_from(local(number as u8 + 1), to), messages));
+    }
+}
+
+/// Names by hash, while thousands of names have been seen.
+#[test]
+fn user_hashes_disturb_no_call() {
+    let _turn = alone();
+    let server = Server::start(&plan("unauthenticated_per_source = 0\nrequests_per_user = 0"));
+    let session = Session::new(server.credentials("stranger"), b"");
+    let to = server.v4(Transport::Udp);
+    for (number, (name, key)) in many(SECRET, REALM, FAR, 4000).into_iter().enumerate() {
+        let mut client = Client::join(Link::Udp(udp_from(local(1 + (number / 100) as u8), to)), &session);
+        let nonce = client.session.nonce().to_vec();
+        let attributes: [(u16, &[u8]); 4] = [
+            (LIFETIME, &[0; 4]),
+            (USERNAME, name.as_bytes()),
+            (REALM_ATTRIBUTE, REALM.as_bytes()),
+            (NONCE, &nonce),
+        ];
+        client.link.send(&signed(REFRESH, 7, &attributes, &key)).unwrap();
+        client.receive().expect("437: known, without an allocation");
+    }
+    let client = joined(&server, local(99), &session);
+    let hashes = (0..1000_u32).map(|n| {
+        let hash = Sha256::digest(n.to_be_bytes());
+        let attributes: [(u16, &[u8]); 4] = [
+            (REQUESTED_TRANSPORT, &UDP),
+            (USERHASH, &hash),
+            (REALM_ATTRIBUTE, REALM.as_bytes()),
+            (NONCE, client.session.nonce()),
+        ];
+        signed(ALLOCATE, n.into(), &attributes, b"no key")
+    });
+    besiege(&server, &attack_from("USERHASH beside 4,000 names", socket(&client), hashes.collect()));
+}
+
+/// Wrong passwords of names that have not expired, against the secrets of 200 hosts.
+#[test]
+fn bogus_names_against_many_hosts_disturb_no_call() {
+    let _turn = alone();
+    let hosts = (1..200).map(|n| {
+        format!("\n[[host]]\nname = \"host{n}\"\nsecrets = [\"secret {n} of the tests\", \"older {n} of the tests\"]\n")
+    });
+    let server = Server::start(&Plan { tables: hosts.collect(), ..plan("") });
+    let session = Session::new(server.credentials("stranger"), b"");
+    let client = joined(&server, local(1), &session);
+    let guesses = |expiry: u64| {
+        let guess = |n: u64| {
+            let name = format!("{}:guess", expiry + n);
+            let attributes: [(u16, &[u8]); 4] = [
+                (REQUESTED_TRANSPORT, &UDP),
+                (USERNAME, name.as_bytes()),
+                (REALM_ATTRIBUTE, REALM.as_bytes()),
+                (NONCE, client.session.nonce()),
+            ];
+            signed(ALLOCATE, n, &attributes, b"no key")
+        };
+        (0..1000).map(guess).collect::<Vec<_>>()
+    };
+    besiege(&server, &attack_from("wrong passwords, 200 hosts", socket(&client), guesses(FAR)));
+    besiege(&server, &attack_from("expired names, 200 hosts", socket(&client), guesses(1000)));
+    assert!(drops(&server, "throttled") > 10_000);
+}
+
+/// The multiplier of the hash that this table once had.
+const OLD_MULTIPLIER: u64 = 0xf135_7aea_2e62_a9c5;
+
+/// Peers whose addresses collided in all 64 bits under every seed: the upper half is chosen to cancel the lower one.
+fn colliding(count: usize) -> Vec<SocketAddr> {
+    let address = |low: u64| {
+        let high = 0x2a00_0000_dead_beef_u64.wrapping_sub(low.wrapping_mul(OLD_MULTIPLIER));
+        (high >> 61 == 1 && high >> 48 != 0x2001 && high >> 48 != 0x2002)
+            .then(|| Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)))
+    };
+    let globals = (1..).filter_map(address).filter(|ip| ip.segments()[0] >> 4 != 0x3ff);
+    globals.take(count).map(|ip| SocketAddr::new(ip.into(), 9)).collect()
+}
+
+/// CreatePermission for up to fifty peers of IPv6.
+fn permission(client: &mut Client, peers: &[SocketAddr]) -> Vec<u8> {
+    let id = client.next_id();
+    let values: Vec<Vec<u8>> = peers.iter().map(|&peer| xor_value_v6(peer, id)).collect();
+    let attributes: Vec<(u16, &[u8])> = values.iter().map(|value| (XOR_PEER_ADDRESS, &value[..])).collect();
+    client.request(CREATE_PERMISSION, &attributes).1
+}
+
+/// The answer to a request that is sent until it is heard: the user has a limit of requests.
+fn heard(client: &mut Client, request: &[u8]) -> Vec<u8> {
+    let end = Instant::now() + crate::client::PATIENCE;
+    client.link.wait_at_most(Duration::from_millis(50));
+    loop {
+        client.link.send(request).unwrap();
+        match client.receive() {
+            Ok(answer) => return answer,
+            Err(error) => assert!(Instant::now() < end, "no answer: {error}"),
+        }
+    }
+}
+
+/// One user with as many permissions as it can get, on peers of its choice, refreshes them.
+#[test]
+fn chosen_peers_of_one_user_disturb_no_call() {
+    let _turn = alone();
+    let server = Server::start(&plan("unauthenticated_per_source = 0"));
+    let session = Session::new(server.credentials("pupil"), b"");
+    let peers = colliding(1000);
+    let mut messages = Vec::new();
+    let mut granted = 0;
+    for _ in 0..20 {
+        let mut client = joined(&server, local(1), &session);
+        let wish: [(u16, &[u8]); 2] = [(REQUESTED_TRANSPORT, &UDP), (REQUESTED_FAMILY, &[2, 0, 0, 0])];
+        let allocate = client.request(ALLOCATE, &wish).1;
+        assert_eq!(heard(&mut client, &allocate)[..2], [0x01, 0x03], "a success");
+        let mut own = Vec::new();
+        for chunk in peers.chunks(50) {
+            let request = permission(&mut client, chunk);
+            granted += usize::from(heard(&mut client, &request)[..2] == [0x01, 0x08]) * chunk.len();
+            own.push(request);
+        }
+        messages.push((socket(&client), own));
+    }
+    assert!(granted >= 10_000, "{granted} permissions");
+    let attack = Attack { what: "20,000 chosen peers of one user", messages };
+    besiege(&server, &attack);
+    assert!(drops(&server, "requests_over_rate") > 10_000);
+}
+
+/// Allocations made and given up by one user as fast as it can.
+#[test]
+fn one_user_that_allocates_in_a_loop_disturbs_no_call() {
+    let _turn = alone();
+    let server = Server::start(&plan(""));
+    let session = Session::new(server.credentials("pupil"), b"");
+    let messages = (0..32).map(|_| {
+        let mut client = joined(&server, local(1), &session);
+        let cycle = (0..100).flat_map(|_| {
+            let allocate = client.request(ALLOCATE, &[(REQUESTED_TRANSPORT, &UDP)]).1;
+            [allocate, client.request(REFRESH, &[(LIFETIME, &[0; 4])]).1]
+        });
+        let cycle = cycle.collect();
+        (socket(&client), cycle)
+    });
+    besiege(&server, &Attack { what: "allocations in a loop of one user", messages: messages.collect() });
+}
+
+/// Requests of one user with the largest number of peers that a message holds.
+#[test]
+fn requests_of_one_user_with_many_peers_disturb_no_call() {
+    let _turn = alone();
+    let server = Server::start(&plan(""));
+    let session = Session::new(server.credentials("pupil"), b"");
+    let mut client = joined(&server, local(1), &session);
+    client.allocate().expect("an allocation");
+    let values: Vec<Vec<u8>> =
+        (0..140).map(|n| xor_value(SocketAddr::new(Ipv4Addr::new(9, 9, 1, n).into(), 9))).collect();
+    let attributes: Vec<(u16, &[u8])> = values.iter().map(|value| (XOR_PEER_ADDRESS, &value[..])).collect();
+    let requests = (0..100).map(|_| client.request(CREATE_PERMISSION, &attributes).1).collect();
+    besiege(&server, &attack_from("140 peers a request of one user", socket(&client), requests));
+}

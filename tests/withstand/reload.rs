@@ -1,0 +1,91 @@
+//! What a reload denies stops, and what it revokes ends or gains nothing new.
+
+use crate::client::{Client, Link};
+use crate::machine::until;
+use crate::support::beside_others;
+use crate::support::echo::Echo;
+use crate::support::plan::{LOCAL_V4, Plan, SECRET, Transport};
+use crate::support::server::{Server, only_hallpass};
+use crate::support::stun::Session;
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const CHANNEL: u16 = 0x4000;
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Rewrites the configuration and has it read.
+fn reload(server: &Server, change: impl FnOnce(String) -> String) {
+    let path = server.files().path("hallpass.toml");
+    let text = change(fs::read_to_string(&path).unwrap());
+    fs::write(&path, text).unwrap();
+    server.signal("HUP");
+}
+
+fn client(server: &Server, transport: Transport) -> Client {
+    let session = Session::new(server.credentials("call"), b"");
+    let mut client = Client::join(Link::open(transport, server.v4(transport)), &session);
+    client.allocate().expect("an allocation");
+    client
+}
+
+/// Whether a payload comes back on the channel.
+fn flows(client: &mut Client) -> bool {
+    client.link.wait_at_most(Duration::from_millis(100));
+    client.send_on(CHANNEL, b"x");
+    let flows = client.receive().is_ok();
+    client.link.wait_at_most(crate::client::PATIENCE);
+    flows
+}
+
+#[test]
+fn a_peer_that_is_denied_at_reload_is_cut_off() {
+    let _turn = beside_others();
+    if only_hallpass("reload") {
+        return;
+    }
+    let server = Server::start(&Plan::loopback());
+    let peer = Echo::start([127, 0, 0, 2].into());
+    for transport in [Transport::Udp, Transport::Tls] {
+        let mut call = client(&server, transport);
+        assert_eq!(call.bind(CHANNEL, peer.address()), 0);
+        assert!(flows(&mut call));
+        reload(&server, |text| text.replace("[peers]\n", "[peers]\ndeny = [\"127.0.0.2/32\"]\n"));
+        let stopped = until(LIMIT, || !flows(&mut call));
+        println!("denied at reload, {transport:?}: stopped after {stopped:?}, with one look of 0.1 s in it");
+        assert!(stopped.is_some(), "data flows to a denied peer");
+        assert!((0..5).all(|_| !flows(&mut call)));
+        assert_eq!((call.permit(peer.address()), call.bind(CHANNEL, peer.address())), (403, 403));
+        assert!(server.wait_log(LIMIT, |log| log.contains("permissions=1")), "{}", server.log());
+        reload(&server, |text| text.replace("deny = [\"127.0.0.2/32\"]\n", ""));
+        assert!(until(LIMIT, || call.bind(CHANNEL, peer.address()) == 0).is_some());
+        assert!(flows(&mut call), "allowed again");
+    }
+}
+
+#[test]
+fn a_removed_secret_gains_nothing_new_and_a_revoked_one_ends() {
+    let _turn = beside_others();
+    if only_hallpass("reload") {
+        return;
+    }
+    let server = Server::start(&Plan::loopback());
+    let peer = Echo::start(LOCAL_V4);
+    let elsewhere = SocketAddr::from(([127, 0, 0, 9], 9));
+    let mut call = client(&server, Transport::Udp);
+    assert_eq!(call.bind(CHANNEL, peer.address()), 0);
+    let secret = format!("secret = \"{SECRET}\"");
+    let fresh = "secret = \"another secret of the tests\"";
+    reload(&server, |text| text.replace(&secret, fresh));
+    let refused = until(LIMIT, || call.permit(elsewhere) == 403);
+    println!("removed secret: nothing new after {refused:?}");
+    assert!(refused.is_some(), "a new permission with a removed secret");
+    assert_eq!(call.bind(0x4001, elsewhere), 403);
+    assert!(flows(&mut call), "what it has stays");
+    assert_eq!((call.bind(CHANNEL, peer.address()), call.refresh(600)), (0, 0));
+    reload(&server, |text| text.replace(fresh, &format!("{fresh}\nrevoked = [\"{SECRET}\"]")));
+    let ended = until(LIMIT, || !flows(&mut call));
+    println!("revoked secret: ended after {ended:?}, with one look of 0.1 s in it");
+    assert!(ended.is_some(), "an allocation of a revoked secret");
+    assert!(server.wait_log(LIMIT, |log| log.contains("reason=\"revoked\"")), "{}", server.log());
+}
