@@ -2,10 +2,12 @@
 
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hallpass::turn::action::RelayId;
 use hallpass::turn::five_tuple::{Client, Transport};
+use hallpass::turn::settings::{HostId, StaticUser};
 use hallpass::wire::frame::Frame;
 use hallpass::wire::{channel_data, indication};
 
@@ -15,7 +17,10 @@ mod rig;
 mod stun;
 
 use rig::{Rig, login};
+use stun::{Login, REALM_NAME};
 
+const BINDING: u16 = 0x0001;
+const FINGERPRINT: u16 = 0x8028;
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(9, 9, 0, 1)), 7000);
 const OTHER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(9, 9, 0, 2)), 7000);
 
@@ -118,5 +123,47 @@ fn authentication(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(core, routes, rewrite, authentication);
+/// What one message without good credentials costs, whatever it holds. Each is answered or dropped as from a source that
+/// is within its limits.
+fn strangers(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("stranger");
+    group.throughput(Throughput::Elements(1));
+    let mut settings = stun::settings();
+    settings.users = ["ann", "bob"]
+        .map(|name| StaticUser { name: name.into(), password: "password".into(), host: HostId(0) })
+        .into();
+    let mut rig = Rig::new(settings);
+    let stranger = client(77);
+    let nonce = rig.nonce(stranger);
+    let guess = |name: &str| {
+        stun::refresh([1; 12], 600).signed(&Login::new(name, "guess", REALM_NAME), nonce.as_bytes())
+    };
+    let filler = |len: usize| vec![(0x8fff_u16, vec![0x5a; len])];
+    let messages = [
+        ("binding", stun::Writer::new(BINDING, [1; 12]).plain()),
+        ("challenge", stun::allocate([1; 12], &[]).plain()),
+        ("forged_nonce", stun::refresh([1; 12], 600).signed(&login("ann"), &[b'n'; 22])),
+        ("static_user_known", guess("ann")),
+        ("static_user_unknown", guess("eve")),
+        ("rest_name", guess(&format!("{}:eve", rig::EPOCH + 1000))),
+        ("rest_name_expired", guess(&format!("{}:eve", rig::EPOCH - 1))),
+        ("fingerprint_2_kib", stun::allocate([1; 12], &filler(1980)).raw(FINGERPRINT, &[1, 2, 3, 4]).plain()),
+        ("over_2_kib", stun::allocate([1; 12], &filler(60_000)).plain()),
+        ("channel_data", stun::channel_data(0x4000, &[7; 160])),
+        ("garbage", vec![0xa5; 200]),
+    ];
+    for (name, message) in &messages {
+        group.bench_function(*name, |bencher| {
+            bencher.iter(|| {
+                // So that no budget is used up.
+                rig.wait(Duration::from_micros(100));
+                rig.server.handle_client(rig.now, stranger, black_box(message));
+                black_box(rig.server.poll_action())
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(core, routes, rewrite, authentication, strangers);
 criterion_main!(core);
