@@ -52,8 +52,8 @@ idle        allocations that only exist, for the memory that they take
 churn       allocations that come and go, for the memory that stays
 
 The peers' sockets are on this machine: the server must be allowed to reach it ([peers] allow). One user has all the
-allocations, and much goes through each: for a load beyond what a call needs, write 0 for allocations_per_user,
-kbit_per_allocation and packets_per_allocation in [limits] of a Hallpass server.
+allocations: for a load beyond what a call needs, write 0 for allocations_per_user, requests_per_user,
+unauthenticated_per_source, kbit_per_allocation and packets_per_allocation in [limits] of a Hallpass server.
 
 Examples:
   hallpass load traffic --server 127.0.0.1:3479 --secret \"$SECRET\" --server-pid \"$(pidof hallpass)\"

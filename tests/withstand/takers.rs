@@ -184,7 +184,8 @@ fn six_thousand(server: &Server, mut one: impl FnMut(&mut Client, u16) -> u16) -
 fn six_thousand_permissions_or_channels_stay_small_and_quick() {
     let _turn = alone();
     let server = Server::start(&Plan {
-        limits: "permissions_per_allocation = 6000\nchannels_per_allocation = 6000".to_owned(),
+        limits: "permissions_per_allocation = 6000\nchannels_per_allocation = 6000\nrequests_per_user = 0"
+            .to_owned(),
         ..Plan::loopback()
     });
     share_one_core(server.pid());
@@ -210,7 +211,7 @@ fn six_thousand_permissions_or_channels_stay_small_and_quick() {
 #[test]
 fn permissions_and_channels_have_a_cap() {
     let _turn = beside_others();
-    let server = Server::start(&Plan::loopback());
+    let server = Server::start(&Plan { limits: "requests_per_user = 0".to_owned(), ..Plan::loopback() });
     let session = Session::new(server.credentials("collector"), b"");
     let count = |one: fn(&mut Client, u16) -> u16| {
         let mut client = join(&server, Transport::Udp, &session);
