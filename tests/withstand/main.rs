@@ -9,6 +9,7 @@ mod call;
 mod client;
 mod machine;
 
+mod blinded;
 mod clock;
 mod ends;
 mod framing;
