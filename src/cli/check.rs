@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 use super::args::CheckArgs;
 use super::{fail, print, tell};
 use crate::cert;
-use crate::config::{self, Config, Host, Loaded, Transport};
+use crate::config::{self, Config, Exposure, Host, Loaded, Transport};
 use crate::system::clock;
 use crate::system::port_holder::{Protocol, who_holds};
 
@@ -58,10 +58,11 @@ fn certificate(config: &Config, file: &str) -> Result<usize, ExitCode> {
     let Some(files) = &config.tls else { return Ok(0) };
     match cert::load(&files.cert, &files.key, clock::unix_seconds()) {
         Ok(loaded) => {
-            for warning in &loaded.warnings {
-                tell(&format!("{file}: warning: tls: {warning}\n"));
-            }
-            Ok(loaded.warnings.len())
+            let exposure = Exposure::of_file(&files.key).map(|exposure| exposure.to_string());
+            let mut warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+            warnings.extend(exposure);
+            warnings.iter().for_each(|warning| tell(&format!("{file}: warning: tls: {warning}\n")));
+            Ok(warnings.len())
         }
         Err(error) => {
             tell(&format!("{file}: error: tls: {error}\n"));

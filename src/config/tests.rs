@@ -406,7 +406,11 @@ fn secret_files_are_read_by_their_first_line() {
     assert_eq!(loaded.config.hosts[0].secrets, ["new-secret-of-the-host", "old-secret-of-the-host"]);
     let warnings = loaded.warnings.to_string();
     assert!(
-        warnings.contains("f:9: warning: host.secret_files: everybody on this host may read"),
+        warnings.contains("f:9: warning: host.secret_files: every user of this host may read "),
+        "{warnings}"
+    );
+    assert!(
+        warnings.contains("\n    chmod 640 ") && warnings.contains("the group of the user"),
         "{warnings}"
     );
     assert_eq!(loaded.warnings.problems.len(), 1, "{warnings}");
@@ -441,6 +445,40 @@ fn hosts_have_names_of_their_own_and_are_bounded() {
 }
 
 #[test]
+#[test]
+fn a_configuration_that_others_may_read_or_change_is_warned_of() {
+    let scratch = Scratch::new("exposed");
+    scratch.file("secret", SECRET, 0o600);
+    let warnings = |text: &str, mode: u32| {
+        scratch.file("hallpass.toml", text, mode);
+        read(&scratch.0.join("hallpass.toml")).expect("good").warnings.to_string()
+    };
+    let inline = with("");
+    let apart = inline.replace(&format!("secret = \"{SECRET}\""), "secret_file = 'secret'");
+    let user = format!("{apart}[[user]]\nname = 'bob'\npassword = 'p'\n");
+    let several =
+        inline.replace("secret = ", "secrets = [").replace(&format!("{SECRET}\""), &format!("{SECRET}\"]"));
+    for (text, line, key) in
+        [(&inline, 8, "host.secret"), (&several, 8, "host.secrets"), (&user, 11, "user.password")]
+    {
+        let told = warnings(text, 0o644);
+        assert!(
+            told.contains(&format!("toml:{line}: warning: {key}: every user of this host may read ")),
+            "{told}"
+        );
+        assert!(
+            told.contains("chmod 640 ") && told.contains("chmod 600") && !told.contains(SECRET),
+            "{told}"
+        );
+        assert_eq!(warnings(text, 0o660), "", "the group may");
+    }
+    assert_eq!(warnings(&apart, 0o644), "", "there is no secret in it");
+    let told = warnings(&apart, 0o642);
+    assert!(told.contains("hallpass.toml: warning: every user of this host may change "), "{told}");
+    let told = warnings(&inline, 0o666);
+    assert!(told.contains("may read and change ") && told.contains("which holds this secret"), "{told}");
+}
+
 fn peers_are_prefixes_and_opened_ranges_are_told() {
     assert_warning(
         &with("peers = [\n'10.1.2.3']"),
