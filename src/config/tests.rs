@@ -235,7 +235,12 @@ fn what_cannot_be_shared_is_refused() {
     assert_error(&listen("tcp", "web = true"), 12, "only a TLS port", "transport = \"tls\"");
     assert_error(&listen("udp", "proxy_protocol = ['10.0.0.1']"), 12, "UDP has no", "\"tcp\" or \"tls\"");
     assert_error(&listen("tls", "quic = '127.0.0.1:1'"), 12, "QUIC is UDP", "transport = \"udp\"");
-    assert!(load(&listen("udp", "quic = '127.0.0.1:1'")).is_ok());
+    assert_warning(
+        &listen("udp", "quic = '127.0.0.1:1'"),
+        12,
+        "every visitor as this host",
+        "only what is public",
+    );
     assert_error(&listen("tcp", "proxy_protocol = []"), 12, "nobody is trusted", "own address");
     assert_error(&listen("tcp", "proxy_protocol = ['10.0.0.1/8']"), 12, "is not a prefix", "10.0.0.0/8");
     assert_warning(&listen("tcp", "proxy_protocol = ['0.0.0.0/0']"), 12, "anybody may say", "own address");
@@ -244,6 +249,22 @@ fn what_cannot_be_shared_is_refused() {
 }
 
 #[test]
+#[test]
+fn a_web_server_that_is_not_told_who_the_visitors_are_is_warned_of() {
+    let table = |lines: &str| with(&format!("{SHARED}[web]\n{lines}"));
+    let remedy = "set_real_ip_from 127.0.0.1; real_ip_header proxy_protocol";
+    assert_warning(&table("http1 = '127.0.0.1:81'"), 13, "every visitor as this host", remedy);
+    assert_warning(&table("h2 = '127.0.0.1:82'"), 13, "X-Forwarded-For", "proxy_protocol = \"v1\"");
+    let written = table("http1 = '127.0.0.1:81'\nproxy_protocol = 'none'");
+    assert_warning(&written, 15, "web.proxy_protocol: without a PROXY header", remedy);
+    let passthrough = table("passthrough = { 'a.b' = '127.0.0.1:1' }");
+    assert_warning(&passthrough, 13, "every visitor as this host", remedy);
+    for silent in ["http1 = '127.0.0.1:81'\nproxy_protocol = 'v1'", "proxy_protocol = 'none'"] {
+        let loaded = load(&table(silent)).expect("good");
+        assert!(!loaded.warnings.to_string().contains("visitor"), "{}", loaded.warnings);
+    }
+}
+
 fn types_are_checked() {
     assert_error(&with("[limits]\nworkers = \"2\""), 10, "a string cannot stand here", "whole number");
     assert_error(&with("[limits]\nworkers = 2.5"), 10, "a float cannot stand here", "whole number");
