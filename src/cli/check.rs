@@ -95,8 +95,8 @@ fn summary(config: &Config) -> String {
     if !config.users.is_empty() {
         let _ = writeln!(text, "users   {} with a fixed password", config.users.len());
     }
-    if let Some(admin) = config.admin {
-        let _ = writeln!(text, "admin   http://{admin}/metrics");
+    if let Some(admin) = &config.admin {
+        let _ = writeln!(text, "admin   http://{}/metrics", admin.address);
     }
     text
 }
@@ -125,7 +125,7 @@ fn live(config: &Config, file: &str) -> Vec<String> {
             problems.push(explain(&what, Protocol::Udp, address, &error));
         }
     }
-    if let Some(address) = config.admin
+    if let Some(address) = config.admin.as_ref().map(|admin| admin.address)
         && let Err(error) = open(Protocol::Tcp, address, true)
     {
         problems.push(explain(&format!("{file}: error: admin {address}"), Protocol::Tcp, address, &error));

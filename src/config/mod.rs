@@ -27,9 +27,9 @@ use toml::de::DeTable;
 pub use exposure::Exposure;
 pub use problem::{Problem, Report, Severity};
 pub use types::{
-    Config, DEFAULT_ADMIN, DEFAULT_REALM, Drain, EMBEDDED_PORT, EMBEDDED_TLS_PORT, ExternalIp, Host, Limits,
-    Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Relay, RelayMode, TlsFiles, Transport, User,
-    Web,
+    Admin, Config, DEFAULT_ADMIN, DEFAULT_REALM, Drain, EMBEDDED_PORT, EMBEDDED_TLS_PORT, ExternalIp, Host,
+    Limits, Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Relay, RelayMode, TlsFiles, Transport,
+    User, Web,
 };
 use walk::{Notes, Section};
 

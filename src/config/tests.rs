@@ -103,7 +103,7 @@ fn every_key_arrives() {
         kbit_per_user = 11\npackets_per_user = 12\nkbit_per_host = 13\npackets_per_host = 14\nmss = 1200\nworkers = 4\n\
         permissions_per_allocation = 5\nchannels_per_allocation = 6\nconnections_total = 7\nconnections_per_source = 16\nconnections_exempt = ['10.0.0.0/8']\nmemory_mib = 512\nlifetime_max_seconds = 600\ndrain_seconds = 8\n\
         [drain]\nalternate_server = ['203.0.113.11:3478', '[2001:db8::11]:3478']\ntls_alternate_server = ['203.0.113.11:443']\n\
-        [log]\nformat = 'json'\nlevel = 'debug'\n[admin]\naddress = '127.0.0.1:9000'\n";
+        [log]\nformat = 'json'\nlevel = 'debug'\n[admin]\naddress = '127.0.0.1:9000'\nnames = ['Relay.example.org']\n";
     let config = good(text);
     assert!(config.strict_channels && config.privacy);
     assert_eq!(config.external_ip[0].private, Some("10.0.0.5".parse().unwrap()));
@@ -151,8 +151,9 @@ fn every_key_arrives() {
     };
     assert_eq!(config.drain, alternates);
     assert_eq!(config.log, Log { format: LogFormat::Json, level: LogLevel::Debug });
-    assert_eq!(config.admin, Some("127.0.0.1:9000".parse().unwrap()));
-    assert_eq!(good(&with("[admin]\n")).admin, Some(DEFAULT_ADMIN));
+    let admin = Admin { address: server("127.0.0.1:9000"), names: vec!["relay.example.org".into()] };
+    assert_eq!(config.admin, Some(admin));
+    assert_eq!(good(&with("[admin]\n")).admin, Some(Admin { address: DEFAULT_ADMIN, names: Vec::new() }));
 }
 
 #[test]
@@ -249,7 +250,6 @@ fn what_cannot_be_shared_is_refused() {
 }
 
 #[test]
-#[test]
 fn a_web_server_that_is_not_told_who_the_visitors_are_is_warned_of() {
     let table = |lines: &str| with(&format!("{SHARED}[web]\n{lines}"));
     let remedy = "set_real_ip_from 127.0.0.1; real_ip_header proxy_protocol";
@@ -265,6 +265,7 @@ fn a_web_server_that_is_not_told_who_the_visitors_are_is_warned_of() {
     }
 }
 
+#[test]
 fn types_are_checked() {
     assert_error(&with("[limits]\nworkers = \"2\""), 10, "a string cannot stand here", "whole number");
     assert_error(&with("[limits]\nworkers = 2.5"), 10, "a float cannot stand here", "whole number");
@@ -446,27 +447,6 @@ fn secret_files_are_read_by_their_first_line() {
 }
 
 #[test]
-fn hosts_have_names_of_their_own_and_are_bounded() {
-    let second = |name: &str| with(&format!("[[host]]\nname = '{name}'\nsecret = 'another-secret-here'\n"));
-    assert_error(&second("ping"), 10, "already the host on line 7", "secrets = [");
-    assert_error(&second(""), 10, "not a name", "1 to 64 bytes");
-    assert_error(&with("[[host]]\nsecret = 'another-secret-here'"), 9, "no name", "name = ");
-    assert_warning(&with("peers = []"), 9, "can reach nobody", "own addresses");
-    let many = |count: usize| -> String {
-        (0..count).map(|n| format!("[[host]]\nname = 'h{n}'\nsecret = 'secret-of-the-host-{n}'\n")).collect()
-    };
-    assert_eq!(good(&with(&many(199))).hosts.len(), 200);
-    assert_error(&with(&many(200)), 9 + 3 * 199, "201 hosts, more than 200", "second relay");
-    assert_error(
-        "realm = 'x'\n[[listen]]\ntransport = 'udp'\naddress = '0.0.0.0:1'",
-        0,
-        "nobody may use",
-        "[[host]]",
-    );
-}
-
-#[test]
-#[test]
 fn a_configuration_that_others_may_read_or_change_is_warned_of() {
     let scratch = Scratch::new("exposed");
     scratch.file("secret", SECRET, 0o600);
@@ -500,6 +480,27 @@ fn a_configuration_that_others_may_read_or_change_is_warned_of() {
     assert!(told.contains("may read and change ") && told.contains("which holds this secret"), "{told}");
 }
 
+#[test]
+fn hosts_have_names_of_their_own_and_are_bounded() {
+    let second = |name: &str| with(&format!("[[host]]\nname = '{name}'\nsecret = 'another-secret-here'\n"));
+    assert_error(&second("ping"), 10, "already the host on line 7", "secrets = [");
+    assert_error(&second(""), 10, "not a name", "1 to 64 bytes");
+    assert_error(&with("[[host]]\nsecret = 'another-secret-here'"), 9, "no name", "name = ");
+    assert_warning(&with("peers = []"), 9, "can reach nobody", "own addresses");
+    let many = |count: usize| -> String {
+        (0..count).map(|n| format!("[[host]]\nname = 'h{n}'\nsecret = 'secret-of-the-host-{n}'\n")).collect()
+    };
+    assert_eq!(good(&with(&many(199))).hosts.len(), 200);
+    assert_error(&with(&many(200)), 9 + 3 * 199, "201 hosts, more than 200", "second relay");
+    assert_error(
+        "realm = 'x'\n[[listen]]\ntransport = 'udp'\naddress = '0.0.0.0:1'",
+        0,
+        "nobody may use",
+        "[[host]]",
+    );
+}
+
+#[test]
 fn peers_are_prefixes_and_opened_ranges_are_told() {
     assert_warning(
         &with("peers = [\n'10.1.2.3']"),
@@ -543,6 +544,14 @@ fn log_and_admin_are_checked() {
     assert_error(&with("[log]\nformat = 'xml'"), 10, "\"xml\" is not a choice", "\"text\", \"json\"");
     assert_warning(&with("[admin]\naddress = '0.0.0.0:9641'"), 10, "not loopback", "127.0.0.1:9641");
     assert_error(&with("[admin]\naddress = '9641'"), 10, "is not an address", "127.0.0.1:9641");
+    for name in ["relay.example.org:9641", "127.0.0.1", ""] {
+        assert_error(
+            &with(&format!("[admin]\nnames = ['{name}']")),
+            10,
+            "is not a host name",
+            "the name alone",
+        );
+    }
 }
 
 #[test]
@@ -569,7 +578,7 @@ fn the_example_is_good_and_shows_every_key_with_its_default() {
     assert_eq!(loaded.config.limits, Limits::default(), "values shown are the defaults");
     assert_eq!(loaded.config.log, Config::default().log);
     assert_eq!(loaded.config.relay.ports, Config::default().relay.ports);
-    assert_eq!(loaded.config.admin, Some(DEFAULT_ADMIN));
+    assert_eq!(loaded.config.admin, Some(Admin::default()));
     for (table, keys) in walk::TABLES {
         assert!(text.contains(table), "{table} is missing");
         for key in keys {

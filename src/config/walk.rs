@@ -120,7 +120,7 @@ pub(super) const TABLES: [(&str, &[&str]); 12] = [
     ),
     ("[drain]", &["alternate_server", "tls_alternate_server"]),
     ("[log]", &["format", "level"]),
-    ("[admin]", &["address"]),
+    ("[admin]", &["address", "names"]),
 ];
 
 /// One table of the document.

@@ -61,7 +61,8 @@ fn passthrough(section: &Section<'_, '_>, notes: &mut Notes) -> BTreeMap<String,
     servers
 }
 
-fn is_host_name(name: &str) -> bool {
+/// Whether it is a name of the DNS and no address.
+pub(super) fn is_host_name(name: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
@@ -128,7 +129,6 @@ pub(super) fn quic(section: &Section<'_, '_>, transport: Transport, notes: &mut 
             "QUIC is UDP",
             "write it in the [[listen]] with transport = \"udp\", or remove it",
         );
-    }
     } else {
         notes.warn(
             to.line,
@@ -137,6 +137,7 @@ pub(super) fn quic(section: &Section<'_, '_>, transport: Transport, notes: &mut 
              its limits for each client see one client",
             "let it serve only what is public, or remove quic: browsers then use HTTP/2",
         );
+    }
     Some(to.value)
 }
 

@@ -12,6 +12,7 @@ mod machine;
 mod blinded;
 mod clock;
 mod ends;
+mod exposed;
 mod framing;
 mod half_open;
 mod log;
