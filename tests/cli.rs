@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -21,7 +22,12 @@ impl Scratch {
     fn file(&self, name: &str, content: &str) -> String {
         let path = self.0.join(name);
         fs::write(&path, content).unwrap();
+        self.mode(name, 0o600);
         path.to_str().unwrap().to_owned()
+    }
+
+    fn mode(&self, name: &str, mode: u32) {
+        fs::set_permissions(self.0.join(name), fs::Permissions::from_mode(mode)).unwrap();
     }
 
     /// UDP, TCP (IPv4 and IPv6) and TLS; two hosts, the first with two secrets; one static user.
@@ -161,6 +167,11 @@ fn check_says_good_or_what_is_wrong_where() {
     assert!(stderr(&output).contains("hallpass.toml:4: warning: tls: no certificate"), "{}", stderr(&output));
     assert!(!text.contains(SECRET) && !stderr(&output).contains(SECRET), "no secret is shown");
 
+    scratch.mode("hallpass.toml", 0o644);
+    let output = hallpass(&["check", "--config", &config]);
+    assert!(stdout(&output).ends_with("hallpass.toml: good, with 2 warnings\n"), "{}", stdout(&output));
+    assert!(stderr(&output).contains("toml:16: warning: host.secrets: every user of"), "{}", stderr(&output));
+
     let broken = scratch.file("broken.toml", "realm = 'r'\n[limits]\nworkrs = 2\n");
     let text = bad(1, &["check", "--config", &broken]);
     assert!(
@@ -196,6 +207,12 @@ fn check_reads_the_certificate_too() {
         scratch.file("tls.toml", &format!("{text}[tls]\ncert = '{cert}'\nkey = '{key}'\n"))
     };
     assert!(good(&["check", "--config", &with("one.pem", "one.key")]).contains("tls.toml: good"));
+    scratch.mode("one.key", 0o644);
+    let output = hallpass(&["check", "--config", &with("one.pem", "one.key")]);
+    let warning = stderr(&output);
+    assert!(stdout(&output).ends_with("tls.toml: good, with 1 warning\n"), "{}", stdout(&output));
+    assert!(warning.contains("warning: tls: every user of this host may read "), "{warning}");
+    assert!(warning.contains("one.key; chmod 640 "), "{warning}");
     let text = bad(1, &["check", "--config", &with("one.pem", "two.key")]);
     assert!(text.contains("error: tls: ") && text.contains("two.key: the key is not that of"), "{text}");
     let text = bad(1, &["check", "--config", &with("absent.pem", "one.key")]);

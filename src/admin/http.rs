@@ -8,11 +8,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::map_response;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
+use super::host::{self, Names};
 use super::listener::{BoundedListener, Limits};
 use super::metrics::{self, Source};
 use super::readiness::Readiness;
@@ -34,35 +35,38 @@ struct Pages {
     readiness: Readiness,
 }
 
-/// Serves the admin pages on this listener until `stop` is done. At most 64 connections at once, one request
-/// each, of 16 KiB and ten seconds.
+/// Serves the admin pages on this listener until `stop` is done, to requests for an IP address, `localhost` or one of
+/// `names`. At most 64 connections at once, one request each, of 16 KiB and ten seconds.
 pub async fn serve(
     listener: TcpListener,
+    names: Vec<String>,
     sources: Vec<Arc<dyn Source>>,
     readiness: Readiness,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    serve_within(LIMITS, listener, sources, readiness, stop).await
+    serve_within(LIMITS, listener, names, sources, readiness, stop).await
 }
 
 async fn serve_within(
     limits: Limits,
     listener: TcpListener,
+    names: Vec<String>,
     sources: Vec<Arc<dyn Source>>,
     readiness: Readiness,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let router = router(Pages { sources: sources.into(), readiness });
+    let router = router(Pages { sources: sources.into(), readiness }, Names::new(names));
     axum::serve(BoundedListener::new(listener, limits), router).with_graceful_shutdown(stop).await
 }
 
-fn router(pages: Pages) -> Router {
+fn router(pages: Pages, names: Names) -> Router {
     Router::new()
         .route("/", get(|| async { INDEX }))
         .route("/metrics", get(metrics_page))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready_page))
         .fallback(|| async { (StatusCode::NOT_FOUND, INDEX) })
+        .layer(from_fn_with_state(names, host::admit))
         .layer(map_response(with_headers))
         .with_state(pages)
 }

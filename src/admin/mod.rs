@@ -3,6 +3,7 @@
 //! Nothing here knows the protocol or the data plane: whoever counts implements [`Source`].
 #![forbid(unsafe_code)]
 
+mod host;
 pub mod http;
 mod listener;
 pub mod metrics;

@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 use super::args::CheckArgs;
 use super::{fail, print, tell};
 use crate::cert;
-use crate::config::{self, Config, Host, Loaded, Transport};
+use crate::config::{self, Config, Exposure, Host, Loaded, Transport};
 use crate::system::clock;
 use crate::system::port_holder::{Protocol, who_holds};
 
@@ -58,10 +58,11 @@ fn certificate(config: &Config, file: &str) -> Result<usize, ExitCode> {
     let Some(files) = &config.tls else { return Ok(0) };
     match cert::load(&files.cert, &files.key, clock::unix_seconds()) {
         Ok(loaded) => {
-            for warning in &loaded.warnings {
-                tell(&format!("{file}: warning: tls: {warning}\n"));
-            }
-            Ok(loaded.warnings.len())
+            let exposure = Exposure::of_file(&files.key).map(|exposure| exposure.to_string());
+            let mut warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+            warnings.extend(exposure);
+            warnings.iter().for_each(|warning| tell(&format!("{file}: warning: tls: {warning}\n")));
+            Ok(warnings.len())
         }
         Err(error) => {
             tell(&format!("{file}: error: tls: {error}\n"));
@@ -97,8 +98,8 @@ fn summary(config: &Config) -> String {
     if !config.users.is_empty() {
         let _ = writeln!(text, "users   {} with a fixed password", config.users.len());
     }
-    if let Some(admin) = config.admin {
-        let _ = writeln!(text, "admin   http://{admin}/metrics");
+    if let Some(admin) = &config.admin {
+        let _ = writeln!(text, "admin   http://{}/metrics", admin.address);
     }
     text
 }
@@ -127,7 +128,7 @@ fn live(config: &Config, file: &str) -> Vec<String> {
             problems.push(explain(&what, Protocol::Udp, address, &error));
         }
     }
-    if let Some(address) = config.admin
+    if let Some(address) = config.admin.as_ref().map(|admin| admin.address)
         && let Err(error) = open(Protocol::Tcp, address, true)
     {
         problems.push(explain(&format!("{file}: error: admin {address}"), Protocol::Tcp, address, &error));

@@ -10,7 +10,7 @@ use super::drain::drain;
 use super::parties::{hosts, peers, users};
 use super::types::*;
 use super::walk::{At, Notes, Section};
-use super::web::{proxies, quic, shared, web};
+use super::web::{is_host_name, proxies, quic, shared, web};
 
 /// A longer realm makes the unauthenticated 401 exceed 2.5 times the request that provoked it.
 const REALM_BYTES_MAX: usize = 52;
@@ -314,10 +314,11 @@ fn log(top: &Section<'_, '_>, notes: &mut Notes) -> Log {
     }
 }
 
-fn admin(top: &Section<'_, '_>, notes: &mut Notes) -> Option<SocketAddr> {
+fn admin(top: &Section<'_, '_>, notes: &mut Notes) -> Option<Admin> {
     let section = top.table("admin", "[admin]", notes)?;
+    let names = admin_names(&section, notes);
     if !section.has("address") {
-        return Some(DEFAULT_ADMIN);
+        return Some(Admin { names, ..Admin::default() });
     }
     let At { value: address, line } = socket_address(&section, "address", "\"127.0.0.1:9641\"", notes)?;
     if !address.ip().is_loopback() {
@@ -328,7 +329,20 @@ fn admin(top: &Section<'_, '_>, notes: &mut Notes) -> Option<SocketAddr> {
             "write \"127.0.0.1:9641\", or let a firewall admit your monitoring only",
         );
     }
-    Some(address)
+    Some(Admin { address, names })
+}
+
+fn admin_names(section: &Section<'_, '_>, notes: &mut Notes) -> Vec<String> {
+    let mut names = Vec::new();
+    for At { value, line } in section.strings("names", notes).unwrap_or_default() {
+        if is_host_name(value) {
+            names.push(value.to_ascii_lowercase());
+        } else {
+            let remedy = "write the name alone: \"relay.example.org\"; IP addresses need no entry";
+            notes.error(line, "admin.names", format!("{value:?} is not a host name"), remedy);
+        }
+    }
+    names
 }
 
 /// An address with a port under `key`; port 0 is refused.

@@ -42,8 +42,8 @@ fn listeners(config: &Config, top: &Section<'_, '_>, notes: &mut Notes) {
             let message = format!("{} is already the listener on line {}", listener.address, first.line);
             notes.error(listener.line, "listen.address", message, remedy);
         }
-        if config.admin.is_some_and(|admin| admin == listener.address) && listener.transport != Transport::Udp
-        {
+        let admin = config.admin.as_ref().map(|admin| admin.address);
+        if admin == Some(listener.address) && listener.transport != Transport::Udp {
             let message = format!("{} is the admin address too", listener.address);
             notes.error(listener.line, "listen.address", message, "give one of the two another port");
         }

@@ -6,6 +6,7 @@
 mod build;
 mod cross;
 mod drain;
+mod exposure;
 mod parties;
 mod problem;
 mod ranges;
@@ -18,15 +19,17 @@ mod web;
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use toml::de::DeTable;
 
+pub use exposure::Exposure;
 pub use problem::{Problem, Report, Severity};
 pub use types::{
-    Config, DEFAULT_ADMIN, DEFAULT_REALM, Drain, EMBEDDED_PORT, EMBEDDED_TLS_PORT, ExternalIp, Host, Limits,
-    Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Relay, RelayMode, TlsFiles, Transport, User,
-    Web,
+    Admin, Config, DEFAULT_ADMIN, DEFAULT_REALM, Drain, EMBEDDED_PORT, EMBEDDED_TLS_PORT, ExternalIp, Host,
+    Limits, Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Relay, RelayMode, TlsFiles, Transport,
+    User, Web,
 };
 use walk::{Notes, Section};
 
@@ -58,7 +61,7 @@ pub fn read(path: &Path) -> Result<Loaded, Report> {
             remedy: remedy.to_owned(),
         }],
     };
-    let bytes = read_start(path).map_err(|error| {
+    let (bytes, mode) = read_start(path).map_err(|error| {
         let remedy = match error.kind() {
             io::ErrorKind::NotFound => "name an existing file, or start from the example hallpass.toml",
             io::ErrorKind::PermissionDenied => "let the user that runs hallpass read it",
@@ -73,7 +76,7 @@ pub fn read(path: &Path) -> Result<Loaded, Report> {
         let before = bytes.iter().take(error.valid_up_to()).filter(|&&byte| byte == b'\n').count();
         refuse(Some(before + 1), "not UTF-8 text".to_owned(), "save the file as UTF-8")
     })?;
-    parse(text, &file, path.parent().unwrap_or(Path::new("")))
+    understand(text, &file, path.parent().unwrap_or(Path::new("")), Some(mode))
 }
 
 /// Understands a configuration. `file` is for messages; paths inside are relative to `base`.
@@ -81,6 +84,11 @@ pub fn read(path: &Path) -> Result<Loaded, Report> {
 /// # Errors
 /// Every problem of the text; at least one of them is an error.
 pub fn parse(text: &str, file: &str, base: &Path) -> Result<Loaded, Report> {
+    understand(text, file, base, None)
+}
+
+/// The same for a file of this mode.
+fn understand(text: &str, file: &str, base: &Path, mode: Option<u32>) -> Result<Loaded, Report> {
     let mut notes = Notes::new(text);
     let (document, syntax) = DeTable::parse_recoverable(text);
     for error in &syntax {
@@ -98,6 +106,9 @@ pub fn parse(text: &str, file: &str, base: &Path) -> Result<Loaded, Report> {
         let (config, lines) = build::config(document, base, &mut notes);
         let top = Section::open(document, "", 1, &mut Notes::new(""));
         cross::check(&config, &lines, &top, &mut notes);
+        if let Some(mode) = mode {
+            exposure::of_configuration(&top, file, mode, &mut notes);
+        }
         config
     } else {
         Config::default()
@@ -126,8 +137,11 @@ fn syntax_remedy(message: &str) -> &'static str {
     }
 }
 
-fn read_start(path: &Path) -> io::Result<Vec<u8>> {
+/// At most one byte more than a configuration may have, and the file's mode.
+fn read_start(path: &Path) -> io::Result<(Vec<u8>, u32)> {
+    let file = File::open(path)?;
+    let mode = file.metadata()?.mode();
     let mut bytes = Vec::new();
-    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    Ok((bytes, mode))
 }

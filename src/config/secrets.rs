@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use super::exposure::Exposure;
 use super::walk::{At, Notes, Section};
 
 /// Shorter ones fall to guessing, offline, by anyone who saw one password.
@@ -183,13 +184,8 @@ fn from_file(
             return None;
         }
     };
-    if mode & 0o004 != 0 {
-        notes.warn(
-            path.line,
-            &key,
-            format!("everybody on this host may read {shown}"),
-            format!("chmod o= {shown}"),
-        );
+    if let Some(Exposure { message, remedy }) = Exposure::of_mode(&shown.to_string(), mode) {
+        notes.warn(path.line, &key, message, remedy);
     }
     let first = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let first = first.strip_suffix(b"\r").unwrap_or(first);

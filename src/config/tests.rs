@@ -103,7 +103,7 @@ fn every_key_arrives() {
         kbit_per_user = 11\npackets_per_user = 12\nkbit_per_host = 13\npackets_per_host = 14\nmss = 1200\nworkers = 4\n\
         permissions_per_allocation = 5\nchannels_per_allocation = 6\nconnections_total = 7\nconnections_per_source = 16\nconnections_exempt = ['10.0.0.0/8']\nmemory_mib = 512\nlifetime_max_seconds = 600\ndrain_seconds = 8\n\
         [drain]\nalternate_server = ['203.0.113.11:3478', '[2001:db8::11]:3478']\ntls_alternate_server = ['203.0.113.11:443']\n\
-        [log]\nformat = 'json'\nlevel = 'debug'\n[admin]\naddress = '127.0.0.1:9000'\n";
+        [log]\nformat = 'json'\nlevel = 'debug'\n[admin]\naddress = '127.0.0.1:9000'\nnames = ['Relay.example.org']\n";
     let config = good(text);
     assert!(config.strict_channels && config.privacy);
     assert_eq!(config.external_ip[0].private, Some("10.0.0.5".parse().unwrap()));
@@ -154,8 +154,9 @@ fn every_key_arrives() {
     };
     assert_eq!(config.drain, alternates);
     assert_eq!(config.log, Log { format: LogFormat::Json, level: LogLevel::Debug });
-    assert_eq!(config.admin, Some("127.0.0.1:9000".parse().unwrap()));
-    assert_eq!(good(&with("[admin]\n")).admin, Some(DEFAULT_ADMIN));
+    let admin = Admin { address: server("127.0.0.1:9000"), names: vec!["relay.example.org".into()] };
+    assert_eq!(config.admin, Some(admin));
+    assert_eq!(good(&with("[admin]\n")).admin, Some(Admin { address: DEFAULT_ADMIN, names: Vec::new() }));
 }
 
 #[test]
@@ -238,12 +239,33 @@ fn what_cannot_be_shared_is_refused() {
     assert_error(&listen("tcp", "web = true"), 12, "only a TLS port", "transport = \"tls\"");
     assert_error(&listen("udp", "proxy_protocol = ['10.0.0.1']"), 12, "UDP has no", "\"tcp\" or \"tls\"");
     assert_error(&listen("tls", "quic = '127.0.0.1:1'"), 12, "QUIC is UDP", "transport = \"udp\"");
-    assert!(load(&listen("udp", "quic = '127.0.0.1:1'")).is_ok());
+    assert_warning(
+        &listen("udp", "quic = '127.0.0.1:1'"),
+        12,
+        "every visitor as this host",
+        "only what is public",
+    );
     assert_error(&listen("tcp", "proxy_protocol = []"), 12, "nobody is trusted", "own address");
     assert_error(&listen("tcp", "proxy_protocol = ['10.0.0.1/8']"), 12, "is not a prefix", "10.0.0.0/8");
     assert_warning(&listen("tcp", "proxy_protocol = ['0.0.0.0/0']"), 12, "anybody may say", "own address");
     assert_warning(&with("[web]\nhttp1 = '127.0.0.1:81'"), 9, "no listener is shared", "web = true");
     assert_warning(&table("h2 = '127.0.0.1:82'"), 14, "built-in site", "web.http1");
+}
+
+#[test]
+fn a_web_server_that_is_not_told_who_the_visitors_are_is_warned_of() {
+    let table = |lines: &str| with(&format!("{SHARED}[web]\n{lines}"));
+    let remedy = "set_real_ip_from 127.0.0.1; real_ip_header proxy_protocol";
+    assert_warning(&table("http1 = '127.0.0.1:81'"), 13, "every visitor as this host", remedy);
+    assert_warning(&table("h2 = '127.0.0.1:82'"), 13, "X-Forwarded-For", "proxy_protocol = \"v1\"");
+    let written = table("http1 = '127.0.0.1:81'\nproxy_protocol = 'none'");
+    assert_warning(&written, 15, "web.proxy_protocol: without a PROXY header", remedy);
+    let passthrough = table("passthrough = { 'a.b' = '127.0.0.1:1' }");
+    assert_warning(&passthrough, 13, "every visitor as this host", remedy);
+    for silent in ["http1 = '127.0.0.1:81'\nproxy_protocol = 'v1'", "proxy_protocol = 'none'"] {
+        let loaded = load(&table(silent)).expect("good");
+        assert!(!loaded.warnings.to_string().contains("visitor"), "{}", loaded.warnings);
+    }
 }
 
 #[test]
@@ -409,7 +431,11 @@ fn secret_files_are_read_by_their_first_line() {
     assert_eq!(loaded.config.hosts[0].secrets, ["new-secret-of-the-host", "old-secret-of-the-host"]);
     let warnings = loaded.warnings.to_string();
     assert!(
-        warnings.contains("f:9: warning: host.secret_files: everybody on this host may read"),
+        warnings.contains("f:9: warning: host.secret_files: every user of this host may read "),
+        "{warnings}"
+    );
+    assert!(
+        warnings.contains("\n    chmod 640 ") && warnings.contains("the group of the user"),
         "{warnings}"
     );
     assert_eq!(loaded.warnings.problems.len(), 1, "{warnings}");
@@ -421,6 +447,40 @@ fn secret_files_are_read_by_their_first_line() {
     assert!(report.contains("is not one line of text"), "{report}");
     let report = parse(&with("secret_file = '.'"), "f", &scratch.0).unwrap_err().to_string();
     assert!(report.contains("name a regular file"), "{report}");
+}
+
+#[test]
+fn a_configuration_that_others_may_read_or_change_is_warned_of() {
+    let scratch = Scratch::new("exposed");
+    scratch.file("secret", SECRET, 0o600);
+    let warnings = |text: &str, mode: u32| {
+        scratch.file("hallpass.toml", text, mode);
+        read(&scratch.0.join("hallpass.toml")).expect("good").warnings.to_string()
+    };
+    let inline = with("");
+    let apart = inline.replace(&format!("secret = \"{SECRET}\""), "secret_file = 'secret'");
+    let user = format!("{apart}[[user]]\nname = 'bob'\npassword = 'p'\n");
+    let several =
+        inline.replace("secret = ", "secrets = [").replace(&format!("{SECRET}\""), &format!("{SECRET}\"]"));
+    for (text, line, key) in
+        [(&inline, 8, "host.secret"), (&several, 8, "host.secrets"), (&user, 11, "user.password")]
+    {
+        let told = warnings(text, 0o644);
+        assert!(
+            told.contains(&format!("toml:{line}: warning: {key}: every user of this host may read ")),
+            "{told}"
+        );
+        assert!(
+            told.contains("chmod 640 ") && told.contains("chmod 600") && !told.contains(SECRET),
+            "{told}"
+        );
+        assert_eq!(warnings(text, 0o660), "", "the group may");
+    }
+    assert_eq!(warnings(&apart, 0o644), "", "there is no secret in it");
+    let told = warnings(&apart, 0o642);
+    assert!(told.contains("hallpass.toml: warning: every user of this host may change "), "{told}");
+    let told = warnings(&inline, 0o666);
+    assert!(told.contains("may read and change ") && told.contains("which holds this secret"), "{told}");
 }
 
 #[test]
@@ -487,6 +547,14 @@ fn log_and_admin_are_checked() {
     assert_error(&with("[log]\nformat = 'xml'"), 10, "\"xml\" is not a choice", "\"text\", \"json\"");
     assert_warning(&with("[admin]\naddress = '0.0.0.0:9641'"), 10, "not loopback", "127.0.0.1:9641");
     assert_error(&with("[admin]\naddress = '9641'"), 10, "is not an address", "127.0.0.1:9641");
+    for name in ["relay.example.org:9641", "127.0.0.1", ""] {
+        assert_error(
+            &with(&format!("[admin]\nnames = ['{name}']")),
+            10,
+            "is not a host name",
+            "the name alone",
+        );
+    }
 }
 
 #[test]
@@ -513,7 +581,7 @@ fn the_example_is_good_and_shows_every_key_with_its_default() {
     assert_eq!(loaded.config.limits, Limits::default(), "values shown are the defaults");
     assert_eq!(loaded.config.log, Config::default().log);
     assert_eq!(loaded.config.relay.ports, Config::default().relay.ports);
-    assert_eq!(loaded.config.admin, Some(DEFAULT_ADMIN));
+    assert_eq!(loaded.config.admin, Some(Admin::default()));
     for (table, keys) in walk::TABLES {
         assert!(text.contains(table), "{table} is missing");
         for key in keys {

@@ -49,7 +49,7 @@ pub struct Config {
     /// What is logged, and how.
     pub log: Log,
     /// Metrics and health; `None` = not served.
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<Admin>,
     /// Whether a listener on `[::]` may become one on `0.0.0.0` where the host has no IPv6: only so without a
     /// configuration file, since a written address is meant.
     pub fallback_to_ipv4: bool,
@@ -348,6 +348,21 @@ impl LogLevel {
             Self::Debug => "debug",
             Self::Trace => "trace",
         }
+    }
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where metrics and health are served.
+    pub address: SocketAddr,
+    /// Host names that requests may be for, besides IP addresses and `localhost`; lower case.
+    pub names: Vec<String>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: DEFAULT_ADMIN, names: Vec::new() }
     }
 }
 

@@ -47,6 +47,11 @@ impl Notes {
         self.add(Severity::Error, None, key, message.to_owned(), remedy.to_owned());
     }
 
+    /// A warning about the file as a whole.
+    pub(super) fn warn_whole(&mut self, message: &str, remedy: &str) {
+        self.add(Severity::Warning, None, "", message.to_owned(), remedy.to_owned());
+    }
+
     fn add(&mut self, severity: Severity, line: Option<usize>, key: &str, message: String, remedy: String) {
         self.problems.push(Problem { severity, line, key: key.to_owned(), message, remedy });
     }
@@ -120,7 +125,7 @@ pub(super) const TABLES: [(&str, &[&str]); 12] = [
     ),
     ("[drain]", &["alternate_server", "tls_alternate_server"]),
     ("[log]", &["format", "level"]),
-    ("[admin]", &["address"]),
+    ("[admin]", &["address", "names"]),
 ];
 
 /// One table of the document.

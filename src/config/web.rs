@@ -29,7 +29,19 @@ pub(super) fn web(top: &Section<'_, '_>, notes: &mut Notes) -> Web {
         );
     }
     let proxy_protocol = section.word("proxy_protocol", &VERSIONS, notes).unwrap_or_default();
-    Web { http1, h2, proxy_protocol, passthrough: passthrough(&section, notes) }
+    let passthrough = passthrough(&section, notes);
+    let any = http1.is_some() || h2.is_some() || !passthrough.is_empty();
+    if any && proxy_protocol == ProxyProtocol::None {
+        notes.warn(
+            section.line_of("proxy_protocol", notes),
+            "web.proxy_protocol",
+            "without a PROXY header the web server sees every visitor as this host: its allow-lists and its limits for \
+             each client see one client, and it may believe the X-Forwarded-For that a visitor wrote",
+            "write proxy_protocol = \"v1\", and for nginx: listen ... proxy_protocol; set_real_ip_from 127.0.0.1; \
+             real_ip_header proxy_protocol;",
+        );
+    }
+    Web { http1, h2, proxy_protocol, passthrough }
 }
 
 fn passthrough(section: &Section<'_, '_>, notes: &mut Notes) -> BTreeMap<String, SocketAddr> {
@@ -49,7 +61,8 @@ fn passthrough(section: &Section<'_, '_>, notes: &mut Notes) -> BTreeMap<String,
     servers
 }
 
-fn is_host_name(name: &str) -> bool {
+/// Whether it is a name of the DNS and no address.
+pub(super) fn is_host_name(name: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
@@ -115,6 +128,14 @@ pub(super) fn quic(section: &Section<'_, '_>, transport: Transport, notes: &mut 
             "listen.quic",
             "QUIC is UDP",
             "write it in the [[listen]] with transport = \"udp\", or remove it",
+        );
+    } else {
+        notes.warn(
+            to.line,
+            "listen.quic",
+            "the HTTP/3 server sees every visitor as this host, because QUIC has no PROXY header: its allow-lists and \
+             its limits for each client see one client",
+            "let it serve only what is public, or remove quic: browsers then use HTTP/2",
         );
     }
     Some(to.value)

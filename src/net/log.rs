@@ -1,26 +1,114 @@
-//! What workers say: in a normal day one line for every allocation that ended, and nothing else.
+//! What a worker says: on a normal day one line for every session with traffic, and nothing else.
+//!
+//! A session is an allocation that ended. On each worker every user has a budget of lines, so that no client fills the
+//! log. Sessions beyond the budget are summed up, and one line tells the sums.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::field;
 
 use super::syscall::Offloads;
-use crate::turn::action::{Review, Session};
+use crate::turn::action::{Review, Session, Traffic};
+use crate::turn::settings::HostId;
+use crate::turn::throttle::{Limit, Purpose, Subject, Throttle};
+use crate::turn::time::Instant;
 
-/// The part of a REST user name behind `expiry:`, which is the same all day; other names as they are.
-fn user(name: &str) -> &str {
-    match name.split_once(':') {
-        Some((expiry, user)) if !expiry.is_empty() && expiry.bytes().all(|b| b.is_ascii_digit()) => user,
-        _ => name,
+/// The throttle refills a budget within one second of the clock that it is shown. Shown a clock that is this many times
+/// slower, it refills the budget within 200 s.
+const SLOWER: u64 = 200;
+/// Lines about sessions of one user: 20 at once, then one every 10 s.
+const LINES: Limit = Limit { per_second: 20 };
+/// Lines about sessions of one user that relayed nothing: 5 at once, then one every 40 s. A browser opens several
+/// allocations for each connection and uses one of them.
+const IDLE_LINES: Limit = Limit { per_second: 5 };
+/// The time from the first session without a line of its own to the line with the sums.
+const SUMMARY_AFTER: Duration = Duration::from_secs(10);
+
+/// What one worker says about sessions.
+#[derive(Debug)]
+pub(super) struct SessionLog {
+    privacy: bool,
+    budgets: Throttle,
+    untold: Untold,
+    /// When the sums are to be told; `None` = there are none.
+    due: Option<Instant>,
+}
+
+impl SessionLog {
+    /// With `privacy`, no line has a client's address. `seed` must come from a cryptographic random generator.
+    pub fn new(privacy: bool, seed: [u8; 32]) -> Self {
+        let word = |at: usize| seed[at..at + 8].iter().fold(0, |word, &byte| word << 8 | u64::from(byte));
+        Self { privacy, budgets: Throttle::new([word(0), word(8)]), untold: Untold::default(), due: None }
+    }
+
+    /// Logs the end of a session, or adds it to the sums.
+    pub fn ended(&mut self, now: Instant, session: &Session) {
+        if self.takes_line(now, session) {
+            tell(session, self.privacy);
+        } else {
+            self.untold.add(session);
+            self.due.get_or_insert(now + SUMMARY_AFTER);
+        }
+    }
+
+    /// When [`SessionLog::summarise`] is to be called.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Logs the sums, if there are any, and begins new ones.
+    pub fn summarise(&mut self) {
+        if self.due.take().is_some() {
+            std::mem::take(&mut self.untold).tell(self.privacy);
+        }
+    }
+
+    /// Whether the user's budget has a line for this session; takes it.
+    fn takes_line(&mut self, now: Instant, session: &Session) -> bool {
+        let (purpose, limit) =
+            if is_idle(session) { (Purpose::IdleLogLine, IDLE_LINES) } else { (Purpose::LogLine, LINES) };
+        let subject = match user_part(&session.user) {
+            Some(user) => Subject::User(session.host_id, user),
+            None => Subject::Source(session.five_tuple.client.ip()),
+        };
+        let slowed = Instant::from_nanos(now.as_nanos() / SLOWER);
+        self.budgets.take(slowed, purpose, subject, 1, limit)
     }
 }
 
-/// Logs it. With `privacy`, without the client's address.
-pub fn session(session: &Session, privacy: bool) {
+/// Whether no packet was relayed, either way.
+fn is_idle(session: &Session) -> bool {
+    session.from_client.packets == 0 && session.from_peer.packets == 0
+}
+
+/// The part of a REST user name behind `expiry:`, which is the same all day, and other names as they are. `None` for a
+/// time stamp alone, which says nothing about the user.
+fn user_part(name: &str) -> Option<&str> {
+    let is_time = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let user = match name.split_once(':') {
+        Some((expiry, user)) if is_time(expiry) => user,
+        None if is_time(name) => "",
+        _ => name,
+    };
+    (!user.is_empty()).then_some(user)
+}
+
+/// The user's name for a log line. The user chose it: no line may be broken by it, and no terminal driven.
+fn shown(name: &str) -> std::str::EscapeDebug<'_> {
+    user_part(name).unwrap_or(name).escape_debug()
+}
+
+/// Logs one session.
+fn tell(session: &Session, privacy: bool) {
     let five_tuple = session.five_tuple;
     let client = if privacy { String::from("-") } else { five_tuple.client.to_string() };
     let relayed: Vec<String> = session.relayed.iter().map(ToString::to_string).collect();
     tracing::info!(
         target: "session",
         host = %session.host,
-        // The user chose it: no line may be broken by it, and no terminal driven.
-        user = %user(&session.user).escape_debug(),
+        user = %shown(&session.user),
         transport = five_tuple.transport.name(),
         client = %client,
         relayed = %relayed.join(","),
@@ -44,8 +132,97 @@ pub fn reviewed(review: Review) {
     );
 }
 
+/// Sums over sessions that have no line of their own.
+#[derive(Debug, Default)]
+struct Untold {
+    sessions: u64,
+    /// Those of them that relayed nothing.
+    idle: u64,
+    from_client: Traffic,
+    from_peer: Traffic,
+    leader: Option<Leader>,
+}
+
+/// The user who may have more than half of the sessions: the candidate of a majority vote (Boyer and Moore), which
+/// takes the memory of one user however many there are.
+#[derive(Debug)]
+struct Leader {
+    user: Arc<str>,
+    host: Arc<str>,
+    host_id: HostId,
+    client: IpAddr,
+    votes: u64,
+    /// Sessions since this user became the candidate: at most as many as the user has.
+    sessions: u64,
+}
+
+impl Untold {
+    fn add(&mut self, session: &Session) {
+        self.sessions += 1;
+        self.idle += u64::from(is_idle(session));
+        for (sum, part) in
+            [(&mut self.from_client, session.from_client), (&mut self.from_peer, session.from_peer)]
+        {
+            sum.packets = sum.packets.saturating_add(part.packets);
+            sum.bytes = sum.bytes.saturating_add(part.bytes);
+        }
+        match &mut self.leader {
+            Some(leader) if leader.has(session) => {
+                leader.votes += 1;
+                leader.sessions += 1;
+            }
+            Some(leader) if leader.votes > 0 => leader.votes -= 1,
+            leader => *leader = Some(Leader::of(session)),
+        }
+    }
+
+    /// The user who has more than half of the sessions, where that is certain.
+    fn majority(&self) -> Option<&Leader> {
+        self.leader.as_ref().filter(|leader| leader.sessions > self.sessions / 2)
+    }
+
+    fn tell(self, privacy: bool) {
+        let most = self.majority();
+        let address = most.filter(|leader| !privacy && user_part(&leader.user).is_none());
+        tracing::info!(
+            target: "session",
+            sessions = self.sessions,
+            without_traffic = self.idle,
+            most_of_host = most.map(|leader| field::display(&leader.host)),
+            most_of_user = most.map(|leader| field::display(shown(&leader.user))),
+            most_of_client = address.map(|leader| field::display(leader.client)),
+            from_client_packets = self.from_client.packets,
+            from_client_bytes = self.from_client.bytes,
+            from_peer_packets = self.from_peer.packets,
+            from_peer_bytes = self.from_peer.bytes,
+            "more sessions ended, without a line for each"
+        );
+    }
+}
+
+impl Leader {
+    fn of(session: &Session) -> Self {
+        Self {
+            user: Arc::clone(&session.user),
+            host: Arc::clone(&session.host),
+            host_id: session.host_id,
+            client: session.five_tuple.client.ip(),
+            votes: 1,
+            sessions: 1,
+        }
+    }
+
+    /// Whether the session is this user's, or this address's where the name has no user.
+    fn has(&self, session: &Session) -> bool {
+        let (ours, theirs) = (user_part(&self.user), user_part(&session.user));
+        self.host_id == session.host_id
+            && ours == theirs
+            && (ours.is_some() || self.client == session.five_tuple.client.ip())
+    }
+}
+
 /// Says that a worker failed and the next one takes its place, without its calls.
-pub fn worker_failed(worker: usize, failure: &str, allocations: u64) {
+pub(super) fn worker_failed(worker: usize, failure: &str, allocations: u64) {
     tracing::error!(
         worker,
         allocations,
@@ -54,7 +231,7 @@ pub fn worker_failed(worker: usize, failure: &str, allocations: u64) {
 }
 
 /// Says which helps of the kernel are missing. Everything works without them, for more CPU.
-pub fn missing(offloads: Offloads) {
+pub(super) fn missing(offloads: Offloads) {
     if !offloads.segmentation {
         tracing::info!("the kernel does not segment UDP (Linux 4.18): every datagram is sent alone");
     }
@@ -64,20 +241,120 @@ pub fn missing(offloads: Offloads) {
 }
 
 /// Says that a network card could not do what the kernel offered.
-pub fn segmentation_refused() {
+pub(super) fn segmentation_refused() {
     tracing::info!("a network card computes no UDP checksums: from now on every datagram is sent alone");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::turn::action::EndReason;
+    use crate::turn::five_tuple::{FiveTuple, Transport};
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_nanos(seconds * 1_000_000_000)
+    }
+
+    fn log() -> SessionLog {
+        SessionLog::new(false, [7; 32])
+    }
+
+    /// A session of this user that relayed so many packets of 100 bytes each way.
+    fn session(user: &str, packets: u64) -> Session {
+        let address = "127.0.0.1:3478".parse().expect("literal");
+        let traffic = Traffic { packets, bytes: 100 * packets };
+        Session {
+            five_tuple: FiveTuple { transport: Transport::Udp, client: address, server: address },
+            user: user.into(),
+            host: "ping".into(),
+            host_id: HostId(0),
+            relayed: vec![address],
+            duration: Duration::from_secs(1),
+            from_client: traffic,
+            from_peer: traffic,
+            reason: EndReason::Deleted,
+        }
+    }
+
+    /// How many of `count` such sessions get a line.
+    fn lines(log: &mut SessionLog, seconds: u64, session: &Session, count: u32) -> usize {
+        (0..count).filter(|_| log.takes_line(at(seconds), session)).count()
+    }
 
     #[test]
-    fn the_expiry_is_left_out_of_the_user() {
-        assert_eq!(user("1700000000:w_abc"), "w_abc");
-        assert_eq!(user("1700000000:a:b"), "a:b");
-        for whole in ["alice", "alice:bob", ":bob", ""] {
-            assert_eq!(user(whole), whole);
+    fn the_time_in_a_name_is_no_part_of_the_user() {
+        assert_eq!(user_part("1700000000:w_abc"), Some("w_abc"));
+        assert_eq!(user_part("1700000000:a:b"), Some("a:b"));
+        for whole in ["alice", "alice:bob", ":bob"] {
+            assert_eq!(user_part(whole), Some(whole));
         }
+        for nobody in ["1700000000", "1700000000:", ""] {
+            assert_eq!((user_part(nobody), shown(nobody).to_string()), (None, nobody.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_user_has_a_budget_of_lines_whatever_the_time_in_the_name() {
+        let mut log = log();
+        assert_eq!(lines(&mut log, 1000, &session("1700000000:ann", 1), 1000), 20);
+        assert_eq!(lines(&mut log, 1000, &session("1700000001:ann", 1), 1000), 0, "the same user");
+        assert_eq!(lines(&mut log, 1100, &session("1700000000:ann", 1), 1000), 10, "one every 10 s");
+        assert_eq!(lines(&mut log, 9000, &session("1700000000:ann", 1), 1000), 20);
+        let elsewhere = Session { host_id: HostId(1), ..session("1700000000:ann", 1) };
+        assert_eq!(lines(&mut log, 9000, &elsewhere, 1000), 20, "the namesake of another host");
+        assert_eq!(lines(&mut log, 9000, &session("1700000000:bob", 1), 1), 1);
+    }
+
+    #[test]
+    fn sessions_without_traffic_have_a_smaller_budget_of_their_own() {
+        let mut log = log();
+        assert_eq!(lines(&mut log, 1000, &session("ann", 0), 1000), 5);
+        assert_eq!(lines(&mut log, 1000, &session("ann", 1), 20), 20, "calls are told");
+        let one_way = Session { from_peer: Traffic { packets: 1, bytes: 9 }, ..session("bob", 0) };
+        assert_eq!(lines(&mut log, 1000, &one_way, 20), 20);
+    }
+
+    #[test]
+    fn names_that_are_a_time_alone_go_by_the_address() {
+        let mut log = log();
+        let from = |client: &str| {
+            let mut session = session("1700000000", 1);
+            session.five_tuple.client = client.parse().expect("literal");
+            session
+        };
+        assert_eq!(lines(&mut log, 1000, &from("192.0.2.1:1"), 1000), 20);
+        assert_eq!(lines(&mut log, 1000, &from("192.0.2.1:2"), 1000), 0, "another port");
+        assert_eq!(lines(&mut log, 1000, &from("192.0.2.2:1"), 1), 1);
+    }
+
+    #[test]
+    fn sums_are_due_ten_seconds_after_the_first_and_then_begin_anew() {
+        let mut log = log();
+        (0..20).for_each(|_| log.ended(at(1000), &session("ann", 3)));
+        assert_eq!((log.due(), log.untold.sessions), (None, 0));
+        log.ended(at(1001), &session("ann", 3));
+        log.ended(at(1009), &session("ann", 3));
+        assert_eq!(log.due(), Some(at(1011)));
+        let Untold { sessions, idle, from_client, from_peer, .. } = log.untold;
+        assert_eq!((sessions, idle), (2, 0));
+        assert_eq!([from_client, from_peer], [Traffic { packets: 6, bytes: 600 }; 2]);
+        log.summarise();
+        assert_eq!((log.due(), log.untold.sessions), (None, 0));
+        log.ended(at(1009), &session("ann", 3));
+        assert_eq!(log.due(), Some(at(1019)), "no summary sooner than ten seconds after the last");
+    }
+
+    #[test]
+    fn who_has_most_of_the_sessions_is_named_and_nobody_else() {
+        let leader = |users: &[&str]| {
+            let mut untold = Untold::default();
+            users.iter().for_each(|user| untold.add(&session(user, 0)));
+            assert_eq!((untold.sessions, untold.idle), (users.len() as u64, users.len() as u64));
+            untold.majority().map(|leader| leader.user.to_string())
+        };
+        assert_eq!(leader(&["1:ann", "2:ann", "bob", "3:ann"]).as_deref(), Some("1:ann"));
+        assert_eq!(leader(&["bob", "cat", "ann", "ann", "ann", "ann", "ann"]).as_deref(), Some("ann"));
+        assert_eq!(leader(&["ann", "bob", "cat", "dan"]), None);
+        assert_eq!(leader(&["ann", "ann", "bob", "bob"]), None, "half is not more than half");
     }
 }

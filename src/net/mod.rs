@@ -33,6 +33,7 @@ use std::time::Duration;
 use admission::Admission;
 use counters::Counters;
 use ipnet::IpNet;
+use log::SessionLog;
 pub use share443::Web;
 pub use socket::{BindError, WorkerSockets, bind};
 use supervisor::Post;
@@ -40,6 +41,7 @@ use syscall::{Offloads, Waker};
 pub use tls::{Choice, TlsChooser};
 use worker::{Heritage, Ties};
 
+use crate::system::entropy;
 use crate::turn;
 use crate::turn::five_tuple::Transport;
 use crate::turn::server::Server;
@@ -175,7 +177,7 @@ impl Handle {
 /// for the shared ports, where web clients are refused without it.
 ///
 /// # Errors
-/// The kernel has no epoll, eventfd or thread for us, or the lengths differ.
+/// The kernel has no epoll, eventfd, thread or randomness for us, or the lengths differ.
 pub fn spawn(
     settings: &Settings,
     sockets: Vec<WorkerSockets>,
@@ -206,8 +208,9 @@ pub fn spawn(
             allocations: Arc::clone(&allocations),
             admission: Arc::clone(&admission),
         };
-        let heritage = Heritage { server, tls: tls.clone(), web: web.clone(), ties };
-        let post = Post { number, privacy: settings.privacy, sockets, clock, offloads };
+        let log = SessionLog::new(settings.privacy, entropy::seed().map_err(io::Error::other)?);
+        let heritage = Heritage { server, tls: tls.clone(), web: web.clone(), ties, log };
+        let post = Post { number, sockets, clock, offloads };
         let exit = exit.clone();
         // The worker is made on its thread: its buffers hold pointers for the kernel, and its memory is local.
         let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {

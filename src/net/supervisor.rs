@@ -26,7 +26,6 @@ const PERIOD: Duration = Duration::from_secs(60);
 /// The place of a worker, whoever holds it.
 pub(super) struct Post {
     pub number: usize,
-    pub privacy: bool,
     pub sockets: WorkerSockets,
     pub clock: fn() -> Now,
     pub offloads: Offloads,
@@ -40,7 +39,7 @@ impl Post {
             let made = self
                 .sockets
                 .try_clone()
-                .and_then(|sockets| Worker::new(self.privacy, sockets, heritage, self.clock, self.offloads));
+                .and_then(|sockets| Worker::new(sockets, heritage, self.clock, self.offloads));
             let mut worker = match made {
                 Ok(worker) => worker,
                 Err(error) => return Some(error.to_string()),

@@ -18,9 +18,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use super::Command;
 use super::admission::{Admission, Pressure};
 use super::batch::{Batch, Memory, Outgoing, Payload, Route};
 use super::counters::{CloseReason, Counters, Refusal};
+use super::log::{self, SessionLog};
 use super::outbox::Kind;
 use super::quic::Flows;
 use super::relay::{Relays, Sockets};
@@ -32,7 +34,6 @@ use super::syscall::{Alarm, Epoll, Events, Offloads, RecvBatch, Source, Waker, r
 use super::timers::Timers;
 use super::tls::TlsChooser;
 use super::token::Token;
-use super::{Command, log};
 use crate::turn::action::{Action, Drop, EndReason, OpenError, RelayId};
 use crate::turn::five_tuple::Client;
 use crate::turn::server::Server;
@@ -80,6 +81,7 @@ pub(super) struct Heritage {
     pub tls: Option<Arc<dyn TlsChooser>>,
     pub web: Option<Arc<Web>>,
     pub ties: Ties,
+    pub log: SessionLog,
 }
 
 pub(super) struct Worker {
@@ -89,7 +91,7 @@ pub(super) struct Worker {
     ties: Ties,
     tls: Option<Arc<dyn TlsChooser>>,
     web: Option<Arc<Web>>,
-    privacy: bool,
+    log: SessionLog,
     running: bool,
 
     epoll: Epoll,
@@ -126,13 +128,12 @@ pub(super) struct Worker {
 
 impl Worker {
     pub fn new(
-        privacy: bool,
         sockets: WorkerSockets,
         heritage: Heritage,
         clock: fn() -> Now,
         offloads: Offloads,
     ) -> io::Result<Self> {
-        let Heritage { server, tls, web, ties } = heritage;
+        let Heritage { server, tls, web, ties, log } = heritage;
         let epoll = Epoll::new()?;
         epoll.add(&ties.waker, Token::Waker.pack(), ready::READ)?;
         let alarm = Alarm::new()?;
@@ -153,7 +154,7 @@ impl Worker {
             ties,
             tls,
             web,
-            privacy,
+            log,
             running: true,
             epoll,
             alarm,
@@ -181,7 +182,7 @@ impl Worker {
     /// What the next worker needs of one that failed; the rest is dropped, and all sockets but the listeners with it.
     /// Whatever is taken here is changed as a whole or not at all, so it is sound whenever the failure came.
     pub fn into_heritage(self) -> Heritage {
-        Heritage { server: self.server, tls: self.tls, web: self.web, ties: self.ties }
+        Heritage { server: self.server, tls: self.tls, web: self.web, ties: self.ties, log: self.log }
     }
 
     /// Runs until [`Command::Stop`].
@@ -189,7 +190,8 @@ impl Worker {
         let mut events = Events::new(EVENTS);
         let mut again = Vec::new();
         while self.running {
-            let next = self.server.poll_timeout().into_iter().chain(self.timers.next()).min();
+            let others = self.timers.next().into_iter().chain(self.log.due());
+            let next = self.server.poll_timeout().into_iter().chain(others).min();
             if let Some(deadline) = next {
                 self.alarm.set(deadline.as_nanos(), self.now.instant.as_nanos())?;
             }
@@ -220,6 +222,7 @@ impl Worker {
             self.ties.allocations.store(self.server.allocations() as u64, Relaxed);
             self.after_rush();
         }
+        self.log.summarise();
         Ok(())
     }
 
@@ -285,6 +288,9 @@ impl Worker {
             self.server.handle_timeout(self.now);
             self.act();
         }
+        if self.log.due().is_some_and(|due| due <= self.now.instant) {
+            self.log.summarise();
+        }
         while let Some(token) = self.timers.due(self.now.instant) {
             match token {
                 Token::Accept(index) => self.resume_accepting(index),
@@ -305,7 +311,7 @@ impl Worker {
                     self.count_relays();
                 }
                 Action::CloseRelay { relay } => self.close_relay(relay),
-                Action::Ended(session) => log::session(&session, self.privacy),
+                Action::Ended(session) => self.log.ended(self.now.instant, &session),
                 Action::Reviewed(review) => log::reviewed(review),
             }
         }

@@ -194,6 +194,8 @@ mod tests {
         let length = format!("content-length{}{}", char::from(3), frames[3].3.len());
         assert!(frames[2].3.windows(length.len()).any(|window| window == length.as_bytes()));
         assert_eq!(frames[4].3, [0, 0, 0, 1, 0, 0, 0, 0]);
+        let pinned = b"strict-transport-security";
+        assert!(!frames[2].3.windows(pinned.len()).any(|window| window == pinned));
     }
 
     #[test]

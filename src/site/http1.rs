@@ -93,6 +93,7 @@ mod tests {
         );
         assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())), "{head}");
         assert!(head.ends_with("\r\nconnection: keep-alive") && body.ends_with("</html>\n"));
+        assert!(!head.contains("strict-transport-security"), "{head}");
         assert_eq!((close, consumed), (false, request.len()));
         // The next request is left for the next look.
         let two = format!("{request}{request}");

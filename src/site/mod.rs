@@ -73,7 +73,8 @@ impl Page {
         )
     }
 
-    /// Header fields, names in lower case as HTTP/2 has them. `unix`: seconds since 1970.
+    /// Header fields, names in lower case as HTTP/2 has them. `unix`: seconds since 1970. None of them outlives the page:
+    /// how browsers reach this name tomorrow (Strict-Transport-Security) is for the owner of the domain to decide.
     fn fields(&self, length: usize, unix: u64) -> Vec<(&'static str, String)> {
         let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix));
         let mut fields = vec![
@@ -83,7 +84,6 @@ impl Page {
             ("cache-control", "no-store".to_owned()),
             ("x-content-type-options", "nosniff".to_owned()),
             ("content-security-policy", "default-src 'none'".to_owned()),
-            ("strict-transport-security", "max-age=31536000".to_owned()),
         ];
         if self.retry {
             fields.push(("retry-after", RETRY_AFTER.to_owned()));

@@ -1,7 +1,8 @@
 //! A bounded queue of finished log lines and the thread that writes them out.
 //!
 //! The thread of a packet never waits for a terminal, a pipe or a disk: what the output does not take in time
-//! is dropped and counted, and one line says so once it takes lines again. Write errors are swallowed.
+//! is dropped and counted, and one line says so once it takes lines again. Write errors are swallowed. A part of the
+//! room and of the rate is kept for warnings and errors, so that no number of other lines keeps them out.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -12,9 +13,22 @@ use super::clock;
 
 /// Most bytes that wait for the output.
 const MAX_QUEUED_BYTES: usize = 1 << 20;
+/// What of it is kept for urgent lines.
+const URGENT_BYTES: usize = MAX_QUEUED_BYTES / 4;
 /// How many seconds' worth of lines may come at once, as at start and reload.
 const BURST_SECONDS: u64 = 10;
+/// How many seconds' worth of them are kept for urgent lines.
+const URGENT_SECONDS: u64 = 1;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
+/// How much of the queue a line may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// Everything but the reserve.
+    Routine,
+    /// All of it: warnings and errors.
+    Urgent,
+}
 
 /// The sending end; clones share one queue.
 #[derive(Clone, Debug)]
@@ -60,10 +74,14 @@ impl LogQueue {
     }
 
     /// Queues one finished line (with its line break), or drops and counts it. Never blocks on the output.
-    pub fn push(&self, line: Vec<u8>) {
+    pub fn push(&self, line: Vec<u8>, priority: Priority) {
+        let most = match priority {
+            Priority::Routine => MAX_QUEUED_BYTES - URGENT_BYTES,
+            Priority::Urgent => MAX_QUEUED_BYTES,
+        };
         let mut state = self.shared.lock();
-        let affordable = state.budget.take(clock::monotonic_nanos());
-        if !affordable || state.bytes.saturating_add(line.len()) > MAX_QUEUED_BYTES {
+        let affordable = state.budget.take(clock::monotonic_nanos(), priority);
+        if !affordable || state.bytes.saturating_add(line.len()) > most {
             state.dropped += 1;
             return;
         }
@@ -133,7 +151,7 @@ impl Budget {
         Self { rate, credit: rate.saturating_mul(BURST_SECONDS * NANOS_PER_SECOND), last: now }
     }
 
-    fn take(&mut self, now: u64) -> bool {
+    fn take(&mut self, now: u64, priority: Priority) -> bool {
         if self.rate == 0 {
             return true;
         }
@@ -141,7 +159,11 @@ impl Budget {
         let most = self.rate.saturating_mul(BURST_SECONDS * NANOS_PER_SECOND);
         self.credit = self.credit.saturating_add(earned).min(most);
         self.last = now;
-        let enough = self.credit >= NANOS_PER_SECOND;
+        let kept = match priority {
+            Priority::Routine => self.rate.saturating_mul(URGENT_SECONDS * NANOS_PER_SECOND),
+            Priority::Urgent => 0,
+        };
+        let enough = self.credit >= kept.saturating_add(NANOS_PER_SECOND);
         if enough {
             self.credit -= NANOS_PER_SECOND;
         }
@@ -180,15 +202,17 @@ mod tests {
         let (permit, permits) = mpsc::sync_channel(16);
         let (seen, lines) = mpsc::sync_channel(16);
         let queue = LogQueue::start(Gate { permits, seen }, 0, summary).unwrap();
-        queue.push(b"first\n".to_vec());
+        queue.push(b"first\n".to_vec(), Priority::Routine);
         assert!(!queue.flush(Duration::from_millis(20)), "nobody takes lines yet");
-        // The first line is in the writer's hands; a megabyte waits; the rest is dropped.
-        let line = vec![b'x'; MAX_QUEUED_BYTES / 4];
-        (0..7).for_each(|_| queue.push(line.clone()));
+        // The first line is in the writer's hands; a megabyte waits, a quarter of it urgent; the rest is dropped.
+        let line = |letter: u8| vec![letter; URGENT_BYTES];
+        (0..5).for_each(|_| queue.push(line(b'r'), Priority::Routine));
+        (0..2).for_each(|_| queue.push(line(b'u'), Priority::Urgent));
         (0..6).for_each(|_| permit.send(()).unwrap());
         assert_eq!(lines.recv().unwrap(), b"first\n");
         assert_eq!(lines.recv().unwrap(), b"3 dropped\n");
-        assert_eq!((0..4).map(|_| lines.recv().unwrap().len()).sum::<usize>(), MAX_QUEUED_BYTES);
+        let waited: Vec<_> = (0..4).map(|_| lines.recv().unwrap()).collect();
+        assert_eq!(waited, [line(b'r'), line(b'r'), line(b'r'), line(b'u')]);
         assert!(queue.flush(Duration::from_secs(10)));
     }
 
@@ -205,19 +229,36 @@ mod tests {
         }
         let queue = LogQueue::start(Broken, 0, summary).unwrap();
         for _ in 0..100 {
-            queue.push(b"lost\n".to_vec());
+            queue.push(b"lost\n".to_vec(), Priority::Routine);
             assert!(queue.flush(Duration::from_secs(10)));
         }
     }
 
     #[test]
     fn budget_allows_a_burst_and_then_the_rate() {
+        use Priority::Urgent;
         let mut budget = Budget::new(10, 5);
-        assert_eq!((0..1000).filter(|_| budget.take(5)).count(), 100);
+        assert_eq!((0..1000).filter(|_| budget.take(5, Urgent)).count(), 100);
         // A tenth of a second earns one line, in however many steps it passes.
-        assert_eq!((1..=100).filter(|ms| budget.take(5 + ms * 1_000_000)).count(), 1);
-        assert_eq!((0..1000).filter(|_| budget.take(u64::MAX)).count(), 100);
+        assert_eq!((1..=100).filter(|ms| budget.take(5 + ms * 1_000_000, Urgent)).count(), 1);
+        assert_eq!((0..1000).filter(|_| budget.take(u64::MAX, Urgent)).count(), 100);
         let mut unlimited = Budget::new(0, 0);
-        assert!((0..10_000).all(|_| unlimited.take(0)));
+        assert!((0..10_000).all(|_| unlimited.take(0, Priority::Routine)));
+    }
+
+    #[test]
+    fn a_flood_of_routine_lines_leaves_a_reserve_for_urgent_ones() {
+        let mut budget = Budget::new(10, 0);
+        assert_eq!((0..1000).filter(|_| budget.take(0, Priority::Routine)).count(), 90);
+        let second = NANOS_PER_SECOND;
+        assert_eq!(
+            (0..1000).filter(|_| budget.take(second, Priority::Routine)).count(),
+            10,
+            "the rate is whole"
+        );
+        assert_eq!((0..1000).filter(|_| budget.take(second, Priority::Urgent)).count(), 10);
+        // Routine lines wait until the reserve is full again.
+        assert_eq!((0..1000).filter(|_| budget.take(2 * second, Priority::Routine)).count(), 0);
+        assert_eq!((0..1000).filter(|_| budget.take(3 * second, Priority::Routine)).count(), 10);
     }
 }

@@ -10,12 +10,12 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use tracing::Subscriber;
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, ParseError, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 
-use super::log_queue::LogQueue;
+use super::log_queue::{LogQueue, Priority};
 
 /// The environment variable that overrides the configured level.
 pub const LEVEL_VARIABLE: &str = "HALLPASS_LOG";
@@ -146,13 +146,20 @@ impl<'a> MakeWriter<'a> for Lines {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        Line { lines: self, bytes: Vec::new() }
+        Line { lines: self, priority: Priority::Routine, bytes: Vec::new() }
+    }
+
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Line<'a> {
+        // Levels are ordered by how much they say: errors come before warnings.
+        let priority = if *meta.level() <= Level::WARN { Priority::Urgent } else { Priority::Routine };
+        Line { lines: self, priority, bytes: Vec::new() }
     }
 }
 
 /// Collects what the formatter writes for one event and queues it when the event is done.
 struct Line<'a> {
     lines: &'a Lines,
+    priority: Priority,
     bytes: Vec<u8>,
 }
 
@@ -171,8 +178,8 @@ impl Drop for Line<'_> {
     fn drop(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
         match self.lines.format {
-            Format::Text => self.lines.queue.push(one_line(&bytes)),
-            Format::Json if bytes.len() <= MAX_LINE => self.lines.queue.push(bytes),
+            Format::Text => self.lines.queue.push(one_line(&bytes), self.priority),
+            Format::Json if bytes.len() <= MAX_LINE => self.lines.queue.push(bytes, self.priority),
             Format::Json => self.lines.queue.count_dropped(),
         }
     }
@@ -221,8 +228,13 @@ mod tests {
 
     /// What `events` leaves in the log.
     fn logged(format: Format, level: &str, events: impl FnOnce()) -> String {
+        logged_within(0, format, level, events)
+    }
+
+    /// The same, with a limit of lines a second.
+    fn logged_within(rate: u32, format: Format, level: &str, events: impl FnOnce()) -> String {
         let sink = Sink::default();
-        let queue = LogQueue::start(sink.clone(), 0, text_summary).unwrap();
+        let queue = LogQueue::start(sink.clone(), rate, text_summary).unwrap();
         let lines = Lines { queue: queue.clone(), format };
         tracing::subscriber::with_default(subscriber(parse_level(level).unwrap(), lines, false), events);
         assert!(queue.flush(Duration::from_secs(10)));
@@ -275,6 +287,19 @@ mod tests {
         assert!(text.contains("loud") && !text.contains("quiet"));
         let error = parse_level("hallpass=loudly").unwrap_err().to_string();
         assert!(error.contains("hallpass=loudly") && error.contains("write error, warn, info"), "{error}");
+    }
+
+    #[test]
+    fn a_flood_of_lines_keeps_no_warning_and_no_error_out() {
+        for format in [Format::Text, Format::Json] {
+            let text = logged_within(3, format, "trace", || {
+                (0..1000).for_each(|_| tracing::info!("flood"));
+                tracing::warn!("first");
+                tracing::error!("second");
+            });
+            assert!(text.matches("flood").count() < 900, "no line was lost");
+            assert!(text.contains("first") && text.contains("second"), "{text}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::five_tuple::{Client, FiveTuple};
+use super::settings::HostId;
 
 /// One relayed transport address of one allocation. A small number, used again after the relay is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -127,6 +128,8 @@ pub struct Session {
     pub user: Arc<str>,
     /// The named host whose secret verified.
     pub host: Arc<str>,
+    /// That host's number.
+    pub host_id: HostId,
     /// The relayed addresses as announced.
     pub relayed: Vec<SocketAddr>,
     /// From the Allocate success to the end.

@@ -423,6 +423,7 @@ impl Server {
                     five_tuple: allocation.client.five_tuple,
                     user: Arc::clone(&identity.name),
                     host: Arc::clone(&identity.host_name),
+                    host_id: identity.host,
                     relayed,
                     duration: now.since(allocation.created),
                     from_client: allocation.from_client,

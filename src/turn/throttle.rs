@@ -37,6 +37,10 @@ pub enum Purpose {
     Handshake,
     /// Requests with good credentials.
     Request,
+    /// Log lines about sessions with traffic.
+    LogLine,
+    /// Log lines about sessions that relayed nothing.
+    IdleLogLine,
 }
 
 /// Whose use is counted.

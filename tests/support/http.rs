@@ -6,10 +6,15 @@ use std::time::Duration;
 
 /// The status code and the body of `path` at `address`.
 pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    get_as(address, &address.to_string(), path)
+}
+
+/// The same with this Host field.
+pub fn get_as(address: SocketAddr, host: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))
         .unwrap_or_else(|error| panic!("no HTTP at {address}: {error}"));
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap_or_else(|error| panic!("GET {path}: {error}"));
     let answer = String::from_utf8_lossy(&answer).into_owned();

@@ -10,8 +10,10 @@ mod client;
 mod machine;
 
 mod besieged;
+mod blinded;
 mod clock;
 mod ends;
+mod exposed;
 mod framing;
 mod half_open;
 mod log;

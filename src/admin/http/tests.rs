@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use std::net::TcpStream;
 use tokio::sync::oneshot;
 
+/// A name that the operator chose.
+const NAME: &str = "relay.example.org";
+
 struct Figures;
 
 impl Source for Figures {
@@ -31,7 +34,14 @@ async fn rig(limits: Limits) -> Rig {
     let stopped = async move {
         let _ = stopped.await;
     };
-    let server = tokio::spawn(serve_within(limits, listener, sources, readiness.clone(), stopped));
+    let server = tokio::spawn(serve_within(
+        limits,
+        listener,
+        vec![NAME.to_owned()],
+        sources,
+        readiness.clone(),
+        stopped,
+    ));
     Rig { address, readiness, latch, stop, server }
 }
 
@@ -54,7 +64,7 @@ fn rest(mut stream: TcpStream) -> String {
 }
 
 async fn page(address: SocketAddr, path: &str) -> String {
-    exchange(address, format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).await
+    exchange(address, format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).await
 }
 
 #[tokio::test]
@@ -81,14 +91,66 @@ async fn the_pages_say_what_they_should() {
     assert!(page(rig.address, "/healthz").await.starts_with("HTTP/1.1 200"), "alive while draining");
 
     assert!(page(rig.address, "/nothing").await.starts_with("HTTP/1.1 404"));
-    let post = exchange(rig.address, b"POST /metrics HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
+    let post =
+        exchange(rig.address, b"POST /metrics HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n")
+            .await;
     assert!(post.starts_with("HTTP/1.1 405"), "{post}");
+}
+
+#[tokio::test]
+async fn names_that_a_stranger_may_own_are_refused_on_every_page() {
+    let rig = rig(LIMITS).await;
+    let ask = async |target: &str, host: &str| {
+        exchange(rig.address, format!("GET {target} HTTP/1.1\r\n{host}\r\n").as_bytes()).await
+    };
+    let literal = format!("Host: {}\r\n", rig.address);
+    let upper = format!("Host: {}\r\n", NAME.to_uppercase());
+    for host in [
+        &*literal,
+        "Host: 127.0.0.1\r\n",
+        "Host: 192.0.2.1:9641\r\n",
+        "Host: [::1]:9641\r\n",
+        "Host: LOCALHOST:9641\r\n",
+        "Host: localhost.\r\n",
+        "Host: relay.example.org:9641\r\n",
+        &*upper,
+    ] {
+        let answer = ask("/metrics", host).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.contains("hallpass_bindings"),
+            "{host}: {answer}"
+        );
+    }
+    for host in [
+        "Host: rebound.example.net:9641\r\n",
+        "Host: localhost.example.net\r\n",
+        "Host: example.org\r\n",
+        "Host: 127.0.0.1.example.net\r\n",
+        "Host: localhost@example.net\r\n",
+        "Host: [localhost]\r\n",
+        "Host: 127.0.0.1\r\nHost: example.net\r\n",
+        "Host: \r\n",
+        "Host: \u{e9}\r\n",
+    ] {
+        for page in ["/metrics", "/", "/healthz", "/nothing"] {
+            let answer = ask(page, host).await;
+            assert!(!answer.contains(" 200 ") && !answer.contains("hallpass_bindings"), "{host}: {answer}");
+        }
+    }
+    let refused = ask("/metrics", "Host: rebound.example.net\r\n").await;
+    assert!(refused.starts_with("HTTP/1.1 421 Misdirected Request\r\n"), "{refused}");
+    assert!(refused.contains("\r\nconnection: close\r\n"), "{refused}");
+    assert!(refused.contains("[admin]\nnames = "), "{refused}");
+    // The host of an absolute URI counts as well.
+    let refused = ask("http://rebound.example.net/metrics", "Host: localhost\r\n").await;
+    assert!(refused.starts_with("HTTP/1.1 421"), "{refused}");
+    assert!(exchange(rig.address, b"GET /metrics HTTP/1.0\r\n\r\n").await.starts_with("HTTP/1.0 200"));
 }
 
 #[tokio::test]
 async fn a_large_request_is_cut_off() {
     let rig = rig(LIMITS).await;
-    let mut request = b"GET / HTTP/1.1\r\nhost: a\r\nx: ".to_vec();
+    let mut request = b"GET / HTTP/1.1\r\nhost: localhost\r\nx: ".to_vec();
     request.resize(64 * 1024, b'y');
     request.extend(b"\r\n\r\n");
     let answer = exchange(rig.address, &request).await;

@@ -82,7 +82,7 @@ fn start(path: Option<PathBuf>) -> Result<ExitCode, Failure> {
         bound => bound,
     };
     let sockets = sockets.map_err(|error| taken(&error))?;
-    let admin = config.admin.map(bind_admin).transpose()?;
+    let admin = config.admin.as_ref().map(|admin| bind_admin(admin.address)).transpose()?;
 
     let mut names = HostNames::default();
     let protocol = settings::protocol(&config, workers, &mut names)
@@ -139,7 +139,7 @@ fn read(path: Option<&Path>) -> Result<Config, Failure> {
     let Some(path) = path else {
         let secret =
             entropy::secret().map_err(|error| (error.to_string(), "see the kernel's log".to_owned()))?;
-        return Ok(Config { admin: Some(config::DEFAULT_ADMIN), ..Config::embedded(secret) });
+        return Ok(Config { admin: Some(config::Admin::default()), ..Config::embedded(secret) });
     };
     match config::read(path) {
         Ok(loaded) => {
@@ -253,7 +253,8 @@ impl Served {
         };
         let readiness = Readiness::default();
         if let Some(listener) = admin {
-            serve_admin(listener, numbers, readiness.clone());
+            let names = self.config.admin.as_ref().map_or_else(Vec::new, |admin| admin.names.clone());
+            serve_admin(listener, names, numbers, readiness.clone());
         }
         // The listeners were bound before the workers began: whoever connects from now on is served.
         print("ready");
@@ -403,8 +404,8 @@ fn keep_what_is_bound(running: &Config, next: &mut Config) -> Vec<&'static str> 
         next.relay.clone_from(&running.relay);
     }
     if running.admin != next.admin {
-        kept.push("[admin] address");
-        next.admin = running.admin;
+        kept.push("[admin]");
+        next.admin.clone_from(&running.admin);
     }
     if running.log != next.log {
         kept.push("[log]");
@@ -431,7 +432,7 @@ async fn tick(timer: Option<&mut tokio::time::Interval>) {
     }
 }
 
-fn serve_admin(listener: std::net::TcpListener, numbers: Numbers, readiness: Readiness) {
+fn serve_admin(listener: std::net::TcpListener, names: Vec<String>, numbers: Numbers, readiness: Readiness) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -441,7 +442,7 @@ fn serve_admin(listener: std::net::TcpListener, numbers: Numbers, readiness: Rea
     };
     let sources: Vec<Arc<dyn admin::Source>> = vec![Arc::new(numbers)];
     tokio::spawn(async move {
-        if let Err(error) = admin::serve(listener, sources, readiness, std::future::pending()).await {
+        if let Err(error) = admin::serve(listener, names, sources, readiness, std::future::pending()).await {
             tracing::error!("the admin pages are no longer served: {error}");
         }
     });

@@ -246,6 +246,7 @@ fn peer_rules(config: &config::Config, relays: &[RelayAddress]) -> PeerRules {
     own.extend(interfaces::addresses().unwrap_or_default().into_iter().map(|interface| interface.address));
     own.sort_unstable();
     own.dedup();
-    let services = config.listen.iter().map(|listener| listener.address).chain(config.admin).collect();
+    let admin = config.admin.as_ref().map(|admin| admin.address);
+    let services = config.listen.iter().map(|listener| listener.address).chain(admin).collect();
     PeerRules { allow: config.peers.allow.clone(), deny: config.peers.deny.clone(), own, services }
 }

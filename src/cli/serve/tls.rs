@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::cert::{self, CertStore, TlsConfigs};
-use crate::config::{Config, TlsFiles, Web};
+use crate::config::{Config, Exposure, TlsFiles, Web};
 use crate::net::{Choice, TlsChooser};
 use crate::system::clock;
 use crate::wire::client_hello::{self, Peek};
@@ -60,7 +60,7 @@ impl Certificate {
             });
         };
         let loaded = cert::load(&files.cert, &files.key, now).map_err(|error| error.to_string())?;
-        loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        warn(&loaded.warnings, files);
         Ok(Self { store: Arc::new(CertStore::new(loaded.key)), fingerprint: None })
     }
 
@@ -88,10 +88,18 @@ impl Certificate {
         let Some(files) = files else { return };
         match self.store.reload(&files.cert, &files.key, clock::unix_seconds()) {
             Ok(warnings) => {
-                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                warn(&warnings, files);
                 tracing::info!(cert = %files.cert.display(), "new certificate in use");
             }
             Err(error) => tracing::error!("the certificate in use stays: {error}"),
         }
+    }
+}
+
+/// Says what is odd about a certificate that is used all the same, and who else may have its key.
+fn warn(warnings: &[cert::files::Warning], files: &TlsFiles) {
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    if let Some(exposure) = Exposure::of_file(&files.key) {
+        tracing::warn!("tls: {exposure}");
     }
 }

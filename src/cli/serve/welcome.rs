@@ -26,7 +26,7 @@ pub fn text(config: &Config, fingerprint: Option<&str>) -> String {
          {json}\n\
          To try it, in another terminal (from Debian's package coturn; TLS last):\n\
          {uclient}\n",
-        admin = config.admin.map_or_else(|| "-".to_owned(), |admin| admin.to_string()),
+        admin = config.admin.as_ref().map_or_else(|| "-".to_owned(), |admin| admin.address.to_string()),
         people = credentials::for_people(&made, &endpoints),
         json = credentials::ice_servers(&made, &endpoints),
         uclient = credentials::uclient(&made, &endpoints),

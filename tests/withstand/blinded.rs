@@ -1,0 +1,126 @@
+//! One user whose sessions begin and end as fast as the server allows, and what the log says about others meanwhile.
+
+use crate::client::{Client, Link, UDP};
+use crate::support::alone;
+use crate::support::echo::Echo;
+use crate::support::plan::{LOCAL_V4, Plan, Transport};
+use crate::support::server::{Server, only_hallpass};
+use crate::support::stun::{ALLOCATE, LIFETIME, Message, REFRESH, REQUESTED_TRANSPORT, Session};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Sockets of the flooding user.
+const SOCKETS: usize = 32;
+const OTHERS: usize = 20;
+/// How long the flood lasts, and how many sessions it has, before anybody else says anything: more than a log without
+/// budgets takes.
+const FLOOD: (Duration, u64) = (Duration::from_secs(3), 15_000);
+/// How long the sessions may take, where the server limits requests.
+const FLOOD_MAX: Duration = Duration::from_secs(15);
+/// Bytes of log that one user may cause in that time, and the lines about the others.
+const LOG_MAX: usize = 64 << 10;
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn join(server: &Server, user: &str) -> Client {
+    let session = Session::new(server.credentials(user), b"");
+    Client::join(Link::open(Transport::Udp, server.v4(Transport::Udp)), &session)
+}
+
+/// Sends the same request from all of `clients` at once; how many succeeded. Requests beyond a limit have no answer.
+fn ask_all(clients: &mut [Client], kind: u16, attributes: &[(u16, &[u8])]) -> u64 {
+    let mut send = |client: &mut Client| {
+        let (id, request) = client.request(kind, attributes);
+        client.link.send(&request).unwrap();
+        id
+    };
+    let ids: Vec<u64> = clients.iter_mut().map(&mut send).collect();
+    let mut succeeds = |(client, id): (&mut Client, u64)| {
+        let mut answers = std::iter::from_fn(|| client.receive().ok());
+        answers.find_map(|bytes| Some(Message::parse(&bytes)).filter(|answer| answer.id == id))
+    };
+    let answers = clients.iter_mut().zip(ids).filter_map(&mut succeeds);
+    answers.filter(|answer| answer.error_code().is_none()).count() as u64
+}
+
+/// Makes and ends allocations until `stop`, and says when the log has seen enough of it; how many ended.
+fn flood(clients: &mut [Client], enough: SyncSender<()>, stop: &AtomicBool) -> u64 {
+    let (start, mut ended) = (Instant::now(), 0);
+    while !stop.load(Ordering::Relaxed) {
+        ask_all(clients, ALLOCATE, &[(REQUESTED_TRANSPORT, &UDP)]);
+        ended += ask_all(clients, REFRESH, &[(LIFETIME, &[0; 4])]);
+        let lasted = start.elapsed();
+        if lasted >= FLOOD.0 && ended >= FLOOD.1 || lasted >= FLOOD_MAX {
+            // Only the first one is waited for.
+            let _ = enough.try_send(());
+        }
+    }
+    ended
+}
+
+/// A call of another user, with a packet each way.
+fn call(client: &mut Client, peer: &Echo) {
+    client.allocate().expect("an allocation");
+    assert_eq!(client.bind(0x4000, peer.address()), 0);
+    client.send_on(0x4000, &[1; 100]);
+    assert_eq!(client.receive().expect("the packet is back").len(), 104);
+    assert_eq!(client.refresh(0), 0);
+}
+
+/// How many sessions of `user` have a line.
+fn lines_of(log: &str, user: &str) -> u64 {
+    let user = format!(" user={user} ");
+    log.lines().filter(|line| line.contains("session: ended ") && line.contains(&user)).count() as u64
+}
+
+/// How many sessions lines with sums tell.
+fn summed_up(log: &str) -> u64 {
+    let sums = log.lines().filter(|line| line.contains("more sessions ended"));
+    let number = |line: &str| line.split_once(" sessions=")?.1.split(' ').next()?.parse::<u64>().ok();
+    sums.map(|line| number(line).unwrap_or_else(|| panic!("no number in {line}"))).sum()
+}
+
+/// Rows 20 and 33.
+#[test]
+fn no_user_keeps_the_lines_of_others_and_warnings_out_of_the_log() {
+    let _turn = alone();
+    if only_hallpass("a budget of log lines for each user") {
+        return;
+    }
+    let server = Server::start(&Plan { limits: "workers = 1".to_owned(), ..Plan::loopback() });
+    let mut flooders: Vec<Client> = (0..SOCKETS).map(|_| join(&server, "w_flood")).collect();
+    flooders.iter().for_each(|client| client.link.wait_at_most(Duration::from_millis(50)));
+    let others: Vec<String> = (0..OTHERS).map(|number| format!("w_other{number}")).collect();
+    let mut clients: Vec<Client> = others.iter().map(|user| join(&server, user)).collect();
+    let peer = Echo::start(LOCAL_V4);
+    let before = server.log().len();
+
+    let stop = AtomicBool::new(false);
+    let (enough, seen_enough) = sync_channel(1);
+    let (ended, warned) = thread::scope(|scope| {
+        let flood = scope.spawn(|| flood(&mut flooders, enough, &stop));
+        seen_enough.recv().expect("the flood goes on");
+        clients.iter_mut().for_each(|client| call(client, &peer));
+        server.files().write("hallpass.toml", "realm = \n");
+        server.signal("HUP");
+        let warned = server.wait_log(LIMIT, |log| log.contains("the configuration in use stays"));
+        stop.store(true, Ordering::Relaxed);
+        (flood.join().expect("the flood went on"), warned)
+    });
+    let told = |log: &str| lines_of(log, "w_flood") + summed_up(log);
+    server.wait_log(LIMIT, |log| told(log) >= ended);
+    let log = server.log();
+    let (grown, told) = (log.len() - before, told(&log));
+    let logged = others.iter().filter(|user| lines_of(&log, user) == 1).count();
+    println!(
+        "rows 20 and 33: {ended} sessions of one user: {grown} bytes of log, {} lines, {told} sessions told; \
+         {logged} of {OTHERS} lines of others; a failed reload told: {warned}",
+        lines_of(&log, "w_flood")
+    );
+    assert!(warned, "no word of the failed reload");
+    assert_eq!(logged, OTHERS, "lines of others");
+    assert!(grown <= LOG_MAX, "{grown} bytes");
+    assert!(ended > 100 && told >= ended, "{told} of {ended} told");
+    assert!(log.contains("most_of_user=w_flood"), "the summary names the user:\n{log}");
+}
