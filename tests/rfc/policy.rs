@@ -134,7 +134,7 @@ fn s10_2_the_operators_rules_are_403_or_success() {
 fn announced_addresses_are_what_clients_see() {
     let mut rig = Rig::with(|settings| {
         settings.relay_addresses[0].announced = "198.51.100.77".parse().expect("literal");
-        settings.peers.own.push("198.51.100.77".parse().expect("literal"));
+        settings.peers.own.push("198.51.100.77/32".parse().expect("literal"));
     });
     let alice = rig.alice();
     let a = rig.ask(&alice, Msg::allocate()).address(XOR_RELAYED_ADDRESS);

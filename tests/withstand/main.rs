@@ -9,6 +9,7 @@ mod call;
 mod client;
 mod machine;
 
+mod addresses;
 mod clock;
 mod ends;
 mod framing;
