@@ -18,6 +18,7 @@ mod log;
 mod mutated;
 mod mutation;
 mod peers;
+mod quic;
 mod shortage;
 mod slow_reader;
 mod strangers;

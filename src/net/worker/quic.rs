@@ -31,7 +31,10 @@ impl Worker {
         }
         match self.quic.forward(&self.epoll, &self.ties.admission, (client, to), datagram, self.now.instant) {
             Ok(None) => {}
-            Ok(Some(token)) => self.look_after_flow(token),
+            Ok(Some(token)) => {
+                self.tidy_timers();
+                self.look_after_flow(token);
+            }
             Err(_) => self.server.counters().dropped(Drop::QuicRefused).add(1),
         }
         true
@@ -50,6 +53,7 @@ impl Worker {
         self.frames_used += count;
         let Some(Token::Udp(index)) = Token::unpack(client.link.0) else { return };
         for frame in first..first + count {
+            self.quic.answered(token, self.received.frames[frame].bytes());
             let whole = 0..self.received.frames[frame].bytes().len();
             self.push(self.for_client(index, client, None, Payload::Frame(frame, whole)));
         }
