@@ -1,11 +1,12 @@
 //! HTTP/3 beside TURN on one UDP port: a flood of forged connections locks no honest client out.
 
-use crate::client::{Client, Link, udp_from};
+use crate::client::{Client, Link, channel_data, udp_from};
 use crate::machine::{descriptors, many_descriptors};
-use crate::support::alone;
+use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, only_hallpass};
 use crate::support::stun::{Session, binding_request};
+use crate::support::{alone, beside_others};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -173,4 +174,26 @@ fn forged_connections_lock_nobody_out_of_http3() {
     let session = Session::new(server.credentials("somebody"), b"");
     let relayed = Client::join(Link::open(Transport::Udp, address), &session).allocate();
     assert!(relayed.is_ok(), "TURN on the same port: {relayed:?}");
+}
+
+/// RFC 5766 clients draw channels up to 0x7FFF, which begin as packets of QUIC do.
+#[test]
+fn every_channel_works_on_a_port_shared_with_http3() {
+    let _turn = beside_others();
+    if only_hallpass("HTTP/3 beside TURN") {
+        return;
+    }
+    let (back_end, echo) = (BackEnd::start(), Echo::start(LOCAL_V4));
+    let server = Server::start(&plan(back_end.address));
+    let address = server.v4(Transport::Udp);
+    let session = Session::new(server.credentials("somebody"), b"");
+    for number in [0x4000, 0x4FFF, 0x5000, 0x7FFF] {
+        let mut client = Client::join(Link::open(Transport::Udp, address), &session);
+        client.allocate().expect("a relayed address");
+        assert_eq!(client.bind(number, echo.address()), 0, "{number:#06x}");
+        client.send_on(number, b"four");
+        let answer = client.receive().unwrap_or_else(|error| panic!("channel {number:#06x}: {error}"));
+        assert_eq!(answer, channel_data(number, b"four"), "{number:#06x}");
+    }
+    println!("channels 0x4000, 0x4FFF, 0x5000 and 0x7FFF of a shared port: all work");
 }

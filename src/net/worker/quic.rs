@@ -23,8 +23,11 @@ impl Worker {
         let Some(&first) = datagram.first() else { return false };
         let theirs = match classify(first) {
             Kind::Turn => false,
+            // Where QUIC and ChannelData look alike, the allocation decides; without one, the flow does, and without
+            // either RFC 9443: channels up to 0x4FFF are TURN's. A port without flows pays nothing for the question.
             Kind::Either => self.quic.has(&client) && !self.server.has_allocation(&client.five_tuple),
-            Kind::Short | Kind::Long => true,
+            Kind::Short => !self.server.has_allocation(&client.five_tuple),
+            Kind::Long => true,
         };
         if !theirs {
             return false;
