@@ -34,6 +34,7 @@ use super::syscall::{Alarm, Epoll, Events, Offloads, RecvBatch, Source, Waker, r
 use super::timers::Timers;
 use super::tls::TlsChooser;
 use super::token::Token;
+use crate::system::entropy;
 use crate::turn::action::{Action, Drop, EndReason, OpenError, RelayId};
 use crate::turn::five_tuple::Client;
 use crate::turn::server::Server;
@@ -134,6 +135,8 @@ impl Worker {
         offloads: Offloads,
     ) -> io::Result<Self> {
         let Heritage { server, tls, web, ties, log } = heritage;
+        let seed = entropy::seed().map_err(io::Error::other)?;
+        let flow_key = [0, 8].map(|at| u64::from_ne_bytes(std::array::from_fn(|byte| seed[at + byte])));
         let epoll = Epoll::new()?;
         epoll.add(&ties.waker, Token::Waker.pack(), ready::READ)?;
         let alarm = Alarm::new()?;
@@ -163,7 +166,7 @@ impl Worker {
             acceptors: sockets.streams,
             relays: Sockets::new(offloads),
             streams: Streams::default(),
-            quic: Flows::default(),
+            quic: Flows::new(flow_key),
             timers: Timers::default(),
             received: RecvBatch::new(),
             frames_used: 0,
@@ -298,6 +301,16 @@ impl Worker {
                 token => self.look_after(token),
             }
         }
+    }
+
+    /// Forgets the deadlines of what was closed, once they are the most.
+    fn tidy_timers(&mut self) {
+        let (streams, flows) = (&self.streams, &self.quic);
+        self.timers.tidy(streams.len() + flows.len(), |token| match token {
+            Token::Stream { .. } => streams.is_open(token),
+            Token::Quic { .. } => flows.is_open(token),
+            _ => true,
+        });
     }
 
     /// Carries out what the protocol asks for, until it asks for nothing more.

@@ -11,5 +11,6 @@ pub mod limits;
 pub mod log_queue;
 pub mod logging;
 pub mod memory;
+pub mod own_addresses;
 pub mod port_holder;
 pub mod systemd;

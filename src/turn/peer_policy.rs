@@ -4,11 +4,14 @@
 //! configured entry with the very prefix of a built-in one takes its place; between two configured ones a tie
 //! denies. Addresses that carry an IPv4 address inside are judged by both.
 
+mod prefixes;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::settings::{PeerRules, RelayAddress};
+use prefixes::Prefixes;
 
 /// Special-purpose ranges (IANA special-purpose address registries, RFC 6890): never a legitimate peer unless the
 /// operator says so.
@@ -50,16 +53,17 @@ const DENIED_V6: [(Ipv6Addr, u8); 12] = [
 /// How far a permission for an address reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// Every port.
+    /// Another machine, where no service of ours is: every port.
     All,
-    /// An address of this very machine that the operator opened: every port but our own services'.
+    /// An open address where services of ours are: one of this machine that the operator opened, or the one of a back
+    /// end on another machine. Every port but theirs ([`PeerPolicy::is_service`]).
     OwnOpened,
-    /// An address of this very machine: only ports that are live relayed addresses.
+    /// An address of this machine: only ports that are live relayed addresses and no service's.
     OwnRelayed,
 }
 
-/// Whose word an entry is, in the order in which it counts within one prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Who made an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     Denied,
     Allowed,
@@ -69,10 +73,14 @@ enum Origin {
 /// The policy, ready for questions.
 #[derive(Debug)]
 pub struct PeerPolicy {
-    /// Longest prefix first; for one prefix the deciding entry first.
-    entries: Vec<(IpNet, Origin)>,
-    own: Vec<IpAddr>,
-    services: Vec<SocketAddr>,
+    /// Who decides about a prefix.
+    entries: Prefixes<Origin>,
+    /// What the kernel delivers to this machine, and the announced addresses that lead here.
+    own: Prefixes<()>,
+    /// Ports of services on this machine, sorted.
+    ports: Vec<u16>,
+    /// Services on other machines, sorted.
+    elsewhere: Vec<(IpAddr, u16)>,
     /// Announced address, local address: peers are told the first, packets travel between the second.
     translations: Vec<(IpAddr, IpAddr)>,
 }
@@ -80,16 +88,23 @@ pub struct PeerPolicy {
 impl PeerPolicy {
     /// Prepares the operator's rules.
     pub fn new(rules: &PeerRules, relays: &[RelayAddress]) -> Self {
-        let own = rules.own.iter().filter(|ip| !ip.is_loopback()).map(|&ip| IpNet::from(ip));
-        let mut entries: Vec<(IpNet, Origin)> =
-            built_in().chain(own).map(|net| (net, Origin::BuiltIn)).collect();
-        entries.extend(rules.deny.iter().map(|net| (net.trunc(), Origin::Denied)));
-        entries.extend(rules.allow.iter().map(|net| (net.trunc(), Origin::Allowed)));
-        entries.sort_by_key(|(net, origin)| (std::cmp::Reverse(net.prefix_len()), *origin));
+        let denied = rules.deny.iter().map(|&net| (net, Origin::Denied));
+        let allowed = rules.allow.iter().map(|&net| (net, Origin::Allowed));
+        // Loopback is among the built-in ranges already, and may be opened as a whole.
+        let own = rules.own.iter().copied().filter(|net| !net.addr().is_loopback());
+        let built_in = built_in().chain(own).map(|net| (net, Origin::BuiltIn));
+        let own = Prefixes::new(rules.own.iter().map(|&net| (net, ())));
+        let services = rules.services.iter().map(|service| (service.ip().to_canonical(), service.port()));
+        let (here, mut elsewhere): (Vec<_>, Vec<_>) = services.partition(|&(ip, _)| is_own(&own, ip));
+        let mut ports: Vec<u16> = here.into_iter().map(|(_, port)| port).collect();
+        ports.sort_unstable();
+        elsewhere.sort_unstable();
         Self {
-            entries,
-            own: rules.own.clone(),
-            services: rules.services.clone(),
+            // Of several entries for one prefix the first one counts.
+            entries: Prefixes::new(denied.chain(allowed).chain(built_in)),
+            own,
+            ports,
+            elsewhere,
             translations: relays
                 .iter()
                 .filter(|relay| relay.local != relay.announced)
@@ -102,21 +117,25 @@ impl PeerPolicy {
     pub fn judge(&self, peer: IpAddr, allowed: Option<&[IpNet]>) -> Option<Reach> {
         let listed = |ip: IpAddr| allowed.is_none_or(|nets| nets.iter().any(|net| net.contains(&ip)));
         let open = identities(peer).all(|ip| self.permits(ip, allowed));
-        let own = identities(peer).any(|ip| self.is_own(ip));
+        let own = identities(peer).any(|ip| is_own(&self.own, ip));
         match (open && listed(peer), own) {
+            (true, false) if identities(peer).any(|ip| self.has_service_elsewhere(ip)) => {
+                Some(Reach::OwnOpened)
+            }
             (true, false) => Some(Reach::All),
             (true, true) => Some(Reach::OwnOpened),
-            (false, true) if allowed.is_none() && self.own.contains(&peer) => Some(Reach::OwnRelayed),
+            (false, true) if allowed.is_none() && self.own.cover(peer) => Some(Reach::OwnRelayed),
             (false, _) => None,
         }
     }
 
-    /// Whether this is one of our own services, which no client may reach through us, by whatever address.
+    /// Whether `peer` is one of our own services, which no client may reach through us. On this machine a service
+    /// counts at all addresses, no matter which one it listens on; elsewhere at its own.
     pub fn is_service(&self, peer: SocketAddr) -> bool {
-        let at =
-            |service: &SocketAddr, ip| service.ip() == ip || service.ip().is_unspecified() && self.is_own(ip);
-        let mut services = self.services.iter().filter(|service| service.port() == peer.port());
-        services.any(|service| identities(peer.ip()).any(|ip| at(service, ip)))
+        let (ip, port) = (peer.ip(), peer.port());
+        let here = self.ports.binary_search(&port).is_ok();
+        (here && identities(ip).any(|ip| is_own(&self.own, ip)))
+            || identities(ip).any(|ip| self.elsewhere.binary_search(&(ip, port)).is_ok())
     }
 
     /// The address that packets for `peer` go to: behind 1:1 NAT our announced addresses are reached by their
@@ -132,22 +151,26 @@ impl PeerPolicy {
         announced.map_or(local, |&(announced, _)| SocketAddr::new(announced, local.port()))
     }
 
-    fn is_own(&self, ip: IpAddr) -> bool {
-        ip.is_loopback() || ip.is_unspecified() || self.own.contains(&ip)
+    fn has_service_elsewhere(&self, ip: IpAddr) -> bool {
+        self.elsewhere.binary_search_by_key(&ip, |&(service, _)| service).is_ok()
     }
 
     /// The longest prefix decides; the host's own list takes part as allowing entries.
     fn permits(&self, ip: IpAddr, allowed: Option<&[IpNet]>) -> bool {
-        let decided = self.entries.iter().find(|(net, _)| net.contains(&ip));
+        let decided = self.entries.longest(ip);
         let listed =
             allowed.into_iter().flatten().filter(|net| net.contains(&ip)).map(IpNet::prefix_len).max();
         match (decided, listed) {
             (None, _) | (Some((_, Origin::Allowed)), _) => true,
             (Some(_), None) => false,
-            (Some((net, Origin::Denied)), Some(length)) => length > net.prefix_len(),
-            (Some((net, Origin::BuiltIn)), Some(length)) => length >= net.prefix_len(),
+            (Some((prefix, Origin::Denied)), Some(length)) => length > prefix,
+            (Some((prefix, Origin::BuiltIn)), Some(length)) => length >= prefix,
         }
     }
+}
+
+fn is_own(own: &Prefixes<()>, ip: IpAddr) -> bool {
+    ip.is_loopback() || ip.is_unspecified() || own.cover(ip)
 }
 
 fn built_in() -> impl Iterator<Item = IpNet> {
@@ -198,13 +221,17 @@ mod tests {
     }
 
     fn policy(allow: &[&str], deny: &[&str]) -> PeerPolicy {
+        let service = |text: &str| text.parse().expect("literal");
         let rules = PeerRules {
             allow: nets(allow),
             deny: nets(deny),
-            own: vec![ip("127.0.0.1"), ip("9.9.9.9"), ip("2620::9")],
+            own: nets(&["127.0.0.1/32", "9.9.9.9/32", "2620::9/128", "45.1.0.0/16"]),
             services: vec![
-                "0.0.0.0:3479".parse().expect("literal"),
-                "127.0.0.1:9641".parse().expect("literal"),
+                service("0.0.0.0:3479"),
+                service("127.0.0.1:9641"),
+                service("11.0.0.5:81"),
+                service("11.0.0.5:80"),
+                service("9.9.9.9:8443"),
             ],
         };
         PeerPolicy::new(&rules, &[])
@@ -307,13 +334,29 @@ mod tests {
 
     #[test]
     fn own_addresses_are_for_relayed_ports_and_services_for_nobody() {
-        let policy = policy(&["9.9.9.9/32"], &[]);
+        let policy = policy(&["9.9.9.9/32", "45.1.2.0/24"], &[]);
         assert_eq!(policy.judge(ip("127.0.0.1"), None), Some(Reach::OwnRelayed));
         assert_eq!(policy.judge(ip("2620::9"), None), Some(Reach::OwnRelayed));
         assert_eq!(policy.judge(ip("9.9.9.9"), None), Some(Reach::OwnOpened));
+        assert_eq!(policy.judge(ip("45.1.1.1"), None), Some(Reach::OwnRelayed), "a local prefix");
+        assert_eq!(policy.judge(ip("45.1.2.1"), None), Some(Reach::OwnOpened), "opened inside it");
         let service = |text: &str| policy.is_service(text.parse().expect("literal"));
-        assert!(service("9.9.9.9:3479") && service("127.0.0.77:3479") && service("127.0.0.1:9641"));
-        assert!(!service("9.9.9.9:3480") && !service("8.8.8.8:3479") && !service("9.9.9.9:9641"));
+        let own = ["9.9.9.9", "127.0.0.77", "0.0.0.0", "45.1.2.3", "[2620::9]", "[::1]", "[::ffff:9.9.9.9]"];
+        for (ip, port) in own.iter().flat_map(|ip| [3479, 9641, 8443].map(|port| (ip, port))) {
+            assert!(service(&format!("{ip}:{port}")), "{ip}:{port}");
+        }
+        assert!(!service("9.9.9.9:3480") && !service("8.8.8.8:3479") && !service("9.9.9.9:81"));
+    }
+
+    #[test]
+    fn a_back_end_elsewhere_is_refused_at_its_address_and_port() {
+        let policy = policy(&[], &[]);
+        assert_eq!(policy.judge(ip("11.0.0.5"), None), Some(Reach::OwnOpened));
+        assert_eq!(policy.judge(ip("64:ff9b::b00:5"), None), Some(Reach::OwnOpened));
+        assert_eq!(policy.judge(ip("11.0.0.6"), None), Some(Reach::All));
+        let service = |text: &str| policy.is_service(text.parse().expect("literal"));
+        assert!(service("11.0.0.5:80") && service("11.0.0.5:81") && service("[64:ff9b::b00:5]:81"));
+        assert!(!service("11.0.0.5:82") && !service("11.0.0.5:3479") && !service("11.0.0.6:81"));
     }
 
     #[test]

@@ -98,10 +98,11 @@ pub struct PeerRules {
     pub allow: Vec<IpNet>,
     /// Closed prefixes.
     pub deny: Vec<IpNet>,
-    /// This machine's own addresses, announced ones included: closed but for live relayed addresses, unless
-    /// opened by name.
-    pub own: Vec<IpAddr>,
-    /// Our own services: never reachable, whatever is opened. An unspecified address means every own one.
+    /// This machine's own addresses, announced ones and local prefixes included: closed but for live relayed
+    /// addresses, unless opened by name.
+    pub own: Vec<IpNet>,
+    /// Our own services, back ends included: never reachable, whatever is opened. One on this machine is refused at
+    /// all own addresses, one on another machine at its own.
     pub services: Vec<SocketAddr>,
 }
 

@@ -136,7 +136,7 @@ fn s10_2_the_operators_rules_are_403_or_success() {
 fn announced_addresses_are_what_clients_see() {
     let mut rig = Rig::with(|settings| {
         settings.relay_addresses[0].announced = "198.51.100.77".parse().expect("literal");
-        settings.peers.own.push("198.51.100.77".parse().expect("literal"));
+        settings.peers.own.push("198.51.100.77/32".parse().expect("literal"));
     });
     let alice = rig.alice();
     let a = rig.ask(&alice, Msg::allocate()).address(XOR_RELAYED_ADDRESS);
@@ -195,7 +195,7 @@ fn an_address_that_becomes_our_own_stops() {
     let alice = rig.allocated();
     assert_eq!(rig.permit(&alice, &["8.8.8.8:3478"]), 0);
     assert!(rig.send(&alice, "8.8.8.8:3478", b"x").is_ok());
-    rig.reload(|settings| settings.peers.own.push(addr("8.8.8.8:1").ip()));
+    rig.reload(|settings| settings.peers.own.push(addr("8.8.8.8:1").ip().into()));
     assert_eq!(rig.send(&alice, "8.8.8.8:3478", b"x").err(), Some(Drop::PeerDenied));
     assert_eq!(rig.permit(&alice, &["8.8.8.8:3478"]), 403);
 }

@@ -1,7 +1,7 @@
 //! A server in memory, under virtual time, with relay sockets that exist on paper and clients that log in.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -187,7 +187,7 @@ pub fn settings() -> Settings {
         peers: PeerRules {
             allow: nets(&["192.0.2.0/24", "2001:db8:2::/48"]),
             deny: vec![],
-            own: vec![RELAY4.parse().expect("literal"), RELAY6.parse().expect("literal")],
+            own: [RELAY4, RELAY6].map(|ip| ip.parse::<IpAddr>().expect("literal").into()).into(),
             services: vec![addr("0.0.0.0:3478"), addr("127.0.0.1:9641")],
         },
         limits: Limits::default(),

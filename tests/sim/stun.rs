@@ -243,7 +243,7 @@ pub fn settings() -> Settings {
         relay_addresses: vec![relay("10.1.1.1", "5.5.5.5"), relay("2a00:5::5", "2a00:5::5")],
         relay_ports: 49_152..=65_535,
         peers: PeerRules {
-            own: vec![ip("10.1.1.1"), ip("5.5.5.5"), ip("2a00:5::5")],
+            own: ["10.1.1.1", "5.5.5.5", "2a00:5::5"].map(|own| ip(own).into()).into(),
             services: vec![
                 "5.5.5.5:3478".parse().expect("literal"),
                 "10.1.1.1:3478".parse().expect("literal"),

@@ -121,7 +121,7 @@ impl World {
         let model = Model {
             lifetime_max: settings.limits.lifetime_max.as_secs(),
             nat: (nat.local != nat.announced).then_some((nat.announced, nat.local)),
-            own: settings.peers.own.clone(),
+            own: settings.peers.own.iter().map(|own| own.addr()).collect(),
             ..Model::default()
         };
         let server = |worker: u64| {

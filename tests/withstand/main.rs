@@ -9,6 +9,7 @@ mod call;
 mod client;
 mod machine;
 
+mod addresses;
 mod besieged;
 mod blinded;
 mod clock;
@@ -21,6 +22,7 @@ mod mutated;
 mod mutation;
 mod peers;
 mod proxied;
+mod quic;
 mod reload;
 mod reserved;
 mod shortage;

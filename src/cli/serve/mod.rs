@@ -1,5 +1,6 @@
 //! `hallpass serve`: the one place that knows every part and joins them.
 
+mod addresses;
 mod drain;
 mod metrics;
 mod pressure;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, interval};
 
@@ -25,7 +27,7 @@ use crate::config::{self, Config, LogFormat};
 use crate::net::{self, Command, Handle};
 use crate::system::port_holder::{Protocol, who_holds};
 use crate::system::systemd::Notifier;
-use crate::system::{clock, entropy, limits, logging};
+use crate::system::{clock, entropy, limits, logging, own_addresses};
 use crate::turn;
 use crate::turn::counters::Counters;
 use crate::turn::five_tuple::Transport;
@@ -34,7 +36,7 @@ use crate::turn::shared::Shared;
 use drain::{Drain, Left};
 use metrics::Numbers;
 use pressure::Watch;
-use settings::HostNames;
+use settings::{HostNames, Machine};
 use tls::Certificate;
 
 /// How often the control side looks whether a drain is over or a worker has ended.
@@ -85,8 +87,11 @@ fn start(path: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let admin = config.admin.as_ref().map(|admin| bind_admin(admin.address)).transpose()?;
 
     let mut names = HostNames::default();
-    let protocol = settings::protocol(&config, workers, &mut names)
+    let relays = settings::relay_addresses(&config)
         .map_err(|message| (message, "name addresses in [relay] addresses".to_owned()))?;
+    let machine = Machine { workers, relays, own: addresses::at_start() };
+    let protocol = settings::protocol(&config, &machine, &mut names)
+        .map_err(|message| (message, "name fewer hosts".to_owned()))?;
     if path.is_none() {
         print(&welcome::text(&config, certificate.fingerprint.as_deref()));
     }
@@ -120,7 +125,8 @@ fn start(path: Option<PathBuf>) -> Result<ExitCode, Failure> {
         started: clock::unix_seconds(),
     };
     let notifier = Notifier::from_env();
-    let served = Served { path, config, certificate, workers, names, hosts, notifier, shared, drain, watch };
+    let served =
+        Served { path, config, machine, certificate, workers, names, hosts, notifier, shared, drain, watch };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         (format!("the control side does not start: {error}"), "see the limits".to_owned())
     })?;
@@ -214,6 +220,7 @@ fn print(text: &str) {
 struct Served {
     path: Option<PathBuf>,
     config: Config,
+    machine: Machine,
     certificate: Certificate,
     workers: Handle,
     names: HostNames,
@@ -251,6 +258,10 @@ impl Served {
             Ok(signals) => signals,
             Err(error) => return fail(&format!("no signals: {error}"), "see the limits of this service"),
         };
+        let mut own = match own_addresses::follow(self.machine.own.clone()) {
+            Ok(own) => own,
+            Err(error) => return fail(&format!("no thread: {error}"), "see the limits of this service"),
+        };
         let readiness = Readiness::default();
         if let Some(listener) = admin {
             let names = self.config.admin.as_ref().map_or_else(Vec::new, |admin| admin.names.clone());
@@ -281,6 +292,7 @@ impl Served {
                     let until = Some(Instant::now() + patience);
                     self.drain(&readiness, until, "no new allocations; the server ends with the last one");
                 }
+                Ok(()) = own.changed() => self.follow(own.borrow_and_update().clone()),
                 () = tick(watchdog.as_mut()) => self.notifier.watchdog(),
                 _ = look_at_memory.tick() => self.watch.look(),
                 _ = look.tick() => {
@@ -349,6 +361,17 @@ impl Served {
         self.notifier.ready();
     }
 
+    /// Tells the workers which addresses are this machine's own from now on.
+    fn follow(&mut self, own: Vec<IpNet>) {
+        addresses::tell(&self.machine.own, &own);
+        self.machine.own = own;
+        match settings::protocol(&self.config, &self.machine, &mut self.names) {
+            Ok(protocol) => self.workers.send(&Command::Settings(Arc::new(protocol))),
+            // The names of the running configuration have their numbers already.
+            Err(message) => tracing::error!("the addresses in use stay: {message}"),
+        }
+    }
+
     fn apply(&mut self, loaded: config::Loaded) {
         for line in loaded.warnings.to_string().lines() {
             tracing::warn!("{line}");
@@ -357,8 +380,7 @@ impl Served {
         for kept in keep_what_is_bound(&self.config, &mut next) {
             tracing::warn!("reload: {kept} takes effect at the next restart");
         }
-        let workers = self.workers.counters().len();
-        match settings::protocol(&next, workers, &mut self.names) {
+        match settings::protocol(&next, &self.machine, &mut self.names) {
             Ok(protocol) => {
                 self.hosts.store(Arc::new(self.names.all().to_vec()));
                 self.workers.send(&Command::Settings(Arc::new(protocol)));

@@ -1,8 +1,10 @@
 //! The operator's configuration in the terms of the protocol and of the network side.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use crate::config;
 use crate::net;
@@ -62,11 +64,25 @@ pub fn workers(config: &config::Config, cores: usize) -> usize {
     if config.limits.workers == 0 { cores } else { config.limits.workers as usize }
 }
 
-/// What the protocol needs of each of so many workers.
+/// What the settings take from this machine and not from the configuration.
+pub struct Machine {
+    /// How many workers there are.
+    pub workers: usize,
+    /// Where to relay from. The pool of ports is made for these addresses, so they stay for the life of the process.
+    pub relays: Vec<RelayAddress>,
+    /// What the kernel delivers to this machine now.
+    pub own: Vec<IpNet>,
+}
+
+/// What the protocol needs.
 ///
 /// # Errors
 /// A sentence for the operator.
-pub fn protocol(config: &config::Config, workers: usize, names: &mut HostNames) -> Result<Settings, String> {
+pub fn protocol(
+    config: &config::Config,
+    machine: &Machine,
+    names: &mut HostNames,
+) -> Result<Settings, String> {
     let mut hosts = Vec::new();
     for host in &config.hosts {
         let (id, name) = names.id(&host.name)?;
@@ -87,13 +103,13 @@ pub fn protocol(config: &config::Config, workers: usize, names: &mut HostNames) 
         }
         users.push(StaticUser { name: user.name.clone(), password: user.password.clone(), host: id });
     }
-    let relay_addresses = relay_addresses(config)?;
+    let relay_addresses: Vec<_> = machine.relays.iter().map(|relay| announce(config, *relay)).collect();
     let limits = &config.limits;
     Ok(Settings {
         realm: config.realm.clone(),
         hosts,
         users,
-        peers: peer_rules(config, &relay_addresses),
+        peers: peer_rules(config, &machine.own, &relay_addresses),
         relay_addresses,
         relay_ports: config.relay.ports.clone(),
         limits: Limits {
@@ -101,7 +117,9 @@ pub fn protocol(config: &config::Config, workers: usize, names: &mut HostNames) 
             allocations_per_host: limits.allocations_per_host,
             allocations_total: limits.allocations_total,
             // The kernel spreads the ports of a source over the workers, and each counts for itself.
-            unauthenticated_per_source: limits.unauthenticated_per_source.div_ceil(workers.max(1) as u32),
+            unauthenticated_per_source: limits
+                .unauthenticated_per_source
+                .div_ceil(machine.workers.max(1) as u32),
             requests_per_user: limits.requests_per_user,
             permissions_per_user: limits.permissions_per_user,
             permissions_per_allocation: limits.permissions_per_allocation,
@@ -188,13 +206,15 @@ impl Site for BuiltIn {
 }
 
 /// Where to relay from: what the operator named, else where clients come in; on a wildcard that is every address of
-/// this machine, loopback only for clients on loopback.
-fn relay_addresses(config: &config::Config) -> Result<Vec<RelayAddress>, String> {
+/// this machine, loopback only for clients on loopback. [`protocol`] adds what clients are told.
+///
+/// # Errors
+/// A sentence for the operator.
+pub fn relay_addresses(config: &config::Config) -> Result<Vec<RelayAddress>, String> {
     let mut addresses = Vec::new();
     let mut add = |address: IpAddr, only_if_reached: bool| {
         if addresses.iter().all(|known: &RelayAddress| known.local != address) {
-            let announced = announced(config, address);
-            addresses.push(RelayAddress { local: address, announced, only_if_reached });
+            addresses.push(RelayAddress { local: address, announced: address, only_if_reached });
         }
     };
     if !config.relay.addresses.is_empty() {
@@ -229,24 +249,36 @@ fn relay_addresses(config: &config::Config) -> Result<Vec<RelayAddress>, String>
     }
 }
 
-/// The address that clients are told for a local one: `external_ip` of the same family.
-fn announced(config: &config::Config, local: IpAddr) -> IpAddr {
+/// The same with the address that clients are told: `external_ip` of the same family.
+fn announce(config: &config::Config, relay: RelayAddress) -> RelayAddress {
+    let local = relay.local;
     let fits = |external: &&config::ExternalIp| match external.private {
         Some(private) => private == local,
         None => external.public.is_ipv4() == local.is_ipv4() && !local.is_loopback(),
     };
-    config.external_ip.iter().find(fits).map_or(local, |external| external.public)
+    let announced = config.external_ip.iter().find(fits).map_or(local, |external| external.public);
+    RelayAddress { announced, ..relay }
 }
 
-fn peer_rules(config: &config::Config, relays: &[RelayAddress]) -> PeerRules {
-    let mut own: Vec<IpAddr> = relays.iter().flat_map(|relay| [relay.local, relay.announced]).collect();
-    own.extend(config.external_ip.iter().map(|external| external.public));
-    own.extend(config.listen.iter().map(|listener| listener.address.ip()).filter(|ip| !ip.is_unspecified()));
-    // Best effort: an address that cannot be listed is still covered when it is listened on or relayed from.
-    own.extend(interfaces::addresses().unwrap_or_default().into_iter().map(|interface| interface.address));
+fn peer_rules(config: &config::Config, machine: &[IpNet], relays: &[RelayAddress]) -> PeerRules {
+    // Even if the kernel lists nothing, what is listened on, relayed from and announced is ours.
+    let relays = relays.iter().flat_map(|relay| [relay.local, relay.announced]);
+    let external = config.external_ip.iter().map(|external| external.public);
+    let listening = config.listen.iter().map(|listener| listener.address.ip());
+    let named = relays.chain(external).chain(listening).filter(|ip| !ip.is_unspecified());
+    let mut own: Vec<IpNet> = named.map(IpNet::from).chain(machine.iter().copied()).collect();
     own.sort_unstable();
     own.dedup();
+    let config::Peers { allow, deny } = &config.peers;
+    PeerRules { allow: allow.clone(), deny: deny.clone(), own, services: services(config) }
+}
+
+/// Every address that listens for us: our listeners, the admin address, and the back ends of shared ports.
+fn services(config: &config::Config) -> Vec<SocketAddr> {
+    let listeners = config.listen.iter().flat_map(|listener| [Some(listener.address), listener.quic]);
+    let web = [config.web.http1, config.web.h2]
+        .into_iter()
+        .chain(config.web.passthrough.values().copied().map(Some));
     let admin = config.admin.as_ref().map(|admin| admin.address);
-    let services = config.listen.iter().map(|listener| listener.address).chain(admin).collect();
-    PeerRules { allow: config.peers.allow.clone(), deny: config.peers.deny.clone(), own, services }
+    listeners.chain(web).chain([admin]).flatten().collect()
 }

@@ -108,11 +108,7 @@ impl Worker {
         let counters = self.ties.counters.streams(transport);
         counters.accepted.add(1);
         counters.open.add(1);
-        let streams = &self.streams;
-        self.timers.tidy(streams.len(), |token| match token {
-            Token::Stream { .. } => streams.is_open(token),
-            _ => true,
-        });
+        self.tidy_timers();
         self.look_after(token);
         Ok(())
     }

@@ -23,15 +23,21 @@ impl Worker {
         let Some(&first) = datagram.first() else { return false };
         let theirs = match classify(first) {
             Kind::Turn => false,
+            // Where QUIC and ChannelData look alike, the allocation decides; without one, the flow does, and without
+            // either RFC 9443: channels up to 0x4FFF are TURN's. A port without flows pays nothing for the question.
             Kind::Either => self.quic.has(&client) && !self.server.has_allocation(&client),
-            Kind::Short | Kind::Long => true,
+            Kind::Short => !self.server.has_allocation(&client),
+            Kind::Long => true,
         };
         if !theirs {
             return false;
         }
         match self.quic.forward(&self.epoll, &self.ties.admission, (client, to), datagram, self.now.instant) {
             Ok(None) => {}
-            Ok(Some(token)) => self.look_after_flow(token),
+            Ok(Some(token)) => {
+                self.tidy_timers();
+                self.look_after_flow(token);
+            }
             Err(_) => self.server.counters().dropped(Drop::QuicRefused).add(1),
         }
         true
@@ -50,6 +56,7 @@ impl Worker {
         self.frames_used += count;
         let Some(Token::Udp(index)) = Token::unpack(client.link.0) else { return };
         for frame in first..first + count {
+            self.quic.answered(token, self.received.frames[frame].bytes());
             let whole = 0..self.received.frames[frame].bytes().len();
             self.push(self.for_client(index, client, None, Payload::Frame(frame, whole)));
         }

@@ -1,0 +1,199 @@
+//! HTTP/3 beside TURN on one UDP port: a flood of forged connections locks no honest client out.
+
+use crate::client::{Client, Link, channel_data, udp_from};
+use crate::machine::{descriptors, many_descriptors};
+use crate::support::echo::Echo;
+use crate::support::plan::{LOCAL_V4, Plan, Transport};
+use crate::support::server::{Server, only_hallpass};
+use crate::support::stun::{Session, binding_request};
+use crate::support::{alone, beside_others};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// Forged datagrams before the first newcomer: more than there may be flows.
+const FLOOD_MIN: usize = 6000;
+/// Forged datagrams in one batch.
+const AT_ONCE: usize = 64;
+const NEWCOMERS: usize = 20;
+/// Flows that are not proven, of one worker, and a few for the server itself.
+const DESCRIPTORS_MAX: usize = 1024 + 50;
+/// What a client waits before it sends its first packet again, and how often it does.
+const RETRANSMIT: Duration = Duration::from_secs(1);
+const TRIES: usize = 10;
+
+/// Answers as a QUIC server does: with an id of its own to what begins a connection, and in kind to what is sent to
+/// that id (RFC 8999 section 5).
+struct BackEnd {
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl BackEnd {
+    fn start() -> BackEnd {
+        let socket = UdpSocket::bind((LOCAL_V4, 0)).unwrap();
+        let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20);
+        let (address, stop) = (socket.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
+        let stopped = stop.clone();
+        let serve = move || {
+            let mut datagram = [0; 2000];
+            while !stopped.load(Ordering::Relaxed) {
+                let Ok((len, from)) = socket.recv_from(&mut datagram) else { continue };
+                let answer = match datagram[..len] {
+                    [first, ..] if first & 0x80 != 0 => long(&id(from)),
+                    ref short if short.len() > 9 && short[1..9] == id(from) => short.to_vec(),
+                    _ => continue,
+                };
+                let _ = socket.send_to(&answer, from);
+            }
+        };
+        BackEnd { address, stop, thread: Some(thread::spawn(serve)) }
+    }
+}
+
+impl Drop for BackEnd {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let waker = UdpSocket::bind((LOCAL_V4, 0)).unwrap();
+        let _ = waker.send_to(&[], self.address);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// The id of a connection that the back end sees from here.
+fn id(from: SocketAddr) -> [u8; 8] {
+    u64::from(from.port()).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes()
+}
+
+/// A long header of version 1 with this source, and nothing of note behind it.
+fn long(source: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0xc3, 0, 0, 0, 1, 0, source.len() as u8];
+    packet.extend(source);
+    packet.resize(1200, 0);
+    packet
+}
+
+/// A client of the web server.
+struct Browser {
+    socket: UdpSocket,
+    id: Vec<u8>,
+}
+
+impl Browser {
+    /// Begins a connection and sends over it; `None` when that did not succeed at this attempt.
+    fn try_connect(server: SocketAddr) -> Option<Browser> {
+        let socket = udp_from(LOCAL_V4, server);
+        socket.set_read_timeout(Some(RETRANSMIT)).unwrap();
+        socket.send(&long(b"")).unwrap();
+        let mut answer = [0; 2000];
+        socket.recv(&mut answer).ok()?;
+        let browser = Browser { socket, id: answer[7..7 + usize::from(answer[6])].to_vec() };
+        (0..3).all(|number| browser.exchange(number)).then_some(browser)
+    }
+
+    /// One packet there and back.
+    fn exchange(&self, number: u8) -> bool {
+        let packet = [&[0x41], &self.id[..], &[number]].concat();
+        self.socket.send(&packet).unwrap();
+        let mut answer = [0; 2000];
+        self.socket.recv(&mut answer).is_ok_and(|len| answer[..len] == packet)
+    }
+}
+
+/// Begins connections from ever new addresses until it is told to stop. Each is sent twice, the second time after the
+/// server's answer, which a forger cannot see. Waits for the server between two batches, so that no buffer overflows.
+fn flood(server: SocketAddr, sent: &AtomicUsize, stop: &AtomicBool) {
+    let control = udp_from(LOCAL_V4, server);
+    let initial = long(b"");
+    while !stop.load(Ordering::Relaxed) {
+        let number = sent.load(Ordering::Relaxed) as u32 / AT_ONCE as u32;
+        let ip = Ipv4Addr::from_bits(Ipv4Addr::new(127, 0, 2, 1).to_bits() + number % 50_000);
+        let forged: Vec<UdpSocket> = (0..AT_ONCE).map(|_| udp_from(ip.into(), server)).collect();
+        for _ in 0..2 {
+            forged.iter().for_each(|socket| drop(socket.send(&initial)));
+            control.send(&binding_request(1)).unwrap();
+            control.recv(&mut [0; 1500]).expect("the server keeps up");
+        }
+        sent.fetch_add(AT_ONCE, Ordering::Relaxed);
+    }
+}
+
+fn plan(back_end: SocketAddr) -> Plan {
+    let mut plan = Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]);
+    plan.udp = format!("quic = \"{back_end}\"");
+    plan.limits = "workers = 1\n".to_owned();
+    plan
+}
+
+/// Rows 6 and 32.
+#[test]
+fn forged_connections_lock_nobody_out_of_http3() {
+    let _turn = alone();
+    if only_hallpass("HTTP/3 beside TURN") {
+        return;
+    }
+    many_descriptors(2000);
+    let back_end = BackEnd::start();
+    let server = Server::start(&plan(back_end.address));
+    let address = server.v4(Transport::Udp);
+    let before = descriptors(server.pid());
+    let old = Browser::try_connect(address).expect("a browser before the flood");
+    let (sent, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (most, at_once) = thread::scope(|scope| {
+        scope.spawn(|| flood(address, &sent, &stop));
+        let mut most = 0;
+        while sent.load(Ordering::Relaxed) < FLOOD_MIN {
+            most = most.max(descriptors(server.pid()) - before);
+        }
+        let mut at_once = 0;
+        let served = (0..NEWCOMERS).all(|_| {
+            let tries = (1..=TRIES).find(|_| Browser::try_connect(address).is_some());
+            at_once += usize::from(tries == Some(1));
+            most = most.max(descriptors(server.pid()) - before);
+            old.exchange(4) && tries.is_some()
+        });
+        stop.store(true, Ordering::Relaxed);
+        assert!(
+            served,
+            "locked out among {} forged datagrams, {most} descriptors",
+            sent.load(Ordering::Relaxed)
+        );
+        (most, at_once)
+    });
+    println!(
+        "rows 6 and 32: {} forged connections, at most {most} descriptors; {at_once} of {NEWCOMERS} newcomers served \
+         at the first attempt",
+        sent.load(Ordering::Relaxed)
+    );
+    assert!(most <= DESCRIPTORS_MAX, "{most} descriptors");
+    assert!(at_once >= NEWCOMERS * 3 / 4, "only {at_once} of {NEWCOMERS} at the first attempt");
+    assert!(old.exchange(5) && Browser::try_connect(address).is_some(), "after the flood");
+    let session = Session::new(server.credentials("somebody"), b"");
+    let relayed = Client::join(Link::open(Transport::Udp, address), &session).allocate();
+    assert!(relayed.is_ok(), "TURN on the same port: {relayed:?}");
+}
+
+/// RFC 5766 clients draw channels up to 0x7FFF, which begin as packets of QUIC do.
+#[test]
+fn every_channel_works_on_a_port_shared_with_http3() {
+    let _turn = beside_others();
+    if only_hallpass("HTTP/3 beside TURN") {
+        return;
+    }
+    let (back_end, echo) = (BackEnd::start(), Echo::start(LOCAL_V4));
+    let server = Server::start(&plan(back_end.address));
+    let address = server.v4(Transport::Udp);
+    let session = Session::new(server.credentials("somebody"), b"");
+    for number in [0x4000, 0x4FFF, 0x5000, 0x7FFF] {
+        let mut client = Client::join(Link::open(Transport::Udp, address), &session);
+        client.allocate().expect("a relayed address");
+        assert_eq!(client.bind(number, echo.address()), 0, "{number:#06x}");
+        client.send_on(number, b"four");
+        let answer = client.receive().unwrap_or_else(|error| panic!("channel {number:#06x}: {error}"));
+        assert_eq!(answer, channel_data(number, b"four"), "{number:#06x}");
+    }
+    println!("channels 0x4000, 0x4FFF, 0x5000 and 0x7FFF of a shared port: all work");
+}
