@@ -298,7 +298,7 @@ impl Worker {
     fn act(&mut self) {
         while let Some(action) = self.server.poll_action() {
             match action {
-                Action::Reply { client, message } => self.reply(client, message),
+                Action::Reply { client, message, .. } => self.reply(client, message),
                 Action::OpenRelay { relay, address } => {
                     let outcome = self.open_relay(relay, address);
                     self.server.handle_relay_opened(self.now, relay, outcome);
