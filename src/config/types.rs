@@ -245,9 +245,10 @@ pub struct Limits {
     pub permissions_per_allocation: u32,
     /// Channels one allocation may hold.
     pub channels_per_allocation: u32,
-    /// TCP and TLS clients at once.
+    /// TCP and TLS clients at once. A quarter is kept for clients that authenticate.
     pub connections_total: u32,
-    /// TCP and TLS clients at once from one IPv4 address or one /64 of IPv6; 0 = no limit.
+    /// TCP and TLS clients at once from one IPv4 address or one /64 of IPv6, twice as many from a /56, four times from a /48;
+    /// 0 = no limit.
     pub connections_per_source: u32,
     /// Sources without that limit.
     pub connections_exempt: Vec<IpNet>,

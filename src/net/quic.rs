@@ -12,7 +12,7 @@ use std::sync::Arc;
 use rustc_hash::FxBuildHasher;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::admission::{Admission, Descriptor};
+use super::admission::{Class, Descriptor, Gate};
 use super::syscall::{Epoll, ready};
 use super::token::{Generation, Token};
 use crate::turn::five_tuple::Client;
@@ -83,14 +83,14 @@ impl Flows {
     }
 
     /// Sends a client's datagram to the server at `to`. Gives the token of a new flow, which is to be looked after;
-    /// `admission` has a place for it.
+    /// `gate` has a place for it among those of the web.
     ///
     /// # Errors
     /// There is no room, it cannot begin a connection, or the kernel refuses.
     pub fn forward(
         &mut self,
         epoll: &Epoll,
-        admission: &Arc<Admission>,
+        gate: &Arc<Gate>,
         (client, to): (Client, SocketAddr),
         datagram: &[u8],
         now: Instant,
@@ -106,7 +106,7 @@ impl Flows {
         if !begins || datagram.len() < INITIAL_MIN || self.len() >= FLOWS_MAX {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
-        let descriptor = admission.socket().map_err(|_| io::ErrorKind::QuotaExceeded)?;
+        let descriptor = gate.socket(Class::Web).map_err(|_| io::ErrorKind::QuotaExceeded)?;
         let socket = Socket::new(Domain::for_address(to), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
         socket.connect(&to.into())?;
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -172,6 +172,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::net::admission::Admission;
     use crate::turn::five_tuple::{FiveTuple, Link, Transport};
 
     const NOW: Instant = Instant::from_nanos(1_000_000_000);
@@ -180,6 +181,10 @@ mod tests {
         let address = SocketAddr::from(([192, 0, 2, 1], port));
         let five_tuple = FiveTuple { transport: Transport::Udp, client: address, server: address };
         Client { five_tuple, link: Link(1 << 56) }
+    }
+
+    fn gate() -> Arc<Gate> {
+        Gate::new(Admission::unlimited(), 1)
     }
 
     fn initial() -> Vec<u8> {
@@ -202,7 +207,7 @@ mod tests {
         server.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
         let to = server.local_addr().expect("address");
         let forward = |flows: &mut Flows, port, datagram: &[u8], now| {
-            let token = flows.forward(&epoll, &Admission::unlimited(), (client(port), to), datagram, now);
+            let token = flows.forward(&epoll, &gate(), (client(port), to), datagram, now);
             token.map(|token| (token, server.recv_from(&mut [0; 2000]).expect("a datagram").1))
         };
         let (first, from_first) = forward(&mut flows, 1, &initial(), NOW).expect("a flow");
@@ -228,7 +233,7 @@ mod tests {
         let mut short = initial();
         short[0] = 0x50;
         for datagram in [&b"\xc3 too short"[..], &short, b""] {
-            assert!(flows.forward(&epoll, &Admission::unlimited(), (client(9), to), datagram, NOW).is_err());
+            assert!(flows.forward(&epoll, &gate(), (client(9), to), datagram, NOW).is_err());
         }
         assert!(flows.is_empty());
     }

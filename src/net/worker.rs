@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::admission::{Admission, Pressure};
+use super::admission::{Gate, Pressure};
 use super::batch::{Batch, Memory, Outgoing, Payload, Route};
 use super::counters::{CloseReason, Counters, Refusal};
 use super::outbox::Kind;
@@ -71,7 +71,7 @@ pub(super) struct Ties {
     /// Allocations alive, for whoever waits for the end of a drain.
     pub allocations: Arc<AtomicU64>,
     /// Who may come in; asked when a socket is opened.
-    pub admission: Arc<Admission>,
+    pub gate: Arc<Gate>,
 }
 
 /// What outlives a worker that failed.
@@ -200,7 +200,7 @@ impl Worker {
             self.ties.counters.wakeups.add(1);
             self.handshakes_left = connections::HANDSHAKES;
             self.web_left = web::BYTES_PER_TURN;
-            self.streams.set_tight(self.ties.admission.pressure() == Pressure::Tight);
+            self.streams.set_tight(self.ties.gate.admission().pressure() == Pressure::Tight);
             for index in 0..events.len() {
                 if let Some((token, readiness)) = events.get(index) {
                     self.on_event(token, readiness);
@@ -298,7 +298,9 @@ impl Worker {
     fn act(&mut self) {
         while let Some(action) = self.server.poll_action() {
             match action {
-                Action::Reply { client, message, .. } => self.reply(client, message),
+                Action::Reply { client, message, authenticated } => {
+                    self.reply(client, message, authenticated);
+                }
                 Action::OpenRelay { relay, address } => {
                     let outcome = self.open_relay(relay, address);
                     self.server.handle_relay_opened(self.now, relay, outcome);
@@ -310,19 +312,24 @@ impl Worker {
         }
     }
 
-    fn reply(&mut self, client: Client, message: Vec<u8>) {
+    fn reply(&mut self, client: Client, message: Vec<u8>, authenticated: bool) {
         match Token::unpack(client.link.0) {
             Some(Token::Udp(index)) => {
                 self.push(self.for_client(index, client, None, Payload::Owned(message)))
             }
-            Some(token) => self.push_stream(token, &[&message], Kind::Control),
+            Some(token) => {
+                if authenticated && let Some(stream) = self.streams.get(token) {
+                    stream.authenticated(self.now.instant);
+                }
+                self.push_stream(token, &[&message], Kind::Control);
+            }
             None => {}
         }
     }
 
     fn open_relay(&mut self, relay: RelayId, address: SocketAddr) -> Result<(), OpenError> {
         let counters = &self.ties.counters;
-        let place = self.ties.admission.relay().map_err(|refusal| {
+        let place = self.ties.gate.relay().map_err(|refusal| {
             counters.relays_refused(refusal).add(1);
             OpenError::Unavailable
         })?;
@@ -385,7 +392,8 @@ impl CloseReason {
             | CloseReason::HandshakeTimeout
             | CloseReason::Idle
             | CloseReason::Stuck
-            | CloseReason::TooMany => EndReason::Reset,
+            | CloseReason::TooMany
+            | CloseReason::Displaced => EndReason::Reset,
         }
     }
 }

@@ -17,6 +17,7 @@ mod log;
 mod mutated;
 mod mutation;
 mod peers;
+mod places;
 mod shortage;
 mod slow_reader;
 mod strangers;

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::TcpStream;
 
+use super::class::Order;
 use super::{INTEREST, Phase, Stream, WriteOutcome, write};
 use crate::net::admission::Entry;
 use crate::net::counters::{CloseReason, Stage};
@@ -36,6 +37,8 @@ pub struct Streams {
     dirty: Vec<Token>,
     /// Whether memory is so low that less may wait for each.
     tight: bool,
+    pub(super) strangers: Order,
+    pub(super) web: Order,
     // Moved as they are between here and the streams, where the box keeps an idle stream small.
     #[allow(clippy::vec_box, reason = "the same boxes go back and forth")]
     spare: Vec<Box<Outbox>>,
@@ -90,11 +93,13 @@ impl Streams {
             allocated: false,
             stage: Stage::Accepted,
             turn: 0,
+            unproven: 0,
             active: now,
             looked_after: None,
             hurried: false,
             entry,
         });
+        self.arrived(token);
         Ok(token)
     }
 

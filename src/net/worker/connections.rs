@@ -1,7 +1,7 @@
 //! Clients on TCP and TLS.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::Worker;
@@ -73,7 +73,7 @@ impl Worker {
                     }
                     let expected = Expected { tls: transport == Transport::Tls, proxied, web };
                     // A proxy will say whose stream it is.
-                    let entry = self.ties.admission.stream((!proxied).then_some(ip));
+                    let entry = self.enter((!proxied).then_some(ip));
                     let taken = entry.and_then(|entry| {
                         let taken = self.take_in(socket, client, transport, expected, entry);
                         taken.map_err(|_| Refusal::Descriptors)
@@ -89,6 +89,29 @@ impl Worker {
                 },
             }
         }
+    }
+
+    /// A place for a newcomer. When strangers have all that they may have, those of this worker make room, the oldest
+    /// first: whoever authenticates does so within seconds, so those who hold a place longest are the least likely to.
+    fn enter(&mut self, source: Option<IpAddr>) -> Result<Entry, Refusal> {
+        loop {
+            match self.ties.gate.stream(source) {
+                Err(Refusal::Total | Refusal::Descriptors) if self.make_room() => {}
+                entered => return entered,
+            }
+        }
+    }
+
+    /// Closes the streams that are to be closed anyway, or else the oldest stranger; `false` if there is none.
+    fn make_room(&mut self) -> bool {
+        if self.doomed.is_empty() {
+            let Some(oldest) = self.streams.oldest_stranger() else { return false };
+            self.doom(oldest, CloseReason::Displaced);
+        }
+        // What was answered in this turn goes out first.
+        self.write_streams();
+        self.close_doomed();
+        true
     }
 
     /// Takes in a connection.
@@ -210,9 +233,7 @@ impl Worker {
             match stream::next(rest) {
                 Framed::Message { len, consumed, .. } => {
                     let message = &rest[..len];
-                    if !stream.greet(message, self.now.instant) {
-                        return Err(CloseReason::Garbage);
-                    }
+                    stream.greet(message)?;
                     match self.server.handle_client(self.now, client, message) {
                         FromClient::Relay { relay, peer, payload, dont_fragment } => {
                             let payload = position + payload.start..position + payload.end;
@@ -232,6 +253,8 @@ impl Worker {
                         FromClient::Dropped(reason) if reason.breaks_stream() => {
                             return Err(CloseReason::Garbage);
                         }
+                        // No stream is kept open for a client that asks more than it may.
+                        FromClient::Dropped(Drop::Throttled) => return Err(CloseReason::TooMany),
                         FromClient::Dropped(_) => {}
                     }
                     position += consumed;
@@ -322,13 +345,17 @@ impl Worker {
 
     pub(super) fn close_doomed(&mut self) {
         while let Some((token, reason)) = self.doomed.pop() {
-            let Some((client, stage)) = self.streams.remove(token, &mut self.buffers) else { continue };
-            let counters = self.ties.counters.streams(client.five_tuple.transport);
-            counters.open.sub(1);
-            counters.closed(stage, reason).add(1);
-            self.server.handle_client_gone(self.now, &client.five_tuple, reason.end_reason());
-            self.act();
+            self.close(token, reason);
         }
+    }
+
+    pub(super) fn close(&mut self, token: Token, reason: CloseReason) {
+        let Some((client, stage)) = self.streams.remove(token, &mut self.buffers) else { return };
+        let counters = self.ties.counters.streams(client.five_tuple.transport);
+        counters.open.sub(1);
+        counters.closed(stage, reason).add(1);
+        self.server.handle_client_gone(self.now, &client.five_tuple, reason.end_reason());
+        self.act();
     }
 }
 

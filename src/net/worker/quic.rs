@@ -29,7 +29,7 @@ impl Worker {
         if !theirs {
             return false;
         }
-        match self.quic.forward(&self.epoll, &self.ties.admission, (client, to), datagram, self.now.instant) {
+        match self.quic.forward(&self.epoll, &self.ties.gate, (client, to), datagram, self.now.instant) {
             Ok(None) => {}
             Ok(Some(token)) => self.look_after_flow(token),
             Err(_) => self.server.counters().dropped(Drop::QuicRefused).add(1),
