@@ -250,7 +250,7 @@ pub struct Limits {
     /// TCP and TLS clients at once from one IPv4 address or one /64 of IPv6, twice as many from a /56, four times from a /48;
     /// 0 = no limit.
     pub connections_per_source: u32,
-    /// Sources without that limit.
+    /// Sources without that limit, and without the limit of time for TLS handshakes.
     pub connections_exempt: Vec<IpNet>,
     /// Memory beyond which nobody new is served, MiB; 0 = three quarters of what this process may have.
     pub memory_mib: u32,

@@ -44,8 +44,8 @@ labels! {
     NotProxied = "not_proxied",
     /// The web server behind us ended it.
     BackEnd = "back_end",
-    /// More than one may have: streams of a source behind a proxy, requests in a row that do not authenticate, or web
-    /// clients.
+    /// More than one may have: streams of a source behind a proxy, requests in a row that do not authenticate, time for
+    /// TLS handshakes, or web clients.
     TooMany = "too_many",
     /// It made room for another client: the oldest stranger, or a silent web client.
     Displaced = "displaced",
@@ -120,6 +120,8 @@ labels! {
     Timeout = "timeout",
     /// The client left before the end.
     Left = "left",
+    /// Its source used up the time that one source has for handshakes.
+    Throttled = "throttled",
     /// Our side could not go on.
     Internal = "internal",
 }

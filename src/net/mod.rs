@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod batch;
 pub mod counters;
+pub mod handshakes;
 mod log;
 pub mod outbox;
 pub mod quic;

@@ -15,6 +15,7 @@ use web::{Page, Splice};
 
 use super::admission::Entry;
 use super::counters::{CloseReason, Stage, TlsOutcome};
+use super::handshakes::Handshakes;
 use super::outbox::Outbox;
 use super::scratch::{Buffers, READ_MAX, Scratch};
 use super::share443::Protocol;
@@ -155,6 +156,7 @@ impl Stream {
         &mut self,
         now: Instant,
         chooser: Option<&dyn TlsChooser>,
+        handshakes: &mut Handshakes,
         buffers: &mut Buffers,
     ) -> ReadOutcome {
         let Buffers { records, plain, output } = buffers;
@@ -197,9 +199,13 @@ impl Stream {
         let was_handshaking = tls.is_handshaking();
         output.clear();
         let shared = matches!(self.phase, Phase::Undecided);
-        let received = match chooser {
+        let mut receive = || match chooser {
             Some(chooser) => tls.receive(chooser, shared, records, plain, output),
             None => Err(TlsOutcome::Internal),
+        };
+        let received = match was_handshaking {
+            true => handshakes.step(self.client.five_tuple.client.ip(), receive),
+            false => receive(),
         };
         match received {
             Ok(received) => {
@@ -221,7 +227,10 @@ impl Stream {
             }
             Err(failure) => {
                 outcome.handshake = was_handshaking.then_some(failure);
-                outcome.end = Some(CloseReason::TlsFailed);
+                outcome.end = Some(match failure {
+                    TlsOutcome::Throttled => CloseReason::TooMany,
+                    _ => CloseReason::TlsFailed,
+                });
             }
         }
         if was_handshaking && outcome.handshake.is_none() && outcome.end.is_some() {

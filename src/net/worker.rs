@@ -4,7 +4,7 @@
 //! A turn of the loop: wait; read the clock once; take commands; take a bounded share from every socket that is
 //! ready ([`datagrams`] for UDP and relays, [`connections`] for streams); deadlines; write what waits for streams;
 //! close what is to be closed. What is left over comes again in the next turn: by level-triggered readiness, or from
-//! the list of those to be seen [again](Worker::again).
+//! the list of those to be seen [again](Worker::again), or from the TLS [handshakes](Worker::handshakes) that wait.
 
 mod connections;
 mod datagrams;
@@ -21,6 +21,7 @@ use std::time::Duration;
 use super::admission::{Gate, Pressure};
 use super::batch::{Batch, Memory, Outgoing, Payload, Route};
 use super::counters::{CloseReason, Counters, Refusal};
+use super::handshakes::Handshakes;
 use super::outbox::Kind;
 use super::quic::Flows;
 use super::relay::{Relays, Sockets};
@@ -33,6 +34,7 @@ use super::timers::Timers;
 use super::tls::TlsChooser;
 use super::token::Token;
 use super::{Command, log};
+use crate::system::entropy;
 use crate::turn::action::{Action, Drop, EndReason, OpenError, RelayId};
 use crate::turn::five_tuple::Client;
 use crate::turn::server::Server;
@@ -118,8 +120,7 @@ pub(super) struct Worker {
     turn: u32,
     /// Streams to close at the end of the turn, and why.
     doomed: Vec<(Token, CloseReason)>,
-    /// TLS handshakes that may go on in this turn.
-    handshakes_left: usize,
+    handshakes: Handshakes,
     /// Bytes that web clients and servers may send in this turn.
     web_left: usize,
 }
@@ -133,6 +134,11 @@ impl Worker {
         offloads: Offloads,
     ) -> io::Result<Self> {
         let Heritage { server, tls, web, ties } = heritage;
+        let handshakes = Handshakes::new(
+            entropy::key().map_err(io::Error::other)?,
+            Arc::clone(ties.gate.admission()),
+            clock,
+        );
         let epoll = Epoll::new()?;
         epoll.add(&ties.waker, Token::Waker.pack(), ready::READ)?;
         let alarm = Alarm::new()?;
@@ -173,7 +179,7 @@ impl Worker {
             again: Vec::new(),
             turn: 0,
             doomed: Vec::new(),
-            handshakes_left: 0,
+            handshakes,
             web_left: 0,
         })
     }
@@ -189,7 +195,8 @@ impl Worker {
         let mut events = Events::new(EVENTS);
         let mut again = Vec::new();
         while self.running {
-            let next = self.server.poll_timeout().into_iter().chain(self.timers.next()).min();
+            let resumed = self.handshakes.next();
+            let next = self.server.poll_timeout().into_iter().chain(self.timers.next()).chain(resumed).min();
             if let Some(deadline) = next {
                 self.alarm.set(deadline.as_nanos(), self.now.instant.as_nanos())?;
             }
@@ -198,7 +205,7 @@ impl Worker {
             self.now = (self.clock)();
             self.turn = self.turn.wrapping_add(1);
             self.ties.counters.wakeups.add(1);
-            self.handshakes_left = connections::HANDSHAKES;
+            self.handshakes.begin_turn(self.now.instant);
             self.web_left = web::BYTES_PER_TURN;
             self.streams.set_tight(self.ties.gate.admission().pressure() == Pressure::Tight);
             for index in 0..events.len() {
@@ -211,6 +218,7 @@ impl Worker {
                     self.on_event(token, readiness);
                 }
             }
+            self.resume_handshakes();
             self.flush();
             self.on_deadlines();
             self.write_streams();

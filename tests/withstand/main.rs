@@ -13,6 +13,7 @@ mod clock;
 mod ends;
 mod framing;
 mod half_open;
+mod handshakes;
 mod log;
 mod mutated;
 mod mutation;

@@ -133,6 +133,14 @@ impl Streams {
         self.get(token).is_some_and(|stream| stream.tls.as_ref().is_some_and(|tls| tls.is_handshaking()))
     }
 
+    /// Has the stream watched for nothing until it is read again; `false` when that is so already, or it is gone.
+    pub fn mute(&mut self, epoll: &Epoll, token: Token) -> bool {
+        let Some(stream) = self.get(token).filter(|stream| stream.interest != 0) else { return false };
+        stream.interest = 0;
+        // Changing what is watched takes no memory: it cannot fail on a socket that is watched.
+        epoll.modify(&stream.socket, token.pack(), 0).is_ok()
+    }
+
     /// Says whether memory is so low that less may wait for each stream.
     pub fn set_tight(&mut self, tight: bool) {
         self.tight = tight;

@@ -10,6 +10,7 @@ use crate::net::syscall::{Epoll, Events};
 use crate::net::token::Token;
 use crate::turn::five_tuple::FiveTuple;
 use crate::turn::five_tuple::Transport;
+use crate::turn::time::Now;
 
 const START: Instant = Instant::from_nanos(1_000_000_000_000);
 
@@ -21,6 +22,7 @@ struct Bench {
     epoll: Epoll,
     streams: Streams,
     buffers: Buffers,
+    handshakes: Handshakes,
     listener: TcpListener,
 }
 
@@ -34,6 +36,7 @@ impl Bench {
             epoll: Epoll::new().expect("epoll"),
             streams: Streams::default(),
             buffers: Buffers::default(),
+            handshakes: Handshakes::new([1, 2], Admission::unlimited(), || Now { instant: START, unix: 0 }),
             listener: TcpListener::bind("127.0.0.1:0").expect("bind"),
         }
     }
@@ -59,7 +62,7 @@ impl Bench {
         let mut events = Events::new(4);
         self.epoll.wait(&mut events, Some(Duration::from_secs(5))).expect("wait");
         assert!(!events.is_empty(), "nothing came");
-        self.streams.get(token).expect("open").read(START, None, &mut self.buffers)
+        self.streams.get(token).expect("open").read(START, None, &mut self.handshakes, &mut self.buffers)
     }
 }
 

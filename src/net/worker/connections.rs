@@ -20,8 +20,6 @@ use crate::wire::stream::{self, Framed};
 
 /// Connections accepted from one listener per turn.
 const ACCEPTS: usize = 16;
-/// TLS handshakes that go on per turn. One costs up to 0.3 ms: packets wait for 2 ms at most.
-pub(super) const HANDSHAKES: usize = 8;
 /// How long a listener rests when descriptors or memory ran out. It stays readable, so without a rest the loop
 /// would spin.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -164,12 +162,31 @@ impl Worker {
         if readiness & !ready::WRITE == 0 {
             return;
         }
-        if self.streams.is_handshaking(token) {
-            if self.handshakes_left == 0 {
-                return;
-            }
-            self.handshakes_left -= 1;
+        if self.handshakes.must_wait() && self.streams.is_handshaking(token) {
+            return self.put_off(token, readiness);
         }
+        self.read_stream(token, readiness);
+    }
+
+    /// Leaves a handshake to a later turn.
+    fn put_off(&mut self, token: Token, readiness: u32) {
+        if self.streams.mute(&self.epoll, token) {
+            self.handshakes.wait(token);
+        } else if readiness & (ready::ERROR | ready::CLOSED) != 0 {
+            // Reported though not asked for: it is gone.
+            self.ties.counters.tls(TlsOutcome::Left).add(1);
+            self.doom(token, CloseReason::Reset);
+        }
+    }
+
+    /// Goes on with the handshakes that had to wait. Writing to a stream has it watched again.
+    pub(super) fn resume_handshakes(&mut self) {
+        while let Some(token) = self.handshakes.resume() {
+            self.read_stream(token, ready::READ);
+        }
+    }
+
+    fn read_stream(&mut self, token: Token, readiness: u32) {
         // The buffer is about to be used again.
         self.flush();
         let (now, chooser) = (self.now.instant, self.tls.as_deref());
@@ -187,7 +204,7 @@ impl Worker {
             return;
         }
         stream.turn = self.turn;
-        let read = stream.read(now, chooser, &mut self.buffers);
+        let read = stream.read(now, chooser, &mut self.handshakes, &mut self.buffers);
         let counters = &self.ties.counters;
         counters.streams(transport).received.add(read.received as u64);
         if let Some(outcome) = read.handshake {
