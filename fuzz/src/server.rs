@@ -325,7 +325,7 @@ impl Run {
         let now = self.secs();
         while let Some(action) = self.server.poll_action() {
             match action {
-                Action::Reply { client, message } => replies.push((client, message)),
+                Action::Reply { client, message, .. } => replies.push((client, message)),
                 Action::OpenRelay { relay, address } => self.shadow.open(now, cause, relay, address),
                 Action::CloseRelay { relay } => self.shadow.closed(now, cause, relay),
                 Action::Ended(session) => self.shadow.ended(&self.clients, &session),

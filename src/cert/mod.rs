@@ -16,7 +16,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
-pub use files::{CertError, Loaded, load};
+pub use files::{CertError, Loaded, load, sign_once};
 pub use resolver::CertStore;
 pub use self_signed::self_signed;
 

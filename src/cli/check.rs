@@ -3,8 +3,11 @@
 use std::fmt::Write;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use rustls::sign::CertifiedKey;
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
 use super::args::CheckArgs;
@@ -13,6 +16,9 @@ use crate::cert;
 use crate::config::{self, Config, Exposure, Host, Loaded, Transport};
 use crate::system::clock;
 use crate::system::port_holder::{Protocol, who_holds};
+
+/// A key whose signatures take longer delays packets noticeably: RSA with 3072 bits or more.
+const SLOW_SIGNATURE: Duration = Duration::from_millis(1);
 
 /// Checks and prints what was found.
 pub(super) fn run(args: CheckArgs) -> ExitCode {
@@ -58,9 +64,12 @@ fn certificate(config: &Config, file: &str) -> Result<usize, ExitCode> {
     let Some(files) = &config.tls else { return Ok(0) };
     match cert::load(&files.cert, &files.key, clock::unix_seconds()) {
         Ok(loaded) => {
-            let exposure = Exposure::of_file(&files.key).map(|exposure| exposure.to_string());
             let mut warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
-            warnings.extend(exposure);
+            warnings.extend(Exposure::of_file(&files.key).map(|exposure| exposure.to_string()));
+            let time = signature_time(&loaded.key);
+            if time > SLOW_SIGNATURE {
+                warnings.push(slow_key(&files.key, time));
+            }
             warnings.iter().for_each(|warning| tell(&format!("{file}: warning: tls: {warning}\n")));
             Ok(warnings.len())
         }
@@ -69,6 +78,27 @@ fn certificate(config: &Config, file: &str) -> Result<usize, ExitCode> {
             Err(fail(&format!("{file}: 1 error"), "mend the certificate or its key and check again"))
         }
     }
+}
+
+/// The median of a few signatures; zero when there are none to be had, which [`cert::load`] would have said.
+fn signature_time(key: &CertifiedKey) -> Duration {
+    let mut times = [(); 5].map(|()| {
+        let begun = clock::monotonic_nanos();
+        let signed = cert::sign_once(key);
+        let took = clock::monotonic_nanos() - begun;
+        signed.map_or(Duration::ZERO, |()| Duration::from_nanos(took))
+    });
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn slow_key(path: &Path, time: Duration) -> String {
+    format!(
+        "{}: a signature with this key takes {:.1} ms, and every TLS handshake needs one while calls wait; use an \
+         ECDSA P-256 key, which takes 0.1 ms or less",
+        path.display(),
+        time.as_secs_f64() * 1e3
+    )
 }
 
 fn counted(count: usize, what: &str) -> String {

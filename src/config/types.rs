@@ -253,11 +253,12 @@ pub struct Limits {
     pub channels_per_allocation: u32,
     /// Permissions and channels of all allocations of one user; 0 = no limit.
     pub permissions_per_user: u32,
-    /// TCP and TLS clients at once.
+    /// TCP and TLS clients at once. A quarter is kept for clients that authenticate.
     pub connections_total: u32,
-    /// TCP and TLS clients at once from one IPv4 address or one /64 of IPv6; 0 = no limit.
+    /// TCP and TLS clients at once from one IPv4 address or one /64 of IPv6, twice as many from a /56, four times from a /48;
+    /// 0 = no limit.
     pub connections_per_source: u32,
-    /// Sources without that limit.
+    /// Sources without that limit, and without the limit of time for TLS handshakes.
     pub connections_exempt: Vec<IpNet>,
     /// Memory beyond which nobody new is served, MiB; 0 = three quarters of what this process may have.
     pub memory_mib: u32,

@@ -25,7 +25,7 @@ use engine::{Engine, Outcome};
 use flow::{Latency, Schedule};
 use media::Direction;
 pub use media::LEN as SIZE_MIN;
-use options::{Action, Options};
+use options::{Action, Options, Transport};
 use process::{Processes, Sample};
 use report::{Packets, Quantiles, Report, Server};
 
@@ -39,6 +39,8 @@ const RELEASE: u64 = 10_000_000_000;
 const ANSWER: u64 = 1_000_000_000;
 /// Packets sent in one turn before what arrived is looked at.
 const BURSTS: u32 = 64;
+/// Binding requests on one stream: a server may close those that only ask and never authenticate.
+const BINDINGS_PER_STREAM: u32 = 50;
 
 /// How a run goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -191,6 +193,7 @@ impl Run<'_> {
                         continue;
                     }
                     (Action::Bindings, Outcome::Open) => {
+                        started[slot] = self.engine.now;
                         self.engine.ask(numbers[slot]);
                         continue;
                     }
@@ -202,7 +205,9 @@ impl Run<'_> {
                     _ => {}
                 }
                 numbers[slot] = numbers[slot].wrapping_add(slots as u32);
-                if self.engine.options.action == Action::Bindings && outcome != Outcome::Failed {
+                let asks = self.engine.options.action == Action::Bindings && outcome != Outcome::Failed;
+                let last = (numbers[slot] / slots as u32).is_multiple_of(BINDINGS_PER_STREAM);
+                if asks && !(last && self.engine.options.target.transport != Transport::Udp) {
                     started[slot] = self.engine.now;
                     self.engine.ask(numbers[slot]);
                 } else {

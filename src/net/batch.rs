@@ -183,7 +183,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::net::admission::Admission;
+    use crate::net::admission::{Admission, Gate};
     use crate::net::relay::Sockets;
     use crate::net::syscall::{Epoll, Offloads};
 
@@ -200,7 +200,7 @@ mod tests {
         let (socket, to) = (bound(), receiver.local_addr().expect("local"));
         let local = socket.local_addr().expect("local");
         let listeners = [UdpListener { socket, local, wildcard: false, quic: None }];
-        let descriptor = Admission::unlimited().socket().expect("no limit");
+        let descriptor = Gate::new(Admission::unlimited(), 1).relay().expect("no limit");
         relays.open(&epoll, RelayId(1), "127.0.0.1:0".parse().expect("address"), descriptor).expect("open");
         let mut frame = Frame::new();
         frame.fill(b"....frame");

@@ -34,7 +34,7 @@ labels! {
     TlsFailed = "tls_failed",
     /// The TLS handshake took too long.
     HandshakeTimeout = "handshake_timeout",
-    /// No STUN request and no allocation for too long.
+    /// No authenticated request and no allocation for too long.
     Idle = "idle",
     /// The client does not read even its answers.
     Stuck = "stuck",
@@ -44,8 +44,11 @@ labels! {
     NotProxied = "not_proxied",
     /// The web server behind us ended it.
     BackEnd = "back_end",
-    /// The proxy named a client that has as many streams as one source may.
+    /// More than one may have: streams of a source behind a proxy, requests in a row that do not authenticate, time for
+    /// TLS handshakes, or web clients.
     TooMany = "too_many",
+    /// It made room for another client: the oldest stranger, or a silent web client.
+    Displaced = "displaced",
 }
 
 labels! {
@@ -117,6 +120,8 @@ labels! {
     Timeout = "timeout",
     /// The client left before the end.
     Left = "left",
+    /// Its source used up the time that one source has for handshakes.
+    Throttled = "throttled",
     /// Our side could not go on.
     Internal = "internal",
 }

@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod batch;
 pub mod counters;
+pub mod handshakes;
 mod log;
 pub mod outbox;
 pub mod quic;
@@ -30,7 +31,7 @@ use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use admission::Admission;
+use admission::{Admission, Gate};
 use counters::Counters;
 use ipnet::IpNet;
 use log::SessionLog;
@@ -197,7 +198,8 @@ pub fn spawn(
     let descriptors = settings.descriptors.unwrap_or(u32::MAX);
     let admission = Arc::new(Admission::new(settings.admission.clone(), descriptors));
     let (exit, exits) = channel();
-    let mut workers = Vec::with_capacity(servers.len());
+    let count = servers.len();
+    let mut workers = Vec::with_capacity(count);
     for (number, (sockets, server)) in sockets.into_iter().zip(servers).enumerate() {
         let (commands, received) = sync_channel(COMMANDS);
         let (waker, counters, allocations) = (Waker::new()?, Arc::default(), Arc::default());
@@ -206,7 +208,7 @@ pub fn spawn(
             waker: waker.clone(),
             counters: Arc::clone(&counters),
             allocations: Arc::clone(&allocations),
-            admission: Arc::clone(&admission),
+            gate: Gate::new(Arc::clone(&admission), count),
         };
         let log = SessionLog::new(settings.privacy, entropy::seed().map_err(io::Error::other)?);
         let heritage = Heritage { server, tls: tls.clone(), web: web.clone(), ties, log };

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::admission::{Admission, Descriptor};
+use super::admission::{Class, Descriptor, Gate};
 use super::syscall::{Epoll, ready};
 use super::token::{Generation, Token};
 use crate::turn::five_tuple::Client;
@@ -142,14 +142,14 @@ impl Flows {
     }
 
     /// Sends a client's datagram to the server at `to`. Returns the token of a new flow, for which the caller sets a
-    /// timer ([`Flows::life`]).
+    /// timer ([`Flows::life`]). `gate` has a place for it among those of the web.
     ///
     /// # Errors
     /// `QuotaExceeded` if the datagram cannot begin a connection or no descriptor is left, else the kernel's.
     pub fn forward(
         &mut self,
         epoll: &Epoll,
-        admission: &Arc<Admission>,
+        gate: &Arc<Gate>,
         (client, to): (Client, SocketAddr),
         datagram: &[u8],
         now: Instant,
@@ -168,8 +168,8 @@ impl Flows {
         if self.unproven.len() >= UNPROVEN_MAX {
             self.close_oldest_unproven();
         }
-        let descriptor = admission.socket().or_else(|refusal| match self.close_oldest_unproven() {
-            true => admission.socket(),
+        let descriptor = gate.socket(Class::Web).or_else(|refusal| match self.close_oldest_unproven() {
+            true => gate.socket(Class::Web),
             false => Err(refusal),
         });
         let descriptor = descriptor.map_err(|_| io::ErrorKind::QuotaExceeded)?;
@@ -332,6 +332,7 @@ fn source(ip: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::admission::Admission;
     use crate::turn::five_tuple::{FiveTuple, Link, Transport};
 
     const NOW: Instant = Instant::from_nanos(1_000_000_000);
@@ -341,6 +342,10 @@ mod tests {
         let address = SocketAddr::from(([192, 0, 2, host], port));
         let five_tuple = FiveTuple { transport: Transport::Udp, client: address, server: address };
         Client { five_tuple, link: Link(1 << 56) }
+    }
+
+    fn gate() -> Arc<Gate> {
+        Gate::new(Admission::unlimited(), 1)
     }
 
     fn initial() -> Vec<u8> {
@@ -363,7 +368,7 @@ mod tests {
     struct Rig {
         flows: Flows,
         epoll: Epoll,
-        admission: Arc<Admission>,
+        gate: Arc<Gate>,
         server: UdpSocket,
     }
 
@@ -372,12 +377,12 @@ mod tests {
             let server = UdpSocket::bind("127.0.0.1:0").expect("bind");
             server.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
             let epoll = Epoll::new().expect("epoll");
-            Self { flows: Flows::new([1, 2]), epoll, admission: Admission::unlimited(), server }
+            Self { flows: Flows::new([1, 2]), epoll, gate: gate(), server }
         }
 
         fn forward(&mut self, client: Client, datagram: &[u8], now: Instant) -> io::Result<Option<Token>> {
             let to = self.server.local_addr().expect("address");
-            self.flows.forward(&self.epoll, &self.admission, (client, to), datagram, now)
+            self.flows.forward(&self.epoll, &self.gate, (client, to), datagram, now)
         }
 
         /// The same, and the address from which the server got it.
@@ -399,7 +404,7 @@ mod tests {
 
         fn counts(&self) -> (usize, usize) {
             assert_eq!(self.flows.len(), self.flows.unproven.len() + self.flows.proven.len());
-            assert_eq!(self.admission.descriptors().0 as usize, self.flows.len());
+            assert_eq!(self.gate.admission().descriptors().0 as usize, self.flows.len());
             (self.flows.unproven.len(), self.flows.proven.len())
         }
     }
@@ -539,7 +544,7 @@ mod tests {
     #[test]
     fn without_descriptors_the_oldest_unproven_flow_gives_its_own() {
         let mut rig = Rig::new();
-        rig.admission = Arc::new(Admission::new(Default::default(), 4));
+        rig.gate = Gate::new(Arc::new(Admission::new(Default::default(), 8)), 1);
         let first = rig.begin(client(1, 1), NOW);
         let more = (2..40).filter(|&port| rig.forward(client(1, port), &initial(), NOW).is_ok()).count();
         assert_eq!(more, 38, "nobody is refused");

@@ -170,11 +170,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::net::admission::Admission;
+    use crate::net::admission::{Admission, Gate};
     use crate::net::syscall::Events;
 
     fn descriptor() -> Descriptor {
-        Admission::unlimited().socket().expect("no limit")
+        Gate::new(Admission::unlimited(), 1).relay().expect("no limit")
     }
 
     #[test]

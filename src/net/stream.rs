@@ -1,5 +1,6 @@
 //! One client on TCP or TLS. The set of all of a worker's is in [`set`], what a web client adds in [`web`].
 
+mod class;
 mod preface;
 pub mod set;
 pub mod web;
@@ -14,6 +15,7 @@ use web::{Page, Splice};
 
 use super::admission::Entry;
 use super::counters::{CloseReason, Stage, TlsOutcome};
+use super::handshakes::Handshakes;
 use super::outbox::Outbox;
 use super::scratch::{Buffers, READ_MAX, Scratch};
 use super::share443::Protocol;
@@ -29,7 +31,7 @@ const STRANGER_MESSAGE_MAX: usize = 4 << 10;
 const UNSENT_MAX: usize = 128 << 10;
 /// Time for a TLS handshake. A round trip over the worst mobile path is 3 s.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
-/// Time without a STUN request and without an allocation.
+/// Time without an authenticated request and without an allocation.
 const IDLE_TIME: Duration = Duration::from_secs(30);
 /// How long a client whose ALPN says web may keep silent before he is taken for what he said: a TURN client behind a
 /// proxy speaks within a round trip.
@@ -136,7 +138,9 @@ pub struct Stream {
     stage: Stage,
     /// The turn of the worker in which it was read last.
     pub turn: u32,
-    /// The last STUN request, or the end of the handshake, or the start.
+    /// Requests since the last authenticated one. Beyond a limit the stream is closed.
+    unproven: u8,
+    /// The last authenticated request, or the end of the handshake, or the start; of a web client the last byte.
     active: Instant,
     /// When it is looked after next.
     looked_after: Option<Instant>,
@@ -152,6 +156,7 @@ impl Stream {
         &mut self,
         now: Instant,
         chooser: Option<&dyn TlsChooser>,
+        handshakes: &mut Handshakes,
         buffers: &mut Buffers,
     ) -> ReadOutcome {
         let Buffers { records, plain, output } = buffers;
@@ -194,9 +199,13 @@ impl Stream {
         let was_handshaking = tls.is_handshaking();
         output.clear();
         let shared = matches!(self.phase, Phase::Undecided);
-        let received = match chooser {
+        let mut receive = || match chooser {
             Some(chooser) => tls.receive(chooser, shared, records, plain, output),
             None => Err(TlsOutcome::Internal),
+        };
+        let received = match was_handshaking {
+            true => handshakes.step(self.client.five_tuple.client.ip(), receive),
+            false => receive(),
         };
         match received {
             Ok(received) => {
@@ -218,7 +227,10 @@ impl Stream {
             }
             Err(failure) => {
                 outcome.handshake = was_handshaking.then_some(failure);
-                outcome.end = Some(CloseReason::TlsFailed);
+                outcome.end = Some(match failure {
+                    TlsOutcome::Throttled => CloseReason::TooMany,
+                    _ => CloseReason::TlsFailed,
+                });
             }
         }
         if was_handshaking && outcome.handshake.is_none() && outcome.end.is_some() {
@@ -281,19 +293,6 @@ impl Stream {
     /// How far it got.
     pub fn stage(&self) -> Stage {
         self.stage
-    }
-
-    /// Notes a message of the client. `false`: TURN does not start like that.
-    pub fn greet(&mut self, message: &[u8], now: Instant) -> bool {
-        if let [first @ 0..=3, second, ..] = *message {
-            self.greeted = true;
-            self.reached(Stage::Stun);
-            // Both bits of the class are 0 in a request (RFC 8489 section 5).
-            if first & 0x01 == 0 && second & 0x10 == 0 {
-                self.active = now;
-            }
-        }
-        self.greeted
     }
 
     /// Whether a message that starts like that may be waited for: one that TURN starts with, of a bearable length.

@@ -4,7 +4,7 @@
 //! A turn of the loop: wait; read the clock once; take commands; take a bounded share from every socket that is
 //! ready ([`datagrams`] for UDP and relays, [`connections`] for streams); deadlines; write what waits for streams;
 //! close what is to be closed. What is left over comes again in the next turn: by level-triggered readiness, or from
-//! the list of those to be seen [again](Worker::again).
+//! the list of those to be seen [again](Worker::again), or from the TLS [handshakes](Worker::handshakes) that wait.
 
 mod connections;
 mod datagrams;
@@ -19,9 +19,10 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use super::Command;
-use super::admission::{Admission, Pressure};
+use super::admission::{Gate, Pressure};
 use super::batch::{Batch, Memory, Outgoing, Payload, Route};
 use super::counters::{CloseReason, Counters, Refusal};
+use super::handshakes::Handshakes;
 use super::log::{self, SessionLog};
 use super::outbox::Kind;
 use super::quic::Flows;
@@ -73,7 +74,7 @@ pub(super) struct Ties {
     /// Allocations alive, for whoever waits for the end of a drain.
     pub allocations: Arc<AtomicU64>,
     /// Who may come in; asked when a socket is opened.
-    pub admission: Arc<Admission>,
+    pub gate: Arc<Gate>,
 }
 
 /// What outlives a worker that failed.
@@ -121,8 +122,7 @@ pub(super) struct Worker {
     turn: u32,
     /// Streams to close at the end of the turn, and why.
     doomed: Vec<(Token, CloseReason)>,
-    /// TLS handshakes that may go on in this turn.
-    handshakes_left: usize,
+    handshakes: Handshakes,
     /// Bytes that web clients and servers may send in this turn.
     web_left: usize,
 }
@@ -135,8 +135,11 @@ impl Worker {
         offloads: Offloads,
     ) -> io::Result<Self> {
         let Heritage { server, tls, web, ties, log } = heritage;
-        let seed = entropy::seed().map_err(io::Error::other)?;
-        let flow_key = [0, 8].map(|at| u64::from_ne_bytes(std::array::from_fn(|byte| seed[at + byte])));
+        let handshakes = Handshakes::new(
+            entropy::key().map_err(io::Error::other)?,
+            Arc::clone(ties.gate.admission()),
+            clock,
+        );
         let epoll = Epoll::new()?;
         epoll.add(&ties.waker, Token::Waker.pack(), ready::READ)?;
         let alarm = Alarm::new()?;
@@ -166,7 +169,7 @@ impl Worker {
             acceptors: sockets.streams,
             relays: Sockets::new(offloads),
             streams: Streams::default(),
-            quic: Flows::new(flow_key),
+            quic: Flows::new(entropy::key().map_err(io::Error::other)?),
             timers: Timers::default(),
             received: RecvBatch::new(),
             frames_used: 0,
@@ -177,7 +180,7 @@ impl Worker {
             again: Vec::new(),
             turn: 0,
             doomed: Vec::new(),
-            handshakes_left: 0,
+            handshakes,
             web_left: 0,
         })
     }
@@ -193,7 +196,7 @@ impl Worker {
         let mut events = Events::new(EVENTS);
         let mut again = Vec::new();
         while self.running {
-            let others = self.timers.next().into_iter().chain(self.log.due());
+            let others = self.timers.next().into_iter().chain(self.log.due()).chain(self.handshakes.next());
             let next = self.server.poll_timeout().into_iter().chain(others).min();
             if let Some(deadline) = next {
                 self.alarm.set(deadline.as_nanos(), self.now.instant.as_nanos())?;
@@ -203,9 +206,9 @@ impl Worker {
             self.now = (self.clock)();
             self.turn = self.turn.wrapping_add(1);
             self.ties.counters.wakeups.add(1);
-            self.handshakes_left = connections::HANDSHAKES;
+            self.handshakes.begin_turn(self.now.instant);
             self.web_left = web::BYTES_PER_TURN;
-            self.streams.set_tight(self.ties.admission.pressure() == Pressure::Tight);
+            self.streams.set_tight(self.ties.gate.admission().pressure() == Pressure::Tight);
             for index in 0..events.len() {
                 if let Some((token, readiness)) = events.get(index) {
                     self.on_event(token, readiness);
@@ -216,6 +219,7 @@ impl Worker {
                     self.on_event(token, readiness);
                 }
             }
+            self.resume_handshakes();
             self.flush();
             self.on_deadlines();
             self.write_streams();
@@ -317,7 +321,9 @@ impl Worker {
     fn act(&mut self) {
         while let Some(action) = self.server.poll_action() {
             match action {
-                Action::Reply { client, message } => self.reply(client, message),
+                Action::Reply { client, message, authenticated } => {
+                    self.reply(client, message, authenticated);
+                }
                 Action::OpenRelay { relay, address } => {
                     let outcome = self.open_relay(relay, address);
                     self.server.handle_relay_opened(self.now, relay, outcome);
@@ -330,19 +336,24 @@ impl Worker {
         }
     }
 
-    fn reply(&mut self, client: Client, message: Vec<u8>) {
+    fn reply(&mut self, client: Client, message: Vec<u8>, authenticated: bool) {
         match Token::unpack(client.link.0) {
             Some(Token::Udp(index)) => {
                 self.push(self.for_client(index, client, None, Payload::Owned(message)))
             }
-            Some(token) => self.push_stream(token, &[&message], Kind::Control),
+            Some(token) => {
+                if authenticated && let Some(stream) = self.streams.get(token) {
+                    stream.authenticated(self.now.instant);
+                }
+                self.push_stream(token, &[&message], Kind::Control);
+            }
             None => {}
         }
     }
 
     fn open_relay(&mut self, relay: RelayId, address: SocketAddr) -> Result<(), OpenError> {
         let counters = &self.ties.counters;
-        let place = self.ties.admission.relay().map_err(|refusal| {
+        let place = self.ties.gate.relay().map_err(|refusal| {
             counters.relays_refused(refusal).add(1);
             OpenError::Unavailable
         })?;
@@ -405,7 +416,8 @@ impl CloseReason {
             | CloseReason::HandshakeTimeout
             | CloseReason::Idle
             | CloseReason::Stuck
-            | CloseReason::TooMany => EndReason::Reset,
+            | CloseReason::TooMany
+            | CloseReason::Displaced => EndReason::Reset,
         }
     }
 }

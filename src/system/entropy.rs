@@ -23,6 +23,13 @@ pub fn seed() -> Result<[u8; 32], EntropyError> {
     Ok(bytes)
 }
 
+/// A fresh key of a keyed hash.
+pub fn key() -> Result<[u64; 2], EntropyError> {
+    let seed = seed()?;
+    let half = |at: usize| seed[at..at + 8].iter().fold(0, |half, &byte| half << 8 | u64::from(byte));
+    Ok([half(0), half(8)])
+}
+
 /// A secret of 256 bits in letters that survive every config format, XML and shell: URL-safe Base64 without
 /// padding (43 characters, never a colon, which bbb-install would cut at).
 pub fn secret() -> Result<String, EntropyError> {

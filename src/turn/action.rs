@@ -69,6 +69,8 @@ pub enum Action {
         client: Client,
         /// The encoded message.
         message: Vec<u8>,
+        /// Whether it answers a request whose credentials verified.
+        authenticated: bool,
     },
     /// Bind a UDP socket; answer with `handle_relay_opened`.
     OpenRelay {

@@ -73,7 +73,8 @@ impl Ticket {
 impl Server {
     /// Queues a success answer.
     pub(super) fn succeed(&mut self, ticket: &Ticket, response: Response) -> FromClient {
-        self.actions.push_back(Action::Reply { client: ticket.client, message: ticket.seal(response) });
+        let (message, authenticated) = (ticket.seal(response), ticket.asker.is_some());
+        self.actions.push_back(Action::Reply { client: ticket.client, message, authenticated });
         FromClient::Control
     }
 
@@ -134,7 +135,7 @@ impl Server {
             return self.dropped(Drop::Amplification);
         }
         self.count_error(ticket, code);
-        self.actions.push_back(Action::Reply { client: ticket.client, message });
+        self.actions.push_back(Action::Reply { client: ticket.client, message, authenticated: false });
         FromClient::Control
     }
 }

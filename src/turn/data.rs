@@ -131,7 +131,7 @@ impl Server {
             let data = if has_mtu { error.data } else { 0 };
             let icmp = Icmp { icmp_type: error.kind, code: error.code, data: data.to_be_bytes() };
             let message = indication::write_icmp(peer, icmp, transaction_id);
-            self.actions.push_back(Action::Reply { client, message });
+            self.actions.push_back(Action::Reply { client, message, authenticated: false });
         }
     }
 

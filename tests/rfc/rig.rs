@@ -257,7 +257,7 @@ impl Rig {
         loop {
             while let Some(action) = self.server.poll_action() {
                 match action {
-                    Action::Reply { client, message } => self.replies.push_back((client, message)),
+                    Action::Reply { client, message, .. } => self.replies.push_back((client, message)),
                     Action::OpenRelay { relay, address } => {
                         self.asked.push(address);
                         self.sockets.insert(relay, address);

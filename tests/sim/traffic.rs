@@ -230,7 +230,7 @@ impl World {
     pub fn draw(&mut self, worker: usize, asked: Option<(Id, &Before)>, may_act: bool) -> Checked {
         while let Some(action) = self.workers[worker].server.poll_action() {
             match action {
-                Action::Reply { client, message } => {
+                Action::Reply { client, message, .. } => {
                     let Some(reply) = Reader::parse(&message) else {
                         return ensure(false, Invariant::AnswersFitTheirRequest, || format!("{message:?}"));
                     };

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use super::drain::Progress;
 use crate::admin::{Snapshot, Source};
 use crate::net;
-use crate::net::admission::Admission;
+use crate::net::admission::{Admission, Class};
 use crate::net::counters::{CloseReason, Decision, Refusal, Stage, TlsOutcome};
 use crate::system::memory;
 use crate::turn::action::Drop;
@@ -204,6 +204,12 @@ impl Numbers {
                     out.counter("hallpass_connections_closed_total", help, &labels, closed);
                 }
             }
+        }
+        for class in Class::ALL {
+            let open = f64::from(self.admission.streams_of(class));
+            let help =
+                "Streams open, by whom they serve: strangers, web clients, TURN clients that authenticated.";
+            out.gauge("hallpass_connections_by_class", help, &[("class", class.name())], open);
         }
         for &outcome in TlsOutcome::ALL {
             let ended = self.sum_network(|counters| counters.tls(outcome).get());

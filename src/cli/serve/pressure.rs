@@ -84,21 +84,23 @@ fn budget(memory_mib: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::admission::Gate;
     use crate::net::counters::Refusal;
 
     #[test]
     fn memory_beyond_the_budget_closes_the_door_and_opens_it_again() {
         let admission = Admission::unlimited();
+        let gate = Gate::new(Arc::clone(&admission), 1);
         let mut watch = Watch::new(Arc::clone(&admission), 100);
         watch.on_memory(89 << 20);
-        drop(admission.stream(None).expect("enough"));
+        drop(gate.stream(None).expect("enough"));
         watch.on_memory(91 << 20);
-        assert_eq!(admission.stream(None).err(), Some(Refusal::Memory));
+        assert_eq!(gate.stream(None).err(), Some(Refusal::Memory));
         watch.on_memory(101 << 20);
         assert_eq!(admission.pressure(), Pressure::Tight);
         watch.set_budget(1000);
         watch.on_memory(101 << 20);
-        drop(admission.stream(None).expect("a reload gave more"));
+        drop(gate.stream(None).expect("a reload gave more"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::TcpStream;
 
+use super::class::Order;
 use super::{INTEREST, Phase, Stream, WriteOutcome, write};
 use crate::net::admission::Entry;
 use crate::net::counters::{CloseReason, Stage};
@@ -36,6 +37,8 @@ pub struct Streams {
     dirty: Vec<Token>,
     /// Whether memory is so low that less may wait for each.
     tight: bool,
+    pub(super) strangers: Order,
+    pub(super) web: Order,
     // Moved as they are between here and the streams, where the box keeps an idle stream small.
     #[allow(clippy::vec_box, reason = "the same boxes go back and forth")]
     spare: Vec<Box<Outbox>>,
@@ -90,11 +93,13 @@ impl Streams {
             allocated: false,
             stage: Stage::Accepted,
             turn: 0,
+            unproven: 0,
             active: now,
             looked_after: None,
             hurried: false,
             entry,
         });
+        self.arrived(token);
         Ok(token)
     }
 
@@ -126,6 +131,14 @@ impl Streams {
     /// Whether this stream's handshake goes on, which makes its next bytes expensive.
     pub fn is_handshaking(&mut self, token: Token) -> bool {
         self.get(token).is_some_and(|stream| stream.tls.as_ref().is_some_and(|tls| tls.is_handshaking()))
+    }
+
+    /// Has the stream watched for nothing until it is read again; `false` when that is so already, or it is gone.
+    pub fn mute(&mut self, epoll: &Epoll, token: Token) -> bool {
+        let Some(stream) = self.get(token).filter(|stream| stream.interest != 0) else { return false };
+        stream.interest = 0;
+        // Changing what is watched takes no memory: it cannot fail on a socket that is watched.
+        epoll.modify(&stream.socket, token.pack(), 0).is_ok()
     }
 
     /// Says whether memory is so low that less may wait for each stream.

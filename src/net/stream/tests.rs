@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use super::set::Expected;
 use super::*;
-use crate::net::admission::{Admission, Rules};
+use crate::net::admission::{Admission, Class, Gate, Rules};
 use crate::net::outbox::{Kind, MESSAGES_MAX, Pushed};
 use crate::net::syscall::{Epoll, Events};
 use crate::net::token::Token;
 use crate::turn::five_tuple::FiveTuple;
 use crate::turn::five_tuple::Transport;
+use crate::turn::time::Now;
 
 const START: Instant = Instant::from_nanos(1_000_000_000_000);
 
@@ -21,7 +22,12 @@ struct Bench {
     epoll: Epoll,
     streams: Streams,
     buffers: Buffers,
+    handshakes: Handshakes,
     listener: TcpListener,
+}
+
+fn gate(rules: Rules) -> Arc<Gate> {
+    Gate::new(Arc::new(Admission::new(rules, 100)), 1)
 }
 
 impl Bench {
@@ -30,21 +36,22 @@ impl Bench {
             epoll: Epoll::new().expect("epoll"),
             streams: Streams::default(),
             buffers: Buffers::default(),
+            handshakes: Handshakes::new([1, 2], Admission::unlimited(), || Now { instant: START, unix: 0 }),
             listener: TcpListener::bind("127.0.0.1:0").expect("bind"),
         }
     }
 
     fn connect(&mut self, tls: bool) -> (Token, TcpStream) {
-        self.connect_as(Expected { tls, ..Expected::default() }, &Admission::unlimited())
+        self.connect_as(Expected { tls, ..Expected::default() }, &gate(Rules::default()))
     }
 
-    fn connect_as(&mut self, expected: Expected, admission: &Arc<Admission>) -> (Token, TcpStream) {
+    fn connect_as(&mut self, expected: Expected, gate: &Arc<Gate>) -> (Token, TcpStream) {
         let server = self.listener.local_addr().expect("local");
         let client = TcpStream::connect(server).expect("connect");
         let (socket, from) = self.listener.accept().expect("accept");
         socket.set_nonblocking(true).expect("nonblocking");
         let five_tuple = FiveTuple { transport: Transport::Tcp, client: from, server };
-        let entry = admission.stream(None).expect("no limit");
+        let entry = gate.stream(None).expect("no limit");
         let inserted = self.streams.insert(&self.epoll, socket, five_tuple, expected, entry, START);
         let token = inserted.expect("insert");
         (token, client)
@@ -55,7 +62,7 @@ impl Bench {
         let mut events = Events::new(4);
         self.epoll.wait(&mut events, Some(Duration::from_secs(5))).expect("wait");
         assert!(!events.is_empty(), "nothing came");
-        self.streams.get(token).expect("open").read(START, None, &mut self.buffers)
+        self.streams.get(token).expect("open").read(START, None, &mut self.handshakes, &mut self.buffers)
     }
 }
 
@@ -63,8 +70,7 @@ impl Bench {
 fn a_proxied_client_is_refused_what_one_source_may_not_have() {
     let mut bench = Bench::new();
     let rules = Rules { streams_per_source: 1, ..Rules::default() };
-    let (admission, expected) =
-        (Arc::new(Admission::new(rules, 10)), Expected { proxied: true, ..Expected::default() });
+    let (gate, expected) = (gate(rules), Expected { proxied: true, ..Expected::default() });
     for (end, header) in [
         (None, &b"PROXY TCP4 192.0.2.1 192.0.2.9 1 3478\r\n"[..]),
         (None, b"PROXY TCP4 192.0.2.2 192.0.2.9 1 3478\r\n"),
@@ -72,7 +78,7 @@ fn a_proxied_client_is_refused_what_one_source_may_not_have() {
         (None, b"PROXY UNKNOWN\r\n"),
         (Some(CloseReason::NotProxied), b"GET / HTTP/1.1\r\n"),
     ] {
-        let (token, mut client) = bench.connect_as(expected, &admission);
+        let (token, mut client) = bench.connect_as(expected, &gate);
         client.write_all(header).expect("write");
         assert_eq!(bench.read(token).end, end, "{header:?}");
     }
@@ -185,10 +191,11 @@ fn an_idle_stream_ends_and_one_with_an_allocation_does_not() {
     let (token, _client) = bench.connect(false);
     let stream = bench.streams.get(token).expect("open");
     assert_eq!(stream.life(at(0), || false), Life::Until(at(30)));
-    // A request 20 s later, an indication and ChannelData do not count.
-    assert!(
-        stream.greet(&[0, 1], at(20)) && stream.greet(&[0, 0x16], at(25)) && stream.greet(&[64, 0], at(28))
-    );
+    // A request that authenticates 20 s later counts, and nothing else that a client sends.
+    stream.authenticated(at(20));
+    for message in [[0, 1], [0, 3], [0, 0x16], [64, 0]] {
+        assert_eq!(stream.greet(&message), Ok(()));
+    }
     assert_eq!(stream.life(at(30), || false), Life::Until(at(50)));
     assert_eq!(stream.life(at(50), || true), Life::Until(at(80)));
     assert_eq!(stream.life(at(80), || true), Life::Until(at(110)));
@@ -212,10 +219,11 @@ fn turn_starts_with_stun_and_strangers_keep_it_short() {
     let mut bench = Bench::new();
     let (token, _client) = bench.connect(false);
     let stream = bench.streams.get(token).expect("open");
-    assert!(!stream.may_wait(b"GET ", 21_540, || false) && !stream.greet(b"GET ", START));
+    assert!(!stream.may_wait(b"GET ", 21_540, || false));
+    assert_eq!(stream.greet(b"GET "), Err(CloseReason::Garbage));
     assert!(stream.may_wait(b"", 4, || false) && stream.may_wait(&[0], 20, || false));
     assert!(!stream.may_wait(&[0, 1, 0xf0, 0], 61_460, || false));
-    assert!(stream.greet(&[0, 1, 0, 0], START));
+    assert_eq!(stream.greet(&[0, 1, 0, 0]), Ok(()));
     assert!(stream.may_wait(&[64, 0, 0, 9], 13, || false));
     assert!(stream.may_wait(&[64, 0, 0xff, 0], 65_284, || true));
 }
@@ -230,4 +238,60 @@ fn a_stream_is_looked_after_once_at_a_time_but_sooner_where_that_is_needed() {
     assert!(stream.schedule(at(5), at(0)), "10 s would be too late");
     assert!(stream.schedule(at(7200), at(5)));
     assert!(!stream.schedule(at(7300), at(10)), "the look that was once set for 10 s leaves no second one");
+}
+
+#[test]
+fn requests_that_prove_nothing_are_limited_and_an_authenticated_client_may_send_bindings() {
+    let mut bench = Bench::new();
+    let (token, _client) = bench.connect(false);
+    let stream = bench.streams.get(token).expect("open");
+    let (binding, allocate) = ([0, 1], [0, 3]);
+    let accepted = |stream: &mut Stream, message: [u8; 2]| {
+        (0..1000).take_while(|_| stream.greet(&message).is_ok()).count()
+    };
+    assert_eq!(accepted(stream, binding), 100);
+    assert_eq!(stream.greet(&allocate), Err(CloseReason::TooMany));
+    stream.authenticated(START);
+    assert_eq!((stream.class(), accepted(stream, binding)), (Class::Authenticated, 1000));
+    assert_eq!(accepted(stream, allocate), 100, "a guess is one whoever makes it");
+}
+
+#[test]
+fn strangers_go_in_the_order_of_their_arrival_and_others_stay() {
+    let mut bench = Bench::new();
+    let streams: Vec<_> = (0..6).map(|_| bench.connect(false)).collect();
+    let token = |at: usize| streams[at].0;
+    bench.streams.get(token(0)).expect("open").authenticated(START);
+    bench.streams.to_web(token(2)).expect("room");
+    bench.streams.remove(token(3), &mut bench.buffers);
+    assert_eq!(bench.streams.oldest_stranger(), Some(token(1)));
+    assert_eq!(bench.streams.oldest_stranger(), Some(token(4)));
+    assert_eq!(bench.streams.oldest_stranger(), Some(token(5)));
+    assert_eq!(bench.streams.oldest_stranger(), None);
+}
+
+#[test]
+fn of_web_clients_only_the_one_that_was_silent_longest_makes_room() {
+    let mut bench = Bench::new();
+    let streams: Vec<_> = (0..4).map(|_| bench.connect(false)).collect();
+    for (number, &(token, _)) in streams.iter().enumerate() {
+        bench.streams.to_web(token).expect("room");
+        bench.streams.get(token).expect("open").active = at([50, 10, 5, 20][number]);
+    }
+    assert_eq!(bench.streams.silent_web(at(60)), None);
+    assert_eq!(bench.streams.silent_web(at(75)), Some(streams[2].0));
+    bench.streams.remove(streams[2].0, &mut bench.buffers);
+    assert_eq!(bench.streams.silent_web(at(75)), Some(streams[1].0));
+}
+
+#[test]
+fn those_that_left_do_not_pile_up_in_the_order() {
+    let mut bench = Bench::new();
+    let mut most = 0;
+    for _ in 0..500 {
+        let (token, _client) = bench.connect(false);
+        bench.streams.remove(token, &mut bench.buffers);
+        most = most.max(bench.streams.strangers.len());
+    }
+    assert!(most <= 70, "{most}");
 }

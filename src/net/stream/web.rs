@@ -369,7 +369,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::net::admission::Admission;
+    use crate::net::admission::{Admission, Class, Gate};
 
     const START: Instant = Instant::from_nanos(1_000_000_000_000);
 
@@ -380,7 +380,7 @@ mod tests {
     fn splice() -> (Splice, TcpListener) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let to = listener.local_addr().expect("local");
-        let descriptor = Admission::unlimited().socket().expect("no limit");
+        let descriptor = Gate::new(Admission::unlimited(), 1).socket(Class::Web).expect("no limit");
         (
             Splice::connect(descriptor, to, Protocol::Http1, b"PROXY UNKNOWN\r\n".to_vec(), START)
                 .expect("connect"),

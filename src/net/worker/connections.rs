@@ -1,7 +1,7 @@
 //! Clients on TCP and TLS.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::Worker;
@@ -20,8 +20,6 @@ use crate::wire::stream::{self, Framed};
 
 /// Connections accepted from one listener per turn.
 const ACCEPTS: usize = 16;
-/// TLS handshakes that go on per turn. One costs up to 0.3 ms: packets wait for 2 ms at most.
-pub(super) const HANDSHAKES: usize = 8;
 /// How long a listener rests when descriptors or memory ran out. It stays readable, so without a rest the loop
 /// would spin.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -73,7 +71,7 @@ impl Worker {
                     }
                     let expected = Expected { tls: transport == Transport::Tls, proxied, web };
                     // A proxy will say whose stream it is.
-                    let entry = self.ties.admission.stream((!proxied).then_some(ip));
+                    let entry = self.enter((!proxied).then_some(ip));
                     let taken = entry.and_then(|entry| {
                         let taken = self.take_in(socket, client, transport, expected, entry);
                         taken.map_err(|_| Refusal::Descriptors)
@@ -89,6 +87,29 @@ impl Worker {
                 },
             }
         }
+    }
+
+    /// A place for a newcomer. When strangers have all that they may have, those of this worker make room, the oldest
+    /// first: whoever authenticates does so within seconds, so those who hold a place longest are the least likely to.
+    fn enter(&mut self, source: Option<IpAddr>) -> Result<Entry, Refusal> {
+        loop {
+            match self.ties.gate.stream(source) {
+                Err(Refusal::Total | Refusal::Descriptors) if self.make_room() => {}
+                entered => return entered,
+            }
+        }
+    }
+
+    /// Closes the streams that are to be closed anyway, or else the oldest stranger; `false` if there is none.
+    fn make_room(&mut self) -> bool {
+        if self.doomed.is_empty() {
+            let Some(oldest) = self.streams.oldest_stranger() else { return false };
+            self.doom(oldest, CloseReason::Displaced);
+        }
+        // What was answered in this turn goes out first.
+        self.write_streams();
+        self.close_doomed();
+        true
     }
 
     /// Takes in a connection.
@@ -137,12 +158,31 @@ impl Worker {
         if readiness & !ready::WRITE == 0 {
             return;
         }
-        if self.streams.is_handshaking(token) {
-            if self.handshakes_left == 0 {
-                return;
-            }
-            self.handshakes_left -= 1;
+        if self.handshakes.must_wait() && self.streams.is_handshaking(token) {
+            return self.put_off(token, readiness);
         }
+        self.read_stream(token, readiness);
+    }
+
+    /// Leaves a handshake to a later turn.
+    fn put_off(&mut self, token: Token, readiness: u32) {
+        if self.streams.mute(&self.epoll, token) {
+            self.handshakes.wait(token);
+        } else if readiness & (ready::ERROR | ready::CLOSED) != 0 {
+            // Reported though not asked for: it is gone.
+            self.ties.counters.tls(TlsOutcome::Left).add(1);
+            self.doom(token, CloseReason::Reset);
+        }
+    }
+
+    /// Goes on with the handshakes that had to wait. Writing to a stream has it watched again.
+    pub(super) fn resume_handshakes(&mut self) {
+        while let Some(token) = self.handshakes.resume() {
+            self.read_stream(token, ready::READ);
+        }
+    }
+
+    fn read_stream(&mut self, token: Token, readiness: u32) {
         // The buffer is about to be used again.
         self.flush();
         let (now, chooser) = (self.now.instant, self.tls.as_deref());
@@ -160,7 +200,7 @@ impl Worker {
             return;
         }
         stream.turn = self.turn;
-        let read = stream.read(now, chooser, &mut self.buffers);
+        let read = stream.read(now, chooser, &mut self.handshakes, &mut self.buffers);
         let counters = &self.ties.counters;
         counters.streams(transport).received.add(read.received as u64);
         if let Some(outcome) = read.handshake {
@@ -206,9 +246,7 @@ impl Worker {
             match stream::next(rest) {
                 Framed::Message { len, consumed, .. } => {
                     let message = &rest[..len];
-                    if !stream.greet(message, self.now.instant) {
-                        return Err(CloseReason::Garbage);
-                    }
+                    stream.greet(message)?;
                     match self.server.handle_client(self.now, client, message) {
                         FromClient::Relay { relay, peer, payload, dont_fragment } => {
                             let payload = position + payload.start..position + payload.end;
@@ -228,6 +266,8 @@ impl Worker {
                         FromClient::Dropped(reason) if reason.breaks_stream() => {
                             return Err(CloseReason::Garbage);
                         }
+                        // No stream is kept open for a client that asks more than it may.
+                        FromClient::Dropped(Drop::Throttled) => return Err(CloseReason::TooMany),
                         FromClient::Dropped(_) => {}
                     }
                     position += consumed;
@@ -318,13 +358,17 @@ impl Worker {
 
     pub(super) fn close_doomed(&mut self) {
         while let Some((token, reason)) = self.doomed.pop() {
-            let Some((client, stage)) = self.streams.remove(token, &mut self.buffers) else { continue };
-            let counters = self.ties.counters.streams(client.five_tuple.transport);
-            counters.open.sub(1);
-            counters.closed(stage, reason).add(1);
-            self.server.handle_client_gone(self.now, &client, reason.end_reason());
-            self.act();
+            self.close(token, reason);
         }
+    }
+
+    pub(super) fn close(&mut self, token: Token, reason: CloseReason) {
+        let Some((client, stage)) = self.streams.remove(token, &mut self.buffers) else { return };
+        let counters = self.ties.counters.streams(client.five_tuple.transport);
+        counters.open.sub(1);
+        counters.closed(stage, reason).add(1);
+        self.server.handle_client_gone(self.now, &client, reason.end_reason());
+        self.act();
     }
 }
 

@@ -32,7 +32,7 @@ impl Worker {
         if !theirs {
             return false;
         }
-        match self.quic.forward(&self.epoll, &self.ties.admission, (client, to), datagram, self.now.instant) {
+        match self.quic.forward(&self.epoll, &self.ties.gate, (client, to), datagram, self.now.instant) {
             Ok(None) => {}
             Ok(Some(token)) => {
                 self.tidy_timers();

@@ -3,8 +3,8 @@
 use std::io;
 
 use super::Worker;
-use crate::net::counters::Stage;
-use crate::net::counters::{CloseReason, Decision};
+use crate::net::admission::{Class, Descriptor};
+use crate::net::counters::{CloseReason, Decision, Refusal, Stage};
 use crate::net::outbox::Kind;
 use crate::net::share443::{self, Answer, Protocol};
 use crate::net::stream::web::{CHUNK, Splice};
@@ -23,7 +23,9 @@ impl Worker {
         let Some(stream) = self.streams.get(token) else { return Owner::Lingering };
         if let Some(to) = read.pass_through {
             self.ties.counters.decided(Decision::PassThrough).add(1);
-            self.splice(token, Protocol::Tls, to);
+            if self.enter_web(token) {
+                self.splice(token, Protocol::Tls, to);
+            }
             return self.owner(token);
         }
         if stream.owner() != Owner::Undecided {
@@ -59,6 +61,10 @@ impl Worker {
             _ => Decision::Http1,
         };
         self.ties.counters.decided(decision).add(1);
+        if !self.enter_web(token) {
+            return;
+        }
+        let Some(stream) = self.streams.get(token) else { return };
         match back_end {
             Some(to) => self.splice(token, protocol, to),
             None => {
@@ -66,6 +72,35 @@ impl Worker {
                 self.look_after(token);
             }
         }
+    }
+
+    /// Makes a stream the web's, in the place of a silent web client if need be; `false` if it is to be closed.
+    fn enter_web(&mut self, token: Token) -> bool {
+        while self.streams.to_web(token).is_err() {
+            if !self.displace_web() {
+                self.doom(token, CloseReason::TooMany);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A place for a socket to a web server.
+    fn web_socket(&mut self) -> Result<Descriptor, Refusal> {
+        loop {
+            match self.ties.gate.socket(Class::Web) {
+                Err(_) if self.displace_web() => {}
+                taken => return taken,
+            }
+        }
+    }
+
+    /// Closes the web client that was silent longest; `false` if none was so for long.
+    fn displace_web(&mut self) -> bool {
+        let Some(silent) = self.streams.silent_web(self.now.instant) else { return false };
+        // At once: its place is wanted now.
+        self.close(silent, CloseReason::Displaced);
+        true
     }
 
     /// Connects a client to the web server at `to`. What he sent follows by [`Worker::on_web`].
@@ -79,7 +114,8 @@ impl Worker {
             let addresses = Addresses { source: five_tuple.client, destination: five_tuple.server };
             proxy_protocol::write(version, addresses, &mut header);
         }
-        let descriptor = self.ties.admission.socket().map_err(|_| io::ErrorKind::QuotaExceeded.into());
+        let descriptor = self.web_socket().map_err(|_| io::ErrorKind::QuotaExceeded.into());
+        let Some(stream) = self.streams.get(token) else { return };
         let spliced = descriptor
             .and_then(|descriptor| Splice::connect(descriptor, to, protocol, header, now))
             .and_then(|splice| stream.splice(&self.epoll, token.back_end(), splice));

@@ -1,0 +1,385 @@
+//! One worker's view of what may be open: places for streams and for descriptors, by class.
+//!
+//! Of all places (streams: `connections_total`; descriptors: what the process may have) a quarter is kept for those who
+//! authenticate. At most half is the web's, so strangers always find a quarter to pass through on their way to
+//! authentication. Relays and authenticated streams may use everything.
+//!
+//! The shares of strangers and of the web are divided among the workers, and each worker enforces its part alone. A
+//! worker can close its own streams only, and the kernel chooses the worker by a hash over addresses and ports. With one
+//! share for all, a stranger who picks its ports could fill it on one worker, and the others would have nobody to
+//! displace.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use super::source::Counted;
+use super::{Admission, Pressure};
+use crate::net::counters::Refusal;
+
+/// The part of all places that strangers and the web leave to those who authenticate: one in four.
+const KEPT: u32 = 4;
+/// The part of all places that the web may have: one in two.
+const WEB: u32 = 2;
+
+/// Whom a stream or a socket serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Nobody knows yet: a handshake, a shared port before its first byte, TURN without credentials so far.
+    Stranger,
+    /// A web client, its web server, or a QUIC flow.
+    Web,
+    /// A TURN client whose credentials verified.
+    Authenticated,
+}
+
+impl Class {
+    /// Every one, in the order of its number.
+    pub const ALL: [Class; 3] = [Class::Stranger, Class::Web, Class::Authenticated];
+
+    /// The label in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Class::Stranger => "stranger",
+            Class::Web => "web",
+            Class::Authenticated => "authenticated",
+        }
+    }
+}
+
+/// What there is a limited number of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Stream,
+    Descriptor,
+}
+
+/// One worker's places. Its own thread alone takes them.
+#[derive(Debug)]
+pub struct Gate {
+    admission: Arc<Admission>,
+    /// How many workers share what there is.
+    workers: u32,
+    /// Held by this worker, by kind and class.
+    held: [[AtomicU32; Class::ALL.len()]; 2],
+}
+
+/// One stream's place. Given back when dropped.
+#[derive(Debug)]
+pub struct Entry {
+    source: Option<Counted>,
+    descriptor: Descriptor,
+    // Last, so that a stream whose place is seen to be free is gone in every respect.
+    stream: Place,
+}
+
+/// One socket's place. Given back when dropped.
+#[derive(Debug)]
+pub struct Descriptor(Place);
+
+#[derive(Debug)]
+struct Place {
+    gate: Arc<Gate>,
+    kind: Kind,
+    class: Class,
+}
+
+impl Gate {
+    /// The gate of one of `workers` workers.
+    pub fn new(admission: Arc<Admission>, workers: usize) -> Arc<Self> {
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
+        Arc::new(Self { admission, workers, held: Default::default() })
+    }
+
+    /// What all workers share.
+    pub fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
+    /// A place for one more stranger from `source`; `None` when it is not known yet who that is.
+    ///
+    /// # Errors
+    /// The exhausted resource. `Total` and `Descriptors`: closing another stranger of this worker may help.
+    pub fn stream(self: &Arc<Self>, source: Option<IpAddr>) -> Result<Entry, Refusal> {
+        if self.admission.pressure() != Pressure::None {
+            return Err(Refusal::Memory);
+        }
+        // First: a source that has all it may have displaces nobody.
+        let source = match source {
+            Some(source) => Counted::take(&self.admission, source)?,
+            None => None,
+        };
+        let descriptor = self.take(Kind::Descriptor, Class::Stranger).ok_or(Refusal::Descriptors)?;
+        let stream = self.take(Kind::Stream, Class::Stranger).ok_or(Refusal::Total)?;
+        Ok(Entry { source, descriptor: Descriptor(descriptor), stream })
+    }
+
+    /// A place for one more relayed address.
+    ///
+    /// # Errors
+    /// The exhausted resource.
+    pub fn relay(self: &Arc<Self>) -> Result<Descriptor, Refusal> {
+        match self.admission.pressure() {
+            Pressure::None => self.socket(Class::Authenticated),
+            Pressure::Full | Pressure::Tight => Err(Refusal::Memory),
+        }
+    }
+
+    /// A place for one more socket on behalf of a client of this class.
+    ///
+    /// # Errors
+    /// `Descriptors` if that class has all it may have.
+    pub fn socket(self: &Arc<Self>, class: Class) -> Result<Descriptor, Refusal> {
+        self.take(Kind::Descriptor, class).map(Descriptor).ok_or(Refusal::Descriptors)
+    }
+
+    fn take(self: &Arc<Self>, kind: Kind, class: Class) -> Option<Place> {
+        if !self.has_room(kind, class) {
+            return None;
+        }
+        let (total, open) = (self.total(kind), self.open(kind));
+        open.fetch_update(Relaxed, Relaxed, |n| (n < total).then_some(n + 1)).ok()?;
+        let place = Place { gate: Arc::clone(self), kind, class };
+        place.count(class);
+        Some(place)
+    }
+
+    /// Whether this worker's part of the shares has room for one more.
+    fn has_room(&self, kind: Kind, class: Class) -> bool {
+        let total = self.total(kind);
+        let held = self.held(kind, Class::Stranger) + self.held(kind, Class::Web);
+        let shared = held < self.part(total - total / KEPT);
+        match class {
+            Class::Stranger => shared,
+            Class::Web => shared && self.web_has_room(kind),
+            Class::Authenticated => true,
+        }
+    }
+
+    fn web_has_room(&self, kind: Kind) -> bool {
+        self.held(kind, Class::Web) < self.part(self.total(kind) / WEB)
+    }
+
+    fn held(&self, kind: Kind, class: Class) -> u32 {
+        self.held[kind as usize][class as usize].load(Relaxed)
+    }
+
+    /// This worker's part of a share: one at least, or nobody could ever come in.
+    fn part(&self, share: u32) -> u32 {
+        (share / self.workers).max(1)
+    }
+
+    fn total(&self, kind: Kind) -> u32 {
+        match kind {
+            Kind::Stream => match self.admission.rules.load().streams {
+                0 => u32::MAX,
+                total => total,
+            },
+            Kind::Descriptor => self.admission.descriptors_max,
+        }
+    }
+
+    /// Open over all workers.
+    fn open(&self, kind: Kind) -> &AtomicU32 {
+        match kind {
+            Kind::Stream => &self.admission.streams,
+            Kind::Descriptor => &self.admission.descriptors,
+        }
+    }
+}
+
+impl Entry {
+    /// Says whose stream it is, once that is known.
+    ///
+    /// # Errors
+    /// `Source` if that source has all it may have.
+    pub fn name(&mut self, source: IpAddr) -> Result<(), Refusal> {
+        self.source = Counted::take(&self.stream.gate.admission, source)?;
+        Ok(())
+    }
+
+    /// Whom it serves.
+    pub fn class(&self) -> Class {
+        self.stream.class
+    }
+
+    /// Makes a stranger's stream the web's.
+    ///
+    /// # Errors
+    /// `Total` or `Descriptors` if the web has all it may have.
+    pub fn to_web(&mut self) -> Result<(), Refusal> {
+        if self.class() != Class::Stranger {
+            return Ok(());
+        }
+        // It is counted in the share of strangers and the web already: only the web's own part can be full.
+        if !self.stream.gate.web_has_room(Kind::Stream) {
+            return Err(Refusal::Total);
+        }
+        if !self.stream.gate.web_has_room(Kind::Descriptor) {
+            return Err(Refusal::Descriptors);
+        }
+        self.descriptor.0.move_to(Class::Web);
+        self.stream.move_to(Class::Web);
+        Ok(())
+    }
+
+    /// Moves a stream whose client authenticated out of the strangers' share. It keeps counting for its source.
+    pub fn authenticate(&mut self) {
+        self.descriptor.0.move_to(Class::Authenticated);
+        self.stream.move_to(Class::Authenticated);
+    }
+}
+
+impl Place {
+    fn move_to(&mut self, class: Class) {
+        self.discount(self.class);
+        self.class = class;
+        self.count(class);
+    }
+
+    fn count(&self, class: Class) {
+        self.gate.held[self.kind as usize][class as usize].fetch_add(1, Relaxed);
+        if self.kind == Kind::Stream {
+            self.gate.admission.by_class[class as usize].fetch_add(1, Relaxed);
+        }
+    }
+
+    fn discount(&self, class: Class) {
+        self.gate.held[self.kind as usize][class as usize].fetch_sub(1, Relaxed);
+        if self.kind == Kind::Stream {
+            self.gate.admission.by_class[class as usize].fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.discount(self.class);
+        self.gate.open(self.kind).fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::admission::Rules;
+
+    fn gate(rules: Rules, descriptors: u32) -> Arc<Gate> {
+        Gate::new(Arc::new(Admission::new(rules, descriptors)), 1)
+    }
+
+    fn ip(text: &str) -> Option<IpAddr> {
+        Some(text.parse().expect("an address"))
+    }
+
+    fn strangers(gate: &Arc<Gate>) -> Vec<Entry> {
+        (0..100).map_while(|_| gate.stream(None).ok()).collect()
+    }
+
+    #[test]
+    fn a_source_has_its_share_and_others_have_theirs() {
+        let rules =
+            Rules { streams: 8, streams_per_source: 2, exempt: vec!["10.0.0.0/8".parse().expect("net")] };
+        let gate = gate(rules, 100);
+        let first = gate.stream(ip("192.0.2.1")).expect("free");
+        let _second = gate.stream(ip("192.0.2.1")).expect("free");
+        assert_eq!(gate.stream(ip("192.0.2.1")).err(), Some(Refusal::Source));
+        let admission = gate.admission();
+        assert_eq!((admission.streams(), admission.descriptors()), (2, (2, 100)), "a refusal holds nothing");
+        let _exempt = [(); 4].map(|()| gate.stream(ip("10.1.2.3")).expect("exempt"));
+        assert_eq!(gate.stream(ip("10.1.2.3")).err(), Some(Refusal::Total), "but not from the total");
+        assert_eq!(gate.stream(ip("192.0.2.1")).err(), Some(Refusal::Source), "it is to displace nobody");
+        drop(first);
+        let _again = gate.stream(ip("192.0.2.1")).expect("a place came back");
+    }
+
+    #[test]
+    fn a_proxied_stream_is_counted_once_it_has_a_name() {
+        let gate = gate(Rules { streams_per_source: 1, ..Rules::default() }, 100);
+        let mut first = gate.stream(None).expect("free");
+        let mut second = gate.stream(None).expect("free");
+        first.name("192.0.2.1".parse().expect("address")).expect("free");
+        assert_eq!(second.name("192.0.2.1".parse().expect("address")), Err(Refusal::Source));
+        drop(second);
+        assert_eq!((gate.admission().streams(), gate.admission().sources.len()), (1, 1));
+    }
+
+    #[test]
+    fn strangers_leave_a_quarter_to_those_who_authenticate() {
+        let gate = gate(Rules { streams: 16, ..Rules::default() }, 100);
+        let mut held = strangers(&gate);
+        assert_eq!((held.len(), gate.stream(None).err()), (12, Some(Refusal::Total)));
+        for authenticated in 1..=4 {
+            held[authenticated].authenticate();
+            held.push(gate.stream(None).expect("a stranger's place is free"));
+        }
+        assert_eq!(gate.stream(None).err(), Some(Refusal::Total), "all sixteen are taken");
+        let of = |class| gate.admission().streams_of(class);
+        assert_eq!(Class::ALL.map(of), [12, 0, 4]);
+        drop(held);
+        assert_eq!((gate.admission().streams(), Class::ALL.map(of)), (0, [0; 3]));
+    }
+
+    #[test]
+    fn the_web_has_half_and_strangers_pass_through_the_rest() {
+        let gate = gate(Rules { streams: 16, ..Rules::default() }, 100);
+        let mut web = Vec::new();
+        for _ in 0..8 {
+            let mut entry = gate.stream(None).expect("free");
+            entry.to_web().expect("the web's");
+            web.push(entry);
+        }
+        let mut passing = strangers(&gate);
+        assert_eq!(passing.len(), 4);
+        assert_eq!(passing[0].to_web(), Err(Refusal::Total));
+        drop(web.pop());
+        passing[0].to_web().expect("a place came back");
+        assert_eq!((passing[0].class(), passing[0].to_web()), (Class::Web, Ok(())), "once is enough");
+    }
+
+    #[test]
+    fn descriptors_of_strangers_and_the_web_leave_a_quarter_to_relays() {
+        let gate = gate(Rules::default(), 16);
+        let mut web = Vec::new();
+        while let Ok(mut entry) = gate.stream(None) {
+            let Ok(()) = entry.to_web() else { break };
+            let Ok(socket) = gate.socket(Class::Web) else { break };
+            web.push((entry, socket));
+        }
+        assert_eq!(web.len(), 4, "each takes two, of eight");
+        let passing = strangers(&gate);
+        assert_eq!((passing.len(), gate.stream(None).err()), (4, Some(Refusal::Descriptors)));
+        let relays: Vec<_> = (0..20).map_while(|_| gate.relay().ok()).collect();
+        assert_eq!((relays.len(), gate.relay().err()), (4, Some(Refusal::Descriptors)));
+        drop((web, passing, relays));
+        assert_eq!((gate.admission().streams(), gate.admission().descriptors()), (0, (0, 16)));
+        let relays: Vec<_> = (0..20).map_while(|_| gate.relay().ok()).collect();
+        assert_eq!((relays.len(), gate.stream(None).err()), (16, Some(Refusal::Descriptors)));
+    }
+
+    #[test]
+    fn each_worker_has_its_part() {
+        let admission = Arc::new(Admission::new(Rules { streams: 16, ..Rules::default() }, 100));
+        let [first, second] = [(); 2].map(|()| Gate::new(Arc::clone(&admission), 2));
+        let held = [strangers(&first), strangers(&second)];
+        assert_eq!(held.map(|entries| entries.len()), [6, 6]);
+        // However few there are, each worker lets somebody try.
+        admission.set_rules(Rules { streams: 1, ..Rules::default() });
+        let one = strangers(&first);
+        assert_eq!((one.len(), strangers(&second).len()), (1, 0));
+    }
+
+    #[test]
+    fn without_memory_nobody_new_comes_in() {
+        let gate = gate(Rules::default(), 16);
+        for pressure in [Pressure::Full, Pressure::Tight] {
+            gate.admission().set_pressure(pressure);
+            assert_eq!(gate.admission().pressure(), pressure);
+            assert_eq!(gate.stream(None).err(), Some(Refusal::Memory));
+            assert_eq!(gate.relay().err(), Some(Refusal::Memory));
+            gate.socket(Class::Web).expect("who is in stays served");
+        }
+        gate.admission().set_pressure(Pressure::None);
+        gate.relay().expect("memory came back");
+    }
+}

@@ -1,0 +1,136 @@
+//! TLS handshakes with a slow key: what a flood of them takes from a call.
+
+use crate::call::{Call, Report};
+use crate::client::tcp_from;
+use crate::machine::metric;
+use crate::support::alone;
+use crate::support::files::make_rsa_4096_certificate;
+use crate::support::plan::{LOCAL_V4, Plan, Transport};
+use crate::support::server::{Server, only_hallpass};
+use crate::support::tls;
+use crate::support::tool::run_command;
+use socket2::SockRef;
+use std::collections::VecDeque;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// ClientHellos a second. One core makes some 200 signatures in that time.
+const RATE: u32 = 700;
+/// Connections that a flooder holds at once.
+const HELD: usize = 500;
+
+/// One worker and a key whose signatures take milliseconds.
+fn server() -> Server {
+    let limits = "workers = 1\nconnections_exempt = []".to_owned();
+    let server = Server::start(&Plan { limits, ..Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]) });
+    let (cert, key) = server.certificate_files();
+    make_rsa_4096_certificate("slow.test", cert, key);
+    server.signal("USR2");
+    let loaded = server.wait_log(Duration::from_secs(10), |log| log.contains("new certificate in use"));
+    assert!(loaded, "{}", server.log());
+    server
+}
+
+/// Sends the same ClientHello again and again, each on a connection of its own, and never goes on.
+fn flood(address: SocketAddr, sources: u32, stop: &AtomicBool) -> u32 {
+    let (mut client, mut hello) = (tls::client(), Vec::new());
+    while client.wants_write() {
+        client.write_tls(&mut hello).unwrap();
+    }
+    let (start, pause) = (Instant::now(), Duration::from_secs(1) / RATE);
+    let mut held: VecDeque<TcpStream> = VecDeque::new();
+    let mut sent = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let source = Ipv4Addr::from_bits(0x7F01_0001 + sent % sources);
+        let mut stream = tcp_from(source.into(), address);
+        // No port is to stay behind.
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        // The server may have closed it.
+        let _ = stream.write_all(&hello);
+        held.push_back(stream);
+        if held.len() > HELD {
+            held.pop_front();
+        }
+        sent += 1;
+        thread::park_timeout((start + pause * sent).saturating_duration_since(Instant::now()));
+    }
+    sent
+}
+
+/// What `hallpass check` says of the server's key, if it says anything.
+fn warning(server: &Server) -> Option<String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
+    command.args(["check", "--config"]).arg(server.files().path("hallpass.toml"));
+    let ended = run_command(command, Duration::from_secs(20));
+    assert!(ended.success, "{}", ended.output);
+    ended.output.lines().find(|line| line.contains("ECDSA P-256")).map(str::to_owned)
+}
+
+/// The time that it names.
+fn signature_time(server: &Server) -> Duration {
+    let warning = warning(server).unwrap_or_default();
+    let (_, time) = warning.split_once("takes ").unwrap_or_default();
+    let millis = time.split(' ').next().and_then(|number| number.parse().ok());
+    Duration::from_secs_f64(millis.unwrap_or(0.0) / 1e3)
+}
+
+/// How a call goes meanwhile, and how long one signature takes.
+fn beside_flood(sources: u32) -> (Report, Duration) {
+    let _turn = alone();
+    let server = server();
+    let signature = signature_time(&server);
+    let call = Call::start(&server, 100);
+    let (stop, start) = (AtomicBool::new(false), Instant::now());
+    let sent = thread::scope(|scope| {
+        let flooder = scope.spawn(|| flood(server.v4(Transport::Tls), sources, &stop));
+        call.lasts(Duration::from_secs(5));
+        stop.store(true, Ordering::Relaxed);
+        flooder.join().unwrap()
+    });
+    let rate = f64::from(sent) / start.elapsed().as_secs_f64();
+    let report = call.end();
+    let throttled = metric(&server, "hallpass_tls_handshakes_total", "throttled");
+    println!(
+        "row 33: {rate:.0} ClientHellos a second from {sources} sources, {throttled} refused, {signature:.1?} a \
+         signature; a call: {report}"
+    );
+    (report, signature)
+}
+
+/// Row 33.
+#[test]
+fn handshakes_of_one_stranger_with_a_slow_key_delay_no_call() {
+    let (report, signature) = beside_flood(1);
+    assert_eq!(report.lost(), 0, "{report}");
+    // A packet that comes while a signature is being made waits for it, longer where the machine is busy otherwise.
+    assert!(report.quantile(0.99) <= Duration::from_millis(20).max(4 * signature), "{report}");
+}
+
+/// Row 33. Nobody is over its limit, so every turn of the loop has a signature to make.
+#[test]
+fn handshakes_of_many_strangers_take_turns_with_a_call() {
+    let (report, signature) = beside_flood(200);
+    assert_eq!(report.lost(), 0, "{report}");
+    // There and back, a packet meets two or three signatures.
+    assert!(report.quantile(0.99) <= Duration::from_millis(40).max(8 * signature), "{report}");
+}
+
+/// Row 33.
+#[test]
+fn a_slow_key_is_told_before_it_is_served() {
+    let _turn = alone();
+    if only_hallpass("`hallpass check`") {
+        return;
+    }
+    let server = Server::start(&Plan::on(&[LOCAL_V4], &[]));
+    let fast = warning(&server);
+    let (cert, key) = server.certificate_files();
+    make_rsa_4096_certificate("slow.test", cert, key);
+    let slow = warning(&server);
+    println!("row 33: of an ECDSA key {fast:?}, of an RSA-4096 key {slow:?}");
+    assert!(fast.is_none() && slow.is_some(), "{fast:?}, {slow:?}");
+}

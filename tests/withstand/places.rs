@@ -1,0 +1,200 @@
+//! Places of streams and descriptors: strangers and web visitors cannot hold those of clients that authenticate.
+
+use crate::client::{Client, Link, tcp_from, udp_from};
+use crate::machine::{metric, until};
+use crate::support::plan::{LOCAL_V4, Plan, Transport};
+use crate::support::server::{Server, only_hallpass};
+use crate::support::stun::{Session, binding_request, read_message};
+use crate::support::tls::{TlsStream, client_for};
+use crate::support::{alone, beside_others};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+const PLACES: usize = 60;
+/// Silent visitors of a web site, and allocations asked for meanwhile.
+const VISITORS: usize = 110;
+const NEWCOMERS: usize = 20;
+
+fn source(number: usize) -> IpAddr {
+    Ipv4Addr::new(127, 0, 1, number as u8 + 1).into()
+}
+
+/// Whether the server closed it. What it answered is passed over.
+fn is_closed(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    loop {
+        match stream.read(&mut [0; 4096]) {
+            Ok(1..) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+            _ => return true,
+        }
+    }
+}
+
+fn join_over_tcp(address: SocketAddr, session: &Session) -> io::Result<Client> {
+    Client::try_join(Link::Tcp(tcp_from(LOCAL_V4, address)), session)
+}
+
+/// Rows 15 and 32: a small request every second, from three sources, in every place there is.
+#[test]
+fn strangers_keep_no_place_by_asking_and_none_from_those_who_authenticate() {
+    let _turn = alone();
+    if only_hallpass("a share of places for those who authenticate") {
+        return;
+    }
+    let limits = format!("workers = 2\nconnections_total = {PLACES}");
+    let server = Server::start(&Plan { limits, ..Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]) });
+    let (address, session) = (server.v4(Transport::Tcp), Session::new(server.credentials("teacher"), b""));
+    let start = Instant::now();
+    let mut strangers: Vec<TcpStream> =
+        (0..PLACES).map(|number| tcp_from(source(number % 3), address)).collect();
+    let mut next = start;
+    let mut look = |strangers: &mut Vec<TcpStream>| {
+        if Instant::now() >= next {
+            next += Duration::from_secs(1);
+            strangers.iter_mut().for_each(|stream| {
+                // It may be closed already, which the look tells.
+                let _ = stream.write_all(&binding_request(1));
+            });
+        }
+        strangers.retain_mut(|stream| !is_closed(stream));
+    };
+    // The places are full once somebody was refused or displaced.
+    let crowded = until(Duration::from_secs(20), || {
+        look(&mut strangers);
+        metric(&server, "hallpass_connections_refused_total", "")
+            + metric(&server, "hallpass_connections_closed_total", "displaced")
+            + metric(&server, "hallpass_connections", "tcp")
+            >= PLACES as u64
+    });
+    let full = strangers.len();
+    let mut granted = Vec::new();
+    let mut failed = 0;
+    for _ in 0..10 {
+        look(&mut strangers);
+        match join_over_tcp(address, &session) {
+            Ok(mut client) => {
+                client.allocate().expect("an allocation");
+                granted.push(client);
+            }
+            Err(_) => failed += 1,
+        }
+    }
+    let gone = until(Duration::from_secs(40), || {
+        look(&mut strangers);
+        strangers.is_empty()
+    });
+    let lasted = start.elapsed();
+    println!(
+        "row 32: {full} of {PLACES} places held by strangers: {} of {} clients authenticated; {} strangers are left \
+         after {lasted:.1?}",
+        granted.len(),
+        granted.len() + failed,
+        strangers.len()
+    );
+    assert!(crowded.is_some(), "the places were never full");
+    assert_eq!(failed, 0, "clients with credentials were refused");
+    assert!(gone.is_some() && lasted < Duration::from_secs(45), "{} strangers are left", strangers.len());
+    for client in &mut granted {
+        assert_eq!(client.refresh(600), 0, "who authenticated stays");
+    }
+}
+
+/// Row 32.
+#[test]
+fn the_oldest_stranger_makes_room_and_who_authenticated_stays() {
+    let _turn = beside_others();
+    if only_hallpass("the oldest stranger goes first") {
+        return;
+    }
+    // Thirty for strangers, and ten more for those who authenticate.
+    let limits = "workers = 1\nconnections_total = 40".to_owned();
+    let server = Server::start(&Plan { limits, ..Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]) });
+    let (address, session) = (server.v4(Transport::Tcp), Session::new(server.credentials("early"), b""));
+    let mut authenticated: Vec<Client> = (0..5)
+        .map(|_| {
+            let mut client = join_over_tcp(address, &session).expect("a free place");
+            client.allocate().expect("an allocation");
+            client
+        })
+        .collect();
+    let stranger = |number: usize| {
+        let mut stream = tcp_from(source(number % 3), address);
+        stream.write_all(&binding_request(1)).unwrap();
+        read_message(&mut stream).map(|_| stream)
+    };
+    let mut strangers: Vec<TcpStream> =
+        (0..30).map(|number| stranger(number).expect("a free place")).collect();
+    let mut order = Vec::new();
+    for number in 30..40 {
+        match stranger(number) {
+            Ok(stream) => strangers.push(stream),
+            Err(error) => panic!("newcomer {number} is refused after {order:?}: {error}"),
+        }
+        let closed: Vec<usize> = (0..strangers.len()).filter(|&at| is_closed(&mut strangers[at])).collect();
+        order = closed;
+    }
+    let kept = authenticated.iter_mut().filter_map(|client| client.try_ask(0x0001, &[]).ok()).count();
+    println!(
+        "row 32: of 40 strangers in 30 places those closed are {order:?}; {kept} of 5 authenticated stay"
+    );
+    assert_eq!(order, (0..10).collect::<Vec<_>>(), "in the order of their arrival");
+    assert_eq!(kept, 5);
+    assert_eq!(metric(&server, "hallpass_connections_closed_total", "displaced"), 10);
+    assert_eq!(metric(&server, "hallpass_connections_by_class", "authenticated"), 5);
+}
+
+/// A visitor of a site, after its handshake; `None` if the server does not take it in.
+fn visit(address: SocketAddr) -> Option<TlsStream> {
+    let (mut client, mut stream) = (client_for("localhost", &["http/1.1"]), tcp_from(source(0), address));
+    while client.is_handshaking() {
+        client.complete_io(&mut stream).ok()?;
+    }
+    Some(TlsStream::new(client, stream))
+}
+
+/// Rows 19 and 32: each visitor of a shared port takes two descriptors.
+#[test]
+fn silent_web_visitors_leave_descriptors_to_relays() {
+    let _turn = alone();
+    if only_hallpass("a port shared with the web") {
+        return;
+    }
+    // It never accepts: the kernel does so for as many as wait here.
+    let web = TcpListener::bind((LOCAL_V4, 0)).expect("a web server");
+    let server = Server::start(&Plan {
+        wrapper: ["prlimit", "--nofile=256:256", "--"].map(str::to_owned).to_vec(),
+        tls: "web = true".to_owned(),
+        tables: format!("[web]\nhttp1 = \"{}\"", web.local_addr().unwrap()),
+        ..Plan::on(&[LOCAL_V4], &["127.0.0.0/8"])
+    });
+    let mut visitors: Vec<_> = (0..VISITORS).filter_map(|_| visit(server.v4(Transport::Tls))).collect();
+    let arrived = visitors.len() as u64;
+    // Each begins a request and says no more, so it is handed to the web server, or closed.
+    visitors.retain_mut(|visitor| {
+        visitor.write_all(b"GET / HTTP/1.1\r\n").and_then(|()| visitor.flush()).is_ok()
+    });
+    let decided = || metric(&server, "hallpass_shared_port_clients_total", "http1");
+    assert!(until(Duration::from_secs(20), || decided() == arrived).is_some(), "{} of {arrived}", decided());
+    let (taken, most) =
+        (metric(&server, "hallpass_descriptors", ""), metric(&server, "hallpass_descriptors_max", ""));
+    let session = Session::new(server.credentials("newcomer"), b"");
+    let mut codes = Vec::new();
+    let mut held = Vec::new();
+    for _ in 0..NEWCOMERS {
+        let link = Link::Udp(udp_from(LOCAL_V4, server.v4(Transport::Udp)));
+        let mut client = Client::join(link, &session);
+        codes.extend(client.allocate().err());
+        held.push(client);
+    }
+    println!(
+        "row 19: {} of {VISITORS} silent visitors are in: {taken} of {most} descriptors; of {NEWCOMERS} allocations \
+         {} refused: {codes:?}",
+        metric(&server, "hallpass_connections", "tls"),
+        codes.len()
+    );
+    drop(visitors);
+    assert!(codes.is_empty(), "{codes:?}");
+    assert!(taken >= most / 4, "the visitors took next to nothing: {taken} of {most}");
+}
