@@ -273,9 +273,10 @@ fn what_is_not_turn_is_closed_at_once() {
 #[test]
 fn streams_beyond_the_limit_are_refused_and_a_free_place_is_given_again() {
     let relay = Relay::start(2);
+    // One after the other: each worker has half of the places of those who have not authenticated.
     let mut first = relay.connect(Transport::Tcp);
-    let mut second = relay.connect(Transport::Tls);
     first.allocate();
+    let mut second = relay.connect(Transport::Tls);
     second.allocate();
     let mut third = relay.connect(Transport::Tcp);
     assert!(third.reads_the_end());

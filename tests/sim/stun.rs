@@ -250,7 +250,12 @@ pub fn settings() -> Settings {
             ],
             ..PeerRules::default()
         },
-        limits: Limits { unauthenticated_per_source: 0, requests_per_user: 0, ..Limits::default() },
+        limits: Limits {
+            unauthenticated_per_source: 0,
+            requests_per_user: 0,
+            permissions_per_user: 0,
+            ..Limits::default()
+        },
         alternates: Default::default(),
         strict_channels: false,
     }

@@ -41,7 +41,8 @@ fn every_action_works_and_gives_plausible_figures() {
     if only_hallpass("the load generator") {
         return;
     }
-    let server = Server::start(&Plan::loopback());
+    let limits = "unauthenticated_per_source = 0\nrequests_per_user = 0".to_owned();
+    let server = Server::start(&Plan { limits, ..Plan::loopback() });
     for transport in [Transport::Udp, Transport::Tcp, Transport::Tls] {
         for more in [&["--via", "channel"][..], &["--via", "indication"], &["--saturate", "--window", "8"]] {
             let traffic = report(&server, transport, &[&["traffic", "--allocations", "5"], more].concat());
