@@ -288,7 +288,7 @@ impl Default for Limits {
             channels_per_allocation: 1000,
             permissions_per_user: 20_000,
             connections_total: 10_000,
-            connections_per_source: 4000,
+            connections_per_source: 8000,
             connections_exempt: loopback(),
             memory_mib: 0,
             lifetime_max_seconds: 3600,

@@ -7,6 +7,7 @@ use super::action::{FromClient, RelayId};
 use super::answer::Ticket;
 use super::error::Code;
 use super::peer_policy::Reach;
+use super::quota::Place;
 use super::server::Server;
 use super::table::{AllocationId, FAMILIES, PermissionId};
 use super::time::{Instant, Now};
@@ -120,7 +121,10 @@ impl Server {
     pub(super) fn has_room_for(&self, relay: RelayId, new: usize) -> bool {
         let max = self.settings.limits.permissions_per_user;
         let owner = self.table.relay(relay).and_then(|relay| self.table.allocation(relay.allocation));
-        max == 0 || owner.is_some_and(|owner| owner.place.entries() as usize + new <= max as usize)
+        // A name without a user part is shared by many, so it has no limit of a user.
+        let has_room =
+            |place: &Place| place.user().is_empty() || place.entries() as usize + new <= max as usize;
+        max == 0 || owner.is_some_and(|owner| has_room(&owner.place))
     }
 
     /// Counts an allocation that got its first permission.

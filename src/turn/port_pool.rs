@@ -9,7 +9,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
 use super::quota::Place;
@@ -161,6 +162,11 @@ impl PortPool {
         }
     }
 
+    /// Whether this reservation is held.
+    pub fn is_reserved(&self, token: &Token) -> bool {
+        self.reservations().contains_key(token)
+    }
+
     /// Reservations held.
     pub fn reserved(&self) -> usize {
         self.reservations().len()
@@ -201,7 +207,7 @@ impl Ports {
             }
             let bit = fitting.trailing_zeros();
             let mask = if want == Want::Pair { 3 << bit } else { 1 << bit };
-            match cell.compare_exchange_weak(taken, taken | mask, Relaxed, Relaxed) {
+            match cell.compare_exchange_weak(taken, taken | mask, Acquire, Relaxed) {
                 Ok(_) => return Some((word * 64 + bit) as u16),
                 Err(changed) => taken = changed,
             }
@@ -210,9 +216,9 @@ impl Ports {
 
     fn clear(&self, port: u16) {
         let (word, bit) = position(port);
-        // First the one that lets packets through.
+        // First the one that lets packets through: the next owner of the port must not lose its own bit.
         self.open[word].fetch_and(!bit, Relaxed);
-        self.taken[word].fetch_and(!bit, Relaxed);
+        self.taken[word].fetch_and(!bit, Release);
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Place {
     host: HostId,
     user: Arc<str>,
     budget: Arc<Budget>,
+    /// Permissions and channels that were counted for this allocation.
+    entries: u32,
 }
 
 /// One more, unless there are `limit`; 0 = no limit.
@@ -80,7 +82,7 @@ impl Quota {
         }
         entry.held += 1;
         let budget = Arc::clone(&entry.budget);
-        Ok(Place { quota: Arc::clone(self), host, user: Arc::clone(user), budget })
+        Ok(Place { quota: Arc::clone(self), host, user: Arc::clone(user), budget, entries: 0 })
     }
 
     fn of(&self, host: HostId) -> &Host {
@@ -110,14 +112,16 @@ impl Place {
         self.budget.entries.load(Relaxed)
     }
 
-    /// Counts one more permission or channel of the user.
-    pub fn add_entry(&self) {
+    /// Counts one more permission or channel of this allocation.
+    pub fn add_entry(&mut self) {
+        self.entries += 1;
         self.budget.entries.fetch_add(1, Relaxed);
     }
 
     /// Counts `gone` fewer.
-    pub fn remove_entries(&self, gone: usize) {
-        // There are never more than 2^32: each was counted by one.
+    pub fn remove_entries(&mut self, gone: usize) {
+        // Each was counted by one, so there are never more than 2^32.
+        self.entries -= gone as u32;
         self.budget.entries.fetch_sub(gone as u32, Relaxed);
     }
 
@@ -144,7 +148,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Self { quota, host, user, .. } = self;
+        let Self { quota, host, user, budget, entries } = self;
+        budget.entries.fetch_sub(*entries, Relaxed);
         quota.of(*host).held.fetch_sub(1, Relaxed);
         quota.users.remove_if_mut(&(*host, Arc::clone(user)), |_, user| {
             user.held = user.held.saturating_sub(1);

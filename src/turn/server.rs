@@ -269,19 +269,24 @@ impl Server {
         {
             return self.dropped(Drop::PeerDenied);
         }
-        // Before anything is computed. A client with an allocation has proved itself, whatever its neighbours do.
-        let is_stranger = !self.has_allocation(&client);
-        if is_stranger && !self.has_budget(now, &client, kind) {
-            return self.dropped(Drop::Throttled);
+        // Before anything is computed.
+        let holder = self.table.find(&client).and_then(|id| self.table.allocation(id));
+        let holder = holder.map(|allocation| Arc::clone(&allocation.identity));
+        match &holder {
+            Some(user) if !self.may_ask(now, &client, user, message) => {
+                return self.dropped(Drop::RequestsOverRate);
+            }
+            None if !self.has_budget(now, &client, kind) => return self.dropped(Drop::Throttled),
+            _ => {}
         }
         if kind == Kind::Binding {
             return self.binding(now, client, message);
         }
-        let ticket = match self.authenticate(now, client, message) {
-            Ok(ticket) => ticket,
+        let (ticket, asker) = match self.authenticate(now, client, message, holder.as_ref()) {
+            Ok(authenticated) => authenticated,
             Err(done) => return done,
         };
-        if !self.may_ask(now, &ticket, message) {
+        if holder.is_none() && !self.may_ask(now, &client, &asker, message) {
             return self.dropped(Drop::RequestsOverRate);
         }
         if kind == Kind::Allocate {
@@ -332,7 +337,8 @@ impl Server {
         now: Now,
         client: Client,
         message: &Message<'_>,
-    ) -> Result<Ticket, FromClient> {
+        holder: Option<&Arc<Identity>>,
+    ) -> Result<(Ticket, Arc<Identity>), FromClient> {
         let mut ticket = Ticket::of(client, message);
         let asked = message.bytes().len();
         let Ok(credentials) = Credentials::parse(message) else {
@@ -348,23 +354,25 @@ impl Server {
         let Some(features) = self.shared.nonces.check(now.instant, client.five_tuple.client, nonce) else {
             return Err(self.challenge(now, &ticket, Code::StaleNonce, asked));
         };
-        let holder = self.table.find(&client).and_then(|id| self.table.allocation(id));
-        let holder = holder.map(|allocation| Arc::clone(&allocation.identity));
         let may_search = self.may_search(now, &client);
         let Self { authenticator, settings, .. } = self;
-        match authenticator.check(now, settings, message, &credentials, features, holder.as_ref(), may_search)
-        {
+        match authenticator.check(now, settings, message, &credentials, features, holder, may_search) {
             Ok(asker) => {
+                let identity = Arc::clone(&asker.identity);
                 ticket.asker = Some(asker);
-                Ok(ticket)
+                Ok((ticket, identity))
             }
             Err(Failure::Refused(Code::BadRequest)) => Err(self.refuse_stranger(now, &ticket, asked)),
             Err(Failure::Refused(code)) => Err(self.challenge(now, &ticket, code, asked)),
             Err(Failure::Wrong { tried }) => {
-                self.spend_search(now, &client, tried);
+                let name = credentials.username.map_or(0, str::len);
+                self.spend_search(now, &client, tried, message, name);
                 Err(self.challenge(now, &ticket, Code::Unauthenticated, asked))
             }
-            Err(Failure::SearchNeeded) => Err(self.dropped(Drop::Throttled)),
+            Err(Failure::SearchNeeded) => {
+                self.spend(now, &client, Kind::of(message.method()));
+                Err(self.dropped(Drop::Throttled))
+            }
         }
     }
 
@@ -447,9 +455,12 @@ impl Server {
     /// Drops the deadlines of what is gone, when there are many.
     pub(super) fn sweep(&mut self) {
         let table = &self.table;
-        let is_alive =
-            |owner: &Owner| matches!(owner, Owner::Reservation(_)) || table.end_of(*owner).is_some();
-        self.deadlines.sweep(table.owners(), is_alive);
+        let ports = &self.shared.ports;
+        let is_alive = |owner: &Owner| match owner {
+            Owner::Reservation(token) => ports.is_reserved(token),
+            owner => table.end_of(*owner).is_some(),
+        };
+        self.deadlines.sweep(table.owners() + ports.reserved(), is_alive);
     }
 
     fn publish(&self) {

@@ -437,19 +437,20 @@ impl Table {
     }
 
     /// One permission or channel of this relay's user is gone.
-    fn entry_gone(&self, relay: RelayId) {
+    fn entry_gone(&mut self, relay: RelayId) {
         self.entries_gone(self.relays[relay.0 as usize].allocation, 1);
     }
 
-    fn entries_gone(&self, allocation: AllocationId, gone: usize) {
-        if let Some(allocation) = self.allocations.get(allocation.0 as usize) {
+    fn entries_gone(&mut self, allocation: AllocationId, gone: usize) {
+        if let Some(allocation) = self.allocations.get_mut(allocation.0 as usize) {
             allocation.place.remove_entries(gone);
         }
     }
 
     /// One permission or channel more for this relay's user.
-    fn entry_added(&self, relay: RelayId) {
-        self.allocations[self.relays[relay.0 as usize].allocation.0 as usize].place.add_entry();
+    fn entry_added(&mut self, relay: RelayId) {
+        let allocation = self.relays[relay.0 as usize].allocation;
+        self.allocations[allocation.0 as usize].place.add_entry();
     }
 
     fn next_generation(&mut self) -> u32 {

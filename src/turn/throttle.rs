@@ -6,7 +6,7 @@
 //! full. Only a subject whose four places are all in use by others at this moment shares one of them.
 
 use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::keyed_hash::KeyedState;
 use super::settings::HostId;
@@ -19,8 +19,10 @@ const BUCKETS: usize = 16_384;
 const BURST: u64 = 1_000_000_000;
 /// How far a bucket may be overdrawn by a cost that was known only afterwards.
 const OVERDRAFT: u64 = BURST;
-/// An IPv6 site (/48, RFC 6177) may use this many times the limit of one of its networks (/64).
-const NETWORKS_OF_A_SITE: u64 = 8;
+/// An IPv6 site (/48, RFC 6177) may use this many times the limit of one of its networks (/64), and a provider (/32) this many
+/// times. In brackets, the same for work that is expensive.
+const NETWORKS_OF_A_SITE: [u64; 2] = [8, 2];
+const NETWORKS_OF_A_PROVIDER: [u64; 2] = [64, 4];
 
 /// What is limited. Purposes do not share their limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +35,10 @@ pub enum Purpose {
     Stream,
     /// Searching the secret that fits a password, in nanoseconds.
     Search,
+    /// The same for sources that have not guessed wrong lately.
+    FirstSearch,
+    /// Wrong guesses.
+    Guess,
     /// TLS handshakes, in nanoseconds.
     Handshake,
     /// Requests with good credentials.
@@ -46,10 +52,12 @@ pub enum Purpose {
 /// Whose use is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subject<'a> {
-    /// A source address: one IPv4 address, or the /64 and the /48 of an IPv6 address.
+    /// A source address: one IPv4 address, or the /64, the /48 and the /32 of an IPv6 address.
     Source(IpAddr),
     /// A user of a named host.
     User(HostId, &'a str),
+    /// One client address and port.
+    Client(SocketAddr),
     /// All sources together.
     Everybody,
 }
@@ -107,7 +115,7 @@ impl Throttle {
     pub fn has_some(&self, now: Instant, purpose: Purpose, subject: Subject<'_>, limit: Limit) -> bool {
         let now = now.as_nanos();
         limit.per_second == 0
-            || levels(subject).into_iter().flatten().all(|(key, share)| {
+            || levels(purpose, subject).into_iter().flatten().all(|(key, share)| {
                 let one = BURST / (u64::from(limit.per_second) * share);
                 let full_at = self.buckets[self.place(now, purpose, &key).0].full_at;
                 full_at.max(now) + one <= now + BURST
@@ -120,7 +128,7 @@ impl Throttle {
             return;
         }
         let now = now.as_nanos();
-        for (key, share) in levels(subject).into_iter().flatten() {
+        for (key, share) in levels(purpose, subject).into_iter().flatten() {
             let cost = u64::from(units) * BURST / (u64::from(limit.per_second) * share);
             let (index, tag) = self.place(now, purpose, &key);
             let bucket = &mut self.buckets[index];
@@ -145,15 +153,21 @@ impl Throttle {
 }
 
 /// The keys that a subject is counted under, each with its multiple of the limit.
-fn levels(subject: Subject<'_>) -> [Option<(Key<'_>, u64)>; 2] {
+fn levels(purpose: Purpose, subject: Subject<'_>) -> [Option<(Key<'_>, u64)>; 3] {
+    let expensive = usize::from(matches!(purpose, Purpose::Search | Purpose::Guess));
     match subject {
-        Subject::Source(IpAddr::V4(ip)) => [Some((Key::V4(ip.to_bits()), 1)), None],
+        Subject::Source(IpAddr::V4(ip)) => [Some((Key::V4(ip.to_bits()), 1)), None, None],
         Subject::Source(IpAddr::V6(ip)) => {
             let network = (ip.to_bits() >> 64) as u64;
-            [Some((Key::Network(network), 1)), Some((Key::Site(network >> 16), NETWORKS_OF_A_SITE))]
+            [
+                Some((Key::Network(network), 1)),
+                Some((Key::Site(network >> 16), NETWORKS_OF_A_SITE[expensive])),
+                Some((Key::Provider(network >> 32), NETWORKS_OF_A_PROVIDER[expensive])),
+            ]
         }
-        Subject::User(host, user) => [Some((Key::User(host, user), 1)), None],
-        Subject::Everybody => [Some((Key::Everybody, 1)), None],
+        Subject::User(host, user) => [Some((Key::User(host, user), 1)), None, None],
+        Subject::Client(client) => [Some((Key::Client(client), 1)), None, None],
+        Subject::Everybody => [Some((Key::Everybody, 1)), None, None],
     }
 }
 
@@ -162,7 +176,9 @@ enum Key<'a> {
     V4(u32),
     Network(u64),
     Site(u64),
+    Provider(u64),
     User(HostId, &'a str),
+    Client(SocketAddr),
     Everybody,
 }
 
@@ -221,7 +237,10 @@ mod tests {
         assert_eq!(granted(&mut throttle, 10, source("2001:db8::2"), 1), 0, "the same /64");
         let site = (1..100).map(|n| granted(&mut throttle, 10, source(&format!("2001:db8:0:{n:x}::1")), 500));
         assert_eq!(site.sum::<usize>(), 7 * 500, "the same /48");
-        assert_eq!(granted(&mut throttle, 10, source("2001:db8:1::1"), 1), 1, "another site");
+        let provider =
+            (1..100).map(|n| granted(&mut throttle, 10, source(&format!("2001:db8:{n:x}::1")), 500));
+        assert_eq!(provider.sum::<usize>(), 56 * 500, "the same /32");
+        assert_eq!(granted(&mut throttle, 10, source("2001:db9::1"), 1), 1, "another provider");
     }
 
     /// Every other source sends at its limit, as many as there are places for half of them.

@@ -130,14 +130,14 @@ fn strangers_get_500_answers_a_second_and_source() {
     }
 }
 
-/// Bindings are limited as challenges are; a client with an allocation may keep its NAT open meanwhile.
+/// Bindings have four times the limit; a client with an allocation may keep its NAT open meanwhile.
 #[test]
 fn bindings_have_a_limit_of_their_own() {
     let mut rig = Rig::new();
     let (alice, flooder) = (rig.allocated(), client(1));
     for request in [Msg::request(BINDING), Msg::request(BINDING).attr(0x7fff, b"")] {
         let answered = |_: &u32| rig.exchange(&flooder, &request.bytes()).is_some();
-        assert_eq!((0..2000).filter(answered).count(), 500);
+        assert_eq!((0..5000).filter(answered).count(), 2000);
         assert_eq!(rig.bare(&alice.at, &Msg::request(BINDING)).code(), 0);
         rig.wait(2);
     }
@@ -318,4 +318,40 @@ fn permissions_of_one_user_are_capped_over_its_allocations() {
     assert_eq!(permit(&mut rig, &first, 0..20), 10, "six of before and four new");
     rig.wait(301);
     assert_eq!(permit(&mut rig, &first, 100..120), 10, "all had expired");
+}
+
+/// What a client with an allocation asks for, good or bad, counts for its user and takes nothing from its neighbours.
+#[test]
+fn a_client_with_an_allocation_uses_its_users_limit() {
+    let mut rig = Rig::new();
+    let (alice, neighbour) = (rig.allocated(), client(9));
+    let wrong = Msg::request(REFRESH).attr(USERNAME, b"alice").attr(REALM, b"x").attr(NONCE, b"x").sha1(b"x");
+    let mut heard = 0;
+    for request in [wrong.bytes(), Msg::request(BINDING).bytes()] {
+        heard += (0..1000).filter(|_| rig.exchange(&alice.at, &request).is_some()).count();
+    }
+    assert_eq!((heard, rig.dropped(Drop::RequestsOverRate)), (999, 1001), "one was its Allocate");
+    assert_eq!(rig.bare(&neighbour, &Msg::allocate()).code(), 401);
+    assert_eq!(rig.bare(&neighbour, &Msg::request(BINDING)).code(), 0);
+    rig.wait(1);
+    assert_eq!(rig.refresh(&alice, 600).code(), 0);
+}
+
+/// Names without a user part are shared by many: no limit of a user applies to them, and their requests count by client.
+#[test]
+fn names_without_a_user_do_not_share_the_limits_of_a_user() {
+    let mut rig = Rig::with(|settings| {
+        settings.peers.allow = vec!["10.0.0.0/8".parse().expect("literal")];
+        settings.limits.permissions_per_user = 10;
+        settings.limits.requests_per_user = 50;
+    });
+    let users = [1, 2].map(|port| rig.rest(client(port), "north-secret", &(UNIX + 1000).to_string()));
+    for user in &users {
+        assert_eq!(rig.ask(user, Msg::allocate()).code(), 0);
+        for n in 0..20 {
+            assert_eq!(rig.permit(user, &[&format!("10.0.0.{n}:1")]), 0);
+        }
+    }
+    while rig.exchange(&users[0].at, &users[0].seal(Msg::request(REFRESH)).bytes()).is_some() {}
+    assert_eq!(rig.refresh(&users[1], 600).code(), 0, "another client of the same name");
 }
