@@ -80,7 +80,7 @@ fn certificate(config: &Config, file: &str) -> Result<usize, ExitCode> {
     }
 }
 
-/// The median of a few signatures; zero when there are none to be had, which [`cert::load`] would have said.
+/// The median of a few signatures; zero if the key makes none, which [`cert::load`] would have said.
 fn signature_time(key: &CertifiedKey) -> Duration {
     let mut times = [(); 5].map(|()| {
         let begun = clock::monotonic_nanos();

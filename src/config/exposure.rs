@@ -49,7 +49,7 @@ impl Exposure {
     }
 }
 
-/// Judges the configuration file itself: it may hold secrets, and whoever changes it decides everything.
+/// Judges the configuration file itself: it may hold secrets, and a user who may change it decides everything.
 pub(super) fn of_configuration(top: &Section<'_, '_>, file: &str, mode: u32, notes: &mut Notes) {
     let Some(Exposure { message, remedy }) = Exposure::of_mode(file, mode) else { return };
     match first_secret(top, notes) {

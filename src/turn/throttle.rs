@@ -256,7 +256,7 @@ mod tests {
         assert!(refused < crowd as usize / 4, "{refused} of {crowd}");
     }
 
-    /// One source floods: whoever shares one place with it has three others.
+    /// One source floods: a source that shares one place with it has three others.
     #[test]
     fn no_single_source_takes_the_places_of_another() {
         let mut throttle = throttle();

@@ -1,4 +1,4 @@
-//! The connection id that a QUIC server chose: whoever sends it back has received the server's answer.
+//! The connection id that a QUIC server chose: a client that sends it back has received the server's answer.
 //!
 //! Only the version-independent part of a header is read (RFC 8999 section 5): form, version, and the two ids.
 

@@ -90,7 +90,7 @@ impl Worker {
     }
 
     /// A place for a newcomer. When strangers have all that they may have, those of this worker make room, the oldest
-    /// first: whoever authenticates does so within seconds, so those who hold a place longest are the least likely to.
+    /// first: a client that authenticates does so within seconds, so those who hold a place longest are the least likely to.
     fn enter(&mut self, source: Option<IpAddr>) -> Result<Entry, Refusal> {
         loop {
             match self.ties.gate.stream(source) {
