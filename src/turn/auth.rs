@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use stun_types::message::LongTermKeyCredentials;
@@ -15,7 +16,7 @@ use super::error::Code;
 use super::nonce::Features;
 use super::rest;
 use super::settings::{HostId, Settings, StaticUser};
-use super::time::Now;
+use super::time::{Instant, Now};
 use crate::wire::message::{IntegrityAlgorithm, IntegrityKey, Message};
 use crate::wire::request::Credentials;
 
@@ -67,8 +68,9 @@ pub struct Identity {
     pub host: HostId,
     /// That host's name.
     pub host_name: Arc<str>,
-    /// When the name expires, in seconds since 1970.
-    pub expires: Option<u64>,
+    /// When the name expires. On the monotonic clock, as seen when it verified: a jump of the wall clock takes nothing from
+    /// a running call.
+    pub expires: Option<Instant>,
     /// Which secret or password verified.
     credential: Credential,
     password_algorithm: PasswordAlgorithm,
@@ -287,7 +289,7 @@ impl Authenticator {
                 false => Err(Failure::Wrong { tried: 1 }),
             };
         }
-        let claim = Claim { settings, message, algorithm, proof };
+        let claim = Claim { now, settings, message, algorithm, proof };
         let user = match (credentials.username, userhash) {
             (Some(name), _) => self.directory.by_name.get(name).copied(),
             (None, Some(hash)) => Some(self.directory.by_hash.get(&hash).copied().ok_or(UNKNOWN)?),
@@ -347,6 +349,7 @@ impl Authenticator {
 
 /// A request that claims to know a password.
 struct Claim<'a> {
+    now: Now,
     settings: &'a Settings,
     message: &'a Message<'a>,
     algorithm: PasswordAlgorithm,
@@ -380,6 +383,7 @@ impl Claim<'_> {
 
     /// The identity of a REST name, by the secret that fits its password.
     fn of_host(&self, name: &str, rest: rest::Name<'_>) -> Option<Identity> {
+        let left = Duration::from_secs(rest.expires.saturating_sub(self.now.unix));
         for host in &self.settings.hosts {
             for secret in host.secrets.iter().filter(|secret| !host.revoked.contains(secret)) {
                 if let Some(key) = self.key(name, &rest::password(secret, name)) {
@@ -388,7 +392,7 @@ impl Claim<'_> {
                         user: Arc::from(rest.user),
                         host: host.id,
                         host_name: Arc::clone(&host.name),
-                        expires: Some(rest.expires),
+                        expires: Some(self.now.instant + left),
                         credential: Credential::shared(host.id, secret),
                         password_algorithm: self.algorithm,
                         key,

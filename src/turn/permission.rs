@@ -86,7 +86,7 @@ impl Server {
             return Err(Code::Forbidden);
         }
         // A withdrawn credential keeps what it has and gets nothing beyond it.
-        if self.is_withdrawn(&allocation.identity, now.unix)
+        if self.is_withdrawn(&allocation.identity, now.instant)
             && !self.table.is_permitted(relay, peer.ip(), now.instant)
         {
             return Err(Code::Forbidden);

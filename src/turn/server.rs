@@ -159,8 +159,8 @@ impl Server {
     }
 
     /// Whether this identity may get nothing new: its name has expired, or the settings no longer have its secret.
-    pub(super) fn is_withdrawn(&self, identity: &Identity, unix: u64) -> bool {
-        identity.expires.is_some_and(|expires| expires <= unix)
+    pub(super) fn is_withdrawn(&self, identity: &Identity, now: Instant) -> bool {
+        identity.expires.is_some_and(|expires| expires <= now)
             || self.authenticator.standing(identity) != Standing::Valid
     }
 

@@ -335,7 +335,7 @@ type Attributes<'a> = &'a [(u16, &'a [u8])];
 #[test]
 fn what_is_had_already_takes_no_room() {
     let _turn = beside_others();
-    let server = Server::start(&Plan::loopback());
+    let server = Server::start(&Plan { limits: "requests_per_user = 0".to_owned(), ..Plan::loopback() });
     let mut client = join(&server, Transport::Tcp, &Session::new(server.credentials("again"), b""));
     client.allocate().expect("an allocation");
     let number = [0x40, 0, 0, 0];
