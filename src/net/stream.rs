@@ -196,7 +196,7 @@ impl Stream {
             return outcome;
         }
         let Some(tls) = &mut self.tls else { return outcome };
-        let was_handshaking = tls.is_handshaking();
+        let (was_handshaking, begins) = (tls.is_handshaking(), tls.begins());
         output.clear();
         let shared = matches!(self.phase, Phase::Undecided);
         let mut receive = || match chooser {
@@ -204,7 +204,7 @@ impl Stream {
             None => Err(TlsOutcome::Internal),
         };
         let received = match was_handshaking {
-            true => handshakes.step(self.client.five_tuple.client.ip(), receive),
+            true => handshakes.step(self.client.five_tuple.client.ip(), begins, receive),
             false => receive(),
         };
         match received {

@@ -66,6 +66,11 @@ pub struct Tls {
 }
 
 impl Tls {
+    /// Whether the ClientHello has not been answered.
+    pub fn begins(&self) -> bool {
+        self.connection.is_none()
+    }
+
     /// Whether the handshake is not finished.
     pub fn is_handshaking(&self) -> bool {
         !self.established

@@ -154,7 +154,7 @@ impl Throttle {
 
 /// The keys that a subject is counted under, each with its multiple of the limit.
 fn levels(purpose: Purpose, subject: Subject<'_>) -> [Option<(Key<'_>, u64)>; 3] {
-    let expensive = usize::from(matches!(purpose, Purpose::Search | Purpose::Guess));
+    let expensive = usize::from(matches!(purpose, Purpose::Search | Purpose::Guess | Purpose::Handshake));
     match subject {
         Subject::Source(IpAddr::V4(ip)) => [Some((Key::V4(ip.to_bits()), 1)), None, None],
         Subject::Source(IpAddr::V6(ip)) => {

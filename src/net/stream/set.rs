@@ -1,7 +1,7 @@
 //! All streams of a worker, by token.
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 
 use super::class::Order;
 use super::{INTEREST, Phase, Stream, WriteOutcome, write};
@@ -128,9 +128,11 @@ impl Streams {
         self.len() == 0
     }
 
-    /// Whether this stream's handshake goes on, which makes its next bytes expensive.
-    pub fn is_handshaking(&mut self, token: Token) -> bool {
-        self.get(token).is_some_and(|stream| stream.tls.as_ref().is_some_and(|tls| tls.is_handshaking()))
+    /// The source of a stream whose ClientHello has not been answered, which makes its next bytes expensive.
+    pub fn greets(&mut self, token: Token) -> Option<IpAddr> {
+        let stream = self.get(token)?;
+        let begins = stream.tls.as_ref().is_some_and(|tls| tls.begins());
+        begins.then(|| stream.client.five_tuple.client.ip())
     }
 
     /// Has the stream watched for nothing until it is read again; `false` when that is so already, or it is gone.

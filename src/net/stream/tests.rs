@@ -208,7 +208,7 @@ fn an_idle_stream_ends_and_one_with_an_allocation_does_not() {
 fn a_handshake_has_ten_seconds() {
     let mut bench = Bench::new();
     let (token, _client) = bench.connect(true);
-    assert!(bench.streams.is_handshaking(token));
+    assert!(bench.streams.greets(token).is_some());
     let stream = bench.streams.get(token).expect("open");
     assert_eq!(stream.life(at(0), || false), Life::Until(at(10)));
     assert_eq!(stream.life(at(10), || false), Life::Over(CloseReason::HandshakeTimeout));

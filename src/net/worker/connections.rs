@@ -158,16 +158,18 @@ impl Worker {
         if readiness & !ready::WRITE == 0 {
             return;
         }
-        if self.handshakes.must_wait() && self.streams.is_handshaking(token) {
-            return self.put_off(token, readiness);
+        if let Some(source) = self.streams.greets(token)
+            && self.handshakes.must_wait(source)
+        {
+            return self.put_off(token, source, readiness);
         }
         self.read_stream(token, readiness);
     }
 
     /// Leaves a handshake to a later turn.
-    fn put_off(&mut self, token: Token, readiness: u32) {
+    fn put_off(&mut self, token: Token, source: IpAddr, readiness: u32) {
         if self.streams.mute(&self.epoll, token) {
-            self.handshakes.wait(token);
+            self.handshakes.wait(token, source);
         } else if readiness & (ready::ERROR | ready::CLOSED) != 0 {
             // Reported though not asked for: it is gone.
             self.ties.counters.tls(TlsOutcome::Left).add(1);
