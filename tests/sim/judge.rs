@@ -153,26 +153,31 @@ impl World {
             return code == owned;
         }
         let has_family = |peer: &std::net::SocketAddr| if peer.is_ipv4() { before.v4 } else { before.v6 };
-        let withdrawn = match request.proof {
-            Proof::Until(end) => end <= self.unix() || !self.secrets.contains(&request.secret),
-            _ => false,
-        };
         let permissions = self.model.allocations.get(&request.client.five_tuple).map(|a| &a.permissions);
         let held = |local: std::net::SocketAddr| {
             permissions.is_some_and(|held| held.get(&local.ip()).is_some_and(|&end| end > self.now))
         };
-        let refused = |peer: &std::net::SocketAddr| {
-            let local = self.model.to_local(*peer);
-            self.model.is_refused(*peer) || !self.model.port_is_open(local) || (withdrawn && !held(local))
+        let fits = |withdrawn: bool| {
+            let refused = |peer: &std::net::SocketAddr| {
+                let local = self.model.to_local(*peer);
+                self.model.is_refused(*peer) || !self.model.port_is_open(local) || (withdrawn && !held(local))
+            };
+            match &request.ask {
+                Ask::Permit(peers) if !peers.iter().all(has_family) => code == 443,
+                Ask::Permit(peers) if peers.iter().any(refused) => code == 403,
+                // A number or peer that is bound elsewhere is said first (RFC 8656 section 12.2).
+                Ask::Bind(_, peer) if !has_family(peer) => matches!(code, 400 | 443),
+                Ask::Bind(_, peer) if refused(peer) => matches!(code, 400 | 403),
+                Ask::Bind(..) => matches!(code, 0 | 400),
+                _ => code == 0,
+            }
         };
-        match &request.ask {
-            Ask::Permit(peers) if !peers.iter().all(has_family) => code == 443,
-            Ask::Permit(peers) if peers.iter().any(refused) => code == 403,
-            // A number or peer that is bound elsewhere is said first (RFC 8656 section 12.2).
-            Ask::Bind(_, peer) if !has_family(peer) => matches!(code, 400 | 443),
-            Ask::Bind(_, peer) if refused(peer) => matches!(code, 400 | 403),
-            Ask::Bind(..) => matches!(code, 0 | 400),
-            _ => code == 0,
+        let is_removed = !self.secrets.contains(&request.secret);
+        match request.proof {
+            // The name ends in this second, counted from the moment when it verified.
+            Proof::Until(end) if end == self.unix() && !is_removed => fits(false) || fits(true),
+            Proof::Until(end) => fits(end < self.unix() || is_removed),
+            _ => fits(false),
         }
     }
 

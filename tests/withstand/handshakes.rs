@@ -119,6 +119,32 @@ fn handshakes_of_many_strangers_take_turns_with_a_call() {
     assert!(report.quantile(0.99) <= Duration::from_millis(40).max(8 * signature), "{report}");
 }
 
+/// Row 33. Sources that flood wait in queues of their own: a newcomer from elsewhere is served in turn.
+#[test]
+fn handshakes_of_a_few_flooders_keep_no_newcomer_out() {
+    let _turn = alone();
+    let server = server();
+    let (address, signature) = (server.v4(Transport::Tls), signature_time(&server));
+    let stop = AtomicBool::new(false);
+    let times = thread::scope(|scope| {
+        let flooder = scope.spawn(|| flood(address, 4, &stop));
+        let start = Instant::now();
+        let mut times = Vec::new();
+        while start.elapsed() < Duration::from_secs(6) {
+            let begun = Instant::now();
+            // It is a newcomer each time; a handshake that does not end within ten seconds fails here.
+            drop(tls::connect(address));
+            times.push(begun.elapsed());
+        }
+        stop.store(true, Ordering::Relaxed);
+        flooder.join().unwrap();
+        times
+    });
+    let longest = times.iter().max().copied().unwrap_or_default();
+    println!("row 33: {} newcomers beside four sources that flood, {longest:?} at most", times.len());
+    assert!(times.len() >= 10 && longest < Duration::from_millis(500).max(50 * signature), "{times:?}");
+}
+
 /// Row 33.
 #[test]
 fn a_slow_key_is_told_before_it_is_served() {
