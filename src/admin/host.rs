@@ -41,6 +41,12 @@ impl Names {
 
     fn has(&self, authority: &Authority) -> bool {
         let host = authority.host();
+        // Nothing but the host and a port: no user in front, no name behind an address in brackets.
+        let rest = authority.as_str().strip_prefix(host);
+        let port = rest.and_then(|rest| if rest.is_empty() { Some("0") } else { rest.strip_prefix(':') });
+        if port.is_none_or(|port| port.parse::<u16>().is_err()) {
+            return false;
+        }
         if let Some(v6) = host.strip_prefix('[') {
             return v6.strip_suffix(']').is_some_and(|v6| v6.parse::<Ipv6Addr>().is_ok());
         }
