@@ -28,6 +28,10 @@ const SHARE: u32 = 2;
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// Nanoseconds a second for one source: a quarter of a worker. Enough for a thousand handshakes with an ECDSA key.
 const PER_SOURCE: Limit = Limit { per_second: 250_000_000 };
+/// What TLS takes for traffic at most: for one read, and for each byte of it. It takes a tenth of that, and a read of 4 KiB
+/// that holds nothing but changes of keys takes 400 us and more.
+const TRAFFIC: Duration = Duration::from_micros(100);
+const TRAFFIC_NANOS_PER_BYTE: u64 = 20;
 /// Handshakes resumed in one turn, and sources looked at. The limit matters where clients are gone or sources have no time,
 /// which costs no time of handshakes.
 const RESUMED_PER_TURN: usize = 32;
@@ -169,6 +173,23 @@ impl Handshakes {
         }
         outcome
     }
+
+    /// Runs what TLS does with `len` bytes of a client at `source` after its handshake. What takes longer than traffic
+    /// does is work of handshakes, above all changes of keys (RFC 8446 section 4.6.3), and is charged as such. `false` if
+    /// the source had no time left for it.
+    pub fn after<T>(&mut self, source: IpAddr, len: usize, receive: impl FnOnce() -> T) -> (T, bool) {
+        let begun = (self.clock)().instant;
+        let outcome = receive();
+        let took = (self.clock)().instant.since(begun);
+        let usual = TRAFFIC + Duration::from_nanos(TRAFFIC_NANOS_PER_BYTE * len as u64);
+        let excess = took.saturating_sub(usual);
+        if excess.is_zero() || self.admission.is_exempt(source) {
+            return (outcome, true);
+        }
+        let nanos = u32::try_from(excess.as_nanos()).unwrap_or(u32::MAX);
+        let subject = Subject::Source(source);
+        (outcome, self.throttle.take(begun, Purpose::Handshake, subject, nanos, PER_SOURCE))
+    }
 }
 
 /// What has one queue: an IPv4 address, or a site of IPv6 (/48, RFC 6177).
@@ -250,6 +271,22 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().expect("address")
+    }
+
+    #[test]
+    fn after_the_handshake_only_what_takes_longer_than_traffic_is_charged() {
+        let mut handshakes = handshakes();
+        let mut paid = |source: &str, len: usize, micros: u64| {
+            let receive = || MICROS.set(MICROS.get() + micros);
+            handshakes.after(source.parse().expect("address"), len, receive).1
+        };
+        assert!((0..10_000).all(|_| paid("192.0.2.1", 16_000, 165)), "traffic");
+        // 4 KiB of changes of keys: 1 ms, of which 182 us are what traffic may take.
+        let reads = (0..10_000).take_while(|_| paid("192.0.2.1", 4096, 1000)).count();
+        assert!((350..550).contains(&reads), "{reads}");
+        assert!(paid("192.0.2.1", 16_000, 165), "traffic needs nothing that is left");
+        assert!(paid("192.0.2.2", 4096, 1000), "others have theirs");
+        assert!((0..1000).all(|_| paid("127.0.0.1", 4096, 1000)), "exempt");
     }
 
     #[test]

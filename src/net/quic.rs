@@ -291,8 +291,8 @@ impl Flows {
         }
     }
 
-    /// Whether there was one.
-    fn close_oldest_unproven(&mut self) -> bool {
+    /// Closes the unproven flow that has been here longest; `false` if there is none.
+    pub fn close_oldest_unproven(&mut self) -> bool {
         self.unproven.first().inspect(|&slot| self.close(slot)).is_some()
     }
 

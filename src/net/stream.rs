@@ -17,7 +17,7 @@ use super::admission::Entry;
 use super::counters::{CloseReason, Stage, TlsOutcome};
 use super::handshakes::Handshakes;
 use super::outbox::Outbox;
-use super::scratch::{Buffers, READ_MAX, Scratch};
+use super::scratch::{Buffers, Scratch};
 use super::share443::Protocol;
 use super::syscall::{read_stream, ready, write_stream};
 use super::tls::{RECORD_MAX, Tls, TlsChooser};
@@ -36,6 +36,9 @@ const IDLE_TIME: Duration = Duration::from_secs(30);
 /// How long a client whose ALPN says web may keep silent before he is taken for what he said: a TURN client behind a
 /// proxy speaks within a round trip.
 const SILENCE: Duration = Duration::from_secs(5);
+/// Reads in a row that may take more than traffic does while the source has no time left for it. A client may share its
+/// address with others, and the read of a thread that was interrupted looks the same.
+const STRAINED_MAX: u8 = 3;
 /// How long a client may take to read a last page and to leave.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -140,7 +143,16 @@ pub struct Stream {
     pub turn: u32,
     /// Requests since the last authenticated one. Beyond a limit the stream is closed.
     unproven: u8,
-    /// The last authenticated request, or the end of the handshake, or the start; of a web client the last byte.
+    /// Whether a request of the client ever authenticated.
+    proven: bool,
+    /// Whether one gave it more time since it last had an allocation.
+    renewed: bool,
+    /// Bytes received before the first authenticated request.
+    unproven_bytes: u32,
+    /// Reads in a row beyond what its source may use for TLS.
+    strained: u8,
+    /// An authenticated request that gave it more time, or the end of the handshake, or the start; of a web client the
+    /// last byte for its web server, or from there.
     active: Instant,
     /// When it is looked after next.
     looked_after: Option<Instant>,
@@ -175,13 +187,14 @@ impl Stream {
             // At most proxy_protocol::MAX_PEEK bytes, and nothing is before them.
             let _ = target.append(preface);
         }
-        let room = target.spare().len().min(READ_MAX);
+        let room = target.spare().len().min(self.read_max());
         match read_stream(self.socket.as_fd(), &mut target.spare()[..room]) {
             Ok(0) => outcome.end = Some(CloseReason::Closed),
             Ok(len) => {
                 target.advance(len);
                 outcome.received = len;
                 outcome.full = len == room;
+                outcome.end = self.take_bytes(len);
             }
             Err(error) if is_transient(&error) => {}
             Err(_) => outcome.end = Some(CloseReason::Reset),
@@ -199,13 +212,17 @@ impl Stream {
         let (was_handshaking, begins) = (tls.is_handshaking(), tls.begins());
         output.clear();
         let shared = matches!(self.phase, Phase::Undecided);
-        let mut receive = || match chooser {
+        let receive = || match chooser {
             Some(chooser) => tls.receive(chooser, shared, records, plain, output),
             None => Err(TlsOutcome::Internal),
         };
-        let received = match was_handshaking {
-            true => handshakes.step(self.client.five_tuple.client.ip(), begins, receive),
-            false => receive(),
+        let source = self.client.five_tuple.client.ip();
+        let received = if was_handshaking {
+            handshakes.step(source, begins, receive)
+        } else {
+            let (received, paid) = handshakes.after(source, outcome.received, receive);
+            self.strained = if paid { 0 } else { self.strained.saturating_add(1) };
+            if self.strained > STRAINED_MAX { Err(TlsOutcome::Throttled) } else { received }
         };
         match received {
             Ok(received) => {
@@ -334,7 +351,7 @@ impl Stream {
             };
         }
         let until = if has_allocation() {
-            self.allocated = true;
+            (self.allocated, self.renewed) = (true, false);
             now + IDLE_TIME
         } else if std::mem::take(&mut self.allocated) {
             // It ended since the last look: time for another one.

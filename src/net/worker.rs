@@ -343,7 +343,7 @@ impl Worker {
             }
             Some(token) => {
                 if authenticated && let Some(stream) = self.streams.get(token) {
-                    stream.authenticated(self.now.instant);
+                    stream.authenticated(self.now.instant, self.server.has_allocation(&client));
                 }
                 self.push_stream(token, &[&message], Kind::Control);
             }

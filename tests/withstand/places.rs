@@ -4,7 +4,7 @@ use crate::client::{Client, Link, tcp_from, udp_from};
 use crate::machine::{metric, until};
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, only_hallpass};
-use crate::support::stun::{Session, binding_request, read_message};
+use crate::support::stun::{REFRESH, Session, binding_request, read_message};
 use crate::support::tls::{TlsStream, client_for};
 use crate::support::{alone, beside_others};
 use std::io::{self, ErrorKind, Read, Write};
@@ -143,6 +143,96 @@ fn the_oldest_stranger_makes_room_and_who_authenticated_stays() {
     assert_eq!(kept, 5);
     assert_eq!(metric(&server, "hallpass_connections_closed_total", "displaced"), 10);
     assert_eq!(metric(&server, "hallpass_connections_by_class", "authenticated"), 5);
+}
+
+/// Row 32: streams of one user, each with a request that authenticates every two seconds, and no allocation.
+#[test]
+fn one_user_keeps_no_streams_without_allocations_and_locks_nobody_out() {
+    let _turn = beside_others();
+    if only_hallpass("a share of places for strangers") {
+        return;
+    }
+    let limits = "workers = 1\nconnections_total = 40".to_owned();
+    let server = Server::start(&Plan { limits, ..Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]) });
+    let address = server.v4(Transport::Tcp);
+    let (greedy, honest) =
+        (Session::new(server.credentials("greedy"), b""), Session::new(server.credentials("honest"), b""));
+    // There is nothing to refresh.
+    let asks = |client: &mut Client| {
+        let answer = client.try_ask(REFRESH, &[]);
+        answer.is_ok_and(|answer| answer.error_code() == Some(437))
+    };
+    let mut held = Vec::new();
+    for _ in 0..50 {
+        if let Ok(mut client) = join_over_tcp(address, &greedy)
+            && asks(&mut client)
+        {
+            held.push(client);
+        }
+    }
+    let authenticated = metric(&server, "hallpass_connections_by_class", "authenticated");
+    let granted = (0..10)
+        .filter_map(|_| join_over_tcp(address, &honest).ok())
+        .filter_map(|mut client| client.allocate().ok())
+        .count();
+    let start = Instant::now();
+    let mut next = start;
+    let gone = until(Duration::from_secs(50), || {
+        if Instant::now() >= next {
+            next += Duration::from_secs(2);
+            held.retain_mut(asks);
+        }
+        held.is_empty()
+    });
+    println!(
+        "row 32: of 40 places one user held {authenticated}; {granted} of 10 others got an allocation; {} streams of the \
+         first are left after {:.1?}",
+        held.len(),
+        start.elapsed()
+    );
+    assert_eq!((authenticated, granted), (35, 10));
+    assert!(gone.is_some(), "{} streams are left", held.len());
+}
+
+/// Changes of keys, 28 bytes each, from a client that never says who it is.
+#[test]
+fn a_stranger_changes_keys_only_for_so_long() {
+    let _turn = beside_others();
+    if only_hallpass("a limit on what TLS does after a handshake") {
+        return;
+    }
+    let server = Server::start(&Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]));
+    let mut client = client_for("localhost", &[]);
+    let mut stream = tcp_from(LOCAL_V4, server.v4(Transport::Tls));
+    while client.is_handshaking() {
+        client.complete_io(&mut stream).expect("a handshake");
+    }
+    stream.set_nonblocking(true).unwrap();
+    let closed = || metric(&server, "hallpass_connections_closed_total", "too_many");
+    // The start of a request of 2,000 bytes, a byte for every thirty changes: more of them in a row are an error.
+    let mut request = [&[0, 1, 0x07, 0xD0, 0x21, 0x12, 0xA4, 0x42][..], &[0; 1900]].concat().into_iter();
+    let mut changes = 0_usize;
+    let mut over = false;
+    while !over && changes < 40_000 {
+        for _ in 0..30 {
+            client.refresh_traffic_keys().expect("TLS 1.3");
+        }
+        changes += 30;
+        client.writer().write_all(&[request.next().unwrap_or(0)]).unwrap();
+        while !over && client.wants_write() {
+            match client.write_tls(&mut stream) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => over = is_closed(&mut stream),
+                Err(_) => over = true,
+                Ok(_) => {}
+            }
+        }
+        // Its answers are of no interest.
+        over = over || is_closed(&mut stream);
+    }
+    println!("{changes} changes of keys until the server closed the connection: {over}");
+    assert!(over, "never closed");
+    assert!(until(Duration::from_secs(10), || closed() == 1).is_some(), "for another reason");
+    assert!(changes < 20_000, "{changes}");
 }
 
 /// A visitor of a site, after its handshake; `None` if the server does not take it in.

@@ -1,13 +1,14 @@
 //! HTTP/3 beside TURN on one UDP port: a flood of forged connections locks no honest client out.
 
 use crate::client::{Client, Link, channel_data, udp_from};
-use crate::machine::{descriptors, many_descriptors};
+use crate::machine::{descriptors, many_descriptors, metric, until};
 use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, only_hallpass};
 use crate::support::stun::{Session, binding_request};
-use crate::support::{alone, beside_others};
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use crate::support::{alone, beside_others, tls};
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -174,6 +175,45 @@ fn forged_connections_lock_nobody_out_of_http3() {
     let session = Session::new(server.credentials("somebody"), b"");
     let relayed = Client::join(Link::open(Transport::Udp, address), &session).allocate();
     assert!(relayed.is_ok(), "TURN on the same port: {relayed:?}");
+}
+
+/// Rows 19 and 32: forged connections hold all descriptors of the web, until visitors come over TLS.
+#[test]
+fn forged_connections_leave_descriptors_to_visitors() {
+    let _turn = alone();
+    if only_hallpass("a port shared with the web") {
+        return;
+    }
+    // It never accepts: the kernel does so for as many as wait here.
+    let web = TcpListener::bind((LOCAL_V4, 0)).expect("a web server");
+    let back_end = BackEnd::start();
+    let server = Server::start(&Plan {
+        wrapper: ["prlimit", "--nofile=256:256", "--"].map(str::to_owned).to_vec(),
+        tls: "web = true".to_owned(),
+        tables: format!("[web]\nhttp1 = \"{}\"", web.local_addr().unwrap()),
+        ..plan(back_end.address)
+    });
+    let forged: Vec<UdpSocket> =
+        (0..2 * AT_ONCE).map(|_| udp_from(LOCAL_V4, server.v4(Transport::Udp))).collect();
+    forged.iter().for_each(|socket| drop(socket.send(&long(b""))));
+    let share = metric(&server, "hallpass_descriptors_max", "") / 2;
+    let full = until(Duration::from_secs(5), || metric(&server, "hallpass_descriptors", "") >= share);
+    let mut visitors = Vec::new();
+    for _ in 0..NEWCOMERS {
+        let mut visitor =
+            tls::connect_as(server.v4(Transport::Tls), tls::client_for("localhost", &["http/1.1"]));
+        visitor.write_all(b"GET / HTTP/1.1\r\n").and_then(|()| visitor.flush()).expect("open");
+        visitors.push(visitor);
+    }
+    let decided = || metric(&server, "hallpass_shared_port_clients_total", "http1");
+    let all = until(Duration::from_secs(10), || decided() == NEWCOMERS as u64);
+    let refused = metric(&server, "hallpass_connections_closed_total", "too_many");
+    let open = metric(&server, "hallpass_connections", "tls");
+    println!(
+        "row 19: {share} descriptors of forged connections: {refused} of {NEWCOMERS} visitors refused, {open} open"
+    );
+    assert!(full.is_some() && all.is_some());
+    assert_eq!((refused, open), (0, NEWCOMERS as u64));
 }
 
 /// RFC 5766 clients draw channels up to 0x7FFF, which begin as packets of QUIC do.

@@ -2,7 +2,9 @@
 //!
 //! Of all places (streams: `connections_total`; descriptors: what the process may have) a quarter is kept for those who
 //! authenticate. At most half is the web's, so strangers always find a quarter to pass through on their way to
-//! authentication. Relays and authenticated streams may use everything.
+//! authentication. Web and authenticated streams together leave an eighth to strangers, or one user with many streams
+//! would lock everybody out: a stream that authenticates while they have the rest stays a stranger until there is room.
+//! Relays may use everything.
 //!
 //! The shares of strangers and of the web are divided among the workers, and each worker enforces its part alone. A
 //! worker can close its own streams only, and the kernel chooses the worker by a hash over addresses and ports. With one
@@ -21,6 +23,9 @@ use crate::net::counters::Refusal;
 const KEPT: u32 = 4;
 /// The part of all places that the web may have: one in two.
 const WEB: u32 = 2;
+
+/// The part of all places that streams of the other classes leave to strangers: one in eight.
+const PASSAGE: u32 = 8;
 
 /// Whom a stream or a socket serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,10 +155,28 @@ impl Gate {
         let held = self.held(kind, Class::Stranger) + self.held(kind, Class::Web);
         let shared = held < self.part(total - total / KEPT);
         match class {
-            Class::Stranger => shared,
+            Class::Stranger => shared && self.leaves_passage(kind),
             Class::Web => shared && self.web_has_room(kind),
             Class::Authenticated => true,
         }
+    }
+
+    /// Whether one more stranger leaves the other workers their parts of the strangers' eighth: beyond its own part, a
+    /// worker takes strangers in only while there is more than that eighth.
+    fn leaves_passage(&self, kind: Kind) -> bool {
+        let total = self.total(kind);
+        let passage = total / PASSAGE;
+        kind == Kind::Descriptor
+            || self.held(kind, Class::Stranger) < self.part(passage)
+            || self.open(kind).load(Relaxed) < total - passage
+    }
+
+    /// Whether one more stream may leave the strangers for another class. Each takes one descriptor; those of relays do
+    /// not count here.
+    fn may_settle(&self, kind: Kind) -> bool {
+        let total = self.total(kind);
+        let settled = self.held(Kind::Stream, Class::Authenticated) + self.held(Kind::Stream, Class::Web);
+        settled < self.part(total - total / PASSAGE)
     }
 
     fn web_has_room(&self, kind: Kind) -> bool {
@@ -211,11 +234,12 @@ impl Entry {
         if self.class() != Class::Stranger {
             return Ok(());
         }
-        // It is counted in the share of strangers and the web already: only the web's own part can be full.
-        if !self.stream.gate.web_has_room(Kind::Stream) {
+        // It is counted in the share of strangers and the web already.
+        let gate = &self.stream.gate;
+        if !gate.web_has_room(Kind::Stream) || !gate.may_settle(Kind::Stream) {
             return Err(Refusal::Total);
         }
-        if !self.stream.gate.web_has_room(Kind::Descriptor) {
+        if !gate.web_has_room(Kind::Descriptor) || !gate.may_settle(Kind::Descriptor) {
             return Err(Refusal::Descriptors);
         }
         self.descriptor.0.move_to(Class::Web);
@@ -223,8 +247,16 @@ impl Entry {
         Ok(())
     }
 
-    /// Moves a stream whose client authenticated out of the strangers' share. It keeps counting for its source.
+    /// Moves a stream whose client authenticated out of the strangers' share, if there is room for it. It keeps counting
+    /// for its source.
     pub fn authenticate(&mut self) {
+        let gate = &self.stream.gate;
+        if self.class() == Class::Authenticated
+            || !gate.may_settle(Kind::Stream)
+            || !gate.may_settle(Kind::Descriptor)
+        {
+            return;
+        }
         self.descriptor.0.move_to(Class::Authenticated);
         self.stream.move_to(Class::Authenticated);
     }
@@ -309,15 +341,70 @@ mod tests {
         let gate = gate(Rules { streams: 16, ..Rules::default() }, 100);
         let mut held = strangers(&gate);
         assert_eq!((held.len(), gate.stream(None).err()), (12, Some(Refusal::Total)));
-        for authenticated in 1..=4 {
+        for authenticated in 1..=2 {
             held[authenticated].authenticate();
             held.push(gate.stream(None).expect("a stranger's place is free"));
         }
-        assert_eq!(gate.stream(None).err(), Some(Refusal::Total), "all sixteen are taken");
+        held[3].authenticate();
+        assert_eq!(
+            gate.stream(None).err(),
+            Some(Refusal::Total),
+            "two places are for workers without strangers"
+        );
         let of = |class| gate.admission().streams_of(class);
-        assert_eq!(Class::ALL.map(of), [12, 0, 4]);
+        assert_eq!(Class::ALL.map(of), [11, 0, 3]);
         drop(held);
         assert_eq!((gate.admission().streams(), Class::ALL.map(of)), (0, [0; 3]));
+    }
+
+    #[test]
+    fn who_authenticates_and_the_web_leave_an_eighth_to_strangers() {
+        let gate = gate(Rules { streams: 16, ..Rules::default() }, 100);
+        let mut settled = Vec::new();
+        for number in 0..14 {
+            let mut entry = gate.stream(None).expect("a stranger finds a place");
+            if number < 3 {
+                entry.to_web().expect("the web's")
+            } else {
+                entry.authenticate()
+            }
+            settled.push(entry);
+        }
+        let mut passing = strangers(&gate);
+        assert_eq!(passing.len(), 2);
+        passing[0].authenticate();
+        assert_eq!((passing[0].class(), passing[1].to_web()), (Class::Stranger, Err(Refusal::Total)));
+        drop(settled.pop());
+        passing[0].authenticate();
+        assert_eq!(passing[0].class(), Class::Authenticated, "a place came back");
+
+        // The same for descriptors of streams; relays may have them all.
+        let gate = self::gate(Rules::default(), 16);
+        let mut held = Vec::new();
+        for _ in 0..14 {
+            let mut entry = gate.stream(None).expect("a stranger finds a place");
+            entry.authenticate();
+            held.push(entry);
+        }
+        let mut last = gate.stream(None).expect("a stranger finds a place");
+        last.authenticate();
+        assert_eq!(last.class(), Class::Stranger);
+        let _relay = gate.relay().expect("a relay may have the last one");
+    }
+
+    #[test]
+    fn strangers_of_one_worker_leave_the_others_theirs() {
+        let admission = Arc::new(Admission::new(Rules { streams: 32, ..Rules::default() }, 100));
+        let [first, second] = [(); 2].map(|()| Gate::new(Arc::clone(&admission), 2));
+        let settle = |gate: &Arc<Gate>| {
+            let mut entry = gate.stream(None).expect("a stranger finds a place");
+            entry.authenticate();
+            assert_eq!(entry.class(), Class::Authenticated);
+            entry
+        };
+        let _settled: Vec<_> = (0..14).flat_map(|_| [settle(&first), settle(&second)]).collect();
+        let held = [strangers(&first), strangers(&second)];
+        assert_eq!(held.map(|entries| entries.len()), [2, 2]);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! All streams of a worker, by token.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, TcpStream};
 
-use super::class::Order;
+use super::class::{Order, left};
 use super::{INTEREST, Phase, Stream, WriteOutcome, write};
 use crate::net::admission::Entry;
 use crate::net::counters::{CloseReason, Stage};
@@ -39,6 +40,8 @@ pub struct Streams {
     tight: bool,
     pub(super) strangers: Order,
     pub(super) web: Order,
+    /// How many web clients a source has.
+    pub(super) web_by_source: HashMap<IpAddr, u32>,
     // Moved as they are between here and the streams, where the box keeps an idle stream small.
     #[allow(clippy::vec_box, reason = "the same boxes go back and forth")]
     spare: Vec<Box<Outbox>>,
@@ -94,6 +97,10 @@ impl Streams {
             stage: Stage::Accepted,
             turn: 0,
             unproven: 0,
+            proven: false,
+            renewed: false,
+            unproven_bytes: 0,
+            strained: 0,
             active: now,
             looked_after: None,
             hurried: false,
@@ -218,6 +225,7 @@ impl Streams {
         let Token::Stream { slot: index, generation } = token else { return None };
         let slot = self.slots.get_mut(index as usize).filter(|slot| slot.generation == generation)?;
         let mut stream = slot.stream.take()?;
+        left(&mut self.web_by_source, &stream);
         slot.generation = generation.next();
         self.free.push(index);
         if let Some(tls) = &mut stream.tls

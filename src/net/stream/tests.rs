@@ -192,7 +192,7 @@ fn an_idle_stream_ends_and_one_with_an_allocation_does_not() {
     let stream = bench.streams.get(token).expect("open");
     assert_eq!(stream.life(at(0), || false), Life::Until(at(30)));
     // A request that authenticates 20 s later counts, and nothing else that a client sends.
-    stream.authenticated(at(20));
+    stream.authenticated(at(20), false);
     for message in [[0, 1], [0, 3], [0, 0x16], [64, 0]] {
         assert_eq!(stream.greet(&message), Ok(()));
     }
@@ -251,7 +251,7 @@ fn requests_that_prove_nothing_are_limited_and_an_authenticated_client_may_send_
     };
     assert_eq!(accepted(stream, binding), 100);
     assert_eq!(stream.greet(&allocate), Err(CloseReason::TooMany));
-    stream.authenticated(START);
+    stream.authenticated(START, false);
     assert_eq!((stream.class(), accepted(stream, binding)), (Class::Authenticated, 1000));
     assert_eq!(accepted(stream, allocate), 100, "a guess is one whoever makes it");
 }
@@ -261,7 +261,7 @@ fn strangers_go_in_the_order_of_their_arrival_and_others_stay() {
     let mut bench = Bench::new();
     let streams: Vec<_> = (0..6).map(|_| bench.connect(false)).collect();
     let token = |at: usize| streams[at].0;
-    bench.streams.get(token(0)).expect("open").authenticated(START);
+    bench.streams.get(token(0)).expect("open").authenticated(START, false);
     bench.streams.to_web(token(2)).expect("room");
     bench.streams.remove(token(3), &mut bench.buffers);
     assert_eq!(bench.streams.oldest_stranger(), Some(token(1)));
@@ -271,17 +271,108 @@ fn strangers_go_in_the_order_of_their_arrival_and_others_stay() {
 }
 
 #[test]
-fn of_web_clients_only_the_one_that_was_silent_longest_makes_room() {
+fn of_web_clients_of_one_source_only_the_one_that_was_silent_longest_makes_room() {
     let mut bench = Bench::new();
+    let (newcomer, _client) = bench.connect(false);
     let streams: Vec<_> = (0..4).map(|_| bench.connect(false)).collect();
     for (number, &(token, _)) in streams.iter().enumerate() {
         bench.streams.to_web(token).expect("room");
         bench.streams.get(token).expect("open").active = at([50, 10, 5, 20][number]);
     }
-    assert_eq!(bench.streams.silent_web(at(60)), None);
-    assert_eq!(bench.streams.silent_web(at(75)), Some(streams[2].0));
+    assert_eq!(bench.streams.displaceable_web(newcomer, at(60)), None);
+    assert_eq!(bench.streams.displaceable_web(newcomer, at(75)), Some(streams[2].0));
     bench.streams.remove(streams[2].0, &mut bench.buffers);
-    assert_eq!(bench.streams.silent_web(at(75)), Some(streams[1].0));
+    assert_eq!(bench.streams.displaceable_web(newcomer, at(75)), Some(streams[1].0));
+}
+
+#[test]
+fn the_source_with_most_web_clients_makes_room_down_to_those_of_the_newcomer() {
+    let mut bench = Bench::new();
+    let streams: Vec<_> = (0..8).map(|_| bench.connect(false)).collect();
+    // Six from one site of IPv6, the last two from another source. All were active just now, the third least.
+    for (number, &(token, _)) in streams.iter().enumerate() {
+        let stream = bench.streams.get(token).expect("open");
+        let site = format!("[2001:db8:{:x}:{number}::1]:1", number / 6);
+        stream.client.five_tuple.client = site.parse().expect("address");
+        stream.active = at(if number == 2 { 9 } else { 10 });
+    }
+    for &(token, _) in &streams[..7] {
+        bench.streams.to_web(token).expect("room");
+    }
+    let newcomer = streams[7].0;
+    let mut displaced = Vec::new();
+    while let Some(token) = bench.streams.displaceable_web(newcomer, at(11)) {
+        displaced.push(streams.iter().position(|&(other, _)| other == token).expect("one of them"));
+        bench.streams.remove(token, &mut bench.buffers);
+    }
+    assert_eq!((displaced.len(), displaced[0]), (4, 2), "six against one: down to two");
+    assert!(displaced.iter().all(|&number| number < 6));
+    // And from those of the larger source nobody displaces the others.
+    let (own, _) =
+        *streams.iter().find(|&&(token, _)| bench.streams.get(token).is_some()).expect("two are left");
+    assert_eq!(bench.streams.displaceable_web(own, at(11)), None);
+    bench.streams.tokens().into_iter().for_each(|token| {
+        bench.streams.remove(token, &mut bench.buffers);
+    });
+    assert!(bench.streams.web_by_source.is_empty(), "nobody is remembered");
+}
+
+#[test]
+fn a_stream_without_an_allocation_is_renewed_once() {
+    let mut bench = Bench::new();
+    let (token, _client) = bench.connect(false);
+    let stream = bench.streams.get(token).expect("open");
+    (20..50).for_each(|second| stream.authenticated(at(second), false));
+    assert_eq!(stream.life(at(49), || false), Life::Until(at(50)));
+    assert_eq!(stream.life(at(50), || false), Life::Over(CloseReason::Idle));
+    // An allocation that came and went: its end gives another 30 s.
+    stream.authenticated(at(49), true);
+    stream.authenticated(at(60), false);
+    stream.authenticated(at(80), false);
+    assert_eq!(stream.life(at(80), || false), Life::Until(at(90)));
+}
+
+#[test]
+fn who_authenticated_and_found_no_room_goes_after_other_strangers() {
+    let mut bench = Bench::new();
+    let gate = gate(Rules { streams: 16, ..Rules::default() });
+    let streams: Vec<_> = (0..15)
+        .map(|_| {
+            let (token, client) = bench.connect_as(Expected::default(), &gate);
+            bench.streams.get(token).expect("open").authenticated(START, true);
+            (token, client)
+        })
+        .collect();
+    let last = streams[14].0;
+    assert_eq!(bench.streams.get(last).expect("open").class(), Class::Stranger);
+    let (stranger, _client) = bench.connect_as(Expected::default(), &gate);
+    assert_eq!(bench.streams.oldest_stranger(), Some(stranger));
+    assert_eq!(bench.streams.oldest_stranger(), Some(last));
+}
+
+#[test]
+fn a_stranger_is_read_in_small_pieces_and_not_without_end() {
+    let mut bench = Bench::new();
+    let (token, mut client) = bench.connect(false);
+    let mut bytes = 0;
+    let end = loop {
+        client.write_all(&[0; 4096]).expect("write");
+        let read = bench.read(token);
+        assert!(read.received <= 4096);
+        bytes += read.received;
+        if let Some(end) = read.end {
+            break end;
+        }
+    };
+    assert_eq!(end, CloseReason::TooMany);
+    assert!((128 << 10..=132 << 10).contains(&bytes), "{bytes}");
+
+    let (token, mut client) = bench.connect(false);
+    bench.streams.get(token).expect("open").authenticated(START, false);
+    for _ in 0..40 {
+        client.write_all(&[0; 4096]).expect("write");
+        assert_eq!(bench.read(token).end, None);
+    }
 }
 
 #[test]

@@ -223,9 +223,13 @@ impl Stream {
     /// The web server is gone.
     pub fn to_back_end(&mut self, bytes: &[u8], ended: bool, now: Instant) -> Result<(), CloseReason> {
         let Phase::Web(splice) = &mut self.phase else { return Ok(()) };
-        self.active = now;
-        if ended && splice.client == Direction::Open {
+        let ends = ended && splice.client == Direction::Open;
+        if ends {
             splice.client = Direction::Ended;
+        }
+        // Only what the web server gets: a part of a record is no sign of use.
+        if ends || !bytes.is_empty() {
+            self.active = now;
         }
         splice.take(bytes)
     }

@@ -24,6 +24,9 @@ const ACCEPTS: usize = 16;
 /// would spin.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
+/// Streams closed at most for one newcomer. One is enough, unless the operator lowered a limit below what is open.
+pub(super) const DISPLACED_MAX: usize = 2;
+
 /// What to do after a failed accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AfterAccept {
@@ -92,12 +95,13 @@ impl Worker {
     /// A place for a newcomer. When strangers have all that they may have, those of this worker make room, the oldest
     /// first: a client that authenticates does so within seconds, so those who hold a place longest are the least likely to.
     fn enter(&mut self, source: Option<IpAddr>) -> Result<Entry, Refusal> {
-        loop {
+        for _ in 0..DISPLACED_MAX {
             match self.ties.gate.stream(source) {
                 Err(Refusal::Total | Refusal::Descriptors) if self.make_room() => {}
                 entered => return entered,
             }
         }
+        self.ties.gate.stream(source)
     }
 
     /// Closes the streams that are to be closed anyway, or else the oldest stranger; `false` if there is none.

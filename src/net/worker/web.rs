@@ -3,6 +3,7 @@
 use std::io;
 
 use super::Worker;
+use super::connections::DISPLACED_MAX;
 use crate::net::admission::{Class, Descriptor};
 use crate::net::counters::{CloseReason, Decision, Refusal, Stage};
 use crate::net::outbox::Kind;
@@ -74,32 +75,45 @@ impl Worker {
         }
     }
 
-    /// Makes a stream the web's, in the place of a silent web client if need be; `false` if it is to be closed.
+    /// Makes a stream the web's, in the place of another web client if need be; `false` if it is to be closed.
     fn enter_web(&mut self, token: Token) -> bool {
-        while self.streams.to_web(token).is_err() {
-            if !self.displace_web() {
-                self.doom(token, CloseReason::TooMany);
-                return false;
-            }
+        let entered = self.with_web_room(token, |worker| worker.streams.to_web(token));
+        if entered.is_err() {
+            self.doom(token, CloseReason::TooMany);
         }
-        true
+        entered.is_ok()
     }
 
-    /// A place for a socket to a web server.
-    fn web_socket(&mut self) -> Result<Descriptor, Refusal> {
-        loop {
-            match self.ties.gate.socket(Class::Web) {
-                Err(_) if self.displace_web() => {}
-                taken => return taken,
-            }
-        }
+    /// A place for a socket to the web server of this client.
+    fn web_socket(&mut self, token: Token) -> Result<Descriptor, Refusal> {
+        self.with_web_room(token, |worker| worker.ties.gate.socket(Class::Web))
     }
 
-    /// Closes the web client that was silent longest; `false` if none was so for long.
-    fn displace_web(&mut self) -> bool {
-        let Some(silent) = self.streams.silent_web(self.now.instant) else { return false };
+    /// What `take` gives, after others made room for this client if need be.
+    fn with_web_room<T>(
+        &mut self,
+        token: Token,
+        take: impl Fn(&mut Self) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let mut taken = take(self);
+        // Anybody can begin a QUIC flow in anybody's name: before a client that connected, such a flow goes.
+        if taken.as_ref().err() == Some(&Refusal::Descriptors) && self.quic.close_oldest_unproven() {
+            taken = take(self);
+        }
+        for _ in 0..DISPLACED_MAX {
+            if taken.is_ok() || !self.displace_web(token) {
+                break;
+            }
+            taken = take(self);
+        }
+        taken
+    }
+
+    /// Closes a web client that makes room for `newcomer`; `false` if none is to.
+    fn displace_web(&mut self, newcomer: Token) -> bool {
+        let Some(displaced) = self.streams.displaceable_web(newcomer, self.now.instant) else { return false };
         // At once: its place is wanted now.
-        self.close(silent, CloseReason::Displaced);
+        self.close(displaced, CloseReason::Displaced);
         true
     }
 
@@ -114,7 +128,7 @@ impl Worker {
             let addresses = Addresses { source: five_tuple.client, destination: five_tuple.server };
             proxy_protocol::write(version, addresses, &mut header);
         }
-        let descriptor = self.web_socket().map_err(|_| io::ErrorKind::QuotaExceeded.into());
+        let descriptor = self.web_socket(token).map_err(|_| io::ErrorKind::QuotaExceeded.into());
         let Some(stream) = self.streams.get(token) else { return };
         let spliced = descriptor
             .and_then(|descriptor| Splice::connect(descriptor, to, protocol, header, now))
