@@ -16,6 +16,10 @@ use crate::wire::message::Message;
 const STREAM_SHARE: u32 = 4;
 /// Bindings over UDP for each other request: an answer costs a tenth, and browsers repeat them to keep a NAT open.
 const BINDING_SHARE: u32 = 4;
+/// Bindings over TCP and TLS: many arrive in one read and are answered by one write, for half a microsecond each.
+const STREAM_BINDING_SHARE: u32 = 100;
+/// Bindings of one user for each other request.
+const USER_BINDING_SHARE: u32 = 20;
 /// Nanoseconds of searching secrets each second that one source may cause: 2 % of a worker.
 const SEARCH_OF_SOURCE: Limit = Limit { per_second: 20_000_000 };
 /// The same for all sources together that guessed wrong within the last second, and for all others: an eighth of a worker
@@ -51,6 +55,7 @@ impl Server {
     fn budget_of(&self, client: &Client, kind: Request) -> (Purpose, Limit) {
         let rate = self.settings.limits.unauthenticated_per_source;
         let (purpose, share) = match (client.five_tuple.transport.is_stream(), kind) {
+            (true, Request::Binding) => (Purpose::StreamBinding, STREAM_BINDING_SHARE),
             (true, _) => (Purpose::Stream, STREAM_SHARE),
             (false, Request::Binding) => (Purpose::Binding, BINDING_SHARE),
             (false, _) => (Purpose::Challenge, 1),
@@ -106,10 +111,14 @@ impl Server {
             true => Subject::Client(client.five_tuple.client),
             false => Subject::User(user.host, &user.user),
         };
-        let limit = Limit { per_second: self.settings.limits.requests_per_user };
+        let (purpose, share) = match Request::of(message.method()) {
+            Request::Binding => (Purpose::UserBinding, USER_BINDING_SHARE),
+            _ => (Purpose::Request, 1),
+        };
+        let limit = Limit { per_second: self.settings.limits.requests_per_user.saturating_mul(share) };
         // A request is at most 2 KiB long.
         let units = 1 + (message.bytes().len() / BYTES_PER_REQUEST) as u32;
-        self.throttle.take(now.instant, Purpose::Request, subject, units, limit)
+        self.throttle.take(now.instant, purpose, subject, units, limit)
     }
 }
 

@@ -33,6 +33,8 @@ pub enum Purpose {
     Binding,
     /// Requests without good credentials over TCP and TLS.
     Stream,
+    /// Bindings over TCP and TLS.
+    StreamBinding,
     /// Searching the secret that fits a password, in nanoseconds.
     Search,
     /// The same for sources that have not guessed wrong lately.
@@ -43,6 +45,8 @@ pub enum Purpose {
     Handshake,
     /// Requests with good credentials.
     Request,
+    /// Bindings of a user that has an allocation.
+    UserBinding,
     /// Log lines about sessions with traffic.
     LogLine,
     /// Log lines about sessions that relayed nothing.

@@ -24,12 +24,6 @@ fn read_all_answers(stream: &mut impl Read) {
     }
 }
 
-/// Strangers may not ask as much.
-fn authenticate(server: &Server, stream: impl Read + Write) {
-    let mut client = TurnClient::new(stream, server.credentials("many"));
-    client.allocate().expect("an allocation");
-}
-
 #[test]
 fn twenty_thousand_requests_at_once_over_tcp() {
     let _turn = alone();
@@ -38,7 +32,6 @@ fn twenty_thousand_requests_at_once_over_tcp() {
     }
     let server = Server::start(&Plan::loopback());
     let mut stream = tcp(server.v4(Transport::Tcp));
-    authenticate(&server, &stream);
     let mut writing = stream.try_clone().unwrap();
     let requests: Vec<u8> = (0..PIPELINED).flat_map(binding_request).collect();
     let writer = thread::spawn(move || writing.write_all(&requests));
@@ -54,7 +47,6 @@ fn twenty_thousand_requests_at_once_over_tls() {
     }
     let server = Server::start(&Plan::loopback());
     let mut stream = tls::connect(server.v4(Transport::Tls));
-    authenticate(&server, &mut stream);
     // All is encrypted first, so that one thread can write while this one reads.
     stream.conn.set_buffer_limit(None);
     let requests: Vec<u8> = (0..PIPELINED).flat_map(binding_request).collect();

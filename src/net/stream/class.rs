@@ -18,7 +18,7 @@ const UNPROVEN_MAX: u8 = 100;
 /// to 8 us each, and a read is not interrupted.
 const UNPROVEN_READ_MAX: usize = 4 << 10;
 /// Bytes in all from a TURN client before its first authenticated request: many times what a login takes.
-const UNPROVEN_BYTES_MAX: u32 = 128 << 10;
+const UNPROVEN_BYTES_MAX: u32 = 512 << 10;
 /// A web client that was silent for so long may be displaced. Websockets ping more often than that.
 const SILENT: Duration = Duration::from_secs(60);
 /// By how many web clients a source must be ahead of a newcomer's to make room for it. Afterwards it still has at least as
@@ -59,9 +59,9 @@ impl Stream {
         self.reached(Stage::Stun);
         // Both bits of the class are 0 in a request (RFC 8489 section 5).
         let request = first & 0x01 == 0 && second & 0x10 == 0;
-        // Binding requests never authenticate: an authenticated client with an allocation may send many.
-        let keepalive = (first, second) == (0, 1) && self.proven;
-        if request && !keepalive {
+        // Binding requests never authenticate, and the protocol limits them by source and user.
+        let binding = (first, second) == (0, 1);
+        if request && !binding {
             self.unproven = self.unproven.saturating_add(1);
         }
         if self.unproven > UNPROVEN_MAX { Err(CloseReason::TooMany) } else { Ok(()) }
