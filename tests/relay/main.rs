@@ -272,8 +272,8 @@ fn what_is_not_turn_is_closed_at_once() {
 
 #[test]
 fn streams_beyond_the_limit_are_refused_and_a_free_place_is_given_again() {
-    let relay = Relay::start(2);
-    // One after the other: each worker has half of the places of those who have not authenticated.
+    // One worker: of several, each has its part of the places.
+    let relay = Relay::start_on(1, Rules { streams: 2, ..Rules::default() }, rig::clock);
     let mut first = relay.connect(Transport::Tcp);
     first.allocate();
     let mut second = relay.connect(Transport::Tls);

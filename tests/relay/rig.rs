@@ -58,6 +58,10 @@ impl Relay {
     }
 
     pub fn start_with(admission: Rules, clock: fn() -> Now) -> Self {
+        Self::start_on(2, admission, clock)
+    }
+
+    pub fn start_on(workers: usize, admission: Rules, clock: fn() -> Now) -> Self {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let listeners = Transport::ALL
             .map(|transport| Listener::new(transport, (loopback, 0).into()))
@@ -67,7 +71,7 @@ impl Relay {
                 Listener::new(Transport::Udp, "[::]:0".parse().expect("address")),
             ])
             .collect();
-        let settings = net::Settings { listeners, workers: 2, admission, ..Default::default() };
+        let settings = net::Settings { listeners, workers, admission, ..Default::default() };
         let sockets = net::bind(&settings).expect("bind");
         let udp = |index: usize| sockets[0].udp[index].local;
         let stream = |index: usize| sockets[0].streams[index].local;
@@ -96,7 +100,7 @@ impl Relay {
             strict_channels: false,
         });
         let shared = Arc::new(Shared::new(&[7; 32], [loopback], 49152..=65535));
-        let counters: Vec<Arc<Counters>> = (0..2).map(|_| Arc::default()).collect();
+        let counters: Vec<Arc<Counters>> = (0..workers).map(|_| Arc::default()).collect();
         let servers = counters.iter().enumerate().map(|(number, counters)| {
             let (settings, shared) = (Arc::clone(&protocol), Arc::clone(&shared));
             // Each relay of this process draws other ports.
@@ -138,8 +142,9 @@ impl Relay {
 
     pub fn stop(self) {
         self.handle.send(&Command::Stop);
+        let workers = self.counters.len();
         let exits = self.handle.join();
-        assert_eq!(exits.len(), 2);
+        assert_eq!(exits.len(), workers);
         assert!(exits.iter().all(|Exit { failure, .. }| failure.is_none()), "{exits:?}");
     }
 
