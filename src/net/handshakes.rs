@@ -192,8 +192,8 @@ impl Handshakes {
     }
 }
 
-/// What has one queue: an IPv4 address, or a site of IPv6 (/48, RFC 6177).
-fn site(source: IpAddr) -> IpAddr {
+/// What shares a queue, or the web's places: an IPv4 address, or a site of IPv6 (/48, RFC 6177).
+pub(super) fn site(source: IpAddr) -> IpAddr {
     match source {
         IpAddr::V4(_) => source,
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 80)).into(),

@@ -2,12 +2,13 @@
 //! has most of them.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Phase, Stream, Streams};
 use crate::net::admission::Class;
 use crate::net::counters::{CloseReason, Refusal, Stage};
+use crate::net::handshakes::site;
 use crate::net::scratch::READ_MAX;
 use crate::net::token::Token;
 use crate::turn::time::Instant;
@@ -98,15 +99,7 @@ impl Stream {
     }
 
     fn source(&self) -> IpAddr {
-        source(self.client.five_tuple.client.ip())
-    }
-}
-
-/// One address of IPv4, one site (/48) of IPv6.
-fn source(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 80)).into(),
-        v4 => v4,
+        site(self.client.five_tuple.client.ip())
     }
 }
 
@@ -167,7 +160,7 @@ impl Streams {
     ///
     /// A byte now and then keeps a client from being silent, so silence alone lets two sources hold all that the web has.
     /// A school is one source with hundreds of websockets. It loses one only while all places of the web are taken and
-    /// nobody holds more, and never so many that it has fewer than the source of whoever comes.
+    /// no source holds more, and never so many that it has fewer than the newcomer's source.
     pub fn displaceable_web(&mut self, newcomer: Token, now: Instant) -> Option<Token> {
         let own = self.get(newcomer)?.source();
         let own = self.web_by_source.get(&own).copied().unwrap_or(0);
