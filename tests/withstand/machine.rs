@@ -5,6 +5,7 @@ use crate::support::http::get;
 use crate::support::server::Server;
 use crate::support::tool::run_ok;
 use std::fs;
+use std::net::SocketAddrV4;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -68,6 +69,21 @@ pub fn until(limit: Duration, mut holds: impl FnMut() -> bool) -> Option<Duratio
         thread::park_timeout(LOOK);
     }
     Some(start.elapsed())
+}
+
+/// Bytes that `server` has received on the TCP connection from `client` and not read yet; 0 once it is gone.
+pub fn unread(server: SocketAddrV4, client: SocketAddrV4) -> u64 {
+    // proc_net_tcp: the address is a number in this machine's byte order.
+    let name = |socket: SocketAddrV4| {
+        format!("{:08X}:{:04X}", u32::from_ne_bytes(socket.ip().octets()), socket.port())
+    };
+    let (server, client) = (name(server), name(client));
+    let table = fs::read_to_string("/proc/net/tcp").expect("every Linux has it");
+    let row = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>()).find(|fields| {
+        fields.get(1).is_some_and(|local| *local == server) && fields.get(2).is_some_and(|remote| *remote == client)
+    });
+    let queues = row.and_then(|fields| fields[4].split_once(':').map(|(_, received)| received.to_owned()));
+    queues.map_or(0, |received| u64::from_str_radix(&received, 16).expect("hexadecimal"))
 }
 
 /// As many descriptors as the machine gives.
