@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use hallpass::net::quic;
-use hallpass::net::share443::{Answer, Protocol, Site, Web, is_turn};
+use hallpass::net::front::first_bytes::{Site, Visit, Web, is_turn};
+use hallpass::net::front::quic;
+use hallpass::net::stream::tls::Protocol;
 use hallpass::wire::demux::{Kind, classify};
 use hallpass::wire::stream::{Framed, next};
 use hallpass::wire::{client_hello, proxy_protocol};
@@ -11,8 +12,8 @@ use hallpass::wire::{client_hello, proxy_protocol};
 struct Nothing;
 
 impl Site for Nothing {
-    fn answer(&self, _: Protocol, _: &[u8], _: u64, _: bool) -> Answer {
-        Answer::NeedMore
+    fn visit(&self, _: Visit) -> bool {
+        false
     }
 }
 

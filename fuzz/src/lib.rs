@@ -7,7 +7,6 @@ mod config;
 mod credentials;
 mod datagram;
 mod first_bytes;
-mod http;
 mod message;
 mod proxy_protocol;
 mod server;
@@ -18,7 +17,6 @@ pub use config::config;
 pub use credentials::credentials;
 pub use datagram::datagram;
 pub use first_bytes::first_bytes;
-pub use http::http;
 pub use message::message;
 pub use proxy_protocol::proxy_protocol;
 pub use server::server;
@@ -28,14 +26,13 @@ pub use stream::stream;
 pub type Harness = fn(&[u8]);
 
 /// Every target by the name of its directory of seeds.
-pub const TARGETS: [(&str, Harness); 10] = [
+pub const TARGETS: [(&str, Harness); 9] = [
     ("message", message),
     ("datagram", datagram),
     ("stream", stream),
     ("client_hello", client_hello),
     ("proxy_protocol", proxy_protocol),
     ("first_bytes", first_bytes),
-    ("http", http),
     ("config", config),
     ("credentials", credentials),
     ("server", server),

@@ -120,8 +120,6 @@ labels! {
     Timeout = "timeout",
     /// The client left before the end.
     Left = "left",
-    /// Its source used up the time that one source has for handshakes.
-    Throttled = "throttled",
     /// Our side could not go on.
     Internal = "internal",
 }

@@ -1,25 +1,33 @@
 //! The network: the only sockets of the relay.
 //!
 //! [`bind`] makes every listener before any thread starts, [`spawn`] starts one worker per core, the [`Handle`]
-//! tells them what changes. Inside, a packet goes [`syscall`] -> `worker` -> the protocol -> [`batch`] ->
-//! [`syscall`]; a stream's bytes go [`stream`] -> [`tls`] -> `worker`, and back by [`outbox`].
+//! tells them what changes. A worker owns everything its packets need:
+//!
+//! ```text
+//!                     worker: loop, clock, routing of events          budget: what one turn may use
+//!            _____________|______________________________
+//!           |                             |              |
+//!       datagram                        front       turn::server
+//!   listener relay batch      doors of stream clients    the protocol
+//!           |                  stream: socket, TLS, outbox
+//!        syscall                       syscall
+//! ```
+//!
+//! A ChannelData packet of a UDP client: [`datagram`] receives it, the worker asks the protocol, [`datagram`] sends it. One
+//! of a stream client: [`front`] reads and frames it, then the same. A web request: [`front`] decides on its first bytes
+//! and splices it to its back end.
 
 pub mod admission;
-pub mod batch;
+mod budget;
 pub mod counters;
-pub mod handshakes;
+pub mod datagram;
+pub mod front;
 mod log;
-pub mod outbox;
-pub mod quic;
-pub mod relay;
 pub mod scratch;
-pub mod share443;
 pub mod socket;
 pub mod stream;
 mod supervisor;
 pub mod syscall;
-pub mod timers;
-pub mod tls;
 pub mod token;
 mod worker;
 
@@ -33,14 +41,14 @@ use std::time::Duration;
 
 use admission::{Admission, Gate};
 use counters::Counters;
+pub use front::first_bytes::Web;
 use ipnet::IpNet;
 use log::SessionLog;
-pub use share443::Web;
 pub use socket::{BindError, WorkerSockets, bind};
-use supervisor::Post;
+pub use stream::tls::{Choice, TlsChooser};
+use supervisor::Supervisor;
 use syscall::{Offloads, Waker};
-pub use tls::{Choice, TlsChooser};
-use worker::{Heritage, Ties};
+use worker::{Controls, Persistent};
 
 use crate::system::entropy;
 use crate::turn;
@@ -203,7 +211,7 @@ pub fn spawn(
     for (number, (sockets, server)) in sockets.into_iter().zip(servers).enumerate() {
         let (commands, received) = sync_channel(COMMANDS);
         let (waker, counters, allocations) = (Waker::new()?, Arc::default(), Arc::default());
-        let ties = Ties {
+        let controls = Controls {
             commands: received,
             waker: waker.clone(),
             counters: Arc::clone(&counters),
@@ -211,12 +219,12 @@ pub fn spawn(
             gate: Gate::new(Arc::clone(&admission), count),
         };
         let log = SessionLog::new(settings.privacy, entropy::seed().map_err(io::Error::other)?);
-        let heritage = Heritage { server, tls: tls.clone(), web: web.clone(), ties, log };
-        let post = Post { number, sockets, clock, offloads };
+        let persistent = Persistent { server, tls: tls.clone(), web: web.clone(), controls, log };
+        let supervisor = Supervisor { number, sockets, clock, offloads };
         let exit = exit.clone();
         // The worker is made on its thread: its buffers hold pointers for the kernel, and its memory is local.
         let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            let failure = post.hold(heritage);
+            let failure = supervisor.run(persistent);
             // Nobody listens when the handle is gone.
             let _ = exit.send(Exit { worker: number, failure });
         })?;

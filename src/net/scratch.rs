@@ -1,6 +1,6 @@
 //! A buffer that a worker uses for all its streams in turn: allocated once, filled and forgotten.
 
-use super::tls::{INCOMING_MAX, sealed_max};
+use super::stream::tls::{INCOMING_MAX, sealed_max};
 use crate::wire::stream::MESSAGE_MAX;
 
 /// Bytes read from one stream per turn: ~25 full-size packets, and a stranger's smallest requests in that many

@@ -14,32 +14,32 @@ use std::time::Duration;
 use super::log;
 use super::socket::WorkerSockets;
 use super::syscall::Offloads;
-use super::worker::{Heritage, Worker};
+use super::worker::{Persistent, Worker};
 use crate::system::entropy;
 use crate::turn::time::{Instant, Now};
 
-/// So many failures within [`PERIOD`] are borne.
+/// Failures within [`PERIOD`] after which the worker is still started again.
 const FAILURES: usize = 3;
-/// The time in which failures count together.
+/// The interval over which failures are counted.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// The place of a worker, whoever holds it.
-pub(super) struct Post {
+/// Runs the workers of one place, in succession.
+pub(super) struct Supervisor {
     pub number: usize,
     pub sockets: WorkerSockets,
     pub clock: fn() -> Now,
     pub offloads: Offloads,
 }
 
-impl Post {
-    /// Has one worker after the other until one is told to stop, or they fail too often; then says why.
-    pub fn hold(self, mut heritage: Heritage) -> Option<String> {
+impl Supervisor {
+    /// Runs workers in succession until one is told to stop or they fail too often; returns the last failure.
+    pub fn run(self, mut persistent: Persistent) -> Option<String> {
         let mut failures = Failures::default();
         loop {
             let made = self
                 .sockets
                 .try_clone()
-                .and_then(|sockets| Worker::new(sockets, heritage, self.clock, self.offloads));
+                .and_then(|sockets| Worker::new(sockets, persistent, self.clock, self.offloads));
             let mut worker = match made {
                 Ok(worker) => worker,
                 Err(error) => return Some(error.to_string()),
@@ -52,26 +52,26 @@ impl Post {
             if failures.too_many((self.clock)().instant) {
                 return Some(failure);
             }
-            heritage = worker.into_heritage();
-            let lost = heritage.ties.allocations.swap(0, Relaxed);
-            heritage.ties.counters.restarts.add(1);
-            heritage.ties.counters.forget_open();
+            persistent = worker.into_persistent();
+            let lost = persistent.controls.allocations.swap(0, Relaxed);
+            persistent.controls.counters.restarts.add(1);
+            persistent.controls.counters.forget_open();
             log::worker_failed(self.number, &failure, lost);
             let seed = match entropy::seed() {
                 Ok(seed) => seed,
                 Err(error) => return Some(error.to_string()),
             };
-            heritage.server = heritage.server.successor(seed);
+            persistent.server = persistent.server.successor(seed);
         }
     }
 }
 
-/// When workers failed lately.
+/// Times of the failures within the last [`PERIOD`].
 #[derive(Default)]
 struct Failures(VecDeque<Instant>);
 
 impl Failures {
-    /// Notes one at `now`; whether it was one too many.
+    /// Records a failure at `now` and returns whether it was one too many.
     fn too_many(&mut self, now: Instant) -> bool {
         self.0.retain(|&at| now.since(at) < PERIOD);
         self.0.push_back(now);
@@ -79,7 +79,7 @@ impl Failures {
     }
 }
 
-/// What a panic says.
+/// The message of a panic.
 fn text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into())

@@ -1,289 +1,227 @@
 //! One worker: a thread with its own sockets, its own protocol state and its own loop. No lock and no other worker
 //! is on the way of a packet.
 //!
+//! The worker keeps the loop, the clock and the routing of events. It hands events to [`Datagrams`] (UDP listeners and
+//! relayed addresses) and [`Front`] (stream clients, the web, QUIC), asks the protocol [`Server`] what becomes of each
+//! message, and carries out what it answers.
+//!
 //! A turn of the loop: wait; read the clock once; take commands; take a bounded share from every socket that is
-//! ready ([`datagrams`] for UDP and relays, [`connections`] for streams); deadlines; write what waits for streams;
-//! close what is to be closed. What is left over comes again in the next turn: by level-triggered readiness, or from
-//! the list of those to be seen [again](Worker::again), or from the TLS [handshakes](Worker::handshakes) that wait.
-
-mod connections;
-mod datagrams;
-mod quic;
-mod web;
+//! ready; deadlines; write what waits for streams; close what is to be closed. What is left over comes again in the next
+//! turn: by level-triggered readiness, from the [`Budget`]'s leftovers, or from the TLS handshakes that wait.
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use super::Command;
-use super::admission::{Gate, Pressure};
-use super::batch::{Batch, Memory, Outgoing, Payload, Route};
+use super::admission::Gate;
+use super::budget::Budget;
 use super::counters::{CloseReason, Counters, Refusal};
-use super::handshakes::Handshakes;
+use super::datagram::{Datagram, Datagrams};
+use super::front::first_bytes::Web;
+use super::front::{Claim, Front, Messages, Parts, closes_stream};
 use super::log::{self, SessionLog};
-use super::outbox::Kind;
-use super::quic::Flows;
-use super::relay::{Relays, Sockets};
-use super::scratch::Buffers;
-use super::share443::Web;
-use super::socket::{StreamListener, UdpListener, WorkerSockets};
-use super::stream::Streams;
-use super::syscall::{Alarm, Epoll, Events, Offloads, RecvBatch, Source, Waker, ready, return_free_memory};
-use super::timers::Timers;
-use super::tls::TlsChooser;
-use super::token::Token;
+use super::socket::WorkerSockets;
+use super::stream::outbox::{Kind, Pushed};
+use super::stream::tls::TlsChooser;
+use super::syscall::{Alarm, Epoll, Events, Offloads, Waker, ready, return_free_memory};
+use super::token::{Generation, Token};
 use crate::system::entropy;
-use crate::turn::action::{Action, Drop, EndReason, OpenError, RelayId};
+use crate::turn::action::{Action, Drop, EndReason, FromClient, FromPeer, OpenError, PeerHeader, RelayId};
 use crate::turn::five_tuple::Client;
 use crate::turn::server::Server;
 use crate::turn::time::Now;
-use crate::wire::channel_data;
-use crate::wire::frame::Frame;
 
 /// Events taken from one wait. The rest comes first in the next one.
 const EVENTS: usize = 256;
-
+/// ICMP errors taken from one relayed address per turn.
+const ICMP_PER_RELAY: usize = 8;
 /// Allocations whose end leaves enough memory behind to be worth giving back: about 1 MiB.
-const RUSH: usize = 512;
+const BURST: usize = 512;
 
-/// A ChannelData header.
-type Head = [u8; channel_data::HEADER_LEN];
-
-/// What a UDP listener gets of a turn.
-struct Share {
-    /// Datagrams to ask it for.
-    limit: usize,
-    /// The turn in which it was asked last.
-    turn: u32,
-}
-
-impl Default for Share {
-    fn default() -> Self {
-        Self { limit: datagrams::LISTENER_SHARE_MIN, turn: 0 }
-    }
-}
-
-/// What a worker shares with those who started it.
-pub(super) struct Ties {
+/// What a worker shares with the threads that started it.
+pub(super) struct Controls {
     pub commands: Receiver<Command>,
     pub waker: Waker,
     pub counters: Arc<Counters>,
-    /// Allocations alive, for whoever waits for the end of a drain.
+    /// Allocations alive; read by the thread that waits for the end of a drain.
     pub allocations: Arc<AtomicU64>,
-    /// Who may come in; asked when a socket is opened.
+    /// The places of this worker; asked when a socket is opened.
     pub gate: Arc<Gate>,
 }
 
 /// What outlives a worker that failed.
-pub(super) struct Heritage {
+pub(super) struct Persistent {
     pub server: Server,
     pub tls: Option<Arc<dyn TlsChooser>>,
     pub web: Option<Arc<Web>>,
-    pub ties: Ties,
+    pub controls: Controls,
     pub log: SessionLog,
 }
 
 pub(super) struct Worker {
     server: Server,
+    datagrams: Datagrams,
+    front: Front,
+    budget: Budget,
     clock: fn() -> Now,
     now: Now,
-    ties: Ties,
-    tls: Option<Arc<dyn TlsChooser>>,
-    web: Option<Arc<Web>>,
+    epoll: Rc<Epoll>,
+    alarm: Alarm,
+    controls: Controls,
     log: SessionLog,
     running: bool,
-
-    epoll: Epoll,
-    alarm: Alarm,
-    udp: Vec<UdpListener>,
-    acceptors: Vec<StreamListener>,
-    relays: Sockets,
-    streams: Streams,
-    quic: Flows,
-    timers: Timers,
-
-    received: RecvBatch,
-    /// Frames of `received` that hold datagrams of this turn.
-    frames_used: usize,
-    batch: Batch,
-    /// Where a datagram out of a coalesced frame gets a header that is longer than four bytes.
-    spare: Frame,
-    buffers: Buffers,
     /// The most allocations since memory was given back last.
     peak: usize,
-    /// Sockets that are told of news only and had more than their share: their turn comes without news.
-    again: Vec<(u64, u32)>,
-    /// What each UDP listener gets, at its place.
-    shares: Vec<Share>,
-    /// Counts turns of the loop; wraps.
-    turn: u32,
-    /// Streams to close at the end of the turn, and why.
-    doomed: Vec<(Token, CloseReason)>,
-    handshakes: Handshakes,
-    /// Bytes that web clients and servers may send in this turn.
-    web_left: usize,
 }
 
 impl Worker {
     pub fn new(
         sockets: WorkerSockets,
-        heritage: Heritage,
+        persistent: Persistent,
         clock: fn() -> Now,
         offloads: Offloads,
     ) -> io::Result<Self> {
-        let Heritage { server, tls, web, ties, log } = heritage;
-        let handshakes = Handshakes::new(
-            entropy::key().map_err(io::Error::other)?,
-            Arc::clone(ties.gate.admission()),
-            clock,
-        );
-        let epoll = Epoll::new()?;
-        epoll.add(&ties.waker, Token::Waker.pack(), ready::READ)?;
+        let Persistent { server, tls, web, controls, log } = persistent;
+        let key = || entropy::key().map_err(io::Error::other);
+        let epoll = Rc::new(Epoll::new()?);
+        epoll.add(&controls.waker, Token::Waker.pack(), ready::READ)?;
         let alarm = Alarm::new()?;
         epoll.add(&alarm, Token::Alarm.pack(), ready::READ)?;
-        let too_many = |_| io::Error::from(io::ErrorKind::InvalidInput);
-        for (index, listener) in sockets.udp.iter().enumerate() {
-            let token = Token::Udp(u16::try_from(index).map_err(too_many)?);
-            epoll.add(&listener.socket, token.pack(), ready::READ | ready::NEWS)?;
-        }
-        for (index, listener) in sockets.streams.iter().enumerate() {
-            let token = Token::Accept(u16::try_from(index).map_err(too_many)?);
-            epoll.add(&listener.socket, token.pack(), ready::READ)?;
-        }
-        Ok(Self {
-            server,
-            clock,
-            now: clock(),
-            ties,
+        let front = Front::new(Parts {
+            epoll: Rc::clone(&epoll),
+            gate: Arc::clone(&controls.gate),
+            counters: Arc::clone(&controls.counters),
             tls,
             web,
-            log,
-            running: true,
+            listeners: sockets.streams,
+            clock,
+            keys: [key()?, key()?],
+        })?;
+        Ok(Self {
+            server,
+            datagrams: Datagrams::new(Rc::clone(&epoll), sockets.udp, offloads)?,
+            front,
+            budget: Budget::new(clock),
+            clock,
+            now: clock(),
             epoll,
             alarm,
-            shares: sockets.udp.iter().map(|_| Share::default()).collect(),
-            udp: sockets.udp,
-            acceptors: sockets.streams,
-            relays: Sockets::new(offloads),
-            streams: Streams::default(),
-            quic: Flows::new(entropy::key().map_err(io::Error::other)?),
-            timers: Timers::default(),
-            received: RecvBatch::new(),
-            frames_used: 0,
-            batch: Batch::new(offloads.segmentation),
-            spare: Frame::new(),
-            buffers: Buffers::default(),
+            controls,
+            log,
+            running: true,
             peak: 0,
-            again: Vec::new(),
-            turn: 0,
-            doomed: Vec::new(),
-            handshakes,
-            web_left: 0,
         })
     }
 
     /// What the next worker needs of one that failed; the rest is dropped, and all sockets but the listeners with it.
-    /// Whatever is taken here is changed as a whole or not at all, so it is sound whenever the failure came.
-    pub fn into_heritage(self) -> Heritage {
-        Heritage { server: self.server, tls: self.tls, web: self.web, ties: self.ties, log: self.log }
+    /// Everything kept here is changed as a whole or not at all, so it is sound whenever the failure came.
+    pub fn into_persistent(self) -> Persistent {
+        let (tls, web) = self.front.into_rules();
+        Persistent { server: self.server, tls, web, controls: self.controls, log: self.log }
     }
 
     /// Runs until [`Command::Stop`].
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::new(EVENTS);
-        let mut again = Vec::new();
+        let mut leftovers = Vec::new();
         while self.running {
-            let others = self.timers.next().into_iter().chain(self.log.due()).chain(self.handshakes.next());
-            let next = self.server.poll_timeout().into_iter().chain(others).min();
-            if let Some(deadline) = next {
+            let deadlines = [self.server.poll_timeout(), self.front.deadline(), self.log.due()];
+            if let Some(deadline) = deadlines.into_iter().flatten().min() {
                 self.alarm.set(deadline.as_nanos(), self.now.instant.as_nanos())?;
             }
-            std::mem::swap(&mut again, &mut self.again);
-            self.epoll.wait(&mut events, if again.is_empty() { None } else { Some(Duration::ZERO) })?;
+            self.budget.swap_leftovers(&mut leftovers);
+            self.epoll.wait(&mut events, if leftovers.is_empty() { None } else { Some(Duration::ZERO) })?;
             self.now = (self.clock)();
-            self.turn = self.turn.wrapping_add(1);
-            self.ties.counters.wakeups.add(1);
-            self.handshakes.begin_turn(self.now.instant);
-            self.web_left = web::BYTES_PER_TURN;
-            self.streams.set_tight(self.ties.gate.admission().pressure() == Pressure::Tight);
-            for index in 0..events.len() {
-                if let Some((token, readiness)) = events.get(index) {
+            self.controls.counters.wakeups.add(1);
+            self.budget.begin_turn();
+            self.front.begin_turn(self.now.instant);
+            // Datagrams first: their clients wait for no stream.
+            self.on_events(&events, |token| !is_stream(token));
+            for (token, readiness) in leftovers.drain(..) {
+                if !self.was_read(token) {
                     self.on_event(token, readiness);
                 }
             }
-            for (token, readiness) in again.drain(..) {
-                if !self.had_its_turn(token) {
-                    self.on_event(token, readiness);
-                }
+            self.on_events(&events, is_stream);
+            while let Some(token) = self.front.next_handshake() {
+                let messages = self.front.resume(token, self.now.instant, &mut self.budget);
+                self.on_messages(messages);
             }
-            self.resume_handshakes();
             self.flush();
             self.on_deadlines();
-            self.write_streams();
-            self.close_doomed();
+            self.front.write(self.now.instant);
+            self.front.close_marked();
+            self.end_allocations();
             self.flush();
-            self.frames_used = 0;
-            self.ties.allocations.store(self.server.allocations() as u64, Relaxed);
-            self.after_rush();
+            self.datagrams.reuse_frames();
+            self.controls.allocations.store(self.server.allocations() as u64, Relaxed);
+            self.return_memory();
         }
         self.log.summarise();
         Ok(())
     }
 
-    /// Once most of many allocations are gone, their memory goes back too.
-    fn after_rush(&mut self) {
+    /// Returns memory to the kernel after a large drop in allocations.
+    fn return_memory(&mut self) {
         let allocations = self.server.allocations();
         self.peak = self.peak.max(allocations);
-        if self.peak >= RUSH && allocations < self.peak / 8 {
+        if self.peak >= BURST && allocations < self.peak / 8 {
             self.peak = allocations;
             return_free_memory();
         }
     }
 
-    /// Whether this socket, which is told of news only, was served by an event of this turn already.
-    fn had_its_turn(&mut self, token: u64) -> bool {
-        match Token::unpack(token) {
-            Some(Token::Udp(index)) => self.shares[usize::from(index)].turn == self.turn,
-            Some(token) => self.streams.get(token).is_none_or(|stream| stream.turn == self.turn),
-            None => true,
+    /// Whether this socket is a UDP listener that was read in this turn already.
+    fn was_read(&self, token: Token) -> bool {
+        matches!(token, Token::Udp(listener) if self.datagrams.was_read(listener, self.budget.turn))
+    }
+
+    fn on_events(&mut self, events: &Events, is_due: impl Fn(Token) -> bool) {
+        for index in 0..events.len() {
+            if let Some((token, readiness)) = events.get(index)
+                && let Some(token) = Token::unpack(token).filter(|&token| is_due(token))
+            {
+                self.on_event(token, readiness);
+            }
         }
     }
 
-    fn on_event(&mut self, token: u64, readiness: u32) {
-        match Token::unpack(token) {
-            Some(Token::Waker) => self.on_commands(),
-            // Every turn looks at the deadlines.
-            Some(Token::Alarm) => {
-                // Only a descriptor that is none could fail here.
-                let _ = self.alarm.clear();
+    fn on_event(&mut self, token: Token, readiness: u32) {
+        let now = self.now.instant;
+        match token {
+            Token::Waker => self.on_commands(),
+            // Every turn looks at the deadlines. Only a descriptor that is none could fail here.
+            Token::Alarm => drop(self.alarm.clear()),
+            Token::Udp(listener) => self.on_udp(listener),
+            Token::Relay { relay, generation } => self.on_relay(relay, generation, readiness),
+            Token::Accept(listener) => self.front.on_accept(listener, now),
+            Token::Stream { .. } => {
+                let messages = self.front.on_stream(token, readiness, now, &mut self.budget);
+                self.on_messages(messages);
             }
-            Some(Token::Udp(index)) => self.on_udp(index),
-            Some(Token::Relay { relay, generation }) => self.on_relay(relay, generation, readiness),
-            Some(Token::Accept(index)) => self.on_accept(index),
-            Some(token @ Token::Stream { .. }) => self.on_stream(token, readiness),
-            Some(token @ Token::Quic { .. }) => self.on_quic(token),
-            Some(token @ Token::BackEnd { .. }) => self.on_back_end(token, readiness),
-            None => {}
+            Token::BackEnd { .. } => self.front.on_back_end(token, readiness, now, &mut self.budget),
+            Token::Quic { .. } => self.on_flow(token),
         }
+        self.end_allocations();
     }
 
     fn on_commands(&mut self) {
-        self.ties.waker.clear();
-        while let Ok(command) = self.ties.commands.try_recv() {
+        self.controls.waker.clear();
+        while let Ok(command) = self.controls.commands.try_recv() {
             match command {
                 Command::Settings(settings) => self.server.handle_settings(self.now, settings),
-                Command::Tls(chooser) => self.tls = Some(chooser),
-                Command::Web(web) => self.web = Some(web),
+                Command::Tls(chooser) => self.front.set_tls(chooser),
+                Command::Web(web) => self.front.set_web(web),
                 Command::Drain(draining) => self.server.handle_drain(draining),
                 Command::Stop => {
                     self.server.handle_shutdown(self.now);
                     self.running = false;
-                    for token in self.streams.tokens() {
-                        self.doom(token, CloseReason::Shutdown);
-                    }
+                    self.front.close_all();
                 }
             }
             self.act();
@@ -298,23 +236,146 @@ impl Worker {
         if self.log.due().is_some_and(|due| due <= self.now.instant) {
             self.log.summarise();
         }
-        while let Some(token) = self.timers.due(self.now.instant) {
-            match token {
-                Token::Accept(index) => self.resume_accepting(index),
-                Token::Quic { .. } => self.look_after_flow(token),
-                token => self.look_after(token),
+        self.front.on_deadlines(self.now.instant, &self.server);
+    }
+
+    /// Takes one batch from a listener and sends what follows from it.
+    fn on_udp(&mut self, listener: u16) {
+        // The frames are about to be used again.
+        self.flush();
+        let Some(mut arrived) = self.datagrams.receive_from_clients(listener, self.budget.turn) else {
+            return;
+        };
+        if arrived.more {
+            self.budget.read_again(Token::Udp(listener), ready::READ);
+        }
+        self.controls.counters.batches.add(1);
+        while let Some(datagram) = self.datagrams.next(&mut arrived) {
+            self.controls.counters.datagrams.add(1);
+            if let Some(client) = self.datagrams.client(listener, &datagram)
+                && !self.is_quic(listener, &datagram, client)
+            {
+                self.on_client_datagram(&datagram, client);
+            }
+        }
+        self.flush();
+    }
+
+    /// Whether a datagram is a QUIC client's; then it is on its way.
+    fn is_quic(&mut self, listener: u16, datagram: &Datagram, client: Client) -> bool {
+        let Some(to) = self.datagrams.quic_server(listener) else { return false };
+        let bytes = self.datagrams.bytes(datagram);
+        match self.front.claim(client, to, bytes, &self.server, self.now.instant) {
+            Claim::Turn => return false,
+            Claim::Quic => {}
+            Claim::Refused => self.dropped(Drop::QuicRefused),
+        }
+        true
+    }
+
+    fn on_client_datagram(&mut self, datagram: &Datagram, client: Client) {
+        match self.server.handle_client(self.now, client, self.datagrams.bytes(datagram)) {
+            FromClient::Relay { relay, peer, payload, dont_fragment } => {
+                let full = self.datagrams.send_from_client((relay, dont_fragment), peer, datagram, payload);
+                self.flush_if(full);
+            }
+            FromClient::Control => self.act(),
+            FromClient::Dropped(_) => {}
+        }
+    }
+
+    /// Takes a share from a relayed address. Several of them share one batch towards the clients.
+    fn on_relay(&mut self, relay: RelayId, generation: Generation, readiness: u32) {
+        if readiness & ready::ERROR != 0 {
+            self.on_icmp(relay, generation);
+        }
+        self.make_frames_available();
+        let turn = self.budget.turn;
+        let Some(mut arrived) = self.datagrams.receive_from_peers(relay, generation, turn) else { return };
+        self.controls.counters.batches.add(1);
+        while let Some(datagram) = self.datagrams.next(&mut arrived) {
+            self.controls.counters.datagrams.add(1);
+            let peer = self.datagrams.sender(&datagram);
+            let decided = self.server.handle_peer(self.now, relay, peer, datagram.range.len());
+            if let FromPeer::Relay { client, header } = decided {
+                self.send_to_client(&datagram, client, header);
             }
         }
     }
 
-    /// Forgets the deadlines of what was closed, once they are the most.
-    fn tidy_timers(&mut self) {
-        let (streams, flows) = (&self.streams, &self.quic);
-        self.timers.tidy(streams.len() + flows.len(), |token| match token {
-            Token::Stream { .. } => streams.is_open(token),
-            Token::Quic { .. } => flows.is_open(token),
-            _ => true,
-        });
+    fn on_icmp(&mut self, relay: RelayId, generation: Generation) {
+        for _ in 0..ICMP_PER_RELAY {
+            let Some(error) = self.datagrams.next_icmp(relay, generation) else { return };
+            self.controls.counters.icmp.add(1);
+            self.server.handle_peer_icmp(self.now, relay, error);
+            self.act();
+        }
+    }
+
+    /// Takes a share from a QUIC server for one client.
+    fn on_flow(&mut self, token: Token) {
+        self.make_frames_available();
+        let Some((socket, client)) = self.front.flow(token, self.now.instant) else { return };
+        // Nothing there, or the server is away: its silence ends the flow.
+        let Some(mut arrived) = self.datagrams.receive_from(socket) else { return };
+        let Some(Token::Udp(listener)) = Token::unpack(client.link.0) else { return };
+        while let Some(datagram) = self.datagrams.next(&mut arrived) {
+            self.front.flow_answered(token, self.datagrams.bytes(&datagram));
+            let full = self.datagrams.forward(listener, client, datagram);
+            self.flush_if(full);
+        }
+    }
+
+    fn make_frames_available(&mut self) {
+        if !self.datagrams.has_frames() {
+            self.flush();
+            self.datagrams.reuse_frames();
+        }
+    }
+
+    /// Puts the header in front of a peer's datagram and sends it on its way to the client.
+    fn send_to_client(&mut self, datagram: &Datagram, client: Client, header: PeerHeader) {
+        let wrapped = match self.datagrams.wrap(datagram, header, client.five_tuple.transport) {
+            Ok(wrapped) => wrapped,
+            Err(reason) => return self.dropped(reason),
+        };
+        match Token::unpack(client.link.0) {
+            Some(Token::Udp(listener)) => {
+                let full = self.datagrams.send_wrapped(listener, client, wrapped);
+                self.flush_if(full);
+            }
+            Some(token) => {
+                let message = self.datagrams.pieces(&wrapped);
+                let pushed = self.front.push(token, &message, Kind::Media, self.now.instant);
+                self.count_drops(pushed);
+            }
+            None => {}
+        }
+    }
+
+    /// Deals with every whole message that a read of a stream brought.
+    fn on_messages(&mut self, messages: Option<Messages>) {
+        let Some(mut messages) = messages else { return };
+        while let Some((client, message)) = self.front.next_message(&mut messages, &self.server) {
+            let start = message.start;
+            match self.server.handle_client(self.now, client, &self.front.bytes()[message]) {
+                FromClient::Relay { relay, peer, payload, dont_fragment } => {
+                    let payload = start + payload.start..start + payload.end;
+                    let full = self.datagrams.send_from_stream((relay, dont_fragment), peer, payload);
+                    self.flush_if(full);
+                }
+                FromClient::Control => self.act(),
+                FromClient::Dropped(dropped) => {
+                    if let (Some(reason), Some(token)) =
+                        (closes_stream(dropped), Token::unpack(client.link.0))
+                    {
+                        self.front.close(token, reason);
+                    }
+                }
+            }
+        }
+        // The next read uses the buffer again.
+        self.flush();
     }
 
     /// Carries out what the protocol asks for, until it asks for nothing more.
@@ -329,7 +390,12 @@ impl Worker {
                     self.server.handle_relay_opened(self.now, relay, outcome);
                     self.count_relays();
                 }
-                Action::CloseRelay { relay } => self.close_relay(relay),
+                Action::CloseRelay { relay } => {
+                    // What is to be sent from it goes first: its number may be another's at once.
+                    self.flush();
+                    self.datagrams.close_relay(relay);
+                    self.count_relays();
+                }
                 Action::Ended(session) => self.log.ended(self.now.instant, &session),
                 Action::Reviewed(review) => log::reviewed(review),
             }
@@ -338,86 +404,99 @@ impl Worker {
 
     fn reply(&mut self, client: Client, message: Vec<u8>, authenticated: bool) {
         match Token::unpack(client.link.0) {
-            Some(Token::Udp(index)) => {
-                self.push(self.for_client(index, client, None, Payload::Owned(message)))
+            Some(Token::Udp(listener)) => {
+                let full = self.datagrams.reply(listener, client, message);
+                self.flush_if(full);
             }
             Some(token) => {
-                if authenticated && let Some(stream) = self.streams.get(token) {
-                    stream.authenticated(self.now.instant, self.server.has_allocation(&client));
+                let now = self.now.instant;
+                if authenticated {
+                    self.front.authenticated(token, self.server.has_allocation(&client), now);
                 }
-                self.push_stream(token, &[&message], Kind::Control);
+                let pushed = self.front.push(token, &[&message], Kind::Control, now);
+                self.count_drops(pushed);
             }
             None => {}
         }
     }
 
     fn open_relay(&mut self, relay: RelayId, address: SocketAddr) -> Result<(), OpenError> {
-        let counters = &self.ties.counters;
-        let place = self.ties.gate.relay().map_err(|refusal| {
+        let counters = &self.controls.counters;
+        let place = self.controls.gate.relay().map_err(|refusal| {
             counters.relays_refused(refusal).add(1);
             OpenError::Unavailable
         })?;
-        let opened = self.relays.open(&self.epoll, relay, address, place);
+        let opened = self.datagrams.open_relay(relay, address, place);
         if opened == Err(OpenError::Unavailable) {
             counters.relays_refused(Refusal::Descriptors).add(1);
         }
         opened
     }
 
-    fn close_relay(&mut self, relay: RelayId) {
-        // What is to be sent from it goes first: its name may be another's at once.
-        self.flush();
-        self.relays.close(relay);
-        self.count_relays();
-    }
-
     fn count_relays(&self) {
-        self.ties.counters.relays.set(self.relays.len() as u64);
+        self.controls.counters.relays.set(self.datagrams.relays() as u64);
     }
 
-    /// A datagram to a UDP client. It leaves from the address that he knows.
-    fn for_client(&self, index: u16, client: Client, head: Option<Head>, payload: Payload) -> Outgoing {
-        let wildcard = self.udp.get(usize::from(index)).is_some_and(|listener| listener.wildcard);
-        let source = wildcard.then(|| Source::of(client.five_tuple.server));
-        Outgoing { route: Route::Listener(index), to: client.five_tuple.client, source, head, payload }
+    fn count_drops(&self, pushed: Option<Pushed>) {
+        match pushed {
+            Some(Pushed::Queued { dropped: 0 } | Pushed::Stuck) => {}
+            Some(Pushed::Queued { dropped }) => {
+                self.server.counters().dropped(Drop::QueueFull).add(dropped as u64);
+            }
+            // It closes in this very turn, and its allocation with it.
+            None => self.dropped(Drop::NoAllocation),
+        }
     }
 
-    fn push(&mut self, outgoing: Outgoing) {
-        if self.batch.push(outgoing) {
+    fn dropped(&self, reason: Drop) {
+        self.server.counters().dropped(reason).add(1);
+    }
+
+    /// Ends the allocations of clients whose connections were closed.
+    fn end_allocations(&mut self) {
+        while let Some((client, reason)) = self.front.next_gone() {
+            self.server.handle_client_gone(self.now, &client, end_reason(reason));
+            self.act();
+        }
+    }
+
+    fn flush_if(&mut self, full: bool) {
+        if full {
             self.flush();
         }
     }
 
-    /// Sends what was collected. After it, frames and buffers may receive again.
+    /// Sends the datagrams that were queued. After it, frames and buffers may receive again.
     fn flush(&mut self) {
-        if self.batch.is_empty() {
+        if self.datagrams.is_flushed() {
             return;
         }
-        let stream = self.buffers.plain.bytes();
-        let memory = Memory { frames: &self.received.frames, spare: &self.spare, stream };
         let counters = self.server.counters();
         let mut failed = |reason: Drop| counters.dropped(reason).add(1);
-        let sent = self.batch.flush(memory, &self.udp, &mut self.relays, &mut failed);
-        self.ties.counters.sent.add(sent as u64);
-        if self.batch.take_segmentation_refused() {
+        let sent = self.datagrams.flush(self.front.bytes(), &mut failed);
+        self.controls.counters.sent.add(sent as u64);
+        if self.datagrams.take_segmentation_refused() {
             log::segmentation_refused();
         }
     }
 }
 
-impl CloseReason {
-    /// What the protocol is told.
-    fn end_reason(self) -> EndReason {
-        match self {
-            CloseReason::Closed | CloseReason::BackEnd => EndReason::Closed,
-            CloseReason::Garbage | CloseReason::TlsFailed | CloseReason::NotProxied => EndReason::Broken,
-            CloseReason::Shutdown => EndReason::Shutdown,
-            CloseReason::Reset
-            | CloseReason::HandshakeTimeout
-            | CloseReason::Idle
-            | CloseReason::Stuck
-            | CloseReason::TooMany
-            | CloseReason::Displaced => EndReason::Reset,
-        }
+/// Whether the event of this token may have to wait for the next turn.
+fn is_stream(token: Token) -> bool {
+    matches!(token, Token::Stream { .. } | Token::BackEnd { .. } | Token::Accept(_))
+}
+
+/// What the protocol is told about a connection that was closed.
+fn end_reason(reason: CloseReason) -> EndReason {
+    match reason {
+        CloseReason::Closed | CloseReason::BackEnd => EndReason::Closed,
+        CloseReason::Garbage | CloseReason::TlsFailed | CloseReason::NotProxied => EndReason::Broken,
+        CloseReason::Shutdown => EndReason::Shutdown,
+        CloseReason::Reset
+        | CloseReason::HandshakeTimeout
+        | CloseReason::Idle
+        | CloseReason::Stuck
+        | CloseReason::TooMany
+        | CloseReason::Displaced => EndReason::Reset,
     }
 }

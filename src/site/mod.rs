@@ -1,93 +1,104 @@
-//! The built-in site: what a browser gets on the relay's own port 443 where no web server is configured, or the one
-//! that is does not answer. Bytes in, bytes out; nothing here knows a socket.
+//! The built-in site: the web server on the relay's own port 443 where none is configured, or the one that is does not
+//! answer.
+//!
+//! Connections are handed to it one by one ([`Site::visit`]), each as one end of a pair of sockets; it listens nowhere.
+//! What it says is in `pages`, how a connection is served and when it ends in `connection`.
 #![forbid(unsafe_code)]
 
-mod h2;
-mod http1;
+mod connection;
+mod pages;
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
 
-pub use h2::h2;
-pub use http1::http1;
+use axum::Router;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
-/// What is said.
+use connection::Limits;
+
+/// A browser keeps one or two connections. A silent one costs 16 KiB over HTTP/1.1 and 25 KiB over HTTP/2, all of them
+/// 13 MiB.
+const LIMITS: Limits = Limits {
+    connections: 512,
+    head: Duration::from_secs(10),
+    quiet: Duration::from_secs(30),
+    finish: Duration::from_secs(2),
+};
+
+/// A connection for the site to serve.
+pub struct Visit {
+    /// Non-blocking; carries HTTP without TLS.
+    pub stream: UnixStream,
+    /// What the client speaks.
+    pub http: Http,
+    /// Who comes.
+    pub visitor: Visitor,
+    /// Dropped once the stream is closed.
+    pub place: Box<dyn Send>,
+}
+
+/// The version of HTTP on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// There is nothing here (RFC 9110 section 15.5.5).
-    NotFound,
-    /// The web server behind us does not answer (RFC 9110 section 15.6.3).
-    BadGateway,
+pub enum Http {
+    /// HTTP/1.1 or 1.0.
+    One,
+    /// HTTP/2.
+    Two,
 }
 
-/// What became of received bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// The request is not complete.
-    NeedMore,
-    /// An answer to the first `consumed` bytes.
-    Reply {
-        /// What to send.
-        bytes: Vec<u8>,
-        /// Whether the connection ends with it.
-        close: bool,
-        /// How many bytes were dealt with.
-        consumed: usize,
-    },
+/// Who is at the other end of a connection. Handlers get it as an `Extension`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visitor {
+    /// The client's address.
+    pub client: SocketAddr,
+    /// The address that the client connected to.
+    pub server: SocketAddr,
+    /// Whether the client wants a web server that is down: one answer says so, and the connection ends.
+    pub down: bool,
 }
 
-/// Seconds after which a web server is worth another try.
-const RETRY_AFTER: &str = "10";
-const CONTENT_TYPE: &str = "text/html; charset=utf-8";
-
-/// One page and the fields that go with it.
-struct Page {
-    code: u16,
-    reason: &'static str,
-    text: &'static str,
-    retry: bool,
+/// The site. Clones share its limits.
+#[derive(Clone)]
+pub struct Site {
+    runtime: Handle,
+    router: Router,
+    limits: Limits,
+    places: Arc<Semaphore>,
 }
 
-impl Page {
-    fn of(status: Status) -> Self {
-        match status {
-            Status::NotFound => Self {
-                code: 404,
-                reason: "Not Found",
-                text: "There is no page at this address.",
-                retry: false,
-            },
-            Status::BadGateway => Self {
-                code: 502,
-                reason: "Bad Gateway",
-                text: "The site behind this address does not answer at the moment. Try again in a minute.",
-                retry: true,
-            },
-        }
+impl Site {
+    /// A site whose connections are served on `runtime`.
+    pub fn new(runtime: Handle) -> Self {
+        Self::with(runtime, pages::router(), LIMITS)
     }
 
-    fn body(&self) -> String {
-        let Self { code, reason, text, .. } = self;
-        format!(
-            "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>{code} {reason}</title></head>\n\
-             <body><h1>{reason}</h1><p>{text}</p></body>\n</html>\n"
-        )
+    fn with(runtime: Handle, router: Router, limits: Limits) -> Self {
+        Self { runtime, router, limits, places: Arc::new(Semaphore::new(limits.connections)) }
     }
 
-    /// Header fields, names in lower case as HTTP/2 has them. `unix`: seconds since 1970. None of them outlives the page:
-    /// how browsers reach this name tomorrow (Strict-Transport-Security) is for the owner of the domain to decide.
-    fn fields(&self, length: usize, unix: u64) -> Vec<(&'static str, String)> {
-        let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix));
-        let mut fields = vec![
-            ("date", date),
-            ("content-type", CONTENT_TYPE.to_owned()),
-            ("content-length", length.to_string()),
-            ("cache-control", "no-store".to_owned()),
-            ("x-content-type-options", "nosniff".to_owned()),
-            ("content-security-policy", "default-src 'none'".to_owned()),
-        ];
-        if self.retry {
-            fields.push(("retry-after", RETRY_AFTER.to_owned()));
-        }
-        fields
+    /// Takes over a connection, from any thread and without waiting; `false`, and it is closed, if the site is full.
+    pub fn visit(&self, visit: Visit) -> bool {
+        let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() else { return false };
+        let (router, limits) = (self.router.clone(), self.limits);
+        self.runtime.spawn(async move {
+            let Visit { stream, http, visitor, place } = visit;
+            connection::serve(stream, http, visitor, router, limits).await;
+            // In this order: whoever sees a free place finds the descriptor closed.
+            drop((place, permit));
+        });
+        true
     }
 }
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Site").field("places", &self.places.available_permits()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! CreatePermission (RFC 8656 sections 9 and 10), and whom a permission may be for.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::action::{FromClient, RelayId};
@@ -82,7 +82,8 @@ impl Server {
         let host = self.host(allocation.identity.host).ok_or(Code::Forbidden)?;
         let reach = self.policy.judge(peer.ip(), host.peers.as_deref()).ok_or(Code::Forbidden)?;
         let peer = self.policy.to_local(peer);
-        if reach == Reach::OwnRelayed && !self.may_reach(peer, reach) {
+        // A permission is for an address whatever the port (RFC 8656 section 9): each packet's port is judged when it flows.
+        if reach == Reach::OwnRelayed && !self.carries_relays(peer.ip()) {
             return Err(Code::Forbidden);
         }
         // A withdrawn credential keeps what it has and gets nothing beyond it.
@@ -92,6 +93,11 @@ impl Server {
             return Err(Code::Forbidden);
         }
         Ok(Permitted { relay, peer, reach })
+    }
+
+    /// Whether there are relayed addresses at this address of this machine.
+    fn carries_relays(&self, ip: IpAddr) -> bool {
+        self.settings.relay_addresses.iter().any(|relay| relay.local == ip)
     }
 
     /// Whether a permission of this reach covers this very port. One load where the peer is another machine.

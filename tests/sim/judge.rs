@@ -159,15 +159,16 @@ impl World {
         };
         let fits = |withdrawn: bool| {
             let refused = |peer: &std::net::SocketAddr| {
-                let local = self.model.to_local(*peer);
-                self.model.is_refused(*peer) || !self.model.port_is_open(local) || (withdrawn && !held(local))
+                self.model.is_refused(*peer) || (withdrawn && !held(self.model.to_local(*peer)))
             };
+            let unreachable =
+                |peer: &std::net::SocketAddr| !self.model.port_is_open(self.model.to_local(*peer));
             match &request.ask {
                 Ask::Permit(peers) if !peers.iter().all(has_family) => code == 443,
                 Ask::Permit(peers) if peers.iter().any(refused) => code == 403,
                 // A number or peer that is bound elsewhere is said first (RFC 8656 section 12.2).
                 Ask::Bind(_, peer) if !has_family(peer) => matches!(code, 400 | 443),
-                Ask::Bind(_, peer) if refused(peer) => matches!(code, 400 | 403),
+                Ask::Bind(_, peer) if refused(peer) || unreachable(peer) => matches!(code, 400 | 403),
                 Ask::Bind(..) => matches!(code, 0 | 400),
                 _ => code == 0,
             }

@@ -106,7 +106,7 @@ impl Model {
         self.allocations.len() + self.reservations.len() + pairs.count()
     }
 
-    /// Whether a permission for this address covers this port: own addresses at live relayed ports only.
+    /// Whether packets for this port may flow: at own addresses to live relayed ports only.
     pub fn port_is_open(&self, local: SocketAddr) -> bool {
         !self.own.contains(&local.ip()) || self.live.contains(&local)
     }
@@ -387,8 +387,9 @@ impl Model {
     }
 
     fn permits(&mut self, now: u64, from: &FiveTuple, peer: SocketAddr) -> Checked {
-        let refused = self.is_refused(peer) || !self.port_is_open(peer);
-        ensure(!refused, Invariant::OnlyThePermittedIsRelayed, || format!("{from}: permission for {peer}"))?;
+        ensure(!self.is_refused(peer), Invariant::OnlyThePermittedIsRelayed, || {
+            format!("{from}: permission for {peer}")
+        })?;
         let Some(allocation) = self.living(now, from)? else { return Ok(()) };
         allocation.permissions.insert(peer.ip(), now + 300 * SECOND);
         Ok(())

@@ -79,7 +79,12 @@ const RULES: &[Rule] = &[
         ],
     },
     Rule { module: "admin", ours: &["system"], never: &["rustls", "socket2", "libc", "toml", "clap"] },
-    Rule { module: "site", ours: &["system", "wire"], never: &["toml", "clap", "prometheus"] },
+    Rule {
+        module: "site",
+        ours: &["system", "wire"],
+        // Connections are handed to it: it listens nowhere, and TLS ends before it.
+        never: &["toml", "clap", "prometheus", "rustls", "std::net::TcpListener", "tokio::net::TcpListener"],
+    },
     Rule { module: "fleet", ours: &["system", "turn"], never: &["toml", "clap", "axum"] },
     Rule { module: "xdp", ours: &["system", "turn"], never: &["toml", "clap", "axum", "rustls"] },
     Rule {

@@ -1,11 +1,14 @@
 //! What answers where no web server does, and what is no client at all.
 
-use crate::support::beside_others;
+use crate::support::files::Directory;
 use crate::support::http;
+use crate::support::nginx::content;
 use crate::support::plan::{LOCAL_V4, Transport, free_port};
 use crate::support::server::Server;
 use crate::support::tls;
+use crate::support::{alone, beside_others};
 use crate::{curl, plan};
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -24,13 +27,31 @@ fn metrics(server: &Server) -> String {
 fn a_plain_page_answers_where_no_web_server_is() {
     let _turn = beside_others();
     let server = Server::start(&plan(""));
-    assert_eq!(seen("--http1.1", &server), "404 1.1");
-    // HTTP/2 is not offered, so curl is content with less.
-    assert_eq!(seen("--http2", &server), "404 1.1");
     let url = format!("https://{}/", server.v4(Transport::Tls));
-    let twice = curl(&[&url, &url, "-w", "|%{num_connects}|", "-I"]);
-    assert!(twice.contains("|1|") && twice.contains("|0|"), "the connection is used again:\n{twice}");
-    assert_eq!(curl(&["-d", "a=b", &url, "-o", "/dev/null", "-w", "%{http_code}"]), "404");
+    for (protocol, version) in [("--http1.0", "1"), ("--http1.1", "1.1"), ("--http2", "2")] {
+        assert_eq!(seen(protocol, &server), format!("404 {version}"));
+        assert_eq!(curl(&[protocol, "-d", "a=b", &url, "-o", "/dev/null", "-w", "%{http_code}"]), "404");
+        let whole = curl(&[protocol, "-i", &url]).to_ascii_lowercase();
+        let (head, page) = whole.split_once("\r\n\r\n").expect("head and page");
+        assert!(head.contains("\r\ndate: ") && head.contains(&format!("\r\ncontent-length: {}", page.len())));
+        assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"), "{page}");
+        for word in ["server:", "strict-transport", "hallpass", "turn"] {
+            assert!(!whole.contains(word), "{word} in {whole}");
+        }
+        let head_alone = curl(&[protocol, "--head", &url]).to_ascii_lowercase();
+        assert!(head_alone.contains(&format!("content-length: {}\r\n", page.len())), "{head_alone}");
+    }
+    for protocol in ["--http1.1", "--http2"] {
+        let thrice = curl(&[protocol, &url, &url, &url, "-w", "|%{num_connects}|", "-I"]);
+        assert_eq!((thrice.matches("|1|").count(), thrice.matches("|0|").count()), (1, 2), "{thrice}");
+    }
+    // The whole of a body that nobody wants is not needed for an answer.
+    let files = Directory::new("upload");
+    let from = files.path("sent");
+    fs::write(&from, content(3_000_000)).expect("a file");
+    // It does not ask first whether the body is wanted.
+    let upload = ["--http1.1", "-H", "Expect:", "-T", from.to_str().unwrap(), &url, "-o", "/dev/null"];
+    assert_eq!(curl(&[&upload[..], &["-w", "%{http_code}"]].concat()), "404");
 }
 
 #[test]
@@ -39,8 +60,79 @@ fn a_web_server_that_is_down_is_a_502() {
     let [http1, h2] = [(); 2].map(|()| free_port());
     let server =
         Server::start(&plan(&format!("[web]\nhttp1 = \"{LOCAL_V4}:{http1}\"\nh2 = \"{LOCAL_V4}:{h2}\"")));
-    assert_eq!(seen("--http1.1", &server), "502 1.1");
-    assert_eq!(seen("--http2", &server), "502 2");
+    let url = format!("https://{}/", server.v4(Transport::Tls));
+    for (protocol, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
+        assert_eq!(seen(protocol, &server), format!("502 {version}"));
+        let head = curl(&[protocol, "-d", "a=b", "-i", &url]).to_ascii_lowercase();
+        assert!(head.contains("\r\nretry-after: 10\r\n"), "{head}");
+    }
+    // The next connection may find the web server, so this one ends.
+    let twice = curl(&["--http1.1", &url, &url, "-w", "|%{num_connects}|", "-I"]);
+    assert_eq!(twice.matches("|1|").count(), 2, "{twice}");
+    assert!(metrics(&server).contains("hallpass_web_unavailable_total 6\n"), "{}", metrics(&server));
+}
+
+/// Silent visitors, more than the site takes in at once.
+#[test]
+fn a_full_site_turns_visitors_away_and_silent_ones_leave() {
+    const PLACES: usize = 512;
+    const MORE: usize = 8;
+    let _turn = alone();
+    let server = Server::start(&plan(""));
+    let address = server.v4(Transport::Tls);
+    let mut visitors: Vec<_> = (0..PLACES + MORE).map(|_| tls::connect(address)).collect();
+    // Each begins a request, which makes it a visitor, and says no more.
+    let begin = Instant::now();
+    for visitor in &mut visitors {
+        visitor.write_all(b"GET / HTTP/1.1\r\n").expect("write");
+    }
+    let turned_away =
+        "hallpass_connections_closed_total{transport=\"tls\",stage=\"web\",reason=\"too_many\"}";
+    while !metrics(&server).contains(&format!("{turned_away} {MORE}\n")) {
+        assert!(
+            begin.elapsed() < Duration::from_secs(8),
+            "by now the first may have left:\n{}",
+            metrics(&server)
+        );
+    }
+    // Whom it hits is a matter of the workers' order.
+    let mut answers: Vec<Vec<u8>> = Vec::new();
+    for visitor in &mut visitors {
+        visitor.sock.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut answer = Vec::new();
+        visitor.read_to_end(&mut answer).expect("an end that was said");
+        answers.push(answer);
+    }
+    answers.retain(|answer| !answer.is_empty());
+    let whole = |answer: &Vec<u8>| answer.starts_with(b"HTTP/1.1 502 Bad Gateway\r\n");
+    assert!(answers.len() == MORE && answers.iter().all(whole), "{answers:?}");
+    // Nobody of them closes its connection; all that they held comes back.
+    let left = |metrics: &str| metrics.contains("hallpass_connections{transport=\"tls\"} 0\n");
+    let free = |metrics: &str| metrics.contains("hallpass_descriptors 0\n");
+    let done = || Some(metrics(&server)).is_some_and(|metrics| left(&metrics) && free(&metrics));
+    while !done() {
+        assert!(begin.elapsed() < Duration::from_secs(25), "something is kept:\n{}", metrics(&server));
+    }
+    assert_eq!(seen("--http1.1", &server), "404 1.1");
+    drop(visitors);
+}
+
+#[test]
+fn garbage_behind_a_request_ends_the_connection() {
+    let _turn = beside_others();
+    let server = Server::start(&plan(""));
+    let mut stream = tls::connect(server.v4(Transport::Tls));
+    stream.write_all(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").expect("write");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("an answer");
+        answer.extend_from_slice(&byte);
+    }
+    stream.write_all(b"\x16\x03\x01\x00\xff\r\n\r\n").expect("write");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("a whole answer");
+    assert!(rest.starts_with(b"HTTP/1.1 400 "), "{:?}", String::from_utf8_lossy(&rest));
 }
 
 #[test]

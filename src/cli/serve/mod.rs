@@ -5,6 +5,7 @@ mod drain;
 mod metrics;
 mod pressure;
 mod settings;
+mod site;
 mod tls;
 mod welcome;
 
@@ -24,6 +25,7 @@ use super::args::ServeArgs;
 use super::{fail, tell};
 use crate::admin::{self, Readiness};
 use crate::config::{self, Config, LogFormat};
+use crate::net::front::first_bytes::Site;
 use crate::net::{self, Command, Handle};
 use crate::system::port_holder::{Protocol, who_holds};
 use crate::system::systemd::Notifier;
@@ -107,7 +109,11 @@ fn start(path: Option<PathBuf>) -> Result<ExitCode, Failure> {
         servers.push(Server::new(Arc::clone(&protocol), Arc::clone(&shared), Arc::clone(counters), seed));
     }
     let chooser = certificate.chooser(&config.web).map_err(|message| (message, "report this".to_owned()))?;
-    let web = settings::web(&config.web);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        (format!("the control side does not start: {error}"), "see the limits".to_owned())
+    })?;
+    let site = site::built_in(runtime.handle().clone());
+    let web = settings::web(&config.web, Arc::clone(&site));
     let workers = net::spawn(&network, sockets, servers, now, Some(chooser), Some(web)).map_err(|error| {
         (format!("the workers do not start: {error}"), "see the limits of this service".into())
     })?;
@@ -125,11 +131,20 @@ fn start(path: Option<PathBuf>) -> Result<ExitCode, Failure> {
         started: clock::unix_seconds(),
     };
     let notifier = Notifier::from_env();
-    let served =
-        Served { path, config, machine, certificate, workers, names, hosts, notifier, shared, drain, watch };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-        (format!("the control side does not start: {error}"), "see the limits".to_owned())
-    })?;
+    let served = Served {
+        path,
+        config,
+        machine,
+        certificate,
+        site,
+        workers,
+        names,
+        hosts,
+        notifier,
+        shared,
+        drain,
+        watch,
+    };
     Ok(runtime.block_on(served.run(admin, numbers)))
 }
 
@@ -222,6 +237,7 @@ struct Served {
     config: Config,
     machine: Machine,
     certificate: Certificate,
+    site: Arc<dyn Site>,
     workers: Handle,
     names: HostNames,
     hosts: Arc<ArcSwap<Vec<Arc<str>>>>,
@@ -401,7 +417,7 @@ impl Served {
     fn apply_web(&self, web: &config::Web) {
         match self.certificate.chooser(web) {
             Ok(chooser) => {
-                self.workers.send(&Command::Web(settings::web(web)));
+                self.workers.send(&Command::Web(settings::web(web, Arc::clone(&self.site))));
                 self.workers.send(&Command::Tls(chooser));
             }
             Err(message) => tracing::error!("reload: the web servers in use stay: {message}"),

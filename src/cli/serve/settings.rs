@@ -9,8 +9,7 @@ use ipnet::IpNet;
 use crate::config;
 use crate::net;
 use crate::net::admission::Rules;
-use crate::net::share443::{Answer, Protocol, Site};
-use crate::site;
+use crate::net::front::first_bytes::Site;
 use crate::system::{interfaces, limits};
 use crate::turn::counters::HOSTS_MAX;
 use crate::turn::five_tuple::Transport;
@@ -178,31 +177,14 @@ fn descriptors(limit: u64, open: u64) -> Option<u32> {
     left.unwrap_or(Some(0)).map(|left| left.max(DESCRIPTORS_MIN))
 }
 
-/// What web clients get on shared ports.
-pub fn web(config: &config::Web) -> Arc<net::Web> {
+/// What web clients get on shared ports; `site` answers where no web server does.
+pub fn web(config: &config::Web, site: Arc<dyn Site>) -> Arc<net::Web> {
     let proxy_protocol = match config.proxy_protocol {
         config::ProxyProtocol::None => None,
         config::ProxyProtocol::V1 => Some(Version::V1),
         config::ProxyProtocol::V2 => Some(Version::V2),
     };
-    Arc::new(net::Web { http1: config.http1, h2: config.h2, proxy_protocol, site: Arc::new(BuiltIn) })
-}
-
-/// The built-in site on the network's terms.
-struct BuiltIn;
-
-impl Site for BuiltIn {
-    fn answer(&self, protocol: Protocol, received: &[u8], unix: u64, down: bool) -> Answer {
-        let status = if down { site::Status::BadGateway } else { site::Status::NotFound };
-        let answer = match protocol {
-            Protocol::H2 => site::h2(received, unix, status),
-            Protocol::Http1 | Protocol::Tls => site::http1(received, unix, status),
-        };
-        match answer {
-            site::Answer::NeedMore => Answer::NeedMore,
-            site::Answer::Reply { bytes, close, consumed } => Answer::Reply { bytes, close, consumed },
-        }
-    }
+    Arc::new(net::Web { http1: config.http1, h2: config.h2, proxy_protocol, site })
 }
 
 /// Where to relay from: what the operator named, else where clients come in; on a wildcard that is every address of

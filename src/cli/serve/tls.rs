@@ -64,15 +64,17 @@ impl Certificate {
         Ok(Self { store: Arc::new(CertStore::new(loaded.key)), fingerprint: None })
     }
 
-    /// What the workers ask for each TLS client. On a shared port HTTP/2 is offered where a web server speaks it; on
-    /// others whatever a proxy may have put there is agreed to.
+    /// What the workers ask for each TLS client. On a shared port HTTP/2 is offered where a web server speaks it, or the
+    /// built-in site answers every web client; on others whatever a proxy may have put there is agreed to.
     ///
     /// # Errors
     /// A sentence; the cryptography does not work here.
     pub fn chooser(&self, web: &Web) -> Result<Arc<dyn TlsChooser>, String> {
         let turn = [cert::ALPN_TURN, cert::ALPN_HTTP1, cert::ALPN_H2];
         let mut shared = vec![cert::ALPN_TURN];
-        shared.extend(web.h2.map(|_| cert::ALPN_H2));
+        if web.h2.is_some() || web.http1.is_none() {
+            shared.push(cert::ALPN_H2);
+        }
         shared.push(cert::ALPN_HTTP1);
         let configs = |alpn: &[&[u8]]| {
             TlsConfigs::new(Arc::clone(&self.store), alpn)

@@ -25,7 +25,7 @@ pub mod ready {
     pub const CLOSED: u32 = libc::EPOLLHUP as u32;
     /// To be told of news only, not in every wait for as long as it lasts. It saves the kernel a second look after each
     /// event; who asks for it takes all there is, or comes back by himself.
-    pub const NEWS: u32 = libc::EPOLLET as u32;
+    pub const EDGE: u32 = libc::EPOLLET as u32;
 }
 
 /// What one wait of an [`Epoll`] found.
@@ -57,7 +57,7 @@ impl Events {
     }
 }
 
-/// An epoll set: level-triggered, but for what asks for [`ready::NEWS`].
+/// An epoll set: level-triggered, but for what asks for [`ready::EDGE`].
 pub struct Epoll(OwnedFd);
 
 impl Epoll {

@@ -1,0 +1,119 @@
+//! What one turn of a worker's loop may use, and what is left over for the next.
+
+use std::time::Duration;
+
+use super::token::Token;
+use crate::turn::time::{Instant, Now};
+
+/// Bytes that web clients and their servers may send in one turn: 0.2 ms of sealing and copying, for which packets wait.
+const WEB_BYTES: usize = 256 << 10;
+
+/// Time that streams may take in one turn: UDP clients and peers wait for no more, whatever streams bring.
+const STREAM_TIME: Duration = Duration::from_millis(1);
+/// Streams handled before the clock is read for the first time.
+const UNTIMED: u32 = 4;
+
+/// The budget of a turn.
+#[derive(Debug)]
+pub struct Budget {
+    clock: fn() -> Now,
+    /// When the turn began with its streams, and how many it has handled.
+    streams: (Instant, u32),
+    /// Counts turns; wraps.
+    pub turn: u32,
+    /// Bytes that the web may still send.
+    web_bytes: usize,
+    /// Edge-triggered sockets that may have more than was read: they are read again without an event.
+    again: Vec<(Token, u32)>,
+}
+
+impl Budget {
+    /// A budget that measures by `clock`.
+    pub fn new(clock: fn() -> Now) -> Self {
+        Self { clock, streams: (Instant::default(), 0), turn: 0, web_bytes: 0, again: Vec::new() }
+    }
+
+    /// Begins another turn.
+    pub fn begin_turn(&mut self) {
+        self.turn = self.turn.wrapping_add(1);
+        self.web_bytes = WEB_BYTES;
+        self.streams.1 = 0;
+    }
+
+    /// Whether no further stream is to be handled in this turn.
+    pub fn is_stream_time_spent(&mut self) -> bool {
+        let (began, handled) = &mut self.streams;
+        *handled += 1;
+        match *handled {
+            1 => *began = (self.clock)().instant,
+            0..=UNTIMED => {}
+            _ => return (self.clock)().instant.since(*began) > STREAM_TIME,
+        }
+        false
+    }
+
+    /// Notes that a socket may have more to read, and with which readiness to read it in the next turn.
+    pub fn read_again(&mut self, token: Token, readiness: u32) {
+        self.again.push((token, readiness));
+    }
+
+    /// Whether sockets are to be read again, so the next turn begins at once.
+    pub fn has_leftovers(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// Exchanges the leftovers of the last turn with an empty list, whose memory is used again.
+    pub fn swap_leftovers(&mut self, leftovers: &mut Vec<(Token, u32)>) {
+        std::mem::swap(&mut self.again, leftovers);
+    }
+
+    /// Whether the web may send no more in this turn. Its sockets are level-triggered: they are reported again.
+    pub fn is_web_spent(&self) -> bool {
+        self.web_bytes == 0
+    }
+
+    /// Notes bytes that the web sent.
+    pub fn spend_web(&mut self, bytes: usize) {
+        self.web_bytes = self.web_bytes.saturating_sub(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_have_a_millisecond_of_each_turn() {
+        thread_local! {
+            static MICROS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+        }
+        let mut budget = Budget::new(|| Now { instant: Instant::from_nanos(MICROS.get() * 1000), unix: 0 });
+        for _ in 0..3 {
+            budget.begin_turn();
+            let handled = (0..100).take_while(|_| {
+                let may = !budget.is_stream_time_spent();
+                MICROS.set(MICROS.get() + 100);
+                may
+            });
+            assert_eq!(handled.count(), 11);
+        }
+    }
+
+    #[test]
+    fn each_turn_has_its_bytes_and_leftovers_come_once() {
+        let mut budget = Budget::new(|| Now { instant: Instant::default(), unix: 0 });
+        budget.begin_turn();
+        budget.spend_web(WEB_BYTES - 1);
+        assert!(!budget.is_web_spent());
+        budget.spend_web(9);
+        assert!(budget.is_web_spent() && !budget.has_leftovers());
+        budget.read_again(Token::Udp(3), 1);
+        let mut leftovers = Vec::new();
+        assert!(budget.has_leftovers());
+        budget.swap_leftovers(&mut leftovers);
+        assert_eq!((leftovers, budget.has_leftovers()), (vec![(Token::Udp(3), 1)], false));
+        budget.begin_turn();
+        assert!(!budget.is_web_spent());
+        assert_eq!(budget.turn, 2);
+    }
+}

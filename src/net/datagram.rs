@@ -1,0 +1,336 @@
+//! Datagrams of UDP clients and of peers: received in batches, sent in batches, never copied on the way.
+//!
+//! The worker receives ([`Datagrams::receive_from_clients`], [`Datagrams::receive_from_peers`]), takes one datagram
+//! after the other ([`Datagrams::next`]), asks the protocol what becomes of it, and queues what is to be sent. Received
+//! bytes stay in their frames until [`Datagrams::flush`], so a receive call flushes first if it needs the frames.
+
+pub mod batch;
+mod listener;
+pub mod relay;
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::admission::Descriptor;
+use super::socket::UdpListener;
+use super::syscall::{BATCH, Epoll, Offloads, RecvBatch};
+use super::token::Generation;
+use crate::turn::action::{Drop, OpenError, PeerHeader, PeerIcmp, RelayId};
+use crate::turn::five_tuple::{Client, Transport};
+use crate::wire::frame::Frame;
+use crate::wire::{channel_data, indication};
+use batch::{Batch, Memory, Outgoing, Payload, Route};
+use listener::Listener;
+use relay::Relays;
+
+/// Datagrams taken from one relayed address per turn, so that one busy peer does not delay the others.
+const PER_RELAY: usize = 16;
+
+/// A ChannelData header.
+type Head = [u8; channel_data::HEADER_LEN];
+
+/// The UDP sockets of one worker.
+pub struct Datagrams {
+    epoll: Rc<Epoll>,
+    listeners: Vec<Listener>,
+    relays: Relays,
+    received: RecvBatch,
+    /// Frames of `received` that hold datagrams which may still be queued in `batch`.
+    frames_used: usize,
+    batch: Batch,
+    /// Holds a datagram out of a coalesced frame while it has a header longer than four bytes.
+    spare: Frame,
+}
+
+/// What a receive call found.
+#[derive(Debug)]
+pub struct Arrived {
+    /// The frames received into.
+    frames: Range<usize>,
+    /// Where in the first of them the next datagram starts.
+    start: usize,
+    /// Whether the socket may hold more.
+    pub more: bool,
+}
+
+/// One datagram in a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// The frame.
+    pub frame: usize,
+    /// Its bytes there. A coalesced frame holds several datagrams.
+    pub range: Range<usize>,
+}
+
+/// A peer's datagram behind the header that its client expects.
+pub struct Wrapped {
+    head: Option<Head>,
+    payload: Payload,
+    /// Zero bytes to append, on a stream.
+    padding: usize,
+}
+
+impl Datagrams {
+    /// Registers the listeners of one worker with `epoll`, edge-triggered; no relayed address is open.
+    ///
+    /// # Errors
+    /// The error of `epoll_ctl(2)`; `InvalidInput` for more than 65,536 listeners.
+    pub fn new(epoll: Rc<Epoll>, listeners: Vec<UdpListener>, offloads: Offloads) -> io::Result<Self> {
+        let listeners: Vec<_> = listeners.into_iter().map(Listener::new).collect();
+        for (index, listener) in listeners.iter().enumerate() {
+            listener.register(&epoll, index)?;
+        }
+        Ok(Self {
+            epoll,
+            listeners,
+            relays: Relays::new(offloads),
+            received: RecvBatch::new(),
+            frames_used: 0,
+            batch: Batch::new(offloads.segmentation),
+            spare: Frame::new(),
+        })
+    }
+
+    /// The QUIC server that shares the port of this listener.
+    pub fn quic_server(&self, listener: u16) -> Option<SocketAddr> {
+        self.listeners.get(usize::from(listener))?.quic
+    }
+
+    /// Whether this listener was read in `turn`.
+    pub fn was_read(&self, listener: u16, turn: u32) -> bool {
+        self.listeners.get(usize::from(listener)).is_some_and(|listener| listener.was_read(turn))
+    }
+
+    /// Receives a batch from a listener. Everything queued must be sent before ([`Datagrams::flush`]). `None` if nothing
+    /// came and nothing more can be there.
+    pub fn receive_from_clients(&mut self, listener: u16, turn: u32) -> Option<Arrived> {
+        debug_assert!(self.batch.is_empty(), "frames are in use");
+        let listener = self.listeners.get_mut(usize::from(listener))?;
+        let (count, more) = listener.receive(&mut self.received, turn);
+        self.frames_used = count;
+        (count > 0 || more).then_some(Arrived { frames: 0..count, start: 0, more })
+    }
+
+    /// Whether the frames have room for another relayed address or QUIC flow; if not, flush and call
+    /// [`Datagrams::reuse_frames`].
+    pub fn has_frames(&self) -> bool {
+        BATCH - self.frames_used >= PER_RELAY
+    }
+
+    /// Gives all frames free. Everything queued must be sent before.
+    pub fn reuse_frames(&mut self) {
+        debug_assert!(self.batch.is_empty(), "frames are in use");
+        self.frames_used = 0;
+    }
+
+    /// Receives from a relayed address, behind the frames in use. `None` if it is closed or nothing is there.
+    pub fn receive_from_peers(
+        &mut self,
+        relay: RelayId,
+        generation: Generation,
+        turn: u32,
+    ) -> Option<Arrived> {
+        let first = self.frames_used;
+        let count = self.relays.receive(relay, generation, &mut self.received, first, (turn, PER_RELAY))?;
+        self.frames_used += count;
+        Some(Arrived { frames: first..first + count, start: 0, more: false })
+    }
+
+    /// Receives from another UDP socket, behind the frames in use: the server of a QUIC flow.
+    pub fn receive_from(&mut self, socket: &std::net::UdpSocket) -> Option<Arrived> {
+        let first = self.frames_used;
+        let count = self.received.receive(socket, first, PER_RELAY).ok()?;
+        self.frames_used += count;
+        Some(Arrived { frames: first..first + count, start: 0, more: false })
+    }
+
+    /// The next datagram of those that arrived: mostly one for each frame.
+    pub fn next(&self, arrived: &mut Arrived) -> Option<Datagram> {
+        let frame = arrived.frames.clone().next()?;
+        let (len, segment) =
+            (self.received.frames[frame].bytes().len(), self.received.origins[frame].segment);
+        let start = arrived.start;
+        let end = if segment == 0 { len } else { len.min(start + segment) };
+        // An empty datagram is one, too.
+        if end >= len {
+            (arrived.frames.start, arrived.start) = (frame + 1, 0);
+        } else {
+            arrived.start = end;
+        }
+        Some(Datagram { frame, range: start..end })
+    }
+
+    /// The bytes of a datagram.
+    pub fn bytes(&self, datagram: &Datagram) -> &[u8] {
+        &self.received.frames[datagram.frame].bytes()[datagram.range.clone()]
+    }
+
+    /// The sender of a datagram, canonical.
+    pub fn sender(&self, datagram: &Datagram) -> SocketAddr {
+        self.received.origins[datagram.frame].from
+    }
+
+    /// The client that sent this datagram to a listener; `None` if it names no port to answer to.
+    pub fn client(&self, listener: u16, datagram: &Datagram) -> Option<Client> {
+        let origin = &self.received.origins[datagram.frame];
+        self.listeners.get(usize::from(listener))?.client(listener, origin)
+    }
+
+    /// Queues what a UDP client sent to a peer. `payload` is a part of the datagram. Returns whether the batch is full
+    /// and must be flushed, as all functions do that queue.
+    #[must_use = "a full batch must be flushed"]
+    pub fn send_from_client(
+        &mut self,
+        (relay, dont_fragment): (RelayId, bool),
+        peer: SocketAddr,
+        datagram: &Datagram,
+        payload: Range<usize>,
+    ) -> bool {
+        let start = datagram.range.start;
+        let payload = Payload::Frame(datagram.frame, start + payload.start..start + payload.end);
+        let route = Route::Relay { relay, dont_fragment };
+        self.batch.push(Outgoing { route, to: peer, source: None, head: None, payload })
+    }
+
+    /// Queues what a stream client sent to a peer: a range of the bytes that [`Datagrams::flush`] is given.
+    #[must_use = "a full batch must be flushed"]
+    pub fn send_from_stream(
+        &mut self,
+        (relay, dont_fragment): (RelayId, bool),
+        peer: SocketAddr,
+        payload: Range<usize>,
+    ) -> bool {
+        let (route, payload) = (Route::Relay { relay, dont_fragment }, Payload::Stream(payload));
+        self.batch.push(Outgoing { route, to: peer, source: None, head: None, payload })
+    }
+
+    /// Queues a message of the server for a UDP client.
+    #[must_use = "a full batch must be flushed"]
+    pub fn reply(&mut self, listener: u16, client: Client, message: Vec<u8>) -> bool {
+        self.batch.push(self.to_client(listener, client, None, Payload::Owned(message)))
+    }
+
+    /// Queues a whole datagram for a UDP client as it stands.
+    #[must_use = "a full batch must be flushed"]
+    pub fn forward(&mut self, listener: u16, client: Client, datagram: Datagram) -> bool {
+        let payload = Payload::Frame(datagram.frame, datagram.range);
+        self.batch.push(self.to_client(listener, client, None, payload))
+    }
+
+    /// Puts the header for `transport` in front of a peer's datagram.
+    ///
+    /// # Errors
+    /// `TooLarge` if a message cannot hold it.
+    pub fn wrap(
+        &mut self,
+        datagram: &Datagram,
+        header: PeerHeader,
+        transport: Transport,
+    ) -> Result<Wrapped, Drop> {
+        let Datagram { frame: index, range } = datagram;
+        let len = range.len();
+        let padding = if transport.is_stream() { channel_data::padding(len) } else { 0 };
+        let frame = &mut self.received.frames[*index];
+        // Several datagrams in a frame have neighbours where a header would go.
+        let coalesced = self.received.origins[*index].segment != 0;
+        let (head, payload, padding) = match header {
+            PeerHeader::Channel(number) if coalesced => {
+                let mut head = [0; channel_data::HEADER_LEN];
+                // Less than a frame.
+                channel_data::write_header(&mut head, number, len as u16);
+                (Some(head), Payload::Frame(*index, range.clone()), padding)
+            }
+            PeerHeader::Channel(number) => {
+                channel_data::prepend(frame, number).ok_or(Drop::TooLarge)?;
+                (None, Payload::Frame(*index, 0..frame.bytes().len()), padding)
+            }
+            // A call's first packets, before it has a channel: one copy each.
+            PeerHeader::Data { peer, transaction_id } if coalesced => {
+                self.spare.fill(&frame.bytes()[range.clone()]);
+                indication::prepend_data(&mut self.spare, peer, transaction_id).ok_or(Drop::TooLarge)?;
+                (None, Payload::Spare(0..self.spare.bytes().len()), 0)
+            }
+            PeerHeader::Data { peer, transaction_id } => {
+                indication::prepend_data(frame, peer, transaction_id).ok_or(Drop::TooLarge)?;
+                (None, Payload::Frame(*index, 0..frame.bytes().len()), 0)
+            }
+        };
+        Ok(Wrapped { head, payload, padding })
+    }
+
+    /// Queues a wrapped datagram for a UDP client. Returns whether the batch must be flushed.
+    #[must_use = "a full batch must be flushed"]
+    pub fn send_wrapped(&mut self, listener: u16, client: Client, wrapped: Wrapped) -> bool {
+        let Wrapped { head, payload, .. } = wrapped;
+        // The next one fills the spare frame again.
+        let spare = matches!(payload, Payload::Spare(_));
+        self.batch.push(self.to_client(listener, client, head, payload)) || spare
+    }
+
+    /// The pieces of a wrapped datagram as a stream carries them.
+    pub fn pieces<'a>(&'a self, wrapped: &'a Wrapped) -> [&'a [u8]; 3] {
+        let head = wrapped.head.as_ref().map_or(&[][..], |head| head);
+        [head, self.memory(&[]).bytes(&wrapped.payload), &[0; 3][..wrapped.padding]]
+    }
+
+    /// A datagram to a UDP client. It leaves from the address that the client sent to.
+    fn to_client(&self, listener: u16, client: Client, head: Option<Head>, payload: Payload) -> Outgoing {
+        let source =
+            self.listeners.get(usize::from(listener)).and_then(|listener| listener.source_for(client));
+        Outgoing { route: Route::Listener(listener), to: client.five_tuple.client, source, head, payload }
+    }
+
+    fn memory<'a>(&'a self, stream: &'a [u8]) -> Memory<'a> {
+        Memory { frames: &self.received.frames, spare: &self.spare, stream }
+    }
+
+    /// Whether nothing is queued.
+    pub fn is_flushed(&self) -> bool {
+        self.batch.is_empty()
+    }
+
+    /// Sends everything that was queued and returns how many datagrams went. `stream` holds the payloads of stream
+    /// clients. Each datagram that the kernel refuses is reported to `failed`.
+    pub fn flush(&mut self, stream: &[u8], failed: &mut dyn FnMut(Drop)) -> usize {
+        let memory = Memory { frames: &self.received.frames, spare: &self.spare, stream };
+        self.batch.flush(memory, &self.listeners, &mut self.relays, failed)
+    }
+
+    /// Whether a network card refused to segment since this was asked last.
+    pub fn take_segmentation_refused(&mut self) -> bool {
+        self.batch.take_segmentation_refused()
+    }
+
+    /// Binds `address` and registers it as `relay`, in the place of `descriptor`.
+    ///
+    /// # Errors
+    /// `InUse` if another port may work, else `Unavailable`.
+    pub fn open_relay(
+        &mut self,
+        relay: RelayId,
+        address: SocketAddr,
+        descriptor: Descriptor,
+    ) -> Result<(), OpenError> {
+        self.relays.open(&self.epoll, relay, address, descriptor)
+    }
+
+    /// Closes a relayed address. Everything queued from it must be sent before: its number may be another's at once.
+    pub fn close_relay(&mut self, relay: RelayId) {
+        self.relays.close(relay);
+    }
+
+    /// How many relayed addresses are open.
+    pub fn relays(&self) -> usize {
+        self.relays.len()
+    }
+
+    /// The next ICMP error about a datagram sent from `relay`.
+    pub fn next_icmp(&mut self, relay: RelayId, generation: Generation) -> Option<PeerIcmp> {
+        self.relays.next_icmp(relay, generation)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! Datagrams on their way out: collected during a turn, grouped by socket, sent together.
+//!
+//! Payloads stay where they were received; an entry only says where that is. So a batch is flushed before its
+//! memory receives the next bytes.
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::AsFd;
+
+use super::listener::Listener;
+use super::relay::Relays;
+use crate::net::syscall::{BATCH, Datagram, SendBatch, Source};
+use crate::turn::action::{Drop, RelayId};
+use crate::wire::channel_data;
+use crate::wire::frame::Frame;
+
+/// Datagrams collected before they are sent: enough for the trains of a burst, and their order is quickly made.
+const FULL: usize = 4 * BATCH;
+
+/// Which socket a datagram leaves from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// The listener at this place, to a client.
+    Listener(u16),
+    /// A relayed address, to a peer.
+    Relay {
+        /// Which one.
+        relay: RelayId,
+        /// Whether it carries DF.
+        dont_fragment: bool,
+    },
+}
+
+impl Route {
+    /// A number of its own for every route, below 2^48.
+    fn key(self) -> u64 {
+        match self {
+            Route::Listener(index) => u64::from(index),
+            Route::Relay { relay, dont_fragment } => {
+                1 << 40 | u64::from(relay.0) << 1 | u64::from(dont_fragment)
+            }
+        }
+    }
+}
+
+/// Where a payload is.
+#[derive(Debug)]
+pub enum Payload {
+    /// This range of the bytes of a frame as they stand.
+    Frame(usize, Range<usize>),
+    /// This range of the bytes of the spare frame.
+    Spare(Range<usize>),
+    /// This range of the bytes read from a stream.
+    Stream(Range<usize>),
+    /// Made for the purpose.
+    Owned(Vec<u8>),
+}
+
+/// One datagram to send.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// Which socket.
+    pub route: Route,
+    /// Where to.
+    pub to: SocketAddr,
+    /// From which of our addresses, on a wildcard listener.
+    pub source: Option<Source>,
+    /// A ChannelData header, where it has no room in front of the payload.
+    pub head: Option<[u8; channel_data::HEADER_LEN]>,
+    /// The bytes.
+    pub payload: Payload,
+}
+
+/// The memory that payloads are in.
+#[derive(Clone, Copy)]
+pub struct Memory<'a> {
+    /// Received datagrams.
+    pub frames: &'a [Frame],
+    /// A datagram that was copied out of one.
+    pub spare: &'a Frame,
+    /// Bytes read from a stream.
+    pub stream: &'a [u8],
+}
+
+impl<'a> Memory<'a> {
+    /// The bytes of a payload.
+    pub fn bytes(self, payload: &'a Payload) -> &'a [u8] {
+        match payload {
+            Payload::Frame(frame, range) => &self.frames[*frame].bytes()[range.clone()],
+            Payload::Spare(range) => &self.spare.bytes()[range.clone()],
+            Payload::Stream(range) => &self.stream[range.clone()],
+            Payload::Owned(bytes) => bytes,
+        }
+    }
+}
+
+/// The datagrams collected.
+pub struct Batch {
+    outgoing: Vec<Outgoing>,
+    /// The order to send them in: route, then position.
+    order: Vec<(u64, u32)>,
+    send: SendBatch,
+}
+
+impl Batch {
+    /// An empty one, for a kernel that knows `segmentation`.
+    pub fn new(segmentation: bool) -> Self {
+        Self {
+            outgoing: Vec::with_capacity(FULL),
+            order: Vec::with_capacity(FULL),
+            send: SendBatch::new(segmentation),
+        }
+    }
+
+    /// Adds one; flush when that makes it full.
+    #[must_use = "a full batch must be flushed"]
+    pub fn push(&mut self, outgoing: Outgoing) -> bool {
+        // Less than FULL.
+        self.order.push((outgoing.route.key(), self.outgoing.len() as u32));
+        self.outgoing.push(outgoing);
+        self.outgoing.len() >= FULL
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.outgoing.is_empty()
+    }
+
+    /// Whether a network card refused to segment since this was asked last.
+    pub fn take_segmentation_refused(&mut self) -> bool {
+        self.send.take_refused()
+    }
+
+    /// Sends everything; each datagram that the kernel refuses is reported and the others go on. Within a socket
+    /// the order is kept. Returns how many were sent.
+    pub(super) fn flush(
+        &mut self,
+        memory: Memory<'_>,
+        listeners: &[Listener],
+        relays: &mut Relays,
+        failed: &mut dyn FnMut(Drop),
+    ) -> usize {
+        // With the position as part of the key the order is kept without the memory of a stable sort.
+        self.order.sort_unstable();
+        let outgoing = &self.outgoing;
+        let mut failed = |error: io::Error| failed(reason(&error));
+        let mut sent = 0;
+        for group in self.order.chunk_by(|(a, _), (b, _)| a == b) {
+            let mut datagrams = group.iter().map(|&(_, position)| {
+                let Outgoing { to, source, head, payload, .. } = &outgoing[position as usize];
+                let head = head.as_ref().map_or(&[][..], |head| head);
+                Datagram { head, payload: memory.bytes(payload), to: *to, source: *source }
+            });
+            sent += match outgoing[group[0].1 as usize].route {
+                Route::Listener(index) => match listeners.get(usize::from(index)) {
+                    Some(listener) => {
+                        let ipv6 = listener.local.is_ipv6();
+                        self.send.send(listener.socket.as_fd(), ipv6, &mut datagrams, &mut failed)
+                    }
+                    None => 0,
+                },
+                Route::Relay { relay, dont_fragment } => {
+                    relays.send(relay, &mut self.send, dont_fragment, &mut datagrams, &mut failed)
+                }
+            };
+        }
+        self.order.clear();
+        self.outgoing.clear();
+        sent
+    }
+}
+
+fn reason(error: &io::Error) -> Drop {
+    match error.raw_os_error() {
+        Some(libc::EMSGSIZE) => Drop::TooLarge,
+        _ => Drop::SendFailed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::net::admission::{Admission, Gate};
+    use crate::net::socket::UdpListener;
+    use crate::net::syscall::{Epoll, Offloads};
+
+    fn bound() -> UdpSocket {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        socket.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+        socket
+    }
+
+    #[test]
+    fn every_payload_leaves_from_its_socket_in_order() {
+        let (epoll, mut relays, receiver) =
+            (Epoll::new().expect("epoll"), Relays::new(Offloads::default()), bound());
+        let (socket, to) = (bound(), receiver.local_addr().expect("local"));
+        let local = socket.local_addr().expect("local");
+        let listeners = [Listener::new(UdpListener { socket, local, wildcard: false, quic: None })];
+        let descriptor = Gate::new(Admission::unlimited(), 1).relay().expect("no limit");
+        relays.open(&epoll, RelayId(1), "127.0.0.1:0".parse().expect("address"), descriptor).expect("open");
+        let mut frame = Frame::new();
+        frame.fill(b"....frame");
+
+        let relay = |dont_fragment| Route::Relay { relay: RelayId(1), dont_fragment };
+        let mut batch = Batch::new(true);
+        for (route, payload) in [
+            (relay(false), Payload::Frame(0, 4..9)),
+            (Route::Listener(0), Payload::Owned(b"owned".to_vec())),
+            (relay(false), Payload::Stream(2..8)),
+            (relay(true), Payload::Owned(vec![0; 65_508])),
+            (Route::Listener(9), Payload::Owned(b"nowhere".to_vec())),
+        ] {
+            assert!(!batch.push(Outgoing { route, to, source: None, head: None, payload }));
+        }
+        let memory = Memory { frames: &[frame], spare: &Frame::new(), stream: b"__stream__" };
+        let mut drops = Vec::new();
+        assert_eq!(batch.flush(memory, &listeners, &mut relays, &mut |drop| drops.push(drop)), 3);
+        assert_eq!(drops, [Drop::TooLarge]);
+        assert!(batch.is_empty());
+
+        let mut received = Vec::new();
+        for _ in 0..3 {
+            let mut buffer = [0; 16];
+            let (len, from) = receiver.recv_from(&mut buffer).expect("receive");
+            received.push((from == local, String::from_utf8_lossy(&buffer[..len]).into_owned()));
+        }
+        let expected = [(true, "owned"), (false, "frame"), (false, "stream")];
+        assert_eq!(received, expected.map(|(from, text)| (from, text.to_owned())));
+    }
+
+    #[test]
+    fn a_batch_says_when_it_is_full() {
+        let mut batch = Batch::new(true);
+        let mut push = || {
+            let to = "127.0.0.1:9".parse().expect("address");
+            let payload = Payload::Owned(Vec::new());
+            batch.push(Outgoing { route: Route::Listener(0), to, source: None, head: None, payload })
+        };
+        assert!((1..FULL).all(|_| !push()));
+        assert!(push());
+    }
+}

@@ -1,0 +1,103 @@
+//! A UDP listener: how much is read from it in one turn, and which of our addresses a client reached.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+
+use crate::net::socket::UdpListener;
+use crate::net::syscall::{BATCH, Epoll, Origin, RecvBatch, Source, canonical, ready};
+use crate::net::token::Token;
+use crate::turn::five_tuple::{Client, FiveTuple, Link, Transport};
+
+/// The smallest number of datagrams asked for: a burst of video is not cut. To ask for sixty-four and to receive one
+/// costs a twentieth of relaying that one.
+const SHARE_MIN: usize = 16;
+
+/// A listener of one worker.
+pub(super) struct Listener {
+    pub socket: UdpSocket,
+    pub local: SocketAddr,
+    /// Whether every datagram says which of our addresses it reached.
+    wildcard: bool,
+    /// The QUIC server that shares the port.
+    pub quic: Option<SocketAddr>,
+    /// Datagrams to ask for next.
+    share: usize,
+    /// The turn in which it was read last.
+    turn: u32,
+}
+
+impl Listener {
+    pub fn new(listener: UdpListener) -> Self {
+        let UdpListener { socket, local, wildcard, quic } = listener;
+        Self { socket, local, wildcard, quic, share: SHARE_MIN, turn: 0 }
+    }
+
+    pub fn register(&self, epoll: &Epoll, index: usize) -> io::Result<()> {
+        let index = u16::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?;
+        epoll.add(&self.socket, Token::Udp(index).pack(), ready::READ | ready::EDGE)
+    }
+
+    pub fn was_read(&self, turn: u32) -> bool {
+        self.turn == turn
+    }
+
+    /// Receives into the first frames. Returns how many were filled, and whether more may be there.
+    pub fn receive(&mut self, received: &mut RecvBatch, turn: u32) -> (usize, bool) {
+        (self.turn, self.share) = (turn, self.share.min(BATCH));
+        match received.receive(&self.socket, 0, self.share) {
+            Ok(count) => {
+                let more = count == self.share;
+                self.share = next_share(self.share, count);
+                (count, more)
+            }
+            // Everything else is a passing shortage of memory.
+            Err(error) => (0, error.kind() != io::ErrorKind::WouldBlock),
+        }
+    }
+
+    /// The client that a datagram came from.
+    pub fn client(&self, index: u16, origin: &Origin) -> Option<Client> {
+        if origin.from.port() == 0 {
+            return None;
+        }
+        let server = origin.reached.map_or(self.local, |reached| reached.with_port(self.local.port()));
+        let five_tuple =
+            FiveTuple { transport: Transport::Udp, client: origin.from, server: canonical(server) };
+        Some(Client { five_tuple, link: Link(Token::Udp(index).pack()) })
+    }
+
+    /// Our address that a datagram to this client must leave from, where the socket is bound to all of them.
+    pub fn source_for(&self, client: Client) -> Option<Source> {
+        self.wildcard.then(|| Source::of(client.five_tuple.server))
+    }
+}
+
+/// How many datagrams to ask for, after `count` of `share` came.
+fn next_share(share: usize, count: usize) -> usize {
+    if count == share {
+        (2 * share).min(BATCH)
+    } else if count < share / 4 {
+        (share / 2).max(SHARE_MIN)
+    } else {
+        share
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_read_in_whole_batches_after_two_turns_and_a_trickle_in_small_ones() {
+        let mut share = SHARE_MIN;
+        for expected in [32, 64, 64] {
+            share = next_share(share, share);
+            assert_eq!(share, expected);
+        }
+        assert_eq!(next_share(64, 16), 64);
+        for expected in [32, 16, 16] {
+            share = next_share(share, 0);
+            assert_eq!(share, expected);
+        }
+    }
+}

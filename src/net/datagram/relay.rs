@@ -1,0 +1,239 @@
+//! Relayed addresses: opening, closing, receiving, sending, and the ICMP errors that come back. Nothing outside this file
+//! handles their descriptors.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+
+use crate::net::admission::Descriptor;
+use crate::net::socket;
+use crate::net::syscall::{
+    Datagram, Epoll, Fragmentation, Offloads, RecvBatch, SendBatch, is_peer_error, ready, receive_icmp,
+    set_fragmentation,
+};
+use crate::net::token::{Generation, Token};
+use crate::turn::action::{OpenError, PeerIcmp, RelayId};
+
+/// Numbers above are not relays: more than a machine has ports on 64 addresses.
+const RELAYS_MAX: u32 = 1 << 22;
+
+/// A UDP socket for every relayed address.
+pub struct Relays {
+    slots: Vec<Slot>,
+    open: usize,
+    coalescing: bool,
+}
+
+#[derive(Default)]
+struct Slot {
+    socket: Option<UdpSocket>,
+    descriptor: Option<Descriptor>,
+    ipv6: bool,
+    generation: Generation,
+    /// How many datagrams were received last.
+    received: u8,
+    /// The turn of the worker that was in.
+    turn: u32,
+}
+
+impl Slot {
+    /// How many datagrams to ask for in `turn`, at most `limit`. One, where that was enough the last time: looking for
+    /// a second costs as much as a tenth of relaying the first. If there are more, the next turn finds it ready again.
+    fn share(&self, turn: u32, limit: usize) -> usize {
+        if self.received > 1 || self.turn.wrapping_add(1) == turn { limit } else { 1 }
+    }
+}
+
+impl Relays {
+    /// None open yet.
+    pub fn new(offloads: Offloads) -> Self {
+        Self { slots: Vec::new(), open: 0, coalescing: offloads.coalescing }
+    }
+
+    /// How many are open.
+    pub fn len(&self) -> usize {
+        self.open
+    }
+
+    /// Whether none is open.
+    pub fn is_empty(&self) -> bool {
+        self.open == 0
+    }
+
+    /// Binds `address` and registers it as `relay`, in the place of `descriptor`.
+    ///
+    /// # Errors
+    /// `InUse` if another port may work, else `Unavailable`.
+    pub fn open(
+        &mut self,
+        epoll: &Epoll,
+        relay: RelayId,
+        address: SocketAddr,
+        descriptor: Descriptor,
+    ) -> Result<(), OpenError> {
+        if relay.0 >= RELAYS_MAX {
+            return Err(OpenError::Unavailable);
+        }
+        self.close(relay);
+        let index = relay.0 as usize;
+        if index >= self.slots.len() {
+            self.slots.resize_with(index + 1, Slot::default);
+        }
+        let socket = socket::relay(address, self.coalescing)?;
+        let slot = &mut self.slots[index];
+        let token = Token::Relay { relay, generation: slot.generation }.pack();
+        epoll.add(&socket, token, ready::READ).map_err(|_| OpenError::Unavailable)?;
+        (slot.socket, slot.descriptor) = (Some(socket), Some(descriptor));
+        slot.ipv6 = address.is_ipv6();
+        self.open += 1;
+        Ok(())
+    }
+
+    /// Closes it. Whatever was to be sent from it must be sent by now.
+    pub fn close(&mut self, relay: RelayId) {
+        if let Some(slot) = self.slots.get_mut(relay.0 as usize)
+            && slot.socket.take().is_some()
+        {
+            slot.descriptor = None;
+            slot.generation = slot.generation.next();
+            self.open -= 1;
+        }
+    }
+
+    /// Receives what is there into the frames from `first` on, at most `limit` in `turn`. `None` if it was closed
+    /// meanwhile or nothing is there.
+    pub fn receive(
+        &mut self,
+        relay: RelayId,
+        generation: Generation,
+        received: &mut RecvBatch,
+        first: usize,
+        (turn, limit): (u32, usize),
+    ) -> Option<usize> {
+        let slot = self.slots.get_mut(relay.0 as usize).filter(|slot| slot.generation == generation)?;
+        let limit = slot.share(turn, limit);
+        let socket = slot.socket.as_ref()?;
+        let count = match received.receive(socket, first, limit) {
+            Ok(count) => count,
+            // The error of an ICMP message that came after the look at the error queue. Reporting cleared it.
+            Err(error) if is_peer_error(&error) => received.receive(socket, first, limit).ok()?,
+            Err(_) => return None,
+        };
+        // A batch is far below 256.
+        (slot.received, slot.turn) = (count as u8, turn);
+        Some(count)
+    }
+
+    /// The next ICMP error about a datagram sent from `relay`; `None` if there is none left or it was closed meanwhile.
+    pub fn next_icmp(&self, relay: RelayId, generation: Generation) -> Option<PeerIcmp> {
+        let slot = self.slots.get(relay.0 as usize).filter(|slot| slot.generation == generation)?;
+        let error = receive_icmp(slot.socket.as_ref()?).ok()??;
+        Some(PeerIcmp { peer: error.to, kind: error.kind, code: error.code, data: error.info })
+    }
+
+    /// Sends from `relay`, with DF or without. Each refused datagram is reported to `failed`. Returns how many went.
+    pub fn send<'a>(
+        &mut self,
+        relay: RelayId,
+        batch: &mut SendBatch,
+        dont_fragment: bool,
+        datagrams: &mut dyn Iterator<Item = Datagram<'a>>,
+        failed: &mut dyn FnMut(io::Error),
+    ) -> usize {
+        let slot = self.slots.get(relay.0 as usize);
+        let Some((socket, ipv6)) = slot.and_then(|slot| Some((slot.socket.as_ref()?, slot.ipv6))) else {
+            datagrams.for_each(|_| failed(io::ErrorKind::NotConnected.into()));
+            return 0;
+        };
+        // DF is a property of the socket; it is asked for so rarely that two more calls do not matter.
+        if dont_fragment && set_fragmentation(socket, ipv6, Fragmentation::Forbidden).is_err() {
+            datagrams.for_each(|_| failed(io::ErrorKind::Unsupported.into()));
+            return 0;
+        }
+        let sent = batch.send(socket.as_fd(), ipv6, datagrams, failed);
+        if dont_fragment {
+            // The same call with another value has just worked.
+            let _ = set_fragmentation(socket, ipv6, Fragmentation::Allowed);
+        }
+        sent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::net::admission::{Admission, Gate};
+    use crate::net::syscall::Events;
+
+    fn descriptor() -> Descriptor {
+        Gate::new(Admission::unlimited(), 1).relay().expect("no limit")
+    }
+
+    #[test]
+    fn an_event_of_a_closed_relay_does_not_hit_the_next_of_its_name() {
+        let (epoll, mut relays) = (Epoll::new().expect("epoll"), Relays::new(Offloads::probe()));
+        let (relay, any) = (RelayId(5), "127.0.0.1:0".parse().expect("address"));
+        relays.open(&epoll, relay, any, descriptor()).expect("open");
+        let address = relays.slots[5].socket.as_ref().expect("open").local_addr().expect("local");
+        let peer = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        peer.send_to(b"x", address).expect("send");
+        let mut events = Events::new(4);
+        epoll.wait(&mut events, Some(Duration::from_secs(5))).expect("wait");
+        let (token, _) = events.get(0).expect("readable");
+        let Some(Token::Relay { relay: named, generation }) = Token::unpack(token) else {
+            panic!("a relay's token");
+        };
+        assert_eq!(named, relay);
+        let mut received = RecvBatch::new();
+        let mut receive =
+            |relays: &mut Relays, generation| relays.receive(relay, generation, &mut received, 0, (1, 16));
+        assert_eq!(receive(&mut relays, generation), Some(1));
+        relays.close(relay);
+        relays.open(&epoll, relay, address, descriptor()).expect("the port is free at once");
+        peer.send_to(b"y", address).expect("send");
+        epoll.wait(&mut events, Some(Duration::from_secs(5))).expect("wait");
+        assert_eq!(receive(&mut relays, generation), None);
+        assert_eq!(relays.next_icmp(relay, generation), None);
+        assert_eq!(receive(&mut relays, generation.next()), Some(1));
+        assert_eq!(relays.len(), 1);
+    }
+
+    #[test]
+    fn large_datagrams_are_fragmented_unless_forbidden() {
+        let (epoll, mut relays) = (Epoll::new().expect("epoll"), Relays::new(Offloads::probe()));
+        let peer = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        let to = peer.local_addr().expect("local");
+        relays.open(&epoll, RelayId(0), "127.0.0.1:0".parse().expect("address"), descriptor()).expect("open");
+        let payload = vec![7; 65_507];
+        let mut batch = SendBatch::new(true);
+        let mut send = |relays: &mut Relays, dont_fragment, payload: &[u8]| {
+            let datagram = Datagram { head: &[], payload, to, source: None };
+            let mut error = None;
+            let all = &mut [datagram].into_iter();
+            relays.send(RelayId(0), &mut batch, dont_fragment, all, &mut |e| error = Some(e));
+            error.and_then(|error| error.raw_os_error())
+        };
+        // The loopback's MTU is 65,536: with its headers this is 65,535.
+        assert_eq!(send(&mut relays, true, &payload), None);
+        assert_eq!(send(&mut relays, false, &payload), None);
+        assert_eq!(send(&mut relays, false, &[0; 65_508]), Some(libc::EMSGSIZE));
+        relays.close(RelayId(0));
+        assert_eq!(send(&mut relays, false, b"x"), None, "an error without a number");
+        assert!(relays.is_empty());
+    }
+
+    #[test]
+    fn a_taken_port_and_a_senseless_number_are_errors() {
+        let (epoll, mut relays) = (Epoll::new().expect("epoll"), Relays::new(Offloads::probe()));
+        let taken = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        let address = taken.local_addr().expect("local");
+        assert_eq!(relays.open(&epoll, RelayId(0), address, descriptor()), Err(OpenError::InUse));
+        assert_eq!(
+            relays.open(&epoll, RelayId(u32::MAX), address, descriptor()),
+            Err(OpenError::Unavailable)
+        );
+        assert!(relays.is_empty());
+    }
+}

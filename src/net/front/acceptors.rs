@@ -1,0 +1,133 @@
+//! Stream listeners: accepting connections, and resting when the machine is short of something.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::connection::Expected;
+use crate::net::socket::StreamListener;
+use crate::net::syscall::{Epoll, canonical, ready};
+use crate::net::token::Token;
+use crate::turn::five_tuple::Transport;
+
+/// How long a listener rests when descriptors or memory ran out. It stays readable, so without a rest the loop
+/// would spin.
+pub const REST: Duration = Duration::from_millis(100);
+
+/// The stream listeners of a worker.
+pub struct Acceptors {
+    epoll: Rc<Epoll>,
+    listeners: Vec<StreamListener>,
+}
+
+/// What asking a listener for a connection came to.
+pub enum Accept {
+    /// A connection.
+    Accepted(Arrival),
+    /// A connection to a listener behind a proxy that came from another address; it is closed.
+    Untrusted,
+    /// A connection that is gone already; the next one may be there.
+    Gone,
+    /// No connection waits.
+    Nothing,
+    /// The machine is short of descriptors or memory: asking again fails for a while.
+    Shortage,
+}
+
+/// An accepted connection.
+pub struct Arrival {
+    /// Its socket.
+    pub socket: TcpStream,
+    /// Where it comes from, canonical: the client, or its proxy.
+    pub client: SocketAddr,
+    /// TCP or TLS.
+    pub transport: Transport,
+    /// What the listener expects of it.
+    pub expected: Expected,
+}
+
+impl Acceptors {
+    /// Registers the listeners with `epoll`.
+    ///
+    /// # Errors
+    /// The error of `epoll_ctl(2)`; `InvalidInput` for more than 65,536 listeners.
+    pub fn new(epoll: Rc<Epoll>, listeners: Vec<StreamListener>) -> io::Result<Self> {
+        for (index, listener) in listeners.iter().enumerate() {
+            let index = u16::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?;
+            epoll.add(&listener.socket, Token::Accept(index).pack(), ready::READ)?;
+        }
+        Ok(Self { epoll, listeners })
+    }
+
+    /// Accepts one connection.
+    pub fn accept(&self, index: u16) -> Accept {
+        let Some(listener) = self.listeners.get(usize::from(index)) else { return Accept::Nothing };
+        let (socket, client) = match listener.socket.accept() {
+            Ok((socket, client)) => (socket, canonical(client)),
+            Err(error) => return after(&error),
+        };
+        let proxied = !listener.proxies.is_empty();
+        if proxied && !listener.proxies.iter().any(|trusted| trusted.contains(&client.ip())) {
+            return Accept::Untrusted;
+        }
+        let transport = listener.transport;
+        let expected = Expected { tls: transport == Transport::Tls, proxied, web: listener.web };
+        Accept::Accepted(Arrival { socket, client, transport, expected })
+    }
+
+    /// Accepts nothing until [`Acceptors::resume`].
+    pub fn pause(&self, index: u16) {
+        self.watch(index, 0);
+    }
+
+    /// Accepts again.
+    pub fn resume(&self, index: u16) {
+        self.watch(index, ready::READ);
+    }
+
+    fn watch(&self, index: u16, interest: u32) {
+        if let Some(listener) = self.listeners.get(usize::from(index)) {
+            // Changing what is watched takes no memory: it cannot fail on a socket that is watched.
+            let _ = self.epoll.modify(&listener.socket, Token::Accept(index).pack(), interest);
+        }
+    }
+}
+
+/// What a failed accept means.
+fn after(error: &io::Error) -> Accept {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) => Accept::Nothing,
+        // accept(2): errors of the new connection are to be taken like EAGAIN by retrying.
+        Some(
+            libc::EINTR
+            | libc::ECONNABORTED
+            | libc::EPROTO
+            | libc::ENETDOWN
+            | libc::ENOPROTOOPT
+            | libc::EHOSTDOWN
+            | libc::ENONET
+            | libc::EHOSTUNREACH
+            | libc::EOPNOTSUPP
+            | libc::ENETUNREACH
+            | libc::EPERM,
+        ) => Accept::Gone,
+        _ => Accept::Shortage,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_rests_the_listener_and_nothing_else_does() {
+        let after = |code| after(&io::Error::from_raw_os_error(code));
+        for code in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
+            assert!(matches!(after(code), Accept::Shortage));
+        }
+        assert!(matches!(after(libc::EAGAIN), Accept::Nothing));
+        assert!(matches!(after(libc::ECONNABORTED), Accept::Gone));
+        assert!(matches!(after(libc::EINTR), Accept::Gone));
+    }
+}

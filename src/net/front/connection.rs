@@ -1,0 +1,487 @@
+//! A client's connection: a [`Stream`] and what it carries, from the PROXY header to TURN or the web.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use super::displacement::Candidate;
+use super::handshakes::{Handshakes, site};
+use super::proxy_header::{self, Header};
+use super::splice::{BackEndOutcome, NOT_SENT_LOW_WATER, Splice};
+use super::turn_client::TurnClient;
+use crate::net::admission::{Class, Entry};
+use crate::net::counters::{CloseReason, Refusal, Stage, TlsOutcome};
+use crate::net::scratch::{Buffers, READ_MAX, Scratch};
+use crate::net::stream::Stream;
+use crate::net::stream::tls::{Protocol, TlsChooser};
+use crate::net::syscall::{Epoll, ready};
+use crate::net::token::Token;
+use crate::turn::five_tuple::{Client, FiveTuple, Link};
+use crate::turn::time::Instant;
+
+/// Time for a PROXY header and a TLS handshake. A round trip over the worst mobile path is 3 s.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// Time without an authenticated request and without an allocation.
+pub const IDLE_TIME: Duration = Duration::from_secs(30);
+/// How long a client that negotiated the web may keep silent before it is handed to the web: a TURN client behind a proxy
+/// speaks within a round trip.
+const SILENCE: Duration = Duration::from_secs(5);
+/// Bytes read at once from a client that has not authenticated: more than a login takes, and a flood of small requests is
+/// taken in parts.
+const UNPROVEN_READ_MAX: usize = 4 << 10;
+/// Bytes in all from a client before its first authenticated request: many times what a login takes.
+const UNPROVEN_BYTES_MAX: u32 = 512 << 10;
+
+/// What a connection is always watched for while it is read.
+pub const INTEREST: u32 = ready::READ | ready::PEER_CLOSED;
+
+/// What a listener expects of those that connect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// TLS.
+    pub tls: bool,
+    /// A PROXY header before all else.
+    pub proxied: bool,
+    /// Web clients, too.
+    pub web: bool,
+}
+
+/// Who is asked next about a connection's bytes, in the order of the questions.
+pub enum Door {
+    /// The PROXY header: whose connection is it? Holds its start.
+    Proxied(Vec<u8>),
+    /// TLS: which certificate, or does another server end it? Then the handshake.
+    Handshake,
+    /// The first bytes on a port shared with the web: TURN or web?
+    FirstBytes,
+    /// Decided: a TURN client.
+    Turn(TurnClient),
+    /// Decided: spliced to a web server.
+    Web(Box<Splice>),
+}
+
+/// What a read came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadOutcome {
+    /// Bytes taken from the socket.
+    pub received: usize,
+    /// There may be more.
+    pub full: bool,
+    /// How the TLS handshake ended, when it did.
+    pub handshake: Option<TlsOutcome>,
+    /// The client, named by a PROXY header, has to wait for its turn of TLS handshakes; its ClientHello is kept.
+    pub must_wait: Option<IpAddr>,
+    /// TLS is ended by the server there; the bytes in `buffers.plain` are as they came.
+    pub pass_through: Option<SocketAddr>,
+    /// Why the connection is to be closed, once the bytes read with it are dealt with.
+    pub end: Option<CloseReason>,
+}
+
+/// When to look again whether a connection is of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Then.
+    Until(Instant),
+    /// It is over.
+    Over(CloseReason),
+    /// The client keeps silent, and negotiated the web.
+    Web,
+    /// The web server does not answer.
+    BackEndDown,
+}
+
+/// One client's connection.
+pub struct Connection {
+    /// Five-tuple and token.
+    pub client: Client,
+    /// Socket, TLS and what waits to be written.
+    pub stream: Stream,
+    /// Who is asked next.
+    pub door: Door,
+    /// Whether the port is shared with the web.
+    shared: bool,
+    /// What the socket is watched for.
+    pub interest: u32,
+    /// Whether it is on the list of those to be written to.
+    pub dirty: bool,
+    /// Whether it is among the leftovers of a turn.
+    pub left_over: bool,
+    /// Whether it is on the list of those to be closed.
+    pub closing: bool,
+    /// The furthest that it got.
+    stage: Stage,
+    /// Whether a request of the client ever authenticated.
+    proven: bool,
+    /// Whether it had an allocation at the last look.
+    serves: bool,
+    /// Bytes received before that.
+    unproven_bytes: u32,
+    /// When it was last given time: an authenticated request, the end of the handshake, the start; of a web client the last
+    /// byte for its web server, or from there.
+    pub active: Instant,
+    /// When it is looked after next.
+    looked_after: Option<Instant>,
+    /// Its place. Held while it is open.
+    entry: Entry,
+}
+
+impl Connection {
+    /// A connection that was just accepted and will be known as `token`.
+    pub fn new(
+        token: Token,
+        socket: TcpStream,
+        five_tuple: FiveTuple,
+        expected: Expected,
+        entry: Entry,
+        now: Instant,
+    ) -> Self {
+        let mut connection = Self {
+            client: Client { five_tuple, link: Link(token.pack()) },
+            stream: Stream::new(socket, expected.tls),
+            door: Door::Proxied(Vec::new()),
+            shared: expected.web,
+            interest: INTEREST,
+            dirty: false,
+            left_over: false,
+            closing: false,
+            stage: Stage::Accepted,
+            proven: false,
+            serves: false,
+            unproven_bytes: 0,
+            active: now,
+            looked_after: None,
+            entry,
+        };
+        if !expected.proxied {
+            connection.enter();
+        }
+        connection
+    }
+
+    /// Goes through the door behind the PROXY header.
+    fn enter(&mut self) {
+        if self.stream.tls.is_some() {
+            self.door = Door::Handshake;
+        } else {
+            self.open();
+        }
+    }
+
+    /// Goes through the door behind TLS.
+    fn open(&mut self) {
+        self.door = if self.shared { Door::FirstBytes } else { Door::Turn(TurnClient::default()) };
+    }
+
+    /// Reads once into `buffers.plain`, behind what was left of the last message.
+    pub fn read(
+        &mut self,
+        now: Instant,
+        chooser: Option<&dyn TlsChooser>,
+        handshakes: &mut Handshakes,
+        buffers: &mut Buffers,
+    ) -> ReadOutcome {
+        let Buffers { records, plain, .. } = buffers;
+        plain.clear();
+        if let Door::Turn(turn) = &self.door {
+            // Never more than MESSAGE_MAX, which the scratch is made for.
+            let _ = plain.append(&turn.partial);
+        }
+        let target = match &mut self.stream.tls {
+            Some(tls) => {
+                tls.restore(records);
+                &mut *records
+            }
+            None => &mut *plain,
+        };
+        if let Door::Proxied(start) = &self.door {
+            // At most proxy_protocol::MAX_PEEK bytes, and nothing is before them.
+            let _ = target.append(start);
+        }
+        let max = self.read_max();
+        let read = self.stream.read(target, max);
+        let mut outcome =
+            ReadOutcome { received: read.len, full: read.full, end: read.end, ..ReadOutcome::default() };
+        if let Some(reason) = self.count_bytes(read.len) {
+            outcome.end.get_or_insert(reason);
+        }
+        if matches!(self.door, Door::Proxied(_)) {
+            let taken = self.take_header(target);
+            if taken != Ok(true) {
+                target.clear();
+                outcome.end = outcome.end.or(taken.err());
+                return outcome;
+            }
+            let source = self.client.five_tuple.client.ip();
+            if let Some(tls) = &mut self.stream.tls
+                && handshakes.must_wait(source)
+            {
+                tls.keep(records);
+                outcome.must_wait = Some(source);
+                return outcome;
+            }
+        }
+        self.decrypt(now, chooser, handshakes, buffers, &mut outcome);
+        outcome
+    }
+
+    /// Takes the PROXY header off the front of `received`; one that is not whole is kept. Returns whether it was.
+    fn take_header(&mut self, received: &mut Scratch) -> Result<bool, CloseReason> {
+        match proxy_header::take(received)? {
+            Header::Whole(addresses) => {
+                if let Some(addresses) = addresses {
+                    // Both halves: the client's five-tuple ends at the address that it connected to.
+                    self.client.five_tuple.client = addresses.source;
+                    self.client.five_tuple.server = addresses.destination;
+                    self.entry.name(addresses.source.ip()).map_err(|_| CloseReason::TooMany)?;
+                }
+                self.enter();
+                Ok(true)
+            }
+            Header::Partial => {
+                self.door = Door::Proxied(received.bytes().to_vec());
+                Ok(false)
+            }
+        }
+    }
+
+    /// Runs TLS over what was received, within the time that handshakes may take.
+    fn decrypt(
+        &mut self,
+        now: Instant,
+        chooser: Option<&dyn TlsChooser>,
+        handshakes: &mut Handshakes,
+        buffers: &mut Buffers,
+        outcome: &mut ReadOutcome,
+    ) {
+        let Some(tls) = &mut self.stream.tls else { return };
+        let Buffers { records, plain, output } = buffers;
+        let (is_handshake, shared) = (tls.is_handshaking(), self.shared);
+        output.clear();
+        let mut receive = || match chooser {
+            Some(chooser) => tls.receive(chooser, shared, records, plain, output),
+            None => Err(TlsOutcome::Internal),
+        };
+        let source = self.client.five_tuple.client.ip();
+        let received = if is_handshake { handshakes.step(source, receive) } else { receive() };
+        match received {
+            Ok(received) => {
+                if let Some(to) = received.pass_through {
+                    outcome.pass_through = Some(to);
+                    // Made for more than the records that a ClientHello comes in.
+                    let _ = plain.append(records.bytes());
+                    self.stream.tls = None;
+                    return;
+                }
+                if received.finished {
+                    outcome.handshake = Some(TlsOutcome::Done);
+                    self.active = now;
+                    self.reached(Stage::Tls);
+                    self.open();
+                }
+                if received.closed {
+                    outcome.end.get_or_insert(CloseReason::Closed);
+                }
+            }
+            Err(failure) => {
+                outcome.handshake = is_handshake.then_some(failure);
+                outcome.end = Some(CloseReason::TlsFailed);
+            }
+        }
+        if is_handshake && outcome.handshake.is_none() && outcome.end.is_some() {
+            outcome.handshake = Some(TlsOutcome::Left);
+        }
+        if let Err(reason) = self.stream.send_records(output) {
+            outcome.end.get_or_insert(reason);
+        }
+    }
+
+    /// How much to read at once.
+    fn read_max(&self) -> usize {
+        // Bytes that are handed on as they come cost nothing here.
+        let opaque = self.stream.tls.is_none() && matches!(self.door, Door::Web(_));
+        if self.proven || opaque { READ_MAX } else { UNPROVEN_READ_MAX }
+    }
+
+    /// Counts what was read of a client that has not authenticated; the reason to close it if that is too much.
+    fn count_bytes(&mut self, len: usize) -> Option<CloseReason> {
+        if self.proven || matches!(self.door, Door::Web(_)) {
+            return None;
+        }
+        // Less than READ_MAX.
+        self.unproven_bytes = self.unproven_bytes.saturating_add(len as u32);
+        (self.unproven_bytes > UNPROVEN_BYTES_MAX).then_some(CloseReason::TooMany)
+    }
+
+    /// The source of a connection whose ClientHello has not been answered, which makes its next bytes expensive. A proxy's
+    /// client has no source before its header.
+    pub fn unanswered_hello(&self) -> Option<IpAddr> {
+        let begins = self.stream.tls.as_ref().is_some_and(|tls| tls.begins());
+        (begins && !matches!(self.door, Door::Proxied(_))).then(|| self.client.five_tuple.client.ip())
+    }
+
+    /// Which protocol of the web was negotiated, if any.
+    pub fn negotiated(&self) -> Option<Protocol> {
+        self.stream.tls.as_ref()?.negotiated()
+    }
+
+    /// Claims the connection for TURN.
+    pub fn claim_for_turn(&mut self) {
+        self.door = Door::Turn(TurnClient::default());
+    }
+
+    /// The TURN client's side, once it is one.
+    pub fn turn_client(&mut self) -> Option<&mut TurnClient> {
+        match &mut self.door {
+            Door::Turn(turn) => Some(turn),
+            _ => None,
+        }
+    }
+
+    /// The splice, of a web client.
+    pub fn splice(&self) -> Option<&Splice> {
+        match &self.door {
+            Door::Web(splice) => Some(splice),
+            _ => None,
+        }
+    }
+
+    /// Notes that a request of the client authenticated. Nothing else gives a TURN client more time, but an allocation, and
+    /// only with one it leaves the strangers: one user could keep any number of connections otherwise.
+    pub fn authenticated(&mut self, now: Instant, has_allocation: bool) {
+        self.proven = true;
+        self.serves = has_allocation;
+        if self.turn_client().is_some_and(|turn| turn.authenticated(has_allocation)) {
+            self.active = now;
+        }
+        if has_allocation {
+            // It stays a stranger's while the connections of others have all that they may have.
+            self.entry.authenticate();
+        }
+    }
+
+    /// Counts it among the web's.
+    ///
+    /// # Errors
+    /// The exhausted resource of the web.
+    pub fn count_for_web(&mut self) -> Result<(), Refusal> {
+        self.entry.to_web()
+    }
+
+    /// Whom it serves.
+    pub fn class(&self) -> Class {
+        self.entry.class()
+    }
+
+    /// What is asked of it when it may have to make room.
+    pub fn candidate(&self) -> Candidate {
+        Candidate {
+            class: self.class(),
+            proven: self.proven,
+            serves: self.serves,
+            source: site(self.client.five_tuple.client.ip()),
+            active: self.active,
+        }
+    }
+
+    /// Notes how far it got.
+    pub fn reached(&mut self, stage: Stage) {
+        if self.stage.index() < stage.index() {
+            self.stage = stage;
+        }
+    }
+
+    /// How far it got.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Notes that it is to be looked after at `deadline`; `false` when it will be so before that anyway.
+    pub fn schedule(&mut self, deadline: Instant, now: Instant) -> bool {
+        if self.looked_after.is_some_and(|at| at > now && at <= deadline) {
+            return false;
+        }
+        self.looked_after = Some(deadline);
+        true
+    }
+
+    /// When to look after the connection again.
+    pub fn life(&mut self, now: Instant, has_allocation: impl FnOnce() -> bool) -> Life {
+        let negotiated = self.negotiated();
+        let (limit, over) = match &mut self.door {
+            Door::Web(splice) => return splice.life(self.active, now),
+            Door::Turn(turn) => {
+                self.serves = has_allocation();
+                return turn.life(&mut self.active, now, self.serves);
+            }
+            Door::Proxied(_) | Door::Handshake => (HANDSHAKE_TIME, Life::Over(CloseReason::HandshakeTimeout)),
+            Door::FirstBytes if negotiated.is_some() => (SILENCE, Life::Web),
+            Door::FirstBytes => (HANDSHAKE_TIME, Life::Over(CloseReason::Idle)),
+        };
+        let end = self.active + limit;
+        if now >= end { over } else { Life::Until(end) }
+    }
+
+    /// What to watch the socket for: room to write when something waits, and nothing to read from a client that does not
+    /// take its answers, so that a burst of requests waits in its own kernel. A TURN client is read until nothing is left,
+    /// so its socket is watched edge-triggered.
+    pub fn wanted(&self) -> u32 {
+        let write = if self.stream.is_waiting() { ready::WRITE } else { 0 };
+        match &self.door {
+            Door::Web(splice) => splice.client_interest() | write,
+            _ if write != 0 && self.stream.owes_answers() => write,
+            Door::Turn(_) if write == 0 => INTEREST | ready::EDGE,
+            _ => INTEREST | write,
+        }
+    }
+
+    /// Hands ends on between a web client and its back end, once all before them is through. Returns whether the connection
+    /// has less time than before.
+    ///
+    /// # Errors
+    /// `Closed` if both ends are through, `BackEnd` if the back end cannot be watched.
+    pub fn settle(&mut self, epoll: &Epoll, token: Token, output: &mut Scratch) -> Result<bool, CloseReason> {
+        match &mut self.door {
+            Door::Web(splice) => splice.settle(&mut self.stream, epoll, token.back_end(), output),
+            _ => Ok(false),
+        }
+    }
+
+    /// Connects a web client to its back end. What waits for a web server that could not be reached goes to it.
+    ///
+    /// # Errors
+    /// The back end cannot be watched.
+    pub fn splice_to(
+        &mut self,
+        epoll: &Epoll,
+        token: Token,
+        mut splice: Splice,
+        now: Instant,
+    ) -> io::Result<()> {
+        if let Door::Web(unreached) = &mut self.door {
+            splice.replay(unreached);
+        }
+        splice.register(epoll, token.back_end())?;
+        self.active = now;
+        self.stream.set_not_sent_low_water(NOT_SENT_LOW_WATER);
+        self.door = Door::Web(Box::new(splice));
+        Ok(())
+    }
+    /// Handles an event of the back end's socket.
+    pub fn on_back_end(&mut self, readiness: u32, buffers: &mut Buffers, now: Instant) -> BackEndOutcome {
+        let Door::Web(splice) = &mut self.door else { return BackEndOutcome::default() };
+        let outcome = splice.on_back_end(&mut self.stream, readiness, buffers, now);
+        if outcome.used {
+            self.active = now;
+        }
+        if outcome.end.is_some() {
+            // Without a close_notify: an answer that was cut off must not look whole (RFC 8446 section 6.1).
+            self.stream.tls = None;
+        }
+        outcome
+    }
+
+    /// Closes the connection and gives its place free.
+    pub fn close(self, output: &mut Scratch) {
+        self.stream.close(output);
+    }
+}

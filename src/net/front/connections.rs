@@ -1,0 +1,354 @@
+//! All connections of a worker, by token: their places, what waits to be written, and how they end.
+
+use std::io;
+use std::net::{IpAddr, TcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::connection::{Connection, Expected, INTEREST};
+use super::displacement::{Candidate, Displacement};
+use super::handshakes::site;
+use super::quic::Flows;
+use crate::net::admission::{Class, Entry, Gate};
+use crate::net::counters::{CloseReason, Counters, Refusal, Stage};
+use crate::net::scratch::Scratch;
+use crate::net::stream::Outboxes;
+use crate::net::stream::outbox::{BYTES_MAX, BYTES_MAX_TIGHT, Kind, Pushed};
+use crate::net::syscall::Epoll;
+use crate::net::token::{Generation, Token};
+use crate::turn::five_tuple::{Client, FiveTuple};
+use crate::turn::time::Instant;
+
+/// Connections closed at most for one newcomer. One is enough, unless the operator lowered a limit below what is open.
+const DISPLACED_MAX: usize = 2;
+
+/// The connections, those that have something to write, and those to be closed.
+pub struct Connections {
+    epoll: Rc<Epoll>,
+    gate: Arc<Gate>,
+    counters: Arc<Counters>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Those that got something to write in this turn, or room to write.
+    dirty: Vec<Token>,
+    /// Those to be closed at the end of the turn, and why.
+    closing: Vec<(Token, CloseReason)>,
+    /// Those that have less time than before, to be looked after.
+    shortened: Vec<Token>,
+    /// Clients whose connections were closed, for the protocol.
+    gone: Vec<(Client, CloseReason)>,
+    /// Whether memory is so low that less may wait for each.
+    tight: bool,
+    displacement: Displacement,
+    spare: Outboxes,
+}
+
+#[derive(Default)]
+struct Slot {
+    connection: Option<Connection>,
+    generation: Generation,
+}
+
+fn candidate(slots: &[Slot], token: Token) -> Option<Candidate> {
+    let Token::Stream { slot, generation } = token else { return None };
+    let slot = slots.get(slot as usize).filter(|slot| slot.generation == generation)?;
+    slot.connection.as_ref().filter(|connection| !connection.closing).map(Connection::candidate)
+}
+
+fn find(slots: &mut [Slot], token: Token) -> Option<&mut Connection> {
+    let (Token::Stream { slot, generation } | Token::BackEnd { slot, generation }) = token else {
+        return None;
+    };
+    let slot = slots.get_mut(slot as usize).filter(|slot| slot.generation == generation)?;
+    slot.connection.as_mut().filter(|connection| !connection.closing)
+}
+
+impl Connections {
+    /// None open yet.
+    pub fn new(epoll: Rc<Epoll>, gate: Arc<Gate>, counters: Arc<Counters>) -> Self {
+        Self {
+            epoll,
+            gate,
+            counters,
+            slots: Vec::new(),
+            free: Vec::new(),
+            dirty: Vec::new(),
+            closing: Vec::new(),
+            shortened: Vec::new(),
+            gone: Vec::new(),
+            tight: false,
+            displacement: Displacement::default(),
+            spare: Outboxes::default(),
+        }
+    }
+
+    /// A place for a newcomer. When strangers have all that they may have, those of this worker make room: a client that
+    /// authenticates does so within seconds, so those that hold a place longest are the least likely to.
+    ///
+    /// # Errors
+    /// The exhausted resource.
+    pub fn enter(
+        &mut self,
+        source: Option<IpAddr>,
+        now: Instant,
+        output: &mut Scratch,
+    ) -> Result<Entry, Refusal> {
+        for _ in 0..DISPLACED_MAX {
+            match self.gate.stream(source) {
+                Err(Refusal::Total | Refusal::Descriptors) if self.make_room(now, output) => {}
+                entered => return entered,
+            }
+        }
+        self.gate.stream(source)
+    }
+
+    /// Closes the connections that are to be closed anyway, or else the oldest stranger; `false` if there is none.
+    fn make_room(&mut self, now: Instant, output: &mut Scratch) -> bool {
+        if self.closing.is_empty() {
+            let stranger = self.displacement.stranger(|token| candidate(&self.slots, token));
+            let Some(stranger) = stranger else { return false };
+            self.mark_closing(stranger, CloseReason::Displaced);
+        }
+        // What was answered in this turn goes out first.
+        self.write_all(now, output);
+        self.close_marked(output);
+        true
+    }
+
+    /// Returns what `take` returns, after others made room for this web client if need be.
+    ///
+    /// # Errors
+    /// The error of `take` if nobody makes room.
+    pub fn with_web_room<T>(
+        &mut self,
+        token: Token,
+        now: Instant,
+        flows: &mut Flows,
+        output: &mut Scratch,
+        mut take: impl FnMut(&mut Self) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let mut taken = take(self);
+        // Anybody can begin a QUIC flow in anybody's name: before a client that connected, such a flow is closed.
+        if taken.as_ref().err() == Some(&Refusal::Descriptors) && flows.close_oldest_unproven() {
+            taken = take(self);
+        }
+        for _ in 0..DISPLACED_MAX {
+            if taken.is_ok() {
+                break;
+            }
+            let source = candidate(&self.slots, token).map(|newcomer| newcomer.source);
+            let displaced = source.and_then(|source| {
+                self.displacement.web_client((token, source), now, |token| candidate(&self.slots, token))
+            });
+            let Some(displaced) = displaced else { break };
+            // At once: its place is wanted now.
+            self.remove(displaced, CloseReason::Displaced, output);
+            taken = take(self);
+        }
+        taken
+    }
+
+    /// Takes in an accepted socket, non-blocking, and returns its token.
+    ///
+    /// # Errors
+    /// The error of `epoll_ctl(2)`.
+    pub fn insert(
+        &mut self,
+        socket: TcpStream,
+        five_tuple: FiveTuple,
+        expected: Expected,
+        entry: Entry,
+        now: Instant,
+    ) -> io::Result<Token> {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() as u32 - 1
+        });
+        let slot = &mut self.slots[index as usize];
+        let token = Token::Stream { slot: index, generation: slot.generation };
+        if let Err(error) = self.epoll.add(&socket, token.pack(), INTEREST) {
+            self.free.push(index);
+            return Err(error);
+        }
+        slot.connection = Some(Connection::new(token, socket, five_tuple, expected, entry, now));
+        let counters = self.counters.streams(five_tuple.transport);
+        counters.accepted.add(1);
+        counters.open.add(1);
+        let (live, source) = (self.len(), site(five_tuple.client.ip()));
+        self.displacement.arrived(token, source, live, |token| candidate(&self.slots, token));
+        Ok(token)
+    }
+
+    /// The connection of a token, or of the token of its web server; `None` when it was closed meanwhile, or is about to
+    /// be.
+    pub fn get(&mut self, token: Token) -> Option<&mut Connection> {
+        find(&mut self.slots, token)
+    }
+
+    /// Whether this token's connection is open.
+    pub fn is_open(&self, token: Token) -> bool {
+        let Token::Stream { slot, generation } = token else { return false };
+        self.slots
+            .get(slot as usize)
+            .is_some_and(|slot| slot.connection.is_some() && slot.generation == generation)
+    }
+
+    /// How many are open.
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Every open one.
+    pub fn tokens(&self) -> Vec<Token> {
+        let open = self.slots.iter().enumerate().filter(|(_, slot)| slot.connection.is_some());
+        open.map(|(index, slot)| Token::Stream { slot: index as u32, generation: slot.generation }).collect()
+    }
+
+    /// Watches the socket for nothing until it is read again; `false` when that is so already, or it is gone.
+    pub fn mute(&mut self, token: Token) -> bool {
+        let connection = find(&mut self.slots, token).filter(|connection| connection.interest != 0);
+        let Some(connection) = connection else { return false };
+        connection.interest = 0;
+        // Changing what is watched takes no memory: it cannot fail on a socket that is watched.
+        self.epoll.modify(connection.stream.fd(), token.pack(), 0).is_ok()
+    }
+
+    /// Says whether memory is so low that less may wait for each connection.
+    pub fn set_tight(&mut self, tight: bool) {
+        self.tight = tight;
+    }
+
+    /// Queues one whole message, given in pieces. `None` when the connection is gone.
+    pub fn push(&mut self, token: Token, message: &[&[u8]], kind: Kind, now: Instant) -> Option<Pushed> {
+        let bytes_max = if self.tight { BYTES_MAX_TIGHT } else { BYTES_MAX };
+        let connection = find(&mut self.slots, token)?;
+        let pushed = connection.stream.push(message, kind, now, bytes_max, &mut self.spare);
+        if !std::mem::replace(&mut connection.dirty, true) {
+            self.dirty.push(token);
+        }
+        Some(pushed)
+    }
+
+    /// Notes that the connection may be written to.
+    pub fn unblock(&mut self, token: Token) {
+        if let Some(connection) = find(&mut self.slots, token)
+            && !std::mem::replace(&mut connection.dirty, true)
+        {
+            self.dirty.push(token);
+        }
+    }
+
+    /// Writes to every connection that got something in this turn, so that all of it goes out together.
+    pub fn write_all(&mut self, now: Instant, output: &mut Scratch) {
+        while let Some(token) = self.dirty.pop() {
+            self.write(token, now, output);
+        }
+    }
+
+    /// Writes what waits for this connection, and watches its sockets for what is wanted then.
+    pub fn write(&mut self, token: Token, now: Instant, output: &mut Scratch) {
+        let Some(connection) = find(&mut self.slots, token) else { return };
+        connection.dirty = false;
+        let written = connection.stream.write(now, output, &mut self.spare);
+        let counters = self.counters.streams(connection.client.five_tuple.transport);
+        counters.sent.add(written.len as u64);
+        counters.stale.add(written.stale as u64);
+        let settled = connection.settle(&self.epoll, token, output);
+        let wanted = connection.wanted();
+        let mut watched = Ok(());
+        if wanted != connection.interest {
+            connection.interest = wanted;
+            watched = self.epoll.modify(connection.stream.fd(), token.pack(), wanted);
+        }
+        let unwatched = watched.err().map(|_| CloseReason::Reset);
+        if let Some(reason) = written.end.or(settled.err()).or(unwatched) {
+            self.mark_closing(token, reason);
+        } else if settled == Ok(true) {
+            self.shortened.push(token);
+        }
+    }
+
+    /// The next connection that has less time than before.
+    pub fn next_shortened(&mut self) -> Option<Token> {
+        self.shortened.pop()
+    }
+
+    /// Notes that a request of the client authenticated, and whether it has an allocation.
+    pub fn authenticated(&mut self, token: Token, has_allocation: bool, now: Instant) {
+        let Some(connection) = find(&mut self.slots, token) else { return };
+        let before = connection.candidate();
+        connection.authenticated(now, has_allocation);
+        if has_allocation {
+            connection.reached(Stage::Allocated);
+        }
+        if before.class == Class::Stranger && connection.class() == Class::Authenticated {
+            self.displacement.settled(before.source);
+        }
+    }
+
+    /// Notes that a PROXY header named the source of a connection, which came from `before` until then.
+    pub fn named(&mut self, token: Token, before: IpAddr) {
+        if let Some(connection) = find(&mut self.slots, token) {
+            self.displacement.renamed(site(before), connection.candidate().source);
+        }
+    }
+
+    /// Counts a stranger's connection among the web's.
+    ///
+    /// # Errors
+    /// The exhausted resource of the web.
+    pub fn count_for_web(&mut self, token: Token) -> Result<(), Refusal> {
+        let Some(connection) = find(&mut self.slots, token) else { return Ok(()) };
+        if connection.class() == Class::Stranger {
+            connection.count_for_web()?;
+            let source = connection.candidate().source;
+            let live = self.len();
+            self.displacement.became_web(token, source, live, |token| candidate(&self.slots, token));
+        }
+        Ok(())
+    }
+
+    /// Marks the connection to be closed at the end of the turn. Until then its messages go nowhere. The first reason
+    /// counts.
+    pub fn mark_closing(&mut self, token: Token, reason: CloseReason) {
+        if let Some(connection) = self.get(token) {
+            connection.closing = true;
+            self.closing.push((token, reason));
+        }
+    }
+
+    /// Closes what was marked.
+    pub fn close_marked(&mut self, output: &mut Scratch) {
+        while let Some((token, reason)) = self.closing.pop() {
+            self.remove(token, reason, output);
+        }
+    }
+
+    /// Closes the connection, with a last word where TLS has one.
+    fn remove(&mut self, token: Token, reason: CloseReason, output: &mut Scratch) {
+        let Token::Stream { slot: index, generation } = token else { return };
+        let slot = self.slots.get_mut(index as usize).filter(|slot| slot.generation == generation);
+        let Some((slot, connection)) =
+            slot.and_then(|slot| slot.connection.take().map(|c| (&mut slot.generation, c)))
+        else {
+            return;
+        };
+        *slot = generation.next();
+        self.free.push(index);
+        self.displacement.left(connection.candidate());
+        let (client, stage) = (connection.client, connection.stage());
+        connection.close(output);
+        let counters = self.counters.streams(client.five_tuple.transport);
+        counters.open.sub(1);
+        counters.closed(stage, reason).add(1);
+        self.gone.push((client, reason));
+    }
+
+    /// The next client whose connection was closed, and why.
+    pub fn next_gone(&mut self) -> Option<(Client, CloseReason)> {
+        self.gone.pop()
+    }
+}
+
+#[cfg(test)]
+mod tests;

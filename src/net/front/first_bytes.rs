@@ -1,0 +1,101 @@
+//! What the first bytes of a client on a shared port mean: STUN begins every TURN client, whatever ALPN it or a proxy
+//! before it negotiated. Everything else is the web's, and goes to a web server behind us or to the built-in [`Site`].
+
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use crate::net::admission::Descriptor;
+use crate::net::stream::tls::Protocol;
+use crate::wire::demux::{Kind, classify};
+use crate::wire::proxy_protocol::Version;
+
+/// How an HTTP/2 client begins (RFC 9113 section 3.4), as far as it takes to recognise it.
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
+/// Where web clients of shared ports go.
+#[derive(Clone)]
+pub struct Web {
+    /// The web server for HTTP/1.1; `None`: the built-in site.
+    pub http1: Option<SocketAddr>,
+    /// The web server for HTTP/2; `None`: the built-in site.
+    pub h2: Option<SocketAddr>,
+    /// The header that tells web servers whose connection it is.
+    pub proxy_protocol: Option<Version>,
+    /// The built-in site.
+    pub site: Arc<dyn Site>,
+}
+
+impl Web {
+    /// What a client speaks that negotiated `alpn` and begins with `first`, and the web server for it.
+    pub fn back_end(&self, alpn: Option<Protocol>, first: &[u8]) -> (Protocol, Option<SocketAddr>) {
+        let is_preface =
+            first.len() >= 4 && first.starts_with(&H2_PREFACE[..first.len().min(H2_PREFACE.len())]);
+        match alpn {
+            Some(Protocol::H2) => (Protocol::H2, self.h2),
+            _ if is_preface => (Protocol::H2, self.h2),
+            _ => (Protocol::Http1, self.http1),
+        }
+    }
+}
+
+/// The built-in site: the web server of clients for which none is configured, or whose web server is down.
+pub trait Site: Send + Sync {
+    /// Takes over one end of a connection, without waiting; `false` if the site is full.
+    fn visit(&self, visit: Visit) -> bool;
+}
+
+/// A web client's connection as the built-in [`Site`] receives it.
+#[derive(Debug)]
+pub struct Visit {
+    /// Carries what the client sends, decrypted, and the answers. Non-blocking.
+    pub stream: UnixStream,
+    /// The client's address.
+    pub client: SocketAddr,
+    /// The address that the client connected to.
+    pub server: SocketAddr,
+    /// What the client speaks.
+    pub protocol: Protocol,
+    /// Whether a web server is configured and could not be reached.
+    pub down: bool,
+    /// The place that `stream` takes. To be dropped after it.
+    pub place: Descriptor,
+}
+
+/// Whether a client that begins like that speaks TURN. It has no channel yet, so it must be a STUN message; letters
+/// look like ChannelData.
+pub fn is_turn(first: u8) -> bool {
+    classify(first) == Kind::Stun
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+    impl Site for Nothing {
+        fn visit(&self, _: Visit) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn turn_begins_with_stun_and_nothing_of_the_web_does() {
+        assert!(is_turn(0x00) && is_turn(0x01));
+        for first in b"GPHDOCT\x16\x40\x4f\x80\xff" {
+            assert!(!is_turn(*first), "{first:#x}");
+        }
+    }
+
+    #[test]
+    fn the_web_server_is_chosen_by_what_is_spoken() {
+        let [http1, h2] = [81, 82].map(|port| Some((std::net::Ipv4Addr::LOCALHOST, port).into()));
+        let web = Web { http1, h2, proxy_protocol: None, site: Arc::new(Nothing) };
+        assert_eq!(web.back_end(Some(Protocol::H2), b""), (Protocol::H2, h2));
+        assert_eq!(web.back_end(Some(Protocol::Http1), b"GET / HTTP/1.1\r\n"), (Protocol::Http1, http1));
+        assert_eq!(web.back_end(None, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), (Protocol::H2, h2));
+        assert_eq!(web.back_end(None, b"PRI *"), (Protocol::H2, h2));
+        assert_eq!(web.back_end(None, b"P"), (Protocol::Http1, http1));
+        assert_eq!(web.back_end(None, b"PROPFIND / HTTP/1.1\r\n"), (Protocol::Http1, http1));
+    }
+}

@@ -1,0 +1,314 @@
+//! The time that TLS handshakes may take from everything else: of a worker, and for one source.
+//!
+//! A signature costs 0.05 to 5 ms, depending on the key, so what is limited is time and not the number of handshakes. A
+//! step that has begun is finished, so with a slow key packets wait for one signature; after it they have the worker for
+//! as long as it took.
+//!
+//! What costs is the answer to a ClientHello, so that is what waits. Each source has a queue of its own, and the queues are
+//! served in turn: a flood delays itself, and a newcomer from elsewhere waits for one handshake of each source that floods.
+//! A source that used up its time waits in its queue until it has some again. The rest of a handshake goes on at once, or
+//! what it cost already would be lost.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::net::admission::Admission;
+use crate::net::token::Token;
+use crate::turn::throttle::{Limit, Purpose, Subject, Throttle};
+use crate::turn::time::{Instant, Now};
+
+/// What handshakes may use at once, and so in one turn of the loop.
+const AT_ONCE: Duration = Duration::from_millis(1);
+/// They have one part in two of the time that passes.
+const SHARE: u32 = 2;
+/// The longest pause. A step that took longer than this allows for met a machine that stood still.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// Nanoseconds a second for one source: a quarter of a worker. Enough for a thousand handshakes with an ECDSA key.
+const PER_SOURCE: Limit = Limit { per_second: 250_000_000 };
+/// Handshakes resumed in one turn, and sources looked at. The limit matters where clients are gone or sources have no time,
+/// which costs no time of handshakes.
+const RESUMED_PER_TURN: usize = 32;
+/// When to look again at sources that have all used up their time.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// One worker's handshakes.
+pub struct Handshakes {
+    throttle: Throttle,
+    /// Knows whom the limit of one source does not concern.
+    admission: Arc<Admission>,
+    clock: fn() -> Now,
+    /// When this turn began.
+    now: Instant,
+    /// When all that was used is paid off: the theoretical arrival time of GCRA.
+    full_at: Instant,
+    /// Looks for a handshake to resume that are left in this turn.
+    resumable: usize,
+    /// Those whose ClientHello waits for another turn, by source. Each is muted, so the kernel does not report thousands of
+    /// them again and again before the sockets of calls.
+    waiting: HashMap<IpAddr, VecDeque<(Token, IpAddr)>>,
+    /// The sources of those that wait, in the order in which they are served.
+    turns: VecDeque<IpAddr>,
+    /// Set while every source that waits has used up its time: when to look again.
+    pause: Option<Instant>,
+}
+
+impl Handshakes {
+    /// `key` must come from a cryptographic random generator.
+    pub fn new(key: [u64; 2], admission: Arc<Admission>, clock: fn() -> Now) -> Self {
+        let start = Instant::default();
+        Self {
+            throttle: Throttle::new(key),
+            admission,
+            clock,
+            now: start,
+            full_at: start,
+            resumable: 0,
+            waiting: HashMap::new(),
+            turns: VecDeque::new(),
+            pause: None,
+        }
+    }
+
+    /// Another turn of the loop.
+    pub fn begin_turn(&mut self, now: Instant) {
+        (self.now, self.resumable) = (now, RESUMED_PER_TURN);
+    }
+
+    /// Whether a ClientHello of this source has to wait: the time of all or of the source is used up, or others came
+    /// before.
+    pub fn must_wait(&self, source: IpAddr) -> bool {
+        self.is_spent() || !self.waiting.is_empty() || !self.has_time(source, self.now)
+    }
+
+    /// When the first of those that wait may go on.
+    pub fn next(&self) -> Option<Instant> {
+        let ahead = (SHARE * AT_ONCE).as_nanos() as u64;
+        let next = Instant::from_nanos((self.full_at.as_nanos() + 1).saturating_sub(ahead));
+        (!self.waiting.is_empty()).then_some(self.pause.map_or(next, |pause| pause.max(next)))
+    }
+
+    fn is_spent(&self) -> bool {
+        self.full_at >= self.now + SHARE * AT_ONCE
+    }
+
+    /// Whether this source has time left.
+    fn has_time(&self, source: IpAddr, now: Instant) -> bool {
+        self.admission.is_exempt(source)
+            || self.throttle.has_some(now, Purpose::Handshake, Subject::Source(source), PER_SOURCE)
+    }
+
+    /// Puts a handshake behind those of its source that wait.
+    pub fn wait(&mut self, token: Token, source: IpAddr) {
+        let site = site(source);
+        let queue = self.waiting.entry(site).or_default();
+        if queue.is_empty() {
+            self.turns.push_back(site);
+        }
+        queue.push_back((token, source));
+        self.pause = None;
+    }
+
+    /// The next that may go on in this turn: the sources that have time left, in turn.
+    pub fn resume(&mut self) -> Option<Token> {
+        let sources = self.turns.len();
+        for _ in 0..sources {
+            if self.is_spent() || self.resumable == 0 {
+                return None;
+            }
+            self.resumable -= 1;
+            let site = self.turns.pop_front()?;
+            let &(token, source) = self.waiting.get(&site)?.front()?;
+            let has_time = self.has_time(source, self.now);
+            let queue = self.waiting.get_mut(&site)?;
+            if !has_time {
+                // The next one of this site may be another customer's.
+                queue.rotate_left(1);
+                self.turns.push_back(site);
+                continue;
+            }
+            queue.pop_front();
+            if queue.is_empty() {
+                self.waiting.remove(&site);
+            } else {
+                self.turns.push_back(site);
+            }
+            if self.waiting.is_empty() {
+                // No memory stays after a flood.
+                (self.waiting, self.turns) = Default::default();
+            }
+            self.pause = None;
+            return Some(token);
+        }
+        self.pause = Some(self.now + LOOK_AGAIN);
+        None
+    }
+
+    /// Runs one step of a handshake with a client at `source`, and charges its time.
+    pub fn step<T>(&mut self, source: IpAddr, step: impl FnOnce() -> T) -> T {
+        let begun = (self.clock)().instant;
+        let outcome = step();
+        let took = (self.clock)().instant.since(begun);
+        self.full_at = (self.full_at.max(self.now) + took * SHARE).min(begun + took + PAUSE_MAX);
+        if !self.admission.is_exempt(source) {
+            let subject = Subject::Source(source);
+            // Four seconds at most: a longer step met a machine that stood still.
+            let nanos = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX);
+            self.throttle.charge(begun, Purpose::Handshake, subject, nanos, PER_SOURCE);
+        }
+        outcome
+    }
+}
+
+/// What shares a queue, or the web's places: an IPv4 address, or a site of IPv6 (/48, RFC 6177).
+pub fn site(source: IpAddr) -> IpAddr {
+    match source {
+        IpAddr::V4(_) => source,
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 80)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::net::admission::Rules;
+    use crate::net::token::Generation;
+
+    thread_local! {
+        static MICROS: Cell<u64> = const { Cell::new(1_000_000) };
+    }
+
+    fn clock() -> Now {
+        Now { instant: Instant::from_nanos(MICROS.get() * 1000), unix: 0 }
+    }
+
+    fn handshakes() -> Handshakes {
+        let rules = Rules { exempt: vec!["127.0.0.0/8".parse().expect("net")], ..Rules::default() };
+        Handshakes::new([1, 2], Arc::new(Admission::new(rules, 100)), clock)
+    }
+
+    /// One step that takes so long.
+    fn step(handshakes: &mut Handshakes, source: &str, micros: u64) {
+        handshakes.step(source.parse().expect("address"), || MICROS.set(MICROS.get() + micros));
+    }
+
+    /// Steps of 5 ms that the source may begin before its own time is used up.
+    fn steps(handshakes: &mut Handshakes, source: &str) -> usize {
+        (0..1000)
+            .take_while(|_| {
+                let may = handshakes.has_time(ip(source), clock().instant);
+                if may {
+                    step(handshakes, source, 5000);
+                }
+                may
+            })
+            .count()
+    }
+
+    #[test]
+    fn a_turn_has_a_millisecond_and_handshakes_half_of_the_time() {
+        let mut handshakes = handshakes();
+        let mut steps = |micros: u64, pause: u64| {
+            MICROS.set(MICROS.get() + pause);
+            handshakes.begin_turn(clock().instant);
+            let mut done = 0;
+            while !handshakes.must_wait([127, 0, 0, 1].into()) {
+                step(&mut handshakes, "127.0.0.1", micros);
+                done += 1;
+            }
+            done
+        };
+        assert_eq!(steps(300, 1_000_000), 4);
+        // It took 5 ms, so the next one waits until 5 ms more have passed, less the millisecond in advance.
+        assert_eq!([steps(5000, 1_000_000), steps(5000, 2000), steps(5000, 2000)], [1, 0, 1]);
+        // Whatever a step took, it is forgotten soon.
+        assert_eq!([steps(3_000_000, 1_000_000), steps(300, 10_000), steps(300, 100_000)], [1, 0, 4]);
+    }
+
+    #[test]
+    fn a_source_has_a_quarter_of_the_time_and_others_have_theirs() {
+        let mut handshakes = handshakes();
+        // A second's worth at once, and what comes in while it is used.
+        let burst = steps(&mut handshakes, "192.0.2.1");
+        assert!((50..70).contains(&burst), "{burst}");
+        assert_eq!(steps(&mut handshakes, "192.0.2.1"), 0);
+        assert!(handshakes.has_time(ip("192.0.2.2"), clock().instant));
+        MICROS.set(MICROS.get() + 100_000);
+        assert!((3..10).contains(&steps(&mut handshakes, "192.0.2.1")), "a quarter of 0.1 s is five");
+        assert_eq!(steps(&mut handshakes, "127.0.0.1"), 1000, "exempt");
+    }
+
+    fn token(slot: u32) -> Token {
+        Token::Stream { slot, generation: Generation::default() }
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("address")
+    }
+
+    #[test]
+    fn those_that_wait_go_on_in_their_order() {
+        let (mut handshakes, source) = (handshakes(), ip("192.0.2.1"));
+        (0..50).for_each(|slot| handshakes.wait(token(slot), source));
+        assert_eq!(handshakes.resume(), None, "not before another turn");
+        handshakes.begin_turn(clock().instant);
+        assert!(handshakes.must_wait(ip("192.0.2.2")), "others came before");
+        assert!(handshakes.next() <= Some(clock().instant));
+        let resumed: Vec<_> = std::iter::from_fn(|| handshakes.resume()).collect();
+        assert_eq!(resumed, (0..RESUMED_PER_TURN as u32).map(token).collect::<Vec<_>>());
+        handshakes.begin_turn(clock().instant);
+        assert_eq!(std::iter::from_fn(|| handshakes.resume()).count(), 50 - RESUMED_PER_TURN);
+        assert!(!handshakes.must_wait(source) && handshakes.next().is_none());
+    }
+
+    #[test]
+    fn sources_are_served_in_turn_and_a_site_is_one() {
+        let mut handshakes = handshakes();
+        (0..1000).for_each(|slot| handshakes.wait(token(slot), ip(&format!("2001:db8:0:{slot:x}::1"))));
+        (1000..1003).for_each(|slot| handshakes.wait(token(slot), ip("192.0.2.1")));
+        handshakes.begin_turn(clock().instant);
+        let resumed: Vec<_> = std::iter::from_fn(|| handshakes.resume()).take(7).collect();
+        assert_eq!(resumed, [0, 1000, 1, 1001, 2, 1002, 3].map(token));
+    }
+
+    /// A source without time is passed over and keeps its place; it goes on as its time comes back.
+    #[test]
+    fn a_source_that_used_up_its_time_waits() {
+        let (mut handshakes, busy) = (handshakes(), ip("192.0.2.1"));
+        MICROS.set(MICROS.get() + 1_000_000);
+        steps(&mut handshakes, "192.0.2.1");
+        // The pause of all is over before the source has time again.
+        MICROS.set(MICROS.get() + PAUSE_MAX.as_micros() as u64 * 2);
+        steps(&mut handshakes, "192.0.2.1");
+        handshakes.full_at = clock().instant;
+        handshakes.begin_turn(clock().instant);
+        assert!(handshakes.must_wait(busy) && !handshakes.must_wait(ip("192.0.2.2")));
+        handshakes.wait(token(1), busy);
+        handshakes.wait(token(2), ip("192.0.2.2"));
+        assert_eq!([handshakes.resume(), handshakes.resume()], [Some(token(2)), None]);
+        assert_eq!(handshakes.next(), Some(clock().instant + LOOK_AGAIN), "no loop that spins");
+        MICROS.set(MICROS.get() + 200_000);
+        handshakes.begin_turn(clock().instant);
+        assert_eq!(handshakes.resume(), Some(token(1)));
+    }
+
+    /// IPv6: one customer of a site that has no time left does not hold up the others of the site.
+    #[test]
+    fn behind_one_that_waits_for_time_others_of_its_site_go_on() {
+        let mut handshakes = handshakes();
+        let [busy, other] = ["2001:db8:0:1::1", "2001:db8:0:2::1"].map(ip);
+        while handshakes.has_time(busy, clock().instant) {
+            step(&mut handshakes, "2001:db8:0:1::1", 5000);
+        }
+        assert!(handshakes.has_time(other, clock().instant), "the site has twice as much");
+        handshakes.full_at = clock().instant;
+        handshakes.wait(token(1), busy);
+        handshakes.wait(token(2), other);
+        handshakes.begin_turn(clock().instant);
+        assert_eq!(handshakes.resume(), None, "the first look finds the busy one");
+        assert_eq!(handshakes.resume(), Some(token(2)));
+    }
+}

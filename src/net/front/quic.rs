@@ -1,0 +1,606 @@
+//! UDP 443 beside HTTP/3: datagrams that are QUIC's go to a server behind us, each client by a socket of its own, so
+//! that the server tells them apart (RFC 9443 section 3 for who is who).
+//!
+//! A QUIC packet with a short header may begin as ChannelData does (64 to 127), so the first byte alone does not decide
+//! there: who has an allocation is TURN's.
+//!
+//! Anybody can send the first datagram of a connection in anybody's name, and each such datagram takes a socket. So
+//! flows are of two kinds, each with its own limit. A flow is *proven* once its client sends to the connection id that
+//! the server chose, which only a receiver of the server's answer knows. Of the unproven ones, the oldest makes room for
+//! the next, so a flood of forged datagrams costs proven flows nothing and locks no newcomer out.
+
+mod connection_id;
+mod order;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::net::admission::{Class, Descriptor, Gate};
+use crate::net::syscall::{Epoll, ready};
+use crate::net::token::{Generation, Token};
+use crate::turn::five_tuple::Client;
+use crate::turn::keyed_hash::KeyedState;
+use crate::turn::time::Instant;
+use connection_id::ConnectionId;
+use order::Order;
+
+/// Clients at once for one worker: a web site's own limit is lower on such a host.
+pub const FLOWS_MAX: usize = 4096;
+/// Unproven flows among them. Under 10,000 forged datagrams a second such a flow lives for 0.1 s; the proof takes one
+/// round trip.
+const UNPROVEN_MAX: usize = FLOWS_MAX / 4;
+const PROVEN_MAX: usize = FLOWS_MAX - UNPROVEN_MAX;
+/// Proven flows of one source; further ones stay unproven. A whole school may be one IPv4 address. Unproven flows are
+/// not counted, because anybody can forge them in this source's name.
+const PROVEN_PER_SOURCE: u32 = FLOWS_MAX as u32 / 8;
+/// Silence after which a flow is forgotten; QUIC's own idle timeouts are shorter (RFC 9308 section 3.2).
+const IDLE: Duration = Duration::from_secs(60);
+/// The same for an unproven flow: several retransmissions of a handshake.
+const IDLE_UNPROVEN: Duration = Duration::from_secs(10);
+/// Silence after which a proven flow may be displaced by another once all places are taken.
+const IDLE_DISPLACED: Duration = Duration::from_secs(10);
+/// Time between new flows, and how far it may be anticipated: 2,000 a second and 200 at once. A datagram that begins one
+/// costs 50 us, so forged ones take a tenth of a worker.
+const NEW_FLOW_EVERY: Duration = Duration::from_micros(500);
+const NEW_FLOWS_AHEAD: Duration = Duration::from_millis(100);
+/// The shortest datagram that may begin a connection (RFC 9000 section 14.1).
+const INITIAL_MIN: usize = 1200;
+
+/// What a datagram on a shared UDP port may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// STUN, or what nobody knows.
+    Turn,
+    /// ChannelData of RFC 8656, or QUIC with a short header.
+    Either,
+    /// QUIC with a short header, or ChannelData of RFC 5766, whose channels go on to 0x7FFF.
+    Short,
+    /// QUIC with a long header, which begins a connection.
+    Long,
+}
+
+/// Tells by the first byte (RFC 9443 section 3).
+pub fn classify(first: u8) -> Kind {
+    match first {
+        64..=79 => Kind::Either,
+        80..=127 => Kind::Short,
+        192..=255 => Kind::Long,
+        _ => Kind::Turn,
+    }
+}
+
+struct Flow {
+    socket: UdpSocket,
+    client: Client,
+    generation: Generation,
+    /// When the client sent last; of a proven flow, also when the server did.
+    active: Instant,
+    proof: Proof,
+    /// Held while it is open.
+    _descriptor: Descriptor,
+}
+
+/// How far a client has proven that it receives at its address.
+#[derive(Clone, Copy)]
+enum Proof {
+    /// The server has not answered.
+    Unanswered,
+    /// The server has chosen this id.
+    Answered(ConnectionId),
+    /// The client has sent to the server's id.
+    Proven,
+}
+
+/// The flows of one worker.
+pub struct Flows {
+    slots: Vec<Option<Flow>>,
+    generations: Vec<Generation>,
+    free: Vec<u32>,
+    by_client: HashMap<(SocketAddr, u64), u32, KeyedState>,
+    /// Flows that are not proven, the oldest first.
+    unproven: Order,
+    /// Proven flows, the least recently active first.
+    proven: Order,
+    /// How many proven flows a source has.
+    by_source: HashMap<IpAddr, u32, KeyedState>,
+    /// When the next new flow is due at the highest rate: the theoretical arrival time of GCRA.
+    next_due: Instant,
+}
+
+impl Flows {
+    /// No flow. `key` must come from a cryptographic random generator: clients choose their addresses and ports.
+    pub fn new(key: [u64; 2]) -> Self {
+        let state = KeyedState::new(key);
+        Self {
+            slots: Vec::new(),
+            generations: Vec::new(),
+            free: Vec::new(),
+            by_client: HashMap::with_hasher(state.clone()),
+            unproven: Order::default(),
+            proven: Order::default(),
+            by_source: HashMap::with_hasher(state),
+            next_due: Instant::default(),
+        }
+    }
+
+    /// Whether a client's datagram is QUIC's. Where QUIC and ChannelData look alike, the allocation decides; without one,
+    /// the flow does, and without either RFC 9443: channels up to 0x4FFF are TURN's. A port without flows pays nothing for
+    /// the question.
+    pub fn claims(&self, client: &Client, datagram: &[u8], has_allocation: impl FnOnce() -> bool) -> bool {
+        let Some(&first) = datagram.first() else { return false };
+        match classify(first) {
+            Kind::Turn => false,
+            Kind::Either => self.has(client) && !has_allocation(),
+            Kind::Short => !has_allocation(),
+            Kind::Long => true,
+        }
+    }
+
+    /// Whether this client has a flow.
+    fn has(&self, client: &Client) -> bool {
+        self.by_client.contains_key(&key(client))
+    }
+
+    /// Whether this flow is open.
+    pub fn is_open(&self, token: Token) -> bool {
+        self.slot(token).is_some()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_client.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_client.is_empty()
+    }
+
+    /// Whether another flow may begin now; counts it (GCRA).
+    fn may_begin(&mut self, now: Instant) -> bool {
+        let due = self.next_due.max(now);
+        let may = due < now + NEW_FLOWS_AHEAD;
+        if may {
+            self.next_due = due + NEW_FLOW_EVERY;
+        }
+        may
+    }
+
+    /// Sends a client's datagram to the server at `to`. Returns the token of a new flow, for which the caller sets a
+    /// timer ([`Flows::life`]). `gate` has a place for it among those of the web.
+    ///
+    /// # Errors
+    /// `QuotaExceeded` if the datagram cannot begin a connection or no descriptor is left, else the kernel's.
+    pub fn forward(
+        &mut self,
+        epoll: &Epoll,
+        gate: &Arc<Gate>,
+        (client, to): (Client, SocketAddr),
+        datagram: &[u8],
+        now: Instant,
+    ) -> io::Result<Option<Token>> {
+        if let Some(&slot) = self.by_client.get(&key(&client)) {
+            self.heard(slot, datagram, now);
+            if let Some(flow) = &self.slots[slot as usize] {
+                flow.socket.send(datagram)?;
+            }
+            return Ok(None);
+        }
+        let begins = datagram.first().is_some_and(|&first| classify(first) == Kind::Long);
+        if !begins || datagram.len() < INITIAL_MIN {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        if !self.may_begin(now) {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        if self.unproven.len() >= UNPROVEN_MAX {
+            self.close_oldest_unproven();
+        }
+        let descriptor = gate.socket(Class::Web).or_else(|refusal| match self.close_oldest_unproven() {
+            true => gate.socket(Class::Web),
+            false => Err(refusal),
+        });
+        let descriptor = descriptor.map_err(|_| io::ErrorKind::QuotaExceeded)?;
+        let socket = Socket::new(Domain::for_address(to), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+        socket.connect(&to.into())?;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.generations.push(Generation::default());
+            // Below FLOWS_MAX.
+            self.slots.len() as u32 - 1
+        });
+        let generation = self.generations[slot as usize];
+        let token = Token::Quic { slot, generation };
+        if let Err(error) = epoll.add(&socket, token.pack(), ready::READ) {
+            self.free.push(slot);
+            return Err(error);
+        }
+        let flow = Flow {
+            socket: socket.into(),
+            client,
+            generation,
+            active: now,
+            proof: Proof::Unanswered,
+            _descriptor: descriptor,
+        };
+        // A refusal of the first datagram is one like that of any other.
+        let _ = flow.socket.send(datagram);
+        self.slots[slot as usize] = Some(flow);
+        self.by_client.insert(key(&client), slot);
+        self.unproven.push(slot);
+        Ok(Some(token))
+    }
+
+    /// The socket of a flow and its client; `None` when it was closed meanwhile.
+    pub fn get(&mut self, token: Token, now: Instant) -> Option<(&UdpSocket, Client)> {
+        let slot = self.slot(token)?;
+        let flow = self.slots[slot as usize].as_mut()?;
+        // A server sends to forged addresses, too.
+        if let Proof::Proven = flow.proof {
+            flow.active = now;
+            self.proven.renew(slot);
+        }
+        Some((&flow.socket, flow.client))
+    }
+
+    /// Notes a datagram of the server: its connection id is what the client has to prove.
+    pub fn answered(&mut self, token: Token, answer: &[u8]) {
+        let flow = self.slot(token).and_then(|slot| self.slots[slot as usize].as_mut());
+        if let Some(flow) = flow
+            && !matches!(flow.proof, Proof::Proven)
+            && let Some(id) = ConnectionId::of_server(answer)
+        {
+            flow.proof = Proof::Answered(id);
+        }
+    }
+
+    /// When to look after a flow again; `None` when it is over, and closed.
+    pub fn life(&mut self, token: Token, now: Instant) -> Option<Instant> {
+        let slot = self.slot(token)?;
+        let flow = self.slots[slot as usize].as_ref()?;
+        let idle = if let Proof::Proven = flow.proof { IDLE } else { IDLE_UNPROVEN };
+        let end = flow.active + idle;
+        if now < end {
+            return Some(end);
+        }
+        self.close(slot);
+        None
+    }
+
+    /// The place of a flow that is open.
+    fn slot(&self, token: Token) -> Option<u32> {
+        let Token::Quic { slot, generation } = token else { return None };
+        let flow = self.slots.get(slot as usize)?.as_ref();
+        flow.is_some_and(|flow| flow.generation == generation).then_some(slot)
+    }
+
+    /// Notes a datagram of the client.
+    fn heard(&mut self, slot: u32, datagram: &[u8], now: Instant) {
+        let Some(flow) = &mut self.slots[slot as usize] else { return };
+        flow.active = now;
+        match flow.proof {
+            Proof::Proven => self.proven.renew(slot),
+            Proof::Answered(id) if id.is_destination_of(datagram) => self.prove(slot, now),
+            Proof::Answered(_) | Proof::Unanswered => {}
+        }
+    }
+
+    /// Makes an unproven flow a proven one, if there is room for one more of its source.
+    fn prove(&mut self, slot: u32, now: Instant) {
+        let Some(flow) = &self.slots[slot as usize] else { return };
+        let source = source(flow.client.five_tuple.client.ip());
+        if !self.has_room(source, now) {
+            return;
+        }
+        self.unproven.remove(slot);
+        self.proven.push(slot);
+        *self.by_source.entry(source).or_insert(0) += 1;
+        if let Some(flow) = &mut self.slots[slot as usize] {
+            flow.proof = Proof::Proven;
+        }
+    }
+
+    /// Whether one more flow of this source may be a proven one. Once all places are taken, this closes the least
+    /// recently active flow if it is idle.
+    fn has_room(&mut self, source: IpAddr, now: Instant) -> bool {
+        if self.by_source.get(&source).is_some_and(|&held| held >= PROVEN_PER_SOURCE) {
+            return false;
+        }
+        if self.proven.len() < PROVEN_MAX {
+            return true;
+        }
+        let oldest = self.proven.first().and_then(|slot| Some((slot, self.slots[slot as usize].as_ref()?)));
+        match oldest {
+            Some((slot, flow)) if now.since(flow.active) > IDLE_DISPLACED => {
+                self.close(slot);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Closes the unproven flow that has been here longest; `false` if there is none.
+    pub fn close_oldest_unproven(&mut self) -> bool {
+        self.unproven.first().inspect(|&slot| self.close(slot)).is_some()
+    }
+
+    fn close(&mut self, slot: u32) {
+        let Some(flow) = self.slots[slot as usize].take() else { return };
+        if let Proof::Proven = flow.proof {
+            self.proven.remove(slot);
+            let source = source(flow.client.five_tuple.client.ip());
+            if let Some(held) = self.by_source.get_mut(&source) {
+                *held -= 1;
+                if *held == 0 {
+                    self.by_source.remove(&source);
+                }
+            }
+        } else {
+            self.unproven.remove(slot);
+        }
+        self.by_client.remove(&key(&flow.client));
+        self.generations[slot as usize] = flow.generation.next();
+        self.free.push(slot);
+    }
+}
+
+/// The same address at two listeners is two clients.
+fn key(client: &Client) -> (SocketAddr, u64) {
+    (client.five_tuple.client, client.link.0)
+}
+
+/// One address of IPv4, one /64 of IPv6: what one customer of a provider has.
+fn source(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::admission::Admission;
+    use crate::turn::five_tuple::{FiveTuple, Link, Transport};
+
+    const NOW: Instant = Instant::from_nanos(1_000_000_000);
+    const ID: &[u8] = b"chosen by the server";
+
+    fn client(host: u8, port: u16) -> Client {
+        let address = SocketAddr::from(([192, 0, 2, host], port));
+        let five_tuple = FiveTuple { transport: Transport::Udp, client: address, server: address };
+        Client { five_tuple, link: Link(1 << 56) }
+    }
+
+    fn gate() -> Arc<Gate> {
+        Gate::new(Admission::unlimited(), 1)
+    }
+
+    fn initial() -> Vec<u8> {
+        let mut datagram = vec![0; INITIAL_MIN];
+        datagram[0] = 0xc3;
+        datagram
+    }
+
+    /// The first packet of a server: version 1, no id of the client, an id of its own.
+    fn answer() -> Vec<u8> {
+        [&[0xc0, 0, 0, 0, 1, 0, ID.len() as u8], ID].concat()
+    }
+
+    /// A packet with a short header to the id of the server.
+    fn proof() -> Vec<u8> {
+        [&b"\x41"[..], ID].concat()
+    }
+
+    /// Flows towards a server of the test.
+    struct Rig {
+        flows: Flows,
+        epoll: Epoll,
+        gate: Arc<Gate>,
+        server: UdpSocket,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let server = UdpSocket::bind("127.0.0.1:0").expect("bind");
+            server.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+            let epoll = Epoll::new().expect("epoll");
+            Self { flows: Flows::new([1, 2]), epoll, gate: gate(), server }
+        }
+
+        fn forward(&mut self, client: Client, datagram: &[u8], now: Instant) -> io::Result<Option<Token>> {
+            let to = self.server.local_addr().expect("address");
+            self.flows.forward(&self.epoll, &self.gate, (client, to), datagram, now)
+        }
+
+        /// The same, and the address from which the server got it.
+        fn arrives(&mut self, client: Client, datagram: &[u8], now: Instant) -> (Option<Token>, SocketAddr) {
+            let token = self.forward(client, datagram, now).expect("it is sent");
+            (token, self.server.recv_from(&mut [0; 2000]).expect("a datagram").1)
+        }
+
+        fn begin(&mut self, client: Client, now: Instant) -> Token {
+            self.flows.next_due = Instant::default();
+            self.forward(client, &initial(), now).expect("a flow").expect("a new one")
+        }
+
+        fn prove(&mut self, client: Client, now: Instant) -> Token {
+            let token = self.begin(client, now);
+            self.flows.answered(token, &answer());
+            assert_eq!(self.forward(client, &proof(), now).expect("it is sent"), None);
+            token
+        }
+
+        /// Whether a flow begins.
+        fn try_begin(&mut self, client: Client, now: Instant) -> bool {
+            self.forward(client, &initial(), now).is_ok()
+        }
+
+        fn counts(&self) -> (usize, usize) {
+            assert_eq!(self.flows.len(), self.flows.unproven.len() + self.flows.proven.len());
+            assert_eq!(self.gate.admission().descriptors().0 as usize, self.flows.len());
+            (self.flows.unproven.len(), self.flows.proven.len())
+        }
+    }
+
+    fn raise_open_files() {
+        let limit = crate::system::limits::raise_open_files().after;
+        assert!(limit > FLOWS_MAX as u64 + 500, "{limit} descriptors: raise `ulimit -Hn`");
+    }
+
+    #[test]
+    fn the_first_byte_says_whose_it_may_be() {
+        let count = |kind| (0..=255).filter(|&first| classify(first) == kind).count();
+        assert_eq!([Kind::Either, Kind::Short, Kind::Long].map(count), [16, 48, 64]);
+        assert!([0, 3, 20, 63, 128, 191].into_iter().all(|first| classify(first) == Kind::Turn));
+    }
+
+    #[test]
+    fn each_client_has_a_socket_of_its_own_until_it_is_silent() {
+        let mut rig = Rig::new();
+        let (first, from_first) = rig.arrives(client(1, 1), &initial(), NOW);
+        let (second, from_second) = rig.arrives(client(1, 2), &initial(), NOW);
+        assert_ne!(from_first, from_second);
+        let (first, second) = (first.expect("new"), second.expect("new"));
+        let later = NOW + IDLE_UNPROVEN / 2;
+        assert_eq!(rig.arrives(client(1, 1), b"\x41short", later), (None, from_first));
+        assert_eq!(rig.flows.get(first, later).map(|(_, client)| client), Some(client(1, 1)));
+        let end = NOW + IDLE_UNPROVEN;
+        assert_eq!(
+            (rig.flows.life(second, end), rig.flows.life(first, end)),
+            (None, Some(later + IDLE_UNPROVEN))
+        );
+        assert!(!rig.flows.has(&client(1, 2)) && rig.flows.has(&client(1, 1)) && rig.flows.len() == 1);
+        // The place is used again, under another token.
+        let (third, _) = rig.arrives(client(1, 3), &initial(), end);
+        assert!(third != Some(second) && rig.flows.get(second, end).is_none());
+        assert!(!rig.flows.is_open(second) && third.is_some_and(|third| rig.flows.is_open(third)));
+    }
+
+    #[test]
+    fn only_a_connections_beginning_makes_a_flow() {
+        let mut rig = Rig::new();
+        let mut short = initial();
+        short[0] = 0x50;
+        for datagram in [&b"\xc3 too short"[..], &short, b""] {
+            assert!(rig.forward(client(1, 9), datagram, NOW).is_err());
+        }
+        assert!(rig.flows.is_empty());
+    }
+
+    #[test]
+    fn a_flow_is_proven_by_the_servers_id_alone() {
+        let mut rig = Rig::new();
+        let token = rig.begin(client(1, 1), NOW);
+        let send = |rig: &mut Rig, datagram: &[u8]| {
+            rig.forward(client(1, 1), datagram, NOW).expect("it is sent");
+            rig.counts()
+        };
+        assert_eq!(send(&mut rig, &proof()), (1, 0), "before the server's answer");
+        rig.flows.answered(token, b"\x41no long header");
+        assert_eq!(send(&mut rig, &proof()), (1, 0), "before the server names its id");
+        rig.flows.answered(token, &answer());
+        assert_eq!(send(&mut rig, &initial()), (1, 0), "what a stranger can send");
+        assert_eq!(send(&mut rig, b"\x41chosen by the client"), (1, 0), "a guess");
+        // The server keeps no unproven flow alive.
+        let later = NOW + Duration::from_secs(5);
+        assert!(rig.flows.get(token, later).is_some());
+        assert_eq!(rig.flows.life(token, later), Some(NOW + IDLE_UNPROVEN));
+        assert_eq!(send(&mut rig, &proof()), (0, 1));
+        assert!(rig.flows.get(token, later).is_some());
+        assert_eq!(rig.flows.life(token, later), Some(later + IDLE));
+        assert_eq!(rig.flows.life(token, later + IDLE), None);
+        assert_eq!(rig.counts(), (0, 0));
+        assert!(rig.flows.by_source.is_empty());
+    }
+
+    #[test]
+    fn new_flows_are_limited_and_those_that_are_there_go_on() {
+        let mut rig = Rig::new();
+        let first = rig.prove(client(1, 1), NOW);
+        rig.flows.next_due = Instant::default();
+        let begun = (0..1000).take_while(|&port| rig.try_begin(client(2, port), NOW)).count();
+        assert_eq!(begun, 200);
+        assert_eq!(rig.forward(client(1, 1), &proof(), NOW).expect("it is sent"), None);
+        assert!(rig.flows.is_open(first));
+        let later = NOW + Duration::from_millis(10);
+        assert_eq!((0..1000).take_while(|&port| rig.try_begin(client(3, port), later)).count(), 20);
+    }
+
+    #[test]
+    fn the_oldest_unproven_flow_makes_room_and_no_proven_one_does() {
+        raise_open_files();
+        let mut rig = Rig::new();
+        let honest = rig.prove(client(1, 1), NOW);
+        let first = rig.begin(client(2, 0), NOW);
+        let second = rig.begin(client(2, 1), NOW);
+        for port in 2..UNPROVEN_MAX as u16 {
+            rig.begin(client(2, port), NOW);
+        }
+        // To send again does not make a stranger younger.
+        assert_eq!(rig.forward(client(2, 0), &initial(), NOW).expect("it is sent"), None);
+        assert_eq!(rig.counts(), (UNPROVEN_MAX, 1));
+        rig.begin(client(3, 1), NOW);
+        assert_eq!(rig.counts(), (UNPROVEN_MAX, 1));
+        assert!(!rig.flows.is_open(first) && rig.flows.is_open(second) && rig.flows.is_open(honest));
+        for port in 0..3 * UNPROVEN_MAX as u16 {
+            rig.begin(client(4, port), NOW);
+        }
+        assert_eq!(rig.counts(), (UNPROVEN_MAX, 1));
+        assert!(rig.flows.is_open(honest) && !rig.flows.is_open(second));
+        assert!(rig.flows.slots.len() <= FLOWS_MAX);
+    }
+
+    #[test]
+    fn one_source_has_its_part_of_the_proven_flows_and_idle_ones_make_room() {
+        raise_open_files();
+        let mut rig = Rig::new();
+        for port in 0..PROVEN_PER_SOURCE as u16 {
+            rig.prove(client(1, port), NOW);
+        }
+        assert_eq!(rig.counts(), (0, PROVEN_PER_SOURCE as usize));
+        rig.prove(client(1, 60_000), NOW);
+        assert_eq!(rig.counts(), (1, PROVEN_PER_SOURCE as usize), "served, but unproven");
+        for host in 2..=(PROVEN_MAX / PROVEN_PER_SOURCE as usize) as u8 {
+            for port in 0..PROVEN_PER_SOURCE as u16 {
+                rig.prove(client(host, port), NOW);
+            }
+        }
+        assert_eq!(rig.counts(), (1, PROVEN_MAX));
+        // All are active: the next one stays unproven.
+        rig.prove(client(99, 1), NOW + IDLE_DISPLACED);
+        assert_eq!(rig.counts(), (2, PROVEN_MAX));
+        // The first of all sends again, so the second one is the least recently active.
+        let late = NOW + IDLE_DISPLACED + Duration::from_secs(1);
+        rig.forward(client(1, 0), &proof(), late).expect("it is sent");
+        rig.forward(client(99, 1), &proof(), late).expect("it is sent");
+        assert_eq!(rig.counts(), (1, PROVEN_MAX));
+        assert!(
+            rig.flows.has(&client(1, 0)) && !rig.flows.has(&client(1, 1)) && rig.flows.has(&client(1, 2))
+        );
+    }
+
+    #[test]
+    fn a_source_is_an_ipv4_address_or_a_64_of_ipv6() {
+        let source = |text: &str| source(text.parse().expect("literal")).to_string();
+        assert_eq!(source("192.0.2.7"), "192.0.2.7");
+        assert_eq!(source("::ffff:192.0.2.7"), "192.0.2.7");
+        assert_eq!(source("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+    }
+
+    #[test]
+    fn without_descriptors_the_oldest_unproven_flow_gives_its_own() {
+        let mut rig = Rig::new();
+        rig.gate = Gate::new(Arc::new(Admission::new(Default::default(), 8)), 1);
+        let first = rig.begin(client(1, 1), NOW);
+        let more = (2..40).filter(|&port| rig.forward(client(1, port), &initial(), NOW).is_ok()).count();
+        assert_eq!(more, 38, "nobody is refused");
+        assert!(rig.flows.len() <= 4 && !rig.flows.is_open(first));
+        rig.counts();
+    }
+}

@@ -1,0 +1,71 @@
+//! Deadlines of streams and paused listeners. A deadline is never taken back: whoever is named when it comes looks
+//! whether it still holds.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use crate::net::token::Token;
+use crate::turn::time::Instant;
+
+/// Deadlines in order.
+#[derive(Debug, Default)]
+pub struct Timers {
+    heap: BinaryHeap<Reverse<(Instant, u64)>>,
+}
+
+impl Timers {
+    /// Names `token` at `deadline`.
+    pub fn set(&mut self, deadline: Instant, token: Token) {
+        self.heap.push(Reverse((deadline, token.pack())));
+    }
+
+    /// The next deadline.
+    pub fn next(&self) -> Option<Instant> {
+        self.heap.peek().map(|Reverse((deadline, _))| *deadline)
+    }
+
+    /// Takes one whose deadline has come.
+    pub fn due(&mut self, now: Instant) -> Option<Token> {
+        if self.next()? > now {
+            return None;
+        }
+        let Reverse((_, token)) = self.heap.pop()?;
+        Token::unpack(token)
+    }
+
+    /// Forgets the closed ones when they are the most, so that quick connections do not pile up.
+    pub fn tidy(&mut self, live: usize, is_live: impl Fn(Token) -> bool) {
+        if self.heap.len() > 2 * live + 1024 {
+            self.heap.retain(|Reverse((_, token))| Token::unpack(*token).is_some_and(&is_live));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_come_in_order_and_not_before_their_time() {
+        let mut timers = Timers::default();
+        let at = Instant::from_nanos;
+        timers.set(at(30), Token::Accept(1));
+        timers.set(at(10), Token::Udp(2));
+        assert_eq!(timers.next(), Some(at(10)));
+        assert_eq!(timers.due(at(9)), None);
+        assert_eq!(timers.due(at(30)), Some(Token::Udp(2)));
+        assert_eq!(timers.due(at(30)), Some(Token::Accept(1)));
+        assert_eq!((timers.due(at(99)), timers.next()), (None, None));
+    }
+
+    #[test]
+    fn closed_ones_do_not_pile_up() {
+        let mut timers = Timers::default();
+        for index in 0..5000_u16 {
+            timers.set(Instant::from_nanos(index.into()), Token::Accept(index));
+            timers.tidy(1, |token| token == Token::Accept(7));
+        }
+        assert!(timers.heap.len() <= 1027);
+        assert_eq!(timers.due(Instant::from_nanos(u64::MAX)), Some(Token::Accept(7)));
+    }
+}

@@ -1,0 +1,340 @@
+//! TLS over a stream, driven by hand: rustls without its buffers, so that an idle client holds only its keys.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::server::{ServerConfig, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
+use rustls::{AlertDescription, Error};
+
+use crate::net::counters::TlsOutcome;
+use crate::net::scratch::Scratch;
+
+/// The most plaintext in one record (RFC 8446 section 5.1).
+pub const RECORD_MAX: usize = 16 << 10;
+/// Unprocessed bytes kept for one client. A full record is 16.6 KB; a ClientHello with post-quantum key shares and
+/// a long session ticket stays below 4 KB however many records it is cut into.
+pub const INCOMING_MAX: usize = 20 << 10;
+/// Room that sealing needs beyond the plaintext: header, tag and explicit nonce of each record it is cut into,
+/// with a key update in front.
+const SEAL_OVERHEAD: usize = 64;
+/// Records without data that a client may send after the handshake: changes of keys (RFC 8446 section 4.6.3), each 28 bytes
+/// and 3 to 8 us of work. Browsers send none.
+const SILENT_MAX: u32 = 16;
+/// Records of data for each further one. Changes of keys are due after 2^24 records at the earliest (RFC 8446 section 5.5).
+const DATA_PER_SILENT: u32 = 1 << 16;
+/// The random value of a HelloRetryRequest (RFC 8446 section 4.1.3).
+const HELLO_RETRY_REQUEST: [u8; 32] = [
+    0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02, 0x1E, 0x65, 0xB8, 0x91, 0xC2,
+    0xA2, 0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2, 0xC8, 0xA8, 0x33, 0x9C,
+];
+
+/// Which configuration serves a client, decided by its ClientHello.
+pub trait TlsChooser: Send + Sync {
+    /// Looks at everything a client has sent so far. `shared`: to a port that is shared with the web.
+    fn choose(&self, received: &[u8], shared: bool) -> Choice;
+}
+
+/// What a [`TlsChooser`] says.
+pub enum Choice {
+    /// Use this.
+    Config(Arc<ServerConfig>),
+    /// TLS is ended by the server there.
+    PassThrough(SocketAddr),
+    /// The ClientHello is not complete.
+    NeedMore,
+    /// Not TLS, and never will be.
+    NotTls,
+}
+
+impl TlsChooser for Arc<ServerConfig> {
+    fn choose(&self, _received: &[u8], _shared: bool) -> Choice {
+        Choice::Config(Arc::clone(self))
+    }
+}
+
+/// What a client speaks to the web.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1 or older.
+    Http1,
+    /// HTTP/2.
+    H2,
+    /// TLS that does not end here.
+    Tls,
+}
+
+/// What became of received bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// The client said that nothing follows (close_notify).
+    pub closed: bool,
+    /// The handshake was finished by these bytes.
+    pub finished: bool,
+    /// TLS does not end here; `incoming` is what came so far.
+    pub pass_through: Option<SocketAddr>,
+}
+
+/// The TLS side of one stream.
+#[derive(Default)]
+pub struct Tls {
+    /// `None` until the ClientHello is there.
+    connection: Option<UnbufferedServerConnection>,
+    /// Bytes received and not yet processed: the start of a record, or of a handshake message.
+    incoming: Vec<u8>,
+    /// Whether the ClientHello was answered by more than a request for another one.
+    answered: bool,
+    established: bool,
+    /// Records received after the handshake, without data and with.
+    silent: u32,
+    data: u32,
+}
+
+impl Tls {
+    /// Whether the key exchange and the signature, which are what a handshake costs, are still to come: no ClientHello was
+    /// answered, or only by a HelloRetryRequest.
+    pub fn begins(&self) -> bool {
+        !self.answered
+    }
+
+    /// Whether the handshake is not finished.
+    pub fn is_handshaking(&self) -> bool {
+        !self.established
+    }
+
+    /// What of the web the client negotiated (RFC 7301); `None`: something else, or nothing.
+    pub fn negotiated(&self) -> Option<Protocol> {
+        match self.connection.as_ref()?.alpn_protocol()? {
+            b"h2" => Some(Protocol::H2),
+            b"http/1.1" => Some(Protocol::Http1),
+            _ => None,
+        }
+    }
+
+    /// Puts what is left of earlier bytes in front of the next to be read.
+    pub fn restore(&mut self, incoming: &mut Scratch) {
+        incoming.clear();
+        // Never more than INCOMING_MAX, which the scratch is made for.
+        let _ = incoming.append(&self.incoming);
+        self.incoming.clear();
+    }
+
+    /// Keeps all of `incoming` (see [`Tls::restore`]) for later, unprocessed.
+    pub fn keep(&mut self, incoming: &Scratch) {
+        self.incoming.extend_from_slice(incoming.bytes());
+    }
+
+    /// Processes all of `incoming` (see [`Tls::restore`]): plaintext is appended to `plain`, records to be sent
+    /// to `output`.
+    ///
+    /// # Errors
+    /// The stream must be closed after `output`, which may hold an alert, was sent. `Garbage` also if the client changes its
+    /// keys again and again.
+    pub fn receive(
+        &mut self,
+        chooser: &dyn TlsChooser,
+        shared: bool,
+        incoming: &mut Scratch,
+        plain: &mut Scratch,
+        output: &mut Scratch,
+    ) -> Result<Received, TlsOutcome> {
+        let mut received = Received::default();
+        let mut consumed = 0;
+        if self.connection.is_none() {
+            match chooser.choose(incoming.bytes(), shared) {
+                Choice::Config(config) => {
+                    let connection = UnbufferedServerConnection::new(config);
+                    self.connection = Some(connection.map_err(|_| TlsOutcome::Internal)?);
+                }
+                Choice::PassThrough(to) => {
+                    received.pass_through = Some(to);
+                    return Ok(received);
+                }
+                Choice::NeedMore => {}
+                Choice::NotTls => return Err(TlsOutcome::Garbage),
+            }
+        }
+        if let Some(connection) = &mut self.connection {
+            let sent = output.bytes().len();
+            let progress = process(connection, incoming.bytes_mut(), plain, output);
+            self.answered |= answers(&output.bytes()[sent..]);
+            let data;
+            (consumed, received.closed, data) = progress?;
+            if self.established {
+                self.data = self.data.saturating_add(data);
+                self.silent += records(&incoming.bytes()[..consumed]).saturating_sub(data);
+            }
+            received.finished = !self.established && !connection.is_handshaking();
+            self.established |= received.finished;
+        }
+        if self.silent > SILENT_MAX + self.data / DATA_PER_SILENT {
+            return Err(TlsOutcome::Garbage);
+        }
+        let rest = &incoming.bytes()[consumed..];
+        if rest.len() > INCOMING_MAX {
+            return Err(TlsOutcome::Garbage);
+        }
+        if rest.is_empty() {
+            // An idle client holds no buffer.
+            self.incoming = Vec::new();
+        } else {
+            self.incoming.extend_from_slice(rest);
+        }
+        Ok(received)
+    }
+
+    /// Appends `plaintext` to `output` as records.
+    ///
+    /// # Errors
+    /// The stream must be closed.
+    pub fn seal(&mut self, plaintext: &[u8], output: &mut Scratch) -> Result<(), TlsOutcome> {
+        self.write(output, |state, room| state.encrypt(plaintext, room).ok())
+    }
+
+    /// Appends a close_notify to `output`, if the handshake got that far.
+    pub fn close(&mut self, output: &mut Scratch) {
+        if self.established {
+            // A client that cannot be told is closed all the same.
+            let _ = self.write(output, |state, room| state.queue_close_notify(room).ok());
+        }
+    }
+
+    fn write(
+        &mut self,
+        output: &mut Scratch,
+        mut write: impl FnMut(&mut Writer<'_>, &mut [u8]) -> Option<usize>,
+    ) -> Result<(), TlsOutcome> {
+        let connection = self.connection.as_mut().ok_or(TlsOutcome::Internal)?;
+        loop {
+            let UnbufferedStatus { discard, state } = connection.process_tls_records(&mut self.incoming);
+            match state.map_err(|error| outcome(&error))? {
+                ConnectionState::WriteTraffic(mut state) => {
+                    let written = write(&mut state, output.spare()).ok_or(TlsOutcome::Internal)?;
+                    output.advance(written);
+                    return Ok(());
+                }
+                ConnectionState::EncodeTlsData(mut state) => {
+                    let written = state.encode(output.spare()).map_err(|_| TlsOutcome::Internal)?;
+                    output.advance(written);
+                }
+                ConnectionState::TransmitTlsData(state) => state.done(),
+                // All that was received is processed, so there is nothing to read, and closed ones are not
+                // written to.
+                _ => return Err(TlsOutcome::Internal),
+            }
+            self.incoming.drain(..discard);
+        }
+    }
+}
+
+type Writer<'c> = rustls::unbuffered::WriteTraffic<'c, rustls::server::ServerConnectionData>;
+
+/// How much room [`Tls::seal`] takes at most for `plaintext` bytes.
+pub const fn sealed_max(plaintext: usize) -> usize {
+    plaintext + (plaintext / RECORD_MAX + 3) * SEAL_OVERHEAD
+}
+
+/// Whether `sent` answers a ClientHello; a HelloRetryRequest asks for another one instead (RFC 8446 section 4.1.4).
+fn answers(sent: &[u8]) -> bool {
+    // The random value of a ServerHello comes after the headers of record and message and the version.
+    !sent.is_empty() && sent.get(11..43) != Some(&HELLO_RETRY_REQUEST)
+}
+
+/// How many whole records these bytes are (RFC 8446 section 5.1).
+fn records(mut bytes: &[u8]) -> u32 {
+    let mut count = 0;
+    while let Some(&[_, _, _, high, low]) = bytes.first_chunk() {
+        let len = 5 + usize::from(u16::from_be_bytes([high, low]));
+        bytes = bytes.get(len..).unwrap_or_default();
+        count += 1;
+    }
+    count
+}
+
+/// Runs the connection over `incoming` as far as it goes. Returns how many bytes are done with, whether the client
+/// closed, and how many records of data there were.
+fn process(
+    connection: &mut UnbufferedServerConnection,
+    incoming: &mut [u8],
+    plain: &mut Scratch,
+    output: &mut Scratch,
+) -> Result<(usize, bool, u32), TlsOutcome> {
+    let (mut consumed, mut closed, mut data) = (0, false, 0);
+    loop {
+        let UnbufferedStatus { mut discard, state } =
+            connection.process_tls_records(&mut incoming[consumed..]);
+        let mut done = false;
+        match state {
+            Ok(ConnectionState::ReadTraffic(mut state)) => {
+                while let Some(record) = state.next_record() {
+                    let record = record.map_err(|error| outcome(&error))?;
+                    discard += record.discard;
+                    data += 1;
+                    plain.append(record.payload).ok_or(TlsOutcome::Internal)?;
+                }
+            }
+            Ok(ConnectionState::EncodeTlsData(mut state)) => {
+                let written = state.encode(output.spare()).map_err(|_| TlsOutcome::Internal)?;
+                output.advance(written);
+            }
+            // The owner sends `output` before anything else.
+            Ok(ConnectionState::TransmitTlsData(state)) => state.done(),
+            Ok(ConnectionState::PeerClosed) => closed = true,
+            Ok(ConnectionState::Closed) => (closed, done) = (true, true),
+            Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => done = true,
+            // Early data is never accepted.
+            Ok(_) => return Err(TlsOutcome::Internal),
+            Err(error) => {
+                encode_alert(connection, &mut incoming[consumed + discard..], output);
+                return Err(outcome(&error));
+            }
+        }
+        consumed += discard;
+        if done {
+            return Ok((consumed, closed, data));
+        }
+    }
+}
+
+/// After an error, rustls gives the alert for the client when it is asked on. It must not be asked further than
+/// that: it would look at the offending bytes again, which it holds for a mistake.
+fn encode_alert(connection: &mut UnbufferedServerConnection, rest: &mut [u8], output: &mut Scratch) {
+    while connection.wants_write() {
+        let ConnectionState::EncodeTlsData(mut state) = (match connection.process_tls_records(rest).state {
+            Ok(state) => state,
+            Err(_) => return,
+        }) else {
+            return;
+        };
+        match state.encode(output.spare()) {
+            Ok(written) => output.advance(written),
+            Err(_) => return,
+        }
+    }
+}
+
+/// Whose fault an error is.
+fn outcome(error: &Error) -> TlsOutcome {
+    match error {
+        Error::AlertReceived(AlertDescription::UnknownCA) => TlsOutcome::UnknownCa,
+        Error::AlertReceived(
+            AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown,
+        ) => TlsOutcome::BadCertificate,
+        Error::AlertReceived(_) => TlsOutcome::OtherAlert,
+        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => TlsOutcome::NothingShared,
+        Error::InvalidMessage(_)
+        | Error::PeerMisbehaved(_)
+        | Error::InappropriateMessage { .. }
+        | Error::InappropriateHandshakeMessage { .. }
+        | Error::DecryptError
+        | Error::PeerSentOversizedRecord => TlsOutcome::Garbage,
+        _ => TlsOutcome::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests;

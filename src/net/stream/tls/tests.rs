@@ -1,0 +1,291 @@
+use std::io::{Read, Write};
+
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+
+use super::*;
+
+struct Pair {
+    client: ClientConnection,
+    server: Tls,
+    config: Arc<ServerConfig>,
+    incoming: Scratch,
+    plain: Scratch,
+    output: Scratch,
+    handshakes: usize,
+}
+
+impl Pair {
+    fn new(trusted: bool, version: &'static SupportedProtocolVersion) -> Self {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        Self::with(provider, trusted, version)
+    }
+
+    /// A client with `provider` and a server with the default one.
+    fn with(
+        provider: rustls::crypto::CryptoProvider,
+        trusted: bool,
+        version: &'static SupportedProtocolVersion,
+    ) -> Self {
+        let own = rcgen::generate_simple_self_signed(["relay.test".to_owned()]).expect("certificate");
+        let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).expect("key");
+        let mut roots = RootCertStore::empty();
+        if trusted {
+            roots.add(own.cert.der().clone()).expect("root");
+        }
+        let config = ServerConfig::builder().with_no_client_auth();
+        let config = config.with_single_cert(vec![own.cert.der().clone()], key).expect("config");
+        let client = ClientConfig::builder_with_provider(Arc::new(provider));
+        let client = client.with_protocol_versions(&[version]).expect("versions");
+        let client = client.with_root_certificates(roots).with_no_client_auth();
+        let name = ServerName::try_from("relay.test").expect("name");
+        Self {
+            client: ClientConnection::new(Arc::new(client), name).expect("client"),
+            server: Tls::default(),
+            config: Arc::new(config),
+            incoming: Scratch::new(1 << 17),
+            plain: Scratch::new(1 << 17),
+            output: Scratch::new(1 << 17),
+            handshakes: 0,
+        }
+    }
+
+    /// Replaces the cryptography of the server.
+    fn serve_with(&mut self, provider: rustls::crypto::CryptoProvider) {
+        let own = rcgen::generate_simple_self_signed(["relay.test".to_owned()]).expect("certificate");
+        let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).expect("key");
+        let config = ServerConfig::builder_with_provider(Arc::new(provider));
+        let config = config.with_safe_default_protocol_versions().expect("versions").with_no_client_auth();
+        let config = config.with_single_cert(vec![own.cert.der().clone()], key).expect("config");
+        self.config = Arc::new(config);
+    }
+
+    /// Hands `bytes` to the server in pieces of `cut`, as a socket would.
+    fn feed(&mut self, bytes: &[u8], cut: usize) -> Result<Received, TlsOutcome> {
+        let mut last = Received::default();
+        for piece in bytes.chunks(cut) {
+            self.server.restore(&mut self.incoming);
+            self.incoming.append(piece).expect("room");
+            last = self.server.receive(
+                &self.config,
+                false,
+                &mut self.incoming,
+                &mut self.plain,
+                &mut self.output,
+            )?;
+            self.handshakes += usize::from(last.finished);
+        }
+        Ok(last)
+    }
+
+    fn client_sends(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while self.client.wants_write() {
+            self.client.write_tls(&mut bytes).expect("write");
+        }
+        bytes
+    }
+
+    fn client_receives(&mut self) -> Result<Vec<u8>, Error> {
+        let mut sent = self.output.bytes();
+        while !sent.is_empty() {
+            self.client.read_tls(&mut sent).expect("read");
+            self.client.process_new_packets()?;
+        }
+        self.output.clear();
+        let mut plain = Vec::new();
+        match self.client.reader().read_to_end(&mut plain) {
+            Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => panic!("{error}"),
+            _ => Ok(plain),
+        }
+    }
+
+    fn handshake(&mut self, cut: usize) {
+        for _ in 0..4 {
+            let flight = self.client_sends();
+            self.feed(&flight, cut).expect("handshake");
+            self.client_receives().expect("handshake");
+        }
+        assert!(!self.client.is_handshaking() && !self.server.is_handshaking());
+        assert_eq!(self.handshakes, 1);
+    }
+}
+
+#[test]
+fn any_segmentation_and_both_versions_carry_data_both_ways() {
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        for cut in [1, 7, 500, usize::MAX] {
+            let mut pair = Pair::new(true, version);
+            pair.handshake(cut);
+            assert_eq!(pair.server.incoming.capacity(), 0, "an idle client holds no buffer");
+            pair.client.writer().write_all(b"allocate").expect("write");
+            pair.client.writer().write_all(&[5; 40_000]).expect("write");
+            let bytes = pair.client_sends();
+            pair.feed(&bytes, cut.max(100)).expect("data");
+            assert_eq!(pair.plain.bytes()[..8], *b"allocate");
+            assert_eq!(pair.plain.bytes()[8..], [5; 40_000]);
+            pair.server.seal(b"answer and media", &mut pair.output).expect("seal");
+            assert_eq!(pair.client_receives().expect("data"), b"answer and media");
+        }
+    }
+}
+
+#[test]
+fn a_hello_cut_into_many_records_is_accepted() {
+    let mut pair = Pair::new(true, &rustls::version::TLS13);
+    let flight = pair.client_sends();
+    let body = &flight[5..];
+    assert_eq!(usize::from(u16::from_be_bytes([flight[3], flight[4]])), body.len(), "one record");
+    let mut records = Vec::new();
+    for piece in body.chunks(50) {
+        records.extend([22, 3, 1, 0, piece.len() as u8]);
+        records.extend_from_slice(piece);
+    }
+    pair.feed(&records, 13).expect("handshake");
+    pair.client_receives().expect("handshake");
+    pair.handshake(7);
+}
+
+#[test]
+fn sealing_stays_within_its_room_and_makes_one_record_of_waiting_messages() {
+    let mut pair = Pair::new(true, &rustls::version::TLS13);
+    pair.handshake(usize::MAX);
+    for len in [1, 100, RECORD_MAX, RECORD_MAX + 1, 65_556] {
+        let mut output = Scratch::new(sealed_max(len));
+        pair.server.seal(&vec![1; len], &mut output).expect("seal");
+        let (mut records, mut rest) = (0, output.bytes());
+        while let [_, _, _, high, low, ..] = *rest {
+            rest = &rest[5 + usize::from(u16::from_be_bytes([high, low]))..];
+            records += 1;
+        }
+        assert_eq!(records, len.div_ceil(RECORD_MAX));
+    }
+    let mut output = Scratch::new(10);
+    assert!(pair.server.seal(&[1; 100], &mut output).is_err());
+}
+
+#[test]
+fn a_key_update_is_answered_before_the_next_data() {
+    let mut pair = Pair::new(true, &rustls::version::TLS13);
+    pair.handshake(usize::MAX);
+    for _ in 0..3 {
+        pair.client.refresh_traffic_keys().expect("key update");
+        pair.client.writer().write_all(b"after").expect("write");
+        let bytes = pair.client_sends();
+        pair.feed(&bytes, 3).expect("data");
+        assert_eq!(pair.plain.bytes(), b"after");
+        pair.plain.clear();
+        pair.server.seal(b"and back", &mut pair.output).expect("seal");
+        assert_eq!(pair.client_receives().expect("data"), b"and back");
+    }
+}
+
+/// A HelloRetryRequest costs nothing yet: the second ClientHello is the one that is answered.
+#[test]
+fn a_handshake_begins_until_a_client_hello_is_answered() {
+    let mut pair = Pair::new(true, &rustls::version::TLS13);
+    assert!(pair.server.begins());
+    let hello = pair.client_sends();
+    pair.feed(&hello[..hello.len() - 1], usize::MAX).expect("a part");
+    assert!(pair.server.begins());
+    pair.feed(&hello[hello.len() - 1..], usize::MAX).expect("the rest");
+    assert!(!pair.server.begins());
+
+    // The client guesses a group that the server does not have.
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.kx_groups =
+        vec![rustls::crypto::aws_lc_rs::kx_group::SECP384R1, rustls::crypto::aws_lc_rs::kx_group::X25519];
+    let mut pair = Pair::with(provider, true, &rustls::version::TLS13);
+    let mut own = rustls::crypto::aws_lc_rs::default_provider();
+    own.kx_groups = vec![rustls::crypto::aws_lc_rs::kx_group::X25519];
+    pair.serve_with(own);
+    let first = pair.client_sends();
+    pair.feed(&first, usize::MAX).expect("the first");
+    assert!(!pair.output.bytes().is_empty() && pair.server.begins(), "asked to try again");
+    pair.client_receives().expect("a request for another");
+    let second = pair.client_sends();
+    pair.feed(&second, usize::MAX).expect("the second");
+    assert!(!pair.server.begins() && pair.server.is_handshaking());
+}
+
+#[test]
+fn a_client_that_keeps_changing_its_keys_is_refused() {
+    let mut pair = Pair::new(true, &rustls::version::TLS13);
+    pair.handshake(usize::MAX);
+    let change = |pair: &mut Pair| {
+        pair.client.refresh_traffic_keys().expect("key update");
+        pair.client.writer().write_all(b"x").expect("write");
+        let bytes = pair.client_sends();
+        pair.feed(&bytes, usize::MAX)
+    };
+    let accepted = (0..1000).take_while(|_| change(&mut pair).is_ok()).count();
+    assert_eq!(accepted, SILENT_MAX as usize);
+    // Data alone is never too much.
+    let mut pair = Pair::new(true, &rustls::version::TLS12);
+    pair.handshake(usize::MAX);
+    for _ in 0..1000 {
+        pair.client.writer().write_all(b"x").expect("write");
+        let bytes = pair.client_sends();
+        pair.feed(&bytes, usize::MAX).expect("data");
+    }
+}
+
+#[test]
+fn failures_say_whose_fault_they_are_and_send_an_alert() {
+    let mut pair = Pair::new(true, &rustls::version::TLS13);
+    assert_eq!(pair.feed(b"GET / HTTP/1.1\r\n\r\n", usize::MAX), Err(TlsOutcome::Garbage));
+
+    let mut pair = Pair::new(false, &rustls::version::TLS13);
+    let flight = pair.client_sends();
+    pair.feed(&flight, usize::MAX).expect("hello");
+    assert!(pair.client_receives().is_err());
+    let alert = pair.client_sends();
+    assert_eq!(pair.feed(&alert, usize::MAX), Err(TlsOutcome::UnknownCa));
+
+    let mut pair = Pair::new(true, &rustls::version::TLS12);
+    let mut only_13 = Pair::new(true, &rustls::version::TLS13);
+    let key = Arc::clone(&only_13.config);
+    let config = ServerConfig::builder_with_protocol_versions(&[&rustls::version::TLS13]);
+    only_13.config =
+        Arc::new(config.with_no_client_auth().with_cert_resolver(Arc::clone(&key.cert_resolver)));
+    pair.config = Arc::clone(&only_13.config);
+    let flight = pair.client_sends();
+    assert_eq!(pair.feed(&flight, usize::MAX), Err(TlsOutcome::NothingShared));
+    assert_eq!(pair.output.bytes().first(), Some(&21), "an alert record");
+    assert!(matches!(pair.client_receives(), Err(Error::AlertReceived(AlertDescription::ProtocolVersion))));
+
+    let mut pair = Pair::new(true, &rustls::version::TLS13);
+    pair.handshake(usize::MAX);
+    let wrong = [&[23, 3, 3, 0, 64], [9; 64].as_slice()].concat();
+    assert_eq!(pair.feed(&wrong, usize::MAX), Err(TlsOutcome::Garbage));
+    assert_eq!(pair.client_receives(), Err(Error::AlertReceived(AlertDescription::BadRecordMac)));
+}
+
+#[test]
+fn a_handshake_message_that_never_ends_is_cut_off() {
+    let mut pair = Pair::new(true, &rustls::version::TLS13);
+    // A ClientHello of 60,000 bytes, of which records keep coming.
+    let mut record = vec![22, 3, 1, 0x3f, 0, 1, 0, 0xea, 0x60];
+    record.resize(5 + 0x3f00, 0);
+    pair.feed(&record, 1000).expect("the first record may be the start of something");
+    let mut next = vec![22, 3, 1, 0x3f, 0];
+    next.resize(5 + 0x3f00, 0);
+    assert_eq!(pair.feed(&next, 1000), Err(TlsOutcome::Garbage));
+}
+
+#[test]
+fn both_sides_can_say_goodbye() {
+    let mut pair = Pair::new(true, &rustls::version::TLS13);
+    pair.server.close(&mut pair.output);
+    assert!(pair.output.bytes().is_empty(), "nothing to say before the handshake");
+    pair.handshake(usize::MAX);
+    pair.client.writer().write_all(b"last").expect("write");
+    pair.client.send_close_notify();
+    let bytes = pair.client_sends();
+    assert!(pair.feed(&bytes, usize::MAX).expect("data").closed);
+    assert_eq!(pair.plain.bytes(), b"last");
+    pair.server.close(&mut pair.output);
+    let mut sent = pair.output.bytes();
+    pair.client.read_tls(&mut sent).expect("read");
+    assert!(pair.client.process_new_packets().expect("close_notify").peer_has_closed());
+}

@@ -1,0 +1,76 @@
+//! What the site says. A new page is a route in [`router`].
+//!
+//! Nothing here names the product: to somebody who looks for relays this is a small web server like any other.
+
+use axum::Router;
+use axum::extract::{Extension, Request};
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::{StatusCode, Version};
+use axum::middleware::{Next, from_fn, map_response};
+use axum::response::{IntoResponse, Response};
+
+use super::Visitor;
+
+/// Seconds after which a web server is worth another try.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("10");
+
+/// Fields of every answer that does not say otherwise. None of them outlives the page: how browsers reach this name
+/// tomorrow (Strict-Transport-Security) is for the owner of the domain to decide.
+const FIELDS: [(HeaderName, HeaderValue); 3] = [
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'")),
+];
+
+/// Every page of the site.
+pub(super) fn router() -> Router {
+    within_rules(Router::new().fallback(not_found))
+}
+
+/// Adds what holds for every page: it is reached by a request that names its host, and only while the site is what the
+/// visitor came for.
+pub(super) fn within_rules(pages: Router) -> Router {
+    pages.layer(from_fn(back_end_down)).layer(from_fn(one_host)).layer(map_response(with_fields))
+}
+
+async fn not_found() -> Response {
+    page(StatusCode::NOT_FOUND, "There is no page at this address.")
+}
+
+/// Answers every request for a web server that is down (RFC 9110 section 15.6.3).
+async fn back_end_down(Extension(visitor): Extension<Visitor>, request: Request, next: Next) -> Response {
+    if !visitor.down {
+        return next.run(request).await;
+    }
+    let text = "The site behind this address does not answer at the moment. Try again in a minute.";
+    ([(header::RETRY_AFTER, RETRY_AFTER)], page(StatusCode::BAD_GATEWAY, text)).into_response()
+}
+
+/// Refuses a request of HTTP/1.1 without exactly one Host (RFC 9112 section 3.2).
+async fn one_host(request: Request, next: Next) -> Response {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    if request.version() != Version::HTTP_11 || hosts == 1 {
+        return next.run(request).await;
+    }
+    let close = [(header::CONNECTION, HeaderValue::from_static("close"))];
+    (close, page(StatusCode::BAD_REQUEST, "This request cannot be understood.")).into_response()
+}
+
+async fn with_fields(mut response: Response) -> Response {
+    let fields: &mut HeaderMap = response.headers_mut();
+    for (name, value) in FIELDS {
+        fields.entry(name).or_insert(value);
+    }
+    response
+}
+
+fn page(status: StatusCode, text: &str) -> Response {
+    let reason = status.canonical_reason().unwrap_or_default();
+    let body = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>{} {reason}</title></head>\n\
+         <body><h1>{reason}</h1><p>{text}</p></body>\n</html>\n",
+        status.as_u16()
+    );
+    (status, [(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"))], body)
+        .into_response()
+}

@@ -1,0 +1,376 @@
+use std::io::{Read, Write};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use axum::extract::Extension;
+use axum::routing::get;
+use tokio::sync::oneshot;
+
+use super::*;
+
+/// A test that waits so long has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// For tests in which nobody is slow.
+const AMPLE: Limits =
+    Limits { connections: 4, head: PATIENCE, quiet: PATIENCE, finish: Duration::from_millis(200) };
+/// For tests of clients that are.
+const SHORT: Limits = Limits { head: Duration::from_millis(200), quiet: Duration::from_millis(300), ..AMPLE };
+
+const GET: &[u8] = b"GET /any?a=b HTTP/1.1\r\nHost: relay.example.org\r\n\r\n";
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A site on a runtime and a thread of its own, as it is beside the workers.
+struct Rig {
+    site: Site,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The client's end of a visit.
+struct Client {
+    stream: UnixStream,
+    place: Receiver<()>,
+}
+
+impl Rig {
+    fn new(limits: Limits) -> Self {
+        Self::with(limits, pages::router())
+    }
+
+    fn with(limits: Limits, router: Router) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let site = Site::with(runtime.handle().clone(), router, limits);
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::spawn(move || {
+            let _ = runtime.block_on(stopped);
+        });
+        Self { site, stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn try_visit(&self, http: Http, down: bool) -> (bool, Client) {
+        let (stream, theirs) = UnixStream::pair().expect("a pair");
+        theirs.set_nonblocking(true).expect("nonblocking");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let (held, place): (SyncSender<()>, _) = sync_channel(1);
+        let [client, server] =
+            ["192.0.2.1:5000", "192.0.2.2:443"].map(|text| text.parse().expect("an address"));
+        let visitor = Visitor { client, server, down };
+        let taken = self.site.visit(Visit { stream: theirs, http, visitor, place: Box::new(held) });
+        (taken, Client { stream, place })
+    }
+
+    fn visit(&self, http: Http, down: bool) -> Client {
+        let (taken, client) = self.try_visit(http, down);
+        assert!(taken, "the site is full");
+        client
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        // The thread ends either way: by the word or because nobody is left to say it.
+        let _ = self.stop.take().map(|stop| stop.send(()));
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+impl Client {
+    fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("write");
+    }
+
+    /// The head of the next answer, in lower case, and as many bytes of body as it says.
+    fn answer(&mut self, has_body: bool) -> (String, String) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte).expect("a head");
+            head.extend_from_slice(&byte);
+        }
+        let head = String::from_utf8(head).expect("text").to_ascii_lowercase();
+        let length = head.split("\r\ncontent-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
+        let length: usize = length.and_then(|text| text.parse().ok()).expect("a length");
+        let mut body = vec![0; if has_body { length } else { 0 }];
+        self.stream.read_exact(&mut body).expect("a body");
+        (head, String::from_utf8(body).expect("text"))
+    }
+
+    /// All that comes until the site ends the connection.
+    fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).expect("an end");
+        rest
+    }
+
+    fn status(&mut self, request: &[u8]) -> String {
+        self.send(request);
+        self.answer(true).0.split(' ').nth(1).expect("a status").to_owned()
+    }
+
+    /// The frames up to the first of this kind.
+    fn frames_to(&mut self, kind: u8) -> Vec<(u8, u32, Vec<u8>)> {
+        let mut received = Vec::new();
+        loop {
+            let mut frames = frames(&received);
+            if let Some(at) = frames.iter().position(|(found, ..)| *found == kind) {
+                frames.truncate(at + 1);
+                return frames;
+            }
+            let mut piece = [0; 4096];
+            let len = self.stream.read(&mut piece).expect("a frame");
+            assert!(len > 0, "it ended after {frames:02x?}");
+            received.extend_from_slice(&piece[..len]);
+        }
+    }
+
+    /// Waits until the site has closed its end.
+    fn wait_closed(&self) {
+        assert_eq!(self.place.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected), "still open");
+    }
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Preface, settings and a GET on stream 1 (RFC 9113 section 6.2; RFC 7541 section 6.1).
+fn h2_get() -> Vec<u8> {
+    let block = b"\x82\x87\x84\x41\x01a";
+    [PREFACE, &frame(4, 0, 0, b""), &frame(1, 0x5, 1, block)].concat()
+}
+
+/// Kind, stream and payload of each whole frame.
+fn frames(mut bytes: &[u8]) -> Vec<(u8, u32, Vec<u8>)> {
+    let mut all = Vec::new();
+    while let Some((&[a, b, c, kind, _, id @ ..], rest)) = bytes.split_first_chunk::<9>() {
+        let Some((payload, rest)) = rest.split_at_checked(u32::from_be_bytes([0, a, b, c]) as usize) else {
+            break;
+        };
+        all.push((kind, u32::from_be_bytes(id), payload.to_vec()));
+        bytes = rest;
+    }
+    all
+}
+
+#[test]
+fn a_page_is_whole_and_the_connection_stays() {
+    let rig = Rig::new(AMPLE);
+    let mut client = rig.visit(Http::One, false);
+    client.send(GET);
+    let (head, body) = client.answer(true);
+    assert!(head.starts_with("http/1.1 404 not found\r\n"), "{head}");
+    assert!(body.starts_with("<!DOCTYPE html>") && body.ends_with("</html>\n"), "{body}");
+    for field in ["date: ", "content-type: text/html; charset=utf-8\r\n", "cache-control: no-store\r\n"] {
+        assert_eq!(head.matches(&format!("\r\n{field}")).count(), 1, "{field} in {head}");
+    }
+    let all = format!("{head}{}", body.to_ascii_lowercase());
+    for word in ["server", "strict-transport", "hallpass", "turn", "stun", "hyper", "axum", "retry"] {
+        assert!(!all.contains(word), "{word} in {all}");
+    }
+    // A length but no body; then two requests at once.
+    client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(client.answer(false).0.contains(&format!("\r\ncontent-length: {}\r\n", body.len())));
+    client.send(&[GET, GET].concat());
+    assert_eq!((client.answer(true).1, client.answer(true).1), (body.clone(), body.clone()));
+    for request in ["DELETE /x", "OPTIONS *", "CONNECT a:443", "PROPFIND /", "GET http://b/c"] {
+        let request = format!("{request} HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.status(request.as_bytes()), "404", "{request}");
+    }
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na=b");
+    assert_eq!(client.answer(true).1, body);
+    drop(client.stream);
+    assert_eq!(client.place.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
+}
+
+#[test]
+fn the_connection_ends_where_the_client_wants_it_to() {
+    let rig = Rig::new(AMPLE);
+    for request in ["GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\nConnection: TE, Close\r\n\r\n"] {
+        let mut client = rig.visit(Http::One, false);
+        client.send(request.as_bytes());
+        assert!(client.answer(true).0.contains(" 404 not found\r\n"), "{request}");
+        assert_eq!(client.rest(), b"", "{request}");
+        client.wait_closed();
+    }
+    // One that has no more to say is answered first.
+    let mut client = rig.visit(Http::One, false);
+    client.send(GET);
+    client.stream.shutdown(std::net::Shutdown::Write).expect("half close");
+    assert!(client.rest().starts_with(b"HTTP/1.1 404 Not Found\r\n"));
+}
+
+#[test]
+fn a_web_server_that_is_down_is_said_once() {
+    let rig = Rig::new(AMPLE);
+    let mut client = rig.visit(Http::One, true);
+    client.send(&[GET, GET].concat());
+    let (head, body) = client.answer(true);
+    assert!(head.starts_with("http/1.1 502 bad gateway\r\n") && body.contains("Try again"), "{head}{body}");
+    assert!(head.contains("\r\nretry-after: 10\r\n") && head.contains("\r\nconnection: close\r\n"), "{head}");
+    assert_eq!(client.rest(), b"");
+
+    let mut client = rig.visit(Http::Two, true);
+    client.send(&h2_get());
+    // It acknowledges nothing, so it is waited for no longer than `finish`.
+    let frames = frames(&client.rest());
+    let (_, _, block) = frames.iter().find(|(kind, ..)| *kind == 1).expect("HEADERS");
+    // `:status` by its index in the static table, then three digits in Huffman's code.
+    assert_eq!((block[0] & 0x0f, block.len() > 20), (8, true), "{block:02x?}");
+    assert!(
+        frames
+            .iter()
+            .any(|(kind, stream, body)| *kind == 0 && *stream == 1 && body.starts_with(b"<!DOCTYPE"))
+    );
+    assert!(frames.iter().any(|(kind, ..)| *kind == 7), "no GOAWAY in {frames:02x?}");
+    client.wait_closed();
+}
+
+#[test]
+fn what_is_no_request_is_refused_and_bounded() {
+    let rig = Rig::new(AMPLE);
+    let refused = |request: &[u8], code: &str| {
+        let mut client = rig.visit(Http::One, false);
+        client.send(request);
+        let rest = String::from_utf8_lossy(&client.rest()).into_owned();
+        assert!(rest.starts_with(&format!("HTTP/1.1 {code} ")), "{code} expected: {rest}");
+        client.wait_closed();
+    };
+    refused(b"\x80\x01\x02 garbage\r\n\r\n", "400");
+    refused(b"GET / HTTP/1.1\r\nAccept: */*\r\n\r\n", "400");
+    refused(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400");
+    refused(format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "a: b\r\n".repeat(100)).as_bytes(), "431");
+    refused(format!("GET / HTTP/1.1\r\nHost: a\r\na: {}\r\n\r\n", "b".repeat(17 << 10)).as_bytes(), "431");
+    // Behind a good request.
+    let mut client = rig.visit(Http::One, false);
+    assert_eq!(client.status(GET), "404");
+    client.send(b"\x00\xff\x00\xff\r\n\r\n");
+    assert!(client.rest().starts_with(b"HTTP/1.1 400 "));
+    // A body that nobody reads, of a client that sends all of it before it looks at the answer.
+    let mut client = rig.visit(Http::One, false);
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n");
+    client.send(&[b'x'; 200_000]);
+    assert_eq!(client.answer(true).0.split(' ').nth(1), Some("404"));
+    assert_eq!(client.rest(), b"");
+    client.wait_closed();
+}
+
+#[test]
+fn over_http_2_a_body_that_nobody_reads_is_answered_and_not_waited_for() {
+    let rig = Rig::new(AMPLE);
+    let mut client = rig.visit(Http::Two, false);
+    // A POST whose body has begun.
+    let block = b"\x83\x87\x84\x41\x01a";
+    let body = [0; 16_000];
+    client.send(&[PREFACE, &frame(4, 0, 0, b""), &frame(1, 0x4, 1, block), &frame(0, 0, 1, &body)].concat());
+    // RST_STREAM with NO_ERROR comes behind the whole answer (RFC 9113 section 8.1).
+    let frames = client.frames_to(3);
+    let on_stream: Vec<u8> =
+        frames.iter().filter(|(_, stream, _)| *stream == 1).map(|(kind, ..)| *kind).collect();
+    assert_eq!((on_stream, frames.last().map(|(.., code)| &code[..])), (vec![1, 0, 3], Some(&[0; 4][..])));
+    // And the connection is good for the next one.
+    client.send(&frame(1, 0x5, 3, b"\x82\x87\x84\x41\x01a"));
+    assert!(client.frames_to(0).iter().any(|(kind, stream, _)| (*kind, *stream) == (1, 3)));
+}
+
+#[test]
+fn garbage_over_http_2_ends_the_connection() {
+    // Where it is the error of one stream alone, the connection ends for want of a request.
+    let rig = Rig::new(SHORT);
+    let settings = frame(4, 0, 0, b"");
+    for garbage in [
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+        [PREFACE, &frame(1, 0x4, 1, b"\x82")].concat(),
+        [PREFACE, &settings, &frame(1, 0x5, 2, b"\x82")].concat(),
+        [PREFACE, &settings, &frame(9, 0x4, 1, b"\x82")].concat(),
+        [PREFACE, &settings, &frame(0, 0, 1, &[0; 16_385])].concat(),
+        [&h2_get()[..], &frame(8, 0, 0, &[0; 4])].concat(),
+        [PREFACE, &settings, &[0xff; 300]].concat(),
+    ] {
+        let mut client = rig.visit(Http::Two, false);
+        // It may be closed before all of it was read.
+        let _ = client.stream.write_all(&garbage);
+        let _ = client.stream.read_to_end(&mut Vec::new());
+        client.wait_closed();
+    }
+}
+
+#[test]
+fn a_full_site_takes_nobody_in_until_somebody_leaves() {
+    let rig = Rig::new(AMPLE);
+    let mut inside: Vec<Client> = (0..AMPLE.connections).map(|_| rig.visit(Http::One, false)).collect();
+    let (taken, mut refused) = rig.try_visit(Http::One, false);
+    assert!(!taken);
+    assert_eq!(refused.rest(), b"");
+    refused.wait_closed();
+    let Client { stream, place } = inside.pop().expect("one");
+    drop(stream);
+    assert_eq!(place.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
+    // The place among the connections comes back with the descriptor's, in the same breath.
+    let mut next = rig.try_visit(Http::One, false);
+    while !next.0 {
+        thread::yield_now();
+        next = rig.try_visit(Http::One, false);
+    }
+    assert_eq!(next.1.status(GET), "404");
+    assert!(inside.iter_mut().all(|client| client.status(GET) == "404"), "those inside are served");
+}
+
+#[test]
+fn silent_clients_are_closed() {
+    let rig = Rig::new(SHORT);
+    // Before a request, within one, and after one.
+    for (request, answers) in [(&b""[..], false), (b"GET / HT", false), (GET, true)] {
+        let mut client = rig.visit(Http::One, false);
+        client.send(request);
+        assert_eq!(client.rest().starts_with(b"HTTP/1.1 404 "), answers, "{request:?}");
+        // It does not leave, and is not waited for.
+        client.wait_closed();
+    }
+    for (request, answers) in [(&b""[..], false), (PREFACE, false), (&h2_get(), true)] {
+        let mut client = rig.visit(Http::Two, false);
+        client.send(request);
+        assert_eq!(frames(&client.rest()).iter().any(|(kind, ..)| *kind == 0), answers, "{request:?}");
+        client.wait_closed();
+    }
+    rig.visit(Http::One, true).wait_closed();
+}
+
+#[test]
+fn neither_frames_without_a_request_nor_unread_answers_keep_a_connection() {
+    let rig = Rig::new(SHORT);
+    let mut client = rig.visit(Http::Two, false);
+    client.send(&h2_get());
+    let ping = frame(6, 0, 0, &[7; 8]);
+    let mut pings = 0_u64;
+    // Every answer is read, so it is not for want of room that it ends.
+    while client.stream.write_all(&ping).is_ok()
+        && client.stream.read(&mut [0; 4096]).is_ok_and(|len| len > 0)
+    {
+        pings += 1;
+    }
+    assert!(pings > 1, "{pings}");
+    client.wait_closed();
+
+    let mut client = rig.visit(Http::One, false);
+    client.stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    // Requests without end, until the site has had enough of answers that nobody reads.
+    while client.stream.write_all(GET).is_ok() {}
+    client.wait_closed();
+}
+
+#[test]
+fn a_handler_knows_the_clients_address() {
+    async fn who(Extension(visitor): Extension<Visitor>) -> String {
+        format!("{} at {}", visitor.client, visitor.server)
+    }
+    let rig = Rig::with(AMPLE, pages::within_rules(Router::new().route("/who", get(who))));
+    let mut client = rig.visit(Http::One, false);
+    client.send(b"GET /who HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.answer(true).1, "192.0.2.1:5000 at 192.0.2.2:443");
+    let mut client = rig.visit(Http::Two, false);
+    let block = b"\x82\x87\x41\x01a\x04\x04/who";
+    client.send(&[PREFACE, &frame(4, 0, 0, b""), &frame(1, 0x5, 1, block)].concat());
+    let (.., body) = client.frames_to(0).pop().expect("DATA");
+    assert_eq!(body, b"192.0.2.1:5000 at 192.0.2.2:443");
+}
