@@ -141,17 +141,6 @@ pub struct Relay {
     pub addresses: Vec<IpAddr>,
     /// UDP ports to relay from.
     pub ports: RangeInclusive<u16>,
-    /// How relayed packets are moved.
-    pub mode: RelayMode,
-}
-
-/// `relay.mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RelayMode {
-    /// The fastest way that works on this host.
-    Auto,
-    /// One UDP socket per allocation.
-    Sockets,
 }
 
 /// `[tls]`.
@@ -384,7 +373,7 @@ impl Default for Config {
             strict_channels: false,
             privacy: false,
             listen: Vec::new(),
-            relay: Relay { addresses: Vec::new(), ports: 49152..=65535, mode: RelayMode::Auto },
+            relay: Relay { addresses: Vec::new(), ports: 49152..=65535 },
             tls: None,
             web: Web::default(),
             hosts: Vec::new(),
