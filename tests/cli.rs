@@ -323,6 +323,24 @@ fn credentials_as_commands_are_words_of_a_shell() {
 }
 
 #[test]
+fn a_log_filter_that_is_none_is_an_error_at_the_start() {
+    let scratch = Scratch::new("log");
+    let config = scratch.config();
+    for wrong in ["nonsense", "info,hallpass::net", "hallpass=loudly"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_hallpass"))
+            .args(["serve", "--config", &config])
+            .env("HALLPASS_LOG", wrong)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = stderr(&output);
+        assert_eq!((output.status.code(), stdout(&output)), (Some(1), String::new()), "{wrong}: {text}");
+        assert!(text.contains(&format!("HALLPASS_LOG is {wrong:?}")), "{text}");
+        assert!(text.contains("write error, warn, info, debug, trace or off"), "{text}");
+    }
+}
+
+#[test]
 fn bbb_xml_has_the_shape_that_bbb_web_reads() {
     let scratch = Scratch::new("xml");
     let config = scratch.config();

@@ -71,7 +71,7 @@ fn start(path: Option<PathBuf>) -> Result<ExitCode, Failure> {
         level: config.log.level.as_str().to_owned(),
         lines_per_second: LOG_LINES_PER_SECOND,
     })
-    .map_err(|error| (error.to_string(), "mend [log] level or HALLPASS_LOG".to_owned()))?;
+    .map_err(|error| (error.to_string(), error.next_step().to_owned()))?;
     let files = limits::raise_open_files();
     tracing::debug!(before = files.before, after = files.after, "descriptor limit");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
