@@ -32,7 +32,8 @@ Examples:
 const CREDENTIALS_EXAMPLES: &str = "\
 Examples:
   hallpass credentials --config hallpass.toml --host ping
-  hallpass credentials --secret \"$SECRET\" --server relay.example.org --json
+  hallpass credentials --secret-file /etc/hallpass/ping.secret --server relay.example.org --json
+  pass show relay | hallpass credentials --secret-file - --server relay.example.org
   hallpass credentials --config hallpass.toml --ttl 600 --command uclient | sh";
 
 const BBB_XML_EXAMPLES: &str = "\
@@ -128,16 +129,19 @@ pub struct CheckArgs {
 
 /// `hallpass credentials`.
 #[derive(Args, Debug)]
-#[command(group(ArgGroup::new("source").required(true).args(["config", "secret"])))]
+#[command(group(ArgGroup::new("source").required(true).args(["config", "secret", "secret_file"])))]
 pub struct CredentialsArgs {
     /// Configuration file with the secrets and listeners
     #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Shared secret, in place of a configuration file
+    /// Shared secret, in place of a configuration file; `ps` shows it to every user of this machine, a file does not
     #[arg(long)]
     pub secret: Option<String>,
+    /// File whose first line is the shared secret; - = standard input
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
     /// Which `[[host]]` of the configuration, when it has several
-    #[arg(long, value_name = "NAME", conflicts_with = "secret")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["secret", "secret_file"])]
     pub host: Option<String>,
     /// User id behind the expiry; a `[[user]]` of the configuration has its fixed password instead
     #[arg(long, value_name = "NAME", default_value = "hallpass")]
@@ -145,7 +149,8 @@ pub struct CredentialsArgs {
     /// How long they are good for
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(1..))]
     pub ttl: u32,
-    /// Name or address of the relay in URLs and commands; without it the configured addresses
+    /// Name or address of the relay in URLs and commands. Without it: external_ip, else the address of the listener, and
+    /// for a listener on every address the one that this machine reaches others from; with a secret alone 127.0.0.1
     #[arg(long, value_name = "HOST", value_parser = server_name)]
     pub server: Option<String>,
     /// Print iceServers for RTCPeerConnection
@@ -196,10 +201,10 @@ pub struct LoadArgs {
     /// How clients reach it
     #[arg(long, value_enum, default_value_t = LoadTransport::Udp)]
     pub transport: LoadTransport,
-    /// Shared secret (TURN REST)
+    /// Shared secret (TURN REST); `ps` shows it to every user of this machine, a file does not
     #[arg(long)]
     pub secret: Option<String>,
-    /// File with the shared secret
+    /// File whose first line is the shared secret; - = standard input
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
     /// User id behind the expiry, with a secret

@@ -26,6 +26,7 @@ use toml::de::DeTable;
 
 pub use exposure::Exposure;
 pub use problem::{Problem, Report, Severity};
+pub use secrets::read_secret;
 pub use types::{
     Admin, Config, DEFAULT_ADMIN, DEFAULT_REALM, Drain, EMBEDDED_PORT, EMBEDDED_TLS_PORT, ExternalIp, Host,
     Limits, Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Relay, TlsFiles, Transport, User, Web,
