@@ -222,9 +222,9 @@ pub struct LoadArgs {
     /// Take any certificate
     #[arg(long)]
     pub insecure: bool,
-    /// Processes of the server on this machine: their CPU time and memory are reported
-    #[arg(long, value_name = "PID", value_delimiter = ',')]
-    pub server_pid: Vec<u32>,
+    /// Processes of the server on this machine, separated by blanks or commas: their CPU time and memory are reported
+    #[arg(long, value_name = "PIDS", value_parser = pids)]
+    pub server_pid: Vec<Pids>,
     /// How long is measured
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     pub duration: f64,
@@ -277,6 +277,10 @@ pub struct LoadArgs {
     #[arg(long, short)]
     pub quiet: bool,
 }
+
+/// Processes as one argument names them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pids(pub Vec<u32>);
 
 /// What `load` does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -335,6 +339,19 @@ fn server_name(text: &str) -> Result<String, String> {
     }
 }
 
+/// At least one process, as `pidof` and `pgrep -d,` print them.
+fn pids(text: &str) -> Result<Pids, String> {
+    let words = text.split([',', ' ', '\t', '\n']).filter(|word| !word.is_empty());
+    let pids: Vec<u32> = words
+        .map(|word| word.parse().map_err(|_| format!("{word:?} is not the number of a process")))
+        .collect::<Result<_, _>>()?;
+    if pids.is_empty() {
+        Err("no process is named: is the server running on this machine?".to_owned())
+    } else {
+        Ok(Pids(pids))
+    }
+}
+
 /// Seconds of a run: up to a day.
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
@@ -360,6 +377,28 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn processes_are_named_as_pidof_prints_them_and_more_than_once() {
+        let parse = |args: &[&str]| {
+            let always = ["hallpass", "load", "idle", "--server", "127.0.0.1:3479", "--secret", "s"];
+            Cli::try_parse_from(always.iter().chain(args))
+        };
+        let pids = |args: &[&str]| match parse(args).map(|cli| cli.command) {
+            Ok(Command::Load(load)) => {
+                load.server_pid.into_iter().flat_map(|pids| pids.0).collect::<Vec<_>>()
+            }
+            other => panic!("{args:?}: {other:?}"),
+        };
+        assert_eq!(pids(&[]), [0; 0]);
+        assert_eq!(pids(&["--server-pid", "12 7\n"]), [12, 7]);
+        assert_eq!(pids(&["--server-pid", "12,7, 3"]), [12, 7, 3]);
+        assert_eq!(pids(&["--server-pid", "12", "--server-pid=7 3"]), [12, 7, 3]);
+        for (bad, said) in [("", "is the server running"), ("12 x", "\"x\" is not"), ("-1", "\"-1\"")] {
+            let error = parse(&[&format!("--server-pid={bad}")]).unwrap_err().to_string();
+            assert!(error.contains(said), "{bad:?}: {error}");
+        }
     }
 
     #[test]

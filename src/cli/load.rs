@@ -1,5 +1,6 @@
 //! `hallpass load`: a load for any TURN server, and what it came to.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
@@ -73,7 +74,14 @@ fn options(args: &LoadArgs) -> Result<Options, ExitCode> {
         },
         username,
         password,
-        server_pids: args.server_pid.clone(),
+        // A process that is named twice costs once.
+        server_pids: args
+            .server_pid
+            .iter()
+            .flat_map(|pids| pids.0.iter().copied())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
         duration: Duration::from_secs_f64(args.duration),
         warm_up: Duration::from_secs_f64(args.warm_up),
         allocations: args.allocations,
