@@ -145,14 +145,85 @@ fn completions_for_every_shell() {
     assert!(status.success(), "bash refuses the script");
 }
 
+/// The sections of man-pages(7) that pages of commands have.
+const SECTIONS: [&str; 9] = [
+    "NAME",
+    "SYNOPSIS",
+    "DESCRIPTION",
+    "OPTIONS",
+    "EXIT STATUS",
+    "ENVIRONMENT",
+    "FILES",
+    "EXAMPLES",
+    "SEE ALSO",
+];
+
 #[test]
-fn the_man_page_covers_every_command() {
-    let page = good(&["manual"]);
-    assert!(page.contains(".TH hallpass 1"), "{page}");
-    for section in ["SERVE", "CHECK", "CREDENTIALS", "BBB-XML", "COMPLETIONS", "MANUAL"] {
-        assert!(page.contains(&format!(".SH \"HALLPASS {section}\"")), "{section} in {page}");
+fn man_pages_refer_to_pages_that_exist_and_have_the_usual_sections() {
+    let scratch = Scratch::new("manual");
+    let directory = scratch.0.to_str().unwrap();
+    good(&["manual", "--directory", directory]);
+    let mut pages: Vec<String> = fs::read_dir(&scratch.0)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    pages.sort();
+    let commands = ["bbb-xml", "check", "completions", "credentials", "load", "manual", "serve"];
+    let expected: Vec<String> = commands.iter().map(|command| format!("hallpass-{command}.1")).collect();
+    assert_eq!(pages, [&expected[..], &["hallpass.1".to_owned()]].concat());
+    for page in &pages {
+        let text = fs::read_to_string(scratch.0.join(page)).unwrap();
+        let sections: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(".SH "))
+            .map(|name| name.trim_matches('"'))
+            .collect();
+        assert!(sections.iter().all(|section| SECTIONS.contains(section)), "{page}: {sections:?}");
+        let order: Vec<_> =
+            sections.iter().map(|one| SECTIONS.iter().position(|known| known == one)).collect();
+        assert!(order.is_sorted(), "{page}: {sections:?}");
+        for always in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXIT STATUS", "EXAMPLES", "SEE ALSO"] {
+            assert!(sections.contains(&always), "{page}: {sections:?}");
+        }
+
+        let output = Command::new("groff")
+            .args(["-man", "-ww", "-z", page])
+            .current_dir(&scratch.0)
+            .output()
+            .expect("this test needs groff: apt install groff-base");
+        assert!(output.status.success() && output.stderr.is_empty(), "{page}: {}", stderr(&output));
+        let output = Command::new("mandoc")
+            .args(["-T", "lint", "-W", "warning", page])
+            .current_dir(&scratch.0)
+            .output()
+            .expect("this test needs mandoc: apt install mandoc");
+        assert!(output.status.success(), "{page}: {}{}", stdout(&output), stderr(&output));
+
+        let shown = Command::new("groff")
+            .args(["-man", "-T", "ascii", "-P-cbou", "-rLL=2000n", page])
+            .current_dir(&scratch.0)
+            .output()
+            .unwrap();
+        let shown = stdout(&shown);
+        let referred: Vec<String> = shown
+            .split_whitespace()
+            .filter_map(|word| word.trim_end_matches([',', '.']).strip_suffix("(1)"))
+            .map(|name| format!("{}.1", name.to_lowercase()))
+            .collect();
+        assert!(referred.len() > commands.len(), "{page}: {referred:?} in {shown}");
+        for other in &referred {
+            assert!(pages.contains(other), "{page} refers to {other}");
+        }
     }
-    assert!(page.contains("\\-\\-public\\-name"), "{page}");
+    let read = |page: &str| fs::read_to_string(scratch.0.join(page)).unwrap();
+    assert_eq!(good(&["manual"]), read("hallpass.1"));
+    assert_eq!(good(&["manual", "serve"]), read("hallpass-serve.1"));
+    assert!(read("hallpass-bbb-xml.1").contains("\\-\\-public\\-name"));
+    assert!(read("hallpass-serve.1").contains("HALLPASS_LOG"));
+    let unknown = bad(1, &["manual", "sreve"]);
+    assert!(unknown.contains("no page hallpass-sreve") && unknown.contains("bbb-xml, load"), "{unknown}");
+    let nowhere = bad(1, &["manual", "--directory", "/nonexistent/man1"]);
+    assert!(nowhere.contains("/nonexistent/man1/hallpass.1"), "{nowhere}");
 }
 
 #[test]

@@ -70,8 +70,8 @@ Examples:
 
 const MANUAL_EXAMPLES: &str = "\
 Examples:
-  hallpass manual | man -l -
-  hallpass manual >/usr/local/share/man/man1/hallpass.1";
+  hallpass manual serve | man -l -
+  hallpass manual --directory /usr/local/share/man/man1";
 
 /// A STUN/TURN relay that gets calls through where nothing else does
 #[derive(Debug, Parser)]
@@ -103,9 +103,9 @@ pub enum Command {
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions(CompletionsArgs),
-    /// Print the man page
+    /// Print or write the man pages
     #[command(after_help = MANUAL_EXAMPLES)]
-    Manual,
+    Manual(ManualArgs),
 }
 
 /// `hallpass serve`.
@@ -324,6 +324,16 @@ pub enum LoadVia {
 pub struct CompletionsArgs {
     /// Which shell
     pub shell: Shell,
+}
+
+/// `hallpass manual`.
+#[derive(Args, Debug)]
+pub struct ManualArgs {
+    /// Command whose page is printed; without it the page of the program
+    pub command: Option<String>,
+    /// Write every page into this directory, under its name
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "command")]
+    pub directory: Option<PathBuf>,
 }
 
 /// A host name or address, as it may stand in a URL before the port. IPv6 addresses gain their brackets later.

@@ -34,7 +34,7 @@ pub fn run() -> ExitCode {
             clap_complete::generate(args.shell, &mut Cli::command(), "hallpass", &mut script);
             print(&script)
         }
-        Command::Manual => manual::run(),
+        Command::Manual(args) => manual::run(args),
     }
 }
 
