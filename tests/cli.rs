@@ -7,6 +7,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+// The certificates alone: nothing here needs a server.
+#[allow(dead_code)]
+#[path = "support/certs.rs"]
+mod certs;
+
+use certs::Kind;
+
 const SECRET: &str = "first&secret<of>\"ping'";
 
 /// A directory of its own, removed with everything in it.
@@ -259,20 +266,10 @@ fn check_says_good_or_what_is_wrong_where() {
 #[test]
 fn check_reads_the_certificate_too() {
     let scratch = Scratch::new("certificate");
-    let openssl = |name: &str| {
-        let (key, chain) = (format!("{name}.key"), format!("{name}.pem"));
-        let new =
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 60 -subj /CN=relay -keyout";
-        let output = Command::new("openssl")
-            .args(new.split(' '))
-            .args([&key, "-out", &chain])
-            .current_dir(&scratch.0)
-            .output()
-            .expect("this test needs openssl: apt install openssl");
-        assert!(output.status.success(), "{}", stderr(&output));
-    };
-    openssl("one");
-    openssl("two");
+    for name in ["one", "two"] {
+        let file = |extension: &str| scratch.0.join(format!("{name}.{extension}"));
+        certs::write(Kind::Good, name, &file("pem"), &file("key"));
+    }
     let with = |cert: &str, key: &str| {
         let text = fs::read_to_string(scratch.config()).unwrap();
         scratch.file("tls.toml", &format!("{text}[tls]\ncert = '{cert}'\nkey = '{key}'\n"))

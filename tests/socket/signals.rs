@@ -1,8 +1,8 @@
 //! Certificates that change and the end of the server, told by signals.
 
 use crate::support::beside_others;
+use crate::support::certs::{self, Kind};
 use crate::support::echo::Echo;
-use crate::support::files::make_certificate;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, only_hallpass};
 use crate::support::tls;
@@ -35,7 +35,7 @@ fn sigusr2_swaps_certificates_and_drops_nobody() {
     client.allocate().expect("an allocation");
     client.permit(peer.address());
     let (cert, key) = server.certificate_files();
-    make_certificate("second.test", cert, key);
+    certs::write(Kind::Good, "second.test", cert, key);
     server.signal("USR2");
     wait_for_other_certificate(&server, &old);
     client.echo(peer.address(), 100);
@@ -61,7 +61,7 @@ fn sighup_with_a_broken_certificate_keeps_the_old_one() {
     assert_eq!(shown_certificate(&server), old);
     client.refresh(600);
     // And a good one afterwards is taken.
-    make_certificate("second.test", cert, key);
+    certs::write(Kind::Good, "second.test", cert, key);
     server.signal("HUP");
     wait_for_other_certificate(&server, &old);
     client.refresh(600);
