@@ -26,7 +26,7 @@ use tokio::time::{Instant, interval};
 use super::args::ServeArgs;
 use super::{fail, tell};
 use crate::admin::Readiness;
-use crate::config::{self, Config, LogFormat};
+use crate::config::{self, Config, LogFormat, Severity};
 use crate::net::{self, Command, Handle};
 use crate::system::port_holder::{Protocol, who_holds};
 use crate::system::systemd::Notifier;
@@ -193,7 +193,7 @@ fn read(path: Option<&Path>) -> Result<Config, Failure> {
             tell(&report.to_string());
             Err((
                 "the configuration is refused".to_owned(),
-                format!("mend it; `{}` says the same", super::check_line(path)),
+                format!("fix it; `{}` says the same", super::check_line(path)),
             ))
         }
     }
@@ -368,9 +368,7 @@ impl Served {
             None => tracing::info!("reload: nothing to read, there is no configuration file"),
             Some(Ok(loaded)) => self.apply(loaded),
             Some(Err(report)) => {
-                for line in report.to_string().lines() {
-                    tracing::error!("{line}");
-                }
+                log(&report);
                 tracing::error!("reload: the configuration in use stays");
             }
         }
@@ -390,9 +388,7 @@ impl Served {
     }
 
     fn apply(&mut self, loaded: config::Loaded) {
-        for line in loaded.warnings.to_string().lines() {
-            tracing::warn!("{line}");
-        }
+        log(&loaded.warnings);
         let mut next = loaded.config;
         for kept in keep_what_is_bound(&self.config, &mut next) {
             tracing::warn!("reload: {kept} takes effect at the next restart");
@@ -422,6 +418,18 @@ impl Served {
                 self.workers.send(&Command::Tls(chooser));
             }
             Err(message) => tracing::error!("reload: the web servers in use stay: {message}"),
+        }
+    }
+}
+
+/// Writes each problem of a configuration to the log, at the level of its severity.
+fn log(report: &config::Report) {
+    for (severity, text) in report.texts() {
+        for line in text.lines() {
+            match severity {
+                Severity::Error => tracing::error!("{line}"),
+                Severity::Warning => tracing::warn!("{line}"),
+            }
         }
     }
 }
