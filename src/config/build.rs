@@ -29,6 +29,7 @@ pub(super) fn config(document: &DeTable<'_>, base: &Path, notes: &mut Notes) -> 
         realm: realm(&top, notes),
         external_ip: external_ip(&top, notes),
         strict_channels: top.boolean("strict_channels", false, notes),
+        icmp_to_clients: top.boolean("icmp_to_clients", false, notes),
         privacy: top.boolean("privacy", false, notes),
         listen: listeners(&top, notes),
         relay: relay(&top, &mut lines, notes),

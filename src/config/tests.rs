@@ -92,7 +92,7 @@ fn a_minimal_configuration_has_every_default() {
 
 #[test]
 fn every_key_arrives() {
-    let text = "realm = 'r'\nexternal_ip = ['203.0.113.10/10.0.0.5', '2001:db8::1']\nstrict_channels = true\nprivacy = true\n\
+    let text = "realm = 'r'\nexternal_ip = ['203.0.113.10/10.0.0.5', '2001:db8::1']\nstrict_channels = true\nicmp_to_clients = true\nprivacy = true\n\
         [[listen]]\ntransport = 'tls'\naddress = '[::]:443'\n\
         [relay]\naddresses = ['10.0.0.5', 'fd00::5']\nports = '50000-50999'\nmode = 'sockets'\n\
         [tls]\ncert = 'chain.pem'\nkey = '/k.pem'\n\
@@ -105,7 +105,7 @@ fn every_key_arrives() {
         [drain]\nalternate_server = ['203.0.113.11:3478', '[2001:db8::11]:3478']\ntls_alternate_server = ['203.0.113.11:443']\n\
         [log]\nformat = 'json'\nlevel = 'debug'\n[admin]\naddress = '127.0.0.1:9000'\nnames = ['Relay.example.org']\n";
     let config = good(text);
-    assert!(config.strict_channels && config.privacy);
+    assert!(config.strict_channels && config.icmp_to_clients && config.privacy);
     assert_eq!(config.external_ip[0].private, Some("10.0.0.5".parse().unwrap()));
     assert_eq!(config.external_ip[1], ExternalIp { public: "2001:db8::1".parse().unwrap(), private: None });
     assert_eq!(config.relay.addresses.len(), 2);

@@ -26,6 +26,8 @@ pub struct Config {
     pub external_ip: Vec<ExternalIp>,
     /// Refuse channel numbers above 0x4FFF (RFC 8656 section 12) instead of accepting RFC 5766's.
     pub strict_channels: bool,
+    /// Tell clients of ICMP errors about what they sent to peers (RFC 8656 section 11.5).
+    pub icmp_to_clients: bool,
     /// No client address in the log above debug level.
     pub privacy: bool,
     /// Where clients are served; at least one.
@@ -371,6 +373,7 @@ impl Default for Config {
             realm: DEFAULT_REALM.to_owned(),
             external_ip: Vec::new(),
             strict_channels: false,
+            icmp_to_clients: false,
             privacy: false,
             listen: Vec::new(),
             relay: Relay { addresses: Vec::new(), ports: 49152..=65535 },

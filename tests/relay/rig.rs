@@ -100,6 +100,7 @@ impl Relay {
             limits: Limits::default(),
             alternates: Default::default(),
             strict_channels: false,
+            icmp_to_clients: true,
         });
         let shared = Arc::new(Shared::new(&[7; 32], [loopback], 49152..=65535));
         let counters: Vec<Arc<Counters>> = (0..workers).map(|_| Arc::default()).collect();
