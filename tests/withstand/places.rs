@@ -233,7 +233,10 @@ fn a_stranger_changes_keys_only_for_so_long() {
         // Its answers are of no interest.
         over = over || is_closed(&mut stream);
         // What waits in the kernel was not read by the server and does not count.
-        assert!(until(Duration::from_secs(30), || unread(there, here) == 0).is_some(), "the server reads no more");
+        assert!(
+            until(Duration::from_secs(30), || unread(there, here) == 0).is_some(),
+            "the server reads no more"
+        );
     }
     println!("{changes} changes of keys until the server closed the connection: {over}");
     assert!(over, "never closed");
