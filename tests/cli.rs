@@ -7,6 +7,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+// The certificates alone: nothing here needs a server.
+#[allow(dead_code)]
+#[path = "support/certs.rs"]
+mod certs;
+
+use certs::Kind;
+
 const SECRET: &str = "first&secret<of>\"ping'";
 
 /// A directory of its own, removed with everything in it.
@@ -145,14 +152,85 @@ fn completions_for_every_shell() {
     assert!(status.success(), "bash refuses the script");
 }
 
+/// The sections of man-pages(7) that pages of commands have.
+const SECTIONS: [&str; 9] = [
+    "NAME",
+    "SYNOPSIS",
+    "DESCRIPTION",
+    "OPTIONS",
+    "EXIT STATUS",
+    "ENVIRONMENT",
+    "FILES",
+    "EXAMPLES",
+    "SEE ALSO",
+];
+
 #[test]
-fn the_man_page_covers_every_command() {
-    let page = good(&["manual"]);
-    assert!(page.contains(".TH hallpass 1"), "{page}");
-    for section in ["SERVE", "CHECK", "CREDENTIALS", "BBB-XML", "COMPLETIONS", "MANUAL"] {
-        assert!(page.contains(&format!(".SH \"HALLPASS {section}\"")), "{section} in {page}");
+fn man_pages_refer_to_pages_that_exist_and_have_the_usual_sections() {
+    let scratch = Scratch::new("manual");
+    let directory = scratch.0.to_str().unwrap();
+    good(&["manual", "--directory", directory]);
+    let mut pages: Vec<String> = fs::read_dir(&scratch.0)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    pages.sort();
+    let commands = ["bbb-xml", "check", "completions", "credentials", "load", "manual", "serve"];
+    let expected: Vec<String> = commands.iter().map(|command| format!("hallpass-{command}.1")).collect();
+    assert_eq!(pages, [&expected[..], &["hallpass.1".to_owned()]].concat());
+    for page in &pages {
+        let text = fs::read_to_string(scratch.0.join(page)).unwrap();
+        let sections: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(".SH "))
+            .map(|name| name.trim_matches('"'))
+            .collect();
+        assert!(sections.iter().all(|section| SECTIONS.contains(section)), "{page}: {sections:?}");
+        let order: Vec<_> =
+            sections.iter().map(|one| SECTIONS.iter().position(|known| known == one)).collect();
+        assert!(order.is_sorted(), "{page}: {sections:?}");
+        for always in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXIT STATUS", "EXAMPLES", "SEE ALSO"] {
+            assert!(sections.contains(&always), "{page}: {sections:?}");
+        }
+
+        let output = Command::new("groff")
+            .args(["-man", "-ww", "-z", page])
+            .current_dir(&scratch.0)
+            .output()
+            .expect("this test needs groff: apt install groff-base");
+        assert!(output.status.success() && output.stderr.is_empty(), "{page}: {}", stderr(&output));
+        let output = Command::new("mandoc")
+            .args(["-T", "lint", "-W", "warning", page])
+            .current_dir(&scratch.0)
+            .output()
+            .expect("this test needs mandoc: apt install mandoc");
+        assert!(output.status.success(), "{page}: {}{}", stdout(&output), stderr(&output));
+
+        let shown = Command::new("groff")
+            .args(["-man", "-T", "ascii", "-P-cbou", "-rLL=2000n", page])
+            .current_dir(&scratch.0)
+            .output()
+            .unwrap();
+        let shown = stdout(&shown);
+        let referred: Vec<String> = shown
+            .split_whitespace()
+            .filter_map(|word| word.trim_end_matches([',', '.']).strip_suffix("(1)"))
+            .map(|name| format!("{}.1", name.to_lowercase()))
+            .collect();
+        assert!(referred.len() > commands.len(), "{page}: {referred:?} in {shown}");
+        for other in &referred {
+            assert!(pages.contains(other), "{page} refers to {other}");
+        }
     }
-    assert!(page.contains("\\-\\-public\\-name"), "{page}");
+    let read = |page: &str| fs::read_to_string(scratch.0.join(page)).unwrap();
+    assert_eq!(good(&["manual"]), read("hallpass.1"));
+    assert_eq!(good(&["manual", "serve"]), read("hallpass-serve.1"));
+    assert!(read("hallpass-bbb-xml.1").contains("\\-\\-public\\-name"));
+    assert!(read("hallpass-serve.1").contains("HALLPASS_LOG"));
+    let unknown = bad(1, &["manual", "sreve"]);
+    assert!(unknown.contains("no page hallpass-sreve") && unknown.contains("bbb-xml, load"), "{unknown}");
+    let nowhere = bad(1, &["manual", "--directory", "/nonexistent/man1"]);
+    assert!(nowhere.contains("/nonexistent/man1/hallpass.1"), "{nowhere}");
 }
 
 #[test]
@@ -188,20 +266,10 @@ fn check_says_good_or_what_is_wrong_where() {
 #[test]
 fn check_reads_the_certificate_too() {
     let scratch = Scratch::new("certificate");
-    let openssl = |name: &str| {
-        let (key, chain) = (format!("{name}.key"), format!("{name}.pem"));
-        let new =
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 60 -subj /CN=relay -keyout";
-        let output = Command::new("openssl")
-            .args(new.split(' '))
-            .args([&key, "-out", &chain])
-            .current_dir(&scratch.0)
-            .output()
-            .expect("this test needs openssl: apt install openssl");
-        assert!(output.status.success(), "{}", stderr(&output));
-    };
-    openssl("one");
-    openssl("two");
+    for name in ["one", "two"] {
+        let file = |extension: &str| scratch.0.join(format!("{name}.{extension}"));
+        certs::write(Kind::Good, name, &file("pem"), &file("key"));
+    }
     let with = |cert: &str, key: &str| {
         let text = fs::read_to_string(scratch.config()).unwrap();
         scratch.file("tls.toml", &format!("{text}[tls]\ncert = '{cert}'\nkey = '{key}'\n"))
@@ -254,9 +322,9 @@ fn check_live_names_who_holds_a_port() {
 fn credentials_agree_with_an_independent_implementation() {
     let scratch = Scratch::new("credentials");
     let config = scratch.config();
-    let from_config =
-        good(&["credentials", "--config", &config, "--host", "ping", "--user", "w_x1", "--ttl", "600"]);
-    let from_secret = good(&["credentials", "--secret", "s\u{e9}cret", "--user", "w_x1", "--ttl", "600"]);
+    let common = ["--server", "127.0.0.1", "--user", "w_x1", "--ttl", "600"];
+    let from_config = good(&[&["credentials", "--config", &config, "--host", "ping"], &common[..]].concat());
+    let from_secret = good(&[&["credentials", "--secret", "s\u{e9}cret"], &common[..]].concat());
     let now: u64 = python("import time; print(int(time.time()))", &[], "").parse().unwrap();
     for (text, secret) in [(&from_config, SECRET), (&from_secret, "s\u{e9}cret")] {
         let username = field(text, "username");
@@ -266,7 +334,7 @@ fn credentials_agree_with_an_independent_implementation() {
         let expiry: u64 = expiry.parse().unwrap();
         assert!((now + 500..=now + 601).contains(&expiry), "{expiry} is not 600 s after {now}");
     }
-    let fixed = good(&["credentials", "--config", &config, "--user", "fixed"]);
+    let fixed = good(&["credentials", "--config", &config, "--user", "fixed", "--server", "127.0.0.1"]);
     assert_eq!((field(&fixed, "username"), field(&fixed, "password")), ("fixed", "fixed-password"));
 
     let text = bad(1, &["credentials", "--config", &config]);
@@ -301,6 +369,10 @@ fn credentials_as_json_are_ice_servers() {
 fn credentials_as_commands_are_words_of_a_shell() {
     let scratch = Scratch::new("uclient");
     let config = scratch.config();
+    // A listener on one address is reached there.
+    let text = fs::read_to_string(&config).unwrap();
+    let config =
+        scratch.file("named.toml", &text.replace("0.0.0.0", "192.0.2.1").replace("[::]", "[2001:db8::1]"));
     let args =
         ["credentials", "--config", &config, "--host", "ping", "--user", "it's me", "--command", "uclient"];
     let program = "import sys,shlex,hmac,hashlib,base64\n\
@@ -314,12 +386,117 @@ fn credentials_as_commands_are_words_of_a_shell() {
     let lines = python(program, &[SECRET], &good(&args));
     let lines: Vec<&str> = lines.lines().collect();
     let expected = [
-        "False False 3479 127.0.0.1",
-        "False False 3479 ::1",
-        "True False 3479 127.0.0.1",
-        "True True 5349 127.0.0.1",
+        "False False 3479 192.0.2.1",
+        "False False 3479 2001:db8::1",
+        "True False 3479 192.0.2.1",
+        "True True 5349 192.0.2.1",
     ];
     assert_eq!(lines, expected);
+}
+
+/// Runs `hallpass` on a machine whose network is what `set_up` makes of loopback alone.
+fn hallpass_in_network(set_up: &str, args: &[&str]) -> Output {
+    let shell = format!("set -e\nip link set lo up\n{set_up}\nexec \"$@\"");
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", &shell, "sh", env!("CARGO_BIN_EXE_hallpass")]).args(args);
+    command.stdin(Stdio::null()).output().expect("this test needs unshare: apt install util-linux")
+}
+
+#[test]
+fn credentials_name_an_address_that_others_reach() {
+    let scratch = Scratch::new("outside");
+    let of = |address: &str, more: &str| {
+        let listen = format!("[[listen]]\ntransport = 'udp'\naddress = '{address}:3478'\n");
+        let host = "[[host]]\nname = 'h'\nsecret = '0123456789abcdef'\n";
+        scratch.file("outside.toml", &format!("{more}\n{listen}{host}"))
+    };
+    let urls = |set_up: &str, config: &str| {
+        let output = hallpass_in_network(set_up, &["credentials", "--config", config]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        field(&stdout(&output), "url").to_owned()
+    };
+    let link = |name: &str, address: &str| {
+        format!(
+            "ip link add {name} type veth peer name {name}p\nip link set {name}p up\nip link set {name} up\n\
+             ip address add {address} dev {name}\n"
+        )
+    };
+    let v4 = &link("d0", "198.18.7.2/24");
+    let v6 = &link("d1", "2001:db8:7::2/64 nodad");
+    let two = format!("{v4}{}ip route add default via 198.18.8.1", link("d2", "198.18.8.2/24"));
+    assert_eq!(urls(v4, &of("[::]", "")), "turn:198.18.7.2:3478");
+    assert_eq!(urls(v4, &of("0.0.0.0", "")), "turn:198.18.7.2:3478");
+    assert_eq!(urls(&two, &of("[::]", "")), "turn:198.18.8.2:3478", "where the default route leads out");
+    assert_eq!(urls(v6, &of("[::]", "")), "turn:[2001:db8:7::2]:3478");
+    assert_eq!(
+        urls(&format!("{v4}\n{v6}"), &of("[::]", "")),
+        "turn:198.18.7.2:3478",
+        "more clients have IPv4"
+    );
+    let external = "external_ip = ['203.0.113.10']";
+    assert_eq!(urls("", &of("[::]", external)), "turn:203.0.113.10:3478");
+    assert_eq!(urls("", &of("127.0.0.1", "")), "turn:127.0.0.1:3478", "a listener on loopback is meant");
+
+    let output = hallpass_in_network("", &["credentials", "--config", &of("[::]", "")]);
+    let text = stderr(&output);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(1), String::new()), "{text}");
+    assert!(text.contains("the listener udp [::]:3478") && text.contains("add --server NAME"), "{text}");
+}
+
+#[test]
+fn a_secret_comes_from_a_file_or_from_standard_input() {
+    let scratch = Scratch::new("secret-file");
+    let password = |output: Output| {
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let text = stdout(&output);
+        let (username, password) = (field(&text, "username").to_owned(), field(&text, "password").to_owned());
+        assert_eq!(password, python(HMAC, &["the secret", &username], ""));
+        stderr(&output)
+    };
+    for content in ["the secret", "the secret\n", "the secret\r\n", "the secret\na second line\n"] {
+        let file = scratch.file("secret", content);
+        assert_eq!(password(hallpass(&["credentials", "--secret-file", &file])), "");
+        let stdin = fs::File::open(&file).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_hallpass"))
+            .args(["credentials", "--secret-file", "-"])
+            .stdin(stdin)
+            .output()
+            .unwrap();
+        assert_eq!(password(output), "");
+    }
+    let file = scratch.file("secret", "the secret\n");
+    scratch.mode("secret", 0o644);
+    let warning = password(hallpass(&["credentials", "--secret-file", &file]));
+    assert!(warning.contains("every user of this host may read") && warning.contains("chmod"), "{warning}");
+
+    let empty = scratch.file("empty", "\n");
+    assert!(bad(1, &["credentials", "--secret-file", &empty]).contains("the secret is empty"));
+    let long = scratch.file("long", &"x".repeat(5000));
+    assert!(bad(1, &["credentials", "--secret-file", &long]).contains("not one line of text"));
+    let absent = bad(1, &["credentials", "--secret-file", "/nonexistent/secret"]);
+    assert!(absent.contains("/nonexistent/secret") && absent.contains("first line"), "{absent}");
+    bad(2, &["credentials", "--secret-file", &file, "--secret", "s"]);
+    bad(2, &["credentials", "--secret-file", &file, "--host", "ping"]);
+    let help = good(&["credentials", "--help"]);
+    assert!(help.contains("`ps` shows it"), "{help}");
+}
+
+#[test]
+fn a_log_filter_that_is_none_is_an_error_at_the_start() {
+    let scratch = Scratch::new("log");
+    let config = scratch.config();
+    for wrong in ["nonsense", "info,hallpass::net", "hallpass=loudly"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_hallpass"))
+            .args(["serve", "--config", &config])
+            .env("HALLPASS_LOG", wrong)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = stderr(&output);
+        assert_eq!((output.status.code(), stdout(&output)), (Some(1), String::new()), "{wrong}: {text}");
+        assert!(text.contains(&format!("HALLPASS_LOG is {wrong:?}")), "{text}");
+        assert!(text.contains("write error, warn, info, debug, trace or off"), "{text}");
+    }
 }
 
 #[test]

@@ -151,6 +151,40 @@ fn what_the_binary_names_is_in_the_bill() {
     assert!(missing.is_empty(), "in the binary and not in the bill: {missing:?}");
 }
 
+/// What .ci/release does to the program, done to that of the tests.
+#[test]
+fn a_released_program_is_small_and_knows_its_functions() {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("split-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let program = env!("CARGO_BIN_EXE_hallpass");
+    let run = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    run(Command::new("bash").arg(".ci/split-debug").arg(program).arg(&directory).current_dir(ROOT));
+    let (small, debug) = (directory.join("hallpass"), directory.join("hallpass.debug"));
+    let size = |path: &Path| std::fs::metadata(path).unwrap().len();
+    let sizes = [size(Path::new(program)), size(&small), size(&debug)];
+    let functions = run(Command::new("nm").arg("--demangle").arg(&small));
+    let linked = run(Command::new("readelf").args(["--string-dump=.gnu_debuglink"]).arg(&small));
+    let version = run(Command::new(&small).arg("--version"));
+    std::fs::remove_dir_all(&directory).unwrap();
+    println!(
+        "{} bytes of program, {} without debug information, {} of it compressed",
+        sizes[0], sizes[1], sizes[2]
+    );
+    assert!(sizes[1] * 2 < sizes[0], "{sizes:?}");
+    assert!(functions.contains("hallpass::cli::run"), "a backtrace would name nothing");
+    assert!(linked.contains("hallpass.debug"), "{linked}");
+    assert!(version.starts_with("hallpass "), "{version}");
+    // Who builds without .ci/release gets a small program, too.
+    let manifest = std::fs::read_to_string(Path::new(ROOT).join("Cargo.toml")).unwrap();
+    let profile =
+        manifest.split("\n[").find(|table| table.starts_with("profile.release]")).expect("a profile");
+    assert!(profile.lines().any(|line| line == "strip = \"debuginfo\""), "{profile}");
+}
+
 /// The first cell of every row of the table under this heading of SUPPLY-CHAIN.md.
 fn rows(heading: &str) -> Vec<String> {
     let page = std::fs::read_to_string(Path::new(ROOT).join("SUPPLY-CHAIN.md")).unwrap();

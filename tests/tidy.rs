@@ -80,7 +80,7 @@ fn check(source: &Source, longer: &[(&str, usize)]) -> Findings {
 /// The files the rules are about, relative to the root, in order.
 fn files(root: &Path) -> Vec<String> {
     let mut found: Vec<PathBuf> = Vec::new();
-    for dir in ["src", "tests", "benches", "fuzz/fuzz_targets", "fuzz/src", ".ci", "conf"] {
+    for dir in ["src", "tests", "benches", "fuzz/fuzz_targets", "fuzz/src", ".ci", "conf", "certs"] {
         walk(&root.join(dir), &mut found);
     }
     let top = std::fs::read_dir(root).into_iter().flatten().flatten().map(|e| e.path());

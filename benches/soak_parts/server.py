@@ -18,6 +18,7 @@ SERVER, PEER, CLIENT, STRANGER = "127.77.0.1", "127.77.0.2", "127.77.0.3", "127.
 RELAY_PORTS = "61000-65535"
 TRANSPORTS = ("udp", "tcp", "tls")
 PATIENCE = 20
+MAKE_CERTIFICATE = Path(__file__).resolve().parent.parent.parent / "certs/make.sh"
 # What a worker receives into (`net::syscall::BATCH`), flows enough for all workers, and the longest UDP over IPv4.
 FRAMES, FLOWS, LONGEST = 64, 16, 65_507
 
@@ -59,13 +60,7 @@ class Server:
         return SERVER, self.ports[transport]
 
     def certificate(self):
-        for name in ("key.pem", "cert.pem"):
-            (self.directory / name).unlink(missing_ok=True)
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-             "-subj", "/CN=relay.test", "-keyout", self.directory / "key.pem", "-out", self.directory / "cert.pem"],
-            check=True, stderr=subprocess.DEVNULL,
-        )
+        subprocess.run([MAKE_CERTIFICATE, "self-signed", self.directory], check=True)
 
     def configure(self, limits, tail=""):
         # A mutated request may ask for the longest life, and what is left behind has to be gone in the end.

@@ -17,7 +17,7 @@ use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 pub use files::{CertError, Loaded, load, sign_once};
-pub use resolver::CertStore;
+pub use resolver::{CertStore, Reloaded};
 pub use self_signed::self_signed;
 
 /// RFC 7443: TURN over TLS.

@@ -16,6 +16,15 @@ pub struct CertStore {
     current: ArcSwap<CertifiedKey>,
 }
 
+/// What reading the files again came to.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// Whether the files hold another certificate than the one that was in use.
+    pub is_new: bool,
+    /// What an operator should know about the certificate that is in use now.
+    pub warnings: Vec<Warning>,
+}
+
 impl CertStore {
     /// A store that begins with this certificate.
     pub fn new(first: Arc<CertifiedKey>) -> Self {
@@ -27,11 +36,18 @@ impl CertStore {
         self.current.store(next);
     }
 
-    /// Reads the files again; on any error the certificate in use stays. `now`: seconds since 1970.
-    pub fn reload(&self, chain: &Path, key: &Path, now: u64) -> Result<Vec<Warning>, CertError> {
+    /// Reads the files again. `now`: seconds since 1970.
+    ///
+    /// # Errors
+    /// What is wrong with which file; the certificate in use stays.
+    pub fn reload(&self, chain: &Path, key: &Path, now: u64) -> Result<Reloaded, CertError> {
         let loaded = files::load(chain, key, now)?;
-        self.replace(loaded.key);
-        Ok(loaded.warnings)
+        // The key is that of the first certificate: the same chain has the same key.
+        let is_new = self.current().cert != loaded.key.cert;
+        if is_new {
+            self.replace(loaded.key);
+        }
+        Ok(Reloaded { is_new, warnings: loaded.warnings })
     }
 
     /// What a handshake would get now.

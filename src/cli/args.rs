@@ -32,7 +32,8 @@ Examples:
 const CREDENTIALS_EXAMPLES: &str = "\
 Examples:
   hallpass credentials --config hallpass.toml --host ping
-  hallpass credentials --secret \"$SECRET\" --server relay.example.org --json
+  hallpass credentials --secret-file /etc/hallpass/ping.secret --server relay.example.org --json
+  pass show relay | hallpass credentials --secret-file - --server relay.example.org
   hallpass credentials --config hallpass.toml --ttl 600 --command uclient | sh";
 
 const BBB_XML_EXAMPLES: &str = "\
@@ -69,8 +70,8 @@ Examples:
 
 const MANUAL_EXAMPLES: &str = "\
 Examples:
-  hallpass manual | man -l -
-  hallpass manual >/usr/local/share/man/man1/hallpass.1";
+  hallpass manual serve | man -l -
+  hallpass manual --directory /usr/local/share/man/man1";
 
 /// A STUN/TURN relay that gets calls through where nothing else does
 #[derive(Debug, Parser)]
@@ -102,9 +103,9 @@ pub enum Command {
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions(CompletionsArgs),
-    /// Print the man page
+    /// Print or write the man pages
     #[command(after_help = MANUAL_EXAMPLES)]
-    Manual,
+    Manual(ManualArgs),
 }
 
 /// `hallpass serve`.
@@ -128,16 +129,19 @@ pub struct CheckArgs {
 
 /// `hallpass credentials`.
 #[derive(Args, Debug)]
-#[command(group(ArgGroup::new("source").required(true).args(["config", "secret"])))]
+#[command(group(ArgGroup::new("source").required(true).args(["config", "secret", "secret_file"])))]
 pub struct CredentialsArgs {
     /// Configuration file with the secrets and listeners
     #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Shared secret, in place of a configuration file
+    /// Shared secret, in place of a configuration file; `ps` shows it to every user of this machine, a file does not
     #[arg(long)]
     pub secret: Option<String>,
+    /// File whose first line is the shared secret; - = standard input
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
     /// Which `[[host]]` of the configuration, when it has several
-    #[arg(long, value_name = "NAME", conflicts_with = "secret")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["secret", "secret_file"])]
     pub host: Option<String>,
     /// User id behind the expiry; a `[[user]]` of the configuration has its fixed password instead
     #[arg(long, value_name = "NAME", default_value = "hallpass")]
@@ -145,7 +149,8 @@ pub struct CredentialsArgs {
     /// How long they are good for
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(1..))]
     pub ttl: u32,
-    /// Name or address of the relay in URLs and commands; without it the configured addresses
+    /// Name or address of the relay in URLs and commands. Without it: external_ip, else the address of the listener, and
+    /// for a listener on every address the one that this machine reaches others from; with a secret alone 127.0.0.1
     #[arg(long, value_name = "HOST", value_parser = server_name)]
     pub server: Option<String>,
     /// Print iceServers for RTCPeerConnection
@@ -196,10 +201,10 @@ pub struct LoadArgs {
     /// How clients reach it
     #[arg(long, value_enum, default_value_t = LoadTransport::Udp)]
     pub transport: LoadTransport,
-    /// Shared secret (TURN REST)
+    /// Shared secret (TURN REST); `ps` shows it to every user of this machine, a file does not
     #[arg(long)]
     pub secret: Option<String>,
-    /// File with the shared secret
+    /// File whose first line is the shared secret; - = standard input
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
     /// User id behind the expiry, with a secret
@@ -217,9 +222,9 @@ pub struct LoadArgs {
     /// Take any certificate
     #[arg(long)]
     pub insecure: bool,
-    /// Processes of the server on this machine: their CPU time and memory are reported
-    #[arg(long, value_name = "PID", value_delimiter = ',')]
-    pub server_pid: Vec<u32>,
+    /// Processes of the server on this machine, separated by blanks or commas: their CPU time and memory are reported
+    #[arg(long, value_name = "PIDS", value_parser = pids)]
+    pub server_pid: Vec<Pids>,
     /// How long is measured
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     pub duration: f64,
@@ -273,6 +278,10 @@ pub struct LoadArgs {
     pub quiet: bool,
 }
 
+/// Processes as one argument names them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pids(pub Vec<u32>);
+
 /// What `load` does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LoadAction {
@@ -317,6 +326,16 @@ pub struct CompletionsArgs {
     pub shell: Shell,
 }
 
+/// `hallpass manual`.
+#[derive(Args, Debug)]
+pub struct ManualArgs {
+    /// Command whose page is printed; without it the page of the program
+    pub command: Option<String>,
+    /// Write every page into this directory, under its name
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "command")]
+    pub directory: Option<PathBuf>,
+}
+
 /// A host name or address, as it may stand in a URL before the port. IPv6 addresses gain their brackets later.
 fn server_name(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
@@ -327,6 +346,19 @@ fn server_name(text: &str) -> Result<String, String> {
         Ok(bare.to_owned())
     } else {
         Err("write a host name or an address, without scheme or port".to_owned())
+    }
+}
+
+/// At least one process, as `pidof` and `pgrep -d,` print them.
+fn pids(text: &str) -> Result<Pids, String> {
+    let words = text.split([',', ' ', '\t', '\n']).filter(|word| !word.is_empty());
+    let pids: Vec<u32> = words
+        .map(|word| word.parse().map_err(|_| format!("{word:?} is not the number of a process")))
+        .collect::<Result<_, _>>()?;
+    if pids.is_empty() {
+        Err("no process is named: is the server running on this machine?".to_owned())
+    } else {
+        Ok(Pids(pids))
     }
 }
 
@@ -355,6 +387,28 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn processes_are_named_as_pidof_prints_them_and_more_than_once() {
+        let parse = |args: &[&str]| {
+            let always = ["hallpass", "load", "idle", "--server", "127.0.0.1:3479", "--secret", "s"];
+            Cli::try_parse_from(always.iter().chain(args))
+        };
+        let pids = |args: &[&str]| match parse(args).map(|cli| cli.command) {
+            Ok(Command::Load(load)) => {
+                load.server_pid.into_iter().flat_map(|pids| pids.0).collect::<Vec<_>>()
+            }
+            other => panic!("{args:?}: {other:?}"),
+        };
+        assert_eq!(pids(&[]), [0; 0]);
+        assert_eq!(pids(&["--server-pid", "12 7\n"]), [12, 7]);
+        assert_eq!(pids(&["--server-pid", "12,7, 3"]), [12, 7, 3]);
+        assert_eq!(pids(&["--server-pid", "12", "--server-pid=7 3"]), [12, 7, 3]);
+        for (bad, said) in [("", "is the server running"), ("12 x", "\"x\" is not"), ("-1", "\"-1\"")] {
+            let error = parse(&[&format!("--server-pid={bad}")]).unwrap_err().to_string();
+            assert!(error.contains(said), "{bad:?}: {error}");
+        }
     }
 
     #[test]

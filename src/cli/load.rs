@@ -1,6 +1,6 @@
 //! `hallpass load`: a load for any TURN server, and what it came to.
 
-use std::fs;
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
@@ -74,7 +74,14 @@ fn options(args: &LoadArgs) -> Result<Options, ExitCode> {
         },
         username,
         password,
-        server_pids: args.server_pid.clone(),
+        // A process that is named twice costs once.
+        server_pids: args
+            .server_pid
+            .iter()
+            .flat_map(|pids| pids.0.iter().copied())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
         duration: Duration::from_secs_f64(args.duration),
         warm_up: Duration::from_secs_f64(args.warm_up),
         allocations: args.allocations,
@@ -111,21 +118,7 @@ fn login(args: &LoadArgs) -> Result<(String, String), ExitCode> {
     if let (Some(name), Some(password)) = (&args.username, &args.password) {
         return Ok((name.clone(), password.clone()));
     }
-    let secret = match (&args.secret, &args.secret_file) {
-        (Some(secret), _) => secret.clone(),
-        (None, Some(path)) => match fs::read_to_string(path) {
-            Ok(text) => text.trim_end_matches(['\r', '\n']).to_owned(),
-            Err(error) => {
-                let message = format!("cannot read {}: {error}", path.display());
-                return Err(fail(&message, "give --secret-file a file with the server's secret"));
-            }
-        },
-        // One of the three is required by the command line.
-        (None, None) => String::new(),
-    };
-    if secret.is_empty() {
-        return Err(fail("the secret is empty", "give the secret that the server has"));
-    }
+    let secret = credentials::shared_secret(args.secret.as_deref(), args.secret_file.as_deref())?;
     Ok(credentials::of_secret(&secret, &args.user, TTL_SECONDS).into_login())
 }
 

@@ -10,13 +10,12 @@ mod manual;
 mod serve;
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use crate::config::{self, Config, EMBEDDED_PORT, EMBEDDED_TLS_PORT, Host, Loaded, Transport};
+use crate::config::{self, Config, EMBEDDED_PORT, EMBEDDED_TLS_PORT, Host, Listener, Loaded, Transport};
 use args::{Cli, Command};
 
 /// Exit status of a bad configuration, a difference or a failure; wrong usage is 2, which clap sees to.
@@ -35,7 +34,7 @@ pub fn run() -> ExitCode {
             clap_complete::generate(args.shell, &mut Cli::command(), "hallpass", &mut script);
             print(&script)
         }
-        Command::Manual => manual::run(),
+        Command::Manual(args) => manual::run(args),
     }
 }
 
@@ -129,7 +128,7 @@ fn bracketed(server: &str) -> String {
 
 /// Where clients reach the listeners: UDP first, then TCP, then TLS; IPv4 and IPv6 listeners of one port once.
 /// Loopback listeners are left out of a `public` list unless there are no others.
-fn endpoints(config: &Config, public: bool, server: impl Fn(SocketAddr) -> String) -> Vec<Endpoint> {
+fn endpoints(config: &Config, public: bool, server: impl Fn(&Listener) -> String) -> Vec<Endpoint> {
     let has_public = config.listen.iter().any(|listener| !listener.address.ip().is_loopback());
     let mut endpoints: Vec<Endpoint> = config
         .listen
@@ -138,7 +137,7 @@ fn endpoints(config: &Config, public: bool, server: impl Fn(SocketAddr) -> Strin
         .map(|listener| Endpoint {
             transport: listener.transport,
             port: listener.address.port(),
-            server: server(listener.address),
+            server: server(listener),
         })
         .collect();
     endpoints.sort_by_key(|endpoint| endpoint.transport);

@@ -50,27 +50,26 @@ impl Report {
     pub fn warnings(&self) -> usize {
         self.problems.len() - self.errors()
     }
+
+    /// Each problem with its severity as two lines: `file:line: severity: key: message`, then the remedy, indented.
+    pub fn texts(&self) -> impl Iterator<Item = (Severity, String)> {
+        self.problems.iter().map(|problem| (problem.severity, self.text(problem)))
+    }
+
+    fn text(&self, problem: &Problem) -> String {
+        let line = problem.line.map_or_else(String::new, |line| format!(":{line}"));
+        let severity = match problem.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        let key = if problem.key.is_empty() { String::new() } else { format!("{}: ", problem.key) };
+        format!("{}{line}: {severity}: {key}{}\n    {}\n", self.file, problem.message, problem.remedy)
+    }
 }
 
 impl fmt::Display for Report {
-    /// Two lines a problem: `file:line: error: key: message`, then the remedy, indented.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in &self.problems {
-            f.write_str(&self.file)?;
-            if let Some(line) = problem.line {
-                write!(f, ":{line}")?;
-            }
-            let severity = match problem.severity {
-                Severity::Error => "error",
-                Severity::Warning => "warning",
-            };
-            write!(f, ": {severity}: ")?;
-            if !problem.key.is_empty() {
-                write!(f, "{}: ", problem.key)?;
-            }
-            writeln!(f, "{}\n    {}", problem.message, problem.remedy)?;
-        }
-        Ok(())
+        self.texts().try_for_each(|(_, text)| f.write_str(&text))
     }
 }
 

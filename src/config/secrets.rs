@@ -187,13 +187,9 @@ fn from_file(
     if let Some(Exposure { message, remedy }) = Exposure::of_mode(&shown.to_string(), mode) {
         notes.warn(path.line, &key, message, remedy);
     }
-    let first = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let first = first.strip_suffix(b"\r").unwrap_or(first);
-    match std::str::from_utf8(first) {
-        Ok(secret) if bytes.len() as u64 <= SECRET_FILE_BYTES_MAX => {
-            Some(At { value: secret.to_owned(), line: path.line })
-        }
-        _ => {
+    match first_line(&bytes) {
+        Some(secret) => Some(At { value: secret.to_owned(), line: path.line }),
+        None => {
             notes.error(
                 path.line,
                 &key,
@@ -203,6 +199,25 @@ fn from_file(
             None
         }
     }
+}
+
+/// The secret in what is read here: the first line, as in a secret file of the configuration.
+///
+/// # Errors
+/// `InvalidData` when it is not a short line of text, else why it cannot be read.
+pub fn read_secret(source: impl Read) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    source.take(SECRET_FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    let secret = first_line(&bytes)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not one line of text"))?;
+    Ok(secret.to_owned())
+}
+
+/// The first line without its end. `None` when it is not text, or when there is more than a secret file may have.
+fn first_line(bytes: &[u8]) -> Option<&str> {
+    let first = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let first = first.strip_suffix(b"\r").unwrap_or(first);
+    std::str::from_utf8(first).ok().filter(|_| bytes.len() as u64 <= SECRET_FILE_BYTES_MAX)
 }
 
 /// At most one byte more than a secret file may have, and the file's mode.

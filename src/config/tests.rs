@@ -92,7 +92,7 @@ fn a_minimal_configuration_has_every_default() {
 
 #[test]
 fn every_key_arrives() {
-    let text = "realm = 'r'\nexternal_ip = ['203.0.113.10/10.0.0.5', '2001:db8::1']\nstrict_channels = true\nprivacy = true\n\
+    let text = "realm = 'r'\nexternal_ip = ['203.0.113.10/10.0.0.5', '2001:db8::1']\nstrict_channels = true\nicmp_to_clients = true\nprivacy = true\n\
         [[listen]]\ntransport = 'tls'\naddress = '[::]:443'\n\
         [relay]\naddresses = ['10.0.0.5', 'fd00::5']\nports = '50000-50999'\nmode = 'sockets'\n\
         [tls]\ncert = 'chain.pem'\nkey = '/k.pem'\n\
@@ -105,11 +105,11 @@ fn every_key_arrives() {
         [drain]\nalternate_server = ['203.0.113.11:3478', '[2001:db8::11]:3478']\ntls_alternate_server = ['203.0.113.11:443']\n\
         [log]\nformat = 'json'\nlevel = 'debug'\n[admin]\naddress = '127.0.0.1:9000'\nnames = ['Relay.example.org']\n";
     let config = good(text);
-    assert!(config.strict_channels && config.privacy);
+    assert!(config.strict_channels && config.icmp_to_clients && config.privacy);
     assert_eq!(config.external_ip[0].private, Some("10.0.0.5".parse().unwrap()));
     assert_eq!(config.external_ip[1], ExternalIp { public: "2001:db8::1".parse().unwrap(), private: None });
     assert_eq!(config.relay.addresses.len(), 2);
-    assert_eq!((config.relay.ports, config.relay.mode), (50000..=50999, RelayMode::Sockets));
+    assert_eq!(config.relay.ports, 50000..=50999);
     assert_eq!(
         config.tls,
         Some(TlsFiles { cert: "/nonexistent/chain.pem".into(), key: "/k.pem".into() }),
@@ -381,7 +381,17 @@ fn relay_ports_stay_clear_of_udp_listeners() {
     assert_error(&with("[relay]\naddresses = ['0.0.0.0']"), 10, "no address to relay from", "own address");
     assert_error(&with("[relay]\naddresses = ['10.0.0.1:5']"), 10, "is not an address", "without a port");
     assert_error(&with("[relay]\naddresses = ['10.0.0.1', '10.0.0.1']"), 10, "stands twice", "remove");
-    assert_error(&with("[relay]\nmode = 'xdp'"), 10, "is not a choice", "\"auto\", \"sockets\"");
+    for word in ["xdp", "", "Auto"] {
+        let text = with(&format!("[relay]\nmode = '{word}'"));
+        assert_error(&text, 10, "is not a choice", "write one of \"auto\", \"sockets\"");
+    }
+}
+
+#[test]
+fn both_words_for_the_one_mode_of_relaying_are_one_configuration() {
+    let of = |mode: &str| good(&with(&format!("[relay]\nmode = '{mode}'")));
+    assert_eq!(of("auto"), of("sockets"), "a reload from one to the other changes nothing");
+    assert_eq!(of("auto"), good(&with("[relay]\n")));
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub struct Config {
     pub external_ip: Vec<ExternalIp>,
     /// Refuse channel numbers above 0x4FFF (RFC 8656 section 12) instead of accepting RFC 5766's.
     pub strict_channels: bool,
+    /// Tell clients of ICMP errors about what they sent to peers (RFC 8656 section 11.5).
+    pub icmp_to_clients: bool,
     /// No client address in the log above debug level.
     pub privacy: bool,
     /// Where clients are served; at least one.
@@ -141,17 +143,6 @@ pub struct Relay {
     pub addresses: Vec<IpAddr>,
     /// UDP ports to relay from.
     pub ports: RangeInclusive<u16>,
-    /// How relayed packets are moved.
-    pub mode: RelayMode,
-}
-
-/// `relay.mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RelayMode {
-    /// The fastest way that works on this host.
-    Auto,
-    /// One UDP socket per allocation.
-    Sockets,
 }
 
 /// `[tls]`.
@@ -382,9 +373,10 @@ impl Default for Config {
             realm: DEFAULT_REALM.to_owned(),
             external_ip: Vec::new(),
             strict_channels: false,
+            icmp_to_clients: false,
             privacy: false,
             listen: Vec::new(),
-            relay: Relay { addresses: Vec::new(), ports: 49152..=65535, mode: RelayMode::Auto },
+            relay: Relay { addresses: Vec::new(), ports: 49152..=65535 },
             tls: None,
             web: Web::default(),
             hosts: Vec::new(),

@@ -72,6 +72,7 @@ pub(super) const TABLES: [(&str, &[&str]); 12] = [
             "realm",
             "external_ip",
             "strict_channels",
+            "icmp_to_clients",
             "privacy",
             "listen",
             "relay",

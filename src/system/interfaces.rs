@@ -1,7 +1,11 @@
 //! The addresses of this host. They are denied as peers, and they are the relay's addresses by default.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+
+/// A documentation address (RFC 5737, RFC 3849) and a port: nothing is sent there, the kernel is asked for the way only.
+const ELSEWHERE_V4: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
+const ELSEWHERE_V6: (Ipv6Addr, u16) = (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9);
 
 /// One address of one interface.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,6 +21,28 @@ pub struct InterfaceAddress {
 pub fn addresses() -> io::Result<Vec<InterfaceAddress>> {
     let found = if_addrs::get_if_addrs()?;
     Ok(found.into_iter().map(|i| InterfaceAddress { address: i.ip(), interface: i.name }).collect())
+}
+
+/// The IPv4 or IPv6 address that others reach this machine at: the one that packets leave from by the default route, else
+/// the first one that leads out. `None` = there is none of this family.
+pub fn toward_outside(v4: bool) -> Option<IpAddr> {
+    let by_route = || {
+        let socket = if v4 {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+            socket.connect(ELSEWHERE_V4).ok()?;
+            socket
+        } else {
+            let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).ok()?;
+            socket.connect(ELSEWHERE_V6).ok()?;
+            socket
+        };
+        Some(socket.local_addr().ok()?.ip())
+    };
+    let of_interfaces = addresses().unwrap_or_default().into_iter().map(|one| one.address);
+    by_route()
+        .into_iter()
+        .chain(of_interfaces)
+        .find(|&address| address.is_ipv4() == v4 && reachable_from_outside(address))
 }
 
 /// Whether the address can be announced to clients elsewhere: not loopback, not link-local, not unspecified.

@@ -4,6 +4,8 @@
 //! escaped, so that one event is always one line; in JSON the encoder does the same. Lines are handed to
 //! [`LogQueue`], so that neither a stuck nor a closed output holds the server up.
 
+use std::env;
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
@@ -17,8 +19,11 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use super::log_queue::{LogQueue, Priority};
 
-/// The environment variable that overrides the configured level.
+/// The environment variable that overrides the configured level, as a whole or for single modules.
 pub const LEVEL_VARIABLE: &str = "HALLPASS_LOG";
+
+/// What may stand for a level, in any case.
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
 /// Longest line, in bytes: text is cut there, a longer JSON line is dropped and counted.
 const MAX_LINE: usize = 16 * 1024;
@@ -40,7 +45,7 @@ pub enum Format {
 pub struct Settings {
     /// Text or JSON.
     pub format: Format,
-    /// A level, or `target=level` pairs as `tracing-subscriber` has them: `info,hallpass::net=debug`.
+    /// A level, or `target=level` pairs too: `info,hallpass::net=debug`.
     pub level: String,
     /// Lines per second in the long run (ten seconds' worth at once); 0 means no limit.
     pub lines_per_second: u32,
@@ -49,13 +54,15 @@ pub struct Settings {
 /// Why there is no log.
 #[derive(Debug)]
 pub enum LogError {
-    /// The level is not one.
-    Level {
-        /// What was configured.
-        level: String,
-        /// What the parser said.
-        error: ParseError,
+    /// A part of a filter is neither a level nor `target=level`.
+    Part {
+        /// The whole filter.
+        filter: String,
+        /// The part.
+        part: String,
     },
+    /// The filter cannot be parsed for another reason.
+    Filter(ParseError),
     /// Standard output or the writer thread is not to be had.
     Output(io::Error),
     /// A log was set up before in this process.
@@ -65,10 +72,10 @@ pub enum LogError {
 impl fmt::Display for LogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Level { level, error } => write!(
-                f,
-                "log level {level:?} is not understood ({error}); write error, warn, info, debug or trace"
-            ),
+            Self::Part { filter, part } => {
+                write!(f, "{LEVEL_VARIABLE} is {filter:?}, and {part:?} in it is not a log level")
+            }
+            Self::Filter(error) => write!(f, "{LEVEL_VARIABLE} is not a filter: {error}"),
             Self::Output(error) => write!(f, "standard output cannot be used for the log: {error}"),
             Self::Twice => write!(f, "the log was set up twice"),
         }
@@ -76,6 +83,20 @@ impl fmt::Display for LogError {
 }
 
 impl std::error::Error for LogError {}
+
+impl LogError {
+    /// What an operator can do about it.
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            Self::Part { .. } | Self::Filter(_) => {
+                "write error, warn, info, debug, trace or off; for single modules add MODULE=LEVEL, separated by \
+                 commas: HALLPASS_LOG=info,hallpass::net=debug"
+            }
+            Self::Output(_) => "see the limits of this service",
+            Self::Twice => "report this",
+        }
+    }
+}
 
 /// Keeps the log alive; dropped at the end of `main`, it waits shortly for the last lines.
 #[derive(Debug)]
@@ -89,12 +110,14 @@ impl Drop for LogGuard {
     }
 }
 
-/// Sets the log of this process up, on standard output. `HALLPASS_LOG` wins over the configured level.
+/// Sets up the log of this process, on standard output. `HALLPASS_LOG` overrides the configured level.
+///
+/// # Errors
+/// `HALLPASS_LOG` is not a filter, the log has no output, or there is one already.
 pub fn start(settings: &Settings) -> Result<LogGuard, LogError> {
     // A duplicate of the descriptor, for `std::io::Stdout` would keep a failed line and write it again.
     let output = io::stdout().as_fd().try_clone_to_owned().map_err(LogError::Output)?;
-    let level = std::env::var(LEVEL_VARIABLE).unwrap_or_else(|_| settings.level.clone());
-    let filter = parse_level(&level)?;
+    let filter = filter(&settings.level, env::var_os(LEVEL_VARIABLE).as_deref())?;
     let summary = match settings.format {
         Format::Text => text_summary,
         Format::Json => json_summary,
@@ -103,14 +126,29 @@ pub fn start(settings: &Settings) -> Result<LogGuard, LogError> {
         LogQueue::start(File::from(output), settings.lines_per_second, summary).map_err(LogError::Output)?;
     let lines = Lines { queue: queue.clone(), format: settings.format };
     // The journal stamps each line itself.
-    let stamp = std::env::var_os("JOURNAL_STREAM").is_none();
+    let stamp = env::var_os("JOURNAL_STREAM").is_none();
     tracing::subscriber::set_global_default(subscriber(filter, lines, stamp)).map_err(|_| LogError::Twice)?;
     Ok(LogGuard { queue })
 }
 
-/// Checks a level without using it.
-pub fn parse_level(level: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::builder().parse(level).map_err(|error| LogError::Level { level: level.to_owned(), error })
+/// The filter of a configured level and what `HALLPASS_LOG` says, if it says anything.
+///
+/// [`EnvFilter`] alone takes any word for the name of a module and turns everything else off, so that a misspelled level
+/// would silence the log.
+fn filter(level: &str, variable: Option<&OsStr>) -> Result<EnvFilter, LogError> {
+    let written = variable.map(OsStr::to_string_lossy).unwrap_or_default();
+    let parts = || written.split(',').map(str::trim).filter(|part| !part.is_empty());
+    if let Some(part) = parts().find(|part| !is_level(part.rsplit_once('=').map_or(part, |(_, level)| level)))
+    {
+        return Err(LogError::Part { filter: written.clone().into_owned(), part: part.to_owned() });
+    }
+    // The configured level goes first: it stays that of the modules that are not named.
+    let all: Vec<&str> = std::iter::once(level).chain(parts()).collect();
+    EnvFilter::builder().parse(all.join(",")).map_err(LogError::Filter)
+}
+
+fn is_level(text: &str) -> bool {
+    LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text))
 }
 
 fn subscriber(filter: EnvFilter, lines: Lines, stamp: bool) -> Box<dyn Subscriber + Send + Sync> {
@@ -236,7 +274,7 @@ mod tests {
         let sink = Sink::default();
         let queue = LogQueue::start(sink.clone(), rate, text_summary).unwrap();
         let lines = Lines { queue: queue.clone(), format };
-        tracing::subscriber::with_default(subscriber(parse_level(level).unwrap(), lines, false), events);
+        tracing::subscriber::with_default(subscriber(filter(level, None).unwrap(), lines, false), events);
         assert!(queue.flush(Duration::from_secs(10)));
         let bytes = sink.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -279,14 +317,42 @@ mod tests {
     }
 
     #[test]
-    fn levels_apply_and_nonsense_is_refused_with_a_remedy() {
+    fn levels_apply() {
         let text = logged(Format::Text, "warn", || {
             tracing::info!("quiet");
             tracing::warn!("loud");
         });
         assert!(text.contains("loud") && !text.contains("quiet"));
-        let error = parse_level("hallpass=loudly").unwrap_err().to_string();
-        assert!(error.contains("hallpass=loudly") && error.contains("write error, warn, info"), "{error}");
+    }
+
+    #[test]
+    fn the_variable_changes_the_level_of_all_or_of_single_modules() {
+        let of = |variable: &str| filter("info", Some(variable.as_ref())).unwrap().to_string();
+        assert_eq!((of(""), of(" , ")), ("info".to_owned(), "info".to_owned()));
+        assert_eq!((of("trace"), of("WARN"), of("off")), ("trace".into(), "warn".into(), "off".into()));
+        for partial in ["hallpass::net=debug", "hallpas=off", "hallpass::net=debug,"] {
+            let shown = of(partial);
+            assert!(shown.split(',').any(|part| part == "info"), "{shown}: the level of all others is lost");
+            assert!(shown.contains(partial.trim_end_matches(',')), "{shown}");
+        }
+    }
+
+    #[test]
+    fn nonsense_in_the_variable_is_refused_with_what_is_accepted() {
+        for (variable, part) in [
+            ("nonsense", "nonsense"),
+            ("info,hallpass::net", "hallpass::net"),
+            ("hallpass=loudly, warn", "hallpass=loudly"),
+            ("=", "="),
+            ("3", "3"),
+        ] {
+            let error = filter("info", Some(variable.as_ref())).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains("HALLPASS_LOG") && text.contains(&format!("{part:?} in it")), "{text}");
+            assert!(error.next_step().starts_with("write error, warn, info"), "{}", error.next_step());
+        }
+        let bytes = std::os::unix::ffi::OsStrExt::from_bytes(&b"inf\xff"[..]);
+        assert!(filter("info", Some(bytes)).is_err());
     }
 
     #[test]

@@ -109,9 +109,12 @@ impl Server {
         FromPeer::Relay { client, header }
     }
 
-    /// An ICMP error about a datagram that `relay` sent (RFC 8656 section 11.5): told to the client if he has a
-    /// permission for the datagram's destination.
+    /// An ICMP error about a datagram that `relay` sent (RFC 8656 section 11.5): told to the client if the operator wants that
+    /// and the client has a permission for the datagram's destination.
     pub fn handle_peer_icmp(&mut self, now: Now, relay: RelayId, error: PeerIcmp) {
+        if !self.settings.icmp_to_clients {
+            return;
+        }
         let relevant = match error.peer {
             SocketAddr::V4(_) => matches!(error.kind, 3 | 11),
             SocketAddr::V6(_) => matches!(error.kind, 1..=3),

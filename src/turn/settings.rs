@@ -31,6 +31,8 @@ pub struct Settings {
     pub alternates: Alternates,
     /// Whether channels above 0x4FFF are refused (RFC 8656) instead of accepted (RFC 5766).
     pub strict_channels: bool,
+    /// Whether clients are told of ICMP errors (RFC 8656 section 11.5), by Data indications without DATA.
+    pub icmp_to_clients: bool,
 }
 
 /// A number for a named host that stays the same across reloads; the index of its counters.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::certs::{self, Kind};
 use hallpass::net::admission::Rules;
 use hallpass::net::counters::{CloseReason, Stage};
 use hallpass::net::{self, Choice, Command, Exit, Handle, Listener, TlsChooser};
@@ -17,7 +18,8 @@ use hallpass::turn::server::Server;
 use hallpass::turn::settings::{Host, HostId, Limits, PeerRules, RelayAddress, Settings};
 use hallpass::turn::shared::Shared;
 use hallpass::turn::time::{Instant, Now};
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 use socket2::{Domain, Socket, Type};
 use stun_types::message::{
@@ -98,6 +100,7 @@ impl Relay {
             limits: Limits::default(),
             alternates: Default::default(),
             strict_channels: false,
+            icmp_to_clients: true,
         });
         let shared = Arc::new(Shared::new(&[7; 32], [loopback], 49152..=65535));
         let counters: Vec<Arc<Counters>> = (0..workers).map(|_| Arc::default()).collect();
@@ -108,12 +111,14 @@ impl Relay {
             Server::new(settings, shared, Arc::clone(counters), seed)
         });
 
-        let own = rcgen::generate_simple_self_signed([REALM.to_owned()]).expect("certificate");
-        let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).expect("key");
+        let made = certs::made(Kind::Good, REALM);
+        let key = PrivateKeyDer::from_pem_slice(made.key.as_bytes()).expect("key");
+        let chain = CertificateDer::pem_slice_iter(made.cert.as_bytes());
+        let chain: Vec<_> = chain.collect::<Result<_, _>>().expect("certificates");
         let mut roots = RootCertStore::empty();
-        roots.add(own.cert.der().clone()).expect("root");
+        roots.add(CertificateDer::from_pem_slice(made.ca.as_bytes()).expect("certificate")).expect("root");
         let tls = ServerConfig::builder().with_no_client_auth();
-        let tls = Arc::new(tls.with_single_cert(vec![own.cert.der().clone()], key).expect("config"));
+        let tls = Arc::new(tls.with_single_cert(chain, key).expect("config"));
         let chooser: Arc<dyn TlsChooser> = Arc::new(Trapped(tls));
         let servers = servers.collect();
         let handle = net::spawn(&settings, sockets, servers, clock, Some(chooser), None).expect("spawn");

@@ -144,6 +144,17 @@ fn s5_data_indications_have_fresh_transaction_ids() {
     assert!((2700..3450).contains(&ones), "{ones} of 6144 bits");
 }
 
+/// Whether ICMP is told (RFC 8656 section 11.5) is for the operator to say: there are clients that cannot bear a Data indication without DATA.
+#[test]
+fn s11_5_icmp_is_told_only_where_it_is_wanted() {
+    let mut rig = Rig::with(|settings| settings.icmp_to_clients = false);
+    let alice = rig.allocated();
+    assert_eq!(rig.permit(&alice, &[PEER]), 0);
+    assert!(rig.icmp(PEER, 3, 3, 0).is_none());
+    rig.reload(|settings| settings.icmp_to_clients = true);
+    assert!(rig.icmp(PEER, 3, 3, 0).is_some());
+}
+
 /// RFC 8656 section 11.5: destination unreachable and time exceeded, and ICMPv6's three; no others.
 #[test]
 fn s11_5_only_the_listed_icmp_types_are_told() {

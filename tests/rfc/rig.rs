@@ -193,6 +193,7 @@ pub fn settings() -> Settings {
         limits: Limits::default(),
         alternates: Default::default(),
         strict_channels: false,
+        icmp_to_clients: true,
     }
 }
 

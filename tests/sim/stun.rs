@@ -258,5 +258,6 @@ pub fn settings() -> Settings {
         },
         alternates: Default::default(),
         strict_channels: false,
+        icmp_to_clients: true,
     }
 }

@@ -1,10 +1,19 @@
 //! The admin address, asked over a plain socket.
 
 use crate::support::beside_others;
+use crate::support::files::Directory;
 use crate::support::http::get;
-use crate::support::plan::{Plan, Transport};
+use crate::support::plan::{Plan, Transport, lay_out_hallpass};
+use crate::support::process::Process;
 use crate::support::server::{Server, only_hallpass};
+use crate::support::tool::run_ok;
 use crate::turn_client::{TurnClient, udp};
+use std::fs;
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(20);
 
 #[test]
 fn health_and_readiness() {
@@ -17,6 +26,44 @@ fn health_and_readiness() {
         assert_eq!(get(server.admin(), path).0, 200, "{path}");
     }
     assert_eq!(get(server.admin(), "/no-such-page").0, 404);
+}
+
+/// The start waits for the certificate, which here is a pipe that nobody has written to yet.
+#[test]
+fn not_ready_before_the_listeners_accept_nor_in_a_drain() {
+    let _turn = beside_others();
+    if only_hallpass("the admin address") {
+        return;
+    }
+    let files = Directory::new("starting");
+    let layout = lay_out_hallpass(&Plan::loopback(), &files);
+    let certificate = fs::read(&layout.cert).unwrap();
+    fs::remove_file(&layout.cert).unwrap();
+    run_ok("mkfifo", &[layout.cert.to_str().unwrap()], LIMIT);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
+    command.args(["serve", "--config"]).arg(&layout.config);
+    let mut server = Process::spawn(command);
+    let end = Instant::now() + LIMIT;
+    while TcpStream::connect(layout.admin).is_err() {
+        assert!(server.is_running() && Instant::now() < end, "no admin address:\n{}", server.output());
+    }
+    let (status, reason) = get(layout.admin, "/readyz");
+    assert_eq!((status, reason.as_str()), (503, "waiting for the certificate, the listeners, the workers\n"));
+    assert_eq!(get(layout.admin, "/healthz").0, 200, "it is alive");
+    assert_eq!(get(layout.admin, "/metrics"), (200, String::new()), "no figures yet");
+    let tcp = layout.listeners.iter().find(|(transport, _)| *transport == Transport::Tcp).unwrap().1;
+    assert!(TcpStream::connect(tcp).is_err(), "not ready, and that is true");
+    assert!(!server.output().contains("ready"), "{}", server.output());
+
+    fs::write(&layout.cert, certificate).unwrap();
+    assert!(server.wait_output(LIMIT, |log| log.contains("ready")), "{}", server.output());
+    assert_eq!(get(layout.admin, "/readyz"), (200, "ready\n".to_owned()));
+    assert!(TcpStream::connect(tcp).is_ok());
+    assert!(get(layout.admin, "/metrics").1.contains("hallpass_"));
+
+    server.signal("USR1");
+    assert!(server.wait_output(LIMIT, |log| log.contains("draining")), "{}", server.output());
+    assert_eq!(get(layout.admin, "/readyz"), (503, "draining\n".to_owned()));
 }
 
 #[test]

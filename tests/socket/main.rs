@@ -9,6 +9,7 @@ mod churn;
 mod datagram;
 mod libnice;
 mod load;
+mod pion;
 mod signals;
 mod stream;
 mod stun_tools;

@@ -1,8 +1,8 @@
 //! Certificates that change and the end of the server, told by signals.
 
 use crate::support::beside_others;
+use crate::support::certs::{self, Kind};
 use crate::support::echo::Echo;
-use crate::support::files::make_certificate;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, only_hallpass};
 use crate::support::tls;
@@ -35,7 +35,7 @@ fn sigusr2_swaps_certificates_and_drops_nobody() {
     client.allocate().expect("an allocation");
     client.permit(peer.address());
     let (cert, key) = server.certificate_files();
-    make_certificate("second.test", cert, key);
+    certs::write(Kind::Good, "second.test", cert, key);
     server.signal("USR2");
     wait_for_other_certificate(&server, &old);
     client.echo(peer.address(), 100);
@@ -61,10 +61,68 @@ fn sighup_with_a_broken_certificate_keeps_the_old_one() {
     assert_eq!(shown_certificate(&server), old);
     client.refresh(600);
     // And a good one afterwards is taken.
-    make_certificate("second.test", cert, key);
+    certs::write(Kind::Good, "second.test", cert, key);
     server.signal("HUP");
     wait_for_other_certificate(&server, &old);
     client.refresh(600);
+}
+
+#[test]
+fn a_reload_names_a_certificate_only_when_it_is_another() {
+    let _turn = beside_others();
+    if only_hallpass("what the log says of a reload") {
+        return;
+    }
+    let tables = "[log]\nlevel = \"debug\"".to_owned();
+    let server = Server::start(&Plan { tables, ..Plan::loopback() });
+    let said = |signal: &str| {
+        let before = server.log().len();
+        server.signal(signal);
+        let last =
+            |log: &str| log[before..].contains("the certificate that is in use") || is_new(&log[before..]);
+        assert!(server.wait_log(LIMIT, last), "{}", server.log());
+        server.log()[before..].to_owned()
+    };
+    for signal in ["HUP", "USR2"] {
+        let said = said(signal);
+        let line =
+            said.lines().find(|line| line.contains("the certificate that is in use")).unwrap_or_default();
+        assert!(line.contains("DEBUG") && !is_new(&said), "SIG{signal}: {said}");
+    }
+    let (cert, key) = server.certificate_files();
+    certs::write(Kind::Good, "second.test", cert, key);
+    assert!(is_new(&said("HUP")), "{}", server.log());
+}
+
+fn is_new(log: &str) -> bool {
+    log.contains("new certificate in use")
+}
+
+#[test]
+fn a_reload_that_fails_logs_warnings_as_warnings() {
+    let _turn = beside_others();
+    if only_hallpass("what the log says of a reload") {
+        return;
+    }
+    let server = Server::start(&Plan::loopback());
+    let path = server.files().path("hallpass.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    // A short lifetime is a warning, an unknown key an error.
+    fs::write(&path, text.replace("[limits]\n", "[limits]\nlifetime_max_seconds = 60\nunknown_key = 1\n"))
+        .unwrap();
+    let before = server.log().len();
+    server.signal("HUP");
+    assert!(server.wait_log(LIMIT, |log| log[before..].contains("the configuration in use stays")));
+    let log = server.log()[before..].to_owned();
+    let level = |part: &str| {
+        let line =
+            log.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("no {part:?} in {log}"));
+        ["ERROR", "WARN"].into_iter().find(|level| line.contains(level))
+    };
+    assert_eq!(level("warning: limits.lifetime_max_seconds"), Some("WARN"), "{log}");
+    assert_eq!(level("write 600 or more"), Some("WARN"), "{log}");
+    assert_eq!(level("error: limits.unknown_key"), Some("ERROR"), "{log}");
+    assert_eq!(level("the configuration in use stays"), Some("ERROR"), "{log}");
 }
 
 #[test]

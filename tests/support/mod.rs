@@ -7,6 +7,7 @@
 // Every test binary includes this module whole and uses its own part of it.
 #![allow(dead_code)]
 
+pub mod certs;
 pub mod chromium;
 pub mod credentials;
 pub mod echo;

@@ -1,7 +1,8 @@
 //! nginx behind us, as on a BigBlueButton host: HTTP/1.1 on one port and HTTP/2 without TLS on another, both with the
 //! PROXY protocol.
 
-use super::files::{Directory, make_certificate};
+use super::certs::{self, Kind};
+use super::files::Directory;
 use super::plan::{LOCAL_V4, free_port};
 use super::process::Process;
 use std::fs;
@@ -52,7 +53,7 @@ impl Nginx {
              server {{ listen {tls} ssl; ssl_certificate {dir}/cert; ssl_certificate_key {dir}/key;\n\
              return 200 \"the other one\"; }} }}\n"
         );
-        make_certificate("other.test", &files.path("cert"), &files.path("key"));
+        certs::write(Kind::Good, "other.test", &files.path("cert"), &files.path("key"));
         let config = files.write("nginx.conf", &config);
         let mut command = Command::new(if namespace.is_some() { "ip" } else { "/usr/sbin/nginx" });
         if let Some(namespace) = namespace {

@@ -1,6 +1,7 @@
 //! What a test wants of a server, and how to say it to Hallpass and to coturn.
 
-use super::files::{Directory, make_certificate, make_signed_certificate};
+use super::certs::{self, Kind};
+use super::files::Directory;
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
@@ -32,7 +33,7 @@ pub struct Plan {
     pub relay_ports: (u16, u16),
     /// Lines for the `[limits]` table of Hallpass.
     pub limits: String,
-    /// The relay's name in a certificate that `ca.pem` vouches for; else a self-made one.
+    /// The relay's name in its certificate, which `ca.pem` vouches for; `first.test` without it.
     pub name: Option<&'static str>,
     /// Ports of UDP, TCP and TLS instead of free ones: in a namespace of its own.
     pub ports: Option<[u16; 3]>,
@@ -157,10 +158,9 @@ pub fn lay_out_coturn(plan: &Plan, files: &Directory) -> Layout {
 
 fn lay_out(plan: &Plan, files: &Directory, mut port: impl FnMut(Transport) -> u16) -> Layout {
     let (cert, key) = (files.path("cert.pem"), files.path("key.pem"));
-    match plan.name {
-        Some(name) => make_signed_certificate(name, files, &cert, &key),
-        None => make_certificate("first.test", &cert, &key),
-    }
+    let name = plan.name.unwrap_or("first.test");
+    certs::write(Kind::Good, name, &cert, &key);
+    files.write("ca.pem", &certs::made(Kind::Good, name).ca);
     let listeners = plan.listeners.iter();
     Layout {
         listeners: listeners.map(|&(kind, ip)| (kind, SocketAddr::new(ip, port(kind)))).collect(),

@@ -29,7 +29,8 @@ fn secrets_that_every_user_may_read_are_warned_of_whenever_they_are_read() {
     if only_hallpass("warnings of modes of files") {
         return;
     }
-    let server = Server::start(&Plan::loopback());
+    let tables = "[log]\nlevel = \"debug\"".to_owned();
+    let server = Server::start(&Plan { tables, ..Plan::loopback() });
     let (config, key) = (server.files().path("hallpass.toml"), server.certificate_files().1);
     let mut told = Vec::new();
     for (signal, mode) in [("HUP", 0o640), ("USR2", 0o640), ("HUP", 0o644), ("USR2", 0o644)] {
@@ -38,7 +39,7 @@ fn secrets_that_every_user_may_read_are_warned_of_whenever_they_are_read() {
         let before = server.log().len();
         server.signal(signal);
         // The last line of both.
-        let read = server.wait_log(LIMIT, |log| log[before..].contains("new certificate in use"));
+        let read = server.wait_log(LIMIT, |log| log[before..].contains("the certificate that is in use"));
         assert!(read, "SIG{signal}: {}", &server.log()[before..]);
         let log = server.log();
         told.push((warnings(&log, before, &config), warnings(&log, before, key)));

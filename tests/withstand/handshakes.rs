@@ -4,7 +4,7 @@ use crate::call::{Call, Report};
 use crate::client::tcp_from;
 use crate::machine::metric;
 use crate::support::alone;
-use crate::support::files::make_rsa_4096_certificate;
+use crate::support::certs::{self, Kind};
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, only_hallpass};
 use crate::support::tls;
@@ -28,7 +28,7 @@ fn server() -> Server {
     let limits = "workers = 1\nconnections_exempt = []".to_owned();
     let server = Server::start(&Plan { limits, ..Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]) });
     let (cert, key) = server.certificate_files();
-    make_rsa_4096_certificate("slow.test", cert, key);
+    certs::write(Kind::Rsa4096, "slow.test", cert, key);
     server.signal("USR2");
     let loaded = server.wait_log(Duration::from_secs(10), |log| log.contains("new certificate in use"));
     assert!(loaded, "{}", server.log());
@@ -155,7 +155,7 @@ fn a_slow_key_is_told_before_it_is_served() {
     let server = Server::start(&Plan::on(&[LOCAL_V4], &[]));
     let fast = warning(&server);
     let (cert, key) = server.certificate_files();
-    make_rsa_4096_certificate("slow.test", cert, key);
+    certs::write(Kind::Rsa4096, "slow.test", cert, key);
     let slow = warning(&server);
     println!("row 33: of an ECDSA key {fast:?}, of an RSA-4096 key {slow:?}");
     assert!(fast.is_none() && slow.is_some(), "{fast:?}, {slow:?}");

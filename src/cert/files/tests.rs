@@ -137,6 +137,20 @@ fn a_broken_file_keeps_the_certificate_in_use() {
     assert!(matches!(store.reload(&chain, &key, NOW), Err(CertError::Mismatch { .. })));
     assert!(Arc::ptr_eq(&store.current(), &first));
     dir.write("k.pem", key2);
-    assert_eq!(store.reload(&chain, &key, NOW).unwrap(), []);
+    let reloaded = store.reload(&chain, &key, NOW).unwrap();
+    assert!(reloaded.is_new && reloaded.warnings.is_empty(), "{reloaded:?}");
     assert_ne!(store.current().cert[0], first.cert[0]);
+}
+
+#[test]
+fn the_same_files_are_no_new_certificate() {
+    let dir = Dir::new();
+    let [leaf, ca, key] = issued(90 * 86_400);
+    let (chain, key) = (dir.write("c.pem", leaf.clone() + &ca), dir.write("k.pem", key));
+    let store = super::super::CertStore::new(load(&chain, &key, NOW).unwrap().key);
+    let first = store.current();
+    assert!(!store.reload(&chain, &key, NOW).unwrap().is_new);
+    assert!(Arc::ptr_eq(&store.current(), &first), "what is in use stays");
+    dir.write("c.pem", leaf);
+    assert!(store.reload(&chain, &key, NOW).unwrap().is_new, "another chain under the same certificate");
 }

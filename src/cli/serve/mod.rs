@@ -3,6 +3,7 @@
 mod addresses;
 mod drain;
 mod metrics;
+mod pages;
 mod pressure;
 mod settings;
 mod site;
@@ -14,17 +15,19 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, interval};
 
 use super::args::ServeArgs;
 use super::{fail, tell};
-use crate::admin::{self, Readiness};
-use crate::config::{self, Config, LogFormat};
+use crate::admin::Readiness;
+use crate::config::{self, Config, LogFormat, Severity};
 use crate::net::front::first_bytes::Site;
 use crate::net::{self, Command, Handle};
 use crate::system::port_holder::{Protocol, who_holds};
@@ -37,6 +40,7 @@ use crate::turn::server::Server;
 use crate::turn::shared::Shared;
 use drain::{Drain, Left};
 use metrics::Numbers;
+use pages::{Figures, Starting};
 use pressure::Watch;
 use settings::{HostNames, Machine};
 use tls::Certificate;
@@ -60,7 +64,7 @@ pub(super) fn run(args: ServeArgs) -> ExitCode {
 type Failure = (String, String);
 
 fn start(path: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let mut config = read(path.as_deref())?;
+    let config = read(path.as_deref())?;
     let _log = logging::start(&logging::Settings {
         format: match config.log.format {
             LogFormat::Text => logging::Format::Text,
@@ -69,12 +73,49 @@ fn start(path: Option<PathBuf>) -> Result<ExitCode, Failure> {
         level: config.log.level.as_str().to_owned(),
         lines_per_second: LOG_LINES_PER_SECOND,
     })
-    .map_err(|error| (error.to_string(), "mend [log] level or HALLPASS_LOG".to_owned()))?;
+    .map_err(|error| (error.to_string(), error.next_step().to_owned()))?;
     let files = limits::raise_open_files();
     tracing::debug!(before = files.before, after = files.after, "descriptor limit");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        (format!("the control side does not start: {error}"), "see the limits".to_owned())
+    })?;
+    runtime.block_on(serve(path, config))
+}
 
+/// Answers on the admin address from now on, sets everything else up meanwhile, and serves.
+async fn serve(path: Option<PathBuf>, config: Config) -> Result<ExitCode, Failure> {
+    let (readiness, figures) = (Readiness::default(), Arc::<Figures>::default());
+    let starting = Starting::new(&readiness);
+    if let Some(admin) = &config.admin {
+        pages::serve(admin, Arc::clone(&figures), readiness.clone())?;
+    }
+    let (finished, start) = oneshot::channel();
+    let site = site::built_in(tokio::runtime::Handle::current());
+    let set_up = move || {
+        // Nobody waits when the runtime is gone, and then the process ends.
+        let _ = finished.send(set_up(path, config, starting, site));
+    };
+    // Reading files and opening sockets blocks, and the admin pages answer meanwhile.
+    thread::Builder::new()
+        .name("start".to_owned())
+        .spawn(set_up)
+        .map_err(|error| (format!("no thread: {error}"), "see the limits of this service".to_owned()))?;
+    let start = start.await.map_err(|_| ("the start failed".to_owned(), "report this".to_owned()))?;
+    let (served, numbers) = start?;
+    figures.begin(numbers);
+    Ok(served.run(readiness).await)
+}
+
+/// Certificate, listeners and workers, in this order; blocks.
+fn set_up(
+    path: Option<PathBuf>,
+    mut config: Config,
+    starting: Starting,
+    site: Arc<dyn Site>,
+) -> Result<(Served, Numbers), Failure> {
     let certificate =
-        Certificate::first(&config).map_err(|message| (message, "mend [tls] cert and key".into()))?;
+        Certificate::first(&config).map_err(|message| (message, "fix [tls] cert and key".into()))?;
+    drop(starting.certificate);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = settings::workers(&config, cores);
     let network = settings::network(&config, workers);
@@ -86,7 +127,7 @@ fn start(path: Option<PathBuf>) -> Result<ExitCode, Failure> {
         bound => bound,
     };
     let sockets = sockets.map_err(|error| taken(&error))?;
-    let admin = config.admin.as_ref().map(|admin| bind_admin(admin.address)).transpose()?;
+    drop(starting.listeners);
 
     let mut names = HostNames::default();
     let relays = settings::relay_addresses(&config)
@@ -109,14 +150,11 @@ fn start(path: Option<PathBuf>) -> Result<ExitCode, Failure> {
         servers.push(Server::new(Arc::clone(&protocol), Arc::clone(&shared), Arc::clone(counters), seed));
     }
     let chooser = certificate.chooser(&config.web).map_err(|message| (message, "report this".to_owned()))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-        (format!("the control side does not start: {error}"), "see the limits".to_owned())
-    })?;
-    let site = site::built_in(runtime.handle().clone());
     let web = settings::web(&config.web, Arc::clone(&site));
     let workers = net::spawn(&network, sockets, servers, now, Some(chooser), Some(web)).map_err(|error| {
         (format!("the workers do not start: {error}"), "see the limits of this service".into())
     })?;
+    drop(starting.workers);
 
     let hosts = Arc::new(ArcSwap::from_pointee(names.all().to_vec()));
     let drain = Drain::default();
@@ -145,7 +183,7 @@ fn start(path: Option<PathBuf>) -> Result<ExitCode, Failure> {
         drain,
         watch,
     };
-    Ok(runtime.block_on(served.run(admin, numbers)))
+    Ok((served, numbers))
 }
 
 /// The clock of the workers, read once a turn.
@@ -171,7 +209,7 @@ fn read(path: Option<&Path>) -> Result<Config, Failure> {
             tell(&report.to_string());
             Err((
                 "the configuration is refused".to_owned(),
-                format!("mend it; `{}` says the same", super::check_line(path)),
+                format!("fix it; `{}` says the same", super::check_line(path)),
             ))
         }
     }
@@ -208,21 +246,6 @@ fn refused(message: &str, source: &io::Error, protocol: Protocol, address: Socke
         _ => "see `hallpass check --live`".to_owned(),
     };
     (message.to_owned(), next_step)
-}
-
-fn bind_admin(address: SocketAddr) -> Result<std::net::TcpListener, Failure> {
-    let bound = std::net::TcpListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    bound.map_err(|error| {
-        refused(
-            &format!("cannot listen on {address} for the admin pages: {error}"),
-            &error,
-            Protocol::Tcp,
-            address,
-        )
-    })
 }
 
 /// A line for whoever started us. A closed standard output does not stop a relay.
@@ -269,7 +292,7 @@ impl Signals {
 }
 
 impl Served {
-    async fn run(mut self, admin: Option<std::net::TcpListener>, numbers: Numbers) -> ExitCode {
+    async fn run(mut self, readiness: Readiness) -> ExitCode {
         let mut signals = match Signals::new() {
             Ok(signals) => signals,
             Err(error) => return fail(&format!("no signals: {error}"), "see the limits of this service"),
@@ -278,11 +301,6 @@ impl Served {
             Ok(own) => own,
             Err(error) => return fail(&format!("no thread: {error}"), "see the limits of this service"),
         };
-        let readiness = Readiness::default();
-        if let Some(listener) = admin {
-            let names = self.config.admin.as_ref().map_or_else(Vec::new, |admin| admin.names.clone());
-            serve_admin(listener, names, numbers, readiness.clone());
-        }
         // The listeners were bound before the workers began: whoever connects from now on is served.
         print("ready");
         self.notifier.ready();
@@ -367,9 +385,7 @@ impl Served {
             None => tracing::info!("reload: nothing to read, there is no configuration file"),
             Some(Ok(loaded)) => self.apply(loaded),
             Some(Err(report)) => {
-                for line in report.to_string().lines() {
-                    tracing::error!("{line}");
-                }
+                log(&report);
                 tracing::error!("reload: the configuration in use stays");
             }
         }
@@ -389,9 +405,7 @@ impl Served {
     }
 
     fn apply(&mut self, loaded: config::Loaded) {
-        for line in loaded.warnings.to_string().lines() {
-            tracing::warn!("{line}");
-        }
+        log(&loaded.warnings);
         let mut next = loaded.config;
         for kept in keep_what_is_bound(&self.config, &mut next) {
             tracing::warn!("reload: {kept} takes effect at the next restart");
@@ -421,6 +435,18 @@ impl Served {
                 self.workers.send(&Command::Tls(chooser));
             }
             Err(message) => tracing::error!("reload: the web servers in use stay: {message}"),
+        }
+    }
+}
+
+/// Writes each problem of a configuration to the log, at the level of its severity.
+fn log(report: &config::Report) {
+    for (severity, text) in report.texts() {
+        for line in text.lines() {
+            match severity {
+                Severity::Error => tracing::error!("{line}"),
+                Severity::Warning => tracing::warn!("{line}"),
+            }
         }
     }
 }
@@ -468,20 +494,4 @@ async fn tick(timer: Option<&mut tokio::time::Interval>) {
         }
         None => std::future::pending().await,
     }
-}
-
-fn serve_admin(listener: std::net::TcpListener, names: Vec<String>, numbers: Numbers, readiness: Readiness) {
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::error!("the admin pages are not served: {error}");
-            return;
-        }
-    };
-    let sources: Vec<Arc<dyn admin::Source>> = vec![Arc::new(numbers)];
-    tokio::spawn(async move {
-        if let Err(error) = admin::serve(listener, names, sources, readiness, std::future::pending()).await {
-            tracing::error!("the admin pages are no longer served: {error}");
-        }
-    });
 }

@@ -135,6 +135,7 @@ pub fn protocol(
             tls: config.drain.tls_alternate_server.clone(),
         },
         strict_channels: config.strict_channels,
+        icmp_to_clients: config.icmp_to_clients,
     })
 }
 

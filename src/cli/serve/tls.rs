@@ -89,9 +89,13 @@ impl Certificate {
     pub fn reload(&self, files: Option<&TlsFiles>) {
         let Some(files) = files else { return };
         match self.store.reload(&files.cert, &files.key, clock::unix_seconds()) {
-            Ok(warnings) => {
-                warn(&warnings, files);
-                tracing::info!(cert = %files.cert.display(), "new certificate in use");
+            Ok(reloaded) => {
+                warn(&reloaded.warnings, files);
+                let cert = files.cert.display();
+                match reloaded.is_new {
+                    true => tracing::info!(%cert, "new certificate in use"),
+                    false => tracing::debug!(%cert, "the files hold the certificate that is in use already"),
+                }
             }
             Err(error) => tracing::error!("the certificate in use stays: {error}"),
         }

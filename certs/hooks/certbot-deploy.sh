@@ -1,0 +1,17 @@
+#!/bin/sh
+# A deploy hook of certbot. It belongs to the one certificate that Hallpass serves:
+#   certbot certonly --standalone -d relay.example.org --deploy-hook /usr/local/lib/hallpass/certbot-deploy.sh
+# certbot keeps it with that certificate and runs it as root after each renewal, with the directory of the certificate in
+# RENEWED_LINEAGE. For a certificate that is there already:
+#   certbot reconfigure --cert-name relay.example.org --deploy-hook /usr/local/lib/hallpass/certbot-deploy.sh
+#   RENEWED_LINEAGE=/etc/letsencrypt/live/relay.example.org /usr/local/lib/hallpass/certbot-deploy.sh
+# install-certificate.sh has to be beside it.
+set -eu
+
+[ -n "${RENEWED_LINEAGE:-}" ] || {
+    echo "hallpass hook: RENEWED_LINEAGE is not set: certbot runs this, or name /etc/letsencrypt/live/NAME in it" >&2
+    exit 1
+}
+# The hook may be a link to this file.
+here="$(dirname "$(readlink -f "$0")")"
+exec "$here/install-certificate.sh" "$RENEWED_LINEAGE/fullchain.pem" "$RENEWED_LINEAGE/privkey.pem"
