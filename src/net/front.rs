@@ -6,17 +6,18 @@
 //! 3. [`handshakes`] and [`tls`](super::stream::tls), on a TLS listener: is there time for a handshake, which certificate
 //!    serves this name, or does another server end TLS for it?
 //! 4. [`first_bytes`], on a port shared with the web: TURN or web?
-//! 5. [`turn_client`]: whole messages, for the protocol. [`splice`]: everything else, for a web server or the built-in
-//!    site.
+//! 5. [`turn_client`]: whole messages, for the protocol. [`web`]: everything else goes to a web server or to the built-in
+//!    site, by a [`splice`].
 //!
-//! A connection carries its place in this order as a [`connection::Door`]. On UDP ports shared with HTTP/3, [`quic`] is
-//! asked. The worker hands events in and takes values out: [`Messages`] for the protocol, clients that are [gone]
-//! (Front::next_gone).
+//! A connection carries its place in this order as a [`door::Door`]. On UDP ports shared with HTTP/3, [`quic`] is
+//! asked. The worker hands events in and takes values out: [`Messages`] for the protocol, clients that are gone
+//! ([`Front::next_gone`]).
 
 mod acceptors;
 pub mod connection;
 mod connections;
 mod displacement;
+mod door;
 pub mod first_bytes;
 pub mod handshakes;
 mod proxy_header;
@@ -24,54 +25,49 @@ pub mod quic;
 mod splice;
 mod timers;
 mod turn_client;
+mod web;
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::ops::Range;
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::admission::{Class, Gate, Pressure};
+use super::admission::{Gate, Pressure};
 use super::budget::Budget;
-use super::counters::{CloseReason, Counters, Decision, Refusal, Stage, TlsOutcome};
+use super::counters::{CloseReason, Counters, Decision, TlsOutcome};
 use super::scratch::Buffers;
 use super::socket::StreamListener;
 use super::stream::outbox::{Kind, Pushed};
-use super::stream::tls::{Protocol, TlsChooser};
-use super::syscall::{Epoll, canonical, ready};
+use super::stream::tls::TlsChooser;
+use super::syscall::{Epoll, ready};
 use super::token::Token;
 use crate::turn::action::Drop;
 use crate::turn::five_tuple::{Client, FiveTuple};
 use crate::turn::server::Server;
 use crate::turn::time::{Instant, Now};
-use crate::wire::proxy_protocol::{self, Addresses};
-use crate::wire::stream::{self, Framed};
-use acceptors::{Accept, Acceptors, Arrival};
-use connection::{Door, Life, ReadOutcome};
+use acceptors::{Accept, Acceptors};
+use connection::ReadOutcome;
 use connections::Connections;
-use first_bytes::{Visit, Web};
+use door::{Door, Life};
+use first_bytes::Web;
 use handshakes::Handshakes;
-use quic::Flows;
-use splice::Splice;
+use quic::{Claim, Flows};
 use timers::Timers;
-pub use turn_client::closes_stream;
+pub use turn_client::{closes_stream, end_reason};
+use web::{Room, WebDoor};
 
 /// Connections accepted from one listener per turn.
 const ACCEPTS: usize = 16;
-/// What a client of HTTP/1.1 is told when not even the built-in site can answer.
-const BAD_GATEWAY: &[u8] = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-
 /// The front door of one worker.
 pub struct Front {
-    epoll: Rc<Epoll>,
     gate: Arc<Gate>,
     counters: Arc<Counters>,
     tls: Option<Arc<dyn TlsChooser>>,
-    web: Option<Arc<Web>>,
     acceptors: Acceptors,
     connections: Connections,
     handshakes: Handshakes,
+    web: WebDoor,
     flows: Flows,
     timers: Timers,
     buffers: Buffers,
@@ -106,17 +102,6 @@ pub struct Messages {
     end: Option<CloseReason>,
 }
 
-/// Whose a datagram on a UDP port shared with HTTP/3 is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
-    /// The protocol's.
-    Turn,
-    /// The web's; it is on its way to the QUIC server.
-    Quic,
-    /// The web's, and there was no way or no room for it.
-    Refused,
-}
-
 impl Front {
     /// Registers the listeners; no connection is open.
     ///
@@ -128,20 +113,19 @@ impl Front {
             acceptors: Acceptors::new(Rc::clone(&epoll), listeners)?,
             connections: Connections::new(Rc::clone(&epoll), Arc::clone(&gate), Arc::clone(&counters)),
             handshakes: Handshakes::new(handshakes, Arc::clone(gate.admission()), clock),
-            flows: Flows::new(flows),
+            web: WebDoor::new(Rc::clone(&epoll), Arc::clone(&gate), Arc::clone(&counters), web),
+            flows: Flows::new(Rc::clone(&epoll), Arc::clone(&gate), flows),
             timers: Timers::default(),
             buffers: Buffers::default(),
-            epoll,
             gate,
             counters,
             tls,
-            web,
         })
     }
 
     /// What it needs again after a restart of the worker.
     pub fn into_rules(self) -> (Option<Arc<dyn TlsChooser>>, Option<Arc<Web>>) {
-        (self.tls, self.web)
+        (self.tls, self.web.into_rules())
     }
 
     /// Certificates for the connections to come.
@@ -151,7 +135,7 @@ impl Front {
 
     /// Web servers for the connections to come.
     pub fn set_web(&mut self, web: Arc<Web>) {
-        self.web = Some(web);
+        self.web.set(web);
     }
 
     /// Begins a turn of the loop.
@@ -176,9 +160,11 @@ impl Front {
             match self.acceptors.accept(listener) {
                 Accept::Accepted(arrival) => {
                     let transport = arrival.transport;
-                    if let Err(refusal) = self.take_in(arrival, now) {
-                        self.counters.streams(transport).refused(refusal).add(1);
+                    match self.connections.take_in(arrival, now, &mut self.buffers.output) {
+                        Ok(token) => self.look_soon(token, now),
+                        Err(refusal) => self.counters.streams(transport).refused(refusal).add(1),
                     }
+                    self.tidy_timers();
                 }
                 Accept::Untrusted => self.counters.untrusted.add(1),
                 Accept::Gone => {}
@@ -190,21 +176,6 @@ impl Front {
                 }
             }
         }
-    }
-
-    fn take_in(&mut self, arrival: Arrival, now: Instant) -> Result<(), Refusal> {
-        let Arrival { socket, client, transport, expected } = arrival;
-        // A proxy will say whose connection it is.
-        let source = (!expected.proxied).then_some(client.ip());
-        let entry = self.connections.enter(source, now, &mut self.buffers.output)?;
-        let server = socket.set_nonblocking(true).and_then(|()| socket.local_addr());
-        let server = canonical(server.map_err(|_| Refusal::Descriptors)?);
-        let five_tuple = FiveTuple { transport, client, server };
-        let inserted = self.connections.insert(socket, five_tuple, expected, entry, now);
-        let token = inserted.map_err(|_| Refusal::Descriptors)?;
-        self.tidy_timers();
-        self.look_soon(token, now);
-        Ok(())
     }
 
     /// Handles an event of a client's socket. Returns the TURN messages that came.
@@ -245,17 +216,19 @@ impl Front {
         self.read(token, readiness, now, budget)
     }
 
-    /// The next handshake that had to wait and may go on. [`Front::resume`] follows.
+    /// The next handshake that had to wait and may go on. [`Front::read`] follows.
     pub fn next_handshake(&mut self) -> Option<Token> {
         self.handshakes.resume()
     }
 
-    /// Goes on with a handshake that had to wait. Writing to the connection has it watched again.
-    pub fn resume(&mut self, token: Token, now: Instant, budget: &mut Budget) -> Option<Messages> {
-        self.read(token, ready::READ, now, budget)
-    }
-
-    fn read(&mut self, token: Token, readiness: u32, now: Instant, budget: &mut Budget) -> Option<Messages> {
+    /// Reads a connection, such as one whose handshake had to wait. Writing to it has it watched again.
+    pub fn read(
+        &mut self,
+        token: Token,
+        readiness: u32,
+        now: Instant,
+        budget: &mut Budget,
+    ) -> Option<Messages> {
         let connection = self.connections.get(token)?;
         if connection.splice().is_some_and(|splice| splice.client_interest() == 0) {
             if readiness & (ready::ERROR | ready::CLOSED) != 0 {
@@ -323,14 +296,18 @@ impl Front {
         None
     }
 
+    /// The way to the web, and what it needs.
+    fn web_door(&mut self) -> (&WebDoor, Room<'_>) {
+        let Self { web, connections, flows, buffers, .. } = self;
+        (web, Room { connections, flows, buffers })
+    }
+
     /// Goes through the door that the bytes in the buffer open, if they do.
     fn decide(&mut self, token: Token, read: &ReadOutcome, now: Instant) {
         let Some(connection) = self.connections.get(token) else { return };
         if let Some(to) = read.pass_through {
-            self.counters.decided(Decision::PassThrough).add(1);
-            if self.enter_web(token, now) {
-                self.splice(token, Protocol::Tls, to, now);
-            }
+            let (door, mut room) = self.web_door();
+            door.pass_through(&mut room, token, to, now);
         } else if matches!(connection.door, Door::FirstBytes) {
             match self.buffers.plain.bytes().first() {
                 None => {}
@@ -338,7 +315,10 @@ impl Front {
                     connection.claim_for_turn();
                     self.counters.decided(Decision::Turn).add(1);
                 }
-                Some(_) => self.begin_web(token, now),
+                Some(_) => {
+                    let (door, mut room) = self.web_door();
+                    door.hand_over(&mut room, token, now);
+                }
             }
         }
     }
@@ -350,9 +330,10 @@ impl Front {
         server: &Server,
     ) -> Option<(Client, Range<usize>)> {
         let Messages { token, position, end } = *messages;
-        let message = self.message_at(token, position, server);
-        match message {
-            Ok(Some((client, message, consumed))) => {
+        let connection = self.connections.get(token)?;
+        let client = connection.client;
+        match connection.message_at(&self.buffers, position, || server.has_allocation(&client)) {
+            Ok(Some((message, consumed))) => {
                 messages.position += consumed;
                 Some((client, message))
             }
@@ -363,42 +344,12 @@ impl Front {
                 None
             }
             Err(reason) => {
+                if reason == CloseReason::Garbage {
+                    server.counters().dropped(Drop::NotTurn).add(1);
+                }
                 // The cause of the end is what came first.
                 self.close(token, reason);
                 None
-            }
-        }
-    }
-
-    fn message_at(
-        &mut self,
-        token: Token,
-        position: usize,
-        server: &Server,
-    ) -> Result<Option<(Client, Range<usize>, usize)>, CloseReason> {
-        let Some(connection) = self.connections.get(token) else { return Ok(None) };
-        let client = connection.client;
-        let Some(turn) = connection.turn_client() else { return Ok(None) };
-        let rest = &self.buffers.plain.bytes()[position..];
-        match stream::next(rest) {
-            Framed::Message { len, consumed, .. } => {
-                turn.greet(&rest[..len])?;
-                if turn.has_greeted() {
-                    connection.reached(Stage::Stun);
-                }
-                Ok(Some((client, position..position + len, consumed)))
-            }
-            Framed::NeedMore { at_least } => {
-                // A stranger's start is judged before it is whole: "GET " looks like a long ChannelData.
-                if !turn.may_wait(rest, at_least, || server.has_allocation(&client)) {
-                    return Err(CloseReason::Garbage);
-                }
-                turn.keep(rest, position > 0);
-                Ok(None)
-            }
-            Framed::Garbage => {
-                server.counters().dropped(Drop::NotTurn).add(1);
-                Err(CloseReason::Garbage)
             }
         }
     }
@@ -417,110 +368,6 @@ impl Front {
         pushed
     }
 
-    /// Hands a client to the web. What it sent so far is in the buffer.
-    fn begin_web(&mut self, token: Token, now: Instant) {
-        let Some(connection) = self.connections.get(token) else { return };
-        let Some(web) = &self.web else { return self.close(token, CloseReason::Garbage) };
-        connection.reached(Stage::Web);
-        let (protocol, back_end) = web.back_end(connection.negotiated(), self.buffers.plain.bytes());
-        let decision = match (back_end, protocol) {
-            (None, _) => Decision::Site,
-            (_, Protocol::H2) => Decision::H2,
-            _ => Decision::Http1,
-        };
-        self.counters.decided(decision).add(1);
-        if !self.enter_web(token, now) {
-            return;
-        }
-        match back_end {
-            Some(to) => self.splice(token, protocol, to, now),
-            None => self.visit_site(token, protocol, false, now),
-        }
-    }
-
-    /// Counts a connection among the web's, in the place of another if need be; `false` if it is to be closed.
-    fn enter_web(&mut self, token: Token, now: Instant) -> bool {
-        let entered =
-            self.connections.with_web_room(token, now, &mut self.flows, &mut self.buffers.output, |c| {
-                c.count_for_web(token)
-            });
-        if entered.is_err() {
-            self.close(token, CloseReason::TooMany);
-        }
-        entered.is_ok()
-    }
-
-    /// A place for a socket to the back end of this client.
-    fn web_place(&mut self, token: Token, now: Instant) -> io::Result<super::admission::Descriptor> {
-        let gate = &self.gate;
-        let (flows, output) = (&mut self.flows, &mut self.buffers.output);
-        let place = self.connections.with_web_room(token, now, flows, output, |_| gate.socket(Class::Web));
-        place.map_err(|_| io::ErrorKind::QuotaExceeded.into())
-    }
-
-    /// Connects a client to the web server at `to`. What it sent follows by [`Front::read`].
-    fn splice(&mut self, token: Token, protocol: Protocol, to: SocketAddr, now: Instant) {
-        let Some(connection) = self.connections.get(token) else { return };
-        connection.reached(Stage::Web);
-        let mut header = Vec::new();
-        if let Some(version) = self.web.as_ref().and_then(|web| web.proxy_protocol) {
-            let FiveTuple { client, server, .. } = connection.client.five_tuple;
-            let addresses = Addresses { source: client, destination: server };
-            proxy_protocol::write(version, addresses, &mut header);
-        }
-        let place = self.web_place(token, now);
-        let Some(connection) = self.connections.get(token) else { return };
-        let spliced = place
-            .and_then(|place| Splice::connect(place, to, protocol, header, now))
-            .and_then(|splice| connection.splice_to(&self.epoll, token, splice, now));
-        match spliced {
-            // Nothing is read from the client before the web server has accepted.
-            Ok(()) => self.look_after_splice(token, now),
-            Err(_) if protocol == Protocol::Tls => self.close(token, CloseReason::BackEnd),
-            Err(_) => {
-                self.counters.back_end_down.add(1);
-                self.visit_site(token, protocol, true, now);
-            }
-        }
-    }
-
-    /// Hands a client to the built-in site; `down` if its web server could not be reached. A client that the site does
-    /// not take either is closed.
-    fn visit_site(&mut self, token: Token, protocol: Protocol, down: bool, now: Instant) {
-        if self.open_visit(token, protocol, down, now).is_ok() {
-            return self.look_after_splice(token, now);
-        }
-        if protocol == Protocol::Http1 {
-            let _ = self.push(token, &[BAD_GATEWAY], Kind::Control, now);
-            self.connections.write(token, now, &mut self.buffers.output);
-        }
-        self.close(token, if down { CloseReason::BackEnd } else { CloseReason::TooMany });
-    }
-
-    /// Splices a client to the built-in site by a pair of sockets, which no other program can connect to.
-    ///
-    /// # Errors
-    /// `QuotaExceeded` without a place for both sockets, `ConnectionRefused` if the site is full, else the kernel's error.
-    fn open_visit(&mut self, token: Token, protocol: Protocol, down: bool, now: Instant) -> io::Result<()> {
-        let (our_place, place) = (self.web_place(token, now)?, self.web_place(token, now)?);
-        let (ours, stream) = UnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        stream.set_nonblocking(true)?;
-        let (Some(web), Some(connection)) = (&self.web, self.connections.get(token)) else {
-            return Err(io::ErrorKind::ConnectionRefused.into());
-        };
-        let FiveTuple { client, server, .. } = connection.client.five_tuple;
-        if !web.site.visit(Visit { stream, client, server, protocol, down, place }) {
-            return Err(io::ErrorKind::ConnectionRefused.into());
-        }
-        connection.splice_to(&self.epoll, token, Splice::to_site(our_place, ours, protocol, now), now)
-    }
-
-    fn look_after_splice(&mut self, token: Token, now: Instant) {
-        self.connections.unblock(token);
-        self.look_soon(token, now);
-    }
-
     /// Handles an event of a back end's socket.
     pub fn on_back_end(&mut self, token: Token, readiness: u32, now: Instant, budget: &mut Budget) {
         let token = token.client();
@@ -536,19 +383,10 @@ impl Front {
         self.counters.streams(transport).sent.add(outcome.sent as u64);
         self.connections.unblock(token);
         if outcome.down {
-            self.back_end_down(token, now);
+            let (door, mut room) = self.web_door();
+            door.back_end_down(&mut room, token, now);
         } else if let Some(reason) = outcome.end {
             self.close(token, reason);
-        }
-    }
-
-    /// Hands a client whose web server could not be reached to the built-in site, where TLS ends here.
-    fn back_end_down(&mut self, token: Token, now: Instant) {
-        self.counters.back_end_down.add(1);
-        match self.connections.get(token).and_then(|connection| connection.splice()).map(Splice::protocol) {
-            Some(Protocol::Tls) => self.close(token, CloseReason::BackEnd),
-            Some(protocol) => self.visit_site(token, protocol, true, now),
-            None => {}
         }
     }
 
@@ -561,28 +399,17 @@ impl Front {
         server: &Server,
         now: Instant,
     ) -> Claim {
-        if !self.flows.claims(&client, datagram, || server.has_allocation(&client)) {
-            return Claim::Turn;
+        let claim = self.flows.claim((client, to), datagram, || server.has_allocation(&client), now);
+        if let Claim::Quic { new: Some(token) } = claim {
+            self.tidy_timers();
+            self.look_soon(token, now);
         }
-        match self.flows.forward(&self.epoll, &self.gate, (client, to), datagram, now) {
-            Ok(None) => Claim::Quic,
-            Ok(Some(token)) => {
-                self.tidy_timers();
-                self.look_soon(token, now);
-                Claim::Quic
-            }
-            Err(_) => Claim::Refused,
-        }
+        claim
     }
 
-    /// The socket of a QUIC flow and its client; `None` when it was closed meanwhile.
-    pub fn flow(&mut self, token: Token, now: Instant) -> Option<(&UdpSocket, Client)> {
-        self.flows.get(token, now)
-    }
-
-    /// Notes a datagram of the QUIC server.
-    pub fn flow_answered(&mut self, token: Token, answer: &[u8]) {
-        self.flows.answered(token, answer);
+    /// The QUIC flows of shared UDP ports.
+    pub fn flows(&mut self) -> &mut Flows {
+        &mut self.flows
     }
 
     /// Looks after everything whose time has come.
@@ -620,9 +447,13 @@ impl Front {
             }
             Life::Web => {
                 self.buffers.plain.clear();
-                self.begin_web(token, now);
+                let (door, mut room) = self.web_door();
+                door.hand_over(&mut room, token, now);
             }
-            Life::BackEndDown => self.back_end_down(token, now),
+            Life::BackEndDown => {
+                let (door, mut room) = self.web_door();
+                door.back_end_down(&mut room, token, now);
+            }
         }
     }
 

@@ -20,10 +20,11 @@ use std::time::Duration;
 use super::Command;
 use super::admission::Gate;
 use super::budget::Budget;
-use super::counters::{CloseReason, Counters, Refusal};
+use super::counters::{Counters, Refusal};
 use super::datagram::{Datagram, Datagrams};
 use super::front::first_bytes::Web;
-use super::front::{Claim, Front, Messages, Parts, closes_stream};
+use super::front::quic::Claim;
+use super::front::{Front, Messages, Parts, closes_stream, end_reason};
 use super::log::{self, SessionLog};
 use super::socket::WorkerSockets;
 use super::stream::outbox::{Kind, Pushed};
@@ -31,7 +32,7 @@ use super::stream::tls::TlsChooser;
 use super::syscall::{Alarm, Epoll, Events, Offloads, Waker, ready, return_free_memory};
 use super::token::{Generation, Token};
 use crate::system::entropy;
-use crate::turn::action::{Action, Drop, EndReason, FromClient, FromPeer, OpenError, PeerHeader, RelayId};
+use crate::turn::action::{Action, Drop, FromClient, FromPeer, OpenError, PeerHeader, RelayId};
 use crate::turn::five_tuple::Client;
 use crate::turn::server::Server;
 use crate::turn::time::Now;
@@ -149,7 +150,7 @@ impl Worker {
             }
             self.on_events(&events, is_stream);
             while let Some(token) = self.front.next_handshake() {
-                let messages = self.front.resume(token, self.now.instant, &mut self.budget);
+                let messages = self.front.read(token, ready::READ, self.now.instant, &mut self.budget);
                 self.on_messages(messages);
             }
             self.flush();
@@ -267,7 +268,7 @@ impl Worker {
         let bytes = self.datagrams.bytes(datagram);
         match self.front.claim(client, to, bytes, &self.server, self.now.instant) {
             Claim::Turn => return false,
-            Claim::Quic => {}
+            Claim::Quic { .. } => {}
             Claim::Refused => self.dropped(Drop::QuicRefused),
         }
         true
@@ -315,12 +316,12 @@ impl Worker {
     /// Takes a share from a QUIC server for one client.
     fn on_flow(&mut self, token: Token) {
         self.make_frames_available();
-        let Some((socket, client)) = self.front.flow(token, self.now.instant) else { return };
+        let Some((socket, client)) = self.front.flows().get(token, self.now.instant) else { return };
         // Nothing there, or the server is away: its silence ends the flow.
         let Some(mut arrived) = self.datagrams.receive_from(socket) else { return };
         let Some(Token::Udp(listener)) = Token::unpack(client.link.0) else { return };
         while let Some(datagram) = self.datagrams.next(&mut arrived) {
-            self.front.flow_answered(token, self.datagrams.bytes(&datagram));
+            self.front.flows().answered(token, self.datagrams.bytes(&datagram));
             let full = self.datagrams.forward(listener, client, datagram);
             self.flush_if(full);
         }
@@ -484,19 +485,4 @@ impl Worker {
 /// Whether the event of this token may have to wait for the next turn.
 fn is_stream(token: Token) -> bool {
     matches!(token, Token::Stream { .. } | Token::BackEnd { .. } | Token::Accept(_))
-}
-
-/// What the protocol is told about a connection that was closed.
-fn end_reason(reason: CloseReason) -> EndReason {
-    match reason {
-        CloseReason::Closed | CloseReason::BackEnd => EndReason::Closed,
-        CloseReason::Garbage | CloseReason::TlsFailed | CloseReason::NotProxied => EndReason::Broken,
-        CloseReason::Shutdown => EndReason::Shutdown,
-        CloseReason::Reset
-        | CloseReason::HandshakeTimeout
-        | CloseReason::Idle
-        | CloseReason::Stuck
-        | CloseReason::TooMany
-        | CloseReason::Displaced => EndReason::Reset,
-    }
 }

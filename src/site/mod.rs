@@ -35,7 +35,7 @@ pub struct Visit {
     pub stream: UnixStream,
     /// What the client speaks.
     pub http: Http,
-    /// Who comes.
+    /// Who is at the other end.
     pub visitor: Visitor,
     /// Dropped once the stream is closed.
     pub place: Box<dyn Send>,

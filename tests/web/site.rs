@@ -70,6 +70,9 @@ fn a_web_server_that_is_down_is_a_502() {
     let twice = curl(&["--http1.1", &url, &url, "-w", "|%{num_connects}|", "-I"]);
     assert_eq!(twice.matches("|1|").count(), 2, "{twice}");
     assert!(metrics(&server).contains("hallpass_web_unavailable_total 6\n"), "{}", metrics(&server));
+    // A web server that speaks HTTP/1.1 alone: HTTP/2 is not offered, or the site would answer in its name.
+    let server = Server::start(&plan(&format!("[web]\nhttp1 = \"{LOCAL_V4}:{http1}\"")));
+    assert_eq!(seen("--http2", &server), "502 1.1");
 }
 
 /// Silent visitors, more than the site takes in at once.

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::connection::Expected;
+use super::door::Expected;
 use crate::net::socket::StreamListener;
 use crate::net::syscall::{Epoll, canonical, ready};
 use crate::net::token::Token;

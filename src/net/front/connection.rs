@@ -2,9 +2,11 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::ops::Range;
 use std::time::Duration;
 
 use super::displacement::Candidate;
+use super::door::{Door, Expected, Life};
 use super::handshakes::{Handshakes, site};
 use super::proxy_header::{self, Header};
 use super::splice::{BackEndOutcome, NOT_SENT_LOW_WATER, Splice};
@@ -18,6 +20,7 @@ use crate::net::syscall::{Epoll, ready};
 use crate::net::token::Token;
 use crate::turn::five_tuple::{Client, FiveTuple, Link};
 use crate::turn::time::Instant;
+use crate::wire::stream::{self, Framed};
 
 /// Time for a PROXY header and a TLS handshake. A round trip over the worst mobile path is 3 s.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
@@ -35,31 +38,6 @@ const UNPROVEN_BYTES_MAX: u32 = 512 << 10;
 /// What a connection is always watched for while it is read.
 pub const INTEREST: u32 = ready::READ | ready::PEER_CLOSED;
 
-/// What a listener expects of those that connect.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Expected {
-    /// TLS.
-    pub tls: bool,
-    /// A PROXY header before all else.
-    pub proxied: bool,
-    /// Web clients, too.
-    pub web: bool,
-}
-
-/// Who is asked next about a connection's bytes, in the order of the questions.
-pub enum Door {
-    /// The PROXY header: whose connection is it? Holds its start.
-    Proxied(Vec<u8>),
-    /// TLS: which certificate, or does another server end it? Then the handshake.
-    Handshake,
-    /// The first bytes on a port shared with the web: TURN or web?
-    FirstBytes,
-    /// Decided: a TURN client.
-    Turn(TurnClient),
-    /// Decided: spliced to a web server.
-    Web(Box<Splice>),
-}
-
 /// What a read came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadOutcome {
@@ -75,19 +53,6 @@ pub struct ReadOutcome {
     pub pass_through: Option<SocketAddr>,
     /// Why the connection is to be closed, once the bytes read with it are dealt with.
     pub end: Option<CloseReason>,
-}
-
-/// When to look again whether a connection is of use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Life {
-    /// Then.
-    Until(Instant),
-    /// It is over.
-    Over(CloseReason),
-    /// The client keeps silent, and negotiated the web.
-    Web,
-    /// The web server does not answer.
-    BackEndDown,
 }
 
 /// One client's connection.
@@ -342,6 +307,37 @@ impl Connection {
         match &self.door {
             Door::Web(splice) => Some(splice),
             _ => None,
+        }
+    }
+
+    /// The whole TURN message at `position` of the buffer, and where the next one starts after it; `None` if it is not whole,
+    /// and kept.
+    ///
+    /// # Errors
+    /// `Garbage` if it is not TURN, `TooMany` after too many requests that proved nothing.
+    pub fn message_at(
+        &mut self,
+        buffers: &Buffers,
+        position: usize,
+        has_allocation: impl FnOnce() -> bool,
+    ) -> Result<Option<(Range<usize>, usize)>, CloseReason> {
+        let Door::Turn(turn) = &mut self.door else { return Ok(None) };
+        let rest = &buffers.plain.bytes()[position..];
+        match stream::next(rest) {
+            Framed::Message { len, consumed, .. } => {
+                turn.greet(&rest[..len])?;
+                self.reached(Stage::Stun);
+                Ok(Some((position..position + len, consumed)))
+            }
+            Framed::NeedMore { at_least } => {
+                // A stranger's start is judged before it is whole: "GET " looks like a long ChannelData.
+                if !turn.may_wait(rest, at_least, has_allocation) {
+                    return Err(CloseReason::Garbage);
+                }
+                turn.keep(rest, position > 0);
+                Ok(None)
+            }
+            Framed::Garbage => Err(CloseReason::Garbage),
         }
     }
 

@@ -5,8 +5,10 @@ use std::net::{IpAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::connection::{Connection, Expected, INTEREST};
+use super::acceptors::Arrival;
+use super::connection::{Connection, INTEREST};
 use super::displacement::{Candidate, Displacement};
+use super::door::Expected;
 use super::handshakes::site;
 use super::quic::Flows;
 use crate::net::admission::{Class, Entry, Gate};
@@ -14,7 +16,7 @@ use crate::net::counters::{CloseReason, Counters, Refusal, Stage};
 use crate::net::scratch::Scratch;
 use crate::net::stream::Outboxes;
 use crate::net::stream::outbox::{BYTES_MAX, BYTES_MAX_TIGHT, Kind, Pushed};
-use crate::net::syscall::Epoll;
+use crate::net::syscall::{Epoll, canonical};
 use crate::net::token::{Generation, Token};
 use crate::turn::five_tuple::{Client, FiveTuple};
 use crate::turn::time::Instant;
@@ -87,7 +89,7 @@ impl Connections {
     ///
     /// # Errors
     /// The exhausted resource.
-    pub fn enter(
+    fn enter(
         &mut self,
         source: Option<IpAddr>,
         now: Instant,
@@ -148,11 +150,30 @@ impl Connections {
         taken
     }
 
+    /// Takes in a connection that was just accepted and returns its token.
+    ///
+    /// # Errors
+    /// The exhausted resource.
+    pub fn take_in(
+        &mut self,
+        arrival: Arrival,
+        now: Instant,
+        output: &mut Scratch,
+    ) -> Result<Token, Refusal> {
+        let Arrival { socket, client, transport, expected } = arrival;
+        // A proxy will say whose connection it is.
+        let entry = self.enter((!expected.proxied).then_some(client.ip()), now, output)?;
+        let server = socket.set_nonblocking(true).and_then(|()| socket.local_addr());
+        let five_tuple =
+            FiveTuple { transport, client, server: canonical(server.map_err(|_| Refusal::Descriptors)?) };
+        self.insert(socket, five_tuple, expected, entry, now).map_err(|_| Refusal::Descriptors)
+    }
+
     /// Takes in an accepted socket, non-blocking, and returns its token.
     ///
     /// # Errors
     /// The error of `epoll_ctl(2)`.
-    pub fn insert(
+    fn insert(
         &mut self,
         socket: TcpStream,
         five_tuple: FiveTuple,
@@ -266,6 +287,12 @@ impl Connections {
         } else if settled == Ok(true) {
             self.shortened.push(token);
         }
+    }
+
+    /// Notes that a connection has a back end now: nothing is read from it before that has accepted, and it is looked after.
+    pub fn spliced(&mut self, token: Token) {
+        self.unblock(token);
+        self.shortened.push(token);
     }
 
     /// The next connection that has less time than before.

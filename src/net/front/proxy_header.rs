@@ -1,6 +1,6 @@
 //! The PROXY header in front of a connection: whose it is.
 
-use super::CloseReason;
+use crate::net::counters::CloseReason;
 use crate::net::scratch::Scratch;
 use crate::net::syscall::canonical;
 use crate::wire::proxy_protocol::{self, Addresses, Peek};

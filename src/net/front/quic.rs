@@ -15,6 +15,7 @@ mod order;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +65,20 @@ pub enum Kind {
     Long,
 }
 
+/// Whose a datagram on a UDP port shared with HTTP/3 is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// The protocol's.
+    Turn,
+    /// The web's; it is on its way to the QUIC server.
+    Quic {
+        /// The flow that it began, for which the caller sets a timer ([`Flows::life`]).
+        new: Option<Token>,
+    },
+    /// The web's, and there was no way or no room for it.
+    Refused,
+}
+
 /// Tells by the first byte (RFC 9443 section 3).
 pub fn classify(first: u8) -> Kind {
     match first {
@@ -98,6 +113,8 @@ enum Proof {
 
 /// The flows of one worker.
 pub struct Flows {
+    epoll: Rc<Epoll>,
+    gate: Arc<Gate>,
     slots: Vec<Option<Flow>>,
     generations: Vec<Generation>,
     free: Vec<u32>,
@@ -114,9 +131,11 @@ pub struct Flows {
 
 impl Flows {
     /// No flow. `key` must come from a cryptographic random generator: clients choose their addresses and ports.
-    pub fn new(key: [u64; 2]) -> Self {
+    pub fn new(epoll: Rc<Epoll>, gate: Arc<Gate>, key: [u64; 2]) -> Self {
         let state = KeyedState::new(key);
         Self {
+            epoll,
+            gate,
             slots: Vec::new(),
             generations: Vec::new(),
             free: Vec::new(),
@@ -128,16 +147,26 @@ impl Flows {
         }
     }
 
-    /// Whether a client's datagram is QUIC's. Where QUIC and ChannelData look alike, the allocation decides; without one,
-    /// the flow does, and without either RFC 9443: channels up to 0x4FFF are TURN's. A port without flows pays nothing for
-    /// the question.
-    pub fn claims(&self, client: &Client, datagram: &[u8], has_allocation: impl FnOnce() -> bool) -> bool {
-        let Some(&first) = datagram.first() else { return false };
-        match classify(first) {
-            Kind::Turn => false,
-            Kind::Either => self.has(client) && !has_allocation(),
-            Kind::Short => !has_allocation(),
-            Kind::Long => true,
+    /// Whose a client's datagram is; one that is the web's is sent to the server at `to`. Where QUIC and ChannelData look
+    /// alike, the allocation decides; without one, the flow does, and without either RFC 9443: channels up to 0x4FFF are
+    /// TURN's. A port without flows pays nothing for the question.
+    pub fn claim(
+        &mut self,
+        (client, to): (Client, SocketAddr),
+        datagram: &[u8],
+        has_allocation: impl FnOnce() -> bool,
+        now: Instant,
+    ) -> Claim {
+        let is_quic = match datagram.first().map(|&first| classify(first)) {
+            None | Some(Kind::Turn) => false,
+            Some(Kind::Either) => self.has(&client) && !has_allocation(),
+            Some(Kind::Short) => !has_allocation(),
+            Some(Kind::Long) => true,
+        };
+        match is_quic.then(|| self.forward((client, to), datagram, now)) {
+            None => Claim::Turn,
+            Some(Ok(new)) => Claim::Quic { new },
+            Some(Err(_)) => Claim::Refused,
         }
     }
 
@@ -171,15 +200,12 @@ impl Flows {
         may
     }
 
-    /// Sends a client's datagram to the server at `to`. Returns the token of a new flow, for which the caller sets a
-    /// timer ([`Flows::life`]). `gate` has a place for it among those of the web.
+    /// Sends a client's datagram to the server at `to`. Returns the token of a new flow.
     ///
     /// # Errors
     /// `QuotaExceeded` if the datagram cannot begin a connection or no descriptor is left, else the kernel's.
-    pub fn forward(
+    fn forward(
         &mut self,
-        epoll: &Epoll,
-        gate: &Arc<Gate>,
         (client, to): (Client, SocketAddr),
         datagram: &[u8],
         now: Instant,
@@ -201,8 +227,8 @@ impl Flows {
         if self.unproven.len() >= UNPROVEN_MAX {
             self.close_oldest_unproven();
         }
-        let descriptor = gate.socket(Class::Web).or_else(|refusal| match self.close_oldest_unproven() {
-            true => gate.socket(Class::Web),
+        let descriptor = self.gate.socket(Class::Web).or_else(|refusal| match self.close_oldest_unproven() {
+            true => self.gate.socket(Class::Web),
             false => Err(refusal),
         });
         let descriptor = descriptor.map_err(|_| io::ErrorKind::QuotaExceeded)?;
@@ -216,7 +242,7 @@ impl Flows {
         });
         let generation = self.generations[slot as usize];
         let token = Token::Quic { slot, generation };
-        if let Err(error) = epoll.add(&socket, token.pack(), ready::READ) {
+        if let Err(error) = self.epoll.add(&socket, token.pack(), ready::READ) {
             self.free.push(slot);
             return Err(error);
         }
@@ -400,22 +426,25 @@ mod tests {
     /// Flows towards a server of the test.
     struct Rig {
         flows: Flows,
-        epoll: Epoll,
         gate: Arc<Gate>,
         server: UdpSocket,
     }
 
     impl Rig {
         fn new() -> Self {
+            Self::with(gate())
+        }
+
+        fn with(gate: Arc<Gate>) -> Self {
             let server = UdpSocket::bind("127.0.0.1:0").expect("bind");
             server.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
-            let epoll = Epoll::new().expect("epoll");
-            Self { flows: Flows::new([1, 2]), epoll, gate: gate(), server }
+            let epoll = Rc::new(Epoll::new().expect("epoll"));
+            Self { flows: Flows::new(epoll, Arc::clone(&gate), [1, 2]), gate, server }
         }
 
         fn forward(&mut self, client: Client, datagram: &[u8], now: Instant) -> io::Result<Option<Token>> {
             let to = self.server.local_addr().expect("address");
-            self.flows.forward(&self.epoll, &self.gate, (client, to), datagram, now)
+            self.flows.forward((client, to), datagram, now)
         }
 
         /// The same, and the address from which the server got it.
@@ -595,8 +624,7 @@ mod tests {
 
     #[test]
     fn without_descriptors_the_oldest_unproven_flow_gives_its_own() {
-        let mut rig = Rig::new();
-        rig.gate = Gate::new(Arc::new(Admission::new(Default::default(), 8)), 1);
+        let mut rig = Rig::with(Gate::new(Arc::new(Admission::new(Default::default(), 8)), 1));
         let first = rig.begin(client(1, 1), NOW);
         let more = (2..40).filter(|&port| rig.forward(client(1, port), &initial(), NOW).is_ok()).count();
         assert_eq!(more, 38, "nobody is refused");

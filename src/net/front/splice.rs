@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol as Ip, Socket, Type};
 
-use super::connection::{INTEREST, Life};
+use super::connection::INTEREST;
+use super::door::Life;
 use crate::net::admission::Descriptor;
 use crate::net::counters::CloseReason;
 use crate::net::scratch::{Buffers, Scratch};

@@ -1,8 +1,9 @@
 //! What is known of a TURN client on a stream: what it has proven, and the start of a message whose end is not there.
 
 use super::connection::IDLE_TIME;
-use super::{CloseReason, Life};
-use crate::turn::action::Drop;
+use super::door::Life;
+use crate::net::counters::CloseReason;
+use crate::turn::action::{Drop, EndReason};
 use crate::turn::time::Instant;
 use crate::wire::demux::{Kind, classify};
 
@@ -44,11 +45,6 @@ impl TurnClient {
             self.unproven = self.unproven.saturating_add(1);
         }
         if self.unproven > UNPROVEN_MAX { Err(CloseReason::TooMany) } else { Ok(()) }
-    }
-
-    /// Whether it ever sent a STUN message.
-    pub fn has_greeted(&self) -> bool {
-        self.greeted
     }
 
     /// Notes a request that authenticated. Returns whether it gives the connection more time: with an allocation each one
@@ -101,5 +97,20 @@ pub fn closes_stream(dropped: Drop) -> Option<CloseReason> {
         // No connection is kept open for a client that asks more than it may.
         Drop::Throttled => Some(CloseReason::TooMany),
         _ => None,
+    }
+}
+
+/// What the protocol is told about a connection that was closed.
+pub fn end_reason(reason: CloseReason) -> EndReason {
+    match reason {
+        CloseReason::Closed | CloseReason::BackEnd => EndReason::Closed,
+        CloseReason::Garbage | CloseReason::TlsFailed | CloseReason::NotProxied => EndReason::Broken,
+        CloseReason::Shutdown => EndReason::Shutdown,
+        CloseReason::Reset
+        | CloseReason::HandshakeTimeout
+        | CloseReason::Idle
+        | CloseReason::Stuck
+        | CloseReason::TooMany
+        | CloseReason::Displaced => EndReason::Reset,
     }
 }

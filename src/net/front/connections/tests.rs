@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::net::admission::{Admission, Class, Rules};
-use crate::net::front::connection::{Life, ReadOutcome};
+use crate::net::front::connection::ReadOutcome;
+use crate::net::front::door::Life;
 use crate::net::front::handshakes::Handshakes;
 use crate::net::front::turn_client::TurnClient;
 use crate::net::scratch::Buffers;
@@ -42,10 +43,10 @@ impl Bench {
         let (epoll, counters) = (Rc::new(Epoll::new().expect("epoll")), Arc::new(Counters::default()));
         let gate = Gate::new(Arc::new(Admission::new(rules, 100)), 1);
         Self {
+            flows: Flows::new(Rc::clone(&epoll), Arc::clone(&gate), [3, 4]),
             connections: Connections::new(Rc::clone(&epoll), gate, Arc::clone(&counters)),
             epoll,
             counters,
-            flows: Flows::new([3, 4]),
             buffers: Buffers::default(),
             handshakes: Handshakes::new([1, 2], Admission::unlimited(), || Now { instant: START, unix: 0 }),
             listener: TcpListener::bind("127.0.0.1:0").expect("bind"),
