@@ -141,7 +141,8 @@ impl Server {
     /// Installs or refreshes one permission.
     pub(super) fn permit(&mut self, now: Instant, permitted: Permitted) -> PermissionId {
         let expires = now + LIFETIME;
-        let (id, new) = self.table.permit(permitted.relay, permitted.peer.ip(), permitted.reach, expires);
+        let (id, new) =
+            self.table.permit(permitted.relay, permitted.peer.ip(), permitted.reach, now, expires);
         if let Some(owner) = new {
             self.deadlines.push(expires, owner);
             self.note_permitted(permitted.relay);

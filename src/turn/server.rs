@@ -149,7 +149,7 @@ impl Server {
         let Self { table, policy, settings, retired, .. } = self;
         table.review_permissions(now, |allocation, peer| {
             let host = settings.hosts.iter().chain(&*retired).find(|host| host.id == allocation.host)?;
-            policy.judge(policy.to_announced(SocketAddr::new(peer, 0)).ip(), host.peers.as_deref())
+            policy.judge_either(peer, host.peers.as_deref())
         })
     }
 
