@@ -119,10 +119,11 @@ impl Server {
                 Some(self.shared.ports.redeem(now.instant, token).ok_or(Code::InsufficientCapacity)?)
             }
         };
-        let take = || self.shared.quota.take(identity.host, &identity.user, &self.settings.limits);
+        let account = identity.account();
+        let take = || self.shared.quota.take(identity.host, &account, &self.settings.limits);
         let (place, redeemed) = match redeemed {
             // The reserved port has its place in the quota already.
-            Some((address, place)) if place.is_of(identity.host, &identity.user) => (place, Some(address)),
+            Some((address, place)) if place.is_of(identity.host, &account) => (place, Some(address)),
             Some((address, _)) => match take() {
                 Ok(place) => (place, Some(address)),
                 Err(code) => {

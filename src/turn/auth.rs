@@ -14,6 +14,7 @@ use stun_types::message::LongTermKeyCredentials;
 
 use super::error::Code;
 use super::nonce::Features;
+use super::quota::Account;
 use super::rest;
 use super::settings::{HostId, Settings, StaticUser};
 use super::time::{Instant, Now};
@@ -75,6 +76,16 @@ pub struct Identity {
     credential: Credential,
     password_algorithm: PasswordAlgorithm,
     key: IntegrityKey,
+}
+
+impl Identity {
+    /// Whose its allocations are.
+    pub fn account(&self) -> Account {
+        match self.user.is_empty() {
+            true => Account::Name(Arc::clone(&self.name)),
+            false => Account::User(Arc::clone(&self.user)),
+        }
+    }
 }
 
 /// Names a secret of a host or the password of a static user without holding it.

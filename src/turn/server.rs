@@ -44,6 +44,7 @@ pub struct Server {
     pub(super) actions: VecDeque<Action>,
     pub(super) rng: ChaCha12Rng,
     pub(super) draining: bool,
+    pub(super) short_of_memory: bool,
     /// Hosts that new settings left out while they had allocations.
     retired: Vec<Host>,
     authenticator: Authenticator,
@@ -72,6 +73,7 @@ impl Server {
             actions: VecDeque::new(),
             rng,
             draining: false,
+            short_of_memory: false,
             retired: Vec::new(),
             authenticator,
         }

@@ -338,21 +338,47 @@ fn a_client_with_an_allocation_uses_its_users_limit() {
     assert_eq!(rig.refresh(&alice, 600).code(), 0);
 }
 
-/// Names without a user part are shared by many: no limit of a user applies to them, and their requests count by client.
+/// Names without a user part are shared by many: their requests count by client, and each name has its permissions.
 #[test]
-fn names_without_a_user_do_not_share_the_limits_of_a_user() {
+fn names_without_a_user_count_by_client_and_by_name() {
     let mut rig = Rig::with(|settings| {
         settings.peers.allow = vec!["10.0.0.0/8".parse().expect("literal")];
+        settings.limits.allocations_per_user = 1;
         settings.limits.permissions_per_user = 10;
         settings.limits.requests_per_user = 50;
     });
-    let users = [1, 2].map(|port| rig.rest(client(port), "north-secret", &(UNIX + 1000).to_string()));
+    let users = [(1, 1000), (2, 1000), (3, 1001)]
+        .map(|(port, end)| rig.rest(client(port), "north-secret", &(UNIX + end).to_string()));
     for user in &users {
-        assert_eq!(rig.ask(user, Msg::allocate()).code(), 0);
-        for n in 0..20 {
-            assert_eq!(rig.permit(user, &[&format!("10.0.0.{n}:1")]), 0);
-        }
+        assert_eq!(rig.ask(user, Msg::allocate()).code(), 0, "no limit of one person");
     }
+    let mut permitted = |user: &User| {
+        let codes = (0..20).map(|n| rig.permit(user, &[&format!("10.0.0.{n}:1")]));
+        codes.filter(|&code| code == 0).count()
+    };
+    assert_eq!(users.each_ref().map(&mut permitted), [10, 0, 10], "one credential, and another");
     while rig.exchange(&users[0].at, &users[0].seal(Msg::request(REFRESH)).bytes()).is_some() {}
     assert_eq!(rig.refresh(&users[1], 600).code(), 0, "another client of the same name");
+}
+
+/// While memory is short, permissions and channels are refreshed and none is added, whoever asks and whatever limits say.
+#[test]
+fn under_memory_pressure_no_permission_is_added() {
+    let mut rig = Rig::with(|settings| settings.limits.permissions_per_user = 0);
+    let alice = rig.allocated();
+    assert_eq!((rig.permit(&alice, &[PEER]), rig.bind(&alice, 0x4000, PEER)), (0, 0));
+    rig.server.handle_pressure(true);
+    assert_eq!(rig.permit(&alice, &[OTHER_PEER]), 508);
+    assert_eq!(rig.permit(&alice, &[PEER, OTHER_PEER]), 508, "all or nothing");
+    assert_eq!(rig.bind(&alice, 0x4001, OTHER_PEER), 508);
+    assert_eq!(rig.bind(&alice, 0x4001, "192.0.2.50:7001"), 508, "a channel to a permitted address");
+    rig.wait(200);
+    assert_eq!((rig.permit(&alice, &[PEER]), rig.bind(&alice, 0x4000, PEER)), (0, 0), "refreshed");
+    assert_eq!(rig.refresh(&alice, 3600).code(), 0);
+    rig.wait(250);
+    assert!(rig.channel(&alice, 0x4000, b"x").is_ok());
+    let counters = rig.server.counters();
+    assert_eq!((counters.permissions.get(), counters.channels.get()), (1, 1));
+    rig.server.handle_pressure(false);
+    assert_eq!((rig.permit(&alice, &[OTHER_PEER]), rig.bind(&alice, 0x4001, OTHER_PEER)), (0, 0));
 }
