@@ -140,21 +140,24 @@ impl Server {
             Some(true) => Want::Pair,
         };
         let mut claims = Vec::with_capacity(2);
-        let mut address_error = None;
+        let (mut address_error, mut refusal) = (None, Code::InsufficientCapacity);
         // A reserved port counts like a relayed address, whether it is ever used or not.
         let reserved = if want == Want::Pair { Some(take()?) } else { None };
         if let Some(address) = redeemed {
             claims.push(address);
         } else {
             for &family in families {
-                match self.claim(family, reached, want) {
+                match self.claim(family, reached, want, place.held()) {
                     Ok(claim) => claims.push(claim),
-                    Err(code) => address_error = Some((family, code.number())),
+                    Err(code) => {
+                        address_error = Some((family, code.number()));
+                        refusal = if code == Code::AllocationQuotaReached { code } else { refusal };
+                    }
                 }
             }
         }
         if claims.is_empty() {
-            return Err(Code::InsufficientCapacity);
+            return Err(refusal);
         }
 
         let (now, lifetime) = (now.instant, self.lifetime(request.lifetime));
@@ -326,8 +329,15 @@ impl Server {
         self.succeed(ticket, response)
     }
 
-    fn claim(&mut self, family: Family, reached: IpAddr, want: Want) -> Result<SocketAddr, Code> {
+    /// A port for a user that holds `held`.
+    ///
+    /// # Errors
+    /// 440 without an address of this family, 486 when few ports are left and the user holds many, 508 without a port.
+    fn claim(&mut self, family: Family, reached: IpAddr, want: Want, held: u32) -> Result<SocketAddr, Code> {
         let address = self.relay_address(family, reached).ok_or(Code::AddressFamilyNotSupported)?;
+        if !self.shared.ports.has_room_for(address.local, held) {
+            return Err(Code::AllocationQuotaReached);
+        }
         let random = self.rng.next_u32();
         let port = self.shared.ports.claim(address.local, want, random).ok_or(Code::InsufficientCapacity)?;
         Ok(SocketAddr::new(address.local, port))

@@ -60,6 +60,8 @@ pub struct Place {
     host: HostId,
     account: Account,
     budget: Arc<Budget>,
+    /// Places that the account had when it took this one, with this one.
+    held: u32,
     /// Permissions and channels that were counted for this allocation.
     entries: u32,
 }
@@ -94,8 +96,8 @@ impl Quota {
             return Err(Code::AllocationQuotaReached);
         }
         entry.held += 1;
-        let budget = Arc::clone(&entry.budget);
-        Ok(Place { quota: Arc::clone(self), host, account: account.clone(), budget, entries: 0 })
+        let (budget, held) = (Arc::clone(&entry.budget), entry.held);
+        Ok(Place { quota: Arc::clone(self), host, account: account.clone(), budget, held, entries: 0 })
     }
 
     fn of(&self, host: HostId) -> &Host {
@@ -118,6 +120,11 @@ impl Place {
     /// Whether it is this account's.
     pub fn is_of(&self, host: HostId, account: &Account) -> bool {
         self.host == host && self.account == *account
+    }
+
+    /// Places that the account had when it took this one, with this one.
+    pub fn held(&self) -> u32 {
+        self.held
     }
 
     /// Permissions and channels of all of the account's allocations.
@@ -161,7 +168,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Self { quota, host, account, budget, entries } = self;
+        let Self { quota, host, account, budget, entries, .. } = self;
         budget.entries.fetch_sub(*entries, Relaxed);
         quota.of(*host).held.fetch_sub(1, Relaxed);
         quota.users.remove_if_mut(&(*host, account.clone()), |_, user| {

@@ -55,6 +55,39 @@ fn s7_2_ports_that_run_out_are_508() {
     assert_eq!(rig.held(), (10, 10, 10));
 }
 
+/// The last quarter of the ports is for users that hold few: one credential does not take them all, with or without a
+/// user part.
+#[test]
+fn s7_2_the_last_ports_are_for_users_that_hold_few() {
+    for name in [format!("{}:w_x", UNIX + 1000), (UNIX + 1000).to_string()] {
+        let mut rig = Rig::with(|settings| {
+            settings.relay_ports = 50_000..=50_099;
+            settings.limits.unauthenticated_per_source = 0;
+        });
+        let greedy = |rig: &mut Rig, port: u16, secret| {
+            let user = rig.rest(client(port), secret, &name);
+            rig.ask(&user, Msg::allocate()).code()
+        };
+        for port in 0..75 {
+            assert_eq!(greedy(&mut rig, 1 + port, "north-secret"), 0);
+        }
+        assert_eq!(greedy(&mut rig, 100, "north-secret"), 486);
+        let dual = rig.rest(client(101), "north-secret", &name);
+        let answer = rig.ask(&dual, Msg::allocate().attr(ADDITIONAL_FAMILY, &V6));
+        let error = answer.get(ADDRESS_ERROR_CODE).expect("no IPv4");
+        assert_eq!((answer.code(), error[2..4].to_vec()), (0, vec![4, 86]), "the other family has ports");
+        assert_eq!(rig.refresh(&dual, 0).code(), 0);
+        // The same name under another host's secret is another user, and has its share of 16.
+        for port in 0..16 {
+            assert_eq!(greedy(&mut rig, 200 + port, "south-new"), 0);
+        }
+        assert_eq!(greedy(&mut rig, 300, "south-new"), 486);
+        let alice = rig.alice();
+        assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0, "one who holds none");
+        assert_eq!(rig.held(), (92, 92, 92), "a refusal holds nothing");
+    }
+}
+
 /// THREATS 22: while draining newcomers get 508, and what runs goes on.
 #[test]
 fn draining_refuses_newcomers_with_508() {
