@@ -69,6 +69,8 @@ pub struct Identity {
     pub host: HostId,
     /// That host's name.
     pub host_name: Arc<str>,
+    /// The realm of its key. A new realm in the settings does not end what was allocated under this one.
+    pub realm: Arc<str>,
     /// When the name expires. On the monotonic clock, as seen when it verified: a jump of the wall clock takes nothing from
     /// a running call.
     pub expires: Option<Instant>,
@@ -168,6 +170,7 @@ pub struct Checked {
 #[derive(Debug)]
 pub struct Authenticator {
     directory: Directory,
+    realm: Arc<str>,
     // Two generations of REST users: hits move to the young one, and when that is full the old one is forgotten.
     young: HashMap<Arc<str>, Known>,
     old: HashMap<Arc<str>, Known>,
@@ -243,6 +246,7 @@ impl Authenticator {
     pub fn new(settings: &Settings) -> Self {
         Self {
             directory: Directory::new(settings),
+            realm: Arc::from(settings.realm.as_str()),
             young: HashMap::new(),
             old: HashMap::new(),
             decoy: PasswordAlgorithm::Md5.key("decoy", &settings.realm, DECOY_PASSWORD.to_owned()),
@@ -320,16 +324,14 @@ impl Authenticator {
             IntegrityAlgorithm::Sha1
         };
         let proof = message.integrity().ok_or(UNKNOWN)?;
-        if credentials.realm != Some(settings.realm.as_str()) {
-            return Err(UNKNOWN);
-        }
         // USERHASH counts only if this very nonce offered it.
         let userhash = credentials.userhash.filter(|_| features.username_anonymity);
         if let Some(holder) = holder
             && holder.password_algorithm == algorithm
+            && credentials.realm == Some(&*holder.realm)
             && match (credentials.username, userhash) {
                 (Some(name), _) => *holder.name == *name,
-                (None, Some(hash)) => user_hash(&holder.name, &settings.realm) == hash,
+                (None, Some(hash)) => user_hash(&holder.name, &holder.realm) == hash,
                 (None, None) => false,
             }
         {
@@ -341,7 +343,11 @@ impl Authenticator {
                 }
             };
         }
-        let claim = Claim { now, settings, message, algorithm, proof };
+        if credentials.realm != Some(settings.realm.as_str()) {
+            return Err(UNKNOWN);
+        }
+        let realm = Arc::clone(&self.realm);
+        let claim = Claim { now, settings, realm, message, algorithm, proof };
         let user = match (credentials.username, userhash) {
             (Some(name), _) => self.directory.by_name.get(name).copied(),
             (None, Some(hash)) => Some(self.directory.by_hash.get(&hash).copied().ok_or(UNKNOWN)?),
@@ -405,6 +411,7 @@ impl Authenticator {
 struct Claim<'a> {
     now: Now,
     settings: &'a Settings,
+    realm: Arc<str>,
     message: &'a Message<'a>,
     algorithm: PasswordAlgorithm,
     proof: IntegrityAlgorithm,
@@ -413,7 +420,7 @@ struct Claim<'a> {
 impl Claim<'_> {
     /// The key of this name and password, if the request was made with it.
     fn key(&self, name: &str, password: String) -> Option<IntegrityKey> {
-        let key = self.algorithm.key(name, &self.settings.realm, password);
+        let key = self.algorithm.key(name, &self.realm, password);
         self.message.verify(&key, self.proof).then_some(key)
     }
 
@@ -428,6 +435,7 @@ impl Claim<'_> {
             user: Arc::from(name),
             host: user.host,
             host_name: host.map_or_else(|| Arc::from(""), |host| Arc::clone(&host.name)),
+            realm: Arc::clone(&self.realm),
             expires: None,
             credential: Credential::of(user.host, name, password),
             password_algorithm: self.algorithm,
@@ -453,6 +461,7 @@ impl Claim<'_> {
             user: Arc::from(rest.user),
             host: secret.host,
             host_name: Arc::clone(&secret.host_name),
+            realm: Arc::clone(&self.realm),
             expires: Some(self.now.instant + left),
             credential: secret.credential,
             password_algorithm: self.algorithm,

@@ -457,6 +457,36 @@ fn rest_expiry_and_rotation_do_not_cut_a_running_call() {
     assert_eq!(refused(&mut rig, &user, &request).code(), 401);
 }
 
+/// RFC 8489 section 9.2: a key is of one realm. A new realm at a reload leaves running calls theirs, in requests and in
+/// challenges, and is the one of whoever comes.
+#[test]
+fn s9_2_a_new_realm_does_not_cut_a_running_call() {
+    for style in [Style::Old, Style::Sha256, Style::Hashed] {
+        let mut rig = Rig::with(without_secrets);
+        let mut alice = rig.alice().with_style(style);
+        assert_eq!(rig.ask(&alice, Msg::allocate().lifetime(3600)).code(), 0);
+        rig.reload(|settings| settings.realm = "new.example.org".into());
+        assert_eq!(rig.refresh(&alice, 3600).code(), 0, "{style:?}: the old realm");
+        assert_eq!(rig.permit(&alice, &[PEER]), 0);
+        rig.wait(3590);
+        assert_eq!(rig.refresh(&alice, 3600).code(), 0);
+        rig.wait(20);
+        let request = alice.seal(Msg::request(REFRESH));
+        let stale = refused(&mut rig, &alice, &request);
+        assert_eq!((stale.code(), stale.get(REALM)), (438, Some(REALM_TEXT.as_bytes())));
+        alice.nonce = stale.get(NONCE).expect("NONCE").to_vec();
+        assert_eq!(rig.refresh(&alice, 3600).code(), 0);
+        let renewed = User { realm: "new.example.org".into(), ..alice.clone() };
+        assert_eq!(rig.refresh(&renewed, 600).code(), 0, "{style:?}: the new realm, with its key");
+        let late = rig.login(client(9), "alice", "alice-pw", style);
+        assert_eq!(late.realm, "new.example.org");
+        assert_eq!(rig.ask(&late, Msg::allocate()).code(), 0);
+        let old = User { realm: REALM_TEXT.into(), ..rig.alice_at(client(10)) };
+        let request = old.seal(Msg::allocate());
+        assert_eq!(refused(&mut rig, &old, &request).code(), 401, "no newcomer under the old realm");
+    }
+}
+
 /// RFC 8656 section 6: what remains of a password is its key; neither shows in what the server prints of itself.
 #[test]
 fn s6_passwords_are_not_kept_with_the_allocation() {
