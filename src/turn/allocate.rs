@@ -256,17 +256,22 @@ impl Server {
         }
     }
 
-    /// Every socket is there or refused: the allocation stands, or it never was.
+    /// Every socket is there or refused: the allocation stands, or it never was. Nor was it without the reservation that was
+    /// asked for (RFC 8656 section 7.2, step 8).
     fn conclude(&mut self, now: Instant, id: AllocationId, mut opening: Opening) {
         let relays = self.table.allocation(id).map_or([None; 2], |allocation| allocation.relays);
-        let Some(first) = relays.into_iter().flatten().next() else {
+        let first = relays.into_iter().flatten().next();
+        let stands = first.is_some_and(|first| {
+            opening.reserved.take().is_none_or(|place| self.reserve_next(now, id, first, place))
+        });
+        if !stands {
+            for relay in relays.into_iter().flatten() {
+                self.close_relay(relay);
+            }
             self.table.remove_allocation(id);
             self.sweep();
             self.refuse(&opening.ticket, Code::InsufficientCapacity);
             return;
-        };
-        if let Some(place) = opening.reserved.take() {
-            self.reserve_next(now, id, first, place);
         }
         for relay in relays.into_iter().flatten() {
             if let Some(relay) = self.table.relay_mut(relay) {
@@ -283,18 +288,18 @@ impl Server {
         self.report(now, id, &opening.ticket);
     }
 
-    /// EVEN-PORT with R = 1: the next port is kept under a token.
-    fn reserve_next(&mut self, now: Instant, id: AllocationId, relay: RelayId, place: Place) {
-        let Some(local) = self.table.relay(relay).map(|relay| relay.local) else { return };
+    /// EVEN-PORT with R = 1: keeps the next port under a token. `false`, and the port is released, when too many are kept.
+    fn reserve_next(&mut self, now: Instant, id: AllocationId, relay: RelayId, place: Place) -> bool {
+        let Some(local) = self.table.relay(relay).map(|relay| relay.local) else { return false };
         let mut token: Token = [0; 8];
         self.rng.fill_bytes(&mut token);
         let next = SocketAddr::new(local.ip(), local.port() + 1);
-        if let Some(until) = self.shared.ports.reserve(now, token, next, place) {
-            self.deadlines.push(until, Owner::Reservation(token));
-            if let Some(allocation) = self.table.allocation_mut(id) {
-                allocation.token = Some(token);
-            }
+        let Some(until) = self.shared.ports.reserve(now, token, next, place) else { return false };
+        self.deadlines.push(until, Owner::Reservation(token));
+        if let Some(allocation) = self.table.allocation_mut(id) {
+            allocation.token = Some(token);
         }
+        true
     }
 
     /// RFC 8656 section 7.2, the note on retransmissions: 437, unless it is the very same request.
