@@ -350,7 +350,7 @@ impl Authenticator {
         let claim = Claim { now, settings, realm, message, algorithm, proof };
         let user = match (credentials.username, userhash) {
             (Some(name), _) => self.directory.by_name.get(name).copied(),
-            (None, Some(hash)) => Some(self.directory.by_hash.get(&hash).copied().ok_or(UNKNOWN)?),
+            (None, Some(hash)) => self.directory.by_hash.get(&hash).copied(),
             (None, None) => return Err(UNKNOWN),
         };
         // Every request pays for one static user, known or not, so that its time does not tell which.
@@ -489,4 +489,65 @@ fn user_hash(name: &str, realm: &str) -> [u8; 32] {
     hash.update(b":");
     hash.update(realm.as_bytes());
     hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::turn::settings::{Host, Limits, PeerRules};
+    use crate::wire::attribute::kind;
+    use crate::wire::message::method;
+    use crate::wire::vectors;
+
+    fn settings() -> Settings {
+        let host = HostId(0);
+        Settings {
+            realm: "realm".into(),
+            hosts: vec![Host {
+                id: host,
+                name: "here".into(),
+                secrets: vec![],
+                revoked: vec![],
+                peers: None,
+            }],
+            users: vec![StaticUser { name: "ann".into(), password: "ann-pw".into(), host }],
+            relay_addresses: Vec::new(),
+            relay_ports: 49_152..=65_535,
+            peers: PeerRules::default(),
+            limits: Limits::default(),
+            alternates: Default::default(),
+            strict_channels: false,
+        }
+    }
+
+    /// The time of an answer must not tell which users there are, whether they are named or hashed.
+    #[test]
+    fn a_name_costs_one_key_whether_it_is_known_or_not() {
+        let settings = settings();
+        let mut authenticator = Authenticator::new(&settings);
+        let features = Features { password_algorithms: true, username_anonymity: true };
+        let now = Now { instant: Instant::from_nanos(1), unix: 1 };
+        let [known, unknown] = ["ann", "eve"].map(|name| user_hash(name, "realm"));
+        for (kind, name) in [
+            (kind::USERNAME, &b"ann"[..]),
+            (kind::USERNAME, b"eve"),
+            (kind::USERHASH, &known),
+            (kind::USERHASH, &unknown),
+        ] {
+            let bytes = vectors::message(
+                method::ALLOCATE,
+                &[
+                    (kind, name),
+                    (kind::REALM, b"realm"),
+                    (kind::NONCE, b"x"),
+                    (kind::MESSAGE_INTEGRITY, &[0; 20]),
+                ],
+            );
+            let message = Message::parse(&bytes).expect("well-formed");
+            let credentials = Credentials::parse(&message).expect("well-formed");
+            let checked = authenticator.check(now, &settings, &message, &credentials, features, None, true);
+            assert_eq!(checked.result.err(), Some(Failure::Refused(Code::Unauthenticated)));
+            assert_eq!(checked.tried, 1, "{name:?}");
+        }
+    }
 }

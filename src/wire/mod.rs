@@ -20,7 +20,7 @@ pub mod request;
 pub mod response;
 pub mod stream;
 #[cfg(test)]
-mod vectors;
+pub(crate) mod vectors;
 
 use std::fmt;
 
