@@ -38,7 +38,10 @@ fn is_framed(data: &[u8]) -> bool {
 fn of_the_inside(error: WireError) -> bool {
     matches!(
         error,
-        WireError::AttributeOverrun | WireError::FingerprintNotLast | WireError::FingerprintMismatch
+        WireError::AttributeOverrun
+            | WireError::TooManyAttributes
+            | WireError::FingerprintNotLast
+            | WireError::FingerprintMismatch
     )
 }
 

@@ -232,6 +232,8 @@ reasons! {
     NoRelay = "no_relay",
     /// Too many requests without good credentials, or Bindings, from this source.
     Throttled = "throttled",
+    /// To verify the password, secrets must be tried, and the budget for that is used up. The client's next try may pass.
+    SearchDeferred = "search_deferred",
     /// More requests than the user may send.
     RequestsOverRate = "requests_over_rate",
     /// No QUIC connection begins like that, or there are too many.

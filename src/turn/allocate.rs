@@ -119,10 +119,11 @@ impl Server {
                 Some(self.shared.ports.redeem(now.instant, token).ok_or(Code::InsufficientCapacity)?)
             }
         };
-        let take = || self.shared.quota.take(identity.host, &identity.user, &self.settings.limits);
+        let account = identity.account();
+        let take = || self.shared.quota.take(identity.host, &account, &self.settings.limits);
         let (place, redeemed) = match redeemed {
             // The reserved port has its place in the quota already.
-            Some((address, place)) if place.is_of(identity.host, &identity.user) => (place, Some(address)),
+            Some((address, place)) if place.is_of(identity.host, &account) => (place, Some(address)),
             Some((address, _)) => match take() {
                 Ok(place) => (place, Some(address)),
                 Err(code) => {
@@ -139,21 +140,24 @@ impl Server {
             Some(true) => Want::Pair,
         };
         let mut claims = Vec::with_capacity(2);
-        let mut address_error = None;
+        let (mut address_error, mut refusal) = (None, Code::InsufficientCapacity);
         // A reserved port counts like a relayed address, whether it is ever used or not.
         let reserved = if want == Want::Pair { Some(take()?) } else { None };
         if let Some(address) = redeemed {
             claims.push(address);
         } else {
             for &family in families {
-                match self.claim(family, reached, want) {
+                match self.claim(family, reached, want, place.held()) {
                     Ok(claim) => claims.push(claim),
-                    Err(code) => address_error = Some((family, code.number())),
+                    Err(code) => {
+                        address_error = Some((family, code.number()));
+                        refusal = if code == Code::AllocationQuotaReached { code } else { refusal };
+                    }
                 }
             }
         }
         if claims.is_empty() {
-            return Err(Code::InsufficientCapacity);
+            return Err(refusal);
         }
 
         let (now, lifetime) = (now.instant, self.lifetime(request.lifetime));
@@ -252,17 +256,22 @@ impl Server {
         }
     }
 
-    /// Every socket is there or refused: the allocation stands, or it never was.
+    /// Every socket is there or refused: the allocation stands, or it never was. Nor was it without the reservation that was
+    /// asked for (RFC 8656 section 7.2, step 8).
     fn conclude(&mut self, now: Instant, id: AllocationId, mut opening: Opening) {
         let relays = self.table.allocation(id).map_or([None; 2], |allocation| allocation.relays);
-        let Some(first) = relays.into_iter().flatten().next() else {
+        let first = relays.into_iter().flatten().next();
+        let stands = first.is_some_and(|first| {
+            opening.reserved.take().is_none_or(|place| self.reserve_next(now, id, first, place))
+        });
+        if !stands {
+            for relay in relays.into_iter().flatten() {
+                self.close_relay(relay);
+            }
             self.table.remove_allocation(id);
             self.sweep();
             self.refuse(&opening.ticket, Code::InsufficientCapacity);
             return;
-        };
-        if let Some(place) = opening.reserved.take() {
-            self.reserve_next(now, id, first, place);
         }
         for relay in relays.into_iter().flatten() {
             if let Some(relay) = self.table.relay_mut(relay) {
@@ -279,18 +288,18 @@ impl Server {
         self.report(now, id, &opening.ticket);
     }
 
-    /// EVEN-PORT with R = 1: the next port is kept under a token.
-    fn reserve_next(&mut self, now: Instant, id: AllocationId, relay: RelayId, place: Place) {
-        let Some(local) = self.table.relay(relay).map(|relay| relay.local) else { return };
+    /// EVEN-PORT with R = 1: keeps the next port under a token. `false`, and the port is released, when too many are kept.
+    fn reserve_next(&mut self, now: Instant, id: AllocationId, relay: RelayId, place: Place) -> bool {
+        let Some(local) = self.table.relay(relay).map(|relay| relay.local) else { return false };
         let mut token: Token = [0; 8];
         self.rng.fill_bytes(&mut token);
         let next = SocketAddr::new(local.ip(), local.port() + 1);
-        if let Some(until) = self.shared.ports.reserve(now, token, next, place) {
-            self.deadlines.push(until, Owner::Reservation(token));
-            if let Some(allocation) = self.table.allocation_mut(id) {
-                allocation.token = Some(token);
-            }
+        let Some(until) = self.shared.ports.reserve(now, token, next, place) else { return false };
+        self.deadlines.push(until, Owner::Reservation(token));
+        if let Some(allocation) = self.table.allocation_mut(id) {
+            allocation.token = Some(token);
         }
+        true
     }
 
     /// RFC 8656 section 7.2, the note on retransmissions: 437, unless it is the very same request.
@@ -325,8 +334,15 @@ impl Server {
         self.succeed(ticket, response)
     }
 
-    fn claim(&mut self, family: Family, reached: IpAddr, want: Want) -> Result<SocketAddr, Code> {
+    /// A port for a user that holds `held`.
+    ///
+    /// # Errors
+    /// 440 without an address of this family, 486 when few ports are left and the user holds many, 508 without a port.
+    fn claim(&mut self, family: Family, reached: IpAddr, want: Want, held: u32) -> Result<SocketAddr, Code> {
         let address = self.relay_address(family, reached).ok_or(Code::AddressFamilyNotSupported)?;
+        if !self.shared.ports.has_room_for(address.local, held) {
+            return Err(Code::AllocationQuotaReached);
+        }
         let random = self.rng.next_u32();
         let port = self.shared.ports.claim(address.local, want, random).ok_or(Code::InsufficientCapacity)?;
         Ok(SocketAddr::new(address.local, port))

@@ -114,9 +114,12 @@ impl Server {
         self.spend(now, &ticket.client, Request::of(ticket.method));
         let client = ticket.client.five_tuple.client;
         let username_anonymity = self.offers_anonymity();
+        // Who holds an allocation goes on with the realm of its key.
+        let holder = self.table.find(&ticket.client).and_then(|id| self.table.allocation(id));
+        let realm = holder.map_or(self.settings.realm.as_str(), |allocation| &*allocation.identity.realm);
         let with = |features: Features| {
             let nonce = self.shared.nonces.make(now.instant, client, features);
-            let response = ticket.error(code).realm(&self.settings.realm).nonce(nonce.as_bytes());
+            let response = ticket.error(code).realm(realm).nonce(nonce.as_bytes());
             ticket.seal(match features.password_algorithms {
                 true => response.password_algorithms(&PASSWORD_ALGORITHMS),
                 false => response,

@@ -14,6 +14,7 @@ use stun_types::message::LongTermKeyCredentials;
 
 use super::error::Code;
 use super::nonce::Features;
+use super::quota::Account;
 use super::rest;
 use super::settings::{HostId, Settings, StaticUser};
 use super::time::{Instant, Now};
@@ -48,12 +49,12 @@ impl PasswordAlgorithm {
         }
     }
 
-    fn key(self, user: &str, realm: &str, password: &str) -> IntegrityKey {
+    fn key(self, user: &str, realm: &str, password: String) -> IntegrityKey {
         let hash = match self {
             Self::Md5 => IntegrityAlgorithm::Sha1,
             Self::Sha256 => IntegrityAlgorithm::Sha256,
         };
-        LongTermKeyCredentials::new(user.to_owned(), password.to_owned(), realm.to_owned()).make_key(hash)
+        LongTermKeyCredentials::new(user.to_owned(), password, realm.to_owned()).make_key(hash)
     }
 }
 
@@ -68,6 +69,8 @@ pub struct Identity {
     pub host: HostId,
     /// That host's name.
     pub host_name: Arc<str>,
+    /// The realm of its key. A new realm in the settings does not end what was allocated under this one.
+    pub realm: Arc<str>,
     /// When the name expires. On the monotonic clock, as seen when it verified: a jump of the wall clock takes nothing from
     /// a running call.
     pub expires: Option<Instant>,
@@ -75,6 +78,16 @@ pub struct Identity {
     credential: Credential,
     password_algorithm: PasswordAlgorithm,
     key: IntegrityKey,
+}
+
+impl Identity {
+    /// Whose its allocations are.
+    pub fn account(&self) -> Account {
+        match self.user.is_empty() {
+            true => Account::Name(Arc::clone(&self.name)),
+            false => Account::User(Arc::clone(&self.user)),
+        }
+    }
 }
 
 /// Names a secret of a host or the password of a static user without holding it.
@@ -138,18 +151,26 @@ pub enum Failure {
     /// It is answered with this code.
     Refused(Code),
     /// The password is wrong.
-    Wrong {
-        /// Secrets and passwords that were tried.
-        tried: usize,
-    },
+    Wrong,
     /// To know, secrets must be tried, and the caller allows no search.
     SearchNeeded,
+}
+
+/// What became of a request's credentials.
+#[derive(Debug)]
+pub struct Checked {
+    /// Who sent it, or why it is refused.
+    pub result: Result<Authenticated, Failure>,
+    /// Keys that were tried, each for the price of one: of secrets, of a static user, and one that is remembered. 0 where
+    /// a key at hand fitted at once.
+    pub tried: usize,
 }
 
 /// Finds identities. One per worker; what it remembers can be forgotten at any time.
 #[derive(Debug)]
 pub struct Authenticator {
     directory: Directory,
+    realm: Arc<str>,
     // Two generations of REST users: hits move to the young one, and when that is full the old one is forgotten.
     young: HashMap<Arc<str>, Known>,
     old: HashMap<Arc<str>, Known>,
@@ -165,9 +186,18 @@ struct Directory {
     by_hash: HashMap<[u8; 32], usize>,
     valid: HashSet<Credential>,
     revoked: HashSet<Credential>,
-    /// Secrets of all hosts.
-    secrets: usize,
+    /// Those of all hosts that are not revoked.
+    secrets: Vec<Secret>,
     hosts: HashSet<HostId>,
+}
+
+/// A shared secret with what a search needs of its host.
+#[derive(Debug)]
+struct Secret {
+    host: HostId,
+    host_name: Arc<str>,
+    credential: Credential,
+    secret: rest::Secret,
 }
 
 impl Directory {
@@ -182,7 +212,13 @@ impl Directory {
             let named = |secret: &String| Credential::shared(host.id, secret);
             directory.valid.extend(host.secrets.iter().map(named));
             directory.revoked.extend(host.revoked.iter().map(named));
-            directory.secrets += host.secrets.len();
+            let valid = host.secrets.iter().filter(|secret| !host.revoked.contains(secret));
+            directory.secrets.extend(valid.map(|secret| Secret {
+                host: host.id,
+                host_name: Arc::clone(&host.name),
+                credential: named(secret),
+                secret: rest::Secret::new(secret),
+            }));
             directory.hosts.insert(host.id);
         }
         directory
@@ -210,9 +246,10 @@ impl Authenticator {
     pub fn new(settings: &Settings) -> Self {
         Self {
             directory: Directory::new(settings),
+            realm: Arc::from(settings.realm.as_str()),
             young: HashMap::new(),
             old: HashMap::new(),
-            decoy: PasswordAlgorithm::Md5.key("decoy", &settings.realm, DECOY_PASSWORD),
+            decoy: PasswordAlgorithm::Md5.key("decoy", &settings.realm, DECOY_PASSWORD.to_owned()),
         }
     }
 
@@ -229,7 +266,7 @@ impl Authenticator {
     /// Whether USERHASH may stand for USERNAME. A REST name is not known before it is used, so only where every user is
     /// a static one.
     pub fn offers_anonymity(&self) -> bool {
-        self.directory.secrets == 0
+        self.directory.secrets.is_empty()
     }
 
     /// Whether the settings still have the credential of this identity.
@@ -248,9 +285,8 @@ impl Authenticator {
     /// secret ends a running call. Trying the secrets of all hosts is the only work that grows with the configuration;
     /// it is done only if `may_search`.
     ///
-    /// # Errors
-    /// [`Failure::Refused`] with 400 for password algorithms that were not offered, 401 for a request that names nobody
-    /// or an expired name; [`Failure::Wrong`] for a wrong password; [`Failure::SearchNeeded`].
+    /// The result is [`Failure::Refused`] with 400 for password algorithms that were not offered, 401 for a request that
+    /// names nobody or an expired name; [`Failure::Wrong`] for a wrong password; [`Failure::SearchNeeded`].
     #[expect(clippy::too_many_arguments, reason = "each is a separate fact about one request")]
     pub fn check(
         &mut self,
@@ -261,6 +297,23 @@ impl Authenticator {
         features: Features,
         holder: Option<&Arc<Identity>>,
         may_search: bool,
+    ) -> Checked {
+        let mut tried = 0;
+        let result = self.find(now, settings, message, credentials, features, holder, may_search, &mut tried);
+        Checked { result, tried }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "those of `check`, and the count")]
+    fn find(
+        &mut self,
+        now: Now,
+        settings: &Settings,
+        message: &Message<'_>,
+        credentials: &Credentials<'_>,
+        features: Features,
+        holder: Option<&Arc<Identity>>,
+        may_search: bool,
+        tried: &mut usize,
     ) -> Result<Authenticated, Failure> {
         const UNKNOWN: Failure = Failure::Refused(Code::Unauthenticated);
         let algorithm =
@@ -271,35 +324,41 @@ impl Authenticator {
             IntegrityAlgorithm::Sha1
         };
         let proof = message.integrity().ok_or(UNKNOWN)?;
-        if credentials.realm != Some(settings.realm.as_str()) {
-            return Err(UNKNOWN);
-        }
         // USERHASH counts only if this very nonce offered it.
         let userhash = credentials.userhash.filter(|_| features.username_anonymity);
         if let Some(holder) = holder
             && holder.password_algorithm == algorithm
+            && credentials.realm == Some(&*holder.realm)
             && match (credentials.username, userhash) {
                 (Some(name), _) => *holder.name == *name,
-                (None, Some(hash)) => user_hash(&holder.name, &settings.realm) == hash,
+                (None, Some(hash)) => user_hash(&holder.name, &holder.realm) == hash,
                 (None, None) => false,
             }
         {
             return match message.verify(&holder.key, proof) {
                 true => Ok(Authenticated { identity: Arc::clone(holder), answer }),
-                false => Err(Failure::Wrong { tried: 1 }),
+                false => {
+                    *tried += 1;
+                    Err(Failure::Wrong)
+                }
             };
         }
-        let claim = Claim { now, settings, message, algorithm, proof };
+        if credentials.realm != Some(settings.realm.as_str()) {
+            return Err(UNKNOWN);
+        }
+        let realm = Arc::clone(&self.realm);
+        let claim = Claim { now, settings, realm, message, algorithm, proof };
         let user = match (credentials.username, userhash) {
             (Some(name), _) => self.directory.by_name.get(name).copied(),
-            (None, Some(hash)) => Some(self.directory.by_hash.get(&hash).copied().ok_or(UNKNOWN)?),
+            (None, Some(hash)) => self.directory.by_hash.get(&hash).copied(),
             (None, None) => return Err(UNKNOWN),
         };
         // Every request pays for one static user, known or not, so that its time does not tell which.
-        if !settings.users.is_empty()
-            && let Some(identity) = claim.of_static(user.map(|place| &settings.users[place]))
-        {
-            return Ok(Authenticated { identity: Arc::new(identity), answer });
+        if !settings.users.is_empty() {
+            *tried += 1;
+            if let Some(identity) = claim.of_static(user.map(|place| &settings.users[place])) {
+                return Ok(Authenticated { identity: Arc::new(identity), answer });
+            }
         }
         let name = credentials.username.ok_or(UNKNOWN)?;
         let rest = rest::parse(name).ok_or(UNKNOWN)?;
@@ -316,8 +375,9 @@ impl Authenticator {
         if !may_search {
             return Err(Failure::SearchNeeded);
         }
-        let found = claim.of_host(name, rest).map(Arc::new);
-        let identity = found.ok_or(Failure::Wrong { tried: self.directory.secrets + 1 })?;
+        *tried += 1;
+        let found = claim.of_host(&self.directory.secrets, name, rest, tried);
+        let identity = Arc::new(found.ok_or(Failure::Wrong)?);
         self.remember(Arc::clone(&identity));
         Ok(Authenticated { identity, answer })
     }
@@ -351,6 +411,7 @@ impl Authenticator {
 struct Claim<'a> {
     now: Now,
     settings: &'a Settings,
+    realm: Arc<str>,
     message: &'a Message<'a>,
     algorithm: PasswordAlgorithm,
     proof: IntegrityAlgorithm,
@@ -358,15 +419,15 @@ struct Claim<'a> {
 
 impl Claim<'_> {
     /// The key of this name and password, if the request was made with it.
-    fn key(&self, name: &str, password: &str) -> Option<IntegrityKey> {
-        let key = self.algorithm.key(name, &self.settings.realm, password);
+    fn key(&self, name: &str, password: String) -> Option<IntegrityKey> {
+        let key = self.algorithm.key(name, &self.realm, password);
         self.message.verify(&key, self.proof).then_some(key)
     }
 
     /// The identity of a static user. Without one it takes as long.
     fn of_static(&self, user: Option<&StaticUser>) -> Option<Identity> {
         let (name, password) = user.map_or(("decoy", DECOY_PASSWORD), |user| (&user.name, &user.password));
-        let key = std::hint::black_box(self.key(name, password));
+        let key = std::hint::black_box(self.key(name, password.to_owned()));
         let (user, key) = (user?, key?);
         let host = self.settings.hosts.iter().find(|host| host.id == user.host);
         Some(Identity {
@@ -374,6 +435,7 @@ impl Claim<'_> {
             user: Arc::from(name),
             host: user.host,
             host_name: host.map_or_else(|| Arc::from(""), |host| Arc::clone(&host.name)),
+            realm: Arc::clone(&self.realm),
             expires: None,
             credential: Credential::of(user.host, name, password),
             password_algorithm: self.algorithm,
@@ -381,26 +443,30 @@ impl Claim<'_> {
         })
     }
 
-    /// The identity of a REST name, by the secret that fits its password.
-    fn of_host(&self, name: &str, rest: rest::Name<'_>) -> Option<Identity> {
+    /// The identity of a REST name, by the secret that fits its password. Counts those that were `tried`.
+    fn of_host(
+        &self,
+        secrets: &[Secret],
+        name: &str,
+        rest: rest::Name<'_>,
+        tried: &mut usize,
+    ) -> Option<Identity> {
         let left = Duration::from_secs(rest.expires.saturating_sub(self.now.unix));
-        for host in &self.settings.hosts {
-            for secret in host.secrets.iter().filter(|secret| !host.revoked.contains(secret)) {
-                if let Some(key) = self.key(name, &rest::password(secret, name)) {
-                    return Some(Identity {
-                        name: Arc::from(name),
-                        user: Arc::from(rest.user),
-                        host: host.id,
-                        host_name: Arc::clone(&host.name),
-                        expires: Some(self.now.instant + left),
-                        credential: Credential::shared(host.id, secret),
-                        password_algorithm: self.algorithm,
-                        key,
-                    });
-                }
-            }
-        }
-        None
+        let (secret, key) = secrets.iter().find_map(|secret| {
+            *tried += 1;
+            Some((secret, self.key(name, secret.secret.password(name))?))
+        })?;
+        Some(Identity {
+            name: Arc::from(name),
+            user: Arc::from(rest.user),
+            host: secret.host,
+            host_name: Arc::clone(&secret.host_name),
+            realm: Arc::clone(&self.realm),
+            expires: Some(self.now.instant + left),
+            credential: secret.credential,
+            password_algorithm: self.algorithm,
+            key,
+        })
     }
 }
 
@@ -423,4 +489,65 @@ fn user_hash(name: &str, realm: &str) -> [u8; 32] {
     hash.update(b":");
     hash.update(realm.as_bytes());
     hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::turn::settings::{Host, Limits, PeerRules};
+    use crate::wire::attribute::kind;
+    use crate::wire::message::method;
+    use crate::wire::vectors;
+
+    fn settings() -> Settings {
+        let host = HostId(0);
+        Settings {
+            realm: "realm".into(),
+            hosts: vec![Host {
+                id: host,
+                name: "here".into(),
+                secrets: vec![],
+                revoked: vec![],
+                peers: None,
+            }],
+            users: vec![StaticUser { name: "ann".into(), password: "ann-pw".into(), host }],
+            relay_addresses: Vec::new(),
+            relay_ports: 49_152..=65_535,
+            peers: PeerRules::default(),
+            limits: Limits::default(),
+            alternates: Default::default(),
+            strict_channels: false,
+        }
+    }
+
+    /// The time of an answer must not tell which users there are, whether they are named or hashed.
+    #[test]
+    fn a_name_costs_one_key_whether_it_is_known_or_not() {
+        let settings = settings();
+        let mut authenticator = Authenticator::new(&settings);
+        let features = Features { password_algorithms: true, username_anonymity: true };
+        let now = Now { instant: Instant::from_nanos(1), unix: 1 };
+        let [known, unknown] = ["ann", "eve"].map(|name| user_hash(name, "realm"));
+        for (kind, name) in [
+            (kind::USERNAME, &b"ann"[..]),
+            (kind::USERNAME, b"eve"),
+            (kind::USERHASH, &known),
+            (kind::USERHASH, &unknown),
+        ] {
+            let bytes = vectors::message(
+                method::ALLOCATE,
+                &[
+                    (kind, name),
+                    (kind::REALM, b"realm"),
+                    (kind::NONCE, b"x"),
+                    (kind::MESSAGE_INTEGRITY, &[0; 20]),
+                ],
+            );
+            let message = Message::parse(&bytes).expect("well-formed");
+            let credentials = Credentials::parse(&message).expect("well-formed");
+            let checked = authenticator.check(now, &settings, &message, &credentials, features, None, true);
+            assert_eq!(checked.result.err(), Some(Failure::Refused(Code::Unauthenticated)));
+            assert_eq!(checked.tried, 1, "{name:?}");
+        }
+    }
 }

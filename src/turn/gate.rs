@@ -20,20 +20,31 @@ const BINDING_SHARE: u32 = 4;
 const STREAM_BINDING_SHARE: u32 = 100;
 /// Bindings of one user for each other request.
 const USER_BINDING_SHARE: u32 = 20;
-/// Nanoseconds of searching secrets each second that one source may cause: 2 % of a worker.
+/// Nanoseconds of searching secrets each second for the clients of one source that have not guessed wrong within the last
+/// second: 2 % of a worker.
 const SEARCH_OF_SOURCE: Limit = Limit { per_second: 20_000_000 };
-/// The same for all sources together that guessed wrong within the last second, and for all others: an eighth of a worker
-/// each, so those who guess do not keep newcomers out.
+/// The same for the clients of one source that have: behind a school's NAT, one pupil who guesses does not keep the others
+/// out. A client is an address and port, and so is a nonce: to guess from many ports takes a challenge for each. Who does
+/// that uses up the budget of the others too, and then the names of this source that are not remembered wait for the next
+/// second; together a source has 3 % of a worker.
+const SEARCH_OF_GUESSERS: Limit = Limit { per_second: 10_000_000 };
+/// The same for all sources together that have not guessed wrong within the last second: an eighth of a worker.
 const SEARCH_OF_ALL: Limit = Limit { per_second: 125_000_000 };
-/// One wrong guess within a second makes a source one of those who guess.
+/// The same for all clients that have, and once more for all other clients at their sources. Those who guess do not keep
+/// newcomers out, neither those of their own source nor those of others.
+const SEARCH_OF_ALL_GUESSERS: Limit = Limit { per_second: 62_500_000 };
+/// One wrong guess within a second makes a client, and its source, one of those who guess.
 const GUESSES: Limit = Limit { per_second: 1 };
+/// Nanoseconds of searching that count as one request more of the user that was found.
+const SEARCH_PER_REQUEST: u32 = 50_000;
 /// Bytes of a request that count as one request more. What a request names, such as peers, costs time.
 const BYTES_PER_REQUEST: usize = 256;
 
 /// Nanoseconds that trying one secret takes: an HMAC over the name, a key over name, realm and password, and an HMAC over the
-/// whole request. Measured: 1,650 at 180 bytes, 2,900 at 1,850, 4,070 with 700 bytes of name in 1,868 under SHA-256.
+/// whole request. Measured: 1,650 at 180 bytes, 2,900 at 1,850, 4,070 with 700 bytes of name in 1,868 under SHA-256, and 110
+/// less since the part of the first HMAC that is the secret's own is computed once.
 fn search_cost(request: usize, name: usize) -> usize {
-    1_500 + request + 2 * name
+    1_400 + request + 2 * name
 }
 
 impl Server {
@@ -63,14 +74,16 @@ impl Server {
         (purpose, Limit { per_second: rate.saturating_mul(share) })
     }
 
-    /// Whether all secrets may be tried on a request of this source.
+    /// Whether all secrets may be tried on a request of this client.
     pub(super) fn may_search(&self, now: Now, client: &Client) -> bool {
-        let may = |purpose, subject, limit| self.throttle.has_some(now.instant, purpose, subject, limit);
-        may(Purpose::Search, source(client), SEARCH_OF_SOURCE)
-            && may(self.search_of_all(now, client), Subject::Everybody, SEARCH_OF_ALL)
+        let has_some =
+            |(purpose, subject, limit)| self.throttle.has_some(now.instant, purpose, subject, limit);
+        self.search_budgets(now, client).into_iter().all(has_some)
     }
 
-    /// Counts `tried` secrets that did not fit the request.
+    /// Counts `tried` keys, whether one of them fitted the request or not: who has good names without number makes the
+    /// server search as often as who guesses. Only a wrong guess makes the client one of those who guess. Returns the
+    /// cost in nanoseconds.
     pub(super) fn spend_search(
         &mut self,
         now: Now,
@@ -78,34 +91,46 @@ impl Server {
         tried: usize,
         message: &Message<'_>,
         name: usize,
-    ) {
+        is_wrong: bool,
+    ) -> u32 {
+        if tried == 0 {
+            return 0;
+        }
         let cost = tried * search_cost(message.bytes().len(), name);
         let cost = u32::try_from(cost).unwrap_or(u32::MAX);
-        let of_all = self.search_of_all(now, client);
-        let mut spend = |purpose, subject, units, limit| {
-            self.throttle.charge(now.instant, purpose, subject, units, limit)
-        };
-        spend(Purpose::Search, source(client), cost, SEARCH_OF_SOURCE);
-        spend(of_all, Subject::Everybody, cost, SEARCH_OF_ALL);
-        spend(Purpose::Guess, source(client), 1, GUESSES);
+        for (purpose, subject, limit) in self.search_budgets(now, client) {
+            self.throttle.charge(now.instant, purpose, subject, cost, limit);
+        }
+        if is_wrong {
+            for subject in [source(client), Subject::Client(client.five_tuple.client)] {
+                self.throttle.charge(now.instant, Purpose::Guess, subject, 1, GUESSES);
+            }
+        }
+        cost
     }
 
-    /// Which budget of all sources a search of this one counts for.
-    fn search_of_all(&self, now: Now, client: &Client) -> Purpose {
-        match self.throttle.has_some(now.instant, Purpose::Guess, source(client), GUESSES) {
-            true => Purpose::FirstSearch,
-            false => Purpose::Search,
-        }
+    /// What a search for this client counts for: the budget of its source, and one of all sources.
+    fn search_budgets(&self, now: Now, client: &Client) -> [(Purpose, Subject<'static>, Limit); 2] {
+        let has_guessed = |subject| !self.throttle.has_some(now.instant, Purpose::Guess, subject, GUESSES);
+        let (of_source, of_all) = if has_guessed(Subject::Client(client.five_tuple.client)) {
+            ((Purpose::Search, SEARCH_OF_GUESSERS), (Purpose::Search, SEARCH_OF_ALL_GUESSERS))
+        } else if has_guessed(source(client)) {
+            ((Purpose::FirstSearch, SEARCH_OF_SOURCE), (Purpose::NeighbourSearch, SEARCH_OF_ALL_GUESSERS))
+        } else {
+            ((Purpose::FirstSearch, SEARCH_OF_SOURCE), (Purpose::FirstSearch, SEARCH_OF_ALL))
+        };
+        [(of_source.0, source(client), of_source.1), (of_all.0, Subject::Everybody, of_all.1)]
     }
 
     /// Whether the user may make this request now; counts it. A name without a user part is shared by many, so its
-    /// requests count for their client's address and port.
+    /// requests count for their client's address and port. `searched` are the nanoseconds that it took to find the user.
     pub(super) fn may_ask(
         &mut self,
         now: Now,
         client: &Client,
         user: &Identity,
         message: &Message<'_>,
+        searched: u32,
     ) -> bool {
         let subject = match user.user.is_empty() {
             true => Subject::Client(client.five_tuple.client),
@@ -117,7 +142,7 @@ impl Server {
         };
         let limit = Limit { per_second: self.settings.limits.requests_per_user.saturating_mul(share) };
         // A request is at most 2 KiB long.
-        let units = 1 + (message.bytes().len() / BYTES_PER_REQUEST) as u32;
+        let units = 1 + (message.bytes().len() / BYTES_PER_REQUEST) as u32 + searched / SEARCH_PER_REQUEST;
         self.throttle.take(now.instant, purpose, subject, units, limit)
     }
 }

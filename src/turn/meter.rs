@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use slab::Slab;
 
 use super::action::Drop;
-use super::quota::Place;
+use super::quota::{Account, Place};
 use super::settings::HostId;
 use super::time::Instant;
 
@@ -175,7 +175,7 @@ pub struct UserId(u32);
 
 #[derive(Debug)]
 struct User {
-    key: (HostId, Arc<str>),
+    key: (HostId, Account),
     holder: Holder,
     /// How many allocations he has here.
     allocations: u32,
@@ -185,7 +185,7 @@ struct User {
 #[derive(Debug, Default)]
 pub struct Meters {
     users: Slab<User>,
-    by_user: HashMap<(HostId, Arc<str>), UserId>,
+    by_user: HashMap<(HostId, Account), UserId>,
     /// By number.
     hosts: Vec<Option<Holder>>,
 }
@@ -198,7 +198,7 @@ impl Meters {
             self.hosts.resize_with(host + 1, || None);
         }
         self.hosts[host].get_or_insert_with(|| Holder::new(place.host_budget()));
-        let key = (place.host(), Arc::clone(place.user()));
+        let key = (place.host(), place.account().clone());
         let id = match self.by_user.get(&key) {
             Some(&id) => id,
             None => {
@@ -249,11 +249,13 @@ impl Meters {
         user: UserId,
         len: usize,
     ) -> Result<(), Drop> {
-        let User { key: (host, name), holder: user, .. } = &mut self.users[user.0 as usize];
+        let User { key: (host, account), holder: user, .. } = &mut self.users[user.0 as usize];
         // Joined with its first user.
         let host = self.hosts.get_mut(usize::from(host.0)).and_then(Option::as_mut);
-        // Whoever names no user is not known to be one.
-        let user_rate = if name.is_empty() { Rate::default() } else { rates.user };
+        let user_rate = match account {
+            Account::User(_) => rates.user,
+            Account::Name(_) => Rate::default(),
+        };
         let after = meter.after(now, rates.allocation, len).ok_or(Drop::AllocationOverRate)?;
         if !user.covers(now, user_rate, len) {
             return Err(Drop::UserOverRate);
@@ -291,7 +293,11 @@ mod tests {
     }
 
     fn place(quota: &Arc<Quota>, host: HostId, user: &str) -> Place {
-        quota.take(host, &user.into(), &Limits::default()).expect("no limit")
+        let account = match user {
+            "" => Account::Name("1700000000".into()),
+            user => Account::User(user.into()),
+        };
+        quota.take(host, &account, &Limits::default()).expect("no limit")
     }
 
     #[test]

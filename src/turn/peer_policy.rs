@@ -50,8 +50,8 @@ const DENIED_V6: [(Ipv6Addr, u8); 12] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32),
 ];
 
-/// How far a permission for an address reaches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How far a permission for an address reaches. A wider reach is less than a narrower one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
     /// Another machine, where no service of ours is: every port.
     All,
@@ -127,6 +127,14 @@ impl PeerPolicy {
             (false, true) if allowed.is_none() && self.own.cover(peer) => Some(Reach::OwnRelayed),
             (false, _) => None,
         }
+    }
+
+    /// How far a permission for `local`, as packets travel, reaches under the rules. Behind 1:1 NAT a client may have
+    /// named the announced address or the local one, and the rules may open only one of them, so the wider reach of the
+    /// two counts.
+    pub fn judge_either(&self, local: IpAddr, allowed: Option<&[IpNet]>) -> Option<Reach> {
+        let announced = self.to_announced(SocketAddr::new(local, 0)).ip();
+        [local, announced].into_iter().filter_map(|ip| self.judge(ip, allowed)).min()
     }
 
     /// Whether `peer` is one of our own services, which no client may reach through us. On this machine a service

@@ -109,6 +109,11 @@ impl Server {
         }
     }
 
+    /// Whether memory is short: while it is, no permission and no channel is added. Those that are there are refreshed.
+    pub fn handle_pressure(&mut self, is_low: bool) {
+        self.short_of_memory = is_low;
+    }
+
     /// Whether there is room for the new ones among these permissions.
     pub(super) fn check_room(&self, permitted: &[Permitted]) -> Result<(), Code> {
         let max = self.settings.limits.permissions_per_allocation as usize;
@@ -123,14 +128,14 @@ impl Server {
         Ok(())
     }
 
-    /// Whether the relay's user may hold so many more permissions and channels, counting all of its allocations.
+    /// Whether the relay's user may hold so many more permissions and channels, counting all of its allocations, and there
+    /// is memory for them. A name without a user part is one user here: it is one credential, and its entries take as much
+    /// memory from wherever it is used.
     pub(super) fn has_room_for(&self, relay: RelayId, new: usize) -> bool {
         let max = self.settings.limits.permissions_per_user;
         let owner = self.table.relay(relay).and_then(|relay| self.table.allocation(relay.allocation));
-        // A name without a user part is shared by many, so it has no limit of a user.
-        let has_room =
-            |place: &Place| place.user().is_empty() || place.entries() as usize + new <= max as usize;
-        max == 0 || owner.is_some_and(|owner| has_room(&owner.place))
+        let has_room = |place: &Place| max == 0 || place.entries() as usize + new <= max as usize;
+        new == 0 || (!self.short_of_memory && owner.is_some_and(|owner| has_room(&owner.place)))
     }
 
     /// Counts an allocation that got its first permission.
@@ -147,7 +152,8 @@ impl Server {
     /// Installs or refreshes one permission.
     pub(super) fn permit(&mut self, now: Instant, permitted: Permitted) -> PermissionId {
         let expires = now + LIFETIME;
-        let (id, new) = self.table.permit(permitted.relay, permitted.peer.ip(), permitted.reach, expires);
+        let (id, new) =
+            self.table.permit(permitted.relay, permitted.peer.ip(), permitted.reach, now, expires);
         if let Some(owner) = new {
             self.deadlines.push(expires, owner);
             self.note_permitted(permitted.relay);

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use super::quota::Place;
@@ -20,6 +20,13 @@ use super::time::Instant;
 pub const RESERVATION_LIFETIME: Duration = Duration::from_secs(30);
 /// Reservations held at once; each needs an authenticated allocation, so this is ample.
 const RESERVATIONS_MAX: usize = 4096;
+
+/// While ports are scarce, one user gets a port only if it holds this part of an address's ports at most: of the usual
+/// 16,384 it is 128, more than a browser needs in a lesson with a dozen peer connections, and 32 more users find room in
+/// the last quarter even if each takes all of it.
+const SHARE: u32 = 128;
+/// The share where there are few ports: a browser holds up to ten for a peer connection.
+const SHARE_MIN: u32 = 16;
 
 const WORDS: usize = 65_536 / 64;
 const EVEN: u64 = 0x5555_5555_5555_5555;
@@ -43,6 +50,8 @@ struct Ports {
     address: IpAddr,
     taken: Box<[AtomicU64]>,
     open: Box<[AtomicU64]>,
+    /// How many are taken.
+    held: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -68,7 +77,7 @@ impl PortPool {
         for address in addresses {
             if ports.iter().all(|known| known.address != address) {
                 let bitmap = || (0..WORDS).map(|_| AtomicU64::new(0)).collect();
-                ports.push(Ports { address, taken: bitmap(), open: bitmap() });
+                ports.push(Ports { address, taken: bitmap(), open: bitmap(), held: AtomicU32::new(0) });
             }
         }
         Self { range, ports, reservations: Mutex::new(HashMap::new()) }
@@ -93,6 +102,14 @@ impl PortPool {
             }
         }
         None
+    }
+
+    /// Whether a user that holds so many ports may have one more of this address. The last quarter is for users that hold
+    /// few.
+    pub fn has_room_for(&self, address: IpAddr, held: u32) -> bool {
+        let size = u32::from(*self.range.end()) - u32::from(*self.range.start()) + 1;
+        held <= (size / SHARE).max(SHARE_MIN)
+            || self.of(address).is_none_or(|ports| ports.held.load(Relaxed) < size - size / 4)
     }
 
     /// Gives a port back.
@@ -174,10 +191,7 @@ impl PortPool {
 
     /// Ports held in all.
     pub fn taken(&self) -> usize {
-        let ones = |ports: &Ports| -> usize {
-            ports.taken.iter().map(|w| w.load(Relaxed).count_ones() as usize).sum()
-        };
-        self.ports.iter().map(ones).sum()
+        self.ports.iter().map(|ports| ports.held.load(Relaxed) as usize).sum()
     }
 
     fn of(&self, address: IpAddr) -> Option<&Ports> {
@@ -208,7 +222,10 @@ impl Ports {
             let bit = fitting.trailing_zeros();
             let mask = if want == Want::Pair { 3 << bit } else { 1 << bit };
             match cell.compare_exchange_weak(taken, taken | mask, Acquire, Relaxed) {
-                Ok(_) => return Some((word * 64 + bit) as u16),
+                Ok(_) => {
+                    self.held.fetch_add(mask.count_ones(), Relaxed);
+                    return Some((word * 64 + bit) as u16);
+                }
                 Err(changed) => taken = changed,
             }
         }
@@ -218,7 +235,9 @@ impl Ports {
         let (word, bit) = position(port);
         // First the one that lets packets through: the next owner of the port must not lose its own bit.
         self.open[word].fetch_and(!bit, Relaxed);
-        self.taken[word].fetch_and(!bit, Release);
+        if self.taken[word].fetch_and(!bit, Release) & bit != 0 {
+            self.held.fetch_sub(1, Relaxed);
+        }
     }
 }
 
@@ -248,13 +267,14 @@ fn bits_between(word: u32, low: u32, high: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::turn::quota::Account;
 
     const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn place() -> Place {
         let limits = crate::turn::settings::Limits::default();
         let quota = std::sync::Arc::new(crate::turn::quota::Quota::default());
-        quota.take(crate::turn::settings::HostId(0), &"ann".into(), &limits).expect("no limit")
+        quota.take(crate::turn::settings::HostId(0), &Account::User("ann".into()), &limits).expect("no limit")
     }
 
     #[test]
@@ -290,6 +310,24 @@ mod tests {
                 }
                 assert_eq!(pool.taken(), 0);
             }
+        }
+    }
+
+    #[test]
+    fn the_last_quarter_is_for_users_that_hold_few() {
+        for (range, share) in [(50_000..=50_099, 16), (49_152..=65_535, 128)] {
+            let (pool, size) = (pool(range.clone()), range.len() as u32);
+            for n in 0..size - size / 4 {
+                assert!(pool.has_room_for(IP, u32::MAX), "{n} of {size}");
+                pool.claim(IP, Want::Any, n).expect("free");
+            }
+            assert!(pool.has_room_for(IP, share) && !pool.has_room_for(IP, share + 1));
+            let even = pool.claim(IP, Want::Pair, 0).expect("free");
+            for port in [even, even + 1, even, range.start() + 1] {
+                pool.release(SocketAddr::new(IP, port));
+            }
+            assert_eq!(pool.taken() as u32, size - size / 4 - 1, "a port is released once");
+            assert!(pool.has_room_for(IP, share + 1));
         }
     }
 

@@ -14,7 +14,17 @@ use super::settings::{HostId, Limits};
 /// Room for users that stays when all are gone.
 const USERS_KEPT: usize = 4096;
 
-type UserKey = (HostId, Arc<str>);
+type UserKey = (HostId, Account);
+
+/// Whose allocations, permissions and channels are counted together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Account {
+    /// A user: the part of a REST name after the first colon, or the name of a static user.
+    User(Arc<str>),
+    /// A name without a user part, such as a time stamp alone. Many people may share it, so limits that fit one person do
+    /// not apply; it is still one credential, which one client can use from any number of addresses.
+    Name(Arc<str>),
+}
 
 /// Shared by all workers; touched when an allocation is made and when it ends, and its budgets now and then between.
 #[derive(Debug)]
@@ -48,8 +58,10 @@ impl Default for Quota {
 pub struct Place {
     quota: Arc<Quota>,
     host: HostId,
-    user: Arc<str>,
+    account: Account,
     budget: Arc<Budget>,
+    /// Places that the account had when it took this one, with this one.
+    held: u32,
     /// Permissions and channels that were counted for this allocation.
     entries: u32,
 }
@@ -60,13 +72,12 @@ fn count(number: &AtomicU32, limit: u32) -> bool {
 }
 
 impl Quota {
-    /// Takes a place for one more allocation of this user (the part of a REST user name after the first colon). Where
-    /// that part is empty, as in names that are a time stamp alone, it is not known who is whose second, and the limit of
-    /// a user is not applied.
+    /// Takes a place for one more allocation of this account. `allocations_per_user` does not apply to a name without a
+    /// user part: many people may share it.
     ///
     /// # Errors
-    /// 508 when the server is full or the host has its share, 486 when the user has his.
-    pub fn take(self: &Arc<Self>, host: HostId, user: &Arc<str>, limits: &Limits) -> Result<Place, Code> {
+    /// 508 when the server is full or the host has its share, 486 when the user has its own.
+    pub fn take(self: &Arc<Self>, host: HostId, account: &Account, limits: &Limits) -> Result<Place, Code> {
         if !count(&self.total, limits.allocations_total) {
             return Err(Code::InsufficientCapacity);
         }
@@ -74,15 +85,19 @@ impl Quota {
             self.total.fetch_sub(1, Relaxed);
             return Err(Code::InsufficientCapacity);
         }
-        let mut entry = self.users.entry((host, Arc::clone(user))).or_default();
-        if limits.allocations_per_user > 0 && !user.is_empty() && entry.held >= limits.allocations_per_user {
+        let mut entry = self.users.entry((host, account.clone())).or_default();
+        let limit = match account {
+            Account::User(_) => limits.allocations_per_user,
+            Account::Name(_) => 0,
+        };
+        if limit > 0 && entry.held >= limit {
             self.of(host).held.fetch_sub(1, Relaxed);
             self.total.fetch_sub(1, Relaxed);
             return Err(Code::AllocationQuotaReached);
         }
         entry.held += 1;
-        let budget = Arc::clone(&entry.budget);
-        Ok(Place { quota: Arc::clone(self), host, user: Arc::clone(user), budget, entries: 0 })
+        let (budget, held) = (Arc::clone(&entry.budget), entry.held);
+        Ok(Place { quota: Arc::clone(self), host, account: account.clone(), budget, held, entries: 0 })
     }
 
     fn of(&self, host: HostId) -> &Host {
@@ -102,12 +117,17 @@ impl Quota {
 }
 
 impl Place {
-    /// Whether it is this user's.
-    pub fn is_of(&self, host: HostId, user: &str) -> bool {
-        self.host == host && *self.user == *user
+    /// Whether it is this account's.
+    pub fn is_of(&self, host: HostId, account: &Account) -> bool {
+        self.host == host && self.account == *account
     }
 
-    /// Permissions and channels of all of the user's allocations.
+    /// Places that the account had when it took this one, with this one.
+    pub fn held(&self) -> u32 {
+        self.held
+    }
+
+    /// Permissions and channels of all of the account's allocations.
     pub fn entries(&self) -> u32 {
         self.budget.entries.load(Relaxed)
     }
@@ -131,8 +151,8 @@ impl Place {
     }
 
     /// Whose.
-    pub fn user(&self) -> &Arc<str> {
-        &self.user
+    pub fn account(&self) -> &Account {
+        &self.account
     }
 
     /// What the user may relay, on all workers together.
@@ -148,10 +168,10 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Self { quota, host, user, budget, entries } = self;
+        let Self { quota, host, account, budget, entries, .. } = self;
         budget.entries.fetch_sub(*entries, Relaxed);
         quota.of(*host).held.fetch_sub(1, Relaxed);
-        quota.users.remove_if_mut(&(*host, Arc::clone(user)), |_, user| {
+        quota.users.remove_if_mut(&(*host, account.clone()), |_, user| {
             user.held = user.held.saturating_sub(1);
             user.held == 0
         });
@@ -167,11 +187,15 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    fn user(name: &str) -> Account {
+        Account::User(name.into())
+    }
+
     #[test]
     fn places_are_exact_and_come_back() {
         let quota = Arc::new(Quota::default());
         let limits = Limits { allocations_per_user: 2, allocations_total: 3, ..Limits::default() };
-        let (alice, bob): (Arc<str>, Arc<str>) = ("alice".into(), "bob".into());
+        let (alice, bob) = (user("alice"), user("bob"));
         let first = quota.take(HostId(0), &alice, &limits).expect("free");
         let _second = quota.take(HostId(0), &alice, &limits).expect("free");
         assert_eq!(quota.take(HostId(0), &alice, &limits).expect_err("full"), Code::AllocationQuotaReached);
@@ -186,7 +210,7 @@ mod tests {
     fn a_host_has_its_share_whoever_its_users_are() {
         let quota = Arc::new(Quota::default());
         let limits = Limits { allocations_per_host: 2, allocations_per_user: 2, ..Limits::default() };
-        let (alice, bob): (Arc<str>, Arc<str>) = ("alice".into(), "bob".into());
+        let (alice, bob) = (user("alice"), user("bob"));
         let first = quota.take(HostId(3), &alice, &limits).expect("free");
         let _second = quota.take(HostId(3), &bob, &limits).expect("free");
         assert_eq!(quota.take(HostId(3), &bob, &limits).expect_err("full"), Code::InsufficientCapacity);
@@ -202,7 +226,7 @@ mod tests {
     fn names_without_a_user_are_counted_and_not_limited_as_one() {
         let quota = Arc::new(Quota::default());
         let limits = Limits { allocations_per_user: 1, allocations_per_host: 3, ..Limits::default() };
-        let nobody: Arc<str> = "".into();
+        let nobody = Account::Name("1700000000".into());
         let _held = [(); 3].map(|()| quota.take(HostId(0), &nobody, &limits).expect("no limit of a user"));
         assert_eq!(quota.take(HostId(0), &nobody, &limits).expect_err("full"), Code::InsufficientCapacity);
         assert_eq!((quota.total(), quota.users()), (3, 1));
@@ -211,7 +235,7 @@ mod tests {
     #[test]
     fn a_limit_that_comes_later_knows_who_is_there() {
         let quota = Arc::new(Quota::default());
-        let alice: Arc<str> = "alice".into();
+        let alice = user("alice");
         let _held = [(); 2].map(|()| quota.take(HostId(0), &alice, &Limits::default()).expect("no limit"));
         let limits = Limits { allocations_per_user: 2, ..Limits::default() };
         assert_eq!(quota.take(HostId(0), &alice, &limits).expect_err("full"), Code::AllocationQuotaReached);
@@ -222,8 +246,7 @@ mod tests {
         let quota = Arc::new(Quota::default());
         let limits = Limits { allocations_per_user: 1, ..Limits::default() };
         for n in 0..100 {
-            let user: Arc<str> = n.to_string().into();
-            drop(quota.take(HostId(0), &user, &limits).expect("free"));
+            drop(quota.take(HostId(0), &user(&n.to_string()), &limits).expect("free"));
         }
         assert_eq!((quota.total(), quota.users.len()), (0, 0));
     }

@@ -1,6 +1,8 @@
 //! Time-limited credentials as BigBlueButton and coturn make them (draft-uberti-behave-turn-rest-00): the user name
 //! is `expiry:user` or `expiry`, the password is Base64 of HMAC-SHA1 over the user name under the shared secret.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac};
@@ -20,11 +22,35 @@ pub fn username(expires: u64, user: &str) -> String {
     if user.is_empty() { expires.to_string() } else { format!("{expires}:{user}") }
 }
 
-/// The password of this user name. The secret is used as text, not decoded.
+/// A shared secret, ready to make passwords: the part of the HMAC that depends on the secret alone is computed.
+#[derive(Clone)]
+pub struct Secret {
+    mac: Hmac<Sha1>,
+}
+
+impl Secret {
+    /// Takes the secret as text, not decoded.
+    pub fn new(secret: &str) -> Self {
+        Self { mac: Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length") }
+    }
+
+    /// The password of this user name.
+    pub fn password(&self, username: &str) -> String {
+        let mut mac = self.mac.clone();
+        mac.update(username.as_bytes());
+        STANDARD.encode(mac.finalize().into_bytes())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// The password of this user name under `secret`.
 pub fn password(secret: &str, username: &str) -> String {
-    let mut mac: Hmac<Sha1> = Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
-    mac.update(username.as_bytes());
-    STANDARD.encode(mac.finalize().into_bytes())
+    Secret::new(secret).password(username)
 }
 
 /// Takes a user name apart; `None` unless it begins with a plain decimal number of seconds: no sign, no blank, no

@@ -9,7 +9,7 @@ use rand_core::{RngCore, SeedableRng};
 
 use super::action::{Action, Drop, EndReason, FromClient, RelayId, Review, Session};
 use super::answer::Ticket;
-use super::auth::{Authenticator, Failure, Identity, Standing};
+use super::auth::{Authenticator, Checked, Failure, Identity, Standing};
 use super::counters::{Counters, Request as Kind};
 use super::deadline::Deadlines;
 use super::error::Code;
@@ -44,6 +44,7 @@ pub struct Server {
     pub(super) actions: VecDeque<Action>,
     pub(super) rng: ChaCha12Rng,
     pub(super) draining: bool,
+    pub(super) short_of_memory: bool,
     /// Hosts that new settings left out while they had allocations.
     retired: Vec<Host>,
     authenticator: Authenticator,
@@ -72,6 +73,7 @@ impl Server {
             actions: VecDeque::new(),
             rng,
             draining: false,
+            short_of_memory: false,
             retired: Vec::new(),
             authenticator,
         }
@@ -149,7 +151,7 @@ impl Server {
         let Self { table, policy, settings, retired, .. } = self;
         table.review_permissions(now, |allocation, peer| {
             let host = settings.hosts.iter().chain(&*retired).find(|host| host.id == allocation.host)?;
-            policy.judge(policy.to_announced(SocketAddr::new(peer, 0)).ip(), host.peers.as_deref())
+            policy.judge_either(peer, host.peers.as_deref())
         })
     }
 
@@ -273,7 +275,7 @@ impl Server {
         let holder = self.table.find(&client).and_then(|id| self.table.allocation(id));
         let holder = holder.map(|allocation| Arc::clone(&allocation.identity));
         match &holder {
-            Some(user) if !self.may_ask(now, &client, user, message) => {
+            Some(user) if !self.may_ask(now, &client, user, message, 0) => {
                 return self.dropped(Drop::RequestsOverRate);
             }
             None if !self.has_budget(now, &client, kind) => return self.dropped(Drop::Throttled),
@@ -282,11 +284,12 @@ impl Server {
         if kind == Kind::Binding {
             return self.binding(now, client, message);
         }
-        let (ticket, asker) = match self.authenticate(now, client, message, holder.as_ref()) {
+        let (ticket, asker, searched) = match self.authenticate(now, client, message, holder.as_ref()) {
             Ok(authenticated) => authenticated,
             Err(done) => return done,
         };
-        if holder.is_none() && !self.may_ask(now, &client, &asker, message) {
+        if holder.is_none() && !self.may_ask(now, &client, &asker, message, searched) {
+            self.spend(now, &client, kind);
             return self.dropped(Drop::RequestsOverRate);
         }
         if kind == Kind::Allocate {
@@ -331,14 +334,14 @@ impl Server {
     }
 
     /// RFC 8489 section 9.2.4. The nonce comes first: it proves the address for one short hash, so that a stranger
-    /// cannot make us compute passwords.
+    /// cannot make us compute passwords. Returns the nanoseconds of searching too.
     fn authenticate(
         &mut self,
         now: Now,
         client: Client,
         message: &Message<'_>,
         holder: Option<&Arc<Identity>>,
-    ) -> Result<(Ticket, Arc<Identity>), FromClient> {
+    ) -> Result<(Ticket, Arc<Identity>, u32), FromClient> {
         let mut ticket = Ticket::of(client, message);
         let asked = message.bytes().len();
         let Ok(credentials) = Credentials::parse(message) else {
@@ -356,22 +359,25 @@ impl Server {
         };
         let may_search = self.may_search(now, &client);
         let Self { authenticator, settings, .. } = self;
-        match authenticator.check(now, settings, message, &credentials, features, holder, may_search) {
+        let Checked { result, tried } =
+            authenticator.check(now, settings, message, &credentials, features, holder, may_search);
+        let name = credentials.username.map_or(0, str::len);
+        let is_wrong = matches!(result, Err(Failure::Wrong));
+        let searched = self.spend_search(now, &client, tried, message, name, is_wrong);
+        match result {
             Ok(asker) => {
                 let identity = Arc::clone(&asker.identity);
                 ticket.asker = Some(asker);
-                Ok((ticket, identity))
+                Ok((ticket, identity, searched))
             }
             Err(Failure::Refused(Code::BadRequest)) => Err(self.refuse_stranger(now, &ticket, asked)),
             Err(Failure::Refused(code)) => Err(self.challenge(now, &ticket, code, asked)),
-            Err(Failure::Wrong { tried }) => {
-                let name = credentials.username.map_or(0, str::len);
-                self.spend_search(now, &client, tried, message, name);
-                Err(self.challenge(now, &ticket, Code::Unauthenticated, asked))
-            }
+            Err(Failure::Wrong) => Err(self.challenge(now, &ticket, Code::Unauthenticated, asked)),
+            // Silence, over a stream too: browsers take a second 401 as final, and those built on libwebrtc repeat a
+            // request over TCP as over UDP. The stream stays open for that.
             Err(Failure::SearchNeeded) => {
                 self.spend(now, &client, Kind::of(message.method()));
-                Err(self.dropped(Drop::Throttled))
+                Err(self.dropped(Drop::SearchDeferred))
             }
         }
     }

@@ -35,9 +35,11 @@ pub enum Purpose {
     Stream,
     /// Bindings over TCP and TLS.
     StreamBinding,
-    /// Searching the secret that fits a password, in nanoseconds.
+    /// Searching the secret that fits a password, in nanoseconds, for clients that have guessed wrong lately.
     Search,
-    /// The same for sources that have not guessed wrong lately.
+    /// The same for other clients at their sources, counted for all sources together.
+    NeighbourSearch,
+    /// The same for clients that have not guessed wrong lately.
     FirstSearch,
     /// Wrong guesses.
     Guess,
@@ -158,7 +160,10 @@ impl Throttle {
 
 /// The keys that a subject is counted under, each with its multiple of the limit.
 fn levels(purpose: Purpose, subject: Subject<'_>) -> [Option<(Key<'_>, u64)>; 3] {
-    let expensive = usize::from(matches!(purpose, Purpose::Search | Purpose::Guess | Purpose::Handshake));
+    let expensive = usize::from(matches!(
+        purpose,
+        Purpose::Search | Purpose::FirstSearch | Purpose::Guess | Purpose::Handshake
+    ));
     match subject {
         Subject::Source(IpAddr::V4(ip)) => [Some((Key::V4(ip.to_bits()), 1)), None, None],
         Subject::Source(IpAddr::V6(ip)) => {

@@ -3,10 +3,12 @@
 //! `stun_types` 2.0.4 reads messages too, but it takes bytes behind the message for attributes, does not look at
 //! FINGERPRINT behind an attribute it does not expect, allows a length that is no multiple of four, and logs a
 //! warning per malformed datagram, which a stranger could use to fill a disk. So the structure is checked here,
-//! once and silently; integrity, fingerprint, types and writing are the crate's.
+//! once and silently; integrity, types and writing are the crate's. So is FINGERPRINT where it is written; to check it, the
+//! crate takes 160 microseconds for 64 KiB, one byte at a time.
 
 use std::ops::Range;
 
+use crc::{CRC_32_ISO_HDLC, Crc, Table};
 use stun_types::attribute::{Fingerprint, MessageIntegrity, MessageIntegritySha256};
 use stun_types::message::MessageType;
 use subtle::ConstantTimeEq;
@@ -22,6 +24,14 @@ pub const HEADER_LEN: usize = 20;
 
 /// Bytes in front of an attribute's value.
 pub const ATTRIBUTE_HEADER_LEN: usize = 4;
+
+/// Attributes of one message. A request is at most 2 KiB long: with more, its attributes have less than four bytes each, and
+/// a CreatePermission with 170 IPv4 peers has fewer. A Send indication of 64 KiB has room for 16,000 empty ones, which take
+/// 130 microseconds to read.
+pub const ATTRIBUTES_MAX: usize = 256;
+
+/// CRC-32 of FINGERPRINT (RFC 8489 section 14.7), 16 bytes at a time.
+static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
 
 /// Bytes 4 to 8 of every STUN message (RFC 8489 section 5).
 pub const MAGIC_COOKIE: [u8; 4] = stun_types::message::MAGIC_COOKIE.to_be_bytes();
@@ -99,8 +109,12 @@ impl<'a> Message<'a> {
 
     /// Steps through all attributes and notes where integrity and fingerprint are.
     fn walk(&mut self) -> Result<(), WireError> {
-        let (mut offset, mut behind_sha1) = (HEADER_LEN, None);
+        let (mut offset, mut behind_sha1, mut count) = (HEADER_LEN, None, 0);
         while offset < self.bytes.len() {
+            count += 1;
+            if count > ATTRIBUTES_MAX {
+                return Err(WireError::TooManyAttributes);
+            }
             if self.fingerprint {
                 return Err(WireError::FingerprintNotLast);
             }
@@ -134,7 +148,10 @@ impl<'a> Message<'a> {
         let raw = stun_types::attribute::RawAttribute::new(kind::FINGERPRINT.into(), attribute.value);
         let sent = Fingerprint::try_from(&raw).map_err(|_| WireError::FingerprintMismatch)?;
         let (header, body) = self.input_up_to(attribute);
-        if Fingerprint::compute(&[&header, body]) != *sent.fingerprint() {
+        let mut crc = CRC.digest();
+        crc.update(&header);
+        crc.update(body);
+        if crc.finalize().to_be_bytes() != *sent.fingerprint() {
             return Err(WireError::FingerprintMismatch);
         }
         Ok(())

@@ -20,7 +20,7 @@ pub mod request;
 pub mod response;
 pub mod stream;
 #[cfg(test)]
-mod vectors;
+pub(crate) mod vectors;
 
 use std::fmt;
 
@@ -37,6 +37,8 @@ pub enum WireError {
     Length,
     /// An attribute reaches past the end of the message.
     AttributeOverrun,
+    /// More attributes than any message has.
+    TooManyAttributes,
     /// FINGERPRINT is not the last attribute.
     FingerprintNotLast,
     /// FINGERPRINT does not match the message: damaged, or not STUN at all.
@@ -57,6 +59,7 @@ impl fmt::Display for WireError {
             Self::Cookie => f.write_str("no magic cookie"),
             Self::Length => f.write_str("length field does not fit the bytes"),
             Self::AttributeOverrun => f.write_str("attribute past the end"),
+            Self::TooManyAttributes => f.write_str("too many attributes"),
             Self::FingerprintNotLast => f.write_str("attribute behind FINGERPRINT"),
             Self::FingerprintMismatch => f.write_str("wrong FINGERPRINT"),
             Self::Incomplete => f.write_str("indication without peer or data"),

@@ -1,9 +1,13 @@
 //! RFC 8656 sections 5 to 7: Allocate, step by step.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use hallpass::turn::action::{EndReason, OpenError};
 use hallpass::turn::five_tuple::Transport;
+use hallpass::turn::quota::Account;
+use hallpass::turn::settings::HostId;
 
 use crate::codec::*;
 use crate::rig::*;
@@ -540,4 +544,26 @@ fn s5_requests_on_the_wrong_five_tuple() {
     }
     assert_eq!(rig.refresh(&bob, 0).code(), 441);
     assert!(rig.send(&alice, PEER, b"x").is_ok(), "untouched");
+}
+
+/// RFC 8656 section 7.2, step 8: without a reservation the request for one has failed. Nothing remains of it.
+#[test]
+fn s7_2_step_8_without_room_for_a_reservation_it_is_508() {
+    let mut rig = Rig::new();
+    let alice = rig.alice();
+    let shared = Arc::clone(&rig.shared);
+    for n in 0..4096_u64 {
+        let account = Account::User(n.to_string().into());
+        let place = shared.quota.take(HostId(0), &account, &rig.settings.limits).expect("no limit");
+        let ip = addr(PEER6).ip();
+        shared.ports.reserve(rig.now.instant, n.to_be_bytes(), SocketAddr::new(ip, 1), place).expect("room");
+    }
+    let before = rig.held();
+    assert_eq!(rig.ask(&alice, Msg::allocate().attr(EVEN_PORT, PAIR)).code(), 508);
+    assert_eq!((rig.held(), rig.sockets.len(), rig.sessions.len()), (before, 0, 0));
+    assert_eq!(rig.ask(&alice, Msg::allocate().attr(EVEN_PORT, &[0])).code(), 0, "without a reservation");
+    assert_eq!(rig.refresh(&alice, 0).code(), 0);
+    shared.ports.cancel(&0_u64.to_be_bytes());
+    let answer = rig.ask(&alice, Msg::allocate().attr(EVEN_PORT, PAIR));
+    assert!(answer.code() == 0 && answer.has(RESERVATION_TOKEN));
 }

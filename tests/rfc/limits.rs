@@ -55,6 +55,39 @@ fn s7_2_ports_that_run_out_are_508() {
     assert_eq!(rig.held(), (10, 10, 10));
 }
 
+/// The last quarter of the ports is for users that hold few: one credential does not take them all, with or without a
+/// user part.
+#[test]
+fn s7_2_the_last_ports_are_for_users_that_hold_few() {
+    for name in [format!("{}:w_x", UNIX + 1000), (UNIX + 1000).to_string()] {
+        let mut rig = Rig::with(|settings| {
+            settings.relay_ports = 50_000..=50_099;
+            settings.limits.unauthenticated_per_source = 0;
+        });
+        let greedy = |rig: &mut Rig, port: u16, secret| {
+            let user = rig.rest(client(port), secret, &name);
+            rig.ask(&user, Msg::allocate()).code()
+        };
+        for port in 0..75 {
+            assert_eq!(greedy(&mut rig, 1 + port, "north-secret"), 0);
+        }
+        assert_eq!(greedy(&mut rig, 100, "north-secret"), 486);
+        let dual = rig.rest(client(101), "north-secret", &name);
+        let answer = rig.ask(&dual, Msg::allocate().attr(ADDITIONAL_FAMILY, &V6));
+        let error = answer.get(ADDRESS_ERROR_CODE).expect("no IPv4");
+        assert_eq!((answer.code(), error[2..4].to_vec()), (0, vec![4, 86]), "the other family has ports");
+        assert_eq!(rig.refresh(&dual, 0).code(), 0);
+        // The same name under another host's secret is another user, and has its share of 16.
+        for port in 0..16 {
+            assert_eq!(greedy(&mut rig, 200 + port, "south-new"), 0);
+        }
+        assert_eq!(greedy(&mut rig, 300, "south-new"), 486);
+        let alice = rig.alice();
+        assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0, "one who holds none");
+        assert_eq!(rig.held(), (92, 92, 92), "a refusal holds nothing");
+    }
+}
+
 /// THREATS 22: while draining newcomers get 508, and what runs goes on.
 #[test]
 fn draining_refuses_newcomers_with_508() {
@@ -338,21 +371,47 @@ fn a_client_with_an_allocation_uses_its_users_limit() {
     assert_eq!(rig.refresh(&alice, 600).code(), 0);
 }
 
-/// Names without a user part are shared by many: no limit of a user applies to them, and their requests count by client.
+/// Names without a user part are shared by many: their requests count by client, and each name has its permissions.
 #[test]
-fn names_without_a_user_do_not_share_the_limits_of_a_user() {
+fn names_without_a_user_count_by_client_and_by_name() {
     let mut rig = Rig::with(|settings| {
         settings.peers.allow = vec!["10.0.0.0/8".parse().expect("literal")];
+        settings.limits.allocations_per_user = 1;
         settings.limits.permissions_per_user = 10;
         settings.limits.requests_per_user = 50;
     });
-    let users = [1, 2].map(|port| rig.rest(client(port), "north-secret", &(UNIX + 1000).to_string()));
+    let users = [(1, 1000), (2, 1000), (3, 1001)]
+        .map(|(port, end)| rig.rest(client(port), "north-secret", &(UNIX + end).to_string()));
     for user in &users {
-        assert_eq!(rig.ask(user, Msg::allocate()).code(), 0);
-        for n in 0..20 {
-            assert_eq!(rig.permit(user, &[&format!("10.0.0.{n}:1")]), 0);
-        }
+        assert_eq!(rig.ask(user, Msg::allocate()).code(), 0, "no limit of one person");
     }
+    let mut permitted = |user: &User| {
+        let codes = (0..20).map(|n| rig.permit(user, &[&format!("10.0.0.{n}:1")]));
+        codes.filter(|&code| code == 0).count()
+    };
+    assert_eq!(users.each_ref().map(&mut permitted), [10, 0, 10], "one credential, and another");
     while rig.exchange(&users[0].at, &users[0].seal(Msg::request(REFRESH)).bytes()).is_some() {}
     assert_eq!(rig.refresh(&users[1], 600).code(), 0, "another client of the same name");
+}
+
+/// While memory is short, permissions and channels are refreshed and none is added, whoever asks and whatever limits say.
+#[test]
+fn under_memory_pressure_no_permission_is_added() {
+    let mut rig = Rig::with(|settings| settings.limits.permissions_per_user = 0);
+    let alice = rig.allocated();
+    assert_eq!((rig.permit(&alice, &[PEER]), rig.bind(&alice, 0x4000, PEER)), (0, 0));
+    rig.server.handle_pressure(true);
+    assert_eq!(rig.permit(&alice, &[OTHER_PEER]), 508);
+    assert_eq!(rig.permit(&alice, &[PEER, OTHER_PEER]), 508, "all or nothing");
+    assert_eq!(rig.bind(&alice, 0x4001, OTHER_PEER), 508);
+    assert_eq!(rig.bind(&alice, 0x4001, "192.0.2.50:7001"), 508, "a channel to a permitted address");
+    rig.wait(200);
+    assert_eq!((rig.permit(&alice, &[PEER]), rig.bind(&alice, 0x4000, PEER)), (0, 0), "refreshed");
+    assert_eq!(rig.refresh(&alice, 3600).code(), 0);
+    rig.wait(250);
+    assert!(rig.channel(&alice, 0x4000, b"x").is_ok());
+    let counters = rig.server.counters();
+    assert_eq!((counters.permissions.get(), counters.channels.get()), (1, 1));
+    rig.server.handle_pressure(false);
+    assert_eq!((rig.permit(&alice, &[OTHER_PEER]), rig.bind(&alice, 0x4001, OTHER_PEER)), (0, 0));
 }

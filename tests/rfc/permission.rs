@@ -166,3 +166,43 @@ fn s10_2_a_retransmission_refreshes_only() {
     assert_eq!(rig.bare(&alice.at, &request).bytes, rig.bare(&alice.at, &request).bytes);
     assert_eq!(rig.server.counters().permissions.get(), 1);
 }
+
+/// Behind 1:1 NAT a client may name a host at its local address, which alone is open. A reload that changes nothing and
+/// a permission for the announced address leave the call alone.
+#[test]
+fn a_reload_keeps_a_peer_at_the_local_address_of_a_nat() {
+    let announced = "198.51.100.77";
+    let local_alone = || vec![format!("{RELAY4}/32").parse().expect("net")];
+    for listed in [false, true] {
+        let mut rig = Rig::with(|settings| {
+            settings.relay_addresses[0].announced = announced.parse().expect("literal");
+            settings.peers.own.push(format!("{announced}/32").parse().expect("net"));
+            match listed {
+                true => settings.hosts[0].peers = Some(local_alone()),
+                false => settings.peers.allow = local_alone(),
+            }
+        });
+        let alice = rig.allocated();
+        let relay = rig.relay(true);
+        let media = format!("{RELAY4}:16384");
+        assert_eq!(rig.permit(&alice, &[&media]), 0);
+        assert_eq!(rig.bind(&alice, 0x4000, &format!("{RELAY4}:16385")), 0);
+        if !listed {
+            let relayed = format!("{announced}:{}", rig.sockets[&relay].port());
+            assert_eq!(rig.permit(&alice, &[&relayed]), 0, "its own relayed address");
+        }
+        for _ in 0..2 {
+            assert!(rig.send(&alice, &media, b"x").is_ok(), "listed: {listed}");
+            assert!(rig.channel(&alice, 0x4000, b"x").is_ok());
+            assert!(rig.at_relay(relay, addr(&media), b"y").is_ok());
+            rig.reload(|_| {});
+            assert!(rig.reviews.is_empty());
+        }
+        // A rule that opens neither form ends it.
+        rig.reload(|settings| {
+            settings.peers.allow.clear();
+            settings.hosts[0].peers = Some(Vec::new());
+        });
+        assert_eq!(rig.send(&alice, &media, b"x"), Err(Drop::NoPermission));
+    }
+}

@@ -54,19 +54,21 @@ impl Table {
         ended
     }
 
-    /// Installs or refreshes a permission (RFC 8656 section 9); a new one's owner needs a deadline.
+    /// Installs or refreshes a permission (RFC 8656 section 9); a new one's owner needs a deadline. One that is alive at
+    /// `now` keeps its reach if that is wider: the client may name the same address in another form.
     pub fn permit(
         &mut self,
         relay: RelayId,
         ip: IpAddr,
         reach: Reach,
+        now: Instant,
         expires: Instant,
     ) -> (PermissionId, Option<Owner>) {
         self.forget_recent(relay);
         if let Some(&id) = self.by_ip.get(&(relay.0, bits(ip))) {
             let permission = &mut self.permissions[id.0 as usize];
+            permission.reach = if permission.expires > now { permission.reach.min(reach) } else { reach };
             permission.expires = expires;
-            permission.reach = reach;
             return (id, None);
         }
         let generation = self.next_generation();

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
+use stun_types::attribute::AttributeWrite as _;
 use stun_types::message::{
     LongTermKeyCredentials, Message as Reference, MessageIntegrityCredentials, ShortTermCredentials,
 };
@@ -318,5 +319,36 @@ proptest! {
         mutate(&mut bytes, &mutations);
         exercise(&bytes);
         agrees_with_the_crate(&bytes);
+    }
+}
+
+/// As many attributes as a message may have, and one more; FINGERPRINT counts and is not computed in vain.
+#[test]
+fn the_number_of_attributes_is_limited() {
+    let with = |count: usize| {
+        let empty: Vec<(u16, &[u8])> = vec![(0x8fff, &[]); count];
+        vectors::message(0x0016, &empty)
+    };
+    assert_eq!(Message::parse(&with(ATTRIBUTES_MAX)).expect("allowed").attributes().count(), ATTRIBUTES_MAX);
+    for count in [ATTRIBUTES_MAX + 1, 16_000] {
+        assert_eq!(Message::parse(&with(count)).err(), Some(WireError::TooManyAttributes), "{count}");
+    }
+}
+
+/// The checksum over every length is that of the crate that writes it.
+#[test]
+fn a_fingerprint_of_any_length_is_checked() {
+    for length in (1..600).chain([65_000]) {
+        let value: Vec<u8> = (0..length).map(|n| (n * 7) as u8).collect();
+        let mut bytes = vectors::message(0x0016, &[(kind::DATA, &value)]);
+        let length = (bytes.len() - HEADER_LEN + 8) as u16;
+        bytes[2..4].copy_from_slice(&length.to_be_bytes());
+        let sum = Fingerprint::compute(&[&bytes]);
+        let mut attribute = [0; 8];
+        Fingerprint::new(sum).write_into_unchecked(&mut attribute);
+        bytes.extend(attribute);
+        assert!(Message::parse(&bytes).expect("right").has_fingerprint(), "{length}");
+        bytes[HEADER_LEN + 4] ^= 1;
+        assert_eq!(Message::parse(&bytes).err(), Some(WireError::FingerprintMismatch), "{length}");
     }
 }
