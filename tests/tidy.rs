@@ -391,6 +391,10 @@ mod bites {
         caught("src/admin/a.rs", "use crate::turn::table;", 1, "`turn`");
         caught("src/cli/check.rs", "use crate::net::worker;", 1, "only cli/serve");
         caught("src/strange/a.rs", "use std::fmt;", 1, "no rule");
+        caught("src/client/a.rs", "use crate::turn::server::Server;", 1, "`turn`");
+        caught("src/client/a.rs", "use crate::turn::time_table;", 1, "`turn`");
+        caught("src/client/a.rs", "use std::net::UdpSocket;", 1, "UdpSocket");
+        caught("src/load/a.rs", "use crate::net::worker;", 1, "`net`");
         fine(
             "src/wire/a.rs",
             "use super::b;\nuse crate::wire::c;\nuse std::net::SocketAddr;\nuse stun_types::message;",
@@ -402,6 +406,8 @@ mod bites {
         fine("src/turn/a.rs", "// crate::config and tokio::net are far away\nfn f() { \"crate::net::x\" }");
         fine("src/turn/a.rs", "fn f() {}\n#[cfg(test)]\nmod tests { use crate::config::Config; }");
         fine("src/net/a.rs", "use crate::{cert::TlsConfigs, system::clock, turn::Action, wire::demux};");
+        fine("src/client/a.rs", "use crate::turn::time::Instant;\nuse crate::wire::demux;");
+        fine("src/load/a.rs", "use crate::{client::Client, net::syscall::Epoll, turn::time::Instant};");
         fine("src/cli/serve.rs", "use crate::{admin, config, net, turn};");
     }
 }

@@ -2,6 +2,7 @@
 //! libFuzzer through `fuzz_targets/` and by `cargo test --test fuzz`, which replays and mutates the seeds.
 
 mod bytes;
+mod client;
 mod client_hello;
 mod config;
 mod credentials;
@@ -13,6 +14,7 @@ mod proxy_protocol;
 mod server;
 mod stream;
 
+pub use client::client;
 pub use client_hello::client_hello;
 pub use config::config;
 pub use credentials::credentials;
@@ -28,7 +30,7 @@ pub use stream::stream;
 pub type Harness = fn(&[u8]);
 
 /// Every target by the name of its directory of seeds.
-pub const TARGETS: [(&str, Harness); 10] = [
+pub const TARGETS: [(&str, Harness); 11] = [
     ("message", message),
     ("datagram", datagram),
     ("stream", stream),
@@ -39,4 +41,5 @@ pub const TARGETS: [(&str, Harness); 10] = [
     ("config", config),
     ("credentials", credentials),
     ("server", server),
+    ("client", client),
 ];

@@ -100,4 +100,4 @@ macro_rules! targets {
     };
 }
 
-targets! { message datagram stream client_hello proxy_protocol first_bytes http config credentials server }
+targets! { message datagram stream client_hello proxy_protocol first_bytes http config credentials server client }
