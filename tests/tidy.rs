@@ -27,6 +27,9 @@ const UNSAFE: &[&str] = &["src/net/syscall.rs", "src/net/syscall/", "src/xdp/"];
 /// Where lines may be printed: the command line speaks to its user.
 const PRINTS: &[&str] = &["src/cli/", "src/main.rs"];
 
+/// Where a TLS client may accept any certificate: `hallpass load --insecure`, and tests.
+const ANY_CERTIFICATE: &[&str] = &["src/load/tls.rs"];
+
 /// Modules that hold code with `unsafe` further down, and so cannot forbid it as a whole.
 const NOT_FORBIDDING: &[&str] = &["net", "xdp"];
 
@@ -72,6 +75,7 @@ fn check(source: &Source, longer: &[(&str, usize)]) -> Findings {
         all.extend(imports::check(source));
         all.extend(unsafe_code(source));
         all.extend(prints(source));
+        all.extend(unchecked_certificates(source));
         all.extend(length(source, longer));
     }
     all
@@ -145,6 +149,16 @@ fn prints(source: &Source) -> Findings {
             ("eprint!", "use tracing"),
         ],
     );
+    found.into_iter().filter(|(line, _)| *line < source.tests_from).collect()
+}
+
+/// A client that takes any certificate can talk to any host on the path.
+fn unchecked_certificates(source: &Source) -> Findings {
+    if within(&source.path, ANY_CERTIFICATE) {
+        return Vec::new();
+    }
+    let say = "only load/tls.rs may accept any certificate";
+    let found = words(source, &[("dangerous", say), ("AnyCertificate", say)]);
     found.into_iter().filter(|(line, _)| *line < source.tests_from).collect()
 }
 
@@ -292,6 +306,14 @@ mod bites {
         fine("src/net/mod.rs", "mod syscall;");
         fine("src/net/syscall.rs", "fn f() { unsafe { g() } }");
         fine("src/turn/a.rs", "// nothing unsafe here\nlet s = \"unsafe\";");
+    }
+
+    #[test]
+    fn unchecked_certificates() {
+        caught("src/site/a.rs", "fn f() { config.dangerous(); }", 1, "certificate");
+        caught("src/cli/a.rs", "use crate::load::tls::AnyCertificate;", 1, "certificate");
+        fine("src/load/tls.rs", "fn f() { config.dangerous(); }");
+        fine("src/cert/tests.rs", "use crate::load::tls::AnyCertificate;");
     }
 
     #[test]
