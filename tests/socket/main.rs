@@ -12,5 +12,4 @@ mod load;
 mod signals;
 mod stream;
 mod stun_tools;
-mod turn_client;
 mod uclient;

@@ -1,6 +1,6 @@
 //! What a process holds, what it counts, and a network of a test's own.
 
-use crate::client::PATIENCE;
+use crate::support::client::PATIENCE;
 use crate::support::http::get;
 use crate::support::server::Server;
 use crate::support::tool::run_ok;
@@ -80,7 +80,8 @@ pub fn unread(server: SocketAddrV4, client: SocketAddrV4) -> u64 {
     let (server, client) = (name(server), name(client));
     let table = fs::read_to_string("/proc/net/tcp").expect("every Linux has it");
     let row = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>()).find(|fields| {
-        fields.get(1).is_some_and(|local| *local == server) && fields.get(2).is_some_and(|remote| *remote == client)
+        fields.get(1).is_some_and(|local| *local == server)
+            && fields.get(2).is_some_and(|remote| *remote == client)
     });
     let queues = row.and_then(|fields| fields[4].split_once(':').map(|(_, received)| received.to_owned()));
     queues.map_or(0, |received| u64::from_str_radix(&received, 16).expect("hexadecimal"))

@@ -1,7 +1,7 @@
 //! Places of streams and descriptors: strangers and web visitors cannot hold those of clients that authenticate.
 
-use crate::client::{Client, Link, tcp_from, udp_from};
 use crate::machine::{metric, unread, until};
+use crate::support::client::{Client, Link, tcp_from, udp_from};
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, only_hallpass};
 use crate::support::stun::{REFRESH, Session, binding_request, read_message};
@@ -233,7 +233,10 @@ fn a_stranger_changes_keys_only_for_so_long() {
         // Its answers are of no interest.
         over = over || is_closed(&mut stream);
         // What waits in the kernel was not read by the server and does not count.
-        assert!(until(Duration::from_secs(30), || unread(there, here) == 0).is_some(), "the server reads no more");
+        assert!(
+            until(Duration::from_secs(30), || unread(there, here) == 0).is_some(),
+            "the server reads no more"
+        );
     }
     println!("{changes} changes of keys until the server closed the connection: {over}");
     assert!(over, "never closed");
