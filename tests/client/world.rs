@@ -292,7 +292,7 @@ impl World {
                 }
             }
             .expect("room");
-            self.to_client(&client, frame.bytes().to_vec());
+            self.deliver(&client, frame.bytes().to_vec());
         }
         self.draw();
     }
@@ -300,7 +300,7 @@ impl World {
     fn draw(&mut self) {
         while let Some(action) = self.server.poll_action() {
             match action {
-                Action::Reply { client, message, .. } => self.to_client(&client, message),
+                Action::Reply { client, message, .. } => self.deliver(&client, message),
                 Action::OpenRelay { relay, .. } => {
                     let time = self.now + self.below(50) * MILLI;
                     self.at(time, Step::Opened(relay));
@@ -310,7 +310,7 @@ impl World {
         }
     }
 
-    fn to_client(&mut self, client: &five_tuple::Client, mut bytes: Vec<u8>) {
+    fn deliver(&mut self, client: &five_tuple::Client, mut bytes: Vec<u8>) {
         let n = self.by_tuple[&client.five_tuple];
         if self.plan.transport == Transport::Udp {
             for time in self.arrivals() {
