@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod cert;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod load;
 pub mod net;

@@ -27,6 +27,9 @@ const UNSAFE: &[&str] = &["src/net/syscall.rs", "src/net/syscall/", "src/xdp/"];
 /// Where lines may be printed: the command line speaks to its user.
 const PRINTS: &[&str] = &["src/cli/", "src/main.rs"];
 
+/// Where a TLS client may accept any certificate: `hallpass load --insecure`, and tests.
+const ANY_CERTIFICATE: &[&str] = &["src/load/tls.rs"];
+
 /// Modules that hold code with `unsafe` further down, and so cannot forbid it as a whole.
 const NOT_FORBIDDING: &[&str] = &["net", "xdp"];
 
@@ -72,6 +75,7 @@ fn check(source: &Source, longer: &[(&str, usize)]) -> Findings {
         all.extend(imports::check(source));
         all.extend(unsafe_code(source));
         all.extend(prints(source));
+        all.extend(unchecked_certificates(source));
         all.extend(length(source, longer));
     }
     all
@@ -145,6 +149,16 @@ fn prints(source: &Source) -> Findings {
             ("eprint!", "use tracing"),
         ],
     );
+    found.into_iter().filter(|(line, _)| *line < source.tests_from).collect()
+}
+
+/// A client that takes any certificate can talk to any host on the path.
+fn unchecked_certificates(source: &Source) -> Findings {
+    if within(&source.path, ANY_CERTIFICATE) {
+        return Vec::new();
+    }
+    let say = "only load/tls.rs may accept any certificate";
+    let found = words(source, &[("dangerous", say), ("AnyCertificate", say)]);
     found.into_iter().filter(|(line, _)| *line < source.tests_from).collect()
 }
 
@@ -295,6 +309,14 @@ mod bites {
     }
 
     #[test]
+    fn unchecked_certificates() {
+        caught("src/site/a.rs", "fn f() { config.dangerous(); }", 1, "certificate");
+        caught("src/cli/a.rs", "use crate::load::tls::AnyCertificate;", 1, "certificate");
+        fine("src/load/tls.rs", "fn f() { config.dangerous(); }");
+        fine("src/cert/tests.rs", "use crate::load::tls::AnyCertificate;");
+    }
+
+    #[test]
     fn silenced_lints() {
         caught("src/turn/a.rs", "#[allow(dead_code)]\nfn f() {}", 1, "reason");
         caught("src/turn/a.rs", "fn f() {}\n#[expect(\n    dead_code\n)]\nfn g() {}", 2, "reason");
@@ -391,6 +413,10 @@ mod bites {
         caught("src/admin/a.rs", "use crate::turn::table;", 1, "`turn`");
         caught("src/cli/check.rs", "use crate::net::worker;", 1, "only cli/serve");
         caught("src/strange/a.rs", "use std::fmt;", 1, "no rule");
+        caught("src/client/a.rs", "use crate::turn::server::Server;", 1, "`turn`");
+        caught("src/client/a.rs", "use crate::turn::time_table;", 1, "`turn`");
+        caught("src/client/a.rs", "use std::net::UdpSocket;", 1, "UdpSocket");
+        caught("src/load/a.rs", "use crate::net::worker;", 1, "`net`");
         fine(
             "src/wire/a.rs",
             "use super::b;\nuse crate::wire::c;\nuse std::net::SocketAddr;\nuse stun_types::message;",
@@ -402,6 +428,8 @@ mod bites {
         fine("src/turn/a.rs", "// crate::config and tokio::net are far away\nfn f() { \"crate::net::x\" }");
         fine("src/turn/a.rs", "fn f() {}\n#[cfg(test)]\nmod tests { use crate::config::Config; }");
         fine("src/net/a.rs", "use crate::{cert::TlsConfigs, system::clock, turn::Action, wire::demux};");
+        fine("src/client/a.rs", "use crate::turn::time::Instant;\nuse crate::wire::demux;");
+        fine("src/load/a.rs", "use crate::{client::Client, net::syscall::Epoll, turn::time::Instant};");
         fine("src/cli/serve.rs", "use crate::{admin, config, net, turn};");
     }
 }

@@ -2,6 +2,7 @@
 //! libFuzzer through `fuzz_targets/` and by `cargo test --test fuzz`, which replays and mutates the seeds.
 
 mod bytes;
+mod client;
 mod client_hello;
 mod config;
 mod credentials;
@@ -12,6 +13,7 @@ mod proxy_protocol;
 mod server;
 mod stream;
 
+pub use client::client;
 pub use client_hello::client_hello;
 pub use config::config;
 pub use credentials::credentials;
@@ -26,7 +28,7 @@ pub use stream::stream;
 pub type Harness = fn(&[u8]);
 
 /// Every target by the name of its directory of seeds.
-pub const TARGETS: [(&str, Harness); 9] = [
+pub const TARGETS: [(&str, Harness); 10] = [
     ("message", message),
     ("datagram", datagram),
     ("stream", stream),
@@ -36,4 +38,5 @@ pub const TARGETS: [(&str, Harness); 9] = [
     ("config", config),
     ("credentials", credentials),
     ("server", server),
+    ("client", client),
 ];

@@ -7,19 +7,22 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::client::{Client, Event, Login};
+use super::client::{self, Client};
 use super::flow::Flow;
 use super::links::{Incoming, Links};
 use super::media::{Direction, LEN, Stamp};
 use super::options::{Options, Via};
 use super::port::Port;
+use crate::client::data::{Received, channel_head, read};
+use crate::client::{Credentials, Link};
 use crate::net::syscall::{Epoll, Events, RecvBatch, SendBatch, ready};
-use crate::wire::attribute::kind;
-use crate::wire::channel_data::{self, HEADER_LEN};
-use crate::wire::demux::{self, classify};
-use crate::wire::message::{Message, MessageClass};
+use crate::turn::time::Instant;
+use crate::wire::channel_data::padding;
+use crate::wire::message::method;
+use crate::wire::writer::{Writer, write_send_head};
 
 /// Peers' tokens start here; below are the clients' slots.
 const PEER: u64 = 1 << 32;
@@ -33,6 +36,8 @@ const SPIN: u64 = 2_000_000;
 const SLEEP_MAX: u64 = 100_000_000;
 /// Kinds of errors told apart; more are counted together.
 const ERRORS_MAX: usize = 32;
+/// The transaction of every Send indication: nothing answers it.
+const INDICATION_ID: [u8; 12] = [0x5e; 12];
 
 /// What became of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,12 +75,12 @@ pub struct Engine {
     clients: Vec<Option<Client>>,
     /// Binding requests that wait for an answer, by slot.
     questions: Vec<Option<[u8; 12]>>,
-    login: Login,
-    timers: BinaryHeap<Reverse<(u64, usize)>>,
+    login: Arc<Credentials>,
+    timers: BinaryHeap<Reverse<(Instant, usize)>>,
     received: RecvBatch,
     sending: SendBatch,
     payload: Vec<u8>,
-    /// The front of a Send indication.
+    /// The front of a Send indication, or a question.
     head: Vec<u8>,
 }
 
@@ -83,8 +88,9 @@ impl Engine {
     /// Room for `slots` clients at once.
     ///
     /// # Errors
-    /// Sockets that cannot be had.
+    /// A user name that no request can carry; the error of a socket that cannot be opened.
     pub fn new(options: &Options, slots: u32, clock: fn() -> u64) -> io::Result<Self> {
+        let login = Credentials::new(&options.username, &options.password).map_err(io::Error::other)?;
         let epoll = Epoll::new()?;
         let links = Links::new(options, slots, super::tls::config(options)?, &epoll)?;
         let ip = match options.peer_address {
@@ -112,7 +118,7 @@ impl Engine {
             peers_dirty: Vec::new(),
             clients: (0..slots).map(|_| None).collect(),
             questions: vec![None; slots],
-            login: Login::new(options.username.clone(), options.password.clone()),
+            login: Arc::new(login),
             timers: BinaryHeap::new(),
             received: RecvBatch::new(),
             // Without trains one datagram at a time, as browsers and media servers send them.
@@ -143,7 +149,11 @@ impl Engine {
             Via::Channel => Some(0x4000 + (number & 0x0fff) as u16),
             Via::Indication => None,
         };
-        self.clients[slot] = Some(Client::new(number, peer, channel, self.links.are_streams()));
+        let link = match self.links.are_streams() {
+            true => Link::Stream,
+            false => Link::Datagrams { server: self.options.target.address },
+        };
+        self.clients[slot] = Some(Client::new(number, peer, channel, link, &self.login));
         if self.open(slot) {
             self.begin(slot);
         }
@@ -165,8 +175,8 @@ impl Engine {
             self.outcomes.push((slot, Outcome::Open));
             return;
         };
-        let event = client.start(self.now, &self.login);
-        self.on_event(slot, event);
+        client.start(Instant::from_nanos(self.now));
+        self.attend(slot);
     }
 
     fn lose(&mut self, slot: usize, reason: &str) {
@@ -185,8 +195,8 @@ impl Engine {
     /// Has a client give its allocation back.
     pub fn release(&mut self, slot: usize) {
         if let Some(client) = &mut self.clients[slot] {
-            let event = client.release(self.now, &self.login);
-            self.on_event(slot, event);
+            client.release(Instant::from_nanos(self.now));
+            self.attend(slot);
         }
     }
 
@@ -202,9 +212,9 @@ impl Engine {
         id[..4].copy_from_slice(&number.to_be_bytes());
         id[4..].copy_from_slice(&self.now.to_be_bytes());
         self.questions[slot] = Some(id);
-        let request = super::client::Writer::request(Vec::new(), crate::wire::message::method::BINDING, id);
+        Writer::request(&mut self.head, method::BINDING, id);
         // From the same address however many it asks.
-        self.links.push(slot, slot as u32, &[&request.finish()]);
+        self.links.push(slot, slot as u32, &[&self.head]);
     }
 
     /// Whether this slot's question has no answer yet.
@@ -212,23 +222,23 @@ impl Engine {
         self.questions[slot].is_some()
     }
 
-    fn on_event(&mut self, slot: usize, event: Event) {
-        match event {
-            Event::None => {}
-            Event::Send => {
-                if let Some(client) = &self.clients[slot] {
-                    self.timers.push(Reverse((client.deadline(), slot)));
-                    self.links.push(slot, client.number(), &[client.request()]);
-                }
-            }
-            Event::Ready => {
-                if let Some(client) = &self.clients[slot] {
-                    self.timers.push(Reverse((client.deadline(), slot)));
-                }
-                self.outcomes.push((slot, Outcome::Ready));
-            }
-            Event::Done => self.outcomes.push((slot, Outcome::Done)),
-            Event::Failed(reason) => self.lose(slot, &reason),
+    /// Lets a client go on: what it wants to send, what became of it, when to look again.
+    fn attend(&mut self, slot: usize) {
+        let now = Instant::from_nanos(self.now);
+        let Some(client) = &mut self.clients[slot] else { return };
+        let outcome = client.poll(now);
+        let number = client.number();
+        while let Some(message) = client.poll_transmit() {
+            self.links.push(slot, number, &[message]);
+        }
+        if let Some(at) = client.arm() {
+            self.timers.push(Reverse((at, slot)));
+        }
+        match outcome {
+            None => {}
+            Some(client::Outcome::Ready) => self.outcomes.push((slot, Outcome::Ready)),
+            Some(client::Outcome::Done) => self.outcomes.push((slot, Outcome::Done)),
+            Some(client::Outcome::Failed(reason)) => self.lose(slot, &reason),
         }
     }
 
@@ -240,18 +250,12 @@ impl Engine {
         stamp.write(&mut self.payload);
         let payload = &self.payload[..len];
         let pushed = match client.channel() {
-            Some(channel) => {
-                let mut head = [0; HEADER_LEN];
-                // The options keep it below 64 KiB.
-                channel_data::write_header(&mut head, channel, len as u16);
-                self.links.push(slot, number, &[&head, payload])
-            }
+            // The options keep it below 64 KiB.
+            Some(channel) => self.links.push(slot, number, &[&channel_head(channel, len as u16), payload]),
             None => {
-                let head = super::client::send_indication(std::mem::take(&mut self.head), client.peer(), len);
-                let padding = &[0; 3][..channel_data::padding(len)];
-                let pushed = self.links.push(slot, number, &[&head, payload, padding]);
-                self.head = head;
-                pushed
+                write_send_head(&mut self.head, client.peer(), len, false, INDICATION_ID);
+                let padding = &[0; 3][..padding(len)];
+                self.links.push(slot, number, &[&self.head, payload, padding])
             }
         };
         if pushed {
@@ -277,7 +281,7 @@ impl Engine {
     /// One turn; it sleeps when nothing is due before `due`.
     pub fn turn(&mut self, due: u64) {
         self.flush();
-        let timer = self.timers.peek().map_or(u64::MAX, |Reverse((at, _))| *at);
+        let timer = self.timers.peek().map_or(u64::MAX, |Reverse((at, _))| at.as_nanos());
         let start = (self.clock)();
         let left = due.min(timer).saturating_sub(start).min(SLEEP_MAX);
         let wait = Duration::from_nanos(left.saturating_sub(SPIN));
@@ -295,13 +299,14 @@ impl Engine {
             }
         }
         self.flow.give_up(self.now);
+        let now = Instant::from_nanos(self.now);
         while let Some(&Reverse((at, slot))) = self.timers.peek()
-            && at <= self.now
+            && at <= now
         {
             self.timers.pop();
             if let Some(client) = &mut self.clients[slot] {
-                let event = client.handle_timeout(self.now, &self.login);
-                self.on_event(slot, event);
+                client.handle_timeout(now);
+                self.attend(slot);
             }
         }
         self.flush();
@@ -319,9 +324,9 @@ impl Engine {
             return;
         }
         let mut arrived = Arrived::default();
-        let (clients, questions, login) = (&mut self.clients, &mut self.questions, &mut self.login);
+        let (clients, questions) = (&mut self.clients, &mut self.questions);
         self.links.on_event(token as usize, readiness, &mut self.received, &self.epoll, &mut |incoming| {
-            arrived.take(incoming, flow, now, clients, questions, login);
+            arrived.take(incoming, flow, now, clients, questions);
         });
         self.settle(arrived);
     }
@@ -330,8 +335,11 @@ impl Engine {
         for slot in arrived.opened {
             self.begin(slot);
         }
-        for (slot, event) in arrived.events {
-            self.on_event(slot, event);
+        for slot in arrived.answered {
+            self.outcomes.push((slot, Outcome::Done));
+        }
+        for slot in arrived.heard {
+            self.attend(slot);
         }
         for (slot, error) in arrived.closed {
             self.lose(slot, &format!("the connection ended: {error}"));
@@ -341,9 +349,9 @@ impl Engine {
     fn flush(&mut self) {
         let mut arrived = Arrived::default();
         let (flow, now) = (&mut self.flow, self.now);
-        let (clients, questions, login) = (&mut self.clients, &mut self.questions, &mut self.login);
+        let (clients, questions) = (&mut self.clients, &mut self.questions);
         let refused = self.links.flush(&mut self.sending, &self.epoll, &mut |incoming| {
-            arrived.take(incoming, flow, now, clients, questions, login);
+            arrived.take(incoming, flow, now, clients, questions);
         });
         flow.refused(Direction::FromClient, now, refused);
         while let Some(peer) = self.peers_dirty.pop() {
@@ -354,11 +362,14 @@ impl Engine {
     }
 }
 
-/// What came in for clients, to be dealt with when the links are free again.
+/// What came in for clients, to be dealt with when the links are free again. By slots.
 #[derive(Default)]
 struct Arrived {
     opened: Vec<usize>,
-    events: Vec<(usize, Event)>,
+    /// Questions that have their answer.
+    answered: Vec<usize>,
+    /// Clients that got a response.
+    heard: Vec<usize>,
     closed: Vec<(usize, io::Error)>,
 }
 
@@ -370,40 +381,33 @@ impl Arrived {
         now: u64,
         clients: &mut [Option<Client>],
         questions: &mut [Option<[u8; 12]>],
-        login: &mut Login,
     ) {
         let bytes = match incoming {
             Incoming::Open(slot) => return self.opened.push(slot),
             Incoming::Closed(slot, error) => return self.closed.push((slot, error)),
             Incoming::Message(bytes) => bytes,
         };
-        if let Some(demux::Kind::ChannelData) = bytes.first().map(|&first| classify(first)) {
-            if let Some(stamp) = bytes.get(HEADER_LEN..).and_then(Stamp::read) {
-                flow.received(stamp, now);
+        let message = match read(bytes) {
+            Ok(Received::Channel { payload, .. } | Received::Indication { payload, .. }) => {
+                if let Some(stamp) = Stamp::read(payload) {
+                    flow.received(stamp, now);
+                }
+                return;
             }
-            return;
-        }
-        let Ok(message) = Message::parse(bytes) else { return };
-        if message.class() == MessageClass::Indication {
-            let data = message.attributes().find(|attribute| attribute.kind == kind::DATA);
-            if let Some(stamp) = data.and_then(|data| Stamp::read(data.value)) {
-                flow.received(stamp, now);
-            }
-            return;
-        }
+            Ok(Received::Response(message)) => message,
+            Ok(Received::Unreachable { .. }) | Err(_) => return,
+        };
         let number = Client::of_transaction(&message);
         let slot = number as usize % clients.len();
         if questions[slot] == Some(message.transaction_id()) {
             questions[slot] = None;
-            return self.events.push((slot, Event::Done));
+            return self.answered.push(slot);
         }
         if let Some(client) = &mut clients[slot]
             && client.number() == number
         {
-            match client.handle_answer(now, &message, login) {
-                Event::None => {}
-                event => self.events.push((slot, event)),
-            }
+            client.handle_response(Instant::from_nanos(now), &message);
+            self.heard.push(slot);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Load for a TURN server: `hallpass load`.
 //!
-//! [`run`] drives an `engine` of `client`s (the protocol, without sockets), `links` (their sockets, shared
+//! [`run`] drives an `engine` of `client`s (what a [`crate::client::Client`] asks for next), `links` (their sockets, shared
 //! where one machine can play many hosts) and peers' `port`s. A packet carries who sent it and when (`media`),
 //! so `flow` counts it with no table. One thread does it all, in batches: the server should be the limit.
 
@@ -16,7 +16,7 @@ mod port;
 mod process;
 pub mod report;
 mod stream;
-mod tls;
+pub mod tls;
 
 use std::io;
 use std::time::Duration;

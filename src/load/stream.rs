@@ -9,8 +9,8 @@ use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::client::stream::Reassembly;
 use crate::wire::channel_data::padding;
-use crate::wire::stream::{self, Framed};
 
 /// Bytes that may wait for a server that does not read; media beyond it is lost.
 const WAITING_MAX: usize = 1 << 20;
@@ -43,8 +43,8 @@ pub struct Stream {
     state: State,
     /// Bytes for the kernel; of TLS connections their records.
     waiting: Vec<u8>,
-    /// The start of a message.
-    partial: Vec<u8>,
+    /// Puts the server's messages together.
+    incoming: Reassembly,
 }
 
 /// What came of reading or writing.
@@ -79,7 +79,7 @@ impl Stream {
             tls: tls.transpose().map_err(io::Error::other)?.map(Box::new),
             state: State::Connecting,
             waiting: Vec::new(),
-            partial: Vec::new(),
+            incoming: Reassembly::default(),
         })
     }
 
@@ -168,7 +168,7 @@ impl Stream {
         };
         let mut raw = &buffer.raw[..len];
         let Some(tls) = &mut self.tls else {
-            take_messages(&mut self.partial, raw, deliver)?;
+            self.incoming.take(raw, deliver).map_err(io::Error::other)?;
             return Ok(Progress::None);
         };
         while !raw.is_empty() {
@@ -177,7 +177,10 @@ impl Stream {
             loop {
                 match tls.reader().read(&mut buffer.plain) {
                     Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                    Ok(len) => take_messages(&mut self.partial, &buffer.plain[..len], deliver)?,
+                    Ok(len) => {
+                        let taken = self.incoming.take(&buffer.plain[..len], &mut *deliver);
+                        taken.map_err(io::Error::other)?;
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => return Err(error),
                 }
@@ -196,50 +199,4 @@ impl Stream {
 
 fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
-/// Delivers the whole messages in `partial` and `bytes`, and keeps the rest in `partial`.
-fn take_messages(partial: &mut Vec<u8>, bytes: &[u8], deliver: &mut dyn FnMut(&[u8])) -> io::Result<()> {
-    let joined = !partial.is_empty();
-    if joined {
-        partial.extend_from_slice(bytes);
-    }
-    let all = if joined { partial.as_slice() } else { bytes };
-    let mut position = 0;
-    loop {
-        match stream::next(&all[position..]) {
-            Framed::Message { len, consumed, .. } => {
-                deliver(&all[position..position + len]);
-                position += consumed;
-            }
-            Framed::NeedMore { .. } => break,
-            Framed::Garbage => return Err(io::Error::other("the server does not speak TURN here")),
-        }
-    }
-    if joined {
-        partial.drain(..position);
-    } else {
-        partial.extend_from_slice(&bytes[position..]);
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_come_whole_however_they_are_cut() {
-        let message = [0x40, 0x01, 0, 5, 1, 2, 3, 4, 5, 0, 0, 0];
-        let twice = [message, message].concat();
-        for cut in 0..twice.len() {
-            let (mut partial, mut got) = (Vec::new(), Vec::new());
-            for piece in [&twice[..cut], &twice[cut..]] {
-                take_messages(&mut partial, piece, &mut |m| got.push(m.to_vec())).expect("framed");
-            }
-            assert_eq!(got, [&message[..9]; 2]);
-            assert!(partial.is_empty());
-        }
-        assert!(take_messages(&mut Vec::new(), &[0x80; 12], &mut |_| {}).is_err());
-    }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -27,8 +27,9 @@ pub fn config(options: &Options) -> io::Result<Option<Arc<ClientConfig>>> {
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?;
     let mut config = if options.target.insecure {
-        let anything = Arc::new(Anything(provider));
-        builder.dangerous().with_custom_certificate_verifier(anything).with_no_client_auth()
+        // The server's work is measured, not the client's.
+        let anybody = Arc::new(AnyCertificate::new(provider).without_signatures());
+        builder.dangerous().with_custom_certificate_verifier(anybody).with_no_client_auth()
     } else {
         builder.with_root_certificates(system_roots()?).with_no_client_auth()
     };
@@ -49,11 +50,27 @@ fn system_roots() -> io::Result<RootCertStore> {
     Ok(roots)
 }
 
-/// Takes any certificate, unchecked: the server's work is measured, not the client's.
+/// Takes any certificate, of whatever name, age and issuer. For tests and `hallpass load --insecure` only: any host on
+/// the path can pose as the server.
 #[derive(Debug)]
-struct Anything(Arc<CryptoProvider>);
+pub struct AnyCertificate {
+    provider: Arc<CryptoProvider>,
+    checks_signatures: bool,
+}
 
-impl ServerCertVerifier for Anything {
+impl AnyCertificate {
+    /// Checks that the server has the key of the certificate that it shows.
+    pub fn new(provider: Arc<CryptoProvider>) -> Self {
+        Self { provider, checks_signatures: true }
+    }
+
+    /// Does not even check that.
+    pub fn without_signatures(self) -> Self {
+        Self { checks_signatures: false, ..self }
+    }
+}
+
+impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,
@@ -67,23 +84,31 @@ impl ServerCertVerifier for Anything {
 
     fn verify_tls12_signature(
         &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
+        if !self.checks_signatures {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
     }
 
     fn verify_tls13_signature(
         &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
+        if !self.checks_signatures {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -18,7 +18,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use super::Command;
-use super::admission::Gate;
+use super::admission::{Gate, Pressure};
 use super::budget::Budget;
 use super::counters::{Counters, Refusal};
 use super::datagram::{Datagram, Datagrams};
@@ -141,6 +141,7 @@ impl Worker {
             self.controls.counters.wakeups.add(1);
             self.budget.begin_turn();
             self.front.begin_turn(self.now.instant);
+            self.server.handle_pressure(self.controls.gate.admission().pressure() != Pressure::None);
             // Datagrams first: their clients wait for no stream.
             self.on_events(&events, |token| !is_stream(token));
             for (token, readiness) in leftovers.drain(..) {

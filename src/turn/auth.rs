@@ -502,6 +502,7 @@ mod tests {
     fn settings() -> Settings {
         let host = HostId(0);
         Settings {
+            icmp_to_clients: false,
             realm: "realm".into(),
             hosts: vec![Host {
                 id: host,

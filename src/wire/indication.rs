@@ -56,6 +56,55 @@ pub fn parse_send(message: &Message<'_>) -> Result<Send, WireError> {
     }
 }
 
+/// What a Data indication brings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Data {
+    /// XOR-PEER-ADDRESS: the peer.
+    pub peer: SocketAddr,
+    /// DATA, or an ICMP error from the way to the peer.
+    pub content: Content,
+}
+
+/// The content of a Data indication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Where the value of DATA is in the message.
+    Payload(Range<usize>),
+    /// ICMP (section 11.6).
+    Icmp(Icmp),
+}
+
+/// Reads a Data indication (section 11.4), without allocating. DATA counts before ICMP when both are there.
+///
+/// # Errors
+/// [`WireError::Incomplete`] if the message is no Data indication, or has no peer or neither DATA nor ICMP;
+/// [`WireError::BadAttribute`] or [`WireError::UnknownAttribute`] for an attribute that spoils it.
+pub fn parse_data(message: &Message<'_>) -> Result<Data, WireError> {
+    if message.class() != MessageClass::Indication || message.method() != method::DATA {
+        return Err(WireError::Incomplete);
+    }
+    let (mut peer, mut payload, mut icmp) = (None, None, None);
+    for attribute in message.attributes() {
+        match attribute.kind {
+            kind::XOR_PEER_ADDRESS if peer.is_none() => {
+                let address = read_xor(attribute.value, message.transaction_id());
+                peer = Some(address.ok_or(WireError::BadAttribute(attribute.kind))?);
+            }
+            kind::DATA if payload.is_none() => payload = Some(attribute.value_range()),
+            kind::ICMP if icmp.is_none() => {
+                icmp = Some(Icmp::decode(attribute.value).ok_or(WireError::BadAttribute(attribute.kind))?);
+            }
+            other if !is_understood(other) => return Err(WireError::UnknownAttribute(other)),
+            _ => {}
+        }
+    }
+    let content = payload.map(Content::Payload).or(icmp.map(Content::Icmp));
+    match (peer, content) {
+        (Some(peer), Some(content)) => Ok(Data { peer, content }),
+        _ => Err(WireError::Incomplete),
+    }
+}
+
 /// Makes the frame's bytes the DATA of a Data indication from `peer`: headers in front, zeros behind up to a
 /// multiple of four. `None`, and nothing changed, when the frame has no room or the bytes are too many for STUN.
 pub fn prepend_data(frame: &mut Frame, peer: SocketAddr, transaction_id: [u8; 12]) -> Option<()> {
@@ -166,6 +215,32 @@ mod tests {
             vectors::message(DATA_INDICATION, &[(kind::XOR_PEER_ADDRESS, &PEER), (kind::DATA, b"hello")]);
         // The mask of an IPv4 address is the cookie alone, so PEER holds for any transaction id.
         assert_eq!(frame.bytes(), literal);
+    }
+
+    #[test]
+    fn what_a_data_indication_brings() {
+        let parse = |kind, attributes: &[(u16, &[u8])]| {
+            parse_data(&Message::parse(&vectors::message(kind, attributes)).expect("well-formed"))
+        };
+        let (peer, data) = ((kind::XOR_PEER_ADDRESS, &PEER[..]), (kind::DATA, &b"hello"[..]));
+        let icmp = (kind::ICMP, &[0, 0, 3, 4, 0, 0, 5, 0xdc][..]);
+        let from = address("192.0.2.1:32853");
+        let payload = Data { peer: from, content: Content::Payload(36..41) };
+        assert_eq!(parse(DATA_INDICATION, &[peer, data]), Ok(payload.clone()));
+        assert_eq!(parse(DATA_INDICATION, &[peer, data, icmp]), Ok(payload));
+        let error = Icmp { icmp_type: 3, code: 4, data: [0, 0, 5, 0xdc] };
+        assert_eq!(
+            parse(DATA_INDICATION, &[peer, icmp]),
+            Ok(Data { peer: from, content: Content::Icmp(error) })
+        );
+        for spoiled in [&[peer][..], &[data], &[icmp]] {
+            assert_eq!(parse(DATA_INDICATION, spoiled), Err(WireError::Incomplete));
+        }
+        assert_eq!(parse(SEND, &[peer, data]), Err(WireError::Incomplete));
+        let unknown = parse(DATA_INDICATION, &[peer, data, (0x7abc, b"")]);
+        assert_eq!(unknown, Err(WireError::UnknownAttribute(0x7abc)));
+        let short = parse(DATA_INDICATION, &[peer, (kind::ICMP, &[0; 7])]);
+        assert_eq!(short, Err(WireError::BadAttribute(kind::ICMP)));
     }
 
     #[test]

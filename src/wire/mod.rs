@@ -6,8 +6,11 @@
 //! [`request`], and [`response`] encodes the answer. [`attribute`] holds the attributes of TURN, [`frame`] the
 //! buffer with headroom that headers are written into. Before TURN begins, a stream may start with a header of
 //! [`proxy_protocol`] and a [`client_hello`].
+//!
+//! The client's half is [`writer`], which encodes requests and Send indications, and [`answer`], which reads responses.
 #![forbid(unsafe_code)]
 
+pub mod answer;
 pub mod attribute;
 pub mod channel_data;
 pub mod client_hello;
@@ -21,6 +24,7 @@ pub mod response;
 pub mod stream;
 #[cfg(test)]
 pub(crate) mod vectors;
+pub mod writer;
 
 use std::fmt;
 

@@ -119,7 +119,7 @@ fn newcomers_are_refused_when_memory_is_low_and_calls_go_on() {
         let mut newcomer = relay.connect(Transport::Udp);
         let transport: (u16, &[u8]) = (0x0019, &[17, 0, 0, 0]);
         let challenge = newcomer.ask(0x0003, &[transport]);
-        newcomer.nonce = attribute(&challenge, 0x0015).expect("NONCE").to_vec();
+        newcomer.nonce = attribute(&challenge, 0x0015).expect("NONCE");
         assert_eq!(error_code(&newcomer.ask(0x0003, &[transport])), Some(508));
         assert!(relay.connect(Transport::Tcp).reads_the_end());
         calls.iter_mut().for_each(Call::goes_on);

@@ -107,7 +107,7 @@ fn trains_of_datagrams_are_relayed_one_by_one() {
         for payload in &payloads {
             let data = client.receive();
             assert_eq!(data[..2], [0x00, 0x17]);
-            assert_eq!(attribute(&data, 0x0013), Some(&payload[..]));
+            assert_eq!(attribute(&data, 0x0013), Some(payload.clone()));
             assert_eq!(attribute(&data, 0x0012).map(xor_address), Some(other_address));
         }
     }
@@ -430,7 +430,7 @@ fn draining_refuses_new_allocations_and_keeps_the_running_ones() {
     let mut late = relay.connect(Transport::Tcp);
     let transport: (u16, &[u8]) = (0x0019, &[17, 0, 0, 0]);
     let challenge = late.ask(0x0003, &[transport]);
-    late.nonce = attribute(&challenge, 0x0015).expect("NONCE").to_vec();
+    late.nonce = attribute(&challenge, 0x0015).expect("NONCE");
     assert_eq!(error_code(&late.ask(0x0003, &[transport])), Some(508));
     client.send_channel(0x4000, b"still here");
     assert_eq!(receive_at(&peer), (b"still here".to_vec(), relayed));

@@ -22,10 +22,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 use socket2::{Domain, Socket, Type};
-use stun_types::message::{
-    IntegrityAlgorithm, IntegrityKey, LongTermKeyCredentials, MessageIntegrityCredentials, MessageWrite,
-    MessageWriteExt, MessageWriteVec,
-};
+
+#[path = "../support/codec.rs"]
+mod codec;
+
+use codec::{Login, Reader, Writer, framed, unxor, xor};
 
 pub const REALM: &str = "relay.test";
 pub const SECRET: &str = "north";
@@ -215,8 +216,7 @@ pub enum Link {
 pub struct Client {
     pub link: Link,
     pub bytes: Vec<u8>,
-    pub name: String,
-    pub key: IntegrityKey,
+    pub login: Login,
     pub nonce: Vec<u8>,
     pub transaction: u32,
 }
@@ -232,9 +232,8 @@ impl Client {
     pub fn new(link: Link) -> Self {
         let name = rest::username(clock().unix + 3600, "w_test");
         let password = rest::password(SECRET, &name);
-        let credentials = LongTermKeyCredentials::new(name.clone(), password, REALM.into());
-        let key = MessageIntegrityCredentials::from(credentials).make_key(IntegrityAlgorithm::Sha1);
-        Self { link, bytes: Vec::new(), name, key, nonce: Vec::new(), transaction: 0 }
+        let login = Login::new(&name, &password, REALM);
+        Self { link, bytes: Vec::new(), login, nonce: Vec::new(), transaction: 0 }
     }
 
     /// The connection below everything.
@@ -268,10 +267,8 @@ impl Client {
     /// The next message, without padding.
     pub fn receive(&mut self) -> Vec<u8> {
         loop {
-            if let Some(&[first, _, high, low]) = self.bytes.first_chunk() {
-                let length = usize::from(u16::from_be_bytes([high, low]));
-                let len = if first < 4 { 20 + length } else { 4 + length };
-                let whole = if matches!(self.link, Link::Udp(_)) { len } else { len.next_multiple_of(4) };
+            if let Some((len, padded)) = framed(&self.bytes) {
+                let whole = if self.is_stream() { padded } else { len };
                 if self.bytes.len() >= whole {
                     let mut message: Vec<u8> = self.bytes.drain(..whole).collect();
                     assert!(message[len..].iter().all(|&byte| byte == 0), "padding is zero");
@@ -285,31 +282,11 @@ impl Client {
 
     pub fn request(&mut self, method: u16, attributes: &[(u16, &[u8])]) -> Vec<u8> {
         self.transaction += 1;
-        let mut message = MessageWriteVec::new();
-        let mut bytes = Vec::new();
-        let mut append = |kind: u16, value: &[u8]| {
-            bytes.extend(kind.to_be_bytes());
-            bytes.extend((value.len() as u16).to_be_bytes());
-            bytes.extend(value);
-            bytes.resize(bytes.len().next_multiple_of(4), 0);
-        };
-        attributes.iter().for_each(|(kind, value)| append(*kind, value));
-        if !self.nonce.is_empty() {
-            append(0x0006, self.name.as_bytes());
-            append(0x0014, REALM.as_bytes());
-            append(0x0015, &self.nonce);
-        }
-        let mut head = method.to_be_bytes().to_vec();
-        head.extend((bytes.len() as u16).to_be_bytes());
-        head.extend(0x2112_a442_u32.to_be_bytes());
-        head.extend([0; 8]);
-        head.extend(self.transaction.to_be_bytes());
-        message.push_data(&head);
-        message.push_data(&bytes);
-        if !self.nonce.is_empty() {
-            message.add_message_integrity_with_key(&self.key, IntegrityAlgorithm::Sha1).expect("fits");
-        }
-        message.finish()
+        let mut id = [0; 12];
+        id[8..].copy_from_slice(&self.transaction.to_be_bytes());
+        let writer = Writer::new(method, id);
+        let writer = attributes.iter().fold(writer, |writer, (kind, value)| writer.raw(*kind, value));
+        if self.nonce.is_empty() { writer.plain() } else { writer.signed(&self.login, &self.nonce) }
     }
 
     /// Sends a request and gives the answer; media that comes before it is left out.
@@ -328,7 +305,7 @@ impl Client {
         let transport: (u16, &[u8]) = (0x0019, &[17, 0, 0, 0]);
         let challenge = self.ask(0x0003, &[transport]);
         assert_eq!(error_code(&challenge), Some(401));
-        self.nonce = attribute(&challenge, 0x0015).expect("NONCE").to_vec();
+        self.nonce = attribute(&challenge, 0x0015).expect("NONCE");
         let answer = self.ask(0x0003, &[transport]);
         assert_eq!(answer[..2], [0x01, 0x03], "{:?}", error_code(&answer));
         xor_address(attribute(&answer, 0x0016).expect("XOR-RELAYED-ADDRESS"))
@@ -384,35 +361,21 @@ impl Client {
     }
 }
 
-pub fn attribute(message: &[u8], kind: u16) -> Option<&[u8]> {
-    let mut rest = message.get(20..)?;
-    while let [high, low, length_high, length_low, ..] = *rest {
-        let len = usize::from(u16::from_be_bytes([length_high, length_low]));
-        let value = rest.get(4..4 + len)?;
-        if u16::from_be_bytes([high, low]) == kind {
-            return Some(value);
-        }
-        rest = rest.get(4 + len.next_multiple_of(4)..)?;
-    }
-    None
+pub fn attribute(message: &[u8], kind: u16) -> Option<Vec<u8>> {
+    Reader::parse(message)?.get(kind).map(<[u8]>::to_vec)
 }
 
 pub fn error_code(message: &[u8]) -> Option<u16> {
-    attribute(message, 0x0009).map(|value| u16::from(value[2]) * 100 + u16::from(value[3]))
+    Reader::parse(message)?.code().filter(|&code| code > 0)
 }
 
 pub fn xored(address: SocketAddr) -> Vec<u8> {
-    let SocketAddr::V4(address) = address else { panic!("these tests speak IPv4") };
-    let mut value = vec![0, 1];
-    value.extend((address.port() ^ 0x2112).to_be_bytes());
-    value.extend((u32::from(*address.ip()) ^ 0x2112_a442).to_be_bytes());
-    value
+    assert!(address.is_ipv4(), "these tests speak IPv4, whose mask is the same in every message");
+    xor(address, [0; 12])
 }
 
-pub fn xor_address(value: &[u8]) -> SocketAddr {
-    let port = u16::from_be_bytes([value[2], value[3]]) ^ 0x2112;
-    let ip = u32::from_be_bytes([value[4], value[5], value[6], value[7]]) ^ 0x2112_a442;
-    (Ipv4Addr::from(ip), port).into()
+pub fn xor_address(value: Vec<u8>) -> SocketAddr {
+    unxor(&value, [0; 12]).expect("an address")
 }
 
 pub fn peer() -> (UdpSocket, SocketAddr) {
@@ -455,6 +418,6 @@ pub fn relays_both_ways(client: &mut Client) {
     other.send_to(b"and back", relayed).expect("send");
     let data = client.receive();
     assert_eq!(data[..2], [0x00, 0x17]);
-    assert_eq!(attribute(&data, 0x0013), Some(&b"and back"[..]));
+    assert_eq!(attribute(&data, 0x0013), Some(b"and back".to_vec()));
     assert_eq!(attribute(&data, 0x0012).map(xor_address), Some(other_address));
 }

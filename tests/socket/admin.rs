@@ -1,13 +1,13 @@
 //! The admin address, asked over a plain socket.
 
 use crate::support::beside_others;
+use crate::support::client::{Client, Link};
 use crate::support::files::Directory;
 use crate::support::http::get;
 use crate::support::plan::{Plan, Transport, lay_out_hallpass};
 use crate::support::process::Process;
 use crate::support::server::{Server, only_hallpass};
 use crate::support::tool::run_ok;
-use crate::turn_client::{TurnClient, udp};
 use std::fs;
 use std::net::TcpStream;
 use std::process::Command;
@@ -73,7 +73,10 @@ fn metrics_are_prometheus_text_without_names_of_users() {
         return;
     }
     let server = Server::start(&Plan::loopback());
-    let mut client = TurnClient::new(udp(server.v4(Transport::Udp)), server.credentials("w_somebody"));
+    let mut client = Client::log_in(
+        Link::open(Transport::Udp, server.v4(Transport::Udp)),
+        server.credentials("w_somebody"),
+    );
     client.allocate().expect("an allocation");
     let (status, body) = get(server.admin(), "/metrics");
     assert_eq!(status, 200, "{body}");

@@ -6,8 +6,6 @@ use crate::support::server::{Server, only_hallpass};
 use crate::support::stun::{
     ALLOCATE, LIFETIME, Message, NONCE, REFRESH, REQUESTED_TRANSPORT, Session, allocate_request,
 };
-use hmac::{Hmac, Mac};
-use sha1::Sha1;
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -19,12 +17,6 @@ const ROUNDS: usize = 5;
 /// What may stay after all have gone: descriptors, and memory in KiB.
 const DESCRIPTORS_KEPT: usize = 8;
 const MEMORY_KEPT: u64 = 12 * 1024;
-
-fn hmac_sha1(key: &[u8], message: &[u8]) -> Vec<u8> {
-    let mut mac: Hmac<Sha1> = Mac::new_from_slice(key).unwrap();
-    mac.update(message);
-    mac.finalize().into_bytes().to_vec()
-}
 
 fn ask(socket: &UdpSocket, request: &[u8]) -> Message {
     socket.send(request).unwrap();
@@ -40,7 +32,7 @@ fn allocate(server: SocketAddr, first: &Session) -> (UdpSocket, Session) {
     socket.connect(server).unwrap();
     let refused = ask(&socket, &allocate_request(1));
     let session = first.renewed(refused.attribute(NONCE).expect("a nonce"));
-    let request = session.signed(ALLOCATE, 2, &[(REQUESTED_TRANSPORT, &[17, 0, 0, 0])], hmac_sha1);
+    let request = session.signed(ALLOCATE, 2, &[(REQUESTED_TRANSPORT, &[17, 0, 0, 0])]);
     let answer = ask(&socket, &request);
     assert_eq!(answer.error_code(), None, "{answer:?}");
     (socket, session)
@@ -75,7 +67,7 @@ fn fifty_thousand_allocations_come_and_go() {
         let (most_descriptors, most_memory) = held(server.pid());
         assert!(most_descriptors >= descriptors + TOGETHER);
         for (socket, session) in &clients {
-            let answer = ask(socket, &session.signed(REFRESH, 3, &[(LIFETIME, &[0; 4])], hmac_sha1));
+            let answer = ask(socket, &session.signed(REFRESH, 3, &[(LIFETIME, &[0; 4])]));
             assert_eq!(answer.error_code(), None, "{answer:?}");
         }
         let (left, resident) = held(server.pid());

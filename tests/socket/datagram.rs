@@ -1,14 +1,13 @@
 //! What gets no answer over UDP.
 
 use crate::support::beside_others;
-use crate::support::plan::{Plan, Transport};
+use crate::support::client::udp_from;
+use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, only_hallpass};
 use crate::support::stun::{
-    BINDING_INDICATION, BINDING_REQUEST, BINDING_SUCCESS, DATA, FINGERPRINT, SEND_INDICATION,
-    XOR_PEER_ADDRESS, binding_request, message, read_message, xor_value,
+    BINDING_INDICATION, BINDING_REQUEST, BINDING_SUCCESS, DATA, FINGERPRINT, Message, SEND_INDICATION,
+    XOR_PEER_ADDRESS, binding_request, message, xor_value,
 };
-use crate::turn_client::udp;
-use std::io::Write;
 use std::net::SocketAddr;
 
 /// Each of these goes first, a good request after it on the same socket: its answer must be the first.
@@ -51,9 +50,11 @@ fn silence_to_another_magic_cookie() {
 }
 
 fn is_silent(address: SocketAddr, what: &str, bytes: &[u8], number: u64) {
-    let mut socket = udp(address);
-    let _ = socket.write(bytes).unwrap();
-    socket.write_all(&binding_request(number)).unwrap();
-    let answer = read_message(&mut socket).unwrap_or_else(|error| panic!("after {what}: {error}"));
+    let socket = udp_from(LOCAL_V4, address);
+    socket.send(bytes).unwrap();
+    socket.send(&binding_request(number)).unwrap();
+    let mut answer = [0; 2048];
+    let len = socket.recv(&mut answer).unwrap_or_else(|error| panic!("after {what}: {error}"));
+    let answer = Message::parse(&answer[..len]);
     assert_eq!((answer.kind, answer.id), (BINDING_SUCCESS, number), "{what} was answered: {answer:?}");
 }

@@ -13,5 +13,4 @@ mod pion;
 mod signals;
 mod stream;
 mod stun_tools;
-mod turn_client;
 mod uclient;

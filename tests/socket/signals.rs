@@ -2,11 +2,11 @@
 
 use crate::support::beside_others;
 use crate::support::certs::{self, Kind};
+use crate::support::client::{Client, Link};
 use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, only_hallpass};
 use crate::support::tls;
-use crate::turn_client::{TurnClient, tcp, udp};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -30,16 +30,16 @@ fn sigusr2_swaps_certificates_and_drops_nobody() {
     let server = Server::start(&Plan::loopback());
     let stream = tls::connect(server.v4(Transport::Tls));
     let old = tls::certificate(&stream.conn);
-    let mut client = TurnClient::new(stream, server.credentials("connected"));
+    let mut client = Client::log_in(Link::Tls(Box::new(stream)), server.credentials("connected"));
     let peer = Echo::start(LOCAL_V4);
     client.allocate().expect("an allocation");
-    client.permit(peer.address());
+    assert_eq!(client.permit(peer.address()), 0);
     let (cert, key) = server.certificate_files();
     certs::write(Kind::Good, "second.test", cert, key);
     server.signal("USR2");
     wait_for_other_certificate(&server, &old);
     client.echo(peer.address(), 100);
-    client.refresh(600);
+    assert_eq!(client.refresh(600), 0);
 }
 
 #[test]
@@ -50,7 +50,10 @@ fn sighup_with_a_broken_certificate_keeps_the_old_one() {
     }
     let server = Server::start(&Plan::loopback());
     let old = shown_certificate(&server);
-    let mut client = TurnClient::new(tcp(server.v4(Transport::Tcp)), server.credentials("connected"));
+    let mut client = Client::log_in(
+        Link::open(Transport::Tcp, server.v4(Transport::Tcp)),
+        server.credentials("connected"),
+    );
     client.allocate().expect("an allocation");
     let (cert, key) = server.certificate_files();
     fs::write(cert, "-----BEGIN CERTIFICATE-----\nbroken\n-----END CERTIFICATE-----\n").unwrap();
@@ -59,12 +62,12 @@ fn sighup_with_a_broken_certificate_keeps_the_old_one() {
     let told = server.wait_log(LIMIT, |log| log[before..].contains(cert.to_str().unwrap()));
     assert!(told, "the log does not name the broken file:\n{}", server.log());
     assert_eq!(shown_certificate(&server), old);
-    client.refresh(600);
+    assert_eq!(client.refresh(600), 0);
     // And a good one afterwards is taken.
     certs::write(Kind::Good, "second.test", cert, key);
     server.signal("HUP");
     wait_for_other_certificate(&server, &old);
-    client.refresh(600);
+    assert_eq!(client.refresh(600), 0);
 }
 
 #[test]
@@ -133,15 +136,16 @@ fn sigterm_drains() {
     }
     let mut server = Server::start(&Plan::loopback());
     let peer = Echo::start(LOCAL_V4);
-    let mut running = TurnClient::new(udp(server.v4(Transport::Udp)), server.credentials("running"));
+    let mut running =
+        Client::log_in(Link::open(Transport::Udp, server.v4(Transport::Udp)), server.credentials("running"));
     running.allocate().expect("an allocation");
-    running.permit(peer.address());
+    assert_eq!(running.permit(peer.address()), 0);
     server.signal("TERM");
     wait_for_refusal(&server);
     running.echo(peer.address(), 100);
-    running.refresh(600);
+    assert_eq!(running.refresh(600), 0);
     assert!(server.is_running(), "ended under a running allocation:\n{}", server.log());
-    running.refresh(0);
+    assert_eq!(running.refresh(0), 0);
     let exit = server.wait_exit(LIMIT).unwrap_or_else(|| panic!("still there:\n{}", server.log()));
     assert!(exit.success(), "{exit}:\n{}", server.log());
 }
@@ -150,10 +154,11 @@ fn sigterm_drains() {
 fn wait_for_refusal(server: &Server) {
     let end = Instant::now() + LIMIT;
     loop {
-        let mut late = TurnClient::new(udp(server.v4(Transport::Udp)), server.credentials("late"));
+        let mut late =
+            Client::log_in(Link::open(Transport::Udp, server.v4(Transport::Udp)), server.credentials("late"));
         match late.allocate() {
             Err(code) => return assert_eq!(code, 508, "a new client of a draining server"),
-            Ok(_) => late.refresh(0),
+            Ok(_) => assert_eq!(late.refresh(0), 0),
         }
         assert!(Instant::now() < end, "no drain after SIGTERM:\n{}", server.log());
     }
@@ -166,7 +171,8 @@ fn a_second_sigterm_ends_at_once() {
         return;
     }
     let mut server = Server::start(&Plan::loopback());
-    let mut running = TurnClient::new(udp(server.v4(Transport::Udp)), server.credentials("running"));
+    let mut running =
+        Client::log_in(Link::open(Transport::Udp, server.v4(Transport::Udp)), server.credentials("running"));
     running.allocate().expect("an allocation");
     server.signal("TERM");
     wait_for_refusal(&server);

@@ -1,5 +1,6 @@
 //! TCP and TLS by hand: any cutting of the bytes, any number of requests at once, nothing lost.
 
+use crate::support::client::{Client, Link, tcp_from};
 use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, only_hallpass};
@@ -8,7 +9,6 @@ use crate::support::stun::{
     read_message,
 };
 use crate::support::{alone, beside_others, tls};
-use crate::turn_client::{TurnClient, tcp};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread;
@@ -31,7 +31,7 @@ fn twenty_thousand_requests_at_once_over_tcp() {
         return;
     }
     let server = Server::start(&Plan::loopback());
-    let mut stream = tcp(server.v4(Transport::Tcp));
+    let mut stream = tcp_from(LOCAL_V4, server.v4(Transport::Tcp));
     let mut writing = stream.try_clone().unwrap();
     let requests: Vec<u8> = (0..PIPELINED).flat_map(binding_request).collect();
     let writer = thread::spawn(move || writing.write_all(&requests));
@@ -72,7 +72,7 @@ fn write_in_pieces(stream: &mut TcpStream, bytes: &[u8], size: usize) {
 fn a_tls_handshake_in_pieces_of_seven_bytes() {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
-    let mut stream = tcp(server.v4(Transport::Tls));
+    let mut stream = tcp_from(LOCAL_V4, server.v4(Transport::Tls));
     let mut client = tls::client();
     client.writer().write_all(&binding_request(7)).unwrap();
     let mut answer = Vec::new();
@@ -97,7 +97,7 @@ fn a_tls_handshake_in_pieces_of_seven_bytes() {
 fn requests_byte_by_byte_over_tcp() {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
-    let mut stream = tcp(server.v4(Transport::Tcp));
+    let mut stream = tcp_from(LOCAL_V4, server.v4(Transport::Tcp));
     let requests = [binding_request(1), allocate_request(2)].concat();
     write_in_pieces(&mut stream, &requests, 1);
     let binding = read_message(&mut stream).unwrap();
@@ -119,7 +119,7 @@ fn garbage_is_closed_within_two_seconds() {
     let server = Server::start(&Plan::loopback());
     let garbage: [&[u8]; 4] = [&[0xFF; 64], &[0x80; 64], b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", &[0; 64]];
     for bytes in garbage {
-        let mut stream = tcp(server.v4(Transport::Tcp));
+        let mut stream = tcp_from(LOCAL_V4, server.v4(Transport::Tcp));
         let start = Instant::now();
         stream.write_all(bytes).unwrap();
         // Closed in order or reset; only silence is wrong.
@@ -134,8 +134,8 @@ fn garbage_is_closed_within_two_seconds() {
 fn nothing_is_lost_over_tcp() {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
-    let stream = tcp(server.v4(Transport::Tcp));
-    relays_all(&server, stream);
+    let stream = tcp_from(LOCAL_V4, server.v4(Transport::Tcp));
+    relays_all(&server, Link::Tcp(stream));
 }
 
 #[test]
@@ -143,14 +143,14 @@ fn nothing_is_lost_over_tls() {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
     let stream = tls::connect(server.v4(Transport::Tls));
-    relays_all(&server, stream);
+    relays_all(&server, Link::Tls(Box::new(stream)));
 }
 
-fn relays_all(server: &Server, stream: impl Read + Write) {
+fn relays_all(server: &Server, link: Link) {
     let peer = Echo::start(LOCAL_V4);
-    let mut client = TurnClient::new(stream, server.credentials("stream"));
+    let mut client = Client::log_in(link, server.credentials("stream"));
     client.allocate().expect("an allocation");
-    client.permit(peer.address());
+    assert_eq!(client.permit(peer.address()), 0);
     client.echo(peer.address(), 2000);
-    client.refresh(0);
+    assert_eq!(client.refresh(0), 0);
 }

@@ -41,32 +41,16 @@ pub fn named(secret: &str, username: &str) -> Credentials {
     Credentials { username: username.to_owned(), password: printed.trim().to_owned() }
 }
 
+const KEY: &str = "import hashlib, sys\nprint(hashlib.md5(sys.argv[1].encode()).hexdigest())";
+
 /// The long-term key, MD5(username:realm:password), from Python as well.
 pub fn long_term_key(credentials: &Credentials, realm: &str) -> Vec<u8> {
     let text = format!("{}:{realm}:{}", credentials.username, credentials.password);
-    python_hex("hashlib.md5(sys.argv[1].encode()).hexdigest()", &[&text])
-}
-
-/// HMAC-SHA1 of `message` under `key`, from Python.
-pub fn hmac_sha1(key: &[u8], message: &[u8]) -> Vec<u8> {
-    let expression = "hmac.new(bytes.fromhex(sys.argv[1]), bytes.fromhex(sys.argv[2]), 'sha1').hexdigest()";
-    python_hex(expression, &[&to_hex(key), &to_hex(message)])
-}
-
-fn python_hex(expression: &str, args: &[&str]) -> Vec<u8> {
-    let script = format!("import sys, hmac, hashlib\nprint({expression})");
-    let mut all = vec!["-c", &script];
-    all.extend(args);
-    let printed = run_ok("/usr/bin/python3", &all, Duration::from_secs(20));
-    from_hex(printed.trim())
+    from_hex(run_ok("/usr/bin/python3", &["-c", KEY, &text], Duration::from_secs(20)).trim())
 }
 
 fn from_hex(digits: &str) -> Vec<u8> {
     (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 const MANY: &str = "\

@@ -1,5 +1,5 @@
 //! What the tests with real programs share: a server to talk to, the tools that talk to it, and bytes made
-//! by hand. Nothing here calls the library: what is tested is the binary, seen from outside.
+//! by hand. Nothing here calls the server's code: what is tested is the binary, seen from outside.
 //!
 //! `HALLPASS_TEST_SERVER=coturn` runs the same tests against Debian's `turnserver`, to tell a broken test
 //! from a broken server. Tests of what only Hallpass promises say so and then end early.
@@ -9,6 +9,8 @@
 
 pub mod certs;
 pub mod chromium;
+pub mod client;
+pub mod codec;
 pub mod credentials;
 pub mod echo;
 pub mod files;

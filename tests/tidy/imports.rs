@@ -6,7 +6,7 @@ use crate::source::{Source, find_word};
 /// What a module at the top of `src` may use.
 struct Rule {
     module: &'static str,
-    /// Our other modules.
+    /// Our other modules, or parts of them.
     ours: &'static [&'static str],
     /// Crates and paths it may not name.
     never: &'static [&'static str],
@@ -64,9 +64,10 @@ const RULES: &[Rule] = &[
             "std::time::SystemTime",
         ],
     },
+    Rule { module: "client", ours: &["turn::rest", "turn::time", "wire"], never: WORLD },
     Rule {
         module: "load",
-        ours: &["net", "wire"],
+        ours: &["client", "net::syscall", "turn::time", "wire"],
         never: &[
             "axum",
             "clap",
@@ -89,7 +90,10 @@ const RULES: &[Rule] = &[
     Rule { module: "xdp", ours: &["system", "turn"], never: &["toml", "clap", "axum", "rustls"] },
     Rule {
         module: "cli",
-        ours: &["admin", "cert", "config", "fleet", "load", "net", "site", "system", "turn", "wire", "xdp"],
+        ours: &[
+            "admin", "cert", "client", "config", "fleet", "load", "net", "site", "system", "turn", "wire",
+            "xdp",
+        ],
         never: &[],
     },
 ];
@@ -117,10 +121,13 @@ pub fn check(source: &Source) -> Findings {
     let depth = module_depth(&parts);
     for (at, path) in paths(code) {
         let line = source.line(at);
-        if let Some(target) = target_module(&path, depth) {
+        if let Some(inside) = inside_crate(&path, depth) {
+            let target = inside.split("::").next().unwrap_or_default();
             let known = RULES.iter().any(|r| r.module == target);
-            if known && target != module && !rule.ours.contains(&target) {
-                all.push((line, format!("`{module}` may not import `{target}`")));
+            let allowed =
+                |part: &&str| inside.strip_prefix(*part).is_some_and(|rest| !rest.starts_with(is_name));
+            if known && target != module && !rule.ours.iter().any(allowed) {
+                all.push((line, format!("`{module}` may not import `{target}`: {inside}")));
             }
             let serves = source.path.starts_with("src/cli/serve");
             if module == "cli" && !serves && WIRED_BY_SERVE.contains(&target) {
@@ -168,18 +175,22 @@ fn module_depth(parts: &[&str]) -> usize {
     if parts.last() == Some(&"mod.rs") { inside - 1 } else { inside }
 }
 
-/// The module at the top of the crate that a path leads to, if it leads there.
-fn target_module(path: &str, depth: usize) -> Option<&str> {
+/// A path from the root of the crate on, if it leads there.
+fn inside_crate(path: &str, depth: usize) -> Option<&str> {
     let mut rest = path;
     if let Some(inside) = rest.strip_prefix("crate::").or_else(|| rest.strip_prefix("hallpass::")) {
-        return inside.split("::").next();
+        return Some(inside);
     }
     let mut ups = 0;
     while let Some(inside) = rest.strip_prefix("super::") {
         rest = inside;
         ups += 1;
     }
-    if ups >= depth && ups > 0 { rest.split("::").next() } else { None }
+    (ups >= depth && ups > 0).then_some(rest)
+}
+
+fn is_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
 }
 
 /// Every path in the code with its offset: those of `use` trees spelt out, and those in between.
@@ -255,8 +266,8 @@ fn use_trees_are_spelt_out() {
     let leaves = |code: &str| uses(code).into_iter().map(|(_, p)| p).collect::<Vec<_>>();
     assert_eq!(leaves("use a::{b, c::{d as e, f}, g::*};"), ["a::b", "a::c::d", "a::c::f", "a::g::*"]);
     assert_eq!(leaves("fn f() {}\npub use ::x::y;\nuse z;"), ["x::y", "z"]);
-    assert_eq!(target_module("super::super::turn::x", 2), Some("turn"));
-    assert_eq!(target_module("super::b::x", 2), None);
+    assert_eq!(inside_crate("super::super::turn::x", 2), Some("turn::x"));
+    assert_eq!(inside_crate("super::b::x", 2), None);
     assert_eq!(module_depth(&["src", "wire", "mod.rs"]), 1);
     assert_eq!(module_depth(&["src", "wire", "a", "b.rs"]), 3);
 }

@@ -1,8 +1,9 @@
 //! Addresses that this machine gets while the server runs, and the services behind it: no client reaches them.
 
-use crate::client::{Client, Link, PATIENCE, UDP};
 use crate::machine::{drops, in_own_network, until};
 use crate::support::alone;
+use crate::support::client::{Client, Link, PATIENCE};
+use crate::support::codec::UDP;
 use crate::support::plan::{LOCAL_V4, LOCAL_V6, Plan, Transport, free_port};
 use crate::support::server::{Server, only_hallpass};
 use crate::support::stun::{

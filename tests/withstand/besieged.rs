@@ -2,9 +2,10 @@
 //! a stranger or one user can send, and what one of them costs the server.
 
 use crate::call::{Call, Report};
-use crate::client::{Client, Link, UDP, hmac_sha1, udp_from};
 use crate::machine::{cpu, drops};
 use crate::support::alone;
+use crate::support::client::{Client, Link, udp_from};
+use crate::support::codec::{UDP, hmac_sha1};
 use crate::support::credentials::many;
 use crate::support::plan::{Plan, REALM, SECRET, Transport};
 use crate::support::server::Server;
@@ -147,7 +148,7 @@ fn floods_of_strangers_disturb_no_call() {
         ("wrong fingerprints over 2 KiB", unread(1980)),
         ("wrong fingerprints over 60 KiB", unread(60_000)),
         ("five hundred attributes", vec![message(BINDING_REQUEST, 1, &many_attributes)]),
-        ("ChannelData without an allocation", vec![crate::client::channel_data(0x4000, &[1; 160])]),
+        ("ChannelData without an allocation", vec![crate::support::client::channel_data(0x4000, &[1; 160])]),
         ("garbage", vec![garbage]),
     ];
     for (number, (what, messages)) in kinds.into_iter().enumerate() {
@@ -240,7 +241,7 @@ fn permission(client: &mut Client, peers: &[SocketAddr]) -> Vec<u8> {
 
 /// The answer to a request that is sent until it is heard: the user has a limit of requests.
 fn heard(client: &mut Client, request: &[u8]) -> Vec<u8> {
-    let end = Instant::now() + crate::client::PATIENCE;
+    let end = Instant::now() + crate::support::client::PATIENCE;
     client.link.wait_at_most(Duration::from_millis(50));
     loop {
         client.link.send(request).unwrap();

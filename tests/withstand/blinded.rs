@@ -1,7 +1,8 @@
 //! One user whose sessions begin and end as fast as the server allows, and what the log says about others meanwhile.
 
-use crate::client::{Client, Link, UDP};
 use crate::support::alone;
+use crate::support::client::{Client, Link};
+use crate::support::codec::UDP;
 use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, only_hallpass};

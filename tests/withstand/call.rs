@@ -1,6 +1,6 @@
 //! A client in a call while something else happens: numbered packets to an echoing peer and back, with their times.
 
-use crate::client::{Client, Link};
+use crate::support::client::{Client, Link};
 use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, Transport};
 use crate::support::server::Server;
@@ -127,7 +127,7 @@ fn talk(client: &mut Client, rate: u32, stop: &AtomicBool, count: &AtomicU64) ->
                 let mut payload = [0x5A; PAYLOAD];
                 payload[..8].copy_from_slice(&(start.elapsed().as_nanos() as u64).to_be_bytes());
                 // A full buffer of the kernel is a lost packet, as on a wire.
-                let _ = client.link.send(&crate::client::channel_data(CHANNEL, &payload));
+                let _ = client.link.send(&crate::support::client::channel_data(CHANNEL, &payload));
                 sent += 1;
                 count.fetch_add(1, Ordering::Relaxed);
                 continue;
@@ -143,7 +143,7 @@ fn talk(client: &mut Client, rate: u32, stop: &AtomicBool, count: &AtomicU64) ->
             times.push(start.elapsed().saturating_sub(left));
         }
     }
-    client.link.wait_at_most(crate::client::PATIENCE);
+    client.link.wait_at_most(crate::support::client::PATIENCE);
     times.sort_unstable();
     Report { sent: sent.into(), times }
 }

@@ -1,8 +1,8 @@
 //! A wall clock that jumps.
 
 use crate::call::Call;
-use crate::client::{Client, Link};
 use crate::support::alone;
+use crate::support::client::{Client, Link};
 use crate::support::files::Directory;
 use crate::support::plan::{Plan, Transport};
 use crate::support::server::Server;
@@ -63,7 +63,7 @@ fn jumps_of_the_wall_clock_change_no_lifetime() {
         // A name's expiry is read off the wall clock, so this shows that it jumped. The nonce is older than the jump.
         let mut code = None;
         let seen = crate::machine::until(Duration::from_secs(5), || {
-            code = early.ask(ALLOCATE, &[(REQUESTED_TRANSPORT, &crate::client::UDP)]).error_code();
+            code = early.ask(ALLOCATE, &[(REQUESTED_TRANSPORT, &crate::support::codec::UDP)]).error_code();
             code == expected
         });
         newcomers.push((days, code));

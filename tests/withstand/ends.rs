@@ -1,8 +1,8 @@
 //! How a server ends, how it comes back, and what it says when it cannot begin.
 
-use crate::client::{Client, Link};
 use crate::machine::until;
 use crate::support::beside_others;
+use crate::support::client::{Client, Link};
 use crate::support::files::Directory;
 use crate::support::plan::{Plan, Transport, free_port};
 use crate::support::process::Process;

@@ -1,8 +1,8 @@
 //! Bytes of a stream that are cut in odd places, and bytes that are nothing.
 
-use crate::client::tcp_from;
 use crate::machine::until;
 use crate::support::beside_others;
+use crate::support::client::tcp_from;
 use crate::support::plan::{Plan, Transport};
 use crate::support::server::Server;
 use crate::support::stun::{BINDING_SUCCESS, allocate_request, binding_request, read_message};

@@ -1,8 +1,8 @@
 //! Connections that begin and do not go on.
 
 use crate::call::Call;
-use crate::client::{channel_data, tcp_from};
 use crate::machine::{cpu, descriptors, many_descriptors, memory, until};
+use crate::support::client::{channel_data, tcp_from};
 use crate::support::plan::{Plan, Transport};
 use crate::support::server::{Server, only_hallpass};
 use crate::support::stun::allocate_request;

@@ -1,10 +1,10 @@
 //! TLS handshakes with a slow key: what a flood of them takes from a call.
 
 use crate::call::{Call, Report};
-use crate::client::tcp_from;
 use crate::machine::metric;
 use crate::support::alone;
 use crate::support::certs::{self, Kind};
+use crate::support::client::tcp_from;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, only_hallpass};
 use crate::support::tls;

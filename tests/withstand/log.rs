@@ -1,7 +1,7 @@
 //! What strangers can make the log say, what it never says, and what happens when nobody takes it.
 
 use crate::call::Call;
-use crate::client::{Client, Link, udp_from};
+use crate::support::client::{Client, Link, udp_from};
 use crate::support::credentials::named;
 use crate::support::plan::{Plan, SECRET, Transport};
 use crate::support::server::{Server, only_hallpass};

@@ -1,6 +1,6 @@
 //! What a process holds, what it counts, and a network of a test's own.
 
-use crate::client::PATIENCE;
+use crate::support::client::PATIENCE;
 use crate::support::http::get;
 use crate::support::server::Server;
 use crate::support::tool::run_ok;

@@ -6,7 +6,6 @@
 mod support;
 
 mod call;
-mod client;
 mod machine;
 
 mod addresses;

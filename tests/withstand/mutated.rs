@@ -1,10 +1,11 @@
 //! Messages that went wrong on purpose, by hundreds of thousands, while a call goes on.
 
 use crate::call::Call;
-use crate::client::{Client, Link, channel_data, framed, hmac_sha1};
 use crate::machine::{in_own_network, memory};
 use crate::mutation::{Mutation, Random};
 use crate::support::alone;
+use crate::support::client::{Client, Link, channel_data, framed};
+use crate::support::codec::hmac_sha1;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::Server;
 use crate::support::stun::{

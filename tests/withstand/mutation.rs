@@ -1,6 +1,6 @@
 //! Messages that are nearly right, from a number.
 
-use crate::client::{channel_data, hmac_sha1};
+use crate::support::client::channel_data;
 use crate::support::stun::{
     ALLOCATE, BINDING_REQUEST, CHANNEL_BIND, CHANNEL_NUMBER, CREATE_PERMISSION, DATA, FINGERPRINT, LIFETIME,
     MESSAGE_INTEGRITY, NONCE, REALM_ATTRIBUTE, REFRESH, REQUESTED_FAMILY, REQUESTED_TRANSPORT,
@@ -147,7 +147,7 @@ fn change(random: &mut Random, attributes: &mut Vec<Attribute>) {
 
 /// USERNAME and the others may stand anywhere, more than once, or not at all; so may what follows the integrity.
 fn sign(random: &mut Random, session: &Session, method: u16, id: u64, attributes: &[Attribute]) -> Vec<u8> {
-    let mut bytes = session.signed(method, id, &borrowed(attributes), hmac_sha1);
+    let mut bytes = session.signed(method, id, &borrowed(attributes));
     if random.below(8) == 0 {
         let trailing = random.one(&KINDS);
         append(&mut bytes, trailing, &random.bytes(20));

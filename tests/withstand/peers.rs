@@ -1,8 +1,9 @@
 //! Whom nobody may reach through the relay: this machine, its neighbours, and what poses as somebody else.
 
-use crate::client::{Client, Link, UDP};
 use crate::machine::{drops, in_own_network, metric};
 use crate::support::alone;
+use crate::support::client::{Client, Link};
+use crate::support::codec::UDP;
 use crate::support::plan::{LOCAL_V4, LOCAL_V6, Plan, Transport};
 use crate::support::server::{Server, only_hallpass};
 use crate::support::stun::{

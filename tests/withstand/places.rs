@@ -1,7 +1,7 @@
 //! Places of streams and descriptors: strangers and web visitors cannot hold those of clients that authenticate.
 
-use crate::client::{Client, Link, tcp_from, udp_from};
 use crate::machine::{metric, unread, until};
+use crate::support::client::{Client, Link, tcp_from, udp_from};
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, only_hallpass};
 use crate::support::stun::{REFRESH, Session, binding_request, read_message};

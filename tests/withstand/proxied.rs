@@ -1,7 +1,7 @@
 //! Connections behind a proxy that claim to be one client: neither uses nor ends the allocation of another.
 
-use crate::client::{Client, Link, channel_data, tcp_from};
 use crate::support::beside_others;
+use crate::support::client::{Client, Link, channel_data, tcp_from};
 use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, only_hallpass};

@@ -1,7 +1,7 @@
 //! HTTP/3 beside TURN on one UDP port: a flood of forged connections locks no honest client out.
 
-use crate::client::{Client, Link, channel_data, udp_from};
 use crate::machine::{descriptors, many_descriptors, metric, until};
+use crate::support::client::{Client, Link, channel_data, udp_from};
 use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, only_hallpass};

@@ -1,8 +1,8 @@
 //! What a reload denies stops, and what it revokes ends or gains nothing new.
 
-use crate::client::{Client, Link};
 use crate::machine::until;
 use crate::support::beside_others;
+use crate::support::client::{Client, Link};
 use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, Plan, SECRET, Transport};
 use crate::support::server::{Server, only_hallpass};
@@ -34,7 +34,7 @@ fn flows(client: &mut Client) -> bool {
     client.link.wait_at_most(Duration::from_millis(100));
     client.send_on(CHANNEL, b"x");
     let flows = client.receive().is_ok();
-    client.link.wait_at_most(crate::client::PATIENCE);
+    client.link.wait_at_most(crate::support::client::PATIENCE);
     flows
 }
 

@@ -1,7 +1,8 @@
 //! A port that EVEN-PORT reserves has no socket: it may be another program's, and it counts in its user's quota.
 
-use crate::client::{Client, Link, UDP};
 use crate::support::beside_others;
+use crate::support::client::{Client, Link};
+use crate::support::codec::UDP;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, only_hallpass};
 use crate::support::stun::{ALLOCATE, REQUESTED_TRANSPORT, Session};

@@ -1,9 +1,9 @@
 //! A server that may open no more than 256 files.
 
 use crate::call::Call;
-use crate::client::{Client, Link, udp_from};
 use crate::machine::{cpu, many_descriptors, until};
 use crate::support::alone;
+use crate::support::client::{Client, Link, udp_from};
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::Server;
 use crate::support::stun::Session;
@@ -21,7 +21,7 @@ fn newcomer(server: &Server, session: &Session) -> Result<Client, Option<u16>> {
     let Ok(mut client) = Client::try_join(link, session) else { return Err(None) };
     let answer = client.try_ask(
         crate::support::stun::ALLOCATE,
-        &[(crate::support::stun::REQUESTED_TRANSPORT, &crate::client::UDP)],
+        &[(crate::support::stun::REQUESTED_TRANSPORT, &crate::support::codec::UDP)],
     );
     match answer.map(|answer| answer.error_code()) {
         Ok(None) => Ok(client),
@@ -65,7 +65,7 @@ fn without_descriptors_calls_go_on_and_newcomers_wait() {
     // All go, and whoever comes then is served.
     drop(streams);
     for client in &mut held {
-        client.link.wait_at_most(crate::client::PATIENCE);
+        client.link.wait_at_most(crate::support::client::PATIENCE);
         assert_eq!(client.refresh(0), 0);
     }
     let start = Instant::now();

@@ -1,9 +1,9 @@
 //! A client that stops reading while its peers go on.
 
 use crate::call::Call;
-use crate::client::{Client, Link};
 use crate::machine::memory;
 use crate::support::alone;
+use crate::support::client::{Client, Link};
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::Server;
 use crate::support::stun::Session;
@@ -77,7 +77,7 @@ fn a_client_that_stops_reading_is_bounded_and_finds_whole_messages() {
         assert!(last < Some(number), "{number} after {last:?}");
         (last, got) = (Some(number), got + 1);
     }
-    slow.link.wait_at_most(crate::client::PATIENCE);
+    slow.link.wait_at_most(crate::support::client::PATIENCE);
     println!(
         "row 16: {:.0} packets/s to a client that does not read: +{grown} KiB; {got} of {sent} were left, the last \
          is {last:?}",

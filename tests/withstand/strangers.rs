@@ -1,7 +1,7 @@
 //! Those who have no credentials: what they cost, what they draw, and what they cannot take from others.
 
-use crate::client::{Client, Link, udp_from};
 use crate::machine::{descriptors, many_descriptors, memory, metric};
+use crate::support::client::{Client, Link, udp_from};
 use crate::support::credentials::named;
 use crate::support::plan::{Plan, SECRET, Transport};
 use crate::support::server::{Server, only_hallpass};
@@ -265,7 +265,7 @@ fn a_nonce_of_somebody_else_is_stale_and_leaves_nothing() {
         let mut client = Client::join(Link::Udp(socket), &session);
         client.session = session.renewed(nonce);
         for _ in 0..400 {
-            let answer = client.ask(ALLOCATE, &[(REQUESTED_TRANSPORT, &crate::client::UDP)]);
+            let answer = client.ask(ALLOCATE, &[(REQUESTED_TRANSPORT, &crate::support::codec::UDP)]);
             assert_eq!(answer.error_code(), Some(438), "a nonce {what}: {answer:?}");
             assert!(answer.attribute(NONCE).is_some_and(|new| new != nonce), "a nonce {what}: {answer:?}");
             refused += 1;

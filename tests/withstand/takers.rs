@@ -1,7 +1,8 @@
 //! Clients with credentials that take more than their share: allocations, permissions, channels, ports.
 
-use crate::client::{Client, Link, UDP};
 use crate::machine::{drops, memory, metric, share_one_core, until};
+use crate::support::client::{Client, Link};
+use crate::support::codec::UDP;
 use crate::support::credentials::rest;
 use crate::support::plan::{LOCAL_V4, Plan, SECRET, Transport};
 use crate::support::server::{Server, only_hallpass};
@@ -253,7 +254,7 @@ fn what_is_beyond_a_rate_is_dropped_and_counted_and_nothing_else() {
         let server =
             Server::start(&Plan { limits: format!("workers = 4\n{key} = {limit}"), ..Plan::loopback() });
         let peer = UdpSocket::bind((LOCAL_V4, 0)).unwrap();
-        peer.set_read_timeout(Some(crate::client::PATIENCE)).unwrap();
+        peer.set_read_timeout(Some(crate::support::client::PATIENCE)).unwrap();
         socket2::SockRef::from(&peer).set_recv_buffer_size(4 << 20).unwrap();
         let to = peer.local_addr().unwrap();
         // Two allocations of one user: the limit of an allocation counts for each, others for both.

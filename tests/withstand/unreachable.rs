@@ -1,9 +1,9 @@
 //! Peers and networks that are not there: what the kernel says about them is counted, and relaying goes on.
 
 use crate::call::Call;
-use crate::client::{Client, Link};
 use crate::machine::{cpu, drops, in_own_network, metric, until};
 use crate::support::alone;
+use crate::support::client::{Client, Link};
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, only_hallpass};
 use crate::support::stun::Session;

@@ -1,28 +1,22 @@
 //! A TURN client of hand-made messages over any of the transports, cheap enough for thousands of them.
 
-use crate::support::plan::Transport;
-use crate::support::stun::{
-    ALLOCATE, CHANNEL_BIND, CHANNEL_NUMBER, CREATE_PERMISSION, DATA, LIFETIME, Message, NONCE, REFRESH,
-    REQUESTED_TRANSPORT, SEND_INDICATION, Session, XOR_PEER_ADDRESS, XOR_RELAYED_ADDRESS, allocate_request,
-    message, xor_value,
+use super::codec;
+use super::credentials::Credentials;
+use super::plan::Transport;
+use super::stun::{
+    ALLOCATE, CHANNEL_BIND, CHANNEL_NUMBER, CREATE_PERMISSION, DATA, DATA_INDICATION, LIFETIME, Message,
+    NONCE, REFRESH, REQUESTED_TRANSPORT, SEND_INDICATION, Session, UDP, XOR_PEER_ADDRESS,
+    XOR_RELAYED_ADDRESS, allocate_request, message, xor_value,
 };
-use crate::support::tls::{self, TlsStream};
-use hmac::{Hmac, Mac};
-use sha1::Sha1;
+use super::tls::{self, TlsStream};
 use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// RFC 8656 section 7: UDP.
-pub const UDP: [u8; 4] = [17, 0, 0, 0];
-
-pub fn hmac_sha1(key: &[u8], message: &[u8]) -> Vec<u8> {
-    let mut mac: Hmac<Sha1> = Mac::new_from_slice(key).unwrap();
-    mac.update(message);
-    mac.finalize().into_bytes().to_vec()
-}
+/// Datagrams that [`Client::echo`] sends before it waits for them.
+const BURST: u32 = 20;
 
 /// A way to the server.
 pub enum Link {
@@ -110,19 +104,12 @@ pub fn tcp_from(ip: IpAddr, server: SocketAddr) -> TcpStream {
 
 /// The length of the message at the start of a stream, padding included; `None` while that cannot be told.
 pub fn framed(bytes: &[u8]) -> Option<usize> {
-    let field = usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]));
-    match bytes[0] {
-        0..=3 => Some(20 + field),
-        0x40..=0x7F => Some((4 + field).next_multiple_of(4)),
-        first => panic!("the framing is lost: a message begins with {first:#04x}"),
-    }
+    codec::framed(bytes).map(|(_, padded)| padded)
 }
 
 /// ChannelData, padded as streams need it.
 pub fn channel_data(number: u16, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::from(number.to_be_bytes());
-    bytes.extend((payload.len() as u16).to_be_bytes());
-    bytes.extend(payload);
+    let mut bytes = codec::channel_data(number, payload);
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes
 }
@@ -148,6 +135,11 @@ impl Client {
         assert_eq!(refused.error_code(), Some(401), "{refused:?}");
         client.session = session.renewed(refused.attribute(NONCE).expect("a nonce"));
         Ok(client)
+    }
+
+    /// The client of a user who has no other.
+    pub fn log_in(link: Link, credentials: Credentials) -> Client {
+        Client::join(link, &Session::new(credentials, b""))
     }
 
     /// One whole message: STUN or ChannelData.
@@ -177,7 +169,7 @@ impl Client {
     /// A request signed, and its id.
     pub fn request(&mut self, kind: u16, attributes: &[(u16, &[u8])]) -> (u64, Vec<u8>) {
         self.last_id += 1;
-        (self.last_id, self.session.signed(kind, self.last_id, attributes, hmac_sha1))
+        (self.last_id, self.session.signed(kind, self.last_id, attributes))
     }
 
     /// The answer; what comes from peers meanwhile is passed over.
@@ -236,4 +228,23 @@ impl Client {
     pub fn send_on(&mut self, number: u16, payload: &[u8]) {
         self.link.send(&channel_data(number, payload)).unwrap();
     }
+
+    /// Sends `count` numbered datagrams to an echoing peer in bursts and fails unless all come back in order.
+    pub fn echo(&mut self, peer: SocketAddr, count: u32) {
+        for start in (0..count).step_by(BURST as usize) {
+            let numbers = start..count.min(start + BURST);
+            numbers.clone().for_each(|number| self.send_to(peer, &numbered(number)));
+            for number in numbers {
+                let data = Message::parse(&self.receive().expect("data from the peer"));
+                assert_eq!(data.kind, DATA_INDICATION, "{data:?}");
+                assert_eq!(data.attribute(DATA), Some(&numbered(number)[..]), "number {number}");
+            }
+        }
+    }
+}
+
+/// Bytes of a length that changes, not always a multiple of four.
+fn numbered(number: u32) -> Vec<u8> {
+    let length = 4 + (number % 400) as usize;
+    number.to_be_bytes().into_iter().cycle().take(length).collect()
 }
