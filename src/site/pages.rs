@@ -2,17 +2,26 @@
 //!
 //! Nothing here names the product: to somebody who looks for relays this is a small web server like any other.
 
+use std::time::Duration;
+
 use axum::Router;
+use axum::body::{Body, to_bytes};
 use axum::extract::{Extension, Request};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{StatusCode, Version};
 use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
+use tokio::time::timeout;
 
 use super::Visitor;
 
 /// Seconds after which a web server is worth another try.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("10");
+
+/// A body of so many bytes is read within so much time before the answer. A client of HTTP/2 that is answered while it still
+/// sends may take the answer for one that was cut off.
+const BODY_MAX: usize = 16 << 10;
+const BODY_TIME: Duration = Duration::from_millis(500);
 
 /// Fields of every answer that does not say otherwise. None of them outlives the page: how browsers reach this name
 /// tomorrow (Strict-Transport-Security) is for the owner of the domain to decide.
@@ -30,7 +39,15 @@ pub(super) fn router() -> Router {
 /// Adds what holds for every page: it is reached by a request that names its host, and only while the site is what the
 /// visitor came for.
 pub(super) fn within_rules(pages: Router) -> Router {
-    pages.layer(from_fn(back_end_down)).layer(from_fn(one_host)).layer(map_response(with_fields))
+    let pages = pages.layer(from_fn(back_end_down)).layer(from_fn(after_small_body)).layer(from_fn(one_host));
+    pages.layer(map_response(with_fields))
+}
+
+/// Reads a small body, which no page looks at. A large or slow one is left to the end of the connection.
+async fn after_small_body(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let _ = timeout(BODY_TIME, to_bytes(body, BODY_MAX)).await;
+    next.run(Request::from_parts(parts, Body::empty())).await
 }
 
 async fn not_found() -> Response {
