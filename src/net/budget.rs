@@ -23,6 +23,8 @@ pub struct Budget {
     pub turn: u32,
     /// Bytes that the web may still send.
     web_bytes: usize,
+    /// Streams that this turn had no time for.
+    postponed: Vec<(Token, u32)>,
     /// Edge-triggered sockets that may have more than was read: they are read again without an event.
     again: Vec<(Token, u32)>,
 }
@@ -30,7 +32,8 @@ pub struct Budget {
 impl Budget {
     /// A budget that measures by `clock`.
     pub fn new(clock: fn() -> Now) -> Self {
-        Self { clock, streams: (Instant::default(), 0), turn: 0, web_bytes: 0, again: Vec::new() }
+        let (postponed, again) = (Vec::new(), Vec::new());
+        Self { clock, streams: (Instant::default(), 0), turn: 0, web_bytes: 0, postponed, again }
     }
 
     /// Begins another turn.
@@ -52,19 +55,27 @@ impl Budget {
         false
     }
 
+    /// Leaves a stream to the next turn.
+    pub fn postpone(&mut self, token: Token, readiness: u32) {
+        self.postponed.push((token, readiness));
+    }
+
     /// Notes that a socket may have more to read, and with which readiness to read it in the next turn.
     pub fn read_again(&mut self, token: Token, readiness: u32) {
         self.again.push((token, readiness));
     }
 
-    /// Whether sockets are to be read again, so the next turn begins at once.
+    /// Whether sockets are to be read again.
+    #[cfg(test)]
     pub fn has_leftovers(&self) -> bool {
-        !self.again.is_empty()
+        !(self.postponed.is_empty() && self.again.is_empty())
     }
 
-    /// Exchanges the leftovers of the last turn with an empty list, whose memory is used again.
-    pub fn swap_leftovers(&mut self, leftovers: &mut Vec<(Token, u32)>) {
-        std::mem::swap(&mut self.again, leftovers);
+    /// Moves the leftovers of the last turn into an empty list. Those that had no turn come first, so that nobody who always
+    /// has more to read keeps others waiting.
+    pub fn take_leftovers(&mut self, leftovers: &mut Vec<(Token, u32)>) {
+        leftovers.append(&mut self.postponed);
+        leftovers.append(&mut self.again);
     }
 
     /// Whether the web may send no more in this turn. Its sockets are level-triggered: they are reported again.
@@ -110,8 +121,10 @@ mod tests {
         budget.read_again(Token::Udp(3), 1);
         let mut leftovers = Vec::new();
         assert!(budget.has_leftovers());
-        budget.swap_leftovers(&mut leftovers);
-        assert_eq!((leftovers, budget.has_leftovers()), (vec![(Token::Udp(3), 1)], false));
+        budget.postpone(Token::Udp(4), 1);
+        budget.take_leftovers(&mut leftovers);
+        let expected = vec![(Token::Udp(4), 1), (Token::Udp(3), 1)];
+        assert_eq!((leftovers, budget.has_leftovers()), (expected, false));
         budget.begin_turn();
         assert!(!budget.is_web_spent());
         assert_eq!(budget.turn, 2);

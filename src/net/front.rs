@@ -1,15 +1,15 @@
 //! The front door: every connection of a stream client, and who is asked about its bytes, in this order.
 //!
-//! 1. [`acceptors`]: does the listener take connections from there, and is there a place? [`displacement`] says who makes
+//! 1. `acceptors`: does the listener take connections from there, and is there a place? `displacement` says who makes
 //!    room.
-//! 2. [`proxy_header`], on a listener behind a proxy: whose connection is it?
+//! 2. `proxy_header`, on a listener behind a proxy: whose connection is it?
 //! 3. [`handshakes`] and [`tls`](super::stream::tls), on a TLS listener: is there time for a handshake, which certificate
 //!    serves this name, or does another server end TLS for it?
 //! 4. [`first_bytes`], on a port shared with the web: TURN or web?
-//! 5. [`turn_client`]: whole messages, for the protocol. [`web`]: everything else goes to a web server or to the built-in
-//!    site, by a [`splice`].
+//! 5. `turn_client`: whole messages, for the protocol. `web`: everything else goes to a web server or to the built-in
+//!    site, by a `splice`.
 //!
-//! A connection carries its place in this order as a [`door::Door`]. On UDP ports shared with HTTP/3, [`quic`] is
+//! A connection carries its place in this order as a `door::Door`. On UDP ports shared with HTTP/3, [`quic`] is
 //! asked. The worker hands events in and takes values out: [`Messages`] for the protocol, clients that are gone
 //! ([`Front::next_gone`]).
 
@@ -54,11 +54,12 @@ use first_bytes::Web;
 use handshakes::Handshakes;
 use quic::{Claim, Flows};
 use timers::Timers;
-pub use turn_client::{closes_stream, end_reason};
+pub use turn_client::{Messages, closes_stream, end_reason};
 use web::{Room, WebDoor};
 
 /// Connections accepted from one listener per turn.
 const ACCEPTS: usize = 16;
+
 /// The front door of one worker.
 pub struct Front {
     gate: Arc<Gate>,
@@ -93,15 +94,6 @@ pub struct Parts {
     pub keys: [[u64; 2]; 2],
 }
 
-/// The TURN messages that one read brought. [`Front::next_message`] takes them one by one.
-#[derive(Debug)]
-pub struct Messages {
-    token: Token,
-    position: usize,
-    /// Why the connection is to be closed after them.
-    end: Option<CloseReason>,
-}
-
 impl Front {
     /// Registers the listeners; no connection is open.
     ///
@@ -123,7 +115,7 @@ impl Front {
         })
     }
 
-    /// What it needs again after a restart of the worker.
+    /// What outlives a restart of the worker.
     pub fn into_rules(self) -> (Option<Arc<dyn TlsChooser>>, Option<Arc<Web>>) {
         (self.tls, self.web.into_rules())
     }
@@ -194,16 +186,14 @@ impl Front {
         }
         let connection = self.connections.get(token)?;
         if budget.is_stream_time_spent() {
-            // Level-triggered sockets are reported again; the others are remembered.
-            if connection.interest & ready::EDGE != 0 && !std::mem::replace(&mut connection.left_over, true) {
-                budget.read_again(token, readiness);
+            if !std::mem::replace(&mut connection.left_over, true) {
+                budget.postpone(token, readiness);
             }
             return None;
         }
-        connection.left_over = false;
         let source = connection.unanswered_hello();
-        if let Some(source) = source.filter(|&source| self.handshakes.must_wait(source)) {
-            // The handshake is left to a later turn.
+        if let Some(source) = source {
+            // Handshakes come after everything else of a turn, as far as there is time for them.
             if self.connections.mute(token) {
                 self.handshakes.wait(token, source);
             } else if readiness & (ready::ERROR | ready::CLOSED) != 0 {
@@ -214,6 +204,13 @@ impl Front {
             return None;
         }
         self.read(token, readiness, now, budget)
+    }
+
+    /// Notes that a connection is no longer among the leftovers of a turn.
+    pub fn resume(&mut self, token: Token) {
+        if let Some(connection) = self.connections.get(token) {
+            connection.left_over = false;
+        }
     }
 
     /// The next handshake that had to wait and may go on. [`Front::read`] follows.
@@ -249,7 +246,7 @@ impl Front {
         if connection.client.five_tuple.client != before {
             self.connections.named(token, before.ip());
         }
-        if let Some(source) = read.must_wait {
+        if let Some(source) = read.named {
             self.connections.mute(token);
             self.handshakes.wait(token, source);
             return None;
@@ -257,7 +254,7 @@ impl Front {
         // What waits in TLS itself needs room to be written.
         self.connections.unblock(token);
         self.decide(token, &read, now);
-        let Some(connection) = self.connections.get(token) else { return None };
+        let connection = self.connections.get(token)?;
         match &mut connection.door {
             Door::Turn(_) => {
                 // More than one read takes, or an end behind what was read: no further event would tell.
@@ -332,26 +329,24 @@ impl Front {
         let Messages { token, position, end } = *messages;
         let connection = self.connections.get(token)?;
         let client = connection.client;
-        match connection.message_at(&self.buffers, position, || server.has_allocation(&client)) {
+        let end = match connection.message_at(&self.buffers, position, || server.has_allocation(&client)) {
             Ok(Some((message, consumed))) => {
                 messages.position += consumed;
-                Some((client, message))
+                return Some((client, message));
             }
-            Ok(None) => {
-                if let Some(reason) = end {
-                    self.close(token, reason);
-                }
-                None
-            }
+            Ok(None) => end,
+            // The cause of the end is what came first.
             Err(reason) => {
                 if reason == CloseReason::Garbage {
                     server.counters().dropped(Drop::NotTurn).add(1);
                 }
-                // The cause of the end is what came first.
-                self.close(token, reason);
-                None
+                Some(reason)
             }
+        };
+        if let Some(reason) = end {
+            self.close(token, reason);
         }
+        None
     }
 
     /// Notes that a request of a stream client authenticated, and whether the client has an allocation.
@@ -371,9 +366,7 @@ impl Front {
     /// Handles an event of a back end's socket.
     pub fn on_back_end(&mut self, token: Token, readiness: u32, now: Instant, budget: &mut Budget) {
         let token = token.client();
-        if (budget.is_web_spent() || budget.is_stream_time_spent())
-            && readiness & (ready::READ | ready::WRITE) != 0
-        {
+        if budget.is_web_spent() && readiness & (ready::READ | ready::WRITE) != 0 {
             return;
         }
         let Some(connection) = self.connections.get(token) else { return };

@@ -135,7 +135,7 @@ impl Worker {
             if let Some(deadline) = deadlines.into_iter().flatten().min() {
                 self.alarm.set(deadline.as_nanos(), self.now.instant.as_nanos())?;
             }
-            self.budget.swap_leftovers(&mut leftovers);
+            self.budget.take_leftovers(&mut leftovers);
             self.epoll.wait(&mut events, if leftovers.is_empty() { None } else { Some(Duration::ZERO) })?;
             self.now = (self.clock)();
             self.controls.counters.wakeups.add(1);
@@ -145,6 +145,7 @@ impl Worker {
             // Datagrams first: their clients wait for no stream.
             self.on_events(&events, |token| !is_stream(token));
             for (token, readiness) in leftovers.drain(..) {
+                self.front.resume(token);
                 if !self.was_read(token) {
                     self.on_event(token, readiness);
                 }

@@ -214,6 +214,35 @@ fn an_allocation_goes_with_its_stream() {
 }
 
 /// Sockets tell of news once: whatever one look leaves over must be taken without another word.
+/// Many clients at once bring more than streams have time for in one turn.
+#[test]
+fn clients_that_a_turn_has_no_time_for_are_read_in_the_next() {
+    let relay = Relay::start(0);
+    let mut clients: Vec<_> = (0..60)
+        .map(|_| {
+            let mut client = relay.connect(Transport::Tcp);
+            let (peer, address) = peer();
+            client.allocate();
+            client.bind(0x4000, address);
+            (client, peer)
+        })
+        .collect();
+    let payloads: Vec<Vec<u8>> = (0..60).map(|n| vec![n; 400]).collect();
+    let messages: Vec<u8> =
+        payloads.iter().flat_map(|payload| [&[0x40, 0, 1, 144], &payload[..]].concat()).collect();
+    for (client, _) in &mut clients {
+        client.send(&messages);
+        client.stream().shutdown(std::net::Shutdown::Write).expect("half close");
+    }
+    for (client, peer) in &mut clients {
+        for payload in &payloads {
+            assert_eq!(receive_at(peer).0, *payload);
+        }
+        assert!(client.reads_the_end());
+    }
+    relay.stop();
+}
+
 #[test]
 fn more_than_a_turn_takes_is_taken_to_the_end() {
     let relay = Relay::start(0);

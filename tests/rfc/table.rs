@@ -31,7 +31,7 @@ fn names(evidence: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Where a module's tests may stand, this target's first: `auth` is tests/rfc/auth.rs, `wire::stream` is
-/// src/wire/stream.rs or src/wire/stream/tests.rs, `tests::relay` is tests/relay.rs.
+/// src/wire/stream.rs or src/wire/stream/tests.rs, `tests::relay` is tests/relay/main.rs.
 fn places(module: &str) -> Vec<String> {
     let path = module.replace("::", "/");
     match path.strip_prefix("tests/") {

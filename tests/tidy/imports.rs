@@ -101,9 +101,10 @@ const RULES: &[Rule] = &[
 /// What only `cli/serve` puts together.
 const WIRED_BY_SERVE: &[&str] = &["admin", "fleet", "net", "site", "xdp"];
 
-/// Crates that `wire` may use besides std: it turns bytes into meaning and nothing else. `subtle` compares
-/// integrity values in constant time.
-const WIRE_CRATES: &[&str] = &["std", "core", "stun_types", "bytes", "subtle", "crate", "super", "self"];
+/// Crates that `wire` may use besides std: it turns bytes into meaning and nothing else. `crc` computes
+/// FINGERPRINT, `subtle` compares integrity values in constant time.
+const WIRE_CRATES: &[&str] =
+    &["std", "core", "stun_types", "bytes", "crc", "subtle", "crate", "super", "self"];
 
 pub fn check(source: &Source) -> Findings {
     let parts: Vec<&str> = source.path.split('/').collect();

@@ -190,7 +190,8 @@ fn one_user_keeps_no_streams_without_allocations_and_locks_nobody_out() {
         held.len(),
         start.elapsed()
     );
-    assert_eq!((authenticated, granted), (35, 10));
+    // Only an allocation makes a client authenticated: without one, its connections make room like a stranger's.
+    assert_eq!((authenticated, granted), (0, 10));
     assert!(gone.is_some(), "{} streams are left", held.len());
 }
 
@@ -212,7 +213,7 @@ fn a_stranger_changes_keys_only_for_so_long() {
         client.complete_io(&mut stream).expect("a handshake");
     }
     stream.set_nonblocking(true).unwrap();
-    let closed = || metric(&server, "hallpass_connections_closed_total", "too_many");
+    let closed = || metric(&server, "hallpass_connections_closed_total", "tls_failed");
     // The start of a request of 2,000 bytes, a byte for every thirty changes: more of them in a row are an error.
     let mut request = [&[0, 1, 0x07, 0xD0, 0x21, 0x12, 0xA4, 0x42][..], &[0; 1900]].concat().into_iter();
     let mut changes = 0_usize;
@@ -241,7 +242,8 @@ fn a_stranger_changes_keys_only_for_so_long() {
     println!("{changes} changes of keys until the server closed the connection: {over}");
     assert!(over, "never closed");
     assert!(until(Duration::from_secs(10), || closed() == 1).is_some(), "for another reason");
-    assert!(changes < 20_000, "{changes}");
+    // 16 are allowed; the first part has 30, and another may be under way when the server closes.
+    assert!(changes <= 60, "{changes}");
 }
 
 /// A visitor of a site, after its handshake; `None` if the server does not take it in.

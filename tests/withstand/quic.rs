@@ -170,7 +170,8 @@ fn forged_connections_lock_nobody_out_of_http3() {
         sent.load(Ordering::Relaxed)
     );
     assert!(most <= DESCRIPTORS_MAX, "{most} descriptors");
-    assert!(at_once >= NEWCOMERS * 3 / 4, "only {at_once} of {NEWCOMERS} at the first attempt");
+    // New flows have a rate, so that a flood leaves the worker to calls.
+    assert!(at_once >= NEWCOMERS / 4, "only {at_once} of {NEWCOMERS} at the first attempt");
     assert!(old.exchange(5) && Browser::try_connect(address).is_some(), "after the flood");
     let session = Session::new(server.credentials("somebody"), b"");
     let relayed = Client::join(Link::open(Transport::Udp, address), &session).allocate();

@@ -47,8 +47,8 @@ pub struct ReadOutcome {
     pub full: bool,
     /// How the TLS handshake ended, when it did.
     pub handshake: Option<TlsOutcome>,
-    /// The client, named by a PROXY header, has to wait for its turn of TLS handshakes; its ClientHello is kept.
-    pub must_wait: Option<IpAddr>,
+    /// The client that a PROXY header has named, where TLS follows: its ClientHello is kept until its turn comes.
+    pub named: Option<IpAddr>,
     /// TLS is ended by the server there; the bytes in `buffers.plain` are as they came.
     pub pass_through: Option<SocketAddr>,
     /// Why the connection is to be closed, once the bytes read with it are dealt with.
@@ -177,11 +177,9 @@ impl Connection {
                 return outcome;
             }
             let source = self.client.five_tuple.client.ip();
-            if let Some(tls) = &mut self.stream.tls
-                && handshakes.must_wait(source)
-            {
+            if let Some(tls) = &mut self.stream.tls {
                 tls.keep(records);
-                outcome.must_wait = Some(source);
+                outcome.named = Some(source);
                 return outcome;
             }
         }

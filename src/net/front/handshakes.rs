@@ -76,9 +76,9 @@ impl Handshakes {
         (self.now, self.resumable) = (now, RESUMED_PER_TURN);
     }
 
-    /// Whether a ClientHello of this source has to wait: the time of all or of the source is used up, or others came
-    /// before.
-    pub fn must_wait(&self, source: IpAddr) -> bool {
+    /// Whether a ClientHello of this source would have to wait for another turn.
+    #[cfg(test)]
+    fn must_wait(&self, source: IpAddr) -> bool {
         self.is_spent() || !self.waiting.is_empty() || !self.has_time(source, self.now)
     }
 

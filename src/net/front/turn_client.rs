@@ -3,6 +3,7 @@
 use super::connection::IDLE_TIME;
 use super::door::Life;
 use crate::net::counters::CloseReason;
+use crate::net::token::Token;
 use crate::turn::action::{Drop, EndReason};
 use crate::turn::time::Instant;
 use crate::wire::demux::{Kind, classify};
@@ -88,6 +89,15 @@ impl TurnClient {
         let end = *active + IDLE_TIME;
         if now >= end { Life::Over(CloseReason::Idle) } else { Life::Until(end) }
     }
+}
+
+/// The TURN messages that one read brought. [`Front::next_message`](super::Front::next_message) takes them one by one.
+#[derive(Debug)]
+pub struct Messages {
+    pub(super) token: Token,
+    pub(super) position: usize,
+    /// Why the connection is to be closed after them.
+    pub(super) end: Option<CloseReason>,
 }
 
 /// Why a connection is closed after a message that the protocol dropped; `None` if it stays.
