@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hallpass::client::{Allocate, Client, Config, Credentials, Event, Link};
+use hallpass::client::{Allocate, Client, Config, Credentials, Link};
 use hallpass::turn::time::Instant;
 use hallpass::wire::channel_data::padded_len;
 use hallpass::wire::message::{IntegrityAlgorithm, IntegrityKey, Message, MessageClass};
@@ -219,7 +219,7 @@ impl Run {
         let mut count = 0;
         while let Some(event) = self.client.poll_event() {
             count += 1;
-            self.ended += usize::from(ends_a_request(&event));
+            self.ended += usize::from(event.ends_a_request());
         }
         assert!(count <= EVENTS_MAX, "a queue without a limit");
     }
@@ -256,23 +256,5 @@ fn wishes(data: &mut &[u8]) -> Allocate {
         even_port: (wishes & 4 != 0).then_some(wishes & 8 != 0),
         dont_fragment: wishes & 16 != 0,
         ..Allocate::default()
-    }
-}
-
-fn ends_a_request(event: &Event) -> bool {
-    match event {
-        Event::Mapped { .. }
-        | Event::Allocated { .. }
-        | Event::Refreshed { .. }
-        | Event::Permitted { .. }
-        | Event::Bound { .. }
-        | Event::Refused { .. }
-        | Event::Failed { .. } => true,
-        Event::Challenged { .. }
-        | Event::Discarded(_)
-        | Event::Expired
-        | Event::Data { .. }
-        | Event::Unreachable { .. }
-        | Event::Broken => false,
     }
 }

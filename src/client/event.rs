@@ -98,6 +98,27 @@ pub enum Event {
     Broken,
 }
 
+impl Event {
+    /// Whether this is the one event in which a request ends.
+    pub fn ends_a_request(&self) -> bool {
+        match self {
+            Event::Mapped { .. }
+            | Event::Allocated { .. }
+            | Event::Refreshed { .. }
+            | Event::Permitted { .. }
+            | Event::Bound { .. }
+            | Event::Refused { .. }
+            | Event::Failed { .. } => true,
+            Event::Challenged { .. }
+            | Event::Discarded(_)
+            | Event::Expired
+            | Event::Data { .. }
+            | Event::Unreachable { .. }
+            | Event::Broken => false,
+        }
+    }
+}
+
 /// One request with what became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exchange {

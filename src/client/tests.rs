@@ -577,32 +577,14 @@ proptest! {
             prop_assert!(rig.client.events.len() <= EVENTS_MAX + 3 * IN_FLIGHT_MAX);
             prop_assert!(rig.client.incoming.len() <= 65_540);
             if deed == 7 {
-                ended += std::iter::from_fn(|| rig.client.poll_event()).filter(ends_a_request).count();
+                ended += std::iter::from_fn(|| rig.client.poll_event()).filter(Event::ends_a_request).count();
             }
         }
         rig.wait(Duration::from_secs(3600));
         for _ in 0..7 {
             rig.wait(Duration::from_secs(3600));
         }
-        ended += std::iter::from_fn(|| rig.client.poll_event()).filter(ends_a_request).count();
+        ended += std::iter::from_fn(|| rig.client.poll_event()).filter(Event::ends_a_request).count();
         prop_assert_eq!(begun, ended);
-    }
-}
-
-fn ends_a_request(event: &Event) -> bool {
-    match event {
-        Event::Mapped { .. }
-        | Event::Allocated { .. }
-        | Event::Refreshed { .. }
-        | Event::Permitted { .. }
-        | Event::Bound { .. }
-        | Event::Refused { .. }
-        | Event::Failed { .. } => true,
-        Event::Challenged { .. }
-        | Event::Discarded(_)
-        | Event::Expired
-        | Event::Data { .. }
-        | Event::Unreachable { .. }
-        | Event::Broken => false,
     }
 }
