@@ -24,9 +24,9 @@ pub struct Budget {
     /// Bytes that the web may still send.
     web_bytes: usize,
     /// Streams that this turn had no time for.
-    postponed: Vec<(Token, u32)>,
+    postponed: Vec<Token>,
     /// Edge-triggered sockets that may have more than was read: they are read again without an event.
-    again: Vec<(Token, u32)>,
+    again: Vec<Token>,
 }
 
 impl Budget {
@@ -56,13 +56,13 @@ impl Budget {
     }
 
     /// Leaves a stream to the next turn.
-    pub fn postpone(&mut self, token: Token, readiness: u32) {
-        self.postponed.push((token, readiness));
+    pub fn postpone(&mut self, token: Token) {
+        self.postponed.push(token);
     }
 
-    /// Notes that a socket may have more to read, and with which readiness to read it in the next turn.
-    pub fn read_again(&mut self, token: Token, readiness: u32) {
-        self.again.push((token, readiness));
+    /// Notes that a socket may have more to read.
+    pub fn read_again(&mut self, token: Token) {
+        self.again.push(token);
     }
 
     /// Whether sockets are to be read again.
@@ -73,7 +73,7 @@ impl Budget {
 
     /// Moves the leftovers of the last turn into an empty list. Those that had no turn come first, so that nobody who always
     /// has more to read keeps others waiting.
-    pub fn take_leftovers(&mut self, leftovers: &mut Vec<(Token, u32)>) {
+    pub fn take_leftovers(&mut self, leftovers: &mut Vec<Token>) {
         leftovers.append(&mut self.postponed);
         leftovers.append(&mut self.again);
     }
@@ -118,12 +118,12 @@ mod tests {
         assert!(!budget.is_web_spent());
         budget.spend_web(9);
         assert!(budget.is_web_spent() && !budget.has_leftovers());
-        budget.read_again(Token::Udp(3), 1);
+        budget.read_again(Token::Udp(3));
         let mut leftovers = Vec::new();
         assert!(budget.has_leftovers());
-        budget.postpone(Token::Udp(4), 1);
+        budget.postpone(Token::Udp(4));
         budget.take_leftovers(&mut leftovers);
-        let expected = vec![(Token::Udp(4), 1), (Token::Udp(3), 1)];
+        let expected = vec![Token::Udp(4), Token::Udp(3)];
         assert_eq!((leftovers, budget.has_leftovers()), (expected, false));
         budget.begin_turn();
         assert!(!budget.is_web_spent());

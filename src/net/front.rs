@@ -186,8 +186,8 @@ impl Front {
         }
         let connection = self.connections.get(token)?;
         if budget.is_stream_time_spent() {
-            if !std::mem::replace(&mut connection.left_over, true) {
-                budget.postpone(token, readiness);
+            if connection.leave_over(readiness) {
+                budget.postpone(token);
             }
             return None;
         }
@@ -206,11 +206,9 @@ impl Front {
         self.read(token, readiness, now, budget)
     }
 
-    /// Notes that a connection is no longer among the leftovers of a turn.
-    pub fn resume(&mut self, token: Token) {
-        if let Some(connection) = self.connections.get(token) {
-            connection.left_over = false;
-        }
+    /// The readiness with which a connection is among the leftovers of a turn. It is no longer.
+    pub fn take_left_over(&mut self, token: Token) -> u32 {
+        self.connections.get(token).map_or(0, |connection| connection.take_left_over())
     }
 
     /// The next handshake that had to wait and may go on. [`Front::read`] follows.
@@ -259,11 +257,9 @@ impl Front {
             Door::Turn(_) => {
                 // More than one read takes, or an end behind what was read: no further event would tell.
                 let over = readiness & (ready::PEER_CLOSED | ready::CLOSED | ready::ERROR);
-                if read.received > 0
-                    && (read.full || over != 0)
-                    && !std::mem::replace(&mut connection.left_over, true)
-                {
-                    budget.read_again(token, ready::READ | over);
+                let more = read.received > 0 && (read.full || over != 0);
+                if more && connection.leave_over(ready::READ | over) {
+                    budget.read_again(token);
                 }
                 return Some(Messages { token, position: 0, end: read.end });
             }

@@ -144,9 +144,9 @@ impl Worker {
             self.server.handle_pressure(self.controls.gate.admission().pressure() != Pressure::None);
             // Datagrams first: their clients wait for no stream.
             self.on_events(&events, |token| !is_stream(token));
-            for (token, readiness) in leftovers.drain(..) {
-                self.front.resume(token);
-                if !self.was_read(token) {
+            for token in leftovers.drain(..) {
+                let readiness = self.left_over(token);
+                if readiness != 0 {
                     self.on_event(token, readiness);
                 }
             }
@@ -179,9 +179,13 @@ impl Worker {
         }
     }
 
-    /// Whether this socket is a UDP listener that was read in this turn already.
-    fn was_read(&self, token: Token) -> bool {
-        matches!(token, Token::Udp(listener) if self.datagrams.was_read(listener, self.budget.turn))
+    /// The readiness with which this socket is left over from the last turn; 0 if it was dealt with meanwhile.
+    fn left_over(&mut self, token: Token) -> u32 {
+        match token {
+            Token::Udp(listener) if self.datagrams.was_read(listener, self.budget.turn) => 0,
+            Token::Udp(_) => ready::READ,
+            token => self.front.take_left_over(token),
+        }
     }
 
     fn on_events(&mut self, events: &Events, is_due: impl Fn(Token) -> bool) {
@@ -250,7 +254,7 @@ impl Worker {
             return;
         };
         if arrived.more {
-            self.budget.read_again(Token::Udp(listener), ready::READ);
+            self.budget.read_again(Token::Udp(listener));
         }
         self.controls.counters.batches.add(1);
         while let Some(datagram) = self.datagrams.next(&mut arrived) {

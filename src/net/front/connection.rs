@@ -69,8 +69,8 @@ pub struct Connection {
     pub interest: u32,
     /// Whether it is on the list of those to be written to.
     pub dirty: bool,
-    /// Whether it is among the leftovers of a turn.
-    pub left_over: bool,
+    /// With which readiness it is among the leftovers of a turn; 0: it is not.
+    left_over: u32,
     /// Whether it is on the list of those to be closed.
     pub closing: bool,
     /// The furthest that it got.
@@ -107,7 +107,7 @@ impl Connection {
             shared: expected.web,
             interest: INTEREST,
             dirty: false,
-            left_over: false,
+            left_over: 0,
             closing: false,
             stage: Stage::Accepted,
             proven: false,
@@ -375,6 +375,19 @@ impl Connection {
             source: site(self.client.five_tuple.client.ip()),
             active: self.active,
         }
+    }
+
+    /// Notes that it is left over with this readiness. Returns whether it was not already: each is listed once, and what
+    /// comes meanwhile is added, or an edge would be lost.
+    pub fn leave_over(&mut self, readiness: u32) -> bool {
+        let is_new = self.left_over == 0;
+        self.left_over |= readiness;
+        is_new
+    }
+
+    /// The readiness with which it was left over.
+    pub fn take_left_over(&mut self) -> u32 {
+        std::mem::take(&mut self.left_over)
     }
 
     /// Notes how far it got.

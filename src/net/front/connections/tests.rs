@@ -155,6 +155,18 @@ fn the_start_of_a_message_is_kept_until_the_rest_comes() {
 }
 
 #[test]
+fn what_comes_while_a_connection_is_left_over_is_added_to_it() {
+    let mut bench = Bench::new();
+    let (token, _client) = bench.connect(false);
+    let connection = bench.get(token);
+    assert!(connection.leave_over(ready::READ));
+    assert!(!connection.leave_over(ready::READ | ready::PEER_CLOSED), "it is listed already");
+    assert_eq!(connection.take_left_over(), ready::READ | ready::PEER_CLOSED);
+    assert_eq!(connection.take_left_over(), 0);
+    assert!(connection.leave_over(ready::READ));
+}
+
+#[test]
 fn the_end_and_a_reset_are_told_apart() {
     let mut bench = Bench::new();
     let (token, mut client) = bench.connect(false);
