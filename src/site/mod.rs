@@ -87,7 +87,7 @@ impl Site {
         self.runtime.spawn(async move {
             let Visit { stream, http, visitor, place } = visit;
             connection::serve(stream, http, visitor, router, limits).await;
-            // In this order: whoever sees a free place finds the descriptor closed.
+            // In this order: when a place is seen to be free, its descriptor is closed.
             drop((place, permit));
         });
         true

@@ -458,7 +458,7 @@ fn rest_expiry_and_rotation_do_not_cut_a_running_call() {
 }
 
 /// RFC 8489 section 9.2: a key is of one realm. A new realm at a reload leaves running calls theirs, in requests and in
-/// challenges, and is the one of whoever comes.
+/// challenges, and newcomers get the new one.
 #[test]
 fn s9_2_a_new_realm_does_not_cut_a_running_call() {
     for style in [Style::Old, Style::Sha256, Style::Hashed] {

@@ -394,7 +394,7 @@ fn names_without_a_user_count_by_client_and_by_name() {
     assert_eq!(rig.refresh(&users[1], 600).code(), 0, "another client of the same name");
 }
 
-/// While memory is short, permissions and channels are refreshed and none is added, whoever asks and whatever limits say.
+/// While memory is short, permissions and channels are refreshed and none is added, for any client and under any limit.
 #[test]
 fn under_memory_pressure_no_permission_is_added() {
     let mut rig = Rig::with(|settings| settings.limits.permissions_per_user = 0);

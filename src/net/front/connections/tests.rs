@@ -428,7 +428,7 @@ fn without_an_allocation_a_client_stays_a_stranger() {
     assert_eq!(bench.stranger(), None);
 }
 
-/// A flood from one source displaces itself, whoever came first.
+/// A flood from one source displaces itself, even if others came first.
 #[test]
 fn the_source_with_most_strangers_makes_room() {
     let mut bench = Bench::new();
