@@ -5,9 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use hallpass::base::host::HostId;
+use hallpass::base::transport::Transport;
 use hallpass::turn::action::RelayId;
-use hallpass::turn::five_tuple::{Client, Transport};
-use hallpass::turn::settings::{HostId, StaticUser};
+use hallpass::turn::five_tuple::Client;
+use hallpass::turn::settings::StaticUser;
 use hallpass::wire::frame::Frame;
 use hallpass::wire::{channel_data, indication};
 

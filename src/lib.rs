@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 pub mod admin;
+pub mod base;
 pub mod cert;
 pub mod cli;
 pub mod client;

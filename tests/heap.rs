@@ -7,8 +7,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hallpass::base::transport::Transport;
 use hallpass::turn::action::{EndReason, FromClient, FromPeer, OpenError, PeerHeader, RelayId};
-use hallpass::turn::five_tuple::{Client, Transport};
+use hallpass::turn::five_tuple::Client;
 use hallpass::wire::frame::Frame;
 use hallpass::wire::{channel_data, indication};
 

@@ -428,8 +428,8 @@ mod bites {
         fine("src/turn/a.rs", "// crate::config and tokio::net are far away\nfn f() { \"crate::net::x\" }");
         fine("src/turn/a.rs", "fn f() {}\n#[cfg(test)]\nmod tests { use crate::config::Config; }");
         fine("src/net/a.rs", "use crate::{cert::TlsConfigs, system::clock, turn::Action, wire::demux};");
-        fine("src/client/a.rs", "use crate::turn::time::Instant;\nuse crate::wire::demux;");
-        fine("src/load/a.rs", "use crate::{client::Client, net::syscall::Epoll, turn::time::Instant};");
+        fine("src/client/a.rs", "use crate::base::time::Instant;\nuse crate::wire::demux;");
+        fine("src/load/a.rs", "use crate::{client::Client, net::syscall::Epoll, base::time::Instant};");
         fine("src/cli/serve.rs", "use crate::{admin, config, net, turn};");
     }
 }

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hallpass::base::time::Instant;
 use hallpass::client::{Allocate, Client, Config, Credentials, Link};
-use hallpass::turn::time::Instant;
 use hallpass::wire::channel_data::padded_len;
 use hallpass::wire::message::{IntegrityAlgorithm, IntegrityKey, Message, MessageClass};
 use hallpass::wire::response::{Reason, Response};

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
+use hallpass::base::time::{Instant, Now};
+use hallpass::base::transport::Transport;
 use hallpass::turn::action::{Action, Drop, EndReason, FromClient, FromPeer, OpenError, PeerIcmp, RelayId};
 use hallpass::turn::counters::Counters;
-use hallpass::turn::five_tuple::{Client, Transport};
+use hallpass::turn::five_tuple::Client;
 use hallpass::turn::rest;
 use hallpass::turn::settings::Settings;
 use hallpass::turn::shared::Shared;
-use hallpass::turn::time::{Instant, Now};
 
 use ops::{Data, Op, Outcome};
 use shadow::{Cause, Shadow};

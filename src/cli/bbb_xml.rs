@@ -345,7 +345,7 @@ impl Document {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Transport;
+    use crate::base::transport::Transport;
 
     const NAME: &str = "relay.example.org";
     const SECRET: &str = "a&b<c>\"d'e";

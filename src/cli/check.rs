@@ -12,8 +12,9 @@ use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
 use super::args::CheckArgs;
 use super::{fail, print, tell};
+use crate::base::transport::Transport;
 use crate::cert;
-use crate::config::{self, Config, Exposure, Host, Loaded, Transport};
+use crate::config::{self, Config, Exposure, Host, Loaded};
 use crate::system::clock;
 use crate::system::port_holder::{Protocol, who_holds};
 

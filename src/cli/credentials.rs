@@ -9,7 +9,8 @@ use std::process::ExitCode;
 
 use super::args::{CredentialsArgs, Tool};
 use super::{Endpoint, choose_host, embedded_endpoints, endpoints, load_config, print, shell_word};
-use crate::config::{Config, Exposure, ExternalIp, Listener, Transport, read_secret};
+use crate::base::transport::Transport;
+use crate::config::{Config, Exposure, ExternalIp, Listener, read_secret};
 use crate::system::{clock, interfaces};
 use crate::turn::rest;
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::args::{LoadAction, LoadArgs, LoadTransport, LoadVia};
 use super::{FAILURE, credentials, fail, print, tell};
-use crate::load::options::{Action, Options, Target, Transport, Via};
+use crate::base::transport::Transport;
+use crate::load::options::{Action, Options, Target, Via};
 use crate::load::report::Report;
 use crate::load::{Progress, Status};
 use crate::system::{clock, limits};

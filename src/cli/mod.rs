@@ -15,7 +15,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use crate::config::{self, Config, EMBEDDED_PORT, EMBEDDED_TLS_PORT, Host, Listener, Loaded, Transport};
+use crate::base::transport::Transport;
+use crate::config::{self, Config, EMBEDDED_PORT, EMBEDDED_TLS_PORT, Host, Listener, Loaded};
 use args::{Cli, Command};
 
 /// Exit status of a bad configuration, a difference or a failure; wrong usage is 2, which clap sees to.

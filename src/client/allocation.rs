@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::turn::time::Instant;
+use crate::base::time::Instant;
 use crate::wire::WireError;
 use crate::wire::answer::Answer;
 use crate::wire::attribute::{AddressErrorCode, kind};

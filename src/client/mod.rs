@@ -7,7 +7,7 @@
 //! ```
 //! use std::sync::Arc;
 //! use hallpass::client::{Allocate, Client, Config, Credentials, Link};
-//! use hallpass::turn::time::Instant;
+//! use hallpass::base::time::Instant;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let credentials = Arc::new(Credentials::new("user", "pass")?);
@@ -66,7 +66,7 @@ use outgoing::Outgoing;
 use stream::Reassembly;
 use transaction::{Due, Ids, Transaction, Transactions};
 
-use crate::turn::time::Instant;
+use crate::base::time::Instant;
 
 /// Events in the queue; beyond it data is dropped and requests return [`SendError::Busy`].
 const EVENTS_MAX: usize = 64;

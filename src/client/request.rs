@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::login::Login;
-use crate::wire::attribute::{Family, kind};
+use crate::base::family::Family;
+use crate::wire::attribute::kind;
 use crate::wire::message::method;
 use crate::wire::writer::Writer;
 

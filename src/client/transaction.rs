@@ -9,7 +9,7 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use super::event::{Discard, Exchange};
 use super::login::Login;
 use super::request::Request;
-use crate::turn::time::Instant;
+use crate::base::time::Instant;
 
 /// The first wait for an answer over UDP; it doubles with every repetition (section 6.2.1: RTO).
 const RTO: Duration = Duration::from_millis(500);

@@ -11,6 +11,7 @@ use super::parties::{hosts, peers, users};
 use super::types::*;
 use super::walk::{At, Notes, Section};
 use super::web::{is_host_name, proxies, quic, shared, web};
+use crate::base::transport::Transport;
 
 /// A longer realm makes the unauthenticated 401 exceed 2.5 times the request that provoked it.
 const REALM_BYTES_MAX: usize = 52;

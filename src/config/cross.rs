@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use super::build::Lines;
-use super::types::{Config, ExternalIp, Transport};
+use super::types::{Config, ExternalIp};
 use super::walk::{Notes, Section};
+use crate::base::transport::Transport;
 
 pub(super) fn check(config: &Config, lines: &Lines, top: &Section<'_, '_>, notes: &mut Notes) {
     listeners(config, top, notes);

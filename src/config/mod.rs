@@ -29,7 +29,7 @@ pub use problem::{Problem, Report, Severity};
 pub use secrets::read_secret;
 pub use types::{
     Admin, Config, DEFAULT_ADMIN, DEFAULT_REALM, Drain, EMBEDDED_PORT, EMBEDDED_TLS_PORT, ExternalIp, Host,
-    Limits, Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Relay, TlsFiles, Transport, User, Web,
+    Limits, Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Relay, TlsFiles, User, Web,
 };
 use walk::{Notes, Section};
 

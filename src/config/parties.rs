@@ -9,9 +9,8 @@ use super::ranges;
 use super::secrets;
 use super::types::{Host, Peers, User};
 use super::walk::{At, Notes, Section};
+use crate::base::host::HOSTS_MAX;
 
-/// Counters are kept per host, in an array of fixed size.
-const HOSTS_MAX: usize = 200;
 /// Shown as a metrics label.
 const HOST_NAME_BYTES_MAX: usize = 64;
 /// RFC 8489 section 14.3.

@@ -3,6 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use super::*;
+use crate::base::transport::Transport;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 

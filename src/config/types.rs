@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::base::transport::Transport;
+
 /// REALM when the file names none.
 pub const DEFAULT_REALM: &str = "hallpass";
 /// Where metrics and health are served when `[admin]` names no address.
@@ -64,27 +66,6 @@ pub struct ExternalIp {
     pub public: IpAddr,
     /// The local address it stands for, of the same family; `None` = every one of the family.
     pub private: Option<IpAddr>,
-}
-
-/// What a listener speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Transport {
-    /// STUN over UDP.
-    Udp,
-    /// STUN over TCP.
-    Tcp,
-    /// STUN over TLS over TCP.
-    Tls,
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-        })
-    }
 }
 
 /// One `[[listen]]`.

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use super::build::{parse_address, socket_address};
-use super::types::{Config, ProxyProtocol, Transport, Web};
+use super::types::{Config, ProxyProtocol, Web};
 use super::walk::{At, Notes, Section};
+use crate::base::transport::Transport;
 
 /// A name of the DNS is no longer (RFC 1035 section 2.3.4).
 const NAME_MAX: usize = 253;

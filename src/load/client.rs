@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::time::Instant;
 use crate::client::{self, Algorithms, Allocate, Config, Credentials, Event, Link, Request, SendError};
-use crate::turn::time::Instant;
 use crate::wire::message::Message;
 
 /// How often a ready client refreshes everything: well before a permission's 300 s (RFC 8656 section 9).

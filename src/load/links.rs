@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 
-use super::options::{Options, Transport};
+use super::options::Options;
 use super::port::Port;
 use super::stream::{Buffer, Progress, Stream};
+use crate::base::transport::Transport;
 use crate::net::syscall::{Epoll, RecvBatch, SendBatch, Source, enable_packet_info, ready};
 
 /// The first address that a client on loopback has: 127.1.0.1.

@@ -21,11 +21,12 @@ pub mod tls;
 use std::io;
 use std::time::Duration;
 
+use crate::base::transport::Transport;
 use engine::{Engine, Outcome};
 use flow::{Latency, Schedule};
 use media::Direction;
 pub use media::LEN as SIZE_MIN;
-use options::{Action, Options, Transport};
+use options::{Action, Options};
 use process::{Processes, Sample};
 use report::{Packets, Quantiles, Report, Server};
 

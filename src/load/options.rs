@@ -1,5 +1,6 @@
 //! What the load is to be.
 
+use crate::base::transport::Transport;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -30,28 +31,6 @@ impl Action {
             Action::Handshakes => "handshakes",
             Action::Idle => "idle",
             Action::Churn => "churn",
-        }
-    }
-}
-
-/// How clients reach the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// UDP.
-    Udp,
-    /// TCP.
-    Tcp,
-    /// TLS over TCP.
-    Tls,
-}
-
-impl Transport {
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Transport::Udp => "udp",
-            Transport::Tcp => "tcp",
-            Transport::Tls => "tls",
         }
     }
 }

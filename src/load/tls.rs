@@ -9,7 +9,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::options::{Options, Transport};
+use super::options::Options;
+use crate::base::transport::Transport;
 
 /// The configuration; `None` for other transports. The one group that every server has (RFC 8446 section
 /// 9.1) and no tickets: every server does the same work for every connection.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::token::Token;
-use crate::turn::time::{Instant, Now};
+use crate::base::time::{Instant, Now};
 
 /// Bytes that web clients and their servers may send in one turn: 0.2 ms of sealing and copying, for which packets wait.
 const WEB_BYTES: usize = 256 << 10;

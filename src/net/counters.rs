@@ -1,7 +1,7 @@
 //! What happened on the sockets, as numbers. One set per worker: a single writer, any number of readers.
 
+use crate::base::transport::Transport;
 use crate::turn::counters::Counter;
-use crate::turn::five_tuple::Transport;
 
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident: $($(#[$variant_doc:meta])* $variant:ident = $label:literal,)+) => {

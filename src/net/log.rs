@@ -10,10 +10,10 @@ use std::time::Duration;
 use tracing::field;
 
 use super::syscall::Offloads;
+use crate::base::host::HostId;
+use crate::base::time::Instant;
 use crate::turn::action::{Review, Session, Traffic};
-use crate::turn::settings::HostId;
 use crate::turn::throttle::{Limit, Purpose, Subject, Throttle};
-use crate::turn::time::Instant;
 
 /// The throttle refills a budget within one second of the clock that it is shown. Shown a clock that is this many times
 /// slower, it refills the budget within 200 s.
@@ -248,8 +248,9 @@ pub(super) fn segmentation_refused() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::transport::Transport;
     use crate::turn::action::EndReason;
-    use crate::turn::five_tuple::{FiveTuple, Transport};
+    use crate::turn::five_tuple::FiveTuple;
 
     fn at(seconds: u64) -> Instant {
         Instant::from_nanos(seconds * 1_000_000_000)

@@ -50,11 +50,11 @@ use supervisor::Supervisor;
 use syscall::{Offloads, Waker};
 use worker::{Controls, Persistent};
 
+use crate::base::time::Now;
+use crate::base::transport::Transport;
 use crate::system::entropy;
 use crate::turn;
-use crate::turn::five_tuple::Transport;
 use crate::turn::server::Server;
-use crate::turn::time::Now;
 
 /// Commands that may wait for a worker. They are rare; a full queue makes the sender wait.
 const COMMANDS: usize = 16;

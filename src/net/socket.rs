@@ -10,8 +10,8 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::syscall::{self, Fragmentation};
 use super::{Listener, Settings};
+use crate::base::transport::Transport;
 use crate::turn::action::OpenError;
-use crate::turn::five_tuple::Transport;
 
 /// Both directions of a UDP listener, as far as net.core.rmem_max and wmem_max lets us: 50 ms of 500,000 packets/s.
 const LISTENER_BUFFER: usize = 4 << 20;

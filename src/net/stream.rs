@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::counters::CloseReason;
 use super::scratch::Scratch;
 use super::syscall::{read_stream, write_stream};
-use crate::turn::time::Instant;
+use crate::base::time::Instant;
 use outbox::{Kind, Outbox, Pushed};
 use tls::{RECORD_MAX, Tls};
 

@@ -15,8 +15,8 @@ use super::log;
 use super::socket::WorkerSockets;
 use super::syscall::Offloads;
 use super::worker::{Persistent, Worker};
+use crate::base::time::{Instant, Now};
 use crate::system::entropy;
-use crate::turn::time::{Instant, Now};
 
 /// Failures within [`PERIOD`] after which the worker is still started again.
 const FAILURES: usize = 3;

@@ -31,11 +31,11 @@ use super::stream::outbox::{Kind, Pushed};
 use super::stream::tls::TlsChooser;
 use super::syscall::{Alarm, Epoll, Events, Offloads, Waker, ready, return_free_memory};
 use super::token::{Generation, Token};
+use crate::base::time::Now;
 use crate::system::entropy;
 use crate::turn::action::{Action, Drop, FromClient, FromPeer, OpenError, PeerHeader, RelayId};
 use crate::turn::five_tuple::Client;
 use crate::turn::server::Server;
-use crate::turn::time::Now;
 
 /// Events taken from one wait. The rest comes first in the next one.
 const EVENTS: usize = 256;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::five_tuple::{Client, FiveTuple};
-use super::settings::HostId;
+use crate::base::host::HostId;
 
 /// One relayed transport address of one allocation. A small number, used again after the relay is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

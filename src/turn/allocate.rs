@@ -13,8 +13,8 @@ use super::quota::Place;
 use super::server::Server;
 use super::settings::RelayAddress;
 use super::table::{AllocationId, FAMILIES, Owner};
-use super::time::{Instant, Now};
-use crate::wire::attribute::Family;
+use crate::base::family::Family;
+use crate::base::time::{Instant, Now};
 use crate::wire::request::Allocate;
 
 /// RFC 8656 section 3.2.

@@ -9,7 +9,7 @@ use super::error::Code;
 use super::five_tuple::Client;
 use super::nonce::Features;
 use super::server::Server;
-use super::time::Now;
+use crate::base::time::Now;
 use crate::turn::action::Drop;
 use crate::wire::message::{Message, method};
 use crate::wire::response::{Reason, Response};

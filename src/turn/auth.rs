@@ -16,8 +16,9 @@ use super::error::Code;
 use super::nonce::Features;
 use super::quota::Account;
 use super::rest;
-use super::settings::{HostId, Settings, StaticUser};
-use super::time::{Instant, Now};
+use super::settings::{Settings, StaticUser};
+use crate::base::host::HostId;
+use crate::base::time::{Instant, Now};
 use crate::wire::message::{IntegrityAlgorithm, IntegrityKey, Message};
 use crate::wire::request::Credentials;
 

@@ -6,7 +6,7 @@ use super::action::FromClient;
 use super::answer::Ticket;
 use super::error::Code;
 use super::server::Server;
-use super::time::Now;
+use crate::base::time::Now;
 use crate::wire::request::ChannelBind;
 
 /// RFC 8656 section 12.

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::action::Drop;
-use super::five_tuple::Transport;
-use super::settings::HostId;
+use crate::base::host::HostId;
+use crate::base::transport::Transport;
 use crate::wire::message::method;
 
 /// A number with one writer. Adding is a plain load and store, so it costs no more than a field.

@@ -9,7 +9,7 @@ use super::five_tuple::{Client, FiveTuple};
 use super::peer_policy::Reach;
 use super::server::Server;
 use super::table::Route;
-use super::time::{Instant, Now};
+use crate::base::time::{Instant, Now};
 use crate::wire::attribute::Icmp;
 use crate::wire::message::Message;
 use crate::wire::{channel_data, indication};

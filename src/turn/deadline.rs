@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::time::Instant;
+use crate::base::time::Instant;
 
 /// Dead entries tolerated before a sweep is worth while.
 const SLACK: usize = 1024;

@@ -9,7 +9,7 @@ use super::counters::Request;
 use super::five_tuple::Client;
 use super::server::Server;
 use super::throttle::{Limit, Purpose, Subject};
-use super::time::Now;
+use crate::base::time::Now;
 use crate::wire::message::Message;
 
 /// Requests over TCP and TLS for each one over UDP: the handshake has proved the source, and a stream has no retransmission.

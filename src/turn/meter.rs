@@ -13,8 +13,8 @@ use slab::Slab;
 
 use super::action::Drop;
 use super::quota::{Account, Place};
-use super::settings::HostId;
-use super::time::Instant;
+use crate::base::host::HostId;
+use crate::base::time::Instant;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// A worker draws this part of a second's worth at a time, if there is so much.

@@ -46,4 +46,3 @@ pub mod settings;
 pub mod shared;
 pub mod table;
 pub mod throttle;
-pub mod time;

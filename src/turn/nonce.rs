@@ -12,7 +12,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-use super::time::Instant;
+use crate::base::time::Instant;
 
 /// How long a nonce is good. RFC 8489 section 9.2 leaves it to the server; within it a client's Refresh needs no
 /// second round trip.

@@ -10,8 +10,8 @@ use super::peer_policy::Reach;
 use super::quota::Place;
 use super::server::Server;
 use super::table::{AllocationId, FAMILIES, PermissionId};
-use super::time::{Instant, Now};
-use crate::wire::attribute::Family;
+use crate::base::family::Family;
+use crate::base::time::{Instant, Now};
 use crate::wire::request::CreatePermission;
 
 /// RFC 8656 section 3.3.

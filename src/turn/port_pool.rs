@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use super::quota::Place;
-use super::time::Instant;
+use crate::base::time::Instant;
 
 /// RFC 8656 section 7.2: a reservation is held for at least 30 seconds.
 pub const RESERVATION_LIFETIME: Duration = Duration::from_secs(30);
@@ -274,7 +274,7 @@ mod tests {
     fn place() -> Place {
         let limits = crate::turn::settings::Limits::default();
         let quota = std::sync::Arc::new(crate::turn::quota::Quota::default());
-        quota.take(crate::turn::settings::HostId(0), &Account::User("ann".into()), &limits).expect("no limit")
+        quota.take(crate::base::host::HostId(0), &Account::User("ann".into()), &limits).expect("no limit")
     }
 
     #[test]

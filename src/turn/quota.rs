@@ -9,7 +9,8 @@ use dashmap::DashMap;
 use super::counters::HOSTS_MAX;
 use super::error::Code;
 use super::meter::Budget;
-use super::settings::{HostId, Limits};
+use super::settings::Limits;
+use crate::base::host::HostId;
 
 /// Room for users that stays when all are gone.
 const USERS_KEPT: usize = 4096;

@@ -4,7 +4,7 @@ use super::action::{EndReason, FromClient, RelayId};
 use super::answer::Ticket;
 use super::error::Code;
 use super::server::Server;
-use super::time::Instant;
+use crate::base::time::Instant;
 use crate::wire::request::Refresh;
 
 impl Server {

@@ -1,5 +1,6 @@
 //! What the operator decided, in the protocol's own terms. Built by `cli::serve` from the configuration.
 
+use crate::base::host::HostId;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -7,8 +8,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::five_tuple::Transport;
 use super::meter::Rates;
+use crate::base::transport::Transport;
 
 /// Everything the protocol needs to know; replaced whole at reload.
 #[derive(Clone, Debug)]
@@ -34,10 +35,6 @@ pub struct Settings {
     /// Whether clients are told of ICMP errors (RFC 8656 section 11.5), by Data indications without DATA.
     pub icmp_to_clients: bool,
 }
-
-/// A number for a named host that stays the same across reloads; the index of its counters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HostId(pub u8);
 
 /// One BBB host (or any other party that gives out credentials).
 #[derive(Clone, Debug)]

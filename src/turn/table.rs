@@ -26,9 +26,9 @@ use super::meter::{Meter, Meters, UserId};
 use super::peer_policy::Reach;
 use super::port_pool::Token;
 use super::quota::Place;
-use super::settings::HostId;
-use super::time::Instant;
-use crate::wire::attribute::Family;
+use crate::base::family::Family;
+use crate::base::host::HostId;
+use crate::base::time::Instant;
 
 /// Both address families.
 pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];

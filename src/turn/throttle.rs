@@ -9,8 +9,8 @@ use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 
 use super::keyed_hash::KeyedState;
-use super::settings::HostId;
-use super::time::Instant;
+use crate::base::host::HostId;
+use crate::base::time::Instant;
 
 /// Buckets; 16 bytes each. A source that sends one request a second at a limit of 500 a second holds its bucket for
 /// 2 ms, so the table is nearly empty with thousands of them.

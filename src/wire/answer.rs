@@ -4,8 +4,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::WireError;
-use super::attribute::{AddressErrorCode, Family, Lifetime, ReservationToken, is_understood, kind, read_xor};
+use super::attribute::{AddressErrorCode, Lifetime, ReservationToken, is_understood, kind, read_xor};
 use super::message::{Message, MessageClass};
+use crate::base::family::Family;
 
 /// The longest reason phrase, SOFTWARE, REALM and NONCE: 127 characters in UTF-8, with room for what RFC 5389 allowed
 /// (RFC 8489 sections 14.8 to 14.14).

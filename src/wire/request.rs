@@ -4,10 +4,11 @@
 use std::net::SocketAddr;
 
 use super::attribute::{
-    AdditionalAddressFamily, ChannelNumber, DontFragment, EvenPort, Family, Lifetime, RequestedAddressFamily,
+    AdditionalAddressFamily, ChannelNumber, DontFragment, EvenPort, Lifetime, RequestedAddressFamily,
     RequestedTransport, ReservationToken, is_understood, kind, read_xor,
 };
 use super::message::{Message, method};
+use crate::base::family::Family;
 
 /// An attribute of this type is malformed: 400 (RFC 8489 section 6.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,8 +9,9 @@ use stun_types::message::{
 };
 
 use super::attribute::{
-    AddressErrorCode, Family, Lifetime, ReservationToken, XorMappedAddress, XorRelayedAddress, kind,
+    AddressErrorCode, Lifetime, ReservationToken, XorMappedAddress, XorRelayedAddress, kind,
 };
+use crate::base::family::Family;
 
 /// Room for most answers without growing.
 const CAPACITY: usize = 256;

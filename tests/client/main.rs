@@ -5,8 +5,8 @@
 mod stun;
 mod world;
 
+use hallpass::base::transport::Transport;
 use hallpass::client::{Algorithms, Stage};
-use hallpass::turn::five_tuple::Transport;
 
 use world::{Network, Plan, World};
 

@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hallpass::base::time::{Instant, Now};
+use hallpass::base::transport::Transport;
 use hallpass::client::stream::Reassembly;
 use hallpass::client::{Algorithms, Allocate, Client, Config, Credentials, Event, Link, Request, Stage};
 use hallpass::turn::action::{Action, FromClient, FromPeer, PeerHeader, RelayId};
 use hallpass::turn::counters::Counters;
-use hallpass::turn::five_tuple::{self, FiveTuple, Transport};
+use hallpass::turn::five_tuple::{self, FiveTuple};
 use hallpass::turn::server::Server;
 use hallpass::turn::shared::Shared;
-use hallpass::turn::time::{Instant, Now};
 use hallpass::wire::frame::Frame;
 use hallpass::wire::{channel_data, indication};
 use rand_chacha::ChaCha8Rng;

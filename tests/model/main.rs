@@ -9,8 +9,9 @@ mod stun;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hallpass::base::transport::Transport;
 use hallpass::turn::action::{FromClient, FromPeer, PeerHeader, RelayId};
-use hallpass::turn::five_tuple::{Client, Transport};
+use hallpass::turn::five_tuple::Client;
 use proptest::prelude::*;
 
 use reference::{Ask, Family, Reference, Wish};

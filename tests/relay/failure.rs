@@ -1,8 +1,8 @@
 //! A worker that fails, and one that is full.
 
+use hallpass::base::transport::Transport;
 use hallpass::net::admission::{Pressure, Rules};
 use hallpass::net::counters::Refusal;
-use hallpass::turn::five_tuple::Transport;
 
 use crate::rig::*;
 
@@ -14,7 +14,7 @@ struct Call {
 }
 
 fn alive(relay: &Relay, worker: usize) -> u64 {
-    let of = |transport| relay.counters[worker].host(hallpass::turn::settings::HostId(0), transport);
+    let of = |transport| relay.counters[worker].host(hallpass::base::host::HostId(0), transport);
     Transport::ALL.into_iter().map(|transport| of(transport).allocations.get()).sum()
 }
 

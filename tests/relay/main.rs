@@ -14,14 +14,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use hallpass::base::host::HostId;
+use hallpass::base::transport::Transport;
 use hallpass::net::admission::Rules;
 use hallpass::net::counters::CloseReason;
 use hallpass::net::syscall::{Datagram, SendBatch};
 use hallpass::net::{self, Command};
 use hallpass::turn::action::Drop;
 use hallpass::turn::counters::{Counters, HostRung};
-use hallpass::turn::five_tuple::Transport;
-use hallpass::turn::settings::HostId;
 
 use rig::*;
 

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use hallpass::base::host::HostId;
+use hallpass::base::transport::Transport;
 use hallpass::turn::action::{EndReason, OpenError};
-use hallpass::turn::five_tuple::Transport;
 use hallpass::turn::quota::Account;
-use hallpass::turn::settings::HostId;
 
 use crate::codec::*;
 use crate::rig::*;

@@ -1,7 +1,8 @@
 //! RFC 8489 section 9.2: the long-term credential mechanism, with the time-limited names of TURN REST.
 
+use hallpass::base::transport::Transport;
 use hallpass::turn::action::Drop;
-use hallpass::turn::five_tuple::{Client, Transport};
+use hallpass::turn::five_tuple::Client;
 use hallpass::turn::settings::Settings;
 
 use crate::codec::*;

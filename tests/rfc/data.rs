@@ -1,9 +1,9 @@
 //! RFC 8656 sections 11 to 15: Send and Data indications, ICMP, what DONT-FRAGMENT means.
 
+use hallpass::base::host::HostId;
+use hallpass::base::transport::Transport;
 use hallpass::turn::action::Drop;
 use hallpass::turn::counters::{Counter, Request};
-use hallpass::turn::five_tuple::Transport;
-use hallpass::turn::settings::HostId;
 
 use crate::codec::*;
 use crate::rig::*;

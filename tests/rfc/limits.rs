@@ -1,7 +1,7 @@
 //! Quotas, capacity, draining, and what strangers may cost (RFC 8656 sections 5, 7.2 and 21; THREATS 6 to 12).
 
+use hallpass::base::transport::Transport;
 use hallpass::turn::action::{Drop, FromClient};
-use hallpass::turn::five_tuple::Transport;
 use hallpass::turn::meter::Rate;
 
 use crate::codec::*;

@@ -1,7 +1,7 @@
 //! RFC 8489 sections 5 to 7, 12 and 14: messages as such, and Binding.
 
+use hallpass::base::transport::Transport;
 use hallpass::turn::action::Drop;
-use hallpass::turn::five_tuple::Transport;
 
 use crate::codec::*;
 use crate::rig::*;

@@ -1,7 +1,7 @@
 //! RFC 8656 section 8: Refresh.
 
+use hallpass::base::transport::Transport;
 use hallpass::turn::action::EndReason;
-use hallpass::turn::five_tuple::Transport;
 
 use crate::codec::*;
 use crate::rig::*;

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
+use hallpass::base::host::HostId;
+use hallpass::base::time::{Instant, Now};
+use hallpass::base::transport::Transport;
 use hallpass::turn::action::{
     Action, Drop, FromClient, FromPeer, OpenError, PeerHeader, PeerIcmp, RelayId, Review, Session,
 };
 use hallpass::turn::counters::Counters;
-use hallpass::turn::five_tuple::{Client, FiveTuple, Link, Transport};
+use hallpass::turn::five_tuple::{Client, FiveTuple, Link};
 use hallpass::turn::server::Server;
-use hallpass::turn::settings::{Host, HostId, Limits, PeerRules, RelayAddress, Settings, StaticUser};
+use hallpass::turn::settings::{Host, Limits, PeerRules, RelayAddress, Settings, StaticUser};
 use hallpass::turn::shared::Shared;
-use hallpass::turn::time::{Instant, Now};
 use hallpass::wire::frame::Frame;
 use hallpass::wire::{channel_data, indication};
 

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
+use hallpass::base::host::HostId;
+use hallpass::base::transport::Transport;
 use hallpass::turn::action::Drop;
 use hallpass::turn::counters::ERROR_CODES;
-use hallpass::turn::five_tuple::{Client, FiveTuple, Transport};
-use hallpass::turn::settings::HostId;
+use hallpass::turn::five_tuple::{Client, FiveTuple};
 
 use crate::invariant::{Checked, Invariant, ensure};
 use crate::model::{Ask, Model, Proof, SECOND};

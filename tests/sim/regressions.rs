@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hallpass::base::transport::Transport;
 use hallpass::turn::action::{EndReason, OpenError};
-use hallpass::turn::five_tuple::{Client, Transport};
+use hallpass::turn::five_tuple::Client;
 
 use crate::rig::{Rig, login};
 use crate::stun;

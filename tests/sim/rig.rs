@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hallpass::base::time::{Instant, Now};
 use hallpass::turn::action::{Action, FromClient, OpenError, RelayId, Session};
 use hallpass::turn::counters::Counters;
 use hallpass::turn::five_tuple::Client;
@@ -12,7 +13,6 @@ use hallpass::turn::rest;
 use hallpass::turn::server::Server;
 use hallpass::turn::settings::Settings;
 use hallpass::turn::shared::Shared;
-use hallpass::turn::time::{Instant, Now};
 
 use super::stun::{self, Login, REALM_NAME, Reader, SECRET, Writer};
 

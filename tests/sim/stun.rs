@@ -3,8 +3,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use hallpass::turn::five_tuple::{Client, FiveTuple, Link, Transport};
-use hallpass::turn::settings::{Host, HostId, Limits, PeerRules, RelayAddress, Settings};
+use hallpass::base::host::HostId;
+use hallpass::base::transport::Transport;
+use hallpass::turn::five_tuple::{Client, FiveTuple, Link};
+use hallpass::turn::settings::{Host, Limits, PeerRules, RelayAddress, Settings};
 
 #[path = "../support/codec.rs"]
 mod codec;

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hallpass::base::transport::Transport;
 use hallpass::turn::action::{Action, Drop, FromClient, FromPeer, OpenError, PeerHeader, PeerIcmp, RelayId};
-use hallpass::turn::five_tuple::{Client, Transport};
+use hallpass::turn::five_tuple::Client;
 use hallpass::wire::frame::Frame;
 use hallpass::wire::{channel_data, indication};
 

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use hallpass::base::time::{Instant, Now};
+use hallpass::base::transport::Transport;
 use hallpass::turn::action::{EndReason, OpenError, RelayId};
 use hallpass::turn::counters::Counters;
-use hallpass::turn::five_tuple::{Client, FiveTuple, Transport};
+use hallpass::turn::five_tuple::{Client, FiveTuple};
 use hallpass::turn::server::Server;
 use hallpass::turn::settings::Settings;
 use hallpass::turn::shared::Shared;
-use hallpass::turn::time::{Instant, Now};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 

@@ -42,6 +42,7 @@ const WORLD: &[&str] = &[
 ];
 
 const RULES: &[Rule] = &[
+    Rule { module: "base", ours: &[], never: WORLD },
     Rule { module: "wire", ours: &[], never: WORLD },
     Rule { module: "turn", ours: &["wire"], never: WORLD },
     Rule {
@@ -64,10 +65,10 @@ const RULES: &[Rule] = &[
             "std::time::SystemTime",
         ],
     },
-    Rule { module: "client", ours: &["turn::rest", "turn::time", "wire"], never: WORLD },
+    Rule { module: "client", ours: &["turn::rest", "wire"], never: WORLD },
     Rule {
         module: "load",
-        ours: &["client", "net::syscall", "turn::time", "wire"],
+        ours: &["client", "net::syscall", "wire"],
         never: &[
             "axum",
             "clap",
@@ -127,7 +128,7 @@ pub fn check(source: &Source) -> Findings {
             let known = RULES.iter().any(|r| r.module == target);
             let allowed =
                 |part: &&str| inside.strip_prefix(*part).is_some_and(|rest| !rest.starts_with(is_name));
-            if known && target != module && !rule.ours.iter().any(allowed) {
+            if known && target != module && target != "base" && !rule.ours.iter().any(allowed) {
                 all.push((line, format!("`{module}` may not import `{target}`: {inside}")));
             }
             let serves = source.path.starts_with("src/cli/serve");

@@ -6,14 +6,14 @@ use arc_swap::ArcSwap;
 
 use super::drain::Progress;
 use crate::admin::{Snapshot, Source};
+use crate::base::host::HostId;
+use crate::base::transport::Transport;
 use crate::net;
 use crate::net::admission::{Admission, Class};
 use crate::net::counters::{CloseReason, Decision, Refusal, Stage, TlsOutcome};
 use crate::system::memory;
 use crate::turn::action::Drop;
 use crate::turn::counters::{Counter, Counters, ERROR_CODES, HostRung, Request};
-use crate::turn::five_tuple::Transport;
-use crate::turn::settings::HostId;
 use crate::turn::shared::Shared;
 
 /// Everything that is counted.

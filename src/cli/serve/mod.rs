@@ -27,15 +27,15 @@ use tokio::time::{Instant, interval};
 use super::args::ServeArgs;
 use super::{fail, tell};
 use crate::admin::Readiness;
+use crate::base::time::{self, Now};
+use crate::base::transport::Transport;
 use crate::config::{self, Config, LogFormat, Severity};
 use crate::net::front::first_bytes::Site;
 use crate::net::{self, Command, Handle};
 use crate::system::port_holder::{Protocol, who_holds};
 use crate::system::systemd::Notifier;
 use crate::system::{clock, entropy, limits, logging, own_addresses};
-use crate::turn;
 use crate::turn::counters::Counters;
-use crate::turn::five_tuple::Transport;
 use crate::turn::server::Server;
 use crate::turn::shared::Shared;
 use drain::{Drain, Left};
@@ -187,11 +187,8 @@ fn set_up(
 }
 
 /// The clock of the workers, read once a turn.
-fn now() -> turn::time::Now {
-    turn::time::Now {
-        instant: turn::time::Instant::from_nanos(clock::monotonic_nanos()),
-        unix: clock::unix_seconds(),
-    }
+fn now() -> Now {
+    Now { instant: time::Instant::from_nanos(clock::monotonic_nanos()), unix: clock::unix_seconds() }
 }
 
 fn read(path: Option<&Path>) -> Result<Config, Failure> {

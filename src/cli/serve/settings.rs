@@ -6,17 +6,15 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::base::host::HostId;
 use crate::config;
 use crate::net;
 use crate::net::admission::Rules;
 use crate::net::front::first_bytes::Site;
 use crate::system::{interfaces, limits};
 use crate::turn::counters::HOSTS_MAX;
-use crate::turn::five_tuple::Transport;
 use crate::turn::meter::{Rate, Rates};
-use crate::turn::settings::{
-    Alternates, Host, HostId, Limits, PeerRules, RelayAddress, Settings, StaticUser,
-};
+use crate::turn::settings::{Alternates, Host, Limits, PeerRules, RelayAddress, Settings, StaticUser};
 use crate::wire::proxy_protocol::Version;
 
 /// Descriptors for ourselves: listeners and loops of the workers, certificates and configuration at a reload, and the admin
@@ -142,11 +140,7 @@ pub fn protocol(
 /// What the network side needs.
 pub fn network(config: &config::Config, workers: usize) -> net::Settings {
     let listeners = config.listen.iter().map(|listener| net::Listener {
-        transport: match listener.transport {
-            config::Transport::Udp => Transport::Udp,
-            config::Transport::Tcp => Transport::Tcp,
-            config::Transport::Tls => Transport::Tls,
-        },
+        transport: listener.transport,
         address: listener.address,
         only_v6: !config.is_dual_stack(listener),
         proxies: listener.proxies.clone(),

@@ -3,10 +3,11 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
+use crate::base::transport::Transport;
 use crate::net::socket::UdpListener;
 use crate::net::syscall::{BATCH, Epoll, Origin, RecvBatch, Source, canonical, ready};
 use crate::net::token::Token;
-use crate::turn::five_tuple::{Client, FiveTuple, Link, Transport};
+use crate::turn::five_tuple::{Client, FiveTuple, Link};
 
 /// The smallest number of datagrams asked for: a burst of video is not cut. To ask for sixty-four and to receive one
 /// costs a twentieth of relaying that one.

@@ -1,8 +1,8 @@
 use std::net::UdpSocket;
 
 use super::*;
+use crate::base::transport::Transport;
 use crate::net::syscall::Events;
-use crate::turn::five_tuple::Transport;
 use std::time::Duration;
 
 fn datagrams() -> (Datagrams, SocketAddr, Rc<Epoll>) {

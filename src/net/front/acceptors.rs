@@ -6,10 +6,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::door::Expected;
+use crate::base::transport::Transport;
 use crate::net::socket::StreamListener;
 use crate::net::syscall::{Epoll, canonical, ready};
 use crate::net::token::Token;
-use crate::turn::five_tuple::Transport;
 
 /// How long a listener rests when descriptors or memory ran out. It stays readable, so without a rest the loop
 /// would spin.

@@ -11,6 +11,7 @@ use super::handshakes::{Handshakes, site};
 use super::proxy_header::{self, Header};
 use super::splice::{BackEndOutcome, NOT_SENT_LOW_WATER, Splice};
 use super::turn_client::TurnClient;
+use crate::base::time::Instant;
 use crate::net::admission::{Class, Entry};
 use crate::net::counters::{CloseReason, Refusal, Stage, TlsOutcome};
 use crate::net::scratch::{Buffers, READ_MAX, Scratch};
@@ -19,7 +20,6 @@ use crate::net::stream::tls::{Protocol, TlsChooser};
 use crate::net::syscall::{Epoll, ready};
 use crate::net::token::Token;
 use crate::turn::five_tuple::{Client, FiveTuple, Link};
-use crate::turn::time::Instant;
 use crate::wire::stream::{self, Framed};
 
 /// Time for a PROXY header and a TLS handshake. A round trip over the worst mobile path is 3 s.

@@ -11,6 +11,7 @@ use super::displacement::{Candidate, Displacement};
 use super::door::Expected;
 use super::handshakes::site;
 use super::quic::Flows;
+use crate::base::time::Instant;
 use crate::net::admission::{Class, Entry, Gate};
 use crate::net::counters::{CloseReason, Counters, Refusal, Stage};
 use crate::net::scratch::Scratch;
@@ -19,7 +20,6 @@ use crate::net::stream::outbox::{BYTES_MAX, BYTES_MAX_TIGHT, Kind, Pushed};
 use crate::net::syscall::{Epoll, canonical};
 use crate::net::token::{Generation, Token};
 use crate::turn::five_tuple::{Client, FiveTuple};
-use crate::turn::time::Instant;
 
 /// Connections closed at most for one newcomer. One is enough, unless the operator lowered a limit below what is open.
 const DISPLACED_MAX: usize = 2;

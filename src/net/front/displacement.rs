@@ -4,9 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::base::time::Instant;
 use crate::net::admission::Class;
 use crate::net::token::Token;
-use crate::turn::time::Instant;
 
 /// A web client that was silent for so long may be displaced. Websockets ping more often than that.
 const SILENT: Duration = Duration::from_secs(60);

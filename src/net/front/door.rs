@@ -2,8 +2,8 @@
 
 use super::splice::Splice;
 use super::turn_client::TurnClient;
+use crate::base::time::Instant;
 use crate::net::counters::CloseReason;
-use crate::turn::time::Instant;
 
 /// What a listener expects of those that connect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

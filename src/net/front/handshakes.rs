@@ -14,10 +14,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::time::{Instant, Now};
 use crate::net::admission::Admission;
 use crate::net::token::Token;
 use crate::turn::throttle::{Limit, Purpose, Subject, Throttle};
-use crate::turn::time::{Instant, Now};
 
 /// What handshakes may use at once, and so in one turn of the loop.
 const AT_ONCE: Duration = Duration::from_millis(1);

@@ -21,12 +21,12 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::base::time::Instant;
 use crate::net::admission::{Class, Descriptor, Gate};
 use crate::net::syscall::{Epoll, ready};
 use crate::net::token::{Generation, Token};
 use crate::turn::five_tuple::Client;
 use crate::turn::keyed_hash::KeyedState;
-use crate::turn::time::Instant;
 use connection_id::ConnectionId;
 use order::Order;
 
@@ -392,8 +392,9 @@ fn source(ip: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::transport::Transport;
     use crate::net::admission::Admission;
-    use crate::turn::five_tuple::{FiveTuple, Link, Transport};
+    use crate::turn::five_tuple::{FiveTuple, Link};
 
     const NOW: Instant = Instant::from_nanos(1_000_000_000);
     const ID: &[u8] = b"chosen by the server";

@@ -13,6 +13,7 @@ use socket2::{Domain, Protocol as Ip, Socket, Type};
 
 use super::connection::INTEREST;
 use super::door::Life;
+use crate::base::time::Instant;
 use crate::net::admission::Descriptor;
 use crate::net::counters::CloseReason;
 use crate::net::scratch::{Buffers, Scratch};
@@ -20,7 +21,6 @@ use crate::net::stream::tls::{Protocol, RECORD_MAX};
 use crate::net::stream::{Stream, is_transient, write};
 use crate::net::syscall::{Epoll, read_stream, ready};
 use crate::net::token::Token;
-use crate::turn::time::Instant;
 
 /// Bytes read from a web server at once.
 pub const CHUNK: usize = 64 << 10;

@@ -4,8 +4,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use crate::base::time::Instant;
 use crate::net::token::Token;
-use crate::turn::time::Instant;
 
 /// Deadlines in order.
 #[derive(Debug, Default)]

@@ -2,10 +2,10 @@
 
 use super::connection::IDLE_TIME;
 use super::door::Life;
+use crate::base::time::Instant;
 use crate::net::counters::CloseReason;
 use crate::net::token::Token;
 use crate::turn::action::{Drop, EndReason};
-use crate::turn::time::Instant;
 use crate::wire::demux::{Kind, classify};
 
 /// Requests in a row that may fail to authenticate. A login takes two or three, and a browser tries few passwords.

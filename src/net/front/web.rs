@@ -10,6 +10,7 @@ use super::connections::Connections;
 use super::first_bytes::{Visit, Web};
 use super::quic::Flows;
 use super::splice::Splice;
+use crate::base::time::Instant;
 use crate::net::admission::{Class, Descriptor, Gate};
 use crate::net::counters::{CloseReason, Counters, Decision, Stage};
 use crate::net::scratch::Buffers;
@@ -18,7 +19,6 @@ use crate::net::stream::tls::Protocol;
 use crate::net::syscall::Epoll;
 use crate::net::token::Token;
 use crate::turn::five_tuple::FiveTuple;
-use crate::turn::time::Instant;
 use crate::wire::proxy_protocol::{self, Addresses};
 
 /// What a client of HTTP/1.1 is told when not even the built-in site can answer.

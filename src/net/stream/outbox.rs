@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::turn::time::Instant;
+use crate::base::time::Instant;
 
 /// Bytes of media and answers that may wait: 200 ms of 10 Mbit/s, the most a call over TCP bears.
 pub const BYTES_MAX: usize = 256 << 10;

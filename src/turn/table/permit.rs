@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use super::{
     Allocation, AllocationId, Channel, ChannelId, Owner, Permission, PermissionId, Table, bits, peer_key,
 };
+use crate::base::time::Instant;
 use crate::turn::action::RelayId;
 use crate::turn::peer_policy::Reach;
-use crate::turn::time::Instant;
 
 impl Table {
     /// How many permissions this relay holds.

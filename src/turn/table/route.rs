@@ -10,12 +10,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Allocation, AllocationId, Channel, Permission, Relay, Table, bits, peer_key};
+use crate::base::family::Family;
+use crate::base::time::Instant;
 use crate::turn::action::{Drop, RelayId};
 use crate::turn::five_tuple::Client;
 use crate::turn::meter::Rates;
 use crate::turn::peer_policy::Reach;
-use crate::turn::time::Instant;
-use crate::wire::attribute::Family;
 
 /// Where a client's packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

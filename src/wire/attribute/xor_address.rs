@@ -1,5 +1,6 @@
 //! Addresses hidden from meddling NATs by XOR with the header (RFC 8489 section 14.2).
 
+use crate::base::family::Family;
 use std::net::{IpAddr, SocketAddr};
 
 use super::*;

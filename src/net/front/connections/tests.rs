@@ -3,6 +3,8 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use super::*;
+use crate::base::time::Now;
+use crate::base::transport::Transport;
 use crate::net::admission::{Admission, Class, Rules};
 use crate::net::front::connection::ReadOutcome;
 use crate::net::front::door::Life;
@@ -11,8 +13,6 @@ use crate::net::front::turn_client::TurnClient;
 use crate::net::scratch::Buffers;
 use crate::net::stream::outbox::MESSAGES_MAX;
 use crate::net::syscall::{Events, ready};
-use crate::turn::five_tuple::Transport;
-use crate::turn::time::Now;
 
 const START: Instant = Instant::from_nanos(1_000_000_000_000);
 

@@ -1,0 +1,34 @@
+//! IPv4 and IPv6.
+
+/// An address family (RFC 8489 section 14.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// 0x01.
+    V4,
+    /// 0x02.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub const fn of(address: std::net::IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// Its byte.
+    pub const fn to_byte(self) -> u8 {
+        match self {
+            Self::V4 => 1,
+            Self::V6 => 2,
+        }
+    }
+
+    /// The family of a byte, or the byte: an unknown family is answered with 440, it is not malformed.
+    pub const fn from_byte(byte: u8) -> Result<Self, u8> {
+        match byte {
+            1 => Ok(Self::V4),
+            2 => Ok(Self::V6),
+            _ => Err(byte),
+        }
+    }
+}
