@@ -43,6 +43,12 @@ impl Budget {
         self.streams.1 = 0;
     }
 
+    /// Whether the leftovers of the last turn come before this turn's events: in every other turn. A client that always has
+    /// more to read would keep the others waiting, or they it.
+    pub fn is_turn_of_leftovers(&self) -> bool {
+        self.turn.is_multiple_of(2)
+    }
+
     /// Whether no further stream is to be handled in this turn.
     pub fn is_stream_time_spent(&mut self) -> bool {
         let (began, handled) = &mut self.streams;
@@ -125,8 +131,9 @@ mod tests {
         budget.take_leftovers(&mut leftovers);
         let expected = vec![Token::Udp(4), Token::Udp(3)];
         assert_eq!((leftovers, budget.has_leftovers()), (expected, false));
+        let first = budget.is_turn_of_leftovers();
         budget.begin_turn();
         assert!(!budget.is_web_spent());
-        assert_eq!(budget.turn, 2);
+        assert_eq!((budget.turn, budget.is_turn_of_leftovers()), (2, !first));
     }
 }

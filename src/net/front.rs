@@ -178,32 +178,34 @@ impl Front {
         now: Instant,
         budget: &mut Budget,
     ) -> Option<Messages> {
-        if readiness & ready::WRITE != 0 {
+        let is_gone = readiness & (ready::ERROR | ready::CLOSED) != 0;
+        let is_only_write = readiness & !ready::WRITE == 0;
+        let connection = self.connections.get(token)?;
+        let (hello, waits) = (connection.unanswered_hello(), connection.waits_for_its_answers());
+        let is_late = !is_only_write && budget.is_stream_time_spent();
+        if is_late && connection.leave_over(readiness) {
+            budget.postpone(token);
+        }
+        // What is written to is watched again, which a ClientHello that waits must not be.
+        if readiness & ready::WRITE != 0 && (is_only_write || hello.is_none()) {
             self.connections.unblock(token);
         }
-        if readiness & !ready::WRITE == 0 {
+        if is_only_write || is_late {
             return None;
         }
-        let connection = self.connections.get(token)?;
-        if budget.is_stream_time_spent() {
-            if connection.leave_over(readiness) {
-                budget.postpone(token);
-            }
-            return None;
-        }
-        let source = connection.unanswered_hello();
-        if let Some(source) = source {
+        if let Some(source) = hello {
             // Handshakes come after everything else of a turn, as far as there is time for them.
             if self.connections.mute(token) {
                 self.handshakes.wait(token, source);
-            } else if readiness & (ready::ERROR | ready::CLOSED) != 0 {
-                // Reported though not asked for: it is gone.
+            } else if is_gone {
+                // Reported though not asked for.
                 self.counters.tls(TlsOutcome::Left).add(1);
                 self.close(token, CloseReason::Reset);
             }
             return None;
         }
-        self.read(token, readiness, now, budget)
+        // An event that was left over is no way around it: the socket is reported again once the answers are taken.
+        if waits && !is_gone { None } else { self.read(token, readiness, now, budget) }
     }
 
     /// The readiness with which a connection is among the leftovers of a turn. It is no longer.
@@ -216,7 +218,7 @@ impl Front {
         self.handshakes.resume()
     }
 
-    /// Reads a connection, such as one whose handshake had to wait. Writing to it has it watched again.
+    /// Reads a connection, such as one whose handshake had to wait.
     pub fn read(
         &mut self,
         token: Token,
@@ -227,7 +229,7 @@ impl Front {
         let connection = self.connections.get(token)?;
         if connection.splice().is_some_and(|splice| splice.client_interest() == 0) {
             if readiness & (ready::ERROR | ready::CLOSED) != 0 {
-                // Reported though not asked for: the client is gone, with what it sent last.
+                // Reported though not asked for: what it sent last is lost with it.
                 self.close(token, CloseReason::Reset);
             }
             return None;
@@ -261,7 +263,7 @@ impl Front {
                 if more && connection.leave_over(ready::READ | over) {
                     budget.read_again(token);
                 }
-                return Some(Messages { token, position: 0, end: read.end });
+                return Some(Messages { token, position: 0, end: read.end, now });
             }
             Door::Web(splice) => {
                 budget.spend_web(read.received);
@@ -322,7 +324,7 @@ impl Front {
         messages: &mut Messages,
         server: &Server,
     ) -> Option<(Client, Range<usize>)> {
-        let Messages { token, position, end } = *messages;
+        let Messages { token, position, end, now } = *messages;
         let connection = self.connections.get(token)?;
         let client = connection.client;
         let end = match connection.message_at(&self.buffers, position, || server.has_allocation(&client)) {
@@ -339,6 +341,10 @@ impl Front {
                 Some(reason)
             }
         };
+        if end == Some(CloseReason::Closed) {
+            // It sends no more, but may wait for the answers to what it sent last.
+            self.connections.write(token, now, &mut self.buffers.output);
+        }
         if let Some(reason) = end {
             self.close(token, reason);
         }
@@ -491,3 +497,6 @@ impl Front {
         self.connections.next_gone()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,6 +76,11 @@ impl Token {
         }
     }
 
+    /// Whether its events belong to streams, which have a part of each turn and may have to wait for the next one.
+    pub fn is_stream(self) -> bool {
+        matches!(self, Token::Stream { .. } | Token::BackEnd { .. } | Token::Accept(_))
+    }
+
     /// The token as a number: kind, generation, index.
     pub fn pack(self) -> u64 {
         let parts = |kind: u64, generation: Generation, index: u32| {

@@ -143,14 +143,17 @@ impl Worker {
             self.front.begin_turn(self.now.instant);
             self.server.handle_pressure(self.controls.gate.admission().pressure() != Pressure::None);
             // Datagrams first: their clients wait for no stream.
-            self.on_events(&events, |token| !is_stream(token));
-            for token in leftovers.drain(..) {
-                let readiness = self.left_over(token);
-                if readiness != 0 {
-                    self.on_event(token, readiness);
-                }
+            self.on_events(&events, |token| !token.is_stream());
+            self.on_leftovers(&leftovers, |token| !token.is_stream());
+            // The time of streams may end before all had a turn, so the two kinds take turns to be first.
+            if self.budget.is_turn_of_leftovers() {
+                self.on_leftovers(&leftovers, Token::is_stream);
+                self.on_events(&events, Token::is_stream);
+            } else {
+                self.on_events(&events, Token::is_stream);
+                self.on_leftovers(&leftovers, Token::is_stream);
             }
-            self.on_events(&events, is_stream);
+            leftovers.clear();
             while let Some(token) = self.front.next_handshake() {
                 let messages = self.front.read(token, ready::READ, self.now.instant, &mut self.budget);
                 self.on_messages(messages);
@@ -179,12 +182,17 @@ impl Worker {
         }
     }
 
-    /// The readiness with which this socket is left over from the last turn; 0 if it was dealt with meanwhile.
-    fn left_over(&mut self, token: Token) -> u32 {
-        match token {
-            Token::Udp(listener) if self.datagrams.was_read(listener, self.budget.turn) => 0,
-            Token::Udp(_) => ready::READ,
-            token => self.front.take_left_over(token),
+    /// Handles what the last turn left over, unless it was dealt with meanwhile.
+    fn on_leftovers(&mut self, leftovers: &[Token], is_due: impl Fn(Token) -> bool) {
+        for &token in leftovers.iter().filter(|&&token| is_due(token)) {
+            let readiness = match token {
+                Token::Udp(listener) if self.datagrams.was_read(listener, self.budget.turn) => 0,
+                Token::Udp(_) => ready::READ,
+                token => self.front.take_left_over(token),
+            };
+            if readiness != 0 {
+                self.on_event(token, readiness);
+            }
         }
     }
 
@@ -486,9 +494,4 @@ impl Worker {
             log::segmentation_refused();
         }
     }
-}
-
-/// Whether the event of this token may have to wait for the next turn.
-fn is_stream(token: Token) -> bool {
-    matches!(token, Token::Stream { .. } | Token::BackEnd { .. } | Token::Accept(_))
 }

@@ -7,7 +7,7 @@ mod certs;
 mod failure;
 mod rig;
 
-use std::io::{self};
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -209,6 +209,29 @@ fn an_allocation_goes_with_its_stream() {
             relay.until("the allocation is gone", |relay| relay.handle.allocations() == 0);
             relay.until("the port is free", |_| UdpSocket::bind(relayed).is_ok());
         }
+    }
+    relay.stop();
+}
+
+/// A client may say that it sends no more right behind a request.
+#[test]
+fn a_request_with_the_end_right_behind_it_is_answered() {
+    let relay = Relay::start(0);
+    for transport in [Transport::Tcp, Transport::Tls] {
+        let mut client = relay.connect(transport);
+        assert_eq!(client.ask(0x0001, &[])[..2], [0x01, 0x01]);
+        let request = client.request(0x0001, &[]);
+        if let Link::Tls(stream) = &mut client.link {
+            // Both in one segment.
+            stream.conn.writer().write_all(&request).expect("room");
+            stream.conn.send_close_notify();
+            stream.conn.write_tls(&mut stream.sock).expect("send");
+        } else {
+            client.send(&request);
+            client.stream().shutdown(std::net::Shutdown::Write).expect("half close");
+        }
+        assert_eq!(client.receive()[8..20], request[8..20]);
+        assert!(client.reads_the_end());
     }
     relay.stop();
 }

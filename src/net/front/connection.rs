@@ -441,6 +441,11 @@ impl Connection {
         }
     }
 
+    /// Whether a TURN client is not read until it has taken its answers.
+    pub fn waits_for_its_answers(&self) -> bool {
+        matches!(self.door, Door::Turn(_)) && self.interest & ready::READ == 0
+    }
+
     /// Hands ends on between a web client and its back end, once all before them is through. Returns whether the connection
     /// has less time than before.
     ///
@@ -473,6 +478,7 @@ impl Connection {
         self.door = Door::Web(Box::new(splice));
         Ok(())
     }
+
     /// Handles an event of the back end's socket.
     pub fn on_back_end(&mut self, readiness: u32, buffers: &mut Buffers, now: Instant) -> BackEndOutcome {
         let Door::Web(splice) = &mut self.door else { return BackEndOutcome::default() };

@@ -98,6 +98,8 @@ pub struct Messages {
     pub(super) position: usize,
     /// Why the connection is to be closed after them.
     pub(super) end: Option<CloseReason>,
+    /// When they were read.
+    pub(super) now: Instant,
 }
 
 /// Why a connection is closed after a message that the protocol dropped; `None` if it stays.

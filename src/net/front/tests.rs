@@ -1,0 +1,121 @@
+//! The front door over real connections on the loopback.
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use super::*;
+use crate::base::transport::Transport;
+use crate::net::admission::{Admission, Rules};
+use crate::net::syscall::Events;
+use acceptors::Arrival;
+use door::Expected;
+
+const START: Instant = Instant::from_nanos(1_000_000_000_000);
+
+fn clock() -> Now {
+    Now { instant: START, unix: 0 }
+}
+
+/// A front door, and connections through it.
+struct Bench {
+    front: Front,
+    epoll: Rc<Epoll>,
+    budget: Budget,
+    listener: TcpListener,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let epoll = Rc::new(Epoll::new().expect("epoll"));
+        let parts = Parts {
+            epoll: Rc::clone(&epoll),
+            gate: Gate::new(Arc::new(Admission::new(Rules::default(), 100)), 1),
+            counters: Arc::default(),
+            tls: None,
+            web: None,
+            listeners: Vec::new(),
+            clock,
+            keys: [[1, 2], [3, 4]],
+        };
+        let front = Front::new(parts).expect("front");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        Self { front, epoll, budget: Budget::new(clock), listener }
+    }
+
+    fn connect(&mut self, tls: bool) -> (Token, TcpStream) {
+        let client = TcpStream::connect(self.listener.local_addr().expect("local")).expect("connect");
+        let (socket, from) = self.listener.accept().expect("accept");
+        let transport = if tls { Transport::Tls } else { Transport::Tcp };
+        let expected = Expected { tls, ..Expected::default() };
+        let arrival = Arrival { socket, client: from, transport, expected };
+        let token = self.front.connections.take_in(arrival, START, &mut self.front.buffers.output);
+        (token.expect("a place"), client)
+    }
+
+    fn begin_turn(&mut self) {
+        self.budget.begin_turn();
+        self.front.begin_turn(START);
+    }
+
+    fn on_stream(&mut self, token: Token, readiness: u32) -> Option<Messages> {
+        self.front.on_stream(token, readiness, START, &mut self.budget)
+    }
+
+    /// What the kernel reports next, within five seconds.
+    fn reported(&self) -> Option<u32> {
+        let mut events = Events::new(4);
+        self.epoll.wait(&mut events, Some(Duration::from_secs(5))).expect("wait");
+        events.get(0).map(|(_, readiness)| readiness)
+    }
+
+    fn interest(&mut self, token: Token) -> u32 {
+        self.front.connections.get(token).expect("open").interest
+    }
+
+    fn received(&self) -> u64 {
+        self.front.counters.streams(Transport::Tcp).received.get()
+    }
+}
+
+/// A client that does not read its answers is not read itself, also where an event of it was left over from another turn.
+#[test]
+fn leftovers_are_no_way_around_back_pressure() {
+    let mut bench = Bench::new();
+    let (token, mut client) = bench.connect(false);
+    bench.begin_turn();
+    client.write_all(&[0; 4]).expect("send");
+    assert_eq!(bench.reported(), Some(ready::READ));
+    // Answers that the client does not read, more than the kernel takes.
+    let answer = [7; 1 << 10];
+    for _ in 0..1 << 14 {
+        bench.front.push(token, &[&answer], Kind::Control, START).expect("open");
+        bench.front.write(START);
+        if bench.interest(token) & ready::READ == 0 {
+            break;
+        }
+    }
+    assert_eq!(bench.interest(token), ready::WRITE);
+    assert!(bench.on_stream(token, ready::READ).is_none());
+    assert_eq!(bench.received(), 0, "nothing is read");
+    // A client that is gone is looked at all the same.
+    assert!(bench.on_stream(token, ready::READ | ready::ERROR).is_some());
+    assert_eq!(bench.received(), 4);
+}
+
+/// A ClientHello that waits for its turn is not reported again before that, also where something waits to be written.
+#[test]
+fn a_hello_that_waits_stays_muted() {
+    let mut bench = Bench::new();
+    let (token, mut client) = bench.connect(true);
+    client.write_all(&[22]).expect("send");
+    for _ in 0..3 {
+        bench.begin_turn();
+        assert!(bench.on_stream(token, ready::READ | ready::WRITE).is_none());
+        bench.front.write(START);
+        assert_eq!(bench.interest(token), 0);
+    }
+    bench.begin_turn();
+    assert_eq!(bench.front.next_handshake(), Some(token));
+    assert_eq!(bench.front.next_handshake(), None, "it waits once");
+}
