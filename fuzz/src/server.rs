@@ -70,8 +70,7 @@ impl Run {
         settings.limits.allocations_per_user = 3;
         settings.limits.lifetime_max = Duration::from_secs(LIFETIME_MAX);
         settings.limits.unauthenticated_per_source = 20;
-        let addresses = settings.relay_addresses.iter().map(|relay| relay.local);
-        let shared = Arc::new(Shared::new(&[7; 32], addresses, settings.relay_ports.clone()));
+        let shared = Arc::new(Shared::new(&[7; 32]));
         let counters = Arc::new(Counters::default());
         let server = hallpass::turn::server::Server::new(
             Arc::new(settings.clone()),

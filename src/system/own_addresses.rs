@@ -1,55 +1,25 @@
-//! Which addresses are this machine's own, and when that changes.
+//! Which prefixes the kernel delivers to this machine.
 //!
-//! The kernel delivers to this machine what a local route covers: the addresses of its interfaces, and what
-//! `ip route add local` names without giving it to an interface. It announces changes on a netlink socket (rtnetlink(7)).
+//! They are what a local route covers: the addresses of its interfaces, and what `ip route add local` names without giving
+//! it to an interface.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::OwnedFd;
-use std::thread;
-use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use rustix::io::Errno;
-use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
-use tokio::sync::watch;
+use rustix::net::AddressFamily;
 
-use super::{clock, interfaces};
+use super::interfaces;
+use super::netlink::{Attributes, dump};
 
-/// The addresses are read again after this time even if nothing was announced.
-const POLL: Duration = Duration::from_secs(10);
-/// Changes come in bursts. The addresses are read after this time without a further change, ...
-const QUIET: Duration = Duration::from_millis(5);
-/// ... or after this time since the first change.
-const BURST: Duration = Duration::from_millis(50);
-/// Attempts to read the routes while they change.
-const DUMP_TRIES: usize = 3;
-/// Limit for one part of the kernel's answer, which Linux gives at once.
-const DUMP_LIMIT: Duration = Duration::from_secs(1);
-/// The kernel fills at most 32 KiB at once.
-const DUMP_BUFFER: usize = 32 << 10;
-/// A longer announcement is cut off; what counts is at its start.
-const NEWS_BUFFER: usize = 4 << 10;
-
-/// The groups of rtnetlink(7) that announce changes of addresses and routes.
-const GROUPS: i32 =
-    libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
 /// Tables that the kernel asks about every packet. Local routes in others depend on a rule: transparent proxies mark
 /// packets for a table whose default route is local, which makes no address this machine's own.
 const TABLES: [u8; 3] = [libc::RT_TABLE_LOCAL, libc::RT_TABLE_MAIN, libc::RT_TABLE_DEFAULT];
 /// Routes whose packets are delivered to this machine.
 const DELIVERED: [u8; 2] = [libc::RTN_LOCAL, libc::RTN_ANYCAST];
 
-/// `struct nlmsghdr`, of which the first field is the length in 32 bits.
-const MESSAGE_HEADER: usize = 16;
 /// `struct rtmsg`.
 const ROUTE_HEADER: usize = 12;
-/// `struct rtattr`, of which the first field is the length in 16 bits.
-const ATTRIBUTE_HEADER: usize = 4;
-/// Messages and attributes begin at multiples of this.
-const ALIGNMENT: usize = 4;
 
 /// The prefixes whose packets the kernel delivers to this machine now, sorted.
 ///
@@ -58,218 +28,48 @@ const ALIGNMENT: usize = 4;
 pub fn read() -> io::Result<Vec<IpNet>> {
     let mut own: Vec<IpNet> = interfaces::addresses()?.into_iter().map(|one| one.address.into()).collect();
     for family in [AddressFamily::INET, AddressFamily::INET6] {
-        own.extend(local_routes(family)?);
+        own.extend(local_routes(family, &DELIVERED)?);
     }
     own.sort_unstable();
     own.dedup();
     Ok(own)
 }
 
-/// Follows the addresses on a thread of its own. `known` is what the caller knows; the receiver is told what differs
-/// from it. The thread ends some time after the receiver is dropped.
+/// The local routes of one family, of these kinds.
 ///
 /// # Errors
-/// The thread cannot be started.
-pub fn follow(known: Vec<IpNet>) -> io::Result<watch::Receiver<Vec<IpNet>>> {
-    let (sender, receiver) = watch::channel(known);
-    let follow = move || {
-        // Opened before the first reading, so that no change falls between the two.
-        let mut news = News::open();
-        while !sender.is_closed() {
-            match read() {
-                Ok(own) => {
-                    sender.send_if_modified(|known| {
-                        let differs = *known != own;
-                        *known = own;
-                        differs
-                    });
-                }
-                Err(error) => tracing::debug!("cannot list this machine's addresses: {error}"),
-            }
-            news.burst();
-        }
-    };
-    thread::Builder::new().name("addresses".to_owned()).spawn(follow)?;
-    Ok(receiver)
+/// See [`dump`].
+pub fn local_routes(family: AddressFamily, kinds: &[u8]) -> io::Result<Vec<IpNet>> {
+    let mut header = [0; ROUTE_HEADER];
+    header[0] = family.as_raw() as u8;
+    let routes = dump(libc::RTM_GETROUTE, &header, libc::RTM_NEWROUTE, |route| {
+        own_prefix(route).map(|(prefix, kind)| (prefix, kinds.contains(&kind)))
+    })?;
+    Ok(routes.into_iter().filter(|(_, is_wanted)| *is_wanted).map(|(prefix, _)| prefix).collect())
 }
 
-/// Announcements of the kernel.
-struct News {
-    /// `None` when it could not be opened: then polling alone finds changes.
-    socket: Option<OwnedFd>,
-}
-
-impl News {
-    fn open() -> Self {
-        let open = || -> io::Result<_> {
-            let socket = netlink()?;
-            net::bind(&socket, &SocketAddrNetlink::new(0, GROUPS as u32))?;
-            Ok(socket)
-        };
-        let socket = open().inspect_err(|error| {
-            let seconds = POLL.as_secs();
-            tracing::warn!(
-                "no netlink socket ({error}): changed addresses are noticed after up to {seconds} s"
-            );
-        });
-        Self { socket: socket.ok() }
-    }
-
-    /// Returns after a burst of changes, or when it is time to poll.
-    fn burst(&mut self) {
-        if !self.wait(POLL) {
-            return;
-        }
-        let end = clock::monotonic_nanos() + BURST.as_nanos() as u64;
-        while clock::monotonic_nanos() < end && self.wait(QUIET) {}
-    }
-
-    /// Whether an announcement that concerns own addresses came before the limit.
-    fn wait(&mut self, limit: Duration) -> bool {
-        let Some(socket) = &self.socket else {
-            thread::park_timeout(limit);
-            return false;
-        };
-        let end = clock::monotonic_nanos() + limit.as_nanos() as u64;
-        let mut buffer = [0; NEWS_BUFFER];
-        loop {
-            let left = end.saturating_sub(clock::monotonic_nanos());
-            if left == 0 {
-                return false;
-            }
-            let limited = set_socket_timeout(socket, Timeout::Recv, Some(Duration::from_nanos(left)));
-            match limited.and_then(|()| net::recv(socket, &mut buffer, RecvFlags::empty())) {
-                Ok((_, len)) if messages(&buffer[..len.min(NEWS_BUFFER)]).any(|one| one.concerns_own()) => {
-                    return true;
-                }
-                Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
-                // Announcements were lost.
-                Err(Errno::NOBUFS) => return true,
-                Err(error) => {
-                    tracing::warn!("the netlink socket failed ({error}): own addresses are polled");
-                    self.socket = None;
-                    return false;
-                }
-            }
-        }
-    }
-}
-
-/// A message of rtnetlink(7).
-struct Message<'a> {
-    kind: u16,
-    flags: u16,
-    body: &'a [u8],
-}
-
-impl Message<'_> {
-    /// Whether it may change the own addresses. Routes that are not local do not, and on a router they change all the
-    /// time.
-    fn concerns_own(&self) -> bool {
-        match self.kind {
-            libc::RTM_NEWROUTE | libc::RTM_DELROUTE => own_prefix(self.body).is_some(),
-            _ => true,
-        }
-    }
-}
-
-fn netlink() -> io::Result<OwnedFd> {
-    // Without a protocol it is NETLINK_ROUTE.
-    Ok(net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?)
-}
-
-/// The local routes of one family.
-fn local_routes(family: AddressFamily) -> io::Result<Vec<IpNet>> {
-    for _ in 0..DUMP_TRIES {
-        if let Some(found) = dump(family)? {
-            return Ok(found);
-        }
-    }
-    Err(io::ErrorKind::Interrupted.into())
-}
-
-/// Asks the kernel for its routes; `None` when they changed meanwhile.
-fn dump(family: AddressFamily) -> io::Result<Option<Vec<IpNet>>> {
-    let socket = netlink()?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(DUMP_LIMIT))?;
-    net::send(&socket, &dump_request(family), SendFlags::empty())?;
-    let (mut found, mut whole) = (Vec::new(), true);
-    let mut buffer = vec![0; DUMP_BUFFER];
-    loop {
-        let (_, len) = net::recv(&socket, &mut buffer[..], RecvFlags::empty())?;
-        for message in messages(&buffer[..len.min(DUMP_BUFFER)]) {
-            whole &= i32::from(message.flags) & libc::NLM_F_DUMP_INTR == 0;
-            match (message.kind, i32::from(message.kind)) {
-                (_, libc::NLMSG_DONE) => return Ok(whole.then_some(found)),
-                (_, libc::NLMSG_ERROR) => {
-                    // The error number, negative, comes first.
-                    let number = message.body.first_chunk().map_or(0, |&bytes| i32::from_ne_bytes(bytes));
-                    return Err(io::Error::from_raw_os_error(-number));
-                }
-                (libc::RTM_NEWROUTE, _) => found.extend(own_prefix(message.body)),
-                _ => {}
-            }
-        }
-    }
-}
-
-/// RTM_GETROUTE for all routes of a family.
-fn dump_request(family: AddressFamily) -> [u8; MESSAGE_HEADER + ROUTE_HEADER] {
-    let mut request = [0; MESSAGE_HEADER + ROUTE_HEADER];
-    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
-    request[..4].copy_from_slice(&((MESSAGE_HEADER + ROUTE_HEADER) as u32).to_ne_bytes());
-    request[4..6].copy_from_slice(&libc::RTM_GETROUTE.to_ne_bytes());
-    request[6..8].copy_from_slice(&flags.to_ne_bytes());
-    request[MESSAGE_HEADER] = family.as_raw() as u8;
-    request
-}
-
-fn messages(bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
-    let length = |bytes: &[u8]| bytes.first_chunk().map(|&length| u32::from_ne_bytes(length) as usize);
-    records(bytes, MESSAGE_HEADER, length).map(|record| Message {
-        kind: u16::from_ne_bytes([record[4], record[5]]),
-        flags: u16::from_ne_bytes([record[6], record[7]]),
-        body: &record[MESSAGE_HEADER..],
-    })
-}
-
-/// Cuts bytes into records of a header and a body. Ends at the first one that is cut off.
-fn records(
-    mut bytes: &[u8],
-    header: usize,
-    length: impl Fn(&[u8]) -> Option<usize>,
-) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let length = length(bytes).filter(|&length| length >= header)?;
-        let record = bytes.get(..length)?;
-        bytes = bytes.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
-        Some(record)
-    })
-}
-
-/// The prefix of a route whose packets are delivered to this machine; `None` for any other route.
-fn own_prefix(route: &[u8]) -> Option<IpNet> {
+/// The prefix of a route whose packets are delivered to this machine, and its kind; `None` for any other route.
+pub fn own_prefix(route: &[u8]) -> Option<(IpNet, u8)> {
     let (&[family, prefix, _, _, table, _, _, kind, ..], attributes) =
         route.split_first_chunk::<ROUTE_HEADER>()?;
     if !DELIVERED.contains(&kind) || !TABLES.contains(&table) {
         return None;
     }
-    let length = |bytes: &[u8]| bytes.first_chunk().map(|&length| u16::from_ne_bytes(length).into());
-    let mut attributes = records(attributes, ATTRIBUTE_HEADER, length);
-    let destination = attributes.find(|one| u16::from_ne_bytes([one[2], one[3]]) == libc::RTA_DST);
-    let address = destination.map(|attribute| &attribute[ATTRIBUTE_HEADER..]);
+    let address =
+        Attributes::new(attributes).find(|(kind, _)| *kind == libc::RTA_DST).map(|(_, value)| value);
     // A default route has no destination.
-    match i32::from(family) {
+    let prefix = match i32::from(family) {
         libc::AF_INET => {
             let octets = address.map_or(Ok([0; 4]), <[u8; 4]>::try_from).ok()?;
-            Some(Ipv4Net::new(Ipv4Addr::from(octets), prefix).ok()?.into())
+            Ipv4Net::new(Ipv4Addr::from(octets), prefix).ok()?.into()
         }
         libc::AF_INET6 => {
             let octets = address.map_or(Ok([0; 16]), <[u8; 16]>::try_from).ok()?;
-            Some(Ipv6Net::new(Ipv6Addr::from(octets), prefix).ok()?.into())
+            Ipv6Net::new(Ipv6Addr::from(octets), prefix).ok()?.into()
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    Some((prefix, kind))
 }
 
 #[cfg(test)]
@@ -280,7 +80,7 @@ mod tests {
         let mut route = vec![family as u8, prefix, 0, 0, table, 0, 0, kind, 0, 0, 0, 0];
         // RTA_TABLE stands before RTA_DST, and an attribute of odd length is padded.
         route.extend([&5_u16.to_ne_bytes()[..], &15_u16.to_ne_bytes(), &[table, 0, 0, 0]].concat());
-        let length = (ATTRIBUTE_HEADER + destination.len()) as u16;
+        let length = (4 + destination.len()) as u16;
         route.extend([&length.to_ne_bytes()[..], &libc::RTA_DST.to_ne_bytes(), destination].concat());
         route
     }
@@ -288,7 +88,7 @@ mod tests {
     #[test]
     fn local_routes_are_told_from_others() {
         let (local, main) = (libc::RT_TABLE_LOCAL, libc::RT_TABLE_MAIN);
-        let own = |route: &[u8]| own_prefix(route).map(|net| net.to_string());
+        let own = |route: &[u8]| own_prefix(route).map(|(net, _)| net.to_string());
         let v4 = |table, kind| route(libc::AF_INET, 24, table, kind, &[203, 0, 113, 0]);
         assert_eq!(own(&v4(local, libc::RTN_LOCAL)).as_deref(), Some("203.0.113.0/24"));
         assert_eq!(own(&v4(main, libc::RTN_LOCAL)).as_deref(), Some("203.0.113.0/24"));
@@ -309,20 +109,6 @@ mod tests {
     }
 
     #[test]
-    fn messages_end_where_one_is_cut_off() {
-        let mut bytes = Vec::new();
-        for (length, body) in [(17_u32, &[1, 0, 0, 0][..]), (20, &[2, 2, 2, 2]), (40, &[3])] {
-            bytes.extend(
-                [&length.to_ne_bytes()[..], &libc::RTM_NEWADDR.to_ne_bytes(), &[0; 10], body].concat(),
-            );
-        }
-        let bodies: Vec<&[u8]> = messages(&bytes).map(|message| message.body).collect();
-        assert_eq!(bodies, [&[1][..], &[2, 2, 2, 2]]);
-        assert!(messages(&bytes).all(|message| message.concerns_own()));
-        assert_eq!(messages(&[0; 64]).count(), 0, "a length of zero ends it");
-    }
-
-    #[test]
     fn the_kernel_lists_loopback_as_a_prefix_and_every_interface_address() {
         let own = read().unwrap();
         assert!(own.contains(&"127.0.0.0/8".parse().unwrap()), "{own:?}");
@@ -330,15 +116,5 @@ mod tests {
             assert!(own.contains(&one.address.into()), "{one:?} of {own:?}");
         }
         assert!(own.is_sorted());
-    }
-
-    #[test]
-    fn what_differs_from_the_known_is_told_at_once() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let mut own = follow(Vec::new()).unwrap();
-            own.changed().await.unwrap();
-            assert!(own.borrow().contains(&"127.0.0.0/8".parse().unwrap()));
-        });
     }
 }

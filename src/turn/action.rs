@@ -168,6 +168,8 @@ pub enum EndReason {
     Broken,
     /// Its secret was revoked.
     Revoked,
+    /// The local address that it relayed from is gone, or is no longer relayed from.
+    AddressGone,
     /// The server stops.
     Shutdown,
 }
@@ -182,6 +184,7 @@ impl EndReason {
             EndReason::Reset => "reset",
             EndReason::Broken => "broken",
             EndReason::Revoked => "revoked",
+            EndReason::AddressGone => "address gone",
             EndReason::Shutdown => "shutdown",
         }
     }

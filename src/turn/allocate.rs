@@ -1,6 +1,6 @@
 //! Allocate (RFC 8656 section 7).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand_core::RngCore;
@@ -8,6 +8,7 @@ use rand_core::RngCore;
 use super::action::{Action, FromClient, OpenError, RelayId};
 use super::answer::Ticket;
 use super::error::Code;
+use super::five_tuple::FiveTuple;
 use super::port_pool::{Token, Want};
 use super::quota::Place;
 use super::server::Server;
@@ -93,16 +94,16 @@ impl Server {
         if request.even_port == Some(true) && request.additional_family.is_some() {
             return Err(Code::BadRequest);
         }
-        let reached = ticket.client.five_tuple.server.ip();
+        let five_tuple = ticket.client.five_tuple;
         let families: &[Family] = match request.additional_family {
             None => &[family],
             Some(_) => &FAMILIES,
         };
         if request.additional_family.is_none()
             && request.reservation_token.is_none()
-            && self.relay_address(family, reached).is_none()
+            && self.relay_address(family, &five_tuple).is_none()
         {
-            return Err(Code::AddressFamilyNotSupported);
+            return Err(self.no_address());
         }
         // 10: quotas; and while draining there is no room for newcomers.
         let asker = ticket.asker.as_ref().ok_or(Code::Unauthenticated)?;
@@ -115,9 +116,7 @@ impl Server {
         let identity = std::sync::Arc::clone(&asker.identity);
         let redeemed = match &request.reservation_token {
             None => None,
-            Some(token) => {
-                Some(self.shared.ports.redeem(now.instant, token).ok_or(Code::InsufficientCapacity)?)
-            }
+            Some(token) => Some(self.ports.redeem(now.instant, token).ok_or(Code::InsufficientCapacity)?),
         };
         let account = identity.account();
         let take = || self.shared.quota.take(identity.host, &account, &self.settings.limits);
@@ -127,7 +126,7 @@ impl Server {
             Some((address, _)) => match take() {
                 Ok(place) => (place, Some(address)),
                 Err(code) => {
-                    self.shared.ports.release(address);
+                    self.ports.release(address);
                     return Err(code);
                 }
             },
@@ -147,7 +146,7 @@ impl Server {
             claims.push(address);
         } else {
             for &family in families {
-                match self.claim(family, reached, want, place.held()) {
+                match self.claim(family, &five_tuple, want, place.held()) {
                     Ok(claim) => claims.push(claim),
                     Err(code) => {
                         address_error = Some((family, code.number()));
@@ -195,7 +194,7 @@ impl Server {
             Ok(()) => {
                 if let Some(found) = self.table.relay_mut(relay) {
                     found.open = true;
-                    self.shared.ports.mark_open(local);
+                    self.ports.mark_open(local);
                 }
             }
             Err(OpenError::InUse) if opening.exchangeable && opening.held.len() < TRIES_MAX => {
@@ -204,7 +203,7 @@ impl Server {
                     opening.held.push(SocketAddr::new(local.ip(), local.port() + 1));
                 }
                 let random = self.rng.next_u32();
-                if let Some(port) = self.shared.ports.claim(local.ip(), opening.want, random) {
+                if let Some(port) = self.ports.claim(local.ip(), opening.want, random) {
                     let address = SocketAddr::new(local.ip(), port);
                     let announced = self.announced(address);
                     if let Some(found) = self.table.relay_mut(relay) {
@@ -223,7 +222,7 @@ impl Server {
             return self.put_back(id, opening);
         }
         for address in &opening.held {
-            self.shared.ports.release(*address);
+            self.ports.release(*address);
         }
         self.conclude(now.instant, id, *opening);
     }
@@ -240,9 +239,9 @@ impl Server {
         self.table.remove_relay(relay);
         self.actions.push_back(Action::CloseRelay { relay });
         if !held {
-            self.shared.ports.release(local);
+            self.ports.release(local);
             if opening.want == Want::Pair {
-                self.shared.ports.release(SocketAddr::new(local.ip(), local.port() + 1));
+                self.ports.release(SocketAddr::new(local.ip(), local.port() + 1));
             }
         }
         if let Some(allocation) = self.table.allocation_mut(id) {
@@ -294,7 +293,7 @@ impl Server {
         let mut token: Token = [0; 8];
         self.rng.fill_bytes(&mut token);
         let next = SocketAddr::new(local.ip(), local.port() + 1);
-        let Some(until) = self.shared.ports.reserve(now, token, next, place) else { return false };
+        let Some(until) = self.ports.reserve(now, token, next, place) else { return false };
         self.deadlines.push(until, Owner::Reservation(token));
         if let Some(allocation) = self.table.allocation_mut(id) {
             allocation.token = Some(token);
@@ -338,26 +337,42 @@ impl Server {
     ///
     /// # Errors
     /// 440 without an address of this family, 486 when few ports are left and the user holds many, 508 without a port.
-    fn claim(&mut self, family: Family, reached: IpAddr, want: Want, held: u32) -> Result<SocketAddr, Code> {
-        let address = self.relay_address(family, reached).ok_or(Code::AddressFamilyNotSupported)?;
-        if !self.shared.ports.has_room_for(address.local, held) {
+    fn claim(
+        &mut self,
+        family: Family,
+        five_tuple: &FiveTuple,
+        want: Want,
+        held: u32,
+    ) -> Result<SocketAddr, Code> {
+        let address = self.relay_address(family, five_tuple).ok_or(self.no_address())?;
+        if !self.ports.has_room_for(address.local, held) {
             return Err(Code::AllocationQuotaReached);
         }
         let random = self.rng.next_u32();
-        let port = self.shared.ports.claim(address.local, want, random).ok_or(Code::InsufficientCapacity)?;
+        let port = self.ports.claim(address.local, want, random).ok_or(Code::InsufficientCapacity)?;
         Ok(SocketAddr::new(address.local, port))
     }
 
-    /// The address the client reached, else one as near, else the first of the family.
-    fn relay_address(&self, family: Family, reached: IpAddr) -> Option<RelayAddress> {
-        let of_family =
-            || self.settings.relay_addresses.iter().filter(|relay| Family::of(relay.local) == family);
-        let near = |relay: &&RelayAddress| relay.local.is_loopback() && reached.is_loopback();
+    /// The address that the client reached, or for a client on this machine that reached loopback another one of loopback;
+    /// else the first of the family. Behind a proxy, client and reached address are those of the PROXY header.
+    fn relay_address(&self, family: Family, five_tuple: &FiveTuple) -> Option<RelayAddress> {
+        let reached = five_tuple.server.ip();
+        let is_local = five_tuple.client.ip().is_loopback() && reached.is_loopback();
+        let of_family = || {
+            let relays = self.settings.relay_addresses.iter();
+            relays.filter(|relay| Family::of(relay.local) == family && (is_local || !relay.only_local))
+        };
         of_family()
             .find(|relay| relay.local == reached)
-            .or_else(|| of_family().find(near))
-            .or_else(|| of_family().find(|relay| !relay.only_if_reached))
+            .or_else(|| of_family().find(|relay| is_local && relay.local.is_loopback()))
+            .or_else(|| of_family().find(|relay| !relay.only_local))
             .copied()
+    }
+
+    /// Why there is no address: this family is not offered, or the server has none at all at the moment.
+    fn no_address(&self) -> Code {
+        let has_any = self.settings.relay_addresses.iter().any(|relay| !relay.only_local);
+        if has_any { Code::AddressFamilyNotSupported } else { Code::InsufficientCapacity }
     }
 
     fn announced(&self, local: SocketAddr) -> SocketAddr {

@@ -369,8 +369,7 @@ mod tests {
 
     #[test]
     fn announced_addresses_are_reached_by_their_local_ones() {
-        let relays =
-            [RelayAddress { local: ip("10.0.0.5"), announced: ip("9.9.9.9"), only_if_reached: false }];
+        let relays = [RelayAddress { local: ip("10.0.0.5"), announced: ip("9.9.9.9"), only_local: false }];
         let policy = PeerPolicy::new(&PeerRules::default(), &relays);
         let (announced, local) =
             ("9.9.9.9:50000".parse().expect("literal"), "10.0.0.5:50000".parse().expect("literal"));

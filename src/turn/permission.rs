@@ -105,7 +105,7 @@ impl Server {
         match reach {
             Reach::All => true,
             Reach::OwnOpened => !self.policy.is_service(peer),
-            Reach::OwnRelayed => self.shared.ports.is_open(peer) && !self.policy.is_service(peer),
+            Reach::OwnRelayed => self.ports.is_open(peer) && !self.policy.is_service(peer),
         }
     }
 

@@ -8,9 +8,9 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::sync::Mutex;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use super::quota::Place;
@@ -45,6 +45,7 @@ pub enum Want {
 /// RESERVATION-TOKEN.
 pub type Token = [u8; 8];
 
+/// The ports of one local address, for all workers.
 #[derive(Debug)]
 struct Ports {
     address: IpAddr,
@@ -56,33 +57,86 @@ struct Ports {
 
 #[derive(Debug)]
 struct Reservation {
-    address: SocketAddr,
+    ports: Arc<Ports>,
+    port: u16,
     until: Instant,
     /// The user's place that the reserved port takes.
     place: Place,
 }
 
-/// The relay ports of this server.
-#[derive(Debug)]
+/// What the workers share: the ports of each address that any of them relays from, and the reservations.
+#[derive(Debug, Default)]
 pub struct PortPool {
-    range: RangeInclusive<u16>,
-    ports: Vec<Ports>,
+    /// An address that no worker relays from any more is forgotten.
+    ports: Mutex<Vec<Weak<Ports>>>,
     reservations: Mutex<HashMap<Token, Reservation>>,
 }
 
+/// The relay addresses of one worker, with the ports it may claim on each. It follows from the worker's settings, so the
+/// two cannot disagree.
+#[derive(Debug)]
+pub struct RelayPorts {
+    pool: Arc<PortPool>,
+    range: RangeInclusive<u16>,
+    ports: Vec<Arc<Ports>>,
+}
+
 impl PortPool {
-    /// All ports of `range` on every one of `addresses` are free.
-    pub fn new(addresses: impl IntoIterator<Item = IpAddr>, range: RangeInclusive<u16>) -> Self {
-        let mut ports: Vec<Ports> = Vec::new();
+    /// The ports of `range` on every one of `addresses`. What other workers hold there is taken.
+    pub fn on(
+        self: &Arc<Self>,
+        addresses: impl IntoIterator<Item = IpAddr>,
+        range: RangeInclusive<u16>,
+    ) -> RelayPorts {
+        let mut known = lock(&self.ports);
+        known.retain(|ports| ports.strong_count() > 0);
+        let mut ports: Vec<Arc<Ports>> = Vec::new();
         for address in addresses {
-            if ports.iter().all(|known| known.address != address) {
-                let bitmap = || (0..WORDS).map(|_| AtomicU64::new(0)).collect();
-                ports.push(Ports { address, taken: bitmap(), open: bitmap(), held: AtomicU32::new(0) });
+            if ports.iter().any(|one| one.address == address) {
+                continue;
             }
+            let shared = known.iter().filter_map(Weak::upgrade).find(|one| one.address == address);
+            ports.push(shared.unwrap_or_else(|| {
+                let new = Arc::new(Ports::new(address));
+                known.push(Arc::downgrade(&new));
+                new
+            }));
         }
-        Self { range, ports, reservations: Mutex::new(HashMap::new()) }
+        RelayPorts { pool: Arc::clone(self), range, ports }
     }
 
+    /// Reservations held.
+    pub fn reserved(&self) -> usize {
+        self.reservations().len()
+    }
+
+    /// Ports held in all.
+    pub fn taken(&self) -> usize {
+        lock(&self.ports)
+            .iter()
+            .filter_map(Weak::upgrade)
+            .map(|ports| ports.held.load(Relaxed) as usize)
+            .sum()
+    }
+
+    /// Whether this port is claimed or reserved. It may have no socket yet.
+    pub fn is_taken(&self, address: SocketAddr) -> bool {
+        let known = lock(&self.ports);
+        let mut known = known.iter().filter_map(Weak::upgrade);
+        known.any(|ports| ports.address == address.ip() && is_set(&ports.taken, address.port()))
+    }
+
+    fn reservations(&self) -> MutexGuard<'_, HashMap<Token, Reservation>> {
+        lock(&self.reservations)
+    }
+}
+
+/// A panic elsewhere cannot leave what is locked half-changed: every change is one call.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl RelayPorts {
     /// Claims a port of this kind, searching from a `random` place. Of a pair the even one is returned.
     pub fn claim(&self, address: IpAddr, want: Want, random: u32) -> Option<u16> {
         let ports = self.of(address)?;
@@ -119,11 +173,6 @@ impl PortPool {
         }
     }
 
-    /// Whether this port is claimed or reserved. It may have no socket yet.
-    pub fn is_taken(&self, address: SocketAddr) -> bool {
-        self.of(address.ip()).is_some_and(|ports| is_set(&ports.taken, address.port()))
-    }
-
     /// Notes that the relay socket of a claimed port is open.
     pub fn mark_open(&self, address: SocketAddr) {
         if let Some(ports) = self.of(address.ip()) {
@@ -141,70 +190,75 @@ impl PortPool {
     /// quota of the user whose `place` it takes. With too many reservations the port is released, and the result is `None`.
     pub fn reserve(&self, now: Instant, token: Token, address: SocketAddr, place: Place) -> Option<Instant> {
         let until = now + RESERVATION_LIFETIME;
-        let mut reservations = self.reservations();
+        let ports = Arc::clone(self.of(address.ip())?);
+        let mut reservations = self.pool.reservations();
         if reservations.len() >= RESERVATIONS_MAX {
             drop(reservations);
             self.release(address);
             return None;
         }
-        reservations.insert(token, Reservation { address, until, place });
+        reservations.insert(token, Reservation { ports, port: address.port(), until, place });
         Some(until)
     }
 
-    /// Takes a reserved address out of its reservation. The claim and the place go to the caller.
+    /// Takes a reserved address out of its reservation, unless the worker no longer relays from there. The claim and the
+    /// place go to the caller.
     pub fn redeem(&self, now: Instant, token: &Token) -> Option<(SocketAddr, Place)> {
-        let mut reservations = self.reservations();
-        if reservations.get(token)?.until <= now {
+        let mut reservations = self.pool.reservations();
+        let reservation = reservations.get(token)?;
+        if reservation.until <= now || self.of(reservation.ports.address).is_none() {
             return None;
         }
-        reservations.remove(token).map(|reservation| (reservation.address, reservation.place))
+        let Reservation { ports, port, place, .. } = reservations.remove(token)?;
+        Some((SocketAddr::new(ports.address, port), place))
     }
 
     /// Releases the port of a reservation that has run out.
     pub fn expire(&self, now: Instant, token: &Token) {
-        let mut reservations = self.reservations();
+        let mut reservations = self.pool.reservations();
         if reservations.get(token).is_some_and(|reservation| reservation.until <= now)
             && let Some(reservation) = reservations.remove(token)
         {
             drop(reservations);
-            self.release(reservation.address);
+            reservation.ports.clear(reservation.port);
         }
     }
 
     /// Releases the port of a reservation before its time.
     pub fn cancel(&self, token: &Token) {
-        let reservation = self.reservations().remove(token);
+        let reservation = self.pool.reservations().remove(token);
         if let Some(reservation) = reservation {
-            self.release(reservation.address);
+            reservation.ports.clear(reservation.port);
         }
     }
 
     /// Whether this reservation is held.
     pub fn is_reserved(&self, token: &Token) -> bool {
-        self.reservations().contains_key(token)
+        self.pool.reservations().contains_key(token)
     }
 
-    /// Reservations held.
+    /// Reservations held by all workers.
     pub fn reserved(&self) -> usize {
-        self.reservations().len()
+        self.pool.reserved()
     }
 
-    /// Ports held in all.
-    pub fn taken(&self) -> usize {
-        self.ports.iter().map(|ports| ports.held.load(Relaxed) as usize).sum()
+    /// Whether this is one of the addresses to relay from.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.of(address).is_some()
     }
 
-    fn of(&self, address: IpAddr) -> Option<&Ports> {
+    fn of(&self, address: IpAddr) -> Option<&Arc<Ports>> {
         self.ports.iter().find(|ports| ports.address == address)
-    }
-
-    fn reservations(&self) -> std::sync::MutexGuard<'_, HashMap<Token, Reservation>> {
-        // A panic elsewhere cannot leave the map half-changed: every change is one call.
-        self.reservations.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
 impl Ports {
+    /// All are free.
+    fn new(address: IpAddr) -> Self {
+        let bitmap = || (0..WORDS).map(|_| AtomicU64::new(0)).collect();
+        Self { address, taken: bitmap(), open: bitmap(), held: AtomicU32::new(0) }
+    }
+
     fn claim_in(&self, word: u32, candidates: u64, want: Want) -> Option<u16> {
         let cell = &self.taken[word as usize];
         let mut taken = cell.load(Relaxed);
@@ -281,7 +335,7 @@ mod tests {
     fn a_port_is_open_only_while_its_socket_is() {
         let pool = pool(50_000..=50_003);
         let address = SocketAddr::new(IP, pool.claim(IP, Want::Pair, 0).expect("free"));
-        assert!(pool.is_taken(address) && !pool.is_open(address), "claimed, and nothing is bound");
+        assert!(pool.pool.is_taken(address) && !pool.is_open(address), "claimed, and nothing is bound");
         pool.mark_open(address);
         assert!(pool.is_open(address) && !pool.is_open(SocketAddr::new(IP, address.port() + 1)));
         pool.release(address);
@@ -289,8 +343,44 @@ mod tests {
         assert!(!pool.is_open(address), "the next owner has no socket yet");
     }
 
-    fn pool(range: RangeInclusive<u16>) -> PortPool {
-        PortPool::new([IP, IP], range)
+    fn pool(range: RangeInclusive<u16>) -> RelayPorts {
+        Arc::new(PortPool::default()).on([IP, IP], range)
+    }
+
+    #[test]
+    fn workers_share_an_address_and_it_is_forgotten_with_the_last() {
+        let (pool, other) = (Arc::new(PortPool::default()), IpAddr::from([192, 0, 2, 1]));
+        let (one, two) = (pool.on([IP], 50_000..=50_001), pool.on([other, IP], 50_000..=50_001));
+        let port = one.claim(IP, Want::Any, 0).expect("free");
+        assert_ne!(two.claim(IP, Want::Any, 0).expect("the other"), port);
+        assert_eq!(
+            (one.claim(IP, Want::Any, 0), two.contains(other), one.contains(other)),
+            (None, true, false)
+        );
+        // A new set of addresses and another range leave what is taken as it is.
+        let wider = pool.on([IP], 50_000..=50_002);
+        drop(two);
+        assert_eq!((wider.claim(IP, Want::Any, 0), pool.taken()), (Some(50_002), 3));
+        one.release(SocketAddr::new(IP, port));
+        drop((one, wider));
+        assert_eq!(pool.on([IP], 50_000..=50_001).claim(IP, Want::Any, 0), Some(50_000));
+        assert_eq!(pool.taken(), 0, "that set is gone, too");
+    }
+
+    /// The port of a reservation is released even though its address is not relayed from any more.
+    #[test]
+    fn a_reservation_on_an_address_that_is_gone_is_not_redeemed() {
+        let shared = Arc::new(PortPool::default());
+        let before = shared.on([IP], 50_000..=50_001);
+        let even = before.claim(IP, Want::Pair, 0).expect("free");
+        let until = before.reserve(Instant::from_nanos(5), [1; 8], SocketAddr::new(IP, even + 1), place());
+        before.release(SocketAddr::new(IP, even));
+        let after = shared.on([IpAddr::from([192, 0, 2, 1])], 50_000..=50_001);
+        drop(before);
+        assert!(after.redeem(Instant::from_nanos(6), &[1; 8]).is_none());
+        assert_eq!(shared.taken(), 1);
+        after.expire(until.expect("room"), &[1; 8]);
+        assert_eq!((shared.taken(), shared.reserved()), (0, 0));
     }
 
     #[test]
@@ -308,7 +398,7 @@ mod tests {
                 for port in ports {
                     pool.release(SocketAddr::new(IP, port));
                 }
-                assert_eq!(pool.taken(), 0);
+                assert_eq!(pool.pool.taken(), 0);
             }
         }
     }
@@ -326,7 +416,7 @@ mod tests {
             for port in [even, even + 1, even, range.start() + 1] {
                 pool.release(SocketAddr::new(IP, port));
             }
-            assert_eq!(pool.taken() as u32, size - size / 4 - 1, "a port is released once");
+            assert_eq!(pool.pool.taken() as u32, size - size / 4 - 1, "a port is released once");
             assert!(pool.has_room_for(IP, share + 1));
         }
     }
@@ -345,7 +435,7 @@ mod tests {
         pairs.sort_unstable();
         assert_eq!(pairs, [50_002, 50_004, 50_006, 50_008]);
         assert_eq!(pool.claim(IP, Want::Pair, 0), None, "50010 has no neighbour in the range");
-        assert_eq!(pool.taken(), 8);
+        assert_eq!(pool.pool.taken(), 8);
     }
 
     #[test]
@@ -359,19 +449,19 @@ mod tests {
         assert_eq!(redeem(now, [2; 8]), None);
         assert_eq!(redeem(now, [1; 8]), Some(kept));
         assert_eq!(redeem(now, [1; 8]), None);
-        assert!(pool.is_taken(kept), "the claim went to the new allocation");
+        assert!(pool.pool.is_taken(kept), "the claim went to the new allocation");
         pool.reserve(now, [3; 8], kept, place()).expect("room");
         pool.expire(now, &[3; 8]);
-        assert!(pool.is_taken(kept), "not yet");
+        assert!(pool.pool.is_taken(kept), "not yet");
         assert_eq!(redeem(until, [3; 8]), None, "too late");
         pool.expire(until, &[3; 8]);
-        assert!(!pool.is_taken(kept));
+        assert!(!pool.pool.is_taken(kept));
     }
 
     #[test]
     fn an_address_that_is_not_ours_has_no_ports() {
         let pool = pool(50_000..=50_001);
         assert_eq!(pool.claim("192.0.2.1".parse().expect("literal"), Want::Any, 0), None);
-        assert!(!pool.is_taken("192.0.2.1:50000".parse().expect("literal")));
+        assert!(!pool.pool.is_taken("192.0.2.1:50000".parse().expect("literal")));
     }
 }

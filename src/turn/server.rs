@@ -15,6 +15,7 @@ use super::deadline::Deadlines;
 use super::error::Code;
 use super::five_tuple::Client;
 use super::peer_policy::PeerPolicy;
+use super::port_pool::RelayPorts;
 use super::settings::{Host, Settings};
 use super::shared::Shared;
 use super::table::{AllocationId, Owner, Table};
@@ -40,6 +41,7 @@ pub struct Server {
     pub(super) shared: Arc<Shared>,
     pub(super) counters: Arc<Counters>,
     pub(super) policy: PeerPolicy,
+    pub(super) ports: RelayPorts,
     pub(super) throttle: Throttle,
     pub(super) table: Table,
     pub(super) deadlines: Deadlines<Owner>,
@@ -64,11 +66,13 @@ impl Server {
         let mut rng = ChaCha12Rng::from_seed(seed);
         let policy = PeerPolicy::new(&settings.peers, &settings.relay_addresses);
         let authenticator = Authenticator::new(&settings);
+        let ports = relay_ports(&shared, &settings);
         Self {
             settings,
             shared,
             counters,
             policy,
+            ports,
             throttle: Throttle::new([rng.next_u64(), rng.next_u64()]),
             table: Table::new([rng.next_u64(), rng.next_u64()]),
             deadlines: Deadlines::default(),
@@ -110,11 +114,15 @@ impl Server {
     }
 
     /// Applies new settings. Existing allocations keep the identity they were created with, unless its secret is revoked;
-    /// permissions for peers that are denied now end, with their channels.
+    /// permissions for peers that are denied now end, with their channels, and so do relays of addresses that are gone.
     pub fn handle_settings(&mut self, now: Now, settings: Arc<Settings>) {
         self.policy = PeerPolicy::new(&settings.peers, &settings.relay_addresses);
         self.authenticator = Authenticator::new(&settings);
         self.retire_hosts(&settings);
+        let ports = relay_ports(&self.shared, &settings);
+        // Their ports are released where they were claimed.
+        self.end_where_gone(now.instant, &ports);
+        self.ports = ports;
         self.settings = settings;
         let review =
             Review { allocations: self.end_revoked(now.instant), permissions: self.review(now.instant) };
@@ -133,6 +141,23 @@ impl Server {
                 .any(|&transport| self.counters.host(host.id, transport).allocations.get() > 0)
         };
         self.retired = known.filter(is_gone).filter(has_allocations).cloned().collect();
+    }
+
+    /// Ends what relays from an address that is not among these. An allocation goes with its last relay.
+    fn end_where_gone(&mut self, now: Instant, ports: &RelayPorts) {
+        let gone = self.table.relays_where(|local| !ports.contains(local.ip()));
+        for id in gone {
+            let allocation = self.table.relay(id).map(|relay| relay.allocation);
+            let is_opening =
+                |id| self.table.allocation(id).is_some_and(|allocation| allocation.opening.is_some());
+            match allocation {
+                // The client asks again, and gets another address.
+                Some(allocation) if is_opening(allocation) => {
+                    self.end_allocation(now, allocation, EndReason::AddressGone);
+                }
+                _ => self.end_relay(now, id, EndReason::AddressGone),
+            }
+        }
     }
 
     /// Ends the allocations whose secret is revoked. Returns how many.
@@ -189,7 +214,7 @@ impl Server {
     fn expire(&mut self, now: Now) {
         while let Some((at, owner)) = self.deadlines.pop_due(now.instant) {
             match (self.table.end_of(owner), owner) {
-                (_, Owner::Reservation(token)) => self.shared.ports.expire(now.instant, &token),
+                (_, Owner::Reservation(token)) => self.ports.expire(now.instant, &token),
                 // Put back even when that end has come too: in order of their ends, channels go before the
                 // permission they point to, however late this call is.
                 (Some(end), owner) if end > at => {
@@ -268,9 +293,7 @@ impl Server {
             return self.dropped(Drop::UnknownMethod);
         }
         // A request out of one of our own relayed addresses: somebody reaches for our listeners through us.
-        if transport == Transport::Udp
-            && self.shared.ports.is_open(self.policy.to_local(client.five_tuple.client))
-        {
+        if transport == Transport::Udp && self.ports.is_open(self.policy.to_local(client.five_tuple.client)) {
             return self.dropped(Drop::PeerDenied);
         }
         // Before anything is computed.
@@ -427,7 +450,7 @@ impl Server {
         let relays: Vec<RelayId> = allocation.relays.iter().flatten().copied().collect();
         if let Some(opening) = &allocation.opening {
             let local: Vec<_> = relays.iter().filter_map(|&id| Some(self.table.relay(id)?.local)).collect();
-            opening.claimed_beside(&local).into_iter().for_each(|port| self.shared.ports.release(port));
+            opening.claimed_beside(&local).into_iter().for_each(|port| self.ports.release(port));
         }
         let relayed: Vec<SocketAddr> = relays.iter().filter_map(|&id| self.close_relay(id)).collect();
         if let Some(allocation) = self.table.remove_allocation(id) {
@@ -455,7 +478,7 @@ impl Server {
     /// Closes a relay, gives its port back and tells its announced address.
     pub(super) fn close_relay(&mut self, id: RelayId) -> Option<SocketAddr> {
         let relay = self.table.remove_relay(id)?;
-        self.shared.ports.release(relay.local);
+        self.ports.release(relay.local);
         self.actions.push_back(Action::CloseRelay { relay: id });
         Some(relay.announced)
     }
@@ -463,7 +486,7 @@ impl Server {
     /// Drops the deadlines of what is gone, when there are many.
     pub(super) fn sweep(&mut self) {
         let table = &self.table;
-        let ports = &self.shared.ports;
+        let ports = &self.ports;
         let is_alive = |owner: &Owner| match owner {
             Owner::Reservation(token) => ports.is_reserved(token),
             owner => table.end_of(*owner).is_some(),
@@ -478,10 +501,16 @@ impl Server {
     }
 }
 
+/// The ports of the relay addresses in these settings.
+fn relay_ports(shared: &Shared, settings: &Settings) -> RelayPorts {
+    let addresses = settings.relay_addresses.iter().map(|relay| relay.local);
+    shared.ports.on(addresses, settings.relay_ports.clone())
+}
+
 /// A server that is gone holds no port, however it came to its end. (Places of the quota go with their allocations.)
 impl std::ops::Drop for Server {
     fn drop(&mut self) {
-        let ports = &self.shared.ports;
+        let ports = &self.ports;
         for id in self.table.ids() {
             let Some(allocation) = self.table.allocation(id) else { continue };
             let relays = allocation.relays.iter().flatten();

@@ -69,8 +69,8 @@ pub struct RelayAddress {
     pub local: IpAddr,
     /// In XOR-RELAYED-ADDRESS; differs behind 1:1 NAT.
     pub announced: IpAddr,
-    /// Whether it serves only clients that reached exactly this address (loopback).
-    pub only_if_reached: bool,
+    /// Whether it serves only clients on this machine that reached loopback.
+    pub only_local: bool,
 }
 
 /// Other servers (RFC 8489 section 10).

@@ -2,8 +2,6 @@
 //! two of our own relayed addresses reads one bit of the port map, and where users or hosts have a rate, a worker draws from
 //! it now and then.
 
-use std::net::IpAddr;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::nonce::Nonces;
@@ -16,18 +14,14 @@ pub struct Shared {
     /// Makes and checks nonces; a nonce is good on every worker.
     pub nonces: Nonces,
     /// Which relay ports are taken.
-    pub ports: PortPool,
+    pub ports: Arc<PortPool>,
     /// How many allocations there are.
     pub quota: Arc<Quota>,
 }
 
 impl Shared {
     /// Fresh state. `secret` must come from the operating system's randomness.
-    pub fn new(
-        secret: &[u8; 32],
-        relays: impl IntoIterator<Item = IpAddr>,
-        ports: RangeInclusive<u16>,
-    ) -> Self {
-        Self { nonces: Nonces::new(secret), ports: PortPool::new(relays, ports), quota: Arc::default() }
+    pub fn new(secret: &[u8; 32]) -> Self {
+        Self { nonces: Nonces::new(secret), ports: Arc::default(), quota: Arc::default() }
     }
 }

@@ -268,6 +268,12 @@ impl Table {
         self.allocations.iter().map(|(id, _)| AllocationId(id as u32)).collect()
     }
 
+    /// The relays whose local address is like this.
+    pub fn relays_where(&self, is_like: impl Fn(SocketAddr) -> bool) -> Vec<RelayId> {
+        let found = self.relays.iter().filter(|(_, relay)| is_like(relay.local));
+        found.map(|(id, _)| RelayId(id as u32)).collect()
+    }
+
     /// Adds an allocation without relays. The client must have none.
     pub fn add_allocation(
         &mut self,

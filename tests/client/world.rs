@@ -126,8 +126,7 @@ fn peers() -> [SocketAddr; 2] {
 impl World {
     pub fn new(seed: u64, plan: Plan) -> Self {
         let settings = stun::settings();
-        let addresses = settings.relay_addresses.iter().map(|relay| relay.local);
-        let shared = Arc::new(Shared::new(&[7; 32], addresses, settings.relay_ports.clone()));
+        let shared = Arc::new(Shared::new(&[7; 32]));
         let server = Server::new(Arc::new(settings), shared, Arc::new(Counters::default()), [9; 32]);
         let mut world = Self {
             plan,

@@ -92,11 +92,7 @@ impl Relay {
                 peers: Some(vec!["127.0.0.0/8".parse().expect("prefix")]),
             }],
             users: Vec::new(),
-            relay_addresses: vec![RelayAddress {
-                local: loopback,
-                announced: loopback,
-                only_if_reached: false,
-            }],
+            relay_addresses: vec![RelayAddress { local: loopback, announced: loopback, only_local: false }],
             relay_ports: 49152..=65535,
             peers: PeerRules { allow: vec!["127.0.0.0/8".parse().expect("prefix")], ..Default::default() },
             limits: Limits::default(),
@@ -104,7 +100,7 @@ impl Relay {
             strict_channels: false,
             icmp_to_clients: true,
         });
-        let shared = Arc::new(Shared::new(&[7; 32], [loopback], 49152..=65535));
+        let shared = Arc::new(Shared::new(&[7; 32]));
         let counters: Vec<Arc<Counters>> = (0..workers).map(|_| Arc::default()).collect();
         let servers = counters.iter().enumerate().map(|(number, counters)| {
             let (settings, shared) = (Arc::clone(&protocol), Arc::clone(&shared));

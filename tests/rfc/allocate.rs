@@ -552,18 +552,19 @@ fn s7_2_step_8_without_room_for_a_reservation_it_is_508() {
     let mut rig = Rig::new();
     let alice = rig.alice();
     let shared = Arc::clone(&rig.shared);
+    let others = shared.ports.on([addr(PEER6).ip()], 1..=1);
     for n in 0..4096_u64 {
         let account = Account::User(n.to_string().into());
         let place = shared.quota.take(HostId(0), &account, &rig.settings.limits).expect("no limit");
         let ip = addr(PEER6).ip();
-        shared.ports.reserve(rig.now.instant, n.to_be_bytes(), SocketAddr::new(ip, 1), place).expect("room");
+        others.reserve(rig.now.instant, n.to_be_bytes(), SocketAddr::new(ip, 1), place).expect("room");
     }
     let before = rig.held();
     assert_eq!(rig.ask(&alice, Msg::allocate().attr(EVEN_PORT, PAIR)).code(), 508);
     assert_eq!((rig.held(), rig.sockets.len(), rig.sessions.len()), (before, 0, 0));
     assert_eq!(rig.ask(&alice, Msg::allocate().attr(EVEN_PORT, &[0])).code(), 0, "without a reservation");
     assert_eq!(rig.refresh(&alice, 0).code(), 0);
-    shared.ports.cancel(&0_u64.to_be_bytes());
+    others.cancel(&0_u64.to_be_bytes());
     let answer = rig.ask(&alice, Msg::allocate().attr(EVEN_PORT, PAIR));
     assert!(answer.code() == 0 && answer.has(RESERVATION_TOKEN));
 }

@@ -6,6 +6,7 @@
 mod codec;
 mod rig;
 
+mod addresses;
 mod allocate;
 mod auth;
 mod channel;

@@ -173,7 +173,7 @@ pub fn settings() -> Settings {
     let relay = |ip: &str| RelayAddress {
         local: ip.parse().expect("literal"),
         announced: ip.parse().expect("literal"),
-        only_if_reached: false,
+        only_local: false,
     };
     Settings {
         realm: REALM_TEXT.into(),
@@ -207,8 +207,7 @@ impl Rig {
     pub fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = settings();
         change(&mut settings);
-        let relays = settings.relay_addresses.iter().map(|relay| relay.local);
-        let shared = Arc::new(Shared::new(&[7; 32], relays, settings.relay_ports.clone()));
+        let shared = Arc::new(Shared::new(&[7; 32]));
         let server = Server::new(
             Arc::new(settings.clone()),
             Arc::clone(&shared),

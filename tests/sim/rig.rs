@@ -32,8 +32,7 @@ pub struct Rig {
 
 impl Rig {
     pub fn new(settings: Settings) -> Self {
-        let addresses = settings.relay_addresses.iter().map(|relay| relay.local);
-        let shared = Arc::new(Shared::new(&[7; 32], addresses, settings.relay_ports.clone()));
+        let shared = Arc::new(Shared::new(&[7; 32]));
         let server =
             Server::new(Arc::new(settings), Arc::clone(&shared), Arc::new(Counters::default()), [9; 32]);
         Self {

@@ -55,11 +55,8 @@ pub fn client(transport: Transport, client: SocketAddr, link: u64) -> Client {
 /// One host, one relay address of each family, the first of them behind 1:1 NAT.
 pub fn settings() -> Settings {
     let ip = |text: &str| -> IpAddr { text.parse().expect("literal") };
-    let relay = |local, announced| RelayAddress {
-        local: ip(local),
-        announced: ip(announced),
-        only_if_reached: false,
-    };
+    let relay =
+        |local, announced| RelayAddress { local: ip(local), announced: ip(announced), only_local: false };
     Settings {
         realm: REALM_NAME.into(),
         hosts: vec![Host {

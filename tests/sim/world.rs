@@ -116,8 +116,7 @@ impl World {
         }
         settings.limits.allocations_per_user = if chance(&mut rng, 50) { 1 } else { 0 };
         settings.limits.allocations_total = if chance(&mut rng, 20) { clients as u32 / 2 } else { 0 };
-        let addresses = settings.relay_addresses.iter().map(|relay| relay.local);
-        let shared = Arc::new(Shared::new(&[7; 32], addresses, settings.relay_ports.clone()));
+        let shared = Arc::new(Shared::new(&[7; 32]));
         let nat = settings.relay_addresses[0];
         let model = Model {
             lifetime_max: settings.limits.lifetime_max.as_secs(),

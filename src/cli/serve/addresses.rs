@@ -4,20 +4,26 @@ use std::fmt::Write;
 
 use ipnet::IpNet;
 
-use crate::system::{interfaces, own_addresses};
+use crate::system::addresses::{self, Addresses};
+use crate::system::interfaces;
+use crate::system::local_addresses::LocalAddress;
 
 /// Addresses named in one line; of the others only the number.
 const NAMED: usize = 16;
 
 /// The own addresses at the start: the interfaces' alone where the kernel does not list its local routes.
-pub fn at_start() -> Vec<IpNet> {
-    own_addresses::read().unwrap_or_else(|error| {
+pub fn at_start() -> Addresses {
+    addresses::read().unwrap_or_else(|error| {
         tracing::warn!(
             "cannot list this machine's local routes ({error}): clients may reach services of this machine at \
              addresses that neither its interfaces nor the configuration name; allow AF_NETLINK to this service"
         );
-        let interfaces = interfaces::addresses().unwrap_or_default();
-        interfaces.into_iter().map(|interface| interface.address.into()).collect()
+        let found = interfaces::addresses().unwrap_or_default();
+        let found: Vec<_> = found.into_iter().map(|interface| interface.address).collect();
+        Addresses {
+            own: found.iter().copied().map(IpNet::from).collect(),
+            local: found.into_iter().map(LocalAddress::unknown).collect(),
+        }
     })
 }
 

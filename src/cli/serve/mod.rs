@@ -5,6 +5,7 @@ mod drain;
 mod metrics;
 mod pages;
 mod pressure;
+mod relays;
 mod settings;
 mod site;
 mod tls;
@@ -19,7 +20,6 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use ipnet::IpNet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, interval};
@@ -32,9 +32,10 @@ use crate::base::transport::Transport;
 use crate::config::{self, Config, LogFormat, Severity};
 use crate::net::front::first_bytes::Site;
 use crate::net::{self, Command, Handle};
+use crate::system::addresses::{self as machine, Addresses};
 use crate::system::port_holder::{Protocol, who_holds};
 use crate::system::systemd::Notifier;
-use crate::system::{clock, entropy, limits, logging, own_addresses};
+use crate::system::{clock, entropy, limits, logging};
 use crate::turn::counters::Counters;
 use crate::turn::server::Server;
 use crate::turn::shared::Shared;
@@ -42,6 +43,7 @@ use drain::{Drain, Left};
 use metrics::Numbers;
 use pages::{Figures, Starting};
 use pressure::Watch;
+use relays::Relays;
 use settings::{HostNames, Machine};
 use tls::Certificate;
 
@@ -130,18 +132,15 @@ fn set_up(
     drop(starting.listeners);
 
     let mut names = HostNames::default();
-    let relays = settings::relay_addresses(&config)
-        .map_err(|message| (message, "name addresses in [relay] addresses".to_owned()))?;
-    let machine = Machine { workers, relays, own: addresses::at_start() };
-    let protocol = settings::protocol(&config, &machine, &mut names)
+    let machine = Machine { workers, addresses: addresses::at_start() };
+    let relays = Relays::new(&config, &machine.addresses);
+    let protocol = settings::protocol(&config, &machine, relays.addresses(), &mut names)
         .map_err(|message| (message, "name fewer hosts".to_owned()))?;
     if path.is_none() {
         print(&welcome::text(&config, certificate.fingerprint.as_deref()));
     }
     let no_entropy = |error: entropy::EntropyError| (error.to_string(), "see the kernel's log".to_owned());
-    let relays: Vec<_> = protocol.relay_addresses.iter().map(|relay| relay.local).collect();
-    let shared =
-        Arc::new(Shared::new(&entropy::seed().map_err(no_entropy)?, relays, protocol.relay_ports.clone()));
+    let shared = Arc::new(Shared::new(&entropy::seed().map_err(no_entropy)?));
     let protocol = Arc::new(protocol);
     let counters: Vec<Arc<Counters>> = sockets.iter().map(|_| Arc::default()).collect();
     let mut servers = Vec::new();
@@ -173,6 +172,7 @@ fn set_up(
         path,
         config,
         machine,
+        relays,
         certificate,
         site,
         workers,
@@ -256,6 +256,7 @@ struct Served {
     path: Option<PathBuf>,
     config: Config,
     machine: Machine,
+    relays: Relays,
     certificate: Certificate,
     site: Arc<dyn Site>,
     workers: Handle,
@@ -294,12 +295,12 @@ impl Served {
             Ok(signals) => signals,
             Err(error) => return fail(&format!("no signals: {error}"), "see the limits of this service"),
         };
-        let mut own = match own_addresses::follow(self.machine.own.clone()) {
+        let mut own = match machine::follow(self.machine.addresses.clone()) {
             Ok(own) => own,
             Err(error) => return fail(&format!("no thread: {error}"), "see the limits of this service"),
         };
         // The listeners were bound before the workers began: whoever connects from now on is served.
-        print("ready");
+        self.relays.tell(&readiness);
         self.notifier.ready();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), listeners = self.config.listen.len(), "serving");
 
@@ -308,7 +309,7 @@ impl Served {
         let mut watchdog = self.notifier.watchdog_interval().map(interval);
         loop {
             tokio::select! {
-                _ = signals.reload.recv() => self.reload(),
+                _ = signals.reload.recv() => self.reload(&readiness),
                 _ = signals.certificate.recv() => self.certificate.reload(self.config.tls.as_ref()),
                 _ = signals.drain.recv() => {
                     self.drain(&readiness, None, "no new allocations; the server stays");
@@ -323,7 +324,7 @@ impl Served {
                     let until = Some(Instant::now() + patience);
                     self.drain(&readiness, until, "no new allocations; the server ends with the last one");
                 }
-                Ok(()) = own.changed() => self.follow(own.borrow_and_update().clone()),
+                Ok(()) = own.changed() => self.follow(own.borrow_and_update().clone(), &readiness),
                 () = tick(watchdog.as_mut()) => self.notifier.watchdog(),
                 _ = look_at_memory.tick() => self.watch.look(),
                 _ = look.tick() => {
@@ -376,11 +377,16 @@ impl Served {
     }
 
     /// Reads the configuration and the certificate again. What is wrong changes nothing and is said.
-    fn reload(&mut self) {
+    fn reload(&mut self, readiness: &Readiness) {
         self.notifier.reloading();
+        // They are followed all the time; this is for a kernel that announces nothing.
+        match machine::read() {
+            Ok(addresses) => self.machine.addresses = addresses,
+            Err(error) => tracing::warn!("reload: cannot list this machine's addresses: {error}"),
+        }
         match self.path.as_deref().map(config::read) {
             None => tracing::info!("reload: nothing to read, there is no configuration file"),
-            Some(Ok(loaded)) => self.apply(loaded),
+            Some(Ok(loaded)) => self.apply(loaded, readiness),
             Some(Err(report)) => {
                 log(&report);
                 tracing::error!("reload: the configuration in use stays");
@@ -390,25 +396,31 @@ impl Served {
         self.notifier.ready();
     }
 
-    /// Tells the workers which addresses are this machine's own from now on.
-    fn follow(&mut self, own: Vec<IpNet>) {
-        addresses::tell(&self.machine.own, &own);
-        self.machine.own = own;
-        match settings::protocol(&self.config, &self.machine, &mut self.names) {
-            Ok(protocol) => self.workers.send(&Command::Settings(Arc::new(protocol))),
+    /// Has the workers follow the addresses of this machine: to relay from, and that no peer may have.
+    fn follow(&mut self, addresses: Addresses, readiness: &Readiness) {
+        addresses::tell(&self.machine.addresses.own, &addresses.own);
+        self.machine.addresses = addresses;
+        self.relays.follow(&self.config, &self.machine.addresses);
+        match settings::protocol(&self.config, &self.machine, self.relays.addresses(), &mut self.names) {
+            Ok(protocol) => {
+                self.workers.send(&Command::Settings(Arc::new(protocol)));
+                self.relays.tell(readiness);
+            }
             // The names of the running configuration have their numbers already.
             Err(message) => tracing::error!("the addresses in use stay: {message}"),
         }
     }
 
-    fn apply(&mut self, loaded: config::Loaded) {
+    fn apply(&mut self, loaded: config::Loaded, readiness: &Readiness) {
         log(&loaded.warnings);
         let mut next = loaded.config;
         for kept in keep_what_is_bound(&self.config, &mut next) {
             tracing::warn!("reload: {kept} takes effect at the next restart");
         }
-        match settings::protocol(&next, &self.machine, &mut self.names) {
+        self.relays.follow(&next, &self.machine.addresses);
+        match settings::protocol(&next, &self.machine, self.relays.addresses(), &mut self.names) {
             Ok(protocol) => {
+                self.relays.tell(readiness);
                 self.hosts.store(Arc::new(self.names.all().to_vec()));
                 self.workers.send(&Command::Settings(Arc::new(protocol)));
                 self.workers.admission().set_rules(settings::admission(&next.limits));
@@ -419,7 +431,10 @@ impl Served {
                 self.config = next;
                 tracing::info!("reload: the new configuration is in use");
             }
-            Err(message) => tracing::error!("reload: the configuration in use stays: {message}"),
+            Err(message) => {
+                self.relays.follow(&self.config, &self.machine.addresses);
+                tracing::error!("reload: the configuration in use stays: {message}");
+            }
         }
     }
 }
@@ -460,10 +475,6 @@ fn keep_what_is_bound(running: &Config, next: &mut Config) -> Vec<&'static str> 
         kept.push("[[listen]]");
     }
     next.listen.clone_from(&running.listen);
-    if running.relay != next.relay {
-        kept.push("[relay]");
-        next.relay.clone_from(&running.relay);
-    }
     if running.admin != next.admin {
         kept.push("[admin]");
         next.admin.clone_from(&running.admin);

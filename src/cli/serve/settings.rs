@@ -1,6 +1,6 @@
 //! The operator's configuration in the terms of the protocol and of the network side.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::config;
 use crate::net;
 use crate::net::admission::Rules;
 use crate::net::front::first_bytes::Site;
-use crate::system::{interfaces, limits};
+use crate::system::addresses::Addresses;
+use crate::system::limits;
 use crate::turn::counters::HOSTS_MAX;
 use crate::turn::meter::{Rate, Rates};
 use crate::turn::settings::{Alternates, Host, Limits, PeerRules, RelayAddress, Settings, StaticUser};
@@ -65,19 +66,18 @@ pub fn workers(config: &config::Config, cores: usize) -> usize {
 pub struct Machine {
     /// How many workers there are.
     pub workers: usize,
-    /// Where to relay from. The pool of ports is made for these addresses, so they stay for the life of the process.
-    pub relays: Vec<RelayAddress>,
-    /// What the kernel delivers to this machine now.
-    pub own: Vec<IpNet>,
+    /// Its addresses now.
+    pub addresses: Addresses,
 }
 
-/// What the protocol needs.
+/// What the protocol needs, with these addresses to relay from.
 ///
 /// # Errors
 /// A sentence for the operator.
 pub fn protocol(
     config: &config::Config,
     machine: &Machine,
+    relay_addresses: Vec<RelayAddress>,
     names: &mut HostNames,
 ) -> Result<Settings, String> {
     let mut hosts = Vec::new();
@@ -100,13 +100,12 @@ pub fn protocol(
         }
         users.push(StaticUser { name: user.name.clone(), password: user.password.clone(), host: id });
     }
-    let relay_addresses: Vec<_> = machine.relays.iter().map(|relay| announce(config, *relay)).collect();
     let limits = &config.limits;
     Ok(Settings {
         realm: config.realm.clone(),
         hosts,
         users,
-        peers: peer_rules(config, &machine.own, &relay_addresses),
+        peers: peer_rules(config, &machine.addresses.own, &relay_addresses),
         relay_addresses,
         relay_ports: config.relay.ports.clone(),
         limits: Limits {
@@ -180,61 +179,6 @@ pub fn web(config: &config::Web, site: Arc<dyn Site>) -> Arc<net::Web> {
         config::ProxyProtocol::V2 => Some(Version::V2),
     };
     Arc::new(net::Web { http1: config.http1, h2: config.h2, proxy_protocol, site })
-}
-
-/// Where to relay from: what the operator named, else where clients come in; on a wildcard that is every address of
-/// this machine, loopback only for clients on loopback. [`protocol`] adds what clients are told.
-///
-/// # Errors
-/// A sentence for the operator.
-pub fn relay_addresses(config: &config::Config) -> Result<Vec<RelayAddress>, String> {
-    let mut addresses = Vec::new();
-    let mut add = |address: IpAddr, only_if_reached: bool| {
-        if addresses.iter().all(|known: &RelayAddress| known.local != address) {
-            addresses.push(RelayAddress { local: address, announced: address, only_if_reached });
-        }
-    };
-    if !config.relay.addresses.is_empty() {
-        config.relay.addresses.iter().for_each(|&address| add(address, false));
-        return Ok(addresses);
-    }
-    let mut wildcards = (false, false);
-    for listener in &config.listen {
-        match listener.address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => wildcards.0 = true,
-            IpAddr::V6(ip) if ip.is_unspecified() => {
-                wildcards.1 = true;
-                wildcards.0 |= config.is_dual_stack(listener);
-            }
-            ip => add(ip, ip.is_loopback()),
-        }
-    }
-    if wildcards != (false, false) {
-        let own = interfaces::addresses()
-            .map_err(|error| format!("cannot list this machine's addresses: {error}"))?;
-        for ip in own.into_iter().map(|interface| interface.address) {
-            let wanted = if ip.is_ipv4() { wildcards.0 } else { wildcards.1 };
-            if wanted && (ip.is_loopback() || interfaces::reachable_from_outside(ip)) {
-                add(ip, ip.is_loopback());
-            }
-        }
-    }
-    // A server that listens on one family only still relays to it.
-    match addresses.is_empty() {
-        true => Err("no address to relay from: name one in [relay] addresses".to_owned()),
-        false => Ok(addresses),
-    }
-}
-
-/// The same with the address that clients are told: `external_ip` of the same family.
-fn announce(config: &config::Config, relay: RelayAddress) -> RelayAddress {
-    let local = relay.local;
-    let fits = |external: &&config::ExternalIp| match external.private {
-        Some(private) => private == local,
-        None => external.public.is_ipv4() == local.is_ipv4() && !local.is_loopback(),
-    };
-    let announced = config.external_ip.iter().find(fits).map_or(local, |external| external.public);
-    RelayAddress { announced, ..relay }
 }
 
 fn peer_rules(config: &config::Config, machine: &[IpNet], relays: &[RelayAddress]) -> PeerRules {

@@ -1,0 +1,281 @@
+//! Which addresses to relay from, and what clients are told of them.
+//!
+//! What the operator names in `[relay] addresses`; else the addresses that clients come in at; on a wildcard those of this
+//! machine that packets from outside find. The result is in order: the first of a family is for clients that reached none
+//! of them.
+
+use std::net::IpAddr;
+
+use crate::admin::{Latch, Readiness};
+use crate::config::{Config, ExternalIp};
+use crate::system::addresses::Addresses;
+use crate::system::local_addresses::{LocalAddress, is_private};
+use crate::turn::settings::RelayAddress;
+
+/// The addresses to relay from now.
+#[derive(Debug, Default)]
+pub struct Relays {
+    choice: Choice,
+    /// What was logged last.
+    told: Option<Choice>,
+    /// Whether "ready" was printed.
+    is_ready: bool,
+    /// Holds readiness back while clients on other machines cannot be served.
+    missing: Option<Latch>,
+}
+
+/// What was chosen, and what an operator should know about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Choice {
+    /// In order of preference.
+    addresses: Vec<RelayAddress>,
+    /// Sentences: what was named and cannot be used now.
+    notes: Vec<String>,
+    /// Whether those clients get an allocation that the listeners are for.
+    serves: bool,
+}
+
+impl Relays {
+    /// Chooses among the addresses of this machine.
+    pub fn new(config: &Config, machine: &Addresses) -> Self {
+        Self { choice: choose(config, machine), ..Self::default() }
+    }
+
+    /// Chooses again.
+    pub fn follow(&mut self, config: &Config, machine: &Addresses) {
+        self.choice = choose(config, machine);
+    }
+
+    /// The addresses to relay from.
+    pub fn addresses(&self) -> Vec<RelayAddress> {
+        self.choice.addresses.clone()
+    }
+
+    /// Says what changed, once it is in use, and whether the server is ready with it.
+    pub fn tell(&mut self, readiness: &Readiness) {
+        if self.told.as_ref() == Some(&self.choice) {
+            return;
+        }
+        let known = self.told.as_ref().map(|told| told.notes.as_slice()).unwrap_or_default();
+        for note in self.choice.notes.iter().filter(|note| !known.contains(note)) {
+            tracing::warn!("{note}");
+        }
+        let listed: Vec<String> = self.choice.addresses.iter().map(describe).collect();
+        tracing::info!(addresses = listed.join(" "), "relaying from");
+        if self.choice.serves {
+            self.missing = None;
+            if !std::mem::replace(&mut self.is_ready, true) {
+                super::print("ready");
+            }
+        } else if self.missing.is_none() {
+            tracing::warn!(
+                "this machine has no address that clients elsewhere can be relayed from: every Allocate is refused \
+                 until it gets one, or until [relay] addresses names one"
+            );
+            self.missing = Some(readiness.latch("an address to relay from"));
+        }
+        self.told = Some(self.choice.clone());
+    }
+}
+
+/// A relay address for the log.
+fn describe(relay: &RelayAddress) -> String {
+    match relay.local == relay.announced {
+        true => relay.local.to_string(),
+        false => format!("{} (announced as {})", relay.local, relay.announced),
+    }
+}
+
+fn choose(config: &Config, machine: &Addresses) -> Choice {
+    let mut choice = Choice::default();
+    let is_here = |ip: IpAddr| machine.own.iter().any(|own| own.contains(&ip));
+    for ip in named(config) {
+        if is_here(ip) {
+            choice.add(config, ip, ip.is_loopback() && config.relay.addresses.is_empty());
+        } else {
+            choice
+                .notes
+                .push(format!("{ip} is not an address of this machine now: nothing is relayed from it"));
+        }
+    }
+    if config.relay.addresses.is_empty() {
+        let mut candidates: Vec<_> = machine.local.iter().filter(|one| is_wanted(config, one)).collect();
+        candidates.sort_by_key(|one| rank(config, one));
+        for one in candidates {
+            choice.add(config, one.address, one.address.is_loopback());
+        }
+    }
+    let is_local = config.listen.iter().all(|listener| listener.address.ip().is_loopback());
+    choice.serves = choice.addresses.iter().any(|relay| is_local || !relay.only_local);
+    choice
+}
+
+impl Choice {
+    /// Adds an address, unless another one announces the same: a client of one would get the media of the other's.
+    fn add(&mut self, config: &Config, local: IpAddr, only_local: bool) {
+        let announced = announced(config, local);
+        let same = |known: &&RelayAddress| known.local == local || known.announced == announced;
+        match self.addresses.iter().find(same) {
+            None => self.addresses.push(RelayAddress { local, announced, only_local }),
+            Some(known) if known.local == local => {}
+            Some(known) => self.notes.push(format!(
+                "{local} would announce {announced} like {}: nothing is relayed from it; write external_ip = \
+                 [\"{announced}/{}\", \"ANOTHER/{local}\"]",
+                known.local, known.local
+            )),
+        }
+    }
+}
+
+/// The addresses that the configuration names, to relay from or else to listen on.
+fn named(config: &Config) -> Vec<IpAddr> {
+    if !config.relay.addresses.is_empty() {
+        return config.relay.addresses.clone();
+    }
+    let listening = config.listen.iter().map(|listener| listener.address.ip());
+    listening.filter(|ip| !ip.is_unspecified()).collect()
+}
+
+/// Whether a wildcard listener covers this address, and it is good for relaying.
+fn is_wanted(config: &Config, one: &LocalAddress) -> bool {
+    let is_v4 = one.address.is_ipv4();
+    let covers = config.listen.iter().any(|listener| match listener.address.ip() {
+        IpAddr::V4(ip) => is_v4 && ip.is_unspecified(),
+        IpAddr::V6(ip) => ip.is_unspecified() && (!is_v4 || config.is_dual_stack(listener)),
+    });
+    let is_mapped = config.external_ip.iter().any(|external| external.private == Some(one.address));
+    covers && (one.leads_out || is_mapped || one.address.is_loopback())
+}
+
+/// The order of preference: what the operator mapped, then public before private, lasting before passing, and what the
+/// kernel itself would choose first. Loopback, which is for local clients, is last.
+fn rank(config: &Config, one: &LocalAddress) -> (bool, bool, bool, bool, bool) {
+    let is_mapped = config.external_ip.iter().any(|external| external.private == Some(one.address));
+    (
+        one.address.is_loopback(),
+        !is_mapped,
+        is_private(announced_by_all(config, one)),
+        one.passing,
+        !one.preferred,
+    )
+}
+
+/// What this address announces if it is the one that a mapping without a private half is for.
+fn announced_by_all(config: &Config, one: &LocalAddress) -> IpAddr {
+    if one.preferred { announced(config, one.address) } else { one.address }
+}
+
+/// What clients are told: the `external_ip` of this address or else of its family.
+fn announced(config: &Config, local: IpAddr) -> IpAddr {
+    let fits = |external: &&ExternalIp| match external.private {
+        Some(private) => private == local,
+        None => external.public.is_ipv4() == local.is_ipv4() && !local.is_loopback(),
+    };
+    let of_pair = config.external_ip.iter().find(|external| external.private == Some(local));
+    of_pair.or_else(|| config.external_ip.iter().find(fits)).map_or(local, |external| external.public)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::transport::Transport;
+    use crate::config::Listener;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("literal")
+    }
+
+    /// A machine with these addresses; behind a `+` they lead out, behind a `*` the kernel prefers them, too.
+    fn machine(addresses: &[&str]) -> Addresses {
+        let mut machine = Addresses::default();
+        for text in ["127.0.0.1", "::1"].iter().chain(addresses) {
+            let address = ip(text.trim_start_matches(['+', '*']));
+            machine.own.push(address.into());
+            machine.local.push(LocalAddress {
+                address,
+                passing: false,
+                leads_out: text.starts_with(['+', '*']),
+                preferred: text.starts_with('*'),
+            });
+        }
+        machine.own.sort_unstable();
+        machine
+    }
+
+    fn config(listen: &[&str]) -> Config {
+        let listener = |at: &&str| Listener::new(Transport::Udp, at.parse().expect("literal"), 0);
+        Config { listen: listen.iter().map(listener).collect(), ..Config::embedded("secret".to_owned()) }
+    }
+
+    fn external(text: &str) -> ExternalIp {
+        let (public, private) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(ip(b))));
+        ExternalIp { public: ip(public), private }
+    }
+
+    /// As `LOCAL>ANNOUNCED`, loopback left out.
+    fn chosen(config: &Config, machine: &Addresses) -> Vec<String> {
+        let choice = choose(config, machine);
+        let shown = choice.addresses.iter().filter(|relay| !relay.only_local);
+        shown.map(|relay| format!("{}>{}", relay.local, relay.announced)).collect()
+    }
+
+    #[test]
+    fn a_bridge_of_containers_is_no_relay_address() {
+        let machine = machine(&["172.17.0.1", "*203.0.113.5", "*2001:db8::5"]);
+        let expected = ["203.0.113.5>203.0.113.5", "2001:db8::5>2001:db8::5"];
+        assert_eq!(chosen(&config(&["[::]:3479"]), &machine), expected);
+        assert_eq!(chosen(&config(&["0.0.0.0:3479"]), &machine), expected[..1]);
+    }
+
+    #[test]
+    fn public_before_private_and_lasting_before_passing() {
+        let mut host = machine(&["*10.0.0.5", "+203.0.113.5", "+fd00::5", "*2001:db8::1", "+2001:db8::2"]);
+        host.local
+            .iter_mut()
+            .filter(|one| one.address == ip("2001:db8::1"))
+            .for_each(|one| one.passing = true);
+        let chosen = chosen(&config(&["[::]:3479"]), &host);
+        let order: Vec<&str> = chosen.iter().filter_map(|one| one.split('>').next()).collect();
+        assert_eq!(order, ["203.0.113.5", "2001:db8::2", "2001:db8::1", "10.0.0.5", "fd00::5"]);
+    }
+
+    #[test]
+    fn no_two_announce_the_same() {
+        let host = machine(&["+10.0.0.4", "*10.0.0.5"]);
+        let mut config = config(&["0.0.0.0:3479"]);
+        config.external_ip = vec![external("203.0.113.50")];
+        assert_eq!(chosen(&config, &host), ["10.0.0.5>203.0.113.50"], "the one that the kernel sends from");
+        let notes = choose(&config, &host).notes;
+        assert!(notes[0].contains("10.0.0.4 would announce 203.0.113.50 like 10.0.0.5"), "{notes:?}");
+        assert!(notes[0].contains(r#"["203.0.113.50/10.0.0.5", "ANOTHER/10.0.0.4"]"#), "{notes:?}");
+        config.external_ip = vec![external("203.0.113.51/10.0.0.4"), external("203.0.113.50")];
+        let expected = ["10.0.0.4>203.0.113.51", "10.0.0.5>203.0.113.50"];
+        assert_eq!(
+            (chosen(&config, &host), choose(&config, &host).notes),
+            (expected.map(String::from).into(), vec![])
+        );
+    }
+
+    #[test]
+    fn what_is_named_is_used_while_it_is_there() {
+        let mut config = config(&["0.0.0.0:3479"]);
+        config.relay.addresses = vec![ip("203.0.113.5"), ip("203.0.113.6")];
+        let host = machine(&["*203.0.113.5", "+203.0.113.7"]);
+        assert_eq!(chosen(&config, &host), ["203.0.113.5>203.0.113.5"]);
+        assert!(choose(&config, &host).notes[0].starts_with("203.0.113.6 is not an address of this machine"));
+        let gone = choose(&config, &machine(&["*203.0.113.7"]));
+        assert!(!gone.serves && gone.addresses.is_empty());
+    }
+
+    #[test]
+    fn a_server_without_an_address_that_leads_out_serves_local_clients_alone() {
+        let offline = machine(&[]);
+        assert!(!choose(&config(&["0.0.0.0:3479"]), &offline).serves);
+        let local = choose(&config(&["127.0.0.1:3479"]), &offline);
+        assert!(local.serves && local.addresses[0].only_local);
+        // A private address that leads nowhere counts once the operator says what it is announced as.
+        let mut mapped = config(&["0.0.0.0:3479"]);
+        mapped.external_ip = vec![external("203.0.113.9/10.9.0.9")];
+        assert_eq!(chosen(&mapped, &machine(&["10.9.0.9"])), ["10.9.0.9>203.0.113.9"]);
+    }
+}

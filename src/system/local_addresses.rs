@@ -1,0 +1,257 @@
+//! The addresses that this machine can send from, and which of them packets from outside find.
+//!
+//! The kernel is asked by netlink (rtnetlink(7)): for its addresses, and for the way that a packet from each of them to
+//! the Internet takes. Nothing is sent.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use rustix::net::AddressFamily;
+
+use super::interfaces::reachable_from_outside;
+use super::netlink::{Attributes, dump, put_attribute, request};
+use super::own_addresses;
+
+/// Stands for the Internet: the address of a root name server (K), which no private network uses. Only the way to it is
+/// asked for.
+const OUTSIDE_V4: Ipv4Addr = Ipv4Addr::new(193, 0, 14, 129);
+const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0x7fd, 0, 0, 0, 0, 0, 1);
+
+/// `struct ifaddrmsg`.
+const ADDRESS_HEADER: usize = 8;
+/// `struct rtmsg`.
+const ROUTE_HEADER: usize = 12;
+
+/// An address of this machine that a socket can send from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LocalAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// Whether the kernel prefers others: a temporary IPv6 address (RFC 8981), or one that is going away.
+    pub passing: bool,
+    /// Whether packets from outside find it, as far as this machine can tell: the way from it to the Internet leaves by its
+    /// own interface, or it is no private address.
+    pub leads_out: bool,
+    /// Whether the kernel sends from it to the Internet by itself.
+    pub preferred: bool,
+}
+
+impl LocalAddress {
+    /// An address of an interface, where the kernel says no more about it.
+    pub fn unknown(address: IpAddr) -> Self {
+        Self { address, passing: false, leads_out: reachable_from_outside(address), preferred: false }
+    }
+}
+
+/// Every address that can be sent from now: of the interfaces, and those that exist only as a local route. Addresses that
+/// are still checked for duplicates are left out.
+///
+/// # Errors
+/// The kernel does not list them, as under a filter that refuses netlink sockets; `Interrupted` when they kept changing.
+pub fn read() -> io::Result<Vec<LocalAddress>> {
+    let mut found: Vec<LocalAddress> = Vec::new();
+    for family in [AddressFamily::INET, AddressFamily::INET6] {
+        let is_v4 = family == AddressFamily::INET;
+        let preferred = way(is_v4, None).ok().flatten().and_then(|way| way.source);
+        let mut add = |address: IpAddr, interface: Option<u32>, passing: bool| {
+            if found.iter().any(|known| known.address == address) {
+                return;
+            }
+            let leads_out = reachable_from_outside(address) && leads_out(address, interface);
+            found.push(LocalAddress { address, passing, leads_out, preferred: preferred == Some(address) });
+        };
+        for one in interface_addresses(family)? {
+            add(one.address, Some(one.interface), one.passing);
+        }
+        for route in own_addresses::local_routes(family, &[libc::RTN_LOCAL])? {
+            if route.prefix_len() == route.max_prefix_len() {
+                add(route.addr(), None, false);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Whether packets from outside find this address.
+fn leads_out(address: IpAddr, interface: Option<u32>) -> bool {
+    if !is_private(address) {
+        return true;
+    }
+    match way(address.is_ipv4(), Some(address)) {
+        // Another interface: the network on its own one is an inner network, such as a bridge of containers.
+        Ok(Some(way)) => way.interface == interface,
+        // Without a default route every network is as far out as it gets.
+        Ok(None) => interface.is_some(),
+        Err(_) => true,
+    }
+}
+
+/// Whether the address is unique only within some private network (RFC 1918, RFC 6598, RFC 4193).
+pub fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_private() || (v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64),
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    }
+}
+
+/// An address of an interface.
+#[derive(Debug, PartialEq, Eq)]
+struct OfInterface {
+    address: IpAddr,
+    interface: u32,
+    passing: bool,
+}
+
+fn interface_addresses(family: AddressFamily) -> io::Result<Vec<OfInterface>> {
+    let header = [family.as_raw() as u8, 0, 0, 0, 0, 0, 0, 0];
+    dump(libc::RTM_GETADDR, &header, libc::RTM_NEWADDR, of_interface)
+}
+
+/// The address in an RTM_NEWADDR; `None` if it cannot be sent from yet.
+fn of_interface(body: &[u8]) -> Option<OfInterface> {
+    let (&[family, _, flags, _, i0, i1, i2, i3], attributes) = body.split_first_chunk::<ADDRESS_HEADER>()?;
+    let mut flags = u32::from(flags);
+    let (mut local, mut address) = (None, None);
+    for (kind, value) in Attributes::new(attributes) {
+        match kind {
+            libc::IFA_LOCAL => local = ip(family, value),
+            libc::IFA_ADDRESS => address = ip(family, value),
+            libc::IFA_FLAGS => flags = value.first_chunk().map_or(flags, |&bytes| u32::from_ne_bytes(bytes)),
+            _ => {}
+        }
+    }
+    // On a point-to-point link IFA_ADDRESS is the other end's.
+    let address = local.or(address)?;
+    if flags & (libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED) != 0 && flags & libc::IFA_F_OPTIMISTIC == 0 {
+        return None;
+    }
+    // In IPv4 the bit of IFA_F_TEMPORARY means a second address of one network, which is as good.
+    let temporary = address.is_ipv6() && flags & libc::IFA_F_TEMPORARY != 0;
+    let passing = temporary || flags & libc::IFA_F_DEPRECATED != 0;
+    Some(OfInterface { address, interface: u32::from_ne_bytes([i0, i1, i2, i3]), passing })
+}
+
+/// The way that packets to the Internet take.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Way {
+    /// The index of the interface that they leave by.
+    interface: Option<u32>,
+    /// The address that they carry.
+    source: Option<IpAddr>,
+}
+
+/// The way from `source`, or from where the kernel likes; `None`: there is none.
+///
+/// # Errors
+/// The kernel does not say.
+fn way(is_v4: bool, source: Option<IpAddr>) -> io::Result<Option<Way>> {
+    let outside: IpAddr = if is_v4 { OUTSIDE_V4.into() } else { OUTSIDE_V6.into() };
+    let family = if is_v4 { libc::AF_INET } else { libc::AF_INET6 };
+    let prefix = if is_v4 { 32 } else { 128 };
+    let mut body = vec![0; ROUTE_HEADER];
+    (body[0], body[1]) = (family as u8, prefix);
+    put_attribute(&mut body, libc::RTA_DST, &octets(outside));
+    if let Some(source) = source {
+        body[2] = prefix;
+        put_attribute(&mut body, libc::RTA_SRC, &octets(source));
+    }
+    match request(libc::RTM_GETROUTE, &body, libc::RTM_NEWROUTE, found_way) {
+        Ok(way) => Ok(way),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL) => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+fn found_way(body: &[u8]) -> Option<Way> {
+    let (&[family, _, _, _, _, _, _, kind, ..], attributes) = body.split_first_chunk::<ROUTE_HEADER>()?;
+    if kind != libc::RTN_UNICAST {
+        return None;
+    }
+    let mut way = Way::default();
+    for (kind, value) in Attributes::new(attributes) {
+        match kind {
+            libc::RTA_OIF => way.interface = value.first_chunk().map(|&bytes| u32::from_ne_bytes(bytes)),
+            libc::RTA_PREFSRC => way.source = ip(family, value),
+            _ => {}
+        }
+    }
+    Some(way)
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+fn ip(family: u8, value: &[u8]) -> Option<IpAddr> {
+    match i32::from(family) {
+        libc::AF_INET => Some(<[u8; 4]>::try_from(value).ok()?.into()),
+        libc::AF_INET6 => Some(<[u8; 16]>::try_from(value).ok()?.into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(family: i32, flags: u8, interface: u32, attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut body = vec![family as u8, 24, flags, 0];
+        body.extend(interface.to_ne_bytes());
+        attributes.iter().for_each(|(kind, value)| put_attribute(&mut body, *kind, value));
+        body
+    }
+
+    #[test]
+    fn an_address_that_is_still_checked_is_left_out_and_a_temporary_one_is_told() {
+        let v6: Ipv6Addr = "2001:db8::7".parse().expect("literal");
+        let of = |flags: u32| {
+            let attributes: [(u16, &[u8]); 2] =
+                [(libc::IFA_ADDRESS, &v6.octets()), (libc::IFA_FLAGS, &flags.to_ne_bytes())];
+            of_interface(&message(libc::AF_INET6, 0, 3, &attributes))
+        };
+        let found = |passing| Some(OfInterface { address: v6.into(), interface: 3, passing });
+        assert_eq!(of(0), found(false));
+        assert_eq!(of(libc::IFA_F_TEMPORARY), found(true));
+        assert_eq!(of(libc::IFA_F_DEPRECATED), found(true));
+        assert_eq!(of(libc::IFA_F_TENTATIVE), None);
+        assert_eq!(of(libc::IFA_F_TENTATIVE | libc::IFA_F_OPTIMISTIC), found(false));
+        assert_eq!(of(libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED), None);
+    }
+
+    #[test]
+    fn of_a_point_to_point_link_it_is_the_near_end() {
+        let attributes: [(u16, &[u8]); 2] =
+            [(libc::IFA_ADDRESS, &[10, 0, 0, 2]), (libc::IFA_LOCAL, &[10, 0, 0, 1])];
+        // The bit of a temporary address says "secondary" in IPv4.
+        let body = message(libc::AF_INET, libc::IFA_F_SECONDARY as u8, 2, &attributes);
+        let expected = OfInterface { address: [10, 0, 0, 1].into(), interface: 2, passing: false };
+        assert_eq!(of_interface(&body), Some(expected));
+        for cut in 0..body.len() {
+            let _ = of_interface(&body[..cut]);
+        }
+    }
+
+    #[test]
+    fn private_networks() {
+        for private in ["10.0.0.1", "172.17.0.1", "192.168.1.1", "100.64.0.1", "100.127.9.9", "fd00::1"] {
+            assert!(is_private(private.parse().expect("literal")), "{private}");
+        }
+        for public in ["100.63.0.1", "100.128.0.1", "172.32.0.1", "203.0.113.1", "2001:db8::1"] {
+            assert!(!is_private(public.parse().expect("literal")), "{public}");
+        }
+    }
+
+    #[test]
+    fn this_machine_has_loopback_which_leads_nowhere() {
+        let found = read().expect("netlink");
+        let loopback =
+            found.iter().find(|one| one.address == IpAddr::from([127, 0, 0, 1])).expect("loopback");
+        assert!(!loopback.leads_out && !loopback.passing && !loopback.preferred);
+        assert!(found.iter().filter(|one| one.preferred).count() <= 2, "one a family: {found:?}");
+    }
+}
