@@ -62,6 +62,8 @@ labels! {
     Descriptors = "descriptors",
     /// Too little memory left.
     Memory = "memory",
+    /// The address to relay from is not this machine's.
+    Address = "address",
 }
 
 labels! {

@@ -174,6 +174,10 @@ fn listening(listener: &Listener, shared: bool, mss: u16) -> io::Result<Socket> 
         }
         if address.ip().is_unspecified() {
             syscall::enable_packet_info(&socket, address.is_ipv6())?;
+            if address.is_ipv6() {
+                // To answer from addresses that exist only as a local route. What was reached is this machine's own.
+                socket.set_freebind_v6(true)?;
+            }
         }
         // Best effort: without it every datagram arrives alone.
         let _ = syscall::enable_coalescing(&socket);
@@ -201,7 +205,8 @@ fn set_stream_options(socket: &Socket, mss: u16) -> io::Result<()> {
 /// Binds one relayed address. Nobody shares it. With `coalescing`, datagrams of one peer may arrive as one.
 ///
 /// # Errors
-/// [`OpenError::InUse`] when another port may do, [`OpenError::Unavailable`] when not.
+/// [`OpenError::InUse`] if another port may work, [`OpenError::NoAddress`] if the address is not this machine's, else
+/// [`OpenError::Unavailable`].
 pub fn relay(address: SocketAddr, coalescing: bool) -> Result<UdpSocket, OpenError> {
     let open = || {
         let kind = Type::DGRAM.nonblocking();
@@ -214,11 +219,19 @@ pub fn relay(address: SocketAddr, coalescing: bool) -> Result<UdpSocket, OpenErr
         if coalescing {
             syscall::enable_coalescing(&socket)?;
         }
-        socket.bind(&address.into())?;
+        match socket.bind(&address.into()) {
+            // An IPv6 address that exists only as a local route, as the caller knows, is not an interface's.
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && address.is_ipv6() => {
+                socket.set_freebind_v6(true)?;
+                socket.bind(&address.into())?;
+            }
+            bound => bound?,
+        }
         Ok(socket.into())
     };
     open().map_err(|error: io::Error| match error.kind() {
         io::ErrorKind::AddrInUse => OpenError::InUse,
+        io::ErrorKind::AddrNotAvailable => OpenError::NoAddress,
         _ => OpenError::Unavailable,
     })
 }
@@ -278,6 +291,6 @@ mod tests {
             assert_eq!(relay(taken, false).err(), Some(OpenError::InUse));
         }
         // TEST-NET-1 is nobody's.
-        assert_eq!(relay("192.0.2.1:0".parse().expect("address"), false).err(), Some(OpenError::Unavailable));
+        assert_eq!(relay("192.0.2.1:0".parse().expect("address"), false).err(), Some(OpenError::NoAddress));
     }
 }

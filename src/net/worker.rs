@@ -442,8 +442,10 @@ impl Worker {
             OpenError::Unavailable
         })?;
         let opened = self.datagrams.open_relay(relay, address, place);
-        if opened == Err(OpenError::Unavailable) {
-            counters.relays_refused(Refusal::Descriptors).add(1);
+        match opened {
+            Err(OpenError::Unavailable) => counters.relays_refused(Refusal::Descriptors).add(1),
+            Err(OpenError::NoAddress) => counters.relays_refused(Refusal::Address).add(1),
+            Ok(()) | Err(OpenError::InUse) => {}
         }
         opened
     }

@@ -104,7 +104,9 @@ pub struct Review {
 pub enum OpenError {
     /// Somebody else has this port: another may work.
     InUse,
-    /// This address cannot be bound, or descriptors or memory ran out: another port will not help.
+    /// This machine does not have this address.
+    NoAddress,
+    /// Descriptors or memory ran out, or a firewall forbids it: another port will not help.
     Unavailable,
 }
 

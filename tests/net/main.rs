@@ -4,6 +4,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod addresses;
+
 use support::alone;
 use support::namespace::{self, Lab};
 use support::plan::{Plan, Transport};

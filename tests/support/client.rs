@@ -6,7 +6,7 @@ use super::plan::Transport;
 use super::stun::{
     ALLOCATE, CHANNEL_BIND, CHANNEL_NUMBER, CREATE_PERMISSION, DATA, DATA_INDICATION, LIFETIME, Message,
     NONCE, REFRESH, REQUESTED_TRANSPORT, SEND_INDICATION, Session, UDP, XOR_PEER_ADDRESS,
-    XOR_RELAYED_ADDRESS, allocate_request, message, xor_value,
+    XOR_RELAYED_ADDRESS, allocate_request, message, xor_value_in,
 };
 use super::tls::{self, TlsStream};
 use socket2::{Domain, SockRef, Socket, Type};
@@ -211,17 +211,19 @@ impl Client {
     }
 
     pub fn permit(&mut self, peer: SocketAddr) -> u16 {
-        self.code(CREATE_PERMISSION, &[(XOR_PEER_ADDRESS, &xor_value(peer))])
+        let peer = xor_value_in(peer, self.next_id());
+        self.code(CREATE_PERMISSION, &[(XOR_PEER_ADDRESS, &peer)])
     }
 
     pub fn bind(&mut self, number: u16, peer: SocketAddr) -> u16 {
         let [high, low] = number.to_be_bytes();
         let number = [high, low, 0, 0];
-        self.code(CHANNEL_BIND, &[(CHANNEL_NUMBER, &number), (XOR_PEER_ADDRESS, &xor_value(peer))])
+        let peer = xor_value_in(peer, self.next_id());
+        self.code(CHANNEL_BIND, &[(CHANNEL_NUMBER, &number), (XOR_PEER_ADDRESS, &peer)])
     }
 
     pub fn send_to(&mut self, peer: SocketAddr, payload: &[u8]) {
-        let attributes = [(XOR_PEER_ADDRESS, &xor_value(peer)[..]), (DATA, payload)];
+        let attributes = [(XOR_PEER_ADDRESS, &xor_value_in(peer, 0)[..]), (DATA, payload)];
         self.link.send(&message(SEND_INDICATION, 0, &attributes)).unwrap();
     }
 

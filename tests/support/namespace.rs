@@ -5,15 +5,17 @@ use super::tool::{run, run_ok};
 use std::cell::RefCell;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use std::time::Duration;
 
 // Documentation and benchmark ranges, only inside the namespaces.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 2);
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(198, 18, 2, 2);
-const PEER: Ipv4Addr = Ipv4Addr::new(198, 18, 3, 2);
+pub const PEER: Ipv4Addr = Ipv4Addr::new(198, 18, 3, 2);
 /// The network of the peer: the policy refuses it unless it is allowed.
 pub const PEER_NET: &str = "198.18.3.0/24";
 const PEER_PORT: u16 = 3480;
@@ -87,6 +89,28 @@ impl Lab {
         inside(namespace, &["ip", "addr", "add", &format!("{address}/24"), "dev", "up0"]);
         inside(namespace, &["ip", "link", "set", "up0", "up"]);
         inside(namespace, &["ip", "route", "add", "default", "via", &gateway]);
+    }
+
+    /// The server's link anew, behind whatever interfaces the server made since: its index is the highest.
+    pub fn connect_server_again(&self) {
+        inside(&self.router, &["ip", "link", "del", "server"]);
+        self.connect(&self.server, "server", SERVER);
+    }
+
+    /// Gives every link IPv6 addresses beside its IPv4 ones: 2001:db8:N::2, of the router 2001:db8:N::1, where N is 1 at the
+    /// client, 2 at the server and 3 at the peer.
+    pub fn add_ipv6(&self) {
+        shell(&self.router, "sysctl -qw net.ipv6.conf.all.forwarding=1");
+        for (number, link, namespace) in
+            [(1, "client", &self.client), (2, "server", &self.server), (3, "peer", &self.peer)]
+        {
+            let net = format!("2001:db8:{number}:");
+            shell(&self.router, &format!("ip addr add {net}:1/64 dev {link} nodad"));
+            shell(
+                namespace,
+                &format!("ip addr add {net}:2/64 dev up0 nodad; ip route replace default via {net}:1"),
+            );
+        }
     }
 
     /// A further chain of the firewall, by where it hooks in and what it says.
@@ -196,6 +220,26 @@ impl Drop for Lab {
 
 fn ip(args: &[&str]) {
     run_ok("ip", args, LIMIT);
+}
+
+/// Runs `body` on a thread in the namespace. Sockets that it opens stay there wherever they are used.
+pub fn within<T: Send>(namespace: &str, body: impl FnOnce() -> T + Send) -> T {
+    let file = fs::File::open(PathBuf::from("/run/netns").join(namespace)).expect("the namespace is there");
+    let run = || {
+        // SAFETY: a call without memory; it concerns this thread, which ends with `body`.
+        let moved = unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) };
+        assert_eq!(moved, 0, "{namespace}: {}", std::io::Error::last_os_error());
+        body()
+    };
+    match thread::scope(|scope| scope.spawn(run).join()) {
+        Ok(value) => value,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// Runs lines of shell commands in a namespace.
+pub fn shell(namespace: &str, lines: &str) {
+    inside(namespace, &["sh", "-e", "-c", lines]);
 }
 
 pub fn inside(namespace: &str, command: &[&str]) {

@@ -53,6 +53,8 @@ pub struct Plan {
     pub namespace: Option<String>,
     /// A program and its first arguments that end by becoming the server, whose own command line follows them.
     pub wrapper: Vec<String>,
+    /// The words in Hallpass's output that say it serves.
+    pub started: &'static str,
 }
 
 impl Plan {
@@ -82,6 +84,7 @@ impl Plan {
             coturn: String::new(),
             namespace: None,
             wrapper: Vec::new(),
+            started: "ready",
         }
     }
 }

@@ -73,7 +73,7 @@ impl Server {
         let taken = |log: &str| log.to_lowercase().contains("address already in use");
         let ready = |log: &str| match coturn {
             true => log.contains("Total General servers"),
-            false => log.lines().any(|line| line.contains("ready")),
+            false => log.lines().any(|line| line.contains(plan.started)),
         };
         let started = server.process.wait_output(START_LIMIT, |log| taken(log) || ready(log));
         let log = server.process.output();

@@ -112,11 +112,15 @@ impl Message {
         self.attribute(attribute)?;
         Some(self.reader.address(attribute).expect("an address of a known family"))
     }
+
+    /// Every address in attributes of this type.
+    pub fn xor_addresses(&self, attribute: u16) -> Vec<SocketAddr> {
+        self.reader.addresses(attribute)
+    }
 }
 
-/// The value of an XOR'ed address attribute for an IPv6 address in the message `id`.
-pub fn xor_value_v6(address: SocketAddr, id: u64) -> Vec<u8> {
-    assert!(address.is_ipv6(), "{address} is not IPv6");
+/// The value of an XOR'ed address attribute in the message `id`.
+pub fn xor_value_in(address: SocketAddr, id: u64) -> Vec<u8> {
     xor(address, transaction(id))
 }
 

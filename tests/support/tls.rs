@@ -46,12 +46,16 @@ pub fn connect(address: SocketAddr) -> TlsStream {
 }
 
 /// The same as this client.
-pub fn connect_as(address: SocketAddr, mut client: ClientConnection) -> TlsStream {
-    let mut stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+pub fn connect_as(address: SocketAddr, client: ClientConnection) -> TlsStream {
+    over(TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}")), client)
+}
+
+/// Completes the handshake over a connection.
+pub fn over(mut stream: TcpStream, mut client: ClientConnection) -> TlsStream {
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     while client.is_handshaking() {
-        client.complete_io(&mut stream).unwrap_or_else(|error| panic!("TLS with {address}: {error}"));
+        client.complete_io(&mut stream).unwrap_or_else(|error| panic!("TLS: {error}"));
     }
     StreamOwned::new(client, stream)
 }

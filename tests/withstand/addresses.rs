@@ -8,7 +8,7 @@ use crate::support::plan::{LOCAL_V4, LOCAL_V6, Plan, Transport, free_port};
 use crate::support::server::{Server, only_hallpass};
 use crate::support::stun::{
     ALLOCATE, CHANNEL_BIND, CHANNEL_NUMBER, CREATE_PERMISSION, REQUESTED_FAMILY, REQUESTED_TRANSPORT,
-    Session, XOR_PEER_ADDRESS, binding_request, xor_value, xor_value_v6,
+    Session, XOR_PEER_ADDRESS, binding_request, xor_value_in,
 };
 use crate::support::tool::run_ok;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -55,7 +55,7 @@ fn client(server: &Server, peer: SocketAddr) -> Client {
 }
 
 fn value(client: &Client, peer: SocketAddr) -> Vec<u8> {
-    if peer.is_ipv4() { xor_value(peer) } else { xor_value_v6(peer, client.next_id()) }
+    xor_value_in(peer, client.next_id())
 }
 
 fn permit(client: &mut Client, peer: SocketAddr) -> u16 {

@@ -12,7 +12,7 @@ use crate::support::server::Server;
 use crate::support::stun::{
     ALLOCATE, BINDING_REQUEST, CREATE_PERMISSION, FINGERPRINT, LIFETIME, MESSAGE_INTEGRITY, NONCE,
     REALM_ATTRIBUTE, REFRESH, REQUESTED_FAMILY, REQUESTED_TRANSPORT, Session, USERNAME, XOR_PEER_ADDRESS,
-    allocate_request, binding_request, message, xor_value, xor_value_v6,
+    allocate_request, binding_request, message, xor_value, xor_value_in,
 };
 use sha2::{Digest, Sha256};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -234,7 +234,7 @@ fn colliding(count: usize) -> Vec<SocketAddr> {
 /// CreatePermission for up to fifty peers of IPv6.
 fn permission(client: &mut Client, peers: &[SocketAddr]) -> Vec<u8> {
     let id = client.next_id();
-    let values: Vec<Vec<u8>> = peers.iter().map(|&peer| xor_value_v6(peer, id)).collect();
+    let values: Vec<Vec<u8>> = peers.iter().map(|&peer| xor_value_in(peer, id)).collect();
     let attributes: Vec<(u16, &[u8])> = values.iter().map(|value| (XOR_PEER_ADDRESS, &value[..])).collect();
     client.request(CREATE_PERMISSION, &attributes).1
 }

@@ -8,7 +8,7 @@ use crate::support::plan::{LOCAL_V4, LOCAL_V6, Plan, Transport};
 use crate::support::server::{Server, only_hallpass};
 use crate::support::stun::{
     ALLOCATE, CHANNEL_BIND, CHANNEL_NUMBER, CREATE_PERMISSION, REQUESTED_FAMILY, REQUESTED_TRANSPORT,
-    Session, XOR_PEER_ADDRESS, xor_value, xor_value_v6,
+    Session, XOR_PEER_ADDRESS, xor_value_in,
 };
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -71,7 +71,7 @@ const FAMILY_V6: [u8; 4] = [2, 0, 0, 0];
 
 /// Attributes are masked by the transaction's id, which is the next one of this client.
 fn value(peer: SocketAddr, id: u64) -> Vec<u8> {
-    if peer.is_ipv4() { xor_value(peer) } else { xor_value_v6(peer, id) }
+    xor_value_in(peer, id)
 }
 
 /// The codes of CreatePermission and ChannelBind for `peers`.

@@ -178,7 +178,7 @@ impl Numbers {
             out.gauge("hallpass_connections", "Streams open.", &label, open);
             let accepted = read(|streams| streams.accepted.get());
             out.counter("hallpass_connections_total", "Streams accepted.", &label, accepted);
-            for &refusal in Refusal::ALL {
+            for &refusal in Refusal::ALL.iter().filter(|&&refusal| refusal != Refusal::Address) {
                 let refused = self.sum_network(|counters| counters.streams(transport).refused(refusal).get());
                 let labels = [label[0], ("reason", refusal.name())];
                 let help = "Streams closed at once, by what there was none left of.";
@@ -247,9 +247,9 @@ impl Numbers {
         out.gauge("hallpass_memory_pressure", help, &[], pressure);
         for &refusal in Refusal::ALL {
             // The others are of streams alone.
-            if matches!(refusal, Refusal::Descriptors | Refusal::Memory) {
+            if matches!(refusal, Refusal::Descriptors | Refusal::Memory | Refusal::Address) {
                 let refused = self.sum_network(|counters| counters.relays_refused(refusal).get());
-                let help = "Relayed addresses that were not opened, by what there was none left of.";
+                let help = "Relayed addresses that were not opened, by what was missing.";
                 out.counter("hallpass_relays_refused_total", help, &[("reason", refusal.name())], refused);
             }
         }

@@ -398,7 +398,9 @@ impl Served {
 
     /// Has the workers follow the addresses of this machine: to relay from, and that no peer may have.
     fn follow(&mut self, addresses: Addresses, readiness: &Readiness) {
-        addresses::tell(&self.machine.addresses.own, &addresses.own);
+        if self.machine.addresses.own != addresses.own {
+            addresses::tell(&self.machine.addresses.own, &addresses.own);
+        }
         self.machine.addresses = addresses;
         self.relays.follow(&self.config, &self.machine.addresses);
         match settings::protocol(&self.config, &self.machine, self.relays.addresses(), &mut self.names) {
