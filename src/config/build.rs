@@ -10,7 +10,7 @@ use super::drain::drain;
 use super::parties::{hosts, peers, users};
 use super::types::*;
 use super::walk::{At, Notes, Section};
-use super::web::{is_host_name, proxies, quic, shared, web};
+use super::web::{either, is_host_name, proxies, quic, shared, web};
 use crate::base::transport::Transport;
 
 /// A longer realm makes the unauthenticated 401 exceed 2.5 times the request that provoked it.
@@ -132,8 +132,14 @@ fn listeners(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<Listener> {
         }
         if let (Some(transport), Some(At { value: address, line })) = (transport, address) {
             let (proxies, web) = (proxies(&section, transport, notes), shared(&section, transport, notes));
-            let quic = quic(&section, transport, notes);
-            listeners.push(Listener { proxies, web, quic, ..Listener::new(transport, address, line) });
+            let (either, quic) = (either(&section, transport, notes), quic(&section, transport, notes));
+            listeners.push(Listener {
+                proxies,
+                web,
+                either,
+                quic,
+                ..Listener::new(transport, address, line)
+            });
         }
     }
     listeners

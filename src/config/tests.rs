@@ -603,6 +603,25 @@ fn the_example_is_good_and_shows_every_key_with_its_default() {
 }
 
 #[test]
+fn each_kind_of_port_may_be_kept_to_itself() {
+    let listener = |transport: &str, key: &str| {
+        format!("[[listen]]\ntransport = '{transport}'\naddress = '0.0.0.0:5000'\n{key}\n")
+    };
+    for (transport, key) in [("tls", "plain"), ("tcp", "tls")] {
+        let either =
+            |line: &str| load(&with(&listener(transport, line))).expect("good").config.listen[1].either;
+        assert!(either("") && either(&format!("{key} = true")) && !either(&format!("{key} = false")));
+    }
+    for (transport, key, of) in
+        [("tls", "tls", "tcp"), ("tcp", "plain", "tls"), ("udp", "plain", "tls"), ("udp", "tls", "tcp")]
+    {
+        let report = load(&with(&listener(transport, &format!("{key} = true")))).expect_err("refused");
+        let told = report.to_string();
+        assert!(told.contains(&format!("only a listener with transport = \"{of}\" has this key")), "{told}");
+    }
+}
+
+#[test]
 fn too_much_nesting_is_told_where_it_stands() {
     for deep in [format!("name = {}", "[".repeat(200)), format!("[a{}]", ".a".repeat(200))] {
         let text = format!("realm = 'r'\n[[host]]\n{deep}\n[log]\n");

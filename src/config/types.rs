@@ -79,6 +79,8 @@ pub struct Listener {
     pub proxies: Vec<IpNet>,
     /// Whether the port is shared with the web.
     pub web: bool,
+    /// Whether clients of the other kind come in: without TLS on a TLS port (`plain`), with TLS on a TCP port (`tls`).
+    pub either: bool,
     /// The QUIC server (HTTP/3) that shares a UDP port.
     pub quic: Option<SocketAddr>,
     /// Line of the configuration file, for messages; 0 = no file.
@@ -88,7 +90,8 @@ pub struct Listener {
 impl Listener {
     /// For TURN alone, and without a proxy.
     pub fn new(transport: Transport, address: SocketAddr, line: usize) -> Self {
-        Self { transport, address, proxies: Vec::new(), web: false, quic: None, line }
+        let either = transport.is_stream();
+        Self { transport, address, proxies: Vec::new(), web: false, either, quic: None, line }
     }
 }
 

@@ -87,7 +87,7 @@ pub(super) const TABLES: [(&str, &[&str]); 12] = [
             "admin",
         ],
     ),
-    ("[[listen]]", &["transport", "address", "proxy_protocol", "web", "quic"]),
+    ("[[listen]]", &["transport", "address", "proxy_protocol", "plain", "tls", "web", "quic"]),
     ("[relay]", &["addresses", "ports", "mode"]),
     ("[tls]", &["cert", "key"]),
     ("[web]", &["http1", "h2", "proxy_protocol", "passthrough"]),

@@ -120,6 +120,28 @@ pub(super) fn shared(section: &Section<'_, '_>, transport: Transport, notes: &mu
     web
 }
 
+/// `listen.plain` of a TLS port and `listen.tls` of a TCP port.
+pub(super) fn either(section: &Section<'_, '_>, transport: Transport, notes: &mut Notes) -> bool {
+    const KEYS: [(&str, &str, Transport); 2] =
+        [("plain", "listen.plain", Transport::Tls), ("tls", "listen.tls", Transport::Tcp)];
+    let mut either = false;
+    for (key, name, of) in KEYS {
+        if of == transport {
+            either = section.boolean(key, true, notes);
+        } else if section.has(key) {
+            let line = section.line_of(key, notes);
+            let remedy = format!("remove it, or write transport = \"{of}\"");
+            notes.error(
+                line,
+                name,
+                format!("only a listener with transport = \"{of}\" has this key"),
+                remedy,
+            );
+        }
+    }
+    either
+}
+
 /// `listen.quic`.
 pub(super) fn quic(section: &Section<'_, '_>, transport: Transport, notes: &mut Notes) -> Option<SocketAddr> {
     let to = socket_address(section, "quic", "\"127.0.0.1:8443\"", notes)?;

@@ -99,6 +99,8 @@ labels! {
     H2 = "h2",
     /// The built-in site.
     Site = "site",
+    /// The web without TLS, which is redirected to it.
+    Redirect = "redirect",
     /// Another TLS server, by name.
     PassThrough = "pass_through",
 }

@@ -20,11 +20,13 @@ mod displacement;
 mod door;
 pub mod first_bytes;
 pub mod handshakes;
+mod parts;
 mod proxy_header;
 pub mod quic;
 mod splice;
 mod timers;
 mod turn_client;
+mod unproven;
 mod web;
 
 use std::io;
@@ -37,21 +39,20 @@ use super::admission::{Gate, Pressure};
 use super::budget::Budget;
 use super::counters::{CloseReason, Counters, Decision, TlsOutcome};
 use super::scratch::Buffers;
-use super::socket::StreamListener;
 use super::stream::outbox::{Kind, Pushed};
 use super::stream::tls::TlsChooser;
-use super::syscall::{Epoll, ready};
+use super::syscall::ready;
 use super::token::Token;
-use crate::base::time::{Instant, Now};
+use crate::base::time::Instant;
 use crate::turn::action::Drop;
 use crate::turn::five_tuple::{Client, FiveTuple};
 use crate::turn::server::Server;
 use acceptors::{Accept, Acceptors};
-use connection::ReadOutcome;
 use connections::Connections;
-use door::{Door, Life};
+use door::{Door, Life, ReadOutcome};
 use first_bytes::Web;
 use handshakes::Handshakes;
+pub use parts::Parts;
 use quic::{Claim, Flows};
 use timers::Timers;
 pub use turn_client::{Messages, closes_stream, end_reason};
@@ -72,26 +73,6 @@ pub struct Front {
     flows: Flows,
     timers: Timers,
     buffers: Buffers,
-}
-
-/// What a front door is made of.
-pub struct Parts {
-    /// Where sockets are registered.
-    pub epoll: Rc<Epoll>,
-    /// The places of this worker.
-    pub gate: Arc<Gate>,
-    /// The counters of this worker.
-    pub counters: Arc<Counters>,
-    /// Chooses the configuration of TLS clients, which are refused without it.
-    pub tls: Option<Arc<dyn TlsChooser>>,
-    /// Where web clients go, which are refused without it.
-    pub web: Option<Arc<Web>>,
-    /// The stream listeners.
-    pub listeners: Vec<StreamListener>,
-    /// Measures handshakes.
-    pub clock: fn() -> Now,
-    /// Two keys from a cryptographic random generator.
-    pub keys: [[u64; 2]; 2],
 }
 
 impl Front {
@@ -180,10 +161,11 @@ impl Front {
     ) -> Option<Messages> {
         let is_gone = readiness & (ready::ERROR | ready::CLOSED) != 0;
         let is_only_write = readiness & !ready::WRITE == 0;
+        self.tell_tls(token, now);
         let connection = self.connections.get(token)?;
         let (hello, waits) = (connection.unanswered_hello(), connection.waits_for_its_answers());
         let is_late = !is_only_write && budget.is_stream_time_spent();
-        if is_late && connection.leave_over(readiness) {
+        if is_late && connection.left_over.leave(readiness) {
             budget.postpone(token);
         }
         // What is written to is watched again, which a ClientHello that waits must not be.
@@ -208,9 +190,26 @@ impl Front {
         if waits && !is_gone { None } else { self.read(token, readiness, now, budget) }
     }
 
+    /// Finds out whether a new client speaks TLS, where the listener takes both.
+    fn tell_tls(&mut self, token: Token, now: Instant) {
+        let Some(connection) = self.connections.get(token).filter(|connection| connection.is_untold()) else {
+            return;
+        };
+        connection.look_at_first_byte();
+        if !connection.is_untold() {
+            self.told(token, now);
+        }
+    }
+
+    fn told(&mut self, token: Token, now: Instant) {
+        self.connections.told(token, now);
+        // It may have less time from now on.
+        self.look_soon(token, now);
+    }
+
     /// The readiness with which a connection is among the leftovers of a turn. It is no longer.
     pub fn take_left_over(&mut self, token: Token) -> u32 {
-        self.connections.get(token).map_or(0, |connection| connection.take_left_over())
+        self.connections.get(token).map_or(0, |connection| connection.left_over.take())
     }
 
     /// The next handshake that had to wait and may go on. [`Front::read`] follows.
@@ -237,14 +236,19 @@ impl Front {
         if connection.splice().is_some() && budget.is_web_spent() {
             return None;
         }
-        let FiveTuple { transport, client: before, .. } = connection.client.five_tuple;
+        let (before, is_untold) = (connection.client.five_tuple.client, connection.is_untold());
         let read = connection.read(now, self.tls.as_deref(), &mut self.handshakes, &mut self.buffers);
+        let FiveTuple { transport, client, .. } = connection.client.five_tuple;
+        let is_told = is_untold && !connection.is_untold();
         self.counters.streams(transport).received.add(read.received as u64);
         if let Some(outcome) = read.handshake {
             self.counters.tls(outcome).add(1);
         }
-        if connection.client.five_tuple.client != before {
+        if client != before {
             self.connections.named(token, before.ip());
+        }
+        if is_told {
+            self.told(token, now);
         }
         if let Some(source) = read.named {
             self.connections.mute(token);
@@ -260,7 +264,7 @@ impl Front {
                 // More than one read takes, or an end behind what was read: no further event would tell.
                 let over = readiness & (ready::PEER_CLOSED | ready::CLOSED | ready::ERROR);
                 let more = read.received > 0 && (read.full || over != 0);
-                if more && connection.leave_over(ready::READ | over) {
+                if more && connection.left_over.leave(ready::READ | over) {
                     budget.read_again(token);
                 }
                 return Some(Messages { token, position: 0, end: read.end, now });
@@ -278,7 +282,7 @@ impl Front {
                     self.close(token, reason);
                 }
             }
-            Door::Proxied(_) | Door::Handshake | Door::FirstBytes => {
+            Door::Proxied(_) | Door::FirstByte | Door::Handshake | Door::FirstBytes => {
                 if read.handshake == Some(TlsOutcome::Done) {
                     // It has less time from now on.
                     self.look_soon(token, now);
@@ -439,11 +443,6 @@ impl Front {
                     self.counters.tls(TlsOutcome::Timeout).add(1);
                 }
                 self.close(token, reason);
-            }
-            Life::Web => {
-                self.buffers.plain.clear();
-                let (door, mut room) = self.web_door();
-                door.hand_over(&mut room, token, now);
             }
             Life::BackEndDown => {
                 let (door, mut room) = self.web_door();

@@ -72,6 +72,8 @@ pub struct Listener {
     pub proxies: Vec<IpNet>,
     /// Whether web clients come in here too.
     pub web: bool,
+    /// Whether TLS and plain clients come in, whatever `transport` says: the first byte tells them apart.
+    pub either: bool,
     /// The QUIC server that shares this UDP port.
     pub quic: Option<SocketAddr>,
 }
@@ -79,7 +81,15 @@ pub struct Listener {
 impl Listener {
     /// For TURN alone and without a proxy.
     pub fn new(transport: Transport, address: SocketAddr) -> Self {
-        Self { transport, address, only_v6: false, proxies: Vec::new(), web: false, quic: None }
+        Self {
+            transport,
+            address,
+            only_v6: false,
+            proxies: Vec::new(),
+            web: false,
+            either: false,
+            quic: None,
+        }
     }
 }
 

@@ -52,6 +52,8 @@ pub struct StreamListener {
     pub proxies: Vec<IpNet>,
     /// Whether web clients come in too.
     pub web: bool,
+    /// Whether TLS and plain clients come in, whatever `transport` says.
+    pub either: bool,
 }
 
 /// The listeners of one worker.
@@ -135,6 +137,7 @@ pub fn bind(settings: &Settings) -> Result<Vec<WorkerSockets>, BindError> {
                     transport: listener.transport,
                     proxies: listener.proxies.clone(),
                     web: listener.web,
+                    either: listener.either,
                 });
             } else {
                 let wildcard = local.ip().is_unspecified();

@@ -71,6 +71,12 @@ impl Stream {
         self.socket.as_fd()
     }
 
+    /// The next byte, which stays unread; `None` if there is none, or none any more.
+    pub fn peek(&self) -> Option<u8> {
+        let mut first = [0];
+        self.socket.peek(&mut first).is_ok_and(|len| len == 1).then_some(first[0])
+    }
+
     /// Appends to `target` what one read of at most `max` bytes brings.
     pub fn read(&mut self, target: &mut Scratch, max: usize) -> Read {
         let room = target.spare().len().min(max);

@@ -57,6 +57,8 @@ pub struct Visitor {
     pub client: SocketAddr,
     /// The address that the client connected to.
     pub server: SocketAddr,
+    /// Whether the client came over TLS. Others are redirected.
+    pub secure: bool,
     /// Whether the client wants a web server that is down: one answer says so, and the connection ends.
     pub down: bool,
 }

@@ -8,6 +8,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Extension, Request};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::uri::{Authority, PathAndQuery};
 use axum::http::{StatusCode, Version};
 use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
@@ -17,6 +18,9 @@ use super::Visitor;
 
 /// Seconds after which a web server is worth another try.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("10");
+
+/// The port that a URL of HTTPS does not name.
+const HTTPS: u16 = 443;
 
 /// A body of so many bytes is read within so much time before the answer. A client of HTTP/2 that is answered while it still
 /// sends may take the answer for one that was cut off.
@@ -39,7 +43,8 @@ pub(super) fn router() -> Router {
 /// Adds what holds for every page: it is reached by a request that names its host, and only while the site is what the
 /// visitor came for.
 pub(super) fn within_rules(pages: Router) -> Router {
-    let pages = pages.layer(from_fn(back_end_down)).layer(from_fn(after_small_body)).layer(from_fn(one_host));
+    let pages = pages.layer(from_fn(back_end_down)).layer(from_fn(to_https)).layer(from_fn(after_small_body));
+    let pages = pages.layer(from_fn(one_host));
     pages.layer(map_response(with_fields))
 }
 
@@ -61,6 +66,22 @@ async fn back_end_down(Extension(visitor): Extension<Visitor>, request: Request,
     }
     let text = "The site behind this address does not answer at the moment. Try again in a minute.";
     ([(header::RETRY_AFTER, RETRY_AFTER)], page(StatusCode::BAD_GATEWAY, text)).into_response()
+}
+
+/// Redirects a request that came without TLS to the same page with it, on the same port.
+async fn to_https(Extension(visitor): Extension<Visitor>, request: Request, next: Next) -> Response {
+    if visitor.secure {
+        return next.run(request).await;
+    }
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let Some(host) = host.and_then(|host| host.parse::<Authority>().ok()) else {
+        return page(StatusCode::BAD_REQUEST, "This request cannot be understood.").into_response();
+    };
+    let (host, port) = (host.host(), visitor.server.port());
+    let place = if port == HTTPS { host.to_owned() } else { format!("{host}:{port}") };
+    let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    let to = [(header::LOCATION, format!("https://{place}{path}")), (header::CONNECTION, "close".to_owned())];
+    (to, page(StatusCode::MOVED_PERMANENTLY, "This page is reached over HTTPS.")).into_response()
 }
 
 /// Refuses a request of HTTP/1.1 without exactly one Host (RFC 9112 section 3.2).

@@ -54,7 +54,7 @@ impl Rig {
         let (held, place): (SyncSender<()>, _) = sync_channel(1);
         let [client, server] =
             ["192.0.2.1:5000", "192.0.2.2:443"].map(|text| text.parse().expect("an address"));
-        let visitor = Visitor { client, server, down };
+        let visitor = Visitor { client, server, secure: true, down };
         let taken = self.site.visit(Visit { stream: theirs, http, visitor, place: Box::new(held) });
         (taken, Client { stream, place })
     }

@@ -2,6 +2,7 @@
 
 use crate::support::client::{Client, Link, tcp_from};
 use crate::support::echo::Echo;
+use crate::support::http::get;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, only_hallpass};
 use crate::support::stun::{
@@ -153,4 +154,41 @@ fn relays_all(server: &Server, link: Link) {
     assert_eq!(client.permit(peer.address()), 0);
     client.echo(peer.address(), 2000);
     assert_eq!(client.refresh(0), 0);
+}
+
+/// A port for TLS serves clients without it, a port for TCP clients with it, unless one is kept to itself.
+#[test]
+fn the_first_byte_tells_tls_from_plain_clients() {
+    let _turn = beside_others();
+    if only_hallpass("clients of the other kind on a port, and that they are kept out") {
+        return;
+    }
+    for is_both in [true, false] {
+        let mut plan = Plan::loopback();
+        (plan.tls, plan.tcp) = (format!("plain = {is_both}"), format!("tls = {is_both}"));
+        let server = Server::start(&plan);
+        let mut plain = tcp_from(LOCAL_V4, server.v4(Transport::Tls));
+        plain.write_all(&binding_request(5)).unwrap();
+        let answer = read_message(&mut plain);
+        assert_eq!(answer.is_ok_and(|answer| answer.id == 5), is_both, "without TLS");
+        let mut client = tls::client();
+        let mut stream = tcp_from(LOCAL_V4, server.v4(Transport::Tcp));
+        let agreed = loop {
+            match client.complete_io(&mut stream) {
+                Ok(_) if client.is_handshaking() => {}
+                ended => break ended.is_ok(),
+            }
+        };
+        assert_eq!(agreed, is_both, "with TLS");
+        if is_both {
+            let mut stream = rustls::StreamOwned::new(client, stream);
+            stream.write_all(&binding_request(6)).unwrap();
+            assert_eq!(read_message(&mut stream).unwrap().id, 6);
+            let (_, metrics) = get(server.admin(), "/metrics");
+            for counted in ["tcp", "tls"] {
+                let line = format!("hallpass_connections{{transport=\"{counted}\"}} 1");
+                assert!(metrics.contains(&line), "{line} in {metrics}");
+            }
+        }
+    }
 }

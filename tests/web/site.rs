@@ -143,16 +143,17 @@ fn garbage_is_closed_within_two_seconds() {
     let _turn = beside_others();
     let server = Server::start(&plan(""));
     let address = server.v4(Transport::Tls);
-    for garbage in [b"GET / HTTP/1.1\r\n\r\n".as_slice(), b"\x80\x2e\x01\x00\x02", b"SSH-2.0-x\r\n", &[0; 64]]
+    for garbage in
+        [b"\x16GET / HTTP/1.1\r\n\r\n".as_slice(), b"\x80\x2e\x01\x00\x02", b"SSH-2.0-x\r\n", &[0; 64]]
     {
         let begin = Instant::now();
         let mut stream = TcpStream::connect(address).expect("connect");
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         stream.write_all(garbage).expect("write");
-        // An alert may come first.
+        // An alert may come first, or the web's words.
         let mut rest = Vec::new();
         let _ = stream.read_to_end(&mut rest);
-        assert!(rest.len() < 16, "{garbage:?}: {rest:?}");
+        assert!(rest.len() < 16 || rest.starts_with(b"HTTP/1.1 400 "), "{garbage:?}: {rest:?}");
         assert!(begin.elapsed() < Duration::from_secs(2), "{garbage:?} was kept");
     }
     // Inside of TLS it is the web's, which says that it is no request.
@@ -169,4 +170,27 @@ fn garbage_is_closed_within_two_seconds() {
         assert!(begin.elapsed() < Duration::from_secs(6), "the connection is kept:\n{}", metrics(&server));
     }
     drop(stream);
+}
+
+/// A browser that asks the shared port without TLS is sent to the same page with it.
+#[test]
+fn plain_http_on_the_shared_port_is_redirected() {
+    let _turn = beside_others();
+    let server = Server::start(&plan(""));
+    let address = server.v4(Transport::Tls);
+    let answer = |request: &str| {
+        let mut stream = TcpStream::connect(address).expect("connect");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.write_all(request.as_bytes()).expect("write");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("an answer and the end");
+        text
+    };
+    let text = answer("GET /a/page?q=1 HTTP/1.1\r\nHost: relay.test:1234\r\n\r\n");
+    assert!(text.starts_with("HTTP/1.1 301 "), "{text}");
+    let to = format!("location: https://relay.test:{}/a/page?q=1\r\n", address.port());
+    assert!(text.to_lowercase().contains(&to), "{to} in {text}");
+    for strange in ["GET / HTTP/1.1\r\nHost: a b\r\n\r\n", "GET / HTTP/1.1\r\n\r\n"] {
+        assert!(answer(strange).starts_with("HTTP/1.1 400 "), "{strange}");
+    }
 }

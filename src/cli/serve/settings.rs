@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::base::host::HostId;
+use crate::base::transport::Transport;
 use crate::config;
 use crate::net;
 use crate::net::admission::Rules;
@@ -144,6 +145,8 @@ pub fn network(config: &config::Config, workers: usize) -> net::Settings {
         only_v6: !config.is_dual_stack(listener),
         proxies: listener.proxies.clone(),
         web: listener.web,
+        // Without a certificate of its own a TCP port has nothing to show.
+        either: listener.either && (listener.transport == Transport::Tls || config.tls.is_some()),
         quic: listener.quic,
     });
     net::Settings {

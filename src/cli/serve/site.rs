@@ -17,14 +17,14 @@ pub fn built_in(runtime: Handle) -> Arc<dyn first_bytes::Site> {
 
 impl first_bytes::Site for BuiltIn {
     fn visit(&self, visit: Visit) -> bool {
-        let Visit { stream, client, server, protocol, down, place } = visit;
+        let Visit { stream, client, server, protocol, secure, down, place } = visit;
         let http = match protocol {
             Protocol::H2 => Http::Two,
             Protocol::Http1 => Http::One,
             // It does not end here, so nobody can answer in it.
             Protocol::Tls => return false,
         };
-        let visitor = Visitor { client, server, down };
+        let visitor = Visitor { client, server, secure, down };
         self.0.visit(site::Visit { stream, http, visitor, place: Box::new(place) })
     }
 }

@@ -72,7 +72,8 @@ impl Acceptors {
             return Accept::Untrusted;
         }
         let transport = listener.transport;
-        let expected = Expected { tls: transport == Transport::Tls, proxied, web: listener.web };
+        let tls = transport == Transport::Tls;
+        let expected = Expected { tls, either: listener.either, proxied, web: listener.web };
         Accept::Accepted(Arrival { socket, client, transport, expected })
     }
 

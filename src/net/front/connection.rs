@@ -1,18 +1,20 @@
 //! A client's connection: a [`Stream`] and what it carries, from the PROXY header to TURN or the web.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, TcpStream};
 use std::ops::Range;
-use std::time::Duration;
 
 use super::displacement::Candidate;
-use super::door::{Door, Expected, Life};
+use super::door::{Door, Expected, Life, ReadOutcome, is_tls};
 use super::handshakes::{Handshakes, site};
 use super::proxy_header::{self, Header};
 use super::splice::{BackEndOutcome, NOT_SENT_LOW_WATER, Splice};
 use super::turn_client::TurnClient;
+use super::unproven::{self, Unproven};
 use crate::base::time::Instant;
+use crate::base::transport::Transport;
 use crate::net::admission::{Class, Entry};
+use crate::net::budget::LeftOver;
 use crate::net::counters::{CloseReason, Refusal, Stage, TlsOutcome};
 use crate::net::scratch::{Buffers, READ_MAX, Scratch};
 use crate::net::stream::Stream;
@@ -22,38 +24,8 @@ use crate::net::token::Token;
 use crate::turn::five_tuple::{Client, FiveTuple, Link};
 use crate::wire::stream::{self, Framed};
 
-/// Time for a PROXY header and a TLS handshake. A round trip over the worst mobile path is 3 s.
-const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
-/// Time without an authenticated request and without an allocation.
-pub const IDLE_TIME: Duration = Duration::from_secs(30);
-/// How long a client that negotiated the web may keep silent before it is handed to the web: a TURN client behind a proxy
-/// speaks within a round trip.
-const SILENCE: Duration = Duration::from_secs(5);
-/// Bytes read at once from a client that has not authenticated: more than a login takes, and a flood of small requests is
-/// taken in parts.
-const UNPROVEN_READ_MAX: usize = 4 << 10;
-/// Bytes in all from a client before its first authenticated request: many times what a login takes.
-const UNPROVEN_BYTES_MAX: u32 = 512 << 10;
-
 /// What a connection is always watched for while it is read.
 pub const INTEREST: u32 = ready::READ | ready::PEER_CLOSED;
-
-/// What a read came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ReadOutcome {
-    /// Bytes taken from the socket.
-    pub received: usize,
-    /// There may be more.
-    pub full: bool,
-    /// How the TLS handshake ended, when it did.
-    pub handshake: Option<TlsOutcome>,
-    /// The client that a PROXY header has named, where TLS follows: its ClientHello is kept until its turn comes.
-    pub named: Option<IpAddr>,
-    /// TLS is ended by the server there; the bytes in `buffers.plain` are as they came.
-    pub pass_through: Option<SocketAddr>,
-    /// Why the connection is to be closed, once the bytes read with it are dealt with.
-    pub end: Option<CloseReason>,
-}
 
 /// One client's connection.
 pub struct Connection {
@@ -63,14 +35,14 @@ pub struct Connection {
     pub stream: Stream,
     /// Who is asked next.
     pub door: Door,
-    /// Whether the port is shared with the web.
-    shared: bool,
+    /// What the listener expects of it.
+    pub expected: Expected,
     /// What the socket is watched for.
     pub interest: u32,
     /// Whether it is on the list of those to be written to.
     pub dirty: bool,
-    /// With which readiness it is among the leftovers of a turn; 0: it is not.
-    left_over: u32,
+    /// Whether it is among the leftovers of a turn.
+    pub left_over: LeftOver,
     /// Whether it is on the list of those to be closed.
     pub closing: bool,
     /// The furthest that it got.
@@ -79,8 +51,8 @@ pub struct Connection {
     proven: bool,
     /// Whether it had an allocation at the last look.
     serves: bool,
-    /// Bytes received before that.
-    unproven_bytes: u32,
+    /// What it received before that.
+    unproven: Unproven,
     /// When it was last given time: an authenticated request, the end of the handshake, the start; of a web client the last
     /// byte for its web server, or from there.
     pub active: Instant,
@@ -102,17 +74,17 @@ impl Connection {
     ) -> Self {
         let mut connection = Self {
             client: Client { five_tuple, link: Link(token.pack()) },
-            stream: Stream::new(socket, expected.tls),
+            stream: Stream::new(socket, expected.tls && !expected.either),
             door: Door::Proxied(Vec::new()),
-            shared: expected.web,
+            expected,
             interest: INTEREST,
             dirty: false,
-            left_over: 0,
+            left_over: LeftOver::default(),
             closing: false,
             stage: Stage::Accepted,
             proven: false,
             serves: false,
-            unproven_bytes: 0,
+            unproven: Unproven::default(),
             active: now,
             looked_after: None,
             entry,
@@ -125,16 +97,50 @@ impl Connection {
 
     /// Goes through the door behind the PROXY header.
     fn enter(&mut self) {
-        if self.stream.tls.is_some() {
+        if self.expected.either {
+            self.door = Door::FirstByte;
+        } else if self.stream.tls.is_some() {
             self.door = Door::Handshake;
         } else {
             self.open();
         }
     }
 
+    /// Goes through the door that this first byte opens. It is counted as what it turns out to be.
+    fn tell_tls(&mut self, first: u8) {
+        if is_tls(first) {
+            self.stream.tls = Some(Box::default());
+            self.door = Door::Handshake;
+            self.client.five_tuple.transport = Transport::Tls;
+        } else {
+            self.open();
+            self.client.five_tuple.transport = Transport::Tcp;
+        }
+    }
+
+    /// Looks at the first byte where TLS and plain clients share a listener, without taking it. A client of TLS is not read
+    /// before there is time for its handshake.
+    pub fn look_at_first_byte(&mut self) {
+        if matches!(self.door, Door::FirstByte)
+            && let Some(first) = self.stream.peek()
+        {
+            self.tell_tls(first);
+        }
+    }
+
+    /// Whether it is not known yet whether it speaks TLS.
+    pub fn is_untold(&self) -> bool {
+        self.expected.either && matches!(self.door, Door::Proxied(_) | Door::FirstByte)
+    }
+
+    /// Whether it is a client without TLS on a TLS port that is shared with the web.
+    pub fn lacks_tls(&self) -> bool {
+        self.expected.web && self.client.five_tuple.transport == Transport::Tcp
+    }
+
     /// Goes through the door behind TLS.
     fn open(&mut self) {
-        self.door = if self.shared { Door::FirstBytes } else { Door::Turn(TurnClient::default()) };
+        self.door = if self.expected.web { Door::FirstBytes } else { Door::Turn(TurnClient::default()) };
     }
 
     /// Reads once into `buffers.plain`, behind what was left of the last message.
@@ -169,6 +175,7 @@ impl Connection {
         if let Some(reason) = self.count_bytes(read.len) {
             outcome.end.get_or_insert(reason);
         }
+        let is_new = matches!(self.door, Door::Proxied(_) | Door::FirstByte);
         if matches!(self.door, Door::Proxied(_)) {
             let taken = self.take_header(target);
             if taken != Ok(true) {
@@ -176,12 +183,21 @@ impl Connection {
                 outcome.end = outcome.end.or(taken.err());
                 return outcome;
             }
-            let source = self.client.five_tuple.client.ip();
-            if let Some(tls) = &mut self.stream.tls {
-                tls.keep(records);
-                outcome.named = Some(source);
-                return outcome;
+        }
+        if matches!(self.door, Door::FirstByte) {
+            let Some(&first) = plain.bytes().first() else { return outcome };
+            self.tell_tls(first);
+            if self.stream.tls.is_some() {
+                records.clear();
+                // It took less than it may hold.
+                let _ = records.append(plain.bytes());
+                plain.clear();
             }
+        }
+        if let (true, Some(tls)) = (is_new, &mut self.stream.tls) {
+            tls.keep(records);
+            outcome.named = Some(self.client.five_tuple.client.ip());
+            return outcome;
         }
         self.decrypt(now, chooser, handshakes, buffers, &mut outcome);
         outcome
@@ -218,7 +234,7 @@ impl Connection {
     ) {
         let Some(tls) = &mut self.stream.tls else { return };
         let Buffers { records, plain, output } = buffers;
-        let (is_handshake, shared) = (tls.is_handshaking(), self.shared);
+        let (is_handshake, shared) = (tls.is_handshaking(), self.expected.web);
         output.clear();
         let mut receive = || match chooser {
             Some(chooser) => tls.receive(chooser, shared, records, plain, output),
@@ -262,17 +278,13 @@ impl Connection {
     fn read_max(&self) -> usize {
         // Bytes that are handed on as they come cost nothing here.
         let opaque = self.stream.tls.is_none() && matches!(self.door, Door::Web(_));
-        if self.proven || opaque { READ_MAX } else { UNPROVEN_READ_MAX }
+        if self.proven || opaque { READ_MAX } else { unproven::READ_MAX }
     }
 
     /// Counts what was read of a client that has not authenticated; the reason to close it if that is too much.
     fn count_bytes(&mut self, len: usize) -> Option<CloseReason> {
-        if self.proven || matches!(self.door, Door::Web(_)) {
-            return None;
-        }
-        // Less than READ_MAX.
-        self.unproven_bytes = self.unproven_bytes.saturating_add(len as u32);
-        (self.unproven_bytes > UNPROVEN_BYTES_MAX).then_some(CloseReason::TooMany)
+        let is_limited = !self.proven && !matches!(self.door, Door::Web(_));
+        if is_limited { self.unproven.count(len) } else { None }
     }
 
     /// The source of a connection whose ClientHello has not been answered, which makes its next bytes expensive. A proxy's
@@ -377,19 +389,6 @@ impl Connection {
         }
     }
 
-    /// Notes that it is left over with this readiness. Returns whether it was not already: each is listed once, and what
-    /// comes meanwhile is added, or an edge would be lost.
-    pub fn leave_over(&mut self, readiness: u32) -> bool {
-        let is_new = self.left_over == 0;
-        self.left_over |= readiness;
-        is_new
-    }
-
-    /// The readiness with which it was left over.
-    pub fn take_left_over(&mut self) -> u32 {
-        std::mem::take(&mut self.left_over)
-    }
-
     /// Notes how far it got.
     pub fn reached(&mut self, stage: Stage) {
         if self.stage.index() < stage.index() {
@@ -413,16 +412,14 @@ impl Connection {
 
     /// When to look after the connection again.
     pub fn life(&mut self, now: Instant, has_allocation: impl FnOnce() -> bool) -> Life {
-        let negotiated = self.negotiated();
+        let negotiated = self.negotiated().is_some();
         let (limit, over) = match &mut self.door {
             Door::Web(splice) => return splice.life(self.active, now),
             Door::Turn(turn) => {
                 self.serves = has_allocation();
                 return turn.life(&mut self.active, now, self.serves);
             }
-            Door::Proxied(_) | Door::Handshake => (HANDSHAKE_TIME, Life::Over(CloseReason::HandshakeTimeout)),
-            Door::FirstBytes if negotiated.is_some() => (SILENCE, Life::Web),
-            Door::FirstBytes => (HANDSHAKE_TIME, Life::Over(CloseReason::Idle)),
+            door => door.patience(negotiated),
         };
         let end = self.active + limit;
         if now >= end { over } else { Life::Until(end) }

@@ -12,6 +12,7 @@ use super::door::Expected;
 use super::handshakes::site;
 use super::quic::Flows;
 use crate::base::time::Instant;
+use crate::base::transport::Transport;
 use crate::net::admission::{Class, Entry, Gate};
 use crate::net::counters::{CloseReason, Counters, Refusal, Stage};
 use crate::net::scratch::Scratch;
@@ -191,9 +192,11 @@ impl Connections {
             self.free.push(index);
             return Err(error);
         }
-        slot.connection = Some(Connection::new(token, socket, five_tuple, expected, entry, now));
+        let connection = Connection::new(token, socket, five_tuple, expected, entry, now);
+        let is_untold = connection.is_untold();
+        slot.connection = Some(connection);
         let counters = self.counters.streams(five_tuple.transport);
-        counters.accepted.add(1);
+        counters.accepted.add(u64::from(!is_untold));
         counters.open.add(1);
         let (live, source) = (self.len(), site(five_tuple.client.ip()));
         self.displacement.arrived(token, source, live, |token| candidate(&self.slots, token));
@@ -320,6 +323,17 @@ impl Connections {
         }
     }
 
+    /// Notes that a connection turned out to speak TLS, or not: it counts as what it is, and gets its time.
+    pub fn told(&mut self, token: Token, now: Instant) {
+        let Some(connection) = find(&mut self.slots, token) else { return };
+        connection.active = now;
+        let before = if connection.expected.tls { Transport::Tls } else { Transport::Tcp };
+        let after = connection.client.five_tuple.transport;
+        self.counters.streams(before).open.sub(1);
+        self.counters.streams(after).open.add(1);
+        self.counters.streams(after).accepted.add(1);
+    }
+
     /// Counts a stranger's connection among the web's.
     ///
     /// # Errors
@@ -364,8 +378,9 @@ impl Connections {
         self.free.push(index);
         self.displacement.left(connection.candidate());
         let (client, stage) = (connection.client, connection.stage());
-        connection.close(output);
         let counters = self.counters.streams(client.five_tuple.transport);
+        counters.accepted.add(u64::from(connection.is_untold()));
+        connection.close(output);
         counters.open.sub(1);
         counters.closed(stage, reason).add(1);
         self.gone.push((client, reason));

@@ -1,15 +1,32 @@
 //! The doors that a connection goes through, in order, and how long it may stand at one.
 
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
 use super::splice::Splice;
 use super::turn_client::TurnClient;
 use crate::base::time::Instant;
-use crate::net::counters::CloseReason;
+use crate::net::counters::{CloseReason, TlsOutcome};
+
+/// Time for a PROXY header and a TLS handshake. A round trip over the worst mobile path is 3 s.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// Time without an authenticated request and without an allocation.
+pub const IDLE_TIME: Duration = Duration::from_secs(30);
+/// How long a client that negotiated the web may keep silent: as long as a web server waits for a request
+/// (`client_header_timeout` of nginx). It may be a browser that connected in advance, or a TURN client whose proxy
+/// negotiated for it.
+const SILENCE: Duration = Duration::from_secs(60);
+/// The first byte of a TLS record that carries a handshake (RFC 8446 section 5.1). No TURN message and no request of HTTP
+/// begins with it.
+const TLS_HANDSHAKE: u8 = 22;
 
 /// What a listener expects of those that connect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
     /// TLS.
     pub tls: bool,
+    /// Clients without TLS on a TLS listener, or with TLS on a TCP listener: the first byte tells them apart.
+    pub either: bool,
     /// A PROXY header before all else.
     pub proxied: bool,
     /// Web clients, too.
@@ -20,6 +37,8 @@ pub struct Expected {
 pub enum Door {
     /// The PROXY header: whose connection is it? Holds its start.
     Proxied(Vec<u8>),
+    /// The first byte, on a listener for both: TLS or plain?
+    FirstByte,
     /// TLS: which certificate, or does another server end it? Then the handshake.
     Handshake,
     /// The first bytes on a port shared with the web: TURN or web?
@@ -30,6 +49,23 @@ pub enum Door {
     Web(Box<Splice>),
 }
 
+/// What a read came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadOutcome {
+    /// Bytes taken from the socket.
+    pub received: usize,
+    /// There may be more.
+    pub full: bool,
+    /// How the TLS handshake ended, when it did.
+    pub handshake: Option<TlsOutcome>,
+    /// The source of a client that just turned out to speak TLS: its ClientHello is kept until its turn comes.
+    pub named: Option<IpAddr>,
+    /// TLS is ended by the server there; the bytes in `buffers.plain` are as they came.
+    pub pass_through: Option<SocketAddr>,
+    /// Why the connection is to be closed, once the bytes read with it are dealt with.
+    pub end: Option<CloseReason>,
+}
+
 /// When to look again whether a connection is of use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
@@ -37,8 +73,24 @@ pub enum Life {
     Until(Instant),
     /// It is over.
     Over(CloseReason),
-    /// The client keeps silent, and negotiated the web.
-    Web,
     /// The web server does not answer.
     BackEndDown,
+}
+
+impl Door {
+    /// How long a client may stand at this door, and what happens then, before it is decided whose it is.
+    pub fn patience(&self, negotiated_web: bool) -> (Duration, Life) {
+        let idle = Life::Over(CloseReason::Idle);
+        match self {
+            Door::Proxied(_) | Door::Handshake => (HANDSHAKE_TIME, Life::Over(CloseReason::HandshakeTimeout)),
+            Door::FirstBytes if negotiated_web => (SILENCE, idle),
+            Door::FirstBytes => (HANDSHAKE_TIME, idle),
+            Door::FirstByte | Door::Turn(_) | Door::Web(_) => (IDLE_TIME, idle),
+        }
+    }
+}
+
+/// Whether a client whose first byte this is speaks TLS.
+pub fn is_tls(first: u8) -> bool {
+    first == TLS_HANDSHAKE
 }

@@ -56,6 +56,8 @@ pub struct Visit {
     pub server: SocketAddr,
     /// What the client speaks.
     pub protocol: Protocol,
+    /// Whether it came over TLS.
+    pub secure: bool,
     /// Whether a web server is configured and could not be reached.
     pub down: bool,
     /// The place that `stream` takes. To be dropped after it.

@@ -5,9 +5,10 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use super::*;
+use crate::base::time::Now;
 use crate::base::transport::Transport;
 use crate::net::admission::{Admission, Rules};
-use crate::net::syscall::Events;
+use crate::net::syscall::{Epoll, Events};
 use acceptors::Arrival;
 use door::Expected;
 
@@ -44,10 +45,13 @@ impl Bench {
     }
 
     fn connect(&mut self, tls: bool) -> (Token, TcpStream) {
+        self.connect_as(Expected { tls, ..Expected::default() })
+    }
+
+    fn connect_as(&mut self, expected: Expected) -> (Token, TcpStream) {
         let client = TcpStream::connect(self.listener.local_addr().expect("local")).expect("connect");
         let (socket, from) = self.listener.accept().expect("accept");
-        let transport = if tls { Transport::Tls } else { Transport::Tcp };
-        let expected = Expected { tls, ..Expected::default() };
+        let transport = if expected.tls { Transport::Tls } else { Transport::Tcp };
         let arrival = Arrival { socket, client: from, transport, expected };
         let token = self.front.connections.take_in(arrival, START, &mut self.front.buffers.output);
         (token.expect("a place"), client)
@@ -118,4 +122,38 @@ fn a_hello_that_waits_stays_muted() {
     bench.begin_turn();
     assert_eq!(bench.front.next_handshake(), Some(token));
     assert_eq!(bench.front.next_handshake(), None, "it waits once");
+}
+
+/// The first byte tells TLS from plain clients on a listener of either kind, and each is counted as what it is.
+#[test]
+fn a_listener_for_both_tells_them_by_the_first_byte() {
+    for tls in [false, true] {
+        let mut bench = Bench::new();
+        let expected = Expected { tls, either: true, ..Expected::default() };
+        let ((a, mut encrypted), (b, mut plain)) = (bench.connect_as(expected), bench.connect_as(expected));
+        let (c, gone) = bench.connect_as(expected);
+        let counted = |bench: &Bench| {
+            [Transport::Tcp, Transport::Tls].map(|transport| {
+                let streams = bench.front.counters.streams(transport);
+                (streams.open.get(), streams.accepted.get())
+            })
+        };
+        let own = usize::from(tls);
+        let mut expected = [(0, 0); 2];
+        expected[own].0 = 3;
+        assert_eq!(counted(&bench), expected, "not known yet");
+        encrypted.write_all(&[22]).expect("send");
+        plain.write_all(&[0, 1, 0, 0]).expect("send");
+        drop(gone);
+        while bench.reported().is_none() {}
+        bench.begin_turn();
+        assert!(bench.on_stream(a, ready::READ).is_none());
+        assert_eq!(bench.front.next_handshake(), Some(a), "it waits for its handshake");
+        assert!(bench.on_stream(b, ready::READ).is_some());
+        assert!(bench.on_stream(c, ready::READ | ready::PEER_CLOSED).is_none());
+        bench.front.close_marked();
+        expected = [(1, 1); 2];
+        expected[own].1 += 1;
+        assert_eq!(counted(&bench), expected, "a client that said nothing is the listener's own");
+    }
 }

@@ -1,7 +1,6 @@
 //! What is known of a TURN client on a stream: what it has proven, and the start of a message whose end is not there.
 
-use super::connection::IDLE_TIME;
-use super::door::Life;
+use super::door::{IDLE_TIME, Life};
 use crate::base::time::Instant;
 use crate::net::counters::CloseReason;
 use crate::net::token::Token;

@@ -82,8 +82,13 @@ impl WebDoor {
         let Some(connection) = room.connections.get(token) else { return };
         let Some(web) = &self.web else { return room.connections.mark_closing(token, CloseReason::Garbage) };
         connection.reached(Stage::Web);
-        let (protocol, back_end) = web.back_end(connection.negotiated(), room.buffers.plain.bytes());
+        // Without TLS, the built-in site redirects to where it is.
+        let (protocol, back_end) = match connection.lacks_tls() {
+            true => (Protocol::Http1, None),
+            false => web.back_end(connection.negotiated(), room.buffers.plain.bytes()),
+        };
         let decision = match (back_end, protocol) {
+            _ if connection.lacks_tls() => Decision::Redirect,
             (None, _) => Decision::Site,
             (_, Protocol::H2) => Decision::H2,
             _ => Decision::Http1,
@@ -176,7 +181,8 @@ impl WebDoor {
             return Err(io::ErrorKind::ConnectionRefused.into());
         };
         let FiveTuple { client, server, .. } = connection.client.five_tuple;
-        if !web.site.visit(Visit { stream, client, server, protocol, down, place }) {
+        let secure = !connection.lacks_tls();
+        if !web.site.visit(Visit { stream, client, server, protocol, secure, down, place }) {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         connection.splice_to(&self.epoll, token, Splice::to_site(our_place, ours, protocol, now), now)

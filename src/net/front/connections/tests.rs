@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::base::time::Now;
-use crate::base::transport::Transport;
 use crate::net::admission::{Admission, Class, Rules};
-use crate::net::front::connection::ReadOutcome;
 use crate::net::front::door::Life;
+use crate::net::front::door::ReadOutcome;
 use crate::net::front::handshakes::Handshakes;
 use crate::net::front::turn_client::TurnClient;
 use crate::net::scratch::Buffers;
@@ -159,11 +158,11 @@ fn what_comes_while_a_connection_is_left_over_is_added_to_it() {
     let mut bench = Bench::new();
     let (token, _client) = bench.connect(false);
     let connection = bench.get(token);
-    assert!(connection.leave_over(ready::READ));
-    assert!(!connection.leave_over(ready::READ | ready::PEER_CLOSED), "it is listed already");
-    assert_eq!(connection.take_left_over(), ready::READ | ready::PEER_CLOSED);
-    assert_eq!(connection.take_left_over(), 0);
-    assert!(connection.leave_over(ready::READ));
+    assert!(connection.left_over.leave(ready::READ));
+    assert!(!connection.left_over.leave(ready::READ | ready::PEER_CLOSED), "it is listed already");
+    assert_eq!(connection.left_over.take(), ready::READ | ready::PEER_CLOSED);
+    assert_eq!(connection.left_over.take(), 0);
+    assert!(connection.left_over.leave(ready::READ));
 }
 
 #[test]
