@@ -5,5 +5,6 @@
 
 pub mod family;
 pub mod host;
+pub mod special_ranges;
 pub mod time;
 pub mod transport;

@@ -9,7 +9,6 @@ mod drain;
 mod exposure;
 mod parties;
 mod problem;
-mod ranges;
 mod secrets;
 #[cfg(test)]
 mod tests;

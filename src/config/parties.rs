@@ -5,11 +5,11 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::ranges;
 use super::secrets;
 use super::types::{Host, Peers, User};
 use super::walk::{At, Notes, Section};
 use crate::base::host::HOSTS_MAX;
+use crate::base::special_ranges::{self, Judgement, SpecialRange};
 
 /// Shown as a metrics label.
 const HOST_NAME_BYTES_MAX: usize = 64;
@@ -166,13 +166,24 @@ pub(super) fn peers(top: &Section<'_, '_>, notes: &mut Notes) -> Peers {
     Peers { allow: values(allow), deny: values(deny) }
 }
 
+/// Warns about an allow entry inside a special-purpose range. An entry that is wider than the range opens nothing of it,
+/// because the longest prefix decides.
 fn warn_opened(key: &str, entry: At<IpNet>, notes: &mut Notes) {
-    if let Some((range, what)) = ranges::opened_by(entry.value) {
-        notes.warn(
-            entry.line,
-            key,
-            format!("opens {} within {range} ({what}), which is denied by default", entry.value),
-            "right if these are the media servers' own addresses; otherwise remove it",
-        );
-    }
+    let Some(SpecialRange { range, name, judgement, .. }) = special_ranges::covering(entry.value) else {
+        return;
+    };
+    let opens = format!("opens {} within {range} ({name}), which is denied by default", entry.value);
+    let (message, remedy) = match judgement {
+        Judgement::Closed => {
+            (opens, "keep it if these are the media servers' own addresses; otherwise remove it")
+        }
+        Judgement::ByIpv4Inside => (
+            format!("{} opens nothing: {range} ({name}) is judged by the IPv4 address inside", entry.value),
+            "write the IPv4 address itself, or remove the entry",
+        ),
+        Judgement::ClosedAndByIpv4Inside => {
+            (opens, "write the IPv4 address inside as an entry too if it is not public, or remove the entry")
+        }
+    };
+    notes.warn(entry.line, key, message, remedy);
 }
