@@ -256,7 +256,7 @@ fn check_says_good_or_what_is_wrong_where() {
         text.contains("broken.toml:3: error: limits.workrs: unknown key\n    did you mean `workers`?"),
         "{text}"
     );
-    assert!(text.contains("error: listen: no listener") && text.contains("error: host: nobody"), "{text}");
+    assert!(text.contains("error: listen: no listener") && text.contains("error: host: no client"), "{text}");
     assert!(text.ends_with("3 errors\n    mend the lines above and check again\n"), "{text}");
 
     let text = bad(1, &["check", "--config", scratch.0.join("absent.toml").to_str().unwrap()]);
