@@ -202,19 +202,18 @@ mod tests {
     fn check_says_what_an_allow_entry_for_every_range_opens() {
         for special in &SPECIAL_RANGES {
             let report = checked(&special.range.to_string());
-            let told = |part: &str| {
+            let reported = |part: &str| {
                 let of_entry = report.problems.iter().filter(|problem| problem.key == "peers.allow");
                 of_entry
-                    .map(|problem| [&problem.message, &problem.remedy])
-                    .flatten()
+                    .flat_map(|problem| [&problem.message, &problem.remedy])
                     .any(|text| text.contains(part))
             };
             match special.judgement {
                 Judgement::ByIpv4Inside if report.has_errors() => {
-                    assert!(told("IPv4 address itself"), "{report}")
+                    assert!(reported("IPv4 address itself"), "{report}")
                 }
-                Judgement::ByIpv4Inside => assert!(told("opens nothing"), "{report}"),
-                _ => assert!(told(&format!("within {} ({})", special.range, special.name)), "{report}"),
+                Judgement::ByIpv4Inside => assert!(reported("opens nothing"), "{report}"),
+                _ => assert!(reported(&format!("within {} ({})", special.range, special.name)), "{report}"),
             }
         }
         assert_eq!(checked("8.8.8.8").problems, []);

@@ -8,15 +8,15 @@ use clap_complete::Shell;
 
 const EXAMPLES: &str = "\
 Examples:
-  hallpass serve                                    try it: serves ports 3479 and 5349 and prints credentials
+  hallpass serve                            for a first test: prints credentials to try it
   hallpass check --config /etc/hallpass/hallpass.toml --live
   hallpass serve --config /etc/hallpass/hallpass.toml
 
 Exit status: 0 success, 1 failure or difference found, 2 wrong usage.";
 
 const SERVE_EXAMPLES: &str = "\
-Signals: HUP reloads the configuration and the certificate, USR2 the certificate alone. TERM refuses new
-allocations and exits when the last one ends; a second TERM exits at once. USR1 refuses new allocations and keeps
+Signals: HUP reloads the configuration and the certificate, USR2 the certificate alone. TERM refuses new \
+allocations and exits when the last one ends; a second TERM exits at once. USR1 refuses new allocations and keeps \
 the server running.
 
 Examples:
@@ -38,28 +38,28 @@ Examples:
   hallpass credentials --config hallpass.toml --ttl 600 --command uclient | sh";
 
 const BBB_XML_EXAMPLES: &str = "\
-Install the file on the BigBlueButton host as /etc/bigbluebutton/turn-stun-servers.xml with owner
+Install the file on the BigBlueButton host as /etc/bigbluebutton/turn-stun-servers.xml with owner \
 root:bigbluebutton and mode 0640, because it contains the secret. Then restart bbb-web.
 
 Examples:
   hallpass bbb-xml --config hallpass.toml --public-name relay.example.org --host ping
-  hallpass bbb-xml --config hallpass.toml --public-name relay.example.org --verify turn-stun-servers.xml";
+  hallpass bbb-xml --config hallpass.toml --public-name relay.example.org --verify servers.xml";
 
 const LOAD_EXAMPLES: &str = "\
 traffic     packets through allocations, at a fixed rate or (--saturate) as fast as they arrive
-setups      life cycles of allocations: 401, Allocate, CreatePermission, ChannelBind, Refresh with lifetime 0
+setups      life cycles: 401, Allocate, CreatePermission, ChannelBind, Refresh with lifetime 0
 bindings    Binding requests
 handshakes  TLS connections
 idle        allocations without traffic, to measure the memory that each one takes
 churn       allocations that are created and ended, to measure the memory that remains
 
-The sockets of the peers are on this machine, so the server must allow this machine as a peer ([peers] allow). All
-allocations belong to one user. For a load above that of a call, set allocations_per_user, requests_per_user,
+The sockets of the peers are on this machine, so the server must allow this machine as a peer ([peers] allow). \
+All allocations belong to one user. For a load above that of a call, set allocations_per_user, requests_per_user, \
 unauthenticated_per_source, kbit_per_allocation and packets_per_allocation to 0 in [limits] of a Hallpass server.
 
 Examples:
   hallpass load traffic --server 127.0.0.1:3479 --secret \"$SECRET\" --server-pid \"$(pidof hallpass)\"
-  hallpass load traffic --server relay.example.org:5349 --transport tls --secret-file secret --allocations 20
+  hallpass load traffic --server relay.example.org:5349 --transport tls --secret-file secret
   hallpass load setups --server 127.0.0.1:3479 --secret \"$SECRET\" --json
 
 Exit status: 0 no error except lost packets, 1 another error or nothing measured, 2 wrong usage.";
@@ -74,7 +74,7 @@ Examples:
   hallpass manual serve | man -l -
   hallpass manual --directory /usr/local/share/man/man1";
 
-/// A STUN/TURN relay for calls that no direct connection gets through
+/// A STUN/TURN relay for calls that cannot connect directly
 #[derive(Debug, Parser)]
 #[command(name = "hallpass", version, after_help = EXAMPLES, max_term_width = 110)]
 pub struct Cli {
@@ -146,8 +146,7 @@ pub struct CredentialsArgs {
     /// The `[[host]]` whose secret is used, if the configuration has several
     #[arg(long, value_name = "NAME", conflicts_with_all = ["secret", "secret_file"])]
     pub host: Option<String>,
-    /// User id after the expiry time in the user name; for a `[[user]]` of the configuration its fixed password is
-    /// printed
+    /// User id in the user name, after the expiry time; the name of a `[[user]]` prints its fixed password instead
     #[arg(long, value_name = "NAME", default_value = "hallpass")]
     pub user: String,
     /// Lifetime of the credentials
@@ -212,7 +211,7 @@ pub struct LoadArgs {
     /// File whose first line is the shared secret; - is standard input
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
-    /// User id after the expiry time in the user name, with a secret
+    /// User id in the user name, after the expiry time; with a secret
     #[arg(long, value_name = "NAME", default_value = "load")]
     pub user: String,
     /// User name of a user with a fixed password

@@ -96,7 +96,7 @@ impl Certificate {
                 match reloaded.is_new {
                     true => tracing::info!(%cert, "new certificate in use"),
                     false => {
-                        tracing::debug!(%cert, "the files contain the certificate that is already in use")
+                        tracing::debug!(%cert, "the files contain the certificate that is in use")
                     }
                 }
             }
