@@ -15,14 +15,14 @@ use crate::system::{clock, interfaces};
 use crate::turn::rest;
 
 /// User name and password that a client logs in with.
-pub(super) struct Login {
+pub(super) struct IssuedLogin {
     username: String,
     password: String,
     /// Lifetime in seconds; `None` for a user with a fixed password.
     ttl: Option<u32>,
 }
 
-impl Login {
+impl IssuedLogin {
     /// Returns user name and password.
     pub(super) fn into_pair(self) -> (String, String) {
         (self.username, self.password)
@@ -47,7 +47,7 @@ pub(super) fn run(args: CredentialsArgs) -> ExitCode {
 ///
 /// # Errors
 /// The exit status, after the error is printed.
-fn make(args: &CredentialsArgs) -> Result<(Login, Vec<Endpoint>), ExitCode> {
+fn make(args: &CredentialsArgs) -> Result<(IssuedLogin, Vec<Endpoint>), ExitCode> {
     let Some(path) = &args.config else {
         let secret = shared_secret(args.secret.as_deref(), args.secret_file.as_deref())?;
         let server = args.server.as_deref().unwrap_or("127.0.0.1");
@@ -56,7 +56,7 @@ fn make(args: &CredentialsArgs) -> Result<(Login, Vec<Endpoint>), ExitCode> {
     let config = load_config(path)?;
     let fixed = config.users.iter().find(|user| user.name == args.user && args.host.is_none());
     let login = match fixed {
-        Some(user) => Login { username: user.name.clone(), password: user.password.clone(), ttl: None },
+        Some(user) => IssuedLogin { username: user.name.clone(), password: user.password.clone(), ttl: None },
         None => {
             let host = choose_host(&config, args.host.as_deref())?;
             // A valid configuration has a secret for each host; the first one is the newest.
@@ -120,10 +120,10 @@ pub(super) fn shared_secret(argument: Option<&str>, file: Option<&Path>) -> Resu
 }
 
 /// Generates TURN REST credentials of `user` for `ttl` seconds.
-pub(super) fn of_secret(secret: &str, user: &str, ttl: u32) -> Login {
+pub(super) fn of_secret(secret: &str, user: &str, ttl: u32) -> IssuedLogin {
     let username = rest::username(clock::unix_seconds().saturating_add(ttl.into()), user);
     let password = rest::password(secret, &username);
-    Login { username, password, ttl: Some(ttl) }
+    IssuedLogin { username, password, ttl: Some(ttl) }
 }
 
 /// The address where clients reach a listener if --server is absent: `external_ip`, else the listener's own address. For
@@ -154,7 +154,7 @@ fn reachable(config: &Config, listener: &Listener) -> Option<IpAddr> {
 }
 
 /// Formats credentials as lines of text.
-pub(super) fn as_text(login: &Login, endpoints: &[Endpoint]) -> String {
+pub(super) fn as_text(login: &IssuedLogin, endpoints: &[Endpoint]) -> String {
     let valid = match login.ttl {
         Some(ttl) => format!("{ttl} seconds from now"),
         None => "until the configuration changes".to_owned(),
@@ -168,7 +168,7 @@ pub(super) fn as_text(login: &Login, endpoints: &[Endpoint]) -> String {
 }
 
 /// Formats credentials as JSON for RTCPeerConnection.
-pub(super) fn ice_servers(login: &Login, endpoints: &[Endpoint]) -> String {
+pub(super) fn ice_servers(login: &IssuedLogin, endpoints: &[Endpoint]) -> String {
     let urls: Vec<String> = endpoints.iter().map(Endpoint::turn_url).collect();
     let json = serde_json::json!({
         "iceServers": [{
@@ -182,7 +182,7 @@ pub(super) fn ice_servers(login: &Login, endpoints: &[Endpoint]) -> String {
 
 /// Formats credentials as command lines of turnutils_uclient. Each runs two clients that reach each other through the
 /// relay, so no peer has to be allowed. The test passes if no packet is lost.
-pub(super) fn uclient(login: &Login, endpoints: &[Endpoint]) -> String {
+pub(super) fn uclient(login: &IssuedLogin, endpoints: &[Endpoint]) -> String {
     let mut text = String::new();
     for endpoint in endpoints {
         let transport = match endpoint.transport {

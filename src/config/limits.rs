@@ -19,7 +19,7 @@ const ANY: RangeInclusive<u32> = 1..=u32::MAX;
 
 /// One limit that is a number.
 #[derive(Debug)]
-pub struct Limit {
+pub struct LimitRow {
     /// The key in `[limits]`.
     pub key: &'static str,
     /// The value when the key is absent.
@@ -56,7 +56,7 @@ macro_rules! limits {
         }
 
         /// Every limit that is a number, in the order of conf/hallpass.toml.
-        pub static LIMITS: &[Limit] = &[$(Limit {
+        pub static LIMITS: &[LimitRow] = &[$(LimitRow {
             key: stringify!($key),
             default: $default,
             unit: $unit,
@@ -181,7 +181,7 @@ mod tests {
             doc.iter().for_each(|line| writeln!(text, "#{line}").unwrap());
             writeln!(text, "{last}{key} = {value}\n").unwrap();
         };
-        for Limit { key, default, unit, bounds, zero, doc, .. } in LIMITS {
+        for LimitRow { key, default, unit, bounds, zero, doc, .. } in LIMITS {
             let bounds = match (*bounds.start(), *bounds.end()) {
                 (1, u32::MAX) => String::new(),
                 (first, u32::MAX) => format!(", {first} or more"),
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn every_row_is_documented_and_its_default_is_accepted() {
-        for Limit { key, default, unit, bounds, zero, doc, .. } in LIMITS {
+        for LimitRow { key, default, unit, bounds, zero, doc, .. } in LIMITS {
             assert!(!unit.is_empty() && doc.last().is_some_and(|last| last.ends_with('.')), "{key}");
             assert!(bounds.contains(default) || *default == 0 && zero.is_some(), "{key} = {default}");
         }

@@ -25,7 +25,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use exposure::Exposure;
-pub use limits::{LIMITS, Limit, Limits};
+pub use limits::{LIMITS, LimitRow, Limits};
 pub use problem::{Problem, Report, Severity};
 pub use secrets::read_secret;
 pub use types::{

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::limits::{self, Limit};
+use super::limits::{self, LimitRow};
 use super::problem::{Problem, Severity};
 
 /// The problems found so far, and the start of each line to convert a byte offset to a line number.
@@ -159,8 +159,8 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// The value of a limit, or its default.
-    pub(super) fn number(&self, limit: &Limit, notes: &mut Notes) -> u32 {
-        let Limit { key, default, unit, bounds, zero, .. } = limit;
+    pub(super) fn number(&self, limit: &LimitRow, notes: &mut Notes) -> u32 {
+        let LimitRow { key, default, unit, bounds, zero, .. } = limit;
         let Some(value) = self.table.get(*key) else { return *default };
         let DeValue::Integer(integer) = value.get_ref() else {
             self.wrong_type(key, value, "a whole number, without quotes", notes);
