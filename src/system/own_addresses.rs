@@ -1,7 +1,7 @@
-//! Which addresses are this machine's own, and when that changes.
+//! The addresses of this machine, and their changes.
 //!
-//! The kernel delivers to this machine what a local route covers: the addresses of its interfaces, and what
-//! `ip route add local` names without giving it to an interface. It announces changes on a netlink socket (rtnetlink(7)).
+//! The kernel delivers packets to this machine if a local route covers their destination: the addresses of interfaces, and
+//! prefixes added by `ip route add local`. It announces changes on a netlink socket (rtnetlink(7)).
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -18,26 +18,26 @@ use tokio::sync::watch;
 
 use super::{clock, interfaces};
 
-/// The addresses are read again after this time even if nothing was announced.
+/// Interval after which the addresses are read again even if no change was announced.
 const POLL: Duration = Duration::from_secs(10);
-/// Changes come in bursts. The addresses are read after this time without a further change, ...
+/// Changes arrive in bursts. The addresses are read after this time without a further change, ...
 const QUIET: Duration = Duration::from_millis(5);
 /// ... or after this time since the first change.
 const BURST: Duration = Duration::from_millis(50);
-/// Attempts to read the routes while they change.
+/// Attempts to read the routes if they change meanwhile.
 const DUMP_TRIES: usize = 3;
-/// Limit for one part of the kernel's answer, which Linux gives at once.
+/// Time limit for each part of the kernel's answer, which normally arrives immediately.
 const DUMP_LIMIT: Duration = Duration::from_secs(1);
-/// The kernel fills at most 32 KiB at once.
+/// Size of the buffer for routes. The kernel writes at most 32 KiB at a time.
 const DUMP_BUFFER: usize = 32 << 10;
-/// A longer announcement is cut off; what counts is at its start.
-const NEWS_BUFFER: usize = 4 << 10;
+/// Size of the buffer for announcements. A longer one is cut off, but the relevant part is at its start.
+const ANNOUNCEMENT_BUFFER: usize = 4 << 10;
 
 /// The groups of rtnetlink(7) that announce changes of addresses and routes.
 const GROUPS: i32 =
     libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
-/// Tables that the kernel asks about every packet. Local routes in others depend on a rule: transparent proxies mark
-/// packets for a table whose default route is local, which makes no address this machine's own.
+/// Routing tables that apply to every packet. Local routes in other tables depend on a rule: transparent proxies mark
+/// packets for a table whose default route is local, which does not make every address one of this machine.
 const TABLES: [u8; 3] = [libc::RT_TABLE_LOCAL, libc::RT_TABLE_MAIN, libc::RT_TABLE_DEFAULT];
 /// Routes whose packets are delivered to this machine.
 const DELIVERED: [u8; 2] = [libc::RTN_LOCAL, libc::RTN_ANYCAST];
@@ -51,10 +51,11 @@ const ATTRIBUTE_HEADER: usize = 4;
 /// Messages and attributes begin at multiples of this.
 const ALIGNMENT: usize = 4;
 
-/// The prefixes whose packets the kernel delivers to this machine now, sorted.
+/// Returns the prefixes whose packets the kernel delivers to this machine, sorted.
 ///
 /// # Errors
-/// The kernel does not list them, as under a filter that refuses netlink sockets; `Interrupted` when they kept changing.
+/// `Interrupted` if the routes kept changing, otherwise the error of listing the interfaces or of the netlink socket, which
+/// a seccomp filter may refuse.
 pub fn read() -> io::Result<Vec<IpNet>> {
     let mut own: Vec<IpNet> = interfaces::addresses()?.into_iter().map(|one| one.address.into()).collect();
     for family in [AddressFamily::INET, AddressFamily::INET6] {
@@ -65,16 +66,16 @@ pub fn read() -> io::Result<Vec<IpNet>> {
     Ok(own)
 }
 
-/// Follows the addresses on a thread of its own. `known` is what the caller knows; the receiver is told what differs
-/// from it. The thread ends some time after the receiver is dropped.
+/// Follows the addresses on a thread. The receiver starts with `known` and changes when the addresses differ. The thread
+/// exits within ten seconds after the receiver is dropped.
 ///
 /// # Errors
-/// The thread cannot be started.
+/// The error of starting the thread.
 pub fn follow(known: Vec<IpNet>) -> io::Result<watch::Receiver<Vec<IpNet>>> {
     let (sender, receiver) = watch::channel(known);
     let follow = move || {
-        // Opened before the first reading, so that no change falls between the two.
-        let mut news = News::open();
+        // Opened before the addresses are read, so that no change is missed in between.
+        let mut announcements = Announcements::open();
         while !sender.is_closed() {
             match read() {
                 Ok(own) => {
@@ -86,20 +87,20 @@ pub fn follow(known: Vec<IpNet>) -> io::Result<watch::Receiver<Vec<IpNet>>> {
                 }
                 Err(error) => tracing::debug!("cannot list this machine's addresses: {error}"),
             }
-            news.burst();
+            announcements.wait_for_burst();
         }
     };
     thread::Builder::new().name("addresses".to_owned()).spawn(follow)?;
     Ok(receiver)
 }
 
-/// Announcements of the kernel.
-struct News {
-    /// `None` when it could not be opened: then polling alone finds changes.
+/// The kernel's announcements of changes.
+struct Announcements {
+    /// `None` if it could not be opened; then only polling detects changes.
     socket: Option<OwnedFd>,
 }
 
-impl News {
+impl Announcements {
     fn open() -> Self {
         let open = || -> io::Result<_> {
             let socket = netlink()?;
@@ -109,14 +110,14 @@ impl News {
         let socket = open().inspect_err(|error| {
             let seconds = POLL.as_secs();
             tracing::warn!(
-                "no netlink socket ({error}): changed addresses are noticed after up to {seconds} s"
+                "no netlink socket ({error}): changes of addresses are detected within {seconds} s"
             );
         });
         Self { socket: socket.ok() }
     }
 
-    /// Returns after a burst of changes, or when it is time to poll.
-    fn burst(&mut self) {
+    /// Returns after a burst of changes, or when the polling interval ends.
+    fn wait_for_burst(&mut self) {
         if !self.wait(POLL) {
             return;
         }
@@ -124,14 +125,14 @@ impl News {
         while clock::monotonic_nanos() < end && self.wait(QUIET) {}
     }
 
-    /// Whether an announcement that concerns own addresses came before the limit.
+    /// Waits for an announcement that concerns addresses of this machine. `false` if none arrives within `limit`.
     fn wait(&mut self, limit: Duration) -> bool {
         let Some(socket) = &self.socket else {
             thread::park_timeout(limit);
             return false;
         };
         let end = clock::monotonic_nanos() + limit.as_nanos() as u64;
-        let mut buffer = [0; NEWS_BUFFER];
+        let mut buffer = [0; ANNOUNCEMENT_BUFFER];
         loop {
             let left = end.saturating_sub(clock::monotonic_nanos());
             if left == 0 {
@@ -139,14 +140,18 @@ impl News {
             }
             let limited = set_socket_timeout(socket, Timeout::Recv, Some(Duration::from_nanos(left)));
             match limited.and_then(|()| net::recv(socket, &mut buffer, RecvFlags::empty())) {
-                Ok((_, len)) if messages(&buffer[..len.min(NEWS_BUFFER)]).any(|one| one.concerns_own()) => {
+                Ok((_, len))
+                    if messages(&buffer[..len.min(ANNOUNCEMENT_BUFFER)]).any(|one| one.concerns_own()) =>
+                {
                     return true;
                 }
                 Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
-                // Announcements were lost.
+                // The kernel dropped announcements.
                 Err(Errno::NOBUFS) => return true,
                 Err(error) => {
-                    tracing::warn!("the netlink socket failed ({error}): own addresses are polled");
+                    tracing::warn!(
+                        "the netlink socket failed ({error}): changes of addresses are detected by polling"
+                    );
                     self.socket = None;
                     return false;
                 }
@@ -163,8 +168,8 @@ struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// Whether it may change the own addresses. Routes that are not local do not, and on a router they change all the
-    /// time.
+    /// Whether the message may change the addresses of this machine. Routes that are not local do not, and on a router
+    /// they change all the time.
     fn concerns_own(&self) -> bool {
         match self.kind {
             libc::RTM_NEWROUTE | libc::RTM_DELROUTE => own_prefix(self.body).is_some(),
@@ -173,12 +178,13 @@ impl Message<'_> {
     }
 }
 
+/// Opens a netlink socket.
 fn netlink() -> io::Result<OwnedFd> {
-    // Without a protocol it is NETLINK_ROUTE.
+    // The default protocol is NETLINK_ROUTE.
     Ok(net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?)
 }
 
-/// The local routes of one family.
+/// Returns the local routes of one family.
 fn local_routes(family: AddressFamily) -> io::Result<Vec<IpNet>> {
     for _ in 0..DUMP_TRIES {
         if let Some(found) = dump(family)? {
@@ -188,7 +194,7 @@ fn local_routes(family: AddressFamily) -> io::Result<Vec<IpNet>> {
     Err(io::ErrorKind::Interrupted.into())
 }
 
-/// Asks the kernel for its routes; `None` when they changed meanwhile.
+/// Requests the routes of one family from the kernel. `None` if they changed meanwhile.
 fn dump(family: AddressFamily) -> io::Result<Option<Vec<IpNet>>> {
     let socket = netlink()?;
     set_socket_timeout(&socket, Timeout::Recv, Some(DUMP_LIMIT))?;
@@ -202,7 +208,7 @@ fn dump(family: AddressFamily) -> io::Result<Option<Vec<IpNet>>> {
             match (message.kind, i32::from(message.kind)) {
                 (_, libc::NLMSG_DONE) => return Ok(whole.then_some(found)),
                 (_, libc::NLMSG_ERROR) => {
-                    // The error number, negative, comes first.
+                    // The body starts with the negative error number.
                     let number = message.body.first_chunk().map_or(0, |&bytes| i32::from_ne_bytes(bytes));
                     return Err(io::Error::from_raw_os_error(-number));
                 }
@@ -213,7 +219,7 @@ fn dump(family: AddressFamily) -> io::Result<Option<Vec<IpNet>>> {
     }
 }
 
-/// RTM_GETROUTE for all routes of a family.
+/// Builds RTM_GETROUTE for all routes of a family.
 fn dump_request(family: AddressFamily) -> [u8; MESSAGE_HEADER + ROUTE_HEADER] {
     let mut request = [0; MESSAGE_HEADER + ROUTE_HEADER];
     let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
@@ -224,6 +230,7 @@ fn dump_request(family: AddressFamily) -> [u8; MESSAGE_HEADER + ROUTE_HEADER] {
     request
 }
 
+/// Divides bytes into messages.
 fn messages(bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     let length = |bytes: &[u8]| bytes.first_chunk().map(|&length| u32::from_ne_bytes(length) as usize);
     records(bytes, MESSAGE_HEADER, length).map(|record| Message {
@@ -233,7 +240,7 @@ fn messages(bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     })
 }
 
-/// Cuts bytes into records of a header and a body. Ends at the first one that is cut off.
+/// Divides bytes into records with a header and a body. Stops at the first incomplete record.
 fn records(
     mut bytes: &[u8],
     header: usize,
@@ -247,7 +254,7 @@ fn records(
     })
 }
 
-/// The prefix of a route whose packets are delivered to this machine; `None` for any other route.
+/// Returns the prefix of a route whose packets are delivered to this machine. `None` for any other route.
 fn own_prefix(route: &[u8]) -> Option<IpNet> {
     let (&[family, prefix, _, _, table, _, _, kind, ..], attributes) =
         route.split_first_chunk::<ROUTE_HEADER>()?;
@@ -258,7 +265,7 @@ fn own_prefix(route: &[u8]) -> Option<IpNet> {
     let mut attributes = records(attributes, ATTRIBUTE_HEADER, length);
     let destination = attributes.find(|one| u16::from_ne_bytes([one[2], one[3]]) == libc::RTA_DST);
     let address = destination.map(|attribute| &attribute[ATTRIBUTE_HEADER..]);
-    // A default route has no destination.
+    // A default route has no destination attribute.
     match i32::from(family) {
         libc::AF_INET => {
             let octets = address.map_or(Ok([0; 4]), <[u8; 4]>::try_from).ok()?;
@@ -278,7 +285,7 @@ mod tests {
 
     fn route(family: i32, prefix: u8, table: u8, kind: u8, destination: &[u8]) -> Vec<u8> {
         let mut route = vec![family as u8, prefix, 0, 0, table, 0, 0, kind, 0, 0, 0, 0];
-        // RTA_TABLE stands before RTA_DST, and an attribute of odd length is padded.
+        // RTA_TABLE precedes RTA_DST, and an attribute of odd length is padded.
         route.extend([&5_u16.to_ne_bytes()[..], &15_u16.to_ne_bytes(), &[table, 0, 0, 0]].concat());
         let length = (ATTRIBUTE_HEADER + destination.len()) as u16;
         route.extend([&length.to_ne_bytes()[..], &libc::RTA_DST.to_ne_bytes(), destination].concat());
@@ -286,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn local_routes_are_told_from_others() {
+    fn only_local_routes_are_own_prefixes() {
         let (local, main) = (libc::RT_TABLE_LOCAL, libc::RT_TABLE_MAIN);
         let own = |route: &[u8]| own_prefix(route).map(|net| net.to_string());
         let v4 = |table, kind| route(libc::AF_INET, 24, table, kind, &[203, 0, 113, 0]);
@@ -309,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_end_where_one_is_cut_off() {
+    fn messages_stop_at_an_incomplete_one() {
         let mut bytes = Vec::new();
         for (length, body) in [(17_u32, &[1, 0, 0, 0][..]), (20, &[2, 2, 2, 2]), (40, &[3])] {
             bytes.extend(
@@ -333,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_from_the_known_is_told_at_once() {
+    fn a_difference_from_the_known_addresses_is_reported_at_once() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut own = follow(Vec::new()).unwrap();
