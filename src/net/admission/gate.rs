@@ -65,7 +65,7 @@ pub struct Gate {
     admission: Arc<Admission>,
     /// The number of workers that share the places.
     workers: u32,
-    /// Held by this worker, by kind and class.
+    /// Places held by this worker, by kind and class.
     held: [[AtomicU32; Class::ALL.len()]; 2],
 }
 
@@ -320,7 +320,11 @@ mod tests {
         assert_eq!((admission.streams(), admission.descriptors()), (2, (2, 100)), "a refusal takes no place");
         let _exempt = [(); 4].map(|()| gate.stream(ip("10.1.2.3")).expect("exempt"));
         assert_eq!(gate.stream(ip("10.1.2.3")).err(), Some(Refusal::Total), "but not from the total");
-        assert_eq!(gate.stream(ip("192.0.2.1")).err(), Some(Refusal::Source), "the limit of the source is checked first");
+        assert_eq!(
+            gate.stream(ip("192.0.2.1")).err(),
+            Some(Refusal::Source),
+            "the limit of the source is checked first"
+        );
         drop(first);
         let _again = gate.stream(ip("192.0.2.1")).expect("a place came back");
     }

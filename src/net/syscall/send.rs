@@ -191,7 +191,8 @@ impl SendBatch {
             match result {
                 Ok(count) => {
                     let done = position + count;
-                    sent += self.messages[position..done].iter().map(|message| message.datagrams).sum::<usize>();
+                    sent +=
+                        self.messages[position..done].iter().map(|message| message.datagrams).sum::<usize>();
                     position = done;
                     retried = false;
                 }
@@ -201,7 +202,8 @@ impl SendBatch {
                 Err(error) if !retried && is_peer_error(&error) => retried = true,
                 // The send buffer is full, so the rest would fail, too.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let rest = self.messages[position..range.end].iter().map(|message| message.datagrams).sum();
+                    let rest =
+                        self.messages[position..range.end].iter().map(|message| message.datagrams).sum();
                     (0..rest).for_each(|_: usize| failed(io::ErrorKind::WouldBlock.into()));
                     return sent;
                 }
