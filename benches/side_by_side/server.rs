@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The secret of both.
+/// The shared secret of both servers.
 pub const SECRET: &str = "a secret of the benchmark";
 /// What the server says on standard error.
 const SAID: &str = "stderr";

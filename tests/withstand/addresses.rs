@@ -5,7 +5,7 @@ use crate::support::alone;
 use crate::support::client::{Client, Link, PATIENCE};
 use crate::support::codec::UDP;
 use crate::support::plan::{LOCAL_V4, LOCAL_V6, Plan, Transport, free_port};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{
     ALLOCATE, CHANNEL_BIND, CHANNEL_NUMBER, CREATE_PERMISSION, REQUESTED_FAMILY, REQUESTED_TRANSPORT,
     Session, XOR_PEER_ADDRESS, binding_request, xor_value, xor_value_v6,
@@ -80,7 +80,7 @@ fn everywhere() -> Plan {
 #[test]
 fn a_new_address_of_the_machine_is_denied() {
     let _turn = alone();
-    if only_hallpass("addresses that come later") {
+    if skip_on_coturn("addresses that come later") {
         return;
     }
     in_own_network(|| {
@@ -115,7 +115,7 @@ fn a_new_address_of_the_machine_is_denied() {
 #[test]
 fn a_listener_is_not_reached_at_an_allowed_address_assigned_later() {
     let _turn = alone();
-    if only_hallpass("addresses that come later") {
+    if skip_on_coturn("addresses that come later") {
         return;
     }
     in_own_network(|| {
@@ -150,7 +150,7 @@ fn a_listener_is_not_reached_at_an_allowed_address_assigned_later() {
 #[test]
 fn back_ends_are_not_reached_through_the_relay() {
     let _turn = alone();
-    if only_hallpass("back ends") {
+    if skip_on_coturn("back ends") {
         return;
     }
     in_own_network(|| {

@@ -5,7 +5,7 @@ use crate::support::client::{Client, Link};
 use crate::support::codec::UDP;
 use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{ALLOCATE, LIFETIME, Message, REFRESH, REQUESTED_TRANSPORT, Session};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -87,7 +87,7 @@ fn summed_up(log: &str) -> u64 {
 #[test]
 fn no_user_can_suppress_the_log_lines_of_others() {
     let _turn = alone();
-    if only_hallpass("a budget of log lines for each user") {
+    if skip_on_coturn("a budget of log lines for each user") {
         return;
     }
     let server = Server::start(&Plan { limits: "workers = 1".to_owned(), ..Plan::loopback() });

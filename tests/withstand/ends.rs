@@ -6,7 +6,7 @@ use crate::support::client::{Client, Link};
 use crate::support::files::Directory;
 use crate::support::plan::{Plan, Transport, free_port};
 use crate::support::process::Process;
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{
     ALLOCATE, ALTERNATE_SERVER, REQUESTED_TRANSPORT, Session, binding_request, read_message,
 };
@@ -25,7 +25,7 @@ fn join(server: &Server, transport: Transport, session: &Session) -> Client {
 #[test]
 fn a_draining_server_names_an_alternate_and_ends_with_the_last_call() {
     let _turn = beside_others();
-    if only_hallpass("drain by SIGTERM") {
+    if skip_on_coturn("drain by SIGTERM") {
         return;
     }
     let mut server = Server::start(&Plan {
@@ -116,7 +116,7 @@ fn refused(config: &str, files: &Directory) -> (Option<i32>, Duration, String) {
 #[test]
 fn startup_errors_name_the_problem_and_the_fix() {
     let _turn = beside_others();
-    if only_hallpass("mistakes named with file, line and remedy") {
+    if skip_on_coturn("mistakes named with file, line and remedy") {
         return;
     }
     let files = Directory::new("mistakes");
@@ -209,7 +209,7 @@ fn startup_errors_name_the_problem_and_the_fix() {
 #[test]
 fn a_shutdown_closes_connections_in_order() {
     let _turn = beside_others();
-    if only_hallpass("an end in order by SIGTERM") {
+    if skip_on_coturn("an end in order by SIGTERM") {
         return;
     }
     let mut server = Server::start(&Plan::loopback());

@@ -3,7 +3,7 @@
 use crate::support::beside_others;
 use crate::support::http::get_as;
 use crate::support::plan::Plan;
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -26,7 +26,7 @@ fn warnings(log: &str, from: usize, file: &Path) -> usize {
 #[test]
 fn every_read_of_a_world_readable_secret_logs_a_warning() {
     let _turn = beside_others();
-    if only_hallpass("warnings of modes of files") {
+    if skip_on_coturn("warnings of modes of files") {
         return;
     }
     let tables = "[log]\nlevel = \"debug\"".to_owned();
@@ -52,7 +52,7 @@ fn every_read_of_a_world_readable_secret_logs_a_warning() {
 #[test]
 fn a_foreign_host_name_cannot_read_the_metrics() {
     let _turn = beside_others();
-    if only_hallpass("the admin address") {
+    if skip_on_coturn("the admin address") {
         return;
     }
     let server = Server::start(&Plan::loopback());

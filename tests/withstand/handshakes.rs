@@ -6,7 +6,7 @@ use crate::support::alone;
 use crate::support::certs::{self, Kind};
 use crate::support::client::tcp_from;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::tls;
 use crate::support::tool::run_command;
 use socket2::SockRef;
@@ -149,7 +149,7 @@ fn a_handshake_flood_does_not_lock_newcomers_out() {
 #[test]
 fn hallpass_check_warns_of_a_slow_key() {
     let _turn = alone();
-    if only_hallpass("`hallpass check`") {
+    if skip_on_coturn("`hallpass check`") {
         return;
     }
     let server = Server::start(&Plan::on(&[LOCAL_V4], &[]));

@@ -4,7 +4,7 @@ use crate::call::Call;
 use crate::support::client::{Client, Link, udp_from};
 use crate::support::credentials::named;
 use crate::support::plan::{Plan, SECRET, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{
     ALLOCATE, FINGERPRINT, MESSAGE_INTEGRITY, NONCE, REALM_ATTRIBUTE, Session, USERNAME, allocate_request,
     binding_request, message,
@@ -140,7 +140,7 @@ fn no_secret_password_or_nonce_is_logged() {
 #[test]
 fn with_privacy_no_client_address_is_logged() {
     let _turn = beside_others();
-    if only_hallpass("a log without addresses of clients") {
+    if skip_on_coturn("a log without addresses of clients") {
         return;
     }
     let log_of = |top: &str| {

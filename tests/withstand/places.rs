@@ -3,7 +3,7 @@
 use crate::machine::{metric, unread, until};
 use crate::support::client::{Client, Link, tcp_from, udp_from};
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{REFRESH, Session, binding_request, read_message};
 use crate::support::tls::{TlsStream, client_for};
 use crate::support::{alone, beside_others};
@@ -40,7 +40,7 @@ fn join_over_tcp(address: SocketAddr, session: &Session) -> io::Result<Client> {
 #[test]
 fn requests_of_strangers_do_not_hold_places_of_authenticated_clients() {
     let _turn = alone();
-    if only_hallpass("a share of places for those who authenticate") {
+    if skip_on_coturn("a share of places for those who authenticate") {
         return;
     }
     let limits = format!("workers = 2\nconnections_total = {PLACES}");
@@ -105,7 +105,7 @@ fn requests_of_strangers_do_not_hold_places_of_authenticated_clients() {
 #[test]
 fn the_oldest_stranger_makes_room_for_newcomers() {
     let _turn = beside_others();
-    if only_hallpass("the oldest stranger goes first") {
+    if skip_on_coturn("the oldest stranger goes first") {
         return;
     }
     // Thirty places for strangers, and ten more for authenticated clients.
@@ -149,7 +149,7 @@ fn the_oldest_stranger_makes_room_for_newcomers() {
 #[test]
 fn streams_without_allocations_do_not_lock_others_out() {
     let _turn = beside_others();
-    if only_hallpass("a share of places for strangers") {
+    if skip_on_coturn("a share of places for strangers") {
         return;
     }
     let limits = "workers = 1\nconnections_total = 40".to_owned();
@@ -199,7 +199,7 @@ fn streams_without_allocations_do_not_lock_others_out() {
 #[test]
 fn key_updates_of_a_stranger_are_limited() {
     let _turn = beside_others();
-    if only_hallpass("a limit on what TLS does after a handshake") {
+    if skip_on_coturn("a limit on what TLS does after a handshake") {
         return;
     }
     let server = Server::start(&Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]));
@@ -259,7 +259,7 @@ fn visit(address: SocketAddr) -> Option<TlsStream> {
 #[test]
 fn silent_web_visitors_leave_descriptors_to_relays() {
     let _turn = alone();
-    if only_hallpass("a port shared with the web") {
+    if skip_on_coturn("a port shared with the web") {
         return;
     }
     // Never accepted by the test: the kernel completes the connections in the backlog.

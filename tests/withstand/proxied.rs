@@ -4,7 +4,7 @@ use crate::support::beside_others;
 use crate::support::client::{Client, Link, channel_data, tcp_from};
 use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::Session;
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
@@ -31,7 +31,7 @@ fn echoed(client: &mut Client, payload: &[u8]) -> bool {
 #[test]
 fn connections_with_the_same_client_address_have_separate_allocations() {
     let _turn = beside_others();
-    if only_hallpass("PROXY headers on one listener of several") {
+    if skip_on_coturn("PROXY headers on one listener of several") {
         return;
     }
     let plan = Plan { tcp: "proxy_protocol = [\"127.0.0.1\"]".to_owned(), ..Plan::loopback() };

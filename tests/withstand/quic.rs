@@ -4,7 +4,7 @@ use crate::machine::{descriptors, many_descriptors, metric, until};
 use crate::support::client::{Client, Link, channel_data, udp_from};
 use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{Session, binding_request};
 use crate::support::{alone, beside_others, tls};
 use std::io::Write;
@@ -133,7 +133,7 @@ fn plan(back_end: SocketAddr) -> Plan {
 #[test]
 fn forged_connections_do_not_lock_clients_out_of_http3() {
     let _turn = alone();
-    if only_hallpass("HTTP/3 beside TURN") {
+    if skip_on_coturn("HTTP/3 beside TURN") {
         return;
     }
     many_descriptors(2000);
@@ -182,7 +182,7 @@ fn forged_connections_do_not_lock_clients_out_of_http3() {
 #[test]
 fn forged_connections_leave_descriptors_to_visitors() {
     let _turn = alone();
-    if only_hallpass("a port shared with the web") {
+    if skip_on_coturn("a port shared with the web") {
         return;
     }
     // Never accepted by the test: the kernel completes the connections in the backlog.
@@ -221,7 +221,7 @@ fn forged_connections_leave_descriptors_to_visitors() {
 #[test]
 fn every_channel_works_on_a_port_shared_with_http3() {
     let _turn = beside_others();
-    if only_hallpass("HTTP/3 beside TURN") {
+    if skip_on_coturn("HTTP/3 beside TURN") {
         return;
     }
     let (back_end, echo) = (BackEnd::start(), Echo::start(LOCAL_V4));

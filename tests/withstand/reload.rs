@@ -6,7 +6,7 @@ use crate::support::beside_others;
 use crate::support::client::{Client, Link};
 use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, Plan, SECRET, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::Session;
 use std::fs;
 use std::net::SocketAddr;
@@ -42,7 +42,7 @@ fn flows(client: &mut Client) -> bool {
 #[test]
 fn a_peer_that_is_denied_at_reload_is_cut_off() {
     let _turn = beside_others();
-    if only_hallpass("reload") {
+    if skip_on_coturn("reload") {
         return;
     }
     let server = Server::start(&Plan::loopback());
@@ -75,7 +75,7 @@ fn a_peer_that_is_denied_at_reload_is_cut_off() {
 #[test]
 fn a_removed_secret_allows_nothing_new_and_a_revoked_one_ends_allocations() {
     let _turn = beside_others();
-    if only_hallpass("reload") {
+    if skip_on_coturn("reload") {
         return;
     }
     let server = Server::start(&Plan::loopback());

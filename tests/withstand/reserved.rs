@@ -4,7 +4,7 @@ use crate::support::beside_others;
 use crate::support::client::{Client, Link};
 use crate::support::codec::UDP;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{ALLOCATE, REQUESTED_TRANSPORT, Session};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -33,7 +33,7 @@ fn other_program() -> UdpSocket {
 #[test]
 fn a_reserved_port_of_another_program_is_not_reached() {
     let _turn = beside_others();
-    if only_hallpass("own addresses are peers there, or none is") {
+    if skip_on_coturn("own addresses are peers there, or none is") {
         return;
     }
     let program = other_program();
@@ -56,7 +56,7 @@ fn a_reserved_port_of_another_program_is_not_reached() {
 #[test]
 fn reservations_count_in_the_quota_of_their_user() {
     let _turn = beside_others();
-    if only_hallpass("reservations in quotas") {
+    if skip_on_coturn("reservations in quotas") {
         return;
     }
     let server = Server::start(&Plan { limits: "allocations_per_user = 5".to_owned(), ..Plan::loopback() });

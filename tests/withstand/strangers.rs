@@ -4,7 +4,7 @@ use crate::machine::{descriptors, many_descriptors, memory, metric};
 use crate::support::client::{Client, Link, udp_from};
 use crate::support::credentials::named;
 use crate::support::plan::{Plan, SECRET, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{
     ALLOCATE, BINDING_INDICATION, BINDING_REQUEST, BINDING_SUCCESS, CHANNEL_BIND, CREATE_PERMISSION, DATA,
     ERROR_CODE, FINGERPRINT, MAGIC, MESSAGE_INTEGRITY, Message, NONCE, REALM_ATTRIBUTE, REFRESH,
@@ -344,7 +344,7 @@ fn twenty_thousand_guesses_cost_no_memory() {
     let grown = memory(server.pid()).saturating_sub(before);
     println!("row 10: 20000 guesses in {:.1} s: +{grown} KiB", start.elapsed().as_secs_f64());
     assert!(grown <= 1024, "{grown} KiB");
-    if only_hallpass("counters") {
+    if skip_on_coturn("counters") {
         return;
     }
     assert_eq!(metric(&server, "hallpass_allocations_total", ""), 0);

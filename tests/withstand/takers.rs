@@ -5,7 +5,7 @@ use crate::support::client::{Client, Link};
 use crate::support::codec::UDP;
 use crate::support::credentials::rest;
 use crate::support::plan::{LOCAL_V4, Plan, SECRET, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{
     ALLOCATE, CHANNEL_BIND, CHANNEL_NUMBER, CREATE_PERMISSION, LIFETIME, Message, REFRESH,
     REQUESTED_TRANSPORT, Session, XOR_PEER_ADDRESS, xor_value,
@@ -68,7 +68,7 @@ fn quotas_are_exact_across_time_stamps_and_transports() {
     println!("row 11: a place came back after {back:?}");
     assert!(back.iter().all(|(_, waited)| *waited < ONE_SECOND), "{back:?}");
     assert_eq!(one_more(&server, udp, &greedy[1], &mut held), 486, "not more than three came back");
-    if only_hallpass("several named hosts") {
+    if skip_on_coturn("several named hosts") {
         return;
     }
     // The user of the same name on another host is a different user.
@@ -227,7 +227,7 @@ fn permissions_and_channels_are_limited() {
     let permissions = count(|client, number| client.permit(peer(number)));
     let channels = count(|client, number| client.bind(0x4000 + number, peer(number)));
     println!("row 13: refused after {permissions:?} permissions and {channels:?} channels (number, code)");
-    if only_hallpass("a cap below six thousand") {
+    if skip_on_coturn("a cap below six thousand") {
         return;
     }
     assert_eq!((permissions, channels), (Some((1000, 508)), Some((1000, 508))));
@@ -247,7 +247,7 @@ const RATES: [(&str, u32, &str); 6] = [
 #[test]
 fn only_datagrams_above_a_rate_limit_are_dropped_and_counted() {
     let _turn = beside_others();
-    if only_hallpass("limits of bits and packets by allocation, user and host") {
+    if skip_on_coturn("limits of bits and packets by allocation, user and host") {
         return;
     }
     for (key, limit, reason) in RATES {
@@ -311,7 +311,7 @@ fn users_and_allocations_are_limited_by_default() {
     client.allocate().expect("an allocation");
     let sink = UdpSocket::bind((LOCAL_V4, 0)).unwrap();
     assert_eq!(client.bind(0x4000, sink.local_addr().unwrap()), 0);
-    if only_hallpass("a limit for one user and one allocation unasked") {
+    if skip_on_coturn("a limit for one user and one allocation unasked") {
         return;
     }
     assert_eq!((held.len(), refused), (500, Some(486)));
@@ -353,7 +353,7 @@ fn repeated_requests_take_no_further_place() {
     }
     let again: Message = client.ask(ALLOCATE, &[(REQUESTED_TRANSPORT, &UDP)]);
     assert_eq!(again.error_code(), Some(437), "a second allocation on one five-tuple");
-    if only_hallpass("counters") {
+    if skip_on_coturn("counters") {
         return;
     }
     let alive = ["hallpass_allocations", "hallpass_permissions", "hallpass_channels"];

@@ -5,7 +5,7 @@ use crate::machine::{cpu, drops, in_own_network, metric, until};
 use crate::support::alone;
 use crate::support::client::{Client, Link};
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::Session;
 use crate::support::tool::run_ok;
 use std::net::{SocketAddr, UdpSocket};
@@ -70,7 +70,7 @@ fn icmp_errors_are_counted_without_affecting_others() {
             arrived += usize::from(somebody.recv(&mut [0; 20]).is_ok());
         }
         assert_eq!(arrived, 100);
-        if only_hallpass("counters") {
+        if skip_on_coturn("counters") {
             return;
         }
         let counted = metric(server, "hallpass_worker_icmp_total", "");
@@ -98,7 +98,7 @@ fn refusals_of_a_firewall_are_counted() {
             send_there(&mut client, to);
             peer.set_nonblocking(true).unwrap();
             assert!(peer.recv(&mut [0; 100]).is_err(), "the firewall let it pass");
-            if !only_hallpass("counters") {
+            if !skip_on_coturn("counters") {
                 let counted = drops(server, "send_failed");
                 println!("row 26: {counted} of {PACKETS} refused packets counted");
                 assert_eq!(counted, PACKETS);
@@ -157,7 +157,7 @@ fn full_queue(what: &str, bytes: u32) {
             run(&format!("tc qdisc add dev peers0 root tbf rate 8kbit burst 2000 limit {bytes}"));
             send_there(&mut client, there);
             run("tc qdisc del dev peers0 root");
-            if only_hallpass("counters") {
+            if skip_on_coturn("counters") {
                 return;
             }
             let counted = drops(server, "send_failed");
@@ -181,7 +181,7 @@ fn relaying_resumes_after_an_interface_was_down() {
             let there: SocketAddr = "198.18.5.9:4000".parse().unwrap();
             let mut client = client(server);
             assert_eq!(client.permit(there), 0);
-            let counted = |server: &Server| match only_hallpass("counters") {
+            let counted = |server: &Server| match skip_on_coturn("counters") {
                 true => 0,
                 false => drops(server, "send_failed"),
             };
@@ -199,7 +199,7 @@ fn relaying_resumes_after_an_interface_was_down() {
                 counted(server) == before
             });
             assert!(well.is_some(), "the route is back but unused");
-            if !only_hallpass("counters") {
+            if !skip_on_coturn("counters") {
                 assert_eq!(lost, PACKETS);
             }
         });
