@@ -109,7 +109,7 @@ impl std::error::Error for BindError {
 /// worker holds for all.
 ///
 /// # Errors
-/// The first listener that cannot be opened: the port is in use (also by another instance), the address is not local,
+/// [`BindError`] for the first listener that cannot be opened: the port is in use (also by another instance), the address is not local,
 /// or the port is privileged.
 pub fn bind(settings: &Settings) -> Result<Vec<WorkerSockets>, BindError> {
     let mut workers: Vec<WorkerSockets> = Vec::new();

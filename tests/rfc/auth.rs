@@ -502,7 +502,7 @@ fn s6_passwords_are_not_kept_with_the_allocation() {
 
 /// RFC 8489 section 9.2.4: USERHASH counts only where the nonce offered it, so not beside REST users.
 #[test]
-fn s9_2_4_a_userhash_that_was_not_offered_names_nobody() {
+fn s9_2_4_a_userhash_that_was_not_offered_is_no_user() {
     let mut rig = Rig::new();
     let name = format!("{}:w_x", UNIX + 100);
     let user = rig.rest(client(1), "north-secret", &name);

@@ -240,7 +240,7 @@ impl Model {
         }
     }
 
-    /// CloseRelay; gives the address. Before its time a relay may only be closed for `cause`, or unopened.
+    /// Handles CloseRelay and returns the address. Before its time a relay may only be closed for `cause`, or unopened.
     pub fn closes(
         &mut self,
         now: u64,
