@@ -1,4 +1,4 @@
-//! What a packet and a request cost in the protocol core: no socket, no system call.
+//! The cost of packets and requests in the protocol core, without sockets or system calls.
 
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -31,7 +31,7 @@ fn client(n: u32) -> Client {
     stun::client(Transport::Udp, SocketAddr::new(ip.into(), 4000 + (n & 15) as u16), 0)
 }
 
-/// A server with so many allocations, each with a channel and a permission; and their relays.
+/// Returns a server with `allocations` allocations, each with a channel and a permission, and their relays.
 fn busy(allocations: u32) -> (Rig, Vec<RelayId>) {
     let (mut rig, login) = (Rig::new(stun::settings()), login("ann"));
     let mut relays = Vec::new();
@@ -46,7 +46,7 @@ fn busy(allocations: u32) -> (Rig, Vec<RelayId>) {
     (rig, relays)
 }
 
-/// Verdicts on single packets, each of another client than the one before.
+/// Routes single packets, each of another client than the one before.
 fn routes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("route");
     group.throughput(Throughput::Elements(1));
@@ -55,7 +55,7 @@ fn routes(criterion: &mut Criterion) {
         let clients: Vec<Client> = (0..allocations).map(client).collect();
         let channel = stun::channel_data(0x4000, &[7; 160]);
         let send = stun::send([1; 12], OTHER, &[7; 160]);
-        // A stride that is prime to every size, so that the cache does not know what comes next.
+        // A stride that is coprime to every size, so that the cache cannot predict the next client.
         let mut at = 0;
         let mut next = move || {
             at = (at + 7919) % allocations as usize;
@@ -98,14 +98,14 @@ fn rewrite(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Requests with credentials: of a user known lately, of one seen for the first time, and of a stranger.
+/// Authenticates requests: of a recently seen user, of a new one, and of a stranger.
 fn authentication(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("authentication");
     group.throughput(Throughput::Elements(1));
     let (mut rig, _) = busy(1);
     let stranger = client(77);
     let nonce = rig.nonce(stranger);
-    // Refresh without an allocation: credentials are checked, then 437.
+    // A Refresh without an allocation: credentials are checked, then 437.
     let known = stun::refresh([1; 12], 600).signed(&login("ann"), nonce.as_bytes());
     let newcomers: Vec<Vec<u8>> = (0..8192)
         .map(|n| stun::refresh([1; 12], 600).signed(&login(&format!("w_{n}")), nonce.as_bytes()))
@@ -118,9 +118,9 @@ fn authentication(criterion: &mut Criterion) {
     };
     group.bench_function("known", |bencher| bencher.iter(|| answer(Duration::ZERO, black_box(&known))));
     group.bench_function("newcomer", |bencher| {
-        // More names than are remembered, in a circle: each has been forgotten when it comes again.
+        // More names than the cache holds, in a cycle, so that each has been evicted when it comes again.
         let mut next = newcomers.iter().cycle();
-        // As many in a second as a source may cause searches.
+        // The highest rate at which a source may cause searches.
         let after = Duration::from_micros(200);
         bencher.iter(|| next.next().and_then(|bytes| answer(after, black_box(bytes))));
     });
@@ -129,8 +129,7 @@ fn authentication(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What one message without good credentials costs, whatever it holds. Each is answered or dropped as from a source that
-/// is within its limits.
+/// Processes one message without valid credentials, answered or dropped as from a source within its limits.
 fn strangers(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("stranger");
     group.throughput(Throughput::Elements(1));
@@ -161,7 +160,7 @@ fn strangers(criterion: &mut Criterion) {
     for (name, message) in &messages {
         group.bench_function(*name, |bencher| {
             bencher.iter(|| {
-                // So that no budget is used up.
+                // Advance the clock, so that no rate limit applies.
                 rig.wait(Duration::from_micros(100));
                 rig.server.handle_client(rig.now, stranger, black_box(message));
                 black_box(rig.server.poll_action())

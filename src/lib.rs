@@ -1,7 +1,7 @@
 //! Hallpass, a STUN/TURN relay.
 //!
-//! A packet's path, module by module, is told in ARCHITECTURE.md; in one line: [`net`] receives it, [`wire`] says what
-//! it is, [`turn`] decides, [`net`] sends it on.
+//! ARCHITECTURE.md describes the path of a packet module by module. In short: [`net`] receives it, [`wire`] parses
+//! it, [`turn`] decides, and [`net`] sends the result.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 

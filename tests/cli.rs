@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-// The certificates alone: nothing here needs a server.
+// Only the certificates: these tests need no server.
 #[allow(dead_code)]
 #[path = "support/certs.rs"]
 mod certs;
@@ -16,7 +16,7 @@ use certs::Kind;
 
 const SECRET: &str = "first&secret<of>\"ping'";
 
-/// A directory of its own, removed with everything in it.
+/// A temporary directory, removed with its contents when dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -87,7 +87,7 @@ fn bad(code: i32, args: &[&str]) -> String {
     stderr(&output)
 }
 
-/// Runs a Python program on `input`; what it prints. A failed assertion in it fails the test.
+/// Runs a Python program on `input` and returns its output. A failed assertion in it fails the test.
 #[track_caller]
 fn python(program: &str, arguments: &[&str], input: &str) -> String {
     let mut child = Command::new("python3")
@@ -107,7 +107,7 @@ fn python(program: &str, arguments: &[&str], input: &str) -> String {
 const HMAC: &str = "import sys,hmac,hashlib,base64\n\
     print(base64.b64encode(hmac.new(sys.argv[1].encode(),sys.argv[2].encode(),hashlib.sha1).digest()).decode())";
 
-/// The value behind a label of the text output.
+/// Returns the value after a label of the text output.
 #[track_caller]
 fn field<'a>(text: &'a str, label: &str) -> &'a str {
     let line = text.lines().find(|line| line.split_whitespace().next() == Some(label));
@@ -152,7 +152,7 @@ fn completions_for_every_shell() {
     assert!(status.success(), "bash refuses the script");
 }
 
-/// The sections of man-pages(7) that pages of commands have.
+/// The sections of pages for commands according to man-pages(7).
 const SECTIONS: [&str; 9] = [
     "NAME",
     "SYNOPSIS",
@@ -234,7 +234,7 @@ fn man_pages_refer_to_pages_that_exist_and_have_the_usual_sections() {
 }
 
 #[test]
-fn check_says_good_or_what_is_wrong_where() {
+fn check_reports_success_or_each_problem_with_its_line() {
     let scratch = Scratch::new("check");
     let config = scratch.config();
     let output = hallpass(&["check", "--config", &config]);
@@ -256,8 +256,8 @@ fn check_says_good_or_what_is_wrong_where() {
         text.contains("broken.toml:3: error: limits.workrs: unknown key\n    did you mean `workers`?"),
         "{text}"
     );
-    assert!(text.contains("error: listen: no listener") && text.contains("error: host: nobody"), "{text}");
-    assert!(text.ends_with("3 errors\n    mend the lines above and check again\n"), "{text}");
+    assert!(text.contains("error: listen: no listener") && text.contains("error: host: no client"), "{text}");
+    assert!(text.ends_with("3 errors\n    fix the lines above and check again\n"), "{text}");
 
     let text = bad(1, &["check", "--config", scratch.0.join("absent.toml").to_str().unwrap()]);
     assert!(text.contains("No such file"), "{text}");
@@ -288,7 +288,7 @@ fn check_reads_the_certificate_too() {
 }
 
 #[test]
-fn check_live_names_who_holds_a_port() {
+fn check_live_names_the_process_that_occupies_a_port() {
     let scratch = Scratch::new("live");
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -312,7 +312,7 @@ fn check_live_names_who_holds_a_port() {
     }
     assert_eq!(text.matches(&format!("(pid {pid}): stop it, or choose another port")).count(), 2, "{text}");
 
-    // The ports of sockets that are held stay free in the other protocol, so this races with nobody.
+    // The ports of open sockets are free in the other protocol, so no other process interferes.
     let path = scratch.file("free.toml", &config(tcp_port, udp_port));
     let text = good(&["check", "--config", &path, "--live"]);
     assert!(text.ends_with("free.toml: good\n"), "{text}");
@@ -369,7 +369,7 @@ fn credentials_as_json_are_ice_servers() {
 fn credentials_as_commands_are_words_of_a_shell() {
     let scratch = Scratch::new("uclient");
     let config = scratch.config();
-    // A listener on one address is reached there.
+    // A listener on one address is reached at that address.
     let text = fs::read_to_string(&config).unwrap();
     let config =
         scratch.file("named.toml", &text.replace("0.0.0.0", "192.0.2.1").replace("[::]", "[2001:db8::1]"));
@@ -394,7 +394,7 @@ fn credentials_as_commands_are_words_of_a_shell() {
     assert_eq!(lines, expected);
 }
 
-/// Runs `hallpass` on a machine whose network is what `set_up` makes of loopback alone.
+/// Runs `hallpass` in a network namespace with loopback and what `set_up` adds.
 fn hallpass_in_network(set_up: &str, args: &[&str]) -> Output {
     let shell = format!("set -e\nip link set lo up\n{set_up}\nexec \"$@\"");
     let mut command = Command::new("unshare");
@@ -482,7 +482,7 @@ fn a_secret_comes_from_a_file_or_from_standard_input() {
 }
 
 #[test]
-fn a_log_filter_that_is_none_is_an_error_at_the_start() {
+fn an_invalid_log_filter_is_an_error_at_the_start() {
     let scratch = Scratch::new("log");
     let config = scratch.config();
     for wrong in ["nonsense", "info,hallpass::net", "hallpass=loudly"] {
@@ -547,7 +547,7 @@ fn bbb_xml_verifies_a_file() {
     };
     let same = verify(&scratch.file("same.xml", &xml));
     let same: Vec<&str> = same.iter().map(String::as_str).collect();
-    assert!(good(&same).ends_with("same.xml: as the configuration has it\n"));
+    assert!(good(&same).ends_with("same.xml: matches the configuration\n"));
 
     let other = verify(&scratch.file("other.xml", &xml.replace(":5349", ":443")));
     let other: Vec<&str> = other.iter().map(String::as_str).collect();
@@ -567,7 +567,7 @@ fn bbb_xml_verifies_a_file() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_failure() {
+fn a_closed_pipe_is_no_failure() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let output = Command::new(env!("CARGO_BIN_EXE_hallpass"))

@@ -1,10 +1,10 @@
-//! The shipped unit, judged by systemd itself.
+//! The shipped systemd unit, rated by systemd-analyze.
 
 use std::process::Command;
 
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/hallpass.service");
 
-/// Tenths of systemd's points: 0 is a closed box, 100 an open one.
+/// Limit of the exposure in tenths of systemd's points: 0 is fully confined, 100 is unconfined.
 const EXPOSURE_MAX: u32 = 20;
 
 fn judged(threshold: u32) -> (bool, String) {
@@ -18,7 +18,7 @@ fn judged(threshold: u32) -> (bool, String) {
 }
 
 #[test]
-fn the_unit_exposes_little() {
+fn the_exposure_of_the_unit_is_low() {
     let (good, said) = judged(EXPOSURE_MAX);
     println!("row 28: {}", said.lines().rfind(|line| line.contains("exposure")).unwrap_or("?"));
     assert!(good && said.contains("Overall exposure level"), "{said}");
@@ -27,7 +27,7 @@ fn the_unit_exposes_little() {
 }
 
 #[test]
-fn the_unit_has_what_was_promised() {
+fn the_unit_has_the_documented_settings() {
     let unit = std::fs::read_to_string(UNIT).expect("the unit");
     let lines: Vec<&str> = unit.lines().collect();
     for promised in [

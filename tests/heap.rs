@@ -1,4 +1,4 @@
-//! Memory: what a rush leaves behind, and that a relayed packet takes none.
+//! Memory: a burst of allocations leaves nothing behind, and relaying a packet allocates nothing.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -25,21 +25,21 @@ thread_local! {
     static IN_USE: Cell<i64> = const { Cell::new(0) };
 }
 
-/// The system's allocator, counting per thread, so that tests running beside each other do not disturb.
+/// The system allocator with counters per thread, so that parallel tests do not disturb each other.
 struct Counting;
 
-// SAFETY: every call is handed to `System` unchanged; the counters are plain cells that never allocate.
+// SAFETY: every call is forwarded to `System` unchanged; the counters are plain cells that never allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         TAKEN.set(TAKEN.get() + 1);
         IN_USE.set(IN_USE.get() + layout.size() as i64);
-        // SAFETY: the caller's promises are those that `System` asks for.
+        // SAFETY: the caller upholds the contract of `System`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         IN_USE.set(IN_USE.get() - layout.size() as i64);
-        // SAFETY: `block` came from `System` by the calls here.
+        // SAFETY: `block` was allocated by `System` in the functions here.
         unsafe { System.dealloc(block, layout) }
     }
 }
@@ -55,7 +55,7 @@ fn client(n: u32) -> Client {
     stun::client(Transport::Udp, SocketAddr::new(ip.into(), 4000 + (n & 15) as u16), 0)
 }
 
-/// Ports for 50,000 allocations, and a share for every user, so that users are counted.
+/// Settings with ports for 50,000 allocations, and a quota, so that users are counted.
 fn roomy() -> hallpass::turn::settings::Settings {
     let mut settings = stun::settings();
     settings.relay_ports = 1024..=65_535;
@@ -64,8 +64,8 @@ fn roomy() -> hallpass::turn::settings::Settings {
     settings
 }
 
-/// Nothing is left of any allocation, and the heap is back within 1 MiB of `before`. The cache of verified users,
-/// which is bounded and may stay, is emptied by a reload.
+/// Asserts that no allocation is left and that the heap is within 1 MiB of `before`. A reload empties the bounded
+/// cache of verified users first.
 fn assert_all_gone(rig: &mut Rig, before: i64) {
     rig.ended = Vec::new();
     rig.closed = Vec::new();
@@ -90,7 +90,7 @@ fn set_up(rig: &mut Rig, n: u32) {
 }
 
 #[test]
-fn fifty_thousand_one_after_another_leave_nothing() {
+fn fifty_thousand_allocations_in_succession_leave_no_memory() {
     let mut rig = Rig::new(roomy());
     let before = IN_USE.get();
     for n in 0..CLIENTS {
@@ -111,7 +111,7 @@ fn fifty_thousand_one_after_another_leave_nothing() {
         assert_eq!(rig.ended.len(), 1);
         rig.ended.clear();
     }
-    // Timers that outlived their owners are gone as well.
+    // Timers that outlived their owners are gone, too.
     rig.wait(Duration::from_secs(3601));
     rig.timeout();
     assert_eq!(rig.server.poll_timeout(), None);
@@ -119,11 +119,11 @@ fn fifty_thousand_one_after_another_leave_nothing() {
 }
 
 #[test]
-fn fifty_thousand_at_once_leave_nothing() {
+fn fifty_thousand_simultaneous_allocations_leave_no_memory() {
     let mut rig = Rig::new(roomy());
     let before = IN_USE.get();
     for n in 0..CLIENTS {
-        // 10,000 newcomers a second: finding their secrets has a budget.
+        // 10,000 newcomers per second, because the search for their secrets is rate-limited.
         rig.wait(Duration::from_micros(100));
         set_up(&mut rig, n);
     }
@@ -140,7 +140,7 @@ fn fifty_thousand_at_once_leave_nothing() {
 }
 
 #[test]
-fn refused_sockets_leave_nothing() {
+fn refused_sockets_leave_no_memory() {
     let mut rig = Rig::new(roomy());
     let before = IN_USE.get();
     for n in 0..CLIENTS {
@@ -154,7 +154,7 @@ fn refused_sockets_leave_nothing() {
 }
 
 #[test]
-fn a_relayed_packet_takes_no_memory() {
+fn a_relayed_packet_allocates_no_memory() {
     let mut rig = Rig::new(stun::settings());
     let login = login("ann");
     let mut flows = Vec::new();

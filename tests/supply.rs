@@ -1,4 +1,4 @@
-//! Where the program comes from: the bill of materials, and the page about dependencies, against the truth.
+//! Compares the bill of materials and SUPPLY-CHAIN.md with what Cargo reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Name and version of a crate.
 type Crate = (String, String);
 
-/// What Cargo says to this, from what is on this machine.
+/// Runs Cargo offline and returns its output.
 fn cargo(arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO"));
     let output = command.args(arguments).current_dir(ROOT).env("CARGO_NET_OFFLINE", "true").output().unwrap();
@@ -20,14 +20,14 @@ fn cargo(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The machine that this is.
+/// Returns the target triple of this machine.
 fn host() -> String {
     let output = Command::new("rustc").arg("-vV").current_dir(ROOT).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().find_map(|line| line.strip_prefix("host: ")).unwrap().to_owned()
 }
 
-/// The bill of materials as bytes.
+/// Creates the bill of materials and returns its bytes.
 fn sbom(name: &str, epoch: Option<&str>) -> Vec<u8> {
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
     let mut command = Command::new("bash");
@@ -43,7 +43,7 @@ fn sbom(name: &str, epoch: Option<&str>) -> Vec<u8> {
     bytes
 }
 
-/// The bill without a time, made once.
+/// The bill of materials without a time, created once.
 static BILL: LazyLock<Vec<u8>> = LazyLock::new(|| sbom("undated", None));
 
 fn bill() -> Value {
@@ -58,7 +58,7 @@ fn crates(components: &[Value]) -> BTreeSet<Crate> {
     components.iter().map(|one| (text(one, "name").to_owned(), text(one, "version").to_owned())).collect()
 }
 
-/// The checksums of Cargo.lock.
+/// Returns the checksums in Cargo.lock.
 fn locked() -> BTreeMap<Crate, String> {
     let lock = std::fs::read_to_string(Path::new(ROOT).join("Cargo.lock")).unwrap();
     let blocks = lock.split("[[package]]").skip(1).map(|block| {
@@ -77,7 +77,7 @@ fn the_bill_of_materials_is_what_is_built() {
     assert_eq!(*BILL, sbom("again", None), "the same tree gives the same bytes");
     let bill = bill();
     assert_eq!((text(&bill, "bomFormat"), text(&bill, "specVersion")), ("CycloneDX", "1.5"));
-    assert!(bill["metadata"]["timestamp"].is_null(), "no time unless it is given");
+    assert!(bill["metadata"]["timestamp"].is_null(), "the bill has no time unless one is given");
     let root = &bill["metadata"]["component"];
     assert_eq!((text(root, "name"), text(root, "version")), ("hallpass", env!("CARGO_PKG_VERSION")));
 
@@ -92,7 +92,7 @@ fn the_bill_of_materials_is_what_is_built() {
         assert!(!license.is_empty() && !license.contains('/'), "{id:?}: {license}");
     }
 
-    // Exactly what Cargo would compile, without what only tests and benches need.
+    // Exactly what Cargo would compile, without dependencies of tests and benches.
     let arguments =
         ["tree", "--locked", "-e", "normal", "--target", &host(), "--prefix", "none", "--format", "{p}"];
     let tree = cargo(&arguments);
@@ -107,26 +107,26 @@ fn the_bill_of_materials_is_what_is_built() {
     assert_eq!(found, expected);
     assert!(!found.iter().any(|(name, _)| name == "criterion" || name == "proptest"));
 
-    // The graph is closed and begins with the program.
+    // The graph is complete and starts at the program.
     let depends = bill["dependencies"].as_array().unwrap();
     let known: BTreeSet<&str> = components.iter().chain([root]).map(|one| text(one, "bom-ref")).collect();
-    assert_eq!(known.len(), components.len() + 1, "no two of one name");
+    assert_eq!(known.len(), components.len() + 1, "names are unique");
     assert_eq!(depends.iter().map(|one| text(one, "ref")).collect::<BTreeSet<_>>(), known);
     let edges = || depends.iter().flat_map(|one| one["dependsOn"].as_array().unwrap());
     assert!(edges().all(|to| known.contains(to.as_str().unwrap())));
     let reached: BTreeSet<&str> = edges().map(|to| to.as_str().unwrap()).collect();
-    assert_eq!(reached.len(), components.len(), "nothing is there that nothing needs");
+    assert_eq!(reached.len(), components.len(), "every component is needed");
 }
 
 #[test]
-fn a_time_is_in_it_only_when_given() {
+fn the_bill_contains_a_time_only_if_given() {
     let bill: Value = serde_json::from_slice(&sbom("dated", Some("1700000000"))).unwrap();
     assert_eq!(text(&bill["metadata"], "timestamp"), "2023-11-14T22:13:20Z");
 }
 
-/// The other way round: the program's debug information names the files that it was made of.
+/// The reverse check: every source file in the program's debug information belongs to a crate in the bill.
 #[test]
-fn what_the_binary_names_is_in_the_bill() {
+fn every_crate_in_the_binary_is_in_the_bill() {
     let bill = bill();
     let components = bill["components"].as_array().unwrap();
     let required: Vec<Value> =
@@ -151,7 +151,7 @@ fn what_the_binary_names_is_in_the_bill() {
     assert!(missing.is_empty(), "in the binary and not in the bill: {missing:?}");
 }
 
-/// What .ci/release does to the program, done to that of the tests.
+/// Does to the test binary what .ci/release does to the program.
 #[test]
 fn a_released_program_is_small_and_knows_its_functions() {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("split-{}", std::process::id()));
@@ -175,17 +175,17 @@ fn a_released_program_is_small_and_knows_its_functions() {
         sizes[0], sizes[1], sizes[2]
     );
     assert!(sizes[1] * 2 < sizes[0], "{sizes:?}");
-    assert!(functions.contains("hallpass::cli::run"), "a backtrace would name nothing");
+    assert!(functions.contains("hallpass::cli::run"), "a backtrace needs names");
     assert!(linked.contains("hallpass.debug"), "{linked}");
     assert!(version.starts_with("hallpass "), "{version}");
-    // Who builds without .ci/release gets a small program, too.
+    // A build without .ci/release is small too.
     let manifest = std::fs::read_to_string(Path::new(ROOT).join("Cargo.toml")).unwrap();
     let profile =
         manifest.split("\n[").find(|table| table.starts_with("profile.release]")).expect("a profile");
     assert!(profile.lines().any(|line| line == "strip = \"debuginfo\""), "{profile}");
 }
 
-/// The first cell of every row of the table under this heading of SUPPLY-CHAIN.md.
+/// Returns the first cell of each row in the table under this heading of SUPPLY-CHAIN.md.
 fn rows(heading: &str) -> Vec<String> {
     let page = std::fs::read_to_string(Path::new(ROOT).join("SUPPLY-CHAIN.md")).unwrap();
     let section = page.split("\n## ").find(|section| section.starts_with(heading)).expect(heading);
@@ -204,7 +204,7 @@ fn every_direct_dependency_has_its_row() {
     assert_eq!(described.len(), direct.len(), "one row each");
 }
 
-/// The page names numbers for this one target.
+/// The page states numbers for this target.
 #[test]
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 fn the_numbers_of_the_page_are_right() {
@@ -224,11 +224,11 @@ fn the_numbers_of_the_page_are_right() {
 }
 
 #[test]
-fn what_was_looked_at_is_what_is_locked() {
+fn the_reviewed_versions_are_the_locked_ones() {
     let locked = locked();
     let looked_at = rows("What sees bytes of the network");
     assert!(looked_at.len() > 10);
-    // A row is about one crate, or also about those that it is used with: "a 1.0, with b 2.0 and c 3.0".
+    // A row covers one crate, or several that are used together: "a 1.0, with b 2.0 and c 3.0".
     let each = looked_at.iter().flat_map(|row| row.split(", with ").flat_map(|part| part.split(" and ")));
     for one in each {
         let (name, version) = one.split_once(' ').unwrap_or_else(|| panic!("{one}: write name and version"));

@@ -15,7 +15,7 @@ use rows::{Figure, ROWS, Row};
 use serde_json::Value;
 use server::{Kind, Server};
 
-/// What can be chosen behind `--`.
+/// The options after `--`.
 struct Choice {
     rounds: usize,
     seconds: f64,
@@ -63,21 +63,22 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What one run came to.
+/// The results of one run.
 #[derive(Clone, Copy, Debug)]
 struct Measured {
     figure: f64,
     p99: Option<f64>,
-    /// How much of the time the generator had something to do: near 1 it is the limit itself.
+    /// The share of time in which the generator was busy: near 1 it is the bottleneck.
     busy: f64,
 }
 
 fn measure(row: &Row, kind: Kind, seconds: f64) -> Result<Measured, String> {
-    // Declared first: its group can go when the server has ended.
+    // Declared first, so dropped last: its control group can be removed once the server has ended.
     let _half;
     let server = Server::start(kind)?;
     if row.half {
-        _half = HalfCore::of(server.pid()).map_err(|error| format!("half a core: {error}"))?;
+        _half = HalfCore::of(server.pid())
+            .map_err(|error| format!("cannot limit the server to half a core: {error}"))?;
     }
     let load = |args: &[&str], seconds: f64| -> Result<Value, String> {
         let transport = if args.contains(&"tls") || args[0] == "handshakes" { "tls" } else { "udp" };

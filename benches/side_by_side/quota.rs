@@ -1,21 +1,22 @@
-//! Half of the server's core: what the generator, which pays as much for a packet as the server, is not the limit of.
+//! Limits the server to half of its core, so that the generator, which spends as much per packet, is not the
+//! bottleneck.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Microseconds of CPU in each period, and the period: short enough that no buffer overflows meanwhile.
+/// CPU time per period, and the period, in microseconds: short enough that no buffer overflows meanwhile.
 const QUOTA: u32 = 10_000;
 const PERIOD: u32 = 20_000;
 
-/// A control group with half a core; it goes with this value.
+/// A control group with half a core, removed on drop.
 pub struct HalfCore(PathBuf);
 
 impl HalfCore {
-    /// Puts a process into a new group.
+    /// Moves a process into a new group.
     ///
     /// # Errors
-    /// The kernel has no controller for CPU time here, or we may not use it.
+    /// The error of the cgroup file system: no CPU controller, or no permission.
     pub fn of(pid: u32) -> io::Result<Self> {
         let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
         let root = if unified { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/cpu" };
@@ -38,7 +39,7 @@ impl HalfCore {
 
 impl Drop for HalfCore {
     fn drop(&mut self) {
-        // Empty once the server has ended; one that is left over is used again.
+        // It is empty once the server has ended; a group that is left over is reused.
         let _ = fs::remove_dir(&self.0);
     }
 }

@@ -1,9 +1,9 @@
-//! What is measured.
+//! The rows of the benchmark.
 
-/// Packets that may be lost in a run that counts as lossless.
+/// Packet loss up to which a run counts as lossless.
 pub const LOSS_MAX: f64 = 0.001;
 
-/// Which figure of a run counts.
+/// The figure of a run that is compared.
 #[derive(Clone, Copy, Debug)]
 pub enum Figure {
     /// Packets or operations per second.
@@ -12,11 +12,11 @@ pub enum Figure {
     CpuPerUnit,
     /// KiB of resident memory for each idle allocation.
     RssEach,
-    /// MiB of resident memory that stay.
+    /// MiB of resident memory that remain.
     RssKept,
-    /// CPU for a packet, divided by what it is with fewer allocations at the same total rate.
+    /// CPU per packet, divided by the same with fewer allocations at the same total rate.
     Growth {
-        /// That load.
+        /// The load with fewer allocations.
         fewer: &'static [&'static str],
     },
 }
@@ -37,11 +37,11 @@ impl Figure {
 pub struct Row {
     pub name: &'static str,
     pub figure: Figure,
-    /// What the ratio is to be.
+    /// The target for the ratio.
     pub bar: &'static str,
     /// The arguments of `hallpass load`.
     pub load: &'static [&'static str],
-    /// Whether the server has half of its core.
+    /// Whether the server is limited to half of its core.
     pub half: bool,
 }
 
@@ -49,7 +49,7 @@ const fn row(name: &'static str, figure: Figure, bar: &'static str, load: &'stat
     Row { name, figure, bar, load, half: false }
 }
 
-/// The same, with half a core for the server.
+/// Creates a row with the server limited to half a core.
 const fn half(name: &'static str, bar: &'static str, load: &'static [&'static str]) -> Row {
     Row { name, figure: Rate, bar, load, half: true }
 }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The secret of both.
+/// The shared secret of both servers.
 pub const SECRET: &str = "a secret of the benchmark";
 /// What the server says on standard error.
 const SAID: &str = "stderr";
@@ -119,7 +119,7 @@ impl Drop for Server {
     }
 }
 
-/// Ports that nobody has at this moment, below those for relaying.
+/// Currently free ports, below the relay ports.
 fn free_ports() -> Result<[u16; 3], String> {
     let mut free = (20_000..32_000_u16)
         .map(|n| 20_000 + ((u32::from(n) * 7919 + std::process::id()) % 12_000) as u16)

@@ -1,8 +1,8 @@
-//! Small things that several harnesses take from their input.
+//! Shared helpers that read values from the input.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// The next `N` bytes; zeros where the input has ended.
+/// Takes the next `N` bytes; zeros after the end of the input.
 pub fn take<const N: usize>(data: &mut &[u8]) -> [u8; N] {
     let mut taken = [0; N];
     let len = N.min(data.len());
@@ -22,7 +22,7 @@ pub fn address(data: &mut &[u8]) -> SocketAddr {
     SocketAddr::new(ip, port)
 }
 
-/// The input in pieces: the first bytes say how long they are, over and over again.
+/// Splits the input into pieces, whose lengths cycle through `sizes`.
 pub fn pieces<'a>(sizes: &'a [u8], data: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
     let sizes: &[u8] = if sizes.is_empty() { &[0] } else { sizes };
     let mut rest = data;

@@ -1,4 +1,4 @@
-//! The client against a server that knows the password and says whatever the input wants.
+//! The client against a server that knows the password and answers as the input directs.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use super::bytes::{address, take};
 const STEPS_MAX: usize = 256;
 /// Events that wait at most: data and discards up to 64, and the ends of requests on top.
 const EVENTS_MAX: usize = 64 + 3 * 8;
-/// The first and longest pauses of a request that gets no answer, and some.
+/// Longer than any pause of a request without an answer.
 const FOREVER: Duration = Duration::from_secs(60);
 
-/// A list of steps: the client's requests, the server's answers, bytes of anybody, and time.
+/// Steps: the client's requests, the server's answers, arbitrary bytes, and time.
 pub fn client(mut data: &[u8]) {
     let [flags] = take(&mut data);
     let mut run = Run::new(flags & 1 != 0);
@@ -188,7 +188,7 @@ impl Run {
     }
 
     fn check(&mut self) {
-        // What is sent is whole, and a server could read it.
+        // Every sent message is whole and can be parsed by a server.
         self.transmits();
     }
 
@@ -224,10 +224,10 @@ impl Run {
         assert!(count <= EVENTS_MAX, "a queue without a limit");
     }
 
-    /// Every request ends, once.
+    /// Every request ends exactly once.
     fn end(&mut self) {
         self.events();
-        // Each passes one more pause of a request, however long it was.
+        // Each iteration passes one more pause of a request, no matter how long.
         for _ in 0..8 {
             self.pass(FOREVER);
         }
@@ -236,7 +236,7 @@ impl Run {
     }
 }
 
-/// With the integrity that the input wants.
+/// Seals a response with the integrity that the input selects.
 fn sealed(response: Response, data: &mut &[u8]) -> Vec<u8> {
     let [algorithm] = take(data);
     let sha1 = IntegrityAlgorithm::Sha1;

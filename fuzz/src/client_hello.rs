@@ -1,4 +1,4 @@
-//! The look into a ClientHello: segments and records do not matter, and rustls reads the same names.
+//! Parsing of a ClientHello: independent of segments and records, and consistent with rustls.
 
 use hallpass::wire::client_hello::{MAX_PEEK, Peek, peek};
 use rustls::server::Acceptor;
@@ -27,7 +27,7 @@ pub fn client_hello(data: &[u8]) {
     second_opinion(data, &whole);
 }
 
-/// The same handshake message cut into records elsewhere.
+/// Splits the same handshake message into different records.
 fn in_other_records(data: &[u8], whole: &Peek) {
     let mut message = Vec::new();
     let mut rest = data;
@@ -36,7 +36,7 @@ fn in_other_records(data: &[u8], whole: &Peek) {
         message.extend_from_slice(&behind[..len]);
         rest = &behind[len..];
     }
-    // Up to the end of the message: what comes behind is not looked at.
+    // Up to the end of the message; bytes after it are ignored.
     let len = 4 + u32::from_be_bytes([0, message[1], message[2], message[3]]) as usize;
     message.truncate(len);
     for size in [1 + usize::from(data[data.len() - 1]), 1 << 14] {
@@ -46,7 +46,7 @@ fn in_other_records(data: &[u8], whole: &Peek) {
     }
 }
 
-/// Whatever rustls takes for a ClientHello, we do, with the same name and protocols.
+/// Any ClientHello that rustls accepts is accepted here, with the same name and protocols.
 fn second_opinion(data: &[u8], whole: &Peek) {
     let mut acceptor = Acceptor::default();
     let mut rest = data;

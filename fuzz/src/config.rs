@@ -1,23 +1,23 @@
-//! Configurations: whatever stands in the file, the answer is a configuration or errors with their lines.
+//! Configurations: any text is either a valid configuration or a list of errors with their lines.
 
 use std::path::Path;
 
 use hallpass::config::{Report, Severity, parse};
 
-/// What is wrong with a text: the lines and the keys.
+/// The errors of a text: lines and keys.
 type Lines = Vec<(Option<usize>, String, bool)>;
 
 /// The text of a file.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    // A device or a pipe named as a secret's file would make this test wait.
+    // A device or pipe as a secret file would block this test.
     if text.contains("/dev") || text.contains("/proc") || text.contains('\\') {
         return;
     }
     let (good, found) = problems(text);
     let lines = text.matches('\n').count() + 1;
     for (line, key, is_error) in &found {
-        // Only what is missing altogether stands on no line, and then it has a name.
+        // Only an error about a missing key has no line, and then it has a name.
         match line {
             Some(line) => assert!((1..=lines).contains(line), "line {line} of {lines}"),
             None => assert!(!key.is_empty()),

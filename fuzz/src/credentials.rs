@@ -1,4 +1,4 @@
-//! User names with an expiry, their passwords, and nonces: what a stranger may make up.
+//! User names with an expiry, their passwords, and nonces, as a stranger may forge them.
 
 use hallpass::base::time::Instant;
 use hallpass::turn::nonce::{Features, LIFETIME, Nonces};
@@ -14,7 +14,7 @@ pub fn credentials(data: &[u8]) {
 }
 
 fn name(text: &str) {
-    // Draft-uberti section 2.2 in other words: digits, at least one, up to the first colon or the end.
+    // Draft-uberti section 2.2: at least one digit, up to the first colon or the end.
     let expiry = text.split(':').next().unwrap_or_default();
     let decimal = !expiry.is_empty() && expiry.chars().all(|c| c.is_ascii_digit());
     let value = expiry
@@ -25,7 +25,7 @@ fn name(text: &str) {
             assert!(decimal);
             assert_eq!(Some(found.expires), value);
             assert_eq!(found.user, text.get(expiry.len() + 1..).unwrap_or_default());
-            // Leading zeros are gone, the meaning stays.
+            // Leading zeros are dropped without changing the value.
             let written = rest::username(found.expires, found.user);
             assert_eq!(rest::parse(&written), Some(found));
         }
@@ -61,7 +61,7 @@ fn nonce(data: &[u8]) {
     let place = usize::from(place) % changed.len();
     changed[place] ^= change;
     if change != 0 {
-        // Bits of features that nobody knows may be set; they mean nothing.
+        // Unknown feature bits may be set; they have no effect.
         let said = nonces.check(now, client, &changed);
         assert!(said.is_none() || said == Some(features), "{changed:?}");
     }

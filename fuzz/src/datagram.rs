@@ -1,4 +1,4 @@
-//! ChannelData, indications and the frame that headers are written into.
+//! ChannelData, indications, and the frames that headers are written into.
 
 use hallpass::wire::attribute::{Icmp, kind};
 use hallpass::wire::channel_data::{self, HEADER_LEN, padded_len, padding};
@@ -8,7 +8,7 @@ use hallpass::wire::{demux, indication};
 
 use super::bytes::{address, take};
 
-/// One datagram as ChannelData, the same bytes as a payload, and as steps on a frame.
+/// Uses the input as ChannelData, as a payload, and as steps on a frame.
 pub fn datagram(data: &[u8]) {
     from_client(data);
     from_peer(data);
@@ -24,7 +24,7 @@ fn from_client(data: &[u8]) {
             let len = usize::from(u16::from_be_bytes([data[2], data[3]]));
             assert_eq!(found.payload, HEADER_LEN..HEADER_LEN + len);
             assert!(found.payload.end <= data.len());
-            // What lies behind the payload is nobody's, and without it the message is the same.
+            // Bytes after the payload do not matter: without them the message is the same.
             assert_eq!(channel_data::parse_datagram(&data[..found.payload.end]).as_ref(), Ok(&found));
             assert!(channel_data::parse_datagram(&data[..found.payload.end - 1]).is_err());
             let mut frame = Frame::new();
@@ -59,7 +59,7 @@ fn from_peer(mut data: &[u8]) {
     assert_eq!(value.value, payload);
     assert!(bytes[value.value_range().end..].iter().all(|&byte| byte == 0), "padding tells nothing");
 
-    // The same attributes under a Send indication's type ask for the same datagram.
+    // As a Send indication, the same attributes request the same datagram.
     let mut send = bytes.clone();
     send[..2].copy_from_slice(&0x0016_u16.to_be_bytes());
     let parsed = indication::parse_send(&Message::parse(&send).expect("well-formed")).expect("complete");
@@ -73,7 +73,7 @@ fn from_peer(mut data: &[u8]) {
     assert!(indication::parse_send(&message).is_err());
 }
 
-/// A frame against a plain vector with the same contents.
+/// Compares a frame with a plain vector of the same content.
 fn frame(mut data: &[u8]) {
     let data = &mut data;
     let mut frame = Frame::new();

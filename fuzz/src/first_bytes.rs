@@ -1,4 +1,4 @@
-//! Who a packet or a connection belongs to by its first bytes: STUN, ChannelData, QUIC, HTTP.
+//! Classification of a packet or a connection by its first bytes: STUN, ChannelData, QUIC, HTTP.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ impl Site for Nothing {
     }
 }
 
-/// One beginning, asked about by everybody who may be asked.
+/// Passes one start to every classifier.
 pub fn first_bytes(data: &[u8]) {
     let Some(&first) = data.first() else { return };
     let (ours, theirs) = (classify(first), quic::classify(first));
-    // RFC 9443 section 3: nothing of QUIC's is STUN's, and only what both may begin with is left open.
+    // RFC 9443 section 3: QUIC and STUN never overlap, and only ambiguous first bytes are left open.
     match theirs {
         quic::Kind::Turn => assert!(ours != Kind::ChannelData || !(64..=127).contains(&first)),
         quic::Kind::Either => assert_eq!(ours, Kind::ChannelData),
@@ -44,7 +44,7 @@ pub fn first_bytes(data: &[u8]) {
     web(data);
 }
 
-/// HTTP/2 is known by its preface, as soon as four bytes of it are there and for good.
+/// HTTP/2 is recognised by its preface, from four bytes on and regardless of what follows.
 fn web(data: &[u8]) {
     let [http1, h2] = ["127.0.0.1:81", "127.0.0.1:82"].map(|text| text.parse().expect("an address"));
     let web = Web { http1: Some(http1), h2: Some(h2), proxy_protocol: None, site: Arc::new(Nothing) };

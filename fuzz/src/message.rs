@@ -1,4 +1,4 @@
-//! STUN messages: the strict door, the attributes behind it, and answers read back.
+//! STUN messages: the strict parser, the attributes, and answers parsed again.
 
 use hallpass::wire::attribute::{is_understood, kind};
 use hallpass::wire::message::{
@@ -11,7 +11,7 @@ use stun_types::message::LongTermKeyCredentials;
 
 use super::bytes::{address, take};
 
-/// One datagram as a message, and the same bytes as the contents of an answer.
+/// Uses the input as a message, and as the contents of an answer.
 pub fn message(data: &[u8]) {
     match Message::parse(data) {
         Ok(message) => {
@@ -20,13 +20,13 @@ pub fn message(data: &[u8]) {
             requests(&message);
             rewritten(&message);
         }
-        // Bytes with a message's frame are one but for what is inside.
+        // Bytes with valid framing are a message unless their content is invalid.
         Err(error) => assert!(!is_framed(data) || of_the_inside(error), "{error:?}"),
     }
     answer(data);
 }
 
-/// RFC 8489 section 5, read once more from the words.
+/// RFC 8489 section 5, implemented independently.
 fn is_framed(data: &[u8]) -> bool {
     data.len() >= HEADER_LEN
         && data[0] & 0xc0 == 0
@@ -74,7 +74,7 @@ fn view(data: &[u8], message: &Message<'_>) {
     }
 }
 
-/// Four bytes more or less, or another transaction under the same FINGERPRINT, are no message.
+/// With a changed length or transaction, the same FINGERPRINT is invalid.
 fn neighbours(data: &[u8], message: &Message<'_>) {
     assert_eq!(Message::parse(&data[..data.len() - 4]).err(), Some(shorter(data.len() - 4)));
     let mut other = data.to_vec();
@@ -143,7 +143,7 @@ fn requests(message: &Message<'_>) {
     }
 }
 
-/// The attributes in a message of our own are read as they were.
+/// Attributes rewritten into a new message read the same.
 fn rewritten(message: &Message<'_>) {
     let mut bytes = message.bytes()[..HEADER_LEN].to_vec();
     for attribute in message.attributes() {
@@ -166,7 +166,7 @@ fn key(password: &str) -> IntegrityKey {
         .make_key(IntegrityAlgorithm::Sha1)
 }
 
-/// An answer out of these bytes is read as it was written, and its protection holds against one changed bit.
+/// An answer from these bytes reads as it was written, and its integrity detects one flipped bit.
 fn answer(mut data: &[u8]) {
     let data = &mut data;
     let [choices, code, realm, nonce] = take(data);

@@ -1,4 +1,4 @@
-//! A server with clients who log in, allocate, permit, bind and send, with made-up and damaged bytes between,
+//! A server with clients that log in, allocate, permit, bind and send, with made-up and damaged bytes between,
 //! under virtual time. After every operation it must agree with a [`Shadow`] that believes only what answers say.
 
 mod ops;
@@ -56,7 +56,7 @@ struct Run {
     clients: [Client; 4],
     /// Ann, Bob, and one who has Ann's name but not her password.
     logins: [Login; 3],
-    /// The nonce each client uses, and his last request.
+    /// The nonce that each client uses, and its last request.
     nonces: [Vec<u8>; 4],
     last: [Vec<u8>; 4],
     next_id: u64,
@@ -319,7 +319,7 @@ impl Run {
         assert_eq!(self.server.counters().channels.get() as usize, self.shadow.channels(now));
     }
 
-    /// Takes every action; gives the answers.
+    /// Handles every action; returns the answers.
     fn draw(&mut self, cause: &Cause<'_>) -> Vec<(Client, Vec<u8>)> {
         let mut replies = Vec::new();
         let now = self.secs();

@@ -1,4 +1,4 @@
-//! Messages on TCP and TLS: where the bytes were cut on their way changes nothing.
+//! Messages on TCP and TLS: segmentation must not matter.
 
 use hallpass::wire::demux::Kind;
 use hallpass::wire::stream::{Framed, MESSAGE_MAX, next};
@@ -6,13 +6,13 @@ use hallpass::wire::{WireError, channel_data, message::Message};
 
 use super::bytes::pieces;
 
-/// How a stream was read.
+/// The result of reading a stream.
 #[derive(Debug, PartialEq, Eq)]
 struct Read {
     messages: Vec<(Kind, Vec<u8>)>,
     /// Whether it ended in garbage.
     broken: bool,
-    /// What is left over.
+    /// The remaining bytes.
     rest: Vec<u8>,
 }
 
@@ -25,7 +25,7 @@ pub fn stream(data: &[u8]) {
     let single = read(data.chunks(1));
     for other in [&pieced, &single] {
         assert_eq!((&other.messages, other.broken), (&whole.messages, whole.broken));
-        // A broken stream is closed at once, so how much of it was looked at is another matter.
+        // A broken stream is closed at once, so how much of it was read does not matter.
         assert!(whole.broken || other.rest == whole.rest);
     }
     for (kind, bytes) in &whole.messages {

@@ -1,8 +1,8 @@
-//! Which names the admin pages answer to.
+//! The host names that requests to the admin pages may use.
 //!
-//! A page of a stranger in a browser on this machine can ask loopback, and may read the answer once the stranger's own
-//! name resolves to 127.0.0.1 (DNS rebinding). Such a request carries that name in its Host field, so only names that
-//! no stranger can own are answered.
+//! A web page in a browser on this machine can send requests to loopback, and it can read the response if the page's own
+//! name resolves to 127.0.0.1 (DNS rebinding). Such a request carries that name in its Host field, so only names that no
+//! attacker can own are answered.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 const REFUSAL: &str = "\
-The admin pages answer to an IP address, to localhost, and to the names in the configuration.
-To reach them by the name of this request, add it there and restart:
+The admin pages answer requests for an IP address, for localhost and for the names in the configuration.
+To allow the name of this request, add it to the configuration and restart the server:
 [admin]
 names = [\"relay.example.org\"]
 ";
 
-/// The names that the operator chose, besides IP addresses and `localhost`.
+/// The names in the configuration, which are allowed besides IP addresses and `localhost`.
 #[derive(Clone, Debug)]
 pub(super) struct Names(Arc<[String]>);
 
@@ -29,8 +29,8 @@ impl Names {
         Self(names.into())
     }
 
-    /// Whether the request names a host that is answered. HTTP/1.0 may name none; a request with an absolute URI names
-    /// it there too (RFC 9112 section 3.2.2).
+    /// Whether the request names an allowed host or none, as in HTTP/1.0. A request with an absolute URI names the host
+    /// there too (RFC 9112 section 3.2.2).
     fn admit(&self, request: &Request) -> bool {
         let fields = request.headers().get_all(header::HOST);
         request.uri().authority().is_none_or(|authority| self.has(authority))
@@ -41,7 +41,7 @@ impl Names {
 
     fn has(&self, authority: &Authority) -> bool {
         let host = authority.host();
-        // Nothing but the host and a port: no user in front, no name behind an address in brackets.
+        // Only a host and a port: no user in front, no name after an address in brackets.
         let rest = authority.as_str().strip_prefix(host);
         let port = rest.and_then(|rest| if rest.is_empty() { Some("0") } else { rest.strip_prefix(':') });
         if port.is_none_or(|port| port.parse::<u16>().is_err()) {

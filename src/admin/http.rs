@@ -14,12 +14,13 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use super::host::{self, Names};
-use super::listener::{BoundedListener, Limits};
-use super::metrics::{self, Source};
+use super::listener::{AdminLimits, BoundedListener};
+use super::metrics::{self, MetricSource};
 use super::readiness::Readiness;
 
-/// A scraper or two and somebody with a browser; whoever opens more waits.
-const LIMITS: Limits = Limits { connections: 64, request_bytes: 16 * 1024, time: Duration::from_secs(10) };
+/// Enough for a few scrapers and browsers. Further connections wait.
+const LIMITS: AdminLimits =
+    AdminLimits { connections: 64, request_bytes: 16 * 1024, time: Duration::from_secs(10) };
 
 const INDEX: &str = "\
 hallpass admin
@@ -28,19 +29,22 @@ hallpass admin
 /readyz   200 when every listener accepts, 503 while starting or draining
 ";
 
-/// What the pages show.
+/// The data behind the pages.
 #[derive(Clone)]
 struct Pages {
-    sources: Arc<[Arc<dyn Source>]>,
+    sources: Arc<[Arc<dyn MetricSource>]>,
     readiness: Readiness,
 }
 
-/// Serves the admin pages on this listener until `stop` is done, to requests for an IP address, `localhost` or one of
-/// `names`. At most 64 connections at once, one request each, of 16 KiB and ten seconds.
+/// Serves the admin pages on a listener until `stop` completes. Requests must be for an IP address, `localhost` or one of
+/// `names`. At most 64 connections are open, each with one request of up to 16 KiB and up to ten seconds.
+///
+/// # Errors
+/// The error of the listener.
 pub async fn serve(
     listener: TcpListener,
     names: Vec<String>,
-    sources: Vec<Arc<dyn Source>>,
+    sources: Vec<Arc<dyn MetricSource>>,
     readiness: Readiness,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
@@ -48,10 +52,10 @@ pub async fn serve(
 }
 
 async fn serve_within(
-    limits: Limits,
+    limits: AdminLimits,
     listener: TcpListener,
     names: Vec<String>,
-    sources: Vec<Arc<dyn Source>>,
+    sources: Vec<Arc<dyn MetricSource>>,
     readiness: Readiness,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
@@ -91,7 +95,7 @@ async fn ready_page(State(pages): State<Pages>) -> Response {
 
 async fn with_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    // One request a connection: what makes its deadline and byte limit hold.
+    // One request per connection: the deadline and the byte limit of a connection depend on it.
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -1,7 +1,7 @@
-//! A listener with limits: so many connections at once, each with so many bytes and so much time.
+//! A listener that limits the number of connections, and the bytes and the time of each.
 //!
-//! Every connection carries one small request (the router answers `Connection: close`), so that one deadline
-//! and one byte limit cover slow headers, slow bodies and slow readers alike.
+//! Each connection carries one small request (the router answers `Connection: close`), so one deadline and one byte limit
+//! cover slow headers, slow bodies and slow readers.
 
 use std::future::Future;
 use std::io;
@@ -17,30 +17,30 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
-/// How long to wait when the process is out of descriptors.
+/// Pause after a failed accept, which usually means that the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// What a connection may take.
+/// Limits on connections to the admin pages.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// Connections at once; more wait in the kernel's queue.
+pub(super) struct AdminLimits {
+    /// Connections at the same time; further ones wait in the kernel's queue.
     pub connections: usize,
-    /// Bytes read from one connection: request line, headers and body together.
+    /// Bytes read from one connection: request line, headers and body.
     pub request_bytes: usize,
-    /// From accept to the last byte of the answer.
+    /// Time from accept to the last byte of the response.
     pub time: Duration,
 }
 
-/// Accepts within limits.
+/// Accepts connections within limits.
 #[derive(Debug)]
 pub(super) struct BoundedListener {
     inner: TcpListener,
-    limits: Limits,
+    limits: AdminLimits,
     permits: Arc<Semaphore>,
 }
 
 impl BoundedListener {
-    pub(super) fn new(inner: TcpListener, limits: Limits) -> Self {
+    pub(super) fn new(inner: TcpListener, limits: AdminLimits) -> Self {
         Self { inner, limits, permits: Arc::new(Semaphore::new(limits.connections)) }
     }
 }
@@ -51,7 +51,7 @@ impl Listener for BoundedListener {
 
     async fn accept(&mut self) -> (BoundedStream, SocketAddr) {
         loop {
-            // The semaphore is never closed; were it, no connection would be right.
+            // The semaphore is never closed.
             let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
                 std::future::pending::<()>().await;
                 continue;
@@ -63,7 +63,7 @@ impl Listener for BoundedListener {
                     return (BoundedStream { stream, left, deadline, _permit: permit }, address);
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "the admin address could not accept");
+                    tracing::debug!(%error, "the admin listener could not accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -75,7 +75,7 @@ impl Listener for BoundedListener {
     }
 }
 
-/// A connection that fails when its time or its bytes are used up.
+/// A connection that fails when it exceeds its time or its bytes.
 #[derive(Debug)]
 pub(super) struct BoundedStream {
     stream: TcpStream,
@@ -85,6 +85,8 @@ pub(super) struct BoundedStream {
 }
 
 impl BoundedStream {
+    /// # Errors
+    /// `TimedOut` after the deadline.
     fn check_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.deadline.as_mut().poll(cx) {
             Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),

@@ -1,4 +1,4 @@
-//! Counters as Prometheus reads them. The workers count; at a scrape each [`Source`] says what it has.
+//! Metrics in the text format of Prometheus. At each scrape every [`MetricSource`] adds its metrics.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -6,22 +6,21 @@ use std::collections::btree_map::Entry;
 use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-/// Most series of one scrape; what is over it is left out and counted in
-/// `hallpass_metrics_series_dropped`.
+/// Most series in one scrape. Further series are dropped and counted in `hallpass_metrics_series_dropped`.
 const MAX_SERIES: usize = 10_000;
-/// Longest label value, in bytes.
+/// Longest label value in bytes.
 const MAX_LABEL: usize = 128;
 
-/// Something that has figures. Called at every scrape, on the admin thread: it must not wait for a worker.
-pub trait Source: Send + Sync {
-    /// Adds what it has.
+/// A source of metrics. It is called at each scrape on the admin thread, so it must not wait for a worker.
+pub trait MetricSource: Send + Sync {
+    /// Adds its metrics.
     fn collect(&self, out: &mut Snapshot);
 }
 
-/// The figures of one scrape.
+/// The metrics of one scrape.
 ///
-/// Labels must be few and the operator's own words (a host's name, a transport, a reason): never a user id
-/// or an address.
+/// Label values must come from a small set that the operator knows (host names, transports, reasons). User ids and
+/// addresses are never labels.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     families: BTreeMap<&'static str, Family>,
@@ -30,25 +29,28 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// A number that only grows; by convention its name ends in `_total`. The same name and labels given
-    /// twice (by two workers) are added up.
+    /// Adds a number that only grows; by convention its name ends in `_total`. Values with the same name and labels are
+    /// added up.
     pub fn counter(&mut self, name: &'static str, help: &str, labels: &[(&str, &str)], value: u64) {
         self.add(name, help, MetricType::COUNTER, labels, value as f64);
     }
 
-    /// A number that goes up and down. The same name and labels given twice are added up.
+    /// Adds a number that goes up and down. Values with the same name and labels are added up.
     pub fn gauge(&mut self, name: &'static str, help: &str, labels: &[(&str, &str)], value: f64) {
         self.add(name, help, MetricType::GAUGE, labels, value);
     }
 
-    /// The text of `/metrics` (exposition format 0.0.4), in the order of names and labels.
+    /// Renders `/metrics` (exposition format 0.0.4), sorted by name and labels.
+    ///
+    /// # Errors
+    /// The error of the encoder.
     pub fn render(mut self) -> Result<String, prometheus::Error> {
         let dropped = self.dropped;
         if dropped > 0 {
-            // Room is made for this one, for it tells that others are missing.
+            // This series exceeds the limit on purpose: it shows that others are missing.
             self.series = 0;
             let help =
-                "series left out of this scrape because there were too many or a name meant two things";
+                "Series dropped from this scrape: over the limit, an invalid name, or a name with two types.";
             self.gauge("hallpass_metrics_series_dropped", help, &[], dropped as f64);
         }
         let families: Vec<_> = self.families.into_iter().map(|(name, f)| f.into_proto(name)).collect();
@@ -120,19 +122,23 @@ fn metric(labels: Labels, kind: MetricType, value: f64) -> Metric {
     metric
 }
 
-/// Collects from every source and renders.
-pub fn render(sources: &[std::sync::Arc<dyn Source>]) -> Result<String, prometheus::Error> {
+/// Collects the metrics of every source and renders them.
+///
+/// # Errors
+/// The error of the encoder.
+pub fn render(sources: &[std::sync::Arc<dyn MetricSource>]) -> Result<String, prometheus::Error> {
     let mut snapshot = Snapshot::default();
     sources.iter().for_each(|source| source.collect(&mut snapshot));
     snapshot.render()
 }
 
+/// Shortens a label value to [`MAX_LABEL`] bytes.
 fn cut(value: &str) -> &str {
     let end = (0..=MAX_LABEL.min(value.len())).rev().find(|&at| value.is_char_boundary(at));
     &value[..end.unwrap_or(0)]
 }
 
-/// Whether Prometheus takes it as a metric's name.
+/// Whether Prometheus accepts the name of a metric.
 fn is_name(name: &str) -> bool {
     let letter = |c: u8| c.is_ascii_alphabetic() || matches!(c, b'_' | b':');
     name.bytes().next().is_some_and(letter) && name.bytes().all(|c| letter(c) || c.is_ascii_digit())
@@ -163,7 +169,7 @@ hallpass_drops_total{reason=\"permission\"} 7
     }
 
     #[test]
-    fn too_much_or_contradicting_is_left_out_and_told() {
+    fn series_above_the_limit_or_with_two_types_are_dropped_and_counted() {
         let mut snapshot = Snapshot::default();
         (0..MAX_SERIES + 5).for_each(|i| snapshot.counter("a_total", "a", &[("i", &i.to_string())], 1));
         snapshot.gauge("a_total", "now a gauge", &[], 1.0);

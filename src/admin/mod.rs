@@ -1,6 +1,6 @@
 //! The admin address: metrics for Prometheus, health and readiness. Read-only, loopback by default.
 //!
-//! Nothing here knows the protocol or the data plane: whoever counts implements [`Source`].
+//! Independent of the protocol and the data plane: a module with metrics implements [`MetricSource`].
 #![forbid(unsafe_code)]
 
 mod host;
@@ -10,5 +10,5 @@ pub mod metrics;
 pub mod readiness;
 
 pub use http::serve;
-pub use metrics::{Snapshot, Source};
+pub use metrics::{MetricSource, Snapshot};
 pub use readiness::{Latch, Readiness};

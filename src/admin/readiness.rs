@@ -1,8 +1,8 @@
-//! Ready means that every latch was dropped and no drain began.
+//! Readiness: the server is ready when all latches are dropped and no drain has begun.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The state of the server as load balancers see it; clones share it.
+/// The state of the server for load balancers. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
     state: Arc<Mutex<State>>,
@@ -10,32 +10,35 @@ pub struct Readiness {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What is still awaited, by name.
+    /// The names of the latches that are not dropped.
     awaited: Vec<&'static str>,
     draining: bool,
 }
 
-/// Something that must happen before the server is ready. It has happened when this is dropped.
+/// A step that must complete before the server is ready. Dropping the latch completes it.
 #[derive(Debug)]
-#[must_use = "dropped at once, it holds nothing back"]
+#[must_use = "dropping the latch completes its step"]
 pub struct Latch {
     of: Readiness,
     name: &'static str,
 }
 
 impl Readiness {
-    /// Holds readiness back until the latch is dropped.
+    /// Delays readiness until the latch is dropped.
     pub fn latch(&self, name: &'static str) -> Latch {
         self.lock().awaited.push(name);
         Latch { of: self.clone(), name }
     }
 
-    /// The drain begins; there is no way back.
+    /// Begins a drain. The server is not ready again afterwards.
     pub fn drain(&self) {
         self.lock().draining = true;
     }
 
-    /// `Err` says what is in the way, in words for an operator.
+    /// Whether the server is ready.
+    ///
+    /// # Errors
+    /// The reason why it is not, in words for the operator.
     pub fn check(&self) -> Result<(), String> {
         let state = self.lock();
         if state.draining {
@@ -47,7 +50,7 @@ impl Readiness {
         }
     }
 
-    /// A panic elsewhere leaves the state whole: each change is one statement.
+    /// Ignores poisoning: each change is one statement, so a panic leaves the state consistent.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,11 +1,11 @@
-//! IPv4 and IPv6.
+//! Address families.
 
 /// An address family (RFC 8489 section 14.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
-    /// 0x01.
+    /// IPv4, 0x01.
     V4,
-    /// 0x02.
+    /// IPv6, 0x02.
     V6,
 }
 
@@ -15,7 +15,7 @@ impl Family {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
-    /// Its byte.
+    /// The byte in STUN attributes.
     pub const fn to_byte(self) -> u8 {
         match self {
             Self::V4 => 1,
@@ -23,7 +23,10 @@ impl Family {
         }
     }
 
-    /// The family of a byte, or the byte: an unknown family is answered with 440, it is not malformed.
+    /// The family that a byte in a STUN attribute names.
+    ///
+    /// # Errors
+    /// The byte itself if it names no family. A request with such a byte is answered with 440; it is not malformed.
     pub const fn from_byte(byte: u8) -> Result<Self, u8> {
         match byte {
             1 => Ok(Self::V4),

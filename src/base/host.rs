@@ -1,8 +1,8 @@
-//! Hosts, by number.
+//! Numbers of named hosts.
 
-/// A number for a named host that stays the same across reloads; the index of its counters.
+/// The number of a named host, and the index of its counters. It stays the same across reloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostId(pub u8);
 
-/// Hosts that a configuration may name.
+/// Most hosts in a configuration.
 pub const HOSTS_MAX: usize = 200;

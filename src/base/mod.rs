@@ -1,9 +1,8 @@
-//! The words that every module uses, and nothing else: values without behaviour of their own.
-//!
-//! Everybody may import from here; it imports nothing of ours.
+//! The vocabulary of the crate: small values that every module may import. Imports no other module.
 #![forbid(unsafe_code)]
 
 pub mod family;
 pub mod host;
+pub mod special_ranges;
 pub mod time;
 pub mod transport;

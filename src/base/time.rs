@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct Instant(u64);
 
 impl Instant {
-    /// The point `nanos` nanoseconds after the clock's origin.
+    /// The time `nanos` nanoseconds after the clock's origin.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
@@ -23,7 +23,7 @@ impl Instant {
         self.0 / 1_000_000_000
     }
 
-    /// How long it is from `earlier` to `self`; zero when `earlier` is later.
+    /// The time from `earlier` to `self`; zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -37,7 +37,7 @@ impl Add<Duration> for Instant {
     }
 }
 
-/// The time of one batch of input: read once, used for every packet of the batch.
+/// The time of one batch of input, read once and used for every packet of the batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     /// Monotonic time: every lifetime, nonce and deadline.

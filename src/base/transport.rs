@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// How a client reaches the server. The rung of the ladder it stands on.
+/// The transport between a client and the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
     /// UDP.

@@ -1,4 +1,4 @@
-//! Certificate chain and key from PEM files, with errors that name the file and the way out.
+//! Reads certificate chain and key from PEM files. Errors name the file and the remedy.
 
 use std::fmt;
 use std::fs::File;
@@ -13,31 +13,31 @@ use rustls::{Error, InconsistentKeys};
 
 use super::x509;
 
-/// Larger files are no certificates.
+/// Size limit of a PEM file.
 const MAX_FILE: u64 = 1 << 20;
 const DAY: u64 = 86_400;
-/// When a warning about the coming end begins.
+/// Days before the expiry when a warning starts.
 const EXPIRES_SOON_DAYS: u64 = 14;
 
-/// A certificate ready for use, and what an operator should know about it.
+/// A certificate with its key, and warnings about it.
 #[derive(Debug)]
-pub struct Loaded {
-    /// For [`super::CertStore`].
+pub struct LoadedCertificate {
+    /// Certificate chain and key, for [`super::CertStore`].
     pub key: Arc<CertifiedKey>,
-    /// Not wrong enough to refuse it: an expired certificate is still better than no relay.
+    /// Problems that do not prevent its use: an expired certificate is still better than no relay.
     pub warnings: Vec<Warning>,
 }
 
-/// What is odd about a certificate that is used all the same; `Display` ends with the next step.
+/// A problem of a certificate that does not prevent its use. `Display` ends with the next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
-    /// Its time is over since so many days.
+    /// Expired this many days ago.
     Expired(PathBuf, u64),
-    /// It ends in so many days.
+    /// Expires in this many days.
     ExpiresSoon(PathBuf, u64),
-    /// Its time has not begun; usually the clock of this host is wrong.
+    /// Not valid yet; usually the clock of this host is wrong.
     NotYetValid(PathBuf),
-    /// No intermediate certificate follows the first one.
+    /// The file contains no intermediate certificate.
     LeafOnly(PathBuf),
 }
 
@@ -55,14 +55,14 @@ impl fmt::Display for Warning {
             }
             Self::LeafOnly(path) => write!(
                 f,
-                "{}: holds no intermediate certificate, which many clients need; give fullchain.pem instead",
+                "{}: contains no intermediate certificate, which many clients need; use fullchain.pem instead",
                 path.display()
             ),
         }
     }
 }
 
-/// Why a chain and key cannot be used; `Display` ends with the next step.
+/// Why a certificate chain and its key cannot be used. `Display` ends with the next step.
 #[derive(Debug)]
 pub enum CertError {
     /// A file cannot be read.
@@ -71,23 +71,23 @@ pub enum CertError {
     TooLarge(PathBuf),
     /// A PEM section is damaged.
     Pem(PathBuf, pem::Error),
-    /// The chain file holds no certificate.
+    /// The chain file contains no certificate.
     NoCertificate(PathBuf),
     /// A certificate in the chain is damaged.
     BadCertificate(PathBuf),
-    /// The key file holds no private key.
+    /// The key file contains no private key.
     NoKey(PathBuf),
-    /// The key is protected by a passphrase, which nobody could type at a restart.
+    /// The key has a passphrase, which cannot be entered at a restart.
     EncryptedKey(PathBuf),
-    /// The key is of a kind rustls does not use.
+    /// rustls does not support the type of the key.
     BadKey(PathBuf, Error),
-    /// The key belongs to another certificate of the chain: the order is wrong.
+    /// The key belongs to a later certificate of the chain, so the order is wrong.
     WrongOrder(PathBuf),
-    /// The key belongs to none of the certificates.
+    /// The key belongs to no certificate of the chain.
     Mismatch {
-        /// The chain.
+        /// The chain file.
         chain: PathBuf,
-        /// The key.
+        /// The key file.
         key: PathBuf,
     },
 }
@@ -97,32 +97,32 @@ impl fmt::Display for CertError {
         match self {
             Self::Read(path, error) if error.kind() == io::ErrorKind::PermissionDenied => write!(
                 f,
-                "{}: permission denied; let the user of the server read it, for example by group ssl-cert",
+                "{}: permission denied; let the user that runs hallpass read it, for example through the group ssl-cert",
                 path.display()
             ),
             Self::Read(path, error) => write!(f, "{}: {error}; check the path", path.display()),
             Self::TooLarge(path) => {
-                write!(f, "{}: larger than 1 MiB; give a PEM file", path.display())
+                write!(f, "{}: larger than 1 MiB; name a PEM file", path.display())
             }
             Self::Pem(path, error) => {
                 write!(f, "{}: damaged PEM ({error}); copy the file again", path.display())
             }
             Self::NoCertificate(path) => write!(
                 f,
-                "{}: no certificate in it; `cert` wants the PEM chain (fullchain.pem), `key` the private key",
+                "{}: contains no certificate; `cert` needs the PEM chain (fullchain.pem), `key` the private key",
                 path.display()
             ),
             Self::BadCertificate(path) => {
-                write!(f, "{}: a certificate in it is damaged; get the chain again", path.display())
+                write!(f, "{}: contains a damaged certificate; get the chain again", path.display())
             }
             Self::NoKey(path) => write!(
                 f,
-                "{}: no private key in it; `key` wants the PEM file that belongs to `cert` (privkey.pem)",
+                "{}: contains no private key; `key` needs the PEM file that belongs to `cert` (privkey.pem)",
                 path.display()
             ),
             Self::EncryptedKey(path) => write!(
                 f,
-                "{0}: the key has a passphrase; take it off with `openssl pkey -in {0} -out NEW`",
+                "{0}: the key has a passphrase; remove it with `openssl pkey -in {0} -out NEW`",
                 path.display()
             ),
             Self::BadKey(path, error) => write!(
@@ -132,12 +132,12 @@ impl fmt::Display for CertError {
             ),
             Self::WrongOrder(path) => write!(
                 f,
-                "{}: the server's own certificate must come first, its issuers after it",
+                "{}: the server's own certificate must come first, then those of its issuers",
                 path.display()
             ),
             Self::Mismatch { chain, key } => write!(
                 f,
-                "{}: the key is not that of the certificate in {}; give the two of one renewal",
+                "{}: the key is not that of the certificate in {}; use both files of one renewal",
                 key.display(),
                 chain.display()
             ),
@@ -147,8 +147,14 @@ impl fmt::Display for CertError {
 
 impl std::error::Error for CertError {}
 
-/// Reads both files and checks that they belong together. `now`: seconds since 1970, for the warnings.
-pub fn load(chain_path: &Path, key_path: &Path, now: u64) -> Result<Loaded, CertError> {
+/// Reads both files and checks that they belong together. `now` is in seconds since 1970, for the warnings.
+///
+/// # Errors
+/// - `Read`, `TooLarge`, `Pem`: a file cannot be read or is damaged.
+/// - `NoCertificate`, `BadCertificate`, `WrongOrder`: the chain cannot be used.
+/// - `NoKey`, `EncryptedKey`, `BadKey`: the key cannot be used.
+/// - `Mismatch`: the two do not belong together.
+pub fn load(chain_path: &Path, key_path: &Path, now: u64) -> Result<LoadedCertificate, CertError> {
     let chain = read_chain(chain_path)?;
     let key = read_key(key_path)?;
     let signer = super::provider()
@@ -158,7 +164,7 @@ pub fn load(chain_path: &Path, key_path: &Path, now: u64) -> Result<Loaded, Cert
     let leaf = x509::summary(&chain[0]).ok_or_else(|| CertError::BadCertificate(chain_path.into()))?;
     let matches = |at: usize| CertifiedKey::new(vec![chain[at].clone()], Arc::clone(&signer)).keys_match();
     match matches(0) {
-        // Unknown: the key does not tell its public half. All kinds that are accepted here do.
+        // Unknown: rustls cannot read the public half. It can for all types of keys that are accepted here.
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
         Err(Error::InconsistentKeys(_)) if (1..chain.len()).any(|at| matches(at).is_ok()) => {
             return Err(CertError::WrongOrder(chain_path.into()));
@@ -169,10 +175,10 @@ pub fn load(chain_path: &Path, key_path: &Path, now: u64) -> Result<Loaded, Cert
         Err(_) => return Err(CertError::BadCertificate(chain_path.into())),
     }
     let warnings = warnings(chain_path, &leaf, chain.len(), now);
-    Ok(Loaded { key: Arc::new(CertifiedKey::new(chain, signer)), warnings })
+    Ok(LoadedCertificate { key: Arc::new(CertifiedKey::new(chain, signer)), warnings })
 }
 
-/// At least one certificate, or an error.
+/// Reads at least one certificate.
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertError> {
     let text = read(path)?;
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&text)
@@ -205,7 +211,7 @@ fn read(path: &Path) -> Result<Vec<u8>, CertError> {
 
 fn warnings(path: &Path, leaf: &x509::Summary, chain_length: usize, now: u64) -> Vec<Warning> {
     let mut warnings = Vec::new();
-    // Years past 9999 cannot be written in a certificate, so seconds fit an i64.
+    // The year in a certificate has at most four digits, so seconds fit an i64.
     let left = leaf.not_after.saturating_sub(i64::try_from(now).unwrap_or(i64::MAX));
     let days = left.unsigned_abs() / DAY;
     if left < 0 {
@@ -222,12 +228,15 @@ fn warnings(path: &Path, leaf: &x509::Summary, chain_length: usize, now: u64) ->
     warnings
 }
 
-/// Makes one signature, as each full handshake needs one, with the scheme that the key prefers.
+/// Makes one signature as in a full handshake, with the scheme that the key prefers.
+///
+/// # Errors
+/// The error of rustls if the key supports no scheme or signing fails.
 pub fn sign_once(key: &CertifiedKey) -> Result<(), Error> {
-    // What TLS 1.3 offers in the order of our preference; every key that is accepted knows one of them.
+    // In our order of preference. Every key that is accepted supports one of them.
     let schemes = super::provider().signature_verification_algorithms.supported_schemes();
     let signer = key.key.choose_scheme(&schemes).ok_or(Error::General("no signature scheme".to_owned()))?;
-    // The size of what is signed in TLS 1.3 (RFC 8446 section 4.4.3).
+    // As long as the signed content in TLS 1.3 (RFC 8446 section 4.4.3).
     signer.sign(&[0x20; 130]).map(|_| ())
 }
 

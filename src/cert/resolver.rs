@@ -1,4 +1,4 @@
-//! The certificate that handshakes get, replaced without a lock and without dropping anyone.
+//! The certificate for new handshakes. It is replaced without a lock, and running connections are unaffected.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,40 +9,40 @@ use rustls::sign::CertifiedKey;
 
 use super::files::{self, CertError, Warning};
 
-/// One certificate at a time, whatever name the client asks for: clients without SNI must be served, and a
-/// relay has one name.
+/// Holds one certificate, which is used for every server name: a relay has one name, and clients without SNI must be
+/// served too.
 #[derive(Debug)]
 pub struct CertStore {
     current: ArcSwap<CertifiedKey>,
 }
 
-/// What reading the files again came to.
+/// The result of reading the files again.
 #[derive(Debug)]
 pub struct Reloaded {
-    /// Whether the files hold another certificate than the one that was in use.
+    /// Whether the files contain another certificate than the one that was in use.
     pub is_new: bool,
-    /// What an operator should know about the certificate that is in use now.
+    /// Warnings about the certificate that is now in use.
     pub warnings: Vec<Warning>,
 }
 
 impl CertStore {
-    /// A store that begins with this certificate.
+    /// Creates a store with its first certificate.
     pub fn new(first: Arc<CertifiedKey>) -> Self {
         Self { current: ArcSwap::new(first) }
     }
 
-    /// Handshakes that begin from now on get this certificate.
+    /// Uses this certificate for handshakes that begin from now on.
     pub fn replace(&self, next: Arc<CertifiedKey>) {
         self.current.store(next);
     }
 
-    /// Reads the files again. `now`: seconds since 1970.
+    /// Reads the files again. `now` is in seconds since 1970.
     ///
     /// # Errors
-    /// What is wrong with which file; the certificate in use stays.
+    /// Those of [`files::load`]. The certificate in use stays.
     pub fn reload(&self, chain: &Path, key: &Path, now: u64) -> Result<Reloaded, CertError> {
         let loaded = files::load(chain, key, now)?;
-        // The key is that of the first certificate: the same chain has the same key.
+        // The key belongs to the first certificate, so the same chain has the same key.
         let is_new = self.current().cert != loaded.key.cert;
         if is_new {
             self.replace(loaded.key);
@@ -50,7 +50,7 @@ impl CertStore {
         Ok(Reloaded { is_new, warnings: loaded.warnings })
     }
 
-    /// What a handshake would get now.
+    /// Returns the certificate in use.
     pub fn current(&self) -> Arc<CertifiedKey> {
         self.current.load_full()
     }

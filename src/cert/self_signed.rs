@@ -1,4 +1,4 @@
-//! A certificate made on the spot, for a first try without any configuration.
+//! A self-signed certificate, for a start without certificate files.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,24 +12,24 @@ use sha2::{Digest, Sha256};
 
 const DAY: u64 = 86_400;
 const VALID_DAYS: u64 = 90;
-/// It begins a day ago, for clients whose clock is behind.
+/// The certificate is valid from one day ago, for clients whose clock is behind.
 const BACKDATED: u64 = DAY;
 
-/// A fresh certificate and key.
+/// A self-signed certificate and its key.
 #[derive(Debug)]
 pub struct SelfSigned {
-    /// For [`super::CertStore`].
+    /// Certificate and key, for [`super::CertStore`].
     pub key: Arc<CertifiedKey>,
-    /// SHA-256 of the certificate, as OpenSSL and browsers show it: `AB:CD:...`.
+    /// SHA-256 of the certificate in the format of OpenSSL and browsers: `AB:CD:...`.
     pub fingerprint: String,
 }
 
-/// Why no certificate could be made.
+/// Why no certificate could be created.
 #[derive(Debug)]
 pub enum SelfSignedError {
-    /// The certificate was refused, usually for a name that is not plain ASCII.
+    /// rcgen refused the certificate, usually because a name is not plain ASCII.
     Certificate(rcgen::Error),
-    /// rustls does not take the fresh key.
+    /// rustls refused the new key.
     Key(rustls::Error),
 }
 
@@ -38,17 +38,20 @@ impl fmt::Display for SelfSignedError {
         match self {
             Self::Certificate(error) => write!(
                 f,
-                "no certificate could be made ({error}); names must be plain ASCII, write them in their xn-- form"
+                "no certificate could be created ({error}); write names that are not plain ASCII in their xn-- form"
             ),
-            Self::Key(error) => write!(f, "the fresh key cannot be used: {error}"),
+            Self::Key(error) => write!(f, "the new key cannot be used: {error}"),
         }
     }
 }
 
 impl std::error::Error for SelfSignedError {}
 
-/// Makes an ECDSA P-256 certificate for these names and addresses, `localhost`, 127.0.0.1 and ::1, good for
-/// 90 days from `now` (seconds since 1970).
+/// Creates an ECDSA P-256 certificate for these names and addresses, `localhost`, 127.0.0.1 and ::1. It is valid for 90
+/// days from `now` (seconds since 1970).
+///
+/// # Errors
+/// `Certificate` if a name cannot be in a certificate or no key can be generated; `Key` if rustls refuses the key.
 pub fn self_signed(names: &[String], addresses: &[IpAddr], now: u64) -> Result<SelfSigned, SelfSignedError> {
     let local = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
     let mut subjects = names.to_vec();
@@ -58,7 +61,7 @@ pub fn self_signed(names: &[String], addresses: &[IpAddr], now: u64) -> Result<S
     subjects.retain(|s| seen.insert(s.to_ascii_lowercase()));
 
     let mut name = DistinguishedName::new();
-    name.push(DnType::CommonName, "Hallpass self-made certificate");
+    name.push(DnType::CommonName, "Hallpass self-signed certificate");
     let mut params = CertificateParams::new(subjects).map_err(SelfSignedError::Certificate)?;
     params.distinguished_name = name;
     let epoch = rcgen::date_time_ymd(1970, 1, 1);

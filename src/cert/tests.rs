@@ -132,7 +132,7 @@ fn only_aead_suites_and_no_early_data() {
 }
 
 #[test]
-fn the_self_made_certificate_names_what_it_is_for() {
+fn the_self_signed_certificate_contains_names_and_addresses() {
     let addresses = ["203.0.113.10".parse().unwrap(), "2001:db8::10".parse().unwrap()];
     let made = self_signed(&["relay.example.org".into(), "localhost".into()], &addresses, NOW).unwrap();
     let der = &made.key.cert[0];

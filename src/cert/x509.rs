@@ -1,5 +1,5 @@
-//! As much of a certificate (RFC 5280 section 4.1) as warnings need: who issued it for whom, and until when.
-//! Trust is never decided here; rustls reads the certificate itself.
+//! Reads the fields of a certificate (RFC 5280 section 4.1) that warnings need: validity, issuer and subject. Not used for
+//! decisions about trust; rustls parses the certificate itself.
 
 const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 0x02;
@@ -7,18 +7,18 @@ const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// What was read.
+/// The fields that warnings need.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Summary {
     /// Seconds since 1970.
     pub not_before: i64,
     /// Seconds since 1970.
     pub not_after: i64,
-    /// Issuer and subject are the same.
+    /// Whether issuer and subject are the same.
     pub self_issued: bool,
 }
 
-/// `None` when the bytes are no certificate.
+/// Reads a certificate. `None` if the bytes are not one.
 pub(super) fn summary(der: &[u8]) -> Option<Summary> {
     let mut certificate = Der(Der(der).expect(SEQUENCE)?);
     let mut body = Der(certificate.expect(SEQUENCE)?);
@@ -35,11 +35,11 @@ pub(super) fn summary(der: &[u8]) -> Option<Summary> {
     Some(Summary { not_before, not_after, self_issued: issuer == subject })
 }
 
-/// The elements not read yet.
+/// The DER elements that are not read yet.
 struct Der<'a>(&'a [u8]);
 
 impl<'a> Der<'a> {
-    /// The next element: its tag and its content. Definite lengths up to four bytes, as DER has them.
+    /// Returns tag and content of the next element. Accepts definite lengths of up to four bytes.
     fn next(&mut self) -> Option<(u8, &'a [u8])> {
         let (&[tag, first], rest) = self.0.split_first_chunk::<2>()?;
         let (length, rest) = match first {
@@ -55,12 +55,14 @@ impl<'a> Der<'a> {
         Some((tag, content))
     }
 
+    /// Returns the content of the next element if it has this tag.
     fn expect(&mut self, tag: u8) -> Option<&'a [u8]> {
         self.next().filter(|(found, _)| *found == tag).map(|(_, content)| content)
     }
 }
 
-/// UTCTime (years 1950 to 2049) or GeneralizedTime, always in Zulu time with seconds (section 4.1.2.5).
+/// Converts UTCTime (years 1950 to 2049) or GeneralizedTime to seconds since 1970. Both are in UTC and have seconds
+/// (section 4.1.2.5).
 fn time((tag, content): (u8, &[u8])) -> Option<i64> {
     let digits = content.strip_suffix(b"Z").filter(|d| d.iter().all(u8::is_ascii_digit))?;
     let number = |part: &[u8]| part.iter().fold(0, |n, d| n * 10 + i64::from(d - b'0'));
@@ -79,7 +81,8 @@ fn time((tag, content): (u8, &[u8])) -> Option<i64> {
     fits.then(|| days_since_1970(year, month, day) * 86_400 + part(4) * 3600 + part(6) * 60 + part(8))
 }
 
-/// Days in the proleptic Gregorian calendar; years are counted from March, so that the leap day is the last.
+/// Days from 1970-01-01 to a date of the proleptic Gregorian calendar. Years are counted from March, so that the leap day
+/// is the last day of a year.
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
@@ -93,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_those_of_date_1() {
+    fn dates_agree_with_date_1() {
         // Right-hand sides from `date -u -d ... +%s`.
         assert_eq!(time((UTC_TIME, b"700101000000Z")), Some(0));
         assert_eq!(time((UTC_TIME, b"240229235959Z")), Some(1_709_251_199));

@@ -1,4 +1,4 @@
-//! What can be typed. The doc comments are the help texts.
+//! The command line. The doc comments are the help texts.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -8,22 +8,23 @@ use clap_complete::Shell;
 
 const EXAMPLES: &str = "\
 Examples:
-  hallpass serve                                    try it: ports 3479 and 5349, ready-made credentials are printed
+  hallpass serve                            for a first test: prints credentials to try it
   hallpass check --config /etc/hallpass/hallpass.toml --live
   hallpass serve --config /etc/hallpass/hallpass.toml
 
-Exit status: 0 good, 1 bad configuration or difference found, 2 wrong usage.";
+Exit status: 0 success, 1 failure or difference found, 2 wrong usage.";
 
 const SERVE_EXAMPLES: &str = "\
-Signals: HUP reads configuration and certificates again, USR2 the certificates; TERM stops taking new
-allocations and ends when the last one is gone, a second TERM ends at once; USR1 drains without ending.
+Signals: HUP reloads the configuration and the certificate, USR2 the certificate alone. TERM refuses new \
+allocations and exits when the last one ends; a second TERM exits at once. USR1 refuses new allocations and keeps \
+the server running.
 
 Examples:
   hallpass serve
   hallpass serve --config /etc/hallpass/hallpass.toml";
 
 const CHECK_EXAMPLES: &str = "\
-Every problem is told with its line and with what to write instead. Warnings alone leave the exit status at 0.
+Each problem is reported with its line and with what to write instead. With warnings alone the exit status is 0.
 
 Examples:
   hallpass check --config hallpass.toml
@@ -37,31 +38,31 @@ Examples:
   hallpass credentials --config hallpass.toml --ttl 600 --command uclient | sh";
 
 const BBB_XML_EXAMPLES: &str = "\
-The file belongs on the BigBlueButton host as /etc/bigbluebutton/turn-stun-servers.xml, owner root:bigbluebutton,
-mode 0640; restart bbb-web afterwards. It contains the secret.
+Install the file on the BigBlueButton host as /etc/bigbluebutton/turn-stun-servers.xml with owner \
+root:bigbluebutton and mode 0640, because it contains the secret. Then restart bbb-web.
 
 Examples:
   hallpass bbb-xml --config hallpass.toml --public-name relay.example.org --host ping
-  hallpass bbb-xml --config hallpass.toml --public-name relay.example.org --verify turn-stun-servers.xml";
+  hallpass bbb-xml --config hallpass.toml --public-name relay.example.org --verify servers.xml";
 
 const LOAD_EXAMPLES: &str = "\
-traffic     packets through allocations, at a rate or (--saturate) as fast as they arrive
-setups      life cycles of allocations: 401, Allocate, CreatePermission, ChannelBind, Refresh to 0
+traffic     packets through allocations, at a fixed rate or (--saturate) as fast as they arrive
+setups      life cycles: 401, Allocate, CreatePermission, ChannelBind, Refresh with lifetime 0
 bindings    Binding requests
 handshakes  TLS connections
-idle        allocations that only exist, for the memory that they take
-churn       allocations that come and go, for the memory that stays
+idle        allocations without traffic, to measure the memory that each one takes
+churn       allocations that are created and ended, to measure the memory that remains
 
-The peers' sockets are on this machine: the server must be allowed to reach it ([peers] allow). One user has all the
-allocations: for a load beyond what a call needs, write 0 for allocations_per_user, requests_per_user,
-unauthenticated_per_source, kbit_per_allocation and packets_per_allocation in [limits] of a Hallpass server.
+The sockets of the peers are on this machine, so the server must allow this machine as a peer ([peers] allow). \
+All allocations belong to one user. For a load above that of a call, set allocations_per_user, requests_per_user, \
+unauthenticated_per_source, kbit_per_allocation and packets_per_allocation to 0 in [limits] of a Hallpass server.
 
 Examples:
   hallpass load traffic --server 127.0.0.1:3479 --secret \"$SECRET\" --server-pid \"$(pidof hallpass)\"
-  hallpass load traffic --server relay.example.org:5349 --transport tls --secret-file secret --allocations 20
+  hallpass load traffic --server relay.example.org:5349 --transport tls --secret-file secret
   hallpass load setups --server 127.0.0.1:3479 --secret \"$SECRET\" --json
 
-Exit status: 0 everything was done, 1 something but packets failed, 2 wrong usage.";
+Exit status: 0 no error except lost packets, 1 another error or nothing measured, 2 wrong usage.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -73,31 +74,31 @@ Examples:
   hallpass manual serve | man -l -
   hallpass manual --directory /usr/local/share/man/man1";
 
-/// A STUN/TURN relay that gets calls through where nothing else does
+/// A STUN/TURN relay for calls that cannot connect directly
 #[derive(Debug, Parser)]
 #[command(name = "hallpass", version, after_help = EXAMPLES, max_term_width = 110)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// One file each, beside this one.
+/// The commands. Each has a file of its own beside this one.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the relay in the foreground
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
-    /// Read a configuration and say what is wrong with it
+    /// Check a configuration and report its problems
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
-    /// Make time-limited credentials (TURN REST)
+    /// Generate time-limited credentials (TURN REST)
     #[command(after_help = CREDENTIALS_EXAMPLES)]
     Credentials(CredentialsArgs),
     /// Write or verify BigBlueButton's turn-stun-servers.xml
     #[command(after_help = BBB_XML_EXAMPLES)]
     BbbXml(BbbXmlArgs),
-    /// Put load on a TURN server and measure
+    /// Put load on a TURN server and measure it
     #[command(after_help = LOAD_EXAMPLES)]
     Load(Box<LoadArgs>),
     /// Print a completion script for a shell
@@ -111,7 +112,8 @@ pub enum Command {
 /// `hallpass serve`.
 #[derive(Args, Debug)]
 pub struct ServeArgs {
-    /// Configuration file; without it UDP and TCP 3479, TLS 5349, a self-made certificate and a new secret
+    /// Configuration file; without it the server uses UDP and TCP 3479, TLS 5349, a self-signed certificate and a new
+    /// secret
     #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -122,7 +124,7 @@ pub struct CheckArgs {
     /// Configuration file
     #[arg(long, short, value_name = "FILE")]
     pub config: PathBuf,
-    /// Open every listener for a moment too, and name the process that holds a taken port
+    /// Also try to open every listener, and name the process that occupies a port
     #[arg(long)]
     pub live: bool,
 }
@@ -131,37 +133,39 @@ pub struct CheckArgs {
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("source").required(true).args(["config", "secret", "secret_file"])))]
 pub struct CredentialsArgs {
-    /// Configuration file with the secrets and listeners
+    /// Configuration file with the secrets and the listeners
     #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Shared secret, in place of a configuration file; `ps` shows it to every user of this machine, a file does not
+    /// Shared secret, instead of a configuration file; `ps` shows it to every user of this machine, so prefer
+    /// --secret-file
     #[arg(long)]
     pub secret: Option<String>,
-    /// File whose first line is the shared secret; - = standard input
+    /// File whose first line is the shared secret; - is standard input
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
-    /// Which `[[host]]` of the configuration, when it has several
+    /// The `[[host]]` whose secret is used, if the configuration has several
     #[arg(long, value_name = "NAME", conflicts_with_all = ["secret", "secret_file"])]
     pub host: Option<String>,
-    /// User id behind the expiry; a `[[user]]` of the configuration has its fixed password instead
+    /// User id in the user name, after the expiry time; the name of a `[[user]]` prints its fixed password instead
     #[arg(long, value_name = "NAME", default_value = "hallpass")]
     pub user: String,
-    /// How long they are good for
+    /// Lifetime of the credentials
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(1..))]
     pub ttl: u32,
-    /// Name or address of the relay in URLs and commands. Without it: external_ip, else the address of the listener, and
-    /// for a listener on every address the one that this machine reaches others from; with a secret alone 127.0.0.1
+    /// Name or address of the relay in URLs and commands. Default: external_ip, else the address of the listener; for a
+    /// listener on every address, the source address of packets that this machine sends to the Internet; without a
+    /// configuration, 127.0.0.1
     #[arg(long, value_name = "HOST", value_parser = server_name)]
     pub server: Option<String>,
-    /// Print iceServers for RTCPeerConnection
+    /// Print JSON with iceServers for RTCPeerConnection
     #[arg(long, conflicts_with = "command")]
     pub json: bool,
-    /// Print command lines that try every listener
+    /// Print command lines of this tool that test every listener
     #[arg(long, value_name = "TOOL")]
     pub command: Option<Tool>,
 }
 
-/// Programs that `credentials` writes command lines for.
+/// Programs that `credentials` prints command lines for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Tool {
     /// turnutils_uclient, part of coturn
@@ -174,16 +178,16 @@ pub struct BbbXmlArgs {
     /// Configuration file
     #[arg(long, short, value_name = "FILE")]
     pub config: PathBuf,
-    /// Name of the relay as browsers know it
+    /// Name under which browsers reach the relay
     #[arg(long, value_name = "NAME", value_parser = server_name)]
     pub public_name: String,
-    /// Which `[[host]]` the BigBlueButton server is, when there are several
+    /// The `[[host]]` of the BigBlueButton server, if the configuration has several
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,
-    /// How long credentials are good for
+    /// Lifetime of the credentials that BigBlueButton issues
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(1..))]
     pub ttl: u32,
-    /// Compare this file with the configuration in place of writing one
+    /// Compare this file with the configuration instead of printing a new one
     #[arg(long, value_name = "XMLFILE")]
     pub verify: Option<PathBuf>,
 }
@@ -192,97 +196,97 @@ pub struct BbbXmlArgs {
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("login").required(true).args(["secret", "secret_file", "username"])))]
 pub struct LoadArgs {
-    /// What to do
+    /// What to measure
     #[arg(value_enum, default_value_t = LoadAction::Traffic, hide_possible_values = true)]
     pub action: LoadAction,
-    /// The server; a name is looked up once
+    /// The server; a name is resolved once
     #[arg(long, value_name = "HOST:PORT")]
     pub server: String,
-    /// How clients reach it
+    /// Transport of the clients
     #[arg(long, value_enum, default_value_t = LoadTransport::Udp)]
     pub transport: LoadTransport,
-    /// Shared secret (TURN REST); `ps` shows it to every user of this machine, a file does not
+    /// Shared secret (TURN REST); `ps` shows it to every user of this machine, so prefer --secret-file
     #[arg(long)]
     pub secret: Option<String>,
-    /// File whose first line is the shared secret; - = standard input
+    /// File whose first line is the shared secret; - is standard input
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
-    /// User id behind the expiry, with a secret
+    /// User id in the user name, after the expiry time; with a secret
     #[arg(long, value_name = "NAME", default_value = "load")]
     pub user: String,
-    /// User name, with a fixed password
+    /// User name of a user with a fixed password
     #[arg(long, value_name = "NAME", requires = "password")]
     pub username: Option<String>,
     /// The password of that user
     #[arg(long, requires = "username")]
     pub password: Option<String>,
-    /// Name that TLS asks for; without it the host of --server
+    /// Server name for TLS; default: the host of --server
     #[arg(long, value_name = "NAME")]
     pub tls_name: Option<String>,
-    /// Take any certificate
+    /// Accept any certificate
     #[arg(long)]
     pub insecure: bool,
-    /// Processes of the server on this machine, separated by blanks or commas: their CPU time and memory are reported
+    /// Process ids of a server on this machine, separated by blanks or commas, to report its CPU time and memory
     #[arg(long, value_name = "PIDS", value_parser = pids)]
     pub server_pid: Vec<Pids>,
-    /// How long is measured
+    /// Length of the measurement
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     pub duration: f64,
-    /// How long packets flow before that
+    /// Time during which packets flow before the measurement starts
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
     pub warm_up: f64,
-    /// Allocations at once; of churn, in each round
+    /// Allocations at the same time; for churn, in each round
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub allocations: u32,
-    /// Packets per second and allocation from the client; 0 = none
+    /// Packets per second from the client of each allocation; 0 sends none
     #[arg(long, value_name = "PPS", default_value_t = 25.0, value_parser = rate)]
     pub from_client: f64,
-    /// Packets per second and allocation from the peer; 0 = none
+    /// Packets per second from the peer of each allocation; 0 sends none
     #[arg(long, value_name = "PPS", default_value_t = 25.0, value_parser = rate)]
     pub from_peer: f64,
-    /// Bytes of payload
+    /// Bytes of payload in each packet
     #[arg(long, value_name = "BYTES", default_value_t = 160, value_parser = clap::value_parser!(u32).range(24..=65_000))]
     pub size: u32,
-    /// Packets sent back to back; the mean rate stays
+    /// Packets sent back to back; the average rate is unchanged
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub burst: u32,
-    /// The packets of a burst leave as one (UDP_SEGMENT), as a network card that coalesces hands them on
+    /// Send the packets of a burst as one train (UDP_SEGMENT), as a network card that coalesces delivers them
     #[arg(long)]
     pub trains: bool,
-    /// How data travels between client and server
+    /// Message type for data between client and server
     #[arg(long, value_enum, default_value_t = LoadVia::Channel)]
     pub via: LoadVia,
-    /// Each packet that arrives allows the next; rates only say which directions are used
+    /// Send the next packet when one arrives; the rates only select the directions
     #[arg(long)]
     pub saturate: bool,
-    /// Packets on their way at once in each direction, with --saturate
+    /// Packets in flight in each direction, with --saturate
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub window: u32,
-    /// Cycles, requests or handshakes at once
+    /// Life cycles, requests or handshakes at the same time
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub concurrency: u32,
-    /// Allocations in all, for churn
+    /// Allocations in total, for churn
     #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub total: u32,
-    /// Where the peers' sockets are bound; without it the address that packets to the server leave from
+    /// Address of the peers' sockets; default: the source address of packets to the server
     #[arg(long, value_name = "IP")]
     pub peer_address: Option<IpAddr>,
-    /// A socket for every UDP client, also on loopback
+    /// Open a socket for each UDP client, even on loopback
     #[arg(long)]
     pub own_sockets: bool,
-    /// Print one JSON object
+    /// Print the report as one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Show no progress
+    /// Do not show progress
     #[arg(long, short)]
     pub quiet: bool,
 }
 
-/// Processes as one argument names them.
+/// The process ids in one argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pids(pub Vec<u32>);
 
-/// What `load` does.
+/// What `load` measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LoadAction {
     /// Packets through allocations
@@ -293,13 +297,13 @@ pub enum LoadAction {
     Bindings,
     /// TLS connections
     Handshakes,
-    /// Allocations that only exist
+    /// Allocations without traffic
     Idle,
-    /// Allocations that come and go
+    /// Allocations that are created and ended
     Churn,
 }
 
-/// How `load` reaches the server.
+/// Transport of the clients of `load`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LoadTransport {
     /// UDP
@@ -310,33 +314,36 @@ pub enum LoadTransport {
     Tls,
 }
 
-/// How the data of `load` travel.
+/// Message type for the data of `load`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LoadVia {
     /// ChannelData
     Channel,
-    /// Send and Data indications, no channel bound
+    /// Send and Data indications, without a channel
     Indication,
 }
 
 /// `hallpass completions`.
 #[derive(Args, Debug)]
 pub struct CompletionsArgs {
-    /// Which shell
+    /// The shell
     pub shell: Shell,
 }
 
 /// `hallpass manual`.
 #[derive(Args, Debug)]
 pub struct ManualArgs {
-    /// Command whose page is printed; without it the page of the program
+    /// Command whose page is printed; without it the page of hallpass itself
     pub command: Option<String>,
-    /// Write every page into this directory, under its name
+    /// Write all pages into this directory
     #[arg(long, value_name = "DIRECTORY", conflicts_with = "command")]
     pub directory: Option<PathBuf>,
 }
 
-/// A host name or address, as it may stand in a URL before the port. IPv6 addresses gain their brackets later.
+/// Parses a host name or an address without a port. Returns IPv6 addresses without brackets.
+///
+/// # Errors
+/// The text for the user if it is neither.
 fn server_name(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let is_name = !bare.is_empty()
@@ -349,32 +356,41 @@ fn server_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// At least one process, as `pidof` and `pgrep -d,` print them.
+/// Parses process ids as `pidof` and `pgrep -d,` print them.
+///
+/// # Errors
+/// The text for the user if a word is not a number, or if there is none.
 fn pids(text: &str) -> Result<Pids, String> {
     let words = text.split([',', ' ', '\t', '\n']).filter(|word| !word.is_empty());
     let pids: Vec<u32> = words
-        .map(|word| word.parse().map_err(|_| format!("{word:?} is not the number of a process")))
+        .map(|word| word.parse().map_err(|_| format!("{word:?} is not a process id")))
         .collect::<Result<_, _>>()?;
     if pids.is_empty() {
-        Err("no process is named: is the server running on this machine?".to_owned())
+        Err("there is no process id: is the server running on this machine?".to_owned())
     } else {
         Ok(Pids(pids))
     }
 }
 
-/// Seconds of a run: up to a day.
+/// Parses the seconds of a run, up to one day.
+///
+/// # Errors
+/// The text for the user if it is not such a number.
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
-        _ => Err("write seconds, from 0 to 86400".to_owned()),
+        _ => Err("write a number of seconds from 0 to 86400".to_owned()),
     }
 }
 
-/// Packets per second of one allocation.
+/// Parses the packets per second of one allocation.
+///
+/// # Errors
+/// The text for the user if it is not such a number.
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(rate) if (0.0..=1e7).contains(&rate) => Ok(rate),
-        _ => Err("write packets per second, from 0 to 10000000".to_owned()),
+        _ => Err("write a number of packets per second from 0 to 10000000".to_owned()),
     }
 }
 
@@ -390,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_are_named_as_pidof_prints_them_and_more_than_once() {
+    fn process_ids_are_accepted_as_pidof_prints_them_and_repeatedly() {
         let parse = |args: &[&str]| {
             let always = ["hallpass", "load", "idle", "--server", "127.0.0.1:3479", "--secret", "s"];
             Cli::try_parse_from(always.iter().chain(args))

@@ -1,4 +1,4 @@
-//! `hallpass bbb-xml`: the list of STUN and TURN servers that BigBlueButton hands to its browsers.
+//! `hallpass bbb-xml`: the list of STUN and TURN servers that BigBlueButton sends to browsers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -10,24 +10,24 @@ use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
 use quick_xml::{Reader, Writer, XmlVersion};
 
 use super::args::BbbXmlArgs;
-use super::{Endpoint, choose_host, endpoints, fail, load_config, print, tell};
+use super::{Endpoint, choose_host, endpoints, fail, load_config, print, print_stderr};
 
 const NAMESPACE: &str = "http://www.springframework.org/schema/beans";
 const SCHEMA: &str = "http://www.springframework.org/schema/beans/spring-beans-2.5.xsd";
 const PACKAGE: &str = "org.bigbluebutton.web.services.turn.";
 const SERVICE: &str = "stunTurnService";
-/// BigBlueButton's own file has 1-2 KiB.
+/// Size limit of the file. The one that BigBlueButton ships has 1 to 2 KiB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// What the file says, or should say.
+/// The servers in a file.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Servers {
     stun: BTreeSet<String>,
-    /// URL, then the pairs of secret and life time that stand with it.
+    /// For each URL the pairs of secret and lifetime in its entries.
     turn: BTreeMap<String, BTreeSet<(String, String)>>,
 }
 
-/// Prints the file, or compares one.
+/// Prints the file, or compares an existing one.
 pub(super) fn run(args: BbbXmlArgs) -> ExitCode {
     let config = match load_config(&args.config) {
         Ok(config) => config,
@@ -38,8 +38,7 @@ pub(super) fn run(args: BbbXmlArgs) -> ExitCode {
         Err(code) => return code,
     };
     let endpoints = endpoints(&config, true, |_| args.public_name.clone());
-    // The first secret is the newest: that is the one to hand out. Each further one would only double the
-    // allocations of every browser.
+    // Only the newest secret is written. Another one would double the allocations of every browser.
     let (newest, older) = match host.secrets.split_first() {
         Some((newest, older)) => (newest.as_str(), older),
         None => return fail("the host has no secret", "write secret or secret_file"),
@@ -54,27 +53,32 @@ pub(super) fn run(args: BbbXmlArgs) -> ExitCode {
     let written = match read(path) {
         Ok(written) => written,
         Err(reason) => {
-            let next = "write it anew: the same command without --verify, into that file";
+            let next =
+                "create it again: run the same command without --verify and redirect the output to this file";
             return fail(&format!("{}: {reason}", path.display()), next);
         }
     };
     let wanted = Wanted { endpoints: &endpoints, name: &args.public_name, newest, older, ttl: &ttl };
     let (differences, notes) = compare(&written, &wanted);
     for note in notes {
-        tell(&format!("{}: note: {note}\n", path.display()));
+        print_stderr(&format!("{}: note: {note}\n", path.display()));
     }
     if differences.is_empty() {
-        return print(format!("{}: as the configuration has it\n", path.display()).as_bytes());
+        return print(format!("{}: matches the configuration\n", path.display()).as_bytes());
     }
     for difference in &differences {
-        tell(&format!("{}: {difference}\n", path.display()));
+        print_stderr(&format!("{}: {difference}\n", path.display()));
     }
     fail(
         "the file differs from the configuration",
-        "write it anew with the same command without --verify, then restart bbb-web",
+        "create it again with the same command without --verify, then restart bbb-web",
     )
 }
 
+/// Writes the file.
+///
+/// # Errors
+/// The error of the XML writer.
 fn document(endpoints: &[Endpoint], secret: &str, ttl: &str) -> io::Result<Vec<u8>> {
     let mut xml = Writer::new_with_indent(Vec::new(), b' ', 2);
     xml.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
@@ -129,7 +133,7 @@ fn set(xml: &mut Writer<Vec<u8>>, property: &str, prefix: &str, count: usize) ->
     xml.write_event(Event::End(BytesEnd::new("property")))
 }
 
-/// What the configuration asks of the file.
+/// The contents that the configuration requires.
 struct Wanted<'a> {
     endpoints: &'a [Endpoint],
     name: &'a str,
@@ -138,7 +142,7 @@ struct Wanted<'a> {
     ttl: &'a str,
 }
 
-/// Differences, and entries of other servers, which are none of ours. Neither shows a secret.
+/// Returns the differences, and notes about entries of other servers. Neither contains a secret.
 fn compare(written: &Servers, wanted: &Wanted<'_>) -> (Vec<String>, Vec<String>) {
     let (mut differences, mut notes) = (Vec::new(), Vec::new());
     let stun: BTreeSet<String> = wanted.endpoints.iter().filter_map(Endpoint::stun_url).collect();
@@ -160,7 +164,7 @@ fn compare(written: &Servers, wanted: &Wanted<'_>) -> (Vec<String>, Vec<String>)
             continue;
         };
         if entries.len() > 1 {
-            differences.push(format!("{url}: stands {} times with different values", entries.len()));
+            differences.push(format!("{url}: is listed {} times with different values", entries.len()));
         }
         for (secret, ttl) in entries {
             if wanted.older.contains(secret) {
@@ -169,14 +173,14 @@ fn compare(written: &Servers, wanted: &Wanted<'_>) -> (Vec<String>, Vec<String>)
                 differences.push(format!("{url}: has a secret that is not this host's"));
             }
             if ttl != wanted.ttl {
-                differences.push(format!("{url}: has {ttl:?} as the life time, not {}", wanted.ttl));
+                differences.push(format!("{url}: has the lifetime {ttl:?}, not {}", wanted.ttl));
             }
         }
     }
     (differences, notes)
 }
 
-/// The host in `scheme:host:port?query`, without brackets.
+/// Returns the host of `scheme:host:port?query`, without brackets.
 fn host_of(url: &str) -> &str {
     let rest = url.split_once(':').map_or(url, |(_, rest)| rest);
     let place = rest.split_once('?').map_or(rest, |(place, _)| place);
@@ -186,7 +190,11 @@ fn host_of(url: &str) -> &str {
     }
 }
 
-/// Reads a file as bbb-web would: only beans that the service refers to count.
+/// Reads a file as bbb-web does: only beans that the service refers to count.
+///
+/// # Errors
+/// The text for the operator if the file cannot be read, is larger than 1 MiB, is not UTF-8, or is not a file that bbb-web
+/// loads.
 fn read(path: &Path) -> Result<Servers, String> {
     let mut bytes = Vec::new();
     File::open(path)
@@ -199,13 +207,17 @@ fn read(path: &Path) -> Result<Servers, String> {
     servers(text)
 }
 
-/// A bean while it is read.
+/// A bean of the file.
 #[derive(Default)]
 struct Bean {
     class: String,
     arguments: HashMap<String, String>,
 }
 
+/// Returns the servers that the service refers to.
+///
+/// # Errors
+/// The text for the operator if bbb-web would not load the file.
 fn servers(text: &str) -> Result<Servers, String> {
     let document = Document::parse(text)?;
     let mut servers = Servers::default();
@@ -214,13 +226,13 @@ fn servers(text: &str) -> Result<Servers, String> {
     }
     for (property, id) in &document.references {
         let (bean, class) = match (document.beans.get(id), property.as_str()) {
-            (None, _) => return Err(format!("{property} refers to {id:?}, which is not there")),
+            (None, _) => return Err(format!("{property} refers to {id:?}, which does not exist")),
             (Some(bean), "stunServers") => (bean, "StunServer"),
             (Some(bean), "turnServers") => (bean, "TurnServer"),
             _ => continue,
         };
         if bean.class.strip_prefix(PACKAGE) != Some(class) {
-            return Err(format!("{property} refers to {id:?}, which is no {class}"));
+            return Err(format!("{property} refers to {id:?}, which is not a {class}"));
         }
         let argument = |index: &str| {
             bean.arguments.get(index).cloned().ok_or_else(|| format!("{id:?} lacks constructor-arg {index}"))
@@ -234,7 +246,7 @@ fn servers(text: &str) -> Result<Servers, String> {
     Ok(servers)
 }
 
-/// The beans of the file by id, and what the service's properties refer to.
+/// The beans of the file by id, the references of the service's properties, and the state of the parser.
 #[derive(Default)]
 struct Document {
     beans: HashMap<String, Bean>,
@@ -274,7 +286,7 @@ impl Document {
                     let meant = quick_xml::escape::unescape(&written).map_err(|error| error.to_string())?;
                     document.text(&meant);
                 }
-                Event::Eof if depth > 0 => return Err("it ends in the middle".to_owned()),
+                Event::Eof if depth > 0 => return Err("the file is cut off".to_owned()),
                 Event::Eof => return Ok(document),
                 _ => {}
             }
@@ -328,7 +340,7 @@ impl Document {
         }
     }
 
-    /// Text counts only inside `<constructor-arg><value>`, where it may come in pieces.
+    /// Adds text inside `<constructor-arg><value>`, where it may arrive in pieces. Other text is ignored.
     fn text(&mut self, text: &str) {
         if let (true, Some(index)) = (self.in_value, self.argument.clone()) {
             self.set_argument(&index, text);
@@ -373,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn differences_are_told_without_secrets() {
+    fn differences_are_reported_without_secrets() {
         let text = written(SECRET);
         assert_eq!(
             differences(&text.replace("turn:relay.example.org:3479?", "turn:relay.example.org:80?"), &[]),
@@ -411,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn values_may_stand_in_elements_of_their_own() {
+    fn values_may_be_elements_of_their_own() {
         let text = written(SECRET).replace(
             r#"<constructor-arg index="1" value="turn:relay.example.org:3479"/>"#,
             "<constructor-arg index=\"1\"><value>turn:relay&#46;example.org:3479</value></constructor-arg>",
@@ -426,10 +438,12 @@ mod tests {
         let refused = |text: &str| servers(text).unwrap_err();
         assert!(refused(&text.replace(SERVICE, "other")).contains("no bean stunTurnService"));
         assert!(refused(&text.replace("id=\"turn1\"", "id=\"turn0\"")).contains("two beans have the id"));
-        assert!(refused(&text.replace("<ref bean=\"turn1\"", "<ref bean=\"turn9\"")).contains("not there"));
-        assert!(refused(&text.replace("TurnServer", "Turnserver")).contains("no TurnServer"));
+        assert!(
+            refused(&text.replace("<ref bean=\"turn1\"", "<ref bean=\"turn9\"")).contains("does not exist")
+        );
+        assert!(refused(&text.replace("TurnServer", "Turnserver")).contains("not a TurnServer"));
         assert!(refused(&text.replace("index=\"2\"", "index=\"3\"")).contains("lacks constructor-arg 2"));
-        assert!(refused(text.split("</bean>").next().unwrap()).contains("ends in the middle"));
+        assert!(refused(text.split("</bean>").next().unwrap()).contains("cut off"));
         assert!(refused("<beans></bean>").contains("not XML"));
     }
 

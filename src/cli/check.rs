@@ -1,4 +1,4 @@
-//! `hallpass check`: is this configuration good, and can it be served here?
+//! `hallpass check`: reports problems of a configuration, and of this host with --live.
 
 use std::fmt::Write;
 use std::io;
@@ -8,50 +8,49 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use rustls::sign::CertifiedKey;
-use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::args::CheckArgs;
-use super::{fail, print, tell};
-use crate::base::transport::Transport;
+use super::{fail, print, print_stderr};
 use crate::cert;
 use crate::config::{self, Config, Exposure, Host, Loaded};
 use crate::system::clock;
-use crate::system::port_holder::{Protocol, who_holds};
+use crate::system::port_holder::{PortSpace, who_holds};
 
-/// A key whose signatures take longer delays packets noticeably: RSA with 3072 bits or more.
+/// Signatures that take longer delay packets noticeably. RSA keys with 3072 bits or more exceed it.
 const SLOW_SIGNATURE: Duration = Duration::from_millis(1);
 
-/// Checks and prints what was found.
+/// Checks the configuration and prints a summary or the problems.
 pub(super) fn run(args: CheckArgs) -> ExitCode {
     let Loaded { config, warnings } = match config::read(&args.config) {
         Ok(loaded) => loaded,
         Err(report) => {
-            tell(&report.to_string());
+            print_stderr(&report.to_string());
             let found = counted(report.errors(), "error");
             return fail(
                 &format!("{}: {found}", args.config.display()),
-                "mend the lines above and check again",
+                "fix the lines above and check again",
             );
         }
     };
-    tell(&warnings.to_string());
-    let of_certificate = match certificate(&config, &warnings.file) {
+    print_stderr(&warnings.to_string());
+    let certificate_warnings = match certificate(&config, &warnings.file) {
         Ok(count) => count,
         Err(code) => return code,
     };
     if args.live {
         let problems = live(&config, &warnings.file);
         if !problems.is_empty() {
-            tell(&problems.concat());
+            print_stderr(&problems.concat());
             let found = counted(problems.len(), "problem");
             return fail(
                 &format!("{}: {found} on this host", warnings.file),
-                "free the ports above or choose others",
+                "free the ports above, or choose other ports",
             );
         }
     }
     let mut text = summary(&config);
-    let verdict = match warnings.warnings() + of_certificate {
+    let verdict = match warnings.warnings() + certificate_warnings {
         0 => "good".to_owned(),
         count => format!("good, with {}", counted(count, "warning")),
     };
@@ -60,7 +59,10 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
     print(text.as_bytes())
 }
 
-/// Reads the certificate as the server will; the number of warnings told.
+/// Reads the certificate as the server does and prints its problems. Returns the number of warnings.
+///
+/// # Errors
+/// The exit status, after the error is printed, if the certificate or its key cannot be used.
 fn certificate(config: &Config, file: &str) -> Result<usize, ExitCode> {
     let Some(files) = &config.tls else { return Ok(0) };
     match cert::load(&files.cert, &files.key, clock::unix_seconds()) {
@@ -71,32 +73,33 @@ fn certificate(config: &Config, file: &str) -> Result<usize, ExitCode> {
             if time > SLOW_SIGNATURE {
                 warnings.push(slow_key(&files.key, time));
             }
-            warnings.iter().for_each(|warning| tell(&format!("{file}: warning: tls: {warning}\n")));
+            warnings.iter().for_each(|warning| print_stderr(&format!("{file}: warning: tls: {warning}\n")));
             Ok(warnings.len())
         }
         Err(error) => {
-            tell(&format!("{file}: error: tls: {error}\n"));
-            Err(fail(&format!("{file}: 1 error"), "mend the certificate or its key and check again"))
+            print_stderr(&format!("{file}: error: tls: {error}\n"));
+            Err(fail(&format!("{file}: 1 error"), "fix the certificate or its key and check again"))
         }
     }
 }
 
-/// The median of a few signatures; zero if the key makes none, which [`cert::load`] would have said.
+/// The median time of a few signatures; zero if signing fails, which [`cert::load`] has ruled out.
 fn signature_time(key: &CertifiedKey) -> Duration {
     let mut times = [(); 5].map(|()| {
-        let begun = clock::monotonic_nanos();
+        let start = clock::monotonic_nanos();
         let signed = cert::sign_once(key);
-        let took = clock::monotonic_nanos() - begun;
+        let took = clock::monotonic_nanos() - start;
         signed.map_or(Duration::ZERO, |()| Duration::from_nanos(took))
     });
     times.sort_unstable();
     times[times.len() / 2]
 }
 
+/// The warning about a key whose signatures are slow.
 fn slow_key(path: &Path, time: Duration) -> String {
     format!(
-        "{}: a signature with this key takes {:.1} ms, and every TLS handshake needs one while calls wait; use an \
-         ECDSA P-256 key, which takes 0.1 ms or less",
+        "{}: a signature with this key takes {:.1} ms, and each TLS handshake delays all calls by one signature; use \
+         an ECDSA P-256 key, which takes 0.1 ms or less",
         path.display(),
         time.as_secs_f64() * 1e3
     )
@@ -106,7 +109,7 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// What the configuration means, defaults included.
+/// Describes the configuration, defaults included.
 fn summary(config: &Config) -> String {
     let mut text = format!("realm   {}\n", config.realm);
     for listener in &config.listen {
@@ -120,7 +123,7 @@ fn summary(config: &Config) -> String {
     let ports = &config.relay.ports;
     let _ = writeln!(text, "relay   {addresses}, ports {}-{}", ports.start(), ports.end());
     for Host { name, secrets, revoked, peers } in &config.hosts {
-        let peers = peers.as_ref().map_or("as [peers] has it".to_owned(), |peers| joined(peers));
+        let peers = peers.as_ref().map_or("according to [peers]".to_owned(), |peers| joined(peers));
         let secrets = counted(secrets.len(), "secret");
         let revoked =
             if revoked.is_empty() { String::new() } else { format!(" ({} revoked)", revoked.len()) };
@@ -139,64 +142,66 @@ fn joined<T: ToString>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Opens every address for a moment; says what cannot be opened, and why.
+/// Opens and closes a socket on every address. Returns the problems as text.
 fn live(config: &Config, file: &str) -> Vec<String> {
     let mut problems = Vec::new();
     for listener in &config.listen {
-        let protocol = if listener.transport == Transport::Udp { Protocol::Udp } else { Protocol::Tcp };
-        if let Err(error) = open(protocol, listener.address, !config.is_dual_stack(listener)) {
+        let space = PortSpace::of(listener.transport);
+        if let Err(error) = open(space, listener.address, !config.is_dual_stack(listener)) {
             let what = format!(
                 "{file}:{}: error: listen {} {}",
                 listener.line, listener.transport, listener.address
             );
-            problems.push(explain(&what, protocol, listener.address, &error));
+            problems.push(explain(&what, space, listener.address, &error));
         }
     }
     for address in &config.relay.addresses {
         let address = SocketAddr::new(*address, 0);
-        if let Err(error) = open(Protocol::Udp, address, true) {
+        if let Err(error) = open(PortSpace::Udp, address, true) {
             let what = format!("{file}: error: relay.addresses {}", address.ip());
-            problems.push(explain(&what, Protocol::Udp, address, &error));
+            problems.push(explain(&what, PortSpace::Udp, address, &error));
         }
     }
     if let Some(address) = config.admin.as_ref().map(|admin| admin.address)
-        && let Err(error) = open(Protocol::Tcp, address, true)
+        && let Err(error) = open(PortSpace::Tcp, address, true)
     {
-        problems.push(explain(&format!("{file}: error: admin {address}"), Protocol::Tcp, address, &error));
+        problems.push(explain(&format!("{file}: error: admin {address}"), PortSpace::Tcp, address, &error));
     }
     problems
 }
 
-fn open(protocol: Protocol, address: SocketAddr, only_v6: bool) -> io::Result<()> {
-    let (kind, number) = match protocol {
-        Protocol::Udp => (Type::DGRAM, SocketProtocol::UDP),
-        Protocol::Tcp => (Type::STREAM, SocketProtocol::TCP),
+/// Binds a socket to the address, and listens if it is TCP.
+fn open(space: PortSpace, address: SocketAddr, only_v6: bool) -> io::Result<()> {
+    let (kind, protocol) = match space {
+        PortSpace::Udp => (Type::DGRAM, Protocol::UDP),
+        PortSpace::Tcp => (Type::STREAM, Protocol::TCP),
     };
-    let socket = Socket::new(Domain::for_address(address), kind, Some(number))?;
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
         socket.set_only_v6(only_v6)?;
     }
-    if protocol == Protocol::Tcp {
-        // As the server does: connections that linger in TIME_WAIT are not in the way.
+    if space == PortSpace::Tcp {
+        // The server sets it too: connections in TIME_WAIT do not block the port.
         socket.set_reuse_address(true)?;
     }
     socket.bind(&address.into())?;
-    if protocol == Protocol::Tcp { socket.listen(1) } else { Ok(()) }
+    if space == PortSpace::Tcp { socket.listen(1) } else { Ok(()) }
 }
 
-fn explain(what: &str, protocol: Protocol, address: SocketAddr, error: &io::Error) -> String {
+/// Formats a problem with its remedy.
+fn explain(what: &str, space: PortSpace, address: SocketAddr, error: &io::Error) -> String {
     let remedy = match error.kind() {
-        io::ErrorKind::AddrInUse => match who_holds(protocol, address) {
+        io::ErrorKind::AddrInUse => match who_holds(space, address) {
             Some(holder) => {
-                format!("held by {} (pid {}): stop it, or choose another port", holder.name, holder.pid)
+                format!("occupied by {} (pid {}): stop it, or choose another port", holder.name, holder.pid)
             }
-            None => "held by a process of another user: check again as root to see which".to_owned(),
+            None => "occupied by a process of another user: run this check as root to see which".to_owned(),
         },
         io::ErrorKind::AddrNotAvailable => {
-            format!("this host has no address {}: `ip address` shows those it has", address.ip())
+            format!("this host does not have the address {}: `ip address` lists its addresses", address.ip())
         }
         io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE: the systemd unit gives it; here, check as root"
+            "ports below 1024 need CAP_NET_BIND_SERVICE: the systemd unit grants it; run this check as root"
                 .to_owned()
         }
         io::ErrorKind::Unsupported => no_family(address.ip()),

@@ -1,4 +1,4 @@
-//! `hallpass credentials`: user name and password for a while, ready to paste.
+//! `hallpass credentials`: prints a time-limited user name and password, as text, JSON or command lines.
 
 use std::fmt::Write;
 use std::fs::File;
@@ -14,36 +14,40 @@ use crate::config::{Config, Exposure, ExternalIp, Listener, read_secret};
 use crate::system::{clock, interfaces};
 use crate::turn::rest;
 
-/// What a client logs in with.
-pub(super) struct Credentials {
+/// User name and password that a client logs in with.
+pub(super) struct IssuedLogin {
     username: String,
     password: String,
-    /// Seconds; `None` = until the configuration changes.
+    /// Lifetime in seconds; `None` for a user with a fixed password.
     ttl: Option<u32>,
 }
 
-impl Credentials {
-    /// User name and password.
-    pub(super) fn into_login(self) -> (String, String) {
+impl IssuedLogin {
+    /// Returns user name and password.
+    pub(super) fn into_pair(self) -> (String, String) {
         (self.username, self.password)
     }
 }
 
-/// Prints them.
+/// Prints credentials.
 pub(super) fn run(args: CredentialsArgs) -> ExitCode {
-    let (credentials, endpoints) = match make(&args) {
+    let (login, endpoints) = match make(&args) {
         Ok(made) => made,
         Err(code) => return code,
     };
     let text = match (args.json, args.command) {
-        (true, _) => ice_servers(&credentials, &endpoints),
-        (false, Some(Tool::Uclient)) => uclient(&credentials, &endpoints),
-        (false, None) => for_people(&credentials, &endpoints),
+        (true, _) => ice_servers(&login, &endpoints),
+        (false, Some(Tool::Uclient)) => uclient(&login, &endpoints),
+        (false, None) => as_text(&login, &endpoints),
     };
     print(text.as_bytes())
 }
 
-fn make(args: &CredentialsArgs) -> Result<(Credentials, Vec<Endpoint>), ExitCode> {
+/// Returns the credentials and the endpoints that they are for.
+///
+/// # Errors
+/// The exit status, after the error is printed.
+fn make(args: &CredentialsArgs) -> Result<(IssuedLogin, Vec<Endpoint>), ExitCode> {
     let Some(path) = &args.config else {
         let secret = shared_secret(args.secret.as_deref(), args.secret_file.as_deref())?;
         let server = args.server.as_deref().unwrap_or("127.0.0.1");
@@ -51,18 +55,21 @@ fn make(args: &CredentialsArgs) -> Result<(Credentials, Vec<Endpoint>), ExitCode
     };
     let config = load_config(path)?;
     let fixed = config.users.iter().find(|user| user.name == args.user && args.host.is_none());
-    let credentials = match fixed {
-        Some(user) => Credentials { username: user.name.clone(), password: user.password.clone(), ttl: None },
+    let login = match fixed {
+        Some(user) => IssuedLogin { username: user.name.clone(), password: user.password.clone(), ttl: None },
         None => {
             let host = choose_host(&config, args.host.as_deref())?;
-            // The configuration refuses a host without a secret; the first is the newest.
+            // A valid configuration has a secret for each host; the first one is the newest.
             of_secret(host.secrets.first().map_or("", String::as_str), &args.user, args.ttl)
         }
     };
-    Ok((credentials, places(&config, args.server.as_deref())?))
+    Ok((login, places(&config, args.server.as_deref())?))
 }
 
-/// Where the listeners are reached: at `server`, or at the addresses that [`reachable`] finds.
+/// Returns the endpoints of the listeners: at `server`, or at the addresses that [`reachable`] finds.
+///
+/// # Errors
+/// The exit status, after the error is printed, if there is no such address for a listener.
 fn places(config: &Config, server: Option<&str>) -> Result<Vec<Endpoint>, ExitCode> {
     let address = |listener: &Listener| match server {
         Some(server) => Some(server.to_owned()),
@@ -71,17 +78,20 @@ fn places(config: &Config, server: Option<&str>) -> Result<Vec<Endpoint>, ExitCo
     if let Some(lost) = config.listen.iter().find(|listener| address(listener).is_none()) {
         return Err(super::fail(
             &format!(
-                "the listener {} {} is on every address, and this machine has none that others can reach",
+                "the listener {} {} uses every address, and this machine has none that others can reach",
                 lost.transport, lost.address
             ),
-            "add --server NAME, the name or address that clients know; --server 127.0.0.1 to try it on this machine",
+            "add --server NAME with the name or address that clients use, or --server 127.0.0.1 for a test on this machine",
         ));
     }
     // The line above proves that each has one.
     Ok(endpoints(config, false, |listener| address(listener).unwrap_or_default()))
 }
 
-/// The shared secret of a command line: the argument itself, or the first line of the file; `-` is standard input.
+/// Returns the shared secret of a command line: the argument itself, or the first line of a file. `-` is standard input.
+///
+/// # Errors
+/// The exit status, after the error is printed, if the secret cannot be read or is empty.
 pub(super) fn shared_secret(argument: Option<&str>, file: Option<&Path>) -> Result<String, ExitCode> {
     let secret = match file {
         None => argument.unwrap_or_default().to_owned(),
@@ -93,32 +103,32 @@ pub(super) fn shared_secret(argument: Option<&str>, file: Option<&Path>) -> Resu
         })?,
         Some(path) => {
             if let Some(exposure) = Exposure::of_file(path) {
-                super::tell(&format!("hallpass: warning: {exposure}\n"));
+                super::print_stderr(&format!("hallpass: warning: {exposure}\n"));
             }
             File::open(path).and_then(read_secret).map_err(|error| {
                 super::fail(
                     &format!("cannot read the secret from {}: {error}", path.display()),
-                    "give --secret-file a file whose first line is the server's secret",
+                    "name a file whose first line is the server's secret: --secret-file FILE",
                 )
             })?
         }
     };
     if secret.is_empty() {
-        return Err(super::fail("the secret is empty", "give the secret that the server has"));
+        return Err(super::fail("the secret is empty", "use the secret that the server has"));
     }
     Ok(secret)
 }
 
-/// REST credentials of `user` for `ttl` seconds.
-pub(super) fn of_secret(secret: &str, user: &str, ttl: u32) -> Credentials {
+/// Generates TURN REST credentials of `user` for `ttl` seconds.
+pub(super) fn of_secret(secret: &str, user: &str, ttl: u32) -> IssuedLogin {
     let username = rest::username(clock::unix_seconds().saturating_add(ttl.into()), user);
     let password = rest::password(secret, &username);
-    Credentials { username, password, ttl: Some(ttl) }
+    IssuedLogin { username, password, ttl: Some(ttl) }
 }
 
-/// Where a client of this listener connects to when nobody says: `external_ip`, else its own address. For a listener on
-/// every address it is the one of `[relay] addresses`, else the one that this machine reaches others from; IPv4 goes
-/// first, which more clients have. `None` = this machine has no such address.
+/// The address where clients reach a listener if --server is absent: `external_ip`, else the listener's own address. For
+/// a listener on every address: the first of `[relay] addresses` that others can reach, else the source address of packets
+/// to the Internet. IPv4 is preferred, because more clients have it. `None` if this machine has no such address.
 fn reachable(config: &Config, listener: &Listener) -> Option<IpAddr> {
     let ip = listener.address.ip();
     let families: &[bool] = match (ip.is_ipv4(), config.is_dual_stack(listener)) {
@@ -143,15 +153,13 @@ fn reachable(config: &Config, listener: &Listener) -> Option<IpAddr> {
     families.iter().find_map(announced).or(known).or_else(|| families.iter().find_map(own))
 }
 
-pub(super) fn for_people(credentials: &Credentials, endpoints: &[Endpoint]) -> String {
-    let valid = match credentials.ttl {
+/// Formats credentials as lines of text.
+pub(super) fn as_text(login: &IssuedLogin, endpoints: &[Endpoint]) -> String {
+    let valid = match login.ttl {
         Some(ttl) => format!("{ttl} seconds from now"),
-        None => "as long as the configuration has them".to_owned(),
+        None => "until the configuration changes".to_owned(),
     };
-    let mut text = format!(
-        "username  {}\npassword  {}\nvalid     {valid}\n",
-        credentials.username, credentials.password
-    );
+    let mut text = format!("username  {}\npassword  {}\nvalid     {valid}\n", login.username, login.password);
     for endpoint in endpoints {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "url       {}", endpoint.turn_url());
@@ -159,20 +167,22 @@ pub(super) fn for_people(credentials: &Credentials, endpoints: &[Endpoint]) -> S
     text
 }
 
-pub(super) fn ice_servers(credentials: &Credentials, endpoints: &[Endpoint]) -> String {
+/// Formats credentials as JSON for RTCPeerConnection.
+pub(super) fn ice_servers(login: &IssuedLogin, endpoints: &[Endpoint]) -> String {
     let urls: Vec<String> = endpoints.iter().map(Endpoint::turn_url).collect();
     let json = serde_json::json!({
         "iceServers": [{
             "urls": urls,
-            "username": credentials.username,
-            "credential": credentials.password,
+            "username": login.username,
+            "credential": login.password,
         }]
     });
     format!("{json:#}\n")
 }
 
-/// Two clients relayed to each other, so that no peer has to be allowed: 0 lost is a good result.
-pub(super) fn uclient(credentials: &Credentials, endpoints: &[Endpoint]) -> String {
+/// Formats credentials as command lines of turnutils_uclient. Each runs two clients that reach each other through the
+/// relay, so no peer has to be allowed. The test passes if no packet is lost.
+pub(super) fn uclient(login: &IssuedLogin, endpoints: &[Endpoint]) -> String {
     let mut text = String::new();
     for endpoint in endpoints {
         let transport = match endpoint.transport {
@@ -184,8 +194,8 @@ pub(super) fn uclient(credentials: &Credentials, endpoints: &[Endpoint]) -> Stri
             text,
             "turnutils_uclient{transport} -y -c -n 20 -p {} -u {} -w {} {}",
             endpoint.port,
-            shell_word(&credentials.username),
-            shell_word(&credentials.password),
+            shell_word(&login.username),
+            shell_word(&login.password),
             shell_word(&endpoint.server),
         );
     }

@@ -1,4 +1,4 @@
-//! `hallpass load`: a load for any TURN server, and what it came to.
+//! `hallpass load`: puts load on a TURN server and reports the result.
 
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
@@ -7,23 +7,23 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::args::{LoadAction, LoadArgs, LoadTransport, LoadVia};
-use super::{FAILURE, credentials, fail, print, tell};
+use super::{FAILURE, credentials, fail, print, print_stderr};
 use crate::base::transport::Transport;
 use crate::load::options::{Action, Options, Target, Via};
 use crate::load::report::Report;
 use crate::load::{Progress, Status};
 use crate::system::{clock, limits};
 
-/// How long the credentials of a run are good: longer than any run.
+/// Lifetime of the credentials of a run; longer than any run.
 const TTL_SECONDS: u32 = 2 * 86_400;
 
-/// Runs it and reports.
+/// Runs the load and prints the report.
 pub(super) fn run(args: &LoadArgs) -> ExitCode {
     let options = match options(args) {
         Ok(options) => options,
         Err(code) => return code,
     };
-    // Every client of a stream transport is a descriptor.
+    // Every client of a stream transport needs a descriptor.
     limits::raise_open_files();
     let mut line = Line { shown: !args.quiet && !args.json && io::stderr().is_terminal(), dirty: false };
     let result = crate::load::run(&options, clock::monotonic_nanos, &mut line);
@@ -37,7 +37,7 @@ pub(super) fn run(args: &LoadArgs) -> ExitCode {
     if is_done(&report, options.action) { printed } else { ExitCode::from(FAILURE) }
 }
 
-/// Whether everything but packets got through.
+/// Whether something was measured without an error. Lost packets are not errors.
 fn is_done(report: &Report, action: Action) -> bool {
     let something = match action {
         Action::Traffic | Action::Idle => report.allocations > 0,
@@ -56,7 +56,7 @@ fn options(args: &LoadArgs) -> Result<Options, ExitCode> {
         (_, LoadTransport::Udp) => Transport::Udp,
     };
     if args.action == LoadAction::Traffic && args.from_client == 0.0 && args.from_peer == 0.0 {
-        return Err(fail("both directions are 0", "give --from-client or --from-peer packets per second"));
+        return Err(fail("both directions send 0 packets", "set --from-client or --from-peer above 0"));
     }
     Ok(Options {
         action: match args.action {
@@ -75,7 +75,7 @@ fn options(args: &LoadArgs) -> Result<Options, ExitCode> {
         },
         username,
         password,
-        // A process that is named twice costs once.
+        // A process that is listed twice is counted once.
         server_pids: args
             .server_pid
             .iter()
@@ -107,9 +107,12 @@ fn resolve(server: &str) -> Result<SocketAddr, ExitCode> {
     let found = server.to_socket_addrs().map(|mut addresses| addresses.next());
     match found {
         Ok(Some(address)) => Ok(address),
-        Ok(None) => Err(fail(&format!("{server} has no address"), "give --server an address")),
+        Ok(None) => Err(fail(
+            &format!("{server} resolves to no address"),
+            "write an address instead: --server IP:PORT",
+        )),
         Err(error) => Err(fail(
-            &format!("cannot find the server {server}: {error}"),
+            &format!("cannot resolve {server}: {error}"),
             "write it as HOST:PORT, such as relay.example.org:3479 or [2001:db8::1]:3479",
         )),
     }
@@ -120,10 +123,10 @@ fn login(args: &LoadArgs) -> Result<(String, String), ExitCode> {
         return Ok((name.clone(), password.clone()));
     }
     let secret = credentials::shared_secret(args.secret.as_deref(), args.secret_file.as_deref())?;
-    Ok(credentials::of_secret(&secret, &args.user, TTL_SECONDS).into_login())
+    Ok(credentials::of_secret(&secret, &args.user, TTL_SECONDS).into_pair())
 }
 
-/// One line on the terminal, written again and again.
+/// A progress line on the terminal that is overwritten with each update.
 struct Line {
     shown: bool,
     dirty: bool,
@@ -132,7 +135,7 @@ struct Line {
 impl Line {
     fn clear(&mut self) {
         if std::mem::take(&mut self.dirty) {
-            tell("\r\x1b[K");
+            print_stderr("\r\x1b[K");
         }
     }
 }
@@ -144,9 +147,9 @@ impl Progress for Line {
         }
         let Status { phase, done, of, missing, elapsed } = *status;
         let of = if of == 0 { String::new() } else { format!(" of {of}") };
-        let lost = if missing == 0 { String::new() } else { format!(", {missing} on their way or lost") };
-        tell(&format!("\r\x1b[K{phase}: {done}{of}{lost}, {:.0} s", elapsed.as_secs_f64()));
-        // Progress that cannot be shown is no failure.
+        let lost = if missing == 0 { String::new() } else { format!(", {missing} in flight or lost") };
+        print_stderr(&format!("\r\x1b[K{phase}: {done}{of}{lost}, {:.0} s", elapsed.as_secs_f64()));
+        // Failing to show progress is not an error.
         let _ = io::stderr().flush();
         self.dirty = true;
     }

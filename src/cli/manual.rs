@@ -1,7 +1,7 @@
 //! `hallpass manual`: a man page for the program and one for each command, with the sections of man-pages(7).
 //!
-//! The texts are those of `--help`. clap_mangen alone would put all that stands behind the options into a section EXTRA
-//! and refer to pages that nobody writes.
+//! The texts come from `--help`. clap_mangen alone would put everything after the options into a section EXTRA and refer
+//! to pages that do not exist.
 
 use std::fs;
 use std::path::Path;
@@ -12,46 +12,50 @@ use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
 use super::args::{Cli, ManualArgs};
 
-/// The program, which the names of all pages begin with.
+/// The name of the program. The names of all pages start with it.
 const PROGRAM: &str = "hallpass";
 /// The section of user commands.
 const SECTION: &str = "1";
-/// The day of the last change to the texts, as `.TH` has it; a date of the build would make each build another.
+/// The date of the last change to the texts, for `.TH`. The date of the build would make builds irreproducible.
 const CHANGED: &str = "2026-11-28";
 
-/// What parts of a help text behind the options begin with.
+/// The starts of paragraphs in the part of a help text after the options.
 const EXAMPLES: &str = "Examples:";
 const EXIT_STATUS: &str = "Exit status: ";
 const SIGNALS: &str = "Signals: ";
 
-/// Name and meaning, for the pages of the program and of `serve`.
+/// Names and meanings of environment variables, for the pages of the program and of `serve`.
 const ENVIRONMENT: [(&str, &str); 3] = [
     (
         "HALLPASS_LOG",
-        "Overrides the level of the log: error, warn, info, debug, trace or off; for single modules MODULE=LEVEL, \
-         separated by commas, such as info,hallpass::net=debug.",
+        "Overrides the log level of the configuration: error, warn, info, debug, trace or off. Single modules can have a \
+         level of their own: MODULE=LEVEL, separated by commas, such as info,hallpass::net=debug.",
     ),
-    ("JOURNAL_STREAM", "Set by systemd: lines of the log have no time, for the journal adds it."),
+    (
+        "JOURNAL_STREAM",
+        "Set by systemd. If present, log lines have no time stamp, because the journal adds one.",
+    ),
     (
         "NOTIFY_SOCKET, WATCHDOG_USEC",
-        "Set by systemd: where the server says that it is ready, and how often that it is alive.",
+        "Set by systemd: the socket for readiness and status messages, and the interval of the watchdog.",
     ),
 ];
-/// Name and meaning, for the pages of the program and of commands with a configuration.
+/// Names and meanings of files, for the pages of the program and of commands that read a configuration.
 const FILES: [(&str, &str); 1] = [(
     "/etc/hallpass/hallpass.toml",
-    "The configuration that the systemd unit names. The example of the project shows every key with its default. Paths in \
-     it are relative to its directory.",
+    "The configuration in the systemd unit. The example file of the project documents every key with its default. Paths in \
+     the configuration are relative to its directory.",
 )];
 
-/// One page.
+/// One man page.
 struct Page {
-    /// Such as `hallpass-serve`.
+    /// The name without the section, such as `hallpass-serve`.
     name: String,
+    /// The page in roff.
     text: String,
 }
 
-/// Prints a page, or writes all of them.
+/// Prints one page, or writes all of them into a directory.
 pub(super) fn run(args: ManualArgs) -> ExitCode {
     let pages = pages();
     if let Some(directory) = args.directory {
@@ -73,10 +77,7 @@ fn write(pages: &[Page], directory: &Path) -> ExitCode {
         let path = directory.join(format!("{}.{SECTION}", page.name));
         if let Err(error) = fs::write(&path, &page.text) {
             let message = format!("cannot write {}: {error}", path.display());
-            return super::fail(
-                &message,
-                "give --directory a directory that exists and that you may write to",
-            );
+            return super::fail(&message, "name an existing directory that you may write to");
         }
     }
     ExitCode::SUCCESS
@@ -84,7 +85,7 @@ fn write(pages: &[Page], directory: &Path) -> ExitCode {
 
 fn pages() -> Vec<Page> {
     let mut program = Cli::command().disable_help_subcommand(true);
-    // Fills in what is only known of the whole: full names of commands and their usage.
+    // Fills in the full names of the commands and their usage.
     program.build();
     let commands: Vec<&Command> =
         program.get_subcommands().filter(|command| !command.is_hide_set()).collect();
@@ -106,7 +107,7 @@ fn page_name(command: &Command) -> String {
     command.get_display_name().unwrap_or(PROGRAM).to_owned()
 }
 
-/// The page of `command`, which is `program` or one of its commands.
+/// Renders the page of `command`, which is `program` or one of its commands.
 fn text(command: &Command, program: &Command, see_also: &[String]) -> String {
     let is_program = command.get_name() == program.get_name();
     let name = page_name(command);
@@ -163,12 +164,12 @@ fn text(command: &Command, program: &Command, see_also: &[String]) -> String {
     page.render()
 }
 
-/// `hallpass-serve(1)`.
+/// Formats a reference to a page, such as `hallpass-serve(1)`.
 fn reference(name: &str) -> Vec<Inline> {
     vec![bold(name), roman(format!("({SECTION})"))]
 }
 
-/// The usage as `--help` has it, with the name in bold.
+/// Formats the usage line of `--help` with the name in bold.
 fn synopsis(command: &Command) -> Vec<Inline> {
     let usage = command.clone().render_usage().to_string();
     let usage = usage.strip_prefix("Usage: ").unwrap_or(&usage);
@@ -176,12 +177,12 @@ fn synopsis(command: &Command) -> Vec<Inline> {
     vec![bold(name), roman(usage.strip_prefix(name).unwrap_or(usage))]
 }
 
-/// An entry of a list.
+/// Adds an entry of a list.
 fn item(page: &mut Roff, head: Vec<Inline>, text: &str) {
     page.control("TP", []).text(head).text([roman(text)]);
 }
 
-/// An option or an argument, its value, and which values there are.
+/// Adds an option or an argument with its value, its help text, its choices and its default.
 fn option(page: &mut Roff, arg: &Arg) {
     let mut head = Vec::new();
     let short = arg.get_short().map(|short| format!("-{short}"));
@@ -196,7 +197,7 @@ fn option(page: &mut Roff, arg: &Arg) {
         head.push(italic(names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" ")));
     }
     let mut text = arg.get_help().map(ToString::to_string).unwrap_or_default() + ".";
-    // A flag has the values of a boolean, which nobody writes.
+    // The values of a flag are true and false, which are not part of the command line.
     if arg.get_action().takes_values() {
         let values = arg.get_possible_values();
         let words: Vec<&str> =
@@ -212,7 +213,7 @@ fn option(page: &mut Roff, arg: &Arg) {
     item(page, head, &text);
 }
 
-/// A paragraph of a help text: lines of `name   meaning` as a list, others as text.
+/// Adds a paragraph of a help text: lines of `name   meaning` become a list, all others are text.
 fn describe(page: &mut Roff, paragraph: &[String]) {
     let items: Option<Vec<_>> = paragraph.iter().map(|line| line.split_once("  ")).collect();
     match items {
@@ -230,7 +231,7 @@ fn describe(page: &mut Roff, paragraph: &[String]) {
     }
 }
 
-/// What a help text has behind the options, by what it is about.
+/// The part of a help text after the options, divided by subject.
 #[derive(Default)]
 struct Help {
     paragraphs: Vec<Vec<String>>,

@@ -1,4 +1,4 @@
-//! The command line: one file a command.
+//! The command line, one file per command.
 #![forbid(unsafe_code)]
 
 pub mod args;
@@ -19,10 +19,10 @@ use crate::base::transport::Transport;
 use crate::config::{self, Config, EMBEDDED_PORT, EMBEDDED_TLS_PORT, Host, Listener, Loaded};
 use args::{Cli, Command};
 
-/// Exit status of a bad configuration, a difference or a failure; wrong usage is 2, which clap sees to.
+/// Exit status of a bad configuration, a difference or a failure. clap exits with 2 after wrong usage.
 const FAILURE: u8 = 1;
 
-/// Parses the command line and carries it out.
+/// Parses the command line and runs the command.
 pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
@@ -39,52 +39,62 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Writes to standard output. A reader that has gone away (`| head`) is no failure of ours.
+/// Writes to standard output. It is no failure if the reader has closed the pipe (`| head`).
 fn print(bytes: &[u8]) -> ExitCode {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => fail(&format!("cannot write to standard output: {error}"), "give it another target"),
+        Err(error) => fail(
+            &format!("cannot write to standard output: {error}"),
+            "redirect standard output to another target",
+        ),
     }
 }
 
-/// Writes to standard error; there is nowhere left to complain when that fails.
-fn tell(text: &str) {
+/// Writes to standard error. If that fails, there is nowhere left to report it.
+fn print_stderr(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Says what is wrong and the next step.
+/// Prints what is wrong and the next step, and returns the exit status of a failure.
 fn fail(message: &str, next_step: &str) -> ExitCode {
-    tell(&format!("hallpass: {message}\n    {next_step}\n"));
+    print_stderr(&format!("hallpass: {message}\n    {next_step}\n"));
     ExitCode::from(FAILURE)
 }
 
-/// Reads a configuration for a command that only needs it to be good: warnings are left to `check`.
+/// Reads a configuration for a command that ignores its warnings; `check` shows them.
+///
+/// # Errors
+/// The exit status, after the problems are printed, if the configuration has errors.
 fn load_config(path: &Path) -> Result<Config, ExitCode> {
     match config::read(path) {
         Ok(Loaded { config, .. }) => Ok(config),
         Err(report) => {
-            tell(&report.to_string());
+            print_stderr(&report.to_string());
             Err(fail(
                 "the configuration is refused",
-                &format!("mend it until this is silent: {}", check_line(path)),
+                &format!("fix the lines above; this command checks the file: {}", check_line(path)),
             ))
         }
     }
 }
 
+/// The command that checks the configuration at `path`.
 fn check_line(path: &Path) -> String {
     format!("hallpass check --config {}", shell_word(&path.display().to_string()))
 }
 
-/// The named host, or the only one.
+/// Returns the named host, or the only one if no name is given.
+///
+/// # Errors
+/// The exit status, after the error is printed, if there is no such host, no host at all, or several and no name.
 fn choose_host<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Host, ExitCode> {
     let names = || config.hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>().join(", ");
     match (name, config.hosts.as_slice()) {
         (_, []) => Err(fail(
             "the configuration has no [[host]], so there is no secret",
-            "write one with name and secret; `credentials` also takes --user with the name of a [[user]]",
+            "add one with name and secret; `credentials` also accepts the name of a [[user]] as --user",
         )),
         (None, [host]) => Ok(host),
         (None, _) => {
@@ -96,17 +106,17 @@ fn choose_host<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Host, E
     }
 }
 
-/// A place to reach the relay at.
+/// How a client reaches the relay: transport, server and port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Endpoint {
     transport: Transport,
     port: u16,
-    /// Name, IPv4 address or IPv6 address without brackets.
+    /// A name, an IPv4 address or an IPv6 address without brackets.
     server: String,
 }
 
 impl Endpoint {
-    /// RFC 7065; UDP is what a `turn` URL without a parameter means.
+    /// The TURN URL (RFC 7065). Without a parameter a `turn` URL means UDP.
     fn turn_url(&self) -> String {
         let place = format!("{}:{}", bracketed(&self.server), self.port);
         match self.transport {
@@ -116,7 +126,7 @@ impl Endpoint {
         }
     }
 
-    /// RFC 7064; only over UDP does it tell a client anything.
+    /// The STUN URL (RFC 7064); `None` for TCP and TLS, where STUN has no use for a browser.
     fn stun_url(&self) -> Option<String> {
         let place = format!("{}:{}", bracketed(&self.server), self.port);
         (self.transport == Transport::Udp).then(|| format!("stun:{place}"))
@@ -127,8 +137,8 @@ fn bracketed(server: &str) -> String {
     if server.contains(':') { format!("[{server}]") } else { server.to_owned() }
 }
 
-/// Where clients reach the listeners: UDP first, then TCP, then TLS; IPv4 and IPv6 listeners of one port once.
-/// Loopback listeners are left out of a `public` list unless there are no others.
+/// Returns the endpoints of the listeners without duplicates: UDP first, then TCP, then TLS. `server` names the host of
+/// each. A `public` list excludes loopback listeners unless there are no others.
 fn endpoints(config: &Config, public: bool, server: impl Fn(&Listener) -> String) -> Vec<Endpoint> {
     let has_public = config.listen.iter().any(|listener| !listener.address.ip().is_loopback());
     let mut endpoints: Vec<Endpoint> = config
@@ -151,14 +161,14 @@ fn endpoints(config: &Config, public: bool, server: impl Fn(&Listener) -> String
     once
 }
 
-/// The listeners of a server without a configuration.
+/// Returns the endpoints of a server without a configuration.
 fn embedded_endpoints(server: &str) -> Vec<Endpoint> {
     [(Transport::Udp, EMBEDDED_PORT), (Transport::Tcp, EMBEDDED_PORT), (Transport::Tls, EMBEDDED_TLS_PORT)]
         .map(|(transport, port)| Endpoint { transport, port, server: server.to_owned() })
         .into()
 }
 
-/// One word of a shell command, quoted where it must be.
+/// Quotes a word for a shell if necessary.
 fn shell_word(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:=+,@%".contains(&byte);
     if !text.is_empty() && text.bytes().all(plain) {
@@ -184,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_are_in_order_and_stand_once() {
+    fn endpoints_are_in_order_and_without_duplicates() {
         let text = "[[listen]]\ntransport='tls'\naddress='0.0.0.0:443'\n[[listen]]\ntransport='udp'\naddress='0.0.0.0:3478'\n\
             [[listen]]\ntransport='udp'\naddress='127.0.0.1:3479'\n[[listen]]\ntransport='udp'\naddress='[::]:3478'\n\
             [[host]]\nname='h'\nsecret='0123456789abcdef'\n";

@@ -204,7 +204,7 @@ impl Client {
         self.ask(now, Request::Allocate(wishes))
     }
 
-    /// Asks to keep the allocation for so many seconds; 0 ends it.
+    /// Refreshes the allocation for `lifetime` seconds; 0 ends it.
     ///
     /// # Errors
     /// [`SendError::NoAllocation`], [`SendError::Busy`], [`SendError::Broken`].
@@ -238,7 +238,7 @@ impl Client {
         Ok(channel)
     }
 
-    /// The same with a number that the caller chooses; whether it may be bound is for the server to say.
+    /// Does the same with a number that the caller chooses; the server decides whether it may be bound.
     ///
     /// # Errors
     /// [`SendError::NoAllocation`], [`SendError::Full`], [`SendError::Busy`], [`SendError::Broken`].

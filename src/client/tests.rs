@@ -44,7 +44,7 @@ fn key(password: &str, algorithm: IntegrityAlgorithm) -> IntegrityKey {
     LongTermKeyCredentials::new("user".into(), password.into(), REALM.into()).make_key(algorithm)
 }
 
-/// A client, and a server that says what the test wants.
+/// A client, and a server controlled by the test.
 struct Rig {
     client: Client,
     now: Instant,
@@ -273,7 +273,7 @@ fn refusals_say_all_that_the_server_said() {
 }
 
 #[test]
-fn responses_that_nobody_vouches_for_are_discarded() {
+fn unauthenticated_responses_are_discarded() {
     let mut rig = Rig::allocated();
     rig.client.permit(rig.now, peer()).expect("allocated");
     let request = rig.sent();
@@ -301,7 +301,7 @@ fn responses_that_nobody_vouches_for_are_discarded() {
 }
 
 #[test]
-fn a_stream_brings_no_second_answer() {
+fn on_a_stream_a_wrong_answer_ends_the_request() {
     let mut rig = Rig::new(Link::Stream);
     rig.log_in();
     let forged = rig.respond(Response::success).finish(None, false);
@@ -312,7 +312,7 @@ fn a_stream_brings_no_second_answer() {
 }
 
 #[test]
-fn answers_that_are_none() {
+fn malformed_answers_are_not_accepted() {
     let mut rig = Rig::over_udp();
     rig.log_in();
     let answer = rig.success(|response| response.lifetime(600));

@@ -1,4 +1,4 @@
-//! From tables to a [`Config`]: each table's values, checked one by one.
+//! Builds a [`Config`] from the document and checks each value by itself.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -7,22 +7,24 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use super::drain::drain;
+use super::limits::Limits;
 use super::parties::{hosts, peers, users};
 use super::types::*;
 use super::walk::{At, Notes, Section};
 use super::web::{either, is_host_name, proxies, quic, shared, web};
 use crate::base::transport::Transport;
 
-/// A longer realm makes the unauthenticated 401 exceed 2.5 times the request that provoked it.
+/// With a longer realm the 401 to an unauthenticated request would exceed 2.5 times the size of that request.
 const REALM_BYTES_MAX: usize = 52;
 
-/// Where the things stand that later checks compare.
+/// Line numbers for the checks that compare several tables.
 #[derive(Default)]
 pub(super) struct Lines {
     pub(super) ports: usize,
     pub(super) relay_addresses: Vec<usize>,
 }
 
+/// Reads every table. Paths are relative to `base`.
 pub(super) fn config(document: &DeTable<'_>, base: &Path, notes: &mut Notes) -> (Config, Lines) {
     let top = Section::open(document, "", 1, notes);
     let mut lines = Lines::default();
@@ -39,7 +41,7 @@ pub(super) fn config(document: &DeTable<'_>, base: &Path, notes: &mut Notes) -> 
         hosts: hosts(&top, base, notes),
         users: users(&top, notes),
         peers: peers(&top, notes),
-        limits: limits(&top, notes),
+        limits: Limits::read(&top, notes),
         drain: drain(&top, notes),
         log: log(&top, notes),
         admin: admin(&top, notes),
@@ -50,7 +52,7 @@ pub(super) fn config(document: &DeTable<'_>, base: &Path, notes: &mut Notes) -> 
 
 fn realm(top: &Section<'_, '_>, notes: &mut Notes) -> String {
     let Some(At { value, line }) = top.string("realm", notes) else { return DEFAULT_REALM.to_owned() };
-    const NAME: &str = "write the relay's own name: realm = \"relay.example.org\"";
+    const NAME: &str = "write the name of the relay: realm = \"relay.example.org\"";
     if value.is_empty() {
         notes.error(line, "realm", "the realm is empty", NAME);
     } else if value.len() > REALM_BYTES_MAX {
@@ -58,7 +60,7 @@ fn realm(top: &Section<'_, '_>, notes: &mut Notes) -> String {
             line,
             "realm",
             format!("the realm has {} bytes, more than {REALM_BYTES_MAX}", value.len()),
-            "write a shorter one: a long realm makes the first answer to a stranger an amplifier",
+            "write a shorter one: the first answer to an unauthenticated client must stay small, or it amplifies attacks",
         );
     } else if value.chars().any(char::is_control) {
         notes.error(line, "realm", "the realm contains a control character", NAME);
@@ -87,15 +89,15 @@ fn external_ip(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<ExternalIp> {
                 line,
                 "external_ip",
                 format!("{value:?} mixes IPv4 and IPv6"),
-                "write public and private address of one family",
+                "write a public and a private address of the same family",
             );
         }
         if entry.public.is_unspecified() || entry.public.is_multicast() {
             notes.error(
                 line,
                 "external_ip",
-                format!("nobody can send to {}", entry.public),
-                "write the address that the outside world sees",
+                format!("{} cannot be a destination", entry.public),
+                "write the address that clients outside see",
             );
         }
         let clash = entries.iter().any(|other| {
@@ -107,7 +109,7 @@ fn external_ip(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<ExternalIp> {
                 line,
                 "external_ip",
                 "a second entry for the same addresses",
-                "write one entry a family, or say of each which private address it is for: \"public/private\"",
+                "write one entry per family, or add the private address to each: \"public/private\"",
             );
         }
         entries.push(entry);
@@ -153,14 +155,14 @@ fn relay(top: &Section<'_, '_>, lines: &mut Lines, notes: &mut Notes) -> Relay {
             Ok(address) if address.is_unspecified() || address.is_multicast() => notes.error(
                 line,
                 "relay.addresses",
-                format!("{address} is no address to relay from"),
-                "write this host's own address, or leave relay.addresses out to use the listening ones",
+                format!("{address} cannot be a relay address"),
+                "write an address of this host, or remove relay.addresses to use those of the listeners",
             ),
             Ok(address) if relay.addresses.contains(&address) => {
                 notes.error(
                     line,
                     "relay.addresses",
-                    format!("{address} stands twice"),
+                    format!("{address} is listed twice"),
                     "remove one of the two",
                 );
             }
@@ -184,7 +186,7 @@ fn relay(top: &Section<'_, '_>, lines: &mut Lines, notes: &mut Notes) -> Relay {
                     notes.warn(
                         line,
                         "relay.ports",
-                        "ports below 1024 are those of well-known services and need a privilege",
+                        "ports below 1024 belong to well-known services and need a privilege",
                         "write \"49152-65535\", or \"32769-65535\" beside a BigBlueButton host",
                     );
                 }
@@ -195,7 +197,7 @@ fn relay(top: &Section<'_, '_>, lines: &mut Lines, notes: &mut Notes) -> Relay {
             }
         }
     }
-    // Both mean one UDP socket for each allocation, the only mode there is: the key is checked and decides nothing.
+    // Both words mean one UDP socket per allocation, the only mode so far: the key is checked and has no effect.
     let _: Option<()> = section.word("mode", &[("auto", ()), ("sockets", ())], notes);
     relay
 }
@@ -216,97 +218,12 @@ fn tls(top: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Option<TlsFiles
             notes.error(
                 section.line_of(present, notes),
                 &section.key(absent),
-                format!("tls.{present} stands alone"),
-                format!("write tls.{absent} too, or remove both for a self-made certificate"),
+                format!("tls.{present} is set without tls.{absent}"),
+                format!("add tls.{absent}, or remove both for a self-signed certificate"),
             );
         }
     }
     Some(TlsFiles { cert: cert?, key: key? })
-}
-
-fn limits(top: &Section<'_, '_>, notes: &mut Notes) -> Limits {
-    let defaults = Limits::default();
-    let Some(section) = top.table("limits", "[limits]", notes) else { return defaults };
-    let none = Some("no limit");
-    let bound = |key, default, notes: &mut Notes| section.number(key, 1..=u32::MAX, none, default, notes);
-    let limits = Limits {
-        allocations_per_user: bound("allocations_per_user", defaults.allocations_per_user, notes),
-        allocations_per_host: bound("allocations_per_host", defaults.allocations_per_host, notes),
-        allocations_total: bound("allocations_total", defaults.allocations_total, notes),
-        unauthenticated_per_source: section.number(
-            "unauthenticated_per_source",
-            1..=10_000_000,
-            none,
-            defaults.unauthenticated_per_source,
-            notes,
-        ),
-        requests_per_user: bound("requests_per_user", defaults.requests_per_user, notes),
-        kbit_per_allocation: bound("kbit_per_allocation", defaults.kbit_per_allocation, notes),
-        packets_per_allocation: bound("packets_per_allocation", defaults.packets_per_allocation, notes),
-        kbit_per_user: bound("kbit_per_user", defaults.kbit_per_user, notes),
-        packets_per_user: bound("packets_per_user", defaults.packets_per_user, notes),
-        kbit_per_host: bound("kbit_per_host", defaults.kbit_per_host, notes),
-        packets_per_host: bound("packets_per_host", defaults.packets_per_host, notes),
-        mss: section.number("mss", 536..=8960, Some("the kernel's choice"), defaults.mss, notes),
-        workers: section.number("workers", 1..=256, Some("one per core"), defaults.workers, notes),
-        permissions_per_allocation: section.number(
-            "permissions_per_allocation",
-            1..=100_000,
-            None,
-            defaults.permissions_per_allocation,
-            notes,
-        ),
-        // 0x4000 to 0x7FFF are all there are.
-        channels_per_allocation: section.number(
-            "channels_per_allocation",
-            1..=16_384,
-            None,
-            defaults.channels_per_allocation,
-            notes,
-        ),
-        permissions_per_user: bound("permissions_per_user", defaults.permissions_per_user, notes),
-        connections_total: section.number(
-            "connections_total",
-            1..=1_000_000,
-            None,
-            defaults.connections_total,
-            notes,
-        ),
-        connections_per_source: bound("connections_per_source", defaults.connections_per_source, notes),
-        connections_exempt: section
-            .prefixes("connections_exempt", notes)
-            .map_or(defaults.connections_exempt, |exempt| exempt.into_iter().map(|net| net.value).collect()),
-        memory_mib: section.number(
-            "memory_mib",
-            64..=u32::MAX,
-            Some("three quarters of what there is"),
-            defaults.memory_mib,
-            notes,
-        ),
-        lifetime_max_seconds: section.number(
-            "lifetime_max_seconds",
-            1..=86_400,
-            None,
-            defaults.lifetime_max_seconds,
-            notes,
-        ),
-        drain_seconds: section.number(
-            "drain_seconds",
-            1..=86_400,
-            Some("no waiting"),
-            defaults.drain_seconds,
-            notes,
-        ),
-    };
-    if limits.lifetime_max_seconds < 600 {
-        notes.warn(
-            section.line_of("lifetime_max_seconds", notes),
-            "limits.lifetime_max_seconds",
-            "shorter than the default lifetime that clients count on (RFC 8656 section 3.2)",
-            "write 600 or more",
-        );
-    }
-    limits
 }
 
 fn log(top: &Section<'_, '_>, notes: &mut Notes) -> Log {
@@ -333,8 +250,8 @@ fn admin(top: &Section<'_, '_>, notes: &mut Notes) -> Option<Admin> {
         notes.warn(
             line,
             "admin.address",
-            format!("{address} is not loopback, and there is no password on it"),
-            "write \"127.0.0.1:9641\", or let a firewall admit your monitoring only",
+            format!("{address} is not loopback, and the admin pages have no password"),
+            "write \"127.0.0.1:9641\", or let a firewall admit only your monitoring",
         );
     }
     Some(Admin { address, names })
@@ -346,14 +263,14 @@ fn admin_names(section: &Section<'_, '_>, notes: &mut Notes) -> Vec<String> {
         if is_host_name(value) {
             names.push(value.to_ascii_lowercase());
         } else {
-            let remedy = "write the name alone: \"relay.example.org\"; IP addresses need no entry";
+            let remedy = "write the name without a port: \"relay.example.org\"; IP addresses need no entry";
             notes.error(line, "admin.names", format!("{value:?} is not a host name"), remedy);
         }
     }
     names
 }
 
-/// An address with a port under `key`; port 0 is refused.
+/// Reads an address with a port from `key`. Refuses port 0 and multicast addresses.
 pub(super) fn socket_address(
     section: &Section<'_, '_>,
     key: &str,
@@ -365,7 +282,7 @@ pub(super) fn socket_address(
     parse_address(At { value, line }, &key, example, notes)
 }
 
-/// The same of a value that is there.
+/// Parses an address with a port. Refuses port 0 and multicast addresses.
 pub(super) fn parse_address(
     At { value, line }: At<&str>,
     key: &str,
@@ -373,12 +290,17 @@ pub(super) fn parse_address(
     notes: &mut Notes,
 ) -> Option<At<SocketAddr>> {
     let Ok(address) = value.parse::<SocketAddr>() else {
-        let remedy = format!("write address and port, names are not looked up: {example}");
+        let remedy = format!("write address and port; names are not looked up: {example}");
         notes.error(line, key, format!("{value:?} is not an address with a port"), remedy);
         return None;
     };
     if address.port() == 0 {
-        notes.error(line, key, "port 0 is no port that anybody could know", format!("write {example}"));
+        notes.error(
+            line,
+            key,
+            "port 0 means any port, which clients cannot know",
+            format!("write {example}"),
+        );
         return None;
     }
     if address.ip().is_multicast() {
@@ -399,7 +321,7 @@ fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, &'static str> {
     let first: u16 = first.trim().parse().map_err(|_| SHAPE)?;
     let last: u16 = last.trim().parse().map_err(|_| SHAPE)?;
     if first == 0 {
-        return Err("port 0 cannot be relayed from: start at 1024 or above");
+        return Err("port 0 cannot be a relay port: start at 1024 or above");
     }
     if first > last {
         return Err("write the lower port first: \"49152-65535\"");

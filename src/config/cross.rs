@@ -1,4 +1,4 @@
-//! Checks that need more than one table at once.
+//! Checks that compare several tables.
 
 use std::net::IpAddr;
 
@@ -7,6 +7,7 @@ use super::types::{Config, ExternalIp};
 use super::walk::{Notes, Section};
 use crate::base::transport::Transport;
 
+/// Checks a configuration whose tables are valid one by one.
 pub(super) fn check(config: &Config, lines: &Lines, top: &Section<'_, '_>, notes: &mut Notes) {
     listeners(config, top, notes);
     relay_ports(config, lines, notes);
@@ -15,8 +16,8 @@ pub(super) fn check(config: &Config, lines: &Lines, top: &Section<'_, '_>, notes
     if !top.has("host") && !top.has("user") {
         notes.missing(
             "host",
-            "nobody may use this relay",
-            "write a [[host]] with name and secret, one for each server that hands out credentials",
+            "no client can use this relay",
+            "write a [[host]] with name and secret for each server that issues credentials",
         );
     }
 }
@@ -45,7 +46,7 @@ fn listeners(config: &Config, top: &Section<'_, '_>, notes: &mut Notes) {
         }
         let admin = config.admin.as_ref().map(|admin| admin.address);
         if admin == Some(listener.address) && listener.transport != Transport::Udp {
-            let message = format!("{} is the admin address too", listener.address);
+            let message = format!("{} is also the admin address", listener.address);
             notes.error(listener.line, "listen.address", message, "give one of the two another port");
         }
     }
@@ -54,20 +55,20 @@ fn listeners(config: &Config, top: &Section<'_, '_>, notes: &mut Notes) {
         Some(listener) if !top.has("tls") => notes.warn(
             listener.line,
             "tls",
-            "no certificate: a self-made one is used, which browsers refuse",
+            "no certificate: the server uses a self-signed one, which browsers refuse",
             "write [tls] with cert and key",
         ),
         None if config.tls.is_some() => notes.warn(
             top.line_of("tls", notes),
             "tls",
-            "a certificate, but no listener with transport = \"tls\"",
-            "write such a [[listen]], or remove [tls]",
+            "there is a certificate, but no listener with transport = \"tls\"",
+            "add a [[listen]] with transport = \"tls\", or remove [tls]",
         ),
         _ => {}
     }
 }
 
-/// A relay port that is a listener's too would hand the listener's packets to an allocation.
+/// Refuses relay ports that a UDP listener uses: an allocation on such a port would receive the listener's packets.
 fn relay_ports(config: &Config, lines: &Lines, notes: &mut Notes) {
     let udp = config.listen.iter().filter(|listener| listener.transport == Transport::Udp);
     for listener in udp {
@@ -90,18 +91,19 @@ fn relay_ports(config: &Config, lines: &Lines, notes: &mut Notes) {
                 "{first}-{last} contains port {port} of the UDP listener on line {}, on the same address",
                 listener.line
             );
-            // Without a [relay] table the range is the default one: the listener is what can be changed.
+            // Without a [relay] table the range is the default, so the line to change is the listener's.
             let line = if lines.ports == 0 { listener.line } else { lines.ports };
             notes.error(line, "relay.ports", message, remedy);
         }
     }
 }
 
-/// A listener on `[::]` may serve IPv4 as well.
+/// Whether a listener on the unspecified address receives packets for `relay`; one on `[::]` may serve IPv4 too.
 fn reaches(unspecified: IpAddr, relay: IpAddr) -> bool {
     unspecified.is_ipv6() || relay.is_ipv4()
 }
 
+/// Warns about an `external_ip` that translates no relay address.
 fn relay_addresses(config: &Config, lines: &Lines, top: &Section<'_, '_>, notes: &mut Notes) {
     if config.relay.addresses.is_empty() {
         return;
@@ -116,7 +118,7 @@ fn relay_addresses(config: &Config, lines: &Lines, top: &Section<'_, '_>, notes:
             (Some(private), Some(line)) => format!("add \"{private}\" to relay.addresses (line {line})"),
             _ => "add this host's address of that family to relay.addresses".to_owned(),
         };
-        let message = format!("{} stands for no address in relay.addresses", entry.public);
+        let message = format!("{} matches no address in relay.addresses", entry.public);
         notes.warn(line, "external_ip", message, remedy);
     }
 }

@@ -1,4 +1,4 @@
-//! Where newcomers are sent while the server drains: `[drain]`.
+//! `[drain]`: the servers that new clients are sent to during a drain.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,7 @@ use super::build::parse_address;
 use super::types::Drain;
 use super::walk::{Notes, Section};
 
-/// `[drain]`.
+/// Reads `[drain]`.
 pub(super) fn drain(top: &Section<'_, '_>, notes: &mut Notes) -> Drain {
     let Some(section) = top.table("drain", "[drain]", notes) else { return Drain::default() };
     Drain {
@@ -15,7 +15,7 @@ pub(super) fn drain(top: &Section<'_, '_>, notes: &mut Notes) -> Drain {
     }
 }
 
-/// At most one address of each family: a client is told the one of his own (RFC 8489 section 14.15).
+/// Reads at most one address per family: a client is sent to an address of its own family (RFC 8489 section 14.15).
 fn servers(section: &Section<'_, '_>, key: &str, example: &str, notes: &mut Notes) -> Vec<SocketAddr> {
     let mut servers: Vec<SocketAddr> = Vec::new();
     for entry in section.strings(key, notes).unwrap_or_default() {
@@ -26,7 +26,7 @@ fn servers(section: &Section<'_, '_>, key: &str, example: &str, notes: &mut Note
                 line,
                 &name,
                 "clients cannot be sent there",
-                format!("write the other relay's own: {example}"),
+                format!("write the address of the other relay: {example}"),
             );
         } else if servers.iter().any(|other| other.is_ipv4() == server.value.is_ipv4()) {
             notes.error(

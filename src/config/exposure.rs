@@ -1,4 +1,4 @@
-//! Files that hold secrets: what the other users of this host may do with them.
+//! The permissions of files that hold secrets.
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
@@ -10,12 +10,12 @@ use super::walk::{Notes, Section};
 const OTHERS_READ: u32 = 0o004;
 const OTHERS_WRITE: u32 = 0o002;
 
-/// What is wrong with the mode of a file that holds a secret.
+/// A file with a secret that every user of this host can read or change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exposure {
-    /// What others may do with which file.
+    /// The file, and what others can do with it.
     pub message: String,
-    /// What to do about it.
+    /// The command that fixes the permissions.
     pub remedy: String,
 }
 
@@ -26,13 +26,13 @@ impl fmt::Display for Exposure {
 }
 
 impl Exposure {
-    /// Judges the file at `path`. `None` = only its owner and its group have access, or there is no such file.
+    /// Checks the mode of the file at `path`. `None` if only its owner and its group have access, or if it does not exist.
     pub fn of_file(path: &Path) -> Option<Self> {
         let mode = std::fs::metadata(path).ok()?.mode();
         Self::of_mode(&path.display().to_string(), mode)
     }
 
-    /// Judges the mode of a file that messages call `shown`.
+    /// Checks the mode of a file. `shown` is its name in messages.
     pub(super) fn of_mode(shown: &str, mode: u32) -> Option<Self> {
         let may = match (mode & OTHERS_READ != 0, mode & OTHERS_WRITE != 0) {
             (true, true) => "read and change",
@@ -49,7 +49,7 @@ impl Exposure {
     }
 }
 
-/// Judges the configuration file itself: it may hold secrets, and a user who may change it decides everything.
+/// Warns if others can read secrets in the configuration file, or change the file.
 pub(super) fn of_configuration(top: &Section<'_, '_>, file: &str, mode: u32, notes: &mut Notes) {
     let Some(Exposure { message, remedy }) = Exposure::of_mode(file, mode) else { return };
     match first_secret(top, notes) {
@@ -61,12 +61,12 @@ pub(super) fn of_configuration(top: &Section<'_, '_>, file: &str, mode: u32, not
     }
 }
 
-/// Line and key of the first secret that is written in the file itself.
+/// Returns line and key of the first secret that is written in the file itself.
 fn first_secret(top: &Section<'_, '_>, notes: &Notes) -> Option<(usize, String)> {
-    // The tables were read before: their problems are reported already.
-    let mut unheard = Notes::new("");
-    let hosts = top.tables("host", "[[host]]", &mut unheard);
-    let users = top.tables("user", "[[user]]", &mut unheard);
+    // The problems of these tables are reported already.
+    let mut discarded = Notes::new("");
+    let hosts = top.tables("host", "[[host]]", &mut discarded);
+    let users = top.tables("user", "[[user]]", &mut discarded);
     let of_hosts = hosts.iter().flat_map(|host| ["secret", "secrets"].map(|key| (host, key)));
     let of_users = users.iter().map(|user| (user, "password"));
     let written = of_hosts.chain(of_users).filter(|(section, key)| section.has(key));

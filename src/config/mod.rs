@@ -1,15 +1,15 @@
-//! The configuration: TOML in, a [`Config`] out, or every problem at once with its line and what to write instead.
+//! The configuration: reads TOML and returns a [`Config`], or every problem with its line and its remedy.
 //!
-//! Knows nothing of the rest of the server: `cli::serve` turns a [`Config`] into the other modules' settings.
+//! Independent of the rest of the server: `cli::serve` converts a [`Config`] into the settings of the other modules.
 #![forbid(unsafe_code)]
 
 mod build;
 mod cross;
 mod drain;
 mod exposure;
+mod limits;
 mod parties;
 mod problem;
-mod ranges;
 mod secrets;
 #[cfg(test)]
 mod tests;
@@ -25,30 +25,32 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use exposure::Exposure;
+pub use limits::{LIMITS, LimitRow, Limits};
 pub use problem::{Problem, Report, Severity};
 pub use secrets::read_secret;
 pub use types::{
     Admin, Config, DEFAULT_ADMIN, DEFAULT_REALM, Drain, EMBEDDED_PORT, EMBEDDED_TLS_PORT, ExternalIp, Host,
-    Limits, Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Relay, TlsFiles, User, Web,
+    Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Relay, TlsFiles, User, Web,
 };
 use walk::{Notes, Section};
 
-/// 200 hosts with all their keys take a tenth of it.
+/// Size limit of a configuration file. 200 hosts with all their keys take a tenth of it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// A configuration that can be served, and what should be looked at nevertheless.
+/// A configuration without errors.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What to serve.
+    /// The configuration.
     pub config: Config,
     /// Warnings only.
     pub warnings: Report,
 }
 
-/// Reads a file. Paths in it are relative to its directory.
+/// Reads a configuration file. Paths in it are relative to its directory.
 ///
 /// # Errors
-/// Every problem of the file; at least one of them is an error.
+/// Every problem of the file, at least one of them an error: unreadable, larger than 1 MiB, not UTF-8, a TOML syntax
+/// error, or a wrong key or value.
 pub fn read(path: &Path) -> Result<Loaded, Report> {
     let file = path.display().to_string();
     let refuse = |line, message: String, remedy: &str| Report {
@@ -64,7 +66,7 @@ pub fn read(path: &Path) -> Result<Loaded, Report> {
     let (bytes, mode) = read_start(path).map_err(|error| {
         let remedy = match error.kind() {
             io::ErrorKind::NotFound => "name an existing file, or start from the example hallpass.toml",
-            io::ErrorKind::PermissionDenied => "let the user that runs hallpass read it",
+            io::ErrorKind::PermissionDenied => "let the user that runs hallpass read the file",
             _ => "name a regular file",
         };
         refuse(None, format!("cannot read the configuration: {error}"), remedy)
@@ -76,19 +78,19 @@ pub fn read(path: &Path) -> Result<Loaded, Report> {
         let before = bytes.iter().take(error.valid_up_to()).filter(|&&byte| byte == b'\n').count();
         refuse(Some(before + 1), "not UTF-8 text".to_owned(), "save the file as UTF-8")
     })?;
-    understand(text, &file, path.parent().unwrap_or(Path::new("")), Some(mode))
+    parse_with_mode(text, &file, path.parent().unwrap_or(Path::new("")), Some(mode))
 }
 
-/// Understands a configuration. `file` is for messages; paths inside are relative to `base`.
+/// Parses a configuration. `file` is its name in messages; paths in it are relative to `base`.
 ///
 /// # Errors
-/// Every problem of the text; at least one of them is an error.
+/// Every problem of the text, at least one of them an error: a TOML syntax error, or a wrong key or value.
 pub fn parse(text: &str, file: &str, base: &Path) -> Result<Loaded, Report> {
-    understand(text, file, base, None)
+    parse_with_mode(text, file, base, None)
 }
 
-/// The same for a file of this mode.
-fn understand(text: &str, file: &str, base: &Path, mode: Option<u32>) -> Result<Loaded, Report> {
+/// Like [`parse`]; with the mode of the file it also checks who can read secrets in it.
+fn parse_with_mode(text: &str, file: &str, base: &Path, mode: Option<u32>) -> Result<Loaded, Report> {
     let mut notes = Notes::new(text);
     let (document, syntax) = DeTable::parse_recoverable(text);
     for error in &syntax {
@@ -100,7 +102,7 @@ fn understand(text: &str, file: &str, base: &Path, mode: Option<u32>) -> Result<
         let remedy = syntax_remedy(&message);
         notes.error(line, "", message, remedy);
     }
-    // What a broken line was meant to say is a guess, and problems of a guess are none.
+    // After a syntax error, semantic checks are skipped: they would report problems of a guess.
     let config = if syntax.is_empty() {
         let document = document.get_ref();
         let (config, lines) = build::config(document, base, &mut notes);
@@ -118,7 +120,8 @@ fn understand(text: &str, file: &str, base: &Path, mode: Option<u32>) -> Result<
     if report.has_errors() { Err(report) } else { Ok(Loaded { config, warnings: report }) }
 }
 
-/// The line that opens most: where the parser gave up for too much nesting, the one error that it gives no place.
+/// The line with the most brackets and dots. The parser reports no position for the error "nested too deeply", and this
+/// is the line where it happens.
 fn most_nested(text: &str) -> usize {
     let openings = |line: &str| line.matches(['[', '{', '.']).count();
     let lines = text.split('\n').enumerate().max_by_key(|(_, line)| openings(line));
@@ -127,7 +130,7 @@ fn most_nested(text: &str) -> usize {
 
 fn syntax_remedy(message: &str) -> &'static str {
     if message.contains("recurs") {
-        "nothing here is nested more than three deep: take brackets, braces and dots away"
+        "no key needs more than three levels: remove nested brackets, braces and dots"
     } else if message.contains("duplicate key") {
         "keep one of the two; several listeners or hosts are written as [[listen]] and [[host]]"
     } else if message.contains("quot") || message.contains("string") {
@@ -137,7 +140,7 @@ fn syntax_remedy(message: &str) -> &'static str {
     }
 }
 
-/// At most one byte more than a configuration may have, and the file's mode.
+/// Reads a file up to one byte above the size limit, and its mode.
 fn read_start(path: &Path) -> io::Result<(Vec<u8>, u32)> {
     let file = File::open(path)?;
     let mode = file.metadata()?.mode();

@@ -1,21 +1,22 @@
-//! Who may use the relay, and whom they may reach: `[[host]]`, `[[user]]` and `[peers]`.
+//! `[[host]]`, `[[user]]` and `[peers]`: who may use the relay, and which peers they may reach.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::ranges;
 use super::secrets;
 use super::types::{Host, Peers, User};
 use super::walk::{At, Notes, Section};
 use crate::base::host::HOSTS_MAX;
+use crate::base::special_ranges::{self, Judgement, SpecialRange};
 
-/// Shown as a metrics label.
+/// Longest host name; it is a label of metrics.
 const HOST_NAME_BYTES_MAX: usize = 64;
-/// RFC 8489 section 14.3.
+/// Longest USERNAME (RFC 8489 section 14.3).
 const USERNAME_BYTES_MAX: usize = 508;
 
+/// Reads every `[[host]]`.
 pub(super) fn hosts(top: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Vec<Host> {
     let mut hosts: Vec<Host> = Vec::new();
     let mut seen = secrets::Seen::default();
@@ -25,7 +26,7 @@ pub(super) fn hosts(top: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Ve
         notes.error(
             over.line,
             "host",
-            format!("{} hosts, more than {HOSTS_MAX}", sections.len()),
+            format!("{} hosts are more than {HOSTS_MAX}", sections.len()),
             "let hosts share a [[host]], or run a second relay",
         );
     }
@@ -65,8 +66,8 @@ pub(super) fn hosts(top: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Ve
             notes.warn(
                 section.line_of("peers", notes),
                 "host.peers",
-                "an empty list: this host's users can reach nobody",
-                "write the host's own addresses, or remove the key to let [peers] decide",
+                "the list is empty: users of this host can reach no peer",
+                "write the addresses of the host, or remove the key to let [peers] decide",
             );
         }
         let peers = peers.map(|peers| peers.into_iter().map(|peer| peer.value).collect());
@@ -78,6 +79,7 @@ pub(super) fn hosts(top: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Ve
     hosts
 }
 
+/// Reads every `[[user]]`.
 pub(super) fn users(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<User> {
     let mut users = Vec::new();
     let mut names: HashMap<&str, usize> = HashMap::new();
@@ -102,7 +104,7 @@ pub(super) fn users(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<User> {
                     line,
                     "user.name",
                     format!("{value:?} looks like a REST user name (expiry:user)"),
-                    "write a name without digits before a colon; for REST users a [[host]] with a secret is enough",
+                    "write a name that does not start with digits and a colon; REST users need only a [[host]] with a secret",
                 );
             }
             if let Some(first) = names.insert(value, line) {
@@ -131,22 +133,23 @@ pub(super) fn users(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<User> {
     users
 }
 
-/// Reads the hosts' names once more, silently: their problems are reported with the hosts themselves.
+/// Reports a `[[user]]` whose host does not exist. Problems of the hosts themselves are reported with the hosts.
 fn check_host_exists(top: &Section<'_, '_>, wanted: &str, line: usize, notes: &mut Notes) {
-    let mut unheard = Notes::new("");
-    let hosts = top.tables("host", "[[host]]", &mut unheard);
+    let mut discarded = Notes::new("");
+    let hosts = top.tables("host", "[[host]]", &mut discarded);
     let names: Vec<&str> =
-        hosts.iter().filter_map(|host| host.string("name", &mut unheard)).map(|name| name.value).collect();
+        hosts.iter().filter_map(|host| host.string("name", &mut discarded)).map(|name| name.value).collect();
     if !names.contains(&wanted) {
         let nearest = names.iter().min_by_key(|name| strsim::damerau_levenshtein(name, wanted));
         let remedy = match nearest {
             Some(name) => format!("did you mean {name:?}?"),
-            None => "write a [[host]] of this name, or remove the key to let [peers] decide".to_owned(),
+            None => "add a [[host]] of this name, or remove the key to let [peers] decide".to_owned(),
         };
         notes.error(line, "user.host", format!("there is no [[host]] named {wanted:?}"), remedy);
     }
 }
 
+/// Reads `[peers]`.
 pub(super) fn peers(top: &Section<'_, '_>, notes: &mut Notes) -> Peers {
     let Some(section) = top.table("peers", "[peers]", notes) else { return Peers::default() };
     let allow = section.prefixes("allow", notes).unwrap_or_default();
@@ -157,7 +160,7 @@ pub(super) fn peers(top: &Section<'_, '_>, notes: &mut Notes) -> Peers {
             notes.warn(
                 entry.line,
                 "peers.allow",
-                format!("{} is denied on line {}, and deny wins", entry.value, denied.line),
+                format!("{} is also denied on line {}, and deny wins", entry.value, denied.line),
                 "remove one of the two",
             );
         }
@@ -166,13 +169,24 @@ pub(super) fn peers(top: &Section<'_, '_>, notes: &mut Notes) -> Peers {
     Peers { allow: values(allow), deny: values(deny) }
 }
 
+/// Warns about an allow entry inside a special-purpose range. An entry that is wider than the range opens nothing of it,
+/// because the longest prefix decides.
 fn warn_opened(key: &str, entry: At<IpNet>, notes: &mut Notes) {
-    if let Some((range, what)) = ranges::opened_by(entry.value) {
-        notes.warn(
-            entry.line,
-            key,
-            format!("opens {} within {range} ({what}), which is denied by default", entry.value),
-            "right if these are the media servers' own addresses; otherwise remove it",
-        );
-    }
+    let Some(SpecialRange { range, name, judgement, .. }) = special_ranges::covering(entry.value) else {
+        return;
+    };
+    let opens = format!("opens {} within {range} ({name}), which is denied by default", entry.value);
+    let (message, remedy) = match judgement {
+        Judgement::Closed => {
+            (opens, "keep it if these are the media servers' own addresses; otherwise remove it")
+        }
+        Judgement::ByIpv4Inside => (
+            format!("{} opens nothing: {range} ({name}) is judged by the IPv4 address inside", entry.value),
+            "write the IPv4 address itself, or remove the entry",
+        ),
+        Judgement::ClosedAndByIpv4Inside => {
+            (opens, "write the IPv4 address inside as an entry too if it is not public, or remove the entry")
+        }
+    };
+    notes.warn(entry.line, key, message, remedy);
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: where, what, and what to write instead.
+//! Problems of a configuration: line, message and remedy.
 
 use std::fmt;
 
@@ -7,31 +7,31 @@ use std::fmt;
 pub enum Severity {
     /// The configuration is refused.
     Error,
-    /// It works, but probably not as meant.
+    /// The configuration is accepted, but probably does not do what was intended.
     Warning,
 }
 
-/// One thing that is wrong.
+/// One problem of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// How bad.
+    /// Error or warning.
     pub severity: Severity,
-    /// Line in the file, from 1; `None` = the file as a whole.
+    /// Line in the file, from 1; `None` if the problem concerns the file as a whole.
     pub line: Option<usize>,
-    /// The key, with its table; empty = none in particular.
+    /// The key with its table, such as `limits.mss`; empty if no key is at fault.
     pub key: String,
-    /// What is wrong. Never a secret.
+    /// What is wrong. Never contains a secret.
     pub message: String,
     /// What to write or do instead.
     pub remedy: String,
 }
 
-/// Everything that is wrong with one file.
+/// All problems of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// The file, as the operator named it.
+    /// The path as the operator wrote it.
     pub file: String,
-    /// In the order of the lines.
+    /// Sorted by line.
     pub problems: Vec<Problem>,
 }
 
@@ -51,7 +51,7 @@ impl Report {
         self.problems.len() - self.errors()
     }
 
-    /// Each problem with its severity as two lines: `file:line: severity: key: message`, then the remedy, indented.
+    /// Each problem with its severity, as two lines of text: `file:line: severity: key: message`, then the indented remedy.
     pub fn texts(&self) -> impl Iterator<Item = (Severity, String)> {
         self.problems.iter().map(|problem| (problem.severity, self.text(problem)))
     }

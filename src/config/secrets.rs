@@ -1,4 +1,4 @@
-//! Shared secrets: written in the file itself or in files of their own.
+//! Shared secrets, in the configuration file or in files of their own.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,13 +9,13 @@ use std::path::Path;
 use super::exposure::Exposure;
 use super::walk::{At, Notes, Section};
 
-/// Shorter ones fall to guessing, offline, by anyone who saw one password.
+/// Anyone who has seen one password can guess a shorter secret offline.
 const SECRET_SHORT_BYTES: usize = 16;
-/// More than any secret; keeps a wrong path (a log, a device) from being read whole.
+/// Larger than any secret. Limits how much is read if the path is wrong (a log, a device).
 const SECRET_FILE_BYTES_MAX: u64 = 4096;
 const MAKE_ONE: &str = "make one: openssl rand -base64 32";
 
-/// Which host a secret was first seen in, and on which line.
+/// For each secret the host that it was first seen in, and the line.
 #[derive(Default)]
 pub(super) struct Seen(HashMap<String, (usize, usize)>);
 
@@ -56,7 +56,7 @@ pub(super) fn read(
     secrets
 }
 
-/// Reads the secrets that are revoked: `revoked`, then `revoked_files`. None of them may be in `valid`.
+/// Reads the revoked secrets: `revoked`, then `revoked_files`. Reports those that are in `valid` too.
 pub(super) fn revoked(
     section: &Section<'_, '_>,
     valid: &[String],
@@ -70,7 +70,7 @@ pub(super) fn revoked(
             notes.error(
                 secret.line,
                 &section.key(key),
-                "this secret is valid and revoked at once",
+                "this secret is both valid and revoked",
                 "remove it from secret, secrets or secret_files, and give the host a new one",
             );
         }
@@ -78,13 +78,13 @@ pub(super) fn revoked(
     written.into_iter().map(|(_, secret)| secret.value).collect()
 }
 
-/// The strings of a list in the file itself.
+/// Reads a list of secrets in the configuration file itself.
 fn inline<'k>(section: &Section<'_, '_>, key: &'k str, notes: &mut Notes) -> Vec<(&'k str, At<String>)> {
     let list = section.strings(key, notes).unwrap_or_default().into_iter();
     list.map(|At { value, line }| (key, At { value: value.to_owned(), line })).collect()
 }
 
-/// The first lines of a list of files.
+/// Reads the secrets in a list of files.
 fn from_files<'k>(
     section: &Section<'_, '_>,
     key: &'k str,
@@ -97,7 +97,7 @@ fn from_files<'k>(
 }
 
 impl Seen {
-    /// Reports a secret that stands twice. `false` = within the same host, where it is merely superfluous.
+    /// Reports a secret that is listed twice. Returns `false` if the same host listed it before: it is redundant then.
     fn is_new(&mut self, key: &str, secret: &At<String>, host: usize, notes: &mut Notes) -> bool {
         let Some(&(first_host, first_line)) = self.0.get(&secret.value) else {
             self.0.insert(secret.value.clone(), (host, secret.line));
@@ -116,12 +116,13 @@ impl Seen {
             secret.line,
             key,
             format!("the same secret as on line {first_line}, under another host"),
-            format!("the host is found by the secret that verifies, so give each its own; {MAKE_ONE}"),
+            format!("the relay identifies a host by its secret, so give each host its own; {MAKE_ONE}"),
         );
         true
     }
 }
 
+/// Whether the secret can be used; reports what is wrong with it.
 fn is_fit(key: &str, secret: &At<String>, notes: &mut Notes) -> bool {
     if secret.value.is_empty() {
         notes.error(secret.line, key, "the secret is empty", MAKE_ONE);
@@ -141,7 +142,7 @@ fn is_fit(key: &str, secret: &At<String>, notes: &mut Notes) -> bool {
         notes.warn(
             secret.line,
             key,
-            format!("the secret has {length} bytes and can be guessed by whoever saw one password"),
+            format!("the secret has {length} bytes, so anyone who has seen one password can guess it"),
             format!("use at least {SECRET_SHORT_BYTES} bytes; {MAKE_ONE}"),
         );
     }
@@ -149,14 +150,14 @@ fn is_fit(key: &str, secret: &At<String>, notes: &mut Notes) -> bool {
         notes.warn(
             secret.line,
             key,
-            "the secret starts or ends with a blank, which counts",
-            "remove it unless the other side has it too",
+            "the secret starts or ends with a blank, which is part of the secret",
+            "remove the blank unless the host that issues credentials has it too",
         );
     }
     true
 }
 
-/// The first line of a secret file.
+/// Reads the secret in the first line of a file.
 fn from_file(
     section: &Section<'_, '_>,
     key: &str,
@@ -178,7 +179,7 @@ fn from_file(
                 io::ErrorKind::PermissionDenied => {
                     format!("let user {user} read it: chown {user} {shown} && chmod 400 {shown}")
                 }
-                _ => format!("name a regular file that user {user} may read"),
+                _ => format!("name a regular file that user {user} can read"),
             };
             notes.error(path.line, &key, format!("cannot read {shown}: {error}"), remedy);
             return None;
@@ -194,17 +195,17 @@ fn from_file(
                 path.line,
                 &key,
                 format!("{shown} is not one line of text"),
-                format!("put the secret alone into the first line; {MAKE_ONE}"),
+                format!("put only the secret into the first line; {MAKE_ONE}"),
             );
             None
         }
     }
 }
 
-/// The secret in what is read here: the first line, as in a secret file of the configuration.
+/// Reads the secret in the first line of `source`, in the format of a secret file.
 ///
 /// # Errors
-/// `InvalidData` when it is not a short line of text, else why it cannot be read.
+/// `InvalidData` if the first line is not UTF-8 text or `source` is longer than 4 KiB; otherwise the error of reading.
 pub fn read_secret(source: impl Read) -> io::Result<String> {
     let mut bytes = Vec::new();
     source.take(SECRET_FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
@@ -213,14 +214,14 @@ pub fn read_secret(source: impl Read) -> io::Result<String> {
     Ok(secret.to_owned())
 }
 
-/// The first line without its end. `None` when it is not text, or when there is more than a secret file may have.
+/// Returns the first line without its line break. `None` if it is not UTF-8 text or the file is too large.
 fn first_line(bytes: &[u8]) -> Option<&str> {
     let first = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let first = first.strip_suffix(b"\r").unwrap_or(first);
     std::str::from_utf8(first).ok().filter(|_| bytes.len() as u64 <= SECRET_FILE_BYTES_MAX)
 }
 
-/// At most one byte more than a secret file may have, and the file's mode.
+/// Reads a file up to one byte above the size limit, and its mode.
 fn read_start(path: &Path) -> io::Result<(Vec<u8>, u32)> {
     let file = File::open(path)?;
     let mode = file.metadata()?.mode();
@@ -229,7 +230,7 @@ fn read_start(path: &Path) -> io::Result<(Vec<u8>, u32)> {
     Ok((bytes, mode))
 }
 
-/// The name of the user this process runs as, or its number.
+/// The name of the user that this process runs as, or its number.
 fn current_user() -> String {
     let Ok(own) = std::fs::metadata("/proc/self") else { return "hallpass".to_owned() };
     let uid = own.uid().to_string();

@@ -7,7 +7,7 @@ use crate::base::transport::Transport;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// A configuration without fault, 8 lines; `extra` starts on line 9.
+/// A valid configuration of 8 lines; `extra` starts on line 9.
 fn with(extra: &str) -> String {
     format!(
         "realm = \"relay.example.org\"\n\n[[listen]]\ntransport = \"udp\"\naddress = \"0.0.0.0:3479\"\n\
@@ -26,7 +26,7 @@ fn good(text: &str) -> Config {
     }
 }
 
-/// Asserts one problem at this line whose text contains the words given.
+/// Asserts a problem on this line whose message and remedy contain these words.
 #[track_caller]
 fn assert_problem(text: &str, severity: Severity, line: usize, message: &str, remedy: &str) {
     let report = load(text).map_or_else(|report| report, |loaded| loaded.warnings);
@@ -51,7 +51,7 @@ fn assert_warning(text: &str, line: usize, message: &str, remedy: &str) {
     assert!(load(text).is_ok(), "a warning must not refuse the configuration:\n{}", load(text).unwrap_err());
 }
 
-/// A directory of its own, removed with everything in it.
+/// A temporary directory, removed with its contents when dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -168,7 +168,7 @@ fn all_problems_are_reported_at_once_in_the_order_of_lines() {
     assert_eq!(lines, [None, Some(1), Some(3), Some(4), Some(6)], "{report}");
     let text = report.to_string();
     assert!(
-        text.starts_with("hallpass.toml: error: host: nobody may use this relay\n    write a [[host]]"),
+        text.starts_with("hallpass.toml: error: host: no client can use this relay\n    write a [[host]]"),
         "{text}"
     );
     assert!(
@@ -189,7 +189,7 @@ fn unknown_keys_are_errors_with_a_suggestion() {
         "belongs to the top of the file",
     );
     assert_error(&with("[relay]\nmss = 1200"), 10, "relay.mss", "belongs to [limits]");
-    assert_error(&with("[log]\nzzz = 1"), 10, "log.zzz", "[log] knows format, level");
+    assert_error(&with("[log]\nzzz = 1"), 10, "log.zzz", "the keys of [log] are format, level");
 }
 
 #[test]
@@ -224,37 +224,52 @@ fn a_port_is_shared_with_the_web() {
 }
 
 #[test]
-fn what_cannot_be_shared_is_refused() {
+fn a_port_that_cannot_be_shared_is_refused() {
     let table = |lines: &str| with(&format!("{SHARED}[web]\n{lines}"));
     assert_error(&table("http1 = 'localhost:81'"), 14, "is not an address with a port", "127.0.0.1:81");
     assert_error(&table("http1 = '127.0.0.1:443'"), 13, "own listener on line 11", "the web server");
     assert_error(&table("proxy_protocol = 'v3'"), 14, "is not a choice", "\"v1\", \"v2\"");
     assert_error(&table("passthrough = { 'a b' = '127.0.0.1:1' }"), 14, "is not a host name", "whole name");
-    assert_error(&table("passthrough = { 'a' = 1 }"), 14, "an integer cannot stand here", "quotes");
-    assert_error(&table("passthrough = 'a'"), 14, "a string cannot stand here", "a table");
+    assert_error(&table("passthrough = { 'a' = 1 }"), 14, "an integer is not accepted here", "quotes");
+    assert_error(&table("passthrough = 'a'"), 14, "a string is not accepted here", "a table");
     let twice = "passthrough = { 'a.b' = '127.0.0.1:1', 'A.b' = '127.0.0.1:2' }";
-    assert_error(&table(twice), 14, "a.b stands twice", "remove one");
+    assert_error(&table(twice), 14, "a.b is listed twice", "remove one");
     let listen = |transport: &str, line: &str| {
         with(&format!("[[listen]]\ntransport = '{transport}'\naddress = '0.0.0.0:1'\n{line}"))
     };
     assert_error(&listen("tcp", "web = true"), 12, "only a TLS port", "transport = \"tls\"");
-    assert_error(&listen("udp", "proxy_protocol = ['10.0.0.1']"), 12, "UDP has no", "\"tcp\" or \"tls\"");
-    assert_error(&listen("tls", "quic = '127.0.0.1:1'"), 12, "QUIC is UDP", "transport = \"udp\"");
+    assert_error(
+        &listen("udp", "proxy_protocol = ['10.0.0.1']"),
+        12,
+        "not supported over UDP",
+        "\"tcp\" or \"tls\"",
+    );
+    assert_error(
+        &listen("tls", "quic = '127.0.0.1:1'"),
+        12,
+        "QUIC needs a UDP listener",
+        "transport = \"udp\"",
+    );
     assert_warning(
         &listen("udp", "quic = '127.0.0.1:1'"),
         12,
         "every visitor as this host",
-        "only what is public",
+        "public content only",
     );
-    assert_error(&listen("tcp", "proxy_protocol = []"), 12, "nobody is trusted", "own address");
+    assert_error(&listen("tcp", "proxy_protocol = []"), 12, "trusts no proxy", "address of the proxy");
     assert_error(&listen("tcp", "proxy_protocol = ['10.0.0.1/8']"), 12, "is not a prefix", "10.0.0.0/8");
-    assert_warning(&listen("tcp", "proxy_protocol = ['0.0.0.0/0']"), 12, "anybody may say", "own address");
+    assert_warning(
+        &listen("tcp", "proxy_protocol = ['0.0.0.0/0']"),
+        12,
+        "claim any address",
+        "address of the proxy",
+    );
     assert_warning(&with("[web]\nhttp1 = '127.0.0.1:81'"), 9, "no listener is shared", "web = true");
     assert_warning(&table("h2 = '127.0.0.1:82'"), 14, "built-in site", "web.http1");
 }
 
 #[test]
-fn a_web_server_that_is_not_told_who_the_visitors_are_is_warned_of() {
+fn a_web_server_without_a_proxy_header_is_a_warning() {
     let table = |lines: &str| with(&format!("{SHARED}[web]\n{lines}"));
     let remedy = "set_real_ip_from 127.0.0.1; real_ip_header proxy_protocol";
     assert_warning(&table("http1 = '127.0.0.1:81'"), 13, "every visitor as this host", remedy);
@@ -271,13 +286,13 @@ fn a_web_server_that_is_not_told_who_the_visitors_are_is_warned_of() {
 
 #[test]
 fn types_are_checked() {
-    assert_error(&with("[limits]\nworkers = \"2\""), 10, "a string cannot stand here", "whole number");
-    assert_error(&with("[limits]\nworkers = 2.5"), 10, "a float cannot stand here", "whole number");
-    assert_error(&with("peers = '1.1.1.1'"), 9, "a string cannot stand here", "list");
-    assert_error(&with("peers = [\n'1.1.1.1',\n7]"), 11, "an integer cannot stand here", "quotes");
+    assert_error(&with("[limits]\nworkers = \"2\""), 10, "a string is not accepted here", "whole number");
+    assert_error(&with("[limits]\nworkers = 2.5"), 10, "a float is not accepted here", "whole number");
+    assert_error(&with("peers = '1.1.1.1'"), 9, "a string is not accepted here", "list");
+    assert_error(&with("peers = [\n'1.1.1.1',\n7]"), 11, "an integer is not accepted here", "quotes");
     assert_error("privacy = 'yes'", 1, "privacy", "true or false");
-    assert_error("limits = 5", 1, "an integer cannot stand here", "a table that starts with [limits]");
-    assert_error("[listen]\ntransport = 'udp'", 1, "a table cannot stand here", "double brackets");
+    assert_error("limits = 5", 1, "an integer is not accepted here", "a table that starts with [limits]");
+    assert_error("[listen]\ntransport = 'udp'", 1, "a table is not accepted here", "double brackets");
 }
 
 #[test]
@@ -300,7 +315,7 @@ fn numbers_are_bounded() {
     assert_eq!(good(&with("[limits]\nallocations_total = 0x10")).limits.allocations_total, 16);
     let drain = |servers: &str| with(&format!("[drain]\nalternate_server = [{servers}]"));
     assert_error(&drain("'relay2'"), 10, "drain.alternate_server", "203.0.113.11:3478");
-    assert_error(&drain("'0.0.0.0:3478'"), 10, "cannot be sent there", "the other relay's own");
+    assert_error(&drain("'0.0.0.0:3478'"), 10, "cannot be sent there", "address of the other relay");
     assert_error(&drain("'203.0.113.11:1', '203.0.113.12:1'"), 10, "same family", "one for IPv6");
     assert_warning(&with("[limits]\nlifetime_max_seconds = 60"), 10, "default lifetime", "600");
 }
@@ -309,13 +324,13 @@ fn numbers_are_bounded() {
 fn realm_is_bounded_for_the_sake_of_amplification() {
     let of = |length: usize| with("").replace("relay.example.org", &"r".repeat(length));
     assert_eq!(good(&of(52)).realm.len(), 52);
-    assert_error(&of(53), 1, "53 bytes, more than 52", "amplifier");
+    assert_error(&of(53), 1, "53 bytes, more than 52", "amplifies");
     assert_error(&of(0), 1, "the realm is empty", "relay.example.org");
     assert_error(
         &with("").replace("relay.", "relay\\t"),
         1,
         "control character",
-        "write the relay's own name",
+        "write the name of the relay",
     );
 }
 
@@ -323,13 +338,13 @@ fn realm_is_bounded_for_the_sake_of_amplification() {
 fn external_ip_is_one_a_family_or_pairs() {
     let of = |list: &str| format!("external_ip = {list}\n{}", with(""));
     assert_error(&of("['relay.example.org']"), 1, "is not an address", "203.0.113.10/10.0.0.5");
-    assert_error(&of("['203.0.113.10/fd00::1']"), 1, "mixes IPv4 and IPv6", "one family");
+    assert_error(&of("['203.0.113.10/fd00::1']"), 1, "mixes IPv4 and IPv6", "same family");
     assert_error(&of("['203.0.113.10', '203.0.113.11']"), 1, "a second entry", "public/private");
-    assert_error(&of("['0.0.0.0']"), 1, "nobody can send to 0.0.0.0", "outside world");
+    assert_error(&of("['0.0.0.0']"), 1, "0.0.0.0 cannot be a destination", "clients outside");
     let pairs = good(&of("['203.0.113.10/10.0.0.1', '203.0.113.11/10.0.0.2', '2001:db8::1']"));
     assert_eq!(pairs.external_ip.len(), 3);
     let unknown = format!("{}[relay]\naddresses = ['10.0.0.9']\n", of("['203.0.113.10/10.0.0.1']"));
-    assert_warning(&unknown, 1, "stands for no address", "add \"10.0.0.1\" to relay.addresses (line 11)");
+    assert_warning(&unknown, 1, "matches no address", "add \"10.0.0.1\" to relay.addresses (line 11)");
 }
 
 #[test]
@@ -354,7 +369,7 @@ fn listeners_need_transport_address_and_a_place_of_their_own() {
     assert_error(&with("[[listen]]\n"), 9, "no address", "address = ");
     assert_error("realm = 'x'", 0, "no listener", "write [[listen]]");
     let admin = second("tcp", "127.0.0.1:9641") + "[admin]\n";
-    assert_error(&admin, 11, "admin address too", "another port");
+    assert_error(&admin, 11, "also the admin address", "another port");
 }
 
 #[test]
@@ -379,9 +394,14 @@ fn relay_ports_stay_clear_of_udp_listeners() {
     assert_error(&of("5000-70000"), 10, "not a range", "49152-65535");
     assert_error(&of("5000-4000"), 10, "not a range", "lower port first");
     assert_error(&of("0-4000"), 10, "not a range", "port 0");
-    assert_error(&with("[relay]\naddresses = ['0.0.0.0']"), 10, "no address to relay from", "own address");
+    assert_error(
+        &with("[relay]\naddresses = ['0.0.0.0']"),
+        10,
+        "cannot be a relay address",
+        "address of this host",
+    );
     assert_error(&with("[relay]\naddresses = ['10.0.0.1:5']"), 10, "is not an address", "without a port");
-    assert_error(&with("[relay]\naddresses = ['10.0.0.1', '10.0.0.1']"), 10, "stands twice", "remove");
+    assert_error(&with("[relay]\naddresses = ['10.0.0.1', '10.0.0.1']"), 10, "is listed twice", "remove");
     for word in ["xdp", "", "Auto"] {
         let text = with(&format!("[relay]\nmode = '{word}'"));
         assert_error(&text, 10, "is not a choice", "write one of \"auto\", \"sockets\"");
@@ -398,9 +418,19 @@ fn both_words_for_the_one_mode_of_relaying_are_one_configuration() {
 #[test]
 fn tls_needs_both_files_and_a_listener() {
     let listener = "[[listen]]\ntransport = 'tls'\naddress = '0.0.0.0:5349'\n";
-    assert_warning(&with(listener), 11, "self-made", "write [tls]");
-    assert_error(&with("[tls]\ncert = 'c.pem'"), 10, "tls.key: tls.cert stands alone", "write tls.key");
-    assert_error(&with("[tls]\nkey = 'k.pem'"), 10, "tls.cert: tls.key stands alone", "write tls.cert");
+    assert_warning(&with(listener), 11, "self-signed", "write [tls]");
+    assert_error(
+        &with("[tls]\ncert = 'c.pem'"),
+        10,
+        "tls.key: tls.cert is set without tls.key",
+        "add tls.key",
+    );
+    assert_error(
+        &with("[tls]\nkey = 'k.pem'"),
+        10,
+        "tls.cert: tls.key is set without tls.cert",
+        "add tls.cert",
+    );
     assert_warning(
         &with("[tls]\ncert = 'c'\nkey = 'k'"),
         9,
@@ -415,13 +445,13 @@ fn secrets_are_checked() {
     let of = |secret: &str| with("").replace(SECRET, secret);
     assert_error(&of(""), 8, "the secret is empty", "openssl rand");
     assert_error(&of("0123456789abcdef\\n"), 8, "control character", "openssl rand");
-    assert_warning(&of("short"), 8, "5 bytes and can be guessed", "at least 16 bytes");
+    assert_warning(&of("short"), 8, "5 bytes, so anyone", "at least 16 bytes");
     assert_warning(&of("0123456789abcdef "), 8, "ends with a blank", "remove");
     assert_eq!(load(&of("0123456789abcdef")).unwrap().warnings.problems, []);
     assert_error(&with("").replace("secret = ", "#"), 6, "no secret", "write secret =");
     assert_error(&with("secrets = []").replace("secret = ", "#"), 6, "no secret", "write secret =");
     let twice = with(&format!("[[host]]\nname = 'tuit'\nsecrets = ['x', '{SECRET}']\n"));
-    assert_error(&twice, 11, "the same secret as on line 8, under another host", "give each its own");
+    assert_error(&twice, 11, "the same secret as on line 8, under another host", "give each host its own");
     let superfluous = with(&format!("secrets = ['{SECRET}']\n"));
     assert_warning(&superfluous, 9, "the same secret as on line 8", "remove one");
     assert_eq!(good(&superfluous).hosts[0].secrets.len(), 1);
@@ -461,7 +491,7 @@ fn secret_files_are_read_by_their_first_line() {
 }
 
 #[test]
-fn a_configuration_that_others_may_read_or_change_is_warned_of() {
+fn a_configuration_that_others_may_read_or_change_is_a_warning() {
     let scratch = Scratch::new("exposed");
     scratch.file("secret", SECRET, 0o600);
     let warnings = |text: &str, mode: u32| {
@@ -500,22 +530,22 @@ fn hosts_have_names_of_their_own_and_are_bounded() {
     assert_error(&second("ping"), 10, "already the host on line 7", "secrets = [");
     assert_error(&second(""), 10, "not a name", "1 to 64 bytes");
     assert_error(&with("[[host]]\nsecret = 'another-secret-here'"), 9, "no name", "name = ");
-    assert_warning(&with("peers = []"), 9, "can reach nobody", "own addresses");
+    assert_warning(&with("peers = []"), 9, "can reach no peer", "addresses of the host");
     let many = |count: usize| -> String {
         (0..count).map(|n| format!("[[host]]\nname = 'h{n}'\nsecret = 'secret-of-the-host-{n}'\n")).collect()
     };
     assert_eq!(good(&with(&many(199))).hosts.len(), 200);
-    assert_error(&with(&many(200)), 9 + 3 * 199, "201 hosts, more than 200", "second relay");
+    assert_error(&with(&many(200)), 9 + 3 * 199, "201 hosts are more than 200", "second relay");
     assert_error(
         "realm = 'x'\n[[listen]]\ntransport = 'udp'\naddress = '0.0.0.0:1'",
         0,
-        "nobody may use",
+        "no client can use",
         "[[host]]",
     );
 }
 
 #[test]
-fn peers_are_prefixes_and_opened_ranges_are_told() {
+fn peers_are_prefixes_and_opened_ranges_are_warnings() {
     assert_warning(
         &with("peers = [\n'10.1.2.3']"),
         10,
@@ -536,7 +566,7 @@ fn peers_are_prefixes_and_opened_ranges_are_told() {
 }
 
 #[test]
-fn users_are_told_from_rest_names() {
+fn static_users_differ_from_rest_names() {
     let of = |name: &str, rest: &str| with(&format!("[[user]]\nname = '{name}'\n{rest}\n"));
     assert_error(&of("123:bob", "password = 'p'"), 10, "looks like a REST user name", "[[host]]");
     assert_eq!(good(&of("x1:bob", "password = 'p'")).users[0].host, None);
@@ -563,13 +593,13 @@ fn log_and_admin_are_checked() {
             &with(&format!("[admin]\nnames = ['{name}']")),
             10,
             "is not a host name",
-            "the name alone",
+            "without a port",
         );
     }
 }
 
 #[test]
-fn a_file_that_is_none_is_told_as_such() {
+fn a_path_that_is_no_configuration_is_an_error() {
     let scratch = Scratch::new("files");
     let absent = read(&scratch.0.join("absent.toml")).unwrap_err().to_string();
     assert!(absent.contains("absent.toml: error: cannot read the configuration: No such file"), "{absent}");
@@ -622,7 +652,7 @@ fn each_kind_of_port_may_be_kept_to_itself() {
 }
 
 #[test]
-fn too_much_nesting_is_told_where_it_stands() {
+fn too_much_nesting_is_an_error_on_its_line() {
     for deep in [format!("name = {}", "[".repeat(200)), format!("[a{}]", ".a".repeat(200))] {
         let text = format!("realm = 'r'\n[[host]]\n{deep}\n[log]\n");
         let report = parse(&text, "hallpass.toml", Path::new("/nonexistent")).expect_err("refused");

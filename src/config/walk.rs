@@ -1,12 +1,13 @@
-//! The document, table by table: typed values with the line they stand on, and nothing passed over in silence.
+//! Typed access to the TOML document, table by table. Every value comes with its line, and unknown keys are reported.
 
 use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::limits::{self, LimitRow};
 use super::problem::{Problem, Severity};
 
-/// Problems found so far, and the way from a byte offset to a line.
+/// The problems found so far, and the start of each line to convert a byte offset to a line number.
 pub(super) struct Notes {
     line_starts: Vec<usize>,
     pub(super) problems: Vec<Problem>,
@@ -42,12 +43,12 @@ impl Notes {
         self.add(Severity::Warning, Some(line), key, message.into(), remedy.into());
     }
 
-    /// An error of the file as a whole: something is missing.
+    /// Reports an error of the file as a whole: something is missing.
     pub(super) fn missing(&mut self, key: &str, message: &str, remedy: &str) {
         self.add(Severity::Error, None, key, message.to_owned(), remedy.to_owned());
     }
 
-    /// A warning about the file as a whole.
+    /// Reports a warning about the file as a whole.
     pub(super) fn warn_whole(&mut self, message: &str, remedy: &str) {
         self.add(Severity::Warning, None, "", message.to_owned(), remedy.to_owned());
     }
@@ -57,14 +58,14 @@ impl Notes {
     }
 }
 
-/// A value and the line it stands on.
+/// A value and its line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct At<T> {
     pub(super) value: T,
     pub(super) line: usize,
 }
 
-/// The tables of the file and their keys; `[[...]]` ones are written as such.
+/// The tables of the file and their keys. Names have the brackets that the file has; "" is the top of the file.
 pub(super) const TABLES: [(&str, &[&str]); 12] = [
     (
         "",
@@ -97,33 +98,7 @@ pub(super) const TABLES: [(&str, &[&str]); 12] = [
     ),
     ("[[user]]", &["name", "password", "host"]),
     ("[peers]", &["allow", "deny"]),
-    (
-        "[limits]",
-        &[
-            "allocations_per_user",
-            "allocations_per_host",
-            "allocations_total",
-            "unauthenticated_per_source",
-            "requests_per_user",
-            "kbit_per_allocation",
-            "packets_per_allocation",
-            "kbit_per_user",
-            "packets_per_user",
-            "kbit_per_host",
-            "packets_per_host",
-            "mss",
-            "workers",
-            "permissions_per_allocation",
-            "channels_per_allocation",
-            "permissions_per_user",
-            "connections_total",
-            "connections_per_source",
-            "connections_exempt",
-            "memory_mib",
-            "lifetime_max_seconds",
-            "drain_seconds",
-        ],
-    ),
+    ("[limits]", limits::KEYS),
     ("[drain]", &["alternate_server", "tls_alternate_server"]),
     ("[log]", &["format", "level"]),
     ("[admin]", &["address", "names"]),
@@ -133,12 +108,12 @@ pub(super) const TABLES: [(&str, &[&str]); 12] = [
 pub(super) struct Section<'a, 'i> {
     table: &'a DeTable<'i>,
     name: &'static str,
-    /// Where the table starts.
+    /// The line where the table starts.
     pub(super) line: usize,
 }
 
 impl<'a, 'i> Section<'a, 'i> {
-    /// Opens a table named as in [`TABLES`] and reports the keys it does not know.
+    /// Opens a table by its name in [`TABLES`] and reports its unknown keys.
     pub(super) fn open(table: &'a DeTable<'i>, name: &'static str, line: usize, notes: &mut Notes) -> Self {
         let known = keys_of(name);
         for key in table.keys() {
@@ -151,7 +126,7 @@ impl<'a, 'i> Section<'a, 'i> {
         Self { table, name, line }
     }
 
-    /// A key as shown in messages.
+    /// The key with its table, as messages show it.
     pub(super) fn key(&self, key: &str) -> String {
         qualified(self.name, key)
     }
@@ -160,7 +135,7 @@ impl<'a, 'i> Section<'a, 'i> {
         self.table.contains_key(key)
     }
 
-    /// The line of a key, or that of the table when it is absent.
+    /// The line of a key, or that of the table if the key is absent.
     pub(super) fn line_of(&self, key: &str, notes: &Notes) -> usize {
         self.table.get_key_value(key).map_or(self.line, |(key, _)| notes.line_at(key.span().start))
     }
@@ -183,40 +158,35 @@ impl<'a, 'i> Section<'a, 'i> {
         })
     }
 
-    /// A whole number within `range`, or 0 where `zero` says what 0 means.
-    pub(super) fn number(
-        &self,
-        key: &str,
-        range: std::ops::RangeInclusive<u32>,
-        zero: Option<&str>,
-        default: u32,
-        notes: &mut Notes,
-    ) -> u32 {
-        let Some(value) = self.table.get(key) else { return default };
+    /// The value of a limit, or its default.
+    pub(super) fn number(&self, limit: &LimitRow, notes: &mut Notes) -> u32 {
+        let LimitRow { key, default, unit, bounds, zero, .. } = limit;
+        let Some(value) = self.table.get(*key) else { return *default };
         let DeValue::Integer(integer) = value.get_ref() else {
             self.wrong_type(key, value, "a whole number, without quotes", notes);
-            return default;
+            return *default;
         };
         let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
         let number = number.and_then(|number| u32::try_from(number).ok());
         match number {
             Some(0) if zero.is_some() => 0,
-            Some(number) if range.contains(&number) => number,
+            Some(number) if bounds.contains(&number) => number,
             _ => {
                 let line = notes.line_at(value.span().start);
                 let or_zero = zero.map_or(String::new(), |meaning| format!(", or 0 for {meaning}"));
+                let (first, last) = (bounds.start(), bounds.end());
                 notes.error(
                     line,
                     &self.key(key),
                     format!("{integer} is out of range"),
-                    format!("write a number from {} to {}{or_zero}", range.start(), range.end()),
+                    format!("write a number of {unit} from {first} to {last}{or_zero}"),
                 );
-                default
+                *default
             }
         }
     }
 
-    /// One of a few words.
+    /// The meaning of a word. `None` if the key is absent or the word is not in the list.
     pub(super) fn word<T: Copy>(&self, key: &str, words: &[(&str, T)], notes: &mut Notes) -> Option<T> {
         let At { value, line } = self.string(key, notes)?;
         let found = words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning);
@@ -232,7 +202,7 @@ impl<'a, 'i> Section<'a, 'i> {
         found
     }
 
-    /// A list of strings. `None` = the key is absent.
+    /// A list of strings. `None` if the key is absent.
     pub(super) fn strings(&self, key: &str, notes: &mut Notes) -> Option<Vec<At<&'a str>>> {
         let value = self.table.get(key)?;
         let Some(items) = value.get_ref().as_array() else {
@@ -249,7 +219,7 @@ impl<'a, 'i> Section<'a, 'i> {
         Some(strings)
     }
 
-    /// A list of addresses and prefixes. `None` = the key is absent.
+    /// A list of addresses and prefixes. `None` if the key is absent.
     pub(super) fn prefixes(&self, key: &str, notes: &mut Notes) -> Option<Vec<At<IpNet>>> {
         let written = self.strings(key, notes)?;
         let mut prefixes: Vec<At<IpNet>> = Vec::with_capacity(written.len());
@@ -264,7 +234,7 @@ impl<'a, 'i> Section<'a, 'i> {
         Some(prefixes)
     }
 
-    /// A table whose keys are the operator's own words, with strings as values.
+    /// A table with arbitrary keys and strings as values.
     pub(super) fn pairs(&self, key: &str, notes: &mut Notes) -> Vec<At<(&'a str, &'a str)>> {
         let Some(value) = self.table.get(key) else { return Vec::new() };
         let Some(table) = value.get_ref().as_table() else {
@@ -284,7 +254,7 @@ impl<'a, 'i> Section<'a, 'i> {
         pairs
     }
 
-    /// The table under `[key]`.
+    /// Opens the table `[key]`.
     pub(super) fn table(&self, key: &str, name: &'static str, notes: &mut Notes) -> Option<Section<'a, 'i>> {
         let value = self.table.get(key)?;
         match value.get_ref().as_table() {
@@ -296,7 +266,7 @@ impl<'a, 'i> Section<'a, 'i> {
         }
     }
 
-    /// The tables under `[[key]]`.
+    /// Opens the tables `[[key]]`.
     pub(super) fn tables(&self, key: &str, name: &'static str, notes: &mut Notes) -> Vec<Section<'a, 'i>> {
         let Some(value) = self.table.get(key) else { return Vec::new() };
         let Some(items) = value.get_ref().as_array() else {
@@ -328,7 +298,7 @@ impl<'a, 'i> Section<'a, 'i> {
         notes.error(
             line,
             &self.key(key),
-            format!("{article} {found} cannot stand here"),
+            format!("{article} {found} is not accepted here"),
             format!("write {wanted}"),
         );
     }
@@ -343,12 +313,12 @@ fn qualified(table: &str, key: &str) -> String {
     if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") }
 }
 
-/// What an unknown key was probably meant to be.
+/// The remedy for an unknown key: the key that was probably meant, or the place where it belongs.
 fn suggest(name: &str, written: &str) -> String {
     let place =
         |table: &str| if table.is_empty() { "the top of the file".to_owned() } else { table.to_owned() };
-    // A misspelling inside the table comes first; then a key that is right but stands in another table, which is
-    // what happens to top-level keys written below a [table].
+    // First a misspelling of a key of this table, then a key of another table: top-level keys that are written below a
+    // [table] belong to that table.
     let likely = keys_of(name)
         .iter()
         .map(|key| (strsim::damerau_levenshtein(written, key), *key))
@@ -361,10 +331,10 @@ fn suggest(name: &str, written: &str) -> String {
     if let Some((table, _)) = elsewhere {
         return format!("`{written}` belongs to {}: move it there", place(table));
     }
-    format!("remove it; {} knows {}", place(name), keys_of(name).join(", "))
+    format!("remove it; the keys of {} are {}", place(name), keys_of(name).join(", "))
 }
 
-/// An address or a prefix; a bare address is a prefix of one.
+/// Parses a prefix. A bare address is a prefix of that one address.
 fn parse_prefix(text: &str) -> Result<IpNet, String> {
     const SHAPE: &str =
         "write an address such as \"198.51.100.20\" or a prefix such as \"10.0.0.0/8\" or \"2001:db8::/32\"";
@@ -372,7 +342,7 @@ fn parse_prefix(text: &str) -> Result<IpNet, String> {
         Ok(address) => address.into(),
         Err(_) => text.parse().map_err(|_| SHAPE.to_owned())?,
     };
-    // Judged by the IPv4 address inside at run time, so a rule for the mapped form would never be looked at.
+    // The peer policy judges IPv4-mapped addresses by the IPv4 address inside, so a rule for them would have no effect.
     if let IpNet::V6(v6) = prefix
         && v6.addr().to_ipv4_mapped().is_some()
         && v6.prefix_len() >= 96
@@ -381,7 +351,7 @@ fn parse_prefix(text: &str) -> Result<IpNet, String> {
     }
     if prefix.addr() != prefix.network() {
         return Err(format!(
-            "it has bits set behind the prefix length: write \"{}\", or \"{}\" for the one address",
+            "bits after the prefix length are set: write \"{}\", or \"{}\" for a single address",
             prefix.trunc(),
             prefix.addr()
         ));

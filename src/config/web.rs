@@ -1,4 +1,4 @@
-//! What is behind a shared port, and before a listener: `[web]`, and two keys of `[[listen]]`.
+//! `[web]`, and the keys of `[[listen]]` that share a port or put a proxy in front of it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,11 +10,11 @@ use super::types::{Config, ProxyProtocol, Web};
 use super::walk::{At, Notes, Section};
 use crate::base::transport::Transport;
 
-/// A name of the DNS is no longer (RFC 1035 section 2.3.4).
+/// Longest DNS name in bytes (RFC 1035 section 2.3.4).
 const NAME_MAX: usize = 253;
 const EXAMPLE: &str = "\"127.0.0.1:81\"";
 
-/// `[web]`.
+/// Reads `[web]`.
 pub(super) fn web(top: &Section<'_, '_>, notes: &mut Notes) -> Web {
     let Some(section) = top.table("web", "[web]", notes) else { return Web::default() };
     const VERSIONS: [(&str, ProxyProtocol); 3] =
@@ -26,7 +26,7 @@ pub(super) fn web(top: &Section<'_, '_>, notes: &mut Notes) -> Web {
             section.line_of("h2", notes),
             "web.h2",
             "browsers that speak HTTP/1.1 get the built-in site",
-            "write web.http1 too",
+            "add web.http1",
         );
     }
     let proxy_protocol = section.word("proxy_protocol", &VERSIONS, notes).unwrap_or_default();
@@ -36,8 +36,8 @@ pub(super) fn web(top: &Section<'_, '_>, notes: &mut Notes) -> Web {
         notes.warn(
             section.line_of("proxy_protocol", notes),
             "web.proxy_protocol",
-            "without a PROXY header the web server sees every visitor as this host: its allow-lists and its limits for \
-             each client see one client, and it may believe the X-Forwarded-For that a visitor wrote",
+            "without a PROXY header the web server sees every visitor as this host: its allow lists and its limits per \
+             client see a single client, and it may trust an X-Forwarded-For header that a visitor wrote",
             "write proxy_protocol = \"v1\", and for nginx: listen ... proxy_protocol; set_real_ip_from 127.0.0.1; \
              real_ip_header proxy_protocol;",
         );
@@ -51,18 +51,18 @@ fn passthrough(section: &Section<'_, '_>, notes: &mut Notes) -> BTreeMap<String,
     for At { value: (name, address), line } in section.pairs("passthrough", notes) {
         let name = name.to_ascii_lowercase();
         if !is_host_name(&name) {
-            let remedy = "write the whole name that clients ask for: \"bbb.example.org\"";
+            let remedy = "write the whole name, as clients send it: \"bbb.example.org\"";
             notes.error(line, KEY, format!("{name:?} is not a host name"), remedy);
         } else if let Some(to) = parse_address(At { value: address, line }, KEY, "\"127.0.0.1:8443\"", notes)
             && servers.insert(name.clone(), to.value).is_some()
         {
-            notes.error(line, KEY, format!("{name} stands twice"), "remove one of the two");
+            notes.error(line, KEY, format!("{name} is listed twice"), "remove one of the two");
         }
     }
     servers
 }
 
-/// Whether it is a name of the DNS and no address.
+/// Whether `name` is a DNS name and not an address.
 pub(super) fn is_host_name(name: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -74,7 +74,7 @@ pub(super) fn is_host_name(name: &str) -> bool {
     name.len() <= NAME_MAX && name.split('.').all(is_label) && !is_address
 }
 
-/// `listen.proxy_protocol`.
+/// Reads `listen.proxy_protocol`: the proxies whose PROXY header is trusted.
 pub(super) fn proxies(section: &Section<'_, '_>, transport: Transport, notes: &mut Notes) -> Vec<IpNet> {
     let Some(prefixes) = section.prefixes("proxy_protocol", notes) else { return Vec::new() };
     let line = section.line_of("proxy_protocol", notes);
@@ -82,15 +82,15 @@ pub(super) fn proxies(section: &Section<'_, '_>, transport: Transport, notes: &m
         notes.error(
             line,
             "listen.proxy_protocol",
-            "UDP has no PROXY protocol",
+            "the PROXY protocol is not supported over UDP",
             "remove it, or write transport = \"tcp\" or \"tls\"",
         );
     } else if prefixes.is_empty() {
         notes.error(
             line,
             "listen.proxy_protocol",
-            "nobody is trusted, so nobody could connect",
-            "write the proxy's own address, or remove the key",
+            "an empty list trusts no proxy, so no client can connect",
+            "write the address of the proxy, or remove the key",
         );
     }
     for At { value, line } in &prefixes {
@@ -98,22 +98,22 @@ pub(super) fn proxies(section: &Section<'_, '_>, transport: Transport, notes: &m
             notes.warn(
                 *line,
                 "listen.proxy_protocol",
-                "anybody may say to be anybody",
-                "write the proxy's own address",
+                "any client can claim any address",
+                "write the address of the proxy",
             );
         }
     }
     prefixes.into_iter().map(|at| at.value).collect()
 }
 
-/// `listen.web`.
+/// Reads `listen.web`.
 pub(super) fn shared(section: &Section<'_, '_>, transport: Transport, notes: &mut Notes) -> bool {
     let web = section.boolean("web", false, notes);
     if web && transport != Transport::Tls {
         notes.error(
             section.line_of("web", notes),
             "listen.web",
-            "only a TLS port is shared with the web",
+            "only a TLS port can be shared with the web",
             "write transport = \"tls\", or remove web",
         );
     }
@@ -142,29 +142,29 @@ pub(super) fn either(section: &Section<'_, '_>, transport: Transport, notes: &mu
     either
 }
 
-/// `listen.quic`.
+/// Reads `listen.quic`.
 pub(super) fn quic(section: &Section<'_, '_>, transport: Transport, notes: &mut Notes) -> Option<SocketAddr> {
     let to = socket_address(section, "quic", "\"127.0.0.1:8443\"", notes)?;
     if transport != Transport::Udp {
         notes.error(
             to.line,
             "listen.quic",
-            "QUIC is UDP",
-            "write it in the [[listen]] with transport = \"udp\", or remove it",
+            "QUIC needs a UDP listener",
+            "move it to the [[listen]] with transport = \"udp\", or remove it",
         );
     } else {
         notes.warn(
             to.line,
             "listen.quic",
-            "the HTTP/3 server sees every visitor as this host, because QUIC has no PROXY header: its allow-lists and \
-             its limits for each client see one client",
-            "let it serve only what is public, or remove quic: browsers then use HTTP/2",
+            "the HTTP/3 server sees every visitor as this host, because QUIC has no PROXY header: its allow lists and \
+             its limits per client see a single client",
+            "let it serve public content only, or remove quic: browsers then use HTTP/2",
         );
     }
     Some(to.value)
 }
 
-/// Web servers must not be ourselves, and must be reachable by somebody.
+/// Checks that a listener is shared with the web, and that no web server is one of our own listeners.
 pub(super) fn check(config: &Config, top: &Section<'_, '_>, notes: &mut Notes) {
     let Web { http1, h2, passthrough, .. } = &config.web;
     let line = top.line_of("web", notes);

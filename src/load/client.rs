@@ -1,4 +1,4 @@
-//! One client of the load: which request comes next. The protocol is [`crate::client`]'s.
+//! One client of the load: decides which request comes next. [`crate::client`] implements the protocol.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,35 +8,35 @@ use crate::base::time::Instant;
 use crate::client::{self, Algorithms, Allocate, Config, Credentials, Event, Link, Request, SendError};
 use crate::wire::message::Message;
 
-/// How often a ready client refreshes everything: well before a permission's 300 s (RFC 8656 section 9).
+/// Interval of refreshing everything: well below a permission's 300 s (RFC 8656 section 9).
 const KEEPALIVE: Duration = Duration::from_secs(200);
 
-/// What a client is at.
+/// The state of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// On the way to its first packet.
+    /// Before its first packet.
     Starting,
     /// Packets may flow.
     Ready,
     /// Packets may flow while everything is refreshed.
     Keeping,
-    /// It gives the allocation back.
+    /// It is releasing the allocation.
     Releasing,
     Over,
 }
 
-/// What became of a client.
+/// A step in the life of a client that the engine is told about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Milestone {
     /// Packets may flow.
     Ready,
-    /// The allocation is given back.
+    /// The allocation is released.
     Done,
-    /// It will not come to anything.
+    /// The client has failed, with the reason.
     Failed(String),
 }
 
-/// One client.
+/// A client of the load.
 pub struct Client {
     number: u32,
     peer: SocketAddr,
@@ -44,16 +44,16 @@ pub struct Client {
     core: client::Client,
     step: Step,
     relayed: Option<SocketAddr>,
-    /// When everything is to be refreshed.
+    /// When to refresh everything.
     keepalive: Option<Instant>,
-    /// The earliest time at which the engine looks after it anyway.
+    /// The earliest time at which the engine will call [`Client::handle_timeout`].
     armed: Option<Instant>,
-    /// What the engine has not been told yet.
-    outcome: Option<Outcome>,
+    /// A milestone that the engine has not been told yet.
+    milestone: Option<Milestone>,
 }
 
 impl Client {
-    /// A client that will reach `peer`, by `channel` where there is one.
+    /// Creates a client that will reach `peer`, by `channel` if there is one.
     pub fn new(
         number: u32,
         peer: SocketAddr,
@@ -61,8 +61,8 @@ impl Client {
         link: Link,
         login: &Arc<Credentials>,
     ) -> Self {
-        // Browsers ignore what a server offers, and the figures are about their clients. A response finds its client by
-        // the tag. Nobody wants to guess what follows it.
+        // Browsers ignore offered algorithms, and the figures are about browsers. The tag in a response names its
+        // client. The rest of the transaction id can be predictable, because the load defends against no attacker.
         let config = Config { algorithms: Algorithms::Old, tag: Some(number), ..Config::new(link) };
         let core = client::Client::new(config.with_credentials(Arc::clone(login)), [number.into(), 0]);
         Self {
@@ -74,48 +74,48 @@ impl Client {
             relayed: None,
             keepalive: None,
             armed: None,
-            outcome: None,
+            milestone: None,
         }
     }
 
-    /// Its number, which its transactions carry.
+    /// Returns the client's number, which its transaction ids contain.
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// The relayed address, once there is one.
+    /// Returns the relayed address, once it is allocated.
     pub fn relayed(&self) -> Option<SocketAddr> {
         self.relayed
     }
 
-    /// The channel to the peer.
+    /// Returns the channel to the peer.
     pub fn channel(&self) -> Option<u16> {
         self.channel
     }
 
-    /// The peer.
+    /// Returns the peer.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// Whether packets may flow.
+    /// Returns whether packets may flow.
     pub fn is_ready(&self) -> bool {
         matches!(self.step, Step::Ready | Step::Keeping)
     }
 
-    /// The client that a response is for, by its transaction.
+    /// Returns the number of the client that a response is for, from its transaction id.
     pub fn of_transaction(message: &Message<'_>) -> u32 {
         let [a, b, c, d, ..] = message.transaction_id();
         u32::from_be_bytes([a, b, c, d])
     }
 
-    /// Begins with an Allocate.
+    /// Starts with an Allocate.
     pub fn start(&mut self, now: Instant) {
         let asked = self.core.allocate(now, Allocate::default());
         self.check(asked);
     }
 
-    /// Begins to give the allocation back.
+    /// Starts releasing the allocation.
     pub fn release(&mut self, now: Instant) {
         self.step = Step::Releasing;
         self.keepalive = None;
@@ -123,7 +123,7 @@ impl Client {
         self.check(asked);
     }
 
-    /// Time has passed; the engine was armed for `now` or earlier.
+    /// Handles the passing of time; the engine was armed for `now` or earlier.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.armed = None;
         self.core.handle_timeout(now);
@@ -136,19 +136,19 @@ impl Client {
         }
     }
 
-    /// A response.
+    /// Handles a response.
     pub fn handle_response(&mut self, now: Instant, message: &Message<'_>) {
         self.core.handle_response(now, message);
     }
 
-    /// The next message to send.
+    /// Returns the next message to send.
     pub fn poll_transmit(&mut self) -> Option<&[u8]> {
         self.core.poll_transmit()
     }
 
-    /// Goes on as far as the answers allow.
-    pub fn poll(&mut self, now: Instant) -> Option<Outcome> {
-        while self.outcome.is_none()
+    /// Continues as far as the answers allow; returns a milestone that was reached.
+    pub fn poll(&mut self, now: Instant) -> Option<Milestone> {
+        while self.milestone.is_none()
             && let Some(event) = self.core.poll_event()
         {
             match self.step {
@@ -156,10 +156,10 @@ impl Client {
                 _ => self.on_event(now, event),
             }
         }
-        self.outcome.take()
+        self.milestone.take()
     }
 
-    /// When to call [`Client::handle_timeout`], if that is news to the engine.
+    /// Returns when to call [`Client::handle_timeout`], unless the engine knows it already.
     pub fn arm(&mut self) -> Option<Instant> {
         let next = self.core.poll_timeout().into_iter().chain(self.keepalive).min()?;
         if self.armed.is_some_and(|armed| armed <= next) {
@@ -196,12 +196,12 @@ impl Client {
         }
     }
 
-    /// Only the answer to the last Refresh counts; a keepalive may have been under way.
+    /// Only the answer to the last Refresh counts; a refresh of the keepalive may still be in flight.
     fn on_release(&mut self, event: Event) {
         const RELEASE: Request = Request::Refresh { lifetime: 0 };
         match event {
             Event::Refreshed { exchange, .. } if exchange.request == RELEASE => self.done(),
-            // What is gone is given back as well.
+            // An allocation that does not exist counts as released.
             Event::Refused { exchange, refusal } if exchange.request == RELEASE => match refusal.code {
                 437 => self.done(),
                 _ => self.fail(format!("{RELEASE}: {refusal}")),
@@ -221,13 +221,13 @@ impl Client {
     fn ready(&mut self, now: Instant) {
         self.keepalive = Some(now + KEEPALIVE);
         if std::mem::replace(&mut self.step, Step::Ready) == Step::Starting {
-            self.outcome = Some(Outcome::Ready);
+            self.milestone = Some(Milestone::Ready);
         }
     }
 
     fn done(&mut self) {
         self.step = Step::Over;
-        self.outcome = Some(Outcome::Done);
+        self.milestone = Some(Milestone::Done);
     }
 
     fn check(&mut self, asked: Result<(), SendError>) {
@@ -239,6 +239,6 @@ impl Client {
     fn fail(&mut self, reason: String) {
         self.step = Step::Over;
         self.keepalive = None;
-        self.outcome = Some(Outcome::Failed(reason));
+        self.milestone = Some(Milestone::Failed(reason));
     }
 }

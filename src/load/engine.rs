@@ -1,7 +1,7 @@
-//! What every action of the load runs on: sockets, clients, time.
+//! The engine of every action of the load: sockets, clients and time, on one thread.
 //!
-//! One thread. A turn: wait (not at all while packets are due), take a bounded share from every socket that is
-//! ready, look after requests without an answer, send what came of it.
+//! A turn waits (not at all while packets are due), takes a bounded share from every ready socket, repeats requests
+//! without an answer, and sends the resulting packets.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -24,47 +24,47 @@ use crate::wire::channel_data::padding;
 use crate::wire::message::method;
 use crate::wire::writer::{Writer, write_send_head};
 
-/// Peers' tokens start here; below are the clients' slots.
+/// Tokens of peers' sockets start here; those below are slots of clients.
 const PEER: u64 = 1 << 32;
-/// Allocations that share a peer's socket.
+/// Allocations that share one peer socket.
 const PER_PEER: u32 = 256;
-/// Peers' sockets at most.
+/// The maximum number of peer sockets.
 const PEERS_MAX: u32 = 16;
-/// Within this time of the next packet the thread does not sleep: its waits are whole milliseconds.
+/// The thread does not sleep if a packet is due within this time, because it sleeps in whole milliseconds.
 const SPIN: u64 = 2_000_000;
-/// The longest sleep, in nanoseconds: progress is shown meanwhile.
+/// The longest sleep, in nanoseconds, so that progress is shown meanwhile.
 const SLEEP_MAX: u64 = 100_000_000;
-/// Kinds of errors told apart; more are counted together.
+/// Distinct errors that are counted; any further ones are counted together.
 const ERRORS_MAX: usize = 32;
-/// The transaction of every Send indication: nothing answers it.
+/// The transaction id of every Send indication, which has no response.
 const INDICATION_ID: [u8; 12] = [0x5e; 12];
 
-/// What became of a client.
+/// An event of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Its link can be used (only for links without a client).
+pub enum SlotEvent {
+    /// Its link is open (only for links without a client).
     Open,
     /// Packets may flow.
     Ready,
-    /// Its allocation is given back, or its question answered.
+    /// Its allocation is released, or its Binding request answered.
     Done,
-    /// It is over; the reason is counted.
+    /// It has failed; the reason is counted.
     Failed,
 }
 
-/// Everything of a run.
+/// The state of a run.
 pub struct Engine {
-    /// What is to be done.
+    /// The options of the run.
     pub options: Options,
-    /// Nanoseconds of the monotonic clock, as of this turn.
+    /// The time of this turn, in nanoseconds of the monotonic clock.
     pub now: u64,
-    /// Packets.
+    /// The packets in flight and their statistics.
     pub flow: Flow,
-    /// What became of clients since this was emptied: slot and outcome.
-    pub outcomes: Vec<(usize, Outcome)>,
-    /// What went wrong how often.
+    /// Events by slot since the list was last emptied.
+    pub slot_events: Vec<(usize, SlotEvent)>,
+    /// Errors and how often each occurred.
     pub errors: BTreeMap<String, u64>,
-    /// Nanoseconds in turns that found nothing to do.
+    /// Nanoseconds in turns without events.
     pub idle: u64,
     clock: fn() -> u64,
     epoll: Epoll,
@@ -73,29 +73,29 @@ pub struct Engine {
     peers: Vec<Port>,
     peers_dirty: Vec<usize>,
     clients: Vec<Option<Client>>,
-    /// Binding requests that wait for an answer, by slot.
+    /// The transaction ids of unanswered Binding requests, by slot.
     questions: Vec<Option<[u8; 12]>>,
     login: Arc<Credentials>,
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     received: RecvBatch,
     sending: SendBatch,
     payload: Vec<u8>,
-    /// The front of a Send indication, or a question.
+    /// The header of a Send indication, or a Binding request.
     head: Vec<u8>,
 }
 
 impl Engine {
-    /// Room for `slots` clients at once.
+    /// Creates an engine for `slots` clients at once.
     ///
     /// # Errors
-    /// A user name that no request can carry; the error of a socket that cannot be opened.
+    /// A user name that no request can carry, or the error of a socket that cannot be opened.
     pub fn new(options: &Options, slots: u32, clock: fn() -> u64) -> io::Result<Self> {
         let login = Credentials::new(&options.username, &options.password).map_err(io::Error::other)?;
         let epoll = Epoll::new()?;
         let links = Links::new(options, slots, super::tls::config(options)?, &epoll)?;
         let ip = match options.peer_address {
             Some(ip) => ip,
-            None => towards(options.target.address)?,
+            None => local_address_for(options.target.address)?,
         };
         let mut peers = Vec::new();
         for index in 0..slots.div_ceil(PER_PEER).clamp(1, PEERS_MAX) {
@@ -107,7 +107,7 @@ impl Engine {
         Ok(Self {
             now: clock(),
             flow: Flow::default(),
-            outcomes: Vec::new(),
+            slot_events: Vec::new(),
             errors: BTreeMap::new(),
             idle: 0,
             clock,
@@ -121,7 +121,7 @@ impl Engine {
             login: Arc::new(login),
             timers: BinaryHeap::new(),
             received: RecvBatch::new(),
-            // Without trains one datagram at a time, as browsers and media servers send them.
+            // Without segmentation every datagram is sent alone, like browsers and media servers do.
             sending: SendBatch::new(options.trains),
             payload: vec![0x5a; options.size.max(LEN)],
             head: Vec::new(),
@@ -129,7 +129,7 @@ impl Engine {
         })
     }
 
-    /// How many slots there are.
+    /// Returns the number of slots.
     pub fn slots(&self) -> usize {
         self.clients.len()
     }
@@ -140,12 +140,13 @@ impl Engine {
         *self.errors.entry(if known { text } else { "others" }.to_owned()).or_default() += 1;
     }
 
-    /// Starts client `number` in its slot (the remainder by the number of slots): it will become ready, or fail.
+    /// Starts client `number` in its slot (the remainder by the number of slots); an event tells whether it becomes
+    /// ready.
     pub fn start(&mut self, number: u32) {
         let slot = number as usize % self.slots();
         let peer = self.peers[slot % self.peers.len()].local();
         let channel = match self.options.via {
-            // From the range that every RFC has (RFC 8656 section 12).
+            // Use the range that all RFCs share (RFC 8656 section 12).
             Via::Channel => Some(0x4000 + (number & 0x0fff) as u16),
             Via::Indication => None,
         };
@@ -159,7 +160,7 @@ impl Engine {
         }
     }
 
-    /// Opens the link of a slot without a client: `true` when it is open at once.
+    /// Opens the link of a slot without a client; returns `true` if it is open at once.
     pub fn open(&mut self, slot: usize) -> bool {
         match self.links.open(slot, &self.epoll) {
             Ok(open) => open,
@@ -172,7 +173,7 @@ impl Engine {
 
     fn begin(&mut self, slot: usize) {
         let Some(client) = &mut self.clients[slot] else {
-            self.outcomes.push((slot, Outcome::Open));
+            self.slot_events.push((slot, SlotEvent::Open));
             return;
         };
         client.start(Instant::from_nanos(self.now));
@@ -182,17 +183,17 @@ impl Engine {
     fn lose(&mut self, slot: usize, reason: &str) {
         self.fail(reason);
         self.clear(slot);
-        self.outcomes.push((slot, Outcome::Failed));
+        self.slot_events.push((slot, SlotEvent::Failed));
     }
 
-    /// Ends a slot's client and link.
+    /// Removes the client and the link of a slot.
     pub fn clear(&mut self, slot: usize) {
         self.links.close(slot);
         self.clients[slot] = None;
         self.questions[slot] = None;
     }
 
-    /// Has a client give its allocation back.
+    /// Makes a client release its allocation.
     pub fn release(&mut self, slot: usize) {
         if let Some(client) = &mut self.clients[slot] {
             client.release(Instant::from_nanos(self.now));
@@ -200,12 +201,12 @@ impl Engine {
         }
     }
 
-    /// Whether this slot's client can have packets.
+    /// Returns whether packets may flow for this slot's client.
     pub fn is_ready(&self, slot: usize) -> bool {
         self.clients[slot].as_ref().is_some_and(Client::is_ready)
     }
 
-    /// Asks the server for the address of client `number`, without an allocation.
+    /// Sends a Binding request for client `number`, without an allocation.
     pub fn ask(&mut self, number: u32) {
         let slot = number as usize % self.slots();
         let mut id = [0; 12];
@@ -213,20 +214,20 @@ impl Engine {
         id[4..].copy_from_slice(&self.now.to_be_bytes());
         self.questions[slot] = Some(id);
         Writer::request(&mut self.head, method::BINDING, id);
-        // From the same address however many it asks.
+        // A slot keeps its address for all requests.
         self.links.push(slot, slot as u32, &[&self.head]);
     }
 
-    /// Whether this slot's question has no answer yet.
+    /// Returns whether this slot's Binding request is unanswered.
     pub fn is_asking(&self, slot: usize) -> bool {
         self.questions[slot].is_some()
     }
 
-    /// Lets a client go on: what it wants to send, what became of it, when to look again.
+    /// Polls a client: sends its messages, sets its timer and reports its milestone.
     fn attend(&mut self, slot: usize) {
         let now = Instant::from_nanos(self.now);
         let Some(client) = &mut self.clients[slot] else { return };
-        let outcome = client.poll(now);
+        let milestone = client.poll(now);
         let number = client.number();
         while let Some(message) = client.poll_transmit() {
             self.links.push(slot, number, &[message]);
@@ -234,15 +235,15 @@ impl Engine {
         if let Some(at) = client.arm() {
             self.timers.push(Reverse((at, slot)));
         }
-        match outcome {
+        match milestone {
             None => {}
-            Some(client::Outcome::Ready) => self.outcomes.push((slot, Outcome::Ready)),
-            Some(client::Outcome::Done) => self.outcomes.push((slot, Outcome::Done)),
-            Some(client::Outcome::Failed(reason)) => self.lose(slot, &reason),
+            Some(client::Milestone::Ready) => self.slot_events.push((slot, SlotEvent::Ready)),
+            Some(client::Milestone::Done) => self.slot_events.push((slot, SlotEvent::Done)),
+            Some(client::Milestone::Failed(reason)) => self.lose(slot, &reason),
         }
     }
 
-    /// Sends a packet from a slot's client to its peer.
+    /// Sends a packet from the client of a slot to its peer.
     pub fn send_from_client(&mut self, slot: usize) {
         let Some(client) = &self.clients[slot] else { return };
         let (number, len) = (client.number(), self.options.size);
@@ -250,7 +251,7 @@ impl Engine {
         stamp.write(&mut self.payload);
         let payload = &self.payload[..len];
         let pushed = match client.channel() {
-            // The options keep it below 64 KiB.
+            // The options limit the length to below 64 KiB.
             Some(channel) => self.links.push(slot, number, &[&channel_head(channel, len as u16), payload]),
             None => {
                 write_send_head(&mut self.head, client.peer(), len, false, INDICATION_ID);
@@ -265,7 +266,7 @@ impl Engine {
         }
     }
 
-    /// Sends a packet from a slot's peer to its client.
+    /// Sends a packet from the peer of a slot to its client.
     pub fn send_from_peer(&mut self, slot: usize) {
         let Some(client) = &self.clients[slot] else { return };
         let Some(relayed) = client.relayed() else { return };
@@ -278,7 +279,7 @@ impl Engine {
         self.flow.sent(stamp.direction, self.now);
     }
 
-    /// One turn; it sleeps when nothing is due before `due`.
+    /// Runs one turn; it sleeps if nothing is due before `due`.
     pub fn turn(&mut self, due: u64) {
         self.flush();
         let timer = self.timers.peek().map_or(u64::MAX, |Reverse((at, _))| at.as_nanos());
@@ -336,7 +337,7 @@ impl Engine {
             self.begin(slot);
         }
         for slot in arrived.answered {
-            self.outcomes.push((slot, Outcome::Done));
+            self.slot_events.push((slot, SlotEvent::Done));
         }
         for slot in arrived.heard {
             self.attend(slot);
@@ -362,13 +363,13 @@ impl Engine {
     }
 }
 
-/// What came in for clients, to be dealt with when the links are free again. By slots.
+/// Events by slot, collected while the links are borrowed.
 #[derive(Default)]
 struct Arrived {
     opened: Vec<usize>,
-    /// Questions that have their answer.
+    /// Slots whose Binding request was answered.
     answered: Vec<usize>,
-    /// Clients that got a response.
+    /// Slots whose client received a response.
     heard: Vec<usize>,
     closed: Vec<(usize, io::Error)>,
 }
@@ -412,8 +413,8 @@ impl Arrived {
     }
 }
 
-/// The address of ours that packets for `target` leave from.
-fn towards(target: SocketAddr) -> io::Result<IpAddr> {
+/// Returns the local address from which packets to `target` leave.
+fn local_address_for(target: SocketAddr) -> io::Result<IpAddr> {
     let any: SocketAddr = if target.is_ipv4() {
         (std::net::Ipv4Addr::UNSPECIFIED, 0).into()
     } else {

@@ -1,75 +1,75 @@
-//! The packets of the load: when the next is due, and what became of them.
+//! The packets of the load: schedules, counts and latencies.
 
 use hdrhistogram::Histogram;
 
 use super::media::{Direction, Stamp};
 
-/// Latencies are kept from here, in nanoseconds...
+/// The shortest recorded latency, in nanoseconds.
 const LATENCY_MIN: u64 = 1;
-/// ...to here; longer ones count as this.
+/// The longest recorded latency, in nanoseconds; higher values count as this.
 const LATENCY_MAX: u64 = 60_000_000_000;
-/// How long the packets of one bin may be on their way: bins make room for others when they are twice as old.
+/// Length of a bin, in nanoseconds. A bin is reused when its packets are at least two bin lengths old.
 const BIN: u64 = 250_000_000;
-/// Bins in use: this one, two that may still arrive, and one that is being given up.
+/// Bins in use: the current one, two whose packets may still arrive, and one that is being given up.
 const BINS: usize = 4;
 
-/// Times, from the shortest to the longest.
+/// A histogram of times.
 pub struct Latency(Histogram<u64>);
 
 impl Default for Latency {
     fn default() -> Self {
-        // Three digits: 0.1 %. The bounds are the crate's rules: 1 or more, and twice as much above.
+        // Three significant digits: 0.1 %. The bounds satisfy the crate's rules: at least 1, and twice as much above.
         Self(Histogram::new_with_bounds(LATENCY_MIN, LATENCY_MAX, 3).expect("bounds in order"))
     }
 }
 
 impl Latency {
-    /// Takes one in, in nanoseconds.
+    /// Records a time in nanoseconds.
     pub fn record(&mut self, nanos: u64) {
         self.0.saturating_record(nanos.clamp(LATENCY_MIN, LATENCY_MAX));
     }
 
-    /// Microseconds that this share of them did not exceed; `None` when there are none.
+    /// Returns the quantile `share` in microseconds; `None` if nothing was recorded.
     pub fn quantile(&self, share: f64) -> Option<f64> {
         (!self.0.is_empty()).then(|| self.0.value_at_quantile(share) as f64 / 1e3)
     }
 }
 
-/// Packets of one direction.
+/// Counts of one direction.
 #[derive(Clone, Copy, Debug, Default)]
 struct Way {
-    /// Sent in the time that is measured, and arrived of them.
+    /// Packets sent in the measured interval, and those of them that arrived.
     sent: u64,
     received: u64,
-    /// On their way, as far as they are not given up.
+    /// Packets in flight, except those given up.
     in_flight: u64,
     bins: [(u64, u64); BINS],
 }
 
-/// All packets.
+/// Counts and latencies of all packets.
 #[derive(Default)]
 pub struct Flow {
-    /// What is measured: packets sent from here...
+    /// The measured interval: packets sent from here...
     from: u64,
     /// ...to here.
     until: u64,
     ways: [Way; 2],
     bin: u64,
-    /// Packets that arrived while it was measured.
+    /// Packets that arrived in the measured interval.
     delivered: u64,
-    /// One way through the relay.
+    /// Latency of one way through the relay.
     pub latency: Latency,
-    /// The longest that a packet was sent after it was due, in nanoseconds.
+    /// The longest delay between the due time of a packet and its sending, in nanoseconds.
     pub late: u64,
 }
 
 impl Flow {
-    /// Measures packets sent in this time.
+    /// Sets the measured interval.
     pub fn measure(&mut self, from: u64, until: u64) {
         (self.from, self.until) = (from, until);
     }
 
-    /// A packet is sent at `now`.
+    /// Counts a packet as sent at `now`.
     pub fn sent(&mut self, direction: Direction, now: u64) {
         let counts = self.counts(now);
         let way = &mut self.ways[direction as usize];
@@ -78,14 +78,14 @@ impl Flow {
         way.sent += u64::from(counts);
     }
 
-    /// A packet that was counted as sent could not be.
+    /// Corrects the count for packets that the kernel refused.
     pub fn refused(&mut self, direction: Direction, now: u64, count: u64) {
         let way = &mut self.ways[direction as usize];
         way.in_flight = way.in_flight.saturating_sub(count);
         way.bins[bin(now)].1 += count;
     }
 
-    /// A packet arrived.
+    /// Counts a packet as arrived.
     pub fn received(&mut self, stamp: Stamp, now: u64) {
         let counts = self.counts(stamp.at);
         let way = &mut self.ways[stamp.direction as usize];
@@ -100,12 +100,12 @@ impl Flow {
         self.delivered += u64::from(self.counts(now));
     }
 
-    /// Gives up what has been on its way for too long.
+    /// Gives up packets that have been in flight for too long.
     pub fn give_up(&mut self, now: u64) {
         while self.bin < now / BIN {
-            // After a pause all are old.
+            // After a pause, all bins are old.
             self.bin = (self.bin + 1).max((now / BIN).saturating_sub(BINS as u64));
-            // This one is used for the next packets; all in it are at least half a second old.
+            // The bin is reused for the next packets; all packets in it are at least half a second old.
             let old = (self.bin % BINS as u64) as usize;
             for way in &mut self.ways {
                 let (sent, received) = std::mem::take(&mut way.bins[old]);
@@ -118,27 +118,27 @@ impl Flow {
         (self.from..self.until).contains(&at)
     }
 
-    /// Packets on their way.
+    /// Returns the number of packets in flight.
     pub fn in_flight(&self, direction: Direction) -> u64 {
         self.ways[direction as usize].in_flight
     }
 
-    /// Packets sent in the time that is measured.
+    /// Returns the number of packets sent in the measured interval.
     pub fn sent_count(&self, direction: Direction) -> u64 {
         self.ways[direction as usize].sent
     }
 
-    /// Of these, those that arrived.
+    /// Returns the number of those that arrived.
     pub fn received_count(&self, direction: Direction) -> u64 {
         self.ways[direction as usize].received
     }
 
-    /// Packets that arrived while it was measured, in both directions.
+    /// Returns the number of packets that arrived in the measured interval, in both directions.
     pub fn delivered(&self) -> u64 {
         self.delivered
     }
 
-    /// Packets not arrived, of those sent in the time that is measured.
+    /// Returns the number of packets sent in the measured interval that have not arrived.
     pub fn missing(&self) -> u64 {
         self.ways.iter().map(|way| way.sent.saturating_sub(way.received)).sum()
     }
@@ -148,21 +148,21 @@ fn bin(at: u64) -> usize {
     (at / BIN % BINS as u64) as usize
 }
 
-/// When the packets of one direction are due. Every allocation sends its bursts at its own pace, and nothing ties
-/// their beginnings together: as with people who talk, packets of different ones may come close to each other.
+/// When the packets of one direction are due. Every allocation sends its bursts at its own phase, independent of the
+/// others: as with people who talk, bursts of different allocations may coincide.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     start: u64,
     /// Nanoseconds between two bursts of one allocation.
     period: f64,
-    /// Where in the period each allocation's burst is, in order; and whose it is.
+    /// The phase of each allocation's burst in the period, sorted, with the allocation's index.
     phases: Vec<(f64, usize)>,
     next: u64,
 }
 
 impl Schedule {
-    /// `rate` packets per second and allocation, in bursts; `None` when there are none. The phases follow from
-    /// `seed` alone, so that every run of the same options is the same.
+    /// Creates a schedule of `rate` packets per second and allocation, in bursts; `None` if the rate is 0. The phases
+    /// depend only on `seed`, so runs with the same options are identical.
     pub fn new(start: u64, allocations: usize, rate: f64, burst: u32, seed: u64) -> Option<Self> {
         let bursts = rate / f64::from(burst);
         if allocations == 0 || bursts <= 0.0 {
@@ -176,14 +176,14 @@ impl Schedule {
         Some(Self { start, period, phases, next: 0 })
     }
 
-    /// When the next burst is due.
+    /// Returns when the next burst is due.
     pub fn due(&self) -> u64 {
         let (round, place) = self.position();
-        // 2^53 ns of a run are 104 days.
+        // The mantissa of 2^53 ns covers a run of 104 days.
         self.start + (round as f64 * self.period + self.phases[place].0) as u64
     }
 
-    /// Whose burst is next, if it is due.
+    /// Returns the allocation whose burst is due, if any, and advances.
     pub fn take(&mut self, now: u64) -> Option<usize> {
         if self.due() > now {
             return None;
@@ -199,7 +199,7 @@ impl Schedule {
     }
 }
 
-/// The next number from 0 to 1 (splitmix64).
+/// Returns the next pseudo-random number from 0 to 1 (splitmix64).
 fn fraction(state: &mut u64) -> f64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;
@@ -243,14 +243,14 @@ mod tests {
         assert_eq!(flow.in_flight(Direction::FromPeer), 9);
         flow.give_up(11 * SECOND);
         assert_eq!(flow.in_flight(Direction::FromPeer), 0);
-        // One that comes after all is no credit.
+        // A packet that arrives after all does not increase the window.
         flow.sent(Direction::FromPeer, 11 * SECOND);
         flow.received(Stamp { direction: Direction::FromPeer, ..stamp(10 * SECOND) }, 11 * SECOND + 9);
         assert_eq!(flow.in_flight(Direction::FromPeer), 1);
     }
 
     #[test]
-    fn every_allocation_keeps_its_pace_and_begins_somewhere() {
+    fn every_allocation_keeps_its_pace_and_its_own_phase() {
         // 4 allocations, 10 packets a second in bursts of 5: each has two bursts a second.
         let mut schedule = Schedule::new(SECOND, 4, 10.0, 5, 1).expect("a rate");
         let mut last = 0;

@@ -1,7 +1,7 @@
-//! The clients' side of the network: however many clients there are, few verbs reach them all.
+//! The network links of all clients, behind a small interface.
 //!
-//! On IPv4 loopback, where every address of 127.0.0.0/8 is ours, UDP clients are addresses of their own on one
-//! shared socket, so that a thousand clients cost one call per batch. Elsewhere, each has a socket.
+//! On IPv4 loopback, where every address of 127.0.0.0/8 is local, UDP clients are addresses on one shared socket, so
+//! that a thousand clients cost one call per batch. Elsewhere, each client has a socket.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,50 +11,50 @@ use rustls::pki_types::ServerName;
 
 use super::options::Options;
 use super::port::Port;
-use super::stream::{Buffer, Progress, Stream};
+use super::stream::{Buffer, Stream, Transition};
 use crate::base::transport::Transport;
 use crate::net::syscall::{Epoll, RecvBatch, SendBatch, Source, enable_packet_info, ready};
 
-/// The first address that a client on loopback has: 127.1.0.1.
+/// The first client address on loopback: 127.1.0.1.
 const FIRST_CLIENT: u32 = 0x7f01_0001;
-/// Clients before their addresses come again: up to 127.253.
+/// Number of client addresses before they repeat: up to 127.253.
 const ADDRESSES: u32 = 0x007d_0000;
 
 const READ: u32 = ready::READ | ready::PEER_CLOSED;
 
-/// What came in.
+/// Input from a link.
 pub enum Incoming<'a> {
-    /// A message or a datagram for the client that it names itself.
+    /// A message or datagram; its content names the client.
     Message(&'a [u8]),
     /// This slot's connection is open.
     Open(usize),
-    /// This slot's connection is over.
+    /// This slot's connection has ended.
     Closed(usize, io::Error),
 }
 
-/// All clients.
+/// The links of all clients.
 pub struct Links {
     target: SocketAddr,
     kind: Kind,
-    /// Slots with something to send.
+    /// Slots with queued messages.
     dirty: Vec<usize>,
     buffer: Buffer,
 }
 
 enum Kind {
-    /// One socket for all.
+    /// One socket for all clients.
     Shared(Box<Port>),
-    /// A socket each.
+    /// One socket per client.
     Own(Vec<Option<Port>>),
-    /// A connection each.
+    /// One connection per client.
     Streams { slots: Vec<Option<Stream>>, tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)> },
 }
 
 impl Links {
-    /// For up to `slots` clients at once. Tokens in `epoll` are the numbers of the slots.
+    /// Creates links for up to `slots` clients at once. Tokens in `epoll` are the numbers of the slots.
     ///
     /// # Errors
-    /// A socket that cannot be had; a name that is none.
+    /// The error of a socket that cannot be opened, or an invalid TLS server name.
     pub fn new(
         options: &Options,
         slots: u32,
@@ -85,15 +85,15 @@ impl Links {
         Ok(Self { target, kind, dirty: Vec::new(), buffer: Buffer::default() })
     }
 
-    /// Whether clients are connections: their messages are padded, and requests are not repeated.
+    /// Returns whether the links are streams: messages are padded, and requests are not repeated.
     pub fn are_streams(&self) -> bool {
         matches!(self.kind, Kind::Streams { .. })
     }
 
-    /// Makes the link of a slot; `true` when it can be used at once, else [`Incoming::Open`] follows.
+    /// Opens the link of a slot; returns `true` if it is open at once, else [`Incoming::Open`] follows.
     ///
     /// # Errors
-    /// No socket.
+    /// The error of a socket that cannot be opened.
     pub fn open(&mut self, slot: usize, epoll: &Epoll) -> io::Result<bool> {
         match &mut self.kind {
             Kind::Shared(_) => Ok(true),
@@ -117,7 +117,7 @@ impl Links {
         }
     }
 
-    /// Ends the link of a slot.
+    /// Closes the link of a slot.
     pub fn close(&mut self, slot: usize) {
         match &mut self.kind {
             Kind::Shared(_) => {}
@@ -126,7 +126,7 @@ impl Links {
         }
     }
 
-    /// Queues a message for the server; `false` when it could not be.
+    /// Queues a message to the server; returns `false` if the link is closed or its queue is full.
     pub fn push(&mut self, slot: usize, client: u32, pieces: &[&[u8]]) -> bool {
         let newly = match &mut self.kind {
             Kind::Shared(port) => {
@@ -153,7 +153,7 @@ impl Links {
         true
     }
 
-    /// Sends what was queued; gives how many datagrams the kernel refused.
+    /// Sends everything queued; returns how many datagrams the kernel refused.
     pub fn flush(
         &mut self,
         batch: &mut SendBatch,
@@ -183,7 +183,7 @@ impl Links {
         refused
     }
 
-    /// Deals with an event of a slot.
+    /// Handles an event of a slot.
     pub fn on_event(
         &mut self,
         slot: usize,
@@ -202,9 +202,9 @@ impl Links {
             Kind::Streams { slots, .. } => {
                 let Some(stream) = &mut slots[slot] else { return };
                 let mut work = || {
-                    let mut progress = Progress::None;
+                    let mut transition = Transition::None;
                     if readiness & ready::WRITE != 0 {
-                        progress = stream.on_room()?;
+                        transition = stream.on_room()?;
                         if !stream.wants_room() {
                             epoll.modify(&stream.socket, slot as u64, READ)?;
                         }
@@ -212,15 +212,15 @@ impl Links {
                     if readiness & !ready::WRITE != 0 {
                         let read =
                             stream.on_data(&mut self.buffer, &mut |m| deliver(Incoming::Message(m)))?;
-                        if read == Progress::Opened {
-                            progress = read;
+                        if read == Transition::Opened {
+                            transition = read;
                         }
                     }
-                    Ok(progress)
+                    Ok(transition)
                 };
                 match work() {
-                    Ok(Progress::Opened) => deliver(Incoming::Open(slot)),
-                    Ok(Progress::None) => {}
+                    Ok(Transition::Opened) => deliver(Incoming::Open(slot)),
+                    Ok(Transition::None) => {}
                     Err(error) => {
                         slots[slot] = None;
                         deliver(Incoming::Closed(slot, error));

@@ -1,11 +1,11 @@
-//! What the packets of the load carry: who sent them and when, so that nothing has to be looked up when they arrive.
+//! The payload of the packets of the load: client and time of sending, so that no lookup is needed on arrival.
 
-/// Bytes at the front of every payload: a mark, the client, the time, the direction.
+/// Length of the stamp at the front of every payload: a magic number, the client, the time and the direction.
 pub const LEN: usize = 24;
-/// Strangers' packets do not start like this.
+/// The magic number, to reject packets of other programs.
 const MARK: [u8; 4] = *b"HPLd";
 
-/// Which way a packet goes.
+/// The direction of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// To the peer.
@@ -19,19 +19,19 @@ impl Direction {
     pub const ALL: [Direction; 2] = [Direction::FromClient, Direction::FromPeer];
 }
 
-/// The front of a payload.
+/// The stamp at the front of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// The client that sent it or is to get it.
+    /// The client that sends or receives it.
     pub client: u32,
-    /// When it was sent, in nanoseconds of the monotonic clock.
+    /// The time of sending, in nanoseconds of the monotonic clock.
     pub at: u64,
-    /// Which way.
+    /// The direction.
     pub direction: Direction,
 }
 
 impl Stamp {
-    /// Writes it to the front of `payload`, which has at least [`LEN`] bytes.
+    /// Writes the stamp to the front of `payload`, which must have at least [`LEN`] bytes.
     pub fn write(self, payload: &mut [u8]) {
         payload[..4].copy_from_slice(&MARK);
         payload[4..8].copy_from_slice(&self.client.to_be_bytes());
@@ -39,7 +39,7 @@ impl Stamp {
         payload[16] = self.direction as u8;
     }
 
-    /// Reads it; `None` when this payload is not ours.
+    /// Reads the stamp; `None` if the payload does not start with one.
     pub fn read(payload: &[u8]) -> Option<Self> {
         let head: &[u8; LEN] = payload.first_chunk()?;
         let (mark, rest) = head.split_first_chunk::<4>()?;
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stamp_comes_back_and_others_are_not_taken_for_one() {
+    fn only_a_stamp_is_read_as_a_stamp() {
         let stamp = Stamp { client: 77, at: 123_456_789_000, direction: Direction::FromPeer };
         let mut payload = [9; 30];
         stamp.write(&mut payload);

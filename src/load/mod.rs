@@ -1,8 +1,9 @@
 //! Load for a TURN server: `hallpass load`.
 //!
-//! [`run`] drives an `engine` of `client`s (what a [`crate::client::Client`] asks for next), `links` (their sockets, shared
-//! where one machine can play many hosts) and peers' `port`s. A packet carries who sent it and when (`media`),
-//! so `flow` counts it with no table. One thread does it all, in batches: the server should be the limit.
+//! [`run`] drives an `engine` of `client`s (each decides what a [`crate::client::Client`] requests next), `links`
+//! (their sockets, shared where one machine can act as many hosts) and `port`s of peers. A packet carries its client
+//! and its time of sending (`media`), so `flow` counts it without a table. Everything runs on one thread, in batches,
+//! so that the server is the bottleneck.
 
 #![forbid(unsafe_code)]
 
@@ -22,7 +23,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::base::transport::Transport;
-use engine::{Engine, Outcome};
+use engine::{Engine, SlotEvent};
 use flow::{Latency, Schedule};
 use media::Direction;
 pub use media::LEN as SIZE_MIN;
@@ -30,44 +31,45 @@ use options::{Action, Options};
 use process::{Processes, Sample};
 use report::{Packets, Quantiles, Report, Server};
 
-/// Clients that are being set up at once.
+/// Clients in setup at once.
 const STARTING: u32 = 64;
-/// How long packets and requests may take at the end.
+/// Time for packets and requests in flight at the end of a run.
 const DRAIN: u64 = 500_000_000;
-/// How long clients may take to give everything back.
+/// Time for all clients to release their allocations.
 const RELEASE: u64 = 10_000_000_000;
-/// How long the answer to a Binding request may take.
+/// Time for the answer to a Binding request.
 const ANSWER: u64 = 1_000_000_000;
-/// Packets sent in one turn before what arrived is looked at.
+/// Bursts sent in one turn before arrived packets are read.
 const BURSTS: u32 = 64;
-/// Binding requests on one stream: a server may close those that only ask and never authenticate.
+/// Binding requests per stream: a server may close streams that never authenticate.
 const BINDINGS_PER_STREAM: u32 = 50;
 
-/// How a run goes.
+/// The state of a run, for display.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Status {
-    /// What is being done.
+    /// The phase.
     pub phase: &'static str,
-    /// How much of it.
+    /// Completed units of the phase.
     pub done: u64,
-    /// Of how much; 0 when there is no end but time.
+    /// The total of the units; 0 if the phase is limited by time only.
     pub of: u64,
-    /// Packets not arrived so far.
+    /// Packets sent but not arrived so far.
     pub missing: u64,
-    /// Since the phase began.
+    /// Time since the phase began.
     pub elapsed: Duration,
 }
 
-/// Is told how a run goes, several times a second.
+/// Receives the state of a run several times a second.
 pub trait Progress {
-    /// Now it goes like this.
+    /// Displays `status`.
     fn update(&mut self, status: &Status);
 }
 
-/// Does what `options` say. `clock`: nanoseconds, monotonic.
+/// Runs the load that `options` describe. `clock`: nanoseconds, monotonic.
 ///
 /// # Errors
-/// Nothing could be done: no such process, no socket. What a server refuses is in the report.
+/// The run cannot start: a process in `server_pids` does not exist, a socket cannot be opened, or credentials or TLS
+/// settings are invalid. What the server refuses is counted in the report.
 pub fn run(options: &Options, clock: fn() -> u64, progress: &mut dyn Progress) -> io::Result<Report> {
     let slots = match options.action {
         Action::Traffic | Action::Idle => options.allocations,
@@ -108,11 +110,11 @@ struct Run<'p> {
     own: Processes,
     progress: &'p mut dyn Progress,
     clock: fn() -> u64,
-    /// When progress was shown last.
+    /// When progress was last shown.
     shown: u64,
 }
 
-/// What was there when measuring began.
+/// The state when measuring began.
 struct Start {
     at: u64,
     server: Sample,
@@ -132,11 +134,11 @@ impl Run<'_> {
         let from = start + nanos(warm_up);
         let until = from + nanos(duration);
         self.engine.flow.measure(from, until);
-        let mut source = Packetry::new(&self.engine.options, ready.len(), start);
-        self.send_until(&mut source, &ready, from, "warming up");
+        let mut pacing = Pacing::new(&self.engine.options, ready.len(), start);
+        self.send_until(&mut pacing, &ready, from, "warming up");
         let begun = self.begin();
         self.engine.flow.late = 0;
-        self.send_until(&mut source, &ready, until, "measuring");
+        self.send_until(&mut pacing, &ready, until, "measuring");
         self.end(&begun, &mut report);
         let drained = (self.clock)() + DRAIN;
         while self.engine.flow.missing() > 0 && self.engine.now < drained {
@@ -154,17 +156,17 @@ impl Run<'_> {
         report
     }
 
-    fn send_until(&mut self, source: &mut Packetry, ready: &[usize], until: u64, phase: &'static str) {
+    fn send_until(&mut self, pacing: &mut Pacing, ready: &[usize], until: u64, phase: &'static str) {
         let start = self.engine.now;
         while self.engine.now < until {
-            let due = source.send(&mut self.engine, ready).min(until);
+            let due = pacing.send(&mut self.engine, ready).min(until);
             self.engine.turn(due);
-            self.engine.outcomes.clear();
+            self.engine.slot_events.clear();
             self.show(phase, start, self.engine.flow.delivered(), 0);
         }
     }
 
-    /// Cycles, questions or handshakes, each slot one after the other, all slots beside each other.
+    /// Runs cycles, Binding requests or handshakes: in succession in each slot, in parallel across slots.
     fn operations(&mut self) -> Report {
         let (warm_up, duration) = (self.engine.options.warm_up, self.engine.options.duration);
         let slots = self.engine.slots();
@@ -172,7 +174,7 @@ impl Run<'_> {
         for slot in 0..slots {
             self.start_operation(slot as u32, &mut started);
         }
-        // Each next number of a slot is the last one plus the number of slots.
+        // The next number of a slot is its last one plus the number of slots.
         let mut numbers: Vec<u32> = (0..slots as u32).collect();
         let from = (self.clock)() + nanos(warm_up);
         let until = from + nanos(duration);
@@ -186,19 +188,19 @@ impl Run<'_> {
             if self.engine.options.action == Action::Bindings {
                 self.ask_again(&mut started, &mut numbers);
             }
-            let mut outcomes = std::mem::take(&mut self.engine.outcomes);
-            for (slot, outcome) in outcomes.drain(..) {
-                match (self.engine.options.action, outcome) {
-                    (Action::Setups, Outcome::Ready) => {
+            let mut events = std::mem::take(&mut self.engine.slot_events);
+            for (slot, event) in events.drain(..) {
+                match (self.engine.options.action, event) {
+                    (Action::Setups, SlotEvent::Ready) => {
                         self.engine.release(slot);
                         continue;
                     }
-                    (Action::Bindings, Outcome::Open) => {
+                    (Action::Bindings, SlotEvent::Open) => {
                         started[slot] = self.engine.now;
                         self.engine.ask(numbers[slot]);
                         continue;
                     }
-                    (_, Outcome::Failed) => {}
+                    (_, SlotEvent::Failed) => {}
                     _ if begun.is_some() => {
                         done += 1;
                         latency.record(self.engine.now.saturating_sub(started[slot]));
@@ -206,7 +208,7 @@ impl Run<'_> {
                     _ => {}
                 }
                 numbers[slot] = numbers[slot].wrapping_add(slots as u32);
-                let asks = self.engine.options.action == Action::Bindings && outcome != Outcome::Failed;
+                let asks = self.engine.options.action == Action::Bindings && event != SlotEvent::Failed;
                 let last = (numbers[slot] / slots as u32).is_multiple_of(BINDINGS_PER_STREAM);
                 if asks && !(last && self.engine.options.target.transport != Transport::Udp) {
                     started[slot] = self.engine.now;
@@ -216,8 +218,8 @@ impl Run<'_> {
                     self.start_operation(numbers[slot], &mut started);
                 }
             }
-            outcomes.append(&mut self.engine.outcomes);
-            self.engine.outcomes = outcomes;
+            events.append(&mut self.engine.slot_events);
+            self.engine.slot_events = events;
         }
         let mut report = Report { operations: Some(done), ..Report::default() };
         if let Some(begun) = begun {
@@ -228,7 +230,7 @@ impl Run<'_> {
         report
     }
 
-    /// Asks something else where a question got no answer: it or its answer was lost.
+    /// Repeats Binding requests without an answer under a new number: the request or its answer was lost.
     fn ask_again(&mut self, started: &mut [u64], numbers: &mut [u32]) {
         let slots = started.len() as u32;
         for (slot, started) in started.iter_mut().enumerate() {
@@ -295,7 +297,7 @@ impl Run<'_> {
         self.set_up_from(0, count)
     }
 
-    /// Makes `count` allocations; gives the slots of those that became ready.
+    /// Creates `count` allocations; returns the slots that became ready.
     fn set_up_from(&mut self, first: u32, count: u32) -> Vec<usize> {
         let (mut started, mut settled, mut ready) = (0, 0, Vec::new());
         let begun = (self.clock)();
@@ -305,9 +307,9 @@ impl Run<'_> {
                 started += 1;
             }
             self.engine.turn(u64::MAX);
-            for (slot, outcome) in self.engine.outcomes.drain(..) {
+            for (slot, event) in self.engine.slot_events.drain(..) {
                 settled += 1;
-                if outcome == Outcome::Ready {
+                if event == SlotEvent::Ready {
                     ready.push(slot);
                 }
             }
@@ -317,7 +319,7 @@ impl Run<'_> {
         ready
     }
 
-    /// Has every client give its allocation back.
+    /// Makes every client release its allocation.
     fn tear_down(&mut self) {
         let begun = (self.clock)();
         let mut open: Vec<usize> =
@@ -331,17 +333,17 @@ impl Run<'_> {
                 running += 1;
             }
             self.engine.turn(begun + RELEASE);
-            let mut outcomes = std::mem::take(&mut self.engine.outcomes);
-            for (slot, outcome) in outcomes.drain(..) {
-                if matches!(outcome, Outcome::Done | Outcome::Failed) {
+            let mut events = std::mem::take(&mut self.engine.slot_events);
+            for (slot, event) in events.drain(..) {
+                if matches!(event, SlotEvent::Done | SlotEvent::Failed) {
                     self.engine.clear(slot);
                     (running, done) = (running - 1, done + 1);
                 }
             }
-            self.show("giving back", begun, done, all);
+            self.show("releasing", begun, done, all);
         }
         (0..self.engine.slots()).for_each(|slot| self.engine.clear(slot));
-        self.engine.outcomes.clear();
+        self.engine.slot_events.clear();
     }
 
     fn begin(&mut self) -> Start {
@@ -349,7 +351,7 @@ impl Run<'_> {
         Start { at: (self.clock)(), server, own, idle: self.engine.idle }
     }
 
-    /// Puts into the report what was used since, and the server's memory now.
+    /// Adds to the report what was used since `begun`, and the server's current memory.
     fn end(&mut self, begun: &Start, report: &mut Report) {
         let (server, own) = (self.server.sample(), self.own.sample());
         report.elapsed = Duration::from_nanos((self.clock)() - begun.at);
@@ -361,7 +363,7 @@ impl Run<'_> {
     }
 
     fn show(&mut self, phase: &'static str, begun: u64, done: u64, of: u64) {
-        /// Ten times a second.
+        /// 100 ms, in nanoseconds.
         const PERIOD: u64 = 100_000_000;
         let now = self.engine.now;
         if now - self.shown.min(now) >= PERIOD {
@@ -373,14 +375,14 @@ impl Run<'_> {
     }
 }
 
-/// Where packets come from: two schedules, or the packets that arrived.
-enum Packetry {
+/// When packets are sent: by two schedules, or as fast as packets arrive.
+enum Pacing {
     Paced([Option<Schedule>; 2]),
-    /// The next allocation by direction; `None`: this direction is not used.
+    /// The next allocation by direction; `None`: the direction is unused.
     Saturating([Option<usize>; 2]),
 }
 
-impl Packetry {
+impl Pacing {
     fn new(options: &Options, allocations: usize, start: u64) -> Self {
         if options.saturate {
             return Self::Saturating(options.rates.map(|rate| (rate > 0.0).then_some(0)));
@@ -392,7 +394,7 @@ impl Packetry {
         )
     }
 
-    /// Sends what is due or allowed; gives when the next will be.
+    /// Sends the packets that are due or allowed; returns when the next one is due.
     fn send(&mut self, engine: &mut Engine, ready: &[usize]) -> u64 {
         let burst = engine.options.burst;
         let send = |engine: &mut Engine, way: Direction, slot: usize| {
@@ -404,7 +406,7 @@ impl Packetry {
             }
         };
         match self {
-            Packetry::Paced(schedules) => {
+            Pacing::Paced(schedules) => {
                 let mut next = u64::MAX;
                 for (schedule, way) in schedules.iter_mut().zip(Direction::ALL) {
                     let Some(schedule) = schedule else { continue };
@@ -418,7 +420,7 @@ impl Packetry {
                 }
                 next
             }
-            Packetry::Saturating(turns) => {
+            Pacing::Saturating(turns) => {
                 for (turn, way) in turns.iter_mut().zip(Direction::ALL) {
                     let Some(turn) = turn else { continue };
                     while engine.flow.in_flight(way) + u64::from(burst) <= u64::from(engine.options.window) {

@@ -1,10 +1,10 @@
-//! What the load is to be.
+//! The options of a load.
 
 use crate::base::transport::Transport;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// What is done.
+/// What the load does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Packets through allocations.
@@ -22,7 +22,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// Its name on the command line.
+    /// Returns its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Action::Traffic => "traffic",
@@ -44,58 +44,59 @@ pub enum Via {
     Indication,
 }
 
-/// The server.
+/// The server under load.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
-    /// For what.
+    /// The transport.
     pub transport: Transport,
-    /// The name asked for in TLS.
+    /// The server name in TLS.
     pub tls_name: String,
-    /// Whether any certificate will do.
+    /// Whether to accept any certificate.
     pub insecure: bool,
 }
 
-/// Everything.
+/// All options.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What is done.
+    /// What the load does.
     pub action: Action,
     /// The server.
     pub target: Target,
-    /// The user all clients log in as.
+    /// The user name of all clients.
     pub username: String,
-    /// His password.
+    /// The password.
     pub password: String,
-    /// The server's processes, when it runs on this machine.
+    /// The server's processes, if it runs on this machine.
     pub server_pids: Vec<u32>,
-    /// How long is measured.
+    /// The length of the measured interval.
     pub duration: Duration,
-    /// How long packets flow before that.
+    /// The time that packets flow before it.
     pub warm_up: Duration,
     /// Allocations at once.
     pub allocations: u32,
-    /// Cycles, requests or handshakes at once.
+    /// Cycles, Binding requests or handshakes at once.
     pub concurrency: u32,
-    /// Packets on their way at once in each direction, when saturating.
+    /// Packets in flight per direction, when saturating.
     pub window: u32,
     /// Packets per second and allocation, by direction.
     pub rates: [f64; 2],
-    /// Bytes of payload.
+    /// Payload length in bytes.
     pub size: usize,
     /// Packets sent back to back.
     pub burst: u32,
-    /// Whether the packets of a burst leave as one, as a network card that coalesces hands them on.
+    /// Whether the packets of a burst are sent in one message (UDP_SEGMENT), as they arrive from a network card that
+    /// coalesces.
     pub trains: bool,
     /// How data travels.
     pub via: Via,
-    /// Whether each packet that arrives allows the next.
+    /// Whether each arriving packet triggers the next.
     pub saturate: bool,
-    /// Allocations in all, for [`Action::Churn`].
+    /// Total number of allocations, for [`Action::Churn`].
     pub total: u32,
-    /// Where the peers' sockets are bound; else where the way to the server begins.
+    /// The address of the peers' sockets; `None`: the local address of the route to the server.
     pub peer_address: Option<IpAddr>,
-    /// Whether every UDP client has a socket of its own even on loopback.
+    /// Whether every UDP client has its own socket even on loopback.
     pub own_sockets: bool,
 }

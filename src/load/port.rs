@@ -1,4 +1,4 @@
-//! One UDP socket of the load, with what waits to be sent from it.
+//! A UDP socket of the load with a send queue.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -9,9 +9,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::net::syscall::{self, BATCH, Datagram, Origin, RecvBatch, SendBatch, Source};
 
-/// Both directions, as far as the kernel's limits let us.
+/// Size of both socket buffers, capped by the kernel.
 const BUFFER: usize = 8 << 20;
-/// Batches taken at once, so that nobody else starves.
+/// Batches received at once, so that other sockets do not starve.
 const BATCHES: usize = 4;
 
 struct Item {
@@ -20,9 +20,9 @@ struct Item {
     bytes: Range<usize>,
 }
 
-/// A socket.
+/// A UDP socket with a send queue.
 pub struct Port {
-    /// Not blocking.
+    /// The socket, non-blocking.
     pub socket: UdpSocket,
     local: SocketAddr,
     waiting: Vec<Item>,
@@ -30,11 +30,14 @@ pub struct Port {
 }
 
 impl Port {
-    /// Binds it. On a wildcard address every datagram tells which of our addresses it reached.
+    /// Binds a socket. On a wildcard address every datagram carries the local address that it reached.
+    ///
+    /// # Errors
+    /// The error of `bind(2)`.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket =
             Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
-        // Best effort, all three: the kernel has limits of its own, and may be old.
+        // Best effort, all three: the kernel caps buffers, and may be old.
         let _ = socket.set_recv_buffer_size(BUFFER);
         let _ = socket.set_send_buffer_size(BUFFER);
         let _ = syscall::enable_coalescing(&socket);
@@ -44,12 +47,12 @@ impl Port {
         Ok(Self { socket, local, waiting: Vec::new(), bytes: Vec::new() })
     }
 
-    /// Where it is bound.
+    /// Returns the bound address.
     pub fn local(&self) -> SocketAddr {
         self.local
     }
 
-    /// Puts a datagram of these pieces into the queue; says whether nothing waited before.
+    /// Queues a datagram of these pieces; returns whether the queue was empty before.
     pub fn push(&mut self, to: SocketAddr, source: Option<Source>, pieces: &[&[u8]]) -> bool {
         let start = self.bytes.len();
         pieces.iter().for_each(|piece| self.bytes.extend_from_slice(piece));
@@ -57,7 +60,7 @@ impl Port {
         self.waiting.len() == 1
     }
 
-    /// Sends what waits; gives how many datagrams the kernel refused.
+    /// Sends everything queued; returns how many datagrams the kernel refused.
     pub fn flush(&mut self, batch: &mut SendBatch) -> u64 {
         let mut refused = 0;
         let mut datagrams = self.waiting.iter().map(|item| Datagram {
@@ -73,10 +76,10 @@ impl Port {
         refused
     }
 
-    /// Takes what is there, a bounded share of it.
+    /// Receives datagrams, up to a limit.
     pub fn receive(&self, batch: &mut RecvBatch, mut deliver: impl FnMut(&[u8], &Origin)) {
         for _ in 0..BATCHES {
-            // Nothing there, or the ICMP error of an earlier datagram, which counts as lost anyway.
+            // Nothing to read, or the ICMP error of an earlier datagram, which counts as lost anyway.
             let Ok(count) = batch.receive(&self.socket, 0, BATCH) else { return };
             for (frame, origin) in batch.frames.iter().zip(&batch.origins).take(count) {
                 match origin.segment {

@@ -1,18 +1,18 @@
-//! What processes of this machine cost: CPU time and memory, from /proc.
+//! Measures processes of this machine, CPU time and memory, from /proc.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::time::Duration;
 
-/// Some processes, all of whose threads are counted.
+/// A set of processes, including all of their threads.
 pub struct Processes {
     pids: Vec<u32>,
-    /// Nanoseconds by process and thread; those that ended keep their last value.
+    /// Nanoseconds by process and thread; ended threads keep their last value.
     threads: HashMap<(u32, u32), u64>,
 }
 
-/// What they came to so far.
+/// Resource use of the processes so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     /// CPU time, user and system.
@@ -22,10 +22,10 @@ pub struct Sample {
 }
 
 impl Processes {
-    /// Looks at `pids`.
+    /// Starts to measure `pids`.
     ///
     /// # Errors
-    /// One of them is not there.
+    /// The error of /proc for the first process that does not exist.
     pub fn new(pids: &[u32]) -> io::Result<Self> {
         for pid in pids {
             fs::metadata(format!("/proc/{pid}/task"))
@@ -34,12 +34,12 @@ impl Processes {
         Ok(Self { pids: pids.to_vec(), threads: HashMap::new() })
     }
 
-    /// Whether there are any.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.pids.is_empty()
     }
 
-    /// Looks now. A process that has ended keeps its CPU time and has no memory.
+    /// Takes a sample. An ended process keeps its CPU time and has no memory.
     pub fn sample(&mut self) -> Sample {
         let mut rss = 0;
         for &pid in &self.pids {
@@ -59,7 +59,7 @@ fn threads_of(pid: u32) -> Vec<u32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// The first field of schedstat: nanoseconds on a CPU.
+/// Reads the first field of schedstat: nanoseconds on a CPU.
 fn cpu_of(pid: u32, thread: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).ok()?;
     text.split_ascii_whitespace().next()?.parse().ok()
@@ -76,8 +76,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_costs_something_and_more_when_it_works() {
-        let mut processes = Processes::new(&[std::process::id()]).expect("we are there");
+    fn cpu_time_grows_with_work() {
+        let mut processes = Processes::new(&[std::process::id()]).expect("this process exists");
         let before = processes.sample();
         assert!(before.rss > 1 << 20);
         let mut work = 1_u64;
@@ -87,9 +87,9 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_not_there_is_an_error() {
+    fn a_missing_process_is_an_error() {
         // Larger than any pid_max.
-        let error = Processes::new(&[1 << 30]).err().expect("nobody has it");
+        let error = Processes::new(&[1 << 30]).err().expect("no such process");
         assert!(error.to_string().contains(&(1 << 30).to_string()));
     }
 }

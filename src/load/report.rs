@@ -1,4 +1,4 @@
-//! What a run came to, for people and for programs.
+//! The report of a run, as text and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,21 +9,21 @@ use serde_json::{Value, json};
 use super::flow::Latency;
 use super::media::Direction;
 
-/// Packets by direction.
+/// Packet counts by direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packets {
-    /// Sent in the time that was measured.
+    /// Packets sent in the measured interval.
     pub sent: [u64; 2],
-    /// Of these, those that arrived.
+    /// Those of them that arrived.
     pub received: [u64; 2],
-    /// Those that arrived while it was measured.
+    /// Packets that arrived in the measured interval.
     pub delivered: u64,
 }
 
-/// Times in microseconds that a share of all did not exceed.
+/// Quantiles in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quantiles {
-    /// Half of them.
+    /// The median.
     pub p50: f64,
     /// 90 %.
     pub p90: f64,
@@ -31,12 +31,12 @@ pub struct Quantiles {
     pub p99: f64,
     /// 99.9 %.
     pub p999: f64,
-    /// All.
+    /// The maximum.
     pub max: f64,
 }
 
 impl Quantiles {
-    /// Of these; `None` when there are none.
+    /// Returns the quantiles of `latency`; `None` if it is empty.
     pub fn of(latency: &Latency) -> Option<Self> {
         Some(Self {
             p50: latency.quantile(0.5)?,
@@ -48,45 +48,45 @@ impl Quantiles {
     }
 }
 
-/// What the server cost.
+/// Resource use of the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Server {
-    /// CPU time of what was measured.
+    /// CPU time in the measured interval.
     pub cpu: Duration,
-    /// Resident bytes before anything was done, ...
+    /// Resident bytes before the run, ...
     pub rss_before: u64,
-    /// ...with all allocations there, ...
+    /// ...with all allocations, ...
     pub rss_during: u64,
-    /// ...and after they were given back.
+    /// ...and after their release.
     pub rss_after: u64,
 }
 
-/// All of it.
+/// The report of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// What was done.
+    /// The action.
     pub action: &'static str,
-    /// By which transport.
+    /// The transport.
     pub transport: &'static str,
-    /// The server.
+    /// The address of the server.
     pub server_address: String,
-    /// Allocations that were there at once.
+    /// Allocations at once.
     pub allocations: u64,
-    /// What was measured took so long.
+    /// Length of the measured interval.
     pub elapsed: Duration,
-    /// Packets, where there were any.
+    /// Packet counts, if the action sends packets.
     pub packets: Option<Packets>,
-    /// Cycles, requests or handshakes, where there were any.
+    /// Completed cycles, Binding requests or handshakes, if the action has any.
     pub operations: Option<u64>,
-    /// Through the relay, or of whole operations.
+    /// Latency through the relay, or duration of whole operations.
     pub latency: Option<Quantiles>,
-    /// The longest that a packet left after it was due.
+    /// The longest delay between the due time of a packet and its sending.
     pub late: Duration,
-    /// The server, where it is on this machine.
+    /// Resource use of the server, if it runs on this machine.
     pub server: Option<Server>,
-    /// This process: CPU time, and how much of the elapsed time it had something to do.
+    /// This process: CPU time, and the share of the elapsed time in which it was busy.
     pub generator: (Duration, f64),
-    /// What failed how often.
+    /// Errors and how often each occurred.
     pub errors: BTreeMap<String, u64>,
 }
 
@@ -95,20 +95,20 @@ impl Report {
         count as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 
-    /// Packets that did not arrive, as a share of those sent.
+    /// Returns the share of sent packets that did not arrive.
     pub fn loss(&self) -> Option<f64> {
         let packets = self.packets?;
         let (sent, received) = (packets.sent.iter().sum::<u64>(), packets.received.iter().sum::<u64>());
         (sent > 0).then(|| sent.saturating_sub(received) as f64 / sent as f64)
     }
 
-    /// Microseconds of the server's CPU for each packet that arrived, or for each operation.
+    /// Returns the microseconds of server CPU per packet that arrived, or per operation.
     pub fn cpu_per_unit(&self) -> Option<f64> {
         let units = self.packets.map_or(self.operations, |packets| Some(packets.delivered))?;
         (units > 0).then_some(self.server?.cpu.as_secs_f64() * 1e6 / units as f64)
     }
 
-    /// One JSON object.
+    /// Returns the report as one JSON object.
     pub fn to_json(&self) -> String {
         let by_direction = |counts: [u64; 2]| {
             json!({
@@ -181,7 +181,7 @@ impl fmt::Display for Report {
         }
         if let Some(q) = self.latency {
             let text = format!(
-                "{:.0} us half, {:.0} us 90 %, {:.0} us 99 %, {:.0} us 99.9 %, {:.0} us at most",
+                "{:.0} us median, {:.0} us 90 %, {:.0} us 99 %, {:.0} us 99.9 %, {:.0} us at most",
                 q.p50, q.p90, q.p99, q.p999, q.max
             );
             line("latency", text)?;
@@ -209,7 +209,7 @@ impl fmt::Display for Report {
         line("generator", format!("busy {:.0} % of the time", self.generator.1 * 100.0))?;
         if self.late > Duration::from_millis(10) {
             let ms = self.late.as_millis();
-            line("LATE", format!("packets left up to {ms} ms after their time: this machine was the limit"))?;
+            line("LATE", format!("packets were sent up to {ms} ms late: this machine was the bottleneck"))?;
         }
         for (text, count) in &self.errors {
             line("failed", format!("{count} x {text}"))?;
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_get_plain_numbers() {
+    fn json_has_plain_numbers() {
         let json: Value = serde_json::from_str(&report().to_json()).expect("JSON");
         assert_eq!(json["packets_per_second"], 500.0);
         assert_eq!(json["lost"], json!({ "from_client": 1, "from_peer": 0 }));
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn people_get_units() {
+    fn text_has_units() {
         let text = report().to_string();
         for part in
             ["500 packets/s", "599 of 600", "0.100 %", "5.00 us each", "1.00 KiB each", "3 x Allocate: 486"]

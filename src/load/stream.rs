@@ -12,10 +12,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::client::stream::Reassembly;
 use crate::wire::channel_data::padding;
 
-/// Bytes that may wait for a server that does not read; media beyond it is lost.
+/// Bytes that may wait for a server that does not read; further media is lost.
 const WAITING_MAX: usize = 1 << 20;
 
-/// Memory that all connections use in turn.
+/// Buffers that all connections share.
 pub struct Buffer {
     raw: Box<[u8]>,
     plain: Box<[u8]>,
@@ -27,7 +27,7 @@ impl Default for Buffer {
     }
 }
 
-/// What a connection is at.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Connecting,
@@ -35,39 +35,39 @@ enum State {
     Open,
 }
 
-/// A connection.
+/// A TCP or TLS connection.
 pub struct Stream {
-    /// Not blocking.
+    /// The socket, non-blocking.
     pub socket: TcpStream,
     tls: Option<Box<ClientConnection>>,
     state: State,
-    /// Bytes for the kernel; of TLS connections their records.
+    /// Bytes to write; on TLS connections their records.
     waiting: Vec<u8>,
-    /// Puts the server's messages together.
+    /// Reassembles the messages of the server.
     incoming: Reassembly,
 }
 
-/// What came of reading or writing.
+/// A state change caused by reading or writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// Nothing new.
+pub enum Transition {
+    /// No change.
     None,
-    /// It is open from now on.
+    /// The connection is open now.
     Opened,
 }
 
 impl Stream {
-    /// Begins to connect.
+    /// Starts connecting.
     ///
     /// # Errors
-    /// No socket, or a TLS configuration that cannot be used.
+    /// The error of `socket(2)` or `connect(2)`, or an invalid TLS configuration.
     pub fn connect(
         to: SocketAddr,
         tls: Option<(&Arc<rustls::ClientConfig>, &ServerName<'static>)>,
     ) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
-        // A reset at the end, so that thousands of connections do not use up the ports.
+        // Closes with a reset, so that thousands of connections do not exhaust the ports.
         socket.set_linger(Some(Duration::ZERO))?;
         match socket.connect(&to.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
@@ -83,17 +83,17 @@ impl Stream {
         })
     }
 
-    /// Whether messages can be sent.
+    /// Returns whether messages can be sent.
     pub fn is_open(&self) -> bool {
         self.state == State::Open
     }
 
-    /// Whether the socket should be watched for room.
+    /// Returns whether to wait until the socket is writable.
     pub fn wants_room(&self) -> bool {
         self.state == State::Connecting || !self.waiting.is_empty()
     }
 
-    /// Queues a message, as one record of TLS like browsers do; `false` when too much waits already.
+    /// Queues a message, on TLS as one record like browsers do; returns `false` if too many bytes wait.
     pub fn push(&mut self, pieces: &[&[u8]]) -> bool {
         if self.waiting.len() > WAITING_MAX {
             return false;
@@ -117,10 +117,10 @@ impl Stream {
         Ok(())
     }
 
-    /// Writes what waits, as far as the kernel takes it.
+    /// Writes as many queued bytes as the kernel takes.
     ///
     /// # Errors
-    /// The connection is over.
+    /// The reason why the connection ended.
     pub fn flush(&mut self) -> io::Result<()> {
         if self.state == State::Connecting || self.waiting.is_empty() {
             return Ok(());
@@ -135,41 +135,41 @@ impl Stream {
         }
     }
 
-    /// There is room, or the attempt to connect is decided.
+    /// Handles writability, which also ends a connection attempt.
     ///
     /// # Errors
-    /// The connection is over.
-    pub fn on_room(&mut self) -> io::Result<Progress> {
-        let mut progress = Progress::None;
+    /// The reason why the connection ended.
+    pub fn on_room(&mut self) -> io::Result<Transition> {
+        let mut transition = Transition::None;
         if self.state == State::Connecting {
             if let Some(error) = self.socket.take_error()? {
                 return Err(error);
             }
-            (self.state, progress) = match self.tls {
-                Some(_) => (State::Handshaking, Progress::None),
-                None => (State::Open, Progress::Opened),
+            (self.state, transition) = match self.tls {
+                Some(_) => (State::Handshaking, Transition::None),
+                None => (State::Open, Transition::Opened),
             };
             self.take_records()?;
         }
         self.flush()?;
-        Ok(progress)
+        Ok(transition)
     }
 
     /// Reads once and delivers every whole message.
     ///
     /// # Errors
-    /// The connection is over, or the server speaks another protocol.
-    pub fn on_data(&mut self, buffer: &mut Buffer, deliver: &mut dyn FnMut(&[u8])) -> io::Result<Progress> {
+    /// The reason why the connection ended; `Other` if the server violates TLS or speaks another protocol.
+    pub fn on_data(&mut self, buffer: &mut Buffer, deliver: &mut dyn FnMut(&[u8])) -> io::Result<Transition> {
         let len = match self.socket.read(&mut buffer.raw) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(len) => len,
-            Err(error) if is_transient(&error) => return Ok(Progress::None),
+            Err(error) if is_transient(&error) => return Ok(Transition::None),
             Err(error) => return Err(error),
         };
         let mut raw = &buffer.raw[..len];
         let Some(tls) = &mut self.tls else {
             self.incoming.take(raw, deliver).map_err(io::Error::other)?;
-            return Ok(Progress::None);
+            return Ok(Transition::None);
         };
         while !raw.is_empty() {
             tls.read_tls(&mut raw)?;
@@ -191,9 +191,9 @@ impl Stream {
         self.flush()?;
         if opened {
             self.state = State::Open;
-            return Ok(Progress::Opened);
+            return Ok(Transition::Opened);
         }
-        Ok(Progress::None)
+        Ok(Transition::None)
     }
 }
 

@@ -1,4 +1,4 @@
-//! TLS as the load speaks it.
+//! TLS configuration of the load.
 
 use std::io;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use super::options::Options;
 use crate::base::transport::Transport;
 
-/// The configuration; `None` for other transports. The one group that every server has (RFC 8446 section
-/// 9.1) and no tickets: every server does the same work for every connection.
+/// Returns the configuration; `None` for other transports. It offers the one group that every server must support
+/// (RFC 8446 section 9.1) and no tickets, so that every server does the same work per connection.
 ///
 /// # Errors
 /// The system's certificates cannot be read.
@@ -28,7 +28,7 @@ pub fn config(options: &Options) -> io::Result<Option<Arc<ClientConfig>>> {
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?;
     let mut config = if options.target.insecure {
-        // The server's work is measured, not the client's.
+        // Skip the client's signature checks, because the server is measured.
         let anybody = Arc::new(AnyCertificate::new(provider).without_signatures());
         builder.dangerous().with_custom_certificate_verifier(anybody).with_no_client_auth()
     } else {
@@ -38,21 +38,21 @@ pub fn config(options: &Options) -> io::Result<Option<Arc<ClientConfig>>> {
     Ok(Some(Arc::new(config)))
 }
 
-/// Where Debian and its kin keep the certificates of public authorities.
+/// Certificates of public authorities on Debian and related systems.
 const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 fn system_roots() -> io::Result<RootCertStore> {
     let failed = |error: &dyn std::fmt::Display| io::Error::other(format!("{ROOTS}: {error}"));
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ROOTS).map_err(|error| failed(&error))? {
-        // One that rustls cannot use is no reason to do without the others.
+        // Skip certificates that rustls cannot use.
         let _ = roots.add(certificate.map_err(|error| failed(&error))?);
     }
     Ok(roots)
 }
 
-/// Takes any certificate, of whatever name, age and issuer. For tests and `hallpass load --insecure` only: any host on
-/// the path can pose as the server.
+/// Accepts any certificate, regardless of name, validity and issuer. For tests and `hallpass load --insecure` only:
+/// any host on the path can impersonate the server.
 #[derive(Debug)]
 pub struct AnyCertificate {
     provider: Arc<CryptoProvider>,
@@ -60,12 +60,12 @@ pub struct AnyCertificate {
 }
 
 impl AnyCertificate {
-    /// Checks that the server has the key of the certificate that it shows.
+    /// Creates a verifier that checks whether the server has the private key of its certificate.
     pub fn new(provider: Arc<CryptoProvider>) -> Self {
         Self { provider, checks_signatures: true }
     }
 
-    /// Does not even check that.
+    /// Disables that check.
     pub fn without_signatures(self) -> Self {
         Self { checks_signatures: false, ..self }
     }

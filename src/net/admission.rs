@@ -1,8 +1,8 @@
-//! Who may still come in: streams in all, of each class and from one source, and what this process may use of
-//! descriptors and memory. One for all workers, asked when a stream or a socket is opened and never for a packet.
+//! Limits on new streams and sockets: streams in all, per class and per source, and the descriptors and memory of the
+//! process. Shared by all workers; checked when a stream or a socket is opened, never for a packet.
 //!
-//! When descriptors or memory run low, newcomers are refused first, then queues are cut; whoever is served stays served.
-//! A quarter of the streams and of the descriptors belongs to those who authenticate: see [`gate`].
+//! When descriptors or memory run low, newcomers are refused first, then queues are cut; established clients stay
+//! served. A quarter of the streams and of the descriptors is kept for authenticated clients: see [`gate`].
 
 pub mod gate;
 mod source;
@@ -18,14 +18,14 @@ use ipnet::IpNet;
 pub use gate::{Class, Descriptor, Entry, Gate};
 use source::Network;
 
-/// What the operator allows.
+/// The operator's limits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// Streams at once; 0 = no limit.
+    /// Streams at once; 0: no limit.
     pub streams: u32,
-    /// Streams at once from one source; 0 = no limit.
+    /// Streams at once from one source; 0: no limit.
     pub streams_per_source: u32,
-    /// Sources without that limit.
+    /// Sources exempt from that limit.
     pub exempt: Vec<IpNet>,
 }
 
@@ -35,14 +35,14 @@ pub enum Pressure {
     /// Enough.
     #[default]
     None,
-    /// None for newcomers.
+    /// Too little for newcomers.
     Full,
-    /// Less than that: queues are cut.
+    /// So little that queues are cut.
     Tight,
 }
 
 impl Pressure {
-    /// The word for logs.
+    /// Returns the word for logs.
     pub const fn name(self) -> &'static str {
         match self {
             Pressure::None => "none",
@@ -51,11 +51,11 @@ impl Pressure {
         }
     }
 
-    /// What follows from `used` of `budget` bytes. At nine tenths newcomers are refused, above all of it queues are cut;
-    /// a state that was entered is left half a tenth lower, so that it does not flicker.
+    /// Returns the state for `used` of `budget` bytes. From nine tenths on newcomers are refused, above the whole
+    /// budget queues are cut. A state is left half a tenth lower than it is entered, so that it does not flicker.
     pub fn after(self, used: u64, budget: u64) -> Self {
         let enter = |state: Self, tenths: u64| {
-            // 128 bits: a budget of all there is means none.
+            // 128 bits, because without a limit the budget is `u64::MAX`.
             let twentieths = u128::from(2 * tenths - u64::from(self >= state));
             u128::from(used) * 20 >= u128::from(budget) * twentieths
         };
@@ -67,7 +67,7 @@ impl Pressure {
     }
 }
 
-/// What is open, and what may be.
+/// Current use and limits.
 #[derive(Debug)]
 pub struct Admission {
     rules: ArcSwap<Rules>,
@@ -75,14 +75,15 @@ pub struct Admission {
     streams: AtomicU32,
     by_class: [AtomicU32; Class::ALL.len()],
     sources: DashMap<Network, u32>,
-    /// Sockets open for clients, peers and web servers.
+    /// Open sockets to clients, peers and web servers.
     descriptors: AtomicU32,
     descriptors_max: u32,
     pressure: AtomicU8,
 }
 
 impl Admission {
-    /// Nothing open. `descriptors_max` is how many sockets there may be, listeners and the process's own aside.
+    /// Creates a state with nothing open. `descriptors_max` limits sockets, without listeners and the process's own
+    /// files.
     pub fn new(rules: Rules, descriptors_max: u32) -> Self {
         Self {
             rules: ArcSwap::from_pointee(rules),
@@ -95,22 +96,22 @@ impl Admission {
         }
     }
 
-    /// Whoever comes is let in: for tests, and for who counts otherwise.
+    /// Creates a state without limits: for tests, and for users that count otherwise.
     pub fn unlimited() -> Arc<Self> {
         Arc::new(Self::new(Rules::default(), u32::MAX))
     }
 
-    /// New rules. Who is in stays in.
+    /// Replaces the rules. Open streams stay open.
     pub fn set_rules(&self, rules: Rules) {
         self.rules.store(Arc::new(rules));
     }
 
-    /// Says how much memory is left.
+    /// Sets the memory pressure.
     pub fn set_pressure(&self, pressure: Pressure) {
         self.pressure.store(pressure as u8, Relaxed);
     }
 
-    /// How much memory is left.
+    /// Returns the memory pressure.
     pub fn pressure(&self) -> Pressure {
         match self.pressure.load(Relaxed) {
             0 => Pressure::None,
@@ -119,22 +120,22 @@ impl Admission {
         }
     }
 
-    /// Sockets open, and how many there may be.
+    /// Returns the number of open sockets and their limit.
     pub fn descriptors(&self) -> (u32, u32) {
         (self.descriptors.load(Relaxed), self.descriptors_max)
     }
 
-    /// Streams open.
+    /// Returns the number of open streams.
     pub fn streams(&self) -> u32 {
         self.streams.load(Relaxed)
     }
 
-    /// Streams of this class open.
+    /// Returns the number of open streams of this class.
     pub fn streams_of(&self, class: Class) -> u32 {
         self.by_class[class as usize].load(Relaxed)
     }
 
-    /// Whether the limits of one source do not apply to `source`.
+    /// Returns whether `source` is exempt from the limit per source.
     pub fn is_exempt(&self, source: IpAddr) -> bool {
         self.rules.load().exempt.iter().any(|exempt| exempt.contains(&source))
     }

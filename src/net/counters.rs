@@ -1,4 +1,4 @@
-//! What happened on the sockets, as numbers. One set per worker: a single writer, any number of readers.
+//! Counters of socket events, one set per worker: a single writer, any number of readers.
 
 use crate::base::transport::Transport;
 use crate::turn::counters::Counter;
@@ -10,7 +10,7 @@ macro_rules! labels {
         pub enum $name { $($(#[$variant_doc])* $variant,)+ }
 
         impl $name {
-            /// Every one, in the order of its number.
+            /// All variants, in the order of their numbers.
             pub const ALL: &'static [$name] = &[$($name::$variant,)+];
 
             /// The label in metrics.
@@ -24,9 +24,9 @@ macro_rules! labels {
 labels! {
     /// Why a stream was closed.
     CloseReason:
-    /// The client ended it.
+    /// The client closed it.
     Closed = "closed",
-    /// Reset, or dead by keepalive or TCP_USER_TIMEOUT.
+    /// Reset, or found dead by keepalive or TCP_USER_TIMEOUT.
     Reset = "reset",
     /// Bytes that are not TURN.
     Garbage = "garbage",
@@ -36,31 +36,31 @@ labels! {
     HandshakeTimeout = "handshake_timeout",
     /// No authenticated request and no allocation for too long.
     Idle = "idle",
-    /// The client does not read even its answers.
+    /// The client does not read its answers.
     Stuck = "stuck",
-    /// The server stops.
+    /// The server is stopping.
     Shutdown = "shutdown",
-    /// No PROXY header came first.
+    /// No PROXY header at the start.
     NotProxied = "not_proxied",
-    /// The web server behind us ended it.
+    /// The back end closed it.
     BackEnd = "back_end",
-    /// More than one may have: streams of a source behind a proxy, requests in a row that do not authenticate, time for
-    /// TLS handshakes, or web clients.
+    /// A limit was exceeded: streams of a source behind a proxy, consecutive requests without authentication, time
+    /// for TLS handshakes, or web clients.
     TooMany = "too_many",
-    /// It made room for another client: the oldest stranger, or a silent web client.
+    /// Closed to make room for another client: the oldest stranger, or a silent web client.
     Displaced = "displaced",
 }
 
 labels! {
-    /// Why somebody new was not let in.
+    /// Why a new stream or relay was refused.
     Refusal:
-    /// As many streams as there may be.
+    /// The limit of all streams.
     Total = "connections_total",
-    /// As many streams as one source may have.
+    /// The limit of streams of one source.
     Source = "connections_per_source",
-    /// No descriptors left, or the kernel gave none.
+    /// No descriptors left, or the kernel refused one.
     Descriptors = "descriptors",
-    /// Too little memory left.
+    /// Too little memory.
     Memory = "memory",
     /// The address to relay from is not this machine's.
     Address = "address",
@@ -73,35 +73,35 @@ labels! {
     Accepted = "accepted",
     /// The TLS handshake is done.
     Tls = "tls",
-    /// It is the web's.
+    /// Handed to the web.
     Web = "web",
-    /// A STUN message came.
+    /// A STUN message arrived.
     Stun = "stun",
-    /// An allocation was made.
+    /// An allocation was created.
     Allocated = "allocated",
 }
 
 impl Stage {
-    /// Its place on the way.
+    /// Returns the position of the stage.
     pub const fn index(self) -> usize {
         self as usize
     }
 }
 
 labels! {
-    /// Whose a client on a shared port turned out to be.
+    /// What a client on a shared port was recognised as.
     Decision:
-    /// TURN.
+    /// A TURN client.
     Turn = "turn",
-    /// The web server for HTTP/1.1.
+    /// A client of the HTTP/1.1 back end.
     Http1 = "http1",
-    /// The web server for HTTP/2.
+    /// A client of the HTTP/2 back end.
     H2 = "h2",
-    /// The built-in site.
+    /// A client of the built-in site.
     Site = "site",
     /// The web without TLS, which is redirected to it.
     Redirect = "redirect",
-    /// Another TLS server, by name.
+    /// A client of another TLS server, by name.
     PassThrough = "pass_through",
 }
 
@@ -110,21 +110,22 @@ labels! {
     TlsOutcome:
     /// Done.
     Done = "ok",
-    /// The client does not know who signed our certificate: an own root missing, or TLS is intercepted.
+    /// The client does not trust the issuer of the certificate: a private root is not installed, or TLS is
+    /// intercepted.
     UnknownCa = "unknown_ca",
-    /// The client refuses our certificate.
+    /// The client rejects the certificate.
     BadCertificate = "bad_certificate",
     /// The client sent another alert.
     OtherAlert = "other_alert",
-    /// No version, cipher suite, group or protocol in common.
+    /// No common version, cipher suite, group or protocol.
     NothingShared = "nothing_shared",
     /// Not TLS, or broken TLS.
     Garbage = "garbage",
-    /// Not done in time.
+    /// Not finished in time.
     Timeout = "timeout",
     /// The client left before the end.
     Left = "left",
-    /// Our side could not go on.
+    /// An internal error.
     Internal = "internal",
 }
 
@@ -136,9 +137,9 @@ pub struct Streams {
     refused: [Counter; Refusal::ALL.len()],
     /// Open now.
     pub open: Counter,
-    /// Bytes from clients, as they came from the socket.
+    /// Bytes read from the sockets of clients.
     pub received: Counter,
-    /// Bytes to clients, as they went to the socket.
+    /// Bytes written to the sockets of clients.
     pub sent: Counter,
     /// Media messages that waited too long and were dropped.
     pub stale: Counter,
@@ -146,31 +147,31 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Streams closed at once for this reason.
+    /// Returns the counter of streams closed on arrival for this reason.
     pub fn refused(&self, refusal: Refusal) -> &Counter {
         &self.refused[refusal as usize]
     }
 
-    /// Streams closed for this reason after they had come so far.
+    /// Returns the counter of streams closed at this stage for this reason.
     pub fn closed(&self, stage: Stage, reason: CloseReason) -> &Counter {
         &self.closed[stage.index()][reason as usize]
     }
 }
 
-/// All counters of one worker's network side.
+/// All counters of one worker's sockets.
 #[derive(Debug, Default)]
 pub struct Counters {
     streams: [Streams; Transport::ALL.len()],
     tls: [Counter; TlsOutcome::ALL.len()],
     decisions: [Counter; Decision::ALL.len()],
     relays_refused: [Counter; Refusal::ALL.len()],
-    /// Web clients whose web server could not be had.
+    /// Web clients whose back end was unreachable.
     pub back_end_down: Counter,
-    /// Connections to a listener behind a proxy that came from somebody else.
+    /// Connections to a listener behind a proxy from an untrusted source.
     pub untrusted: Counter,
-    /// Returns from waiting.
+    /// Returns from `epoll_wait(2)`.
     pub wakeups: Counter,
-    /// Receive calls that found datagrams, and how many they found.
+    /// Receive calls that found datagrams.
     pub batches: Counter,
     /// Datagrams received from clients and peers.
     pub datagrams: Counter,
@@ -180,35 +181,35 @@ pub struct Counters {
     pub accept_paused: Counter,
     /// Relay sockets open now.
     pub relays: Counter,
-    /// ICMP errors that peers' networks sent.
+    /// ICMP errors received about relayed datagrams.
     pub icmp: Counter,
     /// How often the worker failed and was started again.
     pub restarts: Counter,
 }
 
 impl Counters {
-    /// The streams of `transport`; of UDP always zero.
+    /// Returns the counters of `transport`; those of UDP are always zero.
     pub fn streams(&self, transport: Transport) -> &Streams {
         &self.streams[transport.index()]
     }
 
-    /// Relayed addresses that were not opened for this reason.
+    /// Returns the counter of relayed addresses that were refused for this reason.
     pub fn relays_refused(&self, refusal: Refusal) -> &Counter {
         &self.relays_refused[refusal as usize]
     }
 
-    /// Nothing is open any more: the worker is another one.
+    /// Resets the counters of open streams and relays when a worker restarts.
     pub fn forget_open(&self) {
         self.streams.iter().for_each(|streams| streams.open.set(0));
         self.relays.set(0);
     }
 
-    /// Clients of shared ports that turned out to be so.
+    /// Returns the counter of clients on shared ports that were recognised as `decision`.
     pub fn decided(&self, decision: Decision) -> &Counter {
         &self.decisions[decision as usize]
     }
 
-    /// TLS handshakes that ended so.
+    /// Returns the counter of TLS handshakes that ended with `outcome`.
     pub fn tls(&self, outcome: TlsOutcome) -> &Counter {
         &self.tls[outcome as usize]
     }

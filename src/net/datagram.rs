@@ -1,8 +1,9 @@
-//! Datagrams of UDP clients and of peers: received in batches, sent in batches, never copied on the way.
+//! Datagrams of UDP clients and of peers: received in batches, sent in batches, never copied in between.
 //!
-//! The worker receives ([`Datagrams::receive_from_clients`], [`Datagrams::receive_from_peers`]), takes one datagram
-//! after the other ([`Datagrams::next`]), asks the protocol what becomes of it, and queues what is to be sent. Received
-//! bytes stay in their frames until [`Datagrams::flush`], so a receive call flushes first if it needs the frames.
+//! The worker receives ([`Datagrams::receive_from_clients`], [`Datagrams::receive_from_peers`]), takes the datagrams
+//! one by one ([`Datagrams::next`]), asks the protocol what to do with each, and queues the result. Received bytes
+//! stay in their frames until [`Datagrams::flush`], so the worker flushes before a receive call that needs the
+//! frames.
 
 pub mod batch;
 mod listener;
@@ -38,19 +39,19 @@ pub struct Datagrams {
     listeners: Vec<Listener>,
     relays: Relays,
     received: RecvBatch,
-    /// Frames of `received` that hold datagrams which may still be queued in `batch`.
+    /// Frames of `received` whose datagrams may still be queued in `batch`.
     frames_used: usize,
     batch: Batch,
-    /// Holds a datagram out of a coalesced frame while it has a header longer than four bytes.
+    /// Holds a datagram of a coalesced frame that needs a header longer than four bytes.
     spare: Frame,
 }
 
-/// What a receive call found.
+/// The result of a receive call.
 #[derive(Debug)]
 pub struct Arrived {
     /// The frames received into.
     frames: Range<usize>,
-    /// Where in the first of them the next datagram starts.
+    /// The start of the next datagram in the first of them.
     start: usize,
     /// Whether the socket may hold more.
     pub more: bool,
@@ -61,11 +62,11 @@ pub struct Arrived {
 pub struct Datagram {
     /// The frame.
     pub frame: usize,
-    /// Its bytes there. A coalesced frame holds several datagrams.
+    /// The bytes of the datagram in the frame. A coalesced frame holds several datagrams.
     pub range: Range<usize>,
 }
 
-/// A peer's datagram behind the header that its client expects.
+/// A peer's datagram with the header that its client expects.
 pub struct Wrapped {
     head: Option<Head>,
     payload: Payload,
@@ -94,18 +95,18 @@ impl Datagrams {
         })
     }
 
-    /// The QUIC server that shares the port of this listener.
+    /// Returns the QUIC server that shares the port of this listener.
     pub fn quic_server(&self, listener: u16) -> Option<SocketAddr> {
         self.listeners.get(usize::from(listener))?.quic
     }
 
-    /// Whether this listener was read in `turn`.
+    /// Returns whether this listener was read in `turn`.
     pub fn was_read(&self, listener: u16, turn: u32) -> bool {
         self.listeners.get(usize::from(listener)).is_some_and(|listener| listener.was_read(turn))
     }
 
-    /// Receives a batch from a listener. Everything queued must be sent before ([`Datagrams::flush`]). `None` if nothing
-    /// came and nothing more can be there.
+    /// Receives a batch from a listener. The caller must flush first ([`Datagrams::flush`]). Returns `None` if
+    /// nothing arrived and the socket is empty.
     pub fn receive_from_clients(&mut self, listener: u16, turn: u32) -> Option<Arrived> {
         debug_assert!(self.batch.is_empty(), "frames are in use");
         let listener = self.listeners.get_mut(usize::from(listener))?;
@@ -114,19 +115,20 @@ impl Datagrams {
         (count > 0 || more).then_some(Arrived { frames: 0..count, start: 0, more })
     }
 
-    /// Whether the frames have room for another relayed address or QUIC flow; if not, flush and call
+    /// Returns whether the frames have room for another relayed address or QUIC flow. If not, flush and call
     /// [`Datagrams::reuse_frames`].
     pub fn has_frames(&self) -> bool {
         BATCH - self.frames_used >= PER_RELAY
     }
 
-    /// Gives all frames free. Everything queued must be sent before.
+    /// Marks all frames as free. The caller must flush first.
     pub fn reuse_frames(&mut self) {
         debug_assert!(self.batch.is_empty(), "frames are in use");
         self.frames_used = 0;
     }
 
-    /// Receives from a relayed address, behind the frames in use. `None` if it is closed or nothing is there.
+    /// Receives from a relayed address into the frames after those in use. Returns `None` if the relay is closed or
+    /// has no datagrams.
     pub fn receive_from_peers(
         &mut self,
         relay: RelayId,
@@ -139,7 +141,8 @@ impl Datagrams {
         Some(Arrived { frames: first..first + count, start: 0, more: false })
     }
 
-    /// Receives from another UDP socket, behind the frames in use: the server of a QUIC flow.
+    /// Receives from the server side of a QUIC flow into the frames after those in use. Returns `None` if there are
+    /// no datagrams.
     pub fn receive_from(&mut self, socket: &std::net::UdpSocket) -> Option<Arrived> {
         let first = self.frames_used;
         let count = self.received.receive(socket, first, PER_RELAY).ok()?;
@@ -147,14 +150,14 @@ impl Datagrams {
         Some(Arrived { frames: first..first + count, start: 0, more: false })
     }
 
-    /// The next datagram of those that arrived: mostly one for each frame.
+    /// Returns the next datagram that arrived; usually one per frame.
     pub fn next(&self, arrived: &mut Arrived) -> Option<Datagram> {
         let frame = arrived.frames.clone().next()?;
         let (len, segment) =
             (self.received.frames[frame].bytes().len(), self.received.origins[frame].segment);
         let start = arrived.start;
         let end = if segment == 0 { len } else { len.min(start + segment) };
-        // An empty datagram is one, too.
+        // An empty datagram counts, too.
         if end >= len {
             (arrived.frames.start, arrived.start) = (frame + 1, 0);
         } else {
@@ -163,24 +166,24 @@ impl Datagrams {
         Some(Datagram { frame, range: start..end })
     }
 
-    /// The bytes of a datagram.
+    /// Returns the bytes of a datagram.
     pub fn bytes(&self, datagram: &Datagram) -> &[u8] {
         &self.received.frames[datagram.frame].bytes()[datagram.range.clone()]
     }
 
-    /// The sender of a datagram, canonical.
+    /// Returns the sender of a datagram, canonical.
     pub fn sender(&self, datagram: &Datagram) -> SocketAddr {
         self.received.origins[datagram.frame].from
     }
 
-    /// The client that sent this datagram to a listener; `None` if it names no port to answer to.
+    /// Returns the client that sent this datagram to a listener; `None` if its source port is 0.
     pub fn client(&self, listener: u16, datagram: &Datagram) -> Option<Client> {
         let origin = &self.received.origins[datagram.frame];
         self.listeners.get(usize::from(listener))?.client(listener, origin)
     }
 
-    /// Queues what a UDP client sent to a peer. `payload` is a part of the datagram. Returns whether the batch is full
-    /// and must be flushed, as all functions do that queue.
+    /// Queues a UDP client's datagram to a peer; `payload` is a part of the received datagram. Returns whether the
+    /// batch is full and must be flushed, like all functions that queue.
     #[must_use = "a full batch must be flushed"]
     pub fn send_from_client(
         &mut self,
@@ -195,7 +198,8 @@ impl Datagrams {
         self.batch.push(Outgoing { route, to: peer, source: None, head: None, payload })
     }
 
-    /// Queues what a stream client sent to a peer: a range of the bytes that [`Datagrams::flush`] is given.
+    /// Queues a stream client's datagram to a peer; the payload is a range of the bytes passed to
+    /// [`Datagrams::flush`].
     #[must_use = "a full batch must be flushed"]
     pub fn send_from_stream(
         &mut self,
@@ -207,23 +211,23 @@ impl Datagrams {
         self.batch.push(Outgoing { route, to: peer, source: None, head: None, payload })
     }
 
-    /// Queues a message of the server for a UDP client.
+    /// Queues a message of the server to a UDP client.
     #[must_use = "a full batch must be flushed"]
     pub fn reply(&mut self, listener: u16, client: Client, message: Vec<u8>) -> bool {
         self.batch.push(self.to_client(listener, client, None, Payload::Owned(message)))
     }
 
-    /// Queues a whole datagram for a UDP client as it stands.
+    /// Queues a whole datagram, unchanged, to a UDP client.
     #[must_use = "a full batch must be flushed"]
     pub fn forward(&mut self, listener: u16, client: Client, datagram: Datagram) -> bool {
         let payload = Payload::Frame(datagram.frame, datagram.range);
         self.batch.push(self.to_client(listener, client, None, payload))
     }
 
-    /// Puts the header for `transport` in front of a peer's datagram.
+    /// Adds the header for `transport` to a peer's datagram.
     ///
     /// # Errors
-    /// `TooLarge` if a message cannot hold it.
+    /// `TooLarge` if the datagram does not fit into a message.
     pub fn wrap(
         &mut self,
         datagram: &Datagram,
@@ -234,12 +238,12 @@ impl Datagrams {
         let len = range.len();
         let padding = if transport.is_stream() { channel_data::padding(len) } else { 0 };
         let frame = &mut self.received.frames[*index];
-        // Several datagrams in a frame have neighbours where a header would go.
+        // In a coalesced frame, the bytes before a datagram belong to its neighbour.
         let coalesced = self.received.origins[*index].segment != 0;
         let (head, payload, padding) = match header {
             PeerHeader::Channel(number) if coalesced => {
                 let mut head = [0; channel_data::HEADER_LEN];
-                // Less than a frame.
+                // A frame is shorter than 64 KiB.
                 channel_data::write_header(&mut head, number, len as u16);
                 (Some(head), Payload::Frame(*index, range.clone()), padding)
             }
@@ -247,7 +251,7 @@ impl Datagrams {
                 channel_data::prepend(frame, number).ok_or(Drop::TooLarge)?;
                 (None, Payload::Frame(*index, 0..frame.bytes().len()), padding)
             }
-            // A call's first packets, before it has a channel: one copy each.
+            // A call's first packets, before it has a channel, are copied once each.
             PeerHeader::Data { peer, transaction_id } if coalesced => {
                 self.spare.fill(&frame.bytes()[range.clone()]);
                 indication::prepend_data(&mut self.spare, peer, transaction_id).ok_or(Drop::TooLarge)?;
@@ -261,22 +265,22 @@ impl Datagrams {
         Ok(Wrapped { head, payload, padding })
     }
 
-    /// Queues a wrapped datagram for a UDP client. Returns whether the batch must be flushed.
+    /// Queues a wrapped datagram to a UDP client. Returns whether the batch must be flushed.
     #[must_use = "a full batch must be flushed"]
     pub fn send_wrapped(&mut self, listener: u16, client: Client, wrapped: Wrapped) -> bool {
         let Wrapped { head, payload, .. } = wrapped;
-        // The next one fills the spare frame again.
+        // The next datagram needs the spare frame.
         let spare = matches!(payload, Payload::Spare(_));
         self.batch.push(self.to_client(listener, client, head, payload)) || spare
     }
 
-    /// The pieces of a wrapped datagram as a stream carries them.
+    /// Returns the pieces of a wrapped datagram in the order in which a stream carries them.
     pub fn pieces<'a>(&'a self, wrapped: &'a Wrapped) -> [&'a [u8]; 3] {
         let head = wrapped.head.as_ref().map_or(&[][..], |head| head);
         [head, self.memory(&[]).bytes(&wrapped.payload), &[0; 3][..wrapped.padding]]
     }
 
-    /// A datagram to a UDP client. It leaves from the address that the client sent to.
+    /// Addresses a datagram to a UDP client, from the address that the client sent to.
     fn to_client(&self, listener: u16, client: Client, head: Option<Head>, payload: Payload) -> Outgoing {
         let source =
             self.listeners.get(usize::from(listener)).and_then(|listener| listener.source_for(client));
@@ -287,24 +291,24 @@ impl Datagrams {
         Memory { frames: &self.received.frames, spare: &self.spare, stream }
     }
 
-    /// Whether nothing is queued.
+    /// Returns whether nothing is queued.
     pub fn is_flushed(&self) -> bool {
         self.batch.is_empty()
     }
 
-    /// Sends everything that was queued and returns how many datagrams went. `stream` holds the payloads of stream
-    /// clients. Each datagram that the kernel refuses is reported to `failed`.
+    /// Sends all queued datagrams and returns how many were sent. `stream` holds the payloads of stream clients.
+    /// Calls `failed` for each datagram that the kernel refuses.
     pub fn flush(&mut self, stream: &[u8], failed: &mut dyn FnMut(Drop)) -> usize {
         let memory = Memory { frames: &self.received.frames, spare: &self.spare, stream };
         self.batch.flush(memory, &self.listeners, &mut self.relays, failed)
     }
 
-    /// Whether a network card refused to segment since this was asked last.
+    /// Returns whether a network card has refused segmentation since the last call.
     pub fn take_segmentation_refused(&mut self) -> bool {
         self.batch.take_segmentation_refused()
     }
 
-    /// Binds `address` and registers it as `relay`, in the place of `descriptor`.
+    /// Binds `address` and registers it as `relay`, holding `descriptor` while it is open.
     ///
     /// # Errors
     /// `InUse` if another port may work, else `Unavailable`.
@@ -317,17 +321,17 @@ impl Datagrams {
         self.relays.open(&self.epoll, relay, address, descriptor)
     }
 
-    /// Closes a relayed address. Everything queued from it must be sent before: its number may be another's at once.
+    /// Closes a relayed address. The caller must flush first: `relay` may be reused at once.
     pub fn close_relay(&mut self, relay: RelayId) {
         self.relays.close(relay);
     }
 
-    /// How many relayed addresses are open.
+    /// Returns how many relayed addresses are open.
     pub fn relays(&self) -> usize {
         self.relays.len()
     }
 
-    /// The next ICMP error about a datagram sent from `relay`.
+    /// Returns the next ICMP error about a datagram sent from `relay`.
     pub fn next_icmp(&mut self, relay: RelayId, generation: Generation) -> Option<PeerIcmp> {
         self.relays.next_icmp(relay, generation)
     }

@@ -1,7 +1,7 @@
-//! What a worker says: on a normal day one line for every session with traffic, and nothing else.
+//! The log of a worker: on a normal day one line per session with traffic, and nothing else.
 //!
-//! A session is an allocation that ended. On each worker every user has a budget of lines, so that no client fills the
-//! log. Sessions beyond the budget are summed up, and one line tells the sums.
+//! A session is an allocation that ended. Each user has a budget of lines per worker, so no client can fill the log.
+//! Sessions beyond the budget are summed up, and one line reports the sums.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,57 +15,57 @@ use crate::base::time::Instant;
 use crate::turn::action::{Review, Session, Traffic};
 use crate::turn::throttle::{Limit, Purpose, Subject, Throttle};
 
-/// The throttle refills a budget within one second of the clock that it is shown. Shown a clock that is this many times
-/// slower, it refills the budget within 200 s.
+/// The factor by which the log slows the clock of its throttle. The throttle refills a budget within one second of its
+/// clock, which is 200 s of real time.
 const SLOWER: u64 = 200;
-/// Lines about sessions of one user: 20 at once, then one every 10 s.
+/// Lines for sessions of one user: 20 at once, then one every 10 s.
 const LINES: Limit = Limit { per_second: 20 };
-/// Lines about sessions of one user that relayed nothing: 5 at once, then one every 40 s. A browser opens several
+/// Lines for sessions of one user without traffic: 5 at once, then one every 40 s. A browser opens several
 /// allocations for each connection and uses one of them.
 const IDLE_LINES: Limit = Limit { per_second: 5 };
 /// The time from the first session without a line of its own to the line with the sums.
 const SUMMARY_AFTER: Duration = Duration::from_secs(10);
 
-/// What one worker says about sessions.
+/// The session log of one worker.
 #[derive(Debug)]
 pub(super) struct SessionLog {
     privacy: bool,
     budgets: Throttle,
-    untold: Untold,
-    /// When the sums are to be told; `None` = there are none.
+    unlisted: Unlisted,
+    /// When to log the sums; `None` if there are none.
     due: Option<Instant>,
 }
 
 impl SessionLog {
-    /// With `privacy`, no line has a client's address. `seed` must come from a cryptographic random generator.
+    /// Creates a log; with `privacy`, no line contains a client's address. `seed` must come from a cryptographic random generator.
     pub fn new(privacy: bool, seed: [u8; 32]) -> Self {
         let word = |at: usize| seed[at..at + 8].iter().fold(0, |word, &byte| word << 8 | u64::from(byte));
-        Self { privacy, budgets: Throttle::new([word(0), word(8)]), untold: Untold::default(), due: None }
+        Self { privacy, budgets: Throttle::new([word(0), word(8)]), unlisted: Unlisted::default(), due: None }
     }
 
     /// Logs the end of a session, or adds it to the sums.
     pub fn ended(&mut self, now: Instant, session: &Session) {
         if self.takes_line(now, session) {
-            tell(session, self.privacy);
+            log_session(session, self.privacy);
         } else {
-            self.untold.add(session);
+            self.unlisted.add(session);
             self.due.get_or_insert(now + SUMMARY_AFTER);
         }
     }
 
-    /// When [`SessionLog::summarise`] is to be called.
+    /// Returns when to call [`SessionLog::summarise`].
     pub fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Logs the sums, if there are any, and begins new ones.
+    /// Logs the sums, if there are any, and resets them.
     pub fn summarise(&mut self) {
         if self.due.take().is_some() {
-            std::mem::take(&mut self.untold).tell(self.privacy);
+            std::mem::take(&mut self.unlisted).log(self.privacy);
         }
     }
 
-    /// Whether the user's budget has a line for this session; takes it.
+    /// Takes a line for this session from the user's budget; returns `false` if none is left.
     fn takes_line(&mut self, now: Instant, session: &Session) -> bool {
         let (purpose, limit) =
             if is_idle(session) { (Purpose::IdleLogLine, IDLE_LINES) } else { (Purpose::LogLine, LINES) };
@@ -78,13 +78,13 @@ impl SessionLog {
     }
 }
 
-/// Whether no packet was relayed, either way.
+/// Returns whether the session relayed no packet in either direction.
 fn is_idle(session: &Session) -> bool {
     session.from_client.packets == 0 && session.from_peer.packets == 0
 }
 
-/// The part of a REST user name behind `expiry:`, which is the same all day, and other names as they are. `None` for a
-/// time stamp alone, which says nothing about the user.
+/// Returns the user in a name: the part after `expiry:` of a REST name, or the whole of any other name. `None` for a time
+/// stamp alone, which does not identify a user.
 fn user_part(name: &str) -> Option<&str> {
     let is_time = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let user = match name.split_once(':') {
@@ -95,13 +95,13 @@ fn user_part(name: &str) -> Option<&str> {
     (!user.is_empty()).then_some(user)
 }
 
-/// The user's name for a log line. The user chose it: no line may be broken by it, and no terminal driven.
+/// Escapes the user's name for a log line. The client chose it, so it must not add lines or control a terminal.
 fn shown(name: &str) -> std::str::EscapeDebug<'_> {
     user_part(name).unwrap_or(name).escape_debug()
 }
 
 /// Logs one session.
-fn tell(session: &Session, privacy: bool) {
+fn log_session(session: &Session, privacy: bool) {
     let five_tuple = session.five_tuple;
     let client = if privacy { String::from("-") } else { five_tuple.client.to_string() };
     let relayed: Vec<String> = session.relayed.iter().map(ToString::to_string).collect();
@@ -122,7 +122,7 @@ fn tell(session: &Session, privacy: bool) {
     );
 }
 
-/// Says what new settings ended on one worker.
+/// Logs what new settings ended on one worker.
 pub fn reviewed(review: Review) {
     let Review { permissions, allocations } = review;
     tracing::info!(
@@ -132,19 +132,19 @@ pub fn reviewed(review: Review) {
     );
 }
 
-/// Sums over sessions that have no line of their own.
+/// Sums over the sessions without a line of their own.
 #[derive(Debug, Default)]
-struct Untold {
+struct Unlisted {
     sessions: u64,
-    /// Those of them that relayed nothing.
+    /// Sessions without traffic among them.
     idle: u64,
     from_client: Traffic,
     from_peer: Traffic,
     leader: Option<Leader>,
 }
 
-/// The user who may have more than half of the sessions: the candidate of a majority vote (Boyer and Moore), which
-/// takes the memory of one user however many there are.
+/// The user who may have more than half of the sessions: the candidate of a majority vote (Boyer and Moore), which needs
+/// constant memory for any number of users.
 #[derive(Debug)]
 struct Leader {
     user: Arc<str>,
@@ -152,11 +152,11 @@ struct Leader {
     host_id: HostId,
     client: IpAddr,
     votes: u64,
-    /// Sessions since this user became the candidate: at most as many as the user has.
+    /// Sessions since this user became the candidate: a lower bound of the user's sessions.
     sessions: u64,
 }
 
-impl Untold {
+impl Unlisted {
     fn add(&mut self, session: &Session) {
         self.sessions += 1;
         self.idle += u64::from(is_idle(session));
@@ -176,12 +176,12 @@ impl Untold {
         }
     }
 
-    /// The user who has more than half of the sessions, where that is certain.
+    /// Returns the user who certainly has more than half of the sessions.
     fn majority(&self) -> Option<&Leader> {
         self.leader.as_ref().filter(|leader| leader.sessions > self.sessions / 2)
     }
 
-    fn tell(self, privacy: bool) {
+    fn log(self, privacy: bool) {
         let most = self.majority();
         let address = most.filter(|leader| !privacy && user_part(&leader.user).is_none());
         tracing::info!(
@@ -212,7 +212,7 @@ impl Leader {
         }
     }
 
-    /// Whether the session is this user's, or this address's where the name has no user.
+    /// Returns whether the session belongs to this user, or to this address if the name has no user.
     fn has(&self, session: &Session) -> bool {
         let (ours, theirs) = (user_part(&self.user), user_part(&session.user));
         self.host_id == session.host_id
@@ -221,16 +221,16 @@ impl Leader {
     }
 }
 
-/// Says that a worker failed and the next one takes its place, without its calls.
+/// Logs that a worker failed and is restarted, without its calls.
 pub(super) fn worker_failed(worker: usize, failure: &str, allocations: u64) {
     tracing::error!(
         worker,
         allocations,
-        "a worker failed: {failure}. Its calls ended, those of other workers go on, and it starts again; please report this"
+        "a worker failed: {failure}. Its calls ended, calls on other workers continue, and it restarts; please report this"
     );
 }
 
-/// Says which helps of the kernel are missing. Everything works without them, for more CPU.
+/// Logs which offloads the kernel lacks. Everything works without them, at the price of more CPU.
 pub(super) fn missing(offloads: Offloads) {
     if !offloads.segmentation {
         tracing::info!("the kernel does not segment UDP (Linux 4.18): every datagram is sent alone");
@@ -240,7 +240,7 @@ pub(super) fn missing(offloads: Offloads) {
     }
 }
 
-/// Says that a network card could not do what the kernel offered.
+/// Logs that a network card refused segmentation.
 pub(super) fn segmentation_refused() {
     tracing::info!("a network card computes no UDP checksums: from now on every datagram is sent alone");
 }
@@ -260,7 +260,7 @@ mod tests {
         SessionLog::new(false, [7; 32])
     }
 
-    /// A session of this user that relayed so many packets of 100 bytes each way.
+    /// Returns a session of this user that relayed `packets` packets of 100 bytes in each direction.
     fn session(user: &str, packets: u64) -> Session {
         let address = "127.0.0.1:3478".parse().expect("literal");
         let traffic = Traffic { packets, bytes: 100 * packets };
@@ -277,13 +277,13 @@ mod tests {
         }
     }
 
-    /// How many of `count` such sessions get a line.
+    /// Returns how many of `count` such sessions get a line.
     fn lines(log: &mut SessionLog, seconds: u64, session: &Session, count: u32) -> usize {
         (0..count).filter(|_| log.takes_line(at(seconds), session)).count()
     }
 
     #[test]
-    fn the_time_in_a_name_is_no_part_of_the_user() {
+    fn the_user_excludes_the_time_in_a_name() {
         assert_eq!(user_part("1700000000:w_abc"), Some("w_abc"));
         assert_eq!(user_part("1700000000:a:b"), Some("a:b"));
         for whole in ["alice", "alice:bob", ":bob"] {
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_has_a_budget_of_lines_whatever_the_time_in_the_name() {
+    fn the_budget_of_a_user_covers_names_with_any_time() {
         let mut log = log();
         assert_eq!(lines(&mut log, 1000, &session("1700000000:ann", 1), 1000), 20);
         assert_eq!(lines(&mut log, 1000, &session("1700000001:ann", 1), 1000), 0, "the same user");
@@ -310,13 +310,13 @@ mod tests {
     fn sessions_without_traffic_have_a_smaller_budget_of_their_own() {
         let mut log = log();
         assert_eq!(lines(&mut log, 1000, &session("ann", 0), 1000), 5);
-        assert_eq!(lines(&mut log, 1000, &session("ann", 1), 20), 20, "calls are told");
+        assert_eq!(lines(&mut log, 1000, &session("ann", 1), 20), 20, "calls are logged");
         let one_way = Session { from_peer: Traffic { packets: 1, bytes: 9 }, ..session("bob", 0) };
         assert_eq!(lines(&mut log, 1000, &one_way, 20), 20);
     }
 
     #[test]
-    fn names_that_are_a_time_alone_go_by_the_address() {
+    fn names_without_a_user_are_counted_by_address() {
         let mut log = log();
         let from = |client: &str| {
             let mut session = session("1700000000", 1);
@@ -329,29 +329,29 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_due_ten_seconds_after_the_first_and_then_begin_anew() {
+    fn sums_are_due_ten_seconds_after_the_first_and_are_then_reset() {
         let mut log = log();
         (0..20).for_each(|_| log.ended(at(1000), &session("ann", 3)));
-        assert_eq!((log.due(), log.untold.sessions), (None, 0));
+        assert_eq!((log.due(), log.unlisted.sessions), (None, 0));
         log.ended(at(1001), &session("ann", 3));
         log.ended(at(1009), &session("ann", 3));
         assert_eq!(log.due(), Some(at(1011)));
-        let Untold { sessions, idle, from_client, from_peer, .. } = log.untold;
+        let Unlisted { sessions, idle, from_client, from_peer, .. } = log.unlisted;
         assert_eq!((sessions, idle), (2, 0));
         assert_eq!([from_client, from_peer], [Traffic { packets: 6, bytes: 600 }; 2]);
         log.summarise();
-        assert_eq!((log.due(), log.untold.sessions), (None, 0));
+        assert_eq!((log.due(), log.unlisted.sessions), (None, 0));
         log.ended(at(1009), &session("ann", 3));
         assert_eq!(log.due(), Some(at(1019)), "no summary sooner than ten seconds after the last");
     }
 
     #[test]
-    fn who_has_most_of_the_sessions_is_named_and_nobody_else() {
+    fn only_a_user_with_most_of_the_sessions_is_named() {
         let leader = |users: &[&str]| {
-            let mut untold = Untold::default();
-            users.iter().for_each(|user| untold.add(&session(user, 0)));
-            assert_eq!((untold.sessions, untold.idle), (users.len() as u64, users.len() as u64));
-            untold.majority().map(|leader| leader.user.to_string())
+            let mut unlisted = Unlisted::default();
+            users.iter().for_each(|user| unlisted.add(&session(user, 0)));
+            assert_eq!((unlisted.sessions, unlisted.idle), (users.len() as u64, users.len() as u64));
+            unlisted.majority().map(|leader| leader.user.to_string())
         };
         assert_eq!(leader(&["1:ann", "2:ann", "bob", "3:ann"]).as_deref(), Some("1:ann"));
         assert_eq!(leader(&["bob", "cat", "ann", "ann", "ann", "ann", "ann"]).as_deref(), Some("ann"));

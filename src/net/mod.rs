@@ -1,7 +1,7 @@
-//! The network: the only sockets of the relay.
+//! The network side of the relay, with all of its sockets.
 //!
-//! [`bind`] makes every listener before any thread starts, [`spawn`] starts one worker per core, the [`Handle`]
-//! tells them what changes. A worker owns everything its packets need:
+//! [`bind`] opens every listener before any thread starts, [`spawn`] starts one worker per core, and the [`Handle`]
+//! sends them commands. A worker owns everything that its packets need:
 //!
 //! ```text
 //!                     worker: loop, clock, routing of events          budget: what one turn may use
@@ -13,9 +13,9 @@
 //!        syscall                       syscall
 //! ```
 //!
-//! A ChannelData packet of a UDP client: [`datagram`] receives it, the worker asks the protocol, [`datagram`] sends it. One
-//! of a stream client: [`front`] reads and frames it, then the same. A web request: [`front`] decides on its first bytes
-//! and splices it to its back end.
+//! For a ChannelData packet of a UDP client, [`datagram`] receives it, the worker asks the protocol, and [`datagram`]
+//! sends it. For one of a stream client, [`front`] reads and frames it, and the rest is the same. For a web request,
+//! [`front`] decides by its first bytes and splices the connection to its back end.
 
 pub mod admission;
 mod budget;
@@ -56,21 +56,21 @@ use crate::system::entropy;
 use crate::turn;
 use crate::turn::server::Server;
 
-/// Commands that may wait for a worker. They are rare; a full queue makes the sender wait.
+/// Commands that may wait for a worker. They are rare; a full queue blocks the sender.
 const COMMANDS: usize = 16;
 
 /// One address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// For what.
+    /// The transport.
     pub transport: Transport,
-    /// Where; port 0 lets the kernel choose.
+    /// The address; with port 0 the kernel chooses the port.
     pub address: SocketAddr,
     /// Whether an IPv6 wildcard leaves IPv4 clients to another listener.
     pub only_v6: bool,
-    /// Who may connect, and must say for whom (PROXY protocol); empty: anybody, for himself.
+    /// Sources trusted to send a PROXY header, which is then required; empty: any client, no PROXY header.
     pub proxies: Vec<IpNet>,
-    /// Whether web clients come in here too.
+    /// Whether web clients share the port.
     pub web: bool,
     /// Whether TLS and plain clients come in, whatever `transport` says: the first byte tells them apart.
     pub either: bool,
@@ -79,7 +79,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// For TURN alone and without a proxy.
+    /// Creates a listener for TURN only, without a proxy.
     pub fn new(transport: Transport, address: SocketAddr) -> Self {
         Self {
             transport,
@@ -93,44 +93,44 @@ impl Listener {
     }
 }
 
-/// What the operator decided about sockets.
+/// The operator's settings for sockets.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// Where clients come in.
+    /// The addresses to listen on.
     pub listeners: Vec<Listener>,
-    /// Threads, each with sockets of its own; at least one.
+    /// Worker threads, each with its own sockets; at least one.
     pub workers: usize,
-    /// TCP_MAXSEG of stream listeners; 0 = the kernel's choice.
+    /// TCP_MAXSEG of stream listeners; 0: the kernel's default.
     pub mss: u16,
-    /// How many streams there may be.
+    /// Limits for streams.
     pub admission: admission::Rules,
-    /// How many sockets there may be for clients, peers and web servers; `None` = no limit.
+    /// Limit for sockets to clients, peers and web servers; `None`: no limit.
     pub descriptors: Option<u32>,
-    /// Whether client addresses are left out of the log.
+    /// Whether the log omits client addresses.
     pub privacy: bool,
 }
 
-/// What workers are told while they run.
+/// A command to a running worker.
 #[derive(Clone)]
 pub enum Command {
-    /// New settings of the protocol.
+    /// Replaces the settings of the protocol.
     Settings(Arc<turn::settings::Settings>),
-    /// New certificates; running connections keep theirs.
+    /// Replaces the certificates; open connections keep theirs.
     Tls(Arc<dyn TlsChooser>),
-    /// New web servers; running connections keep theirs.
+    /// Replaces the web servers; open connections keep theirs.
     Web(Arc<Web>),
-    /// Whether new allocations are refused. The listeners stay, for clients that have one.
+    /// Starts or stops refusing new allocations. Listeners stay open for clients that have one.
     Drain(bool),
-    /// End every allocation, close every stream, end the thread.
+    /// Ends every allocation, closes every stream and ends the thread.
     Stop,
 }
 
 /// The end of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
-    /// Which one.
+    /// The number of the worker.
     pub worker: usize,
-    /// What went wrong; `None` after [`Command::Stop`].
+    /// The error; `None` after [`Command::Stop`].
     pub failure: Option<String>,
 }
 
@@ -150,38 +150,38 @@ struct Running {
 }
 
 impl Handle {
-    /// Tells every worker. Waits only when one has many commands before it.
+    /// Sends a command to every worker. Blocks while the queue of one is full.
     pub fn send(&self, command: &Command) {
         for worker in &self.workers {
-            // A worker that ended has said so by its `Exit`.
+            // A worker that ended has reported it by its `Exit`.
             if worker.commands.send(command.clone()).is_ok() {
                 worker.waker.wake();
             }
         }
     }
 
-    /// Allocations alive, as of each worker's last turn.
+    /// Returns the number of allocations as of each worker's last turn.
     pub fn allocations(&self) -> u64 {
         self.workers.iter().map(|worker| worker.allocations.load(Relaxed)).sum()
     }
 
-    /// The counters of every worker, in order.
+    /// Returns the counters of every worker, in order.
     pub fn counters(&self) -> Vec<Arc<Counters>> {
         self.workers.iter().map(|worker| Arc::clone(&worker.counters)).collect()
     }
 
-    /// Who may come in, and how many are.
+    /// Returns the limits for streams and descriptors with their current use.
     pub fn admission(&self) -> &Arc<Admission> {
         &self.admission
     }
 
-    /// The next end of a worker within `timeout`. One with a failure leaves its clients without service: the
-    /// process should end and be started again.
+    /// Returns the next exit of a worker, waiting at most `timeout`. After a failure the worker's clients have no
+    /// service: the process should exit and be restarted.
     pub fn next_exit(&self, timeout: Duration) -> Option<Exit> {
         self.exits.recv_timeout(timeout).ok()
     }
 
-    /// Waits for the end of every worker; gives the ends not yet taken.
+    /// Waits until every worker has ended; returns the exits not yet taken.
     pub fn join(self) -> Vec<Exit> {
         for worker in self.workers {
             // Panics are caught inside and reported as a failure.
@@ -191,12 +191,13 @@ impl Handle {
     }
 }
 
-/// Starts a worker for each of `sockets`, with the protocol state at the same place of `servers`. `clock` is read
-/// once per turn of a worker; `tls` chooses the configuration of TLS clients, which are refused without it; `web` is
-/// for the shared ports, where web clients are refused without it.
+/// Starts a worker for each of `sockets`, with the protocol state at the same index of `servers`. A worker reads `clock`
+/// once per turn. `tls` chooses the configuration of TLS clients, which are refused without it; `web` names the back ends
+/// of web clients on shared ports, which are refused without it.
 ///
 /// # Errors
-/// The kernel has no epoll, eventfd, thread or randomness for us, or the lengths differ.
+/// `InvalidInput` if `sockets` and `servers` differ in length; otherwise the error of the kernel for an eventfd, a thread
+/// or randomness.
 pub fn spawn(
     settings: &Settings,
     sockets: Vec<WorkerSockets>,
@@ -208,7 +209,7 @@ pub fn spawn(
     if sockets.len() != servers.len() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "every worker needs its sockets and its state",
+            "the numbers of sockets and of protocol states differ",
         ));
     }
     let offloads = Offloads::probe();
@@ -232,10 +233,10 @@ pub fn spawn(
         let persistent = Persistent { server, tls: tls.clone(), web: web.clone(), controls, log };
         let supervisor = Supervisor { number, sockets, clock, offloads };
         let exit = exit.clone();
-        // The worker is made on its thread: its buffers hold pointers for the kernel, and its memory is local.
+        // The worker is created on its own thread: its buffers hold pointers for the kernel, and its memory is local.
         let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             let failure = supervisor.run(persistent);
-            // Nobody listens when the handle is gone.
+            // Fails only if the handle has been dropped.
             let _ = exit.send(Exit { worker: number, failure });
         })?;
         workers.push(Running { commands, waker, counters, allocations, thread });

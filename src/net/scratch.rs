@@ -1,13 +1,13 @@
-//! A buffer that a worker uses for all its streams in turn: allocated once, filled and forgotten.
+//! A buffer that all streams of a worker share: allocated once, refilled for each stream.
 
 use super::stream::tls::{INCOMING_MAX, sealed_max};
 use crate::wire::stream::MESSAGE_MAX;
 
-/// Bytes read from one stream per turn: ~25 full-size packets, and a stranger's smallest requests in that many
-/// bytes keep a worker busy for no more than some milliseconds.
+/// Bytes read from one stream per turn: about 25 full-size packets. The smallest requests of an unauthenticated
+/// client in this many bytes keep a worker busy for a few milliseconds.
 pub const READ_MAX: usize = 32 << 10;
 
-/// Bytes up to a fixed capacity.
+/// A byte buffer of fixed capacity.
 #[derive(Debug)]
 pub struct Scratch {
     buffer: Box<[u8]>,
@@ -15,44 +15,44 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Room for `capacity` bytes.
+    /// Allocates a buffer of `capacity` bytes.
     pub fn new(capacity: usize) -> Self {
         Self { buffer: vec![0; capacity].into_boxed_slice(), len: 0 }
     }
 
-    /// The bytes in it.
+    /// Returns the bytes in it.
     pub fn bytes(&self) -> &[u8] {
         &self.buffer[..self.len]
     }
 
-    /// The bytes in it, to write.
+    /// Mutable access to the bytes in it.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.buffer[..self.len]
     }
 
-    /// Forgets them.
+    /// Empties it.
     pub fn clear(&mut self) {
         self.len = 0;
     }
 
-    /// The room behind them.
+    /// Returns the free space after the bytes in it.
     pub fn spare(&mut self) -> &mut [u8] {
         &mut self.buffer[self.len..]
     }
 
-    /// Says how many bytes were written into the [room](Scratch::spare).
+    /// Counts `len` bytes, written into the [free space](Scratch::spare), as content.
     pub fn advance(&mut self, len: usize) {
         self.len = (self.len + len).min(self.buffer.len());
     }
 
-    /// Takes `len` bytes away from the front.
+    /// Removes the first `len` bytes.
     pub fn drop_front(&mut self, len: usize) {
         let len = len.min(self.len);
         self.buffer.copy_within(len..self.len, 0);
         self.len -= len;
     }
 
-    /// Appends a copy of `bytes`; `None`, and nothing is changed, when there is no room.
+    /// Appends a copy of `bytes`; returns `None` and changes nothing if they do not fit.
     pub fn append(&mut self, bytes: &[u8]) -> Option<()> {
         self.spare().get_mut(..bytes.len())?.copy_from_slice(bytes);
         self.advance(bytes.len());
@@ -60,11 +60,11 @@ impl Scratch {
     }
 }
 
-/// Buffers that all streams of a worker use in turn.
+/// The buffers that all streams of a worker share.
 pub struct Buffers {
     /// TLS records as received.
     pub records: Scratch,
-    /// What was received, decrypted: starts with a message.
+    /// Received bytes, decrypted; they start with a message.
     pub plain: Scratch,
     /// TLS records to send.
     pub output: Scratch,
@@ -74,9 +74,9 @@ impl Default for Buffers {
     fn default() -> Self {
         Self {
             records: Scratch::new(INCOMING_MAX + READ_MAX),
-            // What is left of a message, and what the records can decrypt to.
+            // The rest of a message, and the plaintext of the records.
             plain: Scratch::new(MESSAGE_MAX + INCOMING_MAX + READ_MAX),
-            // One sealed message, or everything that a handshake says at once (mostly the certificates).
+            // One sealed message, or one flight of a handshake (mostly the certificates).
             output: Scratch::new(sealed_max(MESSAGE_MAX) + (32 << 10)),
         }
     }
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_bounded() {
+    fn capacity_is_fixed() {
         let mut scratch = Scratch::new(4);
         assert_eq!(scratch.append(b"abc"), Some(()));
         assert_eq!(scratch.append(b"de"), None);

@@ -1,4 +1,4 @@
-//! Making sockets: listeners for clients and sockets that relay, with every option they need.
+//! Opens listeners and relay sockets and sets their options.
 
 use std::fmt;
 use std::io;
@@ -13,44 +13,44 @@ use super::{Listener, Settings};
 use crate::base::transport::Transport;
 use crate::turn::action::OpenError;
 
-/// Both directions of a UDP listener, as far as net.core.rmem_max and wmem_max lets us: 50 ms of 500,000 packets/s.
+/// Send and receive buffer of a UDP listener, capped by net.core.rmem_max and wmem_max: 50 ms of 500,000 packets/s.
 const LISTENER_BUFFER: usize = 4 << 20;
-/// Streams waiting to be accepted; the kernel cuts it to net.core.somaxconn.
+/// Streams waiting to be accepted; the kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 1024;
-/// Dead clients are found within a minute: 30 s of silence, then three probes.
+/// Detects dead clients within a minute: 30 s of silence, then three probes.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 /// How long sent bytes may stay unacknowledged; longer than any outage a call survives.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes the kernel may hold unsent per stream. The rest waits in our outbox, where stale media can be dropped.
+/// Bytes the kernel may hold unsent per stream. The rest waits in the outbox, which can drop stale media.
 const NOT_SENT_LOW_WATER: u32 = 16 << 10;
 
-/// A UDP socket that clients send to.
+/// A bound UDP socket for clients.
 #[derive(Debug)]
 pub struct UdpListener {
-    /// Not blocking.
+    /// The socket, non-blocking.
     pub socket: UdpSocket,
-    /// Where it is bound.
+    /// The bound address.
     pub local: SocketAddr,
-    /// Whether every datagram says which of our addresses it reached.
+    /// Whether it is bound to all addresses, so that every datagram carries the local address that it reached.
     pub wildcard: bool,
     /// The QUIC server that shares the port.
     pub quic: Option<SocketAddr>,
 }
 
-/// A TCP socket that clients connect to.
+/// A bound TCP socket for clients.
 #[derive(Debug)]
 pub struct StreamListener {
-    /// Not blocking.
+    /// The socket, non-blocking.
     pub socket: TcpListener,
-    /// Where it is bound.
+    /// The bound address.
     pub local: SocketAddr,
     /// TCP or TLS.
     pub transport: Transport,
-    /// Who may connect, and must say for whom; empty: anybody, for himself.
+    /// Sources trusted to send a PROXY header, which is then required; empty: any client, no PROXY header.
     pub proxies: Vec<IpNet>,
-    /// Whether web clients come in too.
+    /// Whether web clients share the port.
     pub web: bool,
     /// Whether TLS and plain clients come in, whatever `transport` says.
     pub either: bool,
@@ -59,18 +59,18 @@ pub struct StreamListener {
 /// The listeners of one worker.
 #[derive(Debug, Default)]
 pub struct WorkerSockets {
-    /// UDP.
+    /// UDP listeners.
     pub udp: Vec<UdpListener>,
-    /// TCP and TLS.
+    /// TCP and TLS listeners.
     pub streams: Vec<StreamListener>,
 }
 
 impl WorkerSockets {
-    /// The same sockets once more, for the worker after the one that has these: as long as one of both is open, clients
-    /// find the port, and the kernel sends each to the place that it had.
+    /// Duplicates the sockets for the successor of a failed worker. While either copy is open, the port stays bound and
+    /// the kernel keeps sending each client to the same worker.
     ///
     /// # Errors
-    /// No descriptors left.
+    /// The error of `dup(2)`: the process is out of descriptors.
     pub fn try_clone(&self) -> io::Result<Self> {
         let udp = self
             .udp
@@ -84,14 +84,14 @@ impl WorkerSockets {
     }
 }
 
-/// A listener that could not be had.
+/// A listener that could not be opened.
 #[derive(Debug)]
 pub struct BindError {
-    /// Where it should have listened.
+    /// The configured address.
     pub address: SocketAddr,
-    /// For what.
+    /// The configured transport.
     pub transport: Transport,
-    /// Why not.
+    /// The error of the kernel.
     pub source: io::Error,
 }
 
@@ -111,15 +111,15 @@ impl std::error::Error for BindError {
 /// worker holds for all.
 ///
 /// # Errors
-/// The first listener that cannot be had: a port that anybody holds, another relay of ours included, an address
-/// that is not ours, a privileged port.
+/// [`BindError`] for the first listener that cannot be opened: the port is in use (also by another instance), the address is not local,
+/// or the port is privileged.
 pub fn bind(settings: &Settings) -> Result<Vec<WorkerSockets>, BindError> {
     let mut workers: Vec<WorkerSockets> = Vec::new();
     workers.resize_with(settings.workers.max(1), WorkerSockets::default);
     for listener in &settings.listeners {
         let failed = |source| BindError { address: listener.address, transport: listener.transport, source };
-        // SO_REUSEPORT would let a second relay of the same user in, and each would get half of the clients.
-        // So each port is first asked for alone.
+        // With SO_REUSEPORT alone, a second instance of the same user could share the port and take half of the clients.
+        // So each port is first opened without it.
         if listener.address.port() != 0 {
             listening(listener, false, settings.mss).map_err(failed)?;
         }
@@ -161,11 +161,11 @@ fn listening(listener: &Listener, shared: bool, mss: u16) -> io::Result<Socket> 
     }
     socket.set_reuse_port(shared)?;
     if listener.transport.is_stream() {
-        // For connections of an earlier run in TIME_WAIT. On UDP it would share the port with strangers.
+        // Allows for connections of an earlier run in TIME_WAIT. On UDP it would share the port with other processes.
         socket.set_reuse_address(true)?;
         set_stream_options(&socket, mss)?;
         socket.bind(&address.into())?;
-        // Also when only asking: two sockets may be bound, but not listen.
+        // Also in the first, exclusive attempt: two sockets can bind the same port, but not both listen.
         socket.listen(BACKLOG)?;
     } else {
         // Best effort: the kernel has its own limits.
@@ -189,7 +189,7 @@ fn listening(listener: &Listener, shared: bool, mss: u16) -> io::Result<Socket> 
     Ok(socket)
 }
 
-/// Set on the listener: Linux hands them down to every accepted stream, so accepting costs no further call.
+/// Sets the options on the listener: on Linux every accepted stream inherits them, which saves calls per stream.
 fn set_stream_options(socket: &Socket, mss: u16) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
@@ -205,7 +205,7 @@ fn set_stream_options(socket: &Socket, mss: u16) -> io::Result<()> {
     Ok(())
 }
 
-/// Binds one relayed address. Nobody shares it. With `coalescing`, datagrams of one peer may arrive as one.
+/// Binds one relayed address, exclusively. With `coalescing`, datagrams of one peer may arrive in one message.
 ///
 /// # Errors
 /// [`OpenError::InUse`] if another port may work, [`OpenError::NoAddress`] if the address is not this machine's, else
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_share_a_port_and_nobody_else_gets_in() {
+    fn workers_share_a_port_exclusively() {
         for transport in Transport::ALL {
             for address in ["127.0.0.1:0", "[::1]:0"] {
                 let address = address.parse().expect("address");
@@ -287,13 +287,13 @@ mod tests {
     }
 
     #[test]
-    fn a_relayed_address_is_had_once() {
+    fn a_relayed_address_is_bound_exclusively() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let first = relay(address.parse().expect("address"), true).expect("bind");
             let taken = first.local_addr().expect("local");
             assert_eq!(relay(taken, false).err(), Some(OpenError::InUse));
         }
-        // TEST-NET-1 is nobody's.
+        // No host has an address of TEST-NET-1.
         assert_eq!(relay("192.0.2.1:0".parse().expect("address"), false).err(), Some(OpenError::NoAddress));
     }
 }

@@ -1,5 +1,4 @@
-//! One TCP connection, perhaps with TLS on it: bytes in, queued messages out. It knows nothing of what the bytes mean;
-//! that is decided in [`front`](super::front).
+//! One TCP connection, optionally with TLS: bytes in, queued messages out. [`front`](super::front) interprets the bytes.
 
 pub mod outbox;
 pub mod tls;
@@ -15,58 +14,58 @@ use crate::base::time::Instant;
 use outbox::{Kind, Outbox, Pushed};
 use tls::{RECORD_MAX, Tls};
 
-/// TLS records that wait for the kernel: what is left of one write, with a flight of the handshake.
+/// Limit of unsent TLS records: the rest of one write, and a flight of the handshake.
 const UNSENT_MAX: usize = 128 << 10;
-/// Empty outboxes kept for the next stream that writes.
+/// Empty outboxes kept for reuse.
 const SPARE_OUTBOXES: usize = 64;
 
-/// A connection: socket, TLS and what waits to be written.
+/// A connection: socket, TLS and queued output.
 pub struct Stream {
     socket: TcpStream,
-    /// TLS; `None` on a plain connection, and on one whose TLS does not end here.
+    /// TLS; `None` on a plain connection, and on one whose TLS is passed through.
     pub tls: Option<Box<Tls>>,
-    /// Messages to write. Present only while there are any.
+    /// Queued messages; `None` while there are none.
     outbox: Option<Box<Outbox>>,
-    /// TLS records, or bytes for the web, that the kernel did not take.
+    /// TLS records, or bytes for a web client, that the kernel did not take.
     unsent: Vec<u8>,
 }
 
-/// What a read came to.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Read {
-    /// Bytes taken from the socket.
+    /// Bytes read from the socket.
     pub len: usize,
-    /// Whether the read was filled, so there may be more.
+    /// Whether the buffer was filled, so there may be more.
     pub full: bool,
-    /// `Closed` if the client sends no more, `Reset` if the connection is broken.
+    /// `Closed` if the client has ended its sending direction, `Reset` if the connection is broken.
     pub end: Option<CloseReason>,
 }
 
-/// What a write came to.
+/// The result of a write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// Bytes the socket took.
     pub len: usize,
-    /// Messages that were too old to be sent.
+    /// Messages dropped because they were too old.
     pub stale: usize,
     /// Why the connection must be closed.
     pub end: Option<CloseReason>,
 }
 
-/// Outboxes of streams that have nothing to write, for the next one that has.
+/// Unused outboxes, for reuse.
 #[derive(Default)]
 pub struct Outboxes(
-    // Moved as they are between here and the streams, where the box keeps an idle stream small.
-    #[allow(clippy::vec_box, reason = "the same boxes go back and forth")] Vec<Box<Outbox>>,
+    // Boxed, because a stream holds a box, so that an idle stream is small.
+    #[allow(clippy::vec_box, reason = "streams reuse the boxes")] Vec<Box<Outbox>>,
 );
 
 impl Stream {
-    /// A connection that was accepted, non-blocking.
+    /// Wraps an accepted, non-blocking socket.
     pub fn new(socket: TcpStream, tls: bool) -> Self {
         Self { socket, tls: tls.then(Box::default), outbox: None, unsent: Vec::new() }
     }
 
-    /// The descriptor, to be watched.
+    /// Returns the descriptor, for epoll.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -77,7 +76,7 @@ impl Stream {
         self.socket.peek(&mut first).is_ok_and(|len| len == 1).then_some(first[0])
     }
 
-    /// Appends to `target` what one read of at most `max` bytes brings.
+    /// Reads once, at most `max` bytes, and appends them to `target`.
     pub fn read(&mut self, target: &mut Scratch, max: usize) -> Read {
         let room = target.spare().len().min(max);
         match read_stream(self.socket.as_fd(), &mut target.spare()[..room]) {
@@ -91,17 +90,17 @@ impl Stream {
         }
     }
 
-    /// Whether anything waits to be written.
+    /// Returns whether anything waits to be written.
     pub fn is_waiting(&self) -> bool {
         !self.unsent.is_empty() || self.outbox.as_ref().is_some_and(|outbox| !outbox.is_empty())
     }
 
-    /// Whether bytes wait that the kernel did not take.
+    /// Returns whether bytes wait that the kernel did not take.
     pub fn is_blocked(&self) -> bool {
         !self.unsent.is_empty()
     }
 
-    /// Whether so many answers wait that the client should read before it asks again.
+    /// Returns whether so many answers wait that no further requests should be read.
     pub fn owes_answers(&self) -> bool {
         self.outbox.as_ref().is_some_and(|outbox| outbox.owes_answers())
     }
@@ -119,7 +118,7 @@ impl Stream {
         outbox.push(message, kind, now, bytes_max)
     }
 
-    /// Writes what waits, as far as the socket takes it. An outbox that is empty then goes back to `spare`.
+    /// Writes as much queued output as the socket takes. An emptied outbox goes back to `spare`.
     pub fn write(&mut self, now: Instant, output: &mut Scratch, spare: &mut Outboxes) -> Written {
         let mut written = Written::default();
         written.end = self.write_all(now, output, &mut written).err();
@@ -164,7 +163,7 @@ impl Stream {
                     }
                 }
                 Some(tls) => {
-                    // A burst of large messages in one record, and one write for all.
+                    // Seal a burst of large messages in one record, and write all records at once.
                     output.clear();
                     while !outbox.is_empty() && output.bytes().len() < RECORD_MAX {
                         let front = outbox.front_record(RECORD_MAX);
@@ -185,10 +184,10 @@ impl Stream {
         Ok(())
     }
 
-    /// Sends records that TLS itself made, behind those that wait.
+    /// Sends records generated by TLS itself, after those that wait.
     ///
     /// # Errors
-    /// `Reset` if the connection is broken, `Stuck` if the client does not read what it is sent.
+    /// `Reset` if the connection is broken, `Stuck` if too many unsent bytes wait.
     pub fn send_records(&mut self, records: &Scratch) -> Result<(), CloseReason> {
         let written = if self.unsent.is_empty() { write(&self.socket, records.bytes())? } else { 0 };
         let rest = &records.bytes()[written..];
@@ -199,8 +198,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Sends bytes while nothing waits, without a queue of messages: `small` of them in records that fit one packet each.
-    /// Returns how many the socket took; the rest waits.
+    /// Sends bytes directly, bypassing the outbox, while nothing waits: the first `small` of them in records of `record` bytes,
+    /// which fit one packet each. Returns how many bytes the socket took; the rest waits.
     ///
     /// # Errors
     /// `Reset` if the connection is broken, `TlsFailed` if the bytes cannot be sealed.
@@ -225,40 +224,40 @@ impl Stream {
         Ok(sent)
     }
 
-    /// Lets the kernel hold so many unsent bytes. Best effort: only the number of wake-ups depends on it.
+    /// Sets how many unsent bytes the kernel holds. Best effort: only the number of wake-ups depends on it.
     pub fn set_not_sent_low_water(&self, bytes: u32) {
         let _ = socket2::SockRef::from(&self.socket).set_tcp_notsent_lowat(bytes);
     }
 
-    /// Tells the client that nothing follows; it may go on sending.
+    /// Ends the sending direction; the client may continue to send.
     pub fn end(&mut self, output: &mut Scratch) {
-        self.say_goodbye(output);
+        self.send_close_notify(output);
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
-    /// Closes the connection, with a close_notify where nothing else waits.
+    /// Closes the connection, with a close_notify if no unsent bytes wait.
     pub fn close(mut self, output: &mut Scratch) {
         if self.unsent.is_empty() {
-            self.say_goodbye(output);
+            self.send_close_notify(output);
         }
     }
 
-    fn say_goodbye(&mut self, output: &mut Scratch) {
+    fn send_close_notify(&mut self, output: &mut Scratch) {
         if let Some(tls) = &mut self.tls {
             output.clear();
             tls.close(output);
-            // A few bytes where nothing waits fit; a connection that is gone needs none.
+            // The few bytes fit, because nothing waits; an error means that the connection is closed already.
             let _ = write(&self.socket, output.bytes());
         }
     }
 }
 
-/// Whether trying again later may help.
+/// Returns whether a later attempt may succeed.
 pub(super) fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// Writes what the socket takes now.
+/// Writes as much as the socket takes and returns the number of bytes.
 ///
 /// # Errors
 /// `Reset` if the connection is broken.

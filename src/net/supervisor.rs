@@ -1,9 +1,9 @@
-//! What happens when a worker fails: its calls end, those of the others go on, and the next worker takes its place.
+//! Restarts a worker that failed: its calls end, calls on other workers continue.
 //!
-//! A panic or an error of the loop leaves the worker's state half-changed, so none of it is kept: allocations and streams
-//! are dropped, their ports, places and descriptors come back with that. The listeners stay open meanwhile, so that
-//! no client of another worker is sent elsewhere by the kernel. A worker that fails again and again is given up, and the
-//! process ends for its service manager to start a fresh one.
+//! A panic or an error of the loop leaves the worker's state half-changed, so the successor starts empty: allocations
+//! and streams are dropped, which frees their ports, places and descriptors. The listeners stay open meanwhile, so
+//! the kernel does not move clients of other workers. A worker that fails too often is given up, and the process
+//! exits for its service manager to restart it.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -18,12 +18,12 @@ use super::worker::{Persistent, Worker};
 use crate::base::time::{Instant, Now};
 use crate::system::entropy;
 
-/// Failures within [`PERIOD`] after which the worker is still started again.
+/// Failures within [`PERIOD`] after which the worker is still restarted.
 const FAILURES: usize = 3;
 /// The interval over which failures are counted.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// Runs the workers of one place, in succession.
+/// Runs one worker and its successors.
 pub(super) struct Supervisor {
     pub number: usize,
     pub sockets: WorkerSockets,
@@ -32,7 +32,7 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Runs workers in succession until one is told to stop or they fail too often; returns the last failure.
+    /// Runs workers in succession until one is told to stop or they fail too often; returns the last failure, if any.
     pub fn run(self, mut persistent: Persistent) -> Option<String> {
         let mut failures = Failures::default();
         loop {
@@ -66,7 +66,7 @@ impl Supervisor {
     }
 }
 
-/// Times of the failures within the last [`PERIOD`].
+/// The times of failures within the last [`PERIOD`].
 #[derive(Default)]
 struct Failures(VecDeque<Instant>);
 
@@ -79,7 +79,7 @@ impl Failures {
     }
 }
 
-/// The message of a panic.
+/// Returns the message of a panic.
 fn text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into())
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_told_in_its_own_words() {
+    fn the_message_of_a_panic_is_kept() {
         let said = |panic: fn()| text(catch_unwind(panic).expect_err("a panic").as_ref());
         assert_eq!(said(|| panic!("number {}", 7)), "number 7");
         assert_eq!(said(|| panic!("plain")), "plain");
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_count_together_for_a_minute() {
+    fn four_failures_within_a_minute_are_too_many() {
         let at = |seconds: u64| Instant::from_nanos(seconds * 1_000_000_000);
         let mut failures = Failures::default();
         assert!(![0, 10, 20].into_iter().any(|seconds| failures.too_many(at(seconds))));

@@ -1,8 +1,8 @@
-//! The system calls that std and socket2 do not have, behind a plain face.
+//! The system calls that std and socket2 lack, behind a safe interface.
 //!
 //! All memory handed to the kernel is allocated once ([`RecvBatch`], [`SendBatch`]); the pointers into it are
-//! written anew before every call, so nothing here can dangle when the owner moves.
-// The one place of the relay that may: the kernel takes pointers.
+//! written anew before every call, so nothing dangles when the owner moves.
+// The only module with unsafe code: the kernel takes pointers.
 #![allow(unsafe_code)]
 
 mod address;

@@ -1,66 +1,66 @@
-//! Names of what a worker waits for, as the 64 bits that epoll gives back.
+//! Tokens: the 64-bit user data of epoll events, which name what an event is about.
 //!
-//! A closed socket's number is used again. The generation in its token tells an event of the old one, found in
-//! the same wait, from those of the new one.
+//! Numbers of closed sockets are reused. The generation in a token tells a late event of the old socket from an event
+//! of the new one.
 
 use crate::turn::action::RelayId;
 
-/// Something that a worker waits for.
+/// A source of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token {
-    /// Another thread has a command.
+    /// Another thread has sent a command.
     Waker,
-    /// A deadline may have come.
+    /// A deadline may have passed.
     Alarm,
-    /// A UDP listener, by its place.
+    /// A UDP listener, by index.
     Udp(u16),
-    /// A stream listener, by its place.
+    /// A stream listener, by index.
     Accept(u16),
     /// A relayed address.
     Relay {
-        /// Its name.
+        /// Its number.
         relay: RelayId,
-        /// How often the name was used before.
+        /// How often the number was reused.
         generation: Generation,
     },
     /// A stream client.
     Stream {
-        /// Its place.
+        /// Its slot.
         slot: u32,
-        /// How often the place was used before.
+        /// How often the slot was reused.
         generation: Generation,
     },
-    /// The QUIC server of a UDP client.
+    /// The QUIC server's side of a flow.
     Quic {
-        /// The flow's place.
+        /// The flow's slot.
         slot: u32,
-        /// How often the place was used before.
+        /// How often the slot was reused.
         generation: Generation,
     },
-    /// The web server of a stream client.
+    /// The back end of a stream client.
     BackEnd {
-        /// The client's place.
+        /// The client's slot.
         slot: u32,
-        /// How often the place was used before.
+        /// How often the slot was reused.
         generation: Generation,
     },
 }
 
-/// How often a number was used before, as far as 24 bits count.
+/// How often a number was reused, modulo 2^24.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Generation(u32);
 
 const GENERATION_BITS: u32 = 24;
 
 impl Generation {
-    /// The one after this.
+    /// Returns the next generation.
     pub fn next(self) -> Self {
         Self((self.0 + 1) % (1 << GENERATION_BITS))
     }
 }
 
 impl Token {
-    /// The client's web server, of a client; every other token as it is.
+    /// Converts the token of a client into that of its back end; other tokens stay unchanged.
     pub fn back_end(self) -> Self {
         match self {
             Token::Stream { slot, generation } => Token::BackEnd { slot, generation },
@@ -68,7 +68,7 @@ impl Token {
         }
     }
 
-    /// The client, of his web server; every other token as it is.
+    /// Converts the token of a back end into that of its client; other tokens stay unchanged.
     pub fn client(self) -> Self {
         match self {
             Token::BackEnd { slot, generation } => Token::Stream { slot, generation },
@@ -81,7 +81,7 @@ impl Token {
         matches!(self, Token::Stream { .. } | Token::BackEnd { .. } | Token::Accept(_))
     }
 
-    /// The token as a number: kind, generation, index.
+    /// Packs the token into a number: kind, generation, index.
     pub fn pack(self) -> u64 {
         let parts = |kind: u64, generation: Generation, index: u32| {
             kind << 56 | u64::from(generation.0) << 32 | u64::from(index)
@@ -98,7 +98,7 @@ impl Token {
         }
     }
 
-    /// The token that packs to `number`, if any does.
+    /// Returns the token that packs to `number`, if there is one.
     pub fn unpack(number: u64) -> Option<Self> {
         let index = number as u32;
         let generation = Generation((number >> 32) as u32 % (1 << GENERATION_BITS));
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_survive_the_kernel_and_differ_by_generation() {
+    fn tokens_unpack_to_themselves_and_differ_by_generation() {
         let last = Generation((1 << GENERATION_BITS) - 1);
         let tokens = [
             Token::Waker,

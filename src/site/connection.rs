@@ -1,4 +1,4 @@
-//! One connection of the site, from its first byte to its end.
+//! Serves one connection of the site and limits its time.
 
 use std::future::{Future, pending, poll_fn};
 use std::os::unix::net::UnixStream as StdStream;
@@ -21,36 +21,42 @@ use tokio::time::timeout;
 
 use super::{Http, Visitor};
 
-/// Bytes and fields of a request's head. Browsers send below 4 KB, cookies included.
+/// Most bytes and fields in the head of a request. Browsers send less than 4 KB, cookies included.
 const HEAD_MAX: usize = 16 << 10;
 const FIELDS_MAX: usize = 100;
-/// Requests at once on a connection of HTTP/2. A page of this site is one file or a few.
+/// Concurrent requests on an HTTP/2 connection. A page of this site needs one file or a few.
 const STREAMS: u32 = 16;
-/// Bytes of bodies that a client of HTTP/2 may send ahead, on each stream and in all. No page reads a body.
+/// Flow control windows of HTTP/2 for request bodies, per stream and per connection. No page reads a body.
 const STREAM_WINDOW: u32 = 16 << 10;
 const CONNECTION_WINDOW: u32 = 64 << 10;
-/// Bytes of an answer that wait for the client.
+/// Most bytes of responses that wait for the client.
 const UNSENT_MAX: usize = 64 << 10;
-/// Bytes read after the last answer, of a request whose body nobody wants. The client waits with the rest.
+/// Most bytes of request bodies that are read and discarded after the last response.
 const DRAINED_MAX: usize = 256 << 10;
 
 /// Limits of the site and of each connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// Connections at once.
+pub(super) struct SiteLimits {
+    /// Connections at the same time.
     pub connections: usize,
-    /// Over HTTP/1.1, from the last answer (or the beginning) to the end of the next request's head.
+    /// HTTP/1.1: time from the last response, or from the start, to the end of the next request's head.
     pub head: Duration,
-    /// From one request to the next, so for an answer too: a client that is slow to read it, or sends frames without a
+    /// Time from one request to the next. It covers the response: a client that reads slowly, or sends frames without a
     /// request, gets no more time.
     pub quiet: Duration,
-    /// To complete what has begun when the connection is to end, and then for the client to leave.
+    /// Time to complete responses when the connection ends, and again for the client to close.
     pub finish: Duration,
 }
 
-/// Serves the connection and closes it. Errors are the client's and end nothing else, so none are returned.
-pub(super) async fn serve(stream: StdStream, http: Http, visitor: Visitor, router: Router, limits: Limits) {
-    // It fails only when the process has no memory for the reactor.
+/// Serves the connection and closes it. Errors concern this client only, so none are returned.
+pub(super) async fn serve(
+    stream: StdStream,
+    http: Http,
+    visitor: Visitor,
+    router: Router,
+    limits: SiteLimits,
+) {
+    // Fails only if the runtime has no memory.
     let Ok(stream) = UnixStream::from_std(stream) else { return };
     let mut io = TokioIo::new(stream);
     let requested = Arc::new(Notify::new());
@@ -62,10 +68,10 @@ pub(super) async fn serve(stream: StdStream, http: Http, visitor: Visitor, route
         request.extensions_mut().insert(visitor);
         pages.call(request)
     });
-    let over = async {
+    let idle = async {
         while timeout(limits.quiet, requested.notified()).await.is_ok() {
             if visitor.down {
-                // The next connection may find the web server back.
+                // For the next connection the web server may be reachable again.
                 break;
             }
         }
@@ -73,35 +79,35 @@ pub(super) async fn serve(stream: StdStream, http: Http, visitor: Visitor, route
     match http {
         Http::One => {
             let connection = builder1(limits).keep_alive(!visitor.down).serve_connection(&mut io, service);
-            run(connection, http1::Connection::graceful_shutdown, over, limits.finish).await;
+            run(connection, http1::Connection::graceful_shutdown, idle, limits.finish).await;
         }
         Http::Two => {
             let connection = builder2().serve_connection(&mut io, service);
-            run(connection, http2::Connection::graceful_shutdown, over, limits.finish).await;
+            run(connection, http2::Connection::graceful_shutdown, idle, limits.finish).await;
         }
     }
-    // Either it has ended or it has not in time.
+    // A client that does not close in time is cut off.
     let _ = timeout(limits.finish, linger(io.into_inner())).await;
 }
 
-/// Drives a connection until it ends. When it is `over` it is told to `finish`, for which it has `time`.
+/// Drives a connection until it ends. When `idle` completes, `finish` starts its shutdown, which may take `time`.
 async fn run<C: Future>(
     connection: C,
     finish: impl FnOnce(Pin<&mut C>),
-    over: impl Future<Output = ()>,
+    idle: impl Future<Output = ()>,
     time: Duration,
 ) {
     let mut connection = pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,
-        () = over => {}
+        () = idle => {}
     }
     finish(connection.as_mut());
     let _ = timeout(time, connection).await;
 }
 
-/// Ends our direction and reads what the client still sends: a stream that is closed with unread bytes is reset, and
-/// takes the last answer with it. Returns when the client has ended too, or never.
+/// Shuts down our direction and discards what the client still sends. Closing a stream with unread bytes would reset it,
+/// and the client could lose the last response. Returns when the client closes; never if it sends too much.
 async fn linger(mut stream: UnixStream) {
     let _ = poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await;
     let mut left = DRAINED_MAX;
@@ -120,18 +126,20 @@ async fn linger(mut stream: UnixStream) {
     pending().await
 }
 
-fn builder1(limits: Limits) -> http1::Builder {
+/// Settings for HTTP/1.1.
+fn builder1(limits: SiteLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
-        // A client that has no more to say is answered.
+        // Clients may shut down their direction after a request and still get the response.
         .half_close(true)
         .max_buf_size(HEAD_MAX)
         .max_headers(FIELDS_MAX);
     builder
 }
 
+/// Settings for HTTP/2.
 fn builder2() -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder

@@ -1,8 +1,8 @@
-//! The built-in site: the web server on the relay's own port 443 where none is configured, or the one that is does not
-//! answer.
+//! The built-in site: answers web clients on a shared port if no web server is configured, or if the configured one is
+//! unreachable.
 //!
-//! Connections are handed to it one by one ([`Site::visit`]), each as one end of a pair of sockets; it listens nowhere.
-//! What it says is in `pages`, how a connection is served and when it ends in `connection`.
+//! The site has no listener. [`BuiltInSite::serve`] receives each connection as one end of a socket pair. `pages` contains
+//! the pages; `connection` serves a connection and limits its time.
 #![forbid(unsafe_code)]
 
 mod connection;
@@ -18,11 +18,11 @@ use axum::Router;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use connection::Limits;
+use connection::SiteLimits;
 
-/// A browser keeps one or two connections. A silent one costs 16 KiB over HTTP/1.1 and 25 KiB over HTTP/2, all of them
-/// 13 MiB.
-const LIMITS: Limits = Limits {
+/// A browser keeps one or two connections. An idle one takes 16 KiB with HTTP/1.1 and 25 KiB with HTTP/2, so all together
+/// take up to 13 MiB.
+const LIMITS: SiteLimits = SiteLimits {
     connections: 512,
     head: Duration::from_secs(10),
     quiet: Duration::from_secs(30),
@@ -30,14 +30,14 @@ const LIMITS: Limits = Limits {
 };
 
 /// A connection for the site to serve.
-pub struct Visit {
-    /// Non-blocking; carries HTTP without TLS.
+pub struct SiteConnection {
+    /// The stream, in non-blocking mode. It carries HTTP without TLS.
     pub stream: UnixStream,
-    /// What the client speaks.
+    /// The version of HTTP.
     pub http: Http,
-    /// Who is at the other end.
+    /// The client.
     pub visitor: Visitor,
-    /// Dropped once the stream is closed.
+    /// Dropped after the stream is closed.
     pub place: Box<dyn Send>,
 }
 
@@ -50,7 +50,7 @@ pub enum Http {
     Two,
 }
 
-/// Who is at the other end of a connection. Handlers get it as an `Extension`.
+/// The client of a connection. Handlers receive it as an `Extension`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Visitor {
     /// The client's address.
@@ -59,46 +59,49 @@ pub struct Visitor {
     pub server: SocketAddr,
     /// Whether the client came over TLS. Others are redirected.
     pub secure: bool,
-    /// Whether the client wants a web server that is down: one answer says so, and the connection ends.
+    /// Whether the web server that the client wants is unreachable. The site then answers one request with 502 and closes.
     pub down: bool,
 }
 
-/// The site. Clones share its limits.
+/// The built-in site. Clones share its limits.
 #[derive(Clone)]
-pub struct Site {
+pub struct BuiltInSite {
     runtime: Handle,
     router: Router,
-    limits: Limits,
+    limits: SiteLimits,
     places: Arc<Semaphore>,
 }
 
-impl Site {
-    /// A site whose connections are served on `runtime`.
+impl BuiltInSite {
+    /// Creates a site that serves its connections on `runtime`.
     pub fn new(runtime: Handle) -> Self {
         Self::with(runtime, pages::router(), LIMITS)
     }
 
-    fn with(runtime: Handle, router: Router, limits: Limits) -> Self {
+    fn with(runtime: Handle, router: Router, limits: SiteLimits) -> Self {
         Self { runtime, router, limits, places: Arc::new(Semaphore::new(limits.connections)) }
     }
 
-    /// Takes over a connection, from any thread and without waiting; `false`, and it is closed, if the site is full.
-    pub fn visit(&self, visit: Visit) -> bool {
+    /// Serves a connection in the background. Callable from any thread; does not block. If the site is full, it closes the
+    /// connection and returns `false`.
+    pub fn serve(&self, connection: SiteConnection) -> bool {
         let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() else { return false };
         let (router, limits) = (self.router.clone(), self.limits);
         self.runtime.spawn(async move {
-            let Visit { stream, http, visitor, place } = visit;
+            let SiteConnection { stream, http, visitor, place } = connection;
             connection::serve(stream, http, visitor, router, limits).await;
-            // In this order: when a place is seen to be free, its descriptor is closed.
+            // The descriptor is closed before its place is free.
             drop((place, permit));
         });
         true
     }
 }
 
-impl fmt::Debug for Site {
+impl fmt::Debug for BuiltInSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Site").field("places", &self.places.available_permits()).finish_non_exhaustive()
+        f.debug_struct("BuiltInSite")
+            .field("places", &self.places.available_permits())
+            .finish_non_exhaustive()
     }
 }
 

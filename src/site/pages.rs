@@ -1,6 +1,6 @@
-//! What the site says. A new page is a route in [`router`].
+//! The pages of the site. A new page is a route in [`router`].
 //!
-//! Nothing here names the product: to somebody who looks for relays this is a small web server like any other.
+//! No page names the product: a scan for relays sees an ordinary small web server.
 
 use std::time::Duration;
 
@@ -16,39 +16,39 @@ use tokio::time::timeout;
 
 use super::Visitor;
 
-/// Seconds after which a web server is worth another try.
+/// Seconds until a client should retry an unreachable web server.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("10");
 
 /// The port that a URL of HTTPS does not name.
 const HTTPS: u16 = 443;
 
-/// A body of so many bytes is read within so much time before the answer. A client of HTTP/2 that is answered while it still
-/// sends may take the answer for one that was cut off.
+/// A request body up to this size is read before the response, within this time. An HTTP/2 client that receives the
+/// response while it still sends may discard it.
 const BODY_MAX: usize = 16 << 10;
 const BODY_TIME: Duration = Duration::from_millis(500);
 
-/// Fields of every answer that does not say otherwise. None of them outlives the page: how browsers reach this name
-/// tomorrow (Strict-Transport-Security) is for the owner of the domain to decide.
+/// Default fields of responses. None of them affects later visits: Strict-Transport-Security is a decision of the domain's
+/// owner.
 const FIELDS: [(HeaderName, HeaderValue); 3] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'")),
 ];
 
-/// Every page of the site.
+/// Returns the router with every page of the site.
 pub(super) fn router() -> Router {
     within_rules(Router::new().fallback(not_found))
 }
 
-/// Adds what holds for every page: it is reached by a request that names its host, and only while the site is what the
-/// visitor came for.
+/// Adds the rules for every page: the request must name one host, and while the web server is unreachable the response is
+/// 502.
 pub(super) fn within_rules(pages: Router) -> Router {
     let pages = pages.layer(from_fn(back_end_down)).layer(from_fn(to_https)).layer(from_fn(after_small_body));
     let pages = pages.layer(from_fn(one_host));
     pages.layer(map_response(with_fields))
 }
 
-/// Reads a small body, which no page looks at. A large or slow one is left to the end of the connection.
+/// Reads and discards a small body. A large or slow one is discarded at the end of the connection.
 async fn after_small_body(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let _ = timeout(BODY_TIME, to_bytes(body, BODY_MAX)).await;
@@ -59,7 +59,7 @@ async fn not_found() -> Response {
     page(StatusCode::NOT_FOUND, "There is no page at this address.")
 }
 
-/// Answers every request for a web server that is down (RFC 9110 section 15.6.3).
+/// Answers 502 if the web server is unreachable (RFC 9110 section 15.6.3).
 async fn back_end_down(Extension(visitor): Extension<Visitor>, request: Request, next: Next) -> Response {
     if !visitor.down {
         return next.run(request).await;
@@ -84,7 +84,7 @@ async fn to_https(Extension(visitor): Extension<Visitor>, request: Request, next
     (to, page(StatusCode::MOVED_PERMANENTLY, "This page is reached over HTTPS.")).into_response()
 }
 
-/// Refuses a request of HTTP/1.1 without exactly one Host (RFC 9112 section 3.2).
+/// Refuses an HTTP/1.1 request without exactly one Host field (RFC 9112 section 3.2).
 async fn one_host(request: Request, next: Next) -> Response {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     if request.version() != Version::HTTP_11 || hosts == 1 {
@@ -94,6 +94,7 @@ async fn one_host(request: Request, next: Next) -> Response {
     (close, page(StatusCode::BAD_REQUEST, "This request cannot be understood.")).into_response()
 }
 
+/// Adds the default fields.
 async fn with_fields(mut response: Response) -> Response {
     let fields: &mut HeaderMap = response.headers_mut();
     for (name, value) in FIELDS {
@@ -102,6 +103,7 @@ async fn with_fields(mut response: Response) -> Response {
     response
 }
 
+/// Builds a page with a status and one sentence.
 fn page(status: StatusCode, text: &str) -> Response {
     let reason = status.canonical_reason().unwrap_or_default();
     let body = format!(

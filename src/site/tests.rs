@@ -8,38 +8,39 @@ use tokio::sync::oneshot;
 
 use super::*;
 
-/// A test that waits so long has failed.
+/// A test that waits longer has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// For tests in which nobody is slow.
-const AMPLE: Limits =
-    Limits { connections: 4, head: PATIENCE, quiet: PATIENCE, finish: Duration::from_millis(200) };
-/// For tests of clients that are.
-const SHORT: Limits = Limits { head: Duration::from_millis(200), quiet: Duration::from_millis(300), ..AMPLE };
+/// Limits for tests without slow clients.
+const AMPLE: SiteLimits =
+    SiteLimits { connections: 4, head: PATIENCE, quiet: PATIENCE, finish: Duration::from_millis(200) };
+/// Limits for tests of slow clients.
+const SHORT: SiteLimits =
+    SiteLimits { head: Duration::from_millis(200), quiet: Duration::from_millis(300), ..AMPLE };
 
 const GET: &[u8] = b"GET /any?a=b HTTP/1.1\r\nHost: relay.example.org\r\n\r\n";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A site on a runtime and a thread of its own, as it is beside the workers.
+/// A site on its own runtime and thread, as in the server.
 struct Rig {
-    site: Site,
+    site: BuiltInSite,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// The client's end of a visit.
+/// The client's end of a connection.
 struct Client {
     stream: UnixStream,
     place: Receiver<()>,
 }
 
 impl Rig {
-    fn new(limits: Limits) -> Self {
+    fn new(limits: SiteLimits) -> Self {
         Self::with(limits, pages::router())
     }
 
-    fn with(limits: Limits, router: Router) -> Self {
+    fn with(limits: SiteLimits, router: Router) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let site = Site::with(runtime.handle().clone(), router, limits);
+        let site = BuiltInSite::with(runtime.handle().clone(), router, limits);
         let (stop, stopped) = oneshot::channel();
         let thread = thread::spawn(move || {
             let _ = runtime.block_on(stopped);
@@ -55,11 +56,11 @@ impl Rig {
         let [client, server] =
             ["192.0.2.1:5000", "192.0.2.2:443"].map(|text| text.parse().expect("an address"));
         let visitor = Visitor { client, server, secure: true, down };
-        let taken = self.site.visit(Visit { stream: theirs, http, visitor, place: Box::new(held) });
+        let taken = self.site.serve(SiteConnection { stream: theirs, http, visitor, place: Box::new(held) });
         (taken, Client { stream, place })
     }
 
-    fn visit(&self, http: Http, down: bool) -> Client {
+    fn connect(&self, http: Http, down: bool) -> Client {
         let (taken, client) = self.try_visit(http, down);
         assert!(taken, "the site is full");
         client
@@ -68,7 +69,7 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        // The thread ends either way: by the word or because nobody is left to say it.
+        // The thread exits on the message, and also if the sender is gone.
         let _ = self.stop.take().map(|stop| stop.send(()));
         let _ = self.thread.take().map(JoinHandle::join);
     }
@@ -79,7 +80,7 @@ impl Client {
         self.stream.write_all(bytes).expect("write");
     }
 
-    /// The head of the next answer, in lower case, and as many bytes of body as it says.
+    /// Reads the next response: its head in lower case, and its body.
     fn answer(&mut self, has_body: bool) -> (String, String) {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -95,7 +96,7 @@ impl Client {
         (head, String::from_utf8(body).expect("text"))
     }
 
-    /// All that comes until the site ends the connection.
+    /// Reads until the site closes the connection.
     fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).expect("an end");
@@ -107,7 +108,7 @@ impl Client {
         self.answer(true).0.split(' ').nth(1).expect("a status").to_owned()
     }
 
-    /// The frames up to the first of this kind.
+    /// Reads frames up to the first of this kind.
     fn frames_to(&mut self, kind: u8) -> Vec<(u8, u32, Vec<u8>)> {
         let mut received = Vec::new();
         loop {
@@ -140,7 +141,7 @@ fn h2_get() -> Vec<u8> {
     [PREFACE, &frame(4, 0, 0, b""), &frame(1, 0x5, 1, block)].concat()
 }
 
-/// Kind, stream and payload of each whole frame.
+/// Kind, stream and payload of each complete frame.
 fn frames(mut bytes: &[u8]) -> Vec<(u8, u32, Vec<u8>)> {
     let mut all = Vec::new();
     while let Some((&[a, b, c, kind, _, id @ ..], rest)) = bytes.split_first_chunk::<9>() {
@@ -156,7 +157,7 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, u32, Vec<u8>)> {
 #[test]
 fn a_page_is_whole_and_the_connection_stays() {
     let rig = Rig::new(AMPLE);
-    let mut client = rig.visit(Http::One, false);
+    let mut client = rig.connect(Http::One, false);
     client.send(GET);
     let (head, body) = client.answer(true);
     assert!(head.starts_with("http/1.1 404 not found\r\n"), "{head}");
@@ -168,7 +169,7 @@ fn a_page_is_whole_and_the_connection_stays() {
     for word in ["server", "strict-transport", "hallpass", "turn", "stun", "hyper", "axum", "retry"] {
         assert!(!all.contains(word), "{word} in {all}");
     }
-    // A length but no body; then two requests at once.
+    // A Content-Length without a body, then two requests in one write.
     client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(client.answer(false).0.contains(&format!("\r\ncontent-length: {}\r\n", body.len())));
     client.send(&[GET, GET].concat());
@@ -184,35 +185,35 @@ fn a_page_is_whole_and_the_connection_stays() {
 }
 
 #[test]
-fn the_connection_ends_where_the_client_wants_it_to() {
+fn the_client_can_close_the_connection() {
     let rig = Rig::new(AMPLE);
     for request in ["GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\nConnection: TE, Close\r\n\r\n"] {
-        let mut client = rig.visit(Http::One, false);
+        let mut client = rig.connect(Http::One, false);
         client.send(request.as_bytes());
         assert!(client.answer(true).0.contains(" 404 not found\r\n"), "{request}");
         assert_eq!(client.rest(), b"", "{request}");
         client.wait_closed();
     }
-    // One that has no more to say is answered first.
-    let mut client = rig.visit(Http::One, false);
+    // A client that shuts down its direction is answered first.
+    let mut client = rig.connect(Http::One, false);
     client.send(GET);
     client.stream.shutdown(std::net::Shutdown::Write).expect("half close");
     assert!(client.rest().starts_with(b"HTTP/1.1 404 Not Found\r\n"));
 }
 
 #[test]
-fn a_web_server_that_is_down_is_said_once() {
+fn an_unreachable_web_server_is_answered_with_one_502() {
     let rig = Rig::new(AMPLE);
-    let mut client = rig.visit(Http::One, true);
+    let mut client = rig.connect(Http::One, true);
     client.send(&[GET, GET].concat());
     let (head, body) = client.answer(true);
     assert!(head.starts_with("http/1.1 502 bad gateway\r\n") && body.contains("Try again"), "{head}{body}");
     assert!(head.contains("\r\nretry-after: 10\r\n") && head.contains("\r\nconnection: close\r\n"), "{head}");
     assert_eq!(client.rest(), b"");
 
-    let mut client = rig.visit(Http::Two, true);
+    let mut client = rig.connect(Http::Two, true);
     client.send(&h2_get());
-    // It acknowledges nothing, so it is waited for no longer than `finish`.
+    // The client acknowledges nothing, so the site waits for `finish` at most.
     let frames = frames(&client.rest());
     let (_, _, block) = frames.iter().find(|(kind, ..)| *kind == 1).expect("HEADERS");
     // `:status` by its index in the static table, then three digits in Huffman's code.
@@ -227,10 +228,10 @@ fn a_web_server_that_is_down_is_said_once() {
 }
 
 #[test]
-fn what_is_no_request_is_refused_and_bounded() {
+fn malformed_requests_are_refused_and_bounded() {
     let rig = Rig::new(AMPLE);
     let refused = |request: &[u8], code: &str| {
-        let mut client = rig.visit(Http::One, false);
+        let mut client = rig.connect(Http::One, false);
         client.send(request);
         let rest = String::from_utf8_lossy(&client.rest()).into_owned();
         assert!(rest.starts_with(&format!("HTTP/1.1 {code} ")), "{code} expected: {rest}");
@@ -241,13 +242,13 @@ fn what_is_no_request_is_refused_and_bounded() {
     refused(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400");
     refused(format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "a: b\r\n".repeat(100)).as_bytes(), "431");
     refused(format!("GET / HTTP/1.1\r\nHost: a\r\na: {}\r\n\r\n", "b".repeat(17 << 10)).as_bytes(), "431");
-    // Behind a good request.
-    let mut client = rig.visit(Http::One, false);
+    // After a valid request.
+    let mut client = rig.connect(Http::One, false);
     assert_eq!(client.status(GET), "404");
     client.send(b"\x00\xff\x00\xff\r\n\r\n");
     assert!(client.rest().starts_with(b"HTTP/1.1 400 "));
-    // A body that nobody reads, of a client that sends all of it before it looks at the answer.
-    let mut client = rig.visit(Http::One, false);
+    // The client sends a whole body, which no page reads, before it reads the response.
+    let mut client = rig.connect(Http::One, false);
     client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n");
     client.send(&[b'x'; 200_000]);
     assert_eq!(client.answer(true).0.split(' ').nth(1), Some("404"));
@@ -258,24 +259,24 @@ fn what_is_no_request_is_refused_and_bounded() {
 #[test]
 fn over_http_2_a_body_that_nobody_reads_is_answered_and_not_waited_for() {
     let rig = Rig::new(AMPLE);
-    let mut client = rig.visit(Http::Two, false);
-    // A POST whose body has begun.
+    let mut client = rig.connect(Http::Two, false);
+    // A POST with an incomplete body.
     let block = b"\x83\x87\x84\x41\x01a";
     let body = [0; 16_000];
     client.send(&[PREFACE, &frame(4, 0, 0, b""), &frame(1, 0x4, 1, block), &frame(0, 0, 1, &body)].concat());
-    // RST_STREAM with NO_ERROR comes behind the whole answer (RFC 9113 section 8.1).
+    // RST_STREAM with NO_ERROR follows the complete response (RFC 9113 section 8.1).
     let frames = client.frames_to(3);
     let on_stream: Vec<u8> =
         frames.iter().filter(|(_, stream, _)| *stream == 1).map(|(kind, ..)| *kind).collect();
     assert_eq!((on_stream, frames.last().map(|(.., code)| &code[..])), (vec![1, 0, 3], Some(&[0; 4][..])));
-    // And the connection is good for the next one.
+    // The connection accepts the next request.
     client.send(&frame(1, 0x5, 3, b"\x82\x87\x84\x41\x01a"));
     assert!(client.frames_to(0).iter().any(|(kind, stream, _)| (*kind, *stream) == (1, 3)));
 }
 
 #[test]
 fn garbage_over_http_2_ends_the_connection() {
-    // Where it is the error of one stream alone, the connection ends for want of a request.
+    // After an error of one stream the connection ends because no request follows.
     let rig = Rig::new(SHORT);
     let settings = frame(4, 0, 0, b"");
     for garbage in [
@@ -287,8 +288,8 @@ fn garbage_over_http_2_ends_the_connection() {
         [&h2_get()[..], &frame(8, 0, 0, &[0; 4])].concat(),
         [PREFACE, &settings, &[0xff; 300]].concat(),
     ] {
-        let mut client = rig.visit(Http::Two, false);
-        // It may be closed before all of it was read.
+        let mut client = rig.connect(Http::Two, false);
+        // The site may close before it has read everything.
         let _ = client.stream.write_all(&garbage);
         let _ = client.stream.read_to_end(&mut Vec::new());
         client.wait_closed();
@@ -296,9 +297,9 @@ fn garbage_over_http_2_ends_the_connection() {
 }
 
 #[test]
-fn a_full_site_takes_nobody_in_until_somebody_leaves() {
+fn a_full_site_refuses_connections_until_one_closes() {
     let rig = Rig::new(AMPLE);
-    let mut inside: Vec<Client> = (0..AMPLE.connections).map(|_| rig.visit(Http::One, false)).collect();
+    let mut inside: Vec<Client> = (0..AMPLE.connections).map(|_| rig.connect(Http::One, false)).collect();
     let (taken, mut refused) = rig.try_visit(Http::One, false);
     assert!(!taken);
     assert_eq!(refused.rest(), b"");
@@ -306,14 +307,14 @@ fn a_full_site_takes_nobody_in_until_somebody_leaves() {
     let Client { stream, place } = inside.pop().expect("one");
     drop(stream);
     assert_eq!(place.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
-    // The place among the connections comes back with the descriptor's, in the same breath.
+    // The place in the site is released together with the one of the descriptor.
     let mut next = rig.try_visit(Http::One, false);
     while !next.0 {
         thread::yield_now();
         next = rig.try_visit(Http::One, false);
     }
     assert_eq!(next.1.status(GET), "404");
-    assert!(inside.iter_mut().all(|client| client.status(GET) == "404"), "those inside are served");
+    assert!(inside.iter_mut().all(|client| client.status(GET) == "404"), "open connections are served");
 }
 
 #[test]
@@ -321,29 +322,29 @@ fn silent_clients_are_closed() {
     let rig = Rig::new(SHORT);
     // Before a request, within one, and after one.
     for (request, answers) in [(&b""[..], false), (b"GET / HT", false), (GET, true)] {
-        let mut client = rig.visit(Http::One, false);
+        let mut client = rig.connect(Http::One, false);
         client.send(request);
         assert_eq!(client.rest().starts_with(b"HTTP/1.1 404 "), answers, "{request:?}");
-        // It does not leave, and is not waited for.
+        // The client does not close, and the site does not wait for it.
         client.wait_closed();
     }
     for (request, answers) in [(&b""[..], false), (PREFACE, false), (&h2_get(), true)] {
-        let mut client = rig.visit(Http::Two, false);
+        let mut client = rig.connect(Http::Two, false);
         client.send(request);
         assert_eq!(frames(&client.rest()).iter().any(|(kind, ..)| *kind == 0), answers, "{request:?}");
         client.wait_closed();
     }
-    rig.visit(Http::One, true).wait_closed();
+    rig.connect(Http::One, true).wait_closed();
 }
 
 #[test]
 fn neither_frames_without_a_request_nor_unread_answers_keep_a_connection() {
     let rig = Rig::new(SHORT);
-    let mut client = rig.visit(Http::Two, false);
+    let mut client = rig.connect(Http::Two, false);
     client.send(&h2_get());
     let ping = frame(6, 0, 0, &[7; 8]);
     let mut pings = 0_u64;
-    // Every answer is read, so it is not for want of room that it ends.
+    // Every response is read, so the connection does not end for lack of buffer space.
     while client.stream.write_all(&ping).is_ok()
         && client.stream.read(&mut [0; 4096]).is_ok_and(|len| len > 0)
     {
@@ -352,23 +353,23 @@ fn neither_frames_without_a_request_nor_unread_answers_keep_a_connection() {
     assert!(pings > 1, "{pings}");
     client.wait_closed();
 
-    let mut client = rig.visit(Http::One, false);
+    let mut client = rig.connect(Http::One, false);
     client.stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
-    // Requests without end, until the site has had enough of answers that nobody reads.
+    // Sends requests until the site stops because the responses are not read.
     while client.stream.write_all(GET).is_ok() {}
     client.wait_closed();
 }
 
 #[test]
-fn a_handler_knows_the_clients_address() {
+fn a_handler_receives_the_clients_address() {
     async fn who(Extension(visitor): Extension<Visitor>) -> String {
         format!("{} at {}", visitor.client, visitor.server)
     }
     let rig = Rig::with(AMPLE, pages::within_rules(Router::new().route("/who", get(who))));
-    let mut client = rig.visit(Http::One, false);
+    let mut client = rig.connect(Http::One, false);
     client.send(b"GET /who HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.answer(true).1, "192.0.2.1:5000 at 192.0.2.2:443");
-    let mut client = rig.visit(Http::Two, false);
+    let mut client = rig.connect(Http::Two, false);
     let block = b"\x82\x87\x41\x01a\x04\x04/who";
     client.send(&[PREFACE, &frame(4, 0, 0, b""), &frame(1, 0x5, 1, block)].concat());
     let (.., body) = client.frames_to(0).pop().expect("DATA");

@@ -18,14 +18,14 @@ use super::local_addresses::{self, LocalAddress};
 use super::netlink::{self, Message, messages};
 use super::{clock, own_addresses};
 
-/// The addresses are read again after this time even if nothing was announced.
+/// Interval after which the addresses are read again even if no change was announced.
 const POLL: Duration = Duration::from_secs(10);
-/// Changes come in bursts. The addresses are read after this time without a further change, ...
+/// Changes arrive in bursts. The addresses are read after this time without a further change, ...
 const QUIET: Duration = Duration::from_millis(5);
 /// ... or after this time since the first change.
 const BURST: Duration = Duration::from_millis(50);
-/// A longer announcement is cut off; what counts is at its start.
-const NEWS_BUFFER: usize = 4 << 10;
+/// Size of the buffer for announcements. A longer one is cut off, but the relevant part is at its start.
+const ANNOUNCEMENT_BUFFER: usize = 4 << 10;
 
 /// The groups of rtnetlink(7) that announce changes of addresses and routes.
 const GROUPS: i32 =
@@ -40,24 +40,24 @@ pub struct Addresses {
     pub local: Vec<LocalAddress>,
 }
 
-/// The addresses now.
+/// Reads the addresses.
 ///
 /// # Errors
-/// The kernel does not list them, as under a filter that refuses netlink sockets; `Interrupted` when they kept changing.
+/// `Interrupted` if they kept changing, otherwise the error of the netlink socket, which a seccomp filter may refuse.
 pub fn read() -> io::Result<Addresses> {
     Ok(Addresses { own: own_addresses::read()?, local: local_addresses::read()? })
 }
 
-/// Follows the addresses on a thread of its own. `known` is what the caller knows; the receiver is told what differs
-/// from it. The thread ends some time after the receiver is dropped.
+/// Follows the addresses on a thread. The receiver starts with `known` and changes when the addresses differ. The thread
+/// exits within ten seconds after the receiver is dropped.
 ///
 /// # Errors
-/// The thread cannot be started.
+/// The error of starting the thread.
 pub fn follow(known: Addresses) -> io::Result<watch::Receiver<Addresses>> {
     let (sender, receiver) = watch::channel(known);
     let follow = move || {
-        // Opened before the first reading, so that no change falls between the two.
-        let mut news = News::open();
+        // Opened before the addresses are read, so that no change is missed in between.
+        let mut announcements = Announcements::open();
         while !sender.is_closed() {
             match read() {
                 Ok(now) => {
@@ -69,20 +69,20 @@ pub fn follow(known: Addresses) -> io::Result<watch::Receiver<Addresses>> {
                 }
                 Err(error) => tracing::debug!("cannot list this machine's addresses: {error}"),
             }
-            news.burst();
+            announcements.wait_for_burst();
         }
     };
     thread::Builder::new().name("addresses".to_owned()).spawn(follow)?;
     Ok(receiver)
 }
 
-/// Announcements of the kernel.
-struct News {
-    /// `None` when it could not be opened: then polling alone finds changes.
+/// The kernel's announcements of changes.
+struct Announcements {
+    /// `None` if it could not be opened; then only polling detects changes.
     socket: Option<OwnedFd>,
 }
 
-impl News {
+impl Announcements {
     fn open() -> Self {
         let open = || -> io::Result<_> {
             let socket = netlink::socket()?;
@@ -92,14 +92,14 @@ impl News {
         let socket = open().inspect_err(|error| {
             let seconds = POLL.as_secs();
             tracing::warn!(
-                "no netlink socket ({error}): changed addresses are noticed after up to {seconds} s"
+                "no netlink socket ({error}): changes of addresses are detected within {seconds} s"
             );
         });
         Self { socket: socket.ok() }
     }
 
-    /// Returns after a burst of changes, or when it is time to poll.
-    fn burst(&mut self) {
+    /// Returns after a burst of changes, or when the polling interval ends.
+    fn wait_for_burst(&mut self) {
         if !self.wait(POLL) {
             return;
         }
@@ -107,14 +107,14 @@ impl News {
         while clock::monotonic_nanos() < end && self.wait(QUIET) {}
     }
 
-    /// Whether an announcement that concerns own addresses came before the limit.
+    /// Waits for an announcement that concerns addresses of this machine. `false` if none arrives within `limit`.
     fn wait(&mut self, limit: Duration) -> bool {
         let Some(socket) = &self.socket else {
             thread::park_timeout(limit);
             return false;
         };
         let end = clock::monotonic_nanos() + limit.as_nanos() as u64;
-        let mut buffer = [0; NEWS_BUFFER];
+        let mut buffer = [0; ANNOUNCEMENT_BUFFER];
         loop {
             let left = end.saturating_sub(clock::monotonic_nanos());
             if left == 0 {
@@ -123,15 +123,18 @@ impl News {
             let limited = set_socket_timeout(socket, Timeout::Recv, Some(Duration::from_nanos(left)));
             match limited.and_then(|()| net::recv(socket, &mut buffer, RecvFlags::empty())) {
                 Ok((_, len))
-                    if messages(&buffer[..len.min(NEWS_BUFFER)]).any(|one| concerns_addresses(&one)) =>
+                    if messages(&buffer[..len.min(ANNOUNCEMENT_BUFFER)])
+                        .any(|one| concerns_addresses(&one)) =>
                 {
                     return true;
                 }
                 Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
-                // Announcements were lost.
+                // The kernel dropped announcements.
                 Err(Errno::NOBUFS) => return true,
                 Err(error) => {
-                    tracing::warn!("the netlink socket failed ({error}): own addresses are polled");
+                    tracing::warn!(
+                        "the netlink socket failed ({error}): changes of addresses are detected by polling"
+                    );
                     self.socket = None;
                     return false;
                 }
@@ -157,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_differs_from_the_known_is_told_at_once() {
+    fn a_difference_from_the_known_addresses_is_reported_at_once() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut own = follow(Addresses::default()).unwrap();

@@ -1,19 +1,19 @@
-//! The two clocks of the server. Lifetimes are counted on the monotonic one; the wall clock is read for the
-//! expiry of REST credentials and certificates only, so that a jump of it changes nobody's lifetime.
+//! The two clocks of the server. Lifetimes use the monotonic clock. The wall clock is used only for the expiry of REST
+//! credentials and certificates, so its jumps do not affect lifetimes.
 
 use rustix::time::{ClockId, clock_gettime};
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// Nanoseconds on CLOCK_MONOTONIC: the value the kernel sees too (systemd's `MONOTONIC_USEC`, BPF programs).
+/// Nanoseconds on CLOCK_MONOTONIC, the clock of systemd's `MONOTONIC_USEC`.
 pub fn monotonic_nanos() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
-    // The kernel never hands out a negative monotonic time; 2^64 ns are 584 years of uptime.
+    // Monotonic time is not negative, and 2^64 ns are 584 years of uptime.
     (now.tv_sec as u64).wrapping_mul(NANOS_PER_SECOND).wrapping_add(now.tv_nsec as u64)
 }
 
-/// Seconds since 1970 on the wall clock; 0 while the clock stands before 1970. The coarse one is behind by a tick at
-/// most, and read without asking the processor's counter.
+/// Seconds since 1970 on the wall clock; 0 if the clock is set to a time before 1970. The coarse clock lags by at most one
+/// tick and is cheaper to read.
 pub fn unix_seconds() -> u64 {
     u64::try_from(clock_gettime(ClockId::RealtimeCoarse).tv_sec).unwrap_or(0)
 }

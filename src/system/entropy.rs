@@ -1,37 +1,46 @@
-//! Randomness from the operating system: seeds for the pure parts, secrets for first-time set-ups.
+//! Randomness from the operating system: seeds, keys and secrets.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use rand_core::{OsRng, TryRngCore};
 
-/// The kernel gave no randomness (`getrandom` refused, as under a wrong seccomp filter). Nothing safe can be
-/// done without it: the start must fail.
+/// The kernel returned no randomness, for example because a seccomp filter refuses `getrandom`. Nothing is secure without
+/// it, so the start must fail.
 #[derive(Debug)]
 pub struct EntropyError(rand_core::OsError);
 
 impl std::fmt::Display for EntropyError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the operating system gives no randomness ({}); allow the getrandom system call", self.0)
+        write!(f, "the operating system provides no randomness ({}); allow the getrandom system call", self.0)
     }
 }
 
 impl std::error::Error for EntropyError {}
 
-/// 32 fresh bytes: the seed of a generator, or the key of nonces.
+/// Returns 32 random bytes: the seed of a generator, or a key.
+///
+/// # Errors
+/// The kernel returned no randomness.
 pub fn seed() -> Result<[u8; 32], EntropyError> {
     let mut bytes = [0; 32];
     OsRng.try_fill_bytes(&mut bytes).map_err(EntropyError)?;
     Ok(bytes)
 }
 
-/// A fresh key of a keyed hash.
+/// Returns a random key for a keyed hash.
+///
+/// # Errors
+/// The kernel returned no randomness.
 pub fn key() -> Result<[u64; 2], EntropyError> {
     let seed = seed()?;
     let half = |at: usize| seed[at..at + 8].iter().fold(0, |half, &byte| half << 8 | u64::from(byte));
     Ok([half(0), half(8)])
 }
 
-/// A secret of 256 bits in letters that survive every config format, XML and shell: URL-safe Base64 without
-/// padding (43 characters, never a colon, which bbb-install would cut at).
+/// Returns a random secret of 256 bits as URL-safe Base64 without padding (43 characters). It needs no quoting in
+/// configuration files, XML and shells, and it contains no colon, at which bbb-install would cut it.
+///
+/// # Errors
+/// The kernel returned no randomness.
 pub fn secret() -> Result<String, EntropyError> {
     Ok(URL_SAFE_NO_PAD.encode(seed()?))
 }

@@ -1,30 +1,33 @@
-//! The addresses of this host. They are denied as peers, and they are the relay's addresses by default.
+//! The addresses of this host's interfaces.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
-/// A documentation address (RFC 5737, RFC 3849) and a port: nothing is sent there, the kernel is asked for the way only.
+/// Documentation addresses (RFC 5737, RFC 3849) that stand for the Internet. Nothing is sent there; the kernel only looks up
+/// the route.
 const ELSEWHERE_V4: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
 const ELSEWHERE_V6: (Ipv6Addr, u16) = (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9);
 
 /// One address of one interface.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InterfaceAddress {
-    /// The kernel's name, as `eth0`.
+    /// Name of the interface, such as `eth0`.
     pub interface: String,
     /// The address, without its prefix length.
     pub address: IpAddr,
 }
 
-/// Every address of every interface, loopback and link-local included. The list is the kernel's at this
-/// moment; callers that need it later read it again.
+/// Returns every address of every interface, including loopback and link-local ones.
+///
+/// # Errors
+/// The error of getifaddrs(3).
 pub fn addresses() -> io::Result<Vec<InterfaceAddress>> {
     let found = if_addrs::get_if_addrs()?;
     Ok(found.into_iter().map(|i| InterfaceAddress { address: i.ip(), interface: i.name }).collect())
 }
 
-/// The IPv4 or IPv6 address that others reach this machine at: the one that packets leave from by the default route, else
-/// the first one that leads out. `None` = there is none of this family.
+/// Returns the address of one family where others reach this machine: the source address of packets to the Internet, else
+/// the first address of an interface that is reachable from outside. `None` if there is none.
 pub fn toward_outside(v4: bool) -> Option<IpAddr> {
     let by_route = || {
         let socket = if v4 {
@@ -45,7 +48,7 @@ pub fn toward_outside(v4: bool) -> Option<IpAddr> {
         .find(|&address| address.is_ipv4() == v4 && reachable_from_outside(address))
 }
 
-/// Whether the address can be announced to clients elsewhere: not loopback, not link-local, not unspecified.
+/// Whether clients on other machines can use the address: it is not loopback, link-local, unspecified or multicast.
 pub fn reachable_from_outside(address: IpAddr) -> bool {
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local(),

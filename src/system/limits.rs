@@ -1,36 +1,36 @@
-//! The limit of open descriptors: every allocation of the plain mode and every stream client needs one.
+//! The limit on open descriptors. Each allocation and each stream client needs one.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What became of the soft limit of open files.
+/// The soft limit on open files before and after raising it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenFiles {
-    /// The soft limit found at start.
+    /// The soft limit at the start.
     pub before: u64,
-    /// The soft limit now; `u64::MAX` stands for no limit.
+    /// The soft limit now; `u64::MAX` means no limit.
     pub after: u64,
 }
 
-/// Raises the soft limit of open files to the hard one and reports both. A refusal is no error: the server
-/// runs on with what it has, and `after` says how much that is.
+/// Raises the soft limit on open files to the hard limit and returns both values. If the kernel refuses, the server runs
+/// with the limit that it has.
 pub fn raise_open_files() -> OpenFiles {
     let limit = getrlimit(Resource::Nofile);
     let before = limit.current.unwrap_or(u64::MAX);
     if limit.current != limit.maximum {
         let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
         if let Err(error) = setrlimit(Resource::Nofile, wanted) {
-            tracing::warn!(%error, before, "the limit of open files could not be raised; set LimitNOFILE=");
+            tracing::warn!(%error, before, "cannot raise the limit on open files; set LimitNOFILE= in the unit");
         }
     }
     OpenFiles { before, after: open_files() }
 }
 
-/// How many files this process has open; 0 where the kernel does not say.
+/// Number of open descriptors of this process; 0 if /proc does not tell.
 pub fn files_open() -> u64 {
     std::fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64)
 }
 
-/// The soft limit of open files now; `u64::MAX` stands for no limit.
+/// The soft limit on open files; `u64::MAX` means no limit.
 pub fn open_files() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }

@@ -1,8 +1,8 @@
-//! A bounded queue of finished log lines and the thread that writes them out.
+//! A bounded queue of complete log lines, and the thread that writes them.
 //!
-//! The thread of a packet never waits for a terminal, a pipe or a disk: what the output does not take in time
-//! is dropped and counted, and one line says so once it takes lines again. Write errors are swallowed. A part of the
-//! room and of the rate is kept for warnings and errors, so that no number of other lines keeps them out.
+//! A worker never waits for a terminal, a pipe or a disk. Lines that the output does not accept in time are dropped and
+//! counted; one line reports the number when the output accepts lines again. Write errors are ignored. Part of the queue
+//! and of the rate is reserved for warnings and errors, so that a flood of other lines does not displace them.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -11,26 +11,26 @@ use std::time::Duration;
 
 use super::clock;
 
-/// Most bytes that wait for the output.
+/// Most bytes in the queue.
 const MAX_QUEUED_BYTES: usize = 1 << 20;
-/// What of it is kept for urgent lines.
+/// Part of it that is reserved for urgent lines.
 const URGENT_BYTES: usize = MAX_QUEUED_BYTES / 4;
-/// How many seconds' worth of lines may come at once, as at start and reload.
+/// Size of a burst in seconds of the rate, as at a start or a reload.
 const BURST_SECONDS: u64 = 10;
-/// How many seconds' worth of them are kept for urgent lines.
+/// Part of it that is reserved for urgent lines.
 const URGENT_SECONDS: u64 = 1;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// How much of the queue a line may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
-    /// Everything but the reserve.
+    /// All except the reserve.
     Routine,
-    /// All of it: warnings and errors.
+    /// All of it; for warnings and errors.
     Urgent,
 }
 
-/// The sending end; clones share one queue.
+/// The sending end. Clones share one queue.
 #[derive(Clone, Debug)]
 pub struct LogQueue {
     shared: Arc<Shared>,
@@ -55,8 +55,10 @@ struct State {
 }
 
 impl LogQueue {
-    /// Starts the writer. `lines_per_second` 0 means no limit; `summary` words the line that tells how many
-    /// were dropped. Fails when the thread cannot be started.
+    /// Starts the writer thread. `lines_per_second` 0 means no limit. `summary` formats the line about dropped lines.
+    ///
+    /// # Errors
+    /// The error of starting the thread.
     pub fn start(
         mut output: impl Write + Send + 'static,
         lines_per_second: u32,
@@ -73,7 +75,7 @@ impl LogQueue {
         Ok(Self { shared })
     }
 
-    /// Queues one finished line (with its line break), or drops and counts it. Never blocks on the output.
+    /// Queues one complete line with its line break, or drops and counts it. Does not wait for the output.
     pub fn push(&self, line: Vec<u8>, priority: Priority) {
         let most = match priority {
             Priority::Routine => MAX_QUEUED_BYTES - URGENT_BYTES,
@@ -91,12 +93,12 @@ impl LogQueue {
         self.shared.work.notify_one();
     }
 
-    /// Counts a line that was given up before it was queued.
+    /// Counts a line that was dropped before it was queued.
     pub fn count_dropped(&self) {
         self.shared.lock().dropped += 1;
     }
 
-    /// Waits until everything queued so far is written, `limit` at most. `false`: the output did not take it.
+    /// Waits until everything in the queue is written. `false` if the output does not accept it within `limit`.
     pub fn flush(&self, limit: Duration) -> bool {
         let state = self.shared.lock();
         let busy = |s: &mut State| s.writing || !s.lines.is_empty();
@@ -106,7 +108,7 @@ impl LogQueue {
 }
 
 impl Shared {
-    /// A thread that panicked while it held the lock left the state whole: each change is one statement.
+    /// Ignores poisoning: each change is one statement, so a panic leaves the state consistent.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,7 +127,7 @@ fn write_forever(shared: &Shared, output: &mut impl Write, summary: fn(u64) -> S
         let lines = std::mem::take(&mut state.lines);
         let dropped = std::mem::take(&mut state.dropped);
         drop(state);
-        // An error here means a closed pipe or a full disk: nobody is left to tell.
+        // An error means a closed pipe or a full disk, and there is nowhere to report it.
         if dropped > 0 {
             let _ = output.write_all(summary(dropped).as_bytes());
         }
@@ -140,7 +142,7 @@ fn write_forever(shared: &Shared, output: &mut impl Write, summary: fn(u64) -> S
 #[derive(Debug)]
 struct Budget {
     rate: u64,
-    /// Nanosecond-lines: one line costs a second's worth of nanoseconds, so that nothing is rounded away.
+    /// In lines times nanoseconds: one line costs 10^9, so nothing is lost by rounding.
     credit: u64,
     last: u64,
 }
@@ -176,7 +178,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    /// An output that tells what it got, and waits for a permit before each line.
+    /// An output that waits for a permit before each line and passes it to the test.
     struct Gate {
         permits: mpsc::Receiver<()>,
         seen: mpsc::SyncSender<Vec<u8>>,
@@ -198,13 +200,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_output_blocks_nobody_and_the_loss_is_told() {
+    fn a_stuck_output_blocks_no_caller_and_the_loss_is_reported() {
         let (permit, permits) = mpsc::sync_channel(16);
         let (seen, lines) = mpsc::sync_channel(16);
         let queue = LogQueue::start(Gate { permits, seen }, 0, summary).unwrap();
         queue.push(b"first\n".to_vec(), Priority::Routine);
-        assert!(!queue.flush(Duration::from_millis(20)), "nobody takes lines yet");
-        // The first line is in the writer's hands; a megabyte waits, a quarter of it urgent; the rest is dropped.
+        assert!(!queue.flush(Duration::from_millis(20)), "the output accepts no lines yet");
+        // The writer holds the first line, the queue holds a megabyte of which a quarter is urgent, the rest is dropped.
         let line = |letter: u8| vec![letter; URGENT_BYTES];
         (0..5).for_each(|_| queue.push(line(b'r'), Priority::Routine));
         (0..2).for_each(|_| queue.push(line(b'u'), Priority::Urgent));
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_output_is_survived() {
+    fn write_errors_are_ignored() {
         struct Broken;
         impl Write for Broken {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {

@@ -1,8 +1,8 @@
 //! The log: text or JSON lines on standard output, for the journal or a container.
 //!
-//! Whoever may send us bytes may choose parts of a log line. In text form every control character is written
-//! escaped, so that one event is always one line; in JSON the encoder does the same. Lines are handed to
-//! [`LogQueue`], so that neither a stuck nor a closed output holds the server up.
+//! Any client can choose parts of a log line. In text every control character is escaped, so that one event is always one
+//! line; in JSON the encoder does this. Lines go to a [`LogQueue`], so that neither a stuck nor a closed output delays the
+//! server.
 
 use std::env;
 use std::ffi::OsStr;
@@ -19,39 +19,39 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use super::log_queue::{LogQueue, Priority};
 
-/// The environment variable that overrides the configured level, as a whole or for single modules.
+/// The environment variable that overrides the configured level for all or for single modules.
 pub const LEVEL_VARIABLE: &str = "HALLPASS_LOG";
 
-/// What may stand for a level, in any case.
+/// Accepted levels, in upper or lower case.
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
-/// Longest line, in bytes: text is cut there, a longer JSON line is dropped and counted.
+/// Longest line in bytes. Longer text is cut off; a longer JSON line is dropped and counted.
 const MAX_LINE: usize = 16 * 1024;
-/// How long the end of the process waits for the output to take the last lines.
+/// Time limit for writing the last lines before the process exits.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
-/// How a line looks.
+/// Format of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// One readable line an event.
+    /// One line of readable text per event.
     #[default]
     Text,
-    /// One JSON object an event.
+    /// One JSON object per event.
     Json,
 }
 
-/// What the log should be like.
+/// Settings of the log.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct LogSettings {
     /// Text or JSON.
     pub format: Format,
-    /// A level, or `target=level` pairs too: `info,hallpass::net=debug`.
+    /// A level, or a level and `target=level` pairs: `info,hallpass::net=debug`.
     pub level: String,
-    /// Lines per second in the long run (ten seconds' worth at once); 0 means no limit.
+    /// Average lines per second, with bursts of ten seconds' worth; 0 means no limit.
     pub lines_per_second: u32,
 }
 
-/// Why there is no log.
+/// Why the log cannot be set up.
 #[derive(Debug)]
 pub enum LogError {
     /// A part of a filter is neither a level nor `target=level`.
@@ -63,9 +63,9 @@ pub enum LogError {
     },
     /// The filter cannot be parsed for another reason.
     Filter(ParseError),
-    /// Standard output or the writer thread is not to be had.
+    /// Standard output cannot be duplicated, or the writer thread cannot be started.
     Output(io::Error),
-    /// A log was set up before in this process.
+    /// This process has a log already.
     Twice,
 }
 
@@ -76,7 +76,7 @@ impl fmt::Display for LogError {
                 write!(f, "{LEVEL_VARIABLE} is {filter:?}, and {part:?} in it is not a log level")
             }
             Self::Filter(error) => write!(f, "{LEVEL_VARIABLE} is not a filter: {error}"),
-            Self::Output(error) => write!(f, "standard output cannot be used for the log: {error}"),
+            Self::Output(error) => write!(f, "cannot set up the log on standard output: {error}"),
             Self::Twice => write!(f, "the log was set up twice"),
         }
     }
@@ -85,20 +85,20 @@ impl fmt::Display for LogError {
 impl std::error::Error for LogError {}
 
 impl LogError {
-    /// What an operator can do about it.
+    /// The next step for the operator.
     pub fn next_step(&self) -> &'static str {
         match self {
             Self::Part { .. } | Self::Filter(_) => {
                 "write error, warn, info, debug, trace or off; for single modules add MODULE=LEVEL, separated by \
                  commas: HALLPASS_LOG=info,hallpass::net=debug"
             }
-            Self::Output(_) => "see the limits of this service",
-            Self::Twice => "report this",
+            Self::Output(_) => "check the limits on tasks and files in the systemd unit",
+            Self::Twice => "report this as a bug",
         }
     }
 }
 
-/// Keeps the log alive; dropped at the end of `main`, it waits shortly for the last lines.
+/// Keeps the log running. When dropped, it waits briefly until the last lines are written.
 #[derive(Debug)]
 pub struct LogGuard {
     queue: LogQueue,
@@ -110,12 +110,14 @@ impl Drop for LogGuard {
     }
 }
 
-/// Sets up the log of this process, on standard output. `HALLPASS_LOG` overrides the configured level.
+/// Sets up the log of this process on standard output. `HALLPASS_LOG` overrides the configured level.
 ///
 /// # Errors
-/// `HALLPASS_LOG` is not a filter, the log has no output, or there is one already.
-pub fn start(settings: &Settings) -> Result<LogGuard, LogError> {
-    // A duplicate of the descriptor, for `std::io::Stdout` would keep a failed line and write it again.
+/// - `Part`, `Filter`: `HALLPASS_LOG` is not a filter.
+/// - `Output`: standard output or the writer thread is not available.
+/// - `Twice`: this process has a log already.
+pub fn start(settings: &LogSettings) -> Result<LogGuard, LogError> {
+    // A duplicate of the descriptor: `std::io::Stdout` would keep a line after an error and write it again.
     let output = io::stdout().as_fd().try_clone_to_owned().map_err(LogError::Output)?;
     let filter = filter(&settings.level, env::var_os(LEVEL_VARIABLE).as_deref())?;
     let summary = match settings.format {
@@ -125,16 +127,18 @@ pub fn start(settings: &Settings) -> Result<LogGuard, LogError> {
     let queue =
         LogQueue::start(File::from(output), settings.lines_per_second, summary).map_err(LogError::Output)?;
     let lines = Lines { queue: queue.clone(), format: settings.format };
-    // The journal stamps each line itself.
+    // The journal adds a time stamp to each line.
     let stamp = env::var_os("JOURNAL_STREAM").is_none();
     tracing::subscriber::set_global_default(subscriber(filter, lines, stamp)).map_err(|_| LogError::Twice)?;
     Ok(LogGuard { queue })
 }
 
-/// The filter of a configured level and what `HALLPASS_LOG` says, if it says anything.
+/// Builds the filter from the configured level and the value of `HALLPASS_LOG`.
 ///
-/// [`EnvFilter`] alone takes any word for the name of a module and turns everything else off, so that a misspelled level
-/// would silence the log.
+/// [`EnvFilter`] alone would read a misspelled level as the name of a module and turn everything else off.
+///
+/// # Errors
+/// `Part` if a part is neither a level nor `target=level`, `Filter` for any other error.
 fn filter(level: &str, variable: Option<&OsStr>) -> Result<EnvFilter, LogError> {
     let written = variable.map(OsStr::to_string_lossy).unwrap_or_default();
     let parts = || written.split(',').map(str::trim).filter(|part| !part.is_empty());
@@ -142,7 +146,7 @@ fn filter(level: &str, variable: Option<&OsStr>) -> Result<EnvFilter, LogError> 
     {
         return Err(LogError::Part { filter: written.clone().into_owned(), part: part.to_owned() });
     }
-    // The configured level goes first: it stays that of the modules that are not named.
+    // The configured level comes first and applies to all modules that are not named.
     let all: Vec<&str> = std::iter::once(level).chain(parts()).collect();
     EnvFilter::builder().parse(all.join(",")).map_err(LogError::Filter)
 }
@@ -152,7 +156,7 @@ fn is_level(text: &str) -> bool {
 }
 
 fn subscriber(filter: EnvFilter, lines: Lines, stamp: bool) -> Box<dyn Subscriber + Send + Sync> {
-    // stun-types warns once per malformed packet, which strangers can send at will: our counters have them.
+    // stun-types logs a warning per malformed packet, and any client can send those. Our counters count them.
     let quiet = filter_fn(|meta| !meta.target().starts_with("stun_types"));
     let base = tracing_subscriber::registry().with(filter).with(quiet);
     // `log_internal_errors` would panic on a closed standard error.
@@ -174,7 +178,7 @@ fn json_summary(dropped: u64) -> String {
     )
 }
 
-/// Makes one [`Line`] per event.
+/// Creates one [`Line`] per event.
 struct Lines {
     queue: LogQueue,
     format: Format,
@@ -188,13 +192,13 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 
     fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Line<'a> {
-        // Levels are ordered by how much they say: errors come before warnings.
+        // Levels are ordered by verbosity: errors are less than warnings.
         let priority = if *meta.level() <= Level::WARN { Priority::Urgent } else { Priority::Routine };
         Line { lines: self, priority, bytes: Vec::new() }
     }
 }
 
-/// Collects what the formatter writes for one event and queues it when the event is done.
+/// Collects the text of one event and queues it when the event is complete.
 struct Line<'a> {
     lines: &'a Lines,
     priority: Priority,
@@ -223,8 +227,8 @@ impl Drop for Line<'_> {
     }
 }
 
-/// The text of one event as one line: whatever could end the line, move the cursor or turn the reading
-/// direction is escaped, and the length is cut.
+/// Formats the text of one event as one line. Characters that end the line, move the cursor or change the direction of text
+/// are escaped, and the length is limited.
 fn one_line(bytes: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(bytes);
     let text = text.strip_suffix('\n').unwrap_or(&text);
@@ -240,6 +244,7 @@ fn one_line(bytes: &[u8]) -> Vec<u8> {
     line.into_bytes()
 }
 
+/// Whether a character could end the line, move the cursor or change the direction of text.
 fn is_harmful(c: char) -> bool {
     let turns_direction =
         matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -269,7 +274,7 @@ mod tests {
         logged_within(0, format, level, events)
     }
 
-    /// The same, with a limit of lines a second.
+    /// The same with a limit on lines per second.
     fn logged_within(rate: u32, format: Format, level: &str, events: impl FnOnce()) -> String {
         let sink = Sink::default();
         let queue = LogQueue::start(sink.clone(), rate, text_summary).unwrap();
@@ -338,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_in_the_variable_is_refused_with_what_is_accepted() {
+    fn an_invalid_variable_is_refused_with_the_accepted_values() {
         for (variable, part) in [
             ("nonsense", "nonsense"),
             ("info,hallpass::net", "hallpass::net"),
@@ -356,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_lines_keeps_no_warning_and_no_error_out() {
+    fn a_flood_of_lines_displaces_no_warning_and_no_error() {
         for format in [Format::Text, Format::Json] {
             let text = logged_within(3, format, "trace", || {
                 (0..1000).for_each(|_| tracing::info!("flood"));
@@ -369,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_have_an_end() {
+    fn long_lines_are_cut_or_dropped() {
         let text = logged(Format::Text, "info", || tracing::info!("{}", "x".repeat(MAX_LINE * 2)));
         assert!(text.len() <= MAX_LINE + 4 && text.ends_with("...\n"));
         let text = logged(Format::Json, "info", || {

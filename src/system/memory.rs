@@ -1,29 +1,30 @@
-//! How much memory this process has, and how much it may have.
+//! The memory that this process uses, and the memory that it may use.
 
 use std::fs;
 use std::path::Path;
 
-/// Resident memory of this process, bytes; `None` where the kernel does not say.
+/// Resident memory of this process in bytes; `None` if /proc does not tell.
 pub fn resident() -> Option<u64> {
     size(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
-/// What this process may have at most, bytes: the machine's memory, or less by a control group (`MemoryMax=` of
-/// systemd). `None` where the kernel does not say.
+/// Memory that this process may use in bytes: that of the machine, or the limit of a control group if that is lower
+/// (`MemoryMax=` of systemd). `None` if /proc does not tell.
 pub fn allowance() -> Option<u64> {
     let machine = size(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")?;
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     Some(group_limit(&groups, Path::new("/sys/fs/cgroup")).map_or(machine, |group| group.min(machine)))
 }
 
-/// A size in a table of the kernel, bytes.
+/// Reads a size in bytes from a table in /proc.
 fn size(table: &str, name: &str) -> Option<u64> {
     let value = table.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
 
-/// The smallest limit of the groups of `/proc/self/cgroup` and those they are in (cgroups(7)), version 1 and 2.
+/// Returns the smallest limit of the control groups in `/proc/self/cgroup` and of their parents (cgroups(7), version 1
+/// and 2).
 fn group_limit(groups: &str, root: &Path) -> Option<u64> {
     let limits = groups.lines().flat_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
@@ -41,8 +42,9 @@ fn group_limit(groups: &str, root: &Path) -> Option<u64> {
     limits.min()
 }
 
+/// Reads the limit of a control group; `None` if there is none.
 fn limit(file: &Path) -> Option<u64> {
-    // "max" is no limit; version 1 writes a number beyond any machine.
+    // "max" means no limit. In version 1 the file then contains a number larger than the memory of any machine.
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
@@ -51,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_says_both() {
+    fn the_kernel_tells_both_sizes() {
         let resident = resident().expect("status");
         let allowance = allowance().expect("meminfo");
         assert!(resident > 1 << 20 && resident < allowance, "{resident} of {allowance}");
@@ -66,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_group_on_the_way_decides() {
+    fn the_smallest_limit_of_a_group_and_its_parents_decides() {
         let root = std::env::temp_dir().join(format!("hallpass-groups-{}", std::process::id()));
         let write = |path: &str, text: &str| {
             let file = root.join(path);

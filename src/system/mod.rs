@@ -1,7 +1,7 @@
-//! What the operating system gives: time, randomness, limits, addresses, the journal and systemd.
+//! Services of the operating system: clocks, randomness, limits, addresses, log output and systemd.
 //!
-//! Everything here is control work. `clock` is the only file of the crate that reads a clock; the protocol
-//! and the data plane are handed the time as an argument.
+//! Used by the control side. `clock` is the only file of the crate that reads a clock; the protocol and the data plane
+//! receive the time as an argument.
 #![forbid(unsafe_code)]
 
 pub mod addresses;

@@ -7,11 +7,11 @@ use std::time::Duration;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-/// Attempts to read a list while it changes.
+/// Attempts to read a list if it changes meanwhile.
 const DUMP_TRIES: usize = 3;
-/// Limit for one part of the kernel's answer, which Linux gives at once.
+/// Time limit for each part of the kernel's answer, which normally arrives immediately.
 const DUMP_LIMIT: Duration = Duration::from_secs(1);
-/// The kernel fills at most 32 KiB at once.
+/// Size of the buffer for answers. The kernel writes at most 32 KiB at a time.
 const DUMP_BUFFER: usize = 32 << 10;
 
 /// `struct nlmsghdr`, of which the first field is the length in 32 bits.
@@ -30,16 +30,16 @@ pub struct Message<'a> {
     pub body: &'a [u8],
 }
 
-/// A socket, not bound.
+/// Opens a netlink socket that is not bound.
 ///
 /// # Errors
 /// The error of `socket(2)`.
 pub fn socket() -> io::Result<OwnedFd> {
-    // Without a protocol it is NETLINK_ROUTE.
+    // The default protocol is NETLINK_ROUTE.
     Ok(net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?)
 }
 
-/// Asks the kernel for everything of a kind: `parse` reads each message of the kind `answer`.
+/// Requests everything of a kind from the kernel. `parse` reads each message of the kind `answer`.
 ///
 /// # Errors
 /// The kernel's, or `Interrupted` when it kept changing.
@@ -58,7 +58,7 @@ pub fn dump<T>(
     Err(io::ErrorKind::Interrupted.into())
 }
 
-/// Asks the kernel one thing.
+/// Requests one thing from the kernel.
 ///
 /// # Errors
 /// The kernel's.
@@ -98,7 +98,7 @@ fn ask<T>(
             match i32::from(message.kind) {
                 libc::NLMSG_DONE => return Ok((found, whole)),
                 libc::NLMSG_ERROR => {
-                    // The error number, negative, comes first; an acknowledgement has 0.
+                    // The body starts with the negative error number; an acknowledgement has 0.
                     let number = message.body.first_chunk().map_or(0, |&bytes| i32::from_ne_bytes(bytes));
                     return if number == 0 {
                         Ok((found, whole))
@@ -121,11 +121,11 @@ pub fn put_attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     body.resize(body.len().next_multiple_of(ALIGNMENT), 0);
 }
 
-/// The attributes of a message: kind and value of each.
+/// The attributes of a message, as pairs of kind and value.
 pub struct Attributes<'a>(&'a [u8]);
 
 impl<'a> Attributes<'a> {
-    /// The attributes in these bytes; they end at the first one that is cut off.
+    /// Iterates over the attributes in these bytes. Stops at the first incomplete one.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
@@ -142,7 +142,7 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
-/// The messages in what was received. They end at the first one that is cut off.
+/// Divides bytes into messages. Stops at the first incomplete one.
 pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_end_where_one_is_cut_off() {
+    fn messages_stop_at_an_incomplete_one() {
         let mut bytes = Vec::new();
         for (length, body) in [(17_u32, &[1, 0, 0, 0][..]), (20, &[2, 2, 2, 2]), (40, &[3])] {
             bytes.extend(

@@ -12,8 +12,8 @@ use rustix::net::AddressFamily;
 use super::interfaces;
 use super::netlink::{Attributes, dump};
 
-/// Tables that the kernel asks about every packet. Local routes in others depend on a rule: transparent proxies mark
-/// packets for a table whose default route is local, which makes no address this machine's own.
+/// Routing tables that apply to every packet. Local routes in other tables depend on a rule: transparent proxies mark
+/// packets for a table whose default route is local, which does not make every address one of this machine.
 const TABLES: [u8; 3] = [libc::RT_TABLE_LOCAL, libc::RT_TABLE_MAIN, libc::RT_TABLE_DEFAULT];
 /// Routes whose packets are delivered to this machine.
 const DELIVERED: [u8; 2] = [libc::RTN_LOCAL, libc::RTN_ANYCAST];
@@ -21,10 +21,11 @@ const DELIVERED: [u8; 2] = [libc::RTN_LOCAL, libc::RTN_ANYCAST];
 /// `struct rtmsg`.
 const ROUTE_HEADER: usize = 12;
 
-/// The prefixes whose packets the kernel delivers to this machine now, sorted.
+/// Returns the prefixes whose packets the kernel delivers to this machine, sorted.
 ///
 /// # Errors
-/// The kernel does not list them, as under a filter that refuses netlink sockets; `Interrupted` when they kept changing.
+/// `Interrupted` if the routes kept changing, otherwise the error of listing the interfaces or of the netlink socket, which
+/// a seccomp filter may refuse.
 pub fn read() -> io::Result<Vec<IpNet>> {
     let mut own: Vec<IpNet> = interfaces::addresses()?.into_iter().map(|one| one.address.into()).collect();
     for family in [AddressFamily::INET, AddressFamily::INET6] {
@@ -35,7 +36,7 @@ pub fn read() -> io::Result<Vec<IpNet>> {
     Ok(own)
 }
 
-/// The local routes of one family, of these kinds.
+/// Returns the local routes of one family, of these kinds.
 ///
 /// # Errors
 /// See [`dump`].
@@ -48,7 +49,7 @@ pub fn local_routes(family: AddressFamily, kinds: &[u8]) -> io::Result<Vec<IpNet
     Ok(routes.into_iter().filter(|(_, is_wanted)| *is_wanted).map(|(prefix, _)| prefix).collect())
 }
 
-/// The prefix of a route whose packets are delivered to this machine, and its kind; `None` for any other route.
+/// Returns the prefix of a route whose packets are delivered to this machine, and its kind. `None` for any other route.
 pub fn own_prefix(route: &[u8]) -> Option<(IpNet, u8)> {
     let (&[family, prefix, _, _, table, _, _, kind, ..], attributes) =
         route.split_first_chunk::<ROUTE_HEADER>()?;
@@ -57,7 +58,7 @@ pub fn own_prefix(route: &[u8]) -> Option<(IpNet, u8)> {
     }
     let address =
         Attributes::new(attributes).find(|(kind, _)| *kind == libc::RTA_DST).map(|(_, value)| value);
-    // A default route has no destination.
+    // A default route has no destination attribute.
     let prefix = match i32::from(family) {
         libc::AF_INET => {
             let octets = address.map_or(Ok([0; 4]), <[u8; 4]>::try_from).ok()?;
@@ -78,7 +79,7 @@ mod tests {
 
     fn route(family: i32, prefix: u8, table: u8, kind: u8, destination: &[u8]) -> Vec<u8> {
         let mut route = vec![family as u8, prefix, 0, 0, table, 0, 0, kind, 0, 0, 0, 0];
-        // RTA_TABLE stands before RTA_DST, and an attribute of odd length is padded.
+        // RTA_TABLE precedes RTA_DST, and an attribute of odd length is padded.
         route.extend([&5_u16.to_ne_bytes()[..], &15_u16.to_ne_bytes(), &[table, 0, 0, 0]].concat());
         let length = (4 + destination.len()) as u16;
         route.extend([&length.to_ne_bytes()[..], &libc::RTA_DST.to_ne_bytes(), destination].concat());
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn local_routes_are_told_from_others() {
+    fn only_local_routes_are_own_prefixes() {
         let (local, main) = (libc::RT_TABLE_LOCAL, libc::RT_TABLE_MAIN);
         let own = |route: &[u8]| own_prefix(route).map(|(net, _)| net.to_string());
         let v4 = |table, kind| route(libc::AF_INET, 24, table, kind, &[203, 0, 113, 0]);

@@ -1,64 +1,77 @@
-//! Who holds a port: what an operator wants to know when a listener cannot be opened.
+//! Finds the process that occupies a port, for the error message of a listener that cannot be opened.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-/// UDP and TCP ports are separate spaces.
+use crate::base::transport::Transport;
+
+/// A space of port numbers. Those of UDP and TCP are separate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// Bound sockets count.
+pub enum PortSpace {
+    /// UDP. Bound sockets occupy a port.
     Udp,
-    /// Listening sockets count.
+    /// TCP. Listening sockets occupy a port.
     Tcp,
+}
+
+impl PortSpace {
+    /// The space of a listener's port.
+    pub const fn of(transport: Transport) -> Self {
+        match transport {
+            Transport::Udp => Self::Udp,
+            Transport::Tcp | Transport::Tls => Self::Tcp,
+        }
+    }
 }
 
 /// A process with a socket on the port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Its number.
+    /// The process id.
     pub pid: u32,
-    /// Its name, at most 15 bytes, as the kernel keeps it.
+    /// The name in the kernel, at most 15 bytes.
     pub name: String,
 }
 
-/// The process whose socket is in the way of binding `address`. `None` = nobody, or a process of another user,
-/// which only root may look into.
-pub fn who_holds(protocol: Protocol, address: SocketAddr) -> Option<Holder> {
-    let tables = match protocol {
-        Protocol::Udp => ["/proc/net/udp", "/proc/net/udp6"],
-        Protocol::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
+/// Returns the process whose socket prevents binding `address`. `None` if there is none, or if it belongs to another user:
+/// only root can see that process.
+pub fn who_holds(space: PortSpace, address: SocketAddr) -> Option<Holder> {
+    let tables = match space {
+        PortSpace::Udp => ["/proc/net/udp", "/proc/net/udp6"],
+        PortSpace::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
     };
     let mut inodes = Vec::new();
     for table in tables {
-        // Without IPv6 in the kernel its table is absent.
+        // A kernel without IPv6 has no table for it.
         let text = fs::read_to_string(table).unwrap_or_default();
-        inodes.extend(text.lines().skip(1).filter_map(|line| conflicting(line, protocol, address)));
+        inodes.extend(text.lines().skip(1).filter_map(|line| conflicting(line, space, address)));
     }
     if inodes.is_empty() { None } else { process_with(&inodes) }
 }
 
-/// The inode of the socket on this line of a /proc/net table when it is in the way of `wanted`.
-fn conflicting(line: &str, protocol: Protocol, wanted: SocketAddr) -> Option<u64> {
+/// Returns the inode of the socket in a line of a /proc/net table if the socket prevents binding `wanted`.
+fn conflicting(line: &str, space: PortSpace, wanted: SocketAddr) -> Option<u64> {
     const TCP_LISTEN: &str = "0A";
     let mut fields = line.split_ascii_whitespace();
     let local = parse_address(fields.nth(1)?)?;
     let state = fields.nth(1)?;
     let inode = fields.nth(5)?.parse().ok()?;
-    let in_the_way = local.port() == wanted.port()
-        && (protocol == Protocol::Udp || state == TCP_LISTEN)
+    let conflicts = local.port() == wanted.port()
+        && (space == PortSpace::Udp || state == TCP_LISTEN)
         && overlap(local.ip(), wanted.ip());
-    in_the_way.then_some(inode)
+    conflicts.then_some(inode)
 }
 
+/// Whether sockets bound to these addresses conflict.
 fn overlap(a: IpAddr, b: IpAddr) -> bool {
     let (a, b) = (a.to_canonical(), b.to_canonical());
-    // The unspecified IPv6 address covers IPv4 too unless the socket says otherwise, which the table hides.
+    // The unspecified IPv6 address covers IPv4 too, unless the socket is IPv6 only, which the table does not show.
     let covers = |wide: IpAddr, other: IpAddr| wide.is_unspecified() && (wide.is_ipv6() || other.is_ipv4());
     a == b || covers(a, b) || covers(b, a)
 }
 
-/// `0100007F:0D97`: each 32-bit word of the address in the host's byte order, the port as a number.
+/// Parses `0100007F:0D97`: each 32-bit word of the address in the host's byte order, then the port as a number.
 fn parse_address(field: &str) -> Option<SocketAddr> {
     let (address, port) = field.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
@@ -80,7 +93,7 @@ fn parse_address(field: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
-/// The first process that has one of these sockets open.
+/// Returns the first process that has one of these sockets open.
 fn process_with(inodes: &[u64]) -> Option<Holder> {
     fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
@@ -93,6 +106,7 @@ fn process_with(inodes: &[u64]) -> Option<Holder> {
     })
 }
 
+/// Returns the inode of a descriptor in /proc if it is a socket.
 fn socket_inode(fd: &Path) -> Option<u64> {
     let target = fs::read_link(fd).ok()?;
     target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
@@ -117,7 +131,7 @@ mod tests {
 
     #[test]
     #[cfg(target_endian = "little")]
-    fn only_sockets_in_the_way_count() {
+    fn only_conflicting_sockets_count() {
         let line = |state: &str| {
             format!(
                 "  12: 0100007F:0D97 00000000:0000 {state} 00000000:00000000 00:00000000 00000000  0 0 4711 2"
@@ -125,28 +139,28 @@ mod tests {
         };
         let at = |text: &str| text.parse::<SocketAddr>().unwrap();
         let listening = line("0A");
-        assert_eq!(conflicting(&listening, Protocol::Tcp, at("127.0.0.1:3479")), Some(4711));
-        assert_eq!(conflicting(&listening, Protocol::Tcp, at("0.0.0.0:3479")), Some(4711));
-        assert_eq!(conflicting(&listening, Protocol::Tcp, at("[::]:3479")), Some(4711));
-        assert_eq!(conflicting(&listening, Protocol::Tcp, at("127.0.0.2:3479")), None);
-        assert_eq!(conflicting(&listening, Protocol::Tcp, at("127.0.0.1:3478")), None);
-        assert_eq!(conflicting(&line("01"), Protocol::Tcp, at("127.0.0.1:3479")), None, "a connection");
-        assert_eq!(conflicting(&line("07"), Protocol::Udp, at("127.0.0.1:3479")), Some(4711));
+        assert_eq!(conflicting(&listening, PortSpace::Tcp, at("127.0.0.1:3479")), Some(4711));
+        assert_eq!(conflicting(&listening, PortSpace::Tcp, at("0.0.0.0:3479")), Some(4711));
+        assert_eq!(conflicting(&listening, PortSpace::Tcp, at("[::]:3479")), Some(4711));
+        assert_eq!(conflicting(&listening, PortSpace::Tcp, at("127.0.0.2:3479")), None);
+        assert_eq!(conflicting(&listening, PortSpace::Tcp, at("127.0.0.1:3478")), None);
+        assert_eq!(conflicting(&line("01"), PortSpace::Tcp, at("127.0.0.1:3479")), None, "a connection");
+        assert_eq!(conflicting(&line("07"), PortSpace::Udp, at("127.0.0.1:3479")), Some(4711));
     }
 
     #[test]
     fn this_process_is_found_behind_its_own_ports() {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        for (protocol, address) in
-            [(Protocol::Udp, udp.local_addr().unwrap()), (Protocol::Tcp, tcp.local_addr().unwrap())]
+        for (space, address) in
+            [(PortSpace::Udp, udp.local_addr().unwrap()), (PortSpace::Tcp, tcp.local_addr().unwrap())]
         {
-            let holder = who_holds(protocol, address).unwrap();
+            let holder = who_holds(space, address).unwrap();
             assert_eq!(holder.pid, std::process::id());
             assert!(!holder.name.is_empty());
         }
         let address = tcp.local_addr().unwrap();
         drop(tcp);
-        assert_eq!(who_holds(Protocol::Tcp, address), None);
+        assert_eq!(who_holds(PortSpace::Tcp, address), None);
     }
 }

@@ -1,7 +1,7 @@
-//! Readiness, reload, shutdown and watchdog messages to systemd (`sd_notify(3)`), over its unix datagram.
+//! Readiness, reload, shutdown and watchdog messages to systemd (`sd_notify(3)`).
 //!
-//! Nothing here can stop or delay the server: without systemd every call does nothing, a message that cannot
-//! be sent is dropped, and the socket never blocks.
+//! Nothing here stops or delays the server: without systemd every call does nothing, a message that cannot be sent is
+//! dropped, and the socket never blocks.
 
 use std::ffi::{OsStr, OsString};
 use std::os::linux::net::SocketAddrExt;
@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use super::clock;
 
-/// Longest STATUS= text that is sent, in bytes.
+/// Longest STATUS= text in bytes.
 const MAX_STATUS: usize = 512;
 
-/// The way to the service manager, if there is one.
+/// The connection to the service manager, if there is one.
 #[derive(Debug, Default)]
 pub struct Notifier {
     target: Option<(UnixDatagram, SocketAddr)>,
@@ -35,37 +35,37 @@ impl Notifier {
         Self { target: var("NOTIFY_SOCKET").and_then(|path| connect(&path)), watchdog }
     }
 
-    /// Whether systemd waits for messages at all.
+    /// Whether systemd expects messages.
     pub fn is_active(&self) -> bool {
         self.target.is_some()
     }
 
-    /// How often [`Self::watchdog`] should be called: half of what systemd tolerates. `None`: not at all.
+    /// The interval for [`Self::watchdog`]: half of what systemd tolerates. `None` if it has no watchdog.
     pub fn watchdog_interval(&self) -> Option<Duration> {
         self.target.as_ref().and(self.watchdog).map(|limit| limit / 2)
     }
 
-    /// Every listener accepts; also the end of a reload.
+    /// Reports that every listener accepts, or that a reload is complete.
     pub fn ready(&self) {
         self.send("READY=1");
     }
 
-    /// A reload begins (`Type=notify-reload` compares the time with its own request).
+    /// Reports that a reload begins. `Type=notify-reload` compares the time with that of its request.
     pub fn reloading(&self) {
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}", clock::monotonic_nanos() / 1000));
     }
 
-    /// The drain begins.
+    /// Reports that the server shuts down or drains.
     pub fn stopping(&self) {
         self.send("STOPPING=1");
     }
 
-    /// The server is alive.
+    /// Reports that the server is alive.
     pub fn watchdog(&self) {
         self.send("WATCHDOG=1");
     }
 
-    /// One line for `systemctl status`. Control characters become blanks: a line break would begin a new
+    /// Sets the line in `systemctl status`. Control characters become blanks, because a line break would begin a new
     /// assignment.
     pub fn status(&self, text: &str) {
         let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
@@ -77,13 +77,13 @@ impl Notifier {
         if let Some((socket, target)) = &self.target
             && let Err(error) = socket.send_to_addr(message.as_bytes(), target)
         {
-            tracing::debug!(%error, "systemd was not notified");
+            tracing::debug!(%error, "a message to systemd was not sent");
         }
     }
 }
 
-/// A socket and the address it sends to; `@name` is in the abstract namespace. Other transports that systemd
-/// knows (vsock) are for virtual machines and not supported.
+/// Opens a socket for an address; `@name` is in the abstract namespace. Other transports of systemd (vsock) are for virtual
+/// machines and not supported.
 fn connect(path: &OsStr) -> Option<(UnixDatagram, SocketAddr)> {
     let address = match path.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
@@ -94,7 +94,7 @@ fn connect(path: &OsStr) -> Option<(UnixDatagram, SocketAddr)> {
     match (socket, address) {
         (Ok(socket), Ok(address)) => Some((socket, address)),
         (Err(error), _) | (_, Err(error)) => {
-            tracing::warn!(%error, ?path, "NOTIFY_SOCKET cannot be used; systemd will not hear from us");
+            tracing::warn!(%error, ?path, "NOTIFY_SOCKET cannot be used: systemd gets no messages from this server");
             None
         }
     }
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(receive(&systemd), "STOPPING=1");
         assert_eq!(receive(&systemd), "STATUS=5 calls READY=0  ");
         std::fs::remove_file(&path).unwrap();
-        notifier.ready(); // nobody listens any more: no panic, no error
+        notifier.ready(); // the receiver is gone: no panic, no error
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_full_queue_never_blocks() {
         let path = std::env::temp_dir().join(format!("hallpass-notify-full-{}", std::process::id()));
-        let _nobody_reads = UnixDatagram::bind(&path).unwrap();
+        let _never_read = UnixDatagram::bind(&path).unwrap();
         let notifier = notifier(&[("NOTIFY_SOCKET", path.to_str().unwrap())]);
         (0..10_000).for_each(|_| notifier.watchdog());
         std::fs::remove_file(&path).unwrap();

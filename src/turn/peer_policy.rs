@@ -6,49 +6,13 @@
 
 mod prefixes;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
 use super::settings::{PeerRules, RelayAddress};
+use crate::base::special_ranges::{Judgement, SPECIAL_RANGES, ipv4_inside};
 use prefixes::Prefixes;
-
-/// Special-purpose ranges (IANA special-purpose address registries, RFC 6890): never a legitimate peer unless the
-/// operator says so.
-const DENIED_V4: [(Ipv4Addr, u8); 16] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8),
-    (Ipv4Addr::new(10, 0, 0, 0), 8),
-    (Ipv4Addr::new(100, 64, 0, 0), 10),
-    (Ipv4Addr::new(127, 0, 0, 0), 8),
-    (Ipv4Addr::new(169, 254, 0, 0), 16),
-    (Ipv4Addr::new(172, 16, 0, 0), 12),
-    (Ipv4Addr::new(192, 0, 0, 0), 24),
-    (Ipv4Addr::new(192, 0, 2, 0), 24),
-    (Ipv4Addr::new(192, 88, 99, 0), 24),
-    (Ipv4Addr::new(192, 168, 0, 0), 16),
-    (Ipv4Addr::new(198, 18, 0, 0), 15),
-    (Ipv4Addr::new(198, 51, 100, 0), 24),
-    (Ipv4Addr::new(203, 0, 113, 0), 24),
-    (Ipv4Addr::new(224, 0, 0, 0), 4),
-    (Ipv4Addr::new(240, 0, 0, 0), 4),
-    (Ipv4Addr::BROADCAST, 32),
-];
-
-// 6to4 and Teredo: RFC 8656 section 21.4 forbids them as relayed addresses and peers.
-const DENIED_V6: [(Ipv6Addr, u8); 12] = [
-    (Ipv6Addr::UNSPECIFIED, 128),
-    (Ipv6Addr::LOCALHOST, 128),
-    (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7),
-    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
-    (Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0), 10),
-    (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
-    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
-    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
-    (Ipv6Addr::new(0x5f00, 0, 0, 0, 0, 0, 0, 0), 16),
-    (Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0), 64),
-    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),
-    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32),
-];
 
 /// How far a permission for an address reaches. A wider reach is less than a narrower one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -182,37 +146,16 @@ fn is_own(own: &Prefixes<()>, ip: IpAddr) -> bool {
 }
 
 fn built_in() -> impl Iterator<Item = IpNet> {
-    let v4 = DENIED_V4.iter().map(|&(ip, length)| IpNet::V4(Ipv4Net::new_assert(ip, length)));
-    let v6 = DENIED_V6.iter().map(|&(ip, length)| IpNet::V6(Ipv6Net::new_assert(ip, length)));
-    v4.chain(v6)
+    let closed = SPECIAL_RANGES.iter().filter(|special| special.judgement != Judgement::ByIpv4Inside);
+    closed.map(|special| special.range)
 }
 
-/// The address itself and the IPv4 addresses inside it: mapped and compatible (RFC 4291 section 2.5.5), NAT64
-/// (RFC 6052, RFC 8215), 6to4 (RFC 3056) and Teredo (RFC 4380: server, and client in complement).
+/// The address itself and the IPv4 addresses inside it.
 fn identities(ip: IpAddr) -> impl Iterator<Item = IpAddr> {
-    let mut inside: [Option<Ipv4Addr>; 2] = [None, None];
-    if let IpAddr::V6(v6) = ip {
-        let bits = v6.to_bits();
-        let at = |shift: u32| Ipv4Addr::from_bits((bits >> shift) as u32);
-        let low = at(0);
-        match v6.segments() {
-            [0, 0, 0, 0, 0, 0xffff, _, _] => inside[0] = Some(low),
-            [0, 0, 0, 0, 0, 0, high, _] if high != 0 => inside[0] = Some(low),
-            [0x64, 0xff9b, 0, 0, 0, 0, _, _] => inside[0] = Some(low),
-            [0x64, 0xff9b, 1, high, _, _, _, _] => {
-                inside[0] = Some(low);
-                // RFC 6052 section 2.2: a /48 prefix has the address around bits 64 to 71.
-                let split = Ipv4Addr::from_bits(u32::from(high) << 16 | (bits >> 40) as u32 & 0xffff);
-                inside[1] = (!split.is_unspecified()).then_some(split);
-            }
-            [0x2002, ..] => inside[0] = Some(at(80)),
-            [0x2001, 0, ..] => {
-                inside[0] = Some(Ipv4Addr::from_bits(!low.to_bits()));
-                inside[1] = Some(at(64));
-            }
-            _ => {}
-        }
-    }
+    let inside = match ip {
+        IpAddr::V4(_) => [None, None],
+        IpAddr::V6(v6) => ipv4_inside(v6),
+    };
     std::iter::once(ip).chain(inside.into_iter().flatten().map(IpAddr::V4))
 }
 

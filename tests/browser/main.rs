@@ -1,4 +1,4 @@
-//! A real Chromium, headless, with two peers that may only be reached through the relay: data and video.
+//! A real headless Chromium with two peers that can reach each other only through the relay: data and video.
 #![allow(clippy::disallowed_methods, reason = "programs that others wrote are waited for on the real clock")]
 
 #[path = "../support/mod.rs"]
@@ -10,7 +10,7 @@ use support::chromium::Chromium;
 use support::plan::{LOCAL_V4, Plan, Transport};
 use support::server::Server;
 
-/// A call between two peers of one page, both relayed; returns what the browser says about its two ends.
+/// Makes a call between two peers of one page, both relayed; returns the browser's statistics of both ends.
 fn call(transport: Transport) -> Value {
     let _turn = alone();
     let server = Server::start(&Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]));

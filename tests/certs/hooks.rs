@@ -1,4 +1,4 @@
-//! The hooks of ACME clients, run against a directory of the test with a `systemctl` that writes down what it is told.
+//! The hooks of ACME clients, run in a directory of the test with a `systemctl` that records its arguments.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -8,19 +8,19 @@ use std::process::Command;
 use crate::support::certs::{self, Kind};
 use crate::support::files::Directory;
 use crate::support::plan::{Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::tls;
 use crate::support::tool::{Ended, run_command, run_ok};
 use crate::{LIMIT, certs as certs_path};
 
-/// A group that every Debian has, in the place of `hallpass`.
+/// A group that exists on every Debian, in place of `hallpass`.
 const GROUP: &str = "nogroup";
 
-/// Exits with what `active` and `kill` say, and appends its arguments to `told`.
+/// Exits with the content of `active` and `kill`, and appends its arguments to `told`.
 const SYSTEMCTL: &str = "#!/bin/sh\nhere=\"$(dirname \"$0\")\"\ncase \"$1\" in is-active) exit \"$(cat \"$here/active\")\" ;; esac\n\
                          echo \"$*\" >>\"$here/told\"\nsh \"$here/on-signal\"\nexit \"$(cat \"$here/kill\")\"\n";
 
-/// What the hooks find: the ACME client's directory, that of Hallpass, and `systemctl`.
+/// The environment of the hooks: the directories of the ACME client and of Hallpass, and `systemctl`.
 struct Host {
     client: Directory,
     hallpass: Directory,
@@ -44,7 +44,7 @@ impl Host {
         host
     }
 
-    /// The client has this certificate now.
+    /// Gives the ACME client this certificate.
     fn renew(&self, name: &str) {
         certs::write(Kind::Good, name, &self.client.path("fullchain.pem"), &self.client.path("privkey.pem"));
     }
@@ -71,7 +71,7 @@ impl Host {
         self.hook(&certs_path("hooks/acme.sh-reload.sh"), &paths)
     }
 
-    /// How often the server was told, each time in the same words.
+    /// Counts the reloads of the server; all must use the same arguments.
     fn told(&self) -> usize {
         let told = fs::read_to_string(self.bin.path("told")).unwrap_or_default();
         let words = "kill --kill-who=main --signal=USR2 hallpass.service";
@@ -79,7 +79,7 @@ impl Host {
         told.lines().count()
     }
 
-    /// Fails unless the pair for `name` is in place, as it should be and alone.
+    /// Fails unless the pair for `name` is installed with the right modes and nothing else.
     fn serves(&self, name: &str) {
         let made = certs::made(Kind::Good, name);
         let read = |file: &str| fs::read_to_string(self.hallpass.path(file)).unwrap();
@@ -107,7 +107,7 @@ fn fails(ended: Ended, why: &str) {
 }
 
 #[test]
-fn a_renewal_is_installed_and_told_once() {
+fn a_renewal_is_installed_with_one_reload() {
     type Hook = fn(&Host) -> Ended;
     for hook in [Host::certbot as Hook, Host::acme_sh] {
         let host = Host::new();
@@ -120,7 +120,7 @@ fn a_renewal_is_installed_and_told_once() {
         succeeds(hook(&host));
         host.serves("second.test");
         assert_eq!(host.told(), 2);
-        // A mode that was changed by hand is put right.
+        // A mode that was changed by hand is corrected.
         fs::set_permissions(host.hallpass.path("privkey.pem"), fs::Permissions::from_mode(0o644)).unwrap();
         succeeds(hook(&host));
         host.serves("second.test");
@@ -139,7 +139,7 @@ fn a_hook_that_is_a_link_works() {
 }
 
 #[test]
-fn what_fails_leaves_the_old_pair() {
+fn a_failed_hook_keeps_the_old_pair() {
     let host = Host::new();
     host.renew("first.test");
     succeeds(host.certbot());
@@ -158,7 +158,7 @@ fn what_fails_leaves_the_old_pair() {
     host.client.write("privkey.pem", "");
     fails(host.certbot(), "there is no key in");
     host.serves("first.test");
-    // The second of the two renames fails: a directory that is not empty is in the way.
+    // The second of the two renames fails, because a directory that is not empty is in the way.
     host.renew("second.test");
     let chain = host.hallpass.path("fullchain.pem");
     let first = fs::read(&chain).unwrap();
@@ -175,7 +175,7 @@ fn what_fails_leaves_the_old_pair() {
 }
 
 #[test]
-fn a_server_that_does_not_run_is_not_told_and_one_that_cannot_be_told_is_an_error() {
+fn a_stopped_server_is_not_reloaded_and_a_failed_reload_is_an_error() {
     let host = Host::new();
     host.renew("first.test");
     host.bin.write("active", "3");
@@ -189,10 +189,10 @@ fn a_server_that_does_not_run_is_not_told_and_one_that_cannot_be_told_is_an_erro
     host.serves("second.test");
 }
 
-/// The whole way: a server that reads what the hook installs.
+/// End to end: a server reads what the hook installs.
 #[test]
 fn a_running_server_shows_the_new_certificate() {
-    if only_hallpass("the hooks") {
+    if skip_on_coturn("the hooks") {
         return;
     }
     let host = Host::new();
@@ -200,7 +200,7 @@ fn a_running_server_shows_the_new_certificate() {
     succeeds(host.certbot());
     let (chain, key) = (host.hallpass.path("fullchain.pem"), host.hallpass.path("privkey.pem"));
     let server = Server::start(&Plan::loopback());
-    // The server reads the files at its own paths: they are those of the hook from now on.
+    // The server reads the files at its own paths; from now on the hook installs there.
     let (cert, own_key) = server.certificate_files();
     for (from, to) in [(&chain, cert), (&key, own_key)] {
         fs::remove_file(to).unwrap();

@@ -20,7 +20,7 @@ fn certs(path: &str) -> PathBuf {
 }
 
 #[test]
-fn the_scripts_have_no_fault_that_shellcheck_finds() {
+fn the_scripts_pass_shellcheck() {
     let scripts =
         ["make.sh", "hooks/install-certificate.sh", "hooks/certbot-deploy.sh", "hooks/acme.sh-reload.sh"];
     for script in scripts {
@@ -29,7 +29,7 @@ fn the_scripts_have_no_fault_that_shellcheck_finds() {
 }
 
 #[test]
-fn no_key_and_no_certificate_is_kept_here() {
+fn the_repository_has_no_key_and_no_certificate() {
     let mut directories = vec![certs("")];
     while let Some(directory) = directories.pop() {
         for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {

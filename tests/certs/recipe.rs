@@ -1,4 +1,4 @@
-//! certs/make.sh, judged by OpenSSL and by `hallpass check`.
+//! certs/make.sh, checked with OpenSSL and with `hallpass check`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ use crate::support::tool::{Ended, run, run_command, run_ok};
 
 const NAME: &str = "relay.test";
 
-/// A certificate of this kind as files `ca.pem`, `cert.pem` and `key.pem`.
+/// Creates a certificate of this kind as `ca.pem`, `cert.pem` and `key.pem`.
 fn files(kind: Kind) -> Directory {
     let files = Directory::new("recipe");
     certs::write(kind, NAME, &files.path("cert.pem"), &files.path("key.pem"));
@@ -24,7 +24,7 @@ fn path(files: &Directory, name: &str) -> String {
     files.path(name).display().to_string()
 }
 
-/// What OpenSSL says to it as a certificate of [`NAME`].
+/// Verifies it with OpenSSL as a certificate of [`NAME`].
 fn verified(files: &Directory) -> Ended {
     let (ca, cert) = (path(files, "ca.pem"), path(files, "cert.pem"));
     let args = [
@@ -42,7 +42,7 @@ fn verified(files: &Directory) -> Ended {
     run("openssl", &args, LIMIT)
 }
 
-/// What `hallpass check` says of it, and whether it is accepted.
+/// Runs `hallpass check` on it.
 fn checked(files: &Directory) -> Ended {
     let config = files.write(
         "hallpass.toml",
@@ -56,8 +56,8 @@ fn checked(files: &Directory) -> Ended {
 }
 
 #[test]
-fn each_kind_is_what_it_says() {
-    // What OpenSSL finds wrong, and what `hallpass check` warns of.
+fn each_kind_has_the_documented_property() {
+    // The error that OpenSSL reports, and the warning of `hallpass check`.
     let cases: [(Kind, &str, &str); 8] = [
         (Kind::Good, "", ""),
         (Kind::Rsa2048, "", ""),
@@ -75,7 +75,7 @@ fn each_kind_is_what_it_says() {
         assert!(verified.output.contains(fault), "{kind:?}: {}", verified.output);
         let checked = checked(&files);
         assert!(checked.success && checked.output.contains(warning), "{kind:?}: {}", checked.output);
-        // How long a signature takes is a matter of the machine.
+        // The time of a signature depends on the machine.
         let warnings =
             checked.output.lines().filter(|line| line.contains("warning: ") && !line.contains("ECDSA P-256"));
         let expected = usize::from(!warning.is_empty() && kind != Kind::Rsa4096);
@@ -84,7 +84,7 @@ fn each_kind_is_what_it_says() {
 }
 
 #[test]
-fn a_run_by_hand_leaves_three_files_and_replaces_them_as_a_whole() {
+fn a_manual_run_replaces_all_three_files_together() {
     let files = Directory::new("by-hand");
     let make = |kind: &str| run("sh", &[MAKE, kind, files.path("").to_str().unwrap(), NAME], LIMIT);
     let names = || {
@@ -108,7 +108,7 @@ fn a_run_by_hand_leaves_three_files_and_replaces_them_as_a_whole() {
 }
 
 #[test]
-fn a_certificate_is_made_once_for_a_test_binary() {
+fn a_certificate_is_created_once_per_test_binary() {
     let both = [(); 2].map(|()| std::thread::spawn(|| certs::made(Kind::Good, "once.test")));
     let [one, two] = both.map(|thread| thread.join().unwrap());
     assert_eq!((&one.cert, &one.key), (&two.cert, &two.key));

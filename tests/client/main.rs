@@ -1,5 +1,5 @@
-//! The client against the server, both without sockets: under virtual time, over a network that loses, doubles and
-//! reorders datagrams and cuts streams anywhere.
+//! The client against the server, both without sockets, in virtual time, over a network that loses, duplicates and
+//! reorders datagrams and splits streams anywhere.
 
 #[path = "../sim/stun.rs"]
 mod stun;
@@ -10,10 +10,10 @@ use hallpass::client::{Algorithms, Stage};
 
 use world::{Network, Plan, World};
 
-/// A network in which everything happens that UDP allows.
-const BAD: Network = Network { lost: 10, doubled: 10, delay_max: 300 };
-/// One that only takes its time.
-const GOOD: Network = Network { lost: 0, doubled: 0, delay_max: 20 };
+/// A network with every fault that UDP allows.
+const BAD: Network = Network { lost: 10, duplicated: 10, delay_max: 300 };
+/// A network with delay only.
+const GOOD: Network = Network { lost: 0, duplicated: 0, delay_max: 20 };
 
 #[test]
 fn every_call_gets_through_a_bad_network() {
@@ -23,7 +23,7 @@ fn every_call_gets_through_a_bad_network() {
             let seen = World::new(seed, plan).run();
             assert_eq!(seen.done, 8, "seed {seed}: {seen:?}");
             assert!(seen.repeated > 0 || transport != Transport::Udp, "{seen:?}");
-            // A nonce is good for an hour, and a call lasts longer.
+            // A nonce is valid for an hour, and a call lasts longer.
             assert!(seen.stale_nonces > 0, "{seen:?}");
             assert!(seen.stages.iter().all(|&stage| stage == Stage::Received), "{seen:?}");
         }

@@ -24,24 +24,24 @@ use crate::stun;
 const EPOCH: u64 = 1_700_000_000;
 const MILLI: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MILLI;
-/// Datagrams of each client, half of them on a channel.
+/// Datagrams per client, half of them on a channel.
 const PACKETS: u32 = 40;
-/// How often everything is refreshed: before a permission ends after 300 seconds.
+/// Interval of refreshing everything, below the 300 seconds of a permission.
 const KEEPALIVE: u64 = 200 * SECOND;
-/// How long a client stays: more than a nonce is good.
+/// How long a client stays: longer than a nonce is valid.
 const STAY: u64 = 4000 * SECOND;
-/// Steps of one run at most.
+/// Maximum number of steps of a run.
 const STEPS_MAX: u64 = 1_000_000;
 
 /// Percent and milliseconds.
 #[derive(Clone, Copy)]
 pub struct Network {
     pub lost: u64,
-    pub doubled: u64,
+    pub duplicated: u64,
     pub delay_max: u64,
 }
 
-/// What is to happen.
+/// The parameters of a run.
 #[derive(Clone, Copy)]
 pub struct Plan {
     pub transport: Transport,
@@ -57,7 +57,7 @@ impl Default for Plan {
         Self {
             transport: Transport::Udp,
             clients: 2,
-            network: Network { lost: 0, doubled: 0, delay_max: 1 },
+            network: Network { lost: 0, duplicated: 0, delay_max: 1 },
             algorithms: Algorithms::Offered,
             software: None,
             secret: stun::SECRET,
@@ -65,32 +65,32 @@ impl Default for Plan {
     }
 }
 
-/// What happened.
+/// The results of a run.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// Clients that gave their allocation back.
+    /// Clients that released their allocation.
     pub done: usize,
     pub refused: Vec<u16>,
-    /// Exchanges that took more than one sending.
+    /// Exchanges that needed more than one transmission.
     pub repeated: u32,
     pub stale_nonces: u32,
     pub discarded: u32,
-    /// Whether SHA-256 was agreed on at the login; a long request that meets a stale nonce may get the offer later.
+    /// Whether SHA-256 was agreed on at the login; a long request with a stale nonce may get the offer later.
     pub sha256: bool,
     pub sent: u32,
-    /// Different datagrams that came back.
+    /// Distinct datagrams that were echoed.
     pub echoed: u32,
     pub stages: Vec<Stage>,
 }
 
-/// On its way, or due.
+/// An event in the queue.
 enum Step {
     ToServer(usize, Vec<u8>),
     ToClient(usize, Vec<u8>),
     Opened(RelayId),
     AtRelay(RelayId, SocketAddr, Vec<u8>),
-    /// A client's own next deed.
-    Deed(usize),
+    /// The next action of a client.
+    Action(usize),
 }
 
 struct Participant {
@@ -173,7 +173,7 @@ impl World {
         self.drain(n);
     }
 
-    /// Lives until nothing is left to happen.
+    /// Runs until no event is left.
     pub fn run(mut self) -> Seen {
         for _ in 0..STEPS_MAX {
             let timers = self.participants.iter().filter_map(|p| p.client.poll_timeout());
@@ -262,7 +262,7 @@ impl World {
                 self.draw();
             }
             Step::AtRelay(relay, from, payload) => self.at_relay(relay, from, &payload),
-            Step::Deed(n) => self.deed(n),
+            Step::Action(n) => self.act(n),
         }
     }
 
@@ -324,18 +324,18 @@ impl World {
         }
     }
 
-    /// When the copies of a datagram arrive: none, one or two.
+    /// Returns the arrival times of the copies of a datagram: none, one or two.
     fn arrivals(&mut self) -> Vec<u64> {
-        let Network { lost, doubled, delay_max } = self.plan.network;
+        let Network { lost, duplicated, delay_max } = self.plan.network;
         let copies = match self.below(100) {
             n if n < lost => 0,
-            n if n < lost + doubled => 2,
+            n if n < lost + duplicated => 2,
             _ => 1,
         };
         (0..copies).map(|_| self.now + (1 + self.below(delay_max)) * MILLI).collect()
     }
 
-    /// Pieces of a stream, in order.
+    /// Splits bytes of a stream into pieces that arrive in order.
     fn cut(&mut self, n: usize, direction: usize, bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
         let (mut rest, mut pieces) = (bytes, Vec::new());
         while !rest.is_empty() {
@@ -349,7 +349,7 @@ impl World {
         pieces
     }
 
-    /// Sends what a client wants to send and looks at what it reports.
+    /// Sends the client's messages and handles its events.
     fn drain(&mut self, n: usize) {
         loop {
             while let Some(bytes) = self.participants[n].client.poll_transmit().map(<[u8]>::to_vec) {
@@ -389,7 +389,7 @@ impl World {
                 self.seen.repeated += u32::from(exchange.tries > 1);
                 participant.ready.insert(peer);
                 if participant.ready.len() == 2 {
-                    self.at(self.now, Step::Deed(n));
+                    self.at(self.now, Step::Action(n));
                 }
             }
             Event::Refreshed { exchange, lifetime } => {
@@ -415,7 +415,7 @@ impl World {
         }
     }
 
-    /// Asks for everything once more: one peer by a permission, the other by a channel.
+    /// Refreshes everything: one peer by a permission, the other by a channel.
     fn keep(&mut self, n: usize) {
         let now = self.instant();
         let [one, other] = peers();
@@ -429,7 +429,7 @@ impl World {
     }
 
     /// Sends, or waits and refreshes, or leaves.
-    fn deed(&mut self, n: usize) {
+    fn act(&mut self, n: usize) {
         let now = self.instant();
         let participant = &mut self.participants[n];
         if participant.releasing || participant.client.allocation().is_none() {
@@ -440,13 +440,13 @@ impl World {
             participant.packets += 1;
             let peer = peers()[number as usize % 2];
             participant.client.send(now, peer, &packet(number)).expect("permitted");
-            self.at(self.now + 20 * MILLI, Step::Deed(n));
+            self.at(self.now + 20 * MILLI, Step::Action(n));
         } else if self.now >= participant.until {
             participant.releasing = true;
             participant.client.refresh(now, 0).expect("an allocation");
         } else if participant.ready.len() == 2 {
             participant.ready.clear();
-            self.at(self.now + KEEPALIVE, Step::Deed(n));
+            self.at(self.now + KEEPALIVE, Step::Action(n));
         } else {
             self.keep(n);
         }

@@ -1,5 +1,5 @@
-//! The harnesses of `fuzz/` on a stable compiler: every seed, and a number of mutations of it that is the same in
-//! every run. `HALLPASS_FUZZ_MUTATIONS=1000000 cargo test --release --test fuzz` looks longer.
+//! Runs the harnesses of `fuzz/` on a stable compiler: every seed, and a fixed sequence of mutations.
+//! `HALLPASS_FUZZ_MUTATIONS=1000000 cargo test --release --test fuzz` runs longer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 #[path = "../../fuzz/src/lib.rs"]
 mod harness;
 
-/// Mutations of all seeds of a target together.
+/// Mutations per target, over all of its seeds.
 const MUTATIONS: u64 = 20_000;
-/// What a mutation may grow to.
+/// Maximum length of a mutation.
 const LEN_MAX: usize = 4096;
 
 fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
@@ -37,14 +37,14 @@ fn run(target: &str) {
         let (path, input) = mutation(&seeds, number);
         if catch_unwind(AssertUnwindSafe(|| harness(&input))).is_err() {
             let find = std::env::temp_dir().join(format!("hallpass-fuzz-{target}-{number}"));
-            // The message below says enough to make the bytes again.
+            // The message below suffices to reproduce the bytes.
             let _ = std::fs::write(&find, &input);
             panic!("{target}: mutation {number} of {} fails; its bytes: {}", path.display(), find.display());
         }
     }
 }
 
-/// The mutation of this number: one seed, changed in up to eight places.
+/// Returns the mutation with this number: one seed, changed in up to eight places.
 fn mutation(seeds: &[(PathBuf, Vec<u8>)], number: u64) -> (&Path, Vec<u8>) {
     let mut rng = ChaCha8Rng::seed_from_u64(number);
     let mut below = |end: usize| rng.next_u32() as usize % end.max(1);
@@ -61,7 +61,7 @@ fn mutation(seeds: &[(PathBuf, Vec<u8>)], number: u64) -> (&Path, Vec<u8>) {
             4 => drop(bytes.remove(at)),
             5 => bytes.insert(at, below(256) as u8),
             6 => {
-                // A part once more, elsewhere.
+                // Duplicate a part elsewhere.
                 let part = bytes[at..(at + 1 + below(32)).min(bytes.len())].to_vec();
                 let to = below(bytes.len());
                 bytes.splice(to..to, part);
@@ -73,7 +73,7 @@ fn mutation(seeds: &[(PathBuf, Vec<u8>)], number: u64) -> (&Path, Vec<u8>) {
                 bytes.splice(at..at, part.iter().copied());
             }
             _ => {
-                // Two bytes as a length or a port.
+                // Overwrite two bytes, as a length or a port.
                 let end = (at + 2).min(bytes.len());
                 let value = (below(bytes.len() + 8) as u16).to_be_bytes();
                 bytes[at..end].copy_from_slice(&value[..end - at]);

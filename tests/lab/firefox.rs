@@ -1,4 +1,4 @@
-//! Firefox, headless: it opens a page that makes the call and posts what came of it.
+//! Headless Firefox: opens a page that makes the call and posts the result.
 
 use crate::support::process::Process;
 use crate::support::server::Server;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// Serves the page on loopback, a secure context, and prints what is posted.
+/// Serves the page on loopback, which is a secure context, and prints what is posted.
 const SITE: &str = "\
 import http.server, sys
 page = open(sys.argv[1], 'rb').read()
@@ -32,7 +32,7 @@ print('bound', flush=True)
 server.serve_forever()
 ";
 
-/// No questions, no calls home, a camera that is none.
+/// No prompts, no telemetry, a fake camera.
 const PREFERENCES: &[&str] = &[
     "\"media.navigator.streams.fake\", true",
     "\"media.navigator.permission.disabled\", true",
@@ -58,7 +58,7 @@ pub fn run(namespace: &str, server: &Server, preferences: &[String], script: &st
     let lines = PREFERENCES.iter().map(|line| (*line).to_owned()).chain(preferences.iter().cloned());
     let lines: String = lines.map(|line| format!("user_pref({line});\n")).collect();
     fs::write(profile.join("user.js"), lines).expect("preferences");
-    // It refuses a certificate that nobody vouches for, also for TURN.
+    // Firefox rejects an untrusted certificate, also for TURN.
     let database = format!("sql:{}", profile.display());
     let certificate = files.path("ca.pem").display().to_string();
     run_ok("certutil", &["-N", "-d", &database, "--empty-password"], LIMIT);

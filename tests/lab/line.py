@@ -1,4 +1,4 @@
-# A long line: frames between two interfaces arrive late, and some never.
+# A long line: frames between two interfaces arrive late, and some are lost.
 #   argv: the two interfaces, milliseconds one way, percent lost
 import collections, random, select, socket, sys, time
 
@@ -16,7 +16,7 @@ while True:
     wait = max(0, waiting[0][0] - time.monotonic()) if waiting else None
     for end in select.select(ends, [], [], wait)[0]:
         frame, address = end.recvfrom(65536)
-        # Frames that we send are seen by our own socket as outgoing.
+        # The socket also sees its own frames, as outgoing.
         if address[2] != socket.PACKET_OUTGOING and random.random() >= loss:
             waiting.append((time.monotonic() + delay, ends[1 - ends.index(end)], frame))
     while waiting and waiting[0][0] <= time.monotonic():

@@ -1,13 +1,13 @@
-# A firewall that looks into every TCP flow that is redirected to it, and then hands it on or resets it.
-#   argv: port, name allowed, and any of: prober (the server must be a website), cut=SECONDS (the age at which the
-#   first flow and those that began within five seconds of it are reset)
+# A firewall that inspects every TCP flow redirected to it, and forwards or resets it.
+#   argv: port, allowed name, and any of: prober (the server must be a website), cut=SECONDS (the age at which the
+# first flow and those started within five seconds of it are reset)
 import socket, ssl, struct, sys, threading, time
 
 port, allowed = int(sys.argv[1]), sys.argv[2].encode()
 options = dict(word.partition('=')[::2] for word in sys.argv[3:])
 cut_after = float(options.get('cut', 0))
 first = None
-# Flows to be reset by those who read from them.
+# Flows that their reader thread must reset.
 dead = set()
 
 
@@ -15,7 +15,7 @@ def reset(*flows):
     for flow in flows:
         try:
             flow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
-            # Whoever reads from it would keep it open: this wakes him.
+            # Wakes the thread that reads from it; otherwise that thread would keep it open.
             flow.shutdown(socket.SHUT_RD)
         except OSError:
             pass
@@ -110,7 +110,7 @@ def reset_both(flow, onwards):
     dead.update((flow, onwards))
     for side in (flow, onwards):
         try:
-            # Wakes who reads from it.
+            # Wakes the thread that reads from it.
             side.shutdown(socket.SHUT_RD)
         except OSError:
             pass

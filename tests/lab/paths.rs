@@ -1,4 +1,4 @@
-//! What paths do to packets.
+//! Faults of network paths.
 
 use crate::school::{PORTS, RANGE, School};
 use crate::support::alone;
@@ -10,12 +10,12 @@ use std::net::{IpAddr, Ipv4Addr};
 const FORWARD: &str = "filter hook forward priority 0";
 const LINE: &str = include_str!("line.py");
 
-/// The link between the firewall and the relay carries 1280 bytes, and nobody is told: the relay's end believes in
-/// 1500, what is longer is gone, and there is no ICMP.
+/// The link between the firewall and the relay has an MTU of 1280 without anybody knowing: the relay's end assumes
+/// 1500, longer packets are dropped, and no ICMP is sent.
 fn black_hole(school: &School) {
     let lab = &school.lab;
     inside(&lab.router, &["ip", "link", "set", "server", "mtu", "1280"]);
-    // Else a large write crosses a virtual link whole, as it crosses no real one.
+    // Without this, a large write would cross a virtual link whole, unlike a real one.
     for (namespace, link) in [(&lab.server, "up0"), (&lab.client, "up0"), (&lab.router, "client")] {
         inside(namespace, &["ethtool", "-K", link, "tso", "off", "gso", "off", "gro", "off"]);
     }

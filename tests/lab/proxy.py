@@ -1,4 +1,4 @@
-# An HTTP proxy that knows CONNECT and nothing else, and only the ports that proxies let out.
+# An HTTP proxy that implements only CONNECT, and only to the ports that proxies usually allow.
 import socket, sys, threading
 
 names = {'relay.test': sys.argv[2]}

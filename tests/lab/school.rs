@@ -1,4 +1,4 @@
-//! The school: its network, the relay outside, and one call out of it.
+//! The school: its network, the relay outside, and a call between them.
 
 use crate::firefox;
 use crate::support::chromium::{Chromium, Setting};
@@ -12,12 +12,12 @@ use std::time::Duration;
 
 /// The relay's name, as browsers and firewalls know it.
 pub const NAME: &str = "relay.test";
-/// Ports of UDP, TCP and TLS: the last two are what schools let out.
+/// Ports of UDP, TCP and TLS. Schools allow outgoing connections to the last two.
 pub const PORTS: [u16; 3] = [3478, 80, 443];
 /// Documentation and benchmark ranges, which the policy refuses unless they are allowed.
 pub const RANGE: &str = "198.18.0.0/15";
 
-/// Who makes the calls.
+/// The browser of a call.
 #[derive(Clone, Copy, Debug)]
 pub enum Browser {
     Chromium,
@@ -36,7 +36,7 @@ pub struct School {
 }
 
 impl School {
-    /// An open network.
+    /// Creates a school with an open network.
     pub fn new() -> School {
         School {
             lab: Lab::new(),
@@ -47,7 +47,7 @@ impl School {
         }
     }
 
-    /// A relay with UDP, TCP and TLS.
+    /// Returns the plan of a relay with UDP, TCP and TLS.
     pub fn plan(&self) -> Plan {
         let mut plan = Plan::on(&[SERVER.into()], &[RANGE]);
         plan.namespace = Some(self.lab.server.clone());
@@ -56,7 +56,7 @@ impl School {
         plan
     }
 
-    /// The script of a call with every rung offered.
+    /// Returns the script of a call that offers every transport.
     fn script(&self, server: &Server) -> String {
         let credentials = server.credentials("w_school");
         let [udp, tcp, tls] = PORTS;
@@ -72,7 +72,7 @@ impl School {
         format!("{}\ncall({ice}, {})", include_str!("../support/call.js"), self.call)
     }
 
-    /// A call. Gives what the browser says of it, once media flowed both ways.
+    /// Makes a call; returns the browser's statistics once media has flowed in both directions.
     pub fn call(&self, server: &Server) -> Value {
         self.lab.client_knows(NAME, self.address);
         let script = self.script(server);
@@ -93,7 +93,7 @@ impl School {
         result
     }
 
-    /// The same, carried by one of `rungs`.
+    /// Makes a call and asserts that one of `rungs` carried it.
     pub fn call_over(&self, server: &Server, rungs: &[Transport]) -> Value {
         let result = self.call(server);
         for end in ["caller", "callee"] {
@@ -113,7 +113,7 @@ impl School {
     }
 }
 
-/// The value of a series.
+/// Returns the value of a series.
 pub fn value(metrics: &str, series: &str) -> u64 {
     let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {series} in\n{metrics}"))

@@ -1,4 +1,4 @@
-//! What firewalls let through.
+//! Calls through firewalls and proxies.
 
 use crate::school::{Browser, NAME, School, value};
 use crate::support::alone;
@@ -13,7 +13,7 @@ const MIDDLEBOX: &str = include_str!("middlebox.py");
 const PROXY: &str = include_str!("proxy.py");
 const FORWARD: &str = "filter hook forward priority 0";
 
-/// Everything that the school sends by TCP goes to the middlebox, and nothing else goes anywhere.
+/// Redirects all TCP of the school to the middlebox and blocks everything else.
 fn inspect_everything(school: &School) {
     school.lab.firewall(
         "nat hook prerouting priority -100",
@@ -156,7 +156,7 @@ fn long_flows_are_reset_and_the_call_goes_on() {
     assert!(middlebox.output().contains("reset"), "{}", middlebox.output());
     let resumed = result["resumed"][0].as_u64().expect("a time");
     assert!(resumed < 5000, "media came back after {resumed} ms: {result:#}");
-    // What was reset is gone, and now the browser is, too: nothing waits for the end of its lifetime.
+    // The reset flows are gone, and so is the browser now: nothing waits for its lifetime to end.
     let end = Instant::now() + Duration::from_secs(5);
     let mut metrics = school.metrics(&server);
     while value(&metrics, "hallpass_allocations{host=\"test\",transport=\"tls\"}") > 0 {
@@ -165,7 +165,7 @@ fn long_flows_are_reset_and_the_call_goes_on() {
     }
     let made = value(&metrics, "hallpass_allocations_total{host=\"test\",transport=\"tls\"}");
     assert!(made >= 4, "two for each time:\n{metrics}");
-    // The browser closes what is left of a call that was cut, so not all of them are.
+    // The browser closes some flows of an interrupted call itself, so not all of them count.
     let reset = "hallpass_connections_closed_total{transport=\"tls\",stage=\"allocated\",reason=\"reset\"}";
     assert!(value(&metrics, reset) >= 1, "{metrics}");
 }

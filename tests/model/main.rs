@@ -105,7 +105,7 @@ fn peer(index: u8) -> SocketAddr {
 struct Run {
     rig: Rig,
     reference: Reference,
-    /// The nonce each client uses, and when it was made.
+    /// The nonce that each client uses, and its creation time.
     nonces: Vec<(String, u64)>,
     /// The relays of each client, by family.
     relays: Vec<[Option<RelayId>; 2]>,
@@ -194,7 +194,7 @@ impl Run {
         self.nonces[usize::from(n)] = (self.rig.nonce(client(n)), self.secs());
     }
 
-    /// The number of a closed relay may be used again at once.
+    /// The number of a closed relay may be reused at once.
     fn forget_closed(&mut self) {
         let closed = std::mem::take(&mut self.rig.closed);
         let known = self.relays.iter_mut().flatten();
@@ -226,7 +226,7 @@ impl Run {
         Ok(())
     }
 
-    /// Signs, sends, opens sockets where that is asked for, and gives the one answer.
+    /// Signs and sends a request, opens sockets as requested, and returns the answer.
     fn answer(&mut self, n: u8, login: &Login, request: Writer) -> Result<Reader, TestCaseError> {
         self.rig.replies.clear();
         let nonce = self.nonces[usize::from(n)].0.clone();

@@ -1,9 +1,9 @@
-//! RFC 8656 as plain maps: slow, without a timer, and obviously right. Times are whole seconds.
+//! RFC 8656 as plain maps: slow, without timers, and obviously correct. Times are whole seconds.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-/// An address family, as an index as well.
+/// An address family, also used as an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     V4,
@@ -20,7 +20,7 @@ impl Family {
     }
 }
 
-/// What an Allocate asks for, beside LIFETIME.
+/// The attributes of an Allocate except LIFETIME.
 #[derive(Clone, Copy, Debug)]
 pub enum Wish {
     Plain,
@@ -46,7 +46,7 @@ pub enum Ask {
     Bind { number: Option<u8>, peer: Option<u8> },
 }
 
-/// What the answer must be.
+/// The required answer.
 #[derive(Debug)]
 pub struct Expected {
     /// 0 for success.
@@ -58,7 +58,7 @@ pub struct Expected {
 #[derive(Debug)]
 struct Allocation {
     user: u8,
-    /// When the relayed address of each family ends.
+    /// The end of each family's relayed address.
     relays: [Option<u64>; 2],
     permissions: HashMap<IpAddr, u64>,
     channels: HashMap<u16, (SocketAddr, u64)>,
@@ -85,7 +85,7 @@ impl Reference {
         peer: impl Fn(u8) -> SocketAddr,
         number: impl Fn(u8) -> u16,
     ) -> Expected {
-        self.forget_what_is_over(now);
+        self.remove_expired(now);
         let answer = match ask {
             Ask::Allocate { wish, lifetime } => self.allocate(now, client, user, *wish, *lifetime),
             Ask::Refresh { lifetime, family } => self.refresh(now, client, user, *lifetime, *family),
@@ -149,7 +149,7 @@ impl Reference {
                 *relay = relay.map(|_| now + lifetime);
             }
         }
-        self.forget_what_is_over(now);
+        self.remove_expired(now);
         Ok(Some(lifetime))
     }
 
@@ -228,15 +228,15 @@ impl Reference {
         allocation.lets_through(now, peer).then_some(channel)
     }
 
-    /// Allocations alive.
+    /// Counts live allocations.
     pub fn allocations(&mut self, now: u64) -> usize {
-        self.forget_what_is_over(now);
+        self.remove_expired(now);
         self.allocations.len()
     }
 
-    /// Channels alive.
+    /// Counts live channels.
     pub fn channels(&mut self, now: u64) -> usize {
-        self.forget_what_is_over(now);
+        self.remove_expired(now);
         self.allocations.values().map(|allocation| allocation.channels.len()).sum()
     }
 
@@ -246,12 +246,12 @@ impl Reference {
         if allocation.user == user { Ok(allocation) } else { Err(441) }
     }
 
-    /// Section 7.2: the wish, but not below the default and not above the server's maximum.
+    /// Section 7.2: the requested lifetime, but at least the default and at most the server's maximum.
     fn lifetime(&self, wish: Option<u32>) -> u64 {
         wish.map_or(600, u64::from).clamp(600, self.lifetime_max)
     }
 
-    fn forget_what_is_over(&mut self, now: u64) {
+    fn remove_expired(&mut self, now: u64) {
         for allocation in self.allocations.values_mut() {
             for (family, relay) in allocation.relays.iter_mut().enumerate() {
                 if relay.is_some_and(|end| end <= now) {
@@ -279,8 +279,8 @@ impl Allocation {
             && self.permissions.get(&peer.ip()).is_some_and(|&end| end > now)
     }
 
-    /// Whether the cap allows permissions for all of `peers`. An address with a channel keeps its entry for as
-    /// long, so it counts even when its permission has run out.
+    /// Returns whether the limit allows permissions for all of `peers`. An address with a channel keeps its entry as
+    /// long as the channel, so it counts even after its permission expired.
     fn room_for(&self, now: u64, peers: &[SocketAddr], max: usize) -> Result<(), u16> {
         for v6 in [false, true] {
             let bound = self.channels.values().filter(|(_, end)| *end > now).map(|(peer, _)| peer.ip());
@@ -304,7 +304,7 @@ impl Allocation {
     }
 }
 
-/// The policy that the test sets: the built-in one.
+/// The policy of the test, which is the built-in one.
 fn is_refused(peer: SocketAddr) -> bool {
     match peer.ip() {
         IpAddr::V4(ip) => ip.is_private(),

@@ -13,7 +13,7 @@ use super::support::codec::{ADDITIONAL_FAMILY, REQUESTED_FAMILY};
 use super::support::http::get;
 use super::support::namespace::{self, Lab, shell, within};
 use super::support::plan::Plan;
-use super::support::server::{Server, only_hallpass};
+use super::support::server::{Server, skip_on_coturn};
 use super::support::stun::{ALLOCATE, DATA, Message, REQUESTED_TRANSPORT, UDP, XOR_RELAYED_ADDRESS};
 use super::support::{alone, beside_others, tls};
 
@@ -243,7 +243,7 @@ const SERVER: IpAddr = IpAddr::V4(namespace::SERVER);
 
 /// Whether these tests are for another server, which fails most of them.
 fn skipped() -> bool {
-    only_hallpass("relay addresses on hosts of every kind")
+    skip_on_coturn("relay addresses on hosts of every kind")
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Across a router, in network namespaces: what loopback can never show (TTL, fragments, path MTU).
+//! Relaying across a router, in network namespaces: TTL, fragments and path MTU, which loopback cannot show.
 #![allow(clippy::disallowed_methods, reason = "programs that others wrote are waited for on the real clock")]
 
 #[path = "../support/mod.rs"]
@@ -9,10 +9,10 @@ mod addresses;
 use support::alone;
 use support::namespace::{self, Lab};
 use support::plan::{Plan, Transport};
-use support::server::{Server, only_hallpass};
+use support::server::{Server, skip_on_coturn};
 use support::uclient::Uclient;
 
-/// Four sessions of 25 messages of `length` bytes, through the router, with a peer in a network of its own.
+/// Runs four sessions of 25 messages of `length` bytes through the router, with a peer in its own network.
 fn relays(lab: &Lab, transport: Transport, length: u32) {
     let _turn = alone();
     let mut plan = Plan::on(&[namespace::SERVER.into()], &[namespace::PEER_NET]);
@@ -39,11 +39,11 @@ fn tls_crosses_a_router() {
     relays(&Lab::new(), Transport::Tls, 160);
 }
 
-/// Datagrams towards clients leave without DF. With it, the router drops what is longer than its link
-/// and its ICMP is lost: nobody learns why.
+/// Datagrams to clients leave without DF. With DF, the router would drop those longer than its link, and its ICMP
+/// error is lost, so nobody would learn why.
 #[test]
 fn large_udp_packets_cross_a_narrow_link_without_icmp() {
-    if only_hallpass("datagrams without DF") {
+    if skip_on_coturn("datagrams without DF") {
         return;
     }
     let lab = Lab::new();

@@ -1,4 +1,4 @@
-//! A worker that fails, and one that is full.
+//! A failing worker, and a worker under memory pressure.
 
 use hallpass::base::transport::Transport;
 use hallpass::net::admission::{Pressure, Rules};
@@ -6,7 +6,7 @@ use hallpass::net::counters::Refusal;
 
 use crate::rig::*;
 
-/// An allocation with a channel to a peer of its own, and the worker that has it.
+/// An allocation with a channel to its own peer, and the worker that handles it.
 struct Call {
     client: Client,
     peer: std::net::UdpSocket,
@@ -38,11 +38,11 @@ impl Call {
 }
 
 #[test]
-fn a_worker_that_fails_takes_its_own_calls_along_and_no_others() {
+fn a_failing_worker_ends_only_its_own_calls() {
     let relay = Relay::start(0);
     let mut calls = Vec::new();
     for transport in Transport::ALL {
-        // The kernel spreads clients by their ports: as many as it takes until both workers have some.
+        // The kernel distributes clients by their ports: connect until both workers have some.
         let of = |calls: &[Call], worker| calls.iter().filter(|call| call.worker == worker).count();
         let before = [of(&calls, 0), of(&calls, 1)];
         while of(&calls, 0) < before[0] + 2 || of(&calls, 1) < before[1] + 2 {
@@ -59,14 +59,14 @@ fn a_worker_that_fails_takes_its_own_calls_along_and_no_others() {
 
     let (lost, mut kept): (Vec<Call>, Vec<Call>) = calls.into_iter().partition(|call| call.worker == failed);
     kept.iter_mut().for_each(Call::goes_on);
-    // What the lost calls held is free: ports, places, descriptors.
+    // Everything that the lost calls held is free: ports, places, descriptors.
     assert_eq!(alive(&relay, failed), 0);
     assert_eq!(relay.shared.ports.taken(), kept.len());
     assert_eq!(relay.shared.quota.total() as usize, kept.len());
     let streams = kept.iter().filter(|call| call.client.is_stream()).count();
     assert_eq!(relay.handle.admission().streams() as usize, streams);
     assert_eq!(relay.handle.admission().descriptors().0 as usize, kept.len() + streams);
-    // Their clients begin again where they were, if there is something left to begin on.
+    // Their clients allocate again, on the same link if it still exists.
     for mut call in lost {
         if call.client.is_stream() {
             assert!(call.client.is_cut_off());
@@ -78,7 +78,7 @@ fn a_worker_that_fails_takes_its_own_calls_along_and_no_others() {
             Call { peer, ..call }.goes_on();
         }
     }
-    // New ones are served by both.
+    // Both workers serve new clients.
     for transport in Transport::ALL {
         let mut both = [false; 2];
         while both != [true; 2] {
@@ -92,9 +92,9 @@ fn a_worker_that_fails_takes_its_own_calls_along_and_no_others() {
 }
 
 #[test]
-fn a_worker_that_fails_again_and_again_is_given_up_with_its_reason() {
+fn a_worker_that_keeps_failing_is_given_up_with_its_error() {
     let relay = Relay::start(0);
-    // Two workers bear three failures each; at the seventh one of them has had its fourth.
+    // Each of two workers tolerates three failures; at the seventh, one of them has had its fourth.
     let mut exit = None;
     for _ in 0..7 {
         let before = relay.sum(|c| c.restarts.get());
@@ -111,7 +111,7 @@ fn a_worker_that_fails_again_and_again_is_given_up_with_its_reason() {
 }
 
 #[test]
-fn newcomers_are_refused_when_memory_is_low_and_calls_go_on() {
+fn memory_pressure_refuses_newcomers_while_calls_continue() {
     let relay = Relay::start(0);
     let mut calls: Vec<Call> = Transport::ALL.into_iter().map(|transport| call(&relay, transport)).collect();
     for pressure in [Pressure::Full, Pressure::Tight] {
@@ -125,7 +125,7 @@ fn newcomers_are_refused_when_memory_is_low_and_calls_go_on() {
         calls.iter_mut().for_each(Call::goes_on);
     }
     assert_eq!(relay.sum(|c| c.relays_refused(Refusal::Memory).get()), 2);
-    // A stream is counted behind its end.
+    // A stream is counted after its end.
     relay.until("both are counted", |relay| {
         relay.sum(|c| c.streams(Transport::Tcp).refused(Refusal::Memory).get()) == 2
     });
@@ -136,7 +136,7 @@ fn newcomers_are_refused_when_memory_is_low_and_calls_go_on() {
 }
 
 #[test]
-fn a_source_has_its_share_of_streams_and_others_have_theirs() {
+fn streams_are_limited_per_source() {
     let rules =
         Rules { streams: 10, streams_per_source: 2, exempt: vec!["127.0.0.9/32".parse().expect("net")] };
     let relay = Relay::start_with(rules, clock);

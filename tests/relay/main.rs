@@ -1,4 +1,4 @@
-//! The relay as its clients meet it: workers in this process, real sockets on the loopback, UDP, TCP and TLS.
+//! The relay as seen by its clients: workers in this process, real sockets on loopback, UDP, TCP and TLS.
 #![allow(clippy::disallowed_methods, reason = "real sockets are waited for on the real clock")]
 
 #[allow(dead_code)] // two of its kinds are all that is needed here
@@ -40,7 +40,7 @@ fn every_transport_relays_both_ways() {
 #[test]
 fn a_dual_stack_wildcard_answers_from_the_address_that_was_reached() {
     let relay = Relay::start(0);
-    // A connected socket hears no other address.
+    // A connected socket receives from no other address.
     relays_both_ways(&mut Client::udp(relay.addresses[3]));
     relay.stop();
 }
@@ -69,41 +69,41 @@ fn a_burst_arrives_whole_and_in_order() {
     relay.stop();
 }
 
-/// Sends all payloads as one datagram that the kernel cuts, each behind `head`.
-fn send_train(socket: &UdpSocket, to: SocketAddr, head: &[u8], payloads: &[Vec<u8>]) {
-    let mut train = payloads.iter().map(|payload| Datagram { head, payload, to, source: None });
+/// Sends all payloads in one message that the kernel segments, each after `head`.
+fn send_segmented(socket: &UdpSocket, to: SocketAddr, head: &[u8], payloads: &[Vec<u8>]) {
+    let mut datagrams = payloads.iter().map(|payload| Datagram { head, payload, to, source: None });
     let mut refused = |error: io::Error| panic!("{error}");
-    let sent = SendBatch::new(true).send(socket.as_fd(), false, &mut train, &mut refused);
+    let sent = SendBatch::new(true).send(socket.as_fd(), false, &mut datagrams, &mut refused);
     assert_eq!(sent, payloads.len());
 }
 
 #[test]
-fn trains_of_datagrams_are_relayed_one_by_one() {
+fn segments_of_a_message_are_relayed_one_by_one() {
     let relay = Relay::start(0);
-    // Numbered, of one size, as a burst of video is; together less than a socket's buffer takes.
+    // Numbered, of one size, like a video burst; together smaller than a socket buffer.
     let payloads: Vec<Vec<u8>> = (0..21).map(|number| vec![number; 101]).collect();
     for transport in Transport::ALL {
         let mut client = relay.connect(transport);
         let (peer, address) = peer();
         let relayed = client.allocate();
         client.bind(0x4001, address);
-        send_train(&peer, relayed, &[], &payloads);
+        send_segmented(&peer, relayed, &[], &payloads);
         for payload in &payloads {
             let message = client.receive();
             assert_eq!(message[..4], [0x40, 0x01, 0, 101]);
             assert_eq!(message[4..], payload[..]);
         }
         if let Link::Udp(socket) = &client.link {
-            send_train(socket, relay.addresses[0], &[0x40, 0x01, 0, 101], &payloads);
+            send_segmented(socket, relay.addresses[0], &[0x40, 0x01, 0, 101], &payloads);
             for payload in &payloads {
                 assert_eq!(receive_at(&peer), (payload.clone(), relayed));
             }
         }
-        // Without a channel, each gets a header of its own.
+        // Without a channel, each gets its own header.
         let (other, other_address) = self::peer();
         let answer = client.ask(0x0008, &[(0x0012, &xored(other_address))]);
         assert_eq!(answer[..2], [0x01, 0x08], "{:?}", error_code(&answer));
-        send_train(&other, relayed, &[], &payloads);
+        send_segmented(&other, relayed, &[], &payloads);
         for payload in &payloads {
             let data = client.receive();
             assert_eq!(data[..2], [0x00, 0x17]);
@@ -118,7 +118,7 @@ fn trains_of_datagrams_are_relayed_one_by_one() {
 fn an_allocation_belongs_to_one_worker() {
     const EACH: u64 = 30;
     let relay = Relay::start(0);
-    // What each worker did: allocations made, packets from clients and from peers, datagrams that its sockets had.
+    // Per worker: allocations, packets from clients and from peers, datagrams on its sockets.
     let done = |relay: &Relay| -> Vec<[u64; 4]> {
         let sockets = relay.handle.counters();
         let of = |(protocol, sockets): (&Arc<Counters>, &Arc<net::counters::Counters>)| {
@@ -133,7 +133,7 @@ fn an_allocation_belongs_to_one_worker() {
         relay.counters.iter().zip(&sockets).map(of).collect()
     };
     let mut owners = [0_u32; 2];
-    // The kernel spreads clients by a hash of their addresses: one worker may have the first several.
+    // The kernel distributes clients by a hash of their addresses: one worker may get the first several.
     for attempt in 0.. {
         assert!(attempt < 200, "all clients come to one worker");
         let mut client = relay.connect(Transport::ALL[attempt % Transport::ALL.len()]);
@@ -162,7 +162,7 @@ fn an_allocation_belongs_to_one_worker() {
 }
 
 #[test]
-fn messages_cut_anywhere_are_put_together() {
+fn messages_split_anywhere_are_reassembled() {
     let relay = Relay::start(0);
     for transport in [Transport::Tcp, Transport::Tls] {
         let mut client = relay.connect(transport);
@@ -186,7 +186,7 @@ fn messages_cut_anywhere_are_put_together() {
 }
 
 #[test]
-fn an_allocation_goes_with_its_stream() {
+fn an_allocation_ends_with_its_stream() {
     let relay = Relay::start(0);
     for transport in [Transport::Tcp, Transport::Tls] {
         for reset in [false, true] {
@@ -200,7 +200,7 @@ fn an_allocation_goes_with_its_stream() {
                 drop(client);
                 relay.until("reset", |relay| relay.closed(transport, CloseReason::Reset) == 1);
             } else {
-                // Half of it is enough.
+                // Half of the connection's close is enough.
                 socket.shutdown(std::net::Shutdown::Write).expect("half close");
                 assert!(client.reads_the_end());
                 let closed = |relay: &Relay| relay.closed(transport, CloseReason::Closed) > closed_before;
@@ -236,10 +236,10 @@ fn a_request_with_the_end_right_behind_it_is_answered() {
     relay.stop();
 }
 
-/// Sockets tell of news once: whatever one look leaves over must be taken without another word.
-/// Many clients at once bring more than streams have time for in one turn.
+/// Edge-triggered sockets report a change once: what a read leaves over must be read without another event. Many
+/// clients at once exceed the time for streams in one turn.
 #[test]
-fn clients_that_a_turn_has_no_time_for_are_read_in_the_next() {
+fn clients_left_over_by_a_turn_are_read_in_the_next() {
     let relay = Relay::start(0);
     let mut clients: Vec<_> = (0..60)
         .map(|_| {
@@ -267,14 +267,14 @@ fn clients_that_a_turn_has_no_time_for_are_read_in_the_next() {
 }
 
 #[test]
-fn more_than_a_turn_takes_is_taken_to_the_end() {
+fn input_beyond_one_turn_is_read_completely() {
     let relay = Relay::start(0);
     for transport in Transport::ALL {
         let mut client = relay.connect(transport);
         let (peer, address) = peer();
         client.allocate();
         client.bind(0x4000, address);
-        // Three reads of a stream, and several looks at a listener that starts with sixteen datagrams.
+        // Three reads of a stream, and several reads of a listener that starts with sixteen datagrams.
         let payloads: Vec<Vec<u8>> = (0..120).map(|n| vec![n; 800]).collect();
         match &client.link {
             Link::Udp(socket) => {
@@ -289,7 +289,7 @@ fn more_than_a_turn_takes_is_taken_to_the_end() {
                 let messages: Vec<u8> =
                     payloads.iter().flat_map(|payload| [&[0x40, 0, 3, 32], &payload[..]].concat()).collect();
                 client.send(&messages);
-                // The end stands right behind them.
+                // The end of the stream follows immediately.
                 client.stream().shutdown(std::net::Shutdown::Write).expect("half close");
             }
         }
@@ -305,7 +305,7 @@ fn more_than_a_turn_takes_is_taken_to_the_end() {
 }
 
 #[test]
-fn what_is_not_turn_is_closed_at_once() {
+fn streams_that_are_not_turn_are_closed_at_once() {
     let relay = Relay::start(0);
     for (transport, garbage) in [
         (Transport::Tcp, b"GET / HTTP/1.1\r\n\r\n".as_slice()),
@@ -326,8 +326,8 @@ fn what_is_not_turn_is_closed_at_once() {
 }
 
 #[test]
-fn streams_beyond_the_limit_are_refused_and_a_free_place_is_given_again() {
-    // One worker: of several, each has its part of the places.
+fn streams_beyond_the_limit_are_refused_until_a_place_is_free() {
+    // With one worker, because several divide the places.
     let relay = Relay::start_on(1, Rules { streams: 2, ..Rules::default() }, rig::clock);
     let mut first = relay.connect(Transport::Tcp);
     first.allocate();
@@ -342,7 +342,7 @@ fn streams_beyond_the_limit_are_refused_and_a_free_place_is_given_again() {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_bounded_and_others_are_served() {
+fn a_client_that_does_not_read_costs_bounded_memory_and_others_are_served() {
     let relay = Relay::start(0);
     let mut slow = relay.connect(Transport::Tls);
     let (peer, address) = peer();
@@ -405,7 +405,7 @@ fn an_unreachable_peer_is_reported_and_does_not_stop_the_relay() {
 }
 
 #[test]
-fn unfinished_handshakes_and_idle_streams_end_and_allocations_stay() {
+fn unfinished_handshakes_and_idle_streams_are_closed() {
     let relay = Relay::start_with(Rules::default(), clock_ahead);
     let mut shy = Client::new(Link::Tcp(tcp(relay.addresses[Transport::Tls.index()])));
     let mut idle = relay.connect(Transport::Tcp);
@@ -413,7 +413,7 @@ fn unfinished_handshakes_and_idle_streams_end_and_allocations_stay() {
     working.allocate();
     let open = |relay: &Relay, transport| relay.sum(|c| c.streams(transport).open.get());
     relay.until("accepted", |relay| open(relay, Transport::Tcp) + open(relay, Transport::Tls) == 3);
-    // A command makes the workers look at the clock.
+    // A command makes the workers read the clock.
     AHEAD.store(11, Relaxed);
     relay.handle.send(&Command::Drain(false));
     assert!(shy.reads_the_end());
@@ -428,10 +428,10 @@ fn unfinished_handshakes_and_idle_streams_end_and_allocations_stay() {
     relay.stop();
 }
 
-/// Runs in a process of its own, which has few descriptors.
+/// Runs in its own process with few descriptors.
 #[test]
-fn without_descriptors_listeners_rest_and_packets_go_on() {
-    const NAME: &str = "without_descriptors_listeners_rest_and_packets_go_on";
+fn without_descriptors_listeners_pause_and_relaying_continues() {
+    const NAME: &str = "without_descriptors_listeners_pause_and_relaying_continues";
     if std::env::var_os(NAME).is_none() {
         let me = std::env::current_exe().expect("own path");
         let few = "ulimit -n 64; exec \"$0\" --exact \"$1\"";
@@ -445,10 +445,10 @@ fn without_descriptors_listeners_rest_and_packets_go_on() {
     let (peer, address) = peer();
     let relayed = client.allocate();
     client.bind(0x4000, address);
-    // A worker that is about to begin would want some as well.
+    // Starts the workers first, because they need descriptors, too.
     relay.handle.send(&Command::Drain(false));
     relay.until("all workers run", |relay| relay.handle.counters().iter().all(|c| c.wakeups.get() > 0));
-    // All but one are taken, and that one by a connection that the workers have no descriptor for.
+    // All but one are taken, and that one by a connection for which the workers have no descriptor.
     let mut taken = Vec::new();
     while let Ok(another) = peer.try_clone() {
         taken.push(another);
@@ -472,7 +472,7 @@ fn without_descriptors_listeners_rest_and_packets_go_on() {
 }
 
 #[test]
-fn draining_refuses_new_allocations_and_keeps_the_running_ones() {
+fn draining_refuses_new_allocations_and_keeps_existing_ones() {
     let relay = Relay::start(0);
     let mut client = relay.connect(Transport::Udp);
     let (peer, address) = peer();

@@ -1,4 +1,4 @@
-//! A relay in this process and a TURN client that does one thing after the other.
+//! A relay in this process and a blocking TURN client.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -31,7 +31,7 @@ use codec::{Login, Reader, Writer, framed, unxor, xor};
 
 pub const REALM: &str = "relay.test";
 pub const SECRET: &str = "north";
-/// No answer takes longer on a loopback, however busy the machine is.
+/// No answer on loopback takes longer, no matter how busy the machine is.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub fn clock() -> Now {
@@ -39,7 +39,7 @@ pub fn clock() -> Now {
     Now { instant: Instant::from_nanos(since.as_nanos() as u64), unix: since.as_secs() }
 }
 
-/// Seconds that one test moves its clock ahead.
+/// Seconds by which one test advances its clock.
 pub static AHEAD: AtomicU64 = AtomicU64::new(0);
 
 pub fn clock_ahead() -> Now {
@@ -71,7 +71,7 @@ impl Relay {
             .map(|transport| Listener::new(transport, (loopback, 0).into()))
             .into_iter()
             .chain([
-                // A wildcard listener has to answer from the address that was reached.
+                // A wildcard listener must answer from the address that was reached.
                 Listener::new(Transport::Udp, "[::]:0".parse().expect("address")),
             ])
             .collect();
@@ -104,7 +104,7 @@ impl Relay {
         let counters: Vec<Arc<Counters>> = (0..workers).map(|_| Arc::default()).collect();
         let servers = counters.iter().enumerate().map(|(number, counters)| {
             let (settings, shared) = (Arc::clone(&protocol), Arc::clone(&shared));
-            // Each relay of this process draws other ports.
+            // Each relay in this process uses different ports.
             let seed = [(addresses[0].port() as u8).wrapping_add(number as u8); 32];
             Server::new(settings, shared, Arc::clone(counters), seed)
         });
@@ -127,7 +127,7 @@ impl Relay {
         self.connect_naming(REALM, transport)
     }
 
-    /// The same; on TLS the client asks for that name.
+    /// Does the same; on TLS the client requests this name.
     pub fn connect_naming(&self, name: &'static str, transport: Transport) -> Client {
         let address = self.addresses[transport.index()];
         let link = match transport {
@@ -151,7 +151,7 @@ impl Relay {
         assert!(exits.iter().all(|Exit { failure, .. }| failure.is_none()), "{exits:?}");
     }
 
-    /// Looks until the workers have got so far.
+    /// Waits until `reached` returns true.
     pub fn until(&self, what: &str, mut reached: impl FnMut(&Self) -> bool) {
         let start = std::time::Instant::now();
         while !reached(self) {
@@ -164,7 +164,7 @@ impl Relay {
         self.sum(|c| Stage::ALL.iter().map(|&stage| c.streams(transport).closed(stage, reason).get()).sum())
     }
 
-    /// Over all workers.
+    /// Sums a counter over all workers.
     pub fn sum(&self, counted: impl Fn(&net::counters::Counters) -> u64) -> u64 {
         self.handle.counters().iter().map(|counters| counted(counters)).sum()
     }
@@ -177,7 +177,7 @@ impl Relay {
 /// Chooses always the same, unless it is asked for [`TRAP`]: then the worker that asks panics.
 struct Trapped(Arc<ServerConfig>);
 
-/// A name for [`Client`]s that are to make a worker fail.
+/// A server name that makes a worker panic.
 pub const TRAP: &str = "trap.test";
 
 impl TlsChooser for Trapped {
@@ -187,7 +187,7 @@ impl TlsChooser for Trapped {
     }
 }
 
-/// A connection from another address of the loopback.
+/// Connects from another loopback address.
 pub fn tcp_from(source: [u8; 4], address: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     socket.bind(&SocketAddr::from((source, 0)).into()).expect("bind");
@@ -209,7 +209,7 @@ pub enum Link {
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
-/// A TURN client that does one thing after the other.
+/// A blocking TURN client.
 pub struct Client {
     pub link: Link,
     pub bytes: Vec<u8>,
@@ -233,7 +233,7 @@ impl Client {
         Self { link, bytes: Vec::new(), login, nonce: Vec::new(), transaction: 0 }
     }
 
-    /// The connection below everything.
+    /// Returns the TCP connection below TLS.
     pub fn stream(&self) -> &TcpStream {
         match &self.link {
             Link::Tls(stream) => &stream.sock,
@@ -286,7 +286,7 @@ impl Client {
         if self.nonce.is_empty() { writer.plain() } else { writer.signed(&self.login, &self.nonce) }
     }
 
-    /// Sends a request and gives the answer; media that comes before it is left out.
+    /// Sends a request and returns the answer; skips media that arrives before it.
     pub fn ask(&mut self, method: u16, attributes: &[(u16, &[u8])]) -> Vec<u8> {
         let request = self.request(method, attributes);
         self.send(&request);
@@ -323,12 +323,12 @@ impl Client {
         self.send(&message);
     }
 
-    /// Whether there is a connection below.
+    /// Returns whether the link is a stream.
     pub fn is_stream(&self) -> bool {
         !matches!(self.link, Link::Udp(_))
     }
 
-    /// Says something and waits for the end instead of an answer.
+    /// Sends and waits for the end of the stream instead of an answer.
     pub fn fails_to_send(&mut self) -> bool {
         let said = match &mut self.link {
             Link::Tls(stream) => stream.write_all(&[0; 20]),
@@ -337,7 +337,7 @@ impl Client {
         said.is_err() || self.reads_the_end()
     }
 
-    /// Waits for an end without a word, such as TLS's close_notify would be.
+    /// Waits for an end without a TLS close_notify.
     pub fn is_cut_off(&mut self) -> bool {
         let kinds = [io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof];
         match self.read() {
@@ -389,7 +389,7 @@ pub fn receive_at(peer: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     (buffer, from)
 }
 
-/// Relays both ways on a channel and by indications, in all sizes that matter.
+/// Relays in both directions, on a channel and by indications, in all sizes that matter.
 pub fn relays_both_ways(client: &mut Client) {
     let (peer, address) = peer();
     let relayed = client.allocate();

@@ -47,7 +47,7 @@ fn s7_2_success_tells_relayed_address_lifetime_and_mapped_address() {
     assert_eq!(rig.held(), (1, 1, 1));
 }
 
-/// RFC 8656 section 7.2: the client hears of his allocation only once its socket is there.
+/// RFC 8656 section 7.2: the success response is sent only once the socket is open.
 #[test]
 fn s7_2_success_is_answered_only_when_the_socket_is_open() {
     let mut rig = Rig::new();
@@ -61,7 +61,7 @@ fn s7_2_success_is_answered_only_when_the_socket_is_open() {
     assert_eq!((answer.code(), answer.tid[..] == request[8..20]), (0, true));
 }
 
-/// RFC 8656 section 7.2, step 2; section 5: 437 and never 441, whoever asks.
+/// RFC 8656 section 7.2, step 2; section 5: 437 and never 441, for any user.
 #[test]
 fn s7_2_step_2_five_tuple_in_use_is_437() {
     let mut rig = Rig::new();
@@ -155,7 +155,7 @@ fn s7_2_step_7_the_family_asked_for() {
     assert_eq!(code(Msg::allocate().attr(REQUESTED_FAMILY, &[2])), 400, "malformed");
 }
 
-/// RFC 8656 section 7.2, step 7: a family that is not there, and never IPv6 for a client that asked for none.
+/// RFC 8656 section 7.2, step 7: an unavailable family, and never IPv6 for a client that did not request it.
 #[test]
 fn s7_2_step_7_a_family_that_is_not_there_is_440() {
     let mut rig = Rig::with(|settings| settings.relay_addresses.retain(|relay| relay.local.is_ipv4()));
@@ -199,7 +199,7 @@ fn s7_2_step_8_even_port_with_r_0() {
     }
 }
 
-/// RFC 8656 section 7.2, step 8: an even port, the next one kept, a token for it.
+/// RFC 8656 section 7.2, step 8: an even port, the next one reserved, and a token for it.
 #[test]
 fn s7_2_step_8_even_port_with_r_1_reserves_the_next() {
     let mut rig = Rig::new();
@@ -209,7 +209,7 @@ fn s7_2_step_8_even_port_with_r_1_reserves_the_next() {
     assert_eq!(even.port() % 2, 0);
     let token = answer.get(RESERVATION_TOKEN).expect("RESERVATION-TOKEN").to_vec();
     assert_eq!((token.len(), rig.held()), (8, (1, 2, 2)), "a reserved port has a place in the quota");
-    // Another five-tuple, transport and user redeems it, with a lifetime and DONT-FRAGMENT of his own.
+    // Another five-tuple, transport and user redeems it, with its own lifetime and DONT-FRAGMENT.
     let bob = rig.login(client_at(Transport::Tls, "203.0.113.9:555"), "bob", "bob-pw", Style::Old);
     let request = || Msg::allocate().attr(RESERVATION_TOKEN, &token);
     let answer = rig.ask(&bob, request().lifetime(900).attr(DONT_FRAGMENT, b""));
@@ -219,7 +219,7 @@ fn s7_2_step_8_even_port_with_r_1_reserves_the_next() {
     // Once only.
     let carol = rig.alice_at(client(3));
     assert_eq!(rig.ask(&carol, request()).code(), 508);
-    // Past the reservation's end both allocations stand.
+    // After the reservation would have ended, both allocations are alive.
     rig.wait(40);
     assert_eq!(rig.held(), (2, 2, 2));
     assert_eq!((rig.refresh(&alice, 0).code(), rig.refresh(&bob, 0).code()), (0, 0));
@@ -426,7 +426,7 @@ fn s7_2_a_retransmitted_refusal_does_no_harm() {
     assert_eq!(rig.ask(&thief, stolen).code(), 437);
 }
 
-/// RFC 8656 section 7.2: a port that somebody else holds is exchanged; an address that cannot be bound is 508.
+/// RFC 8656 section 7.2: a port that another program holds is replaced; an address that cannot be bound is 508.
 #[test]
 fn s7_2_a_port_in_use_elsewhere_is_exchanged() {
     let mut rig = Rig::new();
@@ -457,7 +457,7 @@ fn s7_2_a_port_in_use_elsewhere_is_exchanged() {
     assert_eq!((rig.asked.len(), rig.held()), (1, (0, 0, 0)));
 }
 
-/// A reserved port that turns out to be taken is gone: 508 (RFC 8656 section 7.2, step 5).
+/// A reserved port that another program has taken is lost: 508 (RFC 8656 section 7.2, step 5).
 #[test]
 fn s7_2_step_5_a_reserved_port_that_cannot_be_bound_is_508() {
     let mut rig = Rig::new();
@@ -470,7 +470,8 @@ fn s7_2_step_5_a_reserved_port_that_cannot_be_bound_is_508() {
     assert_eq!(rig.held(), (1, 1, 1));
 }
 
-/// An Allocate that still waits for its sockets is no allocation yet: others get 437, and its end frees every port.
+/// An Allocate that waits for its sockets is not an allocation yet: other requests get 437, and its end frees every
+/// port.
 #[test]
 fn s5_an_allocation_that_is_being_opened_is_none_yet() {
     let mut rig = Rig::new();
@@ -503,7 +504,7 @@ fn s7_2_relayed_ports_are_unique_random_and_in_the_range() {
     assert!((90..210).contains(&rising), "{rising} of 299 steps go up");
 }
 
-/// RFC 8656 sections 6 and 7.2: a new allocation has neither permissions nor channels, whoever was there before.
+/// RFC 8656 sections 6 and 7.2: a new allocation has neither permissions nor channels of an earlier one.
 #[test]
 fn s7_2_a_new_allocation_begins_empty() {
     let mut rig = Rig::new();
@@ -516,7 +517,7 @@ fn s7_2_a_new_allocation_begins_empty() {
     assert!(rig.data_from_peer(PEER, b"x").is_err());
 }
 
-/// RFC 8656 section 5: requests without an allocation are 437, of somebody else 441; indications and data are ignored.
+/// RFC 8656 section 5: requests without an allocation are 437, of another user 441; indications and data are ignored.
 #[test]
 fn s5_requests_on_the_wrong_five_tuple() {
     let requests = || {
@@ -524,7 +525,7 @@ fn s5_requests_on_the_wrong_five_tuple() {
             Msg::request(REFRESH),
             Msg::request(CREATE_PERMISSION).peer(PEER),
             Msg::request(CHANNEL_BIND).channel(0x4000).peer(PEER),
-            // Whose it is comes before what is wrong with it.
+            // The user is checked before the content of the request.
             Msg::request(CREATE_PERMISSION),
             Msg::request(REFRESH).attr(LIFETIME, &[1]),
         ]
@@ -546,7 +547,7 @@ fn s5_requests_on_the_wrong_five_tuple() {
     assert!(rig.send(&alice, PEER, b"x").is_ok(), "untouched");
 }
 
-/// RFC 8656 section 7.2, step 8: without a reservation the request for one has failed. Nothing remains of it.
+/// RFC 8656 section 7.2, step 8: if no port can be reserved, the request fails and leaves nothing.
 #[test]
 fn s7_2_step_8_without_room_for_a_reservation_it_is_508() {
     let mut rig = Rig::new();

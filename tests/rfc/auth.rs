@@ -8,7 +8,7 @@ use hallpass::turn::settings::Settings;
 use crate::codec::*;
 use crate::rig::*;
 
-/// The answer to a request that must not get past authentication: unsigned, naming nobody.
+/// Returns the answer to a request that must fail authentication: unsigned, without a user.
 fn refused(rig: &mut Rig, user: &User, message: &Msg) -> Answer {
     let answer = rig.bare(&user.at, message);
     assert!(!answer.is_signed() && !answer.has(USERNAME) && !answer.has(USERHASH) && !answer.has(SOFTWARE));
@@ -39,7 +39,7 @@ fn s9_2_4_a_request_without_integrity_is_401_with_realm_and_nonce() {
     assert_eq!(rig.held(), (0, 0, 0));
 }
 
-/// RFC 8489 section 9.2.4, second check: 400 that gives nothing away.
+/// RFC 8489 section 9.2.4, second check: a 400 that reveals nothing.
 #[test]
 fn s9_2_4_integrity_without_name_realm_or_nonce_is_400() {
     let mut rig = Rig::new();
@@ -60,7 +60,7 @@ fn s9_2_4_integrity_without_name_realm_or_nonce_is_400() {
     assert_eq!(rig.held(), (0, 0, 0));
 }
 
-/// Static users alone: what USERHASH is offered for.
+/// Static users only, the case for which USERHASH is offered.
 fn without_secrets(settings: &mut Settings) {
     settings.hosts.iter_mut().for_each(|host| host.secrets.clear());
 }
@@ -122,7 +122,7 @@ fn s14_6_integrity_of_a_wrong_length_is_refused() {
     assert_eq!(rig.held(), (0, 0, 0));
 }
 
-/// RFC 8489 section 9.2.4: wrong name, hash, realm, password: 401 each, with the means to try again.
+/// RFC 8489 section 9.2.4: wrong name, hash, realm or password: 401, with everything to try again.
 #[test]
 fn s9_2_4_wrong_credentials_are_401_with_everything_to_try_again() {
     let mut rig = Rig::new();
@@ -159,9 +159,9 @@ fn s6_3_1_failed_authentication_leaves_no_trace() {
     assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0);
 }
 
-/// THREATS 6: strangers leave neither state nor deadlines.
+/// THREATS 6: strangers leave neither state nor timers.
 #[test]
-fn strangers_cost_nothing_that_lasts() {
+fn strangers_leave_no_state() {
     let mut rig = Rig::with(|settings| settings.limits.unauthenticated_per_source = 0);
     for port in 1..2000 {
         assert_eq!(rig.bare(&client(port), &Msg::allocate()).code(), 401);
@@ -170,7 +170,7 @@ fn strangers_cost_nothing_that_lasts() {
     assert!(rig.asked.is_empty(), "no socket was asked for");
 }
 
-/// RFC 8489 section 9: what stands behind integrity is ignored, whatever it is.
+/// RFC 8489 section 9: attributes after the integrity are ignored.
 #[test]
 fn s9_attributes_behind_integrity_are_ignored() {
     let mut rig = Rig::new();
@@ -193,7 +193,7 @@ fn s9_attributes_behind_integrity_are_ignored() {
         modern.seal(Msg::request(REFRESH).lifetime(700)).attr(0x7fff, b"").lifetime(0).fingerprint();
     let answer = rig.bare(&alice.at, &request);
     assert_eq!((answer.code(), answer.secs()), (0, 700));
-    // A peer behind it is no peer.
+    // A peer after the integrity is ignored.
     let request = alice.named(Msg::request(CREATE_PERMISSION)).sha1(&key).peer(PEER);
     assert_eq!(rig.bare(&alice.at, &request).code(), 400);
     assert_eq!(rig.send(&alice, PEER, b"x"), Err(Drop::NoPermission));
@@ -210,10 +210,10 @@ fn s9_2_4_bid_down_by_password_algorithms_is_400() {
     let swapped = [0, 1, 0, 0, 0, 2, 0, 0];
     let longer = [0, 2, 0, 0, 0, 1, 0, 0, 0, 3, 0, 0];
     for request in [
-        // One of the two stripped.
+        // One of the two removed.
         old.named(Msg::allocate()).attr(PASSWORD_ALGORITHM, &[0, 2, 0, 0]),
         old.named(Msg::allocate()).attr(PASSWORD_ALGORITHMS, &LIST),
-        // The list changed.
+        // The list modified.
         old.named(Msg::allocate())
             .attr(PASSWORD_ALGORITHMS, &md5_only)
             .attr(PASSWORD_ALGORITHM, &[0, 1, 0, 0]),
@@ -222,7 +222,7 @@ fn s9_2_4_bid_down_by_password_algorithms_is_400() {
             .attr(PASSWORD_ALGORITHM, &[0, 1, 0, 0]),
         old.named(Msg::allocate()).attr(PASSWORD_ALGORITHMS, &longer).attr(PASSWORD_ALGORITHM, &[0, 2, 0, 0]),
         old.named(Msg::allocate()).attr(PASSWORD_ALGORITHMS, b"").attr(PASSWORD_ALGORITHM, &[0, 2, 0, 0]),
-        // An algorithm that is not in it.
+        // An algorithm that is not in the list.
         old.named(Msg::allocate()).attr(PASSWORD_ALGORITHMS, &LIST).attr(PASSWORD_ALGORITHM, &[0, 3, 0, 0]),
         // Malformed.
         old.named(Msg::allocate()).attr(PASSWORD_ALGORITHMS, &LIST).attr(PASSWORD_ALGORITHM, &[0, 2]),
@@ -237,7 +237,7 @@ fn s9_2_4_bid_down_by_password_algorithms_is_400() {
     assert_eq!(rig.held(), (0, 0, 0));
 }
 
-/// RFC 8489 section 14.12: parameters and their padding are not looked at.
+/// RFC 8489 section 14.12: parameters and their padding are ignored.
 #[test]
 fn s14_12_parameters_of_the_algorithm_are_padded_with_anything() {
     let mut rig = Rig::new();
@@ -254,7 +254,7 @@ fn s14_12_parameters_of_the_algorithm_are_padded_with_anything() {
     check_signed(&alice, &answer);
 }
 
-/// RFC 8489 sections 9.2 and 9.2.4: 438 with a nonce that is good, for every nonce that is not.
+/// RFC 8489 sections 9.2 and 9.2.4: every invalid nonce is answered by 438 with a valid one.
 #[test]
 fn s9_2_4_a_bad_nonce_is_438_with_a_good_one() {
     let mut rig = Rig::new();
@@ -280,7 +280,7 @@ fn s9_2_4_a_bad_nonce_is_438_with_a_good_one() {
     }
 }
 
-/// RFC 8656 section 5: a nonce runs out within the hour.
+/// RFC 8656 section 5: a nonce expires within the hour.
 #[test]
 fn s5_a_nonce_expires_hourly() {
     let mut rig = Rig::new();
@@ -429,7 +429,7 @@ fn rest_secrets_name_the_host() {
     assert_eq!(refused(&mut rig, &stranger, &request).code(), 401);
 }
 
-/// The hosts' own lists apply: the peer that is open to one is closed to the other.
+/// Each host has its own peers: what is allowed for one is denied for the other.
 #[test]
 fn rest_hosts_have_their_own_peers() {
     let mut rig = Rig::new();
@@ -443,7 +443,7 @@ fn rest_hosts_have_their_own_peers() {
     assert_eq!((rig.permit(&north, &[OTHER_PEER]), rig.permit(&south, &[OTHER_PEER])), (0, 0));
 }
 
-/// A running call outlives its name and a change of secrets; a new one does not begin with either.
+/// A running call outlives its name and a change of secrets; a new one cannot start with either.
 #[test]
 fn rest_expiry_and_rotation_do_not_cut_a_running_call() {
     let mut rig = Rig::new();
@@ -458,8 +458,8 @@ fn rest_expiry_and_rotation_do_not_cut_a_running_call() {
     assert_eq!(refused(&mut rig, &user, &request).code(), 401);
 }
 
-/// RFC 8489 section 9.2: a key is of one realm. A new realm at a reload leaves running calls theirs, in requests and in
-/// challenges, and newcomers get the new one.
+/// RFC 8489 section 9.2: a key belongs to one realm. After a reload with a new realm, running calls keep theirs, in
+/// requests and in challenges, and newcomers get the new one.
 #[test]
 fn s9_2_a_new_realm_does_not_cut_a_running_call() {
     for style in [Style::Old, Style::Sha256, Style::Hashed] {
@@ -488,21 +488,21 @@ fn s9_2_a_new_realm_does_not_cut_a_running_call() {
     }
 }
 
-/// RFC 8656 section 6: what remains of a password is its key; neither shows in what the server prints of itself.
+/// RFC 8656 section 6: of a password only the key is kept; the server's debug output shows neither.
 #[test]
 fn s6_passwords_are_not_kept_with_the_allocation() {
     let mut rig = Rig::new();
     let name = format!("{}:w_x", UNIX + 100);
     let user = rig.rest(client(1), "north-secret", &name);
     assert_eq!(rig.ask(&user, Msg::allocate()).code(), 0);
-    // The settings are the operator's own words; everything else the server holds must not have the password.
+    // The settings contain the password; nothing else that the server holds may.
     let printed = format!("{:?}", rig.server);
     assert!(printed.contains(&name) && !printed.contains(&user.password));
 }
 
 /// RFC 8489 section 9.2.4: USERHASH counts only where the nonce offered it, so not beside REST users.
 #[test]
-fn s9_2_4_a_userhash_that_was_not_offered_names_nobody() {
+fn s9_2_4_a_userhash_that_was_not_offered_is_no_user() {
     let mut rig = Rig::new();
     let name = format!("{}:w_x", UNIX + 100);
     let user = rig.rest(client(1), "north-secret", &name);
@@ -512,7 +512,7 @@ fn s9_2_4_a_userhash_that_was_not_offered_names_nobody() {
     }
 }
 
-/// A server whose hosts have 400 secrets more, so that a search is expensive.
+/// A server whose hosts have 400 additional secrets, so that a search is expensive.
 fn with_many_secrets(change: impl FnOnce(&mut Settings)) -> Rig {
     Rig::with(|settings| {
         settings.hosts[0].secrets = (0..400).map(|n| format!("secret {n}")).collect();
@@ -520,24 +520,24 @@ fn with_many_secrets(change: impl FnOnce(&mut Settings)) -> Rig {
     })
 }
 
-/// A client with a good name that nobody has used yet, under the last of the host's secrets.
+/// Returns a client with a valid name that is new to the server, under the last of the host's secrets.
 fn good(rig: &mut Rig, from: Client, n: u64) -> User {
     rig.rest(from, "secret 399", &format!("{}:w_{n}", UNIX + 100))
 }
 
-/// The code of the answer to a wrong guess, if there is one.
+/// Returns the code of the answer to a wrong guess, if there is one.
 fn guess(rig: &mut Rig, from: Client, expiry: u64) -> Option<u16> {
     let user = rig.rest(from, "wrong", &format!("{expiry}:w_guess"));
     rig.exchange(&from, &user.seal(Msg::allocate()).bytes()).map(|answer| answer.code())
 }
 
-/// Wrong guesses of one client until it is not heard.
+/// Counts the wrong guesses of one client until it gets no answer.
 fn guesses(rig: &mut Rig, from: Client) -> usize {
     (0..1000).take_while(|_| guess(rig, from, UNIX + 100) == Some(401)).count()
 }
 
-/// Trying the secrets of every host has a budget for each source and for all; names known already need none, and an
-/// expired name is refused before. Those who guess do not keep out those who do not.
+/// The search through the secrets of every host has a budget per source and in all; known names need none, and
+/// expired names are refused before. Guessing clients do not lock others out.
 #[test]
 fn searching_for_a_secret_has_a_budget() {
     let mut rig = with_many_secrets(|settings| settings.limits.unauthenticated_per_source = 0);
@@ -547,7 +547,7 @@ fn searching_for_a_secret_has_a_budget() {
     assert!((10..=25).contains(&of_client), "{of_client} searches of 0.6 ms in 10 ms a second");
     assert_eq!(guess(&mut rig, client(2), UNIX - 1), Some(401), "expired: nothing is tried");
     assert_eq!(rig.refresh(&known, 600).code(), 0, "its key is known");
-    // Another source has its own, until all that guess have used a sixteenth of the worker.
+    // Another source has its own budget, until all guessing clients have used a sixteenth of the worker.
     let other = |n: usize| client_at(Transport::Udp, &format!("203.0.{n}.9:1"));
     assert!((10..=25).contains(&guesses(&mut rig, other(0))));
     let all: usize = (1..50).map(|n| guesses(&mut rig, other(n))).sum();
@@ -556,10 +556,10 @@ fn searching_for_a_secret_has_a_budget() {
     assert_eq!(rig.ask(&newcomer, Msg::allocate()).code(), 0, "a source that has not guessed");
 }
 
-/// One who guesses behind a NAT does not cut off the newcomers behind the same address, over UDP or a stream, until they
-/// have used a budget of their own. Then they wait, and no stream is closed.
+/// A guessing client behind a NAT does not lock out newcomers with the same address, over UDP or a stream, until they
+/// have used their own budget. Then they wait, and no stream is closed.
 #[test]
-fn one_who_guesses_leaves_newcomers_of_his_source_alone() {
+fn a_guessing_client_does_not_lock_out_newcomers_of_its_source() {
     let mut rig = with_many_secrets(|settings| settings.limits.unauthenticated_per_source = 0);
     assert!(guesses(&mut rig, client(2)) > 0);
     let bogus = rig.rest(client(2), "wrong", &format!("{}:w_guess", UNIX + 100)).seal(Msg::allocate());
@@ -583,12 +583,12 @@ fn one_who_guesses_leaves_newcomers_of_his_source_alone() {
     assert!(deferred > 0 && rig.dropped(Drop::Throttled) == 0, "{deferred}");
 }
 
-/// A search that finds a user costs as much as one that does not: thousands of good names of one user do not make the
-/// server search without end, and its source is not one of those who guess.
+/// A successful search costs as much as a failed one: thousands of valid names of one user do not make the server
+/// search without limit, and their source does not count as guessing.
 #[test]
 fn searches_that_succeed_are_counted() {
     let mut rig = with_many_secrets(|settings| settings.limits.unauthenticated_per_source = 0);
-    // Every request names another second, so none of the names is remembered.
+    // Every request has another expiry, so none of the names is cached.
     let mut end = UNIX + 100;
     let mut searched = |rig: &mut Rig, from: Client| {
         let found = |_: &u64| {
@@ -604,14 +604,14 @@ fn searches_that_succeed_are_counted() {
     let wrong = rig.rest(client(2), "wrong", &format!("{}:w_guess", UNIX + 100)).seal(Msg::allocate());
     let reason = rig.silent(&client(2), &wrong.bytes());
     assert_eq!(reason, Drop::SearchDeferred, "it was not one of those who guess, who have another budget");
-    // Other sources have their own, until the user has used its requests.
+    // Other sources have their own budget, until the user has used its requests.
     let other = |n: usize| client_at(Transport::Udp, &format!("203.0.{n}.9:1"));
     let all: usize = (0..50).map(|n| searched(&mut rig, other(n))).sum();
     assert!((30..=80).contains(&all), "{all} searches");
     assert!(rig.dropped(Drop::RequestsOverRate) > 40, "each source tried once more");
 }
 
-/// Requests beyond the limit of a user cost the source of a client without an allocation.
+/// Requests above the rate limit of a user count against the source, without an allocation.
 #[test]
 fn requests_over_the_rate_of_a_user_cost_the_source() {
     let mut rig = Rig::with(|settings| settings.limits.requests_per_user = 10);
@@ -622,9 +622,9 @@ fn requests_over_the_rate_of_a_user_cost_the_source() {
     assert_eq!(rig.dropped(Drop::Throttled), 2000 - 10 - 499);
 }
 
-/// A request that needs a search for which there is no budget is counted like any other of a stranger.
+/// A request whose search exceeds the budget is counted like any other of a stranger.
 #[test]
-fn what_is_not_searched_is_counted() {
+fn requests_beyond_the_search_budget_are_counted() {
     let mut rig = with_many_secrets(|_| {});
     let user = rig.rest(client(2), "wrong", &format!("{}:w_guess", UNIX + 100));
     let request = user.seal(Msg::allocate()).bytes();

@@ -22,7 +22,7 @@ fn s11_2_send_goes_from_the_relayed_address_to_the_peer_unchanged() {
     }
 }
 
-/// Each stage of an allocation is counted once, however often it is passed.
+/// Each stage of an allocation is counted once, no matter how often it is passed.
 #[test]
 fn stages_are_counted_once_for_each_allocation() {
     let mut rig = Rig::new();
@@ -131,7 +131,7 @@ fn s11_3_peer_data_without_channel_is_a_data_indication() {
     }
 }
 
-/// RFC 8489 section 5: transaction ids of our own are random.
+/// RFC 8489 section 5: the server's own transaction ids are random.
 #[test]
 fn s5_data_indications_have_fresh_transaction_ids() {
     let mut rig = Rig::new();
@@ -144,9 +144,10 @@ fn s5_data_indications_have_fresh_transaction_ids() {
     assert!((2700..3450).contains(&ones), "{ones} of 6144 bits");
 }
 
-/// Whether ICMP is told (RFC 8656 section 11.5) is for the operator to say: there are clients that cannot bear a Data indication without DATA.
+/// Whether ICMP errors are forwarded (RFC 8656 section 11.5) is the operator's choice: some clients fail on a Data
+/// indication without DATA.
 #[test]
-fn s11_5_icmp_is_told_only_where_it_is_wanted() {
+fn s11_5_icmp_is_forwarded_only_if_enabled() {
     let mut rig = Rig::with(|settings| settings.icmp_to_clients = false);
     let alice = rig.allocated();
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
@@ -155,9 +156,9 @@ fn s11_5_icmp_is_told_only_where_it_is_wanted() {
     assert!(rig.icmp(PEER, 3, 3, 0).is_some());
 }
 
-/// RFC 8656 section 11.5: destination unreachable and time exceeded, and ICMPv6's three; no others.
+/// RFC 8656 section 11.5: destination unreachable and time exceeded, and three types of ICMPv6; no others.
 #[test]
-fn s11_5_only_the_listed_icmp_types_are_told() {
+fn s11_5_only_the_listed_icmp_types_are_forwarded() {
     let mut rig = Rig::new();
     let alice = rig.allocated_dual();
     assert_eq!(rig.permit(&alice, &[PEER, PEER6]), 0);
@@ -170,7 +171,7 @@ fn s11_5_only_the_listed_icmp_types_are_told() {
 /// RFC 8656 sections 11.5 and 18.13: a Data indication with XOR-PEER-ADDRESS and ICMP, whole bytes of type and code,
 /// the MTU where there is one and zero elsewhere.
 #[test]
-fn s11_5_icmp_is_told_with_type_code_and_mtu() {
+fn s11_5_icmp_is_forwarded_with_type_code_and_mtu() {
     let mut rig = Rig::new();
     let alice = rig.allocated_dual();
     assert_eq!(rig.permit(&alice, &[PEER, PEER6]), 0);
@@ -208,7 +209,7 @@ fn s11_5_icmp_needs_a_permission_for_the_destination() {
     assert!(rig.icmp(PEER, 3, 3, 0).is_none());
 }
 
-/// What went through is counted, by payload.
+/// Relayed payload is counted.
 #[test]
 fn s11_payload_is_counted_in_the_session() {
     let mut rig = Rig::new();

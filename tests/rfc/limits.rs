@@ -55,8 +55,8 @@ fn s7_2_ports_that_run_out_are_508() {
     assert_eq!(rig.held(), (10, 10, 10));
 }
 
-/// The last quarter of the ports is for users that hold few: one credential does not take them all, with or without a
-/// user part.
+/// The last quarter of the ports is kept for users with few allocations: one credential cannot take all ports, with
+/// or without a user part.
 #[test]
 fn s7_2_the_last_ports_are_for_users_that_hold_few() {
     for name in [format!("{}:w_x", UNIX + 1000), (UNIX + 1000).to_string()] {
@@ -88,7 +88,7 @@ fn s7_2_the_last_ports_are_for_users_that_hold_few() {
     }
 }
 
-/// THREATS 22: while draining newcomers get 508, and what runs goes on.
+/// THREATS 22: while draining newcomers get 508, and existing allocations continue.
 #[test]
 fn draining_refuses_newcomers_with_508() {
     let mut rig = Rig::new();
@@ -209,7 +209,7 @@ fn a_user_has_1000_requests_a_second() {
     assert_eq!(rig.refresh(&users[0], 600).code(), 0);
 }
 
-/// Nothing that a stranger sends is read at length, and no request is.
+/// Long messages of strangers are dropped without parsing; no request is that long.
 #[test]
 fn long_messages_are_dropped_unread() {
     let mut rig = Rig::new();
@@ -223,8 +223,8 @@ fn long_messages_are_dropped_unread() {
     assert!(matches!(rig.feed(&alice.at, &send), FromClient::Relay { .. }));
 }
 
-/// THREATS 7: no answer to a stranger is more than five times his bytes, nor two and a half times with IP and UDP
-/// headers. A realm of up to 52 bytes always gets its 401 on an Allocate with REQUESTED-TRANSPORT (28 bytes).
+/// THREATS 7: no answer to a stranger exceeds five times its bytes, or two and a half times including IP and UDP
+/// headers. A realm of up to 52 bytes always fits into the 401 to an Allocate with REQUESTED-TRANSPORT (28 bytes).
 #[test]
 fn strangers_cannot_amplify() {
     for realm in 1..=52 {
@@ -273,7 +273,8 @@ fn s9_2_1_the_cookie_says_what_came_with_it() {
     }
 }
 
-/// THREATS 12: what goes beyond a limit is dropped and counted, for every allocation of a user and both directions.
+/// THREATS 12: datagrams above a rate limit are dropped and counted, over all allocations of a user and both
+/// directions.
 #[test]
 fn beyond_a_rate_is_dropped_and_counted() {
     let mut rig = Rig::with(|settings| {
@@ -324,7 +325,7 @@ fn s10_2_permissions_and_channels_are_capped() {
     assert_eq!((counters.permissions.get(), counters.channels.get(), rig.held()), (0, 0, (0, 0, 0)));
 }
 
-/// All allocations of one user share a limit of permissions and channels, and it comes back as they end.
+/// All allocations of one user share a limit of permissions and channels, which is released as they end.
 #[test]
 fn permissions_of_one_user_are_capped_over_its_allocations() {
     let mut rig = Rig::with(|settings| {
@@ -353,7 +354,7 @@ fn permissions_of_one_user_are_capped_over_its_allocations() {
     assert_eq!(permit(&mut rig, &first, 100..120), 10, "all had expired");
 }
 
-/// What a client with an allocation asks for, good or bad, counts for its user and takes nothing from its neighbours.
+/// Requests of a client with an allocation, valid or not, count for its user and not for its source.
 #[test]
 fn a_client_with_an_allocation_uses_its_users_limit() {
     let mut rig = Rig::new();
@@ -394,7 +395,7 @@ fn names_without_a_user_count_by_client_and_by_name() {
     assert_eq!(rig.refresh(&users[1], 600).code(), 0, "another client of the same name");
 }
 
-/// While memory is short, permissions and channels are refreshed and none is added, for any client and under any limit.
+/// Under memory pressure, permissions and channels are refreshed but not added, for any client and below any limit.
 #[test]
 fn under_memory_pressure_no_permission_is_added() {
     let mut rig = Rig::with(|settings| settings.limits.permissions_per_user = 0);

@@ -139,7 +139,7 @@ fn s6_3_2_indications_are_never_answered() {
 fn s6_3_1_unknown_required_attributes_are_420_signed_with_the_list() {
     let mut rig = Rig::new();
     let alice = rig.alice();
-    // BANDWIDTH, CHANGE-REQUEST (RFC 5780), one nobody knows, one twice.
+    // BANDWIDTH, CHANGE-REQUEST (RFC 5780), an unknown one, one twice.
     let request =
         |message: Msg| message.attr(0x0010, b"").attr(0x0003, b"abcd").attr(0x7abc, b"x").attr(0x0010, b"");
     let answer = rig.ask(&alice, request(Msg::allocate()));

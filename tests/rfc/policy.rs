@@ -1,4 +1,4 @@
-//! RFC 8656 sections 10.2, 12.2 and 21: whom the relay reaches, as a client sees it on the wire.
+//! RFC 8656 sections 10.2, 12.2 and 21: which peers the relay reaches, as a client sees it.
 
 use std::net::SocketAddr;
 
@@ -54,7 +54,7 @@ fn s21_4_tunnelled_peers_are_403() {
     }
 }
 
-/// Our own addresses: only live relayed ports, both ways, and only while they live.
+/// The server's own addresses: only live relayed ports, in both directions.
 #[test]
 fn own_addresses_are_reached_at_live_relayed_ports_only() {
     let mut rig = Rig::new();
@@ -79,7 +79,7 @@ fn own_addresses_are_reached_at_live_relayed_ports_only() {
     assert_eq!(rig.send(&alice, &b.to_string(), b"x"), Err(Drop::PeerDenied), "bob is gone");
 }
 
-/// Our own services: never, whatever the operator opened, and in no disguise.
+/// The server's own services: never reached, whatever the operator allows, in any disguise.
 #[test]
 fn own_services_are_never_reached() {
     let nets = |texts: &[&str]| texts.iter().map(|net| net.parse().expect("literal")).collect::<Vec<_>>();
@@ -100,7 +100,7 @@ fn own_services_are_never_reached() {
         "[::127.0.0.1]:9641",
     ] {
         assert_eq!(rig.bind(&alice, 0x4000, service), 403, "{service}");
-        // The address itself may be open, the port is not.
+        // The address itself may be allowed, the port is not.
         rig.permit(&alice, &[service]);
         assert!(rig.send(&alice, service, b"x").is_err(), "{service}");
     }
@@ -130,7 +130,8 @@ fn s10_2_the_operators_rules_are_403_or_success() {
     }
 }
 
-/// Behind 1:1 NAT clients know the announced address, packets the local one; two of our relays find each other.
+/// Behind 1:1 NAT clients know the announced address, packets the local one; two relayed addresses of the server
+/// reach each other.
 #[test]
 fn announced_addresses_are_what_clients_see() {
     let mut rig = Rig::with(|settings| {
@@ -150,7 +151,7 @@ fn announced_addresses_are_what_clients_see() {
     assert_eq!(Answer::decode(&bytes).address(XOR_PEER_ADDRESS), b, "as the client knows it");
 }
 
-/// A host that a reload took away permits nothing new.
+/// A host removed by a reload permits nothing new.
 #[test]
 fn s10_2_a_host_that_is_gone_permits_nothing_new() {
     let mut rig = Rig::new();
@@ -161,7 +162,7 @@ fn s10_2_a_host_that_is_gone_permits_nothing_new() {
     assert!(rig.send(&alice, PEER, b"x").is_ok(), "a running call goes on");
 }
 
-/// What a reload denies stops, in both directions and on channels; what it still allows goes on.
+/// Traffic that a reload denies stops, in both directions and on channels; the rest continues.
 #[test]
 fn what_is_denied_at_reload_stops() {
     let mut rig = Rig::new();
@@ -187,7 +188,7 @@ fn what_is_denied_at_reload_stops() {
     assert!(matches!(rig.feed(&alice.at, &channel), FromClient::Relay { .. }));
 }
 
-/// An address that becomes this machine's own is closed on running channels too.
+/// An address that becomes this machine's own is blocked on existing channels, too.
 #[test]
 fn an_address_that_becomes_our_own_stops() {
     let mut rig = Rig::new();
@@ -199,7 +200,7 @@ fn an_address_that_becomes_our_own_stops() {
     assert_eq!(rig.permit(&alice, &["8.8.8.8:3478"]), 403);
 }
 
-/// A request that comes out of one of our own relayed addresses is not heard, whatever the policy let through.
+/// A request from one of the server's own relayed addresses is ignored, whatever the policy allows.
 #[test]
 fn our_relayed_addresses_are_no_clients() {
     let mut rig = Rig::new();
@@ -227,7 +228,8 @@ fn a_reserved_port_is_no_peer() {
     assert_eq!(rig.send(&alice, &odd.to_string(), b"x").err(), Some(Drop::PeerDenied));
 }
 
-/// Holders of a removed secret or an expired name keep what they have and get nothing new; a revoked secret ends it.
+/// Users of a removed secret or an expired name keep their allocations and get nothing new; revoking a secret ends
+/// them.
 #[test]
 fn a_withdrawn_credential_gets_nothing_new_and_a_revoked_one_ends() {
     let mut rig = Rig::new();

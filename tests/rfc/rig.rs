@@ -1,4 +1,4 @@
-//! A server in memory, under virtual time, with relay sockets that exist on paper and clients that log in.
+//! A server in memory, in virtual time, with simulated relay sockets and clients that log in.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -25,11 +25,11 @@ use crate::codec::*;
 pub const REALM_TEXT: &str = "relay.example.org";
 pub const RELAY4: &str = "198.51.100.1";
 pub const RELAY6: &str = "2001:db8:1::1";
-/// Peers that the operator opened, two per family.
+/// Peers that the operator allowed, two per family.
 pub const PEER: &str = "192.0.2.50:7000";
 pub const OTHER_PEER: &str = "192.0.2.51:7000";
 pub const PEER6: &str = "[2001:db8:2::50]:7000";
-/// A peer in a special range that nobody opened.
+/// A peer in a special range that is not allowed.
 pub const DENIED: &str = "10.0.0.1:7000";
 /// The wall clock at the start.
 pub const UNIX: u64 = 1_700_000_000;
@@ -50,7 +50,7 @@ pub enum Style {
 /// SHA-256, then MD5.
 pub const LIST: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
 
-/// Somebody with credentials at one address.
+/// A user with credentials at one address.
 #[derive(Clone, Debug)]
 pub struct User {
     pub at: Client,
@@ -70,7 +70,7 @@ impl User {
         }
     }
 
-    /// Adds who this is, without integrity.
+    /// Adds the user's attributes, without integrity.
     pub fn named(&self, message: Msg) -> Msg {
         let message = match self.style {
             Style::Hashed => {
@@ -121,13 +121,13 @@ pub struct Rig {
     pub shared: Arc<Shared>,
     pub settings: Settings,
     pub now: Now,
-    /// Relay sockets that stand open, by name.
+    /// Open relay sockets, by number.
     pub sockets: BTreeMap<RelayId, SocketAddr>,
     pub sessions: Vec<Session>,
     pub reviews: Vec<Review>,
-    /// What the next sockets come to; when empty they open.
+    /// The results of the next sockets; when empty they open.
     pub failures: VecDeque<Result<(), OpenError>>,
-    /// Addresses of every socket asked for.
+    /// The addresses of all requested sockets.
     pub asked: Vec<SocketAddr>,
     /// Whether sockets stay undecided until [`Rig::open_pending`].
     pub hold: bool,
@@ -230,20 +230,20 @@ impl Rig {
         }
     }
 
-    /// New settings, as at a reload.
+    /// Applies new settings, as a reload does.
     pub fn reload(&mut self, change: impl FnOnce(&mut Settings)) {
         change(&mut self.settings);
         self.server.handle_settings(self.now, Arc::new(self.settings.clone()));
         self.drain();
     }
 
-    /// Lets time pass without a word to the server.
+    /// Advances the time without a timer call.
     pub fn skip(&mut self, secs: u64) {
         self.now.instant = self.now.instant + Duration::from_secs(secs);
         self.now.unix += secs;
     }
 
-    /// Lets time pass; every deadline is kept to the nanosecond.
+    /// Advances the time; every timer runs at its exact nanosecond.
     pub fn wait(&mut self, secs: u64) {
         let end = Now { instant: self.now.instant + Duration::from_secs(secs), unix: self.now.unix + secs };
         while let Some(at) = self.server.poll_timeout().filter(|&at| at <= end.instant) {
@@ -254,7 +254,7 @@ impl Rig {
         self.now = end;
     }
 
-    /// Carries out what the server asks for.
+    /// Carries out the server's actions.
     pub fn drain(&mut self) {
         loop {
             while let Some(action) = self.server.poll_action() {
@@ -284,7 +284,7 @@ impl Rig {
         }
     }
 
-    /// Decides on the sockets that were held back.
+    /// Decides the pending sockets.
     pub fn open_pending(&mut self) -> Option<Answer> {
         self.hold = false;
         self.drain();
@@ -298,14 +298,14 @@ impl Rig {
         verdict
     }
 
-    /// The one message that went to a client, if any.
+    /// Returns the one message that was sent to a client, if any.
     pub fn reply(&mut self) -> Option<(Client, Answer)> {
         let (client, bytes) = self.replies.pop_front()?;
         assert!(self.replies.is_empty(), "one answer at most");
         Some((client, Answer::decode(&bytes)))
     }
 
-    /// Feeds bytes and gives the answer, which must go back where the request came from.
+    /// Feeds bytes and returns the answer, which must go to the sender.
     pub fn exchange(&mut self, from: &Client, bytes: &[u8]) -> Option<Answer> {
         self.feed(from, bytes);
         let (client, answer) = self.reply()?;
@@ -314,7 +314,7 @@ impl Rig {
         Some(answer)
     }
 
-    /// Feeds bytes that must be answered by silence; why they were dropped.
+    /// Feeds bytes that must not be answered; returns why they were dropped.
     pub fn silent(&mut self, from: &Client, bytes: &[u8]) -> Drop {
         let before = self.server.counters().dropped(Drop::NotTurn).get();
         let verdict = self.feed(from, bytes);
@@ -334,7 +334,8 @@ impl Rig {
         self.exchange(from, &message.bytes()).expect("an answer")
     }
 
-    /// The answer to a sealed request that gets past authentication, signed as RFC 8489 section 9.2.4 has it.
+    /// Returns the answer to a sealed request that passes authentication; it must be signed as RFC 8489 section 9.2.4
+    /// requires.
     pub fn ask(&mut self, user: &User, message: Msg) -> Answer {
         let message = user.seal(message);
         let answer = self.bare(&user.at, &message);
@@ -389,13 +390,13 @@ impl Rig {
         self.ask(user, Msg::request(REFRESH).lifetime(secs))
     }
 
-    /// CreatePermission for these peers; the code.
+    /// Sends a CreatePermission for these peers; returns the code.
     pub fn permit(&mut self, user: &User, peers: &[&str]) -> u16 {
         let request = peers.iter().fold(Msg::request(CREATE_PERMISSION), |request, peer| request.peer(peer));
         self.ask(user, request).code()
     }
 
-    /// ChannelBind; the code.
+    /// Sends a ChannelBind; returns the code.
     pub fn bind(&mut self, user: &User, number: u16, peer: &str) -> u16 {
         self.ask(user, Msg::request(CHANNEL_BIND).channel(number).peer(peer)).code()
     }
@@ -411,7 +412,7 @@ impl Rig {
         }
     }
 
-    /// Any data message of a client: what leaves the relay, or why nothing does.
+    /// Feeds any data message of a client: returns what leaves the relay, or why nothing does.
     pub fn data(&mut self, from: &Client, bytes: &[u8]) -> Result<Sent, Drop> {
         let verdict = self.feed(from, bytes);
         assert!(self.reply().is_none(), "data is never answered");
@@ -436,7 +437,7 @@ impl Rig {
         relay
     }
 
-    /// A peer's datagram: what reaches the client, or why nothing does.
+    /// Feeds a peer's datagram: returns what reaches the client, or why nothing does.
     pub fn data_from_peer(&mut self, peer: &str, data: &[u8]) -> Result<(Client, Vec<u8>), Drop> {
         let peer = addr(peer);
         self.at_relay(self.relay(peer.is_ipv4()), peer, data)
@@ -467,7 +468,7 @@ impl Rig {
         Ok((client, frame.bytes().to_vec()))
     }
 
-    /// An ICMP error; what the client is told.
+    /// Feeds an ICMP error; returns what the client receives.
     pub fn icmp(&mut self, peer: &str, kind: u8, code: u8, data: u32) -> Option<(Client, Answer)> {
         let peer = addr(peer);
         let relay = self.relay(peer.is_ipv4());
@@ -480,13 +481,13 @@ impl Rig {
         self.server.counters().dropped(reason).get()
     }
 
-    /// What the server holds: allocations, ports, places in quotas.
+    /// Returns what the server holds: allocations, ports, places in quotas.
     pub fn held(&self) -> (usize, usize, u32) {
         (self.server.allocations(), self.shared.ports.taken(), self.shared.quota.total())
     }
 }
 
-/// RFC 8489 section 9.2.4, the end: SHA-256 for those who named an algorithm, SHA-1 for the others.
+/// RFC 8489 section 9.2.4, the end: SHA-256 for clients that named an algorithm, SHA-1 for the others.
 pub fn check_signed(user: &User, answer: &Answer) {
     let key = user.key();
     match user.style {

@@ -1,11 +1,11 @@
-//! CONFORMANCE.md stays true: every test it names exists, and every MUST has a test or a stated reason.
+//! Verifies CONFORMANCE.md: every test it names exists, and every MUST has a test or a stated reason.
 
 use std::collections::HashSet;
 use std::path::Path;
 
-/// MUST and MUST NOT rows of RFC 8489 and RFC 8656. None may get lost.
+/// Number of MUST and MUST NOT rows of RFC 8489 and RFC 8656, so that none gets lost.
 const MUSTS: usize = 121;
-/// How a cell without a test may begin; the words behind it say why.
+/// How a cell without a test may start; the following words give the reason.
 const REASONS: [&str; 3] = ["not offered: ", "not met: ", "no test: "];
 
 struct Row<'a> {
@@ -25,7 +25,7 @@ fn rows(text: &str) -> Vec<Row<'_>> {
         .collect()
 }
 
-/// The names between backticks that are paths.
+/// Returns the paths between backticks.
 fn names(evidence: &str) -> impl Iterator<Item = &str> {
     evidence.split('`').skip(1).step_by(2).filter(|name| name.contains("::"))
 }
@@ -42,7 +42,7 @@ fn places(module: &str) -> Vec<String> {
     }
 }
 
-/// The names of the functions marked as tests.
+/// Returns the names of the test functions.
 fn tests_in(source: &str) -> HashSet<&str> {
     let behind = source.split("#[test]").skip(1);
     behind.filter_map(|text| text.split_once("fn ")?.1.split_once('(').map(|(name, _)| name)).collect()
@@ -55,7 +55,7 @@ fn is_a_test(root: &Path, name: &str) -> bool {
     sources.into_iter().any(|source| tests_in(&source).contains(function))
 }
 
-/// What is wrong with a row.
+/// Returns the errors of a row.
 fn complaint(root: &Path, row: &Row<'_>) -> Option<String> {
     if let Some(gone) = names(row.evidence).find(|name| !is_a_test(root, name)) {
         return Some(format!("{}: there is no test {gone}", row.id));
@@ -79,7 +79,7 @@ fn every_row_has_a_test_or_a_reason() {
     assert_eq!(musts, MUSTS, "a MUST was lost or added");
 }
 
-/// The check bites.
+/// The check detects errors.
 #[test]
 fn a_false_row_is_noticed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

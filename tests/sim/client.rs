@@ -1,4 +1,4 @@
-//! What a simulated client does next: mostly sensible, now and then careless, forgetful or hostile.
+//! Decides what a simulated client does next: mostly valid, sometimes careless or hostile.
 
 use std::net::SocketAddr;
 
@@ -10,25 +10,25 @@ use rand_core::RngCore;
 use crate::model::{Ask, Proof, SECOND};
 use crate::stun::{self, Id, Login};
 
-/// Something between 0 and `n`, without `n`.
+/// Returns a number from 0 to `n` - 1.
 pub fn below(rng: &mut ChaCha8Rng, n: u64) -> u64 {
     rng.next_u64() % n
 }
 
-/// True in `percent` of a hundred cases.
+/// Returns true with a probability of `percent`.
 pub fn chance(rng: &mut ChaCha8Rng, percent: u64) -> bool {
     below(rng, 100) < percent
 }
 
-/// What he was told of his allocation.
+/// What the client was told about its allocation.
 #[derive(Clone, Debug)]
 pub struct Belief {
-    /// It lives at least until then.
+    /// The earliest time at which it may end.
     pub until: u64,
     pub relayed: Vec<SocketAddr>,
 }
 
-/// A request that waits for its answer.
+/// A request without an answer yet.
 #[derive(Clone, Debug)]
 pub struct Asking {
     pub id: Id,
@@ -40,7 +40,7 @@ pub struct Asking {
 pub struct Participant {
     pub at: Client,
     pub login: Login,
-    /// Under which secret his password was made, and until when his name is good.
+    /// The secret of its password, and the expiry of its name.
     pub secret: String,
     pub until: u64,
     pub nonce: Option<Vec<u8>>,
@@ -48,11 +48,11 @@ pub struct Participant {
     pub channels: Vec<u16>,
     pub token: Option<[u8; 8]>,
     pub asking: Option<Asking>,
-    /// No new request before that, so that no copy of an earlier one is still under way.
+    /// Earliest time of the next request, so that no copy of an earlier one is in flight.
     pub quiet_until: u64,
 }
 
-/// What he does.
+/// An action of the client.
 #[derive(Clone, Debug)]
 pub enum Deed {
     Nothing,
@@ -60,13 +60,13 @@ pub enum Deed {
     Channel(u16),
     Send(SocketAddr),
     Junk(Vec<u8>),
-    /// Closes or resets his stream.
+    /// Closes or resets its stream.
     Leave,
-    /// Falls silent for some seconds.
+    /// Sends nothing for some seconds.
     Sleep(u64),
 }
 
-/// How a request is spoiled.
+/// How a request is corrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carelessness {
     None,
@@ -90,10 +90,10 @@ impl Participant {
         }
     }
 
-    /// New credentials from the web application; some are about to run out or have done so.
+    /// Takes new credentials from the web application; some are about to expire or have expired.
     pub fn log_in(&mut self, rng: &mut ChaCha8Rng, unix: u64, user: usize, secret: &str) {
         self.until = if chance(rng, 5) { unix - 10 } else { unix + 30 + below(rng, 7200) };
-        // Never one name under two secrets: on a five-tuple in use, only the first of them is asked for.
+        // Never one name under two secrets: on a five-tuple in use, only the first is checked.
         let name =
             rest::username(self.until, &format!("w_{user}_{}", secret.rsplit(' ').next().unwrap_or("")));
         self.login = Login::new(&name, &rest::password(secret, &name), stun::REALM_NAME);
@@ -108,7 +108,7 @@ impl Participant {
         }
     }
 
-    /// The next deed. `others` are relayed addresses of other clients, as peers.
+    /// Returns the next action. `others`: relayed addresses of other clients, used as peers.
     pub fn choose(&self, rng: &mut ChaCha8Rng, now: u64, dual: bool, others: &[SocketAddr]) -> Deed {
         let careless = match below(rng, 40) {
             0 => Carelessness::WrongPassword,
@@ -171,7 +171,7 @@ fn lifetime(rng: &mut ChaCha8Rng) -> u32 {
     1 + below(rng, 4000) as u32
 }
 
-/// Ten peers of IPv4, four of IPv6 and one that is refused, each with two ports.
+/// Ten IPv4 peers, four IPv6 peers and one that is denied, each with two ports.
 fn peer(rng: &mut ChaCha8Rng) -> SocketAddr {
     let text = match below(rng, 30) {
         0 => "10.0.0.1".to_owned(),
@@ -188,7 +188,7 @@ fn target(rng: &mut ChaCha8Rng, others: &[SocketAddr]) -> SocketAddr {
     }
 }
 
-/// The request in bytes, without credentials.
+/// Encodes the request without credentials.
 pub fn encode(id: Id, ask: &Ask) -> stun::Writer {
     match ask {
         Ask::Binding => stun::Writer::new(stun::BINDING, id),
@@ -207,7 +207,7 @@ pub fn encode(id: Id, ask: &Ask) -> stun::Writer {
     }
 }
 
-/// A payload that says which one it is and can be made again from that.
+/// Builds a payload that contains its number and is reproducible from it.
 pub fn payload(number: u64) -> Vec<u8> {
     let len = 8 + (number.wrapping_mul(2_654_435_761) >> 7) as usize % 1200;
     let mut bytes = number.to_be_bytes().to_vec();
@@ -215,7 +215,7 @@ pub fn payload(number: u64) -> Vec<u8> {
     bytes
 }
 
-/// Which payload these bytes are, if they are one unchanged.
+/// Returns the number of a payload, if it is unchanged.
 pub fn recognise(bytes: &[u8]) -> Option<u64> {
     let number = u64::from_be_bytes(*bytes.first_chunk()?);
     (payload(number) == bytes).then_some(number)

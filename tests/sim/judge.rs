@@ -1,4 +1,4 @@
-//! Looks at every answer as it leaves a server, and at all servers after every step.
+//! Checks every answer as it leaves a server, and all servers after every step.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use crate::model::{Ask, Model, Proof, SECOND};
 use crate::stun::{self, Id, Reader};
 use crate::world::World;
 
-/// A request as its client made it.
+/// A request as the client built it.
 pub struct Request {
     pub client: Client,
     pub ask: Ask,
@@ -23,7 +23,7 @@ pub struct Request {
     pub secret: String,
 }
 
-/// What there was on a five-tuple when a request came.
+/// The state of a five-tuple when a request arrived.
 #[derive(Debug)]
 pub struct Before {
     allocation: Option<(String, Id, bool)>,
@@ -44,7 +44,7 @@ impl Before {
     }
 }
 
-/// What was seen to happen, to be compared with the counters.
+/// Observed events, to compare with the counters.
 #[derive(Debug, Default)]
 pub struct Seen {
     pub errors: HashMap<u16, u64>,
@@ -57,10 +57,10 @@ pub struct Seen {
 }
 
 impl World {
-    /// One answer: whom it goes to, whether he may have it, and what follows for the book-keeping.
+    /// Checks one answer: its destination, whether the client may get it, and its effect on the model.
     pub fn judge(&mut self, to: Client, reply: &Reader, asked: Option<(Id, &Before)>) -> Checked {
         if reply.kind == stun::DATA_INDICATION {
-            // About an ICMP error, for somebody who has a permission for the peer.
+            // An ICMP error, for a client with a permission for the peer.
             let peer = reply.addresses(stun::PEER).first().map(|&peer| self.model.to_local(peer));
             let allocation = self.model.allocations.get(&to.five_tuple);
             let permitted = peer.zip(allocation).is_some_and(|(peer, allocation)| {
@@ -117,7 +117,7 @@ impl World {
         self.model.succeeded(now, &to.five_tuple, &ask, reply)
     }
 
-    /// RFC 8489 section 9.2.4: the refusal that the credentials deserve.
+    /// RFC 8489 section 9.2.4: the refusal that matches the credentials.
     fn expected_login(&self, request: &Request, before: &Before) -> Option<u16> {
         let Some(nonce) = &request.nonce else { return Some(401) };
         let made = self.nonces.get(nonce).copied().unwrap_or(0);
@@ -132,7 +132,7 @@ impl World {
         (!good).then_some(401)
     }
 
-    /// Whether RFC 8656 allows this code, for a request whose credentials are good.
+    /// Returns whether RFC 8656 allows this code for a request with valid credentials.
     fn allowed(&self, request: &Request, before: &Before, id: Id, code: u16) -> bool {
         let owned = match &before.allocation {
             Some((name, _, false)) if *name == request.name => 0,
@@ -146,7 +146,7 @@ impl World {
                 }
                 Some(_) => code == 437,
                 None if self.draining => code == 508,
-                // Whether there is room is the business of the tests of pool and quota.
+                // Whether there is room is tested with the pool and the quota.
                 None => matches!(code, 486 | 508),
             };
         }
@@ -167,7 +167,7 @@ impl World {
             match &request.ask {
                 Ask::Permit(peers) if !peers.iter().all(has_family) => code == 443,
                 Ask::Permit(peers) if peers.iter().any(refused) => code == 403,
-                // A number or peer that is bound elsewhere is said first (RFC 8656 section 12.2).
+                // A number or peer that is bound elsewhere is reported first (RFC 8656 section 12.2).
                 Ask::Bind(_, peer) if !has_family(peer) => matches!(code, 400 | 443),
                 Ask::Bind(_, peer) if refused(peer) || unreachable(peer) => matches!(code, 400 | 403),
                 Ask::Bind(..) => matches!(code, 0 | 400),
@@ -176,14 +176,14 @@ impl World {
         };
         let is_removed = !self.secrets.contains(&request.secret);
         match request.proof {
-            // The name ends in this second, counted from the moment when it verified.
+            // The name expires within this second, measured from its verification.
             Proof::Until(end) if end == self.unix() && !is_removed => fits(false) || fits(true),
             Proof::Until(end) => fits(end < self.unix() || is_removed),
             _ => fits(false),
         }
     }
 
-    /// All servers, from outside. `thorough` also asks every server about every client.
+    /// Checks all servers from outside. `thorough`: also asks every server about every client.
     pub fn check(&self, thorough: bool) -> Checked {
         let (taken, expected) = (self.shared.ports.taken(), self.model.taken.len());
         ensure(taken == expected, Invariant::PortsAreAccountedFor, || {
@@ -210,7 +210,7 @@ impl World {
     fn check_client(&self, n: usize) -> Checked {
         let client = &self.clients[n];
         let from = client.at.five_tuple;
-        // One that left with its stream is known until the server hears of it.
+        // A client that left with its stream stays known until the server is told.
         let at = self.model.allocations.get(&from).map_or(client.at, |allocation| allocation.client);
         let on = |worker: &&crate::world::Worker| worker.server.has_allocation(&at);
         let servers = self.workers.iter().filter(on).count();

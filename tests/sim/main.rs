@@ -17,10 +17,10 @@ use judge::Seen;
 use model::SECOND;
 use world::{Fault, World};
 
-/// What every run of the tests goes through.
+/// Seeds that every test run covers.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=8;
 
-/// How long the clients of one seed are busy.
+/// How long the clients of one seed are active.
 const SPAN: u64 = 4500 * SECOND;
 
 fn run(seed: u64, fault: Option<Fault>) -> Result<Seen, (Box<World>, Broken)> {
@@ -44,7 +44,7 @@ fn must_hold(seed: u64) -> Seen {
 #[test]
 fn all_invariants_hold() {
     if let Ok(seeds) = std::env::var("HALLPASS_SIM_SEED") {
-        // One seed, or several with commas between.
+        // One seed, or several separated by commas.
         for seed in seeds.split(',') {
             println!("{seed}: {:?}", must_hold(seed.parse().expect("a number")));
         }
@@ -64,16 +64,16 @@ fn all_invariants_hold() {
         }
     }
     println!("{all:?}");
-    // A simulation in which nothing happens proves nothing.
+    // A simulation without events proves nothing.
     assert!(all.allocated > 1000 && all.from_client > 10_000 && all.from_peer > 1000, "{all:?}");
     for code in [400, 401, 403, 437, 438, 441, 443, 486, 508] {
         assert!(all.errors.contains_key(&code), "{code} never came: {all:?}");
     }
 }
 
-/// The simulation must see what it is there to see.
+/// The simulation must detect the faults that it exists for.
 #[test]
-fn faults_put_in_on_purpose_are_found() {
+fn injected_faults_are_found() {
     for (fault, expected) in [
         (Fault::PermissionNeverGiven, Invariant::OnlyThePermittedIsRelayed),
         (Fault::ByteFlipped, Invariant::DataIsUnchanged),

@@ -1,5 +1,5 @@
-//! What the servers must be holding, from their own answers and the clock alone: an independent book-keeping that
-//! every verdict is compared with. Times are nanoseconds.
+//! What the servers must hold, derived only from their answers and the clock: an independent model that every verdict
+//! is compared with. Times are nanoseconds.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +12,7 @@ use crate::stun::{self, Reader};
 
 pub const SECOND: u64 = 1_000_000_000;
 
-/// What a request asks for.
+/// The content of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ask {
     Binding,
@@ -72,7 +72,7 @@ pub struct Model {
     pub live: HashSet<SocketAddr>,
     /// Address, end and the worker whose timer ends it.
     pub reservations: HashMap<[u8; 8], (SocketAddr, u64, usize)>,
-    /// Peers that the operator closed.
+    /// Peers that the operator denied.
     pub denied: Vec<IpAddr>,
     pub lifetime_max: u64,
     /// Announced and local address behind 1:1 NAT.
@@ -93,14 +93,14 @@ impl Model {
         self.nat.map_or(local, |(announced, ip)| v4_mapped(local, ip, announced))
     }
 
-    /// What is denied now is permitted no longer.
+    /// Removes the permissions that are denied now.
     pub fn deny(&mut self) {
         for allocation in self.allocations.values_mut() {
             allocation.permissions.retain(|peer, _| !self.denied.contains(peer));
         }
     }
 
-    /// Places that users hold: those of allocations, and of ports that are reserved or will be.
+    /// Places that users hold: for allocations, and for reserved ports.
     pub fn places(&self) -> usize {
         let pairs = self.allocations.values().filter(|allocation| allocation.opening && allocation.pair);
         self.allocations.len() + self.reservations.len() + pairs.count()
@@ -113,7 +113,7 @@ impl Model {
 
     // --- verdicts -------------------------------------------------------------------------------------------
 
-    /// Where data of a client for `peer` (as the client says) must go; an error says why nowhere.
+    /// Returns where data of a client for `peer` (as the client names it) must go; an error says why it is dropped.
     pub fn route_from_client(
         &self,
         now: u64,
@@ -143,7 +143,7 @@ impl Model {
         bound.map(|(peer, _)| *peer).ok_or(Drop::NoChannel)
     }
 
-    /// Whom a datagram from `peer` (as packets travel) at this relay must reach, and by which channel.
+    /// Returns the client that a datagram from `peer` (as on the wire) at this relay must reach, and its channel.
     pub fn route_from_peer(
         &self,
         now: u64,
@@ -240,7 +240,7 @@ impl Model {
         }
     }
 
-    /// CloseRelay; gives the address. Before its time a relay may only be closed for `cause`, or unopened.
+    /// Handles CloseRelay and returns the address. Before its time a relay may only be closed for `cause`, or unopened.
     pub fn closes(
         &mut self,
         now: u64,
@@ -266,7 +266,7 @@ impl Model {
         if allocation.opening && allocation.pair {
             self.taken.remove(&SocketAddr::new(relay.local.ip(), relay.local.port().wrapping_add(1)));
         }
-        // With its last relay, an allocation that is still being opened is over: no Ended tells of it.
+        // An allocation that is still opening ends with its last relay, without an Ended action.
         if allocation.opening && allocation.relays.is_empty() {
             let allocation = self.allocations.remove(&owner);
             allocation.iter().for_each(|gone| self.release_held(&gone.held, gone.pair));
@@ -352,7 +352,7 @@ impl Model {
         let granted = |wish| self.lifetime(Some(wish));
         match ask {
             Ask::Binding | Ask::Allocate { .. } => return Ok(()),
-            // Its relays are closed and its end was told before.
+            // Its relays are closed and its end was reported before.
             Ask::Refresh { lifetime: 0 } => {
                 let gone = !self.allocations.contains_key(from);
                 return ensure(gone, Invariant::ClientsAreToldTheTruth, || format!("{from} is not deleted"));
@@ -419,7 +419,7 @@ impl Model {
         Ok(())
     }
 
-    /// Reservations end when the worker that made them looks at the time.
+    /// Ends reservations when the worker that made them runs its timers.
     pub fn end_reservations(&mut self, now: u64, worker: usize) {
         let taken = &mut self.taken;
         self.reservations.retain(|_, (address, until, made_by)| {

@@ -1,4 +1,4 @@
-//! Faults that were found once, each with the shortest way to it.
+//! Bugs found by the simulation, each with its shortest reproduction.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! One server, driven by hand: for tests that need no network.
+//! One server, driven directly, for tests that need no network.
 #![allow(dead_code)] // every test target that includes this file uses another part of it
 
 use std::net::SocketAddr;
@@ -47,7 +47,7 @@ impl Rig {
         }
     }
 
-    /// Time goes by, without a call of `handle_timeout`.
+    /// Advances the time without calling `handle_timeout`.
     pub fn wait(&mut self, span: Duration) {
         self.now.instant = self.now.instant + span;
         self.now.unix += span.as_secs();
@@ -64,14 +64,14 @@ impl Rig {
         self.shared.nonces.make(self.now.instant, client.five_tuple.client, Default::default())
     }
 
-    /// Hands in one message and takes what it caused.
+    /// Feeds one message and collects its effects.
     pub fn feed(&mut self, client: Client, bytes: &[u8]) -> FromClient {
         let verdict = self.server.handle_client(self.now, client, bytes);
         self.draw();
         verdict
     }
 
-    /// Signs and hands in a request; gives the answer's code (0: success), if there is an answer already.
+    /// Signs and feeds a request; returns the answer's code (0: success), if there is an answer already.
     pub fn ask(&mut self, client: Client, login: &Login, request: Writer) -> Option<u16> {
         let nonce = self.nonce(client);
         self.replies.clear();
@@ -84,7 +84,7 @@ impl Rig {
         self.draw();
     }
 
-    /// Opens everything that waits.
+    /// Opens all pending sockets.
     pub fn open(&mut self, outcome: Result<(), OpenError>) {
         for (relay, _) in std::mem::take(&mut self.opens) {
             self.server.handle_relay_opened(self.now, relay, outcome);
@@ -109,7 +109,7 @@ impl Rig {
         }
     }
 
-    /// An allocation, opened; the announced relayed addresses.
+    /// Creates an allocation with open sockets; returns the announced relayed addresses.
     pub fn allocate(&mut self, client: Client, login: &Login, more: &[(u16, Vec<u8>)]) -> Vec<SocketAddr> {
         let id = self.id();
         assert_eq!(self.ask(client, login, stun::allocate(id, more)), None, "waits for its socket");

@@ -1,4 +1,4 @@
-//! What the tests of the server in memory say to it, on the codec of all tests, and the settings that it has there.
+//! Messages and settings for tests of the server in memory, on the common codec.
 #![allow(dead_code)] // every test target that includes this file uses another part of it
 
 use std::net::{IpAddr, SocketAddr};

@@ -1,4 +1,4 @@
-//! What goes in and out of the servers: requests, data, relay sockets, timers.
+//! Input and output of the servers: requests, data, relay sockets, timers.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -109,7 +109,7 @@ impl World {
         Ok(())
     }
 
-    /// Peers know what they are to get, and most of the time send it back.
+    /// Peers know what they must receive, and usually send it back.
     pub fn arrive_at_peer(&mut self, from: SocketAddr, peer: SocketAddr, payload: Vec<u8>) -> Checked {
         let Some(packet) = client::recognise(&payload) else {
             return ensure(false, Invariant::DataIsUnchanged, || format!("at {peer}: {payload:?}"));
@@ -117,7 +117,7 @@ impl World {
         let meant = self.sent.get(&packet).is_some_and(|sent| sent.to == peer);
         ensure(meant, Invariant::DataReachesTheRightOne, || format!("packet {packet} at {peer}"))?;
         let time = self.now + MILLI + below(&mut self.rng, 100 * MILLI);
-        // Sometimes it comes from another port, sometimes from somebody who was never asked.
+        // Sometimes it comes from another port, sometimes from an unknown host.
         let from_there = match below(&mut self.rng, 20) {
             0..=13 => peer,
             14..=16 => SocketAddr::new(peer.ip(), 7777),
@@ -164,7 +164,7 @@ impl World {
         })?;
         let n = self.client_of(&client.five_tuple)?;
         let origin = client::recognise(&payload).and_then(|packet| self.sent.get(&packet));
-        // An answer comes back to the one who asked, unless his port belongs to somebody else by now.
+        // An echo must reach the client that sent it, unless its port belongs to another client by now.
         let astray = origin.is_some_and(|o| o.client != n && o.to == from && since <= o.at);
         ensure(!astray, Invariant::DataReachesTheRightOne, || format!("{from}'s answer reaches client {n}"))?;
         if let Some(allocation) = self.model.allocations.get_mut(&client.five_tuple) {
@@ -227,7 +227,7 @@ impl World {
         Ok(())
     }
 
-    /// Carries out the actions of one input. `all` says that allocations may end because of it.
+    /// Carries out the actions of one input. `may_act`: whether allocations may end because of it.
     pub fn draw(&mut self, worker: usize, asked: Option<(Id, &Before)>, may_act: bool) -> Checked {
         while let Some(action) = self.workers[worker].server.poll_action() {
             match action {

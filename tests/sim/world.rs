@@ -24,18 +24,18 @@ use crate::stun::{self, Id, Login, Reader};
 
 pub const MILLI: u64 = SECOND / 1000;
 
-/// A fault put in on purpose, to see that it is found.
+/// A deliberate fault, to verify that it is detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The book-keeping misses a permission now and then, so that the server seems to relay without one.
+    /// The model misses a permission now and then, so that the server seems to relay without one.
     PermissionNeverGiven,
     /// One byte changes on the way through the relay.
     ByteFlipped,
-    /// A CloseRelay goes astray.
+    /// A CloseRelay is lost.
     CloseLost,
-    /// A drop is not seen.
+    /// A drop is not counted.
     DropUncounted,
-    /// A peer's data goes to another client.
+    /// A peer's data reaches the wrong client.
     WrongClient,
 }
 
@@ -65,7 +65,7 @@ pub struct Worker {
     pub opening: HashMap<RelayId, u64>,
 }
 
-/// A payload under way.
+/// A payload in flight.
 pub struct Sent {
     pub client: usize,
     pub to: SocketAddr,
@@ -89,7 +89,7 @@ pub struct World {
     pub by_tuple: HashMap<FiveTuple, usize>,
     /// When the next message of a stream can arrive, either way: streams keep their order.
     pub in_order: HashMap<(FiveTuple, bool), u64>,
-    /// Bound relay sockets: whose and since when.
+    /// Bound relay sockets: worker, relay, and since when.
     pub net: HashMap<SocketAddr, (usize, RelayId, u64)>,
     pub requests: HashMap<Id, Request>,
     pub nonces: HashMap<Vec<u8>, u64>,
@@ -109,7 +109,7 @@ impl World {
         if chance(&mut rng, 50) {
             settings.relay_addresses[0].announced = settings.relay_addresses[0].local;
         }
-        // With few ports some clients get none; the book-keeping cannot tell which of two families gave up first.
+        // With few ports some clients get none; the model cannot tell which of two families failed first.
         let dual = chance(&mut rng, 70);
         if !dual {
             settings.relay_ports = 50_000..=50_000 + below(&mut rng, 2 * clients) as u16;
@@ -182,7 +182,7 @@ impl World {
         }
     }
 
-    /// Lives until `end`; then everybody falls silent and all that is left runs out or is shut down.
+    /// Runs until `end`; then all clients fall silent, and everything left expires or is shut down.
     pub fn run(&mut self, end: u64) -> Checked {
         while let Some((&key, _)) = self.events.first_key_value() {
             let due = self.workers.iter().filter_map(|worker| worker.server.poll_timeout()).min();
@@ -266,7 +266,7 @@ impl World {
             Event::Gone { from, reason } => {
                 let number = self.client_of(&from)?;
                 let (worker, now) = (self.worker_of(number), self.now());
-                // By then, the client may have another stream.
+                // The client may have another stream by then.
                 let allocation = self.model.allocations.get(&from);
                 let client = allocation.map_or(self.clients[number].at, |allocation| allocation.client);
                 self.workers[worker].server.handle_client_gone(now, &client, reason);
@@ -293,7 +293,7 @@ impl World {
         Ok(())
     }
 
-    /// Secrets rotate, the older one lives on for one reload; a peer is closed and opened again.
+    /// Secrets rotate, the older one stays valid for one reload; a peer is denied and allowed again.
     fn reload(&mut self) -> Checked {
         self.number += 1;
         self.secrets.push(format!("secret {}", self.number));
@@ -424,7 +424,7 @@ impl World {
         }
     }
 
-    /// UDP loses and doubles.
+    /// UDP loses and duplicates.
     pub fn copies(&mut self, transport: Transport) -> u64 {
         match below(&mut self.rng, 20) {
             _ if transport.is_stream() => 1,
@@ -434,7 +434,7 @@ impl World {
         }
     }
 
-    /// When what is sent now arrives: over UDP in any order, on a stream one after the other.
+    /// Returns when a message sent now arrives: over UDP in any order, on a stream in order.
     pub fn arrival(&mut self, five_tuple: FiveTuple, to_server: bool) -> u64 {
         let slow = chance(&mut self.rng, 5);
         let delay = MILLI + below(&mut self.rng, if slow { 2 * SECOND } else { 100 * MILLI });
@@ -449,7 +449,7 @@ impl World {
 
     fn arrive_at_client(&mut self, to: Client, bytes: &[u8]) -> Checked {
         let n = self.client_of(&to.five_tuple)?;
-        // What was under way on a closed stream is lost.
+        // Data in flight on a closed stream is lost.
         if self.clients[n].at != to {
             return Ok(());
         }
@@ -471,7 +471,7 @@ impl World {
         Ok(())
     }
 
-    /// An answer reaches its asker, who believes it.
+    /// Handles an answer at the client.
     fn hears(&mut self, n: usize, reply: &Reader) {
         let client = &mut self.clients[n];
         let Some(asking) = client.asking.take_if(|asking| asking.id == reply.id) else { return };

@@ -1,4 +1,4 @@
-//! The admin address, asked over a plain socket.
+//! The admin address, over a plain socket.
 
 use crate::support::beside_others;
 use crate::support::client::{Client, Link};
@@ -6,7 +6,7 @@ use crate::support::files::Directory;
 use crate::support::http::get;
 use crate::support::plan::{Plan, Transport, lay_out_hallpass};
 use crate::support::process::Process;
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::tool::run_ok;
 use std::fs;
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 #[test]
 fn health_and_readiness() {
     let _turn = beside_others();
-    if only_hallpass("the admin address") {
+    if skip_on_coturn("the admin address") {
         return;
     }
     let server = Server::start(&Plan::loopback());
@@ -28,11 +28,11 @@ fn health_and_readiness() {
     assert_eq!(get(server.admin(), "/no-such-page").0, 404);
 }
 
-/// The start waits for the certificate, which here is a pipe that nobody has written to yet.
+/// The server waits for its certificate, which is a pipe without a writer yet.
 #[test]
 fn not_ready_before_the_listeners_accept_nor_in_a_drain() {
     let _turn = beside_others();
-    if only_hallpass("the admin address") {
+    if skip_on_coturn("the admin address") {
         return;
     }
     let files = Directory::new("starting");
@@ -69,7 +69,7 @@ fn not_ready_before_the_listeners_accept_nor_in_a_drain() {
 #[test]
 fn metrics_are_prometheus_text_without_names_of_users() {
     let _turn = beside_others();
-    if only_hallpass("the admin address") {
+    if skip_on_coturn("the admin address") {
         return;
     }
     let server = Server::start(&Plan::loopback());

@@ -1,8 +1,8 @@
-//! Ten thousand allocations at once, fifty thousand in all: none fails, and nothing stays behind.
+//! Ten thousand allocations at once, fifty thousand in all: none fails, and nothing is left over.
 
 use crate::support::alone;
 use crate::support::plan::{Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{
     ALLOCATE, LIFETIME, Message, NONCE, REFRESH, REQUESTED_TRANSPORT, Session, allocate_request,
 };
@@ -10,11 +10,11 @@ use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-/// Alive together.
+/// Allocations at once.
 const TOGETHER: usize = 10_000;
-/// Times that they all come and go.
+/// How often all of them come and go.
 const ROUNDS: usize = 5;
-/// What may stay after all have gone: descriptors, and memory in KiB.
+/// Limits of what stays after all have ended: descriptors, and memory in KiB.
 const DESCRIPTORS_KEPT: usize = 8;
 const MEMORY_KEPT: u64 = 12 * 1024;
 
@@ -25,7 +25,7 @@ fn ask(socket: &UdpSocket, request: &[u8]) -> Message {
     Message::parse(&answer[..len])
 }
 
-/// A socket with an allocation, and what is needed to end it.
+/// Returns a socket with an allocation, and the session to end it.
 fn allocate(server: SocketAddr, first: &Session) -> (UdpSocket, Session) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -38,7 +38,7 @@ fn allocate(server: SocketAddr, first: &Session) -> (UdpSocket, Session) {
     (socket, session)
 }
 
-/// Descriptors open, and resident memory in KiB.
+/// Returns the open descriptors, and the resident memory in KiB.
 fn held(pid: u32) -> (usize, u64) {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -49,7 +49,7 @@ fn held(pid: u32) -> (usize, u64) {
 #[test]
 fn fifty_thousand_allocations_come_and_go() {
     let _turn = alone();
-    if only_hallpass("the memory of 50,000 allocations") {
+    if skip_on_coturn("the memory of 50,000 allocations") {
         return;
     }
     let limit = hallpass::system::limits::raise_open_files().after;

@@ -1,18 +1,18 @@
-//! What gets no answer over UDP.
+//! Datagrams that get no answer.
 
 use crate::support::beside_others;
 use crate::support::client::udp_from;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{
     BINDING_INDICATION, BINDING_REQUEST, BINDING_SUCCESS, DATA, FINGERPRINT, Message, SEND_INDICATION,
     XOR_PEER_ADDRESS, binding_request, message, xor_value,
 };
 use std::net::SocketAddr;
 
-/// Each of these goes first, a good request after it on the same socket: its answer must be the first.
+/// Each is followed by a valid request on the same socket, whose answer must be the first.
 #[test]
-fn silence_to_all_that_is_no_request() {
+fn datagrams_that_are_no_request_get_no_answer() {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
     let address = server.v4(Transport::Udp);
@@ -36,11 +36,11 @@ fn silence_to_all_that_is_no_request() {
     }
 }
 
-/// RFC 3489 had no magic cookie; RFC 8489 has no place for its requests any more.
+/// RFC 3489 had no magic cookie; RFC 8489 no longer supports its requests.
 #[test]
-fn silence_to_another_magic_cookie() {
+fn a_wrong_magic_cookie_gets_no_answer() {
     let _turn = beside_others();
-    if only_hallpass("silence to RFC 3489") {
+    if skip_on_coturn("silence to RFC 3489") {
         return;
     }
     let server = Server::start(&Plan::loopback());

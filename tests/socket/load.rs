@@ -1,7 +1,7 @@
-//! `hallpass load` against the running server: every action, by every transport that it has.
+//! `hallpass load` against the running server: every action over every transport that it supports.
 
 use crate::support::plan::{Plan, SECRET, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use serde_json::Value;
 use std::process::{Command, Output};
 
@@ -21,7 +21,7 @@ fn load(server: &Server, transport: Transport, args: &[&str]) -> Output {
         .unwrap()
 }
 
-/// The report of a run in which everything worked.
+/// Returns the report of a run without errors.
 fn report(server: &Server, transport: Transport, args: &[&str]) -> Value {
     let output = load(server, transport, &[args, &["--json"]].concat());
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -37,8 +37,8 @@ fn number(value: &Value) -> f64 {
 }
 
 #[test]
-fn every_action_works_and_gives_plausible_figures() {
-    if only_hallpass("the load generator") {
+fn every_action_reports_plausible_figures() {
+    if skip_on_coturn("the load generator") {
         return;
     }
     let limits = "unauthenticated_per_source = 0\nrequests_per_user = 0".to_owned();
@@ -69,8 +69,8 @@ fn every_action_works_and_gives_plausible_figures() {
 }
 
 #[test]
-fn what_fails_is_said_and_is_an_exit_status() {
-    if only_hallpass("the load generator") {
+fn failures_are_reported_and_set_the_exit_status() {
+    if skip_on_coturn("the load generator") {
         return;
     }
     let server = Server::start(&Plan::loopback());

@@ -1,4 +1,4 @@
-//! The running server and programs that others wrote: every transport, over real sockets on loopback.
+//! The running server with third-party programs: every transport, over real sockets on loopback.
 #![allow(clippy::disallowed_methods, reason = "programs that others wrote are waited for on the real clock")]
 
 #[path = "../support/mod.rs"]

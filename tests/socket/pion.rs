@@ -1,11 +1,11 @@
-//! pion's client, which most servers of conferences have inside: a peer that is not there does no harm to others.
+//! pion's client, which most conference servers embed: an unreachable peer must not affect others.
 
 use crate::support::beside_others;
 use crate::support::echo::Echo;
 use crate::support::files::Directory;
 use crate::support::http::get;
 use crate::support::plan::{LOCAL_V4, Plan, REALM, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::tool::run_command;
 use std::net::UdpSocket;
 use std::path::PathBuf;
@@ -13,11 +13,11 @@ use std::process::Command;
 use std::time::Duration;
 
 const PINGS: u32 = 10;
-/// Go builds its own library and pion's first, and a machine may be busy.
+/// Go builds its own library and pion's first, and the machine may be busy.
 const BUILD_LIMIT: Duration = Duration::from_secs(300);
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Builds the program from Debian's sources alone.
+/// Builds the program from Debian's sources only.
 fn build(files: &Directory) -> PathBuf {
     let program = files.path("pion");
     let mut command = Command::new("go");
@@ -31,7 +31,7 @@ fn build(files: &Directory) -> PathBuf {
     program
 }
 
-/// How many pings to the reachable peer were answered, over UDP and over TCP.
+/// Returns how many pings to the reachable peer were answered, over UDP and over TCP.
 fn answered(server: &Server) -> [u32; 2] {
     let files = Directory::new("pion");
     let program = build(&files);
@@ -57,7 +57,7 @@ fn an_unreachable_peer_does_not_end_the_pings_to_another() {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
     assert_eq!(answered(&server), [PINGS; 2]);
-    if only_hallpass("metrics") {
+    if skip_on_coturn("metrics") {
         return;
     }
     let (_, metrics) = get(server.admin(), "/metrics");

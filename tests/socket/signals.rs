@@ -1,11 +1,11 @@
-//! Certificates that change and the end of the server, told by signals.
+//! Signals: certificate changes, reload and shutdown.
 
 use crate::support::beside_others;
 use crate::support::certs::{self, Kind};
 use crate::support::client::{Client, Link};
 use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::tls;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ fn shown_certificate(server: &Server) -> Vec<u8> {
     tls::certificate(&tls::connect(server.v4(Transport::Tls)).conn)
 }
 
-/// Connects again and again until another certificate than `old` is shown.
+/// Reconnects until a certificate other than `old` is shown.
 fn wait_for_other_certificate(server: &Server, old: &[u8]) {
     let end = Instant::now() + LIMIT;
     while shown_certificate(server) == old {
@@ -25,7 +25,7 @@ fn wait_for_other_certificate(server: &Server, old: &[u8]) {
 }
 
 #[test]
-fn sigusr2_swaps_certificates_and_drops_nobody() {
+fn sigusr2_swaps_certificates_and_keeps_connections() {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
     let stream = tls::connect(server.v4(Transport::Tls));
@@ -45,7 +45,7 @@ fn sigusr2_swaps_certificates_and_drops_nobody() {
 #[test]
 fn sighup_with_a_broken_certificate_keeps_the_old_one() {
     let _turn = beside_others();
-    if only_hallpass("reload by SIGHUP") {
+    if skip_on_coturn("reload by SIGHUP") {
         return;
     }
     let server = Server::start(&Plan::loopback());
@@ -63,7 +63,7 @@ fn sighup_with_a_broken_certificate_keeps_the_old_one() {
     assert!(told, "the log does not name the broken file:\n{}", server.log());
     assert_eq!(shown_certificate(&server), old);
     assert_eq!(client.refresh(600), 0);
-    // And a good one afterwards is taken.
+    // A valid one afterwards is loaded.
     certs::write(Kind::Good, "second.test", cert, key);
     server.signal("HUP");
     wait_for_other_certificate(&server, &old);
@@ -71,9 +71,9 @@ fn sighup_with_a_broken_certificate_keeps_the_old_one() {
 }
 
 #[test]
-fn a_reload_names_a_certificate_only_when_it_is_another() {
+fn a_reload_logs_a_certificate_only_if_it_changed() {
     let _turn = beside_others();
-    if only_hallpass("what the log says of a reload") {
+    if skip_on_coturn("what the log says of a reload") {
         return;
     }
     let tables = "[log]\nlevel = \"debug\"".to_owned();
@@ -104,7 +104,7 @@ fn is_new(log: &str) -> bool {
 #[test]
 fn a_reload_that_fails_logs_warnings_as_warnings() {
     let _turn = beside_others();
-    if only_hallpass("what the log says of a reload") {
+    if skip_on_coturn("what the log says of a reload") {
         return;
     }
     let server = Server::start(&Plan::loopback());
@@ -131,7 +131,7 @@ fn a_reload_that_fails_logs_warnings_as_warnings() {
 #[test]
 fn sigterm_drains() {
     let _turn = beside_others();
-    if only_hallpass("drain by SIGTERM") {
+    if skip_on_coturn("drain by SIGTERM") {
         return;
     }
     let mut server = Server::start(&Plan::loopback());
@@ -150,7 +150,7 @@ fn sigterm_drains() {
     assert!(exit.success(), "{exit}:\n{}", server.log());
 }
 
-/// Until the signal has arrived, an Allocate may still succeed; it is given back then.
+/// Until the signal has arrived, an Allocate may still succeed; it is released then.
 fn wait_for_refusal(server: &Server) {
     let end = Instant::now() + LIMIT;
     loop {
@@ -167,7 +167,7 @@ fn wait_for_refusal(server: &Server) {
 #[test]
 fn a_second_sigterm_ends_at_once() {
     let _turn = beside_others();
-    if only_hallpass("drain by SIGTERM") {
+    if skip_on_coturn("drain by SIGTERM") {
         return;
     }
     let mut server = Server::start(&Plan::loopback());

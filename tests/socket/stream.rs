@@ -1,10 +1,10 @@
-//! TCP and TLS by hand: any cutting of the bytes, any number of requests at once, nothing lost.
+//! TCP and TLS: any segmentation, any number of requests at once, nothing lost.
 
 use crate::support::client::{Client, Link, tcp_from};
 use crate::support::echo::Echo;
 use crate::support::http::get;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{
     BINDING_SUCCESS, NONCE, REALM_ATTRIBUTE, XOR_MAPPED_ADDRESS, allocate_request, binding_request,
     read_message,
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 const PIPELINED: u64 = 20_000;
 
-/// Reads the answers to requests 0.. in the order they were asked.
+/// Reads the answers to requests 0.. in the order of the requests.
 fn read_all_answers(stream: &mut impl Read) {
     for id in 0..PIPELINED {
         let answer = read_message(stream).unwrap_or_else(|error| panic!("answer {id}: {error}"));
@@ -28,7 +28,7 @@ fn read_all_answers(stream: &mut impl Read) {
 #[test]
 fn twenty_thousand_requests_at_once_over_tcp() {
     let _turn = alone();
-    if only_hallpass("an answer to each of 20,000 pipelined requests") {
+    if skip_on_coturn("an answer to each of 20,000 pipelined requests") {
         return;
     }
     let server = Server::start(&Plan::loopback());
@@ -43,12 +43,12 @@ fn twenty_thousand_requests_at_once_over_tcp() {
 #[test]
 fn twenty_thousand_requests_at_once_over_tls() {
     let _turn = alone();
-    if only_hallpass("an answer to each of 20,000 pipelined requests") {
+    if skip_on_coturn("an answer to each of 20,000 pipelined requests") {
         return;
     }
     let server = Server::start(&Plan::loopback());
     let mut stream = tls::connect(server.v4(Transport::Tls));
-    // All is encrypted first, so that one thread can write while this one reads.
+    // Encrypt everything first, so that one thread can write while this one reads.
     stream.conn.set_buffer_limit(None);
     let requests: Vec<u8> = (0..PIPELINED).flat_map(binding_request).collect();
     stream.conn.writer().write_all(&requests).unwrap();
@@ -62,7 +62,7 @@ fn twenty_thousand_requests_at_once_over_tls() {
     writer.join().unwrap().expect("all requests were taken");
 }
 
-/// Writes in pieces that leave as segments of their own.
+/// Writes in pieces that leave as separate segments.
 fn write_in_pieces(stream: &mut TcpStream, bytes: &[u8], size: usize) {
     for piece in bytes.chunks(size) {
         stream.write_all(piece).unwrap();
@@ -110,11 +110,11 @@ fn requests_byte_by_byte_over_tcp() {
     assert!(allocate.attribute(REALM_ATTRIBUTE).is_some(), "{allocate:?}");
 }
 
-/// A stream that has lost its framing has no way back.
+/// A stream that has lost its framing cannot recover.
 #[test]
 fn garbage_is_closed_within_two_seconds() {
     let _turn = beside_others();
-    if only_hallpass("garbage on a stream") {
+    if skip_on_coturn("garbage on a stream") {
         return;
     }
     let server = Server::start(&Plan::loopback());
@@ -123,7 +123,7 @@ fn garbage_is_closed_within_two_seconds() {
         let mut stream = tcp_from(LOCAL_V4, server.v4(Transport::Tcp));
         let start = Instant::now();
         stream.write_all(bytes).unwrap();
-        // Closed in order or reset; only silence is wrong.
+        // Closed or reset; only silence is wrong.
         let end = stream.read_to_end(&mut Vec::new());
         let waited = start.elapsed();
         let closed = end.as_ref().map_or_else(|e| e.kind() == ErrorKind::ConnectionReset, |_| true);
@@ -160,7 +160,7 @@ fn relays_all(server: &Server, link: Link) {
 #[test]
 fn the_first_byte_tells_tls_from_plain_clients() {
     let _turn = beside_others();
-    if only_hallpass("clients of the other kind on a port, and that they are kept out") {
+    if skip_on_coturn("clients of the other kind on a port, and that they are kept out") {
         return;
     }
     for is_both in [true, false] {

@@ -1,4 +1,4 @@
-//! coturn's TURN client over every transport, family and way to send.
+//! coturn's TURN client over every transport, family and data path.
 
 use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, LOCAL_V6, Plan, Transport};
@@ -7,7 +7,7 @@ use crate::support::uclient::Uclient;
 use crate::support::{alone, beside_others};
 use std::time::Duration;
 
-/// Four sessions of 100 messages through channels, or Send indications when asked for.
+/// Four sessions of 100 messages through channels, or by Send indications if requested.
 fn relays(transport: Transport, options: &[&str]) {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
@@ -70,7 +70,7 @@ fn one_allocation_without_rtcp() {
     relays(Transport::Udp, &["-c"]);
 }
 
-/// Both ends are relayed here: the peer is a live relayed address of the server itself.
+/// Both ends are relayed: the peer is a live relayed address of the same server.
 fn relays_to_itself(transport: Transport, options: &[&str]) {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
@@ -93,7 +93,7 @@ fn relays_ipv6(transport: Transport, options: &[&str]) {
     let server = Server::start(&Plan::loopback());
     let peer = Echo::start(LOCAL_V6);
     let client = Uclient::new(server.v6(transport), transport, 4, 100);
-    // uclient's RTCP pair asks for EVEN-PORT together with a family, so it does without.
+    // uclient's RTCP pair requests EVEN-PORT together with a family, so it is disabled.
     client.peer(peer.address()).options(&["-x", "-c"]).options(options).must_lose_nothing(&server);
 }
 
@@ -127,7 +127,7 @@ fn a_wrong_password_relays_nothing() {
     let server = Server::start(&Plan::loopback());
     let peer = Echo::start(LOCAL_V4);
     let client = Uclient::new(server.v4(Transport::Udp), Transport::Udp, 1, 5);
-    // The later option wins over the right password.
+    // The later option overrides the right password.
     let (totals, output) = client.peer(peer.address()).options(&["-w", "wrong"]).run(&server);
     assert_eq!(totals, None, "it should have been refused:\n{output}");
     assert!(output.contains("Cannot complete Allocation"), "it failed otherwise:\n{output}");

@@ -1,6 +1,6 @@
-//! Certificates of certs/make.sh, each made once for a test binary: an RSA key of 4096 bits takes seconds.
+//! Certificates of certs/make.sh, each created once per test binary, because an RSA key of 4096 bits takes seconds.
 //!
-//! This file stands alone, so that tests that need nothing else of the others include it alone.
+//! This file depends on no other, so tests can include it alone.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 /// The recipe.
 pub const MAKE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make.sh");
 
-/// What the recipe can make; it says what each is.
+/// The kinds of certificates that the recipe can create; it documents each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     Good,
@@ -40,21 +40,21 @@ impl Kind {
     }
 }
 
-/// A certificate and what belongs to it, in PEM.
+/// A certificate with its key and root, in PEM.
 pub struct Made {
-    /// The root, for those who are to trust it.
+    /// The root, for clients that must trust it.
     pub ca: String,
-    /// What a server shows.
+    /// The certificate chain of the server.
     pub cert: String,
     pub key: String,
 }
 
 type Cache = HashMap<(Kind, String), Arc<OnceLock<Arc<Made>>>>;
 
-/// The certificate of this kind for this name; the same one whenever it is asked for.
+/// Returns the certificate of this kind for this name, always the same one.
 pub fn made(kind: Kind, name: &str) -> Arc<Made> {
     static CACHE: LazyLock<Mutex<Cache>> = LazyLock::new(Mutex::default);
-    // The lock is for the map alone: nobody waits for a certificate that is not asked for.
+    // The lock protects only the map: no test waits for a certificate that it does not need.
     let entry = {
         let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(cache.entry((kind, name.to_owned())).or_default())
@@ -62,7 +62,7 @@ pub fn made(kind: Kind, name: &str) -> Arc<Made> {
     Arc::clone(entry.get_or_init(|| Arc::new(make(kind, name))))
 }
 
-/// Writes that certificate and its key to these paths.
+/// Writes the certificate and its key to these paths.
 pub fn write(kind: Kind, name: &str, cert: &Path, key: &Path) {
     let made = made(kind, name);
     put(cert, &made.cert, 0o644);

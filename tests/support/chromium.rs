@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
-/// The pipe is expected on descriptors 3 and 4; standard input and output are what we can give.
+/// The pipe is expected on descriptors 3 and 4, but only standard input and output can be piped.
 const SHELL: &str = "exec chromium \"$@\" 3<&0 4>&1 </dev/null >&2";
 
 const FLAGS: &[&str] = &[
@@ -28,7 +28,7 @@ const FLAGS: &[&str] = &[
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
     "--ignore-certificate-errors",
-    // The relay is on loopback, which WebRTC leaves out otherwise.
+    // The relay is on loopback, which WebRTC excludes otherwise.
     "--allow-loopback-in-peer-connection",
     "--remote-debugging-pipe",
 ];
@@ -36,7 +36,7 @@ const FLAGS: &[&str] = &[
 /// Where and how a browser runs.
 #[derive(Default)]
 pub struct Setting<'a> {
-    /// The network namespace; else this one.
+    /// The network namespace; `None`: the current one.
     pub namespace: Option<&'a str>,
     pub flags: Vec<String>,
 }
@@ -56,7 +56,7 @@ impl Chromium {
         Chromium::start_in(files, &Setting::default())
     }
 
-    /// The same elsewhere.
+    /// Starts a browser with `setting`.
     pub fn start_in(files: &Directory, setting: &Setting<'_>) -> Chromium {
         let profile = files.path("profile");
         let mut command = Command::new(if setting.namespace.is_some() { "ip" } else { "sh" });
@@ -65,11 +65,11 @@ impl Chromium {
         }
         command.args(["-c", SHELL, "sh"]).args(FLAGS).args(&setting.flags);
         command.arg(format!("--user-data-dir={}", profile.display()));
-        // Nothing of the user's own settings or certificates.
+        // Ignore the user's own settings and certificates.
         command.env("HOME", files.path("home"));
         let (process, commands, pipe) = Process::spawn_piped(command);
         let page = match setting.namespace {
-            // No server of ours is on the loopback of that namespace; a file is a secure context, too.
+            // The test's page server is outside that namespace; a file is a secure context, too.
             Some(_) => format!("file://{}", files.write("page.html", "<!DOCTYPE html>").display()),
             None => format!("http://{}/", serve_empty_page()),
         };

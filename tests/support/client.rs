@@ -1,4 +1,4 @@
-//! A TURN client of hand-made messages over any of the transports, cheap enough for thousands of them.
+//! A TURN client with handwritten messages over any transport, cheap enough for thousands of them.
 
 use super::codec;
 use super::credentials::Credentials;
@@ -15,10 +15,10 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// Datagrams that [`Client::echo`] sends before it waits for them.
+/// Datagrams that [`Client::echo`] sends before it waits for their echoes.
 const BURST: u32 = 20;
 
-/// A way to the server.
+/// A link to the server.
 pub enum Link {
     Udp(UdpSocket),
     Tcp(TcpStream),
@@ -45,7 +45,7 @@ impl Link {
         .unwrap();
     }
 
-    /// Ends a connection by a reset.
+    /// Closes a connection with a reset.
     pub fn reset(self) {
         let socket = match &self {
             Link::Udp(_) => return,
@@ -55,9 +55,9 @@ impl Link {
         socket.set_linger(Some(Duration::ZERO)).unwrap();
     }
 
-    /// Says that nothing more comes, on a connection.
+    /// Ends the sending direction of a connection.
     pub fn end_sending(&self) {
-        // It may be closed already, which is as good.
+        // An error means that it is closed already, which is equivalent.
         let _ = match self {
             Link::Udp(_) => Ok(()),
             Link::Tcp(stream) => stream.shutdown(Shutdown::Write),
@@ -82,7 +82,7 @@ impl Link {
     }
 }
 
-/// A UDP socket of `ip` that talks to `server`.
+/// Returns a UDP socket on `ip`, connected to `server`.
 pub fn udp_from(ip: IpAddr, server: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind((ip, 0)).unwrap_or_else(|error| panic!("{ip}: {error}"));
     socket.connect(server).unwrap();
@@ -102,19 +102,19 @@ pub fn tcp_from(ip: IpAddr, server: SocketAddr) -> TcpStream {
     stream
 }
 
-/// The length of the message at the start of a stream, padding included; `None` while that cannot be told.
+/// Returns the length of the message at the start of a stream, with padding; `None` while it is unknown.
 pub fn framed(bytes: &[u8]) -> Option<usize> {
     codec::framed(bytes).map(|(_, padded)| padded)
 }
 
-/// ChannelData, padded as streams need it.
+/// Builds ChannelData, padded for streams.
 pub fn channel_data(number: u16, payload: &[u8]) -> Vec<u8> {
     let mut bytes = codec::channel_data(number, payload);
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes
 }
 
-/// A client that knows its nonce.
+/// A client with a nonce.
 pub struct Client {
     pub link: Link,
     pub session: Session,
@@ -137,12 +137,12 @@ impl Client {
         Ok(client)
     }
 
-    /// The client of a user who has no other.
+    /// Returns a client of a user without other clients.
     pub fn log_in(link: Link, credentials: Credentials) -> Client {
         Client::join(link, &Session::new(credentials, b""))
     }
 
-    /// One whole message: STUN or ChannelData.
+    /// Receives one whole message: STUN or ChannelData.
     pub fn receive(&mut self) -> io::Result<Vec<u8>> {
         let mut buffer = [0; 16 << 10];
         if matches!(self.link, Link::Udp(_)) {
@@ -161,18 +161,18 @@ impl Client {
         }
     }
 
-    /// The id of the next request.
+    /// Returns the id of the next request.
     pub fn next_id(&self) -> u64 {
         self.last_id + 1
     }
 
-    /// A request signed, and its id.
+    /// Builds a signed request; returns it with its id.
     pub fn request(&mut self, kind: u16, attributes: &[(u16, &[u8])]) -> (u64, Vec<u8>) {
         self.last_id += 1;
         (self.last_id, self.session.signed(kind, self.last_id, attributes))
     }
 
-    /// The answer; what comes from peers meanwhile is passed over.
+    /// Sends a request and returns the answer; skips data of peers before it.
     pub fn try_ask(&mut self, kind: u16, attributes: &[(u16, &[u8])]) -> io::Result<Message> {
         let (id, request) = self.request(kind, attributes);
         self.link.send(&request)?;
@@ -191,12 +191,12 @@ impl Client {
         self.try_ask(kind, attributes).unwrap_or_else(|error| panic!("no answer to {kind:#06x}: {error}"))
     }
 
-    /// The error code, 0 for success.
+    /// Sends a request and returns the error code, 0 for success.
     pub fn code(&mut self, kind: u16, attributes: &[(u16, &[u8])]) -> u16 {
         self.ask(kind, attributes).error_code().unwrap_or(0)
     }
 
-    /// The relayed address, or the error code.
+    /// Allocates; returns the relayed address, or the error code.
     pub fn allocate(&mut self) -> Result<SocketAddr, u16> {
         let answer = self.ask(ALLOCATE, &[(REQUESTED_TRANSPORT, &UDP)]);
         match answer.error_code() {
@@ -205,7 +205,7 @@ impl Client {
         }
     }
 
-    /// 0 seconds end it.
+    /// Refreshes the allocation; 0 seconds end it.
     pub fn refresh(&mut self, seconds: u32) -> u16 {
         self.code(REFRESH, &[(LIFETIME, &seconds.to_be_bytes())])
     }
@@ -245,7 +245,7 @@ impl Client {
     }
 }
 
-/// Bytes of a length that changes, not always a multiple of four.
+/// Returns bytes of varying length, not always a multiple of four.
 fn numbered(number: u32) -> Vec<u8> {
     let length = 4 + (number % 400) as usize;
     number.to_be_bytes().into_iter().cycle().take(length).collect()

@@ -1,5 +1,5 @@
-//! STUN and ChannelData by hand from RFC 8489 and RFC 8656: the one codec of all tests, which shares no code with the
-//! one under test, so that a mistake there cannot hide in both. Only HMAC, SHA-1 and SHA-256 are crates'.
+//! STUN and ChannelData, written from RFC 8489 and RFC 8656: the one codec of all tests. It shares no code with the
+//! codec under test, so that both cannot have the same mistake. Only HMAC, SHA-1 and SHA-256 come from crates.
 #![allow(dead_code)] // every test target that includes this file uses another part of it
 
 use std::net::{IpAddr, SocketAddr};
@@ -101,7 +101,8 @@ impl Writer {
         self.bytes[2..4].copy_from_slice(&length.to_be_bytes());
     }
 
-    /// An attribute of `len` bytes that is computed over everything before it, with a length that ends behind it.
+    /// Appends an attribute of `len` bytes that is computed over everything before it, with the length field covering
+    /// the attribute.
     pub fn sealed(mut self, kind: u16, len: usize, compute: impl FnOnce(&[u8]) -> Vec<u8>) -> Self {
         self.set_length(4 + len.next_multiple_of(4));
         let value = compute(&self.bytes);
@@ -121,7 +122,7 @@ impl Writer {
         self.sealed(MESSAGE_INTEGRITY_SHA256, len, |bytes| hmac_sha256(key, bytes))
     }
 
-    /// USERNAME, REALM, NONCE and MESSAGE-INTEGRITY behind what is there.
+    /// Appends USERNAME, REALM, NONCE and MESSAGE-INTEGRITY.
     pub fn signed(self, login: &Login, nonce: &[u8]) -> Vec<u8> {
         let named = self.raw(USERNAME, login.name.as_bytes()).raw(REALM, login.realm.as_bytes());
         named.raw(NONCE, nonce).sha1(&login.key).plain()
@@ -136,7 +137,7 @@ impl Writer {
     }
 }
 
-/// User name, realm and the key made of them and the password.
+/// User name, realm and their long-term key.
 #[derive(Clone)]
 pub struct Login {
     pub name: String,
@@ -150,21 +151,21 @@ impl Login {
     }
 }
 
-/// A message as read.
+/// A parsed message.
 #[derive(Clone, Debug)]
 pub struct Reader {
     pub kind: u16,
     pub id: Id,
     pub attributes: Vec<(u16, Vec<u8>)>,
-    /// Where the header of each attribute is.
+    /// The position of each attribute's header.
     offsets: Vec<usize>,
-    /// Whether all padding is.
+    /// Whether all padding is zero.
     pub is_padded_with_zeros: bool,
     pub bytes: Vec<u8>,
 }
 
 impl Reader {
-    /// `None` when this is no well-formed STUN message.
+    /// Returns `None` if the bytes are not a well-formed STUN message.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let (header, mut rest) = bytes.split_at_checked(20)?;
         let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
@@ -186,7 +187,7 @@ impl Reader {
         Some(Self { kind, id, attributes, offsets, is_padded_with_zeros, bytes: bytes.to_vec() })
     }
 
-    /// The same, and `None` when the padding is not zero.
+    /// Does the same, and returns `None` if padding is not zero.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         Self::read(bytes).filter(|reader| reader.is_padded_with_zeros)
     }
@@ -217,7 +218,8 @@ impl Reader {
         }
     }
 
-    /// The input of an integrity attribute or FINGERPRINT: all before it, with the length that ends behind it.
+    /// Returns the input of an integrity attribute or FINGERPRINT, everything before it with the adjusted length, and
+    /// its value.
     pub fn covered(&self, kind: u16) -> Option<(Vec<u8>, &[u8])> {
         let place = self.attributes.iter().position(|(found, _)| *found == kind)?;
         let (offset, value) = (self.offsets[place], &self.attributes[place].1[..]);
@@ -235,8 +237,8 @@ impl Reader {
         self.covered(MESSAGE_INTEGRITY_SHA256).is_some_and(|(input, value)| value == hmac_sha256(key, &input))
     }
 
-    /// Whether nothing is behind integrity but FINGERPRINT, nothing behind FINGERPRINT, and its sum is right (RFC 8489
-    /// section 14.7).
+    /// Returns whether only FINGERPRINT follows the integrity, nothing follows FINGERPRINT, and its checksum is right
+    /// (RFC 8489 section 14.7).
     pub fn is_in_order(&self) -> bool {
         let at = |kind| self.attributes.iter().position(|(found, _)| *found == kind);
         let integrity = at(MESSAGE_INTEGRITY).or(at(MESSAGE_INTEGRITY_SHA256));
@@ -260,7 +262,7 @@ pub fn xor(address: SocketAddr, id: Id) -> Vec<u8> {
     value
 }
 
-/// Reads it; `None` when the family or the length is wrong.
+/// Decodes it; `None` if the family or the length is wrong.
 pub fn unxor(value: &[u8], id: Id) -> Option<SocketAddr> {
     let mask: Vec<u8> = COOKIE.into_iter().chain(id).collect();
     let (head, ip) = value.split_at_checked(4)?;
@@ -282,7 +284,7 @@ pub fn channel_data(number: u16, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The length of the message at the start of a stream, without padding and with it; `None` while that cannot be told.
+/// Returns the length of the message at the start of a stream, without and with padding; `None` while it is unknown.
 pub fn framed(bytes: &[u8]) -> Option<(usize, usize)> {
     let field = usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]));
     match bytes[0] {

@@ -1,4 +1,4 @@
-//! TURN REST credentials, computed by another implementation than the server's: Python's standard library.
+//! TURN REST credentials, computed independently of the server by Python's standard library.
 
 use super::tool::run_ok;
 use std::time::Duration;
@@ -34,7 +34,7 @@ mac = hmac.new(sys.argv[1].encode(), sys.argv[2].encode(), hashlib.sha1).digest(
 print(base64.b64encode(mac).decode())
 ";
 
-/// The password of any user name under `secret`, be it one of the scheme or not.
+/// Returns the password of any user name under `secret`, whether or not it follows the REST scheme.
 pub fn named(secret: &str, username: &str) -> Credentials {
     let args = ["-c", NAMED, secret, username];
     let printed = run_ok("/usr/bin/python3", &args, Duration::from_secs(20));
@@ -43,7 +43,7 @@ pub fn named(secret: &str, username: &str) -> Credentials {
 
 const KEY: &str = "import hashlib, sys\nprint(hashlib.md5(sys.argv[1].encode()).hexdigest())";
 
-/// The long-term key, MD5(username:realm:password), from Python as well.
+/// Computes the long-term key, MD5(username:realm:password), also in Python.
 pub fn long_term_key(credentials: &Credentials, realm: &str) -> Vec<u8> {
     let text = format!("{}:{realm}:{}", credentials.username, credentials.password);
     from_hex(run_ok("/usr/bin/python3", &["-c", KEY, &text], Duration::from_secs(20)).trim())
@@ -62,7 +62,7 @@ for expiry in range(first, first + count):
     print(name, hashlib.md5(f'{name}:{realm}:{password}'.encode()).hexdigest())
 ";
 
-/// Names of one user that expire at `first` and the seconds after it, with their long-term keys.
+/// Returns names of one user that expire at `first` and the seconds after it, with their long-term keys.
 pub fn many(secret: &str, realm: &str, first: u64, count: usize) -> Vec<(String, Vec<u8>)> {
     let (first, count) = (first.to_string(), count.to_string());
     let args = ["-c", MANY, secret, realm, &first, &count];

@@ -1,4 +1,4 @@
-//! A UDP peer that sends back what it gets, on two ports in a row: RTP and RTCP.
+//! A UDP peer that echoes datagrams, on two consecutive ports, for RTP and RTCP.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ pub struct Echo {
 }
 
 impl Echo {
-    /// A peer on a free pair of ports of `ip`.
+    /// Starts a peer on a free pair of ports of `ip`.
     pub fn start(ip: IpAddr) -> Echo {
         let pair = bind_pair(ip);
         let address = pair[0].local_addr().unwrap();
@@ -32,7 +32,7 @@ impl Drop for Echo {
         self.stop.store(true, Ordering::Relaxed);
         let Ok(waker) = UdpSocket::bind((self.address.ip(), 0)) else { return };
         for (thread, offset) in self.threads.drain(..).zip(0..) {
-            // One datagram wakes the thread out of its blocking read.
+            // One datagram ends the blocking read of the thread.
             if waker.send_to(&[], (self.address.ip(), self.address.port() + offset)).is_ok() {
                 let _ = thread.join();
             }
@@ -52,12 +52,12 @@ fn bind_pair(ip: IpAddr) -> [UdpSocket; 2] {
 }
 
 fn send_back(socket: UdpSocket, stop: Arc<AtomicBool>) -> JoinHandle<()> {
-    // Hundreds of sessions send in step; the default buffer holds about 270 small datagrams.
+    // Hundreds of sessions send simultaneously; the default buffer holds about 270 small datagrams.
     let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20);
     thread::spawn(move || {
         let mut datagram = [0; 65536];
         while !stop.load(Ordering::Relaxed) {
-            // An ICMP error of an earlier answer comes back as an error of this call; it ends nothing.
+            // The ICMP error of an earlier echo makes this call fail; ignore it.
             if let Ok((length, from)) = socket.recv_from(&mut datagram) {
                 let _ = socket.send_to(&datagram[..length], from);
             }

@@ -1,11 +1,11 @@
-//! A directory of our own, removed at the end.
+//! A temporary directory, removed on drop.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A new empty directory, gone with its content when dropped.
+/// A new empty directory, removed with its content when dropped.
 pub struct Directory(PathBuf);
 
 impl Directory {

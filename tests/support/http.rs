@@ -4,12 +4,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// The status code and the body of `path` at `address`.
+/// Returns the status code and the body of `path` at `address`.
 pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
     get_as(address, &address.to_string(), path)
 }
 
-/// The same with this Host field.
+/// Does the same with this Host field.
 pub fn get_as(address: SocketAddr, host: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))
         .unwrap_or_else(|error| panic!("no HTTP at {address}: {error}"));

@@ -1,10 +1,10 @@
-//! What the tests with real programs share: a server to talk to, the tools that talk to it, and bytes made
-//! by hand. Nothing here calls the server's code: what is tested is the binary, seen from outside.
+//! Shared by the tests with real programs: a server, the tools that talk to it, and handwritten bytes. Nothing here
+//! calls the server's code: the tests treat the binary as a black box.
 //!
-//! `HALLPASS_TEST_SERVER=coturn` runs the same tests against Debian's `turnserver`, to tell a broken test
-//! from a broken server. Tests of what only Hallpass promises say so and then end early.
+//! `HALLPASS_TEST_SERVER=coturn` runs the same tests against Debian's `turnserver`, to tell a broken test from a
+//! broken server. Tests of behaviour specific to Hallpass print a note and return early.
 
-// Every test binary includes this module whole and uses its own part of it.
+// Every test binary includes this whole module and uses a part of it.
 #![allow(dead_code)]
 
 pub mod certs;
@@ -29,12 +29,12 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 static MACHINE: RwLock<()> = RwLock::new(());
 
-/// Held by a test that may run beside others.
+/// Held by a test that may run in parallel with others.
 pub fn beside_others() -> RwLockReadGuard<'static, ()> {
     MACHINE.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Held by a test that loads the whole machine, so that it disturbs no other test and none disturbs it.
+/// Held by a test that loads the whole machine, so that it and other tests do not disturb each other.
 pub fn alone() -> RwLockWriteGuard<'static, ()> {
     MACHINE.write().unwrap_or_else(PoisonError::into_inner)
 }

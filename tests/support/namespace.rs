@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-// Documentation and benchmark ranges, only inside the namespaces.
+// Documentation and benchmark ranges, used only inside the namespaces.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 2);
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(198, 18, 2, 2);
 pub const PEER: Ipv4Addr = Ipv4Addr::new(198, 18, 3, 2);
-/// The network of the peer: the policy refuses it unless it is allowed.
+/// The network of the peer; the policy denies it by default.
 pub const PEER_NET: &str = "198.18.3.0/24";
 const PEER_PORT: u16 = 3480;
 /// See ip-netns(8).
@@ -33,7 +33,7 @@ while True:
     peer.sendto(*peer.recvfrom(65535))
 ";
 
-/// The namespaces by name. Dropped, also by a panic, they and all their links are gone.
+/// The namespaces by name. Dropping it, also in a panic, removes them with all their links.
 pub struct Lab {
     pub router: String,
     pub client: String,
@@ -76,7 +76,7 @@ impl Lab {
         [&self.router, &self.client, &self.server, &self.peer]
     }
 
-    /// A link between the router (.1) and `namespace`, whose default route it is.
+    /// Adds a link between the router (.1) and `namespace`, with a default route through it.
     fn connect(&self, namespace: &str, link: &str, address: Ipv4Addr) {
         let [a, b, c, _] = address.octets();
         let gateway = format!("{a}.{b}.{c}.1");
@@ -113,7 +113,7 @@ impl Lab {
         }
     }
 
-    /// A further chain of the firewall, by where it hooks in and what it says.
+    /// Adds a chain with `rules` to the firewall at this hook.
     pub fn firewall(&self, hook: &str, rules: &[&str]) {
         let name = hook.replace(' ', "_").replace('-', "");
         let rules = rules.join("; ");
@@ -123,8 +123,7 @@ impl Lab {
         );
     }
 
-    /// The client knows this name, and asks nobody for others: `ip netns exec` puts these files in place of those in
-    /// `/etc`.
+    /// Makes the client resolve this name, and no others: `ip netns exec` mounts these files over those in `/etc`.
     pub fn client_knows(&self, name: &str, address: IpAddr) {
         let files = PathBuf::from(NAMESPACE_FILES).join(&self.client);
         fs::create_dir_all(&files).expect("a directory for the client's files");
@@ -136,7 +135,7 @@ impl Lab {
         }
     }
 
-    /// Starts a Python program in the firewall and waits until it says `bound`.
+    /// Starts a Python program in the router and waits until it prints `bound`.
     pub fn start_in_router(&self, program: &str, args: &[&str]) -> Process {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.router, "/usr/bin/python3", "-c", program]).args(args);
@@ -146,8 +145,8 @@ impl Lab {
         process
     }
 
-    /// Only the link between router and client becomes narrow, and the router says nothing about it to the
-    /// server. The client knows its own link and splits what it sends.
+    /// Lowers the MTU of the link between router and client, and suppresses the router's ICMP to the server. The
+    /// client knows the MTU and fragments what it sends.
     pub fn narrow_client_link(&self, mtu: u32) {
         let mtu = mtu.to_string();
         inside(&self.router, &["ip", "link", "set", "client", "mtu", &mtu]);
@@ -157,8 +156,7 @@ impl Lab {
         inside(&self.router, &["nft", rules]);
     }
 
-    /// The link of the client becomes one of so many milliseconds each way that loses so many percent. `line` is the
-    /// program that makes it so.
+    /// Adds a delay in milliseconds each way and a loss in percent to the client's link, by the program `line`.
     pub fn lengthen_client_link(&self, line: &str, milliseconds: u32, percent: u32) -> Process {
         let [a, b, c, _] = CLIENT.octets();
         let router = |command: &[&str]| inside(&self.router, command);
@@ -168,12 +166,12 @@ impl Lab {
         router(&["ip", "link", "add", "client", "type", "veth", "peer", "name", "far"]);
         router(&["ip", "addr", "add", &format!("{a}.{b}.{c}.1/24"), "dev", "client"]);
         for link in ["near", "far"] {
-            // The router is not to answer for itself on the ends of the line.
+            // The router must not answer for itself at the ends of the line.
             router(&["ip", "link", "set", link, "arp", "off", "up"]);
         }
         router(&["ip", "link", "set", "client", "up"]);
         for (namespace, link) in [(&self.client, "up0"), (&self.router, "client")] {
-            // The line carries frames as they would be on a wire: with checksums, and no longer than the MTU.
+            // The line carries frames as on a wire: with checksums, and no longer than the MTU.
             inside(
                 namespace,
                 &["ethtool", "-K", link, "tx", "off", "tso", "off", "gso", "off", "gro", "off"],
@@ -182,7 +180,7 @@ impl Lab {
         self.start_in_router(line, &["near", "far", &milliseconds.to_string(), &percent.to_string()])
     }
 
-    /// The client loses IPv4 and gets IPv6, as the server does beside its own. Gives the server's address.
+    /// Replaces the client's IPv4 by IPv6, and adds IPv6 to the server. Returns the server's address.
     pub fn only_ipv6_for_the_client(&self) -> IpAddr {
         inside(&self.router, &["sysctl", "-qw", "net.ipv6.conf.all.forwarding=1"]);
         for (namespace, link, net) in [(&self.client, "client", 1), (&self.server, "server", 2)] {
@@ -195,7 +193,7 @@ impl Lab {
         "2001:db8:2::2".parse().expect("an address")
     }
 
-    /// An echoing peer in its own namespace.
+    /// Starts an echoing peer in its own namespace.
     pub fn start_peer(&self) -> SocketAddr {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.peer, "/usr/bin/python3", "-c", ECHO]);

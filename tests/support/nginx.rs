@@ -1,5 +1,5 @@
-//! nginx behind us, as on a BigBlueButton host: HTTP/1.1 on one port and HTTP/2 without TLS on another, both with the
-//! PROXY protocol.
+//! nginx as the back end, as on a BigBlueButton host: HTTP/1.1 on one port and HTTP/2 without TLS on another, both
+//! with the PROXY protocol.
 
 use super::certs::{self, Kind};
 use super::files::Directory;
@@ -15,19 +15,19 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub struct Nginx {
     pub http1: SocketAddr,
     pub h2: SocketAddr,
-    /// TLS, for the name `other.test`.
+    /// TLS, with a certificate for `other.test`.
     pub tls: SocketAddr,
     _process: Process,
     files: Directory,
 }
 
 impl Nginx {
-    /// Starts it with a page `hello` at `/` and `size` bytes at `/big`.
+    /// Starts it with the page `hello` at `/` and `size` bytes at `/big`.
     pub fn start(size: usize) -> Nginx {
         Nginx::start_in(None, size)
     }
 
-    /// The same in a network namespace, on the ports that it has on a BigBlueButton host.
+    /// Does the same in a network namespace, on the ports of a BigBlueButton host.
     pub fn start_in(namespace: Option<&str>, size: usize) -> Nginx {
         let files = Directory::new("nginx");
         let ports = match namespace {
@@ -61,18 +61,18 @@ impl Nginx {
         }
         command.arg("-c").arg(config).arg("-p").arg(files.path("")).args(["-e", "stderr"]);
         let process = Process::spawn(command);
-        // It listens before it chooses how to wait.
+        // It listens before it chooses its event method.
         let up = process.wait_output(LIMIT, |log| log.contains("event method"));
         assert!(up, "nginx did not start:\n{}", process.output());
         Nginx { http1, h2, tls, _process: process, files }
     }
 
-    /// What was put to `/up/NAME`.
+    /// Returns the content that was put to `/up/NAME`.
     pub fn uploaded(&self, name: &str) -> Vec<u8> {
         fs::read(self.files.path("up").join(name)).expect("an upload")
     }
 
-    /// Waits for a line in the log, which is written after the answer.
+    /// Waits for a line in the access log, which is written after the answer.
     pub fn wait_log(&self, line: &str) {
         let end = Instant::now() + LIMIT;
         while !self.log().contains(line) {
@@ -81,13 +81,13 @@ impl Nginx {
         }
     }
 
-    /// Lines `address:port protocol status` of requests so far.
+    /// Returns the lines `address:port protocol status` of all requests so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.files.path("access.log")).unwrap_or_default()
     }
 }
 
-/// Bytes that differ everywhere.
+/// Returns bytes without repetition.
 pub fn content(size: usize) -> Vec<u8> {
     let mut state = 1_u32;
     let mut next = || {

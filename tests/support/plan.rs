@@ -1,4 +1,4 @@
-//! What a test wants of a server, and how to say it to Hallpass and to coturn.
+//! The configuration that a test needs, written for Hallpass or for coturn.
 
 use super::certs::{self, Kind};
 use super::files::Directory;
@@ -13,7 +13,7 @@ pub const SECRET: &str = "a secret of the tests";
 pub const LOCAL_V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub const LOCAL_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
-/// Below the range from which the kernel draws ports, so that no client sits on a port to be relayed.
+/// Below the kernel's ephemeral range, so that no client socket occupies a relay port.
 const RELAY_PORTS: (u16, u16) = (16384, 32767);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,21 +23,21 @@ pub enum Transport {
     Tls,
 }
 
-/// What to start. The ports of the listeners are chosen when it starts.
+/// The parameters of a server. The ports of its listeners are chosen at the start.
 #[derive(Clone)]
 pub struct Plan {
     pub listeners: Vec<(Transport, IpAddr)>,
     pub relay: Vec<IpAddr>,
-    /// Prefixes that the peer policy opens.
+    /// Prefixes that the peer policy allows.
     pub allow: Vec<&'static str>,
     pub relay_ports: (u16, u16),
     /// Lines for the `[limits]` table of Hallpass.
     pub limits: String,
-    /// The relay's name in its certificate, which `ca.pem` vouches for; `first.test` without it.
+    /// The relay's name in its certificate, issued by `ca.pem`; `first.test` if `None`.
     pub name: Option<&'static str>,
-    /// Ports of UDP, TCP and TLS instead of free ones: in a namespace of its own.
+    /// Fixed ports of UDP, TCP and TLS, for use in a network namespace; `None`: free ports.
     pub ports: Option<[u16; 3]>,
-    /// Public addresses by 1:1 NAT.
+    /// Public addresses of a 1:1 NAT.
     pub external: Vec<IpAddr>,
     /// Lines for each `[[listen]]` of Hallpass with UDP, with TCP, and with TLS.
     pub udp: String,
@@ -51,7 +51,7 @@ pub struct Plan {
     pub coturn: String,
     /// The network namespace to run in.
     pub namespace: Option<String>,
-    /// A program and its first arguments that end by becoming the server, whose own command line follows them.
+    /// A program and its first arguments that execs the server; the server's command line is appended.
     pub wrapper: Vec<String>,
     /// The words in Hallpass's output that say it serves.
     pub started: &'static str,
@@ -98,7 +98,7 @@ pub struct Layout {
     pub key: PathBuf,
 }
 
-/// Chooses free ports, makes a certificate and writes the configuration of Hallpass.
+/// Chooses free ports, creates a certificate and writes the configuration of Hallpass.
 pub fn lay_out_hallpass(plan: &Plan, files: &Directory) -> Layout {
     let mut layout = lay_out(plan, files, |transport| match plan.ports {
         Some(ports) => ports[transport as usize],
@@ -126,7 +126,7 @@ pub fn lay_out_hallpass(plan: &Plan, files: &Directory) -> Layout {
     layout
 }
 
-/// The same for coturn, which has one port for UDP and TCP and one for TLS, on all its addresses.
+/// Does the same for coturn, which has one port for UDP and TCP and one for TLS, on all its addresses.
 pub fn lay_out_coturn(plan: &Plan, files: &Directory) -> Layout {
     let (plain, tls) = match plan.ports {
         Some([plain, _, tls]) => (plain, tls),
@@ -174,8 +174,8 @@ fn lay_out(plan: &Plan, files: &Directory, mut port: impl FnMut(Transport) -> u1
     }
 }
 
-/// A port free for UDP and TCP on every address a moment ago, never given out twice by this process: two
-/// servers that share a port by SO_REUSEPORT would take each other's clients.
+/// Returns a port that was just free for UDP and TCP on every address, and never the same twice per process: servers
+/// that share a port by SO_REUSEPORT would take each other's clients.
 pub fn free_port() -> u16 {
     static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
     let mut given = GIVEN.lock().unwrap();

@@ -1,4 +1,4 @@
-//! A child process that is always reaped and whose output is kept, shown when the test fails.
+//! A child process that is always reaped; its output is kept, and shown if the test fails.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
@@ -78,7 +78,8 @@ impl Process {
         self.log.0.0.lock().unwrap().text.clone()
     }
 
-    /// Waits until `found` holds of the output. False after `limit`, or when the process can print no more.
+    /// Waits until `found` returns true for the output. Returns `false` after `limit`, or if the process closed its
+    /// output.
     pub fn wait_output(&self, limit: Duration, mut found: impl FnMut(&str) -> bool) -> bool {
         let end = Instant::now() + limit;
         let mut output = self.log.0.0.lock().unwrap();
@@ -100,7 +101,7 @@ impl Process {
         send_signal(name, &self.pid().to_string());
     }
 
-    /// The exit status, as soon as both streams are closed and the process has ended; `None` after `limit`.
+    /// Returns the exit status once both streams are closed and the process has ended; `None` after `limit`.
     pub fn wait_exit(&mut self, limit: Duration) -> Option<ExitStatus> {
         let end = Instant::now() + limit;
         self.wait_output(limit, |_| false);
@@ -112,7 +113,7 @@ impl Process {
         self.exit
     }
 
-    /// True while the process has not ended.
+    /// Returns whether the process is running.
     pub fn is_running(&mut self) -> bool {
         if self.exit.is_none() {
             self.exit = self.child.try_wait().expect("our own child");
@@ -123,7 +124,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // The group outlives its leader as long as a member runs, so its number cannot be another's yet.
+        // The group exists as long as any member runs, so its number cannot have been reused.
         if self.exit.is_none() {
             send_signal("KILL", &format!("-{}", self.pid()));
             let _ = self.child.wait();

@@ -1,4 +1,4 @@
-//! The server under test, started for one test and gone with it.
+//! The server under test, started for one test and stopped with it.
 
 use super::credentials::{self, Credentials};
 use super::files::Directory;
@@ -16,15 +16,15 @@ const START_TRIES: usize = 5;
 pub struct Server {
     process: Process,
     layout: Layout,
-    // Removed after the process has ended: fields are dropped in order.
+    // Dropped after the process, because fields are dropped in order.
     files: Directory,
 }
 
-/// True when the tests run against coturn; `what` is said in the output.
-pub fn only_hallpass(what: &str) -> bool {
+/// Returns whether to skip a test because the tests run against coturn; prints `what` in that case.
+pub fn skip_on_coturn(what: &str) -> bool {
     let other = tests_coturn();
     if other {
-        eprintln!("{what}: not tested, coturn promises nothing of the kind");
+        eprintln!("{what}: not tested, coturn does not promise this");
     }
     other
 }
@@ -38,7 +38,7 @@ fn tests_coturn() -> bool {
 }
 
 impl Server {
-    /// Starts a server and returns once it serves. Fresh ports are taken when somebody was faster.
+    /// Starts a server and returns once it serves. Retries with new ports if another process took one.
     pub fn start(plan: &Plan) -> Server {
         for _ in 1..START_TRIES {
             if let Ok(server) = Server::try_start(plan) {
@@ -48,7 +48,7 @@ impl Server {
         Server::try_start(plan).unwrap_or_else(|log| panic!("the server found no free port:\n{log}"))
     }
 
-    /// `Err` with the log when a port was taken; every other failure is the test's.
+    /// Returns `Err` with the log if a port was taken; any other failure fails the test.
     fn try_start(plan: &Plan) -> Result<Server, String> {
         let files = Directory::new("server");
         let coturn = tests_coturn();
@@ -88,7 +88,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Every listener answers: coturn's last line comes before its listeners, and `ready` is a promise.
+    /// Waits until every listener answers: coturn logs its last line before it listens.
     fn wait_listening(&mut self) {
         let end = Instant::now() + START_LIMIT;
         for &(transport, address) in &self.layout.listeners {
@@ -124,7 +124,7 @@ impl Server {
         (&self.layout.cert, &self.layout.key)
     }
 
-    /// A path for a file of the test beside the server's own.
+    /// Returns the directory of the server's files, for further files of the test.
     pub fn files(&self) -> &Directory {
         &self.files
     }
@@ -159,7 +159,7 @@ impl Server {
     }
 }
 
-/// One attempt; the wait for an answer paces the next one.
+/// Makes one attempt; its timeout paces the next one.
 fn answers(transport: Transport, address: SocketAddr) -> bool {
     if transport != Transport::Udp {
         let limit = Duration::from_millis(200);

@@ -1,4 +1,4 @@
-//! STUN messages as the tests with real programs write and read them, on the codec of all tests.
+//! STUN messages of the tests with real programs, on the common codec.
 
 use super::credentials::{self, Credentials};
 use super::plan::REALM as TEST_REALM;
@@ -32,7 +32,7 @@ pub fn binding_request(id: u64) -> Vec<u8> {
     message(BINDING_REQUEST, id, &[])
 }
 
-/// The first Allocate of every client: UDP asked for, no credentials.
+/// The first Allocate of every client: for UDP, without credentials.
 pub fn allocate_request(id: u64) -> Vec<u8> {
     message(ALLOCATE, id, &[(REQUESTED_TRANSPORT, &UDP)])
 }
@@ -50,7 +50,7 @@ impl Session {
         Session { credentials, key, nonce: nonce.to_vec() }
     }
 
-    /// The same user with another nonce, on another five-tuple.
+    /// Returns the same user with another nonce, for another five-tuple.
     pub fn renewed(&self, nonce: &[u8]) -> Session {
         Session { nonce: nonce.to_vec(), credentials: self.credentials.clone(), key: self.key.clone() }
     }
@@ -60,7 +60,7 @@ impl Session {
         (&self.credentials.username, &self.key)
     }
 
-    /// Another name under the same key and nonce: a guess.
+    /// Returns another name with the same key and nonce: a guess.
     pub fn guess(&self, username: &str) -> Session {
         let credentials = Credentials { username: username.to_owned(), ..self.credentials.clone() };
         Session { credentials, key: self.key.clone(), nonce: self.nonce.clone() }
@@ -70,7 +70,7 @@ impl Session {
         &self.nonce
     }
 
-    /// A request with USERNAME, REALM, NONCE and MESSAGE-INTEGRITY behind `attributes`.
+    /// Builds a request with `attributes`, USERNAME, REALM, NONCE and MESSAGE-INTEGRITY.
     pub fn signed(&self, kind: u16, id: u64, attributes: &[(u16, &[u8])]) -> Vec<u8> {
         let named = [
             (USERNAME, self.credentials.username.as_bytes()),
@@ -81,7 +81,7 @@ impl Session {
     }
 }
 
-/// A received message, its header checked.
+/// A received message with a valid header.
 #[derive(Debug)]
 pub struct Message {
     pub kind: u16,
@@ -101,13 +101,13 @@ impl Message {
         self.reader.get(attribute)
     }
 
-    /// The code of an error response, class and number together.
+    /// Returns the code of an error response.
     pub fn error_code(&self) -> Option<u16> {
         self.attribute(ERROR_CODE)?;
         self.reader.code()
     }
 
-    /// An address behind the XOR of RFC 8489 section 14.2.
+    /// Decodes an XOR address attribute (RFC 8489 section 14.2).
     pub fn xor_address(&self, attribute: u16) -> Option<SocketAddr> {
         self.attribute(attribute)?;
         Some(self.reader.address(attribute).expect("an address of a known family"))
@@ -130,7 +130,7 @@ pub fn xor_value(address: SocketAddr) -> Vec<u8> {
     xor(address, transaction(0))
 }
 
-/// Reads one whole message off a stream.
+/// Reads one whole message from a stream.
 pub fn read_message(stream: &mut impl Read) -> io::Result<Message> {
     let mut bytes = vec![0; 20];
     stream.read_exact(&mut bytes)?;

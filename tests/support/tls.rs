@@ -1,4 +1,4 @@
-//! A TLS client that accepts any certificate and shows it.
+//! A TLS client that accepts any certificate and exposes it.
 
 use hallpass::load::tls::AnyCertificate;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -15,12 +15,12 @@ pub fn client() -> ClientConnection {
     client_for("localhost", &[])
 }
 
-/// The same, asking for `name` and offering the protocols `alpn`.
+/// Does the same with the server name `name` and the protocols `alpn`.
 pub fn client_for(name: &'static str, alpn: &[&str]) -> ClientConnection {
     client_of(aws_lc_rs::default_provider(), name, alpn)
 }
 
-/// A client that offers a post-quantum key share first, as browsers do: its ClientHello has no room in one segment.
+/// Returns a client that offers a post-quantum key share first, as browsers do: its ClientHello exceeds one segment.
 pub fn post_quantum_client() -> ClientConnection {
     let mut provider = aws_lc_rs::default_provider();
     provider.kx_groups.retain(|group| group.name() != NamedGroup::X25519MLKEM768);
@@ -45,7 +45,7 @@ pub fn connect(address: SocketAddr) -> TlsStream {
     connect_as(address, client())
 }
 
-/// The same as this client.
+/// Does the same with this client.
 pub fn connect_as(address: SocketAddr, client: ClientConnection) -> TlsStream {
     over(TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}")), client)
 }
@@ -60,7 +60,7 @@ pub fn over(mut stream: TcpStream, mut client: ClientConnection) -> TlsStream {
     StreamOwned::new(client, stream)
 }
 
-/// The server's own certificate as it was shown in the handshake, DER.
+/// Returns the server's certificate from the handshake, DER.
 pub fn certificate(connection: &ClientConnection) -> Vec<u8> {
     connection.peer_certificates().expect("the handshake is over")[0].to_vec()
 }

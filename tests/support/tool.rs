@@ -1,23 +1,23 @@
-//! Runs a program to its end, within a deadline.
+//! Runs a program to its end, with a time limit.
 
 use super::process::Process;
 use std::process::Command;
 use std::time::Duration;
 
-/// What a program printed and how it ended.
+/// The output and exit of a program.
 pub struct Ended {
     pub output: String,
     pub success: bool,
 }
 
-/// Runs `program`; past `limit` it is killed and the test fails with all that was printed.
+/// Runs `program`; after `limit` it is killed and the test fails with its output.
 pub fn run(program: &str, args: &[&str], limit: Duration) -> Ended {
     let mut command = Command::new(program);
     command.args(args);
     run_command(command, limit)
 }
 
-/// As [`run`], for a command that needs more than arguments.
+/// Does the same as [`run`] for a prepared command.
 pub fn run_command(command: Command, limit: Duration) -> Ended {
     let shown = format!("{command:?}");
     let mut process = Process::spawn(command);

@@ -1,4 +1,4 @@
-//! coturn's test client and what it counts.
+//! coturn's test client and its counters.
 
 use super::plan::Transport;
 use super::server::Server;
@@ -18,7 +18,7 @@ pub struct Uclient {
     limit: Duration,
 }
 
-/// What a run printed at its end.
+/// The totals that a run prints at its end.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Totals {
     pub sent: u64,
@@ -64,7 +64,7 @@ impl Uclient {
         assert!(enough, "uclient missed messages: {totals:?}\n{}", tail(&output));
     }
 
-    /// Runs it; `None` when it printed no totals, which it does when it could not allocate.
+    /// Runs it; returns `None` instead of totals if it could not allocate.
     pub fn run(self, server: &Server) -> (Option<Totals>, String) {
         let credentials = server.credentials("uclient");
         let mut command = match &self.namespace {
@@ -91,7 +91,7 @@ impl Uclient {
 }
 
 fn parse(output: &str) -> Option<Totals> {
-    // The running totals have `msz=` in their line, the final ones have not.
+    // Lines with running totals contain `msz=`, the final ones do not.
     let sums = output.lines().rfind(|line| line.contains("tot_send_msgs=") && !line.contains("msz="))?;
     let losses = output.lines().rfind(|line| line.contains("Total lost packets"))?;
     Some(Totals {

@@ -1,4 +1,4 @@
-//! The splice itself, seen from both of its ends.
+//! The splice, observed at both ends.
 
 use crate::plan;
 use crate::support::beside_others;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A relay whose web server is this test.
+/// A relay whose web server is the test.
 struct Rig {
     server: Server,
     listener: TcpListener,
@@ -45,31 +45,31 @@ fn read_exactly(stream: &mut impl Read, expected: &[u8]) {
 }
 
 #[test]
-fn both_directions_are_free_and_end_on_their_own() {
+fn both_directions_are_independent_and_end_separately() {
     let _turn = beside_others();
     let rig = Rig::start();
     let mut client = rig.connect(&["http/1.1"]);
     client.write_all(b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\n\r\n").expect("write");
     let mut web = rig.accept();
     read_exactly(&mut web, b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\n\r\n");
-    // As a websocket does: whoever has something says it.
+    // As on a websocket, either side sends when it wants.
     web.write_all(b"\x81\x05first").expect("write");
     read_exactly(&mut client, b"\x81\x05first");
     client.write_all(b"\x81\x06second").expect("write");
     read_exactly(&mut web, b"\x81\x06second");
-    // The client has no more to say and is still answered.
+    // The client has ended its direction and is still answered.
     client.conn.send_close_notify();
     client.flush().expect("close_notify");
     assert_eq!(web.read(&mut [0; 9]).expect("the end"), 0);
     web.write_all(b"the rest").expect("write");
     drop(web);
     let mut rest = Vec::new();
-    client.read_to_end(&mut rest).expect("an end that was said");
+    client.read_to_end(&mut rest).expect("a close_notify");
     assert_eq!(rest, b"the rest");
 }
 
 #[test]
-fn the_web_servers_end_leaves_the_client_free_to_go_on() {
+fn the_client_can_send_after_the_web_server_ended() {
     let _turn = beside_others();
     let rig = Rig::start();
     let mut client = rig.connect(&[]);
@@ -83,7 +83,7 @@ fn the_web_servers_end_leaves_the_client_free_to_go_on() {
 }
 
 #[test]
-fn an_answer_that_was_cut_off_does_not_look_whole() {
+fn a_truncated_answer_does_not_look_complete() {
     let _turn = beside_others();
     let rig = Rig::start();
     let mut client = rig.connect(&[]);
@@ -94,13 +94,13 @@ fn an_answer_that_was_cut_off_does_not_look_whole() {
     read_exactly(&mut client, b"HTTP/1.0 200 OK\r\n\r\nhalf");
     // Unread bytes make the kernel send a reset.
     drop(web);
-    let error = client.read_to_end(&mut Vec::new()).expect_err("no end was said");
+    let error = client.read_to_end(&mut Vec::new()).expect_err("no close_notify");
     let kinds = [std::io::ErrorKind::UnexpectedEof, std::io::ErrorKind::ConnectionReset];
     assert!(kinds.contains(&error.kind()), "{error}");
 }
 
 #[test]
-fn a_slow_reader_is_waited_for_and_nothing_piles_up() {
+fn a_slow_reader_stops_the_web_server() {
     let _turn = beside_others();
     let rig = Rig::start();
     let mut client = rig.connect(&[]);
@@ -109,10 +109,10 @@ fn a_slow_reader_is_waited_for_and_nothing_piles_up() {
     web.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let chunk = vec![7; 1 << 20];
     let mut taken = 0;
-    // Until the client reads, no more than the kernels' buffers is taken.
+    // Until the client reads, at most the kernel's buffers are filled.
     while let Ok(written) = web.write(&chunk) {
         taken += written;
-        assert!(taken < 64 << 20, "who holds all that?");
+        assert!(taken < 64 << 20, "the relay buffers without limit");
     }
     let mut received = vec![0; taken];
     client.read_exact(&mut received).expect("all that was taken");
@@ -136,7 +136,7 @@ fn first_bytes_decide_however_late_they_come() {
 }
 
 #[test]
-fn a_silent_client_of_turn_leaves_nothing_behind() {
+fn a_silent_client_without_alpn_is_closed() {
     let _turn = beside_others();
     let rig = Rig::start();
     let mut client = rig.connect(&["stun.turn"]);
@@ -145,7 +145,7 @@ fn a_silent_client_of_turn_leaves_nothing_behind() {
     assert_eq!(client.read(&mut [0; 9]).expect("the end"), 0);
     assert!((8..14).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
     rig.listener.set_nonblocking(true).unwrap();
-    assert!(rig.listener.accept().is_err(), "the web server heard nothing of it");
+    assert!(rig.listener.accept().is_err(), "the web server saw no connection");
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn a_name_with_its_own_server_is_passed_through() {
     let mut page = String::new();
     client.read_to_string(&mut page).expect("a page");
     assert!(page.ends_with("the other one"), "{page}");
-    // A ClientHello in many segments is understood as well.
+    // A ClientHello in many segments is accepted, too.
     let mut stream = TcpStream::connect(address).expect("connect");
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();

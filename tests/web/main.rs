@@ -1,4 +1,4 @@
-//! Port 443 shared with the web: real web servers, browsers' tools and proxies around a real relay.
+//! Port 443 shared with the web: real web servers, HTTP clients and proxies with a real relay.
 #![allow(clippy::disallowed_methods, reason = "programs that others wrote are waited for on the real clock")]
 
 #[path = "../support/mod.rs"]
@@ -18,7 +18,7 @@ use support::tool::run_command;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Everything on 127.0.0.1, TLS shared with the web of `table`.
+/// A plan on 127.0.0.1 whose TLS port is shared with the web of `table`.
 fn plan(table: &str) -> Plan {
     let mut plan = Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]);
     plan.tls = "web = true".to_owned();
@@ -26,7 +26,7 @@ fn plan(table: &str) -> Plan {
     plan
 }
 
-/// What curl printed, which must have succeeded.
+/// Runs curl, which must succeed; returns its output.
 fn curl(args: &[&str]) -> String {
     let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--insecure", "--max-time", "20"]).args(args);

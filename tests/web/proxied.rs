@@ -1,4 +1,4 @@
-//! Behind a proxy that says for whom it speaks: haproxy, and headers by hand.
+//! Behind a proxy that sends PROXY headers: haproxy, and handwritten headers.
 
 use crate::LIMIT;
 use crate::support::files::Directory;
@@ -19,7 +19,7 @@ fn behind_proxies(trusted: &str) -> Server {
     Server::start(&plan)
 }
 
-/// What a Binding over `stream` says of where the client is.
+/// Returns the client's address according to a Binding over `stream`.
 fn mapped(stream: &mut (impl Read + Write)) -> SocketAddr {
     stream.write_all(&binding_request(3)).expect("write");
     let answer = read_message(stream).expect("an answer");
@@ -34,7 +34,7 @@ fn connect(address: SocketAddr) -> TcpStream {
 }
 
 #[test]
-fn clients_are_who_haproxy_says() {
+fn haproxy_announces_the_clients_address() {
     let _turn = beside_others();
     let server = behind_proxies("127.0.0.1");
     let files = Directory::new("haproxy");
@@ -78,7 +78,7 @@ fn clients_are_who_haproxy_says() {
 }
 
 #[test]
-fn the_header_is_understood_in_any_pieces_and_nothing_else_is() {
+fn a_header_is_accepted_in_any_pieces_and_required() {
     let _turn = beside_others();
     let server = behind_proxies("127.0.0.1/32");
     let address = server.v4(Transport::Tcp);
@@ -87,11 +87,11 @@ fn the_header_is_understood_in_any_pieces_and_nothing_else_is() {
         stream.write_all(&[*byte]).expect("write");
     }
     assert_eq!(mapped(&mut stream), "203.0.113.7:4711".parse().unwrap());
-    // A health check of the proxy itself.
+    // A health check of the proxy.
     let mut stream = connect(address);
     stream.write_all(b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00").expect("write");
     assert_eq!(mapped(&mut stream), stream.local_addr().unwrap());
-    // A client who came around the proxy.
+    // A client that bypassed the proxy.
     let mut stream = connect(address);
     stream.write_all(&binding_request(1)).expect("write");
     assert_eq!(stream.read(&mut [0; 9]).expect("the end"), 0);

@@ -1,4 +1,4 @@
-//! UDP 443 beside HTTP/3: a server behind us that is none, but begins and goes on as QUIC does.
+//! UDP 443 shared with HTTP/3: the back end is the test, which sends packets that start like QUIC.
 
 use crate::support::beside_others;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
@@ -32,7 +32,7 @@ fn stun_and_quic_share_a_udp_port() {
         let (len, from) = quic.recv_from(&mut datagram).expect("an initial packet");
         assert_eq!(datagram[..len], initial);
         seen.push(from);
-        // Both ways, and with short headers of every kind, which also look like ChannelData.
+        // In both directions, with short headers of every kind, which also look like ChannelData.
         for first in [0xe0, 0x40, 0x4f, 0x50, 0x7f] {
             quic.send_to(&[first, 1], from).expect("send");
             let (len, from_relay) = client.recv_from(&mut datagram).expect("an answer");
@@ -41,7 +41,7 @@ fn stun_and_quic_share_a_udp_port() {
             let (len, again) = quic.recv_from(&mut datagram).expect("a packet");
             assert_eq!((&datagram[..len], again), (&[first, 2][..], from));
         }
-        // The same socket may speak STUN.
+        // The same socket may send STUN.
         client.send_to(&binding_request(9), address).expect("send");
         let (len, _) = client.recv_from(&mut datagram).expect("an answer");
         assert_eq!(Message::parse(&datagram[..len]).kind, BINDING_SUCCESS);

@@ -1,4 +1,4 @@
-//! One port for both: nginx behind, curl and TURN clients in front.
+//! One port for both: nginx as the back end, curl and TURN clients in front.
 
 use crate::support::echo::Echo;
 use crate::support::files::Directory;
@@ -55,7 +55,7 @@ fn large_bodies_arrive_whole_both_ways() {
 }
 
 #[test]
-fn turn_works_whatever_protocol_was_negotiated() {
+fn turn_works_with_any_negotiated_protocol() {
     let _turn = beside_others();
     let nginx = Nginx::start(0);
     let server = behind(&nginx, "v1");

@@ -1,4 +1,4 @@
-//! What answers where no web server does, and what is no client at all.
+//! The built-in site, and streams that are neither TURN nor HTTP.
 
 use crate::support::files::Directory;
 use crate::support::http;
@@ -13,7 +13,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// Status and protocol version that curl saw.
+/// Returns the status and the protocol version that curl saw.
 fn seen(protocol: &str, server: &Server) -> String {
     let url = format!("https://{}/any/page?a=b", server.v4(Transport::Tls));
     curl(&[protocol, &url, "-o", "/dev/null", "-w", "%{http_code} %{http_version}"])
@@ -24,7 +24,7 @@ fn metrics(server: &Server) -> String {
 }
 
 #[test]
-fn a_plain_page_answers_where_no_web_server_is() {
+fn without_a_web_server_the_built_in_site_answers() {
     let _turn = beside_others();
     let server = Server::start(&plan(""));
     let url = format!("https://{}/", server.v4(Transport::Tls));
@@ -45,17 +45,17 @@ fn a_plain_page_answers_where_no_web_server_is() {
         let thrice = curl(&[protocol, &url, &url, &url, "-w", "|%{num_connects}|", "-I"]);
         assert_eq!((thrice.matches("|1|").count(), thrice.matches("|0|").count()), (1, 2), "{thrice}");
     }
-    // The whole of a body that nobody wants is not needed for an answer.
+    // The answer does not wait for the whole of an unwanted body.
     let files = Directory::new("upload");
     let from = files.path("sent");
     fs::write(&from, content(3_000_000)).expect("a file");
-    // It does not ask first whether the body is wanted.
+    // curl does not ask first whether the body is wanted.
     let upload = ["--http1.1", "-H", "Expect:", "-T", from.to_str().unwrap(), &url, "-o", "/dev/null"];
     assert_eq!(curl(&[&upload[..], &["-w", "%{http_code}"]].concat()), "404");
 }
 
 #[test]
-fn a_web_server_that_is_down_is_a_502() {
+fn an_unreachable_web_server_is_a_502() {
     let _turn = beside_others();
     let [http1, h2] = [(); 2].map(|()| free_port());
     let server =
@@ -66,25 +66,25 @@ fn a_web_server_that_is_down_is_a_502() {
         let head = curl(&[protocol, "-d", "a=b", "-i", &url]).to_ascii_lowercase();
         assert!(head.contains("\r\nretry-after: 10\r\n"), "{head}");
     }
-    // The next connection may find the web server, so this one ends.
+    // This connection ends, because the next one may reach the web server.
     let twice = curl(&["--http1.1", &url, &url, "-w", "|%{num_connects}|", "-I"]);
     assert_eq!(twice.matches("|1|").count(), 2, "{twice}");
     assert!(metrics(&server).contains("hallpass_web_unavailable_total 6\n"), "{}", metrics(&server));
-    // A web server that speaks HTTP/1.1 alone: HTTP/2 is not offered, or the site would answer in its name.
+    // A web server for HTTP/1.1 only: HTTP/2 is not offered, or the site would answer in its place.
     let server = Server::start(&plan(&format!("[web]\nhttp1 = \"{LOCAL_V4}:{http1}\"")));
     assert_eq!(seen("--http2", &server), "502 1.1");
 }
 
-/// Silent visitors, more than the site takes in at once.
+/// More silent visitors than the site accepts.
 #[test]
-fn a_full_site_turns_visitors_away_and_silent_ones_leave() {
+fn a_full_site_refuses_visitors_and_closes_silent_ones() {
     const PLACES: usize = 512;
     const MORE: usize = 8;
     let _turn = alone();
     let server = Server::start(&plan(""));
     let address = server.v4(Transport::Tls);
     let mut visitors: Vec<_> = (0..PLACES + MORE).map(|_| tls::connect(address)).collect();
-    // Each begins a request, which makes it a visitor, and says no more.
+    // Each sends the start of a request, which makes it a visitor, and no more.
     let begin = Instant::now();
     for visitor in &mut visitors {
         visitor.write_all(b"GET / HTTP/1.1\r\n").expect("write");
@@ -98,18 +98,18 @@ fn a_full_site_turns_visitors_away_and_silent_ones_leave() {
             metrics(&server)
         );
     }
-    // Whom it hits is a matter of the workers' order.
+    // Which ones are refused depends on the order of the workers.
     let mut answers: Vec<Vec<u8>> = Vec::new();
     for visitor in &mut visitors {
         visitor.sock.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut answer = Vec::new();
-        visitor.read_to_end(&mut answer).expect("an end that was said");
+        visitor.read_to_end(&mut answer).expect("a close_notify");
         answers.push(answer);
     }
     answers.retain(|answer| !answer.is_empty());
     let whole = |answer: &Vec<u8>| answer.starts_with(b"HTTP/1.1 502 Bad Gateway\r\n");
     assert!(answers.len() == MORE && answers.iter().all(whole), "{answers:?}");
-    // Nobody of them closes its connection; all that they held comes back.
+    // None of them closes its connection; the server frees everything that they held.
     let left = |metrics: &str| metrics.contains("hallpass_connections{transport=\"tls\"} 0\n");
     let free = |metrics: &str| metrics.contains("hallpass_descriptors 0\n");
     let done = || Some(metrics(&server)).is_some_and(|metrics| left(&metrics) && free(&metrics));
@@ -156,7 +156,7 @@ fn garbage_is_closed_within_two_seconds() {
         assert!(rest.len() < 16 || rest.starts_with(b"HTTP/1.1 400 "), "{garbage:?}: {rest:?}");
         assert!(begin.elapsed() < Duration::from_secs(2), "{garbage:?} was kept");
     }
-    // Inside of TLS it is the web's, which says that it is no request.
+    // Inside TLS it belongs to the web, whose answer is 400.
     let begin = Instant::now();
     let mut stream = tls::connect(address);
     stream.write_all(b"\x80\x81\x82 garbage\r\n\r\n").expect("write");
@@ -164,7 +164,7 @@ fn garbage_is_closed_within_two_seconds() {
     stream.read_to_end(&mut answer).expect("a whole answer");
     assert!(answer.starts_with(b"HTTP/1.1 400 "), "{:?}", String::from_utf8_lossy(&answer));
     assert!(begin.elapsed() < Duration::from_secs(2));
-    // And who does not leave is left, soon after.
+    // A client that does not close is disconnected soon after.
     let gone = || metrics(&server).contains("hallpass_connections{transport=\"tls\"} 0\n");
     while !gone() {
         assert!(begin.elapsed() < Duration::from_secs(6), "the connection is kept:\n{}", metrics(&server));

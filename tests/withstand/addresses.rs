@@ -1,11 +1,11 @@
-//! Addresses that this machine gets while the server runs, and the services behind it: no client reaches them.
+//! Addresses that this machine gains while the server runs, and back ends: no client may reach them.
 
 use crate::machine::{drops, in_own_network, until};
 use crate::support::alone;
 use crate::support::client::{Client, Link, PATIENCE};
 use crate::support::codec::UDP;
 use crate::support::plan::{LOCAL_V4, LOCAL_V6, Plan, Transport, free_port};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{
     ALLOCATE, CHANNEL_BIND, CHANNEL_NUMBER, CREATE_PERMISSION, REQUESTED_FAMILY, REQUESTED_TRANSPORT,
     Session, XOR_PEER_ADDRESS, binding_request, xor_value_in,
@@ -14,13 +14,13 @@ use crate::support::tool::run_ok;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-/// Far less than the ten seconds after which the addresses are read without an announcement.
+/// Far below the ten seconds after which the server reads its addresses without an announcement.
 const NOTICED: Duration = Duration::from_secs(5);
 const WILDCARDS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
 const FAMILY_V6: [u8; 4] = [2, 0, 0, 0];
 
-/// What is given to the machine, by the words for ip(8), and an address that it covers. The policy has nothing against
-/// any of them; they exist only inside the test's own network.
+/// What the machine gains, as arguments of ip(8), and an address that it covers. The policy allows all of them; they
+/// exist only in the test's own network.
 const GIVEN: [(&str, &str, &str); 6] = [
     ("addr", "45.66.77.88/32 dev lo", "45.66.77.88"),
     ("addr", "2a00:1450::7/128 dev lo nodad", "2a00:1450::7"),
@@ -29,7 +29,7 @@ const GIVEN: [(&str, &str, &str); 6] = [
     ("-6 route", "local 2a00:1451::7 dev lo", "2a00:1451::7"),
     ("-6 route", "local 2a00:1452::/64 dev lo", "2a00:1452::9"),
 ];
-/// Opened by the operator, and given to the machine later.
+/// Allowed by the operator, and later assigned to the machine.
 const OPENED: &str = "11.0.0.9/32";
 
 fn ip(object: &str, verb: &str, what: &str) {
@@ -41,7 +41,7 @@ fn at(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), port)
 }
 
-/// A client with an allocation for the family of `peer`.
+/// Returns a client with an allocation for the family of `peer`.
 fn client(server: &Server, peer: SocketAddr) -> Client {
     let session = Session::new(server.credentials("curious"), b"");
     let listener = SocketAddr::new(LOCAL_V4, server.v4(Transport::Udp).port());
@@ -78,9 +78,9 @@ fn everywhere() -> Plan {
 
 /// Row 3.
 #[test]
-fn an_address_is_own_as_soon_as_the_machine_has_it() {
+fn a_new_address_of_the_machine_is_denied() {
     let _turn = alone();
-    if only_hallpass("addresses that come later") {
+    if skip_on_coturn("addresses that come later") {
         return;
     }
     in_own_network(|| {
@@ -88,7 +88,7 @@ fn an_address_is_own_as_soon_as_the_machine_has_it() {
         for (object, what, covered) in GIVEN {
             let peer = at(covered, server.v4(Transport::Udp).port());
             let mut early = client(&server, peer);
-            assert_eq!(permit(&mut early, peer), 0, "{peer} is another machine's");
+            assert_eq!(permit(&mut early, peer), 0, "{peer} belongs to another machine");
             ip(object, "add", what);
             let closed = until(NOTICED, || permit(&mut early, peer) == 403);
             let mut late = client(&server, peer);
@@ -99,7 +99,7 @@ fn an_address_is_own_as_soon_as_the_machine_has_it() {
             late.link.wait_at_most(Duration::from_millis(300));
             if peer.is_ipv4() {
                 late.send_to(peer, &binding_request(77));
-                assert!(late.receive().is_err(), "our own listener answers at {peer}");
+                assert!(late.receive().is_err(), "the server's own listener answers at {peer}");
             }
             ip(object, "del", what);
             let open = until(NOTICED, || permit(&mut early, peer) == 0);
@@ -111,11 +111,11 @@ fn an_address_is_own_as_soon_as_the_machine_has_it() {
     });
 }
 
-/// Row 3, where the operator opened the address: all of its ports but our services'.
+/// Row 3, with the address allowed by the operator: all of its ports except those of the server's own services.
 #[test]
-fn a_listener_is_not_reached_at_an_opened_address_that_came_later() {
+fn a_listener_is_not_reached_at_an_allowed_address_assigned_later() {
     let _turn = alone();
-    if only_hallpass("addresses that come later") {
+    if skip_on_coturn("addresses that come later") {
         return;
     }
     in_own_network(|| {
@@ -137,7 +137,7 @@ fn a_listener_is_not_reached_at_an_opened_address_that_came_later() {
         let (len, relayed) = neighbour.recv_from(&mut received).expect("the other ports are open");
         assert_eq!(&received[..len], b"let me in");
         neighbour.send_to(b"welcome", relayed).unwrap();
-        // The listener would have answered first.
+        // The answer of the listener would arrive first.
         let first = client.receive().expect("the neighbour's answer");
         let answered = !first.windows(7).any(|bytes| bytes == b"welcome");
         println!("row 3: {listener} is refused after {known:?}, answered: {answered}");
@@ -148,9 +148,9 @@ fn a_listener_is_not_reached_at_an_opened_address_that_came_later() {
 
 /// Row 3: back ends, on this machine and on another one.
 #[test]
-fn back_ends_are_not_reached_through_us() {
+fn back_ends_are_not_reached_through_the_relay() {
     let _turn = alone();
-    if only_hallpass("back ends") {
+    if skip_on_coturn("back ends") {
         return;
     }
     in_own_network(|| {
@@ -176,7 +176,7 @@ fn back_ends_are_not_reached_through_us() {
         }
         assert_eq!(bind(&mut client, 0x4001, at("11.0.0.5", 8444)), 0, "a neighbour of the back end");
         quic.set_nonblocking(true).unwrap();
-        assert!(quic.recv(&mut [0; 100]).is_err(), "a back end got what is denied");
+        assert!(quic.recv(&mut [0; 100]).is_err(), "a denied datagram reached a back end");
         assert_eq!(drops(&server, "peer_denied"), 2);
     });
 }

@@ -1,5 +1,5 @@
-//! Calls go on beside attacks at 20,000 datagrams or 100 Mbit/s, whichever is less, on one worker: each kind of message that
-//! a stranger or one user can send, and what one of them costs the server.
+//! Calls continue during attacks at 20,000 datagrams or 100 Mbit/s, whichever is less, on one worker: each kind of
+//! message that a stranger or a user can send, and its cost to the server.
 
 use crate::call::{Call, Report};
 use crate::machine::{cpu, drops};
@@ -23,7 +23,7 @@ const SIEGE: Duration = Duration::from_secs(3);
 const DATAGRAMS_PER_SECOND: f64 = 20_000.0;
 const BYTES_PER_SECOND: f64 = 100e6 / 8.0;
 const CALL_RATE: u32 = 50;
-/// What a bystander may feel.
+/// Highest acceptable latency of a bystander's call, 99th percentile.
 const P99: Duration = Duration::from_millis(20);
 const USERHASH: u16 = 0x001E;
 const FAR: u64 = 2_000_000_000;
@@ -32,31 +32,31 @@ fn local(last: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 1, last).into()
 }
 
-/// One worker, so that nobody can be somewhere else.
+/// One worker, so that the attack and the calls share it.
 fn plan(limits: &str) -> Plan {
     Plan { limits: format!("workers = 1\n{limits}"), ..Plan::loopback() }
 }
 
-/// An attacker's messages, sent in a circle from its sockets.
+/// An attacker's messages, sent round-robin from its sockets.
 struct Attack<'a> {
     what: &'a str,
-    /// Each socket with its own messages: credentials are good for one address and port.
+    /// Each socket with its own messages, because a nonce is valid for one address and port.
     messages: Vec<(UdpSocket, Vec<Vec<u8>>)>,
 }
 
-/// What came of it.
-struct Outcome {
+/// The effect on the bystanders' calls.
+struct Bystanders {
     udp: Report,
     tls: Report,
 }
 
-impl Outcome {
-    fn is_bearable(&self) -> bool {
+impl Bystanders {
+    fn are_undisturbed(&self) -> bool {
         [&self.udp, &self.tls].iter().all(|call| call.lost() == 0 && call.quantile(0.99) <= P99)
     }
 }
 
-/// Sends as fast as the limits let it, and says how many went.
+/// Sends as fast as the limits allow; returns how many messages were sent.
 fn send(attack: &Attack<'_>) -> u64 {
     let len: usize = attack.messages.iter().flat_map(|(_, messages)| messages).map(Vec::len).sum();
     let count: usize = attack.messages.iter().map(|(_, messages)| messages.len()).sum();
@@ -67,7 +67,7 @@ fn send(attack: &Attack<'_>) -> u64 {
         while sent < due {
             let (socket, messages) = &attack.messages[at % attack.messages.len()];
             let message = &messages[at / attack.messages.len() % messages.len()];
-            // A full buffer of the kernel is a lost datagram.
+            // A full send buffer counts as a lost datagram.
             let _ = socket.send(message);
             (sent, at) = (sent + 1, at + 1);
         }
@@ -76,14 +76,18 @@ fn send(attack: &Attack<'_>) -> u64 {
     sent
 }
 
-/// Calls over UDP and TLS while the attack goes on. The second of two rounds counts if the first was disturbed: other
+/// Runs calls over UDP and TLS during the attack. A second round decides if the first was disturbed, because other
 /// programs share the machine.
 fn besiege(server: &Server, attack: &Attack<'_>) {
     let first = siege(server, attack);
-    assert!(first.is_bearable() || siege(server, attack).is_bearable(), "{}: calls suffer", attack.what);
+    assert!(
+        first.are_undisturbed() || siege(server, attack).are_undisturbed(),
+        "{}: calls suffer",
+        attack.what
+    );
 }
 
-fn siege(server: &Server, attack: &Attack<'_>) -> Outcome {
+fn siege(server: &Server, attack: &Attack<'_>) -> Bystanders {
     let calls = [Transport::Udp, Transport::Tls].map(|transport| Call::over(server, transport, CALL_RATE));
     let (before, start) = (cpu(server.pid()), Instant::now());
     calls[0].lasts(Duration::from_secs(1));
@@ -94,14 +98,14 @@ fn siege(server: &Server, attack: &Attack<'_>) -> Outcome {
     let [udp, tls] = calls.map(Call::end);
     let cost = 1e6 * used.max(0.0) / sent as f64;
     println!("{}: {sent} sent, {cost:.1} us each; call by UDP {udp}; by TLS {tls}", attack.what);
-    Outcome { udp, tls }
+    Bystanders { udp, tls }
 }
 
 fn attack_from(what: &str, socket: UdpSocket, messages: Vec<Vec<u8>>) -> Attack<'_> {
     Attack { what, messages: vec![(socket, messages)] }
 }
 
-/// A client at `ip` that has its nonce.
+/// Returns a client at `ip` that has its nonce.
 fn joined(server: &Server, ip: IpAddr, session: &Session) -> Client {
     Client::join(Link::Udp(udp_from(ip, server.v4(Transport::Udp))), session)
 }
@@ -122,7 +126,7 @@ fn signed(kind: u16, id: u64, attributes: &[(u16, &[u8])], key: &[u8]) -> Vec<u8
     bytes
 }
 
-/// What needs no credentials and no nonce.
+/// Messages that need neither credentials nor nonce.
 #[test]
 fn floods_of_strangers_disturb_no_call() {
     let _turn = alone();
@@ -156,7 +160,7 @@ fn floods_of_strangers_disturb_no_call() {
     }
 }
 
-/// Names by hash, while thousands of names have been seen.
+/// Users by hash, after thousands of names have been seen.
 #[test]
 fn user_hashes_disturb_no_call() {
     let _turn = alone();
@@ -189,7 +193,7 @@ fn user_hashes_disturb_no_call() {
     besiege(&server, &attack_from("USERHASH beside 4,000 names", socket(&client), hashes.collect()));
 }
 
-/// Wrong passwords of names that have not expired, against the secrets of 200 hosts.
+/// Wrong passwords for names that have not expired, against the secrets of 200 hosts.
 #[test]
 fn bogus_names_against_many_hosts_disturb_no_call() {
     let _turn = alone();
@@ -217,10 +221,10 @@ fn bogus_names_against_many_hosts_disturb_no_call() {
     assert!(drops(&server, "throttled") > 10_000);
 }
 
-/// The multiplier of the hash that this table once had.
+/// The multiplier of a hash that the permission table once used.
 const OLD_MULTIPLIER: u64 = 0xf135_7aea_2e62_a9c5;
 
-/// Peers whose addresses collided in all 64 bits under every seed: the upper half is chosen to cancel the lower one.
+/// Peers whose addresses collided in all 64 bits under every seed: the upper half is chosen to cancel the lower half.
 fn colliding(count: usize) -> Vec<SocketAddr> {
     let address = |low: u64| {
         let high = 0x2a00_0000_dead_beef_u64.wrapping_sub(low.wrapping_mul(OLD_MULTIPLIER));
@@ -231,7 +235,7 @@ fn colliding(count: usize) -> Vec<SocketAddr> {
     globals.take(count).map(|ip| SocketAddr::new(ip.into(), 9)).collect()
 }
 
-/// CreatePermission for up to fifty peers of IPv6.
+/// Builds a CreatePermission for up to fifty IPv6 peers.
 fn permission(client: &mut Client, peers: &[SocketAddr]) -> Vec<u8> {
     let id = client.next_id();
     let values: Vec<Vec<u8>> = peers.iter().map(|&peer| xor_value_in(peer, id)).collect();
@@ -239,7 +243,7 @@ fn permission(client: &mut Client, peers: &[SocketAddr]) -> Vec<u8> {
     client.request(CREATE_PERMISSION, &attributes).1
 }
 
-/// The answer to a request that is sent until it is heard: the user has a limit of requests.
+/// Repeats a request until it is answered, because the user's requests are rate-limited.
 fn heard(client: &mut Client, request: &[u8]) -> Vec<u8> {
     let end = Instant::now() + crate::support::client::PATIENCE;
     client.link.wait_at_most(Duration::from_millis(50));
@@ -252,7 +256,7 @@ fn heard(client: &mut Client, request: &[u8]) -> Vec<u8> {
     }
 }
 
-/// One user with as many permissions as it can get, on peers of its choice, refreshes them.
+/// One user with as many permissions as possible, for peers of its choice, refreshes them.
 #[test]
 fn chosen_peers_of_one_user_disturb_no_call() {
     let _turn = alone();
@@ -280,7 +284,7 @@ fn chosen_peers_of_one_user_disturb_no_call() {
     assert!(drops(&server, "requests_over_rate") > 10_000);
 }
 
-/// Allocations made and given up by one user as fast as it can.
+/// One user allocates and deallocates as fast as it can.
 #[test]
 fn one_user_that_allocates_in_a_loop_disturbs_no_call() {
     let _turn = alone();
@@ -298,7 +302,7 @@ fn one_user_that_allocates_in_a_loop_disturbs_no_call() {
     besiege(&server, &Attack { what: "allocations in a loop of one user", messages: messages.collect() });
 }
 
-/// Requests of one user with the largest number of peers that a message holds.
+/// Requests of one user with as many peers as fit into a message.
 #[test]
 fn requests_of_one_user_with_many_peers_disturb_no_call() {
     let _turn = alone();

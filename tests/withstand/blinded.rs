@@ -1,11 +1,11 @@
-//! One user whose sessions begin and end as fast as the server allows, and what the log says about others meanwhile.
+//! One user whose sessions start and end as fast as the server allows must not hide others from the log.
 
 use crate::support::alone;
 use crate::support::client::{Client, Link};
 use crate::support::codec::UDP;
 use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{ALLOCATE, LIFETIME, Message, REFRESH, REQUESTED_TRANSPORT, Session};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -15,12 +15,11 @@ use std::time::{Duration, Instant};
 /// Sockets of the flooding user.
 const SOCKETS: usize = 32;
 const OTHERS: usize = 20;
-/// How long the flood lasts, and how many sessions it has, before anybody else says anything: more than a log without
-/// budgets takes.
+/// Length of the flood, in time and in sessions, before other users call: more than a log without budgets can take.
 const FLOOD: (Duration, u64) = (Duration::from_secs(3), 15_000);
-/// How long the sessions may take, where the server limits requests.
+/// Time limit of the flood, because the server limits requests.
 const FLOOD_MAX: Duration = Duration::from_secs(15);
-/// Bytes of log that one user may cause in that time, and the lines about the others.
+/// Limit of the bytes that the flood may add to the log, including the lines of others.
 const LOG_MAX: usize = 64 << 10;
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -29,7 +28,8 @@ fn join(server: &Server, user: &str) -> Client {
     Client::join(Link::open(Transport::Udp, server.v4(Transport::Udp)), &session)
 }
 
-/// Sends the same request from all of `clients` at once; how many succeeded. Requests beyond a limit have no answer.
+/// Sends the same request from all of `clients` at once; returns how many succeeded. Requests beyond a rate limit get
+/// no answer.
 fn ask_all(clients: &mut [Client], kind: u16, attributes: &[(u16, &[u8])]) -> u64 {
     let mut send = |client: &mut Client| {
         let (id, request) = client.request(kind, attributes);
@@ -45,7 +45,8 @@ fn ask_all(clients: &mut [Client], kind: u16, attributes: &[(u16, &[u8])]) -> u6
     answers.filter(|answer| answer.error_code().is_none()).count() as u64
 }
 
-/// Makes and ends allocations until `stop`, and says when the log has seen enough of it; how many ended.
+/// Creates and ends allocations until `stop`, and signals `enough` once the log has seen enough; returns how many
+/// ended.
 fn flood(clients: &mut [Client], enough: SyncSender<()>, stop: &AtomicBool) -> u64 {
     let (start, mut ended) = (Instant::now(), 0);
     while !stop.load(Ordering::Relaxed) {
@@ -53,29 +54,29 @@ fn flood(clients: &mut [Client], enough: SyncSender<()>, stop: &AtomicBool) -> u
         ended += ask_all(clients, REFRESH, &[(LIFETIME, &[0; 4])]);
         let lasted = start.elapsed();
         if lasted >= FLOOD.0 && ended >= FLOOD.1 || lasted >= FLOOD_MAX {
-            // Only the first one is waited for.
+            // Only the first signal is awaited.
             let _ = enough.try_send(());
         }
     }
     ended
 }
 
-/// A call of another user, with a packet each way.
+/// Makes a call of another user, with one packet each way.
 fn call(client: &mut Client, peer: &Echo) {
     client.allocate().expect("an allocation");
     assert_eq!(client.bind(0x4000, peer.address()), 0);
     client.send_on(0x4000, &[1; 100]);
-    assert_eq!(client.receive().expect("the packet is back").len(), 104);
+    assert_eq!(client.receive().expect("the echoed packet").len(), 104);
     assert_eq!(client.refresh(0), 0);
 }
 
-/// How many sessions of `user` have a line.
+/// Counts the sessions of `user` with a line of their own.
 fn lines_of(log: &str, user: &str) -> u64 {
     let user = format!(" user={user} ");
     log.lines().filter(|line| line.contains("session: ended ") && line.contains(&user)).count() as u64
 }
 
-/// How many sessions lines with sums tell.
+/// Sums the sessions that summary lines report.
 fn summed_up(log: &str) -> u64 {
     let sums = log.lines().filter(|line| line.contains("more sessions ended"));
     let number = |line: &str| line.split_once(" sessions=")?.1.split(' ').next()?.parse::<u64>().ok();
@@ -84,9 +85,9 @@ fn summed_up(log: &str) -> u64 {
 
 /// Rows 20 and 33.
 #[test]
-fn no_user_keeps_the_lines_of_others_and_warnings_out_of_the_log() {
+fn no_user_can_suppress_the_log_lines_of_others() {
     let _turn = alone();
-    if only_hallpass("a budget of log lines for each user") {
+    if skip_on_coturn("a budget of log lines for each user") {
         return;
     }
     let server = Server::start(&Plan { limits: "workers = 1".to_owned(), ..Plan::loopback() });
@@ -115,13 +116,13 @@ fn no_user_keeps_the_lines_of_others_and_warnings_out_of_the_log() {
     let (grown, told) = (log.len() - before, told(&log));
     let logged = others.iter().filter(|user| lines_of(&log, user) == 1).count();
     println!(
-        "rows 20 and 33: {ended} sessions of one user: {grown} bytes of log, {} lines, {told} sessions told; \
+        "rows 20 and 33: {ended} sessions of one user: {grown} bytes of log, {} lines, {told} sessions reported; \
          {logged} of {OTHERS} lines of others; a failed reload told: {warned}",
         lines_of(&log, "w_flood")
     );
-    assert!(warned, "no word of the failed reload");
+    assert!(warned, "the failed reload is not logged");
     assert_eq!(logged, OTHERS, "lines of others");
     assert!(grown <= LOG_MAX, "{grown} bytes");
-    assert!(ended > 100 && told >= ended, "{told} of {ended} told");
+    assert!(ended > 100 && told >= ended, "{told} of {ended} reported");
     assert!(log.contains("most_of_user=w_flood"), "the summary names the user:\n{log}");
 }

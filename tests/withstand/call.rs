@@ -1,4 +1,4 @@
-//! A client in a call while something else happens: numbered packets to an echoing peer and back, with their times.
+//! A client in a call: numbered packets to an echoing peer and back, with their round-trip times.
 
 use crate::support::client::{Client, Link};
 use crate::support::echo::Echo;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 const CHANNEL: u16 = 0x4000;
 const PAYLOAD: usize = 160;
-/// How long the last packets may take.
+/// Time to wait for the last packets.
 const TAIL: Duration = Duration::from_millis(500);
 
 pub struct Call {
@@ -23,10 +23,10 @@ pub struct Call {
     _peer: Echo,
 }
 
-/// How it went.
+/// The results of a call.
 pub struct Report {
     pub sent: u64,
-    /// Times there and back, in order of length.
+    /// Round-trip times, sorted.
     times: Vec<Duration>,
 }
 
@@ -35,12 +35,12 @@ impl Report {
         self.sent - self.times.len() as u64
     }
 
-    /// The share of packets that never came back.
+    /// Returns the share of packets that never came back.
     pub fn loss(&self) -> f64 {
         self.lost() as f64 / self.sent.max(1) as f64
     }
 
-    /// The time that this share of packets did not exceed.
+    /// Returns the round-trip time that this share of packets did not exceed.
     pub fn quantile(&self, share: f64) -> Duration {
         let last = self.times.len().saturating_sub(1);
         self.times.get((last as f64 * share) as usize).copied().unwrap_or(Duration::MAX)
@@ -57,7 +57,7 @@ impl fmt::Display for Report {
 }
 
 impl Call {
-    /// `rate` packets a second over UDP.
+    /// Starts a call over UDP with `rate` packets per second.
     pub fn start(server: &Server, rate: u32) -> Call {
         Call::over(server, Transport::Udp, rate)
     }
@@ -80,12 +80,12 @@ impl Call {
         call
     }
 
-    /// Waits for some more packets.
+    /// Waits until some more packets have come back.
     pub fn goes_on(&self) {
         self.lasts(Duration::from_millis(100));
     }
 
-    /// Lets so much time pass.
+    /// Continues the call for `time`.
     pub fn lasts(&self, time: Duration) {
         let (start, sent) = (Instant::now(), self.sent.load(Ordering::Relaxed));
         while start.elapsed() < time || self.sent.load(Ordering::Relaxed) < sent + 5 {
@@ -98,7 +98,7 @@ impl Call {
         self.hang_up().0
     }
 
-    /// The client stays, with its allocation.
+    /// Ends the call; returns the client with its allocation.
     pub fn hang_up(mut self) -> (Report, Client) {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().expect("ended once").join().expect("the call went on")
@@ -126,7 +126,7 @@ fn talk(client: &mut Client, rate: u32, stop: &AtomicBool, count: &AtomicU64) ->
             None if now >= start + pause * sent => {
                 let mut payload = [0x5A; PAYLOAD];
                 payload[..8].copy_from_slice(&(start.elapsed().as_nanos() as u64).to_be_bytes());
-                // A full buffer of the kernel is a lost packet, as on a wire.
+                // A full send buffer counts as a lost packet.
                 let _ = client.link.send(&crate::support::client::channel_data(CHANNEL, &payload));
                 sent += 1;
                 count.fetch_add(1, Ordering::Relaxed);

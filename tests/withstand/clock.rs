@@ -1,4 +1,4 @@
-//! A wall clock that jumps.
+//! Jumps of the wall clock.
 
 use crate::call::Call;
 use crate::support::alone;
@@ -12,16 +12,16 @@ use crate::support::stun::{
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Debian's package `faketime`, below a directory that is named after the architecture.
+/// Finds the library of Debian's package `faketime`, in a directory named after the architecture.
 fn library() -> PathBuf {
     let places = std::fs::read_dir("/usr/lib").expect("/usr/lib").flatten();
     let mut libraries = places.map(|place| place.path().join("faketime/libfaketimeMT.so.1"));
     libraries.find(|path| path.exists()).expect("needs the package faketime")
 }
 
-/// The server's wall clock is so far from the true one, from now on. Its own clock of lifetimes is left alone.
+/// Moves the server's wall clock by `offset` from the true time. Its monotonic clock is unchanged.
 fn jump(file: &Path, offset: &str) {
-    // In one step: the server reads this file again and again.
+    // By an atomic rename, because the server rereads this file continuously.
     let next = file.with_extension("next");
     std::fs::write(&next, offset).unwrap();
     std::fs::rename(next, file).unwrap();
@@ -60,7 +60,8 @@ fn jumps_of_the_wall_clock_change_no_lifetime() {
     for (days, expected) in [("+2d", Some(401)), ("-2d", None), ("+2d", Some(401)), ("+0", None)] {
         let mut early = join(Transport::Udp);
         jump(&offset, days);
-        // A name's expiry is read off the wall clock, so this shows that it jumped. The nonce is older than the jump.
+        // The expiry of a name depends on the wall clock, so this shows that the clock jumped. The nonce is older
+        // than the jump.
         let mut code = None;
         let seen = crate::machine::until(Duration::from_secs(5), || {
             code = early.ask(ALLOCATE, &[(REQUESTED_TRANSPORT, &crate::support::codec::UDP)]).error_code();
@@ -68,7 +69,7 @@ fn jumps_of_the_wall_clock_change_no_lifetime() {
         });
         newcomers.push((days, code));
         assert!(seen.is_some(), "after {days} a newcomer gets {code:?} instead of {expected:?}");
-        // Calls do not read it, and their clients' nonces stay good.
+        // Running calls do not depend on it, and their clients' nonces stay valid.
         for client in &mut running {
             assert_eq!(lifetime(client), 600, "after {days}");
             let peer = xor_value("127.0.0.1:9".parse().unwrap());

@@ -1,4 +1,4 @@
-//! How a server ends, how it comes back, and what it says when it cannot begin.
+//! How a server ends, how it restarts, and how it reports why it cannot start.
 
 use crate::machine::until;
 use crate::support::beside_others;
@@ -6,7 +6,7 @@ use crate::support::client::{Client, Link};
 use crate::support::files::Directory;
 use crate::support::plan::{Plan, Transport, free_port};
 use crate::support::process::Process;
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{
     ALLOCATE, ALTERNATE_SERVER, REQUESTED_TRANSPORT, Session, binding_request, read_message,
 };
@@ -23,9 +23,9 @@ fn join(server: &Server, transport: Transport, session: &Session) -> Client {
 
 /// Row 22.
 #[test]
-fn a_draining_server_names_another_one_and_ends_with_the_last_call() {
+fn a_draining_server_names_an_alternate_and_ends_with_the_last_call() {
     let _turn = beside_others();
-    if only_hallpass("drain by SIGTERM") {
+    if skip_on_coturn("drain by SIGTERM") {
         return;
     }
     let mut server = Server::start(&Plan {
@@ -44,12 +44,12 @@ fn a_draining_server_names_another_one_and_ends_with_the_last_call() {
     assert!(draining, "{}", server.log());
     let mut told = Vec::new();
     for transport in TRANSPORTS {
-        // The workers hear of it a moment after the log does.
+        // The log line may come shortly before the workers apply the command.
         let refused = until(LIMIT, || {
             let mut late = join(&server, transport, &session);
             let answer = late.ask(ALLOCATE, &[(REQUESTED_TRANSPORT, &[17, 0, 0, 0])]);
             let Some(code) = answer.error_code() else {
-                // Given back, for the server would wait for its end.
+                // Release the allocation, or the server would wait for it.
                 assert_eq!(late.refresh(0), 0);
                 return false;
             };
@@ -57,7 +57,7 @@ fn a_draining_server_names_another_one_and_ends_with_the_last_call() {
             told.push((code, value.map(|value| u16::from_be_bytes([value[2], value[3]]))));
             true
         });
-        assert!(refused.is_some(), "{transport:?} is still taken in");
+        assert!(refused.is_some(), "{transport:?} still accepts allocations");
     }
     println!("row 22: newcomers on UDP, TCP and TLS while it drains: {told:?}");
     assert_eq!(told, [(300, Some(3478)), (300, Some(3478)), (300, Some(443))]);
@@ -67,14 +67,14 @@ fn a_draining_server_names_another_one_and_ends_with_the_last_call() {
         assert_eq!(client.refresh(0), 0);
     }
     let start = Instant::now();
-    let exit = server.wait_exit(LIMIT).unwrap_or_else(|| panic!("still there:\n{}", server.log()));
+    let exit = server.wait_exit(LIMIT).unwrap_or_else(|| panic!("still running:\n{}", server.log()));
     println!("row 22: ended {:?} after the last call, {exit}", start.elapsed());
     assert!(exit.success(), "{exit}");
 }
 
 /// Row 22.
 #[test]
-fn after_a_violent_end_the_same_ports_answer_within_a_second() {
+fn after_kill_9_the_same_ports_answer_within_a_second() {
     let _turn = beside_others();
     let plan = Plan { ports: Some([free_port(), free_port(), free_port()]), ..Plan::loopback() };
     let mut longest = Duration::ZERO;
@@ -89,7 +89,7 @@ fn after_a_violent_end_the_same_ports_answer_within_a_second() {
         server.signal("KILL");
         assert!(server.wait_exit(LIMIT).is_some());
         let start = Instant::now();
-        // Certificates, which the test makes anew, included.
+        // Includes the time to create the test's certificates.
         let next = Server::start(&plan);
         for transport in TRANSPORTS {
             join(&next, transport, &session).allocate().expect("an allocation");
@@ -101,7 +101,7 @@ fn after_a_violent_end_the_same_ports_answer_within_a_second() {
     assert!(longest < Duration::from_secs(1), "{longest:?}");
 }
 
-/// How a server with this configuration ended, how long that took, and what it said.
+/// Runs a server with this configuration until it ends: returns its exit code, how long it ran, and its output.
 fn refused(config: &str, files: &Directory) -> (Option<i32>, Duration, String) {
     let path = files.write("hallpass.toml", config);
     let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
@@ -114,9 +114,9 @@ fn refused(config: &str, files: &Directory) -> (Option<i32>, Duration, String) {
 
 /// Row 23.
 #[test]
-fn what_keeps_a_server_from_starting_is_said_with_its_remedy() {
+fn startup_errors_name_the_problem_and_the_fix() {
     let _turn = beside_others();
-    if only_hallpass("mistakes named with file, line and remedy") {
+    if skip_on_coturn("mistakes named with file, line and remedy") {
         return;
     }
     let files = Directory::new("mistakes");
@@ -200,16 +200,16 @@ fn what_keeps_a_server_from_starting_is_said_with_its_remedy() {
         let missing = said.iter().filter(|text| !output.contains(text.as_str()));
         faults.extend(missing.map(|text| format!("{what}: {text:?} is not in\n{output}")));
     }
-    println!("row 23: {} mistakes, each said within {longest:.1?}; faults: {}", cases.len(), faults.len());
+    println!("row 23: {} errors, each reported within {longest:.1?}; faults: {}", cases.len(), faults.len());
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     assert!(longest < Duration::from_secs(3), "{longest:?}");
 }
 
-/// Row 22: what is open when the server ends in order is told so at once.
+/// Row 22: an orderly shutdown closes open connections at once.
 #[test]
-fn the_end_is_said_to_connected_clients() {
+fn a_shutdown_closes_connections_in_order() {
     let _turn = beside_others();
-    if only_hallpass("an end in order by SIGTERM") {
+    if skip_on_coturn("an end in order by SIGTERM") {
         return;
     }
     let mut server = Server::start(&Plan::loopback());

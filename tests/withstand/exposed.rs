@@ -1,9 +1,9 @@
-//! What other users of the machine, and web pages in a browser on it, get to read.
+//! What other users of the machine, and web pages in a local browser, can read.
 
 use crate::support::beside_others;
 use crate::support::http::get_as;
 use crate::support::plan::Plan;
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -15,18 +15,18 @@ fn chmod(path: &Path, mode: u32) {
     set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// How many lines of `log` since `from` warn of `file`.
+/// Counts the lines of `log` after `from` that warn about `file`.
 fn warnings(log: &str, from: usize, file: &Path) -> usize {
     let file = file.display().to_string();
     let warns = |line: &&str| line.contains("every user of this host may read") && line.contains(&file);
     log[from..].lines().filter(warns).count()
 }
 
-/// Every reading of a file that others may read is warned of, and no other.
+/// Reading a world-readable file with a secret logs a warning each time; other files log none.
 #[test]
-fn secrets_that_every_user_may_read_are_warned_of_whenever_they_are_read() {
+fn every_read_of_a_world_readable_secret_logs_a_warning() {
     let _turn = beside_others();
-    if only_hallpass("warnings of modes of files") {
+    if skip_on_coturn("warnings of modes of files") {
         return;
     }
     let tables = "[log]\nlevel = \"debug\"".to_owned();
@@ -38,7 +38,7 @@ fn secrets_that_every_user_may_read_are_warned_of_whenever_they_are_read() {
         chmod(key, mode);
         let before = server.log().len();
         server.signal(signal);
-        // The last line of both.
+        // The last line that both signals log.
         let read = server.wait_log(LIMIT, |log| log[before..].contains("the certificate that is in use"));
         assert!(read, "SIG{signal}: {}", &server.log()[before..]);
         let log = server.log();
@@ -48,11 +48,11 @@ fn secrets_that_every_user_may_read_are_warned_of_whenever_they_are_read() {
     assert_eq!(told, [(0, 0), (0, 0), (1, 1), (0, 1)]);
 }
 
-/// DNS rebinding: the browser sends the name of the stranger's page.
+/// DNS rebinding: the browser sends the host name of the attacker's page.
 #[test]
-fn no_web_page_reads_the_metrics_by_a_name_of_its_own() {
+fn a_foreign_host_name_cannot_read_the_metrics() {
     let _turn = beside_others();
-    if only_hallpass("the admin address") {
+    if skip_on_coturn("the admin address") {
         return;
     }
     let server = Server::start(&Plan::loopback());

@@ -1,4 +1,4 @@
-//! Bytes of a stream that are cut in odd places, and bytes that are nothing.
+//! Streams split at odd places, and streams of garbage.
 
 use crate::machine::until;
 use crate::support::beside_others;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// How long until the server closed or reset it.
+/// Returns how long it took until the server closed or reset the stream.
 fn until_closed(stream: &mut impl Read) -> Option<Duration> {
     let start = Instant::now();
     let mut buffer = [0; 4096];
@@ -78,7 +78,7 @@ fn garbage_is_closed_within_two_seconds() {
     assert!(faults.is_empty(), "{faults:?}");
 }
 
-/// Goes through a handshake whose first flight is `hello`, cut so; the server answers a request inside.
+/// Completes a handshake whose first flight is sent by `cut`; the server answers a request inside.
 fn handshake(server: &Server, cut: impl Fn(&mut TcpStream, &[u8])) -> usize {
     let mut stream = tcp_from(LOOPBACK, server.v4(Transport::Tls));
     let mut client = tls::post_quantum_client();
@@ -104,7 +104,7 @@ fn flight(client: &mut ClientConnection) -> Vec<u8> {
     bytes
 }
 
-/// The same handshake message in records of at most `size` bytes (RFC 8446 section 5.1).
+/// Splits the handshake message into records of at most `size` bytes (RFC 8446 section 5.1).
 fn in_records(hello: &[u8], size: usize) -> Vec<u8> {
     let records = hello[5..].chunks(size).map(|part| {
         let mut record = hello[..3].to_vec();
@@ -115,14 +115,14 @@ fn in_records(hello: &[u8], size: usize) -> Vec<u8> {
     records.flatten().collect()
 }
 
-/// Lets the server see what is there already. It tells nobody that it did, so this is a span of time.
+/// Gives the server time to read what was sent. Nothing observable tells when it has, so this is a fixed time.
 fn pause() {
     let _ = until(Duration::from_millis(60), || false);
 }
 
 /// Row 17.
 #[test]
-fn a_client_hello_may_come_in_any_pieces() {
+fn a_client_hello_may_arrive_in_any_pieces() {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
     let len = handshake(&server, |stream, hello| stream.write_all(hello).unwrap());

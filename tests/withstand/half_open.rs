@@ -1,10 +1,10 @@
-//! Connections that begin and do not go on.
+//! Connections that start and do not continue.
 
 use crate::call::Call;
 use crate::machine::{cpu, descriptors, many_descriptors, memory, until};
 use crate::support::client::{channel_data, tcp_from};
 use crate::support::plan::{Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::allocate_request;
 use crate::support::{alone, beside_others, tls};
 use std::io::{ErrorKind, Read, Write};
@@ -12,10 +12,10 @@ use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
 const HALF_OPEN: u32 = 2000;
-/// From one address: nobody is to be told from a school by their number.
+/// Connections per source address. The number is low, so that the limit per source does not apply.
 const OF_ONE_SOURCE: u32 = 20;
 
-/// The first bytes of a client: nothing, a part of what comes first, or all of it without what must follow.
+/// The first bytes of a client: none, a part of its first message, or all of it without what must follow.
 fn beginnings(transport: Transport) -> Vec<Vec<u8>> {
     match transport {
         Transport::Tls => {
@@ -73,23 +73,23 @@ fn half_open(transport: Transport) {
 }
 
 #[test]
-fn two_thousand_half_open_connections_hurt_no_call_over_tcp() {
+fn two_thousand_half_open_connections_do_not_disturb_calls_over_tcp() {
     half_open(Transport::Tcp);
 }
 
 #[test]
-fn two_thousand_half_open_connections_hurt_no_call_over_tls() {
+fn two_thousand_half_open_connections_do_not_disturb_calls_over_tls() {
     half_open(Transport::Tls);
 }
 
-/// When the server closed it, seen from `start`; `None` if it did not until `limit` after that.
+/// Returns when the server closed the stream, measured from `start`; `None` if it stayed open for `limit` longer.
 fn closed_after(stream: &mut TcpStream, start: Instant, limit: Duration) -> Option<Duration> {
     let mut buffer = [0; 4096];
     loop {
         let left = limit.saturating_sub(start.elapsed()).max(Duration::from_millis(1));
         stream.set_read_timeout(Some(left)).unwrap();
         match stream.read(&mut buffer) {
-            // The server's part of a handshake.
+            // Bytes of the handshake.
             Ok(1..) => {}
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return None,
             _ => return Some(start.elapsed()),
@@ -97,9 +97,9 @@ fn closed_after(stream: &mut TcpStream, start: Instant, limit: Duration) -> Opti
     }
 }
 
-/// Row 15: a TLS handshake has ten seconds, a first request thirty.
+/// Row 15: a TLS handshake has ten seconds, the first request thirty.
 #[test]
-fn who_does_not_go_on_is_closed() {
+fn half_open_connections_are_closed() {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
     let start = Instant::now();
@@ -119,7 +119,7 @@ fn who_does_not_go_on_is_closed() {
             None => faults.push(format!("{transport:?} is open after {limit} s")),
         }
     }
-    // A handshake alone is no request.
+    // A handshake does not replace a request.
     let ended = secured.read(&mut [0; 100]);
     let after = start.elapsed();
     println!(
@@ -128,17 +128,17 @@ fn who_does_not_go_on_is_closed() {
     );
     assert!(faults.is_empty(), "{faults:?}");
     assert!(!matches!(ended, Ok(1..)) && after < Duration::from_secs(34), "{ended:?} after {after:?}");
-    if only_hallpass("not before their time") {
+    if skip_on_coturn("not before their time") {
         return;
     }
     assert!(spans[0] > Duration::from_secs(9) && spans[1] > Duration::from_secs(29), "{spans:?}");
 }
 
-/// Not a promise of its own, but what keeps a half-open connection from becoming a call for free.
+/// Keeps a client from reserving a call's resources with ChannelData alone.
 #[test]
-fn channel_data_is_no_way_to_begin() {
+fn a_stream_cannot_start_with_channel_data() {
     let _turn = beside_others();
-    if only_hallpass("ChannelData before any request closes the stream") {
+    if skip_on_coturn("ChannelData before any request closes the stream") {
         return;
     }
     let server = Server::start(&Plan::loopback());

@@ -1,4 +1,4 @@
-//! TLS handshakes with a slow key: what a flood of them takes from a call.
+//! A flood of TLS handshakes with a slow key, and its effect on a call.
 
 use crate::call::{Call, Report};
 use crate::machine::metric;
@@ -6,7 +6,7 @@ use crate::support::alone;
 use crate::support::certs::{self, Kind};
 use crate::support::client::tcp_from;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::tls;
 use crate::support::tool::run_command;
 use socket2::SockRef;
@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// ClientHellos a second. One core makes some 200 signatures in that time.
+/// ClientHellos per second. One core computes about 200 signatures in that time.
 const RATE: u32 = 700;
-/// Connections that a flooder holds at once.
+/// Connections that a flooding client holds at once.
 const HELD: usize = 500;
 
-/// One worker and a key whose signatures take milliseconds.
+/// Starts a server with one worker and a key whose signatures take milliseconds.
 fn server() -> Server {
     let limits = "workers = 1\nconnections_exempt = []".to_owned();
     let server = Server::start(&Plan { limits, ..Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]) });
@@ -35,7 +35,7 @@ fn server() -> Server {
     server
 }
 
-/// Sends the same ClientHello again and again, each on a connection of its own, and never goes on.
+/// Sends the same ClientHello over and over, each on a new connection, and never continues.
 fn flood(address: SocketAddr, sources: u32, stop: &AtomicBool) -> u32 {
     let (mut client, mut hello) = (tls::client(), Vec::new());
     while client.wants_write() {
@@ -47,9 +47,9 @@ fn flood(address: SocketAddr, sources: u32, stop: &AtomicBool) -> u32 {
     while !stop.load(Ordering::Relaxed) {
         let source = Ipv4Addr::from_bits(0x7F01_0001 + sent % sources);
         let mut stream = tcp_from(source.into(), address);
-        // No port is to stay behind.
+        // Reset on close, so that no port stays in TIME_WAIT.
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
-        // The server may have closed it.
+        // The server may have closed the connection.
         let _ = stream.write_all(&hello);
         held.push_back(stream);
         if held.len() > HELD {
@@ -61,7 +61,7 @@ fn flood(address: SocketAddr, sources: u32, stop: &AtomicBool) -> u32 {
     sent
 }
 
-/// What `hallpass check` says of the server's key, if it says anything.
+/// Returns the warning of `hallpass check` about the server's key, if any.
 fn warning(server: &Server) -> Option<String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
     command.args(["check", "--config"]).arg(server.files().path("hallpass.toml"));
@@ -70,7 +70,7 @@ fn warning(server: &Server) -> Option<String> {
     ended.output.lines().find(|line| line.contains("ECDSA P-256")).map(str::to_owned)
 }
 
-/// The time that it names.
+/// Returns the signature time in that warning.
 fn signature_time(server: &Server) -> Duration {
     let warning = warning(server).unwrap_or_default();
     let (_, time) = warning.split_once("takes ").unwrap_or_default();
@@ -78,7 +78,7 @@ fn signature_time(server: &Server) -> Duration {
     Duration::from_secs_f64(millis.unwrap_or(0.0) / 1e3)
 }
 
-/// How a call goes meanwhile, and how long one signature takes.
+/// Runs a call during a flood from `sources` addresses; returns its report and the duration of one signature.
 fn beside_flood(sources: u32) -> (Report, Duration) {
     let _turn = alone();
     let server = server();
@@ -103,25 +103,25 @@ fn beside_flood(sources: u32) -> (Report, Duration) {
 
 /// Row 33.
 #[test]
-fn handshakes_of_one_stranger_with_a_slow_key_delay_no_call() {
+fn handshakes_of_one_source_with_a_slow_key_delay_no_call() {
     let (report, signature) = beside_flood(1);
     assert_eq!(report.lost(), 0, "{report}");
-    // A packet that comes while a signature is being made waits for it, longer where the machine is busy otherwise.
+    // A packet that arrives during a signature waits for it, longer if the machine is busy otherwise.
     assert!(report.quantile(0.99) <= Duration::from_millis(20).max(4 * signature), "{report}");
 }
 
-/// Row 33. Nobody is over its limit, so every turn of the loop has a signature to make.
+/// Row 33. No source exceeds its limit, so every turn of the loop computes a signature.
 #[test]
-fn handshakes_of_many_strangers_take_turns_with_a_call() {
+fn handshakes_of_many_sources_alternate_with_a_call() {
     let (report, signature) = beside_flood(200);
     assert_eq!(report.lost(), 0, "{report}");
-    // There and back, a packet meets two or three signatures.
+    // A round trip meets two or three signatures.
     assert!(report.quantile(0.99) <= Duration::from_millis(40).max(8 * signature), "{report}");
 }
 
-/// Row 33. Sources that flood wait in queues of their own: a newcomer from elsewhere is served in turn.
+/// Row 33. Flooding sources wait in their own queues: a newcomer from elsewhere is served round-robin.
 #[test]
-fn handshakes_of_a_few_flooders_keep_no_newcomer_out() {
+fn a_handshake_flood_does_not_lock_newcomers_out() {
     let _turn = alone();
     let server = server();
     let (address, signature) = (server.v4(Transport::Tls), signature_time(&server));
@@ -132,7 +132,7 @@ fn handshakes_of_a_few_flooders_keep_no_newcomer_out() {
         let mut times = Vec::new();
         while start.elapsed() < Duration::from_secs(6) {
             let begun = Instant::now();
-            // It is a newcomer each time; a handshake that does not end within ten seconds fails here.
+            // A new client each time; a handshake that takes longer than ten seconds fails the test.
             drop(tls::connect(address));
             times.push(begun.elapsed());
         }
@@ -147,9 +147,9 @@ fn handshakes_of_a_few_flooders_keep_no_newcomer_out() {
 
 /// Row 33.
 #[test]
-fn a_slow_key_is_told_before_it_is_served() {
+fn hallpass_check_warns_of_a_slow_key() {
     let _turn = alone();
-    if only_hallpass("`hallpass check`") {
+    if skip_on_coturn("`hallpass check`") {
         return;
     }
     let server = Server::start(&Plan::on(&[LOCAL_V4], &[]));

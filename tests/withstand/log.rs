@@ -1,10 +1,10 @@
-//! What strangers can make the log say, what it never says, and what happens when nobody takes it.
+//! What strangers can write into the log, what is never logged, and how the server copes with a blocked log.
 
 use crate::call::Call;
 use crate::support::client::{Client, Link, udp_from};
 use crate::support::credentials::named;
 use crate::support::plan::{Plan, SECRET, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{
     ALLOCATE, FINGERPRINT, MESSAGE_INTEGRITY, NONCE, REALM_ATTRIBUTE, Session, USERNAME, allocate_request,
     binding_request, message,
@@ -23,7 +23,7 @@ fn forged() -> String {
     "2000000000:evil\r\n2026-01-01T00:00:00Z ERROR forged: yes\u{1b}[2J\u{7}\u{202e}".to_owned()
 }
 
-/// Makes an allocation and ends it, which is worth a line. The client is handed over, so that no other has its port.
+/// Creates an allocation and ends it, which logs a line. Returns the client, so that no other gets its port.
 fn come_and_go(server: &Server, session: &Session, from: IpAddr) -> (u16, Client) {
     let mut client = Client::join(Link::Udp(udp_from(from, server.v4(Transport::Udp))), session);
     let code = client.allocate().err().unwrap_or(0);
@@ -35,7 +35,7 @@ fn come_and_go(server: &Server, session: &Session, from: IpAddr) -> (u16, Client
 
 /// Row 20.
 #[test]
-fn bad_datagrams_cost_forty_bytes_of_log_at_most() {
+fn a_bad_datagram_logs_at_most_forty_bytes() {
     let _turn = alone();
     let server = Server::start(&Plan::loopback());
     let forged = forged();
@@ -62,7 +62,7 @@ fn bad_datagrams_cost_forty_bytes_of_log_at_most() {
     for number in 0..BAD {
         socket.send(&bad[number % bad.len()]).unwrap();
         if number % 64 == 63 {
-            // Not faster than they are dealt with.
+            // Wait, so that no datagram is lost.
             fence(&mut socket);
         }
     }
@@ -77,7 +77,7 @@ fn bad_datagrams_cost_forty_bytes_of_log_at_most() {
     assert!(!log.lines().any(|line| line.starts_with("2026 ERROR forged")), "a forged line");
 }
 
-/// Waits for the answer to one more request.
+/// Waits for the answer to one more request, which the server handles after all others.
 fn fence(socket: &mut std::net::UdpSocket) {
     socket.send(&binding_request(4711)).unwrap();
     let mut answer = [0; 2048];
@@ -91,7 +91,7 @@ fn fence(socket: &mut std::net::UdpSocket) {
 
 /// Row 20.
 #[test]
-fn what_a_user_calls_himself_makes_no_line() {
+fn a_user_name_cannot_forge_a_log_line() {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
     let session = Session::new(named(SECRET, &forged()), b"");
@@ -104,7 +104,7 @@ fn what_a_user_calls_himself_makes_no_line() {
     assert!(!log.lines().any(|line| line.starts_with("2026-01-01T00:00:00Z")), "{log}");
 }
 
-/// Row 20, at the level that says most.
+/// Row 20, at the most verbose level.
 #[test]
 fn no_secret_password_or_nonce_is_logged() {
     let _turn = beside_others();
@@ -138,9 +138,9 @@ fn no_secret_password_or_nonce_is_logged() {
 
 /// Row 20.
 #[test]
-fn with_privacy_no_client_has_an_address() {
+fn with_privacy_no_client_address_is_logged() {
     let _turn = beside_others();
-    if only_hallpass("a log without addresses of clients") {
+    if skip_on_coturn("a log without addresses of clients") {
         return;
     }
     let log_of = |top: &str| {
@@ -151,12 +151,12 @@ fn with_privacy_no_client_has_an_address() {
         assert!(server.wait_log(LIMIT, |log| log.contains("w_private")), "{}", server.log());
         server.log()
     };
-    assert!(log_of("").contains("127.77.0.77"), "the test looks for the wrong thing");
+    assert!(log_of("").contains("127.77.0.77"), "the test looks for the wrong address");
     let log = log_of("privacy = true");
     assert!(!log.contains("127.77.0.77"), "{log}");
 }
 
-/// A server whose standard output is what `shell` makes of it, says it is ready, and relays.
+/// Starts a server whose standard output is redirected by `shell`, waits until it is ready, and relays.
 fn relays_without_a_log(what: &str, shell: &str, check: impl Fn(&Server)) {
     let _turn = alone();
     let mut plan = Plan::loopback();
@@ -176,22 +176,22 @@ fn relays_without_a_log(what: &str, shell: &str, check: impl Fn(&Server)) {
     check(&server);
     let report = call.end();
     println!("row 20: {what}: {report}");
-    assert!(server.is_running(), "it ended");
+    assert!(server.is_running(), "the server ended");
     assert!(report.loss() <= 0.01, "{report}");
 }
 
 /// Row 20.
 #[test]
-fn a_closed_log_pipe_stops_nothing() {
-    // What is said first is passed on, then nobody reads any more.
+fn a_closed_log_pipe_does_not_stop_relaying() {
+    // The first lines are passed on, then nothing reads the pipe.
     let shell = "\"$0\" \"$@\" 2>&1 | sed -u -E '/ready|Total General servers/q'";
     relays_without_a_log("the log's pipe is closed", shell, |_| {});
 }
 
 /// Row 20.
 #[test]
-fn a_full_disk_stops_nothing() {
-    // Nobody can read there, so the shell says what the server says when it is ready.
+fn a_full_disk_does_not_stop_relaying() {
+    // The log cannot be read there, so the shell prints the ready line in the server's place.
     let shell = "mount -t tmpfs -o size=64k none /mnt && head -c 65536 /dev/zero >/mnt/full; \
                  echo ready; echo Total General servers; exec \"$0\" \"$@\" >/mnt/log 2>&1";
     relays_without_a_log("the log's disk is full", shell, |server| {

@@ -1,4 +1,4 @@
-//! What a process holds, what it counts, and a network of a test's own.
+//! Measurements of a process and its metrics, and private network namespaces.
 
 use crate::support::client::PATIENCE;
 use crate::support::http::get;
@@ -9,7 +9,7 @@ use std::net::SocketAddrV4;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Hundredths of a second in /proc, on every Linux that there is.
+/// Clock ticks in /proc, the same on every Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -28,14 +28,14 @@ pub fn descriptors(pid: u32) -> usize {
 /// Seconds of processor time since the start.
 pub fn cpu(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the server runs");
-    // Behind the name, which may hold anything: fields 14 and 15 of proc_pid_stat(5).
+    // Fields 14 and 15 of proc_pid_stat(5), counted from the end of the name, which may contain anything.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_ascii_whitespace().collect();
     let ticks = |at: usize| fields[at - 3].parse::<f64>().unwrap();
     (ticks(14) + ticks(15)) / TICKS_PER_SECOND
 }
 
-/// Puts this thread and all of that process on one core. Between two cores the time of a question depends on how deep
-/// each of them slept, which says nothing about the work.
+/// Pins this thread and all threads of the process to one core. Between two cores, the latency of a request depends
+/// on their sleep states, which says nothing about the work.
 pub fn share_one_core(pid: u32) {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap();
     let value =
@@ -45,7 +45,7 @@ pub fn share_one_core(pid: u32) {
     run_ok("taskset", &["-a", "-p", "-c", core, &pid.to_string()], PATIENCE);
 }
 
-/// The sum of all samples of `name` whose labels contain `label`.
+/// Returns the sum of all samples of `name` whose labels contain `label`.
 pub fn metric(server: &Server, name: &str, label: &str) -> u64 {
     let (status, body) = get(server.admin(), "/metrics");
     assert_eq!(status, 200, "{body}");
@@ -54,12 +54,12 @@ pub fn metric(server: &Server, name: &str, label: &str) -> u64 {
     samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
 }
 
-/// Messages that went no further for this reason.
+/// Returns how many messages were dropped for this reason.
 pub fn drops(server: &Server, reason: &str) -> u64 {
     metric(server, "hallpass_drops_total", &format!("\"{reason}\""))
 }
 
-/// Waits until it holds and says how long that took; `None` after `limit`.
+/// Waits until `holds` returns true and returns how long that took; `None` after `limit`.
 pub fn until(limit: Duration, mut holds: impl FnMut() -> bool) -> Option<Duration> {
     let start = Instant::now();
     while !holds() {
@@ -71,9 +71,9 @@ pub fn until(limit: Duration, mut holds: impl FnMut() -> bool) -> Option<Duratio
     Some(start.elapsed())
 }
 
-/// Bytes that `server` has received on the TCP connection from `client` and not read yet; 0 once it is gone.
+/// Returns the bytes in the receive queue of `server` for the TCP connection from `client`; 0 once it is closed.
 pub fn unread(server: SocketAddrV4, client: SocketAddrV4) -> u64 {
-    // proc_net_tcp: the address is a number in this machine's byte order.
+    // proc_net_tcp: the address is a number in host byte order.
     let name = |socket: SocketAddrV4| {
         format!("{:08X}:{:04X}", u32::from_ne_bytes(socket.ip().octets()), socket.port())
     };
@@ -87,19 +87,19 @@ pub fn unread(server: SocketAddrV4, client: SocketAddrV4) -> u64 {
     queues.map_or(0, |received| u64::from_str_radix(&received, 16).expect("hexadecimal"))
 }
 
-/// As many descriptors as the machine gives.
+/// Raises the descriptor limit to the hard limit, which must be at least `needed`.
 pub fn many_descriptors(needed: u64) {
     let limit = hallpass::system::limits::raise_open_files().after;
     assert!(limit >= needed, "{limit} descriptors are too few for {needed}: raise `ulimit -Hn`");
 }
 
-/// Runs `body` in a network that has loopback and nothing else: no packet leaves it, whatever a client asks for. All
-/// that `body` starts is in there too, and the network is gone with it.
+/// Runs `body` in a network namespace that has only loopback, so that no packet leaves it. Processes started by
+/// `body` run there too, and the namespace ends with it.
 pub fn in_own_network(body: impl FnOnce() + Send) {
     let inside = || {
-        // SAFETY: a call without memory; it concerns this thread, which ends with `body`.
+        // SAFETY: takes no pointers; affects only this thread, which ends with `body`.
         let alone = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-        assert_eq!(alone, 0, "this test makes a network of its own: run `cargo test` as root (sudo -E)");
+        assert_eq!(alone, 0, "this test creates a network namespace: run `cargo test` as root (sudo -E)");
         run_ok("ip", &["link", "set", "lo", "up"], Duration::from_secs(20));
         body();
     };

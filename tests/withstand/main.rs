@@ -1,5 +1,5 @@
-//! What Hallpass withstands: strangers, clients that take too much, peers that must not be reached, streams that stall,
-//! and faults of the machine. Seen from outside, over loopback, with figures; numbers of rows are those of the promises.
+//! Resistance to hostile conditions: strangers, greedy clients, forbidden peers, stalled streams, and faults of the
+//! machine. Black-box tests over loopback, with figures; row numbers are those of the promises.
 #![allow(clippy::disallowed_methods, reason = "how long it takes until a server answers is what is promised")]
 
 #[path = "../support/mod.rs"]

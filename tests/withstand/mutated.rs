@@ -1,4 +1,4 @@
-//! Messages that went wrong on purpose, by hundreds of thousands, while a call goes on.
+//! Hundreds of thousands of mutated messages during a call.
 
 use crate::call::Call;
 use crate::machine::{in_own_network, memory};
@@ -16,21 +16,21 @@ use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 const MESSAGES: u32 = 200_000;
-/// Sent before their end is waited for, so that no buffer of the kernel is too small.
+/// Messages sent before waiting for the last answer, so that no socket buffer overflows.
 const BATCH: u32 = 32;
 const SEED: u64 = 0x48_41_4C_4C;
-/// The transaction of the request behind a batch, which no other has.
+/// The transaction number of the request after a batch; no other message uses it.
 const FENCE: u64 = u64::MAX;
 
-/// What is known of messages on their way, by transaction.
+/// Messages in flight, by transaction.
 type Asked = HashMap<[u8; 12], Vec<Vec<u8>>>;
 
-/// A client that sends nonsense, over and over anew where the server does not stand it.
+/// A client that sends mutated messages, and reconnects whenever the server closes its connection.
 struct Attacker<'a> {
     server: &'a Server,
     session: &'a Session,
     transport: Transport,
-    /// Whether it has an allocation and signs.
+    /// Whether it has an allocation and signs messages.
     authenticated: bool,
     client: Client,
     reconnects: u32,
@@ -58,7 +58,7 @@ impl<'a> Attacker<'a> {
         self.reconnects += 1;
     }
 
-    /// Sends these and judges all that comes back before the answer to one more request.
+    /// Sends a batch and checks all answers up to the one to the request after it.
     fn batch(&mut self, messages: &[Mutation]) {
         let mut asked = Asked::new();
         let mut note = |bytes: &[u8]| {
@@ -73,12 +73,12 @@ impl<'a> Attacker<'a> {
         } else {
             let mut all: Vec<u8> = messages.iter().flat_map(|message| message.bytes.clone()).collect();
             all.extend(binding_request(FENCE));
-            // What one message has too much is the beginning of the next.
+            // Excess bytes of one message are the start of the next.
             let (whole, more) = frames(&all);
             whole.into_iter().for_each(note);
             let sent = self.client.link.send(&all);
             if more {
-                // Its rest will never come, so that the server is right to wait for it.
+                // The rest of that message will never come, so the server is right to wait for it.
                 self.client.link.end_sending();
             }
             sent
@@ -90,7 +90,7 @@ impl<'a> Attacker<'a> {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 panic!("{:?} hangs: {error}", self.transport)
             }
-            // Closed, as garbage is: what had been sent before it was answered.
+            // Closed, as required for garbage; everything before it was answered.
             Err(_) => self.reconnect(),
         }
     }
@@ -108,7 +108,7 @@ impl<'a> Attacker<'a> {
                 return Ok(());
             }
             if kind & 0x0110 == 0x0010 {
-                // Data of a peer, or what the network says of one.
+                // Data of a peer, or an ICMP error.
                 continue;
             }
             self.answers += 1;
@@ -116,20 +116,20 @@ impl<'a> Attacker<'a> {
         }
     }
 
-    /// An answer belongs to a request that was sent, and success to one that deserved it.
+    /// Checks that an answer belongs to a request that was sent, and that success was justified.
     fn judge(&mut self, kind: u16, answer: &[u8], asked: &Asked) {
         assert!(kind & 0x0100 != 0, "a request or an indication from the server: {answer:02x?}");
         let id: [u8; 12] = answer[8..20].try_into().unwrap();
-        let requests = asked.get(&id).unwrap_or_else(|| panic!("nobody asked for {answer:02x?}"));
+        let requests = asked.get(&id).unwrap_or_else(|| panic!("no request for {answer:02x?}"));
         let method = kind & !0x0110;
         let of_method = |request: &&Vec<u8>| u16::from_be_bytes([request[0], request[1]]) == method;
         let sound: Vec<&Vec<u8>> =
             requests.iter().filter(of_method).filter(|bytes| well_formed(bytes)).collect();
-        assert!(!sound.is_empty(), "{answer:02x?} answers what is no request: {requests:02x?}");
+        assert!(!sound.is_empty(), "{answer:02x?} answers an invalid request: {requests:02x?}");
         if kind & 0x0010 == 0 && method != 0x0001 {
             self.successes += 1;
             let signed = sound.iter().any(|request| is_signed(request, self.session.key().1));
-            assert!(signed && self.authenticated, "{answer:02x?} grants what was not signed: {sound:02x?}");
+            assert!(signed && self.authenticated, "{answer:02x?} grants an unsigned request: {sound:02x?}");
         }
     }
 }
@@ -143,7 +143,7 @@ fn enter(server: &Server, session: &Session, transport: Transport, authenticated
     client
 }
 
-/// The messages of a stream, and whether more must come before the last one is whole.
+/// Splits a stream into messages; returns whether the last one is incomplete.
 fn frames(mut bytes: &[u8]) -> (Vec<&[u8]>, bool) {
     let mut all = Vec::new();
     while !bytes.is_empty() {
@@ -161,7 +161,7 @@ fn frames(mut bytes: &[u8]) -> (Vec<&[u8]>, bool) {
     (all, false)
 }
 
-/// RFC 8489 section 5 and 14: header, length, and attributes that fill it.
+/// RFC 8489 sections 5 and 14: header, length, and attributes that fill it.
 fn well_formed(bytes: &[u8]) -> bool {
     let field = |at: usize| usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
     if bytes.len() < 20 || bytes[0] > 3 || bytes[4..8] != MAGIC || field(2) + 20 != bytes.len() {
@@ -174,7 +174,7 @@ fn well_formed(bytes: &[u8]) -> bool {
     at == bytes.len()
 }
 
-/// Where the first attribute of this kind begins.
+/// Returns the position of the first attribute of this kind.
 fn position(bytes: &[u8], kind: u16) -> Option<usize> {
     let field = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
     let mut at = 20;
@@ -187,7 +187,7 @@ fn position(bytes: &[u8], kind: u16) -> Option<usize> {
     None
 }
 
-/// Whether the first MESSAGE-INTEGRITY is right under `key` (RFC 8489 section 14.5).
+/// Returns whether the first MESSAGE-INTEGRITY is valid under `key` (RFC 8489 section 14.5).
 fn is_signed(bytes: &[u8], key: &[u8]) -> bool {
     let Some(at) = position(bytes, MESSAGE_INTEGRITY) else { return false };
     let mut covered = bytes[..at].to_vec();
@@ -195,8 +195,8 @@ fn is_signed(bytes: &[u8], key: &[u8]) -> bool {
     bytes[at + 2..at + 4] == [0, 20] && hmac_sha1(key, &covered) == bytes[at + 4..at + 24]
 }
 
-/// On a stream what breaks the framing ends it, so it comes last, and not in every batch: a handshake costs more than
-/// all the rest.
+/// On a stream, broken framing ends the connection, so it comes last and not in every batch: a handshake costs more
+/// than everything else.
 fn batch(random: &mut Random, session: Option<&Session>, transport: Transport) -> Vec<Mutation> {
     let breaks = match transport {
         Transport::Udp => BATCH,
@@ -207,7 +207,7 @@ fn batch(random: &mut Random, session: Option<&Session>, transport: Transport) -
     while messages.len() < BATCH as usize {
         let mut mutation = Mutation::new(random, session);
         let keeps = if well_formed(&mutation.bytes) {
-            // A wrong one makes it another protocol's, and hardly any is right.
+            // A wrong FINGERPRINT marks another protocol, and hardly any is right.
             position(&mutation.bytes, FINGERPRINT).is_none()
         } else {
             is_channel_data(&mutation.bytes)
@@ -231,7 +231,7 @@ fn is_channel_data(bytes: &[u8]) -> bool {
         && channel_data(0x4000, &bytes[4..]).len() <= 1500
 }
 
-/// Row 25, one transport: half of the messages from somebody without credentials, half within an allocation.
+/// Row 25, one transport: half of the messages without credentials, half within an allocation.
 fn storm(server: &Server, session: &Session, transport: Transport, call: &Call) {
     let (start, mut random) = (Instant::now(), Random::new(SEED + transport as u64));
     let mut attackers = [false, true].map(|signs| Attacker::new(server, session, transport, signs));
@@ -242,7 +242,7 @@ fn storm(server: &Server, session: &Session, transport: Transport, call: &Call) 
             let messages = batch(&mut random, signs, transport);
             attacker.batch(&messages);
             sent += messages.len() as u32;
-            // An allocation that a mutated Refresh ended is made anew.
+            // Replace an allocation that a mutated Refresh ended.
             if attacker.authenticated && (sent / BATCH) % 64 < 2 && transport == Transport::Udp {
                 let _ = attacker.client.refresh(0);
                 attacker.reconnect();
@@ -259,10 +259,10 @@ fn storm(server: &Server, session: &Session, transport: Transport, call: &Call) 
         sum(|attacker| attacker.reconnects),
     );
     let [_, signing] = &attackers;
-    assert!(signing.successes > 1000, "{} granted: the mutations do not get far", signing.successes);
+    assert!(signing.successes > 1000, "{} granted: the mutations are rejected too early", signing.successes);
 }
 
-/// Row 25. In a network of its own: a mutated peer may be any address there is.
+/// Row 25. In its own network namespace, because a mutated peer may be any address.
 #[test]
 fn six_hundred_thousand_mutated_messages_change_nothing() {
     let _turn = alone();

@@ -1,4 +1,4 @@
-//! Messages that are nearly right, from a number.
+//! Generates messages that are almost valid, from a seed.
 
 use crate::support::client::channel_data;
 use crate::support::stun::{
@@ -7,7 +7,7 @@ use crate::support::stun::{
     SEND_INDICATION, Session, USERNAME, XOR_PEER_ADDRESS, message, xor_value,
 };
 
-/// Numbers that are always the same after the same seed (splitmix64).
+/// Pseudo-random numbers, reproducible by seed (splitmix64).
 pub struct Random(u64);
 
 impl Random {
@@ -42,7 +42,7 @@ pub struct Mutation {
 
 const METHODS: [u16; 6] =
     [ALLOCATE, REFRESH, CREATE_PERMISSION, CHANNEL_BIND, BINDING_REQUEST, SEND_INDICATION];
-/// All attributes that STUN and TURN know, and some that nobody does.
+/// All attributes of STUN and TURN, and some unknown ones.
 const KINDS: [u16; 30] = [
     0x0001, 0x0006, 0x0008, 0x0009, 0x000A, 0x000C, 0x000D, 0x0012, 0x0013, 0x0014, 0x0015, 0x0016, 0x0017,
     0x0018, 0x0019, 0x001A, 0x001B, 0x001C, 0x001D, 0x001E, 0x0020, 0x0022, 0x0024, 0x7FFF, 0x8000, 0x8002,
@@ -53,7 +53,8 @@ const NUMBERS: [u32; 10] = [0, 1, 17, 600, 0xFF, 0x4000, 0x7FFF_FFFF, 0x8000_000
 type Attribute = (u16, Vec<u8>);
 
 impl Mutation {
-    /// One more. With a session three in four are signed behind their mutation, so that it is looked at.
+    /// Generates the next message. With a session, three of four are signed after the mutation, so that they pass
+    /// authentication.
     pub fn new(random: &mut Random, session: Option<&Session>) -> Mutation {
         if random.below(12) == 0 {
             return Mutation { bytes: channel(random) };
@@ -95,7 +96,7 @@ fn peer(random: &mut Random) -> Vec<u8> {
     xor_value(([127, 0, 0, last], 9).into())
 }
 
-/// What a request of this method usually has.
+/// Returns the usual attributes of a request of this method.
 fn usual(random: &mut Random, method: u16) -> Vec<Attribute> {
     match method {
         ALLOCATE => vec![(REQUESTED_TRANSPORT, vec![17, 0, 0, 0])],
@@ -119,7 +120,7 @@ fn strangers_login(random: &mut Random) -> Vec<Attribute> {
     ]
 }
 
-/// One change that keeps the message a sequence of attributes.
+/// Applies a change that keeps the message a sequence of attributes.
 fn change(random: &mut Random, attributes: &mut Vec<Attribute>) {
     let at = random.below(attributes.len());
     match random.below(9) {
@@ -145,7 +146,7 @@ fn change(random: &mut Random, attributes: &mut Vec<Attribute>) {
     }
 }
 
-/// USERNAME and the others may stand anywhere, more than once, or not at all; so may what follows the integrity.
+/// Adds the credentials in any place, more than once, or not at all; the same for attributes after the integrity.
 fn sign(random: &mut Random, session: &Session, method: u16, id: u64, attributes: &[Attribute]) -> Vec<u8> {
     let mut bytes = session.signed(method, id, &borrowed(attributes));
     if random.below(8) == 0 {
@@ -167,7 +168,7 @@ fn append(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
     bytes[2..4].copy_from_slice(&length.to_be_bytes());
 }
 
-/// Changes that know nothing of attributes.
+/// Applies a change that ignores the attributes.
 fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
     for _ in 0..=random.below(3) {
         let at = random.below(bytes.len());
@@ -180,7 +181,7 @@ fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
                 bytes.splice(at..at, more);
             }
             _ if bytes.len() > 24 => {
-                // A length: of the message or of its first attribute.
+                // Length fields: of the message, and of its first attribute.
                 let field = random.one(&[2, 22]);
                 bytes[field..field + 2].copy_from_slice(&(random.next() as u16).to_be_bytes());
             }

@@ -1,11 +1,11 @@
-//! Whom nobody may reach through the relay: this machine, its neighbours, and what poses as somebody else.
+//! Peers that must not be reached through the relay: this machine, its neighbours, and addresses in disguise.
 
 use crate::machine::{drops, in_own_network, metric};
 use crate::support::alone;
 use crate::support::client::{Client, Link};
 use crate::support::codec::UDP;
 use crate::support::plan::{LOCAL_V4, LOCAL_V6, Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{
     ALLOCATE, CHANNEL_BIND, CHANNEL_NUMBER, CREATE_PERMISSION, REQUESTED_FAMILY, REQUESTED_TRANSPORT,
     Session, XOR_PEER_ADDRESS, xor_value_in,
@@ -65,16 +65,16 @@ const DENIED: [&str; 50] = [
     "2002::1",
     "2001::1",
 ];
-/// An address of each family that the policy has nothing against. No packet is sent there.
+/// An address per family that the policy allows. No packet is sent there.
 const OPEN: [&str; 2] = ["9.9.9.9", "2620:fe::fe"];
 const FAMILY_V6: [u8; 4] = [2, 0, 0, 0];
 
-/// Attributes are masked by the transaction's id, which is the next one of this client.
+/// Encodes a peer for the transaction `id`, which is the next one of this client.
 fn value(peer: SocketAddr, id: u64) -> Vec<u8> {
     xor_value_in(peer, id)
 }
 
-/// The codes of CreatePermission and ChannelBind for `peers`.
+/// Returns the code of a CreatePermission for `peers`.
 fn permit(client: &mut Client, peers: &[SocketAddr]) -> u16 {
     let id = client.next_id();
     let values: Vec<Vec<u8>> = peers.iter().map(|&peer| value(peer, id)).collect();
@@ -88,7 +88,7 @@ fn bind(client: &mut Client, number: u16, peer: SocketAddr) -> u16 {
     client.code(CHANNEL_BIND, &[(CHANNEL_NUMBER, &[high, low, 0, 0]), (XOR_PEER_ADDRESS, &peer)])
 }
 
-/// A client with an allocation for IPv4, and one for IPv6.
+/// Returns a client with an IPv4 allocation, and one with an IPv6 allocation.
 fn of_each_family(server: &Server) -> [Client; 2] {
     let session = Session::new(server.credentials("curious"), b"");
     [None, Some(FAMILY_V6)].map(|family| {
@@ -102,9 +102,9 @@ fn of_each_family(server: &Server) -> [Client; 2] {
     })
 }
 
-/// Rows 1 to 4, by the policy as it comes.
+/// Rows 1 to 4, with the default policy.
 #[test]
-fn what_is_denied_is_403_and_takes_the_whole_request_with_it() {
+fn a_denied_peer_is_403_and_fails_the_whole_request() {
     let _turn = alone();
     in_own_network(|| {
         let server = Server::start(&Plan::on(&[LOCAL_V4, LOCAL_V6], &[]));
@@ -126,8 +126,8 @@ fn what_is_denied_is_403_and_takes_the_whole_request_with_it() {
             let open = SocketAddr::new(OPEN[usize::from(peer.is_ipv6())].parse().unwrap(), 80);
             let codes =
                 [permit(client, &[*peer]), permit(client, &[open, *peer]), bind(client, number, *peer)];
-            // These two carry relayed addresses, and a permission is for an address whatever the port (RFC 8656 section
-            // 9). Which port data may reach is said by the channel.
+            // These two addresses carry relayed addresses, and a permission covers all ports of an address (RFC 8656
+            // section 9). Only a channel names the port.
             let relaying = [LOCAL_V4, LOCAL_V6].contains(&peer.ip()) && codes == [0, 0, 403];
             if codes != [403; 3] && !relaying {
                 faults.push(format!("{peer}: {codes:?}"));
@@ -138,10 +138,10 @@ fn what_is_denied_is_403_and_takes_the_whole_request_with_it() {
         for (client, open) in clients.iter_mut().zip(OPEN) {
             assert_eq!(permit(client, &[SocketAddr::new(open.parse().unwrap(), 80)]), 0, "{open} is open");
         }
-        if only_hallpass("counters") {
+        if skip_on_coturn("counters") {
             return;
         }
-        // One permission for each open peer and for each address with relays: nothing of the refused requests took effect.
+        // One permission for each allowed peer and for each address with relays: the refused requests had no effect.
         assert_eq!(metric(&server, "hallpass_permissions", ""), 4);
         assert_eq!(metric(&server, "hallpass_channels", ""), 0);
     });
@@ -159,7 +159,7 @@ fn data_to_denied_peers_reaches_nothing() {
         let everywhere = ["127.0.0.1", "0.0.0.0", "127.9.9.9"].map(|ip| ip.parse::<IpAddr>().unwrap());
         for ip in everywhere {
             let peer = SocketAddr::new(ip, to.port());
-            // A permission is for an address whatever the port, and this one carries relayed addresses.
+            // A permission covers all ports of an address, and this one carries relayed addresses.
             let permitted = permit(&mut client, &[peer]);
             assert!(permitted != 0 || ip == LOCAL_V4, "{peer}");
             assert_ne!(bind(&mut client, 0x4001, peer), 0, "{peer}");
@@ -168,13 +168,13 @@ fn data_to_denied_peers_reaches_nothing() {
                 client.send_on(0x4001, b"let me in");
             }
         }
-        // Behind all of it.
+        // The server handles it after everything before.
         assert_eq!(client.refresh(600), 0);
         victim.set_nonblocking(true).unwrap();
         let reached = victim.recv(&mut [0; 100]).is_ok();
         println!("row 4: 600 messages to a denied peer, reached: {reached}");
-        assert!(!reached, "the victim got what was denied");
-        if only_hallpass("counters") {
+        assert!(!reached, "a denied datagram reached the victim");
+        if skip_on_coturn("counters") {
             return;
         }
         let reasons = ["no_permission", "peer_denied", "no_channel"].map(|reason| drops(&server, reason));
@@ -182,9 +182,9 @@ fn data_to_denied_peers_reaches_nothing() {
     });
 }
 
-/// Row 3: even where the operator opened loopback, our own services are not reached.
+/// Row 3: even if the operator allows loopback, the server's own services are not reached.
 #[test]
-fn our_own_listeners_are_not_reached_through_us() {
+fn own_listeners_are_not_reached_through_the_relay() {
     let _turn = alone();
     in_own_network(|| {
         let server = Server::start(&Plan::loopback());
@@ -192,7 +192,7 @@ fn our_own_listeners_are_not_reached_through_us() {
         let listener = server.v4(Transport::Udp);
         let nowhere: IpAddr = "0.0.0.0".parse().unwrap();
         let ways = [listener, SocketAddr::new(nowhere, listener.port()), server.admin()];
-        // A permission is for an address whatever the port, so this one may be had; that it is of no use is the point.
+        // A permission covers all ports of an address, so it may be granted here, but it must be useless.
         let codes = ways.map(|way| permit(&mut client, &[way]));
         let channels = [0x4000, 0x4001, 0x4002]
             .map(|number| bind(&mut client, number, ways[usize::from(number) - 0x4000]));
@@ -206,8 +206,8 @@ fn our_own_listeners_are_not_reached_through_us() {
         client.link.wait_at_most(Duration::from_millis(500));
         let answered = client.receive().is_ok();
         println!("row 3: own services: permissions {codes:?}, channels {channels:?}, answered: {answered}");
-        assert!(!answered, "a listener was asked through the relay");
-        if only_hallpass("counters") {
+        assert!(!answered, "a listener was reached through the relay");
+        if skip_on_coturn("counters") {
             return;
         }
         let dropped = ["peer_denied", "no_permission", "no_channel"].map(|reason| drops(&server, reason));

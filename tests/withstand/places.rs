@@ -1,9 +1,9 @@
-//! Places of streams and descriptors: strangers and web visitors cannot hold those of clients that authenticate.
+//! Places of streams and descriptors: strangers and web visitors must not hold those of authenticated clients.
 
 use crate::machine::{metric, unread, until};
 use crate::support::client::{Client, Link, tcp_from, udp_from};
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{REFRESH, Session, binding_request, read_message};
 use crate::support::tls::{TlsStream, client_for};
 use crate::support::{alone, beside_others};
@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 const PLACES: usize = 60;
-/// Silent visitors of a web site, and allocations asked for meanwhile.
+/// Silent web visitors; other clients allocate meanwhile.
 const VISITORS: usize = 110;
 const NEWCOMERS: usize = 20;
 
@@ -20,7 +20,7 @@ fn source(number: usize) -> IpAddr {
     Ipv4Addr::new(127, 0, 1, number as u8 + 1).into()
 }
 
-/// Whether the server closed it. What it answered is passed over.
+/// Returns whether the server has closed the stream. Skips its answers.
 fn is_closed(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     loop {
@@ -36,11 +36,11 @@ fn join_over_tcp(address: SocketAddr, session: &Session) -> io::Result<Client> {
     Client::try_join(Link::Tcp(tcp_from(LOCAL_V4, address)), session)
 }
 
-/// Rows 15 and 32: a small request every second, from three sources, in every place there is.
+/// Rows 15 and 32: strangers from three sources hold every place and send a small request every second.
 #[test]
-fn strangers_keep_no_place_by_asking_and_none_from_those_who_authenticate() {
+fn requests_of_strangers_do_not_hold_places_of_authenticated_clients() {
     let _turn = alone();
-    if only_hallpass("a share of places for those who authenticate") {
+    if skip_on_coturn("a share of places for those who authenticate") {
         return;
     }
     let limits = format!("workers = 2\nconnections_total = {PLACES}");
@@ -54,13 +54,13 @@ fn strangers_keep_no_place_by_asking_and_none_from_those_who_authenticate() {
         if Instant::now() >= next {
             next += Duration::from_secs(1);
             strangers.iter_mut().for_each(|stream| {
-                // It may be closed already, which the look tells.
+                // The server may have closed it already, which the next check finds.
                 let _ = stream.write_all(&binding_request(1));
             });
         }
         strangers.retain_mut(|stream| !is_closed(stream));
     };
-    // The places are full once somebody was refused or displaced.
+    // The places are full once a stranger was refused or displaced.
     let crowded = until(Duration::from_secs(20), || {
         look(&mut strangers);
         metric(&server, "hallpass_connections_refused_total", "")
@@ -97,18 +97,18 @@ fn strangers_keep_no_place_by_asking_and_none_from_those_who_authenticate() {
     assert_eq!(failed, 0, "clients with credentials were refused");
     assert!(gone.is_some() && lasted < Duration::from_secs(45), "{} strangers are left", strangers.len());
     for client in &mut granted {
-        assert_eq!(client.refresh(600), 0, "who authenticated stays");
+        assert_eq!(client.refresh(600), 0, "authenticated clients stay");
     }
 }
 
 /// Row 32.
 #[test]
-fn the_oldest_stranger_makes_room_and_who_authenticated_stays() {
+fn the_oldest_stranger_makes_room_for_newcomers() {
     let _turn = beside_others();
-    if only_hallpass("the oldest stranger goes first") {
+    if skip_on_coturn("the oldest stranger goes first") {
         return;
     }
-    // Thirty for strangers, and ten more for those who authenticate.
+    // Thirty places for strangers, and ten more for authenticated clients.
     let limits = "workers = 1\nconnections_total = 40".to_owned();
     let server = Server::start(&Plan { limits, ..Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]) });
     let (address, session) = (server.v4(Transport::Tcp), Session::new(server.credentials("early"), b""));
@@ -145,11 +145,11 @@ fn the_oldest_stranger_makes_room_and_who_authenticated_stays() {
     assert_eq!(metric(&server, "hallpass_connections_by_class", "authenticated"), 5);
 }
 
-/// Row 32: streams of one user, each with a request that authenticates every two seconds, and no allocation.
+/// Row 32: streams of one user, each with an authenticated request every two seconds, and no allocation.
 #[test]
-fn one_user_keeps_no_streams_without_allocations_and_locks_nobody_out() {
+fn streams_without_allocations_do_not_lock_others_out() {
     let _turn = beside_others();
-    if only_hallpass("a share of places for strangers") {
+    if skip_on_coturn("a share of places for strangers") {
         return;
     }
     let limits = "workers = 1\nconnections_total = 40".to_owned();
@@ -157,7 +157,7 @@ fn one_user_keeps_no_streams_without_allocations_and_locks_nobody_out() {
     let address = server.v4(Transport::Tcp);
     let (greedy, honest) =
         (Session::new(server.credentials("greedy"), b""), Session::new(server.credentials("honest"), b""));
-    // There is nothing to refresh.
+    // Without an allocation, the request fails but authenticates.
     let asks = |client: &mut Client| {
         let answer = client.try_ask(REFRESH, &[]);
         answer.is_ok_and(|answer| answer.error_code() == Some(437))
@@ -190,16 +190,16 @@ fn one_user_keeps_no_streams_without_allocations_and_locks_nobody_out() {
         held.len(),
         start.elapsed()
     );
-    // Only an allocation makes a client authenticated: without one, its connections make room like a stranger's.
+    // Only an allocation makes a client authenticated: without one, its connections are displaced like a stranger's.
     assert_eq!((authenticated, granted), (0, 10));
     assert!(gone.is_some(), "{} streams are left", held.len());
 }
 
-/// Changes of keys, 28 bytes each, from a client that never says who it is.
+/// Key updates, 28 bytes each, from a client that never authenticates.
 #[test]
-fn a_stranger_changes_keys_only_for_so_long() {
+fn key_updates_of_a_stranger_are_limited() {
     let _turn = beside_others();
-    if only_hallpass("a limit on what TLS does after a handshake") {
+    if skip_on_coturn("a limit on what TLS does after a handshake") {
         return;
     }
     let server = Server::start(&Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]));
@@ -214,7 +214,7 @@ fn a_stranger_changes_keys_only_for_so_long() {
     }
     stream.set_nonblocking(true).unwrap();
     let closed = || metric(&server, "hallpass_connections_closed_total", "tls_failed");
-    // The start of a request of 2,000 bytes, a byte for every thirty changes: more of them in a row are an error.
+    // The start of a request of 2,000 bytes, one byte per thirty key updates, because more in a row are an error.
     let mut request = [&[0, 1, 0x07, 0xD0, 0x21, 0x12, 0xA4, 0x42][..], &[0; 1900]].concat().into_iter();
     let mut changes = 0_usize;
     let mut over = false;
@@ -231,9 +231,9 @@ fn a_stranger_changes_keys_only_for_so_long() {
                 Ok(_) => {}
             }
         }
-        // Its answers are of no interest.
+        // Discard the server's answers.
         over = over || is_closed(&mut stream);
-        // What waits in the kernel was not read by the server and does not count.
+        // Bytes in the receive queue were not read by the server and do not count.
         assert!(
             until(Duration::from_secs(30), || unread(there, here) == 0).is_some(),
             "the server reads no more"
@@ -242,11 +242,11 @@ fn a_stranger_changes_keys_only_for_so_long() {
     println!("{changes} changes of keys until the server closed the connection: {over}");
     assert!(over, "never closed");
     assert!(until(Duration::from_secs(10), || closed() == 1).is_some(), "for another reason");
-    // 16 are allowed; the first part has 30, and another may be under way when the server closes.
+    // 16 are allowed; the first batch has 30, and another may be in flight when the server closes.
     assert!(changes <= 60, "{changes}");
 }
 
-/// A visitor of a site, after its handshake; `None` if the server does not take it in.
+/// Returns a visitor of a site after its handshake; `None` if the server refuses it.
 fn visit(address: SocketAddr) -> Option<TlsStream> {
     let (mut client, mut stream) = (client_for("localhost", &["http/1.1"]), tcp_from(source(0), address));
     while client.is_handshaking() {
@@ -255,14 +255,14 @@ fn visit(address: SocketAddr) -> Option<TlsStream> {
     Some(TlsStream::new(client, stream))
 }
 
-/// Rows 19 and 32: each visitor of a shared port takes two descriptors.
+/// Rows 19 and 32: each web visitor takes two descriptors.
 #[test]
 fn silent_web_visitors_leave_descriptors_to_relays() {
     let _turn = alone();
-    if only_hallpass("a port shared with the web") {
+    if skip_on_coturn("a port shared with the web") {
         return;
     }
-    // It never accepts: the kernel does so for as many as wait here.
+    // Never accepted by the test: the kernel completes the connections in the backlog.
     let web = TcpListener::bind((LOCAL_V4, 0)).expect("a web server");
     let server = Server::start(&Plan {
         wrapper: ["prlimit", "--nofile=256:256", "--"].map(str::to_owned).to_vec(),
@@ -272,7 +272,7 @@ fn silent_web_visitors_leave_descriptors_to_relays() {
     });
     let mut visitors: Vec<_> = (0..VISITORS).filter_map(|_| visit(server.v4(Transport::Tls))).collect();
     let arrived = visitors.len() as u64;
-    // Each begins a request and says no more, so it is handed to the web server, or closed.
+    // Each visitor sends the start of a request, so it is handed to the web server, or closed.
     visitors.retain_mut(|visitor| {
         visitor.write_all(b"GET / HTTP/1.1\r\n").and_then(|()| visitor.flush()).is_ok()
     });

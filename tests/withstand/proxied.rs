@@ -1,24 +1,24 @@
-//! Connections behind a proxy that claim to be one client: neither uses nor ends the allocation of another.
+//! Proxied connections that claim the same client address: none may use or end the allocation of another.
 
 use crate::support::beside_others;
 use crate::support::client::{Client, Link, channel_data, tcp_from};
 use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::Session;
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
 const CHANNEL: u16 = 0x4000;
 
-/// A connection of the proxy for 203.0.113.7:5555, which connected to `destination`.
+/// Opens a connection through the proxy for 203.0.113.7:5555, which connected to `destination`.
 fn connection(server: &Server, destination: &str) -> Link {
     let mut stream = tcp_from(LOCAL_V4, server.v4(Transport::Tcp));
     stream.write_all(format!("PROXY TCP4 203.0.113.7 {destination} 5555 3478\r\n").as_bytes()).unwrap();
     Link::Tcp(stream)
 }
 
-/// What comes back of `payload` on the channel.
+/// Returns whether the peer echoes `payload` on the channel.
 fn echoed(client: &mut Client, payload: &[u8]) -> bool {
     client.send_on(CHANNEL, payload);
     match client.receive() {
@@ -29,9 +29,9 @@ fn echoed(client: &mut Client, payload: &[u8]) -> bool {
 }
 
 #[test]
-fn connections_that_claim_one_client_have_an_allocation_each() {
+fn connections_with_the_same_client_address_have_separate_allocations() {
     let _turn = beside_others();
-    if only_hallpass("PROXY headers on one listener of several") {
+    if skip_on_coturn("PROXY headers on one listener of several") {
         return;
     }
     let plan = Plan { tcp: "proxy_protocol = [\"127.0.0.1\"]".to_owned(), ..Plan::loopback() };
@@ -47,7 +47,7 @@ fn connections_that_claim_one_client_have_an_allocation_each() {
         let mut other = Client::join(connection(&server, destination), &session);
         other.link.wait_at_most(Duration::from_millis(300));
         let used = echoed(&mut other, b"mine");
-        // What it sent would come back to the call.
+        // Its data would be echoed to the call.
         let undisturbed = echoed(&mut call, b"two");
         drop(other);
         let goes_on = echoed(&mut call, b"three");

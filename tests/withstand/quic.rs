@@ -1,10 +1,10 @@
-//! HTTP/3 beside TURN on one UDP port: a flood of forged connections locks no honest client out.
+//! HTTP/3 and TURN on one UDP port: a flood of forged connections must not lock honest clients out.
 
 use crate::machine::{descriptors, many_descriptors, metric, until};
 use crate::support::client::{Client, Link, channel_data, udp_from};
 use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{Session, binding_request};
 use crate::support::{alone, beside_others, tls};
 use std::io::Write;
@@ -14,19 +14,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// Forged datagrams before the first newcomer: more than there may be flows.
+/// Forged datagrams before the first newcomer: more than the maximum number of flows.
 const FLOOD_MIN: usize = 6000;
 /// Forged datagrams in one batch.
 const AT_ONCE: usize = 64;
 const NEWCOMERS: usize = 20;
-/// Flows that are not proven, of one worker, and a few for the server itself.
+/// Unproven flows of one worker, and a few descriptors for the server itself.
 const DESCRIPTORS_MAX: usize = 1024 + 50;
-/// What a client waits before it sends its first packet again, and how often it does.
+/// Time until a client repeats its first packet, and how often it does.
 const RETRANSMIT: Duration = Duration::from_secs(1);
 const TRIES: usize = 10;
 
-/// Answers as a QUIC server does: with an id of its own to what begins a connection, and in kind to what is sent to
-/// that id (RFC 8999 section 5).
+/// Answers like a QUIC server: with its own connection id to the start of a connection, and with a packet to each
+/// packet for that id (RFC 8999 section 5).
 struct BackEnd {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
@@ -64,12 +64,12 @@ impl Drop for BackEnd {
     }
 }
 
-/// The id of a connection that the back end sees from here.
+/// Returns the connection id that the back end chooses for this source.
 fn id(from: SocketAddr) -> [u8; 8] {
     u64::from(from.port()).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes()
 }
 
-/// A long header of version 1 with this source, and nothing of note behind it.
+/// Builds a long header of version 1 with this source id and an empty body.
 fn long(source: &[u8]) -> Vec<u8> {
     let mut packet = vec![0xc3, 0, 0, 0, 1, 0, source.len() as u8];
     packet.extend(source);
@@ -84,7 +84,7 @@ struct Browser {
 }
 
 impl Browser {
-    /// Begins a connection and sends over it; `None` when that did not succeed at this attempt.
+    /// Starts a connection and sends over it; `None` if this attempt fails.
     fn try_connect(server: SocketAddr) -> Option<Browser> {
         let socket = udp_from(LOCAL_V4, server);
         socket.set_read_timeout(Some(RETRANSMIT)).unwrap();
@@ -95,7 +95,7 @@ impl Browser {
         (0..3).all(|number| browser.exchange(number)).then_some(browser)
     }
 
-    /// One packet there and back.
+    /// Sends one packet and waits for its answer.
     fn exchange(&self, number: u8) -> bool {
         let packet = [&[0x41], &self.id[..], &[number]].concat();
         self.socket.send(&packet).unwrap();
@@ -104,8 +104,8 @@ impl Browser {
     }
 }
 
-/// Begins connections from ever new addresses until it is told to stop. Each is sent twice, the second time after the
-/// server's answer, which a forger cannot see. Waits for the server between two batches, so that no buffer overflows.
+/// Starts connections from new addresses until `stop`. Each datagram is sent twice, the second time after the
+/// server's answer, which a forger cannot see. Waits for the server between batches, so that no buffer overflows.
 fn flood(server: SocketAddr, sent: &AtomicUsize, stop: &AtomicBool) {
     let control = udp_from(LOCAL_V4, server);
     let initial = long(b"");
@@ -131,9 +131,9 @@ fn plan(back_end: SocketAddr) -> Plan {
 
 /// Rows 6 and 32.
 #[test]
-fn forged_connections_lock_nobody_out_of_http3() {
+fn forged_connections_do_not_lock_clients_out_of_http3() {
     let _turn = alone();
-    if only_hallpass("HTTP/3 beside TURN") {
+    if skip_on_coturn("HTTP/3 beside TURN") {
         return;
     }
     many_descriptors(2000);
@@ -170,7 +170,7 @@ fn forged_connections_lock_nobody_out_of_http3() {
         sent.load(Ordering::Relaxed)
     );
     assert!(most <= DESCRIPTORS_MAX, "{most} descriptors");
-    // New flows have a rate, so that a flood leaves the worker to calls.
+    // New flows are rate-limited, so that a flood leaves the worker to calls.
     assert!(at_once >= NEWCOMERS / 4, "only {at_once} of {NEWCOMERS} at the first attempt");
     assert!(old.exchange(5) && Browser::try_connect(address).is_some(), "after the flood");
     let session = Session::new(server.credentials("somebody"), b"");
@@ -178,14 +178,14 @@ fn forged_connections_lock_nobody_out_of_http3() {
     assert!(relayed.is_ok(), "TURN on the same port: {relayed:?}");
 }
 
-/// Rows 19 and 32: forged connections hold all descriptors of the web, until visitors come over TLS.
+/// Rows 19 and 32: forged connections hold all descriptors of the web until visitors connect over TLS.
 #[test]
 fn forged_connections_leave_descriptors_to_visitors() {
     let _turn = alone();
-    if only_hallpass("a port shared with the web") {
+    if skip_on_coturn("a port shared with the web") {
         return;
     }
-    // It never accepts: the kernel does so for as many as wait here.
+    // Never accepted by the test: the kernel completes the connections in the backlog.
     let web = TcpListener::bind((LOCAL_V4, 0)).expect("a web server");
     let back_end = BackEnd::start();
     let server = Server::start(&Plan {
@@ -217,11 +217,11 @@ fn forged_connections_leave_descriptors_to_visitors() {
     assert_eq!((refused, open), (0, NEWCOMERS as u64));
 }
 
-/// RFC 5766 clients draw channels up to 0x7FFF, which begin as packets of QUIC do.
+/// RFC 5766 clients use channels up to 0x7FFF, which look like QUIC packets.
 #[test]
 fn every_channel_works_on_a_port_shared_with_http3() {
     let _turn = beside_others();
-    if only_hallpass("HTTP/3 beside TURN") {
+    if skip_on_coturn("HTTP/3 beside TURN") {
         return;
     }
     let (back_end, echo) = (BackEnd::start(), Echo::start(LOCAL_V4));

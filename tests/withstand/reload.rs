@@ -1,11 +1,12 @@
-//! What a reload denies stops, and what it revokes ends or gains nothing new.
+//! A reload that denies a peer stops its traffic; one that removes a secret blocks new permissions; one that revokes
+//! it ends allocations.
 
 use crate::machine::until;
 use crate::support::beside_others;
 use crate::support::client::{Client, Link};
 use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, Plan, SECRET, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::Session;
 use std::fs;
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ use std::time::Duration;
 const CHANNEL: u16 = 0x4000;
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Rewrites the configuration and has it read.
+/// Rewrites the configuration and makes the server reload it.
 fn reload(server: &Server, change: impl FnOnce(String) -> String) {
     let path = server.files().path("hallpass.toml");
     let text = change(fs::read_to_string(&path).unwrap());
@@ -29,7 +30,7 @@ fn client(server: &Server, transport: Transport) -> Client {
     client
 }
 
-/// Whether a payload comes back on the channel.
+/// Returns whether a payload comes back on the channel.
 fn flows(client: &mut Client) -> bool {
     client.link.wait_at_most(Duration::from_millis(100));
     client.send_on(CHANNEL, b"x");
@@ -41,12 +42,12 @@ fn flows(client: &mut Client) -> bool {
 #[test]
 fn a_peer_that_is_denied_at_reload_is_cut_off() {
     let _turn = beside_others();
-    if only_hallpass("reload") {
+    if skip_on_coturn("reload") {
         return;
     }
     let server = Server::start(&Plan::loopback());
     let peer = Echo::start([127, 0, 0, 2].into());
-    // A host's own list leaves no relayed addresses among what is denied.
+    // The host's own list exempts no relayed address from the denied ones.
     let secret = format!("secret = \"{SECRET}\"");
     reload(&server, |text| text.replace(&secret, &format!("{secret}\npeers = [\"127.0.0.0/8\"]")));
     assert!(
@@ -60,7 +61,7 @@ fn a_peer_that_is_denied_at_reload_is_cut_off() {
         assert!(flows(&mut call));
         reload(&server, |text| text.replace("[peers]\n", "[peers]\ndeny = [\"127.0.0.2/32\"]\n"));
         let stopped = until(LIMIT, || !flows(&mut call));
-        println!("denied at reload, {transport:?}: stopped after {stopped:?}, with one look of 0.1 s in it");
+        println!("denied at reload, {transport:?}: stopped after {stopped:?}, including one check of 0.1 s");
         assert!(stopped.is_some(), "data flows to a denied peer");
         assert!((0..5).all(|_| !flows(&mut call)));
         assert_eq!((call.permit(peer.address()), call.bind(CHANNEL, peer.address())), (403, 403));
@@ -72,14 +73,14 @@ fn a_peer_that_is_denied_at_reload_is_cut_off() {
 }
 
 #[test]
-fn a_removed_secret_gains_nothing_new_and_a_revoked_one_ends() {
+fn a_removed_secret_allows_nothing_new_and_a_revoked_one_ends_allocations() {
     let _turn = beside_others();
-    if only_hallpass("reload") {
+    if skip_on_coturn("reload") {
         return;
     }
     let server = Server::start(&Plan::loopback());
     let peer = Echo::start(LOCAL_V4);
-    // Another one each time: the first may be granted before the reload takes effect.
+    // A different peer each time, because the first may be granted before the reload takes effect.
     let mut last = 0;
     let mut elsewhere = || {
         last += 1;
@@ -94,11 +95,11 @@ fn a_removed_secret_gains_nothing_new_and_a_revoked_one_ends() {
     println!("removed secret: nothing new after {refused:?}");
     assert!(refused.is_some(), "a new permission with a removed secret");
     assert_eq!(call.bind(0x4001, elsewhere()), 403);
-    assert!(flows(&mut call), "what it has stays");
+    assert!(flows(&mut call), "existing permissions stay");
     assert_eq!((call.bind(CHANNEL, peer.address()), call.refresh(600)), (0, 0));
     reload(&server, |text| text.replace(fresh, &format!("{fresh}\nrevoked = [\"{SECRET}\"]")));
     let ended = until(LIMIT, || !flows(&mut call));
-    println!("revoked secret: ended after {ended:?}, with one look of 0.1 s in it");
+    println!("revoked secret: ended after {ended:?}, including one check of 0.1 s");
     assert!(ended.is_some(), "an allocation of a revoked secret");
     assert!(server.wait_log(LIMIT, |log| log.contains("reason=\"revoked\"")), "{}", server.log());
 }

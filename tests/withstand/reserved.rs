@@ -1,16 +1,16 @@
-//! A port that EVEN-PORT reserves has no socket: it may be another program's, and it counts in its user's quota.
+//! A port reserved by EVEN-PORT has no socket: it may belong to another program, and it counts in its user's quota.
 
 use crate::support::beside_others;
 use crate::support::client::{Client, Link};
 use crate::support::codec::UDP;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{ALLOCATE, REQUESTED_TRANSPORT, Session};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 const EVEN_PORT: u16 = 0x0018;
-/// EVEN-PORT with R = 1: the next port is to be kept.
+/// EVEN-PORT with R = 1: reserve the next port.
 const PAIR: [u8; 1] = [0x80];
 
 fn allocate_pair(client: &mut Client) -> u16 {
@@ -22,7 +22,7 @@ fn client(server: &Server, user: &str) -> Client {
     Client::join(Link::open(Transport::Udp, server.v4(Transport::Udp)), &session)
 }
 
-/// A program of this machine on an odd port whose even neighbour is free.
+/// Binds an odd port of another program whose even neighbour is free.
 fn other_program() -> UdpSocket {
     let bind = |port: u16| UdpSocket::bind(SocketAddr::new(LOCAL_V4, port));
     let mut odd = (20_001..32_000).step_by(2).filter_map(|port| bind(port).ok());
@@ -33,7 +33,7 @@ fn other_program() -> UdpSocket {
 #[test]
 fn a_reserved_port_of_another_program_is_not_reached() {
     let _turn = beside_others();
-    if only_hallpass("own addresses are peers there, or none is") {
+    if skip_on_coturn("own addresses are peers there, or none is") {
         return;
     }
     let program = other_program();
@@ -49,14 +49,14 @@ fn a_reserved_port_of_another_program_is_not_reached() {
     let reached = program.recv(&mut [0; 64]).is_ok();
     println!("reserved port: permission {permitted}, channel {bound}, reached: {reached}");
     assert_eq!((permitted, bound, reached), (0, 403, false), "the address carries relayed addresses");
-    // Its own relayed address is one.
+    // The address carries the client's own relayed address, so a permission is granted.
     assert_eq!(client.permit(SocketAddr::new(LOCAL_V4, odd.port() - 1)), 0);
 }
 
 #[test]
 fn reservations_count_in_the_quota_of_their_user() {
     let _turn = beside_others();
-    if only_hallpass("reservations in quotas") {
+    if skip_on_coturn("reservations in quotas") {
         return;
     }
     let server = Server::start(&Plan { limits: "allocations_per_user = 5".to_owned(), ..Plan::loopback() });

@@ -1,4 +1,4 @@
-//! A server that may open no more than 256 files.
+//! A server limited to 256 open files.
 
 use crate::call::Call;
 use crate::machine::{cpu, many_descriptors, until};
@@ -11,10 +11,10 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 const NEWCOMERS: usize = 600;
-/// A newcomer may be left waiting; nobody needs to know for how long.
+/// A newcomer that gets no answer in this time counts as waiting.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Tries to get an allocation over UDP: granted, refused by 508, or left waiting.
+/// Tries to get an allocation over UDP: granted, refused (508), or without an answer.
 fn newcomer(server: &Server, session: &Session) -> Result<Client, Option<u16>> {
     let link = Link::Udp(udp_from([127, 0, 0, 1].into(), server.v4(Transport::Udp)));
     link.wait_at_most(LOOK);
@@ -32,7 +32,7 @@ fn newcomer(server: &Server, session: &Session) -> Result<Client, Option<u16>> {
 
 /// Row 19.
 #[test]
-fn without_descriptors_calls_go_on_and_newcomers_wait() {
+fn without_descriptors_calls_continue_and_newcomers_wait() {
     let _turn = alone();
     many_descriptors(2500);
     let wrapper = ["prlimit", "--nofile=256:256", "--"].map(str::to_owned).to_vec();
@@ -54,7 +54,7 @@ fn without_descriptors_calls_go_on_and_newcomers_wait() {
             Err(Some(code)) => others.push(code),
         }
     }
-    // The kernel takes them in, the server cannot.
+    // The kernel accepts them into the backlog, the server cannot.
     let address = server.v4(Transport::Tcp);
     let connect = |_| TcpStream::connect_timeout(&address, LOOK).ok();
     let streams: Vec<Option<TcpStream>> = (0..NEWCOMERS).map(connect).collect();
@@ -62,7 +62,7 @@ fn without_descriptors_calls_go_on_and_newcomers_wait() {
     calls[0].lasts(Duration::from_secs(3));
     let busy = (cpu(server.pid()) - cpu_before) / start.elapsed().as_secs_f64();
     let granted = held.len();
-    // All go, and whoever comes then is served.
+    // All close, and new clients are served.
     drop(streams);
     for client in &mut held {
         client.link.wait_at_most(crate::support::client::PATIENCE);

@@ -1,4 +1,4 @@
-//! A client that stops reading while its peers go on.
+//! A client that stops reading while its peers continue to send.
 
 use crate::call::Call;
 use crate::machine::memory;
@@ -18,7 +18,7 @@ const PACKETS_PER_SECOND: u32 = 20_000;
 const PAYLOAD: usize = 200;
 const TIME: Duration = Duration::from_secs(4);
 
-/// Numbered packets to `to` until told to stop; how many.
+/// Sends numbered packets to `to` until `stop`; returns how many.
 fn flood(peer: &UdpSocket, to: SocketAddr, stop: &AtomicBool) -> u32 {
     let (start, mut sent) = (Instant::now(), 0_u32);
     while !stop.load(Ordering::Relaxed) {
@@ -37,9 +37,9 @@ fn flood(peer: &UdpSocket, to: SocketAddr, stop: &AtomicBool) -> u32 {
 
 /// Row 16.
 #[test]
-fn a_client_that_stops_reading_is_bounded_and_finds_whole_messages() {
+fn a_client_that_stops_reading_costs_bounded_memory_and_keeps_its_framing() {
     let _turn = alone();
-    // As much as comes, not only what an allocation has.
+    // Without rate limits, so that the flood is not limited.
     let server = Server::start(&Plan {
         limits: "kbit_per_allocation = 0\npackets_per_allocation = 0".to_owned(),
         ..Plan::loopback()
@@ -65,7 +65,7 @@ fn a_client_that_stops_reading_is_bounded_and_finds_whole_messages() {
         (flooder.join().unwrap(), grown, start.elapsed().as_secs_f64())
     });
     let reports: Vec<_> = calls.into_iter().map(Call::end).collect();
-    // It reads again: what is left comes out whole, the old before the new, and answers as ever.
+    // It reads again: the queued messages arrive whole and in order, and requests are answered as before.
     slow.link.wait_at_most(Duration::from_secs(1));
     let (mut last, mut got) = (None, 0_u32);
     while let Ok(bytes) = slow.receive() {
@@ -91,10 +91,10 @@ fn a_client_that_stops_reading_is_bounded_and_finds_whole_messages() {
     assert_eq!(slow.receive().expect("new data").len(), 104);
     assert!(grown <= 32 * 1024, "{grown} KiB");
     for report in &reports {
-        // One stall of the machine is a handful of packets, and more than one in a hundred.
+        // One stall of the machine delays a few packets, which is more than one percent.
         assert!(report.loss() <= 0.01 && report.quantile(0.95) <= Duration::from_millis(50), "{report}");
     }
     assert!(got > 0 && got < sent, "{got} of {sent}");
-    // The oldest media goes first: what is left behind the kernel's buffers is new.
+    // The oldest media is dropped first, so what is left after the kernel's buffers is recent.
     assert!(last > Some(sent - sent / 10), "the last is {last:?} of {sent}");
 }

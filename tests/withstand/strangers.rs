@@ -1,10 +1,10 @@
-//! Those who have no credentials: what they cost, what they draw, and what they cannot take from others.
+//! Clients without credentials: their cost, the answers they can provoke, and what they cannot take from others.
 
 use crate::machine::{descriptors, many_descriptors, memory, metric};
 use crate::support::client::{Client, Link, udp_from};
 use crate::support::credentials::named;
 use crate::support::plan::{Plan, SECRET, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{
     ALLOCATE, BINDING_INDICATION, BINDING_REQUEST, BINDING_SUCCESS, CHANNEL_BIND, CREATE_PERMISSION, DATA,
     ERROR_CODE, FINGERPRINT, MAGIC, MESSAGE_INTEGRITY, Message, NONCE, REALM_ATTRIBUTE, REFRESH,
@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const STRANGERS: u32 = 8000;
-/// A datagram's headers: IPv4 and UDP.
+/// IPv4 and UDP headers of a datagram.
 const HEADERS: f64 = 28.0;
 
 fn local(last: u8) -> IpAddr {
@@ -33,7 +33,7 @@ fn ask(socket: &UdpSocket, request: &[u8]) -> Option<Message> {
 
 /// Row 6.
 #[test]
-fn eight_thousand_strangers_cost_nothing_that_lasts() {
+fn eight_thousand_strangers_leave_no_state() {
     let _turn = alone();
     many_descriptors(u64::from(STRANGERS) + 500);
     let server = Server::start(&Plan::loopback());
@@ -41,7 +41,7 @@ fn eight_thousand_strangers_cost_nothing_that_lasts() {
     let start = Instant::now();
     let strangers: Vec<UdpSocket> = (0..STRANGERS)
         .map(|number| {
-            // Forty from each address, so that none of them is one too many.
+            // Forty from each address, below the limit per source.
             let socket = udp_from(local((number / 40) as u8 + 1), server.v4(Transport::Udp));
             let refused = ask(&socket, &allocate_request(number.into())).expect("an answer");
             assert_eq!(refused.error_code(), Some(401), "{refused:?}");
@@ -61,7 +61,7 @@ fn eight_thousand_strangers_cost_nothing_that_lasts() {
     assert!(kept <= 0, "{kept} descriptors");
 }
 
-/// What a stranger may send: a name, the bytes, and whether an answer is due.
+/// Datagrams of a stranger: a name, the bytes, and whether an answer is required.
 fn datagrams(server: SocketAddr) -> Vec<(&'static str, Vec<u8>, bool)> {
     let peer = xor_value(server);
     let long_nonce = [b'n'; 64];
@@ -107,7 +107,7 @@ fn datagrams(server: SocketAddr) -> Vec<(&'static str, Vec<u8>, bool)> {
 
 /// Row 7.
 #[test]
-fn one_datagram_draws_at_most_one_small_answer() {
+fn a_datagram_gets_at_most_one_small_answer() {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
     let address = server.v4(Transport::Udp);
@@ -115,14 +115,14 @@ fn one_datagram_draws_at_most_one_small_answer() {
     for (what, request, due) in datagrams(address) {
         let socket = udp_from(local(1), address);
         socket.send(&request).unwrap();
-        // The answer to what comes second is the end of what the first one drew.
+        // The answer to the second datagram marks the end of those to the first.
         socket.send(&binding_request(99)).unwrap();
         let mut drawn: Vec<Vec<u8>> = Vec::new();
         loop {
             let mut answer = [0; 4096];
             let len = socket.recv(&mut answer).unwrap_or_else(|error| panic!("after {what}: {error}"));
             drawn.push(answer[..len].to_vec());
-            // Behind the cookie of this protocol, which not every answer has, is the transaction's id.
+            // The transaction id follows the magic cookie, which not every answer has.
             if answer[12..20] == 99_u64.to_be_bytes() {
                 drawn.pop();
                 break;
@@ -153,9 +153,9 @@ fn one_datagram_draws_at_most_one_small_answer() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// Row 8. From many ports, so that every one of the workers has its share of the flood.
+/// Row 8. From many ports, so that each worker receives a share of the flood.
 #[test]
-fn a_source_that_floods_is_limited_and_nobody_else_waits() {
+fn a_flooding_source_is_rate_limited_without_delaying_others() {
     let _turn = alone();
     let server = Server::start(&Plan { limits: "workers = 4".to_owned(), ..Plan::loopback() });
     let address = server.v4(Transport::Udp);
@@ -196,7 +196,7 @@ fn a_source_that_floods_is_limited_and_nobody_else_waits() {
         (seconds, sent, answered, others)
     });
     let recovered = longest(9, 1);
-    // What may come at once is a second's worth.
+    // A burst of one second's worth is allowed.
     let rate = answered as f64 / (seconds + 1.0);
     println!(
         "row 8: {:.0}/s asked, {rate:.0}/s answered; another source waited {others:?} at most, the same \
@@ -208,9 +208,9 @@ fn a_source_that_floods_is_limited_and_nobody_else_waits() {
     assert!(recovered < Duration::from_secs(2), "the source waited {recovered:?} after its flood");
 }
 
-/// Row 8, for sources that a hash of addresses once put into one bucket whatever its seed: equal modulo 2^19.
+/// Row 8, for sources that an earlier, unkeyed hash put into one bucket under any seed: equal modulo 2^19.
 #[test]
-fn nobody_chooses_with_whom_to_share_a_limit() {
+fn a_source_cannot_choose_to_share_the_limit_of_another() {
     let _turn = alone();
     let server = Server::start(&Plan { limits: "workers = 1".to_owned(), ..Plan::loopback() });
     let address = server.v4(Transport::Udp);
@@ -236,7 +236,7 @@ fn nobody_chooses_with_whom_to_share_a_limit() {
 
 /// Row 9.
 #[test]
-fn a_nonce_of_somebody_else_is_stale_and_leaves_nothing() {
+fn a_nonce_of_another_client_is_stale_and_leaves_no_state() {
     let _turn = alone();
     let plan = Plan { limits: "unauthenticated_per_source = 0".to_owned(), ..Plan::loopback() };
     let earlier = {
@@ -261,7 +261,7 @@ fn a_nonce_of_somebody_else_is_stale_and_leaves_nothing() {
     let mut refused = 0;
     for (what, nonce) in &nonces {
         let socket = udp_from(local(3), address);
-        // A client's own nonce first: a server that keeps one for each socket has something to compare with.
+        // The client's own nonce first, so that a server with a nonce per socket has one to compare with.
         let mut client = Client::join(Link::Udp(socket), &session);
         client.session = session.renewed(nonce);
         for _ in 0..400 {
@@ -283,7 +283,7 @@ fn a_nonce_of_somebody_else_is_stale_and_leaves_nothing() {
 
 /// Row 10.
 #[test]
-fn only_a_plain_decimal_expiry_that_is_to_come_is_a_name() {
+fn only_names_with_a_decimal_expiry_in_the_future_are_valid() {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
     let far = "2000000000";
@@ -313,16 +313,16 @@ fn only_a_plain_decimal_expiry_that_is_to_come_is_a_name() {
         let session = Session::new(named(SECRET, name), b"");
         let mut client = Client::join(Link::open(Transport::Udp, server.v4(Transport::Udp)), &session);
         let code = client.allocate().err().unwrap_or(0);
-        // Some refuse what is no name as a bad request.
+        // Some servers refuse an invalid name as a bad request.
         if code != *expected && (code, *expected) != (400, 401) {
             faults.push(format!("{name:?}: {code} instead of {expected}"));
         }
     }
-    println!("row 10: {} names, of which wrongly judged: {faults:?}", names.len());
+    println!("row 10: {} names, wrongly accepted or refused: {faults:?}", names.len());
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// Row 10, under attack: every guess is another name, so that whatever is remembered of it would grow.
+/// Row 10, under attack: every guess has a new name, so anything remembered per name would grow.
 #[test]
 fn twenty_thousand_guesses_cost_no_memory() {
     let _turn = alone();
@@ -335,7 +335,7 @@ fn twenty_thousand_guesses_cost_no_memory() {
             Client::join(Link::Udp(udp_from(local((number % 200) as u8 + 1), address)), &session);
         client.session = client.session.guess(&format!("{}:guess", 2_000_000_000 + number));
         let refused = client.allocate();
-        // A server that keeps something of a port's last owner says 437.
+        // A server that remembers the last owner of a port answers 437.
         assert!(matches!(refused, Err(401 | 437)), "guess {number}: {refused:?}");
     };
     (0..100).for_each(guess);
@@ -344,7 +344,7 @@ fn twenty_thousand_guesses_cost_no_memory() {
     let grown = memory(server.pid()).saturating_sub(before);
     println!("row 10: 20000 guesses in {:.1} s: +{grown} KiB", start.elapsed().as_secs_f64());
     assert!(grown <= 1024, "{grown} KiB");
-    if only_hallpass("counters") {
+    if skip_on_coturn("counters") {
         return;
     }
     assert_eq!(metric(&server, "hallpass_allocations_total", ""), 0);

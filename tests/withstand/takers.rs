@@ -1,11 +1,11 @@
-//! Clients with credentials that take more than their share: allocations, permissions, channels, ports.
+//! Clients with credentials that exceed their share: allocations, permissions, channels, ports.
 
 use crate::machine::{drops, memory, metric, share_one_core, until};
 use crate::support::client::{Client, Link};
 use crate::support::codec::UDP;
 use crate::support::credentials::rest;
 use crate::support::plan::{LOCAL_V4, Plan, SECRET, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{
     ALLOCATE, CHANNEL_BIND, CHANNEL_NUMBER, CREATE_PERMISSION, LIFETIME, Message, REFRESH,
     REQUESTED_TRANSPORT, Session, XOR_PEER_ADDRESS, xor_value,
@@ -22,7 +22,7 @@ fn join(server: &Server, transport: Transport, session: &Session) -> Client {
     Client::join(Link::open(transport, server.v4(transport)), session)
 }
 
-/// The code of an Allocate by a new client, who stays when it worked.
+/// Allocates with a new client, which is kept on success; returns the code.
 fn one_more(server: &Server, transport: Transport, session: &Session, held: &mut Vec<Client>) -> u16 {
     let mut client = join(server, transport, session);
     let code = client.allocate().err().unwrap_or(0);
@@ -54,7 +54,7 @@ fn quotas_are_exact_across_time_stamps_and_transports() {
     for transport in [tcp, tls] {
         assert_eq!(one_more(&server, transport, &greedy[0], &mut held), 486);
     }
-    // A place is free again after the end of an allocation, and after a connection's end by force.
+    // A place is free again after an allocation ends, and after a connection is reset.
     let mut back = Vec::new();
     for (index, how) in [(0, "Refresh"), (0, "reset of TCP"), (0, "reset of TLS")] {
         let mut client = held.remove(index);
@@ -68,10 +68,10 @@ fn quotas_are_exact_across_time_stamps_and_transports() {
     println!("row 11: a place came back after {back:?}");
     assert!(back.iter().all(|(_, waited)| *waited < ONE_SECOND), "{back:?}");
     assert_eq!(one_more(&server, udp, &greedy[1], &mut held), 486, "not more than three came back");
-    if only_hallpass("several named hosts") {
+    if skip_on_coturn("several named hosts") {
         return;
     }
-    // The same user of another host is another user.
+    // The user of the same name on another host is a different user.
     let namesake = session(SECOND_SECRET, "w_greedy", 600);
     let codes = [(); 4].map(|()| one_more(&server, udp, &namesake, &mut held));
     assert_eq!(codes, [0, 0, 0, 486]);
@@ -85,8 +85,8 @@ fn quotas_are_exact_across_time_stamps_and_transports() {
     assert!(waited.is_some_and(|waited| waited < ONE_SECOND), "{waited:?}");
 }
 
-/// A server with so many relayed ports in a row, which nobody had: first, last. They are sought from `least` on: tests that
-/// run together begin apart.
+/// Starts a server with `count` consecutive relay ports that are free; returns the first and the last. The search
+/// starts at `least`, so that parallel tests use different ports.
 fn with_ports(least: u16, count: u16) -> (Server, u16, u16) {
     let free = |port| UdpSocket::bind((LOCAL_V4, port)).is_ok();
     let starts = (least..least + 2000).step_by(usize::from(count));
@@ -102,7 +102,7 @@ fn with_ports(least: u16, count: u16) -> (Server, u16, u16) {
 
 /// Row 14.
 #[test]
-fn every_port_is_given_and_given_again_and_none_left_is_said_at_once() {
+fn every_port_is_allocated_and_reused_and_exhaustion_is_reported_at_once() {
     let _turn = beside_others();
     const PORTS: u16 = 10;
     let (server, first, last) = with_ports(12_000, PORTS);
@@ -125,9 +125,9 @@ fn every_port_is_given_and_given_again_and_none_left_is_said_at_once() {
     assert!(longest < Duration::from_millis(100), "{longest:?} until 508");
 }
 
-/// Row 14, and what another program does to it: EADDRINUSE.
+/// Row 14 with ports in use by another program: EADDRINUSE.
 #[test]
-fn ports_that_another_program_has_are_passed_over_until_they_are_free() {
+fn ports_in_use_by_another_program_are_skipped_until_they_are_free() {
     let _turn = beside_others();
     const PORTS: u16 = 12;
     let (server, first, last) = with_ports(14_000, PORTS);
@@ -156,13 +156,13 @@ fn ports_that_another_program_has_are_passed_over_until_they_are_free() {
 
 const MANY: u16 = 6000;
 
-/// Peers that differ in their addresses.
+/// Returns peers with distinct addresses.
 fn peer(number: u16) -> SocketAddr {
     let [high, low] = number.to_be_bytes();
     SocketAddr::new(Ipv4Addr::new(127, 3, high, low).into(), 4000)
 }
 
-/// Seconds for the first and the last thousand of one allocation, and by how many KiB the server grew.
+/// Returns the seconds for the first and the last thousand of one allocation, and the growth of the server in KiB.
 fn six_thousand(server: &Server, mut one: impl FnMut(&mut Client, u16) -> u16) -> (f64, f64, u64) {
     let mut client = join(server, Transport::Udp, &Session::new(server.credentials("collector"), b""));
     client.allocate().expect("an allocation");
@@ -180,9 +180,9 @@ fn six_thousand(server: &Server, mut one: impl FnMut(&mut Client, u16) -> u16) -
     (thousands[0], thousands[thousands.len() - 1], grown)
 }
 
-/// Row 13. Of several rounds the quickest counts: whatever else the machine does only makes them slower.
+/// Row 13. The fastest of several rounds counts, because other load only makes rounds slower.
 #[test]
-fn six_thousand_permissions_or_channels_stay_small_and_quick() {
+fn six_thousand_permissions_or_channels_stay_small_and_fast() {
     let _turn = alone();
     let server = Server::start(&Plan {
         limits: "permissions_per_allocation = 6000\nchannels_per_allocation = 6000\nrequests_per_user = 0"
@@ -208,9 +208,9 @@ fn six_thousand_permissions_or_channels_stay_small_and_quick() {
     }
 }
 
-/// Row 13: what a server gives that was not told otherwise.
+/// Row 13: the default limits.
 #[test]
-fn permissions_and_channels_have_a_cap() {
+fn permissions_and_channels_are_limited() {
     let _turn = beside_others();
     let server = Server::start(&Plan { limits: "requests_per_user = 0".to_owned(), ..Plan::loopback() });
     let session = Session::new(server.credentials("collector"), b"");
@@ -227,13 +227,13 @@ fn permissions_and_channels_have_a_cap() {
     let permissions = count(|client, number| client.permit(peer(number)));
     let channels = count(|client, number| client.bind(0x4000 + number, peer(number)));
     println!("row 13: refused after {permissions:?} permissions and {channels:?} channels (number, code)");
-    if only_hallpass("a cap below six thousand") {
+    if skip_on_coturn("a cap below six thousand") {
         return;
     }
     assert_eq!((permissions, channels), (Some((1000, 508)), Some((1000, 508))));
 }
 
-/// Row 12: a limit, and by which reason it is counted.
+/// Row 12: a limit, and the reason under which its drops are counted.
 const RATES: [(&str, u32, &str); 6] = [
     ("kbit_per_allocation", 160, "allocation_over_rate"),
     ("packets_per_allocation", 200, "allocation_over_rate"),
@@ -243,11 +243,11 @@ const RATES: [(&str, u32, &str); 6] = [
     ("packets_per_host", 200, "host_over_rate"),
 ];
 
-/// Row 12. 100 bytes are 800 bits, so that both kinds of limit above are 200 packets a second.
+/// Row 12. 100 bytes are 800 bits, so both kinds of limit correspond to 200 packets per second.
 #[test]
-fn what_is_beyond_a_rate_is_dropped_and_counted_and_nothing_else() {
+fn only_datagrams_above_a_rate_limit_are_dropped_and_counted() {
     let _turn = beside_others();
-    if only_hallpass("limits of bits and packets by allocation, user and host") {
+    if skip_on_coturn("limits of bits and packets by allocation, user and host") {
         return;
     }
     for (key, limit, reason) in RATES {
@@ -257,7 +257,7 @@ fn what_is_beyond_a_rate_is_dropped_and_counted_and_nothing_else() {
         peer.set_read_timeout(Some(crate::support::client::PATIENCE)).unwrap();
         socket2::SockRef::from(&peer).set_recv_buffer_size(4 << 20).unwrap();
         let to = peer.local_addr().unwrap();
-        // Two allocations of one user: the limit of an allocation counts for each, others for both.
+        // Two allocations of one user: a limit per allocation applies to each, the others to both together.
         let session = Session::new(server.credentials("sender"), b"");
         let mut clients = [(); 2].map(|()| {
             let mut client = join(&server, Transport::Tcp, &session);
@@ -265,7 +265,7 @@ fn what_is_beyond_a_rate_is_dropped_and_counted_and_nothing_else() {
             assert_eq!(client.bind(0x4000, to), 0);
             client
         });
-        // Below the limit: all of it arrives.
+        // Below the limit everything arrives.
         for _ in 0..50 {
             clients.iter_mut().for_each(|client| client.send_on(0x4000, &[1; 100]));
         }
@@ -273,32 +273,33 @@ fn what_is_beyond_a_rate_is_dropped_and_counted_and_nothing_else() {
             assert_eq!(peer.recv(&mut [0; 200]).unwrap_or_else(|e| panic!("{key}, {number}: {e}")), 100);
         });
         assert_eq!(drops(&server, reason), 0, "{key}");
-        // Beyond it.
+        // Above the limit.
         let start = Instant::now();
         for _ in 0..2000 {
             clients.iter_mut().for_each(|client| client.send_on(0x4000, &[2; 100]));
         }
-        // Answers come behind the data: all is decided then.
+        // The answer arrives after the data, so all data has been handled.
         clients.iter_mut().for_each(|client| assert_eq!(client.refresh(600), 0));
         let seconds = start.elapsed().as_secs_f64();
         let dropped = drops(&server, reason);
         peer.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let passed =
             std::iter::repeat_with(|| peer.recv(&mut [0; 200])).take_while(Result::is_ok).count() as u64;
-        // One worker has an allocation. Of what others have, each of the four may hold a hundredth, and a datagram.
+        // One worker handles an allocation. Each of the four may hold one percent of the other limits, and a
+        // datagram.
         let (holders, tolerance) = if reason.starts_with("allocation") { (2.0, 4.0) } else { (1.0, 12.0) };
         println!("row 12: {key}: {passed} of 4000 passed in {seconds:.2} s, {dropped} counted");
         assert_eq!(passed + dropped, 4000, "{key}");
         let most = holders * f64::from(200) * (1.0 + seconds) + tolerance;
-        // What was sent first has used a part of the second's worth.
+        // The first datagrams used part of the initial burst.
         let least = holders * 100.0 - tolerance;
         assert!((least..=most).contains(&(passed as f64)), "{key}: {passed} passed, {least} to {most} may");
     }
 }
 
-/// Rows 11 and 12: what a server gives that was not told otherwise.
+/// Rows 11 and 12: the default limits.
 #[test]
-fn one_user_and_one_allocation_have_a_limit_unasked() {
+fn users_and_allocations_are_limited_by_default() {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
     let session = Session::new(server.credentials("greedy"), b"");
@@ -310,20 +311,20 @@ fn one_user_and_one_allocation_have_a_limit_unasked() {
     client.allocate().expect("an allocation");
     let sink = UdpSocket::bind((LOCAL_V4, 0)).unwrap();
     assert_eq!(client.bind(0x4000, sink.local_addr().unwrap()), 0);
-    if only_hallpass("a limit for one user and one allocation unasked") {
+    if skip_on_coturn("a limit for one user and one allocation unasked") {
         return;
     }
     assert_eq!((held.len(), refused), (500, Some(486)));
     let mut send = |datagrams: u32| {
         let start = Instant::now();
         (0..datagrams).for_each(|_| client.send_on(0x4000, &[3; 100]));
-        // The answer comes behind the data: all is decided then.
+        // The answer arrives after the data, so all data has been handled.
         assert_eq!(client.refresh(600), 0);
         start.elapsed().as_secs_f64()
     };
     send(15_000);
     assert_eq!(drops(&server, "allocation_over_rate"), 0, "a second's worth may come at once");
-    // In the worst case the first were paid off before these began.
+    // In the worst case the earlier ones no longer count.
     let seconds = send(60_000);
     let dropped = drops(&server, "allocation_over_rate");
     println!("row 12: {dropped} of 60000 datagrams in {seconds:.2} s were beyond what an allocation has");
@@ -332,9 +333,9 @@ fn one_user_and_one_allocation_have_a_limit_unasked() {
 
 type Attributes<'a> = &'a [(u16, &'a [u8])];
 
-/// Requests for one kind of thing over and over are no way around a cap either.
+/// Repeated requests for the same thing do not bypass a limit either.
 #[test]
-fn what_is_had_already_takes_no_room() {
+fn repeated_requests_take_no_further_place() {
     let _turn = beside_others();
     let server = Server::start(&Plan { limits: "requests_per_user = 0".to_owned(), ..Plan::loopback() });
     let mut client = join(&server, Transport::Tcp, &Session::new(server.credentials("again"), b""));
@@ -352,7 +353,7 @@ fn what_is_had_already_takes_no_room() {
     }
     let again: Message = client.ask(ALLOCATE, &[(REQUESTED_TRANSPORT, &UDP)]);
     assert_eq!(again.error_code(), Some(437), "a second allocation on one five-tuple");
-    if only_hallpass("counters") {
+    if skip_on_coturn("counters") {
         return;
     }
     let alive = ["hallpass_allocations", "hallpass_permissions", "hallpass_channels"];

@@ -1,20 +1,20 @@
-//! Peers and networks that are not there: what the kernel says about them is counted, and relaying goes on.
+//! Unreachable peers and networks: the kernel's errors are counted, and relaying continues.
 
 use crate::call::Call;
 use crate::machine::{cpu, drops, in_own_network, metric, until};
 use crate::support::alone;
 use crate::support::client::{Client, Link};
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
-use crate::support::server::{Server, only_hallpass};
+use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::Session;
 use crate::support::tool::run_ok;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(20);
-/// Sent where nobody is.
+/// Packets sent to an unreachable peer.
 const PACKETS: u64 = 500;
-/// Bytes in each: so many fill a socket's buffer even if they leave as trains.
+/// Bytes in each packet: enough for a socket buffer to fill up even if the packets are sent segmented.
 const LEN: usize = 1200;
 const NET: &str = "198.18.5.0/24";
 
@@ -37,7 +37,7 @@ fn send_there(client: &mut Client, peer: SocketAddr) {
     assert_eq!(client.refresh(600), 0);
 }
 
-/// Sends to `peer` while two calls go on, one of them in the same allocation's neighbourhood; what it cost.
+/// Sends to `peer` during two calls, one of them in a neighbouring allocation; prints the cost.
 fn while_calls_go_on(server: &mut Server, what: &str, mut faults: impl FnMut(&Server)) {
     let call = Call::start(server, 200);
     let (busy, start) = (cpu(server.pid()), Instant::now());
@@ -52,7 +52,7 @@ fn while_calls_go_on(server: &mut Server, what: &str, mut faults: impl FnMut(&Se
 
 /// Row 26.
 #[test]
-fn icmp_errors_are_counted_and_hurt_nobody_else() {
+fn icmp_errors_are_counted_without_affecting_others() {
     let _turn = alone();
     let mut server = Server::start(&Plan::loopback());
     while_calls_go_on(&mut server, "nobody on the peer's port", |server| {
@@ -70,7 +70,7 @@ fn icmp_errors_are_counted_and_hurt_nobody_else() {
             arrived += usize::from(somebody.recv(&mut [0; 20]).is_ok());
         }
         assert_eq!(arrived, 100);
-        if only_hallpass("counters") {
+        if skip_on_coturn("counters") {
             return;
         }
         let counted = metric(server, "hallpass_worker_icmp_total", "");
@@ -79,9 +79,9 @@ fn icmp_errors_are_counted_and_hurt_nobody_else() {
     });
 }
 
-/// Row 26: a firewall of this very machine refuses by EPERM.
+/// Row 26: a local firewall refuses packets with EPERM.
 #[test]
-fn a_firewall_that_refuses_is_counted() {
+fn refusals_of_a_firewall_are_counted() {
     let _turn = alone();
     in_own_network(|| {
         let mut server = Server::start(&Plan::loopback());
@@ -98,7 +98,7 @@ fn a_firewall_that_refuses_is_counted() {
             send_there(&mut client, to);
             peer.set_nonblocking(true).unwrap();
             assert!(peer.recv(&mut [0; 100]).is_err(), "the firewall let it pass");
-            if !only_hallpass("counters") {
+            if !skip_on_coturn("counters") {
                 let counted = drops(server, "send_failed");
                 println!("row 26: {counted} of {PACKETS} refused packets counted");
                 assert_eq!(counted, PACKETS);
@@ -112,7 +112,7 @@ fn a_firewall_that_refuses_is_counted() {
     });
 }
 
-/// A network of peers beside the loopback, behind an interface of its own.
+/// Adds a network of peers beside loopback, behind its own interface.
 fn add_peers() {
     run("ip addr add 198.18.6.1/32 dev lo");
     run("ip link add peers0 type veth peer name far0");
@@ -131,20 +131,20 @@ fn relaying_to_peers() -> Server {
     Server::start(&Plan { relay, ..Plan::on(&[LOCAL_V4], &["127.0.0.0/8", NET]) })
 }
 
-/// Row 26: the queue towards a peer is full, which the kernel says by ENOBUFS.
+/// Row 26: the queue to a peer is full, which the kernel reports as ENOBUFS.
 #[test]
 fn a_full_queue_is_counted() {
-    // Two seconds of it wait, beyond that it is ENOBUFS.
+    // The queue holds two seconds of traffic; beyond that the kernel returns ENOBUFS.
     full_queue("the queue towards a peer is full", 2000);
 }
 
-/// Row 26: all that waits in the interface counts for the socket, until that says EAGAIN.
+/// Row 26: packets queued in the interface count for the socket, until it returns EAGAIN.
 #[test]
 fn a_full_socket_is_counted() {
     full_queue("the socket towards a peer is full", 100_000_000);
 }
 
-/// Towards peers there are 1,000 bytes a second, and `bytes` may wait.
+/// Limits the link to peers to 1,000 bytes per second with a queue of `bytes`.
 fn full_queue(what: &str, bytes: u32) {
     let _turn = alone();
     in_own_network(|| {
@@ -157,12 +157,12 @@ fn full_queue(what: &str, bytes: u32) {
             run(&format!("tc qdisc add dev peers0 root tbf rate 8kbit burst 2000 limit {bytes}"));
             send_there(&mut client, there);
             run("tc qdisc del dev peers0 root");
-            if only_hallpass("counters") {
+            if skip_on_coturn("counters") {
                 return;
             }
             let counted = drops(server, "send_failed");
             println!("row 26: {counted} of {PACKETS} packets counted for which there was no room");
-            // How many find room depends on the kernel: a train of datagrams takes less than each alone.
+            // How many fit depends on the kernel: segments of one message take less space than single datagrams.
             assert!(counted > 0 && counted < PACKETS, "{counted}");
             send_there(&mut client, there);
             assert_eq!(drops(server, "send_failed"), counted, "there is room again");
@@ -170,9 +170,9 @@ fn full_queue(what: &str, bytes: u32) {
     });
 }
 
-/// Row 26: the way to a peer is lost and comes back.
+/// Row 26: the route to a peer disappears and returns.
 #[test]
-fn an_interface_that_goes_and_comes_is_survived() {
+fn relaying_resumes_after_an_interface_was_down() {
     let _turn = alone();
     in_own_network(|| {
         add_peers();
@@ -181,7 +181,7 @@ fn an_interface_that_goes_and_comes_is_survived() {
             let there: SocketAddr = "198.18.5.9:4000".parse().unwrap();
             let mut client = client(server);
             assert_eq!(client.permit(there), 0);
-            let counted = |server: &Server| match only_hallpass("counters") {
+            let counted = |server: &Server| match skip_on_coturn("counters") {
                 true => 0,
                 false => drops(server, "send_failed"),
             };
@@ -190,7 +190,7 @@ fn an_interface_that_goes_and_comes_is_survived() {
             run("ip link set peers0 down");
             send_there(&mut client, there);
             let lost = counted(server);
-            println!("row 26: {lost} of {PACKETS} packets counted that had no way");
+            println!("row 26: {lost} of {PACKETS} packets without a route counted");
             bring_up_peers();
             let well = until(LIMIT, || {
                 let before = counted(server);
@@ -198,17 +198,17 @@ fn an_interface_that_goes_and_comes_is_survived() {
                 assert_eq!(client.refresh(600), 0);
                 counted(server) == before
             });
-            assert!(well.is_some(), "the way is there again and not taken");
-            if !only_hallpass("counters") {
+            assert!(well.is_some(), "the route is back but unused");
+            if !skip_on_coturn("counters") {
                 assert_eq!(lost, PACKETS);
             }
         });
     });
 }
 
-/// Row 26: the whole of loopback is gone for a moment, which is where clients and peers are.
+/// Row 26: all of loopback, with clients and peers, goes down for a moment.
 #[test]
-fn a_network_that_goes_and_comes_ends_no_allocation() {
+fn allocations_survive_a_network_outage() {
     let _turn = alone();
     in_own_network(|| {
         let mut server = Server::start(&Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]));

@@ -1,4 +1,4 @@
-//! What TLS is offered, asked by OpenSSL's client.
+//! The TLS versions and features on offer, tested with OpenSSL's client.
 
 use crate::support::beside_others;
 use crate::support::files::Directory;
@@ -18,7 +18,7 @@ fn s_client(server: &Server, options: &[&str]) -> Command {
     command
 }
 
-/// What it printed: with no input it ends after the handshake.
+/// Returns the output of a run; without input it ends after the handshake.
 fn asked(server: &Server, options: &[&str]) -> String {
     run_command(s_client(server, options), LIMIT).output
 }
@@ -32,7 +32,7 @@ fn agreed(output: &str) -> bool {
 fn only_tls_1_2_and_1_3_and_only_aead_suites() {
     let _turn = beside_others();
     let server = Server::start(&Plan::loopback());
-    // By themselves both of these are no longer offered by OpenSSL.
+    // OpenSSL no longer offers these by default.
     let old = "DEFAULT:@SECLEVEL=0";
     let cases: [(&str, &[&str], bool); 12] = [
         ("TLS 1.3", &["-tls1_3", "-servername", "relay.test"], true),
@@ -62,7 +62,7 @@ fn only_tls_1_2_and_1_3_and_only_aead_suites() {
     assert!(faults.is_empty(), "{faults:?}");
 }
 
-/// Row 18: no early data, for there is no ticket that promises any.
+/// Row 18: no early data, because no ticket allows any.
 #[test]
 fn no_early_data() {
     let _turn = beside_others();
@@ -70,7 +70,7 @@ fn no_early_data() {
     let files = Directory::new("session");
     let path = files.path("session.pem").display().to_string();
     let (process, mut stdin, _) = Process::spawn_piped(s_client(&server, &["-tls1_3", "-sess_out", &path]));
-    // Tickets come behind the handshake; `Q` ends the client.
+    // Tickets follow the handshake; `Q` ends the client.
     let ticket = crate::machine::until(Duration::from_secs(3), || std::path::Path::new(&path).exists());
     let _ = stdin.write_all(b"Q\n");
     drop(process);
@@ -96,7 +96,7 @@ fn no_renegotiation() {
     let mut command = s_client(&server, &["-tls1_2"]);
     command.args(["-state"]);
     let (mut process, mut stdin, mut stdout) = Process::spawn_piped(command);
-    // A line with this letter asks for it.
+    // A line with this letter starts a renegotiation.
     stdin.write_all(b"R\n").unwrap();
     let shown = std::thread::spawn(move || {
         let mut text = String::new();
@@ -114,7 +114,7 @@ fn no_renegotiation() {
     println!("row 18: renegotiation refused: {told}");
     assert!(
         text.contains("RENEGOTIATING") || log.contains("RENEGOTIATING"),
-        "it did not ask:\n{text}\n{log}"
+        "no renegotiation was started:\n{text}\n{log}"
     );
     assert!(told && exit.is_some(), "{exit:?}\n{text}\n{log}");
     let finished = log.matches("SSL negotiation finished successfully").count();

@@ -41,7 +41,7 @@ pub enum Op {
         number: u8,
         peer: u8,
     },
-    /// A signed request with attributes that nobody planned.
+    /// A signed request with arbitrary attributes.
     Odd {
         client: u8,
         user: u8,
@@ -133,7 +133,7 @@ enum Kind {
     Any(u16),
 }
 
-/// How a socket came out.
+/// The result of opening a socket.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Outcome {
     Open,
@@ -175,7 +175,7 @@ const KINDS: [u16; 12] = [
 ];
 
 impl Op {
-    /// Who does it; the first client where nobody does.
+    /// Returns the client of the operation, or the first one.
     pub fn client(&self) -> usize {
         let client = match self {
             Op::Allocate { client, .. }
@@ -195,7 +195,7 @@ impl Op {
         client.into()
     }
 
-    /// Whose credentials sign it, if it is a request.
+    /// Returns whose credentials sign the request, if it is one.
     pub fn user(&self) -> Option<usize> {
         match self {
             Op::Allocate { user, .. }
@@ -207,7 +207,7 @@ impl Op {
         }
     }
 
-    /// The request, not signed yet.
+    /// Returns the request, not yet signed.
     pub fn request(&self, id: Id, token: [u8; 8], peer: &dyn Fn(u8) -> SocketAddr) -> Writer {
         let family = |family: u8| [family % 3, 0, 0, 0];
         let lifetime = |writer: Writer, lifetime: &Option<u16>| match lifetime {

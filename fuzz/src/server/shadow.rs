@@ -1,4 +1,4 @@
-//! What must be true of a server, from its answers alone: who holds what, until when, and who may send where.
+//! A shadow of the server, derived only from its answers: who holds what, until when, and who may send where.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -30,7 +30,7 @@ const CHANNEL: u64 = 600;
 const LIFETIME_MIN: u64 = 600;
 const MAPPED: u16 = 0x0020;
 
-/// What the server was just told.
+/// The input that caused the server's actions.
 pub enum Cause<'a> {
     Client(usize, &'a [u8]),
     Socket(RelayId),
@@ -46,7 +46,7 @@ struct Relay {
     owner: usize,
     address: SocketAddr,
     open: bool,
-    /// When it was asked for.
+    /// When it was requested.
     since: u64,
     /// When it ends; `None` while the client has not heard of it.
     end: Option<u64>,
@@ -66,7 +66,7 @@ struct Allocation {
 pub struct Shadow {
     relays: BTreeMap<RelayId, Relay>,
     allocations: BTreeMap<usize, Allocation>,
-    /// Allocations whose end is still to be reported.
+    /// Ended allocations whose end is still to be reported.
     over: Vec<(usize, Allocation)>,
     /// Relays whose sockets are being opened.
     pub opening: Vec<RelayId>,
@@ -78,7 +78,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// The address that packets for `peer` travel to.
+/// Returns the address that packets for `peer` are sent to.
 pub fn local(peer: SocketAddr) -> SocketAddr {
     if peer.ip() == ip(ANNOUNCED) { SocketAddr::new(ip(LOCAL), peer.port()) } else { peer }
 }
@@ -87,7 +87,7 @@ fn announced(local: SocketAddr) -> SocketAddr {
     if local.ip() == ip(LOCAL) { SocketAddr::new(ip(ANNOUNCED), local.port()) } else { local }
 }
 
-/// Whether this is the machine of the relay itself.
+/// Returns whether this is the relay's own machine.
 pub fn is_own(peer: SocketAddr) -> bool {
     [LOCAL, LOCAL6, ANNOUNCED].iter().any(|own| peer.ip() == ip(own))
 }
@@ -102,7 +102,7 @@ pub fn is_request(bytes: &[u8]) -> bool {
 }
 
 impl Shadow {
-    /// A peer: of another machine, or one of the relayed addresses there are.
+    /// Returns a peer: of another machine, or a relayed address.
     pub fn peer(&self, index: u8) -> SocketAddr {
         let index = usize::from(index);
         let beyond = index.checked_sub(PEERS.len());
@@ -116,7 +116,7 @@ impl Shadow {
         }
     }
 
-    /// A relay, or a name that none has.
+    /// Returns a relay, or an unused number.
     pub fn relay(&self, index: u8) -> RelayId {
         let known = self.relays.keys().nth(usize::from(index) % (self.relays.len() + 1));
         known.copied().unwrap_or(RelayId(u32::from(index) << 16))
@@ -154,13 +154,13 @@ impl Shadow {
         self.relays.values().all(|relay| is_taken(relay.address))
     }
 
-    /// Channels alive.
+    /// Counts live channels.
     pub fn channels(&self, now: u64) -> usize {
         let channels = self.allocations.values().flat_map(|allocation| allocation.channels.values());
         channels.filter(|(_, end)| *end > now).count()
     }
 
-    /// After the timer nothing is left that has run out.
+    /// After the timer, nothing expired is left.
     pub fn nothing_is_over(&self, now: u64) {
         for relay in self.relays.values() {
             let end = relay.end.unwrap_or(relay.since + super::LIFETIME_MAX);
@@ -168,7 +168,7 @@ impl Shadow {
         }
     }
 
-    /// A socket is asked for: by an Allocate, or in place of one that could not be had.
+    /// A socket is requested: by an Allocate, or in place of one that could not be opened.
     pub fn open(&mut self, now: u64, cause: &Cause<'_>, id: RelayId, address: SocketAddr) {
         assert!(is_own(address) && address.ip() != ip(ANNOUNCED) && address.port() >= 49_152, "{address}");
         assert!(self.relays.values().all(|relay| relay.address != address), "{address} is another's");
@@ -199,7 +199,7 @@ impl Shadow {
         self.relays.get_mut(&id).expect("known").open = open;
     }
 
-    /// A relay goes only when its time has come, when its owner wants it, or when it never was.
+    /// A relay is closed only when it expires, when its owner ends it, or if it never opened.
     pub fn closed(&mut self, now: u64, cause: &Cause<'_>, id: RelayId) {
         let relay = self.relays.remove(&id).expect("opened before, and not closed yet");
         self.opening.retain(|opening| *opening != id);
@@ -227,7 +227,7 @@ impl Shadow {
         }
     }
 
-    /// The line for the log has what went through.
+    /// The session report contains the relayed traffic.
     pub fn ended(&mut self, clients: &[Client], session: &Session) {
         let mut over = self.over.iter();
         let at = over.position(|(owner, _)| clients[*owner].five_tuple == session.five_tuple);
@@ -241,7 +241,7 @@ impl Shadow {
         assert!(self.over.is_empty(), "no line for the log: {:?}", self.over);
     }
 
-    /// Every socket was there or refused, and the client hears of his allocation.
+    /// Every socket was opened or refused, and the client is told about its allocation.
     pub fn allocated(&mut self, now: u64, owner: usize, to: &Client, answer: &Reader) {
         let lifetime = u64::from(answer.number(stun::LIFETIME).expect("LIFETIME"));
         assert!((LIFETIME_MIN..=super::LIFETIME_MAX).contains(&lifetime));
@@ -318,7 +318,7 @@ impl Shadow {
         allocation.permissions.insert(local(peer).ip(), now + PERMISSION);
     }
 
-    /// The policy's refusals among [`PEERS`].
+    /// Returns whether the policy refuses this one of [`PEERS`].
     fn is_refused(peer: SocketAddr) -> bool {
         ["10.0.0.1:7000", "[fc00::1]:7000"].iter().any(|text| text.parse() == Ok(peer))
     }
@@ -358,19 +358,19 @@ impl Shadow {
             && allocation.is_some_and(|a| a.permissions.get(&peer.ip()).is_some_and(|&end| end > now))
     }
 
-    /// Where a Send indication to `peer` goes.
+    /// Returns where a Send indication to `peer` goes.
     pub fn route_send(&self, now: u64, client: usize, peer: SocketAddr) -> Option<SocketAddr> {
         let peer = local(peer);
         self.lets_through(now, client, peer).then_some(peer)
     }
 
-    /// Where ChannelData goes.
+    /// Returns where ChannelData goes.
     pub fn route_channel(&self, now: u64, client: usize, number: u16) -> Option<SocketAddr> {
         let (peer, end) = *self.allocations.get(&client)?.channels.get(&number)?;
         (end > now && self.lets_through(now, client, peer)).then_some(peer)
     }
 
-    /// Whom a datagram of `peer` reaches, and by which channel.
+    /// Returns the client that a datagram of `peer` reaches, and by which channel.
     pub fn route_from_peer(
         &self,
         now: u64,

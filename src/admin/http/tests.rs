@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::net::TcpStream;
 use tokio::sync::oneshot;
 
-/// A name that the operator chose.
+/// A name in the configuration.
 const NAME: &str = "relay.example.org";
 
 struct Figures;
 
-impl Source for Figures {
+impl MetricSource for Figures {
     fn collect(&self, out: &mut Snapshot) {
         out.counter("hallpass_bindings_total", "Binding requests answered", &[("transport", "udp")], 5);
     }
@@ -24,13 +24,13 @@ struct Rig {
     server: tokio::task::JoinHandle<io::Result<()>>,
 }
 
-async fn rig(limits: Limits) -> Rig {
+async fn rig(limits: AdminLimits) -> Rig {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let readiness = Readiness::default();
     let latch = Some(readiness.latch("listeners"));
     let (stop, stopped) = oneshot::channel::<()>();
-    let sources: Vec<Arc<dyn Source>> = vec![Arc::new(Figures)];
+    let sources: Vec<Arc<dyn MetricSource>> = vec![Arc::new(Figures)];
     let stopped = async move {
         let _ = stopped.await;
     };
@@ -56,7 +56,7 @@ async fn exchange(address: SocketAddr, request: &[u8]) -> String {
     tokio::task::spawn_blocking(talk).await.unwrap()
 }
 
-/// What comes until the server closes.
+/// Reads until the server closes.
 fn rest(mut stream: TcpStream) -> String {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -144,7 +144,7 @@ async fn names_that_a_stranger_may_own_are_refused_on_every_page() {
     assert!(refused.starts_with("HTTP/1.1 421 Misdirected Request\r\n"), "{refused}");
     assert!(refused.contains("\r\nconnection: close\r\n"), "{refused}");
     assert!(refused.contains("[admin]\nnames = "), "{refused}");
-    // The host of an absolute URI counts as well.
+    // The host of an absolute URI is checked too.
     let refused = ask("http://rebound.example.net/metrics", "Host: localhost\r\n").await;
     assert!(refused.starts_with("HTTP/1.1 421"), "{refused}");
     assert!(exchange(rig.address, b"GET /metrics HTTP/1.0\r\n\r\n").await.starts_with("HTTP/1.0 200"));
@@ -162,16 +162,16 @@ async fn a_large_request_is_cut_off() {
 
 #[tokio::test]
 async fn slow_clients_make_room_for_others() {
-    let limits = Limits { connections: 2, time: Duration::from_millis(300), ..LIMITS };
+    let limits = AdminLimits { connections: 2, time: Duration::from_millis(300), ..LIMITS };
     let rig = rig(limits).await;
     let mut slow = Vec::new();
     for _ in 0..2 {
-        // The kernel's queue takes the connection at once; the answer is what has to wait.
+        // The kernel accepts the connection at once; the response has to wait.
         let mut stream = TcpStream::connect(rig.address).unwrap();
         stream.write_all(b"GET / HT").unwrap();
         slow.push(stream);
     }
-    // Both places are taken: the third is answered only because the first two run out of time.
+    // Both places are taken: the third connection is answered only after the first two time out.
     assert!(page(rig.address, "/healthz").await.starts_with("HTTP/1.1 200"));
     for stream in slow {
         let answer = tokio::task::spawn_blocking(move || rest(stream)).await.unwrap();
@@ -180,7 +180,7 @@ async fn slow_clients_make_room_for_others() {
 }
 
 #[tokio::test]
-async fn it_stops_when_told() {
+async fn the_server_stops_on_request() {
     let rig = rig(LIMITS).await;
     assert!(page(rig.address, "/").await.starts_with("HTTP/1.1 200"));
     rig.stop.send(()).unwrap();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 const NOW: u64 = 1_800_000_000;
 
-/// A directory of its own, removed at the end.
+/// A temporary directory, removed when dropped.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -59,7 +59,7 @@ fn issued(lifetime: i64) -> [String; 3] {
     ]
 }
 
-fn error(result: Result<Loaded, CertError>) -> String {
+fn error(result: Result<LoadedCertificate, CertError>) -> String {
     result.err().unwrap().to_string()
 }
 
@@ -93,7 +93,7 @@ fn odd_times_and_short_chains_are_warnings() {
 }
 
 #[test]
-fn each_mistake_names_the_file_and_the_way_out() {
+fn each_error_names_the_file_and_the_remedy() {
     let dir = Dir::new();
     let [leaf, ca, key] = issued(90 * 86_400);
     let [.., other_key] = issued(90 * 86_400);
@@ -143,7 +143,7 @@ fn a_broken_file_keeps_the_certificate_in_use() {
 }
 
 #[test]
-fn the_same_files_are_no_new_certificate() {
+fn unchanged_files_are_no_new_certificate() {
     let dir = Dir::new();
     let [leaf, ca, key] = issued(90 * 86_400);
     let (chain, key) = (dir.write("c.pem", leaf.clone() + &ca), dir.write("k.pem", key));

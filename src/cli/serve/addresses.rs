@@ -1,4 +1,4 @@
-//! The addresses of this machine as the control side knows them: at the start, and what came and went since.
+//! The addresses of this machine: reads them at the start and logs changes.
 
 use std::fmt::Write;
 
@@ -8,15 +8,15 @@ use crate::system::addresses::{self, Addresses};
 use crate::system::interfaces;
 use crate::system::local_addresses::LocalAddress;
 
-/// Addresses named in one line; of the others only the number.
+/// Most addresses in one log line. Of the others the line has only the number.
 const NAMED: usize = 16;
 
-/// The own addresses at the start: the interfaces' alone where the kernel does not list its local routes.
+/// Returns the addresses of this machine; those of its interfaces alone if the kernel does not list its local routes.
 pub fn at_start() -> Addresses {
     addresses::read().unwrap_or_else(|error| {
         tracing::warn!(
-            "cannot list this machine's local routes ({error}): clients may reach services of this machine at \
-             addresses that neither its interfaces nor the configuration name; allow AF_NETLINK to this service"
+            "cannot list this machine's local routes ({error}): clients may reach services of this machine at local \
+             addresses that belong to no interface and are not in the configuration; allow AF_NETLINK in the unit"
         );
         let found = interfaces::addresses().unwrap_or_default();
         let found: Vec<_> = found.into_iter().map(|interface| interface.address).collect();
@@ -27,11 +27,11 @@ pub fn at_start() -> Addresses {
     })
 }
 
-/// Logs what came and what went. Both lists are sorted.
-pub fn tell(before: &[IpNet], after: &[IpNet]) {
-    let came = listed(after.iter().filter(|net| before.binary_search(net).is_err()));
-    let went = listed(before.iter().filter(|net| after.binary_search(net).is_err()));
-    tracing::info!(came, went, "own addresses changed");
+/// Logs the difference between two sorted lists.
+pub fn log_change(before: &[IpNet], after: &[IpNet]) {
+    let added = listed(after.iter().filter(|net| before.binary_search(net).is_err()));
+    let removed = listed(before.iter().filter(|net| after.binary_search(net).is_err()));
+    tracing::info!(added, removed, "own addresses changed");
 }
 
 fn listed<'a>(nets: impl Iterator<Item = &'a IpNet>) -> String {
@@ -40,7 +40,7 @@ fn listed<'a>(nets: impl Iterator<Item = &'a IpNet>) -> String {
         count += 1;
         if count <= NAMED {
             let separator = if count == 1 { "" } else { " " };
-            // Writing to a string does not fail.
+            // Writing to a String cannot fail.
             let _ = match net.prefix_len() == net.max_prefix_len() {
                 true => write!(text, "{separator}{}", net.addr()),
                 false => write!(text, "{separator}{net}"),
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_names_addresses_and_prefixes_and_ends() {
+    fn a_line_lists_addresses_and_prefixes_and_is_bounded() {
         let nets: Vec<IpNet> =
             ["192.0.2.1/32", "203.0.113.0/24", "2001:db8::1/128"].map(|net| net.parse().unwrap()).into();
         assert_eq!(listed(nets.iter()), "192.0.2.1 203.0.113.0/24 2001:db8::1");

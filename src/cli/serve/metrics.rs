@@ -1,11 +1,11 @@
-//! The workers' counters as metrics. Read while they run: each has one writer and is a plain load here.
+//! The metrics of the running server. Each counter of a worker has a single writer, so reading it is a plain load.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::drain::Progress;
-use crate::admin::{Snapshot, Source};
+use super::drain::DrainProgress;
+use crate::admin::{MetricSource, Snapshot};
 use crate::base::host::HostId;
 use crate::base::transport::Transport;
 use crate::net;
@@ -16,35 +16,30 @@ use crate::turn::action::Drop;
 use crate::turn::counters::{Counter, Counters, ERROR_CODES, HostRung, Request};
 use crate::turn::shared::Shared;
 
-/// Everything that is counted.
-pub struct Numbers {
-    /// Of the protocol, one set a worker.
+/// Everything that the metrics are read from.
+pub struct ServerMetrics {
+    /// Counters of the protocol, one set per worker.
     pub protocol: Vec<Arc<Counters>>,
-    /// Of the network side, one set a worker.
+    /// Counters of the network side, one set per worker.
     pub network: Vec<Arc<net::counters::Counters>>,
-    /// Who may come in.
+    /// Limits on streams and descriptors, and how much of them is used.
     pub admission: Arc<Admission>,
-    /// How far a drain is.
-    pub drain: Progress,
-    /// What the workers share.
+    /// Progress of a drain.
+    pub drain: DrainProgress,
+    /// State that the workers share.
     pub shared: Arc<Shared>,
     /// Names of hosts by number.
     pub hosts: Arc<ArcSwap<Vec<Arc<str>>>>,
-    /// Seconds since 1970 when the process began to serve.
+    /// Start of the server in seconds since 1970.
     pub started: u64,
 }
 
-impl Source for Numbers {
+impl MetricSource for ServerMetrics {
     fn collect(&self, out: &mut Snapshot) {
         let version = env!("CARGO_PKG_VERSION");
-        out.gauge("hallpass_build_info", "The version that runs.", &[("version", version)], 1.0);
+        out.gauge("hallpass_build_info", "Version of the running server.", &[("version", version)], 1.0);
         let started = self.started as f64;
-        out.gauge(
-            "hallpass_start_time_seconds",
-            "When the server started, in seconds since 1970.",
-            &[],
-            started,
-        );
+        out.gauge("hallpass_start_time_seconds", "Start of the server in seconds since 1970.", &[], started);
         self.hosts_and_rungs(out);
         self.requests(out);
         self.stages(out);
@@ -62,7 +57,7 @@ impl Source for Numbers {
     }
 }
 
-impl Numbers {
+impl ServerMetrics {
     fn sum(&self, read: impl Fn(&Counters) -> u64) -> u64 {
         self.protocol.iter().map(|counters| read(counters)).fold(0, u64::wrapping_add)
     }
@@ -77,9 +72,9 @@ impl Numbers {
             for transport in Transport::ALL {
                 let rung = [("host", &**host), ("transport", transport.name())];
                 let alive = self.sum(|counters| counters.host(id, transport).allocations.get());
-                out.gauge("hallpass_allocations", "Allocations alive.", &rung, alive as f64);
+                out.gauge("hallpass_allocations", "Allocations that exist.", &rung, alive as f64);
                 let made = self.sum(|counters| counters.host(id, transport).allocated.get());
-                out.counter("hallpass_allocations_total", "Allocations made.", &rung, made);
+                out.counter("hallpass_allocations_total", "Allocations created.", &rung, made);
                 for direction in ["from_client", "from_peer"] {
                     let flow = |counters: &Counters| {
                         let rung = counters.host(id, transport);
@@ -96,9 +91,9 @@ impl Numbers {
             }
         }
         let permissions = self.sum(|counters| counters.permissions.get()) as f64;
-        out.gauge("hallpass_permissions", "Permissions alive.", &[], permissions);
+        out.gauge("hallpass_permissions", "Permissions that exist.", &[], permissions);
         let channels = self.sum(|counters| counters.channels.get()) as f64;
-        out.gauge("hallpass_channels", "Channels alive.", &[], channels);
+        out.gauge("hallpass_channels", "Channels that exist.", &[], channels);
     }
 
     fn requests(&self, out: &mut Snapshot) {
@@ -113,13 +108,13 @@ impl Numbers {
             for request in Request::ALL {
                 for code in ERROR_CODES {
                     let refused = self.sum(|counters| counters.error(transport, request, code).get());
-                    // Most pairs of method and code never meet; the first of a pair is not to be missed by a rate.
+                    // Most pairs of method and code never occur. The expected ones start at 0, so that rate() sees the first.
                     let expected = matches!((request, code), (Request::Allocate, 401 | 486 | 508));
                     if refused > 0 || expected {
                         let code = code.to_string();
                         let labels =
                             [("transport", transport.name()), ("method", request.name()), ("code", &code)];
-                        let help = "Error answers; the first request of every client gets a 401.";
+                        let help = "Error responses. The first request of every client gets a 401.";
                         out.counter("hallpass_errors_total", help, &labels, refused);
                     }
                 }
@@ -127,12 +122,12 @@ impl Numbers {
         }
         for &reason in Drop::ALL {
             let dropped = self.sum(|counters| counters.dropped(reason).get());
-            let help = "Messages that went no further, by reason.";
+            let help = "Messages dropped, by reason.";
             out.counter("hallpass_drops_total", help, &[("reason", reason.name())], dropped);
         }
     }
 
-    /// How far clients come: where the numbers fall from one stage to the next, they fail.
+    /// How many clients reach each stage. A drop from one stage to the next shows where they fail.
     fn stages(&self, out: &mut Snapshot) {
         let hosts = self.hosts.load().len();
         for transport in Transport::ALL {
@@ -162,7 +157,7 @@ impl Numbers {
             }
             for (stage, reached) in stages {
                 let labels = [("transport", transport.name()), ("stage", stage)];
-                let help = "How often a stage was reached on the way from a connection to media.";
+                let help = "Times that a stage between connection and media was reached.";
                 out.counter("hallpass_stage_total", help, &labels, reached);
             }
         }
@@ -175,45 +170,49 @@ impl Numbers {
                 self.sum_network(|counters| read(counters.streams(transport)))
             };
             let open = read(|streams| streams.open.get()) as f64;
-            out.gauge("hallpass_connections", "Streams open.", &label, open);
+            out.gauge("hallpass_connections", "Open streams.", &label, open);
             let accepted = read(|streams| streams.accepted.get());
             out.counter("hallpass_connections_total", "Streams accepted.", &label, accepted);
             for &refusal in Refusal::ALL.iter().filter(|&&refusal| refusal != Refusal::Address) {
                 let refused = self.sum_network(|counters| counters.streams(transport).refused(refusal).get());
                 let labels = [label[0], ("reason", refusal.name())];
-                let help = "Streams closed at once, by what there was none left of.";
+                let help = "Streams refused, by exhausted resource.";
                 out.counter("hallpass_connections_refused_total", help, &labels, refused);
             }
             let received = read(|streams| streams.received.get());
             out.counter(
                 "hallpass_stream_received_bytes_total",
-                "Bytes from stream clients.",
+                "Bytes received from stream clients.",
                 &label,
                 received,
             );
             let sent = read(|streams| streams.sent.get());
-            out.counter("hallpass_stream_sent_bytes_total", "Bytes to stream clients.", &label, sent);
+            out.counter("hallpass_stream_sent_bytes_total", "Bytes sent to stream clients.", &label, sent);
             let stale = read(|streams| streams.stale.get());
-            out.counter("hallpass_stream_stale_total", "Media dropped for waiting too long.", &label, stale);
+            out.counter(
+                "hallpass_stream_stale_total",
+                "Media messages dropped because the client read too slowly.",
+                &label,
+                stale,
+            );
             for &stage in Stage::ALL {
                 for &reason in CloseReason::ALL {
                     let closed =
                         self.sum_network(|counters| counters.streams(transport).closed(stage, reason).get());
                     let labels = [label[0], ("stage", stage.name()), ("reason", reason.name())];
-                    let help = "Streams closed, by how far they had come and why.";
+                    let help = "Streams closed, by stage and reason.";
                     out.counter("hallpass_connections_closed_total", help, &labels, closed);
                 }
             }
         }
         for class in Class::ALL {
             let open = f64::from(self.admission.streams_of(class));
-            let help =
-                "Streams open, by whom they serve: strangers, web clients, TURN clients that authenticated.";
+            let help = "Open streams by class: unauthenticated, web, authenticated TURN clients.";
             out.gauge("hallpass_connections_by_class", help, &[("class", class.name())], open);
         }
         for &outcome in TlsOutcome::ALL {
             let ended = self.sum_network(|counters| counters.tls(outcome).get());
-            let help = "TLS handshakes by outcome; unknown_ca and bad_certificate hint at interception.";
+            let help = "TLS handshakes by outcome. unknown_ca and bad_certificate are signs of interception.";
             out.counter("hallpass_tls_handshakes_total", help, &[("outcome", outcome.name())], ended);
         }
     }
@@ -221,43 +220,48 @@ impl Numbers {
     fn web(&self, out: &mut Snapshot) {
         for &decision in Decision::ALL {
             let decided = self.sum_network(|counters| counters.decided(decision).get());
-            let help = "Clients of ports shared with the web, by what they turned out to be.";
+            let help = "Clients of ports shared with the web, by detected protocol.";
             out.counter("hallpass_shared_port_clients_total", help, &[("client", decision.name())], decided);
         }
         let down = self.sum_network(|counters| counters.back_end_down.get());
-        let help = "Web clients whose web server could not be had.";
+        let help = "Web clients whose back end was unreachable.";
         out.counter("hallpass_web_unavailable_total", help, &[], down);
         let untrusted = self.sum_network(|counters| counters.untrusted.get());
-        let help = "Connections to a listener behind a proxy that came from somebody else.";
+        let help = "Connections to a listener behind a proxy that did not come from the proxy.";
         out.counter("hallpass_proxy_untrusted_total", help, &[], untrusted);
     }
 
-    /// What there is of descriptors and memory, and who got none.
+    /// Use of descriptors and memory, refusals for lack of them, and the drain.
     fn capacity(&self, out: &mut Snapshot) {
         let (open, most) = self.admission.descriptors();
         let help = "Sockets open for clients, peers and web servers.";
         out.gauge("hallpass_descriptors", help, &[], open.into());
-        let help = "How many such sockets there may be.";
+        let help = "Limit on sockets for clients, peers and web servers.";
         out.gauge("hallpass_descriptors_max", help, &[], most.into());
         if let Some(resident) = memory::resident() {
-            out.gauge("hallpass_resident_bytes", "Memory of this process.", &[], resident as f64);
+            out.gauge("hallpass_resident_bytes", "Resident memory of the process.", &[], resident as f64);
         }
         let pressure = f64::from(self.admission.pressure() as u8);
-        let help = "Memory: 0 = enough, 1 = newcomers are refused, 2 = queues are cut too.";
+        let help = "Memory pressure: 0 none, 1 new clients are refused, 2 queues are cut too.";
         out.gauge("hallpass_memory_pressure", help, &[], pressure);
         for &refusal in Refusal::ALL {
-            // The others are of streams alone.
+            // The other reasons apply to streams only.
             if matches!(refusal, Refusal::Descriptors | Refusal::Memory | Refusal::Address) {
                 let refused = self.sum_network(|counters| counters.relays_refused(refusal).get());
                 let help = "Relayed addresses that were not opened, by what was missing.";
                 out.counter("hallpass_relays_refused_total", help, &[("reason", refusal.name())], refused);
             }
         }
-        out.gauge("hallpass_clients", "Users with an allocation.", &[], self.shared.quota.users() as f64);
+        out.gauge(
+            "hallpass_clients",
+            "Users with at least one allocation.",
+            &[],
+            self.shared.quota.users() as f64,
+        );
         let draining = f64::from(u8::from(self.drain.is_draining()));
-        out.gauge("hallpass_draining", "1 while no new allocation is made.", &[], draining);
+        out.gauge("hallpass_draining", "1 while new allocations are refused.", &[], draining);
         if let Some(seconds) = self.drain.seconds_left() {
-            let help = "Until a drain cuts off whoever is left.";
+            let help = "Seconds until the drain closes remaining clients.";
             out.gauge("hallpass_drain_seconds_left", help, &[], seconds as f64);
         }
     }
@@ -268,7 +272,7 @@ impl Numbers {
             let label = [("worker", worker.as_str())];
             out.counter(
                 "hallpass_worker_wakeups_total",
-                "Turns of the loop.",
+                "Turns of the event loop.",
                 &label,
                 counters.wakeups.get(),
             );
@@ -279,20 +283,20 @@ impl Numbers {
             let paused = counters.accept_paused.get();
             out.counter(
                 "hallpass_worker_accept_paused_total",
-                "Pauses for lack of descriptors.",
+                "Pauses in accepting for lack of descriptors.",
                 &label,
                 paused,
             );
             out.counter(
                 "hallpass_worker_restarts_total",
-                "Times that the worker failed and began anew.",
+                "Restarts of the worker after a failure.",
                 &label,
                 counters.restarts.get(),
             );
-            out.gauge("hallpass_worker_relays", "Relay sockets open.", &label, counters.relays.get() as f64);
+            out.gauge("hallpass_worker_relays", "Open relay sockets.", &label, counters.relays.get() as f64);
             out.counter(
                 "hallpass_worker_icmp_total",
-                "ICMP errors about peers.",
+                "ICMP errors received from peers.",
                 &label,
                 counters.icmp.get(),
             );

@@ -1,4 +1,4 @@
-//! `hallpass serve`: the one place that knows every part and joins them.
+//! `hallpass serve`: runs the server. The only module that connects all others.
 
 mod addresses;
 mod drain;
@@ -8,11 +8,11 @@ mod pressure;
 mod relays;
 mod settings;
 mod site;
+mod start_error;
 mod tls;
 mod welcome;
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,49 +25,47 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, interval};
 
 use super::args::ServeArgs;
-use super::{fail, tell};
+use super::{fail, print_stderr};
 use crate::admin::Readiness;
 use crate::base::time::{self, Now};
-use crate::base::transport::Transport;
 use crate::config::{self, Config, LogFormat, Severity};
 use crate::net::front::first_bytes::Site;
 use crate::net::{self, Command, Handle};
 use crate::system::addresses::{self as machine, Addresses};
-use crate::system::port_holder::{Protocol, who_holds};
+use crate::system::logging::LogSettings;
 use crate::system::systemd::Notifier;
 use crate::system::{clock, entropy, limits, logging};
 use crate::turn::counters::Counters;
 use crate::turn::server::Server;
 use crate::turn::shared::Shared;
-use drain::{Drain, Left};
-use metrics::Numbers;
-use pages::{Figures, Starting};
+use drain::{DrainState, Remaining};
+use metrics::ServerMetrics;
+use pages::{DeferredMetrics, Starting};
 use pressure::Watch;
 use relays::Relays;
 use settings::{HostNames, Machine};
+use start_error::{CHECK_UNIT_LIMITS, REPORT_BUG, StartError, bind_failed, no_randomness};
 use tls::Certificate;
 
-/// How often the control side looks whether a drain is over or a worker has ended.
-const LOOK: Duration = Duration::from_millis(100);
-/// How often memory and descriptors are looked at.
-const LOOK_AT_MEMORY: Duration = Duration::from_secs(1);
-/// Log lines a second in the long run; a call's end is one line, so this is far above normal.
+/// Interval of the checks for the end of a drain and for failed workers.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval of the checks of memory and descriptors.
+const MEMORY_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Average limit of log lines per second. The end of a call is one line, so normal load stays far below.
 const LOG_LINES_PER_SECOND: u32 = 1000;
 
-/// Serves until a signal ends it.
+/// Serves until a signal or a failure ends the server.
 pub(super) fn run(args: ServeArgs) -> ExitCode {
     match start(args.config) {
         Ok(code) => code,
-        Err((message, next_step)) => fail(&message, &next_step),
+        Err(StartError { message, next_step }) => fail(&message, &next_step),
     }
 }
 
-/// What went wrong, and the next step.
-type Failure = (String, String);
-
-fn start(path: Option<PathBuf>) -> Result<ExitCode, Failure> {
+/// Reads the configuration, starts the log and serves.
+fn start(path: Option<PathBuf>) -> Result<ExitCode, StartError> {
     let config = read(path.as_deref())?;
-    let _log = logging::start(&logging::Settings {
+    let _log = logging::start(&LogSettings {
         format: match config.log.format {
             LogFormat::Text => logging::Format::Text,
             LogFormat::Json => logging::Format::Json,
@@ -75,48 +73,48 @@ fn start(path: Option<PathBuf>) -> Result<ExitCode, Failure> {
         level: config.log.level.as_str().to_owned(),
         lines_per_second: LOG_LINES_PER_SECOND,
     })
-    .map_err(|error| (error.to_string(), error.next_step().to_owned()))?;
+    .map_err(|error| StartError::new(&error, error.next_step()))?;
     let files = limits::raise_open_files();
     tracing::debug!(before = files.before, after = files.after, "descriptor limit");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-        (format!("the control side does not start: {error}"), "see the limits".to_owned())
+        StartError::new(format!("the control side does not start: {error}"), CHECK_UNIT_LIMITS)
     })?;
     runtime.block_on(serve(path, config))
 }
 
-/// Answers on the admin address from now on, sets everything else up meanwhile, and serves.
-async fn serve(path: Option<PathBuf>, config: Config) -> Result<ExitCode, Failure> {
-    let (readiness, figures) = (Readiness::default(), Arc::<Figures>::default());
+/// Serves the admin pages, sets up everything else meanwhile, and then serves clients.
+async fn serve(path: Option<PathBuf>, config: Config) -> Result<ExitCode, StartError> {
+    let (readiness, metrics) = (Readiness::default(), Arc::<DeferredMetrics>::default());
     let starting = Starting::new(&readiness);
     if let Some(admin) = &config.admin {
-        pages::serve(admin, Arc::clone(&figures), readiness.clone())?;
+        pages::serve(admin, Arc::clone(&metrics), readiness.clone())?;
     }
     let (finished, start) = oneshot::channel();
     let site = site::built_in(tokio::runtime::Handle::current());
     let set_up = move || {
-        // Nobody waits when the runtime is gone, and then the process ends.
+        // If the receiver is gone, the process is about to exit.
         let _ = finished.send(set_up(path, config, starting, site));
     };
-    // Reading files and opening sockets blocks, and the admin pages answer meanwhile.
+    // Reading files and opening sockets blocks. The admin pages answer meanwhile.
     thread::Builder::new()
         .name("start".to_owned())
         .spawn(set_up)
-        .map_err(|error| (format!("no thread: {error}"), "see the limits of this service".to_owned()))?;
-    let start = start.await.map_err(|_| ("the start failed".to_owned(), "report this".to_owned()))?;
-    let (served, numbers) = start?;
-    figures.begin(numbers);
-    Ok(served.run(readiness).await)
+        .map_err(|error| StartError::new(format!("cannot start a thread: {error}"), CHECK_UNIT_LIMITS))?;
+    let start = start.await.map_err(|_| StartError::new("the start failed", REPORT_BUG))?;
+    let (running, server_metrics) = start?;
+    metrics.set(server_metrics);
+    Ok(running.run(readiness).await)
 }
 
-/// Certificate, listeners and workers, in this order; blocks.
+/// Sets up certificate, listeners and workers, in this order. Blocks.
 fn set_up(
     path: Option<PathBuf>,
     mut config: Config,
     starting: Starting,
     site: Arc<dyn Site>,
-) -> Result<(Served, Numbers), Failure> {
+) -> Result<(RunningServer, ServerMetrics), StartError> {
     let certificate =
-        Certificate::first(&config).map_err(|message| (message, "fix [tls] cert and key".into()))?;
+        Certificate::first(&config).map_err(|message| StartError::new(message, "fix [tls] cert and key"))?;
     drop(starting.certificate);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = settings::workers(&config, cores);
@@ -128,37 +126,35 @@ fn set_up(
         }
         bound => bound,
     };
-    let sockets = sockets.map_err(|error| taken(&error))?;
+    let sockets = sockets.map_err(|error| bind_failed(&error))?;
     drop(starting.listeners);
 
     let mut names = HostNames::default();
     let machine = Machine { workers, addresses: addresses::at_start() };
     let relays = Relays::new(&config, &machine.addresses);
     let protocol = settings::protocol(&config, &machine, relays.addresses(), &mut names)
-        .map_err(|message| (message, "name fewer hosts".to_owned()))?;
+        .map_err(|message| StartError::new(message, "configure fewer hosts"))?;
     if path.is_none() {
         print(&welcome::text(&config, certificate.fingerprint.as_deref()));
     }
-    let no_entropy = |error: entropy::EntropyError| (error.to_string(), "see the kernel's log".to_owned());
-    let shared = Arc::new(Shared::new(&entropy::seed().map_err(no_entropy)?));
+    let shared = Arc::new(Shared::new(&entropy::seed().map_err(no_randomness)?));
     let protocol = Arc::new(protocol);
     let counters: Vec<Arc<Counters>> = sockets.iter().map(|_| Arc::default()).collect();
     let mut servers = Vec::new();
     for counters in &counters {
-        let seed = entropy::seed().map_err(no_entropy)?;
+        let seed = entropy::seed().map_err(no_randomness)?;
         servers.push(Server::new(Arc::clone(&protocol), Arc::clone(&shared), Arc::clone(counters), seed));
     }
-    let chooser = certificate.chooser(&config.web).map_err(|message| (message, "report this".to_owned()))?;
+    let chooser = certificate.chooser(&config.web).map_err(|message| StartError::new(message, REPORT_BUG))?;
     let web = settings::web(&config.web, Arc::clone(&site));
-    let workers = net::spawn(&network, sockets, servers, now, Some(chooser), Some(web)).map_err(|error| {
-        (format!("the workers do not start: {error}"), "see the limits of this service".into())
-    })?;
+    let workers = net::spawn(&network, sockets, servers, now, Some(chooser), Some(web))
+        .map_err(|error| StartError::new(format!("the workers do not start: {error}"), CHECK_UNIT_LIMITS))?;
     drop(starting.workers);
 
     let hosts = Arc::new(ArcSwap::from_pointee(names.all().to_vec()));
-    let drain = Drain::default();
+    let drain = DrainState::default();
     let watch = Watch::new(Arc::clone(workers.admission()), config.limits.memory_mib);
-    let numbers = Numbers {
+    let metrics = ServerMetrics {
         protocol: counters,
         network: workers.counters(),
         admission: Arc::clone(workers.admission()),
@@ -168,7 +164,7 @@ fn set_up(
         started: clock::unix_seconds(),
     };
     let notifier = Notifier::from_env();
-    let served = Served {
+    let running = RunningServer {
         path,
         config,
         machine,
@@ -183,35 +179,36 @@ fn set_up(
         drain,
         watch,
     };
-    Ok((served, numbers))
+    Ok((running, metrics))
 }
 
-/// The clock of the workers, read once a turn.
+/// The clock of the workers. They read it once per turn of their loop.
 fn now() -> Now {
     Now { instant: time::Instant::from_nanos(clock::monotonic_nanos()), unix: clock::unix_seconds() }
 }
 
-fn read(path: Option<&Path>) -> Result<Config, Failure> {
+/// Reads the configuration, or returns the built-in one if there is no path.
+fn read(path: Option<&Path>) -> Result<Config, StartError> {
     let Some(path) = path else {
-        let secret =
-            entropy::secret().map_err(|error| (error.to_string(), "see the kernel's log".to_owned()))?;
+        let secret = entropy::secret().map_err(no_randomness)?;
         return Ok(Config { admin: Some(config::Admin::default()), ..Config::embedded(secret) });
     };
     match config::read(path) {
         Ok(loaded) => {
-            tell(&loaded.warnings.to_string());
+            print_stderr(&loaded.warnings.to_string());
             Ok(loaded.config)
         }
         Err(report) => {
-            tell(&report.to_string());
-            Err((
-                "the configuration is refused".to_owned(),
-                format!("fix it; `{}` says the same", super::check_line(path)),
+            print_stderr(&report.to_string());
+            Err(StartError::new(
+                "the configuration is refused",
+                format!("fix the lines above; this command checks the file: {}", super::check_line(path)),
             ))
         }
     }
 }
 
+/// Whether a bind failed because this host has no IPv6.
 fn no_ipv6(error: &net::BindError) -> bool {
     let unsupported = [io::ErrorKind::Unsupported, io::ErrorKind::AddrNotAvailable];
     error.address.is_ipv6()
@@ -219,40 +216,14 @@ fn no_ipv6(error: &net::BindError) -> bool {
             || error.source.raw_os_error() == Some(libc::EAFNOSUPPORT))
 }
 
-/// Names the port, and who holds it.
-fn taken(error: &net::BindError) -> Failure {
-    let protocol = if error.transport == Transport::Udp { Protocol::Udp } else { Protocol::Tcp };
-    refused(&error.to_string(), &error.source, protocol, error.address)
-}
-
-fn refused(message: &str, source: &io::Error, protocol: Protocol, address: SocketAddr) -> Failure {
-    let next_step = match source.kind() {
-        io::ErrorKind::AddrInUse => match who_holds(protocol, address) {
-            Some(holder) => format!(
-                "port {} is held by {} (pid {}): stop it, or write another port",
-                address.port(),
-                holder.name,
-                holder.pid
-            ),
-            None => format!("port {} is held by a process that this user may not see", address.port()),
-        },
-        io::ErrorKind::AddrNotAvailable => "write an address of this machine".to_owned(),
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE; the shipped unit has it".to_owned()
-        }
-        _ => "see `hallpass check --live`".to_owned(),
-    };
-    (message.to_owned(), next_step)
-}
-
-/// A line for whoever started us. A closed standard output does not stop a relay.
+/// Prints a line to standard output. A closed standard output does not stop the server.
 fn print(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
 }
 
-/// The running server as its control side sees it.
-struct Served {
+/// The control side of the running server.
+struct RunningServer {
     path: Option<PathBuf>,
     config: Config,
     machine: Machine,
@@ -264,11 +235,11 @@ struct Served {
     hosts: Arc<ArcSwap<Vec<Arc<str>>>>,
     notifier: Notifier,
     shared: Arc<Shared>,
-    drain: Drain,
+    drain: DrainState,
     watch: Watch,
 }
 
-/// What the operator asks for by signal.
+/// The signals from the operator.
 struct Signals {
     reload: Signal,
     certificate: Signal,
@@ -278,6 +249,8 @@ struct Signals {
 }
 
 impl Signals {
+    /// # Errors
+    /// The error of installing a signal handler.
     fn new() -> io::Result<Self> {
         Ok(Self {
             reload: signal(SignalKind::hangup())?,
@@ -289,85 +262,88 @@ impl Signals {
     }
 }
 
-impl Served {
+impl RunningServer {
+    /// Runs until a signal or the failure of a worker ends the server.
     async fn run(mut self, readiness: Readiness) -> ExitCode {
         let mut signals = match Signals::new() {
             Ok(signals) => signals,
-            Err(error) => return fail(&format!("no signals: {error}"), "see the limits of this service"),
+            Err(error) => return fail(&format!("cannot handle signals: {error}"), CHECK_UNIT_LIMITS),
         };
         let mut own = match machine::follow(self.machine.addresses.clone()) {
             Ok(own) => own,
-            Err(error) => return fail(&format!("no thread: {error}"), "see the limits of this service"),
+            Err(error) => return fail(&format!("cannot start a thread: {error}"), CHECK_UNIT_LIMITS),
         };
-        // The listeners were bound before the workers began: whoever connects from now on is served.
+        // The listeners were bound before the workers started, so a client that connects now is served.
         self.relays.tell(&readiness);
         self.notifier.ready();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), listeners = self.config.listen.len(), "serving");
 
-        let mut look = interval(LOOK);
-        let mut look_at_memory = interval(LOOK_AT_MEMORY);
+        let mut check = interval(CHECK_INTERVAL);
+        let mut check_memory = interval(MEMORY_CHECK_INTERVAL);
         let mut watchdog = self.notifier.watchdog_interval().map(interval);
         loop {
             tokio::select! {
                 _ = signals.reload.recv() => self.reload(&readiness),
                 _ = signals.certificate.recv() => self.certificate.reload(self.config.tls.as_ref()),
                 _ = signals.drain.recv() => {
-                    self.drain(&readiness, None, "no new allocations; the server stays");
+                    self.drain(&readiness, None, "refusing new allocations; the server keeps running");
                 }
                 _ = signals.interrupt.recv() => return self.stop("interrupted"),
                 _ = signals.terminate.recv() => {
-                    if self.drain.ends() {
-                        return self.stop("asked a second time");
+                    if self.drain.exits_at_end() {
+                        return self.stop("second SIGTERM");
                     }
-                    let patience = Duration::from_secs(self.config.limits.drain_seconds.into());
+                    let limit = Duration::from_secs(self.config.limits.drain_seconds.into());
                     self.notifier.stopping();
-                    let until = Some(Instant::now() + patience);
-                    self.drain(&readiness, until, "no new allocations; the server ends with the last one");
+                    let deadline = Some(Instant::now() + limit);
+                    self.drain(&readiness, deadline, "refusing new allocations; exits when the last one ends");
                 }
                 Ok(()) = own.changed() => self.follow(own.borrow_and_update().clone(), &readiness),
                 () = tick(watchdog.as_mut()) => self.notifier.watchdog(),
-                _ = look_at_memory.tick() => self.watch.look(),
-                _ = look.tick() => {
+                _ = check_memory.tick() => self.watch.check(),
+                _ = check.tick() => {
                     if let Some(exit) = self.workers.next_exit(Duration::ZERO) {
-                        let failure = exit.failure.unwrap_or_else(|| "ended without a reason".to_owned());
+                        let failure = exit.failure.unwrap_or_else(|| "it exited without a reason".to_owned());
                         tracing::error!(worker = exit.worker, "a worker failed: {failure}");
                         self.stop("a worker failed");
-                        return fail(&format!("worker {} failed: {failure}", exit.worker), "see the log; report this");
+                        return fail(&format!("worker {} failed: {failure}", exit.worker), "see the log, and report this bug");
                     }
-                    if let Some(why) = self.look_at_drain() {
-                        return self.stop(why);
+                    if let Some(reason) = self.check_drain() {
+                        return self.stop(reason);
                     }
                 }
             }
         }
     }
 
-    fn drain(&mut self, readiness: &Readiness, until: Option<Instant>, what: &str) {
+    /// Begins a drain, or adds a deadline to the running one.
+    fn drain(&mut self, readiness: &Readiness, deadline: Option<Instant>, what: &str) {
         tracing::info!(allocations = self.workers.allocations(), "draining: {what}");
-        self.drain.begin(until);
+        self.drain.begin(deadline);
         readiness.drain();
         self.workers.send(&Command::Drain(true));
     }
 
-    /// Says how far a drain is; gives why it is over, if it is.
-    fn look_at_drain(&mut self) -> Option<&'static str> {
-        let left = Left {
+    /// Reports the progress of a drain. Returns the reason to exit if the drain is over.
+    fn check_drain(&mut self) -> Option<&'static str> {
+        let remaining = Remaining {
             clients: self.shared.quota.users(),
             allocations: self.workers.allocations(),
             connections: self.workers.admission().streams(),
         };
         let now = Instant::now();
-        if let Some((text, due)) = self.drain.tell(left, now) {
+        if let Some((text, due)) = self.drain.report(remaining, now) {
             self.notifier.status(&text);
             if due {
                 tracing::info!("{text}");
             }
         }
-        self.drain.over(left, now)
+        self.drain.exit_reason(remaining, now)
     }
 
-    fn stop(self, why: &str) -> ExitCode {
-        tracing::info!(allocations = self.workers.allocations(), "stopping: {why}");
+    /// Stops the workers and waits for them.
+    fn stop(self, reason: &str) -> ExitCode {
+        tracing::info!(allocations = self.workers.allocations(), "stopping: {reason}");
         self.notifier.stopping();
         self.workers.send(&Command::Stop);
         match self.workers.join().iter().all(|exit| exit.failure.is_none()) {
@@ -376,7 +352,7 @@ impl Served {
         }
     }
 
-    /// Reads the configuration and the certificate again. What is wrong changes nothing and is said.
+    /// Reads the configuration and the certificate again. Errors are logged, and what is in use stays.
     fn reload(&mut self, readiness: &Readiness) {
         self.notifier.reloading();
         // They are followed all the time; this is for a kernel that announces nothing.
@@ -385,7 +361,7 @@ impl Served {
             Err(error) => tracing::warn!("reload: cannot list this machine's addresses: {error}"),
         }
         match self.path.as_deref().map(config::read) {
-            None => tracing::info!("reload: nothing to read, there is no configuration file"),
+            None => tracing::info!("reload: there is no configuration file to read"),
             Some(Ok(loaded)) => self.apply(loaded, readiness),
             Some(Err(report)) => {
                 log(&report);
@@ -396,10 +372,10 @@ impl Served {
         self.notifier.ready();
     }
 
-    /// Has the workers follow the addresses of this machine: to relay from, and that no peer may have.
+    /// Sends the workers the new addresses of this machine: to relay from, and those that no peer may have.
     fn follow(&mut self, addresses: Addresses, readiness: &Readiness) {
         if self.machine.addresses.own != addresses.own {
-            addresses::tell(&self.machine.addresses.own, &addresses.own);
+            addresses::log_change(&self.machine.addresses.own, &addresses.own);
         }
         self.machine.addresses = addresses;
         self.relays.follow(&self.config, &self.machine.addresses);
@@ -408,16 +384,17 @@ impl Served {
                 self.workers.send(&Command::Settings(Arc::new(protocol)));
                 self.relays.tell(readiness);
             }
-            // The names of the running configuration have their numbers already.
+            // Cannot happen: the names of the running configuration have numbers.
             Err(message) => tracing::error!("the addresses in use stay: {message}"),
         }
     }
 
+    /// Applies a new configuration, except for keys that need a restart.
     fn apply(&mut self, loaded: config::Loaded, readiness: &Readiness) {
         log(&loaded.warnings);
         let mut next = loaded.config;
-        for kept in keep_what_is_bound(&self.config, &mut next) {
-            tracing::warn!("reload: {kept} takes effect at the next restart");
+        for key in restore_fixed_keys(&self.config, &mut next) {
+            tracing::warn!("reload: the change of {key} takes effect at the next restart");
         }
         self.relays.follow(&next, &self.machine.addresses);
         match settings::protocol(&next, &self.machine, self.relays.addresses(), &mut self.names) {
@@ -439,9 +416,8 @@ impl Served {
             }
         }
     }
-}
 
-impl Served {
+    /// Applies a new `[web]` table.
     fn apply_web(&self, web: &config::Web) {
         match self.certificate.chooser(web) {
             Ok(chooser) => {
@@ -465,15 +441,15 @@ fn log(report: &config::Report) {
     }
 }
 
-/// Puts back what running sockets hold to, and names it.
-fn keep_what_is_bound(running: &Config, next: &mut Config) -> Vec<&'static str> {
+/// Restores keys that a reload cannot change, because they are fixed at the start. Returns those that differ.
+fn restore_fixed_keys(running: &Config, next: &mut Config) -> Vec<&'static str> {
     let mut kept = Vec::new();
-    let places = |config: &Config| -> Vec<_> {
+    let listeners = |config: &Config| -> Vec<_> {
         let listen = config.listen.iter().cloned();
-        // The line in the file does not matter.
+        // Ignores the line in the file.
         listen.map(|listener| config::Listener { line: 0, ..listener }).collect()
     };
-    if places(running) != places(next) {
+    if listeners(running) != listeners(next) {
         kept.push("[[listen]]");
     }
     next.listen.clone_from(&running.listen);
@@ -497,6 +473,7 @@ fn keep_what_is_bound(running: &Config, next: &mut Config) -> Vec<&'static str> 
     kept
 }
 
+/// Waits for the next tick; forever without a timer.
 async fn tick(timer: Option<&mut tokio::time::Interval>) {
     match timer {
         Some(timer) => {

@@ -1,16 +1,16 @@
-//! The admin pages. They are served from the start of the process on, so that a load balancer is told "not yet" while
-//! the certificate is read and the listeners are opened.
+//! The admin pages. They are served from the start of the process, so that a load balancer reads "not ready" while the
+//! certificate is read and the listeners are opened.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
 
-use super::Failure;
-use super::metrics::Numbers;
-use crate::admin::{self, Latch, Readiness, Snapshot, Source};
+use super::metrics::ServerMetrics;
+use super::start_error::{self, StartError};
+use crate::admin::{self, Latch, MetricSource, Readiness, Snapshot};
 use crate::config::Admin;
-use crate::system::port_holder::Protocol;
+use crate::system::port_holder::PortSpace;
 
-/// What has to happen before the server is ready, in this order. Each latch is dropped when its part is done.
+/// The steps before the server is ready, in this order. Each latch is dropped when its step is done.
 pub struct Starting {
     pub certificate: Latch,
     pub listeners: Latch,
@@ -18,7 +18,7 @@ pub struct Starting {
 }
 
 impl Starting {
-    /// Nothing is done yet.
+    /// Creates the latches of all steps.
     pub fn new(readiness: &Readiness) -> Self {
         Self {
             certificate: readiness.latch("the certificate"),
@@ -28,31 +28,31 @@ impl Starting {
     }
 }
 
-/// The figures of `/metrics`: none before the workers have started.
+/// The metrics of `/metrics`. There are none before the workers have started.
 #[derive(Default)]
-pub struct Figures(OnceLock<Numbers>);
+pub struct DeferredMetrics(OnceLock<ServerMetrics>);
 
-impl Figures {
-    /// From now on there are some. Later calls change nothing.
-    pub fn begin(&self, numbers: Numbers) {
-        // There is one start.
-        let _ = self.0.set(numbers);
+impl DeferredMetrics {
+    /// Starts to serve `metrics`. Later calls have no effect.
+    pub fn set(&self, metrics: ServerMetrics) {
+        // The server starts once.
+        let _ = self.0.set(metrics);
     }
 }
 
-impl Source for Figures {
+impl MetricSource for DeferredMetrics {
     fn collect(&self, out: &mut Snapshot) {
-        if let Some(numbers) = self.0.get() {
-            numbers.collect(out);
+        if let Some(metrics) = self.0.get() {
+            metrics.collect(out);
         }
     }
 }
 
-/// Binds the admin address and serves it on the runtime that this is called on.
+/// Binds the admin address and serves the pages on the current runtime.
 ///
 /// # Errors
-/// The address cannot be bound: who holds it, or what to write instead.
-pub fn serve(admin: &Admin, figures: Arc<Figures>, readiness: Readiness) -> Result<(), Failure> {
+/// The address cannot be bound. The next step names the process that occupies it, or another address.
+pub fn serve(admin: &Admin, metrics: Arc<DeferredMetrics>, readiness: Readiness) -> Result<(), StartError> {
     let listener = bind(admin.address)?;
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
@@ -62,7 +62,7 @@ pub fn serve(admin: &Admin, figures: Arc<Figures>, readiness: Readiness) -> Resu
         }
     };
     let names = admin.names.clone();
-    let sources: Vec<Arc<dyn Source>> = vec![figures];
+    let sources: Vec<Arc<dyn MetricSource>> = vec![metrics];
     tokio::spawn(async move {
         if let Err(error) = admin::serve(listener, names, sources, readiness, std::future::pending()).await {
             tracing::error!("the admin pages are no longer served: {error}");
@@ -71,13 +71,13 @@ pub fn serve(admin: &Admin, figures: Arc<Figures>, readiness: Readiness) -> Resu
     Ok(())
 }
 
-fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     let bound = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         Ok(listener)
     });
     bound.map_err(|error| {
         let message = format!("cannot listen on {address} for the admin pages: {error}");
-        super::refused(&message, &error, Protocol::Tcp, address)
+        start_error::refused(message, &error, PortSpace::Tcp, address)
     })
 }

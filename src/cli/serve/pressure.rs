@@ -1,15 +1,16 @@
-//! Memory and descriptors watched from outside the workers: when one runs low, newcomers are refused and the log says so.
+//! Watches memory and descriptors from outside the workers. If one runs low, new clients are refused and a warning is
+//! logged.
 
 use std::sync::Arc;
 
 use crate::net::admission::{Admission, Pressure};
 use crate::system::memory;
 
-/// What may be used when the operator names no budget, in fourths of what the process may have: the kernel's part of each
-/// socket is not in it, and other programs live here too.
+/// The default budget, in fourths of the memory that the process may use. The rest is for the kernel's part of each socket,
+/// which the resident size does not include, and for other programs.
 const FOURTHS: u64 = 3;
 
-/// The watch over what this process has.
+/// Watches the memory and the descriptors of this process.
 pub struct Watch {
     admission: Arc<Admission>,
     budget: u64,
@@ -17,33 +18,33 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Nothing seen yet; `memory_mib` is what the operator allows, 0 = three quarters of what there is.
+    /// Starts with `memory_mib` as the budget; 0 for three quarters of the memory that this process may use.
     pub fn new(admission: Arc<Admission>, memory_mib: u32) -> Self {
         Self { admission, budget: budget(memory_mib), descriptors_low: false }
     }
 
-    /// Another budget, from a reload.
+    /// Changes the budget after a reload.
     pub fn set_budget(&mut self, memory_mib: u32) {
         self.budget = budget(memory_mib);
     }
 
-    /// Looks at memory and descriptors, and acts on them.
-    pub fn look(&mut self) {
+    /// Reads the use of memory and descriptors, and refuses or admits new clients accordingly.
+    pub fn check(&mut self) {
         if let Some(used) = memory::resident() {
             self.on_memory(used);
         }
         let (open, most) = self.admission.descriptors();
-        // From nine tenths on it is low, and below eight it is not.
+        // Low from nine tenths on, until it falls below eight tenths.
         let tenths = u64::from(open) * 10;
         let low = tenths >= u64::from(most) * if self.descriptors_low { 8 } else { 9 };
         if low && !self.descriptors_low {
             tracing::warn!(
                 open,
                 most,
-                "descriptors run low: newcomers are refused (508); raise LimitNOFILE= of the unit"
+                "descriptors run low: new clients are refused (508); raise LimitNOFILE= in the unit"
             );
         } else if !low && self.descriptors_low {
-            tracing::info!(open, most, "there are descriptors again");
+            tracing::info!(open, most, "descriptors are available again");
         }
         self.descriptors_low = low;
     }
@@ -58,22 +59,23 @@ impl Watch {
         let (used_mib, budget_mib) = (used >> 20, self.budget >> 20);
         match pressure {
             Pressure::None => {
-                tracing::info!(used_mib, budget_mib, "there is memory again: newcomers are served")
+                tracing::info!(used_mib, budget_mib, "memory pressure cleared: new clients are served")
             }
             Pressure::Full => tracing::warn!(
                 used_mib,
                 budget_mib,
-                "memory runs low: newcomers are refused (508), running calls go on; see limits.memory_mib"
+                "memory runs low: new clients are refused (508), running calls continue; see limits.memory_mib"
             ),
             Pressure::Tight => tracing::error!(
                 used_mib,
                 budget_mib,
-                "memory is used up: newcomers are refused (508), queues of slow clients are cut; see limits.memory_mib"
+                "memory is exhausted: new clients are refused (508), queues of slow clients are cut; see limits.memory_mib"
             ),
         }
     }
 }
 
+/// The budget in bytes; 0 for the default.
 fn budget(memory_mib: u32) -> u64 {
     match memory_mib {
         0 => memory::allowance().map_or(u64::MAX, |bytes| bytes / 4 * FOURTHS),
@@ -88,7 +90,7 @@ mod tests {
     use crate::net::counters::Refusal;
 
     #[test]
-    fn memory_beyond_the_budget_closes_the_door_and_opens_it_again() {
+    fn new_clients_are_refused_while_memory_exceeds_the_budget() {
         let admission = Admission::unlimited();
         let gate = Gate::new(Arc::clone(&admission), 1);
         let mut watch = Watch::new(Arc::clone(&admission), 100);
@@ -100,7 +102,7 @@ mod tests {
         assert_eq!(admission.pressure(), Pressure::Tight);
         watch.set_budget(1000);
         watch.on_memory(101 << 20);
-        drop(gate.stream(None).expect("a reload gave more"));
+        drop(gate.stream(None).expect("the reload raised the budget"));
     }
 
     #[test]
@@ -108,7 +110,7 @@ mod tests {
         let all = memory::allowance().expect("the kernel says");
         assert_eq!(budget(0), all / 4 * 3);
         let admission = Admission::unlimited();
-        Watch::new(Arc::clone(&admission), 0).look();
+        Watch::new(Arc::clone(&admission), 0).check();
         assert_eq!(admission.pressure(), Pressure::None);
     }
 }

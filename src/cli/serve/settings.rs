@@ -1,4 +1,4 @@
-//! The operator's configuration in the terms of the protocol and of the network side.
+//! Converts the configuration into the settings of the protocol and of the network side.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,27 +19,31 @@ use crate::turn::meter::{Rate, Rates};
 use crate::turn::settings::{Alternates, Host, Limits, PeerRules, RelayAddress, Settings, StaticUser};
 use crate::wire::proxy_protocol::Version;
 
-/// Descriptors for ourselves: listeners and loops of the workers, certificates and configuration at a reload, and the admin
-/// pages, of whose 64 connections some may have to wait then.
+/// Descriptors kept for the process itself: listeners and event loops of the workers, files at a reload, and the admin
+/// pages. If all 64 connections of the admin pages are open, some may have to wait.
 const DESCRIPTORS_KEPT: u64 = 64;
-/// With a limit that leaves less than this, clients still get so many.
+/// Descriptors for clients even if the limit of the process leaves fewer.
 const DESCRIPTORS_MIN: u32 = 8;
 
-/// Static users without a host of their own are counted under this name.
+/// The name under which static users without a host are counted.
 const USERS: &str = "users";
 
-/// Names of hosts by number. A number stays with its name across reloads, because counters go by it.
+/// Names of hosts by number. A name keeps its number across reloads, because counters are indexed by it.
 #[derive(Debug, Default)]
 pub struct HostNames {
     names: Vec<Arc<str>>,
 }
 
 impl HostNames {
-    /// Every name so far, in the order of its number.
+    /// All names since the start, in the order of their numbers.
     pub fn all(&self) -> &[Arc<str>] {
         &self.names
     }
 
+    /// Returns the number of a name and assigns one to a new name.
+    ///
+    /// # Errors
+    /// The text for the operator if all numbers are assigned.
     fn id(&mut self, name: &str) -> Result<(HostId, Arc<str>), String> {
         let index = match self.names.iter().position(|known| **known == *name) {
             Some(index) => index,
@@ -49,7 +53,7 @@ impl HostNames {
             }
             None => {
                 return Err(format!(
-                    "more than {HOSTS_MAX} host names since the start; restart to begin counting anew"
+                    "more than {HOSTS_MAX} host names since the start; restart the server to forget unused names"
                 ));
             }
         };
@@ -58,23 +62,23 @@ impl HostNames {
     }
 }
 
-/// How many workers there are. `cores` is what they are when the operator names no number.
+/// The number of workers: that of the configuration, else `cores`.
 pub fn workers(config: &config::Config, cores: usize) -> usize {
     if config.limits.workers == 0 { cores } else { config.limits.workers as usize }
 }
 
-/// What the settings take from this machine and not from the configuration.
+/// The part of the settings that depends on this machine and not on the configuration.
 pub struct Machine {
-    /// How many workers there are.
+    /// Number of workers.
     pub workers: usize,
     /// Its addresses now.
     pub addresses: Addresses,
 }
 
-/// What the protocol needs, with these addresses to relay from.
+/// Returns the settings of the protocol, with these addresses to relay from.
 ///
 /// # Errors
-/// A sentence for the operator.
+/// The text for the operator if there are more host names than numbers.
 pub fn protocol(
     config: &config::Config,
     machine: &Machine,
@@ -113,7 +117,7 @@ pub fn protocol(
             allocations_per_user: limits.allocations_per_user,
             allocations_per_host: limits.allocations_per_host,
             allocations_total: limits.allocations_total,
-            // The kernel spreads the ports of a source over the workers, and each counts for itself.
+            // The kernel distributes the ports of a source over the workers, and each worker counts by itself.
             unauthenticated_per_source: limits
                 .unauthenticated_per_source
                 .div_ceil(machine.workers.max(1) as u32),
@@ -137,7 +141,7 @@ pub fn protocol(
     })
 }
 
-/// What the network side needs.
+/// Returns the settings of the network side.
 pub fn network(config: &config::Config, workers: usize) -> net::Settings {
     let listeners = config.listen.iter().map(|listener| net::Listener {
         transport: listener.transport,
@@ -159,7 +163,7 @@ pub fn network(config: &config::Config, workers: usize) -> net::Settings {
     }
 }
 
-/// How many streams there may be.
+/// Returns the limits on streams.
 pub fn admission(limits: &config::Limits) -> Rules {
     Rules {
         streams: limits.connections_total,
@@ -168,13 +172,13 @@ pub fn admission(limits: &config::Limits) -> Rules {
     }
 }
 
-/// How many descriptors clients, peers and web servers may have; `None` = no limit.
+/// The number of descriptors for clients, peers and web servers; `None` for no limit.
 fn descriptors(limit: u64, open: u64) -> Option<u32> {
     let left = limit.checked_sub(open.saturating_add(DESCRIPTORS_KEPT)).map(|left| u32::try_from(left).ok());
     left.unwrap_or(Some(0)).map(|left| left.max(DESCRIPTORS_MIN))
 }
 
-/// What web clients get on shared ports; `site` answers where no web server does.
+/// Returns the web servers behind shared ports. `site` answers where there is none.
 pub fn web(config: &config::Web, site: Arc<dyn Site>) -> Arc<net::Web> {
     let proxy_protocol = match config.proxy_protocol {
         config::ProxyProtocol::None => None,
@@ -184,8 +188,9 @@ pub fn web(config: &config::Web, site: Arc<dyn Site>) -> Arc<net::Web> {
     Arc::new(net::Web { http1: config.http1, h2: config.h2, proxy_protocol, site })
 }
 
+/// Returns the peer policy: the operator's lists, the addresses of this machine and our services.
 fn peer_rules(config: &config::Config, machine: &[IpNet], relays: &[RelayAddress]) -> PeerRules {
-    // Even if the kernel lists nothing, what is listened on, relayed from and announced is ours.
+    // These are addresses of ours even if the kernel lists none.
     let relays = relays.iter().flat_map(|relay| [relay.local, relay.announced]);
     let external = config.external_ip.iter().map(|external| external.public);
     let listening = config.listen.iter().map(|listener| listener.address.ip());
@@ -197,7 +202,7 @@ fn peer_rules(config: &config::Config, machine: &[IpNet], relays: &[RelayAddress
     PeerRules { allow: allow.clone(), deny: deny.clone(), own, services: services(config) }
 }
 
-/// Every address that listens for us: our listeners, the admin address, and the back ends of shared ports.
+/// Every address that our services listen on: listeners, the admin address, and the back ends of shared ports.
 fn services(config: &config::Config) -> Vec<SocketAddr> {
     let listeners = config.listen.iter().flat_map(|listener| [Some(listener.address), listener.quic]);
     let web = [config.web.http1, config.web.h2]

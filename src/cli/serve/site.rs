@@ -1,4 +1,4 @@
-//! The built-in site on the network's terms.
+//! Connects the built-in site to the network side.
 
 use std::sync::Arc;
 
@@ -6,25 +6,26 @@ use tokio::runtime::Handle;
 
 use crate::net::front::first_bytes::{self, Visit};
 use crate::net::stream::tls::Protocol;
-use crate::site::{self, Http, Site, Visitor};
+use crate::site::{BuiltInSite, Http, SiteConnection, Visitor};
 
-struct BuiltIn(Site);
+/// Implements the interface of the network side.
+struct Adapter(BuiltInSite);
 
-/// The built-in site, served on `runtime`.
+/// Returns the built-in site. Its connections are served on `runtime`.
 pub fn built_in(runtime: Handle) -> Arc<dyn first_bytes::Site> {
-    Arc::new(BuiltIn(Site::new(runtime)))
+    Arc::new(Adapter(BuiltInSite::new(runtime)))
 }
 
-impl first_bytes::Site for BuiltIn {
+impl first_bytes::Site for Adapter {
     fn visit(&self, visit: Visit) -> bool {
         let Visit { stream, client, server, protocol, secure, down, place } = visit;
         let http = match protocol {
             Protocol::H2 => Http::Two,
             Protocol::Http1 => Http::One,
-            // It does not end here, so nobody can answer in it.
+            // TLS is not terminated here, so the site cannot answer.
             Protocol::Tls => return false,
         };
         let visitor = Visitor { client, server, secure, down };
-        self.0.visit(site::Visit { stream, http, visitor, place: Box::new(place) })
+        self.0.serve(SiteConnection { stream, http, visitor, place: Box::new(place) })
     }
 }

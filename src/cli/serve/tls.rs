@@ -1,4 +1,4 @@
-//! The certificate that is served, and which TLS settings a client gets.
+//! The server's certificate, and the choice of TLS settings for each client.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,10 +10,10 @@ use crate::net::{Choice, TlsChooser};
 use crate::system::clock;
 use crate::wire::client_hello::{self, Peek};
 
-/// Where new certificates go.
+/// The certificate in use. A reload replaces it.
 pub struct Certificate {
     store: Arc<CertStore>,
-    /// The SHA-256 fingerprint of a self-made certificate; `None` when it comes from files.
+    /// The SHA-256 fingerprint of a self-signed certificate; `None` if the certificate comes from files.
     pub fingerprint: Option<String>,
 }
 
@@ -42,10 +42,10 @@ impl TlsChooser for Chooser {
 }
 
 impl Certificate {
-    /// From the configured files, or self-made.
+    /// Loads the configured files, or makes a self-signed certificate.
     ///
     /// # Errors
-    /// A sentence that names the file and the remedy.
+    /// The text for the operator if the files cannot be used; it names the file and the remedy.
     pub fn first(config: &Config) -> Result<Self, String> {
         let now = clock::unix_seconds();
         let Some(files) = &config.tls else {
@@ -53,7 +53,7 @@ impl Certificate {
             let names = [config.realm.clone()];
             let made = cert::self_signed(&names, &addresses, now)
                 .or_else(|_| cert::self_signed(&[], &addresses, now))
-                .map_err(|error| format!("no self-made certificate: {error}"))?;
+                .map_err(|error| format!("no self-signed certificate: {error}"))?;
             return Ok(Self {
                 store: Arc::new(CertStore::new(made.key)),
                 fingerprint: Some(made.fingerprint),
@@ -64,11 +64,12 @@ impl Certificate {
         Ok(Self { store: Arc::new(CertStore::new(loaded.key)), fingerprint: None })
     }
 
-    /// What the workers ask for each TLS client. On a shared port HTTP/2 is offered where a web server speaks it, or the
-    /// built-in site answers every web client; on others whatever a proxy may have put there is agreed to.
+    /// Returns the chooser that the workers consult for each TLS client. On a shared port HTTP/2 is offered if a web server
+    /// speaks it or the built-in site answers all web clients. On other ports the server agrees to every protocol that an
+    /// intermediate proxy may have put into the ClientHello.
     ///
     /// # Errors
-    /// A sentence; the cryptography does not work here.
+    /// The text for the operator if rustls refuses the settings.
     pub fn chooser(&self, web: &Web) -> Result<Arc<dyn TlsChooser>, String> {
         let turn = [cert::ALPN_TURN, cert::ALPN_HTTP1, cert::ALPN_H2];
         let mut shared = vec![cert::ALPN_TURN];
@@ -84,8 +85,8 @@ impl Certificate {
         Ok(Arc::new(Chooser { turn: configs(&turn)?, shared: configs(&shared)?, passthrough }))
     }
 
-    /// Reads the files again. New handshakes get the new certificate, running clients keep theirs, and a broken
-    /// file changes nothing.
+    /// Reads the files again. New handshakes use the new certificate, and running connections keep theirs. On an error the
+    /// certificate in use stays.
     pub fn reload(&self, files: Option<&TlsFiles>) {
         let Some(files) = files else { return };
         match self.store.reload(&files.cert, &files.key, clock::unix_seconds()) {
@@ -94,7 +95,9 @@ impl Certificate {
                 let cert = files.cert.display();
                 match reloaded.is_new {
                     true => tracing::info!(%cert, "new certificate in use"),
-                    false => tracing::debug!(%cert, "the files hold the certificate that is in use already"),
+                    false => {
+                        tracing::debug!(%cert, "the files contain the certificate that is in use")
+                    }
                 }
             }
             Err(error) => tracing::error!("the certificate in use stays: {error}"),
@@ -102,7 +105,7 @@ impl Certificate {
     }
 }
 
-/// Says what is odd about a certificate that is used all the same, and who else may have its key.
+/// Logs warnings about a certificate, and about a key file that others can read.
 fn warn(warnings: &[cert::files::Warning], files: &TlsFiles) {
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if let Some(exposure) = Exposure::of_file(&files.key) {

@@ -1,33 +1,33 @@
-//! What somebody sees who starts the server without a configuration: what runs, and how to try it at once.
+//! The text on standard output after a start without a configuration: what runs, and how to try it.
 
 use crate::cli::credentials;
 use crate::config::Config;
 
-/// How long the printed credentials are good: a day, as BigBlueButton's.
+/// Lifetime of the printed credentials: one day, like those of BigBlueButton.
 const TTL_SECONDS: u32 = 86_400;
 const USER: &str = "demo";
 
-/// The text.
+/// Returns the text.
 pub fn text(config: &Config, fingerprint: Option<&str>) -> String {
     let secret = config.hosts.first().and_then(|host| host.secrets.first()).map_or("", String::as_str);
     let made = credentials::of_secret(secret, USER, TTL_SECONDS);
     let endpoints = crate::cli::embedded_endpoints("127.0.0.1");
     let certificate = fingerprint.unwrap_or("from files");
     format!(
-        "No configuration: serving an embedded default, to be tried and not to be left running.\n\
+        "No configuration: running the built-in default, which is for tests and not for permanent use.\n\
          \x20 udp and tcp on 3479, tls on 5349; metrics and health on http://{admin}\n\
-         \x20 a self-made certificate, SHA-256 {certificate}\n\
-         \x20 loopback peers are allowed, in this mode only\n\
-         \x20 a new secret at each start: {secret}\n\
+         \x20 self-signed certificate, SHA-256 {certificate}\n\
+         \x20 loopback peers are allowed (only without a configuration)\n\
+         \x20 secret, new at each start: {secret}\n\
          \n\
-         Credentials, good for a day:\n\
-         {people}\n\
+         Credentials, valid for one day:\n\
+         {text}\n\
          For a browser:\n\
          {json}\n\
-         To try it, in another terminal (from Debian's package coturn; TLS last):\n\
+         To test it, run in another terminal (Debian package coturn; the last line is TLS):\n\
          {uclient}\n",
         admin = config.admin.as_ref().map_or_else(|| "-".to_owned(), |admin| admin.address.to_string()),
-        people = credentials::for_people(&made, &endpoints),
+        text = credentials::as_text(&made, &endpoints),
         json = credentials::ice_servers(&made, &endpoints),
         uclient = credentials::uclient(&made, &endpoints),
     )

@@ -1,15 +1,15 @@
-//! One worker's view of what may be open: places for streams and for descriptors, by class.
+//! One worker's places for streams and descriptors, by class.
 //!
-//! Of all places (streams: `connections_total`; descriptors: what the process may have) a quarter is kept for those who
-//! authenticate. At most half is the web's, so strangers always find a quarter to pass through on their way to
-//! authentication. Web and authenticated streams together leave an eighth to strangers, or one user with many streams
-//! would lock everybody out: a stream that authenticates while they have the rest stays a stranger until there is room.
-//! Relays may use everything.
+//! A quarter of all places (streams: `connections_total`; descriptors: the limit of the process) is kept for
+//! authenticated clients. At most half belongs to the web, so strangers always find a quarter to pass through on
+//! their way to authentication. Web and authenticated streams together leave an eighth to strangers; otherwise one
+//! user with many streams could lock everybody out. A stream that authenticates while no more room is left stays a
+//! stranger until there is. Relays may use all places.
 //!
-//! The shares of strangers and of the web are divided among the workers, and each worker enforces its part alone. A
-//! worker can close its own streams only, and the kernel chooses the worker by a hash over addresses and ports. With one
-//! share for all, a stranger who picks its ports could fill it on one worker, and the others would have nobody to
-//! displace.
+//! The shares of strangers and of the web are divided among the workers, and each worker enforces its part alone: it
+//! can close only its own streams, and the kernel chooses the worker by a hash over addresses and ports. If the share
+//! were common, a stranger could pick its ports so that it fills the share on one worker, and the other workers would
+//! have no stranger to displace.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,30 +19,30 @@ use super::source::Counted;
 use super::{Admission, Pressure};
 use crate::net::counters::Refusal;
 
-/// The part of all places that strangers and the web leave to those who authenticate: one in four.
+/// One in this many places is kept for authenticated clients, out of reach of strangers and the web.
 const KEPT: u32 = 4;
-/// The part of all places that the web may have: one in two.
+/// One in this many places may belong to the web.
 const WEB: u32 = 2;
 
-/// The part of all places that streams of the other classes leave to strangers: one in eight.
+/// One in this many places is left to strangers by streams of the other classes.
 const PASSAGE: u32 = 8;
 
-/// Whom a stream or a socket serves.
+/// The class of client that a stream or a socket serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Nobody knows yet: a handshake, a shared port before its first byte, TURN without credentials so far.
+    /// Not known yet: in a handshake, on a shared port before its first byte, or TURN without credentials so far.
     Stranger,
-    /// A web client, its web server, or a QUIC flow.
+    /// A web client, its back end, or a QUIC flow.
     Web,
-    /// A TURN client whose credentials verified.
+    /// A TURN client with verified credentials.
     Authenticated,
 }
 
 impl Class {
-    /// Every one, in the order of its number.
+    /// All classes, in the order of their numbers.
     pub const ALL: [Class; 3] = [Class::Stranger, Class::Web, Class::Authenticated];
 
-    /// The label in metrics.
+    /// Returns the label in metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Class::Stranger => "stranger",
@@ -52,33 +52,33 @@ impl Class {
     }
 }
 
-/// What there is a limited number of.
+/// A limited resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Stream,
     Descriptor,
 }
 
-/// One worker's places. Its own thread alone takes them.
+/// One worker's places. Only the worker's own thread takes them.
 #[derive(Debug)]
 pub struct Gate {
     admission: Arc<Admission>,
-    /// How many workers share what there is.
+    /// The number of workers that share the places.
     workers: u32,
-    /// Held by this worker, by kind and class.
+    /// Places held by this worker, by kind and class.
     held: [[AtomicU32; Class::ALL.len()]; 2],
 }
 
-/// One stream's place. Given back when dropped.
+/// The place of one stream. Released when dropped.
 #[derive(Debug)]
 pub struct Entry {
     source: Option<Counted>,
     descriptor: Descriptor,
-    // Last, so that a stream whose place is seen to be free is gone in every respect.
+    // Declared last, so it is dropped last: when a place is seen as free, its stream is gone entirely.
     stream: Place,
 }
 
-/// One socket's place. Given back when dropped.
+/// The place of one socket. Released when dropped.
 #[derive(Debug)]
 pub struct Descriptor(Place);
 
@@ -90,18 +90,18 @@ struct Place {
 }
 
 impl Gate {
-    /// The gate of one of `workers` workers.
+    /// Creates the gate of one of `workers` workers.
     pub fn new(admission: Arc<Admission>, workers: usize) -> Arc<Self> {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
         Arc::new(Self { admission, workers, held: Default::default() })
     }
 
-    /// What all workers share.
+    /// Returns the state that all workers share.
     pub fn admission(&self) -> &Arc<Admission> {
         &self.admission
     }
 
-    /// A place for one more stranger from `source`; `None` when it is not known yet who that is.
+    /// Takes a place for a new stranger from `source`; `None` if the source is not known yet.
     ///
     /// # Errors
     /// The exhausted resource. `Total` and `Descriptors`: closing another stranger of this worker may help.
@@ -109,7 +109,7 @@ impl Gate {
         if self.admission.pressure() != Pressure::None {
             return Err(Refusal::Memory);
         }
-        // First: a source that has all it may have displaces nobody.
+        // Checked first: a source at its limit must not displace a stranger.
         let source = match source {
             Some(source) => Counted::take(&self.admission, source)?,
             None => None,
@@ -119,7 +119,7 @@ impl Gate {
         Ok(Entry { source, descriptor: Descriptor(descriptor), stream })
     }
 
-    /// A place for one more relayed address.
+    /// Takes a place for a new relayed address.
     ///
     /// # Errors
     /// The exhausted resource.
@@ -130,7 +130,7 @@ impl Gate {
         }
     }
 
-    /// A place for one more socket on behalf of a client of this class.
+    /// Takes a place for a new socket on behalf of a client of this class.
     ///
     /// # Errors
     /// `Descriptors` if that class has all it may have.
@@ -149,7 +149,7 @@ impl Gate {
         Some(place)
     }
 
-    /// Whether this worker's part of the shares has room for one more.
+    /// Returns whether this worker's part of the shares has room for one more.
     fn has_room(&self, kind: Kind, class: Class) -> bool {
         let total = self.total(kind);
         let held = self.held(kind, Class::Stranger) + self.held(kind, Class::Web);
@@ -161,8 +161,8 @@ impl Gate {
         }
     }
 
-    /// Whether one more stranger leaves the other workers their parts of the strangers' eighth: beyond its own part, a
-    /// worker takes strangers in only while there is more than that eighth.
+    /// Returns whether one more stranger leaves the other workers their parts of the strangers' eighth: beyond its
+    /// own part, a worker admits strangers only while more than that eighth is free.
     fn leaves_passage(&self, kind: Kind) -> bool {
         let total = self.total(kind);
         let passage = total / PASSAGE;
@@ -171,8 +171,8 @@ impl Gate {
             || self.open(kind).load(Relaxed) < total - passage
     }
 
-    /// Whether one more stream may leave the strangers for another class. Each takes one descriptor; those of relays do
-    /// not count here.
+    /// Returns whether one more stream may leave the strangers for another class. Each holds one descriptor;
+    /// descriptors of relays do not count here.
     fn may_settle(&self, kind: Kind) -> bool {
         let total = self.total(kind);
         let settled = self.held(Kind::Stream, Class::Authenticated) + self.held(Kind::Stream, Class::Web);
@@ -187,7 +187,7 @@ impl Gate {
         self.held[kind as usize][class as usize].load(Relaxed)
     }
 
-    /// This worker's part of a share: one at least, or nobody could ever come in.
+    /// Returns this worker's part of a share: at least one, or no client could ever connect.
     fn part(&self, share: u32) -> u32 {
         (share / self.workers).max(1)
     }
@@ -202,7 +202,7 @@ impl Gate {
         }
     }
 
-    /// Open over all workers.
+    /// The number of open places over all workers.
     fn open(&self, kind: Kind) -> &AtomicU32 {
         match kind {
             Kind::Stream => &self.admission.streams,
@@ -212,29 +212,29 @@ impl Gate {
 }
 
 impl Entry {
-    /// Says whose stream it is, once that is known.
+    /// Names the source of a stream, once it is known.
     ///
     /// # Errors
-    /// `Source` if that source has all it may have.
+    /// `Source` if the source is at its limit.
     pub fn name(&mut self, source: IpAddr) -> Result<(), Refusal> {
         self.source = Counted::take(&self.stream.gate.admission, source)?;
         Ok(())
     }
 
-    /// Whom it serves.
+    /// Returns the class of client that it serves.
     pub fn class(&self) -> Class {
         self.stream.class
     }
 
-    /// Makes a stranger's stream the web's.
+    /// Moves a stranger's stream to the web.
     ///
     /// # Errors
-    /// `Total` or `Descriptors` if the web has all it may have.
+    /// `Total` or `Descriptors` if the web is at its limit.
     pub fn to_web(&mut self) -> Result<(), Refusal> {
         if self.class() != Class::Stranger {
             return Ok(());
         }
-        // It is counted in the share of strangers and the web already.
+        // It already counts in the share of strangers and the web.
         let gate = &self.stream.gate;
         if !gate.web_has_room(Kind::Stream) || !gate.may_settle(Kind::Stream) {
             return Err(Refusal::Total);
@@ -247,8 +247,8 @@ impl Entry {
         Ok(())
     }
 
-    /// Moves a stream whose client authenticated out of the strangers' share, if there is room for it. It keeps counting
-    /// for its source.
+    /// Moves a stream whose client authenticated out of the strangers' share, if there is room. It still counts for
+    /// its source.
     pub fn authenticate(&mut self) {
         let gate = &self.stream.gate;
         if self.class() == Class::Authenticated
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_has_its_share_and_others_have_theirs() {
+    fn the_limit_of_a_source_does_not_affect_others() {
         let rules =
             Rules { streams: 8, streams_per_source: 2, exempt: vec!["10.0.0.0/8".parse().expect("net")] };
         let gate = gate(rules, 100);
@@ -317,16 +317,20 @@ mod tests {
         let _second = gate.stream(ip("192.0.2.1")).expect("free");
         assert_eq!(gate.stream(ip("192.0.2.1")).err(), Some(Refusal::Source));
         let admission = gate.admission();
-        assert_eq!((admission.streams(), admission.descriptors()), (2, (2, 100)), "a refusal holds nothing");
+        assert_eq!((admission.streams(), admission.descriptors()), (2, (2, 100)), "a refusal takes no place");
         let _exempt = [(); 4].map(|()| gate.stream(ip("10.1.2.3")).expect("exempt"));
         assert_eq!(gate.stream(ip("10.1.2.3")).err(), Some(Refusal::Total), "but not from the total");
-        assert_eq!(gate.stream(ip("192.0.2.1")).err(), Some(Refusal::Source), "it is to displace nobody");
+        assert_eq!(
+            gate.stream(ip("192.0.2.1")).err(),
+            Some(Refusal::Source),
+            "the limit of the source is checked first"
+        );
         drop(first);
         let _again = gate.stream(ip("192.0.2.1")).expect("a place came back");
     }
 
     #[test]
-    fn a_proxied_stream_is_counted_once_it_has_a_name() {
+    fn a_proxied_stream_is_counted_once_its_source_is_named() {
         let gate = gate(Rules { streams_per_source: 1, ..Rules::default() }, 100);
         let mut first = gate.stream(None).expect("free");
         let mut second = gate.stream(None).expect("free");
@@ -337,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_leave_a_quarter_to_those_who_authenticate() {
+    fn strangers_leave_a_quarter_to_authenticated_clients() {
         let gate = gate(Rules { streams: 16, ..Rules::default() }, 100);
         let mut held = strangers(&gate);
         assert_eq!((held.len(), gate.stream(None).err()), (12, Some(Refusal::Total)));
@@ -358,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn who_authenticates_and_the_web_leave_an_eighth_to_strangers() {
+    fn authenticated_clients_and_the_web_leave_an_eighth_to_strangers() {
         let gate = gate(Rules { streams: 16, ..Rules::default() }, 100);
         let mut settled = Vec::new();
         for number in 0..14 {
@@ -378,7 +382,7 @@ mod tests {
         passing[0].authenticate();
         assert_eq!(passing[0].class(), Class::Authenticated, "a place came back");
 
-        // The same for descriptors of streams; relays may have them all.
+        // The same holds for descriptors of streams; relays may use all descriptors.
         let gate = self::gate(Rules::default(), 16);
         let mut held = Vec::new();
         for _ in 0..14 {
@@ -393,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_of_one_worker_leave_the_others_theirs() {
+    fn strangers_of_one_worker_leave_the_other_workers_their_parts() {
         let admission = Arc::new(Admission::new(Rules { streams: 32, ..Rules::default() }, 100));
         let [first, second] = [(); 2].map(|()| Gate::new(Arc::clone(&admission), 2));
         let settle = |gate: &Arc<Gate>| {
@@ -408,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn the_web_has_half_and_strangers_pass_through_the_rest() {
+    fn the_web_has_half_and_strangers_a_quarter() {
         let gate = gate(Rules { streams: 16, ..Rules::default() }, 100);
         let mut web = Vec::new();
         for _ in 0..8 {
@@ -450,23 +454,23 @@ mod tests {
         let [first, second] = [(); 2].map(|()| Gate::new(Arc::clone(&admission), 2));
         let held = [strangers(&first), strangers(&second)];
         assert_eq!(held.map(|entries| entries.len()), [6, 6]);
-        // However few there are, each worker lets somebody try.
+        // Even with fewer places than workers, each worker admits one stranger.
         admission.set_rules(Rules { streams: 1, ..Rules::default() });
         let one = strangers(&first);
         assert_eq!((one.len(), strangers(&second).len()), (1, 0));
     }
 
     #[test]
-    fn without_memory_nobody_new_comes_in() {
+    fn memory_pressure_refuses_newcomers() {
         let gate = gate(Rules::default(), 16);
         for pressure in [Pressure::Full, Pressure::Tight] {
             gate.admission().set_pressure(pressure);
             assert_eq!(gate.admission().pressure(), pressure);
             assert_eq!(gate.stream(None).err(), Some(Refusal::Memory));
             assert_eq!(gate.relay().err(), Some(Refusal::Memory));
-            gate.socket(Class::Web).expect("who is in stays served");
+            gate.socket(Class::Web).expect("established clients stay served");
         }
         gate.admission().set_pressure(Pressure::None);
-        gate.relay().expect("memory came back");
+        gate.relay().expect("memory pressure cleared");
     }
 }

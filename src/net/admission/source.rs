@@ -1,4 +1,5 @@
-//! Streams of one source, counted at three levels: what one customer of a provider has is not one address.
+//! Counts the streams of one source. IPv6 is counted at three prefix lengths, because a customer of a provider has more
+//! than one address.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -6,17 +7,17 @@ use std::sync::Arc;
 use super::Admission;
 use crate::net::counters::Refusal;
 
-/// Room for sources that stays when all are gone.
+/// Capacity kept when no source is left.
 const SOURCES_KEPT: usize = 1024;
-/// Prefix lengths of IPv6 that are counted, each with its multiple of the limit: one network, the smallest assignment to
-/// a home, and a site (RFC 6177). A home of 256 networks has twice the streams of one network, not 256 times.
+/// The counted IPv6 prefix lengths, each with its multiple of the limit: a network, the smallest assignment to a home, and
+/// a site (RFC 6177). A home of 256 networks gets twice the streams of one network, not 256 times.
 const LEVELS: [(u8, u32); 3] = [(64, 1), (56, 2), (48, 4)];
 
-/// What is counted together: an IPv4 address, or an IPv6 prefix and its length.
+/// A unit of counting: an IPv4 address, or an IPv6 prefix, and the prefix length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Network(IpAddr, u8);
 
-/// The networks of an address, the smallest first, each with its multiple of the limit.
+/// Returns the networks of an address, the smallest first, each with its multiple of the limit.
 fn networks(ip: IpAddr) -> impl Iterator<Item = (Network, u32)> {
     let levels = match ip {
         IpAddr::V4(_) => &[(32, 1)][..],
@@ -31,26 +32,26 @@ fn networks(ip: IpAddr) -> impl Iterator<Item = (Network, u32)> {
     })
 }
 
-/// One stream, counted for its source. Given back when dropped.
+/// A stream counted for its source, until dropped.
 #[derive(Debug)]
 pub(super) struct Counted {
     admission: Arc<Admission>,
     source: IpAddr,
-    /// Of its networks, those that count it.
+    /// How many of its networks, from the smallest on, count the stream.
     levels: usize,
 }
 
 impl Counted {
-    /// Counts one more stream of `source`; `None` where that is not limited.
+    /// Counts one more stream of `source`; returns `None` if the source has no limit.
     ///
     /// # Errors
-    /// `Source` if one of its networks has all that it may have.
+    /// `Source` if one of its networks is at its limit.
     pub fn take(admission: &Arc<Admission>, source: IpAddr) -> Result<Option<Self>, Refusal> {
         let limit = admission.rules.load().streams_per_source;
         if limit == 0 || admission.is_exempt(source) {
             return Ok(None);
         }
-        // A refusal drops it, and it gives back what it has so far.
+        // A refusal drops it, which uncounts the levels counted so far.
         let mut counted = Self { admission: Arc::clone(admission), source, levels: 0 };
         for (network, share) in networks(source) {
             let mut held = admission.sources.entry(network).or_insert(0);
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_has_the_limit_a_home_twice_and_a_site_four_times() {
+    fn limits_grow_with_the_size_of_an_ipv6_network() {
         let admission = admission(10);
         let held = |networks: &mut dyn Iterator<Item = String>| -> Vec<Counted> {
             networks
@@ -109,11 +110,11 @@ mod tests {
         assert_eq!(network.len() + home.len() + site.len(), 40, "one /48");
         assert_eq!(held(&mut ["2001:db8:1::1".to_owned()].into_iter()).len(), 10, "another site");
         drop((network, home, site));
-        assert!(admission.sources.is_empty(), "nobody is remembered");
+        assert!(admission.sources.is_empty(), "no source is remembered");
     }
 
     #[test]
-    fn a_refusal_counts_nothing_and_an_address_of_ipv4_is_a_source() {
+    fn a_refusal_counts_nothing_and_an_ipv4_address_is_a_source() {
         let admission = admission(1);
         let held = take(&admission, "2001:db8::1").expect("free");
         assert!(take(&admission, "2001:db8::2").is_none());

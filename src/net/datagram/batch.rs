@@ -1,7 +1,7 @@
-//! Datagrams on their way out: collected during a turn, grouped by socket, sent together.
+//! Outgoing datagrams: collected during a turn, grouped by socket, sent together.
 //!
-//! Payloads stay where they were received; an entry only says where that is. So a batch is flushed before its
-//! memory receives the next bytes.
+//! Payloads stay where they were received; an entry only stores their position. So a batch is flushed before its
+//! memory receives new bytes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,25 +15,25 @@ use crate::turn::action::{Drop, RelayId};
 use crate::wire::channel_data;
 use crate::wire::frame::Frame;
 
-/// Datagrams collected before they are sent: enough for the trains of a burst, and their order is quickly made.
+/// Datagrams collected before they are sent: enough to segment a burst in large batches, and quick to sort.
 const FULL: usize = 4 * BATCH;
 
-/// Which socket a datagram leaves from.
+/// The socket that a datagram leaves from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// The listener at this place, to a client.
+    /// The listener with this index, to a client.
     Listener(u16),
     /// A relayed address, to a peer.
     Relay {
-        /// Which one.
+        /// The relayed address.
         relay: RelayId,
-        /// Whether it carries DF.
+        /// Whether to set DF.
         dont_fragment: bool,
     },
 }
 
 impl Route {
-    /// A number of its own for every route, below 2^48.
+    /// Returns a number that is unique per route, below 2^48.
     fn key(self) -> u64 {
         match self {
             Route::Listener(index) => u64::from(index),
@@ -44,47 +44,47 @@ impl Route {
     }
 }
 
-/// Where a payload is.
+/// The location of a payload.
 #[derive(Debug)]
 pub enum Payload {
-    /// This range of the bytes of a frame as they stand.
+    /// This range of a received frame, unchanged.
     Frame(usize, Range<usize>),
     /// This range of the bytes of the spare frame.
     Spare(Range<usize>),
     /// This range of the bytes read from a stream.
     Stream(Range<usize>),
-    /// Made for the purpose.
+    /// Bytes built by the server.
     Owned(Vec<u8>),
 }
 
 /// One datagram to send.
 #[derive(Debug)]
 pub struct Outgoing {
-    /// Which socket.
+    /// The socket.
     pub route: Route,
-    /// Where to.
+    /// The destination.
     pub to: SocketAddr,
-    /// From which of our addresses, on a wildcard listener.
+    /// The local address to send from, on a wildcard listener.
     pub source: Option<Source>,
-    /// A ChannelData header, where it has no room in front of the payload.
+    /// A ChannelData header, if there is no room for it before the payload.
     pub head: Option<[u8; channel_data::HEADER_LEN]>,
     /// The bytes.
     pub payload: Payload,
 }
 
-/// The memory that payloads are in.
+/// The memory that payloads refer to.
 #[derive(Clone, Copy)]
 pub struct Memory<'a> {
     /// Received datagrams.
     pub frames: &'a [Frame],
-    /// A datagram that was copied out of one.
+    /// A datagram copied from a frame.
     pub spare: &'a Frame,
     /// Bytes read from a stream.
     pub stream: &'a [u8],
 }
 
 impl<'a> Memory<'a> {
-    /// The bytes of a payload.
+    /// Returns the bytes of a payload.
     pub fn bytes(self, payload: &'a Payload) -> &'a [u8] {
         match payload {
             Payload::Frame(frame, range) => &self.frames[*frame].bytes()[range.clone()],
@@ -95,16 +95,16 @@ impl<'a> Memory<'a> {
     }
 }
 
-/// The datagrams collected.
+/// The collected datagrams.
 pub struct Batch {
     outgoing: Vec<Outgoing>,
-    /// The order to send them in: route, then position.
+    /// The send order: (route, position).
     order: Vec<(u64, u32)>,
     send: SendBatch,
 }
 
 impl Batch {
-    /// An empty one, for a kernel that knows `segmentation`.
+    /// Creates an empty batch; `segmentation`: whether the kernel supports UDP_SEGMENT.
     pub fn new(segmentation: bool) -> Self {
         Self {
             outgoing: Vec::with_capacity(FULL),
@@ -113,27 +113,27 @@ impl Batch {
         }
     }
 
-    /// Adds one; flush when that makes it full.
+    /// Adds a datagram. Returns whether the batch is full and must be flushed.
     #[must_use = "a full batch must be flushed"]
     pub fn push(&mut self, outgoing: Outgoing) -> bool {
-        // Less than FULL.
+        // The length is below FULL.
         self.order.push((outgoing.route.key(), self.outgoing.len() as u32));
         self.outgoing.push(outgoing);
         self.outgoing.len() >= FULL
     }
 
-    /// Whether there is nothing to send.
+    /// Returns whether the batch is empty.
     pub fn is_empty(&self) -> bool {
         self.outgoing.is_empty()
     }
 
-    /// Whether a network card refused to segment since this was asked last.
+    /// Returns whether a network card has refused segmentation since the last call.
     pub fn take_segmentation_refused(&mut self) -> bool {
         self.send.take_refused()
     }
 
-    /// Sends everything; each datagram that the kernel refuses is reported and the others go on. Within a socket
-    /// the order is kept. Returns how many were sent.
+    /// Sends everything, in order per socket, and returns how many datagrams were sent. Calls `failed` for each
+    /// datagram that the kernel refuses; the others are still sent.
     pub(super) fn flush(
         &mut self,
         memory: Memory<'_>,
@@ -141,7 +141,7 @@ impl Batch {
         relays: &mut Relays,
         failed: &mut dyn FnMut(Drop),
     ) -> usize {
-        // With the position as part of the key the order is kept without the memory of a stable sort.
+        // The position in the key keeps the order without the memory of a stable sort.
         self.order.sort_unstable();
         let outgoing = &self.outgoing;
         let mut failed = |error: io::Error| failed(reason(&error));
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_says_when_it_is_full() {
+    fn push_reports_a_full_batch() {
         let mut batch = Batch::new(true);
         let mut push = || {
             let to = "127.0.0.1:9".parse().expect("address");

@@ -1,4 +1,4 @@
-//! A UDP listener: how much is read from it in one turn, and which of our addresses a client reached.
+//! A UDP listener: how much to read per turn, and which local address a client reached.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -9,7 +9,7 @@ use crate::net::syscall::{BATCH, Epoll, Origin, RecvBatch, Source, canonical, re
 use crate::net::token::Token;
 use crate::turn::five_tuple::{Client, FiveTuple, Link};
 
-/// The smallest number of datagrams asked for: a burst of video is not cut. To ask for sixty-four and to receive one
+/// The smallest number of datagrams to request, so that a video burst is not split. Requesting 64 and receiving one
 /// costs a twentieth of relaying that one.
 const SHARE_MIN: usize = 16;
 
@@ -17,13 +17,13 @@ const SHARE_MIN: usize = 16;
 pub(super) struct Listener {
     pub socket: UdpSocket,
     pub local: SocketAddr,
-    /// Whether every datagram says which of our addresses it reached.
+    /// Whether every datagram carries the local address that it reached.
     wildcard: bool,
     /// The QUIC server that shares the port.
     pub quic: Option<SocketAddr>,
-    /// Datagrams to ask for next.
+    /// Datagrams to request next.
     share: usize,
-    /// The turn in which it was read last.
+    /// The turn in which it was last read.
     turn: u32,
 }
 
@@ -42,7 +42,7 @@ impl Listener {
         self.turn == turn
     }
 
-    /// Receives into the first frames. Returns how many were filled, and whether more may be there.
+    /// Receives into the first frames. Returns how many were filled, and whether the socket may hold more.
     pub fn receive(&mut self, received: &mut RecvBatch, turn: u32) -> (usize, bool) {
         (self.turn, self.share) = (turn, self.share.min(BATCH));
         match received.receive(&self.socket, 0, self.share) {
@@ -51,12 +51,12 @@ impl Listener {
                 self.share = next_share(self.share, count);
                 (count, more)
             }
-            // Everything else is a passing shortage of memory.
+            // Any other error is a temporary shortage of memory.
             Err(error) => (0, error.kind() != io::ErrorKind::WouldBlock),
         }
     }
 
-    /// The client that a datagram came from.
+    /// Returns the client that sent a datagram; `None` if its source port is 0.
     pub fn client(&self, index: u16, origin: &Origin) -> Option<Client> {
         if origin.from.port() == 0 {
             return None;
@@ -67,13 +67,13 @@ impl Listener {
         Some(Client { five_tuple, link: Link(Token::Udp(index).pack()) })
     }
 
-    /// Our address that a datagram to this client must leave from, where the socket is bound to all of them.
+    /// Returns the local address that a datagram to this client must leave from, on a wildcard socket.
     pub fn source_for(&self, client: Client) -> Option<Source> {
         self.wildcard.then(|| Source::of(client.five_tuple.server))
     }
 }
 
-/// How many datagrams to ask for, after `count` of `share` came.
+/// Returns how many datagrams to request after `count` of `share` arrived.
 fn next_share(share: usize, count: usize) -> usize {
     if count == share {
         (2 * share).min(BATCH)

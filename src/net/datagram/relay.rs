@@ -1,5 +1,4 @@
-//! Relayed addresses: opening, closing, receiving, sending, and the ICMP errors that come back. Nothing outside this file
-//! handles their descriptors.
+//! Relayed addresses: opening, closing, receiving, sending, and ICMP errors. No other file handles their descriptors.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -14,10 +13,10 @@ use crate::net::syscall::{
 use crate::net::token::{Generation, Token};
 use crate::turn::action::{OpenError, PeerIcmp, RelayId};
 
-/// Numbers above are not relays: more than a machine has ports on 64 addresses.
+/// The limit of relay numbers: more than a machine has ports on 64 addresses.
 const RELAYS_MAX: u32 = 1 << 22;
 
-/// A UDP socket for every relayed address.
+/// The UDP sockets of all relayed addresses of a worker.
 pub struct Relays {
     slots: Vec<Slot>,
     open: usize,
@@ -30,37 +29,37 @@ struct Slot {
     descriptor: Option<Descriptor>,
     ipv6: bool,
     generation: Generation,
-    /// How many datagrams were received last.
+    /// How many datagrams the last receive call returned.
     received: u8,
-    /// The turn of the worker that was in.
+    /// The turn of that call.
     turn: u32,
 }
 
 impl Slot {
-    /// How many datagrams to ask for in `turn`, at most `limit`. One, where that was enough the last time: looking for
-    /// a second costs as much as a tenth of relaying the first. If there are more, the next turn finds it ready again.
+    /// Returns how many datagrams to request in `turn`, at most `limit`. One if that sufficed last time: looking for
+    /// a second costs a tenth of relaying the first. If there are more, the next turn reports the socket ready again.
     fn share(&self, turn: u32, limit: usize) -> usize {
         if self.received > 1 || self.turn.wrapping_add(1) == turn { limit } else { 1 }
     }
 }
 
 impl Relays {
-    /// None open yet.
+    /// Creates a table with no relay open.
     pub fn new(offloads: Offloads) -> Self {
         Self { slots: Vec::new(), open: 0, coalescing: offloads.coalescing }
     }
 
-    /// How many are open.
+    /// Returns how many are open.
     pub fn len(&self) -> usize {
         self.open
     }
 
-    /// Whether none is open.
+    /// Returns whether none is open.
     pub fn is_empty(&self) -> bool {
         self.open == 0
     }
 
-    /// Binds `address` and registers it as `relay`, in the place of `descriptor`.
+    /// Binds `address` and registers it as `relay`, holding `descriptor` while it is open.
     ///
     /// # Errors
     /// `InUse` if another port may work, else `Unavailable`.
@@ -89,7 +88,7 @@ impl Relays {
         Ok(())
     }
 
-    /// Closes it. Whatever was to be sent from it must be sent by now.
+    /// Closes a relay. The caller must send its queued datagrams first.
     pub fn close(&mut self, relay: RelayId) {
         if let Some(slot) = self.slots.get_mut(relay.0 as usize)
             && slot.socket.take().is_some()
@@ -100,8 +99,8 @@ impl Relays {
         }
     }
 
-    /// Receives what is there into the frames from `first` on, at most `limit` in `turn`. `None` if it was closed
-    /// meanwhile or nothing is there.
+    /// Receives at most `limit` messages in `turn` into the frames from `first` on. Returns `None` if the relay was
+    /// closed meanwhile or has no datagrams.
     pub fn receive(
         &mut self,
         relay: RelayId,
@@ -115,23 +114,25 @@ impl Relays {
         let socket = slot.socket.as_ref()?;
         let count = match received.receive(socket, first, limit) {
             Ok(count) => count,
-            // The error of an ICMP message that came after the look at the error queue. Reporting cleared it.
+            // An ICMP error that arrived after the error queue was read. Reporting it cleared it.
             Err(error) if is_peer_error(&error) => received.receive(socket, first, limit).ok()?,
             Err(_) => return None,
         };
-        // A batch is far below 256.
+        // A batch is smaller than 256.
         (slot.received, slot.turn) = (count as u8, turn);
         Some(count)
     }
 
-    /// The next ICMP error about a datagram sent from `relay`; `None` if there is none left or it was closed meanwhile.
+    /// Returns the next ICMP error about a datagram sent from `relay`; `None` if there is none or the relay was
+    /// closed meanwhile.
     pub fn next_icmp(&self, relay: RelayId, generation: Generation) -> Option<PeerIcmp> {
         let slot = self.slots.get(relay.0 as usize).filter(|slot| slot.generation == generation)?;
         let error = receive_icmp(slot.socket.as_ref()?).ok()??;
         Some(PeerIcmp { peer: error.to, kind: error.kind, code: error.code, data: error.info })
     }
 
-    /// Sends from `relay`, with DF or without. Each refused datagram is reported to `failed`. Returns how many went.
+    /// Sends from `relay`, with or without DF, and returns how many datagrams were sent. Calls `failed` for each that
+    /// the kernel refuses.
     pub fn send<'a>(
         &mut self,
         relay: RelayId,
@@ -145,7 +146,7 @@ impl Relays {
             datagrams.for_each(|_| failed(io::ErrorKind::NotConnected.into()));
             return 0;
         };
-        // DF is a property of the socket; it is asked for so rarely that two more calls do not matter.
+        // DF is a socket option; it is requested so rarely that two more calls do not matter.
         if dont_fragment && set_fragmentation(socket, ipv6, Fragmentation::Forbidden).is_err() {
             datagrams.for_each(|_| failed(io::ErrorKind::Unsupported.into()));
             return 0;

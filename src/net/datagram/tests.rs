@@ -16,7 +16,7 @@ fn datagrams() -> (Datagrams, SocketAddr, Rc<Epoll>) {
     (datagrams, local, epoll)
 }
 
-/// Two datagrams of a client, received.
+/// Receives two datagrams of a client.
 fn arrived(datagrams: &mut Datagrams, server: SocketAddr, epoll: &Epoll) -> (Arrived, SocketAddr) {
     let client = UdpSocket::bind("127.0.0.1:0").expect("bind");
     for bytes in [&b"one"[..], b""] {
@@ -27,7 +27,7 @@ fn arrived(datagrams: &mut Datagrams, server: SocketAddr, epoll: &Epoll) -> (Arr
 }
 
 #[test]
-fn each_datagram_is_taken_once_the_empty_one_too() {
+fn every_datagram_is_taken_once_even_an_empty_one() {
     let (mut datagrams, server, epoll) = datagrams();
     let (mut arrived, from) = arrived(&mut datagrams, server, &epoll);
     assert!(!arrived.more && datagrams.was_read(0, 1) && !datagrams.was_read(0, 2));
@@ -41,7 +41,7 @@ fn each_datagram_is_taken_once_the_empty_one_too() {
 }
 
 #[test]
-fn a_coalesced_frame_is_cut_and_each_part_gets_its_header() {
+fn a_coalesced_frame_is_split_and_each_datagram_gets_a_header() {
     let (mut datagrams, server, epoll) = datagrams();
     let (mut arrived, _) = arrived(&mut datagrams, server, &epoll);
     datagrams.received.frames[0].fill(b"aaaabbbbcc");
@@ -64,7 +64,7 @@ fn a_coalesced_frame_is_cut_and_each_part_gets_its_header() {
 }
 
 #[test]
-fn a_whole_frame_gets_its_header_in_place() {
+fn an_uncoalesced_frame_gets_its_header_in_place() {
     let (mut datagrams, server, epoll) = datagrams();
     let (mut arrived, _) = arrived(&mut datagrams, server, &epoll);
     let first = datagrams.next(&mut arrived).expect("the first");

@@ -1,4 +1,4 @@
-//! Stream listeners: accepting connections, and resting when the machine is short of something.
+//! Stream listeners: accept connections, and pause when descriptors or memory run out.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +11,7 @@ use crate::net::socket::StreamListener;
 use crate::net::syscall::{Epoll, canonical, ready};
 use crate::net::token::Token;
 
-/// How long a listener rests when descriptors or memory ran out. It stays readable, so without a rest the loop
+/// How long a listener pauses when descriptors or memory run out. It stays readable, so without a pause the loop
 /// would spin.
 pub const REST: Duration = Duration::from_millis(100);
 
@@ -21,17 +21,17 @@ pub struct Acceptors {
     listeners: Vec<StreamListener>,
 }
 
-/// What asking a listener for a connection came to.
+/// The result of an accept call.
 pub enum Accept {
     /// A connection.
     Accepted(Arrival),
-    /// A connection to a listener behind a proxy that came from another address; it is closed.
+    /// A connection to a listener behind a proxy from an untrusted source; it is closed.
     Untrusted,
-    /// A connection that is gone already; the next one may be there.
+    /// A connection that was closed already; the next one may be waiting.
     Gone,
-    /// No connection waits.
+    /// No connection is waiting.
     Nothing,
-    /// The machine is short of descriptors or memory: asking again fails for a while.
+    /// Descriptors or memory have run out: further calls would fail, too.
     Shortage,
 }
 
@@ -39,11 +39,11 @@ pub enum Accept {
 pub struct Arrival {
     /// Its socket.
     pub socket: TcpStream,
-    /// Where it comes from, canonical: the client, or its proxy.
+    /// Its source, canonical: the client, or its proxy.
     pub client: SocketAddr,
     /// TCP or TLS.
     pub transport: Transport,
-    /// What the listener expects of it.
+    /// What the listener expects of its connections.
     pub expected: Expected,
 }
 
@@ -77,29 +77,29 @@ impl Acceptors {
         Accept::Accepted(Arrival { socket, client, transport, expected })
     }
 
-    /// Accepts nothing until [`Acceptors::resume`].
+    /// Pauses a listener until [`Acceptors::resume`].
     pub fn pause(&self, index: u16) {
         self.watch(index, 0);
     }
 
-    /// Accepts again.
+    /// Resumes a paused listener.
     pub fn resume(&self, index: u16) {
         self.watch(index, ready::READ);
     }
 
     fn watch(&self, index: u16, interest: u32) {
         if let Some(listener) = self.listeners.get(usize::from(index)) {
-            // Changing what is watched takes no memory: it cannot fail on a socket that is watched.
+            // `EPOLL_CTL_MOD` allocates no memory, so it cannot fail on a registered socket.
             let _ = self.epoll.modify(&listener.socket, Token::Accept(index).pack(), interest);
         }
     }
 }
 
-/// What a failed accept means.
+/// Classifies the error of an accept call.
 fn after(error: &io::Error) -> Accept {
     match error.raw_os_error() {
         Some(libc::EAGAIN) => Accept::Nothing,
-        // accept(2): errors of the new connection are to be taken like EAGAIN by retrying.
+        // accept(2): treat pending network errors of the new connection like EAGAIN, by retrying.
         Some(
             libc::EINTR
             | libc::ECONNABORTED
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shortage_rests_the_listener_and_nothing_else_does() {
+    fn only_a_shortage_pauses_the_listener() {
         let after = |code| after(&io::Error::from_raw_os_error(code));
         for code in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
             assert!(matches!(after(code), Accept::Shortage));

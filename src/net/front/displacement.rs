@@ -1,4 +1,4 @@
-//! Which connection makes room for another: a stranger, or a web client, of the source that has most of them.
+//! Chooses the connection that makes room for another: a stranger, or a web client of the source with the most.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -8,46 +8,46 @@ use crate::base::time::Instant;
 use crate::net::admission::Class;
 use crate::net::token::Token;
 
-/// A web client that was silent for so long may be displaced. Websockets ping more often than that.
+/// A web client that was silent for this long may be displaced. Websockets ping more often.
 const SILENT: Duration = Duration::from_secs(60);
-/// By how many web clients a source must be ahead of a newcomer's to make room for it. Afterwards it still has at least as
-/// many, so the two do not displace each other in turn.
+/// How many more web clients than the newcomer's source another source must have to make room for it. Afterwards it
+/// still has at least as many, so the two do not displace each other in turn.
 const AHEAD: u32 = 2;
-/// Strangers of a source that count as one step when sources are compared. A school is one source, and its pupils join
-/// together: below this number, sources are equal, and the oldest makes room.
+/// Granularity in which strangers of a source are compared. A school is one source whose pupils join together: below
+/// this number sources count as equal, and the oldest stranger makes room.
 const STEP: u32 = 256;
-/// Connections looked at for one that arrives, so that the search costs the same whatever their number.
+/// Connections examined per newcomer, so that the cost does not depend on their number.
 const LOOKS: usize = 64;
-/// Entries of an order that may be out of date before it is cleaned up, besides one for each connection.
+/// Stale entries allowed in an order before it is cleaned up, besides one for each connection.
 const STALE_MAX: usize = 64;
 
-/// What is asked of a connection that may have to make room.
+/// The properties of a connection that decide whether it makes room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Whom it serves.
+    /// The class of client that it serves.
     pub class: Class,
-    /// Whether a request of its client ever authenticated.
+    /// Whether a request of its client has ever authenticated.
     pub proven: bool,
-    /// Whether its client has an allocation: such a connection never makes room.
+    /// Whether its client has an allocation; such a connection is never displaced.
     pub serves: bool,
-    /// What shares places with it: see [`site`](super::handshakes::site).
+    /// The source that shares places: see [`site`](super::handshakes::site).
     pub source: IpAddr,
-    /// When it was last of use.
+    /// When it was last active.
     pub active: Instant,
 }
 
-/// The connections of a worker in the order in which they make room. Entries of connections that are gone or serve
-/// another class are skipped, and cleaned up once they are the majority.
+/// The connections of a worker in the order in which they make room. Stale entries (closed connections, or of another
+/// class) are skipped, and removed once they are the majority.
 #[derive(Default)]
 pub struct Displacement {
     strangers: VecDeque<Token>,
     web: VecDeque<Token>,
-    /// How many connections of each of the two kinds a source has.
+    /// Strangers per source.
     strangers_by_source: Held,
     web_by_source: Held,
 }
 
-/// How many connections each source has.
+/// Connections per source.
 #[derive(Default)]
 struct Held(HashMap<IpAddr, u32>);
 
@@ -71,7 +71,7 @@ impl Held {
 }
 
 impl Displacement {
-    /// Notes the arrival of a stranger, from `source` if that is known already; `live` connections are open.
+    /// Records the arrival of a stranger, from `source` if that is known already; `live` connections are open.
     pub fn arrived(
         &mut self,
         token: Token,
@@ -83,18 +83,18 @@ impl Displacement {
         note(&mut self.strangers, token, live, |token| is(Class::Stranger, look(token)));
     }
 
-    /// Notes that a PROXY header named another source of a stranger.
+    /// Records that a PROXY header changed the source of a stranger.
     pub fn renamed(&mut self, before: IpAddr, after: IpAddr) {
         self.strangers_by_source.remove(before);
         self.strangers_by_source.add(after);
     }
 
-    /// Notes that a stranger is one no longer, but an authenticated client.
+    /// Records that a stranger became an authenticated client.
     pub fn settled(&mut self, source: IpAddr) {
         self.strangers_by_source.remove(source);
     }
 
-    /// Notes that a stranger from `source` became a web client; `live` connections are open.
+    /// Records that a stranger from `source` became a web client; `live` connections are open.
     pub fn became_web(
         &mut self,
         token: Token,
@@ -107,7 +107,7 @@ impl Displacement {
         note(&mut self.web, token, live, |token| is(Class::Web, look(token)));
     }
 
-    /// Notes that a connection is gone.
+    /// Records that a connection closed.
     pub fn left(&mut self, gone: Candidate) {
         match gone.class {
             Class::Stranger => self.strangers_by_source.remove(gone.source),
@@ -116,9 +116,9 @@ impl Displacement {
         }
     }
 
-    /// The stranger that makes room for a newcomer: of those that have been here longest, one of a source that has many.
-    /// So a flood from one source displaces itself. Among equals, those that never authenticated come first, the oldest
-    /// before the others. None with an allocation is taken.
+    /// Returns the stranger that makes room for a newcomer: among the longest-waiting ones, one of a source that has
+    /// many, so that a flood from one source displaces itself. Among equals, those that never authenticated come
+    /// first, the oldest before the others. A client with an allocation is never chosen.
     pub fn stranger(&mut self, look: impl Fn(Token) -> Option<Candidate>) -> Option<Token> {
         let mut best: Option<((u32, bool), usize)> = None;
         let (mut index, mut looked) = (0, 0);
@@ -126,14 +126,14 @@ impl Displacement {
             && let Some(&token) = self.strangers.get(index)
         {
             let Some(stranger) = look(token).filter(|candidate| candidate.class == Class::Stranger) else {
-                // At most LOOKS entries are shifted.
+                // Shifts at most LOOKS entries.
                 self.strangers.remove(index);
                 continue;
             };
             looked += 1;
             let rank = (self.strangers_by_source.of(stranger.source) / STEP, !stranger.proven);
             if stranger.serves {
-                // It is looked at again when all others were.
+                // It is examined again after all others.
                 self.strangers.remove(index);
                 self.strangers.push_back(token);
                 continue;
@@ -146,12 +146,13 @@ impl Displacement {
         self.strangers.remove(best?.1)
     }
 
-    /// The web client that makes room for `newcomer` from `source`, if one is to: of the source that has most, the one that
-    /// was silent longest; or else one that was silent for a minute. Of many, some are looked at, and others the next time.
+    /// Returns the web client that makes room for `newcomer` from `source`, if any: of the source with the most, the
+    /// one that was silent longest; else one that was silent for a minute. If there are many, each call examines some
+    /// of them.
     ///
-    /// A byte now and then keeps a client from being silent, so silence alone lets two sources hold all that the web has.
-    /// A school is one source with hundreds of websockets. It loses one only while all places of the web are taken and
-    /// no source holds more, and never so many that it has fewer than the newcomer's source.
+    /// The occasional byte keeps a client from counting as silent, so by silence alone two sources could hold all
+    /// places of the web. A school is one source with hundreds of websockets. It loses one only while all places of
+    /// the web are taken and no source holds more, and it never falls below the number of the newcomer's source.
     pub fn web_client(
         &mut self,
         (newcomer, source): (Token, IpAddr),

@@ -1,4 +1,4 @@
-//! The doors that a connection goes through, in order, and how long it may stand at one.
+//! The stages of a connection, in order, and how long it may stay at each.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -20,32 +20,32 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// begins with it.
 const TLS_HANDSHAKE: u8 = 22;
 
-/// What a listener expects of those that connect.
+/// What a listener expects of its connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
     /// TLS.
     pub tls: bool,
     /// Clients without TLS on a TLS listener, or with TLS on a TCP listener: the first byte tells them apart.
     pub either: bool,
-    /// A PROXY header before all else.
+    /// A PROXY header at the start.
     pub proxied: bool,
-    /// Web clients, too.
+    /// Web clients as well as TURN clients.
     pub web: bool,
 }
 
-/// Who is asked next about a connection's bytes, in the order of the questions.
+/// The stage of a connection: which component handles its next bytes.
 pub enum Door {
-    /// The PROXY header: whose connection is it? Holds its start.
+    /// Waiting for the PROXY header. Holds its start.
     Proxied(Vec<u8>),
     /// The first byte, on a listener for both: TLS or plain?
     FirstByte,
-    /// TLS: which certificate, or does another server end it? Then the handshake.
+    /// In the TLS handshake: which certificate, or another server?
     Handshake,
-    /// The first bytes on a port shared with the web: TURN or web?
+    /// On a port shared with the web, waiting for the first bytes: TURN or web?
     FirstBytes,
-    /// Decided: a TURN client.
+    /// A TURN client.
     Turn(TurnClient),
-    /// Decided: spliced to a web server.
+    /// A web client, spliced to its back end.
     Web(Box<Splice>),
 }
 
@@ -66,14 +66,14 @@ pub struct ReadOutcome {
     pub end: Option<CloseReason>,
 }
 
-/// When to look again whether a connection is of use.
+/// The result of checking a connection's deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
-    /// Then.
+    /// Check again at this time.
     Until(Instant),
-    /// It is over.
+    /// Close it.
     Over(CloseReason),
-    /// The web server does not answer.
+    /// Its back end does not answer.
     BackEndDown,
 }
 

@@ -1,5 +1,6 @@
-//! What the first bytes of a client on a shared port mean: STUN begins every TURN client, whatever ALPN it or a proxy
-//! before it negotiated. Everything else is the web's, and goes to a web server behind us or to the built-in [`Site`].
+//! Classifies the first bytes of a client on a shared port. STUN starts every TURN client, regardless of the ALPN
+//! that the client or a proxy before it negotiated. Everything else belongs to the web, and goes to a web server or
+//! to the built-in [`Site`].
 
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
@@ -10,24 +11,24 @@ use crate::net::stream::tls::Protocol;
 use crate::wire::demux::{Kind, classify};
 use crate::wire::proxy_protocol::Version;
 
-/// How an HTTP/2 client begins (RFC 9113 section 3.4), as far as it takes to recognise it.
+/// The start of an HTTP/2 connection (RFC 9113 section 3.4), as much of it as is needed to recognise it.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
-/// Where web clients of shared ports go.
+/// The back ends of web clients on shared ports.
 #[derive(Clone)]
 pub struct Web {
     /// The web server for HTTP/1.1; `None`: the built-in site.
     pub http1: Option<SocketAddr>,
     /// The web server for HTTP/2; `None`: the built-in site.
     pub h2: Option<SocketAddr>,
-    /// The header that tells web servers whose connection it is.
+    /// The version of the PROXY header that web servers receive; `None`: no header.
     pub proxy_protocol: Option<Version>,
     /// The built-in site.
     pub site: Arc<dyn Site>,
 }
 
 impl Web {
-    /// What a client speaks that negotiated `alpn` and begins with `first`, and the web server for it.
+    /// Returns the protocol of a client that negotiated `alpn` and starts with `first`, and the web server for it.
     pub fn back_end(&self, alpn: Option<Protocol>, first: &[u8]) -> (Protocol, Option<SocketAddr>) {
         let is_preface =
             first.len() >= 4 && first.starts_with(&H2_PREFACE[..first.len().min(H2_PREFACE.len())]);
@@ -39,33 +40,33 @@ impl Web {
     }
 }
 
-/// The built-in site: the web server of clients for which none is configured, or whose web server is down.
+/// The built-in site. It serves clients whose protocol has no web server, or whose web server is unreachable.
 pub trait Site: Send + Sync {
-    /// Takes over one end of a connection, without waiting; `false` if the site is full.
+    /// Takes over one end of a connection, without blocking; returns `false` if the site is full.
     fn visit(&self, visit: Visit) -> bool;
 }
 
 /// A web client's connection as the built-in [`Site`] receives it.
 #[derive(Debug)]
 pub struct Visit {
-    /// Carries what the client sends, decrypted, and the answers. Non-blocking.
+    /// Carries the decrypted bytes of the client, and the answers. Non-blocking.
     pub stream: UnixStream,
     /// The client's address.
     pub client: SocketAddr,
     /// The address that the client connected to.
     pub server: SocketAddr,
-    /// What the client speaks.
+    /// The protocol of the client.
     pub protocol: Protocol,
     /// Whether it came over TLS.
     pub secure: bool,
-    /// Whether a web server is configured and could not be reached.
+    /// Whether a web server is configured but unreachable.
     pub down: bool,
-    /// The place that `stream` takes. To be dropped after it.
+    /// The descriptor of `stream`; must be dropped after it.
     pub place: Descriptor,
 }
 
-/// Whether a client that begins like that speaks TURN. It has no channel yet, so it must be a STUN message; letters
-/// look like ChannelData.
+/// Returns whether a client with this first byte speaks TURN. A new client has no channel, so it must send a STUN
+/// message first; letters would look like ChannelData.
 pub fn is_turn(first: u8) -> bool {
     classify(first) == Kind::Stun
 }
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn the_web_server_is_chosen_by_what_is_spoken() {
+    fn the_web_server_is_chosen_by_protocol() {
         let [http1, h2] = [81, 82].map(|port| Some((std::net::Ipv4Addr::LOCALHOST, port).into()));
         let web = Web { http1, h2, proxy_protocol: None, site: Arc::new(Nothing) };
         assert_eq!(web.back_end(Some(Protocol::H2), b""), (Protocol::H2, h2));

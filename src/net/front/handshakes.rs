@@ -1,13 +1,13 @@
-//! The time that TLS handshakes may take from everything else: of a worker, and for one source.
+//! Limits the time of TLS handshakes, per worker and per source.
 //!
-//! A signature costs 0.05 to 5 ms, depending on the key, so what is limited is time and not the number of handshakes. A
-//! step that has begun is finished, so with a slow key packets wait for one signature; after it they have the worker for
-//! as long as it took.
+//! A signature costs 0.05 to 5 ms, depending on the key, so the limit is on time and not on the number of handshakes.
+//! A step is never interrupted: with a slow key, packets wait for one signature and then have the worker for at least
+//! as long.
 //!
-//! What costs is the answer to a ClientHello, so that is what waits. Each source has a queue of its own, and the queues are
-//! served in turn: a flood delays itself, and a newcomer from elsewhere waits for one handshake of each source that floods.
-//! A source that used up its time waits in its queue until it has some again. The rest of a handshake goes on at once, or
-//! what it cost already would be lost.
+//! The answer to a ClientHello is the expensive step, so that is what waits. Each source has a queue, and the queues
+//! are served round-robin: a flood delays itself, and a newcomer from elsewhere waits for one handshake of each
+//! flooding source. A source that has used up its time waits in its queue until it has time again. The rest of a
+//! handshake continues at once; otherwise the work done so far would be lost.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
@@ -19,43 +19,43 @@ use crate::net::admission::Admission;
 use crate::net::token::Token;
 use crate::turn::throttle::{Limit, Purpose, Subject, Throttle};
 
-/// What handshakes may use at once, and so in one turn of the loop.
+/// Time that handshakes may use at once, and so in one turn of the loop.
 const AT_ONCE: Duration = Duration::from_millis(1);
-/// They have one part in two of the time that passes.
+/// Handshakes get one part in this many of all time.
 const SHARE: u32 = 2;
-/// The longest pause. A step that took longer than this allows for met a machine that stood still.
+/// The longest pause. A step that would require a longer one was measured on a machine that stood still.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
-/// Nanoseconds a second for one source: a quarter of a worker. Enough for a thousand handshakes with an ECDSA key.
+/// Nanoseconds per second for one source: a quarter of a worker. Enough for a thousand handshakes with an ECDSA key.
 const PER_SOURCE: Limit = Limit { per_second: 250_000_000 };
-/// Handshakes resumed in one turn, and sources looked at. The limit matters where clients are gone or sources have no time,
-/// which costs no time of handshakes.
+/// Limit of handshakes resumed and sources examined in one turn. It matters where clients are gone or sources have no
+/// time left, because those cost no handshake time.
 const RESUMED_PER_TURN: usize = 32;
-/// When to look again at sources that have all used up their time.
+/// Time until the next look if all waiting sources have used up their time.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// One worker's handshakes.
 pub struct Handshakes {
     throttle: Throttle,
-    /// Knows whom the limit of one source does not concern.
+    /// Knows the sources that are exempt from the limit per source.
     admission: Arc<Admission>,
     clock: fn() -> Now,
-    /// When this turn began.
+    /// The start of this turn.
     now: Instant,
-    /// When all that was used is paid off: the theoretical arrival time of GCRA.
+    /// When all time used is paid off: the theoretical arrival time of GCRA.
     full_at: Instant,
-    /// Looks for a handshake to resume that are left in this turn.
+    /// Remaining handshakes to examine in this turn.
     resumable: usize,
-    /// Those whose ClientHello waits for another turn, by source. Each is muted, so the kernel does not report thousands of
-    /// them again and again before the sockets of calls.
+    /// Handshakes whose ClientHello waits for a later turn, by source. Each is muted, so that the kernel does not
+    /// report thousands of them over and over before the sockets of calls.
     waiting: HashMap<IpAddr, VecDeque<(Token, IpAddr)>>,
-    /// The sources of those that wait, in the order in which they are served.
+    /// The sources of the waiting handshakes, in round-robin order.
     turns: VecDeque<IpAddr>,
-    /// Set while every source that waits has used up its time: when to look again.
+    /// When to look again; set while all waiting sources have used up their time.
     pause: Option<Instant>,
 }
 
 impl Handshakes {
-    /// `key` must come from a cryptographic random generator.
+    /// Creates the limiter. `key` must come from a cryptographic random generator.
     pub fn new(key: [u64; 2], admission: Arc<Admission>, clock: fn() -> Now) -> Self {
         let start = Instant::default();
         Self {
@@ -71,18 +71,18 @@ impl Handshakes {
         }
     }
 
-    /// Another turn of the loop.
+    /// Begins a turn of the loop.
     pub fn begin_turn(&mut self, now: Instant) {
         (self.now, self.resumable) = (now, RESUMED_PER_TURN);
     }
 
-    /// Whether a ClientHello of this source would have to wait for another turn.
+    /// Returns whether a ClientHello of this source would have to wait for another turn.
     #[cfg(test)]
     fn must_wait(&self, source: IpAddr) -> bool {
         self.is_spent() || !self.waiting.is_empty() || !self.has_time(source, self.now)
     }
 
-    /// When the first of those that wait may go on.
+    /// Returns when the first waiting handshake may continue.
     pub fn next(&self) -> Option<Instant> {
         let ahead = (SHARE * AT_ONCE).as_nanos() as u64;
         let next = Instant::from_nanos((self.full_at.as_nanos() + 1).saturating_sub(ahead));
@@ -93,13 +93,13 @@ impl Handshakes {
         self.full_at >= self.now + SHARE * AT_ONCE
     }
 
-    /// Whether this source has time left.
+    /// Returns whether this source has time left.
     fn has_time(&self, source: IpAddr, now: Instant) -> bool {
         self.admission.is_exempt(source)
             || self.throttle.has_some(now, Purpose::Handshake, Subject::Source(source), PER_SOURCE)
     }
 
-    /// Puts a handshake behind those of its source that wait.
+    /// Appends a handshake to the queue of its source.
     pub fn wait(&mut self, token: Token, source: IpAddr) {
         let site = site(source);
         let queue = self.waiting.entry(site).or_default();
@@ -110,7 +110,7 @@ impl Handshakes {
         self.pause = None;
     }
 
-    /// The next that may go on in this turn: the sources that have time left, in turn.
+    /// Returns the next handshake to continue in this turn, round-robin over sources with time left.
     pub fn resume(&mut self) -> Option<Token> {
         let sources = self.turns.len();
         for _ in 0..sources {
@@ -123,7 +123,7 @@ impl Handshakes {
             let has_time = self.has_time(source, self.now);
             let queue = self.waiting.get_mut(&site)?;
             if !has_time {
-                // The next one of this site may be another customer's.
+                // The next handshake in the queue of an IPv6 site may belong to another customer.
                 queue.rotate_left(1);
                 self.turns.push_back(site);
                 continue;
@@ -135,7 +135,7 @@ impl Handshakes {
                 self.turns.push_back(site);
             }
             if self.waiting.is_empty() {
-                // No memory stays after a flood.
+                // Free the memory after a flood.
                 (self.waiting, self.turns) = Default::default();
             }
             self.pause = None;
@@ -145,7 +145,7 @@ impl Handshakes {
         None
     }
 
-    /// Runs one step of a handshake with a client at `source`, and charges its time.
+    /// Runs one step of a handshake with a client at `source`, and charges its duration.
     pub fn step<T>(&mut self, source: IpAddr, step: impl FnOnce() -> T) -> T {
         let begun = (self.clock)().instant;
         let outcome = step();
@@ -153,7 +153,7 @@ impl Handshakes {
         self.full_at = (self.full_at.max(self.now) + took * SHARE).min(begun + took + PAUSE_MAX);
         if !self.admission.is_exempt(source) {
             let subject = Subject::Source(source);
-            // Four seconds at most: a longer step met a machine that stood still.
+            // At most four seconds: a longer step was measured on a machine that stood still.
             let nanos = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX);
             self.throttle.charge(begun, Purpose::Handshake, subject, nanos, PER_SOURCE);
         }
@@ -161,7 +161,7 @@ impl Handshakes {
     }
 }
 
-/// What shares a queue, or the web's places: an IPv4 address, or a site of IPv6 (/48, RFC 6177).
+/// Returns the unit that shares a queue, or the web's places: an IPv4 address, or an IPv6 site (/48, RFC 6177).
 pub fn site(source: IpAddr) -> IpAddr {
     match source {
         IpAddr::V4(_) => source,
@@ -190,12 +190,12 @@ mod tests {
         Handshakes::new([1, 2], Arc::new(Admission::new(rules, 100)), clock)
     }
 
-    /// One step that takes so long.
+    /// Runs one step that takes `micros`.
     fn step(handshakes: &mut Handshakes, source: &str, micros: u64) {
         handshakes.step(source.parse().expect("address"), || MICROS.set(MICROS.get() + micros));
     }
 
-    /// Steps of 5 ms that the source may begin before its own time is used up.
+    /// Returns how many steps of 5 ms the source may begin before its time is used up.
     fn steps(handshakes: &mut Handshakes, source: &str) -> usize {
         (0..1000)
             .take_while(|_| {
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_has_a_millisecond_and_handshakes_half_of_the_time() {
+    fn a_turn_has_one_millisecond_and_handshakes_have_half_of_all_time() {
         let mut handshakes = handshakes();
         let mut steps = |micros: u64, pause: u64| {
             MICROS.set(MICROS.get() + pause);
@@ -222,16 +222,16 @@ mod tests {
             done
         };
         assert_eq!(steps(300, 1_000_000), 4);
-        // It took 5 ms, so the next one waits until 5 ms more have passed, less the millisecond in advance.
+        // It took 5 ms, so the next one waits 5 ms, less the 1 ms that may be used in advance.
         assert_eq!([steps(5000, 1_000_000), steps(5000, 2000), steps(5000, 2000)], [1, 0, 1]);
-        // Whatever a step took, it is forgotten soon.
+        // The debt of a long step is capped.
         assert_eq!([steps(3_000_000, 1_000_000), steps(300, 10_000), steps(300, 100_000)], [1, 0, 4]);
     }
 
     #[test]
-    fn a_source_has_a_quarter_of_the_time_and_others_have_theirs() {
+    fn a_source_has_a_quarter_of_the_time_without_affecting_others() {
         let mut handshakes = handshakes();
-        // A second's worth at once, and what comes in while it is used.
+        // A burst of one second's worth, and what accrues meanwhile.
         let burst = steps(&mut handshakes, "192.0.2.1");
         assert!((50..70).contains(&burst), "{burst}");
         assert_eq!(steps(&mut handshakes, "192.0.2.1"), 0);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_wait_go_on_in_their_order() {
+    fn waiting_handshakes_continue_in_order() {
         let (mut handshakes, source) = (handshakes(), ip("192.0.2.1"));
         (0..50).for_each(|slot| handshakes.wait(token(slot), source));
         assert_eq!(handshakes.resume(), None, "not before another turn");
@@ -274,13 +274,13 @@ mod tests {
         assert_eq!(resumed, [0, 1000, 1, 1001, 2, 1002, 3].map(token));
     }
 
-    /// A source without time is passed over and keeps its place; it goes on as its time comes back.
+    /// A source without time is skipped but keeps its place; it continues when it has time again.
     #[test]
     fn a_source_that_used_up_its_time_waits() {
         let (mut handshakes, busy) = (handshakes(), ip("192.0.2.1"));
         MICROS.set(MICROS.get() + 1_000_000);
         steps(&mut handshakes, "192.0.2.1");
-        // The pause of all is over before the source has time again.
+        // The pause of the worker ends before the source has time again.
         MICROS.set(MICROS.get() + PAUSE_MAX.as_micros() as u64 * 2);
         steps(&mut handshakes, "192.0.2.1");
         handshakes.full_at = clock().instant;
@@ -295,9 +295,9 @@ mod tests {
         assert_eq!(handshakes.resume(), Some(token(1)));
     }
 
-    /// IPv6: one customer of a site that has no time left does not hold up the others of the site.
+    /// One customer of an IPv6 site that has no time left does not block the other customers of the site.
     #[test]
-    fn behind_one_that_waits_for_time_others_of_its_site_go_on() {
+    fn a_customer_without_time_does_not_block_others_of_its_site() {
         let mut handshakes = handshakes();
         let [busy, other] = ["2001:db8:0:1::1", "2001:db8:0:2::1"].map(ip);
         while handshakes.has_time(busy, clock().instant) {

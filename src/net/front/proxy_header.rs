@@ -1,22 +1,22 @@
-//! The PROXY header in front of a connection: whose it is.
+//! Reads the PROXY header at the start of a connection, which names the client.
 
 use crate::net::counters::CloseReason;
 use crate::net::scratch::Scratch;
 use crate::net::syscall::canonical;
 use crate::wire::proxy_protocol::{self, Addresses, Peek};
 
-/// What the first bytes of a proxied connection hold.
+/// The result of [`take`].
 pub enum Header {
-    /// A whole header, taken off the front of the bytes; the addresses, where it names some.
+    /// A whole header, removed from the bytes, and its addresses, if it contains any.
     Whole(Option<Addresses>),
-    /// The start of one.
+    /// An incomplete header.
     Partial,
 }
 
-/// Takes the header off the front of `received`.
+/// Removes the header from the front of `received`.
 ///
 /// # Errors
-/// `NotProxied` if something else came first.
+/// `NotProxied` if the bytes are not a PROXY header.
 pub fn take(received: &mut Scratch) -> Result<Header, CloseReason> {
     match proxy_protocol::peek(received.bytes()) {
         Peek::Found(header) => {

@@ -1,13 +1,14 @@
-//! UDP 443 beside HTTP/3: datagrams that are QUIC's go to a server behind us, each client by a socket of its own, so
-//! that the server tells them apart (RFC 9443 section 3 for who is who).
+//! UDP 443 shared with HTTP/3: QUIC datagrams are forwarded to a web server, each client by its own socket, so that
+//! the server can tell clients apart (RFC 9443 section 3 tells the protocols apart).
 //!
-//! A QUIC packet with a short header may begin as ChannelData does (64 to 127), so the first byte alone does not decide
-//! there: who has an allocation is TURN's.
+//! A QUIC packet with a short header may start like ChannelData (64 to 127), so the first byte alone does not decide:
+//! a client with an allocation belongs to TURN.
 //!
-//! Anybody can send the first datagram of a connection in anybody's name, and each such datagram takes a socket. So
-//! flows are of two kinds, each with its own limit. A flow is *proven* once its client sends to the connection id that
-//! the server chose, which only a receiver of the server's answer knows. Of the unproven ones, the oldest makes room for
-//! the next, so a flood of forged datagrams costs proven flows nothing and locks no newcomer out.
+//! Anybody can forge the source address of a connection's first datagram, and each such datagram takes a socket. So
+//! there are two kinds of flows, each with its own limit. A flow is *proven* once its client sends to the connection
+//! id that the server chose, which is known only to the receiver of the server's answer. The oldest unproven flow
+//! makes room for the next one, so a flood of forged datagrams neither costs a proven flow its place nor locks
+//! newcomers out.
 
 mod connection_id;
 mod order;
@@ -30,57 +31,56 @@ use crate::turn::keyed_hash::KeyedState;
 use connection_id::ConnectionId;
 use order::Order;
 
-/// Clients at once for one worker: a web site's own limit is lower on such a host.
+/// Flows per worker; a web server on such a host has a lower limit of its own.
 pub const FLOWS_MAX: usize = 4096;
-/// Unproven flows among them. Under 10,000 forged datagrams a second such a flow lives for 0.1 s; the proof takes one
-/// round trip.
+/// Unproven flows among them. Under 10,000 forged datagrams per second such a flow lives for 0.1 s; the proof takes
+/// one round trip.
 const UNPROVEN_MAX: usize = FLOWS_MAX / 4;
 const PROVEN_MAX: usize = FLOWS_MAX - UNPROVEN_MAX;
-/// Proven flows of one source; further ones stay unproven. A whole school may be one IPv4 address. Unproven flows are
-/// not counted, because anybody can forge them in this source's name.
+/// Proven flows per source; further ones stay unproven. A whole school may be one IPv4 address. Unproven flows are
+/// not counted, because anybody can forge them.
 const PROVEN_PER_SOURCE: u32 = FLOWS_MAX as u32 / 8;
-/// Silence after which a flow is forgotten; QUIC's own idle timeouts are shorter (RFC 9308 section 3.2).
+/// Time without traffic after which a flow ends; QUIC's own idle timeouts are shorter (RFC 9308 section 3.2).
 const IDLE: Duration = Duration::from_secs(60);
-/// The same for an unproven flow: several retransmissions of a handshake.
+/// The same for an unproven flow: a few retransmissions of a handshake.
 const IDLE_UNPROVEN: Duration = Duration::from_secs(10);
-/// Silence after which a proven flow may be displaced by another once all places are taken.
+/// Time without traffic after which a proven flow may be displaced once all places are taken.
 const IDLE_DISPLACED: Duration = Duration::from_secs(10);
-/// Time between new flows, and how far it may be anticipated: 5,000 a second and 500 at once. A datagram that begins one
-/// costs 50 us, so forged ones take a quarter of a worker. A browser that is not served at first tries again, and goes over
-/// to TLS.
+/// Interval of new flows: 5,000 per second, after a burst of 500. Starting one costs 50 us, so forged datagrams take at most a quarter of a
+/// worker. A browser that is refused tries again, and falls back to TLS.
 const NEW_FLOW_EVERY: Duration = Duration::from_micros(200);
 const NEW_FLOWS_AHEAD: Duration = Duration::from_millis(100);
-/// The shortest datagram that may begin a connection (RFC 9000 section 14.1).
+/// The shortest datagram that may start a connection (RFC 9000 section 14.1).
 const INITIAL_MIN: usize = 1200;
 
-/// What a datagram on a shared UDP port may be.
+/// The possible kinds of a datagram on a shared UDP port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// STUN, or what nobody knows.
+    /// STUN, or unknown.
     Turn,
     /// ChannelData of RFC 8656, or QUIC with a short header.
     Either,
     /// QUIC with a short header, or ChannelData of RFC 5766, whose channels go on to 0x7FFF.
     Short,
-    /// QUIC with a long header, which begins a connection.
+    /// QUIC with a long header, which starts a connection.
     Long,
 }
 
-/// Whose a datagram on a UDP port shared with HTTP/3 is.
+/// Where a datagram on a UDP port shared with HTTP/3 belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// The protocol's.
+    /// To TURN.
     Turn,
-    /// The web's; it is on its way to the QUIC server.
+    /// To QUIC; it was forwarded to the server.
     Quic {
-        /// The flow that it began, for which the caller sets a timer ([`Flows::life`]).
+        /// The flow that it started, for which the caller sets a timer ([`Flows::life`]).
         new: Option<Token>,
     },
-    /// The web's, and there was no way or no room for it.
+    /// To QUIC, but it could not be forwarded.
     Refused,
 }
 
-/// Tells by the first byte (RFC 9443 section 3).
+/// Classifies a datagram by its first byte (RFC 9443 section 3).
 pub fn classify(first: u8) -> Kind {
     match first {
         64..=79 => Kind::Either,
@@ -94,10 +94,10 @@ struct Flow {
     socket: UdpSocket,
     client: Client,
     generation: Generation,
-    /// When the client sent last; of a proven flow, also when the server did.
+    /// When the client last sent; for a proven flow, also when the server did.
     active: Instant,
     proof: Proof,
-    /// Held while it is open.
+    /// Held while the socket is open.
     _descriptor: Descriptor,
 }
 
@@ -112,7 +112,7 @@ enum Proof {
     Proven,
 }
 
-/// The flows of one worker.
+/// The QUIC flows of one worker.
 pub struct Flows {
     epoll: Rc<Epoll>,
     gate: Arc<Gate>,
@@ -120,18 +120,19 @@ pub struct Flows {
     generations: Vec<Generation>,
     free: Vec<u32>,
     by_client: HashMap<(SocketAddr, u64), u32, KeyedState>,
-    /// Flows that are not proven, the oldest first.
+    /// Unproven flows, the oldest first.
     unproven: Order,
     /// Proven flows, the least recently active first.
     proven: Order,
-    /// How many proven flows a source has.
+    /// Proven flows per source.
     by_source: HashMap<IpAddr, u32, KeyedState>,
-    /// When the next new flow is due at the highest rate: the theoretical arrival time of GCRA.
+    /// When the next new flow is due at the sustained rate: the theoretical arrival time of GCRA.
     next_due: Instant,
 }
 
 impl Flows {
-    /// No flow. `key` must come from a cryptographic random generator: clients choose their addresses and ports.
+    /// Creates an empty table. `key` must come from a cryptographic random generator: clients choose their addresses
+    /// and ports.
     pub fn new(epoll: Rc<Epoll>, gate: Arc<Gate>, key: [u64; 2]) -> Self {
         let state = KeyedState::new(key);
         Self {
@@ -148,9 +149,9 @@ impl Flows {
         }
     }
 
-    /// Whose a client's datagram is; one that is the web's is sent to the server at `to`. Where QUIC and ChannelData look
-    /// alike, the allocation decides; without one, the flow does, and without either RFC 9443: channels up to 0x4FFF are
-    /// TURN's. A port without flows pays nothing for the question.
+    /// Decides where a client's datagram belongs, and forwards a QUIC datagram to the server at `to`. If QUIC and
+    /// ChannelData look alike, an allocation decides for TURN, then a flow for QUIC, then RFC 9443: channels up to
+    /// 0x4FFF belong to TURN. While there are no flows, the check costs nothing.
     pub fn claim(
         &mut self,
         (client, to): (Client, SocketAddr),
@@ -171,27 +172,27 @@ impl Flows {
         }
     }
 
-    /// Whether this client has a flow.
+    /// Returns whether this client has a flow.
     fn has(&self, client: &Client) -> bool {
         self.by_client.contains_key(&key(client))
     }
 
-    /// Whether this flow is open.
+    /// Returns whether this flow is open.
     pub fn is_open(&self, token: Token) -> bool {
         self.slot(token).is_some()
     }
 
-    /// How many there are.
+    /// Returns the number of flows.
     pub fn len(&self) -> usize {
         self.by_client.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no flows.
     pub fn is_empty(&self) -> bool {
         self.by_client.is_empty()
     }
 
-    /// Whether another flow may begin now; counts it (GCRA).
+    /// Returns whether a new flow may start now, and counts it (GCRA).
     fn may_begin(&mut self, now: Instant) -> bool {
         let due = self.next_due.max(now);
         let may = due < now + NEW_FLOWS_AHEAD;
@@ -201,10 +202,11 @@ impl Flows {
         may
     }
 
-    /// Sends a client's datagram to the server at `to`. Returns the token of a new flow.
+    /// Forwards a client's datagram to the server at `to`. Returns the token of a new flow.
     ///
     /// # Errors
-    /// `QuotaExceeded` if the datagram cannot begin a connection or no descriptor is left, else the kernel's.
+    /// `QuotaExceeded` if the datagram cannot start a connection or no descriptor is left, else the error of the
+    /// kernel.
     fn forward(
         &mut self,
         (client, to): (Client, SocketAddr),
@@ -255,7 +257,7 @@ impl Flows {
             proof: Proof::Unanswered,
             _descriptor: descriptor,
         };
-        // A refusal of the first datagram is one like that of any other.
+        // The error of the first datagram is handled like that of any other.
         let _ = flow.socket.send(datagram);
         self.slots[slot as usize] = Some(flow);
         self.by_client.insert(key(&client), slot);
@@ -263,11 +265,11 @@ impl Flows {
         Ok(Some(token))
     }
 
-    /// The socket of a flow and its client; `None` when it was closed meanwhile.
+    /// Returns the socket of a flow and its client; `None` if the flow was closed meanwhile.
     pub fn get(&mut self, token: Token, now: Instant) -> Option<(&UdpSocket, Client)> {
         let slot = self.slot(token)?;
         let flow = self.slots[slot as usize].as_mut()?;
-        // A server sends to forged addresses, too.
+        // A server answers forged addresses, too, so its datagrams do not keep an unproven flow alive.
         if let Proof::Proven = flow.proof {
             flow.active = now;
             self.proven.renew(slot);
@@ -275,7 +277,7 @@ impl Flows {
         Some((&flow.socket, flow.client))
     }
 
-    /// Notes a datagram of the server: its connection id is what the client has to prove.
+    /// Records a datagram of the server: the client must prove that it knows its connection id.
     pub fn answered(&mut self, token: Token, answer: &[u8]) {
         let flow = self.slot(token).and_then(|slot| self.slots[slot as usize].as_mut());
         if let Some(flow) = flow
@@ -286,7 +288,7 @@ impl Flows {
         }
     }
 
-    /// When to look after a flow again; `None` when it is over, and closed.
+    /// Returns when to check a flow again; closes it and returns `None` if it has expired.
     pub fn life(&mut self, token: Token, now: Instant) -> Option<Instant> {
         let slot = self.slot(token)?;
         let flow = self.slots[slot as usize].as_ref()?;
@@ -299,14 +301,14 @@ impl Flows {
         None
     }
 
-    /// The place of a flow that is open.
+    /// Returns the slot of an open flow.
     fn slot(&self, token: Token) -> Option<u32> {
         let Token::Quic { slot, generation } = token else { return None };
         let flow = self.slots.get(slot as usize)?.as_ref();
         flow.is_some_and(|flow| flow.generation == generation).then_some(slot)
     }
 
-    /// Notes a datagram of the client.
+    /// Records a datagram of the client.
     fn heard(&mut self, slot: u32, datagram: &[u8], now: Instant) {
         let Some(flow) = &mut self.slots[slot as usize] else { return };
         flow.active = now;
@@ -317,7 +319,7 @@ impl Flows {
         }
     }
 
-    /// Makes an unproven flow a proven one, if there is room for one more of its source.
+    /// Marks an unproven flow as proven, if its source may have one more.
     fn prove(&mut self, slot: u32, now: Instant) {
         let Some(flow) = &self.slots[slot as usize] else { return };
         let source = source(flow.client.five_tuple.client.ip());
@@ -332,7 +334,7 @@ impl Flows {
         }
     }
 
-    /// Whether one more flow of this source may be a proven one. Once all places are taken, this closes the least
+    /// Returns whether this source may have one more proven flow. Once all places are taken, this closes the least
     /// recently active flow if it is idle.
     fn has_room(&mut self, source: IpAddr, now: Instant) -> bool {
         if self.by_source.get(&source).is_some_and(|&held| held >= PROVEN_PER_SOURCE) {
@@ -351,7 +353,7 @@ impl Flows {
         }
     }
 
-    /// Closes the unproven flow that has been here longest; `false` if there is none.
+    /// Closes the oldest unproven flow; returns `false` if there is none.
     pub fn close_oldest_unproven(&mut self) -> bool {
         self.unproven.first().inspect(|&slot| self.close(slot)).is_some()
     }
@@ -376,12 +378,12 @@ impl Flows {
     }
 }
 
-/// The same address at two listeners is two clients.
+/// The same address at two listeners counts as two clients.
 fn key(client: &Client) -> (SocketAddr, u64) {
     (client.five_tuple.client, client.link.0)
 }
 
-/// One address of IPv4, one /64 of IPv6: what one customer of a provider has.
+/// Returns an IPv4 address, or the /64 of an IPv6 address: what one customer of a provider has.
 fn source(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
@@ -415,17 +417,17 @@ mod tests {
         datagram
     }
 
-    /// The first packet of a server: version 1, no id of the client, an id of its own.
+    /// Builds the first packet of a server: version 1, no id of the client, an id of its own.
     fn answer() -> Vec<u8> {
         [&[0xc0, 0, 0, 0, 1, 0, ID.len() as u8], ID].concat()
     }
 
-    /// A packet with a short header to the id of the server.
+    /// Builds a packet with a short header to the server's id.
     fn proof() -> Vec<u8> {
         [&b"\x41"[..], ID].concat()
     }
 
-    /// Flows towards a server of the test.
+    /// Flows to a server of the test.
     struct Rig {
         flows: Flows,
         gate: Arc<Gate>,
@@ -449,7 +451,7 @@ mod tests {
             self.flows.forward((client, to), datagram, now)
         }
 
-        /// The same, and the address from which the server got it.
+        /// Does the same, and returns the address that the server received it from.
         fn arrives(&mut self, client: Client, datagram: &[u8], now: Instant) -> (Option<Token>, SocketAddr) {
             let token = self.forward(client, datagram, now).expect("it is sent");
             (token, self.server.recv_from(&mut [0; 2000]).expect("a datagram").1)
@@ -467,7 +469,7 @@ mod tests {
             token
         }
 
-        /// Whether a flow begins.
+        /// Returns whether a new flow starts.
         fn try_begin(&mut self, client: Client, now: Instant) -> bool {
             self.forward(client, &initial(), now).is_ok()
         }
@@ -485,14 +487,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_byte_says_whose_it_may_be() {
+    fn the_first_byte_classifies_a_datagram() {
         let count = |kind| (0..=255).filter(|&first| classify(first) == kind).count();
         assert_eq!([Kind::Either, Kind::Short, Kind::Long].map(count), [16, 48, 64]);
         assert!([0, 3, 20, 63, 128, 191].into_iter().all(|first| classify(first) == Kind::Turn));
     }
 
     #[test]
-    fn each_client_has_a_socket_of_its_own_until_it_is_silent() {
+    fn each_client_has_its_own_socket_until_it_is_idle() {
         let mut rig = Rig::new();
         let (first, from_first) = rig.arrives(client(1, 1), &initial(), NOW);
         let (second, from_second) = rig.arrives(client(1, 2), &initial(), NOW);
@@ -507,14 +509,14 @@ mod tests {
             (None, Some(later + IDLE_UNPROVEN))
         );
         assert!(!rig.flows.has(&client(1, 2)) && rig.flows.has(&client(1, 1)) && rig.flows.len() == 1);
-        // The place is used again, under another token.
+        // The slot is reused, under another token.
         let (third, _) = rig.arrives(client(1, 3), &initial(), end);
         assert!(third != Some(second) && rig.flows.get(second, end).is_none());
         assert!(!rig.flows.is_open(second) && third.is_some_and(|third| rig.flows.is_open(third)));
     }
 
     #[test]
-    fn only_a_connections_beginning_makes_a_flow() {
+    fn only_the_start_of_a_connection_creates_a_flow() {
         let mut rig = Rig::new();
         let mut short = initial();
         short[0] = 0x50;
@@ -525,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_is_proven_by_the_servers_id_alone() {
+    fn only_the_servers_id_proves_a_flow() {
         let mut rig = Rig::new();
         let token = rig.begin(client(1, 1), NOW);
         let send = |rig: &mut Rig, datagram: &[u8]| {
@@ -538,7 +540,7 @@ mod tests {
         rig.flows.answered(token, &answer());
         assert_eq!(send(&mut rig, &initial()), (1, 0), "what a stranger can send");
         assert_eq!(send(&mut rig, b"\x41chosen by the client"), (1, 0), "a guess");
-        // The server keeps no unproven flow alive.
+        // The server does not keep an unproven flow alive.
         let later = NOW + Duration::from_secs(5);
         assert!(rig.flows.get(token, later).is_some());
         assert_eq!(rig.flows.life(token, later), Some(NOW + IDLE_UNPROVEN));
@@ -551,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn new_flows_are_limited_and_those_that_are_there_go_on() {
+    fn new_flows_are_rate_limited_and_existing_ones_continue() {
         let mut rig = Rig::new();
         let first = rig.prove(client(1, 1), NOW);
         rig.flows.next_due = Instant::default();
@@ -564,7 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_unproven_flow_makes_room_and_no_proven_one_does() {
+    fn only_the_oldest_unproven_flow_makes_room() {
         raise_open_files();
         let mut rig = Rig::new();
         let honest = rig.prove(client(1, 1), NOW);
@@ -573,7 +575,7 @@ mod tests {
         for port in 2..UNPROVEN_MAX as u16 {
             rig.begin(client(2, port), NOW);
         }
-        // To send again does not make a stranger younger.
+        // Sending again does not make a flow younger.
         assert_eq!(rig.forward(client(2, 0), &initial(), NOW).expect("it is sent"), None);
         assert_eq!(rig.counts(), (UNPROVEN_MAX, 1));
         rig.begin(client(3, 1), NOW);
@@ -588,7 +590,7 @@ mod tests {
     }
 
     #[test]
-    fn one_source_has_its_part_of_the_proven_flows_and_idle_ones_make_room() {
+    fn proven_flows_are_limited_per_source_and_idle_ones_make_room() {
         raise_open_files();
         let mut rig = Rig::new();
         for port in 0..PROVEN_PER_SOURCE as u16 {
@@ -606,7 +608,7 @@ mod tests {
         // All are active: the next one stays unproven.
         rig.prove(client(99, 1), NOW + IDLE_DISPLACED);
         assert_eq!(rig.counts(), (2, PROVEN_MAX));
-        // The first of all sends again, so the second one is the least recently active.
+        // The first flow sends again, so the second one is the least recently active.
         let late = NOW + IDLE_DISPLACED + Duration::from_secs(1);
         rig.forward(client(1, 0), &proof(), late).expect("it is sent");
         rig.forward(client(99, 1), &proof(), late).expect("it is sent");
@@ -625,11 +627,11 @@ mod tests {
     }
 
     #[test]
-    fn without_descriptors_the_oldest_unproven_flow_gives_its_own() {
+    fn without_descriptors_the_oldest_unproven_flow_is_closed() {
         let mut rig = Rig::with(Gate::new(Arc::new(Admission::new(Default::default(), 8)), 1));
         let first = rig.begin(client(1, 1), NOW);
         let more = (2..40).filter(|&port| rig.forward(client(1, port), &initial(), NOW).is_ok()).count();
-        assert_eq!(more, 38, "nobody is refused");
+        assert_eq!(more, 38, "no client is refused");
         assert!(rig.flows.len() <= 4 && !rig.flows.is_open(first));
         rig.counts();
     }

@@ -1,7 +1,7 @@
-//! A web client's way to its back end: a web server behind us, or the built-in site in this process.
+//! Splices a web client to its back end: a web server, or the built-in site in this process.
 //!
-//! Both directions are bounded by what one read brings: while the other side has not taken it, nothing more is read.
-//! The end of one direction is handed on and leaves the other open.
+//! Both directions buffer at most one read: nothing more is read until the other side has taken it. The end of one
+//! direction is forwarded and leaves the other open.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -22,74 +22,76 @@ use crate::net::stream::{Stream, is_transient, write};
 use crate::net::syscall::{Epoll, read_stream, ready};
 use crate::net::token::Token;
 
-/// Bytes read from a web server at once.
+/// Bytes per read from a web server.
 pub const CHUNK: usize = 64 << 10;
-/// Time for a web server on this or the next host to accept a connection.
+/// Time for a web server on this host or nearby to accept a connection.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
-/// Time without a byte in either direction. Longer than any pause of a websocket that is still of use.
+/// Time without a byte in either direction. Longer than any useful pause of a websocket.
 const IDLE_TIME: Duration = Duration::from_secs(2 * 3600);
-/// The same once one side has ended.
+/// The same after one side has ended.
 const HALF_CLOSED_TIME: Duration = Duration::from_secs(300);
-/// Unsent bytes that the kernel may hold for a web client: there is no stale media among them, and a download needs
-/// no wake-up for every 16 KiB.
+/// Unsent bytes that the kernel may hold for a web client: they cannot become stale, and a download does not wake the
+/// worker for every 16 KiB.
 pub const NOT_SENT_LOW_WATER: u32 = 512 << 10;
-/// The first records of an answer fit one packet each, so that a browser begins to read at once.
+/// Length of the first records of an answer, each of which fits one packet, so that a browser can decrypt them at
+/// once.
 const SMALL_RECORD: usize = 1300;
-/// Bytes in small records, and the pause after which records are small again.
+/// Bytes sent in small records, and the pause after which records are small again.
 const SMALL_BYTES: usize = 16 << 10;
 const SMALL_AGAIN: Duration = Duration::from_secs(1);
 
 /// The connection to the back end of a client.
 pub struct Splice {
-    /// TCP to a web server, or one end of a pair whose other end the built-in site has.
+    /// TCP to a web server, or one end of a socket pair whose other end the built-in site holds.
     back_end: Socket,
     protocol: Protocol,
     connected: bool,
-    /// What the web server did not take yet; until it is connected, the PROXY header and all that the client sent.
+    /// Bytes that the back end has not taken; until it is connected, the PROXY header and everything that the client
+    /// sent.
     pending: Vec<u8>,
     /// Length of the PROXY header.
     header: usize,
     client: Direction,
     server: Direction,
-    /// What the web server's socket is watched for.
+    /// The epoll interest in the back end's socket.
     interest: u32,
-    /// Bytes sent to the client without a pause, and when the last were.
+    /// Bytes sent to the client without a pause, and the time of the last.
     streak: usize,
     sent_at: Instant,
-    /// Held while it is open.
+    /// Held while the socket is open.
     _descriptor: Descriptor,
 }
 
-/// How far one side's sending has come.
+/// The state of one side's sending direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
     Open,
-    /// It sends no more.
+    /// It has ended.
     Ended,
-    /// And the other side knows.
+    /// Its end was forwarded to the other side.
     Told,
 }
 
-/// What an event on a web server's socket came to.
+/// The result of an event on a back end's socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BackEndOutcome {
-    /// Bytes that came from it.
+    /// Bytes received from the back end.
     pub received: usize,
     /// Bytes that the client's socket took.
     pub sent: usize,
     /// Whether the back end accepted the connection or sent something.
     pub used: bool,
-    /// It is unreachable.
+    /// Whether it is unreachable.
     pub down: bool,
-    /// Why the connection is to be closed.
+    /// Why the connection must be closed.
     pub end: Option<CloseReason>,
 }
 
 impl Splice {
-    /// Begins to connect to `to`, in the place of `descriptor`; `header` goes first.
+    /// Starts connecting to `to`, holding `descriptor`; `header` is sent first.
     ///
     /// # Errors
-    /// The kernel has no socket or no way there.
+    /// The error of `socket(2)` or `connect(2)`.
     pub fn connect(
         descriptor: Descriptor,
         to: SocketAddr,
@@ -106,7 +108,7 @@ impl Splice {
         Ok(Self { header: header.len(), pending: header, ..Self::new(socket, descriptor, protocol, now) })
     }
 
-    /// A splice to the built-in site, which has the other end of `stream`'s pair.
+    /// Creates a splice to the built-in site, which holds the other end of the socket pair of `stream`.
     pub fn to_site(descriptor: Descriptor, stream: UnixStream, protocol: Protocol, now: Instant) -> Self {
         Self { connected: true, ..Self::new(stream.into(), descriptor, protocol, now) }
     }
@@ -127,19 +129,19 @@ impl Splice {
         }
     }
 
-    /// Takes over what the client sent to a web server that could not be reached, without our PROXY header.
+    /// Takes over the client's bytes, without the PROXY header, from a splice whose web server was unreachable.
     pub fn replay(&mut self, unreached: &mut Splice) {
         let header = unreached.header.min(unreached.pending.len());
         self.pending.extend(unreached.pending.drain(header..));
         self.client = unreached.client;
     }
 
-    /// What the client speaks.
+    /// Returns the protocol of the client.
     pub fn protocol(&self) -> Protocol {
         self.protocol
     }
 
-    /// Takes what the client sent. It is not read again before the back end took it.
+    /// Queues bytes of the client. The client is not read again until the back end has taken them.
     fn take_bytes(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
         let written = if self.connected && self.pending.is_empty() {
             write(&self.back_end, bytes).map_err(|_| self.broken())?
@@ -150,7 +152,7 @@ impl Splice {
         Ok(())
     }
 
-    /// Writes what waits for the web server.
+    /// Writes pending bytes to the back end.
     fn push_pending(&mut self) -> Result<(), CloseReason> {
         let written = write(&self.back_end, &self.pending).map_err(|_| self.broken())?;
         self.pending.drain(..written);
@@ -160,7 +162,7 @@ impl Splice {
         Ok(())
     }
 
-    /// Why a client is closed whose back end is gone. One that had ended its answers owed nothing more.
+    /// Returns why the client of a broken back end is closed: `Closed` if the back end had ended its answers before.
     fn broken(&self) -> CloseReason {
         if self.server == Direction::Open { CloseReason::BackEnd } else { CloseReason::Closed }
     }
@@ -173,7 +175,7 @@ impl Splice {
         if self.streak < SMALL_BYTES { SMALL_RECORD } else { RECORD_MAX }
     }
 
-    /// What the client's socket is watched for, but for room to write.
+    /// Returns the epoll interest in the client's socket, without the one for writing.
     pub fn client_interest(&self) -> u32 {
         match self.client == Direction::Open && self.connected && self.pending.is_empty() {
             true => INTEREST,
@@ -186,7 +188,7 @@ impl Splice {
         let reads = self.connected && !client_blocked && self.server == Direction::Open;
         match (reads, write) {
             (true, _) => write | ready::READ,
-            // The kernel reports a back end that has closed whatever is asked for: once is enough.
+            // epoll always reports a closed back end: edge-triggered, it does so only once.
             (false, 0) => ready::EDGE,
             (false, _) => write,
         }
@@ -212,8 +214,8 @@ impl Splice {
         epoll.add(&self.back_end, token.pack(), self.interest)
     }
 
-    /// Hands the client's bytes to the back end; `ended`: the client sends no more. Returns whether that is a sign of use:
-    /// a part of a record is none.
+    /// Forwards the client's bytes to the back end; `ended`: whether the client has ended its sending direction.
+    /// Returns whether this counts as activity, which a part of a TLS record does not.
     ///
     /// # Errors
     /// `BackEnd` if the back end is gone, `Closed` if it had ended its answers before.
@@ -226,7 +228,7 @@ impl Splice {
         Ok(ends || !bytes.is_empty())
     }
 
-    /// Handles an event of the back end's socket: what it sent goes to the client's `stream`.
+    /// Handles an event of the back end's socket: forwards its bytes to the client's `stream`.
     pub fn on_back_end(
         &mut self,
         stream: &mut Stream,
@@ -258,7 +260,7 @@ impl Splice {
             self.push_pending()?;
         }
         if readiness & !ready::WRITE == 0 || self.server != Direction::Open || stream.is_blocked() {
-            // Both directions closed, or an error, while nothing is to be read: it will not get better.
+            // Both directions are closed, or an error is pending, and nothing is left to read.
             let broken = readiness & (ready::ERROR | ready::CLOSED) != 0;
             return if broken && !stream.is_blocked() { Err(self.broken()) } else { Ok(()) };
         }
@@ -282,8 +284,8 @@ impl Splice {
         Ok(())
     }
 
-    /// Hands ends on once all before them is through, and watches the back end for what is wanted now. Returns whether the
-    /// connection has less time than before.
+    /// Forwards the end of a direction once all bytes before it are forwarded, and updates the epoll interest in the
+    /// back end. Returns whether the connection's deadline has become earlier.
     ///
     /// # Errors
     /// `Closed` if both directions have ended, `BackEnd` if the back end cannot be watched.
@@ -296,7 +298,7 @@ impl Splice {
     ) -> Result<bool, CloseReason> {
         let (blocked, mut shortened) = (stream.is_waiting(), false);
         if self.client == Direction::Ended && self.connected && self.pending.is_empty() {
-            // A socket that is gone already says so by an event.
+            // If the socket is closed already, an event reports it.
             let _ = self.back_end.shutdown(Shutdown::Write);
             (self.client, shortened) = (Direction::Told, true);
         }
@@ -306,7 +308,7 @@ impl Splice {
         }
         let over = (self.client, self.server) == (Direction::Told, Direction::Told);
         let wanted = self.wanted(blocked);
-        // A back end that closed while the client was slow is reported once more, now that nothing waits.
+        // epoll reports a back end that closed while the client was slow once more, now that nothing waits.
         if wanted != self.interest || ends {
             self.interest = wanted;
             epoll.modify(&self.back_end, token.pack(), wanted).map_err(|_| CloseReason::BackEnd)?;
@@ -346,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_websocket_lives_for_hours_and_a_half_closed_one_for_minutes() {
+    fn an_idle_websocket_lives_for_hours_and_a_half_closed_one_for_minutes() {
         let (mut splice, _listener) = splice();
         assert_eq!(splice.life(START, at(4)), Life::Until(at(5)));
         assert_eq!(splice.life(START, at(5)), Life::BackEndDown);
@@ -359,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_read_that_the_other_side_did_not_take() {
+    fn neither_side_is_read_until_the_other_has_taken_its_bytes() {
         let (mut splice, _listener) = splice();
         assert_eq!((splice.client_interest(), splice.wanted(false)), (0, ready::WRITE), "not connected yet");
         splice.connected = true;

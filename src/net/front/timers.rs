@@ -1,5 +1,5 @@
-//! Deadlines of streams and paused listeners. A deadline is never taken back: whoever is named when it comes looks
-//! whether it still holds.
+//! Deadlines of streams and paused listeners. A deadline is never cancelled: when it passes, the owner of the token
+//! checks whether it still applies.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,17 +14,17 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// Names `token` at `deadline`.
+    /// Adds a deadline for `token`.
     pub fn set(&mut self, deadline: Instant, token: Token) {
         self.heap.push(Reverse((deadline, token.pack())));
     }
 
-    /// The next deadline.
+    /// Returns the next deadline.
     pub fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((deadline, _))| *deadline)
     }
 
-    /// Takes one whose deadline has come.
+    /// Removes one deadline that has passed and returns its token.
     pub fn due(&mut self, now: Instant) -> Option<Token> {
         if self.next()? > now {
             return None;
@@ -33,7 +33,8 @@ impl Timers {
         Token::unpack(token)
     }
 
-    /// Forgets the closed ones when they are the most, so that quick connections do not pile up.
+    /// Removes the deadlines of closed tokens once they are the majority, so that short connections do not
+    /// accumulate.
     pub fn tidy(&mut self, live: usize, is_live: impl Fn(Token) -> bool) {
         if self.heap.len() > 2 * live + 1024 {
             self.heap.retain(|Reverse((_, token))| Token::unpack(*token).is_some_and(&is_live));
@@ -46,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deadlines_come_in_order_and_not_before_their_time() {
+    fn deadlines_are_due_in_order_and_never_early() {
         let mut timers = Timers::default();
         let at = Instant::from_nanos;
         timers.set(at(30), Token::Accept(1));
@@ -59,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn closed_ones_do_not_pile_up() {
+    fn deadlines_of_closed_tokens_do_not_accumulate() {
         let mut timers = Timers::default();
         for index in 0..5000_u16 {
             timers.set(Instant::from_nanos(index.into()), Token::Accept(index));

@@ -1,4 +1,4 @@
-//! What is known of a TURN client on a stream: what it has proven, and the start of a message whose end is not there.
+//! The state of a TURN client on a stream: what it has proven, and the start of an incomplete message.
 
 use super::door::{IDLE_TIME, Life};
 use crate::base::time::Instant;
@@ -7,31 +7,32 @@ use crate::net::token::Token;
 use crate::turn::action::{Drop, EndReason};
 use crate::wire::demux::{Kind, classify};
 
-/// Requests in a row that may fail to authenticate. A login takes two or three, and a browser tries few passwords.
+/// Consecutive requests that may fail to authenticate. A login takes two or three, and a browser tries few passwords.
 const UNPROVEN_MAX: u8 = 100;
-/// The longest unfinished message kept for a client without an allocation: a request is below 2 KB.
+/// The longest incomplete message kept for a client without an allocation: a request is shorter than 2 KB.
 const STRANGER_MESSAGE_MAX: usize = 4 << 10;
 
-/// A TURN client's side of a connection.
+/// The state of a TURN client on a connection.
 #[derive(Debug, Default)]
 pub struct TurnClient {
-    /// The start of a message whose end is not there.
+    /// The start of an incomplete message.
     pub partial: Vec<u8>,
-    /// Whether the client ever sent a STUN message: ChannelData first is another protocol.
+    /// Whether the client has sent a STUN message; ChannelData before it means another protocol.
     greeted: bool,
-    /// Whether an allocation was there at the last look.
+    /// Whether it had an allocation at the last check.
     allocated: bool,
     /// Requests since the last authenticated one.
     unproven: u8,
-    /// Whether an authenticated request gave it more time since it last had an allocation.
+    /// Whether an authenticated request has extended its time since it last had an allocation.
     renewed: bool,
 }
 
 impl TurnClient {
-    /// Notes a message.
+    /// Records a message.
     ///
     /// # Errors
-    /// `Garbage` if TURN does not start like that, `TooMany` after too many requests in a row that proved nothing.
+    /// `Garbage` if the first message is not STUN, `TooMany` after too many consecutive requests without
+    /// authentication.
     pub fn greet(&mut self, message: &[u8]) -> Result<(), CloseReason> {
         let [first @ 0..=3, second, ..] = *message else {
             return if self.greeted { Ok(()) } else { Err(CloseReason::Garbage) };
@@ -47,8 +48,8 @@ impl TurnClient {
         if self.unproven > UNPROVEN_MAX { Err(CloseReason::TooMany) } else { Ok(()) }
     }
 
-    /// Notes a request that authenticated. Returns whether it gives the connection more time: with an allocation each one
-    /// does, without one only the first. One user could keep any number of connections otherwise.
+    /// Records an authenticated request. Returns whether it extends the connection's time: with an allocation always,
+    /// without one only the first time. Otherwise one user could keep any number of connections.
     pub fn authenticated(&mut self, has_allocation: bool) -> bool {
         self.unproven = 0;
         let renews = has_allocation || !self.renewed;
@@ -56,14 +57,14 @@ impl TurnClient {
         renews
     }
 
-    /// Whether to wait for the rest of a message that starts like that and needs `len` bytes: TURN starts with STUN, and the
-    /// length is limited for a client without an allocation.
+    /// Returns whether to wait for the rest of a message that starts with `start` and has `len` bytes: TURN starts
+    /// with STUN, and a client without an allocation may send only short messages.
     pub fn may_wait(&self, start: &[u8], len: usize, has_allocation: impl FnOnce() -> bool) -> bool {
         let is_stun = start.first().is_none_or(|&first| classify(first) == Kind::Stun);
         (self.greeted || is_stun) && (len <= STRANGER_MESSAGE_MAX || has_allocation())
     }
 
-    /// Keeps the start of a message until the rest comes.
+    /// Keeps the start of a message until the rest arrives.
     pub fn keep(&mut self, start: &[u8], is_new: bool) {
         if start.is_empty() {
             // An idle client holds no buffer.
@@ -74,15 +75,15 @@ impl TurnClient {
         }
     }
 
-    /// How long the connection lives. `active`: when it was last given time; an allocation that ended since the last look
-    /// sets it.
+    /// Returns how long the connection lives. `active`: when its time was last extended; the end of an allocation
+    /// since the last check extends it, too.
     pub fn life(&mut self, active: &mut Instant, now: Instant, has_allocation: bool) -> Life {
         if has_allocation {
             (self.allocated, self.renewed) = (true, false);
             return Life::Until(now + IDLE_TIME);
         }
         if std::mem::take(&mut self.allocated) {
-            // It ended since the last look: time for another one.
+            // The allocation ended since the last check: allow time for another one.
             *active = now;
         }
         let end = *active + IDLE_TIME;
@@ -90,28 +91,28 @@ impl TurnClient {
     }
 }
 
-/// The TURN messages that one read brought. [`Front::next_message`](super::Front::next_message) takes them one by one.
+/// The TURN messages of one read. [`Front::next_message`](super::Front::next_message) returns them one by one.
 #[derive(Debug)]
 pub struct Messages {
     pub(super) token: Token,
     pub(super) position: usize,
-    /// Why the connection is to be closed after them.
+    /// Why the connection must be closed after them.
     pub(super) end: Option<CloseReason>,
     /// When they were read.
     pub(super) now: Instant,
 }
 
-/// Why a connection is closed after a message that the protocol dropped; `None` if it stays.
+/// Returns why to close a connection after the protocol dropped a message; `None` to keep it open.
 pub fn closes_stream(dropped: Drop) -> Option<CloseReason> {
     match dropped {
         reason if reason.breaks_stream() => Some(CloseReason::Garbage),
-        // No connection is kept open for a client that asks more than it may.
+        // A client that exceeds its rate limit is not kept connected.
         Drop::Throttled => Some(CloseReason::TooMany),
         _ => None,
     }
 }
 
-/// What the protocol is told about a connection that was closed.
+/// Returns the reason that the protocol records for a closed connection.
 pub fn end_reason(reason: CloseReason) -> EndReason {
     match reason {
         CloseReason::Closed | CloseReason::BackEnd => EndReason::Closed,

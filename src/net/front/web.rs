@@ -1,4 +1,4 @@
-//! The way to the web: to a web server, to another TLS server, or to the built-in site.
+//! Hands web clients to their back ends: a web server, another TLS server, or the built-in site.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use crate::net::token::Token;
 use crate::turn::five_tuple::FiveTuple;
 use crate::wire::proxy_protocol::{self, Addresses};
 
-/// What a client of HTTP/1.1 is told when not even the built-in site can answer.
+/// The answer to an HTTP/1.1 client if even the built-in site is unavailable.
 const BAD_GATEWAY: &[u8] = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// Hands connections to their back ends.
@@ -29,11 +29,11 @@ pub struct WebDoor {
     epoll: Rc<Epoll>,
     gate: Arc<Gate>,
     counters: Arc<Counters>,
-    /// Where web clients go, which are refused without it.
+    /// The back ends of web clients, which are refused without it.
     web: Option<Arc<Web>>,
 }
 
-/// What handing over needs: the connections, the flows that may have to make room, and the bytes read last.
+/// What a handover needs: the connections, the flows that may have to make room, and the bytes read last.
 pub struct Room<'a> {
     pub connections: &'a mut Connections,
     pub flows: &'a mut Flows,
@@ -41,7 +41,8 @@ pub struct Room<'a> {
 }
 
 impl Room<'_> {
-    /// Counts a connection among the web's, in the place of another if need be; `false` if it is to be closed.
+    /// Counts a connection in the share of the web, displacing another if needed; returns `false` if it must be
+    /// closed.
     fn enter(&mut self, token: Token, now: Instant) -> bool {
         let Self { connections, flows, buffers } = self;
         let output = &mut buffers.output;
@@ -52,7 +53,7 @@ impl Room<'_> {
         entered.is_ok()
     }
 
-    /// A place for a socket to the back end of this client.
+    /// Takes a descriptor for a socket to the back end of this client.
     fn place(&mut self, gate: &Arc<Gate>, token: Token, now: Instant) -> io::Result<Descriptor> {
         let Self { connections, flows, buffers } = self;
         let output = &mut buffers.output;
@@ -62,22 +63,22 @@ impl Room<'_> {
 }
 
 impl WebDoor {
-    /// A door to `web`.
+    /// Creates a door to `web`.
     pub fn new(epoll: Rc<Epoll>, gate: Arc<Gate>, counters: Arc<Counters>, web: Option<Arc<Web>>) -> Self {
         Self { epoll, gate, counters, web }
     }
 
-    /// Where web clients go.
+    /// Returns the back ends of web clients.
     pub fn into_rules(self) -> Option<Arc<Web>> {
         self.web
     }
 
-    /// Web servers for the connections to come.
+    /// Replaces the back ends for new connections.
     pub fn set(&mut self, web: Arc<Web>) {
         self.web = Some(web);
     }
 
-    /// Hands a client to the web. What it sent so far is in the buffer.
+    /// Hands a client to its back end. The buffer holds everything that it has sent so far.
     pub fn hand_over(&self, room: &mut Room<'_>, token: Token, now: Instant) {
         let Some(connection) = room.connections.get(token) else { return };
         let Some(web) = &self.web else { return room.connections.mark_closing(token, CloseReason::Garbage) };
@@ -103,7 +104,7 @@ impl WebDoor {
         }
     }
 
-    /// Forwards a TLS connection unopened to the server at `to`.
+    /// Forwards a TLS connection, without terminating it, to the server at `to`.
     pub fn pass_through(&self, room: &mut Room<'_>, token: Token, to: SocketAddr, now: Instant) {
         self.counters.decided(Decision::PassThrough).add(1);
         if room.enter(token, now) {
@@ -111,7 +112,7 @@ impl WebDoor {
         }
     }
 
-    /// Connects a client to the web server at `to`. What it sent follows by [`Splice::take`].
+    /// Connects a client to the web server at `to`. The client's bytes follow by [`Splice::take`].
     fn splice(
         &self,
         room: &mut Room<'_>,
@@ -133,7 +134,7 @@ impl WebDoor {
             .and_then(|place| Splice::connect(place, to, protocol, header, now))
             .and_then(|splice| connection.splice_to(&self.epoll, token, splice, now));
         match spliced {
-            // Nothing is read from the client before the web server has accepted.
+            // The client is not read until the web server has accepted.
             Ok(()) => room.connections.spliced(token),
             Err(_) if protocol == Protocol::Tls => room.connections.mark_closing(token, CloseReason::BackEnd),
             Err(_) => {
@@ -143,8 +144,8 @@ impl WebDoor {
         }
     }
 
-    /// Hands a client to the built-in site; `down` if its web server could not be reached. A client that the site does
-    /// not take either is closed.
+    /// Hands a client to the built-in site; `down`: whether its web server was unreachable. Closes the client if the
+    /// site is full.
     fn visit_site(
         &self,
         room: &mut Room<'_>,
@@ -162,10 +163,11 @@ impl WebDoor {
         room.connections.mark_closing(token, if down { CloseReason::BackEnd } else { CloseReason::TooMany });
     }
 
-    /// Splices a client to the built-in site by a pair of sockets, which no other program can connect to.
+    /// Splices a client to the built-in site by a socket pair, which no other program can connect to.
     ///
     /// # Errors
-    /// `QuotaExceeded` without a place for both sockets, `ConnectionRefused` if the site is full, else the kernel's error.
+    /// `QuotaExceeded` if there are no places for both sockets, `ConnectionRefused` if the site is full, else the
+    /// error of the kernel.
     fn open_visit(
         &self,
         room: &mut Room<'_>,
@@ -188,7 +190,7 @@ impl WebDoor {
         connection.splice_to(&self.epoll, token, Splice::to_site(our_place, ours, protocol, now), now)
     }
 
-    /// Hands a client whose web server could not be reached to the built-in site, where TLS ends here.
+    /// Hands a client whose web server is unreachable to the built-in site, unless its TLS is passed through.
     pub fn back_end_down(&self, room: &mut Room<'_>, token: Token, now: Instant) {
         self.counters.back_end_down.add(1);
         match room.connections.get(token).and_then(|connection| connection.splice()).map(Splice::protocol) {

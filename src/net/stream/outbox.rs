@@ -1,51 +1,51 @@
-//! What waits to be written to one stream: whole messages, bounded in number, bytes and age.
+//! The output queue of one stream: whole messages, bounded in number, bytes and age.
 //!
-//! A stream that is slower than its media must not grow a delay, so the oldest media goes first. Answers stay: a
-//! client that does not even read those is closed by the owner.
+//! A queue longer than the media is useful only adds delay, so the oldest media is dropped first. Answers are never
+//! dropped: a client that does not read even those is closed by the owner.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::base::time::Instant;
 
-/// Bytes of media and answers that may wait: 200 ms of 10 Mbit/s, the most a call over TCP bears.
+/// Bytes of media and answers that may wait: 200 ms at 10 Mbit/s, the most that a call over TCP tolerates.
 pub const BYTES_MAX: usize = 256 << 10;
-/// The same when memory is low: 25 ms of it, and whole messages still.
+/// The same under memory pressure: 25 ms, still several messages.
 pub const BYTES_MAX_TIGHT: usize = BYTES_MAX / 8;
-/// Messages that may wait: as many full-size packets as fit.
+/// Messages that may wait: as many full-size packets as [`BYTES_MAX`] holds.
 pub const MESSAGES_MAX: usize = 256;
-/// Bytes of answers that wait before no more requests are read.
+/// Waiting bytes of answers above which no more requests are read.
 const CONTROL_BYTES_PAUSE: usize = 16 << 10;
-/// Bytes of answers that may wait before the client counts as stuck: what one read of the smallest requests, 32 KiB,
-/// can ask for (170 KB of 401s), on top of the pause.
+/// Waiting bytes of answers above which the client counts as stuck: the answers to one read of the smallest requests
+/// (32 KiB, 170 KB of 401s), on top of the pause.
 const CONTROL_BYTES_MAX: usize = 256 << 10;
-/// Media that waited longer is of no use to a call any more.
+/// Age at which media is useless to a call.
 const STALE: Duration = Duration::from_millis(500);
-/// The smallest message that shares a record of TLS with others. Large ones come in bursts, where a record each costs
-/// a tenth of the CPU; small ones rarely wait together, and there are clients that take what one record holds for
-/// one message (turnutils_uclient, whose messages have 100 bytes).
+/// The smallest message that shares a TLS record with others. Large messages come in bursts, where one record each
+/// costs a tenth of the CPU. Small ones rarely wait together, and some clients take the content of one record for one
+/// message (turnutils_uclient, whose messages have 100 bytes).
 const SHARES_RECORD: usize = 512;
-/// Buffers larger than this are not kept for reuse.
+/// Larger buffers are not kept for reuse.
 const KEPT_CAPACITY: usize = 64 << 10;
 
-/// What kind of message waits.
+/// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// An answer to a request: never dropped.
     Control,
-    /// A peer's data: dropped when the client is slow.
+    /// A peer's data: dropped if the client is slow.
     Media,
 }
 
-/// What became of a message offered to the outbox.
+/// The result of [`Outbox::push`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushed {
-    /// It waits; so many media messages were dropped for it (itself, perhaps).
+    /// Queued, unless it is media itself and was dropped.
     Queued {
-        /// How many.
+        /// Media messages dropped to stay within the limits, possibly including this one.
         dropped: usize,
     },
-    /// Too many answers wait already: close the stream.
+    /// Too many answers wait: close the stream.
     Stuck,
 }
 
@@ -58,14 +58,14 @@ struct Message {
     dead: bool,
 }
 
-/// The queue of one stream.
+/// The output queue of one stream.
 #[derive(Debug, Default)]
 pub struct Outbox {
     /// The bytes of all `messages`, dead ones included, from `head` on.
     bytes: Vec<u8>,
     head: usize,
     messages: VecDeque<Message>,
-    /// Bytes of the first message that are written already; such a message is finished whatever happens.
+    /// Bytes of the first message that are already written; such a message is always completed.
     written: usize,
     live_bytes: usize,
     live_messages: usize,
@@ -74,22 +74,22 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Whether nothing waits.
+    /// Returns whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.live_messages == 0
     }
 
-    /// Whether so many answers wait that the client should read before he asks again.
+    /// Returns whether so many answers wait that no further requests should be read.
     pub fn owes_answers(&self) -> bool {
         self.control_bytes > CONTROL_BYTES_PAUSE
     }
 
-    /// Bytes that wait, as far as they are not dropped.
+    /// Returns the number of bytes that wait.
     pub fn len(&self) -> usize {
         self.live_bytes - self.written
     }
 
-    /// Forgets everything; keeps a moderate buffer.
+    /// Empties the queue; keeps a buffer of moderate size.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_CAPACITY);
@@ -98,7 +98,8 @@ impl Outbox {
         (self.live_bytes, self.live_messages, self.control_bytes) = (0, 0, 0);
     }
 
-    /// Appends one whole message, framing and padding included, given in pieces. Media beyond `bytes_max` goes.
+    /// Appends one whole message, with framing and padding, given in pieces. Drops the oldest media beyond
+    /// `bytes_max`.
     pub fn push(&mut self, message: &[&[u8]], kind: Kind, now: Instant, bytes_max: usize) -> Pushed {
         let len: usize = message.iter().map(|piece| piece.len()).sum();
         let mut dropped = 0;
@@ -111,7 +112,7 @@ impl Outbox {
             } else if kind == Kind::Media {
                 return Pushed::Queued { dropped: dropped + 1 };
             } else {
-                // Answers alone may go over the limits, up to their own.
+                // Answers may exceed the limits of media, up to their own limit.
                 break;
             }
         }
@@ -129,11 +130,11 @@ impl Outbox {
         Pushed::Queued { dropped }
     }
 
-    /// Drops media that waits for too long; gives how many messages.
+    /// Drops media that has waited too long; returns how many messages.
     pub fn drop_stale(&mut self, now: Instant) -> usize {
         let mut dropped = 0;
         for index in usize::from(self.written > 0)..self.messages.len() {
-            // In order of age: the first young one ends it.
+            // Messages are in order of age: stop at the first recent one.
             if now.since(self.messages[index].at) <= STALE {
                 break;
             }
@@ -142,14 +143,14 @@ impl Outbox {
         dropped
     }
 
-    /// Whole messages, at most `limit` bytes of them but at least one, in one piece. The first one is cut by what
-    /// was [consumed](Outbox::consume) of it.
+    /// Returns whole messages in one slice, at most `limit` bytes but at least one message. The first one lacks the
+    /// bytes already [consumed](Outbox::consume).
     pub fn front(&mut self, limit: usize) -> &[u8] {
         self.front_while(limit, |_| true)
     }
 
-    /// The messages for one record of TLS, at most `limit` bytes of them: the first, and with it those behind it as
-    /// long as all are of some size.
+    /// Returns the messages for one TLS record, at most `limit` bytes: the first one, and those that follow while all
+    /// are large.
     pub fn front_record(&mut self, limit: usize) -> &[u8] {
         let alone = self.messages.front().is_some_and(|first| (first.len as usize) < SHARES_RECORD);
         self.front_while(limit, |len| !alone && len >= SHARES_RECORD)
@@ -171,7 +172,7 @@ impl Outbox {
         if end == 0 { &[] } else { &self.bytes[self.head + self.written..end] }
     }
 
-    /// Removes `len` bytes of [`Outbox::front`] that were written.
+    /// Removes `len` written bytes of [`Outbox::front`].
     pub fn consume(&mut self, len: usize) {
         self.written += len;
         while let Some(first) = self.messages.front()
@@ -196,7 +197,7 @@ impl Outbox {
         (usize::from(self.written > 0)..self.messages.len()).any(|index| self.kill(index))
     }
 
-    /// Drops message `index` if it is live media.
+    /// Drops message `index` if it is live media; returns whether it was.
     fn kill(&mut self, index: usize) -> bool {
         let message = &mut self.messages[index];
         if message.dead || message.kind == Kind::Control {
@@ -209,7 +210,7 @@ impl Outbox {
         true
     }
 
-    /// Moves the live messages together at the start of the buffer.
+    /// Moves the live messages to the start of the buffer.
     fn compact(&mut self) {
         let (mut from, mut to) = (self.head, 0);
         for message in &self.messages {
@@ -241,13 +242,13 @@ mod tests {
     }
 
     #[test]
-    fn when_memory_is_low_less_waits_and_it_is_the_newest() {
+    fn under_memory_pressure_fewer_and_only_the_newest_messages_wait() {
         let mut outbox = Outbox::default();
         let offer = |outbox: &mut Outbox, byte: u8, bytes_max| {
             outbox.push(&[&[byte; 1200]], Kind::Media, NOW, bytes_max)
         };
         (0..200).for_each(|byte| assert_eq!(offer(&mut outbox, byte, BYTES_MAX), queued(0)));
-        // What is above the lower bound goes with the first message after it came.
+        // The first message beyond the lower limit drops the oldest.
         let kept = BYTES_MAX_TIGHT / 1200;
         assert_eq!(offer(&mut outbox, 200, BYTES_MAX_TIGHT), queued(201 - kept));
         assert_eq!(outbox.len(), kept * 1200);
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_come_out_whole_in_order_and_coalesced() {
+    fn messages_leave_whole_in_order_and_coalesced() {
         let mut outbox = Outbox::default();
         for message in [b"first".as_slice(), b"second", b"third"] {
             assert_eq!(outbox.push(&[message], Kind::Media, NOW, BYTES_MAX), queued(0));
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_media_makes_room_but_neither_answers_nor_a_started_message() {
+    fn the_oldest_media_is_dropped_but_no_answer_and_no_started_message() {
         let mut outbox = Outbox::default();
         outbox.push(&[b"started"], Kind::Media, NOW, BYTES_MAX);
         outbox.push(&[b"answer"], Kind::Control, NOW, BYTES_MAX);
@@ -303,13 +304,13 @@ mod tests {
         assert_eq!(outbox.push(&[b"new"], Kind::Media, NOW, BYTES_MAX), queued(1));
         assert_eq!(outbox.push(&[b"answer2"], Kind::Control, NOW, BYTES_MAX), queued(1));
         let front = outbox.front(usize::MAX).to_vec();
-        assert!(front.starts_with(b"rtedanswer\x02\x02\x02\x03"), "the two oldest are gone");
+        assert!(front.starts_with(b"rtedanswer\x02\x02\x02\x03"), "the two oldest are dropped");
         assert!(front.ends_with(b"newanswer2"));
         assert_eq!(front.len(), outbox.len());
     }
 
     #[test]
-    fn bytes_are_bounded_and_one_large_message_can_push_out_many() {
+    fn bytes_are_bounded_and_a_large_message_can_drop_many() {
         let mut outbox = Outbox::default();
         let mut dropped = 0;
         for index in 0..100_000_u32 {
@@ -331,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_go_over_the_media_limits_up_to_their_own() {
+    fn answers_may_exceed_the_media_limits_up_to_their_own() {
         let mut outbox = Outbox::default();
         let mut answers = 0;
         while outbox.push(&[&[0; 128]], Kind::Control, NOW, BYTES_MAX) == queued(0) {
@@ -345,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn stale_media_goes_and_fresh_media_and_answers_stay() {
+    fn stale_media_is_dropped_and_fresh_media_and_answers_stay() {
         let mut outbox = Outbox::default();
         outbox.push(&[b"started"], Kind::Media, NOW, BYTES_MAX);
         outbox.push(&[b"old"], Kind::Media, NOW, BYTES_MAX);

@@ -1,4 +1,4 @@
-//! TLS over a stream, driven by hand: rustls without its buffers, so that an idle client holds only its keys.
+//! TLS over a stream, using rustls without its buffers, so that an idle client holds only its keys.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use rustls::{AlertDescription, Error};
 use crate::net::counters::TlsOutcome;
 use crate::net::scratch::Scratch;
 
-/// The most plaintext in one record (RFC 8446 section 5.1).
+/// The largest plaintext of a record (RFC 8446 section 5.1).
 pub const RECORD_MAX: usize = 16 << 10;
-/// Unprocessed bytes kept for one client. A full record is 16.6 KB; a ClientHello with post-quantum key shares and
-/// a long session ticket stays below 4 KB however many records it is cut into.
+/// Unprocessed bytes kept per client. A full record has 16.6 KB; a ClientHello with post-quantum key shares and a
+/// long session ticket stays below 4 KB, no matter how many records it is split into.
 pub const INCOMING_MAX: usize = 20 << 10;
-/// Room that sealing needs beyond the plaintext: header, tag and explicit nonce of each record it is cut into,
-/// with a key update in front.
+/// Space that sealing needs beyond the plaintext: header, tag and explicit nonce of each record, after a key update.
 const SEAL_OVERHEAD: usize = 64;
-/// Records without data that a client may send after the handshake: changes of keys (RFC 8446 section 4.6.3), each 28 bytes
-/// and 3 to 8 us of work. Browsers send none.
+/// Records without data that a client may send after the handshake: key updates (RFC 8446 section 4.6.3), each 28
+/// bytes and 3 to 8 us of work. Browsers send none.
 const SILENT_MAX: u32 = 16;
-/// Records of data for each further one. Changes of keys are due after 2^24 records at the earliest (RFC 8446 section 5.5).
+/// Records of data that allow one more. A key update is due after 2^24 records at the earliest (RFC 8446 section
+/// 5.5).
 const DATA_PER_SILENT: u32 = 1 << 16;
 /// The random value of a HelloRetryRequest (RFC 8446 section 4.1.3).
 const HELLO_RETRY_REQUEST: [u8; 32] = [
@@ -29,21 +29,21 @@ const HELLO_RETRY_REQUEST: [u8; 32] = [
     0xA2, 0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2, 0xC8, 0xA8, 0x33, 0x9C,
 ];
 
-/// Which configuration serves a client, decided by its ClientHello.
+/// Chooses the configuration for a client by its ClientHello.
 pub trait TlsChooser: Send + Sync {
-    /// Looks at everything a client has sent so far. `shared`: to a port that is shared with the web.
+    /// Decides by everything that the client has sent so far. `shared`: whether the port is shared with the web.
     fn choose(&self, received: &[u8], shared: bool) -> Choice;
 }
 
-/// What a [`TlsChooser`] says.
+/// The decision of a [`TlsChooser`].
 pub enum Choice {
-    /// Use this.
+    /// Serve with this configuration.
     Config(Arc<ServerConfig>),
-    /// TLS is ended by the server there.
+    /// Forward to the TLS server at this address.
     PassThrough(SocketAddr),
     /// The ClientHello is not complete.
     NeedMore,
-    /// Not TLS, and never will be.
+    /// Not TLS: close the connection.
     NotTls,
 }
 
@@ -53,36 +53,36 @@ impl TlsChooser for Arc<ServerConfig> {
     }
 }
 
-/// What a client speaks to the web.
+/// The protocol of a web client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.1 or older.
     Http1,
     /// HTTP/2.
     H2,
-    /// TLS that does not end here.
+    /// TLS that is passed through.
     Tls,
 }
 
-/// What became of received bytes.
+/// The result of processing received bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Received {
-    /// The client said that nothing follows (close_notify).
+    /// The client sent a close_notify.
     pub closed: bool,
-    /// The handshake was finished by these bytes.
+    /// These bytes completed the handshake.
     pub finished: bool,
-    /// TLS does not end here; `incoming` is what came so far.
+    /// TLS is passed through to this server; `incoming` holds everything received.
     pub pass_through: Option<SocketAddr>,
 }
 
 /// The TLS side of one stream.
 #[derive(Default)]
 pub struct Tls {
-    /// `None` until the ClientHello is there.
+    /// `None` until the ClientHello is complete.
     connection: Option<UnbufferedServerConnection>,
-    /// Bytes received and not yet processed: the start of a record, or of a handshake message.
+    /// Received, unprocessed bytes: the start of a record or of a handshake message.
     incoming: Vec<u8>,
-    /// Whether the ClientHello was answered by more than a request for another one.
+    /// Whether the ClientHello was answered, other than by a HelloRetryRequest.
     answered: bool,
     established: bool,
     /// Records received after the handshake, without data and with.
@@ -91,18 +91,18 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Whether the key exchange and the signature, which are what a handshake costs, are still to come: no ClientHello was
-    /// answered, or only by a HelloRetryRequest.
+    /// Returns whether the expensive part of a handshake, key exchange and signature, is still ahead: no ClientHello
+    /// was answered yet, except by a HelloRetryRequest.
     pub fn begins(&self) -> bool {
         !self.answered
     }
 
-    /// Whether the handshake is not finished.
+    /// Returns whether the handshake is unfinished.
     pub fn is_handshaking(&self) -> bool {
         !self.established
     }
 
-    /// What of the web the client negotiated (RFC 7301); `None`: something else, or nothing.
+    /// Returns the web protocol that the client negotiated (RFC 7301); `None` for any other or no protocol.
     pub fn negotiated(&self) -> Option<Protocol> {
         match self.connection.as_ref()?.alpn_protocol()? {
             b"h2" => Some(Protocol::H2),
@@ -111,25 +111,25 @@ impl Tls {
         }
     }
 
-    /// Puts what is left of earlier bytes in front of the next to be read.
+    /// Puts the unprocessed bytes in front of the next read.
     pub fn restore(&mut self, incoming: &mut Scratch) {
         incoming.clear();
-        // Never more than INCOMING_MAX, which the scratch is made for.
+        // Never more than INCOMING_MAX, for which the scratch is large enough.
         let _ = incoming.append(&self.incoming);
         self.incoming.clear();
     }
 
-    /// Keeps all of `incoming` (see [`Tls::restore`]) for later, unprocessed.
+    /// Keeps all of `incoming` (see [`Tls::restore`]) unprocessed for later.
     pub fn keep(&mut self, incoming: &Scratch) {
         self.incoming.extend_from_slice(incoming.bytes());
     }
 
-    /// Processes all of `incoming` (see [`Tls::restore`]): plaintext is appended to `plain`, records to be sent
-    /// to `output`.
+    /// Processes all of `incoming` (see [`Tls::restore`]): appends plaintext to `plain` and records to send to
+    /// `output`.
     ///
     /// # Errors
-    /// The stream must be closed after `output`, which may hold an alert, was sent. `Garbage` also if the client changes its
-    /// keys again and again.
+    /// The reason to close the stream, after sending `output`, which may hold an alert. `Garbage` also if the client
+    /// updates its keys too often.
     pub fn receive(
         &mut self,
         chooser: &dyn TlsChooser,
@@ -183,18 +183,18 @@ impl Tls {
         Ok(received)
     }
 
-    /// Appends `plaintext` to `output` as records.
+    /// Seals `plaintext` and appends the records to `output`.
     ///
     /// # Errors
-    /// The stream must be closed.
+    /// `Internal` without a finished handshake or if `output` is full; the stream must be closed.
     pub fn seal(&mut self, plaintext: &[u8], output: &mut Scratch) -> Result<(), TlsOutcome> {
         self.write(output, |state, room| state.encrypt(plaintext, room).ok())
     }
 
-    /// Appends a close_notify to `output`, if the handshake got that far.
+    /// Appends a close_notify to `output` if the handshake is finished.
     pub fn close(&mut self, output: &mut Scratch) {
         if self.established {
-            // A client that cannot be told is closed all the same.
+            // Without a close_notify the connection is closed, too.
             let _ = self.write(output, |state, room| state.queue_close_notify(room).ok());
         }
     }
@@ -218,8 +218,7 @@ impl Tls {
                     output.advance(written);
                 }
                 ConnectionState::TransmitTlsData(state) => state.done(),
-                // All that was received is processed, so there is nothing to read, and closed ones are not
-                // written to.
+                // Received bytes are processed at once, so there is nothing to read, and nothing is written after a close.
                 _ => return Err(TlsOutcome::Internal),
             }
             self.incoming.drain(..discard);
@@ -229,18 +228,18 @@ impl Tls {
 
 type Writer<'c> = rustls::unbuffered::WriteTraffic<'c, rustls::server::ServerConnectionData>;
 
-/// How much room [`Tls::seal`] takes at most for `plaintext` bytes.
+/// Returns the maximum size of `plaintext` bytes after [`Tls::seal`].
 pub const fn sealed_max(plaintext: usize) -> usize {
     plaintext + (plaintext / RECORD_MAX + 3) * SEAL_OVERHEAD
 }
 
-/// Whether `sent` answers a ClientHello; a HelloRetryRequest asks for another one instead (RFC 8446 section 4.1.4).
+/// Returns whether `sent` answers a ClientHello; a HelloRetryRequest requests another one instead (RFC 8446 section 4.1.4).
 fn answers(sent: &[u8]) -> bool {
     // The random value of a ServerHello comes after the headers of record and message and the version.
     !sent.is_empty() && sent.get(11..43) != Some(&HELLO_RETRY_REQUEST)
 }
 
-/// How many whole records these bytes are (RFC 8446 section 5.1).
+/// Returns the number of whole records in `bytes` (RFC 8446 section 5.1).
 fn records(mut bytes: &[u8]) -> u32 {
     let mut count = 0;
     while let Some(&[_, _, _, high, low]) = bytes.first_chunk() {
@@ -277,7 +276,7 @@ fn process(
                 let written = state.encode(output.spare()).map_err(|_| TlsOutcome::Internal)?;
                 output.advance(written);
             }
-            // The owner sends `output` before anything else.
+            // The owner sends `output` first.
             Ok(ConnectionState::TransmitTlsData(state)) => state.done(),
             Ok(ConnectionState::PeerClosed) => closed = true,
             Ok(ConnectionState::Closed) => (closed, done) = (true, true),
@@ -296,8 +295,8 @@ fn process(
     }
 }
 
-/// After an error, rustls gives the alert for the client when it is asked on. It must not be asked further than
-/// that: it would look at the offending bytes again, which it holds for a mistake.
+/// Appends the alert that rustls has queued after an error. Processing must stop there: rustls would read the offending
+/// bytes again, which it treats as a misuse.
 fn encode_alert(connection: &mut UnbufferedServerConnection, rest: &mut [u8], output: &mut Scratch) {
     while connection.wants_write() {
         let ConnectionState::EncodeTlsData(mut state) = (match connection.process_tls_records(rest).state {
@@ -313,7 +312,7 @@ fn encode_alert(connection: &mut UnbufferedServerConnection, rest: &mut [u8], ou
     }
 }
 
-/// Whose fault an error is.
+/// Classifies an error by its cause.
 fn outcome(error: &Error) -> TlsOutcome {
     match error {
         Error::AlertReceived(AlertDescription::UnknownCA) => TlsOutcome::UnknownCa,

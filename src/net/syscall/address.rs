@@ -15,11 +15,11 @@ pub(super) union Name {
 
 impl Name {
     pub fn empty() -> Self {
-        // SAFETY: both are plain numbers, for which zero is a value.
+        // SAFETY: both variants are plain numbers, for which zero is a valid value.
         unsafe { zeroed() }
     }
 
-    /// Writes `address`, mapped when the socket is an IPv6 one; gives the length.
+    /// Writes `address`, IPv4-mapped for an IPv6 socket, and returns its length.
     pub fn write(&mut self, address: SocketAddr, ipv6_socket: bool) -> socklen_t {
         let v6 = match address {
             SocketAddr::V4(v4) if !ipv6_socket => {
@@ -44,7 +44,7 @@ impl Name {
         size_of::<sockaddr_in6>() as socklen_t
     }
 
-    /// The canonical address; `None` when the kernel wrote none.
+    /// Returns the canonical address; `None` if the kernel wrote none.
     pub fn read(&self, len: socklen_t) -> Option<SocketAddr> {
         // SAFETY: both variants are plain numbers that start with the family; all 28 bytes are initialised.
         let (v4, v6) = unsafe { (self.v4, self.v6) };
@@ -62,7 +62,7 @@ impl Name {
     }
 }
 
-/// An IPv4-mapped address as the IPv4 address it is.
+/// Returns an IPv4-mapped address as the IPv4 address that it maps.
 pub fn canonical(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
@@ -73,7 +73,7 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// An address of our own, to send from. Link-local ones need their interface.
+/// A local address to send from. A link-local one needs its interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
     /// The address.
@@ -83,7 +83,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// The address of `local` as a source.
+    /// Returns the address of `local` as a source.
     pub fn of(local: SocketAddr) -> Self {
         let interface = match local {
             SocketAddr::V6(v6) => v6.scope_id(),
@@ -92,7 +92,7 @@ impl Source {
         Self { ip: local.ip(), interface }
     }
 
-    /// The socket address with `port`.
+    /// Returns the socket address with `port`.
     pub fn with_port(self, port: u16) -> SocketAddr {
         match self.ip {
             IpAddr::V4(v4) => (v4, port).into(),

@@ -1,4 +1,4 @@
-//! What recvmmsg and sendmmsg are told: headers that point to everything else.
+//! The arguments of recvmmsg and sendmmsg: headers that point to everything else.
 
 use std::mem::zeroed;
 use std::ops::Range;
@@ -19,9 +19,9 @@ pub(super) struct Arrays {
 }
 
 impl Arrays {
-    /// For [`BATCH`] messages in at most `pieces` pieces of memory.
+    /// Allocates the arrays for [`BATCH`] messages in at most `pieces` pieces of memory.
     pub fn new(pieces: usize) -> Self {
-        // SAFETY: null pointers and zero lengths are values of both structures.
+        // SAFETY: null pointers and zero lengths are valid values of both structures.
         let (header, piece) = unsafe { (zeroed::<mmsghdr>(), zeroed::<iovec>()) };
         Self {
             headers: vec![header; BATCH],
@@ -31,7 +31,7 @@ impl Arrays {
         }
     }
 
-    /// Points header `index` to its name (`name` bytes of it), its control buffer (`control` bytes) and `pieces`.
+    /// Points header `index` to its name (`name` bytes), its control buffer (`control` bytes) and `pieces`.
     pub fn point(&mut self, index: usize, pieces: Range<usize>, name: socklen_t, control: usize) {
         let pieces = &mut self.pieces[pieces];
         let header = &mut self.headers[index];

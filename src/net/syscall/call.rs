@@ -1,5 +1,5 @@
-//! The calls on the path of every packet, without libc's wrappers around them: those make each call a point where its
-//! thread may be cancelled, at the price of two atomic exchanges. No thread of ours is ever cancelled.
+//! System calls on the path of every packet, without libc's wrappers. The wrappers make each call a thread
+//! cancellation point, at the price of two atomic exchanges, and no thread of this process is ever cancelled.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -7,17 +7,17 @@ use std::ptr;
 
 use libc::{c_int, c_long, epoll_event, mmsghdr, msghdr, sockaddr, socklen_t, syscall};
 
-/// Sends without waiting, and without a signal where nobody reads any more.
+/// Does not block, and raises no signal if the other side has closed.
 const SEND_FLAGS: c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
 fn count(result: c_long) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// Reads what a stream has, without waiting; 0 is its end.
+/// Reads from a stream without blocking; returns the number of bytes, 0 at the end of the stream.
 ///
 /// # Errors
-/// Nothing there (`WouldBlock`), or the stream is broken.
+/// `WouldBlock` if there is nothing to read, else the error of `recvfrom(2)`.
 pub fn read_stream(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     let (fd, none) = (socket.as_raw_fd(), ptr::null_mut::<sockaddr>());
     // SAFETY: the kernel writes at most `buffer.len()` bytes into it; no address is asked for.
@@ -27,13 +27,13 @@ pub fn read_stream(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usiz
     })
 }
 
-/// Writes what a stream takes, without waiting.
+/// Writes to a stream without blocking; returns the number of bytes that the kernel took.
 ///
 /// # Errors
-/// No room (`WouldBlock`), or the stream is broken.
+/// `WouldBlock` if the send buffer is full, else the error of `sendto(2)`.
 pub fn write_stream(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     let (fd, nobody) = (socket.as_raw_fd(), ptr::null::<sockaddr>());
-    // SAFETY: the kernel reads `bytes.len()` bytes of it, and no name.
+    // SAFETY: the kernel reads `bytes.len()` bytes of it and is given no name.
     count(unsafe {
         syscall(libc::SYS_sendto, fd, bytes.as_ptr(), bytes.len(), SEND_FLAGS, nobody, 0 as socklen_t)
     })
@@ -52,7 +52,7 @@ pub(super) unsafe fn send_to(
     count(unsafe { syscall(libc::SYS_sendto, fd, bytes, len, SEND_FLAGS, name, name_len) })
 }
 
-/// Sends the datagrams of all `headers` one after the other; gives how many were sent before one was refused.
+/// Sends the datagrams of `headers` in order; returns how many were sent before the kernel refused one.
 ///
 /// # Safety
 /// Everything that the headers point to must be readable for the lengths in them.
@@ -61,7 +61,7 @@ pub(super) unsafe fn send_many(fd: RawFd, headers: &mut [mmsghdr]) -> io::Result
     count(unsafe { syscall(libc::SYS_sendmmsg, fd, headers.as_mut_ptr(), headers.len(), SEND_FLAGS) })
 }
 
-/// Receives one datagram; gives its length.
+/// Receives one datagram; returns its length.
 ///
 /// # Safety
 /// Everything that the header points to must be writable for the lengths in it.
@@ -70,7 +70,7 @@ pub(super) unsafe fn receive_one(fd: RawFd, header: &mut msghdr) -> io::Result<u
     count(unsafe { syscall(libc::SYS_recvmsg, fd, ptr::from_mut(header), libc::MSG_DONTWAIT) })
 }
 
-/// Receives at most a datagram for each of `headers`; gives how many.
+/// Receives at most one datagram per header; returns how many.
 ///
 /// # Safety
 /// Everything that the headers point to must be writable for the lengths in them.
@@ -83,7 +83,7 @@ pub(super) unsafe fn receive_many(fd: RawFd, headers: &mut [mmsghdr]) -> io::Res
     })
 }
 
-/// Waits for events, at most so many milliseconds (-1: for ever); gives how many were written into `events`.
+/// Waits for events, at most `milliseconds` (-1: without limit); returns how many were written into `events`.
 pub(super) fn wait(epoll: RawFd, events: &mut [epoll_event], milliseconds: c_int) -> io::Result<usize> {
     let capacity = c_int::try_from(events.len()).unwrap_or(c_int::MAX);
     let no_mask = ptr::null::<libc::sigset_t>();

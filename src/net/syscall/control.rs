@@ -1,4 +1,4 @@
-//! Control messages: what the kernel says about a datagram, and is told about one, beside its bytes.
+//! Control messages: what the kernel tells about a datagram, or is told about one, beside its bytes.
 
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,13 +14,13 @@ use super::address::Source;
 #[derive(Clone, Copy)]
 pub(super) struct Control(pub [u8; 128]);
 
-/// Every control message of `header`, as (level, type, payload).
+/// Iterates over the control messages of `header` as (level, type, payload).
 pub(super) fn controls(header: &msghdr) -> impl Iterator<Item = (c_int, c_int, &[u8])> {
     // SAFETY: `header` was filled by the kernel: its control pointer and length describe one of our buffers.
     let mut next: *const cmsghdr = unsafe { libc::CMSG_FIRSTHDR(header) };
     std::iter::from_fn(move || {
-        // SAFETY: the CMSG macros stay within the control buffer of `header`, which is borrowed all the while,
-        // and the kernel wrote `cmsg_len` bytes from the start of each message.
+        // SAFETY: the CMSG macros stay within the control buffer of `header`, which stays borrowed, and the kernel
+        // wrote `cmsg_len` bytes from the start of each message.
         unsafe {
             let message = next.as_ref()?;
             let data = libc::CMSG_DATA(next);
@@ -31,19 +31,19 @@ pub(super) fn controls(header: &msghdr) -> impl Iterator<Item = (c_int, c_int, &
     })
 }
 
-/// Reads a plain C structure out of the payload of a control message.
+/// Reads a plain C structure from the payload of a control message; `None` if the payload is too short.
 pub(super) fn read_plain<T: Plain>(bytes: &[u8]) -> Option<T> {
     if bytes.len() < size_of::<T>() {
         return None;
     }
-    // SAFETY: there are enough bytes, every bit pattern is a `Plain` value, and the read may be unaligned.
+    // SAFETY: there are enough bytes, every bit pattern is a valid value, and the read may be unaligned.
     Some(unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) })
 }
 
-/// Structures of numbers only.
+/// Structures that consist of integers only.
 ///
 /// # Safety
-/// Every bit pattern must be a value.
+/// Every bit pattern must be a valid value.
 pub(super) unsafe trait Plain: Copy {}
 // SAFETY: integers only.
 unsafe impl Plain for libc::in_pktinfo {}
@@ -56,17 +56,17 @@ unsafe impl Plain for c_int {}
 // SAFETY: an integer.
 unsafe impl Plain for u16 {}
 
-/// What the kernel says about a received datagram.
+/// What the kernel tells about a received datagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Notes {
-    /// Which of our addresses it reached, if its socket was asked.
+    /// The local address that it reached, if the socket has packet information enabled.
     pub reached: Option<Source>,
-    /// The size of the datagrams that were put together into this one.
+    /// The size of the datagrams that the kernel coalesced into this one.
     pub segment: Option<usize>,
 }
 
 impl Notes {
-    /// Reads what stands beside the datagram of `header`.
+    /// Reads the control messages of `header`.
     pub fn of(header: &msghdr) -> Self {
         let mut notes = Self::default();
         for (level, kind, payload) in controls(header) {
@@ -95,7 +95,7 @@ fn reached_v6(payload: &[u8]) -> Option<Source> {
     Some(Source { ip: ip.to_canonical(), interface })
 }
 
-/// Writes one control message that names the source; gives the length of the control data.
+/// Writes a control message that names the source address; returns the length of the control data.
 pub(super) fn write_source(control: &mut Control, source: Source, ipv6_socket: bool) -> usize {
     let pktinfo6 = |ip: Ipv6Addr| libc::in6_pktinfo {
         ipi6_addr: libc::in6_addr { s6_addr: ip.octets() },
@@ -110,7 +110,7 @@ pub(super) fn write_source(control: &mut Control, source: Source, ipv6_socket: b
             };
             write_control(control, 0, libc::IPPROTO_IP, libc::IP_PKTINFO, info)
         }
-        // An IPv6 socket takes the source of an IPv4 packet in its mapped form.
+        // An IPv6 socket expects the source of an IPv4 packet in IPv4-mapped form.
         IpAddr::V4(ip) => {
             write_control(control, 0, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, pktinfo6(ip.to_ipv6_mapped()))
         }
@@ -118,8 +118,8 @@ pub(super) fn write_source(control: &mut Control, source: Source, ipv6_socket: b
     }
 }
 
-/// Writes a control message behind the `used` bytes of others: the payload is to be cut into datagrams of `size`
-/// bytes. Gives the length of the control data.
+/// Appends a control message after `used` bytes of others: the kernel cuts the payload into datagrams of `size`
+/// bytes. Returns the length of the control data.
 pub(super) fn write_segment(control: &mut Control, used: usize, size: u16) -> usize {
     write_control(control, used, libc::SOL_UDP, libc::UDP_SEGMENT, size)
 }
@@ -138,7 +138,7 @@ fn write_control<T: Plain>(
         assert!(size_of::<T>() + size_of::<cmsghdr>() <= WRITTEN_MAX);
         assert!(2 * WRITTEN_MAX <= size_of::<Control>());
     }
-    assert!(used <= WRITTEN_MAX && used.is_multiple_of(align_of::<cmsghdr>()), "what CMSG_SPACE gave");
+    assert!(used <= WRITTEN_MAX && used.is_multiple_of(align_of::<cmsghdr>()), "a sum of CMSG_SPACE values");
     // SAFETY: CMSG_LEN and CMSG_SPACE only compute. The buffer and `used` are aligned for a header, and as asserted
     // there is room for header and payload behind `used`; the payload is written unaligned.
     unsafe {

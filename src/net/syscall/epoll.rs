@@ -1,4 +1,4 @@
-//! Waiting for sockets, and being woken.
+//! Waiting for sockets, timers and wake-ups with epoll.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,68 +11,77 @@ use libc::{c_int, epoll_event};
 
 use super::{call, check};
 
-/// Readiness bits as epoll has them.
+/// Readiness bits of epoll.
 pub mod ready {
-    /// Something to read, or the end of it.
+    /// Readable, or at the end of the stream.
     pub const READ: u32 = libc::EPOLLIN as u32;
-    /// Room to write.
+    /// Writable.
     pub const WRITE: u32 = libc::EPOLLOUT as u32;
-    /// The other side will send no more.
+    /// The other side has shut down its sending direction.
     pub const PEER_CLOSED: u32 = libc::EPOLLRDHUP as u32;
-    /// An error is waiting; always reported.
+    /// An error is pending; always reported.
     pub const ERROR: u32 = libc::EPOLLERR as u32;
     /// Both directions are closed; always reported.
     pub const CLOSED: u32 = libc::EPOLLHUP as u32;
-    /// To be told of news only, not in every wait for as long as it lasts. It saves the kernel a second look after each
-    /// event; who asks for it takes all there is, or comes back by himself.
+    /// Edge-triggered: reported once per change, not for as long as the state lasts. This saves the kernel a second
+    /// look after each event. The caller must read until `WouldBlock` or come back on its own.
     pub const EDGE: u32 = libc::EPOLLET as u32;
 }
 
-/// What one wait of an [`Epoll`] found.
+/// The events that one wait of an [`Epoll`] returned.
 pub struct Events {
     raw: Vec<epoll_event>,
     len: usize,
 }
 
 impl Events {
-    /// Room for `capacity` events.
+    /// Allocates space for `capacity` events.
     pub fn new(capacity: usize) -> Self {
         Self { raw: vec![epoll_event { events: 0, u64: 0 }; capacity.max(1)], len: 0 }
     }
 
-    /// How many there are.
+    /// Returns the number of events.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no events.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Token and readiness of one event; `None` past the end.
+    /// Returns the token and readiness of an event; `None` past the end.
     pub fn get(&self, index: usize) -> Option<(u64, u32)> {
         let event = self.raw[..self.len].get(index)?;
         Some((event.u64, event.events))
     }
 }
 
-/// An epoll set: level-triggered, but for what asks for [`ready::EDGE`].
+/// An epoll set. Sockets are level-triggered unless registered with [`ready::EDGE`].
 pub struct Epoll(OwnedFd);
 
 impl Epoll {
-    /// An empty set.
+    /// Creates an empty set.
+    ///
+    /// # Errors
+    /// The error of `epoll_create1(2)`.
     pub fn new() -> io::Result<Self> {
         // SAFETY: no pointers; the new descriptor is owned by nobody else.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) }))
     }
 
-    /// Watches `socket` for `interest` under `token`. Closing the socket ends it.
+    /// Watches `socket` for `interest` under `token` until the socket is closed.
+    ///
+    /// # Errors
+    /// The error of `epoll_ctl(2)`.
     pub fn add(&self, socket: impl AsFd, token: u64, interest: u32) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, socket.as_fd(), token, interest)
     }
 
-    /// Changes what a watched socket is watched for.
+    /// Changes the interest or token of a watched socket.
+    ///
+    /// # Errors
+    /// The error of `epoll_ctl(2)`.
     pub fn modify(&self, socket: impl AsFd, token: u64, interest: u32) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, socket.as_fd(), token, interest)
     }
@@ -84,7 +93,10 @@ impl Epoll {
         Ok(())
     }
 
-    /// Waits for events, at most `timeout` (rounded up to milliseconds; `None`: for ever).
+    /// Waits for events, at most `timeout` (rounded up to milliseconds; `None`: without limit).
+    ///
+    /// # Errors
+    /// The error of `epoll_wait(2)`, except `EINTR`, which returns no events.
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         let milliseconds = timeout.map_or(-1, |timeout| {
             c_int::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
@@ -99,12 +111,15 @@ impl Epoll {
     }
 }
 
-/// Wakes a worker out of its wait, from any thread.
+/// Ends the wait of a worker, from any thread.
 #[derive(Clone)]
 pub struct Waker(Arc<File>);
 
 impl Waker {
-    /// A new eventfd.
+    /// Creates an eventfd.
+    ///
+    /// # Errors
+    /// The error of `eventfd(2)`.
     pub fn new() -> io::Result<Self> {
         // SAFETY: no pointers; the new descriptor is owned by nobody else.
         let fd =
@@ -112,12 +127,12 @@ impl Waker {
         Ok(Self(Arc::new(File::from(fd))))
     }
 
-    /// Makes it readable. A full counter means that it is so already.
+    /// Makes it readable. A full counter means that it is readable already.
     pub fn wake(&self) {
         let _ = (&*self.0).write(&1u64.to_ne_bytes());
     }
 
-    /// Makes it unreadable again.
+    /// Makes it unreadable.
     pub fn clear(&self) {
         let _ = (&*self.0).read(&mut [0; 8]);
     }
@@ -129,16 +144,19 @@ impl AsFd for Waker {
     }
 }
 
-/// Ends a wait at a point in time. A timeout of the wait itself would cost the kernel a timer on every wait; this
-/// one is set when the next deadline is another one.
+/// Ends a wait at a point in time. A timeout of the wait itself would cost the kernel a timer per wait; this timer is
+/// set only when the next deadline changes.
 pub struct Alarm {
     timer: File,
-    /// What it is set to, on the caller's clock.
+    /// The time it is set to, in nanoseconds of the caller's clock.
     at: Option<u64>,
 }
 
 impl Alarm {
-    /// One that is not set.
+    /// Creates a timer that is not set.
+    ///
+    /// # Errors
+    /// The error of `timerfd_create(2)`.
     pub fn new() -> io::Result<Self> {
         let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
         // SAFETY: no pointers; the new descriptor is owned by nobody else.
@@ -147,12 +165,15 @@ impl Alarm {
         Ok(Self { timer: File::from(timer), at: None })
     }
 
-    /// Sees to it that a wait ends at `at` or before; it is `now`. Both are nanoseconds of any one clock.
+    /// Makes a wait end at `at` or earlier. `at` and `now` are nanoseconds of the same clock.
+    ///
+    /// # Errors
+    /// The error of `timerfd_settime(2)`.
     pub fn set(&mut self, at: u64, now: u64) -> io::Result<()> {
         if self.at.is_some_and(|set| set <= at) {
             return Ok(());
         }
-        // All zeros would take the alarm back.
+        // A value of zero would disarm the timer.
         let nanos = at.saturating_sub(now).max(1);
         let value = libc::timespec {
             tv_sec: (nanos / 1_000_000_000) as libc::time_t,
@@ -166,7 +187,10 @@ impl Alarm {
         Ok(())
     }
 
-    /// Makes it unreadable, and to be set again.
+    /// Makes it unreadable and allows the next [`Alarm::set`].
+    ///
+    /// # Errors
+    /// The error of `read(2)`.
     pub fn clear(&mut self) -> io::Result<()> {
         self.at = None;
         match self.timer.read(&mut [0; 8]) {

@@ -1,4 +1,4 @@
-//! ICMP errors about datagrams we sent.
+//! ICMP errors about datagrams that this host sent.
 
 use std::io;
 use std::mem::{size_of, zeroed};
@@ -10,7 +10,7 @@ use libc::{msghdr, socklen_t};
 use super::address::Name;
 use super::control::{Control, controls, read_plain};
 
-/// Whether the error may be a late report of an ICMP message.
+/// Returns whether `error` may be a late report of an ICMP message.
 pub fn is_peer_error(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -29,12 +29,12 @@ pub fn is_peer_error(error: &io::Error) -> bool {
     )
 }
 
-/// An ICMP message about a datagram we sent.
+/// An ICMP error about a datagram that this host sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IcmpError {
-    /// Where the datagram was sent to, canonical.
+    /// The destination of the datagram, canonical.
     pub to: SocketAddr,
-    /// ICMP or ICMPv6 type, by the family of `to`.
+    /// ICMP type if `to` is IPv4, else ICMPv6 type.
     pub kind: u8,
     /// Its code.
     pub code: u8,
@@ -42,19 +42,19 @@ pub struct IcmpError {
     pub info: u32,
 }
 
-/// Reads the next ICMP error of a socket with [`enable_error_queue`](super::enable_error_queue); `None` when there is none left. Errors of
-/// our own kernel's making are skipped.
+/// Reads the next ICMP error from the queue of a socket with [`enable_error_queue`](super::enable_error_queue);
+/// `None` if the queue is empty. Errors that the local kernel generated are skipped.
 pub fn receive_icmp(socket: impl AsFd) -> io::Result<Option<IcmpError>> {
     loop {
         let (mut name, mut control) = (Name::empty(), Control([0; 128]));
-        // SAFETY: null pointers and zero lengths are values of the structure.
+        // SAFETY: null pointers and zero lengths are valid values of the structure.
         let mut header: msghdr = unsafe { zeroed() };
         header.msg_name = (&raw mut name).cast();
         header.msg_namelen = size_of::<Name>() as socklen_t;
         header.msg_control = control.0.as_mut_ptr().cast();
         header.msg_controllen = size_of::<Control>() as _;
         let fd = socket.as_fd().as_raw_fd();
-        // SAFETY: name and control buffer outlive the call and have the lengths given; no payload is asked for.
+        // SAFETY: name and control buffer outlive the call and have the given lengths; no payload is requested.
         let received = unsafe { libc::recvmsg(fd, &mut header, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
         if received < 0 {
             let error = io::Error::last_os_error();

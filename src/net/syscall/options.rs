@@ -1,4 +1,4 @@
-//! Socket options that socket2 does not have.
+//! Socket options that socket2 lacks.
 
 use std::io;
 use std::mem::size_of;
@@ -11,26 +11,29 @@ use super::check;
 
 fn set_option(socket: impl AsFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
     let fd = socket.as_fd().as_raw_fd();
-    // SAFETY: the value is an int that outlives the call, and its size is given.
+    // SAFETY: the value is an int that outlives the call, and its size is passed.
     check(unsafe {
         libc::setsockopt(fd, level, name, (&raw const value).cast(), size_of::<c_int>() as socklen_t)
     })?;
     Ok(())
 }
 
-/// When the packets of a UDP socket carry DF.
+/// Whether the packets of a UDP socket carry the DF bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fragmentation {
-    /// Never: routers and we may fragment.
+    /// DF is clear: routers and this host may fragment.
     Allowed,
-    /// Always, and the path's known MTU is not looked at (RFC 8656 section 15: the ICMP answer must come back).
+    /// DF is set, and the kernel ignores the known path MTU (RFC 8656 section 15: the ICMP error must come back).
     Forbidden,
 }
 
-/// Sets DF for everything sent from now on.
+/// Sets or clears DF for all datagrams sent from now on.
 ///
-/// IPv4 uses OMIT, which is DONT on the wire but lets "fragmentation needed" reach the error queue. IPv6 has no
-/// fragmenting routers: DONT keeps to the learned path MTU and fragments here.
+/// IPv4 uses `IP_PMTUDISC_OMIT`: like `DONT` it clears DF, but "fragmentation needed" still reaches the error queue.
+/// IPv6 has no fragmenting routers: `DONT` keeps to the learned path MTU and fragments on this host.
+///
+/// # Errors
+/// The error of `setsockopt(2)`.
 pub fn set_fragmentation(socket: impl AsFd, ipv6: bool, fragmentation: Fragmentation) -> io::Result<()> {
     let (level, name, value) = match (ipv6, fragmentation) {
         (false, Fragmentation::Allowed) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT),
@@ -47,7 +50,10 @@ pub fn set_fragmentation(socket: impl AsFd, ipv6: bool, fragmentation: Fragmenta
     set_option(socket, level, name, value)
 }
 
-/// Asks for the local address of every received datagram ([`Origin::reached`](super::Origin::reached)).
+/// Enables the local address of every received datagram ([`Origin::reached`](super::Origin::reached)).
+///
+/// # Errors
+/// The error of `setsockopt(2)`.
 pub fn enable_packet_info(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
     if ipv6 {
         set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
@@ -56,7 +62,10 @@ pub fn enable_packet_info(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
     }
 }
 
-/// Asks for ICMP errors on the socket's error queue.
+/// Enables the error queue, which receives ICMP errors.
+///
+/// # Errors
+/// The error of `setsockopt(2)`.
 pub fn enable_error_queue(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
     if ipv6 {
         set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)
@@ -65,17 +74,17 @@ pub fn enable_error_queue(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
     }
 }
 
-/// What the kernel can do with many datagrams of one flow at once.
+/// UDP offloads of the kernel: several datagrams of one flow in one call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offloads {
-    /// Datagrams of one size to one address leave as one (UDP_SEGMENT, Linux 4.18).
+    /// Sending: datagrams of one size to one address leave in one message (UDP_SEGMENT, Linux 4.18).
     pub segmentation: bool,
-    /// They arrive as one (UDP_GRO, Linux 5.0).
+    /// Receiving: they arrive in one message (UDP_GRO, Linux 5.0).
     pub coalescing: bool,
 }
 
 impl Offloads {
-    /// Asks the kernel. What cannot be found out is not there.
+    /// Tests both offloads on a new socket. An offload that cannot be tested counts as missing.
     pub fn probe() -> Self {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP));
         socket.map_or(Self::default(), |socket| Self {
@@ -85,17 +94,20 @@ impl Offloads {
     }
 }
 
-/// Has datagrams of one flow, as far as they arrived together, received as one ([`Origin::segment`]).
+/// Enables coalescing: datagrams of one flow that arrive together are received in one message ([`Origin::segment`]).
 ///
 /// [`Origin::segment`]: super::Origin::segment
+///
+/// # Errors
+/// The error of `setsockopt(2)`; `ENOPROTOOPT` before Linux 5.0.
 pub fn enable_coalescing(socket: impl AsFd) -> io::Result<()> {
     set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
 }
 
-/// Gives free memory of the heap back to the kernel. It takes some milliseconds after a rush, else microseconds.
+/// Returns free heap memory to the kernel. Takes milliseconds after a burst, else microseconds.
 ///
-/// glibc alone keeps what lies below the highest block in use: after 10,000 allocations came and went, 1 to 12 MiB as
-/// chance has it.
+/// glibc alone keeps everything below the highest block in use: after 10,000 allocations came and went, 1 to 12 MiB,
+/// depending on chance.
 pub fn return_free_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes no pointers, and locks the heap itself.

@@ -18,21 +18,19 @@ use crate::wire::frame::Frame;
 pub struct Origin {
     /// The sender, canonical.
     pub from: SocketAddr,
-    /// Our address that it reached, where [`enable_packet_info`](super::enable_packet_info) was
-    /// asked for.
+    /// The local address that it reached, if [`enable_packet_info`](super::enable_packet_info) was called.
     pub reached: Option<Source>,
-    /// Where the frame holds several datagrams ([`enable_coalescing`]): the size of each, which the last one may
-    /// not fill. Else 0.
+    /// The size of each datagram if the frame holds several ([`enable_coalescing`]); the last may be shorter. Else 0.
     ///
     /// [`enable_coalescing`]: super::enable_coalescing
     pub segment: usize,
 }
 
-/// A set of frames and what is needed to receive into them. Belongs to one thread.
+/// A set of frames and the kernel structures to receive into them. Belongs to one thread.
 pub struct RecvBatch {
-    /// The datagrams.
+    /// The received datagrams.
     pub frames: Vec<Frame>,
-    /// Their senders, at the same places.
+    /// The origin of each frame, by the same index.
     pub origins: Vec<Origin>,
     arrays: Arrays,
 }
@@ -44,7 +42,7 @@ impl Default for RecvBatch {
 }
 
 impl RecvBatch {
-    /// [`BATCH`] empty frames.
+    /// Allocates [`BATCH`] empty frames.
     pub fn new() -> Self {
         let nobody = Origin { from: (Ipv4Addr::UNSPECIFIED, 0).into(), reached: None, segment: 0 };
         Self {
@@ -54,7 +52,10 @@ impl RecvBatch {
         }
     }
 
-    /// Receives what is there into the frames from `first` on, at most `limit`; gives how many.
+    /// Receives at most `limit` messages into the frames from `first` on, without blocking; returns how many.
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing is queued, else the error of `recvmsg(2)` or `recvmmsg(2)`.
     pub fn receive(&mut self, socket: impl AsFd, first: usize, limit: usize) -> io::Result<usize> {
         let end = first.saturating_add(limit).min(BATCH);
         if first >= end {
@@ -72,7 +73,7 @@ impl RecvBatch {
         // length, none of which moves during the call.
         let received = unsafe {
             match headers {
-                // Most often a relayed address has one datagram, and this call copies less.
+                // The common case of a relayed address; this call copies less.
                 [one] => {
                     one.msg_len = call::receive_one(fd, &mut one.msg_hdr)? as u32;
                     1
@@ -87,7 +88,7 @@ impl RecvBatch {
             let notes = Notes::of(&header.msg_hdr);
             let from = self.arrays.names[index].read(header.msg_hdr.msg_namelen);
             self.origins[index] = Origin {
-                // Port 0 is refused by every sender: a nameless datagram is dropped in the end.
+                // The kernel refuses to send to port 0, so a datagram without a sender is never answered.
                 from: from.unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into()),
                 reached: notes.reached,
                 segment: notes.segment.filter(|&size| size > 0 && size < len).unwrap_or(0),

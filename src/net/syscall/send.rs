@@ -1,7 +1,7 @@
 //! Sending many datagrams in one call.
 //!
-//! Datagrams of one size that follow each other to one address go to the kernel as one train (UDP_SEGMENT), which
-//! passes its whole stack once.
+//! Consecutive datagrams of one size to one address go to the kernel in one message (UDP_SEGMENT, generic segmentation
+//! offload), which passes the network stack once.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,26 +15,26 @@ use super::arrays::Arrays;
 use super::control::{write_segment, write_source};
 use super::{BATCH, call, is_peer_error};
 
-/// Pieces of memory per call: two for each datagram of two full trains, and more datagrams when they are single.
+/// Pieces of memory per call: two for each segment of two full messages; more messages if datagrams are single.
 const PIECES: usize = 4 * BATCH;
-/// Datagrams in a train: UDP_MAX_SEGMENTS up to Linux 6.8.
-const TRAIN_MAX: usize = 64;
-/// Bytes in a train: what an IP length can count, less the longest headers.
-const TRAIN_BYTES: usize = 65_000;
-/// The largest datagram in a train: what an Ethernet frame holds behind an IPv6 and a UDP header. Larger ones are
-/// fragmented, which the datagrams of a train may not be.
-const CAR_MAX: usize = 1452;
+/// Segments in a message: UDP_MAX_SEGMENTS up to Linux 6.8.
+const SEGMENTS_MAX: usize = 64;
+/// Bytes in a message: the largest IP length, less the longest headers.
+const MESSAGE_LEN_MAX: usize = 65_000;
+/// The largest segment: an Ethernet frame less an IPv6 and a UDP header. Larger datagrams are fragmented, which segments
+/// must not be.
+const SEGMENT_LEN_MAX: usize = 1452;
 
 /// One datagram to send.
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
-    /// What comes before the payload; may be empty.
+    /// Bytes before the payload; may be empty.
     pub head: &'a [u8],
     /// The payload.
     pub payload: &'a [u8],
-    /// Where to.
+    /// The destination.
     pub to: SocketAddr,
-    /// From which of our addresses, on a wildcard socket.
+    /// The local address to send from, on a wildcard socket.
     pub source: Option<Source>,
 }
 
@@ -44,25 +44,25 @@ impl Datagram<'_> {
     }
 }
 
-/// One message to the kernel: a datagram, or several of the same size.
+/// One message to the kernel: a single datagram, or several segments of the same size.
 #[derive(Clone, Copy, Debug)]
-struct Train {
-    /// How many.
+struct Message {
+    /// The number of datagrams.
     datagrams: usize,
-    /// Where their pieces begin.
+    /// The index of their first piece.
     first: usize,
     /// Pieces of each datagram.
     each: usize,
-    /// The length of the name.
+    /// The length of the destination address.
     name: libc::socklen_t,
-    /// The length of the control data that hold for a single datagram too.
+    /// The length of the control data without the segment size.
     control: usize,
 }
 
-/// What is needed to send many datagrams in one call. Belongs to one thread.
+/// The kernel structures to send many datagrams in one call. Belongs to one thread.
 pub struct SendBatch {
     arrays: Arrays,
-    trains: Vec<Train>,
+    messages: Vec<Message>,
     /// Pieces in use.
     pieces: usize,
     segmentation: bool,
@@ -70,25 +70,25 @@ pub struct SendBatch {
 }
 
 impl SendBatch {
-    /// Room for [`BATCH`] messages, which are trains where the kernel knows `segmentation`.
+    /// Allocates [`BATCH`] messages. With `segmentation`, which the kernel must support, a message may hold several datagrams.
     pub fn new(segmentation: bool) -> Self {
         Self {
             arrays: Arrays::new(PIECES),
-            trains: Vec::with_capacity(BATCH),
+            messages: Vec::with_capacity(BATCH),
             pieces: 0,
             segmentation,
             refused: false,
         }
     }
 
-    /// Whether a network card refused a train since the last time this was asked. From then on every datagram goes
-    /// alone.
+    /// Returns whether a network card has refused segmentation since the last call. After a refusal every datagram is
+    /// sent alone.
     pub fn take_refused(&mut self) -> bool {
         std::mem::take(&mut self.refused)
     }
 
-    /// Sends all `datagrams` through one socket. Each that the kernel refuses is reported to `failed` and left
-    /// out; the others go on. Gives how many were sent.
+    /// Sends all `datagrams` through one socket and returns how many were sent. Calls `failed` for each that the kernel
+    /// refuses; the others are still sent.
     pub fn send<'a>(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -100,71 +100,72 @@ impl SendBatch {
         let mut next = datagrams.next();
         while next.is_some() {
             self.fill(&mut next, datagrams, ipv6_socket);
-            sent += self.send_filled(socket.as_raw_fd(), 0..self.trains.len(), failed);
+            sent += self.send_filled(socket.as_raw_fd(), 0..self.messages.len(), failed);
         }
         sent
     }
 
-    /// Takes as many datagrams as have room. Private, as is all that follows: the arrays hold pointers to payloads
-    /// that [`SendBatch::send`] borrows.
+    /// Fills the arrays with as many datagrams as fit. This and the functions below must stay private: the arrays hold
+    /// pointers to payloads that [`SendBatch::send`] borrows.
     fn fill<'a>(
         &mut self,
         next: &mut Option<Datagram<'a>>,
         datagrams: &mut dyn Iterator<Item = Datagram<'a>>,
         ipv6_socket: bool,
     ) {
-        self.trains.clear();
+        self.messages.clear();
         self.pieces = 0;
-        while self.trains.len() < BATCH
+        while self.messages.len() < BATCH
             && self.pieces + 2 <= PIECES
-            && let Some(locomotive) = next.take()
+            && let Some(leading) = next.take()
         {
-            let index = self.trains.len();
-            let name = self.arrays.names[index].write(locomotive.to, ipv6_socket);
-            let control = locomotive
+            let index = self.messages.len();
+            let name = self.arrays.names[index].write(leading.to, ipv6_socket);
+            let control = leading
                 .source
                 .map_or(0, |source| write_source(&mut self.arrays.controls[index], source, ipv6_socket));
             let first = self.pieces;
-            self.add(&locomotive);
-            let mut train = Train { datagrams: 1, first, each: self.pieces - first, name, control };
+            self.add(&leading);
+            let mut message = Message { datagrams: 1, first, each: self.pieces - first, name, control };
             *next = datagrams.next();
             if self.segmentation {
-                self.couple(&mut train, &locomotive, next, datagrams);
+                self.append_segments(&mut message, &leading, next, datagrams);
             }
-            // At most CAR_MAX bytes each where there are several.
-            let with_size = match train.datagrams {
+            // Several segments have at most SEGMENT_LEN_MAX bytes each.
+            let with_size = match message.datagrams {
                 1 => control,
-                _ => write_segment(&mut self.arrays.controls[index], control, locomotive.len() as u16),
+                _ => write_segment(&mut self.arrays.controls[index], control, leading.len() as u16),
             };
             self.arrays.point(index, first..self.pieces, name, with_size);
-            self.trains.push(train);
+            self.messages.push(message);
         }
     }
 
-    /// Adds the datagrams that may travel with the first one: of its size, only the last one smaller.
-    fn couple<'a>(
+    /// Appends the next datagrams that can be segments of the leading one's message: of its size, only the last one may be
+    /// smaller.
+    fn append_segments<'a>(
         &mut self,
-        train: &mut Train,
-        locomotive: &Datagram<'a>,
+        message: &mut Message,
+        leading: &Datagram<'a>,
         next: &mut Option<Datagram<'a>>,
         datagrams: &mut dyn Iterator<Item = Datagram<'a>>,
     ) {
-        let size = locomotive.len();
+        let size = leading.len();
         let (mut total, mut last) = (size, size);
-        while let Some(car) = *next
-            && (1..=CAR_MAX).contains(&size)
+        while let Some(segment) = *next
+            && (1..=SEGMENT_LEN_MAX).contains(&size)
             && last == size
-            && (1..=size).contains(&car.len())
-            && train.datagrams < TRAIN_MAX
-            && total + car.len() <= TRAIN_BYTES
+            && (1..=size).contains(&segment.len())
+            && message.datagrams < SEGMENTS_MAX
+            && total + segment.len() <= MESSAGE_LEN_MAX
             && self.pieces + 2 <= PIECES
-            && (car.to, car.source) == (locomotive.to, locomotive.source)
-            && car.head.is_empty() == locomotive.head.is_empty()
+            && (segment.to, segment.source) == (leading.to, leading.source)
+            && segment.head.is_empty() == leading.head.is_empty()
         {
-            self.add(&car);
-            last = car.len();
+            self.add(&segment);
+            last = segment.len();
             total += last;
-            train.datagrams += 1;
+            message.datagrams += 1;
             *next = datagrams.next();
         }
     }
@@ -182,7 +183,7 @@ impl SendBatch {
         add(datagram.payload);
     }
 
-    /// Sends the trains in `range`.
+    /// Sends the messages in `range` and returns how many datagrams were sent.
     fn send_filled(&mut self, fd: RawFd, range: Range<usize>, failed: &mut dyn FnMut(io::Error)) -> usize {
         let (mut position, mut sent, mut retried) = (range.start, 0, false);
         while position < range.end {
@@ -190,27 +191,29 @@ impl SendBatch {
             match result {
                 Ok(count) => {
                     let done = position + count;
-                    sent += self.trains[position..done].iter().map(|train| train.datagrams).sum::<usize>();
+                    sent +=
+                        self.messages[position..done].iter().map(|message| message.datagrams).sum::<usize>();
                     position = done;
                     retried = false;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // An ICMP error of an earlier datagram is reported, and cleared, by the next send, which then sent
-                // nothing: that one deserves another try.
+                // The kernel reports the ICMP error of an earlier datagram by failing the next send, which clears the error
+                // but sends nothing: retry once.
                 Err(error) if !retried && is_peer_error(&error) => retried = true,
-                // The socket's buffer is full: so it is for the rest.
+                // The send buffer is full, so the rest would fail, too.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let rest = self.trains[position..range.end].iter().map(|train| train.datagrams).sum();
+                    let rest =
+                        self.messages[position..range.end].iter().map(|message| message.datagrams).sum();
                     (0..rest).for_each(|_: usize| failed(io::ErrorKind::WouldBlock.into()));
                     return sent;
                 }
                 Err(error) => {
-                    if self.trains[position].datagrams > 1 {
-                        // EIO: the card computes no checksums, which segmentation needs.
+                    if self.messages[position].datagrams > 1 {
+                        // EIO: the network card computes no checksums, which segmentation needs.
                         if error.raw_os_error() == Some(libc::EIO) {
                             (self.segmentation, self.refused) = (false, true);
                         }
-                        sent += self.send_apart(fd, position, failed);
+                        sent += self.send_separately(fd, position, failed);
                     } else {
                         failed(error);
                     }
@@ -222,14 +225,14 @@ impl SendBatch {
         sent
     }
 
-    /// Gives the trains in `range` to the kernel; it takes them one after the other and says how many.
+    /// Passes the messages in `range` to the kernel; returns how many it took, from the first on.
     fn call(&mut self, fd: RawFd, range: Range<usize>) -> io::Result<usize> {
         let headers = &mut self.arrays.headers[range];
         if let [one] = headers
             && one.msg_hdr.msg_iovlen == 1
             && one.msg_hdr.msg_control.is_null()
         {
-            // Most often a relayed address has one datagram to send, and this call copies less into the kernel.
+            // The common case of a relayed address; this call copies less into the kernel.
             // SAFETY: the header points to a name and a piece of `self`, and this to a payload that the caller
             // borrows beyond this call, all with their true lengths.
             unsafe {
@@ -244,14 +247,14 @@ impl SendBatch {
         unsafe { call::send_many(fd, headers) }
     }
 
-    /// Sends the datagrams of a train that was refused one by one: it may be the path's MTU, which only the large
-    /// ones exceed, or something that holds for each of them.
-    fn send_apart(&mut self, fd: RawFd, position: usize, failed: &mut dyn FnMut(io::Error)) -> usize {
-        let Train { datagrams, first, each, name, control } = self.trains[position];
+    /// Sends the datagrams of a refused message one by one: the reason may be the path MTU, which only the large ones
+    /// exceed, or one that applies to each.
+    fn send_separately(&mut self, fd: RawFd, position: usize, failed: &mut dyn FnMut(io::Error)) -> usize {
+        let Message { datagrams, first, each, name, control } = self.messages[position];
         let mut sent = 0;
         for datagram in 0..datagrams {
             let first = first + datagram * each;
-            self.trains[position] = Train { datagrams: 1, first, each, name, control };
+            self.messages[position] = Message { datagrams: 1, first, each, name, control };
             self.arrays.point(position, first..first + each, name, control);
             sent += self.send_filled(fd, position..position + 1, failed);
         }

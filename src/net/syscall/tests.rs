@@ -20,7 +20,7 @@ fn bound(address: &str) -> UdpSocket {
     socket
 }
 
-/// Sends to `reached` on a wildcard socket and expects the answer to come from that very address.
+/// Sends to `reached` on a wildcard socket and asserts that the answer comes from the same address.
 fn answers_from(wildcard: &str, client: &str, reached: IpAddr) {
     let server = bound(wildcard);
     let local = server.local_addr().expect("local");
@@ -68,7 +68,7 @@ fn a_dual_stack_socket_speaks_ipv4_in_canonical_addresses() {
 }
 
 #[test]
-fn more_than_a_batch_goes_out_in_order_and_failures_do_not_stop_it() {
+fn more_than_a_batch_is_sent_in_order_despite_failures() {
     let (server, client) = (bound("127.0.0.1:0"), bound("127.0.0.1:0"));
     let to = client.local_addr().expect("local");
     let payloads: Vec<[u8; 2]> = (0..BATCH as u16 + 9).map(u16::to_be_bytes).collect();
@@ -100,11 +100,11 @@ fn port_unreachable_arrives(local: &str, kind: u8, code: u8) {
     let closed = bound(local).local_addr().expect("local");
     let listening = bound(local);
     assert_eq!(receive_icmp(&socket).expect("queue"), None);
-    let to_closed = Datagram { head: &[], payload: b"anybody?", to: closed, source: None };
+    let to_closed = Datagram { head: &[], payload: b"hello", to: closed, source: None };
     let mut send = SendBatch::new(true);
     let mut failures = 0;
     assert_eq!(send.send(socket.as_fd(), ipv6, &mut [to_closed].into_iter(), &mut |_| failures += 1), 1);
-    // The pending error hits the next send, which is tried again.
+    // The pending error fails the next send, which is retried.
     let to_listening = Datagram { to: listening.local_addr().expect("local"), ..to_closed };
     assert_eq!(send.send(socket.as_fd(), ipv6, &mut [to_listening].into_iter(), &mut |_| failures += 1), 1);
     assert_eq!(failures, 0);
@@ -115,13 +115,13 @@ fn port_unreachable_arrives(local: &str, kind: u8, code: u8) {
 }
 
 #[test]
-fn icmp_errors_come_with_the_peer_and_do_not_stop_sending() {
+fn icmp_errors_name_the_peer_and_do_not_stop_sending() {
     port_unreachable_arrives("127.0.0.1:0", 3, 3);
     port_unreachable_arrives("[::1]:0", 1, 4);
 }
 
 #[test]
-fn a_waker_ends_a_wait_until_it_is_cleared() {
+fn a_waker_ends_every_wait_until_it_is_cleared() {
     let (epoll, waker) = (Epoll::new().expect("epoll"), Waker::new().expect("eventfd"));
     epoll.add(&waker, 1, ready::READ).expect("add");
     let mut events = Events::new(1);
@@ -141,7 +141,7 @@ fn an_alarm_ends_a_wait_once_and_at_its_earliest_time() {
     let (epoll, mut alarm) = (Epoll::new().expect("epoll"), Alarm::new().expect("timerfd"));
     epoll.add(&alarm, 1, ready::READ).expect("add");
     let mut events = Events::new(1);
-    // It is past, so it is due at once; a later time does not put it off.
+    // A time in the past is due at once; a later time does not postpone it.
     alarm.set(1, 5).expect("set");
     alarm.set(u64::MAX / 2, 5).expect("set");
     epoll.wait(&mut events, None).expect("wait");
@@ -156,7 +156,8 @@ fn an_alarm_ends_a_wait_once_and_at_its_earliest_time() {
     assert_eq!(events.len(), 1);
 }
 
-/// Sends `datagrams` as trains and gives what a socket with coalescing receives: each frame as its datagrams.
+/// Sends `datagrams` in one batch; returns how many were sent and, per frame, the datagrams that a coalescing socket
+/// received.
 fn coalesced(to: &UdpSocket, datagrams: &[(&[u8], &[u8])], segmentation: bool) -> (usize, Vec<Vec<Vec<u8>>>) {
     enable_coalescing(to).expect("Linux 5.0");
     let from = bound("127.0.0.1:0");
@@ -175,7 +176,7 @@ fn coalesced(to: &UdpSocket, datagrams: &[(&[u8], &[u8])], segmentation: bool) -
 }
 
 #[test]
-fn datagrams_of_one_size_travel_as_one_and_the_last_may_be_smaller() {
+fn datagrams_of_one_size_share_a_message_and_the_last_may_be_smaller() {
     let head = b"head".as_slice();
     let datagrams: [(&[u8], &[u8]); 5] =
         [(head, b"one1"), (head, b"two2"), (head, b"3"), (head, b"four"), (b"", b"five")];
@@ -185,7 +186,7 @@ fn datagrams_of_one_size_travel_as_one_and_the_last_may_be_smaller() {
         let (sent, frames) = coalesced(&receiver, &datagrams, segmentation);
         assert_eq!(sent, 5);
         if segmentation {
-            assert_eq!(frames[0], expected, "one train");
+            assert_eq!(frames[0], expected, "one message");
             assert_eq!(frames.len(), 3);
         } else {
             assert!(frames.iter().all(|frame| frame.len() == 1));
@@ -197,7 +198,7 @@ fn datagrams_of_one_size_travel_as_one_and_the_last_may_be_smaller() {
 }
 
 #[test]
-fn a_long_train_is_cut_and_what_does_not_fit_a_packet_goes_alone() {
+fn a_long_run_is_split_and_datagrams_above_the_mtu_are_sent_alone() {
     let (small, large) = (vec![7; 1200], vec![8; 9000]);
     let datagrams: Vec<(&[u8], &[u8])> =
         (0..130).map(|_| (&b""[..], &small[..])).chain([(&b""[..], &large[..]); 2]).collect();
@@ -205,25 +206,25 @@ fn a_long_train_is_cut_and_what_does_not_fit_a_packet_goes_alone() {
     socket2::SockRef::from(&receiver).set_recv_buffer_size(4 << 20).expect("room");
     let (sent, frames) = coalesced(&receiver, &datagrams, true);
     assert_eq!(sent, 132);
-    // 54 of 1,200 bytes are as many as an IP packet counts.
+    // 54 times 1,200 bytes is the most that an IP length can express.
     assert!(frames.iter().all(|frame| frame.len() <= 54));
     assert!(frames.iter().any(|frame| frame.len() > 1));
     assert!(frames.iter().filter(|frame| frame[0].len() == 9000).all(|frame| frame.len() == 1));
 }
 
 #[test]
-fn a_train_that_is_refused_goes_apart() {
-    // TEST-NET-1 cannot be reached from loopback, and nobody on port 0 at all.
+fn a_refused_message_is_sent_datagram_by_datagram() {
+    // The kernel refuses to send to port 0.
     let socket = bound("127.0.0.1:0");
     let mut failures = 0;
     let mut all = (0..3).map(|_| Datagram {
         head: &[],
-        payload: b"nobody",
+        payload: b"hello",
         to: "127.0.0.1:0".parse().expect("address"),
         source: None,
     });
     let mut batch = SendBatch::new(true);
     assert_eq!(batch.send(socket.as_fd(), false, &mut all, &mut |_| failures += 1), 0);
-    assert_eq!(failures, 3, "each of them is told");
+    assert_eq!(failures, 3, "each failure is reported");
     assert!(!batch.take_refused());
 }

@@ -76,7 +76,7 @@ impl Bench {
         self.get(token).turn_client().expect("a TURN client")
     }
 
-    /// Waits until the kernel says that something can be read.
+    /// Waits until the connection is readable and reads it.
     fn read(&mut self, token: Token) -> ReadOutcome {
         let mut events = Events::new(4);
         self.epoll.wait(&mut events, Some(Duration::from_secs(5))).expect("wait");
@@ -89,7 +89,7 @@ impl Bench {
         self.connections.remove(token, CloseReason::Closed, &mut self.buffers.output);
     }
 
-    /// Sends what waits for every connection.
+    /// Writes the queued output of every connection.
     fn write(&mut self) {
         self.connections.write_all(START, &mut self.buffers.output);
     }
@@ -98,7 +98,7 @@ impl Bench {
         self.connections.displacement.stranger(|token| candidate(&self.connections.slots, token))
     }
 
-    /// As if the connection came from there.
+    /// Changes the connection's source address.
     fn rename(&mut self, token: Token, source: &str) {
         let connection = self.connections.get(token).expect("open");
         let before = connection.client.five_tuple.client.ip();
@@ -106,7 +106,8 @@ impl Bench {
         self.connections.named(token, before);
     }
 
-    /// Asks for room for a web client, which only displacing another one gives. Returns whose connection was closed.
+    /// Requests room for a web client, which only displacement can provide. Returns the client whose connection was
+    /// closed.
     fn displace_web(&mut self, newcomer: Token, now: Instant) -> Option<Client> {
         let (flows, output) = (&mut self.flows, &mut self.buffers.output);
         let mut asked = 0;
@@ -122,7 +123,7 @@ impl Bench {
 }
 
 #[test]
-fn a_proxied_client_is_refused_what_one_source_may_not_have() {
+fn a_proxied_client_counts_for_the_limit_of_its_source() {
     let mut bench = Bench::with(Rules { streams_per_source: 1, ..Rules::default() });
     let expected = Expected { proxied: true, ..Expected::default() };
     for (end, header) in [
@@ -154,7 +155,7 @@ fn the_start_of_a_message_is_kept_until_the_rest_comes() {
 }
 
 #[test]
-fn what_comes_while_a_connection_is_left_over_is_added_to_it() {
+fn readiness_of_a_leftover_connection_accumulates() {
     let mut bench = Bench::new();
     let (token, _client) = bench.connect(false);
     let connection = bench.get(token);
@@ -166,7 +167,7 @@ fn what_comes_while_a_connection_is_left_over_is_added_to_it() {
 }
 
 #[test]
-fn the_end_and_a_reset_are_told_apart() {
+fn an_end_and_a_reset_are_distinguished() {
     let mut bench = Bench::new();
     let (token, mut client) = bench.connect(false);
     client.write_all(b"last").expect("write");
@@ -182,7 +183,7 @@ fn the_end_and_a_reset_are_told_apart() {
 }
 
 #[test]
-fn a_token_does_not_reach_the_next_stream_of_its_slot() {
+fn a_stale_token_does_not_reach_the_next_stream_of_its_slot() {
     let mut bench = Bench::new();
     let (first, _client) = bench.connect(false);
     bench.connections.mark_closing(first, CloseReason::Idle);
@@ -257,7 +258,7 @@ fn an_idle_stream_ends_and_one_with_an_allocation_does_not() {
     let (token, _client) = bench.connect(false);
     let stream = bench.get(token);
     assert_eq!(stream.life(at(0), || false), Life::Until(at(30)));
-    // A request that authenticates 20 s later counts, and nothing else that a client sends.
+    // Only a request that authenticates extends the time, here 20 s later.
     stream.authenticated(at(20), false);
     for message in [[0, 1], [0, 3], [0, 0x16], [64, 0]] {
         assert_eq!(stream.turn_client().expect("TURN").greet(&message), Ok(()));
@@ -265,7 +266,7 @@ fn an_idle_stream_ends_and_one_with_an_allocation_does_not() {
     assert_eq!(stream.life(at(30), || false), Life::Until(at(50)));
     assert_eq!(stream.life(at(50), || true), Life::Until(at(80)));
     assert_eq!(stream.life(at(80), || true), Life::Until(at(110)));
-    // The allocation ended: 30 s for the next one.
+    // The allocation ended: there are 30 s for the next one.
     assert_eq!(stream.life(at(110), || false), Life::Until(at(140)));
     assert_eq!(stream.life(at(140), || false), Life::Over(CloseReason::Idle));
 }
@@ -281,7 +282,7 @@ fn a_handshake_has_ten_seconds() {
 }
 
 #[test]
-fn turn_starts_with_stun_and_strangers_keep_it_short() {
+fn turn_starts_with_stun_and_strangers_send_short_messages() {
     let mut bench = Bench::new();
     let (token, _client) = bench.connect(false);
     let turn = bench.turn_client(token);
@@ -295,7 +296,7 @@ fn turn_starts_with_stun_and_strangers_keep_it_short() {
 }
 
 #[test]
-fn a_stream_is_looked_after_once_at_a_time_but_sooner_where_that_is_needed() {
+fn a_stream_has_one_timer_which_can_only_become_earlier() {
     let mut bench = Bench::new();
     let (token, _client) = bench.connect(false);
     let stream = bench.get(token);
@@ -307,7 +308,7 @@ fn a_stream_is_looked_after_once_at_a_time_but_sooner_where_that_is_needed() {
 }
 
 #[test]
-fn requests_that_prove_nothing_are_limited_and_bindings_are_not_among_them() {
+fn unauthenticated_requests_are_limited_but_bindings_are_not() {
     let mut bench = Bench::new();
     let (token, _client) = bench.connect(false);
     let stream = bench.get(token);
@@ -323,7 +324,7 @@ fn requests_that_prove_nothing_are_limited_and_bindings_are_not_among_them() {
 }
 
 #[test]
-fn strangers_go_in_the_order_of_their_arrival_and_others_stay() {
+fn only_strangers_are_displaced_in_order_of_arrival() {
     let mut bench = Bench::new();
     let streams: Vec<_> = (0..6).map(|_| bench.connect(false)).collect();
     let token = |at: usize| streams[at].0;
@@ -337,7 +338,7 @@ fn strangers_go_in_the_order_of_their_arrival_and_others_stay() {
 }
 
 #[test]
-fn of_web_clients_of_one_source_only_the_one_that_was_silent_longest_makes_room() {
+fn of_one_source_the_longest_silent_web_client_makes_room() {
     let mut bench = Bench::new();
     let (newcomer, _client) = bench.connect(false);
     let streams: Vec<_> = (0..4).map(|_| bench.connect(false)).collect();
@@ -352,10 +353,10 @@ fn of_web_clients_of_one_source_only_the_one_that_was_silent_longest_makes_room(
 }
 
 #[test]
-fn the_source_with_most_web_clients_makes_room_down_to_those_of_the_newcomer() {
+fn the_source_with_most_web_clients_makes_room_down_to_the_newcomers_number() {
     let mut bench = Bench::new();
     let streams: Vec<_> = (0..8).map(|_| bench.connect(false)).collect();
-    // Six from one site of IPv6, the last two from another source. All were active just now, the third least.
+    // Six from one IPv6 site, the last two from another source. All were active just now, the third the longest ago.
     for (number, &(token, _)) in streams.iter().enumerate() {
         bench.rename(token, &format!("[2001:db8:{:x}:{number}::1]:1", number / 6));
         let stream = bench.get(token);
@@ -372,11 +373,11 @@ fn the_source_with_most_web_clients_makes_room_down_to_those_of_the_newcomer() {
     }
     assert_eq!((displaced.len(), displaced[0]), (4, 2), "six against one: down to two");
     assert!(displaced.iter().all(|&number| number < 6));
-    // And from those of the larger source nobody displaces the others.
+    // Afterwards the others do not displace those of the larger source.
     let own = (0..6).find(|number| !displaced.contains(number)).expect("two are left");
     assert_eq!(bench.displace_web(streams[own].0, at(11)), None);
     bench.connections.tokens().into_iter().for_each(|token| bench.remove(token));
-    assert_eq!(bench.connections.displacement.remembered().1, 0, "nobody is remembered");
+    assert_eq!(bench.connections.displacement.remembered().1, 0, "no source is remembered");
 }
 
 #[test]
@@ -387,7 +388,7 @@ fn a_stream_without_an_allocation_is_renewed_once() {
     (20..50).for_each(|second| stream.authenticated(at(second), false));
     assert_eq!(stream.life(at(49), || false), Life::Until(at(50)));
     assert_eq!(stream.life(at(50), || false), Life::Over(CloseReason::Idle));
-    // An allocation that came and went: its end gives another 30 s.
+    // An allocation was created and ended: its end extends the time by 30 s.
     stream.authenticated(at(49), true);
     stream.authenticated(at(60), false);
     stream.authenticated(at(80), false);
@@ -395,7 +396,7 @@ fn a_stream_without_an_allocation_is_renewed_once() {
 }
 
 #[test]
-fn who_has_an_allocation_and_found_no_room_is_never_displaced() {
+fn a_client_with_an_allocation_is_never_displaced() {
     let mut bench = Bench::with(Rules { streams: 16, ..Rules::default() });
     let streams: Vec<_> = (0..15)
         .map(|_| {
@@ -410,7 +411,7 @@ fn who_has_an_allocation_and_found_no_room_is_never_displaced() {
     assert_eq!(bench.stranger(), Some(stranger));
     assert_eq!(bench.stranger(), None);
     bench.remove(stranger);
-    // Its allocation ends: it is a stranger like others, behind those that never authenticated.
+    // After its allocation ended it is a stranger like others, behind those that never authenticated.
     bench.get(last).life(at(10), || false);
     let (stranger, _client) = bench.connect(false);
     assert_eq!([bench.stranger(), bench.stranger(), bench.stranger()], [Some(stranger), Some(last), None]);
@@ -427,7 +428,7 @@ fn without_an_allocation_a_client_stays_a_stranger() {
     assert_eq!(bench.stranger(), None);
 }
 
-/// A flood from one source displaces itself, even if others came first.
+/// A flood from one source displaces itself, even if other strangers are older.
 #[test]
 fn the_source_with_most_strangers_makes_room() {
     let mut bench = Bench::new();
@@ -447,7 +448,7 @@ fn the_source_with_most_strangers_makes_room() {
 }
 
 #[test]
-fn a_stranger_is_read_in_small_pieces_and_not_without_end() {
+fn a_stranger_is_read_in_small_pieces_up_to_a_limit() {
     let mut bench = Bench::new();
     let (token, mut client) = bench.connect(false);
     let mut bytes = 0;
@@ -472,7 +473,7 @@ fn a_stranger_is_read_in_small_pieces_and_not_without_end() {
 }
 
 #[test]
-fn those_that_left_do_not_pile_up_in_the_order() {
+fn closed_connections_do_not_accumulate_in_the_order() {
     let mut bench = Bench::new();
     let mut most = 0;
     for _ in 0..500 {

@@ -1,10 +1,10 @@
-//! The connection id that a QUIC server chose: a client that sends it back has received the server's answer.
+//! The connection id that a QUIC server chose: a client that sends to it has received the server's answer.
 //!
-//! Only the version-independent part of a header is read (RFC 8999 section 5): form, version, and the two ids.
+//! Reads only the version-independent part of a header (RFC 8999 section 5): form, version, and the two ids.
 
 /// The longest id of the versions in use (RFC 9000 section 17.2).
 const LEN_MAX: usize = 20;
-/// Form and fixed bit, version, length of the destination's id.
+/// Form and fixed bit, version, length of the destination id.
 const LONG_HEADER: usize = 6;
 const LONG_FORM: u8 = 0x80;
 
@@ -16,8 +16,8 @@ pub struct ConnectionId {
 }
 
 impl ConnectionId {
-    /// The id that a server names as its own: the source of a long header. `None` for everything else, also for
-    /// Version Negotiation, where the source's id is the one that the client sent (RFC 9000 section 17.2.1).
+    /// Returns the id that the server names as its own: the source id of a long header. `None` for anything else,
+    /// also for Version Negotiation, whose source id is the one that the client sent (RFC 9000 section 17.2.1).
     pub fn of_server(answer: &[u8]) -> Option<Self> {
         let (&[first, version @ .., destination], rest) = answer.split_first_chunk::<LONG_HEADER>()?;
         if first & LONG_FORM == 0 || version == [0; 4] {
@@ -30,14 +30,14 @@ impl ConnectionId {
         Some(Self { len, bytes })
     }
 
-    /// Whether a client's datagram is addressed to this id.
+    /// Returns whether a client's datagram is addressed to this id.
     pub fn is_destination_of(&self, datagram: &[u8]) -> bool {
         let id = &self.bytes[..usize::from(self.len)];
         match datagram.split_first_chunk::<LONG_HEADER>() {
             Some((&[first, .., len], rest)) if first & LONG_FORM != 0 => {
                 len == self.len && rest.starts_with(id)
             }
-            // A short header is one byte before the id.
+            // In a short header, the id follows one byte.
             _ => datagram.get(1..).is_some_and(|rest| rest.starts_with(id)),
         }
     }
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_id_is_read_from_its_answer_and_known_again() {
+    fn the_servers_id_is_read_from_its_answer_and_recognised() {
         let id = ConnectionId::of_server(&long(1, b"client", b"server's")).expect("an id");
         assert!(id.is_destination_of(&long(1, b"server's", b"client")));
         assert!(id.is_destination_of(b"\x41server's and more"));

@@ -1,6 +1,6 @@
-//! Slots in a queue from which any one leaves in constant time.
+//! A queue of slot numbers with removal from anywhere in constant time.
 
-/// A doubly linked list over slot numbers. A slot is in it at most once.
+/// A doubly linked list of slot numbers. Each slot is in it at most once.
 #[derive(Debug, Default)]
 pub struct Order {
     links: Vec<Link>,
@@ -16,17 +16,17 @@ struct Link {
 }
 
 impl Order {
-    /// How many slots are in it.
+    /// Returns the number of slots in it.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// The one that was appended before all others.
+    /// Returns the slot that was appended first.
     pub fn first(&self) -> Option<u32> {
         self.first
     }
 
-    /// Appends a slot that is not in it.
+    /// Appends a slot; it must not be in the list.
     pub fn push(&mut self, slot: u32) {
         if self.links.len() <= slot as usize {
             self.links.resize(slot as usize + 1, Link::default());
@@ -40,7 +40,7 @@ impl Order {
         self.len += 1;
     }
 
-    /// Removes a slot that is in it.
+    /// Removes a slot; it must be in the list.
     pub fn remove(&mut self, slot: u32) {
         let Link { before, after } = self.links[slot as usize];
         match before {
@@ -54,7 +54,7 @@ impl Order {
         self.len -= 1;
     }
 
-    /// Moves a slot that is in it to the end.
+    /// Moves a slot to the end; it must be in the list.
     pub fn renew(&mut self, slot: u32) {
         if self.last != Some(slot) {
             self.remove(slot);
@@ -67,7 +67,7 @@ impl Order {
 mod tests {
     use super::*;
 
-    /// Takes all of it, from the first one.
+    /// Removes all slots, from the first on.
     fn drained(mut order: Order) -> Vec<u32> {
         let slots = std::iter::from_fn(|| order.first().inspect(|&slot| order.remove(slot))).collect();
         assert_eq!((order.len(), order.last), (0, None));

@@ -21,7 +21,7 @@ impl Pair {
         Self::with(provider, trusted, version)
     }
 
-    /// A client with `provider` and a server with the default one.
+    /// Creates a client with `provider` and a server with the default one.
     fn with(
         provider: rustls::crypto::CryptoProvider,
         trusted: bool,
@@ -50,7 +50,7 @@ impl Pair {
         }
     }
 
-    /// Replaces the cryptography of the server.
+    /// Replaces the crypto provider of the server.
     fn serve_with(&mut self, provider: rustls::crypto::CryptoProvider) {
         let own = rcgen::generate_simple_self_signed(["relay.test".to_owned()]).expect("certificate");
         let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).expect("key");
@@ -60,7 +60,7 @@ impl Pair {
         self.config = Arc::new(config);
     }
 
-    /// Hands `bytes` to the server in pieces of `cut`, as a socket would.
+    /// Passes `bytes` to the server in pieces of `cut` bytes, as a socket would.
     fn feed(&mut self, bytes: &[u8], cut: usize) -> Result<Received, TlsOutcome> {
         let mut last = Received::default();
         for piece in bytes.chunks(cut) {
@@ -112,7 +112,7 @@ impl Pair {
 }
 
 #[test]
-fn any_segmentation_and_both_versions_carry_data_both_ways() {
+fn data_flows_both_ways_in_both_versions_with_any_segmentation() {
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
         for cut in [1, 7, 500, usize::MAX] {
             let mut pair = Pair::new(true, version);
@@ -131,7 +131,7 @@ fn any_segmentation_and_both_versions_carry_data_both_ways() {
 }
 
 #[test]
-fn a_hello_cut_into_many_records_is_accepted() {
+fn a_client_hello_split_into_many_records_is_accepted() {
     let mut pair = Pair::new(true, &rustls::version::TLS13);
     let flight = pair.client_sends();
     let body = &flight[5..];
@@ -147,7 +147,7 @@ fn a_hello_cut_into_many_records_is_accepted() {
 }
 
 #[test]
-fn sealing_stays_within_its_room_and_makes_one_record_of_waiting_messages() {
+fn sealing_stays_within_sealed_max_and_fills_records() {
     let mut pair = Pair::new(true, &rustls::version::TLS13);
     pair.handshake(usize::MAX);
     for len in [1, 100, RECORD_MAX, RECORD_MAX + 1, 65_556] {
@@ -180,7 +180,7 @@ fn a_key_update_is_answered_before_the_next_data() {
     }
 }
 
-/// A HelloRetryRequest costs nothing yet: the second ClientHello is the one that is answered.
+/// A HelloRetryRequest is cheap: the handshake begins with the answer to the second ClientHello.
 #[test]
 fn a_handshake_begins_until_a_client_hello_is_answered() {
     let mut pair = Pair::new(true, &rustls::version::TLS13);
@@ -220,7 +220,7 @@ fn a_client_that_keeps_changing_its_keys_is_refused() {
     };
     let accepted = (0..1000).take_while(|_| change(&mut pair).is_ok()).count();
     assert_eq!(accepted, SILENT_MAX as usize);
-    // Data alone is never too much.
+    // Data has no limit.
     let mut pair = Pair::new(true, &rustls::version::TLS12);
     pair.handshake(usize::MAX);
     for _ in 0..1000 {
@@ -231,7 +231,7 @@ fn a_client_that_keeps_changing_its_keys_is_refused() {
 }
 
 #[test]
-fn failures_say_whose_fault_they_are_and_send_an_alert() {
+fn failures_are_classified_and_send_an_alert() {
     let mut pair = Pair::new(true, &rustls::version::TLS13);
     assert_eq!(pair.feed(b"GET / HTTP/1.1\r\n\r\n", usize::MAX), Err(TlsOutcome::Garbage));
 
@@ -262,9 +262,9 @@ fn failures_say_whose_fault_they_are_and_send_an_alert() {
 }
 
 #[test]
-fn a_handshake_message_that_never_ends_is_cut_off() {
+fn an_endless_handshake_message_is_refused() {
     let mut pair = Pair::new(true, &rustls::version::TLS13);
-    // A ClientHello of 60,000 bytes, of which records keep coming.
+    // A ClientHello of 60,000 bytes, in many records.
     let mut record = vec![22, 3, 1, 0x3f, 0, 1, 0, 0xea, 0x60];
     record.resize(5 + 0x3f00, 0);
     pair.feed(&record, 1000).expect("the first record may be the start of something");
@@ -274,10 +274,10 @@ fn a_handshake_message_that_never_ends_is_cut_off() {
 }
 
 #[test]
-fn both_sides_can_say_goodbye() {
+fn both_sides_send_a_close_notify() {
     let mut pair = Pair::new(true, &rustls::version::TLS13);
     pair.server.close(&mut pair.output);
-    assert!(pair.output.bytes().is_empty(), "nothing to say before the handshake");
+    assert!(pair.output.bytes().is_empty(), "no close_notify before the handshake");
     pair.handshake(usize::MAX);
     pair.client.writer().write_all(b"last").expect("write");
     pair.client.send_close_notify();
