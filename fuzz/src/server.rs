@@ -16,7 +16,7 @@ use hallpass::base::transport::Transport;
 use hallpass::turn::action::{Action, Drop, EndReason, FromClient, FromPeer, OpenError, PeerIcmp, RelayId};
 use hallpass::turn::counters::Counters;
 use hallpass::turn::five_tuple::Client;
-use hallpass::turn::rest;
+use hallpass::turn::identity::rest;
 use hallpass::turn::settings::Settings;
 use hallpass::turn::shared::Shared;
 

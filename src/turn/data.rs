@@ -6,9 +6,9 @@ use rand_core::RngCore;
 
 use super::action::{Action, Drop, FromClient, FromPeer, PeerHeader, PeerIcmp, RelayId};
 use super::five_tuple::{Client, FiveTuple};
-use super::peer_policy::Reach;
+use super::identity::peer_policy::Reach;
 use super::server::Server;
-use super::table::Route;
+use super::state::table::Route;
 use crate::base::time::{Instant, Now};
 use crate::wire::attribute::Icmp;
 use crate::wire::message::Message;

@@ -22,27 +22,15 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
-pub mod allocate;
-mod answer;
-pub mod auth;
-mod channel;
 pub mod counters;
 mod data;
-pub mod deadline;
 pub mod error;
 pub mod five_tuple;
-mod gate;
+pub mod identity;
 pub mod keyed_hash;
-pub mod meter;
-pub mod nonce;
-pub mod peer_policy;
-mod permission;
-pub mod port_pool;
-pub mod quota;
-mod refresh;
-pub mod rest;
+mod request;
 pub mod server;
 pub mod settings;
 pub mod shared;
-pub mod table;
+pub mod state;
 pub mod throttle;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::meter::Rates;
+use super::state::meter::Rates;
 use crate::base::transport::Transport;
 
 /// Everything the protocol needs to know; replaced whole at reload.

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::nonce::Nonces;
-use super::port_pool::PortPool;
-use super::quota::Quota;
+use super::identity::nonce::Nonces;
+use super::state::port_pool::PortPool;
+use super::state::quota::Quota;
 
 /// One for all workers.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use hallpass::net::counters::{CloseReason, Stage};
 use hallpass::net::{self, Choice, Command, Exit, Handle, Listener, TlsChooser};
 use hallpass::turn::action::Drop;
 use hallpass::turn::counters::Counters;
-use hallpass::turn::rest;
+use hallpass::turn::identity::rest;
 use hallpass::turn::server::Server;
 use hallpass::turn::settings::{Host, Limits, PeerRules, RelayAddress, Settings};
 use hallpass::turn::shared::Shared;

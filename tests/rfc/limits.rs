@@ -2,7 +2,7 @@
 
 use hallpass::base::transport::Transport;
 use hallpass::turn::action::{Drop, FromClient};
-use hallpass::turn::meter::Rate;
+use hallpass::turn::state::meter::Rate;
 
 use crate::codec::*;
 use crate::rig::*;

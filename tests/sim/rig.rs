@@ -9,7 +9,7 @@ use hallpass::base::time::{Instant, Now};
 use hallpass::turn::action::{Action, FromClient, OpenError, RelayId, Session};
 use hallpass::turn::counters::Counters;
 use hallpass::turn::five_tuple::Client;
-use hallpass::turn::rest;
+use hallpass::turn::identity::rest;
 use hallpass::turn::server::Server;
 use hallpass::turn::settings::Settings;
 use hallpass::turn::shared::Shared;

@@ -65,7 +65,7 @@ const RULES: &[Rule] = &[
             "std::time::SystemTime",
         ],
     },
-    Rule { module: "client", ours: &["turn::rest", "wire"], never: WORLD },
+    Rule { module: "client", ours: &["turn::identity::rest", "wire"], never: WORLD },
     Rule {
         module: "load",
         ours: &["client", "net::syscall", "wire"],

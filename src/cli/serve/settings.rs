@@ -13,8 +13,8 @@ use crate::net::admission::Rules;
 use crate::net::front::first_bytes::Site;
 use crate::system::{interfaces, limits};
 use crate::turn::counters::HOSTS_MAX;
-use crate::turn::meter::{Rate, Rates};
 use crate::turn::settings::{Alternates, Host, Limits, PeerRules, RelayAddress, Settings, StaticUser};
+use crate::turn::state::meter::{Rate, Rates};
 use crate::wire::proxy_protocol::Version;
 
 /// Descriptors for ourselves: listeners and loops of the workers, certificates and configuration at a reload, and the admin

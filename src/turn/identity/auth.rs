@@ -12,13 +12,13 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use stun_types::message::LongTermKeyCredentials;
 
-use super::error::Code;
 use super::nonce::Features;
-use super::quota::Account;
 use super::rest;
-use super::settings::{Settings, StaticUser};
 use crate::base::host::HostId;
 use crate::base::time::{Instant, Now};
+use crate::turn::error::Code;
+use crate::turn::settings::{Settings, StaticUser};
+use crate::turn::state::quota::Account;
 use crate::wire::message::{IntegrityAlgorithm, IntegrityKey, Message};
 use crate::wire::request::Credentials;
 

@@ -1,15 +1,20 @@
 //! Refresh (RFC 8656 section 8).
 
-use super::action::{EndReason, FromClient, RelayId};
 use super::answer::Ticket;
-use super::error::Code;
-use super::server::Server;
 use crate::base::time::Instant;
+use crate::turn::action::{EndReason, FromClient, RelayId};
+use crate::turn::error::Code;
+use crate::turn::server::Server;
 use crate::wire::request::Refresh;
 
 impl Server {
     /// RFC 8656 section 8.2. Zero deletes at once; the client's next Refresh finds nothing.
-    pub(super) fn refresh(&mut self, now: Instant, ticket: &Ticket, request: &Refresh) -> FromClient {
+    pub(in crate::turn) fn refresh(
+        &mut self,
+        now: Instant,
+        ticket: &Ticket,
+        request: &Refresh,
+    ) -> FromClient {
         match self.check_and_refresh(now, ticket, request) {
             Ok(lifetime) => self.succeed(ticket, ticket.success().lifetime(lifetime)),
             Err(code) => self.refuse(ticket, code),

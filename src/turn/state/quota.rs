@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use dashmap::DashMap;
 
-use super::counters::HOSTS_MAX;
-use super::error::Code;
 use super::meter::Budget;
-use super::settings::Limits;
 use crate::base::host::HostId;
+use crate::turn::counters::HOSTS_MAX;
+use crate::turn::error::Code;
+use crate::turn::settings::Limits;
 
 /// Room for users that stays when all are gone.
 const USERS_KEPT: usize = 4096;

@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use slab::Slab;
 
-use super::action::Drop;
 use super::quota::{Account, Place};
 use crate::base::host::HostId;
 use crate::base::time::Instant;
+use crate::turn::action::Drop;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// A worker draws this part of a second's worth at a time, if there is so much.
@@ -92,7 +92,7 @@ pub struct Budget {
     bits_until: AtomicU64,
     packets_until: AtomicU64,
     /// Permissions and channels that the user holds. Unused for a host.
-    pub(super) entries: AtomicU32,
+    pub(in crate::turn) entries: AtomicU32,
 }
 
 /// Takes `units` of what is paid off `until` then; when it is too soon for them, says from when on it is not.
@@ -275,8 +275,8 @@ impl Meters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::turn::quota::Quota;
     use crate::turn::settings::Limits;
+    use crate::turn::state::quota::Quota;
 
     fn at(millis: u64) -> Instant {
         Instant::from_nanos(10 * NANOS_PER_SECOND + millis * 1_000_000)

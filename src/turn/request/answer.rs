@@ -2,15 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::action::{Action, FromClient};
-use super::auth::{Authenticated, PASSWORD_ALGORITHMS};
-use super::counters::Request;
-use super::error::Code;
-use super::five_tuple::Client;
-use super::nonce::Features;
-use super::server::Server;
 use crate::base::time::Now;
 use crate::turn::action::Drop;
+use crate::turn::action::{Action, FromClient};
+use crate::turn::counters::Request;
+use crate::turn::error::Code;
+use crate::turn::five_tuple::Client;
+use crate::turn::identity::auth::{Authenticated, PASSWORD_ALGORITHMS};
+use crate::turn::identity::nonce::Features;
+use crate::turn::server::Server;
 use crate::wire::message::{Message, method};
 use crate::wire::response::{Reason, Response};
 
@@ -72,14 +72,14 @@ impl Ticket {
 
 impl Server {
     /// Queues a success answer.
-    pub(super) fn succeed(&mut self, ticket: &Ticket, response: Response) -> FromClient {
+    pub(in crate::turn) fn succeed(&mut self, ticket: &Ticket, response: Response) -> FromClient {
         let (message, authenticated) = (ticket.seal(response), ticket.asker.is_some());
         self.actions.push_back(Action::Reply { client: ticket.client, message, authenticated });
         FromClient::Control
     }
 
     /// Queues an error answer to somebody whose credentials are good.
-    pub(super) fn refuse(&mut self, ticket: &Ticket, code: Code) -> FromClient {
+    pub(in crate::turn) fn refuse(&mut self, ticket: &Ticket, code: Code) -> FromClient {
         self.count_error(ticket, code);
         let mut response = ticket.error(code);
         if code == Code::TryAlternate
@@ -91,26 +91,32 @@ impl Server {
     }
 
     /// The server that this client may be sent to instead.
-    pub(super) fn alternate(&self, ticket: &Ticket) -> Option<SocketAddr> {
+    pub(in crate::turn) fn alternate(&self, ticket: &Ticket) -> Option<SocketAddr> {
         let five_tuple = &ticket.client.five_tuple;
         self.settings.alternates.for_client(five_tuple.transport, five_tuple.client)
     }
 
     /// Counts an error answer where it belongs.
-    pub(super) fn count_error(&self, ticket: &Ticket, code: Code) {
+    pub(in crate::turn) fn count_error(&self, ticket: &Ticket, code: Code) {
         let (transport, request) = (ticket.client.five_tuple.transport, Request::of(ticket.method));
         self.counters.error(transport, request, code.number()).add(1);
     }
 
     /// 400 to a stranger (RFC 8489 section 9.2.4, second check).
-    pub(super) fn refuse_stranger(&mut self, now: Now, ticket: &Ticket, asked: usize) -> FromClient {
+    pub(in crate::turn) fn refuse_stranger(&mut self, now: Now, ticket: &Ticket, asked: usize) -> FromClient {
         self.spend(now, &ticket.client, Request::of(ticket.method));
         let message = ticket.seal(ticket.error(Code::BadRequest));
         self.answer_stranger(ticket, Code::BadRequest, asked, message)
     }
 
     /// 401 or 438 with a fresh nonce (RFC 8489 section 9.2.4). `asked` is the size of the request.
-    pub(super) fn challenge(&mut self, now: Now, ticket: &Ticket, code: Code, asked: usize) -> FromClient {
+    pub(in crate::turn) fn challenge(
+        &mut self,
+        now: Now,
+        ticket: &Ticket,
+        code: Code,
+        asked: usize,
+    ) -> FromClient {
         self.spend(now, &ticket.client, Request::of(ticket.method));
         let client = ticket.client.five_tuple.client;
         let username_anonymity = self.offers_anonymity();

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use rand_core::RngCore;
 
-use super::action::{Action, FromClient, OpenError, RelayId};
 use super::answer::Ticket;
-use super::error::Code;
-use super::port_pool::{Token, Want};
-use super::quota::Place;
-use super::server::Server;
-use super::settings::RelayAddress;
-use super::table::{AllocationId, FAMILIES, Owner};
 use crate::base::family::Family;
 use crate::base::time::{Instant, Now};
+use crate::turn::action::{Action, FromClient, OpenError, RelayId};
+use crate::turn::error::Code;
+use crate::turn::server::Server;
+use crate::turn::settings::RelayAddress;
+use crate::turn::state::port_pool::{Token, Want};
+use crate::turn::state::quota::Place;
+use crate::turn::state::table::{AllocationId, FAMILIES, Owner};
 use crate::wire::request::Allocate;
 
 /// RFC 8656 section 3.2.
@@ -42,7 +42,7 @@ pub struct Opening {
 
 impl Opening {
     /// The ports claimed for this request beside those of its `relays`.
-    pub(super) fn claimed_beside(&self, relays: &[SocketAddr]) -> Vec<SocketAddr> {
+    pub(in crate::turn) fn claimed_beside(&self, relays: &[SocketAddr]) -> Vec<SocketAddr> {
         let pairs = if self.want == Want::Pair { relays } else { &[] };
         let next = pairs.iter().map(|local| SocketAddr::new(local.ip(), local.port() + 1));
         self.held.iter().copied().chain(next).collect()
@@ -51,7 +51,7 @@ impl Opening {
 
 impl Server {
     /// RFC 8656 section 7.2, check by check.
-    pub(super) fn allocate(&mut self, now: Now, ticket: Ticket, request: &Allocate) -> FromClient {
+    pub(in crate::turn) fn allocate(&mut self, now: Now, ticket: Ticket, request: &Allocate) -> FromClient {
         // 2: one allocation per five-tuple; the same transaction again gets the same answer.
         if let Some(id) = self.table.find(&ticket.client) {
             return self.repeat(now.instant, id, &ticket);
@@ -304,7 +304,7 @@ impl Server {
 
     /// RFC 8656 section 7.2, the note on retransmissions: 437, unless it is the very same request.
     fn repeat(&mut self, now: Instant, id: AllocationId, ticket: &Ticket) -> FromClient {
-        let same = |allocation: &super::table::Allocation| {
+        let same = |allocation: &crate::turn::state::table::Allocation| {
             allocation.transaction_id == ticket.transaction_id && allocation.belongs_to(ticket)
         };
         match self.table.allocation(id) {
@@ -365,7 +365,7 @@ impl Server {
     }
 
     /// RFC 8656 section 7.2: the client's wish within our maximum, but not below the default.
-    pub(super) fn lifetime(&self, wish: Option<u32>) -> Duration {
+    pub(in crate::turn) fn lifetime(&self, wish: Option<u32>) -> Duration {
         let wish = wish.map_or(LIFETIME_DEFAULT, |secs| Duration::from_secs(secs.into()));
         wish.min(self.settings.limits.lifetime_max).max(LIFETIME_DEFAULT)
     }

@@ -14,8 +14,8 @@ use crate::base::family::Family;
 use crate::base::time::Instant;
 use crate::turn::action::{Drop, RelayId};
 use crate::turn::five_tuple::Client;
-use crate::turn::meter::Rates;
-use crate::turn::peer_policy::Reach;
+use crate::turn::identity::peer_policy::Reach;
+use crate::turn::state::meter::Rates;
 
 /// Where a client's packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub struct Return {
 
 /// Where a channel leads.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RecentChannel {
+pub(in crate::turn) struct RecentChannel {
     /// When the first of channel, permission and relay ends.
     until: Instant,
     relay: RelayId,
@@ -54,7 +54,7 @@ pub(super) struct RecentChannel {
 
 /// How a peer's datagrams reach the client.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RecentPeer {
+pub(in crate::turn) struct RecentPeer {
     /// When the first of what is there ends.
     until: Instant,
     channel: Option<u16>,
@@ -167,7 +167,7 @@ impl Table {
     }
 
     /// Something about this relay changed: the next packets are looked up anew.
-    pub(super) fn forget_recent(&mut self, relay: RelayId) {
+    pub(in crate::turn) fn forget_recent(&mut self, relay: RelayId) {
         if let Some(relay) = self.relays.get_mut(relay.0 as usize) {
             relay.recent = None;
             if let Some(allocation) = self.allocations.get_mut(relay.allocation.0 as usize) {

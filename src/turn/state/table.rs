@@ -16,19 +16,19 @@ use route::{RecentChannel, RecentPeer};
 pub use route::{Return, Route};
 use slab::Slab;
 
-use super::action::{RelayId, Traffic};
-use super::allocate::Opening;
-use super::answer::Ticket;
-use super::auth::Identity;
-use super::five_tuple::Client;
-use super::keyed_hash::KeyedState;
 use super::meter::{Meter, Meters, UserId};
-use super::peer_policy::Reach;
 use super::port_pool::Token;
 use super::quota::Place;
 use crate::base::family::Family;
 use crate::base::host::HostId;
 use crate::base::time::Instant;
+use crate::turn::action::{RelayId, Traffic};
+use crate::turn::five_tuple::Client;
+use crate::turn::identity::auth::Identity;
+use crate::turn::identity::peer_policy::Reach;
+use crate::turn::keyed_hash::KeyedState;
+use crate::turn::request::allocate::Opening;
+use crate::turn::request::answer::Ticket;
 
 /// Both address families.
 pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
@@ -99,7 +99,7 @@ pub struct Allocation {
 
 impl Allocation {
     /// Whether the asker is the one whose allocation this is.
-    pub(super) fn belongs_to(&self, ticket: &Ticket) -> bool {
+    pub(in crate::turn) fn belongs_to(&self, ticket: &Ticket) -> bool {
         ticket.asker.as_ref().is_some_and(|asker| {
             self.identity.name == asker.identity.name && self.identity.host == asker.identity.host
         })

@@ -3,15 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::action::{FromClient, RelayId};
 use super::answer::Ticket;
-use super::error::Code;
-use super::peer_policy::Reach;
-use super::quota::Place;
-use super::server::Server;
-use super::table::{AllocationId, FAMILIES, PermissionId};
 use crate::base::family::Family;
 use crate::base::time::{Instant, Now};
+use crate::turn::action::{FromClient, RelayId};
+use crate::turn::error::Code;
+use crate::turn::identity::peer_policy::Reach;
+use crate::turn::server::Server;
+use crate::turn::state::quota::Place;
+use crate::turn::state::table::{AllocationId, FAMILIES, PermissionId};
 use crate::wire::request::CreatePermission;
 
 /// RFC 8656 section 3.3.
@@ -19,7 +19,7 @@ pub const LIFETIME: Duration = Duration::from_secs(300);
 
 /// A peer that the client may be permitted to reach.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Permitted {
+pub(in crate::turn) struct Permitted {
     pub relay: RelayId,
     /// As packets travel.
     pub peer: SocketAddr,
@@ -28,7 +28,7 @@ pub(super) struct Permitted {
 
 impl Server {
     /// RFC 8656 section 10.2: all of the request takes effect, or nothing.
-    pub(super) fn create_permission(
+    pub(in crate::turn) fn create_permission(
         &mut self,
         now: Now,
         ticket: &Ticket,
@@ -75,7 +75,12 @@ impl Server {
     }
 
     /// Whether the allocation's owner may reach this peer: family, then policy.
-    pub(super) fn judge(&self, now: Now, id: AllocationId, peer: SocketAddr) -> Result<Permitted, Code> {
+    pub(in crate::turn) fn judge(
+        &self,
+        now: Now,
+        id: AllocationId,
+        peer: SocketAddr,
+    ) -> Result<Permitted, Code> {
         let allocation = self.table.allocation(id).ok_or(Code::AllocationMismatch)?;
         let relay =
             allocation.relays[Family::of(peer.ip()) as usize].ok_or(Code::PeerAddressFamilyMismatch)?;
@@ -101,7 +106,7 @@ impl Server {
     }
 
     /// Whether a permission of this reach covers this very port. One load where the peer is another machine.
-    pub(super) fn may_reach(&self, peer: SocketAddr, reach: Reach) -> bool {
+    pub(in crate::turn) fn may_reach(&self, peer: SocketAddr, reach: Reach) -> bool {
         match reach {
             Reach::All => true,
             Reach::OwnOpened => !self.policy.is_service(peer),
@@ -115,7 +120,7 @@ impl Server {
     }
 
     /// Whether there is room for the new ones among these permissions.
-    pub(super) fn check_room(&self, permitted: &[Permitted]) -> Result<(), Code> {
+    pub(in crate::turn) fn check_room(&self, permitted: &[Permitted]) -> Result<(), Code> {
         let max = self.settings.limits.permissions_per_allocation as usize;
         for family in FAMILIES {
             let of_family = || permitted.iter().filter(|p| Family::of(p.peer.ip()) == family);
@@ -131,7 +136,7 @@ impl Server {
     /// Whether the relay's user may hold so many more permissions and channels, counting all of its allocations, and there
     /// is memory for them. A name without a user part is one user here: it is one credential, and its entries take as much
     /// memory from wherever it is used.
-    pub(super) fn has_room_for(&self, relay: RelayId, new: usize) -> bool {
+    pub(in crate::turn) fn has_room_for(&self, relay: RelayId, new: usize) -> bool {
         let max = self.settings.limits.permissions_per_user;
         let owner = self.table.relay(relay).and_then(|relay| self.table.allocation(relay.allocation));
         let has_room = |place: &Place| max == 0 || place.entries() as usize + new <= max as usize;
@@ -150,7 +155,7 @@ impl Server {
     }
 
     /// Installs or refreshes one permission.
-    pub(super) fn permit(&mut self, now: Instant, permitted: Permitted) -> PermissionId {
+    pub(in crate::turn) fn permit(&mut self, now: Instant, permitted: Permitted) -> PermissionId {
         let expires = now + LIFETIME;
         let (id, new) =
             self.table.permit(permitted.relay, permitted.peer.ip(), permitted.reach, now, expires);

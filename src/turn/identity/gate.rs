@@ -5,11 +5,11 @@
 //! and running calls do not keep newcomers out.
 
 use super::auth::Identity;
-use super::counters::Request;
-use super::five_tuple::Client;
-use super::server::Server;
-use super::throttle::{Limit, Purpose, Subject};
 use crate::base::time::Now;
+use crate::turn::counters::Request;
+use crate::turn::five_tuple::Client;
+use crate::turn::server::Server;
+use crate::turn::throttle::{Limit, Purpose, Subject};
 use crate::wire::message::Message;
 
 /// Requests over TCP and TLS for each one over UDP: the handshake has proved the source, and a stream has no retransmission.
@@ -49,14 +49,14 @@ fn search_cost(request: usize, name: usize) -> usize {
 
 impl Server {
     /// Whether this source may still cause an answer without credentials.
-    pub(super) fn has_budget(&self, now: Now, client: &Client, kind: Request) -> bool {
+    pub(in crate::turn) fn has_budget(&self, now: Now, client: &Client, kind: Request) -> bool {
         let (purpose, limit) = self.budget_of(client, kind);
         self.throttle.has_some(now.instant, purpose, source(client), limit)
     }
 
     /// Counts a request of this source that is answered without credentials, unless the client has an allocation: then it
     /// has counted for its user.
-    pub(super) fn spend(&mut self, now: Now, client: &Client, kind: Request) {
+    pub(in crate::turn) fn spend(&mut self, now: Now, client: &Client, kind: Request) {
         if !self.has_allocation(client) {
             let (purpose, limit) = self.budget_of(client, kind);
             self.throttle.charge(now.instant, purpose, source(client), 1, limit);
@@ -75,7 +75,7 @@ impl Server {
     }
 
     /// Whether all secrets may be tried on a request of this client.
-    pub(super) fn may_search(&self, now: Now, client: &Client) -> bool {
+    pub(in crate::turn) fn may_search(&self, now: Now, client: &Client) -> bool {
         let has_some =
             |(purpose, subject, limit)| self.throttle.has_some(now.instant, purpose, subject, limit);
         self.search_budgets(now, client).into_iter().all(has_some)
@@ -84,7 +84,7 @@ impl Server {
     /// Counts `tried` keys, whether one of them fitted the request or not: who has good names without number makes the
     /// server search as often as who guesses. Only a wrong guess makes the client one of those who guess. Returns the
     /// cost in nanoseconds.
-    pub(super) fn spend_search(
+    pub(in crate::turn) fn spend_search(
         &mut self,
         now: Now,
         client: &Client,
@@ -124,7 +124,7 @@ impl Server {
 
     /// Whether the user may make this request now; counts it. A name without a user part is shared by many, so its
     /// requests count for their client's address and port. `searched` are the nanoseconds that it took to find the user.
-    pub(super) fn may_ask(
+    pub(in crate::turn) fn may_ask(
         &mut self,
         now: Now,
         client: &Client,

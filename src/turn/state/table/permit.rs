@@ -7,7 +7,7 @@ use super::{
 };
 use crate::base::time::Instant;
 use crate::turn::action::RelayId;
-use crate::turn::peer_policy::Reach;
+use crate::turn::identity::peer_policy::Reach;
 
 impl Table {
     /// How many permissions this relay holds.

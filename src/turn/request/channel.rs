@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::action::FromClient;
 use super::answer::Ticket;
-use super::error::Code;
-use super::server::Server;
 use crate::base::time::Now;
+use crate::turn::action::FromClient;
+use crate::turn::error::Code;
+use crate::turn::server::Server;
 use crate::wire::request::ChannelBind;
 
 /// RFC 8656 section 12.
@@ -20,7 +20,12 @@ const NUMBER_MAX: u16 = 0x7FFF;
 
 impl Server {
     /// RFC 8656 section 12.2.
-    pub(super) fn channel_bind(&mut self, now: Now, ticket: &Ticket, request: &ChannelBind) -> FromClient {
+    pub(in crate::turn) fn channel_bind(
+        &mut self,
+        now: Now,
+        ticket: &Ticket,
+        request: &ChannelBind,
+    ) -> FromClient {
         match self.check_and_bind(now, ticket, request) {
             Ok(()) => self.succeed(ticket, ticket.success()),
             Err(code) => self.refuse(ticket, code),

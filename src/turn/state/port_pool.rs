@@ -267,13 +267,13 @@ fn bits_between(word: u32, low: u32, high: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::turn::quota::Account;
+    use crate::turn::state::quota::Account;
 
     const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn place() -> Place {
         let limits = crate::turn::settings::Limits::default();
-        let quota = std::sync::Arc::new(crate::turn::quota::Quota::default());
+        let quota = std::sync::Arc::new(crate::turn::state::quota::Quota::default());
         quota.take(crate::base::host::HostId(0), &Account::User("ann".into()), &limits).expect("no limit")
     }
 
