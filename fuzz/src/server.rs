@@ -13,7 +13,9 @@ use std::time::Duration;
 use arbitrary::{Arbitrary, Unstructured};
 use hallpass::base::time::{Instant, Now};
 use hallpass::base::transport::Transport;
-use hallpass::turn::action::{Action, Drop, EndReason, FromClient, FromPeer, OpenError, PeerIcmp, RelayId};
+use hallpass::turn::action::{
+    Action, DropReason, EndReason, FromClient, FromPeer, OpenError, PeerIcmp, RelayId,
+};
 use hallpass::turn::counters::Counters;
 use hallpass::turn::five_tuple::Client;
 use hallpass::turn::identity::rest;
@@ -354,7 +356,7 @@ impl Run {
     }
 
     fn dropped(&self) -> u64 {
-        Drop::ALL.iter().map(|&reason| self.server.counters().dropped(reason).get()).sum()
+        DropReason::ALL.iter().map(|&reason| self.server.counters().dropped(reason).get()).sum()
     }
 
     /// What holds at any time.

@@ -43,7 +43,7 @@ use super::stream::tls::TlsChooser;
 use super::syscall::{Epoll, ready};
 use super::token::Token;
 use crate::base::time::{Instant, Now};
-use crate::turn::action::Drop;
+use crate::turn::action::DropReason;
 use crate::turn::five_tuple::{Client, FiveTuple};
 use crate::turn::server::Server;
 use acceptors::{Accept, Acceptors};
@@ -334,7 +334,7 @@ impl Front {
             // The cause of the end is what came first.
             Err(reason) => {
                 if reason == CloseReason::Garbage {
-                    server.counters().dropped(Drop::NotTurn).add(1);
+                    server.counters().dropped(DropReason::NotTurn).add(1);
                 }
                 Some(reason)
             }

@@ -33,7 +33,7 @@ use super::syscall::{Alarm, Epoll, Events, Offloads, Waker, ready, return_free_m
 use super::token::{Generation, Token};
 use crate::base::time::Now;
 use crate::system::entropy;
-use crate::turn::action::{Action, Drop, FromClient, FromPeer, OpenError, PeerHeader, RelayId};
+use crate::turn::action::{Action, DropReason, FromClient, FromPeer, OpenError, PeerHeader, RelayId};
 use crate::turn::five_tuple::Client;
 use crate::turn::server::Server;
 
@@ -275,7 +275,7 @@ impl Worker {
         match self.front.claim(client, to, bytes, &self.server, self.now.instant) {
             Claim::Turn => return false,
             Claim::Quic { .. } => {}
-            Claim::Refused => self.dropped(Drop::QuicRefused),
+            Claim::Refused => self.dropped(DropReason::QuicRefused),
         }
         true
     }
@@ -448,14 +448,14 @@ impl Worker {
         match pushed {
             Some(Pushed::Queued { dropped: 0 } | Pushed::Stuck) => {}
             Some(Pushed::Queued { dropped }) => {
-                self.server.counters().dropped(Drop::QueueFull).add(dropped as u64);
+                self.server.counters().dropped(DropReason::QueueFull).add(dropped as u64);
             }
             // It closes in this very turn, and its allocation with it.
-            None => self.dropped(Drop::NoAllocation),
+            None => self.dropped(DropReason::NoAllocation),
         }
     }
 
-    fn dropped(&self, reason: Drop) {
+    fn dropped(&self, reason: DropReason) {
         self.server.counters().dropped(reason).add(1);
     }
 
@@ -479,7 +479,7 @@ impl Worker {
             return;
         }
         let counters = self.server.counters();
-        let mut failed = |reason: Drop| counters.dropped(reason).add(1);
+        let mut failed = |reason: DropReason| counters.dropped(reason).add(1);
         let sent = self.datagrams.flush(self.front.bytes(), &mut failed);
         self.controls.counters.sent.add(sent as u64);
         if self.datagrams.take_segmentation_refused() {

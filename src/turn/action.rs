@@ -29,7 +29,7 @@ pub enum FromClient {
     /// A request or indication was dealt with; draw the actions.
     Control,
     /// Nothing follows; counted under this reason.
-    Dropped(Drop),
+    Dropped(DropReason),
 }
 
 /// What becomes of one datagram of a peer.
@@ -43,7 +43,7 @@ pub enum FromPeer {
         header: PeerHeader,
     },
     /// Nothing follows; counted under this reason.
-    Dropped(Drop),
+    Dropped(DropReason),
 }
 
 /// The header in front of a peer's data on its way to the client.
@@ -191,15 +191,15 @@ macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $label:literal,)+) => {
         /// Why a packet went no further. Each is counted.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Drop { $($(#[$doc])* $name,)+ }
+        pub enum DropReason { $($(#[$doc])* $name,)+ }
 
-        impl Drop {
-            /// Every reason, in the order of [`Drop::index`].
-            pub const ALL: &'static [Drop] = &[$(Drop::$name,)+];
+        impl DropReason {
+            /// Every reason, in the order of [`DropReason::index`].
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)+];
 
             /// The label in metrics.
             pub const fn name(self) -> &'static str {
-                match self { $(Drop::$name => $label,)+ }
+                match self { $(DropReason::$name => $label,)+ }
             }
         }
     };
@@ -254,7 +254,7 @@ reasons! {
     TooLarge = "too_large",
 }
 
-impl Drop {
+impl DropReason {
     /// A small number for arrays of counters.
     pub const fn index(self) -> usize {
         self as usize
@@ -262,6 +262,6 @@ impl Drop {
 
     /// Whether a byte stream that carried it can no longer be trusted.
     pub const fn breaks_stream(self) -> bool {
-        matches!(self, Drop::NotTurn | Drop::MalformedStun | Drop::MalformedChannelData)
+        matches!(self, DropReason::NotTurn | DropReason::MalformedStun | DropReason::MalformedChannelData)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::action::Drop;
+use super::action::DropReason;
 use crate::base::host::HostId;
 use crate::base::transport::Transport;
 use crate::wire::message::method;
@@ -133,7 +133,7 @@ pub struct HostRung {
 #[derive(Debug)]
 pub struct Counters {
     hosts: Vec<[HostRung; Transport::ALL.len()]>,
-    drops: [Counter; Drop::ALL.len()],
+    drops: [Counter; DropReason::ALL.len()],
     errors: [[[Counter; ERROR_CODES.len()]; Request::ALL.len()]; Transport::ALL.len()],
     authenticated: [Counter; Transport::ALL.len()],
     requests: [[Counter; Request::ALL.len()]; Transport::ALL.len()],
@@ -172,7 +172,7 @@ impl Counters {
     }
 
     /// Packets dropped for this reason.
-    pub fn dropped(&self, reason: Drop) -> &Counter {
+    pub fn dropped(&self, reason: DropReason) -> &Counter {
         &self.drops[reason.index()]
     }
 

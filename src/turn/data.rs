@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use rand_core::RngCore;
 
-use super::action::{Action, Drop, FromClient, FromPeer, PeerHeader, PeerIcmp, RelayId};
+use super::action::{Action, DropReason, FromClient, FromPeer, PeerHeader, PeerIcmp, RelayId};
 use super::five_tuple::{Client, FiveTuple};
 use super::identity::peer_policy::Reach;
 use super::server::Server;
@@ -18,7 +18,7 @@ impl Server {
     /// ChannelData from a client (RFC 8656 section 12.6).
     pub(super) fn channel_data(&mut self, now: Instant, client: &Client, bytes: &[u8]) -> FromClient {
         let Ok(data) = channel_data::parse_datagram(bytes) else {
-            return self.dropped(Drop::MalformedChannelData);
+            return self.dropped(DropReason::MalformedChannelData);
         };
         match self.table.route_from_channel(client, data.number, now) {
             Ok(route) => self.relay(now, route, data.payload, false),
@@ -34,7 +34,7 @@ impl Server {
         message: &Message<'_>,
     ) -> FromClient {
         let Ok(send) = indication::parse_send(message) else {
-            return self.dropped(Drop::MalformedIndication);
+            return self.dropped(DropReason::MalformedIndication);
         };
         let peer = self.policy.to_local(send.peer);
         // RFC 8656 section 13: datagrams ignore DONT-FRAGMENT unless both sides are IPv4; section 15: streams do not.
@@ -54,7 +54,7 @@ impl Server {
         dont_fragment: bool,
     ) -> FromClient {
         if route.reach != Reach::All && !self.may_reach(route.peer, route.reach) {
-            return self.dropped(Drop::PeerDenied);
+            return self.dropped(DropReason::PeerDenied);
         }
         let rates = &self.settings.limits.rates;
         let allocation = match self.table.count(route.allocation, now, rates, payload.len()) {
@@ -77,7 +77,7 @@ impl Server {
     pub fn handle_peer(&mut self, now: Now, relay: RelayId, peer: SocketAddr, len: usize) -> FromPeer {
         let found = self.table.route_from_peer(relay, peer, now.instant);
         let found = found.and_then(|found| match found.reach {
-            Reach::OwnRelayed if !self.may_reach(peer, found.reach) => Err(Drop::PeerDenied),
+            Reach::OwnRelayed if !self.may_reach(peer, found.reach) => Err(DropReason::PeerDenied),
             _ => Ok(found),
         });
         let rates = &self.settings.limits.rates;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore, SeedableRng};
 
-use super::action::{Action, Drop, EndReason, FromClient, RelayId, Review, Session};
+use super::action::{Action, DropReason, EndReason, FromClient, RelayId, Review, Session};
 use super::counters::{Counters, Request as Kind};
 use super::error::Code;
 use super::five_tuple::Client;
@@ -98,7 +98,7 @@ impl Server {
         match bytes.first().map(|&first| demux::classify(first)) {
             Some(demux::Kind::ChannelData) => self.channel_data(now.instant, &client, bytes),
             Some(demux::Kind::Stun) => self.stun(now, client, bytes),
-            Some(demux::Kind::Other) | None => self.dropped(Drop::NotTurn),
+            Some(demux::Kind::Other) | None => self.dropped(DropReason::NotTurn),
         }
     }
 
@@ -237,9 +237,9 @@ impl Server {
     fn stun(&mut self, now: Now, client: Client, bytes: &[u8]) -> FromClient {
         // Checking a FINGERPRINT costs as much as the message is long, and a stranger has nothing to send at length.
         if bytes.len() > REQUEST_MAX && !self.may_be_long(&client, bytes) {
-            return self.dropped(Drop::TooLarge);
+            return self.dropped(DropReason::TooLarge);
         }
-        let Ok(message) = Message::parse(bytes) else { return self.dropped(Drop::MalformedStun) };
+        let Ok(message) = Message::parse(bytes) else { return self.dropped(DropReason::MalformedStun) };
         match (message.class(), message.method()) {
             (MessageClass::Request, _) => {
                 // The timer may be late; a Refresh must not bring back what is over.
@@ -249,7 +249,7 @@ impl Server {
                 if self.actions.is_empty() { answer } else { FromClient::Control }
             }
             (MessageClass::Indication, method::SEND) => self.send_indication(now.instant, &client, &message),
-            _ => self.dropped(Drop::Unsolicited),
+            _ => self.dropped(DropReason::Unsolicited),
         }
     }
 
@@ -265,22 +265,22 @@ impl Server {
         let transport = client.five_tuple.transport;
         self.counters.request(transport, kind).add(1);
         if kind == Kind::Other {
-            return self.dropped(Drop::UnknownMethod);
+            return self.dropped(DropReason::UnknownMethod);
         }
         // A request out of one of our own relayed addresses: somebody reaches for our listeners through us.
         if transport == Transport::Udp
             && self.shared.ports.is_open(self.policy.to_local(client.five_tuple.client))
         {
-            return self.dropped(Drop::PeerDenied);
+            return self.dropped(DropReason::PeerDenied);
         }
         // Before anything is computed.
         let holder = self.table.find(&client).and_then(|id| self.table.allocation(id));
         let holder = holder.map(|allocation| Arc::clone(&allocation.identity));
         match &holder {
             Some(user) if !self.may_ask(now, &client, user, message, 0) => {
-                return self.dropped(Drop::RequestsOverRate);
+                return self.dropped(DropReason::RequestsOverRate);
             }
-            None if !self.has_budget(now, &client, kind) => return self.dropped(Drop::Throttled),
+            None if !self.has_budget(now, &client, kind) => return self.dropped(DropReason::Throttled),
             _ => {}
         }
         if kind == Kind::Binding {
@@ -292,7 +292,7 @@ impl Server {
         };
         if holder.is_none() && !self.may_ask(now, &client, &asker, message, searched) {
             self.spend(now, &client, kind);
-            return self.dropped(Drop::RequestsOverRate);
+            return self.dropped(DropReason::RequestsOverRate);
         }
         if kind == Kind::Allocate {
             self.counters.authenticated(transport).add(1);
@@ -306,7 +306,7 @@ impl Server {
             Ok(request::Request::Refresh(request)) => self.refresh(now.instant, &ticket, &request),
             Ok(request::Request::CreatePermission(request)) => self.create_permission(now, &ticket, &request),
             Ok(request::Request::ChannelBind(request)) => self.channel_bind(now, &ticket, &request),
-            Ok(_) => self.dropped(Drop::UnknownMethod),
+            Ok(_) => self.dropped(DropReason::UnknownMethod),
             // RFC 8656 sections 5 and 7.2: the five-tuple comes before what is wrong with the request.
             Err(_) => {
                 let code = match (kind, self.table.find(&ticket.client)) {
@@ -379,7 +379,7 @@ impl Server {
             // request over TCP as over UDP. The stream stays open for that.
             Err(Failure::SearchNeeded) => {
                 self.spend(now, &client, Kind::of(message.method()));
-                Err(self.dropped(Drop::SearchDeferred))
+                Err(self.dropped(DropReason::SearchDeferred))
             }
         }
     }
@@ -403,7 +403,7 @@ impl Server {
         self.settings.hosts.iter().chain(&self.retired).find(|host| host.id == id)
     }
 
-    pub(super) fn dropped(&self, reason: Drop) -> FromClient {
+    pub(super) fn dropped(&self, reason: DropReason) -> FromClient {
         self.counters.dropped(reason).add(1);
         FromClient::Dropped(reason)
     }
@@ -479,7 +479,7 @@ impl Server {
 }
 
 /// A server that is gone holds no port, however it came to its end. (Places of the quota go with their allocations.)
-impl std::ops::Drop for Server {
+impl Drop for Server {
     fn drop(&mut self) {
         let ports = &self.shared.ports;
         for id in self.table.ids() {

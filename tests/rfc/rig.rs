@@ -10,7 +10,7 @@ use hallpass::base::host::HostId;
 use hallpass::base::time::{Instant, Now};
 use hallpass::base::transport::Transport;
 use hallpass::turn::action::{
-    Action, Drop, FromClient, FromPeer, OpenError, PeerHeader, PeerIcmp, RelayId, Review, Session,
+    Action, DropReason, FromClient, FromPeer, OpenError, PeerHeader, PeerIcmp, RelayId, Review, Session,
 };
 use hallpass::turn::counters::Counters;
 use hallpass::turn::five_tuple::{Client, FiveTuple, Link};
@@ -316,14 +316,14 @@ impl Rig {
     }
 
     /// Feeds bytes that must be answered by silence; why they were dropped.
-    pub fn silent(&mut self, from: &Client, bytes: &[u8]) -> Drop {
-        let before = self.server.counters().dropped(Drop::NotTurn).get();
+    pub fn silent(&mut self, from: &Client, bytes: &[u8]) -> DropReason {
+        let before = self.server.counters().dropped(DropReason::NotTurn).get();
         let verdict = self.feed(from, bytes);
         assert!(self.reply().is_none(), "silence");
         match verdict {
             FromClient::Dropped(reason) => {
                 let counted = self.server.counters().dropped(reason).get();
-                assert!(counted > 0 && (reason != Drop::NotTurn || counted == before + 1), "counted");
+                assert!(counted > 0 && (reason != DropReason::NotTurn || counted == before + 1), "counted");
                 reason
             }
             other => panic!("{other:?}"),
@@ -401,7 +401,7 @@ impl Rig {
         self.ask(user, Msg::request(CHANNEL_BIND).channel(number).peer(peer)).code()
     }
 
-    fn sent(&self, bytes: &[u8], verdict: FromClient) -> Result<Sent, Drop> {
+    fn sent(&self, bytes: &[u8], verdict: FromClient) -> Result<Sent, DropReason> {
         match verdict {
             FromClient::Relay { relay, peer, payload, dont_fragment } => {
                 let (from, data) = (self.sockets[&relay], bytes[payload].to_vec());
@@ -413,19 +413,19 @@ impl Rig {
     }
 
     /// Any data message of a client: what leaves the relay, or why nothing does.
-    pub fn data(&mut self, from: &Client, bytes: &[u8]) -> Result<Sent, Drop> {
+    pub fn data(&mut self, from: &Client, bytes: &[u8]) -> Result<Sent, DropReason> {
         let verdict = self.feed(from, bytes);
         assert!(self.reply().is_none(), "data is never answered");
         self.sent(bytes, verdict)
     }
 
     /// A Send indication with this payload.
-    pub fn send(&mut self, user: &User, peer: &str, data: &[u8]) -> Result<Sent, Drop> {
+    pub fn send(&mut self, user: &User, peer: &str, data: &[u8]) -> Result<Sent, DropReason> {
         self.data(&user.at, &Msg::send().peer(peer).attr(DATA, data).bytes())
     }
 
     /// ChannelData with this payload.
-    pub fn channel(&mut self, user: &User, number: u16, data: &[u8]) -> Result<Sent, Drop> {
+    pub fn channel(&mut self, user: &User, number: u16, data: &[u8]) -> Result<Sent, DropReason> {
         self.data(&user.at, &channel_data(number, data))
     }
 
@@ -438,7 +438,7 @@ impl Rig {
     }
 
     /// A peer's datagram: what reaches the client, or why nothing does.
-    pub fn data_from_peer(&mut self, peer: &str, data: &[u8]) -> Result<(Client, Vec<u8>), Drop> {
+    pub fn data_from_peer(&mut self, peer: &str, data: &[u8]) -> Result<(Client, Vec<u8>), DropReason> {
         let peer = addr(peer);
         self.at_relay(self.relay(peer.is_ipv4()), peer, data)
     }
@@ -448,7 +448,7 @@ impl Rig {
         relay: RelayId,
         peer: SocketAddr,
         data: &[u8],
-    ) -> Result<(Client, Vec<u8>), Drop> {
+    ) -> Result<(Client, Vec<u8>), DropReason> {
         let verdict = self.server.handle_peer(self.now, relay, peer, data.len());
         self.drain();
         assert!(self.reply().is_none());
@@ -477,7 +477,7 @@ impl Rig {
         self.reply()
     }
 
-    pub fn dropped(&self, reason: Drop) -> u64 {
+    pub fn dropped(&self, reason: DropReason) -> u64 {
         self.server.counters().dropped(reason).get()
     }
 

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hallpass::base::transport::Transport;
-use hallpass::turn::action::{Action, Drop, FromClient, FromPeer, OpenError, PeerHeader, PeerIcmp, RelayId};
+use hallpass::turn::action::{
+    Action, DropReason, FromClient, FromPeer, OpenError, PeerHeader, PeerIcmp, RelayId,
+};
 use hallpass::turn::five_tuple::Client;
 use hallpass::wire::frame::Frame;
 use hallpass::wire::{channel_data, indication};
@@ -68,7 +70,7 @@ impl World {
         Ok(())
     }
 
-    fn drops(&mut self, reason: Drop) {
+    fn drops(&mut self, reason: DropReason) {
         let missed = self.fault == Some(Fault::DropUncounted) && self.steps > 2000;
         *self.seen.drops.entry(reason).or_default() += u64::from(!missed);
     }

@@ -12,7 +12,7 @@ use crate::net;
 use crate::net::admission::{Admission, Class};
 use crate::net::counters::{CloseReason, Decision, Refusal, Stage, TlsOutcome};
 use crate::system::memory;
-use crate::turn::action::Drop;
+use crate::turn::action::DropReason;
 use crate::turn::counters::{Counter, Counters, ERROR_CODES, HostRung, Request};
 use crate::turn::shared::Shared;
 
@@ -125,7 +125,7 @@ impl Numbers {
                 }
             }
         }
-        for &reason in Drop::ALL {
+        for &reason in DropReason::ALL {
             let dropped = self.sum(|counters| counters.dropped(reason).get());
             let help = "Messages that went no further, by reason.";
             out.counter("hallpass_drops_total", help, &[("reason", reason.name())], dropped);

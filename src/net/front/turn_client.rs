@@ -5,7 +5,7 @@ use super::door::Life;
 use crate::base::time::Instant;
 use crate::net::counters::CloseReason;
 use crate::net::token::Token;
-use crate::turn::action::{Drop, EndReason};
+use crate::turn::action::{DropReason, EndReason};
 use crate::wire::demux::{Kind, classify};
 
 /// Requests in a row that may fail to authenticate. A login takes two or three, and a browser tries few passwords.
@@ -101,11 +101,11 @@ pub struct Messages {
 }
 
 /// Why a connection is closed after a message that the protocol dropped; `None` if it stays.
-pub fn closes_stream(dropped: Drop) -> Option<CloseReason> {
+pub fn closes_stream(dropped: DropReason) -> Option<CloseReason> {
     match dropped {
         reason if reason.breaks_stream() => Some(CloseReason::Garbage),
         // No connection is kept open for a client that asks more than it may.
-        Drop::Throttled => Some(CloseReason::TooMany),
+        DropReason::Throttled => Some(CloseReason::TooMany),
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::base::time::Now;
-use crate::turn::action::Drop;
+use crate::turn::action::DropReason;
 use crate::turn::action::{Action, FromClient};
 use crate::turn::counters::Request;
 use crate::turn::error::Code;
@@ -141,7 +141,7 @@ impl Server {
 
     fn answer_stranger(&mut self, ticket: &Ticket, code: Code, asked: usize, message: Vec<u8>) -> FromClient {
         if !within_amplification(ticket, asked, message.len()) {
-            return self.dropped(Drop::Amplification);
+            return self.dropped(DropReason::Amplification);
         }
         self.count_error(ticket, code);
         self.actions.push_back(Action::Reply { client: ticket.client, message, authenticated: false });

@@ -14,7 +14,7 @@ use slab::Slab;
 use super::quota::{Account, Place};
 use crate::base::host::HostId;
 use crate::base::time::Instant;
-use crate::turn::action::Drop;
+use crate::turn::action::DropReason;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// A worker draws this part of a second's worth at a time, if there is so much.
@@ -248,7 +248,7 @@ impl Meters {
         meter: &mut Meter,
         user: UserId,
         len: usize,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), DropReason> {
         let User { key: (host, account), holder: user, .. } = &mut self.users[user.0 as usize];
         // Joined with its first user.
         let host = self.hosts.get_mut(usize::from(host.0)).and_then(Option::as_mut);
@@ -256,13 +256,13 @@ impl Meters {
             Account::User(_) => rates.user,
             Account::Name(_) => Rate::default(),
         };
-        let after = meter.after(now, rates.allocation, len).ok_or(Drop::AllocationOverRate)?;
+        let after = meter.after(now, rates.allocation, len).ok_or(DropReason::AllocationOverRate)?;
         if !user.covers(now, user_rate, len) {
-            return Err(Drop::UserOverRate);
+            return Err(DropReason::UserOverRate);
         }
         if let Some(host) = host {
             if !host.covers(now, rates.host, len) {
-                return Err(Drop::HostOverRate);
+                return Err(DropReason::HostOverRate);
             }
             host.spend(len);
         }
@@ -307,10 +307,10 @@ mod tests {
         let mut count = |now, len| meters.count(now, &rates(), &mut meter, user, len);
         // 800,000 bits are a hundred datagrams of 1,000 bytes.
         assert!((0..100).all(|_| count(at(0), 1000).is_ok()));
-        assert_eq!(count(at(0), 1000), Err(Drop::AllocationOverRate));
+        assert_eq!(count(at(0), 1000), Err(DropReason::AllocationOverRate));
         assert_eq!((0..100).filter(|_| count(at(500), 1000).is_ok()).count(), 50);
         assert_eq!((0..999).filter(|_| count(at(9000), 1).is_ok()).count(), 150, "the user's packets");
-        assert_eq!(count(at(9000), 1), Err(Drop::UserOverRate));
+        assert_eq!(count(at(9000), 1), Err(DropReason::UserOverRate));
     }
 
     #[test]
@@ -323,7 +323,7 @@ mod tests {
         assert!((0..90).all(|_| count(0, ann).is_ok()));
         assert_eq!((0..90).filter(|_| count(1, ann).is_ok()).count(), 60);
         assert_eq!((0..90).filter(|_| count(2, bob).is_ok()).count(), 50);
-        assert_eq!(count(2, bob), Err(Drop::HostOverRate));
+        assert_eq!(count(2, bob), Err(DropReason::HostOverRate));
         let other = meters.join(&place(&quota, HostId(4), "ann"));
         assert_eq!(meters.count(at(0), &rates(), &mut Meter::default(), other, 10), Ok(()));
         for user in [ann, again, bob, other] {
@@ -390,9 +390,9 @@ mod tests {
         let (mut meters, mut meter) = (Meters::default(), Meter::default());
         let user = meters.join(&place(&Arc::default(), HOST, "ann"));
         let mut count = |now, len| meters.count(now, &rates, &mut meter, user, len);
-        assert_eq!(count(at(0), 1000), Err(Drop::HostOverRate));
+        assert_eq!(count(at(0), 1000), Err(DropReason::HostOverRate));
         assert_eq!(count(at(0), 100), Ok(()), "800 of 1,000 bits");
-        assert_eq!(count(at(0), 100), Err(Drop::HostOverRate));
+        assert_eq!(count(at(0), 100), Err(DropReason::HostOverRate));
         assert_eq!(count(at(600), 100), Ok(()));
     }
 

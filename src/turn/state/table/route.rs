@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Allocation, AllocationId, Channel, Permission, Relay, Table, bits, peer_key};
 use crate::base::family::Family;
 use crate::base::time::Instant;
-use crate::turn::action::{Drop, RelayId};
+use crate::turn::action::{DropReason, RelayId};
 use crate::turn::five_tuple::Client;
 use crate::turn::identity::peer_policy::Reach;
 use crate::turn::state::meter::Rates;
@@ -68,8 +68,13 @@ impl Table {
     ///
     /// # Errors
     /// Which of them is not.
-    pub fn route_from_channel(&mut self, client: &Client, number: u16, now: Instant) -> Result<Route, Drop> {
-        let id = self.find(client).ok_or(Drop::NoAllocation)?;
+    pub fn route_from_channel(
+        &mut self,
+        client: &Client,
+        number: u16,
+        now: Instant,
+    ) -> Result<Route, DropReason> {
+        let id = self.find(client).ok_or(DropReason::NoAllocation)?;
         if let Some(recent) = &self.allocations[id.0 as usize].recent
             && recent.number == number
             && recent.until > now
@@ -77,16 +82,16 @@ impl Table {
             let RecentChannel { relay, reach, peer, .. } = *recent;
             return Ok(Route { allocation: id, relay, peer, reach });
         }
-        let channel = *self.by_number.get(&(id.0, number)).ok_or(Drop::NoChannel)?;
+        let channel = *self.by_number.get(&(id.0, number)).ok_or(DropReason::NoChannel)?;
         let channel = &self.channels[channel.0 as usize];
         let permission = &self.permissions[channel.permission.0 as usize];
         if channel.expires <= now {
-            return Err(Drop::NoChannel);
+            return Err(DropReason::NoChannel);
         }
         if permission.expires <= now {
-            return Err(Drop::NoPermission);
+            return Err(DropReason::NoPermission);
         }
-        let relay = self.open_relay(channel.relay, now).ok_or(Drop::NoRelay)?;
+        let relay = self.open_relay(channel.relay, now).ok_or(DropReason::NoRelay)?;
         let until = channel.expires.min(permission.expires).min(relay.expires);
         let Channel { relay, peer, .. } = *channel;
         let reach = permission.reach;
@@ -98,12 +103,17 @@ impl Table {
     ///
     /// # Errors
     /// What is missing.
-    pub fn route_from_send(&self, client: &Client, peer: SocketAddr, now: Instant) -> Result<Route, Drop> {
-        let id = self.find(client).ok_or(Drop::NoAllocation)?;
-        let relay =
-            self.allocations[id.0 as usize].relays[Family::of(peer.ip()) as usize].ok_or(Drop::NoFamily)?;
-        let permission = self.permission(relay, peer.ip(), now).ok_or(Drop::NoPermission)?;
-        self.open_relay(relay, now).ok_or(Drop::NoRelay)?;
+    pub fn route_from_send(
+        &self,
+        client: &Client,
+        peer: SocketAddr,
+        now: Instant,
+    ) -> Result<Route, DropReason> {
+        let id = self.find(client).ok_or(DropReason::NoAllocation)?;
+        let relay = self.allocations[id.0 as usize].relays[Family::of(peer.ip()) as usize]
+            .ok_or(DropReason::NoFamily)?;
+        let permission = self.permission(relay, peer.ip(), now).ok_or(DropReason::NoPermission)?;
+        self.open_relay(relay, now).ok_or(DropReason::NoRelay)?;
         Ok(Route { allocation: id, relay, peer, reach: permission.reach })
     }
 
@@ -116,8 +126,8 @@ impl Table {
         relay: RelayId,
         peer: SocketAddr,
         now: Instant,
-    ) -> Result<Return, Drop> {
-        let entry = self.open_relay(relay, now).ok_or(Drop::NoRelay)?;
+    ) -> Result<Return, DropReason> {
+        let entry = self.open_relay(relay, now).ok_or(DropReason::NoRelay)?;
         let allocation = entry.allocation;
         if let Some(recent) = &entry.recent
             && recent.until > now
@@ -138,7 +148,7 @@ impl Table {
             }
             None => self.permission(relay, peer.ip(), now),
         };
-        let permission = permission.ok_or(Drop::NoPermission)?;
+        let permission = permission.ok_or(DropReason::NoPermission)?;
         let (reach, until) = (permission.reach, until.min(permission.expires));
         self.relays[relay.0 as usize].recent = Some(RecentPeer { until, channel, reach, peer });
         Ok(Return { allocation, channel, reach })
@@ -154,8 +164,8 @@ impl Table {
         now: Instant,
         rates: &Rates,
         len: usize,
-    ) -> Result<&mut Allocation, Drop> {
-        let allocation = self.allocations.get_mut(id.0 as usize).ok_or(Drop::NoAllocation)?;
+    ) -> Result<&mut Allocation, DropReason> {
+        let allocation = self.allocations.get_mut(id.0 as usize).ok_or(DropReason::NoAllocation)?;
         if !rates.are_none() {
             self.meters.count(now, rates, &mut allocation.meter, allocation.user, len)?;
         }
