@@ -6,11 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::five_tuple::{Client, FiveTuple};
+pub use super::id::RelayId;
 use crate::base::host::HostId;
-
-/// One relayed transport address of one allocation. A small number, used again after the relay is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RelayId(pub u32);
 
 /// What became of one message of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]

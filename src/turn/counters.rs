@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::action::DropReason;
-use crate::base::host::HostId;
+use crate::base::host::{HOSTS_MAX, HostId};
 use crate::base::transport::Transport;
 use crate::wire::message::method;
 
@@ -32,9 +32,6 @@ impl Counter {
         self.0.load(Relaxed)
     }
 }
-
-/// Named hosts that are counted apart; the configuration is held to this number.
-pub const HOSTS_MAX: usize = 200;
 
 /// STUN error codes that are counted by name (RFC 8489 section 14.8, RFC 8656 section 19).
 pub const ERROR_CODES: [u16; 15] =

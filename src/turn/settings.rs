@@ -1,6 +1,5 @@
 //! What the operator decided, in the protocol's own terms. Built by `cli::serve` from the configuration.
 
-use crate::base::host::HostId;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -8,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::state::meter::Rates;
+use crate::base::host::HostId;
 use crate::base::transport::Transport;
 
 /// Everything the protocol needs to know; replaced whole at reload.
@@ -145,5 +144,39 @@ impl Default for Limits {
             lifetime_max: Duration::from_secs(3600),
             rates: Rates::default(),
         }
+    }
+}
+
+/// A limit; 0 is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rate {
+    /// Payload, in 1,000 bits a second.
+    pub kbit: u32,
+    /// Datagrams a second.
+    pub packets: u32,
+}
+
+impl Rate {
+    /// Bits a second.
+    pub(super) fn bits(self) -> u64 {
+        u64::from(self.kbit) * 1000
+    }
+}
+
+/// The limits of everybody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// Of each allocation.
+    pub allocation: Rate,
+    /// Of each user, by the part of a REST user name after the first colon; none where that is empty.
+    pub user: Rate,
+    /// Of each named host.
+    pub host: Rate,
+}
+
+impl Rates {
+    /// Whether nothing is limited.
+    pub fn are_none(&self) -> bool {
+        *self == Self::default()
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hallpass::base::host::HostId;
 use hallpass::base::transport::Transport;
 use hallpass::turn::action::{EndReason, OpenError};
-use hallpass::turn::state::quota::Account;
+use hallpass::turn::identity::account::Account;
 
 use crate::codec::*;
 use crate::rig::*;

@@ -2,7 +2,7 @@
 
 use hallpass::base::transport::Transport;
 use hallpass::turn::action::{DropReason, FromClient};
-use hallpass::turn::state::meter::Rate;
+use hallpass::turn::settings::Rate;
 
 use crate::codec::*;
 use crate::rig::*;

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::base::host::HostId;
+use crate::base::host::{HOSTS_MAX, HostId};
 use crate::config;
 use crate::net;
 use crate::net::admission::Rules;
 use crate::net::front::first_bytes::Site;
 use crate::system::{interfaces, limits};
-use crate::turn::counters::HOSTS_MAX;
-use crate::turn::settings::{Alternates, Host, Limits, PeerRules, RelayAddress, Settings, StaticUser};
-use crate::turn::state::meter::{Rate, Rates};
+use crate::turn::settings::{
+    Alternates, Host, Limits, PeerRules, Rate, Rates, RelayAddress, Settings, StaticUser,
+};
 use crate::wire::proxy_protocol::Version;
 
 /// Descriptors for ourselves: listeners and loops of the workers, certificates and configuration at a reload, and the admin

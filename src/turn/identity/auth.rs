@@ -12,13 +12,13 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use stun_types::message::LongTermKeyCredentials;
 
+use super::account::Account;
 use super::nonce::Features;
 use super::rest;
 use crate::base::host::HostId;
 use crate::base::time::{Instant, Now};
 use crate::turn::error::Code;
 use crate::turn::settings::{Settings, StaticUser};
-use crate::turn::state::quota::Account;
 use crate::wire::message::{IntegrityAlgorithm, IntegrityKey, Message};
 use crate::wire::request::Credentials;
 
@@ -82,12 +82,28 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whose its allocations are.
+    /// The account that its allocations count for.
     pub fn account(&self) -> Account {
         match self.user.is_empty() {
             true => Account::Name(Arc::clone(&self.name)),
             false => Account::User(Arc::clone(&self.user)),
         }
+    }
+
+    /// Whether a request names this identity, its realm and its password algorithm.
+    fn is_named_by(
+        &self,
+        credentials: &Credentials<'_>,
+        userhash: Option<[u8; 32]>,
+        algorithm: PasswordAlgorithm,
+    ) -> bool {
+        self.password_algorithm == algorithm
+            && credentials.realm == Some(&*self.realm)
+            && match (credentials.username, userhash) {
+                (Some(name), _) => *self.name == *name,
+                (None, Some(hash)) => user_hash(&self.name, &self.realm) == hash,
+                (None, None) => false,
+            }
     }
 }
 
@@ -165,6 +181,26 @@ pub struct Checked {
     /// Keys that were tried, each for the price of one: of secrets, of a static user, and one that is remembered. 0 where
     /// a key at hand fitted at once.
     pub tried: usize,
+}
+
+/// One request whose credentials are checked. Its nonce is good already.
+#[derive(Clone, Copy)]
+pub struct Attempt<'a> {
+    /// The time.
+    pub now: Now,
+    /// The current settings.
+    pub settings: &'a Settings,
+    /// The request.
+    pub message: &'a Message<'a>,
+    /// Its credentials.
+    pub credentials: &'a Credentials<'a>,
+    /// The features that its nonce announced.
+    pub features: Features,
+    /// The owner of the client's allocation. Its own requests are checked against the key it came with, so neither an
+    /// expired name nor a changed secret ends a running call.
+    pub holder: Option<&'a Arc<Identity>>,
+    /// Whether the secrets of all hosts may be tried, the only work that grows with the configuration.
+    pub may_search: bool,
 }
 
 /// Finds identities. One per worker; what it remembers can be forgotten at any time.
@@ -281,42 +317,17 @@ impl Authenticator {
         }
     }
 
-    /// Checks `message`, whose nonce is good already and announced `features`. `holder` is the owner of the client's
-    /// allocation: its own requests are checked against the key it came with, so neither an expired name nor a changed
-    /// secret ends a running call. Trying the secrets of all hosts is the only work that grows with the configuration;
-    /// it is done only if `may_search`.
-    ///
-    /// The result is [`Failure::Refused`] with 400 for password algorithms that were not offered, 401 for a request that
-    /// names nobody or an expired name; [`Failure::Wrong`] for a wrong password; [`Failure::SearchNeeded`].
-    #[expect(clippy::too_many_arguments, reason = "each is a separate fact about one request")]
-    pub fn check(
-        &mut self,
-        now: Now,
-        settings: &Settings,
-        message: &Message<'_>,
-        credentials: &Credentials<'_>,
-        features: Features,
-        holder: Option<&Arc<Identity>>,
-        may_search: bool,
-    ) -> Checked {
+    /// Checks the credentials of one request.
+    pub fn check(&mut self, attempt: &Attempt<'_>) -> Checked {
         let mut tried = 0;
-        let result = self.find(now, settings, message, credentials, features, holder, may_search, &mut tried);
+        let result = self.find(attempt, &mut tried);
         Checked { result, tried }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "those of `check`, and the count")]
-    fn find(
-        &mut self,
-        now: Now,
-        settings: &Settings,
-        message: &Message<'_>,
-        credentials: &Credentials<'_>,
-        features: Features,
-        holder: Option<&Arc<Identity>>,
-        may_search: bool,
-        tried: &mut usize,
-    ) -> Result<Authenticated, Failure> {
+    /// The identity whose key verifies the request. Counts the keys `tried`.
+    fn find(&mut self, attempt: &Attempt<'_>, tried: &mut usize) -> Result<Authenticated, Failure> {
         const UNKNOWN: Failure = Failure::Refused(Code::Unauthenticated);
+        let Attempt { now, settings, message, credentials, features, holder, may_search } = *attempt;
         let algorithm =
             password_algorithm(credentials, features.password_algorithms).map_err(Failure::Refused)?;
         let answer = if credentials.password_algorithm.is_some() {
@@ -328,13 +339,7 @@ impl Authenticator {
         // USERHASH counts only if this very nonce offered it.
         let userhash = credentials.userhash.filter(|_| features.username_anonymity);
         if let Some(holder) = holder
-            && holder.password_algorithm == algorithm
-            && credentials.realm == Some(&*holder.realm)
-            && match (credentials.username, userhash) {
-                (Some(name), _) => *holder.name == *name,
-                (None, Some(hash)) => user_hash(&holder.name, &holder.realm) == hash,
-                (None, None) => false,
-            }
+            && holder.is_named_by(credentials, userhash, algorithm)
         {
             return match message.verify(&holder.key, proof) {
                 true => Ok(Authenticated { identity: Arc::clone(holder), answer }),
@@ -347,8 +352,7 @@ impl Authenticator {
         if credentials.realm != Some(settings.realm.as_str()) {
             return Err(UNKNOWN);
         }
-        let realm = Arc::clone(&self.realm);
-        let claim = Claim { now, settings, realm, message, algorithm, proof };
+        let claim = Claim { now, settings, realm: Arc::clone(&self.realm), message, algorithm, proof };
         let user = match (credentials.username, userhash) {
             (Some(name), _) => self.directory.by_name.get(name).copied(),
             (None, Some(hash)) => self.directory.by_hash.get(&hash).copied(),
@@ -547,7 +551,15 @@ mod tests {
             );
             let message = Message::parse(&bytes).expect("well-formed");
             let credentials = Credentials::parse(&message).expect("well-formed");
-            let checked = authenticator.check(now, &settings, &message, &credentials, features, None, true);
+            let checked = authenticator.check(&Attempt {
+                now,
+                settings: &settings,
+                message: &message,
+                credentials: &credentials,
+                features,
+                holder: None,
+                may_search: true,
+            });
             assert_eq!(checked.result.err(), Some(Failure::Refused(Code::Unauthenticated)));
             assert_eq!(checked.tried, 1, "{name:?}");
         }

@@ -9,9 +9,9 @@ mod prefixes;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use prefixes::Prefixes;
 
 use crate::turn::settings::{PeerRules, RelayAddress};
-use prefixes::Prefixes;
 
 /// Special-purpose ranges (IANA special-purpose address registries, RFC 6890): never a legitimate peer unless the
 /// operator says so.

@@ -7,58 +7,20 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 
 use slab::Slab;
 
-use super::quota::{Account, Place};
+use super::budget::{Budget, NANOS_PER_SECOND, draw, pay};
+use super::quota::Place;
 use crate::base::host::HostId;
 use crate::base::time::Instant;
 use crate::turn::action::DropReason;
+use crate::turn::identity::account::Account;
+use crate::turn::settings::{Rate, Rates};
 
-const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// A worker draws this part of a second's worth at a time, if there is so much.
 const DRAWS_PER_SECOND: u64 = 100;
-
-/// A limit; 0 is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rate {
-    /// Payload, in 1,000 bits a second.
-    pub kbit: u32,
-    /// Datagrams a second.
-    pub packets: u32,
-}
-
-impl Rate {
-    fn bits(self) -> u64 {
-        u64::from(self.kbit) * 1000
-    }
-}
-
-/// The limits of everybody.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rates {
-    /// Of each allocation.
-    pub allocation: Rate,
-    /// Of each user, by the part of a REST user name after the first colon; none where that is empty.
-    pub user: Rate,
-    /// Of each named host.
-    pub host: Rate,
-}
-
-impl Rates {
-    /// Whether nothing is limited.
-    pub fn are_none(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// When all would be paid off after `cost` more, where it was to be `until`; a second's worth may come at once. When that is
-/// too soon, says from when on it is not. All in nanoseconds.
-fn pay(until: u64, now: u64, cost: u64) -> Result<u64, u64> {
-    let after = until.max(now).saturating_add(cost);
-    if after <= now + NANOS_PER_SECOND { Ok(after) } else { Err(after - NANOS_PER_SECOND) }
-}
 
 /// What an allocation has used: when all of it would be paid off at its rate, in nanoseconds. A second's worth may come at
 /// once, as a picture of a shared screen does.
@@ -83,25 +45,6 @@ impl Meter {
             bits_until: paid(self.bits_until, len as u64 * 8, rate.bits())?,
             packets_until: paid(self.packets_until, 1, u64::from(rate.packets))?,
         })
-    }
-}
-
-/// The same for a user or a host, shared by all workers.
-#[derive(Debug, Default)]
-pub struct Budget {
-    bits_until: AtomicU64,
-    packets_until: AtomicU64,
-    /// Permissions and channels that the user holds. Unused for a host.
-    pub(in crate::turn) entries: AtomicU32,
-}
-
-/// Takes `units` of what is paid off `until` then; when it is too soon for them, says from when on it is not.
-fn draw(until: &AtomicU64, now: u64, units: u64, rate: u64) -> Result<(), u64> {
-    let cost = u128::from(units) * u128::from(NANOS_PER_SECOND) / u128::from(rate);
-    let cost = u64::try_from(cost).unwrap_or(u64::MAX);
-    match until.fetch_update(Relaxed, Relaxed, |until| pay(until, now, cost).ok()) {
-        Ok(_) => Ok(()),
-        Err(until) => pay(until, now, cost).map(drop),
     }
 }
 

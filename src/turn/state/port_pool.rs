@@ -267,7 +267,7 @@ fn bits_between(word: u32, low: u32, high: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::turn::state::quota::Account;
+    use crate::turn::identity::account::Account;
 
     const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 

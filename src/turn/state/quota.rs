@@ -6,26 +6,16 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use dashmap::DashMap;
 
-use super::meter::Budget;
-use crate::base::host::HostId;
-use crate::turn::counters::HOSTS_MAX;
+use super::budget::Budget;
+use crate::base::host::{HOSTS_MAX, HostId};
 use crate::turn::error::Code;
+use crate::turn::identity::account::Account;
 use crate::turn::settings::Limits;
 
 /// Room for users that stays when all are gone.
 const USERS_KEPT: usize = 4096;
 
 type UserKey = (HostId, Account);
-
-/// Whose allocations, permissions and channels are counted together.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Account {
-    /// A user: the part of a REST name after the first colon, or the name of a static user.
-    User(Arc<str>),
-    /// A name without a user part, such as a time stamp alone. Many people may share it, so limits that fit one person do
-    /// not apply; it is still one credential, which one client can use from any number of addresses.
-    Name(Arc<str>),
-}
 
 /// Shared by all workers; touched when an allocation is made and when it ends, and its budgets now and then between.
 #[derive(Debug)]

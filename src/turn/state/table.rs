@@ -1,10 +1,11 @@
-//! Allocations with their relays, permissions and channels; the lookups on the path of every packet are in `table/route.rs`.
+//! All allocations of one worker, with their relays, permissions and channels. What every packet is looked up by is in
+//! `table/route.rs`, permissions and channels are installed in `table/permit.rs`.
 //!
-//! All lives in slabs, found through a hash map per kind of question: a lookup costs the same with one channel or ten
-//! thousand. Lifetimes are compared at use; removal may come later.
+//! Entries live in slabs and are found through a hash map for each kind of question: a lookup costs the same with one
+//! channel or ten thousand. Lifetimes are compared at use; entries may be removed later.
 
 mod permit;
-mod route;
+pub mod route;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,151 +13,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashTable;
-use route::{RecentChannel, RecentPeer};
-pub use route::{Return, Route};
 use slab::Slab;
 
-use super::meter::{Meter, Meters, UserId};
-use super::port_pool::Token;
+use super::allocation::{Allocation, Channel, ChannelId, Owner, Permission, PermissionId, Relay};
+use super::meter::{Meter, Meters};
 use super::quota::Place;
 use crate::base::family::Family;
-use crate::base::host::HostId;
 use crate::base::time::Instant;
-use crate::turn::action::{RelayId, Traffic};
+use crate::turn::action::Traffic;
 use crate::turn::five_tuple::Client;
+use crate::turn::id::{AllocationId, RelayId};
 use crate::turn::identity::auth::Identity;
-use crate::turn::identity::peer_policy::Reach;
 use crate::turn::keyed_hash::KeyedState;
-use crate::turn::request::allocate::Opening;
-use crate::turn::request::answer::Ticket;
-
-/// Both address families.
-pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
-
-/// Names an allocation within its table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct AllocationId(pub u32);
-
-/// Names a permission within its table; the generation tells it from a later one in the same place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PermissionId(u32);
-
-/// Names a channel within its table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ChannelId(u32);
-
-/// An owner of a deadline, told apart from later owners of its place by a generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Owner {
-    /// A relay (and with its last one, the allocation).
-    Relay(RelayId, u32),
-    /// A permission.
-    Permission(PermissionId, u32),
-    /// A channel.
-    Channel(ChannelId, u32),
-    /// A reservation in the port pool.
-    Reservation(Token),
-}
-
-/// One client's allocation: one or two relays on one five-tuple (RFC 8656 section 3.2).
-// In this order: what every packet needs stands first, and together.
-#[repr(C)]
-#[derive(Debug)]
-pub struct Allocation {
-    /// Five-tuple and way back.
-    pub client: Client,
-    /// Where the last packet of a channel went.
-    recent: Option<RecentChannel>,
-    /// Relayed towards peers.
-    pub from_client: Traffic,
-    /// Relayed towards the client.
-    pub from_peer: Traffic,
-    /// What it has used of its rate.
-    meter: Meter,
-    /// Whose user's rate it counts for.
-    user: UserId,
-    /// Whose host it counts for.
-    pub host: HostId,
-    /// Whether it ever had a permission.
-    pub permitted: bool,
-    /// Whose it is.
-    pub identity: Arc<Identity>,
-    /// By family.
-    pub relays: [Option<RelayId>; 2],
-    /// When it began.
-    pub created: Instant,
-    /// The Allocate's transaction, by which a repeated one is known.
-    pub transaction_id: [u8; 12],
-    /// RESERVATION-TOKEN of the answer.
-    pub token: Option<Token>,
-    /// ADDRESS-ERROR-CODE of the answer.
-    pub address_error: Option<(Family, u16)>,
-    /// The request that waits for sockets, until they are there.
-    pub opening: Option<Box<Opening>>,
-    /// Held until the allocation ends.
-    pub place: Place,
-}
-
-impl Allocation {
-    /// Whether the asker is the one whose allocation this is.
-    pub(in crate::turn) fn belongs_to(&self, ticket: &Ticket) -> bool {
-        ticket.asker.as_ref().is_some_and(|asker| {
-            self.identity.name == asker.identity.name && self.identity.host == asker.identity.host
-        })
-    }
-}
-
-/// One relayed transport address.
-// In this order: what every packet needs stands first, and together.
-#[repr(C)]
-#[derive(Debug)]
-pub struct Relay {
-    /// Whose.
-    pub allocation: AllocationId,
-    /// Whether the socket is there.
-    pub open: bool,
-    /// How the last packet of a peer reached the client.
-    recent: Option<RecentPeer>,
-    /// The end of its lifetime.
-    pub expires: Instant,
-    /// Bound by us.
-    pub local: SocketAddr,
-    /// Told to clients.
-    pub announced: SocketAddr,
-    /// The deadline that counts: others of this relay are left over from longer lifetimes.
-    due: Instant,
-    generation: u32,
-    permissions: Vec<PermissionId>,
-    channels: Vec<ChannelId>,
-}
-
-#[derive(Debug)]
-struct Permission {
-    relay: RelayId,
-    ip: IpAddr,
-    reach: Reach,
-    expires: Instant,
-    /// The latest end of a channel that points here.
-    held_until: Instant,
-    /// Channels that point here; while there are any, the entry stays.
-    channels: u32,
-    generation: u32,
-    /// Where it stands in its relay's list.
-    position: u32,
-}
-
-#[derive(Debug)]
-struct Channel {
-    allocation: AllocationId,
-    relay: RelayId,
-    number: u16,
-    /// As packets travel.
-    peer: SocketAddr,
-    permission: PermissionId,
-    expires: Instant,
-    generation: u32,
-    position: u32,
-}
 
 type Map<K, V> = HashMap<K, V, KeyedState>;
 /// Relay, address, port: the address as 128 bits, IPv4 in its mapped form.
@@ -228,7 +96,7 @@ impl Table {
         self.allocations.get(id.0 as usize)
     }
 
-    /// The same, to change.
+    /// Mutable access to an allocation.
     pub fn allocation_mut(&mut self, id: AllocationId) -> Option<&mut Allocation> {
         self.allocations.get_mut(id.0 as usize)
     }
@@ -236,11 +104,6 @@ impl Table {
     /// A relay, open or not.
     pub fn relay(&self, id: RelayId) -> Option<&Relay> {
         self.relays.get(id.0 as usize)
-    }
-
-    /// The same, to change.
-    pub fn relay_mut(&mut self, id: RelayId) -> Option<&mut Relay> {
-        self.relays.get_mut(id.0 as usize)
     }
 
     /// Allocations held.
@@ -274,7 +137,6 @@ impl Table {
         client: Client,
         identity: Arc<Identity>,
         created: Instant,
-        transaction_id: [u8; 12],
         place: Place,
     ) -> AllocationId {
         let user = self.meters.join(&place);
@@ -287,13 +149,10 @@ impl Table {
             user,
             host: identity.host,
             permitted: false,
+            established: false,
             identity,
             relays: [None; 2],
             created,
-            transaction_id,
-            token: None,
-            address_error: None,
-            opening: None,
             place,
         }) as u32);
         let Self { by_client, allocations, by_ip, .. } = self;
@@ -325,6 +184,30 @@ impl Table {
         }) as u32);
         self.allocations[allocation.0 as usize].relays[Family::of(local.ip()) as usize] = Some(id);
         (id, Owner::Relay(id, generation))
+    }
+
+    /// Marks the socket of a relay as open.
+    pub fn mark_open(&mut self, id: RelayId) {
+        if let Some(relay) = self.relays.get_mut(id.0 as usize) {
+            relay.open = true;
+        }
+    }
+
+    /// Exchanges the addresses of a relay that is not open yet for others of the same family.
+    pub fn exchange_address(&mut self, id: RelayId, local: SocketAddr, announced: SocketAddr) {
+        if let Some(relay) = self.relays.get_mut(id.0 as usize) {
+            (relay.local, relay.announced) = (local, announced);
+        }
+    }
+
+    /// Makes an allocation whose sockets are open the client's, from `now` until `expires`.
+    pub fn establish(&mut self, id: AllocationId, now: Instant, expires: Instant) -> Option<&Allocation> {
+        let allocation = self.allocations.get_mut(id.0 as usize)?;
+        (allocation.created, allocation.established) = (now, true);
+        for relay in allocation.relays.into_iter().flatten() {
+            self.relays[relay.0 as usize].expires = expires;
+        }
+        Some(allocation)
     }
 
     /// Gives a relay another end (RFC 8656 section 8.2); one that is sooner than its deadline needs a new one.

@@ -2,12 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{
-    Allocation, AllocationId, Channel, ChannelId, Owner, Permission, PermissionId, Table, bits, peer_key,
-};
+use super::{Table, bits, peer_key};
 use crate::base::time::Instant;
-use crate::turn::action::RelayId;
+use crate::turn::id::{AllocationId, RelayId};
 use crate::turn::identity::peer_policy::Reach;
+use crate::turn::state::allocation::{Allocation, Channel, ChannelId, Owner, Permission, PermissionId};
 
 impl Table {
     /// How many permissions this relay holds.

@@ -4,18 +4,18 @@
 //! ([`Allocation`], [`Relay`]) with the time until which it is good: between two packets of a client, the kernel's
 //! own work has emptied the cache, and each further line of memory costs as much as all the arithmetic. Whatever changes
 //! a relay, a permission or a channel forgets it.
-//!
-//! [`Allocation`]: super::Allocation
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Allocation, AllocationId, Channel, Permission, Relay, Table, bits, peer_key};
+use super::{Table, bits, peer_key};
 use crate::base::family::Family;
 use crate::base::time::Instant;
-use crate::turn::action::{DropReason, RelayId};
+use crate::turn::action::DropReason;
 use crate::turn::five_tuple::Client;
+use crate::turn::id::{AllocationId, RelayId};
 use crate::turn::identity::peer_policy::Reach;
-use crate::turn::state::meter::Rates;
+use crate::turn::settings::Rates;
+use crate::turn::state::allocation::{Allocation, Channel, Permission, RecentChannel, RecentPeer, Relay};
 
 /// Where a client's packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,27 +39,6 @@ pub struct Return {
     pub channel: Option<u16>,
     /// How far the permission goes.
     pub reach: Reach,
-}
-
-/// Where a channel leads.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::turn) struct RecentChannel {
-    /// When the first of channel, permission and relay ends.
-    until: Instant,
-    relay: RelayId,
-    number: u16,
-    reach: Reach,
-    peer: SocketAddr,
-}
-
-/// How a peer's datagrams reach the client.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::turn) struct RecentPeer {
-    /// When the first of what is there ends.
-    until: Instant,
-    channel: Option<u16>,
-    reach: Reach,
-    peer: SocketAddr,
 }
 
 impl Table {
@@ -177,7 +156,7 @@ impl Table {
     }
 
     /// Something about this relay changed: the next packets are looked up anew.
-    pub(in crate::turn) fn forget_recent(&mut self, relay: RelayId) {
+    pub(super) fn forget_recent(&mut self, relay: RelayId) {
         if let Some(relay) = self.relays.get_mut(relay.0 as usize) {
             relay.recent = None;
             if let Some(allocation) = self.allocations.get_mut(relay.allocation.0 as usize) {
