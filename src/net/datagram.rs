@@ -250,12 +250,12 @@ impl Datagrams {
             // A call's first packets, before it has a channel: one copy each.
             PeerHeader::Data { peer, transaction_id } if coalesced => {
                 self.spare.fill(&frame.bytes()[range.clone()]);
-                indication::prepend_data(&mut self.spare, peer, transaction_id)
+                indication::prepend_data(&mut self.spare, peer.0, transaction_id)
                     .ok_or(DropReason::TooLarge)?;
                 (None, Payload::Spare(0..self.spare.bytes().len()), 0)
             }
             PeerHeader::Data { peer, transaction_id } => {
-                indication::prepend_data(frame, peer, transaction_id).ok_or(DropReason::TooLarge)?;
+                indication::prepend_data(frame, peer.0, transaction_id).ok_or(DropReason::TooLarge)?;
                 (None, Payload::Frame(*index, 0..frame.bytes().len()), 0)
             }
         };

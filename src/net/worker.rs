@@ -34,6 +34,7 @@ use super::token::{Generation, Token};
 use crate::base::time::Now;
 use crate::system::entropy;
 use crate::turn::action::{Action, DropReason, FromClient, FromPeer, OpenError, PeerHeader, RelayId};
+use crate::turn::address::OnWire;
 use crate::turn::five_tuple::Client;
 use crate::turn::server::Server;
 
@@ -282,7 +283,7 @@ impl Worker {
 
     fn on_client_datagram(&mut self, datagram: &Datagram, client: Client) {
         match self.server.handle_client(self.now, client, self.datagrams.bytes(datagram)) {
-            FromClient::Relay { relay, peer, payload, dont_fragment } => {
+            FromClient::Relay { relay, peer: OnWire(peer), payload, dont_fragment } => {
                 let full = self.datagrams.send_from_client((relay, dont_fragment), peer, datagram, payload);
                 self.flush_if(full);
             }
@@ -303,7 +304,7 @@ impl Worker {
         while let Some(datagram) = self.datagrams.next(&mut arrived) {
             self.controls.counters.datagrams.add(1);
             let peer = self.datagrams.sender(&datagram);
-            let decided = self.server.handle_peer(self.now, relay, peer, datagram.range.len());
+            let decided = self.server.handle_peer(self.now, relay, OnWire(peer), datagram.range.len());
             if let FromPeer::Relay { client, header } = decided {
                 self.send_to_client(&datagram, client, header);
             }
@@ -366,7 +367,7 @@ impl Worker {
         while let Some((client, message)) = self.front.next_message(&mut messages, &self.server) {
             let start = message.start;
             match self.server.handle_client(self.now, client, &self.front.bytes()[message]) {
-                FromClient::Relay { relay, peer, payload, dont_fragment } => {
+                FromClient::Relay { relay, peer: OnWire(peer), payload, dont_fragment } => {
                     let payload = start + payload.start..start + payload.end;
                     let full = self.datagrams.send_from_stream((relay, dont_fragment), peer, payload);
                     self.flush_if(full);
@@ -392,7 +393,7 @@ impl Worker {
                 Action::Reply { client, message, authenticated } => {
                     self.reply(client, message, authenticated);
                 }
-                Action::OpenRelay { relay, address } => {
+                Action::OpenRelay { relay, address: OnWire(address) } => {
                     let outcome = self.open_relay(relay, address);
                     self.server.handle_relay_opened(self.now, relay, outcome);
                     self.count_relays();

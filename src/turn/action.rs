@@ -1,10 +1,10 @@
 //! What the protocol answers: verdicts on single packets and actions for the network side.
 
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::address::{Announced, OnWire};
 use super::five_tuple::{Client, FiveTuple};
 pub use super::id::RelayId;
 use crate::base::host::HostId;
@@ -16,8 +16,8 @@ pub enum FromClient {
     Relay {
         /// The relayed address to send from.
         relay: RelayId,
-        /// Where to.
-        peer: SocketAddr,
+        /// The destination.
+        peer: OnWire,
         /// Which bytes of the message handed in.
         payload: Range<usize>,
         /// Whether this one datagram must carry DF (RFC 8656 section 15).
@@ -50,8 +50,8 @@ pub enum PeerHeader {
     Channel(u16),
     /// A Data indication.
     Data {
-        /// The XOR-PEER-ADDRESS, as the client knows the peer.
-        peer: SocketAddr,
+        /// The XOR-PEER-ADDRESS.
+        peer: Announced,
         /// The indication's transaction id.
         transaction_id: [u8; 12],
     },
@@ -74,7 +74,7 @@ pub enum Action {
         /// The name of the relay from now on.
         relay: RelayId,
         /// The local address to bind.
-        address: SocketAddr,
+        address: OnWire,
     },
     /// Close the relay's socket; no answer expected. The number may be used again at once.
     CloseRelay {
@@ -108,8 +108,8 @@ pub enum OpenError {
 /// What an ICMP error about a relayed datagram said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerIcmp {
-    /// Where the datagram was sent.
-    pub peer: SocketAddr,
+    /// The destination of the datagram.
+    pub peer: OnWire,
     /// ICMP or ICMPv6 type.
     pub kind: u8,
     /// ICMP or ICMPv6 code.
@@ -129,8 +129,8 @@ pub struct Session {
     pub host: Arc<str>,
     /// That host's number.
     pub host_id: HostId,
-    /// The relayed addresses as announced.
-    pub relayed: Vec<SocketAddr>,
+    /// The relayed addresses.
+    pub relayed: Vec<Announced>,
     /// From the Allocate success to the end.
     pub duration: Duration,
     /// Payload bytes and packets relayed towards peers.

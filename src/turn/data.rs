@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use rand_core::RngCore;
 
 use super::action::{Action, DropReason, FromClient, FromPeer, PeerHeader, PeerIcmp, RelayId};
+use super::address::{Announced, OnWire};
 use super::five_tuple::{Client, FiveTuple};
 use super::identity::peer_policy::Reach;
 use super::state::State;
@@ -35,10 +36,10 @@ pub fn send_indication(
     let Ok(send) = indication::parse_send(message) else {
         return state.dropped(DropReason::MalformedIndication);
     };
-    let peer = state.policy.to_local(send.peer);
+    let peer = state.policy.to_on_wire(Announced(send.peer));
     // RFC 8656 section 13: datagrams ignore DONT-FRAGMENT unless both sides are IPv4; section 15: streams do not.
     let FiveTuple { transport, client: from, .. } = client.five_tuple;
-    let counts = transport.is_stream() || (from.is_ipv4() && peer.is_ipv4());
+    let counts = transport.is_stream() || (from.is_ipv4() && peer.0.is_ipv4());
     match state.table.route_from_send(client, peer, now) {
         Ok(route) => relay(state, now, route, send.payload, send.dont_fragment && counts),
         Err(reason) => state.dropped(reason),
@@ -73,7 +74,7 @@ fn relay(
 }
 
 /// A datagram of `len` bytes from a peer (RFC 8656 sections 11.3 and 12.7).
-pub fn from_peer(state: &mut State, now: Now, relay: RelayId, peer: SocketAddr, len: usize) -> FromPeer {
+pub fn from_peer(state: &mut State, now: Now, relay: RelayId, peer: OnWire, len: usize) -> FromPeer {
     let found = state.table.route_from_peer(relay, peer, now.instant);
     let found = found.and_then(|found| match found.reach {
         Reach::OwnRelayed if !state.may_reach(peer, found.reach) => Err(DropReason::PeerDenied),
@@ -114,7 +115,7 @@ pub fn peer_icmp(state: &mut State, now: Now, relay: RelayId, error: PeerIcmp) {
     if !state.settings.icmp_to_clients {
         return;
     }
-    let relevant = match error.peer {
+    let relevant = match error.peer.0 {
         SocketAddr::V4(_) => matches!(error.kind, 3 | 11),
         SocketAddr::V6(_) => matches!(error.kind, 1..=3),
     };
@@ -126,21 +127,21 @@ pub fn peer_icmp(state: &mut State, now: Now, relay: RelayId, error: PeerIcmp) {
         let peer = as_announced(state, error.peer, found.reach);
         let transaction_id = transaction_id(state);
         // Section 18.13: an MTU where there is one, else zero.
-        let has_mtu = match error.peer {
+        let has_mtu = match error.peer.0 {
             SocketAddr::V4(_) => (error.kind, error.code) == (3, 4),
             SocketAddr::V6(_) => error.kind == 2,
         };
         let data = if has_mtu { error.data } else { 0 };
         let icmp = Icmp { icmp_type: error.kind, code: error.code, data: data.to_be_bytes() };
-        let message = indication::write_icmp(peer, icmp, transaction_id);
+        let message = indication::write_icmp(peer.0, icmp, transaction_id);
         state.actions.push_back(Action::Reply { client, message, authenticated: false });
     }
 }
 
-/// The peer as the client knows it: another relayed address of ours is known by its announced address.
-fn as_announced(state: &State, peer: SocketAddr, reach: Reach) -> SocketAddr {
+/// The peer as the client knows it: only another relayed address of ours has an announced address of its own.
+fn as_announced(state: &State, peer: OnWire, reach: Reach) -> Announced {
     match reach {
-        Reach::All => peer,
+        Reach::All => Announced(peer.0),
         Reach::OwnOpened | Reach::OwnRelayed => state.policy.to_announced(peer),
     }
 }

@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
+pub mod address;
 pub mod counters;
 mod data;
 pub mod error;

@@ -1,9 +1,9 @@
 //! The server of one worker: every input enters here, every action leaves here.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::action::{Action, DropReason, EndReason, FromClient, FromPeer, OpenError, PeerIcmp, RelayId};
+use super::address::OnWire;
 use super::counters::Counters;
 use super::five_tuple::Client;
 use super::request::allocate;
@@ -86,7 +86,7 @@ impl Server {
     }
 
     /// Handles a datagram of `len` bytes from a peer (RFC 8656 sections 11.3 and 12.7).
-    pub fn handle_peer(&mut self, now: Now, relay: RelayId, peer: SocketAddr, len: usize) -> FromPeer {
+    pub fn handle_peer(&mut self, now: Now, relay: RelayId, peer: OnWire, len: usize) -> FromPeer {
         data::from_peer(&mut self.state, now, relay, peer, len)
     }
 

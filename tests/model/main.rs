@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use hallpass::base::transport::Transport;
 use hallpass::turn::action::{FromClient, FromPeer, PeerHeader, RelayId};
+use hallpass::turn::address::{Announced, OnWire};
 use hallpass::turn::five_tuple::Client;
 use proptest::prelude::*;
 
@@ -171,7 +172,7 @@ impl Run {
             Op::FromPeer { client: n, family, peer: from } => {
                 let (from, relay) = (peer(*from), self.relays[usize::from(*n)][*family as usize]);
                 let Some(relay) = relay.filter(|_| family.is_of(from)) else { return Ok(()) };
-                let verdict = self.rig.server.handle_peer(self.rig.now, relay, from, 7);
+                let verdict = self.rig.server.handle_peer(self.rig.now, relay, OnWire(from), 7);
                 let header = match verdict {
                     FromPeer::Relay { client: to, header } => {
                         prop_assert_eq!(to, client(*n));
@@ -181,7 +182,9 @@ impl Run {
                 };
                 match (header, self.reference.route_from_peer(now, *n, from)) {
                     (Some(PeerHeader::Channel(number)), Some(Some(bound))) => prop_assert_eq!(number, bound),
-                    (Some(PeerHeader::Data { peer, .. }), Some(None)) => prop_assert_eq!(peer, from),
+                    (Some(PeerHeader::Data { peer: Announced(peer), .. }), Some(None)) => {
+                        prop_assert_eq!(peer, from)
+                    }
                     (None, None) => {}
                     (header, expected) => prop_assert!(false, "{:?}, expected {:?}", header, expected),
                 }
@@ -270,7 +273,7 @@ impl Run {
         expected: Option<SocketAddr>,
     ) -> Result<(), TestCaseError> {
         match (verdict, expected) {
-            (FromClient::Relay { relay, peer, .. }, Some(to)) => {
+            (FromClient::Relay { relay, peer: OnWire(peer), .. }, Some(to)) => {
                 prop_assert_eq!(peer, to);
                 prop_assert_eq!(Some(relay), self.relays[usize::from(n)][usize::from(to.is_ipv6())]);
             }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use hallpass::turn::action::{DropReason, EndReason, FromClient, Review};
+use hallpass::turn::address::OnWire;
 
 use crate::codec::*;
 use crate::rig::*;
@@ -220,7 +221,7 @@ fn a_reserved_port_is_no_peer() {
     let answer = rig.ask(&alice, Msg::allocate().attr(EVEN_PORT, &[0x80]));
     let even = answer.address(XOR_RELAYED_ADDRESS);
     let odd = SocketAddr::new(even.ip(), even.port() + 1);
-    assert!(rig.shared.ports.is_taken(odd));
+    assert!(rig.shared.ports.is_taken(OnWire(odd)));
     assert_eq!(rig.permit(&alice, &[&odd.to_string()]), 0, "the address carries relayed addresses");
     assert_eq!(rig.bind(&alice, 0x4000, &odd.to_string()), 403);
     assert!(rig.send(&alice, &even.to_string(), b"x").is_ok(), "its own is open");

@@ -12,6 +12,7 @@ use hallpass::base::transport::Transport;
 use hallpass::turn::action::{
     Action, DropReason, FromClient, FromPeer, OpenError, PeerHeader, PeerIcmp, RelayId, Review, Session,
 };
+use hallpass::turn::address::{Announced, OnWire};
 use hallpass::turn::counters::Counters;
 use hallpass::turn::five_tuple::{Client, FiveTuple, Link};
 use hallpass::turn::server::Server;
@@ -261,7 +262,7 @@ impl Rig {
             while let Some(action) = self.server.poll_action() {
                 match action {
                     Action::Reply { client, message, .. } => self.replies.push_back((client, message)),
-                    Action::OpenRelay { relay, address } => {
+                    Action::OpenRelay { relay, address: OnWire(address) } => {
                         self.asked.push(address);
                         self.sockets.insert(relay, address);
                         self.pending.push_back(relay);
@@ -403,7 +404,7 @@ impl Rig {
 
     fn sent(&self, bytes: &[u8], verdict: FromClient) -> Result<Sent, DropReason> {
         match verdict {
-            FromClient::Relay { relay, peer, payload, dont_fragment } => {
+            FromClient::Relay { relay, peer: OnWire(peer), payload, dont_fragment } => {
                 let (from, data) = (self.sockets[&relay], bytes[payload].to_vec());
                 Ok(Sent { from, to: peer, data, dont_fragment })
             }
@@ -449,7 +450,7 @@ impl Rig {
         peer: SocketAddr,
         data: &[u8],
     ) -> Result<(Client, Vec<u8>), DropReason> {
-        let verdict = self.server.handle_peer(self.now, relay, peer, data.len());
+        let verdict = self.server.handle_peer(self.now, relay, OnWire(peer), data.len());
         self.drain();
         assert!(self.reply().is_none());
         let (client, header) = match verdict {
@@ -460,7 +461,7 @@ impl Rig {
         frame.fill(data);
         match header {
             PeerHeader::Channel(number) => channel_data::prepend(&mut frame, number),
-            PeerHeader::Data { peer, transaction_id } => {
+            PeerHeader::Data { peer: Announced(peer), transaction_id } => {
                 indication::prepend_data(&mut frame, peer, transaction_id)
             }
         }
@@ -472,7 +473,7 @@ impl Rig {
     pub fn icmp(&mut self, peer: &str, kind: u8, code: u8, data: u32) -> Option<(Client, Answer)> {
         let peer = addr(peer);
         let relay = self.relay(peer.is_ipv4());
-        self.server.handle_peer_icmp(self.now, relay, PeerIcmp { peer, kind, code, data });
+        self.server.handle_peer_icmp(self.now, relay, PeerIcmp { peer: OnWire(peer), kind, code, data });
         self.drain();
         self.reply()
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hallpass::base::time::{Instant, Now};
 use hallpass::turn::action::{Action, FromClient, OpenError, RelayId, Session};
+use hallpass::turn::address::OnWire;
 use hallpass::turn::counters::Counters;
 use hallpass::turn::five_tuple::Client;
 use hallpass::turn::identity::rest;
@@ -99,7 +100,7 @@ impl Rig {
                 Action::Reply { message, .. } => {
                     self.replies.push(Reader::parse(&message).expect("a well-formed answer"));
                 }
-                Action::OpenRelay { relay, address } => self.opens.push((relay, address)),
+                Action::OpenRelay { relay, address: OnWire(address) } => self.opens.push((relay, address)),
                 Action::CloseRelay { relay } => {
                     self.opens.retain(|(opening, _)| *opening != relay);
                     self.closed.push(relay);

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefixes::Prefixes;
 
+use crate::turn::address::{Announced, OnWire};
 use crate::turn::settings::{PeerRules, RelayAddress};
 
 /// Special-purpose ranges (IANA special-purpose address registries, RFC 6890): never a legitimate peer unless the
@@ -133,30 +134,29 @@ impl PeerPolicy {
     /// named the announced address or the local one, and the rules may open only one of them, so the wider reach of the
     /// two counts.
     pub fn judge_either(&self, local: IpAddr, allowed: Option<&[IpNet]>) -> Option<Reach> {
-        let announced = self.to_announced(SocketAddr::new(local, 0)).ip();
+        let announced = self.to_announced(OnWire::new(local, 0)).ip();
         [local, announced].into_iter().filter_map(|ip| self.judge(ip, allowed)).min()
     }
 
     /// Whether `peer` is one of our own services, which no client may reach through us. On this machine a service
     /// counts at all addresses, no matter which one it listens on; elsewhere at its own.
-    pub fn is_service(&self, peer: SocketAddr) -> bool {
+    pub fn is_service(&self, peer: OnWire) -> bool {
         let (ip, port) = (peer.ip(), peer.port());
         let here = self.ports.binary_search(&port).is_ok();
         (here && identities(ip).any(|ip| is_own(&self.own, ip)))
             || identities(ip).any(|ip| self.elsewhere.binary_search(&(ip, port)).is_ok())
     }
 
-    /// The address that packets for `peer` go to: behind 1:1 NAT our announced addresses are reached by their
-    /// local ones.
-    pub fn to_local(&self, peer: SocketAddr) -> SocketAddr {
+    /// The address that packets for `peer` go to.
+    pub fn to_on_wire(&self, peer: Announced) -> OnWire {
         let local = self.translations.iter().find(|(announced, _)| *announced == peer.ip());
-        local.map_or(peer, |&(_, local)| SocketAddr::new(local, peer.port()))
+        OnWire(local.map_or(peer.0, |&(_, local)| SocketAddr::new(local, peer.0.port())))
     }
 
-    /// The address under which the client knows `local`.
-    pub fn to_announced(&self, local: SocketAddr) -> SocketAddr {
-        let announced = self.translations.iter().find(|(_, ip)| *ip == local.ip());
-        announced.map_or(local, |&(announced, _)| SocketAddr::new(announced, local.port()))
+    /// The address under which clients know `peer`.
+    pub fn to_announced(&self, peer: OnWire) -> Announced {
+        let announced = self.translations.iter().find(|(_, local)| *local == peer.ip());
+        Announced(announced.map_or(peer.0, |&(announced, _)| SocketAddr::new(announced, peer.port())))
     }
 
     fn has_service_elsewhere(&self, ip: IpAddr) -> bool {
@@ -348,7 +348,7 @@ mod tests {
         assert_eq!(policy.judge(ip("9.9.9.9"), None), Some(Reach::OwnOpened));
         assert_eq!(policy.judge(ip("45.1.1.1"), None), Some(Reach::OwnRelayed), "a local prefix");
         assert_eq!(policy.judge(ip("45.1.2.1"), None), Some(Reach::OwnOpened), "opened inside it");
-        let service = |text: &str| policy.is_service(text.parse().expect("literal"));
+        let service = |text: &str| policy.is_service(OnWire(text.parse().expect("literal")));
         let own = ["9.9.9.9", "127.0.0.77", "0.0.0.0", "45.1.2.3", "[2620::9]", "[::1]", "[::ffff:9.9.9.9]"];
         for (ip, port) in own.iter().flat_map(|ip| [3479, 9641, 8443].map(|port| (ip, port))) {
             assert!(service(&format!("{ip}:{port}")), "{ip}:{port}");
@@ -362,7 +362,7 @@ mod tests {
         assert_eq!(policy.judge(ip("11.0.0.5"), None), Some(Reach::OwnOpened));
         assert_eq!(policy.judge(ip("64:ff9b::b00:5"), None), Some(Reach::OwnOpened));
         assert_eq!(policy.judge(ip("11.0.0.6"), None), Some(Reach::All));
-        let service = |text: &str| policy.is_service(text.parse().expect("literal"));
+        let service = |text: &str| policy.is_service(OnWire(text.parse().expect("literal")));
         assert!(service("11.0.0.5:80") && service("11.0.0.5:81") && service("[64:ff9b::b00:5]:81"));
         assert!(!service("11.0.0.5:82") && !service("11.0.0.5:3479") && !service("11.0.0.6:81"));
     }
@@ -372,10 +372,10 @@ mod tests {
         let relays =
             [RelayAddress { local: ip("10.0.0.5"), announced: ip("9.9.9.9"), only_if_reached: false }];
         let policy = PeerPolicy::new(&PeerRules::default(), &relays);
-        let (announced, local) =
-            ("9.9.9.9:50000".parse().expect("literal"), "10.0.0.5:50000".parse().expect("literal"));
-        assert_eq!(policy.to_local(announced), local);
-        assert_eq!(policy.to_announced(local), announced);
-        assert_eq!(policy.to_local(local), local);
+        let [public, private] =
+            ["9.9.9.9:50000", "10.0.0.5:50000"].map(|text| text.parse().expect("literal"));
+        assert_eq!(policy.to_on_wire(Announced(public)), OnWire(private));
+        assert_eq!(policy.to_announced(OnWire(private)), Announced(public));
+        assert_eq!(policy.to_on_wire(Announced(private)), OnWire(private));
     }
 }

@@ -1,6 +1,6 @@
 //! Allocate (RFC 8656 section 7).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use super::answer::{alternate, refuse, succeed};
 use crate::base::family::Family;
 use crate::base::time::{Instant, Now};
 use crate::turn::action::{Action, FromClient, OpenError};
+use crate::turn::address::OnWire;
 use crate::turn::error::Code;
 use crate::turn::id::{AllocationId, RelayId};
 use crate::turn::settings::{Limits, RelayAddress};
@@ -178,11 +179,11 @@ pub fn relay_opened(state: &mut State, now: Now, relay: RelayId, outcome: Result
         Err(OpenError::InUse) if opening.exchangeable && opening.held.len() < TRIES_MAX => {
             opening.held.push(local);
             if opening.want == Want::Pair {
-                opening.held.push(SocketAddr::new(local.ip(), local.port() + 1));
+                opening.held.push(local.next_port());
             }
             let random = state.rng.next_u32();
             if let Some(port) = state.shared.ports.claim(local.ip(), opening.want, random) {
-                let address = SocketAddr::new(local.ip(), port);
+                let address = OnWire::new(local.ip(), port);
                 let announced = state.policy.to_announced(address);
                 state.table.exchange_address(relay, address, announced);
                 put_back(state, id, opening);
@@ -208,7 +209,7 @@ fn give_up(
     state: &mut State,
     id: AllocationId,
     relay: RelayId,
-    local: SocketAddr,
+    local: OnWire,
     opening: &Opening,
     held: bool,
 ) {
@@ -217,7 +218,7 @@ fn give_up(
     if !held {
         state.shared.ports.release(local);
         if opening.want == Want::Pair {
-            state.shared.ports.release(SocketAddr::new(local.ip(), local.port() + 1));
+            state.shared.ports.release(local.next_port());
         }
     }
     if let Some(request) = state.allocate_requests.get_mut(id) {
@@ -262,7 +263,7 @@ fn reserve_next(state: &mut State, now: Instant, id: AllocationId, relay: RelayI
     let Some(local) = state.table.relay(relay).map(|relay| relay.local) else { return false };
     let mut token: Token = [0; 8];
     state.rng.fill_bytes(&mut token);
-    let next = SocketAddr::new(local.ip(), local.port() + 1);
+    let next = local.next_port();
     let Some(until) = state.shared.ports.reserve(now, token, next, place) else { return false };
     state.deadlines.push(until, Owner::Reservation(token));
     if let Some(request) = state.allocate_requests.get_mut(id) {
@@ -292,7 +293,7 @@ fn report(state: &mut State, now: Instant, id: AllocationId, ticket: &Ticket) ->
     let mut response = ticket.success();
     let mut lifetime = 0;
     for relay in relays {
-        response = response.xor_relayed_address(relay.announced);
+        response = response.xor_relayed_address(relay.announced.0);
         lifetime = relay.expires.since(now).as_secs();
     }
     response = response.xor_mapped_address(ticket.client.five_tuple.client).lifetime(lifetime as u32);
@@ -309,20 +310,14 @@ fn report(state: &mut State, now: Instant, id: AllocationId, ticket: &Ticket) ->
 ///
 /// # Errors
 /// 440 without an address of this family, 486 when few ports are left and the user holds many, 508 without a port.
-fn claim(
-    state: &mut State,
-    family: Family,
-    reached: IpAddr,
-    want: Want,
-    held: u32,
-) -> Result<SocketAddr, Code> {
+fn claim(state: &mut State, family: Family, reached: IpAddr, want: Want, held: u32) -> Result<OnWire, Code> {
     let address = relay_address(state, family, reached).ok_or(Code::AddressFamilyNotSupported)?;
     if !state.shared.ports.has_room_for(address.local, held) {
         return Err(Code::AllocationQuotaReached);
     }
     let random = state.rng.next_u32();
     let port = state.shared.ports.claim(address.local, want, random).ok_or(Code::InsufficientCapacity)?;
-    Ok(SocketAddr::new(address.local, port))
+    Ok(OnWire::new(address.local, port))
 }
 
 /// The address the client reached, else one as near, else the first of the family.

@@ -6,6 +6,7 @@ use super::answer::{refuse, succeed};
 use super::permission::{check_room, has_room_for, judge, permit};
 use crate::base::time::Now;
 use crate::turn::action::FromClient;
+use crate::turn::address::Announced;
 use crate::turn::error::Code;
 use crate::turn::state::State;
 use crate::turn::ticket::Ticket;
@@ -36,11 +37,13 @@ fn check_and_bind(state: &mut State, now: Now, ticket: &Ticket, request: &Channe
         return Err(Code::BadRequest);
     }
     // Bound to each other already, or both free.
-    let local = state.policy.to_local(peer);
+    let peer = Announced(peer);
+    let on_wire = state.policy.to_on_wire(peer);
     let relays = state.table.allocation(id).map_or([None; 2], |allocation| allocation.relays);
     for relay in relays.into_iter().flatten() {
-        let (bound_peer, bound_number) = state.table.bindings(id, relay, number, local, now.instant);
-        if bound_peer.is_some_and(|bound| bound != local) || bound_number.is_some_and(|bound| bound != number)
+        let (bound_peer, bound_number) = state.table.bindings(id, relay, number, on_wire, now.instant);
+        if bound_peer.is_some_and(|bound| bound != on_wire)
+            || bound_number.is_some_and(|bound| bound != number)
         {
             return Err(Code::BadRequest);
         }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::base::time::Now;
 use crate::base::transport::Transport;
 use crate::turn::action::{DropReason, FromClient};
+use crate::turn::address::Announced;
 use crate::turn::counters::Request as Kind;
 use crate::turn::error::Code;
 use crate::turn::five_tuple::Client;
@@ -31,7 +32,7 @@ pub fn handle(state: &mut State, now: Now, client: Client, message: &Message<'_>
     }
     // A request from one of our own relayed addresses: a client tries to reach our listeners through us.
     if transport == Transport::Udp
-        && state.shared.ports.is_open(state.policy.to_local(client.five_tuple.client))
+        && state.shared.ports.is_open(state.policy.to_on_wire(Announced(client.five_tuple.client)))
     {
         return state.dropped(DropReason::PeerDenied);
     }

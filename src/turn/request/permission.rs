@@ -1,12 +1,13 @@
 //! CreatePermission (RFC 8656 sections 9 and 10), and whom a permission may be for.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::answer::{refuse, succeed};
 use crate::base::family::Family;
 use crate::base::time::{Instant, Now};
 use crate::turn::action::FromClient;
+use crate::turn::address::{Announced, OnWire};
 use crate::turn::error::Code;
 use crate::turn::id::{AllocationId, RelayId};
 use crate::turn::identity::peer_policy::Reach;
@@ -23,8 +24,7 @@ pub const LIFETIME: Duration = Duration::from_secs(300);
 #[derive(Clone, Copy, Debug)]
 pub(in crate::turn) struct Permitted {
     pub relay: RelayId,
-    /// As packets travel.
-    pub peer: SocketAddr,
+    pub peer: OnWire,
     pub reach: Reach,
 }
 
@@ -51,7 +51,7 @@ fn check_and_permit(
     let mut permitted = Vec::new();
     let mut refused = None;
     for peer in request.peers() {
-        match judge(state, now, id, peer) {
+        match judge(state, now, id, Announced(peer)) {
             Ok(peer) => permitted.push(peer),
             // A family that does not match is said before a peer that is not allowed.
             Err(code) => {
@@ -76,12 +76,12 @@ fn check_and_permit(
 }
 
 /// Whether the allocation's owner may reach this peer: family, then policy.
-pub fn judge(state: &State, now: Now, id: AllocationId, peer: SocketAddr) -> Result<Permitted, Code> {
+pub fn judge(state: &State, now: Now, id: AllocationId, peer: Announced) -> Result<Permitted, Code> {
     let allocation = state.table.allocation(id).ok_or(Code::AllocationMismatch)?;
     let relay = allocation.relays[Family::of(peer.ip()) as usize].ok_or(Code::PeerAddressFamilyMismatch)?;
     let host = state.host(allocation.identity.host).ok_or(Code::Forbidden)?;
     let reach = state.policy.judge(peer.ip(), host.peers.as_deref()).ok_or(Code::Forbidden)?;
-    let peer = state.policy.to_local(peer);
+    let peer = state.policy.to_on_wire(peer);
     // A permission is for an address whatever the port (RFC 8656 section 9): each packet's port is judged when it flows.
     if reach == Reach::OwnRelayed && !carries_relays(state, peer.ip()) {
         return Err(Code::Forbidden);

@@ -4,12 +4,12 @@
 //! apart from the table that every packet is looked up in.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::port_pool::{Token, Want};
 use super::quota::Place;
 use crate::base::family::Family;
+use crate::turn::address::OnWire;
 use crate::turn::id::AllocationId;
 use crate::turn::ticket::Ticket;
 
@@ -25,7 +25,7 @@ pub struct Opening {
     /// Relays whose sockets are not open yet.
     pub waiting: usize,
     /// Ports that another program holds. They stay claimed until the end, so that none is tried twice.
-    pub held: Vec<SocketAddr>,
+    pub held: Vec<OnWire>,
     /// Whether the port may be exchanged for another.
     pub exchangeable: bool,
     /// The user's place in the quota for the port that will be reserved.
@@ -34,9 +34,9 @@ pub struct Opening {
 
 impl Opening {
     /// The ports claimed for this request beside those of its `relays`.
-    pub fn claimed_beside(&self, relays: &[SocketAddr]) -> Vec<SocketAddr> {
+    pub fn claimed_beside(&self, relays: &[OnWire]) -> Vec<OnWire> {
         let pairs = if self.want == Want::Pair { relays } else { &[] };
-        let next = pairs.iter().map(|local| SocketAddr::new(local.ip(), local.port() + 1));
+        let next = pairs.iter().map(|local| local.next_port());
         self.held.iter().copied().chain(next).collect()
     }
 }

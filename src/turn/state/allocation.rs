@@ -2,7 +2,7 @@
 //!
 //! Only the table and the lookups beside it change the fields that are not public.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::meter::{Meter, UserId};
@@ -11,6 +11,7 @@ use super::quota::Place;
 use crate::base::host::HostId;
 use crate::base::time::Instant;
 use crate::turn::action::Traffic;
+use crate::turn::address::{Announced, OnWire};
 use crate::turn::five_tuple::Client;
 use crate::turn::id::{AllocationId, RelayId};
 use crate::turn::identity::auth::Identity;
@@ -91,9 +92,9 @@ pub struct Relay {
     /// The end of its lifetime.
     pub expires: Instant,
     /// The address of its socket.
-    pub local: SocketAddr,
+    pub local: OnWire,
     /// The address that clients are told.
-    pub announced: SocketAddr,
+    pub announced: Announced,
     /// The deadline that counts; others of this relay are left over from longer lifetimes.
     pub(super) due: Instant,
     pub(super) generation: u32,
@@ -123,8 +124,7 @@ pub(super) struct Channel {
     pub allocation: AllocationId,
     pub relay: RelayId,
     pub number: u16,
-    /// As packets travel.
-    pub peer: SocketAddr,
+    pub peer: OnWire,
     pub permission: PermissionId,
     pub expires: Instant,
     pub generation: u32,
@@ -140,7 +140,7 @@ pub(super) struct RecentChannel {
     pub relay: RelayId,
     pub number: u16,
     pub reach: Reach,
-    pub peer: SocketAddr,
+    pub peer: OnWire,
 }
 
 /// How a peer's datagrams reach the client.
@@ -150,5 +150,5 @@ pub(super) struct RecentPeer {
     pub until: Instant,
     pub channel: Option<u16>,
     pub reach: Reach,
-    pub peer: SocketAddr,
+    pub peer: OnWire,
 }

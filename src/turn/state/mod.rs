@@ -13,7 +13,6 @@ pub mod quota;
 pub mod table;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rand_chacha::ChaCha12Rng;
@@ -27,6 +26,7 @@ use crate::base::host::HostId;
 use crate::base::time::{Instant, Now};
 use crate::base::transport::Transport;
 use crate::turn::action::{Action, DropReason, EndReason, FromClient, Review, Session};
+use crate::turn::address::{Announced, OnWire};
 use crate::turn::counters::Counters;
 use crate::turn::error::Code;
 use crate::turn::five_tuple::Client;
@@ -172,7 +172,7 @@ impl State {
     }
 
     /// Whether a permission of this reach covers this very port. One load if the peer is another machine.
-    pub fn may_reach(&self, peer: SocketAddr, reach: Reach) -> bool {
+    pub fn may_reach(&self, peer: OnWire, reach: Reach) -> bool {
         match reach {
             Reach::All => true,
             Reach::OwnOpened => !self.policy.is_service(peer),
@@ -229,7 +229,7 @@ impl State {
         for port in self.claimed_beside(id, &local) {
             self.shared.ports.release(port);
         }
-        let relayed: Vec<SocketAddr> = relays.iter().filter_map(|&id| self.close_relay(id)).collect();
+        let relayed: Vec<Announced> = relays.iter().filter_map(|&id| self.close_relay(id)).collect();
         self.allocate_requests.remove(id);
         if let Some(allocation) = self.table.remove_allocation(id) {
             let identity = allocation.identity;
@@ -254,13 +254,13 @@ impl State {
     }
 
     /// The ports that an allocation has claimed beside those of its relays, while its sockets are being opened.
-    fn claimed_beside(&self, id: AllocationId, local: &[SocketAddr]) -> Vec<SocketAddr> {
+    fn claimed_beside(&self, id: AllocationId, local: &[OnWire]) -> Vec<OnWire> {
         let opening = self.allocate_requests.get(id).and_then(|request| request.opening.as_ref());
         opening.map_or_else(Vec::new, |opening| opening.claimed_beside(local))
     }
 
     /// Closes a relay and releases its port. Returns its announced address.
-    pub fn close_relay(&mut self, id: RelayId) -> Option<SocketAddr> {
+    pub fn close_relay(&mut self, id: RelayId) -> Option<Announced> {
         let relay = self.table.remove_relay(id)?;
         self.shared.ports.release(relay.local);
         self.actions.push_back(Action::CloseRelay { relay: id });

@@ -6,7 +6,7 @@
 //! port is open is a plain load.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::quota::Place;
 use crate::base::time::Instant;
+use crate::turn::address::OnWire;
 
 /// RFC 8656 section 7.2: a reservation is held for at least 30 seconds.
 pub const RESERVATION_LIFETIME: Duration = Duration::from_secs(30);
@@ -56,7 +57,7 @@ struct Ports {
 
 #[derive(Debug)]
 struct Reservation {
-    address: SocketAddr,
+    address: OnWire,
     until: Instant,
     /// The user's place that the reserved port takes.
     place: Place,
@@ -113,19 +114,19 @@ impl PortPool {
     }
 
     /// Gives a port back.
-    pub fn release(&self, address: SocketAddr) {
+    pub fn release(&self, address: OnWire) {
         if let Some(ports) = self.of(address.ip()) {
             ports.clear(address.port());
         }
     }
 
     /// Whether this port is claimed or reserved. It may have no socket yet.
-    pub fn is_taken(&self, address: SocketAddr) -> bool {
+    pub fn is_taken(&self, address: OnWire) -> bool {
         self.of(address.ip()).is_some_and(|ports| is_set(&ports.taken, address.port()))
     }
 
     /// Notes that the relay socket of a claimed port is open.
-    pub fn mark_open(&self, address: SocketAddr) {
+    pub fn mark_open(&self, address: OnWire) {
         if let Some(ports) = self.of(address.ip()) {
             let (word, bit) = position(address.port());
             ports.open[word].fetch_or(bit, Relaxed);
@@ -133,13 +134,13 @@ impl PortPool {
     }
 
     /// Whether this is the relayed address of a live allocation: its socket is open.
-    pub fn is_open(&self, address: SocketAddr) -> bool {
+    pub fn is_open(&self, address: OnWire) -> bool {
         self.of(address.ip()).is_some_and(|ports| is_set(&ports.open, address.port()))
     }
 
     /// Keeps a claimed port under `token` until 30 seconds from `now`, and returns that end. The port counts in the
     /// quota of the user whose `place` it takes. With too many reservations the port is released, and the result is `None`.
-    pub fn reserve(&self, now: Instant, token: Token, address: SocketAddr, place: Place) -> Option<Instant> {
+    pub fn reserve(&self, now: Instant, token: Token, address: OnWire, place: Place) -> Option<Instant> {
         let until = now + RESERVATION_LIFETIME;
         let mut reservations = self.reservations();
         if reservations.len() >= RESERVATIONS_MAX {
@@ -152,7 +153,7 @@ impl PortPool {
     }
 
     /// Takes a reserved address out of its reservation. The claim and the place go to the caller.
-    pub fn redeem(&self, now: Instant, token: &Token) -> Option<(SocketAddr, Place)> {
+    pub fn redeem(&self, now: Instant, token: &Token) -> Option<(OnWire, Place)> {
         let mut reservations = self.reservations();
         if reservations.get(token)?.until <= now {
             return None;
@@ -280,10 +281,10 @@ mod tests {
     #[test]
     fn a_port_is_open_only_while_its_socket_is() {
         let pool = pool(50_000..=50_003);
-        let address = SocketAddr::new(IP, pool.claim(IP, Want::Pair, 0).expect("free"));
+        let address = OnWire::new(IP, pool.claim(IP, Want::Pair, 0).expect("free"));
         assert!(pool.is_taken(address) && !pool.is_open(address), "claimed, and nothing is bound");
         pool.mark_open(address);
-        assert!(pool.is_open(address) && !pool.is_open(SocketAddr::new(IP, address.port() + 1)));
+        assert!(pool.is_open(address) && !pool.is_open(address.next_port()));
         pool.release(address);
         pool.claim(IP, Want::Any, address.port().into()).expect("free");
         assert!(!pool.is_open(address), "the next owner has no socket yet");
@@ -306,7 +307,7 @@ mod tests {
                 ports.sort_unstable();
                 assert!(ports.iter().copied().eq(range.clone()), "each once");
                 for port in ports {
-                    pool.release(SocketAddr::new(IP, port));
+                    pool.release(OnWire::new(IP, port));
                 }
                 assert_eq!(pool.taken(), 0);
             }
@@ -324,7 +325,7 @@ mod tests {
             assert!(pool.has_room_for(IP, share) && !pool.has_room_for(IP, share + 1));
             let even = pool.claim(IP, Want::Pair, 0).expect("free");
             for port in [even, even + 1, even, range.start() + 1] {
-                pool.release(SocketAddr::new(IP, port));
+                pool.release(OnWire::new(IP, port));
             }
             assert_eq!(pool.taken() as u32, size - size / 4 - 1, "a port is released once");
             assert!(pool.has_room_for(IP, share + 1));
@@ -339,7 +340,7 @@ mod tests {
         assert_eq!(even, [50_002, 50_004, 50_006, 50_008, 50_010]);
         assert_eq!(pool.claim(IP, Want::Even, 0), None);
         for port in (50_002..=50_010).step_by(2) {
-            pool.release(SocketAddr::new(IP, port));
+            pool.release(OnWire::new(IP, port));
         }
         let mut pairs: Vec<u16> = (0..4).map(|n| pool.claim(IP, Want::Pair, n).expect("free")).collect();
         pairs.sort_unstable();
@@ -353,7 +354,7 @@ mod tests {
         let pool = pool(50_000..=50_001);
         let now = Instant::from_nanos(5);
         let even = pool.claim(IP, Want::Pair, 0).expect("free");
-        let kept = SocketAddr::new(IP, even + 1);
+        let kept = OnWire::new(IP, even + 1);
         let until = pool.reserve(now, [1; 8], kept, place()).expect("room");
         let redeem = |at, token| pool.redeem(at, &token).map(|(address, _)| address);
         assert_eq!(redeem(now, [2; 8]), None);
@@ -372,6 +373,6 @@ mod tests {
     fn an_address_that_is_not_ours_has_no_ports() {
         let pool = pool(50_000..=50_001);
         assert_eq!(pool.claim("192.0.2.1".parse().expect("literal"), Want::Any, 0), None);
-        assert!(!pool.is_taken("192.0.2.1:50000".parse().expect("literal")));
+        assert!(!pool.is_taken(OnWire("192.0.2.1:50000".parse().expect("literal"))));
     }
 }

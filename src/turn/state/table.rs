@@ -8,7 +8,7 @@ mod permit;
 pub mod route;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use super::quota::Place;
 use crate::base::family::Family;
 use crate::base::time::Instant;
 use crate::turn::action::Traffic;
+use crate::turn::address::{Announced, OnWire};
 use crate::turn::five_tuple::Client;
 use crate::turn::id::{AllocationId, RelayId};
 use crate::turn::identity::auth::Identity;
@@ -61,7 +62,7 @@ fn client_hash<'a>(
     |id| hasher.hash(&allocations[id.0 as usize].client)
 }
 
-fn peer_key(relay: RelayId, peer: SocketAddr) -> PeerKey {
+fn peer_key(relay: RelayId, peer: OnWire) -> PeerKey {
     (relay.0, bits(peer.ip()), peer.port())
 }
 
@@ -165,8 +166,8 @@ impl Table {
     pub fn add_relay(
         &mut self,
         allocation: AllocationId,
-        local: SocketAddr,
-        announced: SocketAddr,
+        local: OnWire,
+        announced: Announced,
         expires: Instant,
     ) -> (RelayId, Owner) {
         let generation = self.next_generation();
@@ -194,7 +195,7 @@ impl Table {
     }
 
     /// Exchanges the addresses of a relay that is not open yet for others of the same family.
-    pub fn exchange_address(&mut self, id: RelayId, local: SocketAddr, announced: SocketAddr) {
+    pub fn exchange_address(&mut self, id: RelayId, local: OnWire, announced: Announced) {
         if let Some(relay) = self.relays.get_mut(id.0 as usize) {
             (relay.local, relay.announced) = (local, announced);
         }

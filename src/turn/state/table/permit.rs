@@ -1,9 +1,10 @@
 //! Permissions (RFC 8656 section 9) and channels (section 12): what the table holds of them, and how they come in.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use super::{Table, bits, peer_key};
 use crate::base::time::Instant;
+use crate::turn::address::OnWire;
 use crate::turn::id::{AllocationId, RelayId};
 use crate::turn::identity::peer_policy::Reach;
 use crate::turn::state::allocation::{Allocation, Channel, ChannelId, Owner, Permission, PermissionId};
@@ -94,9 +95,9 @@ impl Table {
         allocation: AllocationId,
         relay: RelayId,
         number: u16,
-        peer: SocketAddr,
+        peer: OnWire,
         now: Instant,
-    ) -> (Option<SocketAddr>, Option<u16>) {
+    ) -> (Option<OnWire>, Option<u16>) {
         let alive =
             |id: &ChannelId| Some(&self.channels[id.0 as usize]).filter(|channel| channel.expires > now);
         (
@@ -111,7 +112,7 @@ impl Table {
         &mut self,
         relay: RelayId,
         number: u16,
-        peer: SocketAddr,
+        peer: OnWire,
         permission: PermissionId,
         expires: Instant,
     ) -> Option<Owner> {

@@ -5,12 +5,13 @@
 //! own work has emptied the cache, and each further line of memory costs as much as all the arithmetic. Whatever changes
 //! a relay, a permission or a channel forgets it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use super::{Table, bits, peer_key};
 use crate::base::family::Family;
 use crate::base::time::Instant;
 use crate::turn::action::DropReason;
+use crate::turn::address::OnWire;
 use crate::turn::five_tuple::Client;
 use crate::turn::id::{AllocationId, RelayId};
 use crate::turn::identity::peer_policy::Reach;
@@ -24,8 +25,8 @@ pub struct Route {
     pub allocation: AllocationId,
     /// The relay to send from.
     pub relay: RelayId,
-    /// As packets travel.
-    pub peer: SocketAddr,
+    /// The destination.
+    pub peer: OnWire,
     /// How far the permission goes.
     pub reach: Reach,
 }
@@ -78,16 +79,11 @@ impl Table {
         Ok(Route { allocation: id, relay, peer, reach })
     }
 
-    /// Where a Send indication for `peer` (as packets travel) goes (RFC 8656 section 11.2).
+    /// Where a Send indication for `peer` goes (RFC 8656 section 11.2).
     ///
     /// # Errors
     /// What is missing.
-    pub fn route_from_send(
-        &self,
-        client: &Client,
-        peer: SocketAddr,
-        now: Instant,
-    ) -> Result<Route, DropReason> {
+    pub fn route_from_send(&self, client: &Client, peer: OnWire, now: Instant) -> Result<Route, DropReason> {
         let id = self.find(client).ok_or(DropReason::NoAllocation)?;
         let relay = self.allocations[id.0 as usize].relays[Family::of(peer.ip()) as usize]
             .ok_or(DropReason::NoFamily)?;
@@ -103,7 +99,7 @@ impl Table {
     pub fn route_from_peer(
         &mut self,
         relay: RelayId,
-        peer: SocketAddr,
+        peer: OnWire,
         now: Instant,
     ) -> Result<Return, DropReason> {
         let entry = self.open_relay(relay, now).ok_or(DropReason::NoRelay)?;
