@@ -336,6 +336,7 @@ impl Run {
                 Action::CloseRelay { relay } => self.shadow.closed(now, cause, relay),
                 Action::Ended(session) => self.shadow.ended(&self.clients, &session),
                 Action::Reviewed(_) => panic!("nothing is denied or revoked here"),
+                Action::Changed(change) => panic!("nobody asked for {change:?}"),
             }
         }
         self.shadow.everything_is_reported();

@@ -406,6 +406,8 @@ impl Worker {
                 }
                 Action::Ended(session) => self.log.ended(self.now.instant, &session),
                 Action::Reviewed(review) => log::reviewed(review),
+                // Nothing mirrors the table yet, so nothing switched the report on.
+                Action::Changed(_) => {}
             }
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::{Announced, OnWire};
+use super::change::TableChange;
 use super::five_tuple::{Client, FiveTuple};
 pub use super::id::RelayId;
 use crate::base::host::HostId;
@@ -85,6 +86,8 @@ pub enum Action {
     Ended(Box<Session>),
     /// New settings ended something that was running; one line for the log.
     Reviewed(Review),
+    /// The table changed. Only after `handle_mirror`.
+    Changed(Box<TableChange>),
 }
 
 /// What new settings ended.

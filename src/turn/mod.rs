@@ -23,6 +23,7 @@
 
 pub mod action;
 pub mod address;
+pub mod change;
 pub mod counters;
 mod data;
 pub mod error;
@@ -34,6 +35,7 @@ mod request;
 pub mod server;
 pub mod settings;
 pub mod shared;
+pub mod snapshot;
 pub mod state;
 pub mod throttle;
 mod ticket;

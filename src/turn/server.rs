@@ -9,6 +9,7 @@ use super::five_tuple::Client;
 use super::request::allocate;
 use super::settings::Settings;
 use super::shared::Shared;
+use super::snapshot::{Cursor, Page};
 use super::state::State;
 use super::{data, request};
 use crate::base::time::{Instant, Now};
@@ -76,7 +77,7 @@ impl Server {
                 state.expire(now);
                 let answer = request::handle(state, now, client, &message);
                 state.publish();
-                if state.actions.is_empty() { answer } else { FromClient::Control }
+                if state.has_action() { FromClient::Control } else { answer }
             }
             (MessageClass::Indication, method::SEND) => {
                 data::send_indication(state, now.instant, &client, &message)
@@ -124,6 +125,12 @@ impl Server {
         self.state.draining = draining;
     }
 
+    /// Switches the report of table changes on or off ([`Action::Changed`]). Switched on, it begins with what the table
+    /// holds; while it is off, it costs nothing on the path of a packet and one comparison for each change of the table.
+    pub fn handle_mirror(&mut self, on: bool) {
+        self.state.table.report_changes(on);
+    }
+
     /// Ends every allocation.
     pub fn handle_shutdown(&mut self, now: Now) {
         for id in self.state.table.ids() {
@@ -145,6 +152,13 @@ impl Server {
     /// The time of the next call of [`Server::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.state.deadlines.next()
+    }
+
+    /// The sessions of the next `max` places of the table from `after` on; see [`Page`]. A page costs at most as much as
+    /// its places times [`ENTRIES_MAX`](super::snapshot::ENTRIES_MAX) permissions and channels, so that a caller with many
+    /// sessions takes small pages and lets packets pass between them.
+    pub fn snapshot(&self, now: Now, after: Cursor, max: usize) -> Page {
+        self.state.table.page(now.instant, after, max)
     }
 
     /// Whether this client has an allocation.

@@ -307,7 +307,7 @@ impl World {
                     let time = self.now + self.below(50) * MILLI;
                     self.at(time, Step::Opened(relay));
                 }
-                Action::CloseRelay { .. } | Action::Ended(_) | Action::Reviewed(_) => {}
+                Action::CloseRelay { .. } | Action::Ended(_) | Action::Reviewed(_) | Action::Changed(_) => {}
             }
         }
     }

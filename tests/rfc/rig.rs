@@ -272,6 +272,7 @@ impl Rig {
                     }
                     Action::Ended(session) => self.sessions.push(*session),
                     Action::Reviewed(review) => self.reviews.push(review),
+                    Action::Changed(change) => panic!("nobody asked for {change:?}"),
                 }
             }
             if self.hold {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hallpass::base::time::{Instant, Now};
 use hallpass::turn::action::{Action, FromClient, OpenError, RelayId, Session};
 use hallpass::turn::address::OnWire;
+use hallpass::turn::change::TableChange;
 use hallpass::turn::counters::Counters;
 use hallpass::turn::five_tuple::Client;
 use hallpass::turn::identity::rest;
@@ -28,6 +29,7 @@ pub struct Rig {
     pub opens: Vec<(RelayId, SocketAddr)>,
     pub closed: Vec<RelayId>,
     pub ended: Vec<Session>,
+    pub changes: Vec<TableChange>,
     next_id: u64,
 }
 
@@ -45,6 +47,7 @@ impl Rig {
             opens: Vec::new(),
             closed: Vec::new(),
             ended: Vec::new(),
+            changes: Vec::new(),
             next_id: 0,
         }
     }
@@ -107,6 +110,7 @@ impl Rig {
                 }
                 Action::Ended(session) => self.ended.push(*session),
                 Action::Reviewed(_) => {}
+                Action::Changed(change) => self.changes.push(*change),
             }
         }
     }

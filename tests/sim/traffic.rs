@@ -17,7 +17,7 @@ use crate::invariant::{Checked, Invariant, ensure};
 use crate::judge::Before;
 use crate::model::{Ask, SECOND};
 use crate::stun::{Id, Reader};
-use crate::world::{Event, Fault, MILLI, Sent, What, World};
+use crate::world::{Event, Fault, MILLI, Sent, What, Worker, World};
 
 impl World {
     pub fn arrive_at_server(&mut self, from: Client, bytes: &[u8], what: What) -> Checked {
@@ -218,7 +218,10 @@ impl World {
             self.model.end_reservations(self.now, worker);
             self.draw(worker, None, true)?;
             self.model.timed_out(self.now, worker)?;
-            let server = &self.workers[worker].server;
+            let Worker { server, mirror, .. } = &self.workers[worker];
+            if self.steps.is_multiple_of(8) {
+                mirror.compare(server, now);
+            }
             let late = server.poll_timeout().filter(|next| next.as_nanos() <= self.now);
             ensure(late.is_none(), Invariant::TimeIsKept, || format!("{late:?} at {}", self.now))?;
             let (channels, expected) =
@@ -268,6 +271,7 @@ impl World {
                     self.seen.ended += 1;
                     self.model.ended(&session)?;
                 }
+                Action::Changed(change) => self.workers[worker].mirror.apply(*change),
                 Action::Reviewed(review) => {
                     ensure(review.allocations == 0, Invariant::OnlyThePermittedIsRelayed, || {
                         format!("{review:?}, and nothing was revoked")

@@ -12,6 +12,7 @@ use crate::base::host::HostId;
 use crate::base::time::Instant;
 use crate::turn::action::Traffic;
 use crate::turn::address::{Announced, OnWire};
+use crate::turn::change::TableChange;
 use crate::turn::five_tuple::Client;
 use crate::turn::id::{AllocationId, RelayId};
 use crate::turn::identity::auth::Identity;
@@ -76,6 +77,11 @@ impl Allocation {
     pub fn belongs_to(&self, identity: &Identity) -> bool {
         self.identity.name == identity.name && self.identity.host == identity.host
     }
+
+    /// The change that tells a mirror about this allocation.
+    pub(super) fn as_created(&self) -> TableChange {
+        TableChange::AllocationCreated { client: self.client, host: self.host }
+    }
 }
 
 /// One relayed transport address.
@@ -102,6 +108,14 @@ pub struct Relay {
     pub(super) channels: Vec<ChannelId>,
 }
 
+impl Relay {
+    /// The change that tells a mirror about this relay of `client`.
+    pub(super) fn as_opened(&self, relay: RelayId, client: Client) -> TableChange {
+        let Self { local: address, announced, expires, .. } = *self;
+        TableChange::RelayOpened { relay, client, address, announced, expires }
+    }
+}
+
 /// One permission of a relay (RFC 8656 section 9).
 #[derive(Debug)]
 pub(super) struct Permission {
@@ -118,6 +132,14 @@ pub(super) struct Permission {
     pub position: u32,
 }
 
+impl Permission {
+    /// The change that tells a mirror about this permission.
+    pub fn as_installed(&self) -> TableChange {
+        let Self { relay, ip, reach, expires, .. } = *self;
+        TableChange::PermissionInstalled { relay, ip, reach, expires }
+    }
+}
+
 /// One channel binding of a relay (RFC 8656 section 12).
 #[derive(Debug)]
 pub(super) struct Channel {
@@ -130,6 +152,20 @@ pub(super) struct Channel {
     pub generation: u32,
     /// Its index in its relay's list.
     pub position: u32,
+}
+
+impl Channel {
+    /// The change that tells a mirror about this channel.
+    pub fn as_bound(&self) -> TableChange {
+        let Self { relay, number, peer, expires, .. } = *self;
+        TableChange::ChannelBound { relay, number, peer, expires }
+    }
+
+    /// The change that tells a mirror that this channel is gone.
+    pub fn as_removed(&self) -> TableChange {
+        let Self { relay, number, peer, .. } = *self;
+        TableChange::ChannelRemoved { relay, number, peer }
+    }
 }
 
 /// Where a channel leads.

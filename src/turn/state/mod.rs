@@ -6,6 +6,7 @@
 pub mod allocate_requests;
 pub mod allocation;
 pub mod budget;
+pub mod changes;
 pub mod deadline;
 pub mod meter;
 pub mod port_pool;
@@ -285,8 +286,17 @@ impl State {
         self.counters.channels.set(channels as u64);
     }
 
-    /// The next action for the network side.
+    /// Whether there is an action to draw.
+    pub fn has_action(&self) -> bool {
+        !self.actions.is_empty() || self.table.has_change()
+    }
+
+    /// The next action for the network side. The changes of an input come before its other actions, so that a mirror is up to
+    /// date when the client gets its answer, and when a socket is closed.
     pub fn next_action(&mut self) -> Option<Action> {
+        if let Some(change) = self.table.next_change() {
+            return Some(Action::Changed(Box::new(change)));
+        }
         let action = self.actions.pop_front();
         if action.is_none() && self.actions.capacity() > ACTIONS_KEPT {
             self.actions.shrink_to(ACTIONS_KEPT);

@@ -1,11 +1,12 @@
 //! All allocations of one worker, with their relays, permissions and channels. What every packet is looked up by is in
-//! `table/route.rs`, permissions and channels are installed in `table/permit.rs`.
+//! `table/route.rs`, permissions and channels are installed in `table/permit.rs`, and `table/sessions.rs` reads all of it.
 //!
 //! Entries live in slabs and are found through a hash map for each kind of question: a lookup costs the same with one
 //! channel or ten thousand. Lifetimes are compared at use; entries may be removed later.
 
 mod permit;
 pub mod route;
+mod sessions;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,12 +17,14 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use super::allocation::{Allocation, Channel, ChannelId, Owner, Permission, PermissionId, Relay};
+use super::changes::Changes;
 use super::meter::{Meter, Meters};
 use super::quota::Place;
 use crate::base::family::Family;
 use crate::base::time::Instant;
 use crate::turn::action::Traffic;
 use crate::turn::address::{Announced, OnWire};
+use crate::turn::change::TableChange;
 use crate::turn::five_tuple::Client;
 use crate::turn::id::{AllocationId, RelayId};
 use crate::turn::identity::auth::Identity;
@@ -44,6 +47,8 @@ pub struct Table {
     by_number: Map<(u32, u16), ChannelId>,
     by_peer: Map<PeerKey, ChannelId>,
     meters: Meters,
+    /// What a mirror has to know.
+    changes: Changes,
     generation: u32,
 }
 
@@ -80,6 +85,7 @@ impl Table {
             by_number: HashMap::with_hasher(map.clone()),
             by_peer: HashMap::with_hasher(map),
             meters: Meters::default(),
+            changes: Changes::default(),
             generation: 0,
         }
     }
@@ -205,8 +211,11 @@ impl Table {
     pub fn establish(&mut self, id: AllocationId, now: Instant, expires: Instant) -> Option<&Allocation> {
         let allocation = self.allocations.get_mut(id.0 as usize)?;
         (allocation.created, allocation.established) = (now, true);
-        for relay in allocation.relays.into_iter().flatten() {
-            self.relays[relay.0 as usize].expires = expires;
+        self.changes.note(|| allocation.as_created());
+        for id in allocation.relays.into_iter().flatten() {
+            let relay = &mut self.relays[id.0 as usize];
+            relay.expires = expires;
+            self.changes.note(|| relay.as_opened(id, allocation.client));
         }
         Some(allocation)
     }
@@ -216,6 +225,7 @@ impl Table {
         self.forget_recent(id);
         let relay = self.relays.get_mut(id.0 as usize)?;
         relay.expires = expires;
+        self.changes.note(|| TableChange::RelayRefreshed { relay: id, expires });
         let sooner = expires < relay.due;
         relay.due = relay.due.min(expires);
         sooner.then_some(Owner::Relay(id, relay.generation))
@@ -241,12 +251,17 @@ impl Table {
             let channel = self.channels.remove(channel.0 as usize);
             self.by_number.remove(&(relay.allocation.0, channel.number));
             self.by_peer.remove(&peer_key(id, channel.peer));
+            self.changes.note(|| channel.as_removed());
         }
         for permission in &relay.permissions {
             let permission = self.permissions.remove(permission.0 as usize);
             self.by_ip.remove(&(id.0, bits(permission.ip)));
+            self.changes.note(|| TableChange::PermissionRemoved { relay: id, ip: permission.ip });
         }
         if let Some(allocation) = self.allocations.get_mut(relay.allocation.0 as usize) {
+            if allocation.established {
+                self.changes.note(|| TableChange::RelayClosed { relay: id });
+            }
             allocation.relays[Family::of(relay.local.ip()) as usize] = None;
             allocation.recent = None;
         }
@@ -258,6 +273,9 @@ impl Table {
     pub fn remove_allocation(&mut self, id: AllocationId) -> Option<Allocation> {
         let allocation = self.allocations.try_remove(id.0 as usize)?;
         self.meters.leave(allocation.user);
+        if allocation.established {
+            self.changes.note(|| TableChange::AllocationEnded { client: allocation.client });
+        }
         let hash = self.by_ip.hasher().hash(&allocation.client);
         if let Ok(entry) = self.by_client.find_entry(hash, |other| *other == id) {
             entry.remove();
@@ -296,6 +314,8 @@ impl Table {
         self.entry_gone(permission.relay);
         self.forget_recent(permission.relay);
         self.by_ip.remove(&(permission.relay.0, bits(permission.ip)));
+        let Permission { relay, ip, .. } = permission;
+        self.changes.note(|| TableChange::PermissionRemoved { relay, ip });
         let list = &mut self.relays[permission.relay.0 as usize].permissions;
         list.swap_remove(permission.position as usize);
         if let Some(moved) = list.get(permission.position as usize) {
@@ -309,6 +329,7 @@ impl Table {
         let Some(channel) = self.channels.try_remove(id.0 as usize) else { return };
         self.by_number.remove(&(channel.allocation.0, channel.number));
         self.by_peer.remove(&peer_key(channel.relay, channel.peer));
+        self.changes.note(|| channel.as_removed());
         self.permissions[channel.permission.0 as usize].channels -= 1;
         self.entry_gone(channel.relay);
         self.forget_recent(channel.relay);

@@ -50,6 +50,7 @@ impl Table {
                 }
             }
             (relay.recent, allocation.recent) = (None, None);
+            self.changes.note(|| permission.as_installed());
         }
         ended
     }
@@ -69,20 +70,15 @@ impl Table {
             let permission = &mut self.permissions[id.0 as usize];
             permission.reach = if permission.expires > now { permission.reach.min(reach) } else { reach };
             permission.expires = expires;
+            self.changes.note(|| permission.as_installed());
             return (id, None);
         }
         let generation = self.next_generation();
         let position = self.relays[relay.0 as usize].permissions.len() as u32;
-        let id = PermissionId(self.permissions.insert(Permission {
-            relay,
-            ip,
-            reach,
-            expires,
-            held_until: expires,
-            channels: 0,
-            generation,
-            position,
-        }) as u32);
+        let permission =
+            Permission { relay, ip, reach, expires, held_until: expires, channels: 0, generation, position };
+        self.changes.note(|| permission.as_installed());
+        let id = PermissionId(self.permissions.insert(permission) as u32);
         self.relays[relay.0 as usize].permissions.push(id);
         self.entry_added(relay);
         self.by_ip.insert((relay.0, bits(ip)), id);
@@ -123,7 +119,9 @@ impl Table {
         let hold = &mut self.permissions[permission.0 as usize];
         hold.held_until = hold.held_until.max(expires);
         if let (Some(id), true) = (same, same == other) {
-            self.channels[id.0 as usize].expires = expires;
+            let channel = &mut self.channels[id.0 as usize];
+            channel.expires = expires;
+            self.changes.note(|| channel.as_bound());
             return None;
         }
         // What stands in the way has expired; it was not removed yet.
@@ -133,6 +131,7 @@ impl Table {
         let generation = self.next_generation();
         let position = self.relays[relay.0 as usize].channels.len() as u32;
         let channel = Channel { allocation, relay, number, peer, permission, expires, generation, position };
+        self.changes.note(|| channel.as_bound());
         let id = ChannelId(self.channels.insert(channel) as u32);
         self.permissions[permission.0 as usize].channels += 1;
         self.relays[relay.0 as usize].channels.push(id);
