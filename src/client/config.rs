@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use super::login::Key;
+use super::key::Key;
 use crate::turn::identity::rest;
 
 /// The longest USERNAME that a client sends, in bytes (RFC 8489 section 14.3).

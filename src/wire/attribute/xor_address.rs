@@ -1,9 +1,16 @@
 //! Addresses hidden from meddling NATs by XOR with the header (RFC 8489 section 14.2).
 
-use crate::base::family::Family;
 use std::net::{IpAddr, SocketAddr};
 
-use super::*;
+use stun_types::attribute::{
+    Attribute, AttributeFromRaw, AttributeStaticType, AttributeType, AttributeWrite, RawAttribute,
+};
+use stun_types::message::StunParseError;
+use stun_types::prelude::{AttributeExt, AttributeWriteExt};
+
+use super::kind;
+use super::on_stun_types::on_stun_types;
+use crate::base::family::Family;
 use crate::wire::message::MAGIC_COOKIE;
 
 /// The bytes of a value: 8 for IPv4, 20 for IPv6.
