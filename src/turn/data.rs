@@ -109,8 +109,8 @@ pub fn from_peer(state: &mut State, now: Now, relay: RelayId, peer: OnWire, len:
     FromPeer::Relay { client, header }
 }
 
-/// An ICMP error about a datagram that `relay` sent (RFC 8656 section 11.5): told to the client if the operator wants that
-/// and the client has a permission for the datagram's destination.
+/// An ICMP error about a datagram that `relay` sent (RFC 8656 section 11.5). The client is told if the settings say so and it
+/// has a permission for the datagram's destination.
 pub fn peer_icmp(state: &mut State, now: Now, relay: RelayId, error: PeerIcmp) {
     if !state.settings.icmp_to_clients {
         return;
@@ -126,7 +126,7 @@ pub fn peer_icmp(state: &mut State, now: Now, relay: RelayId, error: PeerIcmp) {
     if relevant {
         let peer = as_announced(state, error.peer, found.reach);
         let transaction_id = transaction_id(state);
-        // Section 18.13: an MTU where there is one, else zero.
+        // Section 18.13: the MTU if the error has one, otherwise zero.
         let has_mtu = match error.peer.0 {
             SocketAddr::V4(_) => (error.kind, error.code) == (3, 4),
             SocketAddr::V6(_) => error.kind == 2,

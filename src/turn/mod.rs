@@ -19,6 +19,12 @@
 //! There is no socket, no clock and no source of randomness in here: time is an argument, the seed is an
 //! argument, and sockets are named by small numbers ([`RelayId`](action::RelayId), [`Link`](five_tuple::Link)).
 //! One [`Server`](server::Server) belongs to one worker; what workers share is in [`shared`].
+//!
+//! # The order
+//! [`server`] is the door. It hands requests to `request` (one file for each method) and data to `data`; both act on
+//! [`state`], which joins the table with ports, quotas, rates and deadlines. [`identity`] knows who a client is, what its
+//! requests may cost and which peers it may reach. What is left on top are values. Imports go one way: `server`, then
+//! `request` and `data`, then `state`, then `identity`, then the values; no file imports in a circle.
 #![forbid(unsafe_code)]
 
 pub mod action;

@@ -17,8 +17,8 @@ use stun_types::prelude::{AttributeExt, AttributeWriteExt};
 
 use crate::base::family::Family;
 
-/// Whether a request may carry this type: comprehension-optional, or known here (RFC 8489 section 14). What is
-/// optional and has no use (MOBILITY-TICKET, ORIGIN) is skipped.
+/// Whether a request may carry this type: comprehension-optional, or known here (RFC 8489 section 14). Optional
+/// attributes without a use (MOBILITY-TICKET, ORIGIN) are skipped.
 pub const fn is_understood(kind: u16) -> bool {
     kind >= 0x8000
         || matches!(
@@ -47,7 +47,7 @@ pub const fn is_understood(kind: u16) -> bool {
         )
 }
 
-/// CHANNEL-NUMBER (section 18.1): any number; which ones may be bound is the protocol's matter.
+/// CHANNEL-NUMBER (section 18.1): any number; `turn` decides which ones may be bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelNumber(pub u16);
 
@@ -177,7 +177,7 @@ on_stun_types!(ReservationToken, kind::RESERVATION_TOKEN);
 /// ADDRESS-ERROR-CODE (section 18.12), without a reason phrase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressErrorCode {
-    /// The family that could not be had.
+    /// The family that has no relayed address.
     pub family: Result<Family, u8>,
     /// 300 to 699.
     pub code: u16,
@@ -198,7 +198,7 @@ impl AddressErrorCode {
 }
 on_stun_types!(AddressErrorCode, kind::ADDRESS_ERROR_CODE);
 
-/// ICMP (section 18.13): what came back instead of an answer from the peer.
+/// ICMP (section 18.13): an ICMP error about a datagram to the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Icmp {
     /// ICMP or ICMPv6 type.
@@ -218,8 +218,8 @@ impl Icmp {
 
     fn encode(&self) -> [u8; 8] {
         let [d0, d1, d2, d3] = self.data;
-        // The RFC's drawing gives the type seven bits and the code nine; its text, ICMP itself and the analysers
-        // that read it have whole bytes.
+        // The RFC's drawing gives the type seven bits and the code nine; its text, ICMP itself and packet analysers have
+        // whole bytes.
         [0, 0, self.icmp_type, self.code, d0, d1, d2, d3]
     }
 }

@@ -16,14 +16,14 @@ use super::message::{
 /// Class indication, method Data.
 const DATA_INDICATION: u16 = 0x0017;
 
-/// What a Send indication asks for.
+/// The contents of a Send indication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Send {
     /// XOR-PEER-ADDRESS.
     pub peer: SocketAddr,
-    /// Where the value of DATA is in the message.
+    /// The position of the value of DATA in the message.
     pub payload: Range<usize>,
-    /// Whether DONT-FRAGMENT is there.
+    /// Whether DONT-FRAGMENT is present.
     pub dont_fragment: bool,
 }
 
@@ -57,8 +57,8 @@ pub fn parse_send(message: &Message<'_>) -> Result<Send, WireError> {
     Ok(Send { peer, payload, dont_fragment })
 }
 
-/// Reads what Send and Data indications have in common: the peer, and where the value of DATA is. Every other known
-/// attribute is handed to `other`. Of several attributes of one type the first counts.
+/// Reads the attributes that Send and Data indications share: the peer, and the position of the value of DATA. Passes every
+/// other known attribute to `other`. Of several attributes of one type the first counts.
 fn read_peer_and_data(
     message: &Message<'_>,
     method: u16,
@@ -82,19 +82,19 @@ fn read_peer_and_data(
     Ok((peer.ok_or(WireError::Incomplete)?, payload))
 }
 
-/// What a Data indication brings.
+/// The contents of a Data indication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Data {
     /// XOR-PEER-ADDRESS: the peer.
     pub peer: SocketAddr,
-    /// DATA, or an ICMP error from the way to the peer.
+    /// DATA, or an ICMP error from the path to the peer.
     pub content: Content,
 }
 
-/// The content of a Data indication.
+/// The payload or error of a Data indication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// Where the value of DATA is in the message.
+    /// The position of the value of DATA in the message.
     Payload(Range<usize>),
     /// ICMP (section 11.6).
     Icmp(Icmp),
@@ -118,8 +118,8 @@ pub fn parse_data(message: &Message<'_>) -> Result<Data, WireError> {
     Ok(Data { peer, content: content.ok_or(WireError::Incomplete)? })
 }
 
-/// Makes the frame's bytes the DATA of a Data indication from `peer`: headers in front, zeros behind up to a
-/// multiple of four. `None`, and nothing changed, when the frame has no room or the bytes are too many for STUN.
+/// Wraps the frame's bytes into a Data indication from `peer`: headers in front, zeros behind up to a multiple of four.
+/// Returns `None` and changes nothing if the frame has no room or the message would be too long for STUN.
 pub fn prepend_data(frame: &mut Frame, peer: SocketAddr, transaction_id: [u8; 12]) -> Option<()> {
     let payload_len = u16::try_from(frame.bytes().len()).ok()?;
     let padding = padding(payload_len.into());
@@ -139,7 +139,7 @@ pub fn prepend_data(frame: &mut Frame, peer: SocketAddr, transaction_id: [u8; 12
     Some(())
 }
 
-/// A Data indication that tells the client about an ICMP error from the way to `peer` (section 11.5).
+/// Encodes a Data indication about an ICMP error from the path to `peer` (section 11.5).
 pub fn write_icmp(peer: SocketAddr, icmp: Icmp, transaction_id: [u8; 12]) -> Vec<u8> {
     let address_end = HEADER_LEN + ATTRIBUTE_HEADER_LEN + xor_len(peer);
     let mut message = vec![0; address_end + ATTRIBUTE_HEADER_LEN + 8];

@@ -1,8 +1,8 @@
-//! Whom a client may reach through the relay.
+//! Peer policy: which peers a client may reach through the relay.
 //!
 //! One rule: of all entries that cover the address, built-in and configured, the longest prefix decides. A
-//! configured entry with the very prefix of a built-in one takes its place; between two configured ones a tie
-//! denies. Addresses that carry an IPv4 address inside are judged by both.
+//! configured entry with the same prefix as a built-in one replaces it; between two configured ones a tie
+//! denies. Addresses that contain an IPv4 address are judged by both.
 
 mod prefixes;
 
@@ -15,7 +15,7 @@ use crate::turn::address::{Announced, OnWire};
 use crate::turn::settings::{PeerRules, RelayAddress};
 
 /// Special-purpose ranges (IANA special-purpose address registries, RFC 6890): never a legitimate peer unless the
-/// operator says so.
+/// operator allows them.
 const DENIED_V4: [(Ipv4Addr, u8); 16] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
@@ -51,19 +51,19 @@ const DENIED_V6: [(Ipv6Addr, u8); 12] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32),
 ];
 
-/// How far a permission for an address reaches. A wider reach is less than a narrower one.
+/// Which ports of an address a permission covers. A wider reach is less than a narrower one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
-    /// Another machine, where no service of ours is: every port.
+    /// Another machine without a service of ours: every port.
     All,
-    /// An open address where services of ours are: one of this machine that the operator opened, or the one of a back
-    /// end on another machine. Every port but theirs ([`PeerPolicy::is_service`]).
+    /// An allowed address with services of ours: one of this machine that the operator allowed, or the one of a back
+    /// end on another machine. Every port except those of the services ([`PeerPolicy::is_service`]).
     OwnOpened,
-    /// An address of this machine: only ports that are live relayed addresses and no service's.
+    /// An address of this machine: only ports that are live relayed addresses and not a service.
     OwnRelayed,
 }
 
-/// Who made an entry.
+/// The origin of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     Denied,
@@ -71,10 +71,10 @@ enum Origin {
     BuiltIn,
 }
 
-/// The policy, ready for questions.
+/// The policy, indexed.
 #[derive(Debug)]
 pub struct PeerPolicy {
-    /// Who decides about a prefix.
+    /// The entry that decides about a prefix.
     entries: Prefixes<Origin>,
     /// What the kernel delivers to this machine, and the announced addresses that lead here.
     own: Prefixes<()>,
@@ -82,7 +82,7 @@ pub struct PeerPolicy {
     ports: Vec<u16>,
     /// Services on other machines, sorted.
     elsewhere: Vec<(IpAddr, u16)>,
-    /// Announced address, local address: peers are told the first, packets travel between the second.
+    /// Pairs of announced and local address: clients are told the first, packets carry the second.
     translations: Vec<(IpAddr, IpAddr)>,
 }
 
@@ -91,7 +91,7 @@ impl PeerPolicy {
     pub fn new(rules: &PeerRules, relays: &[RelayAddress]) -> Self {
         let denied = rules.deny.iter().map(|&net| (net, Origin::Denied));
         let allowed = rules.allow.iter().map(|&net| (net, Origin::Allowed));
-        // Loopback is among the built-in ranges already, and may be opened as a whole.
+        // Loopback is one of the built-in ranges, and may be allowed as a whole.
         let own = rules.own.iter().copied().filter(|net| !net.addr().is_loopback());
         let built_in = built_in().chain(own).map(|net| (net, Origin::BuiltIn));
         let own = Prefixes::new(rules.own.iter().map(|&net| (net, ())));
@@ -114,7 +114,7 @@ impl PeerPolicy {
         }
     }
 
-    /// Whether this host's clients may reach `peer` at all, and how far. `allowed` is the host's own list.
+    /// Which ports of `peer` this host's clients may reach; `None` for none. `allowed` is the host's own list.
     pub fn judge(&self, peer: IpAddr, allowed: Option<&[IpNet]>) -> Option<Reach> {
         let listed = |ip: IpAddr| allowed.is_none_or(|nets| nets.iter().any(|net| net.contains(&ip)));
         let open = identities(peer).all(|ip| self.permits(ip, allowed));
@@ -130,16 +130,15 @@ impl PeerPolicy {
         }
     }
 
-    /// How far a permission for `local`, as packets travel, reaches under the rules. Behind 1:1 NAT a client may have
-    /// named the announced address or the local one, and the rules may open only one of them, so the wider reach of the
-    /// two counts.
+    /// The reach of a permission for `local`, the address on the wire. Behind 1:1 NAT a client may have named the
+    /// announced address or the local one, and the rules may allow only one of them, so the wider reach of the two counts.
     pub fn judge_either(&self, local: IpAddr, allowed: Option<&[IpNet]>) -> Option<Reach> {
         let announced = self.to_announced(OnWire::new(local, 0)).ip();
         [local, announced].into_iter().filter_map(|ip| self.judge(ip, allowed)).min()
     }
 
-    /// Whether `peer` is one of our own services, which no client may reach through us. On this machine a service
-    /// counts at all addresses, no matter which one it listens on; elsewhere at its own.
+    /// Whether `peer` is one of our own services, which no client may reach through the relay. A service on this machine
+    /// is refused at all its addresses, no matter which one it listens on; a service elsewhere at its own address.
     pub fn is_service(&self, peer: OnWire) -> bool {
         let (ip, port) = (peer.ip(), peer.port());
         let here = self.ports.binary_search(&port).is_ok();

@@ -26,12 +26,12 @@ use crate::wire::request::Allocate;
 pub const LIFETIME_DEFAULT: Duration = Duration::from_secs(600);
 /// IANA protocol number of UDP, the only transport that is relayed.
 const UDP: u8 = 17;
-/// Ports tried before the client is told that there is none: others on this machine may hold some of our range.
+/// Ports tried before the answer is 508: other programs on this machine may hold some of our range.
 const TRIES_MAX: usize = 32;
 
 /// RFC 8656 section 7.2, check by check.
 pub fn allocate(state: &mut State, now: Now, ticket: Ticket, request: &Allocate) -> FromClient {
-    // 2: one allocation per five-tuple; the same transaction again gets the same answer.
+    // 2: one allocation per five-tuple; a retransmission gets the same answer.
     if let Some(id) = state.table.find(&ticket.client) {
         return repeat(state, now.instant, id, &ticket);
     }
@@ -49,7 +49,7 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
         Some(_) => return Err(Code::UnsupportedTransportProtocol),
     }
     // 4: DONT-FRAGMENT is supported.
-    // 5: a reserved port excludes every other wish.
+    // 5: a reservation excludes every other option.
     let wishes =
         request.even_port.is_some() || request.family.is_some() || request.additional_family.is_some();
     if request.reservation_token.is_some() && wishes {
@@ -68,7 +68,7 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
         Some(Ok(family)) => family,
         Some(Err(_)) => return Err(Code::AddressFamilyNotSupported),
     };
-    // 8: a pair of ports of two families is not defined.
+    // 8: EVEN-PORT with R = 1 is not defined for two families.
     if request.even_port == Some(true) && request.additional_family.is_some() {
         return Err(Code::BadRequest);
     }
@@ -83,7 +83,7 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
     {
         return Err(Code::AddressFamilyNotSupported);
     }
-    // 10: quotas; and while draining there is no room for newcomers.
+    // 10: quotas. While draining, new allocations are refused.
     let asker = ticket.asker.as_ref().ok_or(Code::Unauthenticated)?;
     if state.draining {
         return Err(match alternate(state, ticket) {
@@ -99,7 +99,7 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
     let account = identity.account();
     let take = || state.shared.quota.take(identity.host, &account, &state.settings.limits);
     let (place, redeemed) = match redeemed {
-        // The reserved port has its place in the quota already.
+        // The reserved port already has a place in the quota.
         Some((address, place)) if place.is_of(identity.host, &account) => (place, Some(address)),
         Some((address, _)) => match take() {
             Ok(place) => (place, Some(address)),
@@ -204,7 +204,7 @@ pub fn relay_opened(state: &mut State, now: Now, relay: RelayId, outcome: Result
     conclude(state, now.instant, id, *opening);
 }
 
-/// No socket for this relay. Its port goes back with the relay, unless it is among those `held`.
+/// Removes a relay whose socket cannot be opened. Releases its port unless it is one of those `held`.
 fn give_up(
     state: &mut State,
     id: AllocationId,
@@ -232,8 +232,8 @@ fn put_back(state: &mut State, id: AllocationId, opening: Box<Opening>) {
     }
 }
 
-/// Every socket is there or refused: the allocation stands, or it never was. Nor was it without the reservation that was
-/// asked for (RFC 8656 section 7.2, step 8).
+/// Establishes the allocation once every socket is open or refused, or answers 508 if none is open or the requested
+/// reservation is not possible (RFC 8656 section 7.2, step 8).
 fn conclude(state: &mut State, now: Instant, id: AllocationId, mut opening: Opening) {
     let relays = state.table.allocation(id).map_or([None; 2], |allocation| allocation.relays);
     let first = relays.into_iter().flatten().next();
@@ -258,7 +258,8 @@ fn conclude(state: &mut State, now: Instant, id: AllocationId, mut opening: Open
     report(state, now, id, &opening.ticket);
 }
 
-/// EVEN-PORT with R = 1: keeps the next port under a token. `false`, and the port is released, when too many are kept.
+/// EVEN-PORT with R = 1: reserves the next port under a token. If there are too many reservations, releases the port and
+/// returns `false`.
 fn reserve_next(state: &mut State, now: Instant, id: AllocationId, relay: RelayId, place: Place) -> bool {
     let Some(local) = state.table.relay(relay).map(|relay| relay.local) else { return false };
     let mut token: Token = [0; 8];
@@ -272,7 +273,7 @@ fn reserve_next(state: &mut State, now: Instant, id: AllocationId, relay: RelayI
     true
 }
 
-/// RFC 8656 section 7.2, the note on retransmissions: 437, unless it is the very same request.
+/// RFC 8656 section 7.2, the note on retransmissions: 437, unless it is the same request again.
 fn repeat(state: &mut State, now: Instant, id: AllocationId, ticket: &Ticket) -> FromClient {
     let (allocation, request) = (state.table.allocation(id), state.allocate_requests.get(id));
     let (Some(allocation), Some(request)) = (allocation, request) else {
@@ -285,7 +286,7 @@ fn repeat(state: &mut State, now: Instant, id: AllocationId, ticket: &Ticket) ->
     if request.opening.is_some() { FromClient::Control } else { report(state, now, id, ticket) }
 }
 
-/// The success response, made from the allocation as it stands.
+/// Answers with the current state of the allocation.
 fn report(state: &mut State, now: Instant, id: AllocationId, ticket: &Ticket) -> FromClient {
     let (allocation, request) = (state.table.allocation(id), state.allocate_requests.get(id));
     let (Some(allocation), Some(request)) = (allocation, request) else { return FromClient::Control };
@@ -306,7 +307,7 @@ fn report(state: &mut State, now: Instant, id: AllocationId, ticket: &Ticket) ->
     succeed(state, ticket, response)
 }
 
-/// A port for a user that holds `held`.
+/// Claims a port for a user that has `held` allocations.
 ///
 /// # Errors
 /// 440 without an address of this family, 486 when few ports are left and the user holds many, 508 without a port.
@@ -320,7 +321,7 @@ fn claim(state: &mut State, family: Family, reached: IpAddr, want: Want, held: u
     Ok(OnWire::new(address.local, port))
 }
 
-/// The address the client reached, else one as near, else the first of the family.
+/// The address that the client reached, else a loopback one for a loopback client, else the first of the family.
 fn relay_address(state: &State, family: Family, reached: IpAddr) -> Option<RelayAddress> {
     let of_family =
         || state.settings.relay_addresses.iter().filter(|relay| Family::of(relay.local) == family);

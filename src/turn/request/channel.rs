@@ -36,7 +36,7 @@ fn check_and_bind(state: &mut State, now: Now, ticket: &Ticket, request: &Channe
     if !(NUMBER_MIN..=max).contains(&number) {
         return Err(Code::BadRequest);
     }
-    // Bound to each other already, or both free.
+    // Number and peer must be bound to each other, or both unbound.
     let peer = Announced(peer);
     let on_wire = state.policy.to_on_wire(peer);
     let relays = state.table.allocation(id).map_or([None; 2], |allocation| allocation.relays);

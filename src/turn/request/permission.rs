@@ -1,4 +1,4 @@
-//! CreatePermission (RFC 8656 sections 9 and 10), and whom a permission may be for.
+//! CreatePermission (RFC 8656 sections 9 and 10), and which peers may be permitted.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -53,7 +53,7 @@ fn check_and_permit(
     for peer in request.peers() {
         match judge(state, now, id, Announced(peer)) {
             Ok(peer) => permitted.push(peer),
-            // A family that does not match is said before a peer that is not allowed.
+            // A mismatched family (443) takes precedence over a denied peer (403).
             Err(code) => {
                 refused = refused.filter(|&first| first == Code::PeerAddressFamilyMismatch).or(Some(code))
             }
@@ -65,7 +65,7 @@ fn check_and_permit(
     if permitted.is_empty() {
         return Err(Code::BadRequest);
     }
-    // A permission is for an address, whatever the port: several ports are one.
+    // A permission is for an address without its port, so that several ports are one permission.
     permitted.sort_unstable_by_key(|permitted| permitted.peer.ip());
     permitted.dedup_by_key(|permitted| permitted.peer.ip());
     check_room(state, &permitted)?;
@@ -75,14 +75,18 @@ fn check_and_permit(
     Ok(())
 }
 
-/// Whether the allocation's owner may reach this peer: family, then policy.
+/// Judges whether the allocation's owner may reach this peer.
+///
+/// # Errors
+/// 443 if the allocation has no relayed address of the peer's family; 403 if the policy denies the peer, or the credential is
+/// withdrawn and the peer is not permitted yet.
 pub fn judge(state: &State, now: Now, id: AllocationId, peer: Announced) -> Result<Permitted, Code> {
     let allocation = state.table.allocation(id).ok_or(Code::AllocationMismatch)?;
     let relay = allocation.relays[Family::of(peer.ip()) as usize].ok_or(Code::PeerAddressFamilyMismatch)?;
     let host = state.host(allocation.identity.host).ok_or(Code::Forbidden)?;
     let reach = state.policy.judge(peer.ip(), host.peers.as_deref()).ok_or(Code::Forbidden)?;
     let peer = state.policy.to_on_wire(peer);
-    // A permission is for an address whatever the port (RFC 8656 section 9): each packet's port is judged when it flows.
+    // A permission is for an address without its port (RFC 8656 section 9): the port is checked for each packet.
     if reach == Reach::OwnRelayed && !carries_relays(state, peer.ip()) {
         return Err(Code::Forbidden);
     }
@@ -100,7 +104,10 @@ fn carries_relays(state: &State, ip: IpAddr) -> bool {
     state.settings.relay_addresses.iter().any(|relay| relay.local == ip)
 }
 
-/// Whether there is room for the new ones among these permissions.
+/// Checks the limits of permissions for the new ones among these.
+///
+/// # Errors
+/// 508 if a limit would be exceeded.
 pub fn check_room(state: &State, permitted: &[Permitted]) -> Result<(), Code> {
     let max = state.settings.limits.permissions_per_allocation as usize;
     for family in Family::ALL {
@@ -114,9 +121,9 @@ pub fn check_room(state: &State, permitted: &[Permitted]) -> Result<(), Code> {
     Ok(())
 }
 
-/// Whether the relay's user may hold so many more permissions and channels, counting all of its allocations, and there
-/// is memory for them. A name without a user part is one user here: it is one credential, and its entries take as much
-/// memory from wherever it is used.
+/// Whether the relay's user may hold `new` more permissions and channels in all its allocations, and there is memory for
+/// them. A name without a user part counts as one user here: it is one credential, and its entries need as much memory
+/// wherever it is used.
 pub fn has_room_for(state: &State, relay: RelayId, new: usize) -> bool {
     let max = state.settings.limits.permissions_per_user;
     let owner = state.table.relay(relay).and_then(|relay| state.table.allocation(relay.allocation));
@@ -124,7 +131,7 @@ pub fn has_room_for(state: &State, relay: RelayId, new: usize) -> bool {
     new == 0 || (!state.short_of_memory && owner.is_some_and(|owner| has_room(&owner.place)))
 }
 
-/// Counts an allocation that got its first permission.
+/// Counts an allocation at its first permission.
 fn note_permitted(state: &mut State, relay: RelayId) {
     let owner = state.table.relay(relay).map(|relay| relay.allocation);
     if let Some(allocation) = owner.and_then(|id| state.table.allocation_mut(id))

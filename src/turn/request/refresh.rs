@@ -10,7 +10,7 @@ use crate::turn::state::State;
 use crate::turn::ticket::Ticket;
 use crate::wire::request::Refresh;
 
-/// RFC 8656 section 8.2. Zero deletes at once; the client's next Refresh finds nothing.
+/// RFC 8656 section 8.2. A lifetime of zero deletes the allocation at once; the client's next Refresh gets 437.
 pub fn refresh(state: &mut State, now: Instant, ticket: &Ticket, request: &Refresh) -> FromClient {
     match check_and_refresh(state, now, ticket, request) {
         Ok(lifetime) => succeed(state, ticket, ticket.success().lifetime(lifetime)),
@@ -34,7 +34,6 @@ fn check_and_refresh(
         }
     };
     if request.lifetime == Some(0) {
-        // The answer goes out before the session's end is reported, on the way back that still exists.
         for relay in chosen {
             state.end_relay(now, relay, EndReason::Deleted);
         }

@@ -26,7 +26,7 @@ impl Changes {
     }
 
     /// The next change, in order.
-    pub fn next(&mut self) -> Option<TableChange> {
+    pub fn pop(&mut self) -> Option<TableChange> {
         self.queue.pop_front()
     }
 

@@ -1,9 +1,9 @@
-//! How much may be relayed: bits and packets a second of an allocation, a user and a host, both directions together.
+//! Meters: rate limits in bits and packets a second for an allocation, a user and a host, both directions together.
 //!
-//! What comes too soon is dropped and counted, never queued. An allocation is one worker's, and so is its meter. A user
+//! Excess packets are dropped and counted, never queued. An allocation belongs to one worker, and so does its meter. A user
 //! or a host may have allocations on several workers: these draw from one budget, a hundredth of a second's worth at a
-//! time, so that a packet seldom touches memory of another core, and all of them together have the limit once, give or
-//! take that hundredth for each worker.
+//! time, so a packet rarely touches memory of another core. The limit applies once across all workers, within 1 % per
+//! worker.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::turn::action::DropReason;
 use crate::turn::identity::account::Account;
 use crate::turn::settings::{Rate, Rates};
 
-/// A worker draws this part of a second's worth at a time, if there is so much.
+/// A worker draws this part of a second's worth at a time, if that much is available.
 const DRAWS_PER_SECOND: u64 = 100;
 
-/// What an allocation has used: when all of it would be paid off at its rate, in nanoseconds. A second's worth may come at
-/// once, as a picture of a shared screen does.
+/// The rate limit of one allocation by GCRA: theoretical arrival times in nanoseconds. The burst is a second's worth, which a
+/// picture of a shared screen needs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Meter {
     bits_until: u64,
@@ -31,7 +31,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// The meter after one more datagram of `len` bytes; `None` when it comes too soon.
+    /// The meter after one more datagram of `len` bytes; `None` if that exceeds the rate.
     fn after(self, now: Instant, rate: Rate, len: usize) -> Option<Self> {
         let now = now.as_nanos();
         let paid = |until: u64, units: u64, rate: u64| {
@@ -48,17 +48,17 @@ impl Meter {
     }
 }
 
-/// What a worker has drawn from a part of a [`Budget`] and not used yet.
+/// The unused units that a worker has drawn from a [`Budget`], of bits or of packets.
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
     left: u64,
-    /// So many were not to be had lately, and until then they will not be: the budget is not asked for them again.
+    /// Size of the last refused draw, and the earliest time to retry it.
     refused: u64,
     refused_until: u64,
 }
 
 impl Share {
-    /// Whether there are `units`, drawn from what was paid off `until` then if need be.
+    /// Whether the share has `units`, after a draw from the budget if necessary.
     fn covers(&mut self, units: u64, until: &AtomicU64, now: u64, rate: u64) -> bool {
         if rate == 0 || self.left >= units {
             return true;
@@ -67,7 +67,7 @@ impl Share {
         if missing >= self.refused && now < self.refused_until {
             return false;
         }
-        // Near the limit there may be enough for this datagram alone.
+        // Near the limit, the budget may have enough for this datagram alone.
         for wanted in [missing.max(rate / DRAWS_PER_SECOND), missing] {
             match draw(until, now, wanted, rate) {
                 Ok(()) => {
@@ -81,12 +81,12 @@ impl Share {
     }
 
     fn spend(&mut self, units: u64) {
-        // Without a limit nothing was drawn.
+        // Without a limit, nothing was drawn.
         self.left = self.left.saturating_sub(units);
     }
 }
 
-/// A user's or a host's part on one worker.
+/// The shares of a user or a host on one worker.
 #[derive(Debug)]
 struct Holder {
     budget: Arc<Budget>,
@@ -112,7 +112,7 @@ impl Holder {
     }
 }
 
-/// Names a user's meter within its worker.
+/// Identifies a user's meter within its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserId(u32);
 
@@ -120,11 +120,11 @@ pub struct UserId(u32);
 struct User {
     key: (HostId, Account),
     holder: Holder,
-    /// How many allocations he has here.
+    /// The user's allocations on this worker.
     allocations: u32,
 }
 
-/// The meters of users and hosts on one worker; those of allocations stand with them.
+/// The meters of users and hosts on one worker; the meter of an allocation is in its entry of the table.
 #[derive(Debug, Default)]
 pub struct Meters {
     users: Slab<User>,
@@ -134,7 +134,7 @@ pub struct Meters {
 }
 
 impl Meters {
-    /// One more allocation of the user whose place this is.
+    /// Adds an allocation of the user that holds this place.
     pub fn join(&mut self, place: &Place) -> UserId {
         let host = usize::from(place.host().0);
         if host >= self.hosts.len() {
@@ -155,7 +155,7 @@ impl Meters {
         id
     }
 
-    /// One less. After his last one nobody is remembered.
+    /// Removes an allocation of a user, and the user with its last one.
     pub fn leave(&mut self, id: UserId) {
         let Some(user) = self.users.get_mut(id.0 as usize) else { return };
         user.allocations -= 1;
@@ -169,21 +169,21 @@ impl Meters {
         }
     }
 
-    /// Users with an allocation here.
+    /// The number of users with an allocation on this worker.
     pub fn len(&self) -> usize {
         self.users.len()
     }
 
-    /// Whether nobody has an allocation here.
+    /// Whether no user has an allocation on this worker.
     pub fn is_empty(&self) -> bool {
         self.users.is_empty()
     }
 
-    /// Counts a datagram of `len` bytes for an allocation with this `meter`, its user and its host; for none of them
-    /// when one has had too much.
+    /// Counts a datagram of `len` bytes for an allocation with this `meter`, its user and its host; for none of them if a
+    /// limit is exceeded.
     ///
     /// # Errors
-    /// Who has.
+    /// The limit that was exceeded.
     pub fn count(
         &mut self,
         now: Instant,
@@ -193,7 +193,7 @@ impl Meters {
         len: usize,
     ) -> Result<(), DropReason> {
         let User { key: (host, account), holder: user, .. } = &mut self.users[user.0 as usize];
-        // Joined with its first user.
+        // Added with its first user.
         let host = self.hosts.get_mut(usize::from(host.0)).and_then(Option::as_mut);
         let user_rate = match account {
             Account::User(_) => rates.user,

@@ -1,4 +1,4 @@
-//! Which relay ports are taken, across all workers, and reservations of EVEN-PORT (RFC 8656 section 7.2).
+//! The pool of relay ports, across all workers, and the reservations of EVEN-PORT (RFC 8656 section 7.2).
 //!
 //! Two bitmaps per relay address: the ports that are taken, and those of them whose relay socket is open. A port is
 //! taken before its socket is bound and while it is reserved; another program may hold it then, so only an open port
@@ -19,20 +19,20 @@ use crate::turn::address::OnWire;
 
 /// RFC 8656 section 7.2: a reservation is held for at least 30 seconds.
 pub const RESERVATION_LIFETIME: Duration = Duration::from_secs(30);
-/// Reservations held at once; each needs an authenticated allocation, so this is ample.
+/// Limit of reservations; each needs an authenticated allocation.
 const RESERVATIONS_MAX: usize = 4096;
 
-/// While ports are scarce, one user gets a port only if it holds this part of an address's ports at most: of the usual
-/// 16,384 it is 128, more than a browser needs in a lesson with a dozen peer connections, and 32 more users find room in
-/// the last quarter even if each takes all of it.
+/// While ports are scarce, a user gets one only if it holds at most this part of an address's ports: 128 of the usual
+/// 16,384. That is more than a browser needs in a lesson with a dozen peer connections, and 32 such users fit into the last
+/// quarter.
 const SHARE: u32 = 128;
-/// The share where there are few ports: a browser holds up to ten for a peer connection.
+/// The smallest such share, for small pools: a browser holds up to ten ports for a peer connection.
 const SHARE_MIN: u32 = 16;
 
 const WORDS: usize = 65_536 / 64;
 const EVEN: u64 = 0x5555_5555_5555_5555;
 
-/// What a client asks of its port.
+/// The kind of port that a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
     /// Any port.
@@ -84,12 +84,12 @@ impl PortPool {
         Self { range, ports, reservations: Mutex::new(HashMap::new()) }
     }
 
-    /// Claims a port of this kind, searching from a `random` place. Of a pair the even one is returned.
+    /// Claims a port of this kind, searching from a `random` place. Returns the even port of a pair.
     pub fn claim(&self, address: IpAddr, want: Want, random: u32) -> Option<u16> {
         let ports = self.of(address)?;
         let (low, high) = (u32::from(*self.range.start()), u32::from(*self.range.end()));
         let start = low + random % (high - low + 1);
-        // The words of the range in a circle; the first one comes twice, first its upper part, last its lower.
+        // The words of the range in a circle; the first one is visited twice, first its upper part, last its lower.
         let (first, last) = (low / 64, high / 64);
         let count = last - first + 1;
         for step in 0..=count {
@@ -105,7 +105,7 @@ impl PortPool {
         None
     }
 
-    /// Whether a user that holds so many ports may have one more of this address. The last quarter is for users that hold
+    /// Whether a user that holds `held` ports may have one more of this address. The last quarter is for users that hold
     /// few.
     pub fn has_room_for(&self, address: IpAddr, held: u32) -> bool {
         let size = u32::from(*self.range.end()) - u32::from(*self.range.start()) + 1;
@@ -113,7 +113,7 @@ impl PortPool {
             || self.of(address).is_none_or(|ports| ports.held.load(Relaxed) < size - size / 4)
     }
 
-    /// Gives a port back.
+    /// Releases a port.
     pub fn release(&self, address: OnWire) {
         if let Some(ports) = self.of(address.ip()) {
             ports.clear(address.port());
@@ -138,8 +138,8 @@ impl PortPool {
         self.of(address.ip()).is_some_and(|ports| is_set(&ports.open, address.port()))
     }
 
-    /// Keeps a claimed port under `token` until 30 seconds from `now`, and returns that end. The port counts in the
-    /// quota of the user whose `place` it takes. With too many reservations the port is released, and the result is `None`.
+    /// Reserves a claimed port under `token` for 30 seconds from `now`, and returns that end. The port counts in the quota of
+    /// the user whose `place` it takes. With too many reservations, releases the port and returns `None`.
     pub fn reserve(&self, now: Instant, token: Token, address: OnWire, place: Place) -> Option<Instant> {
         let until = now + RESERVATION_LIFETIME;
         let mut reservations = self.reservations();
@@ -152,7 +152,7 @@ impl PortPool {
         Some(until)
     }
 
-    /// Takes a reserved address out of its reservation. The claim and the place go to the caller.
+    /// Ends a reservation and returns its address and place, which now belong to the caller.
     pub fn redeem(&self, now: Instant, token: &Token) -> Option<(OnWire, Place)> {
         let mut reservations = self.reservations();
         if reservations.get(token)?.until <= now {
@@ -161,7 +161,7 @@ impl PortPool {
         reservations.remove(token).map(|reservation| (reservation.address, reservation.place))
     }
 
-    /// Releases the port of a reservation that has run out.
+    /// Releases the port of an expired reservation.
     pub fn expire(&self, now: Instant, token: &Token) {
         let mut reservations = self.reservations();
         if reservations.get(token).is_some_and(|reservation| reservation.until <= now)
@@ -172,7 +172,7 @@ impl PortPool {
         }
     }
 
-    /// Releases the port of a reservation before its time.
+    /// Releases the port of a reservation before it expires.
     pub fn cancel(&self, token: &Token) {
         let reservation = self.reservations().remove(token);
         if let Some(reservation) = reservation {
@@ -180,17 +180,17 @@ impl PortPool {
         }
     }
 
-    /// Whether this reservation is held.
+    /// Whether this reservation exists.
     pub fn is_reserved(&self, token: &Token) -> bool {
         self.reservations().contains_key(token)
     }
 
-    /// Reservations held.
+    /// The number of reservations.
     pub fn reserved(&self) -> usize {
         self.reservations().len()
     }
 
-    /// Ports held in all.
+    /// The number of ports taken, reserved ones included.
     pub fn taken(&self) -> usize {
         self.ports.iter().map(|ports| ports.held.load(Relaxed) as usize).sum()
     }

@@ -41,7 +41,7 @@ pub struct Table {
     relays: Slab<Relay>,
     permissions: Slab<Permission>,
     channels: Slab<Channel>,
-    /// Stores ids only; the client is read from the allocation, which is looked at next anyway.
+    /// Stores ids only; the client is read from the allocation, which is needed next anyway.
     by_client: HashTable<AllocationId>,
     by_ip: Map<(u32, u128), PermissionId>,
     by_number: Map<(u32, u16), ChannelId>,
@@ -59,7 +59,7 @@ fn bits(ip: IpAddr) -> u128 {
     }
 }
 
-/// The hash of the client whose allocation this id is.
+/// The hash of the client of an allocation.
 fn client_hash<'a>(
     allocations: &'a Slab<Allocation>,
     hasher: &'a KeyedState,
@@ -72,7 +72,7 @@ fn peer_key(relay: RelayId, peer: OnWire) -> PeerKey {
 }
 
 impl Table {
-    /// An empty table. `key` must come from a cryptographic random generator: clients choose what is looked up here.
+    /// An empty table. `key` must come from a cryptographic random generator: clients choose the keys of the maps.
     pub fn new(key: [u64; 2]) -> Self {
         let map = KeyedState::new(key);
         Self {
@@ -98,7 +98,7 @@ impl Table {
         self.by_client.find(self.by_ip.hasher().hash(client), same).copied()
     }
 
-    /// An allocation that [`Table::find`] or a relay named.
+    /// The allocation of this id.
     pub fn allocation(&self, id: AllocationId) -> Option<&Allocation> {
         self.allocations.get(id.0 as usize)
     }
@@ -113,7 +113,7 @@ impl Table {
         self.relays.get(id.0 as usize)
     }
 
-    /// Allocations held.
+    /// The number of allocations.
     pub fn len(&self) -> usize {
         self.allocations.len()
     }
@@ -123,17 +123,17 @@ impl Table {
         self.allocations.is_empty()
     }
 
-    /// Everything that holds a deadline.
+    /// The number of owners of a deadline.
     pub fn owners(&self) -> usize {
         self.relays.len() + self.permissions.len() + self.channels.len()
     }
 
-    /// Permissions and channels alive, for the gauges.
+    /// The numbers of permissions and of channels, for the gauges.
     pub fn permissions_and_channels(&self) -> (usize, usize) {
         (self.permissions.len(), self.channels.len())
     }
 
-    /// Every allocation, for the end of the server and for tests.
+    /// All allocations, for reloads and the end of the server.
     pub fn ids(&self) -> Vec<AllocationId> {
         self.allocations.iter().map(|(id, _)| AllocationId(id as u32)).collect()
     }
@@ -220,7 +220,8 @@ impl Table {
         Some(allocation)
     }
 
-    /// Gives a relay another end (RFC 8656 section 8.2); one that is sooner than its deadline needs a new one.
+    /// Sets the end of a relay's lifetime (RFC 8656 section 8.2). Returns the owner if that is sooner than its deadline, and so
+    /// needs a new one.
     pub fn refresh_relay(&mut self, id: RelayId, expires: Instant) -> Option<Owner> {
         self.forget_recent(id);
         let relay = self.relays.get_mut(id.0 as usize)?;
@@ -231,7 +232,7 @@ impl Table {
         sooner.then_some(Owner::Relay(id, relay.generation))
     }
 
-    /// Moves the deadline `at` of an owner that lives until `end`; `false` for one that does not count any more.
+    /// Moves the deadline `at` of an owner that lives until `end`. Returns `false` for a deadline that no longer counts.
     pub fn postpone(&mut self, owner: Owner, at: Instant, end: Instant) -> bool {
         match owner {
             Owner::Relay(id, _) => self.relays.get_mut(id.0 as usize).is_some_and(|relay| {
@@ -243,7 +244,7 @@ impl Table {
         }
     }
 
-    /// Takes a relay out with all its permissions and channels.
+    /// Removes a relay with all its permissions and channels.
     pub fn remove_relay(&mut self, id: RelayId) -> Option<Relay> {
         let relay = self.relays.try_remove(id.0 as usize)?;
         self.entries_gone(relay.allocation, relay.permissions.len() + relay.channels.len());
@@ -269,7 +270,7 @@ impl Table {
         Some(relay)
     }
 
-    /// Takes out an allocation whose relays are gone.
+    /// Removes an allocation whose relays are gone.
     pub fn remove_allocation(&mut self, id: AllocationId) -> Option<Allocation> {
         let allocation = self.allocations.try_remove(id.0 as usize)?;
         self.meters.leave(allocation.user);
@@ -284,8 +285,8 @@ impl Table {
         Some(allocation)
     }
 
-    /// When an owner's time ends: `None` when it is gone already. A permission lasts as long as its channels, so
-    /// that a channel never points to nothing; whether data may pass is decided by its own time.
+    /// The end of an owner's entry, or `None` if it is gone. The entry of a permission is kept as long as its channels, so that
+    /// a channel always refers to one; whether data may pass is decided by the permission's own lifetime.
     pub fn end_of(&self, owner: Owner) -> Option<Instant> {
         match owner {
             Owner::Relay(id, generation) => self
@@ -308,7 +309,7 @@ impl Table {
         }
     }
 
-    /// Takes out a permission whose time is over.
+    /// Removes an expired permission.
     pub fn remove_permission(&mut self, id: PermissionId) {
         let Some(permission) = self.permissions.try_remove(id.0 as usize) else { return };
         self.entry_gone(permission.relay);
@@ -324,7 +325,7 @@ impl Table {
         self.give_back_memory();
     }
 
-    /// Takes out a channel whose time is over.
+    /// Removes an expired channel.
     pub fn remove_channel(&mut self, id: ChannelId) {
         let Some(channel) = self.channels.try_remove(id.0 as usize) else { return };
         self.by_number.remove(&(channel.allocation.0, channel.number));
@@ -341,7 +342,7 @@ impl Table {
         self.give_back_memory();
     }
 
-    /// One permission or channel of this relay's user is gone.
+    /// Counts one permission or channel fewer for this relay's user.
     fn entry_gone(&mut self, relay: RelayId) {
         self.entries_gone(self.relays[relay.0 as usize].allocation, 1);
     }
@@ -352,7 +353,7 @@ impl Table {
         }
     }
 
-    /// One permission or channel more for this relay's user.
+    /// Counts one permission or channel more for this relay's user.
     fn entry_added(&mut self, relay: RelayId) {
         let allocation = self.relays[relay.0 as usize].allocation;
         self.allocations[allocation.0 as usize].place.add_entry();
@@ -363,7 +364,7 @@ impl Table {
         self.generation
     }
 
-    /// After a rush, memory goes back once a structure is empty or nearly so; in steady state this does nothing.
+    /// Returns memory once a structure is nearly empty after a burst; in steady state this does nothing.
     fn give_back_memory(&mut self) {
         const KEEP: usize = 1024;
         fn shrink<K: Eq + std::hash::Hash, V>(map: &mut Map<K, V>) {

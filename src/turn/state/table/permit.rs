@@ -1,4 +1,5 @@
-//! Permissions (RFC 8656 section 9) and channels (section 12): what the table holds of them, and how they come in.
+//! Installs permissions (RFC 8656 section 9) and binds channels (section 12). Both need most fields of [`Table`], so these are
+//! methods of it.
 
 use std::net::IpAddr;
 
@@ -10,17 +11,17 @@ use crate::turn::identity::peer_policy::Reach;
 use crate::turn::state::allocation::{Allocation, Channel, ChannelId, Owner, Permission, PermissionId};
 
 impl Table {
-    /// How many permissions this relay holds.
+    /// The number of permissions of this relay.
     pub fn permission_count(&self, relay: RelayId) -> usize {
         self.relays.get(relay.0 as usize).map_or(0, |relay| relay.permissions.len())
     }
 
-    /// How many channels this relay holds.
+    /// The number of channels of this relay.
     pub fn channel_count(&self, relay: RelayId) -> usize {
         self.relays.get(relay.0 as usize).map_or(0, |relay| relay.channels.len())
     }
 
-    /// Whether there is a permission entry for this address, alive or not yet removed.
+    /// Whether there is an entry for this address, live or expired.
     pub fn has_permission(&self, relay: RelayId, ip: IpAddr) -> bool {
         self.by_ip.contains_key(&(relay.0, bits(ip)))
     }
@@ -30,8 +31,8 @@ impl Table {
         self.by_ip.get(&(relay.0, bits(ip))).is_some_and(|id| self.permissions[id.0 as usize].expires > now)
     }
 
-    /// Judges every permission again: the ones that `judge` refuses end now, with the channels that point to them, the
-    /// others get their new reach. Returns how many ended.
+    /// Judges every permission again. Those that `judge` refuses end now, and their channels relay nothing; the others get
+    /// their new reach. Returns how many ended.
     pub fn review_permissions(
         &mut self,
         now: Instant,
@@ -55,8 +56,8 @@ impl Table {
         ended
     }
 
-    /// Installs or refreshes a permission (RFC 8656 section 9); a new one's owner needs a deadline. One that is alive at
-    /// `now` keeps its reach if that is wider: the client may name the same address in another form.
+    /// Installs or refreshes a permission (RFC 8656 section 9). Returns the owner of a new one, which needs a deadline. A live
+    /// permission keeps its reach if that is wider: the client may name the same address in another form.
     pub fn permit(
         &mut self,
         relay: RelayId,
@@ -85,7 +86,7 @@ impl Table {
         (id, Some(Owner::Permission(id, generation)))
     }
 
-    /// The peer that `number` is bound to, and the number that `peer` is bound to; expired bindings do not count.
+    /// The peer that `number` is bound to, and the number that `peer` is bound to. Expired bindings do not count.
     pub fn bindings(
         &self,
         allocation: AllocationId,
@@ -102,8 +103,8 @@ impl Table {
         )
     }
 
-    /// Binds or refreshes a channel (RFC 8656 section 12.2) whose number and peer are free or bound to each other;
-    /// a new one's owner needs a deadline.
+    /// Binds or refreshes a channel (RFC 8656 section 12.2) whose number and peer are unbound or bound to each other. Returns
+    /// the owner of a new one, which needs a deadline.
     pub fn bind(
         &mut self,
         relay: RelayId,
@@ -124,7 +125,7 @@ impl Table {
             self.changes.note(|| channel.as_bound());
             return None;
         }
-        // What stands in the way has expired; it was not removed yet.
+        // Bindings that conflict have expired and are not removed yet.
         for id in [same, other].into_iter().flatten() {
             self.remove_channel(id);
         }

@@ -1,9 +1,9 @@
-//! The lookups on the path of every packet.
+//! The lookups on the path of every packet. They read and cache in the fields of [`Table`], so these are methods of it.
 //!
-//! Most packets go where the one before them went. That answer stands where the packet is looked up anyway
-//! ([`Allocation`], [`Relay`]) with the time until which it is good: between two packets of a client, the kernel's
-//! own work has emptied the cache, and each further line of memory costs as much as all the arithmetic. Whatever changes
-//! a relay, a permission or a channel forgets it.
+//! Most packets go where the previous one went. That answer is cached in the entry that is looked up anyway
+//! ([`Allocation`], [`Relay`]) with the time until which it is valid: between two packets of a client, the kernel's
+//! own work has evicted the CPU cache, and each further line of memory costs as much as all the arithmetic. Every change of
+//! a relay, a permission or a channel clears it.
 
 use std::net::IpAddr;
 
@@ -21,33 +21,32 @@ use crate::turn::state::allocation::{Allocation, Channel, Permission, RecentChan
 /// Where a client's packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Whose packet.
+    /// The allocation that the packet belongs to.
     pub allocation: AllocationId,
     /// The relay to send from.
     pub relay: RelayId,
     /// The destination.
     pub peer: OnWire,
-    /// How far the permission goes.
+    /// The reach of the permission.
     pub reach: Reach,
 }
 
 /// How a peer's packet reaches the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Return {
-    /// Whose packet.
+    /// The allocation that the packet belongs to.
     pub allocation: AllocationId,
     /// The bound channel, if any.
     pub channel: Option<u16>,
-    /// How far the permission goes.
+    /// The reach of the permission.
     pub reach: Reach,
 }
 
 impl Table {
-    /// Where ChannelData of this number goes (RFC 8656 section 12.6): allocation, channel and permission must be
-    /// alive.
+    /// Where ChannelData of this number goes (RFC 8656 section 12.6).
     ///
     /// # Errors
-    /// Which of them is not.
+    /// `NoAllocation`, `NoChannel`, `NoPermission` or `NoRelay` if that does not exist or has expired.
     pub fn route_from_channel(
         &mut self,
         client: &Client,
@@ -82,7 +81,8 @@ impl Table {
     /// Where a Send indication for `peer` goes (RFC 8656 section 11.2).
     ///
     /// # Errors
-    /// What is missing.
+    /// `NoAllocation`, `NoPermission` or `NoRelay` if that does not exist or has expired, `NoFamily` if the allocation has no
+    /// relayed address of the peer's family.
     pub fn route_from_send(&self, client: &Client, peer: OnWire, now: Instant) -> Result<Route, DropReason> {
         let id = self.find(client).ok_or(DropReason::NoAllocation)?;
         let relay = self.allocations[id.0 as usize].relays[Family::of(peer.ip()) as usize]
@@ -95,7 +95,7 @@ impl Table {
     /// How a datagram of `peer` reaches the client (RFC 8656 section 11.3).
     ///
     /// # Errors
-    /// What is missing.
+    /// `NoRelay` or `NoPermission` if that does not exist or has expired.
     pub fn route_from_peer(
         &mut self,
         relay: RelayId,
@@ -129,10 +129,10 @@ impl Table {
         Ok(Return { allocation, channel, reach })
     }
 
-    /// Counts `len` relayed bytes for an allocation, its user and its host, and gives the allocation.
+    /// Counts `len` relayed bytes for an allocation, its user and its host. Returns the allocation.
     ///
     /// # Errors
-    /// One of them has had too much, or the allocation is gone.
+    /// The limit that was exceeded, or `NoAllocation`.
     pub fn count(
         &mut self,
         id: AllocationId,
@@ -151,7 +151,7 @@ impl Table {
         self.relays.get(relay.0 as usize).filter(|relay| relay.open && relay.expires > now)
     }
 
-    /// Something about this relay changed: the next packets are looked up anew.
+    /// Clears the cached answers of this relay after a change.
     pub(super) fn forget_recent(&mut self, relay: RelayId) {
         if let Some(relay) = self.relays.get_mut(relay.0 as usize) {
             relay.recent = None;

@@ -93,6 +93,6 @@ impl Table {
 
     /// The next change, in order.
     pub fn next_change(&mut self) -> Option<TableChange> {
-        self.changes.next()
+        self.changes.pop()
     }
 }
