@@ -70,15 +70,6 @@ pub const OPEN: &[&[&str]] = &[
     ],
     // The sizes of TLS records belong below both.
     &["src/net/scratch.rs", "src/net/stream/tls.rs"],
-    // `BATCH` and `check` belong into a file below the calls.
-    &[
-        "src/net/syscall.rs",
-        "src/net/syscall/arrays.rs",
-        "src/net/syscall/epoll.rs",
-        "src/net/syscall/options.rs",
-        "src/net/syscall/receive.rs",
-        "src/net/syscall/send.rs",
-    ],
     // What a visitor is belongs into a file of its own.
     &["src/site/mod.rs", "src/site/connection.rs", "src/site/pages.rs"],
 ];

@@ -213,7 +213,9 @@ pub fn paths(code: &str) -> Vec<(usize, String)> {
         while end < bytes.len() && (name(bytes[end]) || code[end..].starts_with("::")) {
             end += if name(bytes[end]) { 1 } else { 2 };
         }
-        if code[at..end].contains("::") {
+        // The head of a `use` tree is not a path, its leaves are; and `pub(in path)` names nothing.
+        let is_head = code[at..end].ends_with("::") && code[end..].starts_with(['{', '*']);
+        if code[at..end].contains("::") && !is_head && !code[..at].ends_with("(in ") {
             all.push((at, code[at..end].trim_end_matches(':').to_owned()));
         }
         at = end;
