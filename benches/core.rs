@@ -8,6 +8,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use hallpass::base::host::HostId;
 use hallpass::base::transport::Transport;
 use hallpass::turn::action::RelayId;
+use hallpass::turn::address::OnWire;
 use hallpass::turn::five_tuple::Client;
 use hallpass::turn::settings::StaticUser;
 use hallpass::wire::frame::Frame;
@@ -68,10 +69,10 @@ fn routes(criterion: &mut Criterion) {
             bencher.iter(|| rig.server.handle_client(rig.now, clients[next()], black_box(&send)));
         });
         group.bench_function(BenchmarkId::new("peer_to_channel", allocations), |bencher| {
-            bencher.iter(|| rig.server.handle_peer(rig.now, relays[next()], black_box(PEER), 160));
+            bencher.iter(|| rig.server.handle_peer(rig.now, relays[next()], OnWire(black_box(PEER)), 160));
         });
         group.bench_function(BenchmarkId::new("peer_to_data", allocations), |bencher| {
-            bencher.iter(|| rig.server.handle_peer(rig.now, relays[next()], black_box(OTHER), 160));
+            bencher.iter(|| rig.server.handle_peer(rig.now, relays[next()], OnWire(black_box(OTHER)), 160));
         });
     }
     group.finish();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hallpass::base::transport::Transport;
 use hallpass::turn::action::{EndReason, FromClient, FromPeer, OpenError, PeerHeader, RelayId};
+use hallpass::turn::address::{Announced, OnWire};
 use hallpass::turn::five_tuple::Client;
 use hallpass::wire::frame::Frame;
 use hallpass::wire::{channel_data, indication};
@@ -184,18 +185,21 @@ fn a_relayed_packet_allocates_no_memory() {
             }
             for (from, len) in [(peer, 160), (other, 161), (&client.five_tuple.client, 9)] {
                 frame.fill(&[1; 200][..len]);
-                match rig.server.handle_peer(rig.now, *relay, *from, len) {
+                match rig.server.handle_peer(rig.now, *relay, OnWire(*from), len) {
                     FromPeer::Relay { header: PeerHeader::Channel(number), .. } => {
                         by_channel += usize::from(channel_data::prepend(&mut frame, number).is_some());
                     }
-                    FromPeer::Relay { header: PeerHeader::Data { peer, transaction_id }, .. } => {
+                    FromPeer::Relay {
+                        header: PeerHeader::Data { peer: Announced(peer), transaction_id },
+                        ..
+                    } => {
                         let written = indication::prepend_data(&mut frame, peer, transaction_id);
                         as_data += usize::from(written.is_some());
                     }
                     FromPeer::Dropped(_) => dropped += 1,
                 }
             }
-            let stray = rig.server.handle_peer(rig.now, RelayId(9999), *peer, 1);
+            let stray = rig.server.handle_peer(rig.now, RelayId(9999), OnWire(*peer), 1);
             dropped += usize::from(matches!(stray, FromPeer::Dropped(_)));
         }
     }

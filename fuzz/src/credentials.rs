@@ -1,8 +1,8 @@
 //! User names with an expiry, their passwords, and nonces, as a stranger may forge them.
 
 use hallpass::base::time::Instant;
-use hallpass::turn::nonce::{Features, LIFETIME, Nonces};
-use hallpass::turn::rest;
+use hallpass::turn::identity::nonce::{Features, LIFETIME, Nonces};
+use hallpass::turn::identity::rest;
 
 use super::bytes::{address, take};
 

@@ -13,10 +13,13 @@ use std::time::Duration;
 use arbitrary::{Arbitrary, Unstructured};
 use hallpass::base::time::{Instant, Now};
 use hallpass::base::transport::Transport;
-use hallpass::turn::action::{Action, Drop, EndReason, FromClient, FromPeer, OpenError, PeerIcmp, RelayId};
+use hallpass::turn::action::{
+    Action, DropReason, EndReason, FromClient, FromPeer, OpenError, PeerIcmp, RelayId,
+};
+use hallpass::turn::address::OnWire;
 use hallpass::turn::counters::Counters;
 use hallpass::turn::five_tuple::Client;
-use hallpass::turn::rest;
+use hallpass::turn::identity::rest;
 use hallpass::turn::settings::Settings;
 use hallpass::turn::shared::Shared;
 
@@ -168,7 +171,7 @@ impl Run {
                 if !self.shadow.can_receive(relay, peer) {
                     return;
                 }
-                let icmp = PeerIcmp { peer, kind: *kind, code: *code, data: *data };
+                let icmp = PeerIcmp { peer: OnWire(peer), kind: *kind, code: *code, data: *data };
                 self.server.handle_peer_icmp(self.now, relay, icmp);
                 self.draw(&Cause::Icmp(relay, peer));
             }
@@ -226,7 +229,7 @@ impl Run {
             }
             code
         });
-        if let FromClient::Relay { relay, peer, payload, .. } = &verdict {
+        if let FromClient::Relay { relay, peer: OnWire(peer), payload, .. } = &verdict {
             let payload = bytes.get(payload.clone()).expect("a part of the message");
             let now = self.secs();
             self.shadow.relayed(now, client, *relay, *peer, bytes, payload);
@@ -252,7 +255,7 @@ impl Run {
         assert_eq!(code, None, "data is never answered");
         // What goes to this very machine is also a matter of which ports are taken.
         match (verdict, expected) {
-            (FromClient::Relay { peer, .. }, Some(to)) => assert_eq!(peer, to),
+            (FromClient::Relay { peer: OnWire(peer), .. }, Some(to)) => assert_eq!(peer, to),
             (FromClient::Dropped(_), Some(to)) => assert!(shadow::is_own(to), "withheld: {data:?} to {to}"),
             (FromClient::Dropped(_), None) => {}
             (verdict, expected) => panic!("{verdict:?}, expected {expected:?}"),
@@ -264,7 +267,7 @@ impl Run {
             return;
         }
         let before = self.dropped();
-        let verdict = self.server.handle_peer(self.now, relay, peer, len);
+        let verdict = self.server.handle_peer(self.now, relay, OnWire(peer), len);
         assert!(self.server.poll_action().is_none(), "data is never answered");
         let dropped = u64::from(matches!(verdict, FromPeer::Dropped(_)));
         assert_eq!(self.dropped() - before, dropped);
@@ -326,10 +329,13 @@ impl Run {
         while let Some(action) = self.server.poll_action() {
             match action {
                 Action::Reply { client, message, .. } => replies.push((client, message)),
-                Action::OpenRelay { relay, address } => self.shadow.open(now, cause, relay, address),
+                Action::OpenRelay { relay, address: OnWire(address) } => {
+                    self.shadow.open(now, cause, relay, address)
+                }
                 Action::CloseRelay { relay } => self.shadow.closed(now, cause, relay),
                 Action::Ended(session) => self.shadow.ended(&self.clients, &session),
                 Action::Reviewed(_) => panic!("nothing is denied or revoked here"),
+                Action::Changed(change) => panic!("nobody asked for {change:?}"),
             }
         }
         self.shadow.everything_is_reported();
@@ -353,7 +359,7 @@ impl Run {
     }
 
     fn dropped(&self) -> u64 {
-        Drop::ALL.iter().map(|&reason| self.server.counters().dropped(reason).get()).sum()
+        DropReason::ALL.iter().map(|&reason| self.server.counters().dropped(reason).get()).sum()
     }
 
     /// What holds at any time.
@@ -368,7 +374,7 @@ impl Run {
             assert_eq!(self.server.has_allocation(client), self.shadow.has(number));
         }
         assert!(self.shared.ports.taken() >= self.shadow.addresses(), "every relay holds its port");
-        assert!(self.shadow.all_taken(|address| self.shared.ports.is_taken(address)));
+        assert!(self.shadow.all_taken(|address| self.shared.ports.is_taken(OnWire(address))));
     }
 
     /// Nothing is left when everything has ended.

@@ -10,6 +10,9 @@ pub enum Family {
 }
 
 impl Family {
+    /// Every family, in the order of its number.
+    pub const ALL: [Family; 2] = [Family::V4, Family::V6];
+
     /// The family of an address.
     pub const fn of(address: std::net::IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }

@@ -1,6 +1,6 @@
 //! Special-purpose address ranges, and how the peer policy judges an address in one.
 //!
-//! `turn::peer_policy` refuses these ranges, and `config` tells the operator what an allow entry opens. Both read this
+//! `turn::identity::peer_policy` refuses these ranges, and `config` tells the operator what an allow entry opens. Both read this
 //! table.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
     use crate::config::{self, Report};
-    use crate::turn::peer_policy::PeerPolicy;
+    use crate::turn::identity::peer_policy::PeerPolicy;
     use crate::turn::settings::PeerRules;
 
     /// An address of the range that no narrower row covers. Where the row is judged by the IPv4 address inside, that is

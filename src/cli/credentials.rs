@@ -12,7 +12,7 @@ use super::{Endpoint, choose_host, embedded_endpoints, endpoints, load_config, p
 use crate::base::transport::Transport;
 use crate::config::{Config, Exposure, ExternalIp, Listener, read_secret};
 use crate::system::{clock, interfaces};
-use crate::turn::rest;
+use crate::turn::identity::rest;
 
 /// User name and password that a client logs in with.
 pub(super) struct IssuedLogin {

@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use super::login::Key;
-use crate::turn::rest;
+use super::key::Key;
+use crate::turn::identity::rest;
 
 /// The longest USERNAME that a client sends, in bytes (RFC 8489 section 14.3).
 const NAME_MAX: usize = 508;
@@ -133,7 +133,7 @@ mod tests {
         assert!(Credentials::new(&"n".repeat(508), "p").is_ok());
         assert_eq!(Credentials::new(&"n".repeat(509), "p").err(), Some(NameTooLong));
         let rest = Credentials::rest("north", 1_700_000_000, "w_abc").expect("short");
-        // As in turn::rest: from Python.
+        // As in turn::identity::rest: from Python.
         assert_eq!((rest.name(), &*rest.password), ("1700000000:w_abc", "9qZuKN3Y7Ae23SruAL7Bhfd0qi0="));
         assert!(!format!("{rest:?}").contains("9qZuKN"));
     }

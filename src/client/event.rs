@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::allocation::Allocation;
+use super::challenge::{BadChallenge, Challenge};
 use super::request::Request;
 use crate::wire::WireError;
 use crate::wire::answer::Answer;
@@ -137,45 +138,6 @@ impl Exchange {
     }
 }
 
-/// How a password becomes a key (RFC 8489 section 18.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PasswordAlgorithm {
-    /// MD5 of user:realm:password.
-    Md5,
-    /// SHA-256 of the same.
-    Sha256,
-}
-
-impl PasswordAlgorithm {
-    pub(super) fn from_number(number: u16) -> Option<Self> {
-        match number {
-            1 => Some(Self::Md5),
-            2 => Some(Self::Sha256),
-            _ => None,
-        }
-    }
-
-    pub(super) fn number(self) -> u16 {
-        match self {
-            Self::Md5 => 1,
-            Self::Sha256 => 2,
-        }
-    }
-}
-
-/// What a challenge asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Challenge {
-    /// REALM.
-    pub realm: String,
-    /// Whether PASSWORD-ALGORITHMS came with it.
-    pub offers_algorithms: bool,
-    /// The one that is used from now on.
-    pub algorithm: PasswordAlgorithm,
-    /// Whether messages are protected by MESSAGE-INTEGRITY-SHA256, else by MESSAGE-INTEGRITY.
-    pub sha256: bool,
-}
-
 /// An error response. Texts that are not UTF-8 have replacement characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refusal {
@@ -248,34 +210,6 @@ impl fmt::Display for Failure {
             Self::BadChallenge(problem) => problem.fmt(f),
             Self::Broken => f.write_str("the stream does not carry TURN"),
         }
-    }
-}
-
-/// Why a 401 or 438 cannot be answered with credentials.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadChallenge {
-    /// No NONCE, or one of more than 763 bytes.
-    NoNonce,
-    /// No REALM, or one of more than 763 bytes.
-    NoRealm,
-    /// REALM is not UTF-8.
-    RealmNotText,
-    /// The nonce says that password algorithms are offered, but PASSWORD-ALGORITHMS is missing: an intermediary removed
-    /// it (RFC 8489 section 9.2.5).
-    BidDown,
-    /// None of the offered password algorithms is known here.
-    NoKnownAlgorithm,
-}
-
-impl fmt::Display for BadChallenge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoNonce => "the server asks for credentials without a usable NONCE",
-            Self::NoRealm => "the server asks for credentials without a usable REALM",
-            Self::RealmNotText => "the server's REALM is not UTF-8",
-            Self::BidDown => "an intermediary removed PASSWORD-ALGORITHMS",
-            Self::NoKnownAlgorithm => "the server offers no known password algorithm",
-        })
     }
 }
 

@@ -3,42 +3,18 @@
 use std::fmt;
 use std::sync::Arc;
 
-use stun_types::message::LongTermKeyCredentials;
-
+use super::challenge::{BadChallenge, Challenge};
 use super::config::{Algorithms, Credentials};
-use super::event::{BadChallenge, Challenge, PasswordAlgorithm};
+use super::key::{Key, PasswordAlgorithm};
 use crate::wire::answer::{Answer, algorithms};
 use crate::wire::attribute::kind;
-use crate::wire::message::{IntegrityAlgorithm, IntegrityKey, Message};
+use crate::wire::message::{IntegrityAlgorithm, Message};
 use crate::wire::writer::Writer;
 
 /// RFC 8489 section 9.2: what a nonce with security features begins with; four letters of base64 with the bits follow.
 const NONCE_COOKIE: &[u8] = b"obMatJos2";
 /// The longest PASSWORD-ALGORITHMS taken: sixteen algorithms without parameters. Two are registered.
 const OFFER_MAX: usize = 64;
-
-/// A key made of user name, realm and password.
-pub(super) struct Key {
-    realm: Box<str>,
-    algorithm: PasswordAlgorithm,
-    integrity: IntegrityKey,
-}
-
-impl Key {
-    fn new(credentials: &Credentials, realm: &str, algorithm: PasswordAlgorithm) -> Self {
-        let hash = match algorithm {
-            PasswordAlgorithm::Md5 => IntegrityAlgorithm::Sha1,
-            PasswordAlgorithm::Sha256 => IntegrityAlgorithm::Sha256,
-        };
-        let (name, password) = (credentials.name.to_string(), credentials.password.to_string());
-        let integrity = LongTermKeyCredentials::new(name, password, realm.to_owned()).make_key(hash);
-        Self { realm: realm.into(), algorithm, integrity }
-    }
-
-    fn is_for(&self, realm: &str, algorithm: PasswordAlgorithm) -> bool {
-        *self.realm == *realm && self.algorithm == algorithm
-    }
-}
 
 /// What a client learnt from a challenge.
 pub(super) struct Login {
@@ -149,7 +125,7 @@ impl Login {
 
 /// The shared key of these credentials if it fits, else one of its own.
 fn key(credentials: &Credentials, realm: &str, algorithm: PasswordAlgorithm) -> Arc<Key> {
-    let make = || Arc::new(Key::new(credentials, realm, algorithm));
+    let make = || Arc::new(Key::new(&credentials.name, &credentials.password, realm, algorithm));
     let first = credentials.first.get_or_init(make);
     if first.is_for(realm, algorithm) { Arc::clone(first) } else { make() }
 }

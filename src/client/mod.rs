@@ -35,9 +35,11 @@
 #![forbid(unsafe_code)]
 
 mod allocation;
+mod challenge;
 mod config;
 pub mod data;
 mod event;
+mod key;
 mod login;
 mod outgoing;
 mod request;
@@ -53,10 +55,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use allocation::{Allocation, CHANNEL_LIFETIME, PEERS_MAX, PERMISSION_LIFETIME};
+pub use challenge::{BadChallenge, Challenge};
 pub use config::{Algorithms, Config, Credentials, Link, NameTooLong};
-pub use event::{
-    BadChallenge, Challenge, Discard, Event, Exchange, Failure, PasswordAlgorithm, Refusal, Stage,
-};
+pub use event::{Discard, Event, Exchange, Failure, Refusal, Stage};
+pub use key::PasswordAlgorithm;
 pub use request::{Allocate, Request, UDP};
 
 use allocation::Peers;

@@ -19,7 +19,7 @@ use super::socket::UdpListener;
 use super::syscall::{BATCH, Epoll, Offloads, RecvBatch};
 use super::token::Generation;
 use crate::base::transport::Transport;
-use crate::turn::action::{Drop, OpenError, PeerHeader, PeerIcmp, RelayId};
+use crate::turn::action::{DropReason, OpenError, PeerHeader, PeerIcmp, RelayId};
 use crate::turn::five_tuple::Client;
 use crate::wire::frame::Frame;
 use crate::wire::{channel_data, indication};
@@ -233,7 +233,7 @@ impl Datagrams {
         datagram: &Datagram,
         header: PeerHeader,
         transport: Transport,
-    ) -> Result<Wrapped, Drop> {
+    ) -> Result<Wrapped, DropReason> {
         let Datagram { frame: index, range } = datagram;
         let len = range.len();
         let padding = if transport.is_stream() { channel_data::padding(len) } else { 0 };
@@ -248,17 +248,18 @@ impl Datagrams {
                 (Some(head), Payload::Frame(*index, range.clone()), padding)
             }
             PeerHeader::Channel(number) => {
-                channel_data::prepend(frame, number).ok_or(Drop::TooLarge)?;
+                channel_data::prepend(frame, number).ok_or(DropReason::TooLarge)?;
                 (None, Payload::Frame(*index, 0..frame.bytes().len()), padding)
             }
             // A call's first packets, before it has a channel, are copied once each.
             PeerHeader::Data { peer, transaction_id } if coalesced => {
                 self.spare.fill(&frame.bytes()[range.clone()]);
-                indication::prepend_data(&mut self.spare, peer, transaction_id).ok_or(Drop::TooLarge)?;
+                indication::prepend_data(&mut self.spare, peer.0, transaction_id)
+                    .ok_or(DropReason::TooLarge)?;
                 (None, Payload::Spare(0..self.spare.bytes().len()), 0)
             }
             PeerHeader::Data { peer, transaction_id } => {
-                indication::prepend_data(frame, peer, transaction_id).ok_or(Drop::TooLarge)?;
+                indication::prepend_data(frame, peer.0, transaction_id).ok_or(DropReason::TooLarge)?;
                 (None, Payload::Frame(*index, 0..frame.bytes().len()), 0)
             }
         };
@@ -298,7 +299,7 @@ impl Datagrams {
 
     /// Sends all queued datagrams and returns how many were sent. `stream` holds the payloads of stream clients.
     /// Calls `failed` for each datagram that the kernel refuses.
-    pub fn flush(&mut self, stream: &[u8], failed: &mut dyn FnMut(Drop)) -> usize {
+    pub fn flush(&mut self, stream: &[u8], failed: &mut dyn FnMut(DropReason)) -> usize {
         let memory = Memory { frames: &self.received.frames, spare: &self.spare, stream };
         self.batch.flush(memory, &self.listeners, &mut self.relays, failed)
     }

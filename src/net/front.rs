@@ -44,7 +44,7 @@ use super::stream::tls::TlsChooser;
 use super::syscall::ready;
 use super::token::Token;
 use crate::base::time::Instant;
-use crate::turn::action::Drop;
+use crate::turn::action::DropReason;
 use crate::turn::five_tuple::{Client, FiveTuple};
 use crate::turn::server::Server;
 use acceptors::{Accept, Acceptors};
@@ -340,7 +340,7 @@ impl Front {
             // The cause of the end is what came first.
             Err(reason) => {
                 if reason == CloseReason::Garbage {
-                    server.counters().dropped(Drop::NotTurn).add(1);
+                    server.counters().dropped(DropReason::NotTurn).add(1);
                 }
                 Some(reason)
             }

@@ -250,6 +250,7 @@ mod tests {
     use super::*;
     use crate::base::transport::Transport;
     use crate::turn::action::EndReason;
+    use crate::turn::address::Announced;
     use crate::turn::five_tuple::FiveTuple;
 
     fn at(seconds: u64) -> Instant {
@@ -269,7 +270,7 @@ mod tests {
             user: user.into(),
             host: "ping".into(),
             host_id: HostId(0),
-            relayed: vec![address],
+            relayed: vec![Announced(address)],
             duration: Duration::from_secs(1),
             from_client: traffic,
             from_peer: traffic,

@@ -15,11 +15,9 @@ mod options;
 mod receive;
 mod send;
 
-use std::io;
-
-use libc::c_int;
-
 pub use self::address::{Source, canonical};
+pub use self::arrays::BATCH;
+use self::call::check;
 pub use self::call::{read_stream, write_stream};
 pub use self::epoll::{Alarm, Epoll, Events, Waker, ready};
 pub use self::icmp::{IcmpError, is_peer_error, receive_icmp};
@@ -29,13 +27,6 @@ pub use self::options::{
 };
 pub use self::receive::{Origin, RecvBatch};
 pub use self::send::{Datagram, SendBatch};
-
-/// Datagrams per receive or send call. A wake-up rarely finds more, and 64 of them stay within the L2 cache.
-pub const BATCH: usize = 64;
-
-fn check(result: c_int) -> io::Result<c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
 
 #[cfg(test)]
 mod tests;

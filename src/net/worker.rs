@@ -33,7 +33,8 @@ use super::syscall::{Alarm, Epoll, Events, Offloads, Waker, ready, return_free_m
 use super::token::{Generation, Token};
 use crate::base::time::Now;
 use crate::system::entropy;
-use crate::turn::action::{Action, Drop, FromClient, FromPeer, OpenError, PeerHeader, RelayId};
+use crate::turn::action::{Action, DropReason, FromClient, FromPeer, OpenError, PeerHeader, RelayId};
+use crate::turn::address::OnWire;
 use crate::turn::five_tuple::Client;
 use crate::turn::server::Server;
 
@@ -283,14 +284,14 @@ impl Worker {
         match self.front.claim(client, to, bytes, &self.server, self.now.instant) {
             Claim::Turn => return false,
             Claim::Quic { .. } => {}
-            Claim::Refused => self.dropped(Drop::QuicRefused),
+            Claim::Refused => self.dropped(DropReason::QuicRefused),
         }
         true
     }
 
     fn on_client_datagram(&mut self, datagram: &Datagram, client: Client) {
         match self.server.handle_client(self.now, client, self.datagrams.bytes(datagram)) {
-            FromClient::Relay { relay, peer, payload, dont_fragment } => {
+            FromClient::Relay { relay, peer: OnWire(peer), payload, dont_fragment } => {
                 let full = self.datagrams.send_from_client((relay, dont_fragment), peer, datagram, payload);
                 self.flush_if(full);
             }
@@ -311,7 +312,7 @@ impl Worker {
         while let Some(datagram) = self.datagrams.next(&mut arrived) {
             self.controls.counters.datagrams.add(1);
             let peer = self.datagrams.sender(&datagram);
-            let decided = self.server.handle_peer(self.now, relay, peer, datagram.range.len());
+            let decided = self.server.handle_peer(self.now, relay, OnWire(peer), datagram.range.len());
             if let FromPeer::Relay { client, header } = decided {
                 self.send_to_client(&datagram, client, header);
             }
@@ -374,7 +375,7 @@ impl Worker {
         while let Some((client, message)) = self.front.next_message(&mut messages, &self.server) {
             let start = message.start;
             match self.server.handle_client(self.now, client, &self.front.bytes()[message]) {
-                FromClient::Relay { relay, peer, payload, dont_fragment } => {
+                FromClient::Relay { relay, peer: OnWire(peer), payload, dont_fragment } => {
                     let payload = start + payload.start..start + payload.end;
                     let full = self.datagrams.send_from_stream((relay, dont_fragment), peer, payload);
                     self.flush_if(full);
@@ -400,7 +401,7 @@ impl Worker {
                 Action::Reply { client, message, authenticated } => {
                     self.reply(client, message, authenticated);
                 }
-                Action::OpenRelay { relay, address } => {
+                Action::OpenRelay { relay, address: OnWire(address) } => {
                     let outcome = self.open_relay(relay, address);
                     self.server.handle_relay_opened(self.now, relay, outcome);
                     self.count_relays();
@@ -413,6 +414,8 @@ impl Worker {
                 }
                 Action::Ended(session) => self.log.ended(self.now.instant, &session),
                 Action::Reviewed(review) => log::reviewed(review),
+                // Nothing mirrors the table yet, so nothing switched the report on.
+                Action::Changed(_) => {}
             }
         }
     }
@@ -458,14 +461,14 @@ impl Worker {
         match pushed {
             Some(Pushed::Queued { dropped: 0 } | Pushed::Stuck) => {}
             Some(Pushed::Queued { dropped }) => {
-                self.server.counters().dropped(Drop::QueueFull).add(dropped as u64);
+                self.server.counters().dropped(DropReason::QueueFull).add(dropped as u64);
             }
             // It closes in this very turn, and its allocation with it.
-            None => self.dropped(Drop::NoAllocation),
+            None => self.dropped(DropReason::NoAllocation),
         }
     }
 
-    fn dropped(&self, reason: Drop) {
+    fn dropped(&self, reason: DropReason) {
         self.server.counters().dropped(reason).add(1);
     }
 
@@ -489,7 +492,7 @@ impl Worker {
             return;
         }
         let counters = self.server.counters();
-        let mut failed = |reason: Drop| counters.dropped(reason).add(1);
+        let mut failed = |reason: DropReason| counters.dropped(reason).add(1);
         let sent = self.datagrams.flush(self.front.bytes(), &mut failed);
         self.controls.counters.sent.add(sent as u64);
         if self.datagrams.take_segmentation_refused() {

@@ -1,49 +1,47 @@
 //! What the protocol answers: verdicts on single packets and actions for the network side.
 
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::address::{Announced, OnWire};
+use super::change::TableChange;
 use super::five_tuple::{Client, FiveTuple};
+pub use super::id::RelayId;
 use crate::base::host::HostId;
 
-/// One relayed transport address of one allocation. A small number, used again after the relay is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RelayId(pub u32);
-
-/// What became of one message of a client.
+/// The verdict on one message of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromClient {
     /// Send `message[payload]` from relay `relay` to `peer`. Nothing else is pending because of it.
     Relay {
         /// The relayed address to send from.
         relay: RelayId,
-        /// Where to.
-        peer: SocketAddr,
-        /// Which bytes of the message handed in.
+        /// The destination.
+        peer: OnWire,
+        /// The range of the message that is the payload.
         payload: Range<usize>,
         /// Whether this one datagram must carry DF (RFC 8656 section 15).
         dont_fragment: bool,
     },
-    /// A request or indication was dealt with; draw the actions.
+    /// The message was handled; draw the actions.
     Control,
-    /// Nothing follows; counted under this reason.
-    Dropped(Drop),
+    /// The message was dropped and counted under this reason; no action follows.
+    Dropped(DropReason),
 }
 
-/// What becomes of one datagram of a peer.
+/// The verdict on one datagram of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FromPeer {
     /// Send it to the client behind this header.
     Relay {
-        /// Whom to send to.
+        /// The client to send to.
         client: Client,
-        /// Which header to put in front.
+        /// The header to put in front.
         header: PeerHeader,
     },
-    /// Nothing follows; counted under this reason.
-    Dropped(Drop),
+    /// The message was dropped and counted under this reason; no action follows.
+    Dropped(DropReason),
 }
 
 /// The header in front of a peer's data on its way to the client.
@@ -53,8 +51,8 @@ pub enum PeerHeader {
     Channel(u16),
     /// A Data indication.
     Data {
-        /// The XOR-PEER-ADDRESS, as the client knows the peer.
-        peer: SocketAddr,
+        /// The XOR-PEER-ADDRESS.
+        peer: Announced,
         /// The indication's transaction id.
         transaction_id: [u8; 12],
     },
@@ -65,7 +63,7 @@ pub enum PeerHeader {
 pub enum Action {
     /// Send one whole STUN message to a client.
     Reply {
-        /// Whom to.
+        /// The client to send to.
         client: Client,
         /// The encoded message.
         message: Vec<u8>,
@@ -74,20 +72,22 @@ pub enum Action {
     },
     /// Bind a UDP socket; answer with `handle_relay_opened`.
     OpenRelay {
-        /// The name of the relay from now on.
+        /// The number of the relay until it is closed.
         relay: RelayId,
         /// The local address to bind.
-        address: SocketAddr,
+        address: OnWire,
     },
-    /// Close the relay's socket; no answer expected. The number may be used again at once.
+    /// Close the relay's socket; no answer is expected. The number may be reused at once.
     CloseRelay {
-        /// Which one.
+        /// The relay.
         relay: RelayId,
     },
     /// An allocation ended; one line for the log.
     Ended(Box<Session>),
     /// New settings ended something that was running; one line for the log.
     Reviewed(Review),
+    /// The table changed. Only after `handle_mirror`.
+    Changed(Box<TableChange>),
 }
 
 /// What new settings ended.
@@ -99,10 +99,10 @@ pub struct Review {
     pub allocations: usize,
 }
 
-/// Why a relay socket could not be had.
+/// Why a relay socket could not be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenError {
-    /// Somebody else has this port: another may work.
+    /// Another program holds this port; another port may work.
     InUse,
     /// This machine does not have this address.
     NoAddress,
@@ -110,11 +110,11 @@ pub enum OpenError {
     Unavailable,
 }
 
-/// What an ICMP error about a relayed datagram said.
+/// An ICMP error about a relayed datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerIcmp {
-    /// Where the datagram was sent.
-    pub peer: SocketAddr,
+    /// The destination of the datagram.
+    pub peer: OnWire,
     /// ICMP or ICMPv6 type.
     pub kind: u8,
     /// ICMP or ICMPv6 code.
@@ -126,7 +126,7 @@ pub struct PeerIcmp {
 /// An ended allocation, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
-    /// Whose it was.
+    /// The five-tuple of the allocation.
     pub five_tuple: FiveTuple,
     /// The user name as sent (REST: `expiry:user`).
     pub user: Arc<str>,
@@ -134,8 +134,8 @@ pub struct Session {
     pub host: Arc<str>,
     /// That host's number.
     pub host_id: HostId,
-    /// The relayed addresses as announced.
-    pub relayed: Vec<SocketAddr>,
+    /// The relayed addresses.
+    pub relayed: Vec<Announced>,
     /// From the Allocate success to the end.
     pub duration: Duration,
     /// Payload bytes and packets relayed towards peers.
@@ -160,7 +160,7 @@ pub struct Traffic {
 pub enum EndReason {
     /// The client asked: Refresh with LIFETIME 0.
     Deleted,
-    /// Nobody refreshed it.
+    /// Its lifetime expired without a Refresh.
     Expired,
     /// The client closed its stream.
     Closed,
@@ -194,17 +194,17 @@ impl EndReason {
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $label:literal,)+) => {
-        /// Why a packet went no further. Each is counted.
+        /// Why a message was dropped. Each reason has a counter.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Drop { $($(#[$doc])* $name,)+ }
+        pub enum DropReason { $($(#[$doc])* $name,)+ }
 
-        impl Drop {
-            /// Every reason, in the order of [`Drop::index`].
-            pub const ALL: &'static [Drop] = &[$(Drop::$name,)+];
+        impl DropReason {
+            /// Every reason, in the order of [`DropReason::index`].
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)+];
 
             /// The label in metrics.
             pub const fn name(self) -> &'static str {
-                match self { $(Drop::$name => $label,)+ }
+                match self { $(DropReason::$name => $label,)+ }
             }
         }
     };
@@ -221,7 +221,7 @@ reasons! {
     Unsolicited = "unsolicited",
     /// A Send indication without its two attributes or with unknown required ones.
     MalformedIndication = "malformed_indication",
-    /// A request of a method that is not offered (RFC 8489 section 6.3).
+    /// A request with an unsupported method (RFC 8489 section 6.3).
     UnknownMethod = "unknown_method",
     /// Data from a client that has no allocation.
     NoAllocation = "no_allocation",
@@ -237,11 +237,11 @@ reasons! {
     NoRelay = "no_relay",
     /// Too many requests without good credentials, or Bindings, from this source.
     Throttled = "throttled",
-    /// To verify the password, secrets must be tried, and the budget for that is used up. The client's next try may pass.
+    /// The password can only be verified by trying secrets, and the budget for that is used up. A later retransmission may pass.
     SearchDeferred = "search_deferred",
     /// More requests than the user may send.
     RequestsOverRate = "requests_over_rate",
-    /// No QUIC connection begins like that, or there are too many.
+    /// Not the beginning of a QUIC connection, or too many of them.
     QuicRefused = "quic_refused",
     /// The answer would be too large for the request (amplification).
     Amplification = "amplification",
@@ -251,7 +251,7 @@ reasons! {
     UserOverRate = "user_over_rate",
     /// More than the named host's users may relay.
     HostOverRate = "host_over_rate",
-    /// The client's stream does not take its media fast enough.
+    /// The client reads its stream too slowly; the oldest media is dropped first.
     QueueFull = "queue_full",
     /// The kernel refused the datagram.
     SendFailed = "send_failed",
@@ -259,14 +259,14 @@ reasons! {
     TooLarge = "too_large",
 }
 
-impl Drop {
+impl DropReason {
     /// A small number for arrays of counters.
     pub const fn index(self) -> usize {
         self as usize
     }
 
-    /// Whether a byte stream that carried it can no longer be trusted.
+    /// Whether a byte stream that carried it has lost its framing.
     pub const fn breaks_stream(self) -> bool {
-        matches!(self, Drop::NotTurn | Drop::MalformedStun | Drop::MalformedChannelData)
+        matches!(self, DropReason::NotTurn | DropReason::MalformedStun | DropReason::MalformedChannelData)
     }
 }

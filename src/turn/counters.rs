@@ -1,9 +1,9 @@
-//! What happened, as numbers. One set per worker: a single writer, any number of readers, no lock.
+//! Counters and gauges of the protocol. One set per worker: a single writer, any number of readers, no lock.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::action::Drop;
-use crate::base::host::HostId;
+use super::action::DropReason;
+use crate::base::host::{HOSTS_MAX, HostId};
 use crate::base::transport::Transport;
 use crate::wire::message::method;
 
@@ -27,14 +27,11 @@ impl Counter {
         self.0.store(n, Relaxed);
     }
 
-    /// The value now; any thread.
+    /// The current value. Any thread may call this.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
-
-/// Named hosts that are counted apart; the configuration is held to this number.
-pub const HOSTS_MAX: usize = 200;
 
 /// STUN error codes that are counted by name (RFC 8489 section 14.8, RFC 8656 section 19).
 pub const ERROR_CODES: [u16; 15] =
@@ -110,18 +107,18 @@ impl Flow {
     }
 }
 
-/// One host on one rung.
+/// The counters of one host on one transport.
 #[derive(Debug, Default)]
 pub struct HostRung {
-    /// Allocations alive.
+    /// Current allocations.
     pub allocations: Counter,
     /// Allocations made since the start.
     pub allocated: Counter,
-    /// Those that got as far as a permission.
+    /// Allocations that got a permission.
     pub permitted: Counter,
-    /// Those whose client sent data to a peer.
+    /// Allocations whose client sent data to a peer.
     pub sent: Counter,
-    /// Those that got data from a peer.
+    /// Allocations that received data from a peer.
     pub received: Counter,
     /// Towards peers.
     pub from_client: Flow,
@@ -133,13 +130,13 @@ pub struct HostRung {
 #[derive(Debug)]
 pub struct Counters {
     hosts: Vec<[HostRung; Transport::ALL.len()]>,
-    drops: [Counter; Drop::ALL.len()],
+    drops: [Counter; DropReason::ALL.len()],
     errors: [[[Counter; ERROR_CODES.len()]; Request::ALL.len()]; Transport::ALL.len()],
     authenticated: [Counter; Transport::ALL.len()],
     requests: [[Counter; Request::ALL.len()]; Transport::ALL.len()],
-    /// Permissions alive.
+    /// Current permissions.
     pub permissions: Counter,
-    /// Channels alive.
+    /// Current channels.
     pub channels: Counter,
 }
 
@@ -158,13 +155,13 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// The numbers of one host on one rung.
+    /// The counters of one host on one transport.
     pub fn host(&self, host: HostId, transport: Transport) -> &HostRung {
-        // HostId is made below HOSTS_MAX only; a stray one counts with the last.
+        // A HostId is always below HOSTS_MAX; a stray one would count with the last.
         &self.hosts[usize::from(host.0).min(HOSTS_MAX - 1)][transport.index()]
     }
 
-    /// Nothing is alive any more: the server that counted is gone.
+    /// Resets the gauges after the server that set them is gone.
     pub fn forget_alive(&self) {
         self.hosts.iter().flatten().for_each(|rung| rung.allocations.set(0));
         self.permissions.set(0);
@@ -172,7 +169,7 @@ impl Counters {
     }
 
     /// Packets dropped for this reason.
-    pub fn dropped(&self, reason: Drop) -> &Counter {
+    pub fn dropped(&self, reason: DropReason) -> &Counter {
         &self.drops[reason.index()]
     }
 
@@ -181,10 +178,10 @@ impl Counters {
         &self.authenticated[transport.index()]
     }
 
-    /// Error answers to such requests with this code; unknown codes are counted with 500.
+    /// Error answers with this code to such requests. Unknown codes count as 500.
     pub fn error(&self, transport: Transport, request: Request, code: u16) -> &Counter {
         let position = |code| ERROR_CODES.iter().position(|&known| known == code);
-        // 500 stands in the list, so the fall-back is always found.
+        // 500 is in the list, so the fallback is always found.
         let errors = &self.errors[transport.index()][request as usize];
         &errors[position(code).or_else(|| position(500)).unwrap_or(0)]
     }
@@ -195,7 +192,7 @@ impl Counters {
         all.map(|(transport, request)| self.error(transport, request, code).get()).sum()
     }
 
-    /// Requests of this kind on this rung.
+    /// Requests of this kind over this transport.
     pub fn request(&self, transport: Transport, request: Request) -> &Counter {
         &self.requests[transport.index()][request as usize]
     }

@@ -4,151 +4,150 @@ use std::net::SocketAddr;
 
 use rand_core::RngCore;
 
-use super::action::{Action, Drop, FromClient, FromPeer, PeerHeader, PeerIcmp, RelayId};
+use super::action::{Action, DropReason, FromClient, FromPeer, PeerHeader, PeerIcmp, RelayId};
+use super::address::{Announced, OnWire};
 use super::five_tuple::{Client, FiveTuple};
-use super::peer_policy::Reach;
-use super::server::Server;
-use super::table::Route;
+use super::identity::peer_policy::Reach;
+use super::state::State;
+use super::state::table::route::Route;
 use crate::base::time::{Instant, Now};
 use crate::wire::attribute::Icmp;
 use crate::wire::message::Message;
 use crate::wire::{channel_data, indication};
 
-impl Server {
-    /// ChannelData from a client (RFC 8656 section 12.6).
-    pub(super) fn channel_data(&mut self, now: Instant, client: &Client, bytes: &[u8]) -> FromClient {
-        let Ok(data) = channel_data::parse_datagram(bytes) else {
-            return self.dropped(Drop::MalformedChannelData);
-        };
-        match self.table.route_from_channel(client, data.number, now) {
-            Ok(route) => self.relay(now, route, data.payload, false),
-            Err(reason) => self.dropped(reason),
-        }
+/// ChannelData from a client (RFC 8656 section 12.6).
+pub fn channel_data(state: &mut State, now: Instant, client: &Client, bytes: &[u8]) -> FromClient {
+    let Ok(data) = channel_data::parse_datagram(bytes) else {
+        return state.dropped(DropReason::MalformedChannelData);
+    };
+    match state.table.route_from_channel(client, data.number, now) {
+        Ok(route) => relay(state, now, route, data.payload, false),
+        Err(reason) => state.dropped(reason),
     }
+}
 
-    /// A Send indication from a client (RFC 8656 section 11.2).
-    pub(super) fn send_indication(
-        &mut self,
-        now: Instant,
-        client: &Client,
-        message: &Message<'_>,
-    ) -> FromClient {
-        let Ok(send) = indication::parse_send(message) else {
-            return self.dropped(Drop::MalformedIndication);
-        };
-        let peer = self.policy.to_local(send.peer);
-        // RFC 8656 section 13: datagrams ignore DONT-FRAGMENT unless both sides are IPv4; section 15: streams do not.
-        let FiveTuple { transport, client: from, .. } = client.five_tuple;
-        let counts = transport.is_stream() || (from.is_ipv4() && peer.is_ipv4());
-        match self.table.route_from_send(client, peer, now) {
-            Ok(route) => self.relay(now, route, send.payload, send.dont_fragment && counts),
-            Err(reason) => self.dropped(reason),
-        }
+/// A Send indication from a client (RFC 8656 section 11.2).
+pub fn send_indication(
+    state: &mut State,
+    now: Instant,
+    client: &Client,
+    message: &Message<'_>,
+) -> FromClient {
+    let Ok(send) = indication::parse_send(message) else {
+        return state.dropped(DropReason::MalformedIndication);
+    };
+    let peer = state.policy.to_on_wire(Announced(send.peer));
+    // RFC 8656 section 13: datagrams ignore DONT-FRAGMENT unless both sides are IPv4; section 15: streams do not.
+    let FiveTuple { transport, client: from, .. } = client.five_tuple;
+    let counts = transport.is_stream() || (from.is_ipv4() && peer.0.is_ipv4());
+    match state.table.route_from_send(client, peer, now) {
+        Ok(route) => relay(state, now, route, send.payload, send.dont_fragment && counts),
+        Err(reason) => state.dropped(reason),
     }
+}
 
-    fn relay(
-        &mut self,
-        now: Instant,
-        route: Route,
-        payload: std::ops::Range<usize>,
-        dont_fragment: bool,
-    ) -> FromClient {
-        if route.reach != Reach::All && !self.may_reach(route.peer, route.reach) {
-            return self.dropped(Drop::PeerDenied);
-        }
-        let rates = &self.settings.limits.rates;
-        let allocation = match self.table.count(route.allocation, now, rates, payload.len()) {
-            Ok(allocation) => allocation,
-            Err(reason) => return self.dropped(reason),
-        };
-        let first = allocation.from_client.packets == 0;
-        allocation.from_client.packets += 1;
-        allocation.from_client.bytes += payload.len() as u64;
-        let transport = allocation.client.five_tuple.transport;
-        let rung = self.counters.host(allocation.host, transport);
-        rung.from_client.add(payload.len());
-        if first {
-            rung.sent.add(1);
-        }
-        FromClient::Relay { relay: route.relay, peer: route.peer, payload, dont_fragment }
+fn relay(
+    state: &mut State,
+    now: Instant,
+    route: Route,
+    payload: std::ops::Range<usize>,
+    dont_fragment: bool,
+) -> FromClient {
+    if route.reach != Reach::All && !state.may_reach(route.peer, route.reach) {
+        return state.dropped(DropReason::PeerDenied);
     }
+    let rates = &state.settings.limits.rates;
+    let allocation = match state.table.count(route.allocation, now, rates, payload.len()) {
+        Ok(allocation) => allocation,
+        Err(reason) => return state.dropped(reason),
+    };
+    let first = allocation.from_client.packets == 0;
+    allocation.from_client.packets += 1;
+    allocation.from_client.bytes += payload.len() as u64;
+    let transport = allocation.client.five_tuple.transport;
+    let rung = state.counters.host(allocation.host, transport);
+    rung.from_client.add(payload.len());
+    if first {
+        rung.sent.add(1);
+    }
+    FromClient::Relay { relay: route.relay, peer: route.peer, payload, dont_fragment }
+}
 
-    /// A datagram of `len` bytes from a peer (RFC 8656 sections 11.3 and 12.7).
-    pub fn handle_peer(&mut self, now: Now, relay: RelayId, peer: SocketAddr, len: usize) -> FromPeer {
-        let found = self.table.route_from_peer(relay, peer, now.instant);
-        let found = found.and_then(|found| match found.reach {
-            Reach::OwnRelayed if !self.may_reach(peer, found.reach) => Err(Drop::PeerDenied),
-            _ => Ok(found),
-        });
-        let rates = &self.settings.limits.rates;
-        let counted =
-            found.and_then(|found| Ok((found, self.table.count(found.allocation, now.instant, rates, len)?)));
-        let (found, allocation) = match counted {
-            Ok(counted) => counted,
-            Err(reason) => {
-                self.counters.dropped(reason).add(1);
-                return FromPeer::Dropped(reason);
-            }
-        };
-        let first = allocation.from_peer.packets == 0;
-        allocation.from_peer.packets += 1;
-        allocation.from_peer.bytes += len as u64;
-        let client = allocation.client;
-        let rung = self.counters.host(allocation.host, client.five_tuple.transport);
-        rung.from_peer.add(len);
-        if first {
-            rung.received.add(1);
+/// A datagram of `len` bytes from a peer (RFC 8656 sections 11.3 and 12.7).
+pub fn from_peer(state: &mut State, now: Now, relay: RelayId, peer: OnWire, len: usize) -> FromPeer {
+    let found = state.table.route_from_peer(relay, peer, now.instant);
+    let found = found.and_then(|found| match found.reach {
+        Reach::OwnRelayed if !state.may_reach(peer, found.reach) => Err(DropReason::PeerDenied),
+        _ => Ok(found),
+    });
+    let rates = &state.settings.limits.rates;
+    let counted =
+        found.and_then(|found| Ok((found, state.table.count(found.allocation, now.instant, rates, len)?)));
+    let (found, allocation) = match counted {
+        Ok(counted) => counted,
+        Err(reason) => {
+            state.counters.dropped(reason).add(1);
+            return FromPeer::Dropped(reason);
         }
-        let header = match found.channel {
-            Some(number) => PeerHeader::Channel(number),
-            None => PeerHeader::Data {
-                peer: self.as_announced(peer, found.reach),
-                transaction_id: self.transaction_id(),
-            },
-        };
-        FromPeer::Relay { client, header }
+    };
+    let first = allocation.from_peer.packets == 0;
+    allocation.from_peer.packets += 1;
+    allocation.from_peer.bytes += len as u64;
+    let client = allocation.client;
+    let rung = state.counters.host(allocation.host, client.five_tuple.transport);
+    rung.from_peer.add(len);
+    if first {
+        rung.received.add(1);
     }
+    let header = match found.channel {
+        Some(number) => PeerHeader::Channel(number),
+        None => PeerHeader::Data {
+            peer: as_announced(state, peer, found.reach),
+            transaction_id: transaction_id(state),
+        },
+    };
+    FromPeer::Relay { client, header }
+}
 
-    /// An ICMP error about a datagram that `relay` sent (RFC 8656 section 11.5): told to the client if the operator wants that
-    /// and the client has a permission for the datagram's destination.
-    pub fn handle_peer_icmp(&mut self, now: Now, relay: RelayId, error: PeerIcmp) {
-        if !self.settings.icmp_to_clients {
-            return;
-        }
-        let relevant = match error.peer {
-            SocketAddr::V4(_) => matches!(error.kind, 3 | 11),
-            SocketAddr::V6(_) => matches!(error.kind, 1..=3),
+/// An ICMP error about a datagram that `relay` sent (RFC 8656 section 11.5). The client is told if the settings say so and it
+/// has a permission for the datagram's destination.
+pub fn peer_icmp(state: &mut State, now: Now, relay: RelayId, error: PeerIcmp) {
+    if !state.settings.icmp_to_clients {
+        return;
+    }
+    let relevant = match error.peer.0 {
+        SocketAddr::V4(_) => matches!(error.kind, 3 | 11),
+        SocketAddr::V6(_) => matches!(error.kind, 1..=3),
+    };
+    let Ok(found) = state.table.route_from_peer(relay, error.peer, now.instant) else { return };
+    let Some(client) = state.table.allocation(found.allocation).map(|allocation| allocation.client) else {
+        return;
+    };
+    if relevant {
+        let peer = as_announced(state, error.peer, found.reach);
+        let transaction_id = transaction_id(state);
+        // Section 18.13: the MTU if the error has one, otherwise zero.
+        let has_mtu = match error.peer.0 {
+            SocketAddr::V4(_) => (error.kind, error.code) == (3, 4),
+            SocketAddr::V6(_) => error.kind == 2,
         };
-        let Ok(found) = self.table.route_from_peer(relay, error.peer, now.instant) else { return };
-        let Some(client) = self.table.allocation(found.allocation).map(|allocation| allocation.client) else {
-            return;
-        };
-        if relevant {
-            let peer = self.as_announced(error.peer, found.reach);
-            let transaction_id = self.transaction_id();
-            // Section 18.13: an MTU where there is one, else zero.
-            let has_mtu = match error.peer {
-                SocketAddr::V4(_) => (error.kind, error.code) == (3, 4),
-                SocketAddr::V6(_) => error.kind == 2,
-            };
-            let data = if has_mtu { error.data } else { 0 };
-            let icmp = Icmp { icmp_type: error.kind, code: error.code, data: data.to_be_bytes() };
-            let message = indication::write_icmp(peer, icmp, transaction_id);
-            self.actions.push_back(Action::Reply { client, message, authenticated: false });
-        }
+        let data = if has_mtu { error.data } else { 0 };
+        let icmp = Icmp { icmp_type: error.kind, code: error.code, data: data.to_be_bytes() };
+        let message = indication::write_icmp(peer.0, icmp, transaction_id);
+        state.actions.push_back(Action::Reply { client, message, authenticated: false });
     }
+}
 
-    /// The peer as the client knows it: another relayed address of ours is known by its announced address.
-    fn as_announced(&self, peer: SocketAddr, reach: Reach) -> SocketAddr {
-        match reach {
-            Reach::All => peer,
-            Reach::OwnOpened | Reach::OwnRelayed => self.policy.to_announced(peer),
-        }
+/// The peer as the client knows it: only another relayed address of ours has an announced address of its own.
+fn as_announced(state: &State, peer: OnWire, reach: Reach) -> Announced {
+    match reach {
+        Reach::All => Announced(peer.0),
+        Reach::OwnOpened | Reach::OwnRelayed => state.policy.to_announced(peer),
     }
+}
 
-    fn transaction_id(&mut self) -> [u8; 12] {
-        let mut id = [0; 12];
-        self.rng.fill_bytes(&mut id);
-        id
-    }
+fn transaction_id(state: &mut State) -> [u8; 12] {
+    let mut id = [0; 12];
+    state.rng.fill_bytes(&mut id);
+    id
 }

@@ -1,9 +1,9 @@
-//! The refusals of RFC 8489 section 14.8 and RFC 8656 section 19.
+//! The error codes of RFC 8489 section 14.8 and RFC 8656 section 19.
 
-/// A STUN error code that this server answers.
+/// A STUN error code that this server sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
-    /// 300: another server will do it.
+    /// 300: the client should use another server.
     TryAlternate,
     /// 400: the request is malformed.
     BadRequest,
@@ -15,17 +15,17 @@ pub enum Code {
     UnknownAttribute,
     /// 437: no allocation on this five-tuple, or one already.
     AllocationMismatch,
-    /// 438: the nonce is not good (any more).
+    /// 438: the nonce is not valid, or no longer valid.
     StaleNonce,
     /// 440: no relayed address of this family.
     AddressFamilyNotSupported,
-    /// 441: the allocation belongs to somebody else.
+    /// 441: another user made the allocation.
     WrongCredentials,
     /// 442: only UDP is relayed.
     UnsupportedTransportProtocol,
     /// 443: the peer's family is not the relayed address's.
     PeerAddressFamilyMismatch,
-    /// 486: this user has his share of allocations.
+    /// 486: the user has reached its limit of allocations.
     AllocationQuotaReached,
     /// 508: the server is full or has no such port.
     InsufficientCapacity,

@@ -1,4 +1,4 @@
-//! Who talks to whom: the key of an allocation (RFC 8656 section 3.2).
+//! Five-tuples: the key of an allocation (RFC 8656 section 3.2).
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -12,9 +12,9 @@ use crate::base::transport::Transport;
 pub struct FiveTuple {
     /// How the client reaches us.
     pub transport: Transport,
-    /// The client's transport address as we see it.
+    /// The client's transport address: the source of its packets, or the one in the PROXY header.
     pub client: SocketAddr,
-    /// Our transport address that the client used.
+    /// The server's transport address that the client used.
     pub server: SocketAddr,
 }
 
@@ -33,8 +33,8 @@ impl fmt::Display for FiveTuple {
     }
 }
 
-/// The network side's own name for the way back to a client (a listener or a stream). The protocol stores it
-/// and hands it back; it never looks inside.
+/// The network side's number for the way back to a client, a listener or a stream. The protocol stores it and returns it
+/// unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Link(pub u64);
 
@@ -50,8 +50,8 @@ pub struct Client {
     pub link: Link,
 }
 
-// Two words for IPv4 and four for IPv6 in place of a dozen little writes: the hash is on the path of every packet. What
-// is left out of it, such as the transport, is compared.
+// Two words for IPv4 and four for IPv6 instead of a dozen small writes: the hash is on the path of every packet. Fields
+// that it leaves out, such as the transport, are compared.
 impl Hash for Client {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let FiveTuple { client, server, .. } = self.five_tuple;

@@ -1,4 +1,4 @@
-//! The hash for every map whose keys others choose: SipHash-1-3 under a secret key.
+//! The hash for every map whose keys clients choose: SipHash-1-3 under a secret key.
 //!
 //! Clients choose their ports and user names, and the addresses of their peers. A polynomial hash lets them choose keys
 //! that collide under every seed, so that one lookup walks thousands of entries. SipHash keeps the key secret and costs

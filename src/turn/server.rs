@@ -1,57 +1,30 @@
-//! The server of one worker: every input comes in here, every action goes out here.
+//! The server of one worker: every input enters here, every action leaves here.
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rand_chacha::ChaCha12Rng;
-use rand_core::{RngCore, SeedableRng};
-
-use super::action::{Action, Drop, EndReason, FromClient, RelayId, Review, Session};
-use super::answer::Ticket;
-use super::auth::{Authenticator, Checked, Failure, Identity, Standing};
-use super::counters::{Counters, Request as Kind};
-use super::deadline::Deadlines;
-use super::error::Code;
+use super::action::{Action, DropReason, EndReason, FromClient, FromPeer, OpenError, PeerIcmp, RelayId};
+use super::address::OnWire;
+use super::counters::Counters;
 use super::five_tuple::Client;
-use super::peer_policy::PeerPolicy;
-use super::port_pool::RelayPorts;
-use super::settings::{Host, Settings};
+use super::request::allocate;
+use super::settings::Settings;
 use super::shared::Shared;
-use super::table::{AllocationId, Owner, Table};
-use super::throttle::Throttle;
-use crate::base::host::HostId;
+use super::snapshot::{Cursor, Page};
+use super::state::State;
+use super::{data, request};
 use crate::base::time::{Instant, Now};
-use crate::base::transport::Transport;
 use crate::wire::demux;
 use crate::wire::message::{Message, MessageClass, method};
-use crate::wire::request::{self, Credentials};
 
-/// Room for actions that stays after a rush, such as the end of many allocations at once.
-const ACTIONS_KEPT: usize = 1024;
 /// The longest request that is read, in bytes. Ours need 300; a CreatePermission of this length names 80 IPv6 peers.
 const REQUEST_MAX: usize = 2048;
 /// The first two bytes of a Send indication (RFC 8489 section 5, RFC 8656 section 17).
 const SEND_INDICATION: [u8; 2] = [0x00, 0x16];
 
-/// One worker's protocol state. See the [module's rule of use](super).
+/// One worker's protocol. See the [module's rule of use](super).
 #[derive(Debug)]
 pub struct Server {
-    pub(super) settings: Arc<Settings>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) counters: Arc<Counters>,
-    pub(super) policy: PeerPolicy,
-    pub(super) ports: RelayPorts,
-    pub(super) throttle: Throttle,
-    pub(super) table: Table,
-    pub(super) deadlines: Deadlines<Owner>,
-    pub(super) actions: VecDeque<Action>,
-    pub(super) rng: ChaCha12Rng,
-    pub(super) draining: bool,
-    pub(super) short_of_memory: bool,
-    /// Hosts that new settings left out while they had allocations.
-    retired: Vec<Host>,
-    authenticator: Authenticator,
+    state: State,
 }
 
 impl Server {
@@ -63,33 +36,14 @@ impl Server {
         counters: Arc<Counters>,
         seed: [u8; 32],
     ) -> Self {
-        let mut rng = ChaCha12Rng::from_seed(seed);
-        let policy = PeerPolicy::new(&settings.peers, &settings.relay_addresses);
-        let authenticator = Authenticator::new(&settings);
-        let ports = relay_ports(&shared, &settings);
-        Self {
-            settings,
-            shared,
-            counters,
-            policy,
-            ports,
-            throttle: Throttle::new([rng.next_u64(), rng.next_u64()]),
-            table: Table::new([rng.next_u64(), rng.next_u64()]),
-            deadlines: Deadlines::default(),
-            actions: VecDeque::new(),
-            rng,
-            draining: false,
-            short_of_memory: false,
-            retired: Vec::new(),
-            authenticator,
-        }
+        Self { state: State::new(settings, shared, counters, seed) }
     }
 
-    /// A server in the place of one that failed: same settings, counters and drain, no allocation. `seed` as for
-    /// [`Server::new`].
+    /// Replaces a server that failed: same settings, counters and drain, no allocation. `seed` as for [`Server::new`].
     pub fn successor(self, seed: [u8; 32]) -> Self {
-        let (settings, shared) = (Arc::clone(&self.settings), Arc::clone(&self.shared));
-        let (counters, draining) = (Arc::clone(&self.counters), self.draining);
+        let State { settings, shared, counters, draining, .. } = &self.state;
+        let (settings, shared, draining) = (Arc::clone(settings), Arc::clone(shared), *draining);
+        let counters = Arc::clone(counters);
         drop(self);
         counters.forget_alive();
         let mut successor = Self::new(settings, shared, counters, seed);
@@ -97,433 +51,128 @@ impl Server {
         successor
     }
 
-    /// One datagram of a client, or one message of his stream without its padding.
+    /// Handles one datagram of a client, or one message of its stream without the padding.
     pub fn handle_client(&mut self, now: Now, client: Client, bytes: &[u8]) -> FromClient {
         match bytes.first().map(|&first| demux::classify(first)) {
-            Some(demux::Kind::ChannelData) => self.channel_data(now.instant, &client, bytes),
+            Some(demux::Kind::ChannelData) => {
+                data::channel_data(&mut self.state, now.instant, &client, bytes)
+            }
             Some(demux::Kind::Stun) => self.stun(now, client, bytes),
-            Some(demux::Kind::Other) | None => self.dropped(Drop::NotTurn),
+            Some(demux::Kind::Other) | None => self.state.dropped(DropReason::NotTurn),
         }
+    }
+
+    fn stun(&mut self, now: Now, client: Client, bytes: &[u8]) -> FromClient {
+        let state = &mut self.state;
+        // Checking a FINGERPRINT costs as much as the message is long, and a stranger has no reason to send a long one.
+        if bytes.len() > REQUEST_MAX
+            && !(bytes.starts_with(&SEND_INDICATION) && state.has_allocation(&client))
+        {
+            return state.dropped(DropReason::TooLarge);
+        }
+        let Ok(message) = Message::parse(bytes) else { return state.dropped(DropReason::MalformedStun) };
+        match (message.class(), message.method()) {
+            (MessageClass::Request, _) => {
+                // The timer may be late; a Refresh must not revive what has expired.
+                state.expire(now);
+                let answer = request::handle(state, now, client, &message);
+                state.publish();
+                if state.has_action() { FromClient::Control } else { answer }
+            }
+            (MessageClass::Indication, method::SEND) => {
+                data::send_indication(state, now.instant, &client, &message)
+            }
+            _ => state.dropped(DropReason::Unsolicited),
+        }
+    }
+
+    /// Handles a datagram of `len` bytes from a peer (RFC 8656 sections 11.3 and 12.7).
+    pub fn handle_peer(&mut self, now: Now, relay: RelayId, peer: OnWire, len: usize) -> FromPeer {
+        data::from_peer(&mut self.state, now, relay, peer, len)
+    }
+
+    /// Handles an ICMP error about a datagram that `relay` sent (RFC 8656 section 11.5). The client is told if the settings
+    /// say so and it has a permission for the datagram's destination.
+    pub fn handle_peer_icmp(&mut self, now: Now, relay: RelayId, error: PeerIcmp) {
+        data::peer_icmp(&mut self.state, now, relay, error);
+    }
+
+    /// Handles the outcome of [`Action::OpenRelay`]. The client is told about its allocation only now.
+    pub fn handle_relay_opened(&mut self, now: Now, relay: RelayId, outcome: Result<(), OpenError>) {
+        allocate::relay_opened(&mut self.state, now, relay, outcome);
     }
 
     /// Ends the allocation of a client whose stream closed.
     pub fn handle_client_gone(&mut self, now: Now, client: &Client, reason: EndReason) {
-        if let Some(id) = self.table.find(client) {
-            self.end_allocation(now.instant, id, reason);
+        if let Some(id) = self.state.table.find(client) {
+            self.state.end_allocation(now.instant, id, reason);
         }
     }
 
     /// Applies new settings. Existing allocations keep the identity they were created with, unless its secret is revoked;
-    /// permissions for peers that are denied now end, with their channels, and so do relays of addresses that are gone.
+    /// permissions for peers that are denied now end, with their channels.
     pub fn handle_settings(&mut self, now: Now, settings: Arc<Settings>) {
-        self.policy = PeerPolicy::new(&settings.peers, &settings.relay_addresses);
-        self.authenticator = Authenticator::new(&settings);
-        self.retire_hosts(&settings);
-        let ports = relay_ports(&self.shared, &settings);
-        // Their ports are released where they were claimed.
-        self.end_where_gone(now.instant, &ports);
-        self.ports = ports;
-        self.settings = settings;
-        let review =
-            Review { allocations: self.end_revoked(now.instant), permissions: self.review(now.instant) };
-        if review != Review::default() {
-            self.actions.push_back(Action::Reviewed(review));
-        }
+        self.state.apply(now.instant, settings);
     }
 
-    /// Keeps the hosts that are missing in `next` and still have allocations, for the peers that these may reach.
-    fn retire_hosts(&mut self, next: &Settings) {
-        let known = self.settings.hosts.iter().chain(&self.retired);
-        let is_gone = |host: &&Host| next.hosts.iter().all(|other| other.id != host.id);
-        let has_allocations = |host: &&Host| {
-            Transport::ALL
-                .iter()
-                .any(|&transport| self.counters.host(host.id, transport).allocations.get() > 0)
-        };
-        self.retired = known.filter(is_gone).filter(has_allocations).cloned().collect();
+    /// Sets whether memory is short. While it is, no permission and no channel is added; existing ones are refreshed.
+    pub fn handle_pressure(&mut self, is_low: bool) {
+        self.state.short_of_memory = is_low;
     }
 
-    /// Ends what relays from an address that is not among these. An allocation goes with its last relay.
-    fn end_where_gone(&mut self, now: Instant, ports: &RelayPorts) {
-        let gone = self.table.relays_where(|local| !ports.contains(local.ip()));
-        for id in gone {
-            let allocation = self.table.relay(id).map(|relay| relay.allocation);
-            let is_opening =
-                |id| self.table.allocation(id).is_some_and(|allocation| allocation.opening.is_some());
-            match allocation {
-                // The client asks again, and gets another address.
-                Some(allocation) if is_opening(allocation) => {
-                    self.end_allocation(now, allocation, EndReason::AddressGone);
-                }
-                _ => self.end_relay(now, id, EndReason::AddressGone),
-            }
-        }
-    }
-
-    /// Ends the allocations whose secret is revoked. Returns how many.
-    fn end_revoked(&mut self, now: Instant) -> usize {
-        let is_revoked = |id: &AllocationId| {
-            let identity = self.table.allocation(*id).map(|allocation| &allocation.identity);
-            identity.is_some_and(|identity| self.authenticator.standing(identity) == Standing::Revoked)
-        };
-        let revoked: Vec<AllocationId> = self.table.ids().into_iter().filter(is_revoked).collect();
-        for &id in &revoked {
-            self.end_allocation(now, id, EndReason::Revoked);
-        }
-        revoked.len()
-    }
-
-    /// Judges every permission by the settings as they are now. Returns how many ended.
-    fn review(&mut self, now: Instant) -> usize {
-        let Self { table, policy, settings, retired, .. } = self;
-        table.review_permissions(now, |allocation, peer| {
-            let host = settings.hosts.iter().chain(&*retired).find(|host| host.id == allocation.host)?;
-            policy.judge_either(peer, host.peers.as_deref())
-        })
-    }
-
-    /// Whether USERHASH may stand for USERNAME.
-    pub(super) fn offers_anonymity(&self) -> bool {
-        self.authenticator.offers_anonymity()
-    }
-
-    /// Whether this identity may get nothing new: its name has expired, or the settings no longer have its secret.
-    pub(super) fn is_withdrawn(&self, identity: &Identity, now: Instant) -> bool {
-        identity.expires.is_some_and(|expires| expires <= now)
-            || self.authenticator.standing(identity) != Standing::Valid
-    }
-
-    /// While draining, no new allocation is made.
+    /// Sets whether the server drains. While it does, new allocations are refused.
     pub fn handle_drain(&mut self, draining: bool) {
-        self.draining = draining;
+        self.state.draining = draining;
+    }
+
+    /// Switches the report of table changes on or off ([`Action::Changed`]). Switched on, it begins with what the table
+    /// holds; while it is off, it costs nothing on the path of a packet and one comparison for each change of the table.
+    pub fn handle_mirror(&mut self, on: bool) {
+        self.state.table.report_changes(on);
     }
 
     /// Ends every allocation.
     pub fn handle_shutdown(&mut self, now: Now) {
-        for id in self.table.ids() {
-            self.end_allocation(now.instant, id, EndReason::Shutdown);
+        for id in self.state.table.ids() {
+            self.state.end_allocation(now.instant, id, EndReason::Shutdown);
         }
     }
 
-    /// Takes out what has run out.
+    /// Removes everything whose lifetime has expired.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.expire(now);
-        self.publish();
+        self.state.expire(now);
+        self.state.publish();
     }
 
-    fn expire(&mut self, now: Now) {
-        while let Some((at, owner)) = self.deadlines.pop_due(now.instant) {
-            match (self.table.end_of(owner), owner) {
-                (_, Owner::Reservation(token)) => self.ports.expire(now.instant, &token),
-                // Put back even when that end has come too: in order of their ends, channels go before the
-                // permission they point to, however late this call is.
-                (Some(end), owner) if end > at => {
-                    if self.table.postpone(owner, at, end) {
-                        self.deadlines.push(end, owner);
-                    }
-                }
-                (Some(_), Owner::Relay(id, _)) => self.end_relay(now.instant, id, EndReason::Expired),
-                (Some(_), Owner::Permission(id, _)) => self.table.remove_permission(id),
-                (Some(_), Owner::Channel(id, _)) => self.table.remove_channel(id),
-                (None, _) => {}
-            }
-        }
-    }
-
-    /// The next work for the network side.
+    /// The next action for the network side.
     pub fn poll_action(&mut self) -> Option<Action> {
-        let action = self.actions.pop_front();
-        if action.is_none() && self.actions.capacity() > ACTIONS_KEPT {
-            self.actions.shrink_to(ACTIONS_KEPT);
-        }
-        action
+        self.state.next_action()
     }
 
-    /// When [`Server::handle_timeout`] wants to be called next.
+    /// The time of the next call of [`Server::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.next()
+        self.state.deadlines.next()
+    }
+
+    /// The sessions of the next `max` places of the table from `after` on; see [`Page`]. A page costs at most as much as
+    /// its places times [`ENTRIES_MAX`](super::snapshot::ENTRIES_MAX) permissions and channels, so that a caller with many
+    /// sessions takes small pages and lets packets pass between them.
+    pub fn snapshot(&self, now: Now, after: Cursor, max: usize) -> Page {
+        self.state.table.page(now.instant, after, max)
     }
 
     /// Whether this client has an allocation.
     pub fn has_allocation(&self, client: &Client) -> bool {
-        self.table.find(client).is_some()
+        self.state.has_allocation(client)
     }
 
-    /// Allocations alive.
+    /// The number of allocations.
     pub fn allocations(&self) -> usize {
-        self.table.len()
+        self.state.table.len()
     }
 
-    /// What happened so far.
+    /// The counters of this worker.
     pub fn counters(&self) -> &Arc<Counters> {
-        &self.counters
-    }
-
-    fn stun(&mut self, now: Now, client: Client, bytes: &[u8]) -> FromClient {
-        // Checking a FINGERPRINT costs as much as the message is long, and a stranger has nothing to send at length.
-        if bytes.len() > REQUEST_MAX && !self.may_be_long(&client, bytes) {
-            return self.dropped(Drop::TooLarge);
-        }
-        let Ok(message) = Message::parse(bytes) else { return self.dropped(Drop::MalformedStun) };
-        match (message.class(), message.method()) {
-            (MessageClass::Request, _) => {
-                // The timer may be late; a Refresh must not bring back what is over.
-                self.expire(now);
-                let answer = self.request(now, client, &message);
-                self.publish();
-                if self.actions.is_empty() { answer } else { FromClient::Control }
-            }
-            (MessageClass::Indication, method::SEND) => self.send_indication(now.instant, &client, &message),
-            _ => self.dropped(Drop::Unsolicited),
-        }
-    }
-
-    /// Whether a message of more than [`REQUEST_MAX`] bytes is worth reading: a Send indication of a client that has an
-    /// allocation.
-    fn may_be_long(&self, client: &Client, bytes: &[u8]) -> bool {
-        bytes.starts_with(&SEND_INDICATION) && self.has_allocation(client)
-    }
-
-    /// RFC 8489 section 6.3.1: method, then authentication, then unknown attributes, then the method's own rules.
-    fn request(&mut self, now: Now, client: Client, message: &Message<'_>) -> FromClient {
-        let kind = Kind::of(message.method());
-        let transport = client.five_tuple.transport;
-        self.counters.request(transport, kind).add(1);
-        if kind == Kind::Other {
-            return self.dropped(Drop::UnknownMethod);
-        }
-        // A request out of one of our own relayed addresses: somebody reaches for our listeners through us.
-        if transport == Transport::Udp && self.ports.is_open(self.policy.to_local(client.five_tuple.client)) {
-            return self.dropped(Drop::PeerDenied);
-        }
-        // Before anything is computed.
-        let holder = self.table.find(&client).and_then(|id| self.table.allocation(id));
-        let holder = holder.map(|allocation| Arc::clone(&allocation.identity));
-        match &holder {
-            Some(user) if !self.may_ask(now, &client, user, message, 0) => {
-                return self.dropped(Drop::RequestsOverRate);
-            }
-            None if !self.has_budget(now, &client, kind) => return self.dropped(Drop::Throttled),
-            _ => {}
-        }
-        if kind == Kind::Binding {
-            return self.binding(now, client, message);
-        }
-        let (ticket, asker, searched) = match self.authenticate(now, client, message, holder.as_ref()) {
-            Ok(authenticated) => authenticated,
-            Err(done) => return done,
-        };
-        if holder.is_none() && !self.may_ask(now, &client, &asker, message, searched) {
-            self.spend(now, &client, kind);
-            return self.dropped(Drop::RequestsOverRate);
-        }
-        if kind == Kind::Allocate {
-            self.counters.authenticated(transport).add(1);
-        }
-        let unknown = request::unknown_required(message);
-        if !unknown.is_empty() {
-            return self.refuse_unknown(&ticket, unknown.kinds());
-        }
-        match request::Request::parse(message) {
-            Ok(request::Request::Allocate(request)) => self.allocate(now, ticket, &request),
-            Ok(request::Request::Refresh(request)) => self.refresh(now.instant, &ticket, &request),
-            Ok(request::Request::CreatePermission(request)) => self.create_permission(now, &ticket, &request),
-            Ok(request::Request::ChannelBind(request)) => self.channel_bind(now, &ticket, &request),
-            Ok(_) => self.dropped(Drop::UnknownMethod),
-            // RFC 8656 sections 5 and 7.2: the five-tuple comes before what is wrong with the request.
-            Err(_) => {
-                let code = match (kind, self.table.find(&ticket.client)) {
-                    (Kind::Allocate, Some(_)) => Code::AllocationMismatch,
-                    (Kind::Allocate, None) => Code::BadRequest,
-                    _ => self.owned(&ticket).err().unwrap_or(Code::BadRequest),
-                };
-                self.refuse(&ticket, code)
-            }
-        }
-    }
-
-    /// RFC 8489 section 6.3.1: a Binding request needs no credentials; it is answered with XOR-MAPPED-ADDRESS.
-    fn binding(&mut self, now: Now, client: Client, message: &Message<'_>) -> FromClient {
-        self.spend(now, &client, Kind::Binding);
-        let ticket = Ticket::of(client, message);
-        let unknown = request::unknown_required(message);
-        if !unknown.is_empty() {
-            return self.refuse_unknown(&ticket, unknown.kinds());
-        }
-        self.succeed(&ticket, ticket.success().xor_mapped_address(client.five_tuple.client))
-    }
-
-    fn refuse_unknown(&mut self, ticket: &Ticket, unknown: &[u16]) -> FromClient {
-        self.count_error(ticket, Code::UnknownAttribute);
-        self.succeed(ticket, ticket.error(Code::UnknownAttribute).unknown_attributes(unknown))
-    }
-
-    /// RFC 8489 section 9.2.4. The nonce comes first: it proves the address for one short hash, so that a stranger
-    /// cannot make us compute passwords. Returns the nanoseconds of searching too.
-    fn authenticate(
-        &mut self,
-        now: Now,
-        client: Client,
-        message: &Message<'_>,
-        holder: Option<&Arc<Identity>>,
-    ) -> Result<(Ticket, Arc<Identity>, u32), FromClient> {
-        let mut ticket = Ticket::of(client, message);
-        let asked = message.bytes().len();
-        let Ok(credentials) = Credentials::parse(message) else {
-            return Err(self.refuse_stranger(now, &ticket, asked));
-        };
-        if message.integrity().is_none() {
-            return Err(self.challenge(now, &ticket, Code::Unauthenticated, asked));
-        }
-        let named = credentials.username.is_some() || credentials.userhash.is_some();
-        let (true, Some(nonce), Some(_)) = (named, credentials.nonce, credentials.realm) else {
-            return Err(self.refuse_stranger(now, &ticket, asked));
-        };
-        let Some(features) = self.shared.nonces.check(now.instant, client.five_tuple.client, nonce) else {
-            return Err(self.challenge(now, &ticket, Code::StaleNonce, asked));
-        };
-        let may_search = self.may_search(now, &client);
-        let Self { authenticator, settings, .. } = self;
-        let Checked { result, tried } =
-            authenticator.check(now, settings, message, &credentials, features, holder, may_search);
-        let name = credentials.username.map_or(0, str::len);
-        let is_wrong = matches!(result, Err(Failure::Wrong));
-        let searched = self.spend_search(now, &client, tried, message, name, is_wrong);
-        match result {
-            Ok(asker) => {
-                let identity = Arc::clone(&asker.identity);
-                ticket.asker = Some(asker);
-                Ok((ticket, identity, searched))
-            }
-            Err(Failure::Refused(Code::BadRequest)) => Err(self.refuse_stranger(now, &ticket, asked)),
-            Err(Failure::Refused(code)) => Err(self.challenge(now, &ticket, code, asked)),
-            Err(Failure::Wrong) => Err(self.challenge(now, &ticket, Code::Unauthenticated, asked)),
-            // Silence, over a stream too: browsers take a second 401 as final, and those built on libwebrtc repeat a
-            // request over TCP as over UDP. The stream stays open for that.
-            Err(Failure::SearchNeeded) => {
-                self.spend(now, &client, Kind::of(message.method()));
-                Err(self.dropped(Drop::SearchDeferred))
-            }
-        }
-    }
-
-    /// The asker's allocation (RFC 8656 section 5). One whose sockets are still being opened takes no orders: its
-    /// client has not heard of it yet.
-    ///
-    /// # Errors
-    /// 437 when there is none on this five-tuple, 441 when it is somebody else's.
-    pub(super) fn owned(&self, ticket: &Ticket) -> Result<AllocationId, Code> {
-        let id = self.table.find(&ticket.client).ok_or(Code::AllocationMismatch)?;
-        let allocation = self.table.allocation(id).filter(|allocation| allocation.opening.is_none());
-        match allocation.ok_or(Code::AllocationMismatch)?.belongs_to(ticket) {
-            true => Ok(id),
-            false => Err(Code::WrongCredentials),
-        }
-    }
-
-    /// The settings of a host, or those it had when a reload took it away.
-    pub(super) fn host(&self, id: HostId) -> Option<&Host> {
-        self.settings.hosts.iter().chain(&self.retired).find(|host| host.id == id)
-    }
-
-    pub(super) fn dropped(&self, reason: Drop) -> FromClient {
-        self.counters.dropped(reason).add(1);
-        FromClient::Dropped(reason)
-    }
-
-    /// Takes out one relay, and the allocation with its last one.
-    pub(super) fn end_relay(&mut self, now: Instant, id: RelayId, reason: EndReason) {
-        let Some(relay) = self.table.relay(id) else { return };
-        let allocation = relay.allocation;
-        let others = self.table.allocation(allocation).map_or(0, |a| a.relays.iter().flatten().count());
-        if others <= 1 {
-            self.end_allocation(now, allocation, reason);
-        } else {
-            self.close_relay(id);
-            self.sweep();
-        }
-    }
-
-    /// Takes out an allocation with everything that belongs to it.
-    pub(super) fn end_allocation(&mut self, now: Instant, id: AllocationId, reason: EndReason) {
-        let Some(allocation) = self.table.allocation(id) else { return };
-        let relays: Vec<RelayId> = allocation.relays.iter().flatten().copied().collect();
-        if let Some(opening) = &allocation.opening {
-            let local: Vec<_> = relays.iter().filter_map(|&id| Some(self.table.relay(id)?.local)).collect();
-            opening.claimed_beside(&local).into_iter().for_each(|port| self.ports.release(port));
-        }
-        let relayed: Vec<SocketAddr> = relays.iter().filter_map(|&id| self.close_relay(id)).collect();
-        if let Some(allocation) = self.table.remove_allocation(id) {
-            let identity = allocation.identity;
-            let transport = allocation.client.five_tuple.transport;
-            if allocation.opening.is_none() {
-                self.counters.host(identity.host, transport).allocations.sub(1);
-                self.actions.push_back(Action::Ended(Box::new(Session {
-                    five_tuple: allocation.client.five_tuple,
-                    user: Arc::clone(&identity.name),
-                    host: Arc::clone(&identity.host_name),
-                    host_id: identity.host,
-                    relayed,
-                    duration: now.since(allocation.created),
-                    from_client: allocation.from_client,
-                    from_peer: allocation.from_peer,
-                    reason,
-                })));
-            }
-        }
-        self.sweep();
-        self.publish();
-    }
-
-    /// Closes a relay, gives its port back and tells its announced address.
-    pub(super) fn close_relay(&mut self, id: RelayId) -> Option<SocketAddr> {
-        let relay = self.table.remove_relay(id)?;
-        self.ports.release(relay.local);
-        self.actions.push_back(Action::CloseRelay { relay: id });
-        Some(relay.announced)
-    }
-
-    /// Drops the deadlines of what is gone, when there are many.
-    pub(super) fn sweep(&mut self) {
-        let table = &self.table;
-        let ports = &self.ports;
-        let is_alive = |owner: &Owner| match owner {
-            Owner::Reservation(token) => ports.is_reserved(token),
-            owner => table.end_of(*owner).is_some(),
-        };
-        self.deadlines.sweep(table.owners() + ports.reserved(), is_alive);
-    }
-
-    fn publish(&self) {
-        let (permissions, channels) = self.table.permissions_and_channels();
-        self.counters.permissions.set(permissions as u64);
-        self.counters.channels.set(channels as u64);
-    }
-}
-
-/// The ports of the relay addresses in these settings.
-fn relay_ports(shared: &Shared, settings: &Settings) -> RelayPorts {
-    let addresses = settings.relay_addresses.iter().map(|relay| relay.local);
-    shared.ports.on(addresses, settings.relay_ports.clone())
-}
-
-/// A server that is gone holds no port, however it came to its end. (Places of the quota go with their allocations.)
-impl std::ops::Drop for Server {
-    fn drop(&mut self) {
-        let ports = &self.ports;
-        for id in self.table.ids() {
-            let Some(allocation) = self.table.allocation(id) else { continue };
-            let relays = allocation.relays.iter().flatten();
-            let local: Vec<_> = relays.filter_map(|&id| Some(self.table.relay(id)?.local)).collect();
-            if let Some(opening) = &allocation.opening {
-                opening.claimed_beside(&local).into_iter().for_each(|port| ports.release(port));
-            }
-            local.into_iter().for_each(|port| ports.release(port));
-        }
-        for owner in self.deadlines.owners() {
-            if let Owner::Reservation(token) = owner {
-                ports.cancel(token);
-            }
-        }
+        &self.state.counters
     }
 }

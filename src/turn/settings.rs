@@ -1,6 +1,5 @@
-//! What the operator decided, in the protocol's own terms. Built by `cli::serve` from the configuration.
+//! The settings of the protocol. `cli::serve` builds them from the configuration.
 
-use crate::base::host::HostId;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -8,15 +7,15 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::meter::Rates;
+use crate::base::host::HostId;
 use crate::base::transport::Transport;
 
-/// Everything the protocol needs to know; replaced whole at reload.
+/// All settings of the protocol; a reload replaces them as a whole.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// REALM; at most 52 bytes, so that the first 401 stays within 2.5 times the request.
     pub realm: String,
-    /// Who may use the relay.
+    /// The hosts whose users may use the relay.
     pub hosts: Vec<Host>,
     /// Users with a fixed password.
     pub users: Vec<StaticUser>,
@@ -24,11 +23,11 @@ pub struct Settings {
     pub relay_addresses: Vec<RelayAddress>,
     /// Ports to relay from.
     pub relay_ports: RangeInclusive<u16>,
-    /// Whom peers may be.
+    /// Which peers may be reached.
     pub peers: PeerRules,
-    /// Bounds.
+    /// Limits.
     pub limits: Limits,
-    /// Where newcomers are sent while draining.
+    /// The servers that new clients are sent to while draining.
     pub alternates: Alternates,
     /// Whether channels above 0x4FFF are refused (RFC 8656) instead of accepted (RFC 5766).
     pub strict_channels: bool,
@@ -36,14 +35,14 @@ pub struct Settings {
     pub icmp_to_clients: bool,
 }
 
-/// One BBB host (or any other party that gives out credentials).
+/// One BBB host, or any other party that issues credentials.
 #[derive(Clone, Debug)]
 pub struct Host {
     /// The index of its counters.
     pub id: HostId,
     /// The operator's name for it.
     pub name: Arc<str>,
-    /// Shared secrets, all valid at once.
+    /// Shared secrets. All of them are valid.
     pub secrets: Vec<String>,
     /// Secrets whose holders lose their allocations at once. They are never valid, even if listed as `secrets` too.
     pub revoked: Vec<String>,
@@ -51,7 +50,7 @@ pub struct Host {
     pub peers: Option<Vec<IpNet>>,
 }
 
-/// A user with a fixed password, for tests and small set-ups.
+/// A user with a fixed password, for tests and small installations.
 #[derive(Clone, Debug)]
 pub struct StaticUser {
     /// User name, as in USERNAME.
@@ -62,10 +61,10 @@ pub struct StaticUser {
     pub host: HostId,
 }
 
-/// One local address that relays, and the one that clients are told.
+/// One local address to relay from, and the one that clients are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayAddress {
-    /// Bound by us.
+    /// The address that sockets are bound to.
     pub local: IpAddr,
     /// In XOR-RELAYED-ADDRESS; differs behind 1:1 NAT.
     pub announced: IpAddr,
@@ -83,7 +82,7 @@ pub struct Alternates {
 }
 
 impl Alternates {
-    /// The one for a client: of his transport, and of his address family (RFC 8489 section 14.15).
+    /// The server for a client of this transport and address family (RFC 8489 section 14.15).
     pub fn for_client(&self, transport: Transport, client: SocketAddr) -> Option<SocketAddr> {
         let servers = if transport == Transport::Tls { &self.tls } else { &self.plain };
         servers.iter().copied().find(|server| server.is_ipv4() == client.is_ipv4())
@@ -93,19 +92,19 @@ impl Alternates {
 /// The peer policy on top of the built-in denies.
 #[derive(Clone, Debug, Default)]
 pub struct PeerRules {
-    /// Opened prefixes.
+    /// Allowed prefixes.
     pub allow: Vec<IpNet>,
-    /// Closed prefixes.
+    /// Denied prefixes.
     pub deny: Vec<IpNet>,
-    /// This machine's own addresses, announced ones and local prefixes included: closed but for live relayed
-    /// addresses, unless opened by name.
+    /// This machine's own addresses, including announced ones and local prefixes. They are denied except for live relayed
+    /// addresses, unless an allowed prefix names them.
     pub own: Vec<IpNet>,
-    /// Our own services, back ends included: never reachable, whatever is opened. One on this machine is refused at
-    /// all own addresses, one on another machine at its own.
+    /// Our own services, including back ends. They are never reachable, whatever is allowed: one on this machine at all own
+    /// addresses, one on another machine at its own address.
     pub services: Vec<SocketAddr>,
 }
 
-/// Bounds of the protocol. Zero means no limit where the field says so.
+/// Limits of the protocol. Zero means no limit where the field says so.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Allocations one user may hold; 0 = no limit.
@@ -145,5 +144,39 @@ impl Default for Limits {
             lifetime_max: Duration::from_secs(3600),
             rates: Rates::default(),
         }
+    }
+}
+
+/// A rate limit; 0 means no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rate {
+    /// Payload, in 1,000 bits a second.
+    pub kbit: u32,
+    /// Datagrams a second.
+    pub packets: u32,
+}
+
+impl Rate {
+    /// Bits a second.
+    pub(super) fn bits(self) -> u64 {
+        u64::from(self.kbit) * 1000
+    }
+}
+
+/// The rate limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// Of each allocation.
+    pub allocation: Rate,
+    /// Of each user, by the part of a REST user name after the first colon; no limit if that is empty.
+    pub user: Rate,
+    /// Of each named host.
+    pub host: Rate,
+}
+
+impl Rates {
+    /// Whether nothing is limited.
+    pub fn are_none(&self) -> bool {
+        *self == Self::default()
     }
 }

@@ -1,17 +1,17 @@
-//! What the workers share: nonce key, relay ports, quota. Touched at control time, with two exceptions: a packet between
-//! two of our own relayed addresses reads one bit of the port map, and where users or hosts have a rate, a worker draws from
-//! it now and then.
+//! What the workers share: nonce key, relay ports, quota. Packets do not touch it, with two exceptions: a packet between two
+//! of our own relayed addresses reads one bit of the port map, and a worker draws from the rate limit of a user or host now
+//! and then.
 
 use std::sync::Arc;
 
-use super::nonce::Nonces;
-use super::port_pool::PortPool;
-use super::quota::Quota;
+use super::identity::nonce::Nonces;
+use super::state::port_pool::PortPool;
+use super::state::quota::Quota;
 
-/// One for all workers.
+/// The state that all workers share.
 #[derive(Debug)]
 pub struct Shared {
-    /// Makes and checks nonces; a nonce is good on every worker.
+    /// Makes and checks nonces; a nonce is valid on every worker.
     pub nonces: Nonces,
     /// Which relay ports are taken.
     pub ports: Arc<PortPool>,

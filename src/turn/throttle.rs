@@ -1,9 +1,9 @@
-//! Rate limits for clients that have proved nothing yet, and for the requests of those that have: how much of the
-//! server one source address or one user may use each second.
+//! Rate limits for unauthenticated clients and for the requests of authenticated ones: how much of the server one source
+//! address or one user may use each second.
 //!
 //! A fixed table of token buckets, so no number of sources costs memory. Each subject has four places in the table,
-//! found through a keyed hash: nobody can choose whom to share a place with. A place is free again when its bucket is
-//! full. Only a subject whose four places are all in use by others at this moment shares one of them.
+//! found through a keyed hash, so that no client can choose which one it shares a place with. A place is free again when its
+//! bucket is full. Only a subject whose four places are all in use by others at this moment shares one of them.
 
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
@@ -20,7 +20,7 @@ const BURST: u64 = 1_000_000_000;
 /// How far a bucket may be overdrawn by a cost that was known only afterwards.
 const OVERDRAFT: u64 = BURST;
 /// An IPv6 site (/48, RFC 6177) may use this many times the limit of one of its networks (/64), and a provider (/32) this many
-/// times. In brackets, the same for work that is expensive.
+/// times. The second number applies to expensive work.
 const NETWORKS_OF_A_SITE: [u64; 2] = [8, 2];
 const NETWORKS_OF_A_PROVIDER: [u64; 2] = [64, 4];
 
@@ -35,11 +35,11 @@ pub enum Purpose {
     Stream,
     /// Bindings over TCP and TLS.
     StreamBinding,
-    /// Searching the secret that fits a password, in nanoseconds, for clients that have guessed wrong lately.
+    /// Searching the secret that verifies a password, in nanoseconds, for clients with a recent wrong guess.
     Search,
     /// The same for other clients at their sources, counted for all sources together.
     NeighbourSearch,
-    /// The same for clients that have not guessed wrong lately.
+    /// The same for clients without a recent wrong guess.
     FirstSearch,
     /// Wrong guesses.
     Guess,
@@ -55,7 +55,7 @@ pub enum Purpose {
     IdleLogLine,
 }
 
-/// Whose use is counted.
+/// The subject that a limit applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subject<'a> {
     /// A source address: one IPv4 address, or the /64, the /48 and the /32 of an IPv6 address.
@@ -68,7 +68,7 @@ pub enum Subject<'a> {
     Everybody,
 }
 
-/// A limit in units a second. A second's worth may come at once.
+/// A limit in units a second, with a burst of one second's worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     /// Units a second; 0 means no limit.
@@ -77,7 +77,7 @@ pub struct Limit {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
-    /// Whose bucket it is: the rest of the hash.
+    /// The hash of the subject that owns the bucket.
     tag: u64,
     /// When the bucket is full again, in nanoseconds: the theoretical arrival time of GCRA.
     full_at: u64,
@@ -117,7 +117,7 @@ impl Throttle {
         allowed
     }
 
-    /// Whether the subject may go on, without taking anything.
+    /// Whether the subject has some left. Takes nothing.
     pub fn has_some(&self, now: Instant, purpose: Purpose, subject: Subject<'_>, limit: Limit) -> bool {
         let now = now.as_nanos();
         limit.per_second == 0

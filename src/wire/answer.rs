@@ -1,4 +1,4 @@
-//! Responses, typed: everything a client needs, borrowed from the message. Only attributes in front of integrity count,
+//! Responses as types: everything a client needs, borrowed from the message. Only attributes in front of integrity count,
 //! and of several of one type only the first, except XOR-RELAYED-ADDRESS.
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +17,7 @@ pub const TEXT_MAX: usize = 763;
 pub struct ErrorCode<'a> {
     /// 300 to 699.
     pub code: u16,
-    /// The reason phrase as sent; UTF-8 from servers that keep to the RFC.
+    /// The reason phrase as sent; UTF-8 from servers that follow the RFC.
     pub reason: &'a [u8],
 }
 
@@ -32,8 +32,9 @@ impl<'a> Answer<'a> {
     /// Reads a success or error response (RFC 8489 sections 6.3.3 and 6.3.4).
     ///
     /// # Errors
-    /// [`WireError::WrongKind`] if it is no response; [`WireError::UnknownAttribute`] for a required attribute that is
-    /// not known here; [`WireError::BadAttribute`] if an error response has no or a malformed ERROR-CODE.
+    /// - [`WireError::WrongKind`] if it is not a response;
+    /// - [`WireError::UnknownAttribute`] for a required attribute that is not known here;
+    /// - [`WireError::BadAttribute`] if an error response has no ERROR-CODE, or a malformed one.
     pub fn parse(message: &Message<'a>) -> Result<Self, WireError> {
         let is_error = match message.class() {
             MessageClass::Success => false,
@@ -61,7 +62,7 @@ impl<'a> Answer<'a> {
         self.error
     }
 
-    /// XOR-MAPPED-ADDRESS: the client as the server sees it.
+    /// XOR-MAPPED-ADDRESS: the client's address as the server sees it.
     pub fn mapped(&self) -> Option<SocketAddr> {
         read_xor(self.value(kind::XOR_MAPPED_ADDRESS)?, self.message.transaction_id())
     }
@@ -103,7 +104,7 @@ impl<'a> Answer<'a> {
         self.text(kind::NONCE)
     }
 
-    /// The value of PASSWORD-ALGORITHMS, to be sent back as it is.
+    /// The value of PASSWORD-ALGORITHMS, to be returned unchanged.
     pub fn password_algorithms(&self) -> Option<&'a [u8]> {
         self.value(kind::PASSWORD_ALGORITHMS)
     }
@@ -119,7 +120,7 @@ impl<'a> Answer<'a> {
         read_plain(self.value(kind::ALTERNATE_SERVER)?)
     }
 
-    /// ALTERNATE-DOMAIN of a 300: the name that the alternate's certificate has.
+    /// ALTERNATE-DOMAIN of a 300: the name in the alternate's certificate.
     pub fn alternate_domain(&self) -> Option<&'a [u8]> {
         self.text(kind::ALTERNATE_DOMAIN)
     }
@@ -133,8 +134,8 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// Which password algorithms a PASSWORD-ALGORITHMS value lists, in order (RFC 8489 section 14.11). Ends at the first
-/// entry that is cut.
+/// The password algorithms in a PASSWORD-ALGORITHMS value, in order (RFC 8489 section 14.11). Ends at the first
+/// incomplete entry.
 pub fn algorithms(value: &[u8]) -> impl Iterator<Item = u16> + '_ {
     let mut rest = value;
     std::iter::from_fn(move || {

@@ -1,59 +1,24 @@
 //! The attributes of TURN (RFC 8656 section 18), on the traits of `stun_types`. The crate has those of RFC 8489.
 
+pub mod kind;
+mod on_stun_types;
 mod xor_address;
 
-use crate::base::family::Family;
+use on_stun_types::on_stun_types;
+pub(super) use xor_address::xor_len;
+pub use xor_address::{XorMappedAddress, XorPeerAddress, XorRelayedAddress};
+pub(crate) use xor_address::{read_xor, write_xor};
+
 use stun_types::attribute::{
     Attribute, AttributeFromRaw, AttributeStaticType, AttributeType, AttributeWrite, RawAttribute,
 };
 use stun_types::message::StunParseError;
 use stun_types::prelude::{AttributeExt, AttributeWriteExt};
 
-pub(super) use xor_address::xor_len;
-pub use xor_address::{XorMappedAddress, XorPeerAddress, XorRelayedAddress};
-pub(crate) use xor_address::{read_xor, write_xor};
+use crate::base::family::Family;
 
-/// Attribute types (RFC 8489 section 18.3, RFC 8656 section 18).
-pub mod kind {
-    #![allow(missing_docs)] // the names are the RFCs' own
-    pub const MAPPED_ADDRESS: u16 = 0x0001;
-    pub const USERNAME: u16 = 0x0006;
-    pub const MESSAGE_INTEGRITY: u16 = 0x0008;
-    pub const ERROR_CODE: u16 = 0x0009;
-    pub const UNKNOWN_ATTRIBUTES: u16 = 0x000A;
-    pub const CHANNEL_NUMBER: u16 = 0x000C;
-    pub const LIFETIME: u16 = 0x000D;
-    pub const XOR_PEER_ADDRESS: u16 = 0x0012;
-    pub const DATA: u16 = 0x0013;
-    pub const REALM: u16 = 0x0014;
-    pub const NONCE: u16 = 0x0015;
-    pub const XOR_RELAYED_ADDRESS: u16 = 0x0016;
-    pub const REQUESTED_ADDRESS_FAMILY: u16 = 0x0017;
-    pub const EVEN_PORT: u16 = 0x0018;
-    pub const REQUESTED_TRANSPORT: u16 = 0x0019;
-    pub const DONT_FRAGMENT: u16 = 0x001A;
-    pub const MESSAGE_INTEGRITY_SHA256: u16 = 0x001C;
-    pub const PASSWORD_ALGORITHM: u16 = 0x001D;
-    pub const USERHASH: u16 = 0x001E;
-    pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
-    pub const RESERVATION_TOKEN: u16 = 0x0022;
-    pub const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
-    pub const ADDRESS_ERROR_CODE: u16 = 0x8001;
-    pub const PASSWORD_ALGORITHMS: u16 = 0x8002;
-    pub const ALTERNATE_DOMAIN: u16 = 0x8003;
-    pub const ICMP: u16 = 0x8004;
-    pub const SOFTWARE: u16 = 0x8022;
-    pub const ALTERNATE_SERVER: u16 = 0x8023;
-    pub const FINGERPRINT: u16 = 0x8028;
-    pub const THIRD_PARTY_AUTHORIZATION: u16 = 0x802E;
-    pub const ORIGIN: u16 = 0x802F;
-    pub const MOBILITY_TICKET: u16 = 0x8030;
-    /// RFC 7635; only for servers that announce THIRD-PARTY-AUTHORIZATION, so unknown here: 420.
-    pub const ACCESS_TOKEN: u16 = 0x001B;
-}
-
-/// Whether a request may carry this type: comprehension-optional, or known here (RFC 8489 section 14). What is
-/// optional and has no use (MOBILITY-TICKET, ORIGIN) is skipped.
+/// Whether a request may carry this type: comprehension-optional, or known here (RFC 8489 section 14). Optional
+/// attributes without a use (MOBILITY-TICKET, ORIGIN) are skipped.
 pub const fn is_understood(kind: u16) -> bool {
     kind >= 0x8000
         || matches!(
@@ -82,44 +47,7 @@ pub const fn is_understood(kind: u16) -> bool {
         )
 }
 
-/// Ties a type with `decode(&[u8]) -> Option<Self>` and `encode(&self) -> impl AsRef<[u8]>` to the crate's traits.
-macro_rules! on_stun_types {
-    ($name:ident, $kind:expr) => {
-        impl AttributeStaticType for $name {
-            const TYPE: AttributeType = AttributeType::new($kind);
-        }
-        impl Attribute for $name {
-            fn get_type(&self) -> AttributeType {
-                Self::TYPE
-            }
-            fn length(&self) -> u16 {
-                // No value here is longer than 20 bytes.
-                AsRef::<[u8]>::as_ref(&self.encode()).len() as u16
-            }
-        }
-        impl AttributeFromRaw<'_> for $name {
-            fn from_raw_ref(raw: &RawAttribute<'_>) -> Result<Self, StunParseError> {
-                raw.check_type_and_len(Self::TYPE, ..)?;
-                Self::decode(&raw.value).ok_or(StunParseError::InvalidAttributeData)
-            }
-        }
-        impl AttributeWrite for $name {
-            fn write_into_unchecked(&self, dest: &mut [u8]) {
-                self.write_header_unchecked(dest);
-                let (value, len) = (self.encode(), self.padded_len());
-                let value: &[u8] = value.as_ref();
-                dest[4..4 + value.len()].copy_from_slice(value);
-                dest[4 + value.len()..len].fill(0);
-            }
-            fn to_raw(&self) -> RawAttribute<'_> {
-                RawAttribute::new_owned(Self::TYPE, AsRef::<[u8]>::as_ref(&self.encode()).into())
-            }
-        }
-    };
-}
-use on_stun_types;
-
-/// CHANNEL-NUMBER (section 18.1): any number; which ones may be bound is the protocol's matter.
+/// CHANNEL-NUMBER (section 18.1): any number; `turn` decides which ones may be bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelNumber(pub u16);
 
@@ -249,7 +177,7 @@ on_stun_types!(ReservationToken, kind::RESERVATION_TOKEN);
 /// ADDRESS-ERROR-CODE (section 18.12), without a reason phrase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressErrorCode {
-    /// The family that could not be had.
+    /// The family that has no relayed address.
     pub family: Result<Family, u8>,
     /// 300 to 699.
     pub code: u16,
@@ -270,7 +198,7 @@ impl AddressErrorCode {
 }
 on_stun_types!(AddressErrorCode, kind::ADDRESS_ERROR_CODE);
 
-/// ICMP (section 18.13): what came back instead of an answer from the peer.
+/// ICMP (section 18.13): an ICMP error about a datagram to the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Icmp {
     /// ICMP or ICMPv6 type.
@@ -290,8 +218,8 @@ impl Icmp {
 
     fn encode(&self) -> [u8; 8] {
         let [d0, d1, d2, d3] = self.data;
-        // The RFC's drawing gives the type seven bits and the code nine; its text, ICMP itself and the analysers
-        // that read it have whole bytes.
+        // The RFC's drawing gives the type seven bits and the code nine; its text, ICMP itself and packet analysers have
+        // whole bytes.
         [0, 0, self.icmp_type, self.code, d0, d1, d2, d3]
     }
 }

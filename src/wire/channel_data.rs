@@ -6,10 +6,10 @@ use super::WireError;
 use super::demux::{Kind, classify};
 use super::frame::Frame;
 
-/// Bytes in front of the payload.
+/// Length of the header in bytes.
 pub const HEADER_LEN: usize = 4;
 
-/// Where the fields are.
+/// The positions of the fields.
 mod field {
     use std::ops::Range;
 
@@ -17,7 +17,7 @@ mod field {
     pub const LENGTH: Range<usize> = 2..4;
 }
 
-/// One ChannelData message, by place.
+/// The channel number and the position of the payload of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelData {
     /// The channel number, 0x4000 to 0x7FFF.
@@ -26,7 +26,7 @@ pub struct ChannelData {
     pub payload: Range<usize>,
 }
 
-/// Reads ChannelData out of a datagram, or out of one framed message of a stream. Bytes behind the payload are
+/// Reads ChannelData from a datagram, or from one framed message of a stream. Bytes behind the payload are
 /// ignored: padding is allowed over UDP too (section 12.5).
 pub fn parse_datagram(bytes: &[u8]) -> Result<ChannelData, WireError> {
     let header: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(WireError::Short)?;
@@ -51,7 +51,7 @@ pub fn write_header(header: &mut [u8; HEADER_LEN], number: u16, payload_len: u16
     header[field::LENGTH].copy_from_slice(&payload_len.to_be_bytes());
 }
 
-/// Puts the header in front of the frame's bytes; `None`, and nothing changed, when there is no room.
+/// Puts the header in front of the frame's bytes. Returns `None` and changes nothing if there is no room.
 pub fn prepend(frame: &mut Frame, number: u16) -> Option<()> {
     let payload_len = u16::try_from(frame.bytes().len()).ok()?;
     write_header(frame.prepend(HEADER_LEN)?.first_chunk_mut()?, number, payload_len);
@@ -63,7 +63,7 @@ pub const fn padded_len(len: usize) -> usize {
     len.saturating_add(padding(len))
 }
 
-/// Zero to three: what is missing to the next multiple of four.
+/// The padding to the next multiple of four, zero to three bytes.
 pub const fn padding(len: usize) -> usize {
     len.wrapping_neg() % 4
 }

@@ -1,10 +1,10 @@
-//! A look into a TLS ClientHello before TLS begins: server name (RFC 6066 section 3) and ALPN (RFC 7301).
+//! Reads a TLS ClientHello before the handshake: server name (RFC 6066 section 3) and ALPN (RFC 7301).
 //!
-//! Port 443 is shared by name, and rustls must be told before the handshake whether to offer ALPN at all.
-//! The bytes are only looked at; the TLS library reads them again from the start.
+//! Port 443 is shared by server name, and rustls must know before the handshake whether to offer ALPN.
+//! The bytes are not consumed; the TLS library reads them again from the start.
 
-/// Most bytes of a stream that are looked at. Today's largest hellos are about 2 KB (post-quantum shares);
-/// the room is for hellos cut into many small records.
+/// The most bytes of a stream that are examined. Today's largest hellos are about 2 KB (post-quantum shares);
+/// the rest is for hellos split into many small records.
 pub const MAX_PEEK: usize = 32 * 1024;
 
 const RECORD_HEADER: usize = 5;
@@ -16,18 +16,18 @@ const EXTENSION_SERVER_NAME: u16 = 0;
 const EXTENSION_ALPN: u16 = 16;
 const NAME_TYPE_HOST: u8 = 0;
 
-/// What the first bytes of a stream are.
+/// The result of looking at the first bytes of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peek {
     /// A whole ClientHello.
     Found(ClientHello),
-    /// Certainly no ClientHello that anybody could use; more bytes will not change that.
+    /// Not a usable ClientHello, no matter which bytes follow.
     NotTls,
-    /// The beginning of one. Never the answer to [`MAX_PEEK`] bytes or more.
+    /// The beginning of one; more bytes are needed. Never returned for [`MAX_PEEK`] bytes or more.
     NeedMore,
 }
 
-/// What a client says before anything is encrypted. Nothing in here is authenticated.
+/// The contents of a ClientHello. None of it is authenticated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientHello {
     /// The host name of SNI in lower case, letters, digits, `-`, `_` and `.` only.
@@ -36,7 +36,7 @@ pub struct ClientHello {
     pub alpn: Vec<Vec<u8>>,
 }
 
-/// Looks at what has arrived so far, from the first byte of the stream.
+/// Examines the bytes that have arrived so far, from the first byte of the stream on.
 pub fn peek(bytes: &[u8]) -> Peek {
     match message_length(bytes) {
         Progress::Never => Peek::NotTls,
@@ -50,14 +50,14 @@ pub fn peek(bytes: &[u8]) -> Peek {
 }
 
 enum Progress {
-    /// The handshake message of this many bytes (header included) is there.
+    /// The whole handshake message, of this many bytes with its header.
     Whole(usize),
     Unfinished,
     Never,
 }
 
-/// The fragments of handshake records, in order; the last one may be cut off. Ends early with `Err` at
-/// something that is no handshake record.
+/// The fragments of handshake records, in order; the last one may be incomplete. Ends with `Err` at bytes that are not a
+/// handshake record.
 fn fragments(bytes: &[u8]) -> impl Iterator<Item = Result<&[u8], ()>> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
@@ -85,7 +85,7 @@ fn fragments(bytes: &[u8]) -> impl Iterator<Item = Result<&[u8], ()>> {
     })
 }
 
-/// How far the first handshake message has come, without copying: this runs again for every segment.
+/// How much of the first handshake message has arrived, without copying: this runs again for every segment.
 fn message_length(bytes: &[u8]) -> Progress {
     let mut head = [0u8; 4];
     let mut have = 0;
@@ -105,7 +105,7 @@ fn message_length(bytes: &[u8]) -> Progress {
             if length > MAX_PEEK {
                 return Progress::Never;
             }
-            // What follows the message (early data, a second message) is not ours to judge.
+            // Bytes behind the message (early data, a second message) are left to the TLS library.
             if have >= length {
                 return Progress::Whole(length);
             }
@@ -126,7 +126,7 @@ fn reassemble(bytes: &[u8], length: usize) -> Vec<u8> {
     message
 }
 
-/// RFC 8446 section 4.1.2 (TLS 1.2 has the same shape); `None` when a length does not fit.
+/// Reads the message of RFC 8446 section 4.1.2 (TLS 1.2 has the same shape); `None` if a length does not fit.
 fn parse(message: &[u8]) -> Option<ClientHello> {
     let mut body = Reader(message.get(4..)?);
     body.take(2 + 32)?; // legacy_version, random
@@ -150,8 +150,8 @@ fn parse(message: &[u8]) -> Option<ClientHello> {
     Some(hello)
 }
 
-/// The first host name of the list. A name that is none (an address, blanks) counts as not given, as with
-/// rustls: such clients are served with the default certificate.
+/// The first host name of the list. An invalid name (an address, blanks) counts as missing, as with
+/// rustls: such clients get the default certificate.
 fn server_name(content: &mut Reader<'_>) -> Option<Option<String>> {
     let mut list = Reader(content.vector16()?);
     while !list.0.is_empty() {
@@ -180,7 +180,7 @@ fn protocols(content: &mut Reader<'_>) -> Option<Vec<Vec<u8>>> {
     Some(protocols)
 }
 
-/// The bytes not read yet; every step fails instead of running over the end.
+/// The bytes not read yet. Every step returns `None` instead of reading past the end.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

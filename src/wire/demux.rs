@@ -1,6 +1,6 @@
 //! Which protocol a message belongs to, by its first byte (RFC 8656 section 12, RFC 7983).
 
-/// What the first byte says.
+/// The protocol of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A STUN message: first byte 0 to 3.

@@ -1,4 +1,4 @@
-//! A datagram in a buffer with room in front, so that headers come and go without moving the payload.
+//! A datagram in a buffer with headroom, so that headers are added and removed without moving the payload.
 
 /// Bytes kept free in front of a received datagram. The largest header written there is a Data indication with an
 /// IPv6 peer (48 bytes); a raw send adds an IPv6 and a UDP header (48) in front of a stripped datagram.
@@ -32,43 +32,43 @@ impl Frame {
         }
     }
 
-    /// Forgets the datagram and gives the whole room behind the headroom to receive the next one.
+    /// Clears the frame and returns the space behind the headroom, to receive the next datagram.
     pub fn spare_mut(&mut self) -> &mut [u8] {
         (self.start, self.end) = (HEADROOM, HEADROOM);
         &mut self.buffer[HEADROOM..HEADROOM + DATAGRAM_MAX]
     }
 
-    /// Says how many bytes were received into [`Frame::spare_mut`]; more than fit are cut.
+    /// Sets how many bytes were received into [`Frame::spare_mut`], at most the size of that space.
     pub fn set_len(&mut self, len: usize) {
         self.start = HEADROOM;
         self.end = HEADROOM + len.min(DATAGRAM_MAX);
     }
 
-    /// The bytes of the datagram as it stands.
+    /// The current bytes of the datagram.
     pub fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
-    /// The bytes of the datagram as it stands, to write.
+    /// Mutable access to the current bytes of the datagram.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.buffer[self.start..self.end]
     }
 
-    /// Keeps only `range` of the present bytes; a range past the end is cut.
+    /// Keeps only `range` of the current bytes; a range past the end is shortened.
     pub fn keep(&mut self, range: std::ops::Range<usize>) {
         let end = (self.start + range.end).min(self.end);
         self.start = (self.start + range.start).min(end);
         self.end = end;
     }
 
-    /// Takes `len` bytes of headroom in front and gives them to be written; `None` when there is too little.
+    /// Prepends `len` bytes of headroom and returns them to be written; `None` if there is too little.
     pub fn prepend(&mut self, len: usize) -> Option<&mut [u8]> {
         let start = self.start.checked_sub(len)?;
         self.start = start;
         Some(&mut self.buffer[start..start + len])
     }
 
-    /// Appends `len` zero bytes (padding, at most three); `None` when there is too little room.
+    /// Appends `len` zero bytes (padding, at most three); `None` if there is too little room.
     pub fn pad(&mut self, len: usize) -> Option<()> {
         let end = self.end.checked_add(len).filter(|&end| end <= self.buffer.len())?;
         self.buffer[self.end..end].fill(0);
@@ -76,7 +76,7 @@ impl Frame {
         Some(())
     }
 
-    /// Replaces the datagram by a copy of `bytes`; cut when longer than a datagram can be.
+    /// Replaces the datagram by a copy of `bytes`, shortened to the largest datagram.
     pub fn fill(&mut self, bytes: &[u8]) {
         let len = bytes.len().min(DATAGRAM_MAX);
         self.spare_mut()[..len].copy_from_slice(&bytes[..len]);

@@ -9,34 +9,65 @@ use super::WireError;
 use super::attribute::{Icmp, is_understood, kind, read_xor, write_xor, xor_len};
 use super::channel_data::padding;
 use super::frame::Frame;
-use super::message::{ATTRIBUTE_HEADER_LEN, HEADER_LEN, MAGIC_COOKIE, Message, MessageClass, method};
+use super::message::{
+    ATTRIBUTE_HEADER_LEN, HEADER_LEN, MAGIC_COOKIE, Message, MessageClass, RawAttribute, method,
+};
 
 /// Class indication, method Data.
 const DATA_INDICATION: u16 = 0x0017;
 
-/// What a Send indication asks for.
+/// The contents of a Send indication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Send {
     /// XOR-PEER-ADDRESS.
     pub peer: SocketAddr,
-    /// Where the value of DATA is in the message.
+    /// The position of the value of DATA in the message.
     pub payload: Range<usize>,
-    /// Whether DONT-FRAGMENT is there.
+    /// Whether DONT-FRAGMENT is present.
     pub dont_fragment: bool,
 }
 
 /// Whether this is a Send indication.
 pub fn is_send(message: &Message<'_>) -> bool {
-    message.class() == MessageClass::Indication && message.method() == method::SEND
+    is_indication(message, method::SEND)
 }
 
-/// Reads a Send indication (section 11.2), without allocating. Integrity is not looked at: indications have none
-/// (RFC 8489 section 9.2). An attribute that is required but unknown spoils it (RFC 8489 section 6.3.2).
+fn is_indication(message: &Message<'_>, method: u16) -> bool {
+    message.class() == MessageClass::Indication && message.method() == method
+}
+
+/// Reads a Send indication (section 11.2), without allocating. Integrity is not checked: indications have none
+/// (RFC 8489 section 9.2).
+///
+/// # Errors
+/// - [`WireError::Incomplete`] if the message is not a Send indication, or has no peer or no DATA;
+/// - [`WireError::BadAttribute`] for an attribute with a wrong length or address family;
+/// - [`WireError::UnknownAttribute`] for one that is required but unknown (RFC 8489 section 6.3.2).
 pub fn parse_send(message: &Message<'_>) -> Result<Send, WireError> {
-    if !is_send(message) {
+    let mut dont_fragment = false;
+    let (peer, payload) = read_peer_and_data(message, method::SEND, |attribute| match attribute.kind {
+        kind::DONT_FRAGMENT if attribute.value.is_empty() => {
+            dont_fragment = true;
+            Ok(())
+        }
+        kind::DONT_FRAGMENT => Err(WireError::BadAttribute(attribute.kind)),
+        _ => Ok(()),
+    })?;
+    let payload = payload.ok_or(WireError::Incomplete)?;
+    Ok(Send { peer, payload, dont_fragment })
+}
+
+/// Reads the attributes that Send and Data indications share: the peer, and the position of the value of DATA. Passes every
+/// other known attribute to `other`. Of several attributes of one type the first counts.
+fn read_peer_and_data(
+    message: &Message<'_>,
+    method: u16,
+    mut other: impl FnMut(RawAttribute<'_>) -> Result<(), WireError>,
+) -> Result<(SocketAddr, Option<Range<usize>>), WireError> {
+    if !is_indication(message, method) {
         return Err(WireError::Incomplete);
     }
-    let (mut peer, mut payload, mut dont_fragment) = (None, None, false);
+    let (mut peer, mut payload) = (None, None);
     for attribute in message.attributes() {
         match attribute.kind {
             kind::XOR_PEER_ADDRESS if peer.is_none() => {
@@ -44,69 +75,51 @@ pub fn parse_send(message: &Message<'_>) -> Result<Send, WireError> {
                 peer = Some(address.ok_or(WireError::BadAttribute(attribute.kind))?);
             }
             kind::DATA if payload.is_none() => payload = Some(attribute.value_range()),
-            kind::DONT_FRAGMENT if attribute.value.is_empty() => dont_fragment = true,
-            kind::DONT_FRAGMENT => return Err(WireError::BadAttribute(attribute.kind)),
-            other if !is_understood(other) => return Err(WireError::UnknownAttribute(other)),
-            _ => {}
+            unknown if !is_understood(unknown) => return Err(WireError::UnknownAttribute(unknown)),
+            _ => other(attribute)?,
         }
     }
-    match (peer, payload) {
-        (Some(peer), Some(payload)) => Ok(Send { peer, payload, dont_fragment }),
-        _ => Err(WireError::Incomplete),
-    }
+    Ok((peer.ok_or(WireError::Incomplete)?, payload))
 }
 
-/// What a Data indication brings.
+/// The contents of a Data indication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Data {
     /// XOR-PEER-ADDRESS: the peer.
     pub peer: SocketAddr,
-    /// DATA, or an ICMP error from the way to the peer.
+    /// DATA, or an ICMP error from the path to the peer.
     pub content: Content,
 }
 
-/// The content of a Data indication.
+/// The payload or error of a Data indication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// Where the value of DATA is in the message.
+    /// The position of the value of DATA in the message.
     Payload(Range<usize>),
     /// ICMP (section 11.6).
     Icmp(Icmp),
 }
 
-/// Reads a Data indication (section 11.4), without allocating. DATA counts before ICMP when both are there.
+/// Reads a Data indication (section 11.4), without allocating. If both are present, DATA counts and ICMP does not.
 ///
 /// # Errors
-/// [`WireError::Incomplete`] if the message is no Data indication, or has no peer or neither DATA nor ICMP;
-/// [`WireError::BadAttribute`] or [`WireError::UnknownAttribute`] for an attribute that spoils it.
+/// - [`WireError::Incomplete`] if the message is not a Data indication, or has no peer or neither DATA nor ICMP;
+/// - [`WireError::BadAttribute`] for an attribute with a wrong length or address family;
+/// - [`WireError::UnknownAttribute`] for one that is required but unknown (RFC 8489 section 6.3.2).
 pub fn parse_data(message: &Message<'_>) -> Result<Data, WireError> {
-    if message.class() != MessageClass::Indication || message.method() != method::DATA {
-        return Err(WireError::Incomplete);
-    }
-    let (mut peer, mut payload, mut icmp) = (None, None, None);
-    for attribute in message.attributes() {
-        match attribute.kind {
-            kind::XOR_PEER_ADDRESS if peer.is_none() => {
-                let address = read_xor(attribute.value, message.transaction_id());
-                peer = Some(address.ok_or(WireError::BadAttribute(attribute.kind))?);
-            }
-            kind::DATA if payload.is_none() => payload = Some(attribute.value_range()),
-            kind::ICMP if icmp.is_none() => {
-                icmp = Some(Icmp::decode(attribute.value).ok_or(WireError::BadAttribute(attribute.kind))?);
-            }
-            other if !is_understood(other) => return Err(WireError::UnknownAttribute(other)),
-            _ => {}
+    let mut icmp = None;
+    let (peer, payload) = read_peer_and_data(message, method::DATA, |attribute| {
+        if attribute.kind == kind::ICMP && icmp.is_none() {
+            icmp = Some(Icmp::decode(attribute.value).ok_or(WireError::BadAttribute(attribute.kind))?);
         }
-    }
+        Ok(())
+    })?;
     let content = payload.map(Content::Payload).or(icmp.map(Content::Icmp));
-    match (peer, content) {
-        (Some(peer), Some(content)) => Ok(Data { peer, content }),
-        _ => Err(WireError::Incomplete),
-    }
+    Ok(Data { peer, content: content.ok_or(WireError::Incomplete)? })
 }
 
-/// Makes the frame's bytes the DATA of a Data indication from `peer`: headers in front, zeros behind up to a
-/// multiple of four. `None`, and nothing changed, when the frame has no room or the bytes are too many for STUN.
+/// Wraps the frame's bytes into a Data indication from `peer`: headers in front, zeros behind up to a multiple of four.
+/// Returns `None` and changes nothing if the frame has no room or the message would be too long for STUN.
 pub fn prepend_data(frame: &mut Frame, peer: SocketAddr, transaction_id: [u8; 12]) -> Option<()> {
     let payload_len = u16::try_from(frame.bytes().len()).ok()?;
     let padding = padding(payload_len.into());
@@ -126,7 +139,7 @@ pub fn prepend_data(frame: &mut Frame, peer: SocketAddr, transaction_id: [u8; 12
     Some(())
 }
 
-/// A Data indication that tells the client about an ICMP error from the way to `peer` (section 11.5).
+/// Encodes a Data indication about an ICMP error from the path to `peer` (section 11.5).
 pub fn write_icmp(peer: SocketAddr, icmp: Icmp, transaction_id: [u8; 12]) -> Vec<u8> {
     let address_end = HEADER_LEN + ATTRIBUTE_HEADER_LEN + xor_len(peer);
     let mut message = vec![0; address_end + ATTRIBUTE_HEADER_LEN + 8];

@@ -1,10 +1,10 @@
-//! The strict door for STUN messages (RFC 8489 sections 5, 6.3 and 14).
+//! Strict parsing of STUN messages (RFC 8489 sections 5, 6.3 and 14).
 //!
-//! `stun_types` 2.0.4 reads messages too, but it takes bytes behind the message for attributes, does not look at
-//! FINGERPRINT behind an attribute it does not expect, allows a length that is no multiple of four, and logs a
-//! warning per malformed datagram, which a stranger could use to fill a disk. So the structure is checked here,
-//! once and silently; integrity, types and writing are the crate's. So is FINGERPRINT where it is written; to check it, the
-//! crate takes 160 microseconds for 64 KiB, one byte at a time.
+//! `stun_types` 2.0.4 parses messages too, but it takes bytes behind the message for attributes, ignores a FINGERPRINT behind
+//! an attribute it does not expect, allows a length that is not a multiple of four, and logs a warning per malformed
+//! datagram, which a stranger could use to fill a disk. So the structure is checked here, once and silently. The crate
+//! computes integrity, knows types and writes messages. It also writes FINGERPRINT; to check one of 64 KiB it takes 160
+//! microseconds, one byte at a time, so that is done here as well.
 
 use std::ops::Range;
 
@@ -19,10 +19,10 @@ use super::WireError;
 use super::attribute::kind;
 use super::channel_data::padded_len;
 
-/// Bytes in front of the attributes.
+/// Length of the header in bytes.
 pub const HEADER_LEN: usize = 20;
 
-/// Bytes in front of an attribute's value.
+/// Length of an attribute's header in bytes.
 pub const ATTRIBUTE_HEADER_LEN: usize = 4;
 
 /// Attributes of one message. A request is at most 2 KiB long: with more, its attributes have less than four bytes each, and
@@ -54,31 +54,31 @@ pub mod method {
     pub const CHANNEL_BIND: u16 = 0x009;
 }
 
-/// A well-formed STUN message; a view of somebody else's bytes.
+/// A well-formed STUN message: a view of borrowed bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     bytes: &'a [u8],
     kind: MessageType,
-    /// Where the attributes end that may be acted upon.
+    /// The end of the attributes that count.
     end: usize,
     sha1: Option<usize>,
     sha256: Option<usize>,
     fingerprint: bool,
 }
 
-/// One attribute; a view of somebody else's bytes.
+/// One attribute: a view of borrowed bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawAttribute<'a> {
     /// The type.
     pub kind: u16,
     /// The value without padding.
     pub value: &'a [u8],
-    /// Where the attribute's header starts in the message.
+    /// The position of the attribute's header in the message.
     pub offset: usize,
 }
 
 impl RawAttribute<'_> {
-    /// Where the value is in the message.
+    /// The position of the value in the message.
     pub fn value_range(&self) -> Range<usize> {
         let start = self.offset + ATTRIBUTE_HEADER_LEN;
         start..start + self.value.len()
@@ -90,7 +90,7 @@ impl RawAttribute<'_> {
 }
 
 impl<'a> Message<'a> {
-    /// Takes exactly one message. FINGERPRINT, if there, must be last and right.
+    /// Parses exactly one message. FINGERPRINT, if present, must be last and correct.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, WireError> {
         let header: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(WireError::Short)?;
         let kind = MessageType::from_bytes(&header[..2]).map_err(|_| WireError::WrongKind)?;
@@ -107,7 +107,7 @@ impl<'a> Message<'a> {
         Ok(message)
     }
 
-    /// Steps through all attributes and notes where integrity and fingerprint are.
+    /// Checks all attributes and notes the positions of integrity and fingerprint.
     fn walk(&mut self) -> Result<(), WireError> {
         let (mut offset, mut behind_sha1, mut count) = (HEADER_LEN, None, 0);
         while offset < self.bytes.len() {
@@ -213,7 +213,7 @@ impl<'a> Message<'a> {
         self.sha256.is_some()
     }
 
-    /// Which integrity must hold: SHA-256 wherever it is present, so that nobody can bid down by damaging it.
+    /// The integrity that must verify: SHA-256 if it is present, so that damaging it does not bid down.
     pub fn integrity(&self) -> Option<IntegrityAlgorithm> {
         match (self.sha1, self.sha256) {
             (_, Some(_)) => Some(IntegrityAlgorithm::Sha256),
@@ -222,10 +222,9 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// Whether the integrity attribute of `algorithm` is there and right, compared in constant time. The bytes of
+    /// Whether the integrity attribute of `algorithm` is present and correct, compared in constant time. The bytes of
     /// `key` are used as they are, so that a key from MD5 serves both algorithms (RFC 8489 section 9.2.2; the
-    /// crate's own check refuses that). TURN does not
-    /// allow a shortened SHA-256 (section 14.6).
+    /// crate's own check refuses that). TURN does not allow a shortened SHA-256 (section 14.6).
     pub fn verify(&self, key: &IntegrityKey, algorithm: IntegrityAlgorithm) -> bool {
         let offset = match algorithm {
             IntegrityAlgorithm::Sha1 => self.sha1,
@@ -246,7 +245,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The attribute at `offset`; `None` when it reaches past the end.
+/// The attribute at `offset`; `None` if it reaches past the end.
 fn attribute_at(bytes: &[u8], offset: usize) -> Option<RawAttribute<'_>> {
     let (header, rest) = bytes.get(offset..)?.split_first_chunk::<ATTRIBUTE_HEADER_LEN>()?;
     let [kind, length] = [[header[0], header[1]], [header[2], header[3]]].map(u16::from_be_bytes);

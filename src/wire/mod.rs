@@ -1,7 +1,7 @@
 //! Bytes and their meaning. Pure: no state, no time, no input or output, and no input that panics.
 //!
 //! A datagram's way: [`demux`] tells STUN from ChannelData by the first byte; on a stream [`stream`] finds where a
-//! message ends. ChannelData is read and written by [`channel_data`]. STUN passes the strict door in [`message`];
+//! message ends. ChannelData is read and written by [`channel_data`]. STUN is parsed strictly by [`message`];
 //! a Send indication then goes to [`indication`], which also writes Data indications; a request goes to
 //! [`request`], and [`response`] encodes the answer. [`attribute`] holds the attributes of TURN, [`frame`] the
 //! buffer with headroom that headers are written into. Before TURN begins, a stream may start with a header of
@@ -28,20 +28,20 @@ pub mod writer;
 
 use std::fmt;
 
-/// Why bytes are not a message. The sender is at fault; the bytes are dropped and counted, never answered.
+/// Why bytes are not a valid message. The sender is at fault; the message is dropped and counted, never answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WireError {
     /// Fewer bytes than the header needs.
     Short,
-    /// The first byte is not that of the expected kind of message (RFC 8656 section 12).
+    /// The first byte belongs to another kind of message (RFC 8656 section 12).
     WrongKind,
     /// The magic cookie is missing: RFC 3489 or not STUN at all.
     Cookie,
-    /// The length in the header is not that of the bytes, or is no multiple of four (STUN).
+    /// The length in the header does not fit the bytes, or is not a multiple of four (STUN).
     Length,
     /// An attribute reaches past the end of the message.
     AttributeOverrun,
-    /// More attributes than any message has.
+    /// More attributes than the limit.
     TooManyAttributes,
     /// FINGERPRINT is not the last attribute.
     FingerprintNotLast,

@@ -1,10 +1,10 @@
-//! The PROXY protocol, versions 1 and 2: how a proxy says whose connection it hands on (specification of haproxy,
+//! The PROXY protocol, versions 1 and 2: how a proxy passes on the addresses of a connection (specification of haproxy,
 //! doc/proxy-protocol.txt, sections 2.1 and 2.2).
 
 use std::net::{IpAddr, SocketAddr};
 use std::str;
 
-/// The longest header that is waited for. Version 1 ends within 107 bytes; version 2 has room here for 512 bytes of
+/// The longest header that is accepted. Version 1 ends within 107 bytes; version 2 has room here for 512 bytes of
 /// addresses and extensions (TLVs), of which proxies send below 300.
 pub const MAX_PEEK: usize = V2_HEADER + 512;
 
@@ -20,12 +20,12 @@ const V2_TCP6: u8 = 0x21;
 const V4_LEN: usize = 12;
 const V6_LEN: usize = 36;
 
-/// Who talks to whom, as the proxy saw it.
+/// The two addresses of a connection, as the proxy saw them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
     /// The client.
     pub source: SocketAddr,
-    /// What the client connected to.
+    /// The address that the client connected to.
     pub destination: SocketAddr,
 }
 
@@ -34,23 +34,23 @@ pub struct Addresses {
 pub struct Header {
     /// Its length in bytes; the client's own bytes follow.
     pub len: usize,
-    /// `None`: the proxy speaks for itself (LOCAL, a health check) or knows nothing (UNKNOWN), so the addresses of the
-    /// connection hold.
+    /// `None` if the proxy connects for itself (LOCAL, a health check) or does not know the addresses (UNKNOWN); then those of
+    /// the connection count.
     pub addresses: Option<Addresses>,
 }
 
-/// What the first bytes of a connection are.
+/// The result of looking at the first bytes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peek {
     /// A header.
     Found(Header),
-    /// Certainly none.
+    /// Not a header.
     NotProxy,
-    /// The beginning of one. Never the answer to [`MAX_PEEK`] bytes or more.
+    /// The beginning of one; more bytes are needed. Never returned for [`MAX_PEEK`] bytes or more.
     NeedMore,
 }
 
-/// Looks at what has arrived so far, from the first byte of the connection.
+/// Examines the bytes that have arrived so far, from the first byte of the connection on.
 pub fn peek(bytes: &[u8]) -> Peek {
     let begins = |start: &[u8]| {
         let len = bytes.len().min(start.len());
@@ -77,7 +77,7 @@ fn peek_v1(bytes: &[u8]) -> Peek {
     }
 }
 
-/// The words behind `PROXY `; `None` when they mean nothing, `Some(None)` for UNKNOWN.
+/// Reads the words behind `PROXY `; `None` if they are invalid, `Some(None)` for UNKNOWN.
 fn v1_addresses(words: &str) -> Option<Option<Addresses>> {
     if words == "UNKNOWN" || words.starts_with("UNKNOWN ") {
         return Some(None);
@@ -104,7 +104,7 @@ fn port(word: &str) -> Option<u16> {
 
 fn peek_v2(bytes: &[u8]) -> Peek {
     let Some(header) = bytes.first_chunk::<V2_HEADER>() else {
-        // Version and command may be judged already.
+        // Version and command can be checked already.
         let wrong = bytes.get(V2_SIGNATURE.len()).is_some_and(|byte| byte & 0xf0 != V2_VERSION);
         return if wrong { Peek::NotProxy } else { Peek::NeedMore };
     };
@@ -138,12 +138,12 @@ fn peek_v2(bytes: &[u8]) -> Peek {
             }))
         }
         (V2_PROXY, V2_TCP4 | V2_TCP6) => Peek::NotProxy,
-        // LOCAL, and families that no client of ours can have.
+        // LOCAL, and families other than IPv4 and IPv6.
         _ => found(None),
     }
 }
 
-/// Which of the two is written.
+/// The version to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// A line of text.
@@ -156,7 +156,7 @@ pub enum Version {
 pub fn write(version: Version, addresses: Addresses, out: &mut Vec<u8>) {
     let Addresses { mut source, mut destination } = addresses;
     if source.is_ipv4() != destination.is_ipv4() {
-        // One family for both: the mapped form says the same.
+        // Both addresses must have one family: the mapped form is equivalent.
         (source, destination) = (mapped(source), mapped(destination));
     }
     match version {

@@ -1,4 +1,4 @@
-//! Requests, typed: everything a handler needs, borrowed from the message. Only attributes in front of integrity
+//! Requests as types: everything a handler needs, borrowed from the message. Only attributes in front of integrity
 //! count, and of several of one type only the first, except XOR-PEER-ADDRESS.
 
 use std::net::SocketAddr;
@@ -14,10 +14,10 @@ use crate::base::family::Family;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadAttribute(pub u16);
 
-/// A family asked for, or the byte that names no family: 440 (RFC 8656 section 7.2).
+/// A requested family, or the byte of an unknown one: 440 (RFC 8656 section 7.2).
 pub type AskedFamily = Result<Family, u8>;
 
-/// What a request asks for.
+/// A parsed request.
 #[derive(Clone, Debug)]
 pub enum Request<'a> {
     /// Binding (RFC 8489).
@@ -30,7 +30,7 @@ pub enum Request<'a> {
     CreatePermission(CreatePermission<'a>),
     /// ChannelBind (RFC 8656 section 12).
     ChannelBind(ChannelBind),
-    /// A method that is not for requests or not known.
+    /// A method that is unknown or not for requests.
     Other(u16),
 }
 
@@ -119,14 +119,14 @@ impl Refresh {
 
 impl<'a> CreatePermission<'a> {
     fn parse(message: &Message<'a>) -> Result<Self, BadAttribute> {
-        // All or nothing: one bad address spoils the request.
+        // All or nothing: one malformed address makes the request malformed.
         for attribute in message.attributes().filter(|a| a.kind == kind::XOR_PEER_ADDRESS) {
             read_xor(attribute.value, message.transaction_id()).ok_or(BadAttribute(attribute.kind))?;
         }
         Ok(Self { message: *message })
     }
 
-    /// Every XOR-PEER-ADDRESS, in order; there may be none.
+    /// All XOR-PEER-ADDRESS attributes, in order; possibly none.
     pub fn peers(&self) -> impl Iterator<Item = SocketAddr> + use<'a> {
         let transaction_id = self.message.transaction_id();
         self.message
@@ -146,7 +146,7 @@ impl ChannelBind {
     }
 }
 
-/// Who the client says it is (RFC 8489 section 9.2).
+/// The credentials of a request (RFC 8489 section 9.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Credentials<'a> {
     /// USERNAME.
@@ -159,11 +159,11 @@ pub struct Credentials<'a> {
     pub nonce: Option<&'a [u8]>,
     /// PASSWORD-ALGORITHM: its number, known or not.
     pub password_algorithm: Option<u16>,
-    /// The value of PASSWORD-ALGORITHMS, to be compared with what was offered.
+    /// The value of PASSWORD-ALGORITHMS, to be compared with the offer.
     pub password_algorithms: Option<&'a [u8]>,
-    /// Whether MESSAGE-INTEGRITY is there.
+    /// Whether MESSAGE-INTEGRITY is present.
     pub has_sha1: bool,
-    /// Whether MESSAGE-INTEGRITY-SHA256 is there; then it must hold, whatever else is there.
+    /// Whether MESSAGE-INTEGRITY-SHA256 is present. If so, it must verify, whatever else is present.
     pub has_sha256: bool,
 }
 
@@ -188,10 +188,10 @@ impl<'a> Credentials<'a> {
     }
 }
 
-/// The most types that are named in one 420 answer.
+/// The most types that one 420 answer lists.
 pub const UNKNOWN_MAX: usize = 16;
 
-/// The comprehension-required attributes that nobody here understands, each once, for 420 and UNKNOWN-ATTRIBUTES
+/// The unknown comprehension-required attributes, each once, for 420 and UNKNOWN-ATTRIBUTES
 /// (RFC 8489 section 6.3.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnknownRequired {
@@ -205,13 +205,13 @@ impl UnknownRequired {
         &self.kinds[..self.len]
     }
 
-    /// Whether everything was understood.
+    /// Whether every required attribute is known.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 }
 
-/// Looks for attributes that the request may not carry.
+/// Collects the attributes that the request must not carry.
 pub fn unknown_required(message: &Message<'_>) -> UnknownRequired {
     let mut unknown = UnknownRequired::default();
     for attribute in message.attributes().filter(|attribute| !is_understood(attribute.kind)) {
@@ -248,7 +248,7 @@ fn text(value: &[u8], max: usize) -> Option<&str> {
     std::str::from_utf8(value).ok().filter(|text| text.len() <= max)
 }
 
-/// Number, length of the parameters, parameters (RFC 8489 section 14.12).
+/// Reads PASSWORD-ALGORITHM: number, length of the parameters, parameters (RFC 8489 section 14.12).
 fn password_algorithm(value: &[u8]) -> Option<u16> {
     let (&[n0, n1, l0, l1], parameters) = value.split_first_chunk()?;
     let len = usize::from(u16::from_be_bytes([l0, l1]));

@@ -1,4 +1,4 @@
-//! Answers: success and error responses, encoded (RFC 8489 sections 6.3 and 14, RFC 8656 section 18).
+//! Encodes success and error responses (RFC 8489 sections 6.3 and 14, RFC 8656 section 18).
 
 use std::net::SocketAddr;
 
@@ -13,13 +13,13 @@ use super::attribute::{
 };
 use crate::base::family::Family;
 
-/// Room for most answers without growing.
+/// Initial capacity, enough for most answers.
 const CAPACITY: usize = 256;
 
-/// Whether an error says in words what its number says.
+/// Whether an error response has a reason phrase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// No words: an answer to a stranger must stay small.
+    /// No phrase: an answer to a stranger must stay small.
     Empty,
     /// The short phrase of the RFC.
     Phrase,
@@ -61,7 +61,7 @@ impl Response {
 
     /// Adds any attribute.
     pub fn attribute(mut self, attribute: &dyn AttributeWrite) -> Self {
-        // The checks of `add_attribute` are about attributes behind integrity; that comes in `finish` only.
+        // `add_attribute` checks for attributes behind integrity, which only `finish` adds.
         self.encoder.push_attribute_unchecked(attribute);
         self
     }
@@ -70,7 +70,7 @@ impl Response {
         self.attribute(&RawAttribute::new(kind.into(), value))
     }
 
-    /// Adds XOR-MAPPED-ADDRESS: the client as we see it.
+    /// Adds XOR-MAPPED-ADDRESS: the client's address as the server sees it.
     pub fn xor_mapped_address(self, address: SocketAddr) -> Self {
         let attribute = XorMappedAddress::new(address, self.transaction_id);
         self.attribute(&attribute)
@@ -92,7 +92,7 @@ impl Response {
         self.attribute(&ReservationToken(token))
     }
 
-    /// Adds ADDRESS-ERROR-CODE: this family of a dual allocation could not be had.
+    /// Adds ADDRESS-ERROR-CODE: why a dual allocation has no relayed address of this family.
     pub fn address_error(self, family: Family, code: u16) -> Self {
         self.attribute(&AddressErrorCode { family: Ok(family), code })
     }
@@ -128,13 +128,13 @@ impl Response {
         self.raw(kind::SOFTWARE, name.as_bytes())
     }
 
-    /// The encoded message, with integrity when a key is given, and FINGERPRINT last when asked for.
+    /// Encodes the message, with integrity if there is a key, and with FINGERPRINT last if requested.
     pub fn finish(
         mut self,
         integrity: Option<(&IntegrityKey, IntegrityAlgorithm)>,
         fingerprint: bool,
     ) -> Vec<u8> {
-        // Both can only fail when such an attribute is there already, and nothing here adds one before.
+        // Both fail only if such an attribute is present already, and nothing adds one before.
         if let Some((key, algorithm)) = integrity {
             let _ = self.encoder.add_message_integrity_with_key(key, algorithm);
         }
@@ -145,7 +145,7 @@ impl Response {
     }
 }
 
-/// The RFCs' phrase for a code (RFC 8489 section 14.8, RFC 8656 section 19); empty for others.
+/// The reason phrase of the RFCs for a code (RFC 8489 section 14.8, RFC 8656 section 19); empty for other codes.
 fn phrase(code: u16) -> &'static str {
     match code {
         300 => "Try Alternate",

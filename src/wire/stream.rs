@@ -1,13 +1,13 @@
-//! Where one message ends and the next begins on TCP and TLS (RFC 8656 section 12.5, RFC 8489 section 6.2.2).
+//! Message framing on TCP and TLS (RFC 8656 section 12.5, RFC 8489 section 6.2.2).
 
 use super::channel_data::{self, padded_len};
 use super::demux::{Kind, classify};
 use super::message::{HEADER_LEN, MAGIC_COOKIE};
 
-/// The longest message taken from a stream: the longest ChannelData, without padding.
+/// The longest message accepted from a stream: the longest ChannelData, without padding.
 pub const MESSAGE_MAX: usize = channel_data::HEADER_LEN + u16::MAX as usize;
 
-/// What the bytes at the front of a stream are.
+/// The result of looking at the front of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framed {
     /// A whole message: `bytes[..len]`. The next one starts at `consumed`.
@@ -19,16 +19,16 @@ pub enum Framed {
         /// Its length with padding.
         consumed: usize,
     },
-    /// Not whole yet. Asking again pays once there are `at_least` bytes in all (always more than there are now).
+    /// Incomplete. Call again once there are `at_least` bytes in all, always more than there are now.
     NeedMore {
-        /// How many bytes from the start of the message.
+        /// The number of bytes from the start of the message.
         at_least: usize,
     },
-    /// Not TURN, and never will be: a stream cannot find its place again, so close it.
+    /// Not TURN. A stream cannot resynchronise, so it must be closed.
     Garbage,
 }
 
-/// Looks at the front of `bytes`. Takes constant time; call it again on the rest for the next message.
+/// Finds the message at the front of `bytes` in constant time. Call it again on the rest for the next message.
 pub fn next(bytes: &[u8]) -> Framed {
     let Some(&first) = bytes.first() else {
         return Framed::NeedMore { at_least: channel_data::HEADER_LEN };
@@ -54,7 +54,7 @@ pub fn next(bytes: &[u8]) -> Framed {
     Framed::Message { kind, len, consumed }
 }
 
-/// The length of a STUN message as far as the bytes tell, at least a header; `None` when it cannot be one.
+/// The length of a STUN message, or of its header while that is incomplete; `None` if it cannot be one.
 fn stun_len(bytes: &[u8]) -> Option<usize> {
     let Some(&[_, _, high, low]) = bytes.first_chunk() else {
         return Some(HEADER_LEN);

@@ -1,4 +1,4 @@
-//! Requests and Send indications, encoded into a buffer of the caller (RFC 8489 section 5, RFC 8656 section 11.1).
+//! Encodes requests and Send indications into a buffer of the caller (RFC 8489 section 5, RFC 8656 section 11.1).
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use stun_types::attribute::{MessageIntegrity, MessageIntegritySha256};
 use super::attribute::{kind, write_xor};
 use super::message::{HEADER_LEN, IntegrityAlgorithm, IntegrityKey, MAGIC_COOKIE, method};
 
-/// The longest DATA that a Send indication for any peer can carry: what the length field of STUN leaves beside an IPv6
+/// The longest DATA that a Send indication for any peer can carry: the range of STUN's length field without an IPv6
 /// XOR-PEER-ADDRESS and DONT-FRAGMENT.
 pub const DATA_MAX: usize = 65_532 - 24 - 4 - 4;
 
@@ -21,7 +21,7 @@ pub struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// A request without attributes; what the buffer held is gone.
+    /// Begins a request without attributes. Clears the buffer.
     pub fn request(bytes: &'a mut Vec<u8>, method: u16, transaction_id: [u8; 12]) -> Self {
         Self::new(bytes, method_bits(method), transaction_id)
     }
@@ -52,7 +52,7 @@ impl<'a> Writer<'a> {
     /// Appends MESSAGE-INTEGRITY or MESSAGE-INTEGRITY-SHA256 (RFC 8489 sections 14.5 and 14.6). Only FINGERPRINT may
     /// follow.
     pub fn sign(&mut self, key: &IntegrityKey, algorithm: IntegrityAlgorithm) {
-        // Both attributes have a header of four bytes. Neither computation can fail: any key will do.
+        // Both attributes have a header of four bytes. Neither computation can fail: any key is accepted.
         match algorithm {
             IntegrityAlgorithm::Sha1 => {
                 self.set_length(4 + 20);
@@ -74,15 +74,15 @@ impl<'a> Writer<'a> {
         self.bytes.extend_from_slice(&(len as u16).to_be_bytes());
     }
 
-    /// Makes the length field count what is there and `more` bytes to come.
+    /// Sets the length field to the current attributes and `more` bytes to come.
     fn set_length(&mut self, more: usize) {
         let length = (self.bytes.len() - HEADER_LEN + more) as u16;
         self.bytes[2..4].copy_from_slice(&length.to_be_bytes());
     }
 }
 
-/// Writes everything of a Send indication that comes before the payload; what the buffer held is gone. The payload and
-/// its padding to a multiple of four follow. `payload_len` is at most [`DATA_MAX`].
+/// Writes the part of a Send indication before the payload. Clears the buffer. The caller appends the payload and its padding
+/// to a multiple of four. `payload_len` is at most [`DATA_MAX`].
 pub fn write_send_head(
     bytes: &mut Vec<u8>,
     peer: SocketAddr,

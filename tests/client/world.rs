@@ -10,6 +10,7 @@ use hallpass::base::transport::Transport;
 use hallpass::client::stream::Reassembly;
 use hallpass::client::{Algorithms, Allocate, Client, Config, Credentials, Event, Link, Request, Stage};
 use hallpass::turn::action::{Action, FromClient, FromPeer, PeerHeader, RelayId};
+use hallpass::turn::address::{Announced, OnWire};
 use hallpass::turn::counters::Counters;
 use hallpass::turn::five_tuple::{self, FiveTuple};
 use hallpass::turn::server::Server;
@@ -268,7 +269,7 @@ impl World {
 
     fn at_server(&mut self, n: usize, bytes: &[u8]) {
         let at = self.participants[n].at;
-        if let FromClient::Relay { relay, peer, payload, .. } =
+        if let FromClient::Relay { relay, peer: OnWire(peer), payload, .. } =
             self.server.handle_client(self.time(), at, bytes)
         {
             assert!(peers().contains(&peer));
@@ -281,13 +282,13 @@ impl World {
     }
 
     fn at_relay(&mut self, relay: RelayId, from: SocketAddr, payload: &[u8]) {
-        let verdict = self.server.handle_peer(self.time(), relay, from, payload.len());
+        let verdict = self.server.handle_peer(self.time(), relay, OnWire(from), payload.len());
         if let FromPeer::Relay { client, header } = verdict {
             let mut frame = Frame::new();
             frame.fill(payload);
             match header {
                 PeerHeader::Channel(number) => channel_data::prepend(&mut frame, number),
-                PeerHeader::Data { peer, transaction_id } => {
+                PeerHeader::Data { peer: Announced(peer), transaction_id } => {
                     indication::prepend_data(&mut frame, peer, transaction_id)
                 }
             }
@@ -305,7 +306,7 @@ impl World {
                     let time = self.now + self.below(50) * MILLI;
                     self.at(time, Step::Opened(relay));
                 }
-                Action::CloseRelay { .. } | Action::Ended(_) | Action::Reviewed(_) => {}
+                Action::CloseRelay { .. } | Action::Ended(_) | Action::Reviewed(_) | Action::Changed(_) => {}
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Random sequences of operations on one server, compared step by step with a direct reading of RFC 8656.
 
+mod mirror;
 mod reference;
 #[path = "../sim/rig.rs"]
 mod rig;
@@ -10,10 +11,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hallpass::base::transport::Transport;
-use hallpass::turn::action::{FromClient, FromPeer, PeerHeader, RelayId};
+use hallpass::turn::action::{EndReason, FromClient, FromPeer, PeerHeader, RelayId};
+use hallpass::turn::address::{Announced, OnWire};
 use hallpass::turn::five_tuple::Client;
+use hallpass::turn::snapshot::{Cursor, ENTRIES_MAX};
 use proptest::prelude::*;
 
+use mirror::{Mirror, sessions};
 use reference::{Ask, Family, Reference, Wish};
 use rig::Rig;
 use stun::{Login, Reader, Writer};
@@ -171,7 +175,7 @@ impl Run {
             Op::FromPeer { client: n, family, peer: from } => {
                 let (from, relay) = (peer(*from), self.relays[usize::from(*n)][*family as usize]);
                 let Some(relay) = relay.filter(|_| family.is_of(from)) else { return Ok(()) };
-                let verdict = self.rig.server.handle_peer(self.rig.now, relay, from, 7);
+                let verdict = self.rig.server.handle_peer(self.rig.now, relay, OnWire(from), 7);
                 let header = match verdict {
                     FromPeer::Relay { client: to, header } => {
                         prop_assert_eq!(to, client(*n));
@@ -181,7 +185,9 @@ impl Run {
                 };
                 match (header, self.reference.route_from_peer(now, *n, from)) {
                     (Some(PeerHeader::Channel(number)), Some(Some(bound))) => prop_assert_eq!(number, bound),
-                    (Some(PeerHeader::Data { peer, .. }), Some(None)) => prop_assert_eq!(peer, from),
+                    (Some(PeerHeader::Data { peer: Announced(peer), .. }), Some(None)) => {
+                        prop_assert_eq!(peer, from)
+                    }
                     (None, None) => {}
                     (header, expected) => prop_assert!(false, "{:?}, expected {:?}", header, expected),
                 }
@@ -270,7 +276,7 @@ impl Run {
         expected: Option<SocketAddr>,
     ) -> Result<(), TestCaseError> {
         match (verdict, expected) {
-            (FromClient::Relay { relay, peer, .. }, Some(to)) => {
+            (FromClient::Relay { relay, peer: OnWire(peer), .. }, Some(to)) => {
                 prop_assert_eq!(peer, to);
                 prop_assert_eq!(Some(relay), self.relays[usize::from(n)][usize::from(to.is_ipv6())]);
             }
@@ -346,4 +352,137 @@ proptest! {
             run.step(op)?;
         }
     }
+}
+
+/// Hands the changes to the mirror, which then must be what the table is.
+fn follow(mirror: &mut Mirror, rig: &mut Rig) {
+    rig.changes.drain(..).for_each(|change| mirror.apply(change));
+    mirror.compare(&rig.server, rig.now);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// Wherever the report begins, the changes alone say at every step what the table holds.
+    #[test]
+    fn a_mirror_is_the_table(ops in prop::collection::vec(op(), 1..120), start in 0_usize..120) {
+        let (mut run, mut mirror) = (Run::new(), None);
+        for (n, op) in ops.iter().enumerate() {
+            if n == start % ops.len() {
+                prop_assert!(run.rig.changes.is_empty(), "reported unasked");
+                run.rig.server.handle_mirror(true);
+                run.rig.draw();
+                mirror = Some(Mirror::default());
+            }
+            run.step(op)?;
+            if let Some(mirror) = &mut mirror {
+                follow(mirror, &mut run.rig);
+            }
+        }
+        run.rig.server.handle_mirror(false);
+        run.rig.server.handle_shutdown(run.rig.now);
+        run.rig.draw();
+        prop_assert!(run.rig.changes.is_empty(), "reported after the end");
+    }
+}
+
+/// A reload that denies a peer ends its permission in the mirror, too, and one that allows it again changes nothing there.
+#[test]
+fn a_mirror_follows_new_settings() {
+    let (mut rig, mut mirror) = (Rig::new(stun::settings()), Mirror::default());
+    rig.server.handle_mirror(true);
+    let login = rig::login("ann");
+    rig.allocate(client(0), &login, &[]);
+    let (permit, bind) = (rig.id(), rig.id());
+    assert_eq!(rig.ask(client(0), &login, stun::create_permission(permit, &[peer(0), peer(2)])), Some(0));
+    assert_eq!(rig.ask(client(0), &login, stun::channel_bind(bind, 0x4000, peer(0))), Some(0));
+    follow(&mut mirror, &mut rig);
+    let lists = |rig: &Rig| {
+        let sessions = sessions(&rig.server, rig.now);
+        let relay = &sessions[0].relays[0];
+        (relay.permissions.len(), relay.channels.len())
+    };
+    assert_eq!(lists(&rig), (2, 1));
+    let mut denying = stun::settings();
+    denying.peers.deny.push("9.9.0.1/32".parse().expect("literal"));
+    for settings in [denying, stun::settings()] {
+        rig.server.handle_settings(rig.now, settings.into());
+        rig.draw();
+        follow(&mut mirror, &mut rig);
+        assert_eq!(lists(&rig), (1, 1), "the channel stays bound; without its permission it relays nothing");
+    }
+    rig.server.handle_shutdown(rig.now);
+    rig.draw();
+    follow(&mut mirror, &mut rig);
+}
+
+/// A snapshot says what a workload did: who, from where, for how long, how much each way, and with whom.
+#[test]
+fn a_snapshot_is_what_happened() {
+    let mut rig = Rig::new(stun::settings());
+    let names = ["ann", "bob", "eve"].map(rig::login);
+    for (n, login) in (0_u8..).zip(&names) {
+        let relayed = rig.allocate(client(n), login, &[]);
+        rig.wait(Duration::from_secs(10));
+        let (permit, bind) = (rig.id(), rig.id());
+        assert_eq!(rig.ask(client(n), login, stun::create_permission(permit, &[peer(2)])), Some(0));
+        assert_eq!(rig.ask(client(n), login, stun::channel_bind(bind, 0x4001, peer(0))), Some(0));
+        let relay = sessions(&rig.server, rig.now).last().expect("a session").relays[0].relay;
+        for _ in 0..=n {
+            rig.feed(client(n), &stun::channel_data(0x4001, &[7; 100]));
+            rig.server.handle_peer(rig.now, relay, OnWire(peer(2)), 30);
+        }
+        let all = sessions(&rig.server, rig.now);
+        let session = all.last().expect("a session");
+        assert_eq!((all.len(), session.client), (usize::from(n) + 1, client(n)));
+        assert_eq!((&*session.user, session.age), (&*login.name, Duration::from_secs(10)));
+        let sent = u64::from(n) + 1;
+        assert_eq!((session.from_client.packets, session.from_client.bytes), (sent, 100 * sent));
+        assert_eq!((session.from_peer.packets, session.from_peer.bytes), (sent, 30 * sent));
+        let [relay] = &session.relays[..] else { panic!("one relay: {session:?}") };
+        assert_eq!((relay.announced.0, relay.left), (relayed[0], Duration::from_secs(590)));
+        assert_eq!((relay.permission_count, relay.channel_count), (2, 1));
+        let permitted: Vec<_> = relay.permissions.iter().map(|permission| permission.ip).collect();
+        assert_eq!(permitted, [peer(2).ip(), peer(0).ip()]);
+        assert!(relay.permissions.iter().all(|permission| permission.left == Duration::from_secs(300)));
+        let bound: Vec<_> = relay.channels.iter().map(|c| (c.number, c.peer, c.left.as_secs())).collect();
+        assert_eq!(bound, [(0x4001, OnWire(peer(0)), 600)]);
+    }
+    // One that is being opened is none yet, and one that has expired is none any more.
+    let id = rig.id();
+    rig.ask(client(3), &names[0], stun::allocate(id, &[]));
+    assert_eq!(sessions(&rig.server, rig.now).len(), 3);
+    rig.wait(Duration::from_secs(400));
+    let expired = sessions(&rig.server, rig.now);
+    assert!(expired.iter().all(|session| session.relays[0].permissions.is_empty()), "{expired:?}");
+    rig.wait(Duration::from_secs(600));
+    rig.timeout();
+    assert_eq!(sessions(&rig.server, rig.now), []);
+}
+
+/// However many there are, a page looks at no more places than it is asked for, and lists no more entries than its bound.
+#[test]
+fn a_page_has_a_bound() {
+    let mut settings = stun::settings();
+    settings.limits.allocations_per_user = 0;
+    let (mut rig, login) = (Rig::new(settings), rig::login("ann"));
+    for n in 0..100 {
+        rig.allocate(client(n), &login, &[]);
+    }
+    for first in 0..10_u8 {
+        let peers: Vec<SocketAddr> = (0..10).map(|n| ([9, 8, first, n], 1).into()).collect();
+        let id = rig.id();
+        assert_eq!(rig.ask(client(0), &login, stun::create_permission(id, &peers)), Some(0));
+    }
+    let page = rig.server.snapshot(rig.now, Cursor::default(), 7);
+    assert_eq!(page.sessions.len(), 7);
+    let relay = &page.sessions[0].relays[0];
+    assert_eq!((relay.permission_count, relay.permissions.len()), (100, ENTRIES_MAX));
+    // Those that end between two pages leave places, and nobody is listed twice.
+    rig.server.handle_client_gone(rig.now, &client(8), EndReason::Closed);
+    rig.draw();
+    let second = rig.server.snapshot(rig.now, page.next.expect("more"), 7);
+    assert_eq!(second.sessions.len(), 6);
+    assert!(second.sessions.iter().all(|session| !page.sessions.contains(session)));
+    assert_eq!(sessions(&rig.server, rig.now).len(), 99);
 }

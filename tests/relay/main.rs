@@ -20,7 +20,7 @@ use hallpass::net::admission::Rules;
 use hallpass::net::counters::CloseReason;
 use hallpass::net::syscall::{Datagram, SendBatch};
 use hallpass::net::{self, Command};
-use hallpass::turn::action::Drop;
+use hallpass::turn::action::DropReason;
 use hallpass::turn::counters::{Counters, HostRung};
 
 use rig::*;
@@ -352,7 +352,7 @@ fn a_client_that_does_not_read_costs_bounded_memory_and_others_are_served() {
     let other_relayed = other.allocate();
     other.bind(0x4000, address);
     let mut sent = 0_u32;
-    while relay.dropped(Drop::QueueFull) < 500 {
+    while relay.dropped(DropReason::QueueFull) < 500 {
         for _ in 0..20 {
             let mut payload = vec![0; 1100];
             payload[..4].copy_from_slice(&sent.to_be_bytes());

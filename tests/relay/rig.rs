@@ -13,9 +13,9 @@ use hallpass::base::transport::Transport;
 use hallpass::net::admission::Rules;
 use hallpass::net::counters::{CloseReason, Stage};
 use hallpass::net::{self, Choice, Command, Exit, Handle, Listener, TlsChooser};
-use hallpass::turn::action::Drop;
+use hallpass::turn::action::DropReason;
 use hallpass::turn::counters::Counters;
-use hallpass::turn::rest;
+use hallpass::turn::identity::rest;
 use hallpass::turn::server::Server;
 use hallpass::turn::settings::{Host, Limits, PeerRules, RelayAddress, Settings};
 use hallpass::turn::shared::Shared;
@@ -169,7 +169,7 @@ impl Relay {
         self.handle.counters().iter().map(|counters| counted(counters)).sum()
     }
 
-    pub fn dropped(&self, reason: Drop) -> u64 {
+    pub fn dropped(&self, reason: DropReason) -> u64 {
         self.counters.iter().map(|counters| counters.dropped(reason).get()).sum()
     }
 }

@@ -1,13 +1,13 @@
 //! RFC 8656 sections 5 to 7: Allocate, step by step.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hallpass::base::host::HostId;
 use hallpass::base::transport::Transport;
 use hallpass::turn::action::{EndReason, OpenError};
-use hallpass::turn::quota::Account;
+use hallpass::turn::address::OnWire;
+use hallpass::turn::identity::account::Account;
 
 use crate::codec::*;
 use crate::rig::*;
@@ -558,7 +558,7 @@ fn s7_2_step_8_without_room_for_a_reservation_it_is_508() {
         let account = Account::User(n.to_string().into());
         let place = shared.quota.take(HostId(0), &account, &rig.settings.limits).expect("no limit");
         let ip = addr(PEER6).ip();
-        others.reserve(rig.now.instant, n.to_be_bytes(), SocketAddr::new(ip, 1), place).expect("room");
+        others.reserve(rig.now.instant, n.to_be_bytes(), OnWire::new(ip, 1), place).expect("room");
     }
     let before = rig.held();
     assert_eq!(rig.ask(&alice, Msg::allocate().attr(EVEN_PORT, PAIR)).code(), 508);

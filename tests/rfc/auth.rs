@@ -1,7 +1,7 @@
 //! RFC 8489 section 9.2: the long-term credential mechanism, with the time-limited names of TURN REST.
 
 use hallpass::base::transport::Transport;
-use hallpass::turn::action::Drop;
+use hallpass::turn::action::DropReason;
 use hallpass::turn::five_tuple::Client;
 use hallpass::turn::settings::Settings;
 
@@ -196,7 +196,7 @@ fn s9_attributes_behind_integrity_are_ignored() {
     // A peer after the integrity is ignored.
     let request = alice.named(Msg::request(CREATE_PERMISSION)).sha1(&key).peer(PEER);
     assert_eq!(rig.bare(&alice.at, &request).code(), 400);
-    assert_eq!(rig.send(&alice, PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.send(&alice, PEER, b"x"), Err(DropReason::NoPermission));
 }
 
 /// RFC 8489 sections 9.2.4 and 16.1.1: with the cookie, both algorithm attributes must be there and right, or neither.
@@ -564,7 +564,7 @@ fn a_guessing_client_does_not_lock_out_newcomers_of_its_source() {
     assert!(guesses(&mut rig, client(2)) > 0);
     let bogus = rig.rest(client(2), "wrong", &format!("{}:w_guess", UNIX + 100)).seal(Msg::allocate());
     for n in 0..20 {
-        assert_eq!(rig.silent(&client(2), &bogus.bytes()), Drop::SearchDeferred);
+        assert_eq!(rig.silent(&client(2), &bogus.bytes()), DropReason::SearchDeferred);
         let transport = if n % 2 == 0 { Transport::Udp } else { Transport::Tls };
         let next = good(&mut rig, client_at(transport, &format!("203.0.113.5:{}", 100 + n)), n);
         assert_eq!(rig.ask(&next, Msg::allocate()).code(), 0, "newcomer {n}");
@@ -575,12 +575,12 @@ fn a_guessing_client_does_not_lock_out_newcomers_of_its_source() {
         let request = next.seal(Msg::allocate()).bytes();
         if rig.exchange(&next.at, &request).is_none() {
             deferred += 1;
-            assert!(!Drop::SearchDeferred.breaks_stream());
+            assert!(!DropReason::SearchDeferred.breaks_stream());
             rig.wait(1);
             assert!(rig.exchange(&next.at, &request).is_some(), "repeated a second later");
         }
     }
-    assert!(deferred > 0 && rig.dropped(Drop::Throttled) == 0, "{deferred}");
+    assert!(deferred > 0 && rig.dropped(DropReason::Throttled) == 0, "{deferred}");
 }
 
 /// A successful search costs as much as a failed one: thousands of valid names of one user do not make the server
@@ -600,15 +600,19 @@ fn searches_that_succeed_are_counted() {
     };
     let of_source = searched(&mut rig, client(2));
     assert!((25..=50).contains(&of_source), "{of_source} searches of 0.6 ms in 20 ms a second");
-    assert_eq!(rig.dropped(Drop::SearchDeferred), 1);
+    assert_eq!(rig.dropped(DropReason::SearchDeferred), 1);
     let wrong = rig.rest(client(2), "wrong", &format!("{}:w_guess", UNIX + 100)).seal(Msg::allocate());
     let reason = rig.silent(&client(2), &wrong.bytes());
-    assert_eq!(reason, Drop::SearchDeferred, "it was not one of those who guess, who have another budget");
+    assert_eq!(
+        reason,
+        DropReason::SearchDeferred,
+        "it was not one of those who guess, who have another budget"
+    );
     // Other sources have their own budget, until the user has used its requests.
     let other = |n: usize| client_at(Transport::Udp, &format!("203.0.{n}.9:1"));
     let all: usize = (0..50).map(|n| searched(&mut rig, other(n))).sum();
     assert!((30..=80).contains(&all), "{all} searches");
-    assert!(rig.dropped(Drop::RequestsOverRate) > 40, "each source tried once more");
+    assert!(rig.dropped(DropReason::RequestsOverRate) > 40, "each source tried once more");
 }
 
 /// Requests above the rate limit of a user count against the source, without an allocation.
@@ -618,8 +622,8 @@ fn requests_over_the_rate_of_a_user_cost_the_source() {
     let alice = rig.alice();
     let request = alice.seal(Msg::request(REFRESH)).bytes();
     assert_eq!((0..2000).filter(|_| rig.exchange(&alice.at, &request).is_some()).count(), 10);
-    assert_eq!(rig.dropped(Drop::RequestsOverRate), 499, "alice's own 401 was the first of 500");
-    assert_eq!(rig.dropped(Drop::Throttled), 2000 - 10 - 499);
+    assert_eq!(rig.dropped(DropReason::RequestsOverRate), 499, "alice's own 401 was the first of 500");
+    assert_eq!(rig.dropped(DropReason::Throttled), 2000 - 10 - 499);
 }
 
 /// A request whose search exceeds the budget is counted like any other of a stranger.
@@ -630,5 +634,9 @@ fn requests_beyond_the_search_budget_are_counted() {
     let request = user.seal(Msg::allocate()).bytes();
     let answered = (0..5000).filter(|_| rig.exchange(&user.at, &request).is_some()).count();
     assert!((10..=25).contains(&answered), "{answered}");
-    assert_eq!(rig.silent(&user.at, &Msg::allocate().bytes()), Drop::Throttled, "the whole limit is used");
+    assert_eq!(
+        rig.silent(&user.at, &Msg::allocate().bytes()),
+        DropReason::Throttled,
+        "the whole limit is used"
+    );
 }

@@ -1,6 +1,6 @@
 //! RFC 8656 section 12: channels.
 
-use hallpass::turn::action::Drop;
+use hallpass::turn::action::DropReason;
 
 use crate::codec::*;
 use crate::rig::*;
@@ -41,20 +41,20 @@ fn s12_6_bad_channel_data_is_discarded() {
     let alice = rig.allocated();
     assert_eq!(rig.bind(&alice, 0x4000, PEER), 0);
     for (bytes, reason) in [
-        (&b"\x40\x00\x00\x05hell"[..], Drop::MalformedChannelData),
-        (b"\x40\x00\x00", Drop::MalformedChannelData),
-        (b"\x40", Drop::MalformedChannelData),
-        (b"\x40\x02\x00\x01x", Drop::NoChannel),
-        (b"\x4f\xff\x00\x01x", Drop::NoChannel),
-        (b"\x50\x00\x00\x01x", Drop::NoChannel),
-        (b"\x80\x00\x00\x01x", Drop::NotTurn),
-        (b"\xff\xff\x00\x01x", Drop::NotTurn),
-        (b"\x3f\xff\x00\x01x", Drop::NotTurn),
-        (b"\x04\x00\x00\x01x", Drop::NotTurn),
+        (&b"\x40\x00\x00\x05hell"[..], DropReason::MalformedChannelData),
+        (b"\x40\x00\x00", DropReason::MalformedChannelData),
+        (b"\x40", DropReason::MalformedChannelData),
+        (b"\x40\x02\x00\x01x", DropReason::NoChannel),
+        (b"\x4f\xff\x00\x01x", DropReason::NoChannel),
+        (b"\x50\x00\x00\x01x", DropReason::NoChannel),
+        (b"\x80\x00\x00\x01x", DropReason::NotTurn),
+        (b"\xff\xff\x00\x01x", DropReason::NotTurn),
+        (b"\x3f\xff\x00\x01x", DropReason::NotTurn),
+        (b"\x04\x00\x00\x01x", DropReason::NotTurn),
     ] {
         assert_eq!(rig.silent(&alice.at, bytes), reason, "{bytes:?}");
     }
-    assert_eq!(rig.silent(&client(9), b"\x40\x00\x00\x01x"), Drop::NoAllocation);
+    assert_eq!(rig.silent(&client(9), b"\x40\x00\x00\x01x"), DropReason::NoAllocation);
 }
 
 /// RFC 8656 section 12.2: both attributes or 400.
@@ -106,7 +106,7 @@ fn s12_2_rebinding_rules() {
     assert_eq!(rig.bind(&alice, 0x4001, "192.0.2.50:7001"), 0);
     // What was refused changed nothing: neither a channel nor a permission.
     assert_eq!(rig.channel(&alice, 0x4000, b"x").expect("relayed").to, addr(PEER));
-    assert_eq!(rig.data_from_peer(OTHER_PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.data_from_peer(OTHER_PEER, b"x"), Err(DropReason::NoPermission));
     // Another allocation has numbers and peers of its own.
     let bob = rig.alice_at(client(2));
     assert_eq!(rig.ask(&bob, Msg::allocate()).code(), 0);
@@ -136,7 +136,7 @@ fn s12_2_refused_peers_are_443_403_and_508() {
     assert_eq!(rig.server.counters().permissions.get(), 0);
     assert_eq!(rig.bind(&alice, 0x4000, PEER), 0);
     assert_eq!(rig.bind(&alice, 0x4001, OTHER_PEER), 508);
-    assert_eq!(rig.data_from_peer(OTHER_PEER, b"x"), Err(Drop::NoPermission), "no permission either");
+    assert_eq!(rig.data_from_peer(OTHER_PEER, b"x"), Err(DropReason::NoPermission), "no permission either");
     assert_eq!(rig.bind(&alice, 0x4000, PEER), 0, "a refresh needs no room");
     // 400 is said before 443 and 403.
     assert_eq!(rig.bind(&alice, 0x4000, PEER6), 400);
@@ -158,7 +158,7 @@ fn s12_a_channel_lasts_600_seconds_and_is_free_afterwards() {
     assert!(rig.channel(&alice, 0x4000, b"x").is_ok());
     assert_eq!(rig.data_from_peer(PEER, b"x").expect("relayed").1, b"\x40\x00\x00\x01x");
     rig.wait(1);
-    assert_eq!(rig.channel(&alice, 0x4000, b"x"), Err(Drop::NoChannel));
+    assert_eq!(rig.channel(&alice, 0x4000, b"x"), Err(DropReason::NoChannel));
     assert_eq!(rig.data_from_peer(PEER, b"x").expect("the permission lives").1[..2], [0x00, 0x17], "Data");
     assert_eq!((rig.bind(&alice, 0x4000, OTHER_PEER), rig.bind(&alice, 0x4001, PEER)), (0, 0));
     assert_eq!(rig.channel(&alice, 0x4000, b"x").expect("relayed").to, addr(OTHER_PEER));
@@ -196,15 +196,19 @@ fn s12_6_channel_data_refreshes_neither_channel_nor_permission() {
         rig.wait(100);
     }
     // The permission is over; the channel is still bound, but (stricter than section 12.6) nothing passes without one.
-    assert_eq!(rig.channel(&alice, 0x4000, b"x"), Err(Drop::NoPermission));
-    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.channel(&alice, 0x4000, b"x"), Err(DropReason::NoPermission));
+    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(DropReason::NoPermission));
     assert_eq!(rig.bind(&alice, 0x4001, PEER), 400, "bound");
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     assert!(rig.channel(&alice, 0x4000, b"x").is_ok(), "a CreatePermission is enough");
     rig.wait(299);
     assert_eq!(rig.data_from_peer(PEER, b"x").expect("relayed").1, b"\x40\x00\x00\x01x");
     rig.wait(1);
-    assert_eq!(rig.channel(&alice, 0x4000, b"x"), Err(Drop::NoChannel), "600 seconds after ChannelBind");
+    assert_eq!(
+        rig.channel(&alice, 0x4000, b"x"),
+        Err(DropReason::NoChannel),
+        "600 seconds after ChannelBind"
+    );
 }
 
 /// RFC 8656 sections 9 and 12: a permission outlives its channel when refreshed on its own, and not otherwise.
@@ -217,10 +221,10 @@ fn s9_a_permission_may_outlive_its_channel() {
     rig.wait(590);
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     rig.wait(100);
-    assert_eq!(rig.channel(&alice, 0x4000, b"x"), Err(Drop::NoChannel));
+    assert_eq!(rig.channel(&alice, 0x4000, b"x"), Err(DropReason::NoChannel));
     assert!(rig.send(&alice, PEER, b"x").is_ok());
     rig.wait(200);
-    assert_eq!(rig.send(&alice, PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.send(&alice, PEER, b"x"), Err(DropReason::NoPermission));
     let counters = rig.server.counters();
     assert_eq!((counters.permissions.get(), counters.channels.get()), (0, 0), "nothing is left behind");
 }
@@ -251,9 +255,9 @@ fn s12_channels_end_with_their_allocation() {
     rig.wait(500);
     assert_eq!(rig.bind(&alice, 0x4000, PEER), 0);
     rig.wait(100);
-    assert_eq!(rig.channel(&alice, 0x4000, b"x"), Err(Drop::NoAllocation));
+    assert_eq!(rig.channel(&alice, 0x4000, b"x"), Err(DropReason::NoAllocation));
     assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0);
-    assert_eq!(rig.channel(&alice, 0x4000, b"x"), Err(Drop::NoChannel));
+    assert_eq!(rig.channel(&alice, 0x4000, b"x"), Err(DropReason::NoChannel));
     assert_eq!(rig.server.counters().channels.get(), 0);
 }
 

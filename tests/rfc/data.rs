@@ -2,7 +2,7 @@
 
 use hallpass::base::host::HostId;
 use hallpass::base::transport::Transport;
-use hallpass::turn::action::Drop;
+use hallpass::turn::action::DropReason;
 use hallpass::turn::counters::{Counter, Request};
 
 use crate::codec::*;
@@ -54,7 +54,7 @@ fn s11_2_incomplete_sends_are_discarded() {
         Msg::send().attr(XOR_PEER_ADDRESS, &[0, 1, 2]).attr(DATA, b"x"),
         Msg::send().peer(PEER).attr(DATA, b"x").attr(DONT_FRAGMENT, b"oops"),
     ] {
-        assert_eq!(rig.silent(&alice.at, &send.bytes()), Drop::MalformedIndication);
+        assert_eq!(rig.silent(&alice.at, &send.bytes()), DropReason::MalformedIndication);
     }
 }
 
@@ -63,12 +63,12 @@ fn s11_2_incomplete_sends_are_discarded() {
 fn s11_2_sends_that_may_not_go_are_discarded() {
     let mut rig = Rig::new();
     let alice = rig.alice();
-    assert_eq!(rig.send(&alice, PEER, b"x"), Err(Drop::NoAllocation));
+    assert_eq!(rig.send(&alice, PEER, b"x"), Err(DropReason::NoAllocation));
     let alice = rig.allocated();
-    assert_eq!(rig.send(&alice, PEER, b"x"), Err(Drop::NoPermission));
-    assert_eq!(rig.send(&alice, PEER6, b"x"), Err(Drop::NoFamily));
+    assert_eq!(rig.send(&alice, PEER, b"x"), Err(DropReason::NoPermission));
+    assert_eq!(rig.send(&alice, PEER6, b"x"), Err(DropReason::NoFamily));
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
-    assert_eq!(rig.send(&alice, OTHER_PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.send(&alice, OTHER_PEER, b"x"), Err(DropReason::NoPermission));
     // Section 5: indications have no credentials, and none are looked at.
     let mut user = alice.clone();
     user.password = "wrong".into();
@@ -86,7 +86,7 @@ fn s11_2_send_does_not_refresh_the_permission() {
         assert!(rig.send(&alice, PEER, b"x").is_ok());
         rig.wait(100);
     }
-    assert_eq!(rig.send(&alice, PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.send(&alice, PEER, b"x"), Err(DropReason::NoPermission));
 }
 
 /// RFC 8656 sections 13 to 15: DF where an IPv4 client over UDP asks for it towards an IPv4 peer, and for every client

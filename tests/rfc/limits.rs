@@ -1,8 +1,8 @@
 //! Quotas, capacity, draining, and what strangers may cost (RFC 8656 sections 5, 7.2 and 21; THREATS 6 to 12).
 
 use hallpass::base::transport::Transport;
-use hallpass::turn::action::{Drop, FromClient};
-use hallpass::turn::meter::Rate;
+use hallpass::turn::action::{DropReason, FromClient};
+use hallpass::turn::settings::Rate;
 
 use crate::codec::*;
 use crate::rig::*;
@@ -144,7 +144,7 @@ fn strangers_get_500_answers_a_second_and_source() {
     };
     let alice = rig.allocated();
     assert_eq!(count(&mut rig, 2000), 499, "alice's own 401 was the first");
-    assert_eq!(rig.dropped(Drop::Throttled), 1501);
+    assert_eq!(rig.dropped(DropReason::Throttled), 1501);
     assert_eq!(rig.refresh(&alice, 600).code(), 0, "same address, with credentials");
     let other = client_at(Transport::Udp, "203.0.113.99:1");
     assert_eq!(rig.bare(&other, &Msg::allocate()).code(), 401);
@@ -159,7 +159,7 @@ fn strangers_get_500_answers_a_second_and_source() {
         Msg::allocate().sha1(b"x"),
         rig.alice_at(client_at(Transport::Udp, "203.0.113.99:2")).seal(Msg::allocate()),
     ] {
-        assert_eq!(rig.silent(&flooder, &request.bytes()), Drop::Throttled);
+        assert_eq!(rig.silent(&flooder, &request.bytes()), DropReason::Throttled);
     }
 }
 
@@ -186,7 +186,7 @@ fn streams_of_strangers_have_a_limit_too() {
         rig.exchange(&flooder, &request).is_some()
     };
     assert_eq!((0..5000).filter(answered).count(), 2000);
-    assert_eq!(rig.dropped(Drop::Throttled), 3000);
+    assert_eq!(rig.dropped(DropReason::Throttled), 3000);
 }
 
 /// THREATS 31: the requests of one user have a limit, over all of its allocations.
@@ -202,7 +202,7 @@ fn a_user_has_1000_requests_a_second() {
         let request = users[n % 2].seal(Msg::request(REFRESH));
         answered += usize::from(rig.exchange(&users[n % 2].at, &request.bytes()).is_some());
     }
-    assert_eq!((answered, rig.dropped(Drop::RequestsOverRate)), (998, 2002), "two were Allocates");
+    assert_eq!((answered, rig.dropped(DropReason::RequestsOverRate)), (998, 2002), "two were Allocates");
     let bob = rig.login(client(3), "bob", "bob-pw", Style::Old);
     assert_eq!(rig.ask(&bob, Msg::allocate()).code(), 0, "another user");
     rig.wait(2);
@@ -217,9 +217,9 @@ fn long_messages_are_dropped_unread() {
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     let long = [0x7a; 2048];
     let request = alice.seal(Msg::request(REFRESH).attr(0x8fff, &long)).bytes();
-    assert_eq!(rig.silent(&alice.at, &request), Drop::TooLarge);
+    assert_eq!(rig.silent(&alice.at, &request), DropReason::TooLarge);
     let send = Msg::send().peer(PEER).attr(DATA, &long).bytes();
-    assert_eq!(rig.silent(&client(9), &send), Drop::TooLarge, "no allocation");
+    assert_eq!(rig.silent(&client(9), &send), DropReason::TooLarge, "no allocation");
     assert!(matches!(rig.feed(&alice.at, &send), FromClient::Relay { .. }));
 }
 
@@ -294,12 +294,12 @@ fn beyond_a_rate_is_dropped_and_counted() {
     };
     assert_eq!(sent(&mut rig, &first, 60, b"x"), 60);
     assert_eq!(sent(&mut rig, &second, 60, b"x"), 40);
-    assert_eq!(rig.dropped(Drop::UserOverRate), 20);
+    assert_eq!(rig.dropped(DropReason::UserOverRate), 20);
     assert_eq!(sent(&mut rig, &other, 60, b"x"), 60, "another user");
     rig.wait(2);
     // 80,000 bits are ten datagrams of a thousand bytes.
     assert_eq!(sent(&mut rig, &first, 20, &[7; 1000]), 10);
-    assert_eq!(rig.dropped(Drop::AllocationOverRate), 10);
+    assert_eq!(rig.dropped(DropReason::AllocationOverRate), 10);
     assert_eq!(sent(&mut rig, &second, 5, &[7; 1000]), 5, "another allocation");
     rig.wait(600);
     assert_eq!(rig.held(), (0, 0, 0));
@@ -364,7 +364,7 @@ fn a_client_with_an_allocation_uses_its_users_limit() {
     for (request, count) in [(wrong.bytes(), 1000), (Msg::request(BINDING).bytes(), 30_000)] {
         heard += (0..count).filter(|_| rig.exchange(&alice.at, &request).is_some()).count();
     }
-    let dropped = rig.dropped(Drop::RequestsOverRate);
+    let dropped = rig.dropped(DropReason::RequestsOverRate);
     assert_eq!((heard, dropped), (999 + 20_000, 1 + 10_000), "one was its Allocate");
     assert_eq!(rig.bare(&neighbour, &Msg::allocate()).code(), 401);
     assert_eq!(rig.bare(&neighbour, &Msg::request(BINDING)).code(), 0);

@@ -1,7 +1,7 @@
 //! RFC 8489 sections 5 to 7, 12 and 14: messages as such, and Binding.
 
 use hallpass::base::transport::Transport;
-use hallpass::turn::action::Drop;
+use hallpass::turn::action::DropReason;
 
 use crate::codec::*;
 use crate::rig::*;
@@ -44,18 +44,18 @@ fn s6_3_what_fails_the_basic_checks_is_discarded() {
         bytes[at] = byte;
         bytes
     };
-    assert_eq!(rig.silent(&at, &with(0, 0x80)), Drop::NotTurn, "top bits");
-    assert_eq!(rig.silent(&at, &with(4, 0x22)), Drop::MalformedStun, "cookie: no RFC 3489 either");
-    assert_eq!(rig.silent(&at, &with(3, 4)), Drop::MalformedStun, "length beyond the datagram");
-    assert_eq!(rig.silent(&at, &with(3, 2)), Drop::MalformedStun, "length not a multiple of 4");
-    assert_eq!(rig.silent(&at, &good[..19]), Drop::MalformedStun, "short");
-    assert_eq!(rig.silent(&at, &[]), Drop::NotTurn, "nothing at all");
+    assert_eq!(rig.silent(&at, &with(0, 0x80)), DropReason::NotTurn, "top bits");
+    assert_eq!(rig.silent(&at, &with(4, 0x22)), DropReason::MalformedStun, "cookie: no RFC 3489 either");
+    assert_eq!(rig.silent(&at, &with(3, 4)), DropReason::MalformedStun, "length beyond the datagram");
+    assert_eq!(rig.silent(&at, &with(3, 2)), DropReason::MalformedStun, "length not a multiple of 4");
+    assert_eq!(rig.silent(&at, &good[..19]), DropReason::MalformedStun, "short");
+    assert_eq!(rig.silent(&at, &[]), DropReason::NotTurn, "nothing at all");
     let mut overrun = Msg::request(BINDING).attr(SOFTWARE, b"abcd").bytes();
     overrun[23] = 200;
-    assert_eq!(rig.silent(&at, &overrun), Drop::MalformedStun, "attribute past the end");
+    assert_eq!(rig.silent(&at, &overrun), DropReason::MalformedStun, "attribute past the end");
     let mut trailing = good.clone();
     trailing.extend([0; 4]);
-    assert_eq!(rig.silent(&at, &trailing), Drop::MalformedStun, "bytes behind the message");
+    assert_eq!(rig.silent(&at, &trailing), DropReason::MalformedStun, "bytes behind the message");
     assert_eq!(rig.held(), (0, 0, 0));
 }
 
@@ -66,10 +66,10 @@ fn s7_a_wrong_fingerprint_is_discarded_before_authentication() {
     let alice = rig.alice();
     let mut bytes = alice.seal(Msg::allocate()).fingerprint().bytes();
     *bytes.last_mut().expect("bytes") ^= 1;
-    assert_eq!(rig.silent(&alice.at, &bytes), Drop::MalformedStun);
+    assert_eq!(rig.silent(&alice.at, &bytes), DropReason::MalformedStun);
     let mut bare = Msg::allocate().fingerprint().bytes();
     bare[21] ^= 0x40;
-    assert_eq!(rig.silent(&alice.at, &bare), Drop::MalformedStun);
+    assert_eq!(rig.silent(&alice.at, &bare), DropReason::MalformedStun);
     assert_eq!(rig.held(), (0, 0, 0));
 }
 
@@ -100,18 +100,18 @@ fn s6_3_unknown_methods_and_wrong_classes_are_discarded() {
     let alice = rig.allocated();
     for method in [0x000, 0x002, 0x00a, 0x00b, 0x00c, 0x07f, 0x0ff] {
         let request = alice.seal(Msg::request(method)).bytes();
-        assert_eq!(rig.silent(&alice.at, &request), Drop::UnknownMethod, "{method:#x}");
+        assert_eq!(rig.silent(&alice.at, &request), DropReason::UnknownMethod, "{method:#x}");
     }
     for method in [SEND, DATA_METHOD] {
         let request = alice.seal(Msg::request(method)).bytes();
-        assert_eq!(rig.silent(&alice.at, &request), Drop::UnknownMethod, "{method:#x} request");
+        assert_eq!(rig.silent(&alice.at, &request), DropReason::UnknownMethod, "{method:#x} request");
     }
     for method in [ALLOCATE, REFRESH, CREATE_PERMISSION, CHANNEL_BIND, DATA_METHOD] {
         let indication = Msg::new(INDICATION, method).bytes();
-        assert_eq!(rig.silent(&alice.at, &indication), Drop::Unsolicited, "{method:#x} indication");
+        assert_eq!(rig.silent(&alice.at, &indication), DropReason::Unsolicited, "{method:#x} indication");
     }
     for (class, method) in [(SUCCESS, BINDING), (ERROR, ALLOCATE), (SUCCESS, SEND)] {
-        assert_eq!(rig.silent(&alice.at, &Msg::new(class, method).bytes()), Drop::Unsolicited);
+        assert_eq!(rig.silent(&alice.at, &Msg::new(class, method).bytes()), DropReason::Unsolicited);
     }
     assert_eq!(rig.server.allocations(), 1, "nothing ended it");
 }
@@ -126,7 +126,7 @@ fn s6_3_2_indications_are_never_answered() {
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     // An unknown required attribute spoils it.
     let unknown = Msg::send().peer(PEER).attr(DATA, b"x").attr(0x7fff, b"").bytes();
-    assert_eq!(rig.silent(&alice.at, &unknown), Drop::MalformedIndication);
+    assert_eq!(rig.silent(&alice.at, &unknown), DropReason::MalformedIndication);
     // An unknown optional one does not.
     let optional = Msg::send().peer(PEER).attr(DATA, b"x").attr(0xfffe, b"").bytes();
     assert!(rig.data(&alice.at, &optional).is_ok());

@@ -1,6 +1,6 @@
 //! RFC 8656 sections 9 and 10: permissions.
 
-use hallpass::turn::action::Drop;
+use hallpass::turn::action::DropReason;
 
 use crate::codec::*;
 use crate::rig::*;
@@ -20,14 +20,14 @@ fn s10_2_success_has_no_attributes_of_its_own() {
 fn s9_a_permission_is_for_an_address_and_every_port() {
     let mut rig = Rig::new();
     let alice = rig.allocated();
-    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(DropReason::NoPermission));
     assert_eq!(rig.permit(&alice, &["192.0.2.50:0"]), 0);
     for port in ["192.0.2.50:7000", "192.0.2.50:1", "192.0.2.50:65535"] {
         assert!(rig.data_from_peer(port, b"x").is_ok());
         assert!(rig.send(&alice, port, b"x").is_ok());
     }
-    assert_eq!(rig.data_from_peer(OTHER_PEER, b"x"), Err(Drop::NoPermission));
-    assert_eq!(rig.send(&alice, OTHER_PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.data_from_peer(OTHER_PEER, b"x"), Err(DropReason::NoPermission));
+    assert_eq!(rig.send(&alice, OTHER_PEER, b"x"), Err(DropReason::NoPermission));
 }
 
 /// RFC 8656 section 9: exactly 300 seconds, and a refresh gives the full time again.
@@ -41,15 +41,15 @@ fn s9_a_permission_lasts_300_seconds_from_its_last_refresh() {
     assert!(rig.data_from_peer(PEER, b"x").is_ok());
     assert!(rig.send(&alice, PEER, b"x").is_ok(), "which refreshes nothing");
     rig.wait(1);
-    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(Drop::NoPermission));
-    assert_eq!(rig.send(&alice, PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(DropReason::NoPermission));
+    assert_eq!(rig.send(&alice, PEER, b"x"), Err(DropReason::NoPermission));
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     rig.wait(200);
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     rig.wait(299);
     assert!(rig.data_from_peer(PEER, b"x").is_ok());
     rig.wait(1);
-    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(DropReason::NoPermission));
     assert_eq!(rig.server.counters().permissions.get(), 0, "and it is gone");
 }
 
@@ -60,8 +60,8 @@ fn s9_an_expired_permission_lets_nothing_pass_though_no_timer_ran() {
     let alice = rig.allocated();
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     rig.skip(300);
-    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(Drop::NoPermission));
-    assert_eq!(rig.send(&alice, PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(DropReason::NoPermission));
+    assert_eq!(rig.send(&alice, PEER, b"x"), Err(DropReason::NoPermission));
 }
 
 /// RFC 8656 section 9: CreatePermission and ChannelBind refresh each other's permission.
@@ -93,8 +93,8 @@ fn s9_permissions_belong_to_one_allocation() {
     let (&other, _) = rig.sockets.iter().find(|(id, _)| **id != relay).expect("two relays");
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     assert!(rig.at_relay(relay, addr(PEER), b"x").is_ok());
-    assert_eq!(rig.at_relay(other, addr(PEER), b"x"), Err(Drop::NoPermission));
-    assert_eq!(rig.send(&bob, PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.at_relay(other, addr(PEER), b"x"), Err(DropReason::NoPermission));
+    assert_eq!(rig.send(&bob, PEER, b"x"), Err(DropReason::NoPermission));
 }
 
 /// RFC 8656 section 10.2: none is 400, any invalid one is 400, and then none of the others counts.
@@ -105,7 +105,7 @@ fn s10_2_missing_or_malformed_peers_are_400_and_install_nothing() {
     assert_eq!(rig.permit(&alice, &[]), 400);
     let mixed = Msg::request(CREATE_PERMISSION).peer(PEER).attr(XOR_PEER_ADDRESS, &[0, 1, 2]);
     assert_eq!(rig.ask(&alice, mixed).code(), 400);
-    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(DropReason::NoPermission));
 }
 
 /// RFC 8656 section 10.2: all of several are installed.
@@ -132,14 +132,14 @@ fn s10_2_refused_peers_install_nothing_of_the_request() {
     assert_eq!(rig.permit(&alice, &[PEER, DENIED]), 403);
     assert_eq!(rig.permit(&alice, &[DENIED, PEER6]), 443);
     assert_eq!(rig.permit(&alice, &[PEER6, DENIED]), 443);
-    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(DropReason::NoPermission));
     assert_eq!(rig.server.counters().permissions.get(), 0);
     // Nor does it prolong what is there.
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     rig.wait(200);
     assert_eq!(rig.permit(&alice, &[PEER, DENIED]), 403);
     rig.wait(100);
-    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(Drop::NoPermission));
+    assert_eq!(rig.data_from_peer(PEER, b"x"), Err(DropReason::NoPermission));
 }
 
 /// RFC 8656 section 10.2: 508 when there is no room; known ones may always be refreshed, and the port does not count.
@@ -203,6 +203,6 @@ fn a_reload_keeps_a_peer_at_the_local_address_of_a_nat() {
             settings.peers.allow.clear();
             settings.hosts[0].peers = Some(Vec::new());
         });
-        assert_eq!(rig.send(&alice, &media, b"x"), Err(Drop::NoPermission));
+        assert_eq!(rig.send(&alice, &media, b"x"), Err(DropReason::NoPermission));
     }
 }

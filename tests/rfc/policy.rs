@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use hallpass::turn::action::{Drop, EndReason, FromClient, Review};
+use hallpass::turn::action::{DropReason, EndReason, FromClient, Review};
+use hallpass::turn::address::OnWire;
 
 use crate::codec::*;
 use crate::rig::*;
@@ -38,7 +39,7 @@ fn s21_special_addresses_are_403_in_every_disguise() {
         assert!(rig.send(&alice, peer, b"x").is_err(), "{peer}");
         assert!(rig.data_from_peer(peer, b"x").is_err(), "{peer}");
     }
-    assert_eq!(rig.dropped(Drop::NoPermission), 2 * 19, "each is counted");
+    assert_eq!(rig.dropped(DropReason::NoPermission), 2 * 19, "each is counted");
     assert_eq!(rig.server.counters().permissions.get(), 0);
 }
 
@@ -71,12 +72,12 @@ fn own_addresses_are_reached_at_live_relayed_ports_only() {
     assert_eq!(rig.permit(&bob, &["198.51.100.1:0"]), 0);
     assert!(rig.at_relay(relay_a, b, b"y").is_ok(), "and back");
     // The permission is for the address; still no other port of it is reached.
-    assert_eq!(rig.send(&alice, "198.51.100.1:22", b"x"), Err(Drop::PeerDenied));
-    assert_eq!(rig.send(&alice, "198.51.100.1:3478", b"x"), Err(Drop::PeerDenied));
-    assert_eq!(rig.at_relay(relay_a, addr("198.51.100.1:22"), b"x"), Err(Drop::PeerDenied));
-    assert_eq!(rig.dropped(Drop::PeerDenied), 3);
+    assert_eq!(rig.send(&alice, "198.51.100.1:22", b"x"), Err(DropReason::PeerDenied));
+    assert_eq!(rig.send(&alice, "198.51.100.1:3478", b"x"), Err(DropReason::PeerDenied));
+    assert_eq!(rig.at_relay(relay_a, addr("198.51.100.1:22"), b"x"), Err(DropReason::PeerDenied));
+    assert_eq!(rig.dropped(DropReason::PeerDenied), 3);
     assert_eq!(rig.refresh(&bob, 0).code(), 0);
-    assert_eq!(rig.send(&alice, &b.to_string(), b"x"), Err(Drop::PeerDenied), "bob is gone");
+    assert_eq!(rig.send(&alice, &b.to_string(), b"x"), Err(DropReason::PeerDenied), "bob is gone");
 }
 
 /// The server's own services: never reached, whatever the operator allows, in any disguise.
@@ -106,7 +107,7 @@ fn own_services_are_never_reached() {
     }
     assert_eq!(rig.permit(&alice, &["127.0.0.1:5000"]), 0);
     assert!(rig.send(&alice, "127.0.0.1:5000", b"x").is_ok(), "another port is open");
-    assert_eq!(rig.send(&alice, "127.0.0.1:9641", b"x"), Err(Drop::PeerDenied));
+    assert_eq!(rig.send(&alice, "127.0.0.1:9641", b"x"), Err(DropReason::PeerDenied));
 }
 
 /// The longest prefix decides, on the wire.
@@ -175,15 +176,15 @@ fn what_is_denied_at_reload_stops() {
     rig.reload(|settings| {
         settings.peers.deny = vec![format!("{}/32", addr(PEER).ip()).parse().expect("net")]
     });
-    assert_eq!(rig.silent(&alice.at, &channel), Drop::NoPermission);
-    assert_eq!(rig.send(&alice, PEER, b"x").err(), Some(Drop::NoPermission));
+    assert_eq!(rig.silent(&alice.at, &channel), DropReason::NoPermission);
+    assert_eq!(rig.send(&alice, PEER, b"x").err(), Some(DropReason::NoPermission));
     assert!(rig.at_relay(relay, addr(PEER), b"y").is_err());
     assert!(rig.send(&alice, OTHER_PEER, b"x").is_ok());
     assert_eq!(rig.reviews, [Review { permissions: 1, allocations: 0 }]);
     assert_eq!(rig.bind(&alice, 0x4000, PEER), 403);
     // Opened again, it needs a new permission.
     rig.reload(|settings| settings.peers.deny.clear());
-    assert_eq!(rig.silent(&alice.at, &channel), Drop::NoPermission);
+    assert_eq!(rig.silent(&alice.at, &channel), DropReason::NoPermission);
     assert_eq!(rig.bind(&alice, 0x4000, PEER), 0);
     assert!(matches!(rig.feed(&alice.at, &channel), FromClient::Relay { .. }));
 }
@@ -196,7 +197,7 @@ fn an_address_that_becomes_our_own_stops() {
     assert_eq!(rig.permit(&alice, &["8.8.8.8:3478"]), 0);
     assert!(rig.send(&alice, "8.8.8.8:3478", b"x").is_ok());
     rig.reload(|settings| settings.peers.own.push(addr("8.8.8.8:1").ip().into()));
-    assert_eq!(rig.send(&alice, "8.8.8.8:3478", b"x").err(), Some(Drop::PeerDenied));
+    assert_eq!(rig.send(&alice, "8.8.8.8:3478", b"x").err(), Some(DropReason::PeerDenied));
     assert_eq!(rig.permit(&alice, &["8.8.8.8:3478"]), 403);
 }
 
@@ -209,7 +210,7 @@ fn our_relayed_addresses_are_no_clients() {
     let mut inside = client(1);
     inside.five_tuple.client = relayed;
     for request in [Msg::request(BINDING), Msg::allocate()] {
-        assert_eq!(rig.silent(&inside, &request.bytes()), Drop::PeerDenied);
+        assert_eq!(rig.silent(&inside, &request.bytes()), DropReason::PeerDenied);
     }
 }
 
@@ -221,11 +222,11 @@ fn a_reserved_port_is_no_peer() {
     let answer = rig.ask(&alice, Msg::allocate().attr(EVEN_PORT, &[0x80]));
     let even = answer.address(XOR_RELAYED_ADDRESS);
     let odd = SocketAddr::new(even.ip(), even.port() + 1);
-    assert!(rig.shared.ports.is_taken(odd));
+    assert!(rig.shared.ports.is_taken(OnWire(odd)));
     assert_eq!(rig.permit(&alice, &[&odd.to_string()]), 0, "the address carries relayed addresses");
     assert_eq!(rig.bind(&alice, 0x4000, &odd.to_string()), 403);
     assert!(rig.send(&alice, &even.to_string(), b"x").is_ok(), "its own is open");
-    assert_eq!(rig.send(&alice, &odd.to_string(), b"x").err(), Some(Drop::PeerDenied));
+    assert_eq!(rig.send(&alice, &odd.to_string(), b"x").err(), Some(DropReason::PeerDenied));
 }
 
 /// Users of a removed secret or an expired name keep their allocations and get nothing new; revoking a secret ends

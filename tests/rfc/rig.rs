@@ -10,8 +10,9 @@ use hallpass::base::host::HostId;
 use hallpass::base::time::{Instant, Now};
 use hallpass::base::transport::Transport;
 use hallpass::turn::action::{
-    Action, Drop, FromClient, FromPeer, OpenError, PeerHeader, PeerIcmp, RelayId, Review, Session,
+    Action, DropReason, FromClient, FromPeer, OpenError, PeerHeader, PeerIcmp, RelayId, Review, Session,
 };
+use hallpass::turn::address::{Announced, OnWire};
 use hallpass::turn::counters::Counters;
 use hallpass::turn::five_tuple::{Client, FiveTuple, Link};
 use hallpass::turn::server::Server;
@@ -260,7 +261,7 @@ impl Rig {
             while let Some(action) = self.server.poll_action() {
                 match action {
                     Action::Reply { client, message, .. } => self.replies.push_back((client, message)),
-                    Action::OpenRelay { relay, address } => {
+                    Action::OpenRelay { relay, address: OnWire(address) } => {
                         self.asked.push(address);
                         self.sockets.insert(relay, address);
                         self.pending.push_back(relay);
@@ -270,6 +271,7 @@ impl Rig {
                     }
                     Action::Ended(session) => self.sessions.push(*session),
                     Action::Reviewed(review) => self.reviews.push(review),
+                    Action::Changed(change) => panic!("nobody asked for {change:?}"),
                 }
             }
             if self.hold {
@@ -315,14 +317,14 @@ impl Rig {
     }
 
     /// Feeds bytes that must not be answered; returns why they were dropped.
-    pub fn silent(&mut self, from: &Client, bytes: &[u8]) -> Drop {
-        let before = self.server.counters().dropped(Drop::NotTurn).get();
+    pub fn silent(&mut self, from: &Client, bytes: &[u8]) -> DropReason {
+        let before = self.server.counters().dropped(DropReason::NotTurn).get();
         let verdict = self.feed(from, bytes);
         assert!(self.reply().is_none(), "silence");
         match verdict {
             FromClient::Dropped(reason) => {
                 let counted = self.server.counters().dropped(reason).get();
-                assert!(counted > 0 && (reason != Drop::NotTurn || counted == before + 1), "counted");
+                assert!(counted > 0 && (reason != DropReason::NotTurn || counted == before + 1), "counted");
                 reason
             }
             other => panic!("{other:?}"),
@@ -401,9 +403,9 @@ impl Rig {
         self.ask(user, Msg::request(CHANNEL_BIND).channel(number).peer(peer)).code()
     }
 
-    fn sent(&self, bytes: &[u8], verdict: FromClient) -> Result<Sent, Drop> {
+    fn sent(&self, bytes: &[u8], verdict: FromClient) -> Result<Sent, DropReason> {
         match verdict {
-            FromClient::Relay { relay, peer, payload, dont_fragment } => {
+            FromClient::Relay { relay, peer: OnWire(peer), payload, dont_fragment } => {
                 let (from, data) = (self.sockets[&relay], bytes[payload].to_vec());
                 Ok(Sent { from, to: peer, data, dont_fragment })
             }
@@ -413,19 +415,19 @@ impl Rig {
     }
 
     /// Feeds any data message of a client: returns what leaves the relay, or why nothing does.
-    pub fn data(&mut self, from: &Client, bytes: &[u8]) -> Result<Sent, Drop> {
+    pub fn data(&mut self, from: &Client, bytes: &[u8]) -> Result<Sent, DropReason> {
         let verdict = self.feed(from, bytes);
         assert!(self.reply().is_none(), "data is never answered");
         self.sent(bytes, verdict)
     }
 
     /// A Send indication with this payload.
-    pub fn send(&mut self, user: &User, peer: &str, data: &[u8]) -> Result<Sent, Drop> {
+    pub fn send(&mut self, user: &User, peer: &str, data: &[u8]) -> Result<Sent, DropReason> {
         self.data(&user.at, &Msg::send().peer(peer).attr(DATA, data).bytes())
     }
 
     /// ChannelData with this payload.
-    pub fn channel(&mut self, user: &User, number: u16, data: &[u8]) -> Result<Sent, Drop> {
+    pub fn channel(&mut self, user: &User, number: u16, data: &[u8]) -> Result<Sent, DropReason> {
         self.data(&user.at, &channel_data(number, data))
     }
 
@@ -438,7 +440,7 @@ impl Rig {
     }
 
     /// Feeds a peer's datagram: returns what reaches the client, or why nothing does.
-    pub fn data_from_peer(&mut self, peer: &str, data: &[u8]) -> Result<(Client, Vec<u8>), Drop> {
+    pub fn data_from_peer(&mut self, peer: &str, data: &[u8]) -> Result<(Client, Vec<u8>), DropReason> {
         let peer = addr(peer);
         self.at_relay(self.relay(peer.is_ipv4()), peer, data)
     }
@@ -448,8 +450,8 @@ impl Rig {
         relay: RelayId,
         peer: SocketAddr,
         data: &[u8],
-    ) -> Result<(Client, Vec<u8>), Drop> {
-        let verdict = self.server.handle_peer(self.now, relay, peer, data.len());
+    ) -> Result<(Client, Vec<u8>), DropReason> {
+        let verdict = self.server.handle_peer(self.now, relay, OnWire(peer), data.len());
         self.drain();
         assert!(self.reply().is_none());
         let (client, header) = match verdict {
@@ -460,7 +462,7 @@ impl Rig {
         frame.fill(data);
         match header {
             PeerHeader::Channel(number) => channel_data::prepend(&mut frame, number),
-            PeerHeader::Data { peer, transaction_id } => {
+            PeerHeader::Data { peer: Announced(peer), transaction_id } => {
                 indication::prepend_data(&mut frame, peer, transaction_id)
             }
         }
@@ -472,12 +474,12 @@ impl Rig {
     pub fn icmp(&mut self, peer: &str, kind: u8, code: u8, data: u32) -> Option<(Client, Answer)> {
         let peer = addr(peer);
         let relay = self.relay(peer.is_ipv4());
-        self.server.handle_peer_icmp(self.now, relay, PeerIcmp { peer, kind, code, data });
+        self.server.handle_peer_icmp(self.now, relay, PeerIcmp { peer: OnWire(peer), kind, code, data });
         self.drain();
         self.reply()
     }
 
-    pub fn dropped(&self, reason: Drop) -> u64 {
+    pub fn dropped(&self, reason: DropReason) -> u64 {
         self.server.counters().dropped(reason).get()
     }
 

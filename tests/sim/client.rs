@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use hallpass::turn::five_tuple::Client;
-use hallpass::turn::rest;
+use hallpass::turn::identity::rest;
 use rand_chacha::ChaCha8Rng;
 use rand_core::RngCore;
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use hallpass::base::host::HostId;
 use hallpass::base::transport::Transport;
-use hallpass::turn::action::Drop;
+use hallpass::turn::action::DropReason;
 use hallpass::turn::counters::ERROR_CODES;
 use hallpass::turn::five_tuple::{Client, FiveTuple};
 
@@ -48,7 +48,7 @@ impl Before {
 #[derive(Debug, Default)]
 pub struct Seen {
     pub errors: HashMap<u16, u64>,
-    pub drops: HashMap<Drop, u64>,
+    pub drops: HashMap<DropReason, u64>,
     pub from_client: u64,
     pub from_peer: u64,
     pub allocated: u64,
@@ -232,7 +232,7 @@ impl World {
             let seen = self.seen.errors.get(&code).copied().unwrap_or(0);
             agree("errors", counters().map(|c| c.errors(code)).sum(), seen)?;
         }
-        for &reason in Drop::ALL {
+        for &reason in DropReason::ALL {
             let seen = self.seen.drops.get(&reason).copied().unwrap_or(0);
             agree(reason.name(), counters().map(|c| c.dropped(reason).get()).sum(), seen)?;
         }

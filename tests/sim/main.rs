@@ -5,6 +5,8 @@
 mod client;
 mod invariant;
 mod judge;
+#[path = "../model/mirror.rs"]
+mod mirror;
 mod model;
 mod regressions;
 mod rig;

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
-use hallpass::turn::action::{Drop, RelayId, Session, Traffic};
+use hallpass::turn::action::{DropReason, RelayId, Session, Traffic};
 use hallpass::turn::five_tuple::{Client, FiveTuple};
 
 use crate::invariant::{Broken, Checked, Invariant, ensure};
@@ -119,28 +119,28 @@ impl Model {
         now: u64,
         from: &FiveTuple,
         peer: SocketAddr,
-    ) -> Result<(RelayId, SocketAddr), Drop> {
-        let allocation = self.allocations.get(from).ok_or(Drop::NoAllocation)?;
+    ) -> Result<(RelayId, SocketAddr), DropReason> {
+        let allocation = self.allocations.get(from).ok_or(DropReason::NoAllocation)?;
         let local = self.to_local(peer);
-        let relay = allocation.relay_for(local).ok_or(Drop::NoFamily)?;
+        let relay = allocation.relay_for(local).ok_or(DropReason::NoFamily)?;
         let permitted = allocation.permissions.get(&local.ip()).is_some_and(|&end| end > now);
         if !permitted {
-            return Err(Drop::NoPermission);
+            return Err(DropReason::NoPermission);
         }
         if !relay.open || relay.expires <= now {
-            return Err(Drop::NoRelay);
+            return Err(DropReason::NoRelay);
         }
         if !self.port_is_open(local) {
-            return Err(Drop::PeerDenied);
+            return Err(DropReason::PeerDenied);
         }
         Ok((relay.id, local))
     }
 
     /// The peer (as packets travel) that this channel is bound to.
-    pub fn channel(&self, now: u64, from: &FiveTuple, number: u16) -> Result<SocketAddr, Drop> {
-        let allocation = self.allocations.get(from).ok_or(Drop::NoAllocation)?;
+    pub fn channel(&self, now: u64, from: &FiveTuple, number: u16) -> Result<SocketAddr, DropReason> {
+        let allocation = self.allocations.get(from).ok_or(DropReason::NoAllocation)?;
         let bound = allocation.channels.get(&number).filter(|(_, end)| *end > now);
-        bound.map(|(peer, _)| *peer).ok_or(Drop::NoChannel)
+        bound.map(|(peer, _)| *peer).ok_or(DropReason::NoChannel)
     }
 
     /// Returns the client that a datagram from `peer` (as on the wire) at this relay must reach, and its channel.
@@ -150,18 +150,18 @@ impl Model {
         worker: usize,
         relay: RelayId,
         peer: SocketAddr,
-    ) -> Result<(Client, Option<u16>), Drop> {
-        let owner = self.by_relay.get(&(worker, relay)).ok_or(Drop::NoRelay)?;
+    ) -> Result<(Client, Option<u16>), DropReason> {
+        let owner = self.by_relay.get(&(worker, relay)).ok_or(DropReason::NoRelay)?;
         let allocation = &self.allocations[owner];
-        let relay = allocation.relays.iter().find(|found| found.id == relay).ok_or(Drop::NoRelay)?;
+        let relay = allocation.relays.iter().find(|found| found.id == relay).ok_or(DropReason::NoRelay)?;
         if !relay.open || relay.expires <= now {
-            return Err(Drop::NoRelay);
+            return Err(DropReason::NoRelay);
         }
         if allocation.permissions.get(&peer.ip()).is_none_or(|&end| end <= now) {
-            return Err(Drop::NoPermission);
+            return Err(DropReason::NoPermission);
         }
         if !self.port_is_open(peer) {
-            return Err(Drop::PeerDenied);
+            return Err(DropReason::PeerDenied);
         }
         let bound = allocation.channels.iter().find(|(_, (bound, end))| *bound == peer && *end > now);
         Ok((allocation.client, bound.map(|(&number, _)| number)))

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use hallpass::base::time::{Instant, Now};
 use hallpass::turn::action::{Action, FromClient, OpenError, RelayId, Session};
+use hallpass::turn::address::OnWire;
+use hallpass::turn::change::TableChange;
 use hallpass::turn::counters::Counters;
 use hallpass::turn::five_tuple::Client;
-use hallpass::turn::rest;
+use hallpass::turn::identity::rest;
 use hallpass::turn::server::Server;
 use hallpass::turn::settings::Settings;
 use hallpass::turn::shared::Shared;
@@ -27,6 +29,7 @@ pub struct Rig {
     pub opens: Vec<(RelayId, SocketAddr)>,
     pub closed: Vec<RelayId>,
     pub ended: Vec<Session>,
+    pub changes: Vec<TableChange>,
     next_id: u64,
 }
 
@@ -43,6 +46,7 @@ impl Rig {
             opens: Vec::new(),
             closed: Vec::new(),
             ended: Vec::new(),
+            changes: Vec::new(),
             next_id: 0,
         }
     }
@@ -98,13 +102,14 @@ impl Rig {
                 Action::Reply { message, .. } => {
                     self.replies.push(Reader::parse(&message).expect("a well-formed answer"));
                 }
-                Action::OpenRelay { relay, address } => self.opens.push((relay, address)),
+                Action::OpenRelay { relay, address: OnWire(address) } => self.opens.push((relay, address)),
                 Action::CloseRelay { relay } => {
                     self.opens.retain(|(opening, _)| *opening != relay);
                     self.closed.push(relay);
                 }
                 Action::Ended(session) => self.ended.push(*session),
                 Action::Reviewed(_) => {}
+                Action::Changed(change) => self.changes.push(*change),
             }
         }
     }

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hallpass::base::transport::Transport;
-use hallpass::turn::action::{Action, Drop, FromClient, FromPeer, OpenError, PeerHeader, PeerIcmp, RelayId};
+use hallpass::turn::action::{
+    Action, DropReason, FromClient, FromPeer, OpenError, PeerHeader, PeerIcmp, RelayId,
+};
+use hallpass::turn::address::{Announced, OnWire};
 use hallpass::turn::five_tuple::Client;
 use hallpass::wire::frame::Frame;
 use hallpass::wire::{channel_data, indication};
@@ -14,7 +17,7 @@ use crate::invariant::{Checked, Invariant, ensure};
 use crate::judge::Before;
 use crate::model::{Ask, SECOND};
 use crate::stun::{Id, Reader};
-use crate::world::{Event, Fault, MILLI, Sent, What, World};
+use crate::world::{Event, Fault, MILLI, Sent, What, Worker, World};
 
 impl World {
     pub fn arrive_at_server(&mut self, from: Client, bytes: &[u8], what: What) -> Checked {
@@ -40,7 +43,7 @@ impl World {
         };
         let verdict = self.workers[worker].server.handle_client(now, from, bytes);
         match (verdict, expected) {
-            (FromClient::Relay { relay, peer, payload, .. }, Some((packet, expected))) => {
+            (FromClient::Relay { relay, peer: OnWire(peer), payload, .. }, Some((packet, expected))) => {
                 let detail = || format!("{from:?} by {relay:?} to {peer}, expected {expected:?}");
                 ensure(expected == Ok((relay, peer)), Invariant::OnlyThePermittedIsRelayed, detail)?;
                 let unchanged = bytes.get(payload.clone()) == Some(&client::payload(packet)[..]);
@@ -68,7 +71,7 @@ impl World {
         Ok(())
     }
 
-    fn drops(&mut self, reason: Drop) {
+    fn drops(&mut self, reason: DropReason) {
         let missed = self.fault == Some(Fault::DropUncounted) && self.steps > 2000;
         *self.seen.drops.entry(reason).or_default() += u64::from(!missed);
     }
@@ -93,7 +96,7 @@ impl World {
         if chance(&mut self.rng, 3) {
             let (worker, now) = (self.worker_of(n), self.now());
             let (kind, code) = if peer.is_ipv4() { (3, 3) } else { (1, 4) };
-            let error = PeerIcmp { peer, kind, code, data: 0 };
+            let error = PeerIcmp { peer: OnWire(peer), kind, code, data: 0 };
             self.workers[worker].server.handle_peer_icmp(now, relay, error);
             return self.draw(worker, None, false);
         }
@@ -131,7 +134,7 @@ impl World {
     pub fn at_relay(&mut self, to: SocketAddr, from: SocketAddr, payload: Vec<u8>) -> Checked {
         let Some(&(worker, relay, since)) = self.net.get(&to) else { return Ok(()) };
         let now = self.now();
-        let verdict = self.workers[worker].server.handle_peer(now, relay, from, payload.len());
+        let verdict = self.workers[worker].server.handle_peer(now, relay, OnWire(from), payload.len());
         let expected = self.model.route_from_peer(self.now, worker, relay, from);
         let (mut client, header) = match (verdict, &expected) {
             (FromPeer::Relay { client, header }, Ok(_)) => (client, header),
@@ -151,7 +154,7 @@ impl World {
         frame.fill(&payload);
         let (number, written) = match header {
             PeerHeader::Channel(number) => (Some(number), channel_data::prepend(&mut frame, number)),
-            PeerHeader::Data { peer, transaction_id } => {
+            PeerHeader::Data { peer: Announced(peer), transaction_id } => {
                 let known = self.model.to_announced(from) == peer;
                 ensure(known, Invariant::DataReachesTheRightOne, || format!("{from} is told as {peer}"))?;
                 (None, indication::prepend_data(&mut frame, peer, transaction_id))
@@ -215,7 +218,10 @@ impl World {
             self.model.end_reservations(self.now, worker);
             self.draw(worker, None, true)?;
             self.model.timed_out(self.now, worker)?;
-            let server = &self.workers[worker].server;
+            let Worker { server, mirror, .. } = &self.workers[worker];
+            if self.steps.is_multiple_of(8) {
+                mirror.compare(server, now);
+            }
             let late = server.poll_timeout().filter(|next| next.as_nanos() <= self.now);
             ensure(late.is_none(), Invariant::TimeIsKept, || format!("{late:?} at {}", self.now))?;
             let (channels, expected) =
@@ -238,7 +244,7 @@ impl World {
                     self.judge(client, &reply, asked)?;
                     self.to(client, message);
                 }
-                Action::OpenRelay { relay, address } => {
+                Action::OpenRelay { relay, address: OnWire(address) } => {
                     ensure(may_act, Invariant::RelaysAreOpenedAndClosedOnce, || {
                         format!("{relay:?} out of nothing")
                     })?;
@@ -265,6 +271,7 @@ impl World {
                     self.seen.ended += 1;
                     self.model.ended(&session)?;
                 }
+                Action::Changed(change) => self.workers[worker].mirror.apply(*change),
                 Action::Reviewed(review) => {
                     ensure(review.allocations == 0, Invariant::OnlyThePermittedIsRelayed, || {
                         format!("{review:?}, and nothing was revoked")

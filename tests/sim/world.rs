@@ -18,6 +18,7 @@ use rand_core::{RngCore, SeedableRng};
 use crate::client::{self, Carelessness, Deed, Participant, below, chance};
 use crate::invariant::{Broken, Checked, Invariant, ensure};
 use crate::judge::{Request, Seen};
+use crate::mirror::Mirror;
 use crate::model::{Ask, Model, Proof, SECOND};
 use crate::rig::EPOCH;
 use crate::stun::{self, Id, Login, Reader};
@@ -63,6 +64,8 @@ pub struct Worker {
     pub server: Server,
     /// Sockets that are being opened, by the ticket of the latest attempt.
     pub opening: HashMap<RelayId, u64>,
+    /// What the reported changes say of its table.
+    pub mirror: Mirror,
 }
 
 /// A payload in flight.
@@ -128,10 +131,9 @@ impl World {
             let (settings, counters) = (Arc::new(settings.clone()), Arc::new(Counters::default()));
             let mut key = [1; 32];
             key[..16].copy_from_slice(&[seed.to_be_bytes(), worker.to_be_bytes()].concat());
-            Worker {
-                server: Server::new(settings, Arc::clone(&shared), counters, key),
-                opening: HashMap::new(),
-            }
+            let mut server = Server::new(settings, Arc::clone(&shared), counters, key);
+            server.handle_mirror(true);
+            Worker { server, opening: HashMap::new(), mirror: Mirror::default() }
         };
         let mut world = Self {
             workers: (0..workers).map(server).collect(),

@@ -1,5 +1,7 @@
 //! Who may import whom. The direction is cli, then the modules around the core, then `turn`, then `wire`.
 
+use std::collections::BTreeMap;
+
 use crate::Findings;
 use crate::source::{Source, find_word};
 
@@ -65,7 +67,7 @@ const RULES: &[Rule] = &[
             "std::time::SystemTime",
         ],
     },
-    Rule { module: "client", ours: &["turn::rest", "wire"], never: WORLD },
+    Rule { module: "client", ours: &["turn::identity::rest", "wire"], never: WORLD },
     Rule {
         module: "load",
         ours: &["client", "net::syscall", "wire"],
@@ -196,7 +198,7 @@ fn is_name(c: char) -> bool {
 }
 
 /// Every path in the code with its offset: those of `use` trees spelt out, and those in between.
-fn paths(code: &str) -> Vec<(usize, String)> {
+pub fn paths(code: &str) -> Vec<(usize, String)> {
     let mut all = uses(code);
     let bytes = code.as_bytes();
     let name = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
@@ -211,7 +213,9 @@ fn paths(code: &str) -> Vec<(usize, String)> {
         while end < bytes.len() && (name(bytes[end]) || code[end..].starts_with("::")) {
             end += if name(bytes[end]) { 1 } else { 2 };
         }
-        if code[at..end].contains("::") {
+        // The head of a `use` tree is not a path, its leaves are; and `pub(in path)` names nothing.
+        let is_head = code[at..end].ends_with("::") && code[end..].starts_with(['{', '*']);
+        if code[at..end].contains("::") && !is_head && !code[..at].ends_with("(in ") {
             all.push((at, code[at..end].trim_end_matches(':').to_owned()));
         }
         at = end;
@@ -232,6 +236,12 @@ fn uses(code: &str) -> Vec<(usize, String)> {
         }
     }
     all
+}
+
+/// What each name that a `use` brings in stands for; names under an alias are left out.
+pub fn named_uses(code: &str) -> BTreeMap<String, String> {
+    let leaf = |path: &str| path.rsplit("::").next().unwrap_or_default().to_owned();
+    uses(code).into_iter().map(|(_, path)| (leaf(&path), path)).collect()
 }
 
 /// Spells a tree out: `a::{b, c::d as e}` gives `a::b` and `a::c::d`.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use hallpass::turn::action::{PeerHeader, RelayId, Session, Traffic};
+use hallpass::turn::address::Announced;
 use hallpass::turn::five_tuple::Client;
 
 use super::stun::{self, Reader};
@@ -426,7 +427,7 @@ impl Shadow {
     ) {
         match header {
             PeerHeader::Channel(number) => assert_eq!(channel, Some(number)),
-            PeerHeader::Data { peer: told, .. } => {
+            PeerHeader::Data { peer: Announced(told), .. } => {
                 assert_eq!((channel, told), (None, announced(peer)));
             }
         }

@@ -12,7 +12,7 @@ use crate::net;
 use crate::net::admission::{Admission, Class};
 use crate::net::counters::{CloseReason, Decision, Refusal, Stage, TlsOutcome};
 use crate::system::memory;
-use crate::turn::action::Drop;
+use crate::turn::action::DropReason;
 use crate::turn::counters::{Counter, Counters, ERROR_CODES, HostRung, Request};
 use crate::turn::shared::Shared;
 
@@ -120,7 +120,7 @@ impl ServerMetrics {
                 }
             }
         }
-        for &reason in Drop::ALL {
+        for &reason in DropReason::ALL {
             let dropped = self.sum(|counters| counters.dropped(reason).get());
             let help = "Messages dropped, by reason.";
             out.counter("hallpass_drops_total", help, &[("reason", reason.name())], dropped);

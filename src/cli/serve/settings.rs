@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::base::host::HostId;
+use crate::base::host::{HOSTS_MAX, HostId};
 use crate::base::transport::Transport;
 use crate::config;
 use crate::net;
@@ -14,9 +14,9 @@ use crate::net::admission::Rules;
 use crate::net::front::first_bytes::Site;
 use crate::system::addresses::Addresses;
 use crate::system::limits;
-use crate::turn::counters::HOSTS_MAX;
-use crate::turn::meter::{Rate, Rates};
-use crate::turn::settings::{Alternates, Host, Limits, PeerRules, RelayAddress, Settings, StaticUser};
+use crate::turn::settings::{
+    Alternates, Host, Limits, PeerRules, Rate, Rates, RelayAddress, Settings, StaticUser,
+};
 use crate::wire::proxy_protocol::Version;
 
 /// Descriptors kept for the process itself: listeners and event loops of the workers, files at a reload, and the admin

@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use super::listener::Listener;
 use super::relay::Relays;
 use crate::net::syscall::{BATCH, Datagram, SendBatch, Source};
-use crate::turn::action::{Drop, RelayId};
+use crate::turn::action::{DropReason, RelayId};
 use crate::wire::channel_data;
 use crate::wire::frame::Frame;
 
@@ -139,7 +139,7 @@ impl Batch {
         memory: Memory<'_>,
         listeners: &[Listener],
         relays: &mut Relays,
-        failed: &mut dyn FnMut(Drop),
+        failed: &mut dyn FnMut(DropReason),
     ) -> usize {
         // The position in the key keeps the order without the memory of a stable sort.
         self.order.sort_unstable();
@@ -171,10 +171,10 @@ impl Batch {
     }
 }
 
-fn reason(error: &io::Error) -> Drop {
+fn reason(error: &io::Error) -> DropReason {
     match error.raw_os_error() {
-        Some(libc::EMSGSIZE) => Drop::TooLarge,
-        _ => Drop::SendFailed,
+        Some(libc::EMSGSIZE) => DropReason::TooLarge,
+        _ => DropReason::SendFailed,
     }
 }
 
@@ -220,7 +220,7 @@ mod tests {
         let memory = Memory { frames: &[frame], spare: &Frame::new(), stream: b"__stream__" };
         let mut drops = Vec::new();
         assert_eq!(batch.flush(memory, &listeners, &mut relays, &mut |drop| drops.push(drop)), 3);
-        assert_eq!(drops, [Drop::TooLarge]);
+        assert_eq!(drops, [DropReason::TooLarge]);
         assert!(batch.is_empty());
 
         let mut received = Vec::new();

@@ -12,6 +12,7 @@ use crate::net::syscall::{
 };
 use crate::net::token::{Generation, Token};
 use crate::turn::action::{OpenError, PeerIcmp, RelayId};
+use crate::turn::address::OnWire;
 
 /// The limit of relay numbers: more than a machine has ports on 64 addresses.
 const RELAYS_MAX: u32 = 1 << 22;
@@ -128,7 +129,7 @@ impl Relays {
     pub fn next_icmp(&self, relay: RelayId, generation: Generation) -> Option<PeerIcmp> {
         let slot = self.slots.get(relay.0 as usize).filter(|slot| slot.generation == generation)?;
         let error = receive_icmp(slot.socket.as_ref()?).ok()??;
-        Some(PeerIcmp { peer: error.to, kind: error.kind, code: error.code, data: error.info })
+        Some(PeerIcmp { peer: OnWire(error.to), kind: error.kind, code: error.code, data: error.info })
     }
 
     /// Sends from `relay`, with or without DF, and returns how many datagrams were sent. Calls `failed` for each that

@@ -3,6 +3,7 @@ use std::net::UdpSocket;
 use super::*;
 use crate::base::transport::Transport;
 use crate::net::syscall::Events;
+use crate::turn::address::Announced;
 use std::time::Duration;
 
 fn datagrams() -> (Datagrams, SocketAddr, Rc<Epoll>) {
@@ -55,7 +56,7 @@ fn a_coalesced_frame_is_split_and_each_datagram_gets_a_header() {
     let wrapped = datagrams.wrap(&parts[1], channel, Transport::Udp).expect("it fits");
     let expected: [&[u8]; 3] = [b"\x40\x01\x00\x04", b"bbbb", b""];
     assert_eq!(datagrams.pieces(&wrapped), expected);
-    let data = PeerHeader::Data { peer: server, transaction_id: [7; 12] };
+    let data = PeerHeader::Data { peer: Announced(server), transaction_id: [7; 12] };
     let wrapped = datagrams.wrap(&parts[0], data, Transport::Udp).expect("it fits");
     let [_, message, _] = datagrams.pieces(&wrapped);
     assert!(message.starts_with(&[0x00, 0x17]) && message.ends_with(b"aaaa"));

@@ -4,7 +4,7 @@ use super::door::{IDLE_TIME, Life};
 use crate::base::time::Instant;
 use crate::net::counters::CloseReason;
 use crate::net::token::Token;
-use crate::turn::action::{Drop, EndReason};
+use crate::turn::action::{DropReason, EndReason};
 use crate::wire::demux::{Kind, classify};
 
 /// Consecutive requests that may fail to authenticate. A login takes two or three, and a browser tries few passwords.
@@ -103,11 +103,11 @@ pub struct Messages {
 }
 
 /// Returns why to close a connection after the protocol dropped a message; `None` to keep it open.
-pub fn closes_stream(dropped: Drop) -> Option<CloseReason> {
+pub fn closes_stream(dropped: DropReason) -> Option<CloseReason> {
     match dropped {
         reason if reason.breaks_stream() => Some(CloseReason::Garbage),
         // A client that exceeds its rate limit is not kept connected.
-        Drop::Throttled => Some(CloseReason::TooMany),
+        DropReason::Throttled => Some(CloseReason::TooMany),
         _ => None,
     }
 }

@@ -1,17 +1,24 @@
-//! Addresses hidden from meddling NATs by XOR with the header (RFC 8489 section 14.2).
+//! XOR-ed addresses, which NATs that rewrite addresses in payloads do not recognise (RFC 8489 section 14.2).
 
-use crate::base::family::Family;
 use std::net::{IpAddr, SocketAddr};
 
-use super::*;
+use stun_types::attribute::{
+    Attribute, AttributeFromRaw, AttributeStaticType, AttributeType, AttributeWrite, RawAttribute,
+};
+use stun_types::message::StunParseError;
+use stun_types::prelude::{AttributeExt, AttributeWriteExt};
+
+use super::kind;
+use super::on_stun_types::on_stun_types;
+use crate::base::family::Family;
 use crate::wire::message::MAGIC_COOKIE;
 
-/// The bytes of a value: 8 for IPv4, 20 for IPv6.
+/// The length of a value in bytes: 8 for IPv4, 20 for IPv6.
 pub(in crate::wire) const fn xor_len(address: SocketAddr) -> usize {
     if address.is_ipv4() { 8 } else { 20 }
 }
 
-/// What addresses are XORed with: the cookie and the transaction id.
+/// The mask of addresses: the magic cookie and the transaction id.
 fn mask(transaction_id: [u8; 12]) -> [u8; 16] {
     let mut mask = [0; 16];
     mask[..4].copy_from_slice(&MAGIC_COOKIE);
@@ -19,7 +26,7 @@ fn mask(transaction_id: [u8; 12]) -> [u8; 16] {
     mask
 }
 
-/// Writes a value and says how long it is.
+/// Encodes a value. Returns it with its length.
 pub(crate) fn write_xor(address: SocketAddr, transaction_id: [u8; 12]) -> ([u8; 20], usize) {
     let (mut value, mask) = ([0; 20], mask(transaction_id));
     value[1] = Family::of(address.ip()).to_byte();
@@ -34,7 +41,7 @@ pub(crate) fn write_xor(address: SocketAddr, transaction_id: [u8; 12]) -> ([u8; 
     (value, len)
 }
 
-/// Reads a value; `None` when the family is unknown or the length is not that of the family.
+/// Reads a value; `None` if the family is unknown or the length does not fit the family.
 pub(crate) fn read_xor(value: &[u8], transaction_id: [u8; 12]) -> Option<SocketAddr> {
     let (&[_, family, high, low], address) = value.split_first_chunk()?;
     let mask = mask(transaction_id);
@@ -60,7 +67,7 @@ fn xor(bytes: &mut [u8], mask: &[u8]) {
     }
 }
 
-/// A value as it stands on the wire; the address needs the transaction id.
+/// An encoded value; reading the address needs the transaction id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Masked {
     value: [u8; 20],
@@ -116,7 +123,7 @@ xor_address!(
     XorRelayedAddress, kind::XOR_RELAYED_ADDRESS
 );
 xor_address!(
-    /// XOR-MAPPED-ADDRESS (RFC 8489 section 14.2); as the crate's, but from the twelve bytes of the id.
+    /// XOR-MAPPED-ADDRESS (RFC 8489 section 14.2); as in `stun_types`, but from the twelve bytes of the id.
     XorMappedAddress, kind::XOR_MAPPED_ADDRESS
 );
 

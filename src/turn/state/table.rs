@@ -1,162 +1,34 @@
-//! Allocations with their relays, permissions and channels; the lookups on the path of every packet are in `table/route.rs`.
+//! All allocations of one worker, with their relays, permissions and channels. What every packet is looked up by is in
+//! `table/route.rs`, permissions and channels are installed in `table/permit.rs`, and `table/sessions.rs` reads all of it.
 //!
-//! All lives in slabs, found through a hash map per kind of question: a lookup costs the same with one channel or ten
-//! thousand. Lifetimes are compared at use; removal may come later.
+//! Entries live in slabs and are found through a hash map for each kind of question: a lookup costs the same with one
+//! channel or ten thousand. Lifetimes are compared at use; entries may be removed later.
 
 mod permit;
-mod route;
+pub mod route;
+mod sessions;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashTable;
-use route::{RecentChannel, RecentPeer};
-pub use route::{Return, Route};
 use slab::Slab;
 
-use super::action::{RelayId, Traffic};
-use super::allocate::Opening;
-use super::answer::Ticket;
-use super::auth::Identity;
-use super::five_tuple::Client;
-use super::keyed_hash::KeyedState;
-use super::meter::{Meter, Meters, UserId};
-use super::peer_policy::Reach;
-use super::port_pool::Token;
+use super::allocation::{Allocation, Channel, ChannelId, Owner, Permission, PermissionId, Relay};
+use super::changes::Changes;
+use super::meter::{Meter, Meters};
 use super::quota::Place;
 use crate::base::family::Family;
-use crate::base::host::HostId;
 use crate::base::time::Instant;
-
-/// Both address families.
-pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
-
-/// Names an allocation within its table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct AllocationId(pub u32);
-
-/// Names a permission within its table; the generation tells it from a later one in the same place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PermissionId(u32);
-
-/// Names a channel within its table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ChannelId(u32);
-
-/// An owner of a deadline, told apart from later owners of its place by a generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Owner {
-    /// A relay (and with its last one, the allocation).
-    Relay(RelayId, u32),
-    /// A permission.
-    Permission(PermissionId, u32),
-    /// A channel.
-    Channel(ChannelId, u32),
-    /// A reservation in the port pool.
-    Reservation(Token),
-}
-
-/// One client's allocation: one or two relays on one five-tuple (RFC 8656 section 3.2).
-// In this order: what every packet needs stands first, and together.
-#[repr(C)]
-#[derive(Debug)]
-pub struct Allocation {
-    /// Five-tuple and way back.
-    pub client: Client,
-    /// Where the last packet of a channel went.
-    recent: Option<RecentChannel>,
-    /// Relayed towards peers.
-    pub from_client: Traffic,
-    /// Relayed towards the client.
-    pub from_peer: Traffic,
-    /// What it has used of its rate.
-    meter: Meter,
-    /// Whose user's rate it counts for.
-    user: UserId,
-    /// Whose host it counts for.
-    pub host: HostId,
-    /// Whether it ever had a permission.
-    pub permitted: bool,
-    /// Whose it is.
-    pub identity: Arc<Identity>,
-    /// By family.
-    pub relays: [Option<RelayId>; 2],
-    /// When it began.
-    pub created: Instant,
-    /// The Allocate's transaction, by which a repeated one is known.
-    pub transaction_id: [u8; 12],
-    /// RESERVATION-TOKEN of the answer.
-    pub token: Option<Token>,
-    /// ADDRESS-ERROR-CODE of the answer.
-    pub address_error: Option<(Family, u16)>,
-    /// The request that waits for sockets, until they are there.
-    pub opening: Option<Box<Opening>>,
-    /// Held until the allocation ends.
-    pub place: Place,
-}
-
-impl Allocation {
-    /// Whether the asker is the one whose allocation this is.
-    pub(super) fn belongs_to(&self, ticket: &Ticket) -> bool {
-        ticket.asker.as_ref().is_some_and(|asker| {
-            self.identity.name == asker.identity.name && self.identity.host == asker.identity.host
-        })
-    }
-}
-
-/// One relayed transport address.
-// In this order: what every packet needs stands first, and together.
-#[repr(C)]
-#[derive(Debug)]
-pub struct Relay {
-    /// Whose.
-    pub allocation: AllocationId,
-    /// Whether the socket is there.
-    pub open: bool,
-    /// How the last packet of a peer reached the client.
-    recent: Option<RecentPeer>,
-    /// The end of its lifetime.
-    pub expires: Instant,
-    /// Bound by us.
-    pub local: SocketAddr,
-    /// Told to clients.
-    pub announced: SocketAddr,
-    /// The deadline that counts: others of this relay are left over from longer lifetimes.
-    due: Instant,
-    generation: u32,
-    permissions: Vec<PermissionId>,
-    channels: Vec<ChannelId>,
-}
-
-#[derive(Debug)]
-struct Permission {
-    relay: RelayId,
-    ip: IpAddr,
-    reach: Reach,
-    expires: Instant,
-    /// The latest end of a channel that points here.
-    held_until: Instant,
-    /// Channels that point here; while there are any, the entry stays.
-    channels: u32,
-    generation: u32,
-    /// Where it stands in its relay's list.
-    position: u32,
-}
-
-#[derive(Debug)]
-struct Channel {
-    allocation: AllocationId,
-    relay: RelayId,
-    number: u16,
-    /// As packets travel.
-    peer: SocketAddr,
-    permission: PermissionId,
-    expires: Instant,
-    generation: u32,
-    position: u32,
-}
+use crate::turn::action::Traffic;
+use crate::turn::address::{Announced, OnWire};
+use crate::turn::change::TableChange;
+use crate::turn::five_tuple::Client;
+use crate::turn::id::{AllocationId, RelayId};
+use crate::turn::identity::auth::Identity;
+use crate::turn::keyed_hash::KeyedState;
 
 type Map<K, V> = HashMap<K, V, KeyedState>;
 /// Relay, address, port: the address as 128 bits, IPv4 in its mapped form.
@@ -169,12 +41,14 @@ pub struct Table {
     relays: Slab<Relay>,
     permissions: Slab<Permission>,
     channels: Slab<Channel>,
-    /// Stores ids only; the client is read from the allocation, which is looked at next anyway.
+    /// Stores ids only; the client is read from the allocation, which is needed next anyway.
     by_client: HashTable<AllocationId>,
     by_ip: Map<(u32, u128), PermissionId>,
     by_number: Map<(u32, u16), ChannelId>,
     by_peer: Map<PeerKey, ChannelId>,
     meters: Meters,
+    /// What a mirror has to know.
+    changes: Changes,
     generation: u32,
 }
 
@@ -185,7 +59,7 @@ fn bits(ip: IpAddr) -> u128 {
     }
 }
 
-/// The hash of the client whose allocation this id is.
+/// The hash of the client of an allocation.
 fn client_hash<'a>(
     allocations: &'a Slab<Allocation>,
     hasher: &'a KeyedState,
@@ -193,12 +67,12 @@ fn client_hash<'a>(
     |id| hasher.hash(&allocations[id.0 as usize].client)
 }
 
-fn peer_key(relay: RelayId, peer: SocketAddr) -> PeerKey {
+fn peer_key(relay: RelayId, peer: OnWire) -> PeerKey {
     (relay.0, bits(peer.ip()), peer.port())
 }
 
 impl Table {
-    /// An empty table. `key` must come from a cryptographic random generator: clients choose what is looked up here.
+    /// An empty table. `key` must come from a cryptographic random generator: clients choose the keys of the maps.
     pub fn new(key: [u64; 2]) -> Self {
         let map = KeyedState::new(key);
         Self {
@@ -211,6 +85,7 @@ impl Table {
             by_number: HashMap::with_hasher(map.clone()),
             by_peer: HashMap::with_hasher(map),
             meters: Meters::default(),
+            changes: Changes::default(),
             generation: 0,
         }
     }
@@ -223,12 +98,12 @@ impl Table {
         self.by_client.find(self.by_ip.hasher().hash(client), same).copied()
     }
 
-    /// An allocation that [`Table::find`] or a relay named.
+    /// The allocation of this id.
     pub fn allocation(&self, id: AllocationId) -> Option<&Allocation> {
         self.allocations.get(id.0 as usize)
     }
 
-    /// The same, to change.
+    /// Mutable access to an allocation.
     pub fn allocation_mut(&mut self, id: AllocationId) -> Option<&mut Allocation> {
         self.allocations.get_mut(id.0 as usize)
     }
@@ -238,12 +113,7 @@ impl Table {
         self.relays.get(id.0 as usize)
     }
 
-    /// The same, to change.
-    pub fn relay_mut(&mut self, id: RelayId) -> Option<&mut Relay> {
-        self.relays.get_mut(id.0 as usize)
-    }
-
-    /// Allocations held.
+    /// The number of allocations.
     pub fn len(&self) -> usize {
         self.allocations.len()
     }
@@ -253,23 +123,23 @@ impl Table {
         self.allocations.is_empty()
     }
 
-    /// Everything that holds a deadline.
+    /// The number of owners of a deadline.
     pub fn owners(&self) -> usize {
         self.relays.len() + self.permissions.len() + self.channels.len()
     }
 
-    /// Permissions and channels alive, for the gauges.
+    /// The numbers of permissions and of channels, for the gauges.
     pub fn permissions_and_channels(&self) -> (usize, usize) {
         (self.permissions.len(), self.channels.len())
     }
 
-    /// Every allocation, for the end of the server and for tests.
+    /// All allocations, for reloads and the end of the server.
     pub fn ids(&self) -> Vec<AllocationId> {
         self.allocations.iter().map(|(id, _)| AllocationId(id as u32)).collect()
     }
 
     /// The relays whose local address is like this.
-    pub fn relays_where(&self, is_like: impl Fn(SocketAddr) -> bool) -> Vec<RelayId> {
+    pub fn relays_where(&self, is_like: impl Fn(OnWire) -> bool) -> Vec<RelayId> {
         let found = self.relays.iter().filter(|(_, relay)| is_like(relay.local));
         found.map(|(id, _)| RelayId(id as u32)).collect()
     }
@@ -280,7 +150,6 @@ impl Table {
         client: Client,
         identity: Arc<Identity>,
         created: Instant,
-        transaction_id: [u8; 12],
         place: Place,
     ) -> AllocationId {
         let user = self.meters.join(&place);
@@ -293,13 +162,10 @@ impl Table {
             user,
             host: identity.host,
             permitted: false,
+            established: false,
             identity,
             relays: [None; 2],
             created,
-            transaction_id,
-            token: None,
-            address_error: None,
-            opening: None,
             place,
         }) as u32);
         let Self { by_client, allocations, by_ip, .. } = self;
@@ -312,8 +178,8 @@ impl Table {
     pub fn add_relay(
         &mut self,
         allocation: AllocationId,
-        local: SocketAddr,
-        announced: SocketAddr,
+        local: OnWire,
+        announced: Announced,
         expires: Instant,
     ) -> (RelayId, Owner) {
         let generation = self.next_generation();
@@ -333,17 +199,46 @@ impl Table {
         (id, Owner::Relay(id, generation))
     }
 
-    /// Gives a relay another end (RFC 8656 section 8.2); one that is sooner than its deadline needs a new one.
+    /// Marks the socket of a relay as open.
+    pub fn mark_open(&mut self, id: RelayId) {
+        if let Some(relay) = self.relays.get_mut(id.0 as usize) {
+            relay.open = true;
+        }
+    }
+
+    /// Exchanges the addresses of a relay that is not open yet for others of the same family.
+    pub fn exchange_address(&mut self, id: RelayId, local: OnWire, announced: Announced) {
+        if let Some(relay) = self.relays.get_mut(id.0 as usize) {
+            (relay.local, relay.announced) = (local, announced);
+        }
+    }
+
+    /// Makes an allocation whose sockets are open the client's, from `now` until `expires`.
+    pub fn establish(&mut self, id: AllocationId, now: Instant, expires: Instant) -> Option<&Allocation> {
+        let allocation = self.allocations.get_mut(id.0 as usize)?;
+        (allocation.created, allocation.established) = (now, true);
+        self.changes.note(|| allocation.as_created());
+        for id in allocation.relays.into_iter().flatten() {
+            let relay = &mut self.relays[id.0 as usize];
+            relay.expires = expires;
+            self.changes.note(|| relay.as_opened(id, allocation.client));
+        }
+        Some(allocation)
+    }
+
+    /// Sets the end of a relay's lifetime (RFC 8656 section 8.2). Returns the owner if that is sooner than its deadline, and so
+    /// needs a new one.
     pub fn refresh_relay(&mut self, id: RelayId, expires: Instant) -> Option<Owner> {
         self.forget_recent(id);
         let relay = self.relays.get_mut(id.0 as usize)?;
         relay.expires = expires;
+        self.changes.note(|| TableChange::RelayRefreshed { relay: id, expires });
         let sooner = expires < relay.due;
         relay.due = relay.due.min(expires);
         sooner.then_some(Owner::Relay(id, relay.generation))
     }
 
-    /// Moves the deadline `at` of an owner that lives until `end`; `false` for one that does not count any more.
+    /// Moves the deadline `at` of an owner that lives until `end`. Returns `false` for a deadline that no longer counts.
     pub fn postpone(&mut self, owner: Owner, at: Instant, end: Instant) -> bool {
         match owner {
             Owner::Relay(id, _) => self.relays.get_mut(id.0 as usize).is_some_and(|relay| {
@@ -355,7 +250,7 @@ impl Table {
         }
     }
 
-    /// Takes a relay out with all its permissions and channels.
+    /// Removes a relay with all its permissions and channels.
     pub fn remove_relay(&mut self, id: RelayId) -> Option<Relay> {
         let relay = self.relays.try_remove(id.0 as usize)?;
         self.entries_gone(relay.allocation, relay.permissions.len() + relay.channels.len());
@@ -363,12 +258,17 @@ impl Table {
             let channel = self.channels.remove(channel.0 as usize);
             self.by_number.remove(&(relay.allocation.0, channel.number));
             self.by_peer.remove(&peer_key(id, channel.peer));
+            self.changes.note(|| channel.as_removed());
         }
         for permission in &relay.permissions {
             let permission = self.permissions.remove(permission.0 as usize);
             self.by_ip.remove(&(id.0, bits(permission.ip)));
+            self.changes.note(|| TableChange::PermissionRemoved { relay: id, ip: permission.ip });
         }
         if let Some(allocation) = self.allocations.get_mut(relay.allocation.0 as usize) {
+            if allocation.established {
+                self.changes.note(|| TableChange::RelayClosed { relay: id });
+            }
             allocation.relays[Family::of(relay.local.ip()) as usize] = None;
             allocation.recent = None;
         }
@@ -376,10 +276,13 @@ impl Table {
         Some(relay)
     }
 
-    /// Takes out an allocation whose relays are gone.
+    /// Removes an allocation whose relays are gone.
     pub fn remove_allocation(&mut self, id: AllocationId) -> Option<Allocation> {
         let allocation = self.allocations.try_remove(id.0 as usize)?;
         self.meters.leave(allocation.user);
+        if allocation.established {
+            self.changes.note(|| TableChange::AllocationEnded { client: allocation.client });
+        }
         let hash = self.by_ip.hasher().hash(&allocation.client);
         if let Ok(entry) = self.by_client.find_entry(hash, |other| *other == id) {
             entry.remove();
@@ -388,8 +291,8 @@ impl Table {
         Some(allocation)
     }
 
-    /// When an owner's time ends: `None` when it is gone already. A permission lasts as long as its channels, so
-    /// that a channel never points to nothing; whether data may pass is decided by its own time.
+    /// The end of an owner's entry, or `None` if it is gone. The entry of a permission is kept as long as its channels, so that
+    /// a channel always refers to one; whether data may pass is decided by the permission's own lifetime.
     pub fn end_of(&self, owner: Owner) -> Option<Instant> {
         match owner {
             Owner::Relay(id, generation) => self
@@ -412,12 +315,14 @@ impl Table {
         }
     }
 
-    /// Takes out a permission whose time is over.
+    /// Removes an expired permission.
     pub fn remove_permission(&mut self, id: PermissionId) {
         let Some(permission) = self.permissions.try_remove(id.0 as usize) else { return };
         self.entry_gone(permission.relay);
         self.forget_recent(permission.relay);
         self.by_ip.remove(&(permission.relay.0, bits(permission.ip)));
+        let Permission { relay, ip, .. } = permission;
+        self.changes.note(|| TableChange::PermissionRemoved { relay, ip });
         let list = &mut self.relays[permission.relay.0 as usize].permissions;
         list.swap_remove(permission.position as usize);
         if let Some(moved) = list.get(permission.position as usize) {
@@ -426,11 +331,12 @@ impl Table {
         self.give_back_memory();
     }
 
-    /// Takes out a channel whose time is over.
+    /// Removes an expired channel.
     pub fn remove_channel(&mut self, id: ChannelId) {
         let Some(channel) = self.channels.try_remove(id.0 as usize) else { return };
         self.by_number.remove(&(channel.allocation.0, channel.number));
         self.by_peer.remove(&peer_key(channel.relay, channel.peer));
+        self.changes.note(|| channel.as_removed());
         self.permissions[channel.permission.0 as usize].channels -= 1;
         self.entry_gone(channel.relay);
         self.forget_recent(channel.relay);
@@ -442,7 +348,7 @@ impl Table {
         self.give_back_memory();
     }
 
-    /// One permission or channel of this relay's user is gone.
+    /// Counts one permission or channel fewer for this relay's user.
     fn entry_gone(&mut self, relay: RelayId) {
         self.entries_gone(self.relays[relay.0 as usize].allocation, 1);
     }
@@ -453,7 +359,7 @@ impl Table {
         }
     }
 
-    /// One permission or channel more for this relay's user.
+    /// Counts one permission or channel more for this relay's user.
     fn entry_added(&mut self, relay: RelayId) {
         let allocation = self.relays[relay.0 as usize].allocation;
         self.allocations[allocation.0 as usize].place.add_entry();
@@ -464,7 +370,7 @@ impl Table {
         self.generation
     }
 
-    /// After a rush, memory goes back once a structure is empty or nearly so; in steady state this does nothing.
+    /// Returns memory once a structure is nearly empty after a burst; in steady state this does nothing.
     fn give_back_memory(&mut self) {
         const KEEP: usize = 1024;
         fn shrink<K: Eq + std::hash::Hash, V>(map: &mut Map<K, V>) {

@@ -1,32 +1,33 @@
-//! Whom a client may reach through the relay.
+//! Peer policy: which peers a client may reach through the relay.
 //!
 //! One rule: of all entries that cover the address, built-in and configured, the longest prefix decides. A
-//! configured entry with the very prefix of a built-in one takes its place; between two configured ones a tie
-//! denies. Addresses that carry an IPv4 address inside are judged by both.
+//! configured entry with the same prefix as a built-in one replaces it; between two configured ones a tie
+//! denies. Addresses that contain an IPv4 address are judged by both.
 
 mod prefixes;
 
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-
-use super::settings::{PeerRules, RelayAddress};
-use crate::base::special_ranges::{Judgement, SPECIAL_RANGES, ipv4_inside};
 use prefixes::Prefixes;
 
-/// How far a permission for an address reaches. A wider reach is less than a narrower one.
+use crate::base::special_ranges::{Judgement, SPECIAL_RANGES, ipv4_inside};
+use crate::turn::address::{Announced, OnWire};
+use crate::turn::settings::{PeerRules, RelayAddress};
+
+/// Which ports of an address a permission covers. A wider reach is less than a narrower one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
-    /// Another machine, where no service of ours is: every port.
+    /// Another machine without a service of ours: every port.
     All,
-    /// An open address where services of ours are: one of this machine that the operator opened, or the one of a back
-    /// end on another machine. Every port but theirs ([`PeerPolicy::is_service`]).
+    /// An allowed address with services of ours: one of this machine that the operator allowed, or the one of a back
+    /// end on another machine. Every port except those of the services ([`PeerPolicy::is_service`]).
     OwnOpened,
-    /// An address of this machine: only ports that are live relayed addresses and no service's.
+    /// An address of this machine: only ports that are live relayed addresses and not a service.
     OwnRelayed,
 }
 
-/// Who made an entry.
+/// The origin of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     Denied,
@@ -34,10 +35,10 @@ enum Origin {
     BuiltIn,
 }
 
-/// The policy, ready for questions.
+/// The policy, indexed.
 #[derive(Debug)]
 pub struct PeerPolicy {
-    /// Who decides about a prefix.
+    /// The entry that decides about a prefix.
     entries: Prefixes<Origin>,
     /// What the kernel delivers to this machine, and the announced addresses that lead here.
     own: Prefixes<()>,
@@ -45,7 +46,7 @@ pub struct PeerPolicy {
     ports: Vec<u16>,
     /// Services on other machines, sorted.
     elsewhere: Vec<(IpAddr, u16)>,
-    /// Announced address, local address: peers are told the first, packets travel between the second.
+    /// Pairs of announced and local address: clients are told the first, packets carry the second.
     translations: Vec<(IpAddr, IpAddr)>,
 }
 
@@ -54,7 +55,7 @@ impl PeerPolicy {
     pub fn new(rules: &PeerRules, relays: &[RelayAddress]) -> Self {
         let denied = rules.deny.iter().map(|&net| (net, Origin::Denied));
         let allowed = rules.allow.iter().map(|&net| (net, Origin::Allowed));
-        // Loopback is among the built-in ranges already, and may be opened as a whole.
+        // Loopback is one of the built-in ranges, and may be allowed as a whole.
         let own = rules.own.iter().copied().filter(|net| !net.addr().is_loopback());
         let built_in = built_in().chain(own).map(|net| (net, Origin::BuiltIn));
         let own = Prefixes::new(rules.own.iter().map(|&net| (net, ())));
@@ -77,7 +78,7 @@ impl PeerPolicy {
         }
     }
 
-    /// Whether this host's clients may reach `peer` at all, and how far. `allowed` is the host's own list.
+    /// Which ports of `peer` this host's clients may reach; `None` for none. `allowed` is the host's own list.
     pub fn judge(&self, peer: IpAddr, allowed: Option<&[IpNet]>) -> Option<Reach> {
         let listed = |ip: IpAddr| allowed.is_none_or(|nets| nets.iter().any(|net| net.contains(&ip)));
         let open = identities(peer).all(|ip| self.permits(ip, allowed));
@@ -93,34 +94,32 @@ impl PeerPolicy {
         }
     }
 
-    /// How far a permission for `local`, as packets travel, reaches under the rules. Behind 1:1 NAT a client may have
-    /// named the announced address or the local one, and the rules may open only one of them, so the wider reach of the
-    /// two counts.
+    /// The reach of a permission for `local`, the address on the wire. Behind 1:1 NAT a client may have named the
+    /// announced address or the local one, and the rules may allow only one of them, so the wider reach of the two counts.
     pub fn judge_either(&self, local: IpAddr, allowed: Option<&[IpNet]>) -> Option<Reach> {
-        let announced = self.to_announced(SocketAddr::new(local, 0)).ip();
+        let announced = self.to_announced(OnWire::new(local, 0)).ip();
         [local, announced].into_iter().filter_map(|ip| self.judge(ip, allowed)).min()
     }
 
-    /// Whether `peer` is one of our own services, which no client may reach through us. On this machine a service
-    /// counts at all addresses, no matter which one it listens on; elsewhere at its own.
-    pub fn is_service(&self, peer: SocketAddr) -> bool {
+    /// Whether `peer` is one of our own services, which no client may reach through the relay. A service on this machine
+    /// is refused at all its addresses, no matter which one it listens on; a service elsewhere at its own address.
+    pub fn is_service(&self, peer: OnWire) -> bool {
         let (ip, port) = (peer.ip(), peer.port());
         let here = self.ports.binary_search(&port).is_ok();
         (here && identities(ip).any(|ip| is_own(&self.own, ip)))
             || identities(ip).any(|ip| self.elsewhere.binary_search(&(ip, port)).is_ok())
     }
 
-    /// The address that packets for `peer` go to: behind 1:1 NAT our announced addresses are reached by their
-    /// local ones.
-    pub fn to_local(&self, peer: SocketAddr) -> SocketAddr {
+    /// The address that packets for `peer` go to.
+    pub fn to_on_wire(&self, peer: Announced) -> OnWire {
         let local = self.translations.iter().find(|(announced, _)| *announced == peer.ip());
-        local.map_or(peer, |&(_, local)| SocketAddr::new(local, peer.port()))
+        OnWire(local.map_or(peer.0, |&(_, local)| SocketAddr::new(local, peer.0.port())))
     }
 
-    /// The address under which the client knows `local`.
-    pub fn to_announced(&self, local: SocketAddr) -> SocketAddr {
-        let announced = self.translations.iter().find(|(_, ip)| *ip == local.ip());
-        announced.map_or(local, |&(announced, _)| SocketAddr::new(announced, local.port()))
+    /// The address under which clients know `peer`.
+    pub fn to_announced(&self, peer: OnWire) -> Announced {
+        let announced = self.translations.iter().find(|(_, local)| *local == peer.ip());
+        Announced(announced.map_or(peer.0, |&(announced, _)| SocketAddr::new(announced, peer.port())))
     }
 
     fn has_service_elsewhere(&self, ip: IpAddr) -> bool {
@@ -291,7 +290,7 @@ mod tests {
         assert_eq!(policy.judge(ip("9.9.9.9"), None), Some(Reach::OwnOpened));
         assert_eq!(policy.judge(ip("45.1.1.1"), None), Some(Reach::OwnRelayed), "a local prefix");
         assert_eq!(policy.judge(ip("45.1.2.1"), None), Some(Reach::OwnOpened), "opened inside it");
-        let service = |text: &str| policy.is_service(text.parse().expect("literal"));
+        let service = |text: &str| policy.is_service(OnWire(text.parse().expect("literal")));
         let own = ["9.9.9.9", "127.0.0.77", "0.0.0.0", "45.1.2.3", "[2620::9]", "[::1]", "[::ffff:9.9.9.9]"];
         for (ip, port) in own.iter().flat_map(|ip| [3479, 9641, 8443].map(|port| (ip, port))) {
             assert!(service(&format!("{ip}:{port}")), "{ip}:{port}");
@@ -305,7 +304,7 @@ mod tests {
         assert_eq!(policy.judge(ip("11.0.0.5"), None), Some(Reach::OwnOpened));
         assert_eq!(policy.judge(ip("64:ff9b::b00:5"), None), Some(Reach::OwnOpened));
         assert_eq!(policy.judge(ip("11.0.0.6"), None), Some(Reach::All));
-        let service = |text: &str| policy.is_service(text.parse().expect("literal"));
+        let service = |text: &str| policy.is_service(OnWire(text.parse().expect("literal")));
         assert!(service("11.0.0.5:80") && service("11.0.0.5:81") && service("[64:ff9b::b00:5]:81"));
         assert!(!service("11.0.0.5:82") && !service("11.0.0.5:3479") && !service("11.0.0.6:81"));
     }
@@ -314,10 +313,10 @@ mod tests {
     fn announced_addresses_are_reached_by_their_local_ones() {
         let relays = [RelayAddress { local: ip("10.0.0.5"), announced: ip("9.9.9.9"), only_local: false }];
         let policy = PeerPolicy::new(&PeerRules::default(), &relays);
-        let (announced, local) =
-            ("9.9.9.9:50000".parse().expect("literal"), "10.0.0.5:50000".parse().expect("literal"));
-        assert_eq!(policy.to_local(announced), local);
-        assert_eq!(policy.to_announced(local), announced);
-        assert_eq!(policy.to_local(local), local);
+        let [public, private] =
+            ["9.9.9.9:50000", "10.0.0.5:50000"].map(|text| text.parse().expect("literal"));
+        assert_eq!(policy.to_on_wire(Announced(public)), OnWire(private));
+        assert_eq!(policy.to_announced(OnWire(private)), Announced(public));
+        assert_eq!(policy.to_on_wire(Announced(private)), OnWire(private));
     }
 }

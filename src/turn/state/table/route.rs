@@ -1,75 +1,59 @@
-//! The lookups on the path of every packet.
+//! The lookups on the path of every packet. They read and cache in the fields of [`Table`], so these are methods of it.
 //!
-//! Most packets go where the one before them went. That answer stands where the packet is looked up anyway
-//! ([`Allocation`], [`Relay`]) with the time until which it is good: between two packets of a client, the kernel's
-//! own work has emptied the cache, and each further line of memory costs as much as all the arithmetic. Whatever changes
-//! a relay, a permission or a channel forgets it.
-//!
-//! [`Allocation`]: super::Allocation
+//! Most packets go where the previous one went. That answer is cached in the entry that is looked up anyway
+//! ([`Allocation`], [`Relay`]) with the time until which it is valid: between two packets of a client, the kernel's
+//! own work has evicted the CPU cache, and each further line of memory costs as much as all the arithmetic. Every change of
+//! a relay, a permission or a channel clears it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use super::{Allocation, AllocationId, Channel, Permission, Relay, Table, bits, peer_key};
+use super::{Table, bits, peer_key};
 use crate::base::family::Family;
 use crate::base::time::Instant;
-use crate::turn::action::{Drop, RelayId};
+use crate::turn::action::DropReason;
+use crate::turn::address::OnWire;
 use crate::turn::five_tuple::Client;
-use crate::turn::meter::Rates;
-use crate::turn::peer_policy::Reach;
+use crate::turn::id::{AllocationId, RelayId};
+use crate::turn::identity::peer_policy::Reach;
+use crate::turn::settings::Rates;
+use crate::turn::state::allocation::{Allocation, Channel, Permission, RecentChannel, RecentPeer, Relay};
 
 /// Where a client's packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Whose packet.
+    /// The allocation that the packet belongs to.
     pub allocation: AllocationId,
     /// The relay to send from.
     pub relay: RelayId,
-    /// As packets travel.
-    pub peer: SocketAddr,
-    /// How far the permission goes.
+    /// The destination.
+    pub peer: OnWire,
+    /// The reach of the permission.
     pub reach: Reach,
 }
 
 /// How a peer's packet reaches the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Return {
-    /// Whose packet.
+    /// The allocation that the packet belongs to.
     pub allocation: AllocationId,
     /// The bound channel, if any.
     pub channel: Option<u16>,
-    /// How far the permission goes.
+    /// The reach of the permission.
     pub reach: Reach,
 }
 
-/// Where a channel leads.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RecentChannel {
-    /// When the first of channel, permission and relay ends.
-    until: Instant,
-    relay: RelayId,
-    number: u16,
-    reach: Reach,
-    peer: SocketAddr,
-}
-
-/// How a peer's datagrams reach the client.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RecentPeer {
-    /// When the first of what is there ends.
-    until: Instant,
-    channel: Option<u16>,
-    reach: Reach,
-    peer: SocketAddr,
-}
-
 impl Table {
-    /// Where ChannelData of this number goes (RFC 8656 section 12.6): allocation, channel and permission must be
-    /// alive.
+    /// Where ChannelData of this number goes (RFC 8656 section 12.6).
     ///
     /// # Errors
-    /// Which of them is not.
-    pub fn route_from_channel(&mut self, client: &Client, number: u16, now: Instant) -> Result<Route, Drop> {
-        let id = self.find(client).ok_or(Drop::NoAllocation)?;
+    /// `NoAllocation`, `NoChannel`, `NoPermission` or `NoRelay` if that does not exist or has expired.
+    pub fn route_from_channel(
+        &mut self,
+        client: &Client,
+        number: u16,
+        now: Instant,
+    ) -> Result<Route, DropReason> {
+        let id = self.find(client).ok_or(DropReason::NoAllocation)?;
         if let Some(recent) = &self.allocations[id.0 as usize].recent
             && recent.number == number
             && recent.until > now
@@ -77,16 +61,16 @@ impl Table {
             let RecentChannel { relay, reach, peer, .. } = *recent;
             return Ok(Route { allocation: id, relay, peer, reach });
         }
-        let channel = *self.by_number.get(&(id.0, number)).ok_or(Drop::NoChannel)?;
+        let channel = *self.by_number.get(&(id.0, number)).ok_or(DropReason::NoChannel)?;
         let channel = &self.channels[channel.0 as usize];
         let permission = &self.permissions[channel.permission.0 as usize];
         if channel.expires <= now {
-            return Err(Drop::NoChannel);
+            return Err(DropReason::NoChannel);
         }
         if permission.expires <= now {
-            return Err(Drop::NoPermission);
+            return Err(DropReason::NoPermission);
         }
-        let relay = self.open_relay(channel.relay, now).ok_or(Drop::NoRelay)?;
+        let relay = self.open_relay(channel.relay, now).ok_or(DropReason::NoRelay)?;
         let until = channel.expires.min(permission.expires).min(relay.expires);
         let Channel { relay, peer, .. } = *channel;
         let reach = permission.reach;
@@ -94,30 +78,31 @@ impl Table {
         Ok(Route { allocation: id, relay, peer, reach })
     }
 
-    /// Where a Send indication for `peer` (as packets travel) goes (RFC 8656 section 11.2).
+    /// Where a Send indication for `peer` goes (RFC 8656 section 11.2).
     ///
     /// # Errors
-    /// What is missing.
-    pub fn route_from_send(&self, client: &Client, peer: SocketAddr, now: Instant) -> Result<Route, Drop> {
-        let id = self.find(client).ok_or(Drop::NoAllocation)?;
-        let relay =
-            self.allocations[id.0 as usize].relays[Family::of(peer.ip()) as usize].ok_or(Drop::NoFamily)?;
-        let permission = self.permission(relay, peer.ip(), now).ok_or(Drop::NoPermission)?;
-        self.open_relay(relay, now).ok_or(Drop::NoRelay)?;
+    /// `NoAllocation`, `NoPermission` or `NoRelay` if that does not exist or has expired, `NoFamily` if the allocation has no
+    /// relayed address of the peer's family.
+    pub fn route_from_send(&self, client: &Client, peer: OnWire, now: Instant) -> Result<Route, DropReason> {
+        let id = self.find(client).ok_or(DropReason::NoAllocation)?;
+        let relay = self.allocations[id.0 as usize].relays[Family::of(peer.ip()) as usize]
+            .ok_or(DropReason::NoFamily)?;
+        let permission = self.permission(relay, peer.ip(), now).ok_or(DropReason::NoPermission)?;
+        self.open_relay(relay, now).ok_or(DropReason::NoRelay)?;
         Ok(Route { allocation: id, relay, peer, reach: permission.reach })
     }
 
     /// How a datagram of `peer` reaches the client (RFC 8656 section 11.3).
     ///
     /// # Errors
-    /// What is missing.
+    /// `NoRelay` or `NoPermission` if that does not exist or has expired.
     pub fn route_from_peer(
         &mut self,
         relay: RelayId,
-        peer: SocketAddr,
+        peer: OnWire,
         now: Instant,
-    ) -> Result<Return, Drop> {
-        let entry = self.open_relay(relay, now).ok_or(Drop::NoRelay)?;
+    ) -> Result<Return, DropReason> {
+        let entry = self.open_relay(relay, now).ok_or(DropReason::NoRelay)?;
         let allocation = entry.allocation;
         if let Some(recent) = &entry.recent
             && recent.until > now
@@ -138,24 +123,24 @@ impl Table {
             }
             None => self.permission(relay, peer.ip(), now),
         };
-        let permission = permission.ok_or(Drop::NoPermission)?;
+        let permission = permission.ok_or(DropReason::NoPermission)?;
         let (reach, until) = (permission.reach, until.min(permission.expires));
         self.relays[relay.0 as usize].recent = Some(RecentPeer { until, channel, reach, peer });
         Ok(Return { allocation, channel, reach })
     }
 
-    /// Counts `len` relayed bytes for an allocation, its user and its host, and gives the allocation.
+    /// Counts `len` relayed bytes for an allocation, its user and its host. Returns the allocation.
     ///
     /// # Errors
-    /// One of them has had too much, or the allocation is gone.
+    /// The limit that was exceeded, or `NoAllocation`.
     pub fn count(
         &mut self,
         id: AllocationId,
         now: Instant,
         rates: &Rates,
         len: usize,
-    ) -> Result<&mut Allocation, Drop> {
-        let allocation = self.allocations.get_mut(id.0 as usize).ok_or(Drop::NoAllocation)?;
+    ) -> Result<&mut Allocation, DropReason> {
+        let allocation = self.allocations.get_mut(id.0 as usize).ok_or(DropReason::NoAllocation)?;
         if !rates.are_none() {
             self.meters.count(now, rates, &mut allocation.meter, allocation.user, len)?;
         }
@@ -166,7 +151,7 @@ impl Table {
         self.relays.get(relay.0 as usize).filter(|relay| relay.open && relay.expires > now)
     }
 
-    /// Something about this relay changed: the next packets are looked up anew.
+    /// Clears the cached answers of this relay after a change.
     pub(super) fn forget_recent(&mut self, relay: RelayId) {
         if let Some(relay) = self.relays.get_mut(relay.0 as usize) {
             relay.recent = None;

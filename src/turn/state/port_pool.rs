@@ -1,4 +1,4 @@
-//! Which relay ports are taken, across all workers, and reservations of EVEN-PORT (RFC 8656 section 7.2).
+//! The pool of relay ports, across all workers, and the reservations of EVEN-PORT (RFC 8656 section 7.2).
 //!
 //! Two bitmaps per relay address: the ports that are taken, and those of them whose relay socket is open. A port is
 //! taken before its socket is bound and while it is reserved; another program may hold it then, so only an open port
@@ -6,7 +6,7 @@
 //! port is open is a plain load.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -15,23 +15,24 @@ use std::time::Duration;
 
 use super::quota::Place;
 use crate::base::time::Instant;
+use crate::turn::address::OnWire;
 
 /// RFC 8656 section 7.2: a reservation is held for at least 30 seconds.
 pub const RESERVATION_LIFETIME: Duration = Duration::from_secs(30);
-/// Reservations held at once; each needs an authenticated allocation, so this is ample.
+/// Limit of reservations; each needs an authenticated allocation.
 const RESERVATIONS_MAX: usize = 4096;
 
-/// While ports are scarce, one user gets a port only if it holds this part of an address's ports at most: of the usual
-/// 16,384 it is 128, more than a browser needs in a lesson with a dozen peer connections, and 32 more users find room in
-/// the last quarter even if each takes all of it.
+/// While ports are scarce, a user gets one only if it holds at most this part of an address's ports: 128 of the usual
+/// 16,384. That is more than a browser needs in a lesson with a dozen peer connections, and 32 such users fit into the last
+/// quarter.
 const SHARE: u32 = 128;
-/// The share where there are few ports: a browser holds up to ten for a peer connection.
+/// The smallest such share, for small pools: a browser holds up to ten ports for a peer connection.
 const SHARE_MIN: u32 = 16;
 
 const WORDS: usize = 65_536 / 64;
 const EVEN: u64 = 0x5555_5555_5555_5555;
 
-/// What a client asks of its port.
+/// The kind of port that a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
     /// Any port.
@@ -82,7 +83,7 @@ pub struct RelayPorts {
 }
 
 impl PortPool {
-    /// The ports of `range` on every one of `addresses`. What other workers hold there is taken.
+    /// Returns the ports of `range` on every one of `addresses`. What other workers hold there is taken.
     pub fn on(
         self: &Arc<Self>,
         addresses: impl IntoIterator<Item = IpAddr>,
@@ -105,29 +106,22 @@ impl PortPool {
         RelayPorts { pool: Arc::clone(self), range, ports }
     }
 
-    /// Reservations held.
+    /// The number of reservations.
     pub fn reserved(&self) -> usize {
-        self.reservations().len()
+        lock(&self.reservations).len()
     }
 
-    /// Ports held in all.
+    /// The number of ports taken, reserved ones included.
     pub fn taken(&self) -> usize {
-        lock(&self.ports)
-            .iter()
-            .filter_map(Weak::upgrade)
-            .map(|ports| ports.held.load(Relaxed) as usize)
-            .sum()
+        let known = lock(&self.ports);
+        known.iter().filter_map(Weak::upgrade).map(|ports| ports.held.load(Relaxed) as usize).sum()
     }
 
     /// Whether this port is claimed or reserved. It may have no socket yet.
-    pub fn is_taken(&self, address: SocketAddr) -> bool {
+    pub fn is_taken(&self, address: OnWire) -> bool {
         let known = lock(&self.ports);
         let mut known = known.iter().filter_map(Weak::upgrade);
         known.any(|ports| ports.address == address.ip() && is_set(&ports.taken, address.port()))
-    }
-
-    fn reservations(&self) -> MutexGuard<'_, HashMap<Token, Reservation>> {
-        lock(&self.reservations)
     }
 }
 
@@ -137,12 +131,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl RelayPorts {
-    /// Claims a port of this kind, searching from a `random` place. Of a pair the even one is returned.
+    /// Claims a port of this kind, searching from a `random` place. Returns the even port of a pair.
     pub fn claim(&self, address: IpAddr, want: Want, random: u32) -> Option<u16> {
         let ports = self.of(address)?;
         let (low, high) = (u32::from(*self.range.start()), u32::from(*self.range.end()));
         let start = low + random % (high - low + 1);
-        // The words of the range in a circle; the first one comes twice, first its upper part, last its lower.
+        // The words of the range in a circle; the first one is visited twice, first its upper part, last its lower.
         let (first, last) = (low / 64, high / 64);
         let count = last - first + 1;
         for step in 0..=count {
@@ -158,7 +152,7 @@ impl RelayPorts {
         None
     }
 
-    /// Whether a user that holds so many ports may have one more of this address. The last quarter is for users that hold
+    /// Whether a user that holds `held` ports may have one more of this address. The last quarter is for users that hold
     /// few.
     pub fn has_room_for(&self, address: IpAddr, held: u32) -> bool {
         let size = u32::from(*self.range.end()) - u32::from(*self.range.start()) + 1;
@@ -166,15 +160,15 @@ impl RelayPorts {
             || self.of(address).is_none_or(|ports| ports.held.load(Relaxed) < size - size / 4)
     }
 
-    /// Gives a port back.
-    pub fn release(&self, address: SocketAddr) {
+    /// Releases a port.
+    pub fn release(&self, address: OnWire) {
         if let Some(ports) = self.of(address.ip()) {
             ports.clear(address.port());
         }
     }
 
     /// Notes that the relay socket of a claimed port is open.
-    pub fn mark_open(&self, address: SocketAddr) {
+    pub fn mark_open(&self, address: OnWire) {
         if let Some(ports) = self.of(address.ip()) {
             let (word, bit) = position(address.port());
             ports.open[word].fetch_or(bit, Relaxed);
@@ -182,16 +176,16 @@ impl RelayPorts {
     }
 
     /// Whether this is the relayed address of a live allocation: its socket is open.
-    pub fn is_open(&self, address: SocketAddr) -> bool {
+    pub fn is_open(&self, address: OnWire) -> bool {
         self.of(address.ip()).is_some_and(|ports| is_set(&ports.open, address.port()))
     }
 
-    /// Keeps a claimed port under `token` until 30 seconds from `now`, and returns that end. The port counts in the
-    /// quota of the user whose `place` it takes. With too many reservations the port is released, and the result is `None`.
-    pub fn reserve(&self, now: Instant, token: Token, address: SocketAddr, place: Place) -> Option<Instant> {
+    /// Reserves a claimed port under `token` for 30 seconds from `now`, and returns that end. The port counts in the quota of
+    /// the user whose `place` it takes. With too many reservations, releases the port and returns `None`.
+    pub fn reserve(&self, now: Instant, token: Token, address: OnWire, place: Place) -> Option<Instant> {
         let until = now + RESERVATION_LIFETIME;
         let ports = Arc::clone(self.of(address.ip())?);
-        let mut reservations = self.pool.reservations();
+        let mut reservations = lock(&self.pool.reservations);
         if reservations.len() >= RESERVATIONS_MAX {
             drop(reservations);
             self.release(address);
@@ -201,21 +195,21 @@ impl RelayPorts {
         Some(until)
     }
 
-    /// Takes a reserved address out of its reservation, unless the worker no longer relays from there. The claim and the
-    /// place go to the caller.
-    pub fn redeem(&self, now: Instant, token: &Token) -> Option<(SocketAddr, Place)> {
-        let mut reservations = self.pool.reservations();
+    /// Ends a reservation and returns its address and place, which now belong to the caller. `None` if the worker no longer
+    /// relays from that address.
+    pub fn redeem(&self, now: Instant, token: &Token) -> Option<(OnWire, Place)> {
+        let mut reservations = lock(&self.pool.reservations);
         let reservation = reservations.get(token)?;
         if reservation.until <= now || self.of(reservation.ports.address).is_none() {
             return None;
         }
         let Reservation { ports, port, place, .. } = reservations.remove(token)?;
-        Some((SocketAddr::new(ports.address, port), place))
+        Some((OnWire::new(ports.address, port), place))
     }
 
-    /// Releases the port of a reservation that has run out.
+    /// Releases the port of an expired reservation.
     pub fn expire(&self, now: Instant, token: &Token) {
-        let mut reservations = self.pool.reservations();
+        let mut reservations = lock(&self.pool.reservations);
         if reservations.get(token).is_some_and(|reservation| reservation.until <= now)
             && let Some(reservation) = reservations.remove(token)
         {
@@ -224,20 +218,20 @@ impl RelayPorts {
         }
     }
 
-    /// Releases the port of a reservation before its time.
+    /// Releases the port of a reservation before it expires.
     pub fn cancel(&self, token: &Token) {
-        let reservation = self.pool.reservations().remove(token);
+        let reservation = lock(&self.pool.reservations).remove(token);
         if let Some(reservation) = reservation {
             reservation.ports.clear(reservation.port);
         }
     }
 
-    /// Whether this reservation is held.
+    /// Whether this reservation exists.
     pub fn is_reserved(&self, token: &Token) -> bool {
-        self.pool.reservations().contains_key(token)
+        lock(&self.pool.reservations).contains_key(token)
     }
 
-    /// Reservations held by all workers.
+    /// The number of reservations of all workers.
     pub fn reserved(&self) -> usize {
         self.pool.reserved()
     }
@@ -321,23 +315,23 @@ fn bits_between(word: u32, low: u32, high: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::turn::quota::Account;
+    use crate::turn::identity::account::Account;
 
     const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn place() -> Place {
         let limits = crate::turn::settings::Limits::default();
-        let quota = std::sync::Arc::new(crate::turn::quota::Quota::default());
+        let quota = std::sync::Arc::new(crate::turn::state::quota::Quota::default());
         quota.take(crate::base::host::HostId(0), &Account::User("ann".into()), &limits).expect("no limit")
     }
 
     #[test]
     fn a_port_is_open_only_while_its_socket_is() {
         let pool = pool(50_000..=50_003);
-        let address = SocketAddr::new(IP, pool.claim(IP, Want::Pair, 0).expect("free"));
+        let address = OnWire::new(IP, pool.claim(IP, Want::Pair, 0).expect("free"));
         assert!(pool.pool.is_taken(address) && !pool.is_open(address), "claimed, and nothing is bound");
         pool.mark_open(address);
-        assert!(pool.is_open(address) && !pool.is_open(SocketAddr::new(IP, address.port() + 1)));
+        assert!(pool.is_open(address) && !pool.is_open(address.next_port()));
         pool.release(address);
         pool.claim(IP, Want::Any, address.port().into()).expect("free");
         assert!(!pool.is_open(address), "the next owner has no socket yet");
@@ -361,7 +355,7 @@ mod tests {
         let wider = pool.on([IP], 50_000..=50_002);
         drop(two);
         assert_eq!((wider.claim(IP, Want::Any, 0), pool.taken()), (Some(50_002), 3));
-        one.release(SocketAddr::new(IP, port));
+        one.release(OnWire::new(IP, port));
         drop((one, wider));
         assert_eq!(pool.on([IP], 50_000..=50_001).claim(IP, Want::Any, 0), Some(50_000));
         assert_eq!(pool.taken(), 0, "that set is gone, too");
@@ -373,8 +367,8 @@ mod tests {
         let shared = Arc::new(PortPool::default());
         let before = shared.on([IP], 50_000..=50_001);
         let even = before.claim(IP, Want::Pair, 0).expect("free");
-        let until = before.reserve(Instant::from_nanos(5), [1; 8], SocketAddr::new(IP, even + 1), place());
-        before.release(SocketAddr::new(IP, even));
+        let until = before.reserve(Instant::from_nanos(5), [1; 8], OnWire::new(IP, even + 1), place());
+        before.release(OnWire::new(IP, even));
         let after = shared.on([IpAddr::from([192, 0, 2, 1])], 50_000..=50_001);
         drop(before);
         assert!(after.redeem(Instant::from_nanos(6), &[1; 8]).is_none());
@@ -396,7 +390,7 @@ mod tests {
                 ports.sort_unstable();
                 assert!(ports.iter().copied().eq(range.clone()), "each once");
                 for port in ports {
-                    pool.release(SocketAddr::new(IP, port));
+                    pool.release(OnWire::new(IP, port));
                 }
                 assert_eq!(pool.pool.taken(), 0);
             }
@@ -414,7 +408,7 @@ mod tests {
             assert!(pool.has_room_for(IP, share) && !pool.has_room_for(IP, share + 1));
             let even = pool.claim(IP, Want::Pair, 0).expect("free");
             for port in [even, even + 1, even, range.start() + 1] {
-                pool.release(SocketAddr::new(IP, port));
+                pool.release(OnWire::new(IP, port));
             }
             assert_eq!(pool.pool.taken() as u32, size - size / 4 - 1, "a port is released once");
             assert!(pool.has_room_for(IP, share + 1));
@@ -429,7 +423,7 @@ mod tests {
         assert_eq!(even, [50_002, 50_004, 50_006, 50_008, 50_010]);
         assert_eq!(pool.claim(IP, Want::Even, 0), None);
         for port in (50_002..=50_010).step_by(2) {
-            pool.release(SocketAddr::new(IP, port));
+            pool.release(OnWire::new(IP, port));
         }
         let mut pairs: Vec<u16> = (0..4).map(|n| pool.claim(IP, Want::Pair, n).expect("free")).collect();
         pairs.sort_unstable();
@@ -443,7 +437,7 @@ mod tests {
         let pool = pool(50_000..=50_001);
         let now = Instant::from_nanos(5);
         let even = pool.claim(IP, Want::Pair, 0).expect("free");
-        let kept = SocketAddr::new(IP, even + 1);
+        let kept = OnWire::new(IP, even + 1);
         let until = pool.reserve(now, [1; 8], kept, place()).expect("room");
         let redeem = |at, token| pool.redeem(at, &token).map(|(address, _)| address);
         assert_eq!(redeem(now, [2; 8]), None);
@@ -462,6 +456,6 @@ mod tests {
     fn an_address_that_is_not_ours_has_no_ports() {
         let pool = pool(50_000..=50_001);
         assert_eq!(pool.claim("192.0.2.1".parse().expect("literal"), Want::Any, 0), None);
-        assert!(!pool.pool.is_taken("192.0.2.1:50000".parse().expect("literal")));
+        assert!(!pool.pool.is_taken(OnWire("192.0.2.1:50000".parse().expect("literal"))));
     }
 }

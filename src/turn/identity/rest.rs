@@ -8,12 +8,12 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac};
 use sha1::Sha1;
 
-/// A REST user name, taken apart.
+/// The parts of a REST user name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name<'a> {
     /// Seconds since 1970.
     pub expires: u64,
-    /// What follows the first colon; empty when there is none.
+    /// The part after the first colon; empty without a colon.
     pub user: &'a str,
 }
 
@@ -53,7 +53,7 @@ pub fn password(secret: &str, username: &str) -> String {
     Secret::new(secret).password(username)
 }
 
-/// Takes a user name apart; `None` unless it begins with a plain decimal number of seconds: no sign, no blank, no
+/// Parses a user name; `None` unless it begins with a plain decimal number of seconds: no sign, no blank, no
 /// overflow.
 pub fn parse(username: &str) -> Option<Name<'_>> {
     let (expires, user) = username.split_once(':').unwrap_or((username, ""));

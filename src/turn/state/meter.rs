@@ -1,67 +1,29 @@
-//! How much may be relayed: bits and packets a second of an allocation, a user and a host, both directions together.
+//! Meters: rate limits in bits and packets a second for an allocation, a user and a host, both directions together.
 //!
-//! What comes too soon is dropped and counted, never queued. An allocation is one worker's, and so is its meter. A user
+//! Excess packets are dropped and counted, never queued. An allocation belongs to one worker, and so does its meter. A user
 //! or a host may have allocations on several workers: these draw from one budget, a hundredth of a second's worth at a
-//! time, so that a packet seldom touches memory of another core, and all of them together have the limit once, give or
-//! take that hundredth for each worker.
+//! time, so a packet rarely touches memory of another core. The limit applies once across all workers, within 1 % per
+//! worker.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 
 use slab::Slab;
 
-use super::action::Drop;
-use super::quota::{Account, Place};
+use super::budget::{Budget, NANOS_PER_SECOND, draw, pay};
+use super::quota::Place;
 use crate::base::host::HostId;
 use crate::base::time::Instant;
+use crate::turn::action::DropReason;
+use crate::turn::identity::account::Account;
+use crate::turn::settings::{Rate, Rates};
 
-const NANOS_PER_SECOND: u64 = 1_000_000_000;
-/// A worker draws this part of a second's worth at a time, if there is so much.
+/// A worker draws this part of a second's worth at a time, if that much is available.
 const DRAWS_PER_SECOND: u64 = 100;
 
-/// A limit; 0 is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rate {
-    /// Payload, in 1,000 bits a second.
-    pub kbit: u32,
-    /// Datagrams a second.
-    pub packets: u32,
-}
-
-impl Rate {
-    fn bits(self) -> u64 {
-        u64::from(self.kbit) * 1000
-    }
-}
-
-/// The limits of everybody.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rates {
-    /// Of each allocation.
-    pub allocation: Rate,
-    /// Of each user, by the part of a REST user name after the first colon; none where that is empty.
-    pub user: Rate,
-    /// Of each named host.
-    pub host: Rate,
-}
-
-impl Rates {
-    /// Whether nothing is limited.
-    pub fn are_none(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// When all would be paid off after `cost` more, where it was to be `until`; a second's worth may come at once. When that is
-/// too soon, says from when on it is not. All in nanoseconds.
-fn pay(until: u64, now: u64, cost: u64) -> Result<u64, u64> {
-    let after = until.max(now).saturating_add(cost);
-    if after <= now + NANOS_PER_SECOND { Ok(after) } else { Err(after - NANOS_PER_SECOND) }
-}
-
-/// What an allocation has used: when all of it would be paid off at its rate, in nanoseconds. A second's worth may come at
-/// once, as a picture of a shared screen does.
+/// The rate limit of one allocation by GCRA: theoretical arrival times in nanoseconds. The burst is a second's worth, which a
+/// picture of a shared screen needs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Meter {
     bits_until: u64,
@@ -69,7 +31,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// The meter after one more datagram of `len` bytes; `None` when it comes too soon.
+    /// The meter after one more datagram of `len` bytes; `None` if that exceeds the rate.
     fn after(self, now: Instant, rate: Rate, len: usize) -> Option<Self> {
         let now = now.as_nanos();
         let paid = |until: u64, units: u64, rate: u64| {
@@ -86,36 +48,17 @@ impl Meter {
     }
 }
 
-/// The same for a user or a host, shared by all workers.
-#[derive(Debug, Default)]
-pub struct Budget {
-    bits_until: AtomicU64,
-    packets_until: AtomicU64,
-    /// Permissions and channels that the user holds. Unused for a host.
-    pub(super) entries: AtomicU32,
-}
-
-/// Takes `units` of what is paid off `until` then; when it is too soon for them, says from when on it is not.
-fn draw(until: &AtomicU64, now: u64, units: u64, rate: u64) -> Result<(), u64> {
-    let cost = u128::from(units) * u128::from(NANOS_PER_SECOND) / u128::from(rate);
-    let cost = u64::try_from(cost).unwrap_or(u64::MAX);
-    match until.fetch_update(Relaxed, Relaxed, |until| pay(until, now, cost).ok()) {
-        Ok(_) => Ok(()),
-        Err(until) => pay(until, now, cost).map(drop),
-    }
-}
-
-/// What a worker has drawn from a part of a [`Budget`] and not used yet.
+/// The unused units that a worker has drawn from a [`Budget`], of bits or of packets.
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
     left: u64,
-    /// So many were not to be had lately, and until then they will not be: the budget is not asked for them again.
+    /// Size of the last refused draw, and the earliest time to retry it.
     refused: u64,
     refused_until: u64,
 }
 
 impl Share {
-    /// Whether there are `units`, drawn from what was paid off `until` then if need be.
+    /// Whether the share has `units`, after a draw from the budget if necessary.
     fn covers(&mut self, units: u64, until: &AtomicU64, now: u64, rate: u64) -> bool {
         if rate == 0 || self.left >= units {
             return true;
@@ -124,7 +67,7 @@ impl Share {
         if missing >= self.refused && now < self.refused_until {
             return false;
         }
-        // Near the limit there may be enough for this datagram alone.
+        // Near the limit, the budget may have enough for this datagram alone.
         for wanted in [missing.max(rate / DRAWS_PER_SECOND), missing] {
             match draw(until, now, wanted, rate) {
                 Ok(()) => {
@@ -138,12 +81,12 @@ impl Share {
     }
 
     fn spend(&mut self, units: u64) {
-        // Without a limit nothing was drawn.
+        // Without a limit, nothing was drawn.
         self.left = self.left.saturating_sub(units);
     }
 }
 
-/// A user's or a host's part on one worker.
+/// The shares of a user or a host on one worker.
 #[derive(Debug)]
 struct Holder {
     budget: Arc<Budget>,
@@ -169,7 +112,7 @@ impl Holder {
     }
 }
 
-/// Names a user's meter within its worker.
+/// Identifies a user's meter within its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserId(u32);
 
@@ -177,11 +120,11 @@ pub struct UserId(u32);
 struct User {
     key: (HostId, Account),
     holder: Holder,
-    /// How many allocations he has here.
+    /// The user's allocations on this worker.
     allocations: u32,
 }
 
-/// The meters of users and hosts on one worker; those of allocations stand with them.
+/// The meters of users and hosts on one worker; the meter of an allocation is in its entry of the table.
 #[derive(Debug, Default)]
 pub struct Meters {
     users: Slab<User>,
@@ -191,7 +134,7 @@ pub struct Meters {
 }
 
 impl Meters {
-    /// One more allocation of the user whose place this is.
+    /// Adds an allocation of the user that holds this place.
     pub fn join(&mut self, place: &Place) -> UserId {
         let host = usize::from(place.host().0);
         if host >= self.hosts.len() {
@@ -212,7 +155,7 @@ impl Meters {
         id
     }
 
-    /// One less. After his last one nobody is remembered.
+    /// Removes an allocation of a user, and the user with its last one.
     pub fn leave(&mut self, id: UserId) {
         let Some(user) = self.users.get_mut(id.0 as usize) else { return };
         user.allocations -= 1;
@@ -226,21 +169,21 @@ impl Meters {
         }
     }
 
-    /// Users with an allocation here.
+    /// The number of users with an allocation on this worker.
     pub fn len(&self) -> usize {
         self.users.len()
     }
 
-    /// Whether nobody has an allocation here.
+    /// Whether no user has an allocation on this worker.
     pub fn is_empty(&self) -> bool {
         self.users.is_empty()
     }
 
-    /// Counts a datagram of `len` bytes for an allocation with this `meter`, its user and its host; for none of them
-    /// when one has had too much.
+    /// Counts a datagram of `len` bytes for an allocation with this `meter`, its user and its host; for none of them if a
+    /// limit is exceeded.
     ///
     /// # Errors
-    /// Who has.
+    /// The limit that was exceeded.
     pub fn count(
         &mut self,
         now: Instant,
@@ -248,21 +191,21 @@ impl Meters {
         meter: &mut Meter,
         user: UserId,
         len: usize,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), DropReason> {
         let User { key: (host, account), holder: user, .. } = &mut self.users[user.0 as usize];
-        // Joined with its first user.
+        // Added with its first user.
         let host = self.hosts.get_mut(usize::from(host.0)).and_then(Option::as_mut);
         let user_rate = match account {
             Account::User(_) => rates.user,
             Account::Name(_) => Rate::default(),
         };
-        let after = meter.after(now, rates.allocation, len).ok_or(Drop::AllocationOverRate)?;
+        let after = meter.after(now, rates.allocation, len).ok_or(DropReason::AllocationOverRate)?;
         if !user.covers(now, user_rate, len) {
-            return Err(Drop::UserOverRate);
+            return Err(DropReason::UserOverRate);
         }
         if let Some(host) = host {
             if !host.covers(now, rates.host, len) {
-                return Err(Drop::HostOverRate);
+                return Err(DropReason::HostOverRate);
             }
             host.spend(len);
         }
@@ -275,8 +218,8 @@ impl Meters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::turn::quota::Quota;
     use crate::turn::settings::Limits;
+    use crate::turn::state::quota::Quota;
 
     fn at(millis: u64) -> Instant {
         Instant::from_nanos(10 * NANOS_PER_SECOND + millis * 1_000_000)
@@ -307,10 +250,10 @@ mod tests {
         let mut count = |now, len| meters.count(now, &rates(), &mut meter, user, len);
         // 800,000 bits are a hundred datagrams of 1,000 bytes.
         assert!((0..100).all(|_| count(at(0), 1000).is_ok()));
-        assert_eq!(count(at(0), 1000), Err(Drop::AllocationOverRate));
+        assert_eq!(count(at(0), 1000), Err(DropReason::AllocationOverRate));
         assert_eq!((0..100).filter(|_| count(at(500), 1000).is_ok()).count(), 50);
         assert_eq!((0..999).filter(|_| count(at(9000), 1).is_ok()).count(), 150, "the user's packets");
-        assert_eq!(count(at(9000), 1), Err(Drop::UserOverRate));
+        assert_eq!(count(at(9000), 1), Err(DropReason::UserOverRate));
     }
 
     #[test]
@@ -323,7 +266,7 @@ mod tests {
         assert!((0..90).all(|_| count(0, ann).is_ok()));
         assert_eq!((0..90).filter(|_| count(1, ann).is_ok()).count(), 60);
         assert_eq!((0..90).filter(|_| count(2, bob).is_ok()).count(), 50);
-        assert_eq!(count(2, bob), Err(Drop::HostOverRate));
+        assert_eq!(count(2, bob), Err(DropReason::HostOverRate));
         let other = meters.join(&place(&quota, HostId(4), "ann"));
         assert_eq!(meters.count(at(0), &rates(), &mut Meter::default(), other, 10), Ok(()));
         for user in [ann, again, bob, other] {
@@ -390,9 +333,9 @@ mod tests {
         let (mut meters, mut meter) = (Meters::default(), Meter::default());
         let user = meters.join(&place(&Arc::default(), HOST, "ann"));
         let mut count = |now, len| meters.count(now, &rates, &mut meter, user, len);
-        assert_eq!(count(at(0), 1000), Err(Drop::HostOverRate));
+        assert_eq!(count(at(0), 1000), Err(DropReason::HostOverRate));
         assert_eq!(count(at(0), 100), Ok(()), "800 of 1,000 bits");
-        assert_eq!(count(at(0), 100), Err(Drop::HostOverRate));
+        assert_eq!(count(at(0), 100), Err(DropReason::HostOverRate));
         assert_eq!(count(at(600), 100), Ok(()));
     }
 

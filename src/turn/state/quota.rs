@@ -1,33 +1,24 @@
-//! How many allocations there are, by user, by host and in all, across every worker (RFC 8656 section 7.2, steps 8
-//! and 10). Everybody is counted whether there is a limit or not, so that a limit that comes by a reload is exact at once.
+//! Quotas: the number of allocations by user, by host and in all, across all workers (RFC 8656 section 7.2, steps 8
+//! and 10). They are counted with and without a limit, so that a limit set by a reload is exact at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use dashmap::DashMap;
 
-use super::counters::HOSTS_MAX;
-use super::error::Code;
-use super::meter::Budget;
-use super::settings::Limits;
-use crate::base::host::HostId;
+use super::budget::Budget;
+use crate::base::host::{HOSTS_MAX, HostId};
+use crate::turn::error::Code;
+use crate::turn::identity::account::Account;
+use crate::turn::settings::Limits;
 
-/// Room for users that stays when all are gone.
+/// Capacity for users kept after the last one is gone.
 const USERS_KEPT: usize = 4096;
 
 type UserKey = (HostId, Account);
 
-/// Whose allocations, permissions and channels are counted together.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Account {
-    /// A user: the part of a REST name after the first colon, or the name of a static user.
-    User(Arc<str>),
-    /// A name without a user part, such as a time stamp alone. Many people may share it, so limits that fit one person do
-    /// not apply; it is still one credential, which one client can use from any number of addresses.
-    Name(Arc<str>),
-}
-
-/// Shared by all workers; touched when an allocation is made and when it ends, and its budgets now and then between.
+/// The quotas, shared by all workers. Touched when an allocation is made and when it ends; a worker draws from the budgets
+/// in between.
 #[derive(Debug)]
 pub struct Quota {
     total: AtomicU32,
@@ -54,7 +45,7 @@ impl Default for Quota {
     }
 }
 
-/// One allocation's place. Given back when dropped.
+/// One allocation's place in the quota, released when dropped.
 #[derive(Debug)]
 pub struct Place {
     quota: Arc<Quota>,
@@ -67,7 +58,7 @@ pub struct Place {
     entries: u32,
 }
 
-/// One more, unless there are `limit`; 0 = no limit.
+/// Counts one more unless `limit` is reached; 0 means no limit.
 fn count(number: &AtomicU32, limit: u32) -> bool {
     number.fetch_update(Relaxed, Relaxed, |n| (limit == 0 || n < limit).then(|| n + 1)).is_ok()
 }
@@ -77,7 +68,7 @@ impl Quota {
     /// user part: many people may share it.
     ///
     /// # Errors
-    /// 508 when the server is full or the host has its share, 486 when the user has its own.
+    /// 508 if the limit of the server or of the host is reached, 486 if the user's is.
     pub fn take(self: &Arc<Self>, host: HostId, account: &Account, limits: &Limits) -> Result<Place, Code> {
         if !count(&self.total, limits.allocations_total) {
             return Err(Code::InsufficientCapacity);
@@ -102,23 +93,23 @@ impl Quota {
     }
 
     fn of(&self, host: HostId) -> &Host {
-        // HostId is made below HOSTS_MAX only.
+        // A HostId is always below HOSTS_MAX.
         &self.hosts[usize::from(host.0).min(HOSTS_MAX - 1)]
     }
 
-    /// Allocations alive.
+    /// The number of allocations.
     pub fn total(&self) -> u32 {
         self.total.load(Relaxed)
     }
 
-    /// Users who hold at least one.
+    /// The number of users with at least one allocation.
     pub fn users(&self) -> usize {
         self.users.len()
     }
 }
 
 impl Place {
-    /// Whether it is this account's.
+    /// Whether this account holds the place.
     pub fn is_of(&self, host: HostId, account: &Account) -> bool {
         self.host == host && self.account == *account
     }
@@ -139,29 +130,29 @@ impl Place {
         self.budget.entries.fetch_add(1, Relaxed);
     }
 
-    /// Counts `gone` fewer.
+    /// Counts `gone` permissions and channels fewer.
     pub fn remove_entries(&mut self, gone: usize) {
         // Each was counted by one, so there are never more than 2^32.
         self.entries -= gone as u32;
         self.budget.entries.fetch_sub(gone as u32, Relaxed);
     }
 
-    /// Whose host's.
+    /// The host of the account.
     pub fn host(&self) -> HostId {
         self.host
     }
 
-    /// Whose.
+    /// The account that holds the place.
     pub fn account(&self) -> &Account {
         &self.account
     }
 
-    /// What the user may relay, on all workers together.
+    /// The user's budget, shared by all workers.
     pub fn user_budget(&self) -> &Arc<Budget> {
         &self.budget
     }
 
-    /// What the host's users may relay, on all workers together.
+    /// The host's budget, shared by all workers.
     pub fn host_budget(&self) -> &Arc<Budget> {
         &self.quota.of(self.host).budget
     }
@@ -177,7 +168,7 @@ impl Drop for Place {
             user.held == 0
         });
         let last = quota.total.fetch_sub(1, Relaxed) == 1;
-        // After a rush of users, memory goes back once nobody is left.
+        // Returns memory once the last user of a burst is gone.
         if last && quota.users.capacity() > USERS_KEPT {
             quota.users.shrink_to_fit();
         }

@@ -1,26 +1,27 @@
-//! Permissions (RFC 8656 section 9) and channels (section 12): what the table holds of them, and how they come in.
+//! Installs permissions (RFC 8656 section 9) and binds channels (section 12). Both need most fields of [`Table`], so these are
+//! methods of it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use super::{
-    Allocation, AllocationId, Channel, ChannelId, Owner, Permission, PermissionId, Table, bits, peer_key,
-};
+use super::{Table, bits, peer_key};
 use crate::base::time::Instant;
-use crate::turn::action::RelayId;
-use crate::turn::peer_policy::Reach;
+use crate::turn::address::OnWire;
+use crate::turn::id::{AllocationId, RelayId};
+use crate::turn::identity::peer_policy::Reach;
+use crate::turn::state::allocation::{Allocation, Channel, ChannelId, Owner, Permission, PermissionId};
 
 impl Table {
-    /// How many permissions this relay holds.
+    /// The number of permissions of this relay.
     pub fn permission_count(&self, relay: RelayId) -> usize {
         self.relays.get(relay.0 as usize).map_or(0, |relay| relay.permissions.len())
     }
 
-    /// How many channels this relay holds.
+    /// The number of channels of this relay.
     pub fn channel_count(&self, relay: RelayId) -> usize {
         self.relays.get(relay.0 as usize).map_or(0, |relay| relay.channels.len())
     }
 
-    /// Whether there is a permission entry for this address, alive or not yet removed.
+    /// Whether there is an entry for this address, live or expired.
     pub fn has_permission(&self, relay: RelayId, ip: IpAddr) -> bool {
         self.by_ip.contains_key(&(relay.0, bits(ip)))
     }
@@ -30,8 +31,8 @@ impl Table {
         self.by_ip.get(&(relay.0, bits(ip))).is_some_and(|id| self.permissions[id.0 as usize].expires > now)
     }
 
-    /// Judges every permission again: the ones that `judge` refuses end now, with the channels that point to them, the
-    /// others get their new reach. Returns how many ended.
+    /// Judges every permission again. Those that `judge` refuses end now, and their channels relay nothing; the others get
+    /// their new reach. Returns how many ended.
     pub fn review_permissions(
         &mut self,
         now: Instant,
@@ -50,12 +51,13 @@ impl Table {
                 }
             }
             (relay.recent, allocation.recent) = (None, None);
+            self.changes.note(|| permission.as_installed());
         }
         ended
     }
 
-    /// Installs or refreshes a permission (RFC 8656 section 9); a new one's owner needs a deadline. One that is alive at
-    /// `now` keeps its reach if that is wider: the client may name the same address in another form.
+    /// Installs or refreshes a permission (RFC 8656 section 9). Returns the owner of a new one, which needs a deadline. A live
+    /// permission keeps its reach if that is wider: the client may name the same address in another form.
     pub fn permit(
         &mut self,
         relay: RelayId,
@@ -69,35 +71,30 @@ impl Table {
             let permission = &mut self.permissions[id.0 as usize];
             permission.reach = if permission.expires > now { permission.reach.min(reach) } else { reach };
             permission.expires = expires;
+            self.changes.note(|| permission.as_installed());
             return (id, None);
         }
         let generation = self.next_generation();
         let position = self.relays[relay.0 as usize].permissions.len() as u32;
-        let id = PermissionId(self.permissions.insert(Permission {
-            relay,
-            ip,
-            reach,
-            expires,
-            held_until: expires,
-            channels: 0,
-            generation,
-            position,
-        }) as u32);
+        let permission =
+            Permission { relay, ip, reach, expires, held_until: expires, channels: 0, generation, position };
+        self.changes.note(|| permission.as_installed());
+        let id = PermissionId(self.permissions.insert(permission) as u32);
         self.relays[relay.0 as usize].permissions.push(id);
         self.entry_added(relay);
         self.by_ip.insert((relay.0, bits(ip)), id);
         (id, Some(Owner::Permission(id, generation)))
     }
 
-    /// The peer that `number` is bound to, and the number that `peer` is bound to; expired bindings do not count.
+    /// The peer that `number` is bound to, and the number that `peer` is bound to. Expired bindings do not count.
     pub fn bindings(
         &self,
         allocation: AllocationId,
         relay: RelayId,
         number: u16,
-        peer: SocketAddr,
+        peer: OnWire,
         now: Instant,
-    ) -> (Option<SocketAddr>, Option<u16>) {
+    ) -> (Option<OnWire>, Option<u16>) {
         let alive =
             |id: &ChannelId| Some(&self.channels[id.0 as usize]).filter(|channel| channel.expires > now);
         (
@@ -106,13 +103,13 @@ impl Table {
         )
     }
 
-    /// Binds or refreshes a channel (RFC 8656 section 12.2) whose number and peer are free or bound to each other;
-    /// a new one's owner needs a deadline.
+    /// Binds or refreshes a channel (RFC 8656 section 12.2) whose number and peer are unbound or bound to each other. Returns
+    /// the owner of a new one, which needs a deadline.
     pub fn bind(
         &mut self,
         relay: RelayId,
         number: u16,
-        peer: SocketAddr,
+        peer: OnWire,
         permission: PermissionId,
         expires: Instant,
     ) -> Option<Owner> {
@@ -123,16 +120,19 @@ impl Table {
         let hold = &mut self.permissions[permission.0 as usize];
         hold.held_until = hold.held_until.max(expires);
         if let (Some(id), true) = (same, same == other) {
-            self.channels[id.0 as usize].expires = expires;
+            let channel = &mut self.channels[id.0 as usize];
+            channel.expires = expires;
+            self.changes.note(|| channel.as_bound());
             return None;
         }
-        // What stands in the way has expired; it was not removed yet.
+        // Bindings that conflict have expired and are not removed yet.
         for id in [same, other].into_iter().flatten() {
             self.remove_channel(id);
         }
         let generation = self.next_generation();
         let position = self.relays[relay.0 as usize].channels.len() as u32;
         let channel = Channel { allocation, relay, number, peer, permission, expires, generation, position };
+        self.changes.note(|| channel.as_bound());
         let id = ChannelId(self.channels.insert(channel) as u32);
         self.permissions[permission.0 as usize].channels += 1;
         self.relays[relay.0 as usize].channels.push(id);

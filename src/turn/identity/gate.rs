@@ -1,15 +1,15 @@
 //! What requests may cost: the budgets of a source without credentials and of a user.
 //!
-//! A source that uses up its budget is not heard, with one exception: a client that has an allocation. Its requests
+//! A source that uses up its budget is ignored, with one exception: a client that has an allocation. Its requests
 //! count for its user, good or bad, and not for its source: behind one school address, a flood does not end running calls,
 //! and running calls do not keep newcomers out.
 
 use super::auth::Identity;
-use super::counters::Request;
-use super::five_tuple::Client;
-use super::server::Server;
-use super::throttle::{Limit, Purpose, Subject};
 use crate::base::time::Now;
+use crate::turn::counters::Request;
+use crate::turn::five_tuple::Client;
+use crate::turn::settings::Limits;
+use crate::turn::throttle::{Limit, Purpose, Subject, Throttle};
 use crate::wire::message::Message;
 
 /// Requests over TCP and TLS for each one over UDP: the handshake has proved the source, and a stream has no retransmission.
@@ -24,67 +24,64 @@ const USER_BINDING_SHARE: u32 = 20;
 /// second: 2 % of a worker.
 const SEARCH_OF_SOURCE: Limit = Limit { per_second: 20_000_000 };
 /// The same for the clients of one source that have: behind a school's NAT, one pupil who guesses does not keep the others
-/// out. A client is an address and port, and so is a nonce: to guess from many ports takes a challenge for each. Who does
-/// that uses up the budget of the others too, and then the names of this source that are not remembered wait for the next
-/// second; together a source has 3 % of a worker.
+/// out. A client is an address and port, and a nonce is bound to both: guessing from many ports takes a challenge for each
+/// port. That uses up the budget of the others, too, and then the names of this source that are not cached wait for the
+/// next second; a source has 3 % of a worker in all.
 const SEARCH_OF_GUESSERS: Limit = Limit { per_second: 10_000_000 };
 /// The same for all sources together that have not guessed wrong within the last second: an eighth of a worker.
 const SEARCH_OF_ALL: Limit = Limit { per_second: 125_000_000 };
-/// The same for all clients that have, and once more for all other clients at their sources. Those who guess do not keep
-/// newcomers out, neither those of their own source nor those of others.
+/// The same for all clients that have, and once more for all other clients at their sources. Clients that guess do not keep
+/// newcomers out, neither at their own source nor at others.
 const SEARCH_OF_ALL_GUESSERS: Limit = Limit { per_second: 62_500_000 };
-/// One wrong guess within a second makes a client, and its source, one of those who guess.
+/// One wrong guess within a second moves a client and its source to the budgets for guessers.
 const GUESSES: Limit = Limit { per_second: 1 };
 /// Nanoseconds of searching that count as one request more of the user that was found.
 const SEARCH_PER_REQUEST: u32 = 50_000;
-/// Bytes of a request that count as one request more. What a request names, such as peers, costs time.
+/// Bytes of a request that count as one request more. Each item in a request, such as a peer, costs time.
 const BYTES_PER_REQUEST: usize = 256;
 
 /// Nanoseconds that trying one secret takes: an HMAC over the name, a key over name, realm and password, and an HMAC over the
-/// whole request. Measured: 1,650 at 180 bytes, 2,900 at 1,850, 4,070 with 700 bytes of name in 1,868 under SHA-256, and 110
-/// less since the part of the first HMAC that is the secret's own is computed once.
+/// whole request. Measured: 1,650 at 180 bytes, 2,900 at 1,850, 4,070 with 700 bytes of name in 1,868 under SHA-256; 110
+/// less since the part of the first HMAC that depends on the secret alone is computed once.
 fn search_cost(request: usize, name: usize) -> usize {
     1_400 + request + 2 * name
 }
 
-impl Server {
+/// The budgets of one worker.
+#[derive(Debug)]
+pub struct Gate {
+    throttle: Throttle,
+}
+
+impl Gate {
+    /// A gate with full budgets. `key` must come from a cryptographic random generator.
+    pub fn new(key: [u64; 2]) -> Self {
+        Self { throttle: Throttle::new(key) }
+    }
+
     /// Whether this source may still cause an answer without credentials.
-    pub(super) fn has_budget(&self, now: Now, client: &Client, kind: Request) -> bool {
-        let (purpose, limit) = self.budget_of(client, kind);
+    pub fn has_budget(&self, now: Now, limits: &Limits, client: &Client, kind: Request) -> bool {
+        let (purpose, limit) = budget_of(limits, client, kind);
         self.throttle.has_some(now.instant, purpose, source(client), limit)
     }
 
-    /// Counts a request of this source that is answered without credentials, unless the client has an allocation: then it
-    /// has counted for its user.
-    pub(super) fn spend(&mut self, now: Now, client: &Client, kind: Request) {
-        if !self.has_allocation(client) {
-            let (purpose, limit) = self.budget_of(client, kind);
-            self.throttle.charge(now.instant, purpose, source(client), 1, limit);
-        }
-    }
-
-    fn budget_of(&self, client: &Client, kind: Request) -> (Purpose, Limit) {
-        let rate = self.settings.limits.unauthenticated_per_source;
-        let (purpose, share) = match (client.five_tuple.transport.is_stream(), kind) {
-            (true, Request::Binding) => (Purpose::StreamBinding, STREAM_BINDING_SHARE),
-            (true, _) => (Purpose::Stream, STREAM_SHARE),
-            (false, Request::Binding) => (Purpose::Binding, BINDING_SHARE),
-            (false, _) => (Purpose::Challenge, 1),
-        };
-        (purpose, Limit { per_second: rate.saturating_mul(share) })
+    /// Counts a request of this source that is answered without credentials.
+    pub fn spend(&mut self, now: Now, limits: &Limits, client: &Client, kind: Request) {
+        let (purpose, limit) = budget_of(limits, client, kind);
+        self.throttle.charge(now.instant, purpose, source(client), 1, limit);
     }
 
     /// Whether all secrets may be tried on a request of this client.
-    pub(super) fn may_search(&self, now: Now, client: &Client) -> bool {
+    pub fn may_search(&self, now: Now, client: &Client) -> bool {
         let has_some =
             |(purpose, subject, limit)| self.throttle.has_some(now.instant, purpose, subject, limit);
         self.search_budgets(now, client).into_iter().all(has_some)
     }
 
-    /// Counts `tried` keys, whether one of them fitted the request or not: who has good names without number makes the
-    /// server search as often as who guesses. Only a wrong guess makes the client one of those who guess. Returns the
-    /// cost in nanoseconds.
-    pub(super) fn spend_search(
+    /// Counts `tried` keys, whether one of them verified the request or not: a client with good names without number makes
+    /// the server search as often as one that guesses. Only a wrong guess moves the client to the budgets for guessers.
+    /// Returns the cost in nanoseconds.
+    pub fn spend_search(
         &mut self,
         now: Now,
         client: &Client,
@@ -109,7 +106,7 @@ impl Server {
         cost
     }
 
-    /// What a search for this client counts for: the budget of its source, and one of all sources.
+    /// The budgets that a search for this client is charged to: the one of its source, and one of all sources.
     fn search_budgets(&self, now: Now, client: &Client) -> [(Purpose, Subject<'static>, Limit); 2] {
         let has_guessed = |subject| !self.throttle.has_some(now.instant, Purpose::Guess, subject, GUESSES);
         let (of_source, of_all) = if has_guessed(Subject::Client(client.five_tuple.client)) {
@@ -123,10 +120,11 @@ impl Server {
     }
 
     /// Whether the user may make this request now; counts it. A name without a user part is shared by many, so its
-    /// requests count for their client's address and port. `searched` are the nanoseconds that it took to find the user.
-    pub(super) fn may_ask(
+    /// requests count for their client's address and port. `searched` is the time in nanoseconds that finding the user took.
+    pub fn may_ask(
         &mut self,
         now: Now,
+        limits: &Limits,
         client: &Client,
         user: &Identity,
         message: &Message<'_>,
@@ -140,11 +138,22 @@ impl Server {
             Request::Binding => (Purpose::UserBinding, USER_BINDING_SHARE),
             _ => (Purpose::Request, 1),
         };
-        let limit = Limit { per_second: self.settings.limits.requests_per_user.saturating_mul(share) };
+        let limit = Limit { per_second: limits.requests_per_user.saturating_mul(share) };
         // A request is at most 2 KiB long.
         let units = 1 + (message.bytes().len() / BYTES_PER_REQUEST) as u32 + searched / SEARCH_PER_REQUEST;
         self.throttle.take(now.instant, purpose, subject, units, limit)
     }
+}
+
+/// The budget that a request without credentials is charged to.
+fn budget_of(limits: &Limits, client: &Client, kind: Request) -> (Purpose, Limit) {
+    let (purpose, share) = match (client.five_tuple.transport.is_stream(), kind) {
+        (true, Request::Binding) => (Purpose::StreamBinding, STREAM_BINDING_SHARE),
+        (true, _) => (Purpose::Stream, STREAM_SHARE),
+        (false, Request::Binding) => (Purpose::Binding, BINDING_SHARE),
+        (false, _) => (Purpose::Challenge, 1),
+    };
+    (purpose, Limit { per_second: limits.unauthenticated_per_source.saturating_mul(share) })
 }
 
 fn source(client: &Client) -> Subject<'static> {

@@ -1,8 +1,8 @@
-//! Who sent this? The long-term credential mechanism of RFC 8489 section 9.2.4 with time-limited REST names.
+//! Authentication: the long-term credential mechanism of RFC 8489 section 9.2.4 with time-limited REST names.
 //!
-//! The nonce is judged before the credentials: it proves the client's address for one short hash, so a stranger
-//! never makes us compute a password. An expired name is refused before any secret is tried, and trying them has a budget
-//! of its own. Only what verified is remembered, and only so much of it.
+//! The nonce is checked before the credentials: it proves the client's address for one short hash, so a stranger
+//! never makes us compute a password. An expired name is refused before any secret is tried, and trying secrets has a budget
+//! of its own. The cache holds only identities that verified, and has a limit.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -12,23 +12,23 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use stun_types::message::LongTermKeyCredentials;
 
-use super::error::Code;
+use super::account::Account;
 use super::nonce::Features;
-use super::quota::Account;
 use super::rest;
-use super::settings::{Settings, StaticUser};
 use crate::base::host::HostId;
 use crate::base::time::{Instant, Now};
+use crate::turn::error::Code;
+use crate::turn::settings::{Settings, StaticUser};
 use crate::wire::message::{IntegrityAlgorithm, IntegrityKey, Message};
 use crate::wire::request::Credentials;
 
-/// Users remembered per worker; the oldest generation goes when it is full. A miss costs microseconds.
+/// Users cached per worker; the oldest generation is dropped when the cache is full. A miss costs microseconds.
 const CACHE_MAX: usize = 4096;
 
 /// The password of no user.
 const DECOY_PASSWORD: &str = "decoy";
 
-/// PASSWORD-ALGORITHMS as we offer them: SHA-256, then MD5 (RFC 8489 sections 14.11 and 18.5).
+/// The value of PASSWORD-ALGORITHMS that we offer: SHA-256, then MD5 (RFC 8489 sections 14.11 and 18.5).
 pub const PASSWORD_ALGORITHMS: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
 
 /// How a password becomes a key (RFC 8489 section 18.5).
@@ -64,34 +64,50 @@ impl PasswordAlgorithm {
 pub struct Identity {
     /// The user name as sent.
     pub name: Arc<str>,
-    /// What quotas go by: the part after the first colon of a REST name.
+    /// The user that quotas count: the part after the first colon of a REST name.
     pub user: Arc<str>,
-    /// Whose secret verified.
+    /// The host whose secret verified.
     pub host: HostId,
     /// That host's name.
     pub host_name: Arc<str>,
     /// The realm of its key. A new realm in the settings does not end what was allocated under this one.
     pub realm: Arc<str>,
-    /// When the name expires. On the monotonic clock, as seen when it verified: a jump of the wall clock takes nothing from
+    /// When the name expires, on the monotonic clock as of the time it verified: a jump of the wall clock does not affect
     /// a running call.
     pub expires: Option<Instant>,
-    /// Which secret or password verified.
+    /// The secret or password that verified.
     credential: Credential,
     password_algorithm: PasswordAlgorithm,
     key: IntegrityKey,
 }
 
 impl Identity {
-    /// Whose its allocations are.
+    /// The account that its allocations count for.
     pub fn account(&self) -> Account {
         match self.user.is_empty() {
             true => Account::Name(Arc::clone(&self.name)),
             false => Account::User(Arc::clone(&self.user)),
         }
     }
+
+    /// Whether a request names this identity, its realm and its password algorithm.
+    fn is_named_by(
+        &self,
+        credentials: &Credentials<'_>,
+        userhash: Option<[u8; 32]>,
+        algorithm: PasswordAlgorithm,
+    ) -> bool {
+        self.password_algorithm == algorithm
+            && credentials.realm == Some(&*self.realm)
+            && match (credentials.username, userhash) {
+                (Some(name), _) => *self.name == *name,
+                (None, Some(hash)) => user_hash(&self.name, &self.realm) == hash,
+                (None, None) => false,
+            }
+    }
 }
 
-/// Names a secret of a host or the password of a static user without holding it.
+/// Identifies a secret of a host or the password of a static user without holding it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Credential([u8; 8]);
 
@@ -119,7 +135,7 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// Whether a credential is still good after new settings.
+/// Whether a credential is still valid after new settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// The settings have it, and its host.
@@ -130,10 +146,10 @@ pub enum Standing {
     Revoked,
 }
 
-/// One authenticated request: who, and how the answer is to be protected.
+/// One authenticated request: its sender, and how the answer is protected.
 #[derive(Clone, Debug)]
 pub struct Authenticated {
-    /// Who.
+    /// The sender.
     pub identity: Arc<Identity>,
     /// The integrity attribute of the answer.
     pub answer: IntegrityAlgorithm,
@@ -149,37 +165,56 @@ impl Authenticated {
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// It is answered with this code.
+    /// The answer has this code.
     Refused(Code),
     /// The password is wrong.
     Wrong,
-    /// To know, secrets must be tried, and the caller allows no search.
+    /// Secrets would have to be tried, and the caller does not allow a search.
     SearchNeeded,
 }
 
-/// What became of a request's credentials.
+/// The outcome of a check.
 #[derive(Debug)]
 pub struct Checked {
-    /// Who sent it, or why it is refused.
+    /// The sender, or why the request is refused.
     pub result: Result<Authenticated, Failure>,
-    /// Keys that were tried, each for the price of one: of secrets, of a static user, and one that is remembered. 0 where
-    /// a key at hand fitted at once.
+    /// The number of keys tried: of secrets, of a static user, and a cached one. 0 if a key at hand verified at once.
     pub tried: usize,
 }
 
-/// Finds identities. One per worker; what it remembers can be forgotten at any time.
+/// One request whose credentials are checked. Its nonce is good already.
+#[derive(Clone, Copy)]
+pub struct Attempt<'a> {
+    /// The time.
+    pub now: Now,
+    /// The current settings.
+    pub settings: &'a Settings,
+    /// The request.
+    pub message: &'a Message<'a>,
+    /// Its credentials.
+    pub credentials: &'a Credentials<'a>,
+    /// The features that its nonce announced.
+    pub features: Features,
+    /// The owner of the client's allocation. Its own requests are checked against the key it came with, so neither an
+    /// expired name nor a changed secret ends a running call.
+    pub holder: Option<&'a Arc<Identity>>,
+    /// Whether the secrets of all hosts may be tried, the only work that grows with the configuration.
+    pub may_search: bool,
+}
+
+/// Finds identities. One per worker; its cache may be dropped at any time.
 #[derive(Debug)]
 pub struct Authenticator {
     directory: Directory,
     realm: Arc<str>,
-    // Two generations of REST users: hits move to the young one, and when that is full the old one is forgotten.
+    // Two generations of REST users: hits move to the young one, and when that is full, the old one is dropped.
     young: HashMap<Arc<str>, Known>,
     old: HashMap<Arc<str>, Known>,
-    /// Checked in place of a key that there is not, so that the time of an answer does not tell which names are known.
+    /// Checked instead of a missing key, so that the time of an answer does not reveal which names are known.
     decoy: IntegrityKey,
 }
 
-/// What the settings say about credentials, ready for lookups.
+/// The credentials of the settings, indexed.
 #[derive(Debug, Default)]
 struct Directory {
     /// Places in [`Settings::users`], by name and by USERHASH.
@@ -187,7 +222,7 @@ struct Directory {
     by_hash: HashMap<[u8; 32], usize>,
     valid: HashSet<Credential>,
     revoked: HashSet<Credential>,
-    /// Those of all hosts that are not revoked.
+    /// The secrets of all hosts that are not revoked.
     secrets: Vec<Secret>,
     hosts: HashSet<HostId>,
 }
@@ -243,7 +278,7 @@ impl Known {
 }
 
 impl Authenticator {
-    /// Knows the credentials of `settings` and remembers nobody.
+    /// An authenticator for the credentials of `settings`, with an empty cache.
     pub fn new(settings: &Settings) -> Self {
         Self {
             directory: Directory::new(settings),
@@ -254,18 +289,18 @@ impl Authenticator {
         }
     }
 
-    /// Names remembered.
+    /// The number of cached names.
     pub fn len(&self) -> usize {
         self.young.len() + self.old.len()
     }
 
-    /// Whether nobody is remembered.
+    /// Whether the cache is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether USERHASH may stand for USERNAME. A REST name is not known before it is used, so only where every user is
-    /// a static one.
+    /// Whether USERHASH may be sent instead of USERNAME. A REST name is not known before it is used, so only if all users
+    /// are static.
     pub fn offers_anonymity(&self) -> bool {
         self.directory.secrets.is_empty()
     }
@@ -281,42 +316,17 @@ impl Authenticator {
         }
     }
 
-    /// Checks `message`, whose nonce is good already and announced `features`. `holder` is the owner of the client's
-    /// allocation: its own requests are checked against the key it came with, so neither an expired name nor a changed
-    /// secret ends a running call. Trying the secrets of all hosts is the only work that grows with the configuration;
-    /// it is done only if `may_search`.
-    ///
-    /// The result is [`Failure::Refused`] with 400 for password algorithms that were not offered, 401 for a request that
-    /// names nobody or an expired name; [`Failure::Wrong`] for a wrong password; [`Failure::SearchNeeded`].
-    #[expect(clippy::too_many_arguments, reason = "each is a separate fact about one request")]
-    pub fn check(
-        &mut self,
-        now: Now,
-        settings: &Settings,
-        message: &Message<'_>,
-        credentials: &Credentials<'_>,
-        features: Features,
-        holder: Option<&Arc<Identity>>,
-        may_search: bool,
-    ) -> Checked {
+    /// Checks the credentials of one request.
+    pub fn check(&mut self, attempt: &Attempt<'_>) -> Checked {
         let mut tried = 0;
-        let result = self.find(now, settings, message, credentials, features, holder, may_search, &mut tried);
+        let result = self.find(attempt, &mut tried);
         Checked { result, tried }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "those of `check`, and the count")]
-    fn find(
-        &mut self,
-        now: Now,
-        settings: &Settings,
-        message: &Message<'_>,
-        credentials: &Credentials<'_>,
-        features: Features,
-        holder: Option<&Arc<Identity>>,
-        may_search: bool,
-        tried: &mut usize,
-    ) -> Result<Authenticated, Failure> {
+    /// The identity whose key verifies the request. Counts the keys `tried`.
+    fn find(&mut self, attempt: &Attempt<'_>, tried: &mut usize) -> Result<Authenticated, Failure> {
         const UNKNOWN: Failure = Failure::Refused(Code::Unauthenticated);
+        let Attempt { now, settings, message, credentials, features, holder, may_search } = *attempt;
         let algorithm =
             password_algorithm(credentials, features.password_algorithms).map_err(Failure::Refused)?;
         let answer = if credentials.password_algorithm.is_some() {
@@ -328,13 +338,7 @@ impl Authenticator {
         // USERHASH counts only if this very nonce offered it.
         let userhash = credentials.userhash.filter(|_| features.username_anonymity);
         if let Some(holder) = holder
-            && holder.password_algorithm == algorithm
-            && credentials.realm == Some(&*holder.realm)
-            && match (credentials.username, userhash) {
-                (Some(name), _) => *holder.name == *name,
-                (None, Some(hash)) => user_hash(&holder.name, &holder.realm) == hash,
-                (None, None) => false,
-            }
+            && holder.is_named_by(credentials, userhash, algorithm)
         {
             return match message.verify(&holder.key, proof) {
                 true => Ok(Authenticated { identity: Arc::clone(holder), answer }),
@@ -347,8 +351,7 @@ impl Authenticator {
         if credentials.realm != Some(settings.realm.as_str()) {
             return Err(UNKNOWN);
         }
-        let realm = Arc::clone(&self.realm);
-        let claim = Claim { now, settings, realm, message, algorithm, proof };
+        let claim = Claim { now, settings, realm: Arc::clone(&self.realm), message, algorithm, proof };
         let user = match (credentials.username, userhash) {
             (Some(name), _) => self.directory.by_name.get(name).copied(),
             (None, Some(hash)) => self.directory.by_hash.get(&hash).copied(),
@@ -372,7 +375,7 @@ impl Authenticator {
         if let (Some(identity), true) = (recalled, verified) {
             return Ok(Authenticated { identity, answer });
         }
-        // Two hosts may know one name, so a wrong key is not the last word.
+        // Two hosts may issue the same name, so a key that does not verify proves nothing.
         if !may_search {
             return Err(Failure::SearchNeeded);
         }
@@ -425,7 +428,7 @@ impl Claim<'_> {
         self.message.verify(&key, self.proof).then_some(key)
     }
 
-    /// The identity of a static user. Without one it takes as long.
+    /// The identity of a static user. Without a user it takes as long.
     fn of_static(&self, user: Option<&StaticUser>) -> Option<Identity> {
         let (name, password) = user.map_or(("decoy", DECOY_PASSWORD), |user| (&user.name, &user.password));
         let key = std::hint::black_box(self.key(name, password.to_owned()));
@@ -444,7 +447,7 @@ impl Claim<'_> {
         })
     }
 
-    /// The identity of a REST name, by the secret that fits its password. Counts those that were `tried`.
+    /// The identity of a REST name, by the secret that verifies its password. Counts the secrets `tried`.
     fn of_host(
         &self,
         secrets: &[Secret],
@@ -547,7 +550,15 @@ mod tests {
             );
             let message = Message::parse(&bytes).expect("well-formed");
             let credentials = Credentials::parse(&message).expect("well-formed");
-            let checked = authenticator.check(now, &settings, &message, &credentials, features, None, true);
+            let checked = authenticator.check(&Attempt {
+                now,
+                settings: &settings,
+                message: &message,
+                credentials: &credentials,
+                features,
+                holder: None,
+                may_search: true,
+            });
             assert_eq!(checked.result.err(), Some(Failure::Refused(Code::Unauthenticated)));
             assert_eq!(checked.tried, 1, "{name:?}");
         }

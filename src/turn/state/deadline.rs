@@ -1,14 +1,14 @@
-//! Deadlines in order, without a scan: a heap whose entries may be late.
+//! Deadlines in order: a heap with lazy entries.
 //!
-//! An owner that lives longer than its entry says is put back when the entry comes up, so a refresh costs nothing
-//! here. Entries of owners that are gone are skipped, and swept out when they outnumber the living.
+//! When the entry of an owner comes up that lives longer by now, the owner is put back, so a refresh costs nothing here.
+//! Entries of owners that are gone are skipped, and swept out when they outnumber the others.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::base::time::Instant;
 
-/// Dead entries tolerated before a sweep is worth while.
+/// Stale entries tolerated before a sweep.
 const SLACK: usize = 1024;
 
 /// A heap of deadlines of `T`s.
@@ -34,7 +34,7 @@ impl<T: Ord + Copy> Deadlines<T> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Takes one owner whose deadline has come, with that deadline.
+    /// Removes one owner whose deadline has passed, and returns it with that deadline.
     pub fn pop_due(&mut self, now: Instant) -> Option<(Instant, T)> {
         if self.next()? > now {
             return None;
@@ -42,7 +42,7 @@ impl<T: Ord + Copy> Deadlines<T> {
         self.heap.pop().map(|Reverse(due)| due)
     }
 
-    /// Drops the entries of owners that are gone, when there are many more entries than the `living` owners.
+    /// Removes the entries of owners that are gone, if there are many more entries than `living` owners.
     pub fn sweep(&mut self, living: usize, is_alive: impl Fn(&T) -> bool) {
         if self.heap.len() > 2 * living + SLACK {
             self.heap.retain(|Reverse((_, owner))| is_alive(owner));
@@ -55,12 +55,12 @@ impl<T: Ord + Copy> Deadlines<T> {
         self.heap.iter().map(|Reverse((_, owner))| owner)
     }
 
-    /// Entries held, dead ones included.
+    /// The number of entries, including stale ones.
     pub fn len(&self) -> usize {
         self.heap.len()
     }
 
-    /// Whether there is no entry at all.
+    /// Whether there is no entry.
     pub fn is_empty(&self) -> bool {
         self.heap.is_empty()
     }

@@ -1,7 +1,7 @@
 //! Stateless nonces (RFC 8489 sections 5 and 9.2): the time and the client's address under a keyed hash.
 //!
-//! A nonce with the cookie says that PASSWORD-ALGORITHMS was offered; the short form does without and serves
-//! where the answer would otherwise grow beyond what a stranger may draw.
+//! A nonce with the cookie says that PASSWORD-ALGORITHMS was offered. The short form does not; it is sent where the answer
+//! would otherwise exceed the limit of amplification.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -14,11 +14,11 @@ use subtle::ConstantTimeEq;
 
 use crate::base::time::Instant;
 
-/// How long a nonce is good. RFC 8489 section 9.2 leaves it to the server; within it a client's Refresh needs no
+/// The lifetime of a nonce. RFC 8489 section 9.2 leaves it to the server; within it a client's Refresh needs no
 /// second round trip.
 pub const LIFETIME: Duration = Duration::from_secs(3600);
 
-/// RFC 8489 section 9.2: what a nonce with security features begins with.
+/// RFC 8489 section 9.2: the beginning of a nonce with security features.
 const COOKIE: &[u8] = b"obMatJos2";
 /// Cookie and the base64 of the 24 feature bits.
 const PREFIX: usize = COOKIE.len() + 4;
@@ -29,10 +29,10 @@ const USERNAME_ANONYMITY: u8 = 0x40;
 const MAC: usize = 12;
 const BODY: usize = 4 + MAC;
 
-/// What a nonce announced to the client, under the protection of its hash.
+/// The features that a nonce announced to the client, protected by its hash.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
-    /// PASSWORD-ALGORITHMS went with it, so a request without may have been tampered with.
+    /// PASSWORD-ALGORITHMS was sent with it, so a request without it may have been tampered with.
     pub password_algorithms: bool,
     /// USERHASH may be used for USERNAME.
     pub username_anonymity: bool,
@@ -46,13 +46,13 @@ impl Features {
     }
 }
 
-/// Makes and checks nonces. All workers share one key, so that a nonce is good on every one.
+/// Makes and checks nonces. All workers share one key, so that a nonce is valid on all of them.
 pub struct Nonces {
     key: Hmac<Sha256>,
 }
 
 impl Nonces {
-    /// Nonces under this secret; with a new secret all earlier ones are stale.
+    /// Nonces under this secret. A new secret makes all earlier nonces stale.
     pub fn new(secret: &[u8; 32]) -> Self {
         Self { key: Hmac::new_from_slice(secret).expect("HMAC takes keys of any length") }
     }
@@ -72,8 +72,8 @@ impl Nonces {
         nonce
     }
 
-    /// What the nonce announced, if we made it for this client address and it has not run out. Constant time in
-    /// the hash.
+    /// The features that the nonce announced, if we made it for this client address and it has not expired. The hash is
+    /// compared in constant time.
     pub fn check(&self, now: Instant, client: SocketAddr, nonce: &[u8]) -> Option<Features> {
         let (features, text) = match nonce.strip_prefix(COOKIE) {
             None => (Features::default(), nonce),

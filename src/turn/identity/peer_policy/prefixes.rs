@@ -1,4 +1,4 @@
-//! Values by address prefix, asked for the longest prefix that covers an address.
+//! A map from address prefixes to values, with lookup by longest prefix.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ struct Level<T> {
 }
 
 impl<T: Copy> Prefixes<T> {
-    /// Builds the map. Of several values for one prefix the first one stays.
+    /// Builds the map. Of several values for one prefix the first counts.
     pub fn new(entries: impl IntoIterator<Item = (IpNet, T)>) -> Self {
         let mut families: [BTreeMap<u8, Vec<(u128, T)>>; 2] = Default::default();
         for (net, value) in entries {

@@ -1,0 +1,8 @@
+//! Who sends a request, what it may cost, and which peers its sender may reach.
+
+pub mod account;
+pub mod auth;
+pub mod gate;
+pub mod nonce;
+pub mod peer_policy;
+pub mod rest;

@@ -1,0 +1,356 @@
+//! Allocate (RFC 8656 section 7).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand_core::RngCore;
+
+use super::answer::{alternate, refuse, succeed};
+use crate::base::family::Family;
+use crate::base::time::{Instant, Now};
+use crate::turn::action::{Action, FromClient, OpenError};
+use crate::turn::address::OnWire;
+use crate::turn::error::Code;
+use crate::turn::five_tuple::FiveTuple;
+use crate::turn::id::{AllocationId, RelayId};
+use crate::turn::settings::{Limits, RelayAddress};
+use crate::turn::state::State;
+use crate::turn::state::allocate_requests::{AllocateRequest, Opening};
+use crate::turn::state::allocation::Owner;
+use crate::turn::state::port_pool::{Token, Want};
+use crate::turn::state::quota::Place;
+use crate::turn::ticket::Ticket;
+use crate::wire::request::Allocate;
+
+/// RFC 8656 section 3.2.
+pub const LIFETIME_DEFAULT: Duration = Duration::from_secs(600);
+/// IANA protocol number of UDP, the only transport that is relayed.
+const UDP: u8 = 17;
+/// Ports tried before the answer is 508: other programs on this machine may hold some of our range.
+const TRIES_MAX: usize = 32;
+
+/// RFC 8656 section 7.2, check by check.
+pub fn allocate(state: &mut State, now: Now, ticket: Ticket, request: &Allocate) -> FromClient {
+    // 2: one allocation per five-tuple; a retransmission gets the same answer.
+    if let Some(id) = state.table.find(&ticket.client) {
+        return repeat(state, now.instant, id, &ticket);
+    }
+    match check_and_open(state, now, &ticket, request) {
+        Ok(()) => FromClient::Control,
+        Err(code) => refuse(state, &ticket, code),
+    }
+}
+
+fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Allocate) -> Result<(), Code> {
+    // 3: REQUESTED-TRANSPORT.
+    match request.transport {
+        None => return Err(Code::BadRequest),
+        Some(UDP) => {}
+        Some(_) => return Err(Code::UnsupportedTransportProtocol),
+    }
+    // 4: DONT-FRAGMENT is supported.
+    // 5: a reservation excludes every other option.
+    let wishes =
+        request.even_port.is_some() || request.family.is_some() || request.additional_family.is_some();
+    if request.reservation_token.is_some() && wishes {
+        return Err(Code::BadRequest);
+    }
+    // 6 and 9: two ways to ask for families; the additional one can only be IPv6.
+    if request.additional_family.is_some() && request.family.is_some() {
+        return Err(Code::BadRequest);
+    }
+    if request.additional_family.is_some_and(|family| family != Ok(Family::V6)) {
+        return Err(Code::BadRequest);
+    }
+    // 7: the family asked for, or IPv4.
+    let family = match request.family {
+        None => Family::V4,
+        Some(Ok(family)) => family,
+        Some(Err(_)) => return Err(Code::AddressFamilyNotSupported),
+    };
+    // 8: EVEN-PORT with R = 1 is not defined for two families.
+    if request.even_port == Some(true) && request.additional_family.is_some() {
+        return Err(Code::BadRequest);
+    }
+    let five_tuple = ticket.client.five_tuple;
+    let families: &[Family] = match request.additional_family {
+        None => &[family],
+        Some(_) => &Family::ALL,
+    };
+    if request.additional_family.is_none()
+        && request.reservation_token.is_none()
+        && relay_address(state, family, &five_tuple).is_none()
+    {
+        return Err(no_address(state));
+    }
+    // 10: quotas. While draining, new allocations are refused.
+    let asker = ticket.asker.as_ref().ok_or(Code::Unauthenticated)?;
+    if state.draining {
+        return Err(match alternate(state, ticket) {
+            Some(_) => Code::TryAlternate,
+            None => Code::InsufficientCapacity,
+        });
+    }
+    let identity = Arc::clone(&asker.identity);
+    let redeemed = match &request.reservation_token {
+        None => None,
+        Some(token) => Some(state.ports.redeem(now.instant, token).ok_or(Code::InsufficientCapacity)?),
+    };
+    let account = identity.account();
+    let take = || state.shared.quota.take(identity.host, &account, &state.settings.limits);
+    let (place, redeemed) = match redeemed {
+        // The reserved port already has a place in the quota.
+        Some((address, place)) if place.is_of(identity.host, &account) => (place, Some(address)),
+        Some((address, _)) => match take() {
+            Ok(place) => (place, Some(address)),
+            Err(code) => {
+                state.ports.release(address);
+                return Err(code);
+            }
+        },
+        None => (take()?, None),
+    };
+
+    let want = match request.even_port {
+        None => Want::Any,
+        Some(false) => Want::Even,
+        Some(true) => Want::Pair,
+    };
+    let mut claims = Vec::with_capacity(2);
+    let (mut address_error, mut refusal) = (None, Code::InsufficientCapacity);
+    // A reserved port counts like a relayed address, whether it is ever used or not.
+    let reserved = if want == Want::Pair { Some(take()?) } else { None };
+    if let Some(address) = redeemed {
+        claims.push(address);
+    } else {
+        for &family in families {
+            match claim(state, family, &five_tuple, want, place.held()) {
+                Ok(claim) => claims.push(claim),
+                Err(code) => {
+                    address_error = Some((family, code.number()));
+                    refusal = if code == Code::AllocationQuotaReached { code } else { refusal };
+                }
+            }
+        }
+    }
+    if claims.is_empty() {
+        return Err(refusal);
+    }
+
+    let (now, lifetime) = (now.instant, lifetime(&state.settings.limits, request.lifetime));
+    let id = state.table.add_allocation(ticket.client, identity, now, place);
+    for local in &claims {
+        let (relay, owner) =
+            state.table.add_relay(id, *local, state.policy.to_announced(*local), now + lifetime);
+        state.deadlines.push(now + lifetime, owner);
+        state.actions.push_back(Action::OpenRelay { relay, address: *local });
+    }
+    state.allocate_requests.insert(
+        id,
+        AllocateRequest {
+            transaction_id: ticket.transaction_id,
+            token: None,
+            address_error,
+            opening: Some(Box::new(Opening {
+                ticket: ticket.clone(),
+                lifetime,
+                want,
+                waiting: claims.len(),
+                held: Vec::new(),
+                exchangeable: request.reservation_token.is_none(),
+                reserved,
+            })),
+        },
+    );
+    Ok(())
+}
+
+/// The outcome of [`Action::OpenRelay`]. The client is told about its allocation only when every socket is open or refused.
+pub fn relay_opened(state: &mut State, now: Now, relay: RelayId, outcome: Result<(), OpenError>) {
+    let Some(found) = state.table.relay(relay) else { return };
+    let (id, local) = (found.allocation, found.local);
+    let request = state.allocate_requests.get_mut(id);
+    let Some(mut opening) = request.and_then(|request| request.opening.take()) else { return };
+    match outcome {
+        Ok(()) => {
+            state.table.mark_open(relay);
+            state.ports.mark_open(local);
+        }
+        Err(OpenError::InUse) if opening.exchangeable && opening.held.len() < TRIES_MAX => {
+            opening.held.push(local);
+            if opening.want == Want::Pair {
+                opening.held.push(local.next_port());
+            }
+            let random = state.rng.next_u32();
+            if let Some(port) = state.ports.claim(local.ip(), opening.want, random) {
+                let address = OnWire::new(local.ip(), port);
+                let announced = state.policy.to_announced(address);
+                state.table.exchange_address(relay, address, announced);
+                put_back(state, id, opening);
+                state.actions.push_back(Action::OpenRelay { relay, address });
+                return;
+            }
+            give_up(state, id, relay, local, &opening, true);
+        }
+        Err(_) => give_up(state, id, relay, local, &opening, false),
+    }
+    opening.waiting -= 1;
+    if opening.waiting > 0 {
+        return put_back(state, id, opening);
+    }
+    for address in &opening.held {
+        state.ports.release(*address);
+    }
+    conclude(state, now.instant, id, *opening);
+}
+
+/// Removes a relay whose socket cannot be opened. Releases its port unless it is one of those `held`.
+fn give_up(
+    state: &mut State,
+    id: AllocationId,
+    relay: RelayId,
+    local: OnWire,
+    opening: &Opening,
+    held: bool,
+) {
+    state.table.remove_relay(relay);
+    state.actions.push_back(Action::CloseRelay { relay });
+    if !held {
+        state.ports.release(local);
+        if opening.want == Want::Pair {
+            state.ports.release(local.next_port());
+        }
+    }
+    if let Some(request) = state.allocate_requests.get_mut(id) {
+        request.address_error = Some((Family::of(local.ip()), Code::InsufficientCapacity.number()));
+    }
+}
+
+fn put_back(state: &mut State, id: AllocationId, opening: Box<Opening>) {
+    if let Some(request) = state.allocate_requests.get_mut(id) {
+        request.opening = Some(opening);
+    }
+}
+
+/// Establishes the allocation once every socket is open or refused, or answers 508 if none is open or the requested
+/// reservation is not possible (RFC 8656 section 7.2, step 8).
+fn conclude(state: &mut State, now: Instant, id: AllocationId, mut opening: Opening) {
+    let relays = state.table.allocation(id).map_or([None; 2], |allocation| allocation.relays);
+    let first = relays.into_iter().flatten().next();
+    let stands = first.is_some_and(|first| {
+        opening.reserved.take().is_none_or(|place| reserve_next(state, now, id, first, place))
+    });
+    if !stands {
+        for relay in relays.into_iter().flatten() {
+            state.close_relay(relay);
+        }
+        state.table.remove_allocation(id);
+        state.allocate_requests.remove(id);
+        state.sweep();
+        refuse(state, &opening.ticket, Code::InsufficientCapacity);
+        return;
+    }
+    if let Some(allocation) = state.table.establish(id, now, now + opening.lifetime) {
+        let rung = state.counters.host(allocation.host, opening.ticket.client.five_tuple.transport);
+        rung.allocations.add(1);
+        rung.allocated.add(1);
+    }
+    report(state, now, id, &opening.ticket);
+}
+
+/// EVEN-PORT with R = 1: reserves the next port under a token. If there are too many reservations, releases the port and
+/// returns `false`.
+fn reserve_next(state: &mut State, now: Instant, id: AllocationId, relay: RelayId, place: Place) -> bool {
+    let Some(local) = state.table.relay(relay).map(|relay| relay.local) else { return false };
+    let mut token: Token = [0; 8];
+    state.rng.fill_bytes(&mut token);
+    let next = local.next_port();
+    let Some(until) = state.ports.reserve(now, token, next, place) else { return false };
+    state.deadlines.push(until, Owner::Reservation(token));
+    if let Some(request) = state.allocate_requests.get_mut(id) {
+        request.token = Some(token);
+    }
+    true
+}
+
+/// RFC 8656 section 7.2, the note on retransmissions: 437, unless it is the same request again.
+fn repeat(state: &mut State, now: Instant, id: AllocationId, ticket: &Ticket) -> FromClient {
+    let (allocation, request) = (state.table.allocation(id), state.allocate_requests.get(id));
+    let (Some(allocation), Some(request)) = (allocation, request) else {
+        return refuse(state, ticket, Code::AllocationMismatch);
+    };
+    let belongs = ticket.asker.as_ref().is_some_and(|asker| allocation.belongs_to(&asker.identity));
+    if !belongs || request.transaction_id != ticket.transaction_id {
+        return refuse(state, ticket, Code::AllocationMismatch);
+    }
+    if request.opening.is_some() { FromClient::Control } else { report(state, now, id, ticket) }
+}
+
+/// Answers with the current state of the allocation.
+fn report(state: &mut State, now: Instant, id: AllocationId, ticket: &Ticket) -> FromClient {
+    let (allocation, request) = (state.table.allocation(id), state.allocate_requests.get(id));
+    let (Some(allocation), Some(request)) = (allocation, request) else { return FromClient::Control };
+    let relays = allocation.relays.iter().flatten().filter_map(|&relay| state.table.relay(relay));
+    let mut response = ticket.success();
+    let mut lifetime = 0;
+    for relay in relays {
+        response = response.xor_relayed_address(relay.announced.0);
+        lifetime = relay.expires.since(now).as_secs();
+    }
+    response = response.xor_mapped_address(ticket.client.five_tuple.client).lifetime(lifetime as u32);
+    if let Some(token) = request.token {
+        response = response.reservation_token(token);
+    }
+    if let Some((family, code)) = request.address_error {
+        response = response.address_error(family, code);
+    }
+    succeed(state, ticket, response)
+}
+
+/// Claims a port for a user that has `held` allocations.
+///
+/// # Errors
+/// 440 without an address of this family, 486 when few ports are left and the user holds many, 508 without a port.
+fn claim(
+    state: &mut State,
+    family: Family,
+    five_tuple: &FiveTuple,
+    want: Want,
+    held: u32,
+) -> Result<OnWire, Code> {
+    let address = relay_address(state, family, five_tuple).ok_or(no_address(state))?;
+    if !state.ports.has_room_for(address.local, held) {
+        return Err(Code::AllocationQuotaReached);
+    }
+    let random = state.rng.next_u32();
+    let port = state.ports.claim(address.local, want, random).ok_or(Code::InsufficientCapacity)?;
+    Ok(OnWire::new(address.local, port))
+}
+
+/// The address that the client reached, or another loopback one for a client on this machine that reached loopback; else the
+/// first of the family. Behind a proxy, client and reached address are those of the PROXY header.
+fn relay_address(state: &State, family: Family, five_tuple: &FiveTuple) -> Option<RelayAddress> {
+    let reached = five_tuple.server.ip();
+    let is_local = five_tuple.client.ip().is_loopback() && reached.is_loopback();
+    let of_family = || {
+        let relays = state.settings.relay_addresses.iter();
+        relays.filter(|relay| Family::of(relay.local) == family && (is_local || !relay.only_local))
+    };
+    of_family()
+        .find(|relay| relay.local == reached)
+        .or_else(|| of_family().find(|relay| is_local && relay.local.is_loopback()))
+        .or_else(|| of_family().find(|relay| !relay.only_local))
+        .copied()
+}
+
+/// Why there is no relay address: this family is not offered, or the server has no address at all at the moment.
+fn no_address(state: &State) -> Code {
+    let has_any = state.settings.relay_addresses.iter().any(|relay| !relay.only_local);
+    if has_any { Code::AddressFamilyNotSupported } else { Code::InsufficientCapacity }
+}
+
+/// RFC 8656 section 7.2: the lifetime that the client asks for, within our maximum, but not below the default.
+pub fn lifetime(limits: &Limits, wish: Option<u32>) -> Duration {
+    let wish = wish.map_or(LIFETIME_DEFAULT, |secs| Duration::from_secs(secs.into()));
+    wish.min(limits.lifetime_max).max(LIFETIME_DEFAULT)
+}

@@ -1,0 +1,69 @@
+//! ChannelBind (RFC 8656 section 12).
+
+use std::time::Duration;
+
+use super::answer::{refuse, succeed};
+use super::permission::{check_room, has_room_for, judge, permit};
+use crate::base::time::Now;
+use crate::turn::action::FromClient;
+use crate::turn::address::Announced;
+use crate::turn::error::Code;
+use crate::turn::state::State;
+use crate::turn::ticket::Ticket;
+use crate::wire::request::ChannelBind;
+
+/// RFC 8656 section 12.
+pub const LIFETIME: Duration = Duration::from_secs(600);
+/// RFC 8656 section 12.
+const NUMBER_MIN: u16 = 0x4000;
+/// The last number of RFC 8656 section 12.
+const NUMBER_MAX_STRICT: u16 = 0x4FFF;
+/// The last number of RFC 5766 section 11, which clients still draw from.
+const NUMBER_MAX: u16 = 0x7FFF;
+
+/// RFC 8656 section 12.2.
+pub fn channel_bind(state: &mut State, now: Now, ticket: &Ticket, request: &ChannelBind) -> FromClient {
+    match check_and_bind(state, now, ticket, request) {
+        Ok(()) => succeed(state, ticket, ticket.success()),
+        Err(code) => refuse(state, ticket, code),
+    }
+}
+
+fn check_and_bind(state: &mut State, now: Now, ticket: &Ticket, request: &ChannelBind) -> Result<(), Code> {
+    let id = state.owned(ticket)?;
+    let (Some(number), Some(peer)) = (request.number, request.peer) else { return Err(Code::BadRequest) };
+    let max = if state.settings.strict_channels { NUMBER_MAX_STRICT } else { NUMBER_MAX };
+    if !(NUMBER_MIN..=max).contains(&number) {
+        return Err(Code::BadRequest);
+    }
+    // Number and peer must be bound to each other, or both unbound.
+    let peer = Announced(peer);
+    let on_wire = state.policy.to_on_wire(peer);
+    let relays = state.table.allocation(id).map_or([None; 2], |allocation| allocation.relays);
+    for relay in relays.into_iter().flatten() {
+        let (bound_peer, bound_number) = state.table.bindings(id, relay, number, on_wire, now.instant);
+        if bound_peer.is_some_and(|bound| bound != on_wire)
+            || bound_number.is_some_and(|bound| bound != number)
+        {
+            return Err(Code::BadRequest);
+        }
+    }
+    let permitted = judge(state, now, id, peer)?;
+    if !state.may_reach(permitted.peer, permitted.reach) {
+        return Err(Code::Forbidden);
+    }
+    check_room(state, &[permitted])?;
+    let known = state.table.bindings(id, permitted.relay, number, permitted.peer, now.instant).0.is_some();
+    let max = state.settings.limits.channels_per_allocation as usize;
+    if !known
+        && (state.table.channel_count(permitted.relay) >= max || !has_room_for(state, permitted.relay, 1))
+    {
+        return Err(Code::InsufficientCapacity);
+    }
+    let permission = permit(state, now.instant, permitted);
+    let expires = now.instant + LIFETIME;
+    if let Some(owner) = state.table.bind(permitted.relay, number, permitted.peer, permission, expires) {
+        state.deadlines.push(expires, owner);
+    }
+    Ok(())
+}

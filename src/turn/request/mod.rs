@@ -1,0 +1,102 @@
+//! Requests (RFC 8489 section 6.3.1 and RFC 8656): what all of them pass, and one file for each method.
+
+pub mod allocate;
+mod answer;
+mod authenticate;
+mod channel;
+mod permission;
+mod refresh;
+
+use std::sync::Arc;
+
+use crate::base::time::Now;
+use crate::base::transport::Transport;
+use crate::turn::action::{DropReason, FromClient};
+use crate::turn::address::Announced;
+use crate::turn::counters::Request as Kind;
+use crate::turn::error::Code;
+use crate::turn::five_tuple::Client;
+use crate::turn::state::State;
+use crate::turn::ticket::Ticket;
+use crate::wire::message::Message;
+use crate::wire::request::{Request, unknown_required};
+
+/// Handles a request. RFC 8489 section 6.3.1: method, then authentication, then unknown attributes, then the method's own
+/// rules.
+pub fn handle(state: &mut State, now: Now, client: Client, message: &Message<'_>) -> FromClient {
+    let kind = Kind::of(message.method());
+    let transport = client.five_tuple.transport;
+    state.counters.request(transport, kind).add(1);
+    if kind == Kind::Other {
+        return state.dropped(DropReason::UnknownMethod);
+    }
+    // A request from one of our own relayed addresses: a client tries to reach our listeners through us.
+    if transport == Transport::Udp
+        && state.ports.is_open(state.policy.to_on_wire(Announced(client.five_tuple.client)))
+    {
+        return state.dropped(DropReason::PeerDenied);
+    }
+    // Before anything is computed.
+    let limits = &state.settings.limits;
+    let holder = state.table.find(&client).and_then(|id| state.table.allocation(id));
+    let holder = holder.map(|allocation| Arc::clone(&allocation.identity));
+    match &holder {
+        Some(user) if !state.gate.may_ask(now, limits, &client, user, message, 0) => {
+            return state.dropped(DropReason::RequestsOverRate);
+        }
+        None if !state.gate.has_budget(now, limits, &client, kind) => {
+            return state.dropped(DropReason::Throttled);
+        }
+        _ => {}
+    }
+    if kind == Kind::Binding {
+        return binding(state, now, client, message);
+    }
+    let authenticated = authenticate::authenticate(state, now, client, message, holder.as_ref());
+    let (ticket, asker, searched) = match authenticated {
+        Ok(authenticated) => authenticated,
+        Err(done) => return done,
+    };
+    let limits = &state.settings.limits;
+    if holder.is_none() && !state.gate.may_ask(now, limits, &client, &asker, message, searched) {
+        authenticate::spend(state, now, &client, kind);
+        return state.dropped(DropReason::RequestsOverRate);
+    }
+    if kind == Kind::Allocate {
+        state.counters.authenticated(transport).add(1);
+    }
+    let unknown = unknown_required(message);
+    if !unknown.is_empty() {
+        return answer::refuse_unknown(state, &ticket, unknown.kinds());
+    }
+    match Request::parse(message) {
+        Ok(Request::Allocate(request)) => allocate::allocate(state, now, ticket, &request),
+        Ok(Request::Refresh(request)) => refresh::refresh(state, now.instant, &ticket, &request),
+        Ok(Request::CreatePermission(request)) => {
+            permission::create_permission(state, now, &ticket, &request)
+        }
+        Ok(Request::ChannelBind(request)) => channel::channel_bind(state, now, &ticket, &request),
+        Ok(_) => state.dropped(DropReason::UnknownMethod),
+        // RFC 8656 sections 5 and 7.2: the five-tuple is checked before the request's attributes.
+        Err(_) => {
+            let code = match (kind, state.table.find(&ticket.client)) {
+                (Kind::Allocate, Some(_)) => Code::AllocationMismatch,
+                (Kind::Allocate, None) => Code::BadRequest,
+                _ => state.owned(&ticket).err().unwrap_or(Code::BadRequest),
+            };
+            answer::refuse(state, &ticket, code)
+        }
+    }
+}
+
+/// RFC 8489 section 6.3.1: a Binding request needs no credentials; the answer is XOR-MAPPED-ADDRESS.
+fn binding(state: &mut State, now: Now, client: Client, message: &Message<'_>) -> FromClient {
+    authenticate::spend(state, now, &client, Kind::Binding);
+    let ticket = Ticket::of(client, message);
+    let unknown = unknown_required(message);
+    if !unknown.is_empty() {
+        return answer::refuse_unknown(state, &ticket, unknown.kinds());
+    }
+    let response = ticket.success().xor_mapped_address(client.five_tuple.client);
+    answer::succeed(state, &ticket, response)
+}

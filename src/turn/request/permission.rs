@@ -1,0 +1,154 @@
+//! CreatePermission (RFC 8656 sections 9 and 10), and which peers may be permitted.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::answer::{refuse, succeed};
+use crate::base::family::Family;
+use crate::base::time::{Instant, Now};
+use crate::turn::action::FromClient;
+use crate::turn::address::{Announced, OnWire};
+use crate::turn::error::Code;
+use crate::turn::id::{AllocationId, RelayId};
+use crate::turn::identity::peer_policy::Reach;
+use crate::turn::state::State;
+use crate::turn::state::allocation::PermissionId;
+use crate::turn::state::quota::Place;
+use crate::turn::ticket::Ticket;
+use crate::wire::request::CreatePermission;
+
+/// RFC 8656 section 3.3.
+pub const LIFETIME: Duration = Duration::from_secs(300);
+
+/// A peer that the client may be permitted to reach.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::turn) struct Permitted {
+    pub relay: RelayId,
+    pub peer: OnWire,
+    pub reach: Reach,
+}
+
+/// RFC 8656 section 10.2: all of the request takes effect, or nothing.
+pub fn create_permission(
+    state: &mut State,
+    now: Now,
+    ticket: &Ticket,
+    request: &CreatePermission<'_>,
+) -> FromClient {
+    match check_and_permit(state, now, ticket, request) {
+        Ok(()) => succeed(state, ticket, ticket.success()),
+        Err(code) => refuse(state, ticket, code),
+    }
+}
+
+fn check_and_permit(
+    state: &mut State,
+    now: Now,
+    ticket: &Ticket,
+    request: &CreatePermission<'_>,
+) -> Result<(), Code> {
+    let id = state.owned(ticket)?;
+    let mut permitted = Vec::new();
+    let mut refused = None;
+    for peer in request.peers() {
+        match judge(state, now, id, Announced(peer)) {
+            Ok(peer) => permitted.push(peer),
+            // A mismatched family (443) takes precedence over a denied peer (403).
+            Err(code) => {
+                refused = refused.filter(|&first| first == Code::PeerAddressFamilyMismatch).or(Some(code))
+            }
+        }
+    }
+    if let Some(code) = refused {
+        return Err(code);
+    }
+    if permitted.is_empty() {
+        return Err(Code::BadRequest);
+    }
+    // A permission is for an address without its port, so that several ports are one permission.
+    permitted.sort_unstable_by_key(|permitted| permitted.peer.ip());
+    permitted.dedup_by_key(|permitted| permitted.peer.ip());
+    check_room(state, &permitted)?;
+    for peer in permitted {
+        permit(state, now.instant, peer);
+    }
+    Ok(())
+}
+
+/// Judges whether the allocation's owner may reach this peer.
+///
+/// # Errors
+/// 443 if the allocation has no relayed address of the peer's family; 403 if the policy denies the peer, or the credential is
+/// withdrawn and the peer is not permitted yet.
+pub fn judge(state: &State, now: Now, id: AllocationId, peer: Announced) -> Result<Permitted, Code> {
+    let allocation = state.table.allocation(id).ok_or(Code::AllocationMismatch)?;
+    let relay = allocation.relays[Family::of(peer.ip()) as usize].ok_or(Code::PeerAddressFamilyMismatch)?;
+    let host = state.host(allocation.identity.host).ok_or(Code::Forbidden)?;
+    let reach = state.policy.judge(peer.ip(), host.peers.as_deref()).ok_or(Code::Forbidden)?;
+    let peer = state.policy.to_on_wire(peer);
+    // A permission is for an address without its port (RFC 8656 section 9): the port is checked for each packet.
+    if reach == Reach::OwnRelayed && !carries_relays(state, peer.ip()) {
+        return Err(Code::Forbidden);
+    }
+    // A withdrawn credential keeps what it has and gets nothing beyond it.
+    if state.is_withdrawn(&allocation.identity, now.instant)
+        && !state.table.is_permitted(relay, peer.ip(), now.instant)
+    {
+        return Err(Code::Forbidden);
+    }
+    Ok(Permitted { relay, peer, reach })
+}
+
+/// Whether there are relayed addresses at this address of this machine.
+fn carries_relays(state: &State, ip: IpAddr) -> bool {
+    state.settings.relay_addresses.iter().any(|relay| relay.local == ip)
+}
+
+/// Checks the limits of permissions for the new ones among these.
+///
+/// # Errors
+/// 508 if a limit would be exceeded.
+pub fn check_room(state: &State, permitted: &[Permitted]) -> Result<(), Code> {
+    let max = state.settings.limits.permissions_per_allocation as usize;
+    for family in Family::ALL {
+        let of_family = || permitted.iter().filter(|p| Family::of(p.peer.ip()) == family);
+        let Some(relay) = of_family().next().map(|p| p.relay) else { continue };
+        let new = of_family().filter(|p| !state.table.has_permission(relay, p.peer.ip())).count();
+        if state.table.permission_count(relay) + new > max || !has_room_for(state, relay, new) {
+            return Err(Code::InsufficientCapacity);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the relay's user may hold `new` more permissions and channels in all its allocations, and there is memory for
+/// them. A name without a user part counts as one user here: it is one credential, and its entries need as much memory
+/// wherever it is used.
+pub fn has_room_for(state: &State, relay: RelayId, new: usize) -> bool {
+    let max = state.settings.limits.permissions_per_user;
+    let owner = state.table.relay(relay).and_then(|relay| state.table.allocation(relay.allocation));
+    let has_room = |place: &Place| max == 0 || place.entries() as usize + new <= max as usize;
+    new == 0 || (!state.short_of_memory && owner.is_some_and(|owner| has_room(&owner.place)))
+}
+
+/// Counts an allocation at its first permission.
+fn note_permitted(state: &mut State, relay: RelayId) {
+    let owner = state.table.relay(relay).map(|relay| relay.allocation);
+    if let Some(allocation) = owner.and_then(|id| state.table.allocation_mut(id))
+        && !std::mem::replace(&mut allocation.permitted, true)
+    {
+        let rung = state.counters.host(allocation.identity.host, allocation.client.five_tuple.transport);
+        rung.permitted.add(1);
+    }
+}
+
+/// Installs or refreshes one permission.
+pub fn permit(state: &mut State, now: Instant, permitted: Permitted) -> PermissionId {
+    let expires = now + LIFETIME;
+    let (id, new) = state.table.permit(permitted.relay, permitted.peer.ip(), permitted.reach, now, expires);
+    if let Some(owner) = new {
+        state.deadlines.push(expires, owner);
+        note_permitted(state, permitted.relay);
+    }
+    id
+}

@@ -1,0 +1,49 @@
+//! Refresh (RFC 8656 section 8).
+
+use super::allocate::lifetime;
+use super::answer::{refuse, succeed};
+use crate::base::time::Instant;
+use crate::turn::action::{EndReason, FromClient};
+use crate::turn::error::Code;
+use crate::turn::id::RelayId;
+use crate::turn::state::State;
+use crate::turn::ticket::Ticket;
+use crate::wire::request::Refresh;
+
+/// RFC 8656 section 8.2. A lifetime of zero deletes the allocation at once; the client's next Refresh gets 437.
+pub fn refresh(state: &mut State, now: Instant, ticket: &Ticket, request: &Refresh) -> FromClient {
+    match check_and_refresh(state, now, ticket, request) {
+        Ok(lifetime) => succeed(state, ticket, ticket.success().lifetime(lifetime)),
+        Err(code) => refuse(state, ticket, code),
+    }
+}
+
+fn check_and_refresh(
+    state: &mut State,
+    now: Instant,
+    ticket: &Ticket,
+    request: &Refresh,
+) -> Result<u32, Code> {
+    let id = state.owned(ticket)?;
+    let relays = state.table.allocation(id).ok_or(Code::AllocationMismatch)?.relays;
+    let chosen: Vec<RelayId> = match request.family {
+        None => relays.into_iter().flatten().collect(),
+        Some(family) => {
+            let relay = family.ok().and_then(|family| relays[family as usize]);
+            vec![relay.ok_or(Code::PeerAddressFamilyMismatch)?]
+        }
+    };
+    if request.lifetime == Some(0) {
+        for relay in chosen {
+            state.end_relay(now, relay, EndReason::Deleted);
+        }
+        return Ok(0);
+    }
+    let lifetime = lifetime(&state.settings.limits, request.lifetime);
+    for relay in chosen {
+        if let Some(owner) = state.table.refresh_relay(relay, now + lifetime) {
+            state.deadlines.push(now + lifetime, owner);
+        }
+    }
+    Ok(lifetime.as_secs() as u32)
+}

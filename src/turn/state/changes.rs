@@ -1,0 +1,37 @@
+//! The queue of reported changes.
+
+use std::collections::VecDeque;
+
+use crate::turn::change::TableChange;
+
+/// Changes of the table that the mirror has not drawn yet. They are drawn after every input, so there are never more than an
+/// input changes: at most everything that one allocation holds, or the whole table when the report begins.
+#[derive(Debug, Default)]
+pub struct Changes {
+    is_on: bool,
+    queue: VecDeque<TableChange>,
+}
+
+impl Changes {
+    /// Switches the report on or off. What is queued is dropped.
+    pub fn set(&mut self, is_on: bool) {
+        *self = Self { is_on, queue: VecDeque::new() };
+    }
+
+    /// Queues a change if the report is on.
+    pub fn note(&mut self, change: impl FnOnce() -> TableChange) {
+        if self.is_on {
+            self.queue.push_back(change());
+        }
+    }
+
+    /// The next change, in order.
+    pub fn pop(&mut self) -> Option<TableChange> {
+        self.queue.pop_front()
+    }
+
+    /// Whether nothing is queued.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}

@@ -1,0 +1,355 @@
+//! What a worker's protocol holds: allocations with their relays, permissions and channels, deadlines, ports, quotas, rates.
+//!
+//! [`State`] joins the components; requests and data act on it. Ports and deadlines follow the table here and nowhere else,
+//! so that an allocation ends in one place.
+
+pub mod allocate_requests;
+pub mod allocation;
+pub mod budget;
+pub mod changes;
+pub mod deadline;
+pub mod meter;
+pub mod port_pool;
+pub mod quota;
+pub mod table;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rand_chacha::ChaCha12Rng;
+use rand_core::{RngCore, SeedableRng};
+
+use self::allocate_requests::AllocateRequests;
+use self::allocation::Owner;
+use self::deadline::Deadlines;
+use self::port_pool::RelayPorts;
+use self::table::Table;
+use crate::base::host::HostId;
+use crate::base::time::{Instant, Now};
+use crate::base::transport::Transport;
+use crate::turn::action::{Action, DropReason, EndReason, FromClient, Review, Session};
+use crate::turn::address::{Announced, OnWire};
+use crate::turn::counters::Counters;
+use crate::turn::error::Code;
+use crate::turn::five_tuple::Client;
+use crate::turn::id::{AllocationId, RelayId};
+use crate::turn::identity::auth::{Authenticator, Identity, Standing};
+use crate::turn::identity::gate::Gate;
+use crate::turn::identity::peer_policy::{PeerPolicy, Reach};
+use crate::turn::settings::{Host, Settings};
+use crate::turn::shared::Shared;
+use crate::turn::ticket::Ticket;
+
+/// Capacity for actions that is kept after a burst, such as the end of many allocations at once.
+const ACTIONS_KEPT: usize = 1024;
+
+/// One worker's protocol state.
+#[derive(Debug)]
+pub struct State {
+    pub(super) settings: Arc<Settings>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) policy: PeerPolicy,
+    pub(super) ports: RelayPorts,
+    pub(super) authenticator: Authenticator,
+    pub(super) gate: Gate,
+    pub(super) table: Table,
+    pub(super) allocate_requests: AllocateRequests,
+    pub(super) deadlines: Deadlines<Owner>,
+    pub(super) actions: VecDeque<Action>,
+    pub(super) rng: ChaCha12Rng,
+    pub(super) draining: bool,
+    pub(super) short_of_memory: bool,
+    /// Hosts that new settings left out while they had allocations.
+    retired: Vec<Host>,
+}
+
+impl State {
+    /// A state without allocations. `seed` must come from the operating system's randomness.
+    pub fn new(
+        settings: Arc<Settings>,
+        shared: Arc<Shared>,
+        counters: Arc<Counters>,
+        seed: [u8; 32],
+    ) -> Self {
+        let mut rng = ChaCha12Rng::from_seed(seed);
+        let policy = PeerPolicy::new(&settings.peers, &settings.relay_addresses);
+        let authenticator = Authenticator::new(&settings);
+        let ports = relay_ports(&shared, &settings);
+        Self {
+            settings,
+            shared,
+            counters,
+            policy,
+            ports,
+            authenticator,
+            gate: Gate::new([rng.next_u64(), rng.next_u64()]),
+            table: Table::new([rng.next_u64(), rng.next_u64()]),
+            allocate_requests: AllocateRequests::default(),
+            deadlines: Deadlines::default(),
+            actions: VecDeque::new(),
+            rng,
+            draining: false,
+            short_of_memory: false,
+            retired: Vec::new(),
+        }
+    }
+
+    // --- settings -------------------------------------------------------------------------------------------
+
+    /// Applies new settings and judges what is running by them.
+    pub fn apply(&mut self, now: Instant, settings: Arc<Settings>) {
+        self.policy = PeerPolicy::new(&settings.peers, &settings.relay_addresses);
+        self.authenticator = Authenticator::new(&settings);
+        self.retire_hosts(&settings);
+        let ports = relay_ports(&self.shared, &settings);
+        // Their ports are released where they were claimed.
+        self.end_where_gone(now, &ports);
+        self.ports = ports;
+        self.settings = settings;
+        let review = Review { allocations: self.end_revoked(now), permissions: self.review(now) };
+        if review != Review::default() {
+            self.actions.push_back(Action::Reviewed(review));
+        }
+    }
+
+    /// Keeps the hosts that are missing in `next` and still have allocations, for the peers that these may reach.
+    fn retire_hosts(&mut self, next: &Settings) {
+        let known = self.settings.hosts.iter().chain(&self.retired);
+        let is_gone = |host: &&Host| next.hosts.iter().all(|other| other.id != host.id);
+        let has_allocations = |host: &&Host| {
+            Transport::ALL
+                .iter()
+                .any(|&transport| self.counters.host(host.id, transport).allocations.get() > 0)
+        };
+        self.retired = known.filter(is_gone).filter(has_allocations).cloned().collect();
+    }
+
+    /// Ends what relays from an address that is not among these. An allocation ends with its last relay; one whose sockets are
+    /// still being opened ends whole, and the client's next request gets another address.
+    fn end_where_gone(&mut self, now: Instant, ports: &RelayPorts) {
+        for id in self.table.relays_where(|local| !ports.contains(local.ip())) {
+            let allocation = self.table.relay(id).map(|relay| relay.allocation);
+            let is_opening = |&id: &AllocationId| {
+                self.table.allocation(id).is_some_and(|allocation| !allocation.established)
+            };
+            match allocation.filter(is_opening) {
+                Some(allocation) => self.end_allocation(now, allocation, EndReason::AddressGone),
+                None => self.end_relay(now, id, EndReason::AddressGone),
+            }
+        }
+    }
+
+    /// Ends the allocations whose secret is revoked. Returns how many.
+    fn end_revoked(&mut self, now: Instant) -> usize {
+        let is_revoked = |id: &AllocationId| {
+            let identity = self.table.allocation(*id).map(|allocation| &allocation.identity);
+            identity.is_some_and(|identity| self.authenticator.standing(identity) == Standing::Revoked)
+        };
+        let revoked: Vec<AllocationId> = self.table.ids().into_iter().filter(is_revoked).collect();
+        for &id in &revoked {
+            self.end_allocation(now, id, EndReason::Revoked);
+        }
+        revoked.len()
+    }
+
+    /// Judges every permission by the current settings. Returns how many ended.
+    fn review(&mut self, now: Instant) -> usize {
+        let Self { table, policy, settings, retired, .. } = self;
+        table.review_permissions(now, |allocation, peer| {
+            let host = settings.hosts.iter().chain(&*retired).find(|host| host.id == allocation.host)?;
+            policy.judge_either(peer, host.peers.as_deref())
+        })
+    }
+
+    /// The settings of a host, or the last ones of a host that a reload removed.
+    pub fn host(&self, id: HostId) -> Option<&Host> {
+        self.settings.hosts.iter().chain(&self.retired).find(|host| host.id == id)
+    }
+
+    /// Whether this identity gets nothing new: its name has expired, or the settings no longer have its secret.
+    pub fn is_withdrawn(&self, identity: &Identity, now: Instant) -> bool {
+        identity.expires.is_some_and(|expires| expires <= now)
+            || self.authenticator.standing(identity) != Standing::Valid
+    }
+
+    // --- questions of requests and data ---------------------------------------------------------------------
+
+    /// Whether this client has an allocation, or waits for one.
+    pub fn has_allocation(&self, client: &Client) -> bool {
+        self.table.find(client).is_some()
+    }
+
+    /// The asker's allocation (RFC 8656 section 5). An allocation whose sockets are still being opened does not count: the
+    /// client has not been told about it yet.
+    ///
+    /// # Errors
+    /// 437 if there is none on this five-tuple, 441 if another user made it.
+    pub fn owned(&self, ticket: &Ticket) -> Result<AllocationId, Code> {
+        let id = self.table.find(&ticket.client).ok_or(Code::AllocationMismatch)?;
+        let allocation = self.table.allocation(id).filter(|allocation| allocation.established);
+        let allocation = allocation.ok_or(Code::AllocationMismatch)?;
+        match &ticket.asker {
+            Some(asker) if allocation.belongs_to(&asker.identity) => Ok(id),
+            _ => Err(Code::WrongCredentials),
+        }
+    }
+
+    /// Whether a permission of this reach covers this very port. One load if the peer is another machine.
+    pub fn may_reach(&self, peer: OnWire, reach: Reach) -> bool {
+        match reach {
+            Reach::All => true,
+            Reach::OwnOpened => !self.policy.is_service(peer),
+            Reach::OwnRelayed => self.ports.is_open(peer) && !self.policy.is_service(peer),
+        }
+    }
+
+    /// Counts a dropped message.
+    pub fn dropped(&self, reason: DropReason) -> FromClient {
+        self.counters.dropped(reason).add(1);
+        FromClient::Dropped(reason)
+    }
+
+    // --- the end of things ----------------------------------------------------------------------------------
+
+    /// Removes everything whose lifetime has expired.
+    pub fn expire(&mut self, now: Now) {
+        while let Some((at, owner)) = self.deadlines.pop_due(now.instant) {
+            match (self.table.end_of(owner), owner) {
+                (_, Owner::Reservation(token)) => self.ports.expire(now.instant, &token),
+                // Put back even if that end has come too: in order of their ends, channels are removed before the
+                // permission they refer to, no matter how late this call is.
+                (Some(end), owner) if end > at => {
+                    if self.table.postpone(owner, at, end) {
+                        self.deadlines.push(end, owner);
+                    }
+                }
+                (Some(_), Owner::Relay(id, _)) => self.end_relay(now.instant, id, EndReason::Expired),
+                (Some(_), Owner::Permission(id, _)) => self.table.remove_permission(id),
+                (Some(_), Owner::Channel(id, _)) => self.table.remove_channel(id),
+                (None, _) => {}
+            }
+        }
+    }
+
+    /// Ends one relay, and the allocation with its last one.
+    pub fn end_relay(&mut self, now: Instant, id: RelayId, reason: EndReason) {
+        let Some(relay) = self.table.relay(id) else { return };
+        let allocation = relay.allocation;
+        let others = self.table.allocation(allocation).map_or(0, |a| a.relays.iter().flatten().count());
+        if others <= 1 {
+            self.end_allocation(now, allocation, reason);
+        } else {
+            self.close_relay(id);
+            self.sweep();
+        }
+    }
+
+    /// Ends an allocation with everything that belongs to it.
+    pub fn end_allocation(&mut self, now: Instant, id: AllocationId, reason: EndReason) {
+        let Some(allocation) = self.table.allocation(id) else { return };
+        let relays: Vec<RelayId> = allocation.relays.iter().flatten().copied().collect();
+        let local: Vec<_> = relays.iter().filter_map(|&id| Some(self.table.relay(id)?.local)).collect();
+        for port in self.claimed_beside(id, &local) {
+            self.ports.release(port);
+        }
+        let relayed: Vec<Announced> = relays.iter().filter_map(|&id| self.close_relay(id)).collect();
+        self.allocate_requests.remove(id);
+        if let Some(allocation) = self.table.remove_allocation(id) {
+            let identity = allocation.identity;
+            let transport = allocation.client.five_tuple.transport;
+            if allocation.established {
+                self.counters.host(identity.host, transport).allocations.sub(1);
+                self.actions.push_back(Action::Ended(Box::new(Session {
+                    five_tuple: allocation.client.five_tuple,
+                    user: Arc::clone(&identity.name),
+                    host: Arc::clone(&identity.host_name),
+                    host_id: identity.host,
+                    relayed,
+                    duration: now.since(allocation.created),
+                    from_client: allocation.from_client,
+                    from_peer: allocation.from_peer,
+                    reason,
+                })));
+            }
+        }
+        self.sweep();
+        self.publish();
+    }
+
+    /// The ports that an allocation has claimed beside those of its relays, while its sockets are being opened.
+    fn claimed_beside(&self, id: AllocationId, local: &[OnWire]) -> Vec<OnWire> {
+        let opening = self.allocate_requests.get(id).and_then(|request| request.opening.as_ref());
+        opening.map_or_else(Vec::new, |opening| opening.claimed_beside(local))
+    }
+
+    /// Closes a relay and releases its port. Returns its announced address.
+    pub fn close_relay(&mut self, id: RelayId) -> Option<Announced> {
+        let relay = self.table.remove_relay(id)?;
+        self.ports.release(relay.local);
+        self.actions.push_back(Action::CloseRelay { relay: id });
+        Some(relay.announced)
+    }
+
+    /// Removes the deadlines of owners that are gone, if there are many.
+    pub fn sweep(&mut self) {
+        let table = &self.table;
+        let ports = &self.ports;
+        let is_alive = |owner: &Owner| match owner {
+            Owner::Reservation(token) => ports.is_reserved(token),
+            owner => table.end_of(*owner).is_some(),
+        };
+        self.deadlines.sweep(table.owners() + ports.reserved(), is_alive);
+    }
+
+    /// Publishes the gauges of permissions and channels.
+    pub fn publish(&self) {
+        let (permissions, channels) = self.table.permissions_and_channels();
+        self.counters.permissions.set(permissions as u64);
+        self.counters.channels.set(channels as u64);
+    }
+
+    /// Whether there is an action to draw.
+    pub fn has_action(&self) -> bool {
+        !self.actions.is_empty() || self.table.has_change()
+    }
+
+    /// The next action for the network side. The changes of an input come before its other actions, so that a mirror is up to
+    /// date when the client gets its answer, and when a socket is closed.
+    pub fn next_action(&mut self) -> Option<Action> {
+        if let Some(change) = self.table.next_change() {
+            return Some(Action::Changed(Box::new(change)));
+        }
+        let action = self.actions.pop_front();
+        if action.is_none() && self.actions.capacity() > ACTIONS_KEPT {
+            self.actions.shrink_to(ACTIONS_KEPT);
+        }
+        action
+    }
+}
+
+/// The ports of the relay addresses in these settings.
+fn relay_ports(shared: &Shared, settings: &Settings) -> RelayPorts {
+    let addresses = settings.relay_addresses.iter().map(|relay| relay.local);
+    shared.ports.on(addresses, settings.relay_ports.clone())
+}
+
+/// A worker that ends by a panic, too, releases its ports. (Places in the quota are released with their allocations.)
+impl Drop for State {
+    fn drop(&mut self) {
+        let ports = &self.ports;
+        for id in self.table.ids() {
+            let Some(allocation) = self.table.allocation(id) else { continue };
+            let relays = allocation.relays.iter().flatten();
+            let local: Vec<_> = relays.filter_map(|&id| Some(self.table.relay(id)?.local)).collect();
+            for port in self.claimed_beside(id, &local).into_iter().chain(local) {
+                ports.release(port);
+            }
+        }
+        for owner in self.deadlines.owners() {
+            if let Owner::Reservation(token) = owner {
+                ports.cancel(token);
+            }
+        }
+    }
+}

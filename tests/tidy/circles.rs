@@ -1,0 +1,295 @@
+//! No circle of imports between the files under `src`.
+//!
+//! File A imports file B when code of A outside its tests names an item that B defines: in a `use`, or by a path such as
+//! `b::Item`. A name that leads through a re-export counts for the file which defines the item, and naming a module
+//! counts for the file of that module. `mod b;` alone imports nothing. A circle is a way along imports that leads back to
+//! the file where it began. A parent that uses items of its child and a child that uses items of its parent are a circle,
+//! too: what both need belongs into a file below them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::imports::paths;
+use crate::source::{Source, find_word};
+
+/// One file as a module.
+struct Module {
+    /// The names of its children that are files of their own.
+    children: BTreeSet<String>,
+    /// Names that come in by `use`, with the paths they stand for.
+    imported: BTreeMap<String, String>,
+    /// Every path that the code names.
+    paths: BTreeSet<String>,
+    /// The file.
+    path: String,
+}
+
+/// All modules by their path from the root of the crate, `turn::table`; the root is the empty path.
+type Modules = BTreeMap<String, Module>;
+
+/// Files whose circles are still to be opened. A group may only shrink, and a new one needs its reason.
+pub const OPEN: &[&[&str]] = &[
+    // `provider` belongs into a file of its own.
+    &["src/cert/mod.rs", "src/cert/files.rs", "src/cert/resolver.rs", "src/cert/self_signed.rs"],
+    // What the commands share (`print`, `fail`, `endpoints` ...) belongs into files below them.
+    &[
+        "src/cli/mod.rs",
+        "src/cli/bbb_xml.rs",
+        "src/cli/check.rs",
+        "src/cli/credentials.rs",
+        "src/cli/load.rs",
+        "src/cli/manual.rs",
+        "src/cli/serve/mod.rs",
+        "src/cli/serve/pages.rs",
+        "src/cli/serve/welcome.rs",
+    ],
+    // `parse_address` and `socket_address` belong into a file of their own.
+    &["src/config/build.rs", "src/config/drain.rs", "src/config/web.rs"],
+    // The settings and the commands of workers belong into files of their own.
+    &[
+        "src/net/mod.rs",
+        "src/net/datagram.rs",
+        "src/net/datagram/batch.rs",
+        "src/net/datagram/listener.rs",
+        "src/net/datagram/relay.rs",
+        "src/net/front.rs",
+        "src/net/front/acceptors.rs",
+        "src/net/front/connections.rs",
+        "src/net/front/web.rs",
+        "src/net/socket.rs",
+        "src/net/supervisor.rs",
+        "src/net/worker.rs",
+    ],
+    // `Admission`, which gates and sources are places of, belongs below both.
+    &["src/net/admission.rs", "src/net/admission/gate.rs", "src/net/admission/source.rs"],
+    // The constants of a connection and `Life` belong below the doors.
+    &[
+        "src/net/front/connection.rs",
+        "src/net/front/door.rs",
+        "src/net/front/splice.rs",
+        "src/net/front/turn_client.rs",
+    ],
+    // The sizes of TLS records belong below both.
+    &["src/net/scratch.rs", "src/net/stream/tls.rs"],
+    // What a visitor is belongs into a file of its own.
+    &["src/site/mod.rs", "src/site/connection.rs", "src/site/pages.rs"],
+];
+
+/// Files that all import each other, directly or not.
+pub struct Circle {
+    /// All of them.
+    pub files: BTreeSet<String>,
+    /// One way from a file back to itself, in the order of imports.
+    pub way: Vec<String>,
+}
+
+/// What is wrong with the imports among these files, as file and words.
+pub fn check(sources: &[Source], open: &[&[&str]]) -> Vec<(String, String)> {
+    let circles = find(sources);
+    let mut all = Vec::new();
+    let is_known = |circle: &Circle| {
+        open.iter().any(|group| circle.files.iter().all(|file| group.contains(&file.as_str())))
+    };
+    for circle in circles.iter().filter(|circle| !is_known(circle)) {
+        all.push((circle.way[0].clone(), format!("imports in a circle: {}", circle.way.join(" -> "))));
+    }
+    for group in open {
+        for file in *group {
+            if !circles.iter().any(|circle| circle.files.contains(*file)) {
+                all.push((
+                    (*file).to_owned(),
+                    "in no circle any more: take it off the list in circles.rs".into(),
+                ));
+            }
+        }
+    }
+    all
+}
+
+/// Every circle among these files.
+fn find(sources: &[Source]) -> Vec<Circle> {
+    let modules: Modules = sources.iter().filter_map(module).collect();
+    let imports: BTreeMap<&str, BTreeSet<&str>> = modules
+        .iter()
+        .map(|(name, module)| {
+            let all = module.paths.iter().filter_map(|path| defined_in(&modules, name, path, 0));
+            (name.as_str(), all.filter(|other| *other != name).collect())
+        })
+        .collect();
+    let mut circles = Vec::new();
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
+    for &start in imports.keys() {
+        if seen.contains(start) {
+            continue;
+        }
+        if let Some(way) = way_back(&imports, start) {
+            let reached = reached_from(&imports, start);
+            let all = reached.into_iter().filter(|other| reached_from(&imports, other).contains(start));
+            let all: BTreeSet<&str> = all.collect();
+            let path = |name: &&str| modules[*name].path.clone();
+            circles
+                .push(Circle { files: all.iter().map(path).collect(), way: way.iter().map(path).collect() });
+            seen.extend(all);
+        }
+    }
+    circles
+}
+
+/// The shortest way along imports from `start` back to it.
+fn way_back<'a>(imports: &BTreeMap<&'a str, BTreeSet<&'a str>>, start: &'a str) -> Option<Vec<&'a str>> {
+    let mut came_from: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut next = vec![start];
+    while !next.is_empty() {
+        for from in std::mem::take(&mut next) {
+            for &to in &imports[from] {
+                if to == start {
+                    let mut way = vec![from];
+                    while let Some(&before) = came_from.get(way[way.len() - 1]) {
+                        way.push(before);
+                    }
+                    way.reverse();
+                    return Some(way);
+                }
+                if !came_from.contains_key(to) {
+                    came_from.insert(to, from);
+                    next.push(to);
+                }
+            }
+        }
+    }
+    None
+}
+
+fn reached_from<'a>(imports: &BTreeMap<&'a str, BTreeSet<&'a str>>, start: &str) -> BTreeSet<&'a str> {
+    let mut reached = BTreeSet::new();
+    let mut next: Vec<&str> = imports[start].iter().copied().collect();
+    while let Some(name) = next.pop() {
+        if reached.insert(name) {
+            next.extend(imports[name].iter().copied());
+        }
+    }
+    reached
+}
+
+/// The module path of a file, and what it names. Files of tests and the binary's own root take no part.
+fn module(source: &Source) -> Option<(String, Module)> {
+    let inside = source.path.strip_prefix("src/")?.strip_suffix(".rs")?;
+    if inside == "main" || source.tests_from == 1 {
+        return None;
+    }
+    let inside = inside.strip_suffix("/mod").unwrap_or(inside);
+    let name = if inside == "lib" { String::new() } else { inside.replace('/', "::") };
+    let code = source.tested_code();
+    let children = find_word(code, "mod").filter_map(|at| {
+        let declared = code[at + "mod".len()..].split_once(';')?.0.trim();
+        let is_name = !declared.is_empty() && declared.chars().all(|c| c.is_alphanumeric() || c == '_');
+        is_name.then(|| declared.to_owned())
+    });
+    let imported = crate::imports::named_uses(code);
+    let paths = paths(code).into_iter().map(|(_, path)| path).collect();
+    let children = children.collect();
+    Some((name, Module { children, imported, paths, path: source.path.clone() }))
+}
+
+/// The module that defines what `path` means in `module`, if it is one of ours.
+fn defined_in<'a>(modules: &'a Modules, module: &str, path: &str, depth: usize) -> Option<&'a str> {
+    let mut rest: Vec<&str> = path.split("::").collect();
+    let mut at = match rest[0] {
+        "crate" | "hallpass" => {
+            rest.remove(0);
+            String::new()
+        }
+        "self" | "super" => {
+            let mut at = module.to_owned();
+            while let Some(&step @ ("self" | "super")) = rest.first() {
+                rest.remove(0);
+                if step == "super" {
+                    at = at.rsplit_once("::").map_or("", |(parent, _)| parent).to_owned();
+                }
+            }
+            at
+        }
+        head if modules.get(module)?.children.contains(head) => module.to_owned(),
+        _ => return None,
+    };
+    while let Some(&step) = rest.first() {
+        let below = if at.is_empty() { step.to_owned() } else { format!("{at}::{step}") };
+        if !modules.contains_key(&below) {
+            break;
+        }
+        at = below;
+        rest.remove(0);
+    }
+    let (name, found) = modules.get_key_value(&at)?;
+    // A re-export, or a name that a child takes from its parent's imports. Sixteen in a row are none of ours.
+    if let Some(target) = rest.first().and_then(|item| found.imported.get(*item))
+        && depth < 16
+        && (target.contains("::"))
+        && (at != module || path.starts_with("self") || path.starts_with("crate"))
+    {
+        let followed = defined_in(modules, name, target, depth + 1);
+        return followed.or(Some(name));
+    }
+    Some(name)
+}
+
+#[cfg(test)]
+mod bites {
+    use super::*;
+
+    fn sources(files: &[(&str, &str)]) -> Vec<Source> {
+        files.iter().map(|(path, text)| Source::new(path, text)).collect()
+    }
+
+    fn found(files: &[(&str, &str)]) -> Vec<Vec<String>> {
+        find(&sources(files)).into_iter().map(|circle| circle.way).collect()
+    }
+
+    #[test]
+    fn a_circle_is_found_by_use_and_by_path() {
+        let way = ["src/a.rs", "src/b.rs", "src/c.rs"].map(str::to_owned).to_vec();
+        let files = [
+            ("src/a.rs", "use crate::b::B;"),
+            ("src/b.rs", "fn f() { crate::c::f() }"),
+            ("src/c.rs", "use super::a;"),
+        ];
+        assert_eq!(found(&files), [way]);
+    }
+
+    #[test]
+    fn a_parent_and_its_child_are_no_exception() {
+        let parent = ("src/a.rs", "mod b;\nuse b::B;\npub struct A;");
+        assert_eq!(found(&[parent, ("src/a/b.rs", "use super::A;")]).len(), 1);
+        assert_eq!(found(&[parent, ("src/a/b.rs", "pub struct B;")]).len(), 0);
+        assert_eq!(found(&[("src/a.rs", "mod b;\npub struct A;"), ("src/a/b.rs", "use super::A;")]).len(), 0);
+    }
+
+    #[test]
+    fn a_re_export_counts_for_the_file_behind_it() {
+        let files = [
+            ("src/a/mod.rs", "pub mod b;\npub mod c;\npub use b::B;\npub use c::C;"),
+            ("src/a/b.rs", "pub struct B;"),
+            ("src/a/c.rs", "use super::B;\npub struct C;"),
+        ];
+        assert_eq!(found(&files).len(), 0);
+    }
+
+    #[test]
+    fn tests_do_not_count() {
+        let files = [
+            ("src/a.rs", "use crate::b::B;\npub struct A;"),
+            ("src/b.rs", "pub struct B;\n#[cfg(test)]\nmod tests {\n    use crate::a::A;\n}"),
+        ];
+        assert_eq!(found(&files).len(), 0);
+    }
+
+    #[test]
+    fn the_list_only_shrinks() {
+        let circle = sources(&[("src/a.rs", "use crate::b::B;"), ("src/b.rs", "use crate::a::A;")]);
+        let said =
+            |open: &[&[&str]]| check(&circle, open).into_iter().map(|(file, _)| file).collect::<Vec<_>>();
+        assert_eq!(said(&[]), ["src/a.rs"]);
+        assert_eq!(said(&[&["src/a.rs", "src/b.rs"]]), [""; 0]);
+        assert_eq!(said(&[&["src/a.rs", "src/b.rs", "src/c.rs"]]), ["src/c.rs"]);
+        assert_eq!(said(&[&["src/a.rs", "src/c.rs"]]), ["src/a.rs", "src/c.rs"]);
+    }
+}
