@@ -7,7 +7,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use super::drain::drain;
-use super::limits::Limits;
+use super::limits::{DEFAULT_LIFETIME_SECONDS, LIMITS, Limits};
 use super::parties::{hosts, peers, users};
 use super::types::*;
 use super::walk::{At, Notes, Section};
@@ -41,7 +41,7 @@ pub(super) fn config(document: &DeTable<'_>, base: &Path, notes: &mut Notes) -> 
         hosts: hosts(&top, base, notes),
         users: users(&top, notes),
         peers: peers(&top, notes),
-        limits: Limits::read(&top, notes),
+        limits: limits(&top, notes),
         drain: drain(&top, notes),
         log: log(&top, notes),
         admin: admin(&top, notes),
@@ -145,6 +145,27 @@ fn listeners(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<Listener> {
         }
     }
     listeners
+}
+
+/// Reads `[limits]`.
+fn limits(top: &Section<'_, '_>, notes: &mut Notes) -> Limits {
+    let mut limits = Limits::default();
+    let Some(section) = top.table("limits", "[limits]", notes) else { return limits };
+    for limit in LIMITS {
+        *(limit.field)(&mut limits) = section.number(limit, notes);
+    }
+    if let Some(exempt) = section.prefixes("connections_exempt", notes) {
+        limits.connections_exempt = exempt.into_iter().map(|prefix| prefix.value).collect();
+    }
+    if limits.lifetime_max_seconds < DEFAULT_LIFETIME_SECONDS {
+        notes.warn(
+            section.line_of("lifetime_max_seconds", notes),
+            "limits.lifetime_max_seconds",
+            "shorter than the default lifetime that clients count on (RFC 8656 section 3.2)",
+            format!("write {DEFAULT_LIFETIME_SECONDS} or more"),
+        );
+    }
+    limits
 }
 
 fn relay(top: &Section<'_, '_>, lines: &mut Lines, notes: &mut Notes) -> Relay {

@@ -3,15 +3,13 @@
 //! The struct, the defaults, the parser and its messages come from the rows. A test checks that conf/hallpass.toml shows
 //! exactly what the rows say.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
-use ipnet::IpNet;
-
-use super::types::loopback;
-use super::walk::{Notes, Section};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// The lifetime that clients count on when they ask for none (RFC 8656 section 3.2).
-const DEFAULT_LIFETIME_SECONDS: u32 = 600;
+pub(super) const DEFAULT_LIFETIME_SECONDS: u32 = 600;
 
 const NO_LIMIT: Option<&str> = Some("no limit");
 /// Bounds of a limit that has no natural end.
@@ -33,7 +31,15 @@ pub struct LimitRow {
     /// The documentation, one line of text each.
     pub doc: &'static [&'static str],
     /// The field that holds the value.
-    field: fn(&mut Limits) -> &mut u32,
+    pub(super) field: fn(&mut Limits) -> &mut u32,
+}
+
+/// The prefixes of this machine itself.
+pub(super) fn loopback() -> Vec<IpNet> {
+    vec![
+        Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into(),
+        Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128).into(),
+    ]
 }
 
 macro_rules! limits {
@@ -139,29 +145,6 @@ limits! {
         /// Sources without the limit connections_per_source and without the time limit for TLS handshakes, such as
         /// your own monitoring.
         connections_exempt = loopback();
-    }
-}
-
-impl Limits {
-    /// Reads `[limits]`.
-    pub(super) fn read(top: &Section<'_, '_>, notes: &mut Notes) -> Self {
-        let mut limits = Self::default();
-        let Some(section) = top.table("limits", "[limits]", notes) else { return limits };
-        for limit in LIMITS {
-            *(limit.field)(&mut limits) = section.number(limit, notes);
-        }
-        if let Some(exempt) = section.prefixes("connections_exempt", notes) {
-            limits.connections_exempt = exempt.into_iter().map(|prefix| prefix.value).collect();
-        }
-        if limits.lifetime_max_seconds < DEFAULT_LIFETIME_SECONDS {
-            notes.warn(
-                section.line_of("lifetime_max_seconds", notes),
-                "limits.lifetime_max_seconds",
-                "shorter than the default lifetime that clients count on (RFC 8656 section 3.2)",
-                format!("write {DEFAULT_LIFETIME_SECONDS} or more"),
-            );
-        }
-        limits
     }
 }
 

@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
-use super::limits::Limits;
+use super::limits::{Limits, loopback};
 use crate::base::transport::Transport;
 
 /// REALM if the file names none.
@@ -262,14 +262,6 @@ impl Default for Admin {
     fn default() -> Self {
         Self { address: DEFAULT_ADMIN, names: Vec::new() }
     }
-}
-
-/// The prefixes of this machine itself.
-pub(super) fn loopback() -> Vec<IpNet> {
-    vec![
-        Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into(),
-        Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128).into(),
-    ]
 }
 
 impl Default for Config {

@@ -19,11 +19,13 @@
 
 pub mod admission;
 mod budget;
+mod command;
 pub mod counters;
 pub mod datagram;
 pub mod front;
 mod log;
 pub mod scratch;
+mod settings;
 pub mod socket;
 pub mod stream;
 mod supervisor;
@@ -32,7 +34,6 @@ pub mod token;
 mod worker;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
@@ -40,10 +41,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use admission::{Admission, Gate};
+pub use command::Command;
 use counters::Counters;
 pub use front::first_bytes::Web;
-use ipnet::IpNet;
 use log::SessionLog;
+pub use settings::{Listener, Settings};
 pub use socket::{BindError, WorkerSockets, bind};
 pub use stream::tls::{Choice, TlsChooser};
 use supervisor::Supervisor;
@@ -51,79 +53,11 @@ use syscall::{Offloads, Waker};
 use worker::{Controls, Persistent};
 
 use crate::base::time::Now;
-use crate::base::transport::Transport;
 use crate::system::entropy;
-use crate::turn;
 use crate::turn::server::Server;
 
 /// Commands that may wait for a worker. They are rare; a full queue blocks the sender.
 const COMMANDS: usize = 16;
-
-/// One address to listen on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listener {
-    /// The transport.
-    pub transport: Transport,
-    /// The address; with port 0 the kernel chooses the port.
-    pub address: SocketAddr,
-    /// Whether an IPv6 wildcard leaves IPv4 clients to another listener.
-    pub only_v6: bool,
-    /// Sources trusted to send a PROXY header, which is then required; empty: any client, no PROXY header.
-    pub proxies: Vec<IpNet>,
-    /// Whether web clients share the port.
-    pub web: bool,
-    /// Whether TLS and plain clients come in, whatever `transport` says: the first byte tells them apart.
-    pub either: bool,
-    /// The QUIC server that shares this UDP port.
-    pub quic: Option<SocketAddr>,
-}
-
-impl Listener {
-    /// Creates a listener for TURN only, without a proxy.
-    pub fn new(transport: Transport, address: SocketAddr) -> Self {
-        Self {
-            transport,
-            address,
-            only_v6: false,
-            proxies: Vec::new(),
-            web: false,
-            either: false,
-            quic: None,
-        }
-    }
-}
-
-/// The operator's settings for sockets.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// The addresses to listen on.
-    pub listeners: Vec<Listener>,
-    /// Worker threads, each with its own sockets; at least one.
-    pub workers: usize,
-    /// TCP_MAXSEG of stream listeners; 0: the kernel's default.
-    pub mss: u16,
-    /// Limits for streams.
-    pub admission: admission::Rules,
-    /// Limit for sockets to clients, peers and web servers; `None`: no limit.
-    pub descriptors: Option<u32>,
-    /// Whether the log omits client addresses.
-    pub privacy: bool,
-}
-
-/// A command to a running worker.
-#[derive(Clone)]
-pub enum Command {
-    /// Replaces the settings of the protocol.
-    Settings(Arc<turn::settings::Settings>),
-    /// Replaces the certificates; open connections keep theirs.
-    Tls(Arc<dyn TlsChooser>),
-    /// Replaces the web servers; open connections keep theirs.
-    Web(Arc<Web>),
-    /// Starts or stops refusing new allocations. Listeners stay open for clients that have one.
-    Drain(bool),
-    /// Ends every allocation, closes every stream and ends the thread.
-    Stop,
-}
 
 /// The end of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -39,35 +39,13 @@ pub const OPEN: &[&[&str]] = &[
         "src/cli/load.rs",
         "src/cli/manual.rs",
         "src/cli/serve/mod.rs",
-        "src/cli/serve/pages.rs",
+        "src/cli/serve/start_error.rs",
         "src/cli/serve/welcome.rs",
     ],
     // `parse_address` and `socket_address` belong into a file of their own.
     &["src/config/build.rs", "src/config/drain.rs", "src/config/web.rs"],
-    // The settings and the commands of workers belong into files of their own.
-    &[
-        "src/net/mod.rs",
-        "src/net/datagram.rs",
-        "src/net/datagram/batch.rs",
-        "src/net/datagram/listener.rs",
-        "src/net/datagram/relay.rs",
-        "src/net/front.rs",
-        "src/net/front/acceptors.rs",
-        "src/net/front/connections.rs",
-        "src/net/front/web.rs",
-        "src/net/socket.rs",
-        "src/net/supervisor.rs",
-        "src/net/worker.rs",
-    ],
     // `Admission`, which gates and sources are places of, belongs below both.
     &["src/net/admission.rs", "src/net/admission/gate.rs", "src/net/admission/source.rs"],
-    // The constants of a connection and `Life` belong below the doors.
-    &[
-        "src/net/front/connection.rs",
-        "src/net/front/door.rs",
-        "src/net/front/splice.rs",
-        "src/net/front/turn_client.rs",
-    ],
     // The sizes of TLS records belong below both.
     &["src/net/scratch.rs", "src/net/stream/tls.rs"],
     // What a visitor is belongs into a file of its own.

@@ -5,8 +5,9 @@ use std::net::{IpAddr, TcpStream};
 use std::ops::Range;
 
 use super::displacement::Candidate;
-use super::door::{Door, Expected, Life, ReadOutcome, is_tls};
+use super::door::{Door, Expected, ReadOutcome, is_tls};
 use super::handshakes::{Handshakes, site};
+use super::life::{INTEREST, Life};
 use super::proxy_header::{self, Header};
 use super::splice::{BackEndOutcome, NOT_SENT_LOW_WATER, Splice};
 use super::turn_client::TurnClient;
@@ -23,9 +24,6 @@ use crate::net::syscall::{Epoll, ready};
 use crate::net::token::Token;
 use crate::turn::five_tuple::{Client, FiveTuple, Link};
 use crate::wire::stream::{self, Framed};
-
-/// What a connection is always watched for while it is read.
-pub const INTEREST: u32 = ready::READ | ready::PEER_CLOSED;
 
 /// One client's connection.
 pub struct Connection {

@@ -6,10 +6,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::acceptors::Arrival;
-use super::connection::{Connection, INTEREST};
+use super::connection::Connection;
 use super::displacement::{Candidate, Displacement};
 use super::door::Expected;
 use super::handshakes::site;
+use super::life::INTEREST;
 use super::quic::Flows;
 use crate::base::time::Instant;
 use crate::base::transport::Transport;

@@ -3,15 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::life::{IDLE_TIME, Life};
 use super::splice::Splice;
 use super::turn_client::TurnClient;
-use crate::base::time::Instant;
 use crate::net::counters::{CloseReason, TlsOutcome};
 
 /// Time for a PROXY header and a TLS handshake. A round trip over the worst mobile path is 3 s.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
-/// Time without an authenticated request and without an allocation.
-pub const IDLE_TIME: Duration = Duration::from_secs(30);
 /// How long a client that negotiated the web may keep silent: as long as a web server waits for a request
 /// (`client_header_timeout` of nginx). It may be a browser that connected in advance, or a TURN client whose proxy
 /// negotiated for it.
@@ -64,17 +62,6 @@ pub struct ReadOutcome {
     pub pass_through: Option<SocketAddr>,
     /// Why the connection is to be closed, once the bytes read with it are dealt with.
     pub end: Option<CloseReason>,
-}
-
-/// The result of checking a connection's deadline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Life {
-    /// Check again at this time.
-    Until(Instant),
-    /// Close it.
-    Over(CloseReason),
-    /// Its back end does not answer.
-    BackEndDown,
 }
 
 impl Door {

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol as Ip, Socket, Type};
 
-use super::connection::INTEREST;
-use super::door::Life;
+use super::life::INTEREST;
+use super::life::Life;
 use crate::base::time::Instant;
 use crate::net::admission::Descriptor;
 use crate::net::counters::CloseReason;

@@ -1,6 +1,6 @@
 //! The state of a TURN client on a stream: what it has proven, and the start of an incomplete message.
 
-use super::door::{IDLE_TIME, Life};
+use super::life::{IDLE_TIME, Life};
 use crate::base::time::Instant;
 use crate::net::counters::CloseReason;
 use crate::net::token::Token;

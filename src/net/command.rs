@@ -1,0 +1,22 @@
+//! What the control side tells a running worker.
+
+use std::sync::Arc;
+
+use super::front::first_bytes::Web;
+use super::stream::tls::TlsChooser;
+use crate::turn;
+
+/// A command to a running worker.
+#[derive(Clone)]
+pub enum Command {
+    /// Replaces the settings of the protocol.
+    Settings(Arc<turn::settings::Settings>),
+    /// Replaces the certificates; open connections keep theirs.
+    Tls(Arc<dyn TlsChooser>),
+    /// Replaces the web servers; open connections keep theirs.
+    Web(Arc<Web>),
+    /// Starts or stops refusing new allocations. Listeners stay open for clients that have one.
+    Drain(bool),
+    /// Ends every allocation, closes every stream and ends the thread.
+    Stop,
+}

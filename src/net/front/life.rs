@@ -1,0 +1,24 @@
+//! How long a connection lives, and what it is watched for meanwhile.
+
+use std::time::Duration;
+
+use crate::base::time::Instant;
+use crate::net::counters::CloseReason;
+use crate::net::syscall::ready;
+
+/// What a connection is always watched for while it is read.
+pub const INTEREST: u32 = ready::READ | ready::PEER_CLOSED;
+
+/// Time without an authenticated request and without an allocation.
+pub const IDLE_TIME: Duration = Duration::from_secs(30);
+
+/// The result of checking a connection's deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Check again at this time.
+    Until(Instant),
+    /// Close it.
+    Over(CloseReason),
+    /// Its back end does not answer.
+    BackEndDown,
+}
