@@ -13,13 +13,17 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
-use super::quota::Place;
+use super::quota::{Account, Place};
+use crate::base::host::HostId;
 use crate::base::time::Instant;
 
 /// RFC 8656 section 7.2: a reservation is held for at least 30 seconds.
 pub const RESERVATION_LIFETIME: Duration = Duration::from_secs(30);
 /// Reservations held at once; each needs an authenticated allocation, so this is ample.
 const RESERVATIONS_MAX: usize = 4096;
+/// Reservations held at once by one account. A user reaches its quota first; a name without a user part has none, and one
+/// credential would hold them all.
+const RESERVATIONS_OF_ACCOUNT: u32 = 256;
 
 /// While ports are scarce, one user gets a port only if it holds this part of an address's ports at most: of the usual
 /// 16,384 it is 128, more than a browser needs in a lesson with a dozen peer connections, and 32 more users find room in
@@ -67,7 +71,42 @@ struct Reservation {
 pub struct PortPool {
     range: RangeInclusive<u16>,
     ports: Vec<Ports>,
-    reservations: Mutex<HashMap<Token, Reservation>>,
+    reservations: Mutex<Reservations>,
+}
+
+#[derive(Debug, Default)]
+struct Reservations {
+    by_token: HashMap<Token, Reservation>,
+    by_account: HashMap<(HostId, Account), u32>,
+}
+
+impl Reservations {
+    /// Whether this account may have one more.
+    fn have_room_for(&self, place: &Place) -> bool {
+        let held = self.by_account.get(&owner(place)).copied().unwrap_or(0);
+        self.by_token.len() < RESERVATIONS_MAX && held < RESERVATIONS_OF_ACCOUNT
+    }
+
+    fn insert(&mut self, token: Token, reservation: Reservation) {
+        *self.by_account.entry(owner(&reservation.place)).or_insert(0) += 1;
+        self.by_token.insert(token, reservation);
+    }
+
+    fn remove(&mut self, token: &Token) -> Option<Reservation> {
+        let reservation = self.by_token.remove(token)?;
+        let owner = owner(&reservation.place);
+        if let Some(held) = self.by_account.get_mut(&owner) {
+            *held -= 1;
+            if *held == 0 {
+                self.by_account.remove(&owner);
+            }
+        }
+        Some(reservation)
+    }
+}
+
+fn owner(place: &Place) -> (HostId, Account) {
+    (place.host(), place.account().clone())
 }
 
 impl PortPool {
@@ -80,7 +119,7 @@ impl PortPool {
                 ports.push(Ports { address, taken: bitmap(), open: bitmap(), held: AtomicU32::new(0) });
             }
         }
-        Self { range, ports, reservations: Mutex::new(HashMap::new()) }
+        Self { range, ports, reservations: Mutex::default() }
     }
 
     /// Claims a port of this kind, searching from a `random` place. Of a pair the even one is returned.
@@ -138,11 +177,12 @@ impl PortPool {
     }
 
     /// Keeps a claimed port under `token` until 30 seconds from `now`, and returns that end. The port counts in the
-    /// quota of the user whose `place` it takes. With too many reservations the port is released, and the result is `None`.
+    /// quota of the user whose `place` it takes. With too many reservations, of this account or in all, the port is released,
+    /// and the result is `None`.
     pub fn reserve(&self, now: Instant, token: Token, address: SocketAddr, place: Place) -> Option<Instant> {
         let until = now + RESERVATION_LIFETIME;
         let mut reservations = self.reservations();
-        if reservations.len() >= RESERVATIONS_MAX {
+        if !reservations.have_room_for(&place) {
             drop(reservations);
             self.release(address);
             return None;
@@ -154,7 +194,7 @@ impl PortPool {
     /// Takes a reserved address out of its reservation. The claim and the place go to the caller.
     pub fn redeem(&self, now: Instant, token: &Token) -> Option<(SocketAddr, Place)> {
         let mut reservations = self.reservations();
-        if reservations.get(token)?.until <= now {
+        if reservations.by_token.get(token)?.until <= now {
             return None;
         }
         reservations.remove(token).map(|reservation| (reservation.address, reservation.place))
@@ -163,7 +203,7 @@ impl PortPool {
     /// Releases the port of a reservation that has run out.
     pub fn expire(&self, now: Instant, token: &Token) {
         let mut reservations = self.reservations();
-        if reservations.get(token).is_some_and(|reservation| reservation.until <= now)
+        if reservations.by_token.get(token).is_some_and(|reservation| reservation.until <= now)
             && let Some(reservation) = reservations.remove(token)
         {
             drop(reservations);
@@ -181,12 +221,12 @@ impl PortPool {
 
     /// Whether this reservation is held.
     pub fn is_reserved(&self, token: &Token) -> bool {
-        self.reservations().contains_key(token)
+        self.reservations().by_token.contains_key(token)
     }
 
     /// Reservations held.
     pub fn reserved(&self) -> usize {
-        self.reservations().len()
+        self.reservations().by_token.len()
     }
 
     /// Ports held in all.
@@ -198,8 +238,8 @@ impl PortPool {
         self.ports.iter().find(|ports| ports.address == address)
     }
 
-    fn reservations(&self) -> std::sync::MutexGuard<'_, HashMap<Token, Reservation>> {
-        // A panic elsewhere cannot leave the map half-changed: every change is one call.
+    fn reservations(&self) -> std::sync::MutexGuard<'_, Reservations> {
+        // A panic elsewhere cannot leave it half-changed: nothing between the two changes of a call can fail.
         self.reservations.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -267,14 +307,41 @@ fn bits_between(word: u32, low: u32, high: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::turn::quota::Account;
 
     const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn place() -> Place {
-        let limits = crate::turn::settings::Limits::default();
+        place_of(Account::User("ann".into()))
+    }
+
+    fn place_of(account: Account) -> Place {
+        let limits = crate::turn::settings::Limits { allocations_per_user: 0, ..Default::default() };
         let quota = std::sync::Arc::new(crate::turn::quota::Quota::default());
-        quota.take(crate::base::host::HostId(0), &Account::User("ann".into()), &limits).expect("no limit")
+        quota.take(HostId(0), &account, &limits).expect("no limit")
+    }
+
+    /// A name without a user part has no quota, and is still no way to hold every reservation.
+    #[test]
+    fn one_account_cannot_hold_all_reservations() {
+        let pool = pool(49_152..=65_535);
+        let mut tokens = (0_u64..).map(u64::to_be_bytes);
+        let mut reserve = |name: &str| {
+            let even = pool.claim(IP, Want::Pair, 0).expect("free");
+            pool.release(SocketAddr::new(IP, even));
+            let token = tokens.next().expect("endless");
+            let next = SocketAddr::new(IP, even + 1);
+            pool.reserve(Instant::from_nanos(1), token, next, place_of(Account::Name(name.into())))?;
+            Some(token)
+        };
+        let held: Vec<_> = (0..RESERVATIONS_MAX).map_while(|_| reserve("1700000000")).collect();
+        assert_eq!(held.len(), RESERVATIONS_OF_ACCOUNT as usize);
+        assert!(reserve("1700000001").is_some(), "another name");
+        assert_eq!(pool.taken(), held.len() + 1, "the refused port is free");
+        pool.cancel(&held[0]);
+        assert!(reserve("1700000000").is_some() && reserve("1700000000").is_none());
+        let end = Instant::from_nanos(1) + RESERVATION_LIFETIME;
+        (0..RESERVATIONS_MAX as u64).for_each(|token| pool.expire(end, &token.to_be_bytes()));
+        assert!(pool.reserved() == 0 && pool.taken() == 0 && pool.reservations().by_account.is_empty());
     }
 
     #[test]
