@@ -10,10 +10,17 @@ use super::five_tuple::Client;
 use super::server::Server;
 use super::throttle::{Limit, Purpose, Subject};
 use crate::base::time::Now;
+use crate::base::transport::Transport;
 use crate::wire::message::Message;
 
 /// Requests over TCP and TLS for each one over UDP: the handshake has proved the source, and a stream has no retransmission.
 const STREAM_SHARE: u32 = 4;
+/// The first requests of connections over TLS for each one over UDP, beyond that share. A source has time for a thousand full
+/// handshakes a second, some more if sessions are resumed, and each connection has four such requests: a flood of a source
+/// does not use them up, because its handshakes end first.
+const OPENING_TLS_SHARE: u32 = 16;
+/// The same over TCP, where connections cost a client little: a flood that reconnects for them does use them up.
+const OPENING_TCP_SHARE: u32 = 4;
 /// Bindings over UDP for each other request: an answer costs a tenth, and browsers repeat them to keep a NAT open.
 const BINDING_SHARE: u32 = 4;
 /// Bindings over TCP and TLS: many arrive in one read and are answered by one write, for half a microsecond each.
@@ -48,18 +55,32 @@ fn search_cost(request: usize, name: usize) -> usize {
 }
 
 impl Server {
-    /// Whether this source may still cause an answer without credentials.
-    pub(super) fn has_budget(&self, now: Now, client: &Client, kind: Request) -> bool {
+    /// Whether this source may still cause an answer without credentials. Asked before anything is computed. The first requests
+    /// of a connection (`opening`) have a further budget, so that a flood on others does not keep a newcomer out.
+    pub(super) fn has_budget(&mut self, now: Now, client: &Client, kind: Request, opening: bool) -> bool {
         let (purpose, limit) = self.budget_of(client, kind);
         self.throttle.has_some(now.instant, purpose, source(client), limit)
     }
 
     /// Counts a request of this source that is answered without credentials, unless the client has an allocation: then it
-    /// has counted for its user.
+    /// has counted for its user. Without budget left it was one of the first of its connection, and has counted as such.
     pub(super) fn spend(&mut self, now: Now, client: &Client, kind: Request) {
+            || opening && kind != Request::Binding && self.may_open(now, client)
+    }
+
+    /// Whether this source may make one more of the first requests of a connection; counts it.
+    fn may_open(&mut self, now: Now, client: &Client) -> bool {
+        let (purpose, share) = match client.five_tuple.transport {
+            Transport::Udp => return false,
+            Transport::Tcp => (Purpose::OpeningTcp, OPENING_TCP_SHARE),
+            Transport::Tls => (Purpose::OpeningTls, OPENING_TLS_SHARE),
+        };
+        let rate = self.settings.limits.unauthenticated_per_source;
+        let limit = Limit { per_second: rate.saturating_mul(share) };
+        self.throttle.take(now.instant, purpose, source(client), 1, limit)
         if !self.has_allocation(client) {
             let (purpose, limit) = self.budget_of(client, kind);
-            self.throttle.charge(now.instant, purpose, source(client), 1, limit);
+            self.throttle.take(now.instant, purpose, source(client), 1, limit);
         }
     }
 

@@ -95,9 +95,14 @@ impl Server {
 
     /// One datagram of a client, or one message of his stream without its padding.
     pub fn handle_client(&mut self, now: Now, client: Client, bytes: &[u8]) -> FromClient {
+        self.handle_stream(now, client, bytes, false)
+    }
+
+    /// Does the same with a message of a stream; `opening`: whether it is among the first requests of its connection.
+    pub fn handle_stream(&mut self, now: Now, client: Client, bytes: &[u8], opening: bool) -> FromClient {
         match bytes.first().map(|&first| demux::classify(first)) {
             Some(demux::Kind::ChannelData) => self.channel_data(now.instant, &client, bytes),
-            Some(demux::Kind::Stun) => self.stun(now, client, bytes),
+            Some(demux::Kind::Stun) => self.stun(now, client, bytes, opening),
             Some(demux::Kind::Other) | None => self.dropped(Drop::NotTurn),
         }
     }
@@ -234,7 +239,7 @@ impl Server {
         &self.counters
     }
 
-    fn stun(&mut self, now: Now, client: Client, bytes: &[u8]) -> FromClient {
+    fn stun(&mut self, now: Now, client: Client, bytes: &[u8], opening: bool) -> FromClient {
         // Checking a FINGERPRINT costs as much as the message is long, and a stranger has nothing to send at length.
         if bytes.len() > REQUEST_MAX && !self.may_be_long(&client, bytes) {
             return self.dropped(Drop::TooLarge);
@@ -244,7 +249,7 @@ impl Server {
             (MessageClass::Request, _) => {
                 // The timer may be late; a Refresh must not bring back what is over.
                 self.expire(now);
-                let answer = self.request(now, client, &message);
+                let answer = self.request(now, client, &message, opening);
                 self.publish();
                 if self.actions.is_empty() { answer } else { FromClient::Control }
             }
@@ -260,9 +265,8 @@ impl Server {
     }
 
     /// RFC 8489 section 6.3.1: method, then authentication, then unknown attributes, then the method's own rules.
-    fn request(&mut self, now: Now, client: Client, message: &Message<'_>) -> FromClient {
-        let kind = Kind::of(message.method());
-        let transport = client.five_tuple.transport;
+    fn request(&mut self, now: Now, client: Client, message: &Message<'_>, opening: bool) -> FromClient {
+        let (kind, transport) = (Kind::of(message.method()), client.five_tuple.transport);
         self.counters.request(transport, kind).add(1);
         if kind == Kind::Other {
             return self.dropped(Drop::UnknownMethod);
@@ -273,14 +277,13 @@ impl Server {
         {
             return self.dropped(Drop::PeerDenied);
         }
-        // Before anything is computed.
         let holder = self.table.find(&client).and_then(|id| self.table.allocation(id));
         let holder = holder.map(|allocation| Arc::clone(&allocation.identity));
         match &holder {
             Some(user) if !self.may_ask(now, &client, user, message, 0) => {
                 return self.dropped(Drop::RequestsOverRate);
             }
-            None if !self.has_budget(now, &client, kind) => return self.dropped(Drop::Throttled),
+            None if !self.has_budget(now, &client, kind, opening) => return self.dropped(Drop::Throttled),
             _ => {}
         }
         if kind == Kind::Binding {
@@ -363,9 +366,8 @@ impl Server {
         let Self { authenticator, settings, .. } = self;
         let Checked { result, tried } =
             authenticator.check(now, settings, message, &credentials, features, holder, may_search);
-        let name = credentials.username.map_or(0, str::len);
-        let is_wrong = matches!(result, Err(Failure::Wrong));
-        let searched = self.spend_search(now, &client, tried, message, name, is_wrong);
+        let (name, wrong) = (credentials.username.map_or(0, str::len), matches!(result, Err(Failure::Wrong)));
+        let searched = self.spend_search(now, &client, tried, message, name, wrong);
         match result {
             Ok(asker) => {
                 let identity = Arc::clone(&asker.identity);
@@ -431,8 +433,7 @@ impl Server {
         }
         let relayed: Vec<SocketAddr> = relays.iter().filter_map(|&id| self.close_relay(id)).collect();
         if let Some(allocation) = self.table.remove_allocation(id) {
-            let identity = allocation.identity;
-            let transport = allocation.client.five_tuple.transport;
+            let (identity, transport) = (allocation.identity, allocation.client.five_tuple.transport);
             if allocation.opening.is_none() {
                 self.counters.host(identity.host, transport).allocations.sub(1);
                 self.actions.push_back(Action::Ended(Box::new(Session {
@@ -462,8 +463,7 @@ impl Server {
 
     /// Drops the deadlines of what is gone, when there are many.
     pub(super) fn sweep(&mut self) {
-        let table = &self.table;
-        let ports = &self.shared.ports;
+        let (table, ports) = (&self.table, &self.shared.ports);
         let is_alive = |owner: &Owner| match owner {
             Owner::Reservation(token) => ports.is_reserved(token),
             owner => table.end_of(*owner).is_some(),

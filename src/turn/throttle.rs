@@ -35,6 +35,10 @@ pub enum Purpose {
     Stream,
     /// Bindings over TCP and TLS.
     StreamBinding,
+    /// The first requests of each connection, without good credentials, beyond that limit: over TCP.
+    OpeningTcp,
+    /// The same over TLS, where a handshake was paid for before.
+    OpeningTls,
     /// Searching the secret that fits a password, in nanoseconds, for clients that have guessed wrong lately.
     Search,
     /// The same for other clients at their sources, counted for all sources together.
