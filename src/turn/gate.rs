@@ -35,13 +35,18 @@ const SEARCH_OF_SOURCE: Limit = Limit { per_second: 20_000_000 };
 /// that uses up the budget of the others too, and then the names of this source that are not remembered wait for the next
 /// second; together a source has 3 % of a worker.
 const SEARCH_OF_GUESSERS: Limit = Limit { per_second: 10_000_000 };
-/// The same for all sources together that have not guessed wrong within the last second: an eighth of a worker.
-const SEARCH_OF_ALL: Limit = Limit { per_second: 125_000_000 };
+/// The same for all sources together that have not guessed wrong within the last half minute: a tenth of a worker. To use it
+/// up with one guess each takes thousands of sources, not hundreds.
+const SEARCH_OF_ALL: Limit = Limit { per_second: 100_000_000 };
+/// The same for those that have, but not within the last second.
+const SEARCH_OF_ALL_RECENT: Limit = Limit { per_second: 25_000_000 };
 /// The same for all clients that have, and once more for all other clients at their sources. Those who guess do not keep
 /// newcomers out, neither those of their own source nor those of others.
 const SEARCH_OF_ALL_GUESSERS: Limit = Limit { per_second: 62_500_000 };
 /// One wrong guess within a second makes a client, and its source, one of those who guess.
 const GUESSES: Limit = Limit { per_second: 1 };
+/// Seconds for which the wrong guess of a source counts as recent.
+const RECENT_GUESS: u32 = 30;
 /// Nanoseconds of searching that count as one request more of the user that was found.
 const SEARCH_PER_REQUEST: u32 = 50_000;
 /// Bytes of a request that count as one request more. What a request names, such as peers, costs time.
@@ -60,11 +65,6 @@ impl Server {
     pub(super) fn has_budget(&mut self, now: Now, client: &Client, kind: Request, opening: bool) -> bool {
         let (purpose, limit) = self.budget_of(client, kind);
         self.throttle.has_some(now.instant, purpose, source(client), limit)
-    }
-
-    /// Counts a request of this source that is answered without credentials, unless the client has an allocation: then it
-    /// has counted for its user. Without budget left it was one of the first of its connection, and has counted as such.
-    pub(super) fn spend(&mut self, now: Now, client: &Client, kind: Request) {
             || opening && kind != Request::Binding && self.may_open(now, client)
     }
 
@@ -78,6 +78,11 @@ impl Server {
         let rate = self.settings.limits.unauthenticated_per_source;
         let limit = Limit { per_second: rate.saturating_mul(share) };
         self.throttle.take(now.instant, purpose, source(client), 1, limit)
+    }
+
+    /// Counts a request of this source that is answered without credentials, unless the client has an allocation: then it
+    /// has counted for its user. Without budget left it was one of the first of its connection, and has counted as such.
+    pub(super) fn spend(&mut self, now: Now, client: &Client, kind: Request) {
         if !self.has_allocation(client) {
             let (purpose, limit) = self.budget_of(client, kind);
             self.throttle.take(now.instant, purpose, source(client), 1, limit);
@@ -126,17 +131,21 @@ impl Server {
             for subject in [source(client), Subject::Client(client.five_tuple.client)] {
                 self.throttle.charge(now.instant, Purpose::Guess, subject, 1, GUESSES);
             }
+            self.throttle.charge(now.instant, Purpose::RecentGuess, source(client), RECENT_GUESS, GUESSES);
         }
         cost
     }
 
     /// What a search for this client counts for: the budget of its source, and one of all sources.
     fn search_budgets(&self, now: Now, client: &Client) -> [(Purpose, Subject<'static>, Limit); 2] {
-        let has_guessed = |subject| !self.throttle.has_some(now.instant, Purpose::Guess, subject, GUESSES);
+        let guess = |purpose, subject| !self.throttle.has_some(now.instant, purpose, subject, GUESSES);
+        let has_guessed = |subject| guess(Purpose::Guess, subject);
         let (of_source, of_all) = if has_guessed(Subject::Client(client.five_tuple.client)) {
             ((Purpose::Search, SEARCH_OF_GUESSERS), (Purpose::Search, SEARCH_OF_ALL_GUESSERS))
         } else if has_guessed(source(client)) {
             ((Purpose::FirstSearch, SEARCH_OF_SOURCE), (Purpose::NeighbourSearch, SEARCH_OF_ALL_GUESSERS))
+        } else if guess(Purpose::RecentGuess, source(client)) {
+            ((Purpose::FirstSearch, SEARCH_OF_SOURCE), (Purpose::RecentSearch, SEARCH_OF_ALL_RECENT))
         } else {
             ((Purpose::FirstSearch, SEARCH_OF_SOURCE), (Purpose::FirstSearch, SEARCH_OF_ALL))
         };
