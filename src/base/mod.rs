@@ -3,6 +3,7 @@
 
 pub mod family;
 pub mod host;
+pub mod network;
 pub mod special_ranges;
 pub mod time;
 pub mod transport;

@@ -15,8 +15,8 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use ipnet::IpNet;
 
+use crate::base::network::Network;
 pub use gate::{Class, Descriptor, Entry, Gate};
-use source::Network;
 
 /// The operator's limits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

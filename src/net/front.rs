@@ -269,7 +269,7 @@ impl Front {
                 if more && connection.left_over.leave(ready::READ | over) {
                     budget.read_again(token);
                 }
-                return Some(Messages { token, position: 0, end: read.end, now });
+                return Some(Messages { token, position: 0, opening: false, end: read.end, now });
             }
             Door::Web(splice) => {
                 budget.spend_web(read.received);
@@ -330,12 +330,12 @@ impl Front {
         messages: &mut Messages,
         server: &Server,
     ) -> Option<(Client, Range<usize>)> {
-        let Messages { token, position, end, now } = *messages;
+        let Messages { token, position, end, now, .. } = *messages;
         let connection = self.connections.get(token)?;
         let client = connection.client;
         let end = match connection.message_at(&self.buffers, position, || server.has_allocation(&client)) {
             Ok(Some((message, consumed))) => {
-                messages.position += consumed;
+                messages.pass(consumed, connection.turn_client());
                 return Some((client, message));
             }
             Ok(None) => end,

@@ -374,7 +374,8 @@ impl Worker {
         let Some(mut messages) = messages else { return };
         while let Some((client, message)) = self.front.next_message(&mut messages, &self.server) {
             let start = message.start;
-            match self.server.handle_client(self.now, client, &self.front.bytes()[message]) {
+            let bytes = &self.front.bytes()[message];
+            match self.server.handle_stream(self.now, client, bytes, messages.opening) {
                 FromClient::Relay { relay, peer: OnWire(peer), payload, dont_fragment } => {
                     let payload = start + payload.start..start + payload.end;
                     let full = self.datagrams.send_from_stream((relay, dont_fragment), peer, payload);

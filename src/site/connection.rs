@@ -19,6 +19,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use super::visits::Visit;
 use super::{Http, Visitor};
 
 /// Most bytes and fields in the head of a request. Browsers send less than 4 KB, cookies included.
@@ -53,6 +54,7 @@ pub(super) async fn serve(
     stream: StdStream,
     http: Http,
     visitor: Visitor,
+    visit: &Visit,
     router: Router,
     limits: SiteLimits,
 ) {
@@ -64,6 +66,7 @@ pub(super) async fn serve(
     let notify = Arc::clone(&requested);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         notify.notify_one();
+        visit.renew();
         let mut request: Request = request.map(Body::new);
         request.extensions_mut().insert(visitor);
         pages.call(request)

@@ -2,11 +2,12 @@
 //! unreachable.
 //!
 //! The site has no listener. [`BuiltInSite::serve`] receives each connection as one end of a socket pair. `pages` contains
-//! the pages; `connection` serves a connection and limits its time.
+//! the pages; `connection` serves a connection and limits its time; `visits` decides who makes room.
 #![forbid(unsafe_code)]
 
 mod connection;
 mod pages;
+mod visits;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,9 +17,9 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
 use connection::SiteLimits;
+use visits::Visits;
 
 /// A browser keeps one or two connections. An idle one takes 16 KiB with HTTP/1.1 and 25 KiB with HTTP/2, so all together
 /// take up to 13 MiB.
@@ -69,7 +70,7 @@ pub struct BuiltInSite {
     runtime: Handle,
     router: Router,
     limits: SiteLimits,
-    places: Arc<Semaphore>,
+    visits: Arc<Visits>,
 }
 
 impl BuiltInSite {
@@ -79,19 +80,22 @@ impl BuiltInSite {
     }
 
     fn with(runtime: Handle, router: Router, limits: SiteLimits) -> Self {
-        Self { runtime, router, limits, places: Arc::new(Semaphore::new(limits.connections)) }
+        Self { runtime, router, limits, visits: Arc::new(Visits::new(limits.connections)) }
     }
 
-    /// Serves a connection in the background. Callable from any thread; does not block. If the site is full, it closes the
-    /// connection and returns `false`.
+    /// Serves a connection in the background. Callable from any thread; does not block. On a full site, a visitor from the
+    /// source with the most makes room; if no other source has more, this closes the connection and returns `false`.
     pub fn serve(&self, connection: SiteConnection) -> bool {
-        let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() else { return false };
+        let Some(visit) = self.visits.enter(connection.visitor.client.ip()) else { return false };
         let (router, limits) = (self.router.clone(), self.limits);
         self.runtime.spawn(async move {
             let SiteConnection { stream, http, visitor, place } = connection;
-            connection::serve(stream, http, visitor, router, limits).await;
+            tokio::select! {
+                () = connection::serve(stream, http, visitor, &visit, router, limits) => {}
+                () = visit.displaced() => {}
+            }
             // The descriptor is closed before its place is free.
-            drop((place, permit));
+            drop((place, visit));
         });
         true
     }
@@ -99,9 +103,7 @@ impl BuiltInSite {
 
 impl fmt::Debug for BuiltInSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BuiltInSite")
-            .field("places", &self.places.available_permits())
-            .finish_non_exhaustive()
+        f.debug_struct("BuiltInSite").field("visits", &self.visits.count()).finish_non_exhaustive()
     }
 }
 

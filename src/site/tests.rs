@@ -49,12 +49,15 @@ impl Rig {
     }
 
     fn try_visit(&self, http: Http, down: bool) -> (bool, Client) {
+        self.visit_from("192.0.2.1:5000", http, down)
+    }
+
+    fn visit_from(&self, client: &str, http: Http, down: bool) -> (bool, Client) {
         let (stream, theirs) = UnixStream::pair().expect("a pair");
         theirs.set_nonblocking(true).expect("nonblocking");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let (held, place): (SyncSender<()>, _) = sync_channel(1);
-        let [client, server] =
-            ["192.0.2.1:5000", "192.0.2.2:443"].map(|text| text.parse().expect("an address"));
+        let [client, server] = [client, "192.0.2.2:443"].map(|text| text.parse().expect("an address"));
         let visitor = Visitor { client, server, secure: true, down };
         let taken = self.site.serve(SiteConnection { stream: theirs, http, visitor, place: Box::new(held) });
         (taken, Client { stream, place })
@@ -315,6 +318,29 @@ fn a_full_site_refuses_connections_until_one_closes() {
     }
     assert_eq!(next.1.status(GET), "404");
     assert!(inside.iter_mut().all(|client| client.status(GET) == "404"), "open connections are served");
+}
+
+/// One source has all places; visitors of others get in, and the connections that made room close at once.
+#[test]
+fn a_full_site_lets_other_sources_in() {
+    let rig = Rig::new(AMPLE);
+    let mut inside: Vec<Client> = (0..AMPLE.connections).map(|_| rig.connect(Http::One, false)).collect();
+    assert!(inside.iter_mut().all(|client| client.status(GET) == "404"));
+    // The first one asks again, so it is not the first to make room.
+    assert_eq!(inside[0].status(GET), "404");
+    for (http, request) in [(Http::One, GET.to_vec()), (Http::Two, h2_get())] {
+        let (taken, mut elsewhere) = rig.visit_from("198.51.100.7:5000", http, false);
+        assert!(taken);
+        elsewhere.send(&request);
+        assert!(elsewhere.stream.read(&mut [0; 16]).is_ok_and(|len| len > 0), "it is served");
+        let mut displaced = inside.remove(1);
+        assert_eq!(displaced.rest(), b"");
+        displaced.wait_closed();
+        inside.push(elsewhere);
+    }
+    let (taken, _) = rig.visit_from("198.51.100.7:5000", Http::One, false);
+    assert!(!taken, "the other source has as many");
+    assert_eq!(inside[0].status(GET), "404");
 }
 
 #[test]

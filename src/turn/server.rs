@@ -53,16 +53,22 @@ impl Server {
 
     /// Handles one datagram of a client, or one message of its stream without the padding.
     pub fn handle_client(&mut self, now: Now, client: Client, bytes: &[u8]) -> FromClient {
+        self.handle_stream(now, client, bytes, false)
+    }
+
+    /// Handles a message of a stream like [`Server::handle_client`]. `opening` says whether it is one of the first requests of
+    /// its connection, which have a further budget.
+    pub fn handle_stream(&mut self, now: Now, client: Client, bytes: &[u8], opening: bool) -> FromClient {
         match bytes.first().map(|&first| demux::classify(first)) {
             Some(demux::Kind::ChannelData) => {
                 data::channel_data(&mut self.state, now.instant, &client, bytes)
             }
-            Some(demux::Kind::Stun) => self.stun(now, client, bytes),
+            Some(demux::Kind::Stun) => self.stun(now, client, bytes, opening),
             Some(demux::Kind::Other) | None => self.state.dropped(DropReason::NotTurn),
         }
     }
 
-    fn stun(&mut self, now: Now, client: Client, bytes: &[u8]) -> FromClient {
+    fn stun(&mut self, now: Now, client: Client, bytes: &[u8], opening: bool) -> FromClient {
         let state = &mut self.state;
         // Checking a FINGERPRINT costs as much as the message is long, and a stranger has no reason to send a long one.
         if bytes.len() > REQUEST_MAX
@@ -75,7 +81,7 @@ impl Server {
             (MessageClass::Request, _) => {
                 // The timer may be late; a Refresh must not revive what has expired.
                 state.expire(now);
-                let answer = request::handle(state, now, client, &message);
+                let answer = request::handle(state, now, client, &message, opening);
                 state.publish();
                 if state.has_action() { FromClient::Control } else { answer }
             }

@@ -19,6 +19,8 @@ const BUCKETS: usize = 16_384;
 const BURST: u64 = 1_000_000_000;
 /// How far a bucket may be overdrawn by a cost that was known only afterwards.
 const OVERDRAFT: u64 = BURST;
+/// How far the bucket of [`Purpose::RecentGuess`] may be overdrawn, and so how long it is remembered at most.
+const MEMORY: u64 = 60 * BURST;
 /// An IPv6 site (/48, RFC 6177) may use this many times the limit of one of its networks (/64), and a provider (/32) this many
 /// times. The second number applies to expensive work.
 const NETWORKS_OF_A_SITE: [u64; 2] = [8, 2];
@@ -33,6 +35,10 @@ pub enum Purpose {
     Binding,
     /// Requests without good credentials over TCP and TLS.
     Stream,
+    /// The first requests of each connection, without good credentials, beyond that limit: over TCP.
+    OpeningTcp,
+    /// The same over TLS, where a handshake was paid for before.
+    OpeningTls,
     /// Bindings over TCP and TLS.
     StreamBinding,
     /// Searching the secret that verifies a password, in nanoseconds, for clients with a recent wrong guess.
@@ -41,8 +47,13 @@ pub enum Purpose {
     NeighbourSearch,
     /// The same for clients without a recent wrong guess.
     FirstSearch,
+    /// The same for clients at sources with an earlier wrong guess, counted for all sources together.
+    RecentSearch,
     /// Wrong guesses.
     Guess,
+    /// Wrong guesses, remembered for longer than any other purpose: charge as many units as there are seconds to remember, at
+    /// one unit a second. An IPv6 site (/48) is one source.
+    RecentGuess,
     /// TLS handshakes, in nanoseconds.
     Handshake,
     /// Requests with good credentials.
@@ -141,7 +152,8 @@ impl Throttle {
             if bucket.full_at <= now {
                 bucket.tag = tag;
             }
-            bucket.full_at = (bucket.full_at.max(now) + cost).min(now + BURST + OVERDRAFT);
+            let overdraft = if purpose == Purpose::RecentGuess { MEMORY } else { OVERDRAFT };
+            bucket.full_at = (bucket.full_at.max(now) + cost).min(now + BURST + overdraft);
         }
     }
 
@@ -168,6 +180,9 @@ fn levels(purpose: Purpose, subject: Subject<'_>) -> [Option<(Key<'_>, u64)>; 3]
         Subject::Source(IpAddr::V4(ip)) => [Some((Key::V4(ip.to_bits()), 1)), None, None],
         Subject::Source(IpAddr::V6(ip)) => {
             let network = (ip.to_bits() >> 64) as u64;
+            if purpose == Purpose::RecentGuess {
+                return [Some((Key::Site(network >> 16), 1)), None, None];
+            }
             [
                 Some((Key::Network(network), 1)),
                 Some((Key::Site(network >> 16), NETWORKS_OF_A_SITE[expensive])),
@@ -272,6 +287,24 @@ mod tests {
         let address = |n: u32| Subject::Source(IpAddr::from(n.to_be_bytes()));
         granted(&mut throttle, 10, address(0), 100_000);
         assert!((1..200_000).all(|n| throttle.has_some(at(10), Purpose::Challenge, address(n), LIMIT)));
+    }
+
+    #[test]
+    fn a_recent_guess_is_remembered_for_its_seconds() {
+        let (mut throttle, one) = (throttle(), Limit { per_second: 1 });
+        let has_some = |throttle: &Throttle, millis, text| {
+            throttle.has_some(at(millis), Purpose::RecentGuess, source(text), one)
+        };
+        for text in ["192.0.2.7", "2001:db8::1"] {
+            throttle.charge(at(10), Purpose::RecentGuess, source(text), 30, one);
+            assert!(!has_some(&throttle, 30_000, text) && has_some(&throttle, 30_020, text));
+            (0..10).for_each(|_| throttle.charge(at(40_000), Purpose::RecentGuess, source(text), 30, one));
+            assert!(has_some(&throttle, 102_000, text), "not for longer by more guesses");
+        }
+        throttle.charge(at(10), Purpose::RecentGuess, source("2001:db8::1"), 30, one);
+        assert!(
+            !has_some(&throttle, 1000, "2001:db8:0:ffff::1") && has_some(&throttle, 1000, "2001:db8:1::1")
+        );
     }
 
     #[test]

@@ -583,6 +583,25 @@ fn a_guessing_client_does_not_lock_out_newcomers_of_its_source() {
     assert!(deferred > 0 && rig.dropped(DropReason::Throttled) == 0, "{deferred}");
 }
 
+/// Hundreds of sources that guess once a second each are known as such after the first second: a source that has not guessed
+/// has a budget that they do not use, and they still have one.
+#[test]
+fn sources_that_guess_again_and_again_do_not_lock_out_others() {
+    let mut rig = with_many_secrets(|settings| settings.limits.unauthenticated_per_source = 0);
+    let at = |n: usize, port: u16| client_at(Transport::Udp, &format!("203.0.{n}.9:{port}"));
+    for round in 1..10 {
+        let answered = (0..250).filter(|&n| guess(&mut rig, at(n, round), UNIX + 100).is_some()).count();
+        assert!(answered >= 30, "{answered} guesses searched in round {round}");
+        if round > 1 {
+            let newcomer = good(&mut rig, at(255, round), u64::from(round));
+            assert_eq!(rig.ask(&newcomer, Msg::allocate()).code(), 0, "round {round}");
+            let seal = newcomer.seal(Msg::allocate()).bytes();
+            assert!(rig.exchange(&newcomer.at, &seal).is_some(), "and is known");
+        }
+        rig.wait(2);
+    }
+}
+
 /// A successful search costs as much as a failed one: thousands of valid names of one user do not make the server
 /// search without limit, and their source does not count as guessing.
 #[test]

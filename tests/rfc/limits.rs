@@ -189,6 +189,42 @@ fn streams_of_strangers_have_a_limit_too() {
     assert_eq!(rig.dropped(DropReason::Throttled), 3000);
 }
 
+/// A flood over TCP or TLS from one source does not keep its newcomers out: the first requests of a connection have a further
+/// budget. That one is limited, too, and the one over TCP cannot use up the one over TLS.
+#[test]
+fn the_first_requests_of_a_connection_have_a_further_budget() {
+    let mut rig = Rig::new();
+    let request = Msg::allocate().bytes();
+    let at = |transport, n: u32| client_at(transport, &format!("203.0.113.5:{}", 1000 + n % 5000));
+    let flood = |rig: &mut Rig, transport, opening, tries: u32| {
+        let answered = |n: &u32| {
+            let verdict = rig.feed_stream(&at(transport, *n), &request, opening);
+            rig.reply();
+            verdict == FromClient::Control
+        };
+        (0..tries).filter(answered).count()
+    };
+    assert_eq!(flood(&mut rig, Transport::Tls, false, 9000), 2000);
+    for (n, transport) in [(1, Transport::Tls), (2, Transport::Tcp)] {
+        let newcomer = rig.alice_at(client_at(Transport::Udp, "203.0.113.99:1"));
+        let newcomer = User { at: at(transport, n), ..newcomer };
+        assert_eq!(rig.feed_stream(&newcomer.at, &request, true), FromClient::Control);
+        let (_, refused) = rig.reply().expect("an answer");
+        let newcomer = User { nonce: refused.get(NONCE).expect("a nonce").to_vec(), ..newcomer };
+        assert_eq!(
+            rig.feed_stream(&newcomer.at, &newcomer.seal(Msg::allocate()).bytes(), true),
+            FromClient::Control
+        );
+        assert_eq!(rig.reply().expect("an answer").1.code(), 0, "{transport:?}");
+        assert_eq!(rig.refresh(&newcomer, 0).code(), 0, "with an allocation it asks as a user");
+    }
+    assert_eq!(flood(&mut rig, Transport::Tcp, true, 9000), 2000 - 2);
+    assert_eq!(flood(&mut rig, Transport::Tls, true, 9000), 8000 - 2);
+    assert_eq!(flood(&mut rig, Transport::Udp, true, 9000), 500, "over UDP there is no connection");
+    rig.wait(1);
+    assert_eq!(flood(&mut rig, Transport::Tls, false, 9000), 2000, "no debt is left");
+}
+
 /// THREATS 31: the requests of one user have a limit, over all of its allocations.
 #[test]
 fn a_user_has_1000_requests_a_second() {

@@ -300,6 +300,13 @@ impl Rig {
         verdict
     }
 
+    /// Feeds a message of a stream; `opening`: one of its first requests.
+    pub fn feed_stream(&mut self, from: &Client, bytes: &[u8], opening: bool) -> FromClient {
+        let verdict = self.server.handle_stream(self.now, *from, bytes, opening);
+        self.drain();
+        verdict
+    }
+
     /// Returns the one message that was sent to a client, if any.
     pub fn reply(&mut self) -> Option<(Client, Answer)> {
         let (client, bytes) = self.replies.pop_front()?;

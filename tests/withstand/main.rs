@@ -20,6 +20,7 @@ mod handshakes;
 mod log;
 mod mutated;
 mod mutation;
+mod neighbours;
 mod peers;
 mod places;
 mod proxied;

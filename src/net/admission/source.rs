@@ -1,37 +1,15 @@
 //! Counts the streams of one source. IPv6 is counted at three prefix lengths, because a customer of a provider has more
 //! than one address.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Admission;
+use crate::base::network::networks;
 use crate::net::counters::Refusal;
 
 /// Capacity kept when no source is left.
 const SOURCES_KEPT: usize = 1024;
-/// The counted IPv6 prefix lengths, each with its multiple of the limit: a network, the smallest assignment to a home, and
-/// a site (RFC 6177). A home of 256 networks gets twice the streams of one network, not 256 times.
-const LEVELS: [(u8, u32); 3] = [(64, 1), (56, 2), (48, 4)];
-
-/// A unit of counting: an IPv4 address, or an IPv6 prefix, and the prefix length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Network(IpAddr, u8);
-
-/// Returns the networks of an address, the smallest first, each with its multiple of the limit.
-fn networks(ip: IpAddr) -> impl Iterator<Item = (Network, u32)> {
-    let levels = match ip {
-        IpAddr::V4(_) => &[(32, 1)][..],
-        IpAddr::V6(_) => &LEVELS[..],
-    };
-    levels.iter().map(move |&(length, share)| match ip {
-        IpAddr::V4(_) => (Network(ip, length), share),
-        IpAddr::V6(v6) => {
-            let mask = u128::MAX << (128 - length);
-            (Network(Ipv6Addr::from_bits(v6.to_bits() & mask).into(), length), share)
-        }
-    })
-}
-
 /// A stream counted for its source, until dropped.
 #[derive(Debug)]
 pub(super) struct Counted {

@@ -15,13 +15,14 @@ mod order;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::base::network::{Network, networks};
 use crate::base::time::Instant;
 use crate::net::admission::{Class, Descriptor, Gate};
 use crate::net::syscall::{Epoll, ready};
@@ -37,8 +38,8 @@ pub const FLOWS_MAX: usize = 4096;
 /// one round trip.
 const UNPROVEN_MAX: usize = FLOWS_MAX / 4;
 const PROVEN_MAX: usize = FLOWS_MAX - UNPROVEN_MAX;
-/// Proven flows per source; further ones stay unproven. A whole school may be one IPv4 address. Unproven flows are
-/// not counted, because anybody can forge them.
+/// Proven flows per source; further ones stay unproven. A whole school may be one IPv4 address. An IPv6 site (/48) has
+/// four times as many, two thirds of the places. Unproven flows are not counted, because anybody can forge them.
 const PROVEN_PER_SOURCE: u32 = FLOWS_MAX as u32 / 8;
 /// Time without traffic after which a flow ends; QUIC's own idle timeouts are shorter (RFC 9308 section 3.2).
 const IDLE: Duration = Duration::from_secs(60);
@@ -125,7 +126,7 @@ pub struct Flows {
     /// Proven flows, the least recently active first.
     proven: Order,
     /// Proven flows per source.
-    by_source: HashMap<IpAddr, u32, KeyedState>,
+    by_source: HashMap<Network, u32, KeyedState>,
     /// When the next new flow is due at the sustained rate: the theoretical arrival time of GCRA.
     next_due: Instant,
 }
@@ -322,13 +323,15 @@ impl Flows {
     /// Marks an unproven flow as proven, if its source may have one more.
     fn prove(&mut self, slot: u32, now: Instant) {
         let Some(flow) = &self.slots[slot as usize] else { return };
-        let source = source(flow.client.five_tuple.client.ip());
+        let source = flow.client.five_tuple.client.ip();
         if !self.has_room(source, now) {
             return;
         }
         self.unproven.remove(slot);
         self.proven.push(slot);
-        *self.by_source.entry(source).or_insert(0) += 1;
+        for (network, _) in networks(source) {
+            *self.by_source.entry(network).or_insert(0) += 1;
+        }
         if let Some(flow) = &mut self.slots[slot as usize] {
             flow.proof = Proof::Proven;
         }
@@ -337,7 +340,8 @@ impl Flows {
     /// Returns whether this source may have one more proven flow. Once all places are taken, this closes the least
     /// recently active flow if it is idle.
     fn has_room(&mut self, source: IpAddr, now: Instant) -> bool {
-        if self.by_source.get(&source).is_some_and(|&held| held >= PROVEN_PER_SOURCE) {
+        let held = |network: Network| self.by_source.get(&network).copied().unwrap_or(0);
+        if networks(source).any(|(network, share)| held(network) >= PROVEN_PER_SOURCE * share) {
             return false;
         }
         if self.proven.len() < PROVEN_MAX {
@@ -362,11 +366,12 @@ impl Flows {
         let Some(flow) = self.slots[slot as usize].take() else { return };
         if let Proof::Proven = flow.proof {
             self.proven.remove(slot);
-            let source = source(flow.client.five_tuple.client.ip());
-            if let Some(held) = self.by_source.get_mut(&source) {
-                *held -= 1;
-                if *held == 0 {
-                    self.by_source.remove(&source);
+            for (network, _) in networks(flow.client.five_tuple.client.ip()) {
+                if let Some(held) = self.by_source.get_mut(&network) {
+                    *held -= 1;
+                    if *held == 0 {
+                        self.by_source.remove(&network);
+                    }
                 }
             }
         } else {
@@ -381,14 +386,6 @@ impl Flows {
 /// The same address at two listeners counts as two clients.
 fn key(client: &Client) -> (SocketAddr, u64) {
     (client.five_tuple.client, client.link.0)
-}
-
-/// Returns an IPv4 address, or the /64 of an IPv6 address: what one customer of a provider has.
-fn source(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
-        v4 => v4,
-    }
 }
 
 #[cfg(test)]
@@ -618,12 +615,25 @@ mod tests {
         );
     }
 
+    /// One site fills neither with one network nor with many all places for proven flows.
     #[test]
-    fn a_source_is_an_ipv4_address_or_a_64_of_ipv6() {
-        let source = |text: &str| source(text.parse().expect("literal")).to_string();
-        assert_eq!(source("192.0.2.7"), "192.0.2.7");
-        assert_eq!(source("::ffff:192.0.2.7"), "192.0.2.7");
-        assert_eq!(source("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+    fn the_networks_of_an_ipv6_site_share_a_limit() {
+        raise_open_files();
+        let mut rig = Rig::new();
+        let mut prove_all = |site: u16, network: u16| {
+            let before = rig.flows.proven.len();
+            for port in 0..PROVEN_PER_SOURCE as u16 + 1 {
+                let address = SocketAddr::from(([0x2001, 0xdb8, site, network, 0, 0, 0, 1], port));
+                let five_tuple = FiveTuple { transport: Transport::Udp, client: address, server: address };
+                rig.prove(Client { five_tuple, link: Link(1 << 56) }, NOW);
+            }
+            (rig.flows.proven.len() - before) as u32 / PROVEN_PER_SOURCE
+        };
+        let one_home = [1, 2, 3].map(|network| prove_all(0, network));
+        assert_eq!(one_home, [1, 1, 0], "a /64 has one share, a /56 two");
+        let further = [0x100, 0x200, 0x300].map(|network| prove_all(0, network));
+        assert_eq!(further, [1, 1, 0], "a /48 has four");
+        assert_eq!(prove_all(1, 0), 1, "another site");
     }
 
     #[test]

@@ -9,6 +9,8 @@ use crate::wire::demux::{Kind, classify};
 
 /// Consecutive requests that may fail to authenticate. A login takes two or three, and a browser tries few passwords.
 const UNPROVEN_MAX: u8 = 100;
+/// The first requests of a connection, which have a budget besides that of their source. A login takes two or three.
+const OPENING: u8 = 4;
 /// The longest incomplete message kept for a client without an allocation: a request is shorter than 2 KB.
 const STRANGER_MESSAGE_MAX: usize = 4 << 10;
 
@@ -23,6 +25,8 @@ pub struct TurnClient {
     allocated: bool,
     /// Requests since the last authenticated one.
     unproven: u8,
+    /// Requests since the start, as far as they are counted.
+    requests: u8,
     /// Whether an authenticated request has extended its time since it last had an allocation.
     renewed: bool,
 }
@@ -44,8 +48,14 @@ impl TurnClient {
         let binding = (first, second) == (0, 1);
         if request && !binding {
             self.unproven = self.unproven.saturating_add(1);
+            self.requests = self.requests.saturating_add(1);
         }
         if self.unproven > UNPROVEN_MAX { Err(CloseReason::TooMany) } else { Ok(()) }
+    }
+
+    /// Returns whether the last message is among the first requests of the connection.
+    fn is_opening(&self) -> bool {
+        self.requests <= OPENING
     }
 
     /// Records an authenticated request. Returns whether it extends the connection's time: with an allocation always,
@@ -96,20 +106,28 @@ impl TurnClient {
 pub struct Messages {
     pub(super) token: Token,
     pub(super) position: usize,
+    /// Whether the message returned last is among the first requests of the connection.
+    pub opening: bool,
     /// Why the connection must be closed after them.
     pub(super) end: Option<CloseReason>,
     /// When they were read.
     pub(super) now: Instant,
 }
 
-/// Returns why to close a connection after the protocol dropped a message; `None` to keep it open.
-pub fn closes_stream(dropped: DropReason) -> Option<CloseReason> {
-    match dropped {
-        reason if reason.breaks_stream() => Some(CloseReason::Garbage),
-        // A client that exceeds its rate limit is not kept connected.
-        DropReason::Throttled => Some(CloseReason::TooMany),
-        _ => None,
+impl Messages {
+    /// Moves on behind a message that `turn` has recorded.
+    pub(super) fn pass(&mut self, consumed: usize, turn: Option<&mut TurnClient>) {
+        self.position += consumed;
+        self.opening = turn.is_some_and(|turn| turn.is_opening());
     }
+}
+
+/// Returns why to close a connection after the protocol dropped a message; `None` to keep it open. One that exceeds the rate
+/// limit of its source stays open and gets no answer: a client that repeats its request comes in later, and a flood that had
+/// to reconnect would take the time for handshakes from the newcomers of its source. [`TurnClient::greet`] limits the requests of
+/// each connection.
+pub fn closes_stream(dropped: DropReason) -> Option<CloseReason> {
+    dropped.breaks_stream().then_some(CloseReason::Garbage)
 }
 
 /// Returns the reason that the protocol records for a closed connection.

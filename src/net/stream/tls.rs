@@ -23,6 +23,9 @@ const SILENT_MAX: u32 = 16;
 /// Records of data that allow one more. A key update is due after 2^24 records at the earliest (RFC 8446 section
 /// 5.5).
 const DATA_PER_SILENT: u32 = 1 << 16;
+/// The record type of change_cipher_spec, which a server may send after a HelloRetryRequest and which means nothing (RFC 8446
+/// appendix D.4).
+const CHANGE_CIPHER_SPEC: u8 = 20;
 /// The random value of a HelloRetryRequest (RFC 8446 section 4.1.3).
 const HELLO_RETRY_REQUEST: [u8; 32] = [
     0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02, 0x1E, 0x65, 0xB8, 0x91, 0xC2,
@@ -162,7 +165,7 @@ impl Tls {
             (consumed, received.closed, data) = progress?;
             if self.established {
                 self.data = self.data.saturating_add(data);
-                self.silent += records(&incoming.bytes()[..consumed]).saturating_sub(data);
+                self.silent += (records(&incoming.bytes()[..consumed]).count() as u32).saturating_sub(data);
             }
             received.finished = !self.established && !connection.is_handshaking();
             self.established |= received.finished;
@@ -234,20 +237,22 @@ pub const fn sealed_max(plaintext: usize) -> usize {
 }
 
 /// Returns whether `sent` answers a ClientHello; a HelloRetryRequest requests another one instead (RFC 8446 section 4.1.4).
+/// A client that sends both ClientHellos at once gets both answers at once.
 fn answers(sent: &[u8]) -> bool {
     // The random value of a ServerHello comes after the headers of record and message and the version.
-    !sent.is_empty() && sent.get(11..43) != Some(&HELLO_RETRY_REQUEST)
+    let asks_again = |record: &[u8]| record.get(11..43) == Some(&HELLO_RETRY_REQUEST);
+    records(sent).any(|record| record.first() != Some(&CHANGE_CIPHER_SPEC) && !asks_again(record))
 }
 
-/// Returns the number of whole records in `bytes` (RFC 8446 section 5.1).
-fn records(mut bytes: &[u8]) -> u32 {
-    let mut count = 0;
-    while let Some(&[_, _, _, high, low]) = bytes.first_chunk() {
+/// Returns the records in `bytes`, with their headers (RFC 8446 section 5.1). The last one may be incomplete.
+fn records(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let &[_, _, _, high, low] = bytes.first_chunk()?;
         let len = 5 + usize::from(u16::from_be_bytes([high, low]));
-        bytes = bytes.get(len..).unwrap_or_default();
-        count += 1;
-    }
-    count
+        let (record, rest) = bytes.split_at(len.min(bytes.len()));
+        bytes = rest;
+        Some(record)
+    })
 }
 
 /// Runs the connection over `incoming` as far as it goes. Returns how many bytes are done with, whether the client

@@ -6,6 +6,7 @@
 
 use super::auth::Identity;
 use crate::base::time::Now;
+use crate::base::transport::Transport;
 use crate::turn::counters::Request;
 use crate::turn::five_tuple::Client;
 use crate::turn::settings::Limits;
@@ -14,6 +15,12 @@ use crate::wire::message::Message;
 
 /// Requests over TCP and TLS for each one over UDP: the handshake has proved the source, and a stream has no retransmission.
 const STREAM_SHARE: u32 = 4;
+/// The first requests of connections over TLS for each one over UDP, beyond that share. A source has time for a thousand full
+/// handshakes a second, some more if sessions are resumed, and each connection has four such requests: a flood of a source
+/// does not use them up, because its handshakes end first.
+const OPENING_TLS_SHARE: u32 = 16;
+/// The same over TCP, where connections cost a client little: a flood that reconnects for them does use them up.
+const OPENING_TCP_SHARE: u32 = 4;
 /// Bindings over UDP for each other request: an answer costs a tenth, and browsers repeat them to keep a NAT open.
 const BINDING_SHARE: u32 = 4;
 /// Bindings over TCP and TLS: many arrive in one read and are answered by one write, for half a microsecond each.
@@ -28,13 +35,18 @@ const SEARCH_OF_SOURCE: Limit = Limit { per_second: 20_000_000 };
 /// port. That uses up the budget of the others, too, and then the names of this source that are not cached wait for the
 /// next second; a source has 3 % of a worker in all.
 const SEARCH_OF_GUESSERS: Limit = Limit { per_second: 10_000_000 };
-/// The same for all sources together that have not guessed wrong within the last second: an eighth of a worker.
-const SEARCH_OF_ALL: Limit = Limit { per_second: 125_000_000 };
+/// The same for all sources together that have not guessed wrong within the last half minute: a tenth of a worker. To use it
+/// up with one guess each takes thousands of sources, not hundreds.
+const SEARCH_OF_ALL: Limit = Limit { per_second: 100_000_000 };
+/// The same for those that have, but not within the last second.
+const SEARCH_OF_ALL_RECENT: Limit = Limit { per_second: 25_000_000 };
 /// The same for all clients that have, and once more for all other clients at their sources. Clients that guess do not keep
 /// newcomers out, neither at their own source nor at others.
 const SEARCH_OF_ALL_GUESSERS: Limit = Limit { per_second: 62_500_000 };
 /// One wrong guess within a second moves a client and its source to the budgets for guessers.
 const GUESSES: Limit = Limit { per_second: 1 };
+/// Seconds for which the wrong guess of a source counts as recent.
+const RECENT_GUESS: u32 = 30;
 /// Nanoseconds of searching that count as one request more of the user that was found.
 const SEARCH_PER_REQUEST: u32 = 50_000;
 /// Bytes of a request that count as one request more. Each item in a request, such as a peer, costs time.
@@ -59,16 +71,37 @@ impl Gate {
         Self { throttle: Throttle::new(key) }
     }
 
-    /// Whether this source may still cause an answer without credentials.
-    pub fn has_budget(&self, now: Now, limits: &Limits, client: &Client, kind: Request) -> bool {
+    /// Whether this source may still cause an answer without credentials. Asked before anything is computed. The first requests
+    /// of a connection (`opening`) have a further budget, so that a flood on others does not keep a newcomer out.
+    pub fn has_budget(
+        &mut self,
+        now: Now,
+        limits: &Limits,
+        client: &Client,
+        kind: Request,
+        opening: bool,
+    ) -> bool {
         let (purpose, limit) = budget_of(limits, client, kind);
         self.throttle.has_some(now.instant, purpose, source(client), limit)
+            || opening && kind != Request::Binding && self.may_open(now, limits, client)
     }
 
-    /// Counts a request of this source that is answered without credentials.
+    /// Whether this source may make one more of the first requests of a connection; counts it.
+    fn may_open(&mut self, now: Now, limits: &Limits, client: &Client) -> bool {
+        let (purpose, share) = match client.five_tuple.transport {
+            Transport::Udp => return false,
+            Transport::Tcp => (Purpose::OpeningTcp, OPENING_TCP_SHARE),
+            Transport::Tls => (Purpose::OpeningTls, OPENING_TLS_SHARE),
+        };
+        let limit = Limit { per_second: limits.unauthenticated_per_source.saturating_mul(share) };
+        self.throttle.take(now.instant, purpose, source(client), 1, limit)
+    }
+
+    /// Counts a request of this source that is answered without credentials. Without budget left it was one of the first of
+    /// its connection, and has counted as such.
     pub fn spend(&mut self, now: Now, limits: &Limits, client: &Client, kind: Request) {
         let (purpose, limit) = budget_of(limits, client, kind);
-        self.throttle.charge(now.instant, purpose, source(client), 1, limit);
+        self.throttle.take(now.instant, purpose, source(client), 1, limit);
     }
 
     /// Whether all secrets may be tried on a request of this client.
@@ -102,17 +135,21 @@ impl Gate {
             for subject in [source(client), Subject::Client(client.five_tuple.client)] {
                 self.throttle.charge(now.instant, Purpose::Guess, subject, 1, GUESSES);
             }
+            self.throttle.charge(now.instant, Purpose::RecentGuess, source(client), RECENT_GUESS, GUESSES);
         }
         cost
     }
 
     /// The budgets that a search for this client is charged to: the one of its source, and one of all sources.
     fn search_budgets(&self, now: Now, client: &Client) -> [(Purpose, Subject<'static>, Limit); 2] {
-        let has_guessed = |subject| !self.throttle.has_some(now.instant, Purpose::Guess, subject, GUESSES);
+        let guess = |purpose, subject| !self.throttle.has_some(now.instant, purpose, subject, GUESSES);
+        let has_guessed = |subject| guess(Purpose::Guess, subject);
         let (of_source, of_all) = if has_guessed(Subject::Client(client.five_tuple.client)) {
             ((Purpose::Search, SEARCH_OF_GUESSERS), (Purpose::Search, SEARCH_OF_ALL_GUESSERS))
         } else if has_guessed(source(client)) {
             ((Purpose::FirstSearch, SEARCH_OF_SOURCE), (Purpose::NeighbourSearch, SEARCH_OF_ALL_GUESSERS))
+        } else if guess(Purpose::RecentGuess, source(client)) {
+            ((Purpose::FirstSearch, SEARCH_OF_SOURCE), (Purpose::RecentSearch, SEARCH_OF_ALL_RECENT))
         } else {
             ((Purpose::FirstSearch, SEARCH_OF_SOURCE), (Purpose::FirstSearch, SEARCH_OF_ALL))
         };

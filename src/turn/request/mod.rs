@@ -23,7 +23,13 @@ use crate::wire::request::{Request, unknown_required};
 
 /// Handles a request. RFC 8489 section 6.3.1: method, then authentication, then unknown attributes, then the method's own
 /// rules.
-pub fn handle(state: &mut State, now: Now, client: Client, message: &Message<'_>) -> FromClient {
+pub fn handle(
+    state: &mut State,
+    now: Now,
+    client: Client,
+    message: &Message<'_>,
+    opening: bool,
+) -> FromClient {
     let kind = Kind::of(message.method());
     let transport = client.five_tuple.transport;
     state.counters.request(transport, kind).add(1);
@@ -44,7 +50,7 @@ pub fn handle(state: &mut State, now: Now, client: Client, message: &Message<'_>
         Some(user) if !state.gate.may_ask(now, limits, &client, user, message, 0) => {
             return state.dropped(DropReason::RequestsOverRate);
         }
-        None if !state.gate.has_budget(now, limits, &client, kind) => {
+        None if !state.gate.has_budget(now, limits, &client, kind, opening) => {
             return state.dropped(DropReason::Throttled);
         }
         _ => {}

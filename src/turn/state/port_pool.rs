@@ -14,13 +14,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use super::quota::Place;
+use crate::base::host::HostId;
 use crate::base::time::Instant;
 use crate::turn::address::OnWire;
+use crate::turn::identity::account::Account;
 
 /// RFC 8656 section 7.2: a reservation is held for at least 30 seconds.
 pub const RESERVATION_LIFETIME: Duration = Duration::from_secs(30);
 /// Limit of reservations; each needs an authenticated allocation.
 const RESERVATIONS_MAX: usize = 4096;
+/// Limit of reservations of one account. A user reaches its quota first; a name without a user part has none, and one
+/// credential would hold them all.
+const RESERVATIONS_OF_ACCOUNT: u32 = 256;
 
 /// While ports are scarce, a user gets one only if it holds at most this part of an address's ports: 128 of the usual
 /// 16,384. That is more than a browser needs in a lesson with a dozen peer connections, and 32 such users fit into the last
@@ -70,7 +75,42 @@ struct Reservation {
 pub struct PortPool {
     /// An address that no worker relays from any more is forgotten.
     ports: Mutex<Vec<Weak<Ports>>>,
-    reservations: Mutex<HashMap<Token, Reservation>>,
+    reservations: Mutex<Reservations>,
+}
+
+#[derive(Debug, Default)]
+struct Reservations {
+    by_token: HashMap<Token, Reservation>,
+    by_account: HashMap<(HostId, Account), u32>,
+}
+
+impl Reservations {
+    /// Whether this account may have one more.
+    fn have_room_for(&self, place: &Place) -> bool {
+        let held = self.by_account.get(&owner(place)).copied().unwrap_or(0);
+        self.by_token.len() < RESERVATIONS_MAX && held < RESERVATIONS_OF_ACCOUNT
+    }
+
+    fn insert(&mut self, token: Token, reservation: Reservation) {
+        *self.by_account.entry(owner(&reservation.place)).or_insert(0) += 1;
+        self.by_token.insert(token, reservation);
+    }
+
+    fn remove(&mut self, token: &Token) -> Option<Reservation> {
+        let reservation = self.by_token.remove(token)?;
+        let owner = owner(&reservation.place);
+        if let Some(held) = self.by_account.get_mut(&owner) {
+            *held -= 1;
+            if *held == 0 {
+                self.by_account.remove(&owner);
+            }
+        }
+        Some(reservation)
+    }
+}
+
+fn owner(place: &Place) -> (HostId, Account) {
+    (place.host(), place.account().clone())
 }
 
 /// The relay addresses of one worker, with the ports it may claim on each. It follows from the worker's settings, so the
@@ -108,7 +148,7 @@ impl PortPool {
 
     /// The number of reservations.
     pub fn reserved(&self) -> usize {
-        lock(&self.reservations).len()
+        lock(&self.reservations).by_token.len()
     }
 
     /// The number of ports taken, reserved ones included.
@@ -186,7 +226,7 @@ impl RelayPorts {
         let until = now + RESERVATION_LIFETIME;
         let ports = Arc::clone(self.of(address.ip())?);
         let mut reservations = lock(&self.pool.reservations);
-        if reservations.len() >= RESERVATIONS_MAX {
+        if !reservations.have_room_for(&place) {
             drop(reservations);
             self.release(address);
             return None;
@@ -199,7 +239,7 @@ impl RelayPorts {
     /// relays from that address.
     pub fn redeem(&self, now: Instant, token: &Token) -> Option<(OnWire, Place)> {
         let mut reservations = lock(&self.pool.reservations);
-        let reservation = reservations.get(token)?;
+        let reservation = reservations.by_token.get(token)?;
         if reservation.until <= now || self.of(reservation.ports.address).is_none() {
             return None;
         }
@@ -210,7 +250,7 @@ impl RelayPorts {
     /// Releases the port of an expired reservation.
     pub fn expire(&self, now: Instant, token: &Token) {
         let mut reservations = lock(&self.pool.reservations);
-        if reservations.get(token).is_some_and(|reservation| reservation.until <= now)
+        if reservations.by_token.get(token).is_some_and(|reservation| reservation.until <= now)
             && let Some(reservation) = reservations.remove(token)
         {
             drop(reservations);
@@ -228,7 +268,7 @@ impl RelayPorts {
 
     /// Whether this reservation exists.
     pub fn is_reserved(&self, token: &Token) -> bool {
-        lock(&self.pool.reservations).contains_key(token)
+        lock(&self.pool.reservations).by_token.contains_key(token)
     }
 
     /// The number of reservations of all workers.
@@ -315,7 +355,6 @@ fn bits_between(word: u32, low: u32, high: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::turn::identity::account::Account;
 
     const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 

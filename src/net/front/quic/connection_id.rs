@@ -17,14 +17,15 @@ pub struct ConnectionId {
 
 impl ConnectionId {
     /// Returns the id that the server names as its own: the source id of a long header. `None` for anything else,
-    /// also for Version Negotiation, whose source id is the one that the client sent (RFC 9000 section 17.2.1).
+    /// also for Version Negotiation, whose source id is the one that the client sent (RFC 9000 section 17.2.1), and for
+    /// an empty id, which proves nothing: every datagram has it (RFC 9000 section 5.1).
     pub fn of_server(answer: &[u8]) -> Option<Self> {
         let (&[first, version @ .., destination], rest) = answer.split_first_chunk::<LONG_HEADER>()?;
         if first & LONG_FORM == 0 || version == [0; 4] {
             return None;
         }
         let (&len, rest) = rest.get(usize::from(destination)..)?.split_first()?;
-        let id = rest.get(..usize::from(len))?;
+        let id = rest.get(..usize::from(len)).filter(|id| !id.is_empty())?;
         let mut bytes = [0; LEN_MAX];
         bytes.get_mut(..id.len())?.copy_from_slice(id);
         Some(Self { len, bytes })
@@ -77,6 +78,7 @@ mod tests {
             assert!(ConnectionId::of_server(&answer[..cut]).is_none(), "{cut} bytes");
         }
         assert!(ConnectionId::of_server(&long(0, b"a", b"client")).is_none(), "version negotiation");
+        assert!(ConnectionId::of_server(&long(1, b"client", b"")).is_none(), "an empty id");
         assert!(ConnectionId::of_server(b"\x41 a short header, long enough").is_none());
         assert!(ConnectionId::of_server(&long(1, b"client", &[7; LEN_MAX + 1])).is_none());
         assert!(ConnectionId::of_server(&long(1, &[7; LEN_MAX], &[7; LEN_MAX])).is_some());

@@ -206,6 +206,12 @@ fn a_handshake_begins_until_a_client_hello_is_answered() {
     let second = pair.client_sends();
     pair.feed(&second, usize::MAX).expect("the second");
     assert!(!pair.server.begins() && pair.server.is_handshaking());
+
+    // Both ClientHellos in one flight: the answer to the second one follows in the same output.
+    (pair.server, pair.output) = (Tls::default(), Scratch::new(1 << 17));
+    pair.feed(&[first, second].concat(), usize::MAX).expect("both");
+    assert_eq!(pair.output.bytes().get(11..43), Some(&HELLO_RETRY_REQUEST[..]));
+    assert!(!pair.server.begins() && pair.server.is_handshaking());
 }
 
 #[test]
