@@ -359,9 +359,38 @@ mod tests {
     const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn place() -> Place {
-        let limits = crate::turn::settings::Limits::default();
-        let quota = std::sync::Arc::new(crate::turn::state::quota::Quota::default());
-        quota.take(crate::base::host::HostId(0), &Account::User("ann".into()), &limits).expect("no limit")
+        place_of(Account::User("ann".into()))
+    }
+
+    fn place_of(account: Account) -> Place {
+        let limits = crate::turn::settings::Limits { allocations_per_user: 0, ..Default::default() };
+        let quota = Arc::new(crate::turn::state::quota::Quota::default());
+        quota.take(HostId(0), &account, &limits).expect("no limit")
+    }
+
+    /// A name without a user part has no quota, and is still no way to hold every reservation.
+    #[test]
+    fn one_account_cannot_hold_all_reservations() {
+        let pool = pool(49_152..=65_535);
+        let mut tokens = (0_u64..).map(u64::to_be_bytes);
+        let mut reserve = |name: &str| {
+            let even = pool.claim(IP, Want::Pair, 0).expect("free");
+            pool.release(OnWire::new(IP, even));
+            let token = tokens.next().expect("endless");
+            let next = OnWire::new(IP, even + 1);
+            pool.reserve(Instant::from_nanos(1), token, next, place_of(Account::Name(name.into())))?;
+            Some(token)
+        };
+        let held: Vec<_> = (0..RESERVATIONS_MAX).map_while(|_| reserve("1700000000")).collect();
+        assert_eq!(held.len(), RESERVATIONS_OF_ACCOUNT as usize);
+        assert!(reserve("1700000001").is_some(), "another name");
+        assert_eq!(pool.pool.taken(), held.len() + 1, "the refused port is free");
+        pool.cancel(&held[0]);
+        assert!(reserve("1700000000").is_some() && reserve("1700000000").is_none());
+        let end = Instant::from_nanos(1) + RESERVATION_LIFETIME;
+        (0..RESERVATIONS_MAX as u64).for_each(|token| pool.expire(end, &token.to_be_bytes()));
+        assert!(pool.reserved() == 0 && pool.pool.taken() == 0);
+        assert!(lock(&pool.pool.reservations).by_account.is_empty());
     }
 
     #[test]
