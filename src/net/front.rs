@@ -215,7 +215,7 @@ impl Front {
 
     /// The next handshake that had to wait and may go on. [`Front::read`] follows.
     pub fn next_handshake(&mut self) -> Option<Token> {
-        self.handshakes.resume()
+        self.handshakes.resume(|token| self.connections.is_open(token))
     }
 
     /// Reads a connection, such as one whose handshake had to wait.
