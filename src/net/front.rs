@@ -34,7 +34,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::admission::{Gate, Pressure};
-use super::budget::Budget;
+use super::budget::{BYTES_PER_UNIT, Budget, SOCKET_UNITS};
 use super::counters::{CloseReason, Counters, Decision, TlsOutcome};
 use super::scratch::Buffers;
 use super::socket::StreamListener;
@@ -182,7 +182,7 @@ impl Front {
         let is_only_write = readiness & !ready::WRITE == 0;
         let connection = self.connections.get(token)?;
         let (hello, waits) = (connection.unanswered_hello(), connection.waits_for_its_answers());
-        let is_late = !is_only_write && budget.is_stream_time_spent();
+        let is_late = !is_only_write && (connection.left_over != 0 || budget.is_time_spent());
         if is_late && connection.leave_over(readiness) {
             budget.postpone(token);
         }
@@ -240,6 +240,7 @@ impl Front {
         let FiveTuple { transport, client: before, .. } = connection.client.five_tuple;
         let read = connection.read(now, self.tls.as_deref(), &mut self.handshakes, &mut self.buffers);
         self.counters.streams(transport).received.add(read.received as u64);
+        budget.spend(SOCKET_UNITS + (read.received / BYTES_PER_UNIT) as u32);
         if let Some(outcome) = read.handshake {
             self.counters.tls(outcome).add(1);
         }
@@ -259,7 +260,7 @@ impl Front {
             Door::Turn(_) => {
                 // More than one read takes, or an end behind what was read: no further event would tell.
                 let over = readiness & (ready::PEER_CLOSED | ready::CLOSED | ready::ERROR);
-                let more = read.received > 0 && (read.full || over != 0);
+                let more = read.full || read.received > 0 && over != 0;
                 if more && connection.leave_over(ready::READ | over) {
                     budget.read_again(token);
                 }
@@ -482,9 +483,7 @@ impl Front {
 
     /// Marks every connection to be closed.
     pub fn close_all(&mut self) {
-        for token in self.connections.tokens() {
-            self.close(token, CloseReason::Shutdown);
-        }
+        self.connections.tokens().into_iter().for_each(|token| self.close(token, CloseReason::Shutdown));
     }
 
     /// Closes what was marked.

@@ -70,7 +70,7 @@ pub struct Connection {
     /// Whether it is on the list of those to be written to.
     pub dirty: bool,
     /// With which readiness it is among the leftovers of a turn; 0: it is not.
-    left_over: u32,
+    pub left_over: u32,
     /// Whether it is on the list of those to be closed.
     pub closing: bool,
     /// The furthest that it got.
@@ -137,7 +137,7 @@ impl Connection {
         self.door = if self.shared { Door::FirstBytes } else { Door::Turn(TurnClient::default()) };
     }
 
-    /// Reads once into `buffers.plain`, behind what was left of the last message.
+    /// Reads once into `buffers.plain`, behind what was left of the last message; not while messages are left over.
     pub fn read(
         &mut self,
         now: Instant,
@@ -147,9 +147,10 @@ impl Connection {
     ) -> ReadOutcome {
         let Buffers { records, plain, .. } = buffers;
         plain.clear();
-        if let Door::Turn(turn) = &self.door {
-            // Never more than MESSAGE_MAX, which the scratch is made for.
-            let _ = plain.append(&turn.partial);
+        if let Door::Turn(turn) = &mut self.door
+            && let Some(left_over) = turn.resume(plain)
+        {
+            return left_over;
         }
         let target = match &mut self.stream.tls {
             Some(tls) => {
@@ -162,8 +163,7 @@ impl Connection {
             // At most proxy_protocol::MAX_PEEK bytes, and nothing is before them.
             let _ = target.append(start);
         }
-        let max = self.read_max();
-        let read = self.stream.read(target, max);
+        let read = self.stream.read(target, self.read_max());
         let mut outcome =
             ReadOutcome { received: read.len, full: read.full, end: read.end, ..ReadOutcome::default() };
         if let Some(reason) = self.count_bytes(read.len) {
@@ -441,9 +441,9 @@ impl Connection {
         }
     }
 
-    /// Whether a TURN client is not read until it has taken its answers.
+    /// Whether a TURN client is not read until it has taken its answers. What was read already is dealt with.
     pub fn waits_for_its_answers(&self) -> bool {
-        matches!(self.door, Door::Turn(_)) && self.interest & ready::READ == 0
+        matches!(&self.door, Door::Turn(turn) if !turn.has_left_over()) && self.interest & ready::READ == 0
     }
 
     /// Hands ends on between a web client and its back end, once all before them is through. Returns whether the connection
