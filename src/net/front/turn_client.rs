@@ -78,9 +78,13 @@ impl TurnClient {
         if start.is_empty() {
             // An idle client holds no buffer.
             self.partial = Vec::new();
-        } else if is_new || start.len() != self.partial.len() {
+            return;
+        }
+        if is_new || start.len() != self.partial.len() {
             self.partial.clear();
             self.partial.extend_from_slice(start);
+        }
+        if self.partial.capacity() > 2 * start.len().max(PARTIAL_CAPACITY) {
             self.partial.shrink_to(PARTIAL_CAPACITY);
         }
     }
