@@ -61,6 +61,7 @@ impl Server {
                      [peers]\nallow = [\"127.0.0.0/8\"]\n\
                      [limits]\nallocations_per_user = 0\nrequests_per_user = 0\nunauthenticated_per_source = 0\n\
                      kbit_per_allocation = 4000000000\npackets_per_allocation = 4000000000\n\
+                     packets_per_user = 4000000000\n\
                      [admin]\naddress = \"127.0.0.1:{admin}\"\n"
                 );
                 let path = dir.join("hallpass.toml");

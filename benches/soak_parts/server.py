@@ -65,7 +65,7 @@ class Server:
     def configure(self, limits, tail=""):
         # A mutated request may ask for the longest life, and what is left behind has to be gone in the end.
         limits = {"workers": 2, "drain_seconds": 5, "lifetime_max_seconds": 600, "allocations_per_user": 0,
-                  "requests_per_user": 0, **limits}
+                  "requests_per_user": 0, "packets_per_user": 0, **limits}
         listeners = "".join(
             f'[[listen]]\ntransport = "{kind}"\naddress = "{SERVER}:{self.ports[kind]}"\n' for kind in TRANSPORTS
         )

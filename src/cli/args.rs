@@ -55,7 +55,8 @@ churn       allocations that are created and ended, to measure the memory that r
 
 The sockets of the peers are on this machine, so the server must allow this machine as a peer ([peers] allow). \
 All allocations belong to one user. For a load above that of a call, set allocations_per_user, requests_per_user, \
-unauthenticated_per_source, kbit_per_allocation and packets_per_allocation to 0 in [limits] of a Hallpass server.
+unauthenticated_per_source, kbit_per_allocation, packets_per_allocation and packets_per_user to 0 in [limits] of a \
+Hallpass server.
 
 Examples:
   hallpass load traffic --server 127.0.0.1:3479 --secret \"$SECRET\" --server-pid \"$(pidof hallpass)\"

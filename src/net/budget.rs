@@ -8,80 +8,156 @@ use crate::base::time::{Instant, Now};
 /// Bytes that web clients and their servers may send in one turn: 0.2 ms of sealing and copying, for which packets wait.
 const WEB_BYTES: usize = 256 << 10;
 
-/// Time that streams may take in one turn: UDP clients and peers wait for no more, whatever streams bring.
-const STREAM_TIME: Duration = Duration::from_millis(1);
-/// Streams handled before the clock is read for the first time.
-const UNTIMED: u32 = 4;
+/// The time of one slice. A turn has four: relayed addresses and then streams, of each first the new ones and then those
+/// left over. So UDP clients wait for no more than 2 ms, whatever peers and streams bring, and neither the new ones nor
+/// those left over keep the others waiting.
+const SLICE: Duration = Duration::from_micros(500);
+/// Units of work between two looks at the clock. A unit is a datagram or a short message: about a microsecond.
+const LOOK: u32 = 64;
+/// Units of one socket: a system call or two, and sometimes a TLS record.
+pub const SOCKET_UNITS: u32 = 4;
+/// Units of one request: it is authenticated, and answered.
+pub const REQUEST_UNITS: u32 = 16;
+/// Bytes read from a stream that count as one unit: they may be TLS records of 23 bytes each.
+pub const BYTES_PER_UNIT: usize = 128;
+/// The longest time between two looks at UDP listeners within a turn: their buffers must not overflow meanwhile.
+const LISTENERS_WAIT: Duration = Duration::from_micros(200);
 
 /// The budget of a turn.
 #[derive(Debug)]
 pub struct Budget {
     clock: fn() -> Now,
-    /// When the turn began with its streams, and how many it has handled.
-    streams: (Instant, u32),
     /// Counts turns; wraps.
     pub turn: u32,
+    slice: Slice,
+    /// When UDP listeners were looked at, if a slice has looked at the clock in this turn.
+    listeners_seen: Option<Instant>,
+    /// Whether UDP listeners have waited for [`LISTENERS_WAIT`].
+    are_listeners_due: bool,
+    /// Whether a slice was too short, in this turn and in the last one.
+    short: [bool; 2],
     /// Bytes that the web may still send.
     web_bytes: usize,
-    /// Streams that this turn had no time for.
-    postponed: Vec<Token>,
-    /// Edge-triggered sockets that may have more than was read: they are read again without an event.
-    again: Vec<Token>,
+    left: Leftovers,
+}
+
+/// The time that some sockets share.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slice {
+    /// Whether these sockets are left over from the last turn.
+    is_second: bool,
+    /// The first look at the clock.
+    began: Option<Instant>,
+    /// Units of work since the last look.
+    units: u32,
+    is_spent: bool,
+}
+
+/// Sockets to be handled in the next turn without an event.
+#[derive(Debug, Default)]
+pub struct Leftovers {
+    /// Those with an event in this turn, for which there was no time. They come before the next turn's events.
+    pub new: Vec<Token>,
+    /// Those that were left over already, and then those that had their share and may have more.
+    pub old: Vec<Token>,
+    /// Those that had their share in this turn.
+    served: Vec<Token>,
+}
+
+impl Leftovers {
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.new.is_empty() && self.old.is_empty() && self.served.is_empty()
+    }
+
+    /// Empties the lists and keeps their memory.
+    pub fn clear(&mut self) {
+        self.new.clear();
+        self.old.clear();
+    }
 }
 
 impl Budget {
-    /// A budget that measures by `clock`.
+    /// Creates a budget that measures by `clock`.
     pub fn new(clock: fn() -> Now) -> Self {
-        let (postponed, again) = (Vec::new(), Vec::new());
-        Self { clock, streams: (Instant::default(), 0), turn: 0, web_bytes: 0, postponed, again }
+        Self {
+            clock,
+            turn: 0,
+            slice: Slice::default(),
+            listeners_seen: None,
+            are_listeners_due: false,
+            short: [false; 2],
+            web_bytes: 0,
+            left: Leftovers::default(),
+        }
     }
 
     /// Begins another turn.
     pub fn begin_turn(&mut self) {
         self.turn = self.turn.wrapping_add(1);
         self.web_bytes = WEB_BYTES;
-        self.streams.1 = 0;
+        (self.listeners_seen, self.are_listeners_due) = (None, false);
+        self.short = [false, self.short[0]];
     }
 
-    /// Whether the leftovers of the last turn come before this turn's events: in every other turn. A client that always has
-    /// more to read would keep the others waiting, or they it.
-    pub fn is_turn_of_leftovers(&self) -> bool {
-        self.turn.is_multiple_of(2)
+    /// Begins a slice: for sockets with an event, or for those left over.
+    pub fn begin_slice(&mut self, is_second: bool) {
+        self.slice = Slice { is_second, ..Slice::default() };
     }
 
-    /// Whether no further stream is to be handled in this turn.
-    pub fn is_stream_time_spent(&mut self) -> bool {
-        let (began, handled) = &mut self.streams;
-        *handled += 1;
-        match *handled {
-            1 => *began = (self.clock)().instant,
-            0..=UNTIMED => {}
-            _ => return (self.clock)().instant.since(*began) > STREAM_TIME,
+    /// Returns whether nothing more is to be handled in this slice. Reads the clock every [`LOOK`] units of work.
+    pub fn is_time_spent(&mut self) -> bool {
+        let slice = &mut self.slice;
+        if slice.is_spent || slice.units < LOOK {
+            return slice.is_spent;
         }
-        false
+        slice.units = 0;
+        let now = (self.clock)().instant;
+        // What came before the first look took about as long as the way to the next one.
+        slice.is_spent = now.since(*slice.began.get_or_insert(now)) > SLICE;
+        self.short[0] |= slice.is_spent;
+        if now.since(*self.listeners_seen.get_or_insert(now)) > LISTENERS_WAIT {
+            (self.listeners_seen, self.are_listeners_due) = (Some(now), true);
+        }
+        slice.is_spent
     }
 
-    /// Leaves a stream to the next turn.
+    /// Notes work, in units.
+    pub fn spend(&mut self, units: u32) {
+        self.slice.units = self.slice.units.saturating_add(units);
+    }
+
+    /// Returns whether UDP listeners have waited so long that they are to be read now.
+    pub fn take_listeners_due(&mut self) -> bool {
+        std::mem::take(&mut self.are_listeners_due)
+    }
+
+    /// Returns whether a slice of the last turn was too short. Then those that had their share come last.
+    pub fn was_short(&self) -> bool {
+        self.short[1]
+    }
+
+    /// Leaves a socket that had no share to the next turn.
     pub fn postpone(&mut self, token: Token) {
-        self.postponed.push(token);
+        let list = if self.slice.is_second { &mut self.left.old } else { &mut self.left.new };
+        list.push(token);
     }
 
-    /// Notes that a socket may have more to read.
+    /// Notes that a socket may have more to read than its share.
     pub fn read_again(&mut self, token: Token) {
-        self.again.push(token);
+        self.left.served.push(token);
     }
 
-    /// Whether sockets are to be read again.
+    /// Returns whether sockets are left over.
     #[cfg(test)]
     pub fn has_leftovers(&self) -> bool {
-        !(self.postponed.is_empty() && self.again.is_empty())
+        !self.left.is_empty()
     }
 
-    /// Moves the leftovers of the last turn into an empty list. Those that had no turn come first, so that nobody who always
-    /// has more to read keeps others waiting.
-    pub fn take_leftovers(&mut self, leftovers: &mut Vec<Token>) {
-        leftovers.append(&mut self.postponed);
-        leftovers.append(&mut self.again);
+    /// Exchanges the leftovers of the last turn for an empty list.
+    pub fn take_leftovers(&mut self, leftovers: &mut Leftovers) {
+        self.left.old.append(&mut self.left.served);
+        std::mem::swap(&mut self.left, leftovers);
     }
 
     /// Whether the web may send no more in this turn. Its sockets are level-triggered: they are reported again.
@@ -108,6 +184,11 @@ impl LeftOver {
         is_new
     }
 
+    /// Whether it is among the leftovers.
+    pub fn is_some(&self) -> bool {
+        self.0 != 0
+    }
+
     /// Takes the readiness.
     pub fn take(&mut self) -> u32 {
         std::mem::take(&mut self.0)
@@ -118,41 +199,82 @@ impl LeftOver {
 mod tests {
     use super::*;
 
-    #[test]
-    fn streams_have_a_millisecond_of_each_turn() {
-        thread_local! {
-            static MICROS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
-        }
-        let mut budget = Budget::new(|| Now { instant: Instant::from_nanos(MICROS.get() * 1000), unix: 0 });
-        for _ in 0..3 {
-            budget.begin_turn();
-            let handled = (0..100).take_while(|_| {
-                let may = !budget.is_stream_time_spent();
-                MICROS.set(MICROS.get() + 100);
-                may
-            });
-            assert_eq!(handled.count(), 11);
-        }
+    thread_local! {
+        static MICROS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    }
+
+    fn budget() -> Budget {
+        Budget::new(|| Now { instant: Instant::from_nanos(MICROS.get() * 1000), unix: 0 })
     }
 
     #[test]
-    fn each_turn_has_its_bytes_and_leftovers_come_once() {
-        let mut budget = Budget::new(|| Now { instant: Instant::default(), unix: 0 });
+    fn each_slice_has_half_a_millisecond_whatever_the_others_used() {
+        let mut budget = budget();
+        for is_second in [false, true, false] {
+            budget.begin_turn();
+            budget.begin_slice(is_second);
+            let handled = (0..10_000).take_while(|_| {
+                let may = !budget.is_time_spent();
+                budget.spend(1);
+                MICROS.set(MICROS.get() + 2);
+                may
+            });
+            // 128 us pass before the first look, and the last look is up to 128 us late.
+            let micros = 2 * handled.count();
+            assert!((500..=128 + 500 + 128).contains(&micros), "{micros}");
+            assert!(budget.is_time_spent(), "it stays spent");
+        }
+        budget.begin_turn();
+        assert!(budget.was_short());
+        budget.begin_turn();
+        assert!(!budget.was_short());
+    }
+
+    #[test]
+    fn listeners_are_due_while_others_use_their_slices() {
+        let mut budget = budget();
+        budget.begin_turn();
+        let due = (0..2).map(|slice| {
+            budget.begin_slice(slice > 0);
+            let looks = (0..1000).take_while(|_| {
+                budget.spend(LOOK);
+                MICROS.set(MICROS.get() + 60);
+                !budget.is_time_spent()
+            });
+            let looks = looks.count();
+            assert!(looks > 5, "{looks}");
+            budget.take_listeners_due()
+        });
+        assert_eq!(due.collect::<Vec<_>>(), [true, true]);
+        assert!(!budget.take_listeners_due());
+    }
+
+    #[test]
+    fn those_without_a_share_come_before_those_that_had_one() {
+        let mut budget = budget();
+        budget.begin_turn();
+        budget.begin_slice(false);
+        budget.read_again(Token::Udp(1));
+        budget.postpone(Token::Udp(2));
+        budget.begin_slice(true);
+        budget.postpone(Token::Udp(3));
+        assert!(budget.has_leftovers());
+        let mut leftovers = Leftovers::default();
+        budget.take_leftovers(&mut leftovers);
+        assert_eq!(leftovers.new, [Token::Udp(2)]);
+        assert_eq!(leftovers.old, [Token::Udp(3), Token::Udp(1)]);
+        assert!(!budget.has_leftovers() && !leftovers.is_empty());
+    }
+
+    #[test]
+    fn each_turn_has_its_bytes_of_the_web() {
+        let mut budget = budget();
         budget.begin_turn();
         budget.spend_web(WEB_BYTES - 1);
         assert!(!budget.is_web_spent());
         budget.spend_web(9);
-        assert!(budget.is_web_spent() && !budget.has_leftovers());
-        budget.read_again(Token::Udp(3));
-        let mut leftovers = Vec::new();
-        assert!(budget.has_leftovers());
-        budget.postpone(Token::Udp(4));
-        budget.take_leftovers(&mut leftovers);
-        let expected = vec![Token::Udp(4), Token::Udp(3)];
-        assert_eq!((leftovers, budget.has_leftovers()), (expected, false));
-        let first = budget.is_turn_of_leftovers();
+        assert!(budget.is_web_spent());
         budget.begin_turn();
         assert!(!budget.is_web_spent());
-        assert_eq!((budget.turn, budget.is_turn_of_leftovers()), (2, !first));
     }
 }

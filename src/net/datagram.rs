@@ -25,10 +25,7 @@ use crate::wire::frame::Frame;
 use crate::wire::{channel_data, indication};
 use batch::{Batch, Memory, Outgoing, Payload, Route};
 use listener::Listener;
-use relay::Relays;
-
-/// Datagrams taken from one relayed address per turn, so that one busy peer does not delay the others.
-const PER_RELAY: usize = 16;
+use relay::{MESSAGES, Relays, Standing};
 
 /// A ChannelData header.
 type Head = [u8; channel_data::HEADER_LEN];
@@ -100,6 +97,12 @@ impl Datagrams {
         self.listeners.get(usize::from(listener))?.quic
     }
 
+    /// Returns how many listeners there are.
+    pub fn listeners(&self) -> u16 {
+        // More are refused.
+        self.listeners.len() as u16
+    }
+
     /// Returns whether this listener was read in `turn`.
     pub fn was_read(&self, listener: u16, turn: u32) -> bool {
         self.listeners.get(usize::from(listener)).is_some_and(|listener| listener.was_read(turn))
@@ -118,7 +121,7 @@ impl Datagrams {
     /// Returns whether the frames have room for another relayed address or QUIC flow. If not, flush and call
     /// [`Datagrams::reuse_frames`].
     pub fn has_frames(&self) -> bool {
-        BATCH - self.frames_used >= PER_RELAY
+        BATCH - self.frames_used >= MESSAGES
     }
 
     /// Marks all frames as free. The caller must flush first.
@@ -136,7 +139,7 @@ impl Datagrams {
         turn: u32,
     ) -> Option<Arrived> {
         let first = self.frames_used;
-        let count = self.relays.receive(relay, generation, &mut self.received, first, (turn, PER_RELAY))?;
+        let count = self.relays.receive(relay, generation, &mut self.received, first, turn)?;
         self.frames_used += count;
         Some(Arrived { frames: first..first + count, start: 0, more: false })
     }
@@ -145,7 +148,7 @@ impl Datagrams {
     /// no datagrams.
     pub fn receive_from(&mut self, socket: &std::net::UdpSocket) -> Option<Arrived> {
         let first = self.frames_used;
-        let count = self.received.receive(socket, first, PER_RELAY).ok()?;
+        let count = self.received.receive(socket, first, MESSAGES).ok()?;
         self.frames_used += count;
         Some(Arrived { frames: first..first + count, start: 0, more: false })
     }
@@ -330,6 +333,21 @@ impl Datagrams {
     /// Returns how many relayed addresses are open.
     pub fn relays(&self) -> usize {
         self.relays.len()
+    }
+
+    /// Returns how a relayed address with an event fares in `turn`.
+    pub fn standing(&mut self, relay: RelayId, generation: Generation, turn: u32) -> Standing {
+        self.relays.standing(relay, generation, turn)
+    }
+
+    /// Notes that a relayed address is left over. Returns whether it was not already.
+    pub fn leave_over(&mut self, relay: RelayId, generation: Generation, readiness: u32) -> bool {
+        self.relays.leave_over(relay, generation, readiness)
+    }
+
+    /// Returns the readiness with which a relayed address was left over; 0 if it was not.
+    pub fn take_left_over(&mut self, relay: RelayId, generation: Generation) -> u32 {
+        self.relays.take_left_over(relay, generation)
     }
 
     /// Returns the next ICMP error about a datagram sent from `relay`.

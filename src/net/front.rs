@@ -24,6 +24,7 @@ mod life;
 mod parts;
 mod proxy_header;
 pub mod quic;
+mod read;
 mod splice;
 mod timers;
 mod turn_client;
@@ -37,7 +38,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::admission::{Gate, Pressure};
-use super::budget::Budget;
+use super::budget::{BYTES_PER_UNIT, Budget, SOCKET_UNITS};
 use super::counters::{CloseReason, Counters, Decision, TlsOutcome};
 use super::scratch::Buffers;
 use super::stream::outbox::{Kind, Pushed};
@@ -50,12 +51,13 @@ use crate::turn::five_tuple::{Client, FiveTuple};
 use crate::turn::server::Server;
 use acceptors::{Accept, Acceptors};
 use connections::Connections;
-use door::{Door, ReadOutcome};
+use door::Door;
 use first_bytes::Web;
 use handshakes::Handshakes;
 use life::Life;
 pub use parts::Parts;
 use quic::{Claim, Flows};
+use read::ReadOutcome;
 use timers::Timers;
 pub use turn_client::{Messages, closes_stream, end_reason};
 use web::{Room, WebDoor};
@@ -136,7 +138,7 @@ impl Front {
                 Accept::Accepted(arrival) => {
                     let transport = arrival.transport;
                     match self.connections.take_in(arrival, now, &mut self.buffers.output) {
-                        Ok(token) => self.look_soon(token, now),
+                        Ok(token) => self.timers.set(now, token),
                         Err(refusal) => self.counters.streams(transport).refused(refusal).add(1),
                     }
                     self.tidy_timers();
@@ -166,7 +168,7 @@ impl Front {
         self.tell_tls(token, now);
         let connection = self.connections.get(token)?;
         let (hello, waits) = (connection.unanswered_hello(), connection.waits_for_its_answers());
-        let is_late = !is_only_write && budget.is_stream_time_spent();
+        let is_late = !is_only_write && (connection.left_over.is_some() || budget.is_time_spent());
         if is_late && connection.left_over.leave(readiness) {
             budget.postpone(token);
         }
@@ -199,14 +201,8 @@ impl Front {
         };
         connection.look_at_first_byte();
         if !connection.is_untold() {
-            self.told(token, now);
+            self.connections.told(token, now);
         }
-    }
-
-    fn told(&mut self, token: Token, now: Instant) {
-        self.connections.told(token, now);
-        // It may have less time from now on.
-        self.look_soon(token, now);
     }
 
     /// The readiness with which a connection is among the leftovers of a turn. It is no longer.
@@ -216,7 +212,7 @@ impl Front {
 
     /// The next handshake that had to wait and may go on. [`Front::read`] follows.
     pub fn next_handshake(&mut self) -> Option<Token> {
-        self.handshakes.resume()
+        self.handshakes.resume(|token| self.connections.is_open(token))
     }
 
     /// Reads a connection, such as one whose handshake had to wait.
@@ -243,14 +239,17 @@ impl Front {
         let FiveTuple { transport, client, .. } = connection.client.five_tuple;
         let is_told = is_untold && !connection.is_untold();
         self.counters.streams(transport).received.add(read.received as u64);
+        budget.spend(SOCKET_UNITS + (read.received / BYTES_PER_UNIT) as u32);
         if let Some(outcome) = read.handshake {
             self.counters.tls(outcome).add(1);
+            // It has less time from now on.
+            self.timers.set(now, token);
         }
         if client != before {
             self.connections.named(token, before.ip());
         }
         if is_told {
-            self.told(token, now);
+            self.connections.told(token, now);
         }
         if let Some(source) = read.named {
             self.connections.mute(token);
@@ -265,7 +264,7 @@ impl Front {
             Door::Turn(_) => {
                 // More than one read takes, or an end behind what was read: no further event would tell.
                 let over = readiness & (ready::PEER_CLOSED | ready::CLOSED | ready::ERROR);
-                let more = read.received > 0 && (read.full || over != 0);
+                let more = read.full || read.received > 0 && over != 0;
                 if more && connection.left_over.leave(ready::READ | over) {
                     budget.read_again(token);
                 }
@@ -285,10 +284,6 @@ impl Front {
                 }
             }
             Door::Proxied(_) | Door::FirstByte | Door::Handshake | Door::FirstBytes => {
-                if read.handshake == Some(TlsOutcome::Done) {
-                    // It has less time from now on.
-                    self.look_soon(token, now);
-                }
                 if let Some(reason) = read.end {
                     self.close(token, reason);
                 }
@@ -357,6 +352,17 @@ impl Front {
         None
     }
 
+    /// Leaves the rest of these messages to the next turn. The connection is not read before that.
+    pub fn leave_messages(&mut self, messages: &Messages, budget: &mut Budget) {
+        let &Messages { token, position, end, .. } = messages;
+        let Some(connection) = self.connections.get(token) else { return };
+        let rest = &self.buffers.plain.bytes()[position..];
+        connection.turn_client().into_iter().for_each(|turn| turn.leave(rest, end));
+        if connection.left_over.leave(ready::READ) {
+            budget.read_again(token);
+        }
+    }
+
     /// Notes that a request of a stream client authenticated, and whether the client has an allocation.
     pub fn authenticated(&mut self, token: Token, has_allocation: bool, now: Instant) {
         self.connections.authenticated(token, has_allocation, now);
@@ -403,7 +409,7 @@ impl Front {
         let claim = self.flows.claim((client, to), datagram, || server.has_allocation(&client), now);
         if let Claim::Quic { new: Some(token) } = claim {
             self.tidy_timers();
-            self.look_soon(token, now);
+            self.timers.set(now, token);
         }
         claim
     }
@@ -453,11 +459,6 @@ impl Front {
         }
     }
 
-    /// Has a connection or flow looked after in this turn.
-    fn look_soon(&mut self, token: Token, now: Instant) {
-        self.timers.set(now, token);
-    }
-
     /// Removes the deadlines of what was closed, once they are the majority.
     fn tidy_timers(&mut self) {
         let (connections, flows) = (&self.connections, &self.flows);
@@ -472,7 +473,7 @@ impl Front {
     pub fn write(&mut self, now: Instant) {
         self.connections.write_all(now, &mut self.buffers.output);
         while let Some(token) = self.connections.next_shortened() {
-            self.look_soon(token, now);
+            self.timers.set(now, token);
         }
     }
 
@@ -483,9 +484,7 @@ impl Front {
 
     /// Marks every connection to be closed.
     pub fn close_all(&mut self) {
-        for token in self.connections.tokens() {
-            self.close(token, CloseReason::Shutdown);
-        }
+        self.connections.tokens().into_iter().for_each(|token| self.close(token, CloseReason::Shutdown));
     }
 
     /// Closes what was marked.

@@ -76,6 +76,11 @@ impl Token {
         }
     }
 
+    /// Returns whether its events belong to peers, or to the other side of a QUIC flow.
+    pub fn is_peer(self) -> bool {
+        matches!(self, Token::Relay { .. } | Token::Quic { .. })
+    }
+
     /// Whether its events belong to streams, which have a part of each turn and may have to wait for the next one.
     pub fn is_stream(self) -> bool {
         matches!(self, Token::Stream { .. } | Token::BackEnd { .. } | Token::Accept(_))

@@ -7,10 +7,12 @@
 //!
 //! A turn of the loop: wait; read the clock once; take commands; take a bounded share from every socket that is
 //! ready; deadlines; write what waits for streams; close what is to be closed. What is left over comes again in the next
-//! turn: by level-triggered readiness, from the [`Budget`]'s leftovers, or from the TLS handshakes that wait.
+//! turn: by level-triggered readiness, from the [`Budget`]'s leftovers, or from the TLS handshakes that wait. UDP
+//! listeners are read first, and again while relayed addresses and streams use their time.
+
+mod act;
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -19,27 +21,30 @@ use std::time::Duration;
 
 use super::Command;
 use super::admission::{Gate, Pressure};
-use super::budget::Budget;
-use super::counters::{Counters, Refusal};
+use super::budget::{Budget, Leftovers, REQUEST_UNITS, SOCKET_UNITS};
+use super::counters::Counters;
+use super::datagram::relay::Standing;
 use super::datagram::{Datagram, Datagrams};
 use super::front::first_bytes::Web;
 use super::front::quic::Claim;
-use super::front::{Front, Messages, Parts, closes_stream, end_reason};
+use super::front::{Front, Messages, Parts, closes_stream};
 use super::log::{self, SessionLog};
 use super::socket::WorkerSockets;
-use super::stream::outbox::{Kind, Pushed};
+use super::stream::outbox::Kind;
 use super::stream::tls::TlsChooser;
 use super::syscall::{Alarm, Epoll, Events, Offloads, Waker, ready, return_free_memory};
 use super::token::{Generation, Token};
 use crate::base::time::Now;
 use crate::system::entropy;
-use crate::turn::action::{Action, DropReason, FromClient, FromPeer, OpenError, PeerHeader, RelayId};
+use crate::turn::action::{DropReason, FromClient, FromPeer, PeerHeader, RelayId};
 use crate::turn::address::OnWire;
 use crate::turn::five_tuple::Client;
 use crate::turn::server::Server;
 
 /// Events taken from one wait. The rest comes first in the next one.
 const EVENTS: usize = 256;
+/// Units of work for the messages of one stream before others have their turn.
+const MESSAGES_AT_ONCE: u32 = 128;
 /// ICMP errors taken from one relayed address per turn.
 const ICMP_PER_RELAY: usize = 8;
 /// Allocations whose end leaves enough memory behind to be worth giving back: about 1 MiB.
@@ -130,7 +135,8 @@ impl Worker {
     /// Runs until [`Command::Stop`].
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::new(EVENTS);
-        let mut leftovers = Vec::new();
+        let mut leftovers = Leftovers::default();
+        let shared: [fn(Token) -> bool; 2] = [Token::is_peer, Token::is_stream];
         while self.running {
             let deadlines = [self.server.poll_timeout(), self.front.deadline(), self.log.due()];
             if let Some(deadline) = deadlines.into_iter().flatten().min() {
@@ -143,18 +149,18 @@ impl Worker {
             self.budget.begin_turn();
             self.front.begin_turn(self.now.instant);
             self.server.handle_pressure(self.controls.gate.admission().pressure() != Pressure::None);
-            // Datagrams first: their clients wait for no stream.
-            self.on_events(&events, |token| !token.is_stream());
-            self.on_leftovers(&leftovers, |token| !token.is_stream());
-            // The time of streams may end before all had a turn, so the two kinds take turns to be first.
-            if self.budget.is_turn_of_leftovers() {
-                self.on_leftovers(&leftovers, Token::is_stream);
-                self.on_events(&events, Token::is_stream);
-            } else {
-                self.on_events(&events, Token::is_stream);
-                self.on_leftovers(&leftovers, Token::is_stream);
+            // UDP clients first: they wait for neither peers nor streams.
+            self.on_events(&events, |token| !token.is_peer() && !token.is_stream());
+            self.on_leftovers(&leftovers.old, |token| matches!(token, Token::Udp(_)));
+            for is_due in shared {
+                self.budget.begin_slice(false);
+                self.on_leftovers(&leftovers.new, is_due);
+                self.on_events(&events, is_due);
+                self.budget.begin_slice(true);
+                self.on_leftovers(&leftovers.old, is_due);
             }
             leftovers.clear();
+            self.budget.begin_slice(false);
             while let Some(token) = self.front.next_handshake() {
                 let messages = self.front.read(token, ready::READ, self.now.instant, &mut self.budget);
                 self.on_messages(messages);
@@ -183,18 +189,25 @@ impl Worker {
         }
     }
 
-    /// Handles what the last turn left over, unless it was dealt with meanwhile.
+    /// Handles what the last turn left over, unless it was dealt with meanwhile or has to wait again.
     fn on_leftovers(&mut self, leftovers: &[Token], is_due: impl Fn(Token) -> bool) {
         for &token in leftovers.iter().filter(|&&token| is_due(token)) {
-            let readiness = match token {
-                Token::Udp(listener) if self.datagrams.was_read(listener, self.budget.turn) => 0,
-                Token::Udp(_) => ready::READ,
-                token => self.front.take_left_over(token),
-            };
-            if readiness != 0 {
-                self.on_event(token, readiness);
+            match token {
+                Token::Udp(listener) if self.datagrams.was_read(listener, self.budget.turn) => {}
+                Token::Udp(listener) => self.on_udp(listener),
+                token if self.budget.is_time_spent() => self.budget.postpone(token),
+                Token::Relay { relay, generation } => {
+                    let readiness = self.datagrams.take_left_over(relay, generation);
+                    self.on_relay(relay, generation, readiness);
+                }
+                token => match self.front.take_left_over(token) {
+                    0 => {}
+                    readiness => self.on_event(token, readiness),
+                },
             }
+            self.read_due_listeners();
         }
+        self.end_allocations();
     }
 
     fn on_events(&mut self, events: &Events, is_due: impl Fn(Token) -> bool) {
@@ -214,7 +227,7 @@ impl Worker {
             // Every turn looks at the deadlines. Only a descriptor that is none could fail here.
             Token::Alarm => drop(self.alarm.clear()),
             Token::Udp(listener) => self.on_udp(listener),
-            Token::Relay { relay, generation } => self.on_relay(relay, generation, readiness),
+            Token::Relay { relay, generation } => self.on_relay_event(relay, generation, readiness),
             Token::Accept(listener) => self.front.on_accept(listener, now),
             Token::Stream { .. } => {
                 let messages = self.front.on_stream(token, readiness, now, &mut self.budget);
@@ -223,6 +236,7 @@ impl Worker {
             Token::BackEnd { .. } => self.front.on_back_end(token, readiness, now, &mut self.budget),
             Token::Quic { .. } => self.on_flow(token),
         }
+        self.read_due_listeners();
         self.end_allocations();
     }
 
@@ -277,6 +291,13 @@ impl Worker {
         self.flush();
     }
 
+    /// Reads the UDP listeners again if relayed addresses or streams have used much time since.
+    fn read_due_listeners(&mut self) {
+        if self.budget.take_listeners_due() {
+            (0..self.datagrams.listeners()).for_each(|listener| self.on_udp(listener));
+        }
+    }
+
     /// Whether a datagram is a QUIC client's; then it is on its way.
     fn is_quic(&mut self, listener: u16, datagram: &Datagram, client: Client) -> bool {
         let Some(to) = self.datagrams.quic_server(listener) else { return false };
@@ -300,16 +321,39 @@ impl Worker {
         }
     }
 
+    /// Takes a share from a relayed address with an event, unless others come first.
+    fn on_relay_event(&mut self, relay: RelayId, generation: Generation, readiness: u32) {
+        let standing = self.datagrams.standing(relay, generation, self.budget.turn);
+        let has_share = match standing {
+            Standing::Served => return,
+            Standing::LeftOver => false,
+            Standing::Busy => !self.budget.was_short() && !self.budget.is_time_spent(),
+            Standing::New => !self.budget.is_time_spent(),
+        };
+        if has_share {
+            return self.on_relay(relay, generation, readiness);
+        }
+        let token = Token::Relay { relay, generation };
+        // Readiness of one that is left over already is added.
+        match (self.datagrams.leave_over(relay, generation, readiness), standing) {
+            (false, _) => {}
+            (true, Standing::Busy) => self.budget.read_again(token),
+            (true, _) => self.budget.postpone(token),
+        }
+    }
+
     /// Takes a share from a relayed address. Several of them share one batch towards the clients.
     fn on_relay(&mut self, relay: RelayId, generation: Generation, readiness: u32) {
         if readiness & ready::ERROR != 0 {
             self.on_icmp(relay, generation);
         }
         self.make_frames_available();
+        self.budget.spend(SOCKET_UNITS);
         let turn = self.budget.turn;
         let Some(mut arrived) = self.datagrams.receive_from_peers(relay, generation, turn) else { return };
         self.controls.counters.batches.add(1);
         while let Some(datagram) = self.datagrams.next(&mut arrived) {
+            self.budget.spend(1);
             self.controls.counters.datagrams.add(1);
             let peer = self.datagrams.sender(&datagram);
             let decided = self.server.handle_peer(self.now, relay, OnWire(peer), datagram.range.len());
@@ -323,6 +367,7 @@ impl Worker {
         for _ in 0..ICMP_PER_RELAY {
             let Some(error) = self.datagrams.next_icmp(relay, generation) else { return };
             self.controls.counters.icmp.add(1);
+            self.budget.spend(SOCKET_UNITS);
             self.server.handle_peer_icmp(self.now, relay, error);
             self.act();
         }
@@ -369,11 +414,19 @@ impl Worker {
         }
     }
 
-    /// Deals with every whole message that a read of a stream brought.
+    /// Deals with the whole messages that a read of a stream brought. What there is no time for is left over.
     fn on_messages(&mut self, messages: Option<Messages>) {
         let Some(mut messages) = messages else { return };
-        while let Some((client, message)) = self.front.next_message(&mut messages, &self.server) {
+        let mut spent = 0;
+        loop {
+            if spent >= MESSAGES_AT_ONCE || self.budget.is_time_spent() {
+                self.front.leave_messages(&messages, &mut self.budget);
+                break;
+            }
+            self.read_due_listeners();
+            let Some((client, message)) = self.front.next_message(&mut messages, &self.server) else { break };
             let start = message.start;
+            let mut units = 1;
             let bytes = &self.front.bytes()[message];
             match self.server.handle_stream(self.now, client, bytes, messages.opening) {
                 FromClient::Relay { relay, peer: OnWire(peer), payload, dont_fragment } => {
@@ -381,7 +434,10 @@ impl Worker {
                     let full = self.datagrams.send_from_stream((relay, dont_fragment), peer, payload);
                     self.flush_if(full);
                 }
-                FromClient::Control => self.act(),
+                FromClient::Control => {
+                    units = REQUEST_UNITS;
+                    self.act();
+                }
                 FromClient::Dropped(dropped) => {
                     if let (Some(reason), Some(token)) =
                         (closes_stream(dropped), Token::unpack(client.link.0))
@@ -390,95 +446,11 @@ impl Worker {
                     }
                 }
             }
+            self.budget.spend(units);
+            spent += units;
         }
         // The next read uses the buffer again.
         self.flush();
-    }
-
-    /// Carries out what the protocol asks for, until it asks for nothing more.
-    fn act(&mut self) {
-        while let Some(action) = self.server.poll_action() {
-            match action {
-                Action::Reply { client, message, authenticated } => {
-                    self.reply(client, message, authenticated);
-                }
-                Action::OpenRelay { relay, address: OnWire(address) } => {
-                    let outcome = self.open_relay(relay, address);
-                    self.server.handle_relay_opened(self.now, relay, outcome);
-                    self.count_relays();
-                }
-                Action::CloseRelay { relay } => {
-                    // What is to be sent from it goes first: its number may be another's at once.
-                    self.flush();
-                    self.datagrams.close_relay(relay);
-                    self.count_relays();
-                }
-                Action::Ended(session) => self.log.ended(self.now.instant, &session),
-                Action::Reviewed(review) => log::reviewed(review),
-                // Nothing mirrors the table yet, so nothing switched the report on.
-                Action::Changed(_) => {}
-            }
-        }
-    }
-
-    fn reply(&mut self, client: Client, message: Vec<u8>, authenticated: bool) {
-        match Token::unpack(client.link.0) {
-            Some(Token::Udp(listener)) => {
-                let full = self.datagrams.reply(listener, client, message);
-                self.flush_if(full);
-            }
-            Some(token) => {
-                let now = self.now.instant;
-                if authenticated {
-                    self.front.authenticated(token, self.server.has_allocation(&client), now);
-                }
-                let pushed = self.front.push(token, &[&message], Kind::Control, now);
-                self.count_drops(pushed);
-            }
-            None => {}
-        }
-    }
-
-    fn open_relay(&mut self, relay: RelayId, address: SocketAddr) -> Result<(), OpenError> {
-        let counters = &self.controls.counters;
-        let place = self.controls.gate.relay().map_err(|refusal| {
-            counters.relays_refused(refusal).add(1);
-            OpenError::Unavailable
-        })?;
-        let opened = self.datagrams.open_relay(relay, address, place);
-        match opened {
-            Err(OpenError::Unavailable) => counters.relays_refused(Refusal::Descriptors).add(1),
-            Err(OpenError::NoAddress) => counters.relays_refused(Refusal::Address).add(1),
-            Ok(()) | Err(OpenError::InUse) => {}
-        }
-        opened
-    }
-
-    fn count_relays(&self) {
-        self.controls.counters.relays.set(self.datagrams.relays() as u64);
-    }
-
-    fn count_drops(&self, pushed: Option<Pushed>) {
-        match pushed {
-            Some(Pushed::Queued { dropped: 0 } | Pushed::Stuck) => {}
-            Some(Pushed::Queued { dropped }) => {
-                self.server.counters().dropped(DropReason::QueueFull).add(dropped as u64);
-            }
-            // It closes in this very turn, and its allocation with it.
-            None => self.dropped(DropReason::NoAllocation),
-        }
-    }
-
-    fn dropped(&self, reason: DropReason) {
-        self.server.counters().dropped(reason).add(1);
-    }
-
-    /// Ends the allocations of clients whose connections were closed.
-    fn end_allocations(&mut self) {
-        while let Some((client, reason)) = self.front.next_gone() {
-            self.server.handle_client_gone(self.now, &client, end_reason(reason));
-            self.act();
-        }
     }
 
     fn flush_if(&mut self, full: bool) {

@@ -5,6 +5,7 @@
 #[path = "../support/certs.rs"]
 mod certs;
 mod failure;
+mod fairness;
 mod rig;
 
 use std::io::{self, Write};

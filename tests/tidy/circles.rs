@@ -32,14 +32,14 @@ pub const OPEN: &[&[&str]] = &[
     &["src/cert/mod.rs", "src/cert/files.rs", "src/cert/resolver.rs", "src/cert/self_signed.rs"],
     // What the commands share (`print`, `fail`, `endpoints` ...) belongs into files below them.
     &[
-        "src/cli/mod.rs",
         "src/cli/bbb_xml.rs",
         "src/cli/check.rs",
         "src/cli/credentials.rs",
         "src/cli/load.rs",
         "src/cli/manual.rs",
+        "src/cli/mod.rs",
         "src/cli/serve/mod.rs",
-        "src/cli/serve/start_error.rs",
+        "src/cli/serve/relays.rs",
         "src/cli/serve/welcome.rs",
     ],
     // `parse_address` and `socket_address` belong into a file of their own.

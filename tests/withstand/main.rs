@@ -31,5 +31,6 @@ mod shortage;
 mod slow_reader;
 mod strangers;
 mod takers;
+mod tiny;
 mod unreachable;
 mod versions;

@@ -14,6 +14,11 @@ use crate::net::token::{Generation, Token};
 use crate::turn::action::{OpenError, PeerIcmp, RelayId};
 use crate::turn::address::OnWire;
 
+/// Messages taken from one relayed address at once, so that one busy peer does not delay the others.
+pub const MESSAGES: usize = 16;
+/// Datagrams that they should hold: a message of a train holds up to 64.
+const DATAGRAMS: usize = 64;
+
 /// The limit of relay numbers: more than a machine has ports on 64 addresses.
 const RELAYS_MAX: u32 = 1 << 22;
 
@@ -30,17 +35,37 @@ struct Slot {
     descriptor: Option<Descriptor>,
     ipv6: bool,
     generation: Generation,
-    /// How many datagrams the last receive call returned.
-    received: u8,
+    /// How many messages the last receive call returned, and how many datagrams they held.
+    received: (u16, u16),
     /// The turn of that call.
     turn: u32,
+    /// With which readiness it is among the leftovers of a turn; 0: it is not.
+    left_over: u32,
+}
+
+/// How a relayed address with an event fares in a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Its share of this turn is ahead.
+    New,
+    /// It had a large share in the last turn.
+    Busy,
+    /// It is left over from an earlier turn, and comes with the others that are.
+    LeftOver,
+    /// It was read in this turn, or closed.
+    Served,
 }
 
 impl Slot {
-    /// Returns how many datagrams to request in `turn`, at most `limit`. One if that sufficed last time: looking for
-    /// a second costs a tenth of relaying the first. If there are more, the next turn reports the socket ready again.
-    fn share(&self, turn: u32, limit: usize) -> usize {
-        if self.received > 1 || self.turn.wrapping_add(1) == turn { limit } else { 1 }
+    /// Returns how many messages to request in `turn`. One if that sufficed last time: looking for a second costs a
+    /// tenth of relaying the first. If there are more, the next turn reports the socket ready again. After a train, as
+    /// many as are likely to hold [`DATAGRAMS`].
+    fn share(&self, turn: u32) -> usize {
+        let (messages, datagrams) = (usize::from(self.received.0), usize::from(self.received.1));
+        if messages <= 1 && self.turn.wrapping_add(1) != turn {
+            return 1;
+        }
+        (DATAGRAMS * messages).checked_div(datagrams).map_or(MESSAGES, |likely| likely.clamp(1, MESSAGES))
     }
 }
 
@@ -95,12 +120,13 @@ impl Relays {
             && slot.socket.take().is_some()
         {
             slot.descriptor = None;
+            slot.left_over = 0;
             slot.generation = slot.generation.next();
             self.open -= 1;
         }
     }
 
-    /// Receives at most `limit` messages in `turn` into the frames from `first` on. Returns `None` if the relay was
+    /// Receives at most [`MESSAGES`] messages in `turn` into the frames from `first` on. Returns `None` if the relay was
     /// closed meanwhile or has no datagrams.
     pub fn receive(
         &mut self,
@@ -108,10 +134,10 @@ impl Relays {
         generation: Generation,
         received: &mut RecvBatch,
         first: usize,
-        (turn, limit): (u32, usize),
+        turn: u32,
     ) -> Option<usize> {
         let slot = self.slots.get_mut(relay.0 as usize).filter(|slot| slot.generation == generation)?;
-        let limit = slot.share(turn, limit);
+        let limit = slot.share(turn);
         let socket = slot.socket.as_ref()?;
         let count = match received.receive(socket, first, limit) {
             Ok(count) => count,
@@ -119,9 +145,44 @@ impl Relays {
             Err(error) if is_peer_error(&error) => received.receive(socket, first, limit).ok()?,
             Err(_) => return None,
         };
-        // A batch is smaller than 256.
-        (slot.received, slot.turn) = (count as u8, turn);
+        let datagrams: usize = (first..first + count).map(|frame| received.datagrams(frame)).sum();
+        // A batch has 64 messages of at most 64 KiB.
+        (slot.received, slot.turn) = ((count as u16, datagrams as u16), turn);
         Some(count)
+    }
+
+    /// Notes that a relay is left over with this readiness. Returns whether it was not already: each is listed once.
+    pub fn leave_over(&mut self, relay: RelayId, generation: Generation, readiness: u32) -> bool {
+        let Some(slot) = self.slot(relay, generation) else { return false };
+        let is_new = slot.left_over == 0;
+        slot.left_over |= readiness;
+        is_new
+    }
+
+    /// Returns the readiness with which a relay was left over. It is no longer.
+    pub fn take_left_over(&mut self, relay: RelayId, generation: Generation) -> u32 {
+        self.slot(relay, generation).map_or(0, |slot| std::mem::take(&mut slot.left_over))
+    }
+
+    /// Returns how a relay fares in `turn`.
+    pub fn standing(&mut self, relay: RelayId, generation: Generation, turn: u32) -> Standing {
+        match self.slot(relay, generation) {
+            None => Standing::Served,
+            Some(slot) if slot.left_over != 0 => Standing::LeftOver,
+            Some(slot) if slot.turn == turn => Standing::Served,
+            Some(Slot { turn: last, received: (messages, datagrams), .. })
+                if last.wrapping_add(1) == turn
+                    && (usize::from(*messages) >= MESSAGES || usize::from(*datagrams) >= DATAGRAMS / 2) =>
+            {
+                Standing::Busy
+            }
+            Some(_) => Standing::New,
+        }
+    }
+
+    fn slot(&mut self, relay: RelayId, generation: Generation) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(relay.0 as usize)?;
+        (slot.generation == generation && slot.socket.is_some()).then_some(slot)
     }
 
     /// Returns the next ICMP error about a datagram sent from `relay`; `None` if there is none or the relay was
@@ -190,7 +251,7 @@ mod tests {
         assert_eq!(named, relay);
         let mut received = RecvBatch::new();
         let mut receive =
-            |relays: &mut Relays, generation| relays.receive(relay, generation, &mut received, 0, (1, 16));
+            |relays: &mut Relays, generation| relays.receive(relay, generation, &mut received, 0, 1);
         assert_eq!(receive(&mut relays, generation), Some(1));
         relays.close(relay);
         relays.open(&epoll, relay, address, descriptor()).expect("the port is free at once");

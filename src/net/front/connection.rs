@@ -5,10 +5,11 @@ use std::net::{IpAddr, TcpStream};
 use std::ops::Range;
 
 use super::displacement::Candidate;
-use super::door::{Door, Expected, ReadOutcome, is_tls};
+use super::door::{Door, Expected, is_tls};
 use super::handshakes::{Handshakes, site};
 use super::life::{INTEREST, Life};
 use super::proxy_header::{self, Header};
+use super::read::ReadOutcome;
 use super::splice::{BackEndOutcome, NOT_SENT_LOW_WATER, Splice};
 use super::turn_client::TurnClient;
 use super::unproven::{self, Unproven};
@@ -141,7 +142,7 @@ impl Connection {
         self.door = if self.expected.web { Door::FirstBytes } else { Door::Turn(TurnClient::default()) };
     }
 
-    /// Reads once into `buffers.plain`, behind what was left of the last message.
+    /// Reads once into `buffers.plain`, behind what was left of the last message; not while messages are left over.
     pub fn read(
         &mut self,
         now: Instant,
@@ -151,9 +152,10 @@ impl Connection {
     ) -> ReadOutcome {
         let Buffers { records, plain, .. } = buffers;
         plain.clear();
-        if let Door::Turn(turn) = &self.door {
-            // Never more than MESSAGE_MAX, which the scratch is made for.
-            let _ = plain.append(&turn.partial);
+        if let Door::Turn(turn) = &mut self.door
+            && let Some(left_over) = turn.resume(plain)
+        {
+            return left_over;
         }
         let target = match &mut self.stream.tls {
             Some(tls) => {
@@ -166,8 +168,7 @@ impl Connection {
             // At most proxy_protocol::MAX_PEEK bytes, and nothing is before them.
             let _ = target.append(start);
         }
-        let max = self.read_max();
-        let read = self.stream.read(target, max);
+        let read = self.stream.read(target, self.read_max());
         let mut outcome =
             ReadOutcome { received: read.len, full: read.full, end: read.end, ..ReadOutcome::default() };
         if let Some(reason) = self.count_bytes(read.len) {
@@ -436,9 +437,9 @@ impl Connection {
         }
     }
 
-    /// Whether a TURN client is not read until it has taken its answers.
+    /// Whether a TURN client is not read until it has taken its answers. What was read already is dealt with.
     pub fn waits_for_its_answers(&self) -> bool {
-        matches!(self.door, Door::Turn(_)) && self.interest & ready::READ == 0
+        matches!(&self.door, Door::Turn(turn) if !turn.has_left_over()) && self.interest & ready::READ == 0
     }
 
     /// Hands ends on between a web client and its back end, once all before them is through. Returns whether the connection

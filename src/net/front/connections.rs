@@ -333,6 +333,8 @@ impl Connections {
         self.counters.streams(before).open.sub(1);
         self.counters.streams(after).open.add(1);
         self.counters.streams(after).accepted.add(1);
+        // It may have less time from now on.
+        self.shortened.push(token);
     }
 
     /// Counts a stranger's connection among the web's.

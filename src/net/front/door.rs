@@ -1,12 +1,11 @@
 //! The stages of a connection, in order, and how long it may stay at each.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::life::{IDLE_TIME, Life};
 use super::splice::Splice;
 use super::turn_client::TurnClient;
-use crate::net::counters::{CloseReason, TlsOutcome};
+use crate::net::counters::CloseReason;
 
 /// Time for a PROXY header and a TLS handshake. A round trip over the worst mobile path is 3 s.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
@@ -45,23 +44,6 @@ pub enum Door {
     Turn(TurnClient),
     /// A web client, spliced to its back end.
     Web(Box<Splice>),
-}
-
-/// What a read came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ReadOutcome {
-    /// Bytes taken from the socket.
-    pub received: usize,
-    /// There may be more.
-    pub full: bool,
-    /// How the TLS handshake ended, when it did.
-    pub handshake: Option<TlsOutcome>,
-    /// The source of a client that just turned out to speak TLS: its ClientHello is kept until its turn comes.
-    pub named: Option<IpAddr>,
-    /// TLS is ended by the server there; the bytes in `buffers.plain` are as they came.
-    pub pass_through: Option<SocketAddr>,
-    /// Why the connection is to be closed, once the bytes read with it are dealt with.
-    pub end: Option<CloseReason>,
 }
 
 impl Door {

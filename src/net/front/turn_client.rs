@@ -1,8 +1,10 @@
 //! The state of a TURN client on a stream: what it has proven, and the start of an incomplete message.
 
 use super::life::{IDLE_TIME, Life};
+use super::read::ReadOutcome;
 use crate::base::time::Instant;
 use crate::net::counters::CloseReason;
+use crate::net::scratch::Scratch;
 use crate::net::token::Token;
 use crate::turn::action::{DropReason, EndReason};
 use crate::wire::demux::{Kind, classify};
@@ -13,12 +15,16 @@ const UNPROVEN_MAX: u8 = 100;
 const OPENING: u8 = 4;
 /// The longest incomplete message kept for a client without an allocation: a request is shorter than 2 KB.
 const STRANGER_MESSAGE_MAX: usize = 4 << 10;
+/// Capacity that an incomplete message keeps. What was left over of a read may have had ten times as much.
+const PARTIAL_CAPACITY: usize = 4 << 10;
 
 /// The state of a TURN client on a connection.
 #[derive(Debug, Default)]
 pub struct TurnClient {
-    /// The start of an incomplete message.
+    /// The start of an incomplete message, or all that is left over of a read.
     pub partial: Vec<u8>,
+    /// Set while `partial` is what is left over of a read, with the end that came with the read.
+    left_over: Option<Option<CloseReason>>,
     /// Whether the client has sent a STUN message; ChannelData before it means another protocol.
     greeted: bool,
     /// Whether it had an allocation at the last check.
@@ -79,10 +85,39 @@ impl TurnClient {
         if start.is_empty() {
             // An idle client holds no buffer.
             self.partial = Vec::new();
-        } else if is_new || start.len() != self.partial.len() {
+            return;
+        }
+        if is_new || start.len() != self.partial.len() {
             self.partial.clear();
             self.partial.extend_from_slice(start);
         }
+        if self.partial.capacity() > 2 * start.len().max(PARTIAL_CAPACITY) {
+            self.partial.shrink_to(PARTIAL_CAPACITY);
+        }
+    }
+
+    /// Keeps what a turn had no time for: whole messages, and the end of the connection behind them.
+    pub fn leave(&mut self, rest: &[u8], end: Option<CloseReason>) {
+        self.left_over = Some(end);
+        if rest.len() != self.partial.len() {
+            self.partial.clear();
+            self.partial.extend_from_slice(rest);
+        }
+    }
+
+    /// Returns whether something is left over of a read. The socket must not be read before that is handled.
+    pub fn has_left_over(&self) -> bool {
+        self.left_over.is_some()
+    }
+
+    /// Appends the kept bytes to `plain`, which must be empty. Returns the outcome in place of another read if they are
+    /// what was left over of a read.
+    pub fn resume(&mut self, plain: &mut Scratch) -> Option<ReadOutcome> {
+        // Never more than an incomplete message and one read, which the scratch is made for.
+        let _ = plain.append(&self.partial);
+        let end = self.left_over.take()?;
+        // The socket may have more: an event for it may have come meanwhile.
+        Some(ReadOutcome { full: true, end, ..ReadOutcome::default() })
     }
 
     /// Returns how long the connection lives. `active`: when its time was last extended; the end of an allocation

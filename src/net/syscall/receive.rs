@@ -52,6 +52,14 @@ impl RecvBatch {
         }
     }
 
+    /// Returns how many datagrams this frame holds.
+    pub fn datagrams(&self, frame: usize) -> usize {
+        match self.origins[frame].segment {
+            0 => 1,
+            segment => self.frames[frame].bytes().len().div_ceil(segment),
+        }
+    }
+
     /// Receives at most `limit` messages into the frames from `first` on, without blocking; returns how many.
     ///
     /// # Errors

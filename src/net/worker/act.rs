@@ -1,0 +1,101 @@
+//! Carries out what the protocol asks for: answers, and the opening and closing of relayed addresses.
+
+use std::net::SocketAddr;
+
+use super::Worker;
+use crate::net::counters::Refusal;
+use crate::net::front::end_reason;
+use crate::net::log;
+use crate::net::stream::outbox::{Kind, Pushed};
+use crate::net::token::Token;
+use crate::turn::action::{Action, DropReason, OpenError, RelayId};
+use crate::turn::address::OnWire;
+use crate::turn::five_tuple::Client;
+
+impl Worker {
+    /// Carries out what the protocol asks for, until it asks for nothing more.
+    pub(super) fn act(&mut self) {
+        while let Some(action) = self.server.poll_action() {
+            match action {
+                Action::Reply { client, message, authenticated } => {
+                    self.reply(client, message, authenticated);
+                }
+                Action::OpenRelay { relay, address: OnWire(address) } => {
+                    let outcome = self.open_relay(relay, address);
+                    self.server.handle_relay_opened(self.now, relay, outcome);
+                    self.count_relays();
+                }
+                Action::CloseRelay { relay } => {
+                    // What is to be sent from it goes first: its number may be another's at once.
+                    self.flush();
+                    self.datagrams.close_relay(relay);
+                    self.count_relays();
+                }
+                Action::Ended(session) => self.log.ended(self.now.instant, &session),
+                Action::Reviewed(review) => log::reviewed(review),
+                // Nothing mirrors the table yet, so nothing switched the report on.
+                Action::Changed(_) => {}
+            }
+        }
+    }
+
+    fn reply(&mut self, client: Client, message: Vec<u8>, authenticated: bool) {
+        match Token::unpack(client.link.0) {
+            Some(Token::Udp(listener)) => {
+                let full = self.datagrams.reply(listener, client, message);
+                self.flush_if(full);
+            }
+            Some(token) => {
+                let now = self.now.instant;
+                if authenticated {
+                    self.front.authenticated(token, self.server.has_allocation(&client), now);
+                }
+                let pushed = self.front.push(token, &[&message], Kind::Control, now);
+                self.count_drops(pushed);
+            }
+            None => {}
+        }
+    }
+
+    fn open_relay(&mut self, relay: RelayId, address: SocketAddr) -> Result<(), OpenError> {
+        let counters = &self.controls.counters;
+        let place = self.controls.gate.relay().map_err(|refusal| {
+            counters.relays_refused(refusal).add(1);
+            OpenError::Unavailable
+        })?;
+        let opened = self.datagrams.open_relay(relay, address, place);
+        match opened {
+            Err(OpenError::Unavailable) => counters.relays_refused(Refusal::Descriptors).add(1),
+            Err(OpenError::NoAddress) => counters.relays_refused(Refusal::Address).add(1),
+            Ok(()) | Err(OpenError::InUse) => {}
+        }
+        opened
+    }
+
+    fn count_relays(&self) {
+        self.controls.counters.relays.set(self.datagrams.relays() as u64);
+    }
+
+    pub(super) fn count_drops(&self, pushed: Option<Pushed>) {
+        match pushed {
+            Some(Pushed::Queued { dropped: 0 } | Pushed::Stuck) => {}
+            Some(Pushed::Queued { dropped }) => {
+                self.server.counters().dropped(DropReason::QueueFull).add(dropped as u64);
+            }
+            // It closes in this very turn, and its allocation with it.
+            None => self.dropped(DropReason::NoAllocation),
+        }
+    }
+
+    pub(super) fn dropped(&self, reason: DropReason) {
+        self.server.counters().dropped(reason).add(1);
+    }
+
+    /// Ends the allocations of clients whose connections were closed.
+    pub(super) fn end_allocations(&mut self) {
+        while let Some((client, reason)) = self.front.next_gone() {
+            self.server.handle_client_gone(self.now, &client, end_reason(reason));
+            self.act();
+        }
+    }
+}
