@@ -357,7 +357,7 @@ impl Front {
         let &Messages { token, position, end, .. } = messages;
         let Some(connection) = self.connections.get(token) else { return };
         let rest = &self.buffers.plain.bytes()[position..];
-        connection.turn_client().into_iter().for_each(|turn| turn.leave(rest, end));
+        connection.turn_client().into_iter().for_each(|turn| turn.leave(rest, position > 0, end));
         if connection.left_over.leave(ready::READ) {
             budget.read_again(token);
         }

@@ -418,7 +418,7 @@ impl Connection {
                 self.serves = has_allocation();
                 return turn.life(&mut self.active, now, self.serves);
             }
-            door => door.patience(negotiated),
+            door => door.patience(self.expected.tls, negotiated),
         };
         let end = self.active + limit;
         if now >= end { over } else { Life::Until(end) }

@@ -48,10 +48,11 @@ pub enum Door {
 
 impl Door {
     /// How long a client may stand at this door, and what happens then, before it is decided whose it is.
-    pub fn patience(&self, negotiated_web: bool) -> (Duration, Life) {
+    pub fn patience(&self, expects_tls: bool, negotiated_web: bool) -> (Duration, Life) {
         let idle = Life::Over(CloseReason::Idle);
         match self {
             Door::Proxied(_) | Door::Handshake => (HANDSHAKE_TIME, Life::Over(CloseReason::HandshakeTimeout)),
+            Door::FirstByte if expects_tls => (HANDSHAKE_TIME, Life::Over(CloseReason::HandshakeTimeout)),
             Door::FirstBytes if negotiated_web => (SILENCE, idle),
             Door::FirstBytes => (HANDSHAKE_TIME, idle),
             Door::FirstByte | Door::Turn(_) | Door::Web(_) => (IDLE_TIME, idle),

@@ -96,10 +96,11 @@ impl TurnClient {
         }
     }
 
-    /// Keeps what a turn had no time for: whole messages, and the end of the connection behind them.
-    pub fn leave(&mut self, rest: &[u8], end: Option<CloseReason>) {
+    /// Keeps what a turn had no time for: whole messages, and the end of the connection behind them. `is_new`: something was
+    /// taken before the rest, so that it is not what is kept already.
+    pub fn leave(&mut self, rest: &[u8], is_new: bool, end: Option<CloseReason>) {
         self.left_over = Some(end);
-        if rest.len() != self.partial.len() {
+        if is_new || rest.len() != self.partial.len() {
             self.partial.clear();
             self.partial.extend_from_slice(rest);
         }
@@ -177,5 +178,22 @@ pub fn end_reason(reason: CloseReason) -> EndReason {
         | CloseReason::Stuck
         | CloseReason::TooMany
         | CloseReason::Displaced => EndReason::Reset,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::scratch::Buffers;
+
+    /// The rest of a read may be as long as the incomplete message that was kept before it.
+    #[test]
+    fn what_is_left_over_replaces_an_incomplete_message_of_the_same_length() {
+        let (mut turn, mut buffers) = (TurnClient::default(), Buffers::default());
+        turn.keep(b"old", true);
+        turn.leave(b"new", true, None);
+        assert!(turn.resume(&mut buffers.plain).is_some_and(|outcome| outcome.full));
+        assert_eq!(buffers.plain.bytes(), b"new");
+        assert!(!turn.has_left_over());
     }
 }
