@@ -39,7 +39,7 @@ pub fn read() -> io::Result<Vec<IpNet>> {
 /// Returns the local routes of one family, of these kinds.
 ///
 /// # Errors
-/// See [`dump`].
+/// `Interrupted` if they kept changing, otherwise the error of the netlink socket.
 pub fn local_routes(family: AddressFamily, kinds: &[u8]) -> io::Result<Vec<IpNet>> {
     let mut header = [0; ROUTE_HEADER];
     header[0] = family.as_raw() as u8;

@@ -160,8 +160,8 @@ impl Messages {
 
 /// Returns why to close a connection after the protocol dropped a message; `None` to keep it open. One that exceeds the rate
 /// limit of its source stays open and gets no answer: a client that repeats its request comes in later, and a flood that had
-/// to reconnect would take the time for handshakes from the newcomers of its source. [`TurnClient::greet`] limits the requests of
-/// each connection.
+/// to reconnect would take the time for handshakes from the newcomers of its source. Each connection has a limit of requests
+/// that do not authenticate.
 pub fn closes_stream(dropped: DropReason) -> Option<CloseReason> {
     dropped.breaks_stream().then_some(CloseReason::Garbage)
 }
