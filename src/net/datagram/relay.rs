@@ -263,6 +263,45 @@ mod tests {
         assert_eq!(relays.len(), 1);
     }
 
+    /// The share counts datagrams: a peer that sends trains of 64 in one message gets one message at once.
+    #[test]
+    fn trains_have_no_larger_share_than_single_datagrams() {
+        let share = |received, last| Slot { received, turn: last, ..Slot::default() }.share(9);
+        assert_eq!([share((0, 0), 1), share((1, 1), 1), share((1, 64), 1)], [1, 1, 1], "after a pause");
+        assert_eq!([share((1, 1), 8), share((16, 16), 8), share((16, 16), 1)], [MESSAGES; 3]);
+        assert_eq!([share((16, 32), 8), share((16, 320), 8), share((1, 20), 8)], [16, 3, 3]);
+        assert_eq!([share((1, 64), 8), share((16, 1024), 8), share((2, 128), 8)], [1, 1, 1]);
+    }
+
+    /// A relay is left over once, keeps its readiness, and does not keep it for the next of its number.
+    #[test]
+    fn a_relay_has_one_share_of_a_turn() {
+        let (epoll, mut relays) = (Epoll::new().expect("epoll"), Relays::new(Offloads::probe()));
+        let (relay, any) = (RelayId(0), "127.0.0.1:0".parse().expect("address"));
+        relays.open(&epoll, relay, any, descriptor()).expect("open");
+        let generation = Generation::default();
+        let standing = |relays: &mut Relays, turn| relays.standing(relay, generation, turn);
+        assert_eq!(standing(&mut relays, 5), Standing::New);
+        (relays.slots[0].turn, relays.slots[0].received) = (5, (1, 64));
+        assert_eq!(
+            [5, 6, 7].map(|turn| standing(&mut relays, turn)),
+            [Standing::Served, Standing::Busy, Standing::New]
+        );
+        relays.slots[0].received = (1, 1);
+        assert_eq!(standing(&mut relays, 6), Standing::New, "a small share");
+        assert!(relays.leave_over(relay, generation, ready::READ));
+        assert!(!relays.leave_over(relay, generation, ready::ERROR));
+        assert_eq!(standing(&mut relays, 6), Standing::LeftOver);
+        assert_eq!(relays.take_left_over(relay, generation), ready::READ | ready::ERROR);
+        assert_eq!(relays.take_left_over(relay, generation), 0);
+        assert!(relays.leave_over(relay, generation, ready::READ));
+        relays.close(relay);
+        assert!(!relays.leave_over(relay, generation, ready::READ));
+        relays.open(&epoll, relay, any, descriptor()).expect("open");
+        assert_eq!(relays.take_left_over(relay, generation.next()), 0);
+        assert_eq!(standing(&mut relays, 6), Standing::Served, "the old one is closed");
+    }
+
     #[test]
     fn large_datagrams_are_fragmented_unless_forbidden() {
         let (epoll, mut relays) = (Epoll::new().expect("epoll"), Relays::new(Offloads::probe()));
