@@ -11,7 +11,7 @@ use super::args::{CredentialsArgs, Tool};
 use super::{Endpoint, choose_host, embedded_endpoints, endpoints, load_config, print, shell_word};
 use crate::base::transport::Transport;
 use crate::config::{Config, Exposure, ExternalIp, Listener, read_secret};
-use crate::system::{clock, interfaces};
+use crate::system::{clock, interfaces, local_addresses};
 use crate::turn::identity::rest;
 
 /// User name and password that a client logs in with.
@@ -147,7 +147,7 @@ fn reachable(config: &Config, listener: &Listener) -> Option<IpAddr> {
         let mut relays = config.relay.addresses.iter().copied();
         relays
             .find(|&relay| relay.is_ipv4() == v4 && interfaces::reachable_from_outside(relay))
-            .or_else(|| interfaces::toward_outside(v4))
+            .or_else(|| local_addresses::toward_outside(v4))
     };
     let known = if ip.is_unspecified() { None } else { Some(ip) };
     families.iter().find_map(announced).or(known).or_else(|| families.iter().find_map(own))

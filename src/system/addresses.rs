@@ -45,7 +45,8 @@ pub struct Addresses {
 /// # Errors
 /// `Interrupted` if they kept changing, otherwise the error of the netlink socket, which a seccomp filter may refuse.
 pub fn read() -> io::Result<Addresses> {
-    Ok(Addresses { own: own_addresses::read()?, local: local_addresses::read()? })
+    let routes = own_addresses::routes()?;
+    Ok(Addresses { own: own_addresses::prefixes(&routes)?, local: local_addresses::read(&routes)? })
 }
 
 /// Follows the addresses on a thread. The receiver starts with `known` and changes when the addresses differ. The thread

@@ -1,12 +1,7 @@
 //! The addresses of this host's interfaces.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
-
-/// Documentation addresses (RFC 5737, RFC 3849) that stand for the Internet. Nothing is sent there; the kernel only looks up
-/// the route.
-const ELSEWHERE_V4: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
-const ELSEWHERE_V6: (Ipv6Addr, u16) = (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9);
+use std::net::IpAddr;
 
 /// One address of one interface.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,28 +19,6 @@ pub struct InterfaceAddress {
 pub fn addresses() -> io::Result<Vec<InterfaceAddress>> {
     let found = if_addrs::get_if_addrs()?;
     Ok(found.into_iter().map(|i| InterfaceAddress { address: i.ip(), interface: i.name }).collect())
-}
-
-/// Returns the address of one family where others reach this machine: the source address of packets to the Internet, else
-/// the first address of an interface that is reachable from outside. `None` if there is none.
-pub fn toward_outside(v4: bool) -> Option<IpAddr> {
-    let by_route = || {
-        let socket = if v4 {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-            socket.connect(ELSEWHERE_V4).ok()?;
-            socket
-        } else {
-            let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).ok()?;
-            socket.connect(ELSEWHERE_V6).ok()?;
-            socket
-        };
-        Some(socket.local_addr().ok()?.ip())
-    };
-    let of_interfaces = addresses().unwrap_or_default().into_iter().map(|one| one.address);
-    by_route()
-        .into_iter()
-        .chain(of_interfaces)
-        .find(|&address| address.is_ipv4() == v4 && reachable_from_outside(address))
 }
 
 /// Whether clients on other machines can use the address: it is not loopback, link-local, unspecified or multicast.

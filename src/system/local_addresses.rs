@@ -6,11 +6,11 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use rustix::net::AddressFamily;
 
-use super::interfaces::reachable_from_outside;
-use super::netlink::{Attributes, dump, put_attribute, request};
-use super::own_addresses;
+use super::interfaces::{self, reachable_from_outside};
+use super::netlink::{Attributes, ROUTE_HEADER, dump, put_attribute, request};
 
 /// Stands for the Internet: the address of a root name server (K), which no private network uses. Only the way to it is
 /// asked for.
@@ -19,8 +19,6 @@ const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0x7fd, 0, 0, 0, 0, 0, 1);
 
 /// `struct ifaddrmsg`.
 const ADDRESS_HEADER: usize = 8;
-/// `struct rtmsg`.
-const ROUTE_HEADER: usize = 12;
 
 /// An address of this machine that a socket can send from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,12 +41,12 @@ impl LocalAddress {
     }
 }
 
-/// Every address that can be sent from now: of the interfaces, and those that exist only as a local route. Addresses that
-/// are still checked for duplicates are left out.
+/// Returns every address that can be sent from now: of the interfaces, and those that exist only as one of these local
+/// routes ([`routes`](super::own_addresses::routes)). Addresses that are still checked for duplicates are left out.
 ///
 /// # Errors
 /// The kernel does not list them, as under a filter that refuses netlink sockets; `Interrupted` when they kept changing.
-pub fn read() -> io::Result<Vec<LocalAddress>> {
+pub fn read(routes: &[(IpNet, u8)]) -> io::Result<Vec<LocalAddress>> {
     let mut found: Vec<LocalAddress> = Vec::new();
     for family in [AddressFamily::INET, AddressFamily::INET6] {
         let is_v4 = family == AddressFamily::INET;
@@ -63,13 +61,25 @@ pub fn read() -> io::Result<Vec<LocalAddress>> {
         for one in interface_addresses(family)? {
             add(one.address, Some(one.interface), one.passing);
         }
-        for route in own_addresses::local_routes(family, &[libc::RTN_LOCAL])? {
-            if route.prefix_len() == route.max_prefix_len() {
-                add(route.addr(), None, false);
+        for &(prefix, kind) in routes {
+            let is_address = prefix.prefix_len() == prefix.max_prefix_len();
+            if is_address && kind == libc::RTN_LOCAL && prefix.addr().is_ipv4() == is_v4 {
+                add(prefix.addr(), None, false);
             }
         }
     }
     Ok(found)
+}
+
+/// Returns the address of one family where others reach this machine: the source address of packets to the Internet, else
+/// the first address of an interface that is reachable from outside. `None` if there is none.
+pub fn toward_outside(v4: bool) -> Option<IpAddr> {
+    let preferred = way(v4, None).ok().flatten().and_then(|way| way.source);
+    let of_interfaces = interfaces::addresses().unwrap_or_default().into_iter().map(|one| one.address);
+    preferred
+        .into_iter()
+        .chain(of_interfaces)
+        .find(|&address| address.is_ipv4() == v4 && reachable_from_outside(address))
 }
 
 /// Whether packets from outside find this address.
@@ -248,7 +258,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_loopback_which_leads_nowhere() {
-        let found = read().expect("netlink");
+        let found = read(&[]).expect("netlink");
         let loopback =
             found.iter().find(|one| one.address == IpAddr::from([127, 0, 0, 1])).expect("loopback");
         assert!(!loopback.leads_out && !loopback.passing && !loopback.preferred);

@@ -18,6 +18,8 @@ const DUMP_BUFFER: usize = 32 << 10;
 const MESSAGE_HEADER: usize = 16;
 /// `struct rtattr`, of which the first field is the length in 16 bits.
 const ATTRIBUTE_HEADER: usize = 4;
+/// `struct rtmsg`, with which the body of a message about a route begins.
+pub const ROUTE_HEADER: usize = 12;
 /// Messages and attributes begin at multiples of this.
 const ALIGNMENT: usize = 4;
 

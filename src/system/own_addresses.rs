@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rustix::net::AddressFamily;
 
 use super::interfaces;
-use super::netlink::{Attributes, dump};
+use super::netlink::{Attributes, ROUTE_HEADER, dump};
 
 /// Routing tables that apply to every packet. Local routes in other tables depend on a rule: transparent proxies mark
 /// packets for a table whose default route is local, which does not make every address one of this machine.
@@ -18,35 +18,31 @@ const TABLES: [u8; 3] = [libc::RT_TABLE_LOCAL, libc::RT_TABLE_MAIN, libc::RT_TAB
 /// Routes whose packets are delivered to this machine.
 const DELIVERED: [u8; 2] = [libc::RTN_LOCAL, libc::RTN_ANYCAST];
 
-/// `struct rtmsg`.
-const ROUTE_HEADER: usize = 12;
-
-/// Returns the prefixes whose packets the kernel delivers to this machine, sorted.
+/// Returns the prefixes whose packets the kernel delivers to this machine, sorted: those of `routes`, and the addresses of
+/// interfaces.
 ///
 /// # Errors
-/// `Interrupted` if the routes kept changing, otherwise the error of listing the interfaces or of the netlink socket, which
-/// a seccomp filter may refuse.
-pub fn read() -> io::Result<Vec<IpNet>> {
-    let mut own: Vec<IpNet> = interfaces::addresses()?.into_iter().map(|one| one.address.into()).collect();
-    for family in [AddressFamily::INET, AddressFamily::INET6] {
-        own.extend(local_routes(family, &DELIVERED)?);
-    }
+/// The error of listing the interfaces.
+pub fn prefixes(routes: &[(IpNet, u8)]) -> io::Result<Vec<IpNet>> {
+    let interfaces = interfaces::addresses()?.into_iter().map(|one| one.address.into());
+    let mut own: Vec<IpNet> = interfaces.chain(routes.iter().map(|&(prefix, _)| prefix)).collect();
     own.sort_unstable();
     own.dedup();
     Ok(own)
 }
 
-/// Returns the local routes of one family, of these kinds.
+/// Returns the routes whose packets are delivered to this machine, as prefix and kind (`RTN_...`).
 ///
 /// # Errors
-/// `Interrupted` if they kept changing, otherwise the error of the netlink socket.
-pub fn local_routes(family: AddressFamily, kinds: &[u8]) -> io::Result<Vec<IpNet>> {
-    let mut header = [0; ROUTE_HEADER];
-    header[0] = family.as_raw() as u8;
-    let routes = dump(libc::RTM_GETROUTE, &header, libc::RTM_NEWROUTE, |route| {
-        own_prefix(route).map(|(prefix, kind)| (prefix, kinds.contains(&kind)))
-    })?;
-    Ok(routes.into_iter().filter(|(_, is_wanted)| *is_wanted).map(|(prefix, _)| prefix).collect())
+/// `Interrupted` if they kept changing, otherwise the error of the netlink socket, which a seccomp filter may refuse.
+pub fn routes() -> io::Result<Vec<(IpNet, u8)>> {
+    let mut routes = Vec::new();
+    for family in [AddressFamily::INET, AddressFamily::INET6] {
+        let mut header = [0; ROUTE_HEADER];
+        header[0] = family.as_raw() as u8;
+        routes.extend(dump(libc::RTM_GETROUTE, &header, libc::RTM_NEWROUTE, own_prefix)?);
+    }
+    Ok(routes)
 }
 
 /// Returns the prefix of a route whose packets are delivered to this machine, and its kind. `None` for any other route.
@@ -111,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_kernel_lists_loopback_as_a_prefix_and_every_interface_address() {
-        let own = read().unwrap();
+        let own = prefixes(&routes().unwrap()).unwrap();
         assert!(own.contains(&"127.0.0.0/8".parse().unwrap()), "{own:?}");
         for one in interfaces::addresses().unwrap() {
             assert!(own.contains(&one.address.into()), "{one:?} of {own:?}");
