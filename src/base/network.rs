@@ -12,6 +12,12 @@ const LEVELS: [(u8, u32); 3] = [(64, 1), (56, 2), (48, 4)];
 pub struct Network(IpAddr, u8);
 
 impl Network {
+    /// Returns the smallest network that counts as one source: an IPv4 address, or an IPv6 network of one customer (/64).
+    pub fn customer(ip: IpAddr) -> Self {
+        let (length, _) = LEVELS[0];
+        Self::of(ip, length)
+    }
+
     /// Returns the largest network that counts as one source: an IPv4 address, or an IPv6 site.
     pub fn site(ip: IpAddr) -> Self {
         let (length, _) = LEVELS[LEVELS.len() - 1];
@@ -59,6 +65,7 @@ mod tests {
         for text in ["192.0.2.7", "2001:db8:1:203::1"] {
             let ip = text.parse().expect("literal");
             assert_eq!(networks(ip).last().map(|(network, _)| network), Some(Network::site(ip)));
+            assert_eq!(networks(ip).next().map(|(network, _)| network), Some(Network::customer(ip)));
         }
     }
 }

@@ -6,13 +6,14 @@ use std::ops::Range;
 
 use super::displacement::Candidate;
 use super::door::{Door, Expected, is_tls};
-use super::handshakes::{Handshakes, site};
+use super::handshakes::Handshakes;
 use super::life::{INTEREST, Life};
 use super::proxy_header::{self, Header};
 use super::read::ReadOutcome;
 use super::splice::{BackEndOutcome, NOT_SENT_LOW_WATER, Splice};
 use super::turn_client::TurnClient;
 use super::unproven::{self, Unproven};
+use crate::base::network::Network;
 use crate::base::time::Instant;
 use crate::base::transport::Transport;
 use crate::net::admission::{Class, Entry};
@@ -383,7 +384,7 @@ impl Connection {
             class: self.class(),
             proven: self.proven,
             serves: self.serves,
-            source: site(self.client.five_tuple.client.ip()),
+            source: Network::site(self.client.five_tuple.client.ip()),
             active: self.active,
         }
     }

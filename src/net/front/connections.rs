@@ -9,9 +9,9 @@ use super::acceptors::Arrival;
 use super::connection::Connection;
 use super::displacement::{Candidate, Displacement};
 use super::door::Expected;
-use super::handshakes::site;
 use super::life::INTEREST;
 use super::quic::Flows;
+use crate::base::network::Network;
 use crate::base::time::Instant;
 use crate::base::transport::Transport;
 use crate::net::admission::{Class, Entry, Gate};
@@ -199,7 +199,7 @@ impl Connections {
         let counters = self.counters.streams(five_tuple.transport);
         counters.accepted.add(u64::from(!is_untold));
         counters.open.add(1);
-        let (live, source) = (self.len(), site(five_tuple.client.ip()));
+        let (live, source) = (self.len(), Network::site(five_tuple.client.ip()));
         self.displacement.arrived(token, source, live, |token| candidate(&self.slots, token));
         Ok(token)
     }
@@ -320,7 +320,7 @@ impl Connections {
     /// Notes that a PROXY header named the source of a connection, which came from `before` until then.
     pub fn named(&mut self, token: Token, before: IpAddr) {
         if let Some(connection) = find(&mut self.slots, token) {
-            self.displacement.renamed(site(before), connection.candidate().source);
+            self.displacement.renamed(Network::site(before), connection.candidate().source);
         }
     }
 

@@ -1,9 +1,9 @@
 //! Chooses the connection that makes room for another: a stranger, or a web client of the source with the most.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::base::network::Network;
 use crate::base::time::Instant;
 use crate::net::admission::Class;
 use crate::net::token::Token;
@@ -30,8 +30,8 @@ pub struct Candidate {
     pub proven: bool,
     /// Whether its client has an allocation; such a connection is never displaced.
     pub serves: bool,
-    /// The source that shares places: see [`site`](super::handshakes::site).
-    pub source: IpAddr,
+    /// The source that shares places: an IPv4 address or an IPv6 site.
+    pub source: Network,
     /// When it was last active.
     pub active: Instant,
 }
@@ -49,14 +49,14 @@ pub struct Displacement {
 
 /// Connections per source.
 #[derive(Default)]
-struct Held(HashMap<IpAddr, u32>);
+struct Held(HashMap<Network, u32>);
 
 impl Held {
-    fn add(&mut self, source: IpAddr) {
+    fn add(&mut self, source: Network) {
         *self.0.entry(source).or_insert(0) += 1;
     }
 
-    fn remove(&mut self, source: IpAddr) {
+    fn remove(&mut self, source: Network) {
         if let Some(held) = self.0.get_mut(&source) {
             *held -= 1;
             if *held == 0 {
@@ -65,7 +65,7 @@ impl Held {
         }
     }
 
-    fn of(&self, source: IpAddr) -> u32 {
+    fn of(&self, source: Network) -> u32 {
         self.0.get(&source).copied().unwrap_or(0)
     }
 }
@@ -75,7 +75,7 @@ impl Displacement {
     pub fn arrived(
         &mut self,
         token: Token,
-        source: IpAddr,
+        source: Network,
         live: usize,
         look: impl Fn(Token) -> Option<Candidate>,
     ) {
@@ -84,13 +84,13 @@ impl Displacement {
     }
 
     /// Records that a PROXY header changed the source of a stranger.
-    pub fn renamed(&mut self, before: IpAddr, after: IpAddr) {
+    pub fn renamed(&mut self, before: Network, after: Network) {
         self.strangers_by_source.remove(before);
         self.strangers_by_source.add(after);
     }
 
     /// Records that a stranger became an authenticated client.
-    pub fn settled(&mut self, source: IpAddr) {
+    pub fn settled(&mut self, source: Network) {
         self.strangers_by_source.remove(source);
     }
 
@@ -98,7 +98,7 @@ impl Displacement {
     pub fn became_web(
         &mut self,
         token: Token,
-        source: IpAddr,
+        source: Network,
         live: usize,
         look: impl Fn(Token) -> Option<Candidate>,
     ) {
@@ -155,7 +155,7 @@ impl Displacement {
     /// the web are taken and no source holds more, and it never falls below the number of the newcomer's source.
     pub fn web_client(
         &mut self,
-        (newcomer, source): (Token, IpAddr),
+        (newcomer, source): (Token, Network),
         now: Instant,
         look: impl Fn(Token) -> Option<Candidate>,
     ) -> Option<Token> {

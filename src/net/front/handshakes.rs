@@ -10,10 +10,11 @@
 //! The rest of a handshake continues at once; otherwise the work done so far would be lost.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::network::Network;
 use crate::base::time::{Instant, Now};
 use crate::net::admission::Admission;
 use crate::net::token::Token;
@@ -51,11 +52,11 @@ pub struct Handshakes {
     removable: usize,
     /// Handshakes whose ClientHello waits for a later turn, by source. Each is muted, so that the kernel does not
     /// report thousands of them over and over before the sockets of calls.
-    waiting: HashMap<IpAddr, VecDeque<(Token, IpAddr)>>,
+    waiting: HashMap<Network, VecDeque<(Token, IpAddr)>>,
     /// The sources of each site that have waiting handshakes, in round-robin order.
-    sources: HashMap<IpAddr, VecDeque<IpAddr>>,
+    sources: HashMap<Network, VecDeque<Network>>,
     /// These sites, in round-robin order.
-    turns: VecDeque<IpAddr>,
+    turns: VecDeque<Network>,
     /// When to look again; set while all waiting sources have used up their time.
     pause: Option<Instant>,
 }
@@ -109,10 +110,10 @@ impl Handshakes {
 
     /// Appends a handshake to the queue of its source.
     pub fn wait(&mut self, token: Token, source: IpAddr) {
-        let network = network(source);
+        let network = Network::customer(source);
         let queue = self.waiting.entry(network).or_default();
         if queue.is_empty() {
-            let site = site(source);
+            let site = Network::site(source);
             let sources = self.sources.entry(site).or_default();
             if sources.is_empty() {
                 self.turns.push_back(site);
@@ -147,7 +148,7 @@ impl Handshakes {
     }
 
     /// Returns the next handshake of the first source of a site, if the source has time left.
-    fn resume_source(&mut self, site: IpAddr, is_open: impl Fn(Token) -> bool) -> Option<Token> {
+    fn resume_source(&mut self, site: Network, is_open: impl Fn(Token) -> bool) -> Option<Token> {
         let network = self.sources.get_mut(&site)?.pop_front()?;
         let mut queue = self.waiting.remove(&network)?;
         while self.removable > 0 && queue.front().is_some_and(|&(token, _)| !is_open(token)) {
@@ -164,7 +165,7 @@ impl Handshakes {
     }
 
     /// Puts a site behind the others, or removes it if nothing of it waits.
-    fn end_visit(&mut self, site: IpAddr) {
+    fn end_visit(&mut self, site: Network) {
         if self.sources.get(&site).is_some_and(VecDeque::is_empty) {
             self.sources.remove(&site);
         } else {
@@ -189,24 +190,6 @@ impl Handshakes {
             self.throttle.charge(begun, Purpose::Handshake, subject, nanos, PER_SOURCE);
         }
         outcome
-    }
-}
-
-/// Returns the unit that has its own place in the round, or shares the web's places: an IPv4 address, or an IPv6 site
-/// (/48, RFC 6177).
-pub fn site(source: IpAddr) -> IpAddr {
-    prefix(source, 48)
-}
-
-/// Returns the unit that shares a queue: an IPv4 address, or an IPv6 network of one customer (/64).
-fn network(source: IpAddr) -> IpAddr {
-    prefix(source, 64)
-}
-
-fn prefix(source: IpAddr, len: u32) -> IpAddr {
-    match source {
-        IpAddr::V4(_) => source,
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << (128 - len))).into(),
     }
 }
 

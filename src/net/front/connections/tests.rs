@@ -441,8 +441,9 @@ fn the_source_with_most_strangers_makes_room() {
         bench.rename(token, "198.51.100.1:1");
     }
     // As many as it takes to be a step ahead.
-    (0..300)
-        .for_each(|_| bench.connections.displacement.arrived(flood[0].0, ip("198.51.100.1"), 1000, |_| None));
+    (0..300).for_each(|_| {
+        bench.connections.displacement.arrived(flood[0].0, Network::site(ip("198.51.100.1")), 1000, |_| None)
+    });
     assert_eq!(bench.stranger(), Some(flood[0].0));
     assert_eq!(bench.stranger(), Some(flood[1].0));
 }
