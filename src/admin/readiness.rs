@@ -1,6 +1,8 @@
 //! Readiness: the server is ready when all latches are dropped and no drain has begun.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use crate::base::lock::lock;
 
 /// The state of the server for load balancers. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -26,13 +28,13 @@ pub struct Latch {
 impl Readiness {
     /// Delays readiness until the latch is dropped.
     pub fn latch(&self, name: &'static str) -> Latch {
-        self.lock().awaited.push(name);
+        lock(&self.state).awaited.push(name);
         Latch { of: self.clone(), name }
     }
 
     /// Begins a drain. The server is not ready again afterwards.
     pub fn drain(&self) {
-        self.lock().draining = true;
+        lock(&self.state).draining = true;
     }
 
     /// Whether the server is ready.
@@ -40,7 +42,7 @@ impl Readiness {
     /// # Errors
     /// The reason why it is not, in words for the operator.
     pub fn check(&self) -> Result<(), String> {
-        let state = self.lock();
+        let state = lock(&self.state);
         if state.draining {
             Err("draining".to_owned())
         } else if state.awaited.is_empty() {
@@ -49,16 +51,11 @@ impl Readiness {
             Err(format!("waiting for {}", state.awaited.join(", ")))
         }
     }
-
-    /// Ignores poisoning: each change is one statement, so a panic leaves the state consistent.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for Latch {
     fn drop(&mut self) {
-        let mut state = self.of.lock();
+        let mut state = lock(&self.of.state);
         if let Some(at) = state.awaited.iter().position(|&name| name == self.name) {
             state.awaited.remove(at);
         }

@@ -1,8 +1,9 @@
-//! The vocabulary of the crate: small values that every module may import. Imports no other module.
+//! The vocabulary of the crate: small values, and one helper, that every module may import. Imports no other module.
 #![forbid(unsafe_code)]
 
 pub mod family;
 pub mod host;
+pub mod lock;
 pub mod network;
 pub mod special_ranges;
 pub mod time;

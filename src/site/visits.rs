@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
+use crate::base::lock::lock;
 use crate::base::network::Network;
 
 /// How many more visits than the newcomer's source another source must have to make room for it. Afterwards it still has
@@ -117,11 +118,6 @@ impl Drop for Visit {
     fn drop(&mut self) {
         lock(&self.visits.open).remove(self.source, *lock(&self.number));
     }
-}
-
-/// A panic elsewhere cannot leave the data half-changed: no change of it can fail.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::clock;
+use crate::base::lock::lock;
 
 /// Most bytes in the queue.
 const MAX_QUEUED_BYTES: usize = 1 << 20;
@@ -108,9 +109,8 @@ impl LogQueue {
 }
 
 impl Shared {
-    /// Ignores poisoning: each change is one statement, so a panic leaves the state consistent.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

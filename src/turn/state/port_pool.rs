@@ -10,11 +10,12 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use super::quota::Place;
 use crate::base::host::HostId;
+use crate::base::lock::lock;
 use crate::base::time::Instant;
 use crate::turn::address::OnWire;
 use crate::turn::identity::account::Account;
@@ -163,11 +164,6 @@ impl PortPool {
         let mut known = known.iter().filter_map(Weak::upgrade);
         known.any(|ports| ports.address == address.ip() && is_set(&ports.taken, address.port()))
     }
-}
-
-/// A panic elsewhere cannot leave what is locked half-changed: every change is one call.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl RelayPorts {
