@@ -171,12 +171,12 @@ impl Budget {
     }
 }
 
-/// With which readiness a stream is among the leftovers of a turn; none: it is not.
+/// With which readiness a socket is among the leftovers of a turn; none: it is not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeftOver(u32);
 
 impl LeftOver {
-    /// Adds this readiness. Returns whether there was none: each stream is listed once, and what comes meanwhile is added, or
+    /// Adds this readiness. Returns whether there was none: each socket is listed once, and what comes meanwhile is added, or
     /// an edge would be lost.
     pub fn leave(&mut self, readiness: u32) -> bool {
         let is_new = self.0 == 0;

@@ -315,7 +315,7 @@ impl Datagrams {
     /// Binds `address` and registers it as `relay`, holding `descriptor` while it is open.
     ///
     /// # Errors
-    /// `InUse` if another port may work, else `Unavailable`.
+    /// `InUse` if another port may work, `NoAddress` if the address is not this machine's, else `Unavailable`.
     pub fn open_relay(
         &mut self,
         relay: RelayId,

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
 use crate::net::admission::Descriptor;
+use crate::net::budget::LeftOver;
 use crate::net::socket;
 use crate::net::syscall::{
     Datagram, Epoll, Fragmentation, Offloads, RecvBatch, SendBatch, is_peer_error, ready, receive_icmp,
@@ -39,8 +40,8 @@ struct Slot {
     received: (u16, u16),
     /// The turn of that call.
     turn: u32,
-    /// With which readiness it is among the leftovers of a turn; 0: it is not.
-    left_over: u32,
+    /// Whether it is among the leftovers of a turn.
+    left_over: LeftOver,
 }
 
 /// How a relayed address with an event fares in a turn.
@@ -88,7 +89,7 @@ impl Relays {
     /// Binds `address` and registers it as `relay`, holding `descriptor` while it is open.
     ///
     /// # Errors
-    /// `InUse` if another port may work, else `Unavailable`.
+    /// `InUse` if another port may work, `NoAddress` if the address is not this machine's, else `Unavailable`.
     pub fn open(
         &mut self,
         epoll: &Epoll,
@@ -120,7 +121,7 @@ impl Relays {
             && slot.socket.take().is_some()
         {
             slot.descriptor = None;
-            slot.left_over = 0;
+            slot.left_over = LeftOver::default();
             slot.generation = slot.generation.next();
             self.open -= 1;
         }
@@ -153,22 +154,19 @@ impl Relays {
 
     /// Notes that a relay is left over with this readiness. Returns whether it was not already: each is listed once.
     pub fn leave_over(&mut self, relay: RelayId, generation: Generation, readiness: u32) -> bool {
-        let Some(slot) = self.slot(relay, generation) else { return false };
-        let is_new = slot.left_over == 0;
-        slot.left_over |= readiness;
-        is_new
+        self.slot(relay, generation).is_some_and(|slot| slot.left_over.leave(readiness))
     }
 
     /// Returns the readiness with which a relay was left over. It is no longer.
     pub fn take_left_over(&mut self, relay: RelayId, generation: Generation) -> u32 {
-        self.slot(relay, generation).map_or(0, |slot| std::mem::take(&mut slot.left_over))
+        self.slot(relay, generation).map_or(0, |slot| slot.left_over.take())
     }
 
     /// Returns how a relay fares in `turn`.
     pub fn standing(&mut self, relay: RelayId, generation: Generation, turn: u32) -> Standing {
         match self.slot(relay, generation) {
             None => Standing::Served,
-            Some(slot) if slot.left_over != 0 => Standing::LeftOver,
+            Some(slot) if slot.left_over.is_some() => Standing::LeftOver,
             Some(slot) if slot.turn == turn => Standing::Served,
             Some(Slot { turn: last, received: (messages, datagrams), .. })
                 if last.wrapping_add(1) == turn

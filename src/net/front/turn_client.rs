@@ -87,10 +87,7 @@ impl TurnClient {
             self.partial = Vec::new();
             return;
         }
-        if is_new || start.len() != self.partial.len() {
-            self.partial.clear();
-            self.partial.extend_from_slice(start);
-        }
+        self.replace(start, is_new);
         if self.partial.capacity() > 2 * start.len().max(PARTIAL_CAPACITY) {
             self.partial.shrink_to(PARTIAL_CAPACITY);
         }
@@ -100,9 +97,14 @@ impl TurnClient {
     /// taken before the rest, so that it is not what is kept already.
     pub fn leave(&mut self, rest: &[u8], is_new: bool, end: Option<CloseReason>) {
         self.left_over = Some(end);
-        if is_new || rest.len() != self.partial.len() {
+        self.replace(rest, is_new);
+    }
+
+    /// Keeps these bytes. Unless they are new, `partial` is where they came from, with more behind it if they are longer.
+    fn replace(&mut self, bytes: &[u8], is_new: bool) {
+        if is_new || bytes.len() != self.partial.len() {
             self.partial.clear();
-            self.partial.extend_from_slice(rest);
+            self.partial.extend_from_slice(bytes);
         }
     }
 
