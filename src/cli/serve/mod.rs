@@ -357,7 +357,8 @@ impl RunningServer {
         self.notifier.reloading();
         // They are followed all the time; this is for a kernel that announces nothing.
         match machine::read() {
-            Ok(addresses) => self.machine.addresses = addresses,
+            Ok(addresses) if addresses != self.machine.addresses => self.follow(addresses, readiness),
+            Ok(_) => {}
             Err(error) => tracing::warn!("reload: cannot list this machine's addresses: {error}"),
         }
         match self.path.as_deref().map(config::read) {

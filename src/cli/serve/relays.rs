@@ -143,17 +143,15 @@ fn is_wanted(config: &Config, one: &LocalAddress) -> bool {
         IpAddr::V4(ip) => is_v4 && ip.is_unspecified(),
         IpAddr::V6(ip) => ip.is_unspecified() && (!is_v4 || config.is_dual_stack(listener)),
     });
-    let is_mapped = config.external_ip.iter().any(|external| external.private == Some(one.address));
-    covers && (one.leads_out || is_mapped || one.address.is_loopback())
+    covers && (one.leads_out || is_mapped(config, one.address) || one.address.is_loopback())
 }
 
 /// The order of preference: what the operator mapped, then public before private, lasting before passing, and what the
 /// kernel itself would choose first. Loopback, which is for local clients, is last.
 fn rank(config: &Config, one: &LocalAddress) -> (bool, bool, bool, bool, bool) {
-    let is_mapped = config.external_ip.iter().any(|external| external.private == Some(one.address));
     (
         one.address.is_loopback(),
-        !is_mapped,
+        !is_mapped(config, one.address),
         is_private(announced_by_all(config, one)),
         one.passing,
         !one.preferred,
@@ -167,12 +165,18 @@ fn announced_by_all(config: &Config, one: &LocalAddress) -> IpAddr {
 
 /// What clients are told: the `external_ip` of this address or else of its family.
 fn announced(config: &Config, local: IpAddr) -> IpAddr {
-    let fits = |external: &&ExternalIp| match external.private {
-        Some(private) => private == local,
-        None => external.public.is_ipv4() == local.is_ipv4() && !local.is_loopback(),
+    let of_family = |external: &&ExternalIp| {
+        let fits = external.public.is_ipv4() == local.is_ipv4() && !local.is_loopback();
+        external.private.is_none() && fits
     };
-    let of_pair = config.external_ip.iter().find(|external| external.private == Some(local));
-    of_pair.or_else(|| config.external_ip.iter().find(fits)).map_or(local, |external| external.public)
+    let mut pairs = config.external_ip.iter().filter(|external| external.private == Some(local));
+    let external = pairs.next().or_else(|| config.external_ip.iter().find(of_family));
+    external.map_or(local, |external| external.public)
+}
+
+/// Whether the operator names this address as the private half of a pair.
+fn is_mapped(config: &Config, local: IpAddr) -> bool {
+    config.external_ip.iter().any(|external| external.private == Some(local))
 }
 
 #[cfg(test)]
