@@ -1,11 +1,12 @@
 //! Builds a [`Config`] from the document and checks each value by itself.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
 use toml::de::DeTable;
 
+use super::address::socket_address;
 use super::drain::drain;
 use super::limits::{DEFAULT_LIFETIME_SECONDS, LIMITS, Limits};
 use super::parties::{hosts, peers, users};
@@ -289,51 +290,6 @@ fn admin_names(section: &Section<'_, '_>, notes: &mut Notes) -> Vec<String> {
         }
     }
     names
-}
-
-/// Reads an address with a port from `key`. Refuses port 0 and multicast addresses.
-pub(super) fn socket_address(
-    section: &Section<'_, '_>,
-    key: &str,
-    example: &str,
-    notes: &mut Notes,
-) -> Option<At<SocketAddr>> {
-    let At { value, line } = section.string(key, notes)?;
-    let key = section.key(key);
-    parse_address(At { value, line }, &key, example, notes)
-}
-
-/// Parses an address with a port. Refuses port 0 and multicast addresses.
-pub(super) fn parse_address(
-    At { value, line }: At<&str>,
-    key: &str,
-    example: &str,
-    notes: &mut Notes,
-) -> Option<At<SocketAddr>> {
-    let Ok(address) = value.parse::<SocketAddr>() else {
-        let remedy = format!("write address and port; names are not looked up: {example}");
-        notes.error(line, key, format!("{value:?} is not an address with a port"), remedy);
-        return None;
-    };
-    if address.port() == 0 {
-        notes.error(
-            line,
-            key,
-            "port 0 means any port, which clients cannot know",
-            format!("write {example}"),
-        );
-        return None;
-    }
-    if address.ip().is_multicast() {
-        notes.error(
-            line,
-            key,
-            format!("{} is a multicast address", address.ip()),
-            format!("write {example}"),
-        );
-        return None;
-    }
-    Some(At { value: address, line })
 }
 
 fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, &'static str> {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::build::parse_address;
+use super::address::parse_address;
 use super::types::Drain;
 use super::walk::{Notes, Section};
 

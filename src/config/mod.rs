@@ -3,6 +3,7 @@
 //! Independent of the rest of the server: `cli::serve` converts a [`Config`] into the settings of the other modules.
 #![forbid(unsafe_code)]
 
+mod address;
 mod build;
 mod cross;
 mod drain;

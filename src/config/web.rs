@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
-use super::build::{parse_address, socket_address};
+use super::address::{parse_address, socket_address};
 use super::types::{Config, ProxyProtocol, Web};
 use super::walk::{At, Notes, Section};
 use crate::base::transport::Transport;

@@ -1,6 +1,6 @@
 //! A buffer that all streams of a worker share: allocated once, refilled for each stream.
 
-use super::stream::tls::{INCOMING_MAX, sealed_max};
+use super::stream::record::{INCOMING_MAX, sealed_max};
 use crate::wire::stream::MESSAGE_MAX;
 
 /// Bytes read from one stream per turn: about 25 full-size packets. The smallest requests of an unauthenticated

@@ -1,6 +1,7 @@
 //! One TCP connection, optionally with TLS: bytes in, queued messages out. [`front`](super::front) interprets the bytes.
 
 pub mod outbox;
+pub mod record;
 pub mod tls;
 
 use std::io;
@@ -12,7 +13,8 @@ use super::scratch::Scratch;
 use super::syscall::{read_stream, write_stream};
 use crate::base::time::Instant;
 use outbox::{Kind, Outbox, Pushed};
-use tls::{RECORD_MAX, Tls};
+use record::RECORD_MAX;
+use tls::Tls;
 
 /// Limit of unsent TLS records: the rest of one write, and a flight of the handshake.
 const UNSENT_MAX: usize = 128 << 10;

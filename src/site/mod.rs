@@ -7,10 +7,10 @@
 
 mod connection;
 mod pages;
+mod visitor;
 mod visits;
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use axum::Router;
 use tokio::runtime::Handle;
 
 use connection::SiteLimits;
+pub use visitor::{Http, Visitor};
 use visits::Visits;
 
 /// A browser keeps one or two connections. An idle one takes 16 KiB with HTTP/1.1 and 25 KiB with HTTP/2, so all together
@@ -40,28 +41,6 @@ pub struct SiteConnection {
     pub visitor: Visitor,
     /// Dropped after the stream is closed.
     pub place: Box<dyn Send>,
-}
-
-/// The version of HTTP on a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Http {
-    /// HTTP/1.1 or 1.0.
-    One,
-    /// HTTP/2.
-    Two,
-}
-
-/// The client of a connection. Handlers receive it as an `Extension`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Visitor {
-    /// The client's address.
-    pub client: SocketAddr,
-    /// The address that the client connected to.
-    pub server: SocketAddr,
-    /// Whether the client came over TLS. Others are redirected.
-    pub secure: bool,
-    /// Whether the web server that the client wants is unreachable. The site then answers one request with 502 and closes.
-    pub down: bool,
 }
 
 /// The built-in site. Clones share its limits.

@@ -42,14 +42,8 @@ pub const OPEN: &[&[&str]] = &[
         "src/cli/serve/relays.rs",
         "src/cli/serve/welcome.rs",
     ],
-    // `parse_address` and `socket_address` belong into a file of their own.
-    &["src/config/build.rs", "src/config/drain.rs", "src/config/web.rs"],
     // `Admission`, which gates and sources are places of, belongs below both.
     &["src/net/admission.rs", "src/net/admission/gate.rs", "src/net/admission/source.rs"],
-    // The sizes of TLS records belong below both.
-    &["src/net/scratch.rs", "src/net/stream/tls.rs"],
-    // What a visitor is belongs into a file of its own.
-    &["src/site/mod.rs", "src/site/connection.rs", "src/site/pages.rs"],
 ];
 
 /// Files that all import each other, directly or not.

@@ -7,16 +7,10 @@ use rustls::server::{ServerConfig, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{AlertDescription, Error};
 
+use super::record::INCOMING_MAX;
 use crate::net::counters::TlsOutcome;
 use crate::net::scratch::Scratch;
 
-/// The largest plaintext of a record (RFC 8446 section 5.1).
-pub const RECORD_MAX: usize = 16 << 10;
-/// Unprocessed bytes kept per client. A full record has 16.6 KB; a ClientHello with post-quantum key shares and a
-/// long session ticket stays below 4 KB, no matter how many records it is split into.
-pub const INCOMING_MAX: usize = 20 << 10;
-/// Space that sealing needs beyond the plaintext: header, tag and explicit nonce of each record, after a key update.
-const SEAL_OVERHEAD: usize = 64;
 /// Records without data that a client may send after the handshake: key updates (RFC 8446 section 4.6.3), each 28
 /// bytes and 3 to 8 us of work. Browsers send none.
 const SILENT_MAX: u32 = 16;
@@ -230,11 +224,6 @@ impl Tls {
 }
 
 type Writer<'c> = rustls::unbuffered::WriteTraffic<'c, rustls::server::ServerConnectionData>;
-
-/// Returns the maximum size of `plaintext` bytes after [`Tls::seal`].
-pub const fn sealed_max(plaintext: usize) -> usize {
-    plaintext + (plaintext / RECORD_MAX + 3) * SEAL_OVERHEAD
-}
 
 /// Returns whether `sent` answers a ClientHello; a HelloRetryRequest requests another one instead (RFC 8446 section 4.1.4).
 /// A client that sends both ClientHellos at once gets both answers at once.

@@ -4,6 +4,7 @@ use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 
 use super::*;
+use crate::net::stream::record::{RECORD_MAX, sealed_max};
 
 struct Pair {
     client: ClientConnection,

@@ -1,0 +1,25 @@
+//! The client of a connection and what it speaks.
+
+use std::net::SocketAddr;
+
+/// The version of HTTP on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http {
+    /// HTTP/1.1 or 1.0.
+    One,
+    /// HTTP/2.
+    Two,
+}
+
+/// The client of a connection. Handlers receive it as an `Extension`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visitor {
+    /// The client's address.
+    pub client: SocketAddr,
+    /// The address that the client connected to.
+    pub server: SocketAddr,
+    /// Whether the client came over TLS. Others are redirected.
+    pub secure: bool,
+    /// Whether the web server that the client wants is unreachable. The site then answers one request with 502 and closes.
+    pub down: bool,
+}
