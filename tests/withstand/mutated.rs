@@ -270,8 +270,6 @@ fn six_hundred_thousand_mutated_messages_change_nothing() {
         let plan = Plan {
             limits: "unauthenticated_per_source = 0\nrequests_per_user = 0\nconnections_total = 20000"
                 .to_owned(),
-            // An Allocate whose first byte became 22 looks like TLS, which has ten seconds for its handshake.
-            tcp: "tls = false".to_owned(),
             ..Plan::on(&[LOCAL_V4], &["127.0.0.0/8"])
         };
         let mut server = Server::start(&plan);

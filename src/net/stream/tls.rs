@@ -14,6 +14,8 @@ use crate::net::scratch::Scratch;
 /// Records without data that a client may send after the handshake: key updates (RFC 8446 section 4.6.3), each 28
 /// bytes and 3 to 8 us of work. Browsers send none.
 const SILENT_MAX: u32 = 16;
+/// The records that end a handshake from the client's side: in TLS 1.2 ClientKeyExchange, change_cipher_spec and Finished.
+const FINISHING_RECORDS: u32 = 3;
 /// Records of data that allow one more. A key update is due after 2^24 records at the earliest (RFC 8446 section
 /// 5.5).
 const DATA_PER_SILENT: u32 = 1 << 16;
@@ -157,12 +159,15 @@ impl Tls {
             self.answered |= answers(&output.bytes()[sent..]);
             let data;
             (consumed, received.closed, data) = progress?;
-            if self.established {
-                self.data = self.data.saturating_add(data);
-                self.silent += (records(&incoming.bytes()[..consumed]).count() as u32).saturating_sub(data);
-            }
             received.finished = !self.established && !connection.is_handshaking();
             self.established |= received.finished;
+            if self.established {
+                self.data = self.data.saturating_add(data);
+                // Key updates may follow the end of the handshake in the same read.
+                let expected = data + if received.finished { FINISHING_RECORDS } else { 0 };
+                self.silent +=
+                    (records(&incoming.bytes()[..consumed]).count() as u32).saturating_sub(expected);
+            }
         }
         if self.silent > SILENT_MAX + self.data / DATA_PER_SILENT {
             return Err(TlsOutcome::Garbage);

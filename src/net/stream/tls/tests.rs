@@ -237,6 +237,24 @@ fn a_client_that_keeps_changing_its_keys_is_refused() {
     }
 }
 
+/// Key updates count from the first on, also if they arrive with the end of the handshake.
+#[test]
+fn key_updates_in_the_read_that_ends_the_handshake_count() {
+    for (updates, is_accepted) in [(SILENT_MAX, true), (2 * SILENT_MAX, false)] {
+        let mut pair = Pair::new(true, &rustls::version::TLS13);
+        let hello = pair.client_sends();
+        pair.feed(&hello, usize::MAX).expect("the hello");
+        let _ = pair.client_receives();
+        assert!(!pair.client.is_handshaking() && pair.server.is_handshaking());
+        let mut bytes = pair.client_sends();
+        for _ in 0..updates {
+            pair.client.refresh_traffic_keys().expect("key update");
+            bytes.extend(pair.client_sends());
+        }
+        assert_eq!(pair.feed(&bytes, usize::MAX).is_ok(), is_accepted, "{updates}");
+    }
+}
+
 #[test]
 fn failures_are_classified_and_send_an_alert() {
     let mut pair = Pair::new(true, &rustls::version::TLS13);
