@@ -4,6 +4,7 @@
 //! The client is at 198.18.1.2 and 2001:db8:1::2, the host at 198.18.2.2 and 2001:db8:2::2, peers at 198.18.3.2 and
 //! 2001:db8:3::2, and the router at .1 and ::1 of each.
 
+use std::any::Any;
 use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
@@ -44,6 +45,8 @@ const WAYS: [Way; 5] = [Way::Udp, Way::Tcp, Way::Tls, Way::Proxy, Way::Shared];
 struct Host {
     lab: Lab,
     server: Server,
+    /// The test's turn on this machine, which ends with it.
+    _turn: Box<dyn Any>,
 }
 
 /// A lab whose host is as `set_up` makes it of the usual one.
@@ -68,16 +71,30 @@ fn plan(lab: &Lab) -> Plan {
 }
 
 impl Host {
-    fn start(set_up: impl FnOnce(&Lab)) -> Host {
+    /// A host that `set_up` made of the usual one, with its server; `None` if these tests are for another server, which fails
+    /// most of them.
+    fn start(set_up: impl FnOnce(&Lab)) -> Option<Host> {
         Host::start_with(set_up, |_| {})
     }
 
-    fn start_with(set_up: impl FnOnce(&Lab), change: impl FnOnce(&mut Plan)) -> Host {
+    fn start_with(set_up: impl FnOnce(&Lab), change: impl FnOnce(&mut Plan)) -> Option<Host> {
+        Host::start_in(beside_others, set_up, change)
+    }
+
+    fn start_in<T: Any>(
+        turn: fn() -> T,
+        set_up: impl FnOnce(&Lab),
+        change: impl FnOnce(&mut Plan),
+    ) -> Option<Host> {
+        if skip_on_coturn("relay addresses on hosts of every kind") {
+            return None;
+        }
+        let _turn = Box::new(turn());
         let lab = lab(set_up);
         let mut plan = plan(&lab);
         change(&mut plan);
         let server = Server::start(&plan);
-        Host { lab, server }
+        Some(Host { lab, server, _turn })
     }
 
     /// A client that comes in this way at an address of the host.
@@ -241,18 +258,9 @@ fn ip(text: &str) -> IpAddr {
 
 const SERVER: IpAddr = IpAddr::V4(namespace::SERVER);
 
-/// Whether these tests are for another server, which fails most of them.
-fn skipped() -> bool {
-    skip_on_coturn("relay addresses on hosts of every kind")
-}
-
 #[test]
 fn both_families() {
-    if skipped() {
-        return;
-    }
-    let _turn = beside_others();
-    let host = Host::start(|_| {});
+    let Some(host) = Host::start(|_| {}) else { return };
     for at in [SERVER, SERVER6.into()] {
         host.relays_from(at, Ok(SERVER), Ok(SERVER6.into()));
     }
@@ -260,32 +268,24 @@ fn both_families() {
 
 #[test]
 fn one_ipv4_address() {
-    if skipped() {
+    let Some(host) = Host::start(|lab| shell(&lab.server, "ip -6 addr flush dev up0 scope global")) else {
         return;
-    }
-    let _turn = beside_others();
-    let host = Host::start(|lab| shell(&lab.server, "ip -6 addr flush dev up0 scope global"));
+    };
     host.relays_from(SERVER, Ok(SERVER), Err(440));
 }
 
 #[test]
 fn ipv6_alone() {
-    if skipped() {
-        return;
-    }
-    let _turn = beside_others();
-    let host = Host::start(|lab| shell(&lab.server, "ip -4 addr flush dev up0"));
+    let Some(host) = Host::start(|lab| shell(&lab.server, "ip -4 addr flush dev up0")) else { return };
     host.relays_from(SERVER6.into(), Err(440), Ok(SERVER6.into()));
 }
 
 /// Of two addresses each client gets the one that it reached.
 #[test]
 fn two_ipv4_addresses() {
-    if skipped() {
+    let Some(host) = Host::start(|lab| shell(&lab.server, "ip addr add 198.18.2.3/24 dev up0")) else {
         return;
-    }
-    let _turn = beside_others();
-    let host = Host::start(|lab| shell(&lab.server, "ip addr add 198.18.2.3/24 dev up0"));
+    };
     for at in [SERVER, ip("198.18.2.3")] {
         host.relays_from(at, Ok(at), Ok(SERVER6.into()));
     }
@@ -295,11 +295,7 @@ fn two_ipv4_addresses() {
 /// The bridge has the lower index, and its address is what a client of the other family must not get.
 #[test]
 fn a_bridge_of_containers_comes_first() {
-    if skipped() {
-        return;
-    }
-    let _turn = beside_others();
-    let host = Host::start(|lab| {
+    let Some(host) = Host::start(|lab| {
         shell(
             &lab.server,
             "ip link add docker0 type veth peer name c0; ip link set c0 up; ip link set docker0 up\n\
@@ -311,7 +307,9 @@ fn a_bridge_of_containers_comes_first() {
             &lab.server,
             "ip addr add 2001:db8:2::2/64 dev up0 nodad; ip route replace default via 2001:db8:2::1",
         );
-    });
+    }) else {
+        return;
+    };
     for at in [SERVER, SERVER6.into()] {
         host.relays_from(at, Ok(SERVER), Ok(SERVER6.into()));
     }
@@ -320,11 +318,7 @@ fn a_bridge_of_containers_comes_first() {
 /// The link to the router is private, as at some hosting companies, and the public addresses are on loopback.
 #[test]
 fn public_addresses_on_loopback() {
-    if skipped() {
-        return;
-    }
-    let _turn = beside_others();
-    let host = Host::start(|lab| {
+    let Some(host) = Host::start(|lab| {
         shell(
             &lab.router,
             "ip addr flush dev server scope global; ip addr add 10.9.0.1/24 dev server\n\
@@ -337,7 +331,9 @@ fn public_addresses_on_loopback() {
              ip addr add 198.18.2.2/32 dev lo; ip addr add 2001:db8:2::2/128 dev lo nodad\n\
              ip route replace default via 10.9.0.1; ip route replace default via fd00:9::1",
         );
-    });
+    }) else {
+        return;
+    };
     for at in [SERVER, SERVER6.into()] {
         host.relays_from(at, Ok(SERVER), Ok(SERVER6.into()));
     }
@@ -356,28 +352,20 @@ fn behind_nat(lab: &Lab) {
 
 #[test]
 fn a_private_address_behind_one_to_one_nat() {
-    if skipped() {
-        return;
-    }
-    let _turn = beside_others();
     // With an inner network beside it, whose address must not announce the public one, too.
     let inner = "ip link add in0 type veth peer name in1; ip link set in1 up; ip link set in0 up; ip addr add 10.8.0.1/24 dev in0";
     let set_up = |lab: &Lab| {
         behind_nat(lab);
         shell(&lab.server, inner);
     };
-    let host = Host::start_with(set_up, |plan| plan.external = vec![SERVER]);
+    let Some(host) = Host::start_with(set_up, |plan| plan.external = vec![SERVER]) else { return };
     host.relays_from(SERVER, Ok(SERVER), Err(440));
 }
 
 /// Only the kernel's routes say that these addresses are the host's: UDP is answered from the one that was asked.
 #[test]
 fn addresses_that_exist_only_as_a_route() {
-    if skipped() {
-        return;
-    }
-    let _turn = beside_others();
-    let host = Host::start(|lab| {
+    let Some(host) = Host::start(|lab| {
         shell(
             &lab.router,
             "ip route add 198.18.5.0/24 via 198.18.2.2; ip route add 2001:db8:5::/64 via 2001:db8:2::2\n\
@@ -388,7 +376,9 @@ fn addresses_that_exist_only_as_a_route() {
             "ip route add local 198.18.5.0/24 dev lo; ip route add local 2001:db8:5::/64 dev lo\n\
              ip route add local 198.18.6.1 dev lo",
         );
-    });
+    }) else {
+        return;
+    };
     for at in ["198.18.5.9", "2001:db8:5::9"] {
         host.relays_from(ip(at), Ok(SERVER), Ok(SERVER6.into()));
     }
@@ -398,12 +388,11 @@ fn addresses_that_exist_only_as_a_route() {
 /// The server starts before the network is up, says that it is not ready, and is as soon as it may be.
 #[test]
 fn an_address_arrives_late() {
-    if skipped() {
-        return;
-    }
-    let _turn = beside_others();
     let set_up = |lab: &Lab| shell(&lab.server, "ip addr flush dev up0 scope global");
-    let host = Host::start_with(set_up, |plan| plan.started = "no address that clients elsewhere");
+    let Some(host) = Host::start_with(set_up, |plan| plan.started = "no address that clients elsewhere")
+    else {
+        return;
+    };
     let (status, text) = host.readiness();
     assert!(status == 503 && text.contains("an address to relay from"), "{status} {text}");
     shell(
@@ -424,11 +413,7 @@ fn an_address_arrives_late() {
 /// DHCP gives another address: calls on the old one end, with a line in the log; those on one that stays go on.
 #[test]
 fn an_address_is_replaced() {
-    if skipped() {
-        return;
-    }
-    let _turn = beside_others();
-    let host = Host::start(|_| {});
+    let Some(host) = Host::start(|_| {}) else { return };
     let (mut ends, relayed) = host.relayed(Way::Udp, SERVER6.into(), Families::V4);
     assert_eq!(relayed.map(|all| all[0].ip()), Ok(SERVER));
     let (mut stays, relayed) = host.relayed(Way::Udp, SERVER6.into(), Families::V6);
@@ -448,11 +433,7 @@ fn an_address_is_replaced() {
 /// Addresses come and go under many calls: those on addresses that stay lose nothing, and nothing is left of the others.
 #[test]
 fn a_hundred_changes_under_two_hundred_calls() {
-    if skipped() {
-        return;
-    }
-    let _turn = alone();
-    let host = Host::start(|_| {});
+    let Some(host) = Host::start_in(alone, |_| {}, |_| {}) else { return };
     let echo = host.lab.start_peer();
     let mut calls: Vec<Client> = (0..200)
         .map(|number| {
