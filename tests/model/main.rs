@@ -460,7 +460,7 @@ fn a_snapshot_is_what_happened() {
     assert_eq!(sessions(&rig.server, rig.now), []);
 }
 
-/// However many there are, a page looks at no more places than it is asked for, and lists no more entries than its bound.
+/// No matter how many there are, a page looks at no more places than it is asked for, and lists no more entries than its bound.
 #[test]
 fn a_page_has_a_bound() {
     let mut settings = stun::settings();
