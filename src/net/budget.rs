@@ -132,7 +132,8 @@ impl Budget {
         std::mem::take(&mut self.are_listeners_due)
     }
 
-    /// Returns whether a slice of the last turn was too short. Then those that had their share come last.
+    /// Returns whether a slice of the last turn was too short. Then those whose last share was large
+    /// come last.
     pub fn was_short(&self) -> bool {
         self.short[1]
     }
