@@ -21,7 +21,7 @@ pub(super) struct Listener {
     wildcard: bool,
     /// The QUIC server that shares the port.
     pub quic: Option<SocketAddr>,
-    /// Datagrams to request next.
+    /// Messages to request next.
     share: usize,
     /// The turn in which it was last read.
     turn: u32,
@@ -48,7 +48,8 @@ impl Listener {
         match received.receive(&self.socket, 0, self.share) {
             Ok(count) => {
                 let more = count == self.share;
-                self.share = next_share(self.share, count);
+                let datagrams = (0..count).map(|frame| received.datagrams(frame)).sum();
+                self.share = next_share(self.share, count, datagrams);
                 (count, more)
             }
             // Any other error is a temporary shortage of memory.
@@ -73,9 +74,12 @@ impl Listener {
     }
 }
 
-/// Returns how many datagrams to request after `count` of `share` arrived.
-fn next_share(share: usize, count: usize) -> usize {
-    if count == share {
+/// Returns how many messages to request after `count` of `share` arrived, which held so many datagrams: a message of a train
+/// holds up to 64 of them, and after one as many are requested as are likely to hold [`BATCH`] datagrams.
+fn next_share(share: usize, count: usize, datagrams: usize) -> usize {
+    if datagrams > BATCH {
+        (BATCH * count / datagrams).max(1)
+    } else if count == share {
         (2 * share).min(BATCH)
     } else if count < share / 4 {
         (share / 2).max(SHARE_MIN)
@@ -92,13 +96,21 @@ mod tests {
     fn a_burst_is_read_in_whole_batches_after_two_turns_and_a_trickle_in_small_ones() {
         let mut share = SHARE_MIN;
         for expected in [32, 64, 64] {
-            share = next_share(share, share);
+            share = next_share(share, share, share);
             assert_eq!(share, expected);
         }
-        assert_eq!(next_share(64, 16), 64);
+        assert_eq!(next_share(64, 16, 16), 64);
         for expected in [32, 16, 16] {
-            share = next_share(share, 0);
+            share = next_share(share, 0, 0);
             assert_eq!(share, expected);
         }
+    }
+
+    #[test]
+    fn after_trains_few_messages_are_requested_until_they_hold_few_datagrams() {
+        assert_eq!(next_share(64, 64, 64 * 64), 1);
+        assert_eq!(next_share(64, 64, 5 * 64), 12);
+        assert_eq!(next_share(1, 1, 64), 2, "as many as fit");
+        assert_eq!(next_share(1, 1, 1), 2, "the trains are over");
     }
 }
