@@ -11,6 +11,8 @@ use crate::net::token::Token;
 #[derive(Debug, Default)]
 pub struct Timers {
     heap: BinaryHeap<Reverse<(Instant, u64)>>,
+    /// How many were left when closed tokens were last removed.
+    tidied: usize,
 }
 
 impl Timers {
@@ -36,8 +38,10 @@ impl Timers {
     /// Removes the deadlines of closed tokens once they are the majority, so that short connections do not
     /// accumulate.
     pub fn tidy(&mut self, live: usize, is_live: impl Fn(Token) -> bool) {
-        if self.heap.len() > 2 * live + 1024 {
+        // Live tokens may have several each: not again before the heap has doubled.
+        if self.heap.len() > 2 * live.max(self.tidied) + 1024 {
             self.heap.retain(|Reverse((_, token))| Token::unpack(*token).is_some_and(&is_live));
+            self.tidied = self.heap.len();
         }
     }
 }
