@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use super::token::Token;
 use crate::base::time::{Instant, Now};
+use crate::turn::action::UserId;
 
 /// Bytes that web clients and their servers may send in one turn: 0.2 ms of sealing and copying, for which packets wait.
 const WEB_BYTES: usize = 256 << 10;
 
-/// The time of one slice. A turn has four: relayed addresses and then streams, of each first the new ones and then those
-/// left over. So UDP clients wait for no more than 2 ms, whatever peers and streams bring, and neither the new ones nor
-/// those left over keep the others waiting.
+/// The time of one slice. Each [`Rank`] of relayed addresses has one in a turn, each of streams, and of those to be written
+/// to. So a peer's datagrams wait for no more than 4 ms, whatever others and streams bring, and no rank keeps the others
+/// waiting; UDP listeners wait for no more than [`LISTENERS_WAIT`].
 const SLICE: Duration = Duration::from_micros(500);
 /// Units of work between two looks at the clock. A unit is a datagram or a short message: about a microsecond.
 const LOOK: u32 = 64;
@@ -20,6 +21,17 @@ pub const SOCKET_UNITS: u32 = 4;
 pub const REQUEST_UNITS: u32 = 16;
 /// Bytes read from a stream that count as one unit: they may be TLS records of 23 bytes each.
 pub const BYTES_PER_UNIT: usize = 128;
+/// Bytes written to a stream that count as one unit: each TLS record counts besides.
+pub const WRITTEN_BYTES_PER_UNIT: usize = 2048;
+/// Units from which the work for a stream at once is large: two packets of video that arrive together are not.
+pub const LARGE_UNITS: u32 = 32;
+/// Nanoseconds in which one unit of a user's work is forgotten. 50,000 units a second are ten videos over TLS.
+const UNIT_NANOS: u64 = 20_000;
+/// Nanoseconds until all of a user's work is forgotten, from which it is much: 1,000 units, a picture of a shared screen. One
+/// user's sockets, of which it may have hundreds, keep others of the first rank waiting for so many units at most.
+const MUCH_NANOS: u64 = 1_000 * UNIT_NANOS;
+/// The most that is remembered: soon after the work is over, the user is like others.
+const MOST_NANOS: u64 = 5 * MUCH_NANOS;
 /// The longest time between two looks at UDP listeners within a turn: their buffers must not overflow meanwhile.
 const LISTENERS_WAIT: Duration = Duration::from_micros(200);
 
@@ -30,6 +42,12 @@ pub struct Budget {
     /// Counts turns; wraps.
     pub turn: u32,
     slice: Slice,
+    /// Units of all work; wraps.
+    spent: u32,
+    /// When the turn began, in nanoseconds.
+    now: u64,
+    /// By number of the user: when all of its work is forgotten, in nanoseconds.
+    users: Vec<u64>,
     /// When UDP listeners were looked at, if a slice has looked at the clock in this turn.
     listeners_seen: Option<Instant>,
     /// Whether UDP listeners have waited for [`LISTENERS_WAIT`].
@@ -44,8 +62,6 @@ pub struct Budget {
 /// The time that some sockets share.
 #[derive(Clone, Copy, Debug, Default)]
 struct Slice {
-    /// Whether these sockets are left over from the last turn.
-    is_second: bool,
     /// The first look at the clock.
     began: Option<Instant>,
     /// Units of work since the last look.
@@ -53,27 +69,39 @@ struct Slice {
     is_spent: bool,
 }
 
-/// Sockets to be handled in the next turn without an event.
+/// The order in which sockets are handled when there is no time for all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// Relayed addresses and clients of users with little work: calls. They come before the next turn's events.
+    First,
+    /// Clients without an allocation whose last share was small.
+    Second,
+    /// Those of users with much work, and clients without an allocation whose last share was large.
+    Last,
+}
+
+/// Sockets to be handled in the next turn without an event, by rank.
 #[derive(Debug, Default)]
 pub struct Leftovers {
-    /// Those with an event in this turn, for which there was no time. They come before the next turn's events.
-    pub new: Vec<Token>,
-    /// Those that were left over already, and then those that had their share and may have more.
-    pub old: Vec<Token>,
-    /// Those that had their share in this turn.
+    ranks: [Vec<Token>; 3],
+    /// Those that had their share in this turn. In the next one they are the end of the last rank.
     served: Vec<Token>,
 }
 
 impl Leftovers {
+    /// Returns those of a rank.
+    pub fn of(&self, rank: Rank) -> &[Token] {
+        &self.ranks[rank as usize]
+    }
+
     /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.new.is_empty() && self.old.is_empty() && self.served.is_empty()
+        self.ranks.iter().all(Vec::is_empty) && self.served.is_empty()
     }
 
     /// Empties the lists and keeps their memory.
     pub fn clear(&mut self) {
-        self.new.clear();
-        self.old.clear();
+        self.ranks.iter_mut().for_each(Vec::clear);
     }
 }
 
@@ -84,6 +112,9 @@ impl Budget {
             clock,
             turn: 0,
             slice: Slice::default(),
+            spent: 0,
+            now: 0,
+            users: Vec::new(),
             listeners_seen: None,
             are_listeners_due: false,
             short: [false; 2],
@@ -93,16 +124,17 @@ impl Budget {
     }
 
     /// Begins another turn.
-    pub fn begin_turn(&mut self) {
+    pub fn begin_turn(&mut self, now: Instant) {
+        self.now = now.as_nanos();
         self.turn = self.turn.wrapping_add(1);
         self.web_bytes = WEB_BYTES;
         (self.listeners_seen, self.are_listeners_due) = (None, false);
         self.short = [false, self.short[0]];
     }
 
-    /// Begins a slice: for sockets with an event, or for those left over.
-    pub fn begin_slice(&mut self, is_second: bool) {
-        self.slice = Slice { is_second, ..Slice::default() };
+    /// Begins a slice.
+    pub fn begin_slice(&mut self) {
+        self.slice = Slice::default();
     }
 
     /// Returns whether nothing more is to be handled in this slice. Reads the clock every [`LOOK`] units of work.
@@ -122,9 +154,40 @@ impl Budget {
         slice.is_spent
     }
 
+    /// Returns whether a socket with an event has its share at once.
+    pub fn has_share(&mut self, rank: Rank) -> bool {
+        (rank == Rank::First || !self.was_short()) && !self.is_time_spent()
+    }
+
     /// Notes work, in units.
     pub fn spend(&mut self, units: u32) {
         self.slice.units = self.slice.units.saturating_add(units);
+        self.spent = self.spent.wrapping_add(units);
+    }
+
+    /// Records work for a user.
+    pub fn charge(&mut self, user: UserId, units: u32) {
+        let index = user.0 as usize;
+        if index >= self.users.len() {
+            self.users.resize(index + 1, 0);
+        }
+        let until = self.users[index].max(self.now) + u64::from(units) * UNIT_NANOS;
+        self.users[index] = until.min(self.now + MOST_NANOS);
+    }
+
+    /// Returns whether there was much work for a user lately, on all its sockets together.
+    pub fn is_much(&self, user: UserId) -> bool {
+        self.users.get(user.0 as usize).is_some_and(|&until| until > self.now + MUCH_NANOS)
+    }
+
+    /// Returns the rank of a relayed address, by the user of its allocation.
+    pub fn rank(&self, user: Option<UserId>) -> Rank {
+        if user.is_some_and(|user| self.is_much(user)) { Rank::Last } else { Rank::First }
+    }
+
+    /// Returns the units of all work so far; wraps. The difference between two calls is the work between them.
+    pub fn spent(&self) -> u32 {
+        self.spent
     }
 
     /// Returns whether UDP listeners have waited so long that they are to be read now.
@@ -132,21 +195,26 @@ impl Budget {
         std::mem::take(&mut self.are_listeners_due)
     }
 
-    /// Returns whether a slice of the last turn was too short. Then those whose last share was large
-    /// come last.
+    /// Returns whether a slice of the last turn was too short. Then the order of [`Rank`] holds; else everything is
+    /// handled as it comes.
     pub fn was_short(&self) -> bool {
         self.short[1]
     }
 
     /// Leaves a socket that had no share to the next turn.
-    pub fn postpone(&mut self, token: Token) {
-        let list = if self.slice.is_second { &mut self.left.old } else { &mut self.left.new };
-        list.push(token);
+    pub fn postpone(&mut self, token: Token, rank: Rank) {
+        self.left.ranks[rank as usize].push(token);
     }
 
     /// Notes that a socket may have more to read than its share.
     pub fn read_again(&mut self, token: Token) {
         self.left.served.push(token);
+    }
+
+    /// Makes a slice of this turn too short.
+    #[cfg(test)]
+    pub fn end_short(&mut self) {
+        self.short[0] = true;
     }
 
     /// Returns whether sockets are left over.
@@ -157,7 +225,8 @@ impl Budget {
 
     /// Exchanges the leftovers of the last turn for an empty list.
     pub fn take_leftovers(&mut self, leftovers: &mut Leftovers) {
-        self.left.old.append(&mut self.left.served);
+        let Leftovers { ranks: [.., last], served } = &mut self.left;
+        last.append(served);
         std::mem::swap(&mut self.left, leftovers);
     }
 
@@ -208,12 +277,40 @@ mod tests {
         Budget::new(|| Now { instant: Instant::from_nanos(MICROS.get() * 1000), unix: 0 })
     }
 
+    fn at(millis: u64) -> Instant {
+        Instant::from_nanos((1_000 + millis) * 1_000_000)
+    }
+
+    #[test]
+    fn a_user_has_much_work_beyond_its_burst_until_that_is_forgotten() {
+        let (mut budget, user) = (budget(), UserId(3));
+        let is_much = |budget: &mut Budget, millis| {
+            budget.begin_turn(at(millis));
+            budget.is_much(user)
+        };
+        assert!(!is_much(&mut budget, 0));
+        budget.charge(user, 1_000);
+        assert!(!is_much(&mut budget, 0), "its burst");
+        budget.charge(user, 1);
+        assert!(is_much(&mut budget, 0) && !is_much(&mut budget, 1));
+        budget.charge(user, u32::MAX);
+        assert!(is_much(&mut budget, 80) && !is_much(&mut budget, 81), "no more is remembered");
+        assert!(!budget.is_much(UserId(2)) && !budget.is_much(UserId(9)), "others have none");
+        // A user that has as much as is forgotten meanwhile never has much.
+        let steady = (1_000..3_000).step_by(10).all(|millis| {
+            let is_much = is_much(&mut budget, millis);
+            budget.charge(user, 500);
+            !is_much
+        });
+        assert!(steady);
+    }
+
     #[test]
     fn each_slice_has_half_a_millisecond_whatever_the_others_used() {
         let mut budget = budget();
-        for is_second in [false, true, false] {
-            budget.begin_turn();
-            budget.begin_slice(is_second);
+        for _ in 0..3 {
+            budget.begin_turn(at(0));
+            budget.begin_slice();
             let handled = (0..10_000).take_while(|_| {
                 let may = !budget.is_time_spent();
                 budget.spend(1);
@@ -225,18 +322,18 @@ mod tests {
             assert!((500..=128 + 500 + 128).contains(&micros), "{micros}");
             assert!(budget.is_time_spent(), "it stays spent");
         }
-        budget.begin_turn();
+        budget.begin_turn(at(0));
         assert!(budget.was_short());
-        budget.begin_turn();
+        budget.begin_turn(at(0));
         assert!(!budget.was_short());
     }
 
     #[test]
     fn listeners_are_due_while_others_use_their_slices() {
         let mut budget = budget();
-        budget.begin_turn();
-        let due = (0..2).map(|slice| {
-            budget.begin_slice(slice > 0);
+        budget.begin_turn(at(0));
+        let due = (0..2).map(|_| {
+            budget.begin_slice();
             let looks = (0..1000).take_while(|_| {
                 budget.spend(LOOK);
                 MICROS.set(MICROS.get() + 60);
@@ -251,31 +348,42 @@ mod tests {
     }
 
     #[test]
-    fn those_without_a_share_come_before_those_that_had_one() {
+    fn those_that_had_a_share_come_after_those_of_the_last_rank() {
         let mut budget = budget();
-        budget.begin_turn();
-        budget.begin_slice(false);
+        budget.begin_turn(at(0));
         budget.read_again(Token::Udp(1));
-        budget.postpone(Token::Udp(2));
-        budget.begin_slice(true);
-        budget.postpone(Token::Udp(3));
+        for (index, rank) in [(2, Rank::First), (3, Rank::Last), (4, Rank::Second)] {
+            budget.postpone(Token::Udp(index), rank);
+        }
         assert!(budget.has_leftovers());
         let mut leftovers = Leftovers::default();
         budget.take_leftovers(&mut leftovers);
-        assert_eq!(leftovers.new, [Token::Udp(2)]);
-        assert_eq!(leftovers.old, [Token::Udp(3), Token::Udp(1)]);
+        assert_eq!(leftovers.of(Rank::First), [Token::Udp(2)]);
+        assert_eq!(leftovers.of(Rank::Second), [Token::Udp(4)]);
+        assert_eq!(leftovers.of(Rank::Last), [Token::Udp(3), Token::Udp(1)]);
         assert!(!budget.has_leftovers() && !leftovers.is_empty());
+        leftovers.clear();
+        assert!(leftovers.is_empty());
+    }
+
+    #[test]
+    fn work_is_the_difference_between_two_looks() {
+        let mut budget = budget();
+        budget.spent = u32::MAX - 2;
+        let before = budget.spent();
+        budget.spend(7);
+        assert_eq!(budget.spent().wrapping_sub(before), 7);
     }
 
     #[test]
     fn each_turn_has_its_bytes_of_the_web() {
         let mut budget = budget();
-        budget.begin_turn();
+        budget.begin_turn(at(0));
         budget.spend_web(WEB_BYTES - 1);
         assert!(!budget.is_web_spent());
         budget.spend_web(9);
         assert!(budget.is_web_spent());
-        budget.begin_turn();
+        budget.begin_turn(at(0));
         assert!(!budget.is_web_spent());
     }
 }

@@ -25,6 +25,7 @@ mod parts;
 mod proxy_header;
 pub mod quic;
 mod read;
+mod share;
 mod splice;
 mod timers;
 mod turn_client;
@@ -38,7 +39,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::admission::{Gate, Pressure};
-use super::budget::{BYTES_PER_UNIT, Budget, SOCKET_UNITS};
+use super::budget::{BYTES_PER_UNIT, Budget, Rank, SOCKET_UNITS};
 use super::counters::{CloseReason, Counters, Decision, TlsOutcome};
 use super::scratch::Buffers;
 use super::stream::outbox::{Kind, Pushed};
@@ -46,7 +47,7 @@ use super::stream::tls::TlsChooser;
 use super::syscall::ready;
 use super::token::Token;
 use crate::base::time::Instant;
-use crate::turn::action::DropReason;
+use crate::turn::action::{DropReason, UserId};
 use crate::turn::five_tuple::{Client, FiveTuple};
 use crate::turn::server::Server;
 use acceptors::{Accept, Acceptors};
@@ -58,6 +59,7 @@ use life::Life;
 pub use parts::Parts;
 use quic::{Claim, Flows};
 use read::ReadOutcome;
+use share::Share;
 use timers::Timers;
 pub use turn_client::{Messages, closes_stream, end_reason};
 use web::{Room, WebDoor};
@@ -100,17 +102,17 @@ impl Front {
         })
     }
 
-    /// What outlives a restart of the worker.
+    /// Returns what outlives a restart of the worker.
     pub fn into_rules(self) -> (Option<Arc<dyn TlsChooser>>, Option<Arc<Web>>) {
         (self.tls, self.web.into_rules())
     }
 
-    /// Certificates for the connections to come.
+    /// Replaces the certificates for new connections.
     pub fn set_tls(&mut self, chooser: Arc<dyn TlsChooser>) {
         self.tls = Some(chooser);
     }
 
-    /// Web servers for the connections to come.
+    /// Replaces the web servers for new connections.
     pub fn set_web(&mut self, web: Arc<Web>) {
         self.web.set(web);
     }
@@ -121,17 +123,17 @@ impl Front {
         self.connections.set_tight(self.gate.admission().pressure() == Pressure::Tight);
     }
 
-    /// When [`Front::on_deadlines`] or [`Front::next_handshake`] has work again.
+    /// Returns when [`Front::on_deadlines`] or [`Front::next_handshake`] has work again.
     pub fn deadline(&self) -> Option<Instant> {
         self.timers.next().into_iter().chain(self.handshakes.next()).min()
     }
 
-    /// The bytes that [`Messages`] are in.
+    /// Returns the bytes that [`Messages`] are in.
     pub fn bytes(&self) -> &[u8] {
         self.buffers.plain.bytes()
     }
 
-    /// Accepts what waits at a listener.
+    /// Accepts the connections that wait at a listener.
     pub fn on_accept(&mut self, listener: u16, now: Instant) {
         for _ in 0..ACCEPTS {
             match self.acceptors.accept(listener) {
@@ -155,22 +157,25 @@ impl Front {
         }
     }
 
-    /// Handles an event of a client's socket. Returns the TURN messages that came.
+    /// Handles an event of a client's socket, or what was left over of one. Returns the TURN messages that came.
     pub fn on_stream(
         &mut self,
         token: Token,
         readiness: u32,
+        is_left_over: bool,
         now: Instant,
         budget: &mut Budget,
     ) -> Option<Messages> {
         let is_gone = readiness & (ready::ERROR | ready::CLOSED) != 0;
         let is_only_write = readiness & !ready::WRITE == 0;
-        self.tell_tls(token, now);
+        self.connections.tell_tls(token, now);
         let connection = self.connections.get(token)?;
         let (hello, waits) = (connection.unanswered_hello(), connection.waits_for_its_answers());
-        let is_late = !is_only_write && (connection.left_over.is_some() || budget.is_time_spent());
-        if is_late && connection.left_over.leave(readiness) {
-            budget.postpone(token);
+        let rank = connection.share.rank(budget);
+        let has_share = is_left_over || !connection.share.left_over.is_some() && budget.has_share(rank);
+        let is_late = !is_only_write && !has_share;
+        if is_late && connection.share.left_over.leave(readiness) {
+            budget.postpone(token, rank);
         }
         // What is written to is watched again, which a ClientHello that waits must not be.
         if readiness & ready::WRITE != 0 && (is_only_write || hello.is_none()) {
@@ -194,23 +199,7 @@ impl Front {
         if waits && !is_gone { None } else { self.read(token, readiness, now, budget) }
     }
 
-    /// Finds out whether a new client speaks TLS, where the listener takes both.
-    fn tell_tls(&mut self, token: Token, now: Instant) {
-        let Some(connection) = self.connections.get(token).filter(|connection| connection.is_untold()) else {
-            return;
-        };
-        connection.look_at_first_byte();
-        if !connection.is_untold() {
-            self.connections.told(token, now);
-        }
-    }
-
-    /// The readiness with which a connection is among the leftovers of a turn. It is no longer.
-    pub fn take_left_over(&mut self, token: Token) -> u32 {
-        self.connections.get(token).map_or(0, |connection| connection.left_over.take())
-    }
-
-    /// The next handshake that had to wait and may go on. [`Front::read`] follows.
+    /// Returns the next handshake that had to wait and may continue; the caller then calls [`Front::read`].
     pub fn next_handshake(&mut self) -> Option<Token> {
         self.handshakes.resume(|token| self.connections.is_open(token))
     }
@@ -265,7 +254,7 @@ impl Front {
                 // More than one read takes, or an end behind what was read: no further event would tell.
                 let over = readiness & (ready::PEER_CLOSED | ready::CLOSED | ready::ERROR);
                 let more = read.full || read.received > 0 && over != 0;
-                if more && connection.left_over.leave(ready::READ | over) {
+                if more && connection.share.left_over.leave(ready::READ | over) {
                     budget.read_again(token);
                 }
                 return Some(Messages { token, position: 0, opening: false, end: read.end, now });
@@ -292,13 +281,13 @@ impl Front {
         None
     }
 
-    /// The way to the web, and what it needs.
+    /// Returns the component for web clients, and what it needs.
     fn web_door(&mut self) -> (&WebDoor, Room<'_>) {
         let Self { web, connections, flows, buffers, .. } = self;
         (web, Room { connections, flows, buffers })
     }
 
-    /// Goes through the door that the bytes in the buffer open, if they do.
+    /// Decides by the first bytes of a connection which stage comes next.
     fn decide(&mut self, token: Token, read: &ReadOutcome, now: Instant) {
         let Some(connection) = self.connections.get(token) else { return };
         if let Some(to) = read.pass_through {
@@ -319,7 +308,7 @@ impl Front {
         }
     }
 
-    /// The next whole message. Once there is none, the rest is kept and the end that came with it applies.
+    /// Returns the next whole message. Once there is none, the rest is kept, and the connection is closed if its end was read.
     pub fn next_message(
         &mut self,
         messages: &mut Messages,
@@ -357,15 +346,23 @@ impl Front {
         let &Messages { token, position, end, .. } = messages;
         let Some(connection) = self.connections.get(token) else { return };
         let rest = &self.buffers.plain.bytes()[position..];
-        connection.turn_client().into_iter().for_each(|turn| turn.leave(rest, position > 0, end));
-        if connection.left_over.leave(ready::READ) {
-            budget.read_again(token);
+        let is_served = position > 0;
+        connection.turn_client().into_iter().for_each(|turn| turn.leave(rest, is_served, end));
+        match connection.share.left_over.leave(ready::READ) {
+            false => {}
+            true if is_served => budget.read_again(token),
+            true => budget.postpone(token, connection.share.rank(budget)),
         }
     }
 
-    /// Notes that a request of a stream client authenticated, and whether the client has an allocation.
-    pub fn authenticated(&mut self, token: Token, has_allocation: bool, now: Instant) {
-        self.connections.authenticated(token, has_allocation, now);
+    /// Returns what decides when a client has its share of a turn.
+    pub fn share(&mut self, token: Token) -> Option<&mut Share> {
+        self.connections.get(token).map(|connection| &mut connection.share)
+    }
+
+    /// Notes that a request of a stream client authenticated, of this user if the client has an allocation.
+    pub fn authenticated(&mut self, token: Token, user: Option<UserId>, now: Instant) {
+        self.connections.authenticated(token, user, now);
     }
 
     /// Queues one whole message, given in pieces. `None` when the connection is gone.
@@ -397,7 +394,7 @@ impl Front {
         }
     }
 
-    /// Whose a datagram on a UDP port shared with HTTP/3 is. If it is the web's, it is forwarded to the server at `to`.
+    /// Returns whose a datagram on a UDP port shared with HTTP/3 is, and forwards the web's to the server at `to`.
     pub fn claim(
         &mut self,
         client: Client,
@@ -414,12 +411,12 @@ impl Front {
         claim
     }
 
-    /// The QUIC flows of shared UDP ports.
+    /// Returns the QUIC flows of shared UDP ports.
     pub fn flows(&mut self) -> &mut Flows {
         &mut self.flows
     }
 
-    /// Looks after everything whose time has come.
+    /// Handles all deadlines that have passed.
     pub fn on_deadlines(&mut self, now: Instant, server: &Server) {
         while let Some(token) = self.timers.due(now) {
             match token {
@@ -434,25 +431,21 @@ impl Front {
         }
     }
 
-    /// Looks whether a connection is still of use.
+    /// Closes a connection whose time is over, or sets its next deadline.
     fn look_after(&mut self, token: Token, now: Instant, server: &Server) {
-        let Some(connection) = self.connections.get(token) else { return };
-        let client = connection.client;
-        match connection.life(now, || server.has_allocation(&client)) {
-            Life::Until(deadline) => {
-                // Never in the turn that sets it.
-                let deadline = deadline.max(now + std::time::Duration::from_millis(1));
-                if connection.schedule(deadline, now) {
-                    self.timers.set(deadline, token);
-                }
+        match self.connections.life(token, now, |client| server.has_allocation(client)) {
+            None => {}
+            Some(Life::Until(deadline)) => {
+                let deadline = self.connections.schedule(token, deadline, now);
+                deadline.into_iter().for_each(|deadline| self.timers.set(deadline, token));
             }
-            Life::Over(reason) => {
+            Some(Life::Over(reason)) => {
                 if reason == CloseReason::HandshakeTimeout {
                     self.counters.tls(TlsOutcome::Timeout).add(1);
                 }
                 self.close(token, reason);
             }
-            Life::BackEndDown => {
+            Some(Life::BackEndDown) => {
                 let (door, mut room) = self.web_door();
                 door.back_end_down(&mut room, token, now);
             }
@@ -469,12 +462,19 @@ impl Front {
         });
     }
 
-    /// Writes to every connection that got something in this turn, so that all of it goes out together.
-    pub fn write(&mut self, now: Instant) {
-        self.connections.write_all(now, &mut self.buffers.output);
+    /// Returns whether anything waits to be written that the last turn had no time for.
+    pub fn has_unwritten(&self) -> bool {
+        self.connections.has_unwritten()
+    }
+
+    /// Writes what waits for one connection: of the first rank one for which little waits, of the last any other. Returns
+    /// whether there was one.
+    pub fn write_next(&mut self, rank: Rank, now: Instant, budget: &mut Budget) -> bool {
+        let is_written = self.connections.write_next(rank, now, &mut self.buffers.output, budget);
         while let Some(token) = self.connections.next_shortened() {
             self.timers.set(now, token);
         }
+        is_written
     }
 
     /// Marks a connection to be closed at the end of the turn. The first reason counts.
@@ -487,12 +487,12 @@ impl Front {
         self.connections.tokens().into_iter().for_each(|token| self.close(token, CloseReason::Shutdown));
     }
 
-    /// Closes what was marked.
+    /// Closes the marked connections.
     pub fn close_marked(&mut self) {
         self.connections.close_marked(&mut self.buffers.output);
     }
 
-    /// The next client whose connection was closed, and why.
+    /// Returns the next client whose connection was closed, and why.
     pub fn next_gone(&mut self) -> Option<(Client, CloseReason)> {
         self.connections.next_gone()
     }

@@ -8,6 +8,7 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use super::budget::{SOCKET_UNITS, WRITTEN_BYTES_PER_UNIT};
 use super::counters::CloseReason;
 use super::scratch::Scratch;
 use super::syscall::{read_stream, write_stream};
@@ -50,6 +51,8 @@ pub struct Written {
     pub len: usize,
     /// Messages dropped because they were too old.
     pub stale: usize,
+    /// Units of work, as in [`Budget`](super::budget::Budget).
+    pub units: u32,
     /// Why the connection must be closed.
     pub end: Option<CloseReason>,
 }
@@ -97,6 +100,14 @@ impl Stream {
         !self.unsent.is_empty() || self.outbox.as_ref().is_some_and(|outbox| !outbox.is_empty())
     }
 
+    /// Returns the most units of work that writing all that waits may take.
+    pub fn waiting_units(&self) -> u32 {
+        let (messages, bytes) =
+            self.outbox.as_ref().map_or((0, 0), |outbox| (outbox.messages(), outbox.len()));
+        // Both are bounded by the limits of the outbox.
+        SOCKET_UNITS + (messages + (bytes + self.unsent.len()) / WRITTEN_BYTES_PER_UNIT) as u32
+    }
+
     /// Returns whether bytes wait that the kernel did not take.
     pub fn is_blocked(&self) -> bool {
         !self.unsent.is_empty()
@@ -122,8 +133,9 @@ impl Stream {
 
     /// Writes as much queued output as the socket takes. An emptied outbox goes back to `spare`.
     pub fn write(&mut self, now: Instant, output: &mut Scratch, spare: &mut Outboxes) -> Written {
-        let mut written = Written::default();
+        let mut written = Written { units: SOCKET_UNITS, ..Written::default() };
         written.end = self.write_all(now, output, &mut written).err();
+        written.units += (written.len / WRITTEN_BYTES_PER_UNIT) as u32;
         if !self.is_waiting()
             && let Some(mut outbox) = self.outbox.take()
         {
@@ -172,6 +184,7 @@ impl Stream {
                         let len = front.len();
                         tls.seal(front, output).map_err(|_| CloseReason::TlsFailed)?;
                         outbox.consume(len);
+                        outcome.units += 1;
                     }
                     let written = write(&self.socket, output.bytes())?;
                     outcome.len += written;

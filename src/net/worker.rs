@@ -11,28 +11,25 @@
 //! listeners are read first, and again while relayed addresses and streams use their time.
 
 mod act;
+mod persistent;
 
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::Receiver;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::Command;
-use super::admission::{Gate, Pressure};
-use super::budget::{Budget, Leftovers, REQUEST_UNITS, SOCKET_UNITS};
-use super::counters::Counters;
+use super::admission::Pressure;
+use super::budget::{Budget, Leftovers, REQUEST_UNITS, Rank, SOCKET_UNITS};
 use super::datagram::relay::Standing;
 use super::datagram::{Datagram, Datagrams};
-use super::front::first_bytes::Web;
 use super::front::quic::Claim;
 use super::front::{Front, Messages, Parts, closes_stream};
 use super::log::{self, SessionLog};
 use super::socket::WorkerSockets;
 use super::stream::outbox::Kind;
-use super::stream::tls::TlsChooser;
-use super::syscall::{Alarm, Epoll, Events, Offloads, Waker, ready, return_free_memory};
+use super::syscall::{Alarm, Epoll, Events, Offloads, ready, return_free_memory};
 use super::token::{Generation, Token};
 use crate::base::time::Now;
 use crate::system::entropy;
@@ -40,35 +37,17 @@ use crate::turn::action::{DropReason, FromClient, FromPeer, PeerHeader, RelayId}
 use crate::turn::address::OnWire;
 use crate::turn::five_tuple::Client;
 use crate::turn::server::Server;
+pub(super) use persistent::{Controls, Persistent};
 
-/// Events taken from one wait. The rest comes first in the next one.
-const EVENTS: usize = 256;
+/// Events taken from one wait, so many that relayed addresses do not queue in the kernel behind the connections of one
+/// source, of which there may be 8,000. The rest comes first in the next wait.
+const EVENTS: usize = 4096;
 /// Units of work for the messages of one stream before others have their turn.
 const MESSAGES_AT_ONCE: u32 = 128;
 /// ICMP errors taken from one relayed address per turn.
 const ICMP_PER_RELAY: usize = 8;
 /// Allocations whose end leaves enough memory behind to be worth giving back: about 1 MiB.
 const BURST: usize = 512;
-
-/// What a worker shares with the threads that started it.
-pub(super) struct Controls {
-    pub commands: Receiver<Command>,
-    pub waker: Waker,
-    pub counters: Arc<Counters>,
-    /// Allocations alive; read by the thread that waits for the end of a drain.
-    pub allocations: Arc<AtomicU64>,
-    /// The places of this worker; asked when a socket is opened.
-    pub gate: Arc<Gate>,
-}
-
-/// What outlives a worker that failed.
-pub(super) struct Persistent {
-    pub server: Server,
-    pub tls: Option<Arc<dyn TlsChooser>>,
-    pub web: Option<Arc<Web>>,
-    pub controls: Controls,
-    pub log: SessionLog,
-}
 
 pub(super) struct Worker {
     server: Server,
@@ -143,31 +122,34 @@ impl Worker {
                 self.alarm.set(deadline.as_nanos(), self.now.instant.as_nanos())?;
             }
             self.budget.take_leftovers(&mut leftovers);
-            self.epoll.wait(&mut events, if leftovers.is_empty() { None } else { Some(Duration::ZERO) })?;
+            let is_due = !leftovers.is_empty() || self.front.has_unwritten();
+            self.epoll.wait(&mut events, is_due.then_some(Duration::ZERO))?;
             self.now = (self.clock)();
             self.controls.counters.wakeups.add(1);
-            self.budget.begin_turn();
+            self.budget.begin_turn(self.now.instant);
             self.front.begin_turn(self.now.instant);
             self.server.handle_pressure(self.controls.gate.admission().pressure() != Pressure::None);
             // UDP clients first: they wait for neither peers nor streams.
             self.on_events(&events, |token| !token.is_peer() && !token.is_stream());
-            self.on_leftovers(&leftovers.old, |token| matches!(token, Token::Udp(_)));
+            self.on_leftovers(&leftovers, Rank::Last, |token| matches!(token, Token::Udp(_)));
             for is_due in shared {
-                self.budget.begin_slice(false);
-                self.on_leftovers(&leftovers.new, is_due);
+                self.budget.begin_slice();
+                self.on_leftovers(&leftovers, Rank::First, is_due);
                 self.on_events(&events, is_due);
-                self.budget.begin_slice(true);
-                self.on_leftovers(&leftovers.old, is_due);
+                for rank in [Rank::Second, Rank::Last] {
+                    self.budget.begin_slice();
+                    self.on_leftovers(&leftovers, rank, is_due);
+                }
             }
             leftovers.clear();
-            self.budget.begin_slice(false);
+            self.budget.begin_slice();
             while let Some(token) = self.front.next_handshake() {
                 let messages = self.front.read(token, ready::READ, self.now.instant, &mut self.budget);
                 self.on_messages(messages);
             }
             self.flush();
             self.on_deadlines();
-            self.front.write(self.now.instant);
+            self.write_streams();
             self.front.close_marked();
             self.end_allocations();
             self.flush();
@@ -189,25 +171,40 @@ impl Worker {
         }
     }
 
-    /// Handles what the last turn left over, unless it was dealt with meanwhile or has to wait again.
-    fn on_leftovers(&mut self, leftovers: &[Token], is_due: impl Fn(Token) -> bool) {
-        for &token in leftovers.iter().filter(|&&token| is_due(token)) {
+    /// Handles those of a rank that the last turn left over, unless they were dealt with meanwhile or have to wait again.
+    fn on_leftovers(&mut self, leftovers: &Leftovers, rank: Rank, is_due: impl Fn(Token) -> bool) {
+        for &token in leftovers.of(rank).iter().filter(|&&token| is_due(token)) {
             match token {
                 Token::Udp(listener) if self.datagrams.was_read(listener, self.budget.turn) => {}
                 Token::Udp(listener) => self.on_udp(listener),
-                token if self.budget.is_time_spent() => self.budget.postpone(token),
+                // Its user may have had much work since.
+                token if self.rank(token) > rank => self.budget.postpone(token, Rank::Last),
+                token if self.budget.is_time_spent() => self.budget.postpone(token, rank),
                 Token::Relay { relay, generation } => {
                     let readiness = self.datagrams.take_left_over(relay, generation);
                     self.on_relay(relay, generation, readiness);
                 }
-                token => match self.front.take_left_over(token) {
+                Token::Quic { .. } => {
+                    if self.front.flows().take_left_over(token) {
+                        self.on_flow(token);
+                    }
+                }
+                token => match self.front.share(token).map_or(0, |share| share.left_over.take()) {
                     0 => {}
-                    readiness => self.on_event(token, readiness),
+                    readiness => self.on_stream(token, readiness, true),
                 },
             }
             self.read_due_listeners();
         }
         self.end_allocations();
+    }
+
+    /// Returns the order in which a relayed address or a stream client has its share in a turn.
+    fn rank(&mut self, token: Token) -> Rank {
+        match token {
+            Token::Relay { relay, .. } => self.budget.rank(self.server.user_of_relay(relay)),
+            token => self.front.share(token).map_or(Rank::First, |share| share.rank(&self.budget)),
+        }
     }
 
     fn on_events(&mut self, events: &Events, is_due: impl Fn(Token) -> bool) {
@@ -229,12 +226,14 @@ impl Worker {
             Token::Udp(listener) => self.on_udp(listener),
             Token::Relay { relay, generation } => self.on_relay_event(relay, generation, readiness),
             Token::Accept(listener) => self.front.on_accept(listener, now),
-            Token::Stream { .. } => {
-                let messages = self.front.on_stream(token, readiness, now, &mut self.budget);
-                self.on_messages(messages);
-            }
+            Token::Stream { .. } => self.on_stream(token, readiness, false),
             Token::BackEnd { .. } => self.front.on_back_end(token, readiness, now, &mut self.budget),
-            Token::Quic { .. } => self.on_flow(token),
+            Token::Quic { .. } if !self.budget.is_time_spent() => self.on_flow(token),
+            Token::Quic { .. } => {
+                if self.front.flows().leave_over(token) {
+                    self.budget.postpone(token, Rank::First);
+                }
+            }
         }
         self.read_due_listeners();
         self.end_allocations();
@@ -324,21 +323,17 @@ impl Worker {
     /// Takes a share from a relayed address with an event, unless others come first.
     fn on_relay_event(&mut self, relay: RelayId, generation: Generation, readiness: u32) {
         let standing = self.datagrams.standing(relay, generation, self.budget.turn);
+        let rank = self.rank(Token::Relay { relay, generation });
         let has_share = match standing {
             Standing::Served => return,
             Standing::LeftOver => false,
-            Standing::Busy => !self.budget.was_short() && !self.budget.is_time_spent(),
-            Standing::New => !self.budget.is_time_spent(),
+            Standing::New => self.budget.has_share(rank),
         };
         if has_share {
-            return self.on_relay(relay, generation, readiness);
-        }
-        let token = Token::Relay { relay, generation };
-        // Readiness of one that is left over already is added.
-        match (self.datagrams.leave_over(relay, generation, readiness), standing) {
-            (false, _) => {}
-            (true, Standing::Busy) => self.budget.read_again(token),
-            (true, _) => self.budget.postpone(token),
+            self.on_relay(relay, generation, readiness);
+        } else if self.datagrams.leave_over(relay, generation, readiness) {
+            // Otherwise its readiness was added.
+            self.budget.postpone(Token::Relay { relay, generation }, rank);
         }
     }
 
@@ -348,6 +343,7 @@ impl Worker {
             self.on_icmp(relay, generation);
         }
         self.make_frames_available();
+        let before = self.budget.spent();
         self.budget.spend(SOCKET_UNITS);
         let turn = self.budget.turn;
         let Some(mut arrived) = self.datagrams.receive_from_peers(relay, generation, turn) else { return };
@@ -361,6 +357,8 @@ impl Worker {
                 self.send_to_client(&datagram, client, header);
             }
         }
+        let units = self.budget.spent().wrapping_sub(before);
+        self.server.user_of_relay(relay).into_iter().for_each(|user| self.budget.charge(user, units));
     }
 
     fn on_icmp(&mut self, relay: RelayId, generation: Generation) {
@@ -376,11 +374,13 @@ impl Worker {
     /// Takes a share from a QUIC server for one client.
     fn on_flow(&mut self, token: Token) {
         self.make_frames_available();
+        self.budget.spend(SOCKET_UNITS);
         let Some((socket, client)) = self.front.flows().get(token, self.now.instant) else { return };
         // Nothing there, or the server is away: its silence ends the flow.
         let Some(mut arrived) = self.datagrams.receive_from(socket) else { return };
         let Some(Token::Udp(listener)) = Token::unpack(client.link.0) else { return };
         while let Some(datagram) = self.datagrams.next(&mut arrived) {
+            self.budget.spend(1);
             self.front.flows().answered(token, self.datagrams.bytes(&datagram));
             let full = self.datagrams.forward(listener, client, datagram);
             self.flush_if(full);
@@ -411,6 +411,31 @@ impl Worker {
                 self.count_drops(pushed);
             }
             None => {}
+        }
+    }
+
+    /// Handles an event of a stream client, or what is left over of one.
+    fn on_stream(&mut self, token: Token, readiness: u32, is_left_over: bool) {
+        let (before, now) = (self.budget.spent(), self.now.instant);
+        let messages = self.front.on_stream(token, readiness, is_left_over, now, &mut self.budget);
+        self.on_messages(messages);
+        let units = self.budget.spent().wrapping_sub(before);
+        if units > 0
+            && let Some(share) = self.front.share(token)
+        {
+            share.record(units, &mut self.budget);
+        }
+    }
+
+    /// Writes what waits for streams: to those for which little waits first. All that a turn has for one goes out together.
+    fn write_streams(&mut self) {
+        for rank in [Rank::First, Rank::Last] {
+            self.budget.begin_slice();
+            while !self.budget.is_time_spent()
+                && self.front.write_next(rank, self.now.instant, &mut self.budget)
+            {
+                self.read_due_listeners();
+            }
         }
     }
 

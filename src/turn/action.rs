@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::address::{Announced, OnWire};
 use super::change::TableChange;
 use super::five_tuple::{Client, FiveTuple};
-pub use super::id::RelayId;
+pub use super::id::{RelayId, UserId};
 use crate::base::host::HostId;
 
 /// The verdict on one message of a client.

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::action::{Action, DropReason, EndReason, FromClient, FromPeer, OpenError, PeerIcmp, RelayId};
+use super::action::{
+    Action, DropReason, EndReason, FromClient, FromPeer, OpenError, PeerIcmp, RelayId, UserId,
+};
 use super::address::OnWire;
 use super::counters::Counters;
 use super::five_tuple::Client;
@@ -170,6 +172,16 @@ impl Server {
     /// Whether this client has an allocation.
     pub fn has_allocation(&self, client: &Client) -> bool {
         self.state.has_allocation(client)
+    }
+
+    /// The user of this client's allocation, if it has one or waits for one.
+    pub fn user_of(&self, client: &Client) -> Option<UserId> {
+        self.state.table.user_of(client)
+    }
+
+    /// The user of the allocation that this relay belongs to.
+    pub fn user_of_relay(&self, relay: RelayId) -> Option<UserId> {
+        self.state.table.user_of_relay(relay)
     }
 
     /// The number of allocations.

@@ -11,6 +11,7 @@ mod machine;
 mod addresses;
 mod besieged;
 mod blinded;
+mod bursts;
 mod clock;
 mod ends;
 mod exposed;

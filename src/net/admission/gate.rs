@@ -260,6 +260,14 @@ impl Entry {
         self.descriptor.0.move_to(Class::Authenticated);
         self.stream.move_to(Class::Authenticated);
     }
+
+    /// Moves the stream of a client without an allocation back into the strangers' share.
+    pub fn to_stranger(&mut self) {
+        if self.class() == Class::Authenticated {
+            self.descriptor.0.move_to(Class::Stranger);
+            self.stream.move_to(Class::Stranger);
+        }
+    }
 }
 
 impl Place {

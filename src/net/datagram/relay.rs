@@ -49,8 +49,6 @@ struct Slot {
 pub enum Standing {
     /// Its share of this turn is ahead.
     New,
-    /// Its last share was large.
-    Busy,
     /// It is left over from an earlier turn, and comes with the others that are.
     LeftOver,
     /// It was read in this turn, or closed.
@@ -121,7 +119,7 @@ impl Relays {
             && slot.socket.take().is_some()
         {
             slot.descriptor = None;
-            (slot.left_over, slot.received) = (LeftOver::default(), (0, 0));
+            slot.left_over = LeftOver::default();
             slot.generation = slot.generation.next();
             self.open -= 1;
         }
@@ -168,11 +166,6 @@ impl Relays {
             None => Standing::Served,
             Some(slot) if slot.left_over.is_some() => Standing::LeftOver,
             Some(slot) if slot.turn == turn => Standing::Served,
-            Some(Slot { received: (messages, datagrams), .. })
-                if usize::from(*messages) >= MESSAGES || usize::from(*datagrams) >= DATAGRAMS / 2 =>
-            {
-                Standing::Busy
-            }
             Some(_) => Standing::New,
         }
     }
@@ -279,11 +272,8 @@ mod tests {
         let generation = Generation::default();
         let standing = |relays: &mut Relays, turn| relays.standing(relay, generation, turn);
         assert_eq!(standing(&mut relays, 5), Standing::New);
-        (relays.slots[0].turn, relays.slots[0].received) = (5, (1, 64));
-        assert_eq!([5, 6].map(|turn| standing(&mut relays, turn)), [Standing::Served, Standing::Busy]);
-        assert_eq!(standing(&mut relays, 99), Standing::Busy, "the next train may come after a pause");
-        relays.slots[0].received = (1, 1);
-        assert_eq!(standing(&mut relays, 6), Standing::New, "a small share");
+        relays.slots[0].turn = 5;
+        assert_eq!([5, 6].map(|turn| standing(&mut relays, turn)), [Standing::Served, Standing::New]);
         assert!(relays.leave_over(relay, generation, ready::READ));
         assert!(!relays.leave_over(relay, generation, ready::ERROR));
         assert_eq!(standing(&mut relays, 6), Standing::LeftOver);

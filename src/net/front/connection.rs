@@ -10,6 +10,7 @@ use super::handshakes::Handshakes;
 use super::life::{INTEREST, Life};
 use super::proxy_header::{self, Header};
 use super::read::ReadOutcome;
+use super::share::Share;
 use super::splice::{BackEndOutcome, NOT_SENT_LOW_WATER, Splice};
 use super::turn_client::TurnClient;
 use super::unproven::{self, Unproven};
@@ -17,13 +18,13 @@ use crate::base::network::Network;
 use crate::base::time::Instant;
 use crate::base::transport::Transport;
 use crate::net::admission::{Class, Entry};
-use crate::net::budget::LeftOver;
 use crate::net::counters::{CloseReason, Refusal, Stage, TlsOutcome};
 use crate::net::scratch::{Buffers, READ_MAX, Scratch};
 use crate::net::stream::Stream;
 use crate::net::stream::tls::{Protocol, TlsChooser};
 use crate::net::syscall::{Epoll, ready};
 use crate::net::token::Token;
+use crate::turn::action::UserId;
 use crate::turn::five_tuple::{Client, FiveTuple, Link};
 use crate::wire::stream::{self, Framed};
 
@@ -33,7 +34,7 @@ pub struct Connection {
     pub client: Client,
     /// Socket, TLS and what waits to be written.
     pub stream: Stream,
-    /// Who is asked next.
+    /// The stage that it is in.
     pub door: Door,
     /// What the listener expects of it.
     pub expected: Expected,
@@ -41,16 +42,14 @@ pub struct Connection {
     pub interest: u32,
     /// Whether it is on the list of those to be written to.
     pub dirty: bool,
-    /// Whether it is among the leftovers of a turn.
-    pub left_over: LeftOver,
+    /// Its share of a turn.
+    pub share: Share,
     /// Whether it is on the list of those to be closed.
     pub closing: bool,
-    /// The furthest that it got.
+    /// The furthest stage that it has reached.
     stage: Stage,
     /// Whether a request of the client ever authenticated.
     proven: bool,
-    /// Whether it had an allocation at the last look.
-    serves: bool,
     /// What it received before that.
     unproven: Unproven,
     /// When it was last given time: an authenticated request, the end of the handshake, the start; of a web client the last
@@ -63,7 +62,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that was just accepted and will be known as `token`.
+    /// Creates the state of a connection that was just accepted; `token` identifies it.
     pub fn new(
         token: Token,
         socket: TcpStream,
@@ -79,11 +78,10 @@ impl Connection {
             expected,
             interest: INTEREST,
             dirty: false,
-            left_over: LeftOver::default(),
+            share: Share::default(),
             closing: false,
             stage: Stage::Accepted,
             proven: false,
-            serves: false,
             unproven: Unproven::default(),
             active: now,
             looked_after: None,
@@ -95,7 +93,7 @@ impl Connection {
         connection
     }
 
-    /// Goes through the door behind the PROXY header.
+    /// Enters the stage after the PROXY header.
     fn enter(&mut self) {
         if self.expected.either {
             self.door = Door::FirstByte;
@@ -106,7 +104,7 @@ impl Connection {
         }
     }
 
-    /// Goes through the door that this first byte opens. It is counted as what it turns out to be.
+    /// Enters the stage for TLS or for plain clients by the first byte, and counts the connection accordingly.
     fn tell_tls(&mut self, first: u8) {
         if is_tls(first) {
             self.stream.tls = Some(Box::default());
@@ -138,7 +136,7 @@ impl Connection {
         self.expected.web && self.client.five_tuple.transport == Transport::Tcp
     }
 
-    /// Goes through the door behind TLS.
+    /// Enters the stage after TLS.
     fn open(&mut self) {
         self.door = if self.expected.web { Door::FirstBytes } else { Door::Turn(TurnClient::default()) };
     }
@@ -274,11 +272,11 @@ impl Connection {
         }
     }
 
-    /// How much to read at once.
+    /// Returns how many bytes to read at once.
     fn read_max(&self) -> usize {
         // Bytes that are handed on as they come cost nothing here.
         let opaque = self.stream.tls.is_none() && matches!(self.door, Door::Web(_));
-        if self.proven || opaque { READ_MAX } else { unproven::READ_MAX }
+        if self.share.user.is_some() || opaque { READ_MAX } else { unproven::READ_MAX }
     }
 
     /// Counts what was read of a client that has not authenticated; the reason to close it if that is too much.
@@ -294,7 +292,7 @@ impl Connection {
         (begins && !matches!(self.door, Door::Proxied(_))).then(|| self.client.five_tuple.client.ip())
     }
 
-    /// Which protocol of the web was negotiated, if any.
+    /// Returns the web protocol that was negotiated, if any.
     pub fn negotiated(&self) -> Option<Protocol> {
         self.stream.tls.as_ref()?.negotiated()
     }
@@ -304,7 +302,7 @@ impl Connection {
         self.door = Door::Turn(TurnClient::default());
     }
 
-    /// The TURN client's side, once it is one.
+    /// Returns the state of a TURN client; `None` for others.
     pub fn turn_client(&mut self) -> Option<&mut TurnClient> {
         match &mut self.door {
             Door::Turn(turn) => Some(turn),
@@ -312,7 +310,7 @@ impl Connection {
         }
     }
 
-    /// The splice, of a web client.
+    /// Returns the splice of a web client.
     pub fn splice(&self) -> Option<&Splice> {
         match &self.door {
             Door::Web(splice) => Some(splice),
@@ -320,8 +318,7 @@ impl Connection {
         }
     }
 
-    /// The whole TURN message at `position` of the buffer, and where the next one starts after it; `None` if it is not whole,
-    /// and kept.
+    /// Returns the whole TURN message at `position` of the buffer and its length with padding; keeps one that is not whole.
     ///
     /// # Errors
     /// `Garbage` if it is not TURN, `TooMany` after too many requests that proved nothing.
@@ -353,19 +350,22 @@ impl Connection {
 
     /// Notes that a request of the client authenticated. Nothing else gives a TURN client more time, but an allocation, and
     /// only with one it leaves the strangers: one user could keep any number of connections otherwise.
-    pub fn authenticated(&mut self, now: Instant, has_allocation: bool) {
+    pub fn authenticated(&mut self, now: Instant, user: Option<UserId>) {
         self.proven = true;
-        self.serves = has_allocation;
-        if self.turn_client().is_some_and(|turn| turn.authenticated(has_allocation)) {
+        self.share.user = user;
+        if self.turn_client().is_some_and(|turn| turn.authenticated(user.is_some())) {
             self.active = now;
         }
-        if has_allocation {
-            // It stays a stranger's while the connections of others have all that they may have.
-            self.entry.authenticate();
-        }
+        self.classify();
     }
 
-    /// Counts it among the web's.
+    /// Counts a TURN client with an allocation apart from strangers, while the connections of others leave room, and without
+    /// one among them.
+    fn classify(&mut self) {
+        if self.share.user.is_some() { self.entry.authenticate() } else { self.entry.to_stranger() }
+    }
+
+    /// Counts the connection as the web's.
     ///
     /// # Errors
     /// The exhausted resource of the web.
@@ -373,30 +373,30 @@ impl Connection {
         self.entry.to_web()
     }
 
-    /// Whom it serves.
+    /// Returns the class of client that it serves.
     pub fn class(&self) -> Class {
         self.entry.class()
     }
 
-    /// What is asked of it when it may have to make room.
+    /// Returns the properties that decide whether it makes room.
     pub fn candidate(&self) -> Candidate {
         Candidate {
             class: self.class(),
             proven: self.proven,
-            serves: self.serves,
+            serves: self.share.user.is_some(),
             source: Network::site(self.client.five_tuple.client.ip()),
             active: self.active,
         }
     }
 
-    /// Notes how far it got.
+    /// Records the stage that it has reached.
     pub fn reached(&mut self, stage: Stage) {
         if self.stage.index() < stage.index() {
             self.stage = stage;
         }
     }
 
-    /// How far it got.
+    /// Returns the furthest stage that it has reached.
     pub fn stage(&self) -> Stage {
         self.stage
     }
@@ -410,14 +410,17 @@ impl Connection {
         true
     }
 
-    /// When to look after the connection again.
+    /// Returns when to check the connection again.
     pub fn life(&mut self, now: Instant, has_allocation: impl FnOnce() -> bool) -> Life {
         let negotiated = self.negotiated().is_some();
         let (limit, over) = match &mut self.door {
             Door::Web(splice) => return splice.life(self.active, now),
             Door::Turn(turn) => {
-                self.serves = has_allocation();
-                return turn.life(&mut self.active, now, self.serves);
+                let has_allocation = has_allocation();
+                self.share.user = self.share.user.filter(|_| has_allocation);
+                let life = turn.life(&mut self.active, now, has_allocation);
+                self.classify();
+                return life;
             }
             door => door.patience(self.expected.tls, negotiated),
         };
@@ -490,7 +493,7 @@ impl Connection {
         outcome
     }
 
-    /// Closes the connection and gives its place free.
+    /// Closes the connection and frees its place.
     pub fn close(self, output: &mut Scratch) {
         self.stream.close(output);
     }

@@ -1,26 +1,31 @@
 //! All connections of a worker, by token: their places, what waits to be written, and how they end.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::acceptors::Arrival;
 use super::connection::Connection;
 use super::displacement::{Candidate, Displacement};
 use super::door::Expected;
-use super::life::INTEREST;
+use super::life::{INTEREST, Life};
 use super::quic::Flows;
 use crate::base::network::Network;
 use crate::base::time::Instant;
 use crate::base::transport::Transport;
 use crate::net::admission::{Class, Entry, Gate};
+use crate::net::budget::{Budget, LARGE_UNITS, Rank};
+
 use crate::net::counters::{CloseReason, Counters, Refusal, Stage};
 use crate::net::scratch::Scratch;
 use crate::net::stream::Outboxes;
 use crate::net::stream::outbox::{BYTES_MAX, BYTES_MAX_TIGHT, Kind, Pushed};
 use crate::net::syscall::{Epoll, canonical};
 use crate::net::token::{Generation, Token};
+use crate::turn::action::UserId;
 use crate::turn::five_tuple::{Client, FiveTuple};
 
 /// Connections closed at most for one newcomer. One is enough, unless the operator lowered a limit below what is open.
@@ -33,8 +38,10 @@ pub struct Connections {
     counters: Arc<Counters>,
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// Those that got something to write in this turn, or room to write.
-    dirty: Vec<Token>,
+    /// Those that got something to write, or room to write.
+    dirty: VecDeque<Token>,
+    /// Those of them for which much waits.
+    large: VecDeque<Token>,
     /// Those to be closed at the end of the turn, and why.
     closing: Vec<(Token, CloseReason)>,
     /// Those that have less time than before, to be looked after.
@@ -76,7 +83,8 @@ impl Connections {
             counters,
             slots: Vec::new(),
             free: Vec::new(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
+            large: VecDeque::new(),
             closing: Vec::new(),
             shortened: Vec::new(),
             gone: Vec::new(),
@@ -111,10 +119,10 @@ impl Connections {
         if self.closing.is_empty() {
             let stranger = self.displacement.stranger(|token| candidate(&self.slots, token));
             let Some(stranger) = stranger else { return false };
+            // What it was answered in this turn goes out first.
+            self.write(stranger, now, output);
             self.mark_closing(stranger, CloseReason::Displaced);
         }
-        // What was answered in this turn goes out first.
-        self.write_all(now, output);
         self.close_marked(output);
         true
     }
@@ -249,7 +257,7 @@ impl Connections {
         let connection = find(&mut self.slots, token)?;
         let pushed = connection.stream.push(message, kind, now, bytes_max, &mut self.spare);
         if !std::mem::replace(&mut connection.dirty, true) {
-            self.dirty.push(token);
+            self.dirty.push_back(token);
         }
         Some(pushed)
     }
@@ -259,20 +267,43 @@ impl Connections {
         if let Some(connection) = find(&mut self.slots, token)
             && !std::mem::replace(&mut connection.dirty, true)
         {
-            self.dirty.push(token);
+            self.dirty.push_back(token);
         }
     }
 
-    /// Writes to every connection that got something in this turn, so that all of it goes out together.
-    pub fn write_all(&mut self, now: Instant, output: &mut Scratch) {
-        while let Some(token) = self.dirty.pop() {
-            self.write(token, now, output);
-        }
+    /// Returns whether anything waits to be written.
+    pub fn has_unwritten(&self) -> bool {
+        !self.dirty.is_empty() || !self.large.is_empty()
     }
 
-    /// Writes what waits for this connection, and watches its sockets for what is wanted then.
-    pub fn write(&mut self, token: Token, now: Instant, output: &mut Scratch) {
-        let Some(connection) = find(&mut self.slots, token) else { return };
+    /// Writes what waits for one connection: of the first rank one for which little waits, of a user with little work; of the
+    /// last any other. Returns whether there was one.
+    pub fn write_next(
+        &mut self,
+        rank: Rank,
+        now: Instant,
+        output: &mut Scratch,
+        budget: &mut Budget,
+    ) -> bool {
+        let queue = if rank == Rank::Last { &mut self.large } else { &mut self.dirty };
+        let Some(token) = queue.pop_front() else { return false };
+        let Some(connection) = find(&mut self.slots, token) else { return true };
+        let user = connection.share.user;
+        let is_large =
+            connection.stream.waiting_units() >= LARGE_UNITS || user.is_some_and(|user| budget.is_much(user));
+        if is_large && rank != Rank::Last {
+            self.large.push_back(token);
+            return true;
+        }
+        let units = self.write(token, now, output);
+        budget.spend(units);
+        user.into_iter().for_each(|user| budget.charge(user, units));
+        true
+    }
+
+    /// Writes what waits for this connection, and watches its sockets for what is wanted then. Returns the units of work.
+    pub fn write(&mut self, token: Token, now: Instant, output: &mut Scratch) -> u32 {
+        let Some(connection) = find(&mut self.slots, token) else { return 0 };
         connection.dirty = false;
         let written = connection.stream.write(now, output, &mut self.spare);
         let counters = self.counters.streams(connection.client.five_tuple.transport);
@@ -291,6 +322,7 @@ impl Connections {
         } else if settled == Ok(true) {
             self.shortened.push(token);
         }
+        written.units
     }
 
     /// Notes that a connection has a back end now: nothing is read from it before that has accepted, and it is looked after.
@@ -304,16 +336,48 @@ impl Connections {
         self.shortened.pop()
     }
 
-    /// Notes that a request of the client authenticated, and whether it has an allocation.
-    pub fn authenticated(&mut self, token: Token, has_allocation: bool, now: Instant) {
+    /// Notes that a request of the client authenticated, of this user if it has an allocation.
+    pub fn authenticated(&mut self, token: Token, user: Option<UserId>, now: Instant) {
         let Some(connection) = find(&mut self.slots, token) else { return };
-        let before = connection.candidate();
-        connection.authenticated(now, has_allocation);
-        if has_allocation {
+        let before = connection.class();
+        connection.authenticated(now, user);
+        if user.is_some() {
             connection.reached(Stage::Allocated);
         }
-        if before.class == Class::Stranger && connection.class() == Class::Authenticated {
-            self.displacement.settled(before.source);
+        self.note_class(token, before);
+    }
+
+    /// Returns when to look after a connection again; `None` if it is gone.
+    pub fn life(
+        &mut self,
+        token: Token,
+        now: Instant,
+        has_allocation: impl FnOnce(&Client) -> bool,
+    ) -> Option<Life> {
+        let connection = find(&mut self.slots, token)?;
+        let (before, client) = (connection.class(), connection.client);
+        let life = connection.life(now, || has_allocation(&client));
+        self.note_class(token, before);
+        Some(life)
+    }
+
+    /// Notes that a connection is to be checked at `deadline`, and never in the turn that sets it. Returns the time;
+    /// `None` if it is checked before that anyway.
+    pub fn schedule(&mut self, token: Token, deadline: Instant, now: Instant) -> Option<Instant> {
+        let deadline = deadline.max(now + Duration::from_millis(1));
+        find(&mut self.slots, token)?.schedule(deadline, now).then_some(deadline)
+    }
+
+    /// Notes that a client got an allocation or lost its last one: only strangers make room.
+    fn note_class(&mut self, token: Token, before: Class) {
+        let Some(after) = candidate(&self.slots, token) else { return };
+        match (before, after.class) {
+            (Class::Stranger, Class::Authenticated) => self.displacement.settled(after.source),
+            (Class::Authenticated, Class::Stranger) => {
+                let live = self.len();
+                self.displacement.arrived(token, after.source, live, |token| candidate(&self.slots, token));
+            }
+            _ => {}
         }
     }
 
@@ -335,6 +399,16 @@ impl Connections {
         self.counters.streams(after).accepted.add(1);
         // It may have less time from now on.
         self.shortened.push(token);
+    }
+
+    /// Finds out whether a new client speaks TLS, where the listener takes both.
+    pub fn tell_tls(&mut self, token: Token, now: Instant) {
+        if let Some(connection) = find(&mut self.slots, token).filter(|connection| connection.is_untold()) {
+            connection.look_at_first_byte();
+            if !connection.is_untold() {
+                self.told(token, now);
+            }
+        }
     }
 
     /// Counts a stranger's connection among the web's.

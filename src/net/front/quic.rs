@@ -98,6 +98,8 @@ struct Flow {
     /// When the client last sent; for a proven flow, also when the server did.
     active: Instant,
     proof: Proof,
+    /// Whether it is among the leftovers of a turn.
+    is_left_over: bool,
     /// Held while the socket is open.
     _descriptor: Descriptor,
 }
@@ -256,6 +258,7 @@ impl Flows {
             generation,
             active: now,
             proof: Proof::Unanswered,
+            is_left_over: false,
             _descriptor: descriptor,
         };
         // The error of the first datagram is handled like that of any other.
@@ -278,10 +281,23 @@ impl Flows {
         Some((&flow.socket, flow.client))
     }
 
+    /// Notes that a flow is left over to the next turn. Returns whether it was not already: each is listed once.
+    pub fn leave_over(&mut self, token: Token) -> bool {
+        self.flow(token).is_some_and(|flow| !std::mem::replace(&mut flow.is_left_over, true))
+    }
+
+    /// Returns whether a flow was left over. It is no longer.
+    pub fn take_left_over(&mut self, token: Token) -> bool {
+        self.flow(token).is_some_and(|flow| std::mem::take(&mut flow.is_left_over))
+    }
+
+    fn flow(&mut self, token: Token) -> Option<&mut Flow> {
+        self.slot(token).and_then(|slot| self.slots[slot as usize].as_mut())
+    }
+
     /// Records a datagram of the server: the client must prove that it knows its connection id.
     pub fn answered(&mut self, token: Token, answer: &[u8]) {
-        let flow = self.slot(token).and_then(|slot| self.slots[slot as usize].as_mut());
-        if let Some(flow) = flow
+        if let Some(flow) = self.flow(token)
             && !matches!(flow.proof, Proof::Proven)
             && let Some(id) = ConnectionId::of_server(answer)
         {

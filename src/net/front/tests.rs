@@ -1,6 +1,6 @@
 //! The front door over real connections on the loopback.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use super::*;
 use crate::base::time::Now;
 use crate::base::transport::Transport;
 use crate::net::admission::{Admission, Rules};
+use crate::net::budget::Leftovers;
 use crate::net::syscall::{Epoll, Events};
 use acceptors::Arrival;
 use door::Expected;
@@ -58,12 +59,25 @@ impl Bench {
     }
 
     fn begin_turn(&mut self) {
-        self.budget.begin_turn();
+        self.budget.begin_turn(START);
         self.front.begin_turn(START);
     }
 
     fn on_stream(&mut self, token: Token, readiness: u32) -> Option<Messages> {
-        self.front.on_stream(token, readiness, START, &mut self.budget)
+        self.front.on_stream(token, readiness, false, START, &mut self.budget)
+    }
+
+    fn write(&mut self) {
+        for rank in [Rank::First, Rank::Last] {
+            while self.front.write_next(rank, START, &mut self.budget) {}
+        }
+    }
+
+    /// Queues this many small messages.
+    fn push(&mut self, token: Token, messages: usize) {
+        for _ in 0..messages {
+            self.front.push(token, &[&[7; 4]], Kind::Media, START).expect("open");
+        }
     }
 
     /// What the kernel reports next, within five seconds.
@@ -94,7 +108,7 @@ fn leftovers_are_no_way_around_back_pressure() {
     let answer = [7; 1 << 10];
     for _ in 0..1 << 14 {
         bench.front.push(token, &[&answer], Kind::Control, START).expect("open");
-        bench.front.write(START);
+        bench.write();
         if bench.interest(token) & ready::READ == 0 {
             break;
         }
@@ -116,7 +130,7 @@ fn a_hello_that_waits_stays_muted() {
     for _ in 0..3 {
         bench.begin_turn();
         assert!(bench.on_stream(token, ready::READ | ready::WRITE).is_none());
-        bench.front.write(START);
+        bench.write();
         assert_eq!(bench.interest(token), 0);
     }
     bench.begin_turn();
@@ -155,5 +169,55 @@ fn a_listener_for_both_tells_them_by_the_first_byte() {
         expected = [(1, 1); 2];
         expected[own].1 += 1;
         assert_eq!(counted(&bench), expected, "a client that said nothing is the listener's own");
+    }
+}
+
+/// What waits for one client is written at once, but those for which much waits come after all others.
+#[test]
+fn those_for_which_much_waits_are_written_to_last() {
+    let mut bench = Bench::new();
+    let [(large, _a), (small, mut client)] = [bench.connect(false), bench.connect(false)];
+    bench.begin_turn();
+    bench.push(large, 60);
+    bench.push(small, 2);
+    assert!(bench.front.write_next(Rank::First, START, &mut bench.budget), "it moves to the last rank");
+    let before = bench.budget.spent();
+    assert!(bench.front.write_next(Rank::First, START, &mut bench.budget));
+    assert_eq!(bench.budget.spent() - before, SOCKET_UNITS);
+    let mut received = [0; 8];
+    client.read_exact(&mut received).expect("both messages");
+    assert!(!bench.front.write_next(Rank::First, START, &mut bench.budget) && bench.front.has_unwritten());
+    assert!(bench.front.write_next(Rank::Last, START, &mut bench.budget));
+    assert!(!bench.front.has_unwritten());
+}
+
+/// While there is no time for all, clients with an allocation come first, and those whose last share was large last.
+#[test]
+fn calls_come_before_strangers_and_these_before_large_shares() {
+    let mut bench = Bench::new();
+    let [(call, mut a), (stranger, mut b), (large, mut c)] = [(); 3].map(|()| bench.connect(false));
+    for client in [&mut a, &mut b, &mut c] {
+        client.write_all(&[0, 1, 0, 0]).expect("send");
+    }
+    bench.begin_turn();
+    for (token, user, units) in [(call, 1, 100), (large, 2, 2_000)] {
+        bench.front.authenticated(token, Some(UserId(user)), START);
+        bench.front.share(token).expect("open").record(units, &mut bench.budget);
+    }
+    while bench.reported().is_none() {}
+    bench.budget.end_short();
+    bench.begin_turn();
+    assert!(bench.on_stream(call, ready::READ).is_some());
+    assert!(bench.on_stream(stranger, ready::READ).is_none());
+    assert!(bench.on_stream(large, ready::READ).is_none());
+    assert!(bench.on_stream(large, ready::READ).is_none(), "it is listed once");
+    let mut leftovers = Leftovers::default();
+    bench.budget.take_leftovers(&mut leftovers);
+    assert_eq!(leftovers.of(Rank::Second), [stranger]);
+    assert_eq!(leftovers.of(Rank::Last), [large]);
+    for token in [stranger, large] {
+        let readiness = bench.front.share(token).expect("open").left_over.take();
+        let messages = bench.front.on_stream(token, readiness, true, START, &mut bench.budget);
+        assert!(messages.is_some(), "those left over have a share");
     }
 }

@@ -48,7 +48,7 @@ impl Worker {
             Some(token) => {
                 let now = self.now.instant;
                 if authenticated {
-                    self.front.authenticated(token, self.server.has_allocation(&client), now);
+                    self.front.authenticated(token, self.server.user_of(&client), now);
                 }
                 let pushed = self.front.push(token, &[&message], Kind::Control, now);
                 self.count_drops(pushed);

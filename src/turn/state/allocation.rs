@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::meter::{Meter, UserId};
+use super::meter::Meter;
 use super::port_pool::Token;
 use super::quota::Place;
 use crate::base::host::HostId;
@@ -14,7 +14,7 @@ use crate::turn::action::Traffic;
 use crate::turn::address::{Announced, OnWire};
 use crate::turn::change::TableChange;
 use crate::turn::five_tuple::Client;
-use crate::turn::id::{AllocationId, RelayId};
+use crate::turn::id::{AllocationId, RelayId, UserId};
 use crate::turn::identity::auth::Identity;
 use crate::turn::identity::peer_policy::Reach;
 

@@ -15,7 +15,7 @@ use super::budget::{Budget, NANOS_PER_SECOND, draw, pay};
 use super::quota::Place;
 use crate::base::host::HostId;
 use crate::base::time::Instant;
-use crate::turn::action::DropReason;
+use crate::turn::action::{DropReason, UserId};
 use crate::turn::identity::account::Account;
 use crate::turn::settings::{Rate, Rates};
 
@@ -111,10 +111,6 @@ impl Holder {
         self.packets.spend(1);
     }
 }
-
-/// Identifies a user's meter within its worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UserId(u32);
 
 #[derive(Debug)]
 struct User {

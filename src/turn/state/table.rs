@@ -26,7 +26,7 @@ use crate::turn::action::Traffic;
 use crate::turn::address::{Announced, OnWire};
 use crate::turn::change::TableChange;
 use crate::turn::five_tuple::Client;
-use crate::turn::id::{AllocationId, RelayId};
+use crate::turn::id::{AllocationId, RelayId, UserId};
 use crate::turn::identity::auth::Identity;
 use crate::turn::keyed_hash::KeyedState;
 
@@ -101,6 +101,16 @@ impl Table {
     /// The allocation of this id.
     pub fn allocation(&self, id: AllocationId) -> Option<&Allocation> {
         self.allocations.get(id.0 as usize)
+    }
+
+    /// The user of this client's allocation.
+    pub fn user_of(&self, client: &Client) -> Option<UserId> {
+        Some(self.allocation(self.find(client)?)?.user)
+    }
+
+    /// The user of this relay's allocation.
+    pub fn user_of_relay(&self, id: RelayId) -> Option<UserId> {
+        Some(self.allocation(self.relay(id)?.allocation)?.user)
     }
 
     /// Mutable access to an allocation.

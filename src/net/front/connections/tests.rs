@@ -14,6 +14,7 @@ use crate::net::stream::outbox::MESSAGES_MAX;
 use crate::net::syscall::{Events, ready};
 
 const START: Instant = Instant::from_nanos(1_000_000_000_000);
+const USER: Option<UserId> = Some(UserId(1));
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("address")
@@ -31,6 +32,7 @@ struct Bench {
     buffers: Buffers,
     handshakes: Handshakes,
     listener: TcpListener,
+    budget: Budget,
 }
 
 impl Bench {
@@ -49,6 +51,7 @@ impl Bench {
             buffers: Buffers::default(),
             handshakes: Handshakes::new([1, 2], Admission::unlimited(), || Now { instant: START, unix: 0 }),
             listener: TcpListener::bind("127.0.0.1:0").expect("bind"),
+            budget: Budget::new(|| Now { instant: START, unix: 0 }),
         }
     }
 
@@ -91,7 +94,9 @@ impl Bench {
 
     /// Writes the queued output of every connection.
     fn write(&mut self) {
-        self.connections.write_all(START, &mut self.buffers.output);
+        for rank in [Rank::First, Rank::Last] {
+            while self.connections.write_next(rank, START, &mut self.buffers.output, &mut self.budget) {}
+        }
     }
 
     fn stranger(&mut self) -> Option<Token> {
@@ -159,11 +164,11 @@ fn readiness_of_a_leftover_connection_accumulates() {
     let mut bench = Bench::new();
     let (token, _client) = bench.connect(false);
     let connection = bench.get(token);
-    assert!(connection.left_over.leave(ready::READ));
-    assert!(!connection.left_over.leave(ready::READ | ready::PEER_CLOSED), "it is listed already");
-    assert_eq!(connection.left_over.take(), ready::READ | ready::PEER_CLOSED);
-    assert_eq!(connection.left_over.take(), 0);
-    assert!(connection.left_over.leave(ready::READ));
+    assert!(connection.share.left_over.leave(ready::READ));
+    assert!(!connection.share.left_over.leave(ready::READ | ready::PEER_CLOSED), "it is listed already");
+    assert_eq!(connection.share.left_over.take(), ready::READ | ready::PEER_CLOSED);
+    assert_eq!(connection.share.left_over.take(), 0);
+    assert!(connection.share.left_over.leave(ready::READ));
 }
 
 #[test]
@@ -259,7 +264,7 @@ fn an_idle_stream_ends_and_one_with_an_allocation_does_not() {
     let stream = bench.get(token);
     assert_eq!(stream.life(at(0), || false), Life::Until(at(30)));
     // Only a request that authenticates extends the time, here 20 s later.
-    stream.authenticated(at(20), false);
+    stream.authenticated(at(20), None);
     for message in [[0, 1], [0, 3], [0, 0x16], [64, 0]] {
         assert_eq!(stream.turn_client().expect("TURN").greet(&message), Ok(()));
     }
@@ -318,7 +323,7 @@ fn unauthenticated_requests_are_limited_but_bindings_are_not() {
     };
     assert_eq!((accepted(stream, binding), accepted(stream, allocate)), (1000, 100));
     assert_eq!(stream.turn_client().expect("TURN").greet(&allocate), Err(CloseReason::TooMany));
-    stream.authenticated(START, true);
+    stream.authenticated(START, USER);
     assert_eq!((stream.class(), accepted(stream, binding)), (Class::Authenticated, 1000));
     assert_eq!(accepted(stream, allocate), 100, "a guess is a guess");
 }
@@ -328,7 +333,7 @@ fn only_strangers_are_displaced_in_order_of_arrival() {
     let mut bench = Bench::new();
     let streams: Vec<_> = (0..6).map(|_| bench.connect(false)).collect();
     let token = |at: usize| streams[at].0;
-    bench.connections.authenticated(token(0), true, START);
+    bench.connections.authenticated(token(0), USER, START);
     bench.connections.count_for_web(token(2)).expect("room");
     bench.remove(token(3));
     assert_eq!(bench.stranger(), Some(token(1)));
@@ -385,13 +390,13 @@ fn a_stream_without_an_allocation_is_renewed_once() {
     let mut bench = Bench::new();
     let (token, _client) = bench.connect(false);
     let stream = bench.get(token);
-    (20..50).for_each(|second| stream.authenticated(at(second), false));
+    (20..50).for_each(|second| stream.authenticated(at(second), None));
     assert_eq!(stream.life(at(49), || false), Life::Until(at(50)));
     assert_eq!(stream.life(at(50), || false), Life::Over(CloseReason::Idle));
     // An allocation was created and ended: its end extends the time by 30 s.
-    stream.authenticated(at(49), true);
-    stream.authenticated(at(60), false);
-    stream.authenticated(at(80), false);
+    stream.authenticated(at(49), USER);
+    stream.authenticated(at(60), None);
+    stream.authenticated(at(80), None);
     assert_eq!(stream.life(at(80), || false), Life::Until(at(90)));
 }
 
@@ -401,7 +406,7 @@ fn a_client_with_an_allocation_is_never_displaced() {
     let streams: Vec<_> = (0..15)
         .map(|_| {
             let (token, client) = bench.connect(false);
-            bench.connections.authenticated(token, true, START);
+            bench.connections.authenticated(token, USER, START);
             (token, client)
         })
         .collect();
@@ -417,13 +422,33 @@ fn a_client_with_an_allocation_is_never_displaced() {
     assert_eq!([bench.stranger(), bench.stranger(), bench.stranger()], [Some(stranger), Some(last), None]);
 }
 
+/// Otherwise one user could keep any number of places with a handful of allocations at a time.
+#[test]
+fn a_client_whose_allocation_ended_is_a_stranger_again() {
+    let mut bench = Bench::new();
+    for is_answer in [true, false] {
+        let (token, _client) = bench.connect(false);
+        bench.connections.authenticated(token, USER, START);
+        assert_eq!((bench.get(token).class(), bench.stranger()), (Class::Authenticated, None));
+        if is_answer {
+            bench.connections.authenticated(token, None, START);
+        } else {
+            bench.connections.life(token, at(1), |_| false).expect("open");
+        }
+        assert_eq!(bench.get(token).class(), Class::Stranger);
+        assert_eq!((bench.stranger(), bench.stranger()), (Some(token), None));
+        bench.remove(token);
+    }
+    assert_eq!(bench.connections.displacement.remembered().1, 0, "no source is remembered");
+}
+
 #[test]
 fn without_an_allocation_a_client_stays_a_stranger() {
     let mut bench = Bench::new();
     let (token, _client) = bench.connect(false);
-    bench.connections.authenticated(token, false, START);
+    bench.connections.authenticated(token, None, START);
     assert_eq!(bench.get(token).class(), Class::Stranger);
-    bench.connections.authenticated(token, true, START);
+    bench.connections.authenticated(token, USER, START);
     assert_eq!(bench.get(token).class(), Class::Authenticated);
     assert_eq!(bench.stranger(), None);
 }
@@ -466,7 +491,7 @@ fn a_stranger_is_read_in_small_pieces_up_to_a_limit() {
     assert!((512 << 10..=516 << 10).contains(&bytes), "{bytes}");
 
     let (token, mut client) = bench.connect(false);
-    bench.connections.authenticated(token, true, START);
+    bench.connections.authenticated(token, USER, START);
     for _ in 0..40 {
         client.write_all(&[0; 4096]).expect("write");
         assert_eq!(bench.read(token).end, None);

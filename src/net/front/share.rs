@@ -1,0 +1,32 @@
+//! The share of a turn that a stream client has: its rank among others, and what is left over.
+
+use crate::net::budget::{Budget, LARGE_UNITS, LeftOver, Rank};
+use crate::turn::action::UserId;
+
+/// What decides when a client has its share of a turn.
+#[derive(Debug, Default)]
+pub struct Share {
+    /// With which readiness it is among the leftovers of a turn.
+    pub left_over: LeftOver,
+    /// The user of its allocation, if it had one at the last look.
+    pub user: Option<UserId>,
+    /// Whether the work of its last share was large.
+    is_large: bool,
+}
+
+impl Share {
+    /// Records the units of work of one share.
+    pub fn record(&mut self, units: u32, budget: &mut Budget) {
+        self.is_large = units >= LARGE_UNITS;
+        self.user.into_iter().for_each(|user| budget.charge(user, units));
+    }
+
+    /// Returns when it has its share, compared with others.
+    pub fn rank(&self, budget: &Budget) -> Rank {
+        match self.user {
+            Some(_) => budget.rank(self.user),
+            None if self.is_large => Rank::Last,
+            None => Rank::Second,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Many connections that have work for the worker at the same moment, within every limit of a user or a source. Calls
+//! beside them on the same worker continue.
+
+use crate::machine::many_descriptors;
+use crate::support::alone;
+use crate::support::client::{Client, Link};
+use crate::support::plan::Transport;
+use crate::support::stun::{self, Session};
+use crate::tiny::{beside, clients, server, sink};
+use socket2::SockRef;
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Allocations of one user, as many as the default allows.
+const CONNECTIONS: usize = 500;
+/// Messages on each of them at once: as many as a worker takes from a stream before it looks at the next one.
+const MESSAGES: usize = 127;
+/// Connections of strangers, of which one source may have 8,000.
+const STRANGERS: usize = 7_500;
+/// Clients that read nothing for a while, for each of their bursts.
+const READERS: usize = 256;
+const BURSTS: usize = 4;
+
+/// Calls `burst` once in each interval until `stop` is set, and returns the sum.
+fn every(interval: Duration, stop: &AtomicBool, mut burst: impl FnMut() -> u64) -> u64 {
+    let (start, mut sent, mut bursts) = (Instant::now(), 0, 0);
+    while !stop.load(Ordering::Relaxed) {
+        sent += burst();
+        bursts += 1;
+        while !stop.load(Ordering::Relaxed) && start.elapsed() < interval * bursts {
+            thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+    sent
+}
+
+fn bursts_of_a_user(transport: Transport) {
+    let _turn = alone();
+    many_descriptors(CONNECTIONS as u64 + 1_000);
+    let server = server();
+    let (_sink, address) = sink();
+    let mut clients = clients(&server, transport, CONNECTIONS, address);
+    let empty = [0x40, 0, 0, 0].repeat(MESSAGES);
+    let what = format!("{MESSAGES} empty ChannelData at once on {CONNECTIONS} connections by {transport:?}");
+    beside(&what, &server, |stop| {
+        every(Duration::from_secs(1), stop, || {
+            for (client, _) in &mut clients {
+                client.link.send(&empty).expect("the connection stays open");
+            }
+            (CONNECTIONS * MESSAGES) as u64
+        })
+    });
+}
+
+#[test]
+fn bursts_on_tls_connections_of_one_user_disturb_no_call() {
+    bursts_of_a_user(Transport::Tls);
+}
+
+#[test]
+fn bursts_on_tcp_connections_of_one_user_disturb_no_call() {
+    bursts_of_a_user(Transport::Tcp);
+}
+
+#[test]
+fn bursts_on_thousands_of_connections_of_strangers_disturb_no_call() {
+    let _turn = alone();
+    many_descriptors(STRANGERS as u64 + 1_000);
+    let server = server();
+    let mut links: Vec<Link> = Vec::with_capacity(STRANGERS);
+    for _ in 0..STRANGERS {
+        let mut link = Link::open(Transport::Tcp, server.v4(Transport::Tcp));
+        link.send(&stun::binding_request(1)).expect("a new connection");
+        links.push(link);
+    }
+    let what = format!("ChannelData at once on {STRANGERS} connections of strangers");
+    beside(&what, &server, |stop| {
+        every(Duration::from_millis(500), stop, || {
+            // An error means that the server has closed a connection, which is right.
+            let sent = links.iter_mut().map(|link| u64::from(link.send(&[0x40, 0, 0, 0]).is_ok()));
+            sent.sum()
+        })
+    });
+}
+
+/// A client that reads nothing until its connection is full, and then everything at once.
+struct Reader {
+    client: Client,
+    relayed: SocketAddr,
+}
+
+impl Reader {
+    fn socket(&self) -> &TcpStream {
+        let Link::Tls(stream) = &self.client.link else { panic!("over TLS") };
+        &stream.sock
+    }
+
+    /// Opens the window, so that all that waits can be written.
+    fn open_window(&self, buffer: &mut [u8]) {
+        SockRef::from(self.socket()).set_recv_buffer_size(1 << 20).unwrap();
+        assert!(self.socket().read(buffer).is_ok_and(|len| len > 0), "something was waiting");
+    }
+
+    /// Takes what has come.
+    fn drain(&self, buffer: &mut [u8]) {
+        self.socket().set_nonblocking(true).unwrap();
+        loop {
+            match self.socket().read(buffer) {
+                Ok(len) if len > 0 => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                other => panic!("the connection stays open: {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn slow_tls_clients_that_read_at_the_same_moment_disturb_no_call() {
+    let _turn = alone();
+    many_descriptors((READERS * BURSTS) as u64 + 1_000);
+    let server = server();
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = peer.local_addr().unwrap();
+    let session = |burst: usize| Session::new(server.credentials(&format!("pupil{burst}")), b"");
+    let join = |session: &Session| {
+        let mut client = Client::join(Link::open(Transport::Tls, server.v4(Transport::Tls)), session);
+        let relayed = client.allocate().expect("an allocation");
+        assert_eq!(client.bind(0x4000, address), 0, "a channel");
+        let reader = Reader { client, relayed };
+        SockRef::from(reader.socket()).set_recv_buffer_size(2048).unwrap();
+        reader
+    };
+    let prepare = |first: usize| -> Vec<Vec<Reader>> {
+        (first..first + BURSTS).map(|burst| (0..READERS).map(|_| join(&session(burst))).collect()).collect()
+    };
+    let mut first = 0;
+    let mut bursts = prepare(first);
+    beside("256 messages at once for each of 256 clients over TLS", &server, |stop| {
+        if bursts.is_empty() {
+            first += BURSTS;
+            bursts = prepare(first);
+        }
+        let mut buffer = vec![0; 64 << 10];
+        let sent = every(Duration::from_secs(1), stop, || {
+            let Some(readers) = bursts.pop() else { return 0 };
+            // Large messages fill the connection, small ones then fill the queue.
+            for (count, size) in [(60, 1000), (256, 1)] {
+                for _ in 0..count {
+                    for reader in &readers {
+                        peer.send_to(&[7; 1000][..size], reader.relayed).unwrap();
+                    }
+                    thread::park_timeout(Duration::from_micros(500));
+                }
+            }
+            readers.iter().for_each(|reader| reader.open_window(&mut buffer));
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_millis(200) {
+                readers.iter().for_each(|reader| reader.drain(&mut buffer));
+                thread::park_timeout(Duration::from_millis(1));
+            }
+            (readers.len() * 316) as u64
+        });
+        bursts.clear();
+        sent
+    });
+}
