@@ -423,11 +423,59 @@ fn an_address_is_replaced() {
         "ip addr add 198.18.2.7/24 dev up0; ip addr del 198.18.2.2/24 dev up0\n\
          ip addr add 198.18.2.7/24 dev up0 2>/dev/null || true; ip route replace default via 198.18.2.1",
     );
-    host.until_relayed(SERVER6.into(), Ok(ip("198.18.2.7")));
-    assert_eq!(ends.refresh(600), 437, "the client is told");
+    let took = host.until_relayed(SERVER6.into(), Ok(ip("198.18.2.7")));
+    assert!(took < Duration::from_secs(2), "{took:?}");
     assert!(host.server.wait_log(PATIENCE, |log| log.contains("address gone")), "{}", host.server.log());
+    assert_eq!(ends.refresh(600), 437, "the client is told");
     host.carries_media(&mut stays, announced);
     host.relays_from(ip("198.18.2.7"), Ok(ip("198.18.2.7")), Ok(SERVER6.into()));
+}
+
+/// The renewal of a lease removes the address for a moment: no new calls meanwhile, and the running ones go on after it.
+#[test]
+fn an_address_returns_within_seconds() {
+    let Some(host) = Host::start(|_| {}) else { return };
+    let (mut stays, relayed) = host.relayed(Way::Udp, SERVER6.into(), Families::V4);
+    let announced = relayed.expect("allocated")[0];
+    for _ in 0..3 {
+        shell(&host.lab.server, "ip addr del 198.18.2.2/24 dev up0");
+        host.until_relayed(SERVER6.into(), Err(440));
+        shell(&host.lab.server, "ip addr add 198.18.2.2/24 dev up0; ip route add default via 198.18.2.1");
+        host.until_relayed(SERVER6.into(), Ok(SERVER));
+        host.carries_media(&mut stays, announced);
+    }
+    assert_eq!(stays.refresh(600), 0);
+    assert!(!host.server.log().contains("address gone"), "{}", host.server.log());
+}
+
+/// While there is no default route an inner network looks as if it led out, and its address comes first. It must neither
+/// take the place of the one in use nor announce the public address.
+#[test]
+fn a_lost_default_route_keeps_the_address_in_use() {
+    let set_up = |lab: &Lab| {
+        shell(
+            &lab.server,
+            "ip link add in0 type veth peer name in1; ip link set in1 up; ip link set in0 up; ip addr add 10.8.0.1/24 dev in0",
+        );
+        lab.connect_server_again();
+        behind_nat(lab);
+    };
+    let Some(host) = Host::start_with(set_up, |plan| plan.external = vec![SERVER]) else { return };
+    let (mut stays, relayed) = host.relayed(Way::Udp, SERVER, Families::V4);
+    let announced = relayed.expect("allocated")[0];
+    assert_eq!(announced.ip(), SERVER);
+    // The server lists its addresses, without a way out, once it names the second one.
+    shell(&host.lab.server, "ip route del default; ip addr add 10.8.0.2/24 dev in0");
+    let seen = |log: &str| log.contains("added=\"10.8.0.2\"");
+    assert!(host.server.wait_log(PATIENCE, seen), "{}", host.server.log());
+    shell(&host.lab.server, "ip route add default via 10.9.0.1; ip addr add 10.8.0.3/24 dev in0");
+    let seen = |log: &str| log.contains("added=\"10.8.0.3\"");
+    assert!(host.server.wait_log(PATIENCE, seen), "{}", host.server.log());
+    host.carries_media(&mut stays, announced);
+    assert_eq!(stays.refresh(600), 0);
+    let log = host.server.log();
+    assert_eq!(log.matches("relaying from").count(), 1, "{log}");
+    assert!(!log.contains("address gone") && !log.contains("would announce"), "{log}");
 }
 
 /// Addresses come and go under many calls: those on addresses that stay lose nothing, and nothing is left of the others.

@@ -302,6 +302,9 @@ impl RunningServer {
                 () = tick(watchdog.as_mut()) => self.notifier.watchdog(),
                 _ = check_memory.tick() => self.watch.check(),
                 _ = check.tick() => {
+                    if self.relays.is_due(now().instant) {
+                        self.choose_relays(&readiness);
+                    }
                     if let Some(exit) = self.workers.next_exit(Duration::ZERO) {
                         let failure = exit.failure.unwrap_or_else(|| "it exited without a reason".to_owned());
                         tracing::error!(worker = exit.worker, "a worker failed: {failure}");
@@ -379,7 +382,12 @@ impl RunningServer {
             addresses::log_change(&self.machine.addresses.own, &addresses.own);
         }
         self.machine.addresses = addresses;
-        self.relays.follow(&self.config, &self.machine.addresses);
+        self.choose_relays(readiness);
+    }
+
+    /// Sends the workers the relay addresses that follow from the addresses of this machine and the time.
+    fn choose_relays(&mut self, readiness: &Readiness) {
+        self.relays.follow(&self.config, &self.machine.addresses, now().instant);
         match settings::protocol(&self.config, &self.machine, self.relays.addresses(), &mut self.names) {
             Ok(protocol) => {
                 self.workers.send(&Command::Settings(Arc::new(protocol)));
@@ -397,7 +405,7 @@ impl RunningServer {
         for key in restore_fixed_keys(&self.config, &mut next) {
             tracing::warn!("reload: the change of {key} takes effect at the next restart");
         }
-        self.relays.follow(&next, &self.machine.addresses);
+        self.relays.follow(&next, &self.machine.addresses, now().instant);
         match settings::protocol(&next, &self.machine, self.relays.addresses(), &mut self.names) {
             Ok(protocol) => {
                 self.relays.tell(readiness);
@@ -412,7 +420,7 @@ impl RunningServer {
                 tracing::info!("reload: the new configuration is in use");
             }
             Err(message) => {
-                self.relays.follow(&self.config, &self.machine.addresses);
+                self.relays.follow(&self.config, &self.machine.addresses, now().instant);
                 tracing::error!("reload: the configuration in use stays: {message}");
             }
         }
