@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::exposure::Exposure;
+use super::types::Host;
 use super::walk::{At, Notes, Section};
 
 /// Anyone who has seen one password can guess a shorter secret offline.
@@ -56,26 +57,53 @@ pub(super) fn read(
     secrets
 }
 
-/// Reads the revoked secrets: `revoked`, then `revoked_files`. Reports those that are in `valid` too.
-pub(super) fn revoked(
-    section: &Section<'_, '_>,
-    valid: &[String],
-    base: &Path,
-    notes: &mut Notes,
-) -> Vec<String> {
+/// A revoked secret, with its key and line.
+pub(super) struct Revoked {
+    key: String,
+    secret: At<String>,
+}
+
+/// Reads the revoked secrets: `revoked`, then `revoked_files`.
+pub(super) fn revoked(section: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Vec<Revoked> {
     let mut written = inline(section, "revoked", notes);
     written.extend(from_files(section, "revoked_files", base, notes));
-    for (key, secret) in &written {
-        if valid.contains(&secret.value) {
+    written.into_iter().map(|(key, secret)| Revoked { key: section.key(key), secret }).collect()
+}
+
+/// Reports the revoked secrets that are valid all the same, of the same host or of another one, and returns them all.
+/// `host` is the number of the host that revokes them, and `hosts` are all.
+pub(super) fn check_revoked(
+    revoked: Vec<Revoked>,
+    host: usize,
+    hosts: &[Host],
+    valid: &Seen,
+    notes: &mut Notes,
+) -> Vec<String> {
+    for Revoked { key, secret } in &revoked {
+        let Some(&(valid_at, line)) = valid.0.get(&secret.value) else { continue };
+        if valid_at == host {
             notes.error(
                 secret.line,
-                &section.key(key),
+                key,
                 "this secret is both valid and revoked",
                 "remove it from secret, secrets or secret_files, and give the host a new one",
             );
+        } else {
+            let name = |number: usize| hosts.get(number).map_or("", |host| host.name.as_str());
+            notes.error(
+                secret.line,
+                key,
+                format!(
+                    "this secret is revoked for the host {:?} and valid for the host {:?}, on line {line}: its users \
+                     would keep their calls",
+                    name(host),
+                    name(valid_at)
+                ),
+                "give that host a new secret; a secret that has leaked must be valid nowhere",
+            );
         }
     }
-    written.into_iter().map(|(_, secret)| secret.value).collect()
+    revoked.into_iter().map(|Revoked { secret, .. }| secret.value).collect()
 }
 
 /// Reads a list of secrets in the configuration file itself.

@@ -462,6 +462,27 @@ fn secrets_are_checked() {
 }
 
 #[test]
+fn a_revoked_secret_is_valid_nowhere() {
+    const LEAKED: &str = "leaked-0123456789abcdef";
+    let own = with(&format!("secrets = ['{LEAKED}']\nrevoked = ['{LEAKED}']\n"));
+    assert_error(&own, 10, "both valid and revoked", "a new one");
+    // Before and after the host where it is valid.
+    let host = |name: &str, rest: &str| {
+        format!("[[host]]\nname = '{name}'\nsecret = 'secret-of-{name}-itself'\n{rest}")
+    };
+    let valid = format!("secrets = ['{LEAKED}']\n");
+    let revoked = format!("revoked = ['{LEAKED}']\n");
+    let earlier = with(&(host("pong", &revoked) + &host("tuit", &valid)));
+    let later = with(&(host("tuit", &valid) + &host("pong", &revoked)));
+    for (text, line, valid) in [(&earlier, 12, 16), (&later, 16, 12)] {
+        let told = format!("revoked for the host \"pong\" and valid for the host \"tuit\", on line {valid}");
+        assert_error(text, line, &told, "new secret");
+        assert!(!load(text).unwrap_err().to_string().contains(LEAKED), "no secret is shown");
+    }
+    assert_eq!(good(&with(&host("pong", &revoked))).hosts[1].revoked, [LEAKED]);
+}
+
+#[test]
 fn secret_files_are_read_by_their_first_line() {
     let scratch = Scratch::new("secrets");
     scratch.file("new", "new-secret-of-the-host\r\nnot this\n", 0o600);
