@@ -11,11 +11,11 @@ use rustls::sign::CertifiedKey;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::args::CheckArgs;
-use super::{fail, print, print_stderr};
+use super::{fail, print, print_stderr, this_host};
 use crate::cert;
-use crate::config::{self, Config, Exposure, Host, Loaded};
-use crate::system::clock;
+use crate::config::{self, Config, Exposure, Host, Loaded, Problem, Report, Severity};
 use crate::system::port_holder::{PortSpace, who_holds};
+use crate::system::{addresses, clock};
 
 /// Signatures that take longer delay packets noticeably. RSA keys with 3072 bits or more exceed it.
 const SLOW_SIGNATURE: Duration = Duration::from_millis(1);
@@ -38,6 +38,15 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
         Ok(count) => count,
         Err(code) => return code,
     };
+    let misfits = misfits(&config, &warnings.file);
+    print_stderr(&misfits.to_string());
+    if misfits.has_errors() {
+        let found = counted(misfits.errors(), "error");
+        return fail(
+            &format!("{}: {found} on this host", warnings.file),
+            "fix the lines above and check again",
+        );
+    }
     if args.live {
         let problems = live(&config, &warnings.file);
         if !problems.is_empty() {
@@ -50,7 +59,7 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
         }
     }
     let mut text = summary(&config);
-    let verdict = match warnings.warnings() + certificate_warnings {
+    let verdict = match warnings.warnings() + certificate_warnings + misfits.warnings() {
         0 => "good".to_owned(),
         count => format!("good, with {}", counted(count, "warning")),
     };
@@ -80,6 +89,23 @@ fn certificate(config: &Config, file: &str) -> Result<usize, ExitCode> {
             print_stderr(&format!("{file}: error: tls: {error}\n"));
             Err(fail(&format!("{file}: 1 error"), "fix the certificate or its key and check again"))
         }
+    }
+}
+
+/// What the configuration gets wrong about this machine, or a warning if its addresses cannot be listed.
+fn misfits(config: &Config, file: &str) -> Report {
+    match addresses::read() {
+        Ok(machine) => this_host::check(config, &machine, file),
+        Err(error) => Report {
+            file: file.to_owned(),
+            problems: vec![Problem {
+                severity: Severity::Warning,
+                line: None,
+                key: String::new(),
+                message: format!("cannot list this machine's addresses ({error}), so none are checked"),
+                remedy: "run this check as root on the relay itself".to_owned(),
+            }],
+        },
     }
 }
 

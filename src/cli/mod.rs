@@ -8,6 +8,7 @@ mod credentials;
 mod load;
 mod manual;
 mod serve;
+mod this_host;
 
 use std::io::{self, Write};
 use std::path::Path;

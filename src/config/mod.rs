@@ -34,6 +34,7 @@ pub use types::{
     Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Relay, TlsFiles, User, Web,
 };
 use walk::{Notes, Section};
+pub use web::OwnBackEnd;
 
 /// Size limit of a configuration file. 200 hosts with all their keys take a tenth of it.
 const FILE_BYTES_MAX: u64 = 1 << 20;

@@ -251,7 +251,7 @@ fn a_port_that_cannot_be_shared_is_refused() {
         "transport = \"udp\"",
     );
     assert_warning(
-        &listen("udp", "quic = '127.0.0.1:1'"),
+        &listen("udp", "quic = '127.0.0.1:2'"),
         12,
         "every visitor as this host",
         "public content only",

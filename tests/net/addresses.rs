@@ -478,6 +478,33 @@ fn a_lost_default_route_keeps_the_address_in_use() {
     assert!(!log.contains("address gone") && !log.contains("would announce"), "{log}");
 }
 
+/// A connection for this name would come back to the server again and again.
+#[test]
+fn a_back_end_that_is_our_own_listener_is_refused() {
+    let Some(host) = Host::start(|_| {}) else { return };
+    let files = host.server.files();
+    let written = std::fs::read_to_string(files.path("hallpass.toml")).expect("the configuration");
+    let looped = format!(
+        "{written}\n[web]\nproxy_protocol = 'v1'\npassthrough = {{ 'bbb.example.org' = '{SERVER}:{SHARED_PORT}' }}\n"
+    );
+    let told = "error: web.passthrough: 198.18.2.2:443 is this relay's own listener tls [::]:443";
+    let admin = format!("[admin]\naddress = \"{}\"", host.server.admin());
+    let path = files.write("loop.toml", &looped.replace(&admin, ""));
+    for command in ["check", "serve"] {
+        let run = within(&host.lab.server, || {
+            let mut hallpass = std::process::Command::new(env!("CARGO_BIN_EXE_hallpass"));
+            hallpass.args([command, "--config"]).arg(&path).output().expect("it runs")
+        });
+        let stderr = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.code() == Some(1) && stderr.contains(told), "{command}: {stderr}");
+    }
+    // A reload keeps the listeners, whatever the file says of them now.
+    files.write("hallpass.toml", &looped.replace("'[::]:443'", "'[::]:444'"));
+    host.server.signal("HUP");
+    let stays = |log: &str| log.contains(told) && log.contains("the configuration in use stays");
+    assert!(host.server.wait_log(PATIENCE, stays), "{}", host.server.log());
+}
+
 /// Addresses come and go under many calls: those on addresses that stay lose nothing, and nothing is left of the others.
 #[test]
 fn a_hundred_changes_under_two_hundred_calls() {

@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, interval};
 
 use super::args::ServeArgs;
-use super::{fail, print_stderr};
+use super::{fail, print_stderr, this_host};
 use crate::admin::Readiness;
 use crate::base::time::{self, Now};
 use crate::config::{self, Config, LogFormat, Severity};
@@ -116,6 +116,8 @@ fn set_up(
     let certificate =
         Certificate::first(&config).map_err(|message| StartError::new(message, "fix [tls] cert and key"))?;
     drop(starting.certificate);
+    let addresses = addresses::at_start();
+    refuse_misfits(&config, path.as_deref(), &addresses)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = settings::workers(&config, cores);
     let network = settings::network(&config, workers);
@@ -130,7 +132,7 @@ fn set_up(
     drop(starting.listeners);
 
     let mut names = HostNames::default();
-    let machine = Machine { workers, addresses: addresses::at_start() };
+    let machine = Machine { workers, addresses };
     let relays = Relays::new(&config, &machine.addresses);
     let protocol = settings::protocol(&config, &machine, relays.addresses(), &mut names)
         .map_err(|message| StartError::new(message, "configure fewer hosts"))?;
@@ -206,6 +208,24 @@ fn read(path: Option<&Path>) -> Result<Config, StartError> {
             ))
         }
     }
+}
+
+/// Prints what a configuration gets wrong about this machine.
+///
+/// # Errors
+/// There are errors among it.
+fn refuse_misfits(config: &Config, path: Option<&Path>, addresses: &Addresses) -> Result<(), StartError> {
+    let report = this_host::check(config, addresses, &shown(path));
+    print_stderr(&report.to_string());
+    match report.has_errors() {
+        true => Err(StartError::new("the configuration does not fit this machine", "fix the lines above")),
+        false => Ok(()),
+    }
+}
+
+/// The name of the configuration file in messages.
+fn shown(path: Option<&Path>) -> String {
+    path.map_or_else(|| "built-in configuration".to_owned(), |path| path.display().to_string())
 }
 
 /// Whether a bind failed because this host has no IPv6.
@@ -404,6 +424,12 @@ impl RunningServer {
         let mut next = loaded.config;
         for key in restore_fixed_keys(&self.config, &mut next) {
             tracing::warn!("reload: the change of {key} takes effect at the next restart");
+        }
+        let misfits = this_host::check(&next, &self.machine.addresses, &shown(self.path.as_deref()));
+        log(&misfits);
+        if misfits.has_errors() {
+            tracing::error!("reload: the configuration in use stays");
+            return;
         }
         self.relays.follow(&next, &self.machine.addresses, now().instant);
         match settings::protocol(&next, &self.machine, self.relays.addresses(), &mut self.names) {
