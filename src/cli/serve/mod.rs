@@ -431,6 +431,15 @@ impl RunningServer {
             tracing::error!("reload: the configuration in use stays");
             return;
         }
+        let chooser = match (self.config.web != next.web).then(|| self.certificate.chooser(&next.web)) {
+            Some(Err(message)) => {
+                tracing::error!("reload: the web servers in use stay: {message}");
+                // The next reload sees the difference and tries again.
+                next.web.clone_from(&self.config.web);
+                None
+            }
+            chooser => chooser.and_then(Result::ok),
+        };
         self.relays.follow(&next, &self.machine.addresses, now().instant);
         match settings::protocol(&next, &self.machine, self.relays.addresses(), &mut self.names) {
             Ok(protocol) => {
@@ -439,8 +448,10 @@ impl RunningServer {
                 self.workers.send(&Command::Settings(Arc::new(protocol)));
                 self.workers.admission().set_rules(settings::admission(&next.limits));
                 self.watch.set_budget(next.limits.memory_mib);
-                if self.config.web != next.web {
-                    self.apply_web(&next.web);
+                if let Some(chooser) = chooser {
+                    let web = settings::web(&next.web, Arc::clone(&self.site));
+                    self.workers.send(&Command::Web(web));
+                    self.workers.send(&Command::Tls(chooser));
                 }
                 self.config = next;
                 tracing::info!("reload: the new configuration is in use");
@@ -449,17 +460,6 @@ impl RunningServer {
                 self.relays.follow(&self.config, &self.machine.addresses, now().instant);
                 tracing::error!("reload: the configuration in use stays: {message}");
             }
-        }
-    }
-
-    /// Applies a new `[web]` table.
-    fn apply_web(&self, web: &config::Web) {
-        match self.certificate.chooser(web) {
-            Ok(chooser) => {
-                self.workers.send(&Command::Web(settings::web(web, Arc::clone(&self.site))));
-                self.workers.send(&Command::Tls(chooser));
-            }
-            Err(message) => tracing::error!("reload: the web servers in use stay: {message}"),
         }
     }
 }
