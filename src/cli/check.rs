@@ -11,7 +11,8 @@ use rustls::sign::CertifiedKey;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::args::CheckArgs;
-use super::{fail, print, print_stderr, this_host};
+use super::output::{fail, print, print_stderr};
+use super::this_host;
 use crate::cert;
 use crate::config::{self, Config, Exposure, Host, Loaded, Problem, Report, Severity};
 use crate::system::port_holder::{PortSpace, who_holds};

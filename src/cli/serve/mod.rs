@@ -25,7 +25,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, interval};
 
 use super::args::ServeArgs;
-use super::{fail, print_stderr, this_host};
+use super::output::{check_line, fail, print_stderr};
+use super::this_host;
 use crate::admin::Readiness;
 use crate::base::time::{self, Now};
 use crate::config::{self, Config, LogFormat, Severity};
@@ -204,7 +205,7 @@ fn read(path: Option<&Path>) -> Result<Config, StartError> {
             print_stderr(&report.to_string());
             Err(StartError::new(
                 "the configuration is refused",
-                format!("fix the lines above; this command checks the file: {}", super::check_line(path)),
+                format!("fix the lines above; this command checks the file: {}", check_line(path)),
             ))
         }
     }
