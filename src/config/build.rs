@@ -65,8 +65,17 @@ fn realm(top: &Section<'_, '_>, notes: &mut Notes) -> String {
         );
     } else if value.chars().any(char::is_control) {
         notes.error(line, "realm", "the realm contains a control character", NAME);
+    } else if looks_like_url(value) {
+        notes.error(line, "realm", format!("{value:?} is a URL, and a realm is a name"), NAME);
     }
     value.to_owned()
+}
+
+/// Whether this is a URL of a relay or of a website, as clients write it.
+fn looks_like_url(text: &str) -> bool {
+    const SCHEMES: [&str; 6] = ["stun", "stuns", "turn", "turns", "http", "https"];
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
+    text.contains("://") || scheme.is_some_and(|scheme| SCHEMES.contains(&scheme.as_str()))
 }
 
 fn external_ip(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<ExternalIp> {

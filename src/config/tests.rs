@@ -373,6 +373,37 @@ fn listeners_need_transport_address_and_a_place_of_their_own() {
 }
 
 #[test]
+fn a_port_that_browsers_refuse_is_a_warning() {
+    let on = |address: &str, more: &str| {
+        with(&format!("[[listen]]\ntransport = 'tcp'\naddress = '{address}'\n{more}\n"))
+    };
+    for port in [22, 53, 81, 465, 993, 1023, 5060, 6000, 6667, 10080] {
+        let told = format!("browsers refuse TURN servers on port {port}");
+        assert_warning(&on(&format!("0.0.0.0:{port}"), ""), 11, &told, "443");
+    }
+    for port in [80, 443, 1024, 3478, 5349] {
+        assert_eq!(load(&on(&format!("0.0.0.0:{port}"), "")).unwrap().warnings.problems, [], "{port}");
+    }
+    // Clients see the port of the proxy.
+    let behind = on("10.0.0.5:444", "proxy_protocol = ['10.0.0.9']");
+    assert_eq!(load(&behind).unwrap().warnings.problems, []);
+    assert_eq!(load(&on("127.0.0.1:444", "")).unwrap().warnings.problems, []);
+}
+
+#[test]
+fn a_realm_is_no_url() {
+    let of = |realm: &str| with("").replace("realm = \"relay.example.org\"", &format!("realm = '{realm}'"));
+    for url in
+        ["https://relay.example.org/", "turn:relay.example.org:3478", "TURNS:relay.example.org", "x://y"]
+    {
+        assert_error(&of(url), 1, "is a URL, and a realm is a name", "realm = \"relay.example.org\"");
+    }
+    for name in ["relay.example.org", "turn", "turn.example.org", "Relay of the schools: north", "a/b"] {
+        assert_eq!(good(&of(name)).realm, name);
+    }
+}
+
+#[test]
 fn relay_ports_stay_clear_of_udp_listeners() {
     let of = |ports: &str| with(&format!("[relay]\nports = \"{ports}\"\n"));
     assert_error(
@@ -501,6 +532,32 @@ fn secret_files_are_read_by_their_first_line() {
         "{warnings}"
     );
     assert_eq!(loaded.warnings.problems.len(), 1, "{warnings}");
+
+    // What editors and copied lines put before the secret.
+    let refused = |name: &str, text: &str| {
+        scratch.file(name, text, 0o600);
+        parse(&with(&format!("secret_file = '{name}'")), "f", &scratch.0).unwrap_err().to_string()
+    };
+    let report = refused("marked", "\u{feff}new-secret-of-the-host\n");
+    assert!(
+        report.starts_with("f:9: error: host.secret_file: ") && report.contains("byte order mark"),
+        "{report}"
+    );
+    let fixed = report.split("sed -i ").nth(1).expect("the remedy");
+    let fix = format!("sed -i {}", fixed.lines().next().expect("a command"));
+    assert!(std::process::Command::new("sh").args(["-c", &fix]).status().unwrap().success(), "{fix}");
+    assert_eq!(fs::read(scratch.0.join("marked")).unwrap(), b"new-secret-of-the-host\n", "{fix}");
+    for line in ["static-auth-secret=new-secret-of-the-host", " secret = \"new-secret-of-the-host\""] {
+        let report = refused("copied", line);
+        assert!(
+            report.contains("is a whole line of a configuration") && !report.contains("new-"),
+            "{report}"
+        );
+        assert!(report.contains("keep only what follows the = sign"), "{report}");
+        assert!(read_secret(line.as_bytes()).unwrap_err().to_string().contains("write the secret alone"));
+    }
+    assert!(read_secret("\u{feff}x".as_bytes()).unwrap_err().to_string().contains("byte order mark"));
+    assert_eq!(read_secret(&b"secretary=and-her-secret\n"[..]).unwrap(), "secretary=and-her-secret");
 
     let report = parse(&with("secret_file = 'absent'"), "f", &scratch.0).unwrap_err().to_string();
     assert!(report.starts_with("f:9: error: host.secret_file: cannot read "), "{report}");
