@@ -254,7 +254,8 @@ fn tls(top: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Option<TlsFiles
             );
         }
     }
-    Some(TlsFiles { cert: cert?, key: key? })
+    let accept_expired = section.boolean("accept_expired", false, notes);
+    Some(TlsFiles { cert: cert?, key: key?, accept_expired })
 }
 
 fn log(top: &Section<'_, '_>, notes: &mut Notes) -> Log {

@@ -96,7 +96,7 @@ fn every_key_arrives() {
     let text = "realm = 'r'\nexternal_ip = ['203.0.113.10/10.0.0.5', '2001:db8::1']\nstrict_channels = true\nicmp_to_clients = true\nprivacy = true\n\
         [[listen]]\ntransport = 'tls'\naddress = '[::]:443'\n\
         [relay]\naddresses = ['10.0.0.5', 'fd00::5']\nports = '50000-50999'\nmode = 'sockets'\n\
-        [tls]\ncert = 'chain.pem'\nkey = '/k.pem'\n\
+        [tls]\ncert = 'chain.pem'\nkey = '/k.pem'\naccept_expired = true\n\
         [[host]]\nname = 'h'\nsecret = 'aaaaaaaaaaaaaaaa'\nsecrets = ['bbbbbbbbbbbbbbbb']\nrevoked = ['cccccccccccccccc']\npeers = ['8.8.8.8', '9.0.0.0/8']\n\
         [[user]]\nname = 'u'\npassword = 'p'\nhost = 'h'\n\
         [peers]\nallow = ['127.0.0.0/8']\ndeny = ['0.0.0.0/0']\n\
@@ -113,7 +113,7 @@ fn every_key_arrives() {
     assert_eq!(config.relay.ports, 50000..=50999);
     assert_eq!(
         config.tls,
-        Some(TlsFiles { cert: "/nonexistent/chain.pem".into(), key: "/k.pem".into() }),
+        Some(TlsFiles { cert: "/nonexistent/chain.pem".into(), key: "/k.pem".into(), accept_expired: true }),
         "relative to the file's directory"
     );
     assert_eq!(config.hosts[0].secrets, ["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"]);

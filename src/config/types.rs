@@ -137,6 +137,8 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// PEM file with the private key.
     pub key: PathBuf,
+    /// Whether a reload replaces a valid certificate by an expired one.
+    pub accept_expired: bool,
 }
 
 /// One `[[host]]`.

@@ -90,7 +90,7 @@ pub(super) const TABLES: [(&str, &[&str]); 12] = [
     ),
     ("[[listen]]", &["transport", "address", "proxy_protocol", "plain", "tls", "web", "quic"]),
     ("[relay]", &["addresses", "ports", "mode"]),
-    ("[tls]", &["cert", "key"]),
+    ("[tls]", &["cert", "key", "accept_expired"]),
     ("[web]", &["http1", "h2", "proxy_protocol", "passthrough"]),
     (
         "[[host]]",
