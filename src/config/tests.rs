@@ -103,7 +103,7 @@ fn every_key_arrives() {
         [limits]\nallocations_per_user = 1\nallocations_per_host = 15\nallocations_total = 2\nunauthenticated_per_source = 3\nrequests_per_user = 17\npermissions_per_user = 18\nkbit_per_allocation = 9\npackets_per_allocation = 10\n\
         kbit_per_user = 11\npackets_per_user = 12\nkbit_per_host = 13\npackets_per_host = 14\nmss = 1200\nworkers = 4\n\
         permissions_per_allocation = 5\nchannels_per_allocation = 6\nconnections_total = 7\nconnections_per_source = 16\nconnections_exempt = ['10.0.0.0/8']\nmemory_mib = 512\nlifetime_max_seconds = 600\ndrain_seconds = 8\n\
-        [drain]\nalternate_server = ['203.0.113.11:3478', '[2001:db8::11]:3478']\ntls_alternate_server = ['203.0.113.11:443']\n\
+        [drain]\nalternate_server = ['203.0.113.11:3478', '[2001:db8::11]:3478']\ntcp_alternate_server = ['203.0.113.12:443']\ntls_alternate_server = ['203.0.113.11:443']\n\
         [log]\nformat = 'json'\nlevel = 'debug'\n[admin]\naddress = '127.0.0.1:9000'\nnames = ['Relay.example.org']\n";
     let config = good(text);
     assert!(config.strict_channels && config.icmp_to_clients && config.privacy);
@@ -151,6 +151,7 @@ fn every_key_arrives() {
     let server = |text: &str| text.parse::<std::net::SocketAddr>().unwrap();
     let alternates = Drain {
         alternate_server: vec![server("203.0.113.11:3478"), server("[2001:db8::11]:3478")],
+        tcp_alternate_server: vec![server("203.0.113.12:443")],
         tls_alternate_server: vec![server("203.0.113.11:443")],
     };
     assert_eq!(config.drain, alternates);
@@ -316,7 +317,14 @@ fn numbers_are_bounded() {
     let drain = |servers: &str| with(&format!("[drain]\nalternate_server = [{servers}]"));
     assert_error(&drain("'relay2'"), 10, "drain.alternate_server", "203.0.113.11:3478");
     assert_error(&drain("'0.0.0.0:3478'"), 10, "cannot be sent there", "address of the other relay");
-    assert_error(&drain("'203.0.113.11:1', '203.0.113.12:1'"), 10, "same family", "one for IPv6");
+    assert_error(&drain("'203.0.113.11:1', '203.0.113.11:1'"), 10, "is listed twice", "remove");
+    let many: Vec<String> = (1..=65).map(|port| format!("'203.0.113.11:{port}'")).collect();
+    assert_error(&drain(&many.join(",")), 10, "more than 64 servers", "in turn");
+    let several = good(&drain("'203.0.113.11:1', '[2001:db8::1]:1', '203.0.113.12:1'")).drain;
+    assert_eq!(several.alternate_server.len(), 3);
+    assert_eq!(several.tcp_alternate_server, several.alternate_server, "UDP's hold for TCP as well");
+    let own = format!("{}\ntcp_alternate_server = ['203.0.113.13:443']", drain("'203.0.113.11:1'"));
+    assert_eq!(good(&own).drain.tcp_alternate_server, ["203.0.113.13:443".parse().unwrap()]);
     assert_warning(&with("[limits]\nlifetime_max_seconds = 60"), 10, "default lifetime", "600");
 }
 

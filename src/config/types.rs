@@ -195,12 +195,14 @@ pub struct Peers {
     pub deny: Vec<IpNet>,
 }
 
-/// `[drain]`: servers that new clients are sent to during a drain, at most one address per family. Without one, new
-/// clients are refused.
+/// `[drain]`: servers that new clients are sent to during a drain. Those of a client's family are taken in turn; without one,
+/// it is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Drain {
-    /// For clients on UDP and TCP.
+    /// For clients on UDP.
     pub alternate_server: Vec<SocketAddr>,
+    /// For clients on TCP; those for UDP if the key is absent.
+    pub tcp_alternate_server: Vec<SocketAddr>,
     /// For clients on TLS. The certificate there must be valid for the name that they connected to.
     pub tls_alternate_server: Vec<SocketAddr>,
 }

@@ -99,7 +99,7 @@ pub(super) const TABLES: [(&str, &[&str]); 12] = [
     ("[[user]]", &["name", "password", "host"]),
     ("[peers]", &["allow", "deny"]),
     ("[limits]", limits::KEYS),
-    ("[drain]", &["alternate_server", "tls_alternate_server"]),
+    ("[drain]", &["alternate_server", "tcp_alternate_server", "tls_alternate_server"]),
     ("[log]", &["format", "level"]),
     ("[admin]", &["address", "names"]),
 ];

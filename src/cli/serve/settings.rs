@@ -132,10 +132,11 @@ pub fn protocol(
                 host: Rate { kbit: limits.kbit_per_host, packets: limits.packets_per_host },
             },
         },
-        alternates: Alternates {
-            plain: config.drain.alternate_server.clone(),
-            tls: config.drain.tls_alternate_server.clone(),
-        },
+        alternates: Alternates::new(
+            config.drain.alternate_server.clone(),
+            config.drain.tcp_alternate_server.clone(),
+            config.drain.tls_alternate_server.clone(),
+        ),
         strict_channels: config.strict_channels,
         icmp_to_clients: config.icmp_to_clients,
     })
