@@ -153,6 +153,7 @@ pub fn network(config: &config::Config, workers: usize) -> net::Settings {
         // Without a certificate of its own a TCP port has nothing to show.
         either: listener.either && (listener.transport == Transport::Tls || config.tls.is_some()),
         quic: listener.quic,
+        awaited: false,
     });
     net::Settings {
         listeners: listeners.collect(),
