@@ -35,7 +35,11 @@ mod tests {
 
     fn machine() -> Addresses {
         let own = ["127.0.0.0/8", "::1/128", "203.0.113.10/32", "2001:db8::10/128"];
-        Addresses { own: own.map(|net| net.parse().expect("literal")).into(), local: Vec::new() }
+        Addresses {
+            own: own.map(|net| net.parse().expect("literal")).into(),
+            local: Vec::new(),
+            is_whole: true,
+        }
     }
 
     fn problems(text: &str) -> Vec<String> {

@@ -46,7 +46,6 @@ pub(super) fn config(document: &DeTable<'_>, base: &Path, notes: &mut Notes) -> 
         drain: drain(&top, notes),
         log: log(&top, notes),
         admin: admin(&top, notes),
-        fallback_to_ipv4: false,
     };
     (config, lines)
 }

@@ -3,6 +3,7 @@
 //! The kernel announces changes on a netlink socket (rtnetlink(7)); they are also polled, in case an announcement is lost.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
@@ -42,6 +43,20 @@ pub struct Addresses {
     pub own: Vec<IpNet>,
     /// The addresses that a socket can send from.
     pub local: Vec<LocalAddress>,
+    /// Whether the kernel listed all of them. Otherwise an address that is missing here may be there all the same.
+    pub is_whole: bool,
+}
+
+impl Addresses {
+    /// Whether the kernel delivers packets for this address to this machine, as far as is known.
+    pub fn have(&self, ip: IpAddr) -> bool {
+        self.own.iter().any(|own| own.contains(&ip))
+    }
+
+    /// The same, and `true` if that is not known. A socket can be bound to the unspecified address everywhere.
+    pub fn may_have(&self, ip: IpAddr) -> bool {
+        !self.is_whole || ip.is_unspecified() || self.have(ip)
+    }
 }
 
 /// Reads the addresses.
@@ -50,7 +65,8 @@ pub struct Addresses {
 /// `Interrupted` if they kept changing, otherwise the error of the netlink socket, which a seccomp filter may refuse.
 pub fn read() -> io::Result<Addresses> {
     let routes = own_addresses::routes()?;
-    Ok(Addresses { own: own_addresses::prefixes(&routes)?, local: local_addresses::read(&routes)? })
+    let (own, local) = (own_addresses::prefixes(&routes)?, local_addresses::read(&routes)?);
+    Ok(Addresses { own, local, is_whole: true })
 }
 
 /// Follows the addresses on a thread. The receiver starts with `known` and changes when the addresses differ. The thread

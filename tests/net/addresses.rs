@@ -505,6 +505,62 @@ fn a_back_end_that_is_our_own_listener_is_refused() {
     assert!(host.server.wait_log(PATIENCE, stays), "{}", host.server.log());
 }
 
+/// Listeners on addresses that are there serve at once, the others as soon as theirs is.
+#[test]
+fn one_of_several_listener_addresses_arrives_late() {
+    let late = ip("198.18.2.9");
+    let Some(host) = Host::start_with(
+        |_| {},
+        |plan| {
+            plan.listeners = Plan::on(&[SERVER, late], &[]).listeners;
+            plan.started = "this machine does not have the address";
+        },
+    ) else {
+        return;
+    };
+    let (status, text) = host.readiness();
+    assert!(status == 503 && text.contains("the address of a listener"), "{status} {text}");
+    host.relays_from(SERVER, Ok(SERVER), Ok(SERVER6.into()));
+    assert!(!host.server.log().lines().any(|line| line == "ready"), "{}", host.server.log());
+    shell(&host.lab.server, "ip addr add 198.18.2.9/24 dev up0");
+    host.until_relayed(late, Ok(late));
+    host.relays_from(late, Ok(late), Ok(SERVER6.into()));
+    assert!(host.server.wait_log(PATIENCE, |log| log.lines().any(|line| line == "ready")));
+    assert_eq!(host.readiness().0, 200);
+}
+
+/// Without IPv6 in the kernel, listeners on `[::]` serve IPv4: if only the addresses are switched off, and if there are no
+/// such sockets at all.
+#[test]
+fn a_kernel_without_ipv6() {
+    // Refuses them as a kernel without IPv6 does: seccomp(2) with a filter for socket(2).
+    const NO_SOCKETS: &str = "\
+import ctypes, os, platform, struct, sys
+socket = {'x86_64': 41, 'aarch64': 198}[platform.machine()]
+code = [(0x20, 0, 0, 0), (0x15, 0, 2, socket), (0x20, 0, 0, 16), (0x15, 1, 0, 10), (0x06, 0, 0, 0x7fff0000),
+    (0x06, 0, 0, 0x00050000 + 97)]
+filter = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *one) for one in code))
+program = ctypes.create_string_buffer(struct.pack('HxxxxxxQ', len(code), ctypes.addressof(filter)))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+os.execvp(sys.argv[1], sys.argv[1:])
+";
+    for has_sockets in [true, false] {
+        let no_addresses = |lab: &Lab| shell(&lab.server, "sysctl -qw net.ipv6.conf.all.disable_ipv6=1");
+        let Some(host) = Host::start_with(no_addresses, |plan| {
+            if !has_sockets {
+                plan.wrapper = ["/usr/bin/python3", "-c", NO_SOCKETS].map(String::from).to_vec();
+            }
+        }) else {
+            return;
+        };
+        host.relays_from(SERVER, Ok(SERVER), Err(440));
+        let told = host.server.log().matches("listeners on [::] serve IPv4 alone").count();
+        assert_eq!(told, usize::from(!has_sockets), "{}", host.server.log());
+        assert_eq!(host.readiness().0, 200);
+    }
+}
+
 /// Addresses come and go under many calls: those on addresses that stay lose nothing, and nothing is left of the others.
 #[test]
 fn a_hundred_changes_under_two_hundred_calls() {

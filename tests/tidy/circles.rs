@@ -30,8 +30,6 @@ type Modules = BTreeMap<String, Module>;
 pub const OPEN: &[&[&str]] = &[
     // `provider` belongs into a file of its own.
     &["src/cert/mod.rs", "src/cert/files.rs", "src/cert/resolver.rs", "src/cert/self_signed.rs"],
-    // "ready" is printed where readiness is known.
-    &["src/cli/serve/mod.rs", "src/cli/serve/relays.rs"],
     // `Admission`, which gates and sources are places of, belongs below both.
     &["src/net/admission.rs", "src/net/admission/gate.rs", "src/net/admission/source.rs"],
 ];

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod drain;
+mod listening;
 mod metrics;
 mod pages;
 mod pressure;
@@ -40,6 +41,7 @@ use crate::turn::counters::Counters;
 use crate::turn::server::Server;
 use crate::turn::shared::Shared;
 use drain::{DrainState, Remaining};
+use listening::Awaited;
 use metrics::ServerMetrics;
 use pages::{DeferredMetrics, Starting};
 use pressure::Watch;
@@ -110,7 +112,7 @@ async fn serve(path: Option<PathBuf>, config: Config) -> Result<ExitCode, StartE
 /// Sets up certificate, listeners and workers, in this order. Blocks.
 fn set_up(
     path: Option<PathBuf>,
-    mut config: Config,
+    config: Config,
     starting: Starting,
     site: Arc<dyn Site>,
 ) -> Result<(RunningServer, ServerMetrics), StartError> {
@@ -121,15 +123,8 @@ fn set_up(
     refuse_misfits(&config, path.as_deref(), &addresses)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = settings::workers(&config, cores);
-    let network = settings::network(&config, workers);
-    let sockets = match net::bind(&network) {
-        Err(error) if config.fallback_to_ipv4 && no_ipv6(&error) => {
-            config.without_ipv6();
-            net::bind(&settings::network(&config, workers))
-        }
-        bound => bound,
-    };
-    let sockets = sockets.map_err(|error| bind_failed(&error))?;
+    let mut network = settings::network(&config, workers, &addresses);
+    let sockets = listening::bind(&mut network).map_err(|error| bind_failed(&error))?;
     drop(starting.listeners);
 
     let mut names = HostNames::default();
@@ -172,6 +167,8 @@ fn set_up(
         config,
         machine,
         relays,
+        awaited: Awaited::default(),
+        is_ready: false,
         certificate,
         site,
         workers,
@@ -229,14 +226,6 @@ fn shown(path: Option<&Path>) -> String {
     path.map_or_else(|| "built-in configuration".to_owned(), |path| path.display().to_string())
 }
 
-/// Whether a bind failed because this host has no IPv6.
-fn no_ipv6(error: &net::BindError) -> bool {
-    let unsupported = [io::ErrorKind::Unsupported, io::ErrorKind::AddrNotAvailable];
-    error.address.is_ipv6()
-        && (unsupported.contains(&error.source.kind())
-            || error.source.raw_os_error() == Some(libc::EAFNOSUPPORT))
-}
-
 /// Prints a line to standard output. A closed standard output does not stop the server.
 fn print(text: &str) {
     let mut stdout = io::stdout().lock();
@@ -249,6 +238,9 @@ struct RunningServer {
     config: Config,
     machine: Machine,
     relays: Relays,
+    awaited: Awaited,
+    /// Whether "ready" was printed.
+    is_ready: bool,
     certificate: Certificate,
     site: Arc<dyn Site>,
     workers: Handle,
@@ -295,7 +287,7 @@ impl RunningServer {
             Err(error) => return fail(&format!("cannot start a thread: {error}"), CHECK_UNIT_LIMITS),
         };
         // The listeners were bound before the workers started, so a client that connects now is served.
-        self.relays.tell(&readiness);
+        self.tell(&readiness);
         self.notifier.ready();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), listeners = self.config.listen.len(), "serving");
 
@@ -412,10 +404,20 @@ impl RunningServer {
         match settings::protocol(&self.config, &self.machine, self.relays.addresses(), &mut self.names) {
             Ok(protocol) => {
                 self.workers.send(&Command::Settings(Arc::new(protocol)));
-                self.relays.tell(readiness);
+                self.tell(readiness);
             }
             // Cannot happen: the names of the running configuration have numbers.
             Err(message) => tracing::error!("the addresses in use stay: {message}"),
+        }
+    }
+
+    /// Says which addresses are in use or missing, and the first time that none is, that the server is ready.
+    fn tell(&mut self, readiness: &Readiness) {
+        self.relays.tell(readiness);
+        self.awaited.tell(&self.config, &self.machine.addresses, readiness);
+        if !self.is_ready && readiness.check().is_ok() {
+            self.is_ready = true;
+            print("ready");
         }
     }
 
@@ -444,7 +446,7 @@ impl RunningServer {
         self.relays.follow(&next, &self.machine.addresses, now().instant);
         match settings::protocol(&next, &self.machine, self.relays.addresses(), &mut self.names) {
             Ok(protocol) => {
-                self.relays.tell(readiness);
+                self.tell(readiness);
                 self.hosts.store(Arc::new(self.names.all().to_vec()));
                 self.workers.send(&Command::Settings(Arc::new(protocol)));
                 self.workers.admission().set_rules(settings::admission(&next.limits));

@@ -31,8 +31,6 @@ pub struct Relays {
     known: Vec<LocalAddress>,
     /// What was logged last.
     told: Option<Choice>,
-    /// Whether "ready" was printed.
-    is_ready: bool,
     /// Holds readiness back while clients on other machines cannot be served.
     missing: Option<Latch>,
 }
@@ -100,7 +98,7 @@ impl Relays {
         for is_v4 in [true, false] {
             let is_preferred = |one: &&LocalAddress| one.preferred && one.address.is_ipv4() == is_v4;
             let known = self.known.iter().find(is_preferred).map(|one| one.address);
-            let holds = known.is_some_and(|ip| is_here(machine, ip) || is_kept(ip));
+            let holds = known.is_some_and(|ip| machine.have(ip) || is_kept(ip));
             if !holds || machine.local.iter().any(|one| is_preferred(&one)) {
                 continue;
             }
@@ -126,7 +124,7 @@ impl Relays {
         self.choice.addresses.iter().copied().chain(away).collect()
     }
 
-    /// Says what changed, once it is in use, and whether the server is ready with it.
+    /// Says what changed, once it is in use, and holds readiness back while it serves nobody.
     pub fn tell(&mut self, readiness: &Readiness) {
         if self.told.as_ref() == Some(&self.choice) {
             return;
@@ -146,9 +144,6 @@ impl Relays {
         );
         if self.choice.serves {
             self.missing = None;
-            if !std::mem::replace(&mut self.is_ready, true) {
-                super::print("ready");
-            }
         } else if self.missing.is_none() {
             tracing::warn!(
                 "this machine has no address that clients elsewhere can be relayed from: every Allocate is refused \
@@ -171,7 +166,7 @@ fn describe(relay: &RelayAddress) -> String {
 fn choose(config: &Config, machine: &Addresses) -> Choice {
     let mut choice = Choice::default();
     for ip in named(config) {
-        if is_here(machine, ip) {
+        if machine.have(ip) {
             choice.add(config, ip, ip.is_loopback() && config.relay.addresses.is_empty());
         } else {
             choice
@@ -189,11 +184,6 @@ fn choose(config: &Config, machine: &Addresses) -> Choice {
     let is_local = config.listen.iter().all(|listener| listener.address.ip().is_loopback());
     choice.serves = choice.addresses.iter().any(|relay| is_local || !relay.only_local);
     choice
-}
-
-/// Whether the kernel delivers packets for `ip` to this machine.
-fn is_here(machine: &Addresses, ip: IpAddr) -> bool {
-    machine.own.iter().any(|own| own.contains(&ip))
 }
 
 impl Choice {

@@ -143,7 +143,7 @@ pub fn protocol(
 }
 
 /// Returns the settings of the network side.
-pub fn network(config: &config::Config, workers: usize) -> net::Settings {
+pub fn network(config: &config::Config, workers: usize, machine: &Addresses) -> net::Settings {
     let listeners = config.listen.iter().map(|listener| net::Listener {
         transport: listener.transport,
         address: listener.address,
@@ -153,7 +153,7 @@ pub fn network(config: &config::Config, workers: usize) -> net::Settings {
         // Without a certificate of its own a TCP port has nothing to show.
         either: listener.either && (listener.transport == Transport::Tls || config.tls.is_some()),
         quic: listener.quic,
-        awaited: false,
+        awaited: !machine.may_have(listener.address.ip()),
     });
     net::Settings {
         listeners: listeners.collect(),
