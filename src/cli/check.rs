@@ -96,7 +96,7 @@ fn certificate(config: &Config, file: &str) -> Result<usize, ExitCode> {
 /// What the configuration gets wrong about this machine, or a warning if its addresses cannot be listed.
 fn misfits(config: &Config, file: &str) -> Report {
     match addresses::read() {
-        Ok(machine) => this_host::check(config, &machine, file),
+        Ok(machine) => this_host::in_full(config, &machine, file),
         Err(error) => Report {
             file: file.to_owned(),
             problems: vec![Problem {

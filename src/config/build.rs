@@ -109,6 +109,14 @@ fn external_ip(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<ExternalIp> {
                 "write the address that clients outside see",
             );
         }
+        if entry.private.is_some_and(|private| is_inner(entry.public) && !is_inner(private)) {
+            notes.warn(
+                line,
+                "external_ip",
+                format!("{value:?} announces a private address for a public one"),
+                "write the public address first: \"203.0.113.10/10.0.0.5\"",
+            );
+        }
         let clash = entries.iter().any(|other| {
             other.public.is_ipv4() == entry.public.is_ipv4()
                 && (other.private == entry.private || other.private.is_none() || entry.private.is_none())
@@ -124,6 +132,14 @@ fn external_ip(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<ExternalIp> {
         entries.push(entry);
     }
     entries
+}
+
+/// Whether this is an address of a private network (RFC 1918, RFC 4193).
+fn is_inner(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private(),
+        IpAddr::V6(ip) => ip.is_unique_local(),
+    }
 }
 
 fn listeners(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<Listener> {

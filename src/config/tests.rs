@@ -349,6 +349,14 @@ fn external_ip_is_one_a_family_or_pairs() {
     assert_error(&of("['203.0.113.10/fd00::1']"), 1, "mixes IPv4 and IPv6", "same family");
     assert_error(&of("['203.0.113.10', '203.0.113.11']"), 1, "a second entry", "public/private");
     assert_error(&of("['0.0.0.0']"), 1, "0.0.0.0 cannot be a destination", "clients outside");
+    for swapped in ["10.0.0.5/203.0.113.10", "fd00::5/2001:db8::10"] {
+        assert_warning(
+            &of(&format!("['{swapped}']")),
+            1,
+            "private address for a public one",
+            "public address first",
+        );
+    }
     let pairs = good(&of("['203.0.113.10/10.0.0.1', '203.0.113.11/10.0.0.2', '2001:db8::1']"));
     assert_eq!(pairs.external_ip.len(), 3);
     let unknown = format!("{}[relay]\naddresses = ['10.0.0.9']\n", of("['203.0.113.10/10.0.0.1']"));

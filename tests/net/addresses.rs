@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::support::client::{Client, Link, PATIENCE};
@@ -189,6 +190,17 @@ impl Host {
         socket.send_to(b"from the peer", announced).expect("send");
         let data = Message::parse(&client.receive().expect("from the peer"));
         assert_eq!(data.attribute(DATA), Some(&b"from the peer"[..]));
+    }
+
+    /// Runs a command on the host with a configuration beside the one in use. Returns its exit status and its errors.
+    fn run(&self, command: &str, config: &str) -> (Option<i32>, String) {
+        let admin = format!("[admin]\naddress = \"{}\"", self.server.admin());
+        let path = self.server.files().write("other.toml", &config.replace(&admin, ""));
+        let run = within(&self.lab.server, || {
+            let mut hallpass = Command::new(env!("CARGO_BIN_EXE_hallpass"));
+            hallpass.args([command, "--config"]).arg(&path).output().expect("it runs")
+        });
+        (run.status.code(), String::from_utf8_lossy(&run.stderr).into_owned())
     }
 
     /// What `/readyz` says.
@@ -488,15 +500,9 @@ fn a_back_end_that_is_our_own_listener_is_refused() {
         "{written}\n[web]\nproxy_protocol = 'v1'\npassthrough = {{ 'bbb.example.org' = '{SERVER}:{SHARED_PORT}' }}\n"
     );
     let told = "error: web.passthrough: 198.18.2.2:443 is this relay's own listener tls [::]:443";
-    let admin = format!("[admin]\naddress = \"{}\"", host.server.admin());
-    let path = files.write("loop.toml", &looped.replace(&admin, ""));
     for command in ["check", "serve"] {
-        let run = within(&host.lab.server, || {
-            let mut hallpass = std::process::Command::new(env!("CARGO_BIN_EXE_hallpass"));
-            hallpass.args([command, "--config"]).arg(&path).output().expect("it runs")
-        });
-        let stderr = String::from_utf8_lossy(&run.stderr);
-        assert!(run.status.code() == Some(1) && stderr.contains(told), "{command}: {stderr}");
+        let (code, text) = host.run(command, &looped);
+        assert!(code == Some(1) && text.contains(told), "{command}: {text}");
     }
     // A reload keeps the listeners, whatever the file says of them now.
     files.write("hallpass.toml", &looped.replace("'[::]:443'", "'[::]:444'"));
@@ -527,6 +533,10 @@ fn one_of_several_listener_addresses_arrives_late() {
     host.relays_from(late, Ok(late), Ok(SERVER6.into()));
     assert!(host.server.wait_log(PATIENCE, |log| log.lines().any(|line| line == "ready")));
     assert_eq!(host.readiness().0, 200);
+    let written =
+        std::fs::read_to_string(host.server.files().path("hallpass.toml")).expect("the configuration");
+    let (code, text) = host.run("check", &written.replace("198.18.2.9", "198.18.2.10"));
+    assert!(code == Some(0) && text.matches("does not have the address of").count() == 3, "{code:?} {text}");
 }
 
 /// Without IPv6 in the kernel, listeners on `[::]` serve IPv4: if only the addresses are switched off, and if there are no
@@ -559,6 +569,27 @@ os.execvp(sys.argv[1], sys.argv[1:])
         assert_eq!(told, usize::from(!has_sockets), "{}", host.server.log());
         assert_eq!(host.readiness().0, 200);
     }
+}
+
+/// What can never work ends the start, and `check` names the rest.
+#[test]
+fn a_configuration_that_does_not_fit_the_machine() {
+    let Some(host) = Host::start(|lab| shell(&lab.server, "ip -6 addr flush dev up0 scope global")) else {
+        return;
+    };
+    let written =
+        std::fs::read_to_string(host.server.files().path("hallpass.toml")).expect("the configuration");
+    let with = |pair: &str| written.replace("external_ip = []", &format!("external_ip = [\"{pair}\"]"));
+    let swapped = with("198.18.2.2/203.0.113.50");
+    for command in ["check", "serve"] {
+        let (code, text) = host.run(command, &swapped);
+        assert!(code == Some(1) && text.contains("write \"203.0.113.50/198.18.2.2\""), "{command}: {text}");
+    }
+    let (code, text) = host.run("check", &with("203.0.113.50/10.0.0.5"));
+    assert!(code == Some(0) && text.contains("this machine does not have 10.0.0.5"), "{code:?} {text}");
+    let unreached = "no client reaches the peers 2001:db8:3::/64: this relay has no IPv6 address";
+    assert!(text.contains(unreached), "{text}");
+    assert!(host.server.log().contains(unreached), "{}", host.server.log());
 }
 
 /// Addresses come and go under many calls: those on addresses that stay lose nothing, and nothing is left of the others.

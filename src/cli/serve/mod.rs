@@ -6,7 +6,7 @@ mod listening;
 mod metrics;
 mod pages;
 mod pressure;
-mod relays;
+pub(super) mod relays;
 mod settings;
 mod site;
 mod start_error;
@@ -213,7 +213,7 @@ fn read(path: Option<&Path>) -> Result<Config, StartError> {
 /// # Errors
 /// There are errors among it.
 fn refuse_misfits(config: &Config, path: Option<&Path>, addresses: &Addresses) -> Result<(), StartError> {
-    let report = this_host::check(config, addresses, &shown(path));
+    let report = this_host::before_start(config, addresses, &shown(path));
     print_stderr(&report.to_string());
     match report.has_errors() {
         true => Err(StartError::new("the configuration does not fit this machine", "fix the lines above")),

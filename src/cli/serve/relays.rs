@@ -62,6 +62,10 @@ impl Rules {
 }
 
 impl Relays {
+    /// What it means that there is no address.
+    pub const NOTHING: &str = "this machine has no address that clients elsewhere can be relayed from: every Allocate is \
+                               refused until it gets one, or until [relay] addresses names one";
+
     /// Chooses among the addresses of this machine.
     pub fn new(config: &Config, machine: &Addresses) -> Self {
         let (choice, rules) = (choose(config, machine), Rules::of(config));
@@ -124,6 +128,16 @@ impl Relays {
         self.choice.addresses.iter().copied().chain(away).collect()
     }
 
+    /// What an operator should know about the choice: what was named and cannot be used now.
+    pub fn notes(&self) -> &[String] {
+        &self.choice.notes
+    }
+
+    /// Whether those clients get an allocation that the listeners are for.
+    pub fn serve(&self) -> bool {
+        self.choice.serves
+    }
+
     /// Says what changed, once it is in use, and holds readiness back while it serves nobody.
     pub fn tell(&mut self, readiness: &Readiness) {
         if self.told.as_ref() == Some(&self.choice) {
@@ -145,10 +159,7 @@ impl Relays {
         if self.choice.serves {
             self.missing = None;
         } else if self.missing.is_none() {
-            tracing::warn!(
-                "this machine has no address that clients elsewhere can be relayed from: every Allocate is refused \
-                 until it gets one, or until [relay] addresses names one"
-            );
+            tracing::warn!("{}", Self::NOTHING);
             self.missing = Some(readiness.latch("an address to relay from"));
         }
         self.told = Some(self.choice.clone());
