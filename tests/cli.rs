@@ -289,6 +289,29 @@ fn check_reads_the_certificate_too() {
     assert!(text.contains("absent.pem") && text.contains("check the path"), "{text}");
 }
 
+/// A missing secret does not hide a missing certificate, and neither is the first of two starts that fail.
+#[test]
+fn one_run_reports_all_errors() {
+    let scratch = Scratch::new("all");
+    let broken = scratch.file(
+        "all.toml",
+        "realm = 'turn:relay.example.org'\n\
+         [[listen]]\ntransport = 'tls'\naddress = '127.0.0.1:5349'\n\
+         [[host]]\nname = 'ping'\nsecret_file = 'absent.secret'\n\
+         [tls]\ncert = 'absent.pem'\nkey = 'absent.key'\n",
+    );
+    for command in ["check", "serve"] {
+        let text = bad(1, &[command, "--config", &broken]);
+        for error in
+            ["all.toml:1: error: realm: ", "all.toml:7: error: host.secret_file: ", "all.toml: error: tls: "]
+        {
+            assert_eq!(text.matches(error).count(), 1, "{command}, {error}: {text}");
+        }
+    }
+    let text = bad(1, &["check", "--config", &broken]);
+    assert!(text.ends_with("all.toml: 3 errors\n    fix the lines above and check again\n"), "{text}");
+}
+
 #[test]
 fn check_live_names_the_process_that_occupies_a_port() {
     let scratch = Scratch::new("live");

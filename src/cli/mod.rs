@@ -3,6 +3,7 @@
 
 pub mod args;
 mod bbb_xml;
+mod certificate;
 mod check;
 mod credentials;
 mod endpoints;

@@ -1,8 +1,9 @@
 //! `hallpass serve`: runs the server. The only module that connects all others.
 
 mod addresses;
+mod configuration;
 mod drain;
-mod listening;
+pub(super) mod listening;
 mod metrics;
 mod pages;
 mod pressure;
@@ -14,7 +15,7 @@ mod tls;
 mod welcome;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -26,11 +27,11 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, interval};
 
 use super::args::ServeArgs;
-use super::output::{check_line, fail, print_stderr};
+use super::output::fail;
 use super::this_host;
 use crate::admin::Readiness;
 use crate::base::time::{self, Now};
-use crate::config::{self, Config, LogFormat, Severity};
+use crate::config::{self, Config, LogFormat};
 use crate::net::front::first_bytes::Site;
 use crate::net::{self, Command, Handle};
 use crate::system::addresses::{self as machine, Addresses};
@@ -67,7 +68,7 @@ pub(super) fn run(args: ServeArgs) -> ExitCode {
 
 /// Reads the configuration, starts the log and serves.
 fn start(path: Option<PathBuf>) -> Result<ExitCode, StartError> {
-    let config = read(path.as_deref())?;
+    let config = configuration::read(path.as_deref())?;
     let _log = logging::start(&LogSettings {
         format: match config.log.format {
             LogFormat::Text => logging::Format::Text,
@@ -116,11 +117,13 @@ fn set_up(
     starting: Starting,
     site: Arc<dyn Site>,
 ) -> Result<(RunningServer, ServerMetrics), StartError> {
+    let addresses = addresses::at_start();
+    // Says what is wrong before the certificate ends the start, so that the operator sees both.
+    let fits = configuration::refuse_misfits(&config, path.as_deref(), &addresses);
     let certificate =
         Certificate::first(&config).map_err(|message| StartError::new(message, "fix [tls] cert and key"))?;
+    fits?;
     drop(starting.certificate);
-    let addresses = addresses::at_start();
-    refuse_misfits(&config, path.as_deref(), &addresses)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = settings::workers(&config, cores);
     let mut network = settings::network(&config, workers, &addresses);
@@ -185,45 +188,6 @@ fn set_up(
 /// The clock of the workers. They read it once per turn of their loop.
 fn now() -> Now {
     Now { instant: time::Instant::from_nanos(clock::monotonic_nanos()), unix: clock::unix_seconds() }
-}
-
-/// Reads the configuration, or returns the built-in one if there is no path.
-fn read(path: Option<&Path>) -> Result<Config, StartError> {
-    let Some(path) = path else {
-        let secret = entropy::secret().map_err(no_randomness)?;
-        return Ok(Config { admin: Some(config::Admin::default()), ..Config::embedded(secret) });
-    };
-    match config::read(path) {
-        Ok(loaded) => {
-            print_stderr(&loaded.warnings.to_string());
-            Ok(loaded.config)
-        }
-        Err(report) => {
-            print_stderr(&report.to_string());
-            Err(StartError::new(
-                "the configuration is refused",
-                format!("fix the lines above; this command checks the file: {}", check_line(path)),
-            ))
-        }
-    }
-}
-
-/// Prints what a configuration gets wrong about this machine.
-///
-/// # Errors
-/// There are errors among it.
-fn refuse_misfits(config: &Config, path: Option<&Path>, addresses: &Addresses) -> Result<(), StartError> {
-    let report = this_host::before_start(config, addresses, &shown(path));
-    print_stderr(&report.to_string());
-    match report.has_errors() {
-        true => Err(StartError::new("the configuration does not fit this machine", "fix the lines above")),
-        false => Ok(()),
-    }
-}
-
-/// The name of the configuration file in messages.
-fn shown(path: Option<&Path>) -> String {
-    path.map_or_else(|| "built-in configuration".to_owned(), |path| path.display().to_string())
 }
 
 /// Prints a line to standard output. A closed standard output does not stop the server.
@@ -381,7 +345,7 @@ impl RunningServer {
             None => tracing::info!("reload: there is no configuration file to read"),
             Some(Ok(loaded)) => self.apply(loaded, readiness),
             Some(Err(report)) => {
-                log(&report);
+                configuration::log(&report);
                 tracing::error!("reload: the configuration in use stays");
             }
         }
@@ -423,13 +387,14 @@ impl RunningServer {
 
     /// Applies a new configuration, except for keys that need a restart.
     fn apply(&mut self, loaded: config::Loaded, readiness: &Readiness) {
-        log(&loaded.warnings);
+        configuration::log(&loaded.warnings);
         let mut next = loaded.config;
-        for key in restore_fixed_keys(&self.config, &mut next) {
+        for key in configuration::restore_fixed_keys(&self.config, &mut next) {
             tracing::warn!("reload: the change of {key} takes effect at the next restart");
         }
-        let misfits = this_host::check(&next, &self.machine.addresses, &shown(self.path.as_deref()));
-        log(&misfits);
+        let misfits =
+            this_host::check(&next, &self.machine.addresses, &configuration::name(self.path.as_deref()));
+        configuration::log(&misfits);
         if misfits.has_errors() {
             tracing::error!("reload: the configuration in use stays");
             return;
@@ -465,50 +430,6 @@ impl RunningServer {
             }
         }
     }
-}
-
-/// Writes each problem of a configuration to the log, at the level of its severity.
-fn log(report: &config::Report) {
-    for (severity, text) in report.texts() {
-        for line in text.lines() {
-            match severity {
-                Severity::Error => tracing::error!("{line}"),
-                Severity::Warning => tracing::warn!("{line}"),
-            }
-        }
-    }
-}
-
-/// Restores keys that a reload cannot change, because they are fixed at the start. Returns those that differ.
-fn restore_fixed_keys(running: &Config, next: &mut Config) -> Vec<&'static str> {
-    let mut kept = Vec::new();
-    let listeners = |config: &Config| -> Vec<_> {
-        let listen = config.listen.iter().cloned();
-        // Ignores the line in the file.
-        listen.map(|listener| config::Listener { line: 0, ..listener }).collect()
-    };
-    if listeners(running) != listeners(next) {
-        kept.push("[[listen]]");
-    }
-    next.listen.clone_from(&running.listen);
-    if running.admin != next.admin {
-        kept.push("[admin]");
-        next.admin.clone_from(&running.admin);
-    }
-    if running.log != next.log {
-        kept.push("[log]");
-        next.log = running.log;
-    }
-    if running.privacy != next.privacy {
-        kept.push("privacy");
-        next.privacy = running.privacy;
-    }
-    let of = |config: &Config| (config.limits.workers, config.limits.mss);
-    if of(running) != of(next) {
-        kept.push("[limits] workers or mss");
-        (next.limits.workers, next.limits.mss) = of(running);
-    }
-    kept
 }
 
 /// Waits for the next tick; forever without a timer.
