@@ -65,7 +65,7 @@ pub fn read(routes: &[(IpNet, u8)]) -> io::Result<Vec<LocalAddress>> {
 /// Adds the addresses of one family to `found`, each once. `way` answers as [`way`] does.
 ///
 /// # Errors
-/// The error of `way`: whoever knows an earlier answer must not take this one for "there is no way out".
+/// The error of `way`. It does not mean that there is no way out: an earlier answer still holds.
 fn judge(
     is_v4: bool,
     addresses: impl Iterator<Item = Found>,
