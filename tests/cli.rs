@@ -37,16 +37,18 @@ impl Scratch {
         fs::set_permissions(self.0.join(name), fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    /// UDP, TCP (IPv4 and IPv6) and TLS; two hosts, the first with two secrets; one static user.
+    /// UDP, TCP (IPv4 and IPv6) and TLS; two hosts, the first with two secrets; one static user. It fits every machine: it
+    /// relays from loopback, behind 1:1 NAT.
     fn config(&self) -> String {
         self.file(
             "hallpass.toml",
             &format!(
-                "realm = 'relay.example.org'\n\
+                "realm = 'relay.example.org'\nexternal_ip = ['203.0.113.10/127.0.0.1']\n\
                  [[listen]]\ntransport = 'tls'\naddress = '0.0.0.0:5349'\n\
                  [[listen]]\ntransport = 'udp'\naddress = '0.0.0.0:3479'\n\
                  [[listen]]\ntransport = 'udp'\naddress = '[::]:3479'\n\
                  [[listen]]\ntransport = 'tcp'\naddress = '0.0.0.0:3479'\n\
+                 [relay]\naddresses = ['127.0.0.1']\n\
                  [[host]]\nname = 'ping'\nsecrets = ['''{SECRET}''', 'second-secret-of-ping']\n\
                  [[host]]\nname = 'tuit'\nsecret = 'secret-of-tuit-itself'\n\
                  [[user]]\nname = 'fixed'\npassword = 'fixed-password'\n"
@@ -242,13 +244,13 @@ fn check_reports_success_or_each_problem_with_its_line() {
     let text = stdout(&output);
     assert!(text.contains("listen  udp [::]:3479") && text.contains("host    ping: 2 secrets"), "{text}");
     assert!(text.ends_with("hallpass.toml: good, with 1 warning\n"), "{text}");
-    assert!(stderr(&output).contains("hallpass.toml:4: warning: tls: no certificate"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("hallpass.toml:5: warning: tls: no certificate"), "{}", stderr(&output));
     assert!(!text.contains(SECRET) && !stderr(&output).contains(SECRET), "no secret is shown");
 
     scratch.mode("hallpass.toml", 0o644);
     let output = hallpass(&["check", "--config", &config]);
     assert!(stdout(&output).ends_with("hallpass.toml: good, with 2 warnings\n"), "{}", stdout(&output));
-    assert!(stderr(&output).contains("toml:16: warning: host.secrets: every user of"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("toml:19: warning: host.secrets: every user of"), "{}", stderr(&output));
 
     let broken = scratch.file("broken.toml", "realm = 'r'\n[limits]\nworkrs = 2\n");
     let text = bad(1, &["check", "--config", &broken]);
@@ -285,6 +287,29 @@ fn check_reads_the_certificate_too() {
     assert!(text.contains("error: tls: ") && text.contains("two.key: the key is not that of"), "{text}");
     let text = bad(1, &["check", "--config", &with("absent.pem", "one.key")]);
     assert!(text.contains("absent.pem") && text.contains("check the path"), "{text}");
+}
+
+/// A missing secret does not hide a missing certificate, and neither is the first of two starts that fail.
+#[test]
+fn one_run_reports_all_errors() {
+    let scratch = Scratch::new("all");
+    let broken = scratch.file(
+        "all.toml",
+        "realm = 'turn:relay.example.org'\n\
+         [[listen]]\ntransport = 'tls'\naddress = '127.0.0.1:5349'\n\
+         [[host]]\nname = 'ping'\nsecret_file = 'absent.secret'\n\
+         [tls]\ncert = 'absent.pem'\nkey = 'absent.key'\n",
+    );
+    for command in ["check", "serve"] {
+        let text = bad(1, &[command, "--config", &broken]);
+        for error in
+            ["all.toml:1: error: realm: ", "all.toml:7: error: host.secret_file: ", "all.toml: error: tls: "]
+        {
+            assert_eq!(text.matches(error).count(), 1, "{command}, {error}: {text}");
+        }
+    }
+    let text = bad(1, &["check", "--config", &broken]);
+    assert!(text.ends_with("all.toml: 3 errors\n    fix the lines above and check again\n"), "{text}");
 }
 
 #[test]

@@ -90,6 +90,8 @@ pub enum CertError {
         /// The key file.
         key: PathBuf,
     },
+    /// Expired this many days ago, while the certificate in use is valid.
+    Expired(PathBuf, u64),
 }
 
 impl fmt::Display for CertError {
@@ -141,6 +143,12 @@ impl fmt::Display for CertError {
                 key.display(),
                 chain.display()
             ),
+            Self::Expired(path, days) => write!(
+                f,
+                "{}: expired {days} days ago, and the certificate in use is still valid; install the renewed one, or write \
+                 accept_expired = true in [tls]",
+                path.display()
+            ),
         }
     }
 }
@@ -176,6 +184,12 @@ pub fn load(chain_path: &Path, key_path: &Path, now: u64) -> Result<LoadedCertif
     }
     let warnings = warnings(chain_path, &leaf, chain.len(), now);
     Ok(LoadedCertificate { key: Arc::new(CertifiedKey::new(chain, signer)), warnings })
+}
+
+/// Whether a certificate that was loaded before has expired.
+pub fn has_expired(key: &CertifiedKey, now: u64) -> bool {
+    let leaf = key.cert.first().and_then(|leaf| x509::summary(leaf));
+    leaf.is_some_and(|leaf| i64::try_from(now).is_ok_and(|now| leaf.not_after < now))
 }
 
 /// Reads at least one certificate.

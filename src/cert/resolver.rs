@@ -39,12 +39,30 @@ impl CertStore {
     /// Reads the files again. `now` is in seconds since 1970.
     ///
     /// # Errors
-    /// Those of [`files::load`]. The certificate in use stays.
-    pub fn reload(&self, chain: &Path, key: &Path, now: u64) -> Result<Reloaded, CertError> {
+    /// Those of [`files::load`], and `Expired` if the files would replace a valid certificate by an expired one and
+    /// `accept_expired` is not set. The certificate in use stays.
+    pub fn reload(
+        &self,
+        chain: &Path,
+        key: &Path,
+        now: u64,
+        accept_expired: bool,
+    ) -> Result<Reloaded, CertError> {
         let loaded = files::load(chain, key, now)?;
+        let current = self.current();
         // The key belongs to the first certificate, so the same chain has the same key.
-        let is_new = self.current().cert != loaded.key.cert;
+        let is_new = current.cert != loaded.key.cert;
         if is_new {
+            let expired = loaded.warnings.iter().find_map(|warning| match warning {
+                Warning::Expired(_, days) => Some(*days),
+                _ => None,
+            });
+            if let Some(days) = expired
+                && !accept_expired
+                && !files::has_expired(&current, now)
+            {
+                return Err(CertError::Expired(chain.into(), days));
+            }
             self.replace(loaded.key);
         }
         Ok(Reloaded { is_new, warnings: loaded.warnings })

@@ -24,7 +24,8 @@ Examples:
   hallpass serve --config /etc/hallpass/hallpass.toml";
 
 const CHECK_EXAMPLES: &str = "\
-Each problem is reported with its line and with what to write instead. With warnings alone the exit status is 0.
+Each problem is reported with its line and with what to write instead. With warnings alone the exit status is 0. Run
+it on the relay itself: it reads the secrets and the certificate, and compares the addresses with those of the machine.
 
 Examples:
   hallpass check --config hallpass.toml

@@ -10,7 +10,8 @@ use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
 use quick_xml::{Reader, Writer, XmlVersion};
 
 use super::args::BbbXmlArgs;
-use super::{Endpoint, choose_host, endpoints, fail, load_config, print, print_stderr};
+use super::endpoints::{Endpoint, choose_host, endpoints, load_config};
+use super::output::{fail, print, print_stderr};
 
 const NAMESPACE: &str = "http://www.springframework.org/schema/beans";
 const SCHEMA: &str = "http://www.springframework.org/schema/beans/spring-beans-2.5.xsd";
@@ -363,7 +364,7 @@ mod tests {
     const SECRET: &str = "a&b<c>\"d'e";
 
     fn all() -> Vec<Endpoint> {
-        super::super::embedded_endpoints(NAME)
+        crate::cli::endpoints::embedded_endpoints(NAME)
     }
 
     fn differences(text: &str, older: &[String]) -> Vec<String> {

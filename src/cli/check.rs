@@ -2,107 +2,99 @@
 
 use std::fmt::Write;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use rustls::sign::CertifiedKey;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::args::CheckArgs;
-use super::{fail, print, print_stderr};
-use crate::cert;
-use crate::config::{self, Config, Exposure, Host, Loaded};
-use crate::system::clock;
+use super::output::{fail, print, print_stderr};
+use super::serve::listening::no_family;
+use super::{certificate, this_host};
+use crate::config::{self, Config, Examined, Host, Report, Severity};
+use crate::system::addresses::{self, Addresses};
 use crate::system::port_holder::{PortSpace, who_holds};
 
-/// Signatures that take longer delay packets noticeably. RSA keys with 3072 bits or more exceed it.
-const SLOW_SIGNATURE: Duration = Duration::from_millis(1);
-
-/// Checks the configuration and prints a summary or the problems.
+/// Checks the configuration and prints a summary, or all problems.
 pub(super) fn run(args: CheckArgs) -> ExitCode {
-    let Loaded { config, warnings } = match config::read(&args.config) {
-        Ok(loaded) => loaded,
-        Err(report) => {
-            print_stderr(&report.to_string());
-            let found = counted(report.errors(), "error");
-            return fail(
-                &format!("{}: {found}", args.config.display()),
-                "fix the lines above and check again",
-            );
-        }
-    };
-    print_stderr(&warnings.to_string());
-    let certificate_warnings = match certificate(&config, &warnings.file) {
-        Ok(count) => count,
-        Err(code) => return code,
-    };
-    if args.live {
-        let problems = live(&config, &warnings.file);
-        if !problems.is_empty() {
-            print_stderr(&problems.concat());
-            let found = counted(problems.len(), "problem");
-            return fail(
-                &format!("{}: {found} on this host", warnings.file),
-                "free the ports above, or choose other ports",
-            );
+    let Examined { report, config } = config::examine(&args.config);
+    let mut found = Found::default();
+    found.report(&report);
+    let Some(config) = config else { return found.fail(&report.file) };
+    for (severity, line) in certificate::problems(&config, &report.file) {
+        found.add(severity, &line);
+    }
+    // With errors in it, the configuration is not what the operator means to run.
+    if !report.has_errors() {
+        let machine = machine(&report.file, &mut found);
+        found.report(&this_host::in_full(&config, &machine, &report.file));
+        if args.live {
+            found.live(&live(&config, &report.file, &machine));
         }
     }
+    if found.errors + found.on_this_host > 0 {
+        return found.fail(&report.file);
+    }
     let mut text = summary(&config);
-    let verdict = match warnings.warnings() + certificate_warnings {
+    let verdict = match found.warnings {
         0 => "good".to_owned(),
         count => format!("good, with {}", counted(count, "warning")),
     };
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "{}: {verdict}", warnings.file);
+    let _ = writeln!(text, "{}: {verdict}", report.file);
     print(text.as_bytes())
 }
 
-/// Reads the certificate as the server does and prints its problems. Returns the number of warnings.
-///
-/// # Errors
-/// The exit status, after the error is printed, if the certificate or its key cannot be used.
-fn certificate(config: &Config, file: &str) -> Result<usize, ExitCode> {
-    let Some(files) = &config.tls else { return Ok(0) };
-    match cert::load(&files.cert, &files.key, clock::unix_seconds()) {
-        Ok(loaded) => {
-            let mut warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
-            warnings.extend(Exposure::of_file(&files.key).map(|exposure| exposure.to_string()));
-            let time = signature_time(&loaded.key);
-            if time > SLOW_SIGNATURE {
-                warnings.push(slow_key(&files.key, time));
-            }
-            warnings.iter().for_each(|warning| print_stderr(&format!("{file}: warning: tls: {warning}\n")));
-            Ok(warnings.len())
+/// Counts the problems, which it prints.
+#[derive(Default)]
+struct Found {
+    errors: usize,
+    warnings: usize,
+    /// Sockets that cannot be opened.
+    on_this_host: usize,
+}
+
+impl Found {
+    fn add(&mut self, severity: Severity, text: &str) {
+        print_stderr(text);
+        match severity {
+            Severity::Error => self.errors += 1,
+            Severity::Warning => self.warnings += 1,
         }
-        Err(error) => {
-            print_stderr(&format!("{file}: error: tls: {error}\n"));
-            Err(fail(&format!("{file}: 1 error"), "fix the certificate or its key and check again"))
+    }
+
+    fn report(&mut self, report: &Report) {
+        report.texts().for_each(|(severity, text)| self.add(severity, &text));
+    }
+
+    fn live(&mut self, problems: &[String]) {
+        print_stderr(&problems.concat());
+        self.on_this_host += problems.len();
+    }
+
+    /// Prints how many there are, and returns the exit status of a failure.
+    fn fail(&self, file: &str) -> ExitCode {
+        let on_this_host = format!("{} on this host", counted(self.on_this_host, "problem"));
+        match (self.errors, self.on_this_host) {
+            (0, _) => fail(&format!("{file}: {on_this_host}"), "free the ports above, or choose other ports"),
+            (errors, live) => {
+                let also = if live == 0 { String::new() } else { format!(", and {on_this_host}") };
+                let errors = counted(errors, "error");
+                fail(&format!("{file}: {errors}{also}"), "fix the lines above and check again")
+            }
         }
     }
 }
 
-/// The median time of a few signatures; zero if signing fails, which [`cert::load`] has ruled out.
-fn signature_time(key: &CertifiedKey) -> Duration {
-    let mut times = [(); 5].map(|()| {
-        let start = clock::monotonic_nanos();
-        let signed = cert::sign_once(key);
-        let took = clock::monotonic_nanos() - start;
-        signed.map_or(Duration::ZERO, |()| Duration::from_nanos(took))
-    });
-    times.sort_unstable();
-    times[times.len() / 2]
-}
-
-/// The warning about a key whose signatures are slow.
-fn slow_key(path: &Path, time: Duration) -> String {
-    format!(
-        "{}: a signature with this key takes {:.1} ms, and each TLS handshake delays all calls by one signature; use \
-         an ECDSA P-256 key, which takes 0.1 ms or less",
-        path.display(),
-        time.as_secs_f64() * 1e3
-    )
+/// The addresses of this machine; with a warning and none of them if they cannot be listed.
+fn machine(file: &str, found: &mut Found) -> Addresses {
+    addresses::read().unwrap_or_else(|error| {
+        let message = format!("cannot list this machine's addresses ({error}), so none are checked");
+        let mut report = Report { file: file.to_owned(), problems: Vec::new() };
+        report.add(Severity::Warning, "", message, "run this check as root on the relay itself");
+        found.report(&report);
+        Addresses::default()
+    })
 }
 
 fn counted(count: usize, what: &str) -> String {
@@ -142,12 +134,12 @@ fn joined<T: ToString>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Opens and closes a socket on every address. Returns the problems as text.
-fn live(config: &Config, file: &str) -> Vec<String> {
+/// Opens and closes a socket on every address that this machine has. Returns the problems as text.
+fn live(config: &Config, file: &str, machine: &Addresses) -> Vec<String> {
     let mut problems = Vec::new();
-    for listener in &config.listen {
+    for listener in config.listen.iter().filter(|listener| machine.may_have(listener.address.ip())) {
         let space = PortSpace::of(listener.transport);
-        if let Err(error) = open(space, listener.address, !config.is_dual_stack(listener)) {
+        if let Err(error) = open_listener(space, listener.address, !config.is_dual_stack(listener)) {
             let what = format!(
                 "{file}:{}: error: listen {} {}",
                 listener.line, listener.transport, listener.address
@@ -155,7 +147,7 @@ fn live(config: &Config, file: &str) -> Vec<String> {
             problems.push(explain(&what, space, listener.address, &error));
         }
     }
-    for address in &config.relay.addresses {
+    for address in config.relay.addresses.iter().filter(|address| machine.may_have(**address)) {
         let address = SocketAddr::new(*address, 0);
         if let Err(error) = open(PortSpace::Udp, address, true) {
             let what = format!("{file}: error: relay.addresses {}", address.ip());
@@ -168,6 +160,19 @@ fn live(config: &Config, file: &str) -> Vec<String> {
         problems.push(explain(&format!("{file}: error: admin {address}"), PortSpace::Tcp, address, &error));
     }
     problems
+}
+
+/// Opens a listener as the server does: without IPv6 one on `[::]` serves IPv4 alone, or nobody if it is for IPv6 alone.
+fn open_listener(space: PortSpace, address: SocketAddr, only_v6: bool) -> io::Result<()> {
+    let any_v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
+    match open(space, address, only_v6) {
+        Err(error) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && no_family(&error) => match only_v6
+        {
+            true => Ok(()),
+            false => open(space, any_v4, true),
+        },
+        opened => opened,
+    }
 }
 
 /// Binds a socket to the address, and listens if it is TCP.
@@ -204,13 +209,12 @@ fn explain(what: &str, space: PortSpace, address: SocketAddr, error: &io::Error)
             "ports below 1024 need CAP_NET_BIND_SERVICE: the systemd unit grants it; run this check as root"
                 .to_owned()
         }
-        io::ErrorKind::Unsupported => no_family(address.ip()),
-        _ if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => no_family(address.ip()),
+        _ if no_family(error) => lacks_family(address.ip()),
         _ => "choose another address or port".to_owned(),
     };
     format!("{what}: {error}\n    {remedy}\n")
 }
 
-fn no_family(ip: IpAddr) -> String {
+fn lacks_family(ip: IpAddr) -> String {
     format!("this host has no IPv{}: write an address of the other family", if ip.is_ipv4() { 4 } else { 6 })
 }

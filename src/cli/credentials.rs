@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::args::{CredentialsArgs, Tool};
-use super::{Endpoint, choose_host, embedded_endpoints, endpoints, load_config, print, shell_word};
+use super::endpoints::{Endpoint, choose_host, embedded_endpoints, endpoints, load_config};
+use super::output::{fail, print, print_stderr, shell_word};
 use crate::base::transport::Transport;
 use crate::config::{Config, Exposure, ExternalIp, Listener, read_secret};
 use crate::system::{clock, interfaces, local_addresses};
@@ -76,7 +77,7 @@ fn places(config: &Config, server: Option<&str>) -> Result<Vec<Endpoint>, ExitCo
         None => reachable(config, listener).map(|ip| ip.to_string()),
     };
     if let Some(lost) = config.listen.iter().find(|listener| address(listener).is_none()) {
-        return Err(super::fail(
+        return Err(fail(
             &format!(
                 "the listener {} {} uses every address, and this machine has none that others can reach",
                 lost.transport, lost.address
@@ -96,17 +97,17 @@ pub(super) fn shared_secret(argument: Option<&str>, file: Option<&Path>) -> Resu
     let secret = match file {
         None => argument.unwrap_or_default().to_owned(),
         Some(path) if path == Path::new("-") => read_secret(io::stdin().lock()).map_err(|error| {
-            super::fail(
+            fail(
                 &format!("cannot read the secret from standard input: {error}"),
                 "write the secret as one line",
             )
         })?,
         Some(path) => {
             if let Some(exposure) = Exposure::of_file(path) {
-                super::print_stderr(&format!("hallpass: warning: {exposure}\n"));
+                print_stderr(&format!("hallpass: warning: {exposure}\n"));
             }
             File::open(path).and_then(read_secret).map_err(|error| {
-                super::fail(
+                fail(
                     &format!("cannot read the secret from {}: {error}", path.display()),
                     "name a file whose first line is the server's secret: --secret-file FILE",
                 )
@@ -114,7 +115,7 @@ pub(super) fn shared_secret(argument: Option<&str>, file: Option<&Path>) -> Resu
         }
     };
     if secret.is_empty() {
-        return Err(super::fail("the secret is empty", "use the secret that the server has"));
+        return Err(fail("the secret is empty", "use the secret that the server has"));
     }
     Ok(secret)
 }

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::args::{LoadAction, LoadArgs, LoadTransport, LoadVia};
-use super::{FAILURE, credentials, fail, print, print_stderr};
+use super::credentials;
+use super::output::{FAILURE, fail, print, print_stderr};
 use crate::base::transport::Transport;
 use crate::load::options::{Action, Options, Target, Via};
 use crate::load::report::Report;

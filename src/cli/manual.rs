@@ -11,6 +11,7 @@ use clap::{Arg, Command, CommandFactory};
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
 use super::args::{Cli, ManualArgs};
+use super::output;
 
 /// The name of the program. The names of all pages start with it.
 const PROGRAM: &str = "hallpass";
@@ -63,11 +64,11 @@ pub(super) fn run(args: ManualArgs) -> ExitCode {
     }
     let name = args.command.map_or_else(|| PROGRAM.to_owned(), |command| format!("{PROGRAM}-{command}"));
     match pages.iter().find(|page| page.name == name) {
-        Some(page) => super::print(page.text.as_bytes()),
+        Some(page) => output::print(page.text.as_bytes()),
         None => {
             let names: Vec<_> =
                 pages.iter().filter_map(|page| page.name.split_once('-')).map(|(_, of)| of).collect();
-            super::fail(&format!("there is no page {name}"), &format!("write one of: {}", names.join(", ")))
+            output::fail(&format!("there is no page {name}"), &format!("write one of: {}", names.join(", ")))
         }
     }
 }
@@ -77,7 +78,7 @@ fn write(pages: &[Page], directory: &Path) -> ExitCode {
         let path = directory.join(format!("{}.{SECTION}", page.name));
         if let Err(error) = fs::write(&path, &page.text) {
             let message = format!("cannot write {}: {error}", path.display());
-            return super::fail(&message, "name an existing directory that you may write to");
+            return output::fail(&message, "name an existing directory that you may write to");
         }
     }
     ExitCode::SUCCESS

@@ -3,24 +3,21 @@
 
 pub mod args;
 mod bbb_xml;
+mod certificate;
 mod check;
 mod credentials;
+mod endpoints;
 mod load;
 mod manual;
+mod output;
 mod serve;
+mod this_host;
 
-use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use crate::base::transport::Transport;
-use crate::config::{self, Config, EMBEDDED_PORT, EMBEDDED_TLS_PORT, Host, Listener, Loaded};
 use args::{Cli, Command};
-
-/// Exit status of a bad configuration, a difference or a failure. clap exits with 2 after wrong usage.
-const FAILURE: u8 = 1;
 
 /// Parses the command line and runs the command.
 pub fn run() -> ExitCode {
@@ -33,178 +30,8 @@ pub fn run() -> ExitCode {
         Command::Completions(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "hallpass", &mut script);
-            print(&script)
+            output::print(&script)
         }
         Command::Manual(args) => manual::run(args),
-    }
-}
-
-/// Writes to standard output. It is no failure if the reader has closed the pipe (`| head`).
-fn print(bytes: &[u8]) -> ExitCode {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => fail(
-            &format!("cannot write to standard output: {error}"),
-            "redirect standard output to another target",
-        ),
-    }
-}
-
-/// Writes to standard error. If that fails, there is nowhere left to report it.
-fn print_stderr(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
-}
-
-/// Prints what is wrong and the next step, and returns the exit status of a failure.
-fn fail(message: &str, next_step: &str) -> ExitCode {
-    print_stderr(&format!("hallpass: {message}\n    {next_step}\n"));
-    ExitCode::from(FAILURE)
-}
-
-/// Reads a configuration for a command that ignores its warnings; `check` shows them.
-///
-/// # Errors
-/// The exit status, after the problems are printed, if the configuration has errors.
-fn load_config(path: &Path) -> Result<Config, ExitCode> {
-    match config::read(path) {
-        Ok(Loaded { config, .. }) => Ok(config),
-        Err(report) => {
-            print_stderr(&report.to_string());
-            Err(fail(
-                "the configuration is refused",
-                &format!("fix the lines above; this command checks the file: {}", check_line(path)),
-            ))
-        }
-    }
-}
-
-/// The command that checks the configuration at `path`.
-fn check_line(path: &Path) -> String {
-    format!("hallpass check --config {}", shell_word(&path.display().to_string()))
-}
-
-/// Returns the named host, or the only one if no name is given.
-///
-/// # Errors
-/// The exit status, after the error is printed, if there is no such host, no host at all, or several and no name.
-fn choose_host<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Host, ExitCode> {
-    let names = || config.hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>().join(", ");
-    match (name, config.hosts.as_slice()) {
-        (_, []) => Err(fail(
-            "the configuration has no [[host]], so there is no secret",
-            "add one with name and secret; `credentials` also accepts the name of a [[user]] as --user",
-        )),
-        (None, [host]) => Ok(host),
-        (None, _) => {
-            Err(fail("the configuration has several hosts", &format!("add --host NAME, one of: {}", names())))
-        }
-        (Some(name), hosts) => hosts.iter().find(|host| host.name == name).ok_or_else(|| {
-            fail(&format!("there is no host {name:?}"), &format!("write one of: {}", names()))
-        }),
-    }
-}
-
-/// How a client reaches the relay: transport, server and port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Endpoint {
-    transport: Transport,
-    port: u16,
-    /// A name, an IPv4 address or an IPv6 address without brackets.
-    server: String,
-}
-
-impl Endpoint {
-    /// The TURN URL (RFC 7065). Without a parameter a `turn` URL means UDP.
-    fn turn_url(&self) -> String {
-        let place = format!("{}:{}", bracketed(&self.server), self.port);
-        match self.transport {
-            Transport::Udp => format!("turn:{place}"),
-            Transport::Tcp => format!("turn:{place}?transport=tcp"),
-            Transport::Tls => format!("turns:{place}?transport=tcp"),
-        }
-    }
-
-    /// The STUN URL (RFC 7064); `None` for TCP and TLS, where STUN has no use for a browser.
-    fn stun_url(&self) -> Option<String> {
-        let place = format!("{}:{}", bracketed(&self.server), self.port);
-        (self.transport == Transport::Udp).then(|| format!("stun:{place}"))
-    }
-}
-
-fn bracketed(server: &str) -> String {
-    if server.contains(':') { format!("[{server}]") } else { server.to_owned() }
-}
-
-/// Returns the endpoints of the listeners without duplicates: UDP first, then TCP, then TLS. `server` names the host of
-/// each. A `public` list excludes loopback listeners unless there are no others.
-fn endpoints(config: &Config, public: bool, server: impl Fn(&Listener) -> String) -> Vec<Endpoint> {
-    let has_public = config.listen.iter().any(|listener| !listener.address.ip().is_loopback());
-    let mut endpoints: Vec<Endpoint> = config
-        .listen
-        .iter()
-        .filter(|listener| !(public && has_public && listener.address.ip().is_loopback()))
-        .map(|listener| Endpoint {
-            transport: listener.transport,
-            port: listener.address.port(),
-            server: server(listener),
-        })
-        .collect();
-    endpoints.sort_by_key(|endpoint| endpoint.transport);
-    let mut once: Vec<Endpoint> = Vec::with_capacity(endpoints.len());
-    for endpoint in endpoints {
-        if !once.contains(&endpoint) {
-            once.push(endpoint);
-        }
-    }
-    once
-}
-
-/// Returns the endpoints of a server without a configuration.
-fn embedded_endpoints(server: &str) -> Vec<Endpoint> {
-    [(Transport::Udp, EMBEDDED_PORT), (Transport::Tcp, EMBEDDED_PORT), (Transport::Tls, EMBEDDED_TLS_PORT)]
-        .map(|(transport, port)| Endpoint { transport, port, server: server.to_owned() })
-        .into()
-}
-
-/// Quotes a word for a shell if necessary.
-fn shell_word(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:=+,@%".contains(&byte);
-    if !text.is_empty() && text.bytes().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shell_words_survive_a_shell() {
-        for text in ["plain", "", "it's", "a b", "$HOME `id` \"x\" \\", "*", "1764:w_é"] {
-            let output = std::process::Command::new("sh")
-                .args(["-c", &format!("printf %s {}", shell_word(text))])
-                .output()
-                .unwrap();
-            assert_eq!(String::from_utf8_lossy(&output.stdout), text);
-        }
-    }
-
-    #[test]
-    fn endpoints_are_in_order_and_without_duplicates() {
-        let text = "[[listen]]\ntransport='tls'\naddress='0.0.0.0:443'\n[[listen]]\ntransport='udp'\naddress='0.0.0.0:3478'\n\
-            [[listen]]\ntransport='udp'\naddress='127.0.0.1:3479'\n[[listen]]\ntransport='udp'\naddress='[::]:3478'\n\
-            [[host]]\nname='h'\nsecret='0123456789abcdef'\n";
-        let config = config::parse(text, "f", Path::new("")).unwrap().config;
-        let urls = |public| -> Vec<String> {
-            endpoints(&config, public, |_| "r".to_owned()).iter().map(Endpoint::turn_url).collect()
-        };
-        assert_eq!(urls(true), ["turn:r:3478", "turns:r:443?transport=tcp"]);
-        assert_eq!(urls(false), ["turn:r:3478", "turn:r:3479", "turns:r:443?transport=tcp"]);
-        assert_eq!(embedded_endpoints("::1")[1].turn_url(), "turn:[::1]:3479?transport=tcp");
-        assert_eq!(embedded_endpoints("::1")[0].stun_url().as_deref(), Some("stun:[::1]:3479"));
     }
 }

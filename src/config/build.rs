@@ -46,7 +46,6 @@ pub(super) fn config(document: &DeTable<'_>, base: &Path, notes: &mut Notes) -> 
         drain: drain(&top, notes),
         log: log(&top, notes),
         admin: admin(&top, notes),
-        fallback_to_ipv4: false,
     };
     (config, lines)
 }
@@ -65,8 +64,17 @@ fn realm(top: &Section<'_, '_>, notes: &mut Notes) -> String {
         );
     } else if value.chars().any(char::is_control) {
         notes.error(line, "realm", "the realm contains a control character", NAME);
+    } else if looks_like_url(value) {
+        notes.error(line, "realm", format!("{value:?} is a URL, and a realm is a name"), NAME);
     }
     value.to_owned()
+}
+
+/// Whether this is a URL of a relay or of a website, as clients write it.
+fn looks_like_url(text: &str) -> bool {
+    const SCHEMES: [&str; 6] = ["stun", "stuns", "turn", "turns", "http", "https"];
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
+    text.contains("://") || scheme.is_some_and(|scheme| SCHEMES.contains(&scheme.as_str()))
 }
 
 fn external_ip(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<ExternalIp> {
@@ -101,6 +109,14 @@ fn external_ip(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<ExternalIp> {
                 "write the address that clients outside see",
             );
         }
+        if entry.private.is_some_and(|private| is_inner(entry.public) && !is_inner(private)) {
+            notes.warn(
+                line,
+                "external_ip",
+                format!("{value:?} announces a private address for a public one"),
+                "write the public address first: \"203.0.113.10/10.0.0.5\"",
+            );
+        }
         let clash = entries.iter().any(|other| {
             other.public.is_ipv4() == entry.public.is_ipv4()
                 && (other.private == entry.private || other.private.is_none() || entry.private.is_none())
@@ -116,6 +132,14 @@ fn external_ip(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<ExternalIp> {
         entries.push(entry);
     }
     entries
+}
+
+/// Whether this is an address of a private network (RFC 1918, RFC 4193).
+fn is_inner(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private(),
+        IpAddr::V6(ip) => ip.is_unique_local(),
+    }
 }
 
 fn listeners(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<Listener> {
@@ -245,7 +269,8 @@ fn tls(top: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Option<TlsFiles
             );
         }
     }
-    Some(TlsFiles { cert: cert?, key: key? })
+    let accept_expired = section.boolean("accept_expired", false, notes);
+    Some(TlsFiles { cert: cert?, key: key?, accept_expired })
 }
 
 fn log(top: &Section<'_, '_>, notes: &mut Notes) -> Log {

@@ -6,16 +6,22 @@ use super::address::parse_address;
 use super::types::Drain;
 use super::walk::{Notes, Section};
 
+/// Most servers of one transport.
+const SERVERS_MAX: usize = 64;
+
 /// Reads `[drain]`.
 pub(super) fn drain(top: &Section<'_, '_>, notes: &mut Notes) -> Drain {
     let Some(section) = top.table("drain", "[drain]", notes) else { return Drain::default() };
-    Drain {
-        alternate_server: servers(&section, "alternate_server", "\"203.0.113.11:3478\"", notes),
-        tls_alternate_server: servers(&section, "tls_alternate_server", "\"203.0.113.11:443\"", notes),
-    }
+    let alternate_server = servers(&section, "alternate_server", "\"203.0.113.11:3478\"", notes);
+    let tcp_alternate_server = match section.has("tcp_alternate_server") {
+        true => servers(&section, "tcp_alternate_server", "\"203.0.113.11:443\"", notes),
+        false => alternate_server.clone(),
+    };
+    let tls_alternate_server = servers(&section, "tls_alternate_server", "\"203.0.113.11:443\"", notes);
+    Drain { alternate_server, tcp_alternate_server, tls_alternate_server }
 }
 
-/// Reads at most one address per family: a client is sent to an address of its own family (RFC 8489 section 14.15).
+/// Reads addresses of either family: a client is sent to one of its own family (RFC 8489 section 14.15).
 fn servers(section: &Section<'_, '_>, key: &str, example: &str, notes: &mut Notes) -> Vec<SocketAddr> {
     let mut servers: Vec<SocketAddr> = Vec::new();
     for entry in section.strings(key, notes).unwrap_or_default() {
@@ -28,13 +34,12 @@ fn servers(section: &Section<'_, '_>, key: &str, example: &str, notes: &mut Note
                 "clients cannot be sent there",
                 format!("write the address of the other relay: {example}"),
             );
-        } else if servers.iter().any(|other| other.is_ipv4() == server.value.is_ipv4()) {
-            notes.error(
-                line,
-                &name,
-                "a second address of the same family",
-                "keep one for IPv4 and one for IPv6",
-            );
+        } else if servers.contains(&server.value) {
+            let message = format!("{} is listed twice", server.value);
+            notes.error(line, &name, message, "remove one of the two");
+        } else if servers.len() == SERVERS_MAX {
+            let message = format!("more than {SERVERS_MAX} servers");
+            notes.error(line, &name, message, "name fewer; they are taken in turn");
         } else {
             servers.push(server.value);
         }

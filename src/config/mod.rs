@@ -34,6 +34,7 @@ pub use types::{
     Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Relay, TlsFiles, User, Web,
 };
 use walk::{Notes, Section};
+pub use web::OwnBackEnd;
 
 /// Size limit of a configuration file. 200 hosts with all their keys take a tenth of it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -53,9 +54,48 @@ pub struct Loaded {
 /// Every problem of the file, at least one of them an error: unreadable, larger than 1 MiB, not UTF-8, a TOML syntax
 /// error, or a wrong key or value.
 pub fn read(path: &Path) -> Result<Loaded, Report> {
+    examine(path).accept()
+}
+
+/// What a configuration file says, and what is wrong with it.
+#[derive(Debug)]
+pub struct Examined {
+    /// Every problem of the file.
+    pub report: Report,
+    /// What could be read, with defaults in place of what is wrong; `None` if the file is no TOML. With errors it is good
+    /// only to look for further ones.
+    pub config: Option<Config>,
+}
+
+impl Examined {
+    /// Returns the configuration if it has no errors.
+    ///
+    /// # Errors
+    /// Every problem, at least one of them an error.
+    pub fn accept(self) -> Result<Loaded, Report> {
+        match self.config {
+            Some(config) if !self.report.has_errors() => Ok(Loaded { config, warnings: self.report }),
+            _ => Err(self.report),
+        }
+    }
+}
+
+/// Reads a configuration file as [`read`] does, to the end whatever is wrong with it.
+pub fn examine(path: &Path) -> Examined {
     let file = path.display().to_string();
+    match read_text(path, &file) {
+        Ok((text, mode)) => parse_with_mode(&text, &file, path.parent().unwrap_or(Path::new("")), Some(mode)),
+        Err(report) => Examined { report, config: None },
+    }
+}
+
+/// Reads the text of a configuration file, and its mode.
+///
+/// # Errors
+/// What is wrong with the file as a whole.
+fn read_text(path: &Path, file: &str) -> Result<(String, u32), Report> {
     let refuse = |line, message: String, remedy: &str| Report {
-        file: file.clone(),
+        file: file.to_owned(),
         problems: vec![Problem {
             severity: Severity::Error,
             line,
@@ -75,11 +115,12 @@ pub fn read(path: &Path) -> Result<Loaded, Report> {
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(refuse(None, "larger than 1 MiB".to_owned(), "name a configuration file"));
     }
-    let text = std::str::from_utf8(&bytes).map_err(|error| {
-        let before = bytes.iter().take(error.valid_up_to()).filter(|&&byte| byte == b'\n').count();
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+        let before = valid.filter(|&&byte| byte == b'\n').count();
         refuse(Some(before + 1), "not UTF-8 text".to_owned(), "save the file as UTF-8")
     })?;
-    parse_with_mode(text, &file, path.parent().unwrap_or(Path::new("")), Some(mode))
+    Ok((text, mode))
 }
 
 /// Parses a configuration. `file` is its name in messages; paths in it are relative to `base`.
@@ -87,11 +128,11 @@ pub fn read(path: &Path) -> Result<Loaded, Report> {
 /// # Errors
 /// Every problem of the text, at least one of them an error: a TOML syntax error, or a wrong key or value.
 pub fn parse(text: &str, file: &str, base: &Path) -> Result<Loaded, Report> {
-    parse_with_mode(text, file, base, None)
+    parse_with_mode(text, file, base, None).accept()
 }
 
 /// Like [`parse`]; with the mode of the file it also checks who can read secrets in it.
-fn parse_with_mode(text: &str, file: &str, base: &Path, mode: Option<u32>) -> Result<Loaded, Report> {
+fn parse_with_mode(text: &str, file: &str, base: &Path, mode: Option<u32>) -> Examined {
     let mut notes = Notes::new(text);
     let (document, syntax) = DeTable::parse_recoverable(text);
     for error in &syntax {
@@ -104,7 +145,7 @@ fn parse_with_mode(text: &str, file: &str, base: &Path, mode: Option<u32>) -> Re
         notes.error(line, "", message, remedy);
     }
     // After a syntax error, semantic checks are skipped: they would report problems of a guess.
-    let config = if syntax.is_empty() {
+    let config = syntax.is_empty().then(|| {
         let document = document.get_ref();
         let (config, lines) = build::config(document, base, &mut notes);
         let top = Section::open(document, "", 1, &mut Notes::new(""));
@@ -113,12 +154,9 @@ fn parse_with_mode(text: &str, file: &str, base: &Path, mode: Option<u32>) -> Re
             exposure::of_configuration(&top, file, mode, &mut notes);
         }
         config
-    } else {
-        Config::default()
-    };
+    });
     notes.problems.sort_by_key(|problem| problem.line);
-    let report = Report { file: file.to_owned(), problems: notes.problems };
-    if report.has_errors() { Err(report) } else { Ok(Loaded { config, warnings: report }) }
+    Examined { report: Report { file: file.to_owned(), problems: notes.problems }, config }
 }
 
 /// The line with the most brackets and dots. The parser reports no position for the error "nested too deeply", and this

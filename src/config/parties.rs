@@ -20,6 +20,7 @@ const USERNAME_BYTES_MAX: usize = 508;
 pub(super) fn hosts(top: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Vec<Host> {
     let mut hosts: Vec<Host> = Vec::new();
     let mut seen = secrets::Seen::default();
+    let mut revoked = Vec::new();
     let mut names: HashMap<&str, usize> = HashMap::new();
     let sections = top.tables("host", "[[host]]", notes);
     if let Some(over) = sections.get(HOSTS_MAX) {
@@ -73,8 +74,13 @@ pub(super) fn hosts(top: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Ve
         let peers = peers.map(|peers| peers.into_iter().map(|peer| peer.value).collect());
         let name = name.map_or(String::new(), |name| name.value.to_owned());
         let secrets = secrets::read(section, number, base, &mut seen, notes);
-        let revoked = secrets::revoked(section, &secrets, base, notes);
-        hosts.push(Host { name, secrets, revoked, peers });
+        revoked.push(secrets::revoked(section, base, notes));
+        hosts.push(Host { name, secrets, revoked: Vec::new(), peers });
+    }
+    // Only now all valid ones are known.
+    for (number, revoked) in revoked.into_iter().enumerate() {
+        let revoked = secrets::check_revoked(revoked, number, &hosts, &seen, notes);
+        hosts[number].revoked = revoked;
     }
     hosts
 }

@@ -36,6 +36,18 @@ pub struct Report {
 }
 
 impl Report {
+    /// Adds a problem without a line.
+    pub fn add(
+        &mut self,
+        severity: Severity,
+        key: &str,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        let (key, message, remedy) = (key.to_owned(), message.into(), remedy.into());
+        self.problems.push(Problem { severity, line: None, key, message, remedy });
+    }
+
     /// Whether the configuration is refused.
     pub fn has_errors(&self) -> bool {
         self.errors() > 0

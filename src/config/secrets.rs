@@ -1,12 +1,14 @@
 //! Shared secrets, in the configuration file or in files of their own.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::exposure::Exposure;
+use super::types::Host;
 use super::walk::{At, Notes, Section};
 
 /// Anyone who has seen one password can guess a shorter secret offline.
@@ -14,6 +16,8 @@ const SECRET_SHORT_BYTES: usize = 16;
 /// Larger than any secret. Limits how much is read if the path is wrong (a log, a device).
 const SECRET_FILE_BYTES_MAX: u64 = 4096;
 const MAKE_ONE: &str = "make one: openssl rand -base64 32";
+/// Keys before a secret: of turnserver.conf and of this project's file.
+const COPIED_KEYS: [&str; 2] = ["static-auth-secret", "secret"];
 
 /// For each secret the host that it was first seen in, and the line.
 #[derive(Default)]
@@ -56,26 +60,53 @@ pub(super) fn read(
     secrets
 }
 
-/// Reads the revoked secrets: `revoked`, then `revoked_files`. Reports those that are in `valid` too.
-pub(super) fn revoked(
-    section: &Section<'_, '_>,
-    valid: &[String],
-    base: &Path,
-    notes: &mut Notes,
-) -> Vec<String> {
+/// A revoked secret, with its key and line.
+pub(super) struct Revoked {
+    key: String,
+    secret: At<String>,
+}
+
+/// Reads the revoked secrets: `revoked`, then `revoked_files`.
+pub(super) fn revoked(section: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Vec<Revoked> {
     let mut written = inline(section, "revoked", notes);
     written.extend(from_files(section, "revoked_files", base, notes));
-    for (key, secret) in &written {
-        if valid.contains(&secret.value) {
+    written.into_iter().map(|(key, secret)| Revoked { key: section.key(key), secret }).collect()
+}
+
+/// Reports the revoked secrets that are valid all the same, of the same host or of another one, and returns them all.
+/// `host` is the number of the host that revokes them, and `hosts` are all.
+pub(super) fn check_revoked(
+    revoked: Vec<Revoked>,
+    host: usize,
+    hosts: &[Host],
+    valid: &Seen,
+    notes: &mut Notes,
+) -> Vec<String> {
+    for Revoked { key, secret } in &revoked {
+        let Some(&(valid_at, line)) = valid.0.get(&secret.value) else { continue };
+        if valid_at == host {
             notes.error(
                 secret.line,
-                &section.key(key),
+                key,
                 "this secret is both valid and revoked",
                 "remove it from secret, secrets or secret_files, and give the host a new one",
             );
+        } else {
+            let name = |number: usize| hosts.get(number).map_or("", |host| host.name.as_str());
+            notes.error(
+                secret.line,
+                key,
+                format!(
+                    "this secret is revoked for the host {:?} and valid for the host {:?}, on line {line}: its users \
+                     would keep their calls",
+                    name(host),
+                    name(valid_at)
+                ),
+                "give that host a new secret; a secret that has leaked must be valid nowhere",
+            );
         }
     }
-    written.into_iter().map(|(_, secret)| secret.value).collect()
+    revoked.into_iter().map(|Revoked { secret, .. }| secret.value).collect()
 }
 
 /// Reads a list of secrets in the configuration file itself.
@@ -137,6 +168,15 @@ fn is_fit(key: &str, secret: &At<String>, notes: &mut Notes) -> bool {
         );
         return false;
     }
+    if let Some(assigned) = assigned(&secret.value) {
+        notes.error(
+            secret.line,
+            key,
+            format!("the secret starts with `{assigned}=`: it is a whole line of a configuration"),
+            "keep only what follows the = sign",
+        );
+        return false;
+    }
     let length = secret.value.len();
     if length < SECRET_SHORT_BYTES {
         notes.warn(
@@ -189,14 +229,15 @@ fn from_file(
         notes.warn(path.line, &key, message, remedy);
     }
     match first_line(&bytes) {
-        Some(secret) => Some(At { value: secret.to_owned(), line: path.line }),
-        None => {
-            notes.error(
-                path.line,
-                &key,
-                format!("{shown} is not one line of text"),
-                format!("put only the secret into the first line; {MAKE_ONE}"),
-            );
+        Ok(secret) => Some(At { value: secret.to_owned(), line: path.line }),
+        Err(wrong) => {
+            let remedy = match wrong {
+                NotASecret::NotText => format!("put only the secret into the first line; {MAKE_ONE}"),
+                NotASecret::ByteOrderMark => {
+                    format!("remove the mark: sed -i '1s/^\\xEF\\xBB\\xBF//' {shown}")
+                }
+            };
+            notes.error(path.line, &key, format!("{shown} {wrong}"), remedy);
             None
         }
     }
@@ -205,20 +246,58 @@ fn from_file(
 /// Reads the secret in the first line of `source`, in the format of a secret file.
 ///
 /// # Errors
-/// `InvalidData` if the first line is not UTF-8 text or `source` is longer than 4 KiB; otherwise the error of reading.
+/// `InvalidData` if the first line is not UTF-8 text, starts with a byte order mark or is a line of another configuration
+/// (`static-auth-secret=...`), or if `source` is longer than 4 KiB; otherwise the error of reading.
 pub fn read_secret(source: impl Read) -> io::Result<String> {
     let mut bytes = Vec::new();
     source.take(SECRET_FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    let secret = first_line(&bytes)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not one line of text"))?;
-    Ok(secret.to_owned())
+    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    let secret = first_line(&bytes).map_err(|wrong| invalid(format!("it {wrong}")))?;
+    match assigned(secret) {
+        None => Ok(secret.to_owned()),
+        Some(key) => Err(invalid(format!("it has `{key}=` before the secret: write the secret alone"))),
+    }
 }
 
-/// Returns the first line without its line break. `None` if it is not UTF-8 text or the file is too large.
-fn first_line(bytes: &[u8]) -> Option<&str> {
+/// Why the first line of a file is no secret. `Display` continues a sentence about the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NotASecret {
+    /// Not UTF-8, or too long.
+    NotText,
+    /// Some editors put it in front of UTF-8 text, where it would be part of the secret.
+    ByteOrderMark,
+}
+
+impl fmt::Display for NotASecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotText => "is not one line of text",
+            Self::ByteOrderMark => "starts with a byte order mark, which would be part of the secret",
+        })
+    }
+}
+
+/// Returns the first line without its line break.
+///
+/// # Errors
+/// Why it is no secret.
+fn first_line(bytes: &[u8]) -> Result<&str, NotASecret> {
     let first = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let first = first.strip_suffix(b"\r").unwrap_or(first);
-    std::str::from_utf8(first).ok().filter(|_| bytes.len() as u64 <= SECRET_FILE_BYTES_MAX)
+    let line = std::str::from_utf8(first).ok().filter(|_| bytes.len() as u64 <= SECRET_FILE_BYTES_MAX);
+    match line {
+        None => Err(NotASecret::NotText),
+        Some(line) if line.starts_with('\u{feff}') => Err(NotASecret::ByteOrderMark),
+        Some(line) => Ok(line),
+    }
+}
+
+/// The key in front of a secret that was copied with its whole line from another configuration.
+fn assigned(secret: &str) -> Option<&'static str> {
+    COPIED_KEYS.into_iter().find(|key| {
+        let rest = secret.trim_start().strip_prefix(key);
+        rest.is_some_and(|rest| rest.trim_start().starts_with('='))
+    })
 }
 
 /// Reads a file up to one byte above the size limit, and its mode.

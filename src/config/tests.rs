@@ -96,14 +96,14 @@ fn every_key_arrives() {
     let text = "realm = 'r'\nexternal_ip = ['203.0.113.10/10.0.0.5', '2001:db8::1']\nstrict_channels = true\nicmp_to_clients = true\nprivacy = true\n\
         [[listen]]\ntransport = 'tls'\naddress = '[::]:443'\n\
         [relay]\naddresses = ['10.0.0.5', 'fd00::5']\nports = '50000-50999'\nmode = 'sockets'\n\
-        [tls]\ncert = 'chain.pem'\nkey = '/k.pem'\n\
+        [tls]\ncert = 'chain.pem'\nkey = '/k.pem'\naccept_expired = true\n\
         [[host]]\nname = 'h'\nsecret = 'aaaaaaaaaaaaaaaa'\nsecrets = ['bbbbbbbbbbbbbbbb']\nrevoked = ['cccccccccccccccc']\npeers = ['8.8.8.8', '9.0.0.0/8']\n\
         [[user]]\nname = 'u'\npassword = 'p'\nhost = 'h'\n\
         [peers]\nallow = ['127.0.0.0/8']\ndeny = ['0.0.0.0/0']\n\
         [limits]\nallocations_per_user = 1\nallocations_per_host = 15\nallocations_total = 2\nunauthenticated_per_source = 3\nrequests_per_user = 17\npermissions_per_user = 18\nkbit_per_allocation = 9\npackets_per_allocation = 10\n\
         kbit_per_user = 11\npackets_per_user = 12\nkbit_per_host = 13\npackets_per_host = 14\nmss = 1200\nworkers = 4\n\
         permissions_per_allocation = 5\nchannels_per_allocation = 6\nconnections_total = 7\nconnections_per_source = 16\nconnections_exempt = ['10.0.0.0/8']\nmemory_mib = 512\nlifetime_max_seconds = 600\ndrain_seconds = 8\n\
-        [drain]\nalternate_server = ['203.0.113.11:3478', '[2001:db8::11]:3478']\ntls_alternate_server = ['203.0.113.11:443']\n\
+        [drain]\nalternate_server = ['203.0.113.11:3478', '[2001:db8::11]:3478']\ntcp_alternate_server = ['203.0.113.12:443']\ntls_alternate_server = ['203.0.113.11:443']\n\
         [log]\nformat = 'json'\nlevel = 'debug'\n[admin]\naddress = '127.0.0.1:9000'\nnames = ['Relay.example.org']\n";
     let config = good(text);
     assert!(config.strict_channels && config.icmp_to_clients && config.privacy);
@@ -113,7 +113,7 @@ fn every_key_arrives() {
     assert_eq!(config.relay.ports, 50000..=50999);
     assert_eq!(
         config.tls,
-        Some(TlsFiles { cert: "/nonexistent/chain.pem".into(), key: "/k.pem".into() }),
+        Some(TlsFiles { cert: "/nonexistent/chain.pem".into(), key: "/k.pem".into(), accept_expired: true }),
         "relative to the file's directory"
     );
     assert_eq!(config.hosts[0].secrets, ["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"]);
@@ -151,6 +151,7 @@ fn every_key_arrives() {
     let server = |text: &str| text.parse::<std::net::SocketAddr>().unwrap();
     let alternates = Drain {
         alternate_server: vec![server("203.0.113.11:3478"), server("[2001:db8::11]:3478")],
+        tcp_alternate_server: vec![server("203.0.113.12:443")],
         tls_alternate_server: vec![server("203.0.113.11:443")],
     };
     assert_eq!(config.drain, alternates);
@@ -251,7 +252,7 @@ fn a_port_that_cannot_be_shared_is_refused() {
         "transport = \"udp\"",
     );
     assert_warning(
-        &listen("udp", "quic = '127.0.0.1:1'"),
+        &listen("udp", "quic = '127.0.0.1:2'"),
         12,
         "every visitor as this host",
         "public content only",
@@ -316,7 +317,14 @@ fn numbers_are_bounded() {
     let drain = |servers: &str| with(&format!("[drain]\nalternate_server = [{servers}]"));
     assert_error(&drain("'relay2'"), 10, "drain.alternate_server", "203.0.113.11:3478");
     assert_error(&drain("'0.0.0.0:3478'"), 10, "cannot be sent there", "address of the other relay");
-    assert_error(&drain("'203.0.113.11:1', '203.0.113.12:1'"), 10, "same family", "one for IPv6");
+    assert_error(&drain("'203.0.113.11:1', '203.0.113.11:1'"), 10, "is listed twice", "remove");
+    let many: Vec<String> = (1..=65).map(|port| format!("'203.0.113.11:{port}'")).collect();
+    assert_error(&drain(&many.join(",")), 10, "more than 64 servers", "in turn");
+    let several = good(&drain("'203.0.113.11:1', '[2001:db8::1]:1', '203.0.113.12:1'")).drain;
+    assert_eq!(several.alternate_server.len(), 3);
+    assert_eq!(several.tcp_alternate_server, several.alternate_server, "UDP's hold for TCP as well");
+    let own = format!("{}\ntcp_alternate_server = ['203.0.113.13:443']", drain("'203.0.113.11:1'"));
+    assert_eq!(good(&own).drain.tcp_alternate_server, ["203.0.113.13:443".parse().unwrap()]);
     assert_warning(&with("[limits]\nlifetime_max_seconds = 60"), 10, "default lifetime", "600");
 }
 
@@ -341,6 +349,14 @@ fn external_ip_is_one_a_family_or_pairs() {
     assert_error(&of("['203.0.113.10/fd00::1']"), 1, "mixes IPv4 and IPv6", "same family");
     assert_error(&of("['203.0.113.10', '203.0.113.11']"), 1, "a second entry", "public/private");
     assert_error(&of("['0.0.0.0']"), 1, "0.0.0.0 cannot be a destination", "clients outside");
+    for swapped in ["10.0.0.5/203.0.113.10", "fd00::5/2001:db8::10"] {
+        assert_warning(
+            &of(&format!("['{swapped}']")),
+            1,
+            "private address for a public one",
+            "public address first",
+        );
+    }
     let pairs = good(&of("['203.0.113.10/10.0.0.1', '203.0.113.11/10.0.0.2', '2001:db8::1']"));
     assert_eq!(pairs.external_ip.len(), 3);
     let unknown = format!("{}[relay]\naddresses = ['10.0.0.9']\n", of("['203.0.113.10/10.0.0.1']"));
@@ -370,6 +386,37 @@ fn listeners_need_transport_address_and_a_place_of_their_own() {
     assert_error("realm = 'x'", 0, "no listener", "write [[listen]]");
     let admin = second("tcp", "127.0.0.1:9641") + "[admin]\n";
     assert_error(&admin, 11, "also the admin address", "another port");
+}
+
+#[test]
+fn a_port_that_browsers_refuse_is_a_warning() {
+    let on = |address: &str, more: &str| {
+        with(&format!("[[listen]]\ntransport = 'tcp'\naddress = '{address}'\n{more}\n"))
+    };
+    for port in [22, 53, 81, 465, 993, 1023, 5060, 6000, 6667, 10080] {
+        let told = format!("browsers refuse TURN servers on port {port}");
+        assert_warning(&on(&format!("0.0.0.0:{port}"), ""), 11, &told, "443");
+    }
+    for port in [80, 443, 1024, 3478, 5349] {
+        assert_eq!(load(&on(&format!("0.0.0.0:{port}"), "")).unwrap().warnings.problems, [], "{port}");
+    }
+    // Clients see the port of the proxy.
+    let behind = on("10.0.0.5:444", "proxy_protocol = ['10.0.0.9']");
+    assert_eq!(load(&behind).unwrap().warnings.problems, []);
+    assert_eq!(load(&on("127.0.0.1:444", "")).unwrap().warnings.problems, []);
+}
+
+#[test]
+fn a_realm_is_no_url() {
+    let of = |realm: &str| with("").replace("realm = \"relay.example.org\"", &format!("realm = '{realm}'"));
+    for url in
+        ["https://relay.example.org/", "turn:relay.example.org:3478", "TURNS:relay.example.org", "x://y"]
+    {
+        assert_error(&of(url), 1, "is a URL, and a realm is a name", "realm = \"relay.example.org\"");
+    }
+    for name in ["relay.example.org", "turn", "turn.example.org", "Relay of the schools: north", "a/b"] {
+        assert_eq!(good(&of(name)).realm, name);
+    }
 }
 
 #[test]
@@ -462,6 +509,27 @@ fn secrets_are_checked() {
 }
 
 #[test]
+fn a_revoked_secret_is_valid_nowhere() {
+    const LEAKED: &str = "leaked-0123456789abcdef";
+    let own = with(&format!("secrets = ['{LEAKED}']\nrevoked = ['{LEAKED}']\n"));
+    assert_error(&own, 10, "both valid and revoked", "a new one");
+    // Before and after the host where it is valid.
+    let host = |name: &str, rest: &str| {
+        format!("[[host]]\nname = '{name}'\nsecret = 'secret-of-{name}-itself'\n{rest}")
+    };
+    let valid = format!("secrets = ['{LEAKED}']\n");
+    let revoked = format!("revoked = ['{LEAKED}']\n");
+    let earlier = with(&(host("pong", &revoked) + &host("tuit", &valid)));
+    let later = with(&(host("tuit", &valid) + &host("pong", &revoked)));
+    for (text, line, valid) in [(&earlier, 12, 16), (&later, 16, 12)] {
+        let told = format!("revoked for the host \"pong\" and valid for the host \"tuit\", on line {valid}");
+        assert_error(text, line, &told, "new secret");
+        assert!(!load(text).unwrap_err().to_string().contains(LEAKED), "no secret is shown");
+    }
+    assert_eq!(good(&with(&host("pong", &revoked))).hosts[1].revoked, [LEAKED]);
+}
+
+#[test]
 fn secret_files_are_read_by_their_first_line() {
     let scratch = Scratch::new("secrets");
     scratch.file("new", "new-secret-of-the-host\r\nnot this\n", 0o600);
@@ -480,6 +548,32 @@ fn secret_files_are_read_by_their_first_line() {
         "{warnings}"
     );
     assert_eq!(loaded.warnings.problems.len(), 1, "{warnings}");
+
+    // What editors and copied lines put before the secret.
+    let refused = |name: &str, text: &str| {
+        scratch.file(name, text, 0o600);
+        parse(&with(&format!("secret_file = '{name}'")), "f", &scratch.0).unwrap_err().to_string()
+    };
+    let report = refused("marked", "\u{feff}new-secret-of-the-host\n");
+    assert!(
+        report.starts_with("f:9: error: host.secret_file: ") && report.contains("byte order mark"),
+        "{report}"
+    );
+    let fixed = report.split("sed -i ").nth(1).expect("the remedy");
+    let fix = format!("sed -i {}", fixed.lines().next().expect("a command"));
+    assert!(std::process::Command::new("sh").args(["-c", &fix]).status().unwrap().success(), "{fix}");
+    assert_eq!(fs::read(scratch.0.join("marked")).unwrap(), b"new-secret-of-the-host\n", "{fix}");
+    for line in ["static-auth-secret=new-secret-of-the-host", " secret = \"new-secret-of-the-host\""] {
+        let report = refused("copied", line);
+        assert!(
+            report.contains("is a whole line of a configuration") && !report.contains("new-"),
+            "{report}"
+        );
+        assert!(report.contains("keep only what follows the = sign"), "{report}");
+        assert!(read_secret(line.as_bytes()).unwrap_err().to_string().contains("write the secret alone"));
+    }
+    assert!(read_secret("\u{feff}x".as_bytes()).unwrap_err().to_string().contains("byte order mark"));
+    assert_eq!(read_secret(&b"secretary=and-her-secret\n"[..]).unwrap(), "secretary=and-her-secret");
 
     let report = parse(&with("secret_file = 'absent'"), "f", &scratch.0).unwrap_err().to_string();
     assert!(report.starts_with("f:9: error: host.secret_file: cannot read "), "{report}");

@@ -55,9 +55,6 @@ pub struct Config {
     pub log: Log,
     /// The admin pages; `None` if they are not served.
     pub admin: Option<Admin>,
-    /// Whether listeners on `[::]` become listeners on `0.0.0.0` on a host without IPv6. Only without a configuration
-    /// file: an address that the operator wrote is intended.
-    pub fallback_to_ipv4: bool,
 }
 
 /// One entry of `external_ip`.
@@ -137,6 +134,8 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// PEM file with the private key.
     pub key: PathBuf,
+    /// Whether a reload replaces a valid certificate by an expired one.
+    pub accept_expired: bool,
 }
 
 /// One `[[host]]`.
@@ -193,12 +192,14 @@ pub struct Peers {
     pub deny: Vec<IpNet>,
 }
 
-/// `[drain]`: servers that new clients are sent to during a drain, at most one address per family. Without one, new
-/// clients are refused.
+/// `[drain]`: servers that new clients are sent to during a drain. Those of a client's family are taken in turn; without one,
+/// it is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Drain {
-    /// For clients on UDP and TCP.
+    /// For clients on UDP.
     pub alternate_server: Vec<SocketAddr>,
+    /// For clients on TCP; those for UDP if the key is absent.
+    pub tcp_alternate_server: Vec<SocketAddr>,
     /// For clients on TLS. The certificate there must be valid for the name that they connected to.
     pub tls_alternate_server: Vec<SocketAddr>,
 }
@@ -284,7 +285,6 @@ impl Default for Config {
             drain: Drain::default(),
             log: Log { format: LogFormat::Text, level: LogLevel::Info },
             admin: None,
-            fallback_to_ipv4: false,
         }
     }
 }
@@ -309,20 +309,7 @@ impl Config {
                 peers: None,
             }],
             peers: Peers { allow: loopback(), deny: Vec::new() },
-            fallback_to_ipv4: true,
             ..Self::default()
-        }
-    }
-
-    /// Moves listeners on `[::]` to `0.0.0.0`, for a host without IPv6. Does nothing unless [`Config::fallback_to_ipv4`]
-    /// is set.
-    pub fn without_ipv6(&mut self) {
-        if self.fallback_to_ipv4 {
-            for listener in &mut self.listen {
-                if listener.address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-                    listener.address.set_ip(Ipv4Addr::UNSPECIFIED.into());
-                }
-            }
         }
     }
 
@@ -341,15 +328,6 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn embedded_is_dual_stack_until_the_host_has_no_ipv6() {
-        let mut config = Config::embedded("0123456789abcdef".into());
-        assert!(config.listen.iter().all(|listener| config.is_dual_stack(listener)));
-        config.without_ipv6();
-        let addresses: Vec<String> = config.listen.iter().map(|l| l.address.to_string()).collect();
-        assert_eq!(addresses, ["0.0.0.0:3479", "0.0.0.0:3479", "0.0.0.0:5349"]);
-    }
 
     #[test]
     fn a_written_ipv4_listener_keeps_the_ipv6_one_to_itself() {

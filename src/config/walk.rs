@@ -90,7 +90,7 @@ pub(super) const TABLES: [(&str, &[&str]); 12] = [
     ),
     ("[[listen]]", &["transport", "address", "proxy_protocol", "plain", "tls", "web", "quic"]),
     ("[relay]", &["addresses", "ports", "mode"]),
-    ("[tls]", &["cert", "key"]),
+    ("[tls]", &["cert", "key", "accept_expired"]),
     ("[web]", &["http1", "h2", "proxy_protocol", "passthrough"]),
     (
         "[[host]]",
@@ -99,7 +99,7 @@ pub(super) const TABLES: [(&str, &[&str]); 12] = [
     ("[[user]]", &["name", "password", "host"]),
     ("[peers]", &["allow", "deny"]),
     ("[limits]", limits::KEYS),
-    ("[drain]", &["alternate_server", "tls_alternate_server"]),
+    ("[drain]", &["alternate_server", "tcp_alternate_server", "tls_alternate_server"]),
     ("[log]", &["format", "level"]),
     ("[admin]", &["address", "names"]),
 ];

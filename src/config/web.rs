@@ -1,12 +1,12 @@
 //! `[web]`, and the keys of `[[listen]]` that share a port or put a proxy in front of it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
 use super::address::{parse_address, socket_address};
-use super::types::{Config, ProxyProtocol, Web};
+use super::types::{Config, Listener, ProxyProtocol, Web};
 use super::walk::{At, Notes, Section};
 use crate::base::transport::Transport;
 
@@ -166,7 +166,6 @@ pub(super) fn quic(section: &Section<'_, '_>, transport: Transport, notes: &mut 
 
 /// Checks that a listener is shared with the web, and that no web server is one of our own listeners.
 pub(super) fn check(config: &Config, top: &Section<'_, '_>, notes: &mut Notes) {
-    let Web { http1, h2, passthrough, .. } = &config.web;
     let line = top.line_of("web", notes);
     if top.has("web") && !config.listen.iter().any(|listener| listener.web) {
         notes.warn(
@@ -176,21 +175,61 @@ pub(super) fn check(config: &Config, top: &Section<'_, '_>, notes: &mut Notes) {
             "write web = true in the [[listen]] with transport = \"tls\"",
         );
     }
-    let servers = http1.iter().chain(h2).chain(passthrough.values());
-    for server in servers {
-        let ours = config.listen.iter().find(|listener| {
-            let ip = listener.address.ip();
-            listener.transport != Transport::Udp
-                && listener.address.port() == server.port()
-                && (ip == server.ip() || ip.is_unspecified() && server.ip().is_loopback())
-        });
-        if let Some(ours) = ours {
-            notes.error(
-                line,
-                "web",
-                format!("{server} is this relay's own listener on line {}", ours.line),
-                "write the address of the web server",
-            );
-        }
+    for OwnBackEnd { key, server, listener, from } in config.own_back_ends(|ip| ip.is_loopback()) {
+        notes.error(
+            from.map_or(line, |from| from.line),
+            key,
+            format!("{server} is this relay's own listener on line {}", listener.line),
+            OwnBackEnd::REMEDY,
+        );
+    }
+}
+
+/// A back end that is one of our own listeners: one connection or packet would go round until a limit stops it.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnBackEnd<'a> {
+    /// The key that names the back end.
+    pub key: &'static str,
+    /// The address of the back end.
+    pub server: SocketAddr,
+    /// The listener that it is.
+    pub listener: &'a Listener,
+    /// The listener with the key; `None` if it is in `[web]`.
+    pub from: Option<&'a Listener>,
+}
+
+impl OwnBackEnd<'_> {
+    /// What to do about it.
+    pub const REMEDY: &'static str = "write the address of the web server";
+}
+
+impl Config {
+    /// The back ends that are our own listeners, on a machine of which `is_here` knows the addresses.
+    pub fn own_back_ends(&self, is_here: impl Fn(IpAddr) -> bool) -> Vec<OwnBackEnd<'_>> {
+        let Web { http1, h2, passthrough, .. } = &self.web;
+        let of_web = [("web.http1", http1), ("web.h2", h2)];
+        let of_web = of_web.into_iter().filter_map(|(key, server)| Some((key, (*server)?, None)));
+        let passed = passthrough.values().map(|&server| ("web.passthrough", server, None));
+        let quic = self.listen.iter().filter_map(|from| Some(("listen.quic", from.quic?, Some(from))));
+        let all = of_web.chain(passed).chain(quic);
+        let ours = |(key, server, from): (&'static str, SocketAddr, Option<_>)| {
+            let listener = self.listen.iter().find(|listener| {
+                let is_udp = listener.transport == Transport::Udp;
+                is_udp == (key == "listen.quic") && self.receives(listener, server, &is_here)
+            });
+            listener.map(|listener| OwnBackEnd { key, server, listener, from })
+        };
+        all.filter_map(ours).collect()
+    }
+
+    /// Whether what this machine sends to `server` arrives at this listener.
+    fn receives(&self, listener: &Listener, server: SocketAddr, is_here: impl Fn(IpAddr) -> bool) -> bool {
+        let (at, to) = (listener.address.ip().to_canonical(), server.ip().to_canonical());
+        // Connecting to the unspecified address means connecting to loopback.
+        let is_here = to.is_unspecified() || is_here(to);
+        let covers = at.is_unspecified()
+            && (at.is_ipv4() == to.is_ipv4() || at.is_ipv6() && self.is_dual_stack(listener));
+        let is_loopback = at.is_loopback() && to.is_unspecified() && at.is_ipv4() == to.is_ipv4();
+        listener.address.port() == server.port() && (at == to || is_loopback || covers && is_here)
     }
 }

@@ -24,6 +24,8 @@ pub struct Listener {
     pub either: bool,
     /// The QUIC server that shares this UDP port.
     pub quic: Option<SocketAddr>,
+    /// Whether this machine may get the address later: it is bound all the same.
+    pub awaited: bool,
 }
 
 impl Listener {
@@ -37,6 +39,7 @@ impl Listener {
             web: false,
             either: false,
             quic: None,
+            awaited: false,
         }
     }
 }

@@ -160,6 +160,12 @@ fn listening(listener: &Listener, shared: bool, mss: u16) -> io::Result<Socket> 
         socket.set_only_v6(listener.only_v6)?;
     }
     socket.set_reuse_port(shared)?;
+    if listener.awaited {
+        match address {
+            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+            SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
+        }
+    }
     if listener.transport.is_stream() {
         // Allows for connections of an earlier run in TIME_WAIT. On UDP it would share the port with other processes.
         socket.set_reuse_address(true)?;

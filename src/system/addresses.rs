@@ -3,6 +3,7 @@
 //! The kernel announces changes on a netlink socket (rtnetlink(7)); they are also polled, in case an announcement is lost.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
@@ -20,6 +21,10 @@ use super::{clock, own_addresses};
 
 /// Interval after which the addresses are read again even if no change was announced.
 const POLL: Duration = Duration::from_secs(10);
+/// The same after an attempt that failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// Failures in a row after which the operator is warned. The list may change while it is read.
+const FAILURES_TOLD: u32 = 2;
 /// Changes arrive in bursts. The addresses are read after this time without a further change, ...
 const QUIET: Duration = Duration::from_millis(5);
 /// ... or after this time since the first change.
@@ -38,6 +43,20 @@ pub struct Addresses {
     pub own: Vec<IpNet>,
     /// The addresses that a socket can send from.
     pub local: Vec<LocalAddress>,
+    /// Whether the kernel listed all of them. Otherwise an address that is missing here may be there all the same.
+    pub is_whole: bool,
+}
+
+impl Addresses {
+    /// Whether the kernel delivers packets for this address to this machine, as far as is known.
+    pub fn have(&self, ip: IpAddr) -> bool {
+        self.own.iter().any(|own| own.contains(&ip))
+    }
+
+    /// The same, and `true` if that is not known. A socket can be bound to the unspecified address everywhere.
+    pub fn may_have(&self, ip: IpAddr) -> bool {
+        !self.is_whole || ip.is_unspecified() || self.have(ip)
+    }
 }
 
 /// Reads the addresses.
@@ -46,7 +65,8 @@ pub struct Addresses {
 /// `Interrupted` if they kept changing, otherwise the error of the netlink socket, which a seccomp filter may refuse.
 pub fn read() -> io::Result<Addresses> {
     let routes = own_addresses::routes()?;
-    Ok(Addresses { own: own_addresses::prefixes(&routes)?, local: local_addresses::read(&routes)? })
+    let (own, local) = (own_addresses::prefixes(&routes)?, local_addresses::read(&routes)?);
+    Ok(Addresses { own, local, is_whole: true })
 }
 
 /// Follows the addresses on a thread. The receiver starts with `known` and changes when the addresses differ. The thread
@@ -59,22 +79,53 @@ pub fn follow(known: Addresses) -> io::Result<watch::Receiver<Addresses>> {
     let follow = move || {
         // Opened before the addresses are read, so that no change is missed in between.
         let mut announcements = Announcements::open();
+        let mut failures = Failures::default();
         while !sender.is_closed() {
-            match read() {
-                Ok(now) => {
-                    sender.send_if_modified(|known| {
-                        let differs = *known != now;
-                        *known = now;
-                        differs
-                    });
-                }
-                Err(error) => tracing::debug!("cannot list this machine's addresses: {error}"),
+            let read = read();
+            failures.note(read.as_ref().err());
+            let limit = if read.is_ok() { POLL } else { RETRY };
+            if let Ok(now) = read {
+                sender.send_if_modified(|known| {
+                    let differs = *known != now;
+                    *known = now;
+                    differs
+                });
             }
-            announcements.wait_for_burst();
+            announcements.wait_for_burst(limit);
         }
     };
     thread::Builder::new().name("addresses".to_owned()).spawn(follow)?;
     Ok(receiver)
+}
+
+/// Failures to read the addresses since the last success.
+#[derive(Default)]
+struct Failures(u32);
+
+impl Failures {
+    /// Logs a failure: once as a warning, in each series of them.
+    fn note(&mut self, error: Option<&io::Error>) {
+        let Some(error) = error else {
+            if std::mem::take(&mut self.0) >= FAILURES_TOLD {
+                tracing::info!("this machine's addresses can be listed again");
+            }
+            return;
+        };
+        self.0 = self.0.saturating_add(1);
+        if self.is_told() {
+            tracing::warn!(
+                "cannot list this machine's addresses ({error}): those known before stay in use, and an address that \
+                 it got since is not protected from peers; it is tried again every second"
+            );
+        } else {
+            tracing::debug!("cannot list this machine's addresses: {error}");
+        }
+    }
+
+    /// Whether the last failure is the one that the operator is warned of.
+    fn is_told(&self) -> bool {
+        self.0 == FAILURES_TOLD
+    }
 }
 
 /// The kernel's announcements of changes.
@@ -99,9 +150,9 @@ impl Announcements {
         Self { socket: socket.ok() }
     }
 
-    /// Returns after a burst of changes, or when the polling interval ends.
-    fn wait_for_burst(&mut self) {
-        if !self.wait(POLL) {
+    /// Returns after a burst of changes, or after `limit` without any.
+    fn wait_for_burst(&mut self, limit: Duration) {
+        if !self.wait(limit) {
             return;
         }
         let end = clock::monotonic_nanos() + BURST.as_nanos() as u64;
@@ -168,5 +219,16 @@ mod tests {
             own.changed().await.unwrap();
             assert!(own.borrow().own.contains(&"127.0.0.0/8".parse().unwrap()));
         });
+    }
+
+    #[test]
+    fn a_series_of_failures_is_one_warning() {
+        let (mut failures, error) = (Failures::default(), io::Error::from(io::ErrorKind::Interrupted));
+        let mut told = |error: Option<&io::Error>| {
+            failures.note(error);
+            failures.is_told()
+        };
+        let series = [None, Some(&error), None, Some(&error), Some(&error), Some(&error), None, Some(&error)];
+        assert_eq!(series.map(&mut told), [false, false, false, false, true, false, false, false]);
     }
 }

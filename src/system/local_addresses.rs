@@ -45,30 +45,42 @@ impl LocalAddress {
 /// routes ([`routes`](super::own_addresses::routes)). Addresses that are still checked for duplicates are left out.
 ///
 /// # Errors
-/// The kernel does not list them, as under a filter that refuses netlink sockets; `Interrupted` when they kept changing.
+/// The kernel does not list them or does not say which of them lead out, as under a filter that refuses netlink sockets;
+/// `Interrupted` when they kept changing.
 pub fn read(routes: &[(IpNet, u8)]) -> io::Result<Vec<LocalAddress>> {
     let mut found: Vec<LocalAddress> = Vec::new();
     for family in [AddressFamily::INET, AddressFamily::INET6] {
         let is_v4 = family == AddressFamily::INET;
-        let preferred = way(is_v4, None).ok().flatten().and_then(|way| way.source);
-        let mut add = |address: IpAddr, interface: Option<u32>, passing: bool| {
-            if found.iter().any(|known| known.address == address) {
-                return;
-            }
-            let leads_out = reachable_from_outside(address) && leads_out(address, interface);
-            found.push(LocalAddress { address, passing, leads_out, preferred: preferred == Some(address) });
-        };
-        for one in interface_addresses(family)? {
-            add(one.address, Some(one.interface), one.passing);
-        }
-        for &(prefix, kind) in routes {
+        let of_interfaces = interface_addresses(family)?.into_iter();
+        let of_routes = routes.iter().filter_map(|&(prefix, kind)| {
             let is_address = prefix.prefix_len() == prefix.max_prefix_len();
-            if is_address && kind == libc::RTN_LOCAL && prefix.addr().is_ipv4() == is_v4 {
-                add(prefix.addr(), None, false);
-            }
-        }
+            let fits = is_address && kind == libc::RTN_LOCAL && prefix.addr().is_ipv4() == is_v4;
+            fits.then(|| Found { address: prefix.addr(), interface: None, passing: false })
+        });
+        judge(is_v4, of_interfaces.chain(of_routes), way, &mut found)?;
     }
     Ok(found)
+}
+
+/// Adds the addresses of one family to `found`, each once. `way` answers as [`way`] does.
+///
+/// # Errors
+/// The error of `way`. It does not mean that there is no way out: an earlier answer still holds.
+fn judge(
+    is_v4: bool,
+    addresses: impl Iterator<Item = Found>,
+    way: impl Fn(bool, Option<IpAddr>) -> io::Result<Option<Way>>,
+    found: &mut Vec<LocalAddress>,
+) -> io::Result<()> {
+    let preferred = way(is_v4, None)?.and_then(|way| way.source);
+    for Found { address, interface, passing } in addresses {
+        if found.iter().any(|known| known.address == address) {
+            continue;
+        }
+        let leads_out = reachable_from_outside(address) && leads_out(address, interface, &way)?;
+        found.push(LocalAddress { address, passing, leads_out, preferred: preferred == Some(address) });
+    }
+    Ok(())
 }
 
 /// Returns the address of one family where others reach this machine: the source address of packets to the Internet, else
@@ -83,17 +95,23 @@ pub fn toward_outside(v4: bool) -> Option<IpAddr> {
 }
 
 /// Whether packets from outside find this address.
-fn leads_out(address: IpAddr, interface: Option<u32>) -> bool {
+///
+/// # Errors
+/// The error of `way`.
+fn leads_out(
+    address: IpAddr,
+    interface: Option<u32>,
+    way: impl Fn(bool, Option<IpAddr>) -> io::Result<Option<Way>>,
+) -> io::Result<bool> {
     if !is_private(address) {
-        return true;
+        return Ok(true);
     }
-    match way(address.is_ipv4(), Some(address)) {
+    Ok(match way(address.is_ipv4(), Some(address))? {
         // Another interface: the network on its own one is an inner network, such as a bridge of containers.
-        Ok(Some(way)) => way.interface == interface,
+        Some(way) => way.interface == interface,
         // Without a default route every network is as far out as it gets.
-        Ok(None) => interface.is_some(),
-        Err(_) => true,
-    }
+        None => interface.is_some(),
+    })
 }
 
 /// Whether the address is unique only within some private network (RFC 1918, RFC 6598, RFC 4193).
@@ -104,21 +122,22 @@ pub fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// An address of an interface.
+/// An address that the kernel lists.
 #[derive(Debug, PartialEq, Eq)]
-struct OfInterface {
+struct Found {
     address: IpAddr,
-    interface: u32,
+    /// The index of its interface; `None` if it exists only as a route.
+    interface: Option<u32>,
     passing: bool,
 }
 
-fn interface_addresses(family: AddressFamily) -> io::Result<Vec<OfInterface>> {
+fn interface_addresses(family: AddressFamily) -> io::Result<Vec<Found>> {
     let header = [family.as_raw() as u8, 0, 0, 0, 0, 0, 0, 0];
     dump(libc::RTM_GETADDR, &header, libc::RTM_NEWADDR, of_interface)
 }
 
 /// The address in an RTM_NEWADDR; `None` if it cannot be sent from yet.
-fn of_interface(body: &[u8]) -> Option<OfInterface> {
+fn of_interface(body: &[u8]) -> Option<Found> {
     let (&[family, _, flags, _, i0, i1, i2, i3], attributes) = body.split_first_chunk::<ADDRESS_HEADER>()?;
     let mut flags = u32::from(flags);
     let (mut local, mut address) = (None, None);
@@ -138,7 +157,7 @@ fn of_interface(body: &[u8]) -> Option<OfInterface> {
     // In IPv4 the bit of IFA_F_TEMPORARY means a second address of one network, which is as good.
     let temporary = address.is_ipv6() && flags & libc::IFA_F_TEMPORARY != 0;
     let passing = temporary || flags & libc::IFA_F_DEPRECATED != 0;
-    Some(OfInterface { address, interface: u32::from_ne_bytes([i0, i1, i2, i3]), passing })
+    Some(Found { address, interface: Some(u32::from_ne_bytes([i0, i1, i2, i3])), passing })
 }
 
 /// The way that packets to the Internet take.
@@ -169,6 +188,8 @@ fn way(is_v4: bool, source: Option<IpAddr>) -> io::Result<Option<Way>> {
         Ok(way) => Ok(way),
         Err(error) => match error.raw_os_error() {
             Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL) => Ok(None),
+            // The kernel has no such family, or its interfaces are down.
+            Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT | libc::ENETDOWN) => Ok(None),
             _ => Err(error),
         },
     }
@@ -224,7 +245,7 @@ mod tests {
                 [(libc::IFA_ADDRESS, &v6.octets()), (libc::IFA_FLAGS, &flags.to_ne_bytes())];
             of_interface(&message(libc::AF_INET6, 0, 3, &attributes))
         };
-        let found = |passing| Some(OfInterface { address: v6.into(), interface: 3, passing });
+        let found = |passing| Some(Found { address: v6.into(), interface: Some(3), passing });
         assert_eq!(of(0), found(false));
         assert_eq!(of(libc::IFA_F_TEMPORARY), found(true));
         assert_eq!(of(libc::IFA_F_DEPRECATED), found(true));
@@ -239,11 +260,30 @@ mod tests {
             [(libc::IFA_ADDRESS, &[10, 0, 0, 2]), (libc::IFA_LOCAL, &[10, 0, 0, 1])];
         // The bit of a temporary address says "secondary" in IPv4.
         let body = message(libc::AF_INET, libc::IFA_F_SECONDARY as u8, 2, &attributes);
-        let expected = OfInterface { address: [10, 0, 0, 1].into(), interface: 2, passing: false };
+        let expected = Found { address: [10, 0, 0, 1].into(), interface: Some(2), passing: false };
         assert_eq!(of_interface(&body), Some(expected));
         for cut in 0..body.len() {
             let _ = of_interface(&body[..cut]);
         }
+    }
+
+    #[test]
+    fn a_question_that_fails_is_no_answer() {
+        let all =
+            || [Found { address: [10, 0, 0, 5].into(), interface: Some(2), passing: false }].into_iter();
+        let fails = |_, source: Option<IpAddr>| match source {
+            None => Err(io::ErrorKind::OutOfMemory.into()),
+            Some(_) => Ok(Some(Way { interface: Some(2), source: None })),
+        };
+        let mut found = Vec::new();
+        assert!(judge(true, all(), fails, &mut found).is_err(), "which address the kernel prefers");
+        let fails = |_, source: Option<IpAddr>| match source {
+            None => Ok(Some(Way { interface: Some(2), source: Some([10, 0, 0, 5].into()) })),
+            Some(_) => Err(io::ErrorKind::OutOfMemory.into()),
+        };
+        assert!(judge(true, all(), fails, &mut found).is_err(), "whether an address leads out");
+        judge(true, all(), |_, _| Ok(None), &mut found).expect("an answer: there is no way");
+        assert!(found[0].leads_out && !found[0].preferred);
     }
 
     #[test]

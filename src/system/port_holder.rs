@@ -30,7 +30,8 @@ impl PortSpace {
 pub struct Holder {
     /// The process id.
     pub pid: u32,
-    /// The name in the kernel, at most 15 bytes.
+    /// The name in the kernel, at most 15 bytes. The process chose it, so it is escaped: it must not add lines or control a
+    /// terminal.
     pub name: String,
 }
 
@@ -101,9 +102,15 @@ fn process_with(inodes: &[u64]) -> Option<Holder> {
         let open = fs::read_dir(process.join("fd")).ok()?;
         let holds =
             open.flatten().any(|fd| socket_inode(&fd.path()).is_some_and(|inode| inodes.contains(&inode)));
-        let name = || fs::read_to_string(process.join("comm")).unwrap_or_default().trim_end().to_owned();
+        let name = || escaped(&fs::read(process.join("comm")).unwrap_or_default());
         holds.then(|| Holder { pid, name: name() })
     })
+}
+
+/// Returns a name in /proc for a message, without the line break that the kernel adds.
+fn escaped(name: &[u8]) -> String {
+    let name = name.strip_suffix(b"\n").unwrap_or(name);
+    String::from_utf8_lossy(name).escape_debug().to_string()
 }
 
 /// Returns the inode of a descriptor in /proc if it is a socket.
@@ -146,6 +153,13 @@ mod tests {
         assert_eq!(conflicting(&listening, PortSpace::Tcp, at("127.0.0.1:3478")), None);
         assert_eq!(conflicting(&line("01"), PortSpace::Tcp, at("127.0.0.1:3479")), None, "a connection");
         assert_eq!(conflicting(&line("07"), PortSpace::Udp, at("127.0.0.1:3479")), Some(4711));
+    }
+
+    #[test]
+    fn a_name_neither_adds_lines_nor_controls_a_terminal() {
+        assert_eq!(escaped(b"\x1b[2J\nok\n\n"), "\\u{1b}[2J\\nok\\n");
+        assert_eq!(escaped("nginx: \u{202e}\n".as_bytes()), "nginx: \\u{202e}");
+        assert_eq!(escaped(b"\xff(sd-pam)\n"), "\u{fffd}(sd-pam)");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -72,20 +74,50 @@ pub struct RelayAddress {
     pub only_local: bool,
 }
 
-/// Other servers (RFC 8489 section 10).
+/// Other servers (RFC 8489 section 10), by the transport and the address family of the clients that are sent there.
 #[derive(Clone, Debug, Default)]
 pub struct Alternates {
-    /// For clients on UDP and TCP, at most one of each family.
-    pub plain: Vec<SocketAddr>,
-    /// For clients on TLS, the same.
-    pub tls: Vec<SocketAddr>,
+    udp: [InTurn; 2],
+    tcp: [InTurn; 2],
+    tls: [InTurn; 2],
+}
+
+/// Servers that are named in turn, over all workers.
+#[derive(Clone, Debug, Default)]
+struct InTurn {
+    servers: Vec<SocketAddr>,
+    named: Arc<AtomicUsize>,
 }
 
 impl Alternates {
-    /// The server for a client of this transport and address family (RFC 8489 section 14.15).
-    pub fn for_client(&self, transport: Transport, client: SocketAddr) -> Option<SocketAddr> {
-        let servers = if transport == Transport::Tls { &self.tls } else { &self.plain };
-        servers.iter().copied().find(|server| server.is_ipv4() == client.is_ipv4())
+    /// The servers for clients on UDP, TCP and TLS.
+    pub fn new(udp: Vec<SocketAddr>, tcp: Vec<SocketAddr>, tls: Vec<SocketAddr>) -> Self {
+        let by_family = |servers: Vec<SocketAddr>| {
+            let (v4, v6) = servers.into_iter().partition(SocketAddr::is_ipv4);
+            [v4, v6].map(|servers| InTurn { servers, named: Arc::default() })
+        };
+        Self { udp: by_family(udp), tcp: by_family(tcp), tls: by_family(tls) }
+    }
+
+    /// Whether there is a server for a client of this transport and address family (RFC 8489 section 14.15).
+    pub fn serve(&self, transport: Transport, client: SocketAddr) -> bool {
+        !self.of(transport, client).servers.is_empty()
+    }
+
+    /// The next server in turn for such a client.
+    pub fn next(&self, transport: Transport, client: SocketAddr) -> Option<SocketAddr> {
+        let InTurn { servers, named } = self.of(transport, client);
+        let turn = named.fetch_add(1, Relaxed);
+        servers.get(turn.checked_rem(servers.len())?).copied()
+    }
+
+    fn of(&self, transport: Transport, client: SocketAddr) -> &InTurn {
+        let [v4, v6] = match transport {
+            Transport::Udp => &self.udp,
+            Transport::Tcp => &self.tcp,
+            Transport::Tls => &self.tls,
+        };
+        if client.is_ipv4() { v4 } else { v6 }
     }
 }
 

@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::support::client::{Client, Link, PATIENCE};
@@ -189,6 +190,17 @@ impl Host {
         socket.send_to(b"from the peer", announced).expect("send");
         let data = Message::parse(&client.receive().expect("from the peer"));
         assert_eq!(data.attribute(DATA), Some(&b"from the peer"[..]));
+    }
+
+    /// Runs a command on the host with a configuration beside the one in use. Returns its exit status and its errors.
+    fn run(&self, command: &str, config: &str) -> (Option<i32>, String) {
+        let admin = format!("[admin]\naddress = \"{}\"", self.server.admin());
+        let path = self.server.files().write("other.toml", &config.replace(&admin, ""));
+        let run = within(&self.lab.server, || {
+            let mut hallpass = Command::new(env!("CARGO_BIN_EXE_hallpass"));
+            hallpass.args([command, "--config"]).arg(&path).output().expect("it runs")
+        });
+        (run.status.code(), String::from_utf8_lossy(&run.stderr).into_owned())
     }
 
     /// What `/readyz` says.
@@ -423,11 +435,161 @@ fn an_address_is_replaced() {
         "ip addr add 198.18.2.7/24 dev up0; ip addr del 198.18.2.2/24 dev up0\n\
          ip addr add 198.18.2.7/24 dev up0 2>/dev/null || true; ip route replace default via 198.18.2.1",
     );
-    host.until_relayed(SERVER6.into(), Ok(ip("198.18.2.7")));
-    assert_eq!(ends.refresh(600), 437, "the client is told");
+    let took = host.until_relayed(SERVER6.into(), Ok(ip("198.18.2.7")));
+    assert!(took < Duration::from_secs(2), "{took:?}");
     assert!(host.server.wait_log(PATIENCE, |log| log.contains("address gone")), "{}", host.server.log());
+    assert_eq!(ends.refresh(600), 437, "the client is told");
     host.carries_media(&mut stays, announced);
     host.relays_from(ip("198.18.2.7"), Ok(ip("198.18.2.7")), Ok(SERVER6.into()));
+}
+
+/// The renewal of a lease removes the address for a moment: no new calls meanwhile, and the running ones go on after it.
+#[test]
+fn an_address_returns_within_seconds() {
+    let Some(host) = Host::start(|_| {}) else { return };
+    let (mut stays, relayed) = host.relayed(Way::Udp, SERVER6.into(), Families::V4);
+    let announced = relayed.expect("allocated")[0];
+    for _ in 0..3 {
+        shell(&host.lab.server, "ip addr del 198.18.2.2/24 dev up0");
+        host.until_relayed(SERVER6.into(), Err(440));
+        shell(&host.lab.server, "ip addr add 198.18.2.2/24 dev up0; ip route add default via 198.18.2.1");
+        host.until_relayed(SERVER6.into(), Ok(SERVER));
+        host.carries_media(&mut stays, announced);
+    }
+    assert_eq!(stays.refresh(600), 0);
+    assert!(!host.server.log().contains("address gone"), "{}", host.server.log());
+}
+
+/// While there is no default route an inner network looks as if it led out, and its address comes first. It must neither
+/// take the place of the one in use nor announce the public address.
+#[test]
+fn a_lost_default_route_keeps_the_address_in_use() {
+    let set_up = |lab: &Lab| {
+        shell(
+            &lab.server,
+            "ip link add in0 type veth peer name in1; ip link set in1 up; ip link set in0 up; ip addr add 10.8.0.1/24 dev in0",
+        );
+        lab.connect_server_again();
+        behind_nat(lab);
+    };
+    let Some(host) = Host::start_with(set_up, |plan| plan.external = vec![SERVER]) else { return };
+    let (mut stays, relayed) = host.relayed(Way::Udp, SERVER, Families::V4);
+    let announced = relayed.expect("allocated")[0];
+    assert_eq!(announced.ip(), SERVER);
+    // The server lists its addresses, without a way out, once it names the second one.
+    shell(&host.lab.server, "ip route del default; ip addr add 10.8.0.2/24 dev in0");
+    let seen = |log: &str| log.contains("added=\"10.8.0.2\"");
+    assert!(host.server.wait_log(PATIENCE, seen), "{}", host.server.log());
+    shell(&host.lab.server, "ip route add default via 10.9.0.1; ip addr add 10.8.0.3/24 dev in0");
+    let seen = |log: &str| log.contains("added=\"10.8.0.3\"");
+    assert!(host.server.wait_log(PATIENCE, seen), "{}", host.server.log());
+    host.carries_media(&mut stays, announced);
+    assert_eq!(stays.refresh(600), 0);
+    let log = host.server.log();
+    assert_eq!(log.matches("relaying from").count(), 1, "{log}");
+    assert!(!log.contains("address gone") && !log.contains("would announce"), "{log}");
+}
+
+/// A connection for this name would come back to the server again and again.
+#[test]
+fn a_back_end_that_is_our_own_listener_is_refused() {
+    let Some(host) = Host::start(|_| {}) else { return };
+    let files = host.server.files();
+    let written = std::fs::read_to_string(files.path("hallpass.toml")).expect("the configuration");
+    let looped = format!(
+        "{written}\n[web]\nproxy_protocol = 'v1'\npassthrough = {{ 'bbb.example.org' = '{SERVER}:{SHARED_PORT}' }}\n"
+    );
+    let told = "error: web.passthrough: 198.18.2.2:443 is this relay's own listener tls [::]:443";
+    for command in ["check", "serve"] {
+        let (code, text) = host.run(command, &looped);
+        assert!(code == Some(1) && text.contains(told), "{command}: {text}");
+    }
+    // A reload keeps the listeners, whatever the file says of them now.
+    files.write("hallpass.toml", &looped.replace("'[::]:443'", "'[::]:444'"));
+    host.server.signal("HUP");
+    let stays = |log: &str| log.contains(told) && log.contains("the configuration in use stays");
+    assert!(host.server.wait_log(PATIENCE, stays), "{}", host.server.log());
+}
+
+/// Listeners on addresses that are there serve at once, the others as soon as theirs is.
+#[test]
+fn one_of_several_listener_addresses_arrives_late() {
+    let late = ip("198.18.2.9");
+    let Some(host) = Host::start_with(
+        |_| {},
+        |plan| {
+            plan.listeners = Plan::on(&[SERVER, late], &[]).listeners;
+            plan.started = "this machine does not have the address";
+        },
+    ) else {
+        return;
+    };
+    let (status, text) = host.readiness();
+    assert!(status == 503 && text.contains("the address of a listener"), "{status} {text}");
+    host.relays_from(SERVER, Ok(SERVER), Ok(SERVER6.into()));
+    assert!(!host.server.log().lines().any(|line| line == "ready"), "{}", host.server.log());
+    shell(&host.lab.server, "ip addr add 198.18.2.9/24 dev up0");
+    host.until_relayed(late, Ok(late));
+    host.relays_from(late, Ok(late), Ok(SERVER6.into()));
+    assert!(host.server.wait_log(PATIENCE, |log| log.lines().any(|line| line == "ready")));
+    assert_eq!(host.readiness().0, 200);
+    let written =
+        std::fs::read_to_string(host.server.files().path("hallpass.toml")).expect("the configuration");
+    let (code, text) = host.run("check", &written.replace("198.18.2.9", "198.18.2.10"));
+    assert!(code == Some(0) && text.matches("does not have the address of").count() == 3, "{code:?} {text}");
+}
+
+/// Without IPv6 in the kernel, listeners on `[::]` serve IPv4: if only the addresses are switched off, and if there are no
+/// such sockets at all.
+#[test]
+fn a_kernel_without_ipv6() {
+    // Refuses them as a kernel without IPv6 does: seccomp(2) with a filter for socket(2).
+    const NO_SOCKETS: &str = "\
+import ctypes, os, platform, struct, sys
+socket = {'x86_64': 41, 'aarch64': 198}[platform.machine()]
+code = [(0x20, 0, 0, 0), (0x15, 0, 2, socket), (0x20, 0, 0, 16), (0x15, 1, 0, 10), (0x06, 0, 0, 0x7fff0000),
+    (0x06, 0, 0, 0x00050000 + 97)]
+filter = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *one) for one in code))
+program = ctypes.create_string_buffer(struct.pack('HxxxxxxQ', len(code), ctypes.addressof(filter)))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+os.execvp(sys.argv[1], sys.argv[1:])
+";
+    for has_sockets in [true, false] {
+        let no_addresses = |lab: &Lab| shell(&lab.server, "sysctl -qw net.ipv6.conf.all.disable_ipv6=1");
+        let Some(host) = Host::start_with(no_addresses, |plan| {
+            if !has_sockets {
+                plan.wrapper = ["/usr/bin/python3", "-c", NO_SOCKETS].map(String::from).to_vec();
+            }
+        }) else {
+            return;
+        };
+        host.relays_from(SERVER, Ok(SERVER), Err(440));
+        let told = host.server.log().matches("listeners on [::] serve IPv4 alone").count();
+        assert_eq!(told, usize::from(!has_sockets), "{}", host.server.log());
+        assert_eq!(host.readiness().0, 200);
+    }
+}
+
+/// What can never work ends the start, and `check` names the rest.
+#[test]
+fn a_configuration_that_does_not_fit_the_machine() {
+    let Some(host) = Host::start(|lab| shell(&lab.server, "ip -6 addr flush dev up0 scope global")) else {
+        return;
+    };
+    let written =
+        std::fs::read_to_string(host.server.files().path("hallpass.toml")).expect("the configuration");
+    let with = |pair: &str| written.replace("external_ip = []", &format!("external_ip = [\"{pair}\"]"));
+    let swapped = with("198.18.2.2/203.0.113.50");
+    for command in ["check", "serve"] {
+        let (code, text) = host.run(command, &swapped);
+        assert!(code == Some(1) && text.contains("write \"203.0.113.50/198.18.2.2\""), "{command}: {text}");
+    }
+    let (code, text) = host.run("check", &with("203.0.113.50/10.0.0.5"));
+    assert!(code == Some(0) && text.contains("this machine does not have 10.0.0.5"), "{code:?} {text}");
+    let unreached = "no client reaches the peers 2001:db8:3::/64: this relay has no IPv6 address";
+    assert!(text.contains(unreached), "{text}");
+    assert!(host.server.log().contains(unreached), "{}", host.server.log());
 }
 
 /// Addresses come and go under many calls: those on addresses that stay lose nothing, and nothing is left of the others.

@@ -2,7 +2,7 @@
 
 use hallpass::base::transport::Transport;
 use hallpass::turn::action::{DropReason, FromClient};
-use hallpass::turn::settings::Rate;
+use hallpass::turn::settings::{Alternates, Rate};
 
 use crate::codec::*;
 use crate::rig::*;
@@ -107,8 +107,8 @@ fn draining_refuses_newcomers_with_508() {
 #[test]
 fn draining_sends_newcomers_to_the_alternate_server() {
     let mut rig = Rig::with(|settings| {
-        settings.alternates.plain = vec![addr("203.0.113.200:3478"), addr("[2001:db8:7::1]:3478")];
-        settings.alternates.tls = vec![addr("203.0.113.201:443")];
+        let plain = vec![addr("203.0.113.200:3478"), addr("[2001:db8:7::1]:3478")];
+        settings.alternates = Alternates::new(plain.clone(), plain, vec![addr("203.0.113.201:443")]);
     });
     let alice = rig.allocated();
     rig.server.handle_drain(true);
@@ -130,6 +130,38 @@ fn draining_sends_newcomers_to_the_alternate_server() {
     assert_eq!(rig.bare(&client(9), &Msg::allocate()).code(), 401, "strangers are not sent anywhere");
     assert_eq!(rig.refresh(&alice, 600).code(), 0, "what runs goes on");
     assert_eq!(rig.held(), (1, 1, 1));
+}
+
+/// Several servers are named in turn, in each transport and family by itself, and so that an answer takes one turn.
+#[test]
+fn alternate_servers_are_taken_in_turn() {
+    let mut rig = Rig::with(|settings| {
+        let udp =
+            ["203.0.113.1:1", "[2001:db8:7::1]:1", "203.0.113.2:2", "203.0.113.3:3", "[2001:db8:7::2]:2"];
+        let tcp = ["203.0.113.4:4", "203.0.113.5:5"];
+        let list = |servers: &[&str]| servers.iter().map(|server| addr(server)).collect();
+        settings.alternates = Alternates::new(list(&udp), list(&tcp), vec![addr("203.0.113.6:6")]);
+    });
+    rig.server.handle_drain(true);
+    let ways = [
+        (Transport::Udp, "203.0.113.77", [1, 2, 3, 1]),
+        (Transport::Udp, "[2001:db8:9::7]", [1, 2, 1, 2]),
+        (Transport::Tcp, "203.0.113.78", [4, 5, 4, 5]),
+        (Transport::Tls, "203.0.113.79", [6, 6, 6, 6]),
+    ];
+    for round in 0..4 {
+        for (transport, ip, ports) in ways {
+            let bob = rig.login(
+                client_at(transport, &format!("{ip}:{}", 100 + round)),
+                "bob",
+                "bob-pw",
+                Style::Old,
+            );
+            let answer = rig.ask(&bob, Msg::allocate());
+            let server = answer.get(ALTERNATE_SERVER).expect("another server");
+            assert_eq!((answer.code(), server[3]), (300, ports[round]), "{transport:?} {ip}, {round}");
+        }
+    }
 }
 
 /// THREATS 8: the limit of answers is one per second and source; others, streams and clients with an allocation have

@@ -97,6 +97,31 @@ fn a_reload_logs_a_certificate_only_if_it_changed() {
     assert!(is_new(&said("HUP")), "{}", server.log());
 }
 
+/// A backup restored by mistake, or a renewal that failed: clients would be refused at once.
+#[test]
+fn an_expired_certificate_does_not_replace_a_valid_one() {
+    let _turn = beside_others();
+    if skip_on_coturn("keeping a valid certificate") {
+        return;
+    }
+    let server = Server::start(&Plan::loopback());
+    let valid = shown_certificate(&server);
+    let (cert, key) = server.certificate_files();
+    certs::write(Kind::Expired, "first.test", cert, key);
+    for signal in ["USR2", "HUP"] {
+        let before = server.log().len();
+        server.signal(signal);
+        let told = |log: &str| log[before..].contains("days ago, and the certificate in use is still valid");
+        assert!(server.wait_log(LIMIT, told), "SIG{signal}: {}", server.log());
+        assert_eq!(shown_certificate(&server), valid);
+    }
+    let path = server.files().path("hallpass.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("[tls]\n", "[tls]\naccept_expired = true\n")).unwrap();
+    server.signal("HUP");
+    wait_for_other_certificate(&server, &valid);
+}
+
 fn is_new(log: &str) -> bool {
     log.contains("new certificate in use")
 }

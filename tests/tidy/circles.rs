@@ -30,18 +30,6 @@ type Modules = BTreeMap<String, Module>;
 pub const OPEN: &[&[&str]] = &[
     // `provider` belongs into a file of its own.
     &["src/cert/mod.rs", "src/cert/files.rs", "src/cert/resolver.rs", "src/cert/self_signed.rs"],
-    // What the commands share (`print`, `fail`, `endpoints` ...) belongs into files below them.
-    &[
-        "src/cli/bbb_xml.rs",
-        "src/cli/check.rs",
-        "src/cli/credentials.rs",
-        "src/cli/load.rs",
-        "src/cli/manual.rs",
-        "src/cli/mod.rs",
-        "src/cli/serve/mod.rs",
-        "src/cli/serve/relays.rs",
-        "src/cli/serve/welcome.rs",
-    ],
     // `Admission`, which gates and sources are places of, belongs below both.
     &["src/net/admission.rs", "src/net/admission/gate.rs", "src/net/admission/source.rs"],
 ];

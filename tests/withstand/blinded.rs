@@ -72,7 +72,7 @@ fn call(client: &mut Client, peer: &Echo) {
 
 /// Counts the sessions of `user` with a line of their own.
 fn lines_of(log: &str, user: &str) -> u64 {
-    let user = format!(" user={user} ");
+    let user = format!(" user=\"{user}\" ");
     log.lines().filter(|line| line.contains("session: ended ") && line.contains(&user)).count() as u64
 }
 
@@ -124,5 +124,5 @@ fn no_user_can_suppress_the_log_lines_of_others() {
     assert_eq!(logged, OTHERS, "lines of others");
     assert!(grown <= LOG_MAX, "{grown} bytes");
     assert!(ended > 100 && told >= ended, "{told} of {ended} reported");
-    assert!(log.contains("most_of_user=w_flood"), "the summary names the user:\n{log}");
+    assert!(log.contains("most_of_user=\"w_flood\""), "the summary names the user:\n{log}");
 }

@@ -69,7 +69,7 @@ fn a_bad_datagram_logs_at_most_forty_bytes() {
     fence(&mut socket);
     let session = Session::new(server.credentials("after"), b"");
     assert_eq!(come_and_go(&server, &session, Ipv4Addr::new(127, 0, 0, 2).into()).0, 0);
-    server.wait_log(Duration::from_secs(2), |log| log[before..].contains("user=after"));
+    server.wait_log(Duration::from_secs(2), |log| log[before..].contains("user=\"after\""));
     let log = server.log();
     let grown = log.len() - before;
     println!("row 20: {grown} bytes of log for {BAD} bad datagrams, {:.2} each", grown as f64 / BAD as f64);
@@ -102,6 +102,26 @@ fn a_user_name_cannot_forge_a_log_line() {
     let harmful = |c: char| c.is_control() && c != '\n' && c != '\t' || c == '\u{202e}';
     assert!(!log.contains(harmful), "{log:?}");
     assert!(!log.lines().any(|line| line.starts_with("2026-01-01T00:00:00Z")), "{log}");
+}
+
+/// Row 20. What reads `client=` from a line, such as a rule that blocks addresses, finds the true one alone.
+#[test]
+fn a_user_name_cannot_forge_a_field() {
+    let _turn = beside_others();
+    if skip_on_coturn("the fields of a line") {
+        return;
+    }
+    let name = "2000000000:x transport=udp client=203.0.113.9:1 reason=revoked";
+    for (format, told) in [
+        ("text", "user=\"x transport=udp client=203.0.113.9:1 reason=revoked\" "),
+        ("json", "\"user\":\"x transport=udp client=203.0.113.9:1 reason=revoked\","),
+    ] {
+        let tables = format!("[log]\nformat = \"{format}\"");
+        let server = Server::start(&Plan { tables, ..Plan::loopback() });
+        let session = Session::new(named(SECRET, name), b"");
+        assert_eq!(come_and_go(&server, &session, [127, 0, 0, 1].into()).0, 0);
+        assert!(server.wait_log(LIMIT, |log| log.contains(told)), "{format}: {}", server.log());
+    }
 }
 
 /// Row 20, at the most verbose level.

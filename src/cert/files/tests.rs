@@ -134,10 +134,10 @@ fn a_broken_file_keeps_the_certificate_in_use() {
     let first = store.current();
     // Half of a renewal is on the disk: the new chain with the old key.
     dir.write("c.pem", leaf2 + &ca2);
-    assert!(matches!(store.reload(&chain, &key, NOW), Err(CertError::Mismatch { .. })));
+    assert!(matches!(store.reload(&chain, &key, NOW, false), Err(CertError::Mismatch { .. })));
     assert!(Arc::ptr_eq(&store.current(), &first));
     dir.write("k.pem", key2);
-    let reloaded = store.reload(&chain, &key, NOW).unwrap();
+    let reloaded = store.reload(&chain, &key, NOW, false).unwrap();
     assert!(reloaded.is_new && reloaded.warnings.is_empty(), "{reloaded:?}");
     assert_ne!(store.current().cert[0], first.cert[0]);
 }
@@ -149,8 +149,30 @@ fn unchanged_files_are_no_new_certificate() {
     let (chain, key) = (dir.write("c.pem", leaf.clone() + &ca), dir.write("k.pem", key));
     let store = super::super::CertStore::new(load(&chain, &key, NOW).unwrap().key);
     let first = store.current();
-    assert!(!store.reload(&chain, &key, NOW).unwrap().is_new);
+    assert!(!store.reload(&chain, &key, NOW, false).unwrap().is_new);
     assert!(Arc::ptr_eq(&store.current(), &first), "what is in use stays");
     dir.write("c.pem", leaf);
-    assert!(store.reload(&chain, &key, NOW).unwrap().is_new, "another chain under the same certificate");
+    assert!(
+        store.reload(&chain, &key, NOW, false).unwrap().is_new,
+        "another chain under the same certificate"
+    );
+}
+
+#[test]
+fn an_expired_certificate_does_not_replace_a_valid_one() {
+    let dir = Dir::new();
+    let day = 86_400;
+    let later = NOW + 10 * day as u64;
+    let write = |[leaf, ca, key]: [String; 3]| (dir.write("c.pem", leaf + &ca), dir.write("k.pem", key));
+    let (chain, key) = write(issued(90 * day));
+    let store = super::super::CertStore::new(load(&chain, &key, NOW).unwrap().key);
+    let valid = store.current();
+    write(issued(3 * day));
+    let refused = store.reload(&chain, &key, later, false).unwrap_err().to_string();
+    assert!(refused.contains("c.pem: expired 7 days ago") && refused.contains("accept_expired"), "{refused}");
+    assert!(Arc::ptr_eq(&store.current(), &valid));
+    assert!(store.reload(&chain, &key, later, true).unwrap().is_new, "the operator forces it");
+    // In place of one that has expired as well, it is as good, and its names may be the right ones.
+    write(issued(4 * day));
+    assert!(store.reload(&chain, &key, later, false).unwrap().is_new);
 }

@@ -23,6 +23,7 @@ pub fn at_start() -> Addresses {
         Addresses {
             own: found.iter().copied().map(IpNet::from).collect(),
             local: found.into_iter().map(LocalAddress::unknown).collect(),
+            is_whole: false,
         }
     })
 }

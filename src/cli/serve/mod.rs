@@ -1,11 +1,13 @@
 //! `hallpass serve`: runs the server. The only module that connects all others.
 
 mod addresses;
+mod configuration;
 mod drain;
+pub(super) mod listening;
 mod metrics;
 mod pages;
 mod pressure;
-mod relays;
+pub(super) mod relays;
 mod settings;
 mod site;
 mod start_error;
@@ -13,7 +15,7 @@ mod tls;
 mod welcome;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -25,10 +27,11 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, interval};
 
 use super::args::ServeArgs;
-use super::{fail, print_stderr};
+use super::output::fail;
+use super::this_host;
 use crate::admin::Readiness;
 use crate::base::time::{self, Now};
-use crate::config::{self, Config, LogFormat, Severity};
+use crate::config::{self, Config, LogFormat};
 use crate::net::front::first_bytes::Site;
 use crate::net::{self, Command, Handle};
 use crate::system::addresses::{self as machine, Addresses};
@@ -39,6 +42,7 @@ use crate::turn::counters::Counters;
 use crate::turn::server::Server;
 use crate::turn::shared::Shared;
 use drain::{DrainState, Remaining};
+use listening::Awaited;
 use metrics::ServerMetrics;
 use pages::{DeferredMetrics, Starting};
 use pressure::Watch;
@@ -64,7 +68,7 @@ pub(super) fn run(args: ServeArgs) -> ExitCode {
 
 /// Reads the configuration, starts the log and serves.
 fn start(path: Option<PathBuf>) -> Result<ExitCode, StartError> {
-    let config = read(path.as_deref())?;
+    let config = configuration::read(path.as_deref())?;
     let _log = logging::start(&LogSettings {
         format: match config.log.format {
             LogFormat::Text => logging::Format::Text,
@@ -109,28 +113,25 @@ async fn serve(path: Option<PathBuf>, config: Config) -> Result<ExitCode, StartE
 /// Sets up certificate, listeners and workers, in this order. Blocks.
 fn set_up(
     path: Option<PathBuf>,
-    mut config: Config,
+    config: Config,
     starting: Starting,
     site: Arc<dyn Site>,
 ) -> Result<(RunningServer, ServerMetrics), StartError> {
+    let addresses = addresses::at_start();
+    // Says what is wrong before the certificate ends the start, so that the operator sees both.
+    let fits = configuration::refuse_misfits(&config, path.as_deref(), &addresses);
     let certificate =
         Certificate::first(&config).map_err(|message| StartError::new(message, "fix [tls] cert and key"))?;
+    fits?;
     drop(starting.certificate);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = settings::workers(&config, cores);
-    let network = settings::network(&config, workers);
-    let sockets = match net::bind(&network) {
-        Err(error) if config.fallback_to_ipv4 && no_ipv6(&error) => {
-            config.without_ipv6();
-            net::bind(&settings::network(&config, workers))
-        }
-        bound => bound,
-    };
-    let sockets = sockets.map_err(|error| bind_failed(&error))?;
+    let mut network = settings::network(&config, workers, &addresses);
+    let sockets = listening::bind(&mut network).map_err(|error| bind_failed(&error))?;
     drop(starting.listeners);
 
     let mut names = HostNames::default();
-    let machine = Machine { workers, addresses: addresses::at_start() };
+    let machine = Machine { workers, addresses };
     let relays = Relays::new(&config, &machine.addresses);
     let protocol = settings::protocol(&config, &machine, relays.addresses(), &mut names)
         .map_err(|message| StartError::new(message, "configure fewer hosts"))?;
@@ -169,6 +170,8 @@ fn set_up(
         config,
         machine,
         relays,
+        awaited: Awaited::default(),
+        is_ready: false,
         certificate,
         site,
         workers,
@@ -187,35 +190,6 @@ fn now() -> Now {
     Now { instant: time::Instant::from_nanos(clock::monotonic_nanos()), unix: clock::unix_seconds() }
 }
 
-/// Reads the configuration, or returns the built-in one if there is no path.
-fn read(path: Option<&Path>) -> Result<Config, StartError> {
-    let Some(path) = path else {
-        let secret = entropy::secret().map_err(no_randomness)?;
-        return Ok(Config { admin: Some(config::Admin::default()), ..Config::embedded(secret) });
-    };
-    match config::read(path) {
-        Ok(loaded) => {
-            print_stderr(&loaded.warnings.to_string());
-            Ok(loaded.config)
-        }
-        Err(report) => {
-            print_stderr(&report.to_string());
-            Err(StartError::new(
-                "the configuration is refused",
-                format!("fix the lines above; this command checks the file: {}", super::check_line(path)),
-            ))
-        }
-    }
-}
-
-/// Whether a bind failed because this host has no IPv6.
-fn no_ipv6(error: &net::BindError) -> bool {
-    let unsupported = [io::ErrorKind::Unsupported, io::ErrorKind::AddrNotAvailable];
-    error.address.is_ipv6()
-        && (unsupported.contains(&error.source.kind())
-            || error.source.raw_os_error() == Some(libc::EAFNOSUPPORT))
-}
-
 /// Prints a line to standard output. A closed standard output does not stop the server.
 fn print(text: &str) {
     let mut stdout = io::stdout().lock();
@@ -228,6 +202,9 @@ struct RunningServer {
     config: Config,
     machine: Machine,
     relays: Relays,
+    awaited: Awaited,
+    /// Whether "ready" was printed.
+    is_ready: bool,
     certificate: Certificate,
     site: Arc<dyn Site>,
     workers: Handle,
@@ -274,7 +251,7 @@ impl RunningServer {
             Err(error) => return fail(&format!("cannot start a thread: {error}"), CHECK_UNIT_LIMITS),
         };
         // The listeners were bound before the workers started, so a client that connects now is served.
-        self.relays.tell(&readiness);
+        self.tell(&readiness);
         self.notifier.ready();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), listeners = self.config.listen.len(), "serving");
 
@@ -302,6 +279,9 @@ impl RunningServer {
                 () = tick(watchdog.as_mut()) => self.notifier.watchdog(),
                 _ = check_memory.tick() => self.watch.check(),
                 _ = check.tick() => {
+                    if self.relays.is_due(now().instant) {
+                        self.choose_relays(&readiness);
+                    }
                     if let Some(exit) = self.workers.next_exit(Duration::ZERO) {
                         let failure = exit.failure.unwrap_or_else(|| "it exited without a reason".to_owned());
                         tracing::error!(worker = exit.worker, "a worker failed: {failure}");
@@ -365,7 +345,7 @@ impl RunningServer {
             None => tracing::info!("reload: there is no configuration file to read"),
             Some(Ok(loaded)) => self.apply(loaded, readiness),
             Some(Err(report)) => {
-                log(&report);
+                configuration::log(&report);
                 tracing::error!("reload: the configuration in use stays");
             }
         }
@@ -379,99 +359,77 @@ impl RunningServer {
             addresses::log_change(&self.machine.addresses.own, &addresses.own);
         }
         self.machine.addresses = addresses;
-        self.relays.follow(&self.config, &self.machine.addresses);
+        self.choose_relays(readiness);
+    }
+
+    /// Sends the workers the relay addresses that follow from the addresses of this machine and the time.
+    fn choose_relays(&mut self, readiness: &Readiness) {
+        self.relays.follow(&self.config, &self.machine.addresses, now().instant);
         match settings::protocol(&self.config, &self.machine, self.relays.addresses(), &mut self.names) {
             Ok(protocol) => {
                 self.workers.send(&Command::Settings(Arc::new(protocol)));
-                self.relays.tell(readiness);
+                self.tell(readiness);
             }
             // Cannot happen: the names of the running configuration have numbers.
             Err(message) => tracing::error!("the addresses in use stay: {message}"),
         }
     }
 
+    /// Says which addresses are in use or missing, and the first time that none is, that the server is ready.
+    fn tell(&mut self, readiness: &Readiness) {
+        self.relays.tell(readiness);
+        self.awaited.tell(&self.config, &self.machine.addresses, readiness);
+        if !self.is_ready && readiness.check().is_ok() {
+            self.is_ready = true;
+            print("ready");
+        }
+    }
+
     /// Applies a new configuration, except for keys that need a restart.
     fn apply(&mut self, loaded: config::Loaded, readiness: &Readiness) {
-        log(&loaded.warnings);
+        configuration::log(&loaded.warnings);
         let mut next = loaded.config;
-        for key in restore_fixed_keys(&self.config, &mut next) {
+        for key in configuration::restore_fixed_keys(&self.config, &mut next) {
             tracing::warn!("reload: the change of {key} takes effect at the next restart");
         }
-        self.relays.follow(&next, &self.machine.addresses);
+        let misfits =
+            this_host::check(&next, &self.machine.addresses, &configuration::name(self.path.as_deref()));
+        configuration::log(&misfits);
+        if misfits.has_errors() {
+            tracing::error!("reload: the configuration in use stays");
+            return;
+        }
+        let chooser = match (self.config.web != next.web).then(|| self.certificate.chooser(&next.web)) {
+            Some(Err(message)) => {
+                tracing::error!("reload: the web servers in use stay: {message}");
+                // The next reload sees the difference and tries again.
+                next.web.clone_from(&self.config.web);
+                None
+            }
+            chooser => chooser.and_then(Result::ok),
+        };
+        self.relays.follow(&next, &self.machine.addresses, now().instant);
         match settings::protocol(&next, &self.machine, self.relays.addresses(), &mut self.names) {
             Ok(protocol) => {
-                self.relays.tell(readiness);
+                self.tell(readiness);
                 self.hosts.store(Arc::new(self.names.all().to_vec()));
                 self.workers.send(&Command::Settings(Arc::new(protocol)));
                 self.workers.admission().set_rules(settings::admission(&next.limits));
                 self.watch.set_budget(next.limits.memory_mib);
-                if self.config.web != next.web {
-                    self.apply_web(&next.web);
+                if let Some(chooser) = chooser {
+                    let web = settings::web(&next.web, Arc::clone(&self.site));
+                    self.workers.send(&Command::Web(web));
+                    self.workers.send(&Command::Tls(chooser));
                 }
                 self.config = next;
                 tracing::info!("reload: the new configuration is in use");
             }
             Err(message) => {
-                self.relays.follow(&self.config, &self.machine.addresses);
+                self.relays.follow(&self.config, &self.machine.addresses, now().instant);
                 tracing::error!("reload: the configuration in use stays: {message}");
             }
         }
     }
-
-    /// Applies a new `[web]` table.
-    fn apply_web(&self, web: &config::Web) {
-        match self.certificate.chooser(web) {
-            Ok(chooser) => {
-                self.workers.send(&Command::Web(settings::web(web, Arc::clone(&self.site))));
-                self.workers.send(&Command::Tls(chooser));
-            }
-            Err(message) => tracing::error!("reload: the web servers in use stay: {message}"),
-        }
-    }
-}
-
-/// Writes each problem of a configuration to the log, at the level of its severity.
-fn log(report: &config::Report) {
-    for (severity, text) in report.texts() {
-        for line in text.lines() {
-            match severity {
-                Severity::Error => tracing::error!("{line}"),
-                Severity::Warning => tracing::warn!("{line}"),
-            }
-        }
-    }
-}
-
-/// Restores keys that a reload cannot change, because they are fixed at the start. Returns those that differ.
-fn restore_fixed_keys(running: &Config, next: &mut Config) -> Vec<&'static str> {
-    let mut kept = Vec::new();
-    let listeners = |config: &Config| -> Vec<_> {
-        let listen = config.listen.iter().cloned();
-        // Ignores the line in the file.
-        listen.map(|listener| config::Listener { line: 0, ..listener }).collect()
-    };
-    if listeners(running) != listeners(next) {
-        kept.push("[[listen]]");
-    }
-    next.listen.clone_from(&running.listen);
-    if running.admin != next.admin {
-        kept.push("[admin]");
-        next.admin.clone_from(&running.admin);
-    }
-    if running.log != next.log {
-        kept.push("[log]");
-        next.log = running.log;
-    }
-    if running.privacy != next.privacy {
-        kept.push("privacy");
-        next.privacy = running.privacy;
-    }
-    let of = |config: &Config| (config.limits.workers, config.limits.mss);
-    if of(running) != of(next) {
-        kept.push("[limits] workers or mss");
-        (next.limits.workers, next.limits.mss) = of(running);
-    }
-    kept
 }
 
 /// Waits for the next tick; forever without a timer.

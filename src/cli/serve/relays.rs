@@ -3,23 +3,34 @@
 //! What the operator names in `[relay] addresses`; else the addresses that clients come in at; on a wildcard those of this
 //! machine that packets from outside find. The result is in order: the first of a family is for clients that reached none
 //! of them.
+//!
+//! A short outage changes nothing for running calls. Without a default route, what was known of the addresses stays; and
+//! an address that goes away gets no new allocations, but keeps its running ones for a few seconds.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::admin::{Latch, Readiness};
+use crate::base::time::Instant;
 use crate::config::{Config, ExternalIp};
 use crate::system::addresses::Addresses;
 use crate::system::local_addresses::{LocalAddress, is_private};
 use crate::turn::settings::RelayAddress;
 
+/// How long allocations outlive their address, in case it returns: some DHCP clients remove an address to renew it, and an
+/// IPv6 address is checked for duplicates for a second.
+const GRACE: Duration = Duration::from_secs(3);
+
 /// The addresses to relay from now.
 #[derive(Debug, Default)]
 pub struct Relays {
     choice: Choice,
+    /// The keys of the configuration that the choice was made by.
+    rules: Rules,
+    /// What was known of the addresses when there was last a way out, by family.
+    known: Vec<LocalAddress>,
     /// What was logged last.
     told: Option<Choice>,
-    /// Whether "ready" was printed.
-    is_ready: bool,
     /// Holds readiness back while clients on other machines cannot be served.
     missing: Option<Latch>,
 }
@@ -29,29 +40,105 @@ pub struct Relays {
 struct Choice {
     /// In order of preference.
     addresses: Vec<RelayAddress>,
+    /// Addresses that were among them until a moment ago, and when their allocations end.
+    away: Vec<(RelayAddress, Instant)>,
     /// Sentences: what was named and cannot be used now.
     notes: Vec<String>,
     /// Whether those clients get an allocation that the listeners are for.
     serves: bool,
 }
 
+/// What the operator says about relay addresses.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Rules {
+    addresses: Vec<IpAddr>,
+    external: Vec<ExternalIp>,
+}
+
+impl Rules {
+    fn of(config: &Config) -> Self {
+        Self { addresses: config.relay.addresses.clone(), external: config.external_ip.clone() }
+    }
+}
+
 impl Relays {
+    /// What it means that there is no address.
+    pub const NOTHING: &str = "this machine has no address that clients elsewhere can be relayed from: every Allocate is \
+                               refused until it gets one, or until [relay] addresses names one";
+
     /// Chooses among the addresses of this machine.
     pub fn new(config: &Config, machine: &Addresses) -> Self {
-        Self { choice: choose(config, machine), ..Self::default() }
+        let (choice, rules) = (choose(config, machine), Rules::of(config));
+        Self { choice, rules, known: machine.local.clone(), ..Self::default() }
     }
 
-    /// Chooses again.
-    pub fn follow(&mut self, config: &Config, machine: &Addresses) {
-        self.choice = choose(config, machine);
+    /// Chooses again, at `now`. What the operator removed is given up at once, what the machine lost after a grace.
+    pub fn follow(&mut self, config: &Config, machine: &Addresses, now: Instant) {
+        let rules = Rules::of(config);
+        let kept = if rules == self.rules { self.kept(now) } else { Vec::new() };
+        let is_kept = |ip: IpAddr| kept.iter().any(|(relay, _)| relay.local == ip);
+        let judged = self.with_what_is_known(machine, is_kept);
+        let mut choice = choose(config, &judged);
+        let is_lost = |ip: IpAddr| is_kept(ip) && judged.local.iter().all(|one| one.address != ip);
+        let lost: Vec<_> = self.known.iter().copied().filter(|one| is_lost(one.address)).collect();
+        self.known = judged.local.into_iter().chain(lost).collect();
+        choice.away = kept.into_iter().filter(|(relay, _)| choice.may_keep(relay)).collect();
+        (self.choice, self.rules) = (choice, rules);
     }
 
-    /// The addresses to relay from.
+    /// The addresses that may have allocations, and until when these outlive them.
+    fn kept(&self, now: Instant) -> Vec<(RelayAddress, Instant)> {
+        let chosen = self.choice.addresses.iter().map(|&relay| (relay, now + GRACE));
+        let away = self.choice.away.iter().filter(|(_, until)| *until > now);
+        chosen.chain(away.copied()).collect()
+    }
+
+    /// The addresses of this machine, judged by what is known of them while a family has no way out: without a default route
+    /// every network looks as if it led out, and a bridge of containers would take the place of the address in use. A private
+    /// address that is new then does not lead out either. That holds while the address that the kernel sent from is there, or
+    /// is kept.
+    fn with_what_is_known(&self, machine: &Addresses, is_kept: impl Fn(IpAddr) -> bool) -> Addresses {
+        let mut judged = machine.clone();
+        for is_v4 in [true, false] {
+            let is_preferred = |one: &&LocalAddress| one.preferred && one.address.is_ipv4() == is_v4;
+            let known = self.known.iter().find(is_preferred).map(|one| one.address);
+            let holds = known.is_some_and(|ip| machine.have(ip) || is_kept(ip));
+            if !holds || machine.local.iter().any(|one| is_preferred(&one)) {
+                continue;
+            }
+            for one in judged.local.iter_mut().filter(|one| one.address.is_ipv4() == is_v4) {
+                match self.known.iter().find(|known| known.address == one.address) {
+                    Some(known) => (one.leads_out, one.preferred) = (known.leads_out, known.preferred),
+                    None => one.leads_out &= !is_private(one.address),
+                }
+            }
+        }
+        judged
+    }
+
+    /// Whether the grace of an address has ended, so that the choice must be made again.
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.choice.away.iter().any(|(_, until)| *until <= now)
+    }
+
+    /// The addresses to relay from. Those that are away serve no clients but their own: no client on this machine reaches
+    /// them by loopback.
     pub fn addresses(&self) -> Vec<RelayAddress> {
-        self.choice.addresses.clone()
+        let away = self.choice.away.iter().map(|&(relay, _)| RelayAddress { only_local: true, ..relay });
+        self.choice.addresses.iter().copied().chain(away).collect()
     }
 
-    /// Says what changed, once it is in use, and whether the server is ready with it.
+    /// What an operator should know about the choice: what was named and cannot be used now.
+    pub fn notes(&self) -> &[String] {
+        &self.choice.notes
+    }
+
+    /// Whether those clients get an allocation that the listeners are for.
+    pub fn serve(&self) -> bool {
+        self.choice.serves
+    }
+
+    /// Says what changed, once it is in use, and holds readiness back while it serves nobody.
     pub fn tell(&mut self, readiness: &Readiness) {
         if self.told.as_ref() == Some(&self.choice) {
             return;
@@ -60,18 +147,19 @@ impl Relays {
         for note in self.choice.notes.iter().filter(|note| !known.contains(note)) {
             tracing::warn!("{note}");
         }
-        let listed: Vec<String> = self.choice.addresses.iter().map(describe).collect();
-        tracing::info!(addresses = listed.join(" "), "relaying from");
+        let listed = |relays: &mut dyn Iterator<Item = &RelayAddress>| {
+            relays.map(describe).collect::<Vec<_>>().join(" ")
+        };
+        let away = listed(&mut self.choice.away.iter().map(|(relay, _)| relay));
+        tracing::info!(
+            addresses = listed(&mut self.choice.addresses.iter()),
+            away = (!away.is_empty()).then_some(away),
+            "relaying from"
+        );
         if self.choice.serves {
             self.missing = None;
-            if !std::mem::replace(&mut self.is_ready, true) {
-                super::print("ready");
-            }
         } else if self.missing.is_none() {
-            tracing::warn!(
-                "this machine has no address that clients elsewhere can be relayed from: every Allocate is refused \
-                 until it gets one, or until [relay] addresses names one"
-            );
+            tracing::warn!("{}", Self::NOTHING);
             self.missing = Some(readiness.latch("an address to relay from"));
         }
         self.told = Some(self.choice.clone());
@@ -88,9 +176,8 @@ fn describe(relay: &RelayAddress) -> String {
 
 fn choose(config: &Config, machine: &Addresses) -> Choice {
     let mut choice = Choice::default();
-    let is_here = |ip: IpAddr| machine.own.iter().any(|own| own.contains(&ip));
     for ip in named(config) {
-        if is_here(ip) {
+        if machine.have(ip) {
             choice.add(config, ip, ip.is_loopback() && config.relay.addresses.is_empty());
         } else {
             choice
@@ -111,6 +198,14 @@ fn choose(config: &Config, machine: &Addresses) -> Choice {
 }
 
 impl Choice {
+    /// Whether allocations of an address that is not chosen may stay for a moment. Not if another address announces the
+    /// same: a client of one would get the media of the other's.
+    fn may_keep(&self, relay: &RelayAddress) -> bool {
+        let replaces =
+            |chosen: &RelayAddress| chosen.local == relay.local || chosen.announced == relay.announced;
+        !relay.only_local && !self.addresses.iter().any(replaces)
+    }
+
     /// Adds an address, unless another one announces the same: a client of one would get the media of the other's.
     fn add(&mut self, config: &Config, local: IpAddr, only_local: bool) {
         let announced = announced(config, local);
@@ -281,5 +376,86 @@ mod tests {
         let mut mapped = config(&["0.0.0.0:3479"]);
         mapped.external_ip = vec![external("203.0.113.9/10.9.0.9")];
         assert_eq!(chosen(&mapped, &machine(&["10.9.0.9"])), ["10.9.0.9>203.0.113.9"]);
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_nanos(seconds * 1_000_000_000)
+    }
+
+    /// What new allocations may have, and what running ones keep.
+    fn relayed(relays: &Relays) -> (Vec<String>, Vec<String>) {
+        let of = |only_local: bool| {
+            let all = relays.addresses().into_iter().filter(|relay| !relay.local.is_loopback());
+            let fit = all.filter(|relay| relay.only_local == only_local);
+            fit.map(|relay| format!("{}>{}", relay.local, relay.announced)).collect()
+        };
+        (of(false), of(true))
+    }
+
+    fn list(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(ToString::to_string).collect()
+    }
+
+    /// Without a default route both addresses look alike, and the one with the lower index comes first.
+    #[test]
+    fn a_lost_way_out_moves_no_address() {
+        let mut config = config(&["[::]:3479"]);
+        let (with, without) = (machine(&["10.8.0.1", "*10.0.0.5"]), machine(&["+10.8.0.1", "+10.0.0.5"]));
+        let alone = (list(&["10.0.0.5>10.0.0.5"]), list(&[]));
+        let mut relays = Relays::new(&config, &with);
+        let another = machine(&["+10.8.0.1", "+10.8.0.2", "+10.0.0.5"]);
+        for (second, machine) in [&with, &without, &another, &without, &with].into_iter().enumerate() {
+            relays.follow(&config, machine, at(100 * second as u64));
+            assert_eq!(relayed(&relays), alone, "step {second}");
+        }
+        config.external_ip = vec![external("203.0.113.50")];
+        let both = [machine(&["+10.0.0.4", "*10.0.0.5"]), machine(&["+10.0.0.4", "+10.0.0.5"])];
+        let mut relays = Relays::new(&config, &both[0]);
+        relays.follow(&config, &both[1], at(1));
+        assert_eq!(relayed(&relays), (list(&["10.0.0.5>203.0.113.50"]), list(&[])));
+        // Another way out is an answer.
+        relays.follow(&config, &machine(&["*10.0.0.4", "+10.0.0.5"]), at(2));
+        assert_eq!(relayed(&relays).0, list(&["10.0.0.4>203.0.113.50"]));
+        // With the address that was sent from, what was known goes, too: without a way out all networks are alike.
+        let mut relays = Relays::new(&config, &with);
+        relays.follow(&config, &machine(&["+10.8.0.1"]), at(1));
+        assert_eq!(relayed(&relays), (list(&[]), list(&["10.0.0.5>203.0.113.50"])), "in the grace");
+        relays.follow(&config, &machine(&["+10.8.0.1"]), at(5));
+        assert_eq!(relayed(&relays), (list(&["10.8.0.1>203.0.113.50"]), list(&[])));
+    }
+
+    #[test]
+    fn what_goes_away_keeps_its_calls_for_a_moment() {
+        let mut config = config(&["[::]:3479"]);
+        let with = machine(&["*203.0.113.5", "+203.0.113.6", "*2001:db8::5"]);
+        let without = machine(&["*203.0.113.5", "*2001:db8::5"]);
+        let all = list(&["203.0.113.5>203.0.113.5", "2001:db8::5>2001:db8::5", "203.0.113.6>203.0.113.6"]);
+        let mut relays = Relays::new(&config, &with);
+        assert_eq!(relayed(&relays), (all.clone(), list(&[])));
+        relays.follow(&config, &without, at(10));
+        assert_eq!(relayed(&relays), (all[..2].to_vec(), all[2..].to_vec()), "no newcomers");
+        assert!(!relays.is_due(at(12)));
+        relays.follow(&config, &with, at(12));
+        assert_eq!(relayed(&relays), (all.clone(), list(&[])), "it is back");
+        relays.follow(&config, &without, at(20));
+        relays.follow(&config, &without, at(22));
+        assert!(relays.is_due(at(23)), "a look in between does not lengthen it");
+        relays.follow(&config, &without, at(23));
+        assert_eq!(relayed(&relays), (all[..2].to_vec(), list(&[])));
+        assert!(!relays.is_due(at(30)));
+        // What the operator changes takes effect at once.
+        relays.follow(&config, &with, at(40));
+        config.relay.addresses = vec![ip("203.0.113.5")];
+        relays.follow(&config, &with, at(41));
+        assert_eq!(relayed(&relays), (all[..1].to_vec(), list(&[])));
+    }
+
+    #[test]
+    fn an_address_in_the_place_of_another_ends_its_calls_at_once() {
+        let mut config = config(&["0.0.0.0:3479"]);
+        config.external_ip = vec![external("203.0.113.50")];
+        let mut relays = Relays::new(&config, &machine(&["*10.0.0.5"]));
+        relays.follow(&config, &machine(&["*10.0.0.9"]), at(1));
+        assert_eq!(relayed(&relays), (list(&["10.0.0.9>203.0.113.50"]), list(&[])), "both announce the same");
     }
 }

@@ -132,17 +132,18 @@ pub fn protocol(
                 host: Rate { kbit: limits.kbit_per_host, packets: limits.packets_per_host },
             },
         },
-        alternates: Alternates {
-            plain: config.drain.alternate_server.clone(),
-            tls: config.drain.tls_alternate_server.clone(),
-        },
+        alternates: Alternates::new(
+            config.drain.alternate_server.clone(),
+            config.drain.tcp_alternate_server.clone(),
+            config.drain.tls_alternate_server.clone(),
+        ),
         strict_channels: config.strict_channels,
         icmp_to_clients: config.icmp_to_clients,
     })
 }
 
 /// Returns the settings of the network side.
-pub fn network(config: &config::Config, workers: usize) -> net::Settings {
+pub fn network(config: &config::Config, workers: usize, machine: &Addresses) -> net::Settings {
     let listeners = config.listen.iter().map(|listener| net::Listener {
         transport: listener.transport,
         address: listener.address,
@@ -152,6 +153,7 @@ pub fn network(config: &config::Config, workers: usize) -> net::Settings {
         // Without a certificate of its own a TCP port has nothing to show.
         either: listener.either && (listener.transport == Transport::Tls || config.tls.is_some()),
         quic: listener.quic,
+        awaited: !machine.may_have(listener.address.ip()),
     });
     net::Settings {
         listeners: listeners.collect(),

@@ -86,10 +86,10 @@ impl Certificate {
     }
 
     /// Reads the files again. New handshakes use the new certificate, and running connections keep theirs. On an error the
-    /// certificate in use stays.
+    /// certificate in use stays; an expired certificate in place of a valid one is such an error.
     pub fn reload(&self, files: Option<&TlsFiles>) {
         let Some(files) = files else { return };
-        match self.store.reload(&files.cert, &files.key, clock::unix_seconds()) {
+        match self.store.reload(&files.cert, &files.key, clock::unix_seconds(), files.accept_expired) {
             Ok(reloaded) => {
                 warn(&reloaded.warnings, files);
                 let cert = files.cert.display();

@@ -1,6 +1,6 @@
 //! The text on standard output after a start without a configuration: what runs, and how to try it.
 
-use crate::cli::credentials;
+use crate::cli::{credentials, endpoints};
 use crate::config::Config;
 
 /// Lifetime of the printed credentials: one day, like those of BigBlueButton.
@@ -11,7 +11,7 @@ const USER: &str = "demo";
 pub fn text(config: &Config, fingerprint: Option<&str>) -> String {
     let secret = config.hosts.first().and_then(|host| host.secrets.first()).map_or("", String::as_str);
     let made = credentials::of_secret(secret, USER, TTL_SECONDS);
-    let endpoints = crate::cli::embedded_endpoints("127.0.0.1");
+    let endpoints = endpoints::embedded_endpoints("127.0.0.1");
     let certificate = fingerprint.unwrap_or("from files");
     format!(
         "No configuration: running the built-in default, which is for tests and not for permanent use.\n\

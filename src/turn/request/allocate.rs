@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand_core::RngCore;
 
-use super::answer::{alternate, refuse, succeed};
+use super::answer::{has_alternate, refuse, succeed};
 use crate::base::family::Family;
 use crate::base::time::{Instant, Now};
 use crate::turn::action::{Action, FromClient, OpenError};
@@ -86,9 +86,9 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
     // 10: quotas. While draining, new allocations are refused.
     let asker = ticket.asker.as_ref().ok_or(Code::Unauthenticated)?;
     if state.draining {
-        return Err(match alternate(state, ticket) {
-            Some(_) => Code::TryAlternate,
-            None => Code::InsufficientCapacity,
+        return Err(match has_alternate(state, ticket) {
+            true => Code::TryAlternate,
+            false => Code::InsufficientCapacity,
         });
     }
     let identity = Arc::clone(&asker.identity);

@@ -21,7 +21,7 @@ pub fn refuse(state: &mut State, ticket: &Ticket, code: Code) -> FromClient {
     count_error(state, ticket, code);
     let mut response = ticket.error(code);
     if code == Code::TryAlternate
-        && let Some(server) = alternate(state, ticket)
+        && let Some(server) = next_alternate(state, ticket)
     {
         response = response.alternate_server(server);
     }
@@ -34,10 +34,15 @@ pub fn refuse_unknown(state: &mut State, ticket: &Ticket, unknown: &[u16]) -> Fr
     succeed(state, ticket, ticket.error(Code::UnknownAttribute).unknown_attributes(unknown))
 }
 
-/// The server that this client may be sent to instead.
-pub fn alternate(state: &State, ticket: &Ticket) -> Option<SocketAddr> {
+/// Whether this client may be sent to another server instead.
+pub fn has_alternate(state: &State, ticket: &Ticket) -> bool {
     let five_tuple = &ticket.client.five_tuple;
-    state.settings.alternates.for_client(five_tuple.transport, five_tuple.client)
+    state.settings.alternates.serve(five_tuple.transport, five_tuple.client)
+}
+
+fn next_alternate(state: &State, ticket: &Ticket) -> Option<SocketAddr> {
+    let five_tuple = &ticket.client.five_tuple;
+    state.settings.alternates.next(five_tuple.transport, five_tuple.client)
 }
 
 /// Counts an error answer by transport, method and code.

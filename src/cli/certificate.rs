@@ -1,0 +1,53 @@
+//! The certificate of a configuration, read as the server reads it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rustls::sign::CertifiedKey;
+
+use crate::cert;
+use crate::config::{Config, Exposure, Severity};
+use crate::system::clock;
+
+/// Signatures that take longer delay packets noticeably. RSA keys with 3072 bits or more exceed it.
+const SLOW_SIGNATURE: Duration = Duration::from_millis(1);
+
+/// Reads certificate and key, if the configuration names any, and returns their problems as lines of text: one error that
+/// prevents their use, or any number of warnings. `file` is the name of the configuration in messages.
+pub fn problems(config: &Config, file: &str) -> Vec<(Severity, String)> {
+    let Some(files) = &config.tls else { return Vec::new() };
+    let loaded = match cert::load(&files.cert, &files.key, clock::unix_seconds()) {
+        Ok(loaded) => loaded,
+        Err(error) => return vec![(Severity::Error, format!("{file}: error: tls: {error}\n"))],
+    };
+    let mut warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    warnings.extend(Exposure::of_file(&files.key).map(|exposure| exposure.to_string()));
+    let time = signature_time(&loaded.key);
+    if time > SLOW_SIGNATURE {
+        warnings.push(slow_key(&files.key, time));
+    }
+    let line = |warning: String| (Severity::Warning, format!("{file}: warning: tls: {warning}\n"));
+    warnings.into_iter().map(line).collect()
+}
+
+/// The median time of a few signatures; zero if signing fails, which [`cert::load`] has ruled out.
+fn signature_time(key: &CertifiedKey) -> Duration {
+    let mut times = [(); 5].map(|()| {
+        let start = clock::monotonic_nanos();
+        let signed = cert::sign_once(key);
+        let took = clock::monotonic_nanos() - start;
+        signed.map_or(Duration::ZERO, |()| Duration::from_nanos(took))
+    });
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// The warning about a key whose signatures are slow.
+fn slow_key(path: &Path, time: Duration) -> String {
+    format!(
+        "{}: a signature with this key takes {:.1} ms, and each TLS handshake delays all calls by one signature; use \
+         an ECDSA P-256 key, which takes 0.1 ms or less",
+        path.display(),
+        time.as_secs_f64() * 1e3
+    )
+}

@@ -1,0 +1,63 @@
+//! What commands print, and how they fail.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Exit status of a bad configuration, a difference or a failure. clap exits with 2 after wrong usage.
+pub const FAILURE: u8 = 1;
+
+/// Writes to standard output. It is no failure if the reader has closed the pipe (`| head`).
+pub fn print(bytes: &[u8]) -> ExitCode {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => fail(
+            &format!("cannot write to standard output: {error}"),
+            "redirect standard output to another target",
+        ),
+    }
+}
+
+/// Writes to standard error. If that fails, there is nowhere left to report it.
+pub fn print_stderr(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Prints what is wrong and the next step, and returns the exit status of a failure.
+pub fn fail(message: &str, next_step: &str) -> ExitCode {
+    print_stderr(&format!("hallpass: {message}\n    {next_step}\n"));
+    ExitCode::from(FAILURE)
+}
+
+/// The command that checks the configuration at `path`.
+pub fn check_line(path: &Path) -> String {
+    format!("hallpass check --config {}", shell_word(&path.display().to_string()))
+}
+
+/// Quotes a word for a shell if necessary.
+pub fn shell_word(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:=+,@%".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shell_words_survive_a_shell() {
+        for text in ["plain", "", "it's", "a b", "$HOME `id` \"x\" \\", "*", "1764:w_é"] {
+            let output = std::process::Command::new("sh")
+                .args(["-c", &format!("printf %s {}", shell_word(text))])
+                .output()
+                .unwrap();
+            assert_eq!(String::from_utf8_lossy(&output.stdout), text);
+        }
+    }
+}

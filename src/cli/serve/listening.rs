@@ -1,0 +1,113 @@
+//! Listeners whose address this machine does not have yet, and those on `[::]` of a kernel without IPv6.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::admin::{Latch, Readiness};
+use crate::base::transport::Transport;
+use crate::config::Config;
+use crate::net;
+use crate::system::addresses::Addresses;
+
+/// The listeners that wait for their address. They are bound already, so clients are served as soon as it is there.
+#[derive(Debug, Default)]
+pub struct Awaited {
+    told: Vec<(Transport, SocketAddr)>,
+    /// Holds readiness back while there is one.
+    missing: Option<Latch>,
+}
+
+impl Awaited {
+    /// Says which listeners wait for their address, and which no longer do.
+    pub fn tell(&mut self, config: &Config, machine: &Addresses, readiness: &Readiness) {
+        let absent = config.listen.iter().filter(|listener| !machine.may_have(listener.address.ip()));
+        let absent: Vec<_> = absent.map(|listener| (listener.transport, listener.address)).collect();
+        for (transport, address) in absent.iter().filter(|one| !self.told.contains(one)) {
+            tracing::warn!(
+                "listen {transport} {address}: this machine does not have the address: clients are served there as soon \
+                 as it does"
+            );
+        }
+        for (transport, address) in self.told.iter().filter(|one| !absent.contains(one)) {
+            tracing::info!("listen {transport} {address}: this machine has the address now");
+        }
+        match absent.is_empty() {
+            true => self.missing = None,
+            false => {
+                self.missing.get_or_insert_with(|| readiness.latch("the address of a listener"));
+            }
+        }
+        self.told = absent;
+    }
+}
+
+/// Binds the listeners. If the kernel has no IPv6, those on `[::]` serve IPv4 alone.
+///
+/// # Errors
+/// That of [`net::bind`].
+pub fn bind(network: &mut net::Settings) -> Result<Vec<net::WorkerSockets>, net::BindError> {
+    match net::bind(network) {
+        Err(error) if error.address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && no_family(&error.source) => {
+            tracing::warn!("this machine has no IPv6 ({}): listeners on [::] serve IPv4 alone", error.source);
+            without_ipv6(network);
+            net::bind(network)
+        }
+        bound => bound,
+    }
+}
+
+/// Moves the listeners on `[::]` to `0.0.0.0`, unless another one has the port there.
+fn without_ipv6(network: &mut net::Settings) {
+    network.listeners.retain_mut(|listener| {
+        let is_any = listener.address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        if is_any {
+            listener.address.set_ip(Ipv4Addr::UNSPECIFIED.into());
+        }
+        !(is_any && listener.only_v6)
+    });
+}
+
+/// Whether a socket could not be opened because the kernel lacks its family.
+pub fn no_family(error: &io::Error) -> bool {
+    let unsupported = [io::ErrorKind::Unsupported, io::ErrorKind::AddrNotAvailable];
+    unsupported.contains(&error.kind()) || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::serve::settings;
+
+    #[test]
+    fn without_ipv6_a_listener_for_both_families_serves_ipv4() {
+        let text = "[[listen]]\ntransport='udp'\naddress='[::]:1'\n[[listen]]\ntransport='udp'\naddress='[::]:2'\n\
+            [[listen]]\ntransport='udp'\naddress='0.0.0.0:2'\n[[host]]\nname='h'\nsecret='0123456789abcdef'\n";
+        let config = crate::config::parse(text, "f", std::path::Path::new("")).expect("good").config;
+        let mut network = settings::network(&config, 1, &Addresses::default());
+        without_ipv6(&mut network);
+        let left: Vec<String> = network.listeners.iter().map(|one| one.address.to_string()).collect();
+        assert_eq!(left, ["0.0.0.0:1", "0.0.0.0:2"]);
+    }
+
+    #[test]
+    fn readiness_waits_for_each_address() {
+        let mut config = Config::embedded("secret".to_owned());
+        let at = |text: &str| text.parse::<SocketAddr>().expect("literal");
+        config.listen[0].address = at("203.0.113.5:3478");
+        config.listen[1].address = at("203.0.113.6:3478");
+        let machine = |own: &[&str]| Addresses {
+            own: own.iter().map(|ip| ip.parse::<IpAddr>().expect("literal").into()).collect(),
+            is_whole: true,
+            ..Addresses::default()
+        };
+        let (mut awaited, readiness) = (Awaited::default(), Readiness::default());
+        let mut is_ready = |machine: &Addresses| {
+            awaited.tell(&config, machine, &readiness);
+            readiness.check().is_ok()
+        };
+        assert!(!is_ready(&machine(&["203.0.113.5"])));
+        assert!(is_ready(&machine(&["203.0.113.5", "203.0.113.6"])));
+        assert!(!is_ready(&machine(&["203.0.113.6"])));
+        assert!(is_ready(&Addresses::default()), "a list with gaps proves nothing");
+    }
+}

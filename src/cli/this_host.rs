@@ -1,0 +1,373 @@
+//! Checks of a configuration against the addresses of this machine: what a file alone does not show.
+//!
+//! What can never work is an error. What works once an address arrives, or may be meant, is a warning.
+
+use ipnet::IpNet;
+
+use super::serve::relays::Relays;
+use crate::base::family::Family;
+use crate::config::{Config, OwnBackEnd, Problem, Report, Severity};
+use crate::system::addresses::Addresses;
+use crate::system::local_addresses::is_private;
+use crate::turn::settings::RelayAddress;
+
+/// Most prefixes that a message lists.
+const LISTED: usize = 3;
+
+/// Returns the problems that a running configuration has on a machine with these addresses. `file` is its name in messages.
+pub fn check(config: &Config, machine: &Addresses, file: &str) -> Report {
+    let mut report = Report { file: file.to_owned(), problems: Vec::new() };
+    own_back_ends(config, machine, &mut report);
+    if machine.is_whole {
+        pairs(config, machine, &mut report);
+        let relays = Relays::new(config, machine);
+        announced(config, &relays, &mut report);
+        peers(config, &relays, &mut report);
+    }
+    report
+}
+
+/// Like [`check`], for a configuration that is to be started: if no listener has its address, no client could ever come in.
+pub fn before_start(config: &Config, machine: &Addresses, file: &str) -> Report {
+    let mut report = check(config, machine, file);
+    if config.listen.iter().all(|listener| !machine.may_have(listener.address.ip())) {
+        let so = "as of no other listener, so no client reaches this server";
+        absent_listeners(config, machine, Severity::Error, so, &mut report);
+    }
+    report
+}
+
+/// Like [`before_start`], with what the log of the server would say.
+pub fn in_full(config: &Config, machine: &Addresses, file: &str) -> Report {
+    let mut report = before_start(config, machine, file);
+    if !report.has_errors() {
+        let so = "clients are served there as soon as it does";
+        absent_listeners(config, machine, Severity::Warning, so, &mut report);
+    }
+    if machine.is_whole {
+        let relays = Relays::new(config, machine);
+        let nothing = (!relays.serve()).then(|| Relays::NOTHING.to_owned());
+        for message in relays.notes().iter().cloned().chain(nothing) {
+            let remedy = "write addresses of this machine: `ip address` lists them";
+            report.add(Severity::Warning, "relay.addresses", message, remedy);
+        }
+    }
+    report
+}
+
+fn absent_listeners(config: &Config, machine: &Addresses, severity: Severity, so: &str, report: &mut Report) {
+    for listener in config.listen.iter().filter(|listener| !machine.may_have(listener.address.ip())) {
+        let (transport, address) = (listener.transport, listener.address);
+        report.problems.push(Problem {
+            severity,
+            line: (listener.line > 0).then_some(listener.line),
+            key: "listen.address".to_owned(),
+            message: format!("this machine does not have the address of {transport} {address}: {so}"),
+            remedy: "write an address of this machine: `ip address` lists them".to_owned(),
+        });
+    }
+}
+
+fn own_back_ends(config: &Config, machine: &Addresses, report: &mut Report) {
+    for OwnBackEnd { key, server, listener, from } in config.own_back_ends(|ip| machine.have(ip)) {
+        report.problems.push(Problem {
+            severity: Severity::Error,
+            line: from.map(|from| from.line),
+            key: key.to_owned(),
+            message: format!(
+                "{server} is this relay's own listener {} {}: it would forward to itself",
+                listener.transport, listener.address
+            ),
+            remedy: OwnBackEnd::REMEDY.to_owned(),
+        });
+    }
+}
+
+/// Pairs of `external_ip` whose private half is not this machine's.
+fn pairs(config: &Config, machine: &Addresses, report: &mut Report) {
+    for external in &config.external_ip {
+        let public = external.public;
+        let Some(private) = external.private.filter(|&private| !machine.have(private)) else { continue };
+        if machine.have(public) {
+            report.add(
+                Severity::Error,
+                "external_ip",
+                format!("{public} is an address of this machine, and {private} is not: the pair is swapped"),
+                format!("write \"{private}/{public}\": the address that clients see comes first"),
+            );
+        } else {
+            report.add(
+                Severity::Warning,
+                "external_ip",
+                format!("this machine does not have {private}, so nothing announces {public}"),
+                format!("write the address of this machine behind {public}: \"{public}/ADDRESS\""),
+            );
+        }
+    }
+}
+
+/// Relay addresses that clients elsewhere cannot reach.
+fn announced(config: &Config, relays: &Relays, report: &mut Report) {
+    if config.listen.iter().all(|listener| listener.address.ip().is_loopback()) {
+        return;
+    }
+    let serving = serving(config, relays);
+    for family in Family::ALL {
+        let all: Vec<_> = serving.iter().filter(|relay| Family::of(relay.announced) == family).collect();
+        let is_inner = |relay: &&RelayAddress| is_private(relay.announced) || relay.announced.is_loopback();
+        if let Some(first) = all.first().filter(|_| all.iter().all(is_inner)) {
+            let RelayAddress { local, announced, .. } = first;
+            report.add(
+                Severity::Warning,
+                "external_ip",
+                format!("clients are told to relay from {announced}, which only its own network reaches"),
+                format!(
+                    "behind 1:1 NAT write the address that clients elsewhere see: external_ip = [\"PUBLIC/{local}\"]"
+                ),
+            );
+        }
+    }
+}
+
+/// The relay addresses for those clients that the listeners are for.
+fn serving(config: &Config, relays: &Relays) -> Vec<RelayAddress> {
+    let is_local = config.listen.iter().all(|listener| listener.address.ip().is_loopback());
+    relays.addresses().into_iter().filter(|relay| is_local || !relay.only_local).collect()
+}
+
+/// Peers of a family that nothing is relayed from.
+fn peers(config: &Config, relays: &Relays, report: &mut Report) {
+    let serving = serving(config, relays);
+    if serving.is_empty() {
+        return;
+    }
+    let of_hosts = config
+        .hosts
+        .iter()
+        .filter_map(|host| Some(("host.peers", format!(" of host {:?}", host.name), host.peers.as_deref()?)));
+    let of_all = [("peers.allow", String::new(), config.peers.allow.as_slice())];
+    for (key, whose, peers) in of_hosts.chain(of_all) {
+        for family in Family::ALL {
+            if serving.iter().any(|relay| Family::of(relay.local) == family) {
+                continue;
+            }
+            let name = if family == Family::V4 { "IPv4" } else { "IPv6" };
+            // An entry for everything names no peer.
+            let fits = |net: &&IpNet| Family::of(net.addr()) == family && net.prefix_len() > 0;
+            let unreached: Vec<String> = peers.iter().filter(fits).map(shown).collect();
+            if unreached.is_empty() {
+                continue;
+            }
+            let more = unreached.len().saturating_sub(LISTED);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let listed = unreached[..unreached.len().min(LISTED)].join(", ");
+            report.add(
+                Severity::Warning,
+                key,
+                format!(
+                    "no client reaches the peers {listed}{more}{whose}: this relay has no {name} address"
+                ),
+                format!("give this machine an {name} address, or remove them"),
+            );
+        }
+    }
+}
+
+/// A prefix as it is written; a single address without its length.
+fn shown(net: &IpNet) -> String {
+    match net.prefix_len() == net.max_prefix_len() {
+        true => net.addr().to_string(),
+        false => net.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+    use crate::system::local_addresses::LocalAddress;
+
+    const HOST: &str = "[[host]]\nname='h'\nsecret='0123456789abcdef'\n";
+
+    fn machine() -> Addresses {
+        let own = ["127.0.0.0/8", "::1/128", "203.0.113.10/32", "2001:db8::10/128"];
+        let address = |text: &str| LocalAddress {
+            address: text.parse().expect("literal"),
+            passing: false,
+            leads_out: true,
+            preferred: true,
+        };
+        Addresses {
+            own: own.map(|net| net.parse().expect("literal")).into(),
+            local: ["203.0.113.10", "2001:db8::10", "127.0.0.1", "::1"].map(address).into(),
+            is_whole: true,
+        }
+    }
+
+    /// A machine with this one address beside loopback.
+    fn alone(address: &str) -> Addresses {
+        let mut machine = machine();
+        machine.local.remove(1);
+        machine.local[0].address = address.parse().expect("literal");
+        machine.own.truncate(2);
+        machine.own.push(machine.local[0].address.into());
+        machine
+    }
+
+    fn problems(text: &str) -> Vec<String> {
+        let loaded = config::parse(&format!("{text}{HOST}"), "f", Path::new("")).expect("good in itself");
+        check(&loaded.config, &machine(), "f").texts().map(|(_, text)| text).collect()
+    }
+
+    #[test]
+    fn a_back_end_at_our_own_listener_is_refused_however_it_is_written() {
+        let shared = |listen: &str, server: &str| {
+            problems(&format!(
+                "[[listen]]\ntransport='tls'\naddress='{listen}'\nweb=true\n[web]\nproxy_protocol='v1'\n\
+                 passthrough={{'bbb.example.org'='{server}'}}\n"
+            ))
+        };
+        for (listen, server) in [
+            ("0.0.0.0:443", "203.0.113.10:443"),
+            ("[::]:443", "203.0.113.10:443"),
+            ("[::]:443", "[2001:db8::10]:443"),
+            ("0.0.0.0:443", "[::ffff:203.0.113.10]:443"),
+        ] {
+            let told = shared(listen, server);
+            assert_eq!(told.len(), 1, "{listen} {server}: {told:?}");
+            let told = &told[0];
+            assert!(told.starts_with("f: error: web.passthrough: "), "{told}");
+            assert!(
+                told.contains(&format!("own listener tls {listen}: it would forward to itself")),
+                "{told}"
+            );
+        }
+        for (listen, server) in [
+            ("0.0.0.0:443", "203.0.113.11:443"),
+            ("0.0.0.0:443", "203.0.113.10:444"),
+            ("0.0.0.0:443", "[2001:db8::10]:443"),
+            ("203.0.113.10:443", "127.0.0.1:443"),
+        ] {
+            assert_eq!(shared(listen, server), [""; 0], "{listen} {server}");
+        }
+    }
+
+    #[test]
+    fn the_http3_server_is_a_back_end_too() {
+        let udp = |quic: &str| {
+            let text = format!("[[listen]]\ntransport='udp'\naddress='[::]:443'\nquic='{quic}'\n{HOST}");
+            config::parse(&text, "f", Path::new(""))
+        };
+        for quic in ["127.0.0.1:443", "[::1]:443", "0.0.0.0:443"] {
+            let refused = udp(quic).expect_err("certain without a look at the machine").to_string();
+            assert!(
+                refused.contains(&format!("f:3: error: listen.quic: {quic} is this relay's")),
+                "{refused}"
+            );
+        }
+        let told = check(&udp("203.0.113.10:443").expect("good").config, &machine(), "f").to_string();
+        assert!(told.starts_with("f:3: error: listen.quic: 203.0.113.10:443 is this relay's"), "{told}");
+        assert!(!check(&udp("127.0.0.1:8443").expect("good").config, &machine(), "f").has_errors());
+    }
+
+    const ANY: &str = "[[listen]]\ntransport='udp'\naddress='[::]:3478'\n";
+
+    /// What a server that is not running yet is told on this machine.
+    fn told(top: &str, listen: &str, more: &str, machine: &Addresses) -> Vec<String> {
+        let text = format!("{top}\n{listen}{HOST}{more}");
+        let loaded = config::parse(&text, "f", Path::new("")).expect("good in itself");
+        in_full(&loaded.config, machine, "f").texts().map(|(_, text)| text).collect()
+    }
+
+    #[track_caller]
+    fn assert_told(told: &[String], expected: &[&[&str]]) {
+        let fits = told.len() == expected.len()
+            && told.iter().zip(expected).all(|(text, parts)| parts.iter().all(|part| text.contains(part)));
+        assert!(fits, "{expected:?}: {told:#?}");
+    }
+
+    #[test]
+    fn a_good_configuration_has_no_problems() {
+        assert_told(&told("", ANY, "", &machine()), &[]);
+        let pairs = "external_ip = ['198.51.100.9/203.0.113.10']";
+        assert_told(&told(pairs, ANY, "peers=['10.1.1.1','fd00::1']", &machine()), &[]);
+        let gaps = Addresses { is_whole: false, ..Addresses::default() };
+        let named = "[relay]\naddresses=['203.0.113.77']\n";
+        assert_told(&told(pairs, ANY, named, &gaps), &[]);
+    }
+
+    #[test]
+    fn a_pair_without_an_address_of_this_machine_is_told() {
+        let swapped = "external_ip = ['203.0.113.10/198.51.100.9']";
+        let found = told(swapped, ANY, "", &machine());
+        assert_told(
+            &found,
+            &[&["f: error: external_ip: ", "swapped", "write \"198.51.100.9/203.0.113.10\""]],
+        );
+        let late = "external_ip = ['198.51.100.9/10.0.0.5']";
+        let found = told(late, ANY, "", &machine());
+        assert_told(&found, &[&["warning: external_ip: this machine does not have 10.0.0.5"]]);
+    }
+
+    #[test]
+    fn a_private_address_that_clients_are_told_is_a_warning() {
+        let found = told("", ANY, "", &alone("10.0.0.5"));
+        assert_told(
+            &found,
+            &[&["warning: external_ip: clients are told to relay from 10.0.0.5", "PUBLIC/10.0.0.5"]],
+        );
+        assert_told(&told("external_ip = ['198.51.100.9']", ANY, "", &alone("10.0.0.5")), &[]);
+        let found = told("external_ip = ['192.168.1.9']", ANY, "", &alone("10.0.0.5"));
+        assert_told(&found, &[&["told to relay from 192.168.1.9", "PUBLIC/10.0.0.5"]]);
+        // Clients on this machine alone.
+        let local = "[[listen]]\ntransport='udp'\naddress='127.0.0.1:3478'\n";
+        assert_told(&told("", local, "", &alone("10.0.0.5")), &[]);
+    }
+
+    #[test]
+    fn an_address_that_this_machine_does_not_have_is_told() {
+        let absent = "[[listen]]\ntransport='tcp'\naddress='203.0.113.77:3478'\n";
+        let found = told("", absent, "", &machine());
+        assert_told(
+            &found,
+            &[
+                &["f:4: error: listen.address: ", "of tcp 203.0.113.77:3478: as of no other listener"],
+                &["warning: relay.addresses: 203.0.113.77 is not an address of this machine now"],
+                &["warning: relay.addresses: this machine has no address that clients elsewhere"],
+            ],
+        );
+        let found = told("", &format!("{ANY}{absent}"), "", &machine());
+        assert_told(
+            &found,
+            &[
+                &["f:7: warning: listen.address: ", "served there as soon as it does"],
+                &["warning: relay.addresses: 203.0.113.77 is not an address of this machine now"],
+            ],
+        );
+        let named = "[relay]\naddresses=['203.0.113.10','2001:db8::77']\n";
+        let found = told("", ANY, named, &machine());
+        assert_told(&found, &[&["relay.addresses: 2001:db8::77 is not an address of this machine now"]]);
+    }
+
+    #[test]
+    fn peers_of_a_family_that_the_relay_lacks_are_named() {
+        let peers =
+            "peers=['198.51.100.20','2001:db8:3::1','2001:db8:3::2','2001:db8:4::/64','2001:db8:5::1']\n";
+        let found = told("", ANY, peers, &alone("203.0.113.10"));
+        assert_told(
+            &found,
+            &[&[
+                "warning: host.peers: no client reaches the peers 2001:db8:3::1, 2001:db8:3::2, 2001:db8:4::/64 and 1 more \
+             of host \"h\": this relay has no IPv6 address",
+            ]],
+        );
+        let allowed = "[peers]\nallow=['10.2.0.0/16','::/0']\n";
+        let found = told("", ANY, allowed, &alone("2001:db8::10"));
+        assert_told(
+            &found,
+            &[&["peers.allow: no client reaches the peers 10.2.0.0/16: this relay has no IPv4"]],
+        );
+    }
+}
