@@ -33,13 +33,15 @@ fn s21_special_addresses_are_403_in_every_disguise() {
         "[::127.0.0.1]:80",
         "[64:ff9b::a00:1]:80",
         "[64:ff9b:1::7f00:1]:80",
+        "[64:ff9b:1:abcd:a:0:100:0]:80",
+        "[::ffff:0:10.0.0.1]:80",
     ] {
         assert_eq!(rig.permit(&alice, &[peer]), 403, "{peer}");
         assert_eq!(rig.bind(&alice, 0x4000, peer), 403, "{peer}");
         assert!(rig.send(&alice, peer, b"x").is_err(), "{peer}");
         assert!(rig.data_from_peer(peer, b"x").is_err(), "{peer}");
     }
-    assert_eq!(rig.dropped(DropReason::NoPermission), 2 * 19, "each is counted");
+    assert_eq!(rig.dropped(DropReason::NoPermission), 2 * 21, "each is counted");
     assert_eq!(rig.server.counters().permissions.get(), 0);
 }
 
