@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 
+use hallpass::base::host::HostId;
 use hallpass::turn::action::{DropReason, EndReason, FromClient, Review};
 use hallpass::turn::address::OnWire;
+use hallpass::turn::settings::{Host, Settings};
 
 use crate::codec::*;
 use crate::rig::*;
@@ -264,4 +266,65 @@ fn a_withdrawn_credential_gets_nothing_new_and_a_revoked_one_ends() {
     rig.reload(|settings| settings.hosts[0].secrets.push("north-secret".into()));
     let again = rig.rest(client(3), "north-secret", &format!("{}:w_c", UNIX + 1000));
     assert_eq!(rig.exchange(&again.at, &again.seal(Msg::allocate()).bytes()).expect("an answer").code(), 401);
+}
+
+/// A revoked secret is revoked under any name of its host and for all hosts, and also after its host is gone.
+#[test]
+fn a_revoked_secret_is_revoked_for_every_host() {
+    type Change = fn(&mut Settings);
+    let changes: [(Change, &str); 3] = [
+        (
+            |settings| {
+                settings.hosts[0] = Host {
+                    id: HostId(2),
+                    name: "renamed".into(),
+                    secrets: vec!["fresh".into()],
+                    revoked: vec!["north-secret".into()],
+                    peers: None,
+                }
+            },
+            "under a new name",
+        ),
+        (|settings| settings.hosts[1].revoked.push("north-secret".into()), "by another host"),
+        (
+            |settings| {
+                settings.hosts.remove(0);
+                settings.hosts[0].revoked.push("north-secret".into());
+            },
+            "after its host is gone",
+        ),
+    ];
+    for (change, what) in changes {
+        let mut rig = Rig::new();
+        let revoked = rig.rest(client(1), "north-secret", &format!("{}:w_a", UNIX + 1000));
+        let other = rig.rest(client(2), "south-old", &format!("{}:w_a", UNIX + 1000));
+        for user in [&revoked, &other] {
+            assert_eq!(rig.ask(user, Msg::allocate()).code(), 0);
+        }
+        rig.reload(change);
+        assert_eq!(rig.sessions.iter().map(|s| s.reason).collect::<Vec<_>>(), [EndReason::Revoked], "{what}");
+        assert_eq!(rig.refresh(&other, 600).code(), 0);
+        let again = rig.rest(client(3), "north-secret", &format!("{}:w_b", UNIX + 1000));
+        let answer = rig.exchange(&again.at, &again.seal(Msg::allocate()).bytes());
+        assert_eq!(answer.expect("an answer").code(), 401, "{what}");
+    }
+}
+
+/// A static user that is removed loses its calls; one with a new password keeps them and gets nothing new.
+#[test]
+fn a_static_user_that_is_removed_loses_its_calls() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    let bob = rig.login(client(2), "bob", "bob-pw", Style::Old);
+    assert_eq!(rig.ask(&bob, Msg::allocate()).code(), 0);
+    assert_eq!(rig.permit(&alice, &[PEER]), 0);
+    rig.reload(|settings| settings.users[0].password = "fresh".into());
+    assert_eq!((rig.permit(&alice, &[PEER]), rig.permit(&alice, &[OTHER_PEER])), (0, 403));
+    assert_eq!(rig.refresh(&alice, 600).code(), 0);
+    assert!(rig.sessions.is_empty());
+    rig.reload(|settings| drop(settings.users.remove(0)));
+    let ended: Vec<_> = rig.sessions.iter().map(|s| (&*s.user, s.reason)).collect();
+    assert_eq!(ended, [("alice", EndReason::Revoked)]);
+    assert_eq!(rig.reviews, [Review { permissions: 0, allocations: 1 }]);
+    assert_eq!(rig.refresh(&bob, 600).code(), 0);
 }
