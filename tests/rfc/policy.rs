@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 
 use hallpass::base::host::HostId;
+use hallpass::base::transport::Transport;
 use hallpass::turn::action::{DropReason, EndReason, FromClient, Review};
 use hallpass::turn::address::OnWire;
-use hallpass::turn::settings::{Host, Settings};
+use hallpass::turn::five_tuple::{Client, FiveTuple, Link};
+use hallpass::turn::settings::{Host, RelayAddress, Settings};
 
 use crate::codec::*;
 use crate::rig::*;
@@ -327,4 +329,33 @@ fn a_static_user_that_is_removed_loses_its_calls() {
     assert_eq!(ended, [("alice", EndReason::Revoked)]);
     assert_eq!(rig.reviews, [Review { permissions: 0, allocations: 1 }]);
     assert_eq!(rig.refresh(&bob, 600).code(), 0);
+}
+
+/// On a wildcard listener, clients on this machine are relayed from loopback. These relayed addresses are peers for each other and
+/// for nobody else.
+#[test]
+fn relayed_addresses_of_local_clients_are_peers_of_local_clients_alone() {
+    let loopback = ["127.0.0.1", "::1"];
+    let mut rig = Rig::with(|settings| {
+        for ip in loopback.map(|ip| ip.parse().expect("literal")) {
+            settings.relay_addresses.push(RelayAddress { local: ip, announced: ip, only_local: true });
+            settings.peers.own.push(ip.into());
+        }
+    });
+    let local = |transport, client: &str, server: &str| {
+        let five_tuple = FiveTuple { transport, client: addr(client), server: addr(server) };
+        Client { five_tuple, link: Link(7) }
+    };
+    let remote = rig.allocated_dual();
+    for [client, server] in [["127.0.0.1:5000", "127.0.0.1:3478"], ["[::1]:5000", "[::1]:3478"]] {
+        let inside = rig.alice_at(local(Transport::Udp, client, server));
+        let family = if addr(client).is_ipv4() { V4 } else { V6 };
+        let answer = rig.ask(&inside, Msg::allocate().attr(REQUESTED_FAMILY, &family));
+        let relayed = answer.address(XOR_RELAYED_ADDRESS).to_string();
+        assert!(relayed.starts_with(addr(client).ip().to_string().as_str()) || relayed.starts_with("[::1]"));
+        assert_eq!(rig.permit(&remote, &[&relayed]), 403, "{relayed}");
+        assert_eq!(rig.bind(&remote, 0x4000, &relayed), 403, "{relayed}");
+        assert_eq!(rig.permit(&inside, &[&relayed]), 0, "{relayed}");
+        assert!(rig.send(&inside, &relayed, b"x").is_ok());
+    }
 }
