@@ -633,6 +633,24 @@ fn names_stay_known_when_addresses_change() {
     assert_eq!(ask(&mut rig, &known), None);
 }
 
+/// Wrong guesses are remembered for half a minute, in a table of their own: many sources that guessed take no place of others.
+#[test]
+fn sources_that_guessed_take_no_place_of_others() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    for n in 0..20_000 {
+        let from = client_at(Transport::Udp, &format!("100.{}.{}.9:1", n / 256, n % 256));
+        assert_eq!(guess(&mut rig, from, UNIX + 100), Some(401));
+        if n % 2000 == 0 {
+            rig.wait(1);
+        }
+    }
+    let newcomer = |n: &u32| client_at(Transport::Udp, &format!("101.{}.{}.9:1", n / 256, n % 256));
+    let served = |n: &u32| rig.exchange(&newcomer(n), &Msg::allocate().bytes()).is_some();
+    assert_eq!((0..1000).filter(served).count(), 1000);
+    assert_eq!(rig.refresh(&alice, 600).code(), 0);
+}
+
 /// A successful search costs as much as a failed one: thousands of valid names of one user do not make the server
 /// search without limit, and their source does not count as guessing.
 #[test]

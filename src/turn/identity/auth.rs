@@ -158,6 +158,8 @@ pub struct Attempt<'a> {
     /// The owner of the client's allocation. Its own requests are checked against the key it came with, so neither an
     /// expired name nor a changed secret ends a running call.
     pub holder: Option<&'a Arc<Identity>>,
+    /// Whether no key but the holder's may be tried.
+    pub holder_alone: bool,
     /// Whether the secrets of all hosts may be tried, the only work that grows with the configuration.
     pub may_search: bool,
 }
@@ -233,7 +235,8 @@ impl Authenticator {
     /// The identity whose key verifies the request. Counts the keys `tried`.
     fn find(&mut self, attempt: &Attempt<'_>, tried: &mut usize) -> Result<Authenticated, Failure> {
         const UNKNOWN: Failure = Failure::Refused(Code::Unauthenticated);
-        let Attempt { now, settings, message, credentials, features, holder, may_search } = *attempt;
+        let Attempt { now, settings, message, credentials, features, holder, holder_alone, may_search } =
+            *attempt;
         let algorithm =
             password_algorithm(credentials, features.password_algorithms).map_err(Failure::Refused)?;
         let answer = if credentials.password_algorithm.is_some() {
@@ -255,7 +258,7 @@ impl Authenticator {
                 }
             };
         }
-        if credentials.realm != Some(settings.realm.as_str()) {
+        if holder_alone || credentials.realm != Some(settings.realm.as_str()) {
             return Err(UNKNOWN);
         }
         let claim = Claim { now, settings, realm: Arc::clone(&self.realm), message, algorithm, proof };
@@ -455,6 +458,7 @@ mod tests {
                 credentials: &credentials,
                 features,
                 holder: None,
+                holder_alone: false,
                 may_search: true,
             });
             assert_eq!(checked.result.err(), Some(Failure::Refused(Code::Unauthenticated)));
