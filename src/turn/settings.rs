@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::base::family::DefaultFamily;
 use crate::base::host::HostId;
 use crate::base::transport::Transport;
 
@@ -22,6 +23,8 @@ pub struct Settings {
     pub users: Vec<StaticUser>,
     /// Addresses to relay from; the one the client reached is preferred, then the first of the family.
     pub relay_addresses: Vec<RelayAddress>,
+    /// The family of the relayed address for a client that names none.
+    pub default_family: DefaultFamily,
     /// Ports to relay from.
     pub relay_ports: RangeInclusive<u16>,
     /// Which peers may be reached.

@@ -112,6 +112,7 @@ pub fn protocol(
         users,
         peers: peer_rules(config, &machine.addresses.own, &relay_addresses),
         relay_addresses,
+        default_family: config.relay.default_family,
         relay_ports: config.relay.ports.clone(),
         limits: Limits {
             allocations_per_user: limits.allocations_per_user,

@@ -418,6 +418,7 @@ mod tests {
             }],
             users: vec![StaticUser { name: "ann".into(), password: "ann-pw".into(), host }],
             relay_addresses: Vec::new(),
+            default_family: Default::default(),
             relay_ports: 49_152..=65_535,
             peers: PeerRules::default(),
             limits: Limits::default(),
