@@ -468,7 +468,7 @@ fn s9_2_a_new_realm_does_not_cut_a_running_call() {
         assert_eq!(rig.ask(&alice, Msg::allocate().lifetime(3600)).code(), 0);
         rig.reload(|settings| settings.realm = "new.example.org".into());
         assert_eq!(rig.refresh(&alice, 3600).code(), 0, "{style:?}: the old realm");
-        assert_eq!(rig.permit(&alice, &[PEER]), 0);
+        assert_eq!((rig.permit(&alice, &[PEER]), rig.bind(&alice, 0x4000, OTHER_PEER)), (0, 0));
         rig.wait(3590);
         assert_eq!(rig.refresh(&alice, 3600).code(), 0);
         rig.wait(20);

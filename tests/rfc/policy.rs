@@ -312,6 +312,51 @@ fn a_revoked_secret_is_revoked_for_every_host() {
     }
 }
 
+/// A host that only got a new name keeps its number: its calls go on, count in its quotas, and end when their secret is revoked.
+#[test]
+fn a_host_with_a_new_name_is_the_same_host() {
+    let mut rig = Rig::with(|settings| settings.limits.allocations_per_user = 1);
+    let name = format!("{}:w_a", UNIX + 1000);
+    let user = rig.rest(client(1), "north-secret", &name);
+    assert_eq!(rig.ask(&user, Msg::allocate()).code(), 0);
+    assert_eq!(rig.permit(&user, &[PEER]), 0);
+    rig.reload(|settings| settings.hosts[0].name = "renamed".into());
+    assert_eq!(rig.refresh(&user, 600).code(), 0);
+    assert_eq!(
+        (rig.permit(&user, &[OTHER_PEER]), rig.bind(&user, 0x4000, PEER)),
+        (0, 0),
+        "nothing is withdrawn"
+    );
+    let again = rig.rest(client(2), "north-secret", &name);
+    assert_eq!(rig.ask(&again, Msg::allocate()).code(), 486, "the place of the running call counts");
+    rig.reload(|settings| {
+        settings.hosts[0].revoked = std::mem::replace(&mut settings.hosts[0].secrets, vec!["fresh".into()]);
+    });
+    let ended: Vec<_> = rig.sessions.iter().map(|s| (&*s.host, s.reason)).collect();
+    assert_eq!(ended, [("north", EndReason::Revoked)], "under the name that it began with");
+    assert_eq!(rig.held(), (0, 0, 0));
+}
+
+/// A host with a new name and new secrets is another host: the calls of the old one go on and get nothing new.
+#[test]
+fn a_host_with_a_new_name_and_secret_is_another_host() {
+    let mut rig = Rig::new();
+    let user = rig.rest(client(1), "north-secret", &format!("{}:w_a", UNIX + 1000));
+    assert_eq!(rig.ask(&user, Msg::allocate()).code(), 0);
+    assert_eq!(rig.permit(&user, &[PEER]), 0);
+    rig.reload(|settings| {
+        settings.hosts[0] = Host {
+            id: HostId(2),
+            name: "west".into(),
+            secrets: vec!["fresh".into()],
+            ..settings.hosts[0].clone()
+        };
+    });
+    assert_eq!((rig.refresh(&user, 600).code(), rig.permit(&user, &[PEER])), (0, 0));
+    assert_eq!((rig.permit(&user, &[OTHER_PEER]), rig.bind(&user, 0x4000, OTHER_PEER)), (403, 403));
+    assert!(rig.sessions.is_empty());
+}
+
 /// A static user that is removed loses its calls; one with a new password keeps them and gets nothing new.
 #[test]
 fn a_static_user_that_is_removed_loses_its_calls() {

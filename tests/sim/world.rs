@@ -295,7 +295,7 @@ impl World {
         Ok(())
     }
 
-    /// Secrets rotate, the older one stays valid for one reload; a peer is denied and allowed again.
+    /// Secrets rotate, the older one stays valid for one reload; the host gets another name; a peer is denied and allowed again.
     fn reload(&mut self) -> Checked {
         self.number += 1;
         self.secrets.push(format!("secret {}", self.number));
@@ -306,6 +306,7 @@ impl World {
         self.model.denied = denied.then_some(closed).into_iter().collect();
         self.settings.peers.deny = self.model.denied.iter().map(|&ip| ip.into()).collect();
         self.settings.hosts[0].secrets = self.secrets.clone();
+        self.settings.hosts[0].name = format!("host {}", self.number).into();
         let settings = Arc::new(self.settings.clone());
         let now = self.now();
         for worker in 0..self.workers.len() {
