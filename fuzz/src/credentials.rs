@@ -1,7 +1,7 @@
 //! User names with an expiry, their passwords, and nonces, as a stranger may forge them.
 
 use hallpass::base::time::Instant;
-use hallpass::turn::identity::nonce::{Features, LIFETIME, Nonces};
+use hallpass::turn::identity::nonce::{Features, Issued, LIFETIME, Nonces};
 use hallpass::turn::identity::rest;
 
 use super::bytes::{address, take};
@@ -51,9 +51,11 @@ fn nonce(data: &[u8]) {
     let features = Features { password_algorithms: bits & 1 != 0, username_anonymity: bits & 2 != 0 };
     let nonce = nonces.make(now, client, features);
     assert!(nonce.len() <= 35 && nonce.is_ascii());
-    assert_eq!(nonces.check(now, client, nonce.as_bytes()), Some(features));
-    let later = now + LIFETIME;
-    assert_eq!(nonces.check(later, client, nonce.as_bytes()), None, "run out");
+    let issued = Some(Issued { features, is_fresh: true });
+    assert_eq!(nonces.check(now, client, nonce.as_bytes()), issued);
+    let expired = Some(Issued { features, is_fresh: false });
+    assert_eq!(nonces.check(now + LIFETIME, client, nonce.as_bytes()), expired);
+    assert_eq!(nonces.check(now + 2 * LIFETIME, client, nonce.as_bytes()), None, "run out");
     if other != client {
         assert_eq!(nonces.check(now, other, nonce.as_bytes()), None, "somebody else's");
     }
@@ -63,6 +65,6 @@ fn nonce(data: &[u8]) {
     if change != 0 {
         // Unknown feature bits may be set; they have no effect.
         let said = nonces.check(now, client, &changed);
-        assert!(said.is_none() || said == Some(features), "{changed:?}");
+        assert!(said.is_none() || said == issued, "{changed:?}");
     }
 }

@@ -9,6 +9,18 @@ pub enum Family {
     V6,
 }
 
+/// The family of the relayed address for a client that names none (RFC 8656 section 7.2 says IPv4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DefaultFamily {
+    /// IPv4.
+    #[default]
+    V4,
+    /// IPv6; IPv4 while the server has no IPv6 address to relay from.
+    V6,
+    /// The family of the client's own address, likewise.
+    Client,
+}
+
 impl Family {
     /// Every family, in the order of its number.
     pub const ALL: [Family; 2] = [Family::V4, Family::V6];

@@ -33,7 +33,7 @@ pub struct SpecialRange {
 
 /// The IANA IPv4 and IPv6 special-purpose address registries (RFC 6890) without the ranges that are globally reachable,
 /// multicast, and the ranges that carry an IPv4 address.
-pub static SPECIAL_RANGES: [SpecialRange; 34] = [
+pub static SPECIAL_RANGES: [SpecialRange; 35] = [
     closed(v4([0, 0, 0, 0], 8), "this network", "RFC 791"),
     closed(v4([10, 0, 0, 0], 8), "private addresses", "RFC 1918"),
     closed(v4([100, 64, 0, 0], 10), "carrier-grade NAT", "RFC 6598"),
@@ -62,8 +62,14 @@ pub static SPECIAL_RANGES: [SpecialRange; 34] = [
         "IPv4-mapped addresses",
         "RFC 4291 section 2.5.5.2",
     ),
+    by_ipv4_inside(
+        v6([0, 0, 0, 0, 0xffff, 0, 0, 0], 96),
+        "IPv4-translated addresses",
+        "RFC 2765 section 2.1",
+    ),
     by_ipv4_inside(v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96), "NAT64", "RFC 6052"),
-    by_ipv4_inside(v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48), "NAT64", "RFC 8215"),
+    // A network's own prefixes, made to translate private addresses too. How long they are is known to that network alone.
+    closed_and_by_ipv4_inside(v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48), "local NAT64", "RFC 8215"),
     closed(v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64), "discard-only", "RFC 6666"),
     closed(v6([0x100, 0, 0, 1, 0, 0, 0, 0], 64), "placeholder addresses", "RFC 9780"),
     closed(v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 23), "protocol assignments", "RFC 2928"),
@@ -85,26 +91,39 @@ pub fn covering(prefix: IpNet) -> Option<&'static SpecialRange> {
     covering.max_by_key(|special| special.range.prefix_len())
 }
 
-/// The IPv4 addresses that an IPv6 address carries: one in IPv4-mapped, IPv4-compatible, 6to4 and most NAT64 addresses,
-/// two in Teredo addresses (server and client) and in NAT64 addresses whose prefix length is unknown.
-pub fn ipv4_inside(address: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
+/// The IPv4 addresses that an IPv6 address carries: one in IPv4-mapped, IPv4-translated, IPv4-compatible, 6to4 and most NAT64
+/// addresses, two in Teredo addresses (server and client), and up to four in NAT64 addresses whose prefix length is unknown.
+pub fn ipv4_inside(address: Ipv6Addr) -> [Option<Ipv4Addr>; 4] {
     let bits = address.to_bits();
     let at = |shift: u32| Ipv4Addr::from_bits((bits >> shift) as u32);
-    let low = at(0);
+    let one = |inside| [Some(inside), None, None, None];
     match address.segments() {
-        [0, 0, 0, 0, 0, 0xffff, _, _] => [Some(low), None],
-        [0, 0, 0, 0, 0, 0, high, _] if high != 0 => [Some(low), None],
-        [0x64, 0xff9b, 0, 0, 0, 0, _, _] => [Some(low), None],
-        [0x64, 0xff9b, 1, high, _, _, _, _] => {
-            // RFC 6052 section 2.2: behind a /48 prefix the address lies around bits 64 to 71, behind a /96 at the end.
-            let split = Ipv4Addr::from_bits(u32::from(high) << 16 | (bits >> 40) as u32 & 0xffff);
-            [Some(low), (!split.is_unspecified()).then_some(split)]
-        }
-        [0x2002, ..] => [Some(at(80)), None],
+        [0, 0, 0, 0, 0, 0xffff, _, _] | [0, 0, 0, 0, 0xffff, 0, _, _] => one(at(0)),
+        // Without :: and ::1, which are addresses of their own.
+        [0, 0, 0, 0, 0, 0, high, low] if high > 0 || low > 1 => one(at(0)),
+        [0x64, 0xff9b, 0, 0, 0, 0, _, _] => one(at(0)),
+        [0x64, 0xff9b, 1, ..] => ipv4_of_local_nat64(bits),
+        [0x2002, ..] => one(at(80)),
         // RFC 4380 section 4: the client's address is stored in complement.
-        [0x2001, 0, ..] => [Some(Ipv4Addr::from_bits(!low.to_bits())), Some(at(64))],
-        _ => [None, None],
+        [0x2001, 0, ..] => [Some(Ipv4Addr::from_bits(!at(0).to_bits())), Some(at(64)), None, None],
+        _ => [None; 4],
     }
+}
+
+/// What an address behind a NAT64 prefix of 48, 56, 64 and 96 bits carries (RFC 6052 section 2.2): bits 64 to 71 are skipped, and
+/// what is behind a short prefix and the address is zero. A reading as the address of a whole network is none.
+fn ipv4_of_local_nat64(bits: u128) -> [Option<Ipv4Addr>; 4] {
+    let at = |shift: u32| (bits >> shift) as u32;
+    let low = Ipv4Addr::from_bits(at(0));
+    if at(32) == 0 {
+        return [Some(low), None, None, None];
+    }
+    let behind_48 = at(64) << 16 | at(40) & 0xffff;
+    let behind_56 = at(64) << 24 | at(32) & 0xff_ffff;
+    let behind_64 = at(24);
+    let host = |bits: u32| (bits >> 24 != 0).then(|| Ipv4Addr::from_bits(bits));
+    let behind_96 = (at(0) & 0xff_ffff != 0).then_some(low);
+    [host(behind_48), host(behind_56), host(behind_64), behind_96]
 }
 
 const fn v4([a, b, c, d]: [u8; 4], length: u8) -> IpNet {

@@ -13,6 +13,7 @@ use super::parties::{hosts, peers, users};
 use super::types::*;
 use super::walk::{At, Notes, Section};
 use super::web::{either, is_host_name, proxies, quic, shared, web};
+use crate::base::family::DefaultFamily;
 use crate::base::transport::Transport;
 
 /// With a longer realm the 401 to an unauthenticated request would exceed 2.5 times the size of that request.
@@ -243,6 +244,9 @@ fn relay(top: &Section<'_, '_>, lines: &mut Lines, notes: &mut Notes) -> Relay {
             }
         }
     }
+    let families =
+        [("ipv4", DefaultFamily::V4), ("ipv6", DefaultFamily::V6), ("client", DefaultFamily::Client)];
+    relay.default_family = section.word("default_family", &families, notes).unwrap_or_default();
     // Both words mean one UDP socket per allocation, the only mode so far: the key is checked and has no effect.
     let _: Option<()> = section.word("mode", &[("auto", ()), ("sockets", ())], notes);
     relay

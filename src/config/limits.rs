@@ -97,8 +97,9 @@ limits! {
         /// an IPv4 address or an IPv6 /64; a /48 has eight times the limit, a /32 64 times. A whole school can be one
         /// source; its running calls do not count. The limit is divided among the workers.
         unauthenticated_per_source = 500, "requests per second", 1..=10_000_000, NO_LIMIT;
-        /// Requests with the credentials of one user on each worker, and twenty times as many Bindings. A request of
-        /// more than 256 bytes counts as several.
+        /// Requests with the credentials of one user on each worker, and over TCP and TLS twenty times as many Bindings. A
+        /// request of more than 256 bytes counts as several. Requests that anybody can forge, over UDP, do not count here: a
+        /// client with an allocation has 50 a second that its user's key does not verify, and 100 Bindings.
         requests_per_user = 1000, "requests per second", ANY, NO_LIMIT;
         /// Traffic relayed for one allocation, both directions together. This limit and the next five let one second's
         /// worth arrive at once; traffic above it is dropped and counted. A camera needs 1,000 to 3,000 kbit/s and a

@@ -3,6 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use super::*;
+use crate::base::family::DefaultFamily;
 use crate::base::transport::Transport;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -89,14 +90,15 @@ fn a_minimal_configuration_has_every_default() {
     assert_eq!(config, expected);
     assert_eq!(config.limits.unauthenticated_per_source, 500);
     assert_eq!(config.relay.ports, 49152..=65535);
+    assert_eq!(config.relay.default_family, DefaultFamily::V4);
 }
 
 #[test]
 fn every_key_arrives() {
     let text = "realm = 'r'\nexternal_ip = ['203.0.113.10/10.0.0.5', '2001:db8::1']\nstrict_channels = true\nicmp_to_clients = true\nprivacy = true\n\
         [[listen]]\ntransport = 'tls'\naddress = '[::]:443'\n\
-        [relay]\naddresses = ['10.0.0.5', 'fd00::5']\nports = '50000-50999'\nmode = 'sockets'\n\
-        [tls]\ncert = 'chain.pem'\nkey = '/k.pem'\naccept_expired = true\n\
+        [relay]\naddresses = ['10.0.0.5', 'fd00::5']\nports = '50000-50999'\ndefault_family = 'client'\nmode = 'sockets'\n\
+         [tls]\ncert = 'chain.pem'\nkey = '/k.pem'\naccept_expired = true\n\
         [[host]]\nname = 'h'\nsecret = 'aaaaaaaaaaaaaaaa'\nsecrets = ['bbbbbbbbbbbbbbbb']\nrevoked = ['cccccccccccccccc']\npeers = ['8.8.8.8', '9.0.0.0/8']\n\
         [[user]]\nname = 'u'\npassword = 'p'\nhost = 'h'\n\
         [peers]\nallow = ['127.0.0.0/8']\ndeny = ['0.0.0.0/0']\n\
@@ -111,6 +113,7 @@ fn every_key_arrives() {
     assert_eq!(config.external_ip[1], ExternalIp { public: "2001:db8::1".parse().unwrap(), private: None });
     assert_eq!(config.relay.addresses.len(), 2);
     assert_eq!(config.relay.ports, 50000..=50999);
+    assert_eq!(config.relay.default_family, DefaultFamily::Client);
     assert_eq!(
         config.tls,
         Some(TlsFiles { cert: "/nonexistent/chain.pem".into(), key: "/k.pem".into(), accept_expired: true }),
@@ -190,6 +193,7 @@ fn unknown_keys_are_errors_with_a_suggestion() {
         "belongs to the top of the file",
     );
     assert_error(&with("[relay]\nmss = 1200"), 10, "relay.mss", "belongs to [limits]");
+    assert_error(&with("[relay]\ndefault_family = 'inet6'"), 10, "is not a choice", "\"ipv6\", \"client\"");
     assert_error(&with("[log]\nzzz = 1"), 10, "log.zzz", "the keys of [log] are format, level");
 }
 

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::limits::{Limits, loopback};
+use crate::base::family::DefaultFamily;
 use crate::base::transport::Transport;
 
 /// REALM if the file names none.
@@ -125,6 +126,8 @@ pub struct Relay {
     pub addresses: Vec<IpAddr>,
     /// UDP ports to relay from.
     pub ports: RangeInclusive<u16>,
+    /// The family for clients that name none.
+    pub default_family: DefaultFamily,
 }
 
 /// `[tls]`.
@@ -275,7 +278,11 @@ impl Default for Config {
             icmp_to_clients: false,
             privacy: false,
             listen: Vec::new(),
-            relay: Relay { addresses: Vec::new(), ports: 49152..=65535 },
+            relay: Relay {
+                addresses: Vec::new(),
+                ports: 49152..=65535,
+                default_family: DefaultFamily::default(),
+            },
             tls: None,
             web: Web::default(),
             hosts: Vec::new(),

@@ -89,7 +89,7 @@ pub(super) const TABLES: [(&str, &[&str]); 12] = [
         ],
     ),
     ("[[listen]]", &["transport", "address", "proxy_protocol", "plain", "tls", "web", "quic"]),
-    ("[relay]", &["addresses", "ports", "mode"]),
+    ("[relay]", &["addresses", "ports", "default_family", "mode"]),
     ("[tls]", &["cert", "key", "accept_expired"]),
     ("[web]", &["http1", "h2", "proxy_protocol", "passthrough"]),
     (

@@ -95,7 +95,7 @@ pub enum Action {
 pub struct Review {
     /// Permissions, with their channels, for peers that are denied now.
     pub permissions: usize,
-    /// Allocations made with a revoked secret.
+    /// Allocations made with a revoked secret, or by a static user that is gone.
     pub allocations: usize,
 }
 
@@ -168,7 +168,7 @@ pub enum EndReason {
     Reset,
     /// The client broke the framing or the TLS of its stream.
     Broken,
-    /// Its secret was revoked.
+    /// Its secret was revoked, or its static user removed.
     Revoked,
     /// The local address that it relayed from is gone, or is no longer relayed from.
     AddressGone,

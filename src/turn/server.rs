@@ -117,8 +117,8 @@ impl Server {
         }
     }
 
-    /// Applies new settings. Existing allocations keep the identity they were created with, unless its secret is revoked;
-    /// permissions for peers that are denied now end, with their channels.
+    /// Applies new settings. Existing allocations keep the identity they were created with, unless its secret is revoked or its
+    /// static user is gone; permissions for peers that are denied now end, with their channels.
     pub fn handle_settings(&mut self, now: Now, settings: Arc<Settings>) {
         self.state.apply(now.instant, settings);
     }

@@ -1,5 +1,6 @@
 //! The settings of the protocol. `cli::serve` builds them from the configuration.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::base::family::DefaultFamily;
 use crate::base::host::HostId;
 use crate::base::transport::Transport;
 
@@ -23,6 +25,8 @@ pub struct Settings {
     pub users: Vec<StaticUser>,
     /// Addresses to relay from; the one the client reached is preferred, then the first of the family.
     pub relay_addresses: Vec<RelayAddress>,
+    /// The family of the relayed address for a client that names none.
+    pub default_family: DefaultFamily,
     /// Ports to relay from.
     pub relay_ports: RangeInclusive<u16>,
     /// Which peers may be reached.
@@ -37,23 +41,52 @@ pub struct Settings {
     pub icmp_to_clients: bool,
 }
 
+impl Settings {
+    /// Whether both know the same users by the same keys, so that what was verified under one holds under the other.
+    pub fn same_credentials(&self, other: &Self) -> bool {
+        let [hosts, others] = [self, other].map(|settings| settings.hosts.iter().map(Host::credentials));
+        self.realm == other.realm && self.users == other.users && hosts.eq(others)
+    }
+}
+
 /// One BBB host, or any other party that issues credentials.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Host {
     /// The index of its counters.
     pub id: HostId,
     /// The operator's name for it.
     pub name: Arc<str>,
-    /// Shared secrets. All of them are valid.
+    /// Shared secrets. All of them are valid, except those that any host lists as `revoked`.
     pub secrets: Vec<String>,
-    /// Secrets whose holders lose their allocations at once. They are never valid, even if listed as `secrets` too.
+    /// Secrets that are valid for no host, whichever lists them. Allocations made with one end at once.
     pub revoked: Vec<String>,
     /// Allow-list: when present, only these peers.
     pub peers: Option<Vec<IpNet>>,
 }
 
-/// A user with a fixed password, for tests and small installations.
-#[derive(Clone, Debug)]
+impl Host {
+    /// What its users are known by.
+    fn credentials(&self) -> (HostId, &str, &[String], &[String]) {
+        (self.id, &self.name, &self.secrets, &self.revoked)
+    }
+}
+
+/// Without the secrets.
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("secrets", &self.secrets.len())
+            .field("revoked", &self.revoked.len())
+            .field("peers", &self.peers)
+            .finish()
+    }
+}
+
+/// A user with a fixed password, for tests and small installations. The allocations of one that is removed end at once; those
+/// of one with a new password go on and get nothing new.
+#[derive(Clone, PartialEq, Eq)]
 pub struct StaticUser {
     /// User name, as in USERNAME.
     pub name: String,
@@ -61,6 +94,16 @@ pub struct StaticUser {
     pub password: String,
     /// The host whose peers and limits apply; its name must be in [`Settings::hosts`].
     pub host: HostId,
+}
+
+/// Without the password.
+impl fmt::Debug for StaticUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StaticUser")
+            .field("name", &self.name)
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
 }
 
 /// One local address to relay from, and the one that clients are told.

@@ -56,10 +56,14 @@ pub enum Purpose {
     RecentGuess,
     /// TLS handshakes, in nanoseconds.
     Handshake,
-    /// Requests with good credentials.
+    /// Requests of a user: with good credentials, or over the stream of its allocation.
     Request,
-    /// Bindings of a user that has an allocation.
+    /// Bindings over the streams of a user's allocations.
     UserBinding,
+    /// Requests from the address of a client that has an allocation, without good credentials, over UDP.
+    ClientChallenge,
+    /// Bindings from the address of a client that has an allocation, over UDP.
+    ClientBinding,
     /// Log lines about sessions with traffic.
     LogLine,
     /// Log lines about sessions that relayed nothing.
@@ -86,17 +90,13 @@ pub struct Limit {
     pub per_second: u32,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Bucket {
-    /// The hash of the subject that owns the bucket.
-    tag: u64,
-    /// When the bucket is full again, in nanoseconds: the theoretical arrival time of GCRA.
-    full_at: u64,
-}
-
 /// Token buckets by purpose and subject.
 pub struct Throttle {
-    buckets: Vec<Bucket>,
+    // Two lists of zeros, which take no memory until they are written.
+    /// When each bucket is full again, in nanoseconds: the theoretical arrival time of GCRA.
+    full_at: Vec<u64>,
+    /// The hash of the subject that owns each bucket.
+    tags: Vec<u64>,
     hasher: KeyedState,
 }
 
@@ -109,7 +109,7 @@ impl std::fmt::Debug for Throttle {
 impl Throttle {
     /// An empty table. `key` must come from a cryptographic random generator.
     pub fn new(key: [u64; 2]) -> Self {
-        Self { buckets: vec![Bucket::default(); BUCKETS], hasher: KeyedState::new(key) }
+        Self { full_at: vec![0; BUCKETS], tags: vec![0; BUCKETS], hasher: KeyedState::new(key) }
     }
 
     /// Takes `units` if the subject has some left. The last ones may overdraw the limit by what is missing.
@@ -134,7 +134,7 @@ impl Throttle {
         limit.per_second == 0
             || levels(purpose, subject).into_iter().flatten().all(|(key, share)| {
                 let one = BURST / (u64::from(limit.per_second) * share);
-                let full_at = self.buckets[self.place(now, purpose, &key).0].full_at;
+                let full_at = self.full_at[self.place(now, purpose, &key).0];
                 full_at.max(now) + one <= now + BURST
             })
     }
@@ -148,12 +148,12 @@ impl Throttle {
         for (key, share) in levels(purpose, subject).into_iter().flatten() {
             let cost = u64::from(units) * BURST / (u64::from(limit.per_second) * share);
             let (index, tag) = self.place(now, purpose, &key);
-            let bucket = &mut self.buckets[index];
-            if bucket.full_at <= now {
-                bucket.tag = tag;
+            let full_at = &mut self.full_at[index];
+            if *full_at <= now {
+                self.tags[index] = tag;
             }
             let overdraft = if purpose == Purpose::RecentGuess { MEMORY } else { OVERDRAFT };
-            bucket.full_at = (bucket.full_at.max(now) + cost).min(now + BURST + overdraft);
+            *full_at = (now.max(*full_at) + cost).min(now + BURST + overdraft);
         }
     }
 
@@ -162,9 +162,9 @@ impl Throttle {
         let hash = self.hasher.hash(&(purpose, key));
         let (low, high) = (hash as usize % BUCKETS, (hash >> 32) as usize % BUCKETS);
         let places = [low, low ^ 1, high, high ^ 1];
-        let in_use = |&&index: &&usize| self.buckets[index].full_at > now;
-        let own = places.iter().filter(in_use).find(|&&index| self.buckets[index].tag == hash);
-        let fullest = || places.iter().min_by_key(|&&index| self.buckets[index].full_at);
+        let in_use = |&&index: &&usize| self.full_at[index] > now;
+        let own = places.iter().filter(in_use).find(|&&index| self.tags[index] == hash);
+        let fullest = || places.iter().min_by_key(|&&index| self.full_at[index]);
         // There are four places, so one is found.
         (own.or_else(fullest).copied().unwrap_or(low), hash)
     }

@@ -98,6 +98,7 @@ impl Relay {
             limits: Limits::default(),
             alternates: Default::default(),
             strict_channels: false,
+            default_family: Default::default(),
             icmp_to_clients: true,
         });
         let shared = Arc::new(Shared::new(&[7; 32]));

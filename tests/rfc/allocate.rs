@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use hallpass::base::family::DefaultFamily;
 use hallpass::base::host::HostId;
 use hallpass::base::transport::Transport;
 use hallpass::turn::action::{EndReason, OpenError};
 use hallpass::turn::address::OnWire;
 use hallpass::turn::identity::account::Account;
+use hallpass::turn::settings::RelayAddress;
 
 use crate::codec::*;
 use crate::rig::*;
@@ -167,6 +169,49 @@ fn s7_2_step_7_a_family_that_is_not_there_is_440() {
     assert_eq!(rig.ask(&alice, Msg::allocate().attr(REQUESTED_FAMILY, &V4)).code(), 440);
     assert_eq!(rig.held(), (0, 0, 0));
     assert_eq!(rig.ask(&alice, Msg::allocate().attr(REQUESTED_FAMILY, &V6)).code(), 0);
+}
+
+/// The operator may prefer another family for clients that name none. A client that names one gets that one, and no client is
+/// refused for the preference.
+#[test]
+fn s7_2_step_7_the_family_for_clients_that_name_none() {
+    let clients = ["203.0.113.5:40000", "[2001:db8:9::7]:40000"];
+    for (default_family, expected) in [
+        (DefaultFamily::V4, [true, true]),
+        (DefaultFamily::V6, [false, false]),
+        (DefaultFamily::Client, [true, false]),
+    ] {
+        for (at, is_v4) in clients.into_iter().zip(expected) {
+            let relayed = |message: Msg, is_offered: fn(&RelayAddress) -> bool| {
+                let mut rig = Rig::with(|settings| {
+                    settings.default_family = default_family;
+                    settings.relay_addresses.retain(is_offered);
+                });
+                let alice = rig.alice_at(client_at(Transport::Udp, at));
+                let answer = rig.ask(&alice, message);
+                match answer.code() {
+                    0 => Ok(answer.addresses(XOR_RELAYED_ADDRESS).iter().map(|a| a.is_ipv4()).collect()),
+                    code => Err(code),
+                }
+            };
+            let what = format!("{default_family:?}, {at}");
+            assert_eq!(relayed(Msg::allocate(), |_| true), Ok(vec![is_v4]), "{what}");
+            assert_eq!(
+                relayed(Msg::allocate().attr(EVEN_PORT, &[0x80]), |_| true),
+                Ok(vec![is_v4]),
+                "{what}"
+            );
+            for (family, is_v4) in [(V4, true), (V6, false)] {
+                let named = Msg::allocate().attr(REQUESTED_FAMILY, &family);
+                assert_eq!(relayed(named, |_| true), Ok(vec![is_v4]), "{what}");
+            }
+            let both = Msg::allocate().attr(ADDITIONAL_FAMILY, &V6);
+            assert_eq!(relayed(both, |_| true), Ok(vec![true, false]), "{what}");
+            assert_eq!(relayed(Msg::allocate(), |relay| relay.local.is_ipv4()), Ok(vec![true]), "{what}");
+            let without_v4 = relayed(Msg::allocate(), |relay| relay.local.is_ipv6());
+            assert_eq!(without_v4, if is_v4 { Err(440) } else { Ok(vec![false]) }, "{what}");
+        }
+    }
 }
 
 /// RFC 8656 section 5: any family of client may have any family of relay.

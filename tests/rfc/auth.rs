@@ -468,7 +468,7 @@ fn s9_2_a_new_realm_does_not_cut_a_running_call() {
         assert_eq!(rig.ask(&alice, Msg::allocate().lifetime(3600)).code(), 0);
         rig.reload(|settings| settings.realm = "new.example.org".into());
         assert_eq!(rig.refresh(&alice, 3600).code(), 0, "{style:?}: the old realm");
-        assert_eq!(rig.permit(&alice, &[PEER]), 0);
+        assert_eq!((rig.permit(&alice, &[PEER]), rig.bind(&alice, 0x4000, OTHER_PEER)), (0, 0));
         rig.wait(3590);
         assert_eq!(rig.refresh(&alice, 3600).code(), 0);
         rig.wait(20);
@@ -488,16 +488,19 @@ fn s9_2_a_new_realm_does_not_cut_a_running_call() {
     }
 }
 
-/// RFC 8656 section 6: of a password only the key is kept; the server's debug output shows neither.
+/// RFC 8656 section 6: of a password only the key is kept; the server's debug output shows neither,
+/// and no secret of the settings.
 #[test]
 fn s6_passwords_are_not_kept_with_the_allocation() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::with(|settings| settings.hosts[1].revoked = vec!["leaked-secret".into()]);
     let name = format!("{}:w_x", UNIX + 100);
     let user = rig.rest(client(1), "north-secret", &name);
     assert_eq!(rig.ask(&user, Msg::allocate()).code(), 0);
-    // The settings contain the password; nothing else that the server holds may.
     let printed = format!("{:?}", rig.server);
-    assert!(printed.contains(&name) && !printed.contains(&user.password));
+    assert!(printed.contains(&name) && printed.contains("south"));
+    for secret in [&user.password, "north-secret", "south-old", "leaked-secret", "alice-pw"] {
+        assert!(!printed.contains(secret), "{secret}");
+    }
 }
 
 /// RFC 8489 section 9.2.4: USERHASH counts only where the nonce offered it, so not beside REST users.
@@ -600,6 +603,52 @@ fn sources_that_guess_again_and_again_do_not_lock_out_others() {
         }
         rig.wait(2);
     }
+}
+
+/// A change of addresses, of this machine or of peers, forgets no name; a change of secrets does.
+#[test]
+fn names_stay_known_when_addresses_change() {
+    let mut rig = with_many_secrets(|settings| settings.limits.unauthenticated_per_source = 0);
+    let known = good(&mut rig, client(1), 0);
+    assert_eq!(rig.ask(&known, Msg::allocate()).code(), 0);
+    assert_eq!(rig.refresh(&known, 0).code(), 0);
+    let ask = |rig: &mut Rig, user: &User| {
+        let answer = rig.exchange(&user.at, &user.seal(Msg::request(REFRESH)).bytes());
+        answer.map(|answer| answer.code())
+    };
+    // Until the source's budget for searches is used up.
+    let mut n = 0;
+    let mut search = |rig: &mut Rig| {
+        n += 1;
+        let newcomer = good(rig, client(2), n);
+        ask(rig, &newcomer)
+    };
+    while search(&mut rig).is_some() {}
+    rig.reload(|settings| {
+        settings.peers.own.push("192.0.2.200/32".parse().expect("literal"));
+        settings.hosts[1].peers = None;
+    });
+    assert_eq!((search(&mut rig), ask(&mut rig, &known)), (None, Some(437)));
+    rig.reload(|settings| settings.hosts[0].secrets.push("one more".into()));
+    assert_eq!(ask(&mut rig, &known), None);
+}
+
+/// Wrong guesses are remembered for half a minute, in a table of their own: many sources that guessed take no place of others.
+#[test]
+fn sources_that_guessed_take_no_place_of_others() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    for n in 0..20_000 {
+        let from = client_at(Transport::Udp, &format!("100.{}.{}.9:1", n / 256, n % 256));
+        assert_eq!(guess(&mut rig, from, UNIX + 100), Some(401));
+        if n % 2000 == 0 {
+            rig.wait(1);
+        }
+    }
+    let newcomer = |n: &u32| client_at(Transport::Udp, &format!("101.{}.{}.9:1", n / 256, n % 256));
+    let served = |n: &u32| rig.exchange(&newcomer(n), &Msg::allocate().bytes()).is_some();
+    assert_eq!((0..1000).filter(served).count(), 1000);
+    assert_eq!(rig.refresh(&alice, 600).code(), 0);
 }
 
 /// A successful search costs as much as a failed one: thousands of valid names of one user do not make the server

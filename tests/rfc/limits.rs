@@ -422,22 +422,93 @@ fn permissions_of_one_user_are_capped_over_its_allocations() {
     assert_eq!(permit(&mut rig, &first, 100..120), 10, "all had expired");
 }
 
-/// Requests of a client with an allocation, valid or not, count for its user and not for its source.
+/// Nobody else can send over a client's stream: its requests, valid or not, count for its user and not for its source.
 #[test]
-fn a_client_with_an_allocation_uses_its_users_limit() {
+fn a_stream_with_an_allocation_uses_its_users_limit() {
     let mut rig = Rig::new();
-    let (alice, neighbour) = (rig.allocated(), client(9));
+    let alice = rig.alice_at(client_at(Transport::Tls, "203.0.113.5:40000"));
+    assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0);
     let wrong = Msg::request(REFRESH).attr(USERNAME, b"alice").attr(REALM, b"x").attr(NONCE, b"x").sha1(b"x");
     let mut heard = 0;
     for (request, count) in [(wrong.bytes(), 1000), (Msg::request(BINDING).bytes(), 30_000)] {
         heard += (0..count).filter(|_| rig.exchange(&alice.at, &request).is_some()).count();
     }
-    let dropped = rig.dropped(DropReason::RequestsOverRate);
+    let dropped = rig.dropped(DropReason::RequestsOverRate) + rig.dropped(DropReason::Throttled);
     assert_eq!((heard, dropped), (999 + 20_000, 1 + 10_000), "one was its Allocate");
-    assert_eq!(rig.bare(&neighbour, &Msg::allocate()).code(), 401);
-    assert_eq!(rig.bare(&neighbour, &Msg::request(BINDING)).code(), 0);
+    check_neighbour(&mut rig);
     rig.wait(1);
     assert_eq!(rig.refresh(&alice, 600).code(), 0);
+}
+
+/// A newcomer behind the same address is served.
+fn check_neighbour(rig: &mut Rig) {
+    for transport in [Transport::Udp, Transport::Tls] {
+        let neighbour = client_at(transport, "203.0.113.5:9");
+        assert_eq!(rig.bare(&neighbour, &Msg::allocate()).code(), 401);
+        assert_eq!(rig.bare(&neighbour, &Msg::request(BINDING)).code(), 0);
+    }
+}
+
+/// Requests as another host can send them from the address of a client on UDP: without proof, with a made-up nonce, with one that
+/// was overheard.
+fn forged(nonce: &[u8]) -> [Msg; 5] {
+    let named = || Msg::request(REFRESH).attr(USERNAME, b"alice").attr(REALM, REALM_TEXT.as_bytes());
+    [
+        Msg::request(REFRESH),
+        Msg::request(REFRESH).sha1(b"x"),
+        named().attr(NONCE, b"x").sha1(b"x"),
+        named().attr(NONCE, nonce).sha1(b"x"),
+        named().attr(NONCE, nonce).attr(0x8fff, &[7; 1800]).sha1(b"x"),
+    ]
+}
+
+/// Anybody can forge the address of a client on UDP. What its user's key does not verify counts for that client alone: the call
+/// goes on, the user's other calls and neighbours too, and few forged requests are answered.
+#[test]
+fn forged_requests_use_up_nothing_of_a_running_call() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    let elsewhere = rig.alice_at(client_at(Transport::Tls, "203.0.113.7:1"));
+    assert_eq!(rig.ask(&elsewhere, Msg::allocate()).code(), 0);
+    let floods = forged(&alice.nonce).map(|request| (request, 50));
+    for (request, answers) in floods.into_iter().chain([(Msg::request(BINDING), 100)]) {
+        let (bytes, throttled) = (request.bytes(), rig.dropped(DropReason::Throttled));
+        let heard = (0..3000).filter(|_| rig.exchange(&alice.at, &bytes).is_some()).count();
+        assert_eq!(heard, answers);
+        assert_eq!(rig.dropped(DropReason::Throttled) - throttled, 3000 - answers as u64);
+        assert_eq!(rig.refresh(&alice, 600).code(), 0);
+        assert_eq!((rig.permit(&alice, &[PEER]), rig.bind(&alice, 0x4000, PEER)), (0, 0));
+        assert_eq!(rig.refresh(&elsewhere, 600).code(), 0);
+        check_neighbour(&mut rig);
+        rig.wait(2);
+    }
+    // What alice herself sends has her limit as before, over all of her calls.
+    let own = alice.seal(Msg::request(REFRESH)).bytes();
+    assert_eq!((0..3000).filter(|_| rig.exchange(&alice.at, &own).is_some()).count(), 1000);
+    let other = elsewhere.seal(Msg::request(REFRESH)).bytes();
+    assert_eq!(rig.silent(&elsewhere.at, &other), DropReason::RequestsOverRate);
+}
+
+/// A client whose nonce has expired gets a fresh one at its user's cost, whatever else comes from its address.
+#[test]
+fn an_expired_nonce_is_renewed_beside_forged_requests() {
+    let mut rig = Rig::new();
+    let mut alice = rig.allocated();
+    assert_eq!(rig.refresh(&alice, 3600).code(), 0);
+    rig.wait(3590);
+    assert_eq!(rig.refresh(&alice, 3600).code(), 0);
+    rig.wait(20);
+    for request in forged(&alice.nonce) {
+        (0..3000).for_each(|_| drop(rig.exchange(&alice.at, &request.bytes())));
+    }
+    let request = alice.seal(Msg::request(REFRESH));
+    let stale = rig.bare(&alice.at, &request);
+    assert_eq!((stale.code(), stale.is_signed()), (438, false));
+    alice.nonce = stale.get(NONCE).expect("NONCE").to_vec();
+    assert_eq!(rig.refresh(&alice, 600).code(), 0);
+    // It costs the user as much as any other request.
+    let request = alice.seal(Msg::request(REFRESH)).bytes();
+    assert_eq!((0..3000).filter(|_| rig.exchange(&alice.at, &request).is_some()).count(), 998);
 }
 
 /// Names without a user part are shared by many: their requests count by client, and each name has its permissions.

@@ -2,8 +2,12 @@
 
 use std::net::SocketAddr;
 
+use hallpass::base::host::HostId;
+use hallpass::base::transport::Transport;
 use hallpass::turn::action::{DropReason, EndReason, FromClient, Review};
 use hallpass::turn::address::OnWire;
+use hallpass::turn::five_tuple::{Client, FiveTuple, Link};
+use hallpass::turn::settings::{Host, RelayAddress, Settings};
 
 use crate::codec::*;
 use crate::rig::*;
@@ -33,13 +37,15 @@ fn s21_special_addresses_are_403_in_every_disguise() {
         "[::127.0.0.1]:80",
         "[64:ff9b::a00:1]:80",
         "[64:ff9b:1::7f00:1]:80",
+        "[64:ff9b:1:abcd:a:0:100:0]:80",
+        "[::ffff:0:10.0.0.1]:80",
     ] {
         assert_eq!(rig.permit(&alice, &[peer]), 403, "{peer}");
         assert_eq!(rig.bind(&alice, 0x4000, peer), 403, "{peer}");
         assert!(rig.send(&alice, peer, b"x").is_err(), "{peer}");
         assert!(rig.data_from_peer(peer, b"x").is_err(), "{peer}");
     }
-    assert_eq!(rig.dropped(DropReason::NoPermission), 2 * 19, "each is counted");
+    assert_eq!(rig.dropped(DropReason::NoPermission), 2 * 21, "each is counted");
     assert_eq!(rig.server.counters().permissions.get(), 0);
 }
 
@@ -262,4 +268,139 @@ fn a_withdrawn_credential_gets_nothing_new_and_a_revoked_one_ends() {
     rig.reload(|settings| settings.hosts[0].secrets.push("north-secret".into()));
     let again = rig.rest(client(3), "north-secret", &format!("{}:w_c", UNIX + 1000));
     assert_eq!(rig.exchange(&again.at, &again.seal(Msg::allocate()).bytes()).expect("an answer").code(), 401);
+}
+
+/// A revoked secret is revoked under any name of its host and for all hosts, and also after its host is gone.
+#[test]
+fn a_revoked_secret_is_revoked_for_every_host() {
+    type Change = fn(&mut Settings);
+    let changes: [(Change, &str); 3] = [
+        (
+            |settings| {
+                settings.hosts[0] = Host {
+                    id: HostId(2),
+                    name: "renamed".into(),
+                    secrets: vec!["fresh".into()],
+                    revoked: vec!["north-secret".into()],
+                    peers: None,
+                }
+            },
+            "under a new name",
+        ),
+        (|settings| settings.hosts[1].revoked.push("north-secret".into()), "by another host"),
+        (
+            |settings| {
+                settings.hosts.remove(0);
+                settings.hosts[0].revoked.push("north-secret".into());
+            },
+            "after its host is gone",
+        ),
+    ];
+    for (change, what) in changes {
+        let mut rig = Rig::new();
+        let revoked = rig.rest(client(1), "north-secret", &format!("{}:w_a", UNIX + 1000));
+        let other = rig.rest(client(2), "south-old", &format!("{}:w_a", UNIX + 1000));
+        for user in [&revoked, &other] {
+            assert_eq!(rig.ask(user, Msg::allocate()).code(), 0);
+        }
+        rig.reload(change);
+        assert_eq!(rig.sessions.iter().map(|s| s.reason).collect::<Vec<_>>(), [EndReason::Revoked], "{what}");
+        assert_eq!(rig.refresh(&other, 600).code(), 0);
+        let again = rig.rest(client(3), "north-secret", &format!("{}:w_b", UNIX + 1000));
+        let answer = rig.exchange(&again.at, &again.seal(Msg::allocate()).bytes());
+        assert_eq!(answer.expect("an answer").code(), 401, "{what}");
+    }
+}
+
+/// A host that only got a new name keeps its number: its calls go on, count in its quotas, and end when their secret is revoked.
+#[test]
+fn a_host_with_a_new_name_is_the_same_host() {
+    let mut rig = Rig::with(|settings| settings.limits.allocations_per_user = 1);
+    let name = format!("{}:w_a", UNIX + 1000);
+    let user = rig.rest(client(1), "north-secret", &name);
+    assert_eq!(rig.ask(&user, Msg::allocate()).code(), 0);
+    assert_eq!(rig.permit(&user, &[PEER]), 0);
+    rig.reload(|settings| settings.hosts[0].name = "renamed".into());
+    assert_eq!(rig.refresh(&user, 600).code(), 0);
+    assert_eq!(
+        (rig.permit(&user, &[OTHER_PEER]), rig.bind(&user, 0x4000, PEER)),
+        (0, 0),
+        "nothing is withdrawn"
+    );
+    let again = rig.rest(client(2), "north-secret", &name);
+    assert_eq!(rig.ask(&again, Msg::allocate()).code(), 486, "the place of the running call counts");
+    rig.reload(|settings| {
+        settings.hosts[0].revoked = std::mem::replace(&mut settings.hosts[0].secrets, vec!["fresh".into()]);
+    });
+    let ended: Vec<_> = rig.sessions.iter().map(|s| (&*s.host, s.reason)).collect();
+    assert_eq!(ended, [("north", EndReason::Revoked)], "under the name that it began with");
+    assert_eq!(rig.held(), (0, 0, 0));
+}
+
+/// A host with a new name and new secrets is another host: the calls of the old one go on and get nothing new.
+#[test]
+fn a_host_with_a_new_name_and_secret_is_another_host() {
+    let mut rig = Rig::new();
+    let user = rig.rest(client(1), "north-secret", &format!("{}:w_a", UNIX + 1000));
+    assert_eq!(rig.ask(&user, Msg::allocate()).code(), 0);
+    assert_eq!(rig.permit(&user, &[PEER]), 0);
+    rig.reload(|settings| {
+        settings.hosts[0] = Host {
+            id: HostId(2),
+            name: "west".into(),
+            secrets: vec!["fresh".into()],
+            ..settings.hosts[0].clone()
+        };
+    });
+    assert_eq!((rig.refresh(&user, 600).code(), rig.permit(&user, &[PEER])), (0, 0));
+    assert_eq!((rig.permit(&user, &[OTHER_PEER]), rig.bind(&user, 0x4000, OTHER_PEER)), (403, 403));
+    assert!(rig.sessions.is_empty());
+}
+
+/// A static user that is removed loses its calls; one with a new password keeps them and gets nothing new.
+#[test]
+fn a_static_user_that_is_removed_loses_its_calls() {
+    let mut rig = Rig::new();
+    let alice = rig.allocated();
+    let bob = rig.login(client(2), "bob", "bob-pw", Style::Old);
+    assert_eq!(rig.ask(&bob, Msg::allocate()).code(), 0);
+    assert_eq!(rig.permit(&alice, &[PEER]), 0);
+    rig.reload(|settings| settings.users[0].password = "fresh".into());
+    assert_eq!((rig.permit(&alice, &[PEER]), rig.permit(&alice, &[OTHER_PEER])), (0, 403));
+    assert_eq!(rig.refresh(&alice, 600).code(), 0);
+    assert!(rig.sessions.is_empty());
+    rig.reload(|settings| drop(settings.users.remove(0)));
+    let ended: Vec<_> = rig.sessions.iter().map(|s| (&*s.user, s.reason)).collect();
+    assert_eq!(ended, [("alice", EndReason::Revoked)]);
+    assert_eq!(rig.reviews, [Review { permissions: 0, allocations: 1 }]);
+    assert_eq!(rig.refresh(&bob, 600).code(), 0);
+}
+
+/// On a wildcard listener, clients on this machine are relayed from loopback. These relayed addresses are peers for each other and
+/// for nobody else.
+#[test]
+fn relayed_addresses_of_local_clients_are_peers_of_local_clients_alone() {
+    let loopback = ["127.0.0.1", "::1"];
+    let mut rig = Rig::with(|settings| {
+        for ip in loopback.map(|ip| ip.parse().expect("literal")) {
+            settings.relay_addresses.push(RelayAddress { local: ip, announced: ip, only_local: true });
+            settings.peers.own.push(ip.into());
+        }
+    });
+    let local = |transport, client: &str, server: &str| {
+        let five_tuple = FiveTuple { transport, client: addr(client), server: addr(server) };
+        Client { five_tuple, link: Link(7) }
+    };
+    let remote = rig.allocated_dual();
+    for [client, server] in [["127.0.0.1:5000", "127.0.0.1:3478"], ["[::1]:5000", "[::1]:3478"]] {
+        let inside = rig.alice_at(local(Transport::Udp, client, server));
+        let family = if addr(client).is_ipv4() { V4 } else { V6 };
+        let answer = rig.ask(&inside, Msg::allocate().attr(REQUESTED_FAMILY, &family));
+        let relayed = answer.address(XOR_RELAYED_ADDRESS).to_string();
+        assert!(relayed.starts_with(addr(client).ip().to_string().as_str()) || relayed.starts_with("[::1]"));
+        assert_eq!(rig.permit(&remote, &[&relayed]), 403, "{relayed}");
+        assert_eq!(rig.bind(&remote, 0x4000, &relayed), 403, "{relayed}");
+        assert_eq!(rig.permit(&inside, &[&relayed]), 0, "{relayed}");
+        assert!(rig.send(&inside, &relayed, b"x").is_ok());
+    }
 }

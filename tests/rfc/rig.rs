@@ -186,6 +186,7 @@ pub fn settings() -> Settings {
             .map(|name| StaticUser { name: name.into(), password: format!("{name}-pw"), host: HostId(0) })
             .into(),
         relay_addresses: vec![relay(RELAY4), relay(RELAY6)],
+        default_family: Default::default(),
         relay_ports: 49_152..=65_535,
         peers: PeerRules {
             allow: nets(&["192.0.2.0/24", "2001:db8:2::/48"]),

@@ -43,6 +43,8 @@ pub struct Participant {
     /// The secret of its password, and the expiry of its name.
     pub secret: String,
     pub until: u64,
+    /// The realm of its key.
+    pub realm: String,
     pub nonce: Option<Vec<u8>>,
     pub belief: Option<Belief>,
     pub channels: Vec<u16>,
@@ -81,6 +83,7 @@ impl Participant {
             login: Login::new("", "", ""),
             secret: String::new(),
             until: 0,
+            realm: String::new(),
             nonce: None,
             belief: None,
             channels: Vec::new(),
@@ -91,12 +94,14 @@ impl Participant {
     }
 
     /// Takes new credentials from the web application; some are about to expire or have expired.
-    pub fn log_in(&mut self, rng: &mut ChaCha8Rng, unix: u64, user: usize, secret: &str) {
+    pub fn log_in(&mut self, rng: &mut ChaCha8Rng, unix: u64, user: usize, secret: &str, realm: &str) {
         self.until = if chance(rng, 5) { unix - 10 } else { unix + 30 + below(rng, 7200) };
-        // Never one name under two secrets: on a five-tuple in use, only the first is checked.
-        let name =
-            rest::username(self.until, &format!("w_{user}_{}", secret.rsplit(' ').next().unwrap_or("")));
-        self.login = Login::new(&name, &rest::password(secret, &name), stun::REALM_NAME);
+        // Never one name under two secrets or realms: on a five-tuple in use, only the first is checked.
+        let (secret_number, first_label) = (secret.rsplit(' ').next(), realm.split('.').next());
+        let user = format!("w_{user}_{}_{}", secret_number.unwrap_or(""), first_label.unwrap_or(""));
+        let name = rest::username(self.until, &user);
+        self.login = Login::new(&name, &rest::password(secret, &name), realm);
+        self.realm = realm.to_owned();
         self.secret = secret.to_owned();
     }
 

@@ -21,6 +21,7 @@ pub struct Request {
     pub nonce: Option<Vec<u8>>,
     pub name: String,
     pub secret: String,
+    pub realm: String,
 }
 
 /// The state of a five-tuple when a request arrived.
@@ -87,6 +88,13 @@ impl World {
         if let Some(nonce) = reply.get(stun::NONCE) {
             self.nonces.entry(nonce.to_vec()).or_insert(self.now);
         }
+        if let (401 | 438, Some((_, before))) = (code, asked) {
+            // A client with an allocation goes on with the realm of its key.
+            let holder = before.allocation.as_ref().and_then(|(name, ..)| self.realms.get(name));
+            let realm = holder.unwrap_or(&self.settings.realm);
+            let is_right = reply.get(stun::REALM) == Some(realm.as_bytes());
+            ensure(is_right, Invariant::ClientsAreToldTheTruth, detail)?;
+        }
         match asked {
             Some((_, before)) if request.ask != Ask::Binding => match self.expected_login(request, before) {
                 Some(refusal) => ensure(code == refusal, Invariant::StrangersGetNothing, detail)?,
@@ -127,7 +135,10 @@ impl World {
         let holds = before.allocation.as_ref().is_some_and(|(name, ..)| *name == request.name);
         let good = match request.proof {
             Proof::None | Proof::WrongPassword => false,
-            Proof::Until(end) => holds || (end > self.unix() && self.secrets.contains(&request.secret)),
+            Proof::Until(end) => {
+                let is_known = self.secrets.contains(&request.secret) && request.realm == self.settings.realm;
+                holds || (end > self.unix() && is_known)
+            }
         };
         (!good).then_some(401)
     }

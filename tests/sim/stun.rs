@@ -85,6 +85,7 @@ pub fn settings() -> Settings {
         },
         alternates: Default::default(),
         strict_channels: false,
+        default_family: Default::default(),
         icmp_to_clients: true,
     }
 }

@@ -96,6 +96,8 @@ pub struct World {
     pub net: HashMap<SocketAddr, (usize, RelayId, u64)>,
     pub requests: HashMap<Id, Request>,
     pub nonces: HashMap<Vec<u8>, u64>,
+    /// The realm of each name.
+    pub realms: HashMap<String, String>,
     pub sent: HashMap<u64, Sent>,
     pub seen: Seen,
     pub dual: bool,
@@ -153,6 +155,7 @@ impl World {
             net: HashMap::new(),
             requests: HashMap::new(),
             nonces: HashMap::new(),
+            realms: HashMap::new(),
             sent: HashMap::new(),
             seen: Seen::default(),
             dual,
@@ -170,7 +173,7 @@ impl World {
             // A few schools, each behind one address.
             let address = SocketAddr::from(([8, 8, 0, (n % 5) as u8], 2000 + n as u16));
             let mut participant = Participant::new(stun::client(transport, address, n as u64));
-            participant.log_in(&mut self.rng, EPOCH, n / 2, stun::SECRET);
+            participant.log_in(&mut self.rng, EPOCH, n / 2, stun::SECRET, stun::REALM_NAME);
             self.by_tuple.insert(participant.at.five_tuple, n);
             self.clients.push(participant);
             let start = below(&mut self.rng, 60 * SECOND);
@@ -295,7 +298,7 @@ impl World {
         Ok(())
     }
 
-    /// Secrets rotate, the older one stays valid for one reload; a peer is denied and allowed again.
+    /// Secrets rotate, the older one stays valid for one reload; host and realm get other names; a peer is denied and allowed again.
     fn reload(&mut self) -> Checked {
         self.number += 1;
         self.secrets.push(format!("secret {}", self.number));
@@ -306,6 +309,8 @@ impl World {
         self.model.denied = denied.then_some(closed).into_iter().collect();
         self.settings.peers.deny = self.model.denied.iter().map(|&ip| ip.into()).collect();
         self.settings.hosts[0].secrets = self.secrets.clone();
+        self.settings.realm = format!("relay{}.example.org", self.number);
+        self.settings.hosts[0].name = format!("host {}", self.number).into();
         let settings = Arc::new(self.settings.clone());
         let now = self.now();
         for worker in 0..self.workers.len() {
@@ -326,7 +331,7 @@ impl World {
         }
         if self.clients[n].belief.as_ref().is_none_or(|b| b.until <= self.now) && chance(&mut self.rng, 30) {
             let secret = self.secrets[self.secrets.len() - 1].clone();
-            self.clients[n].log_in(&mut self.rng, unix, n / 2, &secret);
+            self.clients[n].log_in(&mut self.rng, unix, n / 2, &secret, &self.settings.realm);
         }
         let others: Vec<SocketAddr> = (0..3)
             .filter_map(|_| {
@@ -385,7 +390,7 @@ impl World {
         let bytes = match &nonce {
             None => writer.plain(),
             Some(nonce) if how == Carelessness::WrongPassword => {
-                writer.signed(&Login::new(&client.login.name, "guess", stun::REALM_NAME), nonce)
+                writer.signed(&Login::new(&client.login.name, "guess", &client.realm), nonce)
             }
             Some(nonce) => writer.signed(&client.login, nonce),
         };
@@ -397,7 +402,9 @@ impl World {
             nonce,
             name: client.login.name.clone(),
             secret: client.secret.clone(),
+            realm: client.realm.clone(),
         };
+        self.realms.insert(request.name.clone(), request.realm.clone());
         if matches!(ask, Ask::Refresh { lifetime: 0 }) && proof != Proof::None {
             client.belief = None;
             client.channels.clear();

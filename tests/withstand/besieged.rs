@@ -16,6 +16,7 @@ use crate::support::stun::{
 };
 use sha2::{Digest, Sha256};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -315,4 +316,55 @@ fn requests_of_one_user_with_many_peers_disturb_no_call() {
     let attributes: Vec<(u16, &[u8])> = values.iter().map(|value| (XOR_PEER_ADDRESS, &value[..])).collect();
     let requests = (0..100).map(|_| client.request(CREATE_PERMISSION, &attributes).1).collect();
     besiege(&server, &attack_from("140 peers a request of one user", socket(&client), requests));
+}
+
+/// Requests from the address and port of a running call, as another host can forge them. They are sent from the call's own
+/// socket, which is the same to the server.
+#[test]
+fn forged_requests_of_a_running_call_end_nothing() {
+    let _turn = alone();
+    let server = Server::start(&plan(""));
+    let credentials = server.credentials("victim");
+    let name = credentials.username.clone();
+    let session = Session::new(credentials, b"");
+    for (number, (what, kind)) in
+        [("without proof", 0), ("made-up nonces", 1), ("overheard nonces", 2), ("Bindings", 3)]
+            .into_iter()
+            .enumerate()
+    {
+        let mut victim = joined(&server, local(number as u8 + 1), &session);
+        victim.allocate().expect("an allocation");
+        let nonce = if kind == 2 { victim.session.nonce().to_vec() } else { vec![b'n'; 35] };
+        let attributes: [(u16, &[u8]); 4] = [
+            (LIFETIME, &[0; 4]),
+            (USERNAME, name.as_bytes()),
+            (REALM_ATTRIBUTE, REALM.as_bytes()),
+            (NONCE, &nonce),
+        ];
+        let forged = match kind {
+            0 => message(REFRESH, 0, &[]),
+            3 => binding_request(0),
+            _ => signed(REFRESH, 0, &attributes, b"no key"),
+        };
+        let attack = attack_from(what, socket(&victim), vec![forged]);
+        let is_over = AtomicBool::new(false);
+        let answered = thread::scope(|scope| {
+            let calling = scope.spawn(|| {
+                let mut answered = 0;
+                while !is_over.load(Relaxed) {
+                    assert_eq!(victim.refresh(600), 0, "{what}");
+                    answered += 1;
+                    thread::park_timeout(Duration::from_millis(50));
+                }
+                answered
+            });
+            besiege(&server, &attack);
+            is_over.store(true, Relaxed);
+            calling.join().unwrap()
+        });
+        println!("{what}: {answered} of {answered} Refreshes of the call answered");
+        assert!(answered > 20, "{what}: {answered} Refreshes");
+    }
+    assert!(drops(&server, "throttled") > 10_000);
+    assert_eq!(drops(&server, "requests_over_rate"), 0);
 }

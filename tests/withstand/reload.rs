@@ -1,11 +1,11 @@
 //! A reload that denies a peer stops its traffic; one that removes a secret blocks new permissions; one that revokes
 //! it ends allocations.
 
-use crate::machine::until;
+use crate::machine::{metric, until};
 use crate::support::beside_others;
 use crate::support::client::{Client, Link};
 use crate::support::echo::Echo;
-use crate::support::plan::{LOCAL_V4, Plan, SECRET, Transport};
+use crate::support::plan::{LOCAL_V4, Plan, REALM, SECRET, Transport};
 use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::Session;
 use std::fs;
@@ -102,4 +102,38 @@ fn a_removed_secret_allows_nothing_new_and_a_revoked_one_ends_allocations() {
     println!("revoked secret: ended after {ended:?}, including one check of 0.1 s");
     assert!(ended.is_some(), "an allocation of a revoked secret");
     assert!(server.wait_log(LIMIT, |log| log.contains("reason=\"revoked\"")), "{}", server.log());
+}
+
+#[test]
+fn a_new_realm_and_a_new_name_of_a_host_leave_calls_alone() {
+    let _turn = beside_others();
+    if skip_on_coturn("reload") {
+        return;
+    }
+    let server = Server::start(&Plan::loopback());
+    let peer = Echo::start(LOCAL_V4);
+    let mut calls = [Transport::Udp, Transport::Tls].map(|transport| client(&server, transport));
+    for call in &mut calls {
+        assert_eq!(call.bind(CHANNEL, peer.address()), 0);
+    }
+    let realm = format!("realm = \"{REALM}\"");
+    reload(&server, |text| text.replace(&realm, "realm = \"new.example.org\""));
+    let mut newcomer =
+        Client::log_in(Link::open(Transport::Udp, server.v4(Transport::Udp)), server.credentials("newcomer"));
+    assert!(until(LIMIT, || newcomer.refresh(600) == 401).is_some(), "the old realm serves a newcomer");
+    reload(&server, |text| text.replace("name = \"test\"", "name = \"renamed\""));
+    assert!(server.wait_log(LIMIT, |log| log.contains("is \"renamed\" now")), "{}", server.log());
+    let renamed = || metric(&server, "hallpass_allocations", "host=\"renamed\"") == 2;
+    assert!(until(LIMIT, renamed).is_some(), "the calls count for the host under its new name");
+    for (n, call) in (1..).zip(&mut calls) {
+        assert!(flows(call));
+        assert_eq!((call.refresh(600), call.bind(CHANNEL, peer.address())), (0, 0));
+        assert_eq!(call.permit(SocketAddr::from(([127, 0, 9, n], 9))), 0, "a new peer");
+    }
+    let secret = format!("secret = \"{SECRET}\"");
+    let fresh = format!("secret = \"another secret of the tests\"\nrevoked = [\"{SECRET}\"]");
+    reload(&server, |text| text.replace(&secret, &fresh));
+    for call in &mut calls {
+        assert!(until(LIMIT, || !flows(call)).is_some(), "revoked under the new name");
+    }
 }

@@ -14,6 +14,7 @@ use crate::net::admission::Rules;
 use crate::net::front::first_bytes::Site;
 use crate::system::addresses::Addresses;
 use crate::system::limits;
+use crate::turn::identity::directory::Credential;
 use crate::turn::settings::{
     Alternates, Host, Limits, PeerRules, Rate, Rates, RelayAddress, Settings, StaticUser,
 };
@@ -28,37 +29,106 @@ const DESCRIPTORS_MIN: u32 = 8;
 /// The name under which static users without a host are counted.
 const USERS: &str = "users";
 
-/// Names of hosts by number. A name keeps its number across reloads, because counters are indexed by it.
-#[derive(Debug, Default)]
+/// Names of hosts by number. A host keeps its number across reloads, because counters and running allocations go by it. It is the
+/// same host if it has the same name, or if it has one of its secrets under a new name.
+#[derive(Clone, Debug, Default)]
 pub struct HostNames {
     names: Vec<Arc<str>>,
+    /// The secrets that the host of each number had last.
+    secrets: Vec<Vec<Credential>>,
 }
 
+/// Whether a host of this name and these secrets is the one that has the number.
+type Rule = fn(&HostNames, &str, &[Credential], HostId) -> bool;
+
 impl HostNames {
-    /// All names since the start, in the order of their numbers.
+    /// All names since the start, in the order of their numbers. A host that got a new name has that one.
     pub fn all(&self) -> &[Arc<str>] {
         &self.names
     }
 
-    /// Returns the number of a name and assigns one to a new name.
+    /// Returns the numbers of these hosts and assigns one to each new host.
     ///
     /// # Errors
     /// The text for the operator if all numbers are assigned.
-    fn id(&mut self, name: &str) -> Result<(HostId, Arc<str>), String> {
-        let index = match self.names.iter().position(|known| **known == *name) {
-            Some(index) => index,
-            None if self.names.len() < HOSTS_MAX => {
-                self.names.push(Arc::from(name));
-                self.names.len() - 1
+    fn assign(&mut self, hosts: &[config::Host]) -> Result<Vec<HostId>, String> {
+        let secrets: Vec<Vec<Credential>> = hosts
+            .iter()
+            .map(|host| host.secrets.iter().map(|secret| Credential::of_secret(secret)).collect())
+            .collect();
+        let mut ids: Vec<Option<HostId>> = vec![None; hosts.len()];
+        // The strongest evidence first: name and secret, a secret under a new name, the name. A name that another host had
+        // before is not new, so that no two numbers ever have the same.
+        let rules: [Rule; 3] = [
+            |known, name, secrets, id| known.is_called(id, name) && known.shares(id, secrets),
+            |known, name, secrets, id| known.id(name).is_none() && known.shares(id, secrets),
+            |known, name, _, id| known.is_called(id, name),
+        ];
+        for rule in rules {
+            for (place, host) in hosts.iter().enumerate() {
+                if ids[place].is_some() {
+                    continue;
+                }
+                let is_free = |id: &HostId| !ids.contains(&Some(*id));
+                let found =
+                    self.ids().filter(is_free).find(|&id| rule(self, &host.name, &secrets[place], id));
+                if let Some(id) = found {
+                    ids[place] = Some(id);
+                    self.names[usize::from(id.0)] = Arc::from(host.name.as_str());
+                }
             }
-            None => {
-                return Err(format!(
-                    "more than {HOSTS_MAX} host names since the start; restart the server to forget unused names"
-                ));
-            }
-        };
-        // Below HOSTS_MAX, so it fits.
-        Ok((HostId(index as u8), Arc::clone(&self.names[index])))
+        }
+        let mut assigned = Vec::with_capacity(hosts.len());
+        for ((host, secrets), id) in hosts.iter().zip(secrets).zip(ids) {
+            let id = match id {
+                Some(id) => id,
+                None => self.add(&host.name)?,
+            };
+            self.secrets[usize::from(id.0)] = secrets;
+            assigned.push(id);
+        }
+        Ok(assigned)
+    }
+
+    /// Returns the number of a host without secrets and assigns one to a new name.
+    ///
+    /// # Errors
+    /// The text for the operator if all numbers are assigned.
+    fn of(&mut self, name: &str) -> Result<HostId, String> {
+        self.id(name).map_or_else(|| self.add(name), Ok)
+    }
+
+    fn add(&mut self, name: &str) -> Result<HostId, String> {
+        // Below HOSTS_MAX, as checked next, so it fits.
+        let id = HostId(self.names.len() as u8);
+        if self.names.len() >= HOSTS_MAX {
+            return Err(format!(
+                "more than {HOSTS_MAX} host names since the start; restart the server to forget unused names"
+            ));
+        }
+        self.names.push(Arc::from(name));
+        self.secrets.push(Vec::new());
+        Ok(id)
+    }
+
+    fn ids(&self) -> impl Iterator<Item = HostId> {
+        (0..self.names.len() as u8).map(HostId)
+    }
+
+    fn id(&self, name: &str) -> Option<HostId> {
+        self.ids().find(|&id| self.is_called(id, name))
+    }
+
+    fn name(&self, id: HostId) -> Arc<str> {
+        Arc::clone(&self.names[usize::from(id.0)])
+    }
+
+    fn is_called(&self, id: HostId, name: &str) -> bool {
+        *self.names[usize::from(id.0)] == *name
+    }
+
+    fn shares(&self, id: HostId, secrets: &[Credential]) -> bool {
+        self.secrets[usize::from(id.0)].iter().any(|secret| secrets.contains(secret))
     }
 }
 
@@ -85,12 +155,14 @@ pub fn protocol(
     relay_addresses: Vec<RelayAddress>,
     names: &mut HostNames,
 ) -> Result<Settings, String> {
+    // A configuration that is refused leaves no names behind.
+    let mut known = names.clone();
+    let ids = known.assign(&config.hosts)?;
     let mut hosts = Vec::new();
-    for host in &config.hosts {
-        let (id, name) = names.id(&host.name)?;
+    for (host, id) in config.hosts.iter().zip(ids) {
         hosts.push(Host {
             id,
-            name,
+            name: known.name(id),
             secrets: host.secrets.clone(),
             revoked: host.revoked.clone(),
             peers: host.peers.clone(),
@@ -99,12 +171,22 @@ pub fn protocol(
     let mut users = Vec::new();
     for user in &config.users {
         let host = user.host.as_deref().unwrap_or(USERS);
-        let (id, name) = names.id(host)?;
-        if hosts.iter().all(|known| known.id != id) {
-            hosts.push(Host { id, name, secrets: Vec::new(), revoked: Vec::new(), peers: None });
+        let id = known.of(host)?;
+        if hosts.iter().all(|host| host.id != id) {
+            hosts.push(Host {
+                id,
+                name: known.name(id),
+                secrets: Vec::new(),
+                revoked: Vec::new(),
+                peers: None,
+            });
         }
         users.push(StaticUser { name: user.name.clone(), password: user.password.clone(), host: id });
     }
+    for (before, after) in names.all().iter().zip(known.all()).filter(|(before, after)| before != after) {
+        tracing::info!("host {before:?} is {after:?} now: its calls, quotas and counters go on");
+    }
+    *names = known;
     let limits = &config.limits;
     Ok(Settings {
         realm: config.realm.clone(),
@@ -112,6 +194,7 @@ pub fn protocol(
         users,
         peers: peer_rules(config, &machine.addresses.own, &relay_addresses),
         relay_addresses,
+        default_family: config.relay.default_family,
         relay_ports: config.relay.ports.clone(),
         limits: Limits {
             allocations_per_user: limits.allocations_per_user,
@@ -212,4 +295,72 @@ fn services(config: &config::Config) -> Vec<SocketAddr> {
         .chain(config.web.passthrough.values().copied().map(Some));
     let admin = config.admin.as_ref().map(|admin| admin.address);
     listeners.chain(web).chain([admin]).flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The numbers of these hosts, each written as `NAME SECRET...`.
+    fn assigned(names: &mut HostNames, hosts: &[&str]) -> Vec<u8> {
+        let host = |text: &&str| {
+            let mut words = text.split(' ').map(str::to_owned);
+            let name = words.next().expect("a name");
+            config::Host { name, secrets: words.collect(), revoked: Vec::new(), peers: None }
+        };
+        let hosts: Vec<config::Host> = hosts.iter().map(host).collect();
+        names.assign(&hosts).expect("room").into_iter().map(|id| id.0).collect()
+    }
+
+    fn called(names: &HostNames) -> Vec<&str> {
+        names.all().iter().map(|name| &**name).collect()
+    }
+
+    #[test]
+    fn a_host_keeps_its_number_under_a_new_name_or_with_new_secrets() {
+        let mut names = HostNames::default();
+        assert_eq!(assigned(&mut names, &["ping a", "pong b"]), [0, 1]);
+        assert_eq!(assigned(&mut names, &["pong b", "ping a"]), [1, 0], "another order");
+        assert_eq!(assigned(&mut names, &["ping fresh a", "pong b"]), [0, 1], "rotated");
+        assert_eq!(assigned(&mut names, &["ping fresh", "pong c"]), [0, 1], "rotated, and changed");
+        assert_eq!(assigned(&mut names, &["renamed newest fresh", "pong c"]), [0, 1]);
+        assert_eq!(called(&names), ["renamed", "pong"]);
+        assert_eq!(assigned(&mut names, &["pong c"]), [1]);
+        assert_eq!(assigned(&mut names, &["ping newest", "pong c"]), [0, 1], "back, under its first name");
+        assert_eq!(assigned(&mut names, &["other d", "pong c"]), [2, 1], "neither name nor secret");
+        assert_eq!(called(&names), ["ping", "pong", "other"]);
+    }
+
+    #[test]
+    fn a_name_can_pass_to_another_host() {
+        let mut names = HostNames::default();
+        assert_eq!(assigned(&mut names, &["ping a"]), [0]);
+        assert_eq!(assigned(&mut names, &["ping b", "pong a"]), [1, 0], "the secret decides");
+        assert_eq!(called(&names), ["pong", "ping"]);
+        assert_eq!(assigned(&mut names, &["ping a", "pong b"]), [1, 0], "swapped: both names are known");
+        assert_eq!(assigned(&mut names, &["one a b"]), [0], "of two, one goes on");
+        assert_eq!(assigned(&mut names, &["one a", "two b"]), [0, 2]);
+        assert_eq!(called(&names), ["one", "ping", "two"]);
+    }
+
+    #[test]
+    fn a_configuration_that_is_refused_leaves_no_names_behind() {
+        let mut names = HostNames::default();
+        let host = |n: usize| config::Host {
+            name: format!("host {n}"),
+            secrets: vec![format!("secret {n}")],
+            revoked: Vec::new(),
+            peers: None,
+        };
+        let with = |hosts: std::ops::Range<usize>| config::Config {
+            hosts: hosts.map(host).collect(),
+            ..config::Config::embedded("secret".to_owned())
+        };
+        let machine = Machine { workers: 1, addresses: Addresses::default() };
+        let mut protocol =
+            |config| protocol(&config, &machine, Vec::new(), &mut names).map(|it| it.hosts.len());
+        assert_eq!(protocol(with(0..150)), Ok(150));
+        assert!(protocol(with(150..250)).is_err_and(|message| message.contains("more than 200 host names")));
+        assert_eq!(protocol(with(150..200)), Ok(50), "the numbers are free");
+    }
 }

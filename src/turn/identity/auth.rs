@@ -4,15 +4,14 @@
 //! never makes us compute a password. An expired name is refused before any secret is tried, and trying secrets has a budget
 //! of its own. The cache holds only identities that verified, and has a limit.
 
-use std::collections::{HashMap, HashSet};
-use std::fmt;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use stun_types::message::LongTermKeyCredentials;
 
 use super::account::Account;
+use super::directory::{Credential, Directory, Secret, Standing, user_hash};
 use super::nonce::Features;
 use super::rest;
 use crate::base::host::HostId;
@@ -107,45 +106,6 @@ impl Identity {
     }
 }
 
-/// Identifies a secret of a host or the password of a static user without holding it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Credential([u8; 8]);
-
-impl Credential {
-    fn of(host: HostId, user: &str, secret: &str) -> Self {
-        let mut hash = Sha256::new();
-        hash.update([host.0]);
-        hash.update(user.as_bytes());
-        hash.update([0]);
-        hash.update(secret.as_bytes());
-        let mut name = [0; 8];
-        name.copy_from_slice(&hash.finalize()[..8]);
-        Self(name)
-    }
-
-    /// For a shared secret of a host.
-    fn shared(host: HostId, secret: &str) -> Self {
-        Self::of(host, "", secret)
-    }
-}
-
-impl fmt::Debug for Credential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Credential(..)")
-    }
-}
-
-/// Whether a credential is still valid after new settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// The settings have it, and its host.
-    Valid,
-    /// The settings no longer have it: its holder keeps what it has.
-    Withdrawn,
-    /// The settings name it as revoked: its holder loses everything.
-    Revoked,
-}
-
 /// One authenticated request: its sender, and how the answer is protected.
 #[derive(Clone, Debug)]
 pub struct Authenticated {
@@ -198,6 +158,8 @@ pub struct Attempt<'a> {
     /// The owner of the client's allocation. Its own requests are checked against the key it came with, so neither an
     /// expired name nor a changed secret ends a running call.
     pub holder: Option<&'a Arc<Identity>>,
+    /// Whether no key but the holder's may be tried.
+    pub holder_alone: bool,
     /// Whether the secrets of all hosts may be tried, the only work that grows with the configuration.
     pub may_search: bool,
 }
@@ -212,53 +174,6 @@ pub struct Authenticator {
     old: HashMap<Arc<str>, Known>,
     /// Checked instead of a missing key, so that the time of an answer does not reveal which names are known.
     decoy: IntegrityKey,
-}
-
-/// The credentials of the settings, indexed.
-#[derive(Debug, Default)]
-struct Directory {
-    /// Places in [`Settings::users`], by name and by USERHASH.
-    by_name: HashMap<String, usize>,
-    by_hash: HashMap<[u8; 32], usize>,
-    valid: HashSet<Credential>,
-    revoked: HashSet<Credential>,
-    /// The secrets of all hosts that are not revoked.
-    secrets: Vec<Secret>,
-    hosts: HashSet<HostId>,
-}
-
-/// A shared secret with what a search needs of its host.
-#[derive(Debug)]
-struct Secret {
-    host: HostId,
-    host_name: Arc<str>,
-    credential: Credential,
-    secret: rest::Secret,
-}
-
-impl Directory {
-    fn new(settings: &Settings) -> Self {
-        let mut directory = Self::default();
-        for (place, user) in settings.users.iter().enumerate() {
-            directory.by_name.entry(user.name.clone()).or_insert(place);
-            directory.by_hash.entry(user_hash(&user.name, &settings.realm)).or_insert(place);
-            directory.valid.insert(Credential::of(user.host, &user.name, &user.password));
-        }
-        for host in &settings.hosts {
-            let named = |secret: &String| Credential::shared(host.id, secret);
-            directory.valid.extend(host.secrets.iter().map(named));
-            directory.revoked.extend(host.revoked.iter().map(named));
-            let valid = host.secrets.iter().filter(|secret| !host.revoked.contains(secret));
-            directory.secrets.extend(valid.map(|secret| Secret {
-                host: host.id,
-                host_name: Arc::clone(&host.name),
-                credential: named(secret),
-                secret: rest::Secret::new(secret),
-            }));
-            directory.hosts.insert(host.id);
-        }
-        directory
-    }
 }
 
 /// The identities of one name, by password algorithm.
@@ -305,15 +220,9 @@ impl Authenticator {
         self.directory.secrets.is_empty()
     }
 
-    /// Whether the settings still have the credential of this identity.
+    /// What the settings say about the credential of this identity.
     pub fn standing(&self, identity: &Identity) -> Standing {
-        let Directory { valid, revoked, hosts, .. } = &self.directory;
-        let is_valid = valid.contains(&identity.credential) && hosts.contains(&identity.host);
-        match (revoked.contains(&identity.credential), is_valid) {
-            (true, _) => Standing::Revoked,
-            (false, true) => Standing::Valid,
-            (false, false) => Standing::Withdrawn,
-        }
+        self.directory.standing(identity.host, &identity.name, identity.credential)
     }
 
     /// Checks the credentials of one request.
@@ -326,7 +235,8 @@ impl Authenticator {
     /// The identity whose key verifies the request. Counts the keys `tried`.
     fn find(&mut self, attempt: &Attempt<'_>, tried: &mut usize) -> Result<Authenticated, Failure> {
         const UNKNOWN: Failure = Failure::Refused(Code::Unauthenticated);
-        let Attempt { now, settings, message, credentials, features, holder, may_search } = *attempt;
+        let Attempt { now, settings, message, credentials, features, holder, holder_alone, may_search } =
+            *attempt;
         let algorithm =
             password_algorithm(credentials, features.password_algorithms).map_err(Failure::Refused)?;
         let answer = if credentials.password_algorithm.is_some() {
@@ -348,7 +258,7 @@ impl Authenticator {
                 }
             };
         }
-        if credentials.realm != Some(settings.realm.as_str()) {
+        if holder_alone || credentials.realm != Some(settings.realm.as_str()) {
             return Err(UNKNOWN);
         }
         let claim = Claim { now, settings, realm: Arc::clone(&self.realm), message, algorithm, proof };
@@ -441,7 +351,7 @@ impl Claim<'_> {
             host_name: host.map_or_else(|| Arc::from(""), |host| Arc::clone(&host.name)),
             realm: Arc::clone(&self.realm),
             expires: None,
-            credential: Credential::of(user.host, name, password),
+            credential: Credential::of_user(name, password),
             password_algorithm: self.algorithm,
             key,
         })
@@ -486,15 +396,6 @@ fn password_algorithm(credentials: &Credentials<'_>, offered: bool) -> Result<Pa
     }
 }
 
-/// USERHASH (RFC 8489 section 14.4).
-fn user_hash(name: &str, realm: &str) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(name.as_bytes());
-    hash.update(b":");
-    hash.update(realm.as_bytes());
-    hash.finalize().into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -517,6 +418,7 @@ mod tests {
             }],
             users: vec![StaticUser { name: "ann".into(), password: "ann-pw".into(), host }],
             relay_addresses: Vec::new(),
+            default_family: Default::default(),
             relay_ports: 49_152..=65_535,
             peers: PeerRules::default(),
             limits: Limits::default(),
@@ -557,6 +459,7 @@ mod tests {
                 credentials: &credentials,
                 features,
                 holder: None,
+                holder_alone: false,
                 may_search: true,
             });
             assert_eq!(checked.result.err(), Some(Failure::Refused(Code::Unauthenticated)));

@@ -1,8 +1,11 @@
 //! What requests may cost: the budgets of a source without credentials and of a user.
 //!
 //! A source that uses up its budget is ignored, with one exception: a client that has an allocation. Its requests
-//! count for its user, good or bad, and not for its source: behind one school address, a flood does not end running calls,
-//! and running calls do not keep newcomers out.
+//! do not count for its source: behind one school address, a flood does not end running calls, and running calls do not keep
+//! newcomers out. Over a stream they count for its user, good or bad. Over UDP anybody can forge its address, so only a request
+//! that its user's key verifies counts for the user; any other, and every Binding, counts for the client ([`Payer`]).
+//!
+//! Each kind of budget has a table of its own, so that neither strangers nor those who guess take the places of running calls.
 
 use super::auth::Identity;
 use crate::base::time::Now;
@@ -25,8 +28,13 @@ const OPENING_TCP_SHARE: u32 = 4;
 const BINDING_SHARE: u32 = 4;
 /// Bindings over TCP and TLS: many arrive in one read and are answered by one write, for half a microsecond each.
 const STREAM_BINDING_SHARE: u32 = 100;
-/// Bindings of one user for each other request.
+/// Bindings of one user over TCP and TLS for each other request.
 const USER_BINDING_SHARE: u32 = 20;
+/// Requests that the user's key does not verify, from a client on UDP with an allocation. Clients hardly send any; most are
+/// forged.
+const CLIENT_CHALLENGES: u32 = 50;
+/// Bindings of a client on UDP with an allocation.
+const CLIENT_BINDINGS: u32 = 100;
 /// Nanoseconds of searching secrets each second for the clients of one source that have not guessed wrong within the last
 /// second: 2 % of a worker.
 const SEARCH_OF_SOURCE: Limit = Limit { per_second: 20_000_000 };
@@ -59,19 +67,47 @@ fn search_cost(request: usize, name: usize) -> usize {
     1_400 + request + 2 * name
 }
 
-/// The budgets of one worker.
+/// Who pays for an answer to a request without good credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payer {
+    /// The source of a client without an allocation.
+    Source,
+    /// The address and port of a client on UDP that has an allocation. A forger of it uses up no other budget.
+    Client,
+    /// The user of a client that has an allocation and sends over its own stream.
+    User,
+}
+
+impl Payer {
+    /// The payer for this client.
+    pub fn of(client: &Client, has_allocation: bool) -> Self {
+        match (has_allocation, client.five_tuple.transport.is_stream()) {
+            (false, _) => Self::Source,
+            (true, false) => Self::Client,
+            (true, true) => Self::User,
+        }
+    }
+}
+
+/// The budgets of one worker. Each table has 256 KiB, and takes memory as it is used.
 #[derive(Debug)]
 pub struct Gate {
-    throttle: Throttle,
+    /// Of users, and of clients that have an allocation.
+    clients: Throttle,
+    /// Of sources, for what they ask without credentials or have searched.
+    sources: Throttle,
+    /// Wrong guesses of sources, which are remembered for up to a minute; every other budget is full again within two seconds.
+    guesses: Throttle,
 }
 
 impl Gate {
     /// A gate with full budgets. `key` must come from a cryptographic random generator.
     pub fn new(key: [u64; 2]) -> Self {
-        Self { throttle: Throttle::new(key) }
+        // The purpose is part of what is hashed, so that one key serves all tables.
+        Self { clients: Throttle::new(key), sources: Throttle::new(key), guesses: Throttle::new(key) }
     }
 
-    /// Whether this source may still cause an answer without credentials. Asked before anything is computed. The first requests
+    /// Whether the payer may still cause an answer without credentials. Asked before anything is computed. The first requests
     /// of a connection (`opening`) have a further budget, so that a flood on others does not keep a newcomer out.
     pub fn has_budget(
         &mut self,
@@ -79,11 +115,21 @@ impl Gate {
         limits: &Limits,
         client: &Client,
         kind: Request,
+        payer: Payer,
         opening: bool,
     ) -> bool {
-        let (purpose, limit) = budget_of(limits, client, kind);
-        self.throttle.has_some(now.instant, purpose, source(client), limit)
-            || opening && kind != Request::Binding && self.may_open(now, limits, client)
+        match payer {
+            Payer::User => true,
+            Payer::Client => {
+                let (purpose, limit) = budget_of_client(limits, kind);
+                self.clients.has_some(now.instant, purpose, client_itself(client), limit)
+            }
+            Payer::Source => {
+                let (purpose, limit) = budget_of_source(limits, client, kind);
+                self.sources.has_some(now.instant, purpose, source(client), limit)
+                    || opening && kind != Request::Binding && self.may_open(now, limits, client)
+            }
+        }
     }
 
     /// Whether this source may make one more of the first requests of a connection; counts it.
@@ -94,20 +140,31 @@ impl Gate {
             Transport::Tls => (Purpose::OpeningTls, OPENING_TLS_SHARE),
         };
         let limit = Limit { per_second: limits.unauthenticated_per_source.saturating_mul(share) };
-        self.throttle.take(now.instant, purpose, source(client), 1, limit)
+        self.sources.take(now.instant, purpose, source(client), 1, limit)
     }
 
-    /// Counts a request of this source that is answered without credentials. Without budget left it was one of the first of
-    /// its connection, and has counted as such.
-    pub fn spend(&mut self, now: Now, limits: &Limits, client: &Client, kind: Request) {
-        let (purpose, limit) = budget_of(limits, client, kind);
-        self.throttle.take(now.instant, purpose, source(client), 1, limit);
+    /// Counts a request that is answered without credentials. Returns whether it may be answered.
+    pub fn spend(&mut self, now: Now, limits: &Limits, client: &Client, kind: Request, payer: Payer) -> bool {
+        match payer {
+            // The user has paid.
+            Payer::User => true,
+            Payer::Client => {
+                let (purpose, limit) = budget_of_client(limits, kind);
+                self.clients.take(now.instant, purpose, client_itself(client), 1, limit)
+            }
+            Payer::Source => {
+                let (purpose, limit) = budget_of_source(limits, client, kind);
+                // Without budget left it was one of the first of its connection, and has counted as such.
+                self.sources.take(now.instant, purpose, source(client), 1, limit);
+                true
+            }
+        }
     }
 
     /// Whether all secrets may be tried on a request of this client.
     pub fn may_search(&self, now: Now, client: &Client) -> bool {
         let has_some =
-            |(purpose, subject, limit)| self.throttle.has_some(now.instant, purpose, subject, limit);
+            |(purpose, subject, limit)| self.sources.has_some(now.instant, purpose, subject, limit);
         self.search_budgets(now, client).into_iter().all(has_some)
     }
 
@@ -129,22 +186,22 @@ impl Gate {
         let cost = tried * search_cost(message.bytes().len(), name);
         let cost = u32::try_from(cost).unwrap_or(u32::MAX);
         for (purpose, subject, limit) in self.search_budgets(now, client) {
-            self.throttle.charge(now.instant, purpose, subject, cost, limit);
+            self.sources.charge(now.instant, purpose, subject, cost, limit);
         }
         if is_wrong {
-            for subject in [source(client), Subject::Client(client.five_tuple.client)] {
-                self.throttle.charge(now.instant, Purpose::Guess, subject, 1, GUESSES);
+            for subject in [source(client), client_itself(client)] {
+                self.guesses.charge(now.instant, Purpose::Guess, subject, 1, GUESSES);
             }
-            self.throttle.charge(now.instant, Purpose::RecentGuess, source(client), RECENT_GUESS, GUESSES);
+            self.guesses.charge(now.instant, Purpose::RecentGuess, source(client), RECENT_GUESS, GUESSES);
         }
         cost
     }
 
     /// The budgets that a search for this client is charged to: the one of its source, and one of all sources.
     fn search_budgets(&self, now: Now, client: &Client) -> [(Purpose, Subject<'static>, Limit); 2] {
-        let guess = |purpose, subject| !self.throttle.has_some(now.instant, purpose, subject, GUESSES);
+        let guess = |purpose, subject| !self.guesses.has_some(now.instant, purpose, subject, GUESSES);
         let has_guessed = |subject| guess(Purpose::Guess, subject);
-        let (of_source, of_all) = if has_guessed(Subject::Client(client.five_tuple.client)) {
+        let (of_source, of_all) = if has_guessed(client_itself(client)) {
             ((Purpose::Search, SEARCH_OF_GUESSERS), (Purpose::Search, SEARCH_OF_ALL_GUESSERS))
         } else if has_guessed(source(client)) {
             ((Purpose::FirstSearch, SEARCH_OF_SOURCE), (Purpose::NeighbourSearch, SEARCH_OF_ALL_GUESSERS))
@@ -167,23 +224,39 @@ impl Gate {
         message: &Message<'_>,
         searched: u32,
     ) -> bool {
-        let subject = match user.user.is_empty() {
-            true => Subject::Client(client.five_tuple.client),
-            false => Subject::User(user.host, &user.user),
-        };
-        let (purpose, share) = match Request::of(message.method()) {
-            Request::Binding => (Purpose::UserBinding, USER_BINDING_SHARE),
-            _ => (Purpose::Request, 1),
-        };
-        let limit = Limit { per_second: limits.requests_per_user.saturating_mul(share) };
+        let (purpose, limit) = budget_of_user(limits, Request::of(message.method()));
         // A request is at most 2 KiB long.
         let units = 1 + (message.bytes().len() / BYTES_PER_REQUEST) as u32 + searched / SEARCH_PER_REQUEST;
-        self.throttle.take(now.instant, purpose, subject, units, limit)
+        self.clients.take(now.instant, purpose, subject_of(client, user), units, limit)
+    }
+
+    /// Whether the user may make any request now. Counts nothing.
+    pub fn may_ask_more(&self, now: Now, limits: &Limits, client: &Client, user: &Identity) -> bool {
+        let (purpose, limit) = budget_of_user(limits, Request::Refresh);
+        self.clients.has_some(now.instant, purpose, subject_of(client, user), limit)
     }
 }
 
-/// The budget that a request without credentials is charged to.
-fn budget_of(limits: &Limits, client: &Client, kind: Request) -> (Purpose, Limit) {
+/// The budget of a user's requests.
+fn budget_of_user(limits: &Limits, kind: Request) -> (Purpose, Limit) {
+    let (purpose, share) = match kind {
+        Request::Binding => (Purpose::UserBinding, USER_BINDING_SHARE),
+        _ => (Purpose::Request, 1),
+    };
+    (purpose, Limit { per_second: limits.requests_per_user.saturating_mul(share) })
+}
+
+/// The budget of a client on UDP that has an allocation. An operator without limits on strangers has none here, either.
+fn budget_of_client(limits: &Limits, kind: Request) -> (Purpose, Limit) {
+    let (purpose, per_second) = match kind {
+        Request::Binding => (Purpose::ClientBinding, CLIENT_BINDINGS),
+        _ => (Purpose::ClientChallenge, CLIENT_CHALLENGES),
+    };
+    (purpose, Limit { per_second: if limits.unauthenticated_per_source == 0 { 0 } else { per_second } })
+}
+
+/// The budget of a source without credentials.
+fn budget_of_source(limits: &Limits, client: &Client, kind: Request) -> (Purpose, Limit) {
     let (purpose, share) = match (client.five_tuple.transport.is_stream(), kind) {
         (true, Request::Binding) => (Purpose::StreamBinding, STREAM_BINDING_SHARE),
         (true, _) => (Purpose::Stream, STREAM_SHARE),
@@ -195,4 +268,16 @@ fn budget_of(limits: &Limits, client: &Client, kind: Request) -> (Purpose, Limit
 
 fn source(client: &Client) -> Subject<'static> {
     Subject::Source(client.five_tuple.client.ip())
+}
+
+fn client_itself(client: &Client) -> Subject<'static> {
+    Subject::Client(client.five_tuple.client)
+}
+
+/// Whose requests are counted: the user's, or those of the client if many share the name.
+fn subject_of<'a>(client: &Client, user: &'a Identity) -> Subject<'a> {
+    match user.user.is_empty() {
+        true => client_itself(client),
+        false => Subject::User(user.host, &user.user),
+    }
 }

@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod auth;
+pub mod directory;
 pub mod gate;
 pub mod nonce;
 pub mod peer_policy;

@@ -17,6 +17,9 @@ use crate::base::time::Instant;
 /// The lifetime of a nonce. RFC 8489 section 9.2 leaves it to the server; within it a client's Refresh needs no
 /// second round trip.
 pub const LIFETIME: Duration = Duration::from_secs(3600);
+/// How long after it was made a nonce is still known as ours. A client that is quiet for as long as its allocation may last
+/// comes back with one that has expired.
+const KNOWN_FOR: Duration = Duration::from_secs(2 * LIFETIME.as_secs());
 
 /// RFC 8489 section 9.2: the beginning of a nonce with security features.
 const COOKIE: &[u8] = b"obMatJos2";
@@ -46,6 +49,15 @@ impl Features {
     }
 }
 
+/// A nonce that we made for the client address that sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// The features that it announced.
+    pub features: Features,
+    /// Whether it has not expired.
+    pub is_fresh: bool,
+}
+
 /// Makes and checks nonces. All workers share one key, so that a nonce is valid on all of them.
 pub struct Nonces {
     key: Hmac<Sha256>,
@@ -72,9 +84,9 @@ impl Nonces {
         nonce
     }
 
-    /// The features that the nonce announced, if we made it for this client address and it has not expired. The hash is
-    /// compared in constant time.
-    pub fn check(&self, now: Instant, client: SocketAddr, nonce: &[u8]) -> Option<Features> {
+    /// Reads a nonce; `None` unless we made it for this client address within twice its lifetime. The hash is compared in
+    /// constant time.
+    pub fn check(&self, now: Instant, client: SocketAddr, nonce: &[u8]) -> Option<Issued> {
         let (features, text) = match nonce.strip_prefix(COOKIE) {
             None => (Features::default(), nonce),
             Some(rest) => {
@@ -94,9 +106,10 @@ impl Nonces {
             _ => return None,
         };
         let made = u32::from_be_bytes([body[0], body[1], body[2], body[3]]);
-        let age = (now.as_secs() as u32).wrapping_sub(made);
+        // One from the future is as old as can be.
+        let age = Duration::from_secs((now.as_secs() as u32).wrapping_sub(made).into());
         let right: bool = self.mac(&body[..4], client, features).ct_eq(&body[4..]).into();
-        (right && u64::from(age) < LIFETIME.as_secs()).then_some(features)
+        (right && age < KNOWN_FOR).then_some(Issued { features, is_fresh: age < LIFETIME })
     }
 
     fn mac(&self, time: &[u8], client: SocketAddr, features: Features) -> [u8; MAC] {
@@ -141,9 +154,11 @@ mod tests {
             [BOTH, Features::default(), Features { password_algorithms: true, ..Features::default() }]
         {
             let nonce = nonces.make(secs(100), client(), features);
-            assert_eq!(nonces.check(secs(100), client(), nonce.as_bytes()), Some(features));
-            assert_eq!(nonces.check(secs(3699), client(), nonce.as_bytes()), Some(features));
-            assert_eq!(nonces.check(secs(3700), client(), nonce.as_bytes()), None);
+            let checked = |now| nonces.check(secs(now), client(), nonce.as_bytes());
+            for (now, is_fresh) in [(100, true), (3699, true), (3700, false), (7299, false)] {
+                assert_eq!(checked(now), Some(Issued { features, is_fresh }), "{now}");
+            }
+            assert_eq!(checked(7300), None);
             assert_eq!(nonces.check(secs(99), client(), nonce.as_bytes()), None, "from the future");
             for stranger in ["192.0.2.1:5001", "192.0.2.2:5000", "[2001:db8::1]:5000"] {
                 let stranger = stranger.parse().expect("literal");

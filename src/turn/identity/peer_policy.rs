@@ -152,7 +152,7 @@ fn built_in() -> impl Iterator<Item = IpNet> {
 /// The address itself and the IPv4 addresses inside it.
 fn identities(ip: IpAddr) -> impl Iterator<Item = IpAddr> {
     let inside = match ip {
-        IpAddr::V4(_) => [None, None],
+        IpAddr::V4(_) => [None; 4],
         IpAddr::V6(v6) => ipv4_inside(v6),
     };
     std::iter::once(ip).chain(inside.into_iter().flatten().map(IpAddr::V4))
@@ -224,6 +224,10 @@ mod tests {
             "64:ff9b::7f00:1",
             "64:ff9b:1::a00:1",
             "64:ff9b:1:a00:0:100::",
+            "64:ff9b:1:808:8:800:8.8.8.8",
+            "::ffff:0:10.0.0.1",
+            "::2",
+            "::ffff",
             "2002:7f00:1::1",
             "2002:a00:1::",
             "2001:0:808:808:0:0:80ff:fffe",
@@ -237,10 +241,37 @@ mod tests {
             "172.32.0.1",
             "2a00::1",
             "64:ff9b::808:808",
-            "64:ff9b:1:808:8:800:8.8.8.8",
             "::ffff:8.8.8.8",
+            "::ffff:0:8.8.8.8",
+            "::8.8.8.8",
         ] {
             assert_eq!(policy.judge(ip(open), None), Some(Reach::All), "{open}");
+        }
+    }
+
+    /// RFC 8215: the operator opens the prefix of the network, in `peers` of a host or for all, and the address behind it is
+    /// judged nevertheless, whatever the prefix length is.
+    #[test]
+    fn behind_an_opened_prefix_of_nat64_the_ipv4_address_decides() {
+        let prefixes = nets(&["64:ff9b:1:2a00::/56", "64:ff9b:1:abcd::/64", "64:ff9b:1:fffe::/96"]);
+        let (closed, opened) = (policy(&[], &[]), policy(&["64:ff9b:1::/48"], &[]));
+        let judged = |peer: &str| [closed.judge(ip(peer), Some(&prefixes)), opened.judge(ip(peer), None)];
+        for private in [
+            // 10.0.0.1 behind /56, with a suffix of zeros and with another, which a translator ignores.
+            "64:ff9b:1:2a0a:0:1::",
+            "64:ff9b:1:2a0a:0:1:808:808",
+            // 10.0.0.1, 169.254.169.254 and 127.0.0.1 behind /64.
+            "64:ff9b:1:abcd:a:0:100:0",
+            "64:ff9b:1:abcd:a9:fea9:fe00:0",
+            "64:ff9b:1:abcd:7f:0:100:0",
+            "64:ff9b:1:fffe::10.0.0.1",
+            "64:ff9b:1:fffe::192.168.0.1",
+        ] {
+            assert_eq!(judged(private), [None, None], "{private}");
+        }
+        for public in ["64:ff9b:1:2a08:8:808::", "64:ff9b:1:abcd:8:808:800:0", "64:ff9b:1:fffe::8.8.8.8"] {
+            assert_eq!(judged(public), [Some(Reach::All); 2], "{public}");
+            assert_eq!(closed.judge(ip(public), None), None, "{public}");
         }
     }
 

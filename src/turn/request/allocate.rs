@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand_core::RngCore;
 
 use super::answer::{has_alternate, refuse, succeed};
-use crate::base::family::Family;
+use crate::base::family::{DefaultFamily, Family};
 use crate::base::time::{Instant, Now};
 use crate::turn::action::{Action, FromClient, OpenError};
 use crate::turn::address::OnWire;
@@ -62,9 +62,10 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
     if request.additional_family.is_some_and(|family| family != Ok(Family::V6)) {
         return Err(Code::BadRequest);
     }
-    // 7: the family asked for, or IPv4.
+    let five_tuple = ticket.client.five_tuple;
+    // 7: the family asked for, or IPv4, unless the operator prefers another one.
     let family = match request.family {
-        None => Family::V4,
+        None => default_family(state, &five_tuple),
         Some(Ok(family)) => family,
         Some(Err(_)) => return Err(Code::AddressFamilyNotSupported),
     };
@@ -72,7 +73,6 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
     if request.even_port == Some(true) && request.additional_family.is_some() {
         return Err(Code::BadRequest);
     }
-    let five_tuple = ticket.client.five_tuple;
     let families: &[Family] = match request.additional_family {
         None => &[family],
         Some(_) => &Family::ALL,
@@ -341,6 +341,17 @@ fn relay_address(state: &State, family: Family, five_tuple: &FiveTuple) -> Optio
         .or_else(|| of_family().find(|relay| is_local && relay.local.is_loopback()))
         .or_else(|| of_family().find(|relay| !relay.only_local))
         .copied()
+}
+
+/// The family for a client that names none. A client that expects IPv4 is not refused for the lack of an IPv6 address.
+fn default_family(state: &State, five_tuple: &FiveTuple) -> Family {
+    let preferred = match state.settings.default_family {
+        DefaultFamily::V4 => Family::V4,
+        DefaultFamily::V6 => Family::V6,
+        DefaultFamily::Client => Family::of(five_tuple.client.ip()),
+    };
+    let is_there = relay_address(state, preferred, five_tuple).is_some();
+    if is_there { preferred } else { Family::V4 }
 }
 
 /// Why there is no relay address: this family is not offered, or the server has no address at all at the moment.

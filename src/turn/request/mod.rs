@@ -16,6 +16,8 @@ use crate::turn::address::Announced;
 use crate::turn::counters::Request as Kind;
 use crate::turn::error::Code;
 use crate::turn::five_tuple::Client;
+use crate::turn::identity::auth::Identity;
+use crate::turn::identity::gate::Payer;
 use crate::turn::state::State;
 use crate::turn::ticket::Ticket;
 use crate::wire::message::Message;
@@ -42,30 +44,23 @@ pub fn handle(
     {
         return state.dropped(DropReason::PeerDenied);
     }
-    // Before anything is computed.
-    let limits = &state.settings.limits;
     let holder = state.table.find(&client).and_then(|id| state.table.allocation(id));
     let holder = holder.map(|allocation| Arc::clone(&allocation.identity));
-    match &holder {
-        Some(user) if !state.gate.may_ask(now, limits, &client, user, message, 0) => {
-            return state.dropped(DropReason::RequestsOverRate);
-        }
-        None if !state.gate.has_budget(now, limits, &client, kind, opening) => {
-            return state.dropped(DropReason::Throttled);
-        }
-        _ => {}
+    let payer = Payer::of(&client, holder.is_some());
+    if let Err(reason) = admit(state, now, &client, message, holder.as_deref(), payer, opening) {
+        return state.dropped(reason);
     }
     if kind == Kind::Binding {
-        return binding(state, now, client, message);
+        return binding(state, now, client, message, payer);
     }
-    let authenticated = authenticate::authenticate(state, now, client, message, holder.as_ref());
+    let authenticated = authenticate::authenticate(state, now, client, message, holder.as_ref(), payer);
     let (ticket, asker, searched) = match authenticated {
         Ok(authenticated) => authenticated,
         Err(done) => return done,
     };
     let limits = &state.settings.limits;
-    if holder.is_none() && !state.gate.may_ask(now, limits, &client, &asker, message, searched) {
-        authenticate::spend(state, now, &client, kind);
+    if payer != Payer::User && !state.gate.may_ask(now, limits, &client, &asker, message, searched) {
+        state.gate.spend(now, limits, &client, kind, payer);
         return state.dropped(DropReason::RequestsOverRate);
     }
     if kind == Kind::Allocate {
@@ -95,9 +90,38 @@ pub fn handle(
     }
 }
 
+/// Asks the budgets, before anything is computed. `holder` is the owner of the client's allocation.
+///
+/// # Errors
+/// The reason to drop the request.
+fn admit(
+    state: &mut State,
+    now: Now,
+    client: &Client,
+    message: &Message<'_>,
+    holder: Option<&Identity>,
+    payer: Payer,
+    opening: bool,
+) -> Result<(), DropReason> {
+    let kind = Kind::of(message.method());
+    let limits = &state.settings.limits;
+    let (may, reason) = match (holder, payer) {
+        // Nobody else can send over its stream, so that whatever comes counts at once.
+        (Some(user), Payer::User) => {
+            (state.gate.may_ask(now, limits, client, user, message, 0), DropReason::RequestsOverRate)
+        }
+        // Who pays is known when the request is verified, or is not.
+        (Some(user), _) if kind != Kind::Binding => {
+            (state.gate.may_ask_more(now, limits, client, user), DropReason::RequestsOverRate)
+        }
+        _ => (state.gate.has_budget(now, limits, client, kind, payer, opening), DropReason::Throttled),
+    };
+    if may { Ok(()) } else { Err(reason) }
+}
+
 /// RFC 8489 section 6.3.1: a Binding request needs no credentials; the answer is XOR-MAPPED-ADDRESS.
-fn binding(state: &mut State, now: Now, client: Client, message: &Message<'_>) -> FromClient {
-    authenticate::spend(state, now, &client, Kind::Binding);
+fn binding(state: &mut State, now: Now, client: Client, message: &Message<'_>, payer: Payer) -> FromClient {
+    state.gate.spend(now, &state.settings.limits, &client, Kind::Binding, payer);
     let ticket = Ticket::of(client, message);
     let unknown = unknown_required(message);
     if !unknown.is_empty() {

@@ -87,7 +87,7 @@ pub fn judge(state: &State, now: Now, id: AllocationId, peer: Announced) -> Resu
     let reach = state.policy.judge(peer.ip(), host.peers.as_deref()).ok_or(Code::Forbidden)?;
     let peer = state.policy.to_on_wire(peer);
     // A permission is for an address without its port (RFC 8656 section 9): the port is checked for each packet.
-    if reach == Reach::OwnRelayed && !carries_relays(state, peer.ip()) {
+    if reach == Reach::OwnRelayed && !carries_relays(state, relay, peer.ip()) {
         return Err(Code::Forbidden);
     }
     // A withdrawn credential keeps what it has and gets nothing beyond it.
@@ -99,9 +99,12 @@ pub fn judge(state: &State, now: Now, id: AllocationId, peer: Announced) -> Resu
     Ok(Permitted { relay, peer, reach })
 }
 
-/// Whether there are relayed addresses at this address of this machine.
-fn carries_relays(state: &State, ip: IpAddr) -> bool {
-    state.settings.relay_addresses.iter().any(|relay| relay.local == ip)
+/// Whether there are relayed addresses at this address of this machine that a client of `relay` may have as peers. Those that
+/// serve only clients on this machine are for each other: no packet from elsewhere reaches loopback.
+fn carries_relays(state: &State, relay: RelayId, ip: IpAddr) -> bool {
+    let is_local = || state.table.relay(relay).is_some_and(|relay| relay.local.ip().is_loopback());
+    let relays = &state.settings.relay_addresses;
+    relays.iter().any(|relay| relay.local == ip && (!relay.only_local || is_local()))
 }
 
 /// Checks the limits of permissions for the new ones among these.

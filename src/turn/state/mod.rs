@@ -33,7 +33,8 @@ use crate::turn::counters::Counters;
 use crate::turn::error::Code;
 use crate::turn::five_tuple::Client;
 use crate::turn::id::{AllocationId, RelayId};
-use crate::turn::identity::auth::{Authenticator, Identity, Standing};
+use crate::turn::identity::auth::{Authenticator, Identity};
+use crate::turn::identity::directory::Standing;
 use crate::turn::identity::gate::Gate;
 use crate::turn::identity::peer_policy::{PeerPolicy, Reach};
 use crate::turn::settings::{Host, Settings};
@@ -100,7 +101,9 @@ impl State {
     /// Applies new settings and judges what is running by them.
     pub fn apply(&mut self, now: Instant, settings: Arc<Settings>) {
         self.policy = PeerPolicy::new(&settings.peers, &settings.relay_addresses);
-        self.authenticator = Authenticator::new(&settings);
+        if !settings.same_credentials(&self.settings) {
+            self.authenticator = Authenticator::new(&settings);
+        }
         self.retire_hosts(&settings);
         let ports = relay_ports(&self.shared, &settings);
         // Their ports are released where they were claimed.
@@ -140,7 +143,7 @@ impl State {
         }
     }
 
-    /// Ends the allocations whose secret is revoked. Returns how many.
+    /// Ends the allocations whose secret is revoked or whose static user is gone. Returns how many.
     fn end_revoked(&mut self, now: Instant) -> usize {
         let is_revoked = |id: &AllocationId| {
             let identity = self.table.allocation(*id).map(|allocation| &allocation.identity);
