@@ -129,7 +129,7 @@ pub fn reviewed(review: Review) {
     tracing::info!(
         permissions,
         allocations,
-        "reload: ended permissions for peers that are denied now, and allocations whose secret is revoked"
+        "reload: ended permissions for peers that are denied now, and allocations whose secret is revoked or whose user is gone"
     );
 }
 
