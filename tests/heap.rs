@@ -65,14 +65,15 @@ fn roomy() -> hallpass::turn::settings::Settings {
     settings
 }
 
-/// Asserts that no allocation is left and that the heap is within 1 MiB of `before`. A reload empties the bounded
-/// cache of verified users first.
+/// Asserts that no allocation is left and that the heap is within 1 MiB of `before`. A reload with another realm empties the
+/// bounded cache of verified users first.
 fn assert_all_gone(rig: &mut Rig, before: i64) {
     rig.ended = Vec::new();
     rig.closed = Vec::new();
     rig.opens = Vec::new();
     rig.replies = Vec::new();
-    rig.server.handle_settings(rig.now, Arc::new(roomy()));
+    let settings = hallpass::turn::settings::Settings { realm: "another".into(), ..roomy() };
+    rig.server.handle_settings(rig.now, Arc::new(settings));
     assert_eq!((rig.server.allocations(), rig.shared.quota.total(), rig.shared.ports.taken()), (0, 0, 0));
     let counters = rig.server.counters();
     assert_eq!((counters.permissions.get(), counters.channels.get()), (0, 0));

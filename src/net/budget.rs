@@ -10,7 +10,7 @@ use crate::turn::action::UserId;
 const WEB_BYTES: usize = 256 << 10;
 
 /// The time of one slice. Each [`Rank`] of relayed addresses has one in a turn, each of streams, and of those to be written
-/// to. So a peer's datagrams wait for no more than 4 ms, whatever others and streams bring, and no rank keeps the others
+/// to. So a peer's datagrams wait for no more than 5 ms, whatever others and streams bring, and no rank keeps the others
 /// waiting; UDP listeners wait for no more than [`LISTENERS_WAIT`].
 const SLICE: Duration = Duration::from_micros(500);
 /// Units of work between two looks at the clock. A unit is a datagram or a short message: about a microsecond.
@@ -74,34 +74,42 @@ struct Slice {
 pub enum Rank {
     /// Relayed addresses and clients of users with little work: calls. They come before the next turn's events.
     First,
-    /// Clients without an allocation whose last share was small.
+    /// Clients without an allocation whose last share was small, and QUIC flows.
     Second,
     /// Those of users with much work, and clients without an allocation whose last share was large.
     Last,
 }
 
-/// Sockets to be handled in the next turn without an event, by rank.
+impl Rank {
+    /// All of them, in order.
+    pub const ALL: [Rank; 3] = [Rank::First, Rank::Second, Rank::Last];
+}
+
+/// Sockets to be handled in the next turn without an event, by rank. Whoever waits longest comes first.
 #[derive(Debug, Default)]
 pub struct Leftovers {
-    ranks: [Vec<Token>; 3],
-    /// Those that had their share in this turn. In the next one they are the end of the last rank.
-    served: Vec<Token>,
+    /// Those that have to wait again; after [`Budget::take_leftovers`] all others behind them.
+    waiting: [Vec<Token>; 3],
+    /// Those that have to wait for the first time.
+    new: [Vec<Token>; 3],
+    /// Those that had their share in this turn and may have more.
+    served: [Vec<Token>; 3],
 }
 
 impl Leftovers {
     /// Returns those of a rank.
     pub fn of(&self, rank: Rank) -> &[Token] {
-        &self.ranks[rank as usize]
+        &self.waiting[rank as usize]
     }
 
     /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.ranks.iter().all(Vec::is_empty) && self.served.is_empty()
+        [&self.waiting, &self.new, &self.served].into_iter().flatten().all(Vec::is_empty)
     }
 
     /// Empties the lists and keeps their memory.
     pub fn clear(&mut self) {
-        self.ranks.iter_mut().for_each(Vec::clear);
+        self.waiting.iter_mut().for_each(Vec::clear);
     }
 }
 
@@ -203,12 +211,17 @@ impl Budget {
 
     /// Leaves a socket that had no share to the next turn.
     pub fn postpone(&mut self, token: Token, rank: Rank) {
-        self.left.ranks[rank as usize].push(token);
+        self.left.new[rank as usize].push(token);
+    }
+
+    /// Leaves a socket that has waited already to the next turn again, before those that have not.
+    pub fn wait_again(&mut self, token: Token, rank: Rank) {
+        self.left.waiting[rank as usize].push(token);
     }
 
     /// Notes that a socket may have more to read than its share.
-    pub fn read_again(&mut self, token: Token) {
-        self.left.served.push(token);
+    pub fn read_again(&mut self, token: Token, rank: Rank) {
+        self.left.served[rank as usize].push(token);
     }
 
     /// Makes a slice of this turn too short.
@@ -225,8 +238,11 @@ impl Budget {
 
     /// Exchanges the leftovers of the last turn for an empty list.
     pub fn take_leftovers(&mut self, leftovers: &mut Leftovers) {
-        let Leftovers { ranks: [.., last], served } = &mut self.left;
-        last.append(served);
+        let Leftovers { waiting, new, served } = &mut self.left;
+        for (waiting, behind) in waiting.iter_mut().zip(new.iter_mut().zip(served)) {
+            waiting.append(behind.0);
+            waiting.append(behind.1);
+        }
         std::mem::swap(&mut self.left, leftovers);
     }
 
@@ -348,22 +364,40 @@ mod tests {
     }
 
     #[test]
-    fn those_that_had_a_share_come_after_those_of_the_last_rank() {
+    fn of_each_rank_those_that_waited_longest_come_first() {
         let mut budget = budget();
         budget.begin_turn(at(0));
-        budget.read_again(Token::Udp(1));
+        budget.read_again(Token::Udp(1), Rank::Last);
         for (index, rank) in [(2, Rank::First), (3, Rank::Last), (4, Rank::Second)] {
             budget.postpone(Token::Udp(index), rank);
         }
+        budget.wait_again(Token::Udp(5), Rank::Last);
         assert!(budget.has_leftovers());
         let mut leftovers = Leftovers::default();
         budget.take_leftovers(&mut leftovers);
         assert_eq!(leftovers.of(Rank::First), [Token::Udp(2)]);
         assert_eq!(leftovers.of(Rank::Second), [Token::Udp(4)]);
-        assert_eq!(leftovers.of(Rank::Last), [Token::Udp(3), Token::Udp(1)]);
+        assert_eq!(leftovers.of(Rank::Last), [5, 3, 1].map(Token::Udp));
         assert!(!budget.has_leftovers() && !leftovers.is_empty());
         leftovers.clear();
         assert!(leftovers.is_empty());
+    }
+
+    /// Of three sockets that always have more, one is handled in a turn: in three turns each has a share.
+    #[test]
+    fn nobody_waits_for_ever_behind_those_with_new_events() {
+        let (mut budget, mut leftovers, mut served) = (budget(), Leftovers::default(), Vec::new());
+        (0..3).for_each(|index| budget.postpone(Token::Udp(index), Rank::Last));
+        for _ in 0..6 {
+            budget.take_leftovers(&mut leftovers);
+            let (first, others) = leftovers.of(Rank::Last).split_first().expect("three wait");
+            // The event of the one that had its share last came before those that wait were looked at.
+            served.last().into_iter().for_each(|&token| budget.postpone(token, Rank::Last));
+            others.iter().for_each(|&token| budget.wait_again(token, Rank::Last));
+            served.push(*first);
+            leftovers.clear();
+        }
+        assert_eq!(served, [0, 1, 2, 0, 1, 2].map(Token::Udp));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::wire::frame::Frame;
 use crate::wire::{channel_data, indication};
 use batch::{Batch, Memory, Outgoing, Payload, Route};
 use listener::Listener;
-use relay::{MESSAGES, Relays, Standing};
+use relay::{DATAGRAMS, MESSAGES, Relays, Standing};
 
 /// A ChannelData header.
 type Head = [u8; channel_data::HEADER_LEN];
@@ -44,7 +44,7 @@ pub struct Datagrams {
 }
 
 /// The result of a receive call.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Arrived {
     /// The frames received into.
     frames: Range<usize>,
@@ -144,11 +144,13 @@ impl Datagrams {
         Some(Arrived { frames: first..first + count, start: 0, more: false })
     }
 
-    /// Receives from the server side of a QUIC flow into the frames after those in use. Returns `None` if there are
-    /// no datagrams.
-    pub fn receive_from(&mut self, socket: &std::net::UdpSocket) -> Option<Arrived> {
+    /// Receives at most `share` messages from the server side of a QUIC flow into the frames after those in use, and sets how
+    /// many to request next. Returns `None` if there are no datagrams.
+    pub fn receive_from(&mut self, socket: &std::net::UdpSocket, share: &mut usize) -> Option<Arrived> {
         let first = self.frames_used;
-        let count = self.received.receive(socket, first, MESSAGES).ok()?;
+        let count = self.received.receive(socket, first, (*share).min(MESSAGES)).ok()?;
+        let datagrams: usize = (first..first + count).map(|frame| self.received.datagrams(frame)).sum();
+        *share = (DATAGRAMS * count).checked_div(datagrams).unwrap_or(MESSAGES).clamp(1, MESSAGES);
         self.frames_used += count;
         Some(Arrived { frames: first..first + count, start: 0, more: false })
     }

@@ -255,7 +255,7 @@ impl Front {
                 let over = readiness & (ready::PEER_CLOSED | ready::CLOSED | ready::ERROR);
                 let more = read.full || read.received > 0 && over != 0;
                 if more && connection.share.left_over.leave(ready::READ | over) {
-                    budget.read_again(token);
+                    budget.read_again(token, connection.share.rank(budget));
                 }
                 return Some(Messages { token, position: 0, opening: false, end: read.end, now });
             }
@@ -350,7 +350,7 @@ impl Front {
         connection.turn_client().into_iter().for_each(|turn| turn.leave(rest, is_served, end));
         match connection.share.left_over.leave(ready::READ) {
             false => {}
-            true if is_served => budget.read_again(token),
+            true if is_served => budget.read_again(token, connection.share.rank(budget)),
             true => budget.postpone(token, connection.share.rank(budget)),
         }
     }
@@ -363,6 +363,11 @@ impl Front {
     /// Notes that a request of a stream client authenticated, of this user if the client has an allocation.
     pub fn authenticated(&mut self, token: Token, user: Option<UserId>, now: Instant) {
         self.connections.authenticated(token, user, now);
+    }
+
+    /// Notes that the session of a stream client has ended.
+    pub fn session_ended(&mut self, token: Token) {
+        self.connections.session_ended(token);
     }
 
     /// Queues one whole message, given in pieces. `None` when the connection is gone.
@@ -467,8 +472,7 @@ impl Front {
         self.connections.has_unwritten()
     }
 
-    /// Writes what waits for one connection: of the first rank one for which little waits, of the last any other. Returns
-    /// whether there was one.
+    /// Writes what waits for one connection of this rank. Returns whether there was one.
     pub fn write_next(&mut self, rank: Rank, now: Instant, budget: &mut Budget) -> bool {
         let is_written = self.connections.write_next(rank, now, &mut self.buffers.output, budget);
         while let Some(token) = self.connections.next_shortened() {

@@ -252,7 +252,7 @@ mod tests {
     use crate::base::transport::Transport;
     use crate::turn::action::EndReason;
     use crate::turn::address::Announced;
-    use crate::turn::five_tuple::FiveTuple;
+    use crate::turn::five_tuple::{FiveTuple, Link};
 
     fn at(seconds: u64) -> Instant {
         Instant::from_nanos(seconds * 1_000_000_000)
@@ -268,6 +268,7 @@ mod tests {
         let traffic = Traffic { packets, bytes: 100 * packets };
         Session {
             five_tuple: FiveTuple { transport: Transport::Udp, client: address, server: address },
+            link: Link(0),
             user: user.into(),
             host: "ping".into(),
             host_id: HostId(0),

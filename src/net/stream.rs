@@ -100,14 +100,6 @@ impl Stream {
         !self.unsent.is_empty() || self.outbox.as_ref().is_some_and(|outbox| !outbox.is_empty())
     }
 
-    /// Returns the most units of work that writing all that waits may take.
-    pub fn waiting_units(&self) -> u32 {
-        let (messages, bytes) =
-            self.outbox.as_ref().map_or((0, 0), |outbox| (outbox.messages(), outbox.len()));
-        // Both are bounded by the limits of the outbox.
-        SOCKET_UNITS + (messages + (bytes + self.unsent.len()) / WRITTEN_BYTES_PER_UNIT) as u32
-    }
-
     /// Returns whether bytes wait that the kernel did not take.
     pub fn is_blocked(&self) -> bool {
         !self.unsent.is_empty()

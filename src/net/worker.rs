@@ -136,7 +136,7 @@ impl Worker {
                 self.budget.begin_slice();
                 self.on_leftovers(&leftovers, Rank::First, is_due);
                 self.on_events(&events, is_due);
-                for rank in [Rank::Second, Rank::Last] {
+                for &rank in &Rank::ALL[1..] {
                     self.budget.begin_slice();
                     self.on_leftovers(&leftovers, rank, is_due);
                 }
@@ -177,9 +177,7 @@ impl Worker {
             match token {
                 Token::Udp(listener) if self.datagrams.was_read(listener, self.budget.turn) => {}
                 Token::Udp(listener) => self.on_udp(listener),
-                // Its user may have had much work since.
-                token if self.rank(token) > rank => self.budget.postpone(token, Rank::Last),
-                token if self.budget.is_time_spent() => self.budget.postpone(token, rank),
+                token if self.waits_again(token, rank) => {}
                 Token::Relay { relay, generation } => {
                     let readiness = self.datagrams.take_left_over(relay, generation);
                     self.on_relay(relay, generation, readiness);
@@ -199,10 +197,23 @@ impl Worker {
         self.end_allocations();
     }
 
+    /// Leaves a socket to the next turn once more if there is no time, or if its user has had much work since.
+    fn waits_again(&mut self, token: Token, before: Rank) -> bool {
+        let rank = self.rank(token);
+        let waits = rank > before || self.budget.is_time_spent();
+        match waits {
+            true if rank == before => self.budget.wait_again(token, rank),
+            true => self.budget.postpone(token, rank),
+            false => {}
+        }
+        waits
+    }
+
     /// Returns the order in which a relayed address or a stream client has its share in a turn.
     fn rank(&mut self, token: Token) -> Rank {
         match token {
             Token::Relay { relay, .. } => self.budget.rank(self.server.user_of_relay(relay)),
+            Token::Quic { .. } => Rank::Second,
             token => self.front.share(token).map_or(Rank::First, |share| share.rank(&self.budget)),
         }
     }
@@ -228,10 +239,10 @@ impl Worker {
             Token::Accept(listener) => self.front.on_accept(listener, now),
             Token::Stream { .. } => self.on_stream(token, readiness, false),
             Token::BackEnd { .. } => self.front.on_back_end(token, readiness, now, &mut self.budget),
-            Token::Quic { .. } if !self.budget.is_time_spent() => self.on_flow(token),
+            Token::Quic { .. } if self.budget.has_share(Rank::Second) => self.on_flow(token),
             Token::Quic { .. } => {
                 if self.front.flows().leave_over(token) {
-                    self.budget.postpone(token, Rank::First);
+                    self.budget.postpone(token, Rank::Second);
                 }
             }
         }
@@ -276,7 +287,7 @@ impl Worker {
             return;
         };
         if arrived.more {
-            self.budget.read_again(Token::Udp(listener));
+            self.budget.read_again(Token::Udp(listener), Rank::Last);
         }
         self.controls.counters.batches.add(1);
         while let Some(datagram) = self.datagrams.next(&mut arrived) {
@@ -339,15 +350,16 @@ impl Worker {
 
     /// Takes a share from a relayed address. Several of them share one batch towards the clients.
     fn on_relay(&mut self, relay: RelayId, generation: Generation, readiness: u32) {
+        let before = self.budget.spent();
         if readiness & ready::ERROR != 0 {
             self.on_icmp(relay, generation);
         }
         self.make_frames_available();
-        let before = self.budget.spent();
         self.budget.spend(SOCKET_UNITS);
         let turn = self.budget.turn;
-        let Some(mut arrived) = self.datagrams.receive_from_peers(relay, generation, turn) else { return };
-        self.controls.counters.batches.add(1);
+        let arrived = self.datagrams.receive_from_peers(relay, generation, turn);
+        self.controls.counters.batches.add(u64::from(arrived.is_some()));
+        let mut arrived = arrived.unwrap_or_default();
         while let Some(datagram) = self.datagrams.next(&mut arrived) {
             self.budget.spend(1);
             self.controls.counters.datagrams.add(1);
@@ -375,9 +387,9 @@ impl Worker {
     fn on_flow(&mut self, token: Token) {
         self.make_frames_available();
         self.budget.spend(SOCKET_UNITS);
-        let Some((socket, client)) = self.front.flows().get(token, self.now.instant) else { return };
+        let Some((socket, client, share)) = self.front.flows().get(token, self.now.instant) else { return };
         // Nothing there, or the server is away: its silence ends the flow.
-        let Some(mut arrived) = self.datagrams.receive_from(socket) else { return };
+        let Some(mut arrived) = self.datagrams.receive_from(socket, share) else { return };
         let Some(Token::Udp(listener)) = Token::unpack(client.link.0) else { return };
         while let Some(datagram) = self.datagrams.next(&mut arrived) {
             self.budget.spend(1);
@@ -427,9 +439,9 @@ impl Worker {
         }
     }
 
-    /// Writes what waits for streams: to those for which little waits first. All that a turn has for one goes out together.
+    /// Writes what waits for streams, by rank. All that a turn has for one goes out together.
     fn write_streams(&mut self) {
-        for rank in [Rank::First, Rank::Last] {
+        for rank in Rank::ALL {
             self.budget.begin_slice();
             while !self.budget.is_time_spent()
                 && self.front.write_next(rank, self.now.instant, &mut self.budget)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::address::{Announced, OnWire};
 use super::change::TableChange;
-use super::five_tuple::{Client, FiveTuple};
+use super::five_tuple::{Client, FiveTuple, Link};
 pub use super::id::{RelayId, UserId};
 use crate::base::host::HostId;
 
@@ -128,6 +128,8 @@ pub struct PeerIcmp {
 pub struct Session {
     /// The five-tuple of the allocation.
     pub five_tuple: FiveTuple,
+    /// The client's link.
+    pub link: Link,
     /// The user name as sent (REST: `expiry:user`).
     pub user: Arc<str>,
     /// The named host whose secret verified.

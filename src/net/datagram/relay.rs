@@ -18,7 +18,7 @@ use crate::turn::address::OnWire;
 /// Messages taken from one relayed address at once, so that one busy peer does not delay the others.
 pub const MESSAGES: usize = 16;
 /// Datagrams that they should hold: a message of a train holds up to 64.
-const DATAGRAMS: usize = 64;
+pub const DATAGRAMS: usize = 64;
 
 /// The limit of relay numbers: more than a machine has ports on 64 addresses.
 const RELAYS_MAX: u32 = 1 << 22;

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, TcpStream};
 use std::ops::Range;
 
-use super::displacement::Candidate;
+use super::displacement::{Candidate, Stamp};
 use super::door::{Door, Expected, is_tls};
 use super::handshakes::Handshakes;
 use super::life::{INTEREST, Life};
@@ -359,6 +359,12 @@ impl Connection {
         self.classify();
     }
 
+    /// Records that the allocation has ended.
+    pub fn session_ended(&mut self) {
+        self.share.user = None;
+        self.classify();
+    }
+
     /// Counts a TURN client with an allocation apart from strangers, while the connections of others leave room, and without
     /// one among them.
     fn classify(&mut self) {
@@ -386,6 +392,7 @@ impl Connection {
             serves: self.share.user.is_some(),
             source: Network::site(self.client.five_tuple.client.ip()),
             active: self.active,
+            stamp: Stamp::default(),
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::acceptors::Arrival;
 use super::connection::Connection;
-use super::displacement::{Candidate, Displacement};
+use super::displacement::{Candidate, Displacement, Stamp};
 use super::door::Expected;
 use super::life::{INTEREST, Life};
 use super::quic::Flows;
@@ -17,7 +17,7 @@ use crate::base::network::Network;
 use crate::base::time::Instant;
 use crate::base::transport::Transport;
 use crate::net::admission::{Class, Entry, Gate};
-use crate::net::budget::{Budget, LARGE_UNITS, Rank};
+use crate::net::budget::{Budget, Rank};
 
 use crate::net::counters::{CloseReason, Counters, Refusal, Stage};
 use crate::net::scratch::Scratch;
@@ -40,8 +40,8 @@ pub struct Connections {
     free: Vec<u32>,
     /// Those that got something to write, or room to write.
     dirty: VecDeque<Token>,
-    /// Those of them for which much waits.
-    large: VecDeque<Token>,
+    /// Those of them that are not of the first rank, by rank.
+    others: [VecDeque<Token>; 2],
     /// Those to be closed at the end of the turn, and why.
     closing: Vec<(Token, CloseReason)>,
     /// Those that have less time than before, to be looked after.
@@ -58,12 +58,14 @@ pub struct Connections {
 struct Slot {
     connection: Option<Connection>,
     generation: Generation,
+    stamp: Stamp,
 }
 
 fn candidate(slots: &[Slot], token: Token) -> Option<Candidate> {
     let Token::Stream { slot, generation } = token else { return None };
     let slot = slots.get(slot as usize).filter(|slot| slot.generation == generation)?;
-    slot.connection.as_ref().filter(|connection| !connection.closing).map(Connection::candidate)
+    let connection = slot.connection.as_ref().filter(|connection| !connection.closing)?;
+    Some(Candidate { stamp: slot.stamp, ..connection.candidate() })
 }
 
 fn find(slots: &mut [Slot], token: Token) -> Option<&mut Connection> {
@@ -84,7 +86,7 @@ impl Connections {
             slots: Vec::new(),
             free: Vec::new(),
             dirty: VecDeque::new(),
-            large: VecDeque::new(),
+            others: Default::default(),
             closing: Vec::new(),
             shortened: Vec::new(),
             gone: Vec::new(),
@@ -208,7 +210,8 @@ impl Connections {
         counters.accepted.add(u64::from(!is_untold));
         counters.open.add(1);
         let (live, source) = (self.len(), Network::site(five_tuple.client.ip()));
-        self.displacement.arrived(token, source, live, |token| candidate(&self.slots, token));
+        let stamp = self.displacement.arrived(token, source, live, |token| candidate(&self.slots, token));
+        self.set_stamp(token, stamp);
         Ok(token)
     }
 
@@ -273,11 +276,10 @@ impl Connections {
 
     /// Returns whether anything waits to be written.
     pub fn has_unwritten(&self) -> bool {
-        !self.dirty.is_empty() || !self.large.is_empty()
+        !self.dirty.is_empty() || !self.others.iter().all(VecDeque::is_empty)
     }
 
-    /// Writes what waits for one connection: of the first rank one for which little waits, of a user with little work; of the
-    /// last any other. Returns whether there was one.
+    /// Writes what waits for one connection of this rank. Returns whether there was one.
     pub fn write_next(
         &mut self,
         rank: Rank,
@@ -285,20 +287,28 @@ impl Connections {
         output: &mut Scratch,
         budget: &mut Budget,
     ) -> bool {
-        let queue = if rank == Rank::Last { &mut self.large } else { &mut self.dirty };
-        let Some(token) = queue.pop_front() else { return false };
-        let Some(connection) = find(&mut self.slots, token) else { return true };
-        let user = connection.share.user;
-        let is_large =
-            connection.stream.waiting_units() >= LARGE_UNITS || user.is_some_and(|user| budget.is_much(user));
-        if is_large && rank != Rank::Last {
-            self.large.push_back(token);
+        while let Some(token) = self.queue(rank).pop_front() {
+            let Some(connection) = find(&mut self.slots, token) else { continue };
+            let (current, user) = (connection.share.rank(budget), connection.share.user);
+            // Its user may have had much work since.
+            if current > rank {
+                self.queue(current).push_back(token);
+                continue;
+            }
+            let units = self.write(token, now, output);
+            budget.spend(units);
+            user.into_iter().for_each(|user| budget.charge(user, units));
             return true;
         }
-        let units = self.write(token, now, output);
-        budget.spend(units);
-        user.into_iter().for_each(|user| budget.charge(user, units));
-        true
+        false
+    }
+
+    fn queue(&mut self, rank: Rank) -> &mut VecDeque<Token> {
+        match rank {
+            Rank::First => &mut self.dirty,
+            Rank::Second => &mut self.others[0],
+            Rank::Last => &mut self.others[1],
+        }
     }
 
     /// Writes what waits for this connection, and watches its sockets for what is wanted then. Returns the units of work.
@@ -347,6 +357,14 @@ impl Connections {
         self.note_class(token, before);
     }
 
+    /// Notes that the session of a client has ended: it is a stranger again.
+    pub fn session_ended(&mut self, token: Token) {
+        let Some(connection) = find(&mut self.slots, token) else { return };
+        let before = connection.class();
+        connection.session_ended();
+        self.note_class(token, before);
+    }
+
     /// Returns when to look after a connection again; `None` if it is gone.
     pub fn life(
         &mut self,
@@ -375,9 +393,20 @@ impl Connections {
             (Class::Stranger, Class::Authenticated) => self.displacement.settled(after.source),
             (Class::Authenticated, Class::Stranger) => {
                 let live = self.len();
-                self.displacement.arrived(token, after.source, live, |token| candidate(&self.slots, token));
+                let look = |token| candidate(&self.slots, token);
+                let stamp = self.displacement.arrived(token, after.source, live, look);
+                self.set_stamp(token, stamp);
             }
             _ => {}
+        }
+    }
+
+    /// Records the last arrival of a connection among the strangers.
+    fn set_stamp(&mut self, token: Token, stamp: Stamp) {
+        if let Token::Stream { slot, .. } = token
+            && let Some(slot) = self.slots.get_mut(slot as usize)
+        {
+            slot.stamp = stamp;
         }
     }
 
@@ -457,9 +486,10 @@ impl Connections {
         let (client, stage) = (connection.client, connection.stage());
         let counters = self.counters.streams(client.five_tuple.transport);
         counters.accepted.add(u64::from(connection.is_untold()));
-        connection.close(output);
         counters.open.sub(1);
         counters.closed(stage, reason).add(1);
+        // Whoever sees the end finds it counted.
+        connection.close(output);
         self.gone.push((client, reason));
     }
 

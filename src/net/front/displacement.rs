@@ -34,13 +34,21 @@ pub struct Candidate {
     pub source: Network,
     /// When it was last active.
     pub active: Instant,
+    /// Its arrival among the strangers, of which there is one more whenever its last allocation ends.
+    pub stamp: Stamp,
 }
+
+/// Identifies an arrival among the strangers; wraps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp(u32);
 
 /// The connections of a worker in the order in which they make room. Stale entries (closed connections, or of another
 /// class) are skipped, and removed once they are the majority.
 #[derive(Default)]
 pub struct Displacement {
-    strangers: VecDeque<Token>,
+    strangers: VecDeque<(Token, Stamp)>,
+    /// The last arrival among them.
+    arrivals: Stamp,
     web: VecDeque<Token>,
     /// Strangers per source.
     strangers_by_source: Held,
@@ -71,16 +79,20 @@ impl Held {
 }
 
 impl Displacement {
-    /// Records the arrival of a stranger, from `source` if that is known already; `live` connections are open.
+    /// Records the arrival of a stranger, from `source` if that is known already; `live` connections are open. The caller
+    /// keeps what it returns with the connection: earlier arrivals of it are stale.
     pub fn arrived(
         &mut self,
         token: Token,
         source: Network,
         live: usize,
         look: impl Fn(Token) -> Option<Candidate>,
-    ) {
+    ) -> Stamp {
         self.strangers_by_source.add(source);
-        note(&mut self.strangers, token, live, |token| is(Class::Stranger, look(token)));
+        self.arrivals.0 = self.arrivals.0.wrapping_add(1);
+        let arrival = (token, self.arrivals);
+        note(&mut self.strangers, arrival, live, |one| one == arrival || stranger(one, &look).is_some());
+        self.arrivals
     }
 
     /// Records that a PROXY header changed the source of a stranger.
@@ -123,9 +135,9 @@ impl Displacement {
         let mut best: Option<((u32, bool), usize)> = None;
         let (mut index, mut looked) = (0, 0);
         while looked < LOOKS
-            && let Some(&token) = self.strangers.get(index)
+            && let Some(&arrival) = self.strangers.get(index)
         {
-            let Some(stranger) = look(token).filter(|candidate| candidate.class == Class::Stranger) else {
+            let Some(stranger) = stranger(arrival, &look) else {
                 // Shifts at most LOOKS entries.
                 self.strangers.remove(index);
                 continue;
@@ -135,7 +147,7 @@ impl Displacement {
             if stranger.serves {
                 // It is examined again after all others.
                 self.strangers.remove(index);
-                self.strangers.push_back(token);
+                self.strangers.push_back(arrival);
                 continue;
             }
             if best.is_none_or(|(highest, _)| highest < rank) {
@@ -143,7 +155,7 @@ impl Displacement {
             }
             index += 1;
         }
-        self.strangers.remove(best?.1)
+        self.strangers.remove(best?.1).map(|(token, _)| token)
     }
 
     /// Returns the web client that makes room for `newcomer` from `source`, if any: of the source with the most, the
@@ -194,9 +206,14 @@ fn is(class: Class, candidate: Option<Candidate>) -> bool {
     candidate.is_some_and(|candidate| candidate.class == class)
 }
 
-fn note(order: &mut VecDeque<Token>, token: Token, live: usize, is_current: impl Fn(Token) -> bool) {
-    order.push_back(token);
+/// Returns the stranger of an arrival; `None` if the arrival is stale.
+fn stranger((token, stamp): (Token, Stamp), look: impl Fn(Token) -> Option<Candidate>) -> Option<Candidate> {
+    look(token).filter(|candidate| candidate.class == Class::Stranger && candidate.stamp == stamp)
+}
+
+fn note<T: Copy>(order: &mut VecDeque<T>, entry: T, live: usize, is_current: impl Fn(T) -> bool) {
+    order.push_back(entry);
     if order.len() > 2 * live + STALE_MAX {
-        order.retain(|&token| is_current(token));
+        order.retain(|&entry| is_current(entry));
     }
 }

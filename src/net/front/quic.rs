@@ -100,6 +100,8 @@ struct Flow {
     proof: Proof,
     /// Whether it is among the leftovers of a turn.
     is_left_over: bool,
+    /// Messages to receive from the server at once.
+    share: usize,
     /// Held while the socket is open.
     _descriptor: Descriptor,
 }
@@ -259,6 +261,7 @@ impl Flows {
             active: now,
             proof: Proof::Unanswered,
             is_left_over: false,
+            share: 1,
             _descriptor: descriptor,
         };
         // The error of the first datagram is handled like that of any other.
@@ -269,8 +272,8 @@ impl Flows {
         Ok(Some(token))
     }
 
-    /// Returns the socket of a flow and its client; `None` if the flow was closed meanwhile.
-    pub fn get(&mut self, token: Token, now: Instant) -> Option<(&UdpSocket, Client)> {
+    /// Returns the socket of a flow, its client, and how many messages to receive; `None` if the flow was closed meanwhile.
+    pub fn get(&mut self, token: Token, now: Instant) -> Option<(&UdpSocket, Client, &mut usize)> {
         let slot = self.slot(token)?;
         let flow = self.slots[slot as usize].as_mut()?;
         // A server answers forged addresses, too, so its datagrams do not keep an unproven flow alive.
@@ -278,7 +281,7 @@ impl Flows {
             flow.active = now;
             self.proven.renew(slot);
         }
-        Some((&flow.socket, flow.client))
+        Some((&flow.socket, flow.client, &mut flow.share))
     }
 
     /// Notes that a flow is left over to the next turn. Returns whether it was not already: each is listed once.
@@ -515,7 +518,7 @@ mod tests {
         let (first, second) = (first.expect("new"), second.expect("new"));
         let later = NOW + IDLE_UNPROVEN / 2;
         assert_eq!(rig.arrives(client(1, 1), b"\x41short", later), (None, from_first));
-        assert_eq!(rig.flows.get(first, later).map(|(_, client)| client), Some(client(1, 1)));
+        assert_eq!(rig.flows.get(first, later).map(|(_, client, _)| client), Some(client(1, 1)));
         let end = NOW + IDLE_UNPROVEN;
         assert_eq!(
             (rig.flows.life(second, end), rig.flows.life(first, end)),

@@ -68,7 +68,7 @@ impl Bench {
     }
 
     fn write(&mut self) {
-        for rank in [Rank::First, Rank::Last] {
+        for rank in Rank::ALL {
             while self.front.write_next(rank, START, &mut self.budget) {}
         }
     }
@@ -172,23 +172,27 @@ fn a_listener_for_both_tells_them_by_the_first_byte() {
     }
 }
 
-/// What waits for one client is written at once, but those for which much waits come after all others.
+/// Each rank is written to in its own time, and a user has the rank of the work for it.
 #[test]
-fn those_for_which_much_waits_are_written_to_last() {
+fn calls_are_written_to_before_strangers_and_users_with_much_work() {
     let mut bench = Bench::new();
-    let [(large, _a), (small, mut client)] = [bench.connect(false), bench.connect(false)];
+    let [(much, _a), (stranger, _b), (call, mut client)] = [(); 3].map(|()| bench.connect(false));
     bench.begin_turn();
-    bench.push(large, 60);
-    bench.push(small, 2);
-    assert!(bench.front.write_next(Rank::First, START, &mut bench.budget), "it moves to the last rank");
+    for (token, user, units) in [(much, 1, 2_000), (call, 2, 10)] {
+        bench.front.authenticated(token, Some(UserId(user)), START);
+        bench.front.share(token).expect("open").record(units, &mut bench.budget);
+    }
+    [much, stranger, call].into_iter().for_each(|token| bench.push(token, 2));
     let before = bench.budget.spent();
     assert!(bench.front.write_next(Rank::First, START, &mut bench.budget));
     assert_eq!(bench.budget.spent() - before, SOCKET_UNITS);
     let mut received = [0; 8];
     client.read_exact(&mut received).expect("both messages");
-    assert!(!bench.front.write_next(Rank::First, START, &mut bench.budget) && bench.front.has_unwritten());
-    assert!(bench.front.write_next(Rank::Last, START, &mut bench.budget));
-    assert!(!bench.front.has_unwritten());
+    for rank in Rank::ALL {
+        let written = std::iter::repeat_with(|| bench.front.write_next(rank, START, &mut bench.budget));
+        assert_eq!(written.take_while(|&written| written).count(), usize::from(rank != Rank::First));
+        assert_eq!(bench.front.has_unwritten(), rank != Rank::Last);
+    }
 }
 
 /// While there is no time for all, clients with an allocation come first, and those whose last share was large last.

@@ -84,11 +84,6 @@ impl Outbox {
         self.control_bytes > CONTROL_BYTES_PAUSE
     }
 
-    /// Returns the number of messages that wait.
-    pub fn messages(&self) -> usize {
-        self.live_messages
-    }
-
     /// Returns the number of bytes that wait.
     pub fn len(&self) -> usize {
         self.live_bytes - self.written

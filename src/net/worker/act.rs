@@ -31,7 +31,12 @@ impl Worker {
                     self.datagrams.close_relay(relay);
                     self.count_relays();
                 }
-                Action::Ended(session) => self.log.ended(self.now.instant, &session),
+                Action::Ended(session) => {
+                    Token::unpack(session.link.0)
+                        .into_iter()
+                        .for_each(|token| self.front.session_ended(token));
+                    self.log.ended(self.now.instant, &session);
+                }
                 Action::Reviewed(review) => log::reviewed(review),
                 // Nothing mirrors the table yet, so nothing switched the report on.
                 Action::Changed(_) => {}

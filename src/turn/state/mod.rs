@@ -265,6 +265,7 @@ impl State {
                 self.counters.host(identity.host, transport).allocations.sub(1);
                 self.actions.push_back(Action::Ended(Box::new(Session {
                     five_tuple: allocation.client.five_tuple,
+                    link: allocation.client.link,
                     user: Arc::clone(&identity.name),
                     host: Arc::clone(&identity.host_name),
                     host_id: identity.host,

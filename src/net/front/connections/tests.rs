@@ -94,7 +94,7 @@ impl Bench {
 
     /// Writes the queued output of every connection.
     fn write(&mut self) {
-        for rank in [Rank::First, Rank::Last] {
+        for rank in Rank::ALL {
             while self.connections.write_next(rank, START, &mut self.buffers.output, &mut self.budget) {}
         }
     }
@@ -426,20 +426,34 @@ fn a_client_with_an_allocation_is_never_displaced() {
 #[test]
 fn a_client_whose_allocation_ended_is_a_stranger_again() {
     let mut bench = Bench::new();
-    for is_answer in [true, false] {
+    for end in 0..3 {
         let (token, _client) = bench.connect(false);
         bench.connections.authenticated(token, USER, START);
         assert_eq!((bench.get(token).class(), bench.stranger()), (Class::Authenticated, None));
-        if is_answer {
-            bench.connections.authenticated(token, None, START);
-        } else {
-            bench.connections.life(token, at(1), |_| false).expect("open");
+        match end {
+            0 => bench.connections.authenticated(token, None, START),
+            1 => bench.connections.session_ended(token),
+            _ => drop(bench.connections.life(token, at(1), |_| false).expect("open")),
         }
         assert_eq!(bench.get(token).class(), Class::Stranger);
         assert_eq!((bench.stranger(), bench.stranger()), (Some(token), None));
         bench.remove(token);
     }
     assert_eq!(bench.connections.displacement.remembered().1, 0, "no source is remembered");
+}
+
+/// Each end of an allocation is an arrival among the strangers, and only the last one counts.
+#[test]
+fn a_client_that_makes_and_ends_allocations_is_listed_once() {
+    let mut bench = Bench::new();
+    let [(token, _a), (other, _b)] = [bench.connect(false), bench.connect(false)];
+    for _ in 0..10_000 {
+        bench.connections.authenticated(token, USER, START);
+        bench.connections.authenticated(token, None, START);
+    }
+    let (listed, _) = bench.connections.displacement.remembered();
+    assert!(listed < 100, "{listed} entries for two connections");
+    assert_eq!([bench.stranger(), bench.stranger(), bench.stranger()], [Some(other), Some(token), None]);
 }
 
 #[test]
@@ -467,7 +481,8 @@ fn the_source_with_most_strangers_makes_room() {
     }
     // As many as it takes to be a step ahead.
     (0..300).for_each(|_| {
-        bench.connections.displacement.arrived(flood[0].0, Network::site(ip("198.51.100.1")), 1000, |_| None)
+        let source = Network::site(ip("198.51.100.1"));
+        bench.connections.displacement.arrived(flood[0].0, source, 1000, |_| None);
     });
     assert_eq!(bench.stranger(), Some(flood[0].0));
     assert_eq!(bench.stranger(), Some(flood[1].0));
