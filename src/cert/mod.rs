@@ -5,6 +5,7 @@
 //! protocols. TURN must get through whatever protocols an intermediate proxy put into the ClientHello.
 #![forbid(unsafe_code)]
 
+mod crypto;
 pub mod files;
 pub mod resolver;
 pub mod self_signed;
@@ -13,8 +14,9 @@ mod x509;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::aws_lc_rs;
 
+pub use crypto::provider;
 pub use files::{CertError, LoadedCertificate, load, sign_once};
 pub use resolver::{CertStore, Reloaded};
 pub use self_signed::self_signed;
@@ -25,11 +27,6 @@ pub const ALPN_TURN: &[u8] = b"stun.turn";
 pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 /// ALPN of HTTP/2 over TLS (RFC 9113).
 pub const ALPN_H2: &[u8] = b"h2";
-
-/// The cryptography provider. It is passed to rustls explicitly, so no process-wide default is needed.
-pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
-}
 
 /// The TLS settings of a listener. Clones share the certificate and the ticket keys.
 #[derive(Clone, Debug)]

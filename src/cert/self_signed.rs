@@ -10,6 +10,8 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 
+use super::crypto::provider;
+
 const DAY: u64 = 86_400;
 const VALID_DAYS: u64 = 90;
 /// The certificate is valid from one day ago, for clients whose clock is behind.
@@ -72,8 +74,7 @@ pub fn self_signed(names: &[String], addresses: &[IpAddr], now: u64) -> Result<S
     let certificate = params.self_signed(&pair).map_err(SelfSignedError::Certificate)?.der().clone();
     let fingerprint = fingerprint(&certificate);
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pair.serialize_der()));
-    let key =
-        CertifiedKey::from_der(vec![certificate], key, &super::provider()).map_err(SelfSignedError::Key)?;
+    let key = CertifiedKey::from_der(vec![certificate], key, &provider()).map_err(SelfSignedError::Key)?;
     Ok(SelfSigned { key: Arc::new(key), fingerprint })
 }
 
