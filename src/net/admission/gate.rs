@@ -15,8 +15,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use super::class::Class;
 use super::source::Counted;
-use super::{Admission, Pressure};
+use super::state::{Admission, Pressure};
 use crate::net::counters::Refusal;
 
 /// One in this many places is kept for authenticated clients, out of reach of strangers and the web.
@@ -26,31 +27,6 @@ const WEB: u32 = 2;
 
 /// One in this many places is left to strangers by streams of the other classes.
 const PASSAGE: u32 = 8;
-
-/// The class of client that a stream or a socket serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// Not known yet: in a handshake, on a shared port before its first byte, or TURN without credentials so far.
-    Stranger,
-    /// A web client, its back end, or a QUIC flow.
-    Web,
-    /// A TURN client with verified credentials.
-    Authenticated,
-}
-
-impl Class {
-    /// All classes, in the order of their numbers.
-    pub const ALL: [Class; 3] = [Class::Stranger, Class::Web, Class::Authenticated];
-
-    /// Returns the label in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Class::Stranger => "stranger",
-            Class::Web => "web",
-            Class::Authenticated => "authenticated",
-        }
-    }
-}
 
 /// A limited resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
