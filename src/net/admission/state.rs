@@ -22,7 +22,7 @@ pub struct Rules {
     pub exempt: Vec<IpNet>,
 }
 
-/// How much memory is left.
+/// The memory pressure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pressure {
     /// Enough.
