@@ -187,7 +187,7 @@ pub fn load(chain_path: &Path, key_path: &Path, now: u64) -> Result<LoadedCertif
     Ok(LoadedCertificate { key: Arc::new(CertifiedKey::new(chain, signer)), warnings })
 }
 
-/// Whether a certificate that was loaded before has expired.
+/// Returns whether a certificate that was loaded before has expired.
 pub fn has_expired(key: &CertifiedKey, now: u64) -> bool {
     let leaf = key.cert.first().and_then(|leaf| x509::summary(leaf));
     leaf.is_some_and(|leaf| i64::try_from(now).is_ok_and(|now| leaf.not_after < now))

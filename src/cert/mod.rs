@@ -1,8 +1,8 @@
 //! TLS certificates and the server's TLS settings.
 //!
 //! A [`CertStore`] holds the certificate for new handshakes and can be updated at any time. [`TlsConfigs`] contains two
-//! rustls configurations, with ALPN and without, because rustls ends a handshake in which the client offers only unknown
-//! protocols. TURN must get through whatever protocols an intermediate proxy put into the ClientHello.
+//! rustls configurations, with ALPN and without, because rustls ends a handshake in which the client offers only
+//! unknown protocols. TURN must get through whatever protocols an intermediate proxy put into the ClientHello.
 #![forbid(unsafe_code)]
 
 mod crypto;
@@ -38,8 +38,8 @@ pub struct TlsConfigs {
 }
 
 impl TlsConfigs {
-    /// Creates settings with TLS 1.2 and 1.3, AEAD suites only, and tickets but no early data. `alpn` is in the server's
-    /// order of preference; it may contain [`ALPN_H2`] only if a web server behind the listener speaks HTTP/2.
+    /// Creates settings with TLS 1.2 and 1.3, AEAD suites only, and tickets but no early data. `alpn` is in the
+    /// server's order of preference; it may contain [`ALPN_H2`] only if a web server behind the listener speaks HTTP/2.
     ///
     /// # Errors
     /// The error of rustls if it refuses the settings or has no randomness for ticket keys.

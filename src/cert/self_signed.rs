@@ -26,7 +26,7 @@ pub struct SelfSigned {
     pub fingerprint: String,
 }
 
-/// Why no certificate could be created.
+/// The reason why no certificate could be created.
 #[derive(Debug)]
 pub enum SelfSignedError {
     /// rcgen refused the certificate, usually because a name is not plain ASCII.
@@ -78,7 +78,7 @@ pub fn self_signed(names: &[String], addresses: &[IpAddr], now: u64) -> Result<S
     Ok(SelfSigned { key: Arc::new(key), fingerprint })
 }
 
-/// SHA-256 of a certificate in DER, as `AB:CD:...`.
+/// Returns the SHA-256 of a certificate in DER, as `AB:CD:...`.
 pub fn fingerprint(der: &[u8]) -> String {
     Sha256::digest(der).iter().map(|b| format!("{b:02X}")).collect::<Vec<_>>().join(":")
 }
