@@ -52,7 +52,7 @@ pub struct Written {
     pub len: usize,
     /// Messages dropped because they were too old.
     pub stale: usize,
-    /// Units of work, as in [`Budget`](super::budget::Budget).
+    /// Units of work, as the budget of a turn counts them.
     pub units: u32,
     /// Why the connection must be closed.
     pub end: Option<CloseReason>,
