@@ -1,8 +1,8 @@
 //! The host names that requests to the admin pages may use.
 //!
-//! A web page in a browser on this machine can send requests to loopback, and it can read the response if the page's own
-//! name resolves to 127.0.0.1 (DNS rebinding). Such a request carries that name in its Host field, so only names that no
-//! attacker can own are answered.
+//! A web page in a browser on this machine can send requests to loopback, and it can read the response if the page's
+//! own name resolves to 127.0.0.1 (DNS rebinding). Such a request carries that name in its Host field, so only names
+//! that no attacker can own are answered.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -29,8 +29,8 @@ impl Names {
         Self(names.into())
     }
 
-    /// Whether the request names an allowed host or none, as in HTTP/1.0. A request with an absolute URI names the host
-    /// there too (RFC 9112 section 3.2.2).
+    /// Returns whether the request names an allowed host or none, as in HTTP/1.0. A request with an absolute URI names
+    /// the host there too (RFC 9112 section 3.2.2).
     fn admit(&self, request: &Request) -> bool {
         let fields = request.headers().get_all(header::HOST);
         request.uri().authority().is_none_or(|authority| self.has(authority))

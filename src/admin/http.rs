@@ -36,8 +36,8 @@ struct Pages {
     readiness: Readiness,
 }
 
-/// Serves the admin pages on a listener until `stop` completes. Requests must be for an IP address, `localhost` or one of
-/// `names`. At most 64 connections are open, each with one request of up to 16 KiB and up to ten seconds.
+/// Serves the admin pages on a listener until `stop` completes. Requests must be for an IP address, `localhost` or one
+/// of `names`. At most 64 connections are open, each with one request of up to 16 KiB and up to ten seconds.
 ///
 /// # Errors
 /// The error of the listener.

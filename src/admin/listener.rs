@@ -1,7 +1,7 @@
 //! A listener that limits the number of connections, and the bytes and the time of each.
 //!
-//! Each connection carries one small request (the router answers `Connection: close`), so one deadline and one byte limit
-//! cover slow headers, slow bodies and slow readers.
+//! Each connection carries one small request (the router answers `Connection: close`), so one deadline and one byte
+//! limit cover slow headers, slow bodies and slow readers.
 
 use std::future::Future;
 use std::io;
@@ -85,6 +85,8 @@ pub(super) struct BoundedStream {
 }
 
 impl BoundedStream {
+    /// Checks the deadline.
+    ///
     /// # Errors
     /// `TimedOut` after the deadline.
     fn check_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {

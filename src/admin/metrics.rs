@@ -138,7 +138,7 @@ fn cut(value: &str) -> &str {
     &value[..end.unwrap_or(0)]
 }
 
-/// Whether Prometheus accepts the name of a metric.
+/// Returns whether Prometheus accepts the name of a metric.
 fn is_name(name: &str) -> bool {
     let letter = |c: u8| c.is_ascii_alphabetic() || matches!(c, b'_' | b':');
     name.bytes().next().is_some_and(letter) && name.bytes().all(|c| letter(c) || c.is_ascii_digit())

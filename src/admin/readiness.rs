@@ -37,7 +37,7 @@ impl Readiness {
         lock(&self.state).draining = true;
     }
 
-    /// Whether the server is ready.
+    /// Returns `Ok` if the server is ready.
     ///
     /// # Errors
     /// The reason why it is not, in words for the operator.

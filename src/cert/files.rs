@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
 
+use super::crypto::provider;
 use super::x509;
 
 /// Size limit of a PEM file.
@@ -165,7 +166,7 @@ impl std::error::Error for CertError {}
 pub fn load(chain_path: &Path, key_path: &Path, now: u64) -> Result<LoadedCertificate, CertError> {
     let chain = read_chain(chain_path)?;
     let key = read_key(key_path)?;
-    let signer = super::provider()
+    let signer = provider()
         .key_provider
         .load_private_key(key)
         .map_err(|error| CertError::BadKey(key_path.into(), error))?;
@@ -186,7 +187,7 @@ pub fn load(chain_path: &Path, key_path: &Path, now: u64) -> Result<LoadedCertif
     Ok(LoadedCertificate { key: Arc::new(CertifiedKey::new(chain, signer)), warnings })
 }
 
-/// Whether a certificate that was loaded before has expired.
+/// Returns whether a certificate that was loaded before has expired.
 pub fn has_expired(key: &CertifiedKey, now: u64) -> bool {
     let leaf = key.cert.first().and_then(|leaf| x509::summary(leaf));
     leaf.is_some_and(|leaf| i64::try_from(now).is_ok_and(|now| leaf.not_after < now))
@@ -248,7 +249,7 @@ fn warnings(path: &Path, leaf: &x509::Summary, chain_length: usize, now: u64) ->
 /// The error of rustls if the key supports no scheme or signing fails.
 pub fn sign_once(key: &CertifiedKey) -> Result<(), Error> {
     // In our order of preference. Every key that is accepted supports one of them.
-    let schemes = super::provider().signature_verification_algorithms.supported_schemes();
+    let schemes = provider().signature_verification_algorithms.supported_schemes();
     let signer = key.key.choose_scheme(&schemes).ok_or(Error::General("no signature scheme".to_owned()))?;
     // As long as the signed content in TLS 1.3 (RFC 8446 section 4.4.3).
     signer.sign(&[0x20; 130]).map(|_| ())

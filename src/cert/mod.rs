@@ -1,10 +1,11 @@
 //! TLS certificates and the server's TLS settings.
 //!
 //! A [`CertStore`] holds the certificate for new handshakes and can be updated at any time. [`TlsConfigs`] contains two
-//! rustls configurations, with ALPN and without, because rustls ends a handshake in which the client offers only unknown
-//! protocols. TURN must get through whatever protocols an intermediate proxy put into the ClientHello.
+//! rustls configurations, with ALPN and without, because rustls ends a handshake in which the client offers only
+//! unknown protocols. TURN must get through whatever protocols an intermediate proxy put into the ClientHello.
 #![forbid(unsafe_code)]
 
+mod crypto;
 pub mod files;
 pub mod resolver;
 pub mod self_signed;
@@ -13,8 +14,9 @@ mod x509;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::aws_lc_rs;
 
+pub use crypto::provider;
 pub use files::{CertError, LoadedCertificate, load, sign_once};
 pub use resolver::{CertStore, Reloaded};
 pub use self_signed::self_signed;
@@ -26,11 +28,6 @@ pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 /// ALPN of HTTP/2 over TLS (RFC 9113).
 pub const ALPN_H2: &[u8] = b"h2";
 
-/// The cryptography provider. It is passed to rustls explicitly, so no process-wide default is needed.
-pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
-}
-
 /// The TLS settings of a listener. Clones share the certificate and the ticket keys.
 #[derive(Clone, Debug)]
 pub struct TlsConfigs {
@@ -41,8 +38,8 @@ pub struct TlsConfigs {
 }
 
 impl TlsConfigs {
-    /// Creates settings with TLS 1.2 and 1.3, AEAD suites only, and tickets but no early data. `alpn` is in the server's
-    /// order of preference; it may contain [`ALPN_H2`] only if a web server behind the listener speaks HTTP/2.
+    /// Creates settings with TLS 1.2 and 1.3, AEAD suites only, and tickets but no early data. `alpn` is in the
+    /// server's order of preference; it may contain [`ALPN_H2`] only if a web server behind the listener speaks HTTP/2.
     ///
     /// # Errors
     /// The error of rustls if it refuses the settings or has no randomness for ticket keys.

@@ -10,6 +10,8 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 
+use super::crypto::provider;
+
 const DAY: u64 = 86_400;
 const VALID_DAYS: u64 = 90;
 /// The certificate is valid from one day ago, for clients whose clock is behind.
@@ -24,7 +26,7 @@ pub struct SelfSigned {
     pub fingerprint: String,
 }
 
-/// Why no certificate could be created.
+/// The reason why no certificate could be created.
 #[derive(Debug)]
 pub enum SelfSignedError {
     /// rcgen refused the certificate, usually because a name is not plain ASCII.
@@ -72,12 +74,11 @@ pub fn self_signed(names: &[String], addresses: &[IpAddr], now: u64) -> Result<S
     let certificate = params.self_signed(&pair).map_err(SelfSignedError::Certificate)?.der().clone();
     let fingerprint = fingerprint(&certificate);
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pair.serialize_der()));
-    let key =
-        CertifiedKey::from_der(vec![certificate], key, &super::provider()).map_err(SelfSignedError::Key)?;
+    let key = CertifiedKey::from_der(vec![certificate], key, &provider()).map_err(SelfSignedError::Key)?;
     Ok(SelfSigned { key: Arc::new(key), fingerprint })
 }
 
-/// SHA-256 of a certificate in DER, as `AB:CD:...`.
+/// Returns the SHA-256 of a certificate in DER, as `AB:CD:...`.
 pub fn fingerprint(der: &[u8]) -> String {
     Sha256::digest(der).iter().map(|b| format!("{b:02X}")).collect::<Vec<_>>().join(":")
 }

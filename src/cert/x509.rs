@@ -1,5 +1,5 @@
-//! Reads the fields of a certificate (RFC 5280 section 4.1) that warnings need: validity, issuer and subject. Not used for
-//! decisions about trust; rustls parses the certificate itself.
+//! Reads the fields of a certificate (RFC 5280 section 4.1) that warnings need: validity, issuer and subject. Not used
+//! for decisions about trust; rustls parses the certificate itself.
 
 const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 0x02;
@@ -81,8 +81,8 @@ fn time((tag, content): (u8, &[u8])) -> Option<i64> {
     fits.then(|| days_since_1970(year, month, day) * 86_400 + part(4) * 3600 + part(6) * 60 + part(8))
 }
 
-/// Days from 1970-01-01 to a date of the proleptic Gregorian calendar. Years are counted from March, so that the leap day
-/// is the last day of a year.
+/// Days from 1970-01-01 to a date of the proleptic Gregorian calendar. Years are counted from March, so that the leap
+/// day is the last day of a year.
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;

@@ -1,4 +1,4 @@
-//! What one turn of a worker's loop may use, and what is left over for the next.
+//! Limits the work of one turn of a worker's loop, and lists the sockets left over for the next turn.
 
 use std::time::Duration;
 
@@ -6,33 +6,34 @@ use super::token::Token;
 use crate::base::time::{Instant, Now};
 use crate::turn::action::UserId;
 
-/// Bytes that web clients and their servers may send in one turn: 0.2 ms of sealing and copying, for which packets wait.
+/// Bytes that web clients and their servers may send in one turn: 0.2 ms of sealing and copying, which delay packets.
 const WEB_BYTES: usize = 256 << 10;
 
-/// The time of one slice. Each [`Rank`] of relayed addresses has one in a turn, each of streams, and of those to be written
-/// to. So a peer's datagrams wait for no more than 5 ms, whatever others and streams bring, and no rank keeps the others
-/// waiting; UDP listeners wait for no more than [`LISTENERS_WAIT`].
+/// The length of a slice. In each turn, every [`Rank`] has slices of its own for relayed addresses, streams and
+/// writing, so no rank delays the others. A peer's datagrams wait for at most 5 ms regardless of other load, and UDP
+/// listeners for at most [`LISTENERS_WAIT`].
 const SLICE: Duration = Duration::from_micros(500);
-/// Units of work between two looks at the clock. A unit is a datagram or a short message: about a microsecond.
+/// Units of work between two readings of the clock. A unit is a datagram or a short message: about a microsecond.
 const LOOK: u32 = 64;
-/// Units of one socket: a system call or two, and sometimes a TLS record.
+/// Units for one socket: a system call or two, and sometimes a TLS record.
 pub const SOCKET_UNITS: u32 = 4;
-/// Units of one request: it is authenticated, and answered.
+/// Units for one request, which is authenticated and answered.
 pub const REQUEST_UNITS: u32 = 16;
 /// Bytes read from a stream that count as one unit: they may be TLS records of 23 bytes each.
 pub const BYTES_PER_UNIT: usize = 128;
-/// Bytes written to a stream that count as one unit: each TLS record counts besides.
+/// Bytes written to a stream that count as one unit. Each TLS record counts as another.
 pub const WRITTEN_BYTES_PER_UNIT: usize = 2048;
-/// Units from which the work for a stream at once is large: two packets of video that arrive together are not.
+/// Units from which one share of a stream is large. Two video packets that arrive together stay below.
 pub const LARGE_UNITS: u32 = 32;
-/// Nanoseconds in which one unit of a user's work is forgotten. 50,000 units a second are ten videos over TLS.
+/// Time in nanoseconds after which one unit of a user's work is forgotten: 50,000 units per second, ten videos over
+/// TLS.
 const UNIT_NANOS: u64 = 20_000;
-/// Nanoseconds until all of a user's work is forgotten, from which it is much: 1,000 units, a picture of a shared screen. One
-/// user's sockets, of which it may have hundreds, keep others of the first rank waiting for so many units at most.
-const MUCH_NANOS: u64 = 1_000 * UNIT_NANOS;
-/// The most that is remembered: soon after the work is over, the user is like others.
-const MOST_NANOS: u64 = 5 * MUCH_NANOS;
-/// The longest time between two looks at UDP listeners within a turn: their buffers must not overflow meanwhile.
+/// A user is busy while its work takes longer than this to be forgotten, in nanoseconds: 1,000 units, one picture of a
+/// shared screen. The sockets of one user, perhaps hundreds, delay others of the first rank by at most this much work.
+const BUSY_NANOS: u64 = 1_000 * UNIT_NANOS;
+/// The most work that is remembered, so that a user is no longer busy soon after its work ends.
+const MOST_NANOS: u64 = 5 * BUSY_NANOS;
+/// The longest time between two reads of the UDP listeners within a turn, so that their buffers do not overflow.
 const LISTENERS_WAIT: Duration = Duration::from_micros(200);
 
 /// The budget of a turn.
@@ -46,9 +47,9 @@ pub struct Budget {
     spent: u32,
     /// When the turn began, in nanoseconds.
     now: u64,
-    /// By number of the user: when all of its work is forgotten, in nanoseconds.
+    /// When all work of a user is forgotten, in nanoseconds; by the number of the user.
     users: Vec<u64>,
-    /// When UDP listeners were looked at, if a slice has looked at the clock in this turn.
+    /// The start of the UDP listeners' wait; `None` until the clock is read in this turn.
     listeners_seen: Option<Instant>,
     /// Whether UDP listeners have waited for [`LISTENERS_WAIT`].
     are_listeners_due: bool,
@@ -59,12 +60,12 @@ pub struct Budget {
     left: Leftovers,
 }
 
-/// The time that some sockets share.
+/// The use of the current slice.
 #[derive(Clone, Copy, Debug, Default)]
 struct Slice {
-    /// The first look at the clock.
+    /// The first reading of the clock.
     began: Option<Instant>,
-    /// Units of work since the last look.
+    /// Units of work since the last reading.
     units: u32,
     is_spent: bool,
 }
@@ -72,11 +73,11 @@ struct Slice {
 /// The order in which sockets are handled when there is no time for all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
-    /// Relayed addresses and clients of users with little work: calls. They come before the next turn's events.
+    /// Relayed addresses and clients of users that are not busy: calls. Their leftovers precede the next turn's events.
     First,
     /// Clients without an allocation whose last share was small, and QUIC flows.
     Second,
-    /// Those of users with much work, and clients without an allocation whose last share was large.
+    /// Those of busy users, and clients without an allocation whose last share was large.
     Last,
 }
 
@@ -85,19 +86,19 @@ impl Rank {
     pub const ALL: [Rank; 3] = [Rank::First, Rank::Second, Rank::Last];
 }
 
-/// Sockets to be handled in the next turn without an event, by rank. Whoever waits longest comes first.
+/// Sockets to be handled in the next turn without an event, by rank; of each rank those that wait longest come first.
 #[derive(Debug, Default)]
 pub struct Leftovers {
-    /// Those that have to wait again; after [`Budget::take_leftovers`] all others behind them.
+    /// Sockets that have waited already; after [`Budget::take_leftovers`] all others behind them.
     waiting: [Vec<Token>; 3],
-    /// Those that have to wait for the first time.
+    /// Sockets that wait for the first time.
     new: [Vec<Token>; 3],
-    /// Those that had their share in this turn and may have more.
+    /// Sockets that were served in this turn and may have more to read.
     served: [Vec<Token>; 3],
 }
 
 impl Leftovers {
-    /// Returns those of a rank.
+    /// Returns the sockets of a rank.
     pub fn of(&self, rank: Rank) -> &[Token] {
         &self.waiting[rank as usize]
     }
@@ -145,7 +146,7 @@ impl Budget {
         self.slice = Slice::default();
     }
 
-    /// Returns whether nothing more is to be handled in this slice. Reads the clock every [`LOOK`] units of work.
+    /// Returns whether the time of this slice is used up. Reads the clock every [`LOOK`] units of work.
     pub fn is_time_spent(&mut self) -> bool {
         let slice = &mut self.slice;
         if slice.is_spent || slice.units < LOOK {
@@ -153,7 +154,7 @@ impl Budget {
         }
         slice.units = 0;
         let now = (self.clock)().instant;
-        // What came before the first look took about as long as the way to the next one.
+        // The work before the first reading took about as long as the work before the next one will.
         slice.is_spent = now.since(*slice.began.get_or_insert(now)) > SLICE;
         self.short[0] |= slice.is_spent;
         if now.since(*self.listeners_seen.get_or_insert(now)) > LISTENERS_WAIT {
@@ -162,12 +163,12 @@ impl Budget {
         slice.is_spent
     }
 
-    /// Returns whether a socket with an event has its share at once.
+    /// Returns whether a socket with an event is served at once.
     pub fn has_share(&mut self, rank: Rank) -> bool {
         (rank == Rank::First || !self.was_short()) && !self.is_time_spent()
     }
 
-    /// Notes work, in units.
+    /// Records work, in units.
     pub fn spend(&mut self, units: u32) {
         self.slice.units = self.slice.units.saturating_add(units);
         self.spent = self.spent.wrapping_add(units);
@@ -183,14 +184,14 @@ impl Budget {
         self.users[index] = until.min(self.now + MOST_NANOS);
     }
 
-    /// Returns whether there was much work for a user lately, on all its sockets together.
-    pub fn is_much(&self, user: UserId) -> bool {
-        self.users.get(user.0 as usize).is_some_and(|&until| until > self.now + MUCH_NANOS)
+    /// Returns whether a user is busy: whether all its sockets together recently caused much work.
+    pub fn is_busy(&self, user: UserId) -> bool {
+        self.users.get(user.0 as usize).is_some_and(|&until| until > self.now + BUSY_NANOS)
     }
 
     /// Returns the rank of a relayed address, by the user of its allocation.
     pub fn rank(&self, user: Option<UserId>) -> Rank {
-        if user.is_some_and(|user| self.is_much(user)) { Rank::Last } else { Rank::First }
+        if user.is_some_and(|user| self.is_busy(user)) { Rank::Last } else { Rank::First }
     }
 
     /// Returns the units of all work so far; wraps. The difference between two calls is the work between them.
@@ -198,18 +199,18 @@ impl Budget {
         self.spent
     }
 
-    /// Returns whether UDP listeners have waited so long that they are to be read now.
+    /// Returns whether UDP listeners must be read now, and clears the mark.
     pub fn take_listeners_due(&mut self) -> bool {
         std::mem::take(&mut self.are_listeners_due)
     }
 
-    /// Returns whether a slice of the last turn was too short. Then the order of [`Rank`] holds; else everything is
-    /// handled as it comes.
+    /// Returns whether a slice of the last turn was too short. Only then does the order of [`Rank`] apply; otherwise
+    /// sockets are served in the order of their events.
     pub fn was_short(&self) -> bool {
         self.short[1]
     }
 
-    /// Leaves a socket that had no share to the next turn.
+    /// Leaves a socket that was not served to the next turn.
     pub fn postpone(&mut self, token: Token, rank: Rank) {
         self.left.new[rank as usize].push(token);
     }
@@ -219,7 +220,7 @@ impl Budget {
         self.left.waiting[rank as usize].push(token);
     }
 
-    /// Notes that a socket may have more to read than its share.
+    /// Records that a served socket may have more to read.
     pub fn read_again(&mut self, token: Token, rank: Rank) {
         self.left.served[rank as usize].push(token);
     }
@@ -246,36 +247,37 @@ impl Budget {
         std::mem::swap(&mut self.left, leftovers);
     }
 
-    /// Whether the web may send no more in this turn. Its sockets are level-triggered: they are reported again.
+    /// Returns whether the web's bytes of this turn are used up. Its sockets are level-triggered, so they are reported
+    /// again.
     pub fn is_web_spent(&self) -> bool {
         self.web_bytes == 0
     }
 
-    /// Notes bytes that the web sent.
+    /// Records bytes that the web sent.
     pub fn spend_web(&mut self, bytes: usize) {
         self.web_bytes = self.web_bytes.saturating_sub(bytes);
     }
 }
 
-/// With which readiness a socket is among the leftovers of a turn; none: it is not.
+/// The readiness with which a socket was left over; empty if it was not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeftOver(u32);
 
 impl LeftOver {
-    /// Adds this readiness. Returns whether there was none: each socket is listed once, and what comes meanwhile is added, or
-    /// an edge would be lost.
+    /// Adds readiness, so that no edge is lost. Returns whether the socket was not left over before: each is listed
+    /// once.
     pub fn leave(&mut self, readiness: u32) -> bool {
         let is_new = self.0 == 0;
         self.0 |= readiness;
         is_new
     }
 
-    /// Whether it is among the leftovers.
+    /// Returns whether the socket is left over.
     pub fn is_some(&self) -> bool {
         self.0 != 0
     }
 
-    /// Takes the readiness.
+    /// Returns the readiness and clears it.
     pub fn take(&mut self) -> u32 {
         std::mem::take(&mut self.0)
     }
@@ -298,25 +300,25 @@ mod tests {
     }
 
     #[test]
-    fn a_user_has_much_work_beyond_its_burst_until_that_is_forgotten() {
+    fn a_user_is_busy_beyond_its_burst_until_its_work_is_forgotten() {
         let (mut budget, user) = (budget(), UserId(3));
-        let is_much = |budget: &mut Budget, millis| {
+        let is_busy = |budget: &mut Budget, millis| {
             budget.begin_turn(at(millis));
-            budget.is_much(user)
+            budget.is_busy(user)
         };
-        assert!(!is_much(&mut budget, 0));
+        assert!(!is_busy(&mut budget, 0));
         budget.charge(user, 1_000);
-        assert!(!is_much(&mut budget, 0), "its burst");
+        assert!(!is_busy(&mut budget, 0), "its burst");
         budget.charge(user, 1);
-        assert!(is_much(&mut budget, 0) && !is_much(&mut budget, 1));
+        assert!(is_busy(&mut budget, 0) && !is_busy(&mut budget, 1));
         budget.charge(user, u32::MAX);
-        assert!(is_much(&mut budget, 80) && !is_much(&mut budget, 81), "no more is remembered");
-        assert!(!budget.is_much(UserId(2)) && !budget.is_much(UserId(9)), "others have none");
-        // A user that has as much as is forgotten meanwhile never has much.
+        assert!(is_busy(&mut budget, 80) && !is_busy(&mut budget, 81), "no more is remembered");
+        assert!(!budget.is_busy(UserId(2)) && !budget.is_busy(UserId(9)), "others are not");
+        // A user whose work is forgotten as fast as it comes is never busy.
         let steady = (1_000..3_000).step_by(10).all(|millis| {
-            let is_much = is_much(&mut budget, millis);
+            let is_busy = is_busy(&mut budget, millis);
             budget.charge(user, 500);
-            !is_much
+            !is_busy
         });
         assert!(steady);
     }
@@ -333,7 +335,7 @@ mod tests {
                 MICROS.set(MICROS.get() + 2);
                 may
             });
-            // 128 us pass before the first look, and the last look is up to 128 us late.
+            // 128 us pass before the first reading, and the last reading is up to 128 us late.
             let micros = 2 * handled.count();
             assert!((500..=128 + 500 + 128).contains(&micros), "{micros}");
             assert!(budget.is_time_spent(), "it stays spent");

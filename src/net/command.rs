@@ -1,4 +1,4 @@
-//! What the control side tells a running worker.
+//! Commands to a running worker.
 
 use std::sync::Arc;
 

@@ -13,7 +13,7 @@ macro_rules! labels {
             /// All variants, in the order of their numbers.
             pub const ALL: &'static [$name] = &[$($name::$variant,)+];
 
-            /// The label in metrics.
+            /// Returns the label in metrics.
             pub const fn name(self) -> &'static str {
                 match self { $($name::$variant => $label,)+ }
             }
@@ -62,7 +62,7 @@ labels! {
     Descriptors = "descriptors",
     /// Too little memory.
     Memory = "memory",
-    /// The address to relay from is not this machine's.
+    /// The address to relay from does not belong to this machine.
     Address = "address",
 }
 
@@ -99,7 +99,7 @@ labels! {
     H2 = "h2",
     /// A client of the built-in site.
     Site = "site",
-    /// The web without TLS, which is redirected to it.
+    /// A web client without TLS, which is redirected to HTTPS.
     Redirect = "redirect",
     /// A client of another TLS server, by name.
     PassThrough = "pass_through",

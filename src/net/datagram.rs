@@ -337,12 +337,12 @@ impl Datagrams {
         self.relays.len()
     }
 
-    /// Returns how a relayed address with an event fares in `turn`.
+    /// Returns the state of a relayed address in `turn`.
     pub fn standing(&mut self, relay: RelayId, generation: Generation, turn: u32) -> Standing {
         self.relays.standing(relay, generation, turn)
     }
 
-    /// Notes that a relayed address is left over. Returns whether it was not already.
+    /// Leaves a relayed address over to the next turn. Returns whether it was not already.
     pub fn leave_over(&mut self, relay: RelayId, generation: Generation, readiness: u32) -> bool {
         self.relays.leave_over(relay, generation, readiness)
     }

@@ -1,16 +1,15 @@
-//! The front door: every connection of a stream client, and who is asked about its bytes, in this order.
+//! The front door: accepts the connections of stream clients and takes each through these stages.
 //!
-//! 1. `acceptors`: does the listener take connections from there, and is there a place? `displacement` says who makes
-//!    room.
-//! 2. `proxy_header`, on a listener behind a proxy: whose connection is it?
-//! 3. [`handshakes`] and [`tls`](super::stream::tls), on a TLS listener: is there time for a handshake, which certificate
-//!    serves this name, or does another server end TLS for it?
-//! 4. [`first_bytes`], on a port shared with the web: TURN or web?
-//! 5. `turn_client`: whole messages, for the protocol. `web`: everything else goes to a web server or to the built-in
-//!    site, by a `splice`.
+//! 1. `acceptors` checks the source and the limits; at a limit, `displacement` chooses the connection that makes room.
+//! 2. `proxy_header`, on a listener behind a proxy, reads the client's address.
+//! 3. [`handshakes`] and [`tls`](super::stream::tls), on a TLS listener, limit the time of handshakes and choose the
+//!    certificate by server name, or pass TLS through to another server.
+//! 4. [`first_bytes`], on a port shared with the web, distinguishes TURN from web clients.
+//! 5. `turn_client` holds the state of a TURN client, and its messages go to the protocol. `web` splices every other
+//!    client to a web server or to the built-in site.
 //!
-//! A connection carries its place in this order as a `door::Door`. On UDP ports shared with HTTP/3, [`quic`] is
-//! asked. The worker hands events in and takes values out: [`Messages`] for the protocol, clients that are gone
+//! `door::Door` is the stage of a connection. On UDP ports shared with HTTP/3, [`quic`] classifies datagrams. The
+//! worker passes in events and takes out [`Messages`] for the protocol and clients whose connections closed
 //! ([`Front::next_gone`]).
 
 mod acceptors;
@@ -32,11 +31,11 @@ mod turn_client;
 mod unproven;
 mod web;
 
-use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::{io, iter};
 
 use super::admission::{Gate, Pressure};
 use super::budget::{BYTES_PER_UNIT, Budget, Rank, SOCKET_UNITS};
@@ -82,7 +81,7 @@ pub struct Front {
 }
 
 impl Front {
-    /// Registers the listeners; no connection is open.
+    /// Creates a front door without connections and registers the listeners.
     ///
     /// # Errors
     /// The error of `epoll_ctl(2)`.
@@ -102,7 +101,7 @@ impl Front {
         })
     }
 
-    /// Returns what outlives a restart of the worker.
+    /// Returns the settings that outlive a restart of the worker.
     pub fn into_rules(self) -> (Option<Arc<dyn TlsChooser>>, Option<Arc<Web>>) {
         (self.tls, self.web.into_rules())
     }
@@ -123,17 +122,17 @@ impl Front {
         self.connections.set_tight(self.gate.admission().pressure() == Pressure::Tight);
     }
 
-    /// Returns when [`Front::on_deadlines`] or [`Front::next_handshake`] has work again.
+    /// Returns the earliest time at which [`Front::on_deadlines`] or [`Front::next_handshake`] has work.
     pub fn deadline(&self) -> Option<Instant> {
         self.timers.next().into_iter().chain(self.handshakes.next()).min()
     }
 
-    /// Returns the bytes that [`Messages`] are in.
+    /// Returns the bytes that [`Messages`] refer to.
     pub fn bytes(&self) -> &[u8] {
         self.buffers.plain.bytes()
     }
 
-    /// Accepts the connections that wait at a listener.
+    /// Accepts connections that wait at a listener, a bounded number at once.
     pub fn on_accept(&mut self, listener: u16, now: Instant) {
         for _ in 0..ACCEPTS {
             match self.acceptors.accept(listener) {
@@ -157,7 +156,7 @@ impl Front {
         }
     }
 
-    /// Handles an event of a client's socket, or what was left over of one. Returns the TURN messages that came.
+    /// Handles an event or a leftover of a client's socket. Returns the TURN messages received.
     pub fn on_stream(
         &mut self,
         token: Token,
@@ -168,7 +167,7 @@ impl Front {
     ) -> Option<Messages> {
         let is_gone = readiness & (ready::ERROR | ready::CLOSED) != 0;
         let is_only_write = readiness & !ready::WRITE == 0;
-        self.connections.tell_tls(token, now);
+        self.connections.detect_tls(token, now);
         let connection = self.connections.get(token)?;
         let (hello, waits) = (connection.unanswered_hello(), connection.waits_for_its_answers());
         let rank = connection.share.rank(budget);
@@ -177,7 +176,7 @@ impl Front {
         if is_late && connection.share.left_over.leave(readiness) {
             budget.postpone(token, rank);
         }
-        // What is written to is watched again, which a ClientHello that waits must not be.
+        // A write restores the epoll interest, which a connection with a waiting ClientHello must not have.
         if readiness & ready::WRITE != 0 && (is_only_write || hello.is_none()) {
             self.connections.unblock(token);
         }
@@ -185,26 +184,26 @@ impl Front {
             return None;
         }
         if let Some(source) = hello {
-            // Handshakes come after everything else of a turn, as far as there is time for them.
+            // Handshakes are processed at the end of the turn, within their time limit.
             if self.connections.mute(token) {
                 self.handshakes.wait(token, source);
             } else if is_gone {
-                // Reported though not asked for.
+                // epoll reports errors regardless of the interest.
                 self.counters.tls(TlsOutcome::Left).add(1);
                 self.close(token, CloseReason::Reset);
             }
             return None;
         }
-        // An event that was left over is no way around it: the socket is reported again once the answers are taken.
+        // This holds for leftovers, too: epoll reports the socket again once the client has read its answers.
         if waits && !is_gone { None } else { self.read(token, readiness, now, budget) }
     }
 
-    /// Returns the next handshake that had to wait and may continue; the caller then calls [`Front::read`].
+    /// Returns the next waiting handshake that may continue; the caller then calls [`Front::read`].
     pub fn next_handshake(&mut self) -> Option<Token> {
         self.handshakes.resume(|token| self.connections.is_open(token))
     }
 
-    /// Reads a connection, such as one whose handshake had to wait.
+    /// Reads a connection and handles the bytes by its stage. Returns the TURN messages received.
     pub fn read(
         &mut self,
         token: Token,
@@ -215,7 +214,7 @@ impl Front {
         let connection = self.connections.get(token)?;
         if connection.splice().is_some_and(|splice| splice.client_interest() == 0) {
             if readiness & (ready::ERROR | ready::CLOSED) != 0 {
-                // Reported though not asked for: what it sent last is lost with it.
+                // epoll reports errors regardless of the interest. Unread bytes are lost.
                 self.close(token, CloseReason::Reset);
             }
             return None;
@@ -223,35 +222,35 @@ impl Front {
         if connection.splice().is_some() && budget.is_web_spent() {
             return None;
         }
-        let (before, is_untold) = (connection.client.five_tuple.client, connection.is_untold());
+        let (before, was_undetected) = (connection.client.five_tuple.client, connection.is_undetected());
         let read = connection.read(now, self.tls.as_deref(), &mut self.handshakes, &mut self.buffers);
         let FiveTuple { transport, client, .. } = connection.client.five_tuple;
-        let is_told = is_untold && !connection.is_untold();
+        let is_detected = was_undetected && !connection.is_undetected();
         self.counters.streams(transport).received.add(read.received as u64);
         budget.spend(SOCKET_UNITS + (read.received / BYTES_PER_UNIT) as u32);
         if let Some(outcome) = read.handshake {
             self.counters.tls(outcome).add(1);
-            // It has less time from now on.
+            // The time limit of the next stage may be shorter.
             self.timers.set(now, token);
         }
         if client != before {
-            self.connections.named(token, before.ip());
+            self.connections.source_changed(token, before.ip());
         }
-        if is_told {
-            self.connections.told(token, now);
+        if is_detected {
+            self.connections.detected(token, now);
         }
-        if let Some(source) = read.named {
+        if let Some(source) = read.kept_hello {
             self.connections.mute(token);
             self.handshakes.wait(token, source);
             return None;
         }
-        // What waits in TLS itself needs room to be written.
+        // Output of TLS itself may be queued.
         self.connections.unblock(token);
         self.decide(token, &read, now);
         let connection = self.connections.get(token)?;
         match &mut connection.door {
             Door::Turn(_) => {
-                // More than one read takes, or an end behind what was read: no further event would tell.
+                // More bytes than one read takes, or an end after them: edge-triggered epoll reports neither again.
                 let over = readiness & (ready::PEER_CLOSED | ready::CLOSED | ready::ERROR);
                 let more = read.full || read.received > 0 && over != 0;
                 if more && connection.share.left_over.leave(ready::READ | over) {
@@ -267,27 +266,25 @@ impl Front {
                     Ok(false) => {}
                     Err(reason) => self.close(token, reason),
                 }
-                // The end of what a web client sends is not the end of what it receives.
+                // A web client that ends its sending direction still receives.
                 if let Some(reason) = read.end.filter(|_| !ended) {
                     self.close(token, reason);
                 }
             }
             Door::Proxied(_) | Door::FirstByte | Door::Handshake | Door::FirstBytes => {
-                if let Some(reason) = read.end {
-                    self.close(token, reason);
-                }
+                read.end.into_iter().for_each(|reason| self.close(token, reason));
             }
         }
         None
     }
 
-    /// Returns the component for web clients, and what it needs.
+    /// Returns the component for web clients, and the state that it needs.
     fn web_door(&mut self) -> (&WebDoor, Room<'_>) {
         let Self { web, connections, flows, buffers, .. } = self;
         (web, Room { connections, flows, buffers })
     }
 
-    /// Decides by the first bytes of a connection which stage comes next.
+    /// Chooses the next stage of a connection by its first bytes.
     fn decide(&mut self, token: Token, read: &ReadOutcome, now: Instant) {
         let Some(connection) = self.connections.get(token) else { return };
         if let Some(to) = read.pass_through {
@@ -308,7 +305,8 @@ impl Front {
         }
     }
 
-    /// Returns the next whole message. Once there is none, the rest is kept, and the connection is closed if its end was read.
+    /// Returns the next complete message. After the last one, keeps the incomplete rest, and closes the connection if
+    /// it ended.
     pub fn next_message(
         &mut self,
         messages: &mut Messages,
@@ -323,7 +321,7 @@ impl Front {
                 return Some((client, message));
             }
             Ok(None) => end,
-            // The cause of the end is what came first.
+            // The error comes before the end in the stream.
             Err(reason) => {
                 if reason == CloseReason::Garbage {
                     server.counters().dropped(DropReason::NotTurn).add(1);
@@ -332,7 +330,7 @@ impl Front {
             }
         };
         if end == Some(CloseReason::Closed) {
-            // It sends no more, but may wait for the answers to what it sent last.
+            // The client has ended its sending direction but may wait for answers.
             self.connections.write(token, now, &mut self.buffers.output);
         }
         if let Some(reason) = end {
@@ -341,7 +339,7 @@ impl Front {
         None
     }
 
-    /// Leaves the rest of these messages to the next turn. The connection is not read before that.
+    /// Leaves the remaining messages to the next turn. The connection is not read until they are handled.
     pub fn leave_messages(&mut self, messages: &Messages, budget: &mut Budget) {
         let &Messages { token, position, end, .. } = messages;
         let Some(connection) = self.connections.get(token) else { return };
@@ -355,22 +353,22 @@ impl Front {
         }
     }
 
-    /// Returns what decides when a client has its share of a turn.
+    /// Returns the scheduling state of a client.
     pub fn share(&mut self, token: Token) -> Option<&mut Share> {
         self.connections.get(token).map(|connection| &mut connection.share)
     }
 
-    /// Notes that a request of a stream client authenticated, of this user if the client has an allocation.
+    /// Records that a request of a stream client authenticated. `user` owns the client's allocation, if it has one.
     pub fn authenticated(&mut self, token: Token, user: Option<UserId>, now: Instant) {
         self.connections.authenticated(token, user, now);
     }
 
-    /// Notes that the session of a stream client has ended.
+    /// Records that the session of a stream client has ended.
     pub fn session_ended(&mut self, token: Token) {
         self.connections.session_ended(token);
     }
 
-    /// Queues one whole message, given in pieces. `None` when the connection is gone.
+    /// Queues one whole message, given in pieces; returns `None` if the connection is closed.
     pub fn push(&mut self, token: Token, message: &[&[u8]], kind: Kind, now: Instant) -> Option<Pushed> {
         let pushed = self.connections.push(token, message, kind, now);
         if pushed == Some(Pushed::Stuck) {
@@ -399,7 +397,7 @@ impl Front {
         }
     }
 
-    /// Returns whose a datagram on a UDP port shared with HTTP/3 is, and forwards the web's to the server at `to`.
+    /// Classifies a datagram on a UDP port shared with HTTP/3, and forwards QUIC to the server at `to`.
     pub fn claim(
         &mut self,
         client: Client,
@@ -431,13 +429,13 @@ impl Front {
                         self.timers.set(end, token);
                     }
                 }
-                token => self.look_after(token, now, server),
+                token => self.check_deadline(token, now, server),
             }
         }
     }
 
-    /// Closes a connection whose time is over, or sets its next deadline.
-    fn look_after(&mut self, token: Token, now: Instant, server: &Server) {
+    /// Closes a connection whose deadline has passed, or sets its next one.
+    fn check_deadline(&mut self, token: Token, now: Instant, server: &Server) {
         match self.connections.life(token, now, |client| server.has_allocation(client)) {
             None => {}
             Some(Life::Until(deadline)) => {
@@ -457,7 +455,7 @@ impl Front {
         }
     }
 
-    /// Removes the deadlines of what was closed, once they are the majority.
+    /// Removes the deadlines of closed connections and flows once they are the majority.
     fn tidy_timers(&mut self) {
         let (connections, flows) = (&self.connections, &self.flows);
         self.timers.tidy(connections.len() + flows.len(), |token| match token {
@@ -467,17 +465,15 @@ impl Front {
         });
     }
 
-    /// Returns whether anything waits to be written that the last turn had no time for.
+    /// Returns whether the last turn had no time to write all queued output.
     pub fn has_unwritten(&self) -> bool {
         self.connections.has_unwritten()
     }
 
-    /// Writes what waits for one connection of this rank. Returns whether there was one.
+    /// Writes the queued output of one connection of this rank. Returns whether there was one.
     pub fn write_next(&mut self, rank: Rank, now: Instant, budget: &mut Budget) -> bool {
         let is_written = self.connections.write_next(rank, now, &mut self.buffers.output, budget);
-        while let Some(token) = self.connections.next_shortened() {
-            self.timers.set(now, token);
-        }
+        iter::from_fn(|| self.connections.next_shortened()).for_each(|token| self.timers.set(now, token));
         is_written
     }
 
@@ -496,7 +492,7 @@ impl Front {
         self.connections.close_marked(&mut self.buffers.output);
     }
 
-    /// Returns the next client whose connection was closed, and why.
+    /// Returns the next client whose connection was closed, with the reason.
     pub fn next_gone(&mut self) -> Option<(Client, CloseReason)> {
         self.connections.next_gone()
     }

@@ -37,7 +37,8 @@ pub(super) struct SessionLog {
 }
 
 impl SessionLog {
-    /// Creates a log; with `privacy`, no line contains a client's address. `seed` must come from a cryptographic random generator.
+    /// Creates a log; with `privacy`, no line contains a client's address. `seed` must come from a cryptographic random
+    /// generator.
     pub fn new(privacy: bool, seed: [u8; 32]) -> Self {
         let word = |at: usize| seed[at..at + 8].iter().fold(0, |word, &byte| word << 8 | u64::from(byte));
         Self { privacy, budgets: Throttle::new([word(0), word(8)]), unlisted: Unlisted::default(), due: None }
@@ -83,8 +84,8 @@ fn is_idle(session: &Session) -> bool {
     session.from_client.packets == 0 && session.from_peer.packets == 0
 }
 
-/// Returns the user in a name: the part after `expiry:` of a REST name, or the whole of any other name. `None` for a time
-/// stamp alone, which does not identify a user.
+/// Returns the user in a name: the part after `expiry:` of a REST name, or the whole of any other name. `None` for a
+/// time stamp alone, which does not identify a user.
 fn user_part(name: &str) -> Option<&str> {
     let is_time = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let user = match name.split_once(':') {
@@ -95,8 +96,8 @@ fn user_part(name: &str) -> Option<&str> {
     (!user.is_empty()).then_some(user)
 }
 
-/// Escapes the user's name for a log line. The client chose it, so it must not add lines or control a terminal. As a string,
-/// and not by its `Display`, it is in quotes in text, so that a name with blanks adds no fields.
+/// Escapes the user's name for a log line. The client chose it, so it must not add lines or control a terminal. As a
+/// string, and not by its `Display`, it is in quotes in text, so that a name with blanks adds no fields.
 fn shown(name: &str) -> String {
     user_part(name).unwrap_or(name).escape_debug().to_string()
 }
@@ -144,8 +145,8 @@ struct Unlisted {
     leader: Option<Leader>,
 }
 
-/// The user who may have more than half of the sessions: the candidate of a majority vote (Boyer and Moore), which needs
-/// constant memory for any number of users.
+/// The user who may have more than half of the sessions: the candidate of a majority vote (Boyer and Moore), which
+/// needs constant memory for any number of users.
 #[derive(Debug)]
 struct Leader {
     user: Arc<str>,

@@ -4,11 +4,11 @@
 //! sends them commands. A worker owns everything that its packets need:
 //!
 //! ```text
-//!                     worker: loop, clock, routing of events          budget: what one turn may use
+//!                     worker: loop, clock, dispatch of events         budget: limits of one turn
 //!            _____________|______________________________
 //!           |                             |              |
 //!       datagram                        front       turn::server
-//!   listener relay batch      doors of stream clients    the protocol
+//!   listener relay batch      stages of stream clients   the protocol
 //!           |                  stream: socket, TLS, outbox
 //!        syscall                       syscall
 //! ```
@@ -125,13 +125,13 @@ impl Handle {
     }
 }
 
-/// Starts a worker for each of `sockets`, with the protocol state at the same index of `servers`. A worker reads `clock`
-/// once per turn. `tls` chooses the configuration of TLS clients, which are refused without it; `web` names the back ends
-/// of web clients on shared ports, which are refused without it.
+/// Starts a worker for each of `sockets`, with the protocol state at the same index of `servers`. A worker reads
+/// `clock` once per turn. `tls` chooses the configuration of TLS clients, which are refused without it; `web` names the
+/// back ends of web clients on shared ports, which are refused without it.
 ///
 /// # Errors
-/// `InvalidInput` if `sockets` and `servers` differ in length; otherwise the error of the kernel for an eventfd, a thread
-/// or randomness.
+/// `InvalidInput` if `sockets` and `servers` differ in length; otherwise the error of the kernel for an eventfd, a
+/// thread or randomness.
 pub fn spawn(
     settings: &Settings,
     sockets: Vec<WorkerSockets>,

@@ -25,7 +25,7 @@ impl Scratch {
         &self.buffer[..self.len]
     }
 
-    /// Mutable access to the bytes in it.
+    /// Returns the bytes in it, mutable.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.buffer[..self.len]
     }

@@ -20,11 +20,11 @@ pub struct Listener {
     pub proxies: Vec<IpNet>,
     /// Whether web clients share the port.
     pub web: bool,
-    /// Whether TLS and plain clients come in, whatever `transport` says: the first byte tells them apart.
+    /// Whether both TLS and plain clients are accepted, regardless of `transport`; the first byte distinguishes them.
     pub either: bool,
     /// The QUIC server that shares this UDP port.
     pub quic: Option<SocketAddr>,
-    /// Whether this machine may get the address later: it is bound all the same.
+    /// Whether the address may be assigned to this machine later (IP_FREEBIND); it is bound in any case.
     pub awaited: bool,
 }
 

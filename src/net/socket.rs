@@ -52,7 +52,7 @@ pub struct StreamListener {
     pub proxies: Vec<IpNet>,
     /// Whether web clients share the port.
     pub web: bool,
-    /// Whether TLS and plain clients come in, whatever `transport` says.
+    /// Whether both TLS and plain clients are accepted, regardless of `transport`.
     pub either: bool,
 }
 
@@ -111,15 +111,15 @@ impl std::error::Error for BindError {
 /// worker holds for all.
 ///
 /// # Errors
-/// [`BindError`] for the first listener that cannot be opened: the port is in use (also by another instance), the address is not local,
-/// or the port is privileged.
+/// [`BindError`] for the first listener that cannot be opened: the port is in use (also by another instance), the
+/// address is not local, or the port is privileged.
 pub fn bind(settings: &Settings) -> Result<Vec<WorkerSockets>, BindError> {
     let mut workers: Vec<WorkerSockets> = Vec::new();
     workers.resize_with(settings.workers.max(1), WorkerSockets::default);
     for listener in &settings.listeners {
         let failed = |source| BindError { address: listener.address, transport: listener.transport, source };
-        // With SO_REUSEPORT alone, a second instance of the same user could share the port and take half of the clients.
-        // So each port is first opened without it.
+        // With SO_REUSEPORT alone, a second instance of the same user could share the port and take half of the
+        // clients. So each port is first opened without it.
         if listener.address.port() != 0 {
             listening(listener, false, settings.mss).map_err(failed)?;
         }
@@ -184,7 +184,8 @@ fn listening(listener: &Listener, shared: bool, mss: u16) -> io::Result<Socket> 
         if address.ip().is_unspecified() {
             syscall::enable_packet_info(&socket, address.is_ipv6())?;
             if address.is_ipv6() {
-                // To answer from addresses that exist only as a local route. What was reached is this machine's own.
+                // Allows answers from addresses that exist only as a local route. The address that a datagram reached
+                // is always local.
                 socket.set_freebind_v6(true)?;
             }
         }
@@ -229,7 +230,8 @@ pub fn relay(address: SocketAddr, coalescing: bool) -> Result<UdpSocket, OpenErr
             syscall::enable_coalescing(&socket)?;
         }
         match socket.bind(&address.into()) {
-            // An IPv6 address that exists only as a local route, as the caller knows, is not an interface's.
+            // The caller has checked that the address is local: one that exists only as a local route belongs to no
+            // interface.
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && address.is_ipv6() => {
                 socket.set_freebind_v6(true)?;
                 socket.bind(&address.into())?;

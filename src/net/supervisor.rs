@@ -32,7 +32,7 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Runs workers in succession until one is told to stop or they fail too often; returns the last failure, if any.
+    /// Runs workers in succession until one is stopped or they fail too often; returns the last failure, if any.
     pub fn run(self, mut persistent: Persistent) -> Option<String> {
         let mut failures = Failures::default();
         loop {
@@ -71,7 +71,7 @@ impl Supervisor {
 struct Failures(VecDeque<Instant>);
 
 impl Failures {
-    /// Records a failure at `now` and returns whether it was one too many.
+    /// Records a failure at `now`; returns whether the limit is exceeded.
     fn too_many(&mut self, now: Instant) -> bool {
         self.0.retain(|&at| now.since(at) < PERIOD);
         self.0.push_back(now);

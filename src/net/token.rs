@@ -1,7 +1,7 @@
-//! Tokens: the 64-bit user data of epoll events, which name what an event is about.
+//! Tokens: the 64-bit user data of epoll events, which identify the source of an event.
 //!
-//! Numbers of closed sockets are reused. The generation in a token tells a late event of the old socket from an event
-//! of the new one.
+//! Numbers of closed sockets are reused. The generation in a token distinguishes a late event of the old socket from an
+//! event of the new one.
 
 use crate::turn::action::RelayId;
 
@@ -81,7 +81,7 @@ impl Token {
         matches!(self, Token::Relay { .. } | Token::Quic { .. })
     }
 
-    /// Whether its events belong to streams, which have a part of each turn and may have to wait for the next one.
+    /// Returns whether its events belong to streams, which have a bounded share of each turn.
     pub fn is_stream(self) -> bool {
         matches!(self, Token::Stream { .. } | Token::BackEnd { .. } | Token::Accept(_))
     }

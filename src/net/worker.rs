@@ -1,16 +1,17 @@
-//! One worker: a thread with its own sockets, its own protocol state and its own loop. No lock and no other worker
-//! is on the way of a packet.
+//! One worker: a thread with its own sockets, protocol state and event loop. A packet takes no lock and waits for no
+//! other worker.
 //!
-//! The worker keeps the loop, the clock and the routing of events. It hands events to [`Datagrams`] (UDP listeners and
-//! relayed addresses) and [`Front`] (stream clients, the web, QUIC), asks the protocol [`Server`] what becomes of each
-//! message, and carries out what it answers.
+//! The worker runs the loop, reads the clock and dispatches events to [`Datagrams`] (UDP listeners and relayed
+//! addresses) and [`Front`] (stream clients, the web, QUIC). It passes each message to the protocol [`Server`] and
+//! executes the actions that it returns.
 //!
-//! A turn of the loop: wait; read the clock once; take commands; take a bounded share from every socket that is
-//! ready; deadlines; write what waits for streams; close what is to be closed. What is left over comes again in the next
-//! turn: by level-triggered readiness, from the [`Budget`]'s leftovers, or from the TLS handshakes that wait. UDP
+//! A turn of the loop: wait for events; read the clock; read a bounded share from every ready socket; continue TLS
+//! handshakes; handle deadlines; write queued output; close marked connections. Remaining work continues in the next
+//! turn: by level-triggered readiness, from the leftovers of the [`Budget`], or from the queue of handshakes. UDP
 //! listeners are read first, and again while relayed addresses and streams use their time.
 
 mod act;
+mod memory;
 mod persistent;
 
 use std::io;
@@ -29,7 +30,7 @@ use super::front::{Front, Messages, Parts, closes_stream};
 use super::log::{self, SessionLog};
 use super::socket::WorkerSockets;
 use super::stream::outbox::Kind;
-use super::syscall::{Alarm, Epoll, Events, Offloads, ready, return_free_memory};
+use super::syscall::{Alarm, Epoll, Events, Offloads, ready};
 use super::token::{Generation, Token};
 use crate::base::time::Now;
 use crate::system::entropy;
@@ -37,17 +38,15 @@ use crate::turn::action::{DropReason, FromClient, FromPeer, PeerHeader, RelayId}
 use crate::turn::address::OnWire;
 use crate::turn::five_tuple::Client;
 use crate::turn::server::Server;
+use memory::Memory;
 pub(super) use persistent::{Controls, Persistent};
 
-/// Events taken from one wait, so many that relayed addresses do not queue in the kernel behind the connections of one
-/// source, of which there may be 8,000. The rest comes first in the next wait.
+/// Events per wait: so many that no relayed address queues behind the 8,000 connections that one source may have.
 const EVENTS: usize = 4096;
-/// Units of work for the messages of one stream before others have their turn.
+/// Units of work for the messages of one stream before other sockets are served.
 const MESSAGES_AT_ONCE: u32 = 128;
-/// ICMP errors taken from one relayed address per turn.
+/// ICMP errors read from one relayed address per turn.
 const ICMP_PER_RELAY: usize = 8;
-/// Allocations whose end leaves enough memory behind to be worth giving back: about 1 MiB.
-const BURST: usize = 512;
 
 pub(super) struct Worker {
     server: Server,
@@ -61,8 +60,7 @@ pub(super) struct Worker {
     controls: Controls,
     log: SessionLog,
     running: bool,
-    /// The most allocations since memory was given back last.
-    peak: usize,
+    memory: Memory,
 }
 
 impl Worker {
@@ -100,12 +98,12 @@ impl Worker {
             controls,
             log,
             running: true,
-            peak: 0,
+            memory: Memory::default(),
         })
     }
 
-    /// What the next worker needs of one that failed; the rest is dropped, and all sockets but the listeners with it.
-    /// Everything kept here is changed as a whole or not at all, so it is sound whenever the failure came.
+    /// Returns what the successor of a failed worker needs, and closes all sockets except the listeners. Each part is
+    /// replaced as a whole, so it is consistent no matter when the failure occurred.
     pub fn into_persistent(self) -> Persistent {
         let (tls, web) = self.front.into_rules();
         Persistent { server: self.server, tls, web, controls: self.controls, log: self.log }
@@ -129,7 +127,7 @@ impl Worker {
             self.budget.begin_turn(self.now.instant);
             self.front.begin_turn(self.now.instant);
             self.server.handle_pressure(self.controls.gate.admission().pressure() != Pressure::None);
-            // UDP clients first: they wait for neither peers nor streams.
+            // UDP clients come first, so they wait for neither peers nor streams.
             self.on_events(&events, |token| !token.is_peer() && !token.is_stream());
             self.on_leftovers(&leftovers, Rank::Last, |token| matches!(token, Token::Udp(_)));
             for is_due in shared {
@@ -155,23 +153,13 @@ impl Worker {
             self.flush();
             self.datagrams.reuse_frames();
             self.controls.allocations.store(self.server.allocations() as u64, Relaxed);
-            self.return_memory();
+            self.memory.follow(self.server.allocations());
         }
         self.log.summarise();
         Ok(())
     }
 
-    /// Returns memory to the kernel after a large drop in allocations.
-    fn return_memory(&mut self) {
-        let allocations = self.server.allocations();
-        self.peak = self.peak.max(allocations);
-        if self.peak >= BURST && allocations < self.peak / 8 {
-            self.peak = allocations;
-            return_free_memory();
-        }
-    }
-
-    /// Handles those of a rank that the last turn left over, unless they were dealt with meanwhile or have to wait again.
+    /// Handles the leftovers of one rank, except those handled meanwhile or postponed again.
     fn on_leftovers(&mut self, leftovers: &Leftovers, rank: Rank, is_due: impl Fn(Token) -> bool) {
         for &token in leftovers.of(rank).iter().filter(|&&token| is_due(token)) {
             match token {
@@ -197,7 +185,7 @@ impl Worker {
         self.end_allocations();
     }
 
-    /// Leaves a socket to the next turn once more if there is no time, or if its user has had much work since.
+    /// Leaves a socket to the next turn again if there is no time, or if its user has become busy since.
     fn waits_again(&mut self, token: Token, before: Rank) -> bool {
         let rank = self.rank(token);
         let waits = rank > before || self.budget.is_time_spent();
@@ -209,7 +197,7 @@ impl Worker {
         waits
     }
 
-    /// Returns the order in which a relayed address or a stream client has its share in a turn.
+    /// Returns the rank of a socket.
     fn rank(&mut self, token: Token) -> Rank {
         match token {
             Token::Relay { relay, .. } => self.budget.rank(self.server.user_of_relay(relay)),
@@ -232,7 +220,7 @@ impl Worker {
         let now = self.now.instant;
         match token {
             Token::Waker => self.on_commands(),
-            // Every turn looks at the deadlines. Only a descriptor that is none could fail here.
+            // Every turn checks the deadlines. Only an invalid descriptor could fail here.
             Token::Alarm => drop(self.alarm.clear()),
             Token::Udp(listener) => self.on_udp(listener),
             Token::Relay { relay, generation } => self.on_relay_event(relay, generation, readiness),
@@ -279,9 +267,9 @@ impl Worker {
         self.front.on_deadlines(self.now.instant, &self.server);
     }
 
-    /// Takes one batch from a listener and sends what follows from it.
+    /// Receives one batch from a listener, handles it, and sends the results.
     fn on_udp(&mut self, listener: u16) {
-        // The frames are about to be used again.
+        // The frames are about to be overwritten.
         self.flush();
         let Some(mut arrived) = self.datagrams.receive_from_clients(listener, self.budget.turn) else {
             return;
@@ -308,7 +296,7 @@ impl Worker {
         }
     }
 
-    /// Whether a datagram is a QUIC client's; then it is on its way.
+    /// Returns whether a datagram belongs to QUIC; if so, it was forwarded or refused.
     fn is_quic(&mut self, listener: u16, datagram: &Datagram, client: Client) -> bool {
         let Some(to) = self.datagrams.quic_server(listener) else { return false };
         let bytes = self.datagrams.bytes(datagram);
@@ -331,7 +319,7 @@ impl Worker {
         }
     }
 
-    /// Takes a share from a relayed address with an event, unless others come first.
+    /// Reads a share from a relayed address with an event, or postpones it.
     fn on_relay_event(&mut self, relay: RelayId, generation: Generation, readiness: u32) {
         let standing = self.datagrams.standing(relay, generation, self.budget.turn);
         let rank = self.rank(Token::Relay { relay, generation });
@@ -343,12 +331,12 @@ impl Worker {
         if has_share {
             self.on_relay(relay, generation, readiness);
         } else if self.datagrams.leave_over(relay, generation, readiness) {
-            // Otherwise its readiness was added.
+            // If it is listed already, the readiness was added.
             self.budget.postpone(Token::Relay { relay, generation }, rank);
         }
     }
 
-    /// Takes a share from a relayed address. Several of them share one batch towards the clients.
+    /// Reads a share from a relayed address. Several relayed addresses fill one batch of datagrams to clients.
     fn on_relay(&mut self, relay: RelayId, generation: Generation, readiness: u32) {
         let before = self.budget.spent();
         if readiness & ready::ERROR != 0 {
@@ -383,12 +371,12 @@ impl Worker {
         }
     }
 
-    /// Takes a share from a QUIC server for one client.
+    /// Reads a share of the datagrams of a QUIC server to one client.
     fn on_flow(&mut self, token: Token) {
         self.make_frames_available();
         self.budget.spend(SOCKET_UNITS);
         let Some((socket, client, share)) = self.front.flows().get(token, self.now.instant) else { return };
-        // Nothing there, or the server is away: its silence ends the flow.
+        // Nothing arrived, or the server is unreachable and the flow ends by its idle timeout.
         let Some(mut arrived) = self.datagrams.receive_from(socket, share) else { return };
         let Some(Token::Udp(listener)) = Token::unpack(client.link.0) else { return };
         while let Some(datagram) = self.datagrams.next(&mut arrived) {
@@ -406,7 +394,7 @@ impl Worker {
         }
     }
 
-    /// Puts the header in front of a peer's datagram and sends it on its way to the client.
+    /// Adds the header to a peer's datagram and queues it to the client.
     fn send_to_client(&mut self, datagram: &Datagram, client: Client, header: PeerHeader) {
         let wrapped = match self.datagrams.wrap(datagram, header, client.five_tuple.transport) {
             Ok(wrapped) => wrapped,
@@ -426,7 +414,7 @@ impl Worker {
         }
     }
 
-    /// Handles an event of a stream client, or what is left over of one.
+    /// Handles an event or a leftover of a stream client.
     fn on_stream(&mut self, token: Token, readiness: u32, is_left_over: bool) {
         let (before, now) = (self.budget.spent(), self.now.instant);
         let messages = self.front.on_stream(token, readiness, is_left_over, now, &mut self.budget);
@@ -439,7 +427,7 @@ impl Worker {
         }
     }
 
-    /// Writes what waits for streams, by rank. All that a turn has for one goes out together.
+    /// Writes the queued output of streams, by rank. All output of a turn to one stream is written together.
     fn write_streams(&mut self) {
         for rank in Rank::ALL {
             self.budget.begin_slice();
@@ -451,7 +439,7 @@ impl Worker {
         }
     }
 
-    /// Deals with the whole messages that a read of a stream brought. What there is no time for is left over.
+    /// Handles the complete messages of one read. Messages beyond the budget are left over.
     fn on_messages(&mut self, messages: Option<Messages>) {
         let Some(mut messages) = messages else { return };
         let mut spent = 0;
@@ -486,7 +474,7 @@ impl Worker {
             self.budget.spend(units);
             spent += units;
         }
-        // The next read uses the buffer again.
+        // The next read overwrites the buffer.
         self.flush();
     }
 
@@ -496,7 +484,7 @@ impl Worker {
         }
     }
 
-    /// Sends the datagrams that were queued. After it, frames and buffers may receive again.
+    /// Sends all queued datagrams. Afterwards frames and buffers may be reused.
     fn flush(&mut self) {
         if self.datagrams.is_flushed() {
             return;

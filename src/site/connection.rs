@@ -109,8 +109,8 @@ async fn run<C: Future>(
     let _ = timeout(time, connection).await;
 }
 
-/// Shuts down our direction and discards what the client still sends. Closing a stream with unread bytes would reset it,
-/// and the client could lose the last response. Returns when the client closes; never if it sends too much.
+/// Shuts down our direction and discards what the client still sends. Closing a stream with unread bytes would reset
+/// it, and the client could lose the last response. Returns when the client closes; never if it sends too much.
 async fn linger(mut stream: UnixStream) {
     let _ = poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await;
     let mut left = DRAINED_MAX;

@@ -1,8 +1,8 @@
 //! The built-in site: answers web clients on a shared port if no web server is configured, or if the configured one is
 //! unreachable.
 //!
-//! The site has no listener. [`BuiltInSite::serve`] receives each connection as one end of a socket pair. `pages` contains
-//! the pages; `connection` serves a connection and limits its time; `visits` decides who makes room.
+//! The site has no listener. [`BuiltInSite::serve`] receives each connection as one end of a socket pair. `pages`
+//! contains the pages; `connection` serves a connection and limits its time; `visits` decides who makes room.
 #![forbid(unsafe_code)]
 
 mod connection;
@@ -22,8 +22,8 @@ use connection::SiteLimits;
 pub use visitor::{Http, Visitor};
 use visits::Visits;
 
-/// A browser keeps one or two connections. An idle one takes 16 KiB with HTTP/1.1 and 25 KiB with HTTP/2, so all together
-/// take up to 13 MiB.
+/// A browser keeps one or two connections. An idle one takes 16 KiB with HTTP/1.1 and 25 KiB with HTTP/2, so all
+/// together take up to 13 MiB.
 const LIMITS: SiteLimits = SiteLimits {
     connections: 512,
     head: Duration::from_secs(10),
@@ -62,8 +62,9 @@ impl BuiltInSite {
         Self { runtime, router, limits, visits: Arc::new(Visits::new(limits.connections)) }
     }
 
-    /// Serves a connection in the background. Callable from any thread; does not block. On a full site, a visitor from the
-    /// source with the most makes room; if no other source has more, this closes the connection and returns `false`.
+    /// Serves a connection in the background. Callable from any thread; does not block. On a full site, a visitor from
+    /// the source with the most makes room; if no other source has more, this closes the connection and returns
+    /// `false`.
     pub fn serve(&self, connection: SiteConnection) -> bool {
         let Some(visit) = self.visits.enter(connection.visitor.client.ip()) else { return false };
         let (router, limits) = (self.router.clone(), self.limits);

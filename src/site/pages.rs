@@ -27,8 +27,8 @@ const HTTPS: u16 = 443;
 const BODY_MAX: usize = 16 << 10;
 const BODY_TIME: Duration = Duration::from_millis(500);
 
-/// Default fields of responses. None of them affects later visits: Strict-Transport-Security is a decision of the domain's
-/// owner.
+/// Default fields of responses. None of them affects later visits: Strict-Transport-Security is a decision of the
+/// domain's owner.
 const FIELDS: [(HeaderName, HeaderValue); 3] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -40,8 +40,8 @@ pub(super) fn router() -> Router {
     within_rules(Router::new().fallback(not_found))
 }
 
-/// Adds the rules for every page: the request must name one host, and while the web server is unreachable the response is
-/// 502.
+/// Adds the rules for every page: the request must name one host, and while the web server is unreachable the response
+/// is 502.
 pub(super) fn within_rules(pages: Router) -> Router {
     let pages = pages.layer(from_fn(back_end_down)).layer(from_fn(to_https)).layer(from_fn(after_small_body));
     let pages = pages.layer(from_fn(one_host));

@@ -138,13 +138,13 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Preface, settings and a GET on stream 1 (RFC 9113 section 6.2; RFC 7541 section 6.1).
+/// Builds preface, settings and a GET on stream 1 (RFC 9113 section 6.2; RFC 7541 section 6.1).
 fn h2_get() -> Vec<u8> {
     let block = b"\x82\x87\x84\x41\x01a";
     [PREFACE, &frame(4, 0, 0, b""), &frame(1, 0x5, 1, block)].concat()
 }
 
-/// Kind, stream and payload of each complete frame.
+/// Returns kind, stream and payload of each complete frame.
 fn frames(mut bytes: &[u8]) -> Vec<(u8, u32, Vec<u8>)> {
     let mut all = Vec::new();
     while let Some((&[a, b, c, kind, _, id @ ..], rest)) = bytes.split_first_chunk::<9>() {
@@ -320,13 +320,13 @@ fn a_full_site_refuses_connections_until_one_closes() {
     assert!(inside.iter_mut().all(|client| client.status(GET) == "404"), "open connections are served");
 }
 
-/// One source has all places; visitors of others get in, and the connections that made room close at once.
+/// One source has all places: visitors from other sources are served, and the connections that made room close at once.
 #[test]
 fn a_full_site_lets_other_sources_in() {
     let rig = Rig::new(AMPLE);
     let mut inside: Vec<Client> = (0..AMPLE.connections).map(|_| rig.connect(Http::One, false)).collect();
     assert!(inside.iter_mut().all(|client| client.status(GET) == "404"));
-    // The first one asks again, so it is not the first to make room.
+    // The first one sends another request, so it is not the first to make room.
     assert_eq!(inside[0].status(GET), "404");
     for (http, request) in [(Http::One, GET.to_vec()), (Http::Two, h2_get())] {
         let (taken, mut elsewhere) = rig.visit_from("198.51.100.7:5000", http, false);

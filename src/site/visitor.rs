@@ -20,6 +20,7 @@ pub struct Visitor {
     pub server: SocketAddr,
     /// Whether the client came over TLS. Others are redirected.
     pub secure: bool,
-    /// Whether the web server that the client wants is unreachable. The site then answers one request with 502 and closes.
+    /// Whether the web server that the client wants is unreachable. The site then answers one request with 502 and
+    /// closes.
     pub down: bool,
 }

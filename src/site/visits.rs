@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 use crate::base::lock::lock;
 use crate::base::network::Network;
 
-/// How many more visits than the newcomer's source another source must have to make room for it. Afterwards it still has
-/// at least as many, so the two do not displace each other in turn.
+/// How many more visits than the newcomer's source another source must have to make room for it. Afterwards it still
+/// has at least as many, so the two do not displace each other in turn.
 const AHEAD: usize = 2;
 
 /// Every visit of a site. A source is an IPv4 address or an IPv6 site (/48).
@@ -79,8 +79,8 @@ impl Visits {
         Self { max, open: Mutex::default() }
     }
 
-    /// Takes a place for a client. On a full site, the source with the most visits makes room, so that one source cannot keep
-    /// others out. Returns `None` if it has about as few as the client's own.
+    /// Takes a place for a client. On a full site, the source with the most visits makes room, so that one source
+    /// cannot keep others out. Returns `None` if it has about as few as the client's own.
     pub fn enter(self: &Arc<Self>, client: IpAddr) -> Option<Visit> {
         let source = Network::site(client);
         let displaced = Arc::new(Notify::new());
@@ -108,7 +108,7 @@ impl Visit {
         }
     }
 
-    /// Completes when the visit must make room; its place is another's already.
+    /// Completes when the visit must make room; its place is already taken by another.
     pub async fn displaced(&self) {
         self.displaced.notified().await;
     }
@@ -142,7 +142,7 @@ mod tests {
         let visits = visits(10);
         let mut greedy: Vec<_> = (0..10).map(|_| enter(&visits, "192.0.2.1").expect("free")).collect();
         assert!(enter(&visits, "192.0.2.1").is_none(), "its own source is the largest");
-        // The first one has asked again, so the second one is the least recent.
+        // The first one has sent another request, so the second one is the least recent.
         greedy[0].renew();
         let others: Vec<_> = (0..10).map_while(|_| enter(&visits, "192.0.2.2")).collect();
         assert_eq!((others.len(), visits.count()), (5, 10));

@@ -94,7 +94,7 @@ fn pace(start: Instant, sent: f64, rate: f64) {
     thread::park_timeout(due.saturating_duration_since(Instant::now()));
 }
 
-fn besieged_by_streams(transport: Transport) {
+fn flood_streams(transport: Transport) {
     let _turn = alone();
     let server = server();
     let (_sink, address) = sink();
@@ -119,12 +119,12 @@ fn besieged_by_streams(transport: Transport) {
 
 #[test]
 fn tiny_messages_on_tls_connections_of_one_user_disturb_no_call() {
-    besieged_by_streams(Transport::Tls);
+    flood_streams(Transport::Tls);
 }
 
 #[test]
 fn tiny_messages_on_tcp_connections_of_one_user_disturb_no_call() {
-    besieged_by_streams(Transport::Tcp);
+    flood_streams(Transport::Tcp);
 }
 
 #[test]

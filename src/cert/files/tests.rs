@@ -36,8 +36,8 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
-/// An issuer, and a leaf of it that is good from 1,000 s before `NOW` to `NOW + lifetime`: PEM of leaf,
-/// issuer and the leaf's key.
+/// Creates an issuer and a leaf that is valid from 1,000 s before `NOW` to `NOW + lifetime`. Returns leaf, issuer and
+/// the leaf's key in PEM.
 fn issued(lifetime: i64) -> [String; 3] {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let at = |seconds: i64| epoch + std::time::Duration::from_secs(seconds as u64);
@@ -172,7 +172,7 @@ fn an_expired_certificate_does_not_replace_a_valid_one() {
     assert!(refused.contains("c.pem: expired 7 days ago") && refused.contains("accept_expired"), "{refused}");
     assert!(Arc::ptr_eq(&store.current(), &valid));
     assert!(store.reload(&chain, &key, later, true).unwrap().is_new, "the operator forces it");
-    // In place of one that has expired as well, it is as good, and its names may be the right ones.
+    // It may replace one that has expired as well, because its names may be the right ones.
     write(issued(4 * day));
     assert!(store.reload(&chain, &key, later, false).unwrap().is_new);
 }

@@ -1,10 +1,10 @@
-//! One worker's places for streams and descriptors, by class.
+//! The limits of one worker for streams and descriptors, by class of client.
 //!
 //! A quarter of all places (streams: `connections_total`; descriptors: the limit of the process) is kept for
-//! authenticated clients. At most half belongs to the web, so strangers always find a quarter to pass through on
-//! their way to authentication. Web and authenticated streams together leave an eighth to strangers; otherwise one
-//! user with many streams could lock everybody out. A stream that authenticates while no more room is left stays a
-//! stranger until there is. Relays may use all places.
+//! authenticated clients. At most half belongs to the web, so strangers always find a quarter to pass through on their
+//! way to authentication. Web and authenticated streams together leave an eighth to strangers; otherwise one user with
+//! many streams could lock everybody out. A stream that authenticates while there is no room counts as a stranger until
+//! there is. Relays may use all places.
 //!
 //! The shares of strangers and of the web are divided among the workers, and each worker enforces its part alone: it
 //! can close only its own streams, and the kernel chooses the worker by a hash over addresses and ports. If the share
@@ -15,8 +15,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use super::class::Class;
 use super::source::Counted;
-use super::{Admission, Pressure};
+use super::state::{Admission, Pressure};
 use crate::net::counters::Refusal;
 
 /// One in this many places is kept for authenticated clients, out of reach of strangers and the web.
@@ -26,31 +27,6 @@ const WEB: u32 = 2;
 
 /// One in this many places is left to strangers by streams of the other classes.
 const PASSAGE: u32 = 8;
-
-/// The class of client that a stream or a socket serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// Not known yet: in a handshake, on a shared port before its first byte, or TURN without credentials so far.
-    Stranger,
-    /// A web client, its back end, or a QUIC flow.
-    Web,
-    /// A TURN client with verified credentials.
-    Authenticated,
-}
-
-impl Class {
-    /// All classes, in the order of their numbers.
-    pub const ALL: [Class; 3] = [Class::Stranger, Class::Web, Class::Authenticated];
-
-    /// Returns the label in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Class::Stranger => "stranger",
-            Class::Web => "web",
-            Class::Authenticated => "authenticated",
-        }
-    }
-}
 
 /// A limited resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,7 +178,7 @@ impl Gate {
         }
     }
 
-    /// The number of open places over all workers.
+    /// Returns the number of open places over all workers.
     fn open(&self, kind: Kind) -> &AtomicU32 {
         match kind {
             Kind::Stream => &self.admission.streams,
@@ -212,11 +188,11 @@ impl Gate {
 }
 
 impl Entry {
-    /// Names the source of a stream, once it is known.
+    /// Sets the source of a stream once it is known.
     ///
     /// # Errors
     /// `Source` if the source is at its limit.
-    pub fn name(&mut self, source: IpAddr) -> Result<(), Refusal> {
+    pub fn set_source(&mut self, source: IpAddr) -> Result<(), Refusal> {
         self.source = Counted::take(&self.stream.gate.admission, source)?;
         Ok(())
     }
@@ -338,12 +314,12 @@ mod tests {
     }
 
     #[test]
-    fn a_proxied_stream_is_counted_once_its_source_is_named() {
+    fn a_proxied_stream_is_counted_once_its_source_is_known() {
         let gate = gate(Rules { streams_per_source: 1, ..Rules::default() }, 100);
         let mut first = gate.stream(None).expect("free");
         let mut second = gate.stream(None).expect("free");
-        first.name("192.0.2.1".parse().expect("address")).expect("free");
-        assert_eq!(second.name("192.0.2.1".parse().expect("address")), Err(Refusal::Source));
+        first.set_source("192.0.2.1".parse().expect("address")).expect("free");
+        assert_eq!(second.set_source("192.0.2.1".parse().expect("address")), Err(Refusal::Source));
         drop(second);
         assert_eq!((gate.admission().streams(), gate.admission().sources.len()), (1, 1));
     }

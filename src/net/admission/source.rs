@@ -4,12 +4,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::Admission;
+use super::state::Admission;
 use crate::base::network::networks;
 use crate::net::counters::Refusal;
 
 /// Capacity kept when no source is left.
 const SOURCES_KEPT: usize = 1024;
+
 /// A stream counted for its source, until dropped.
 #[derive(Debug)]
 pub(super) struct Counted {

@@ -74,8 +74,8 @@ impl Listener {
     }
 }
 
-/// Returns how many messages to request after `count` of `share` arrived, which held so many datagrams: a message of a train
-/// holds up to 64 of them, and after one as many are requested as are likely to hold [`BATCH`] datagrams.
+/// Returns how many messages to request after `count` of `share` arrived with this number of datagrams. After coalesced
+/// messages, which hold up to 64 datagrams, it is as many as are likely to hold [`BATCH`] datagrams.
 fn next_share(share: usize, count: usize, datagrams: usize) -> usize {
     if datagrams > BATCH {
         (BATCH * count / datagrams).max(1)

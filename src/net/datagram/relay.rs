@@ -17,7 +17,7 @@ use crate::turn::address::OnWire;
 
 /// Messages taken from one relayed address at once, so that one busy peer does not delay the others.
 pub const MESSAGES: usize = 16;
-/// Datagrams that they should hold: a message of a train holds up to 64.
+/// Datagrams that these messages should hold; a coalesced message holds up to 64.
 pub const DATAGRAMS: usize = 64;
 
 /// The limit of relay numbers: more than a machine has ports on 64 addresses.
@@ -40,25 +40,25 @@ struct Slot {
     received: (u16, u16),
     /// The turn of that call.
     turn: u32,
-    /// Whether it is among the leftovers of a turn.
+    /// The readiness with which it was left over.
     left_over: LeftOver,
 }
 
-/// How a relayed address with an event fares in a turn.
+/// The state of a relayed address in a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Its share of this turn is ahead.
+    /// Not read in this turn yet.
     New,
-    /// It is left over from an earlier turn, and comes with the others that are.
+    /// Left over from an earlier turn, so it is handled with the other leftovers.
     LeftOver,
-    /// It was read in this turn, or closed.
+    /// Read in this turn, or closed.
     Served,
 }
 
 impl Slot {
     /// Returns how many messages to request in `turn`. One if that sufficed last time: looking for a second costs a
-    /// tenth of relaying the first. If there are more, the next turn reports the socket ready again. After a train, as
-    /// many as are likely to hold [`DATAGRAMS`].
+    /// tenth of relaying the first. If there are more, the next turn reports the socket ready again. After coalesced
+    /// messages, as many as are likely to hold [`DATAGRAMS`].
     fn share(&self, turn: u32) -> usize {
         let (messages, datagrams) = (usize::from(self.received.0), usize::from(self.received.1));
         if messages <= 1 && self.turn.wrapping_add(1) != turn {
@@ -125,8 +125,8 @@ impl Relays {
         }
     }
 
-    /// Receives at most [`MESSAGES`] messages in `turn` into the frames from `first` on. Returns `None` if the relay was
-    /// closed meanwhile or has no datagrams.
+    /// Receives at most [`MESSAGES`] messages in `turn` into the frames from `first` on. Returns `None` if the relay
+    /// was closed meanwhile or has no datagrams.
     pub fn receive(
         &mut self,
         relay: RelayId,
@@ -150,17 +150,17 @@ impl Relays {
         Some(count)
     }
 
-    /// Notes that a relay is left over with this readiness. Returns whether it was not already: each is listed once.
+    /// Leaves a relay over with this readiness. Returns whether it was not already: each is listed once.
     pub fn leave_over(&mut self, relay: RelayId, generation: Generation, readiness: u32) -> bool {
         self.slot(relay, generation).is_some_and(|slot| slot.left_over.leave(readiness))
     }
 
-    /// Returns the readiness with which a relay was left over. It is no longer.
+    /// Returns the readiness with which a relay was left over, and clears it.
     pub fn take_left_over(&mut self, relay: RelayId, generation: Generation) -> u32 {
         self.slot(relay, generation).map_or(0, |slot| slot.left_over.take())
     }
 
-    /// Returns how a relay fares in `turn`.
+    /// Returns the state of a relay in `turn`.
     pub fn standing(&mut self, relay: RelayId, generation: Generation, turn: u32) -> Standing {
         match self.slot(relay, generation) {
             None => Standing::Served,
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_of_a_closed_relay_does_not_hit_the_next_of_its_name() {
+    fn a_late_event_does_not_reach_the_next_relay_with_its_number() {
         let (epoll, mut relays) = (Epoll::new().expect("epoll"), Relays::new(Offloads::probe()));
         let (relay, any) = (RelayId(5), "127.0.0.1:0".parse().expect("address"));
         relays.open(&epoll, relay, any, descriptor()).expect("open");
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(relays.len(), 1);
     }
 
-    /// The share counts datagrams: a peer that sends trains of 64 in one message gets one message at once.
+    /// The share counts datagrams: of a peer that sends 64 of them in each message, one message is read at once.
     #[test]
     fn trains_have_no_larger_share_than_single_datagrams() {
         let share = |received, last| Slot { received, turn: last, ..Slot::default() }.share(9);
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!([share((1, 64), 8), share((16, 1024), 8), share((2, 128), 8)], [1, 1, 1]);
     }
 
-    /// A relay is left over once, keeps its readiness, and does not keep it for the next of its number.
+    /// A relay is left over once and keeps its readiness, which the next relay with its number does not inherit.
     #[test]
     fn a_relay_has_one_share_of_a_turn() {
         let (epoll, mut relays) = (Epoll::new().expect("epoll"), Relays::new(Offloads::probe()));

@@ -32,32 +32,32 @@ use crate::wire::stream::{self, Framed};
 pub struct Connection {
     /// Five-tuple and token.
     pub client: Client,
-    /// Socket, TLS and what waits to be written.
+    /// Socket, TLS and queued output.
     pub stream: Stream,
     /// The stage that it is in.
     pub door: Door,
     /// What the listener expects of it.
     pub expected: Expected,
-    /// What the socket is watched for.
+    /// The epoll interest of the socket.
     pub interest: u32,
-    /// Whether it is on the list of those to be written to.
+    /// Whether it is queued for writing.
     pub dirty: bool,
-    /// Its share of a turn.
+    /// Its scheduling state.
     pub share: Share,
-    /// Whether it is on the list of those to be closed.
+    /// Whether it is marked to be closed.
     pub closing: bool,
     /// The furthest stage that it has reached.
     stage: Stage,
-    /// Whether a request of the client ever authenticated.
+    /// Whether a request of the client has ever authenticated.
     proven: bool,
-    /// What it received before that.
+    /// The bytes received before that.
     unproven: Unproven,
-    /// When it was last given time: an authenticated request, the end of the handshake, the start; of a web client the last
-    /// byte for its web server, or from there.
+    /// When its time was last extended: by the start, the end of the handshake or an authenticated request; for a web
+    /// client, by the last byte to or from its back end.
     pub active: Instant,
-    /// When it is looked after next.
-    looked_after: Option<Instant>,
-    /// Its place. Held while it is open.
+    /// When its deadline is checked next.
+    check_at: Option<Instant>,
+    /// Counts it in the limits while it is open.
     entry: Entry,
 }
 
@@ -84,7 +84,7 @@ impl Connection {
             proven: false,
             unproven: Unproven::default(),
             active: now,
-            looked_after: None,
+            check_at: None,
             entry,
         };
         if !expected.proxied {
@@ -104,8 +104,8 @@ impl Connection {
         }
     }
 
-    /// Enters the stage for TLS or for plain clients by the first byte, and counts the connection accordingly.
-    fn tell_tls(&mut self, first: u8) {
+    /// Enters the stage for TLS or for plain clients by the first byte, and sets the transport.
+    fn detect_tls(&mut self, first: u8) {
         if is_tls(first) {
             self.stream.tls = Some(Box::default());
             self.door = Door::Handshake;
@@ -116,22 +116,22 @@ impl Connection {
         }
     }
 
-    /// Looks at the first byte where TLS and plain clients share a listener, without taking it. A client of TLS is not read
-    /// before there is time for its handshake.
-    pub fn look_at_first_byte(&mut self) {
+    /// Detects TLS on a listener for both without consuming the first byte: a TLS client is not read before its
+    /// handshake may be processed.
+    pub fn peek_first_byte(&mut self) {
         if matches!(self.door, Door::FirstByte)
             && let Some(first) = self.stream.peek()
         {
-            self.tell_tls(first);
+            self.detect_tls(first);
         }
     }
 
-    /// Whether it is not known yet whether it speaks TLS.
-    pub fn is_untold(&self) -> bool {
+    /// Returns whether it is not detected yet whether the client speaks TLS.
+    pub fn is_undetected(&self) -> bool {
         self.expected.either && matches!(self.door, Door::Proxied(_) | Door::FirstByte)
     }
 
-    /// Whether it is a client without TLS on a TLS port that is shared with the web.
+    /// Returns whether the client speaks no TLS on a TLS port that is shared with the web.
     pub fn lacks_tls(&self) -> bool {
         self.expected.web && self.client.five_tuple.transport == Transport::Tcp
     }
@@ -141,7 +141,7 @@ impl Connection {
         self.door = if self.expected.web { Door::FirstBytes } else { Door::Turn(TurnClient::default()) };
     }
 
-    /// Reads once into `buffers.plain`, behind what was left of the last message; not while messages are left over.
+    /// Reads once into `buffers.plain`, after the incomplete rest of the last read, or returns left-over messages.
     pub fn read(
         &mut self,
         now: Instant,
@@ -164,7 +164,7 @@ impl Connection {
             None => &mut *plain,
         };
         if let Door::Proxied(start) = &self.door {
-            // At most proxy_protocol::MAX_PEEK bytes, and nothing is before them.
+            // At most proxy_protocol::MAX_PEEK bytes, into an empty buffer.
             let _ = target.append(start);
         }
         let read = self.stream.read(target, self.read_max());
@@ -184,32 +184,32 @@ impl Connection {
         }
         if matches!(self.door, Door::FirstByte) {
             let Some(&first) = plain.bytes().first() else { return outcome };
-            self.tell_tls(first);
+            self.detect_tls(first);
             if self.stream.tls.is_some() {
                 records.clear();
-                // It took less than it may hold.
+                // One read fits into the buffer.
                 let _ = records.append(plain.bytes());
                 plain.clear();
             }
         }
         if let (true, Some(tls)) = (is_new, &mut self.stream.tls) {
             tls.keep(records);
-            outcome.named = Some(self.client.five_tuple.client.ip());
+            outcome.kept_hello = Some(self.client.five_tuple.client.ip());
             return outcome;
         }
         self.decrypt(now, chooser, handshakes, buffers, &mut outcome);
         outcome
     }
 
-    /// Takes the PROXY header off the front of `received`; one that is not whole is kept. Returns whether it was.
+    /// Removes the PROXY header from the front of `received`, or keeps a partial one. Returns whether it was complete.
     fn take_header(&mut self, received: &mut Scratch) -> Result<bool, CloseReason> {
         match proxy_header::take(received)? {
             Header::Whole(addresses) => {
                 if let Some(addresses) = addresses {
-                    // Both halves: the client's five-tuple ends at the address that it connected to.
+                    // The five-tuple has both addresses: the client's, and the one that it connected to.
                     self.client.five_tuple.client = addresses.source;
                     self.client.five_tuple.server = addresses.destination;
-                    self.entry.name(addresses.source.ip()).map_err(|_| CloseReason::TooMany)?;
+                    self.entry.set_source(addresses.source.ip()).map_err(|_| CloseReason::TooMany)?;
                 }
                 self.enter();
                 Ok(true)
@@ -221,7 +221,7 @@ impl Connection {
         }
     }
 
-    /// Runs TLS over what was received, within the time that handshakes may take.
+    /// Processes the received TLS records, within the time limit of handshakes.
     fn decrypt(
         &mut self,
         now: Instant,
@@ -244,7 +244,7 @@ impl Connection {
             Ok(received) => {
                 if let Some(to) = received.pass_through {
                     outcome.pass_through = Some(to);
-                    // Made for more than the records that a ClientHello comes in.
+                    // The buffer is larger than the records of a ClientHello.
                     let _ = plain.append(records.bytes());
                     self.stream.tls = None;
                     return;
@@ -274,19 +274,19 @@ impl Connection {
 
     /// Returns how many bytes to read at once.
     fn read_max(&self) -> usize {
-        // Bytes that are handed on as they come cost nothing here.
+        // Bytes that are forwarded unchanged cost little.
         let opaque = self.stream.tls.is_none() && matches!(self.door, Door::Web(_));
         if self.share.user.is_some() || opaque { READ_MAX } else { unproven::READ_MAX }
     }
 
-    /// Counts what was read of a client that has not authenticated; the reason to close it if that is too much.
+    /// Counts the bytes of a client that has not authenticated; returns the reason to close it if they are too many.
     fn count_bytes(&mut self, len: usize) -> Option<CloseReason> {
         let is_limited = !self.proven && !matches!(self.door, Door::Web(_));
         if is_limited { self.unproven.count(len) } else { None }
     }
 
-    /// The source of a connection whose ClientHello has not been answered, which makes its next bytes expensive. A proxy's
-    /// client has no source before its header.
+    /// Returns the source of a connection whose ClientHello is unanswered, so its next bytes are expensive. Behind a
+    /// proxy, the source is unknown before the header.
     pub fn unanswered_hello(&self) -> Option<IpAddr> {
         let begins = self.stream.tls.as_ref().is_some_and(|tls| tls.begins());
         (begins && !matches!(self.door, Door::Proxied(_))).then(|| self.client.five_tuple.client.ip())
@@ -318,10 +318,11 @@ impl Connection {
         }
     }
 
-    /// Returns the whole TURN message at `position` of the buffer and its length with padding; keeps one that is not whole.
+    /// Returns the complete TURN message at `position` of the buffer and its length with padding; keeps an incomplete
+    /// one.
     ///
     /// # Errors
-    /// `Garbage` if it is not TURN, `TooMany` after too many requests that proved nothing.
+    /// `Garbage` if it is not TURN, `TooMany` after too many unauthenticated requests.
     pub fn message_at(
         &mut self,
         buffers: &Buffers,
@@ -337,7 +338,7 @@ impl Connection {
                 Ok(Some((position..position + len, consumed)))
             }
             Framed::NeedMore { at_least } => {
-                // A stranger's start is judged before it is whole: "GET " looks like a long ChannelData.
+                // Checked before the message is complete: "GET " looks like a long ChannelData.
                 if !turn.may_wait(rest, at_least, has_allocation) {
                     return Err(CloseReason::Garbage);
                 }
@@ -348,33 +349,26 @@ impl Connection {
         }
     }
 
-    /// Notes that a request of the client authenticated. Nothing else gives a TURN client more time, but an allocation, and
-    /// only with one it leaves the strangers: one user could keep any number of connections otherwise.
+    /// Records that a request of the client authenticated, which extends the time of a TURN client. Only an allocation
+    /// moves it out of the strangers' share; otherwise one user could keep any number of connections.
     pub fn authenticated(&mut self, now: Instant, user: Option<UserId>) {
         self.proven = true;
-        self.share.user = user;
         if self.turn_client().is_some_and(|turn| turn.authenticated(user.is_some())) {
             self.active = now;
         }
-        self.classify();
+        self.set_user(user);
     }
 
-    /// Records that the allocation has ended.
-    pub fn session_ended(&mut self) {
-        self.share.user = None;
-        self.classify();
+    /// Sets the user of its allocation. A client without one, or without room, counts as a stranger.
+    pub fn set_user(&mut self, user: Option<UserId>) {
+        self.share.user = user;
+        if user.is_some() { self.entry.authenticate() } else { self.entry.to_stranger() }
     }
 
-    /// Counts a TURN client with an allocation apart from strangers, while the connections of others leave room, and without
-    /// one among them.
-    fn classify(&mut self) {
-        if self.share.user.is_some() { self.entry.authenticate() } else { self.entry.to_stranger() }
-    }
-
-    /// Counts the connection as the web's.
+    /// Moves the connection to the share of the web.
     ///
     /// # Errors
-    /// The exhausted resource of the web.
+    /// The exhausted resource.
     pub fn count_for_web(&mut self) -> Result<(), Refusal> {
         self.entry.to_web()
     }
@@ -408,12 +402,12 @@ impl Connection {
         self.stage
     }
 
-    /// Notes that it is to be looked after at `deadline`; `false` when it will be so before that anyway.
+    /// Schedules a check at `deadline`; returns `false` if an earlier check is scheduled already.
     pub fn schedule(&mut self, deadline: Instant, now: Instant) -> bool {
-        if self.looked_after.is_some_and(|at| at > now && at <= deadline) {
+        if self.check_at.is_some_and(|at| at > now && at <= deadline) {
             return false;
         }
-        self.looked_after = Some(deadline);
+        self.check_at = Some(deadline);
         true
     }
 
@@ -424,20 +418,19 @@ impl Connection {
             Door::Web(splice) => return splice.life(self.active, now),
             Door::Turn(turn) => {
                 let has_allocation = has_allocation();
-                self.share.user = self.share.user.filter(|_| has_allocation);
                 let life = turn.life(&mut self.active, now, has_allocation);
-                self.classify();
+                self.set_user(self.share.user.filter(|_| has_allocation));
                 return life;
             }
-            door => door.patience(self.expected.tls, negotiated),
+            door => door.time_limit(self.expected.tls, negotiated),
         };
         let end = self.active + limit;
         if now >= end { over } else { Life::Until(end) }
     }
 
-    /// What to watch the socket for: room to write when something waits, and nothing to read from a client that does not
-    /// take its answers, so that a burst of requests waits in its own kernel. A TURN client is read until nothing is left,
-    /// so its socket is watched edge-triggered.
+    /// Returns the epoll interest: writing while output is queued, and no reading while the client does not read its
+    /// answers, so that a burst of requests waits in its own kernel. TURN clients are read until nothing is left, so
+    /// they are edge-triggered.
     pub fn wanted(&self) -> u32 {
         let write = if self.stream.is_waiting() { ready::WRITE } else { 0 };
         match &self.door {
@@ -448,16 +441,16 @@ impl Connection {
         }
     }
 
-    /// Whether a TURN client is not read until it has taken its answers. What was read already is dealt with.
+    /// Returns whether a TURN client is not read until it has read its answers. Messages already read are handled.
     pub fn waits_for_its_answers(&self) -> bool {
         matches!(&self.door, Door::Turn(turn) if !turn.has_left_over()) && self.interest & ready::READ == 0
     }
 
-    /// Hands ends on between a web client and its back end, once all before them is through. Returns whether the connection
-    /// has less time than before.
+    /// Forwards the end of a direction between a web client and its back end once all bytes before it are forwarded.
+    /// Returns whether the deadline has become earlier.
     ///
     /// # Errors
-    /// `Closed` if both ends are through, `BackEnd` if the back end cannot be watched.
+    /// `Closed` if both directions have ended, `BackEnd` if the back end cannot be watched.
     pub fn settle(&mut self, epoll: &Epoll, token: Token, output: &mut Scratch) -> Result<bool, CloseReason> {
         match &mut self.door {
             Door::Web(splice) => splice.settle(&mut self.stream, epoll, token.back_end(), output),
@@ -465,10 +458,10 @@ impl Connection {
         }
     }
 
-    /// Connects a web client to its back end. What waits for a web server that could not be reached goes to it.
+    /// Connects a web client to its back end, which receives the bytes queued for an unreachable web server.
     ///
     /// # Errors
-    /// The back end cannot be watched.
+    /// The error of `epoll_ctl(2)`.
     pub fn splice_to(
         &mut self,
         epoll: &Epoll,
@@ -494,7 +487,7 @@ impl Connection {
             self.active = now;
         }
         if outcome.end.is_some() {
-            // Without a close_notify: an answer that was cut off must not look whole (RFC 8446 section 6.1).
+            // Without a close_notify: a truncated answer must not look complete (RFC 8446 section 6.1).
             self.stream.tls = None;
         }
         outcome

@@ -1,4 +1,4 @@
-//! All connections of a worker, by token: their places, what waits to be written, and how they end.
+//! The connections of a worker, by token: adds them within the limits, writes their queued output, and closes them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,27 +28,27 @@ use crate::net::token::{Generation, Token};
 use crate::turn::action::UserId;
 use crate::turn::five_tuple::{Client, FiveTuple};
 
-/// Connections closed at most for one newcomer. One is enough, unless the operator lowered a limit below what is open.
+/// Most connections closed for one newcomer. One is enough unless the operator lowered a limit below the current use.
 const DISPLACED_MAX: usize = 2;
 
-/// The connections, those that have something to write, and those to be closed.
+/// The connections of a worker, and the queues of those to write and to close.
 pub struct Connections {
     epoll: Rc<Epoll>,
     gate: Arc<Gate>,
     counters: Arc<Counters>,
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// Those that got something to write, or room to write.
+    /// Connections with new output, or with room for queued output.
     dirty: VecDeque<Token>,
-    /// Those of them that are not of the first rank, by rank.
+    /// Those of them of the second and of the last rank.
     others: [VecDeque<Token>; 2],
-    /// Those to be closed at the end of the turn, and why.
+    /// Connections to close at the end of the turn, with the reason.
     closing: Vec<(Token, CloseReason)>,
-    /// Those that have less time than before, to be looked after.
+    /// Connections whose deadline has become earlier.
     shortened: Vec<Token>,
-    /// Clients whose connections were closed, for the protocol.
+    /// Clients whose connections were closed, with the reason, for the protocol.
     gone: Vec<(Client, CloseReason)>,
-    /// Whether memory is so low that less may wait for each.
+    /// Whether memory pressure shortens the output queues.
     tight: bool,
     displacement: Displacement,
     spare: Outboxes,
@@ -77,7 +77,7 @@ fn find(slots: &mut [Slot], token: Token) -> Option<&mut Connection> {
 }
 
 impl Connections {
-    /// None open yet.
+    /// Creates an empty table.
     pub fn new(epoll: Rc<Epoll>, gate: Arc<Gate>, counters: Arc<Counters>) -> Self {
         Self {
             epoll,
@@ -96,8 +96,8 @@ impl Connections {
         }
     }
 
-    /// A place for a newcomer. When strangers have all that they may have, those of this worker make room: a client that
-    /// authenticates does so within seconds, so those that hold a place longest are the least likely to.
+    /// Takes a place for a newcomer. If the strangers' share is full, the oldest stranger of this worker makes room:
+    /// clients authenticate within seconds, so the oldest stranger is the least likely to.
     ///
     /// # Errors
     /// The exhausted resource.
@@ -116,12 +116,12 @@ impl Connections {
         self.gate.stream(source)
     }
 
-    /// Closes the connections that are to be closed anyway, or else the oldest stranger; `false` if there is none.
+    /// Closes the marked connections, or else the oldest stranger; returns `false` if there are neither.
     fn make_room(&mut self, now: Instant, output: &mut Scratch) -> bool {
         if self.closing.is_empty() {
             let stranger = self.displacement.stranger(|token| candidate(&self.slots, token));
             let Some(stranger) = stranger else { return false };
-            // What it was answered in this turn goes out first.
+            // Its answers of this turn are written first.
             self.write(stranger, now, output);
             self.mark_closing(stranger, CloseReason::Displaced);
         }
@@ -129,10 +129,10 @@ impl Connections {
         true
     }
 
-    /// Returns what `take` returns, after others made room for this web client if need be.
+    /// Calls `take` for this web client. While it fails, displaces others and calls it again.
     ///
     /// # Errors
-    /// The error of `take` if nobody makes room.
+    /// The error of `take` if nothing can be displaced.
     pub fn with_web_room<T>(
         &mut self,
         token: Token,
@@ -142,7 +142,7 @@ impl Connections {
         mut take: impl FnMut(&mut Self) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
         let mut taken = take(self);
-        // Anybody can begin a QUIC flow in anybody's name: before a client that connected, such a flow is closed.
+        // Unproven QUIC flows may be forged, so they are closed before connections.
         if taken.as_ref().err() == Some(&Refusal::Descriptors) && flows.close_oldest_unproven() {
             taken = take(self);
         }
@@ -155,14 +155,14 @@ impl Connections {
                 self.displacement.web_client((token, source), now, |token| candidate(&self.slots, token))
             });
             let Some(displaced) = displaced else { break };
-            // At once: its place is wanted now.
+            // Closed at once, because its place is needed now.
             self.remove(displaced, CloseReason::Displaced, output);
             taken = take(self);
         }
         taken
     }
 
-    /// Takes in a connection that was just accepted and returns its token.
+    /// Adds an accepted connection and returns its token.
     ///
     /// # Errors
     /// The exhausted resource.
@@ -173,7 +173,7 @@ impl Connections {
         output: &mut Scratch,
     ) -> Result<Token, Refusal> {
         let Arrival { socket, client, transport, expected } = arrival;
-        // A proxy will say whose connection it is.
+        // Behind a proxy, the source is unknown until the PROXY header.
         let entry = self.enter((!expected.proxied).then_some(client.ip()), now, output)?;
         let server = socket.set_nonblocking(true).and_then(|()| socket.local_addr());
         let five_tuple =
@@ -181,7 +181,7 @@ impl Connections {
         self.insert(socket, five_tuple, expected, entry, now).map_err(|_| Refusal::Descriptors)
     }
 
-    /// Takes in an accepted socket, non-blocking, and returns its token.
+    /// Adds an accepted, non-blocking socket and returns its token.
     ///
     /// # Errors
     /// The error of `epoll_ctl(2)`.
@@ -204,24 +204,21 @@ impl Connections {
             return Err(error);
         }
         let connection = Connection::new(token, socket, five_tuple, expected, entry, now);
-        let is_untold = connection.is_untold();
+        let is_undetected = connection.is_undetected();
         slot.connection = Some(connection);
         let counters = self.counters.streams(five_tuple.transport);
-        counters.accepted.add(u64::from(!is_untold));
+        counters.accepted.add(u64::from(!is_undetected));
         counters.open.add(1);
-        let (live, source) = (self.len(), Network::site(five_tuple.client.ip()));
-        let stamp = self.displacement.arrived(token, source, live, |token| candidate(&self.slots, token));
-        self.set_stamp(token, stamp);
+        self.arrive(token, Network::site(five_tuple.client.ip()));
         Ok(token)
     }
 
-    /// The connection of a token, or of the token of its web server; `None` when it was closed meanwhile, or is about to
-    /// be.
+    /// Returns the connection of a client's or a back end's token; `None` if it is closed or marked to be closed.
     pub fn get(&mut self, token: Token) -> Option<&mut Connection> {
         find(&mut self.slots, token)
     }
 
-    /// Whether this token's connection is open.
+    /// Returns whether this token's connection is open.
     pub fn is_open(&self, token: Token) -> bool {
         let Token::Stream { slot, generation } = token else { return false };
         self.slots
@@ -229,32 +226,33 @@ impl Connections {
             .is_some_and(|slot| slot.connection.is_some() && slot.generation == generation)
     }
 
-    /// How many are open.
+    /// Returns the number of open connections.
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
-    /// Every open one.
+    /// Returns the tokens of all open connections.
     pub fn tokens(&self) -> Vec<Token> {
         let open = self.slots.iter().enumerate().filter(|(_, slot)| slot.connection.is_some());
         open.map(|(index, slot)| Token::Stream { slot: index as u32, generation: slot.generation }).collect()
     }
 
-    /// Watches the socket for nothing until it is read again; `false` when that is so already, or it is gone.
+    /// Clears the epoll interest until the connection is read; returns `false` if it is clear already, or the
+    /// connection closed.
     pub fn mute(&mut self, token: Token) -> bool {
         let connection = find(&mut self.slots, token).filter(|connection| connection.interest != 0);
         let Some(connection) = connection else { return false };
         connection.interest = 0;
-        // Changing what is watched takes no memory: it cannot fail on a socket that is watched.
+        // `EPOLL_CTL_MOD` allocates no memory, so it cannot fail on a registered socket.
         self.epoll.modify(connection.stream.fd(), token.pack(), 0).is_ok()
     }
 
-    /// Says whether memory is so low that less may wait for each connection.
+    /// Sets whether memory pressure shortens the output queues.
     pub fn set_tight(&mut self, tight: bool) {
         self.tight = tight;
     }
 
-    /// Queues one whole message, given in pieces. `None` when the connection is gone.
+    /// Queues one whole message, given in pieces; returns `None` if the connection is closed.
     pub fn push(&mut self, token: Token, message: &[&[u8]], kind: Kind, now: Instant) -> Option<Pushed> {
         let bytes_max = if self.tight { BYTES_MAX_TIGHT } else { BYTES_MAX };
         let connection = find(&mut self.slots, token)?;
@@ -265,7 +263,7 @@ impl Connections {
         Some(pushed)
     }
 
-    /// Notes that the connection may be written to.
+    /// Queues the connection for writing.
     pub fn unblock(&mut self, token: Token) {
         if let Some(connection) = find(&mut self.slots, token)
             && !std::mem::replace(&mut connection.dirty, true)
@@ -274,12 +272,12 @@ impl Connections {
         }
     }
 
-    /// Returns whether anything waits to be written.
+    /// Returns whether any connection is queued for writing.
     pub fn has_unwritten(&self) -> bool {
         !self.dirty.is_empty() || !self.others.iter().all(VecDeque::is_empty)
     }
 
-    /// Writes what waits for one connection of this rank. Returns whether there was one.
+    /// Writes the queued output of one connection of this rank. Returns whether there was one.
     pub fn write_next(
         &mut self,
         rank: Rank,
@@ -290,7 +288,7 @@ impl Connections {
         while let Some(token) = self.queue(rank).pop_front() {
             let Some(connection) = find(&mut self.slots, token) else { continue };
             let (current, user) = (connection.share.rank(budget), connection.share.user);
-            // Its user may have had much work since.
+            // Its user may have become busy since.
             if current > rank {
                 self.queue(current).push_back(token);
                 continue;
@@ -311,7 +309,7 @@ impl Connections {
         }
     }
 
-    /// Writes what waits for this connection, and watches its sockets for what is wanted then. Returns the units of work.
+    /// Writes the queued output of a connection and updates its epoll interest. Returns the units of work.
     pub fn write(&mut self, token: Token, now: Instant, output: &mut Scratch) -> u32 {
         let Some(connection) = find(&mut self.slots, token) else { return 0 };
         connection.dirty = false;
@@ -335,18 +333,18 @@ impl Connections {
         written.units
     }
 
-    /// Notes that a connection has a back end now: nothing is read from it before that has accepted, and it is looked after.
+    /// Records that a connection was spliced: its epoll interest and its deadline are updated.
     pub fn spliced(&mut self, token: Token) {
         self.unblock(token);
         self.shortened.push(token);
     }
 
-    /// The next connection that has less time than before.
+    /// Returns the next connection whose deadline has become earlier.
     pub fn next_shortened(&mut self) -> Option<Token> {
         self.shortened.pop()
     }
 
-    /// Notes that a request of the client authenticated, of this user if it has an allocation.
+    /// Records that a request of the client authenticated. `user` owns its allocation, if it has one.
     pub fn authenticated(&mut self, token: Token, user: Option<UserId>, now: Instant) {
         let Some(connection) = find(&mut self.slots, token) else { return };
         let before = connection.class();
@@ -357,15 +355,15 @@ impl Connections {
         self.note_class(token, before);
     }
 
-    /// Notes that the session of a client has ended: it is a stranger again.
+    /// Records that the session of a client has ended: it is a stranger again.
     pub fn session_ended(&mut self, token: Token) {
         let Some(connection) = find(&mut self.slots, token) else { return };
         let before = connection.class();
-        connection.session_ended();
+        connection.set_user(None);
         self.note_class(token, before);
     }
 
-    /// Returns when to look after a connection again; `None` if it is gone.
+    /// Returns the result of checking the deadline of a connection; `None` if it is closed.
     pub fn life(
         &mut self,
         token: Token,
@@ -379,30 +377,27 @@ impl Connections {
         Some(life)
     }
 
-    /// Notes that a connection is to be checked at `deadline`, and never in the turn that sets it. Returns the time;
-    /// `None` if it is checked before that anyway.
+    /// Schedules a check of a connection at `deadline`, but after this turn. Returns the time; `None` if an earlier
+    /// check is scheduled already.
     pub fn schedule(&mut self, token: Token, deadline: Instant, now: Instant) -> Option<Instant> {
         let deadline = deadline.max(now + Duration::from_millis(1));
         find(&mut self.slots, token)?.schedule(deadline, now).then_some(deadline)
     }
 
-    /// Notes that a client got an allocation or lost its last one: only strangers make room.
+    /// Updates the displacement order after a client got an allocation or lost its last one: only strangers make room.
     fn note_class(&mut self, token: Token, before: Class) {
         let Some(after) = candidate(&self.slots, token) else { return };
         match (before, after.class) {
             (Class::Stranger, Class::Authenticated) => self.displacement.settled(after.source),
-            (Class::Authenticated, Class::Stranger) => {
-                let live = self.len();
-                let look = |token| candidate(&self.slots, token);
-                let stamp = self.displacement.arrived(token, after.source, live, look);
-                self.set_stamp(token, stamp);
-            }
+            (Class::Authenticated, Class::Stranger) => self.arrive(token, after.source),
             _ => {}
         }
     }
 
-    /// Records the last arrival of a connection among the strangers.
-    fn set_stamp(&mut self, token: Token, stamp: Stamp) {
+    /// Records the arrival of a connection among the strangers.
+    fn arrive(&mut self, token: Token, source: Network) {
+        let live = self.len();
+        let stamp = self.displacement.arrived(token, source, live, |token| candidate(&self.slots, token));
         if let Token::Stream { slot, .. } = token
             && let Some(slot) = self.slots.get_mut(slot as usize)
         {
@@ -410,15 +405,15 @@ impl Connections {
         }
     }
 
-    /// Notes that a PROXY header named the source of a connection, which came from `before` until then.
-    pub fn named(&mut self, token: Token, before: IpAddr) {
+    /// Records that a PROXY header changed the source of a connection from `before`.
+    pub fn source_changed(&mut self, token: Token, before: IpAddr) {
         if let Some(connection) = find(&mut self.slots, token) {
             self.displacement.renamed(Network::site(before), connection.candidate().source);
         }
     }
 
-    /// Notes that a connection turned out to speak TLS, or not: it counts as what it is, and gets its time.
-    pub fn told(&mut self, token: Token, now: Instant) {
+    /// Records that a connection was detected as TLS or plain: updates its counters and its deadline.
+    pub fn detected(&mut self, token: Token, now: Instant) {
         let Some(connection) = find(&mut self.slots, token) else { return };
         connection.active = now;
         let before = if connection.expected.tls { Transport::Tls } else { Transport::Tcp };
@@ -426,24 +421,25 @@ impl Connections {
         self.counters.streams(before).open.sub(1);
         self.counters.streams(after).open.add(1);
         self.counters.streams(after).accepted.add(1);
-        // It may have less time from now on.
+        // The time limit of the next stage may be shorter.
         self.shortened.push(token);
     }
 
-    /// Finds out whether a new client speaks TLS, where the listener takes both.
-    pub fn tell_tls(&mut self, token: Token, now: Instant) {
-        if let Some(connection) = find(&mut self.slots, token).filter(|connection| connection.is_untold()) {
-            connection.look_at_first_byte();
-            if !connection.is_untold() {
-                self.told(token, now);
+    /// Detects whether a new client speaks TLS, on a listener for both.
+    pub fn detect_tls(&mut self, token: Token, now: Instant) {
+        if let Some(connection) = find(&mut self.slots, token).filter(|connection| connection.is_undetected())
+        {
+            connection.peek_first_byte();
+            if !connection.is_undetected() {
+                self.detected(token, now);
             }
         }
     }
 
-    /// Counts a stranger's connection among the web's.
+    /// Moves a stranger's connection to the share of the web.
     ///
     /// # Errors
-    /// The exhausted resource of the web.
+    /// The exhausted resource.
     pub fn count_for_web(&mut self, token: Token) -> Result<(), Refusal> {
         let Some(connection) = find(&mut self.slots, token) else { return Ok(()) };
         if connection.class() == Class::Stranger {
@@ -455,8 +451,8 @@ impl Connections {
         Ok(())
     }
 
-    /// Marks the connection to be closed at the end of the turn. Until then its messages go nowhere. The first reason
-    /// counts.
+    /// Marks the connection to be closed at the end of the turn; messages to it are dropped until then. The first
+    /// reason counts.
     pub fn mark_closing(&mut self, token: Token, reason: CloseReason) {
         if let Some(connection) = self.get(token) {
             connection.closing = true;
@@ -464,14 +460,14 @@ impl Connections {
         }
     }
 
-    /// Closes what was marked.
+    /// Closes the marked connections.
     pub fn close_marked(&mut self, output: &mut Scratch) {
         while let Some((token, reason)) = self.closing.pop() {
             self.remove(token, reason, output);
         }
     }
 
-    /// Closes the connection, with a last word where TLS has one.
+    /// Closes and removes a connection, over TLS with a close_notify.
     fn remove(&mut self, token: Token, reason: CloseReason, output: &mut Scratch) {
         let Token::Stream { slot: index, generation } = token else { return };
         let slot = self.slots.get_mut(index as usize).filter(|slot| slot.generation == generation);
@@ -485,15 +481,15 @@ impl Connections {
         self.displacement.left(connection.candidate());
         let (client, stage) = (connection.client, connection.stage());
         let counters = self.counters.streams(client.five_tuple.transport);
-        counters.accepted.add(u64::from(connection.is_untold()));
+        counters.accepted.add(u64::from(connection.is_undetected()));
         counters.open.sub(1);
         counters.closed(stage, reason).add(1);
-        // Whoever sees the end finds it counted.
+        // A client that sees the end finds it counted.
         connection.close(output);
         self.gone.push((client, reason));
     }
 
-    /// The next client whose connection was closed, and why.
+    /// Returns the next client whose connection was closed, with the reason.
     pub fn next_gone(&mut self) -> Option<(Client, CloseReason)> {
         self.gone.pop()
     }

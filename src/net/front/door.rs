@@ -1,4 +1,4 @@
-//! The stages of a connection, in order, and how long it may stay at each.
+//! The stages of a connection, in order, and the time limit of each.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use crate::net::counters::CloseReason;
 
 /// Time for a PROXY header and a TLS handshake. A round trip over the worst mobile path is 3 s.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
-/// How long a client that negotiated the web may keep silent: as long as a web server waits for a request
+/// Time for the first bytes of a client that negotiated the web: as long as a web server waits for a request
 /// (`client_header_timeout` of nginx). It may be a browser that connected in advance, or a TURN client whose proxy
 /// negotiated for it.
 const SILENCE: Duration = Duration::from_secs(60);
-/// The first byte of a TLS record that carries a handshake (RFC 8446 section 5.1). No TURN message and no request of HTTP
+/// The first byte of a TLS record that carries a handshake (RFC 8446 section 5.1). No TURN message and no HTTP request
 /// begins with it.
 const TLS_HANDSHAKE: u8 = 22;
 
@@ -22,7 +22,7 @@ const TLS_HANDSHAKE: u8 = 22;
 pub struct Expected {
     /// TLS.
     pub tls: bool,
-    /// Clients without TLS on a TLS listener, or with TLS on a TCP listener: the first byte tells them apart.
+    /// Both TLS and plain clients, distinguished by the first byte.
     pub either: bool,
     /// A PROXY header at the start.
     pub proxied: bool,
@@ -32,13 +32,13 @@ pub struct Expected {
 
 /// The stage of a connection: which component handles its next bytes.
 pub enum Door {
-    /// Waiting for the PROXY header. Holds its start.
+    /// Waiting for the PROXY header. Holds the part received so far.
     Proxied(Vec<u8>),
-    /// The first byte, on a listener for both: TLS or plain?
+    /// Waiting for the first byte, on a listener for both TLS and plain clients.
     FirstByte,
-    /// In the TLS handshake: which certificate, or another server?
+    /// In the TLS handshake.
     Handshake,
-    /// On a port shared with the web, waiting for the first bytes: TURN or web?
+    /// Waiting for the first bytes, on a port shared with the web.
     FirstBytes,
     /// A TURN client.
     Turn(TurnClient),
@@ -47,8 +47,8 @@ pub enum Door {
 }
 
 impl Door {
-    /// How long a client may stand at this door, and what happens then, before it is decided whose it is.
-    pub fn patience(&self, expects_tls: bool, negotiated_web: bool) -> (Duration, Life) {
+    /// Returns how long a client may stay at this stage, and what happens afterwards.
+    pub fn time_limit(&self, expects_tls: bool, negotiated_web: bool) -> (Duration, Life) {
         let idle = Life::Over(CloseReason::Idle);
         match self {
             Door::Proxied(_) | Door::Handshake => (HANDSHAKE_TIME, Life::Over(CloseReason::HandshakeTimeout)),
@@ -60,7 +60,7 @@ impl Door {
     }
 }
 
-/// Whether a client whose first byte this is speaks TLS.
+/// Returns whether a client with this first byte speaks TLS.
 pub fn is_tls(first: u8) -> bool {
     first == TLS_HANDSHAKE
 }

@@ -24,7 +24,7 @@ use crate::turn::throttle::{Limit, Purpose, Subject, Throttle};
 const AT_ONCE: Duration = Duration::from_millis(1);
 /// Handshakes get one part in this many of all time.
 const SHARE: u32 = 2;
-/// The longest pause. A step that would require a longer one was measured on a machine that stood still.
+/// The longest pause. A step that would require a longer one ran on a stalled machine.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// Nanoseconds per second for one source: a quarter of a worker. Enough for a thousand handshakes with an ECDSA key.
 const PER_SOURCE: Limit = Limit { per_second: 250_000_000 };
@@ -33,13 +33,13 @@ const PER_SOURCE: Limit = Limit { per_second: 250_000_000 };
 const RESUMED_PER_TURN: usize = 32;
 /// Limit of closed connections removed from the queues in one turn: about 0.1 ms.
 const REMOVED_PER_TURN: usize = 1024;
-/// Time until the next look if all waiting sources have used up their time.
+/// Time until the next attempt if all waiting sources have used up their time.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// One worker's handshakes.
 pub struct Handshakes {
     throttle: Throttle,
-    /// Knows the sources that are exempt from the limit per source.
+    /// Contains the sources that are exempt from the limit per source.
     admission: Arc<Admission>,
     clock: fn() -> Now,
     /// The start of this turn.
@@ -57,7 +57,7 @@ pub struct Handshakes {
     sources: HashMap<Network, VecDeque<Network>>,
     /// These sites, in round-robin order.
     turns: VecDeque<Network>,
-    /// When to look again; set while all waiting sources have used up their time.
+    /// When to try again; set while all waiting sources have used up their time.
     pause: Option<Instant>,
 }
 
@@ -185,7 +185,7 @@ impl Handshakes {
         self.full_at = (self.full_at.max(self.now) + took * SHARE).min(begun + took + PAUSE_MAX);
         if !self.admission.is_exempt(source) {
             let subject = Subject::Source(source);
-            // At most four seconds: a longer step was measured on a machine that stood still.
+            // At most four seconds: a longer step ran on a stalled machine.
             let nanos = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX);
             self.throttle.charge(begun, Purpose::Handshake, subject, nanos, PER_SOURCE);
         }

@@ -1,4 +1,4 @@
-//! How long a connection lives, and what it is watched for meanwhile.
+//! The result of a deadline check, and the epoll interest of a connection.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use crate::base::time::Instant;
 use crate::net::counters::CloseReason;
 use crate::net::syscall::ready;
 
-/// What a connection is always watched for while it is read.
+/// The epoll interest of a connection that is read.
 pub const INTEREST: u32 = ready::READ | ready::PEER_CLOSED;
 
-/// Time without an authenticated request and without an allocation.
+/// Time without an authenticated request and without an allocation after which a connection is closed.
 pub const IDLE_TIME: Duration = Duration::from_secs(30);
 
 /// The result of checking a connection's deadline.

@@ -1,4 +1,4 @@
-//! What a front door is made of.
+//! The parts of a front door.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use crate::net::socket::StreamListener;
 use crate::net::stream::tls::TlsChooser;
 use crate::net::syscall::Epoll;
 
-/// What a front door is made of.
+/// The parts of a front door.
 pub struct Parts {
-    /// Where sockets are registered.
+    /// The epoll set of the worker.
     pub epoll: Rc<Epoll>,
-    /// The places of this worker.
+    /// The limits of this worker.
     pub gate: Arc<Gate>,
     /// The counters of this worker.
     pub counters: Arc<Counters>,
     /// Chooses the configuration of TLS clients, which are refused without it.
     pub tls: Option<Arc<dyn TlsChooser>>,
-    /// Where web clients go, which are refused without it.
+    /// The back ends of web clients, which are refused without it.
     pub web: Option<Arc<Web>>,
     /// The stream listeners.
     pub listeners: Vec<StreamListener>,
-    /// Measures handshakes.
+    /// The clock that measures handshakes.
     pub clock: fn() -> Now,
     /// Two keys from a cryptographic random generator.
     pub keys: [[u64; 2]; 2],

@@ -47,8 +47,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const IDLE_UNPROVEN: Duration = Duration::from_secs(10);
 /// Time without traffic after which a proven flow may be displaced once all places are taken.
 const IDLE_DISPLACED: Duration = Duration::from_secs(10);
-/// Interval of new flows: 5,000 per second, after a burst of 500. Starting one costs 50 us, so forged datagrams take at most a quarter of a
-/// worker. A browser that is refused tries again, and falls back to TLS.
+/// Interval of new flows: 5,000 per second, after a burst of 500. Starting one costs 50 us, so forged datagrams take at
+/// most a quarter of a worker's time. A browser that is refused tries again, and falls back to TLS.
 const NEW_FLOW_EVERY: Duration = Duration::from_micros(200);
 const NEW_FLOWS_AHEAD: Duration = Duration::from_millis(100);
 /// The shortest datagram that may start a connection (RFC 9000 section 14.1).
@@ -284,12 +284,12 @@ impl Flows {
         Some((&flow.socket, flow.client, &mut flow.share))
     }
 
-    /// Notes that a flow is left over to the next turn. Returns whether it was not already: each is listed once.
+    /// Leaves a flow over to the next turn. Returns whether it was not already: each is listed once.
     pub fn leave_over(&mut self, token: Token) -> bool {
         self.flow(token).is_some_and(|flow| !std::mem::replace(&mut flow.is_left_over, true))
     }
 
-    /// Returns whether a flow was left over. It is no longer.
+    /// Returns whether a flow was left over, and clears the mark.
     pub fn take_left_over(&mut self, token: Token) -> bool {
         self.flow(token).is_some_and(|flow| std::mem::take(&mut flow.is_left_over))
     }
@@ -402,7 +402,7 @@ impl Flows {
     }
 }
 
-/// The same address at two listeners counts as two clients.
+/// Returns the key of a client's flow. The same address at two listeners counts as two clients.
 fn key(client: &Client) -> (SocketAddr, u64) {
     (client.five_tuple.client, client.link.0)
 }
@@ -634,7 +634,7 @@ mod tests {
         );
     }
 
-    /// One site fills neither with one network nor with many all places for proven flows.
+    /// One IPv6 site cannot take all places for proven flows, neither with one network nor with many.
     #[test]
     fn the_networks_of_an_ipv6_site_share_a_limit() {
         raise_open_files();

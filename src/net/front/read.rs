@@ -4,19 +4,19 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::net::counters::{CloseReason, TlsOutcome};
 
-/// What one read of a connection brought.
+/// The result of one read of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadOutcome {
-    /// Bytes taken from the socket.
+    /// Bytes read from the socket.
     pub received: usize,
-    /// There may be more.
+    /// Whether the socket may have more.
     pub full: bool,
-    /// How the TLS handshake ended, when it did.
+    /// How the TLS handshake ended, if it did.
     pub handshake: Option<TlsOutcome>,
-    /// The source of a client that just turned out to speak TLS: its ClientHello is kept until its turn comes.
-    pub named: Option<IpAddr>,
-    /// TLS is ended by the server there; the bytes in `buffers.plain` are as they came.
+    /// The source of a client just detected to speak TLS; its ClientHello is kept until it may be processed.
+    pub kept_hello: Option<IpAddr>,
+    /// The server that TLS is passed through to; `buffers.plain` holds the bytes as received.
     pub pass_through: Option<SocketAddr>,
-    /// Why the connection is to be closed, once the bytes read with it are dealt with.
+    /// Why to close the connection after the bytes of this read are handled.
     pub end: Option<CloseReason>,
 }

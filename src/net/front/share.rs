@@ -1,14 +1,14 @@
-//! The share of a turn that a stream client has: its rank among others, and what is left over.
+//! The scheduling state of a stream client: its rank, and its readiness left over.
 
 use crate::net::budget::{Budget, LARGE_UNITS, LeftOver, Rank};
 use crate::turn::action::UserId;
 
-/// What decides when a client has its share of a turn.
+/// The scheduling state of a stream client.
 #[derive(Debug, Default)]
 pub struct Share {
-    /// With which readiness it is among the leftovers of a turn.
+    /// The readiness with which it was left over.
     pub left_over: LeftOver,
-    /// The user of its allocation, if it had one at the last look.
+    /// The user of its allocation, if it had one at the last check.
     pub user: Option<UserId>,
     /// Whether the work of its last share was large.
     is_large: bool,
@@ -21,7 +21,7 @@ impl Share {
         self.user.into_iter().for_each(|user| budget.charge(user, units));
     }
 
-    /// Returns when it has its share, compared with others.
+    /// Returns its rank.
     pub fn rank(&self, budget: &Budget) -> Rank {
         match self.user {
             Some(_) => budget.rank(self.user),

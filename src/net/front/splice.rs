@@ -70,7 +70,7 @@ enum Direction {
     /// It has ended.
     Ended,
     /// Its end was forwarded to the other side.
-    Told,
+    Forwarded,
 }
 
 /// The result of an event on a back end's socket.
@@ -301,13 +301,13 @@ impl Splice {
         if self.client == Direction::Ended && self.connected && self.pending.is_empty() {
             // If the socket is closed already, an event reports it.
             let _ = self.back_end.shutdown(Shutdown::Write);
-            (self.client, shortened) = (Direction::Told, true);
+            (self.client, shortened) = (Direction::Forwarded, true);
         }
         let ends = self.server == Direction::Ended && !blocked;
         if ends {
-            (self.server, shortened) = (Direction::Told, true);
+            (self.server, shortened) = (Direction::Forwarded, true);
         }
-        let over = (self.client, self.server) == (Direction::Told, Direction::Told);
+        let over = (self.client, self.server) == (Direction::Forwarded, Direction::Forwarded);
         let wanted = self.wanted(blocked);
         // epoll reports a back end that closed while the client was slow once more, now that nothing waits.
         if wanted != self.interest || ends {
@@ -356,7 +356,7 @@ mod tests {
         splice.connected = true;
         assert_eq!(splice.life(START, at(3600)), Life::Until(at(7200)));
         assert_eq!(splice.life(START, at(7200)), Life::Over(CloseReason::Idle));
-        splice.client = Direction::Told;
+        splice.client = Direction::Forwarded;
         assert_eq!(splice.life(START, at(0)), Life::Until(at(300)));
         assert_eq!(splice.life(START, at(300)), Life::Over(CloseReason::Idle));
     }

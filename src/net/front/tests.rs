@@ -19,7 +19,7 @@ fn clock() -> Now {
     Now { instant: START, unix: 0 }
 }
 
-/// A front door, and connections through it.
+/// A front door, and a listener for connections to it.
 struct Bench {
     front: Front,
     epoll: Rc<Epoll>,
@@ -80,7 +80,7 @@ impl Bench {
         }
     }
 
-    /// What the kernel reports next, within five seconds.
+    /// Returns what the kernel reports next, within five seconds.
     fn reported(&self) -> Option<u32> {
         let mut events = Events::new(4);
         self.epoll.wait(&mut events, Some(Duration::from_secs(5))).expect("wait");
@@ -96,9 +96,9 @@ impl Bench {
     }
 }
 
-/// A client that does not read its answers is not read itself, also where an event of it was left over from another turn.
+/// A client that does not read its answers is not read, even if one of its events was left over from another turn.
 #[test]
-fn leftovers_are_no_way_around_back_pressure() {
+fn leftovers_respect_back_pressure() {
     let mut bench = Bench::new();
     let (token, mut client) = bench.connect(false);
     bench.begin_turn();
@@ -116,12 +116,12 @@ fn leftovers_are_no_way_around_back_pressure() {
     assert_eq!(bench.interest(token), ready::WRITE);
     assert!(bench.on_stream(token, ready::READ).is_none());
     assert_eq!(bench.received(), 0, "nothing is read");
-    // A client that is gone is looked at all the same.
+    // A connection with an error is read nevertheless.
     assert!(bench.on_stream(token, ready::READ | ready::ERROR).is_some());
     assert_eq!(bench.received(), 4);
 }
 
-/// A ClientHello that waits for its turn is not reported again before that, also where something waits to be written.
+/// A waiting ClientHello is not reported again before it is processed, even if output is queued.
 #[test]
 fn a_hello_that_waits_stays_muted() {
     let mut bench = Bench::new();
@@ -138,9 +138,10 @@ fn a_hello_that_waits_stays_muted() {
     assert_eq!(bench.front.next_handshake(), None, "it waits once");
 }
 
-/// The first byte tells TLS from plain clients on a listener of either kind, and each is counted as what it is.
+/// On a listener of either kind, the first byte distinguishes TLS from plain clients, and each is counted by its
+/// transport.
 #[test]
-fn a_listener_for_both_tells_them_by_the_first_byte() {
+fn a_listener_for_both_detects_tls_by_the_first_byte() {
     for tls in [false, true] {
         let mut bench = Bench::new();
         let expected = Expected { tls, either: true, ..Expected::default() };
@@ -172,9 +173,9 @@ fn a_listener_for_both_tells_them_by_the_first_byte() {
     }
 }
 
-/// Each rank is written to in its own time, and a user has the rank of the work for it.
+/// Each rank has time of its own for writing.
 #[test]
-fn calls_are_written_to_before_strangers_and_users_with_much_work() {
+fn calls_are_written_before_strangers_and_busy_users() {
     let mut bench = Bench::new();
     let [(much, _a), (stranger, _b), (call, mut client)] = [(); 3].map(|()| bench.connect(false));
     bench.begin_turn();
@@ -195,7 +196,7 @@ fn calls_are_written_to_before_strangers_and_users_with_much_work() {
     }
 }
 
-/// While there is no time for all, clients with an allocation come first, and those whose last share was large last.
+/// If the time is too short for all, clients with an allocation come first, and those whose last share was large last.
 #[test]
 fn calls_come_before_strangers_and_these_before_large_shares() {
     let mut bench = Bench::new();

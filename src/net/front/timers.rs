@@ -11,7 +11,7 @@ use crate::net::token::Token;
 #[derive(Debug, Default)]
 pub struct Timers {
     heap: BinaryHeap<Reverse<(Instant, u64)>>,
-    /// How many were left when closed tokens were last removed.
+    /// The number of deadlines left when closed tokens were last removed.
     tidied: usize,
 }
 

@@ -11,19 +11,20 @@ use crate::wire::demux::{Kind, classify};
 
 /// Consecutive requests that may fail to authenticate. A login takes two or three, and a browser tries few passwords.
 const UNPROVEN_MAX: u8 = 100;
-/// The first requests of a connection, which have a budget besides that of their source. A login takes two or three.
+/// First requests of a connection, which have a budget of their own besides that of the source. A login takes two or
+/// three.
 const OPENING: u8 = 4;
 /// The longest incomplete message kept for a client without an allocation: a request is shorter than 2 KB.
 const STRANGER_MESSAGE_MAX: usize = 4 << 10;
-/// Capacity that an incomplete message keeps. What was left over of a read may have had ten times as much.
+/// Buffer capacity kept for an incomplete message. Leftovers of a read may have needed ten times as much.
 const PARTIAL_CAPACITY: usize = 4 << 10;
 
 /// The state of a TURN client on a connection.
 #[derive(Debug, Default)]
 pub struct TurnClient {
-    /// The start of an incomplete message, or all that is left over of a read.
+    /// The start of an incomplete message, or the leftovers of a read.
     pub partial: Vec<u8>,
-    /// Set while `partial` is what is left over of a read, with the end that came with the read.
+    /// Set while `partial` holds the leftovers of a read, with the end of the stream if the read returned it.
     left_over: Option<Option<CloseReason>>,
     /// Whether the client has sent a STUN message; ChannelData before it means another protocol.
     greeted: bool,
@@ -31,7 +32,7 @@ pub struct TurnClient {
     allocated: bool,
     /// Requests since the last authenticated one.
     unproven: u8,
-    /// Requests since the start, as far as they are counted.
+    /// Requests since the start, at most 255.
     requests: u8,
     /// Whether an authenticated request has extended its time since it last had an allocation.
     renewed: bool,
@@ -93,14 +94,15 @@ impl TurnClient {
         }
     }
 
-    /// Keeps what a turn had no time for: whole messages, and the end of the connection behind them. `is_new`: something was
-    /// taken before the rest, so that it is not what is kept already.
+    /// Keeps the messages beyond the budget of a turn, and the end of the stream after them. `is_new`: messages before
+    /// `rest` were handled, so `rest` differs from the bytes kept already.
     pub fn leave(&mut self, rest: &[u8], is_new: bool, end: Option<CloseReason>) {
         self.left_over = Some(end);
         self.replace(rest, is_new);
     }
 
-    /// Keeps these bytes. Unless they are new, `partial` is where they came from, with more behind it if they are longer.
+    /// Stores `bytes` in `partial`. Unless `is_new`, they begin with the content of `partial`, so equal length means no
+    /// change.
     fn replace(&mut self, bytes: &[u8], is_new: bool) {
         if is_new || bytes.len() != self.partial.len() {
             self.partial.clear();
@@ -108,15 +110,15 @@ impl TurnClient {
         }
     }
 
-    /// Returns whether something is left over of a read. The socket must not be read before that is handled.
+    /// Returns whether leftovers of a read are kept. The socket must not be read until they are handled.
     pub fn has_left_over(&self) -> bool {
         self.left_over.is_some()
     }
 
-    /// Appends the kept bytes to `plain`, which must be empty. Returns the outcome in place of another read if they are
-    /// what was left over of a read.
+    /// Appends the kept bytes to `plain`, which must be empty. If they are leftovers of a read, returns an outcome in
+    /// place of another read.
     pub fn resume(&mut self, plain: &mut Scratch) -> Option<ReadOutcome> {
-        // Never more than an incomplete message and one read, which the scratch is made for.
+        // At most an incomplete message and one read, which fit into the scratch.
         let _ = plain.append(&self.partial);
         let end = self.left_over.take()?;
         // The socket may have more: an event for it may have come meanwhile.
@@ -153,17 +155,17 @@ pub struct Messages {
 }
 
 impl Messages {
-    /// Moves on behind a message that `turn` has recorded.
+    /// Advances past a message that `turn` has recorded.
     pub(super) fn pass(&mut self, consumed: usize, turn: Option<&mut TurnClient>) {
         self.position += consumed;
         self.opening = turn.is_some_and(|turn| turn.is_opening());
     }
 }
 
-/// Returns why to close a connection after the protocol dropped a message; `None` to keep it open. One that exceeds the rate
-/// limit of its source stays open and gets no answer: a client that repeats its request comes in later, and a flood that had
-/// to reconnect would take the time for handshakes from the newcomers of its source. Each connection has a limit of requests
-/// that do not authenticate.
+/// Returns why to close a connection after the protocol dropped a message; `None` to keep it open. A connection over
+/// the rate limit of its source stays open without an answer: a client that retries is served later, and reconnects
+/// would use up the handshake time of newcomers from the same source. Each connection has a limit of unauthenticated
+/// requests.
 pub fn closes_stream(dropped: DropReason) -> Option<CloseReason> {
     dropped.breaks_stream().then_some(CloseReason::Garbage)
 }

@@ -33,7 +33,7 @@ pub struct WebDoor {
     web: Option<Arc<Web>>,
 }
 
-/// What a handover needs: the connections, the flows that may have to make room, and the bytes read last.
+/// The state that a handover needs: the connections, the flows that may make room, and the buffer of the last read.
 pub struct Room<'a> {
     pub connections: &'a mut Connections,
     pub flows: &'a mut Flows,
@@ -83,7 +83,7 @@ impl WebDoor {
         let Some(connection) = room.connections.get(token) else { return };
         let Some(web) = &self.web else { return room.connections.mark_closing(token, CloseReason::Garbage) };
         connection.reached(Stage::Web);
-        // Without TLS, the built-in site redirects to where it is.
+        // Without TLS, the built-in site redirects to HTTPS.
         let (protocol, back_end) = match connection.lacks_tls() {
             true => (Protocol::Http1, None),
             false => web.back_end(connection.negotiated(), room.buffers.plain.bytes()),

@@ -11,16 +11,16 @@ use super::record::INCOMING_MAX;
 use crate::net::counters::TlsOutcome;
 use crate::net::scratch::Scratch;
 
-/// Records without data that a client may send after the handshake: key updates (RFC 8446 section 4.6.3), each 28
+/// Most records without data that a client may send after the handshake: key updates (RFC 8446 section 4.6.3), each 28
 /// bytes and 3 to 8 us of work. Browsers send none.
 const SILENT_MAX: u32 = 16;
-/// The records that end a handshake from the client's side: in TLS 1.2 ClientKeyExchange, change_cipher_spec and Finished.
+/// The client's records that end a handshake: in TLS 1.2 ClientKeyExchange, change_cipher_spec and Finished.
 const FINISHING_RECORDS: u32 = 3;
 /// Records of data that allow one more. A key update is due after 2^24 records at the earliest (RFC 8446 section
 /// 5.5).
 const DATA_PER_SILENT: u32 = 1 << 16;
-/// The record type of change_cipher_spec, which a server may send after a HelloRetryRequest and which means nothing (RFC 8446
-/// appendix D.4).
+/// The record type of change_cipher_spec, which a server may send after a HelloRetryRequest and which clients ignore
+/// (RFC 8446 appendix D.4).
 const CHANGE_CIPHER_SPEC: u8 = 20;
 /// The random value of a HelloRetryRequest (RFC 8446 section 4.1.3).
 const HELLO_RETRY_REQUEST: [u8; 32] = [
@@ -220,7 +220,8 @@ impl Tls {
                     output.advance(written);
                 }
                 ConnectionState::TransmitTlsData(state) => state.done(),
-                // Received bytes are processed at once, so there is nothing to read, and nothing is written after a close.
+                // Received bytes are processed at once, so there is nothing to read, and nothing is written after a
+                // close.
                 _ => return Err(TlsOutcome::Internal),
             }
             self.incoming.drain(..discard);
@@ -230,8 +231,8 @@ impl Tls {
 
 type Writer<'c> = rustls::unbuffered::WriteTraffic<'c, rustls::server::ServerConnectionData>;
 
-/// Returns whether `sent` answers a ClientHello; a HelloRetryRequest requests another one instead (RFC 8446 section 4.1.4).
-/// A client that sends both ClientHellos at once gets both answers at once.
+/// Returns whether `sent` answers a ClientHello; a HelloRetryRequest requests another one instead (RFC 8446 section
+/// 4.1.4). A client that sends both ClientHellos at once gets both answers at once.
 fn answers(sent: &[u8]) -> bool {
     // The random value of a ServerHello comes after the headers of record and message and the version.
     let asks_again = |record: &[u8]| record.get(11..43) == Some(&HELLO_RETRY_REQUEST);
@@ -249,8 +250,8 @@ fn records(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Runs the connection over `incoming` as far as it goes. Returns how many bytes are done with, whether the client
-/// closed, and how many records of data there were.
+/// Processes as much of `incoming` as possible. Returns the number of bytes consumed, whether the client closed, and
+/// the number of data records.
 fn process(
     connection: &mut UnbufferedServerConnection,
     incoming: &mut [u8],

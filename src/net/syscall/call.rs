@@ -10,7 +10,7 @@ use libc::{c_int, c_long, epoll_event, mmsghdr, msghdr, sockaddr, socklen_t, sys
 /// Does not block, and raises no signal if the other side has closed.
 const SEND_FLAGS: c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
-/// The result of a call, or the error that it left in `errno`.
+/// Returns the result of a call, or the error that it left in `errno`.
 pub(super) fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -1,4 +1,4 @@
-//! Control messages: what the kernel tells about a datagram, or is told about one, beside its bytes.
+//! Control messages: properties of a datagram that the kernel reports, or receives, besides its bytes.
 
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -56,7 +56,7 @@ unsafe impl Plain for c_int {}
 // SAFETY: an integer.
 unsafe impl Plain for u16 {}
 
-/// What the kernel tells about a received datagram.
+/// The properties of a received datagram that the kernel reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Notes {
     /// The local address that it reached, if the socket has packet information enabled.

@@ -21,8 +21,8 @@ const PIECES: usize = 4 * BATCH;
 const SEGMENTS_MAX: usize = 64;
 /// Bytes in a message: the largest IP length, less the longest headers.
 const MESSAGE_LEN_MAX: usize = 65_000;
-/// The largest segment: an Ethernet frame less an IPv6 and a UDP header. Larger datagrams are fragmented, which segments
-/// must not be.
+/// The largest segment: an Ethernet frame less an IPv6 and a UDP header. Larger datagrams are fragmented, which
+/// segments must not be.
 const SEGMENT_LEN_MAX: usize = 1452;
 
 /// One datagram to send.
@@ -70,7 +70,8 @@ pub struct SendBatch {
 }
 
 impl SendBatch {
-    /// Allocates [`BATCH`] messages. With `segmentation`, which the kernel must support, a message may hold several datagrams.
+    /// Allocates [`BATCH`] messages. With `segmentation`, which the kernel must support, a message may hold several
+    /// datagrams.
     pub fn new(segmentation: bool) -> Self {
         Self {
             arrays: Arrays::new(PIECES),
@@ -105,7 +106,7 @@ impl SendBatch {
         sent
     }
 
-    /// Fills the arrays with as many datagrams as fit. This and the functions below must stay private: the arrays hold
+    /// Fills the arrays with as many datagrams as fit. This function and those below must stay private: the arrays hold
     /// pointers to payloads that [`SendBatch::send`] borrows.
     fn fill<'a>(
         &mut self,
@@ -141,8 +142,8 @@ impl SendBatch {
         }
     }
 
-    /// Appends the next datagrams that can be segments of the leading one's message: of its size, only the last one may be
-    /// smaller.
+    /// Appends the next datagrams that can be segments of the leading one's message: of its size, only the last one may
+    /// be smaller.
     fn append_segments<'a>(
         &mut self,
         message: &mut Message,
@@ -197,8 +198,8 @@ impl SendBatch {
                     retried = false;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The kernel reports the ICMP error of an earlier datagram by failing the next send, which clears the error
-                // but sends nothing: retry once.
+                // The kernel reports the ICMP error of an earlier datagram by failing the next send, which clears the
+                // error but sends nothing: retry once.
                 Err(error) if !retried && is_peer_error(&error) => retried = true,
                 // The send buffer is full, so the rest would fail, too.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

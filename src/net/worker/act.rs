@@ -1,4 +1,4 @@
-//! Carries out what the protocol asks for: answers, and the opening and closing of relayed addresses.
+//! Executes the actions of the protocol: sends answers, opens and closes relayed addresses, and writes the log.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use crate::turn::address::OnWire;
 use crate::turn::five_tuple::Client;
 
 impl Worker {
-    /// Carries out what the protocol asks for, until it asks for nothing more.
+    /// Executes all pending actions of the protocol.
     pub(super) fn act(&mut self) {
         while let Some(action) = self.server.poll_action() {
             match action {
@@ -26,7 +26,7 @@ impl Worker {
                     self.count_relays();
                 }
                 Action::CloseRelay { relay } => {
-                    // What is to be sent from it goes first: its number may be another's at once.
+                    // Its queued datagrams are sent first, because its number may be reused at once.
                     self.flush();
                     self.datagrams.close_relay(relay);
                     self.count_relays();
@@ -38,7 +38,7 @@ impl Worker {
                     self.log.ended(self.now.instant, &session);
                 }
                 Action::Reviewed(review) => log::reviewed(review),
-                // Nothing mirrors the table yet, so nothing switched the report on.
+                // Reported only after `handle_mirror`, which nothing calls yet.
                 Action::Changed(_) => {}
             }
         }
@@ -87,7 +87,7 @@ impl Worker {
             Some(Pushed::Queued { dropped }) => {
                 self.server.counters().dropped(DropReason::QueueFull).add(dropped as u64);
             }
-            // It closes in this very turn, and its allocation with it.
+            // The connection closes in this turn, and its allocation ends with it.
             None => self.dropped(DropReason::NoAllocation),
         }
     }

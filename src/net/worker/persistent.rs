@@ -1,4 +1,4 @@
-//! What a worker has from the threads that started it, and what outlives it.
+//! The state that a worker shares with other threads, and the state that outlives it.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -13,29 +13,29 @@ use crate::net::stream::tls::TlsChooser;
 use crate::net::syscall::Waker;
 use crate::turn::server::Server;
 
-/// What a worker shares with the threads that started it.
+/// The state that a worker shares with the threads that started it.
 pub struct Controls {
-    /// What it is told to do.
+    /// Commands to the worker.
     pub commands: Receiver<Command>,
-    /// Wakes it when a command was sent.
+    /// Wakes the worker after a command was sent.
     pub waker: Waker,
-    /// What it counts.
+    /// The counters of the worker.
     pub counters: Arc<Counters>,
-    /// Allocations alive; read by the thread that waits for the end of a drain.
+    /// The number of allocations; read by the thread that waits for the end of a drain.
     pub allocations: Arc<AtomicU64>,
-    /// The places of this worker; asked when a socket is opened.
+    /// The limits of this worker; checked when a socket is opened.
     pub gate: Arc<Gate>,
 }
 
-/// What outlives a worker that failed.
+/// The state that outlives a failed worker.
 pub struct Persistent {
     /// The protocol, with all allocations.
     pub server: Server,
     /// Chooses the configuration of TLS clients.
     pub tls: Option<Arc<dyn TlsChooser>>,
-    /// Where web clients go.
+    /// The back ends of web clients.
     pub web: Option<Arc<Web>>,
-    /// What it shares.
+    /// The state that it shares.
     pub controls: Controls,
     /// The log of sessions.
     pub log: SessionLog,

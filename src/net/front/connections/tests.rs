@@ -108,7 +108,7 @@ impl Bench {
         let connection = self.connections.get(token).expect("open");
         let before = connection.client.five_tuple.client.ip();
         connection.client.five_tuple.client = source.parse().expect("address");
-        self.connections.named(token, before);
+        self.connections.source_changed(token, before);
     }
 
     /// Requests room for a web client, which only displacement can provide. Returns the client whose connection was
@@ -226,7 +226,7 @@ fn a_client_that_does_not_read_loses_media_and_keeps_its_framing() {
             bench.write();
         }
     }
-    // Now the client reads, and room to write comes back.
+    // Now the client reads, and its socket becomes writable again.
     client.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
     let mut bytes = Vec::new();
     let mut events = Events::new(4);

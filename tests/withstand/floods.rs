@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const SIEGE: Duration = Duration::from_secs(3);
+const FLOOD_TIME: Duration = Duration::from_secs(3);
 const DATAGRAMS_PER_SECOND: f64 = 20_000.0;
 const BYTES_PER_SECOND: f64 = 100e6 / 8.0;
 const CALL_RATE: u32 = 50;
@@ -63,7 +63,7 @@ fn send(attack: &Attack<'_>) -> u64 {
     let count: usize = attack.messages.iter().map(|(_, messages)| messages.len()).sum();
     let rate = DATAGRAMS_PER_SECOND.min(BYTES_PER_SECOND / (len as f64 / count as f64));
     let (start, mut sent, mut at) = (Instant::now(), 0_u64, 0_usize);
-    while start.elapsed() < SIEGE {
+    while start.elapsed() < FLOOD_TIME {
         let due = (start.elapsed().as_secs_f64() * rate) as u64;
         while sent < due {
             let (socket, messages) = &attack.messages[at % attack.messages.len()];
@@ -79,16 +79,16 @@ fn send(attack: &Attack<'_>) -> u64 {
 
 /// Runs calls over UDP and TLS during the attack. A second round decides if the first was disturbed, because other
 /// programs share the machine.
-fn besiege(server: &Server, attack: &Attack<'_>) {
-    let first = siege(server, attack);
+fn assert_undisturbed(server: &Server, attack: &Attack<'_>) {
+    let first = flood(server, attack);
     assert!(
-        first.are_undisturbed() || siege(server, attack).are_undisturbed(),
+        first.are_undisturbed() || flood(server, attack).are_undisturbed(),
         "{}: calls suffer",
         attack.what
     );
 }
 
-fn siege(server: &Server, attack: &Attack<'_>) -> Bystanders {
+fn flood(server: &Server, attack: &Attack<'_>) -> Bystanders {
     let calls = [Transport::Udp, Transport::Tls].map(|transport| Call::over(server, transport, CALL_RATE));
     let (before, start) = (cpu(server.pid()), Instant::now());
     calls[0].lasts(Duration::from_secs(1));
@@ -157,7 +157,7 @@ fn floods_of_strangers_disturb_no_call() {
         ("garbage", vec![garbage]),
     ];
     for (number, (what, messages)) in kinds.into_iter().enumerate() {
-        besiege(&server, &attack_from(what, udp_from(local(number as u8 + 1), to), messages));
+        assert_undisturbed(&server, &attack_from(what, udp_from(local(number as u8 + 1), to), messages));
     }
 }
 
@@ -191,7 +191,10 @@ fn user_hashes_disturb_no_call() {
         ];
         signed(ALLOCATE, n.into(), &attributes, b"no key")
     });
-    besiege(&server, &attack_from("USERHASH beside 4,000 names", socket(&client), hashes.collect()));
+    assert_undisturbed(
+        &server,
+        &attack_from("USERHASH beside 4,000 names", socket(&client), hashes.collect()),
+    );
 }
 
 /// Wrong passwords for names that have not expired, against the secrets of 200 hosts.
@@ -217,8 +220,8 @@ fn bogus_names_against_many_hosts_disturb_no_call() {
         };
         (0..1000).map(guess).collect::<Vec<_>>()
     };
-    besiege(&server, &attack_from("wrong passwords, 200 hosts", socket(&client), guesses(FAR)));
-    besiege(&server, &attack_from("expired names, 200 hosts", socket(&client), guesses(1000)));
+    assert_undisturbed(&server, &attack_from("wrong passwords, 200 hosts", socket(&client), guesses(FAR)));
+    assert_undisturbed(&server, &attack_from("expired names, 200 hosts", socket(&client), guesses(1000)));
     assert!(drops(&server, "throttled") > 10_000);
 }
 
@@ -281,7 +284,7 @@ fn chosen_peers_of_one_user_disturb_no_call() {
     }
     assert!(granted >= 10_000, "{granted} permissions");
     let attack = Attack { what: "20,000 chosen peers of one user", messages };
-    besiege(&server, &attack);
+    assert_undisturbed(&server, &attack);
     assert!(drops(&server, "requests_over_rate") > 10_000);
 }
 
@@ -300,7 +303,10 @@ fn one_user_that_allocates_in_a_loop_disturbs_no_call() {
         let cycle = cycle.collect();
         (socket(&client), cycle)
     });
-    besiege(&server, &Attack { what: "allocations in a loop of one user", messages: messages.collect() });
+    assert_undisturbed(
+        &server,
+        &Attack { what: "allocations in a loop of one user", messages: messages.collect() },
+    );
 }
 
 /// Requests of one user with as many peers as fit into a message.
@@ -315,7 +321,7 @@ fn requests_of_one_user_with_many_peers_disturb_no_call() {
         (0..140).map(|n| xor_value(SocketAddr::new(Ipv4Addr::new(9, 9, 1, n).into(), 9))).collect();
     let attributes: Vec<(u16, &[u8])> = values.iter().map(|value| (XOR_PEER_ADDRESS, &value[..])).collect();
     let requests = (0..100).map(|_| client.request(CREATE_PERMISSION, &attributes).1).collect();
-    besiege(&server, &attack_from("140 peers a request of one user", socket(&client), requests));
+    assert_undisturbed(&server, &attack_from("140 peers a request of one user", socket(&client), requests));
 }
 
 /// Requests from the address and port of a running call, as another host can forge them. They are sent from the call's own
@@ -358,7 +364,7 @@ fn forged_requests_of_a_running_call_end_nothing() {
                 }
                 answered
             });
-            besiege(&server, &attack);
+            assert_undisturbed(&server, &attack);
             is_over.store(true, Relaxed);
             calling.join().unwrap()
         });
