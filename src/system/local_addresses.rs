@@ -27,8 +27,8 @@ pub struct LocalAddress {
     pub address: IpAddr,
     /// Whether the kernel prefers others: a temporary IPv6 address (RFC 8981), or one that is going away.
     pub passing: bool,
-    /// Whether packets from outside find it, as far as this machine can tell: the way from it to the Internet leaves by its
-    /// own interface, or it is no private address.
+    /// Whether packets from outside find it, as far as this machine can tell: it is no private address, the way from it to
+    /// the Internet leaves by its own interface, or no address of this machine has a way there.
     pub leads_out: bool,
     /// Whether the kernel sends from it to the Internet by itself.
     pub preferred: bool,
@@ -48,7 +48,7 @@ impl LocalAddress {
 /// The kernel does not list them or does not say which of them lead out, as under a filter that refuses netlink sockets;
 /// `Interrupted` when they kept changing.
 pub fn read(routes: &[(IpNet, u8)]) -> io::Result<Vec<LocalAddress>> {
-    let mut found: Vec<LocalAddress> = Vec::new();
+    let mut judged = Judged::default();
     for family in [AddressFamily::INET, AddressFamily::INET6] {
         let is_v4 = family == AddressFamily::INET;
         let of_interfaces = interface_addresses(family)?.into_iter();
@@ -57,30 +57,79 @@ pub fn read(routes: &[(IpNet, u8)]) -> io::Result<Vec<LocalAddress>> {
             let fits = is_address && kind == libc::RTN_LOCAL && prefix.addr().is_ipv4() == is_v4;
             fits.then(|| Found { address: prefix.addr(), interface: None, passing: false })
         });
-        judge(is_v4, of_interfaces.chain(of_routes), way, &mut found)?;
+        judged.add(is_v4, of_interfaces.chain(of_routes), way)?;
     }
-    Ok(found)
+    Ok(judged.finish())
 }
 
-/// Adds the addresses of one family to `found`, each once. `way` answers as [`way`] does.
-///
-/// # Errors
-/// The error of `way`. It does not mean that there is no way out: an earlier answer still holds.
-fn judge(
-    is_v4: bool,
-    addresses: impl Iterator<Item = Found>,
-    way: impl Fn(bool, Option<IpAddr>) -> io::Result<Option<Way>>,
-    found: &mut Vec<LocalAddress>,
-) -> io::Result<()> {
-    let preferred = way(is_v4, None)?.and_then(|way| way.source);
-    for Found { address, interface, passing } in addresses {
-        if found.iter().any(|known| known.address == address) {
-            continue;
+/// Addresses, and what is known of their ways to the Internet.
+#[derive(Default)]
+struct Judged {
+    found: Vec<LocalAddress>,
+    /// Private addresses of interfaces from which there is no way.
+    without_way: Vec<IpAddr>,
+    /// Whether there is a way from anywhere on this machine.
+    has_way: bool,
+}
+
+impl Judged {
+    /// Adds the addresses of one family, each once. `way` answers as [`way`] does.
+    ///
+    /// # Errors
+    /// The error of `way`. It does not mean that there is no way out: an earlier answer still holds.
+    fn add(
+        &mut self,
+        is_v4: bool,
+        addresses: impl Iterator<Item = Found>,
+        way: impl Fn(bool, Option<IpAddr>) -> io::Result<Option<Way>>,
+    ) -> io::Result<()> {
+        let preferred = way(is_v4, None)?.and_then(|way| way.source);
+        self.has_way |= preferred.is_some();
+        for Found { address, interface, passing } in addresses {
+            if self.found.iter().any(|known| known.address == address) {
+                continue;
+            }
+            let leads_out = reachable_from_outside(address) && self.leads_out(address, interface, &way)?;
+            let preferred = preferred == Some(address);
+            self.found.push(LocalAddress { address, passing, leads_out, preferred });
         }
-        let leads_out = reachable_from_outside(address) && leads_out(address, interface, &way)?;
-        found.push(LocalAddress { address, passing, leads_out, preferred: preferred == Some(address) });
+        Ok(())
     }
-    Ok(())
+
+    /// Whether packets from outside find this address for certain. Notes it if that depends on the others.
+    ///
+    /// # Errors
+    /// The error of `way`.
+    fn leads_out(
+        &mut self,
+        address: IpAddr,
+        interface: Option<u32>,
+        way: impl Fn(bool, Option<IpAddr>) -> io::Result<Option<Way>>,
+    ) -> io::Result<bool> {
+        if !is_private(address) {
+            return Ok(true);
+        }
+        // By another interface: the network on its own one is an inner network, such as a bridge of containers.
+        let found = way(address.is_ipv4(), Some(address))?;
+        let leads_out = found.as_ref().is_some_and(|way| way.interface == interface);
+        self.has_way |= leads_out;
+        if found.is_none() && interface.is_some() {
+            self.without_way.push(address);
+        }
+        Ok(leads_out)
+    }
+
+    /// On a machine without any way out every network is as far out as it gets. If there is one, in whatever family and
+    /// routing table, a network without one is an inner network.
+    fn finish(mut self) -> Vec<LocalAddress> {
+        if !self.has_way {
+            let without_way = &self.without_way;
+            for one in self.found.iter_mut().filter(|one| without_way.contains(&one.address)) {
+                one.leads_out = true;
+            }
+        }
+        self.found
+    }
 }
 
 /// Returns the address of one family where others reach this machine: the source address of packets to the Internet, else
@@ -92,26 +141,6 @@ pub fn toward_outside(v4: bool) -> Option<IpAddr> {
         .into_iter()
         .chain(of_interfaces)
         .find(|&address| address.is_ipv4() == v4 && reachable_from_outside(address))
-}
-
-/// Whether packets from outside find this address.
-///
-/// # Errors
-/// The error of `way`.
-fn leads_out(
-    address: IpAddr,
-    interface: Option<u32>,
-    way: impl Fn(bool, Option<IpAddr>) -> io::Result<Option<Way>>,
-) -> io::Result<bool> {
-    if !is_private(address) {
-        return Ok(true);
-    }
-    Ok(match way(address.is_ipv4(), Some(address))? {
-        // Another interface: the network on its own one is an inner network, such as a bridge of containers.
-        Some(way) => way.interface == interface,
-        // Without a default route every network is as far out as it gets.
-        None => interface.is_some(),
-    })
 }
 
 /// Whether the address is unique only within some private network (RFC 1918, RFC 6598, RFC 4193).
@@ -275,15 +304,49 @@ mod tests {
             None => Err(io::ErrorKind::OutOfMemory.into()),
             Some(_) => Ok(Some(Way { interface: Some(2), source: None })),
         };
-        let mut found = Vec::new();
-        assert!(judge(true, all(), fails, &mut found).is_err(), "which address the kernel prefers");
+        assert!(Judged::default().add(true, all(), fails).is_err(), "which address the kernel prefers");
         let fails = |_, source: Option<IpAddr>| match source {
             None => Ok(Some(Way { interface: Some(2), source: Some([10, 0, 0, 5].into()) })),
             Some(_) => Err(io::ErrorKind::OutOfMemory.into()),
         };
-        assert!(judge(true, all(), fails, &mut found).is_err(), "whether an address leads out");
-        judge(true, all(), |_, _| Ok(None), &mut found).expect("an answer: there is no way");
+        assert!(Judged::default().add(true, all(), fails).is_err(), "whether an address leads out");
+        let mut judged = Judged::default();
+        judged.add(true, all(), |_, _| Ok(None)).expect("an answer: there is no way");
+        let found = judged.finish();
         assert!(found[0].leads_out && !found[0].preferred);
+    }
+
+    #[test]
+    fn without_a_way_an_address_leads_out_only_where_no_other_does() {
+        let found = |text: &str, interface| Found {
+            address: text.parse().expect("literal"),
+            interface: Some(interface),
+            passing: false,
+        };
+        // A bridge of containers, and an address whose default route is in a table of its own.
+        let ipv4 = || [found("172.17.0.1", 2), found("10.9.0.2", 3)].into_iter();
+        let by_rule = |_, source: Option<IpAddr>| {
+            let fits = source == Some([10, 9, 0, 2].into());
+            Ok(fits.then_some(Way { interface: Some(3), source: None }))
+        };
+        let leading_out = |judged: Judged| -> Vec<String> {
+            let found = judged.finish().into_iter().filter(|one| one.leads_out);
+            found.map(|one| one.address.to_string()).collect()
+        };
+        let mut judged = Judged::default();
+        judged.add(true, ipv4(), by_rule).expect("answers");
+        judged.add(false, [found("fd00:17::1", 2)].into_iter(), |_, _| Ok(None)).expect("answers");
+        assert_eq!(leading_out(judged), ["10.9.0.2"]);
+        // Only IPv6 has a way out.
+        let mut judged = Judged::default();
+        judged.add(true, ipv4(), |_, _| Ok(None)).expect("answers");
+        let global = found("2001:db8::2", 3);
+        let default = |_, _| Ok(Some(Way { interface: Some(3), source: Some(global.address) }));
+        judged.add(false, [found("2001:db8::2", 3)].into_iter(), default).expect("answers");
+        assert_eq!(leading_out(judged), ["2001:db8::2"]);
+        let mut judged = Judged::default();
+        judged.add(true, ipv4(), |_, _| Ok(None)).expect("answers");
+        assert_eq!(leading_out(judged), ["172.17.0.1", "10.9.0.2"]);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 mod support;
 
 mod addresses;
+mod host;
+mod matrix;
 
 use support::alone;
 use support::namespace::{self, Lab};

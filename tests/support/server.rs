@@ -29,7 +29,8 @@ pub fn skip_on_coturn(what: &str) -> bool {
     other
 }
 
-fn tests_coturn() -> bool {
+/// Whether the tests run against coturn.
+pub fn tests_coturn() -> bool {
     match std::env::var("HALLPASS_TEST_SERVER").as_deref() {
         Err(_) | Ok("hallpass") => false,
         Ok("coturn") => true,
