@@ -36,8 +36,9 @@ struct Pages {
     readiness: Readiness,
 }
 
-/// Serves the admin pages on a listener until `stop` completes. Requests must be for an IP address, `localhost` or one
-/// of `names`. At most 64 connections are open, each with one request of up to 16 KiB and up to ten seconds.
+/// Serves the admin pages on a listener until `stop` completes. The host in a request must be an IP address,
+/// `localhost` or one of `names`. At most 64 connections are open at a time. Each carries one request of at most 16 KiB
+/// and lasts at most ten seconds.
 ///
 /// # Errors
 /// The error of the listener.

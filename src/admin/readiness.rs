@@ -12,7 +12,7 @@ pub struct Readiness {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The names of the latches that are not dropped.
+    /// The names of the latches that have not been dropped yet.
     awaited: Vec<&'static str>,
     draining: bool,
 }
@@ -40,7 +40,7 @@ impl Readiness {
     /// Returns `Ok` if the server is ready.
     ///
     /// # Errors
-    /// The reason why it is not, in words for the operator.
+    /// Why the server is not ready, as text for the operator.
     pub fn check(&self) -> Result<(), String> {
         let state = lock(&self.state);
         if state.draining {

@@ -24,8 +24,8 @@ Examples:
   hallpass serve --config /etc/hallpass/hallpass.toml";
 
 const CHECK_EXAMPLES: &str = "\
-Each problem is reported with its line and with what to write instead. With warnings alone the exit status is 0. Run
-it on the relay itself: it reads the secrets and the certificate, and compares the addresses with those of the machine.
+Each problem is reported with its line and with what to write instead. With warnings alone the exit status is 0. \
+Run it on the relay itself: it reads the secrets and the certificate, and compares the addresses with those of the machine.
 
 Examples:
   hallpass check --config hallpass.toml
@@ -55,7 +55,7 @@ idle        allocations without traffic, to measure the memory that each one tak
 churn       allocations that are created and ended, to measure the memory that remains
 
 The sockets of the peers are on this machine, so the server must allow this machine as a peer ([peers] allow). \
-All allocations belong to one user. For a load above that of a call, set allocations_per_user, requests_per_user, \
+All allocations belong to one user. To load more than one call would, set allocations_per_user, requests_per_user, \
 unauthenticated_per_source, kbit_per_allocation, packets_per_allocation and packets_per_user to 0 in [limits] of a \
 Hallpass server.
 
@@ -64,7 +64,7 @@ Examples:
   hallpass load traffic --server relay.example.org:5349 --transport tls --secret-file secret
   hallpass load setups --server 127.0.0.1:3479 --secret \"$SECRET\" --json
 
-Exit status: 0 no error except lost packets, 1 another error or nothing measured, 2 wrong usage.";
+Exit status: 0 no error (lost packets are none), 1 an error or nothing measured, 2 wrong usage.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -148,15 +148,15 @@ pub struct CredentialsArgs {
     /// The `[[host]]` whose secret is used, if the configuration has several
     #[arg(long, value_name = "NAME", conflicts_with_all = ["secret", "secret_file"])]
     pub host: Option<String>,
-    /// User id in the user name, after the expiry time; the name of a `[[user]]` prints its fixed password instead
+    /// User id in the user name, after the expiry time. If it names a `[[user]]`, that user's fixed password is printed
     #[arg(long, value_name = "NAME", default_value = "hallpass")]
     pub user: String,
     /// Lifetime of the credentials
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(1..))]
     pub ttl: u32,
-    /// Name or address of the relay in URLs and commands. Default: external_ip, else the address of the listener; for a
-    /// listener on every address, the source address of packets that this machine sends to the Internet; without a
-    /// configuration, 127.0.0.1
+    /// Name or address of the relay in URLs and commands. Default: external_ip, else the listener's own address. For a
+    /// listener on every address: the first usable of `[relay] addresses`, else the source address of packets that this
+    /// machine sends to the Internet. Without a configuration: 127.0.0.1
     #[arg(long, value_name = "HOST", value_parser = server_name)]
     pub server: Option<String>,
     /// Print JSON with iceServers for RTCPeerConnection
@@ -213,7 +213,7 @@ pub struct LoadArgs {
     /// File whose first line is the shared secret; - is standard input
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
-    /// User id in the user name, after the expiry time; with a secret
+    /// User id in the user name, after the expiry time; only with --secret or --secret-file
     #[arg(long, value_name = "NAME", default_value = "load")]
     pub user: String,
     /// User name of a user with a fixed password
@@ -237,7 +237,7 @@ pub struct LoadArgs {
     /// Time during which packets flow before the measurement starts
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
     pub warm_up: f64,
-    /// Allocations at the same time; for churn, in each round
+    /// Allocations held at once; for churn, made in each round
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub allocations: u32,
     /// Packets per second from the client of each allocation; 0 sends none
@@ -252,13 +252,13 @@ pub struct LoadArgs {
     /// Packets sent back to back; the average rate is unchanged
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub burst: u32,
-    /// Send the packets of a burst as one train (UDP_SEGMENT), as a network card that coalesces delivers them
+    /// Send the packets of a burst as one train (UDP_SEGMENT), like packets merged by a network card
     #[arg(long)]
     pub trains: bool,
     /// Message type for data between client and server
     #[arg(long, value_enum, default_value_t = LoadVia::Channel)]
     pub via: LoadVia,
-    /// Send the next packet when one arrives; the rates only select the directions
+    /// Send as fast as packets arrive. The rates then only choose directions: 0 switches one off
     #[arg(long)]
     pub saturate: bool,
     /// Packets in flight in each direction, with --saturate
@@ -273,7 +273,7 @@ pub struct LoadArgs {
     /// Address of the peers' sockets; default: the source address of packets to the server
     #[arg(long, value_name = "IP")]
     pub peer_address: Option<IpAddr>,
-    /// Open a socket for each UDP client, even on loopback
+    /// Open a socket for each UDP client. By default, clients on IPv4 loopback share one socket
     #[arg(long)]
     pub own_sockets: bool,
     /// Print the report as one JSON object

@@ -6,8 +6,10 @@ use super::token::Token;
 use crate::base::time::{Instant, Now};
 use crate::turn::action::UserId;
 
-/// Bytes that web clients and their servers may send in one turn: 0.2 ms of sealing and copying, which delay packets.
+/// Bytes that web clients and web servers may send in one turn. Encrypting and copying them delays packets by 0.2 ms.
 const WEB_BYTES: usize = 256 << 10;
+/// The bytes that count for a shorter message of the web, which costs as much: system calls, and a TLS record.
+const WEB_BYTES_MIN: usize = 2 << 10;
 
 /// The length of a slice. In each turn, every [`Rank`] has slices of its own for relayed addresses, streams and
 /// writing, so no rank delays the others. A peer's datagrams wait for at most 5 ms regardless of other load, and UDP
@@ -17,21 +19,24 @@ const SLICE: Duration = Duration::from_micros(500);
 const LOOK: u32 = 64;
 /// Units for one socket: a system call or two, and sometimes a TLS record.
 pub const SOCKET_UNITS: u32 = 4;
+/// Connections closed in one turn: half a millisecond.
+pub const CLOSED: usize = 128;
 /// Units for one request, which is authenticated and answered.
 pub const REQUEST_UNITS: u32 = 16;
-/// Bytes read from a stream that count as one unit: they may be TLS records of 23 bytes each.
+/// Bytes read from a stream that count as one unit. The number is low, because TLS records may be as short as 23 bytes.
 pub const BYTES_PER_UNIT: usize = 128;
 /// Bytes written to a stream that count as one unit. Each TLS record counts as another.
 pub const WRITTEN_BYTES_PER_UNIT: usize = 2048;
-/// Units from which one share of a stream is large. Two video packets that arrive together stay below.
+/// A stream's share of at least this many units is large. Two video packets that arrive together are below it.
 pub const LARGE_UNITS: u32 = 32;
-/// Time in nanoseconds after which one unit of a user's work is forgotten: 50,000 units per second, ten videos over
-/// TLS.
+/// Nanoseconds after which one unit of a user's work is forgotten. This is 50,000 units per second, the work of ten
+/// video streams over TLS.
 const UNIT_NANOS: u64 = 20_000;
-/// A user is busy while its work takes longer than this to be forgotten, in nanoseconds: 1,000 units, one picture of a
-/// shared screen. The sockets of one user, perhaps hundreds, delay others of the first rank by at most this much work.
+/// A user is busy while their remembered work exceeds this, in nanoseconds until it is forgotten: 1,000 units, one
+/// frame of a shared screen. The sockets of one user, perhaps hundreds, delay others of the first rank by at most this
+/// much work.
 const BUSY_NANOS: u64 = 1_000 * UNIT_NANOS;
-/// The most work that is remembered, so that a user is no longer busy soon after its work ends.
+/// Cap on a user's remembered work, in nanoseconds. It ends a user's busy state soon after their work ends.
 const MOST_NANOS: u64 = 5 * BUSY_NANOS;
 /// The longest time between two reads of the UDP listeners within a turn, so that their buffers do not overflow.
 const LISTENERS_WAIT: Duration = Duration::from_micros(200);
@@ -47,7 +52,7 @@ pub struct Budget {
     spent: u32,
     /// When the turn began, in nanoseconds.
     now: u64,
-    /// When all work of a user is forgotten, in nanoseconds; by the number of the user.
+    /// When all work of a user is forgotten, in nanoseconds; indexed by user ID.
     users: Vec<u64>,
     /// The start of the UDP listeners' wait; `None` until the clock is read in this turn.
     listeners_seen: Option<Instant>,
@@ -55,7 +60,9 @@ pub struct Budget {
     are_listeners_due: bool,
     /// Whether a slice was too short, in this turn and in the last one.
     short: [bool; 2],
-    /// Bytes that the web may still send.
+    /// Whether a slice of the first rank was too short, likewise.
+    first_short: [bool; 2],
+    /// Bytes that web clients and web servers may still send in this turn.
     web_bytes: usize,
     left: Leftovers,
 }
@@ -63,6 +70,8 @@ pub struct Budget {
 /// The use of the current slice.
 #[derive(Clone, Copy, Debug, Default)]
 struct Slice {
+    rank: Rank,
+    len: Duration,
     /// The first reading of the clock.
     began: Option<Instant>,
     /// Units of work since the last reading.
@@ -71,25 +80,26 @@ struct Slice {
 }
 
 /// The order in which sockets are handled when there is no time for all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
     /// Relayed addresses and clients of users that are not busy: calls. Their leftovers precede the next turn's events.
+    #[default]
     First,
     /// Clients without an allocation whose last share was small, and QUIC flows.
     Second,
-    /// Those of busy users, and clients without an allocation whose last share was large.
+    /// Relayed addresses and clients of busy users, and clients without an allocation whose last share was large.
     Last,
 }
 
 impl Rank {
-    /// All of them, in order.
+    /// All ranks, in order.
     pub const ALL: [Rank; 3] = [Rank::First, Rank::Second, Rank::Last];
 }
 
-/// Sockets to be handled in the next turn without an event, by rank; of each rank those that wait longest come first.
+/// Sockets to be handled in the next turn without a new event, by rank. Within a rank, the longest-waiting come first.
 #[derive(Debug, Default)]
 pub struct Leftovers {
-    /// Sockets that have waited already; after [`Budget::take_leftovers`] all others behind them.
+    /// Sockets that have already waited. [`Budget::take_leftovers`] appends the other two lists.
     waiting: [Vec<Token>; 3],
     /// Sockets that wait for the first time.
     new: [Vec<Token>; 3],
@@ -103,7 +113,7 @@ impl Leftovers {
         &self.waiting[rank as usize]
     }
 
-    /// Returns whether there are none.
+    /// Returns whether no socket is left over.
     pub fn is_empty(&self) -> bool {
         [&self.waiting, &self.new, &self.served].into_iter().flatten().all(Vec::is_empty)
     }
@@ -127,6 +137,7 @@ impl Budget {
             listeners_seen: None,
             are_listeners_due: false,
             short: [false; 2],
+            first_short: [false; 2],
             web_bytes: 0,
             left: Leftovers::default(),
         }
@@ -139,11 +150,13 @@ impl Budget {
         self.web_bytes = WEB_BYTES;
         (self.listeners_seen, self.are_listeners_due) = (None, false);
         self.short = [false, self.short[0]];
+        self.first_short = [false, self.first_short[0]];
     }
 
     /// Begins a slice.
-    pub fn begin_slice(&mut self) {
-        self.slice = Slice::default();
+    pub fn begin_slice(&mut self, rank: Rank) {
+        let is_cut = rank != Rank::First && self.first_short[1];
+        self.slice = Slice { rank, len: if is_cut { SLICE / 4 } else { SLICE }, ..Slice::default() };
     }
 
     /// Returns whether the time of this slice is used up. Reads the clock every [`LOOK`] units of work.
@@ -154,16 +167,18 @@ impl Budget {
         }
         slice.units = 0;
         let now = (self.clock)().instant;
-        // The work before the first reading took about as long as the work before the next one will.
-        slice.is_spent = now.since(*slice.began.get_or_insert(now)) > SLICE;
+        // A slice is timed from its first reading of the clock. The work before that is not timed; it is about as much
+        // as between any two readings.
+        slice.is_spent = now.since(*slice.began.get_or_insert(now)) > slice.len;
         self.short[0] |= slice.is_spent;
+        self.first_short[0] |= slice.is_spent && slice.rank == Rank::First;
         if now.since(*self.listeners_seen.get_or_insert(now)) > LISTENERS_WAIT {
             (self.listeners_seen, self.are_listeners_due) = (Some(now), true);
         }
         slice.is_spent
     }
 
-    /// Returns whether a socket with an event is served at once.
+    /// Returns whether a socket of this rank with a new event is served now; otherwise it is left over.
     pub fn has_share(&mut self, rank: Rank) -> bool {
         (rank == Rank::First || !self.was_short()) && !self.is_time_spent()
     }
@@ -184,7 +199,7 @@ impl Budget {
         self.users[index] = until.min(self.now + MOST_NANOS);
     }
 
-    /// Returns whether a user is busy: whether all its sockets together recently caused much work.
+    /// Returns whether a user is busy: all their sockets together recently caused much work.
     pub fn is_busy(&self, user: UserId) -> bool {
         self.users.get(user.0 as usize).is_some_and(|&until| until > self.now + BUSY_NANOS)
     }
@@ -210,12 +225,12 @@ impl Budget {
         self.short[1]
     }
 
-    /// Leaves a socket that was not served to the next turn.
+    /// Defers an unserved socket to the next turn.
     pub fn postpone(&mut self, token: Token, rank: Rank) {
         self.left.new[rank as usize].push(token);
     }
 
-    /// Leaves a socket that has waited already to the next turn again, before those that have not.
+    /// Defers a socket that has already waited once more, ahead of those that have not.
     pub fn wait_again(&mut self, token: Token, rank: Rank) {
         self.left.waiting[rank as usize].push(token);
     }
@@ -225,7 +240,7 @@ impl Budget {
         self.left.served[rank as usize].push(token);
     }
 
-    /// Makes a slice of this turn too short.
+    /// Records that a slice of this turn was too short.
     #[cfg(test)]
     pub fn end_short(&mut self) {
         self.short[0] = true;
@@ -237,7 +252,7 @@ impl Budget {
         !self.left.is_empty()
     }
 
-    /// Exchanges the leftovers of the last turn for an empty list.
+    /// Moves the leftovers of the last turn to `leftovers`, which must be empty.
     pub fn take_leftovers(&mut self, leftovers: &mut Leftovers) {
         let Leftovers { waiting, new, served } = &mut self.left;
         for (waiting, behind) in waiting.iter_mut().zip(new.iter_mut().zip(served)) {
@@ -255,7 +270,7 @@ impl Budget {
 
     /// Records bytes that the web sent.
     pub fn spend_web(&mut self, bytes: usize) {
-        self.web_bytes = self.web_bytes.saturating_sub(bytes);
+        self.web_bytes = self.web_bytes.saturating_sub(bytes.max(WEB_BYTES_MIN));
     }
 }
 
@@ -264,8 +279,8 @@ impl Budget {
 pub struct LeftOver(u32);
 
 impl LeftOver {
-    /// Adds readiness, so that no edge is lost. Returns whether the socket was not left over before: each is listed
-    /// once.
+    /// Adds readiness, so that no edge is lost. Returns `true` if the socket was not left over before and must be
+    /// listed, because each socket is listed once.
     pub fn leave(&mut self, readiness: u32) -> bool {
         let is_new = self.0 == 0;
         self.0 |= readiness;
@@ -308,11 +323,11 @@ mod tests {
         };
         assert!(!is_busy(&mut budget, 0));
         budget.charge(user, 1_000);
-        assert!(!is_busy(&mut budget, 0), "its burst");
+        assert!(!is_busy(&mut budget, 0), "within its burst");
         budget.charge(user, 1);
         assert!(is_busy(&mut budget, 0) && !is_busy(&mut budget, 1));
         budget.charge(user, u32::MAX);
-        assert!(is_busy(&mut budget, 80) && !is_busy(&mut budget, 81), "no more is remembered");
+        assert!(is_busy(&mut budget, 80) && !is_busy(&mut budget, 81), "remembered work is capped");
         assert!(!budget.is_busy(UserId(2)) && !budget.is_busy(UserId(9)), "others are not");
         // A user whose work is forgotten as fast as it comes is never busy.
         let steady = (1_000..3_000).step_by(10).all(|millis| {
@@ -328,7 +343,7 @@ mod tests {
         let mut budget = budget();
         for _ in 0..3 {
             budget.begin_turn(at(0));
-            budget.begin_slice();
+            budget.begin_slice(Rank::First);
             let handled = (0..10_000).take_while(|_| {
                 let may = !budget.is_time_spent();
                 budget.spend(1);
@@ -347,11 +362,31 @@ mod tests {
     }
 
     #[test]
+    fn while_calls_lack_time_the_others_have_less() {
+        let mut budget = budget();
+        let micros = |budget: &mut Budget, rank| {
+            let start = MICROS.get();
+            budget.begin_slice(rank);
+            while !budget.is_time_spent() {
+                budget.spend(LOOK);
+                MICROS.set(MICROS.get() + 10);
+            }
+            MICROS.get() - start
+        };
+        for (turn, expected) in [(0, 500), (1, 125)] {
+            budget.begin_turn(at(turn));
+            let last = micros(&mut budget, Rank::Last);
+            assert!((expected..=expected + 30).contains(&last), "{last}");
+            micros(&mut budget, Rank::First);
+        }
+    }
+
+    #[test]
     fn listeners_are_due_while_others_use_their_slices() {
         let mut budget = budget();
         budget.begin_turn(at(0));
         let due = (0..2).map(|_| {
-            budget.begin_slice();
+            budget.begin_slice(Rank::First);
             let looks = (0..1000).take_while(|_| {
                 budget.spend(LOOK);
                 MICROS.set(MICROS.get() + 60);
@@ -385,7 +420,7 @@ mod tests {
         assert!(leftovers.is_empty());
     }
 
-    /// Of three sockets that always have more, one is handled in a turn: in three turns each has a share.
+    /// Three sockets always have more to read, and each turn serves one. After three turns, each has been served once.
     #[test]
     fn nobody_waits_for_ever_behind_those_with_new_events() {
         let (mut budget, mut leftovers, mut served) = (budget(), Leftovers::default(), Vec::new());
@@ -393,7 +428,7 @@ mod tests {
         for _ in 0..6 {
             budget.take_leftovers(&mut leftovers);
             let (first, others) = leftovers.of(Rank::Last).split_first().expect("three wait");
-            // The event of the one that had its share last came before those that wait were looked at.
+            // The socket served last has a new event, which is handled before the waiting sockets.
             served.last().into_iter().for_each(|&token| budget.postpone(token, Rank::Last));
             others.iter().for_each(|&token| budget.wait_again(token, Rank::Last));
             served.push(*first);

@@ -38,7 +38,7 @@ use std::sync::Arc;
 use std::{io, iter};
 
 use super::admission::{Gate, Pressure};
-use super::budget::{BYTES_PER_UNIT, Budget, Rank, SOCKET_UNITS};
+use super::budget::{BYTES_PER_UNIT, Budget, CLOSED, Rank, SOCKET_UNITS};
 use super::counters::{CloseReason, Counters, Decision, TlsOutcome};
 use super::scratch::Buffers;
 use super::stream::outbox::{Kind, Pushed};
@@ -487,9 +487,9 @@ impl Front {
         self.connections.tokens().into_iter().for_each(|token| self.close(token, CloseReason::Shutdown));
     }
 
-    /// Closes the marked connections.
-    pub fn close_marked(&mut self) {
-        self.connections.close_marked(&mut self.buffers.output);
+    /// Closes marked connections: all of them, or as many as a turn has time for.
+    pub fn close_marked(&mut self, all: bool) {
+        self.connections.close_marked(if all { usize::MAX } else { CLOSED }, &mut self.buffers.output);
     }
 
     /// Returns the next client whose connection was closed, with the reason.

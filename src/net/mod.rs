@@ -87,7 +87,7 @@ impl Handle {
     /// Sends a command to every worker. Blocks while the queue of one is full.
     pub fn send(&self, command: &Command) {
         for worker in &self.workers {
-            // A worker that ended has reported it by its `Exit`.
+            // A worker that has ended reports that through its `Exit`.
             if worker.commands.send(command.clone()).is_ok() {
                 worker.waker.wake();
             }
@@ -115,10 +115,10 @@ impl Handle {
         self.exits.recv_timeout(timeout).ok()
     }
 
-    /// Waits until every worker has ended; returns the exits not yet taken.
+    /// Waits until every worker has ended; returns the exits that `next_exit` has not returned.
     pub fn join(self) -> Vec<Exit> {
         for worker in self.workers {
-            // Panics are caught inside and reported as a failure.
+            // The worker's thread catches panics and reports them as a failure.
             let _ = worker.thread.join();
         }
         self.exits.try_iter().collect()
@@ -126,8 +126,8 @@ impl Handle {
 }
 
 /// Starts a worker for each of `sockets`, with the protocol state at the same index of `servers`. A worker reads
-/// `clock` once per turn. `tls` chooses the configuration of TLS clients, which are refused without it; `web` names the
-/// back ends of web clients on shared ports, which are refused without it.
+/// `clock` once per turn. `tls` chooses the configuration of TLS clients; if it is `None`, they are refused. `web`
+/// names the back ends of web clients on shared ports; if it is `None`, they are refused.
 ///
 /// # Errors
 /// `InvalidInput` if `sockets` and `servers` differ in length; otherwise the error of the kernel for an eventfd, a
@@ -143,7 +143,7 @@ pub fn spawn(
     if sockets.len() != servers.len() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "the numbers of sockets and of protocol states differ",
+            "`sockets` and `servers` must have the same length",
         ));
     }
     let offloads = Offloads::probe();
@@ -167,7 +167,8 @@ pub fn spawn(
         let persistent = Persistent { server, tls: tls.clone(), web: web.clone(), controls, log };
         let supervisor = Supervisor { number, sockets, clock, offloads };
         let exit = exit.clone();
-        // The worker is created on its own thread: its buffers hold pointers for the kernel, and its memory is local.
+        // The worker is created on its own thread, because its buffers hold pointers for the kernel, and so that its
+        // memory is local.
         let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             let failure = supervisor.run(persistent);
             // Fails only if the handle has been dropped.

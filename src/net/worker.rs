@@ -131,16 +131,16 @@ impl Worker {
             self.on_events(&events, |token| !token.is_peer() && !token.is_stream());
             self.on_leftovers(&leftovers, Rank::Last, |token| matches!(token, Token::Udp(_)));
             for is_due in shared {
-                self.budget.begin_slice();
+                self.budget.begin_slice(Rank::First);
                 self.on_leftovers(&leftovers, Rank::First, is_due);
                 self.on_events(&events, is_due);
                 for &rank in &Rank::ALL[1..] {
-                    self.budget.begin_slice();
+                    self.budget.begin_slice(rank);
                     self.on_leftovers(&leftovers, rank, is_due);
                 }
             }
             leftovers.clear();
-            self.budget.begin_slice();
+            self.budget.begin_slice(Rank::Second);
             while let Some(token) = self.front.next_handshake() {
                 let messages = self.front.read(token, ready::READ, self.now.instant, &mut self.budget);
                 self.on_messages(messages);
@@ -148,7 +148,7 @@ impl Worker {
             self.flush();
             self.on_deadlines();
             self.write_streams();
-            self.front.close_marked();
+            self.front.close_marked(!self.running);
             self.end_allocations();
             self.flush();
             self.datagrams.reuse_frames();
@@ -430,7 +430,7 @@ impl Worker {
     /// Writes the queued output of streams, by rank. All output of a turn to one stream is written together.
     fn write_streams(&mut self) {
         for rank in Rank::ALL {
-            self.budget.begin_slice();
+            self.budget.begin_slice(rank);
             while !self.budget.is_time_spent()
                 && self.front.write_next(rank, self.now.instant, &mut self.budget)
             {

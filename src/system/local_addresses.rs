@@ -106,13 +106,13 @@ impl Judged {
         interface: Option<u32>,
         way: impl Fn(bool, Option<IpAddr>) -> io::Result<Option<Way>>,
     ) -> io::Result<bool> {
-        if !is_private(address) {
-            return Ok(true);
-        }
         // By another interface: the network on its own one is an inner network, such as a bridge of containers.
         let found = way(address.is_ipv4(), Some(address))?;
         let leads_out = found.as_ref().is_some_and(|way| way.interface == interface);
         self.has_way |= leads_out;
+        if !is_private(address) {
+            return Ok(true);
+        }
         if found.is_none() && interface.is_some() {
             self.without_way.push(address);
         }

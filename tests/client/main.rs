@@ -1,5 +1,5 @@
-//! The client against the server, both without sockets, in virtual time, over a network that loses, duplicates and
-//! reorders datagrams and splits streams anywhere.
+//! Runs the client against the server without sockets, in virtual time. The simulated network loses, duplicates and
+//! reorders datagrams, and splits streams at any byte.
 
 #[path = "../sim/stun.rs"]
 mod stun;

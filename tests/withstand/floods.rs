@@ -1,5 +1,5 @@
-//! Calls continue during attacks at 20,000 datagrams or 100 Mbit/s, whichever is less, on one worker: each kind of
-//! message that a stranger or a user can send, and its cost to the server.
+//! Calls on one worker continue during floods of 20,000 datagrams per second or 100 Mbit/s, whichever is less. Covers
+//! each kind of message that a stranger or a user can send, and prints its cost to the server.
 
 use crate::call::{Call, Report};
 use crate::machine::{cpu, drops};
@@ -77,13 +77,13 @@ fn send(attack: &Attack<'_>) -> u64 {
     sent
 }
 
-/// Runs calls over UDP and TLS during the attack. A second round decides if the first was disturbed, because other
-/// programs share the machine.
+/// Runs calls over UDP and TLS during the attack. If the calls are disturbed, runs a second round, which decides:
+/// other programs share the machine.
 fn assert_undisturbed(server: &Server, attack: &Attack<'_>) {
     let first = flood(server, attack);
     assert!(
         first.are_undisturbed() || flood(server, attack).are_undisturbed(),
-        "{}: calls suffer",
+        "{}: disturbs the calls",
         attack.what
     );
 }
@@ -98,7 +98,7 @@ fn flood(server: &Server, attack: &Attack<'_>) -> Bystanders {
     let used = cpu(server.pid()) - before - idle * start.elapsed().as_secs_f64();
     let [udp, tls] = calls.map(Call::end);
     let cost = 1e6 * used.max(0.0) / sent as f64;
-    println!("{}: {sent} sent, {cost:.1} us each; call by UDP {udp}; by TLS {tls}", attack.what);
+    println!("{}: {sent} sent, {cost:.1} us each; call over UDP {udp}; over TLS {tls}", attack.what);
     Bystanders { udp, tls }
 }
 
@@ -112,7 +112,7 @@ fn joined(server: &Server, ip: IpAddr, session: &Session) -> Client {
 }
 
 fn socket(client: &Client) -> UdpSocket {
-    let Link::Udp(socket) = &client.link else { panic!("over UDP") };
+    let Link::Udp(socket) = &client.link else { panic!("not a UDP client") };
     socket.try_clone().unwrap()
 }
 
@@ -161,7 +161,7 @@ fn floods_of_strangers_disturb_no_call() {
     }
 }
 
-/// Users by hash, after thousands of names have been seen.
+/// Requests with USERHASH, after the server has seen thousands of names.
 #[test]
 fn user_hashes_disturb_no_call() {
     let _turn = alone();
@@ -178,7 +178,7 @@ fn user_hashes_disturb_no_call() {
             (NONCE, &nonce),
         ];
         client.link.send(&signed(REFRESH, 7, &attributes, &key)).unwrap();
-        client.receive().expect("437: known, without an allocation");
+        client.receive().expect("error 437: no allocation");
     }
     let client = joined(&server, local(99), &session);
     let hashes = (0..1000_u32).map(|n| {
@@ -197,7 +197,7 @@ fn user_hashes_disturb_no_call() {
     );
 }
 
-/// Wrong passwords for names that have not expired, against the secrets of 200 hosts.
+/// Wrong passwords, for valid and for expired names, checked against the secrets of 200 hosts.
 #[test]
 fn bogus_names_against_many_hosts_disturb_no_call() {
     let _turn = alone();
@@ -228,7 +228,8 @@ fn bogus_names_against_many_hosts_disturb_no_call() {
 /// The multiplier of a hash that the permission table once used.
 const OLD_MULTIPLIER: u64 = 0xf135_7aea_2e62_a9c5;
 
-/// Peers whose addresses collided in all 64 bits under every seed: the upper half is chosen to cancel the lower half.
+/// Returns peers whose addresses collide in all 64 bits of that hash, with every seed. The upper half of each address
+/// cancels the lower half.
 fn colliding(count: usize) -> Vec<SocketAddr> {
     let address = |low: u64| {
         let high = 0x2a00_0000_dead_beef_u64.wrapping_sub(low.wrapping_mul(OLD_MULTIPLIER));
@@ -260,7 +261,7 @@ fn heard(client: &mut Client, request: &[u8]) -> Vec<u8> {
     }
 }
 
-/// One user with as many permissions as possible, for peers of its choice, refreshes them.
+/// One user refreshes as many permissions as possible, for peers chosen to collide.
 #[test]
 fn chosen_peers_of_one_user_disturb_no_call() {
     let _turn = alone();
@@ -321,11 +322,11 @@ fn requests_of_one_user_with_many_peers_disturb_no_call() {
         (0..140).map(|n| xor_value(SocketAddr::new(Ipv4Addr::new(9, 9, 1, n).into(), 9))).collect();
     let attributes: Vec<(u16, &[u8])> = values.iter().map(|value| (XOR_PEER_ADDRESS, &value[..])).collect();
     let requests = (0..100).map(|_| client.request(CREATE_PERMISSION, &attributes).1).collect();
-    assert_undisturbed(&server, &attack_from("140 peers a request of one user", socket(&client), requests));
+    assert_undisturbed(&server, &attack_from("140 peers per request, one user", socket(&client), requests));
 }
 
-/// Requests from the address and port of a running call, as another host can forge them. They are sent from the call's own
-/// socket, which is the same to the server.
+/// Requests that another host forges with the source address and port of a running call. The test sends them from the
+/// call's own socket; the server cannot tell the difference.
 #[test]
 fn forged_requests_of_a_running_call_end_nothing() {
     let _turn = alone();

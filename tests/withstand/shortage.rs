@@ -30,7 +30,7 @@ fn newcomer(server: &Server, session: &Session) -> Result<Client, Option<u16>> {
     }
 }
 
-/// Row 19.
+/// Row 19: without free descriptors, calls continue and newcomers wait.
 #[test]
 fn without_descriptors_calls_continue_and_newcomers_wait() {
     let _turn = alone();
@@ -54,7 +54,7 @@ fn without_descriptors_calls_continue_and_newcomers_wait() {
             Err(Some(code)) => others.push(code),
         }
     }
-    // The kernel accepts them into the backlog, the server cannot.
+    // The kernel puts these connections into the backlog; the server cannot accept them.
     let address = server.v4(Transport::Tcp);
     let connect = |_| TcpStream::connect_timeout(&address, LOOK).ok();
     let streams: Vec<Option<TcpStream>> = (0..NEWCOMERS).map(connect).collect();
@@ -62,7 +62,7 @@ fn without_descriptors_calls_continue_and_newcomers_wait() {
     calls[0].lasts(Duration::from_secs(3));
     let busy = (cpu(server.pid()) - cpu_before) / start.elapsed().as_secs_f64();
     let granted = held.len();
-    // All close, and new clients are served.
+    // After all of them have left, new clients must be served.
     drop(streams);
     for client in &mut held {
         client.link.wait_at_most(crate::support::client::PATIENCE);
@@ -81,8 +81,8 @@ fn without_descriptors_calls_continue_and_newcomers_wait() {
     let log = server.log().len();
     let reports: Vec<_> = calls.into_iter().chain([over_tls]).map(Call::end).collect();
     println!(
-        "row 19: of {NEWCOMERS} newcomers {granted} granted, {refused} times 508, {waiting} wait, others {others:?}; \
-         {:.0} % of a core, {log} bytes of log, well again after {recovered:.1?}",
+        "row 19: of {NEWCOMERS} newcomers {granted} granted, {refused} refused (508), {waiting} unanswered, \
+         other codes {others:?}; {:.0} % of a core, {log} bytes of log, recovered after {recovered:.1?}",
         busy * 100.0
     );
     for report in &reports {

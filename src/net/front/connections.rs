@@ -28,7 +28,8 @@ use crate::net::token::{Generation, Token};
 use crate::turn::action::UserId;
 use crate::turn::five_tuple::{Client, FiveTuple};
 
-/// Most connections closed for one newcomer. One is enough unless the operator lowered a limit below the current use.
+/// Maximum number of connections closed for one newcomer. One is enough unless the operator lowered a limit below the
+/// current use.
 const DISPLACED_MAX: usize = 2;
 
 /// The connections of a worker, and the queues of those to write and to close.
@@ -40,13 +41,13 @@ pub struct Connections {
     free: Vec<u32>,
     /// Connections with new output, or with room for queued output.
     dirty: VecDeque<Token>,
-    /// Those of them of the second and of the last rank.
+    /// Connections moved out of `dirty` because their rank is the second or the last.
     others: [VecDeque<Token>; 2],
     /// Connections to close at the end of the turn, with the reason.
-    closing: Vec<(Token, CloseReason)>,
+    closing: VecDeque<(Token, CloseReason)>,
     /// Connections whose deadline has become earlier.
     shortened: Vec<Token>,
-    /// Clients whose connections were closed, with the reason, for the protocol.
+    /// Clients whose connections were closed, with the reason; the protocol is informed of them.
     gone: Vec<(Client, CloseReason)>,
     /// Whether memory pressure shortens the output queues.
     tight: bool,
@@ -87,7 +88,7 @@ impl Connections {
             free: Vec::new(),
             dirty: VecDeque::new(),
             others: Default::default(),
-            closing: Vec::new(),
+            closing: VecDeque::new(),
             shortened: Vec::new(),
             gone: Vec::new(),
             tight: false,
@@ -96,8 +97,8 @@ impl Connections {
         }
     }
 
-    /// Takes a place for a newcomer. If the strangers' share is full, the oldest stranger of this worker makes room:
-    /// clients authenticate within seconds, so the oldest stranger is the least likely to.
+    /// Takes a place for a newcomer. If the strangers' share is full, displaces the oldest stranger of this worker.
+    /// Most clients authenticate within seconds, so the oldest stranger is the least likely to authenticate.
     ///
     /// # Errors
     /// The exhausted resource.
@@ -116,7 +117,7 @@ impl Connections {
         self.gate.stream(source)
     }
 
-    /// Closes the marked connections, or else the oldest stranger; returns `false` if there are neither.
+    /// Closes the marked connections, or a stranger if none is marked. Returns `false` if there is nothing to close.
     fn make_room(&mut self, now: Instant, output: &mut Scratch) -> bool {
         if self.closing.is_empty() {
             let stranger = self.displacement.stranger(|token| candidate(&self.slots, token));
@@ -125,11 +126,11 @@ impl Connections {
             self.write(stranger, now, output);
             self.mark_closing(stranger, CloseReason::Displaced);
         }
-        self.close_marked(output);
+        self.close_marked(1, output);
         true
     }
 
-    /// Calls `take` for this web client. While it fails, displaces others and calls it again.
+    /// Calls `take` for this web client. While it fails, displaces another and calls it again, at most three times.
     ///
     /// # Errors
     /// The error of `take` if nothing can be displaced.
@@ -213,7 +214,8 @@ impl Connections {
         Ok(token)
     }
 
-    /// Returns the connection of a client's or a back end's token; `None` if it is closed or marked to be closed.
+    /// Returns the connection that a token of a client or of a back end belongs to; `None` if it is closed or marked to
+    /// be closed.
     pub fn get(&mut self, token: Token) -> Option<&mut Connection> {
         find(&mut self.slots, token)
     }
@@ -237,8 +239,8 @@ impl Connections {
         open.map(|(index, slot)| Token::Stream { slot: index as u32, generation: slot.generation }).collect()
     }
 
-    /// Clears the epoll interest until the connection is read; returns `false` if it is clear already, or the
-    /// connection closed.
+    /// Clears the epoll interest until the connection is read. Returns `false` if it is already clear or the connection
+    /// is closed.
     pub fn mute(&mut self, token: Token) -> bool {
         let connection = find(&mut self.slots, token).filter(|connection| connection.interest != 0);
         let Some(connection) = connection else { return false };
@@ -272,9 +274,10 @@ impl Connections {
         }
     }
 
-    /// Returns whether any connection is queued for writing.
+    /// Returns whether any connection is to be written to or to be closed.
     pub fn has_unwritten(&self) -> bool {
-        !self.dirty.is_empty() || !self.others.iter().all(VecDeque::is_empty)
+        let queues = [&self.dirty, &self.others[0], &self.others[1]];
+        !self.closing.is_empty() || queues.into_iter().any(|queue| !queue.is_empty())
     }
 
     /// Writes the queued output of one connection of this rank. Returns whether there was one.
@@ -333,7 +336,7 @@ impl Connections {
         written.units
     }
 
-    /// Records that a connection was spliced: its epoll interest and its deadline are updated.
+    /// Queues updates of the epoll interest and of the deadline, after a connection was spliced.
     pub fn spliced(&mut self, token: Token) {
         self.unblock(token);
         self.shortened.push(token);
@@ -344,7 +347,7 @@ impl Connections {
         self.shortened.pop()
     }
 
-    /// Records that a request of the client authenticated. `user` owns its allocation, if it has one.
+    /// Records an authenticated request of a client. `user` owns the client's allocation, if there is one.
     pub fn authenticated(&mut self, token: Token, user: Option<UserId>, now: Instant) {
         let Some(connection) = find(&mut self.slots, token) else { return };
         let before = connection.class();
@@ -377,14 +380,15 @@ impl Connections {
         Some(life)
     }
 
-    /// Schedules a check of a connection at `deadline`, but after this turn. Returns the time; `None` if an earlier
-    /// check is scheduled already.
+    /// Schedules a check of a connection at `deadline`, but at the earliest one millisecond from now. Returns the time
+    /// of the check; `None` if an earlier check is already scheduled, or the connection is closed.
     pub fn schedule(&mut self, token: Token, deadline: Instant, now: Instant) -> Option<Instant> {
         let deadline = deadline.max(now + Duration::from_millis(1));
         find(&mut self.slots, token)?.schedule(deadline, now).then_some(deadline)
     }
 
-    /// Updates the displacement order after a client got an allocation or lost its last one: only strangers make room.
+    /// Updates the displacement order after a client gained an allocation or lost its last one. A client with an
+    /// allocation is never displaced.
     fn note_class(&mut self, token: Token, before: Class) {
         let Some(after) = candidate(&self.slots, token) else { return };
         match (before, after.class) {
@@ -425,7 +429,7 @@ impl Connections {
         self.shortened.push(token);
     }
 
-    /// Detects whether a new client speaks TLS, on a listener for both.
+    /// Detects whether a new client speaks TLS, on a listener for both TLS and plain clients.
     pub fn detect_tls(&mut self, token: Token, now: Instant) {
         if let Some(connection) = find(&mut self.slots, token).filter(|connection| connection.is_undetected())
         {
@@ -436,7 +440,7 @@ impl Connections {
         }
     }
 
-    /// Moves a stranger's connection to the share of the web.
+    /// Counts a stranger's connection in the share of web clients from now on.
     ///
     /// # Errors
     /// The exhausted resource.
@@ -451,23 +455,22 @@ impl Connections {
         Ok(())
     }
 
-    /// Marks the connection to be closed at the end of the turn; messages to it are dropped until then. The first
-    /// reason counts.
+    /// Marks the connection to be closed at the end of the turn; messages to it are dropped until then. If it is marked
+    /// again, the first reason stays.
     pub fn mark_closing(&mut self, token: Token, reason: CloseReason) {
         if let Some(connection) = self.get(token) {
             connection.closing = true;
-            self.closing.push((token, reason));
+            self.closing.push_back((token, reason));
         }
     }
 
     /// Closes the marked connections.
-    pub fn close_marked(&mut self, output: &mut Scratch) {
-        while let Some((token, reason)) = self.closing.pop() {
-            self.remove(token, reason, output);
-        }
+    pub fn close_marked(&mut self, max: usize, output: &mut Scratch) {
+        let marked: Vec<_> = self.closing.drain(..max.min(self.closing.len())).collect();
+        marked.into_iter().for_each(|(token, reason)| self.remove(token, reason, output));
     }
 
-    /// Closes and removes a connection, over TLS with a close_notify.
+    /// Closes and removes a connection. A TLS client receives a close_notify.
     fn remove(&mut self, token: Token, reason: CloseReason, output: &mut Scratch) {
         let Token::Stream { slot: index, generation } = token else { return };
         let slot = self.slots.get_mut(index as usize).filter(|slot| slot.generation == generation);
@@ -484,7 +487,7 @@ impl Connections {
         counters.accepted.add(u64::from(connection.is_undetected()));
         counters.open.sub(1);
         counters.closed(stage, reason).add(1);
-        // A client that sees the end finds it counted.
+        // The counters are updated first, so that they are right when the client sees the end of the connection.
         connection.close(output);
         self.gone.push((client, reason));
     }

@@ -1,4 +1,4 @@
-//! Chooses the connection that makes room for another: a stranger, or a web client of the source with the most.
+//! Chooses the connection to displace for a newcomer: a stranger, or a web client of the source that holds the most.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -10,15 +10,15 @@ use crate::net::token::Token;
 
 /// A web client that was silent for this long may be displaced. Websockets ping more often.
 const SILENT: Duration = Duration::from_secs(60);
-/// How many more web clients than the newcomer's source another source must have to make room for it. Afterwards it
-/// still has at least as many, so the two do not displace each other in turn.
+/// Another source must hold at least this many more web clients than the newcomer's source to lose one to it. It still
+/// holds at least as many afterwards, so the two sources do not displace each other in turn.
 const AHEAD: u32 = 2;
-/// Granularity in which strangers of a source are compared. A school is one source whose pupils join together: below
-/// this number sources count as equal, and the oldest stranger makes room.
+/// Step in which the numbers of strangers per source are compared. Sources with fewer strangers than one step count as
+/// equal, and the oldest stranger is displaced. A school is one source, and its pupils all join at the same time.
 const STEP: u32 = 256;
-/// Connections examined per newcomer, so that the cost does not depend on their number.
+/// Maximum number of connections examined per newcomer, which bounds the cost.
 const LOOKS: usize = 64;
-/// Stale entries allowed in an order before it is cleaned up, besides one for each connection.
+/// Stale entries allowed in an order before it is cleaned up, in addition to one for each open connection.
 const STALE_MAX: usize = 64;
 
 /// The properties of a connection that decide whether it makes room.
@@ -34,7 +34,7 @@ pub struct Candidate {
     pub source: Network,
     /// When it was last active.
     pub active: Instant,
-    /// Its arrival among the strangers, of which there is one more whenever its last allocation ends.
+    /// Its latest arrival among the strangers. It arrives again whenever its last allocation ends.
     pub stamp: Stamp,
 }
 
@@ -42,12 +42,12 @@ pub struct Candidate {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp(u32);
 
-/// The connections of a worker in the order in which they make room. Stale entries (closed connections, or of another
-/// class) are skipped, and removed once they are the majority.
+/// The connections of a worker in the order in which they are displaced. Stale entries belong to closed connections, or
+/// to connections that changed their class. They are skipped, and removed once they are the majority.
 #[derive(Default)]
 pub struct Displacement {
     strangers: VecDeque<(Token, Stamp)>,
-    /// The last arrival among them.
+    /// The stamp of the latest arrival among the strangers.
     arrivals: Stamp,
     web: VecDeque<Token>,
     /// Strangers per source.
@@ -79,8 +79,8 @@ impl Held {
 }
 
 impl Displacement {
-    /// Records the arrival of a stranger, from `source` if that is known already; `live` connections are open. The caller
-    /// keeps what it returns with the connection: earlier arrivals of it are stale.
+    /// Records the arrival of a stranger from `source`; `live` connections are open. Returns the stamp of the arrival.
+    /// The caller stores it with the connection, which makes earlier arrivals of the connection stale.
     pub fn arrived(
         &mut self,
         token: Token,
@@ -128,9 +128,9 @@ impl Displacement {
         }
     }
 
-    /// Returns the stranger that makes room for a newcomer: among the longest-waiting ones, one of a source that has
-    /// many, so that a flood from one source displaces itself. Among equals, those that never authenticated come
-    /// first, the oldest before the others. A client with an allocation is never chosen.
+    /// Removes and returns the stranger to displace for a newcomer. Examines the strangers that have waited longest,
+    /// and prefers those whose source has the most strangers, so that a flood from one source displaces itself. Among
+    /// equals, it prefers those that never authenticated, then the oldest. A client with an allocation is never chosen.
     pub fn stranger(&mut self, look: impl Fn(Token) -> Option<Candidate>) -> Option<Token> {
         let mut best: Option<((u32, bool), usize)> = None;
         let (mut index, mut looked) = (0, 0);
@@ -158,13 +158,14 @@ impl Displacement {
         self.strangers.remove(best?.1).map(|(token, _)| token)
     }
 
-    /// Returns the web client that makes room for `newcomer` from `source`, if any: of the source with the most, the
-    /// one that was silent longest; else one that was silent for a minute. If there are many, each call examines some
-    /// of them.
+    /// Returns the web client to displace for `newcomer` from `source`, if any. If another source holds at least
+    /// `AHEAD` more web clients, this is the longest-silent client of the source with the most. Otherwise it is the
+    /// longest-silent client, if it was silent for more than a minute. Each call examines at most `LOOKS` web clients,
+    /// in rotation.
     ///
-    /// The occasional byte keeps a client from counting as silent, so by silence alone two sources could hold all
-    /// places of the web. A school is one source with hundreds of websockets. It loses one only while all places of
-    /// the web are taken and no source holds more, and it never falls below the number of the newcomer's source.
+    /// Silence alone is not enough: a client that sends an occasional byte never counts as silent, so two sources could
+    /// hold all places of the web. A school is one source with hundreds of websockets. It loses one only while all
+    /// places of the web are taken and no source holds more. It never drops below the number of the newcomer's source.
     pub fn web_client(
         &mut self,
         (newcomer, source): (Token, Network),

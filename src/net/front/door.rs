@@ -9,9 +9,9 @@ use crate::net::counters::CloseReason;
 
 /// Time for a PROXY header and a TLS handshake. A round trip over the worst mobile path is 3 s.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
-/// Time for the first bytes of a client that negotiated the web: as long as a web server waits for a request
-/// (`client_header_timeout` of nginx). It may be a browser that connected in advance, or a TURN client whose proxy
-/// negotiated for it.
+/// Time for the first bytes of a client that negotiated a web protocol. As long as a web server waits for a request
+/// (`client_header_timeout` of nginx). The client may be a browser that connected in advance, or a TURN client behind a
+/// proxy that negotiated for it.
 const SILENCE: Duration = Duration::from_secs(60);
 /// The first byte of a TLS record that carries a handshake (RFC 8446 section 5.1). No TURN message and no HTTP request
 /// begins with it.

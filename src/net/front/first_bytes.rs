@@ -1,6 +1,6 @@
-//! Classifies the first bytes of a client on a shared port. STUN starts every TURN client, regardless of the ALPN
-//! that the client or a proxy before it negotiated. Everything else belongs to the web, and goes to a web server or
-//! to the built-in [`Site`].
+//! Classifies the first bytes of a client on a shared port. Every TURN client starts with a STUN message, regardless of
+//! the ALPN protocol that the client, or a proxy in front of it, negotiated. Any other client is a web client and goes
+//! to a web server or to the built-in [`Site`].
 
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
@@ -11,7 +11,7 @@ use crate::net::stream::tls::Protocol;
 use crate::wire::demux::{Kind, classify};
 use crate::wire::proxy_protocol::Version;
 
-/// The start of an HTTP/2 connection (RFC 9113 section 3.4), as much of it as is needed to recognise it.
+/// The start of the HTTP/2 connection preface (RFC 9113 section 3.4), long enough to recognise it.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 /// The back ends of web clients on shared ports.
@@ -42,7 +42,7 @@ impl Web {
 
 /// The built-in site. It serves clients whose protocol has no web server, or whose web server is unreachable.
 pub trait Site: Send + Sync {
-    /// Takes over one end of a connection, without blocking; returns `false` if the site is full.
+    /// Serves a client over its own end of a connection. Must not block. Returns `false` if the site is full.
     fn visit(&self, visit: Visit) -> bool;
 }
 
@@ -66,7 +66,7 @@ pub struct Visit {
 }
 
 /// Returns whether a client with this first byte speaks TURN. A new client has no channel, so it must send a STUN
-/// message first; letters would look like ChannelData.
+/// message first. ChannelData is not accepted, because its first byte may be a letter, like that of an HTTP request.
 pub fn is_turn(first: u8) -> bool {
     classify(first) == Kind::Stun
 }

@@ -4,10 +4,10 @@
 //! A step is never interrupted: with a slow key, packets wait for one signature and then have the worker for at least
 //! as long.
 //!
-//! The answer to a ClientHello is the expensive step, so that is what waits. Each source has a queue. Sites are served
-//! round-robin, and so are the sources within a site: a flood delays itself, and a newcomer from elsewhere waits for
-//! one handshake of each flooding site. A source that has used up its time waits in its queue until it has time again.
-//! The rest of a handshake continues at once; otherwise the work done so far would be lost.
+//! Answering a ClientHello is the expensive step, so a handshake waits before it. Each source has a queue. Sites are
+//! served round-robin, and so are the sources within a site: a flood delays itself, and a newcomer from elsewhere waits
+//! for one handshake of each flooding site. If a source has used up its time, its queue waits until it has time again.
+//! The later steps of a handshake never wait; otherwise the work done so far could be lost.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -20,16 +20,16 @@ use crate::net::admission::Admission;
 use crate::net::token::Token;
 use crate::turn::throttle::{Limit, Purpose, Subject, Throttle};
 
-/// Time that handshakes may use at once, and so in one turn of the loop.
+/// Handshake time that may be used in one burst, and so in one turn of the loop.
 const AT_ONCE: Duration = Duration::from_millis(1);
-/// Handshakes get one part in this many of all time.
+/// Handshakes may use one part in this many of the worker's time.
 const SHARE: u32 = 2;
 /// The longest pause. A step that would require a longer one ran on a stalled machine.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// Nanoseconds per second for one source: a quarter of a worker. Enough for a thousand handshakes with an ECDSA key.
 const PER_SOURCE: Limit = Limit { per_second: 250_000_000 };
-/// Limit of handshakes resumed and sources examined in one turn. It matters where clients are gone or sources have no
-/// time left, because those cost no handshake time.
+/// Limit of sources examined in one turn, and so of handshakes resumed. It bounds what the time limit does not: sources
+/// whose clients are gone or whose time is used up cost no handshake time.
 const RESUMED_PER_TURN: usize = 32;
 /// Limit of closed connections removed from the queues in one turn: about 0.1 ms.
 const REMOVED_PER_TURN: usize = 1024;
@@ -44,18 +44,18 @@ pub struct Handshakes {
     clock: fn() -> Now,
     /// The start of this turn.
     now: Instant,
-    /// When all time used is paid off: the theoretical arrival time of GCRA.
+    /// GCRA: the theoretical arrival time.
     full_at: Instant,
     /// Remaining handshakes to examine in this turn.
     resumable: usize,
     /// Remaining closed connections to remove in this turn.
     removable: usize,
-    /// Handshakes whose ClientHello waits for a later turn, by source. Each is muted, so that the kernel does not
-    /// report thousands of them over and over before the sockets of calls.
+    /// Handshakes whose ClientHello waits for a later turn, by source. Each is muted; otherwise the kernel would report
+    /// thousands of them in every turn, ahead of the sockets of calls.
     waiting: HashMap<Network, VecDeque<(Token, IpAddr)>>,
     /// The sources of each site that have waiting handshakes, in round-robin order.
     sources: HashMap<Network, VecDeque<Network>>,
-    /// These sites, in round-robin order.
+    /// The sites that have waiting handshakes, in round-robin order.
     turns: VecDeque<Network>,
     /// When to try again; set while all waiting sources have used up their time.
     pause: Option<Instant>,
@@ -91,7 +91,7 @@ impl Handshakes {
         self.is_spent() || !self.waiting.is_empty() || !self.has_time(source, self.now)
     }
 
-    /// Returns when the first waiting handshake may continue.
+    /// Returns when the first waiting handshake may continue; `None` if none waits.
     pub fn next(&self) -> Option<Instant> {
         let ahead = (SHARE * AT_ONCE).as_nanos() as u64;
         let next = Instant::from_nanos((self.full_at.as_nanos() + 1).saturating_sub(ahead));
@@ -164,7 +164,7 @@ impl Handshakes {
         resumed.map(|(token, _)| token)
     }
 
-    /// Puts a site behind the others, or removes it if nothing of it waits.
+    /// Moves a site to the end of the order, or removes it if none of its handshakes waits.
     fn end_visit(&mut self, site: Network) {
         if self.sources.get(&site).is_some_and(VecDeque::is_empty) {
             self.sources.remove(&site);
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn a_source_has_a_quarter_of_the_time_without_affecting_others() {
         let mut handshakes = handshakes();
-        // A burst of one second's worth, and what accrues meanwhile.
+        // The burst is one second's worth, and more accrues during the steps.
         let burst = steps(&mut handshakes, "192.0.2.1");
         assert!((50..70).contains(&burst), "{burst}");
         assert_eq!(steps(&mut handshakes, "192.0.2.1"), 0);
@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(resumed, [0, 1000, 1, 1001, 2, 1002, 3].map(token));
     }
 
-    /// A source without time is skipped but keeps its place; it continues when it has time again.
+    /// A source that has no time left is skipped. Its handshakes stay queued and continue when it has time again.
     #[test]
     fn a_source_that_used_up_its_time_waits() {
         let (mut handshakes, busy) = (handshakes(), ip("192.0.2.1"));
@@ -313,7 +313,7 @@ mod tests {
         handshakes.wait(token(1), busy);
         handshakes.wait(token(2), ip("192.0.2.2"));
         assert_eq!([handshakes.resume(|_| true), handshakes.resume(|_| true)], [Some(token(2)), None]);
-        assert_eq!(handshakes.next(), Some(clock().instant + LOOK_AGAIN), "no loop that spins");
+        assert_eq!(handshakes.next(), Some(clock().instant + LOOK_AGAIN), "no busy loop");
         MICROS.set(MICROS.get() + 200_000);
         handshakes.begin_turn(clock().instant);
         assert_eq!(handshakes.resume(|_| true), Some(token(1)));
@@ -335,10 +335,10 @@ mod tests {
         handshakes.begin_turn(clock().instant);
         assert_eq!(handshakes.resume(|_| true), Some(token(7000)), "in the first turn");
         assert_eq!(handshakes.resume(|_| true), None);
-        assert_eq!(handshakes.next(), Some(clock().instant + LOOK_AGAIN), "no loop that spins");
+        assert_eq!(handshakes.next(), Some(clock().instant + LOOK_AGAIN), "no busy loop");
     }
 
-    /// Connections that were closed while they waited cost neither a look nor the time of their source.
+    /// Connections that closed while they waited are removed in bulk, and cost their source no handshake time.
     #[test]
     fn closed_connections_leave_the_queue_at_once() {
         let (mut handshakes, source) = (handshakes(), ip("192.0.2.1"));
@@ -348,7 +348,7 @@ mod tests {
         handshakes.begin_turn(clock().instant);
         assert!(
             handshakes.resume(is_open).is_some_and(|closed| closed != token(last)),
-            "a part in each turn"
+            "removals per turn are limited"
         );
         handshakes.begin_turn(clock().instant);
         assert_eq!([handshakes.resume(is_open), handshakes.resume(is_open)], [Some(token(last)), None]);

@@ -1,4 +1,4 @@
-//! The front door over real connections on the loopback.
+//! Tests of the front door over real loopback connections.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -96,7 +96,8 @@ impl Bench {
     }
 }
 
-/// A client that does not read its answers is not read, even if one of its events was left over from another turn.
+/// The server stops reading from a client that does not read its answers, even if an event of the client was left over
+/// from an earlier turn.
 #[test]
 fn leftovers_respect_back_pressure() {
     let mut bench = Bench::new();
@@ -104,7 +105,7 @@ fn leftovers_respect_back_pressure() {
     bench.begin_turn();
     client.write_all(&[0; 4]).expect("send");
     assert_eq!(bench.reported(), Some(ready::READ));
-    // Answers that the client does not read, more than the kernel takes.
+    // Sends more answers than fit into the kernel's buffers; the client reads none of them.
     let answer = [7; 1 << 10];
     for _ in 0..1 << 14 {
         bench.front.push(token, &[&answer], Kind::Control, START).expect("open");
@@ -135,11 +136,11 @@ fn a_hello_that_waits_stays_muted() {
     }
     bench.begin_turn();
     assert_eq!(bench.front.next_handshake(), Some(token));
-    assert_eq!(bench.front.next_handshake(), None, "it waits once");
+    assert_eq!(bench.front.next_handshake(), None, "it is queued once");
 }
 
-/// On a listener of either kind, the first byte distinguishes TLS from plain clients, and each is counted by its
-/// transport.
+/// On a listener for both TLS and plain clients, the first byte tells them apart, and each client is counted under its
+/// own transport.
 #[test]
 fn a_listener_for_both_detects_tls_by_the_first_byte() {
     for tls in [false, true] {
@@ -156,7 +157,7 @@ fn a_listener_for_both_detects_tls_by_the_first_byte() {
         let own = usize::from(tls);
         let mut expected = [(0, 0); 2];
         expected[own].0 = 3;
-        assert_eq!(counted(&bench), expected, "not known yet");
+        assert_eq!(counted(&bench), expected, "not detected yet");
         encrypted.write_all(&[22]).expect("send");
         plain.write_all(&[0, 1, 0, 0]).expect("send");
         drop(gone);
@@ -166,14 +167,14 @@ fn a_listener_for_both_detects_tls_by_the_first_byte() {
         assert_eq!(bench.front.next_handshake(), Some(a), "it waits for its handshake");
         assert!(bench.on_stream(b, ready::READ).is_some());
         assert!(bench.on_stream(c, ready::READ | ready::PEER_CLOSED).is_none());
-        bench.front.close_marked();
+        bench.front.close_marked(false);
         expected = [(1, 1); 2];
         expected[own].1 += 1;
-        assert_eq!(counted(&bench), expected, "a client that said nothing is the listener's own");
+        assert_eq!(counted(&bench), expected, "a silent client counts as the listener's default");
     }
 }
 
-/// Each rank has time of its own for writing.
+/// Each rank has its own time slice for writing.
 #[test]
 fn calls_are_written_before_strangers_and_busy_users() {
     let mut bench = Bench::new();
@@ -196,7 +197,8 @@ fn calls_are_written_before_strangers_and_busy_users() {
     }
 }
 
-/// If the time is too short for all, clients with an allocation come first, and those whose last share was large last.
+/// If there is too little time for all clients, those with an allocation are served first, and those of busy users
+/// last.
 #[test]
 fn calls_come_before_strangers_and_these_before_large_shares() {
     let mut bench = Bench::new();
@@ -223,6 +225,6 @@ fn calls_come_before_strangers_and_these_before_large_shares() {
     for token in [stranger, large] {
         let readiness = bench.front.share(token).expect("open").left_over.take();
         let messages = bench.front.on_stream(token, readiness, true, START, &mut bench.budget);
-        assert!(messages.is_some(), "those left over have a share");
+        assert!(messages.is_some(), "leftover connections are served");
     }
 }

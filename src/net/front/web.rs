@@ -29,7 +29,7 @@ pub struct WebDoor {
     epoll: Rc<Epoll>,
     gate: Arc<Gate>,
     counters: Arc<Counters>,
-    /// The back ends of web clients, which are refused without it.
+    /// The back ends of web clients; `None`: web clients are refused.
     web: Option<Arc<Web>>,
 }
 
@@ -78,7 +78,7 @@ impl WebDoor {
         self.web = Some(web);
     }
 
-    /// Hands a client to its back end. The buffer holds everything that it has sent so far.
+    /// Hands a client to its back end. `room.buffers` holds everything that the client has sent so far.
     pub fn hand_over(&self, room: &mut Room<'_>, token: Token, now: Instant) {
         let Some(connection) = room.connections.get(token) else { return };
         let Some(web) = &self.web else { return room.connections.mark_closing(token, CloseReason::Garbage) };
@@ -112,7 +112,7 @@ impl WebDoor {
         }
     }
 
-    /// Connects a client to the web server at `to`. The client's bytes follow by [`Splice::take`].
+    /// Connects a client to the web server at `to`. [`Splice::take`] forwards the client's bytes later.
     fn splice(
         &self,
         room: &mut Room<'_>,
@@ -134,7 +134,7 @@ impl WebDoor {
             .and_then(|place| Splice::connect(place, to, protocol, header, now))
             .and_then(|splice| connection.splice_to(&self.epoll, token, splice, now));
         match spliced {
-            // The client is not read until the web server has accepted.
+            // The client is not read until the web server has accepted the connection.
             Ok(()) => room.connections.spliced(token),
             Err(_) if protocol == Protocol::Tls => room.connections.mark_closing(token, CloseReason::BackEnd),
             Err(_) => {
@@ -144,8 +144,8 @@ impl WebDoor {
         }
     }
 
-    /// Hands a client to the built-in site; `down`: whether its web server was unreachable. Closes the client if the
-    /// site is full.
+    /// Hands a client to the built-in site, or closes its connection if that fails. `down` tells whether the client's
+    /// web server was unreachable.
     fn visit_site(
         &self,
         room: &mut Room<'_>,
@@ -163,11 +163,11 @@ impl WebDoor {
         room.connections.mark_closing(token, if down { CloseReason::BackEnd } else { CloseReason::TooMany });
     }
 
-    /// Splices a client to the built-in site by a socket pair, which no other program can connect to.
+    /// Splices a client to the built-in site through a socket pair, which no other program can connect to.
     ///
     /// # Errors
-    /// `QuotaExceeded` if there are no places for both sockets, `ConnectionRefused` if the site is full, else the
-    /// error of the kernel.
+    /// `QuotaExceeded` if the descriptor limit has no room for both sockets; `ConnectionRefused` if the site is full or
+    /// the client's connection is closed; otherwise the error of the system call.
     fn open_visit(
         &self,
         room: &mut Room<'_>,

@@ -155,7 +155,9 @@ impl Tls {
         }
         if let Some(connection) = &mut self.connection {
             let sent = output.bytes().len();
-            let progress = process(connection, incoming.bytes_mut(), plain, output);
+            let allowed = SILENT_MAX + self.data / DATA_PER_SILENT;
+            let progress =
+                process(connection, incoming.bytes_mut(), plain, output, allowed.saturating_sub(self.silent));
             self.answered |= answers(&output.bytes()[sent..]);
             let data;
             (consumed, received.closed, data) = progress?;
@@ -252,13 +254,20 @@ fn records(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Processes as much of `incoming` as possible. Returns the number of bytes consumed, whether the client closed, and
 /// the number of data records.
+///
+/// # Errors
+/// Also `Garbage` as soon as more than `silent_max` records after the handshake had no data: a read holds a thousand.
 fn process(
     connection: &mut UnbufferedServerConnection,
     incoming: &mut [u8],
     plain: &mut Scratch,
     output: &mut Scratch,
+    silent_max: u32,
 ) -> Result<(usize, bool, u32), TlsOutcome> {
     let (mut consumed, mut closed, mut data) = (0, false, 0);
+    let finishing = if connection.is_handshaking() { FINISHING_RECORDS } else { 0 };
+    // Records after the handshake, and where the next one begins.
+    let (mut counted, mut begin) = (0, 0);
     loop {
         let UnbufferedStatus { mut discard, state } =
             connection.process_tls_records(&mut incoming[consumed..]);
@@ -289,6 +298,14 @@ fn process(
             }
         }
         consumed += discard;
+        let is_established = !connection.is_handshaking();
+        for record in records(&incoming[begin..consumed]) {
+            begin += record.len();
+            counted += u32::from(is_established);
+        }
+        if counted > data + finishing + silent_max {
+            return Err(TlsOutcome::Garbage);
+        }
         if done {
             return Ok((consumed, closed, data));
         }

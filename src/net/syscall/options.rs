@@ -23,14 +23,15 @@ fn set_option(socket: impl AsFd, level: c_int, name: c_int, value: c_int) -> io:
 pub enum Fragmentation {
     /// DF is clear: routers and this host may fragment.
     Allowed,
-    /// DF is set, and the kernel ignores the known path MTU (RFC 8656 section 15: the ICMP error must come back).
+    /// DF is set, and the kernel ignores the path MTU that it has learned, so that large packets are sent and the ICMP
+    /// error comes back (RFC 8656 section 15).
     Forbidden,
 }
 
 /// Sets or clears DF for all datagrams sent from now on.
 ///
 /// IPv4 uses `IP_PMTUDISC_OMIT`: like `DONT` it clears DF, but "fragmentation needed" still reaches the error queue.
-/// IPv6 has no fragmenting routers: `DONT` keeps to the learned path MTU and fragments on this host.
+/// IPv6 routers never fragment, so `DONT` makes this host fragment to the learned path MTU.
 ///
 /// # Errors
 /// The error of `setsockopt(2)`.
@@ -50,7 +51,7 @@ pub fn set_fragmentation(socket: impl AsFd, ipv6: bool, fragmentation: Fragmenta
     set_option(socket, level, name, value)
 }
 
-/// Enables the local address of every received datagram ([`Origin::reached`](super::Origin::reached)).
+/// Makes the kernel report the local address of every received datagram ([`Origin::reached`](super::Origin::reached)).
 ///
 /// # Errors
 /// The error of `setsockopt(2)`.
@@ -79,7 +80,7 @@ pub fn enable_error_queue(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
 pub struct Offloads {
     /// Sending: datagrams of one size to one address leave in one message (UDP_SEGMENT, Linux 4.18).
     pub segmentation: bool,
-    /// Receiving: they arrive in one message (UDP_GRO, Linux 5.0).
+    /// Receiving: datagrams of one flow arrive in one message (UDP_GRO, Linux 5.0).
     pub coalescing: bool,
 }
 
@@ -104,10 +105,10 @@ pub fn enable_coalescing(socket: impl AsFd) -> io::Result<()> {
     set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
 }
 
-/// Returns free heap memory to the kernel. Takes milliseconds after a burst, else microseconds.
+/// Returns free heap memory to the kernel. Takes milliseconds after a burst, otherwise microseconds.
 ///
-/// glibc alone keeps everything below the highest block in use: after 10,000 allocations came and went, 1 to 12 MiB,
-/// depending on chance.
+/// Without this call, glibc keeps all free memory below the highest block in use. After 10,000 allocations have come
+/// and gone, that is 1 to 12 MiB, depending on chance.
 pub fn return_free_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes no pointers, and locks the heap itself.

@@ -1,7 +1,7 @@
 //! Sending many datagrams in one call.
 //!
 //! Consecutive datagrams of one size to one address go to the kernel in one message (UDP_SEGMENT, generic segmentation
-//! offload), which passes the network stack once.
+//! offload), which traverses the network stack once.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,14 +15,15 @@ use super::arrays::Arrays;
 use super::control::{write_segment, write_source};
 use super::{BATCH, call, is_peer_error};
 
-/// Pieces of memory per call: two for each segment of two full messages; more messages if datagrams are single.
+/// Pieces of memory (`iovec`) per call. Enough for two messages of [`SEGMENTS_MAX`] segments with two pieces each, or
+/// for a full batch of single datagrams.
 const PIECES: usize = 4 * BATCH;
 /// Segments in a message: UDP_MAX_SEGMENTS up to Linux 6.8.
 const SEGMENTS_MAX: usize = 64;
 /// Bytes in a message: the largest IP length, less the longest headers.
 const MESSAGE_LEN_MAX: usize = 65_000;
-/// The largest segment: an Ethernet frame less an IPv6 and a UDP header. Larger datagrams are fragmented, which
-/// segments must not be.
+/// The largest segment: an Ethernet frame less an IPv6 and a UDP header. Larger datagrams need fragmentation, which
+/// segments do not allow.
 const SEGMENT_LEN_MAX: usize = 1452;
 
 /// One datagram to send.
@@ -51,7 +52,7 @@ struct Message {
     datagrams: usize,
     /// The index of their first piece.
     first: usize,
-    /// Pieces of each datagram.
+    /// The number of pieces per datagram.
     each: usize,
     /// The length of the destination address.
     name: libc::socklen_t,
@@ -132,7 +133,7 @@ impl SendBatch {
             if self.segmentation {
                 self.append_segments(&mut message, &leading, next, datagrams);
             }
-            // Several segments have at most SEGMENT_LEN_MAX bytes each.
+            // The cast loses nothing: a segment has at most SEGMENT_LEN_MAX bytes.
             let with_size = match message.datagrams {
                 1 => control,
                 _ => write_segment(&mut self.arrays.controls[index], control, leading.len() as u16),
@@ -142,8 +143,8 @@ impl SendBatch {
         }
     }
 
-    /// Appends the next datagrams that can be segments of the leading one's message: of its size, only the last one may
-    /// be smaller.
+    /// Appends the next datagrams that can be segments of the leading one's message. They need the same addresses and
+    /// the same size; only the last one may be smaller.
     fn append_segments<'a>(
         &mut self,
         message: &mut Message,
@@ -226,7 +227,7 @@ impl SendBatch {
         sent
     }
 
-    /// Passes the messages in `range` to the kernel; returns how many it took, from the first on.
+    /// Passes the messages in `range` to the kernel and returns how many it accepted, counted from the first.
     fn call(&mut self, fd: RawFd, range: Range<usize>) -> io::Result<usize> {
         let headers = &mut self.arrays.headers[range];
         if let [one] = headers
@@ -234,8 +235,8 @@ impl SendBatch {
             && one.msg_hdr.msg_control.is_null()
         {
             // The common case of a relayed address; this call copies less into the kernel.
-            // SAFETY: the header points to a name and a piece of `self`, and this to a payload that the caller
-            // borrows beyond this call, all with their true lengths.
+            // SAFETY: the header points to a name and a piece of `self`, and the piece to a payload that the caller
+            // borrows for longer than this call. All lengths are correct.
             unsafe {
                 let piece = *one.msg_hdr.msg_iov;
                 let (name, name_len) = (one.msg_hdr.msg_name.cast_const().cast(), one.msg_hdr.msg_namelen);
@@ -243,8 +244,8 @@ impl SendBatch {
             }
             return Ok(1);
         }
-        // SAFETY: the headers point to names, control buffers and pieces of `self`, and these to payloads that the
-        // caller borrows beyond this call, all with their true lengths.
+        // SAFETY: the headers point to names, control buffers and pieces of `self`, and the pieces to payloads that
+        // the caller borrows for longer than this call. All lengths are correct.
         unsafe { call::send_many(fd, headers) }
     }
 

@@ -83,7 +83,7 @@ impl Bench {
     fn read(&mut self, token: Token) -> ReadOutcome {
         let mut events = Events::new(4);
         self.epoll.wait(&mut events, Some(Duration::from_secs(5))).expect("wait");
-        assert!(!events.is_empty(), "nothing came");
+        assert!(!events.is_empty(), "no event within five seconds");
         let connection = self.connections.get(token).expect("open");
         connection.read(START, None, &mut self.handshakes, &mut self.buffers)
     }
@@ -111,8 +111,8 @@ impl Bench {
         self.connections.source_changed(token, before);
     }
 
-    /// Requests room for a web client, which only displacement can provide. Returns the client whose connection was
-    /// closed.
+    /// Requests room for a web client. The first attempt fails, so another client must be displaced. Returns the client
+    /// whose connection was closed.
     fn displace_web(&mut self, newcomer: Token, now: Instant) -> Option<Client> {
         let (flows, output) = (&mut self.flows, &mut self.buffers.output);
         let mut asked = 0;
@@ -194,7 +194,7 @@ fn a_stale_token_does_not_reach_the_next_stream_of_its_slot() {
     bench.connections.mark_closing(first, CloseReason::Idle);
     bench.connections.mark_closing(first, CloseReason::Reset);
     assert!(bench.connections.get(first).is_none() && bench.connections.is_open(first));
-    bench.connections.close_marked(&mut bench.buffers.output);
+    bench.connections.close_marked(usize::MAX, &mut bench.buffers.output);
     assert_eq!(bench.connections.next_gone().map(|(_, reason)| reason), Some(CloseReason::Idle));
     let (second, _client) = bench.connect(false);
     assert!(matches!((first, second), (Token::Stream { slot: 0, .. }, Token::Stream { slot: 0, .. })));
@@ -252,7 +252,7 @@ fn a_client_that_does_not_read_loses_media_and_keeps_its_framing() {
         })
         .collect();
     assert!(numbers.is_sorted(), "order is kept");
-    assert!(numbers.ends_with(&(number - 10..number).collect::<Vec<_>>()), "the newest are there");
+    assert!(numbers.ends_with(&(number - 10..number).collect::<Vec<_>>()), "the newest messages arrived");
     assert!(!bench.get(token).stream.is_waiting());
     assert!(dropped >= 1000 && numbers.len() > MESSAGES_MAX);
 }
@@ -263,7 +263,7 @@ fn an_idle_stream_ends_and_one_with_an_allocation_does_not() {
     let (token, _client) = bench.connect(false);
     let stream = bench.get(token);
     assert_eq!(stream.life(at(0), || false), Life::Until(at(30)));
-    // Only a request that authenticates extends the time, here 20 s later.
+    // Only an authenticated request extends the time; here one arrives at 20 s.
     stream.authenticated(at(20), None);
     for message in [[0, 1], [0, 3], [0, 0x16], [64, 0]] {
         assert_eq!(stream.turn_client().expect("TURN").greet(&message), Ok(()));
@@ -306,10 +306,10 @@ fn a_stream_has_one_timer_which_can_only_become_earlier() {
     let (token, _client) = bench.connect(false);
     let stream = bench.get(token);
     assert!(stream.schedule(at(10), at(0)));
-    assert!(!stream.schedule(at(20), at(0)), "the look at 10 s will find out");
+    assert!(!stream.schedule(at(20), at(0)), "the check at 10 s reschedules");
     assert!(stream.schedule(at(5), at(0)), "10 s would be too late");
     assert!(stream.schedule(at(7200), at(5)));
-    assert!(!stream.schedule(at(7300), at(10)), "the look that was once set for 10 s leaves no second one");
+    assert!(!stream.schedule(at(7300), at(10)), "the superseded check at 10 s schedules no second one");
 }
 
 #[test]
@@ -325,7 +325,7 @@ fn unauthenticated_requests_are_limited_but_bindings_are_not() {
     assert_eq!(stream.turn_client().expect("TURN").greet(&allocate), Err(CloseReason::TooMany));
     stream.authenticated(START, USER);
     assert_eq!((stream.class(), accepted(stream, binding)), (Class::Authenticated, 1000));
-    assert_eq!(accepted(stream, allocate), 100, "a guess is a guess");
+    assert_eq!(accepted(stream, allocate), 100, "it is limited like a stranger");
 }
 
 #[test]
@@ -361,7 +361,8 @@ fn of_one_source_the_longest_silent_web_client_makes_room() {
 fn the_source_with_most_web_clients_makes_room_down_to_the_newcomers_number() {
     let mut bench = Bench::new();
     let streams: Vec<_> = (0..8).map(|_| bench.connect(false)).collect();
-    // Six from one IPv6 site, the last two from another source. All were active just now, the third the longest ago.
+    // Six are from one IPv6 site, the last two from another. All were active recently; the third has been silent
+    // longest.
     for (number, &(token, _)) in streams.iter().enumerate() {
         bench.rename(token, &format!("[2001:db8:{:x}:{number}::1]:1", number / 6));
         let stream = bench.get(token);
@@ -416,13 +417,13 @@ fn a_client_with_an_allocation_is_never_displaced() {
     assert_eq!(bench.stranger(), Some(stranger));
     assert_eq!(bench.stranger(), None);
     bench.remove(stranger);
-    // After its allocation ended it is a stranger like others, behind those that never authenticated.
+    // Once its allocation has ended it is a stranger again, but is displaced after those that never authenticated.
     bench.get(last).life(at(10), || false);
     let (stranger, _client) = bench.connect(false);
     assert_eq!([bench.stranger(), bench.stranger(), bench.stranger()], [Some(stranger), Some(last), None]);
 }
 
-/// Otherwise one user could keep any number of places with a handful of allocations at a time.
+/// Otherwise one user with only a few allocations at a time could protect any number of connections from displacement.
 #[test]
 fn a_client_whose_allocation_ended_is_a_stranger_again() {
     let mut bench = Bench::new();
@@ -479,7 +480,7 @@ fn the_source_with_most_strangers_makes_room() {
     for &(token, _) in &flood {
         bench.rename(token, "198.51.100.1:1");
     }
-    // As many as it takes to be a step ahead.
+    // Enough further arrivals to put this source one `STEP` ahead.
     (0..300).for_each(|_| {
         let source = Network::site(ip("198.51.100.1"));
         bench.connections.displacement.arrived(flood[0].0, source, 1000, |_| None);

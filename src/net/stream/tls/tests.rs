@@ -255,6 +255,26 @@ fn key_updates_in_the_read_that_ends_the_handshake_count() {
     }
 }
 
+/// One read can hold a thousand key updates: processing stops soon after the limit, although data between them starts the
+/// count of rustls anew.
+#[test]
+fn a_read_full_of_key_updates_is_not_processed_to_its_end() {
+    let mut pair = Pair::new(true, &rustls::version::TLS13);
+    pair.handshake(usize::MAX);
+    let mut bytes = Vec::new();
+    for _ in 0..20 {
+        for _ in 0..30 {
+            pair.client.refresh_traffic_keys().expect("key update");
+            bytes.extend(pair.client_sends());
+        }
+        pair.client.writer().write_all(b"x").expect("write");
+        bytes.extend(pair.client_sends());
+    }
+    assert_eq!(pair.feed(&bytes, usize::MAX), Err(TlsOutcome::Garbage));
+    let processed = pair.plain.bytes().len();
+    assert!(processed <= 2, "{processed} of 20 rounds");
+}
+
 #[test]
 fn failures_are_classified_and_send_an_alert() {
     let mut pair = Pair::new(true, &rustls::version::TLS13);

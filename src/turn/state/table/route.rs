@@ -1,9 +1,9 @@
 //! The lookups on the path of every packet. They read and cache in the fields of [`Table`], so these are methods of it.
 //!
 //! Most packets go where the previous one went. That answer is cached in the entry that is looked up anyway
-//! ([`Allocation`], [`Relay`]) with the time until which it is valid: between two packets of a client, the kernel's
-//! own work has evicted the CPU cache, and each further line of memory costs as much as all the arithmetic. Every change of
-//! a relay, a permission or a channel clears it.
+//! ([`Allocation`], [`Relay`]) with the time until which it is valid. Between two packets of a client, the kernel's own
+//! work evicts the CPU cache, so each additional cache line costs as much as all the arithmetic. Every change of a
+//! relay, a permission or a channel clears the cached answer.
 
 use std::net::IpAddr;
 
@@ -43,10 +43,10 @@ pub struct Return {
 }
 
 impl Table {
-    /// Where ChannelData of this number goes (RFC 8656 section 12.6).
+    /// Returns where ChannelData with this channel number goes (RFC 8656 section 12.6).
     ///
     /// # Errors
-    /// `NoAllocation`, `NoChannel`, `NoPermission` or `NoRelay` if that does not exist or has expired.
+    /// `NoAllocation`, `NoChannel`, `NoPermission` or `NoRelay` if the named object does not exist or has expired.
     pub fn route_from_channel(
         &mut self,
         client: &Client,
@@ -78,11 +78,11 @@ impl Table {
         Ok(Route { allocation: id, relay, peer, reach })
     }
 
-    /// Where a Send indication for `peer` goes (RFC 8656 section 11.2).
+    /// Returns where a Send indication for `peer` goes (RFC 8656 section 11.2).
     ///
     /// # Errors
-    /// `NoAllocation`, `NoPermission` or `NoRelay` if that does not exist or has expired, `NoFamily` if the allocation has no
-    /// relayed address of the peer's family.
+    /// `NoAllocation`, `NoPermission` or `NoRelay` if the named object does not exist or has expired; `NoFamily` if the
+    /// allocation has no relayed address of the peer's family.
     pub fn route_from_send(&self, client: &Client, peer: OnWire, now: Instant) -> Result<Route, DropReason> {
         let id = self.find(client).ok_or(DropReason::NoAllocation)?;
         let relay = self.allocations[id.0 as usize].relays[Family::of(peer.ip()) as usize]
@@ -92,10 +92,10 @@ impl Table {
         Ok(Route { allocation: id, relay, peer, reach: permission.reach })
     }
 
-    /// How a datagram of `peer` reaches the client (RFC 8656 section 11.3).
+    /// Returns how a datagram from `peer` reaches the client (RFC 8656 section 11.3).
     ///
     /// # Errors
-    /// `NoRelay` or `NoPermission` if that does not exist or has expired.
+    /// `NoRelay` or `NoPermission` if the named object does not exist or has expired.
     pub fn route_from_peer(
         &mut self,
         relay: RelayId,
