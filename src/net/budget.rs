@@ -19,8 +19,8 @@ const SLICE: Duration = Duration::from_micros(500);
 const LOOK: u32 = 64;
 /// Units for one socket: a system call or two, and sometimes a TLS record.
 pub const SOCKET_UNITS: u32 = 4;
-/// Connections closed in one turn: half a millisecond.
-pub const CLOSED: usize = 128;
+/// Connections closed in one turn: a millisecond, if they have TLS and an allocation.
+pub const CLOSED: usize = 32;
 /// Units for one request, which is authenticated and answered.
 pub const REQUEST_UNITS: u32 = 16;
 /// Bytes read from a stream that count as one unit. The number is low, because TLS records may be as short as 23 bytes.

@@ -16,6 +16,9 @@ use crate::net::scratch::Scratch;
 const SILENT_MAX: u32 = 16;
 /// The client's records that end a handshake: in TLS 1.2 ClientKeyExchange, change_cipher_spec and Finished.
 const FINISHING_RECORDS: u32 = 3;
+/// Records that rustls is given at once. It returns only for data, and for an empty record of data not even then, so it would
+/// process a whole read of key updates.
+const RECORDS_AT_ONCE: usize = 16;
 /// Records of data that allow one more. A key update is due after 2^24 records at the earliest (RFC 8446 section
 /// 5.5).
 const DATA_PER_SILENT: u32 = 1 << 16;
@@ -268,9 +271,15 @@ fn process(
     let finishing = if connection.is_handshaking() { FINISHING_RECORDS } else { 0 };
     // Records after the handshake, and where the next one begins.
     let (mut counted, mut begin) = (0, 0);
+    // The end of what rustls has been given.
+    let mut end = 0;
+    let more = |incoming: &[u8], end: usize| -> usize {
+        records(&incoming[end..]).take(RECORDS_AT_ONCE).map(<[u8]>::len).sum()
+    };
+    end += more(incoming, end);
     loop {
         let UnbufferedStatus { mut discard, state } =
-            connection.process_tls_records(&mut incoming[consumed..]);
+            connection.process_tls_records(&mut incoming[consumed..end]);
         let mut done = false;
         match state {
             Ok(ConnectionState::ReadTraffic(mut state)) => {
@@ -293,7 +302,7 @@ fn process(
             // Early data is never accepted.
             Ok(_) => return Err(TlsOutcome::Internal),
             Err(error) => {
-                encode_alert(connection, &mut incoming[consumed + discard..], output);
+                encode_alert(connection, &mut incoming[consumed + discard..end], output);
                 return Err(outcome(&error));
             }
         }
@@ -307,7 +316,12 @@ fn process(
             return Err(TlsOutcome::Garbage);
         }
         if done {
-            return Ok((consumed, closed, data));
+            // Headers that rustls has not been given are intact.
+            let further = if closed { 0 } else { more(incoming, end) };
+            if further == 0 {
+                return Ok((consumed, closed, data));
+            }
+            end += further;
         }
     }
 }
