@@ -162,20 +162,12 @@ impl Tls {
             let progress =
                 process(connection, incoming.bytes_mut(), plain, output, allowed.saturating_sub(self.silent));
             self.answered |= answers(&output.bytes()[sent..]);
-            let data;
-            (consumed, received.closed, data) = progress?;
+            let progress = progress?;
+            (consumed, received.closed) = (progress.consumed, progress.closed);
             received.finished = !self.established && !connection.is_handshaking();
             self.established |= received.finished;
-            if self.established {
-                self.data = self.data.saturating_add(data);
-                // Key updates may follow the end of the handshake in the same read.
-                let expected = data + if received.finished { FINISHING_RECORDS } else { 0 };
-                self.silent +=
-                    (records(&incoming.bytes()[..consumed]).count() as u32).saturating_sub(expected);
-            }
-        }
-        if self.silent > SILENT_MAX + self.data / DATA_PER_SILENT {
-            return Err(TlsOutcome::Garbage);
+            self.data = self.data.saturating_add(progress.data);
+            self.silent += progress.silent;
         }
         let rest = &incoming.bytes()[consumed..];
         if rest.len() > INCOMING_MAX {
@@ -255,8 +247,20 @@ fn records(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Processes as much of `incoming` as possible. Returns the number of bytes consumed, whether the client closed, and
-/// the number of data records.
+/// What processing of received bytes came to.
+#[derive(Default)]
+struct Progress {
+    /// The bytes consumed.
+    consumed: usize,
+    /// Whether the client closed.
+    closed: bool,
+    /// Records of data.
+    data: u32,
+    /// Records without data after the handshake.
+    silent: u32,
+}
+
+/// Processes as much of `incoming` as possible.
 ///
 /// # Errors
 /// Also `Garbage` as soon as more than `silent_max` records after the handshake had no data: a read holds a thousand.
@@ -266,18 +270,17 @@ fn process(
     plain: &mut Scratch,
     output: &mut Scratch,
     silent_max: u32,
-) -> Result<(usize, bool, u32), TlsOutcome> {
-    let (mut consumed, mut closed, mut data) = (0, false, 0);
+) -> Result<Progress, TlsOutcome> {
+    let mut progress = Progress::default();
+    // Key updates may follow the end of the handshake in the same read.
     let finishing = if connection.is_handshaking() { FINISHING_RECORDS } else { 0 };
-    // Records after the handshake, and where the next one begins.
+    // Records so far, and where the next one begins.
     let (mut counted, mut begin) = (0, 0);
+    let portion = |rest: &[u8]| -> usize { records(rest).take(RECORDS_AT_ONCE).map(<[u8]>::len).sum() };
     // The end of what rustls has been given.
-    let mut end = 0;
-    let more = |incoming: &[u8], end: usize| -> usize {
-        records(&incoming[end..]).take(RECORDS_AT_ONCE).map(<[u8]>::len).sum()
-    };
-    end += more(incoming, end);
+    let mut end = portion(incoming);
     loop {
+        let consumed = progress.consumed;
         let UnbufferedStatus { mut discard, state } =
             connection.process_tls_records(&mut incoming[consumed..end]);
         let mut done = false;
@@ -286,7 +289,7 @@ fn process(
                 while let Some(record) = state.next_record() {
                     let record = record.map_err(|error| outcome(&error))?;
                     discard += record.discard;
-                    data += 1;
+                    progress.data += 1;
                     plain.append(record.payload).ok_or(TlsOutcome::Internal)?;
                 }
             }
@@ -296,8 +299,8 @@ fn process(
             }
             // The owner sends `output` first.
             Ok(ConnectionState::TransmitTlsData(state)) => state.done(),
-            Ok(ConnectionState::PeerClosed) => closed = true,
-            Ok(ConnectionState::Closed) => (closed, done) = (true, true),
+            Ok(ConnectionState::PeerClosed) => progress.closed = true,
+            Ok(ConnectionState::Closed) => (progress.closed, done) = (true, true),
             Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => done = true,
             // Early data is never accepted.
             Ok(_) => return Err(TlsOutcome::Internal),
@@ -306,20 +309,22 @@ fn process(
                 return Err(outcome(&error));
             }
         }
-        consumed += discard;
-        let is_established = !connection.is_handshaking();
-        for record in records(&incoming[begin..consumed]) {
+        progress.consumed += discard;
+        for record in records(&incoming[begin..progress.consumed]) {
             begin += record.len();
-            counted += u32::from(is_established);
+            counted += 1;
         }
-        if counted > data + finishing + silent_max {
+        if !connection.is_handshaking() {
+            progress.silent = u32::saturating_sub(counted, progress.data + finishing);
+        }
+        if progress.silent > silent_max {
             return Err(TlsOutcome::Garbage);
         }
         if done {
             // Headers that rustls has not been given are intact.
-            let further = if closed { 0 } else { more(incoming, end) };
+            let further = if progress.closed { 0 } else { portion(&incoming[end..]) };
             if further == 0 {
-                return Ok((consumed, closed, data));
+                return Ok(progress);
             }
             end += further;
         }
