@@ -8,6 +8,7 @@
 pub mod batch;
 mod listener;
 pub mod relay;
+mod share;
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,7 +26,8 @@ use crate::wire::frame::Frame;
 use crate::wire::{channel_data, indication};
 use batch::{Batch, Memory, Outgoing, Payload, Route};
 use listener::Listener;
-use relay::{DATAGRAMS, MESSAGES, Relays, Standing};
+use relay::{MESSAGES, Relays, Standing};
+use share::likely;
 
 /// A ChannelData header.
 type Head = [u8; channel_data::HEADER_LEN];
@@ -149,8 +151,7 @@ impl Datagrams {
     pub fn receive_from(&mut self, socket: &std::net::UdpSocket, share: &mut usize) -> Option<Arrived> {
         let first = self.frames_used;
         let count = self.received.receive(socket, first, (*share).min(MESSAGES)).ok()?;
-        let datagrams: usize = (first..first + count).map(|frame| self.received.datagrams(frame)).sum();
-        *share = (DATAGRAMS * count).checked_div(datagrams).unwrap_or(MESSAGES).clamp(1, MESSAGES);
+        *share = likely(count, self.received.datagrams(first..first + count), MESSAGES);
         self.frames_used += count;
         Some(Arrived { frames: first..first + count, start: 0, more: false })
     }

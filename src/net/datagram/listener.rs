@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
+use super::share::{DATAGRAMS, likely};
 use crate::base::transport::Transport;
 use crate::net::socket::UdpListener;
 use crate::net::syscall::{BATCH, Epoll, Origin, RecvBatch, Source, canonical, ready};
@@ -48,8 +49,7 @@ impl Listener {
         match received.receive(&self.socket, 0, self.share) {
             Ok(count) => {
                 let more = count == self.share;
-                let datagrams = (0..count).map(|frame| received.datagrams(frame)).sum();
-                self.share = next_share(self.share, count, datagrams);
+                self.share = next_share(self.share, count, received.datagrams(0..count));
                 (count, more)
             }
             // Any other error is a temporary shortage of memory.
@@ -77,8 +77,8 @@ impl Listener {
 /// Returns how many messages to request after `count` of `share` arrived with this number of datagrams. After coalesced
 /// messages, which hold up to 64 datagrams, it is as many as are likely to hold [`BATCH`] datagrams.
 fn next_share(share: usize, count: usize, datagrams: usize) -> usize {
-    if datagrams > BATCH {
-        (BATCH * count / datagrams).max(1)
+    if datagrams > DATAGRAMS {
+        likely(count, datagrams, BATCH)
     } else if count == share {
         (2 * share).min(BATCH)
     } else if count < share / 4 {

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
+use super::share::likely;
 use crate::net::admission::Descriptor;
 use crate::net::budget::LeftOver;
 use crate::net::socket;
@@ -17,8 +18,6 @@ use crate::turn::address::OnWire;
 
 /// Messages taken from one relayed address at once, so that one busy peer does not delay the others.
 pub const MESSAGES: usize = 16;
-/// Datagrams that these messages should hold; a coalesced message holds up to 64.
-pub const DATAGRAMS: usize = 64;
 
 /// The limit of relay numbers: more than a machine has ports on 64 addresses.
 const RELAYS_MAX: u32 = 1 << 22;
@@ -58,13 +57,13 @@ pub enum Standing {
 impl Slot {
     /// Returns how many messages to request in `turn`. One if that sufficed last time: looking for a second costs a
     /// tenth of relaying the first. If there are more, the next turn reports the socket ready again. After coalesced
-    /// messages, as many as are likely to hold [`DATAGRAMS`].
+    /// messages, as many as are [`likely`] to hold a batch.
     fn share(&self, turn: u32) -> usize {
         let (messages, datagrams) = (usize::from(self.received.0), usize::from(self.received.1));
         if messages <= 1 && self.turn.wrapping_add(1) != turn {
             return 1;
         }
-        (DATAGRAMS * messages).checked_div(datagrams).map_or(MESSAGES, |likely| likely.clamp(1, MESSAGES))
+        likely(messages, datagrams, MESSAGES)
     }
 }
 
@@ -144,7 +143,7 @@ impl Relays {
             Err(error) if is_peer_error(&error) => received.receive(socket, first, limit).ok()?,
             Err(_) => return None,
         };
-        let datagrams: usize = (first..first + count).map(|frame| received.datagrams(frame)).sum();
+        let datagrams = received.datagrams(first..first + count);
         // A batch has 64 messages of at most 64 KiB.
         (slot.received, slot.turn) = ((count as u16, datagrams as u16), turn);
         Some(count)

@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::size_of;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 
 use libc::{iovec, socklen_t};
@@ -52,12 +53,13 @@ impl RecvBatch {
         }
     }
 
-    /// Returns how many datagrams this frame holds.
-    pub fn datagrams(&self, frame: usize) -> usize {
-        match self.origins[frame].segment {
+    /// Returns how many datagrams these frames hold.
+    pub fn datagrams(&self, frames: Range<usize>) -> usize {
+        let of = |(frame, origin): (&Frame, &Origin)| match origin.segment {
             0 => 1,
-            segment => self.frames[frame].bytes().len().div_ceil(segment),
-        }
+            segment => frame.bytes().len().div_ceil(segment),
+        };
+        self.frames[frames.clone()].iter().zip(&self.origins[frames]).map(of).sum()
     }
 
     /// Receives at most `limit` messages into the frames from `first` on, without blocking; returns how many.
