@@ -190,8 +190,9 @@ impl Budget {
     }
 
     /// Records work for a user.
-    pub fn charge(&mut self, user: UserId, units: u32) {
-        let index = user.0 as usize;
+    pub fn charge(&mut self, user: Option<UserId>, units: u32) {
+        let Some(UserId(index)) = user else { return };
+        let index = index as usize;
         if index >= self.users.len() {
             self.users.resize(index + 1, 0);
         }
@@ -322,17 +323,17 @@ mod tests {
             budget.is_busy(user)
         };
         assert!(!is_busy(&mut budget, 0));
-        budget.charge(user, 1_000);
+        budget.charge(Some(user), 1_000);
         assert!(!is_busy(&mut budget, 0), "within its burst");
-        budget.charge(user, 1);
+        budget.charge(Some(user), 1);
         assert!(is_busy(&mut budget, 0) && !is_busy(&mut budget, 1));
-        budget.charge(user, u32::MAX);
+        budget.charge(Some(user), u32::MAX);
         assert!(is_busy(&mut budget, 80) && !is_busy(&mut budget, 81), "remembered work is capped");
         assert!(!budget.is_busy(UserId(2)) && !budget.is_busy(UserId(9)), "others are not");
         // A user whose work is forgotten as fast as it comes is never busy.
         let steady = (1_000..3_000).step_by(10).all(|millis| {
             let is_busy = is_busy(&mut budget, millis);
-            budget.charge(user, 500);
+            budget.charge(Some(user), 500);
             !is_busy
         });
         assert!(steady);

@@ -358,7 +358,7 @@ impl Worker {
             }
         }
         let units = self.budget.spent().wrapping_sub(before);
-        self.server.user_of_relay(relay).into_iter().for_each(|user| self.budget.charge(user, units));
+        self.budget.charge(self.server.user_of_relay(relay), units);
     }
 
     fn on_icmp(&mut self, relay: RelayId, generation: Generation) {

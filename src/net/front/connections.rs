@@ -298,7 +298,7 @@ impl Connections {
             }
             let units = self.write(token, now, output);
             budget.spend(units);
-            user.into_iter().for_each(|user| budget.charge(user, units));
+            budget.charge(user, units);
             return true;
         }
         false

@@ -18,7 +18,7 @@ impl Share {
     /// Records the units of work of one share.
     pub fn record(&mut self, units: u32, budget: &mut Budget) {
         self.is_large = units >= LARGE_UNITS;
-        self.user.into_iter().for_each(|user| budget.charge(user, units));
+        budget.charge(self.user, units);
     }
 
     /// Returns its rank.
