@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 /// The counted IPv6 prefix lengths, each with its multiple of the limit: a network, the smallest assignment to a home, and
 /// a site (RFC 6177). A home of 256 networks gets twice as much as one network, not 256 times.
 const LEVELS: [(u8, u32); 3] = [(64, 1), (56, 2), (48, 4)];
@@ -43,6 +45,14 @@ pub fn networks(ip: IpAddr) -> impl Iterator<Item = (Network, u32)> {
         IpAddr::V6(_) => &LEVELS[..],
     };
     levels.iter().map(move |&(length, share)| (Network::of(ip, length), share))
+}
+
+/// Returns a prefix as operators write it: a single address without its length.
+pub fn shown(net: &IpNet) -> String {
+    match net.prefix_len() == net.max_prefix_len() {
+        true => net.addr().to_string(),
+        false => net.to_string(),
+    }
 }
 
 #[cfg(test)]

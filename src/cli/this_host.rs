@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::serve::relays::Relays;
 use crate::base::family::Family;
+use crate::base::network::shown;
 use crate::config::{Config, OwnBackEnd, Problem, Report, Severity};
 use crate::system::addresses::Addresses;
 use crate::system::local_addresses::is_private;
@@ -170,14 +171,6 @@ fn peers(config: &Config, relays: &Relays, report: &mut Report) {
                 format!("give this machine an {name} address, or remove them"),
             );
         }
-    }
-}
-
-/// A prefix as it is written; a single address without its length.
-fn shown(net: &IpNet) -> String {
-    match net.prefix_len() == net.max_prefix_len() {
-        true => net.addr().to_string(),
-        false => net.to_string(),
     }
 }
 

@@ -157,6 +157,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::base::network::shown;
 
     const EXAMPLE: &str = include_str!("../../conf/hallpass.toml");
 
@@ -176,11 +177,8 @@ mod tests {
             let zero = zero.map_or(String::new(), |meaning| format!("; 0 = {meaning}"));
             entry(doc, &format!("# Unit: {unit}{bounds}{zero}.\n"), key, &default.to_string());
         }
-        let shown = |net: &IpNet| match net.prefix_len() == net.max_prefix_len() {
-            true => format!("\"{}\"", net.addr()),
-            false => format!("\"{net}\""),
-        };
-        let exempt: Vec<String> = Limits::default().connections_exempt.iter().map(shown).collect();
+        let exempt = Limits::default().connections_exempt;
+        let exempt: Vec<String> = exempt.iter().map(|net| format!("\"{}\"", shown(net))).collect();
         entry(LIST_DOC, "", "connections_exempt", &format!("[{}]", exempt.join(", ")));
         text
     }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use ipnet::IpNet;
 
+use crate::base::network::shown;
 use crate::system::addresses::{self, Addresses};
 use crate::system::interfaces;
 use crate::system::local_addresses::LocalAddress;
@@ -42,10 +43,7 @@ fn listed<'a>(nets: impl Iterator<Item = &'a IpNet>) -> String {
         if count <= NAMED {
             let separator = if count == 1 { "" } else { " " };
             // Writing to a String cannot fail.
-            let _ = match net.prefix_len() == net.max_prefix_len() {
-                true => write!(text, "{separator}{}", net.addr()),
-                false => write!(text, "{separator}{net}"),
-            };
+            let _ = write!(text, "{separator}{}", shown(net));
         }
     }
     match count {
