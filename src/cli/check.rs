@@ -2,14 +2,14 @@
 
 use std::fmt::Write;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::args::CheckArgs;
 use super::output::{fail, print, print_stderr};
-use super::serve::listening::no_family;
+use super::serve::listening::{lacks_ipv6, no_family};
 use super::{certificate, this_host};
 use crate::config::{self, Config, Examined, Host, Report, Severity};
 use crate::system::addresses::{self, Addresses};
@@ -166,8 +166,7 @@ fn live(config: &Config, file: &str, machine: &Addresses) -> Vec<String> {
 fn open_listener(space: PortSpace, address: SocketAddr, only_v6: bool) -> io::Result<()> {
     let any_v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
     match open(space, address, only_v6) {
-        Err(error) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && no_family(&error) => match only_v6
-        {
+        Err(error) if address.ip().is_unspecified() && lacks_ipv6(address.ip(), &error) => match only_v6 {
             true => Ok(()),
             false => open(space, any_v4, true),
         },

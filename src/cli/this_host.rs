@@ -56,6 +56,18 @@ pub fn in_full(config: &Config, machine: &Addresses, file: &str) -> Report {
     report
 }
 
+/// The back ends that became this relay's own listeners when the addresses changed: nobody asked for a check then.
+pub fn new_own_back_ends(config: &Config, before: &Addresses, after: &Addresses, file: &str) -> Report {
+    let of = |machine| {
+        let mut report = Report { file: file.to_owned(), problems: Vec::new() };
+        own_back_ends(config, machine, &mut report);
+        report
+    };
+    let (before, mut after) = (of(before), of(after));
+    after.problems.retain(|problem| !before.problems.contains(problem));
+    after
+}
+
 fn absent_listeners(config: &Config, machine: &Addresses, severity: Severity, so: &str, report: &mut Report) {
     for listener in config.listen.iter().filter(|listener| !machine.may_have(listener.address.ip())) {
         let (transport, address) = (listener.transport, listener.address);
@@ -245,6 +257,18 @@ mod tests {
         ] {
             assert_eq!(shared(listen, server), [""; 0], "{listen} {server}");
         }
+    }
+
+    #[test]
+    fn a_back_end_that_becomes_our_own_listener_is_told_once() {
+        let text = "[[listen]]\ntransport='tls'\naddress='0.0.0.0:443'\nweb=true\n[web]\nproxy_protocol='v1'\n\
+            passthrough={'bbb.example.org'='203.0.113.10:443'}\n";
+        let config = config::parse(&format!("{text}{HOST}"), "f", Path::new("")).expect("good").config;
+        let (before, after) = (alone("203.0.113.11"), machine());
+        let told = new_own_back_ends(&config, &before, &after, "f").to_string();
+        assert!(told.contains("203.0.113.10:443 is this relay's own listener tls 0.0.0.0:443"), "{told}");
+        assert!(new_own_back_ends(&config, &after, &after, "f").problems.is_empty());
+        assert!(new_own_back_ends(&config, &after, &before, "f").problems.is_empty());
     }
 
     #[test]

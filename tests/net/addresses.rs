@@ -124,6 +124,26 @@ fn a_back_end_that_is_our_own_listener_is_refused() {
     assert!(host.server.wait_log(PATIENCE, stays), "{}", host.server.log());
 }
 
+/// It was another host's when the server started.
+#[test]
+fn a_back_end_that_becomes_our_own_listener_is_told() {
+    let Some(host) = Host::start_with(
+        |_| {},
+        |plan| {
+            plan.tables = format!(
+                "[[listen]]\ntransport = 'tls'\naddress = '[::]:{SHARED_PORT}'\nweb = true\n\
+                 [web]\nproxy_protocol = 'v1'\npassthrough = {{ 'bbb.example.org' = '198.18.2.9:{SHARED_PORT}' }}\n"
+            );
+        },
+    ) else {
+        return;
+    };
+    assert!(!host.server.log().contains("own listener"), "{}", host.server.log());
+    shell(&host.lab.server, "ip addr add 198.18.2.9/24 dev up0");
+    let told = "error: web.passthrough: 198.18.2.9:443 is this relay's own listener tls [::]:443";
+    assert!(host.server.wait_log(PATIENCE, |log| log.contains(told)), "{}", host.server.log());
+}
+
 /// Listeners on addresses that are there serve at once, the others as soon as theirs is.
 #[test]
 fn one_of_several_listener_addresses_arrives_late() {
@@ -182,6 +202,18 @@ os.execvp(sys.argv[1], sys.argv[1:])
         assert_eq!(told, usize::from(!has_sockets), "{}", host.server.log());
         assert_eq!(host.readiness().0, 200);
     }
+    // Addresses that are written out: the others serve, and the server is not ready.
+    let no_addresses = |lab: &Lab| shell(&lab.server, "sysctl -qw net.ipv6.conf.all.disable_ipv6=1");
+    let written = |plan: &mut Plan| {
+        plan.wrapper = ["/usr/bin/python3", "-c", NO_SOCKETS].map(String::from).to_vec();
+        plan.listeners = Plan::on(&[SERVER, SERVER6], &[]).listeners;
+        plan.started = "this machine has no IPv6: nobody is served there";
+    };
+    let Some(host) = Host::start_with(no_addresses, written) else { return };
+    host.relays_from(SERVER, Told { v4: Ok(SERVER), v6: Err(440) });
+    let (status, text) = host.readiness();
+    assert!(status == 503 && text.contains("the address of a listener"), "{status} {text}");
+    assert_eq!(host.server.log().matches("nobody is served there").count(), 3, "{}", host.server.log());
 }
 
 /// What can never work ends the start, and `check` names the rest.

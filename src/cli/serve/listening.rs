@@ -9,24 +9,42 @@ use crate::config::Config;
 use crate::net;
 use crate::system::addresses::Addresses;
 
-/// The listeners that wait for their address. They are bound already, so clients are served as soon as it is there.
+/// The listeners that wait for their address. They are bound already, so clients are served as soon as it is there; but
+/// nothing is bound to IPv6 if the kernel has none.
 #[derive(Debug, Default)]
 pub struct Awaited {
+    lacks_ipv6: bool,
     told: Vec<(Transport, SocketAddr)>,
     /// Holds readiness back while there is one.
     missing: Option<Latch>,
 }
 
 impl Awaited {
+    pub fn new(lacks_ipv6: bool) -> Self {
+        Self { lacks_ipv6, ..Self::default() }
+    }
+
+    /// Whether nothing is bound to this address for want of IPv6. On `[::]` IPv4 is served.
+    fn is_unbound(&self, ip: IpAddr) -> bool {
+        self.lacks_ipv6 && ip.is_ipv6() && !ip.is_unspecified()
+    }
+
     /// Says which listeners wait for their address, and which no longer do.
     pub fn tell(&mut self, config: &Config, machine: &Addresses, readiness: &Readiness) {
-        let absent = config.listen.iter().filter(|listener| !machine.may_have(listener.address.ip()));
+        let is_absent = |ip| self.is_unbound(ip) || !machine.may_have(ip);
+        let absent = config.listen.iter().filter(|listener| is_absent(listener.address.ip()));
         let absent: Vec<_> = absent.map(|listener| (listener.transport, listener.address)).collect();
         for (transport, address) in absent.iter().filter(|one| !self.told.contains(one)) {
-            tracing::warn!(
-                "listen {transport} {address}: this machine does not have the address: clients are served there as soon \
-                 as it does"
-            );
+            match self.is_unbound(address.ip()) {
+                true => tracing::warn!(
+                    "listen {transport} {address}: this machine has no IPv6: nobody is served there; restart the server \
+                     once it has"
+                ),
+                false => tracing::warn!(
+                    "listen {transport} {address}: this machine does not have the address: clients are served there as \
+                     soon as it does"
+                ),
+            }
         }
         for (transport, address) in self.told.iter().filter(|one| !absent.contains(one)) {
             tracing::info!("listen {transport} {address}: this machine has the address now");
@@ -41,36 +59,47 @@ impl Awaited {
     }
 }
 
-/// Binds the listeners. If the kernel has no IPv6, those on `[::]` serve IPv4 alone.
+/// Binds the listeners. If the kernel has no IPv6, those on `[::]` serve IPv4 alone, and those on another IPv6 address are
+/// left out. Also returns whether that is so.
 ///
 /// # Errors
-/// That of [`net::bind`].
-pub fn bind(network: &mut net::Settings) -> Result<Vec<net::WorkerSockets>, net::BindError> {
+/// That of [`net::bind`]; without IPv6 also if no listener is left.
+pub fn bind(network: &mut net::Settings) -> Result<(Vec<net::WorkerSockets>, bool), net::BindError> {
     match net::bind(network) {
-        Err(error) if error.address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && no_family(&error.source) => {
+        Err(error) if lacks_ipv6(error.address.ip(), &error.source) => {
             tracing::warn!("this machine has no IPv6 ({}): listeners on [::] serve IPv4 alone", error.source);
             without_ipv6(network);
-            net::bind(network)
+            if network.listeners.is_empty() {
+                return Err(error);
+            }
+            Ok((net::bind(network)?, true))
         }
-        bound => bound,
+        bound => Ok((bound?, false)),
     }
 }
 
-/// Moves the listeners on `[::]` to `0.0.0.0`, unless another one has the port there.
+/// Moves the listeners on `[::]` to `0.0.0.0`, unless another one has the port there, and removes those on other IPv6
+/// addresses.
 fn without_ipv6(network: &mut net::Settings) {
     network.listeners.retain_mut(|listener| {
         let is_any = listener.address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         if is_any {
             listener.address.set_ip(Ipv4Addr::UNSPECIFIED.into());
         }
-        !(is_any && listener.only_v6)
+        !(is_any && listener.only_v6 || listener.address.is_ipv6())
     });
 }
 
-/// Whether a socket could not be opened because the kernel lacks its family.
+/// Whether a socket for this address could not be opened because the kernel lacks IPv6.
+pub fn lacks_ipv6(ip: IpAddr, error: &io::Error) -> bool {
+    // If only its addresses are switched off, a listener waits for one, but nothing can be bound to all of them.
+    let none_at_all = ip.is_unspecified() && error.kind() == io::ErrorKind::AddrNotAvailable;
+    ip.is_ipv6() && (none_at_all || no_family(error))
+}
+
+/// Whether the kernel lacks the family of a socket that could not be opened.
 pub fn no_family(error: &io::Error) -> bool {
-    let unsupported = [io::ErrorKind::Unsupported, io::ErrorKind::AddrNotAvailable];
-    unsupported.contains(&error.kind()) || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+    error.kind() == io::ErrorKind::Unsupported || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
 #[cfg(test)]
@@ -81,7 +110,8 @@ mod tests {
     #[test]
     fn without_ipv6_a_listener_for_both_families_serves_ipv4() {
         let text = "[[listen]]\ntransport='udp'\naddress='[::]:1'\n[[listen]]\ntransport='udp'\naddress='[::]:2'\n\
-            [[listen]]\ntransport='udp'\naddress='0.0.0.0:2'\n[[host]]\nname='h'\nsecret='0123456789abcdef'\n";
+            [[listen]]\ntransport='udp'\naddress='0.0.0.0:2'\n[[listen]]\ntransport='udp'\n\
+            address='[2001:db8::1]:3'\n[[host]]\nname='h'\nsecret='0123456789abcdef'\n";
         let config = crate::config::parse(text, "f", std::path::Path::new("")).expect("good").config;
         let mut network = settings::network(&config, 1, &Addresses::default());
         without_ipv6(&mut network);
@@ -109,5 +139,11 @@ mod tests {
         assert!(is_ready(&machine(&["203.0.113.5", "203.0.113.6"])));
         assert!(!is_ready(&machine(&["203.0.113.6"])));
         assert!(is_ready(&Addresses::default()), "a list with gaps proves nothing");
+        config.listen[0].address = at("[2001:db8::1]:3478");
+        Awaited::new(false).tell(&config, &Addresses::default(), &readiness);
+        assert!(readiness.check().is_ok());
+        let mut awaited = Awaited::new(true);
+        awaited.tell(&config, &Addresses::default(), &readiness);
+        assert!(readiness.check().is_err(), "nothing is bound to it");
     }
 }

@@ -127,7 +127,7 @@ fn set_up(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = settings::workers(&config, cores);
     let mut network = settings::network(&config, workers, &addresses);
-    let sockets = listening::bind(&mut network).map_err(|error| bind_failed(&error))?;
+    let (sockets, lacks_ipv6) = listening::bind(&mut network).map_err(|error| bind_failed(&error))?;
     drop(starting.listeners);
 
     let mut names = HostNames::default();
@@ -170,7 +170,7 @@ fn set_up(
         config,
         machine,
         relays,
-        awaited: Awaited::default(),
+        awaited: Awaited::new(lacks_ipv6),
         is_ready: false,
         certificate,
         site,
@@ -357,6 +357,8 @@ impl RunningServer {
     fn follow(&mut self, addresses: Addresses, readiness: &Readiness) {
         if self.machine.addresses.own != addresses.own {
             addresses::log_change(&self.machine.addresses.own, &addresses.own);
+            let (before, file) = (&self.machine.addresses, configuration::name(self.path.as_deref()));
+            configuration::log(&this_host::new_own_back_ends(&self.config, before, &addresses, &file));
         }
         self.machine.addresses = addresses;
         self.choose_relays(readiness);
