@@ -8,7 +8,7 @@ use crate::turn::action::UserId;
 
 /// Bytes that web clients and web servers may send in one turn. Encrypting and copying them delays packets by 0.2 ms.
 const WEB_BYTES: usize = 256 << 10;
-/// The bytes that count for a shorter message of the web, which costs as much: system calls, and a TLS record.
+/// Bytes that a shorter read of the web counts as: its system calls and its TLS record cost as much.
 const WEB_BYTES_MIN: usize = 2 << 10;
 
 /// The length of a slice. In each turn, every [`Rank`] has slices of its own for relayed addresses, streams and
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn while_calls_lack_time_the_others_have_less() {
+    fn other_ranks_have_a_quarter_of_a_slice_while_calls_lack_time() {
         let mut budget = budget();
         let micros = |budget: &mut Budget, rank| {
             let start = MICROS.get();
@@ -423,7 +423,7 @@ mod tests {
 
     /// Three sockets always have more to read, and each turn serves one. After three turns, each has been served once.
     #[test]
-    fn nobody_waits_for_ever_behind_those_with_new_events() {
+    fn waiting_sockets_are_served_before_those_with_new_events() {
         let (mut budget, mut leftovers, mut served) = (budget(), Leftovers::default(), Vec::new());
         (0..3).for_each(|index| budget.postpone(Token::Udp(index), Rank::Last));
         for _ in 0..6 {
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn work_is_the_difference_between_two_looks() {
+    fn the_work_between_two_calls_is_right_even_if_the_count_wraps() {
         let mut budget = budget();
         budget.spent = u32::MAX - 2;
         let before = budget.spent();
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn each_turn_has_its_bytes_of_the_web() {
+    fn each_turn_has_its_own_budget_of_web_bytes() {
         let mut budget = budget();
         budget.begin_turn(at(0));
         budget.spend_web(WEB_BYTES - 1);

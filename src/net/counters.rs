@@ -32,9 +32,10 @@ labels! {
     Garbage = "garbage",
     /// The TLS handshake or a later record failed.
     TlsFailed = "tls_failed",
-    /// The TLS handshake took too long.
+    /// The PROXY header or the TLS handshake took too long.
     HandshakeTimeout = "handshake_timeout",
-    /// No authenticated request and no allocation for too long.
+    /// Idle for too long: no first byte, neither an authenticated request nor an allocation, or no byte between a web
+    /// client and its back end.
     Idle = "idle",
     /// The client does not read its answers.
     Stuck = "stuck",
@@ -44,10 +45,10 @@ labels! {
     NotProxied = "not_proxied",
     /// The back end closed it.
     BackEnd = "back_end",
-    /// A limit was exceeded: streams of a source behind a proxy, consecutive requests without authentication, time
-    /// for TLS handshakes, or web clients.
+    /// A limit was exceeded: streams of a source behind a proxy, consecutive requests or bytes without authentication,
+    /// or web clients.
     TooMany = "too_many",
-    /// Closed to make room for another client: the oldest stranger, or a silent web client.
+    /// Closed to make room for another client; it was a stranger or a web client.
     Displaced = "displaced",
 }
 

@@ -38,7 +38,7 @@ pub struct Datagrams {
     listeners: Vec<Listener>,
     relays: Relays,
     received: RecvBatch,
-    /// Frames of `received` whose datagrams may still be queued in `batch`.
+    /// Number of frames of `received` in use: their datagrams may still be queued in `batch`.
     frames_used: usize,
     batch: Batch,
     /// Holds a datagram of a coalesced frame that needs a header longer than four bytes.
@@ -146,8 +146,8 @@ impl Datagrams {
         Some(Arrived { frames: first..first + count, start: 0, more: false })
     }
 
-    /// Receives at most `share` messages from the server side of a QUIC flow into the frames after those in use, and sets how
-    /// many to request next. Returns `None` if there are no datagrams.
+    /// Receives at most `share` messages from the server side of a QUIC flow into the frames after those in use, and
+    /// sets `share` to the number to request next. Returns `None` if there are no datagrams.
     pub fn receive_from(&mut self, socket: &std::net::UdpSocket, share: &mut usize) -> Option<Arrived> {
         let first = self.frames_used;
         let count = self.received.receive(socket, first, (*share).min(MESSAGES)).ok()?;

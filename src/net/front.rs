@@ -1,6 +1,6 @@
 //! The front door: accepts the connections of stream clients and takes each through these stages.
 //!
-//! 1. `acceptors` checks the source and the limits; at a limit, `displacement` chooses the connection that makes room.
+//! 1. `acceptors` checks the proxy, `connections` the limits; at a limit, `displacement` chooses which one makes room.
 //! 2. `proxy_header`, on a listener behind a proxy, reads the client's address.
 //! 3. [`handshakes`] and [`tls`](super::stream::tls), on a TLS listener, limit the time of handshakes and choose the
 //!    certificate by server name, or pass TLS through to another server.
@@ -244,7 +244,7 @@ impl Front {
             self.handshakes.wait(token, source);
             return None;
         }
-        // Output of TLS itself may be queued.
+        // TLS may have queued records of its own.
         self.connections.unblock(token);
         self.decide(token, &read, now);
         let connection = self.connections.get(token)?;
@@ -465,7 +465,7 @@ impl Front {
         });
     }
 
-    /// Returns whether the last turn had no time to write all queued output.
+    /// Returns whether output to write or connections to close are left from the last turn.
     pub fn has_unwritten(&self) -> bool {
         self.connections.has_unwritten()
     }

@@ -1,7 +1,8 @@
-//! The log of a worker: on a normal day one line per session with traffic, and nothing else.
+//! The log of a worker: on a normal day one line per session, and nothing else.
 //!
-//! A session is an allocation that ended. Each user has a budget of lines per worker, so no client can fill the log.
-//! Sessions beyond the budget are summed up, and one line reports the sums.
+//! A session is an allocation that ended. Each user has a budget of lines per worker, and another one for sessions
+//! without traffic, so no client can fill the log. Sessions beyond the budget are summed up, and one line reports the
+//! sums.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -96,8 +97,8 @@ fn user_part(name: &str) -> Option<&str> {
     (!user.is_empty()).then_some(user)
 }
 
-/// Escapes the user's name for a log line. The client chose it, so it must not add lines or control a terminal. As a
-/// string, and not by its `Display`, it is in quotes in text, so that a name with blanks adds no fields.
+/// Escapes the user's name for a log line. The client chose it, so it must not add lines or control a terminal. Log it
+/// as a string and not with `%`: the text format quotes strings, so a name with blanks adds no fields.
 fn shown(name: &str) -> String {
     user_part(name).unwrap_or(name).escape_debug().to_string()
 }
@@ -235,10 +236,12 @@ pub(super) fn worker_failed(worker: usize, failure: &str, allocations: u64) {
 /// Logs which offloads the kernel lacks. Everything works without them, at the price of more CPU.
 pub(super) fn missing(offloads: Offloads) {
     if !offloads.segmentation {
-        tracing::info!("the kernel does not segment UDP (Linux 4.18): every datagram is sent alone");
+        tracing::info!("the kernel does not segment UDP (needs Linux 4.18): every datagram is sent alone");
     }
     if !offloads.coalescing {
-        tracing::info!("the kernel does not coalesce UDP (Linux 5.0): every datagram is received alone");
+        tracing::info!(
+            "the kernel does not coalesce UDP (needs Linux 5.0): every datagram is received alone"
+        );
     }
 }
 

@@ -126,8 +126,9 @@ impl Handle {
 }
 
 /// Starts a worker for each of `sockets`, with the protocol state at the same index of `servers`. A worker reads
-/// `clock` once per turn. `tls` chooses the configuration of TLS clients; if it is `None`, they are refused. `web`
-/// names the back ends of web clients on shared ports; if it is `None`, they are refused.
+/// `clock` at the start of each turn, and again during a turn to limit its length. `tls` chooses the configuration of
+/// TLS clients; without it they are refused. `web` names the back ends of web clients on shared ports; without it they
+/// are refused.
 ///
 /// # Errors
 /// `InvalidInput` if `sockets` and `servers` differ in length; otherwise the error of the kernel for an eventfd, a
@@ -167,8 +168,8 @@ pub fn spawn(
         let persistent = Persistent { server, tls: tls.clone(), web: web.clone(), controls, log };
         let supervisor = Supervisor { number, sockets, clock, offloads };
         let exit = exit.clone();
-        // The worker is created on its own thread, because its buffers hold pointers for the kernel, and so that its
-        // memory is local.
+        // The worker is created on its own thread: its buffers hold raw pointers for the kernel, so it is not `Send`,
+        // and its memory is allocated by the thread that uses it.
         let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             let failure = supervisor.run(persistent);
             // Fails only if the handle has been dropped.

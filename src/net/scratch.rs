@@ -64,7 +64,7 @@ impl Scratch {
 pub struct Buffers {
     /// TLS records as received.
     pub records: Scratch,
-    /// Received bytes, decrypted; they start with a message.
+    /// Received bytes, decrypted. For a TURN client, the first one begins a message.
     pub plain: Scratch,
     /// TLS records to send.
     pub output: Scratch,

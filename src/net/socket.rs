@@ -230,8 +230,8 @@ pub fn relay(address: SocketAddr, coalescing: bool) -> Result<UdpSocket, OpenErr
             syscall::enable_coalescing(&socket)?;
         }
         match socket.bind(&address.into()) {
-            // The caller has checked that the address is local: one that exists only as a local route belongs to no
-            // interface.
+            // An address that exists only as a local route belongs to no interface, so the kernel refuses it without
+            // freebind. The caller has checked that the address is local.
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && address.is_ipv6() => {
                 socket.set_freebind_v6(true)?;
                 socket.bind(&address.into())?;

@@ -61,7 +61,7 @@ pub struct Written {
 /// Unused outboxes, for reuse.
 #[derive(Default)]
 pub struct Outboxes(
-    // Boxed, because a stream holds a box, so that an idle stream is small.
+    // Boxed, because a stream holds its outbox in a box, which keeps an idle stream small.
     #[allow(clippy::vec_box, reason = "streams reuse the boxes")] Vec<Box<Outbox>>,
 );
 

@@ -2,8 +2,8 @@
 //!
 //! A panic or an error of the loop leaves the worker's state half-changed, so the successor starts empty: allocations
 //! and streams are dropped, which frees their ports, places and descriptors. The listeners stay open meanwhile, so
-//! the kernel does not move clients of other workers. A worker that fails too often is given up, and the process
-//! exits for its service manager to restart it.
+//! the kernel does not move clients of other workers. A worker that fails too often is not restarted: the process
+//! exits, and its service manager restarts it.
 
 use std::any::Any;
 use std::collections::VecDeque;

@@ -41,7 +41,7 @@ use crate::turn::server::Server;
 use memory::Memory;
 pub(super) use persistent::{Controls, Persistent};
 
-/// Events per wait: so many that no relayed address queues behind the 8,000 connections that one source may have.
+/// Events per wait. With few, relayed addresses queue behind ready connections, of which one source may have 8,000.
 const EVENTS: usize = 4096;
 /// Units of work for the messages of one stream before other sockets are served.
 const MESSAGES_AT_ONCE: u32 = 128;
@@ -102,8 +102,8 @@ impl Worker {
         })
     }
 
-    /// Returns what the successor of a failed worker needs, and closes all sockets except the listeners. Each part is
-    /// replaced as a whole, so it is consistent no matter when the failure occurred.
+    /// Returns what the successor of a failed worker needs, and closes all sockets except the listeners. Its settings
+    /// are only ever replaced as a whole, so they are consistent no matter when the failure occurred.
     pub fn into_persistent(self) -> Persistent {
         let (tls, web) = self.front.into_rules();
         Persistent { server: self.server, tls, web, controls: self.controls, log: self.log }
@@ -113,15 +113,15 @@ impl Worker {
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::new(EVENTS);
         let mut leftovers = Leftovers::default();
-        let shared: [fn(Token) -> bool; 2] = [Token::is_peer, Token::is_stream];
+        let groups: [fn(Token) -> bool; 2] = [Token::is_peer, Token::is_stream];
         while self.running {
             let deadlines = [self.server.poll_timeout(), self.front.deadline(), self.log.due()];
             if let Some(deadline) = deadlines.into_iter().flatten().min() {
                 self.alarm.set(deadline.as_nanos(), self.now.instant.as_nanos())?;
             }
             self.budget.take_leftovers(&mut leftovers);
-            let is_due = !leftovers.is_empty() || self.front.has_unwritten();
-            self.epoll.wait(&mut events, is_due.then_some(Duration::ZERO))?;
+            let has_work = !leftovers.is_empty() || self.front.has_unwritten();
+            self.epoll.wait(&mut events, has_work.then_some(Duration::ZERO))?;
             self.now = (self.clock)();
             self.controls.counters.wakeups.add(1);
             self.budget.begin_turn(self.now.instant);
@@ -130,7 +130,7 @@ impl Worker {
             // UDP clients come first, so they wait for neither peers nor streams.
             self.on_events(&events, |token| !token.is_peer() && !token.is_stream());
             self.on_leftovers(&leftovers, Rank::Last, |token| matches!(token, Token::Udp(_)));
-            for is_due in shared {
+            for is_due in groups {
                 self.budget.begin_slice(Rank::First);
                 self.on_leftovers(&leftovers, Rank::First, is_due);
                 self.on_events(&events, is_due);

@@ -3,11 +3,12 @@
 /// The class of client that a stream or a socket serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Not known yet: in a handshake, on a shared port before its first byte, or TURN without credentials so far.
+    /// In a handshake, on a shared port before its first byte, or a TURN client without an allocation. Also a client
+    /// with an allocation while the other classes have no room for it.
     Stranger,
     /// A web client, its back end, or a QUIC flow.
     Web,
-    /// A TURN client with verified credentials.
+    /// A TURN client with an allocation, or its relayed address.
     Authenticated,
 }
 

@@ -1,10 +1,12 @@
 //! The limits of one worker for streams and descriptors, by class of client.
 //!
-//! A quarter of all places (streams: `connections_total`; descriptors: the limit of the process) is kept for
-//! authenticated clients. At most half belongs to the web, so strangers always find a quarter to pass through on their
-//! way to authentication. Web and authenticated streams together leave an eighth to strangers; otherwise one user with
-//! many streams could lock everybody out. A stream that authenticates while there is no room counts as a stranger until
-//! there is. Relays may use all places.
+//! A *place* is one of the `connections_total` streams, or one of the descriptors that the process may open. A
+//! *stranger* is a client without an allocation ([`Class::Stranger`]).
+//!
+//! Strangers and web clients together use at most three quarters of the places, so a quarter is kept for authenticated
+//! clients. Web clients use at most half, so they leave a quarter to strangers. Web and authenticated streams together
+//! leave an eighth to strangers; otherwise one user with many streams could lock everybody out. A stream that
+//! authenticates while there is no room counts as a stranger until there is. Relayed addresses may use all descriptors.
 //!
 //! The shares of strangers and of the web are divided among the workers, and each worker enforces its part alone: it
 //! can close only its own streams, and the kernel chooses the worker by a hash over addresses and ports. If the share
@@ -50,7 +52,7 @@ pub struct Gate {
 pub struct Entry {
     source: Option<Counted>,
     descriptor: Descriptor,
-    // Declared last, so it is dropped last: when a place is seen as free, its stream is gone entirely.
+    // Declared last and so dropped last: once this place is free, the source and the descriptor are free, too.
     stream: Place,
 }
 
@@ -137,8 +139,9 @@ impl Gate {
         }
     }
 
-    /// Returns whether one more stranger leaves the other workers their parts of the strangers' eighth: beyond its
-    /// own part, a worker admits strangers only while more than that eighth is free.
+    /// Returns whether this worker may admit one more stranger and still leave the others their parts of the eighth
+    /// that is kept for strangers. Within its own part of it, a worker always may; beyond, only while more than an
+    /// eighth of all streams is free.
     fn leaves_passage(&self, kind: Kind) -> bool {
         let total = self.total(kind);
         let passage = total / PASSAGE;
@@ -147,8 +150,8 @@ impl Gate {
             || self.open(kind).load(Relaxed) < total - passage
     }
 
-    /// Returns whether one more stream may leave the strangers for another class. Each holds one descriptor;
-    /// descriptors of relays do not count here.
+    /// Returns whether one more stream may move from the strangers to another class. Counts streams for both kinds:
+    /// each holds one descriptor, and descriptors of relayed addresses do not count here.
     fn may_settle(&self, kind: Kind) -> bool {
         let total = self.total(kind);
         let settled = self.held(Kind::Stream, Class::Authenticated) + self.held(Kind::Stream, Class::Web);
@@ -223,8 +226,8 @@ impl Entry {
         Ok(())
     }
 
-    /// Moves a stream whose client authenticated out of the strangers' share, if there is room. It still counts for
-    /// its source.
+    /// Moves the stream of a client with an allocation out of the strangers' share, if there is room. It still counts
+    /// for its source.
     pub fn authenticate(&mut self) {
         let gate = &self.stream.gate;
         if self.class() == Class::Authenticated
@@ -303,7 +306,7 @@ mod tests {
         let admission = gate.admission();
         assert_eq!((admission.streams(), admission.descriptors()), (2, (2, 100)), "a refusal takes no place");
         let _exempt = [(); 4].map(|()| gate.stream(ip("10.1.2.3")).expect("exempt"));
-        assert_eq!(gate.stream(ip("10.1.2.3")).err(), Some(Refusal::Total), "but not from the total");
+        assert_eq!(gate.stream(ip("10.1.2.3")).err(), Some(Refusal::Total), "but it counts in the total");
         assert_eq!(
             gate.stream(ip("192.0.2.1")).err(),
             Some(Refusal::Source),
@@ -337,7 +340,7 @@ mod tests {
         assert_eq!(
             gate.stream(None).err(),
             Some(Refusal::Total),
-            "two places are for workers without strangers"
+            "two places are kept for strangers of other workers"
         );
         let of = |class| gate.admission().streams_of(class);
         assert_eq!(Class::ALL.map(of), [11, 0, 3]);
@@ -352,7 +355,7 @@ mod tests {
         for number in 0..14 {
             let mut entry = gate.stream(None).expect("a stranger finds a place");
             if number < 3 {
-                entry.to_web().expect("the web's")
+                entry.to_web().expect("the web has room")
             } else {
                 entry.authenticate()
             }
@@ -401,7 +404,7 @@ mod tests {
         let mut web = Vec::new();
         for _ in 0..8 {
             let mut entry = gate.stream(None).expect("free");
-            entry.to_web().expect("the web's");
+            entry.to_web().expect("the web has room");
             web.push(entry);
         }
         let mut passing = strangers(&gate);
@@ -409,7 +412,7 @@ mod tests {
         assert_eq!(passing[0].to_web(), Err(Refusal::Total));
         drop(web.pop());
         passing[0].to_web().expect("a place came back");
-        assert_eq!((passing[0].class(), passing[0].to_web()), (Class::Web, Ok(())), "once is enough");
+        assert_eq!((passing[0].class(), passing[0].to_web()), (Class::Web, Ok(())), "it may be repeated");
     }
 
     #[test]
@@ -421,7 +424,7 @@ mod tests {
             let Ok(socket) = gate.socket(Class::Web) else { break };
             web.push((entry, socket));
         }
-        assert_eq!(web.len(), 4, "each takes two, of eight");
+        assert_eq!(web.len(), 4, "each takes two of the web's eight");
         let passing = strangers(&gate);
         assert_eq!((passing.len(), gate.stream(None).err()), (4, Some(Refusal::Descriptors)));
         let relays: Vec<_> = (0..20).map_while(|_| gate.relay().ok()).collect();

@@ -1,4 +1,4 @@
-//! The use and the limits that all workers share.
+//! The limits that all workers share, and their current use.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,12 +25,12 @@ pub struct Rules {
 /// The memory pressure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pressure {
-    /// Enough.
+    /// Enough memory.
     #[default]
     None,
-    /// Too little for newcomers.
+    /// Too little for new streams and relayed addresses, which are refused.
     Full,
-    /// So little that queues are cut.
+    /// So little that output queues are shortened, too.
     Tight,
 }
 
@@ -44,8 +44,8 @@ impl Pressure {
         }
     }
 
-    /// Returns the state for `used` of `budget` bytes. From nine tenths on newcomers are refused, above the whole
-    /// budget queues are cut. A state is left half a tenth lower than it is entered, so that it does not flicker.
+    /// Returns the state for `used` of `budget` bytes: `Full` from 90 % of the budget on, `Tight` from 100 % on. Each
+    /// state is left 5 % below where it is entered, so that it does not flap.
     pub fn after(self, used: u64, budget: u64) -> Self {
         let enter = |state: Self, tenths: u64| {
             // 128 bits, because without a limit the budget is `u64::MAX`.
@@ -64,8 +64,9 @@ impl Pressure {
 #[derive(Debug)]
 pub struct Admission {
     pub(super) rules: ArcSwap<Rules>,
-    /// Streams open, and by class.
+    /// Open streams of all classes.
     pub(super) streams: AtomicU32,
+    /// Open streams by class.
     pub(super) by_class: [AtomicU32; Class::ALL.len()],
     pub(super) sources: DashMap<Network, u32>,
     /// Open sockets to clients, peers and web servers.
@@ -89,7 +90,7 @@ impl Admission {
         }
     }
 
-    /// Creates a state without limits: for tests, and for users that count otherwise.
+    /// Creates a state without limits, for tests.
     pub fn unlimited() -> Arc<Self> {
         Arc::new(Self::new(Rules::default(), u32::MAX))
     }

@@ -107,10 +107,10 @@ mod tests {
     }
 
     #[test]
-    fn after_trains_few_messages_are_requested_until_they_hold_few_datagrams() {
+    fn after_coalesced_messages_fewer_are_requested_until_they_hold_few_datagrams() {
         assert_eq!(next_share(64, 64, 64 * 64), 1);
         assert_eq!(next_share(64, 64, 5 * 64), 12);
         assert_eq!(next_share(1, 1, 64), 2, "as many as fit");
-        assert_eq!(next_share(1, 1, 1), 2, "the trains are over");
+        assert_eq!(next_share(1, 1, 1), 2, "no longer coalesced");
     }
 }

@@ -55,9 +55,9 @@ pub enum Standing {
 }
 
 impl Slot {
-    /// Returns how many messages to request in `turn`. One if that sufficed last time: looking for a second costs a
-    /// tenth of relaying the first. If there are more, the next turn reports the socket ready again. After coalesced
-    /// messages, as many as are [`likely`] to hold a batch.
+    /// Returns how many messages to request in `turn`. One if the last call found at most one and was not in the
+    /// previous turn: looking for a second costs a tenth of relaying the first, and if there are more, the next turn
+    /// reports the socket ready again. Otherwise as many as are [`likely`] to hold a batch.
     fn share(&self, turn: u32) -> usize {
         let (messages, datagrams) = (usize::from(self.received.0), usize::from(self.received.1));
         if messages <= 1 && self.turn.wrapping_add(1) != turn {
@@ -144,7 +144,7 @@ impl Relays {
             Err(_) => return None,
         };
         let datagrams = received.datagrams(first..first + count);
-        // A batch has 64 messages of at most 64 KiB.
+        // The casts lose nothing: at most 16 messages of at most 128 datagrams (UDP_MAX_SEGMENTS).
         (slot.received, slot.turn) = ((count as u16, datagrams as u16), turn);
         Some(count)
     }
@@ -252,9 +252,9 @@ mod tests {
         assert_eq!(relays.len(), 1);
     }
 
-    /// The share counts datagrams: of a peer that sends 64 of them in each message, one message is read at once.
+    /// The share counts datagrams: if each message of a peer holds 64 of them, one message is read at once.
     #[test]
-    fn trains_have_no_larger_share_than_single_datagrams() {
+    fn coalesced_messages_have_no_larger_share_than_single_datagrams() {
         let share = |received, last| Slot { received, turn: last, ..Slot::default() }.share(9);
         assert_eq!([share((0, 0), 1), share((1, 1), 1), share((1, 64), 1)], [1, 1, 1], "after a pause");
         assert_eq!([share((1, 1), 8), share((16, 16), 8), share((16, 16), 1)], [MESSAGES; 3]);
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_port_and_a_senseless_number_are_errors() {
+    fn a_taken_port_and_a_number_above_the_limit_are_errors() {
         let (epoll, mut relays) = (Epoll::new().expect("epoll"), Relays::new(Offloads::probe()));
         let taken = UdpSocket::bind("127.0.0.1:0").expect("bind");
         let address = taken.local_addr().expect("local");

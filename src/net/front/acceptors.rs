@@ -65,7 +65,7 @@ impl Acceptors {
         let Some(listener) = self.listeners.get(usize::from(index)) else { return Accept::Nothing };
         let (socket, client) = match listener.socket.accept() {
             Ok((socket, client)) => (socket, canonical(client)),
-            Err(error) => return after(&error),
+            Err(error) => return classify(&error),
         };
         let proxied = !listener.proxies.is_empty();
         if proxied && !listener.proxies.iter().any(|trusted| trusted.contains(&client.ip())) {
@@ -96,7 +96,7 @@ impl Acceptors {
 }
 
 /// Classifies the error of an accept call.
-fn after(error: &io::Error) -> Accept {
+fn classify(error: &io::Error) -> Accept {
     match error.raw_os_error() {
         Some(libc::EAGAIN) => Accept::Nothing,
         // accept(2): treat pending network errors of the new connection like EAGAIN, by retrying.
@@ -123,12 +123,12 @@ mod tests {
 
     #[test]
     fn only_a_shortage_pauses_the_listener() {
-        let after = |code| after(&io::Error::from_raw_os_error(code));
+        let accept = |code| classify(&io::Error::from_raw_os_error(code));
         for code in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
-            assert!(matches!(after(code), Accept::Shortage));
+            assert!(matches!(accept(code), Accept::Shortage));
         }
-        assert!(matches!(after(libc::EAGAIN), Accept::Nothing));
-        assert!(matches!(after(libc::ECONNABORTED), Accept::Gone));
-        assert!(matches!(after(libc::EINTR), Accept::Gone));
+        assert!(matches!(accept(libc::EAGAIN), Accept::Nothing));
+        assert!(matches!(accept(libc::ECONNABORTED), Accept::Gone));
+        assert!(matches!(accept(libc::EINTR), Accept::Gone));
     }
 }

@@ -104,7 +104,7 @@ impl Connection {
         }
     }
 
-    /// Enters the stage for TLS or for plain clients by the first byte, and sets the transport.
+    /// Enters the stage for TLS or plain clients, depending on the first byte, and sets the transport.
     fn detect_tls(&mut self, first: u8) {
         if is_tls(first) {
             self.stream.tls = Some(Box::default());
@@ -116,8 +116,8 @@ impl Connection {
         }
     }
 
-    /// Detects TLS on a listener for both without consuming the first byte: a TLS client is not read before its
-    /// handshake may be processed.
+    /// On a listener for both TLS and plain clients, detects TLS without consuming the first byte: a TLS client is not
+    /// read before its handshake may be processed.
     pub fn peek_first_byte(&mut self) {
         if matches!(self.door, Door::FirstByte)
             && let Some(first) = self.stream.peek()
@@ -126,7 +126,7 @@ impl Connection {
         }
     }
 
-    /// Returns whether it is not detected yet whether the client speaks TLS.
+    /// Returns whether the detection of TLS is still pending.
     pub fn is_undetected(&self) -> bool {
         self.expected.either && matches!(self.door, Door::Proxied(_) | Door::FirstByte)
     }
@@ -429,7 +429,7 @@ impl Connection {
     }
 
     /// Returns the epoll interest: writing while output is queued, and no reading while the client does not read its
-    /// answers, so that a burst of requests waits in its own kernel. TURN clients are read until nothing is left, so
+    /// answers, so that further requests wait on the client's machine. TURN clients are read until nothing is left, so
     /// they are edge-triggered.
     pub fn wanted(&self) -> u32 {
         let write = if self.stream.is_waiting() { ready::WRITE } else { 0 };

@@ -97,8 +97,8 @@ impl Connections {
         }
     }
 
-    /// Takes a place for a newcomer. If the strangers' share is full, displaces the oldest stranger of this worker.
-    /// Most clients authenticate within seconds, so the oldest stranger is the least likely to authenticate.
+    /// Takes a place for a newcomer. If the strangers' share is full, displaces a stranger of this worker, usually the
+    /// oldest: most clients authenticate within seconds, so the oldest stranger is the least likely to.
     ///
     /// # Errors
     /// The exhausted resource.
@@ -474,12 +474,12 @@ impl Connections {
     fn remove(&mut self, token: Token, reason: CloseReason, output: &mut Scratch) {
         let Token::Stream { slot: index, generation } = token else { return };
         let slot = self.slots.get_mut(index as usize).filter(|slot| slot.generation == generation);
-        let Some((slot, connection)) =
+        let Some((current, connection)) =
             slot.and_then(|slot| slot.connection.take().map(|c| (&mut slot.generation, c)))
         else {
             return;
         };
-        *slot = generation.next();
+        *current = generation.next();
         self.free.push(index);
         self.displacement.left(connection.candidate());
         let (client, stage) = (connection.client, connection.stage());

@@ -1,4 +1,4 @@
-//! Chooses the connection to displace for a newcomer: a stranger, or a web client of the source that holds the most.
+//! Chooses the connection to displace for a newcomer: a stranger or a web client, first from a source that holds many.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use crate::net::token::Token;
 
 /// A web client that was silent for this long may be displaced. Websockets ping more often.
 const SILENT: Duration = Duration::from_secs(60);
-/// Another source must hold at least this many more web clients than the newcomer's source to lose one to it. It still
-/// holds at least as many afterwards, so the two sources do not displace each other in turn.
+/// A source loses a web client to a newcomer only if it holds at least this many more of them than the newcomer's
+/// source. It still holds at least as many afterwards, so the two sources do not displace each other in turn.
 const AHEAD: u32 = 2;
 /// Step in which the numbers of strangers per source are compared. Sources with fewer strangers than one step count as
 /// equal, and the oldest stranger is displaced. A school is one source, and its pupils all join at the same time.
@@ -91,7 +91,7 @@ impl Displacement {
         self.strangers_by_source.add(source);
         self.arrivals.0 = self.arrivals.0.wrapping_add(1);
         let arrival = (token, self.arrivals);
-        note(&mut self.strangers, arrival, live, |one| one == arrival || stranger(one, &look).is_some());
+        append(&mut self.strangers, arrival, live, |one| one == arrival || stranger(one, &look).is_some());
         self.arrivals
     }
 
@@ -116,7 +116,7 @@ impl Displacement {
     ) {
         self.strangers_by_source.remove(source);
         self.web_by_source.add(source);
-        note(&mut self.web, token, live, |token| is(Class::Web, look(token)));
+        append(&mut self.web, token, live, |token| has_class(Class::Web, look(token)));
     }
 
     /// Records that a connection closed.
@@ -203,7 +203,7 @@ impl Displacement {
     }
 }
 
-fn is(class: Class, candidate: Option<Candidate>) -> bool {
+fn has_class(class: Class, candidate: Option<Candidate>) -> bool {
     candidate.is_some_and(|candidate| candidate.class == class)
 }
 
@@ -212,7 +212,8 @@ fn stranger((token, stamp): (Token, Stamp), look: impl Fn(Token) -> Option<Candi
     look(token).filter(|candidate| candidate.class == Class::Stranger && candidate.stamp == stamp)
 }
 
-fn note<T: Copy>(order: &mut VecDeque<T>, entry: T, live: usize, is_current: impl Fn(T) -> bool) {
+/// Appends an entry. Removes stale entries once they are the majority.
+fn append<T: Copy>(order: &mut VecDeque<T>, entry: T, live: usize, is_current: impl Fn(T) -> bool) {
     order.push_back(entry);
     if order.len() > 2 * live + STALE_MAX {
         order.retain(|&entry| is_current(entry));

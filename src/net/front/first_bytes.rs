@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn turn_begins_with_stun_and_nothing_of_the_web_does() {
+    fn turn_begins_with_stun_and_web_protocols_do_not() {
         assert!(is_turn(0x00) && is_turn(0x01));
         for first in b"GPHDOCT\x16\x40\x4f\x80\xff" {
             assert!(!is_turn(*first), "{first:#x}");

@@ -24,7 +24,7 @@ use crate::turn::throttle::{Limit, Purpose, Subject, Throttle};
 const AT_ONCE: Duration = Duration::from_millis(1);
 /// Handshakes may use one part in this many of the worker's time.
 const SHARE: u32 = 2;
-/// The longest pause. A step that would require a longer one ran on a stalled machine.
+/// The longest pause after a step. A step that would require a longer one was slow because the machine stalled.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// Nanoseconds per second for one source: a quarter of a worker. Enough for a thousand handshakes with an ECDSA key.
 const PER_SOURCE: Limit = Limit { per_second: 250_000_000 };
@@ -50,8 +50,8 @@ pub struct Handshakes {
     resumable: usize,
     /// Remaining closed connections to remove in this turn.
     removable: usize,
-    /// Handshakes whose ClientHello waits for a later turn, by source. Each is muted; otherwise the kernel would report
-    /// thousands of them in every turn, ahead of the sockets of calls.
+    /// Handshakes whose ClientHello waits for a later turn, by source. Their epoll interest is clear; otherwise the
+    /// kernel would report thousands of them in every turn, ahead of the sockets of calls.
     waiting: HashMap<Network, VecDeque<(Token, IpAddr)>>,
     /// The sources of each site that have waiting handshakes, in round-robin order.
     sources: HashMap<Network, VecDeque<Network>>,
@@ -185,7 +185,7 @@ impl Handshakes {
         self.full_at = (self.full_at.max(self.now) + took * SHARE).min(begun + took + PAUSE_MAX);
         if !self.admission.is_exempt(source) {
             let subject = Subject::Source(source);
-            // At most four seconds: a longer step ran on a stalled machine.
+            // Capped at four seconds: a longer step was slow because the machine stalled.
             let nanos = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX);
             self.throttle.charge(begun, Purpose::Handshake, subject, nanos, PER_SOURCE);
         }
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_are_served_in_turn_and_a_site_is_one() {
+    fn sites_take_turns_and_so_do_the_sources_within_a_site() {
         let mut handshakes = handshakes();
         (0..1000).for_each(|slot| handshakes.wait(token(slot), ip(&format!("2001:db8:0:{slot:x}::1"))));
         (1000..1003).for_each(|slot| handshakes.wait(token(slot), ip("192.0.2.1")));
@@ -328,7 +328,7 @@ mod tests {
         while handshakes.has_time(busy, clock().instant) {
             step(&mut handshakes, "2001:db8:0:1::1", 5000);
         }
-        assert!(handshakes.has_time(other, clock().instant), "the site has twice as much");
+        assert!(handshakes.has_time(other, clock().instant), "the /56 has twice as much");
         handshakes.full_at = clock().instant;
         (0..7000).for_each(|slot| handshakes.wait(token(slot), busy));
         handshakes.wait(token(7000), other);

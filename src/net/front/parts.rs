@@ -27,6 +27,6 @@ pub struct Parts {
     pub listeners: Vec<StreamListener>,
     /// The clock that measures handshakes.
     pub clock: fn() -> Now,
-    /// Two keys from a cryptographic random generator.
+    /// Two keys from a cryptographic random generator, for the limits of handshakes and the tables of QUIC flows.
     pub keys: [[u64; 2]; 2],
 }

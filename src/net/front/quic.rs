@@ -1,8 +1,8 @@
-//! UDP 443 shared with HTTP/3: QUIC datagrams are forwarded to a web server, each client by its own socket, so that
-//! the server can tell clients apart (RFC 9443 section 3 tells the protocols apart).
+//! UDP 443 shared with HTTP/3: forwards QUIC datagrams to a web server. Each client has a socket of its own, so the
+//! server sees each under another port.
 //!
-//! A QUIC packet with a short header may start like ChannelData (64 to 127), so the first byte alone does not decide:
-//! a client with an allocation belongs to TURN.
+//! The first byte distinguishes the protocols (RFC 9443 section 3), except that a QUIC packet with a short header may
+//! start like ChannelData (64 to 127): then a client with an allocation belongs to TURN.
 //!
 //! Anybody can forge the source address of a connection's first datagram, and each such datagram takes a socket. So
 //! there are two kinds of flows, each with its own limit. A flow is *proven* once its client sends to the connection
@@ -32,9 +32,9 @@ use crate::turn::keyed_hash::KeyedState;
 use connection_id::ConnectionId;
 use order::Order;
 
-/// Flows per worker; a web server on such a host has a lower limit of its own.
+/// Flows per worker. Web servers usually limit their connections to fewer.
 pub const FLOWS_MAX: usize = 4096;
-/// Unproven flows among them. Under 10,000 forged datagrams per second such a flow lives for 0.1 s; the proof takes
+/// Unproven flows among them. At the limit of 5,000 new flows per second, such a flow lives for 0.2 s; the proof takes
 /// one round trip.
 const UNPROVEN_MAX: usize = FLOWS_MAX / 4;
 const PROVEN_MAX: usize = FLOWS_MAX - UNPROVEN_MAX;
@@ -156,7 +156,7 @@ impl Flows {
 
     /// Decides where a client's datagram belongs, and forwards a QUIC datagram to the server at `to`. If QUIC and
     /// ChannelData look alike, an allocation decides for TURN, then a flow for QUIC, then RFC 9443: channels up to
-    /// 0x4FFF belong to TURN. While there are no flows, the check costs nothing.
+    /// 0x4FFF belong to TURN. While there are no flows, these channels need no lookup.
     pub fn claim(
         &mut self,
         (client, to): (Client, SocketAddr),
@@ -272,7 +272,8 @@ impl Flows {
         Ok(Some(token))
     }
 
-    /// Returns the socket of a flow, its client, and how many messages to receive; `None` if the flow was closed meanwhile.
+    /// Returns the socket of a flow, its client, and how many messages to receive; `None` if the flow was closed
+    /// meanwhile.
     pub fn get(&mut self, token: Token, now: Instant) -> Option<(&UdpSocket, Client, &mut usize)> {
         let slot = self.slot(token)?;
         let flow = self.slots[slot as usize].as_mut()?;
@@ -298,7 +299,8 @@ impl Flows {
         self.slot(token).and_then(|slot| self.slots[slot as usize].as_mut())
     }
 
-    /// Records a datagram of the server: the client must prove that it knows its connection id.
+    /// Records the connection id in a datagram of the server. The client proves that it has received the datagram by
+    /// sending to that id.
     pub fn answered(&mut self, token: Token, answer: &[u8]) {
         if let Some(flow) = self.flow(token)
             && !matches!(flow.proof, Proof::Proven)
@@ -467,7 +469,7 @@ mod tests {
             self.flows.forward((client, to), datagram, now)
         }
 
-        /// Does the same, and returns the address that the server received it from.
+        /// Forwards a datagram. Also returns the address from which the server received it.
         fn arrives(&mut self, client: Client, datagram: &[u8], now: Instant) -> (Option<Token>, SocketAddr) {
             let token = self.forward(client, datagram, now).expect("it is sent");
             (token, self.server.recv_from(&mut [0; 2000]).expect("a datagram").1)

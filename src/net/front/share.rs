@@ -1,4 +1,4 @@
-//! The scheduling state of a stream client: its rank, and its readiness left over.
+//! The scheduling state of a stream client: its rank, and the readiness with which it was left over.
 
 use crate::net::budget::{Budget, LARGE_UNITS, LeftOver, Rank};
 use crate::turn::action::UserId;

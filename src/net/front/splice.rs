@@ -34,8 +34,8 @@ const HALF_CLOSED_TIME: Duration = Duration::from_secs(300);
 /// Unsent bytes that the kernel may hold for a web client: they cannot become stale, and a download does not wake the
 /// worker for every 16 KiB.
 pub const NOT_SENT_LOW_WATER: u32 = 512 << 10;
-/// Length of the first records of an answer, each of which fits one packet, so that a browser can decrypt them at
-/// once.
+/// Length of the first records of an answer. Each fits one packet, so a browser can decrypt every packet as soon as it
+/// arrives.
 const SMALL_RECORD: usize = 1300;
 /// Bytes sent in small records, and the pause after which records are small again.
 const SMALL_BYTES: usize = 16 << 10;
@@ -309,7 +309,8 @@ impl Splice {
         }
         let over = (self.client, self.server) == (Direction::Forwarded, Direction::Forwarded);
         let wanted = self.wanted(blocked);
-        // epoll reports a back end that closed while the client was slow once more, now that nothing waits.
+        // Also at the end of the answers: setting the interest anew makes epoll report once more a back end that closed
+        // while the client was slow.
         if wanted != self.interest || ends {
             self.interest = wanted;
             epoll.modify(&self.back_end, token.pack(), wanted).map_err(|_| CloseReason::BackEnd)?;

@@ -38,7 +38,7 @@ impl Timers {
     /// Removes the deadlines of closed tokens once they are the majority, so that short connections do not
     /// accumulate.
     pub fn tidy(&mut self, live: usize, is_live: impl Fn(Token) -> bool) {
-        // Live tokens may have several each: not again before the heap has doubled.
+        // Live tokens may have several deadlines each, so the next clean-up waits until the heap has doubled.
         if self.heap.len() > 2 * live.max(self.tidied) + 1024 {
             self.heap.retain(|Reverse((_, token))| Token::unpack(*token).is_some_and(&is_live));
             self.tidied = self.heap.len();

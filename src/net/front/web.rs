@@ -63,7 +63,7 @@ impl Room<'_> {
 }
 
 impl WebDoor {
-    /// Creates a door to `web`.
+    /// Creates the component; `web` names the back ends, and without it web clients are refused.
     pub fn new(epoll: Rc<Epoll>, gate: Arc<Gate>, counters: Arc<Counters>, web: Option<Arc<Web>>) -> Self {
         Self { epoll, gate, counters, web }
     }

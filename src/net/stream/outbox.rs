@@ -1,7 +1,7 @@
 //! The output queue of one stream: whole messages, bounded in number, bytes and age.
 //!
-//! A queue longer than the media is useful only adds delay, so the oldest media is dropped first. Answers are never
-//! dropped: a client that does not read even those is closed by the owner.
+//! Media that waits longer than it is useful only adds delay, so the oldest media is dropped first. Answers are never
+//! dropped: the owner closes the stream of a client that does not read even those.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const STALE: Duration = Duration::from_millis(500);
 /// costs a tenth of the CPU. Small ones rarely wait together, and some clients take the content of one record for one
 /// message (turnutils_uclient, whose messages have 100 bytes).
 const SHARES_RECORD: usize = 512;
-/// Larger buffers are not kept for reuse.
+/// Buffer capacity kept for reuse.
 const KEPT_CAPACITY: usize = 64 << 10;
 
 /// The kind of a message.

@@ -5,7 +5,8 @@ pub const RECORD_MAX: usize = 16 << 10;
 /// Unprocessed bytes kept per client. A full record has 16.6 KB; a ClientHello with post-quantum key shares and a
 /// long session ticket stays below 4 KB, no matter how many records it is split into.
 pub const INCOMING_MAX: usize = 20 << 10;
-/// Space that sealing needs beyond the plaintext: header, tag and explicit nonce of each record, after a key update.
+/// Space that sealing a record needs beyond its plaintext: header, tag and explicit nonce. A key update that is due is
+/// sent as a record of its own.
 const SEAL_OVERHEAD: usize = 64;
 
 /// Returns the maximum size of `plaintext` bytes after [`Tls::seal`](super::tls::Tls::seal).

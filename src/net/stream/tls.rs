@@ -11,16 +11,16 @@ use super::record::INCOMING_MAX;
 use crate::net::counters::TlsOutcome;
 use crate::net::scratch::Scratch;
 
-/// Most records without data that a client may send after the handshake: key updates (RFC 8446 section 4.6.3), each 28
-/// bytes and 3 to 8 us of work. Browsers send none.
+/// Maximum number of records without data that a client may send after the handshake, such as key updates (RFC 8446
+/// section 4.6.3): each has 28 bytes and takes 3 to 8 us. Browsers send none.
 const SILENT_MAX: u32 = 16;
 /// The client's records that end a handshake: in TLS 1.2 ClientKeyExchange, change_cipher_spec and Finished.
 const FINISHING_RECORDS: u32 = 3;
-/// Records that rustls is given at once. It returns only for data, and for an empty record of data not even then, so it would
-/// process a whole read of key updates.
+/// Records passed to rustls at once. It returns early only for non-empty records of data, so it would process a whole
+/// read full of key updates in one call.
 const RECORDS_AT_ONCE: usize = 16;
-/// Records of data that allow one more. A key update is due after 2^24 records at the earliest (RFC 8446 section
-/// 5.5).
+/// Records of data after which a client may send one more record without data. A key update is due after 2^24 records
+/// at the earliest (RFC 8446 section 5.5).
 const DATA_PER_SILENT: u32 = 1 << 16;
 /// The record type of change_cipher_spec, which a server may send after a HelloRetryRequest and which clients ignore
 /// (RFC 8446 appendix D.4).
@@ -87,8 +87,9 @@ pub struct Tls {
     /// Whether the ClientHello was answered, other than by a HelloRetryRequest.
     answered: bool,
     established: bool,
-    /// Records received after the handshake, without data and with.
+    /// Records without data received after the handshake.
     silent: u32,
+    /// Records of data received.
     data: u32,
 }
 
@@ -247,7 +248,7 @@ fn records(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// What processing of received bytes came to.
+/// The result of [`process`].
 #[derive(Default)]
 struct Progress {
     /// The bytes consumed.
@@ -263,7 +264,8 @@ struct Progress {
 /// Processes as much of `incoming` as possible.
 ///
 /// # Errors
-/// Also `Garbage` as soon as more than `silent_max` records after the handshake had no data: a read holds a thousand.
+/// The cause of an error of rustls, and `Garbage` as soon as more than `silent_max` records after the handshake had no
+/// data: one read can hold a thousand of them.
 fn process(
     connection: &mut UnbufferedServerConnection,
     incoming: &mut [u8],
@@ -277,7 +279,7 @@ fn process(
     // Records so far, and where the next one begins.
     let (mut counted, mut begin) = (0, 0);
     let portion = |rest: &[u8]| -> usize { records(rest).take(RECORDS_AT_ONCE).map(<[u8]>::len).sum() };
-    // The end of what rustls has been given.
+    // The end of the bytes passed to rustls.
     let mut end = portion(incoming);
     loop {
         let consumed = progress.consumed;
@@ -321,7 +323,7 @@ fn process(
             return Err(TlsOutcome::Garbage);
         }
         if done {
-            // Headers that rustls has not been given are intact.
+            // rustls changes bytes in place, but only those passed to it: the headers after them are intact.
             let further = if progress.closed { 0 } else { portion(&incoming[end..]) };
             if further == 0 {
                 return Ok(progress);

@@ -25,7 +25,7 @@ fn count(result: c_long) -> io::Result<usize> {
 /// `WouldBlock` if there is nothing to read, else the error of `recvfrom(2)`.
 pub fn read_stream(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     let (fd, none) = (socket.as_raw_fd(), ptr::null_mut::<sockaddr>());
-    // SAFETY: the kernel writes at most `buffer.len()` bytes into it; no address is asked for.
+    // SAFETY: the kernel writes at most `buffer.len()` bytes into it; no address is requested.
     count(unsafe {
         let buffer = (buffer.as_mut_ptr(), buffer.len());
         syscall(libc::SYS_recvfrom, fd, buffer.0, buffer.1, libc::MSG_DONTWAIT, none, none)
@@ -37,10 +37,10 @@ pub fn read_stream(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usiz
 /// # Errors
 /// `WouldBlock` if the send buffer is full, else the error of `sendto(2)`.
 pub fn write_stream(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    let (fd, nobody) = (socket.as_raw_fd(), ptr::null::<sockaddr>());
-    // SAFETY: the kernel reads `bytes.len()` bytes of it and is given no name.
+    let (fd, none) = (socket.as_raw_fd(), ptr::null::<sockaddr>());
+    // SAFETY: the kernel reads at most `bytes.len()` bytes of it; no address is passed.
     count(unsafe {
-        syscall(libc::SYS_sendto, fd, bytes.as_ptr(), bytes.len(), SEND_FLAGS, nobody, 0 as socklen_t)
+        syscall(libc::SYS_sendto, fd, bytes.as_ptr(), bytes.len(), SEND_FLAGS, none, 0 as socklen_t)
     })
 }
 

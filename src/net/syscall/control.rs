@@ -8,7 +8,7 @@ use libc::{c_int, cmsghdr, msghdr};
 
 use super::address::Source;
 
-/// Room for the largest control message used: an extended error with an IPv6 offender (64 bytes) and a packet
+/// Room for the largest control message used: an extended error with an IPv6 offender (64 bytes) and packet
 /// information (40 bytes).
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]

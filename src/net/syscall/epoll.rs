@@ -24,7 +24,7 @@ pub mod ready {
     /// Both directions are closed; always reported.
     pub const CLOSED: u32 = libc::EPOLLHUP as u32;
     /// Edge-triggered: reported once per change, not for as long as the state lasts. This saves the kernel a second
-    /// look after each event. The caller must read until `WouldBlock` or come back on its own.
+    /// look after each event. The caller must read until `WouldBlock`, or return to the socket without a new event.
     pub const EDGE: u32 = libc::EPOLLET as u32;
 }
 
@@ -181,7 +181,7 @@ impl Alarm {
         };
         let once =
             libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
-        // SAFETY: `once` outlives the call; the old value is not asked for.
+        // SAFETY: `once` outlives the call; the old value is not requested.
         check(unsafe { libc::timerfd_settime(self.timer.as_raw_fd(), 0, &once, ptr::null_mut()) })?;
         self.at = Some(at);
         Ok(())

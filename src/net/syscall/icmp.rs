@@ -44,6 +44,9 @@ pub struct IcmpError {
 
 /// Reads the next ICMP error from the queue of a socket with [`enable_error_queue`](super::enable_error_queue);
 /// `None` if the queue is empty. Errors that the local kernel generated are skipped.
+///
+/// # Errors
+/// The error of `recvmsg(2)`.
 pub fn receive_icmp(socket: impl AsFd) -> io::Result<Option<IcmpError>> {
     loop {
         let (mut name, mut control) = (Name::empty(), Control([0; 128]));

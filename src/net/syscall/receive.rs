@@ -45,10 +45,10 @@ impl Default for RecvBatch {
 impl RecvBatch {
     /// Allocates [`BATCH`] empty frames.
     pub fn new() -> Self {
-        let nobody = Origin { from: (Ipv4Addr::UNSPECIFIED, 0).into(), reached: None, segment: 0 };
+        let unknown = Origin { from: (Ipv4Addr::UNSPECIFIED, 0).into(), reached: None, segment: 0 };
         Self {
             frames: (0..BATCH).map(|_| Frame::new()).collect(),
-            origins: vec![nobody; BATCH],
+            origins: vec![unknown; BATCH],
             arrays: Arrays::new(BATCH),
         }
     }

@@ -255,8 +255,8 @@ fn key_updates_in_the_read_that_ends_the_handshake_count() {
     }
 }
 
-/// One read can hold a thousand key updates: processing stops soon after the limit, although data between them starts the
-/// count of rustls anew.
+/// One read can hold a thousand key updates: processing stops soon after the limit. The limit of rustls itself does not
+/// help, because data between them resets its count.
 #[test]
 fn a_read_full_of_key_updates_is_not_processed_to_its_end() {
     let mut pair = Pair::new(true, &rustls::version::TLS13);
