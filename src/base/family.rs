@@ -17,7 +17,7 @@ pub enum DefaultFamily {
     V4,
     /// IPv6; IPv4 while the server has no IPv6 address to relay from.
     V6,
-    /// The family of the client's own address, likewise.
+    /// The family of the client's own address; IPv4 while the server has no address of that family to relay from.
     Client,
 }
 

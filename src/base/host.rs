@@ -4,5 +4,5 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostId(pub u8);
 
-/// Most hosts in a configuration.
+/// The most hosts that a configuration may have.
 pub const HOSTS_MAX: usize = 200;

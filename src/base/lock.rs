@@ -1,8 +1,9 @@
-//! Locks that a panic elsewhere does not spoil.
+//! Locking that ignores poisoning.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks what every holder of the lock changes as a whole or not at all: after a panic of a holder it is as good as before.
+/// Locks the mutex even if a holder panicked. Only for data that every holder changes as a whole or not at all, so that it
+/// is consistent after a panic.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

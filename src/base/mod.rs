@@ -1,4 +1,4 @@
-//! The vocabulary of the crate: small values, and one helper, that every module may import. Imports no other module.
+//! The vocabulary of the crate: small types and helpers that every module may import. Imports no other module.
 #![forbid(unsafe_code)]
 
 pub mod family;

@@ -12,9 +12,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub enum Judgement {
     /// Refused unless the operator opens the range.
     Closed,
-    /// As the IPv4 address inside is judged. The range itself is neither open nor closed.
+    /// Judged like the IPv4 address inside. The range itself is neither open nor closed.
     ByIpv4Inside,
-    /// Refused unless the operator opens both the range and the IPv4 addresses inside.
+    /// Refused unless the operator opens the range, and the IPv4 addresses inside are open too.
     ClosedAndByIpv4Inside,
 }
 
@@ -68,7 +68,7 @@ pub static SPECIAL_RANGES: [SpecialRange; 35] = [
         "RFC 2765 section 2.1",
     ),
     by_ipv4_inside(v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96), "NAT64", "RFC 6052"),
-    // A network's own prefixes, made to translate private addresses too. How long they are is known to that network alone.
+    // Each network chooses its own prefixes here, also to translate private addresses. Only it knows their length.
     closed_and_by_ipv4_inside(v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48), "local NAT64", "RFC 8215"),
     closed(v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64), "discard-only", "RFC 6666"),
     closed(v6([0x100, 0, 0, 1, 0, 0, 0, 0], 64), "placeholder addresses", "RFC 9780"),
@@ -99,7 +99,7 @@ pub fn ipv4_inside(address: Ipv6Addr) -> [Option<Ipv4Addr>; 4] {
     let one = |inside| [Some(inside), None, None, None];
     match address.segments() {
         [0, 0, 0, 0, 0, 0xffff, _, _] | [0, 0, 0, 0, 0xffff, 0, _, _] => one(at(0)),
-        // Without :: and ::1, which are addresses of their own.
+        // Without :: and ::1, which carry no IPv4 address.
         [0, 0, 0, 0, 0, 0, high, low] if high > 0 || low > 1 => one(at(0)),
         [0x64, 0xff9b, 0, 0, 0, 0, _, _] => one(at(0)),
         [0x64, 0xff9b, 1, ..] => ipv4_of_local_nat64(bits),
@@ -110,20 +110,21 @@ pub fn ipv4_inside(address: Ipv6Addr) -> [Option<Ipv4Addr>; 4] {
     }
 }
 
-/// What an address behind a NAT64 prefix of 48, 56, 64 and 96 bits carries (RFC 6052 section 2.2): bits 64 to 71 are skipped, and
-/// what is behind a short prefix and the address is zero. A reading as the address of a whole network is none.
+/// The IPv4 addresses that an address carries if its NAT64 prefix has 48, 56, 64 or 96 bits (RFC 6052 section 2.2). Bits 64 to
+/// 71 are skipped, and the suffix is usually zero. A reading whose host part is only such zeros, or that begins with 0, is left
+/// out.
 fn ipv4_of_local_nat64(bits: u128) -> [Option<Ipv4Addr>; 4] {
     let at = |shift: u32| (bits >> shift) as u32;
     let low = Ipv4Addr::from_bits(at(0));
     if at(32) == 0 {
         return [Some(low), None, None, None];
     }
-    let behind_48 = at(64) << 16 | at(40) & 0xffff;
-    let behind_56 = at(64) << 24 | at(32) & 0xff_ffff;
-    let behind_64 = at(24);
+    let after_48 = at(64) << 16 | at(40) & 0xffff;
+    let after_56 = at(64) << 24 | at(32) & 0xff_ffff;
+    let after_64 = at(24);
     let host = |bits: u32| (bits >> 24 != 0).then(|| Ipv4Addr::from_bits(bits));
-    let behind_96 = (at(0) & 0xff_ffff != 0).then_some(low);
-    [host(behind_48), host(behind_56), host(behind_64), behind_96]
+    let after_96 = (at(0) & 0xff_ffff != 0).then_some(low);
+    [host(after_48), host(after_56), host(after_64), after_96]
 }
 
 const fn v4([a, b, c, d]: [u8; 4], length: u8) -> IpNet {
@@ -182,7 +183,7 @@ mod tests {
         PeerPolicy::new(&PeerRules { allow: allow.to_vec(), ..PeerRules::default() }, &[])
     }
 
-    /// What `hallpass check` says about an allow entry.
+    /// What `hallpass check` reports about an allow entry.
     fn checked(entry: &str) -> Report {
         let text = format!(
             "[[listen]]\ntransport = 'udp'\naddress = '0.0.0.0:3479'\n[[host]]\nname = 'h'\n\

@@ -31,7 +31,7 @@ impl Transport {
         }
     }
 
-    /// Whether messages arrive in a byte stream, where ChannelData is padded and answers are not repeated.
+    /// Whether messages arrive in a byte stream, where ChannelData is padded and the handshake has proved the client's address.
     pub const fn is_stream(self) -> bool {
         !matches!(self, Transport::Udp)
     }

@@ -13,7 +13,7 @@ use crate::base::host::HostId;
 /// The verdict on one message of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromClient {
-    /// Send `message[payload]` from relay `relay` to `peer`. Nothing else is pending because of it.
+    /// Send `message[payload]` from relay `relay` to `peer`; no action follows.
     Relay {
         /// The relayed address to send from.
         relay: RelayId,
@@ -24,7 +24,7 @@ pub enum FromClient {
         /// Whether this one datagram must carry DF (RFC 8656 section 15).
         dont_fragment: bool,
     },
-    /// The message was handled; draw the actions.
+    /// The message was handled; take the actions with `poll_action`.
     Control,
     /// The message was dropped and counted under this reason; no action follows.
     Dropped(DropReason),
@@ -33,14 +33,14 @@ pub enum FromClient {
 /// The verdict on one datagram of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FromPeer {
-    /// Send it to the client behind this header.
+    /// Send it to the client with this header in front.
     Relay {
         /// The client to send to.
         client: Client,
-        /// The header to put in front.
+        /// The header.
         header: PeerHeader,
     },
-    /// The message was dropped and counted under this reason; no action follows.
+    /// The datagram was dropped and counted under this reason; no action follows.
     Dropped(DropReason),
 }
 
@@ -58,7 +58,7 @@ pub enum PeerHeader {
     },
 }
 
-/// Work for the network side. Draw until `None` after every input.
+/// Work for the network side. After every input, take actions with `poll_action` until it returns `None`.
 #[derive(Debug)]
 pub enum Action {
     /// Send one whole STUN message to a client.
@@ -70,7 +70,7 @@ pub enum Action {
         /// Whether it answers a request whose credentials verified.
         authenticated: bool,
     },
-    /// Bind a UDP socket; answer with `handle_relay_opened`.
+    /// Bind a UDP socket; report the outcome with `handle_relay_opened`.
     OpenRelay {
         /// The number of the relay until it is closed.
         relay: RelayId,
@@ -86,7 +86,7 @@ pub enum Action {
     Ended(Box<Session>),
     /// New settings ended something that was running; one line for the log.
     Reviewed(Review),
-    /// The table changed. Only after `handle_mirror`.
+    /// The table changed. Reported only while `handle_mirror` has switched it on.
     Changed(Box<TableChange>),
 }
 
@@ -148,7 +148,7 @@ pub struct Session {
     pub reason: EndReason,
 }
 
-/// Payload that went one way.
+/// Payload relayed in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Datagrams.
@@ -219,9 +219,9 @@ reasons! {
     MalformedStun = "malformed_stun",
     /// ChannelData whose length does not fit.
     MalformedChannelData = "malformed_channel_data",
-    /// A STUN response or an indication that is not Send: nothing we asked for.
+    /// A STUN response, or an indication other than Send; this server sends no requests.
     Unsolicited = "unsolicited",
-    /// A Send indication without its two attributes or with unknown required ones.
+    /// A Send indication without XOR-PEER-ADDRESS or DATA, or with a malformed or an unknown required attribute.
     MalformedIndication = "malformed_indication",
     /// A request with an unsupported method (RFC 8489 section 6.3).
     UnknownMethod = "unknown_method",
@@ -235,7 +235,7 @@ reasons! {
     PeerDenied = "peer_denied",
     /// The allocation has no relayed address of the peer's family.
     NoFamily = "no_family",
-    /// A datagram on a relay that is being opened or closed.
+    /// Data through a relay that is not open, or has expired.
     NoRelay = "no_relay",
     /// Too many requests without good credentials, or Bindings, from this source.
     Throttled = "throttled",
@@ -267,7 +267,7 @@ impl DropReason {
         self as usize
     }
 
-    /// Whether a byte stream that carried it has lost its framing.
+    /// Whether a byte stream that carried such a message has lost its framing.
     pub const fn breaks_stream(self) -> bool {
         matches!(self, DropReason::NotTurn | DropReason::MalformedStun | DropReason::MalformedChannelData)
     }

@@ -18,14 +18,14 @@ use crate::base::time::Instant;
 pub enum TableChange {
     /// A client's allocation was established. Its relays follow.
     AllocationCreated {
-        /// Five-tuple and way back.
+        /// Five-tuple and link.
         client: Client,
         /// The host that its packets count for.
         host: HostId,
     },
     /// An allocation ended; its relays were closed before.
     AllocationEnded {
-        /// Five-tuple and way back.
+        /// Five-tuple and link.
         client: Client,
     },
     /// A relayed address of an established allocation is open.
@@ -71,7 +71,7 @@ pub enum TableChange {
         /// The address of the peer, as packets carry it.
         ip: IpAddr,
     },
-    /// A channel was bound or refreshed. Data passes only while its peer's permission is alive, too.
+    /// A channel was bound or refreshed. Data passes only while its peer's permission is live as well.
     ChannelBound {
         /// The relay.
         relay: RelayId,

@@ -90,7 +90,7 @@ impl Request {
     }
 }
 
-/// Payload relayed one way.
+/// Payload relayed in one direction.
 #[derive(Debug, Default)]
 pub struct Flow {
     /// Datagrams.
@@ -157,7 +157,7 @@ impl Default for Counters {
 impl Counters {
     /// The counters of one host on one transport.
     pub fn host(&self, host: HostId, transport: Transport) -> &HostRung {
-        // A HostId is always below HOSTS_MAX; a stray one would count with the last.
+        // A HostId is always below HOSTS_MAX; the minimum only rules out a panic.
         &self.hosts[usize::from(host.0).min(HOSTS_MAX - 1)][transport.index()]
     }
 
@@ -178,7 +178,7 @@ impl Counters {
         &self.authenticated[transport.index()]
     }
 
-    /// Error answers with this code to such requests. Unknown codes count as 500.
+    /// Error answers with this code to requests of this kind over this transport. Unknown codes count as 500.
     pub fn error(&self, transport: Transport, request: Request, code: u16) -> &Counter {
         let position = |code| ERROR_CODES.iter().position(|&known| known == code);
         // 500 is in the list, so the fallback is always found.

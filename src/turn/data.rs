@@ -37,11 +37,11 @@ pub fn send_indication(
         return state.dropped(DropReason::MalformedIndication);
     };
     let peer = state.policy.to_on_wire(Announced(send.peer));
-    // RFC 8656 section 13: datagrams ignore DONT-FRAGMENT unless both sides are IPv4; section 15: streams do not.
+    // Over UDP, DONT-FRAGMENT is ignored unless both sides are IPv4 (RFC 8656 section 13); over a stream it applies (section 15).
     let FiveTuple { transport, client: from, .. } = client.five_tuple;
-    let counts = transport.is_stream() || (from.is_ipv4() && peer.0.is_ipv4());
+    let applies = transport.is_stream() || (from.is_ipv4() && peer.0.is_ipv4());
     match state.table.route_from_send(client, peer, now) {
-        Ok(route) => relay(state, now, route, send.payload, send.dont_fragment && counts),
+        Ok(route) => relay(state, now, route, send.payload, send.dont_fragment && applies),
         Err(reason) => state.dropped(reason),
     }
 }
@@ -138,7 +138,7 @@ pub fn peer_icmp(state: &mut State, now: Now, relay: RelayId, error: PeerIcmp) {
     }
 }
 
-/// The peer as the client knows it: only another relayed address of ours has an announced address of its own.
+/// The peer's address as the client knows it. Behind 1:1 NAT it differs for peers at one of our own addresses.
 fn as_announced(state: &State, peer: OnWire, reach: Reach) -> Announced {
     match reach {
         Reach::All => Announced(peer.0),

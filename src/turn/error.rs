@@ -23,7 +23,7 @@ pub enum Code {
     WrongCredentials,
     /// 442: only UDP is relayed.
     UnsupportedTransportProtocol,
-    /// 443: the peer's family is not the relayed address's.
+    /// 443: the allocation has no relayed address of this family.
     PeerAddressFamilyMismatch,
     /// 486: the user has reached its limit of allocations.
     AllocationQuotaReached,

@@ -10,7 +10,7 @@ use crate::base::transport::Transport;
 /// socket is an IPv4 address here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FiveTuple {
-    /// How the client reaches us.
+    /// The transport that the client uses.
     pub transport: Transport,
     /// The client's transport address: the source of its packets, or the one in the PROXY header.
     pub client: SocketAddr,
@@ -18,7 +18,7 @@ pub struct FiveTuple {
     pub server: SocketAddr,
 }
 
-/// An address as two words, IPv4 in its mapped form.
+/// An address as two 64-bit words, IPv4 in its mapped form.
 fn words(address: IpAddr) -> [u64; 2] {
     let bits = match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
@@ -33,8 +33,8 @@ impl fmt::Display for FiveTuple {
     }
 }
 
-/// The network side's number for the way back to a client, a listener or a stream. The protocol stores it and returns it
-/// unchanged.
+/// The network side's number for the path back to a client: its listener or its stream. The protocol stores it and returns
+/// it unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Link(pub u64);
 
@@ -46,12 +46,12 @@ pub struct Link(pub u64);
 pub struct Client {
     /// RFC 8656 section 3.2.
     pub five_tuple: FiveTuple,
-    /// The way back.
+    /// The path back to the client.
     pub link: Link,
 }
 
 // Two words for IPv4 and four for IPv6 instead of a dozen small writes: the hash is on the path of every packet. Fields
-// that it leaves out, such as the transport, are compared.
+// that it leaves out, such as the transport, still count in the comparison.
 impl Hash for Client {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let FiveTuple { client, server, .. } = self.five_tuple;

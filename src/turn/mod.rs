@@ -1,7 +1,7 @@
 //! The protocol: RFC 8489 and RFC 8656 as a pure function of time and input.
 //!
-//! # The one rule of use
-//! Feed one input with a `handle_*` call, then draw every [`Action`](action::Action) with
+//! # How to use it
+//! Pass one input to a `handle_*` call, then take every [`Action`](action::Action) with
 //! [`Server::poll_action`](server::Server::poll_action) before the next input:
 //!
 //! ```text
@@ -9,7 +9,7 @@
 //!     wait for packets, or until server.poll_timeout()
 //!     now = one reading of the clock for the whole batch
 //!     match server.handle_client(now, client, bytes) {      // or handle_peer, handle_timeout, ...
-//!         FromClient::Relay { .. } => send bytes[payload] from the relay, nothing is pending
+//!         FromClient::Relay { .. } => send bytes[payload] from the relay; no action follows
 //!         FromClient::Control      => while let Some(action) = server.poll_action() { carry it out }
 //!         FromClient::Dropped(_)   => nothing, it is counted
 //!     }
@@ -20,11 +20,11 @@
 //! argument, and sockets are named by small numbers ([`RelayId`](action::RelayId), [`Link`](five_tuple::Link)).
 //! One [`Server`](server::Server) belongs to one worker; what workers share is in [`shared`].
 //!
-//! # The order
-//! [`server`] is the door. It hands requests to `request` (one file for each method) and data to `data`; both act on
-//! [`state`], which joins the table with ports, quotas, rates and deadlines. [`identity`] knows who a client is, what its
-//! requests may cost and which peers it may reach. What is left on top are values. Imports go one way: `server`, then
-//! `request` and `data`, then `state`, then `identity`, then the values; no file imports in a circle.
+//! # Structure
+//! [`server`] is the entry point. It passes requests to `request` (one file for each method) and data to `data`; both act on
+//! [`state`], which joins the table with ports, quotas, rates and deadlines. [`identity`] decides who a client is, what its
+//! requests may cost and which peers it may reach. The other modules here define values. Imports go one way: `server`, then
+//! `request` and `data`, then `state`, then `identity`, then the values; files do not import each other in a circle.
 #![forbid(unsafe_code)]
 
 pub mod action;

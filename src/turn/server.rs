@@ -18,12 +18,12 @@ use crate::base::time::{Instant, Now};
 use crate::wire::demux;
 use crate::wire::message::{Message, MessageClass, method};
 
-/// The longest request that is read, in bytes. Ours need 300; a CreatePermission of this length names 80 IPv6 peers.
+/// The longest request that is read, in bytes. Usual ones need 300; a CreatePermission of this length names 80 IPv6 peers.
 const REQUEST_MAX: usize = 2048;
 /// The first two bytes of a Send indication (RFC 8489 section 5, RFC 8656 section 17).
 const SEND_INDICATION: [u8; 2] = [0x00, 0x16];
 
-/// One worker's protocol. See the [module's rule of use](super).
+/// One worker's protocol. The [module](super) describes how to use it.
 #[derive(Debug)]
 pub struct Server {
     state: State,
@@ -41,7 +41,8 @@ impl Server {
         Self { state: State::new(settings, shared, counters, seed) }
     }
 
-    /// Replaces a server that failed: same settings, counters and drain, no allocation. `seed` as for [`Server::new`].
+    /// Replaces a server that failed, with the same settings, counters and drain state and no allocations. `seed` is as for
+    /// [`Server::new`].
     pub fn successor(self, seed: [u8; 32]) -> Self {
         let State { settings, shared, counters, draining, .. } = &self.state;
         let (settings, shared, draining) = (Arc::clone(settings), Arc::clone(shared), *draining);
@@ -59,7 +60,7 @@ impl Server {
     }
 
     /// Handles a message of a stream like [`Server::handle_client`]. `opening` says whether it is one of the first requests of
-    /// its connection, which have a further budget.
+    /// its connection, which have an additional budget.
     pub fn handle_stream(&mut self, now: Now, client: Client, bytes: &[u8], opening: bool) -> FromClient {
         match bytes.first().map(|&first| demux::classify(first)) {
             Some(demux::Kind::ChannelData) => {
@@ -72,7 +73,7 @@ impl Server {
 
     fn stun(&mut self, now: Now, client: Client, bytes: &[u8], opening: bool) -> FromClient {
         let state = &mut self.state;
-        // Checking a FINGERPRINT costs as much as the message is long, and a stranger has no reason to send a long one.
+        // The cost of a FINGERPRINT check grows with the message. Only Send indications, within an allocation, need to be long.
         if bytes.len() > REQUEST_MAX
             && !(bytes.starts_with(&SEND_INDICATION) && state.has_allocation(&client))
         {
@@ -105,7 +106,7 @@ impl Server {
         data::peer_icmp(&mut self.state, now, relay, error);
     }
 
-    /// Handles the outcome of [`Action::OpenRelay`]. The client is told about its allocation only now.
+    /// Handles the outcome of [`Action::OpenRelay`]. The Allocate is answered when every socket is open or refused.
     pub fn handle_relay_opened(&mut self, now: Now, relay: RelayId, outcome: Result<(), OpenError>) {
         allocate::relay_opened(&mut self.state, now, relay, outcome);
     }
@@ -123,7 +124,7 @@ impl Server {
         self.state.apply(now.instant, settings);
     }
 
-    /// Sets whether memory is short. While it is, no permission and no channel is added; existing ones are refreshed.
+    /// Sets whether memory is short. While it is, no permission and no channel is added; existing ones can be refreshed.
     pub fn handle_pressure(&mut self, is_low: bool) {
         self.state.short_of_memory = is_low;
     }
@@ -162,9 +163,9 @@ impl Server {
         self.state.deadlines.next()
     }
 
-    /// The sessions of the next `max` places of the table from `after` on; see [`Page`]. A page costs at most as much as
-    /// its places times [`ENTRIES_MAX`](super::snapshot::ENTRIES_MAX) permissions and channels, so that a caller with many
-    /// sessions takes small pages and lets packets pass between them.
+    /// The sessions in the next `max` slots of the table from `after` on; see [`Page`]. For each slot a page reads at most
+    /// [`ENTRIES_MAX`](super::snapshot::ENTRIES_MAX) permissions and as many channels of each relay. A caller with many
+    /// sessions should take small pages and handle packets between them.
     pub fn snapshot(&self, now: Now, after: Cursor, max: usize) -> Page {
         self.state.table.page(now.instant, after, max)
     }

@@ -42,7 +42,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether both know the same users by the same keys, so that what was verified under one holds under the other.
+    /// Whether both have the same credentials, so that identities verified under one are valid under the other.
     pub fn same_credentials(&self, other: &Self) -> bool {
         let [hosts, others] = [self, other].map(|settings| settings.hosts.iter().map(Host::credentials));
         self.realm == other.realm && self.users == other.users && hosts.eq(others)
@@ -58,20 +58,20 @@ pub struct Host {
     pub name: Arc<str>,
     /// Shared secrets. All of them are valid, except those that any host lists as `revoked`.
     pub secrets: Vec<String>,
-    /// Secrets that are valid for no host, whichever lists them. Allocations made with one end at once.
+    /// Secrets that are not valid for any host, no matter which one lists them. Allocations made with one end at once.
     pub revoked: Vec<String>,
-    /// Allow-list: when present, only these peers.
+    /// Allow-list: if present, this host's users reach only these peers.
     pub peers: Option<Vec<IpNet>>,
 }
 
 impl Host {
-    /// What its users are known by.
+    /// Everything that the verification of its users depends on.
     fn credentials(&self) -> (HostId, &str, &[String], &[String]) {
         (self.id, &self.name, &self.secrets, &self.revoked)
     }
 }
 
-/// Without the secrets.
+/// Prints how many secrets there are, not the secrets.
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Host")
@@ -84,8 +84,8 @@ impl fmt::Debug for Host {
     }
 }
 
-/// A user with a fixed password, for tests and small installations. The allocations of one that is removed end at once; those
-/// of one with a new password go on and get nothing new.
+/// A user with a fixed password, for tests and small installations. If it is removed, its allocations end at once. If its
+/// password changes, its allocations continue, but cannot add peers.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StaticUser {
     /// User name, as in USERNAME.
@@ -96,7 +96,7 @@ pub struct StaticUser {
     pub host: HostId,
 }
 
-/// Without the password.
+/// Does not print the password.
 impl fmt::Debug for StaticUser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StaticUser")
@@ -111,23 +111,23 @@ impl fmt::Debug for StaticUser {
 pub struct RelayAddress {
     /// The address that sockets are bound to.
     pub local: IpAddr,
-    /// In XOR-RELAYED-ADDRESS; differs behind 1:1 NAT.
+    /// The address in XOR-RELAYED-ADDRESS; differs from `local` behind 1:1 NAT.
     pub announced: IpAddr,
-    /// Whether it serves only clients on this machine that reached loopback.
+    /// Whether it serves only clients on this machine that connected to loopback.
     pub only_local: bool,
 }
 
 /// Other servers (RFC 8489 section 10), by the transport and the address family of the clients that are sent there.
 #[derive(Clone, Debug, Default)]
 pub struct Alternates {
-    udp: [InTurn; 2],
-    tcp: [InTurn; 2],
-    tls: [InTurn; 2],
+    udp: [RoundRobin; 2],
+    tcp: [RoundRobin; 2],
+    tls: [RoundRobin; 2],
 }
 
-/// Servers that are named in turn, over all workers.
+/// Servers that are named round-robin, across all workers.
 #[derive(Clone, Debug, Default)]
-struct InTurn {
+struct RoundRobin {
     servers: Vec<SocketAddr>,
     named: Arc<AtomicUsize>,
 }
@@ -137,7 +137,7 @@ impl Alternates {
     pub fn new(udp: Vec<SocketAddr>, tcp: Vec<SocketAddr>, tls: Vec<SocketAddr>) -> Self {
         let by_family = |servers: Vec<SocketAddr>| {
             let (v4, v6) = servers.into_iter().partition(SocketAddr::is_ipv4);
-            [v4, v6].map(|servers| InTurn { servers, named: Arc::default() })
+            [v4, v6].map(|servers| RoundRobin { servers, named: Arc::default() })
         };
         Self { udp: by_family(udp), tcp: by_family(tcp), tls: by_family(tls) }
     }
@@ -147,14 +147,14 @@ impl Alternates {
         !self.of(transport, client).servers.is_empty()
     }
 
-    /// The next server in turn for such a client.
+    /// The next server, round-robin, for a client of this transport and address family.
     pub fn next(&self, transport: Transport, client: SocketAddr) -> Option<SocketAddr> {
-        let InTurn { servers, named } = self.of(transport, client);
+        let RoundRobin { servers, named } = self.of(transport, client);
         let turn = named.fetch_add(1, Relaxed);
         servers.get(turn.checked_rem(servers.len())?).copied()
     }
 
-    fn of(&self, transport: Transport, client: SocketAddr) -> &InTurn {
+    fn of(&self, transport: Transport, client: SocketAddr) -> &RoundRobin {
         let [v4, v6] = match transport {
             Transport::Udp => &self.udp,
             Transport::Tcp => &self.tcp,
@@ -174,7 +174,7 @@ pub struct PeerRules {
     /// This machine's own addresses, including announced ones and local prefixes. They are denied except for live relayed
     /// addresses, unless an allowed prefix names them.
     pub own: Vec<IpNet>,
-    /// Our own services, including back ends. They are never reachable, whatever is allowed: one on this machine at all own
+    /// Our own services, including back ends. No rule makes them reachable: a service on this machine is refused at all own
     /// addresses, one on another machine at its own address.
     pub services: Vec<SocketAddr>,
 }
@@ -188,8 +188,8 @@ pub struct Limits {
     pub allocations_per_host: u32,
     /// Allocations in all; 0 = no limit.
     pub allocations_total: u32,
-    /// Requests a second from one source without good credentials, and Bindings a second, over UDP; four times as many
-    /// over TCP and TLS together. 0 = no limit.
+    /// Requests without good credentials, a second, from one source over UDP; four times as many over TCP and TLS
+    /// together. Limits of Bindings and of the first requests of a connection are multiples of it. 0 = no limit.
     pub unauthenticated_per_source: u32,
     /// Requests a second with the credentials of one user; 0 = no limit.
     pub requests_per_user: u32,

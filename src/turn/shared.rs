@@ -1,6 +1,6 @@
 //! What the workers share: nonce key, relay ports, quota. Packets do not touch it, with two exceptions: a packet between two
-//! of our own relayed addresses reads one bit of the port map, and a worker draws from the rate limit of a user or host now
-//! and then.
+//! of our own relayed addresses reads one bit of the port map, and a worker occasionally draws from the rate limit of a user
+//! or host.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub struct Shared {
     pub nonces: Nonces,
     /// Which relay ports are taken.
     pub ports: Arc<PortPool>,
-    /// How many allocations there are.
+    /// Allocations by user, by host and in all.
     pub quota: Arc<Quota>,
 }
 

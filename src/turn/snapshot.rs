@@ -1,4 +1,4 @@
-//! Snapshots: what a worker's sessions are at one moment, as values.
+//! Snapshots: a worker's sessions at one moment, as values.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::five_tuple::Client;
 use super::id::RelayId;
 use crate::base::host::HostId;
 
-/// Permissions, and channels, of one relay that a snapshot looks at; the rest is only counted.
+/// The most permissions, and the most channels, of one relay that a snapshot reads; the others are only counted.
 pub const ENTRIES_MAX: usize = 64;
 
 /// A position in a worker's sessions. The default is the beginning.
@@ -32,7 +32,7 @@ pub struct Page {
 /// One established allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveSession {
-    /// Five-tuple, transport and way back.
+    /// Five-tuple and link.
     pub client: Client,
     /// The user name as sent (REST: `expiry:user`).
     pub user: Arc<str>,
@@ -61,11 +61,11 @@ pub struct LiveRelay {
     pub announced: Announced,
     /// Lifetime left; zero if it has expired and is not removed yet.
     pub left: Duration,
-    /// Permissions held, with those that have expired and are not removed yet.
+    /// Permissions held, including those that have expired and are not removed yet.
     pub permission_count: usize,
     /// The live ones among the first [`ENTRIES_MAX`].
     pub permissions: Vec<LivePermission>,
-    /// Channels held, with those that have expired and are not removed yet.
+    /// Channels held, including those that have expired and are not removed yet.
     pub channel_count: usize,
     /// The live ones among the first [`ENTRIES_MAX`].
     pub channels: Vec<LiveChannel>,
@@ -87,6 +87,6 @@ pub struct LiveChannel {
     pub number: u16,
     /// The peer.
     pub peer: OnWire,
-    /// Lifetime left. Data passes only while the peer's permission lives, too.
+    /// Lifetime left. Data passes only while the peer's permission is live as well.
     pub left: Duration,
 }

@@ -1,9 +1,9 @@
 //! Rate limits for unauthenticated clients and for the requests of authenticated ones: how much of the server one source
 //! address or one user may use each second.
 //!
-//! A fixed table of token buckets, so no number of sources costs memory. Each subject has four places in the table,
-//! found through a keyed hash, so that no client can choose which one it shares a place with. A place is free again when its
-//! bucket is full. Only a subject whose four places are all in use by others at this moment shares one of them.
+//! The table of token buckets has a fixed size, so memory does not grow with the number of sources. Each subject has four
+//! places in the table, found through a keyed hash, so that no client can choose which one it shares a place with. A place is
+//! free again when its bucket is full. A subject shares a place only while all its four are in use by others.
 
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
@@ -15,15 +15,16 @@ use crate::base::time::Instant;
 /// Buckets; 16 bytes each. A source that sends one request a second at a limit of 500 a second holds its bucket for
 /// 2 ms, so the table is nearly empty with thousands of them.
 const BUCKETS: usize = 16_384;
-/// A whole second's worth may come at once.
+/// One second's worth may come at once.
 const BURST: u64 = 1_000_000_000;
 /// How far a bucket may be overdrawn by a cost that was known only afterwards.
 const OVERDRAFT: u64 = BURST;
-/// How far the bucket of [`Purpose::RecentGuess`] may be overdrawn, and so how long it is remembered at most.
+/// How far the bucket of [`Purpose::RecentGuess`] may be overdrawn: the longest time that a guess is remembered.
 const MEMORY: u64 = 60 * BURST;
-/// An IPv6 site (/48, RFC 6177) may use this many times the limit of one of its networks (/64), and a provider (/32) this many
-/// times. The second number applies to expensive work.
+/// The limit of an IPv6 site (/48, RFC 6177), in limits of one of its networks (/64). The second number applies to expensive
+/// work.
 const NETWORKS_OF_A_SITE: [u64; 2] = [8, 2];
+/// The same for a provider (/32).
 const NETWORKS_OF_A_PROVIDER: [u64; 2] = [64, 4];
 
 /// What is limited. Purposes do not share their limits.
@@ -35,15 +36,15 @@ pub enum Purpose {
     Binding,
     /// Requests without good credentials over TCP and TLS.
     Stream,
-    /// The first requests of each connection, without good credentials, beyond that limit: over TCP.
+    /// An additional budget for the first requests of each TCP connection, without good credentials.
     OpeningTcp,
-    /// The same over TLS, where a handshake was paid for before.
+    /// The same over TLS, where [`Purpose::Handshake`] was charged before.
     OpeningTls,
     /// Bindings over TCP and TLS.
     StreamBinding,
-    /// Searching the secret that verifies a password, in nanoseconds, for clients with a recent wrong guess.
+    /// Searching for the secret that verifies a password, in nanoseconds, for clients with a recent wrong guess.
     Search,
-    /// The same for other clients at their sources, counted for all sources together.
+    /// The same for other clients at the sources of such clients, counted for all sources together.
     NeighbourSearch,
     /// The same for clients without a recent wrong guess.
     FirstSearch,
@@ -112,7 +113,7 @@ impl Throttle {
         Self { full_at: vec![0; BUCKETS], tags: vec![0; BUCKETS], hasher: KeyedState::new(key) }
     }
 
-    /// Takes `units` if the subject has some left. The last ones may overdraw the limit by what is missing.
+    /// Takes `units` if the subject has at least one left, even if that overdraws the limit. Returns whether it had.
     pub fn take(
         &mut self,
         now: Instant,
@@ -128,7 +129,7 @@ impl Throttle {
         allowed
     }
 
-    /// Whether the subject has some left. Takes nothing.
+    /// Whether the subject has at least one unit left. Takes nothing.
     pub fn has_some(&self, now: Instant, purpose: Purpose, subject: Subject<'_>, limit: Limit) -> bool {
         let now = now.as_nanos();
         limit.per_second == 0
@@ -139,7 +140,7 @@ impl Throttle {
             })
     }
 
-    /// Takes `units` that were used already, whether the subject had them or not.
+    /// Takes `units` that were used already, even if the subject has none left.
     pub fn charge(&mut self, now: Instant, purpose: Purpose, subject: Subject<'_>, units: u32, limit: Limit) {
         if limit.per_second == 0 {
             return;
@@ -267,9 +268,9 @@ mod tests {
         assert_eq!(granted(&mut throttle, 10, source("2001:db9::1"), 1), 1, "another provider");
     }
 
-    /// Every other source sends at its limit, as many as there are places for half of them.
+    /// Half as many sources as there are places flood; most of as many others are still served.
     #[test]
-    fn a_crowd_of_floods_leaves_nearly_everybody_else_alone() {
+    fn many_floods_at_once_leave_most_other_sources_alone() {
         let mut throttle = throttle();
         let address = |n: u32| Subject::Source(IpAddr::from(n.to_be_bytes()));
         let crowd = BUCKETS as u32 / 2;
@@ -299,7 +300,7 @@ mod tests {
             throttle.charge(at(10), Purpose::RecentGuess, source(text), 30, one);
             assert!(!has_some(&throttle, 30_000, text) && has_some(&throttle, 30_020, text));
             (0..10).for_each(|_| throttle.charge(at(40_000), Purpose::RecentGuess, source(text), 30, one));
-            assert!(has_some(&throttle, 102_000, text), "not for longer by more guesses");
+            assert!(has_some(&throttle, 102_000, text), "about a minute, no matter how many guesses");
         }
         throttle.charge(at(10), Purpose::RecentGuess, source("2001:db8::1"), 30, one);
         assert!(
@@ -317,6 +318,6 @@ mod tests {
         assert!(!has_some(&throttle, 10) && !has_some(&throttle, 500));
         assert!(has_some(&throttle, 520), "half a second later");
         (0..100).for_each(|_| throttle.charge(at(520), Purpose::Search, subject, u32::MAX, limit));
-        assert!(!has_some(&throttle, 1500) && has_some(&throttle, 1530), "debts end");
+        assert!(!has_some(&throttle, 1500) && has_some(&throttle, 1530), "the overdraft is limited");
     }
 }

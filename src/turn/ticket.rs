@@ -1,4 +1,4 @@
-//! Tickets: what an answer needs to know about its request.
+//! Tickets: what is kept of a request to answer it.
 
 use super::error::Code;
 use super::five_tuple::Client;
@@ -9,7 +9,7 @@ use crate::wire::response::{Reason, Response};
 /// SOFTWARE (RFC 8489 section 14.14), sent to authenticated clients only.
 const SOFTWARE: &str = concat!("Hallpass ", env!("CARGO_PKG_VERSION"));
 
-/// Everything an answer needs to know about its request. Kept while sockets are being opened.
+/// The parts of a request that its answer depends on. Kept while sockets are being opened.
 #[derive(Clone, Debug)]
 pub struct Ticket {
     /// The client to answer.
@@ -41,13 +41,13 @@ impl Ticket {
         self.with_software(Response::success(self.method, self.transaction_id))
     }
 
-    /// An error response to this request. Strangers get no reason phrase: it would only amplify.
+    /// An error response to this request. Unauthenticated senders get no reason phrase: it would only amplify.
     pub fn error(&self, code: Code) -> Response {
         let reason = if self.asker.is_some() { Reason::Phrase } else { Reason::Empty };
         self.with_software(Response::error(self.method, self.transaction_id, code.number(), reason))
     }
 
-    /// RFC 8656 section 5: in answers to Allocate and Refresh. Strangers learn nothing.
+    /// Adds SOFTWARE to answers to Allocate and Refresh (RFC 8656 section 5), for authenticated senders only.
     fn with_software(&self, response: Response) -> Response {
         match self.asker.is_some() && matches!(self.method, method::ALLOCATE | method::REFRESH) {
             true => response.software(SOFTWARE),

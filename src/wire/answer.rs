@@ -1,5 +1,5 @@
-//! Responses as types: everything a client needs, borrowed from the message. Only attributes in front of integrity count,
-//! and of several of one type only the first, except XOR-RELAYED-ADDRESS.
+//! Responses as types: everything a client needs, borrowed from the message. Only attributes before the integrity attribute
+//! count. If a type occurs more than once, only the first counts, except for XOR-RELAYED-ADDRESS.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -139,9 +139,9 @@ impl<'a> Answer<'a> {
 pub fn algorithms(value: &[u8]) -> impl Iterator<Item = u16> + '_ {
     let mut rest = value;
     std::iter::from_fn(move || {
-        let (&[n0, n1, l0, l1], behind) = rest.split_first_chunk()?;
+        let (&[n0, n1, l0, l1], tail) = rest.split_first_chunk()?;
         let parameters = usize::from(u16::from_be_bytes([l0, l1])).next_multiple_of(4);
-        rest = behind.get(parameters..)?;
+        rest = tail.get(parameters..)?;
         Some(u16::from_be_bytes([n0, n1]))
     })
 }
@@ -149,11 +149,11 @@ pub fn algorithms(value: &[u8]) -> impl Iterator<Item = u16> + '_ {
 fn error_code(value: &[u8]) -> Option<ErrorCode<'_>> {
     let (&[_, _, class, number], reason) = value.split_first_chunk()?;
     let class = class & 7;
-    let sound = (3..=6).contains(&class) && number < 100 && reason.len() <= TEXT_MAX;
-    sound.then_some(ErrorCode { code: u16::from(class) * 100 + u16::from(number), reason })
+    let valid = (3..=6).contains(&class) && number < 100 && reason.len() <= TEXT_MAX;
+    valid.then_some(ErrorCode { code: u16::from(class) * 100 + u16::from(number), reason })
 }
 
-/// An address that is not hidden by XOR (RFC 8489 section 14.1).
+/// Reads an address that is not XOR-ed (RFC 8489 section 14.1).
 fn read_plain(value: &[u8]) -> Option<SocketAddr> {
     let (&[_, family, high, low], address) = value.split_first_chunk()?;
     let ip = match Family::from_byte(family).ok()? {
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer() {
+    fn malformed_answers_are_refused() {
         let error = |attributes: &[(u16, &[u8])]| with(REFUSED, attributes, |answer| answer.err());
         let malformed = Some(WireError::BadAttribute(kind::ERROR_CODE));
         for value in [&[][..], &[0, 0, 4], &[0, 0, 2, 1], &[0, 0, 7, 1], &[0, 0, 4, 100]] {
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_that_are_cut() {
+    fn truncated_lists_and_addresses() {
         let list = |value: &[u8]| algorithms(value).collect::<Vec<_>>();
         assert_eq!(list(&[0, 2, 0, 3, 9, 9, 9, 0, 0, 1, 0, 0]), [2, 1]);
         assert_eq!(list(&[0, 2, 0, 0, 0, 1, 0, 4]), [2]);

@@ -1,4 +1,4 @@
-//! The attributes of TURN (RFC 8656 section 18), on the traits of `stun_types`. The crate has those of RFC 8489.
+//! The attributes of TURN (RFC 8656 section 18), on the traits of `stun_types`. That crate has the attributes of RFC 8489.
 
 pub mod kind;
 mod on_stun_types;
@@ -218,8 +218,8 @@ impl Icmp {
 
     fn encode(&self) -> [u8; 8] {
         let [d0, d1, d2, d3] = self.data;
-        // The RFC's drawing gives the type seven bits and the code nine; its text, ICMP itself and packet analysers have
-        // whole bytes.
+        // In the RFC's figure, the type has seven bits and the code nine. In its text, in ICMP and in packet analysers,
+        // each has a byte.
         [0, 0, self.icmp_type, self.code, d0, d1, d2, d3]
     }
 }
@@ -274,7 +274,7 @@ mod tests {
 
     use super::*;
 
-    /// Reads the literal, writes it again, and refuses a value that is one byte longer or shorter.
+    /// Asserts that the literal decodes to `attribute` and is written again, and that another type is refused.
     fn check<A>(literal: &[u8], attribute: A)
     where
         A: for<'a> AttributeFromRaw<'a> + AttributeWrite + Debug + PartialEq,

@@ -26,7 +26,7 @@ pub struct ChannelData {
     pub payload: Range<usize>,
 }
 
-/// Reads ChannelData from a datagram, or from one framed message of a stream. Bytes behind the payload are
+/// Reads ChannelData from a datagram, or from one framed message of a stream. Bytes after the payload are
 /// ignored: padding is allowed over UDP too (section 12.5).
 pub fn parse_datagram(bytes: &[u8]) -> Result<ChannelData, WireError> {
     let header: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(WireError::Short)?;
@@ -58,7 +58,7 @@ pub fn prepend(frame: &mut Frame, number: u16) -> Option<()> {
     Some(())
 }
 
-/// `len` rounded up to the four bytes that streams align to (section 12.5).
+/// `len` rounded up to a multiple of four, to which messages are padded on a stream (section 12.5).
 pub const fn padded_len(len: usize) -> usize {
     len.saturating_add(padding(len))
 }
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_behind_is_ignored_and_missing_bytes_are_not() {
+    fn padding_is_ignored_and_missing_bytes_are_an_error() {
         let mut padded = PACKET.to_vec();
         padded.extend([1, 2, 3]);
         assert_eq!(parse_datagram(&padded).expect("valid").payload, 4..9);

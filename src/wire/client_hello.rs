@@ -1,10 +1,11 @@
 //! Reads a TLS ClientHello before the handshake: server name (RFC 6066 section 3) and ALPN (RFC 7301).
 //!
-//! Port 443 is shared by server name, and rustls must know before the handshake whether to offer ALPN.
+//! The server name decides which service of port 443 a connection is for, and rustls must know before the handshake whether
+//! to offer ALPN.
 //! The bytes are not consumed; the TLS library reads them again from the start.
 
-/// The most bytes of a stream that are examined. Today's largest hellos are about 2 KB (post-quantum shares);
-/// the rest is for hellos split into many small records.
+/// The most bytes of a stream that are examined. Today's largest ClientHellos have about 2 KB (post-quantum key shares);
+/// the rest is for those split into many small records.
 pub const MAX_PEEK: usize = 32 * 1024;
 
 const RECORD_HEADER: usize = 5;
@@ -62,7 +63,7 @@ fn fragments(bytes: &[u8]) -> impl Iterator<Item = Result<&[u8], ()>> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let header = &rest[..rest.len().min(RECORD_HEADER)];
-        // RFC 8446 section 5.1: the version of a record means nothing; rustls asks for its first byte all the same.
+        // RFC 8446 section 5.1: the version of a record is ignored, but rustls requires its first byte to be 3.
         let wrong = header.first().is_some_and(|&t| t != CONTENT_HANDSHAKE)
             || header.get(1).is_some_and(|&major| major != 3);
         if wrong {
@@ -85,7 +86,7 @@ fn fragments(bytes: &[u8]) -> impl Iterator<Item = Result<&[u8], ()>> {
     })
 }
 
-/// How much of the first handshake message has arrived, without copying: this runs again for every segment.
+/// Whether the first handshake message has arrived. Does not copy, because it runs again for every segment.
 fn message_length(bytes: &[u8]) -> Progress {
     let mut head = [0u8; 4];
     let mut have = 0;
@@ -105,7 +106,7 @@ fn message_length(bytes: &[u8]) -> Progress {
             if length > MAX_PEEK {
                 return Progress::Never;
             }
-            // Bytes behind the message (early data, a second message) are left to the TLS library.
+            // Bytes after the message (early data, a second message) are left to the TLS library.
             if have >= length {
                 return Progress::Whole(length);
             }
@@ -126,7 +127,7 @@ fn reassemble(bytes: &[u8], length: usize) -> Vec<u8> {
     message
 }
 
-/// Reads the message of RFC 8446 section 4.1.2 (TLS 1.2 has the same shape); `None` if a length does not fit.
+/// Reads a ClientHello (RFC 8446 section 4.1.2; TLS 1.2 has the same layout); `None` if a length does not fit.
 fn parse(message: &[u8]) -> Option<ClientHello> {
     let mut body = Reader(message.get(4..)?);
     body.take(2 + 32)?; // legacy_version, random

@@ -5,8 +5,8 @@
 pub enum Kind {
     /// A STUN message: first byte 0 to 3.
     Stun,
-    /// ChannelData with a number from 0x4000 to 0x7FFF. RFC 8656 stops at 0x4FFF, RFC 5766 did not, and older
-    /// clients draw from the rest; whether they may is decided where channels are bound.
+    /// ChannelData with a number from 0x4000 to 0x7FFF. RFC 8656 ends at 0x4FFF, but RFC 5766 did not, and older
+    /// clients use the rest; ChannelBind decides whether they may.
     ChannelData,
     /// Neither.
     Other,

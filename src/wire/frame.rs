@@ -1,7 +1,7 @@
 //! A datagram in a buffer with headroom, so that headers are added and removed without moving the payload.
 
 /// Bytes kept free in front of a received datagram. The largest header written there is a Data indication with an
-/// IPv6 peer (48 bytes); a raw send adds an IPv6 and a UDP header (48) in front of a stripped datagram.
+/// IPv6 peer (48 bytes); a raw send prepends an IPv6 and a UDP header (48) to a payload without its TURN header.
 pub const HEADROOM: usize = 64;
 
 /// The largest UDP payload over IPv4 (RFC 768), rounded up; a received datagram never fills it.
@@ -32,7 +32,7 @@ impl Frame {
         }
     }
 
-    /// Clears the frame and returns the space behind the headroom, to receive the next datagram.
+    /// Clears the frame and returns the space after the headroom, to receive the next datagram.
     pub fn spare_mut(&mut self) -> &mut [u8] {
         (self.start, self.end) = (HEADROOM, HEADROOM);
         &mut self.buffer[HEADROOM..HEADROOM + DATAGRAM_MAX]
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_come_and_go_without_moving_the_payload() {
+    fn headers_are_added_and_removed_without_moving_the_payload() {
         let mut frame = Frame::new();
         frame.spare_mut()[..7].copy_from_slice(&[0x40, 0, 0, 3, b'a', b'b', b'c']);
         frame.set_len(7);

@@ -58,7 +58,7 @@ pub fn parse_send(message: &Message<'_>) -> Result<Send, WireError> {
 }
 
 /// Reads the attributes that Send and Data indications share: the peer, and the position of the value of DATA. Passes every
-/// other known attribute to `other`. Of several attributes of one type the first counts.
+/// other known attribute to `other`. If a type occurs more than once, the first counts.
 fn read_peer_and_data(
     message: &Message<'_>,
     method: u16,
@@ -118,8 +118,8 @@ pub fn parse_data(message: &Message<'_>) -> Result<Data, WireError> {
     Ok(Data { peer, content: content.ok_or(WireError::Incomplete)? })
 }
 
-/// Wraps the frame's bytes into a Data indication from `peer`: headers in front, zeros behind up to a multiple of four.
-/// Returns `None` and changes nothing if the frame has no room or the message would be too long for STUN.
+/// Wraps the frame's bytes into a Data indication from `peer`: adds the headers before them, and zeros up to a multiple of four
+/// after them. Returns `None` and changes nothing if the frame has no room or the message would be too long for STUN.
 pub fn prepend_data(frame: &mut Frame, peer: SocketAddr, transaction_id: [u8; 12]) -> Option<()> {
     let payload_len = u16::try_from(frame.bytes().len()).ok()?;
     let padding = padding(payload_len.into());
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_spoils_a_send() {
+    fn malformed_sends_are_refused() {
         let (peer, data) = ((kind::XOR_PEER_ADDRESS, &PEER[..]), (kind::DATA, &b"x"[..]));
         assert_eq!(parse(&[peer]), Err(WireError::Incomplete));
         assert_eq!(parse(&[data]), Err(WireError::Incomplete));
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_data_indication_brings() {
+    fn the_parts_of_a_data_indication() {
         let parse = |kind, attributes: &[(u16, &[u8])]| {
             parse_data(&Message::parse(&vectors::message(kind, attributes)).expect("well-formed"))
         };
@@ -246,8 +246,8 @@ mod tests {
             parse(DATA_INDICATION, &[peer, icmp]),
             Ok(Data { peer: from, content: Content::Icmp(error) })
         );
-        for spoiled in [&[peer][..], &[data], &[icmp]] {
-            assert_eq!(parse(DATA_INDICATION, spoiled), Err(WireError::Incomplete));
+        for incomplete in [&[peer][..], &[data], &[icmp]] {
+            assert_eq!(parse(DATA_INDICATION, incomplete), Err(WireError::Incomplete));
         }
         assert_eq!(parse(SEND, &[peer, data]), Err(WireError::Incomplete));
         let unknown = parse(DATA_INDICATION, &[peer, data, (0x7abc, b"")]);
@@ -282,14 +282,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn data_survives(
+        fn written_data_indications_are_read_again(
             payload in prop::collection::vec(any::<u8>(), 0..1500),
             peer in any::<SocketAddr>(),
             id in any::<[u8; 12]>(),
         ) {
             let peer = SocketAddr::new(peer.ip(), peer.port());
             let mut frame = Frame::new();
-            // What lay there before must not show in the padding.
+            // Old contents of the buffer must not appear in the padding.
             frame.spare_mut().fill(0xee);
             frame.spare_mut()[..payload.len()].copy_from_slice(&payload);
             frame.set_len(payload.len());

@@ -1,10 +1,10 @@
 //! Strict parsing of STUN messages (RFC 8489 sections 5, 6.3 and 14).
 //!
-//! `stun_types` 2.0.4 parses messages too, but it takes bytes behind the message for attributes, ignores a FINGERPRINT behind
+//! `stun_types` 2.0.4 parses messages too, but it takes bytes after the message for attributes, ignores a FINGERPRINT after
 //! an attribute it does not expect, allows a length that is not a multiple of four, and logs a warning per malformed
-//! datagram, which a stranger could use to fill a disk. So the structure is checked here, once and silently. The crate
-//! computes integrity, knows types and writes messages. It also writes FINGERPRINT; to check one of 64 KiB it takes 160
-//! microseconds, one byte at a time, so that is done here as well.
+//! datagram, which anybody could use to fill a disk. So the structure is checked here, once and without a log line. The crate
+//! computes integrity, defines types and writes messages, including FINGERPRINT. FINGERPRINT is checked here as well, because
+//! the crate computes it one byte at a time: 160 microseconds for 64 KiB.
 
 use std::ops::Range;
 
@@ -25,9 +25,9 @@ pub const HEADER_LEN: usize = 20;
 /// Length of an attribute's header in bytes.
 pub const ATTRIBUTE_HEADER_LEN: usize = 4;
 
-/// Attributes of one message. A request is at most 2 KiB long: with more, its attributes have less than four bytes each, and
-/// a CreatePermission with 170 IPv4 peers has fewer. A Send indication of 64 KiB has room for 16,000 empty ones, which take
-/// 130 microseconds to read.
+/// The most attributes of one message. In a request, which has at most 2 KiB, more attributes would have less than four bytes of
+/// value each; a CreatePermission has room for fewer than 170 IPv4 peers. Without this limit, a Send indication of 64 KiB could
+/// have 16,000 empty attributes, which take 130 microseconds to read.
 pub const ATTRIBUTES_MAX: usize = 256;
 
 /// CRC-32 of FINGERPRINT (RFC 8489 section 14.7), 16 bytes at a time.
@@ -107,9 +107,9 @@ impl<'a> Message<'a> {
         Ok(message)
     }
 
-    /// Checks all attributes and notes the positions of integrity and fingerprint.
+    /// Checks all attributes and stores the positions of integrity and fingerprint.
     fn walk(&mut self) -> Result<(), WireError> {
-        let (mut offset, mut behind_sha1, mut count) = (HEADER_LEN, None, 0);
+        let (mut offset, mut after_sha1, mut count) = (HEADER_LEN, None, 0);
         while offset < self.bytes.len() {
             count += 1;
             if count > ATTRIBUTES_MAX {
@@ -119,16 +119,16 @@ impl<'a> Message<'a> {
                 return Err(WireError::FingerprintNotLast);
             }
             let attribute = attribute_at(self.bytes, offset).ok_or(WireError::AttributeOverrun)?;
-            // Behind an integrity attribute all others are ignored, except MESSAGE-INTEGRITY-SHA256 directly behind
+            // After an integrity attribute all others are ignored, except MESSAGE-INTEGRITY-SHA256 directly after
             // MESSAGE-INTEGRITY, and FINGERPRINT (RFC 8489 sections 14.5 to 14.7).
             let covered = self.sha1.is_none() && self.sha256.is_none();
             match attribute.kind {
                 kind::MESSAGE_INTEGRITY if covered => {
                     self.sha1 = Some(offset);
-                    behind_sha1 = Some(attribute.next_offset());
+                    after_sha1 = Some(attribute.next_offset());
                     self.end = offset;
                 }
-                kind::MESSAGE_INTEGRITY_SHA256 if covered || behind_sha1 == Some(offset) => {
+                kind::MESSAGE_INTEGRITY_SHA256 if covered || after_sha1 == Some(offset) => {
                     self.sha256 = Some(offset);
                     self.end = self.end.min(offset);
                 }
@@ -157,8 +157,8 @@ impl<'a> Message<'a> {
         Ok(())
     }
 
-    /// What FINGERPRINT and the integrity attributes are computed over: everything in front of the attribute, with a
-    /// header whose length ends behind it.
+    /// The input of FINGERPRINT and of the integrity attributes: everything before the attribute, with a header whose length
+    /// includes the attribute and nothing after it.
     fn input_up_to(&self, attribute: &RawAttribute<'_>) -> ([u8; 4], &'a [u8]) {
         // A message is at most 65,552 bytes, so what follows its header fits the field.
         let [high, low] = ((attribute.next_offset() - HEADER_LEN) as u16).to_be_bytes();
@@ -188,7 +188,7 @@ impl<'a> Message<'a> {
         id
     }
 
-    /// The attributes that may be acted upon, in order: those in front of integrity and fingerprint.
+    /// The attributes that may be acted upon, in order: those before integrity and fingerprint.
     pub fn attributes(&self) -> Attributes<'a> {
         Attributes { bytes: &self.bytes[..self.end], offset: HEADER_LEN }
     }
@@ -198,22 +198,22 @@ impl<'a> Message<'a> {
         self.attributes().find(|attribute| attribute.kind == kind)
     }
 
-    /// Whether there is a (right) FINGERPRINT.
+    /// Whether there is a FINGERPRINT. [`Message::parse`] has checked it.
     pub fn has_fingerprint(&self) -> bool {
         self.fingerprint
     }
 
-    /// Whether there is a MESSAGE-INTEGRITY to be looked at.
+    /// Whether there is a MESSAGE-INTEGRITY that counts.
     pub fn has_sha1(&self) -> bool {
         self.sha1.is_some()
     }
 
-    /// Whether there is a MESSAGE-INTEGRITY-SHA256 to be looked at.
+    /// Whether there is a MESSAGE-INTEGRITY-SHA256 that counts.
     pub fn has_sha256(&self) -> bool {
         self.sha256.is_some()
     }
 
-    /// The integrity that must verify: SHA-256 if it is present, so that damaging it does not bid down.
+    /// The integrity that must verify: SHA-256 if it is present, so that damaging it is no downgrade to SHA-1.
     pub fn integrity(&self) -> Option<IntegrityAlgorithm> {
         match (self.sha1, self.sha256) {
             (_, Some(_)) => Some(IntegrityAlgorithm::Sha256),
@@ -224,7 +224,7 @@ impl<'a> Message<'a> {
 
     /// Whether the integrity attribute of `algorithm` is present and correct, compared in constant time. The bytes of
     /// `key` are used as they are, so that a key from MD5 serves both algorithms (RFC 8489 section 9.2.2; the
-    /// crate's own check refuses that). TURN does not allow a shortened SHA-256 (section 14.6).
+    /// crate's own check refuses that). TURN does not allow a truncated SHA-256 (section 14.6).
     pub fn verify(&self, key: &IntegrityKey, algorithm: IntegrityAlgorithm) -> bool {
         let offset = match algorithm {
             IntegrityAlgorithm::Sha1 => self.sha1,

@@ -1,11 +1,11 @@
-//! Bytes and their meaning. Pure: no state, no time, no input or output, and no input that panics.
+//! Parsers and encoders for everything on the wire. Pure: no state, no time, no I/O, and no bytes make them panic.
 //!
-//! A datagram's way: [`demux`] tells STUN from ChannelData by the first byte; on a stream [`stream`] finds where a
+//! The path of a datagram: [`demux`] tells STUN from ChannelData by the first byte; on a stream [`stream`] finds where a
 //! message ends. ChannelData is read and written by [`channel_data`]. STUN is parsed strictly by [`message`];
 //! a Send indication then goes to [`indication`], which also writes Data indications; a request goes to
-//! [`request`], and [`response`] encodes the answer. [`attribute`] holds the attributes of TURN, [`frame`] the
-//! buffer with headroom that headers are written into. Before TURN begins, a stream may start with a header of
-//! [`proxy_protocol`] and a [`client_hello`].
+//! [`request`], and [`response`] encodes the answer. [`attribute`] defines the attributes of TURN, [`frame`] the
+//! buffer with headroom that headers are written into. A stream may begin with a header of [`proxy_protocol`] and a
+//! [`client_hello`].
 //!
 //! The client's half is [`writer`], which encodes requests and Send indications, and [`answer`], which reads responses.
 #![forbid(unsafe_code)]
@@ -47,11 +47,12 @@ pub enum WireError {
     FingerprintNotLast,
     /// FINGERPRINT does not match the message: damaged, or not STUN at all.
     FingerprintMismatch,
-    /// An indication without XOR-PEER-ADDRESS or DATA (RFC 8656 section 11.2), or not a Send indication.
+    /// Not an indication of the expected method, or one without XOR-PEER-ADDRESS or content (RFC 8656 sections 11.2 and 11.4).
     Incomplete,
-    /// An indication whose attribute of this type has a wrong length or an unknown address family.
+    /// An indication or a response whose attribute of this type is malformed, or an error response without ERROR-CODE.
     BadAttribute(u16),
-    /// An indication with this comprehension-required attribute that is not known here (RFC 8489 section 6.3.2).
+    /// An indication or a response with this comprehension-required attribute, which is not known here (RFC 8489 sections 6.3.2
+    /// to 6.3.4).
     UnknownAttribute(u16),
 }
 
@@ -62,9 +63,9 @@ impl fmt::Display for WireError {
             Self::WrongKind => f.write_str("first byte of another protocol"),
             Self::Cookie => f.write_str("no magic cookie"),
             Self::Length => f.write_str("length field does not fit the bytes"),
-            Self::AttributeOverrun => f.write_str("attribute past the end"),
+            Self::AttributeOverrun => f.write_str("attribute extends past the end of the message"),
             Self::TooManyAttributes => f.write_str("too many attributes"),
-            Self::FingerprintNotLast => f.write_str("attribute behind FINGERPRINT"),
+            Self::FingerprintNotLast => f.write_str("attribute after FINGERPRINT"),
             Self::FingerprintMismatch => f.write_str("wrong FINGERPRINT"),
             Self::Incomplete => f.write_str("indication without peer or data"),
             Self::BadAttribute(kind) => write!(f, "malformed attribute {kind:#06x}"),

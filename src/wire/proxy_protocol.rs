@@ -4,8 +4,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::str;
 
-/// The longest header that is accepted. Version 1 ends within 107 bytes; version 2 has room here for 512 bytes of
-/// addresses and extensions (TLVs), of which proxies send below 300.
+/// The longest header that is accepted. Version 1 has at most 107 bytes; version 2 may have 512 bytes of addresses and
+/// extensions (TLVs) here, and proxies send less than 300.
 pub const MAX_PEEK: usize = V2_HEADER + 512;
 
 const V1_START: &[u8] = b"PROXY ";
@@ -34,8 +34,8 @@ pub struct Addresses {
 pub struct Header {
     /// Its length in bytes; the client's own bytes follow.
     pub len: usize,
-    /// `None` if the proxy connects for itself (LOCAL, a health check) or does not know the addresses (UNKNOWN); then those of
-    /// the connection count.
+    /// `None` if the proxy connects for itself (LOCAL, a health check) or does not know the addresses (UNKNOWN, other families);
+    /// then those of the connection count.
     pub addresses: Option<Addresses>,
 }
 
@@ -77,7 +77,7 @@ fn peek_v1(bytes: &[u8]) -> Peek {
     }
 }
 
-/// Reads the words behind `PROXY `; `None` if they are invalid, `Some(None)` for UNKNOWN.
+/// Reads the words after `PROXY `; `None` if they are invalid, `Some(None)` for UNKNOWN.
 fn v1_addresses(words: &str) -> Option<Option<Addresses>> {
     if words == "UNKNOWN" || words.starts_with("UNKNOWN ") {
         return Some(None);
@@ -96,7 +96,7 @@ fn v1_addresses(words: &str) -> Option<Option<Addresses>> {
     }))
 }
 
-/// A decimal without sign and leading zeros (section 2.1).
+/// Reads a decimal port without sign and leading zeros (section 2.1).
 fn port(word: &str) -> Option<u16> {
     let plain = word.bytes().all(|b| b.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
     if plain { word.parse().ok() } else { None }
@@ -104,7 +104,7 @@ fn port(word: &str) -> Option<u16> {
 
 fn peek_v2(bytes: &[u8]) -> Peek {
     let Some(header) = bytes.first_chunk::<V2_HEADER>() else {
-        // Version and command can be checked already.
+        // The version can be checked already.
         let wrong = bytes.get(V2_SIGNATURE.len()).is_some_and(|byte| byte & 0xf0 != V2_VERSION);
         return if wrong { Peek::NotProxy } else { Peek::NeedMore };
     };
@@ -156,7 +156,7 @@ pub enum Version {
 pub fn write(version: Version, addresses: Addresses, out: &mut Vec<u8>) {
     let Addresses { mut source, mut destination } = addresses;
     if source.is_ipv4() != destination.is_ipv4() {
-        // Both addresses must have one family: the mapped form is equivalent.
+        // Both addresses must have one family; the mapped form of an IPv4 address is equivalent.
         (source, destination) = (mapped(source), mapped(destination));
     }
     match version {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     fn found(bytes: &[u8]) -> Option<Addresses> {
-        // Every beginning asks for more, and what follows does not matter.
+        // Every prefix needs more bytes, and bytes after the header do not matter.
         for len in 0..bytes.len() {
             assert_eq!(peek(&bytes[..len]), Peek::NeedMore, "{len} bytes of {bytes:?}");
         }
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_as_the_specification_has_it() {
+    fn version_1_follows_the_specification() {
         let line = b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n";
         assert_eq!(found(line), Some(addresses("192.168.0.1:56324", "192.168.0.11:443")));
         let line = b"PROXY TCP6 2001:db8::1 2001:db8::2 1 65535\r\n";
@@ -234,7 +234,7 @@ mod tests {
         header.extend([0x21, 0x11, 0, 12, 192, 0, 2, 1, 198, 51, 100, 2, 0xc3, 0x50, 0x01, 0xbb]);
         let expected = Some(addresses("192.0.2.1:50000", "198.51.100.2:443"));
         assert_eq!(found(&header), expected);
-        // PP2_TYPE_ALPN behind the addresses.
+        // PP2_TYPE_ALPN after the addresses.
         header[15] = 17;
         header.extend([0x01, 0, 2, b'h', b'2']);
         assert_eq!(found(&header), expected);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_written_is_read_again() {
+    fn written_headers_are_read_again() {
         for version in [Version::V1, Version::V2] {
             for pair in [addresses("192.0.2.1:1", "192.0.2.2:443"), addresses("[2001:db8::1]:9", "[::1]:443")]
             {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_told_at_once() {
+    fn malformed_headers_and_other_protocols_are_refused_at_once() {
         for bytes in [
             b"GET / HTTP/1.1\r\n".as_slice(),
             b"\x00\x01\x00\x00\x21\x12\xa4\x42",

@@ -1,5 +1,5 @@
-//! Requests as types: everything a handler needs, borrowed from the message. Only attributes in front of integrity
-//! count, and of several of one type only the first, except XOR-PEER-ADDRESS.
+//! Requests as types: everything a handler needs, borrowed from the message. Only attributes before the integrity attribute
+//! count. If a type occurs more than once, only the first counts, except for XOR-PEER-ADDRESS.
 
 use std::net::SocketAddr;
 
@@ -163,7 +163,7 @@ pub struct Credentials<'a> {
     pub password_algorithms: Option<&'a [u8]>,
     /// Whether MESSAGE-INTEGRITY is present.
     pub has_sha1: bool,
-    /// Whether MESSAGE-INTEGRITY-SHA256 is present. If so, it must verify, whatever else is present.
+    /// Whether MESSAGE-INTEGRITY-SHA256 is present. If so, it must verify, even if MESSAGE-INTEGRITY is present too.
     pub has_sha256: bool,
 }
 
@@ -266,7 +266,7 @@ mod tests {
         text.parse().expect("address")
     }
 
-    /// Hands the request to `look`; requests borrow from the bytes.
+    /// Passes the request to `look`, because requests borrow from the bytes.
     fn with<T>(bytes: &[u8], look: impl FnOnce(Result<Request<'_>, BadAttribute>) -> T) -> T {
         look(Request::parse(&Message::parse(bytes).expect("well-formed")))
     }
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn chromium_allocates() {
+    fn the_allocates_of_chromium() {
         let expected = Allocate { transport: Some(17), ..Allocate::default() };
         for bytes in [vectors::chromium_allocate(), vectors::chromium_allocate_authenticated()] {
             with(&bytes, |request| match request {
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn chromium_says_who_it_is() {
+    fn the_credentials_of_chromium() {
         let bytes = vectors::chromium_allocate_authenticated();
         let credentials = Credentials::parse(&Message::parse(&bytes).expect("valid"));
         let expected = Credentials {
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn chromium_reaches_its_peer() {
+    fn the_permission_and_the_channel_of_chromium_name_one_peer() {
         let permitted = with(&vectors::chromium_create_permission(), |request| match request {
             Ok(Request::CreatePermission(permission)) => permission.peers().collect::<Vec<_>>(),
             other => panic!("{other:?}"),
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_an_allocate_can_say() {
+    fn every_attribute_of_an_allocate() {
         let asked = allocate(&[
             (kind::REQUESTED_TRANSPORT, &[17, 0, 0, 0]),
             (kind::LIFETIME, &[0, 0, 0x0e, 0x10]),
@@ -377,13 +377,13 @@ mod tests {
                 with(&bytes, |request| assert_eq!(request.err(), Some(BadAttribute(kind::XOR_PEER_ADDRESS))));
             }
         }
-        // One bad address among good ones spoils the whole request.
+        // One malformed address makes the whole request malformed.
         let peers = [(kind::XOR_PEER_ADDRESS, &PEER[..]), (kind::XOR_PEER_ADDRESS, &unknown_family)];
         with(&vectors::message(method::CREATE_PERMISSION, &peers), |request| assert!(request.is_err()));
     }
 
     #[test]
-    fn refresh_and_the_rest() {
+    fn refresh_several_peers_and_an_unknown_method() {
         let bytes = vectors::message(method::REFRESH, &[(kind::LIFETIME, &[0; 4])]);
         with(&bytes, |request| match request {
             Ok(Request::Refresh(refresh)) => {
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_attributes_are_listed_once_and_not_without_end() {
+    fn unknown_attributes_are_listed_once_and_up_to_a_limit() {
         let unknown = |kinds: &[u16]| {
             let attributes: Vec<(u16, &[u8])> = kinds.iter().map(|&kind| (kind, &b"x"[..])).collect();
             let bytes = vectors::message(method::ALLOCATE, &attributes);

@@ -19,7 +19,7 @@ const CAPACITY: usize = 256;
 /// Whether an error response has a reason phrase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// No phrase: an answer to a stranger must stay small.
+    /// No phrase: an answer to an unauthenticated sender must stay small.
     Empty,
     /// The short phrase of the RFC.
     Phrase,
@@ -52,7 +52,7 @@ impl Response {
     fn new(method: u16, transaction_id: [u8; 12], class: MessageClass) -> Self {
         let mut id = [0; 16];
         id[4..].copy_from_slice(&transaction_id);
-        // A method has 12 bits, so this does not leave the range that `Method::new` takes.
+        // A method has 12 bits; `Method::new` takes no more.
         let kind = MessageType::from_class_method(class, Method::new(method & 0xfff));
         let encoder =
             Encoder::builder(kind, u128::from_be_bytes(id).into(), MessageWriteVec::with_capacity(CAPACITY));
@@ -61,7 +61,7 @@ impl Response {
 
     /// Adds any attribute.
     pub fn attribute(mut self, attribute: &dyn AttributeWrite) -> Self {
-        // `add_attribute` checks for attributes behind integrity, which only `finish` adds.
+        // The check that is skipped refuses attributes after integrity, which only `finish` adds.
         self.encoder.push_attribute_unchecked(attribute);
         self
     }
@@ -134,7 +134,7 @@ impl Response {
         integrity: Option<(&IntegrityKey, IntegrityAlgorithm)>,
         fingerprint: bool,
     ) -> Vec<u8> {
-        // Both fail only if such an attribute is present already, and nothing adds one before.
+        // Both fail only if such an attribute is present already, and only this function adds one.
         if let Some((key, algorithm)) = integrity {
             let _ = self.encoder.add_message_integrity_with_key(key, algorithm);
         }
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_can_say_why() {
+    fn errors_can_have_a_reason_phrase() {
         for (code, words) in
             [(400, "Bad Request"), (437, "Allocation Mismatch"), (508, "Insufficient Capacity")]
         {

@@ -28,7 +28,8 @@ pub enum Framed {
     Garbage,
 }
 
-/// Finds the message at the front of `bytes` in constant time. Call it again on the rest for the next message.
+/// Finds the message at the front of `bytes`, at a cost that does not depend on its length. Call it again on the rest for the
+/// next message.
 pub fn next(bytes: &[u8]) -> Framed {
     let Some(&first) = bytes.first() else {
         return Framed::NeedMore { at_least: channel_data::HEADER_LEN };
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_known_at_the_first_wrong_byte() {
+    fn garbage_is_recognised_at_the_first_wrong_byte() {
         assert_eq!(next(b"\x16\x03\x01"), Framed::Garbage);
         assert_eq!(next(&[0, 1, 0, 2]), Framed::Garbage);
         assert_eq!(next(&[0, 1, 0, 0, 0x21]), Framed::NeedMore { at_least: 20 });

@@ -11,7 +11,7 @@ macro_rules! vectors {
             hex(include_str!(concat!("../../tests/vectors/", $file, ".hex")))
         })*
 
-        /// Every one of them.
+        /// All of these messages.
         pub fn all() -> Vec<Vec<u8>> {
             vec![$($name()),*]
         }
@@ -50,7 +50,7 @@ pub fn message(kind: u16, attributes: &[(u16, &[u8])]) -> Vec<u8> {
     message
 }
 
-/// Makes the length field that of the bytes.
+/// Sets the length field to the length of the attributes.
 pub fn set_length(message: &mut [u8]) {
     let length = (message.len() - HEADER_LEN) as u16;
     message[2..4].copy_from_slice(&length.to_be_bytes());

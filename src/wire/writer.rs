@@ -7,14 +7,14 @@ use stun_types::attribute::{MessageIntegrity, MessageIntegritySha256};
 use super::attribute::{kind, write_xor};
 use super::message::{HEADER_LEN, IntegrityAlgorithm, IntegrityKey, MAGIC_COOKIE, method};
 
-/// The longest DATA that a Send indication for any peer can carry: the range of STUN's length field without an IPv6
-/// XOR-PEER-ADDRESS and DONT-FRAGMENT.
+/// The longest DATA that a Send indication for any peer can carry: the maximum of STUN's length field, less an IPv6
+/// XOR-PEER-ADDRESS, DONT-FRAGMENT and the header of DATA.
 pub const DATA_MAX: usize = 65_532 - 24 - 4 - 4;
 
 /// Class indication.
 const INDICATION: u16 = 0x0010;
 
-/// A message under construction. The caller keeps it below 64 KiB: values are names, nonces and addresses.
+/// A message under construction. The caller keeps it below 64 KiB; its values are names, nonces and addresses.
 pub struct Writer<'a> {
     bytes: &'a mut Vec<u8>,
     transaction_id: [u8; 12],
@@ -136,7 +136,7 @@ mod tests {
 
     /// Chromium's and the RFC's own messages, written again from their parts, are the same byte for byte.
     #[test]
-    fn integrity_is_that_of_others() {
+    fn integrity_matches_other_implementations() {
         let matrix = "\u{30DE}\u{30C8}\u{30EA}\u{30C3}\u{30AF}\u{30B9}";
         for (literal, name, password, algorithm) in [
             (vectors::chromium_allocate_authenticated(), "user", "pass", IntegrityAlgorithm::Sha1),

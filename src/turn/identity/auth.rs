@@ -1,8 +1,8 @@
 //! Authentication: the long-term credential mechanism of RFC 8489 section 9.2.4 with time-limited REST names.
 //!
-//! The nonce is checked before the credentials: it proves the client's address for one short hash, so a stranger
-//! never makes us compute a password. An expired name is refused before any secret is tried, and trying secrets has a budget
-//! of its own. The cache holds only identities that verified, and has a limit.
+//! The nonce is checked before the credentials: for the cost of one short hash it proves the client's address, so forged
+//! addresses never cause the computation of a password. An expired name is refused before any secret is tried, and trying
+//! secrets has a budget of its own. The cache holds only identities that verified, and its size is limited.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::wire::request::Credentials;
 /// Users cached per worker; the oldest generation is dropped when the cache is full. A miss costs microseconds.
 const CACHE_MAX: usize = 4096;
 
-/// The password of no user.
+/// The password of the decoy key. No user has it.
 const DECOY_PASSWORD: &str = "decoy";
 
 /// The value of PASSWORD-ALGORITHMS that we offer: SHA-256, then MD5 (RFC 8489 sections 14.11 and 18.5).
@@ -69,7 +69,7 @@ pub struct Identity {
     pub host: HostId,
     /// That host's name.
     pub host_name: Arc<str>,
-    /// The realm of its key. A new realm in the settings does not end what was allocated under this one.
+    /// The realm of its key. A new realm in the settings does not end allocations made under this one.
     pub realm: Arc<str>,
     /// When the name expires, on the monotonic clock as of the time it verified: a jump of the wall clock does not affect
     /// a running call.
@@ -138,11 +138,12 @@ pub enum Failure {
 pub struct Checked {
     /// The sender, or why the request is refused.
     pub result: Result<Authenticated, Failure>,
-    /// The number of keys tried: of secrets, of a static user, and a cached one. 0 if a key at hand verified at once.
+    /// The number of keys tried: of secrets, and of a static user. The key of the allocation's owner, or a cached one, counts
+    /// only if it did not verify.
     pub tried: usize,
 }
 
-/// One request whose credentials are checked. Its nonce is good already.
+/// One request whose credentials are checked. The caller has checked its nonce.
 #[derive(Clone, Copy)]
 pub struct Attempt<'a> {
     /// The time.
@@ -153,10 +154,10 @@ pub struct Attempt<'a> {
     pub message: &'a Message<'a>,
     /// Its credentials.
     pub credentials: &'a Credentials<'a>,
-    /// The features that its nonce announced.
+    /// The features that the nonce announced.
     pub features: Features,
-    /// The owner of the client's allocation. Its own requests are checked against the key it came with, so neither an
-    /// expired name nor a changed secret ends a running call.
+    /// The owner of the client's allocation. Its requests are checked against the key that the allocation was made with, so
+    /// neither an expired name nor a changed secret ends a running call.
     pub holder: Option<&'a Arc<Identity>>,
     /// Whether no key but the holder's may be tried.
     pub holder_alone: bool,
@@ -169,7 +170,7 @@ pub struct Attempt<'a> {
 pub struct Authenticator {
     directory: Directory,
     realm: Arc<str>,
-    // Two generations of REST users: hits move to the young one, and when that is full, the old one is dropped.
+    // Two generations of REST users: hits move to the young one, and when that is full, it replaces the old one.
     young: HashMap<Arc<str>, Known>,
     old: HashMap<Arc<str>, Known>,
     /// Checked instead of a missing key, so that the time of an answer does not reveal which names are known.
@@ -214,8 +215,8 @@ impl Authenticator {
         self.len() == 0
     }
 
-    /// Whether USERHASH may be sent instead of USERNAME. A REST name is not known before it is used, so only if all users
-    /// are static.
+    /// Whether USERHASH may be sent instead of USERNAME: only if all users are static, because the hash of a REST name cannot
+    /// be known before the name is used.
     pub fn offers_anonymity(&self) -> bool {
         self.directory.secrets.is_empty()
     }
@@ -245,7 +246,7 @@ impl Authenticator {
             IntegrityAlgorithm::Sha1
         };
         let proof = message.integrity().ok_or(UNKNOWN)?;
-        // USERHASH counts only if this very nonce offered it.
+        // USERHASH counts only if this nonce offered it.
         let userhash = credentials.userhash.filter(|_| features.username_anonymity);
         if let Some(holder) = holder
             && holder.is_named_by(credentials, userhash, algorithm)
@@ -267,7 +268,7 @@ impl Authenticator {
             (None, Some(hash)) => self.directory.by_hash.get(&hash).copied(),
             (None, None) => return Err(UNKNOWN),
         };
-        // Every request pays for one static user, known or not, so that its time does not tell which.
+        // Every request computes one static user's key, known or not, so that the time does not reveal which names are known.
         if !settings.users.is_empty() {
             *tried += 1;
             if let Some(identity) = claim.of_static(user.map(|place| &settings.users[place])) {
@@ -338,7 +339,7 @@ impl Claim<'_> {
         self.message.verify(&key, self.proof).then_some(key)
     }
 
-    /// The identity of a static user. Without a user it takes as long.
+    /// The identity of a static user, if its key verifies the request. Takes as long if there is no such user.
     fn of_static(&self, user: Option<&StaticUser>) -> Option<Identity> {
         let (name, password) = user.map_or(("decoy", DECOY_PASSWORD), |user| (&user.name, &user.password));
         let key = std::hint::black_box(self.key(name, password.to_owned()));
@@ -427,7 +428,7 @@ mod tests {
         }
     }
 
-    /// The time of an answer must not tell which users there are, whether they are named or hashed.
+    /// The time of an answer must not reveal which users exist, neither by USERNAME nor by USERHASH.
     #[test]
     fn a_name_costs_one_key_whether_it_is_known_or_not() {
         let settings = settings();

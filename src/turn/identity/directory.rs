@@ -1,4 +1,4 @@
-//! The credentials of the settings, indexed, and what has become of those that allocations were made with.
+//! The credentials in the settings, indexed, and the standing of those that allocations were made with.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::turn::settings::Settings;
 /// Identifies a shared secret, or the password of a static user, without holding it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Credential {
-    /// A shared secret. The host is not part of it: a revoked secret is revoked under whatever name its host has.
+    /// A shared secret. The host is not part of it, so a revoked secret is revoked for every host.
     Secret([u8; 8]),
     /// Name and password of a static user.
     User([u8; 8]),
@@ -50,36 +50,36 @@ impl fmt::Debug for Credential {
 /// What new settings say about a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// The settings have it, and its host.
+    /// The credential and its host are in the settings.
     Valid,
-    /// The settings no longer have it: its holder keeps what it has.
+    /// The credential is no longer in the settings: its allocations continue, but cannot add peers.
     Withdrawn,
-    /// The settings name the secret as revoked, or no longer have the static user: its holder loses everything.
+    /// The secret is listed as revoked, or the static user is no longer in the settings: its allocations end.
     Revoked,
 }
 
 /// The credentials of the settings.
 #[derive(Debug, Default)]
 pub struct Directory {
-    /// Places in [`Settings::users`], by name.
+    /// Indexes into [`Settings::users`], by name.
     pub by_name: HashMap<String, usize>,
     /// The same by USERHASH.
     pub by_hash: HashMap<[u8; 32], usize>,
-    /// The secrets of all hosts that are not revoked.
+    /// The secrets of all hosts, without revoked ones.
     pub secrets: Vec<Secret>,
     valid: HashSet<(HostId, Credential)>,
     revoked: HashSet<Credential>,
     hosts: HashSet<HostId>,
 }
 
-/// A shared secret with what a search needs of its host.
+/// A shared secret, with the details of its host that an identity contains.
 #[derive(Debug)]
 pub struct Secret {
     /// The number of its host.
     pub host: HostId,
     /// The name of its host.
     pub host_name: Arc<str>,
-    /// What an identity remembers of it.
+    /// Its fingerprint, which an identity stores.
     pub credential: Credential,
     /// The secret.
     pub secret: rest::Secret,

@@ -1,11 +1,13 @@
-//! What requests may cost: the budgets of a source without credentials and of a user.
+//! What requests may cost: the budgets of a source without credentials, of a client with an allocation, and of a user.
 //!
-//! A source that uses up its budget is ignored, with one exception: a client that has an allocation. Its requests
-//! do not count for its source: behind one school address, a flood does not end running calls, and running calls do not keep
-//! newcomers out. Over a stream they count for its user, good or bad. Over UDP anybody can forge its address, so only a request
-//! that its user's key verifies counts for the user; any other, and every Binding, counts for the client ([`Payer`]).
+//! A source that uses up its budget is ignored, except for its clients that have an allocation. Their requests do not count
+//! for the source: if a school shares one address, a flood does not end running calls, and running calls do not keep new
+//! clients out. Over a stream they count for the user, whether they verify or not. Over UDP anybody can forge the client's
+//! address, so only a request that the user's key verifies counts for the user; any other, and every Binding, counts for the
+//! client ([`Payer`]).
 //!
-//! Each kind of budget has a table of its own, so that neither strangers nor those who guess take the places of running calls.
+//! Each kind of budget has a table of its own, so that neither sources without credentials nor clients that guess take the
+//! places of running calls.
 
 use super::auth::Identity;
 use crate::base::time::Now;
@@ -16,53 +18,54 @@ use crate::turn::settings::Limits;
 use crate::turn::throttle::{Limit, Purpose, Subject, Throttle};
 use crate::wire::message::Message;
 
-/// Requests over TCP and TLS for each one over UDP: the handshake has proved the source, and a stream has no retransmission.
+/// Requests allowed over TCP and TLS for each one over UDP: the handshake has proved the source, and a stream needs no
+/// retransmission.
 const STREAM_SHARE: u32 = 4;
-/// The first requests of connections over TLS for each one over UDP, beyond that share. A source has time for a thousand full
-/// handshakes a second, some more if sessions are resumed, and each connection has four such requests: a flood of a source
-/// does not use them up, because its handshakes end first.
+/// First requests of TLS connections, allowed in addition to that share, for each request over UDP. The limit of handshakes
+/// gives a source about a thousand full ones a second, some more if sessions are resumed, and each connection has four first
+/// requests. So a flood from one source runs out of handshakes before it uses up this budget.
 const OPENING_TLS_SHARE: u32 = 16;
-/// The same over TCP, where connections cost a client little: a flood that reconnects for them does use them up.
+/// The same over TCP, where a connection costs a client little: a flood that keeps reconnecting does use this budget up.
 const OPENING_TCP_SHARE: u32 = 4;
-/// Bindings over UDP for each other request: an answer costs a tenth, and browsers repeat them to keep a NAT open.
+/// Bindings over UDP for each other request: an answer costs a tenth as much, and browsers repeat Bindings to keep a NAT open.
 const BINDING_SHARE: u32 = 4;
 /// Bindings over TCP and TLS: many arrive in one read and are answered by one write, for half a microsecond each.
 const STREAM_BINDING_SHARE: u32 = 100;
 /// Bindings of one user over TCP and TLS for each other request.
 const USER_BINDING_SHARE: u32 = 20;
-/// Requests that the user's key does not verify, from a client on UDP with an allocation. Clients hardly send any; most are
-/// forged.
+/// Requests a second that the user's key does not verify, from a client on UDP with an allocation. Clients hardly send any;
+/// most are forged.
 const CLIENT_CHALLENGES: u32 = 50;
-/// Bindings of a client on UDP with an allocation.
+/// Bindings a second of a client on UDP with an allocation.
 const CLIENT_BINDINGS: u32 = 100;
 /// Nanoseconds of searching secrets each second for the clients of one source that have not guessed wrong within the last
 /// second: 2 % of a worker.
 const SEARCH_OF_SOURCE: Limit = Limit { per_second: 20_000_000 };
-/// The same for the clients of one source that have: behind a school's NAT, one pupil who guesses does not keep the others
-/// out. A client is an address and port, and a nonce is bound to both: guessing from many ports takes a challenge for each
-/// port. That uses up the budget of the others, too, and then the names of this source that are not cached wait for the
-/// next second; a source has 3 % of a worker in all.
+/// The same for the clients of one source that have: behind a school's NAT, one client that guesses does not keep the others
+/// out. A client is an address and port, and a nonce is bound to both, so guessing from many ports takes a challenge for each
+/// port. That does use up the budget of the others as well, and names of this source that are not cached then wait for the
+/// next second. A source has 3 % of a worker in all.
 const SEARCH_OF_GUESSERS: Limit = Limit { per_second: 10_000_000 };
-/// The same for all sources together that have not guessed wrong within the last half minute: a tenth of a worker. To use it
-/// up with one guess each takes thousands of sources, not hundreds.
+/// The same for all sources together without a wrong guess within the last half minute: a tenth of a worker. With one guess
+/// for each source, it takes thousands of sources to use it up, not hundreds.
 const SEARCH_OF_ALL: Limit = Limit { per_second: 100_000_000 };
-/// The same for those that have, but not within the last second.
+/// The same for all sources with a wrong guess within the last half minute, but none within the last second.
 const SEARCH_OF_ALL_RECENT: Limit = Limit { per_second: 25_000_000 };
-/// The same for all clients that have, and once more for all other clients at their sources. Clients that guess do not keep
-/// newcomers out, neither at their own source nor at others.
+/// The same for all clients with a wrong guess within the last second, and once more for all other clients at their sources.
+/// So clients that guess do not keep new clients out, neither at their own source nor at others.
 const SEARCH_OF_ALL_GUESSERS: Limit = Limit { per_second: 62_500_000 };
 /// One wrong guess within a second moves a client and its source to the budgets for guessers.
 const GUESSES: Limit = Limit { per_second: 1 };
 /// Seconds for which the wrong guess of a source counts as recent.
 const RECENT_GUESS: u32 = 30;
-/// Nanoseconds of searching that count as one request more of the user that was found.
+/// Nanoseconds of searching that count as one more request of the user that was found.
 const SEARCH_PER_REQUEST: u32 = 50_000;
-/// Bytes of a request that count as one request more. Each item in a request, such as a peer, costs time.
+/// Bytes of a request that count as one more request, because each item in it, such as a peer, costs time.
 const BYTES_PER_REQUEST: usize = 256;
 
 /// Nanoseconds that trying one secret takes: an HMAC over the name, a key over name, realm and password, and an HMAC over the
-/// whole request. Measured: 1,650 at 180 bytes, 2,900 at 1,850, 4,070 with 700 bytes of name in 1,868 under SHA-256; 110
-/// less since the part of the first HMAC that depends on the secret alone is computed once.
+/// whole request. Measured: 1,650 at 180 bytes, 2,900 at 1,850, 4,070 with 700 bytes of name in 1,868 under SHA-256. Now 110
+/// less, because the part of the first HMAC that depends on the secret alone is computed in advance.
 fn search_cost(request: usize, name: usize) -> usize {
     1_400 + request + 2 * name
 }
@@ -72,7 +75,7 @@ fn search_cost(request: usize, name: usize) -> usize {
 pub enum Payer {
     /// The source of a client without an allocation.
     Source,
-    /// The address and port of a client on UDP that has an allocation. A forger of it uses up no other budget.
+    /// The address and port of a client on UDP that has an allocation. Requests that forge it use up no other budget.
     Client,
     /// The user of a client that has an allocation and sends over its own stream.
     User,
@@ -89,12 +92,12 @@ impl Payer {
     }
 }
 
-/// The budgets of one worker. Each table has 256 KiB, and takes memory as it is used.
+/// The budgets of one worker. Each table takes up to 256 KiB, as it is used.
 #[derive(Debug)]
 pub struct Gate {
     /// Of users, and of clients that have an allocation.
     clients: Throttle,
-    /// Of sources, for what they ask without credentials or have searched.
+    /// Of sources, for requests without credentials and for searches.
     sources: Throttle,
     /// Wrong guesses of sources, which are remembered for up to a minute; every other budget is full again within two seconds.
     guesses: Throttle,
@@ -103,12 +106,13 @@ pub struct Gate {
 impl Gate {
     /// A gate with full budgets. `key` must come from a cryptographic random generator.
     pub fn new(key: [u64; 2]) -> Self {
-        // The purpose is part of what is hashed, so that one key serves all tables.
+        // One key serves all tables, because the purpose is part of what is hashed.
         Self { clients: Throttle::new(key), sources: Throttle::new(key), guesses: Throttle::new(key) }
     }
 
-    /// Whether the payer may still cause an answer without credentials. Asked before anything is computed. The first requests
-    /// of a connection (`opening`) have a further budget, so that a flood on others does not keep a newcomer out.
+    /// Whether the payer may still cause an answer without credentials. Called before anything is computed. The first requests
+    /// of a connection (`opening`) have an additional budget, so that a flood on other connections does not keep a new client
+    /// out.
     pub fn has_budget(
         &mut self,
         now: Now,
@@ -132,7 +136,7 @@ impl Gate {
         }
     }
 
-    /// Whether this source may make one more of the first requests of a connection; counts it.
+    /// Counts one of the first requests of a connection. Returns whether the source had budget for it.
     fn may_open(&mut self, now: Now, limits: &Limits, client: &Client) -> bool {
         let (purpose, share) = match client.five_tuple.transport {
             Transport::Udp => return false,
@@ -146,7 +150,7 @@ impl Gate {
     /// Counts a request that is answered without credentials. Returns whether it may be answered.
     pub fn spend(&mut self, now: Now, limits: &Limits, client: &Client, kind: Request, payer: Payer) -> bool {
         match payer {
-            // The user has paid.
+            // Charged to the user in `may_ask`.
             Payer::User => true,
             Payer::Client => {
                 let (purpose, limit) = budget_of_client(limits, kind);
@@ -154,7 +158,7 @@ impl Gate {
             }
             Payer::Source => {
                 let (purpose, limit) = budget_of_source(limits, client, kind);
-                // Without budget left it was one of the first of its connection, and has counted as such.
+                // If the budget is used up, this is one of the first requests of its connection, already counted by `may_open`.
                 self.sources.take(now.instant, purpose, source(client), 1, limit);
                 true
             }
@@ -168,8 +172,8 @@ impl Gate {
         self.search_budgets(now, client).into_iter().all(has_some)
     }
 
-    /// Counts `tried` keys, whether one of them verified the request or not: a client with good names without number makes
-    /// the server search as often as one that guesses. Only a wrong guess moves the client to the budgets for guessers.
+    /// Counts `tried` keys, whether one of them verified the request or not: a client with an endless supply of valid names
+    /// makes the server search as often as one that guesses. Only a wrong guess moves the client to the budgets for guessers.
     /// Returns the cost in nanoseconds.
     pub fn spend_search(
         &mut self,
@@ -197,7 +201,7 @@ impl Gate {
         cost
     }
 
-    /// The budgets that a search for this client is charged to: the one of its source, and one of all sources.
+    /// The budgets that a search for this client is charged to: one of its source, and one of all sources together.
     fn search_budgets(&self, now: Now, client: &Client) -> [(Purpose, Subject<'static>, Limit); 2] {
         let guess = |purpose, subject| !self.guesses.has_some(now.instant, purpose, subject, GUESSES);
         let has_guessed = |subject| guess(Purpose::Guess, subject);
@@ -213,7 +217,7 @@ impl Gate {
         [(of_source.0, source(client), of_source.1), (of_all.0, Subject::Everybody, of_all.1)]
     }
 
-    /// Whether the user may make this request now; counts it. A name without a user part is shared by many, so its
+    /// Counts this request. Returns whether the user may make it now. A name without a user part may be shared by many, so its
     /// requests count for their client's address and port. `searched` is the time in nanoseconds that finding the user took.
     pub fn may_ask(
         &mut self,
@@ -246,7 +250,8 @@ fn budget_of_user(limits: &Limits, kind: Request) -> (Purpose, Limit) {
     (purpose, Limit { per_second: limits.requests_per_user.saturating_mul(share) })
 }
 
-/// The budget of a client on UDP that has an allocation. An operator without limits on strangers has none here, either.
+/// The budget of a client on UDP that has an allocation. There is none if the operator has switched off the limit of requests
+/// without credentials.
 fn budget_of_client(limits: &Limits, kind: Request) -> (Purpose, Limit) {
     let (purpose, per_second) = match kind {
         Request::Binding => (Purpose::ClientBinding, CLIENT_BINDINGS),
@@ -274,7 +279,7 @@ fn client_itself(client: &Client) -> Subject<'static> {
     Subject::Client(client.five_tuple.client)
 }
 
-/// Whose requests are counted: the user's, or those of the client if many share the name.
+/// The subject that a user's requests count for: the user, or the client if many may share the name.
 fn subject_of<'a>(client: &Client, user: &'a Identity) -> Subject<'a> {
     match user.user.is_empty() {
         true => client_itself(client),

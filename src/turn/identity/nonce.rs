@@ -1,6 +1,6 @@
 //! Stateless nonces (RFC 8489 sections 5 and 9.2): the time and the client's address under a keyed hash.
 //!
-//! A nonce with the cookie says that PASSWORD-ALGORITHMS was offered. The short form does not; it is sent where the answer
+//! A nonce with the cookie states that PASSWORD-ALGORITHMS was offered. The short form has no cookie; it is sent if the answer
 //! would otherwise exceed the limit of amplification.
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,8 +17,8 @@ use crate::base::time::Instant;
 /// The lifetime of a nonce. RFC 8489 section 9.2 leaves it to the server; within it a client's Refresh needs no
 /// second round trip.
 pub const LIFETIME: Duration = Duration::from_secs(3600);
-/// How long after it was made a nonce is still known as ours. A client that is quiet for as long as its allocation may last
-/// comes back with one that has expired.
+/// How long a nonce is recognised as ours after it was made. A client that is quiet for the lifetime of its allocation returns
+/// with a nonce that has expired.
 const KNOWN_FOR: Duration = Duration::from_secs(2 * LIFETIME.as_secs());
 
 /// RFC 8489 section 9.2: the beginning of a nonce with security features.
@@ -49,7 +49,7 @@ impl Features {
     }
 }
 
-/// A nonce that we made for the client address that sent it.
+/// The contents of a nonce that we made for the client address that sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Issued {
     /// The features that it announced.
@@ -106,7 +106,7 @@ impl Nonces {
             _ => return None,
         };
         let made = u32::from_be_bytes([body[0], body[1], body[2], body[3]]);
-        // One from the future is as old as can be.
+        // For a nonce from the future the subtraction wraps to a very great age.
         let age = Duration::from_secs((now.as_secs() as u32).wrapping_sub(made).into());
         let right: bool = self.mac(&body[..4], client, features).ct_eq(&body[4..]).into();
         (right && age < KNOWN_FOR).then_some(Issued { features, is_fresh: age < LIFETIME })
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nonce_is_good_for_its_client_until_it_runs_out() {
+    fn a_nonce_is_valid_for_its_client_until_it_expires() {
         let nonces = Nonces::new(&[3; 32]);
         for features in
             [BOTH, Features::default(), Features { password_algorithms: true, ..Features::default() }]
@@ -160,16 +160,16 @@ mod tests {
             }
             assert_eq!(checked(7300), None);
             assert_eq!(nonces.check(secs(99), client(), nonce.as_bytes()), None, "from the future");
-            for stranger in ["192.0.2.1:5001", "192.0.2.2:5000", "[2001:db8::1]:5000"] {
-                let stranger = stranger.parse().expect("literal");
-                assert_eq!(nonces.check(secs(100), stranger, nonce.as_bytes()), None);
+            for other in ["192.0.2.1:5001", "192.0.2.2:5000", "[2001:db8::1]:5000"] {
+                let other = other.parse().expect("literal");
+                assert_eq!(nonces.check(secs(100), other, nonce.as_bytes()), None);
             }
             assert_eq!(Nonces::new(&[4; 32]).check(secs(100), client(), nonce.as_bytes()), None);
         }
     }
 
     #[test]
-    fn the_cookie_is_the_one_of_the_rfc_and_cannot_be_stripped() {
+    fn the_cookie_follows_the_rfc_and_cannot_be_stripped() {
         let nonces = Nonces::new(&[3; 32]);
         let nonce =
             nonces.make(secs(1), client(), Features { password_algorithms: true, ..Features::default() });

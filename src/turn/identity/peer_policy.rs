@@ -15,15 +15,15 @@ use crate::base::special_ranges::{Judgement, SPECIAL_RANGES, ipv4_inside};
 use crate::turn::address::{Announced, OnWire};
 use crate::turn::settings::{PeerRules, RelayAddress};
 
-/// Which ports of an address a permission covers. A wider reach is less than a narrower one.
+/// Which ports of an address a permission covers, ordered from the widest reach to the narrowest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
     /// Another machine without a service of ours: every port.
     All,
-    /// An allowed address with services of ours: one of this machine that the operator allowed, or the one of a back
-    /// end on another machine. Every port except those of the services ([`PeerPolicy::is_service`]).
+    /// An address of this machine that the operator allowed, or the address of a back end on another machine: every port
+    /// except those of our services ([`PeerPolicy::is_service`]).
     OwnOpened,
-    /// An address of this machine: only ports that are live relayed addresses and not a service.
+    /// An address of this machine that is not allowed: only ports that are live relayed addresses and not a service.
     OwnRelayed,
 }
 
@@ -40,7 +40,7 @@ enum Origin {
 pub struct PeerPolicy {
     /// The entry that decides about a prefix.
     entries: Prefixes<Origin>,
-    /// What the kernel delivers to this machine, and the announced addresses that lead here.
+    /// Addresses that the kernel delivers to this machine, and announced addresses that are translated to them.
     own: Prefixes<()>,
     /// Ports of services on this machine, sorted.
     ports: Vec<u16>,
@@ -55,7 +55,8 @@ impl PeerPolicy {
     pub fn new(rules: &PeerRules, relays: &[RelayAddress]) -> Self {
         let denied = rules.deny.iter().map(|&net| (net, Origin::Denied));
         let allowed = rules.allow.iter().map(|&net| (net, Origin::Allowed));
-        // Loopback is one of the built-in ranges, and may be allowed as a whole.
+        // Loopback is a built-in range. Entries for single loopback addresses would keep an allow of the whole range from
+        // taking effect.
         let own = rules.own.iter().copied().filter(|net| !net.addr().is_loopback());
         let built_in = built_in().chain(own).map(|net| (net, Origin::BuiltIn));
         let own = Prefixes::new(rules.own.iter().map(|&net| (net, ())));
@@ -126,7 +127,7 @@ impl PeerPolicy {
         self.elsewhere.binary_search_by_key(&ip, |&(service, _)| service).is_ok()
     }
 
-    /// The longest prefix decides; the host's own list takes part as allowing entries.
+    /// Whether the longest prefix that covers `ip` allows it. The entries of the host's own list count as allowing.
     fn permits(&self, ip: IpAddr, allowed: Option<&[IpNet]>) -> bool {
         let decided = self.entries.longest(ip);
         let listed =
@@ -249,18 +250,18 @@ mod tests {
         }
     }
 
-    /// RFC 8215: the operator opens the prefix of the network, in `peers` of a host or for all, and the address behind it is
-    /// judged nevertheless, whatever the prefix length is.
+    /// RFC 8215: the operator opens the network's NAT64 prefix, in `peers` of a host or for all hosts. The IPv4 address inside
+    /// is still judged, for every prefix length.
     #[test]
-    fn behind_an_opened_prefix_of_nat64_the_ipv4_address_decides() {
+    fn within_an_opened_prefix_of_nat64_the_ipv4_address_decides() {
         let prefixes = nets(&["64:ff9b:1:2a00::/56", "64:ff9b:1:abcd::/64", "64:ff9b:1:fffe::/96"]);
         let (closed, opened) = (policy(&[], &[]), policy(&["64:ff9b:1::/48"], &[]));
         let judged = |peer: &str| [closed.judge(ip(peer), Some(&prefixes)), opened.judge(ip(peer), None)];
         for private in [
-            // 10.0.0.1 behind /56, with a suffix of zeros and with another, which a translator ignores.
+            // 10.0.0.1 after a /56, with a suffix of zeros and with another one, which a translator ignores.
             "64:ff9b:1:2a0a:0:1::",
             "64:ff9b:1:2a0a:0:1:808:808",
-            // 10.0.0.1, 169.254.169.254 and 127.0.0.1 behind /64.
+            // 10.0.0.1, 169.254.169.254 and 127.0.0.1 after a /64.
             "64:ff9b:1:abcd:a:0:100:0",
             "64:ff9b:1:abcd:a9:fea9:fe00:0",
             "64:ff9b:1:abcd:7f:0:100:0",
@@ -289,7 +290,7 @@ mod tests {
         assert_eq!(judged("8.9.0.1"), None);
         assert_eq!(judged("192.168.7.1"), Some(Reach::All));
         assert_eq!(judged("192.168.8.1"), None);
-        assert_eq!(judged("127.0.0.2"), Some(Reach::OwnOpened), "the very built-in prefix is replaced");
+        assert_eq!(judged("127.0.0.2"), Some(Reach::OwnOpened), "replaces the built-in entry of this prefix");
         assert_eq!(judged("::ffff:127.0.0.1"), Some(Reach::OwnOpened), "judged by the address inside");
     }
 
@@ -302,7 +303,7 @@ mod tests {
         assert_eq!(judged("8.8.8.8"), None, "the operator's deny is longer");
         assert_eq!(judged("10.0.0.7"), Some(Reach::All), "named, so opened");
         assert_eq!(judged("10.0.0.8"), None, "a broad entry does not open a special range");
-        assert_eq!(judged("172.16.0.1"), Some(Reach::All), "the very built-in prefix");
+        assert_eq!(judged("172.16.0.1"), Some(Reach::All), "the same prefix as the built-in entry");
         assert_eq!(judged("9.9.9.9"), Some(Reach::OwnOpened), "this machine, named");
         assert_eq!(judged("99.0.0.1"), None);
         assert_eq!(judged("127.0.0.1"), None, "open in general, not on the list");
@@ -314,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn own_addresses_are_for_relayed_ports_and_services_for_nobody() {
+    fn own_addresses_are_reached_at_relayed_ports_and_services_never() {
         let policy = policy(&["9.9.9.9/32", "45.1.2.0/24"], &[]);
         assert_eq!(policy.judge(ip("127.0.0.1"), None), Some(Reach::OwnRelayed));
         assert_eq!(policy.judge(ip("2620::9"), None), Some(Reach::OwnRelayed));

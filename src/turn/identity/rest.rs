@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_taken_apart_at_the_first_colon() {
+    fn names_are_split_at_the_first_colon() {
         assert_eq!(parse("1700000000:w_abc"), Some(Name { expires: 1_700_000_000, user: "w_abc" }));
         assert_eq!(parse("1700000000:a:b"), Some(Name { expires: 1_700_000_000, user: "a:b" }));
         assert_eq!(parse("1700000000"), Some(Name { expires: 1_700_000_000, user: "" }));

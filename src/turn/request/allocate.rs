@@ -22,14 +22,14 @@ use crate::turn::state::quota::Place;
 use crate::turn::ticket::Ticket;
 use crate::wire::request::Allocate;
 
-/// RFC 8656 section 3.2.
+/// The default lifetime of an allocation (RFC 8656 section 3.2).
 pub const LIFETIME_DEFAULT: Duration = Duration::from_secs(600);
 /// IANA protocol number of UDP, the only transport that is relayed.
 const UDP: u8 = 17;
 /// Ports tried before the answer is 508: other programs on this machine may hold some of our range.
 const TRIES_MAX: usize = 32;
 
-/// RFC 8656 section 7.2, check by check.
+/// Handles Allocate (RFC 8656 section 7.2). The comments give the number of each check in the RFC.
 pub fn allocate(state: &mut State, now: Now, ticket: Ticket, request: &Allocate) -> FromClient {
     // 2: one allocation per five-tuple; a retransmission gets the same answer.
     if let Some(id) = state.table.find(&ticket.client) {
@@ -50,9 +50,9 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
     }
     // 4: DONT-FRAGMENT is supported.
     // 5: a reservation excludes every other option.
-    let wishes =
+    let others =
         request.even_port.is_some() || request.family.is_some() || request.additional_family.is_some();
-    if request.reservation_token.is_some() && wishes {
+    if request.reservation_token.is_some() && others {
         return Err(Code::BadRequest);
     }
     // 6 and 9: two ways to ask for families; the additional one can only be IPv6.
@@ -63,7 +63,7 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
         return Err(Code::BadRequest);
     }
     let five_tuple = ticket.client.five_tuple;
-    // 7: the family asked for, or IPv4, unless the operator prefers another one.
+    // 7: the family asked for, else the operator's default, which is IPv4 unless configured.
     let family = match request.family {
         None => default_family(state, &five_tuple),
         Some(Ok(family)) => family,
@@ -118,7 +118,7 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
     };
     let mut claims = Vec::with_capacity(2);
     let (mut address_error, mut refusal) = (None, Code::InsufficientCapacity);
-    // A reserved port counts like a relayed address, whether it is ever used or not.
+    // A reserved port counts in the quota like a relayed address, even if it is never used.
     let reserved = if want == Want::Pair { Some(take()?) } else { None };
     if let Some(address) = redeemed {
         claims.push(address);
@@ -165,7 +165,7 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
     Ok(())
 }
 
-/// The outcome of [`Action::OpenRelay`]. The client is told about its allocation only when every socket is open or refused.
+/// Handles the outcome of [`Action::OpenRelay`]. The Allocate is answered when every socket is open or refused.
 pub fn relay_opened(state: &mut State, now: Now, relay: RelayId, outcome: Result<(), OpenError>) {
     let Some(found) = state.table.relay(relay) else { return };
     let (id, local) = (found.allocation, found.local);
@@ -237,10 +237,10 @@ fn put_back(state: &mut State, id: AllocationId, opening: Box<Opening>) {
 fn conclude(state: &mut State, now: Instant, id: AllocationId, mut opening: Opening) {
     let relays = state.table.allocation(id).map_or([None; 2], |allocation| allocation.relays);
     let first = relays.into_iter().flatten().next();
-    let stands = first.is_some_and(|first| {
+    let succeeded = first.is_some_and(|first| {
         opening.reserved.take().is_none_or(|place| reserve_next(state, now, id, first, place))
     });
-    if !stands {
+    if !succeeded {
         for relay in relays.into_iter().flatten() {
             state.close_relay(relay);
         }
@@ -273,7 +273,7 @@ fn reserve_next(state: &mut State, now: Instant, id: AllocationId, relay: RelayI
     true
 }
 
-/// RFC 8656 section 7.2, the note on retransmissions: 437, unless it is the same request again.
+/// Answers an Allocate from a client that has an allocation: with 437, unless it is a retransmission (RFC 8656 section 7.2).
 fn repeat(state: &mut State, now: Instant, id: AllocationId, ticket: &Ticket) -> FromClient {
     let (allocation, request) = (state.table.allocation(id), state.allocate_requests.get(id));
     let (Some(allocation), Some(request)) = (allocation, request) else {
@@ -327,8 +327,9 @@ fn claim(
     Ok(OnWire::new(address.local, port))
 }
 
-/// The address that the client reached, or another loopback one for a client on this machine that reached loopback; else the
-/// first of the family. Behind a proxy, client and reached address are those of the PROXY header.
+/// The address to relay from: the one that the client connected to; for a client on this machine that connected to loopback,
+/// another loopback address; else the first of the family. Behind a proxy, both addresses of the client's connection are those
+/// of the PROXY header.
 fn relay_address(state: &State, family: Family, five_tuple: &FiveTuple) -> Option<RelayAddress> {
     let reached = five_tuple.server.ip();
     let is_local = five_tuple.client.ip().is_loopback() && reached.is_loopback();
@@ -343,18 +344,19 @@ fn relay_address(state: &State, family: Family, five_tuple: &FiveTuple) -> Optio
         .copied()
 }
 
-/// The family for a client that names none. A client that expects IPv4 is not refused for the lack of an IPv6 address.
+/// The family for a client that names none. Falls back to IPv4, so that such a client is not refused for lack of an IPv6
+/// address.
 fn default_family(state: &State, five_tuple: &FiveTuple) -> Family {
     let preferred = match state.settings.default_family {
         DefaultFamily::V4 => Family::V4,
         DefaultFamily::V6 => Family::V6,
         DefaultFamily::Client => Family::of(five_tuple.client.ip()),
     };
-    let is_there = relay_address(state, preferred, five_tuple).is_some();
-    if is_there { preferred } else { Family::V4 }
+    let is_available = relay_address(state, preferred, five_tuple).is_some();
+    if is_available { preferred } else { Family::V4 }
 }
 
-/// Why there is no relay address: this family is not offered, or the server has no address at all at the moment.
+/// The answer without a relay address: 440 if this family is not offered, 508 if the server has no address at the moment.
 fn no_address(state: &State) -> Code {
     let has_any = state.settings.relay_addresses.iter().any(|relay| !relay.only_local);
     if has_any { Code::AddressFamilyNotSupported } else { Code::InsufficientCapacity }

@@ -34,7 +34,7 @@ pub fn refuse_unknown(state: &mut State, ticket: &Ticket, unknown: &[u16]) -> Fr
     succeed(state, ticket, ticket.error(Code::UnknownAttribute).unknown_attributes(unknown))
 }
 
-/// Whether this client may be sent to another server instead.
+/// Whether there is an alternate server for this client.
 pub fn has_alternate(state: &State, ticket: &Ticket) -> bool {
     let five_tuple = &ticket.client.five_tuple;
     state.settings.alternates.serve(five_tuple.transport, five_tuple.client)

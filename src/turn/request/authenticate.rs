@@ -17,12 +17,13 @@ use crate::turn::ticket::Ticket;
 use crate::wire::message::Message;
 use crate::wire::request::Credentials;
 
-/// Returns the ticket of an authenticated request, its sender, and the nanoseconds spent on searching the sender's secret.
+/// Returns the ticket of an authenticated request, its sender, and the nanoseconds spent on the search for its secret.
 /// `holder` is the owner of the client's allocation, `payer` pays for an answer without credentials.
 ///
-/// The nonce is checked first: it proves the address for one short hash, so that a stranger cannot make us compute
-/// passwords. A client on UDP with an allocation has one more proof, its key, which is at hand: an expired nonce under it is
-/// answered at its user's cost, so that no flood of forged ones keeps the client from a fresh nonce.
+/// The nonce is checked first: for the cost of one short hash it proves the address, so forged addresses never cause the
+/// computation of a password. A client on UDP with an allocation is also known by its key, which needs no search: if the key
+/// verifies a request with an expired nonce, the answer is charged to the user. So a flood of forged requests cannot keep the
+/// client from a fresh nonce.
 ///
 /// # Errors
 /// The verdict on a request that is not authenticated; its answer is queued.
@@ -37,14 +38,14 @@ pub fn authenticate(
     let mut ticket = Ticket::of(client, message);
     let asked = message.bytes().len();
     let Ok(credentials) = Credentials::parse(message) else {
-        return Err(refuse_stranger(state, now, &ticket, asked, payer));
+        return Err(bad_request(state, now, &ticket, asked, payer));
     };
     if message.integrity().is_none() {
         return Err(challenge(state, now, &ticket, Code::Unauthenticated, asked, payer));
     }
     let named = credentials.username.is_some() || credentials.userhash.is_some();
     let (true, Some(nonce), Some(_)) = (named, credentials.nonce, credentials.realm) else {
-        return Err(refuse_stranger(state, now, &ticket, asked, payer));
+        return Err(bad_request(state, now, &ticket, asked, payer));
     };
     let issued = state.shared.nonces.check(now.instant, client.five_tuple.client, nonce);
     let Some(Issued { features, is_fresh }) =
@@ -54,7 +55,7 @@ pub fn authenticate(
     };
     let limits = &state.settings.limits;
     let kind = Request::of(message.method());
-    // Beyond the client's budget, nothing but its user's key is tried.
+    // Once the client's budget is used up, only its user's key is tried.
     let is_spent = payer == Payer::Client && !state.gate.has_budget(now, limits, &client, kind, payer, false);
     let holder_alone = is_spent || !is_fresh;
     let may_search = state.gate.may_search(now, &client);
@@ -89,11 +90,11 @@ pub fn authenticate(
             ticket.asker = Some(asker);
             Ok((ticket, identity, searched))
         }
-        Err(Failure::Refused(Code::BadRequest)) => Err(refuse_stranger(state, now, &ticket, asked, payer)),
+        Err(Failure::Refused(Code::BadRequest)) => Err(bad_request(state, now, &ticket, asked, payer)),
         Err(Failure::Refused(code)) => Err(challenge(state, now, &ticket, code, asked, payer)),
         Err(Failure::Wrong) => Err(challenge(state, now, &ticket, Code::Unauthenticated, asked, payer)),
-        // Silence, over a stream too: browsers take a second 401 as final, and those built on libwebrtc repeat a
-        // request over TCP as over UDP. The stream stays open for that.
+        // No answer, not even over a stream: browsers take a second 401 as final, and those built on libwebrtc repeat
+        // requests over TCP as over UDP. The stream stays open for the repetition.
         Err(Failure::SearchNeeded) => {
             spend(state, now, &ticket, payer);
             Err(state.dropped(DropReason::SearchDeferred))
@@ -106,16 +107,16 @@ fn spend(state: &mut State, now: Now, ticket: &Ticket, payer: Payer) -> bool {
     state.gate.spend(now, &state.settings.limits, &ticket.client, Request::of(ticket.method), payer)
 }
 
-/// 400 to a stranger (RFC 8489 section 9.2.4, second check).
-fn refuse_stranger(state: &mut State, now: Now, ticket: &Ticket, asked: usize, payer: Payer) -> FromClient {
+/// Answers 400 without credentials (RFC 8489 section 9.2.4, second check). `asked` is the size of the request.
+fn bad_request(state: &mut State, now: Now, ticket: &Ticket, asked: usize, payer: Payer) -> FromClient {
     if !spend(state, now, ticket, payer) {
         return state.dropped(DropReason::Throttled);
     }
     let message = ticket.seal(ticket.error(Code::BadRequest));
-    answer_stranger(state, ticket, Code::BadRequest, asked, message)
+    answer_unauthenticated(state, ticket, Code::BadRequest, asked, message)
 }
 
-/// 401 or 438 with a fresh nonce (RFC 8489 section 9.2.4). `asked` is the size of the request.
+/// Answers 401 or 438 with a fresh nonce (RFC 8489 section 9.2.4). `asked` is the size of the request.
 fn challenge(
     state: &mut State,
     now: Now,
@@ -129,7 +130,7 @@ fn challenge(
     }
     let client = ticket.client.five_tuple.client;
     let username_anonymity = state.authenticator.offers_anonymity();
-    // A client with an allocation goes on with the realm of its key.
+    // A client with an allocation keeps the realm of its key, even if the settings have a new one.
     let holder = state.table.find(&ticket.client).and_then(|id| state.table.allocation(id));
     let realm = holder.map_or(state.settings.realm.as_str(), |allocation| &*allocation.identity.realm);
     let with = |features: Features| {
@@ -142,13 +143,13 @@ fn challenge(
     };
     let full = with(Features { password_algorithms: true, username_anonymity });
     if within_amplification(ticket, asked, full.len()) {
-        return answer_stranger(state, ticket, code, asked, full);
+        return answer_unauthenticated(state, ticket, code, asked, full);
     }
     let short = with(Features::default());
-    answer_stranger(state, ticket, code, asked, short)
+    answer_unauthenticated(state, ticket, code, asked, short)
 }
 
-fn answer_stranger(
+fn answer_unauthenticated(
     state: &mut State,
     ticket: &Ticket,
     code: Code,
@@ -163,8 +164,8 @@ fn answer_stranger(
     FromClient::Control
 }
 
-/// Whether an answer to a stranger stays below five times the size of its request, and below two and a half times
-/// counting IP and UDP headers. On a stream the address is proven, so it always does.
+/// Whether an answer to an unauthenticated sender has at most five times the size of its request, and at most two and a half
+/// times including IP and UDP headers. Always true on a stream, where the handshake has proved the address.
 fn within_amplification(ticket: &Ticket, asked: usize, answer: usize) -> bool {
     let five_tuple = &ticket.client.five_tuple;
     let headers = match five_tuple.client.ip() {

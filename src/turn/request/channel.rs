@@ -12,16 +12,16 @@ use crate::turn::state::State;
 use crate::turn::ticket::Ticket;
 use crate::wire::request::ChannelBind;
 
-/// RFC 8656 section 12.
+/// The lifetime of a channel binding (RFC 8656 section 12).
 pub const LIFETIME: Duration = Duration::from_secs(600);
-/// RFC 8656 section 12.
+/// The first channel number (RFC 8656 section 12).
 const NUMBER_MIN: u16 = 0x4000;
-/// The last number of RFC 8656 section 12.
+/// The last channel number of RFC 8656 section 12.
 const NUMBER_MAX_STRICT: u16 = 0x4FFF;
-/// The last number of RFC 5766 section 11, which clients still draw from.
+/// The last channel number of RFC 5766 section 11, whose range some clients still use.
 const NUMBER_MAX: u16 = 0x7FFF;
 
-/// RFC 8656 section 12.2.
+/// Handles ChannelBind (RFC 8656 section 12.2).
 pub fn channel_bind(state: &mut State, now: Now, ticket: &Ticket, request: &ChannelBind) -> FromClient {
     match check_and_bind(state, now, ticket, request) {
         Ok(()) => succeed(state, ticket, ticket.success()),

@@ -1,4 +1,4 @@
-//! Requests (RFC 8489 section 6.3.1 and RFC 8656): what all of them pass, and one file for each method.
+//! Requests (RFC 8489 section 6.3.1 and RFC 8656): the checks common to all of them, and one file for each method.
 
 pub mod allocate;
 mod answer;
@@ -23,8 +23,8 @@ use crate::turn::ticket::Ticket;
 use crate::wire::message::Message;
 use crate::wire::request::{Request, unknown_required};
 
-/// Handles a request. RFC 8489 section 6.3.1: method, then authentication, then unknown attributes, then the method's own
-/// rules.
+/// Handles a request. The checks follow RFC 8489 section 6.3.1: method, then authentication, then unknown attributes, then
+/// the method's own rules.
 pub fn handle(
     state: &mut State,
     now: Now,
@@ -38,7 +38,7 @@ pub fn handle(
     if kind == Kind::Other {
         return state.dropped(DropReason::UnknownMethod);
     }
-    // A request from one of our own relayed addresses: a client tries to reach our listeners through us.
+    // A request from one of our own relayed addresses: a client tries to reach our listeners through the relay.
     if transport == Transport::Udp
         && state.ports.is_open(state.policy.to_on_wire(Announced(client.five_tuple.client)))
     {
@@ -90,7 +90,7 @@ pub fn handle(
     }
 }
 
-/// Asks the budgets, before anything is computed. `holder` is the owner of the client's allocation.
+/// Checks the budgets, before anything is computed. `holder` is the owner of the client's allocation.
 ///
 /// # Errors
 /// The reason to drop the request.
@@ -106,11 +106,11 @@ fn admit(
     let kind = Kind::of(message.method());
     let limits = &state.settings.limits;
     let (may, reason) = match (holder, payer) {
-        // Nobody else can send over its stream, so that whatever comes counts at once.
+        // Nobody else can send over the client's stream, so every request counts for the user at once.
         (Some(user), Payer::User) => {
             (state.gate.may_ask(now, limits, client, user, message, 0), DropReason::RequestsOverRate)
         }
-        // Who pays is known when the request is verified, or is not.
+        // Over UDP, who pays is known once the request is verified or refused.
         (Some(user), _) if kind != Kind::Binding => {
             (state.gate.may_ask_more(now, limits, client, user), DropReason::RequestsOverRate)
         }

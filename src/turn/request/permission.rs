@@ -17,7 +17,7 @@ use crate::turn::state::quota::Place;
 use crate::turn::ticket::Ticket;
 use crate::wire::request::CreatePermission;
 
-/// RFC 8656 section 3.3.
+/// The lifetime of a permission (RFC 8656 section 3.3).
 pub const LIFETIME: Duration = Duration::from_secs(300);
 
 /// A peer that the client may be permitted to reach.
@@ -28,7 +28,7 @@ pub(in crate::turn) struct Permitted {
     pub reach: Reach,
 }
 
-/// RFC 8656 section 10.2: all of the request takes effect, or nothing.
+/// Handles CreatePermission (RFC 8656 section 10.2): all of the request takes effect, or nothing.
 pub fn create_permission(
     state: &mut State,
     now: Now,
@@ -65,7 +65,7 @@ fn check_and_permit(
     if permitted.is_empty() {
         return Err(Code::BadRequest);
     }
-    // A permission is for an address without its port, so that several ports are one permission.
+    // A permission is for an address without its port, so several ports of a peer are one permission.
     permitted.sort_unstable_by_key(|permitted| permitted.peer.ip());
     permitted.dedup_by_key(|permitted| permitted.peer.ip());
     check_room(state, &permitted)?;
@@ -90,7 +90,7 @@ pub fn judge(state: &State, now: Now, id: AllocationId, peer: Announced) -> Resu
     if reach == Reach::OwnRelayed && !carries_relays(state, relay, peer.ip()) {
         return Err(Code::Forbidden);
     }
-    // A withdrawn credential keeps what it has and gets nothing beyond it.
+    // With a withdrawn credential, existing permissions can be refreshed, but no peer is added.
     if state.is_withdrawn(&allocation.identity, now.instant)
         && !state.table.is_permitted(relay, peer.ip(), now.instant)
     {
@@ -99,8 +99,8 @@ pub fn judge(state: &State, now: Now, id: AllocationId, peer: Announced) -> Resu
     Ok(Permitted { relay, peer, reach })
 }
 
-/// Whether there are relayed addresses at this address of this machine that a client of `relay` may have as peers. Those that
-/// serve only clients on this machine are for each other: no packet from elsewhere reaches loopback.
+/// Whether `ip`, an address of this machine, has relayed addresses that the client of `relay` may have as peers. Those on
+/// loopback are peers only of each other, because packets from elsewhere never reach loopback.
 fn carries_relays(state: &State, relay: RelayId, ip: IpAddr) -> bool {
     let is_local = || state.table.relay(relay).is_some_and(|relay| relay.local.ip().is_loopback());
     let relays = &state.settings.relay_addresses;
@@ -124,9 +124,9 @@ pub fn check_room(state: &State, permitted: &[Permitted]) -> Result<(), Code> {
     Ok(())
 }
 
-/// Whether the relay's user may hold `new` more permissions and channels in all its allocations, and there is memory for
-/// them. A name without a user part counts as one user here: it is one credential, and its entries need as much memory
-/// wherever it is used.
+/// Whether the relay's user may hold `new` more permissions and channels in all its allocations together, and memory is not
+/// short. A name without a user part counts as one user here: it is one credential, and its entries need as much memory no
+/// matter how many people share it.
 pub fn has_room_for(state: &State, relay: RelayId, new: usize) -> bool {
     let max = state.settings.limits.permissions_per_user;
     let owner = state.table.relay(relay).and_then(|relay| state.table.allocation(relay.allocation));

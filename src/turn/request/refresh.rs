@@ -10,7 +10,8 @@ use crate::turn::state::State;
 use crate::turn::ticket::Ticket;
 use crate::wire::request::Refresh;
 
-/// RFC 8656 section 8.2. A lifetime of zero deletes the allocation at once; the client's next Refresh gets 437.
+/// Handles Refresh (RFC 8656 section 8.2). A lifetime of zero deletes the allocation, or its relay of the named family, at
+/// once. Without an allocation, the client's next Refresh is answered with 437.
 pub fn refresh(state: &mut State, now: Instant, ticket: &Ticket, request: &Refresh) -> FromClient {
     match check_and_refresh(state, now, ticket, request) {
         Ok(lifetime) => succeed(state, ticket, ticket.success().lifetime(lifetime)),

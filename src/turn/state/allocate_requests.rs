@@ -1,7 +1,7 @@
-//! The Allocate request behind each allocation: which sockets it waits for, and what its answer says beside the table.
+//! The Allocate request of each allocation: which sockets it waits for, and the parts of its answer that the table lacks.
 //!
-//! None of this is needed once the client knows its relayed address, except to answer a retransmission. So it is kept
-//! apart from the table that every packet is looked up in.
+//! Once the client knows its relayed address, this is only needed to answer a retransmission. So it is kept apart from the
+//! table that every packet is looked up in.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,18 +22,18 @@ pub struct Opening {
     pub lifetime: Duration,
     /// Which kind of port the client asks for.
     pub want: Want,
-    /// Relays whose sockets are not open yet.
+    /// Relays whose sockets are neither open nor refused yet.
     pub waiting: usize,
-    /// Ports that another program holds. They stay claimed until the end, so that none is tried twice.
+    /// Ports that another program holds. They stay claimed until all sockets are open or refused, so that none is tried twice.
     pub held: Vec<OnWire>,
-    /// Whether the port may be exchanged for another.
+    /// Whether another port may replace one that is in use: not if the client redeems a reservation.
     pub exchangeable: bool,
     /// The user's place in the quota for the port that will be reserved.
     pub reserved: Option<Place>,
 }
 
 impl Opening {
-    /// The ports claimed for this request beside those of its `relays`.
+    /// The ports claimed for this request in addition to those of its `relays`.
     pub fn claimed_beside(&self, relays: &[OnWire]) -> Vec<OnWire> {
         let pairs = if self.want == Want::Pair { relays } else { &[] };
         let next = pairs.iter().map(|local| local.next_port());
@@ -76,7 +76,7 @@ impl AllocateRequests {
         self.by_allocation.get_mut(&id)
     }
 
-    /// Removes the request of an allocation that ends. Memory is returned once none is left.
+    /// Removes the request of an allocation that ends. Returns memory to the allocator once none is left.
     pub fn remove(&mut self, id: AllocationId) -> Option<AllocateRequest> {
         let request = self.by_allocation.remove(&id);
         if self.by_allocation.is_empty() {

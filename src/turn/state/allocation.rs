@@ -1,6 +1,6 @@
 //! The entries of the table: allocations, relays, permissions and channels.
 //!
-//! Only the table and the lookups beside it change the fields that are not public.
+//! Only the table and its submodules change the fields that are not public.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -40,13 +40,13 @@ pub enum Owner {
 }
 
 /// One client's allocation: one or two relays on one five-tuple (RFC 8656 section 3.2).
-// In this order: what every packet needs comes first, and together.
+// The fields that every packet needs come first, so that they share few cache lines.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Allocation {
-    /// Five-tuple and way back.
+    /// Five-tuple and link.
     pub client: Client,
-    /// Where the last packet of a channel went.
+    /// The route of the last ChannelData.
     pub(super) recent: Option<RecentChannel>,
     /// Relayed towards peers.
     pub from_client: Traffic,
@@ -64,7 +64,7 @@ pub struct Allocation {
     pub established: bool,
     /// The authenticated user that made it.
     pub identity: Arc<Identity>,
-    /// By family.
+    /// Its relays, by family.
     pub relays: [Option<RelayId>; 2],
     /// When it was established.
     pub created: Instant,
@@ -85,7 +85,7 @@ impl Allocation {
 }
 
 /// One relayed transport address.
-// In this order: what every packet needs comes first, and together.
+// The fields that every packet needs come first, so that they share few cache lines.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Relay {
@@ -93,7 +93,7 @@ pub struct Relay {
     pub allocation: AllocationId,
     /// Whether the socket is open.
     pub open: bool,
-    /// How the last packet of a peer reached the client.
+    /// How the last datagram of a peer reached the client.
     pub(super) recent: Option<RecentPeer>,
     /// The end of its lifetime.
     pub expires: Instant,
@@ -101,7 +101,7 @@ pub struct Relay {
     pub local: OnWire,
     /// The address that clients are told.
     pub announced: Announced,
-    /// The deadline that counts; others of this relay are left over from longer lifetimes.
+    /// The deadline in effect. Other deadlines of this relay in the heap are left over from longer lifetimes.
     pub(super) due: Instant,
     pub(super) generation: u32,
     pub(super) permissions: Vec<PermissionId>,

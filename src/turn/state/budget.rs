@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 /// Nanoseconds in a second.
 pub(super) const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// GCRA: the new theoretical arrival time after `cost` more, where it was `until`; a second's worth may come at once. All in
+/// GCRA: advances the theoretical arrival time `until` by `cost` and returns it. One second's worth may come at once. All in
 /// nanoseconds.
 ///
 /// # Errors

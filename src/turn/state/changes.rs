@@ -1,11 +1,11 @@
-//! The queue of reported changes.
+//! The queue of table changes for a mirror.
 
 use std::collections::VecDeque;
 
 use crate::turn::change::TableChange;
 
-/// Changes of the table that the mirror has not drawn yet. They are drawn after every input, so there are never more than an
-/// input changes: at most everything that one allocation holds, or the whole table when the report begins.
+/// Changes of the table that the mirror has not taken yet. They are taken after every input, so the queue never holds more
+/// than one input changes.
 #[derive(Debug, Default)]
 pub struct Changes {
     is_on: bool,

@@ -1,7 +1,7 @@
 //! Deadlines in order: a heap with lazy entries.
 //!
-//! When the entry of an owner comes up that lives longer by now, the owner is put back, so a refresh costs nothing here.
-//! Entries of owners that are gone are skipped, and swept out when they outnumber the others.
+//! A refresh does not touch the heap: when an entry is due and its owner now lives longer, the owner is pushed back. Entries
+//! of owners that are gone are skipped, and removed when they outnumber the others.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -29,7 +29,7 @@ impl<T: Ord + Copy> Deadlines<T> {
         self.heap.push(Reverse((at, owner)));
     }
 
-    /// The next deadline; its owner may be gone or living longer by now.
+    /// The next deadline; its owner may be gone or may have been refreshed.
     pub fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dead_do_not_pile_up() {
+    fn stale_entries_do_not_pile_up() {
         let mut deadlines = Deadlines::default();
         for owner in 0..100_000u64 {
             deadlines.push(at(owner), owner);

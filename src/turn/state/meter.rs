@@ -1,9 +1,8 @@
 //! Meters: rate limits in bits and packets a second for an allocation, a user and a host, both directions together.
 //!
 //! Excess packets are dropped and counted, never queued. An allocation belongs to one worker, and so does its meter. A user
-//! or a host may have allocations on several workers: these draw from one budget, a hundredth of a second's worth at a
-//! time, so a packet rarely touches memory of another core. The limit applies once across all workers, within 1 % per
-//! worker.
+//! or a host may have allocations on several workers. These draw from one shared budget, a hundredth of a second's worth at a
+//! time, so a packet rarely touches shared memory. The limit applies once across all workers, within 1 % per worker.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,11 +18,11 @@ use crate::turn::action::{DropReason, UserId};
 use crate::turn::identity::account::Account;
 use crate::turn::settings::{Rate, Rates};
 
-/// A worker draws this part of a second's worth at a time, if that much is available.
+/// A worker draws one part in this many of a second's worth at a time, if that much is available.
 const DRAWS_PER_SECOND: u64 = 100;
 
-/// The rate limit of one allocation by GCRA: theoretical arrival times in nanoseconds. The burst is a second's worth, which a
-/// picture of a shared screen needs.
+/// The rate limit of one allocation by GCRA: theoretical arrival times in nanoseconds. The burst is one second's worth, which
+/// a full frame of a shared screen needs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Meter {
     bits_until: u64,
@@ -125,7 +124,7 @@ struct User {
 pub struct Meters {
     users: Slab<User>,
     by_user: HashMap<(HostId, Account), UserId>,
-    /// By number.
+    /// By host id.
     hosts: Vec<Option<Holder>>,
 }
 
@@ -175,8 +174,8 @@ impl Meters {
         self.users.is_empty()
     }
 
-    /// Counts a datagram of `len` bytes for an allocation with this `meter`, its user and its host; for none of them if a
-    /// limit is exceeded.
+    /// Counts a datagram of `len` bytes for an allocation with this `meter`, its user and its host. If a limit is exceeded,
+    /// counts it for none of them.
     ///
     /// # Errors
     /// The limit that was exceeded.
@@ -189,7 +188,7 @@ impl Meters {
         len: usize,
     ) -> Result<(), DropReason> {
         let User { key: (host, account), holder: user, .. } = &mut self.users[user.0 as usize];
-        // Added with its first user.
+        // `join` adds a host with its first user.
         let host = self.hosts.get_mut(usize::from(host.0)).and_then(Option::as_mut);
         let user_rate = match account {
             Account::User(_) => rates.user,
@@ -240,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn each_has_a_second_at_once_and_then_his_rate() {
+    fn one_seconds_worth_may_come_at_once_and_then_the_rate_applies() {
         let (mut meters, mut meter) = (Meters::default(), Meter::default());
         let user = meters.join(&place(&Arc::default(), HOST, "ann"));
         let mut count = |now, len| meters.count(now, &rates(), &mut meter, user, len);
@@ -253,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn users_share_their_allocations_limit_and_a_host_that_of_its_users() {
+    fn allocations_share_the_limit_of_their_user_and_users_that_of_their_host() {
         let (quota, mut meters) = (Arc::default(), Meters::default());
         let [ann, again, bob] = ["ann", "ann", "bob"].map(|user| meters.join(&place(&quota, HOST, user)));
         assert_eq!((ann, meters.len()), (again, 2));
@@ -271,7 +270,7 @@ mod tests {
         assert!(meters.is_empty() && meters.by_user.is_empty());
     }
 
-    /// Three workers that offer far more than the limit, unevenly and at their own times: how much of it passed.
+    /// Runs three workers that offer far more than the limit, unevenly and in random order. Returns how many datagrams passed.
     fn passed(rates: &Rates, seconds: u64, len: usize) -> u64 {
         let quota = Arc::default();
         let places: Vec<Place> = (0..3).map(|_| place(&quota, HOST, "ann")).collect();
@@ -283,12 +282,12 @@ mod tests {
                 (meters, user, Meter::default())
             })
             .collect();
-        let (mut passed, mut draws) = (0, 0_u32);
+        let (mut passed, mut random) = (0, 0_u32);
         for micros in (0..seconds * 1_000_000).step_by(20) {
             let now = Instant::from_nanos(NANOS_PER_SECOND + micros * 1000);
-            // Two thirds of all to the first.
-            draws = draws.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let (meters, user, meter) = &mut workers[[0, 0, 0, 0, 1, 2][(draws >> 16) as usize % 6]];
+            // Two thirds of all datagrams go to the first worker.
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let (meters, user, meter) = &mut workers[[0, 0, 0, 0, 1, 2][(random >> 16) as usize % 6]];
             passed += u64::from(meters.count(now, rates, meter, *user, len).is_ok());
         }
         passed
@@ -314,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_alone_has_all_of_it() {
+    fn a_single_worker_gets_the_whole_limit() {
         let rates = Rates { user: Rate { kbit: 0, packets: 1000 }, ..Rates::default() };
         let (mut meters, mut meter) = (Meters::default(), Meter::default());
         let user = meters.join(&place(&Arc::default(), HOST, "ann"));
@@ -324,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_that_never_fits_is_refused_and_the_next_is_not() {
+    fn a_datagram_larger_than_the_burst_is_refused_and_the_next_is_not() {
         let rates = Rates { host: Rate { kbit: 1, packets: 0 }, ..Rates::default() };
         let (mut meters, mut meter) = (Meters::default(), Meter::default());
         let user = meters.join(&place(&Arc::default(), HOST, "ann"));
@@ -336,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_limited_by_zero() {
+    fn zero_is_no_limit() {
         let (mut meters, mut meter) = (Meters::default(), Meter::default());
         let user = meters.join(&place(&Arc::default(), HOST, "ann"));
         assert!(Rates::default().are_none());
@@ -346,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn names_without_a_user_have_no_limit_of_a_user() {
+    fn names_without_a_user_part_have_no_user_limit() {
         let rates = Rates { user: Rate { kbit: 1, packets: 1 }, ..Rates::default() };
         let (mut meters, mut meter) = (Meters::default(), Meter::default());
         let nobody = meters.join(&place(&Arc::default(), HOST, ""));

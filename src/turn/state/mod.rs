@@ -1,7 +1,7 @@
-//! What a worker's protocol holds: allocations with their relays, permissions and channels, deadlines, ports, quotas, rates.
+//! The protocol state of a worker: allocations with their relays, permissions and channels, deadlines, ports, quotas, rates.
 //!
-//! [`State`] joins the components; requests and data act on it. Ports and deadlines follow the table here and nowhere else,
-//! so that an allocation ends in one place.
+//! [`State`] joins the components; requests and data act on it. Every established allocation ends in
+//! [`State::end_allocation`], which also releases its ports.
 
 pub mod allocate_requests;
 pub mod allocation;
@@ -106,7 +106,7 @@ impl State {
         }
         self.retire_hosts(&settings);
         let ports = relay_ports(&self.shared, &settings);
-        // Their ports are released where they were claimed.
+        // Before `self.ports` is replaced: the new ports cannot release those of an address that is gone.
         self.end_where_gone(now, &ports);
         self.ports = ports;
         self.settings = settings;
@@ -116,7 +116,7 @@ impl State {
         }
     }
 
-    /// Keeps the hosts that are missing in `next` and still have allocations, for the peers that these may reach.
+    /// Keeps the hosts that are missing in `next` and still have allocations: which peers these may reach depends on the host.
     fn retire_hosts(&mut self, next: &Settings) {
         let known = self.settings.hosts.iter().chain(&self.retired);
         let is_gone = |host: &&Host| next.hosts.iter().all(|other| other.id != host.id);
@@ -128,8 +128,8 @@ impl State {
         self.retired = known.filter(is_gone).filter(has_allocations).cloned().collect();
     }
 
-    /// Ends what relays from an address that is not among these. An allocation ends with its last relay; one whose sockets are
-    /// still being opened ends whole, and the client's next request gets another address.
+    /// Ends the relays whose address is not in `ports`. An allocation ends with its last relay. One whose sockets are still
+    /// being opened ends as a whole, and the client's next request is served from another address.
     fn end_where_gone(&mut self, now: Instant, ports: &RelayPorts) {
         for id in self.table.relays_where(|local| !ports.contains(local.ip())) {
             let allocation = self.table.relay(id).map(|relay| relay.allocation);
@@ -170,13 +170,13 @@ impl State {
         self.settings.hosts.iter().chain(&self.retired).find(|host| host.id == id)
     }
 
-    /// Whether this identity gets nothing new: its name has expired, or the settings no longer have its secret.
+    /// Whether this identity cannot add peers: its name has expired, or its credential is no longer in the settings.
     pub fn is_withdrawn(&self, identity: &Identity, now: Instant) -> bool {
         identity.expires.is_some_and(|expires| expires <= now)
             || self.authenticator.standing(identity) != Standing::Valid
     }
 
-    // --- questions of requests and data ---------------------------------------------------------------------
+    // --- lookups for requests and data ----------------------------------------------------------------------
 
     /// Whether this client has an allocation, or waits for one.
     pub fn has_allocation(&self, client: &Client) -> bool {
@@ -198,7 +198,8 @@ impl State {
         }
     }
 
-    /// Whether a permission of this reach covers this very port. One load if the peer is another machine.
+    /// Whether a permission of this reach covers the peer's port. For a peer on another machine without a service of ours,
+    /// this costs one comparison.
     pub fn may_reach(&self, peer: OnWire, reach: Reach) -> bool {
         match reach {
             Reach::All => true,
@@ -213,14 +214,14 @@ impl State {
         FromClient::Dropped(reason)
     }
 
-    // --- the end of things ----------------------------------------------------------------------------------
+    // --- ends of relays and allocations ---------------------------------------------------------------------
 
     /// Removes everything whose lifetime has expired.
     pub fn expire(&mut self, now: Now) {
         while let Some((at, owner)) = self.deadlines.pop_due(now.instant) {
             match (self.table.end_of(owner), owner) {
                 (_, Owner::Reservation(token)) => self.ports.expire(now.instant, &token),
-                // Put back even if that end has come too: in order of their ends, channels are removed before the
+                // Pushed back even if `end` has passed too: in the order of their ends, channels are removed before the
                 // permission they refer to, no matter how late this call is.
                 (Some(end), owner) if end > at => {
                     if self.table.postpone(owner, at, end) {
@@ -281,7 +282,7 @@ impl State {
         self.publish();
     }
 
-    /// The ports that an allocation has claimed beside those of its relays, while its sockets are being opened.
+    /// The ports that an allocation has claimed in addition to those of its relays, while its sockets are being opened.
     fn claimed_beside(&self, id: AllocationId, local: &[OnWire]) -> Vec<OnWire> {
         let opening = self.allocate_requests.get(id).and_then(|request| request.opening.as_ref());
         opening.map_or_else(Vec::new, |opening| opening.claimed_beside(local))
@@ -313,7 +314,7 @@ impl State {
         self.counters.channels.set(channels as u64);
     }
 
-    /// Whether there is an action to draw.
+    /// Whether an action is queued.
     pub fn has_action(&self) -> bool {
         !self.actions.is_empty() || self.table.has_change()
     }
@@ -338,7 +339,7 @@ fn relay_ports(shared: &Shared, settings: &Settings) -> RelayPorts {
     shared.ports.on(addresses, settings.relay_ports.clone())
 }
 
-/// A worker that ends by a panic, too, releases its ports. (Places in the quota are released with their allocations.)
+/// Releases the ports, so that a worker that panics holds none. Places in the quota are released with their allocations.
 impl Drop for State {
     fn drop(&mut self) {
         let ports = &self.ports;

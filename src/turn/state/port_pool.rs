@@ -24,15 +24,15 @@ use crate::turn::identity::account::Account;
 pub const RESERVATION_LIFETIME: Duration = Duration::from_secs(30);
 /// Limit of reservations; each needs an authenticated allocation.
 const RESERVATIONS_MAX: usize = 4096;
-/// Limit of reservations of one account. A user reaches its quota first; a name without a user part has none, and one
-/// credential would hold them all.
+/// Limit of reservations of one account. A user usually reaches its quota first; a name without a user part has none, so
+/// without this limit one credential could hold all reservations.
 const RESERVATIONS_OF_ACCOUNT: u32 = 256;
 
-/// While ports are scarce, a user gets one only if it holds at most this part of an address's ports: 128 of the usual
-/// 16,384. That is more than a browser needs in a lesson with a dozen peer connections, and 32 such users fit into the last
-/// quarter.
+/// While ports are scarce, a user gets one only if it holds at most one part in this many of an address's ports: 128 of the
+/// usual 16,384. That is more than a browser needs in a lesson with a dozen peer connections, and 32 such users fit into the
+/// last quarter.
 const SHARE: u32 = 128;
-/// The smallest such share, for small pools: a browser holds up to ten ports for a peer connection.
+/// The least number of ports that such a user may hold, for small pools: a browser holds up to ten for a peer connection.
 const SHARE_MIN: u32 = 16;
 
 const WORDS: usize = 65_536 / 64;
@@ -45,7 +45,7 @@ pub enum Want {
     Any,
     /// EVEN-PORT with R = 0.
     Even,
-    /// EVEN-PORT with R = 1: an even one, and the next one kept.
+    /// EVEN-PORT with R = 1: an even port, with the next one reserved.
     Pair,
 }
 
@@ -58,7 +58,7 @@ struct Ports {
     address: IpAddr,
     taken: Box<[AtomicU64]>,
     open: Box<[AtomicU64]>,
-    /// How many are taken.
+    /// The number of taken ports.
     held: AtomicU32,
 }
 
@@ -67,14 +67,14 @@ struct Reservation {
     ports: Arc<Ports>,
     port: u16,
     until: Instant,
-    /// The user's place that the reserved port takes.
+    /// The reserved port's place in the quota of its user.
     place: Place,
 }
 
 /// What the workers share: the ports of each address that any of them relays from, and the reservations.
 #[derive(Debug, Default)]
 pub struct PortPool {
-    /// An address that no worker relays from any more is forgotten.
+    /// Weak, so that an address that no worker relays from any more is forgotten.
     ports: Mutex<Vec<Weak<Ports>>>,
     reservations: Mutex<Reservations>,
 }
@@ -114,8 +114,8 @@ fn owner(place: &Place) -> (HostId, Account) {
     (place.host(), place.account().clone())
 }
 
-/// The relay addresses of one worker, with the ports it may claim on each. It follows from the worker's settings, so the
-/// two cannot disagree.
+/// The relay addresses of one worker, with the ports it may claim on each. Built from the worker's settings and replaced
+/// together with them.
 #[derive(Debug)]
 pub struct RelayPorts {
     pool: Arc<PortPool>,
@@ -124,7 +124,7 @@ pub struct RelayPorts {
 }
 
 impl PortPool {
-    /// Returns the ports of `range` on every one of `addresses`. What other workers hold there is taken.
+    /// Returns the ports of `range` on every one of `addresses`. Ports that other workers hold there are taken.
     pub fn on(
         self: &Arc<Self>,
         addresses: impl IntoIterator<Item = IpAddr>,
@@ -167,12 +167,12 @@ impl PortPool {
 }
 
 impl RelayPorts {
-    /// Claims a port of this kind, searching from a `random` place. Returns the even port of a pair.
+    /// Claims a port of this kind, searching from a `random` position. Returns the even port of a pair.
     pub fn claim(&self, address: IpAddr, want: Want, random: u32) -> Option<u16> {
         let ports = self.of(address)?;
         let (low, high) = (u32::from(*self.range.start()), u32::from(*self.range.end()));
         let start = low + random % (high - low + 1);
-        // The words of the range in a circle; the first one is visited twice, first its upper part, last its lower.
+        // Visits the words of the range in a circle, starting with the upper bits of one word and ending with all its bits.
         let (first, last) = (low / 64, high / 64);
         let count = last - first + 1;
         for step in 0..=count {
@@ -188,8 +188,8 @@ impl RelayPorts {
         None
     }
 
-    /// Whether a user that holds `held` ports may have one more of this address. The last quarter is for users that hold
-    /// few.
+    /// Whether a user that holds `held` ports may have one more of this address. The last quarter of the ports is for users
+    /// that hold few.
     pub fn has_room_for(&self, address: IpAddr, held: u32) -> bool {
         let size = u32::from(*self.range.end()) - u32::from(*self.range.start()) + 1;
         held <= (size / SHARE).max(SHARE_MIN)
@@ -216,8 +216,8 @@ impl RelayPorts {
         self.of(address.ip()).is_some_and(|ports| is_set(&ports.open, address.port()))
     }
 
-    /// Reserves a claimed port under `token` for 30 seconds from `now`, and returns that end. The port counts in the quota of
-    /// the user whose `place` it takes. With too many reservations, releases the port and returns `None`.
+    /// Reserves a claimed port under `token` for 30 seconds from `now`, and returns when the reservation ends. `place` is the
+    /// port's place in its user's quota. With too many reservations, releases the port and returns `None`.
     pub fn reserve(&self, now: Instant, token: Token, address: OnWire, place: Place) -> Option<Instant> {
         let until = now + RESERVATION_LIFETIME;
         let ports = Arc::clone(self.of(address.ip())?);
@@ -231,8 +231,8 @@ impl RelayPorts {
         Some(until)
     }
 
-    /// Ends a reservation and returns its address and place, which now belong to the caller. `None` if the worker no longer
-    /// relays from that address.
+    /// Ends a reservation and returns its address and place, which now belong to the caller. `None` if there is no such
+    /// reservation, it has expired, or the worker no longer relays from that address.
     pub fn redeem(&self, now: Instant, token: &Token) -> Option<(OnWire, Place)> {
         let mut reservations = lock(&self.pool.reservations);
         let reservation = reservations.by_token.get(token)?;
@@ -283,7 +283,7 @@ impl RelayPorts {
 }
 
 impl Ports {
-    /// All are free.
+    /// The ports of an address, all free.
     fn new(address: IpAddr) -> Self {
         let bitmap = || (0..WORDS).map(|_| AtomicU64::new(0)).collect();
         Self { address, taken: bitmap(), open: bitmap(), held: AtomicU32::new(0) }
@@ -317,7 +317,7 @@ impl Ports {
 
     fn clear(&self, port: u16) {
         let (word, bit) = position(port);
-        // First the one that lets packets through: the next owner of the port must not lose its own bit.
+        // `open` first: once `taken` is clear, another worker may claim the port, and must not lose its own `open` bit.
         self.open[word].fetch_and(!bit, Relaxed);
         if self.taken[word].fetch_and(!bit, Release) & bit != 0 {
             self.held.fetch_sub(1, Relaxed);
@@ -364,7 +364,7 @@ mod tests {
         quota.take(HostId(0), &account, &limits).expect("no limit")
     }
 
-    /// A name without a user part has no quota, and is still no way to hold every reservation.
+    /// A name without a user part has no quota, but cannot hold every reservation either.
     #[test]
     fn one_account_cannot_hold_all_reservations() {
         let pool = pool(49_152..=65_535);
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_share_an_address_and_it_is_forgotten_with_the_last() {
+    fn workers_share_an_address_and_the_last_one_frees_it() {
         let (pool, other) = (Arc::new(PortPool::default()), IpAddr::from([192, 0, 2, 1]));
         let (one, two) = (pool.on([IP], 50_000..=50_001), pool.on([other, IP], 50_000..=50_001));
         let port = one.claim(IP, Want::Any, 0).expect("free");
@@ -422,7 +422,7 @@ mod tests {
         one.release(OnWire::new(IP, port));
         drop((one, wider));
         assert_eq!(pool.on([IP], 50_000..=50_001).claim(IP, Want::Any, 0), Some(50_000));
-        assert_eq!(pool.taken(), 0, "that set is gone, too");
+        assert_eq!(pool.taken(), 0, "these ports are dropped too");
     }
 
     /// The port of a reservation is released even though its address is not relayed from any more.
@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reservation_is_redeemed_once_or_runs_out() {
+    fn a_reservation_is_redeemed_once_or_expires() {
         let pool = pool(50_000..=50_001);
         let now = Instant::from_nanos(5);
         let even = pool.claim(IP, Want::Pair, 0).expect("free");

@@ -1,5 +1,5 @@
 //! Quotas: the number of allocations by user, by host and in all, across all workers (RFC 8656 section 7.2, steps 8
-//! and 10). They are counted with and without a limit, so that a limit set by a reload is exact at once.
+//! and 10). Allocations are counted even without a limit, so that a limit set by a reload is exact at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -17,8 +17,8 @@ const USERS_KEPT: usize = 4096;
 
 type UserKey = (HostId, Account);
 
-/// The quotas, shared by all workers. Touched when an allocation is made and when it ends; a worker draws from the budgets
-/// in between.
+/// The quotas, shared by all workers. Workers change the counts only when an allocation is made or ends; in between they draw
+/// from the budgets.
 #[derive(Debug)]
 pub struct Quota {
     total: AtomicU32,
@@ -52,9 +52,9 @@ pub struct Place {
     host: HostId,
     account: Account,
     budget: Arc<Budget>,
-    /// Places that the account had when it took this one, with this one.
+    /// Places that the account held when it took this one, including this one.
     held: u32,
-    /// Permissions and channels that were counted for this allocation.
+    /// Permissions and channels of this allocation.
     entries: u32,
 }
 
@@ -114,7 +114,7 @@ impl Place {
         self.host == host && self.account == *account
     }
 
-    /// Places that the account had when it took this one, with this one.
+    /// Places that the account held when it took this one, including this one.
     pub fn held(&self) -> u32 {
         self.held
     }
@@ -132,7 +132,7 @@ impl Place {
 
     /// Counts `gone` permissions and channels fewer.
     pub fn remove_entries(&mut self, gone: usize) {
-        // Each was counted by one, so there are never more than 2^32.
+        // `entries` counts them and has 32 bits, so `gone` fits.
         self.entries -= gone as u32;
         self.budget.entries.fetch_sub(gone as u32, Relaxed);
     }
@@ -168,7 +168,7 @@ impl Drop for Place {
             user.held == 0
         });
         let last = quota.total.fetch_sub(1, Relaxed) == 1;
-        // Returns memory once the last user of a burst is gone.
+        // Returns the memory of a burst once its last user is gone.
         if last && quota.users.capacity() > USERS_KEPT {
             quota.users.shrink_to_fit();
         }
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_exact_and_come_back() {
+    fn places_are_exact_and_are_released() {
         let quota = Arc::new(Quota::default());
         let limits = Limits { allocations_per_user: 2, allocations_total: 3, ..Limits::default() };
         let (alice, bob) = (user("alice"), user("bob"));
@@ -195,11 +195,11 @@ mod tests {
         let _other_host = quota.take(HostId(1), &alice, &limits).expect("another host's alice");
         assert_eq!(quota.take(HostId(0), &bob, &limits).expect_err("full"), Code::InsufficientCapacity);
         drop(first);
-        let _bob = quota.take(HostId(0), &bob, &limits).expect("a place came back");
+        let _bob = quota.take(HostId(0), &bob, &limits).expect("a place was released");
     }
 
     #[test]
-    fn a_host_has_its_share_whoever_its_users_are() {
+    fn the_limit_of_a_host_applies_to_all_its_users_together() {
         let quota = Arc::new(Quota::default());
         let limits = Limits { allocations_per_host: 2, allocations_per_user: 2, ..Limits::default() };
         let (alice, bob) = (user("alice"), user("bob"));
@@ -209,13 +209,13 @@ mod tests {
         let _other = quota.take(HostId(4), &bob, &limits).expect("another host");
         assert_eq!((quota.total(), quota.users()), (3, 3), "a refusal holds nothing");
         drop(first);
-        let _bob = quota.take(HostId(3), &bob, &limits).expect("a place came back");
+        let _bob = quota.take(HostId(3), &bob, &limits).expect("a place was released");
         assert_eq!(quota.take(HostId(3), &alice, &limits).expect_err("full"), Code::InsufficientCapacity);
         assert_eq!((quota.total(), quota.users()), (3, 2));
     }
 
     #[test]
-    fn names_without_a_user_are_counted_and_not_limited_as_one() {
+    fn names_without_a_user_part_are_counted_and_have_no_user_limit() {
         let quota = Arc::new(Quota::default());
         let limits = Limits { allocations_per_user: 1, allocations_per_host: 3, ..Limits::default() };
         let nobody = Account::Name("1700000000".into());
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_comes_later_knows_who_is_there() {
+    fn a_limit_set_later_counts_existing_allocations() {
         let quota = Arc::new(Quota::default());
         let alice = user("alice");
         let _held = [(); 2].map(|()| quota.take(HostId(0), &alice, &Limits::default()).expect("no limit"));
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_remembered_after_the_last_place() {
+    fn a_user_is_forgotten_with_its_last_place() {
         let quota = Arc::new(Quota::default());
         let limits = Limits { allocations_per_user: 1, ..Limits::default() };
         for n in 0..100 {

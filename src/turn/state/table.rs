@@ -1,8 +1,8 @@
-//! All allocations of one worker, with their relays, permissions and channels. What every packet is looked up by is in
-//! `table/route.rs`, permissions and channels are installed in `table/permit.rs`, and `table/sessions.rs` reads all of it.
+//! All allocations of one worker, with their relays, permissions and channels. The lookups for every packet are in
+//! `table/route.rs`, permissions and channels are installed in `table/permit.rs`, and `table/sessions.rs` reads the whole table.
 //!
-//! Entries live in slabs and are found through a hash map for each kind of question: a lookup costs the same with one
-//! channel or ten thousand. Lifetimes are compared at use; entries may be removed later.
+//! Entries are stored in slabs and found through one hash map for each kind of lookup: a lookup costs the same with one
+//! channel or ten thousand. Lifetimes are compared with the clock at use, so expired entries may be removed later.
 
 mod permit;
 pub mod route;
@@ -47,7 +47,7 @@ pub struct Table {
     by_number: Map<(u32, u16), ChannelId>,
     by_peer: Map<PeerKey, ChannelId>,
     meters: Meters,
-    /// What a mirror has to know.
+    /// Changes to report to a mirror.
     changes: Changes,
     generation: u32,
 }
@@ -148,9 +148,9 @@ impl Table {
         self.allocations.iter().map(|(id, _)| AllocationId(id as u32)).collect()
     }
 
-    /// The relays whose local address is like this.
-    pub fn relays_where(&self, is_like: impl Fn(OnWire) -> bool) -> Vec<RelayId> {
-        let found = self.relays.iter().filter(|(_, relay)| is_like(relay.local));
+    /// The relays whose local address `matches`.
+    pub fn relays_where(&self, matches: impl Fn(OnWire) -> bool) -> Vec<RelayId> {
+        let found = self.relays.iter().filter(|(_, relay)| matches(relay.local));
         found.map(|(id, _)| RelayId(id as u32)).collect()
     }
 
@@ -223,7 +223,7 @@ impl Table {
         }
     }
 
-    /// Makes an allocation whose sockets are open the client's, from `now` until `expires`.
+    /// Marks an allocation whose sockets are open as established, from `now` until `expires`.
     pub fn establish(&mut self, id: AllocationId, now: Instant, expires: Instant) -> Option<&Allocation> {
         let allocation = self.allocations.get_mut(id.0 as usize)?;
         (allocation.created, allocation.established) = (now, true);
@@ -236,8 +236,8 @@ impl Table {
         Some(allocation)
     }
 
-    /// Sets the end of a relay's lifetime (RFC 8656 section 8.2). Returns the owner if that is sooner than its deadline, and so
-    /// needs a new one.
+    /// Sets the end of a relay's lifetime (RFC 8656 section 8.2). Returns the owner if that is before its deadline in effect:
+    /// it then needs a new deadline.
     pub fn refresh_relay(&mut self, id: RelayId, expires: Instant) -> Option<Owner> {
         self.forget_recent(id);
         let relay = self.relays.get_mut(id.0 as usize)?;
@@ -248,13 +248,13 @@ impl Table {
         sooner.then_some(Owner::Relay(id, relay.generation))
     }
 
-    /// Moves the deadline `at` of an owner that lives until `end`. Returns `false` for a deadline that no longer counts.
+    /// Moves the deadline `at` of an owner that lives until `end`. Returns `false` if that deadline is not in effect any more.
     pub fn postpone(&mut self, owner: Owner, at: Instant, end: Instant) -> bool {
         match owner {
             Owner::Relay(id, _) => self.relays.get_mut(id.0 as usize).is_some_and(|relay| {
-                let counts = relay.due == at;
-                relay.due = if counts { end } else { relay.due };
-                counts
+                let in_effect = relay.due == at;
+                relay.due = if in_effect { end } else { relay.due };
+                in_effect
             }),
             _ => true,
         }
@@ -301,8 +301,8 @@ impl Table {
         Some(allocation)
     }
 
-    /// The end of an owner's entry, or `None` if it is gone. The entry of a permission is kept as long as its channels, so that
-    /// a channel always refers to one; whether data may pass is decided by the permission's own lifetime.
+    /// The end of an owner's entry, or `None` if it is gone. The entry of a permission is kept as long as channels refer to it.
+    /// Whether data may pass depends on the permission's own lifetime.
     pub fn end_of(&self, owner: Owner) -> Option<Instant> {
         match owner {
             Owner::Relay(id, generation) => self

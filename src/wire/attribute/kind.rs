@@ -32,5 +32,5 @@ pub const FINGERPRINT: u16 = 0x8028;
 pub const THIRD_PARTY_AUTHORIZATION: u16 = 0x802E;
 pub const ORIGIN: u16 = 0x802F;
 pub const MOBILITY_TICKET: u16 = 0x8030;
-/// RFC 7635. Only for servers that announce THIRD-PARTY-AUTHORIZATION, so it is unknown here and answered with 420.
+/// RFC 7635. Clients send it only to servers that announce THIRD-PARTY-AUTHORIZATION, so it is unknown here: 420.
 pub const ACCESS_TOKEN: u16 = 0x001B;

@@ -1,7 +1,7 @@
 //! The bridge between our attributes and the traits of `stun_types`.
 
-/// Ties a type with `decode(&[u8]) -> Option<Self>` and `encode(&self) -> impl AsRef<[u8]>` to the crate's traits, which the file
-/// that uses it imports.
+/// Implements the crate's traits for a type with `decode(&[u8]) -> Option<Self>` and `encode(&self) -> impl AsRef<[u8]>`. The
+/// calling file must import the traits.
 macro_rules! on_stun_types {
     ($name:ident, $kind:expr) => {
         impl AttributeStaticType for $name {

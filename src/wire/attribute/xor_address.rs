@@ -123,7 +123,7 @@ xor_address!(
     XorRelayedAddress, kind::XOR_RELAYED_ADDRESS
 );
 xor_address!(
-    /// XOR-MAPPED-ADDRESS (RFC 8489 section 14.2); as in `stun_types`, but from the twelve bytes of the id.
+    /// XOR-MAPPED-ADDRESS (RFC 8489 section 14.2); like that of `stun_types`, but takes the id as twelve bytes.
     XorMappedAddress, kind::XOR_MAPPED_ADDRESS
 );
 

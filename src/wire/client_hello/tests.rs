@@ -34,7 +34,7 @@ fn in_records(capture: &[u8], size: usize) -> Vec<u8> {
 }
 
 #[test]
-fn the_version_of_a_record_says_nothing() {
+fn the_version_of_a_record_is_ignored() {
     for (capture, expected) in captures() {
         let mut split = in_records(&capture, 100);
         (split[2], split[5 + 100 + 2]) = (5, 0xff);
@@ -56,7 +56,7 @@ fn with_extensions(extensions: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn real_clients_are_read() {
+fn captured_hellos_are_read() {
     for (capture, expected) in captures() {
         assert_eq!(peek(&capture), expected);
     }
@@ -81,15 +81,15 @@ fn every_segmentation_and_record_size_gives_the_same_answer() {
 }
 
 #[test]
-fn other_protocols_are_told_by_their_first_bytes() {
+fn other_protocols_are_recognised_by_their_first_bytes() {
     let others: [&[u8]; 9] = [
         b"G",                   // HTTP
         &[0x00],                // STUN
         &[0x40, 0x00],          // ChannelData
         b"PROXY TCP4 ",         // PROXY v1
         &[0x0d, 0x0a],          // PROXY v2
-        &[22, 2],               // SSL 2 in disguise
-        &[22, 4, 1],            // no TLS version
+        &[22, 2],               // record version 2
+        &[22, 4, 1],            // record version 4
         &[22, 3, 1, 0, 0],      // an empty record
         &[22, 3, 1, 0, 100, 2], // a ServerHello
     ];
@@ -102,7 +102,7 @@ fn other_protocols_are_told_by_their_first_bytes() {
 }
 
 #[test]
-fn the_middle_of_a_message_must_stay_handshake() {
+fn every_record_of_the_message_must_be_a_handshake_record() {
     let mut split = in_records(&bytes(OPENSSL), 100);
     split[105] = 23;
     assert_eq!(peek(&split[..105]), Peek::NeedMore);
@@ -110,8 +110,8 @@ fn the_middle_of_a_message_must_stay_handshake() {
 }
 
 #[test]
-fn waiting_has_an_end() {
-    // A message of 32,000 bytes in records of one byte each does not fit into what is looked at.
+fn no_more_bytes_are_awaited_at_the_limit() {
+    // A message of 32,000 bytes in records of one byte each does not fit into the bytes that are examined.
     let mut message = vec![1, 0, 0x7d, 0];
     message.resize(32_004, 0);
     let endless = in_records(&[&[0; 5], &message[..]].concat(), 1);
@@ -120,7 +120,7 @@ fn waiting_has_an_end() {
 }
 
 #[test]
-fn odd_names_count_as_none_and_wrong_lengths_as_malformed() {
+fn invalid_names_count_as_missing_and_wrong_lengths_as_malformed() {
     let named = |name: &[u8]| {
         let n = name.len() as u16;
         let mut e = vec![0, 0];
@@ -152,12 +152,12 @@ proptest! {
         let _ = peek(&noise);
         let mut mutated = bytes(CHROMIUM);
         mutated[at] ^= flip;
-        // One answer must hold: whatever a prefix is certain of, the whole says too.
+        // A definite result for a prefix must be the result for the whole.
         let whole = peek(&mutated);
         for end in (0..mutated.len()).step_by(97) {
             match peek(&mutated[..end]) {
                 Peek::NeedMore => {}
-                certain => prop_assert_eq!(&certain, &whole),
+                definite => prop_assert_eq!(&definite, &whole),
             }
         }
     }

@@ -122,7 +122,7 @@ fn a_key_from_md5_serves_both_algorithms() {
 fn sha256_counts_at_full_length_only() {
     let key = long_term("user", "pass", IntegrityAlgorithm::Sha256);
     for len in 0..=36 {
-        // The length in the header is part of what is signed, so every cut is signed anew.
+        // The length in the header is part of what is signed, so every length is signed anew.
         let mut bytes = vectors::message(0x0003, &[(kind::LIFETIME, &[0, 0, 0, 9])]);
         let covered = bytes.len();
         append(&mut bytes, kind::MESSAGE_INTEGRITY_SHA256, &vec![0; len]);
@@ -135,7 +135,7 @@ fn sha256_counts_at_full_length_only() {
 }
 
 #[test]
-fn what_stands_behind_integrity_is_ignored() {
+fn attributes_after_integrity_are_ignored() {
     let key = long_term("user", "pass", IntegrityAlgorithm::Sha1);
     let mut bytes = signed(&[IntegrityAlgorithm::Sha1], &key);
     append(&mut bytes, kind::LIFETIME, &[0, 0, 0, 1]);
@@ -145,7 +145,7 @@ fn what_stands_behind_integrity_is_ignored() {
     assert_eq!(message.attributes().count(), 1);
     assert_eq!(message.attribute(kind::LIFETIME).expect("there").value, [0, 0, 0, 9]);
     assert!(request::unknown_required(&message).is_empty());
-    assert!(!message.has_sha256(), "not directly behind MESSAGE-INTEGRITY");
+    assert!(!message.has_sha256(), "not directly after MESSAGE-INTEGRITY");
     assert!(message.verify(&key, IntegrityAlgorithm::Sha1));
 
     let mut bytes = signed(&[IntegrityAlgorithm::Sha256], &key);
@@ -155,7 +155,7 @@ fn what_stands_behind_integrity_is_ignored() {
 }
 
 #[test]
-fn fingerprint_is_last_and_right_or_the_message_is_none() {
+fn a_fingerprint_must_be_last_and_correct() {
     let mut bytes = vectors::rfc5769_request();
     append(&mut bytes, kind::SOFTWARE, b"late");
     assert_eq!(Message::parse(&bytes).err(), Some(WireError::FingerprintNotLast));
@@ -165,7 +165,7 @@ fn fingerprint_is_last_and_right_or_the_message_is_none() {
     assert_eq!(Message::parse(&bytes).err(), Some(WireError::FingerprintMismatch));
     let short = vectors::message(0x0001, &[(kind::FINGERPRINT, &[1, 2, 3])]);
     assert_eq!(Message::parse(&short).err(), Some(WireError::FingerprintMismatch));
-    // A wrong one hidden behind an ignored attribute, where the crate does not look.
+    // A wrong one after an ignored attribute, where the crate does not check it.
     let key = long_term("user", "pass", IntegrityAlgorithm::Sha1);
     let mut bytes = signed(&[IntegrityAlgorithm::Sha1], &key);
     append(&mut bytes, kind::SOFTWARE, b"");
@@ -175,7 +175,7 @@ fn fingerprint_is_last_and_right_or_the_message_is_none() {
 }
 
 #[test]
-fn the_door_is_strict() {
+fn malformed_messages_are_refused() {
     let good = vectors::message(0x0003, &[(kind::LIFETIME, &[0, 0, 0, 9])]);
     let refused = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = good.clone();
@@ -230,7 +230,7 @@ fn exercise(bytes: &[u8]) -> bool {
     true
 }
 
-/// Whatever passes our door passes the crate's, which sees the same attributes in it.
+/// Asserts that the crate accepts the message if we do, and reads the same attributes.
 fn agrees_with_the_crate(bytes: &[u8]) {
     if let Ok(message) = Message::parse(bytes) {
         let reference = Reference::from_bytes(bytes).expect("stricter than the crate");
@@ -322,7 +322,7 @@ proptest! {
     }
 }
 
-/// As many attributes as a message may have, and one more; FINGERPRINT counts and is not computed in vain.
+/// The limit is accepted; one attribute more and as many as 64 KiB hold are refused.
 #[test]
 fn the_number_of_attributes_is_limited() {
     let with = |count: usize| {
@@ -335,7 +335,7 @@ fn the_number_of_attributes_is_limited() {
     }
 }
 
-/// The checksum over every length is that of the crate that writes it.
+/// For every length, our checksum is the one that the crate writes.
 #[test]
 fn a_fingerprint_of_any_length_is_checked() {
     for length in (1..600).chain([65_000]) {

@@ -1,4 +1,4 @@
-//! A map from address prefixes to values, with lookup by longest prefix.
+//! A map from address prefixes to values. Lookups return the longest prefix that covers an address.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ struct Level<T> {
 }
 
 impl<T: Copy> Prefixes<T> {
-    /// Builds the map. Of several values for one prefix the first counts.
+    /// Builds the map. If a prefix occurs more than once, its first value counts.
     pub fn new(entries: impl IntoIterator<Item = (IpNet, T)>) -> Self {
         let mut families: [BTreeMap<u8, Vec<(u128, T)>>; 2] = Default::default();
         for (net, value) in entries {
@@ -51,14 +51,14 @@ impl<T: Copy> Prefixes<T> {
     }
 }
 
-/// Sorts by prefix; the sort is stable, so the first of equal ones stays.
+/// Sorts by prefix and removes duplicates. The sort is stable, so the first of equal prefixes stays.
 fn sorted<T>(mut nets: Vec<(u128, T)>) -> Vec<(u128, T)> {
     nets.sort_by_key(|&(net, _)| net);
     nets.dedup_by_key(|&mut (net, _)| net);
     nets
 }
 
-/// The address as the upper bits of a number.
+/// The address in the upper bits of a number.
 fn bits(ip: IpAddr) -> u128 {
     match ip {
         IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,

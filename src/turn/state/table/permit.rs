@@ -21,7 +21,7 @@ impl Table {
         self.relays.get(relay.0 as usize).map_or(0, |relay| relay.channels.len())
     }
 
-    /// Whether there is an entry for this address, live or expired.
+    /// Whether there is a permission for this address, live or expired.
     pub fn has_permission(&self, relay: RelayId, ip: IpAddr) -> bool {
         self.by_ip.contains_key(&(relay.0, bits(ip)))
     }
@@ -125,7 +125,7 @@ impl Table {
             self.changes.note(|| channel.as_bound());
             return None;
         }
-        // Bindings that conflict have expired and are not removed yet.
+        // Conflicting bindings have expired and are not removed yet.
         for id in [same, other].into_iter().flatten() {
             self.remove_channel(id);
         }

@@ -1,9 +1,9 @@
 //! The lookups on the path of every packet. They read and cache in the fields of [`Table`], so these are methods of it.
 //!
-//! Most packets go where the previous one went. That answer is cached in the entry that is looked up anyway
+//! Most packets go where the previous one went. That route is cached in the entry that is looked up anyway
 //! ([`Allocation`], [`Relay`]) with the time until which it is valid. Between two packets of a client, the kernel's own
 //! work evicts the CPU cache, so each additional cache line costs as much as all the arithmetic. Every change of a
-//! relay, a permission or a channel clears the cached answer.
+//! relay, a permission or a channel clears the cached route.
 
 use std::net::IpAddr;
 
@@ -151,7 +151,7 @@ impl Table {
         self.relays.get(relay.0 as usize).filter(|relay| relay.open && relay.expires > now)
     }
 
-    /// Clears the cached answers of this relay after a change.
+    /// Clears the cached routes of this relay after a change.
     pub(super) fn forget_recent(&mut self, relay: RelayId) {
         if let Some(relay) = self.relays.get_mut(relay.0 as usize) {
             relay.recent = None;

@@ -1,4 +1,4 @@
-//! Reads of the whole table: snapshots, and the changes that lead a new mirror to where the table is. They need every field of
+//! Reads of the whole table: snapshots, and the changes that bring a new mirror up to date. They need every field of
 //! [`Table`], so they are methods of it.
 
 use super::Table;
@@ -9,12 +9,12 @@ use crate::turn::snapshot::{Cursor, ENTRIES_MAX, LiveChannel, LivePermission, Li
 use crate::turn::state::allocation::{Allocation, Channel, Permission};
 
 impl Table {
-    /// The established allocations among the next `max` places from `after` on. Places may be vacant, so a page may have
-    /// fewer sessions than `max`, and even none, before the last.
+    /// The established allocations in the next `max` slots from `after` on. Slots may be vacant, so any page may have fewer
+    /// than `max` sessions, or none.
     pub fn page(&self, now: Instant, after: Cursor, max: usize) -> Page {
         let start = after.0 as usize;
         let end = start.saturating_add(max.max(1)).min(self.allocations.capacity());
-        let allocations = (start..end).filter_map(|place| self.allocations.get(place));
+        let allocations = (start..end).filter_map(|slot| self.allocations.get(slot));
         let established = allocations.filter(|allocation| allocation.established);
         Page {
             sessions: established.map(|allocation| self.session(now, allocation)).collect(),
@@ -39,7 +39,7 @@ impl Table {
 
     fn live_relay(&self, now: Instant, id: RelayId) -> Option<LiveRelay> {
         let relay = self.relay(id)?;
-        // Cut before it is filtered, so that a page has an upper bound.
+        // Truncated before the filter, so that the work for a page has an upper bound.
         let permissions =
             relay.permissions.iter().take(ENTRIES_MAX).map(|id| &self.permissions[id.0 as usize]);
         let channels = relay.channels.iter().take(ENTRIES_MAX).map(|id| &self.channels[id.0 as usize]);
@@ -86,7 +86,7 @@ impl Table {
         }
     }
 
-    /// Whether there is a change to draw.
+    /// Whether a change is queued.
     pub fn has_change(&self) -> bool {
         !self.changes.is_empty()
     }
