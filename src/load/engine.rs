@@ -262,7 +262,7 @@ impl Engine {
         if pushed {
             self.flow.sent(stamp.direction, self.now);
         } else {
-            self.fail("the server does not take what is sent");
+            self.fail("a packet was not sent: the connection is closed or its queue is full");
         }
     }
 
@@ -279,7 +279,7 @@ impl Engine {
         self.flow.sent(stamp.direction, self.now);
     }
 
-    /// Runs one turn; it sleeps if nothing is due before `due`.
+    /// Runs one turn, which sleeps until about `due` if nothing happens earlier.
     pub fn turn(&mut self, due: u64) {
         self.flush();
         let timer = self.timers.peek().map_or(u64::MAX, |Reverse((at, _))| at.as_nanos());
