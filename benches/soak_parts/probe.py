@@ -1,4 +1,4 @@
-"""A client like any other: it sends numbered datagrams to itself through the relay and says when they came back."""
+"""A probe: a client that sends numbered datagrams to itself through the relay and reports how long they took."""
 
 import os
 import select
@@ -13,14 +13,14 @@ from .turn import CHANNEL_NUMBER, LIFETIME, REFRESH, XOR_PEER_ADDRESS
 CHANNEL = 0x4000
 PERIOD = 0.04
 SIZE = 160
-# What did not come back after this time is lost.
+# Seconds after which a datagram counts as lost.
 LOST = 2.0
 REPORT = 0.5
 KEEPALIVE = 20.0
 
 
 def run(transport, plan, pipe, stopped):
-    """Probes until told to end; starts anew when the connection is lost, and counts that."""
+    """Probes until `stopped` is set. After a failure it reports the failure and connects again."""
     while not stopped.is_set() and os.getppid() == plan.parent:
         try:
             probe(transport, plan, pipe, stopped)
@@ -43,7 +43,7 @@ def probe(transport, plan, pipe, stopped):
     while not stopped.is_set() and os.getppid() == plan.parent:
         now = time.monotonic()
         if now >= due:
-            # After a pause nothing is made up for.
+            # After a pause, the missed datagrams are not sent in a burst.
             due = max(due + PERIOD, now - PERIOD)
             number += 1
             payload = struct.pack(">QQ", number, time.monotonic_ns()).ljust(SIZE, b".")
