@@ -14,11 +14,11 @@ use stun_types::message::LongTermKeyCredentials;
 
 use super::bytes::{address, take};
 
-/// Steps of one input.
+/// Maximum number of steps of one input.
 const STEPS_MAX: usize = 256;
-/// Events that wait at most: data and discards up to 64, and the ends of requests on top.
+/// Maximum number of queued events: up to 64 with data and discards, and the ends of requests.
 const EVENTS_MAX: usize = 64 + 3 * 8;
-/// Longer than any pause of a request without an answer.
+/// Longer than any wait of a request for its answer.
 const FOREVER: Duration = Duration::from_secs(60);
 
 /// Steps: the client's requests, the server's answers, arbitrary bytes, and time.
@@ -112,7 +112,7 @@ impl Run {
                 false
             }
             12 => {
-                // Bytes in the name of the last transaction.
+                // Bytes with the id of the last transaction.
                 let [len] = take(data);
                 let (bytes, rest) = data.split_at(usize::from(len).min(data.len()));
                 *data = rest;
@@ -227,7 +227,7 @@ impl Run {
     /// Every request ends exactly once.
     fn end(&mut self) {
         self.events();
-        // Each iteration passes one more pause of a request, no matter how long.
+        // Each iteration outlasts one wait of a request.
         for _ in 0..8 {
             self.pass(FOREVER);
         }
