@@ -38,7 +38,7 @@ from soak_parts.summary import JUDGED_MINUTES, MIB, grown, plot, text, warm_up
 ROOT = Path(__file__).resolve().parent.parent
 # The limits of a run that passes.
 BOUNDS = {
-    "RSS growth beyond doubt in the later half, MiB an hour": 1.0,
+    "RSS growth in the later half, lower end of its 95 % interval, MiB an hour": 1.0,
     "steady packets lost, %": 0.1,
     "errors of calls and cycles": 0,
     "probe datagrams lost, %": 0.1,
@@ -201,9 +201,9 @@ class Soak:
         probes = self.probes.values()
         # An allocator's memory settles and a leak does not, so only the later half is judged.
         half = rss["later_half"] if rss and minutes > JUDGED_MINUTES else {"kib_an_hour": 0, "plus_minus": 0}
-        beyond_doubt = max(half["kib_an_hour"] - half["plus_minus"], 0) / 1024
+        least_growth = max(half["kib_an_hour"] - half["plus_minus"], 0) / 1024
         figures = {
-            "RSS growth beyond doubt in the later half, MiB an hour": beyond_doubt,
+            "RSS growth in the later half, lower end of its 95 % interval, MiB an hour": least_growth,
             "steady packets lost, %": 100 * lost / sent if sent else 100,
             "errors of calls and cycles": sum(sum(load.errors.values()) for load in self.loads),
             "probe datagrams lost, %": 100 * sum(p["lost"] for p in probes) / max(sum(p["sent"] for p in probes), 1),

@@ -198,9 +198,9 @@ class Datagrams(Hostile):
             self.send(channel_data(0x4001, bytes(100)))
         else:
             self.left += 1
-            somebody = Client("udp", self.plan.servers["udp"], self.plan.client, self.user(f"gone-{self.left}"))
-            with contextlib.closing(somebody):
-                somebody.allocate().bind(0x4000, self.sink.getsockname())
+            abandoned = Client("udp", self.plan.servers["udp"], self.plan.client, self.user(f"gone-{self.left}"))
+            with contextlib.closing(abandoned):
+                abandoned.allocate().bind(0x4000, self.sink.getsockname())
 
 
 class Streams(Hostile):
@@ -264,8 +264,8 @@ class Streams(Hostile):
                 self.end(one)
 
     def act(self, kind):
-        somebody = attribute(turn.USERNAME, b"somebody") + attribute(turn.REALM, b"relay.test")
-        packet = signed(self.method(), self.body() + somebody, bytes(16))
+        credentials = attribute(turn.USERNAME, b"somebody") + attribute(turn.REALM, b"relay.test")
+        packet = signed(self.method(), self.body() + credentials, bytes(16))
         if kind == "half-open tcp":
             one = self.connect("tcp")
             one.send(packet[: self.random.randrange(20)])

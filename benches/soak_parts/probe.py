@@ -39,7 +39,7 @@ def probe(transport, plan, pipe, stopped):
     cutter, out = Cutter(), b""
     flying, times, lost, number = {}, [], 0, 0
     now = time.monotonic()
-    due, told, kept = now, now, now
+    due, reported, refreshed = now, now, now
     while not stopped.is_set() and os.getppid() == plan.parent:
         now = time.monotonic()
         if now >= due:
@@ -49,8 +49,8 @@ def probe(transport, plan, pipe, stopped):
             payload = struct.pack(">QQ", number, time.monotonic_ns()).ljust(SIZE, b".")
             flying[number] = now
             out += channel_data(CHANNEL, payload)
-        if now >= kept + KEEPALIVE:
-            kept = now
+        if now >= refreshed + KEEPALIVE:
+            refreshed = now
             bind = attribute(CHANNEL_NUMBER, struct.pack(">HH", CHANNEL, 0))
             bind += attribute(XOR_PEER_ADDRESS, xor_address(peer.getsockname()))
             for method, body in ((REFRESH, attribute(LIFETIME, struct.pack(">I", 600))), (CHANNEL_BIND, bind)):
@@ -61,12 +61,12 @@ def probe(transport, plan, pipe, stopped):
                     out += request
         if out:
             out = out[written(client.socket, out) :]
-        if now >= told + REPORT:
+        if now >= reported + REPORT:
             gone = [key for key, at in flying.items() if now - at > LOST]
             for key in gone:
                 del flying[key]
             pipe.send({"us": times, "lost": lost + len(gone)})
-            times, lost, told = [], 0, now
+            times, lost, reported = [], 0, now
         buffered = isinstance(client.socket, ssl.SSLSocket) and client.socket.pending()
         wait = 0 if buffered else max(due - time.monotonic(), 0)
         readable, _, _ = select.select([client.socket, peer], [], [], wait)

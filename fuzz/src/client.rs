@@ -71,7 +71,7 @@ impl Run {
         let [step] = take(data);
         let now = self.now;
         let asked = match step % 16 {
-            0 => self.client.allocate(now, wishes(data)).is_ok(),
+            0 => self.client.allocate(now, parameters(data)).is_ok(),
             1 => self.client.permit(now, address(data)).is_ok(),
             2 => self.client.bind(now, address(data)).is_ok(),
             3 => self.client.bind_as(now, u16::from_be_bytes(take(data)), address(data)).is_ok(),
@@ -248,13 +248,13 @@ fn sealed(response: Response, data: &mut &[u8]) -> Vec<u8> {
     }
 }
 
-fn wishes(data: &mut &[u8]) -> Allocate {
-    let [wishes] = take(data);
+fn parameters(data: &mut &[u8]) -> Allocate {
+    let [bits] = take(data);
     Allocate {
-        lifetime: (wishes & 1 != 0).then_some(u32::from(wishes)),
-        both_families: wishes & 2 != 0,
-        even_port: (wishes & 4 != 0).then_some(wishes & 8 != 0),
-        dont_fragment: wishes & 16 != 0,
+        lifetime: (bits & 1 != 0).then_some(u32::from(bits)),
+        both_families: bits & 2 != 0,
+        even_port: (bits & 4 != 0).then_some(bits & 8 != 0),
+        dont_fragment: bits & 16 != 0,
         ..Allocate::default()
     }
 }

@@ -107,7 +107,7 @@ pub enum SendError {
     HasAllocation,
     /// The limit of [`PEERS_MAX`] permissions or channels is reached.
     Full,
-    /// No permission for this peer, or it has ended.
+    /// There is no permission for this peer, or it has expired.
     NotPermitted,
     /// More bytes than one message to this peer can carry.
     TooLong,
@@ -198,12 +198,12 @@ impl Client {
     ///
     /// # Errors
     /// [`SendError::HasAllocation`], [`SendError::Busy`], [`SendError::Broken`].
-    pub fn allocate(&mut self, now: Instant, wishes: Allocate) -> Result<(), SendError> {
+    pub fn allocate(&mut self, now: Instant, parameters: Allocate) -> Result<(), SendError> {
         let asked = self.transactions.iter().any(|t| matches!(t.request, Request::Allocate(_)));
         if asked || self.allocation.is_some() {
             return Err(SendError::HasAllocation);
         }
-        self.ask(now, Request::Allocate(wishes))
+        self.ask(now, Request::Allocate(parameters))
     }
 
     /// Refreshes the allocation for `lifetime` seconds; 0 ends it.

@@ -106,7 +106,7 @@ impl Request {
         let mut writer = Writer::request(bytes, self.method(), transaction_id);
         match *self {
             Self::Binding => {}
-            Self::Allocate(wishes) => wishes.write(&mut writer),
+            Self::Allocate(parameters) => parameters.write(&mut writer),
             Self::Refresh { lifetime } => writer.attribute(kind::LIFETIME, &lifetime.to_be_bytes()),
             Self::Permit { peer } => writer.peer(peer),
             Self::Bind { channel, peer } => {

@@ -13,7 +13,7 @@ pub struct Garbage;
 
 impl fmt::Display for Garbage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the server does not speak TURN here")
+        f.write_str("the server does not speak TURN on this stream")
     }
 }
 

@@ -129,9 +129,9 @@ impl Rig {
 fn a_login_and_an_allocation() {
     let mut rig = Rig::over_udp();
     assert_eq!((rig.client.stage(), rig.client.poll_timeout()), (Stage::Silent, None));
-    let wishes = Allocate { lifetime: Some(600), ..Allocate::default() };
-    rig.client.allocate(rig.now, wishes).expect("no allocation yet");
-    assert_eq!(rig.client.allocate(rig.now, wishes), Err(SendError::HasAllocation));
+    let parameters = Allocate { lifetime: Some(600), ..Allocate::default() };
+    rig.client.allocate(rig.now, parameters).expect("no allocation yet");
+    assert_eq!(rig.client.allocate(rig.now, parameters), Err(SendError::HasAllocation));
     rig.now = rig.now + Duration::from_millis(20);
     let challenge = rig.error(401, |response| response.realm(REALM).nonce(b"nonce 1").software("a server"));
     rig.hear(&challenge);
@@ -152,7 +152,7 @@ fn a_login_and_an_allocation() {
         .lifetime(500);
     rig.hear(&answer.finish(Some((&key("pass", SHA1), SHA1)), true));
     let Event::Allocated { exchange, allocation } = rig.only_event() else { panic!("an allocation") };
-    assert_eq!((exchange.request, exchange.tries), (Request::Allocate(wishes), 1));
+    assert_eq!((exchange.request, exchange.tries), (Request::Allocate(parameters), 1));
     assert_eq!(exchange.duration, Duration::from_millis(30));
     assert_eq!((allocation.relayed, allocation.mapped), (relayed(), Some(mapped())));
     assert_eq!(rig.client.allocation(), Some(&*allocation));

@@ -140,8 +140,8 @@ impl Engine {
         *self.errors.entry(if known { text } else { "others" }.to_owned()).or_default() += 1;
     }
 
-    /// Starts client `number` in its slot (the remainder by the number of slots); an event tells whether it becomes
-    /// ready.
+    /// Starts client `number` in its slot (the remainder by the number of slots); an event reports whether it
+    /// becomes ready.
     pub fn start(&mut self, number: u32) {
         let slot = number as usize % self.slots();
         let peer = self.peers[slot % self.peers.len()].local();

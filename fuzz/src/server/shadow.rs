@@ -285,7 +285,7 @@ impl Shadow {
             return self.refreshed(now, client, user, &request, answer);
         }
         let allocation = self.allocations.get_mut(&client).expect("granted without an allocation");
-        assert!(allocation.is_granted && allocation.user == user, "granted to somebody else");
+        assert!(allocation.is_granted && allocation.user == user, "granted to another user");
         match kind {
             stun::ALLOCATE => self.check_granted(now, client, to, answer),
             stun::CREATE_PERMISSION => {
@@ -342,7 +342,7 @@ impl Shadow {
         }
         assert!((LIFETIME_MIN..=super::LIFETIME_MAX).contains(&lifetime));
         let allocation = self.allocations.get(&client).expect("refreshed what is not there");
-        assert!(allocation.is_granted && allocation.user == user, "granted to somebody else");
+        assert!(allocation.is_granted && allocation.user == user, "granted to another user");
         let relays: Vec<&mut Relay> = self.relays.values_mut().filter(|relay| chosen(relay)).collect();
         assert!(!relays.is_empty());
         relays.into_iter().for_each(|relay| relay.end = Some(now + lifetime));
