@@ -1,12 +1,12 @@
-# Shared by the scripts beside it; sourced, never run.
+# Shared by the other scripts in this directory; sourced, never run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
 
-# Says what comes next.
+# Prints the next step.
 step() { printf '\n==> %s\n' "$*"; }
 
-# Ends the check with a reason and the next step.
+# Ends the check with an error message.
 die() {
     printf '%s: %s\n' "$(basename "$0")" "$*" >&2
     exit 1
@@ -14,7 +14,7 @@ die() {
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# As root, directly or by sudo without a question; fails when neither is possible.
+# Runs a command as root, directly or by sudo without a password; fails if neither is possible.
 as_root() {
     if [ "$(id -u)" = 0 ]; then
         "$@"

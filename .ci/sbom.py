@@ -1,4 +1,4 @@
-"""Puts together what .ci/sbom collected: `cargo tree`, `cargo metadata`, Cargo.lock and the target, as arguments."""
+"""Makes the bill of materials. Arguments: the output of `cargo tree` and `cargo metadata`, Cargo.lock, and the target."""
 
 import datetime
 import hashlib
@@ -13,7 +13,7 @@ LINE = re.compile(r"(\d+)(\S+) v(\S+)(.*)")
 
 
 def tree(text):
-    """The root, what each crate depends on, and what is in the binary and not only in the compiler that made it."""
+    """The root, the dependencies of each crate, and the crates that are in the binary, not only used at build time."""
     edges, macros, path = {}, set(), []
     for line in text.splitlines():
         depth, name, version, rest = LINE.fullmatch(line).groups()
@@ -43,7 +43,7 @@ def purl(crate):
 def component(crate, package, checksum, built):
     found = {
         "type": "library", "bom-ref": purl(crate), "name": crate[0], "version": crate[1],
-        # Of build time only: it is not delivered.
+        # Excluded: used at build time only.
         "scope": "required" if crate in built else "excluded",
     }
     if package["description"]:
@@ -82,7 +82,7 @@ def main():
     if epoch:
         at = datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc)
         bom["metadata"]["timestamp"] = at.strftime("%Y-%m-%dT%H:%M:%SZ")
-    # The same bill has the same number.
+    # The same content has the same serial number.
     digest = hashlib.sha256(json.dumps(bom, sort_keys=True).encode()).hexdigest()
     bom["serialNumber"] = f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, 'hallpass:sbom:' + digest)}"
     json.dump(bom, sys.stdout, indent=1, sort_keys=True)

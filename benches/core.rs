@@ -47,7 +47,7 @@ fn busy(allocations: u32) -> (Rig, Vec<RelayId>) {
     (rig, relays)
 }
 
-/// Routes single packets, each of another client than the one before.
+/// Routes single packets, each from a different client than the one before.
 fn routes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("route");
     group.throughput(Throughput::Elements(1));
@@ -78,7 +78,7 @@ fn routes(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Headers into the headroom of a received frame.
+/// Writes headers into the headroom of a received frame.
 fn rewrite(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("rewrite");
     group.throughput(Throughput::Elements(1));
@@ -99,7 +99,7 @@ fn rewrite(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Authenticates requests: of a recently seen user, of a new one, and of a stranger.
+/// Authenticates requests: from a recently seen user, from a new one, and from a stranger.
 fn authentication(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("authentication");
     group.throughput(Throughput::Elements(1));

@@ -3,7 +3,7 @@
 
     cargo build --release && python3 benches/shared_port.py [--rounds 3] [--megabytes 200]
 
-nginx serves one file on loopback, over HTTP/1.1 and HTTP/2, both with PROXY v1. In front of it stands haproxy (one
+nginx serves one file on loopback, over HTTP/1.1 and HTTP/2, both with PROXY v1. In front of it is haproxy (one
 thread, the split by ALPN) or Hallpass, on core 0; nginx and curl have core 1. The figure is the CPU time of the server's
 threads for one download. Then 50 TLS clients relay 50 packets/s each way on the same port, first alone and then beside
 two endless downloads: the figure is the latency one way.
@@ -23,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 HALLPASS = ROOT / "target/release/hallpass"
 SECRET = "a secret of the benchmark"
+# Seconds until a server must listen.
 PATIENCE = 20
 
 
@@ -41,7 +42,7 @@ def on_core(core, *command):
 
 
 class Running:
-    """A process that ends with the block."""
+    """A process that is killed at the end of the `with` block."""
 
     def __init__(self, command, port, directory):
         self.log = open(Path(directory) / f"log-{port}", "wb")

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""A long run under mixed load and attack: what becomes of memory, descriptors, latency and calls.
+"""A long run under mixed load and attack, which watches memory, descriptors, latency and calls.
 
     cargo build --release && python3 benches/soak.py [--minutes 60] [--out DIR]
 
-One server on loopback. Calls over UDP, TCP and TLS go on all the time beside set-ups, Bindings, handshakes and
-allocations that come and go; hostile clients send what they like at a bounded rate; every minute the configuration is
-reloaded (good, changed, broken, in turn) and the certificate replaced. A client of its own measures how long datagrams
-take through the relay. At the end the load stops, and everything that it left behind must be gone.
+One server on loopback. Calls over UDP, TCP and TLS run all the time, beside set-ups, Bindings, handshakes and
+short-lived allocations; hostile clients send malformed and forbidden traffic at a fixed rate; every minute the
+configuration is reloaded (good, changed, broken, in turn) and the certificate replaced. Probes measure how long datagrams
+take through the relay. At the end the load stops, and the script checks that the server has released everything.
 
-DIR gets soak.csv, soak.svg, summary.md, summary.json and server.log. Exit codes: 0 good, 1 a bound was broken, 2 usage.
+Writes soak.csv, soak.svg, summary.md, summary.json and server.log to DIR. Exit codes: 0 success, 1 a bound was exceeded,
+2 usage.
 """
 
 import argparse
@@ -30,19 +31,19 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 
 from soak_parts import hostile, probe, report
-from soak_parts.load import COMING, STEADY, Load
+from soak_parts.load import SHORT_LIVED, STEADY, Load
 from soak_parts.server import CLIENT, PATIENCE, PEER, SECRET, STRANGER, TRANSPORTS, Reloads, Server
 from soak_parts.summary import JUDGED_MINUTES, MIB, grown, plot, text, warm_up
 
 ROOT = Path(__file__).resolve().parent.parent
-# What a run must not exceed.
+# The limits of a run that passes.
 BOUNDS = {
-    "RSS growth beyond doubt in the later half, MiB an hour": 1.0,
+    "RSS growth in the later half, lower end of its 95 % interval, MiB an hour": 1.0,
     "steady packets lost, %": 0.1,
     "errors of calls and cycles": 0,
     "probe datagrams lost, %": 0.1,
     "probe failures": 0,
-    "signals not obeyed": 0,
+    "signals without effect": 0,
     "panics": 0,
     "descriptors left afterwards": 2,
     "allocations left afterwards": 0,
@@ -54,7 +55,7 @@ BOUNDS = {
 
 
 class Soak:
-    """All of it."""
+    """One run: the server, its load, the hostile clients and the probes."""
 
     def __init__(self, options, directory):
         self.options, self.rows, self.stopping = options, [], False
@@ -69,7 +70,7 @@ class Soak:
             Load(name, options, self.server, [name[-3:]], arguments, 0.5, call) for name, arguments in STEADY.items()
         ] + [
             Load(name, options, self.server, list(transports), arguments, pause)
-            for name, (arguments, pause, transports) in COMING.items()
+            for name, (arguments, pause, transports) in SHORT_LIVED.items()
         ]
         self.reloads = Reloads(self.server, options.reload)
         plan = types.SimpleNamespace(
@@ -156,11 +157,11 @@ class Soak:
             row[f"probe_{kind}_lost"] = one["lost"]
         row["hostile"] = sum(self.hostile)
         row["reloads"] = sum(self.reloads.done.values())
-        # The machine's, for what is nobody's fault.
+        # Of the whole machine: it explains delays that the server does not cause.
         row["load_average"] = os.getloadavg()[0]
         self.last_metrics = seen or getattr(self, "last_metrics", {})
         self.rows.append(row)
-        # At once, so that a run that is cut off has its rows.
+        # Written at once, so that an interrupted run keeps its rows.
         with open(self.options.out / "soak.csv", "w" if len(self.rows) == 1 else "a", newline="") as file:
             table = csv.DictWriter(file, row.keys())
             if len(self.rows) == 1:
@@ -168,7 +169,7 @@ class Soak:
             table.writerow(row)
 
     def afterwards(self):
-        """Waits for what was left behind to end by itself; gives what stays."""
+        """Waits until abandoned allocations and connections have ended. Returns what is left, and the resources in use."""
         names = {
             "allocations": "hallpass_allocations", "permissions": "hallpass_permissions",
             "streams": "hallpass_connections", "relay sockets": "hallpass_worker_relays",
@@ -198,23 +199,23 @@ class Soak:
         log = self.server.log_path.read_bytes()
         rss = growth.get("rss_kib")
         probes = self.probes.values()
-        # An allocator settles in time, and a leak does not: so the later half is judged.
+        # An allocator's memory settles and a leak does not, so only the later half is judged.
         half = rss["later_half"] if rss and minutes > JUDGED_MINUTES else {"kib_an_hour": 0, "plus_minus": 0}
-        beyond_doubt = max(half["kib_an_hour"] - half["plus_minus"], 0) / 1024
+        least_growth = max(half["kib_an_hour"] - half["plus_minus"], 0) / 1024
         figures = {
-            "RSS growth beyond doubt in the later half, MiB an hour": beyond_doubt,
+            "RSS growth in the later half, lower end of its 95 % interval, MiB an hour": least_growth,
             "steady packets lost, %": 100 * lost / sent if sent else 100,
             "errors of calls and cycles": sum(sum(load.errors.values()) for load in self.loads),
             "probe datagrams lost, %": 100 * sum(p["lost"] for p in probes) / max(sum(p["sent"] for p in probes), 1),
             "probe failures": sum(len(p["failures"]) for p in probes),
-            "signals not obeyed": len(self.reloads.failed),
+            "signals without effect": len(self.reloads.failed),
             "panics": log.count(b"panicked"),
             **{f"{what} left afterwards": count for what, count in left.items()},
             "server log, MiB an hour": len(log) / MIB / max(self.lasted / 3600, 0.01),
         }
         broken = [f"{name}: {figures[name]:g}, bound {BOUNDS[name]:g}" for name in figures if figures[name] > BOUNDS[name]]
         if self.server.process.poll() is not None:
-            broken.append(f"the server ended by itself: {self.server.process.returncode}")
+            broken.append(f"the server exited early: {self.server.process.returncode}")
         broken += self.helper_failures
         first, last = (self.rows[0], self.rows[-1]) if self.rows else ({}, {})
         span = lambda a, b: max((b["minute"] - a["minute"]) * 60, 1)
@@ -249,14 +250,14 @@ class Soak:
 
 
 def draw(out, rows, result):
-    """What follows from the rows and the figures."""
+    """Writes the table and the plot."""
     (out / "summary.md").write_text(text(result))
     (out / "soak.svg").write_text(plot(rows, result, result.get("reloads_at", [])))
     print(text(result))
 
 
 def redraw(out):
-    """Table and plot of a run that is over, from its files."""
+    """Writes table and plot of a finished run again, from its files."""
     with open(out / "soak.csv", newline="") as file:
         rows = [{key: float(value) if value else "" for key, value in row.items()} for row in csv.DictReader(file)]
     result = json.loads((out / "summary.json").read_text())
@@ -265,7 +266,7 @@ def redraw(out):
 
 
 def helper(options, run, *arguments):
-    """A process of ours; Ctrl-C is its parent's to answer."""
+    """The main function of a child process, which leaves Ctrl-C to its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if options.pin:
@@ -275,18 +276,18 @@ def helper(options, run, *arguments):
 
 def arguments():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--server", type=Path, default=ROOT / "target/release/hallpass", metavar="BIN", help="the program")
-    options.add_argument("--minutes", type=float, default=60, metavar="N", help="how long (60)")
-    options.add_argument("--sample", type=float, default=5, metavar="SECONDS", help="between two samples (5)")
-    options.add_argument("--reload", type=float, default=60, metavar="SECONDS", help="between two reloads (60)")
+    options.add_argument("--server", type=Path, default=ROOT / "target/release/hallpass", metavar="BIN", help="the binary of the server")
+    options.add_argument("--minutes", type=float, default=60, metavar="N", help="length of the run (60)")
+    options.add_argument("--sample", type=float, default=5, metavar="SECONDS", help="time between two samples (5)")
+    options.add_argument("--reload", type=float, default=60, metavar="SECONDS", help="time between two reloads (60)")
     options.add_argument(
         "--afterwards", type=float, default=660, metavar="SECONDS",
-        help="how long what was left behind may take to be gone (660); 0 = do not look",
+        help="how long to wait at the end until everything is released (660); 0: no check",
     )
-    options.add_argument("--out", type=Path, default=Path("soak-out"), metavar="DIR", help="where files go (soak-out)")
-    options.add_argument("--seed", type=int, default=1, help="of what the hostile send (1)")
-    options.add_argument("--no-pin", dest="pin", action="store_false", help="server and load on any core")
-    options.add_argument("--redraw", action="store_true", help="table and plot anew from the files in DIR, and no run")
+    options.add_argument("--out", type=Path, default=Path("soak-out"), metavar="DIR", help="directory for the files (soak-out)")
+    options.add_argument("--seed", type=int, default=1, help="seed of the hostile traffic (1)")
+    options.add_argument("--no-pin", dest="pin", action="store_false", help="let server and load run on any core")
+    options.add_argument("--redraw", action="store_true", help="only write table and plot again, from the files in DIR")
     options = options.parse_args()
     if options.redraw:
         return options

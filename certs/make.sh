@@ -1,11 +1,11 @@
 #!/bin/sh
-# Makes a certificate for tests and trials, with everything that vouches for it: certs/make.sh KIND DIRECTORY [NAME]
+# Makes a certificate for tests and trials, and the CAs that issue it: certs/make.sh KIND DIRECTORY [NAME]
 #
-# DIRECTORY, which exists, gets
-#   ca.pem    the root, for those who are to trust the certificate
-#   cert.pem  what a server shows: its certificate, then the intermediate one
+# Writes to DIRECTORY, which must exist,
+#   ca.pem    the root, for clients that must trust the certificate
+#   cert.pem  the server's certificate, then the intermediate one
 #   key.pem   the server's key, mode 600
-# and nothing else. NAME is the server's name (relay.test without it); localhost, 127.0.0.1 and ::1 are in the certificate
+# and nothing else. NAME is the server's name (default: relay.test); localhost, 127.0.0.1 and ::1 are in the certificate
 # too. KIND is one of
 #   good           ECDSA on P-256, valid from an hour ago for 30 days
 #   expired        until yesterday
@@ -14,8 +14,8 @@
 #   leaf-only      without the intermediate certificate in cert.pem
 #   rsa-2048       with an RSA key
 #   rsa-4096       with an RSA key whose signatures take milliseconds; made in seconds
-#   self-signed    vouches for itself: ca.pem and cert.pem are the same
-# The keys of the two CAs are deleted: no second certificate of theirs can be made.
+#   self-signed    signed with its own key: ca.pem and cert.pem are the same
+# The keys of the two CAs are deleted, so they cannot sign another certificate.
 set -eu
 
 usage() {
@@ -46,10 +46,10 @@ trap 'exit 1' HUP INT TERM
 export CERTS_NAMES="$names" CERTS_WORK="$work"
 umask 077
 
-# Says what OpenSSL said when it fails, and nothing else.
+# Runs OpenSSL and prints its output only if it fails.
 quietly() {
-    openssl "$@" >"$work/said" 2>&1 || {
-        cat "$work/said" >&2
+    openssl "$@" >"$work/output" 2>&1 || {
+        cat "$work/output" >&2
         exit 1
     }
 }
@@ -74,7 +74,7 @@ else
         -CA "$work/root.pem" -CAkey "$work/root.key"
     new "$key_type" "$name" request -new
     : >"$work/database"
-    # `openssl ca` alone takes both dates.
+    # Only `openssl ca` accepts both dates.
     quietly ca -batch -notext -config "$here/openssl.cnf" -extensions leaf \
         -startdate "$(date -u -d "$from" +%Y%m%d%H%M%SZ)" -enddate "$(date -u -d "$until" +%Y%m%d%H%M%SZ)" \
         -cert "$work/intermediate.pem" -keyfile "$work/intermediate.key" -in "$work/request.pem" -out "$work/leaf.pem"

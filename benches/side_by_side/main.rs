@@ -1,7 +1,7 @@
 //! Hallpass beside Debian's coturn on this machine: `cargo bench --bench side_by_side`.
 //!
 //! The server under test has core 0 to itself, `hallpass load` core 1. Every row is measured with fresh servers, one
-//! after the other (A B A B ...), round by round; the table gives medians, their spread and the ratio. See
+//! after the other (A B A B ...), round by round; the table shows medians, their spread and the ratio. See
 //! benches/README.md for the method and for what the figures were.
 
 mod quota;
@@ -122,7 +122,7 @@ fn measure(row: &Row, kind: Kind, seconds: f64) -> Result<Measured, String> {
 }
 
 fn print(rows: &[&Row], figures: &[[Vec<Measured>; 2]]) {
-    println!("| row | Hallpass | coturn | ratio | bar | p99 us, Hallpass / coturn | generator busy |");
+    println!("| row | Hallpass | coturn | ratio | goal | p99 us, Hallpass / coturn | generator busy |");
     println!("|---|---|---|---|---|---|---|");
     for (row, [ours, theirs]) in rows.iter().zip(figures) {
         let of = |measured: &[Measured]| spread(measured.iter().map(|m| m.figure).collect());
@@ -140,7 +140,7 @@ fn print(rows: &[&Row], figures: &[[Vec<Measured>; 2]]) {
             row.figure.unit(),
             of(ours),
             of(theirs),
-            row.bar,
+            row.goal,
             p99(ours),
             p99(theirs),
             busy(ours),

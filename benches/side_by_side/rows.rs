@@ -37,21 +37,21 @@ impl Figure {
 pub struct Row {
     pub name: &'static str,
     pub figure: Figure,
-    /// The target for the ratio.
-    pub bar: &'static str,
+    /// The goal for the ratio, or for the figure of Hallpass if it has a unit.
+    pub goal: &'static str,
     /// The arguments of `hallpass load`.
     pub load: &'static [&'static str],
     /// Whether the server is limited to half of its core.
     pub half: bool,
 }
 
-const fn row(name: &'static str, figure: Figure, bar: &'static str, load: &'static [&'static str]) -> Row {
-    Row { name, figure, bar, load, half: false }
+const fn row(name: &'static str, figure: Figure, goal: &'static str, load: &'static [&'static str]) -> Row {
+    Row { name, figure, goal, load, half: false }
 }
 
 /// Creates a row with the server limited to half a core.
-const fn half(name: &'static str, bar: &'static str, load: &'static [&'static str]) -> Row {
-    Row { name, figure: Rate, bar, load, half: true }
+const fn half(name: &'static str, goal: &'static str, load: &'static [&'static str]) -> Row {
+    Row { name, figure: Rate, goal, load, half: true }
 }
 
 use Figure::{CpuPerUnit, Growth, Rate, RssEach, RssKept};

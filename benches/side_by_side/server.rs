@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 /// The shared secret of both servers.
 pub const SECRET: &str = "a secret of the benchmark";
-/// What the server says on standard error.
-const SAID: &str = "stderr";
+/// The file for the server's standard error.
+const STDERR: &str = "stderr";
 /// How long a server may take to listen.
 const START: Duration = Duration::from_secs(20);
 
@@ -30,7 +30,7 @@ impl Kind {
     }
 }
 
-/// A running server; it ends with this value.
+/// A running server; it is killed on drop.
 pub struct Server {
     child: Child,
     /// For UDP and TCP, and for TLS.
@@ -39,15 +39,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one on free ports of loopback, with the same certificate for both kinds.
+    /// Starts a server on free ports of loopback, with the same type of certificate for both kinds.
     pub fn start(kind: Kind) -> Result<Self, String> {
         let dir = std::env::temp_dir().join(format!("hallpass-side-by-side-{}", std::process::id()));
         fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         certificate(&dir)?;
         let [port, tls, admin] = free_ports()?;
         let mut command = Command::new("taskset");
-        let said = fs::File::create(dir.join(SAID)).map_err(|error| format!("{SAID}: {error}"))?;
-        command.args(["-c", "0"]).stdout(Stdio::null()).stderr(said).current_dir(&dir);
+        let stderr = fs::File::create(dir.join(STDERR)).map_err(|error| format!("{STDERR}: {error}"))?;
+        command.args(["-c", "0"]).stdout(Stdio::null()).stderr(stderr).current_dir(&dir);
         match kind {
             Kind::Hallpass => {
                 let config = format!(
@@ -84,13 +84,13 @@ impl Server {
         Ok(server)
     }
 
-    #[allow(clippy::disallowed_methods, reason = "nothing tells when another program listens")]
+    #[allow(clippy::disallowed_methods, reason = "no event reports when another program listens")]
     fn wait(&mut self) -> Result<(), String> {
         let started = Instant::now();
         while !self.ports.iter().all(|&port| TcpStream::connect(("127.0.0.1", port)).is_ok()) {
             if let Ok(Some(status)) = self.child.try_wait() {
-                let said = fs::read_to_string(self.dir.join(SAID)).unwrap_or_default();
-                return Err(format!("the server ended ({status}); is Debian's coturn installed? {said}"));
+                let stderr = fs::read_to_string(self.dir.join(STDERR)).unwrap_or_default();
+                return Err(format!("the server ended ({status}); is Debian's coturn installed? {stderr}"));
             }
             if started.elapsed() > START {
                 return Err("the server does not listen".to_owned());
@@ -100,12 +100,12 @@ impl Server {
         Ok(())
     }
 
-    /// Where clients of `transport` go.
+    /// The address that clients of `transport` use.
     pub fn address(&self, transport: &str) -> String {
         format!("127.0.0.1:{}", self.ports[usize::from(transport == "tls")])
     }
 
-    /// Its process: taskset becomes the server.
+    /// The process id of the server, because taskset replaces itself with it.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -113,7 +113,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The end of a process that is measured no more needs no ceremony.
+        // No graceful shutdown: nothing is measured any more.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.dir);
@@ -131,7 +131,7 @@ fn free_ports() -> Result<[u16; 3], String> {
     }
 }
 
-/// A certificate on P-256, as both are recommended to have.
+/// Creates a self-signed P-256 certificate, the same type for both servers.
 fn certificate(dir: &std::path::Path) -> Result<(), String> {
     let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make.sh"))
         .arg("self-signed")

@@ -1,1 +1,1 @@
-"""What benches/soak.py is made of."""
+"""The parts of benches/soak.py."""

@@ -1,6 +1,6 @@
-"""Those who mean harm: a bounded number of bad messages, connections and habits a second, each kind counted.
+"""Hostile clients: bad messages, bad connections and bad behaviour, each kind at a fixed rate and counted.
 
-What is sent follows from a seed; when it arrives does not, so a run is alike and never the same.
+The content follows from a seed and the timing does not, so two runs are similar but not identical.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import time
 from . import turn
 from .turn import Client, Refused, attribute, channel_data, connected, message, rest_login, signed, xor_address
 
-# Kind: how often a second.
+# Actions a second, by kind.
 DATAGRAMS = {
     "mutated STUN, udp": 40,
     "mutated and signed, udp": 20,
@@ -27,12 +27,12 @@ DATAGRAMS = {
     "forbidden peers": 3,
     "peers without permission": 20,
     "packets to closed ports (ICMP)": 20,
-    "allocations left behind": 2,
+    "abandoned allocations": 2,
 }
 STREAMS = {
     "half-open tcp": 2,
     "half-open tls": 2,
-    "handshakes left": 3,
+    "abandoned handshakes": 3,
     "mutated ClientHello": 2,
     "mutated STUN, tcp": 4,
     "mutated STUN, tls": 2,
@@ -48,13 +48,13 @@ HELD = 300
 HOLD = (1.0, 40.0)
 RENEW = 15.0
 TICK = 0.01
-# Bytes a second towards one slow reader, and how long he stays.
+# Bytes a second towards one slow reader, and the seconds that it stays.
 FLOOD = 400_000
 SLOW = 40.0
 
 
 class Hostile:
-    """Does each kind at its rate."""
+    """Performs each kind of action at its rate."""
 
     rates = {}
 
@@ -69,9 +69,9 @@ class Hostile:
             now = time.monotonic()
             for kind, rate in self.rates.items():
                 while due[kind] <= now:
-                    # After a pause nothing is made up for.
+                    # After a pause, at most 0.2 s are made up for.
                     due[kind] = max(due[kind] + 1 / rate, now - 0.2)
-                    # The server may close or refuse whatever it likes.
+                    # The server may refuse any of this, or close the connection.
                     with contextlib.suppress(OSError, ssl.SSLError, Refused, KeyError):
                         self.act(kind)
                         self.counts[KINDS.index(kind)] += 1
@@ -82,7 +82,7 @@ class Hostile:
         return rest_login(self.plan.secret, name)
 
     def mutated(self, packet):
-        """Some bits, a length, an end or a middle of it are wrong."""
+        """Damages a packet: flips bits, sets a byte or the length, cuts the end off, or inserts bytes."""
         packet = bytearray(packet)
         for _ in range(self.random.choice((1, 1, 1, 2, 4, 16))):
             where = self.random.randrange(len(packet)) if packet else 0
@@ -102,7 +102,7 @@ class Hostile:
         return bytes(packet[:1400])
 
     def body(self):
-        """Attributes that some request has, in no order."""
+        """A random selection of attributes, in random order."""
         peer = (self.random.choice([*FORBIDDEN, self.plan.peer]), self.random.randrange(65536))
         choice = [
             attribute(turn.REQUESTED_TRANSPORT, turn.UDP),
@@ -133,7 +133,7 @@ class Datagrams(Hostile):
         super().__init__(plan, counts, seed)
         self.sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sink.bind((plan.peer, 0))
-        # Nobody reads what arrives: the kernel drops what the buffer does not hold.
+        # Nothing reads from these sockets: the kernel drops what exceeds their buffers.
         self.uninvited = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.uninvited.bind((plan.stranger, 0))
         self.client, self.renewed, self.left = None, 0.0, 0
@@ -142,7 +142,7 @@ class Datagrams(Hostile):
         return Client("udp", self.plan.servers["udp"], self.plan.stranger, self.user("mallory"))
 
     def tick(self, now):
-        """Who has logged in gets further. Now and then he is somebody new, and leaves his allocation behind."""
+        """Keeps a client with an allocation, since its packets get further. It is replaced, and abandoned, every RENEW s."""
         if self.client and now < self.renewed + RENEW:
             return
         if self.client:
@@ -151,12 +151,12 @@ class Datagrams(Hostile):
         self.renewed = now
         client = self.open().allocate()
         client.bind(0x4000, self.sink.getsockname())
-        # Nobody listens on these: what is sent there comes back as ICMP.
+        # No socket has this port, so a datagram to it causes an ICMP error.
         client.bind(0x4001, (self.plan.peer, 9))
         self.client = client
 
     def send(self, packet):
-        """Answers wait in the socket until it is closed."""
+        """Sends without reading the answers."""
         if self.client:
             self.client.socket.setblocking(False)
             with contextlib.suppress(BlockingIOError):
@@ -169,7 +169,7 @@ class Datagrams(Hostile):
         if kind == "mutated STUN, udp":
             self.send(self.mutated(signed(self.method(), self.body() + client.credentials(), key)))
         elif kind == "mutated and signed, udp":
-            # Not the whole credentials, so that the rest is looked at; never a Refresh that ends it all.
+            # The credentials and the signature stay valid, so that the server reads the rest.
             body = self.body() if self.random.random() < 0.5 else self.mutated(self.body())
             self.send(signed(self.method(), body[: len(body) & ~3] + client.credentials(), key))
         elif kind == "mutated ChannelData, udp":
@@ -198,9 +198,9 @@ class Datagrams(Hostile):
             self.send(channel_data(0x4001, bytes(100)))
         else:
             self.left += 1
-            somebody = Client("udp", self.plan.servers["udp"], self.plan.client, self.user(f"gone-{self.left}"))
-            with contextlib.closing(somebody):
-                somebody.allocate().bind(0x4000, self.sink.getsockname())
+            abandoned = Client("udp", self.plan.servers["udp"], self.plan.client, self.user(f"gone-{self.left}"))
+            with contextlib.closing(abandoned):
+                abandoned.allocate().bind(0x4000, self.sink.getsockname())
 
 
 class Streams(Hostile):
@@ -214,7 +214,7 @@ class Streams(Hostile):
         self.peer.bind((plan.peer, 0))
         self.peer.setblocking(False)
         self.hello = turn.client_hello()
-        # What is open without a word, with its end; who reads nothing; who writes slowly.
+        # Idle connections with the time to close them; clients that do not read; clients that write slowly.
         self.held, self.slow, self.dripping = [], [], []
         self.last = time.monotonic()
 
@@ -224,7 +224,7 @@ class Streams(Hostile):
             self.end(self.held.pop(0)[1])
 
     def end(self, one):
-        """With a reset, or in order."""
+        """Closes a connection, half of the time with a reset."""
         with contextlib.suppress(OSError):
             if self.random.random() < 0.5:
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -234,7 +234,7 @@ class Streams(Hostile):
         return connected(transport, self.plan.servers[transport], self.plan.stranger)
 
     def raw(self):
-        """A connection to the TLS listener that knows nothing of TLS."""
+        """A TCP connection to the TLS listener, without TLS."""
         return connected("tcp", self.plan.servers["tls"], self.plan.stranger)
 
     def tick(self, now):
@@ -264,8 +264,8 @@ class Streams(Hostile):
                 self.end(one)
 
     def act(self, kind):
-        somebody = attribute(turn.USERNAME, b"somebody") + attribute(turn.REALM, b"relay.test")
-        packet = signed(self.method(), self.body() + somebody, bytes(16))
+        credentials = attribute(turn.USERNAME, b"somebody") + attribute(turn.REALM, b"relay.test")
+        packet = signed(self.method(), self.body() + credentials, bytes(16))
         if kind == "half-open tcp":
             one = self.connect("tcp")
             one.send(packet[: self.random.randrange(20)])
@@ -274,7 +274,7 @@ class Streams(Hostile):
             one = self.raw()
             one.send(self.hello[: self.random.randrange(len(self.hello))])
             self.hold(one)
-        elif kind == "handshakes left":
+        elif kind == "abandoned handshakes":
             one = self.raw()
             one.send(self.hello)
             one.recv(65536)
@@ -285,7 +285,7 @@ class Streams(Hostile):
             self.hold(one)
         elif kind in ("mutated STUN, tcp", "mutated STUN, tls"):
             one = self.connect(kind[-3:])
-            # A whole one in front, so that it is a TURN client; then one that is wrong.
+            # A valid request first, so that the server takes it for a TURN client; then damaged messages.
             for part in (message(turn.BINDING, b""), self.mutated(packet), self.mutated(channel_data(0x4000, packet))):
                 one.send(part or b"\0")
             self.hold(one)

@@ -1,4 +1,4 @@
-"""Calls and whatever else comes and goes, by `hallpass load`."""
+"""Steady calls and short-lived clients, by `hallpass load`."""
 
 import json
 import subprocess
@@ -6,7 +6,7 @@ import time
 
 from .server import PEER, SECRET, TRANSPORTS, on_core
 
-# Steady calls, arguments of `hallpass load`: people who talk, and what they see of a camera.
+# Steady calls, as arguments of `hallpass load`: speech in both directions, and the video of a camera.
 TALK = ["--from-client", "25", "--from-peer", "25", "--size", "160"]
 SEE = ["--from-client", "0", "--from-peer", "100", "--size", "1100", "--burst", "5"]
 STEADY = {
@@ -17,8 +17,8 @@ STEADY = {
     "video, tls": ["traffic", "--allocations", "4", *SEE],
     "indications, udp": ["traffic", "--allocations", "2", "--via", "indication", *TALK],
 }
-# What comes and goes: arguments of `hallpass load`, and the seconds between two.
-COMING = {
+# Short-lived clients: arguments of `hallpass load`, seconds between two runs, and the transports in turn.
+SHORT_LIVED = {
     "set-ups": (["setups", "--warm-up", "0", "--duration", "0.3", "--concurrency", "4"], 20, TRANSPORTS),
     "churn": (["churn", "--allocations", "100", "--total", "200"], 15, TRANSPORTS),
     "Bindings": (["bindings", "--warm-up", "0", "--duration", "0.2", "--concurrency", "4"], 30, ("udp", "tcp")),
@@ -28,7 +28,7 @@ COMING = {
 
 
 class Load:
-    """`hallpass load`, one after the other with a pause between; each report is kept."""
+    """Runs `hallpass load` again and again with a pause in between, and keeps each report."""
 
     def __init__(self, name, options, server, transports, arguments, pause, seconds=None):
         self.name, self.options, self.server, self.transports = name, options, server, transports

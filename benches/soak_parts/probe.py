@@ -1,4 +1,4 @@
-"""A client like any other: it sends numbered datagrams to itself through the relay and says when they came back."""
+"""A probe: a client that sends numbered datagrams to itself through the relay and reports how long they took."""
 
 import os
 import select
@@ -13,14 +13,14 @@ from .turn import CHANNEL_NUMBER, LIFETIME, REFRESH, XOR_PEER_ADDRESS
 CHANNEL = 0x4000
 PERIOD = 0.04
 SIZE = 160
-# What did not come back after this time is lost.
+# Seconds after which a datagram counts as lost.
 LOST = 2.0
 REPORT = 0.5
 KEEPALIVE = 20.0
 
 
 def run(transport, plan, pipe, stopped):
-    """Probes until told to end; starts anew when the connection is lost, and counts that."""
+    """Probes until `stopped` is set. After a failure it reports the failure and connects again."""
     while not stopped.is_set() and os.getppid() == plan.parent:
         try:
             probe(transport, plan, pipe, stopped)
@@ -39,18 +39,18 @@ def probe(transport, plan, pipe, stopped):
     cutter, out = Cutter(), b""
     flying, times, lost, number = {}, [], 0, 0
     now = time.monotonic()
-    due, told, kept = now, now, now
+    due, reported, refreshed = now, now, now
     while not stopped.is_set() and os.getppid() == plan.parent:
         now = time.monotonic()
         if now >= due:
-            # After a pause nothing is made up for.
+            # After a pause, the missed datagrams are not sent in a burst.
             due = max(due + PERIOD, now - PERIOD)
             number += 1
             payload = struct.pack(">QQ", number, time.monotonic_ns()).ljust(SIZE, b".")
             flying[number] = now
             out += channel_data(CHANNEL, payload)
-        if now >= kept + KEEPALIVE:
-            kept = now
+        if now >= refreshed + KEEPALIVE:
+            refreshed = now
             bind = attribute(CHANNEL_NUMBER, struct.pack(">HH", CHANNEL, 0))
             bind += attribute(XOR_PEER_ADDRESS, xor_address(peer.getsockname()))
             for method, body in ((REFRESH, attribute(LIFETIME, struct.pack(">I", 600))), (CHANNEL_BIND, bind)):
@@ -61,12 +61,12 @@ def probe(transport, plan, pipe, stopped):
                     out += request
         if out:
             out = out[written(client.socket, out) :]
-        if now >= told + REPORT:
+        if now >= reported + REPORT:
             gone = [key for key, at in flying.items() if now - at > LOST]
             for key in gone:
                 del flying[key]
             pipe.send({"us": times, "lost": lost + len(gone)})
-            times, lost, told = [], 0, now
+            times, lost, reported = [], 0, now
         buffered = isinstance(client.socket, ssl.SSLSocket) and client.socket.pending()
         wait = 0 if buffered else max(due - time.monotonic(), 0)
         readable, _, _ = select.select([client.socket, peer], [], [], wait)

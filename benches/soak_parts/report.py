@@ -1,4 +1,4 @@
-"""Figures of a soak: a slope with an honest interval, and a plot without a library."""
+"""Figures of a soak: a slope with its confidence interval, and a plot without a library."""
 
 import math
 import statistics
@@ -11,13 +11,13 @@ POINTS = 300
 
 
 def blocks(points, count):
-    """The means of equal spans of time: what hangs together within a span does not make the interval narrower."""
+    """The means of equal spans of time, so that correlation within a span does not make the interval narrower."""
     first, last = points[0][0], points[-1][0]
     span = (last - first) / count or 1
-    heaps = [[] for _ in range(count)]
+    groups = [[] for _ in range(count)]
     for at, value in points:
-        heaps[min(int((at - first) / span), count - 1)].append((at, value))
-    return [tuple(map(statistics.fmean, zip(*heap))) for heap in heaps if heap]
+        groups[min(int((at - first) / span), count - 1)].append((at, value))
+    return [tuple(map(statistics.fmean, zip(*group))) for group in groups if group]
 
 
 def slope(points, count=BLOCKS):
@@ -50,7 +50,7 @@ def ticks(low, high, count):
 
 
 def thinned(points, join):
-    """At most so many points, so that the file stays small."""
+    """Merges neighbouring points into at most POINTS, so that the file stays small."""
     size = math.ceil(len(points) / POINTS) or 1
     groups = (points[at : at + size] for at in range(0, len(points), size))
     return [(statistics.fmean(at for at, _ in group), join(value for _, value in group)) for group in groups]
@@ -61,7 +61,7 @@ def number(value):
 
 
 class Plot:
-    """Panels above each other over one axis of minutes."""
+    """Panels on top of each other, with a common axis of minutes."""
 
     def __init__(self, title, minutes, marks):
         self.title, self.minutes, self.marks = title, max(minutes, 0.1), marks
@@ -71,7 +71,7 @@ class Plot:
         return LEFT + minute / self.minutes * (WIDTH - LEFT - RIGHT)
 
     def panel(self, title, lines, from_zero=True, logarithmic=False):
-        """`lines`: name, colour, points of minute and value, how points are joined, whether it is a help line."""
+        """`lines`: name, colour, points of minute and value, how points are merged, whether it is dashed."""
         top = TOP + self.panels * (PANEL + GAP)
         self.panels += 1
         lines = [(name, colour, thinned(points, join), dashed) for name, colour, points, join, dashed in lines if points]
@@ -113,7 +113,7 @@ class Plot:
             "text{font:12px sans-serif;fill:#333}.t{font-weight:bold}.e{text-anchor:end}.m{text-anchor:middle}"
             ".g{stroke:#ddd}.r{stroke:#888}.f{fill:none;stroke:#888}"
         )
-        # A style would win over an attribute: a legend's colour is its own.
+        # The style sheet overrides attributes, so a legend's colour must be a style.
         parts = [part.replace(' class="e" fill="', ' class="e" style="fill:') for part in self.parts]
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">'

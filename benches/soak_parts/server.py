@@ -1,4 +1,4 @@
-"""Hallpass under test: started, asked for its figures, told to reload, ended."""
+"""The server under test: started, measured, signalled and ended."""
 
 import http.client
 import os
@@ -12,14 +12,14 @@ from pathlib import Path
 from .turn import connected
 
 SECRET = "a secret of the soak"
-# Loopback addresses of this run's own, so that nothing else on the machine is met.
+# Loopback addresses that no other program on the machine is likely to use.
 SERVER, PEER, CLIENT, STRANGER = "127.77.0.1", "127.77.0.2", "127.77.0.3", "127.77.0.66"
-# Above those that the kernel hands out.
+# Above the kernel's ephemeral ports.
 RELAY_PORTS = "61000-65535"
 TRANSPORTS = ("udp", "tcp", "tls")
 PATIENCE = 20
 MAKE_CERTIFICATE = Path(__file__).resolve().parent.parent.parent / "certs/make.sh"
-# What a worker receives into (`net::syscall::BATCH`), flows enough for all workers, and the longest UDP over IPv4.
+# Receive frames of a worker (`net::syscall::BATCH`), flows enough to reach all workers, longest UDP payload over IPv4.
 FRAMES, FLOWS, LONGEST = 64, 16, 65_507
 
 
@@ -63,7 +63,7 @@ class Server:
         subprocess.run([MAKE_CERTIFICATE, "self-signed", self.directory], check=True)
 
     def configure(self, limits, tail=""):
-        # A mutated request may ask for the longest life, and what is left behind has to be gone in the end.
+        # A mutated request may ask for the longest lifetime, and abandoned allocations must expire within the last wait.
         limits = {"workers": 2, "drain_seconds": 5, "lifetime_max_seconds": 600, "allocations_per_user": 0,
                   "requests_per_user": 0, "packets_per_user": 0, **limits}
         listeners = "".join(
@@ -78,15 +78,15 @@ class Server:
         (self.directory / "hallpass.toml").write_text(text)
 
     def fill_frames(self):
-        """Each worker has 64 frames of 64 KiB to receive into, and memory is resident once it was used. A long datagram
-        that comes far behind others happens now and then, and would look like a leak that is slow to end: so all are
-        used once, before anything is measured."""
+        """Uses every receive frame once, before anything is measured. Each worker has 64 frames of 64 KiB, and a page
+        becomes resident at its first use. Long datagrams late in a batch are rare: the last frames would become resident
+        during the run, which would look like a slow leak."""
         self.process.send_signal(signal.SIGSTOP)
         for _ in range(FLOWS):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
                 one.bind((STRANGER, 0))
                 for _ in range(2 * FRAMES // FLOWS + 4):
-                    # What the kernel has no room for, it drops.
+                    # The kernel drops what exceeds the socket's buffer.
                     one.sendto(bytes(LONGEST), self.address("udp"))
         self.process.send_signal(signal.SIGCONT)
         self.metrics()
@@ -95,7 +95,7 @@ class Server:
         self.process.send_signal(number)
 
     def metrics(self):
-        """Every series by name and labels; nothing when there is no answer."""
+        """The value of every series, by name and labels; empty if there is no answer."""
         connection = http.client.HTTPConnection(SERVER, self.ports["admin"], timeout=5)
         try:
             connection.request("GET", "/metrics")
@@ -107,12 +107,12 @@ class Server:
             connection.close()
 
     def in_use(self):
-        """What the process has: memory, descriptors, threads, CPU."""
+        """The resources of the process: memory, descriptors, threads, CPU."""
         process = Path(f"/proc/{self.pid}")
         status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
         rollup = dict(line.split(":", 1) for line in (process / "smaps_rollup").read_text().splitlines()[1:])
         kib = lambda text: int(text.split()[0])
-        # Nanoseconds that the threads ran, and that they were ready and had to wait for a core.
+        # Nanoseconds that the threads ran, and that they were runnable and waited for a core.
         times = [list(map(int, (task / "schedstat").read_text().split())) for task in (process / "task").iterdir()]
         return {
             "rss_kib": kib(status["VmRSS"]),
@@ -138,7 +138,7 @@ class Server:
 
 
 class Reloads:
-    """Signals in turn, and whether each had the effect that it should have."""
+    """Sends the signals in turn, and checks the effect of each."""
 
     TURN = ("good", "changed", "broken")
     SAYS = {

@@ -1,12 +1,12 @@
-"""What a run came to: a table of Markdown, and the plot."""
+"""The results of a run: a Markdown table and the plot."""
 
 import statistics
 
 from . import report
 
 MIB = 1 << 20
-# The first tenth is warm-up, in a run that has a slope to tell at least 11 minutes: an allocation that nobody gives
-# back lives for ten (RFC 8656 section 3.2), so before that their number still grows.
+# The first tenth is warm-up; at least 11 minutes in a run that is long enough to judge its slope. An abandoned allocation
+# lives for ten minutes (RFC 8656 section 3.2), so before that their number still grows.
 WARM_UP, WARM_UP_MINUTES, JUDGED_MINUTES = 0.1, 11, 30
 
 
@@ -15,12 +15,12 @@ def warm_up(minutes):
 
 
 def grown(rows):
-    """What became of each kind of memory after the warm-up, and in the later half of that time."""
+    """The growth of each kind of memory after the warm-up, and in the later half of that time."""
     minutes = rows[-1]["minute"] if rows else 0
     growth = {}
     for name in ("rss_kib", "pss_kib", "anonymous_kib"):
         points = [(row["minute"] / 60, row[name]) for row in rows if row["minute"] >= warm_up(minutes)]
-        # Spans of the same length in both.
+        # Spans have the same length in both.
         whole, half = fitted(points, report.BLOCKS), fitted(points[len(points) // 2 :], report.BLOCKS // 2)
         if whole and half:
             first, last = report.ends(points)
@@ -42,7 +42,7 @@ def said(fit):
 
 
 def text(result):
-    """The summary as a table of Markdown."""
+    """The summary as a Markdown table."""
     rows = [("minutes", f"{result['minutes']}{' (interrupted)' if result['interrupted'] else ''}")]
     for name, one in result["growth"].items():
         kind = {"rss_kib": "RSS", "pss_kib": "PSS", "anonymous_kib": "anonymous memory"}[name]
@@ -56,7 +56,7 @@ def text(result):
         rows.append(("left afterwards", ", ".join(f"{count} {what}" for what, count in result["left"].items())))
     rows.append(("server's CPU", f"{result['cpu_share_of_a_core'] * 100:.1f} % of a core"))
     waits = f"{result['waited_share'] * 100:.1f} % of the time in all; {result['waited_worst_ms']:.0f} ms a second in the worst sample"
-    rows.append(("its threads ready, and waiting for a core", waits))
+    rows.append(("its threads runnable, but without a core", waits))
     steady = result["steady"]
     rows.append(("packets of steady calls", f"{steady['sent']:,} sent, {steady['lost']:,} lost"))
     for name, one in result["loads"].items():
@@ -74,7 +74,7 @@ def text(result):
     rows.append(("reloads", ", ".join(f"{count} {kind}" for kind, count in result["reloads"].items())))
     rows.append(("hostile", ", ".join(f"{count:,} {kind}" for kind, count in result["hostile"].items())))
     rows.append(("server log", f"{result['log_bytes'] / MIB:.1f} MiB"))
-    rows.append(("bounds broken", "; ".join(result["broken"]) or "none"))
+    rows.append(("bounds exceeded", "; ".join(result["broken"]) or "none"))
     return "| what | figure |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
 
 

@@ -15,12 +15,12 @@ USERNAME, MESSAGE_INTEGRITY, ERROR_CODE, CHANNEL_NUMBER, LIFETIME = 0x0006, 0x00
 XOR_PEER_ADDRESS, DATA, REALM, NONCE, XOR_RELAYED_ADDRESS = 0x0012, 0x0013, 0x0014, 0x0015, 0x0016
 REQUESTED_TRANSPORT = 0x0019
 UDP = bytes([17, 0, 0, 0])
-# Nobody here waits longer for an answer.
+# Seconds to wait for an answer.
 PATIENCE = 4.0
 
 
 class Refused(Exception):
-    """The server said no, or nothing."""
+    """The server refused a request, or did not answer."""
 
 
 def attribute(kind, value):
@@ -32,7 +32,7 @@ def message(kind, body, transaction=None):
 
 
 def signed(kind, body, key):
-    """With MESSAGE-INTEGRITY behind the attributes."""
+    """A message with MESSAGE-INTEGRITY after its attributes."""
     unsigned = message(kind, body)
     covered = unsigned[:2] + struct.pack(">H", len(body) + 24) + unsigned[4:]
     return covered + attribute(MESSAGE_INTEGRITY, hmac.digest(key, covered, "sha1"))
@@ -63,7 +63,7 @@ def attributes(packet):
 
 
 def rest_login(secret, user):
-    """TURN REST credentials, good for two days."""
+    """TURN REST credentials, valid for two days."""
     name = f"{int(time.time()) + 2 * 86400}:{user}"
     return name, base64.b64encode(hmac.digest(secret.encode(), name.encode(), "sha1")).decode()
 
@@ -76,7 +76,7 @@ def tls_context():
 
 
 def client_hello():
-    """What a TLS client says first."""
+    """A ClientHello."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     try:
         tls_context().wrap_bio(incoming, outgoing, server_hostname="relay.test").do_handshake()
@@ -86,7 +86,7 @@ def client_hello():
 
 
 def connected(transport, server, source, receive_buffer=0):
-    """A socket to the server, TLS done."""
+    """A socket connected to the server, after the TLS handshake if there is one."""
     kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
     one = socket.socket(socket.AF_INET, kind)
     try:
@@ -104,7 +104,7 @@ def connected(transport, server, source, receive_buffer=0):
 
 
 class Cutter:
-    """Cuts what a stream brings into messages."""
+    """Splits a byte stream into messages."""
 
     def __init__(self):
         self.bytes = b""
@@ -123,7 +123,7 @@ class Cutter:
 
 
 class Client:
-    """A client that waits for its answers."""
+    """A blocking client."""
 
     def __init__(self, transport, server, source, login, receive_buffer=0):
         self.transport, self.login = transport, login
@@ -146,7 +146,7 @@ class Client:
         return self.waiting.pop(0)
 
     def answer(self, packet):
-        """The answer to this request; over UDP it is repeated."""
+        """Sends a request, over UDP up to three times, and returns its answer."""
         for wait in (0.5, 1.0, 2.0) if self.transport == "udp" else (PATIENCE,):
             self.socket.settimeout(PATIENCE)
             self.socket.sendall(packet)
@@ -165,7 +165,7 @@ class Client:
         return name + attribute(REALM, self.realm) + attribute(NONCE, self.nonce)
 
     def request(self, method, body):
-        """The attributes of the answer; goes through one 401 or 438."""
+        """Sends a request, answers challenges (401 and 438), and returns the attributes of the answer."""
         code = 0
         for _ in range(3):
             if self.key is None:
@@ -190,7 +190,7 @@ class Client:
         return self
 
     def bind(self, number, peer):
-        """A channel, and with it a permission (RFC 8656 section 12)."""
+        """Binds a channel, which also creates a permission (RFC 8656 section 12)."""
         body = attribute(CHANNEL_NUMBER, struct.pack(">HH", number, 0)) + attribute(XOR_PEER_ADDRESS, xor_address(peer))
         self.request(CHANNEL_BIND, body)
         return self

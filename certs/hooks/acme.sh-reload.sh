@@ -1,10 +1,10 @@
 #!/bin/sh
-# The reload command of acme.sh, to be set once:
+# The reload command for acme.sh. Set it once:
 #   acme.sh --install-cert -d relay.example.org --ecc --reloadcmd /usr/local/lib/hallpass/acme.sh-reload.sh
 # acme.sh keeps it with that certificate and runs it, then and after each renewal, with the paths of the certificate in
 # CERT_FULLCHAIN_PATH and CERT_KEY_PATH. --key-file and --fullchain-file are left out on purpose: acme.sh overwrites those
-# files in place, and a reload in between would find half of them. It has to run as root.
-# install-certificate.sh has to be beside it.
+# files in place, and a reload meanwhile would find only half of them. It must run as root, with install-certificate.sh in
+# the same directory.
 set -eu
 
 if [ -z "${CERT_FULLCHAIN_PATH:-}" ] || [ -z "${CERT_KEY_PATH:-}" ]; then

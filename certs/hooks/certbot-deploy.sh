@@ -1,15 +1,15 @@
 #!/bin/sh
-# A deploy hook of certbot. It belongs to the one certificate that Hallpass serves:
+# A deploy hook for certbot. Set it only for the certificate that Hallpass serves:
 #   certbot certonly --standalone -d relay.example.org --deploy-hook /usr/local/lib/hallpass/certbot-deploy.sh
 # certbot keeps it with that certificate and runs it as root after each renewal, with the directory of the certificate in
-# RENEWED_LINEAGE. For a certificate that is there already:
+# RENEWED_LINEAGE. For an existing certificate:
 #   certbot reconfigure --cert-name relay.example.org --deploy-hook /usr/local/lib/hallpass/certbot-deploy.sh
 #   RENEWED_LINEAGE=/etc/letsencrypt/live/relay.example.org /usr/local/lib/hallpass/certbot-deploy.sh
-# install-certificate.sh has to be beside it.
+# install-certificate.sh must be in the same directory.
 set -eu
 
 [ -n "${RENEWED_LINEAGE:-}" ] || {
-    echo "hallpass hook: RENEWED_LINEAGE is not set: certbot runs this, or name /etc/letsencrypt/live/NAME in it" >&2
+    echo "hallpass hook: RENEWED_LINEAGE is not set: let certbot run this, or set it to /etc/letsencrypt/live/NAME" >&2
     exit 1
 }
 # The hook may be a link to this file.

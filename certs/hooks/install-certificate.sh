@@ -1,14 +1,14 @@
 #!/bin/sh
-# Puts a certificate and its key where Hallpass reads them and has them read, without dropping anyone.
+# Installs a certificate and its key, and makes Hallpass read them. No connection is dropped.
 #   install-certificate.sh CHAIN KEY
 # certbot-deploy.sh and acme.sh-reload.sh, beside this file, call it; so can any other ACME client, as root.
 #
-# Both files are complete, with owner and mode, before either takes the place of the old one. Whatever fails leaves the old
-# pair; files that are the same already are left alone, and nothing is reloaded. Between the two renames the server may see
-# a new certificate with an old key: it then keeps the one it has, until the signal behind them.
+# Both files are complete, with owner and mode, before either replaces the old one. If a step fails, the old pair stays. If
+# the files are in place already, nothing is installed or reloaded. Between the two renames the server may find the new key
+# with the old certificate: it then keeps the pair in use until the signal that follows.
 set -eu
 
-# Where [tls] cert and key point to, who may read the key besides root, and whom to tell.
+# The directory of [tls] cert and key, the group that may read the key, and the unit to signal.
 directory="${HALLPASS_DIRECTORY:-/etc/hallpass}"
 group="${HALLPASS_GROUP:-hallpass}"
 unit="${HALLPASS_UNIT:-hallpass.service}"
@@ -24,7 +24,7 @@ chain="$1" key="$2"
 [ -s "$key" ] || fail "there is no key in $key"
 [ -d "$directory" ] || fail "there is no directory $directory; set HALLPASS_DIRECTORY to that of [tls] cert and key"
 
-# Whether $1 is in place as $2, with owner and mode $3.
+# Whether $1 is installed as $2, with owner and mode $3.
 is_there() {
     cmp -s "$1" "$directory/$2" && [ "$(stat -c '%U:%G %a' "$directory/$2")" = "$3" ]
 }
@@ -45,7 +45,7 @@ chmod 644 "$work/fullchain.pem"
 chmod 640 "$work/privkey.pem"
 sync "$work/fullchain.pem" "$work/privkey.pem"
 
-# The old key comes back if its certificate cannot be replaced.
+# A copy of the old key, which is restored if the certificate cannot be replaced.
 [ ! -e "$directory/privkey.pem" ] || cp -p "$directory/privkey.pem" "$work/old.pem"
 mv -fT "$work/privkey.pem" "$directory/privkey.pem"
 if ! mv -fT "$work/fullchain.pem" "$directory/fullchain.pem"; then
@@ -53,9 +53,9 @@ if ! mv -fT "$work/fullchain.pem" "$directory/fullchain.pem"; then
     fail "the old certificate stays: cannot replace $directory/fullchain.pem"
 fi
 
-# Before the server is ready it reads the new files anyway, and a signal would end it.
+# A server that is still starting reads the new files anyway, and the signal would end it.
 if systemctl is-active --quiet "$unit"; then
-    # SIGUSR2 has the certificate read again and leaves the configuration alone.
+    # SIGUSR2 reloads the certificate only, not the configuration.
     systemctl kill --kill-who=main --signal=USR2 "$unit" ||
-        fail "the new certificate is in place and $unit does not use it yet: systemctl reload $unit"
+        fail "the new certificate is in place and $unit does not use it yet; run: systemctl reload $unit"
 fi

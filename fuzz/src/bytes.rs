@@ -11,7 +11,7 @@ pub fn take<const N: usize>(data: &mut &[u8]) -> [u8; N] {
     taken
 }
 
-/// An address of either family.
+/// Takes an address of either family.
 pub fn address(data: &mut &[u8]) -> SocketAddr {
     let [family] = take(data);
     let port = u16::from_be_bytes(take(data));

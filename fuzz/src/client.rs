@@ -14,11 +14,11 @@ use stun_types::message::LongTermKeyCredentials;
 
 use super::bytes::{address, take};
 
-/// Steps of one input.
+/// Maximum number of steps of one input.
 const STEPS_MAX: usize = 256;
-/// Events that wait at most: data and discards up to 64, and the ends of requests on top.
+/// Maximum number of queued events: up to 64 with data and discards, and the ends of requests.
 const EVENTS_MAX: usize = 64 + 3 * 8;
-/// Longer than any pause of a request without an answer.
+/// Longer than any wait of a request for its answer.
 const FOREVER: Duration = Duration::from_secs(60);
 
 /// Steps: the client's requests, the server's answers, arbitrary bytes, and time.
@@ -71,7 +71,7 @@ impl Run {
         let [step] = take(data);
         let now = self.now;
         let asked = match step % 16 {
-            0 => self.client.allocate(now, wishes(data)).is_ok(),
+            0 => self.client.allocate(now, parameters(data)).is_ok(),
             1 => self.client.permit(now, address(data)).is_ok(),
             2 => self.client.bind(now, address(data)).is_ok(),
             3 => self.client.bind_as(now, u16::from_be_bytes(take(data)), address(data)).is_ok(),
@@ -112,7 +112,7 @@ impl Run {
                 false
             }
             12 => {
-                // Bytes in the name of the last transaction.
+                // Bytes with the id of the last transaction.
                 let [len] = take(data);
                 let (bytes, rest) = data.split_at(usize::from(len).min(data.len()));
                 *data = rest;
@@ -227,7 +227,7 @@ impl Run {
     /// Every request ends exactly once.
     fn end(&mut self) {
         self.events();
-        // Each iteration passes one more pause of a request, no matter how long.
+        // Each iteration outlasts one wait of a request.
         for _ in 0..8 {
             self.pass(FOREVER);
         }
@@ -248,13 +248,13 @@ fn sealed(response: Response, data: &mut &[u8]) -> Vec<u8> {
     }
 }
 
-fn wishes(data: &mut &[u8]) -> Allocate {
-    let [wishes] = take(data);
+fn parameters(data: &mut &[u8]) -> Allocate {
+    let [bits] = take(data);
     Allocate {
-        lifetime: (wishes & 1 != 0).then_some(u32::from(wishes)),
-        both_families: wishes & 2 != 0,
-        even_port: (wishes & 4 != 0).then_some(wishes & 8 != 0),
-        dont_fragment: wishes & 16 != 0,
+        lifetime: (bits & 1 != 0).then_some(u32::from(bits)),
+        both_families: bits & 2 != 0,
+        even_port: (bits & 4 != 0).then_some(bits & 8 != 0),
+        dont_fragment: bits & 16 != 0,
         ..Allocate::default()
     }
 }

@@ -3,7 +3,7 @@
 use hallpass::wire::client_hello::{MAX_PEEK, Peek, peek};
 use rustls::server::Acceptor;
 
-/// Steps between the prefixes that are looked at, beyond the first ones.
+/// Distance of the tested prefixes after the first 300.
 const STEP: usize = 61;
 
 /// The first bytes of a connection.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use hallpass::config::{Report, Severity, parse};
 
-/// The errors of a text: lines and keys.
+/// The problems of a text: line, key, and whether it is an error.
 type Lines = Vec<(Option<usize>, String, bool)>;
 
 /// The text of a file.
@@ -24,7 +24,7 @@ pub fn config(data: &[u8]) {
         }
         assert!(!(good && *is_error));
     }
-    assert!(good || found.iter().any(|(.., is_error)| *is_error), "refused, but nobody says why");
+    assert!(good || found.iter().any(|(.., is_error)| *is_error), "refused without an error");
     assert!(found.is_sorted_by_key(|(line, ..)| *line));
     if !text.starts_with('\u{feff}') {
         let (again, moved) = problems(&format!("# one line more\n{text}"));

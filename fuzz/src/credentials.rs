@@ -55,9 +55,9 @@ fn nonce(data: &[u8]) {
     assert_eq!(nonces.check(now, client, nonce.as_bytes()), issued);
     let expired = Some(Issued { features, is_fresh: false });
     assert_eq!(nonces.check(now + LIFETIME, client, nonce.as_bytes()), expired);
-    assert_eq!(nonces.check(now + 2 * LIFETIME, client, nonce.as_bytes()), None, "run out");
+    assert_eq!(nonces.check(now + 2 * LIFETIME, client, nonce.as_bytes()), None, "too old");
     if other != client {
-        assert_eq!(nonces.check(now, other, nonce.as_bytes()), None, "somebody else's");
+        assert_eq!(nonces.check(now, other, nonce.as_bytes()), None, "of another client");
     }
     let mut changed = nonce.into_bytes();
     let place = usize::from(place) % changed.len();

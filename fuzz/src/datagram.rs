@@ -57,7 +57,7 @@ fn from_peer(mut data: &[u8]) {
     assert_eq!(message.transaction_id(), id);
     let value = message.attribute(kind::DATA).expect("there");
     assert_eq!(value.value, payload);
-    assert!(bytes[value.value_range().end..].iter().all(|&byte| byte == 0), "padding tells nothing");
+    assert!(bytes[value.value_range().end..].iter().all(|&byte| byte == 0), "padding is zero");
 
     // As a Send indication, the same attributes request the same datagram.
     let mut send = bytes.clone();

@@ -1,4 +1,4 @@
-//! What every fuzzing target does with its bytes. A harness asserts what must hold for any input; it is called by
+//! The harness of every fuzzing target. A harness asserts what must hold for any input; it is called by
 //! libFuzzer through `fuzz_targets/` and by `cargo test --test fuzz`, which replays and mutates the seeds.
 
 mod bytes;
@@ -24,7 +24,7 @@ pub use proxy_protocol::proxy_protocol;
 pub use server::server;
 pub use stream::stream;
 
-/// A harness: it panics when its bytes show something that must not be.
+/// A harness: it panics if an assertion fails for these bytes.
 pub type Harness = fn(&[u8]);
 
 /// Every target by the name of its directory of seeds.

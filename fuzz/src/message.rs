@@ -21,7 +21,7 @@ pub fn message(data: &[u8]) {
             rewritten(&message);
         }
         // Bytes with valid framing are a message unless their content is invalid.
-        Err(error) => assert!(!is_framed(data) || of_the_inside(error), "{error:?}"),
+        Err(error) => assert!(!is_framed(data) || is_about_content(error), "{error:?}"),
     }
     answer(data);
 }
@@ -35,7 +35,7 @@ fn is_framed(data: &[u8]) -> bool {
         && data.len().is_multiple_of(4)
 }
 
-fn of_the_inside(error: WireError) -> bool {
+fn is_about_content(error: WireError) -> bool {
     matches!(
         error,
         WireError::AttributeOverrun
@@ -47,7 +47,7 @@ fn of_the_inside(error: WireError) -> bool {
 
 fn view(data: &[u8], message: &Message<'_>) {
     assert!(is_framed(data));
-    // Beside other protocols only the first types count (RFC 7983), and all that TURN has are among them.
+    // On a port with other protocols, STUN has the first bytes 0 to 3 (RFC 7983), which suffice for TURN.
     assert_eq!(demux::classify(data[0]) == demux::Kind::Stun, data[0] < 4);
     assert_eq!(message.bytes(), data);
     assert_eq!(message.transaction_id(), data[8..20]);
@@ -61,7 +61,7 @@ fn view(data: &[u8], message: &Message<'_>) {
         assert!(first.offset <= attribute.offset, "the first of its type");
         let protects = [kind::MESSAGE_INTEGRITY, kind::MESSAGE_INTEGRITY_SHA256, kind::FINGERPRINT]
             .contains(&first.kind);
-        assert!(!protects, "only what stands in front of the protection");
+        assert!(!protects, "only attributes before the integrity");
         end = range.end.next_multiple_of(4);
     }
     if message.has_fingerprint() {
@@ -70,7 +70,7 @@ fn view(data: &[u8], message: &Message<'_>) {
     let integrity = message.integrity();
     assert_eq!(integrity.is_some(), message.has_sha1() || message.has_sha256());
     for algorithm in [IntegrityAlgorithm::Sha1, IntegrityAlgorithm::Sha256] {
-        assert!(!message.verify(&key("somebody else"), algorithm), "a key that nobody used");
+        assert!(!message.verify(&key("somebody else"), algorithm), "the wrong key");
     }
 }
 
@@ -86,7 +86,7 @@ fn neighbours(data: &[u8], message: &Message<'_>) {
     if message.has_fingerprint() {
         assert_eq!(parsed.err(), Some(WireError::FingerprintMismatch));
     } else {
-        assert!(parsed.is_ok(), "a transaction id may be any");
+        assert!(parsed.is_ok(), "any transaction id is valid");
     }
 }
 
@@ -134,7 +134,7 @@ fn requests(message: &Message<'_>) {
         }
         Ok(Request::Binding) => assert_eq!(message.method(), method::BINDING),
         Ok(Request::Other(other)) => assert_eq!(other, message.method()),
-        Err(bad) => assert!(message.attribute(bad.0).is_some(), "blames what is there"),
+        Err(bad) => assert!(message.attribute(bad.0).is_some(), "the bad attribute is present"),
     }
     if let Ok(send) = indication::parse_send(message) {
         assert!(indication::is_send(message));
@@ -208,6 +208,6 @@ fn answer(mut data: &[u8]) {
         let places = [8, HEADER_LEN + ATTRIBUTE_HEADER_LEN, other.len() - 1];
         other[places[usize::from(nonce.len() as u8 % 3)]] ^= 1 << (choices >> 5);
         let other = Message::parse(&other).expect("the frame is whole");
-        assert!(!other.verify(&key, algorithm), "one bit is another message");
+        assert!(!other.verify(&key, algorithm), "one bit was changed");
     }
 }

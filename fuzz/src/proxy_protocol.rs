@@ -16,7 +16,7 @@ pub fn proxy_protocol(data: &[u8]) {
     }
     if let Peek::Found(Header { len, addresses }) = whole {
         assert!(len <= data.len() && len <= MAX_PEEK);
-        assert_eq!(peek(&data[..len]), whole, "what follows does not count");
+        assert_eq!(peek(&data[..len]), whole, "bytes after the header do not matter");
         assert_eq!(peek(&data[..len - 1]), Peek::NeedMore, "no byte too early");
         if let Some(found) = addresses {
             assert_eq!(found.source.is_ipv4(), found.destination.is_ipv4());
@@ -40,7 +40,7 @@ fn read_back(addresses: Addresses) {
         };
         assert_eq!(len, bytes.len());
         assert_eq!((read.source.port(), read.destination.port()), (source.port(), destination.port()));
-        // Of two families the IPv4 one is written in its mapped form.
+        // If the families differ, the IPv4 address is written in its mapped form.
         let same = source.is_ipv4() == destination.is_ipv4();
         let canonical = |read: std::net::IpAddr| if same { read } else { read.to_canonical() };
         assert_eq!(canonical(read.source.ip()), if same { source.ip() } else { source.ip().to_canonical() });

@@ -27,11 +27,11 @@ use ops::{Data, Op, Outcome};
 use shadow::{Cause, Shadow};
 use stun::{Login, Reader};
 
-/// Operations of one input; each costs microseconds.
+/// Maximum number of operations of one input; each costs microseconds.
 const OPS_MAX: usize = 256;
 /// The wall clock at the start.
 const EPOCH: u64 = 1_700_000_000;
-/// The longest a reservation of EVEN-PORT is held, and a second.
+/// Seconds after which every reservation of EVEN-PORT has expired: 30, and one more.
 const AFTER_RESERVATIONS: u64 = 31;
 const LIFETIME_MAX: u64 = 3000;
 
@@ -57,7 +57,7 @@ struct Run {
     now: Now,
     shadow: Shadow,
     clients: [Client; 4],
-    /// Ann, Bob, and one who has Ann's name but not her password.
+    /// Ann, Bob, and a client with Ann's name and a wrong password.
     logins: [Login; 3],
     /// The nonce that each client uses, and its last request.
     nonces: [Vec<u8>; 4],
@@ -135,7 +135,7 @@ impl Run {
                 op.request(id, self.shadow.token, &peer).signed(&self.logins[user], &self.nonces[client]);
             self.last[client].clone_from(&request);
             let code = self.feed(client, &request).1;
-            // A Binding request is anybody's.
+            // A Binding request needs no login.
             let needs_login = request[..2] != stun::BINDING.to_be_bytes();
             let granted = code.is_some_and(|code| !matches!(code, 400 | 401 | 438));
             assert!(!(user == 2 && needs_login && granted), "{code:?} to a wrong password: {op:?}");
@@ -200,7 +200,7 @@ impl Run {
         }
     }
 
-    /// Hands in one message of a client: the verdict, and the code of the answer if there was one.
+    /// Passes one message of a client to the server. Returns the verdict, and the code of the answer if there is one.
     fn feed(&mut self, client: usize, bytes: &[u8]) -> (FromClient, Option<u16>) {
         let before = self.dropped();
         let verdict = self.server.handle_client(self.now, self.clients[client], bytes);
@@ -208,15 +208,15 @@ impl Run {
         assert!(replies.len() <= 1, "one answer to one message");
         let reply = replies.pop();
         let (dropped, counted) = (matches!(verdict, FromClient::Dropped(_)), self.dropped() - before);
-        // What ran out meanwhile is drawn with a request that is dropped, and then the verdict is about both.
-        let along = verdict == FromClient::Control && reply.is_none();
-        assert!(counted == u64::from(dropped) || (along && counted == 1), "{verdict:?}: {counted} drops");
+        // A request also triggers actions for what has expired. If it is dropped, the verdict is still Control.
+        let expired = verdict == FromClient::Control && reply.is_none();
+        assert!(counted == u64::from(dropped) || (expired && counted == 1), "{verdict:?}: {counted} drops");
         if dropped || matches!(verdict, FromClient::Relay { .. }) {
             assert!(reply.is_none(), "{verdict:?} and an answer");
         }
         let code = reply.map(|(to, message)| {
-            assert_eq!(to, self.clients[client], "back where it came from");
-            assert!(shadow::is_request(bytes), "an answer to what is no request");
+            assert_eq!(to, self.clients[client], "the answer goes to the client that asked");
+            assert!(shadow::is_request(bytes), "an answer to something that is not a request");
             let answer = Reader::parse(&message).expect("a well-formed answer");
             assert_eq!(answer.id, bytes[8..20], "the transaction of the request");
             let protected = answer.get(0x0008).is_some() || answer.get(0x001c).is_some();
@@ -253,10 +253,12 @@ impl Run {
         };
         let (verdict, code) = self.feed(client, &bytes);
         assert_eq!(code, None, "data is never answered");
-        // What goes to this very machine is also a matter of which ports are taken.
+        // Whether data to this machine is relayed also depends on which ports are taken.
         match (verdict, expected) {
             (FromClient::Relay { peer: OnWire(peer), .. }, Some(to)) => assert_eq!(peer, to),
-            (FromClient::Dropped(_), Some(to)) => assert!(shadow::is_own(to), "withheld: {data:?} to {to}"),
+            (FromClient::Dropped(_), Some(to)) => {
+                assert!(shadow::is_own(to), "not relayed: {data:?} to {to}")
+            }
             (FromClient::Dropped(_), None) => {}
             (verdict, expected) => panic!("{verdict:?}, expected {expected:?}"),
         }
@@ -279,12 +281,12 @@ impl Run {
                 self.shadow.relayed_back(owner, peer, len, channel, header);
             }
             FromPeer::Dropped(_) => {
-                assert!(expected.is_none() || shadow::is_own(peer), "withheld: {expected:?}");
+                assert!(expected.is_none() || shadow::is_own(peer), "not relayed: {expected:?}");
             }
         }
     }
 
-    /// The network side has done what it was asked for.
+    /// Reports the result of opening a socket, as the network side does.
     fn open(&mut self, which: usize, outcome: Outcome) {
         let Some(at) = which.checked_rem(self.shadow.opening.len()) else { return };
         let relay = self.shadow.opening.remove(at);
@@ -304,7 +306,7 @@ impl Run {
             let now = self.secs();
             match answer.code() {
                 Some(0) => self.shadow.allocated(now, owner, &to, &answer),
-                Some(508) => assert!(!self.shadow.has(owner), "refused, but it stands"),
+                Some(508) => assert!(!self.shadow.has(owner), "refused, but the allocation exists"),
                 other => panic!("{other:?} to an Allocate"),
             }
         }
@@ -335,7 +337,7 @@ impl Run {
                 Action::CloseRelay { relay } => self.shadow.closed(now, cause, relay),
                 Action::Ended(session) => self.shadow.ended(&self.clients, &session),
                 Action::Reviewed(_) => panic!("nothing is denied or revoked here"),
-                Action::Changed(change) => panic!("nobody asked for {change:?}"),
+                Action::Changed(change) => panic!("{change:?} without a request"),
             }
         }
         self.shadow.everything_is_reported();
@@ -344,7 +346,7 @@ impl Run {
                 assert!(replies.len() <= 1);
                 if let Some((to, message)) = replies.first() {
                     let route = self.shadow.route_from_peer(now, *relay, *peer);
-                    assert_eq!(route.map(|(owner, _)| self.clients[owner]), Some(*to), "told a stranger");
+                    assert_eq!(route.map(|(owner, _)| self.clients[owner]), Some(*to), "to the wrong client");
                     let told = Reader::parse(message).expect("well-formed");
                     assert_eq!(
                         (told.kind, told.get(stun::ICMP).map(<[u8]>::len)),
@@ -353,7 +355,7 @@ impl Run {
                 }
             }
             Cause::Client(..) | Cause::Socket(_) => {}
-            _ => assert!(replies.is_empty(), "an answer that nobody asked for"),
+            _ => assert!(replies.is_empty(), "an answer without a request"),
         }
         replies
     }
@@ -362,12 +364,12 @@ impl Run {
         DropReason::ALL.iter().map(|&reason| self.server.counters().dropped(reason).get()).sum()
     }
 
-    /// What holds at any time.
+    /// Checks what must hold after every operation.
     fn check(&mut self) {
-        assert!(self.server.poll_action().is_none(), "everything was drawn");
+        assert!(self.server.poll_action().is_none(), "all actions are handled");
         assert_eq!(self.server.allocations(), self.shadow.allocations());
         let held = self.shadow.allocations() + self.shared.ports.reserved();
-        // An allocation that will reserve a port has the place for it already.
+        // An allocation that will reserve a port has its place in the quota already.
         let places = self.shared.quota.total() as usize;
         assert!((held..=held + self.shadow.opening()).contains(&places), "{places} places, {held} held");
         for (number, client) in self.clients.iter().enumerate() {
@@ -377,7 +379,7 @@ impl Run {
         assert!(self.shadow.all_taken(|address| self.shared.ports.is_taken(OnWire(address))));
     }
 
-    /// Nothing is left when everything has ended.
+    /// Shuts the server down and checks that everything is released.
     fn end(&mut self) {
         self.server.handle_shutdown(self.now);
         self.draw(&Cause::Shutdown);
@@ -385,6 +387,6 @@ impl Run {
         assert_eq!((self.shadow.allocations(), self.shadow.opening.len()), (0, 0));
         self.now.instant = self.now.instant + Duration::from_secs(AFTER_RESERVATIONS);
         self.tick();
-        assert_eq!(self.shared.ports.taken(), 0, "a port that nobody holds");
+        assert_eq!(self.shared.ports.taken(), 0, "a port was not released");
     }
 }

@@ -30,7 +30,7 @@ pub fn stream(data: &[u8]) {
     }
     for (kind, bytes) in &whole.messages {
         match kind {
-            // Its own length is the frame's.
+            // Its length field matches the frame.
             Kind::ChannelData => {
                 let found = channel_data::parse_datagram(bytes).expect("framed");
                 assert_eq!(found.payload.end, bytes.len());
@@ -39,7 +39,7 @@ pub fn stream(data: &[u8]) {
                 let frame = [WireError::Short, WireError::Cookie, WireError::Length, WireError::WrongKind];
                 assert!(Message::parse(bytes).err().is_none_or(|error| !frame.contains(&error)));
             }
-            Kind::Other => panic!("no message of ours"),
+            Kind::Other => panic!("neither STUN nor ChannelData"),
         }
     }
 }
@@ -55,7 +55,7 @@ fn read<'a>(arriving: impl Iterator<Item = &'a [u8]>) -> Read {
                 Framed::Message { kind, len, consumed } => {
                     assert!(0 < len && len <= consumed && consumed < len + 4);
                     assert!(consumed <= bytes.len() && len <= MESSAGE_MAX);
-                    // What follows does not count.
+                    // Bytes after the message do not matter.
                     assert_eq!(next(&bytes[..consumed]), next(bytes));
                     read.messages.push((kind, bytes[..len].to_vec()));
                     at += consumed;

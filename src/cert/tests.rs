@@ -26,7 +26,7 @@ fn client(version: &'static SupportedProtocolVersion, alpn: &[&[u8]]) -> ClientC
     config
 }
 
-/// Drives a handshake in memory until both are done, and one message each way.
+/// Completes a handshake in memory, then sends one message from the client to the server.
 fn handshake(
     server: &Arc<ServerConfig>,
     client: ClientConfig,

@@ -13,13 +13,14 @@ use crate::wire::demux::{Kind, classify};
 pub const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
 /// How long a channel lives (RFC 8656 section 12).
 pub const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
-/// How long after its end a channel number or peer must not be bound otherwise (RFC 8656 section 12).
+/// How long after a channel expires its number must not be bound to another peer, nor its peer to another number
+/// (RFC 8656 section 12).
 const CHANNEL_REST: Duration = Duration::from_secs(300);
-/// Permissions that one client asks for, and channels.
+/// Maximum number of permissions that one client asks for, and of channels.
 pub const PEERS_MAX: usize = 64;
-/// Channel numbers of RFC 8656 section 12, from here...
+/// The lowest channel number of RFC 8656 section 12.
 const CHANNEL_MIN: u16 = 0x4000;
-/// ...to here.
+/// The highest one.
 const CHANNEL_MAX: u16 = 0x4fff;
 
 /// An allocation as the server described it.
@@ -37,7 +38,7 @@ pub struct Allocation {
     pub expires: Instant,
     /// RESERVATION-TOKEN, when EVEN-PORT asked for it.
     pub reservation_token: Option<[u8; 8]>,
-    /// ADDRESS-ERROR-CODE: why one of both families is missing.
+    /// ADDRESS-ERROR-CODE: why one of the two families is missing.
     pub address_error: Option<AddressErrorCode>,
 }
 
@@ -60,7 +61,7 @@ impl Allocation {
     }
 }
 
-/// Who may be reached, and how.
+/// The permissions and channels of an allocation.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     permissions: Vec<(IpAddr, Instant)>,
@@ -75,15 +76,15 @@ struct Channel {
 }
 
 impl Peers {
-    /// Whether a permission for another address can be asked for.
+    /// Whether a permission for `ip` would stay within [`PEERS_MAX`].
     pub(super) fn has_room_for(&self, now: Instant, ip: IpAddr) -> bool {
         let live = self.permissions.iter().filter(|(known, expires)| *expires > now && *known != ip);
         live.count() < PEERS_MAX
     }
 
-    /// The server permits `ip`, which was asked for at `asked`.
+    /// Records a permission that the server granted. It was requested at `asked`.
     pub(super) fn permit(&mut self, now: Instant, asked: Instant, ip: IpAddr) {
-        // From the asking, because the server began to count at some time after it.
+        // Counted from the request: the server starts its own timer later, so the permission expires here first.
         let expires = asked + PERMISSION_LIFETIME;
         self.permissions.retain(|(known, expires)| *expires > now && *known != ip);
         self.permissions.push((ip, expires));
@@ -94,7 +95,8 @@ impl Peers {
         self.permissions.iter().any(|(ip, expires)| *ip == peer.ip() && *expires > now)
     }
 
-    /// The number to bind `peer` to: its own, or the lowest that is free and not among `asked`.
+    /// The channel number for `peer`: the one that it has, otherwise the lowest free one for which `asked` is false.
+    /// `None` if [`PEERS_MAX`] channels are held.
     pub(super) fn number_for(
         &self,
         now: Instant,
@@ -111,8 +113,8 @@ impl Peers {
         (CHANNEL_MIN..=CHANNEL_MAX).find(free)
     }
 
-    /// The server bound the channel, which was asked for at `asked`. A number that is none of ChannelData is not used,
-    /// whatever the server grants: messages on it would look like STUN.
+    /// Records a channel that the server bound. It was requested at `asked`. A number outside the range of ChannelData
+    /// is not used, even if the server accepts it: messages on it would be taken for another protocol.
     pub(super) fn bind(&mut self, now: Instant, asked: Instant, number: u16, peer: SocketAddr) {
         self.permit(now, asked, peer.ip());
         if classify(number.to_be_bytes()[0]) != Kind::ChannelData {
@@ -130,12 +132,12 @@ impl Peers {
         live.map(|channel| channel.number)
     }
 
-    /// Whom data on this channel comes from. An expired one counts for a while: data may be under way.
+    /// The peer that data on this channel comes from. An expired channel still counts: data may be in flight.
     pub(super) fn peer_of(&self, number: u16) -> Option<SocketAddr> {
         self.channels.iter().find(|channel| channel.number == number).map(|channel| channel.peer)
     }
 
-    /// Channels whose number and peer must not be bound otherwise.
+    /// Live channels, and expired ones whose number and peer must not be bound otherwise yet.
     fn held(&self, now: Instant) -> impl Iterator<Item = &Channel> {
         self.channels.iter().filter(move |channel| channel.expires + CHANNEL_REST > now)
     }
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_of_addresses_and_end() {
+    fn permissions_cover_all_ports_of_an_address_and_expire() {
         let mut peers = Peers::default();
         peers.permit(at(1), at(0), peer(1, 0).ip());
         assert!(peers.is_permitted(at(299), peer(1, 7)) && !peers.is_permitted(at(299), peer(2, 7)));
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn both_have_a_limit() {
+    fn permissions_and_channels_have_a_limit() {
         let mut peers = Peers::default();
         for n in 0..PEERS_MAX as u8 {
             assert!(peers.has_room_for(at(0), peer(n, 1).ip()));

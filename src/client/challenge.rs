@@ -11,7 +11,7 @@ pub struct Challenge {
     pub realm: String,
     /// Whether PASSWORD-ALGORITHMS came with it.
     pub offers_algorithms: bool,
-    /// The one that is used from now on.
+    /// The algorithm that is used from now on.
     pub algorithm: PasswordAlgorithm,
     /// Whether messages are protected by MESSAGE-INTEGRITY-SHA256, else by MESSAGE-INTEGRITY.
     pub sha256: bool,

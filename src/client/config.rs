@@ -21,21 +21,21 @@ pub struct Config {
     pub credentials: Option<Arc<Credentials>>,
     /// Which integrity algorithms are used.
     pub algorithms: Algorithms,
-    /// SOFTWARE in every request; cut to 508 bytes at a character. A server that keeps its answers to strangers small
-    /// offers SHA-256 only to requests of some length.
+    /// SOFTWARE in every request, cut to 508 bytes between two characters. It makes requests longer: a server that
+    /// limits amplification offers SHA-256 only if the request is long enough.
     pub software: Option<Arc<str>>,
     /// The first four bytes of every transaction id. A caller with many clients on one socket finds the client of a
-    /// response by them; eight unpredictable bytes remain. Without, all twelve are unpredictable.
+    /// response by them; eight unpredictable bytes remain. `None`: all twelve are unpredictable.
     pub tag: Option<u32>,
 }
 
 impl Config {
-    /// No credentials, whatever algorithms the server offers, no SOFTWARE.
+    /// A configuration with [`Algorithms::Offered`], without credentials, SOFTWARE and tag.
     pub fn new(link: Link) -> Self {
         Self { link, credentials: None, algorithms: Algorithms::Offered, software: None, tag: None }
     }
 
-    /// With these credentials.
+    /// Sets the credentials.
     pub fn with_credentials(self, credentials: Arc<Credentials>) -> Self {
         Self { credentials: Some(credentials), ..self }
     }
@@ -51,7 +51,7 @@ impl Config {
 /// What carries the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// UDP: requests are repeated; datagrams of others than `server` are discarded.
+    /// UDP: requests are repeated, and datagrams from other addresses than `server` are discarded.
     Datagrams {
         /// Where responses come from.
         server: SocketAddr,
@@ -63,8 +63,8 @@ pub enum Link {
 /// Which integrity algorithms a client uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Algorithms {
-    /// The first of the server's PASSWORD-ALGORITHMS that is known here, with MESSAGE-INTEGRITY-SHA256; without an offer
-    /// those of RFC 5389 (RFC 8489 section 9.2.3.2).
+    /// The first of the server's PASSWORD-ALGORITHMS that is known here, with MESSAGE-INTEGRITY-SHA256. Without an
+    /// offer those of RFC 5389 (RFC 8489 section 9.2.3.2).
     #[default]
     Offered,
     /// Those of RFC 5389 whatever the server offers, as browsers do: a key from MD5 and MESSAGE-INTEGRITY.
@@ -75,7 +75,7 @@ pub enum Algorithms {
 pub struct Credentials {
     pub(super) name: Box<str>,
     pub(super) password: Box<str>,
-    /// The key for the first realm and algorithm that came.
+    /// Cached key for the first realm and algorithm that were used.
     pub(super) first: OnceLock<Arc<Key>>,
 }
 
@@ -103,7 +103,7 @@ impl Credentials {
         Ok(Self { name: name.into(), password: password.into(), first: OnceLock::new() })
     }
 
-    /// The time-limited credentials of `user` under a shared secret, good until `expires` in seconds since 1970.
+    /// The time-limited credentials of `user` under a shared secret, valid until `expires` (seconds since 1970).
     ///
     /// # Errors
     /// [`NameTooLong`].
@@ -133,7 +133,7 @@ mod tests {
         assert!(Credentials::new(&"n".repeat(508), "p").is_ok());
         assert_eq!(Credentials::new(&"n".repeat(509), "p").err(), Some(NameTooLong));
         let rest = Credentials::rest("north", 1_700_000_000, "w_abc").expect("short");
-        // As in turn::identity::rest: from Python.
+        // Computed with Python, as in turn::identity::rest.
         assert_eq!((rest.name(), &*rest.password), ("1700000000:w_abc", "9qZuKN3Y7Ae23SruAL7Bhfd0qi0="));
         assert!(!format!("{rest:?}").contains("9qZuKN"));
     }

@@ -10,7 +10,7 @@ use crate::wire::demux::{Kind, classify};
 use crate::wire::indication::{Content, parse_data};
 use crate::wire::message::{Message, MessageClass};
 
-/// One message of a server, borrowed from the bytes that were read.
+/// One message from a server, borrowed from the bytes that were read.
 #[derive(Clone, Debug)]
 pub enum Received<'a> {
     /// ChannelData.
@@ -22,14 +22,14 @@ pub enum Received<'a> {
     },
     /// A Data indication with data.
     Indication {
-        /// Who sent it.
+        /// The peer that sent it.
         peer: SocketAddr,
         /// The peer's datagram.
         payload: &'a [u8],
     },
     /// A Data indication with an ICMP error.
     Unreachable {
-        /// Whom it is about.
+        /// The peer that the failed datagram was for.
         peer: SocketAddr,
         /// The error.
         icmp: Icmp,
@@ -41,7 +41,7 @@ pub enum Received<'a> {
 /// Reads one message: a datagram, or one that [`super::stream::Reassembly`] delivered.
 ///
 /// # Errors
-/// Why the bytes are no message that a TURN server sends.
+/// The reason why the bytes are not a message that a TURN server sends.
 pub fn read(bytes: &[u8]) -> Result<Received<'_>, WireError> {
     match bytes.first().map(|&first| classify(first)) {
         Some(Kind::ChannelData) => {
@@ -69,7 +69,7 @@ pub fn read(bytes: &[u8]) -> Result<Received<'_>, WireError> {
     }
 }
 
-/// What comes before a payload on a channel. On a stream, zeros up to a multiple of four follow it.
+/// Returns the header of ChannelData. On a stream, the payload must be padded with zeros to a multiple of four bytes.
 pub fn channel_head(number: u16, payload_len: u16) -> [u8; HEADER_LEN] {
     let mut head = [0; HEADER_LEN];
     channel_data::write_header(&mut head, number, payload_len);

@@ -31,28 +31,28 @@ pub enum Event {
         /// The client as the server sees it.
         address: SocketAddr,
     },
-    /// There is an allocation.
+    /// The server granted an allocation.
     Allocated {
         /// Which request, and how long it took.
         exchange: Exchange,
         /// What was granted.
         allocation: Box<Allocation>,
     },
-    /// The allocation lives on, or is over when `lifetime` is zero.
+    /// The server refreshed the allocation, or ended it if `lifetime` is zero.
     Refreshed {
         /// Which request, and how long it took.
         exchange: Exchange,
-        /// How long from now.
+        /// The new lifetime, from now.
         lifetime: Duration,
     },
-    /// This peer's address may send and be sent to.
+    /// The server permits data from and to this peer's address.
     Permitted {
         /// Which request, and how long it took.
         exchange: Exchange,
         /// The peer.
         peer: SocketAddr,
     },
-    /// This channel leads to the peer, which is permitted as well.
+    /// The channel is bound to the peer, which is permitted as well.
     Bound {
         /// Which request, and how long it took.
         exchange: Exchange,
@@ -68,7 +68,7 @@ pub enum Event {
         /// Why.
         refusal: Box<Refusal>,
     },
-    /// A request ended without an answer that can be used.
+    /// A request ended without a usable answer.
     Failed {
         /// Which request, and how long it took.
         exchange: Exchange,
@@ -77,18 +77,18 @@ pub enum Event {
     },
     /// Input was discarded; requests in flight continue.
     Discarded(Discard),
-    /// The allocation's lifetime is over without a refresh.
+    /// The allocation expired without a refresh.
     Expired,
     /// A peer's datagram.
     Data {
-        /// Who sent it.
+        /// The peer that sent it.
         peer: SocketAddr,
-        /// The channel it came on; else it was a Data indication.
+        /// The channel that it came on; `None` for a Data indication.
         channel: Option<u16>,
-        /// What was sent.
+        /// Its payload.
         payload: Vec<u8>,
     },
-    /// The way to a peer is blocked (RFC 8656 section 11.6).
+    /// A datagram to a peer caused an ICMP error (RFC 8656 section 11.6).
     Unreachable {
         /// The peer.
         peer: SocketAddr,
@@ -100,7 +100,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// Whether this is the one event in which a request ends.
+    /// Whether this is the one event with which a request ends.
     pub fn ends_a_request(&self) -> bool {
         match self {
             Event::Mapped { .. }
@@ -120,32 +120,32 @@ impl Event {
     }
 }
 
-/// One request with what became of it.
+/// One request, how often it was sent and how long it took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exchange {
     /// What was asked.
     pub request: Request,
     /// How many times it was sent.
     pub tries: u32,
-    /// The time from the first sending. The round trip only when it was sent once.
+    /// The time since it was first sent. This is the round trip only if it was sent once.
     pub duration: Duration,
 }
 
 impl Exchange {
-    /// The round trip; `None` when an answer cannot be told to belong to one of several sendings.
+    /// The round trip; `None` if the request was repeated, because the answer may belong to any of the copies.
     pub fn round_trip(&self) -> Option<Duration> {
         (self.tries == 1).then_some(self.duration)
     }
 }
 
-/// An error response. Texts that are not UTF-8 have replacement characters.
+/// An error response. Bytes of a text that are not UTF-8 become replacement characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refusal {
     /// 300 to 699.
     pub code: u16,
     /// The reason phrase; may be empty.
     pub reason: String,
-    /// Whether the key of the client's login protects it. If not, any host on the path can have forged it.
+    /// Whether it is protected by the client's key. Otherwise any host on the path can have forged it.
     pub is_authentic: bool,
     /// REALM.
     pub realm: Option<String>,
@@ -176,7 +176,7 @@ impl Refusal {
     }
 }
 
-/// Unknown attributes reported of one refusal.
+/// Maximum number of unknown attributes that one refusal reports.
 const UNKNOWN_MAX: usize = 16;
 
 impl fmt::Display for Refusal {
@@ -186,14 +186,14 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Why a request has no answer.
+/// Why a request has no usable answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The server was silent until the last timer of RFC 8489 section 6.2.
     TimedOut,
-    /// Answers came, but none that the client's key vouches for (RFC 8489 section 9.2.5).
+    /// Answers arrived, but none was protected by the client's key (RFC 8489 section 9.2.5).
     Untrusted(Discard),
-    /// The answer has an unknown required attribute, or lacks or garbles one that this request needs.
+    /// The answer has an unknown required attribute, or one that this request needs is missing or malformed.
     BadAnswer(WireError),
     /// The challenge cannot be answered.
     BadChallenge(BadChallenge),

@@ -49,7 +49,7 @@ impl Key {
         Self { realm: realm.into(), algorithm, integrity }
     }
 
-    /// Whether it was computed for these.
+    /// Whether it is the key for this realm and algorithm.
     pub fn is_for(&self, realm: &str, algorithm: PasswordAlgorithm) -> bool {
         *self.realm == *realm && self.algorithm == algorithm
     }

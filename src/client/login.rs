@@ -11,17 +11,17 @@ use crate::wire::attribute::kind;
 use crate::wire::message::{IntegrityAlgorithm, Message};
 use crate::wire::writer::Writer;
 
-/// RFC 8489 section 9.2: what a nonce with security features begins with; four letters of base64 with the bits follow.
+/// The prefix of a nonce with security features (RFC 8489 section 9.2). Four letters of Base64 with the bits follow.
 const NONCE_COOKIE: &[u8] = b"obMatJos2";
-/// The longest PASSWORD-ALGORITHMS taken: sixteen algorithms without parameters. Two are registered.
+/// The longest accepted PASSWORD-ALGORITHMS, in bytes: sixteen algorithms without parameters. Two are registered.
 const OFFER_MAX: usize = 64;
 
-/// What a client learnt from a challenge.
+/// What a client needs to sign requests after a challenge.
 pub(super) struct Login {
     credentials: Arc<Credentials>,
     key: Arc<Key>,
     nonce: Box<[u8]>,
-    /// The value of PASSWORD-ALGORITHMS to be sent back, when one of them is used.
+    /// The server's PASSWORD-ALGORITHMS, which is sent back if one of them is used.
     offer: Option<Box<[u8]>>,
 }
 
@@ -35,7 +35,7 @@ impl fmt::Debug for Login {
 /// Whether a response can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protection {
-    /// Its integrity attribute is right under the key.
+    /// Its integrity attribute is valid under the key.
     Holds,
     /// It has no integrity attribute.
     Missing,
@@ -44,7 +44,7 @@ pub(super) enum Protection {
 }
 
 impl Login {
-    /// Takes a 401 or 438; `before` is the login that it answers, whose realm holds when a 438 has none.
+    /// Makes a login from a 401 or 438. If that has no REALM, the realm of `before`, the previous login, is kept.
     pub(super) fn take(
         credentials: &Arc<Credentials>,
         wanted: Algorithms,
@@ -123,15 +123,15 @@ impl Login {
     }
 }
 
-/// The shared key of these credentials if it fits, else one of its own.
+/// Returns the cached key of the credentials if it is for this realm and algorithm, otherwise a new one.
 fn key(credentials: &Credentials, realm: &str, algorithm: PasswordAlgorithm) -> Arc<Key> {
     let make = || Arc::new(Key::new(&credentials.name, &credentials.password, realm, algorithm));
     let first = credentials.first.get_or_init(make);
     if first.is_for(realm, algorithm) { Arc::clone(first) } else { make() }
 }
 
-/// Whether the nonce says that PASSWORD-ALGORITHMS comes with it: bit 0 from the left of the features (RFC 8489
-/// section 18.1), so the first letter of their base64 stands for a value of 32 or more.
+/// Whether the nonce announces PASSWORD-ALGORITHMS. That is the leftmost of the feature bits (RFC 8489 section 18.1),
+/// so the first of their Base64 letters encodes a value of 32 or more.
 fn promises_algorithms(nonce: &[u8]) -> bool {
     match nonce.strip_prefix(NONCE_COOKIE).and_then(<[u8]>::first) {
         Some(b'g'..=b'z' | b'0'..=b'9' | b'+' | b'/') => true,

@@ -27,7 +27,7 @@
 //!
 //! The client answers challenges on its own and repeats requests over UDP. It refreshes nothing on its own: the caller
 //! knows how long it needs the allocation. Callers that move many packets bypass the events: they read messages with
-//! [`data`] and [`stream::Reassembly`] and hand in responses only.
+//! [`data`] and [`stream::Reassembly`] and pass only responses to the client.
 //!
 //! Everything has a limit: requests in flight, permissions, channels, queued data and events, the unfinished message of
 //! a stream. No input from a server panics the client or makes it grow beyond these limits.
@@ -70,9 +70,9 @@ use transaction::{Due, Ids, Transaction, Transactions};
 
 use crate::base::time::Instant;
 
-/// Events in the queue; beyond it data is dropped and requests return [`SendError::Busy`].
+/// Maximum number of queued events. When the queue is full, data is dropped and requests return [`SendError::Busy`].
 const EVENTS_MAX: usize = 64;
-/// Bytes of data among them.
+/// Maximum number of data bytes in the queued events.
 const EVENT_BYTES_MAX: usize = 256 << 10;
 
 /// A TURN client.
@@ -80,7 +80,7 @@ const EVENT_BYTES_MAX: usize = 256 << 10;
 pub struct Client {
     config: Config,
     ids: Ids,
-    /// What the last challenge said.
+    /// The login made from the last challenge.
     login: Option<Arc<Login>>,
     transactions: Transactions,
     allocation: Option<Box<Allocation>>,
@@ -103,15 +103,15 @@ pub enum SendError {
     Busy,
     /// There is no allocation.
     NoAllocation,
-    /// There is an allocation already, or one is being asked for.
+    /// There is an allocation already, or an Allocate request is in flight.
     HasAllocation,
-    /// Too many permissions or channels.
+    /// The limit of [`PEERS_MAX`] permissions or channels is reached.
     Full,
-    /// No permission for this peer, or it has ended.
+    /// There is no permission for this peer, or it has expired.
     NotPermitted,
     /// More bytes than one message to this peer can carry.
     TooLong,
-    /// Too much data waits to be sent.
+    /// The send queue for data is full.
     Waiting,
     /// The stream is broken.
     Broken,
@@ -135,8 +135,8 @@ impl fmt::Display for SendError {
 impl std::error::Error for SendError {}
 
 impl Client {
-    /// A client that has sent nothing yet. Transaction ids are derived from `key`: unless it is random, an off-path host
-    /// can forge answers.
+    /// Creates a client that has sent nothing yet. Transaction ids are derived from `key`: unless it is random, an
+    /// off-path host can forge answers.
     pub fn new(config: Config, key: [u64; 2]) -> Self {
         Self {
             ids: Ids::new(key, config.tag),
@@ -156,7 +156,7 @@ impl Client {
         }
     }
 
-    /// The allocation, while it lives.
+    /// The current allocation.
     pub fn allocation(&self) -> Option<&Allocation> {
         self.allocation.as_deref()
     }
@@ -176,7 +176,7 @@ impl Client {
         self.login.as_deref().map(Login::realm)
     }
 
-    /// Peers' datagrams dropped because too many events wait.
+    /// Number of peers' datagrams that were dropped because the event queue was full.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
@@ -186,7 +186,7 @@ impl Client {
         self.peers.channel_to(now, peer)
     }
 
-    /// Asks which address the server sees.
+    /// Sends a Binding request, which asks for the client's address as the server sees it.
     ///
     /// # Errors
     /// [`SendError::Busy`], [`SendError::Broken`].
@@ -198,12 +198,12 @@ impl Client {
     ///
     /// # Errors
     /// [`SendError::HasAllocation`], [`SendError::Busy`], [`SendError::Broken`].
-    pub fn allocate(&mut self, now: Instant, wishes: Allocate) -> Result<(), SendError> {
+    pub fn allocate(&mut self, now: Instant, parameters: Allocate) -> Result<(), SendError> {
         let asked = self.transactions.iter().any(|t| matches!(t.request, Request::Allocate(_)));
         if asked || self.allocation.is_some() {
             return Err(SendError::HasAllocation);
         }
-        self.ask(now, Request::Allocate(wishes))
+        self.ask(now, Request::Allocate(parameters))
     }
 
     /// Refreshes the allocation for `lifetime` seconds; 0 ends it.
@@ -240,7 +240,7 @@ impl Client {
         Ok(channel)
     }
 
-    /// Does the same with a number that the caller chooses; the server decides whether it may be bound.
+    /// Like [`Client::bind`], with a number that the caller chooses. Only the server checks the number.
     ///
     /// # Errors
     /// [`SendError::NoAllocation`], [`SendError::Full`], [`SendError::Busy`], [`SendError::Broken`].
@@ -286,7 +286,7 @@ impl Client {
         if self.transactions.is_full() || self.events.len() >= EVENTS_MAX {
             return Err(SendError::Busy);
         }
-        // A Binding is signed only if the server wants it: few do.
+        // A Binding request is signed only after a challenge, because few servers ask for credentials.
         let login = self.login.clone().filter(|_| request != Request::Binding);
         self.begin(now, request, login, 0);
         Ok(())
@@ -306,7 +306,7 @@ impl Client {
         self.config.link == Link::Stream
     }
 
-    /// A datagram arrived from `from`. Ignored on a stream.
+    /// Handles a datagram from `from`. Does nothing if the link is a stream.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
         match self.config.link {
             Link::Stream => {}
@@ -315,7 +315,8 @@ impl Client {
         }
     }
 
-    /// Bytes arrived on the stream, cut anywhere. Ignored for datagrams, and after [`Event::Broken`].
+    /// Handles the next bytes of the stream, cut anywhere. Does nothing if the link carries datagrams, or after
+    /// [`Event::Broken`].
     pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) {
         if !self.is_stream() || self.is_broken {
             return;
@@ -358,7 +359,7 @@ impl Client {
         self.events.push_back(Event::Data { peer, channel, payload: payload.to_vec() });
     }
 
-    /// Reports an event that a server can cause without limit.
+    /// Queues an event unless the queue is full, because the server can cause any number of such events.
     fn report(&mut self, event: Event) {
         if self.events.len() < EVENTS_MAX {
             self.events.push_back(event);
@@ -369,7 +370,7 @@ impl Client {
         self.report(Event::Discarded(discard));
     }
 
-    /// Time has passed.
+    /// Handles timers that are due: repeats or fails requests, and ends an expired allocation.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((id, due)) = self.transactions.next_due(now, self.is_stream()) {
             if due == Due::Again {
@@ -414,7 +415,7 @@ impl Client {
         Some(event)
     }
 
-    /// When [`Client::handle_timeout`] is to be called.
+    /// When to call [`Client::handle_timeout`] next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let expires = self.allocation.as_ref().map(|allocation| allocation.expires);
         self.transactions.next_deadline().into_iter().chain(expires).min()

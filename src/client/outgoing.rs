@@ -9,11 +9,11 @@ use super::transaction::Transactions;
 use crate::wire::channel_data::padding;
 use crate::wire::writer::{DATA_MAX, write_send_head};
 
-/// Messages with data that wait.
+/// Maximum number of data messages in the queue.
 const MESSAGES_MAX: usize = 64;
-/// Bytes of them.
+/// Maximum number of bytes in them.
 const BYTES_MAX: usize = 256 << 10;
-/// The longest UDP payload over IPv4 (RFC 768): 65,535 without the IP and UDP headers.
+/// The longest UDP payload over IPv4 (RFC 768): 65,535 minus the IP and UDP headers.
 const DATAGRAM_MAX: usize = 65_507;
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(super) struct Outgoing {
     /// Messages and bytes of data in the queue.
     messages: usize,
     bytes: usize,
-    /// The one that was handed out last.
+    /// The data message that [`Outgoing::next`] returned last.
     sending: Vec<u8>,
 }
 
@@ -39,14 +39,14 @@ impl Outgoing {
         Self { is_stream, queue: VecDeque::new(), messages: 0, bytes: 0, sending: Vec::new() }
     }
 
-    /// Queues a request, once however often it is due.
+    /// Queues a request unless it is in the queue already.
     pub(super) fn push_request(&mut self, id: [u8; 12]) {
         if !self.queue.iter().any(|item| matches!(item, Item::Request(queued) if *queued == id)) {
             self.queue.push_back(Item::Request(id));
         }
     }
 
-    /// Takes a request out that has ended.
+    /// Removes a request that has ended.
     pub(super) fn forget_request(&mut self, id: &[u8; 12]) {
         self.queue.retain(|item| !matches!(item, Item::Request(queued) if queued == id));
     }

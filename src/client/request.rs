@@ -1,4 +1,4 @@
-//! What a client asks for, and how it is written.
+//! The requests of a client, and their encoding.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ pub enum Request {
     },
     /// CreatePermission.
     Permit {
-        /// Who may send; the port is of no account.
+        /// The peer that may send; its port does not matter.
         peer: SocketAddr,
     },
     /// ChannelBind.
@@ -38,10 +38,10 @@ pub enum Request {
     },
 }
 
-/// The wishes of an Allocate request (RFC 8656 section 7.1).
+/// The parameters of an Allocate request (RFC 8656 section 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allocate {
-    /// REQUESTED-TRANSPORT: an IP protocol number, of which servers relay [`UDP`].
+    /// REQUESTED-TRANSPORT: an IP protocol number. Servers relay only [`UDP`].
     pub transport: u8,
     /// LIFETIME in seconds; else the server's default.
     pub lifetime: Option<u32>,
@@ -95,7 +95,7 @@ impl Request {
         }
     }
 
-    /// Writes it, signed when there is a login.
+    /// Encodes the request, signed if there is a login.
     pub(super) fn write(
         &self,
         bytes: &mut Vec<u8>,
@@ -106,7 +106,7 @@ impl Request {
         let mut writer = Writer::request(bytes, self.method(), transaction_id);
         match *self {
             Self::Binding => {}
-            Self::Allocate(wishes) => wishes.write(&mut writer),
+            Self::Allocate(parameters) => parameters.write(&mut writer),
             Self::Refresh { lifetime } => writer.attribute(kind::LIFETIME, &lifetime.to_be_bytes()),
             Self::Permit { peer } => writer.peer(peer),
             Self::Bind { channel, peer } => {
@@ -160,7 +160,7 @@ mod tests {
 
     const ID: [u8; 12] = *b"transaction.";
 
-    /// The bytes behind the transaction id.
+    /// The bytes after the transaction id.
     fn body(request: Request) -> Vec<u8> {
         let mut bytes = Vec::new();
         request.write(&mut bytes, ID, None, None);
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wishes_of_an_allocate() {
+    fn the_parameters_of_an_allocate() {
         assert_eq!(body(Request::Allocate(Allocate::default())), [0, 0x19, 0, 4, 17, 0, 0, 0]);
         let all = Allocate {
             transport: 6,

@@ -15,7 +15,7 @@ use crate::wire::attribute::kind;
 use crate::wire::message::{Message, MessageClass};
 
 impl Client {
-    /// A response that [`super::data::read`] found. One that belongs to no request in flight is a late copy, and ignored.
+    /// Handles a response that [`super::data::read`] returned. One to no request in flight is a late copy and ignored.
     pub fn handle_response(&mut self, now: Instant, message: &Message<'_>) {
         let id = message.transaction_id();
         let Some(transaction) = self.transactions.get_mut(&id) else { return };
@@ -27,11 +27,11 @@ impl Client {
         let code = match &answer {
             Ok(answer) => answer.error().map_or(0, |error| error.code),
             Err(_) if message.class() == MessageClass::Success => 0,
-            // Malformed: as little as 400, it needs protection.
+            // A malformed error response must be protected, as a 400 must be.
             Err(_) => 400,
         };
         let protection = transaction.login.as_ref().map(|login| login.check(message));
-        // A challenge is not protected: the server does not know who asks (RFC 8489 section 9.2.5).
+        // Challenges (401 and 438) have no integrity and are accepted without it (RFC 8489 section 9.2.5).
         let untrusted = match protection {
             Some(Protection::Missing) => Some(Discard::Unprotected(code)),
             Some(Protection::Wrong) => Some(Discard::WrongIntegrity(code)),
@@ -123,7 +123,7 @@ impl Client {
                 }
                 Err(error) => Event::Failed { exchange, failure: Failure::BadAnswer(error) },
             },
-            // What was to end has ended, whatever LIFETIME the server writes.
+            // The allocation has ended, no matter what LIFETIME the server returns.
             Request::Refresh { lifetime: 0 } => {
                 self.forget_allocation();
                 Event::Refreshed { exchange, lifetime: Duration::ZERO }
@@ -153,8 +153,8 @@ impl Client {
     }
 }
 
-/// An unsigned request is signed then. A signed one is sent once more with a new nonce, or under another realm or
-/// algorithm (RFC 8489 section 9.2.5).
+/// Whether to repeat a request after a challenge: always if it was unsigned. A signed one is repeated only once, and
+/// only with a new nonce (438) or under another realm or algorithm (RFC 8489 section 9.2.5).
 fn may_retry(transaction: &Transaction, code: u16, login: &Login) -> bool {
     match &transaction.login {
         None => true,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::wire::stream::{Framed, next};
 
-/// A buffer of up to this size is kept when it is empty.
+/// Capacity in bytes up to which an empty buffer is kept.
 const KEPT_MAX: usize = 4096;
 
 /// The bytes are not TURN. A stream that lost its framing cannot recover.
@@ -13,7 +13,7 @@ pub struct Garbage;
 
 impl fmt::Display for Garbage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the server does not speak TURN here")
+        f.write_str("the server does not speak TURN on this stream")
     }
 }
 
@@ -26,11 +26,11 @@ pub struct Reassembly {
 }
 
 impl Reassembly {
-    /// Takes the next bytes and delivers every message that is whole, without padding. Those that lie whole in `bytes`
-    /// are not copied.
+    /// Takes the next bytes and delivers every complete message, without its padding. Messages that lie entirely in
+    /// `bytes` are not copied.
     ///
     /// # Errors
-    /// [`Garbage`]; messages before it are delivered. No call may follow.
+    /// [`Garbage`]; messages before it are delivered. The stream must not be read any further.
     pub fn take(&mut self, mut bytes: &[u8], mut deliver: impl FnMut(&[u8])) -> Result<(), Garbage> {
         while !self.partial.is_empty() {
             match next(&self.partial) {
@@ -41,7 +41,7 @@ impl Reassembly {
                     self.partial.extend_from_slice(more);
                     bytes = rest;
                 }
-                // No more was taken than the message needs.
+                // Nothing follows the message: only the bytes that it needed were appended.
                 Framed::Message { len, .. } => {
                     deliver(&self.partial[..len]);
                     self.partial.clear();

@@ -33,7 +33,7 @@ fn mapped() -> SocketAddr {
     address("203.0.113.5:40000")
 }
 
-/// The peer of the literals: its XOR-PEER-ADDRESS is [`PEER`].
+/// The peer whose XOR-PEER-ADDRESS is [`PEER`].
 fn peer() -> SocketAddr {
     address("192.0.2.1:32853")
 }
@@ -72,7 +72,7 @@ impl Rig {
     }
 
     fn log_in(&mut self) {
-        self.client.allocate(self.now, Allocate::default()).expect("the first");
+        self.client.allocate(self.now, Allocate::default()).expect("no allocation yet");
         let answer = self.error(401, |response| response.realm(REALM).nonce(b"nonce 1"));
         self.hear(&answer);
         assert!(matches!(self.only_event(), Event::Challenged { code: 401, .. }));
@@ -83,7 +83,7 @@ impl Rig {
         self.client.handle_timeout(self.now);
     }
 
-    /// The only message that waits.
+    /// The only message in the send queue.
     fn sent(&mut self) -> Vec<u8> {
         let sent = self.client.poll_transmit().expect("a message").to_vec();
         assert!(self.client.poll_transmit().is_none());
@@ -103,7 +103,7 @@ impl Rig {
         event
     }
 
-    /// An answer to the only message that waits.
+    /// Builds an answer to the only message in the send queue.
     fn respond(&mut self, response: impl Fn(u16, [u8; 12]) -> Response) -> Response {
         let request = self.sent();
         let request = Message::parse(&request).expect("well-formed");
@@ -129,9 +129,9 @@ impl Rig {
 fn a_login_and_an_allocation() {
     let mut rig = Rig::over_udp();
     assert_eq!((rig.client.stage(), rig.client.poll_timeout()), (Stage::Silent, None));
-    let wishes = Allocate { lifetime: Some(600), ..Allocate::default() };
-    rig.client.allocate(rig.now, wishes).expect("the first");
-    assert_eq!(rig.client.allocate(rig.now, wishes), Err(SendError::HasAllocation));
+    let parameters = Allocate { lifetime: Some(600), ..Allocate::default() };
+    rig.client.allocate(rig.now, parameters).expect("no allocation yet");
+    assert_eq!(rig.client.allocate(rig.now, parameters), Err(SendError::HasAllocation));
     rig.now = rig.now + Duration::from_millis(20);
     let challenge = rig.error(401, |response| response.realm(REALM).nonce(b"nonce 1").software("a server"));
     rig.hear(&challenge);
@@ -152,14 +152,14 @@ fn a_login_and_an_allocation() {
         .lifetime(500);
     rig.hear(&answer.finish(Some((&key("pass", SHA1), SHA1)), true));
     let Event::Allocated { exchange, allocation } = rig.only_event() else { panic!("an allocation") };
-    assert_eq!((exchange.request, exchange.tries), (Request::Allocate(wishes), 1));
+    assert_eq!((exchange.request, exchange.tries), (Request::Allocate(parameters), 1));
     assert_eq!(exchange.duration, Duration::from_millis(30));
     assert_eq!((allocation.relayed, allocation.mapped), (relayed(), Some(mapped())));
     assert_eq!(rig.client.allocation(), Some(&*allocation));
     assert_eq!(rig.client.poll_timeout(), Some(rig.now + Duration::from_secs(500)));
     assert_eq!((rig.client.software(), rig.client.realm()), (Some("a server"), Some(REALM)));
     assert_eq!(rig.client.stage(), Stage::Allocated);
-    // A late copy changes nothing.
+    // The client's own request, sent back to it, changes nothing.
     rig.hear(&signed);
     assert_eq!(rig.only_event(), Event::Discarded(Discard::Malformed(WireError::WrongKind)));
 }
@@ -167,7 +167,7 @@ fn a_login_and_an_allocation() {
 #[test]
 fn sha256_where_it_is_offered() {
     let mut rig = Rig::over_udp();
-    rig.client.allocate(rig.now, Allocate::default()).expect("the first");
+    rig.client.allocate(rig.now, Allocate::default()).expect("no allocation yet");
     let challenge = rig
         .error(401, |response| response.realm(REALM).nonce(b"obMatJos2gAAAnonce").password_algorithms(&LIST));
     rig.hear(&challenge);
@@ -181,7 +181,7 @@ fn sha256_where_it_is_offered() {
         let response = Response::success(request.method(), request.transaction_id());
         response.xor_relayed_address(relayed()).lifetime(600)
     };
-    // MESSAGE-INTEGRITY under the right key is not what was asked for.
+    // After a request with SHA-256, MESSAGE-INTEGRITY is refused even under the right key.
     rig.hear(&answer().finish(Some((&key, SHA1)), false));
     assert_eq!(rig.only_event(), Event::Discarded(Discard::WrongIntegrity(0)));
     rig.hear(&answer().finish(Some((&key, IntegrityAlgorithm::Sha256)), false));
@@ -202,7 +202,7 @@ fn a_stale_nonce_is_renewed_once() {
     rig.hear(&stale.finish(None, false));
     let Event::Refused { refusal, .. } = rig.only_event() else { panic!("refused") };
     assert_eq!((refusal.code, refusal.is_authentic), (438, false));
-    // The realm is that of before where a 438 has none.
+    // A 438 without REALM keeps the previous realm.
     rig.client.permit(rig.now, peer()).expect("allocated");
     let stale = rig.error(438, |response| response.nonce(b"nonce 4"));
     rig.hear(&stale);
@@ -219,7 +219,7 @@ fn wrong_credentials_are_not_tried_twice() {
     let Event::Refused { exchange, refusal } = rig.only_event() else { panic!("refused") };
     assert_eq!((exchange.request.name(), refusal.to_string().as_str()), ("Allocate", "401 Unauthorized"));
     assert!(rig.client.poll_transmit().is_none());
-    // Servers that ask for another realm each time are not followed for ever.
+    // A server that names another realm each time is not followed for ever.
     let mut rig = Rig::over_udp();
     rig.log_in();
     let other = rig.error(401, |response| response.realm("other.example").nonce(b"nonce 3"));
@@ -234,7 +234,7 @@ fn wrong_credentials_are_not_tried_twice() {
 fn without_credentials_a_challenge_is_a_refusal() {
     let mut rig = Rig::over_udp();
     rig.client.config.credentials = None;
-    rig.client.allocate(rig.now, Allocate::default()).expect("the first");
+    rig.client.allocate(rig.now, Allocate::default()).expect("no allocation yet");
     let refused = rig.error(401, |response| response.realm(REALM).nonce(b"nonce 1"));
     rig.hear(&refused);
     let Event::Refused { refusal, .. } = rig.only_event() else { panic!("refused") };
@@ -248,9 +248,9 @@ fn without_credentials_a_challenge_is_a_refusal() {
 }
 
 #[test]
-fn refusals_say_all_that_the_server_said() {
+fn refusals_report_the_attributes_of_the_response() {
     let mut rig = Rig::over_udp();
-    rig.client.allocate(rig.now, Allocate::default()).expect("the first");
+    rig.client.allocate(rig.now, Allocate::default()).expect("no allocation yet");
     let elsewhere = rig.error(300, |response| response.alternate_server(address("198.51.100.2:3478")));
     rig.hear(&elsewhere);
     let Event::Refused { refusal, .. } = rig.only_event() else { panic!("refused") };
@@ -290,7 +290,7 @@ fn unauthenticated_responses_are_discarded() {
     rig.client.handle_datagram(rig.now, address("198.51.100.2:3478"), &success);
     assert_eq!(rig.only_event(), Event::Discarded(Discard::Elsewhere(address("198.51.100.2:3478"))));
     assert!(!rig.client.peers.is_permitted(rig.now, peer()));
-    // The request goes on, and at the end the reason is told.
+    // The request is repeated, and its failure reports why the last answer was discarded.
     for _ in 0..6 {
         rig.wait(Duration::from_secs(32));
         rig.sent();
@@ -334,7 +334,7 @@ fn requests_are_repeated_unchanged() {
     for (wait, tries) in [(500, 2), (1000, 3), (2000, 4), (4000, 5), (8000, 6), (16_000, 7)] {
         assert_eq!(rig.client.poll_timeout(), Some(rig.now + Duration::from_millis(wait)));
         rig.wait(Duration::from_millis(wait));
-        // However often the time is told, it is one message.
+        // A second call at the same time does not queue the request again.
         rig.wait(Duration::ZERO);
         assert_eq!(rig.sent(), first, "{tries}");
     }
@@ -387,7 +387,7 @@ fn data_by_indications_and_on_a_channel() {
     rig.hear(&indication::write_icmp(peer(), icmp, vectors::ID));
     assert_eq!(rig.only_event(), Event::Unreachable { peer: peer(), icmp });
     assert_eq!(rig.client.stage(), Stage::Received);
-    // Both run out; what is sent then would be dropped by the server without a word.
+    // Permission and channel have expired: the server would silently drop the data.
     assert_eq!(rig.client.channel_to(rig.now + CHANNEL_LIFETIME, peer()), None);
     let late = rig.now + CHANNEL_LIFETIME;
     assert_eq!(rig.client.send(late, peer(), b"x"), Err(SendError::NotPermitted));
@@ -458,7 +458,7 @@ fn an_allocation_ends_in_three_ways() {
 fn everything_has_a_limit() {
     let mut rig = Rig::allocated();
     for _ in 0..IN_FLIGHT_MAX {
-        rig.client.permit(rig.now, peer()).expect("few");
+        rig.client.permit(rig.now, peer()).expect("below the limit");
     }
     assert_eq!(rig.client.permit(rig.now, peer()), Err(SendError::Busy));
     rig.wait(Duration::from_secs(1));
@@ -483,8 +483,8 @@ fn everything_has_a_limit() {
     let packet = [&[0x40, 7, 0xea, 0x60][..], &vec![0; 60_000]].concat();
     (0..1000).for_each(|_| rig.hear(&packet));
     (0..1000).for_each(|_| rig.hear(b"\xff"));
-    assert_eq!(rig.client.dropped(), 996, "four are 240,000 bytes");
-    assert_eq!(rig.client.binding(rig.now), Err(SendError::Busy), "nobody takes the events");
+    assert_eq!(rig.client.dropped(), 996, "only four datagrams of 60,000 bytes fit");
+    assert_eq!(rig.client.binding(rig.now), Err(SendError::Busy), "the event queue is full");
     assert_eq!(std::iter::from_fn(|| rig.client.poll_event()).count(), EVENTS_MAX);
     rig.hear(&packet);
     assert!(matches!(rig.only_event(), Event::Data { .. }));
@@ -534,7 +534,7 @@ fn hostile() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    /// No bytes panic the client or make it grow; whatever the server says, every request ends.
+    /// No input panics the client or makes it grow beyond its limits, and every request ends.
     #[test]
     fn a_hostile_server(
         stream in any::<bool>(),
@@ -550,8 +550,8 @@ proptest! {
         }
         let mut last = vectors::ID;
         let (mut begun, mut ended) = (usize::from(with_allocation), 0);
-        for (deed, answers, mut message, millis) in messages {
-            begun += usize::from(match deed {
+        for (action, answers, mut message, millis) in messages {
+            begun += usize::from(match action {
                 0 => rig.client.allocate(rig.now, Allocate::default()).is_ok(),
                 1 => rig.client.permit(rig.now, peer()).is_ok(),
                 2 => rig.client.bind(rig.now, peer()).is_ok(),
@@ -576,7 +576,7 @@ proptest! {
             prop_assert!(rig.client.transactions.iter().count() <= IN_FLIGHT_MAX);
             prop_assert!(rig.client.events.len() <= EVENTS_MAX + 3 * IN_FLIGHT_MAX);
             prop_assert!(rig.client.incoming.len() <= 65_540);
-            if deed == 7 {
+            if action == 7 {
                 ended += std::iter::from_fn(|| rig.client.poll_event()).filter(Event::ends_a_request).count();
             }
         }

@@ -15,13 +15,13 @@ use crate::base::time::Instant;
 const RTO: Duration = Duration::from_millis(500);
 /// Times that a request is sent over UDP (section 6.2.1: Rc).
 const TRIES_MAX: u32 = 7;
-/// The wait after the last of them, in RTOs (section 6.2.1: Rm).
+/// The wait after the last repetition, as a multiple of the RTO (section 6.2.1: Rm).
 const LAST_WAIT: u32 = 16;
 /// The wait for an answer over TCP and TLS (section 6.2.2: Ti).
 const STREAM_WAIT: Duration = Duration::from_millis(39_500);
 /// Requests in flight at once.
 pub(super) const IN_FLIGHT_MAX: usize = 8;
-/// The buffer of an ended transaction is used again up to this size.
+/// Largest capacity of an ended transaction's buffer that is kept for the next request.
 const SPARE_MAX: usize = 2048;
 
 /// Makes transaction ids: a keyed hash of a counter, so an off-path host cannot guess them.
@@ -57,9 +57,9 @@ pub(super) struct Transaction {
     pub(super) request: Request,
     /// The encoded request.
     pub(super) bytes: Vec<u8>,
-    /// The login that signed it, so that its answer has to be protected.
+    /// The login that signed it. If there is one, the answer must be protected.
     pub(super) login: Option<Arc<Login>>,
-    /// How many times it was signed anew.
+    /// How many times a signed copy of it was signed again after a challenge.
     pub(super) retries: u32,
     /// When it was first sent.
     pub(super) started: Instant,
@@ -69,7 +69,7 @@ pub(super) struct Transaction {
     tries: u32,
 }
 
-/// What is due.
+/// What a request needs at a given time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     /// Nothing yet.
@@ -100,7 +100,7 @@ impl Transaction {
         self.deadline
     }
 
-    /// What is due at `now`; a repetition counts as sent.
+    /// What the request needs at `now`. [`Due::Again`] counts as sent.
     pub(super) fn due(&mut self, now: Instant, is_stream: bool) -> Due {
         if now < self.deadline {
             return Due::Nothing;
@@ -166,7 +166,7 @@ impl Transactions {
         Some(self.live.swap_remove(place))
     }
 
-    /// Removes any one.
+    /// Removes any transaction.
     pub(super) fn pop(&mut self) -> Option<Transaction> {
         self.live.pop()
     }
@@ -192,7 +192,7 @@ mod tests {
         Instant::from_nanos(millis * 1_000_000)
     }
 
-    /// Section 6.2.1 names them: 0, 500, 1500, 3500, 7500, 15500 and 31500 ms, and failure at 39500.
+    /// The times of section 6.2.1: 0, 500, 1500, 3500, 7500, 15500 and 31500 ms, and failure at 39500.
     #[test]
     fn the_times_of_the_rfc() {
         let mut transaction = Transaction::new(at(0), [1; 12], Request::Binding, Vec::new(), false);

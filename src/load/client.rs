@@ -25,7 +25,7 @@ enum Step {
     Over,
 }
 
-/// A step in the life of a client that the engine is told about.
+/// A change of a client's state that the engine must know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Milestone {
     /// Packets may flow.
@@ -48,7 +48,7 @@ pub struct Client {
     keepalive: Option<Instant>,
     /// The earliest time at which the engine will call [`Client::handle_timeout`].
     armed: Option<Instant>,
-    /// A milestone that the engine has not been told yet.
+    /// A milestone that [`Client::poll`] has not returned yet.
     milestone: Option<Milestone>,
 }
 
@@ -123,7 +123,7 @@ impl Client {
         self.check(asked);
     }
 
-    /// Handles the passing of time; the engine was armed for `now` or earlier.
+    /// Handles timers that are due. The engine calls it at the time that [`Client::arm`] returned, or later.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.armed = None;
         self.core.handle_timeout(now);
@@ -146,7 +146,7 @@ impl Client {
         self.core.poll_transmit()
     }
 
-    /// Continues as far as the answers allow; returns a milestone that was reached.
+    /// Handles the events so far and queues the next requests. Returns a milestone that was reached.
     pub fn poll(&mut self, now: Instant) -> Option<Milestone> {
         while self.milestone.is_none()
             && let Some(event) = self.core.poll_event()

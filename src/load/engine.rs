@@ -140,8 +140,8 @@ impl Engine {
         *self.errors.entry(if known { text } else { "others" }.to_owned()).or_default() += 1;
     }
 
-    /// Starts client `number` in its slot (the remainder by the number of slots); an event tells whether it becomes
-    /// ready.
+    /// Starts client `number` in its slot (the remainder by the number of slots); an event reports whether it
+    /// becomes ready.
     pub fn start(&mut self, number: u32) {
         let slot = number as usize % self.slots();
         let peer = self.peers[slot % self.peers.len()].local();
@@ -262,7 +262,7 @@ impl Engine {
         if pushed {
             self.flow.sent(stamp.direction, self.now);
         } else {
-            self.fail("the server does not take what is sent");
+            self.fail("a packet was not sent: the connection is closed or its queue is full");
         }
     }
 
@@ -279,7 +279,7 @@ impl Engine {
         self.flow.sent(stamp.direction, self.now);
     }
 
-    /// Runs one turn; it sleeps if nothing is due before `due`.
+    /// Runs one turn, which sleeps until about `due` if nothing happens earlier.
     pub fn turn(&mut self, due: u64) {
         self.flush();
         let timer = self.timers.peek().map_or(u64::MAX, |Reverse((at, _))| at.as_nanos());

@@ -8,7 +8,8 @@ use super::media::{Direction, Stamp};
 const LATENCY_MIN: u64 = 1;
 /// The longest recorded latency, in nanoseconds; higher values count as this.
 const LATENCY_MAX: u64 = 60_000_000_000;
-/// Length of a bin, in nanoseconds. A bin is reused when its packets are at least two bin lengths old.
+/// Length of a bin, in nanoseconds. A bin counts the packets sent in one such span; it is reused when they are at least
+/// three bin lengths old.
 const BIN: u64 = 250_000_000;
 /// Bins in use: the current one, two whose packets may still arrive, and one that is being given up.
 const BINS: usize = 4;
@@ -49,9 +50,9 @@ struct Way {
 /// Counts and latencies of all packets.
 #[derive(Default)]
 pub struct Flow {
-    /// The measured interval: packets sent from here...
+    /// Start of the measured interval.
     from: u64,
-    /// ...to here.
+    /// End of the measured interval, exclusive.
     until: u64,
     ways: [Way; 2],
     bin: u64,
@@ -105,7 +106,7 @@ impl Flow {
         while self.bin < now / BIN {
             // After a pause, all bins are old.
             self.bin = (self.bin + 1).max((now / BIN).saturating_sub(BINS as u64));
-            // The bin is reused for the next packets; all packets in it are at least half a second old.
+            // The bin is reused for the next packets; all packets in it are at least three bin lengths old.
             let old = (self.bin % BINS as u64) as usize;
             for way in &mut self.ways {
                 let (sent, received) = std::mem::take(&mut way.bins[old]);

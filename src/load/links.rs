@@ -17,7 +17,7 @@ use crate::net::syscall::{Epoll, RecvBatch, SendBatch, Source, enable_packet_inf
 
 /// The first client address on loopback: 127.1.0.1.
 const FIRST_CLIENT: u32 = 0x7f01_0001;
-/// Number of client addresses before they repeat: up to 127.253.
+/// Number of client addresses before they repeat: up to 127.126.0.0.
 const ADDRESSES: u32 = 0x007d_0000;
 
 const READ: u32 = ready::READ | ready::PEER_CLOSED;

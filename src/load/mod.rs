@@ -31,13 +31,13 @@ use options::{Action, Options};
 use process::{Processes, Sample};
 use report::{Packets, Quantiles, Report, Server};
 
-/// Clients in setup at once.
+/// Maximum number of clients that allocate, or release, at once.
 const STARTING: u32 = 64;
-/// Time for packets and requests in flight at the end of a run.
+/// Time for packets in flight at the end of a run, in nanoseconds.
 const DRAIN: u64 = 500_000_000;
-/// Time for all clients to release their allocations.
+/// Time for all clients to release their allocations, in nanoseconds.
 const RELEASE: u64 = 10_000_000_000;
-/// Time for the answer to a Binding request.
+/// Time for the answer to a Binding request, in nanoseconds.
 const ANSWER: u64 = 1_000_000_000;
 /// Bursts sent in one turn before arrived packets are read.
 const BURSTS: u32 = 64;
@@ -375,7 +375,7 @@ impl Run<'_> {
     }
 }
 
-/// When packets are sent: by two schedules, or as fast as packets arrive.
+/// When packets are sent: by one schedule for each direction, or as fast as packets arrive.
 enum Pacing {
     Paced([Option<Schedule>; 2]),
     /// The next allocation by direction; `None`: the direction is unused.

@@ -11,7 +11,7 @@ use crate::net::syscall::{self, BATCH, Datagram, Origin, RecvBatch, SendBatch, S
 
 /// Size of both socket buffers, capped by the kernel.
 const BUFFER: usize = 8 << 20;
-/// Batches received at once, so that other sockets do not starve.
+/// Maximum number of batches received in succession, so that other sockets do not starve.
 const BATCHES: usize = 4;
 
 struct Item {
@@ -37,7 +37,7 @@ impl Port {
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket =
             Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
-        // Best effort, all three: the kernel caps buffers, and may be old.
+        // Best effort, all three: the kernel caps the buffers, and an old one cannot coalesce.
         let _ = socket.set_recv_buffer_size(BUFFER);
         let _ = socket.set_send_buffer_size(BUFFER);
         let _ = syscall::enable_coalescing(&socket);

@@ -23,8 +23,8 @@ use super::{clock, own_addresses};
 const POLL: Duration = Duration::from_secs(10);
 /// The same after an attempt that failed.
 const RETRY: Duration = Duration::from_secs(1);
-/// Failures in a row after which the operator is warned. The list may change while it is read.
-const FAILURES_TOLD: u32 = 2;
+/// Consecutive failures after which the operator is warned. One is normal: the list may change while it is read.
+const FAILURES_TO_WARN: u32 = 2;
 /// Changes arrive in bursts. The addresses are read after this time without a further change, ...
 const QUIET: Duration = Duration::from_millis(5);
 /// ... or after this time since the first change.
@@ -43,7 +43,7 @@ pub struct Addresses {
     pub own: Vec<IpNet>,
     /// The addresses that a socket can send from.
     pub local: Vec<LocalAddress>,
-    /// Whether the kernel listed all of them. Otherwise an address that is missing here may be there all the same.
+    /// Whether the kernel listed all of them. Otherwise this machine may have addresses that are missing here.
     pub is_whole: bool,
 }
 
@@ -53,7 +53,7 @@ impl Addresses {
         self.own.iter().any(|own| own.contains(&ip))
     }
 
-    /// The same, and `true` if that is not known. A socket can be bound to the unspecified address everywhere.
+    /// Like [`Self::have`], but also `true` if that is not known, and for the unspecified address.
     pub fn may_have(&self, ip: IpAddr) -> bool {
         !self.is_whole || ip.is_unspecified() || self.have(ip)
     }
@@ -106,25 +106,25 @@ impl Failures {
     /// Logs a failure: once as a warning, in each series of them.
     fn note(&mut self, error: Option<&io::Error>) {
         let Some(error) = error else {
-            if std::mem::take(&mut self.0) >= FAILURES_TOLD {
+            if std::mem::take(&mut self.0) >= FAILURES_TO_WARN {
                 tracing::info!("this machine's addresses can be listed again");
             }
             return;
         };
         self.0 = self.0.saturating_add(1);
-        if self.is_told() {
+        if self.is_warned() {
             tracing::warn!(
-                "cannot list this machine's addresses ({error}): those known before stay in use, and an address that \
-                 it got since is not protected from peers; it is tried again every second"
+                "cannot list this machine's addresses ({error}): the last known ones stay in use, and clients may reach \
+                 services at addresses added since; retrying every second"
             );
         } else {
             tracing::debug!("cannot list this machine's addresses: {error}");
         }
     }
 
-    /// Whether the last failure is the one that the operator is warned of.
-    fn is_told(&self) -> bool {
-        self.0 == FAILURES_TOLD
+    /// Whether the operator is warned of the last failure.
+    fn is_warned(&self) -> bool {
+        self.0 == FAILURES_TO_WARN
     }
 }
 
@@ -224,11 +224,11 @@ mod tests {
     #[test]
     fn a_series_of_failures_is_one_warning() {
         let (mut failures, error) = (Failures::default(), io::Error::from(io::ErrorKind::Interrupted));
-        let mut told = |error: Option<&io::Error>| {
+        let mut warned = |error: Option<&io::Error>| {
             failures.note(error);
-            failures.is_told()
+            failures.is_warned()
         };
         let series = [None, Some(&error), None, Some(&error), Some(&error), Some(&error), None, Some(&error)];
-        assert_eq!(series.map(&mut told), [false, false, false, false, true, false, false, false]);
+        assert_eq!(series.map(&mut warned), [false, false, false, false, true, false, false, false]);
     }
 }

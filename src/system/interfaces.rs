@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_loopback_and_what_the_routing_table_would_use() {
+    fn finds_loopback_and_the_source_address_that_the_kernel_picks() {
         let list = addresses().unwrap();
         assert!(list.iter().any(|a| a.address == IpAddr::from([127, 0, 0, 1])), "{list:?}");
         // A connected UDP socket sends nothing and shows the source address the kernel would pick.

@@ -11,8 +11,8 @@ pub struct OpenFiles {
     pub after: u64,
 }
 
-/// Raises the soft limit on open files to the hard limit and returns both values. If the kernel refuses, the server runs
-/// with the limit that it has.
+/// Raises the soft limit on open files to the hard limit and returns both values. If the kernel refuses, the limit stays
+/// as it is.
 pub fn raise_open_files() -> OpenFiles {
     let limit = getrlimit(Resource::Nofile);
     let before = limit.current.unwrap_or(u64::MAX);
@@ -25,7 +25,7 @@ pub fn raise_open_files() -> OpenFiles {
     OpenFiles { before, after: open_files() }
 }
 
-/// Number of open descriptors of this process; 0 if /proc does not tell.
+/// Number of open descriptors of this process; 0 if /proc cannot be read.
 pub fn files_open() -> u64 {
     std::fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64)
 }

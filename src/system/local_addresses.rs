@@ -1,7 +1,7 @@
-//! The addresses that this machine can send from, and which of them packets from outside find.
+//! The addresses that this machine can send from, and which of them can be reached from outside.
 //!
-//! The kernel is asked by netlink (rtnetlink(7)): for its addresses, and for the way that a packet from each of them to
-//! the Internet takes. Nothing is sent.
+//! Both come from the kernel by netlink (rtnetlink(7)): the addresses, and the route that a packet from each of them to
+//! the Internet would take. No packet is sent to the network.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,8 +12,8 @@ use rustix::net::AddressFamily;
 use super::interfaces::{self, reachable_from_outside};
 use super::netlink::{Attributes, ROUTE_HEADER, dump, put_attribute, request};
 
-/// Stands for the Internet: the address of a root name server (K), which no private network uses. Only the way to it is
-/// asked for.
+/// A destination that stands for the Internet: the address of a root name server (K), which no private network uses. Only
+/// the route to it is looked up.
 const OUTSIDE_V4: Ipv4Addr = Ipv4Addr::new(193, 0, 14, 129);
 const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0x7fd, 0, 0, 0, 0, 0, 1);
 
@@ -25,28 +25,28 @@ const ADDRESS_HEADER: usize = 8;
 pub struct LocalAddress {
     /// The address.
     pub address: IpAddr,
-    /// Whether the kernel prefers others: a temporary IPv6 address (RFC 8981), or one that is going away.
+    /// Whether it will go away: a temporary IPv6 address (RFC 8981), or a deprecated address.
     pub passing: bool,
-    /// Whether packets from outside find it, as far as this machine can tell: it is no private address, the way from it to
-    /// the Internet leaves by its own interface, or no address of this machine has a way there.
+    /// Whether it can be reached from outside, as far as this machine can tell: it is not private, its route to the
+    /// Internet leaves by its own interface, or no address of this machine has a route to the Internet.
     pub leads_out: bool,
-    /// Whether the kernel sends from it to the Internet by itself.
+    /// Whether the kernel chooses it as the source of packets to the Internet.
     pub preferred: bool,
 }
 
 impl LocalAddress {
-    /// An address of an interface, where the kernel says no more about it.
+    /// An address of an interface of which nothing else is known.
     pub fn unknown(address: IpAddr) -> Self {
         Self { address, passing: false, leads_out: reachable_from_outside(address), preferred: false }
     }
 }
 
-/// Returns every address that can be sent from now: of the interfaces, and those that exist only as one of these local
-/// routes ([`routes`](super::own_addresses::routes)). Addresses that are still checked for duplicates are left out.
+/// Returns every address that a socket can send from now: those of interfaces, and those that exist only as one of these
+/// local routes ([`routes`](super::own_addresses::routes)). Leaves out an address whose check for duplicates is not
+/// complete or has failed.
 ///
 /// # Errors
-/// The kernel does not list them or does not say which of them lead out, as under a filter that refuses netlink sockets;
-/// `Interrupted` when they kept changing.
+/// `Interrupted` if they kept changing, otherwise the error of the netlink socket, which a seccomp filter may refuse.
 pub fn read(routes: &[(IpNet, u8)]) -> io::Result<Vec<LocalAddress>> {
     let mut judged = Judged::default();
     for family in [AddressFamily::INET, AddressFamily::INET6] {
@@ -62,21 +62,21 @@ pub fn read(routes: &[(IpNet, u8)]) -> io::Result<Vec<LocalAddress>> {
     Ok(judged.finish())
 }
 
-/// Addresses, and what is known of their ways to the Internet.
+/// Addresses, and what is known of their routes to the Internet.
 #[derive(Default)]
 struct Judged {
     found: Vec<LocalAddress>,
-    /// Private addresses of interfaces from which there is no way.
+    /// Private addresses of interfaces that have no route to the Internet.
     without_way: Vec<IpAddr>,
-    /// Whether there is a way from anywhere on this machine.
+    /// Whether any address of this machine has a route to the Internet.
     has_way: bool,
 }
 
 impl Judged {
-    /// Adds the addresses of one family, each once. `way` answers as [`way`] does.
+    /// Adds the addresses of one family, each once. `way` is [`way`], or its replacement in a test.
     ///
     /// # Errors
-    /// The error of `way`. It does not mean that there is no way out: an earlier answer still holds.
+    /// The error of `way`. It does not mean that there is no route.
     fn add(
         &mut self,
         is_v4: bool,
@@ -96,7 +96,7 @@ impl Judged {
         Ok(())
     }
 
-    /// Whether packets from outside find this address for certain. Notes it if that depends on the others.
+    /// Whether this address can be reached from outside for certain. Notes it in `without_way` if that depends on others.
     ///
     /// # Errors
     /// The error of `way`.
@@ -106,7 +106,7 @@ impl Judged {
         interface: Option<u32>,
         way: impl Fn(bool, Option<IpAddr>) -> io::Result<Option<Way>>,
     ) -> io::Result<bool> {
-        // By another interface: the network on its own one is an inner network, such as a bridge of containers.
+        // If packets leave by another interface, the address is in an inner network, such as a bridge of containers.
         let found = way(address.is_ipv4(), Some(address))?;
         let leads_out = found.as_ref().is_some_and(|way| way.interface == interface);
         self.has_way |= leads_out;
@@ -119,8 +119,8 @@ impl Judged {
         Ok(leads_out)
     }
 
-    /// On a machine without any way out every network is as far out as it gets. If there is one, in whatever family and
-    /// routing table, a network without one is an inner network.
+    /// Returns the addresses. If none has a route to the Internet, the private ones without a route lead out. If any has
+    /// one, in any family or routing table, a network without a route is an inner network.
     fn finish(mut self) -> Vec<LocalAddress> {
         if !self.has_way {
             let without_way = &self.without_way;
@@ -132,8 +132,8 @@ impl Judged {
     }
 }
 
-/// Returns the address of one family where others reach this machine: the source address of packets to the Internet, else
-/// the first address of an interface that is reachable from outside. `None` if there is none.
+/// Returns the address of one family at which others reach this machine: the source address of packets to the Internet,
+/// otherwise the first address of an interface that is reachable from outside. `None` if there is none.
 pub fn toward_outside(v4: bool) -> Option<IpAddr> {
     let preferred = way(v4, None).ok().flatten().and_then(|way| way.source);
     let of_interfaces = interfaces::addresses().unwrap_or_default().into_iter().map(|one| one.address);
@@ -178,30 +178,30 @@ fn of_interface(body: &[u8]) -> Option<Found> {
             _ => {}
         }
     }
-    // On a point-to-point link IFA_ADDRESS is the other end's.
+    // On a point-to-point link IFA_ADDRESS is the address of the other end.
     let address = local.or(address)?;
     if flags & (libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED) != 0 && flags & libc::IFA_F_OPTIMISTIC == 0 {
         return None;
     }
-    // In IPv4 the bit of IFA_F_TEMPORARY means a second address of one network, which is as good.
+    // In IPv4 the bit of IFA_F_TEMPORARY is IFA_F_SECONDARY: a further address in the same network, as good as the first.
     let temporary = address.is_ipv6() && flags & libc::IFA_F_TEMPORARY != 0;
     let passing = temporary || flags & libc::IFA_F_DEPRECATED != 0;
     Some(Found { address, interface: Some(u32::from_ne_bytes([i0, i1, i2, i3])), passing })
 }
 
-/// The way that packets to the Internet take.
+/// The route of packets to the Internet.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Way {
     /// The index of the interface that they leave by.
     interface: Option<u32>,
-    /// The address that they carry.
+    /// Their source address.
     source: Option<IpAddr>,
 }
 
-/// The way from `source`, or from where the kernel likes; `None`: there is none.
+/// Returns the route to the Internet from `source`, or from the address that the kernel chooses. `None` if there is none.
 ///
 /// # Errors
-/// The kernel does not say.
+/// The error of the netlink socket, unless it means that there is no route.
 fn way(is_v4: bool, source: Option<IpAddr>) -> io::Result<Option<Way>> {
     let outside: IpAddr = if is_v4 { OUTSIDE_V4.into() } else { OUTSIDE_V6.into() };
     let family = if is_v4 { libc::AF_INET } else { libc::AF_INET6 };
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_still_checked_is_left_out_and_a_temporary_one_is_told() {
+    fn unchecked_addresses_are_left_out_and_temporary_ones_are_marked() {
         let v6: Ipv6Addr = "2001:db8::7".parse().expect("literal");
         let of = |flags: u32| {
             let attributes: [(u16, &[u8]); 2] =
@@ -284,10 +284,10 @@ mod tests {
     }
 
     #[test]
-    fn of_a_point_to_point_link_it_is_the_near_end() {
+    fn a_point_to_point_link_has_the_address_of_the_near_end() {
         let attributes: [(u16, &[u8]); 2] =
             [(libc::IFA_ADDRESS, &[10, 0, 0, 2]), (libc::IFA_LOCAL, &[10, 0, 0, 1])];
-        // The bit of a temporary address says "secondary" in IPv4.
+        // The bit of a temporary address means "secondary" in IPv4.
         let body = message(libc::AF_INET, libc::IFA_F_SECONDARY as u8, 2, &attributes);
         let expected = Found { address: [10, 0, 0, 1].into(), interface: Some(2), passing: false };
         assert_eq!(of_interface(&body), Some(expected));
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_that_fails_is_no_answer() {
+    fn a_failed_query_is_an_error_and_not_a_missing_route() {
         let all =
             || [Found { address: [10, 0, 0, 5].into(), interface: Some(2), passing: false }].into_iter();
         let fails = |_, source: Option<IpAddr>| match source {
@@ -311,13 +311,13 @@ mod tests {
         };
         assert!(Judged::default().add(true, all(), fails).is_err(), "whether an address leads out");
         let mut judged = Judged::default();
-        judged.add(true, all(), |_, _| Ok(None)).expect("an answer: there is no way");
+        judged.add(true, all(), |_, _| Ok(None)).expect("an answer: there is no route");
         let found = judged.finish();
         assert!(found[0].leads_out && !found[0].preferred);
     }
 
     #[test]
-    fn without_a_way_an_address_leads_out_only_where_no_other_does() {
+    fn an_address_without_a_route_leads_out_only_if_no_other_has_one() {
         let found = |text: &str, interface| Found {
             address: text.parse().expect("literal"),
             interface: Some(interface),
@@ -337,7 +337,7 @@ mod tests {
         judged.add(true, ipv4(), by_rule).expect("answers");
         judged.add(false, [found("fd00:17::1", 2)].into_iter(), |_, _| Ok(None)).expect("answers");
         assert_eq!(leading_out(judged), ["10.9.0.2"]);
-        // Only IPv6 has a way out.
+        // Only IPv6 has a route to the Internet.
         let mut judged = Judged::default();
         judged.add(true, ipv4(), |_, _| Ok(None)).expect("answers");
         let global = found("2001:db8::2", 3);

@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(
             (0..1000).filter(|_| budget.take(second, Priority::Routine)).count(),
             10,
-            "the rate is whole"
+            "the reserve does not reduce the rate"
         );
         assert_eq!((0..1000).filter(|_| budget.take(second, Priority::Urgent)).count(), 10);
         // Routine lines wait until the reserve is full again.

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-/// Resident memory of this process in bytes; `None` if /proc does not tell.
+/// Resident memory of this process in bytes; `None` if /proc cannot be read.
 pub fn resident() -> Option<u64> {
     size(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
 /// Memory that this process may use in bytes: that of the machine, or the limit of a control group if that is lower
-/// (`MemoryMax=` of systemd). `None` if /proc does not tell.
+/// (`MemoryMax=` of systemd). `None` if /proc cannot be read.
 pub fn allowance() -> Option<u64> {
     let machine = size(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")?;
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_tells_both_sizes() {
+    fn both_sizes_are_found() {
         let resident = resident().expect("status");
         let allowance = allowance().expect("meminfo");
         assert!(resident > 1 << 20 && resident < allowance, "{resident} of {allowance}");

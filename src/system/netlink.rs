@@ -1,4 +1,4 @@
-//! Questions to the kernel about addresses and routes, and its announcements: rtnetlink(7).
+//! Queries to the kernel about addresses and routes, and its announcements: rtnetlink(7).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -44,7 +44,7 @@ pub fn socket() -> io::Result<OwnedFd> {
 /// Requests everything of a kind from the kernel. `parse` reads each message of the kind `answer`.
 ///
 /// # Errors
-/// The kernel's, or `Interrupted` when it kept changing.
+/// The error of the socket or of the kernel, or `Interrupted` if the list kept changing.
 pub fn dump<T>(
     kind: u16,
     body: &[u8],
@@ -63,7 +63,7 @@ pub fn dump<T>(
 /// Requests one thing from the kernel.
 ///
 /// # Errors
-/// The kernel's.
+/// The error of the socket or of the kernel.
 pub fn request<T>(
     kind: u16,
     body: &[u8],

@@ -1,7 +1,7 @@
 //! Which prefixes the kernel delivers to this machine.
 //!
-//! They are what a local route covers: the addresses of its interfaces, and what `ip route add local` names without giving
-//! it to an interface.
+//! They are the prefixes of its local routes: the addresses of interfaces, and prefixes added by `ip route add local` that
+//! no interface has.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -89,7 +89,7 @@ mod tests {
         let v4 = |table, kind| route(libc::AF_INET, 24, table, kind, &[203, 0, 113, 0]);
         assert_eq!(own(&v4(local, libc::RTN_LOCAL)).as_deref(), Some("203.0.113.0/24"));
         assert_eq!(own(&v4(main, libc::RTN_LOCAL)).as_deref(), Some("203.0.113.0/24"));
-        assert_eq!(own(&v4(100, libc::RTN_LOCAL)), None, "a table of a rule");
+        assert_eq!(own(&v4(100, libc::RTN_LOCAL)), None, "a table that only a rule selects");
         assert_eq!(own(&v4(main, libc::RTN_UNICAST)), None);
         assert_eq!(own(&v4(local, libc::RTN_BROADCAST)), None);
         let mut v6 = [0; 16];

@@ -65,7 +65,7 @@ impl Notifier {
         self.send("WATCHDOG=1");
     }
 
-    /// Sets the line in `systemctl status`. Control characters become blanks, because a line break would begin a new
+    /// Sets the line in `systemctl status`. Control characters become spaces, because a line break would begin a new
     /// assignment.
     pub fn status(&self, text: &str) {
         let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();

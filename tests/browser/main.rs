@@ -1,5 +1,5 @@
 //! A real headless Chromium with two peers that can reach each other only through the relay: data and video.
-#![allow(clippy::disallowed_methods, reason = "programs that others wrote are waited for on the real clock")]
+#![allow(clippy::disallowed_methods, reason = "external programs run on the real clock")]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -10,7 +10,7 @@ use support::chromium::Chromium;
 use support::plan::{LOCAL_V4, Plan, Transport};
 use support::server::Server;
 
-/// Makes a call between two peers of one page, both relayed; returns the browser's statistics of both ends.
+/// Makes a relayed call between two peers of one page. Returns the browser's statistics of both ends.
 fn call(transport: Transport) -> Value {
     let _turn = alone();
     let server = Server::start(&Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]));
@@ -28,7 +28,7 @@ fn call(transport: Transport) -> Value {
     result
 }
 
-fn is_relayed(transport: Transport) {
+fn assert_relayed(transport: Transport) {
     let result = call(transport);
     let protocol = format!("{transport:?}").to_lowercase();
     for end in ["caller", "callee"] {
@@ -44,15 +44,15 @@ fn is_relayed(transport: Transport) {
 
 #[test]
 fn a_call_over_udp() {
-    is_relayed(Transport::Udp);
+    assert_relayed(Transport::Udp);
 }
 
 #[test]
 fn a_call_over_tcp() {
-    is_relayed(Transport::Tcp);
+    assert_relayed(Transport::Tcp);
 }
 
 #[test]
 fn a_call_over_tls() {
-    is_relayed(Transport::Tls);
+    assert_relayed(Transport::Tls);
 }

@@ -16,9 +16,10 @@ use crate::{LIMIT, certs as certs_path};
 /// A group that exists on every Debian, in place of `hallpass`.
 const GROUP: &str = "nogroup";
 
-/// Exits with the content of `active` and `kill`, and appends its arguments to `told`.
+/// Exits with the content of `active` for `is-active` and of `kill` for `kill`. Appends the arguments of a `kill` to
+/// `calls`, and runs `on-signal`.
 const SYSTEMCTL: &str = "#!/bin/sh\nhere=\"$(dirname \"$0\")\"\ncase \"$1\" in is-active) exit \"$(cat \"$here/active\")\" ;; esac\n\
-                         echo \"$*\" >>\"$here/told\"\nsh \"$here/on-signal\"\nexit \"$(cat \"$here/kill\")\"\n";
+                         echo \"$*\" >>\"$here/calls\"\nsh \"$here/on-signal\"\nexit \"$(cat \"$here/kill\")\"\n";
 
 /// The environment of the hooks: the directories of the ACME client and of Hallpass, and `systemctl`.
 struct Host {
@@ -44,7 +45,7 @@ impl Host {
         host
     }
 
-    /// Gives the ACME client this certificate.
+    /// Puts a certificate for `name` where the ACME client keeps it.
     fn renew(&self, name: &str) {
         certs::write(Kind::Good, name, &self.client.path("fullchain.pem"), &self.client.path("privkey.pem"));
     }
@@ -72,18 +73,21 @@ impl Host {
     }
 
     /// Counts the reloads of the server; all must use the same arguments.
-    fn told(&self) -> usize {
-        let told = fs::read_to_string(self.bin.path("told")).unwrap_or_default();
+    fn reloads(&self) -> usize {
+        let calls = fs::read_to_string(self.bin.path("calls")).unwrap_or_default();
         let words = "kill --kill-who=main --signal=USR2 hallpass.service";
-        assert!(told.lines().all(|line| line == words), "{told}");
-        told.lines().count()
+        assert!(calls.lines().all(|line| line == words), "{calls}");
+        calls.lines().count()
     }
 
     /// Fails unless the pair for `name` is installed with the right modes and nothing else.
     fn serves(&self, name: &str) {
         let made = certs::made(Kind::Good, name);
         let read = |file: &str| fs::read_to_string(self.hallpass.path(file)).unwrap();
-        assert!(read("fullchain.pem") == made.cert && read("privkey.pem") == made.key, "not that of {name}");
+        assert!(
+            read("fullchain.pem") == made.cert && read("privkey.pem") == made.key,
+            "not the pair for {name}"
+        );
         let group: u32 =
             run_ok("getent", &["group", GROUP], LIMIT).split(':').nth(2).unwrap().parse().unwrap();
         for (file, mode) in [("fullchain.pem", 0o644), ("privkey.pem", 0o640)] {
@@ -115,11 +119,11 @@ fn a_renewal_is_installed_with_one_reload() {
         succeeds(hook(&host));
         host.serves("first.test");
         succeeds(hook(&host));
-        assert_eq!(host.told(), 1, "the second run has nothing to do");
+        assert_eq!(host.reloads(), 1, "the second run has nothing to do");
         host.renew("second.test");
         succeeds(hook(&host));
         host.serves("second.test");
-        assert_eq!(host.told(), 2);
+        assert_eq!(host.reloads(), 2);
         // A mode that was changed by hand is corrected.
         fs::set_permissions(host.hallpass.path("privkey.pem"), fs::Permissions::from_mode(0o644)).unwrap();
         succeeds(hook(&host));
@@ -171,7 +175,7 @@ fn a_failed_hook_keeps_the_old_pair() {
     run_ok("chgrp", &[GROUP, chain.to_str().unwrap()], LIMIT);
     fs::set_permissions(&chain, fs::Permissions::from_mode(0o644)).unwrap();
     host.serves("first.test");
-    assert_eq!(host.told(), 1, "nothing new was there to be read");
+    assert_eq!(host.reloads(), 1, "a failed hook causes no reload");
 }
 
 #[test]
@@ -181,7 +185,7 @@ fn a_stopped_server_is_not_reloaded_and_a_failed_reload_is_an_error() {
     host.bin.write("active", "3");
     succeeds(host.certbot());
     host.serves("first.test");
-    assert_eq!(host.told(), 0, "it reads the files when it starts");
+    assert_eq!(host.reloads(), 0, "it reads the files when it starts");
     host.renew("second.test");
     host.bin.write("active", "0");
     host.bin.write("kill", "1");
@@ -210,9 +214,9 @@ fn a_running_server_shows_the_new_certificate() {
     let shown = || tls::certificate(&tls::connect(server.v4(Transport::Tls)).conn);
     let before = shown();
     host.renew("third.test");
-    let told = server.log().len();
+    let start = server.log().len();
     succeeds(host.certbot());
-    let read = server.wait_log(LIMIT, |log| log[told..].contains("new certificate in use"));
+    let read = server.wait_log(LIMIT, |log| log[start..].contains("new certificate in use"));
     assert!(read, "{}", server.log());
     assert_ne!(shown(), before);
 }

@@ -1,5 +1,5 @@
-//! certs/: the recipe of the tests' certificates and the hooks of ACME clients.
-#![allow(clippy::disallowed_methods, reason = "a server is waited for on the real clock")]
+//! certs/: the script that makes the tests' certificates, and the hooks of ACME clients.
+#![allow(clippy::disallowed_methods, reason = "the server runs on the real clock")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -10,7 +10,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 #[path = "../../fuzz/src/lib.rs"]
 mod harness;
 
-/// Mutations per target, over all of its seeds.
+/// Number of mutations per target, over all of its seeds.
 const MUTATIONS: u64 = 20_000;
 /// Maximum length of a mutation.
 const LEN_MAX: usize = 4096;
@@ -29,17 +29,17 @@ fn run(target: &str) {
     let seeds = seeds(target);
     for (path, bytes) in &seeds {
         let outcome = catch_unwind(AssertUnwindSafe(|| harness(bytes)));
-        assert!(outcome.is_ok(), "{target}: the seed {} fails as it is", path.display());
+        assert!(outcome.is_ok(), "{target}: the unchanged seed {} fails", path.display());
     }
     let asked = std::env::var("HALLPASS_FUZZ_MUTATIONS").ok();
     let mutations = asked.map_or(MUTATIONS, |number| number.parse().expect("a number"));
     for number in 0..mutations {
         let (path, input) = mutation(&seeds, number);
         if catch_unwind(AssertUnwindSafe(|| harness(&input))).is_err() {
-            let find = std::env::temp_dir().join(format!("hallpass-fuzz-{target}-{number}"));
-            // The message below suffices to reproduce the bytes.
-            let _ = std::fs::write(&find, &input);
-            panic!("{target}: mutation {number} of {} fails; its bytes: {}", path.display(), find.display());
+            let file = std::env::temp_dir().join(format!("hallpass-fuzz-{target}-{number}"));
+            // A failure does not matter: the number in the message reproduces the bytes.
+            let _ = std::fs::write(&file, &input);
+            panic!("{target}: mutation {number} of {} fails; its bytes: {}", path.display(), file.display());
         }
     }
 }

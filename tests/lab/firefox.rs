@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// Serves the page on loopback, which is a secure context, and prints what is posted.
+/// Serves the page on loopback, which browsers treat as a secure context, and prints what the page posts.
 const SITE: &str = "\
 import http.server, sys
 page = open(sys.argv[1], 'rb').read()
@@ -58,7 +58,7 @@ pub fn run(namespace: &str, server: &Server, preferences: &[String], script: &st
     let lines = PREFERENCES.iter().map(|line| (*line).to_owned()).chain(preferences.iter().cloned());
     let lines: String = lines.map(|line| format!("user_pref({line});\n")).collect();
     fs::write(profile.join("user.js"), lines).expect("preferences");
-    // Firefox rejects an untrusted certificate, also for TURN.
+    // Firefox rejects untrusted certificates for TURN too.
     let database = format!("sql:{}", profile.display());
     let certificate = files.path("ca.pem").display().to_string();
     run_ok("certutil", &["-N", "-d", &database, "--empty-password"], LIMIT);

@@ -1,5 +1,5 @@
-# A long line: frames between two interfaces arrive late, and some are lost.
-#   argv: the two interfaces, milliseconds one way, percent lost
+# A long link: forwards frames between two interfaces with a delay, and drops some.
+#   argv: the two interfaces, milliseconds one way, percent dropped
 import collections, random, select, socket, sys, time
 
 names, delay, loss = sys.argv[1:3], float(sys.argv[3]) / 1000, float(sys.argv[4]) / 100
@@ -16,7 +16,7 @@ while True:
     wait = max(0, waiting[0][0] - time.monotonic()) if waiting else None
     for end in select.select(ends, [], [], wait)[0]:
         frame, address = end.recvfrom(65536)
-        # The socket also sees its own frames, as outgoing.
+        # The socket also receives copies of the frames that it sends, marked as outgoing.
         if address[2] != socket.PACKET_OUTGOING and random.random() >= loss:
             waiting.append((time.monotonic() + delay, ends[1 - ends.index(end)], frame))
     while waiting and waiting[0][0] <= time.monotonic():

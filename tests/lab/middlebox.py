@@ -7,7 +7,7 @@ port, allowed = int(sys.argv[1]), sys.argv[2].encode()
 options = dict(word.partition('=')[::2] for word in sys.argv[3:])
 cut_after = float(options.get('cut', 0))
 first = None
-# Flows that their reader thread must reset.
+# Flows to be reset by the thread that reads from them.
 dead = set()
 
 
@@ -15,7 +15,7 @@ def reset(*flows):
     for flow in flows:
         try:
             flow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
-            # Wakes the thread that reads from it; otherwise that thread would keep it open.
+            # Wakes the thread that reads from the socket and would otherwise keep it open.
             flow.shutdown(socket.SHUT_RD)
         except OSError:
             pass
@@ -26,7 +26,7 @@ def reset(*flows):
 
 
 def server_name(hello):
-    """SNI of a whole ClientHello in one or more records; None: not yet whole; False: none."""
+    """SNI of a whole ClientHello in one or more records; None: incomplete; False: no SNI or no ClientHello."""
     message, rest = b'', hello
     while len(rest) >= 5:
         if rest[0] != 22 or rest[1] != 3:
@@ -110,7 +110,7 @@ def reset_both(flow, onwards):
     dead.update((flow, onwards))
     for side in (flow, onwards):
         try:
-            # Wakes the thread that reads from it.
+            # Wakes the thread that reads from the socket, which then resets it.
             side.shutdown(socket.SHUT_RD)
         except OSError:
             pass

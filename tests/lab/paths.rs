@@ -10,12 +10,12 @@ use std::net::{IpAddr, Ipv4Addr};
 const FORWARD: &str = "filter hook forward priority 0";
 const LINE: &str = include_str!("line.py");
 
-/// The link between the firewall and the relay has an MTU of 1280 without anybody knowing: the relay's end assumes
-/// 1500, longer packets are dropped, and no ICMP is sent.
+/// Gives the link between the firewall and the relay an MTU of 1280 that the relay cannot discover: its end of the link
+/// has 1500, longer packets are dropped, and no ICMP is sent.
 fn black_hole(school: &School) {
     let lab = &school.lab;
     inside(&lab.router, &["ip", "link", "set", "server", "mtu", "1280"]);
-    // Without this, a large write would cross a virtual link whole, unlike a real one.
+    // With offloading, a large write would cross a virtual link in one piece, unlike a real one.
     for (namespace, link) in [(&lab.server, "up0"), (&lab.client, "up0"), (&lab.router, "client")] {
         inside(namespace, &["ethtool", "-K", link, "tso", "off", "gso", "off", "gro", "off"]);
     }
@@ -44,7 +44,7 @@ fn a_narrow_path_without_icmp_over_tls() {
 }
 
 #[test]
-fn two_percent_loss_and_100_ms() {
+fn two_percent_loss_and_100_ms_over_udp() {
     let _turn = alone();
     let school = School::new();
     let _line = school.lab.lengthen_client_link(LINE, 50, 2);

@@ -1,4 +1,5 @@
-# An HTTP proxy that implements only CONNECT, and only to the ports that proxies usually allow.
+# An HTTP proxy with CONNECT only, and only to the ports that proxies usually allow.
+#   argv: the address to listen on, the address of relay.test
 import socket, sys, threading
 
 names = {'relay.test': sys.argv[2]}

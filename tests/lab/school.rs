@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// The relay's name, as browsers and firewalls know it.
 pub const NAME: &str = "relay.test";
-/// Ports of UDP, TCP and TLS. Schools allow outgoing connections to the last two.
+/// Ports for UDP, TCP and TLS. Schools allow outgoing connections to the last two.
 pub const PORTS: [u16; 3] = [3478, 80, 443];
 /// Documentation and benchmark ranges, which the policy refuses unless they are allowed.
 pub const RANGE: &str = "198.18.0.0/15";
@@ -29,7 +29,7 @@ pub struct School {
     pub browser: Browser,
     /// Where clients find the relay.
     pub address: IpAddr,
-    /// Flags of Chromium, or preferences of Firefox.
+    /// Command line flags of Chromium, or preferences of Firefox.
     pub flags: Vec<String>,
     /// Options of the call.
     pub call: Value,
@@ -93,18 +93,18 @@ impl School {
         result
     }
 
-    /// Makes a call and asserts that one of `rungs` carried it.
-    pub fn call_over(&self, server: &Server, rungs: &[Transport]) -> Value {
+    /// Makes a call and asserts that one of `transports` carried it.
+    pub fn call_over(&self, server: &Server, transports: &[Transport]) -> Value {
         let result = self.call(server);
         for end in ["caller", "callee"] {
             let used = result[end]["relayProtocol"].as_str().unwrap_or_default().to_owned();
-            let expected = rungs.iter().any(|rung| format!("{rung:?}").to_lowercase() == used);
-            assert!(expected, "{end} used {used:?} instead of {rungs:?}: {result:#}");
+            let expected = transports.iter().any(|transport| format!("{transport:?}").to_lowercase() == used);
+            assert!(expected, "{end} used {used:?} instead of {transports:?}: {result:#}");
         }
         result
     }
 
-    /// The relay's `/metrics`.
+    /// Returns the relay's `/metrics`.
     pub fn metrics(&self, server: &Server) -> String {
         let url = format!("http://{}/metrics", server.admin());
         let inside =

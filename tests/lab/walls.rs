@@ -156,16 +156,16 @@ fn long_flows_are_reset_and_the_call_goes_on() {
     assert!(middlebox.output().contains("reset"), "{}", middlebox.output());
     let resumed = result["resumed"][0].as_u64().expect("a time");
     assert!(resumed < 5000, "media came back after {resumed} ms: {result:#}");
-    // The reset flows are gone, and so is the browser now: nothing waits for its lifetime to end.
+    // The browser has exited, so all its allocations end now, before their lifetime expires.
     let end = Instant::now() + Duration::from_secs(5);
     let mut metrics = school.metrics(&server);
     while value(&metrics, "hallpass_allocations{host=\"test\",transport=\"tls\"}") > 0 {
-        assert!(Instant::now() < end, "allocations stay:\n{metrics}");
+        assert!(Instant::now() < end, "allocations remain:\n{metrics}");
         metrics = school.metrics(&server);
     }
     let made = value(&metrics, "hallpass_allocations_total{host=\"test\",transport=\"tls\"}");
-    assert!(made >= 4, "two for each time:\n{metrics}");
-    // The browser closes some flows of an interrupted call itself, so not all of them count.
+    assert!(made >= 4, "two before the reset and two after it:\n{metrics}");
+    // The browser closes some flows of an interrupted call itself, so not every flow counts as reset.
     let reset = "hallpass_connections_closed_total{transport=\"tls\",stage=\"allocated\",reason=\"reset\"}";
     assert!(value(&metrics, reset) >= 1, "{metrics}");
 }

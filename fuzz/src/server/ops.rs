@@ -6,7 +6,7 @@ use arbitrary::Arbitrary;
 
 use super::stun::{self, Id, Writer};
 
-/// Numbers of channels at, between and beyond the edges of their range.
+/// Channel numbers at the limits of their range, inside and outside of it.
 const NUMBERS: [u16; 8] = [0x4000, 0x4001, 0x4002, 0x4fff, 0x5000, 0x7fff, 0x3fff, 0x8000];
 
 /// The channel number of this index.
@@ -14,7 +14,7 @@ pub fn number(index: u8) -> u16 {
     NUMBERS[usize::from(index) % NUMBERS.len()]
 }
 
-/// One thing that happens. Clients, users, peers, relays and channels by index.
+/// One operation. Clients, users, peers, relays and channels are indices.
 #[derive(Arbitrary, Debug)]
 pub enum Op {
     Allocate {
@@ -113,7 +113,7 @@ pub enum Wish {
     Dual,
     Even,
     Pair,
-    /// The token that the last pair left behind.
+    /// The token of the last pair of ports.
     Token,
     Tcp,
     DontFragment,

@@ -9,7 +9,7 @@ use hallpass::turn::five_tuple::Client;
 
 use super::stun::{self, Reader};
 
-/// Peers of other machines; the policy refuses some of them, and one is a service of ours.
+/// Peers on other machines, some of which the policy refuses. The last one is a listener of the server itself.
 const PEERS: [&str; 9] = [
     "9.9.0.1:7000",
     "9.9.0.1:7001",
@@ -49,14 +49,14 @@ struct Relay {
     open: bool,
     /// When it was requested.
     since: u64,
-    /// When it ends; `None` while the client has not heard of it.
+    /// When it ends; `None` until the client has the answer.
     end: Option<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Allocation {
     user: Vec<u8>,
-    stands: bool,
+    is_granted: bool,
     permissions: BTreeMap<IpAddr, u64>,
     channels: BTreeMap<u16, (SocketAddr, u64)>,
     from_client: Traffic,
@@ -123,7 +123,7 @@ impl Shadow {
         known.copied().unwrap_or(RelayId(u32::from(index) << 16))
     }
 
-    /// Whether a socket of this relay can hear of this peer: of its own family, an IPv4 address never in its mapped form.
+    /// Whether a socket of this relay can receive from this peer: the families match, and it is not a mapped address.
     pub fn can_receive(&self, relay: RelayId, peer: SocketAddr) -> bool {
         let is_canonical = peer.ip().to_canonical() == peer.ip();
         let relay = self.relays.get(&relay);
@@ -146,7 +146,7 @@ impl Shadow {
         self.relays.len()
     }
 
-    /// Allocations whose sockets are not all there yet, at most.
+    /// An upper limit of the allocations whose sockets are not all open yet.
     pub fn opening(&self) -> usize {
         self.relays.values().filter(|relay| !relay.open).count()
     }
@@ -172,7 +172,7 @@ impl Shadow {
     /// A socket is requested: by an Allocate, or in place of one that could not be opened.
     pub fn open(&mut self, now: u64, cause: &Cause<'_>, id: RelayId, address: SocketAddr) {
         assert!(is_own(address) && address.ip() != ip(ANNOUNCED) && address.port() >= 49_152, "{address}");
-        assert!(self.relays.values().all(|relay| relay.address != address), "{address} is another's");
+        assert!(self.relays.values().all(|relay| relay.address != address), "{address} is used twice");
         assert!(!self.opening.contains(&id));
         self.opening.push(id);
         match cause {
@@ -187,12 +187,12 @@ impl Shadow {
                 let request = Reader::parse(bytes).expect("an Allocate of ours");
                 let user = request.get(stun::USERNAME).expect("signed").to_vec();
                 let allocation = self.allocations.entry(owner).or_default();
-                assert!(!allocation.stands, "one allocation for one client");
+                assert!(!allocation.is_granted, "one allocation for one client");
                 allocation.user = user;
                 let relay = Relay { owner, address, open: false, since: now, end: None };
-                assert!(self.relays.insert(id, relay).is_none(), "a name in use");
+                assert!(self.relays.insert(id, relay).is_none(), "a relay id is used twice");
             }
-            _ => panic!("nobody asked for a socket"),
+            _ => panic!("a socket without a request"),
         }
     }
 
@@ -222,7 +222,7 @@ impl Shadow {
         allocation.channels.retain(|_, (peer, _)| peer.is_ipv6() != v6);
         if !self.relays.values().any(|other| other.owner == relay.owner)
             && let Some(allocation) = self.allocations.remove(&relay.owner)
-            && allocation.stands
+            && allocation.is_granted
         {
             self.over.push((relay.owner, allocation));
         }
@@ -239,7 +239,7 @@ impl Shadow {
     }
 
     pub fn everything_is_reported(&self) {
-        assert!(self.over.is_empty(), "no line for the log: {:?}", self.over);
+        assert!(self.over.is_empty(), "ended without a report: {:?}", self.over);
     }
 
     /// Every socket was opened or refused, and the client is told about its allocation.
@@ -254,11 +254,11 @@ impl Shadow {
             self.token.copy_from_slice(token);
         }
         let allocation = self.allocations.get_mut(&owner).expect("asked for");
-        assert!(!std::mem::replace(&mut allocation.stands, true));
-        self.tells_the_truth(now, owner, to, answer);
+        assert!(!std::mem::replace(&mut allocation.is_granted, true));
+        self.check_granted(now, owner, to, answer);
     }
 
-    fn tells_the_truth(&self, now: u64, owner: usize, to: &Client, answer: &Reader) {
+    fn check_granted(&self, now: u64, owner: usize, to: &Client, answer: &Reader) {
         assert_eq!(answer.addresses(MAPPED), [to.five_tuple.client]);
         let mut told = answer.addresses(stun::RELAYED);
         let of_owner = || self.relays.values().filter(|relay| relay.owner == owner);
@@ -285,9 +285,9 @@ impl Shadow {
             return self.refreshed(now, client, user, &request, answer);
         }
         let allocation = self.allocations.get_mut(&client).expect("granted without an allocation");
-        assert!(allocation.stands && allocation.user == user, "granted to somebody else");
+        assert!(allocation.is_granted && allocation.user == user, "granted to another user");
         match kind {
-            stun::ALLOCATE => self.tells_the_truth(now, client, to, answer),
+            stun::ALLOCATE => self.check_granted(now, client, to, answer),
             stun::CREATE_PERMISSION => {
                 let peers = request.addresses(stun::PEER);
                 assert!(!peers.is_empty());
@@ -305,7 +305,7 @@ impl Shadow {
                 assert!(!Self::is_service(local(peer)), "a channel to {peer}");
                 self.permit(now, client, peer);
             }
-            _ => panic!("granted what nobody offers: {kind:#06x}"),
+            _ => panic!("granted an unknown method: {kind:#06x}"),
         }
     }
 
@@ -324,7 +324,7 @@ impl Shadow {
         ["10.0.0.1:7000", "[fc00::1]:7000"].iter().any(|text| text.parse() == Ok(peer))
     }
 
-    /// Our own listener among [`PEERS`]. Its address carries relayed addresses, so it may have a permission.
+    /// The server's own listener among [`PEERS`]. Relayed addresses share its IP address, so a permission is allowed.
     fn is_service(peer: SocketAddr) -> bool {
         "10.1.1.1:3478".parse() == Ok(peer)
     }
@@ -342,7 +342,7 @@ impl Shadow {
         }
         assert!((LIFETIME_MIN..=super::LIFETIME_MAX).contains(&lifetime));
         let allocation = self.allocations.get(&client).expect("refreshed what is not there");
-        assert!(allocation.stands && allocation.user == user, "granted to somebody else");
+        assert!(allocation.is_granted && allocation.user == user, "granted to another user");
         let relays: Vec<&mut Relay> = self.relays.values_mut().filter(|relay| chosen(relay)).collect();
         assert!(!relays.is_empty());
         relays.into_iter().for_each(|relay| relay.end = Some(now + lifetime));
@@ -388,7 +388,7 @@ impl Shadow {
         Some((relay.owner, bound.map(|(&number, _)| number)))
     }
 
-    /// A client's data left: only with allocation and permission, and as it was sent.
+    /// A client's data was relayed: only with an allocation and a permission, and unchanged.
     pub fn relayed(
         &mut self,
         now: u64,
