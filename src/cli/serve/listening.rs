@@ -1,4 +1,4 @@
-//! Listeners whose address this machine does not have yet, and those on `[::]` of a kernel without IPv6.
+//! Listeners whose address this machine does not have yet, and listeners on `[::]` if the kernel has no IPv6.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,26 +9,27 @@ use crate::config::Config;
 use crate::net;
 use crate::system::addresses::Addresses;
 
-/// The listeners that wait for their address. They are bound already, so clients are served as soon as it is there.
+/// The listeners whose address this machine does not have. They are already bound, so they serve clients as soon as it does.
 #[derive(Debug, Default)]
 pub struct Awaited {
-    told: Vec<(Transport, SocketAddr)>,
-    /// Holds readiness back while there is one.
+    /// The listeners that the log reports as missing their address.
+    logged: Vec<(Transport, SocketAddr)>,
+    /// Delays readiness while a listener has no address.
     missing: Option<Latch>,
 }
 
 impl Awaited {
-    /// Says which listeners wait for their address, and which no longer do.
+    /// Logs which listeners start or stop waiting for their address.
     pub fn tell(&mut self, config: &Config, machine: &Addresses, readiness: &Readiness) {
         let absent = config.listen.iter().filter(|listener| !machine.may_have(listener.address.ip()));
         let absent: Vec<_> = absent.map(|listener| (listener.transport, listener.address)).collect();
-        for (transport, address) in absent.iter().filter(|one| !self.told.contains(one)) {
+        for (transport, address) in absent.iter().filter(|one| !self.logged.contains(one)) {
             tracing::warn!(
-                "listen {transport} {address}: this machine does not have the address: clients are served there as soon \
-                 as it does"
+                "listen {transport} {address}: this machine does not have the address yet; it serves clients there as \
+                 soon as it does"
             );
         }
-        for (transport, address) in self.told.iter().filter(|one| !absent.contains(one)) {
+        for (transport, address) in self.logged.iter().filter(|one| !absent.contains(one)) {
             tracing::info!("listen {transport} {address}: this machine has the address now");
         }
         match absent.is_empty() {
@@ -37,18 +38,18 @@ impl Awaited {
                 self.missing.get_or_insert_with(|| readiness.latch("the address of a listener"));
             }
         }
-        self.told = absent;
+        self.logged = absent;
     }
 }
 
-/// Binds the listeners. If the kernel has no IPv6, those on `[::]` serve IPv4 alone.
+/// Binds the listeners. If the kernel has no IPv6, those on `[::]` serve IPv4 only.
 ///
 /// # Errors
-/// That of [`net::bind`].
+/// The error of [`net::bind`].
 pub fn bind(network: &mut net::Settings) -> Result<Vec<net::WorkerSockets>, net::BindError> {
     match net::bind(network) {
         Err(error) if error.address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && no_family(&error.source) => {
-            tracing::warn!("this machine has no IPv6 ({}): listeners on [::] serve IPv4 alone", error.source);
+            tracing::warn!("this machine has no IPv6 ({}): listeners on [::] serve IPv4 only", error.source);
             without_ipv6(network);
             net::bind(network)
         }
@@ -56,7 +57,7 @@ pub fn bind(network: &mut net::Settings) -> Result<Vec<net::WorkerSockets>, net:
     }
 }
 
-/// Moves the listeners on `[::]` to `0.0.0.0`, unless another one has the port there.
+/// Moves the listeners on `[::]` to `0.0.0.0`, and removes those that are IPv6-only.
 fn without_ipv6(network: &mut net::Settings) {
     network.listeners.retain_mut(|listener| {
         let is_any = listener.address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
@@ -108,6 +109,6 @@ mod tests {
         assert!(!is_ready(&machine(&["203.0.113.5"])));
         assert!(is_ready(&machine(&["203.0.113.5", "203.0.113.6"])));
         assert!(!is_ready(&machine(&["203.0.113.6"])));
-        assert!(is_ready(&Addresses::default()), "a list with gaps proves nothing");
+        assert!(is_ready(&Addresses::default()), "an address can be missing in an incomplete list");
     }
 }
