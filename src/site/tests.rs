@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 
-/// A test that waits longer has failed.
+/// A test that waits longer than this fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Limits for tests without slow clients.
 const AMPLE: SiteLimits =
@@ -122,7 +122,7 @@ impl Client {
             }
             let mut piece = [0; 4096];
             let len = self.stream.read(&mut piece).expect("a frame");
-            assert!(len > 0, "it ended after {frames:02x?}");
+            assert!(len > 0, "the connection ended after {frames:02x?}");
             received.extend_from_slice(&piece[..len]);
         }
     }
@@ -310,7 +310,7 @@ fn a_full_site_refuses_connections_until_one_closes() {
     let Client { stream, place } = inside.pop().expect("one");
     drop(stream);
     assert_eq!(place.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
-    // The place in the site is released together with the one of the descriptor.
+    // The site's own place is released a moment later, so this retries.
     let mut next = rig.try_visit(Http::One, false);
     while !next.0 {
         thread::yield_now();
@@ -326,7 +326,7 @@ fn a_full_site_lets_other_sources_in() {
     let rig = Rig::new(AMPLE);
     let mut inside: Vec<Client> = (0..AMPLE.connections).map(|_| rig.connect(Http::One, false)).collect();
     assert!(inside.iter_mut().all(|client| client.status(GET) == "404"));
-    // The first one sends another request, so it is not the first to make room.
+    // The first one sends another request, so it is not the least recent.
     assert_eq!(inside[0].status(GET), "404");
     for (http, request) in [(Http::One, GET.to_vec()), (Http::Two, h2_get())] {
         let (taken, mut elsewhere) = rig.visit_from("198.51.100.7:5000", http, false);
@@ -339,7 +339,7 @@ fn a_full_site_lets_other_sources_in() {
         inside.push(elsewhere);
     }
     let (taken, _) = rig.visit_from("198.51.100.7:5000", Http::One, false);
-    assert!(!taken, "the other source has as many");
+    assert!(!taken, "both sources have as many");
     assert_eq!(inside[0].status(GET), "404");
 }
 
