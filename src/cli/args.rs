@@ -24,8 +24,8 @@ Examples:
   hallpass serve --config /etc/hallpass/hallpass.toml";
 
 const CHECK_EXAMPLES: &str = "\
-Reports each problem with its line and a remedy. Warnings alone do not change the exit status of 0. Run this command \
-on the relay itself: it reads the secrets and the certificate, and compares the addresses with those of the machine.
+Reports each problem with its line and a remedy. With warnings only, the exit status is 0. Run this command on the \
+relay itself: it reads the secrets and the certificate, and compares the addresses with those of the machine.
 
 Examples:
   hallpass check --config hallpass.toml

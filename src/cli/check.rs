@@ -76,7 +76,7 @@ impl Found {
     fn fail(&self, file: &str) -> ExitCode {
         let on_this_host = format!("{} on this host", counted(self.on_this_host, "problem"));
         match (self.errors, self.on_this_host) {
-            (0, _) => fail(&format!("{file}: {on_this_host}"), "free the ports above, or choose other ports"),
+            (0, _) => fail(&format!("{file}: {on_this_host}"), "fix the problems above and check again"),
             (errors, live) => {
                 let also = if live == 0 { String::new() } else { format!(", and {on_this_host}") };
                 let errors = counted(errors, "error");

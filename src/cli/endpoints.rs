@@ -1,4 +1,4 @@
-//! The configuration as a command sees it: its hosts, and the endpoints that clients connect to.
+//! For commands that read a configuration: its hosts, and the endpoints that clients connect to.
 
 use std::path::Path;
 use std::process::ExitCode;

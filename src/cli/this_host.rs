@@ -29,8 +29,8 @@ pub fn check(config: &Config, machine: &Addresses, file: &str) -> Report {
     report
 }
 
-/// Like [`check`], before the server starts: it is an error, too, if the machine has no listener's address, because no
-/// client could connect.
+/// Like [`check`], for a server that is about to start. If this machine has none of the listeners' addresses, that is an
+/// error: no client could connect.
 pub fn before_start(config: &Config, machine: &Addresses, file: &str) -> Report {
     let mut report = check(config, machine, file);
     if config.listen.iter().all(|listener| !machine.may_have(listener.address.ip())) {

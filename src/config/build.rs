@@ -126,7 +126,7 @@ fn external_ip(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<ExternalIp> {
             notes.error(
                 line,
                 "external_ip",
-                "an earlier entry covers the same addresses",
+                "overlaps with an earlier entry of the same family",
                 "write one entry per family, or add the private address to each: \"public/private\"",
             );
         }

@@ -62,8 +62,8 @@ pub fn read(path: &Path) -> Result<Loaded, Report> {
 pub struct Examined {
     /// Every problem of the file.
     pub report: Report,
-    /// The configuration, with defaults in place of wrong values; `None` if the file cannot be read or is not TOML. If
-    /// `report` has errors, use it only to look for more.
+    /// The configuration, with defaults in place of wrong values; `None` if the file cannot be read or has a syntax
+    /// error. If `report` has errors, use the configuration only to look for more.
     pub config: Option<Config>,
 }
 

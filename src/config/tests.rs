@@ -356,7 +356,12 @@ fn external_ip_is_one_address_per_family_or_pairs() {
     let of = |list: &str| format!("external_ip = {list}\n{}", with(""));
     assert_error(&of("['relay.example.org']"), 1, "is not an address", "203.0.113.10/10.0.0.5");
     assert_error(&of("['203.0.113.10/fd00::1']"), 1, "mixes IPv4 and IPv6", "same family");
-    assert_error(&of("['203.0.113.10', '203.0.113.11']"), 1, "an earlier entry", "public/private");
+    assert_error(
+        &of("['203.0.113.10', '203.0.113.11']"),
+        1,
+        "overlaps with an earlier entry",
+        "public/private",
+    );
     assert_error(&of("['0.0.0.0']"), 1, "0.0.0.0 cannot be a destination", "clients outside");
     for swapped in ["10.0.0.5/203.0.113.10", "fd00::5/2001:db8::10"] {
         assert_warning(

@@ -58,7 +58,7 @@ pub(super) async fn serve(
     router: Router,
     limits: SiteLimits,
 ) {
-    // Fails only for lack of kernel memory.
+    // Fails only if the kernel lacks resources.
     let Ok(stream) = UnixStream::from_std(stream) else { return };
     let mut io = TokioIo::new(stream);
     let requested = Arc::new(Notify::new());

@@ -158,7 +158,7 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, u32, Vec<u8>)> {
 }
 
 #[test]
-fn a_page_is_whole_and_the_connection_stays() {
+fn a_page_is_complete_and_the_connection_stays_open() {
     let rig = Rig::new(AMPLE);
     let mut client = rig.connect(Http::One, false);
     client.send(GET);
@@ -260,7 +260,7 @@ fn malformed_requests_are_refused_and_bounded() {
 }
 
 #[test]
-fn over_http_2_a_body_that_nobody_reads_is_answered_and_not_waited_for() {
+fn over_http_2_an_incomplete_body_does_not_block_the_response() {
     let rig = Rig::new(AMPLE);
     let mut client = rig.connect(Http::Two, false);
     // A POST with an incomplete body.
@@ -364,7 +364,7 @@ fn silent_clients_are_closed() {
 }
 
 #[test]
-fn neither_frames_without_a_request_nor_unread_answers_keep_a_connection() {
+fn neither_frames_without_a_request_nor_unread_responses_keep_a_connection_open() {
     let rig = Rig::new(SHORT);
     let mut client = rig.connect(Http::Two, false);
     client.send(&h2_get());

@@ -14,8 +14,7 @@ use super::support::plan::Plan;
 #[test]
 fn an_address_arrives_late() {
     let set_up = |lab: &Lab| shell(&lab.server, "ip addr flush dev up0 scope global");
-    let Some(host) = Host::start_with(set_up, |plan| plan.started = "no address that clients elsewhere")
-    else {
+    let Some(host) = Host::start_with(set_up, |plan| plan.started = "no address to relay from") else {
         return;
     };
     let (status, text) = host.readiness();

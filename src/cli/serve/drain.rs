@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_deadline_the_server_stays() {
+    fn without_a_deadline_the_server_keeps_running() {
         let start = Instant::now();
         let mut drain = DrainState::default();
         drain.begin(None);

@@ -49,7 +49,7 @@ impl Awaited {
 pub fn bind(network: &mut net::Settings) -> Result<Vec<net::WorkerSockets>, net::BindError> {
     match net::bind(network) {
         Err(error) if error.address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && no_family(&error.source) => {
-            tracing::warn!("this machine has no IPv6 ({}): listeners on [::] serve IPv4 only", error.source);
+            tracing::warn!("this machine has no IPv6 ({}): listeners on [::] serve IPv4 alone", error.source);
             without_ipv6(network);
             net::bind(network)
         }

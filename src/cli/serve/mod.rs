@@ -186,7 +186,7 @@ fn set_up(
     Ok((running, metrics))
 }
 
-/// The clock of the workers. They read it once per turn of their loop.
+/// The clock of the workers. They read it once per iteration of their loop.
 fn now() -> Now {
     Now { instant: time::Instant::from_nanos(clock::monotonic_nanos()), unix: clock::unix_seconds() }
 }
