@@ -41,7 +41,7 @@ impl Names {
 
     fn has(&self, authority: &Authority) -> bool {
         let host = authority.host();
-        // Only a host and a port: no user in front, no name after an address in brackets.
+        // Accept only a host and a port: no user before it, no name after an address in brackets.
         let rest = authority.as_str().strip_prefix(host);
         let port = rest.and_then(|rest| if rest.is_empty() { Some("0") } else { rest.strip_prefix(':') });
         if port.is_none_or(|port| port.parse::<u16>().is_err()) {

@@ -26,10 +26,10 @@ const INDEX: &str = "\
 hallpass admin
 /metrics  counters and gauges for Prometheus
 /healthz  200 while the process runs
-/readyz   200 when every listener accepts, 503 while starting or draining
+/readyz   200 when clients can be served, 503 with the reason if not
 ";
 
-/// The data behind the pages.
+/// The data that the pages show.
 #[derive(Clone)]
 struct Pages {
     sources: Arc<[Arc<dyn MetricSource>]>,
@@ -80,9 +80,8 @@ async fn metrics_page(State(pages): State<Pages>) -> Response {
     match metrics::render(&pages.sources) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
-            tracing::error!(%error, "the metrics could not be rendered");
-            (StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be rendered; see the log\n")
-                .into_response()
+            tracing::error!(%error, "cannot render the metrics");
+            (StatusCode::INTERNAL_SERVER_ERROR, "cannot render the metrics; see the log\n").into_response()
         }
     }
 }

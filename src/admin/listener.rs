@@ -63,7 +63,7 @@ impl Listener for BoundedListener {
                     return (BoundedStream { stream, left, deadline, _permit: permit }, address);
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "the admin listener could not accept a connection");
+                    tracing::debug!(%error, "the admin listener cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

@@ -11,7 +11,7 @@ const MAX_SERIES: usize = 10_000;
 /// Longest label value in bytes.
 const MAX_LABEL: usize = 128;
 
-/// A source of metrics. It is called at each scrape on the admin thread, so it must not wait for a worker.
+/// A source of metrics. It is called at each scrape on the control thread, so it must not wait for a worker.
 pub trait MetricSource: Send + Sync {
     /// Adds its metrics.
     fn collect(&self, out: &mut Snapshot);

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::base::lock::lock;
 
-/// The state of the server for load balancers. Clones share it.
+/// Whether the server is ready for clients, for load balancers. Clones share the state.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
     state: Arc<Mutex<State>>,

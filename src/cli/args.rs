@@ -16,16 +16,16 @@ Exit status: 0 success, 1 failure or difference found, 2 wrong usage.";
 
 const SERVE_EXAMPLES: &str = "\
 Signals: HUP reloads the configuration and the certificate, USR2 the certificate alone. TERM refuses new \
-allocations and exits when the last one ends; a second TERM exits at once. USR1 refuses new allocations and keeps \
-the server running.
+allocations and exits when the last one ends, or after drain_seconds. INT and a second TERM exit at once. USR1 refuses \
+new allocations and keeps the server running.
 
 Examples:
   hallpass serve
   hallpass serve --config /etc/hallpass/hallpass.toml";
 
 const CHECK_EXAMPLES: &str = "\
-Each problem is reported with its line and with what to write instead. With warnings alone the exit status is 0. \
-Run it on the relay itself: it reads the secrets and the certificate, and compares the addresses with those of the machine.
+Reports each problem with its line and a remedy. With warnings only, the exit status is 0. Run this command on the \
+relay itself: it reads the secrets and the certificate, and compares the addresses with those of the machine.
 
 Examples:
   hallpass check --config hallpass.toml
@@ -47,24 +47,24 @@ Examples:
   hallpass bbb-xml --config hallpass.toml --public-name relay.example.org --verify servers.xml";
 
 const LOAD_EXAMPLES: &str = "\
-traffic     packets through allocations, at a fixed rate or (--saturate) as fast as they arrive
+traffic     packets through allocations, at a fixed rate or with a fixed number in flight (--saturate)
 setups      life cycles: 401, Allocate, CreatePermission, ChannelBind, Refresh with lifetime 0
 bindings    Binding requests
 handshakes  TLS connections
-idle        allocations without traffic, to measure the memory that each one takes
-churn       allocations that are created and ended, to measure the memory that remains
+idle        allocations without traffic, to measure the memory per allocation
+churn       allocations that are created and ended, to measure the memory that is not returned
 
-The sockets of the peers are on this machine, so the server must allow this machine as a peer ([peers] allow). \
-All allocations belong to one user. To load more than one call would, set allocations_per_user, requests_per_user, \
-unauthenticated_per_source, kbit_per_allocation, packets_per_allocation and packets_per_user to 0 in [limits] of a \
-Hallpass server.
+The peers are sockets on this machine, so the server must allow this machine as a peer ([peers] allow). All \
+allocations belong to one user. A Hallpass server limits one user and one source: to exceed that, set \
+allocations_per_user, requests_per_user, unauthenticated_per_source, kbit_per_allocation, packets_per_allocation and \
+packets_per_user to 0 in its [limits].
 
 Examples:
   hallpass load traffic --server 127.0.0.1:3479 --secret \"$SECRET\" --server-pid \"$(pidof hallpass)\"
   hallpass load traffic --server relay.example.org:5349 --transport tls --secret-file secret
   hallpass load setups --server 127.0.0.1:3479 --secret \"$SECRET\" --json
 
-Exit status: 0 no error (lost packets are none), 1 an error or nothing measured, 2 wrong usage.";
+Exit status: 0 no error (lost packets are not errors), 1 an error or nothing measured, 2 wrong usage.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -85,7 +85,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The commands. Each has a file of its own beside this one.
+/// The commands. Each is implemented in a file of its own.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the relay in the foreground
@@ -114,8 +114,8 @@ pub enum Command {
 /// `hallpass serve`.
 #[derive(Args, Debug)]
 pub struct ServeArgs {
-    /// Configuration file; without it the server uses UDP and TCP 3479, TLS 5349, a self-signed certificate and a new
-    /// secret
+    /// Configuration file. Without it, for tests: UDP and TCP port 3479, TLS port 5349, a self-signed certificate and a
+    /// new secret at each start
     #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -155,14 +155,14 @@ pub struct CredentialsArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(1..))]
     pub ttl: u32,
     /// Name or address of the relay in URLs and commands. Default: external_ip, else the listener's own address. For a
-    /// listener on every address: the first usable of `[relay] addresses`, else the source address of packets that this
-    /// machine sends to the Internet. Without a configuration: 127.0.0.1
+    /// listener on every address: the first of `[relay] addresses` that is reachable from outside, else the source
+    /// address of packets that this machine sends to the Internet. Without a configuration: 127.0.0.1
     #[arg(long, value_name = "HOST", value_parser = server_name)]
     pub server: Option<String>,
     /// Print JSON with iceServers for RTCPeerConnection
     #[arg(long, conflicts_with = "command")]
     pub json: bool,
-    /// Print command lines of this tool that test every listener
+    /// Print command lines that test every listener with this tool
     #[arg(long, value_name = "TOOL")]
     pub command: Option<Tool>,
 }
@@ -201,7 +201,7 @@ pub struct LoadArgs {
     /// What to measure
     #[arg(value_enum, default_value_t = LoadAction::Traffic, hide_possible_values = true)]
     pub action: LoadAction,
-    /// The server; a name is resolved once
+    /// Address of the server. A name is resolved once, at the start
     #[arg(long, value_name = "HOST:PORT")]
     pub server: String,
     /// Transport of the clients
@@ -234,10 +234,10 @@ pub struct LoadArgs {
     /// Length of the measurement
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     pub duration: f64,
-    /// Time during which packets flow before the measurement starts
+    /// Time with traffic before the measurement starts
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
     pub warm_up: f64,
-    /// Allocations held at once; for churn, made in each round
+    /// Concurrent allocations; for churn, allocations created in each round
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub allocations: u32,
     /// Packets per second from the client of each allocation; 0 sends none
@@ -252,25 +252,26 @@ pub struct LoadArgs {
     /// Packets sent back to back; the average rate is unchanged
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub burst: u32,
-    /// Send the packets of a burst as one train (UDP_SEGMENT), like packets merged by a network card
+    /// Send the packets of a burst in one system call (UDP_SEGMENT), so that they arrive as if merged by a network card
     #[arg(long)]
     pub trains: bool,
     /// Message type for data between client and server
     #[arg(long, value_enum, default_value_t = LoadVia::Channel)]
     pub via: LoadVia,
-    /// Send as fast as packets arrive. The rates then only choose directions: 0 switches one off
+    /// Keep --window packets in flight instead of sending at a fixed rate. The rates then only choose the directions: 0
+    /// switches one off
     #[arg(long)]
     pub saturate: bool,
     /// Packets in flight in each direction, with --saturate
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub window: u32,
-    /// Life cycles, requests or handshakes at the same time
+    /// Concurrent life cycles, requests or handshakes
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub concurrency: u32,
     /// Allocations in total, for churn
     #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub total: u32,
-    /// Address of the peers' sockets; default: the source address of packets to the server
+    /// Address of the peers' sockets. Default: the source address of packets to the server
     #[arg(long, value_name = "IP")]
     pub peer_address: Option<IpAddr>,
     /// Open a socket for each UDP client. By default, clients on IPv4 loopback share one socket
@@ -345,7 +346,7 @@ pub struct ManualArgs {
 /// Parses a host name or an address without a port. Returns IPv6 addresses without brackets.
 ///
 /// # Errors
-/// The text for the user if it is neither.
+/// A message for the user if `text` is neither.
 fn server_name(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let is_name = !bare.is_empty()
@@ -361,7 +362,7 @@ fn server_name(text: &str) -> Result<String, String> {
 /// Parses process ids as `pidof` and `pgrep -d,` print them.
 ///
 /// # Errors
-/// The text for the user if a word is not a number, or if there is none.
+/// A message for the user if a word is not a number, or if there is none.
 fn pids(text: &str) -> Result<Pids, String> {
     let words = text.split([',', ' ', '\t', '\n']).filter(|word| !word.is_empty());
     let pids: Vec<u32> = words
@@ -374,10 +375,10 @@ fn pids(text: &str) -> Result<Pids, String> {
     }
 }
 
-/// Parses the seconds of a run, up to one day.
+/// Parses a duration in seconds, up to one day.
 ///
 /// # Errors
-/// The text for the user if it is not such a number.
+/// A message for the user if `text` is not such a number.
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
@@ -385,10 +386,10 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Parses the packets per second of one allocation.
+/// Parses the packets per second of one allocation, up to 10 million.
 ///
 /// # Errors
-/// The text for the user if it is not such a number.
+/// A message for the user if `text` is not such a number.
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(rate) if (0.0..=1e7).contains(&rate) => Ok(rate),
@@ -408,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn process_ids_are_accepted_as_pidof_prints_them_and_repeatedly() {
+    fn process_ids_are_accepted_as_pidof_prints_them_and_in_several_options() {
         let parse = |args: &[&str]| {
             let always = ["hallpass", "load", "idle", "--server", "127.0.0.1:3479", "--secret", "s"];
             Cli::try_parse_from(always.iter().chain(args))

@@ -24,11 +24,11 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Servers {
     stun: BTreeSet<String>,
-    /// For each URL the pairs of secret and lifetime in its entries.
+    /// By URL: the pairs of secret and lifetime in its entries.
     turn: BTreeMap<String, BTreeSet<(String, String)>>,
 }
 
-/// Prints the file, or compares an existing one.
+/// Prints the file, or compares an existing one with the configuration.
 pub(super) fn run(args: BbbXmlArgs) -> ExitCode {
     let config = match load_config(&args.config) {
         Ok(config) => config,
@@ -39,7 +39,7 @@ pub(super) fn run(args: BbbXmlArgs) -> ExitCode {
         Err(code) => return code,
     };
     let endpoints = endpoints(&config, true, |_| args.public_name.clone());
-    // Only the newest secret is written. Another one would double the allocations of every browser.
+    // Only the newest secret is written: with a second one every browser would make twice as many allocations.
     let (newest, older) = match host.secrets.split_first() {
         Some((newest, older)) => (newest.as_str(), older),
         None => return fail("the host has no secret", "write secret or secret_file"),
@@ -55,7 +55,7 @@ pub(super) fn run(args: BbbXmlArgs) -> ExitCode {
         Ok(written) => written,
         Err(reason) => {
             let next =
-                "create it again: run the same command without --verify and redirect the output to this file";
+                "create the file again: run the same command without --verify and redirect the output to it";
             return fail(&format!("{}: {reason}", path.display()), next);
         }
     };
@@ -72,7 +72,7 @@ pub(super) fn run(args: BbbXmlArgs) -> ExitCode {
     }
     fail(
         "the file differs from the configuration",
-        "create it again with the same command without --verify, then restart bbb-web",
+        "create the file again with the same command without --verify, then restart bbb-web",
     )
 }
 
@@ -134,7 +134,7 @@ fn set(xml: &mut Writer<Vec<u8>>, property: &str, prefix: &str, count: usize) ->
     xml.write_event(Event::End(BytesEnd::new("property")))
 }
 
-/// The contents that the configuration requires.
+/// The content that the configuration requires.
 struct Wanted<'a> {
     endpoints: &'a [Endpoint],
     name: &'a str,
@@ -151,7 +151,7 @@ fn compare(written: &Servers, wanted: &Wanted<'_>) -> (Vec<String>, Vec<String>)
     let present = written.stun.iter().chain(written.turn.keys());
     for url in present.filter(|url| !stun.contains(*url) && !turn.contains(*url)) {
         if host_of(url) == wanted.name {
-            differences.push(format!("{url}: no listener of the configuration serves this"));
+            differences.push(format!("{url}: no listener in the configuration has this URL"));
         } else {
             notes.push(format!("{url}: another server, not compared"));
         }
@@ -169,7 +169,7 @@ fn compare(written: &Servers, wanted: &Wanted<'_>) -> (Vec<String>, Vec<String>)
         }
         for (secret, ttl) in entries {
             if wanted.older.contains(secret) {
-                differences.push(format!("{url}: has an older secret of this host; still accepted"));
+                differences.push(format!("{url}: has an older secret of this host, which is still accepted"));
             } else if secret != wanted.newest {
                 differences.push(format!("{url}: has a secret that is not this host's"));
             }
@@ -194,8 +194,8 @@ fn host_of(url: &str) -> &str {
 /// Reads a file as bbb-web does: only beans that the service refers to count.
 ///
 /// # Errors
-/// The text for the operator if the file cannot be read, is larger than 1 MiB, is not UTF-8, or is not a file that bbb-web
-/// loads.
+/// A message for the operator if the file cannot be read, is larger than 1 MiB, is not UTF-8, or would not be loaded by
+/// bbb-web.
 fn read(path: &Path) -> Result<Servers, String> {
     let mut bytes = Vec::new();
     File::open(path)
@@ -218,7 +218,7 @@ struct Bean {
 /// Returns the servers that the service refers to.
 ///
 /// # Errors
-/// The text for the operator if bbb-web would not load the file.
+/// A message for the operator if bbb-web would not load the file.
 fn servers(text: &str) -> Result<Servers, String> {
     let document = Document::parse(text)?;
     let mut servers = Servers::default();
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_verifies() {
+    fn a_written_file_passes_verification() {
         let text = written(SECRET);
         assert!(!text.contains(SECRET), "the secret is escaped");
         assert_eq!(differences(&text, &[]), [""; 0]);
@@ -391,7 +391,7 @@ mod tests {
         assert_eq!(
             differences(&text.replace("turn:relay.example.org:3479?", "turn:relay.example.org:80?"), &[]),
             [
-                "turn:relay.example.org:80?transport=tcp: no listener of the configuration serves this",
+                "turn:relay.example.org:80?transport=tcp: no listener in the configuration has this URL",
                 "turn:relay.example.org:3479?transport=tcp: missing"
             ]
         );
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn values_may_be_elements_of_their_own() {
+    fn a_value_can_be_an_element_instead_of_an_attribute() {
         let text = written(SECRET).replace(
             r#"<constructor-arg index="1" value="turn:relay.example.org:3479"/>"#,
             "<constructor-arg index=\"1\"><value>turn:relay&#46;example.org:3479</value></constructor-arg>",
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn what_bbb_web_would_not_load_is_refused() {
+    fn a_file_that_bbb_web_would_not_load_is_refused() {
         let text = written("s");
         let refused = |text: &str| servers(text).unwrap_err();
         assert!(refused(&text.replace(SERVICE, "other")).contains("no bean stunTurnService"));

@@ -9,11 +9,11 @@ use crate::cert;
 use crate::config::{Config, Exposure, Severity};
 use crate::system::clock;
 
-/// Signatures that take longer delay packets noticeably. RSA keys with 3072 bits or more exceed it.
+/// A signature that takes longer delays packets noticeably. RSA keys of 3072 bits or more exceed this.
 const SLOW_SIGNATURE: Duration = Duration::from_millis(1);
 
-/// Reads certificate and key, if the configuration names any, and returns their problems as lines of text: one error that
-/// prevents their use, or any number of warnings. `file` is the name of the configuration in messages.
+/// Reads the certificate and the key, if the configuration names any, and returns their problems as lines of text: one
+/// error that prevents their use, or any number of warnings. `file` is the name of the configuration in messages.
 pub fn problems(config: &Config, file: &str) -> Vec<(Severity, String)> {
     let Some(files) = &config.tls else { return Vec::new() };
     let loaded = match cert::load(&files.cert, &files.key, clock::unix_seconds()) {
@@ -30,7 +30,7 @@ pub fn problems(config: &Config, file: &str) -> Vec<(Severity, String)> {
     warnings.into_iter().map(line).collect()
 }
 
-/// The median time of a few signatures; zero if signing fails, which [`cert::load`] has ruled out.
+/// Returns the median time of a few signatures; zero if signing fails, which [`cert::load`] has ruled out.
 fn signature_time(key: &CertifiedKey) -> Duration {
     let mut times = [(); 5].map(|()| {
         let start = clock::monotonic_nanos();
@@ -42,10 +42,10 @@ fn signature_time(key: &CertifiedKey) -> Duration {
     times[times.len() / 2]
 }
 
-/// The warning about a key whose signatures are slow.
+/// Formats the warning about a key whose signatures are slow.
 fn slow_key(path: &Path, time: Duration) -> String {
     format!(
-        "{}: a signature with this key takes {:.1} ms, and each TLS handshake delays all calls by one signature; use \
+        "{}: a signature with this key takes {:.1} ms, and each TLS handshake delays all calls for that long; use \
          an ECDSA P-256 key, which takes 0.1 ms or less",
         path.display(),
         time.as_secs_f64() * 1e3

@@ -24,7 +24,7 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
     for (severity, line) in certificate::problems(&config, &report.file) {
         found.add(severity, &line);
     }
-    // With errors in it, the configuration is not what the operator means to run.
+    // A configuration with errors has defaults in place of the wrong values: comparing it with this machine would mislead.
     if !report.has_errors() {
         let machine = machine(&report.file, &mut found);
         found.report(&this_host::in_full(&config, &machine, &report.file));
@@ -45,7 +45,7 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
     print(text.as_bytes())
 }
 
-/// Counts the problems, which it prints.
+/// Prints problems and counts them.
 #[derive(Default)]
 struct Found {
     errors: usize,
@@ -72,11 +72,11 @@ impl Found {
         self.on_this_host += problems.len();
     }
 
-    /// Prints how many there are, and returns the exit status of a failure.
+    /// Prints the counts, and returns the exit status of a failure.
     fn fail(&self, file: &str) -> ExitCode {
         let on_this_host = format!("{} on this host", counted(self.on_this_host, "problem"));
         match (self.errors, self.on_this_host) {
-            (0, _) => fail(&format!("{file}: {on_this_host}"), "free the ports above, or choose other ports"),
+            (0, _) => fail(&format!("{file}: {on_this_host}"), "fix the problems above and check again"),
             (errors, live) => {
                 let also = if live == 0 { String::new() } else { format!(", and {on_this_host}") };
                 let errors = counted(errors, "error");
@@ -86,10 +86,11 @@ impl Found {
     }
 }
 
-/// The addresses of this machine; with a warning and none of them if they cannot be listed.
+/// Returns the addresses of this machine. If they cannot be listed, adds a warning and returns none.
 fn machine(file: &str, found: &mut Found) -> Addresses {
     addresses::read().unwrap_or_else(|error| {
-        let message = format!("cannot list this machine's addresses ({error}), so none are checked");
+        let message =
+            format!("cannot list this machine's addresses ({error}), so the configured ones are not checked");
         let mut report = Report { file: file.to_owned(), problems: Vec::new() };
         report.add(Severity::Warning, "", message, "run this check as root on the relay itself");
         found.report(&report);
@@ -162,7 +163,8 @@ fn live(config: &Config, file: &str, machine: &Addresses) -> Vec<String> {
     problems
 }
 
-/// Opens a listener as the server does: without IPv6 one on `[::]` serves IPv4 alone, or nobody if it is for IPv6 alone.
+/// Opens a listener as the server does. On a host without IPv6, a dual-stack listener on `[::]` is opened on `0.0.0.0`, and
+/// an IPv6-only one is skipped.
 fn open_listener(space: PortSpace, address: SocketAddr, only_v6: bool) -> io::Result<()> {
     let any_v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
     match open(space, address, only_v6) {
@@ -185,7 +187,7 @@ fn open(space: PortSpace, address: SocketAddr, only_v6: bool) -> io::Result<()> 
         socket.set_only_v6(only_v6)?;
     }
     if space == PortSpace::Tcp {
-        // The server sets it too: connections in TIME_WAIT do not block the port.
+        // As the server does: connections in TIME_WAIT do not block the port.
         socket.set_reuse_address(true)?;
     }
     socket.bind(&address.into())?;

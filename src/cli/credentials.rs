@@ -15,7 +15,7 @@ use crate::config::{Config, Exposure, ExternalIp, Listener, read_secret};
 use crate::system::{clock, interfaces, local_addresses};
 use crate::turn::identity::rest;
 
-/// User name and password that a client logs in with.
+/// The user name and password that a client logs in with.
 pub(super) struct IssuedLogin {
     username: String,
     password: String,
@@ -24,7 +24,7 @@ pub(super) struct IssuedLogin {
 }
 
 impl IssuedLogin {
-    /// Returns user name and password.
+    /// Returns the user name and the password.
     pub(super) fn into_pair(self) -> (String, String) {
         (self.username, self.password)
     }
@@ -47,7 +47,7 @@ pub(super) fn run(args: CredentialsArgs) -> ExitCode {
 /// Returns the credentials and the endpoints that they are for.
 ///
 /// # Errors
-/// The exit status, after the error is printed.
+/// The exit status; the error is already printed.
 fn make(args: &CredentialsArgs) -> Result<(IssuedLogin, Vec<Endpoint>), ExitCode> {
     let Some(path) = &args.config else {
         let secret = shared_secret(args.secret.as_deref(), args.secret_file.as_deref())?;
@@ -64,35 +64,35 @@ fn make(args: &CredentialsArgs) -> Result<(IssuedLogin, Vec<Endpoint>), ExitCode
             of_secret(host.secrets.first().map_or("", String::as_str), &args.user, args.ttl)
         }
     };
-    Ok((login, places(&config, args.server.as_deref())?))
+    Ok((login, listener_endpoints(&config, args.server.as_deref())?))
 }
 
 /// Returns the endpoints of the listeners: at `server`, or at the addresses that [`reachable`] finds.
 ///
 /// # Errors
-/// The exit status, after the error is printed, if there is no such address for a listener.
-fn places(config: &Config, server: Option<&str>) -> Result<Vec<Endpoint>, ExitCode> {
+/// The exit status if a listener has no such address; the error is already printed.
+fn listener_endpoints(config: &Config, server: Option<&str>) -> Result<Vec<Endpoint>, ExitCode> {
     let address = |listener: &Listener| match server {
         Some(server) => Some(server.to_owned()),
         None => reachable(config, listener).map(|ip| ip.to_string()),
     };
-    if let Some(lost) = config.listen.iter().find(|listener| address(listener).is_none()) {
+    if let Some(unreachable) = config.listen.iter().find(|listener| address(listener).is_none()) {
         return Err(fail(
             &format!(
                 "the listener {} {} uses every address, and this machine has none that others can reach",
-                lost.transport, lost.address
+                unreachable.transport, unreachable.address
             ),
             "add --server NAME with the name or address that clients use, or --server 127.0.0.1 for a test on this machine",
         ));
     }
-    // The line above proves that each has one.
+    // Checked above: every listener has an address.
     Ok(endpoints(config, false, |listener| address(listener).unwrap_or_default()))
 }
 
 /// Returns the shared secret of a command line: the argument itself, or the first line of a file. `-` is standard input.
 ///
 /// # Errors
-/// The exit status, after the error is printed, if the secret cannot be read or is empty.
+/// The exit status if the secret cannot be read or is empty; the error is already printed.
 pub(super) fn shared_secret(argument: Option<&str>, file: Option<&Path>) -> Result<String, ExitCode> {
     let secret = match file {
         None => argument.unwrap_or_default().to_owned(),
@@ -115,7 +115,7 @@ pub(super) fn shared_secret(argument: Option<&str>, file: Option<&Path>) -> Resu
         }
     };
     if secret.is_empty() {
-        return Err(fail("the secret is empty", "use the secret that the server has"));
+        return Err(fail("the secret is empty", "use the server's secret"));
     }
     Ok(secret)
 }
@@ -127,9 +127,9 @@ pub(super) fn of_secret(secret: &str, user: &str, ttl: u32) -> IssuedLogin {
     IssuedLogin { username, password, ttl: Some(ttl) }
 }
 
-/// The address where clients reach a listener if --server is absent: `external_ip`, else the listener's own address. For
-/// a listener on every address: the first of `[relay] addresses` that others can reach, else the source address of packets
-/// to the Internet. IPv4 is preferred, because more clients have it. `None` if this machine has no such address.
+/// Returns the address where clients reach a listener if --server is absent: `external_ip`, else the listener's own address. For
+/// a listener on every address: the first of `[relay] addresses` that is reachable from outside, else the source address of
+/// packets to the Internet. IPv4 is preferred, because more clients have it. `None` if this machine has no such address.
 fn reachable(config: &Config, listener: &Listener) -> Option<IpAddr> {
     let ip = listener.address.ip();
     let families: &[bool] = match (ip.is_ipv4(), config.is_dual_stack(listener)) {

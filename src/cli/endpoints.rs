@@ -1,4 +1,4 @@
-//! The configuration as a command sees it: its hosts, and the endpoints that clients connect to.
+//! For commands that read a configuration: its hosts, and the endpoints that clients connect to.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -7,10 +7,10 @@ use super::output::{check_line, fail, print_stderr};
 use crate::base::transport::Transport;
 use crate::config::{self, Config, EMBEDDED_PORT, EMBEDDED_TLS_PORT, Host, Listener, Loaded};
 
-/// Reads a configuration for a command that ignores its warnings; `check` shows them.
+/// Reads a configuration for a command. Warnings are ignored; `check` shows them.
 ///
 /// # Errors
-/// The exit status, after the problems are printed, if the configuration has errors.
+/// The exit status if the configuration has errors; they are already printed.
 pub fn load_config(path: &Path) -> Result<Config, ExitCode> {
     match config::read(path) {
         Ok(Loaded { config, .. }) => Ok(config),
@@ -27,7 +27,7 @@ pub fn load_config(path: &Path) -> Result<Config, ExitCode> {
 /// Returns the named host, or the only one if no name is given.
 ///
 /// # Errors
-/// The exit status, after the error is printed, if there is no such host, no host at all, or several and no name.
+/// The exit status if there is no such host, no host at all, or several hosts and no name; the error is already printed.
 pub fn choose_host<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Host, ExitCode> {
     let names = || config.hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>().join(", ");
     match (name, config.hosts.as_slice()) {
@@ -67,7 +67,7 @@ impl Endpoint {
         }
     }
 
-    /// The STUN URL (RFC 7064); `None` for TCP and TLS, where STUN has no use for a browser.
+    /// The STUN URL (RFC 7064); `None` for TCP and TLS: browsers send STUN over UDP only.
     pub fn stun_url(&self) -> Option<String> {
         let place = format!("{}:{}", bracketed(&self.server), self.port);
         (self.transport == Transport::Udp).then(|| format!("stun:{place}"))
@@ -78,8 +78,8 @@ fn bracketed(server: &str) -> String {
     if server.contains(':') { format!("[{server}]") } else { server.to_owned() }
 }
 
-/// Returns the endpoints of the listeners without duplicates: UDP first, then TCP, then TLS. `server` names the host of
-/// each. A `public` list excludes loopback listeners unless there are no others.
+/// Returns the endpoints of the listeners without duplicates: UDP first, then TCP, then TLS. `server` returns the name or
+/// address of each. With `public`, loopback listeners are left out unless there are no others.
 pub fn endpoints(config: &Config, public: bool, server: impl Fn(&Listener) -> String) -> Vec<Endpoint> {
     let has_public = config.listen.iter().any(|listener| !listener.address.ip().is_loopback());
     let mut endpoints: Vec<Endpoint> = config

@@ -15,7 +15,7 @@ use crate::load::report::Report;
 use crate::load::{Progress, Status};
 use crate::system::{clock, limits};
 
-/// Lifetime of the credentials of a run; longer than any run.
+/// Lifetime of a run's credentials; longer than any run.
 const TTL_SECONDS: u32 = 2 * 86_400;
 
 /// Runs the load and prints the report.
@@ -24,7 +24,7 @@ pub(super) fn run(args: &LoadArgs) -> ExitCode {
         Ok(options) => options,
         Err(code) => return code,
     };
-    // Every client of a stream transport needs a descriptor.
+    // Over TCP and TLS every client needs a descriptor.
     limits::raise_open_files();
     let mut line = Line { shown: !args.quiet && !args.json && io::stderr().is_terminal(), dirty: false };
     let result = crate::load::run(&options, clock::monotonic_nanos, &mut line);
@@ -35,11 +35,11 @@ pub(super) fn run(args: &LoadArgs) -> ExitCode {
     };
     let text = if args.json { report.to_json() + "\n" } else { report.to_string() };
     let printed = print(text.as_bytes());
-    if is_done(&report, options.action) { printed } else { ExitCode::from(FAILURE) }
+    if has_succeeded(&report, options.action) { printed } else { ExitCode::from(FAILURE) }
 }
 
-/// Whether something was measured without an error. Lost packets are not errors.
-fn is_done(report: &Report, action: Action) -> bool {
+/// Whether there is a measurement and no error. Lost packets are not errors.
+fn has_succeeded(report: &Report, action: Action) -> bool {
     let something = match action {
         Action::Traffic | Action::Idle => report.allocations > 0,
         _ => report.operations.is_some_and(|operations| operations > 0),

@@ -20,7 +20,7 @@ const SECTION: &str = "1";
 /// The date of the last change to the texts, for `.TH`. The date of the build would make builds irreproducible.
 const CHANGED: &str = "2026-11-28";
 
-/// The starts of paragraphs in the part of a help text after the options.
+/// Prefixes that mark special paragraphs in the part of a help text after the options.
 const EXAMPLES: &str = "Examples:";
 const EXIT_STATUS: &str = "Exit status: ";
 const SIGNALS: &str = "Signals: ";
@@ -29,8 +29,8 @@ const SIGNALS: &str = "Signals: ";
 const ENVIRONMENT: [(&str, &str); 3] = [
     (
         "HALLPASS_LOG",
-        "Overrides the log level of the configuration: error, warn, info, debug, trace or off. Single modules can have a \
-         level of their own: MODULE=LEVEL, separated by commas, such as info,hallpass::net=debug.",
+        "Overrides the log level of the configuration: error, warn, info, debug, trace or off. MODULE=LEVEL sets the level \
+         of one module; separate entries by commas, such as info,hallpass::net=debug.",
     ),
     (
         "JOURNAL_STREAM",
@@ -44,8 +44,8 @@ const ENVIRONMENT: [(&str, &str); 3] = [
 /// Names and meanings of files, for the pages of the program and of commands that read a configuration.
 const FILES: [(&str, &str); 1] = [(
     "/etc/hallpass/hallpass.toml",
-    "The configuration in the systemd unit. The example file of the project documents every key with its default. Paths in \
-     the configuration are relative to its directory.",
+    "The configuration that the systemd unit uses. The example file of the project documents every key with its default. \
+     Paths in the configuration are relative to its directory.",
 )];
 
 /// One man page.
@@ -86,7 +86,7 @@ fn write(pages: &[Page], directory: &Path) -> ExitCode {
 
 fn pages() -> Vec<Page> {
     let mut program = Cli::command().disable_help_subcommand(true);
-    // Fills in the full names of the commands and their usage.
+    // Fills in the full names and the usage lines of the commands.
     program.build();
     let commands: Vec<&Command> =
         program.get_subcommands().filter(|command| !command.is_hide_set()).collect();
@@ -134,9 +134,9 @@ fn text(command: &Command, program: &Command, see_also: &[String]) -> String {
         }
     }
     page.control("SH", ["OPTIONS"]);
-    let (named, placed): (Vec<_>, Vec<_>) =
+    let (named, positional): (Vec<_>, Vec<_>) =
         command.get_arguments().filter(|arg| !arg.is_hide_set()).partition(|arg| !arg.is_positional());
-    placed.into_iter().chain(named).for_each(|arg| option(&mut page, arg));
+    positional.into_iter().chain(named).for_each(|arg| option(&mut page, arg));
     page.control("SH", ["EXIT STATUS"]);
     let exit_status = help.exit_status.or_else(|| Help::of(program).exit_status).unwrap_or_default();
     for one in exit_status.trim_end_matches('.').split(", ") {
@@ -178,7 +178,7 @@ fn synopsis(command: &Command) -> Vec<Inline> {
     vec![bold(name), roman(usage.strip_prefix(name).unwrap_or(usage))]
 }
 
-/// Adds an entry of a list.
+/// Adds a list entry: a term and its description.
 fn item(page: &mut Roff, head: Vec<Inline>, text: &str) {
     page.control("TP", []).text(head).text([roman(text)]);
 }

@@ -1,4 +1,4 @@
-//! What commands print, and how they fail.
+//! Output and failures of commands.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 /// Exit status of a bad configuration, a difference or a failure. clap exits with 2 after wrong usage.
 pub const FAILURE: u8 = 1;
 
-/// Writes to standard output. It is no failure if the reader has closed the pipe (`| head`).
+/// Writes to standard output. A pipe that its reader has closed (`| head`) is not a failure.
 pub fn print(bytes: &[u8]) -> ExitCode {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
@@ -31,7 +31,7 @@ pub fn fail(message: &str, next_step: &str) -> ExitCode {
     ExitCode::from(FAILURE)
 }
 
-/// The command that checks the configuration at `path`.
+/// Returns the command line that checks the configuration at `path`.
 pub fn check_line(path: &Path) -> String {
     format!("hallpass check --config {}", shell_word(&path.display().to_string()))
 }

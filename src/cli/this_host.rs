@@ -1,6 +1,7 @@
-//! Checks of a configuration against the addresses of this machine: what a file alone does not show.
+//! Checks a configuration against the addresses of this machine.
 //!
-//! What can never work is an error. What works once an address arrives, or may be meant, is a warning.
+//! A setting that can never work is an error. One that works once the machine has an address, or that may be intended, is a
+//! warning.
 
 use ipnet::IpNet;
 
@@ -12,10 +13,10 @@ use crate::system::addresses::Addresses;
 use crate::system::local_addresses::is_private;
 use crate::turn::settings::RelayAddress;
 
-/// Most prefixes that a message lists.
+/// Maximum number of prefixes that a message lists.
 const LISTED: usize = 3;
 
-/// Returns the problems that a running configuration has on a machine with these addresses. `file` is its name in messages.
+/// Returns the problems of a configuration on a running server with these addresses. `file` is its name in messages.
 pub fn check(config: &Config, machine: &Addresses, file: &str) -> Report {
     let mut report = Report { file: file.to_owned(), problems: Vec::new() };
     own_back_ends(config, machine, &mut report);
@@ -28,22 +29,23 @@ pub fn check(config: &Config, machine: &Addresses, file: &str) -> Report {
     report
 }
 
-/// Like [`check`], for a configuration that is to be started: if no listener has its address, no client could ever come in.
+/// Like [`check`], for a server that is about to start. If this machine has none of the listeners' addresses, that is an
+/// error: no client could connect.
 pub fn before_start(config: &Config, machine: &Addresses, file: &str) -> Report {
     let mut report = check(config, machine, file);
     if config.listen.iter().all(|listener| !machine.may_have(listener.address.ip())) {
-        let so = "as of no other listener, so no client reaches this server";
-        absent_listeners(config, machine, Severity::Error, so, &mut report);
+        let consequence = ", nor that of any other listener, so no client can connect";
+        absent_listeners(config, machine, Severity::Error, consequence, &mut report);
     }
     report
 }
 
-/// Like [`before_start`], with what the log of the server would say.
+/// Like [`before_start`], and adds the warnings about addresses that a running server logs.
 pub fn in_full(config: &Config, machine: &Addresses, file: &str) -> Report {
     let mut report = before_start(config, machine, file);
     if !report.has_errors() {
-        let so = "clients are served there as soon as it does";
-        absent_listeners(config, machine, Severity::Warning, so, &mut report);
+        let consequence = ": it serves clients there as soon as it does";
+        absent_listeners(config, machine, Severity::Warning, consequence, &mut report);
     }
     if machine.is_whole {
         let relays = Relays::new(config, machine);
@@ -56,7 +58,7 @@ pub fn in_full(config: &Config, machine: &Addresses, file: &str) -> Report {
     report
 }
 
-/// The back ends that became this relay's own listeners when the addresses changed: nobody asked for a check then.
+/// Returns the back ends that an address change made this relay's own listeners.
 pub fn new_own_back_ends(config: &Config, before: &Addresses, after: &Addresses, file: &str) -> Report {
     let of = |machine| {
         let mut report = Report { file: file.to_owned(), problems: Vec::new() };
@@ -68,19 +70,27 @@ pub fn new_own_back_ends(config: &Config, before: &Addresses, after: &Addresses,
     after
 }
 
-fn absent_listeners(config: &Config, machine: &Addresses, severity: Severity, so: &str, report: &mut Report) {
+/// Reports every listener whose address this machine does not have.
+fn absent_listeners(
+    config: &Config,
+    machine: &Addresses,
+    severity: Severity,
+    consequence: &str,
+    report: &mut Report,
+) {
     for listener in config.listen.iter().filter(|listener| !machine.may_have(listener.address.ip())) {
         let (transport, address) = (listener.transport, listener.address);
         report.problems.push(Problem {
             severity,
             line: (listener.line > 0).then_some(listener.line),
             key: "listen.address".to_owned(),
-            message: format!("this machine does not have the address of {transport} {address}: {so}"),
+            message: format!("this machine does not have the address of {transport} {address}{consequence}"),
             remedy: "write an address of this machine: `ip address` lists them".to_owned(),
         });
     }
 }
 
+/// Reports back ends that are listeners of this relay.
 fn own_back_ends(config: &Config, machine: &Addresses, report: &mut Report) {
     for OwnBackEnd { key, server, listener, from } in config.own_back_ends(|ip| machine.have(ip)) {
         report.problems.push(Problem {
@@ -96,7 +106,7 @@ fn own_back_ends(config: &Config, machine: &Addresses, report: &mut Report) {
     }
 }
 
-/// Pairs of `external_ip` whose private half is not this machine's.
+/// Reports `external_ip` pairs whose private address this machine does not have.
 fn pairs(config: &Config, machine: &Addresses, report: &mut Report) {
     for external in &config.external_ip {
         let public = external.public;
@@ -112,14 +122,14 @@ fn pairs(config: &Config, machine: &Addresses, report: &mut Report) {
             report.add(
                 Severity::Warning,
                 "external_ip",
-                format!("this machine does not have {private}, so nothing announces {public}"),
+                format!("this machine does not have {private}, so the server never announces {public}"),
                 format!("write the address of this machine behind {public}: \"{public}/ADDRESS\""),
             );
         }
     }
 }
 
-/// Relay addresses that clients elsewhere cannot reach.
+/// Warns about each family in which every announced address is private or loopback.
 fn announced(config: &Config, relays: &Relays, report: &mut Report) {
     if config.listen.iter().all(|listener| listener.address.ip().is_loopback()) {
         return;
@@ -133,22 +143,23 @@ fn announced(config: &Config, relays: &Relays, report: &mut Report) {
             report.add(
                 Severity::Warning,
                 "external_ip",
-                format!("clients are told to relay from {announced}, which only its own network reaches"),
+                format!("the server announces {announced}, which is reachable only from its own network"),
                 format!(
-                    "behind 1:1 NAT write the address that clients elsewhere see: external_ip = [\"PUBLIC/{local}\"]"
+                    "behind 1:1 NAT write the address that clients outside see: external_ip = [\"PUBLIC/{local}\"]"
                 ),
             );
         }
     }
 }
 
-/// The relay addresses for those clients that the listeners are for.
+/// Returns the relay addresses that the clients of the listeners get. Addresses for clients on this machine count only if
+/// every listener is on loopback.
 fn serving(config: &Config, relays: &Relays) -> Vec<RelayAddress> {
     let is_local = config.listen.iter().all(|listener| listener.address.ip().is_loopback());
     relays.addresses().into_iter().filter(|relay| is_local || !relay.only_local).collect()
 }
 
-/// Peers of a family that nothing is relayed from.
+/// Warns about peers of a family in which this relay has no address.
 fn peers(config: &Config, relays: &Relays, report: &mut Report) {
     let serving = serving(config, relays);
     if serving.is_empty() {
@@ -165,7 +176,7 @@ fn peers(config: &Config, relays: &Relays, report: &mut Report) {
                 continue;
             }
             let name = if family == Family::V4 { "IPv4" } else { "IPv6" };
-            // An entry for everything names no peer.
+            // A prefix of length 0 means everything and names no peer in particular.
             let fits = |net: &&IpNet| Family::of(net.addr()) == family && net.prefix_len() > 0;
             let unreached: Vec<String> = peers.iter().filter(fits).map(shown).collect();
             if unreached.is_empty() {
@@ -180,7 +191,7 @@ fn peers(config: &Config, relays: &Relays, report: &mut Report) {
                 format!(
                     "no client reaches the peers {listed}{more}{whose}: this relay has no {name} address"
                 ),
-                format!("give this machine an {name} address, or remove them"),
+                format!("give this machine an {name} address, or remove these peers"),
             );
         }
     }
@@ -211,7 +222,7 @@ mod tests {
         }
     }
 
-    /// A machine with this one address beside loopback.
+    /// A machine with this address and loopback only.
     fn alone(address: &str) -> Addresses {
         let mut machine = machine();
         machine.local.remove(1);
@@ -278,7 +289,8 @@ mod tests {
             config::parse(&text, "f", Path::new(""))
         };
         for quic in ["127.0.0.1:443", "[::1]:443", "0.0.0.0:443"] {
-            let refused = udp(quic).expect_err("certain without a look at the machine").to_string();
+            let refused =
+                udp(quic).expect_err("loopback is known without the machine's addresses").to_string();
             assert!(
                 refused.contains(&format!("f:3: error: listen.quic: {quic} is this relay's")),
                 "{refused}"
@@ -291,89 +303,92 @@ mod tests {
 
     const ANY: &str = "[[listen]]\ntransport='udp'\naddress='[::]:3478'\n";
 
-    /// What a server that is not running yet is told on this machine.
-    fn told(top: &str, listen: &str, more: &str, machine: &Addresses) -> Vec<String> {
+    /// Returns the problems that [`in_full`] reports on this machine.
+    fn reported(top: &str, listen: &str, more: &str, machine: &Addresses) -> Vec<String> {
         let text = format!("{top}\n{listen}{HOST}{more}");
         let loaded = config::parse(&text, "f", Path::new("")).expect("good in itself");
         in_full(&loaded.config, machine, "f").texts().map(|(_, text)| text).collect()
     }
 
     #[track_caller]
-    fn assert_told(told: &[String], expected: &[&[&str]]) {
-        let fits = told.len() == expected.len()
-            && told.iter().zip(expected).all(|(text, parts)| parts.iter().all(|part| text.contains(part)));
-        assert!(fits, "{expected:?}: {told:#?}");
+    fn assert_reported(reported: &[String], expected: &[&[&str]]) {
+        let fits = reported.len() == expected.len()
+            && reported
+                .iter()
+                .zip(expected)
+                .all(|(text, parts)| parts.iter().all(|part| text.contains(part)));
+        assert!(fits, "{expected:?}: {reported:#?}");
     }
 
     #[test]
     fn a_good_configuration_has_no_problems() {
-        assert_told(&told("", ANY, "", &machine()), &[]);
+        assert_reported(&reported("", ANY, "", &machine()), &[]);
         let pairs = "external_ip = ['198.51.100.9/203.0.113.10']";
-        assert_told(&told(pairs, ANY, "peers=['10.1.1.1','fd00::1']", &machine()), &[]);
+        assert_reported(&reported(pairs, ANY, "peers=['10.1.1.1','fd00::1']", &machine()), &[]);
         let gaps = Addresses { is_whole: false, ..Addresses::default() };
         let named = "[relay]\naddresses=['203.0.113.77']\n";
-        assert_told(&told(pairs, ANY, named, &gaps), &[]);
+        assert_reported(&reported(pairs, ANY, named, &gaps), &[]);
     }
 
     #[test]
-    fn a_pair_without_an_address_of_this_machine_is_told() {
+    fn an_external_ip_pair_without_an_address_of_this_machine_is_reported() {
         let swapped = "external_ip = ['203.0.113.10/198.51.100.9']";
-        let found = told(swapped, ANY, "", &machine());
-        assert_told(
+        let found = reported(swapped, ANY, "", &machine());
+        assert_reported(
             &found,
             &[&["f: error: external_ip: ", "swapped", "write \"198.51.100.9/203.0.113.10\""]],
         );
         let late = "external_ip = ['198.51.100.9/10.0.0.5']";
-        let found = told(late, ANY, "", &machine());
-        assert_told(&found, &[&["warning: external_ip: this machine does not have 10.0.0.5"]]);
+        let found = reported(late, ANY, "", &machine());
+        assert_reported(&found, &[&["warning: external_ip: this machine does not have 10.0.0.5"]]);
     }
 
     #[test]
-    fn a_private_address_that_clients_are_told_is_a_warning() {
-        let found = told("", ANY, "", &alone("10.0.0.5"));
-        assert_told(
+    fn announcing_a_private_address_is_a_warning() {
+        let found = reported("", ANY, "", &alone("10.0.0.5"));
+        assert_reported(
             &found,
-            &[&["warning: external_ip: clients are told to relay from 10.0.0.5", "PUBLIC/10.0.0.5"]],
+            &[&["warning: external_ip: the server announces 10.0.0.5", "PUBLIC/10.0.0.5"]],
         );
-        assert_told(&told("external_ip = ['198.51.100.9']", ANY, "", &alone("10.0.0.5")), &[]);
-        let found = told("external_ip = ['192.168.1.9']", ANY, "", &alone("10.0.0.5"));
-        assert_told(&found, &[&["told to relay from 192.168.1.9", "PUBLIC/10.0.0.5"]]);
-        // Clients on this machine alone.
+        assert_reported(&reported("external_ip = ['198.51.100.9']", ANY, "", &alone("10.0.0.5")), &[]);
+        let found = reported("external_ip = ['192.168.1.9']", ANY, "", &alone("10.0.0.5"));
+        assert_reported(&found, &[&["the server announces 192.168.1.9", "PUBLIC/10.0.0.5"]]);
+        // Clients on this machine only.
         let local = "[[listen]]\ntransport='udp'\naddress='127.0.0.1:3478'\n";
-        assert_told(&told("", local, "", &alone("10.0.0.5")), &[]);
+        assert_reported(&reported("", local, "", &alone("10.0.0.5")), &[]);
     }
 
     #[test]
-    fn an_address_that_this_machine_does_not_have_is_told() {
+    fn an_address_that_this_machine_does_not_have_is_reported() {
         let absent = "[[listen]]\ntransport='tcp'\naddress='203.0.113.77:3478'\n";
-        let found = told("", absent, "", &machine());
-        assert_told(
+        let found = reported("", absent, "", &machine());
+        assert_reported(
             &found,
             &[
-                &["f:4: error: listen.address: ", "of tcp 203.0.113.77:3478: as of no other listener"],
+                &["f:4: error: listen.address: ", "of tcp 203.0.113.77:3478, nor that of any other"],
                 &["warning: relay.addresses: 203.0.113.77 is not an address of this machine now"],
-                &["warning: relay.addresses: this machine has no address that clients elsewhere"],
+                &["warning: relay.addresses: this machine has no address to relay from"],
             ],
         );
-        let found = told("", &format!("{ANY}{absent}"), "", &machine());
-        assert_told(
+        let found = reported("", &format!("{ANY}{absent}"), "", &machine());
+        assert_reported(
             &found,
             &[
-                &["f:7: warning: listen.address: ", "served there as soon as it does"],
+                &["f:7: warning: listen.address: ", "serves clients there as soon as it does"],
                 &["warning: relay.addresses: 203.0.113.77 is not an address of this machine now"],
             ],
         );
         let named = "[relay]\naddresses=['203.0.113.10','2001:db8::77']\n";
-        let found = told("", ANY, named, &machine());
-        assert_told(&found, &[&["relay.addresses: 2001:db8::77 is not an address of this machine now"]]);
+        let found = reported("", ANY, named, &machine());
+        assert_reported(&found, &[&["relay.addresses: 2001:db8::77 is not an address of this machine now"]]);
     }
 
     #[test]
     fn peers_of_a_family_that_the_relay_lacks_are_named() {
         let peers =
             "peers=['198.51.100.20','2001:db8:3::1','2001:db8:3::2','2001:db8:4::/64','2001:db8:5::1']\n";
-        let found = told("", ANY, peers, &alone("203.0.113.10"));
-        assert_told(
+        let found = reported("", ANY, peers, &alone("203.0.113.10"));
+        assert_reported(
             &found,
             &[&[
                 "warning: host.peers: no client reaches the peers 2001:db8:3::1, 2001:db8:3::2, 2001:db8:4::/64 and 1 more \
@@ -381,8 +396,8 @@ mod tests {
             ]],
         );
         let allowed = "[peers]\nallow=['10.2.0.0/16','::/0']\n";
-        let found = told("", ANY, allowed, &alone("2001:db8::10"));
-        assert_told(
+        let found = reported("", ANY, allowed, &alone("2001:db8::10"));
+        assert_reported(
             &found,
             &[&["peers.allow: no client reaches the peers 10.2.0.0/16: this relay has no IPv4"]],
         );

@@ -1,4 +1,4 @@
-//! Builds a [`Config`] from the document and checks each value by itself.
+//! Builds a [`Config`] from the TOML document and checks each value by itself.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -61,7 +61,7 @@ fn realm(top: &Section<'_, '_>, notes: &mut Notes) -> String {
             line,
             "realm",
             format!("the realm has {} bytes, more than {REALM_BYTES_MAX}", value.len()),
-            "write a shorter one: the first answer to an unauthenticated client must stay small, or it amplifies attacks",
+            "write a shorter one: a large response to an unauthenticated client amplifies attacks",
         );
     } else if value.chars().any(char::is_control) {
         notes.error(line, "realm", "the realm contains a control character", NAME);
@@ -71,7 +71,7 @@ fn realm(top: &Section<'_, '_>, notes: &mut Notes) -> String {
     value.to_owned()
 }
 
-/// Whether this is a URL of a relay or of a website, as clients write it.
+/// Whether the text is a STUN, TURN or web URL, or any other URL with `://`.
 fn looks_like_url(text: &str) -> bool {
     const SCHEMES: [&str; 6] = ["stun", "stuns", "turn", "turns", "http", "https"];
     let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
@@ -110,11 +110,11 @@ fn external_ip(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<ExternalIp> {
                 "write the address that clients outside see",
             );
         }
-        if entry.private.is_some_and(|private| is_inner(entry.public) && !is_inner(private)) {
+        if entry.private.is_some_and(|private| is_private(entry.public) && !is_private(private)) {
             notes.warn(
                 line,
                 "external_ip",
-                format!("{value:?} announces a private address for a public one"),
+                format!("{value:?} announces a private address in place of a public one"),
                 "write the public address first: \"203.0.113.10/10.0.0.5\"",
             );
         }
@@ -126,7 +126,7 @@ fn external_ip(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<ExternalIp> {
             notes.error(
                 line,
                 "external_ip",
-                "a second entry for the same addresses",
+                "overlaps with an earlier entry of the same family",
                 "write one entry per family, or add the private address to each: \"public/private\"",
             );
         }
@@ -136,7 +136,7 @@ fn external_ip(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<ExternalIp> {
 }
 
 /// Whether this is an address of a private network (RFC 1918, RFC 4193).
-fn is_inner(ip: IpAddr) -> bool {
+fn is_private(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_private(),
         IpAddr::V6(ip) => ip.is_unique_local(),

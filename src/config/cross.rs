@@ -1,4 +1,4 @@
-//! Checks that compare several tables.
+//! Checks that concern several tables.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use super::types::{Config, ExternalIp};
 use super::walk::{Notes, Section};
 use crate::base::transport::Transport;
 
-/// Checks a configuration whose tables are valid one by one.
+/// Checks the tables of a configuration against each other. Each table has been checked by itself.
 pub(super) fn check(config: &Config, lines: &Lines, top: &Section<'_, '_>, notes: &mut Notes) {
     listeners(config, top, notes);
     relay_ports(config, lines, notes);
@@ -119,7 +119,7 @@ fn relay_ports(config: &Config, lines: &Lines, notes: &mut Notes) {
     }
 }
 
-/// Whether a listener on the unspecified address receives packets for `relay`; one on `[::]` may serve IPv4 too.
+/// Whether a listener on the unspecified address receives packets for `relay`. One on `[::]` may serve IPv4 too.
 fn reaches(unspecified: IpAddr, relay: IpAddr) -> bool {
     unspecified.is_ipv6() || relay.is_ipv4()
 }

@@ -6,7 +6,7 @@ use super::address::parse_address;
 use super::types::Drain;
 use super::walk::{Notes, Section};
 
-/// Most servers of one transport.
+/// Maximum number of servers for one transport.
 const SERVERS_MAX: usize = 64;
 
 /// Reads `[drain]`.
@@ -21,7 +21,7 @@ pub(super) fn drain(top: &Section<'_, '_>, notes: &mut Notes) -> Drain {
     Drain { alternate_server, tcp_alternate_server, tls_alternate_server }
 }
 
-/// Reads addresses of either family: a client is sent to one of its own family (RFC 8489 section 14.15).
+/// Reads addresses of both families: a client is sent to a server of its own family (RFC 8489 section 14.15).
 fn servers(section: &Section<'_, '_>, key: &str, example: &str, notes: &mut Notes) -> Vec<SocketAddr> {
     let mut servers: Vec<SocketAddr> = Vec::new();
     for entry in section.strings(key, notes).unwrap_or_default() {
@@ -31,7 +31,7 @@ fn servers(section: &Section<'_, '_>, key: &str, example: &str, notes: &mut Note
             notes.error(
                 line,
                 &name,
-                "clients cannot be sent there",
+                "clients cannot be sent to this address",
                 format!("write the address of the other relay: {example}"),
             );
         } else if servers.contains(&server.value) {
@@ -39,7 +39,7 @@ fn servers(section: &Section<'_, '_>, key: &str, example: &str, notes: &mut Note
             notes.error(line, &name, message, "remove one of the two");
         } else if servers.len() == SERVERS_MAX {
             let message = format!("more than {SERVERS_MAX} servers");
-            notes.error(line, &name, message, "name fewer; they are taken in turn");
+            notes.error(line, &name, message, "remove some; the servers are used in turn");
         } else {
             servers.push(server.value);
         }

@@ -12,7 +12,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub(super) const DEFAULT_LIFETIME_SECONDS: u32 = 600;
 
 const NO_LIMIT: Option<&str> = Some("no limit");
-/// Bounds of a limit that has no natural end.
+/// Bounds of a limit without a natural maximum.
 const ANY: RangeInclusive<u32> = 1..=u32::MAX;
 
 /// One limit that is a number.
@@ -84,35 +84,35 @@ macro_rules! limits {
 limits! {
     numbers {
         /// Allocations of one user. A browser holds up to ten for each peer connection, and in a lesson one peer
-        /// connection for each camera that it shows. Raise the limit if many people share a name. A user name that is
-        /// a time stamp alone has no limit. The last quarter of an address's relay ports is kept for users that hold
-        /// few of them: at most 1 in 128, or 16 if that is more. This rule counts each time stamp as one user.
+        /// connection for each camera that it shows. Raise the limit if many people share a user name. A user name
+        /// that is only a time stamp has no limit. The last quarter of the relay ports of an address is kept for users
+        /// that hold few of them: at most 1/128 of all, or 16 if that is more. For this rule each time stamp is one user.
         allocations_per_user = 500, "allocations", ANY, NO_LIMIT;
         /// Allocations of all users of a `[[host]]`.
         allocations_per_host = 0, "allocations", ANY, NO_LIMIT;
         /// Allocations in total. Ports, descriptors and memory limit them too.
         allocations_total = 0, "allocations", ANY, NO_LIMIT;
-        /// Requests without valid credentials that are answered for one source over UDP, and four times as many
-        /// Bindings. Over TCP and TLS: four times as many requests and a hundred times as many Bindings. A source is
-        /// an IPv4 address or an IPv6 /64; a /48 has eight times the limit, a /32 64 times. A whole school can be one
-        /// source; its running calls do not count. The limit is divided among the workers.
+        /// Requests without valid credentials that one source gets answered over UDP; Bindings have four times this
+        /// limit. Over TCP and TLS: four times as many requests and a hundred times as many Bindings. A source is an
+        /// IPv4 address or an IPv6 /64; a /48 has 8 times the limit, a /32 64 times. A whole school can be one source,
+        /// but clients with an allocation do not count. The limit is divided among the workers.
         unauthenticated_per_source = 500, "requests per second", 1..=10_000_000, NO_LIMIT;
-        /// Requests with the credentials of one user on each worker, and over TCP and TLS twenty times as many Bindings. A
-        /// request of more than 256 bytes counts as several. Requests that anybody can forge, over UDP, do not count here: a
-        /// client with an allocation has 50 a second that its user's key does not verify, and 100 Bindings.
+        /// Requests with the credentials of one user on each worker. Over TCP and TLS, Bindings have twenty times this
+        /// limit. A request of more than 256 bytes counts as several. Over UDP only requests with valid integrity count,
+        /// because all others can be forged; a client with an allocation has 50 of those a second, and 100 Bindings.
         requests_per_user = 1000, "requests per second", ANY, NO_LIMIT;
         /// Traffic relayed for one allocation, both directions together. This limit and the next five let one second's
         /// worth arrive at once; traffic above it is dropped and counted. A camera needs 1,000 to 3,000 kbit/s and a
-        /// shared screen up to 10,000, so calls stay far below the defaults, and no single client fills the line.
+        /// shared screen up to 10,000, so calls stay far below the defaults, and no single client saturates the uplink.
         kbit_per_allocation = 50_000, "kbit per second", ANY, NO_LIMIT;
         /// Datagrams relayed for one allocation, both directions together.
         packets_per_allocation = 20_000, "datagrams per second", ANY, NO_LIMIT;
         /// Traffic relayed for all allocations of one user. This limit and the next three apply once across all
         /// workers, within 1 % per worker.
         kbit_per_user = 0, "kbit per second", ANY, NO_LIMIT;
-        /// Datagrams relayed for all allocations of one user. A lesson with a dozen cameras of 1080p, each sent straight
-        /// to each, has 15,000. The default keeps one user from keeping a core busy with small datagrams. Raise the
-        /// limit if many people share a name.
+        /// Datagrams relayed for all allocations of one user. A lesson with a dozen 1080p cameras, each sent directly to
+        /// every participant, has 15,000. The default prevents one user from keeping a core busy with small datagrams.
+        /// Raise the limit if many people share a user name.
         packets_per_user = 100_000, "datagrams per second", ANY, NO_LIMIT;
         /// Traffic relayed for all users of a `[[host]]`.
         kbit_per_host = 0, "kbit per second", ANY, NO_LIMIT;
@@ -127,8 +127,8 @@ limits! {
         permissions_per_allocation = 1000, "permissions", 1..=100_000, None;
         /// Channels of one allocation.
         channels_per_allocation = 1000, "channels", 1..=16_384, None;
-        /// Permissions and channels of all allocations of one user. A user name that is a time stamp alone counts as
-        /// one user. While memory is low, no more are granted.
+        /// Permissions and channels of all allocations of one user. A user name that is only a time stamp counts as one
+        /// user. While memory is low, no more are granted.
         permissions_per_user = 20_000, "permissions and channels", ANY, NO_LIMIT;
         /// TCP and TLS connections open at once. A quarter is kept for clients that authenticate, and web clients may
         /// hold half. When all places are taken, the oldest unauthenticated connection is closed.
@@ -161,7 +161,7 @@ mod tests {
 
     const EXAMPLE: &str = include_str!("../../conf/hallpass.toml");
 
-    /// The lines that conf/hallpass.toml has between `[limits]` and the next heading.
+    /// The lines that conf/hallpass.toml must have between `[limits]` and the next heading.
     fn reference() -> String {
         let mut text = String::from("[limits]\n");
         let mut entry = |doc: &[&str], last: &str, key: &str, value: &str| {

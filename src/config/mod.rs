@@ -1,4 +1,4 @@
-//! The configuration: reads TOML and returns a [`Config`], or every problem with its line and its remedy.
+//! The configuration: reads TOML and returns a [`Config`], or every problem with its line and remedy.
 //!
 //! Independent of the rest of the server: `cli::serve` converts a [`Config`] into the settings of the other modules.
 #![forbid(unsafe_code)]
@@ -57,13 +57,13 @@ pub fn read(path: &Path) -> Result<Loaded, Report> {
     examine(path).accept()
 }
 
-/// What a configuration file says, and what is wrong with it.
+/// The content of a configuration file and its problems.
 #[derive(Debug)]
 pub struct Examined {
     /// Every problem of the file.
     pub report: Report,
-    /// What could be read, with defaults in place of what is wrong; `None` if the file is no TOML. With errors it is good
-    /// only to look for further ones.
+    /// The configuration, with defaults in place of wrong values; `None` if the file cannot be read or has a syntax
+    /// error. If `report` has errors, use the configuration only to look for more.
     pub config: Option<Config>,
 }
 
@@ -80,7 +80,7 @@ impl Examined {
     }
 }
 
-/// Reads a configuration file as [`read`] does, to the end whatever is wrong with it.
+/// Reads a configuration file as [`read`] does. Returns the configuration even if it has errors.
 pub fn examine(path: &Path) -> Examined {
     let file = path.display().to_string();
     match read_text(path, &file) {
@@ -92,7 +92,7 @@ pub fn examine(path: &Path) -> Examined {
 /// Reads the text of a configuration file, and its mode.
 ///
 /// # Errors
-/// What is wrong with the file as a whole.
+/// A report with one problem: the file cannot be read, is larger than 1 MiB or is not UTF-8.
 fn read_text(path: &Path, file: &str) -> Result<(String, u32), Report> {
     let refuse = |line, message: String, remedy: &str| Report {
         file: file.to_owned(),

@@ -11,7 +11,7 @@ use super::walk::{At, Notes, Section};
 use crate::base::host::HOSTS_MAX;
 use crate::base::special_ranges::{self, Judgement, SpecialRange};
 
-/// Longest host name; it is a label of metrics.
+/// Longest host name. It is a label value in metrics.
 const HOST_NAME_BYTES_MAX: usize = 64;
 /// Longest USERNAME (RFC 8489 section 14.3).
 const USERNAME_BYTES_MAX: usize = 508;
@@ -27,7 +27,7 @@ pub(super) fn hosts(top: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Ve
         notes.error(
             over.line,
             "host",
-            format!("{} hosts are more than {HOSTS_MAX}", sections.len()),
+            format!("{} hosts are more than the maximum of {HOSTS_MAX}", sections.len()),
             "let hosts share a [[host]], or run a second relay",
         );
     }
@@ -77,7 +77,7 @@ pub(super) fn hosts(top: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Ve
         revoked.push(secrets::revoked(section, base, notes));
         hosts.push(Host { name, secrets, revoked: Vec::new(), peers });
     }
-    // Only now all valid ones are known.
+    // Checked last, because now all valid secrets are known.
     for (number, revoked) in revoked.into_iter().enumerate() {
         let revoked = secrets::check_revoked(revoked, number, &hosts, &seen, notes);
         hosts[number].revoked = revoked;

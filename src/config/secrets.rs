@@ -11,15 +11,15 @@ use super::exposure::Exposure;
 use super::types::Host;
 use super::walk::{At, Notes, Section};
 
-/// Anyone who has seen one password can guess a shorter secret offline.
+/// Anyone who has seen one password can guess a secret with fewer bytes offline.
 const SECRET_SHORT_BYTES: usize = 16;
-/// Larger than any secret. Limits how much is read if the path is wrong (a log, a device).
+/// Size limit of a secret file, larger than any secret: the path may be wrong and name a log or a device.
 const SECRET_FILE_BYTES_MAX: u64 = 4096;
 const MAKE_ONE: &str = "make one: openssl rand -base64 32";
-/// Keys before a secret: of turnserver.conf and of this project's file.
+/// Keys before a secret that was copied with its whole line, from turnserver.conf or from this project's file.
 const COPIED_KEYS: [&str; 2] = ["static-auth-secret", "secret"];
 
-/// For each secret the host that it was first seen in, and the line.
+/// For each secret, the number of the host where it was first listed, and the line.
 #[derive(Default)]
 pub(super) struct Seen(HashMap<String, (usize, usize)>);
 
@@ -73,8 +73,8 @@ pub(super) fn revoked(section: &Section<'_, '_>, base: &Path, notes: &mut Notes)
     written.into_iter().map(|(key, secret)| Revoked { key: section.key(key), secret }).collect()
 }
 
-/// Reports the revoked secrets that are valid all the same, of the same host or of another one, and returns them all.
-/// `host` is the number of the host that revokes them, and `hosts` are all.
+/// Reports revoked secrets that are still valid, for the same host or another one. Returns all revoked secrets. `host` is
+/// the number of the host that revokes them; `hosts` are all hosts.
 pub(super) fn check_revoked(
     revoked: Vec<Revoked>,
     host: usize,
@@ -109,7 +109,7 @@ pub(super) fn check_revoked(
     revoked.into_iter().map(|Revoked { secret, .. }| secret.value).collect()
 }
 
-/// Reads a list of secrets in the configuration file itself.
+/// Reads a list of secrets that the configuration file itself contains.
 fn inline<'k>(section: &Section<'_, '_>, key: &'k str, notes: &mut Notes) -> Vec<(&'k str, At<String>)> {
     let list = section.strings(key, notes).unwrap_or_default().into_iter();
     list.map(|At { value, line }| (key, At { value: value.to_owned(), line })).collect()
@@ -128,7 +128,7 @@ fn from_files<'k>(
 }
 
 impl Seen {
-    /// Reports a secret that is listed twice. Returns `false` if the same host listed it before: it is redundant then.
+    /// Reports a secret that is listed twice. Returns `false` if the same host already has it.
     fn is_new(&mut self, key: &str, secret: &At<String>, host: usize, notes: &mut Notes) -> bool {
         let Some(&(first_host, first_line)) = self.0.get(&secret.value) else {
             self.0.insert(secret.value.clone(), (host, secret.line));
@@ -153,7 +153,7 @@ impl Seen {
     }
 }
 
-/// Whether the secret can be used; reports what is wrong with it.
+/// Reports the problems of a secret. Returns whether it can be used.
 fn is_fit(key: &str, secret: &At<String>, notes: &mut Notes) -> bool {
     if secret.value.is_empty() {
         notes.error(secret.line, key, "the secret is empty", MAKE_ONE);
@@ -191,7 +191,7 @@ fn is_fit(key: &str, secret: &At<String>, notes: &mut Notes) -> bool {
             secret.line,
             key,
             "the secret starts or ends with a blank, which is part of the secret",
-            "remove the blank unless the host that issues credentials has it too",
+            "remove the blank, unless the host that issues credentials uses it too",
         );
     }
     true
@@ -264,7 +264,7 @@ pub fn read_secret(source: impl Read) -> io::Result<String> {
 enum NotASecret {
     /// Not UTF-8, or too long.
     NotText,
-    /// Some editors put it in front of UTF-8 text, where it would be part of the secret.
+    /// Some editors write it at the start of UTF-8 text, where it would be part of the secret.
     ByteOrderMark,
 }
 
@@ -292,7 +292,7 @@ fn first_line(bytes: &[u8]) -> Result<&str, NotASecret> {
     }
 }
 
-/// The key in front of a secret that was copied with its whole line from another configuration.
+/// Returns the key before a secret that was copied with its whole line from another configuration.
 fn assigned(secret: &str) -> Option<&'static str> {
     COPIED_KEYS.into_iter().find(|key| {
         let rest = secret.trim_start().strip_prefix(key);
@@ -309,7 +309,7 @@ fn read_start(path: &Path) -> io::Result<(Vec<u8>, u32)> {
     Ok((bytes, mode))
 }
 
-/// The name of the user that this process runs as, or its number.
+/// Returns the name of the user that this process runs as, or the user id if the user has no name.
 fn current_user() -> String {
     let Ok(own) = std::fs::metadata("/proc/self") else { return "hallpass".to_owned() };
     let uid = own.uid().to_string();

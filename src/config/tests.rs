@@ -94,7 +94,7 @@ fn a_minimal_configuration_has_every_default() {
 }
 
 #[test]
-fn every_key_arrives() {
+fn every_key_is_read() {
     let text = "realm = 'r'\nexternal_ip = ['203.0.113.10/10.0.0.5', '2001:db8::1']\nstrict_channels = true\nicmp_to_clients = true\nprivacy = true\n\
         [[listen]]\ntransport = 'tls'\naddress = '[::]:443'\n\
         [relay]\naddresses = ['10.0.0.5', 'fd00::5']\nports = '50000-50999'\ndefault_family = 'client'\nmode = 'sockets'\n\
@@ -320,20 +320,25 @@ fn numbers_are_bounded() {
     assert_eq!(good(&with("[limits]\nallocations_total = 0x10")).limits.allocations_total, 16);
     let drain = |servers: &str| with(&format!("[drain]\nalternate_server = [{servers}]"));
     assert_error(&drain("'relay2'"), 10, "drain.alternate_server", "203.0.113.11:3478");
-    assert_error(&drain("'0.0.0.0:3478'"), 10, "cannot be sent there", "address of the other relay");
+    assert_error(
+        &drain("'0.0.0.0:3478'"),
+        10,
+        "cannot be sent to this address",
+        "address of the other relay",
+    );
     assert_error(&drain("'203.0.113.11:1', '203.0.113.11:1'"), 10, "is listed twice", "remove");
     let many: Vec<String> = (1..=65).map(|port| format!("'203.0.113.11:{port}'")).collect();
     assert_error(&drain(&many.join(",")), 10, "more than 64 servers", "in turn");
     let several = good(&drain("'203.0.113.11:1', '[2001:db8::1]:1', '203.0.113.12:1'")).drain;
     assert_eq!(several.alternate_server.len(), 3);
-    assert_eq!(several.tcp_alternate_server, several.alternate_server, "UDP's hold for TCP as well");
+    assert_eq!(several.tcp_alternate_server, several.alternate_server, "TCP uses UDP's servers by default");
     let own = format!("{}\ntcp_alternate_server = ['203.0.113.13:443']", drain("'203.0.113.11:1'"));
     assert_eq!(good(&own).drain.tcp_alternate_server, ["203.0.113.13:443".parse().unwrap()]);
     assert_warning(&with("[limits]\nlifetime_max_seconds = 60"), 10, "default lifetime", "600");
 }
 
 #[test]
-fn realm_is_bounded_for_the_sake_of_amplification() {
+fn the_realm_is_short_to_limit_amplification() {
     let of = |length: usize| with("").replace("relay.example.org", &"r".repeat(length));
     assert_eq!(good(&of(52)).realm.len(), 52);
     assert_error(&of(53), 1, "53 bytes, more than 52", "amplifies");
@@ -347,17 +352,22 @@ fn realm_is_bounded_for_the_sake_of_amplification() {
 }
 
 #[test]
-fn external_ip_is_one_a_family_or_pairs() {
+fn external_ip_is_one_address_per_family_or_pairs() {
     let of = |list: &str| format!("external_ip = {list}\n{}", with(""));
     assert_error(&of("['relay.example.org']"), 1, "is not an address", "203.0.113.10/10.0.0.5");
     assert_error(&of("['203.0.113.10/fd00::1']"), 1, "mixes IPv4 and IPv6", "same family");
-    assert_error(&of("['203.0.113.10', '203.0.113.11']"), 1, "a second entry", "public/private");
+    assert_error(
+        &of("['203.0.113.10', '203.0.113.11']"),
+        1,
+        "overlaps with an earlier entry",
+        "public/private",
+    );
     assert_error(&of("['0.0.0.0']"), 1, "0.0.0.0 cannot be a destination", "clients outside");
     for swapped in ["10.0.0.5/203.0.113.10", "fd00::5/2001:db8::10"] {
         assert_warning(
             &of(&format!("['{swapped}']")),
             1,
-            "private address for a public one",
+            "private address in place of a public one",
             "public address first",
         );
     }
@@ -368,7 +378,7 @@ fn external_ip_is_one_a_family_or_pairs() {
 }
 
 #[test]
-fn listeners_need_transport_address_and_a_place_of_their_own() {
+fn listeners_need_a_transport_and_a_distinct_address() {
     let second = |transport: &str, address: &str| {
         with(&format!("[[listen]]\ntransport = \"{transport}\"\naddress = \"{address}\"\n"))
     };
@@ -434,7 +444,7 @@ fn relay_ports_stay_clear_of_udp_listeners() {
     );
     assert_error(&of("3000-3479"), 10, "contains port 3479", "ports = \"3000-3478\"");
     let tcp = of("3000-4000").replace("\"udp\"", "\"tcp\"");
-    assert_eq!(good(&tcp).relay.ports, 3000..=4000, "TCP ports are another space");
+    assert_eq!(good(&tcp).relay.ports, 3000..=4000, "TCP and UDP ports are independent");
     let elsewhere = of("3000-4000").replace("0.0.0.0", "10.0.0.1") + "addresses = ['10.0.0.2']";
     assert_eq!(good(&elsewhere).relay.ports, 3000..=4000, "another address is no clash");
     let dual = of("3000-4000").replace("0.0.0.0", "[::]") + "addresses = ['10.0.0.2']";
@@ -460,7 +470,7 @@ fn relay_ports_stay_clear_of_udp_listeners() {
 }
 
 #[test]
-fn both_words_for_the_one_mode_of_relaying_are_one_configuration() {
+fn both_relay_modes_give_the_same_configuration() {
     let of = |mode: &str| good(&with(&format!("[relay]\nmode = '{mode}'")));
     assert_eq!(of("auto"), of("sockets"), "a reload from one to the other changes nothing");
     assert_eq!(of("auto"), good(&with("[relay]\n")));
@@ -517,7 +527,7 @@ fn a_revoked_secret_is_valid_nowhere() {
     const LEAKED: &str = "leaked-0123456789abcdef";
     let own = with(&format!("secrets = ['{LEAKED}']\nrevoked = ['{LEAKED}']\n"));
     assert_error(&own, 10, "both valid and revoked", "a new one");
-    // Before and after the host where it is valid.
+    // The revoking host is listed before or after the host where the secret is valid.
     let host = |name: &str, rest: &str| {
         format!("[[host]]\nname = '{name}'\nsecret = 'secret-of-{name}-itself'\n{rest}")
     };
@@ -553,7 +563,7 @@ fn secret_files_are_read_by_their_first_line() {
     );
     assert_eq!(loaded.warnings.problems.len(), 1, "{warnings}");
 
-    // What editors and copied lines put before the secret.
+    // A byte order mark or a key before the secret.
     let refused = |name: &str, text: &str| {
         scratch.file(name, text, 0o600);
         parse(&with(&format!("secret_file = '{name}'")), "f", &scratch.0).unwrap_err().to_string()
@@ -613,9 +623,9 @@ fn a_configuration_that_others_may_read_or_change_is_a_warning() {
             told.contains("chmod 640 ") && told.contains("chmod 600") && !told.contains(SECRET),
             "{told}"
         );
-        assert_eq!(warnings(text, 0o660), "", "the group may");
+        assert_eq!(warnings(text, 0o660), "", "access by the group is allowed");
     }
-    assert_eq!(warnings(&apart, 0o644), "", "there is no secret in it");
+    assert_eq!(warnings(&apart, 0o644), "", "the file contains no secret");
     let told = warnings(&apart, 0o642);
     assert!(told.contains("hallpass.toml: warning: every user of this host may change "), "{told}");
     let told = warnings(&inline, 0o666);
@@ -623,7 +633,7 @@ fn a_configuration_that_others_may_read_or_change_is_a_warning() {
 }
 
 #[test]
-fn hosts_have_names_of_their_own_and_are_bounded() {
+fn hosts_have_distinct_names_and_a_maximum_number() {
     let second = |name: &str| with(&format!("[[host]]\nname = '{name}'\nsecret = 'another-secret-here'\n"));
     assert_error(&second("ping"), 10, "already the host on line 7", "secrets = [");
     assert_error(&second(""), 10, "not a name", "1 to 64 bytes");
@@ -633,7 +643,12 @@ fn hosts_have_names_of_their_own_and_are_bounded() {
         (0..count).map(|n| format!("[[host]]\nname = 'h{n}'\nsecret = 'secret-of-the-host-{n}'\n")).collect()
     };
     assert_eq!(good(&with(&many(199))).hosts.len(), 200);
-    assert_error(&with(&many(200)), 9 + 3 * 199, "201 hosts are more than 200", "second relay");
+    assert_error(
+        &with(&many(200)),
+        9 + 3 * 199,
+        "201 hosts are more than the maximum of 200",
+        "second relay",
+    );
     assert_error(
         "realm = 'x'\n[[listen]]\ntransport = 'udp'\naddress = '0.0.0.0:1'",
         0,
@@ -731,7 +746,7 @@ fn the_example_is_good_and_shows_every_key_with_its_default() {
 }
 
 #[test]
-fn each_kind_of_port_may_be_kept_to_itself() {
+fn a_port_can_refuse_clients_of_the_other_kind() {
     let listener = |transport: &str, key: &str| {
         format!("[[listen]]\ntransport = '{transport}'\naddress = '0.0.0.0:5000'\n{key}\n")
     };

@@ -1,4 +1,4 @@
-//! The configuration in values: addresses parsed, secrets read, defaults filled in.
+//! The types of the configuration: addresses are parsed, secrets are read and defaults are filled in.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -78,7 +78,8 @@ pub struct Listener {
     pub proxies: Vec<IpNet>,
     /// Whether the port is shared with the web.
     pub web: bool,
-    /// Whether clients of the other kind come in: without TLS on a TLS port (`plain`), with TLS on a TCP port (`tls`).
+    /// Whether the port also serves clients of the other kind: without TLS on a TLS port (`plain`), with TLS on a TCP port
+    /// (`tls`).
     pub either: bool,
     /// The HTTP/3 server that shares a UDP port.
     pub quic: Option<SocketAddr>,
@@ -87,7 +88,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// A listener for TURN alone and without a proxy.
+    /// Creates a listener for TURN only and without a proxy.
     pub fn new(transport: Transport, address: SocketAddr, line: usize) -> Self {
         let either = transport.is_stream();
         Self { transport, address, proxies: Vec::new(), web: false, either, quic: None, line }
@@ -103,7 +104,7 @@ pub struct Web {
     pub h2: Option<SocketAddr>,
     /// The PROXY header in front of each connection to a web server.
     pub proxy_protocol: ProxyProtocol,
-    /// TLS servers by lower-case name: TLS connections for these names are forwarded unopened.
+    /// TLS servers by lower-case name. TLS connections for these names are forwarded without decryption.
     pub passthrough: BTreeMap<String, SocketAddr>,
 }
 
@@ -144,7 +145,7 @@ pub struct TlsFiles {
 /// One `[[host]]`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Host {
-    /// The operator's name for it.
+    /// The name that the operator chose.
     pub name: String,
     /// Shared secrets in the order of the file, newest first; at least one. All are accepted.
     pub secrets: Vec<String>,
@@ -189,19 +190,19 @@ impl fmt::Debug for User {
 /// exactly the prefix of a built-in deny replaces it; if both lists contain a prefix, deny wins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peers {
-    /// Opened prefixes.
+    /// Prefixes that clients may reach.
     pub allow: Vec<IpNet>,
-    /// Closed prefixes.
+    /// Prefixes that clients may not reach.
     pub deny: Vec<IpNet>,
 }
 
-/// `[drain]`: servers that new clients are sent to during a drain. Those of a client's family are taken in turn; without one,
-/// it is refused.
+/// `[drain]`: servers that new clients are sent to during a drain. The servers of a client's address family are used in
+/// turn; without one, the client is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Drain {
     /// For clients on UDP.
     pub alternate_server: Vec<SocketAddr>,
-    /// For clients on TCP; those for UDP if the key is absent.
+    /// For clients on TCP. If the key is absent, the servers for UDP.
     pub tcp_alternate_server: Vec<SocketAddr>,
     /// For clients on TLS. The certificate there must be valid for the name that they connected to.
     pub tls_alternate_server: Vec<SocketAddr>,
@@ -230,7 +231,7 @@ pub enum LogFormat {
 pub enum LogLevel {
     /// Failures.
     Error,
-    /// Refusals, and problems to come.
+    /// Refusals and imminent problems.
     Warn,
     /// Events that an operator wants to see.
     Info,
@@ -337,7 +338,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_written_ipv4_listener_keeps_the_ipv6_one_to_itself() {
+    fn an_ipv4_listener_on_the_same_port_makes_the_ipv6_one_ipv6_only() {
         let mut config = Config::embedded("0123456789abcdef".into());
         let mut ipv4 = config.listen[0].clone();
         ipv4.address.set_ip(Ipv4Addr::UNSPECIFIED.into());

@@ -43,7 +43,7 @@ impl Notes {
         self.add(Severity::Warning, Some(line), key, message.into(), remedy.into());
     }
 
-    /// Reports an error of the file as a whole: something is missing.
+    /// Reports that something is missing: an error of the file as a whole.
     pub(super) fn missing(&mut self, key: &str, message: &str, remedy: &str) {
         self.add(Severity::Error, None, key, message.to_owned(), remedy.to_owned());
     }
@@ -65,7 +65,7 @@ pub(super) struct At<T> {
     pub(super) line: usize,
 }
 
-/// The tables of the file and their keys. Names have the brackets that the file has; "" is the top of the file.
+/// The tables of the file and their keys. Names include the brackets as in the file; "" is the top of the file.
 pub(super) const TABLES: [(&str, &[&str]); 12] = [
     (
         "",
@@ -158,7 +158,7 @@ impl<'a, 'i> Section<'a, 'i> {
         })
     }
 
-    /// The value of a limit, or its default.
+    /// Reads a limit. Returns its default if the key is absent or the value is wrong.
     pub(super) fn number(&self, limit: &LimitRow, notes: &mut Notes) -> u32 {
         let LimitRow { key, default, unit, bounds, zero, .. } = limit;
         let Some(value) = self.table.get(*key) else { return *default };
@@ -186,7 +186,7 @@ impl<'a, 'i> Section<'a, 'i> {
         }
     }
 
-    /// The meaning of a word. `None` if the key is absent or the word is not in the list.
+    /// Reads one of several words and returns its meaning. `None` if the key is absent or the word is not in the list.
     pub(super) fn word<T: Copy>(&self, key: &str, words: &[(&str, T)], notes: &mut Notes) -> Option<T> {
         let At { value, line } = self.string(key, notes)?;
         let found = words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning);
@@ -202,7 +202,7 @@ impl<'a, 'i> Section<'a, 'i> {
         found
     }
 
-    /// A list of strings. `None` if the key is absent.
+    /// Reads a list of strings. `None` if the key is absent or its value is no list.
     pub(super) fn strings(&self, key: &str, notes: &mut Notes) -> Option<Vec<At<&'a str>>> {
         let value = self.table.get(key)?;
         let Some(items) = value.get_ref().as_array() else {
@@ -219,7 +219,7 @@ impl<'a, 'i> Section<'a, 'i> {
         Some(strings)
     }
 
-    /// A list of addresses and prefixes. `None` if the key is absent.
+    /// Reads a list of addresses and prefixes. `None` if the key is absent or its value is no list.
     pub(super) fn prefixes(&self, key: &str, notes: &mut Notes) -> Option<Vec<At<IpNet>>> {
         let written = self.strings(key, notes)?;
         let mut prefixes: Vec<At<IpNet>> = Vec::with_capacity(written.len());
@@ -234,7 +234,7 @@ impl<'a, 'i> Section<'a, 'i> {
         Some(prefixes)
     }
 
-    /// A table with arbitrary keys and strings as values.
+    /// Reads a table with arbitrary keys and strings as values.
     pub(super) fn pairs(&self, key: &str, notes: &mut Notes) -> Vec<At<(&'a str, &'a str)>> {
         let Some(value) = self.table.get(key) else { return Vec::new() };
         let Some(table) = value.get_ref().as_table() else {
@@ -317,8 +317,8 @@ fn qualified(table: &str, key: &str) -> String {
 fn suggest(name: &str, written: &str) -> String {
     let place =
         |table: &str| if table.is_empty() { "the top of the file".to_owned() } else { table.to_owned() };
-    // First a misspelling of a key of this table, then a key of another table: top-level keys that are written below a
-    // [table] belong to that table.
+    // First a misspelled key of this table, then a key of another table: TOML assigns a top-level key that is written below a
+    // [table] to that table.
     let likely = keys_of(name)
         .iter()
         .map(|key| (strsim::damerau_levenshtein(written, key), *key))

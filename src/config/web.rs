@@ -120,7 +120,7 @@ pub(super) fn shared(section: &Section<'_, '_>, transport: Transport, notes: &mu
     web
 }
 
-/// `listen.plain` of a TLS port and `listen.tls` of a TCP port.
+/// Reads `listen.plain` of a TLS port or `listen.tls` of a TCP port.
 pub(super) fn either(section: &Section<'_, '_>, transport: Transport, notes: &mut Notes) -> bool {
     const KEYS: [(&str, &str, Transport); 2] =
         [("plain", "listen.plain", Transport::Tls), ("tls", "listen.tls", Transport::Tcp)];
@@ -185,26 +185,26 @@ pub(super) fn check(config: &Config, top: &Section<'_, '_>, notes: &mut Notes) {
     }
 }
 
-/// A back end that is one of our own listeners: one connection or packet would go round until a limit stops it.
+/// A back end that is one of our own listeners: a single connection or packet would loop until a limit stops it.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnBackEnd<'a> {
     /// The key that names the back end.
     pub key: &'static str,
     /// The address of the back end.
     pub server: SocketAddr,
-    /// The listener that it is.
+    /// The listener that receives what is forwarded there.
     pub listener: &'a Listener,
     /// The listener with the key; `None` if it is in `[web]`.
     pub from: Option<&'a Listener>,
 }
 
 impl OwnBackEnd<'_> {
-    /// What to do about it.
+    /// The remedy in messages.
     pub const REMEDY: &'static str = "write the address of the web server";
 }
 
 impl Config {
-    /// The back ends that are our own listeners, on a machine of which `is_here` knows the addresses.
+    /// Returns the back ends that are our own listeners. `is_here` says whether this machine has an address.
     pub fn own_back_ends(&self, is_here: impl Fn(IpAddr) -> bool) -> Vec<OwnBackEnd<'_>> {
         let Web { http1, h2, passthrough, .. } = &self.web;
         let of_web = [("web.http1", http1), ("web.h2", h2)];
@@ -222,7 +222,7 @@ impl Config {
         all.filter_map(ours).collect()
     }
 
-    /// Whether what this machine sends to `server` arrives at this listener.
+    /// Whether this listener receives what this machine sends to `server`.
     fn receives(&self, listener: &Listener, server: SocketAddr, is_here: impl Fn(IpAddr) -> bool) -> bool {
         let (at, to) = (listener.address.ip().to_canonical(), server.ip().to_canonical());
         // Connecting to the unspecified address means connecting to loopback.

@@ -58,7 +58,7 @@ pub(super) async fn serve(
     router: Router,
     limits: SiteLimits,
 ) {
-    // Fails only if the runtime has no memory.
+    // Fails only if the kernel lacks resources.
     let Ok(stream) = UnixStream::from_std(stream) else { return };
     let mut io = TokioIo::new(stream);
     let requested = Arc::new(Notify::new());
@@ -74,7 +74,7 @@ pub(super) async fn serve(
     let idle = async {
         while timeout(limits.quiet, requested.notified()).await.is_ok() {
             if visitor.down {
-                // For the next connection the web server may be reachable again.
+                // End the connection: the server tries the web server again for the next one.
                 break;
             }
         }

@@ -2,7 +2,8 @@
 //! unreachable.
 //!
 //! The site has no listener. [`BuiltInSite::serve`] receives each connection as one end of a socket pair. `pages`
-//! contains the pages; `connection` serves a connection and limits its time; `visits` decides who makes room.
+//! contains the pages; `connection` serves a connection and limits its time; `visits` decides which connection is closed
+//! to make room.
 #![forbid(unsafe_code)]
 
 mod connection;
@@ -22,8 +23,8 @@ use connection::SiteLimits;
 pub use visitor::{Http, Visitor};
 use visits::Visits;
 
-/// A browser keeps one or two connections. An idle one takes 16 KiB with HTTP/1.1 and 25 KiB with HTTP/2, so all
-/// together take up to 13 MiB.
+/// A browser keeps one or two connections. An idle one takes 16 KiB with HTTP/1.1 and 25 KiB with HTTP/2: up to 13 MiB
+/// in all.
 const LIMITS: SiteLimits = SiteLimits {
     connections: 512,
     head: Duration::from_secs(10),
@@ -62,9 +63,9 @@ impl BuiltInSite {
         Self { runtime, router, limits, visits: Arc::new(Visits::new(limits.connections)) }
     }
 
-    /// Serves a connection in the background. Callable from any thread; does not block. On a full site, a visitor from
-    /// the source with the most makes room; if no other source has more, this closes the connection and returns
-    /// `false`.
+    /// Serves a connection in the background. Callable from any thread; does not block. On a full site, closes a
+    /// connection of the source that has the most. If none has at least two more than this client's source, closes the new
+    /// connection and returns `false`.
     pub fn serve(&self, connection: SiteConnection) -> bool {
         let Some(visit) = self.visits.enter(connection.visitor.client.ip()) else { return false };
         let (router, limits) = (self.router.clone(), self.limits);
@@ -74,7 +75,7 @@ impl BuiltInSite {
                 () = connection::serve(stream, http, visitor, &visit, router, limits) => {}
                 () = visit.displaced() => {}
             }
-            // The descriptor is closed before its place is free.
+            // The stream's descriptor is closed before its place becomes free.
             drop((place, visit));
         });
         true

@@ -19,11 +19,11 @@ use super::Visitor;
 /// Seconds until a client should retry an unreachable web server.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("10");
 
-/// The port that a URL of HTTPS does not name.
+/// The default port of HTTPS, which URLs omit.
 const HTTPS: u16 = 443;
 
-/// A request body up to this size is read before the response, within this time. An HTTP/2 client that receives the
-/// response while it still sends may discard it.
+/// A request body up to this size is read before the response, within this time: an HTTP/2 client that receives a
+/// response while it is still sending may discard the response.
 const BODY_MAX: usize = 16 << 10;
 const BODY_TIME: Duration = Duration::from_millis(500);
 
@@ -40,8 +40,8 @@ pub(super) fn router() -> Router {
     within_rules(Router::new().fallback(not_found))
 }
 
-/// Adds the rules for every page: the request must name one host, and while the web server is unreachable the response
-/// is 502.
+/// Adds the rules for every page: the request must name one host, a request without TLS is redirected, and while the web
+/// server is unreachable the response is 502.
 pub(super) fn within_rules(pages: Router) -> Router {
     let pages = pages.layer(from_fn(back_end_down)).layer(from_fn(to_https)).layer(from_fn(after_small_body));
     let pages = pages.layer(from_fn(one_host));
@@ -68,7 +68,7 @@ async fn back_end_down(Extension(visitor): Extension<Visitor>, request: Request,
     ([(header::RETRY_AFTER, RETRY_AFTER)], page(StatusCode::BAD_GATEWAY, text)).into_response()
 }
 
-/// Redirects a request that came without TLS to the same page with it, on the same port.
+/// Redirects a request without TLS to the same page over HTTPS, on the same port.
 async fn to_https(Extension(visitor): Extension<Visitor>, request: Request, next: Next) -> Response {
     if visitor.secure {
         return next.run(request).await;

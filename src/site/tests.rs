@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 
-/// A test that waits longer has failed.
+/// A test that waits longer than this fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Limits for tests without slow clients.
 const AMPLE: SiteLimits =
@@ -122,7 +122,7 @@ impl Client {
             }
             let mut piece = [0; 4096];
             let len = self.stream.read(&mut piece).expect("a frame");
-            assert!(len > 0, "it ended after {frames:02x?}");
+            assert!(len > 0, "the connection ended after {frames:02x?}");
             received.extend_from_slice(&piece[..len]);
         }
     }
@@ -158,7 +158,7 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, u32, Vec<u8>)> {
 }
 
 #[test]
-fn a_page_is_whole_and_the_connection_stays() {
+fn a_page_is_complete_and_the_connection_stays_open() {
     let rig = Rig::new(AMPLE);
     let mut client = rig.connect(Http::One, false);
     client.send(GET);
@@ -260,7 +260,7 @@ fn malformed_requests_are_refused_and_bounded() {
 }
 
 #[test]
-fn over_http_2_a_body_that_nobody_reads_is_answered_and_not_waited_for() {
+fn over_http_2_an_incomplete_body_does_not_block_the_response() {
     let rig = Rig::new(AMPLE);
     let mut client = rig.connect(Http::Two, false);
     // A POST with an incomplete body.
@@ -310,7 +310,7 @@ fn a_full_site_refuses_connections_until_one_closes() {
     let Client { stream, place } = inside.pop().expect("one");
     drop(stream);
     assert_eq!(place.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
-    // The place in the site is released together with the one of the descriptor.
+    // The site's own place is released a moment later, so this retries.
     let mut next = rig.try_visit(Http::One, false);
     while !next.0 {
         thread::yield_now();
@@ -326,7 +326,7 @@ fn a_full_site_lets_other_sources_in() {
     let rig = Rig::new(AMPLE);
     let mut inside: Vec<Client> = (0..AMPLE.connections).map(|_| rig.connect(Http::One, false)).collect();
     assert!(inside.iter_mut().all(|client| client.status(GET) == "404"));
-    // The first one sends another request, so it is not the first to make room.
+    // The first one sends another request, so it is not the least recent.
     assert_eq!(inside[0].status(GET), "404");
     for (http, request) in [(Http::One, GET.to_vec()), (Http::Two, h2_get())] {
         let (taken, mut elsewhere) = rig.visit_from("198.51.100.7:5000", http, false);
@@ -339,7 +339,7 @@ fn a_full_site_lets_other_sources_in() {
         inside.push(elsewhere);
     }
     let (taken, _) = rig.visit_from("198.51.100.7:5000", Http::One, false);
-    assert!(!taken, "the other source has as many");
+    assert!(!taken, "both sources have as many");
     assert_eq!(inside[0].status(GET), "404");
 }
 
@@ -364,7 +364,7 @@ fn silent_clients_are_closed() {
 }
 
 #[test]
-fn neither_frames_without_a_request_nor_unread_answers_keep_a_connection() {
+fn neither_frames_without_a_request_nor_unread_responses_keep_a_connection_open() {
     let rig = Rig::new(SHORT);
     let mut client = rig.connect(Http::Two, false);
     client.send(&h2_get());

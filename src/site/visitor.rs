@@ -1,4 +1,4 @@
-//! The client of a connection and what it speaks.
+//! The client of a connection and its version of HTTP.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! The connections that the site serves, and which of them makes room on a full site.
+//! Counts the connections that the site serves, and chooses the one to close on a full site.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 use crate::base::lock::lock;
 use crate::base::network::Network;
 
-/// How many more visits than the newcomer's source another source must have to make room for it. Afterwards it still
-/// has at least as many, so the two do not displace each other in turn.
+/// A source loses a visit to a newcomer only if it has at least this many more than the newcomer's source. Afterwards it
+/// still has at least as many, so the two do not displace each other in turn.
 const AHEAD: usize = 2;
 
 /// Every visit of a site. A source is an IPv4 address or an IPv6 site (/48).
@@ -48,10 +48,11 @@ impl Open {
         Some(displaced)
     }
 
-    /// Displaces the least recent visit of the source with the most, if that is not the newcomer's.
+    /// Displaces the least recent visit of the source with the most, if it has [`AHEAD`] more than the newcomer's source.
+    /// Returns whether it did.
     fn make_room_for(&mut self, newcomer: Network) -> bool {
         let own = self.by_source.get(&newcomer).map_or(0, BTreeMap::len);
-        // On a full site only, and never more sources than places.
+        // A linear search is cheap enough: only on a full site, and there are never more sources than places.
         let largest = self.by_source.iter().max_by_key(|(_, visits)| visits.len());
         let Some((&source, visits)) = largest.filter(|(_, visits)| visits.len() >= own + AHEAD) else {
             return false;
@@ -79,8 +80,8 @@ impl Visits {
         Self { max, open: Mutex::default() }
     }
 
-    /// Takes a place for a client. On a full site, the source with the most visits makes room, so that one source
-    /// cannot keep others out. Returns `None` if it has about as few as the client's own.
+    /// Takes a place for a client. On a full site, displaces a visit of the source with the most, so that one source
+    /// cannot keep others out. Returns `None` if that source has fewer than [`AHEAD`] more than the client's own.
     pub fn enter(self: &Arc<Self>, client: IpAddr) -> Option<Visit> {
         let source = Network::site(client);
         let displaced = Arc::new(Notify::new());
@@ -99,7 +100,7 @@ impl Visits {
 }
 
 impl Visit {
-    /// Records a request: others of the source make room first.
+    /// Records a request: other visits of the same source are now displaced before this one.
     pub fn renew(&self) {
         let mut open = lock(&self.visits.open);
         let mut number = lock(&self.number);
@@ -108,7 +109,7 @@ impl Visit {
         }
     }
 
-    /// Completes when the visit must make room; its place is already taken by another.
+    /// Completes when the visit is displaced. Another visit already has its place.
     pub async fn displaced(&self) {
         self.displaced.notified().await;
     }
@@ -149,7 +150,7 @@ mod tests {
         let gone: Vec<_> = greedy.iter().map(|visit| is_displaced(&visits, visit)).collect();
         assert_eq!(gone, [false, true, true, true, true, true, false, false, false, false]);
         assert!(others.iter().all(|visit| !is_displaced(&visits, visit)));
-        // A displaced visit neither returns by a request nor frees the place of another.
+        // A displaced visit gets no place back by a request, and its end does not free another's place.
         greedy[1].renew();
         greedy.drain(1..3);
         assert_eq!(visits.count(), 10);

@@ -14,8 +14,7 @@ use super::support::plan::Plan;
 #[test]
 fn an_address_arrives_late() {
     let set_up = |lab: &Lab| shell(&lab.server, "ip addr flush dev up0 scope global");
-    let Some(host) = Host::start_with(set_up, |plan| plan.started = "no address that clients elsewhere")
-    else {
+    let Some(host) = Host::start_with(set_up, |plan| plan.started = "no address to relay from") else {
         return;
     };
     let (status, text) = host.readiness();
@@ -207,13 +206,13 @@ os.execvp(sys.argv[1], sys.argv[1:])
     let written = |plan: &mut Plan| {
         plan.wrapper = ["/usr/bin/python3", "-c", NO_SOCKETS].map(String::from).to_vec();
         plan.listeners = Plan::on(&[SERVER, SERVER6], &[]).listeners;
-        plan.started = "this machine has no IPv6: nobody is served there";
+        plan.started = "this machine has no IPv6, so no client is served there";
     };
     let Some(host) = Host::start_with(no_addresses, written) else { return };
     host.relays_from(SERVER, Told { v4: Ok(SERVER), v6: Err(440) });
     let (status, text) = host.readiness();
     assert!(status == 503 && text.contains("the address of a listener"), "{status} {text}");
-    assert_eq!(host.server.log().matches("nobody is served there").count(), 3, "{}", host.server.log());
+    assert_eq!(host.server.log().matches("so no client is served there").count(), 3, "{}", host.server.log());
 }
 
 /// What can never work ends the start, and `check` names the rest.

@@ -246,7 +246,7 @@ impl Host {
             let lacks = format!("no client reaches the peers {peers}: this relay has no {family} address");
             let explained = match relays {
                 true => text.contains(&lacks),
-                false => text.contains("this machine has no address that clients elsewhere"),
+                false => text.contains("this machine has no address to relay from"),
             };
             assert_eq!(explained, told.is_err(), "{family}: {told:?}: {text}");
             // Some other family is there, or none.

@@ -460,7 +460,7 @@ impl Situation {
         let change = |plan: &mut Plan| {
             announce(plan, self.external);
             if self.starts_without {
-                plan.started = "no address that clients elsewhere";
+                plan.started = "no address to relay from";
             }
         };
         let host = Host::start_any(beside_others, self.set_up, change);

@@ -68,7 +68,7 @@ async fn page(address: SocketAddr, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_pages_say_what_they_should() {
+async fn each_page_has_its_status_and_content() {
     let mut rig = rig(LIMITS).await;
     let index = page(rig.address, "/").await;
     assert!(index.starts_with("HTTP/1.1 200") && index.contains("/metrics") && index.contains("/readyz"));
@@ -98,7 +98,7 @@ async fn the_pages_say_what_they_should() {
 }
 
 #[tokio::test]
-async fn names_that_a_stranger_may_own_are_refused_on_every_page() {
+async fn names_that_an_attacker_may_own_are_refused_on_every_page() {
     let rig = rig(LIMITS).await;
     let ask = async |target: &str, host: &str| {
         exchange(rig.address, format!("GET {target} HTTP/1.1\r\n{host}\r\n").as_bytes()).await

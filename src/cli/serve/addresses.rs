@@ -9,10 +9,11 @@ use crate::system::addresses::{self, Addresses};
 use crate::system::interfaces;
 use crate::system::local_addresses::LocalAddress;
 
-/// Most addresses in one log line. Of the others the line has only the number.
+/// Maximum number of addresses in a log line. The others are only counted.
 const NAMED: usize = 16;
 
-/// Returns the addresses of this machine; those of its interfaces alone if the kernel does not list its local routes.
+/// Returns the addresses of this machine. If the kernel does not list its local routes, logs a warning and returns the
+/// addresses of the interfaces only.
 pub fn at_start() -> Addresses {
     addresses::read().unwrap_or_else(|error| {
         tracing::warn!(

@@ -1,4 +1,5 @@
-//! The configuration of the server: read at the start, compared with this machine, and with what a reload cannot change.
+//! The configuration of the server: reads it at the start, compares it with this machine, and restores keys that a reload
+//! cannot change.
 
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use crate::system::entropy;
 /// Reads the configuration, or returns the built-in one if there is no path.
 ///
 /// # Errors
-/// It has errors; they are printed, and those of the certificate, too.
+/// If the configuration has errors. They are already printed, and those of the certificate with them.
 pub fn read(path: Option<&Path>) -> Result<Config, StartError> {
     let Some(path) = path else {
         let secret = entropy::secret().map_err(no_randomness)?;
@@ -21,7 +22,7 @@ pub fn read(path: Option<&Path>) -> Result<Config, StartError> {
     let examined = config::examine(path);
     print_stderr(&examined.report.to_string());
     if let Some(config) = examined.config.as_ref().filter(|_| examined.report.has_errors()) {
-        // Its problems would be the next reason to refuse the start.
+        // Otherwise the operator would see these only after the other errors are fixed.
         for (_, line) in certificate::problems(config, &examined.report.file) {
             print_stderr(&line);
         }
@@ -31,10 +32,10 @@ pub fn read(path: Option<&Path>) -> Result<Config, StartError> {
     examined.accept().map(|loaded| loaded.config).map_err(refused)
 }
 
-/// Prints what a configuration gets wrong about this machine.
+/// Prints the problems of a configuration on this machine.
 ///
 /// # Errors
-/// There are errors among it.
+/// If one of the problems is an error.
 pub fn refuse_misfits(config: &Config, path: Option<&Path>, addresses: &Addresses) -> Result<(), StartError> {
     let report = this_host::before_start(config, addresses, &name(path));
     print_stderr(&report.to_string());

@@ -25,7 +25,7 @@ impl Default for DrainProgress {
 }
 
 impl DrainProgress {
-    /// Whether the server drains.
+    /// Whether a drain is running.
     pub fn is_draining(&self) -> bool {
         self.0.load(Relaxed) != NOT_DRAINING
     }
@@ -47,7 +47,7 @@ pub struct Remaining {
     pub connections: u32,
 }
 
-/// The state of a drain. By default there is none.
+/// The state of a drain. By default no drain is running.
 #[derive(Default)]
 pub struct DrainState {
     progress: DrainProgress,
@@ -74,17 +74,17 @@ impl DrainState {
         self.deadline.is_some()
     }
 
-    /// The reason to exit now; `None` while the drain goes on.
+    /// The reason to exit now; `None` while the drain continues.
     pub fn exit_reason(&self, remaining: Remaining, now: Instant) -> Option<&'static str> {
         match self.deadline {
             Some(_) if remaining.allocations == 0 => Some("drained"),
-            Some(deadline) if now >= deadline => Some("drain_seconds are over"),
+            Some(deadline) if now >= deadline => Some("drain_seconds have elapsed"),
             _ => None,
         }
     }
 
-    /// Updates the metrics and describes the drain in words. The flag is true when a report in the log is due. `None`
-    /// without a drain.
+    /// Updates the metrics and returns a status text. The flag is true when a report in the log is due. `None` without a
+    /// drain.
     pub fn report(&mut self, remaining: Remaining, now: Instant) -> Option<(String, bool)> {
         if !self.begun {
             return None;
@@ -123,7 +123,7 @@ mod tests {
     const NONE: Remaining = Remaining { clients: 0, allocations: 0, connections: 3 };
 
     #[test]
-    fn a_drain_reports_who_remains_and_for_how_long() {
+    fn a_drain_reports_remaining_clients_and_time() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut drain = DrainState::default();
@@ -138,16 +138,16 @@ mod tests {
             drain.report(SOME, after(10)).is_some_and(|(text, due)| due && text.ends_with("1:01:55 left"))
         );
         assert_eq!(drain.exit_reason(SOME, after(3724)), None);
-        assert_eq!(drain.exit_reason(SOME, after(3725)), Some("drain_seconds are over"));
+        assert_eq!(drain.exit_reason(SOME, after(3725)), Some("drain_seconds have elapsed"));
         assert_eq!(
             drain.exit_reason(NONE, after(1)),
             Some("drained"),
-            "connections without an allocation are not waited for"
+            "a drain does not wait for connections without an allocation"
         );
     }
 
     #[test]
-    fn without_a_deadline_the_server_stays() {
+    fn without_a_deadline_the_server_keeps_running() {
         let start = Instant::now();
         let mut drain = DrainState::default();
         drain.begin(None);

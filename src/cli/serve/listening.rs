@@ -1,4 +1,4 @@
-//! Listeners whose address this machine does not have yet, and those on `[::]` of a kernel without IPv6.
+//! Listeners whose address this machine does not have yet, and listeners on `[::]` if the kernel has no IPv6.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,13 +9,14 @@ use crate::config::Config;
 use crate::net;
 use crate::system::addresses::Addresses;
 
-/// The listeners that wait for their address. They are bound already, so clients are served as soon as it is there; but
-/// nothing is bound to IPv6 if the kernel has none.
+/// The listeners whose address this machine does not have. They are already bound, so they serve clients as soon as it does;
+/// but without IPv6 in the kernel nothing is bound to an IPv6 address.
 #[derive(Debug, Default)]
 pub struct Awaited {
     lacks_ipv6: bool,
-    told: Vec<(Transport, SocketAddr)>,
-    /// Holds readiness back while there is one.
+    /// The listeners that the log reports as missing their address.
+    logged: Vec<(Transport, SocketAddr)>,
+    /// Delays readiness while a listener has no address.
     missing: Option<Latch>,
 }
 
@@ -24,29 +25,29 @@ impl Awaited {
         Self { lacks_ipv6, ..Self::default() }
     }
 
-    /// Whether nothing is bound to this address for want of IPv6. On `[::]` IPv4 is served.
+    /// Returns whether nothing is bound to this address for want of IPv6. On `[::]` IPv4 is served.
     fn is_unbound(&self, ip: IpAddr) -> bool {
         self.lacks_ipv6 && ip.is_ipv6() && !ip.is_unspecified()
     }
 
-    /// Says which listeners wait for their address, and which no longer do.
+    /// Logs which listeners start or stop waiting for their address.
     pub fn tell(&mut self, config: &Config, machine: &Addresses, readiness: &Readiness) {
         let is_absent = |ip| self.is_unbound(ip) || !machine.may_have(ip);
         let absent = config.listen.iter().filter(|listener| is_absent(listener.address.ip()));
         let absent: Vec<_> = absent.map(|listener| (listener.transport, listener.address)).collect();
-        for (transport, address) in absent.iter().filter(|one| !self.told.contains(one)) {
+        for (transport, address) in absent.iter().filter(|one| !self.logged.contains(one)) {
             match self.is_unbound(address.ip()) {
                 true => tracing::warn!(
-                    "listen {transport} {address}: this machine has no IPv6: nobody is served there; restart the server \
-                     once it has"
+                    "listen {transport} {address}: this machine has no IPv6, so no client is served there; restart the \
+                     server once it has"
                 ),
                 false => tracing::warn!(
-                    "listen {transport} {address}: this machine does not have the address: clients are served there as \
-                     soon as it does"
+                    "listen {transport} {address}: this machine does not have the address yet; it serves clients there \
+                     as soon as it does"
                 ),
             }
         }
-        for (transport, address) in self.told.iter().filter(|one| !absent.contains(one)) {
+        for (transport, address) in self.logged.iter().filter(|one| !absent.contains(one)) {
             tracing::info!("listen {transport} {address}: this machine has the address now");
         }
         match absent.is_empty() {
@@ -55,15 +56,15 @@ impl Awaited {
                 self.missing.get_or_insert_with(|| readiness.latch("the address of a listener"));
             }
         }
-        self.told = absent;
+        self.logged = absent;
     }
 }
 
-/// Binds the listeners. If the kernel has no IPv6, those on `[::]` serve IPv4 alone, and those on another IPv6 address are
+/// Binds the listeners. If the kernel has no IPv6, those on `[::]` serve IPv4 only, and those on other IPv6 addresses are
 /// left out. Also returns whether that is so.
 ///
 /// # Errors
-/// That of [`net::bind`]; without IPv6 also if no listener is left.
+/// The error of [`net::bind`]; without IPv6 also if no listener is left.
 pub fn bind(network: &mut net::Settings) -> Result<(Vec<net::WorkerSockets>, bool), net::BindError> {
     match net::bind(network) {
         Err(error) if lacks_ipv6(error.address.ip(), &error.source) => {
@@ -78,8 +79,7 @@ pub fn bind(network: &mut net::Settings) -> Result<(Vec<net::WorkerSockets>, boo
     }
 }
 
-/// Moves the listeners on `[::]` to `0.0.0.0`, unless another one has the port there, and removes those on other IPv6
-/// addresses.
+/// Moves the listeners on `[::]` to `0.0.0.0`, and removes those that are IPv6-only or on another IPv6 address.
 fn without_ipv6(network: &mut net::Settings) {
     network.listeners.retain_mut(|listener| {
         let is_any = listener.address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
@@ -138,7 +138,7 @@ mod tests {
         assert!(!is_ready(&machine(&["203.0.113.5"])));
         assert!(is_ready(&machine(&["203.0.113.5", "203.0.113.6"])));
         assert!(!is_ready(&machine(&["203.0.113.6"])));
-        assert!(is_ready(&Addresses::default()), "a list with gaps proves nothing");
+        assert!(is_ready(&Addresses::default()), "an address can be missing in an incomplete list");
         config.listen[0].address = at("[2001:db8::1]:3478");
         Awaited::new(false).tell(&config, &Addresses::default(), &readiness);
         assert!(readiness.check().is_ok());

@@ -40,7 +40,7 @@ impl MetricSource for ServerMetrics {
         out.gauge("hallpass_build_info", "Version of the running server.", &[("version", version)], 1.0);
         let started = self.started as f64;
         out.gauge("hallpass_start_time_seconds", "Start of the server in seconds since 1970.", &[], started);
-        self.hosts_and_rungs(out);
+        self.hosts(out);
         self.requests(out);
         self.stages(out);
         self.streams(out);
@@ -66,23 +66,23 @@ impl ServerMetrics {
         self.network.iter().map(|counters| read(counters)).fold(0, u64::wrapping_add)
     }
 
-    fn hosts_and_rungs(&self, out: &mut Snapshot) {
+    fn hosts(&self, out: &mut Snapshot) {
         for (number, host) in self.hosts.load().iter().enumerate() {
             let id = HostId(number as u8);
             for transport in Transport::ALL {
-                let rung = [("host", &**host), ("transport", transport.name())];
+                let host_labels = [("host", &**host), ("transport", transport.name())];
                 let alive = self.sum(|counters| counters.host(id, transport).allocations.get());
-                out.gauge("hallpass_allocations", "Allocations that exist.", &rung, alive as f64);
+                out.gauge("hallpass_allocations", "Allocations that exist.", &host_labels, alive as f64);
                 let made = self.sum(|counters| counters.host(id, transport).allocated.get());
-                out.counter("hallpass_allocations_total", "Allocations created.", &rung, made);
+                out.counter("hallpass_allocations_total", "Allocations created.", &host_labels, made);
                 for direction in ["from_client", "from_peer"] {
                     let flow = |counters: &Counters| {
-                        let rung = counters.host(id, transport);
+                        let host = counters.host(id, transport);
                         let flow =
-                            if direction == "from_client" { &rung.from_client } else { &rung.from_peer };
+                            if direction == "from_client" { &host.from_client } else { &host.from_peer };
                         (flow.packets.get(), flow.bytes.get())
                     };
-                    let labels = [rung[0], rung[1], ("direction", direction)];
+                    let labels = [host_labels[0], host_labels[1], ("direction", direction)];
                     let packets = self.sum(|counters| flow(counters).0);
                     out.counter("hallpass_relayed_packets_total", "Datagrams relayed.", &labels, packets);
                     let bytes = self.sum(|counters| flow(counters).1);
@@ -108,7 +108,8 @@ impl ServerMetrics {
             for request in Request::ALL {
                 for code in ERROR_CODES {
                     let refused = self.sum(|counters| counters.error(transport, request, code).get());
-                    // Most pairs of method and code never occur. The expected ones start at 0, so that rate() sees the first.
+                    // Most pairs of method and code never occur. The expected ones start at 0, so that Prometheus's rate()
+                    // includes the first error.
                     let expected = matches!((request, code), (Request::Allocate, 401 | 486 | 508));
                     if refused > 0 || expected {
                         let code = code.to_string();
@@ -127,7 +128,7 @@ impl ServerMetrics {
         }
     }
 
-    /// How many clients reach each stage. A drop from one stage to the next shows where they fail.
+    /// Counts how often each stage was reached. A large drop from one stage to the next shows where clients fail.
     fn stages(&self, out: &mut Snapshot) {
         let hosts = self.hosts.load().len();
         for transport in Transport::ALL {
@@ -140,14 +141,14 @@ impl ServerMetrics {
             let streams = |read: fn(&net::counters::Streams) -> u64| {
                 self.sum_network(|counters| read(counters.streams(transport)))
             };
-            let first_stun = self.sum(|counters| counters.request(transport, Request::Allocate).get());
+            let allocate_requests = self.sum(|counters| counters.request(transport, Request::Allocate).get());
             let mut stages = vec![
-                ("allocate_asked", first_stun),
+                ("allocate_asked", allocate_requests),
                 ("authenticated", self.sum(|counters| counters.authenticated(transport).get())),
-                ("allocated", of_hosts(|rung| &rung.allocated)),
-                ("permission", of_hosts(|rung| &rung.permitted)),
-                ("data_to_peer", of_hosts(|rung| &rung.sent)),
-                ("data_from_peer", of_hosts(|rung| &rung.received)),
+                ("allocated", of_hosts(|host| &host.allocated)),
+                ("permission", of_hosts(|host| &host.permitted)),
+                ("data_to_peer", of_hosts(|host| &host.sent)),
+                ("data_from_peer", of_hosts(|host| &host.received)),
             ];
             if transport.is_stream() {
                 stages.push(("accepted", streams(|streams| streams.accepted.get())));
@@ -157,7 +158,7 @@ impl ServerMetrics {
             }
             for (stage, reached) in stages {
                 let labels = [("transport", transport.name()), ("stage", stage)];
-                let help = "Times that a stage between connection and media was reached.";
+                let help = "How often each stage between connection and media was reached.";
                 out.counter("hallpass_stage_total", help, &labels, reached);
             }
         }
@@ -227,11 +228,11 @@ impl ServerMetrics {
         let help = "Web clients whose back end was unreachable.";
         out.counter("hallpass_web_unavailable_total", help, &[], down);
         let untrusted = self.sum_network(|counters| counters.untrusted.get());
-        let help = "Connections to a listener behind a proxy that did not come from the proxy.";
+        let help = "Connections closed because they did not come from the proxy of their listener.";
         out.counter("hallpass_proxy_untrusted_total", help, &[], untrusted);
     }
 
-    /// Use of descriptors and memory, refusals for lack of them, and the drain.
+    /// Adds the use of descriptors and memory, refusals for lack of them, and the drain.
     fn capacity(&self, out: &mut Snapshot) {
         let (open, most) = self.admission.descriptors();
         let help = "Sockets open for clients, peers and web servers.";
@@ -248,7 +249,7 @@ impl ServerMetrics {
             // The other reasons apply to streams only.
             if matches!(refusal, Refusal::Descriptors | Refusal::Memory | Refusal::Address) {
                 let refused = self.sum_network(|counters| counters.relays_refused(refusal).get());
-                let help = "Relayed addresses that were not opened, by what was missing.";
+                let help = "Relayed addresses that could not be opened, by reason.";
                 out.counter("hallpass_relays_refused_total", help, &[("reason", refusal.name())], refused);
             }
         }
@@ -272,7 +273,7 @@ impl ServerMetrics {
             let label = [("worker", worker.as_str())];
             out.counter(
                 "hallpass_worker_wakeups_total",
-                "Turns of the event loop.",
+                "Iterations of the event loop.",
                 &label,
                 counters.wakeups.get(),
             );

@@ -51,11 +51,11 @@ use settings::{HostNames, Machine};
 use start_error::{CHECK_UNIT_LIMITS, REPORT_BUG, StartError, bind_failed, no_randomness};
 use tls::Certificate;
 
-/// Interval of the checks for the end of a drain and for failed workers.
+/// Interval of the checks for the end of a drain, for failed workers and for lost relay addresses.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Interval of the checks of memory and descriptors.
 const MEMORY_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Average limit of log lines per second. The end of a call is one line, so normal load stays far below.
+/// Limit on the average number of log lines per second. The end of a call is one line, so normal load stays far below.
 const LOG_LINES_PER_SECOND: u32 = 1000;
 
 /// Serves until a signal or a failure ends the server.
@@ -81,7 +81,7 @@ fn start(path: Option<PathBuf>) -> Result<ExitCode, StartError> {
     let files = limits::raise_open_files();
     tracing::debug!(before = files.before, after = files.after, "descriptor limit");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-        StartError::new(format!("the control side does not start: {error}"), CHECK_UNIT_LIMITS)
+        StartError::new(format!("cannot start the control thread's runtime: {error}"), CHECK_UNIT_LIMITS)
     })?;
     runtime.block_on(serve(path, config))
 }
@@ -99,12 +99,13 @@ async fn serve(path: Option<PathBuf>, config: Config) -> Result<ExitCode, StartE
         // If the receiver is gone, the process is about to exit.
         let _ = finished.send(set_up(path, config, starting, site));
     };
-    // Reading files and opening sockets blocks. The admin pages answer meanwhile.
+    // Reading files and opening sockets blocks, so it has its own thread: the admin pages answer meanwhile.
     thread::Builder::new()
         .name("start".to_owned())
         .spawn(set_up)
         .map_err(|error| StartError::new(format!("cannot start a thread: {error}"), CHECK_UNIT_LIMITS))?;
-    let start = start.await.map_err(|_| StartError::new("the start failed", REPORT_BUG))?;
+    let start =
+        start.await.map_err(|_| StartError::new("the start thread ended without a result", REPORT_BUG))?;
     let (running, server_metrics) = start?;
     metrics.set(server_metrics);
     Ok(running.run(readiness).await)
@@ -118,11 +119,11 @@ fn set_up(
     site: Arc<dyn Site>,
 ) -> Result<(RunningServer, ServerMetrics), StartError> {
     let addresses = addresses::at_start();
-    // Says what is wrong before the certificate ends the start, so that the operator sees both.
-    let fits = configuration::refuse_misfits(&config, path.as_deref(), &addresses);
+    // Printed before a certificate error ends the start, so that the operator sees both.
+    let fit_check = configuration::refuse_misfits(&config, path.as_deref(), &addresses);
     let certificate =
         Certificate::first(&config).map_err(|message| StartError::new(message, "fix [tls] cert and key"))?;
-    fits?;
+    fit_check?;
     drop(starting.certificate);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = settings::workers(&config, cores);
@@ -185,7 +186,7 @@ fn set_up(
     Ok((running, metrics))
 }
 
-/// The clock of the workers. They read it once per turn of their loop.
+/// The clock of the workers. They read it once per iteration of their loop.
 fn now() -> Now {
     Now { instant: time::Instant::from_nanos(clock::monotonic_nanos()), unix: clock::unix_seconds() }
 }
@@ -196,7 +197,7 @@ fn print(text: &str) {
     let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
 }
 
-/// The control side of the running server.
+/// The running server, as the control thread holds it.
 struct RunningServer {
     path: Option<PathBuf>,
     config: Config,
@@ -246,12 +247,12 @@ impl RunningServer {
             Ok(signals) => signals,
             Err(error) => return fail(&format!("cannot handle signals: {error}"), CHECK_UNIT_LIMITS),
         };
-        let mut own = match machine::follow(self.machine.addresses.clone()) {
-            Ok(own) => own,
+        let mut addresses = match machine::follow(self.machine.addresses.clone()) {
+            Ok(addresses) => addresses,
             Err(error) => return fail(&format!("cannot start a thread: {error}"), CHECK_UNIT_LIMITS),
         };
         // The listeners were bound before the workers started, so a client that connects now is served.
-        self.tell(&readiness);
+        self.report_addresses(&readiness);
         self.notifier.ready();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), listeners = self.config.listen.len(), "serving");
 
@@ -275,7 +276,7 @@ impl RunningServer {
                     let deadline = Some(Instant::now() + limit);
                     self.drain(&readiness, deadline, "refusing new allocations; exits when the last one ends");
                 }
-                Ok(()) = own.changed() => self.follow(own.borrow_and_update().clone(), &readiness),
+                Ok(()) = addresses.changed() => self.follow(addresses.borrow_and_update().clone(), &readiness),
                 () = tick(watchdog.as_mut()) => self.notifier.watchdog(),
                 _ = check_memory.tick() => self.watch.check(),
                 _ = check.tick() => {
@@ -332,10 +333,10 @@ impl RunningServer {
         }
     }
 
-    /// Reads the configuration and the certificate again. Errors are logged, and what is in use stays.
+    /// Reads the configuration and the certificate again. After an error, which is logged, the old one stays in use.
     fn reload(&mut self, readiness: &Readiness) {
         self.notifier.reloading();
-        // They are followed all the time; this is for a kernel that announces nothing.
+        // Changes are followed anyway; reading now applies one that the kernel has not announced.
         match machine::read() {
             Ok(addresses) if addresses != self.machine.addresses => self.follow(addresses, readiness),
             Ok(_) => {}
@@ -353,7 +354,7 @@ impl RunningServer {
         self.notifier.ready();
     }
 
-    /// Sends the workers the new addresses of this machine: to relay from, and those that no peer may have.
+    /// Applies the new addresses of this machine: which ones to relay from, and which ones no peer may have.
     fn follow(&mut self, addresses: Addresses, readiness: &Readiness) {
         if self.machine.addresses.own != addresses.own {
             addresses::log_change(&self.machine.addresses.own, &addresses.own);
@@ -364,21 +365,21 @@ impl RunningServer {
         self.choose_relays(readiness);
     }
 
-    /// Sends the workers the relay addresses that follow from the addresses of this machine and the time.
+    /// Chooses the relay addresses from this machine's addresses and the time, and sends them to the workers.
     fn choose_relays(&mut self, readiness: &Readiness) {
         self.relays.follow(&self.config, &self.machine.addresses, now().instant);
         match settings::protocol(&self.config, &self.machine, self.relays.addresses(), &mut self.names) {
             Ok(protocol) => {
                 self.workers.send(&Command::Settings(Arc::new(protocol)));
-                self.tell(readiness);
+                self.report_addresses(readiness);
             }
-            // Cannot happen: the names of the running configuration have numbers.
+            // Cannot happen: every host of the running configuration already has a number.
             Err(message) => tracing::error!("the addresses in use stay: {message}"),
         }
     }
 
-    /// Says which addresses are in use or missing, and the first time that none is, that the server is ready.
-    fn tell(&mut self, readiness: &Readiness) {
+    /// Logs which addresses are in use and which are missing. Prints "ready" when nothing is missing for the first time.
+    fn report_addresses(&mut self, readiness: &Readiness) {
         self.relays.tell(readiness);
         self.awaited.tell(&self.config, &self.machine.addresses, readiness);
         if !self.is_ready && readiness.check().is_ok() {
@@ -413,7 +414,7 @@ impl RunningServer {
         self.relays.follow(&next, &self.machine.addresses, now().instant);
         match settings::protocol(&next, &self.machine, self.relays.addresses(), &mut self.names) {
             Ok(protocol) => {
-                self.tell(readiness);
+                self.report_addresses(readiness);
                 self.hosts.store(Arc::new(self.names.all().to_vec()));
                 self.workers.send(&Command::Settings(Arc::new(protocol)));
                 self.workers.admission().set_rules(settings::admission(&next.limits));
@@ -434,7 +435,7 @@ impl RunningServer {
     }
 }
 
-/// Waits for the next tick; forever without a timer.
+/// Waits for the next tick. Without a timer it never returns.
 async fn tick(timer: Option<&mut tokio::time::Interval>) {
     match timer {
         Some(timer) => {

@@ -1,5 +1,5 @@
-//! The admin pages. They are served from the start of the process, so that a load balancer reads "not ready" while the
-//! certificate is read and the listeners are opened.
+//! The admin pages. They are served from the start of the process, so that a load balancer sees "not ready" while the
+//! certificate is loaded and the listeners are opened.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
@@ -28,7 +28,7 @@ impl Starting {
     }
 }
 
-/// The metrics of `/metrics`. There are none before the workers have started.
+/// The metrics of `/metrics`; empty until the workers have started.
 #[derive(Default)]
 pub struct DeferredMetrics(OnceLock<ServerMetrics>);
 
@@ -51,7 +51,7 @@ impl MetricSource for DeferredMetrics {
 /// Binds the admin address and serves the pages on the current runtime.
 ///
 /// # Errors
-/// The address cannot be bound. The next step names the process that occupies it, or another address.
+/// If the address cannot be bound. If the port is occupied, the next step names the process.
 pub fn serve(admin: &Admin, metrics: Arc<DeferredMetrics>, readiness: Readiness) -> Result<(), StartError> {
     let listener = bind(admin.address)?;
     let listener = match tokio::net::TcpListener::from_std(listener) {

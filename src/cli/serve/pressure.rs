@@ -1,14 +1,14 @@
-//! Watches memory and descriptors from outside the workers. If one runs low, new clients are refused and a warning is
-//! logged.
+//! Watches memory and descriptors on the control thread. If memory runs low, it makes the workers refuse new clients. If
+//! either runs low, it logs a warning.
 
 use std::sync::Arc;
 
 use crate::net::admission::{Admission, Pressure};
 use crate::system::memory;
 
-/// The default budget, in fourths of the memory that the process may use. The rest is for the kernel's part of each socket,
+/// The default budget, in quarters of the memory that the process may use. The rest is for the kernel's part of each socket,
 /// which the resident size does not include, and for other programs.
-const FOURTHS: u64 = 3;
+const QUARTERS: u64 = 3;
 
 /// Watches the memory and the descriptors of this process.
 pub struct Watch {
@@ -18,7 +18,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts with `memory_mib` as the budget; 0 for three quarters of the memory that this process may use.
+    /// Creates a watch with `memory_mib` as the budget; 0 means three quarters of the memory that this process may use.
     pub fn new(admission: Arc<Admission>, memory_mib: u32) -> Self {
         Self { admission, budget: budget(memory_mib), descriptors_low: false }
     }
@@ -34,7 +34,7 @@ impl Watch {
             self.on_memory(used);
         }
         let (open, most) = self.admission.descriptors();
-        // Low from nine tenths on, until it falls below eight tenths.
+        // Low from nine tenths of the limit until it falls below eight tenths.
         let tenths = u64::from(open) * 10;
         let low = tenths >= u64::from(most) * if self.descriptors_low { 8 } else { 9 };
         if low && !self.descriptors_low {
@@ -78,7 +78,7 @@ impl Watch {
 /// The budget in bytes; 0 for the default.
 fn budget(memory_mib: u32) -> u64 {
     match memory_mib {
-        0 => memory::allowance().map_or(u64::MAX, |bytes| bytes / 4 * FOURTHS),
+        0 => memory::allowance().map_or(u64::MAX, |bytes| bytes / 4 * QUARTERS),
         mib => u64::from(mib) << 20,
     }
 }
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn without_a_budget_the_machine_is_the_limit() {
-        let all = memory::allowance().expect("the kernel says");
+        let all = memory::allowance().expect("the kernel reports it");
         assert_eq!(budget(0), all / 4 * 3);
         let admission = Admission::unlimited();
         Watch::new(Arc::clone(&admission), 0).check();

@@ -1,11 +1,11 @@
-//! Which addresses to relay from, and what clients are told of them.
+//! Chooses the addresses to relay from, and the address that clients see for each.
 //!
-//! What the operator names in `[relay] addresses`; else the addresses that clients come in at; on a wildcard those of this
-//! machine that packets from outside find. The result is in order: the first of a family is for clients that reached none
-//! of them.
+//! Candidates are `[relay] addresses`; without that key, the addresses of the listeners, and for a wildcard listener those
+//! of this machine that are reachable from outside. A client gets the address that it connected to, if it is among them,
+//! else the first one of the family that it asks for, so their order matters.
 //!
-//! A short outage changes nothing for running calls. Without a default route, what was known of the addresses stays; and
-//! an address that goes away gets no new allocations, but keeps its running ones for a few seconds.
+//! A short outage does not disturb running calls. Without a default route, the last known properties of the addresses stay
+//! in force. An address that the machine loses gets no new allocations, but keeps the existing ones for a few seconds.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -25,30 +25,30 @@ const GRACE: Duration = Duration::from_secs(3);
 #[derive(Debug, Default)]
 pub struct Relays {
     choice: Choice,
-    /// The keys of the configuration that the choice was made by.
+    /// The configuration keys that the choice is based on.
     rules: Rules,
-    /// What was known of the addresses when there was last a way out, by family.
+    /// The addresses and their properties; for each family, as of the last time that there was a default route.
     known: Vec<LocalAddress>,
-    /// What was logged last.
-    told: Option<Choice>,
-    /// Holds readiness back while clients on other machines cannot be served.
+    /// The choice that was logged last.
+    logged: Option<Choice>,
+    /// Delays readiness while clients on other machines cannot be served.
     missing: Option<Latch>,
 }
 
-/// What was chosen, and what an operator should know about it.
+/// The chosen addresses, and what an operator should know about the choice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Choice {
     /// In order of preference.
     addresses: Vec<RelayAddress>,
-    /// Addresses that were among them until a moment ago, and when their allocations end.
+    /// Addresses that this machine has lost, and the time when their allocations end.
     away: Vec<(RelayAddress, Instant)>,
-    /// Sentences: what was named and cannot be used now.
+    /// Messages about configured addresses that cannot be used now.
     notes: Vec<String>,
-    /// Whether those clients get an allocation that the listeners are for.
+    /// Whether the clients of the listeners can get an allocation.
     serves: bool,
 }
 
-/// What the operator says about relay addresses.
+/// The configuration keys that concern relay addresses.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Rules {
     addresses: Vec<IpAddr>,
@@ -62,9 +62,9 @@ impl Rules {
 }
 
 impl Relays {
-    /// What it means that there is no address.
-    pub const NOTHING: &str = "this machine has no address that clients elsewhere can be relayed from: every Allocate is \
-                               refused until it gets one, or until [relay] addresses names one";
+    /// The message while clients on other machines cannot be served.
+    pub const NOTHING: &str = "this machine has no address to relay from for clients on other machines: their Allocate \
+                               requests are refused until it gets one, or until [relay] addresses names one";
 
     /// Chooses among the addresses of this machine.
     pub fn new(config: &Config, machine: &Addresses) -> Self {
@@ -72,12 +72,13 @@ impl Relays {
         Self { choice, rules, known: machine.local.clone(), ..Self::default() }
     }
 
-    /// Chooses again, at `now`. What the operator removed is given up at once, what the machine lost after a grace.
+    /// Chooses again at `now`. An address that the operator removed is dropped at once; one that the machine lost, after
+    /// [`GRACE`].
     pub fn follow(&mut self, config: &Config, machine: &Addresses, now: Instant) {
         let rules = Rules::of(config);
         let kept = if rules == self.rules { self.kept(now) } else { Vec::new() };
         let is_kept = |ip: IpAddr| kept.iter().any(|(relay, _)| relay.local == ip);
-        let judged = self.with_what_is_known(machine, is_kept);
+        let judged = self.with_last_known(machine, is_kept);
         let mut choice = choose(config, &judged);
         let is_lost = |ip: IpAddr| is_kept(ip) && judged.local.iter().all(|one| one.address != ip);
         let lost: Vec<_> = self.known.iter().copied().filter(|one| is_lost(one.address)).collect();
@@ -86,18 +87,18 @@ impl Relays {
         (self.choice, self.rules) = (choice, rules);
     }
 
-    /// The addresses that may have allocations, and until when these outlive them.
+    /// The addresses that may have allocations, and the time until which these may outlive their address.
     fn kept(&self, now: Instant) -> Vec<(RelayAddress, Instant)> {
         let chosen = self.choice.addresses.iter().map(|&relay| (relay, now + GRACE));
         let away = self.choice.away.iter().filter(|(_, until)| *until > now);
         chosen.chain(away.copied()).collect()
     }
 
-    /// The addresses of this machine, judged by what is known of them while a family has no way out: without a default route
-    /// every network looks as if it led out, and a bridge of containers would take the place of the address in use. A private
-    /// address that is new then does not lead out either. That holds while the address that the kernel sent from is there, or
-    /// is kept.
-    fn with_what_is_known(&self, machine: &Addresses, is_kept: impl Fn(IpAddr) -> bool) -> Addresses {
+    /// Returns the addresses of this machine. In a family without a default route they have their last known properties:
+    /// without a route every interface seems to lead to the Internet, and a container bridge could replace the address in
+    /// use. For the same reason a new private address does not count as leading there. This applies only while this machine
+    /// has the address that the kernel last preferred, or that address is in its grace.
+    fn with_last_known(&self, machine: &Addresses, is_kept: impl Fn(IpAddr) -> bool) -> Addresses {
         let mut judged = machine.clone();
         for is_v4 in [true, false] {
             let is_preferred = |one: &&LocalAddress| one.preferred && one.address.is_ipv4() == is_v4;
@@ -116,34 +117,34 @@ impl Relays {
         judged
     }
 
-    /// Whether the grace of an address has ended, so that the choice must be made again.
+    /// Whether the grace of an address has ended: call [`follow`](Self::follow) again.
     pub fn is_due(&self, now: Instant) -> bool {
         self.choice.away.iter().any(|(_, until)| *until <= now)
     }
 
-    /// The addresses to relay from. Those that are away serve no clients but their own: no client on this machine reaches
-    /// them by loopback.
+    /// The addresses to relay from. Lost ones are included as `only_local`, so that they keep their allocations. They get no
+    /// new ones, because they are not loopback addresses.
     pub fn addresses(&self) -> Vec<RelayAddress> {
         let away = self.choice.away.iter().map(|&(relay, _)| RelayAddress { only_local: true, ..relay });
         self.choice.addresses.iter().copied().chain(away).collect()
     }
 
-    /// What an operator should know about the choice: what was named and cannot be used now.
+    /// Messages about configured addresses that cannot be used now.
     pub fn notes(&self) -> &[String] {
         &self.choice.notes
     }
 
-    /// Whether those clients get an allocation that the listeners are for.
+    /// Whether the clients of the listeners can get an allocation.
     pub fn serve(&self) -> bool {
         self.choice.serves
     }
 
-    /// Says what changed, once it is in use, and holds readiness back while it serves nobody.
+    /// Logs the choice if it has changed, and delays readiness while there is no address. Call it when the choice is in use.
     pub fn tell(&mut self, readiness: &Readiness) {
-        if self.told.as_ref() == Some(&self.choice) {
+        if self.logged.as_ref() == Some(&self.choice) {
             return;
         }
-        let known = self.told.as_ref().map(|told| told.notes.as_slice()).unwrap_or_default();
+        let known = self.logged.as_ref().map(|logged| logged.notes.as_slice()).unwrap_or_default();
         for note in self.choice.notes.iter().filter(|note| !known.contains(note)) {
             tracing::warn!("{note}");
         }
@@ -162,11 +163,11 @@ impl Relays {
             tracing::warn!("{}", Self::NOTHING);
             self.missing = Some(readiness.latch("an address to relay from"));
         }
-        self.told = Some(self.choice.clone());
+        self.logged = Some(self.choice.clone());
     }
 }
 
-/// A relay address for the log.
+/// Formats a relay address for the log.
 fn describe(relay: &RelayAddress) -> String {
     match relay.local == relay.announced {
         true => relay.local.to_string(),
@@ -198,15 +199,15 @@ fn choose(config: &Config, machine: &Addresses) -> Choice {
 }
 
 impl Choice {
-    /// Whether allocations of an address that is not chosen may stay for a moment. Not if another address announces the
-    /// same: a client of one would get the media of the other's.
+    /// Whether a lost address may keep its allocations during the grace. It may not if a chosen address announces the same:
+    /// clients of one would receive media for clients of the other.
     fn may_keep(&self, relay: &RelayAddress) -> bool {
         let replaces =
             |chosen: &RelayAddress| chosen.local == relay.local || chosen.announced == relay.announced;
         !relay.only_local && !self.addresses.iter().any(replaces)
     }
 
-    /// Adds an address, unless another one announces the same: a client of one would get the media of the other's.
+    /// Adds an address, unless another one announces the same: clients of one would receive media for clients of the other.
     fn add(&mut self, config: &Config, local: IpAddr, only_local: bool) {
         let announced = announced(config, local);
         let same = |known: &&RelayAddress| known.local == local || known.announced == announced;
@@ -222,7 +223,7 @@ impl Choice {
     }
 }
 
-/// The addresses that the configuration names, to relay from or else to listen on.
+/// The addresses that the configuration names: those to relay from, or else those to listen on.
 fn named(config: &Config) -> Vec<IpAddr> {
     if !config.relay.addresses.is_empty() {
         return config.relay.addresses.clone();
@@ -231,7 +232,7 @@ fn named(config: &Config) -> Vec<IpAddr> {
     listening.filter(|ip| !ip.is_unspecified()).collect()
 }
 
-/// Whether a wildcard listener covers this address, and it is good for relaying.
+/// Whether a wildcard listener covers this address and the address is suitable for relaying.
 fn is_wanted(config: &Config, one: &LocalAddress) -> bool {
     let is_v4 = one.address.is_ipv4();
     let covers = config.listen.iter().any(|listener| match listener.address.ip() {
@@ -241,8 +242,8 @@ fn is_wanted(config: &Config, one: &LocalAddress) -> bool {
     covers && (one.leads_out || is_mapped(config, one.address) || one.address.is_loopback())
 }
 
-/// The order of preference: what the operator mapped, then public before private, lasting before passing, and what the
-/// kernel itself would choose first. Loopback, which is for local clients, is last.
+/// The order of preference, by these criteria in turn: loopback, which is for local clients, is last; addresses that the
+/// operator mapped come first; public before private; permanent before temporary; the kernel's own choice before others.
 fn rank(config: &Config, one: &LocalAddress) -> (bool, bool, bool, bool, bool) {
     (
         one.address.is_loopback(),
@@ -253,12 +254,13 @@ fn rank(config: &Config, one: &LocalAddress) -> (bool, bool, bool, bool, bool) {
     )
 }
 
-/// What this address announces if it is the one that a mapping without a private half is for.
+/// What this address announces. An `external_ip` without a private address counts only for the address that the kernel
+/// prefers.
 fn announced_by_all(config: &Config, one: &LocalAddress) -> IpAddr {
     if one.preferred { announced(config, one.address) } else { one.address }
 }
 
-/// What clients are told: the `external_ip` of this address or else of its family.
+/// The address that clients see: the `external_ip` of this address, or else that of its family, or else the address itself.
 fn announced(config: &Config, local: IpAddr) -> IpAddr {
     let of_family = |external: &&ExternalIp| {
         let fits = external.public.is_ipv4() == local.is_ipv4() && !local.is_loopback();
@@ -269,7 +271,7 @@ fn announced(config: &Config, local: IpAddr) -> IpAddr {
     external.map_or(local, |external| external.public)
 }
 
-/// Whether the operator names this address as the private half of a pair.
+/// Whether an `external_ip` pair names this address as the private one.
 fn is_mapped(config: &Config, local: IpAddr) -> bool {
     config.external_ip.iter().any(|external| external.private == Some(local))
 }
@@ -284,7 +286,7 @@ mod tests {
         text.parse().expect("literal")
     }
 
-    /// A machine with these addresses; behind a `+` they lead out, behind a `*` the kernel prefers them, too.
+    /// A machine with these addresses. `+` marks one that leads to the Internet, `*` one that the kernel also prefers.
     fn machine(addresses: &[&str]) -> Addresses {
         let mut machine = Addresses::default();
         for text in ["127.0.0.1", "::1"].iter().chain(addresses) {
@@ -311,7 +313,7 @@ mod tests {
         ExternalIp { public: ip(public), private }
     }
 
-    /// As `LOCAL>ANNOUNCED`, loopback left out.
+    /// The choice as `LOCAL>ANNOUNCED`, without loopback.
     fn chosen(config: &Config, machine: &Addresses) -> Vec<String> {
         let choice = choose(config, machine);
         let shown = choice.addresses.iter().filter(|relay| !relay.only_local);
@@ -319,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bridge_of_containers_is_no_relay_address() {
+    fn the_address_of_a_container_bridge_is_not_chosen() {
         let machine = machine(&["172.17.0.1", "*203.0.113.5", "*2001:db8::5"]);
         let expected = ["203.0.113.5>203.0.113.5", "2001:db8::5>2001:db8::5"];
         assert_eq!(chosen(&config(&["[::]:3479"]), &machine), expected);
@@ -327,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn public_before_private_and_lasting_before_passing() {
+    fn public_precedes_private_and_permanent_precedes_temporary() {
         let mut host = machine(&["*10.0.0.5", "+203.0.113.5", "+fd00::5", "*2001:db8::1", "+2001:db8::2"]);
         host.local
             .iter_mut()
@@ -339,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_announce_the_same() {
+    fn no_two_addresses_announce_the_same() {
         let host = machine(&["+10.0.0.4", "*10.0.0.5"]);
         let mut config = config(&["0.0.0.0:3479"]);
         config.external_ip = vec![external("203.0.113.50")];
@@ -356,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_named_is_used_while_it_is_there() {
+    fn a_configured_address_is_used_while_the_machine_has_it() {
         let mut config = config(&["0.0.0.0:3479"]);
         config.relay.addresses = vec![ip("203.0.113.5"), ip("203.0.113.6")];
         let host = machine(&["*203.0.113.5", "+203.0.113.7"]);
@@ -367,12 +369,12 @@ mod tests {
     }
 
     #[test]
-    fn a_server_without_an_address_that_leads_out_serves_local_clients_alone() {
+    fn without_an_address_that_leads_out_only_local_clients_are_served() {
         let offline = machine(&[]);
         assert!(!choose(&config(&["0.0.0.0:3479"]), &offline).serves);
         let local = choose(&config(&["127.0.0.1:3479"]), &offline);
         assert!(local.serves && local.addresses[0].only_local);
-        // A private address that leads nowhere counts once the operator says what it is announced as.
+        // A private address that does not lead out is used if `external_ip` maps it.
         let mut mapped = config(&["0.0.0.0:3479"]);
         mapped.external_ip = vec![external("203.0.113.9/10.9.0.9")];
         assert_eq!(chosen(&mapped, &machine(&["10.9.0.9"])), ["10.9.0.9>203.0.113.9"]);
@@ -382,7 +384,7 @@ mod tests {
         Instant::from_nanos(seconds * 1_000_000_000)
     }
 
-    /// What new allocations may have, and what running ones keep.
+    /// The addresses for new allocations, and the lost ones that keep their allocations.
     fn relayed(relays: &Relays) -> (Vec<String>, Vec<String>) {
         let of = |only_local: bool| {
             let all = relays.addresses().into_iter().filter(|relay| !relay.local.is_loopback());
@@ -396,9 +398,9 @@ mod tests {
         texts.iter().map(ToString::to_string).collect()
     }
 
-    /// Without a default route both addresses look alike, and the one with the lower index comes first.
+    /// Without a default route both addresses look alike, and the first one in the list would be chosen.
     #[test]
-    fn a_lost_way_out_moves_no_address() {
+    fn losing_the_default_route_does_not_change_the_choice() {
         let mut config = config(&["[::]:3479"]);
         let (with, without) = (machine(&["10.8.0.1", "*10.0.0.5"]), machine(&["+10.8.0.1", "+10.0.0.5"]));
         let alone = (list(&["10.0.0.5>10.0.0.5"]), list(&[]));
@@ -413,19 +415,19 @@ mod tests {
         let mut relays = Relays::new(&config, &both[0]);
         relays.follow(&config, &both[1], at(1));
         assert_eq!(relayed(&relays), (list(&["10.0.0.5>203.0.113.50"]), list(&[])));
-        // Another way out is an answer.
+        // A new default route decides again.
         relays.follow(&config, &machine(&["*10.0.0.4", "+10.0.0.5"]), at(2));
         assert_eq!(relayed(&relays).0, list(&["10.0.0.4>203.0.113.50"]));
-        // With the address that was sent from, what was known goes, too: without a way out all networks are alike.
+        // If the machine loses the preferred address itself, its last known properties no longer apply.
         let mut relays = Relays::new(&config, &with);
         relays.follow(&config, &machine(&["+10.8.0.1"]), at(1));
-        assert_eq!(relayed(&relays), (list(&[]), list(&["10.0.0.5>203.0.113.50"])), "in the grace");
+        assert_eq!(relayed(&relays), (list(&[]), list(&["10.0.0.5>203.0.113.50"])), "during the grace");
         relays.follow(&config, &machine(&["+10.8.0.1"]), at(5));
         assert_eq!(relayed(&relays), (list(&["10.8.0.1>203.0.113.50"]), list(&[])));
     }
 
     #[test]
-    fn what_goes_away_keeps_its_calls_for_a_moment() {
+    fn a_lost_address_keeps_its_calls_during_the_grace() {
         let mut config = config(&["[::]:3479"]);
         let with = machine(&["*203.0.113.5", "+203.0.113.6", "*2001:db8::5"]);
         let without = machine(&["*203.0.113.5", "*2001:db8::5"]);
@@ -433,17 +435,17 @@ mod tests {
         let mut relays = Relays::new(&config, &with);
         assert_eq!(relayed(&relays), (all.clone(), list(&[])));
         relays.follow(&config, &without, at(10));
-        assert_eq!(relayed(&relays), (all[..2].to_vec(), all[2..].to_vec()), "no newcomers");
+        assert_eq!(relayed(&relays), (all[..2].to_vec(), all[2..].to_vec()), "no new allocations");
         assert!(!relays.is_due(at(12)));
         relays.follow(&config, &with, at(12));
         assert_eq!(relayed(&relays), (all.clone(), list(&[])), "it is back");
         relays.follow(&config, &without, at(20));
         relays.follow(&config, &without, at(22));
-        assert!(relays.is_due(at(23)), "a look in between does not lengthen it");
+        assert!(relays.is_due(at(23)), "choosing again does not extend the grace");
         relays.follow(&config, &without, at(23));
         assert_eq!(relayed(&relays), (all[..2].to_vec(), list(&[])));
         assert!(!relays.is_due(at(30)));
-        // What the operator changes takes effect at once.
+        // A change of the configuration takes effect at once.
         relays.follow(&config, &with, at(40));
         config.relay.addresses = vec![ip("203.0.113.5")];
         relays.follow(&config, &with, at(41));
@@ -451,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_in_the_place_of_another_ends_its_calls_at_once() {
+    fn an_address_that_announces_the_same_ends_the_calls_of_a_lost_one_at_once() {
         let mut config = config(&["0.0.0.0:3479"]);
         config.external_ip = vec![external("203.0.113.50")];
         let mut relays = Relays::new(&config, &machine(&["*10.0.0.5"]));

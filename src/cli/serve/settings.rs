@@ -21,28 +21,28 @@ use crate::turn::settings::{
 use crate::wire::proxy_protocol::Version;
 
 /// Descriptors kept for the process itself: listeners and event loops of the workers, files at a reload, and the admin
-/// pages. If all 64 connections of the admin pages are open, some may have to wait.
+/// pages. If the admin pages have their maximum of 64 connections, some of these may wait for a descriptor.
 const DESCRIPTORS_KEPT: u64 = 64;
-/// Descriptors for clients even if the limit of the process leaves fewer.
+/// Minimum number of descriptors for clients, even if the limit of the process leaves fewer.
 const DESCRIPTORS_MIN: u32 = 8;
 
 /// The name under which static users without a host are counted.
 const USERS: &str = "users";
 
-/// Names of hosts by number. A host keeps its number across reloads, because counters and running allocations go by it. It is the
-/// same host if it has the same name, or if it has one of its secrets under a new name.
+/// Names of hosts by number. A host keeps its number across reloads, because counters and running allocations refer to it.
+/// Two hosts are the same if they have the same name, or if the new one has a new name and one of the old one's secrets.
 #[derive(Clone, Debug, Default)]
 pub struct HostNames {
     names: Vec<Arc<str>>,
-    /// The secrets that the host of each number had last.
+    /// The secrets that each host had when it was last configured, by number.
     secrets: Vec<Vec<Credential>>,
 }
 
-/// Whether a host of this name and these secrets is the one that has the number.
+/// Whether a host with this name and these secrets is the one with this number.
 type Rule = fn(&HostNames, &str, &[Credential], HostId) -> bool;
 
 impl HostNames {
-    /// All names since the start, in the order of their numbers. A host that got a new name has that one.
+    /// The names of all hosts since the start, in the order of their numbers. A renamed host has its new name.
     pub fn all(&self) -> &[Arc<str>] {
         &self.names
     }
@@ -50,15 +50,15 @@ impl HostNames {
     /// Returns the numbers of these hosts and assigns one to each new host.
     ///
     /// # Errors
-    /// The text for the operator if all numbers are assigned.
+    /// A message for the operator if all numbers are assigned.
     fn assign(&mut self, hosts: &[config::Host]) -> Result<Vec<HostId>, String> {
         let secrets: Vec<Vec<Credential>> = hosts
             .iter()
             .map(|host| host.secrets.iter().map(|secret| Credential::of_secret(secret)).collect())
             .collect();
         let mut ids: Vec<Option<HostId>> = vec![None; hosts.len()];
-        // The strongest evidence first: name and secret, a secret under a new name, the name. A name that another host had
-        // before is not new, so that no two numbers ever have the same.
+        // The strongest evidence first: the same name and a shared secret; a new name and a shared secret; the same name. A
+        // name that some number already has is not new, so no two numbers ever have the same name.
         let rules: [Rule; 3] = [
             |known, name, secrets, id| known.is_called(id, name) && known.shares(id, secrets),
             |known, name, secrets, id| known.id(name).is_none() && known.shares(id, secrets),
@@ -90,10 +90,10 @@ impl HostNames {
         Ok(assigned)
     }
 
-    /// Returns the number of a host without secrets and assigns one to a new name.
+    /// Returns the number of the host with this name, and assigns one if the name is new.
     ///
     /// # Errors
-    /// The text for the operator if all numbers are assigned.
+    /// A message for the operator if all numbers are assigned.
     fn of(&mut self, name: &str) -> Result<HostId, String> {
         self.id(name).map_or_else(|| self.add(name), Ok)
     }
@@ -132,7 +132,7 @@ impl HostNames {
     }
 }
 
-/// The number of workers: that of the configuration, else `cores`.
+/// The number of workers: the configured one, or `cores` if that is 0.
 pub fn workers(config: &config::Config, cores: usize) -> usize {
     if config.limits.workers == 0 { cores } else { config.limits.workers as usize }
 }
@@ -148,7 +148,7 @@ pub struct Machine {
 /// Returns the settings of the protocol, with these addresses to relay from.
 ///
 /// # Errors
-/// The text for the operator if there are more host names than numbers.
+/// A message for the operator if there are more host names than numbers.
 pub fn protocol(
     config: &config::Config,
     machine: &Machine,
@@ -184,7 +184,7 @@ pub fn protocol(
         users.push(StaticUser { name: user.name.clone(), password: user.password.clone(), host: id });
     }
     for (before, after) in names.all().iter().zip(known.all()).filter(|(before, after)| before != after) {
-        tracing::info!("host {before:?} is {after:?} now: its calls, quotas and counters go on");
+        tracing::info!("host {before:?} is now {after:?}: its calls, quotas and counters continue");
     }
     *names = known;
     let limits = &config.limits;
@@ -233,7 +233,7 @@ pub fn network(config: &config::Config, workers: usize, machine: &Addresses) -> 
         only_v6: !config.is_dual_stack(listener),
         proxies: listener.proxies.clone(),
         web: listener.web,
-        // Without a certificate of its own a TCP port has nothing to show.
+        // A TCP port accepts TLS only with a certificate from files: clients refuse a self-signed one.
         either: listener.either && (listener.transport == Transport::Tls || config.tls.is_some()),
         quic: listener.quic,
         awaited: !machine.may_have(listener.address.ip()),
@@ -263,7 +263,7 @@ fn descriptors(limit: u64, open: u64) -> Option<u32> {
     left.unwrap_or(Some(0)).map(|left| left.max(DESCRIPTORS_MIN))
 }
 
-/// Returns the web servers behind shared ports. `site` answers where there is none.
+/// Returns the web servers behind shared ports. Where there is none, `site` answers.
 pub fn web(config: &config::Web, site: Arc<dyn Site>) -> Arc<net::Web> {
     let proxy_protocol = match config.proxy_protocol {
         config::ProxyProtocol::None => None,
@@ -273,9 +273,9 @@ pub fn web(config: &config::Web, site: Arc<dyn Site>) -> Arc<net::Web> {
     Arc::new(net::Web { http1: config.http1, h2: config.h2, proxy_protocol, site })
 }
 
-/// Returns the peer policy: the operator's lists, the addresses of this machine and our services.
+/// Returns the peer policy: the operator's lists, the addresses of this machine, and the addresses of its services.
 fn peer_rules(config: &config::Config, machine: &[IpNet], relays: &[RelayAddress]) -> PeerRules {
-    // These are addresses of ours even if the kernel lists none.
+    // These are the server's own addresses even if the kernel does not list them.
     let relays = relays.iter().flat_map(|relay| [relay.local, relay.announced]);
     let external = config.external_ip.iter().map(|external| external.public);
     let listening = config.listen.iter().map(|listener| listener.address.ip());
@@ -287,7 +287,7 @@ fn peer_rules(config: &config::Config, machine: &[IpNet], relays: &[RelayAddress
     PeerRules { allow: allow.clone(), deny: deny.clone(), own, services: services(config) }
 }
 
-/// Every address that our services listen on: listeners, the admin address, and the back ends of shared ports.
+/// Every address that the server or its back ends listen on: listeners, admin address, back ends of shared ports.
 fn services(config: &config::Config) -> Vec<SocketAddr> {
     let listeners = config.listen.iter().flat_map(|listener| [Some(listener.address), listener.quic]);
     let web = [config.web.http1, config.web.h2]
@@ -322,11 +322,15 @@ mod tests {
         assert_eq!(assigned(&mut names, &["ping a", "pong b"]), [0, 1]);
         assert_eq!(assigned(&mut names, &["pong b", "ping a"]), [1, 0], "another order");
         assert_eq!(assigned(&mut names, &["ping fresh a", "pong b"]), [0, 1], "rotated");
-        assert_eq!(assigned(&mut names, &["ping fresh", "pong c"]), [0, 1], "rotated, and changed");
+        assert_eq!(
+            assigned(&mut names, &["ping fresh", "pong c"]),
+            [0, 1],
+            "one secret removed, the other replaced"
+        );
         assert_eq!(assigned(&mut names, &["renamed newest fresh", "pong c"]), [0, 1]);
         assert_eq!(called(&names), ["renamed", "pong"]);
         assert_eq!(assigned(&mut names, &["pong c"]), [1]);
-        assert_eq!(assigned(&mut names, &["ping newest", "pong c"]), [0, 1], "back, under its first name");
+        assert_eq!(assigned(&mut names, &["ping newest", "pong c"]), [0, 1], "back under its first name");
         assert_eq!(assigned(&mut names, &["other d", "pong c"]), [2, 1], "neither name nor secret");
         assert_eq!(called(&names), ["ping", "pong", "other"]);
     }
@@ -338,7 +342,11 @@ mod tests {
         assert_eq!(assigned(&mut names, &["ping b", "pong a"]), [1, 0], "the secret decides");
         assert_eq!(called(&names), ["pong", "ping"]);
         assert_eq!(assigned(&mut names, &["ping a", "pong b"]), [1, 0], "swapped: both names are known");
-        assert_eq!(assigned(&mut names, &["one a b"]), [0], "of two, one goes on");
+        assert_eq!(
+            assigned(&mut names, &["one a b"]),
+            [0],
+            "two hosts become one, which keeps the first number"
+        );
         assert_eq!(assigned(&mut names, &["one a", "two b"]), [0, 2]);
         assert_eq!(called(&names), ["one", "ping", "two"]);
     }

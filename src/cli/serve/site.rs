@@ -8,7 +8,7 @@ use crate::net::front::first_bytes::{self, Visit};
 use crate::net::stream::tls::Protocol;
 use crate::site::{BuiltInSite, Http, SiteConnection, Visitor};
 
-/// Implements the interface of the network side.
+/// Implements the network side's interface with the built-in site.
 struct Adapter(BuiltInSite);
 
 /// Returns the built-in site. Its connections are served on `runtime`.

@@ -9,7 +9,7 @@ use crate::system::port_holder::{PortSpace, who_holds};
 
 /// The next step if the system refuses a resource.
 pub const CHECK_UNIT_LIMITS: &str = "check the limits on tasks, files and memory in the systemd unit";
-/// The next step if the cause must be a bug.
+/// The next step if only a bug can be the cause.
 pub const REPORT_BUG: &str = "report this as a bug";
 
 /// Why the server does not start, in words for the operator.
@@ -27,7 +27,7 @@ impl StartError {
     }
 }
 
-/// The error of missing randomness.
+/// The error if the kernel returns no random bytes.
 pub fn no_randomness(error: entropy::EntropyError) -> StartError {
     StartError::new(error, "see the kernel's log")
 }
@@ -48,7 +48,7 @@ pub fn refused(message: String, source: &io::Error, space: PortSpace, address: S
                 holder.pid
             ),
             None => format!(
-                "port {} is occupied by a process of another user: `hallpass check --live` as root names it",
+                "port {} is occupied by a process of another user: run `hallpass check --live` as root to see which",
                 address.port()
             ),
         },

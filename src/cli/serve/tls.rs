@@ -42,10 +42,10 @@ impl TlsChooser for Chooser {
 }
 
 impl Certificate {
-    /// Loads the configured files, or makes a self-signed certificate.
+    /// Loads the configured files, or creates a self-signed certificate.
     ///
     /// # Errors
-    /// The text for the operator if the files cannot be used; it names the file and the remedy.
+    /// A message for the operator if the files cannot be used. It names the file and the remedy.
     pub fn first(config: &Config) -> Result<Self, String> {
         let now = clock::unix_seconds();
         let Some(files) = &config.tls else {
@@ -53,7 +53,7 @@ impl Certificate {
             let names = [config.realm.clone()];
             let made = cert::self_signed(&names, &addresses, now)
                 .or_else(|_| cert::self_signed(&[], &addresses, now))
-                .map_err(|error| format!("no self-signed certificate: {error}"))?;
+                .map_err(|error| format!("cannot create a self-signed certificate: {error}"))?;
             return Ok(Self {
                 store: Arc::new(CertStore::new(made.key)),
                 fingerprint: Some(made.fingerprint),
@@ -69,7 +69,7 @@ impl Certificate {
     /// intermediate proxy may have put into the ClientHello.
     ///
     /// # Errors
-    /// The text for the operator if rustls refuses the settings.
+    /// A message for the operator if rustls refuses the settings.
     pub fn chooser(&self, web: &Web) -> Result<Arc<dyn TlsChooser>, String> {
         let turn = [cert::ALPN_TURN, cert::ALPN_HTTP1, cert::ALPN_H2];
         let mut shared = vec![cert::ALPN_TURN];
@@ -85,8 +85,8 @@ impl Certificate {
         Ok(Arc::new(Chooser { turn: configs(&turn)?, shared: configs(&shared)?, passthrough }))
     }
 
-    /// Reads the files again. New handshakes use the new certificate, and running connections keep theirs. On an error the
-    /// certificate in use stays; an expired certificate in place of a valid one is such an error.
+    /// Reads the files again. New handshakes use the new certificate; open connections keep theirs. On an error the
+    /// certificate in use stays. Replacing a valid certificate by an expired one is such an error, unless `accept_expired`.
     pub fn reload(&self, files: Option<&TlsFiles>) {
         let Some(files) = files else { return };
         match self.store.reload(&files.cert, &files.key, clock::unix_seconds(), files.accept_expired) {

@@ -1,4 +1,4 @@
-//! The text on standard output after a start without a configuration: what runs, and how to try it.
+//! The text on standard output after a start without a configuration: listeners, credentials and test commands.
 
 use crate::cli::{credentials, endpoints};
 use crate::config::Config;
