@@ -108,7 +108,7 @@ pub struct Host {
     pub server: Server,
     ann: Credentials,
     /// The lock of `alone` or `beside_others`, released on drop.
-    _turn: Box<dyn Any>,
+    _lock: Box<dyn Any>,
 }
 
 /// A server on all addresses, without `[relay] addresses`.
@@ -136,23 +136,23 @@ impl Host {
     }
 
     pub fn start_in<T: Any>(
-        turn: fn() -> T,
+        lock: fn() -> T,
         set_up: impl FnOnce(&Lab),
         change: impl FnOnce(&mut Plan),
     ) -> Option<Host> {
         if skip_on_coturn("relay addresses on hosts of every kind") {
             return None;
         }
-        Some(Host::start_any(turn, set_up, change))
+        Some(Host::start_any(lock, set_up, change))
     }
 
-    /// Does the same for Hallpass and for coturn.
+    /// Does the same, also if the tests run against coturn.
     pub fn start_any<T: Any>(
-        turn: fn() -> T,
+        lock: fn() -> T,
         set_up: impl FnOnce(&Lab),
         change: impl FnOnce(&mut Plan),
     ) -> Host {
-        let _turn = Box::new(turn());
+        let _lock = Box::new(lock());
         let lab = Lab::new();
         lab.add_ipv6();
         set_up(&lab);
@@ -160,7 +160,7 @@ impl Host {
         change(&mut plan);
         let server = Server::start(&plan);
         let ann = server.credentials("ann");
-        Host { lab, server, ann, _turn }
+        Host { lab, server, ann, _lock }
     }
 
     /// Connects a client in this way to an address of the host.
