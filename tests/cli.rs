@@ -289,7 +289,7 @@ fn check_reads_the_certificate_too() {
     assert!(text.contains("absent.pem") && text.contains("check the path"), "{text}");
 }
 
-/// An error in one part of the file does not hide those in others, so nobody has to start again to see the next one.
+/// An error in one part of the file does not hide errors in the others.
 #[test]
 fn one_run_reports_all_errors() {
     let scratch = Scratch::new("all");

@@ -174,7 +174,7 @@ fn defined_in<'a>(modules: &'a Modules, module: &str, path: &str, depth: usize) 
         rest.remove(0);
     }
     let (name, found) = modules.get_key_value(&at)?;
-    // Follow a re-export, or a name that a child takes from its parent's imports. The depth ends a loop of them.
+    // Follow a re-export, or a name that a child takes from its parent's imports. `depth` ends a loop.
     if let Some(target) = rest.first().and_then(|item| found.imported.get(*item))
         && depth < 16
         && (target.contains("::"))

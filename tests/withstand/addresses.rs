@@ -80,7 +80,7 @@ fn everywhere() -> Plan {
 #[test]
 fn a_new_address_of_the_machine_is_denied() {
     let _turn = alone();
-    if skip_on_coturn("addresses that come later") {
+    if skip_on_coturn("addresses that are added later") {
         return;
     }
     in_own_network(|| {
@@ -115,7 +115,7 @@ fn a_new_address_of_the_machine_is_denied() {
 #[test]
 fn a_listener_is_not_reached_at_an_allowed_address_assigned_later() {
     let _turn = alone();
-    if skip_on_coturn("addresses that come later") {
+    if skip_on_coturn("addresses that are added later") {
         return;
     }
     in_own_network(|| {

@@ -216,7 +216,7 @@ fn key_updates_of_a_stranger_are_limited() {
     }
     stream.set_nonblocking(true).unwrap();
     let closed = || metric(&server, "hallpass_connections_closed_total", "tls_failed");
-    // The start of a request of 2,000 bytes, one byte per thirty key updates, because TLS treats too many in a row as an error.
+    // The start of a request of 2,000 bytes, one byte per thirty key updates, because rustls refuses too many in a row.
     let mut request = [&[0, 1, 0x07, 0xD0, 0x21, 0x12, 0xA4, 0x42][..], &[0; 1900]].concat().into_iter();
     let mut changes = 0_usize;
     let mut over = false;

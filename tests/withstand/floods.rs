@@ -27,6 +27,7 @@ const CALL_RATE: u32 = 50;
 /// Highest acceptable latency of a bystander's call, 99th percentile.
 const P99: Duration = Duration::from_millis(20);
 const USERHASH: u16 = 0x001E;
+/// An expiry in the far future, in Unix seconds.
 const FAR: u64 = 2_000_000_000;
 
 fn local(last: u8) -> IpAddr {
@@ -57,7 +58,7 @@ impl Bystanders {
     }
 }
 
-/// Sends as fast as the limits allow; returns how many messages were sent.
+/// Sends for [`FLOOD_TIME`] at the lower of the two rates; returns how many messages it sent.
 fn send(attack: &Attack<'_>) -> u64 {
     let len: usize = attack.messages.iter().flat_map(|(_, messages)| messages).map(Vec::len).sum();
     let count: usize = attack.messages.iter().map(|(_, messages)| messages.len()).sum();

@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
 
+/// Bad datagrams to send.
 const BAD: usize = 20_000;
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -108,7 +109,7 @@ fn a_user_name_cannot_forge_a_log_line() {
 #[test]
 fn a_user_name_cannot_forge_a_field() {
     let _turn = beside_others();
-    if skip_on_coturn("the fields of a line") {
+    if skip_on_coturn("the fields of a log line") {
         return;
     }
     let name = "2000000000:x transport=udp client=203.0.113.9:1 reason=revoked";

@@ -1,4 +1,4 @@
-//! Peers that must not be reached through the relay: this machine, its neighbours, and addresses in which theirs are embedded.
+//! Peers that must not be reached through the relay: this machine, its neighbours, and addresses that embed theirs.
 
 use crate::machine::{drops, in_own_network, metric};
 use crate::support::alone;
