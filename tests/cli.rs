@@ -37,8 +37,8 @@ impl Scratch {
         fs::set_permissions(self.0.join(name), fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    /// UDP, TCP (IPv4 and IPv6) and TLS; two hosts, the first with two secrets; one static user. It fits every machine: it
-    /// relays from loopback, behind 1:1 NAT.
+    /// UDP (IPv4 and IPv6), TCP and TLS; two hosts, the first with two secrets; one static user. Valid on every machine,
+    /// because it relays from 127.0.0.1 behind 1:1 NAT.
     fn config(&self) -> String {
         self.file(
             "hallpass.toml",
@@ -289,7 +289,7 @@ fn check_reads_the_certificate_too() {
     assert!(text.contains("absent.pem") && text.contains("check the path"), "{text}");
 }
 
-/// A missing secret does not hide a missing certificate, and neither is the first of two starts that fail.
+/// An error in one part of the file does not hide errors in the others.
 #[test]
 fn one_run_reports_all_errors() {
     let scratch = Scratch::new("all");
@@ -337,7 +337,7 @@ fn check_live_names_the_process_that_occupies_a_port() {
     }
     assert_eq!(text.matches(&format!("(pid {pid}): stop it, or choose another port")).count(), 2, "{text}");
 
-    // The ports of open sockets are free in the other protocol, so no other process interferes.
+    // Swapped, both ports are free: each is in use in the other protocol only.
     let path = scratch.file("free.toml", &config(tcp_port, udp_port));
     let text = good(&["check", "--config", &path, "--live"]);
     assert!(text.ends_with("free.toml: good\n"), "{text}");
@@ -391,7 +391,7 @@ fn credentials_as_json_are_ice_servers() {
 }
 
 #[test]
-fn credentials_as_commands_are_words_of_a_shell() {
+fn credentials_as_commands_are_quoted_for_a_shell() {
     let scratch = Scratch::new("uclient");
     let config = scratch.config();
     // A listener on one address is reached at that address.
@@ -451,16 +451,20 @@ fn credentials_name_an_address_that_others_reach() {
     let two = format!("{v4}{}ip route add default via 198.18.8.1", link("d2", "198.18.8.2/24"));
     assert_eq!(urls(v4, &of("[::]", "")), "turn:198.18.7.2:3478");
     assert_eq!(urls(v4, &of("0.0.0.0", "")), "turn:198.18.7.2:3478");
-    assert_eq!(urls(&two, &of("[::]", "")), "turn:198.18.8.2:3478", "where the default route leads out");
+    assert_eq!(urls(&two, &of("[::]", "")), "turn:198.18.8.2:3478", "the address with the default route");
     assert_eq!(urls(v6, &of("[::]", "")), "turn:[2001:db8:7::2]:3478");
     assert_eq!(
         urls(&format!("{v4}\n{v6}"), &of("[::]", "")),
         "turn:198.18.7.2:3478",
-        "more clients have IPv4"
+        "IPv4 comes first, because more clients have it"
     );
     let external = "external_ip = ['203.0.113.10']";
     assert_eq!(urls("", &of("[::]", external)), "turn:203.0.113.10:3478");
-    assert_eq!(urls("", &of("127.0.0.1", "")), "turn:127.0.0.1:3478", "a listener on loopback is meant");
+    assert_eq!(
+        urls("", &of("127.0.0.1", "")),
+        "turn:127.0.0.1:3478",
+        "the address of a listener on loopback is used"
+    );
 
     let output = hallpass_in_network("", &["credentials", "--config", &of("[::]", "")]);
     let text = stderr(&output);

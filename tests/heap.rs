@@ -1,4 +1,4 @@
-//! Memory: a burst of allocations leaves nothing behind, and relaying a packet allocates nothing.
+//! Memory: a burst of TURN allocations leaves nothing on the heap, and relaying a packet allocates no memory.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -26,7 +26,7 @@ thread_local! {
     static IN_USE: Cell<i64> = const { Cell::new(0) };
 }
 
-/// The system allocator with counters per thread, so that parallel tests do not disturb each other.
+/// The system allocator with counters per thread, so that parallel tests do not count each other's memory.
 struct Counting;
 
 // SAFETY: every call is forwarded to `System` unchanged; the counters are plain cells that never allocate.
@@ -204,6 +204,6 @@ fn a_relayed_packet_allocates_no_memory() {
             dropped += usize::from(matches!(stray, FromPeer::Dropped(_)));
         }
     }
-    assert_eq!(TAKEN.get() - taken, 0, "heap allocations on the path of a packet");
+    assert_eq!(TAKEN.get() - taken, 0, "heap allocations while packets were relayed");
     assert_eq!((from_client, by_channel, as_data, dropped), (20_000, 10_000, 10_000, 20_000));
 }

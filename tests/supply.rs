@@ -151,9 +151,9 @@ fn every_crate_in_the_binary_is_in_the_bill() {
     assert!(missing.is_empty(), "in the binary and not in the bill: {missing:?}");
 }
 
-/// Does to the test binary what .ci/release does to the program.
+/// Splits off the debug information of the program under test, as .ci/release does.
 #[test]
-fn a_released_program_is_small_and_knows_its_functions() {
+fn a_released_program_is_small_and_keeps_its_function_names() {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("split-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
     let program = env!("CARGO_BIN_EXE_hallpass");
@@ -204,7 +204,7 @@ fn every_direct_dependency_has_its_row() {
     assert_eq!(described.len(), direct.len(), "one row each");
 }
 
-/// The page states numbers for this target.
+/// SUPPLY-CHAIN.md states numbers for this target.
 #[test]
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 fn the_numbers_of_the_page_are_right() {
@@ -226,13 +226,13 @@ fn the_numbers_of_the_page_are_right() {
 #[test]
 fn the_reviewed_versions_are_the_locked_ones() {
     let locked = locked();
-    let looked_at = rows("What sees bytes of the network");
-    assert!(looked_at.len() > 10);
+    let reviewed = rows("What sees bytes of the network");
+    assert!(reviewed.len() > 10);
     // A row covers one crate, or several that are used together: "a 1.0, with b 2.0 and c 3.0".
-    let each = looked_at.iter().flat_map(|row| row.split(", with ").flat_map(|part| part.split(" and ")));
+    let each = reviewed.iter().flat_map(|row| row.split(", with ").flat_map(|part| part.split(" and ")));
     for one in each {
         let (name, version) = one.split_once(' ').unwrap_or_else(|| panic!("{one}: write name and version"));
         let known = locked.contains_key(&(name.to_owned(), version.to_owned()));
-        assert!(known, "{one} is not in Cargo.lock: look at what changed, then write its row anew");
+        assert!(known, "{one} is not in Cargo.lock: review what changed, then update its row");
     }
 }

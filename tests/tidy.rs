@@ -1,7 +1,7 @@
-//! House rules as a test: who imports whom, how long a file may be, what may not be left in the code.
+//! House rules as a test: which module may import which, how long a file may be, what may not be left in the code.
 //!
-//! Each rule is a function over one file's text and is shown to bite by a snippet at the bottom. A rule that
-//! stands in the way is changed here, with its reason, and not worked around.
+//! Each rule is a function over the text of one file; the tests at the bottom show that it catches what it should.
+//! If a rule is in your way, change it here and give the reason. Do not work around it.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -20,33 +20,33 @@ use source::Source;
 /// Lines of code without tests that a file may have.
 const MAX_LINES: usize = 500;
 
-/// Files that are longer, with the lines they have. A number may only shrink; a new entry needs its reason.
+/// Files over the limit, each with its current length. A number may only shrink; a new entry needs a reason.
 const LONGER: &[(&str, usize)] = &[];
 
-/// Where `unsafe` may stand.
+/// Where `unsafe` is allowed.
 const UNSAFE: &[&str] = &["src/net/syscall.rs", "src/net/syscall/", "src/xdp/"];
 
-/// Where lines may be printed: the command line speaks to its user.
+/// Where code may print: only the command line writes to the terminal.
 const PRINTS: &[&str] = &["src/cli/", "src/main.rs"];
 
 /// Where a TLS client may accept any certificate: `hallpass load --insecure`, and tests.
 const ANY_CERTIFICATE: &[&str] = &["src/load/tls.rs"];
 
-/// Modules that hold code with `unsafe` further down, and so cannot forbid it as a whole.
+/// Modules with `unsafe` code in a submodule, so they cannot forbid it as a whole.
 const NOT_FORBIDDING: &[&str] = &["net", "xdp"];
 
-/// What one file did against the rules: line and words.
+/// Violations in one file: line number and message.
 type Findings = Vec<(usize, String)>;
 
 #[test]
-fn the_house_is_tidy() {
+fn the_sources_follow_the_house_rules() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut report = String::new();
     let mut seen = 0;
     let mut sources = Vec::new();
     for path in files(root) {
         let Ok(text) = std::fs::read_to_string(root.join(&path)) else {
-            continue; // not text: no house rule applies
+            continue; // not UTF-8 text: no rule applies
         };
         seen += 1;
         let mut findings = machine_paths(&text);
@@ -58,21 +58,21 @@ fn the_house_is_tidy() {
         if path.ends_with("Cargo.toml") {
             findings.extend(manifest::check(&text));
         }
-        for (line, words) in findings {
-            let _ = writeln!(report, "{path}:{line}: {words}");
+        for (line, message) in findings {
+            let _ = writeln!(report, "{path}:{line}: {message}");
         }
     }
     for (path, _) in LONGER.iter().filter(|(path, _)| !root.join(path).is_file()) {
-        let _ = writeln!(report, "{path}: gone, take it off the list of longer files");
+        let _ = writeln!(report, "{path}: this file no longer exists: remove it from LONGER");
     }
-    for (path, words) in circles::check(&sources, circles::OPEN) {
-        let _ = writeln!(report, "{path}: {words}");
+    for (path, message) in circles::check(&sources, circles::OPEN) {
+        let _ = writeln!(report, "{path}: {message}");
     }
     assert!(seen > 10, "only {seen} files found under {}", root.display());
     assert!(report.is_empty(), "house rules:\n{report}");
 }
 
-/// Every rule that applies to this Rust file.
+/// Applies every rule for Rust files.
 fn check(source: &Source, longer: &[(&str, usize)]) -> Findings {
     let mut all = Vec::new();
     all.extend(leftovers(source));
@@ -89,7 +89,7 @@ fn check(source: &Source, longer: &[(&str, usize)]) -> Findings {
     all
 }
 
-/// The files the rules are about, relative to the root, in order.
+/// Returns the files to check, relative to the root, sorted.
 fn files(root: &Path) -> Vec<String> {
     let mut found: Vec<PathBuf> = Vec::new();
     for dir in ["src", "tests", "benches", "fuzz/fuzz_targets", "fuzz/src", ".ci", "conf", "certs"] {
@@ -117,11 +117,11 @@ fn within(path: &str, places: &[&str]) -> bool {
     places.iter().any(|p| path == *p || (p.ends_with('/') && path.starts_with(p)))
 }
 
-/// Each of these words in code, with what to say about it.
+/// Returns a finding for each occurrence of a word of `list` in the code, with its message.
 fn words(source: &Source, list: &[(&str, &str)]) -> Findings {
-    let hits = |&(word, say): &(&str, &str)| -> Findings {
+    let hits = |&(word, message): &(&str, &str)| -> Findings {
         source::find_word(&source.code, word)
-            .map(|at| (source.line(at), format!("`{word}`: {say}")))
+            .map(|at| (source.line(at), format!("`{word}`: {message}")))
             .collect()
     };
     list.iter().flat_map(hits).collect()
@@ -131,15 +131,17 @@ fn leftovers(source: &Source) -> Findings {
     let mut all = words(
         source,
         &[
-            ("dbg!", "left over"),
+            ("dbg!", "remove it"),
             ("todo!", "finish it"),
             ("unimplemented!", "finish it"),
-            ("#[ignore", "a test runs or goes"),
+            ("#[ignore", "let the test run, or delete it"),
         ],
     );
     for word in [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")] {
         let hits = source::find_word(&source.comments, word);
-        all.extend(hits.map(|at| (source.line(at), format!("{word} in a comment: do it or drop it"))));
+        all.extend(
+            hits.map(|at| (source.line(at), format!("{word} in a comment: do it, or delete the comment"))),
+        );
     }
     all
 }
@@ -160,20 +162,20 @@ fn prints(source: &Source) -> Findings {
     found.into_iter().filter(|(line, _)| *line < source.tests_from).collect()
 }
 
-/// A client that takes any certificate can talk to any host on the path.
+/// A client that accepts any certificate cannot detect an attacker between it and the server.
 fn unchecked_certificates(source: &Source) -> Findings {
     if within(&source.path, ANY_CERTIFICATE) {
         return Vec::new();
     }
-    let say = "only load/tls.rs may accept any certificate";
-    let found = words(source, &[("dangerous", say), ("AnyCertificate", say)]);
+    let message = "only load/tls.rs may accept any certificate";
+    let found = words(source, &[("dangerous", message), ("AnyCertificate", message)]);
     found.into_iter().filter(|(line, _)| *line < source.tests_from).collect()
 }
 
 fn unsafe_code(source: &Source) -> Findings {
     let mut all = Vec::new();
     if !within(&source.path, UNSAFE) {
-        all = words(source, &[("unsafe", "only net/syscall and xdp may")]);
+        all = words(source, &[("unsafe", "allowed only in net/syscall and xdp")]);
     }
     let parts: Vec<&str> = source.path.split('/').collect();
     let top_module = match parts[..] {
@@ -185,12 +187,12 @@ fn unsafe_code(source: &Source) -> Findings {
         all.push((1, "begin the module with #![forbid(unsafe_code)]".into()));
     }
     if source.path == "src/lib.rs" && !source.code.contains("#![deny(unsafe_code)]") && !forbids {
-        all.push((1, "the crate denies unsafe_code".into()));
+        all.push((1, "begin the crate with #![deny(unsafe_code)]".into()));
     }
     all
 }
 
-/// An `allow` or `expect` attribute has a reason: inside, behind it, or on the line before.
+/// An `allow` or `expect` attribute must have a reason: inside it, or in a comment on its line or the line before.
 fn attributes(source: &Source) -> Findings {
     let mut all = Vec::new();
     for (number, line) in source.code.lines().enumerate() {
@@ -216,7 +218,7 @@ fn channels(source: &Source) -> Findings {
         source,
         &[("unbounded_channel", "every queue has a limit"), ("unbounded", "every queue has a limit")],
     );
-    // Without an argument it is the one of std, which has no limit.
+    // Without an argument it is std's channel, which has no limit; tokio's takes a capacity.
     for call in ["mpsc::channel()", "mpsc::channel::<"] {
         let hits = source.code.match_indices(call).map(|(at, _)| at);
         let endless = hits.filter(|&at| {
@@ -230,7 +232,7 @@ fn channels(source: &Source) -> Findings {
     all
 }
 
-/// A test waits for what happens and not for time to pass.
+/// A test must wait for an event, not for time to pass.
 fn sleeps(source: &Source) -> Findings {
     let mut all = words(source, &[("thread::sleep", "wait for the event itself")]);
     let in_tests = words(source, &[("time::sleep", "a test waits for the event itself")]);
@@ -238,57 +240,64 @@ fn sleeps(source: &Source) -> Findings {
     all
 }
 
-/// Lines of code before the tests, against the limit or the number agreed on.
+/// Compares the lines of code before the tests with the limit, or with the file's entry in `longer`.
 fn length(source: &Source, longer: &[(&str, usize)]) -> Findings {
     let lines = source.lines().min(source.tests_from - 1);
-    let agreed = longer.iter().find(|(path, _)| *path == source.path).map(|(_, lines)| *lines);
-    let say = match agreed {
+    let listed = longer.iter().find(|(path, _)| *path == source.path).map(|(_, lines)| *lines);
+    let message = match listed {
         None if lines > MAX_LINES => {
-            format!("{lines} lines without tests, {MAX_LINES} are the limit: split it")
+            format!("{lines} lines without tests, the limit is {MAX_LINES}: split the file")
         }
-        Some(most) if lines > most => format!("{lines} lines, it had {most} and may only shrink"),
-        Some(_) if lines <= MAX_LINES => "short enough now: take it off the list of longer files".into(),
-        Some(most) if lines < most => format!("shrunk from {most} to {lines} lines: lower the number"),
+        Some(most) if lines > most => {
+            format!("{lines} lines, up from {most}: a file in LONGER may only shrink")
+        }
+        Some(_) if lines <= MAX_LINES => "within the limit now: remove it from LONGER".into(),
+        Some(most) if lines < most => {
+            format!("shrunk from {most} to {lines} lines: lower its number in LONGER")
+        }
         _ => return Vec::new(),
     };
-    vec![(1, say)]
+    vec![(1, message)]
 }
 
-/// Paths of somebody's machine have no place in any file of the project.
+/// Finds paths of a developer's machine, which no file of the project may contain.
 fn machine_paths(text: &str) -> Findings {
     let marks =
         [concat!("/wo", "rk/"), concat!("/tmp/", "wt/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
     let hit = |line: &str| {
         marks.iter().find(|m| {
-            // `/net/work/` is a path of its own; a machine's begins with the mark.
+            // Only at the start of a path: `/net/work/` is another path.
             line.match_indices(**m)
                 .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '.'))
         })
     };
     let lines = text.lines().enumerate();
-    lines.filter_map(|(n, line)| hit(line).map(|m| (n + 1, format!("a path of a machine: {m}")))).collect()
+    lines
+        .filter_map(|(n, line)| hit(line).map(|m| (n + 1, format!("a path of a developer's machine: {m}"))))
+        .collect()
 }
 
-/// What a rule says of a snippet, as `line: words`.
+/// Returns the findings for a snippet, as `line: message`.
 #[cfg(test)]
-fn said(path: &str, text: &str) -> Vec<String> {
-    check(&Source::new(path, text), &[]).into_iter().map(|(line, words)| format!("{line}: {words}")).collect()
+fn messages(path: &str, text: &str) -> Vec<String> {
+    let findings = check(&Source::new(path, text), &[]);
+    findings.into_iter().map(|(line, message)| format!("{line}: {message}")).collect()
 }
 
 #[cfg(test)]
-mod bites {
+mod tests {
     use super::*;
 
     #[track_caller]
     fn caught(path: &str, text: &str, line: usize, part: &str) {
-        let said = said(path, text);
-        let hit = said.iter().any(|s| s.starts_with(&format!("{line}: ")) && s.contains(part));
-        assert!(hit, "{path}: {text:?} should be caught for {part:?}, but: {said:?}");
+        let messages = messages(path, text);
+        let hit = messages.iter().any(|m| m.starts_with(&format!("{line}: ")) && m.contains(part));
+        assert!(hit, "{path}: {text:?} should be caught for {part:?}, but: {messages:?}");
     }
 
     #[track_caller]
     fn fine(path: &str, text: &str) {
-        assert_eq!(said(path, text), Vec::<String>::new(), "{path}: {text:?}");
+        assert_eq!(messages(path, text), Vec::<String>::new(), "{path}: {text:?}");
     }
 
     #[test]
@@ -309,7 +318,7 @@ mod bites {
     fn unsafe_code() {
         caught("src/turn/a.rs", "fn f() { unsafe { g() } }", 1, "unsafe");
         caught("src/turn/mod.rs", "//! Words.", 1, "forbid");
-        caught("src/lib.rs", "pub mod turn;", 1, "denies");
+        caught("src/lib.rs", "pub mod turn;", 1, "deny");
         fine("src/turn/mod.rs", "#![forbid(unsafe_code)]");
         fine("src/net/mod.rs", "mod syscall;");
         fine("src/net/syscall.rs", "fn f() { unsafe { g() } }");
@@ -368,7 +377,7 @@ mod bites {
         assert!(length(&long(600), &listed).is_empty());
         assert!(length(&long(601), &listed)[0].1.contains("only shrink"));
         assert!(length(&long(590), &listed)[0].1.contains("lower"));
-        assert!(length(&long(500), &listed)[0].1.contains("off the list"));
+        assert!(length(&long(500), &listed)[0].1.contains("remove it"));
         let tested = "fn f() {}\n".repeat(400) + "#[cfg(test)]\nmod tests {\n" + &"\n".repeat(400) + "}";
         assert!(length(&Source::new("src/turn/a.rs", &tested), &[]).is_empty());
     }

@@ -29,12 +29,12 @@ const SECOND: u64 = 1000 * MILLI;
 const PACKETS: u32 = 40;
 /// Interval of refreshing everything, below the 300 seconds of a permission.
 const KEEPALIVE: u64 = 200 * SECOND;
-/// How long a client stays: longer than a nonce is valid.
+/// How long a client stays: longer than the hour for which a nonce is valid.
 const STAY: u64 = 4000 * SECOND;
 /// Maximum number of steps of a run.
 const STEPS_MAX: u64 = 1_000_000;
 
-/// Percent and milliseconds.
+/// Loss and duplication in percent, and the longest delay in milliseconds.
 #[derive(Clone, Copy)]
 pub struct Network {
     pub lost: u64,
@@ -76,7 +76,8 @@ pub struct Seen {
     pub repeated: u32,
     pub stale_nonces: u32,
     pub discarded: u32,
-    /// Whether SHA-256 was agreed on at the login; a long request with a stale nonce may get the offer later.
+    /// Whether SHA-256 was agreed on after a 401. A 438 is not counted: it answers a longer request, so it may offer
+    /// SHA-256 even if the 401 did not.
     pub sha256: bool,
     pub sent: u32,
     /// Distinct datagrams that were echoed.
@@ -170,7 +171,10 @@ impl World {
         });
         self.by_tuple.insert(at.five_tuple, n);
         let now = self.instant();
-        self.participants[n].client.allocate(now, Allocate::default()).expect("the first");
+        self.participants[n]
+            .client
+            .allocate(now, Allocate::default())
+            .expect("the client has no allocation yet");
         self.drain(n);
     }
 
@@ -195,11 +199,11 @@ impl World {
                 (Some(_), None) => unreachable!("covered by the second arm"),
             }
         }
-        panic!("no end: {:?}", self.seen)
+        panic!("still running after {STEPS_MAX} steps: {:?}", self.seen)
     }
 
     fn finish(mut self) -> Seen {
-        assert_eq!(self.server.allocations(), 0, "nothing is left behind");
+        assert_eq!(self.server.allocations(), 0, "the server still has allocations");
         for participant in &mut self.participants {
             assert!(participant.client.allocation().is_none());
             self.seen.stages.push(participant.client.stage());
@@ -244,7 +248,7 @@ impl World {
                 let mut messages = Vec::new();
                 let framed =
                     self.participants[n].at_server.take(&bytes, |message| messages.push(message.to_vec()));
-                framed.expect("a client that keeps to the framing");
+                framed.expect("the client sends valid framing");
                 messages.iter().for_each(|message| self.at_server(n, message));
             }
             Step::ToClient(n, bytes) => {
@@ -365,11 +369,11 @@ impl World {
                 }
             }
             let Some(event) = self.participants[n].client.poll_event() else { return };
-            self.hears(n, event);
+            self.handle_event(n, event);
         }
     }
 
-    fn hears(&mut self, n: usize, event: Event) {
+    fn handle_event(&mut self, n: usize, event: Event) {
         let now = self.instant();
         let participant = &mut self.participants[n];
         match event {
@@ -397,7 +401,7 @@ impl World {
                 self.seen.repeated += u32::from(exchange.tries > 1);
                 self.seen.done += usize::from(lifetime == Duration::ZERO);
             }
-            // The answer to the release was lost, and its repetition found nothing.
+            // The answer to the release was lost, and the retransmission found no allocation.
             Event::Refused { exchange, refusal }
                 if refusal.code == 437 && exchange.request == (Request::Refresh { lifetime: 0 }) =>
             {
@@ -429,7 +433,7 @@ impl World {
         }
     }
 
-    /// Sends, or waits and refreshes, or leaves.
+    /// Sends the next packet; after the last one, refreshes everything until `STAY` is over, then releases the allocation.
     fn act(&mut self, n: usize) {
         let now = self.instant();
         let participant = &mut self.participants[n];

@@ -1,4 +1,4 @@
-//! Relay addresses while a server runs: addresses that come late, change or go, and what the operator is told. `matrix` has
+//! Addresses that arrive late, change or disappear while the server runs, and what it tells the operator. `matrix` covers
 //! the kinds of hosts.
 
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::support::client::{Client, PATIENCE};
 use super::support::namespace::{Lab, shell};
 use super::support::plan::Plan;
 
-/// The server starts before the network is up, says that it is not ready, and is as soon as it may be.
+/// The server starts before the network is up and reports that it is not ready. With the first address it becomes ready.
 #[test]
 fn an_address_arrives_late() {
     let set_up = |lab: &Lab| shell(&lab.server, "ip addr flush dev up0 scope global");
@@ -28,13 +28,13 @@ fn an_address_arrives_late() {
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert!(host.server.wait_log(PATIENCE, |log| log.lines().any(|line| line == "ready")));
     assert_eq!(host.readiness().0, 200);
-    // IPv6 is usable once the kernel has looked for duplicates.
+    // The IPv6 address is usable once duplicate address detection is over.
     let relays_ipv6 = |line: &str| line.contains("relaying from") && line.contains("2001:db8:2::2");
     assert!(host.server.wait_log(PATIENCE, |log| log.lines().any(relays_ipv6)));
     host.relays_from(SERVER, Told { v4: Ok(SERVER), v6: Ok(SERVER6) });
 }
 
-/// DHCP gives another address: calls on the old one end, with a line in the log; those on one that stays go on.
+/// DHCP assigns another address: calls on the old one end, with a line in the log; calls on an address that stays go on.
 #[test]
 fn an_address_is_replaced() {
     let Some(host) = Host::start(|_| {}) else { return };
@@ -55,7 +55,7 @@ fn an_address_is_replaced() {
     host.relays_from(ip("198.18.2.7"), Told { v4: Ok(ip("198.18.2.7")), v6: Ok(SERVER6) });
 }
 
-/// The renewal of a lease removes the address for a moment: no new calls meanwhile, and the running ones go on after it.
+/// A lease renewal removes the address for a moment: new calls are refused meanwhile, and running ones go on afterwards.
 #[test]
 fn an_address_returns_within_seconds() {
     let Some(host) = Host::start(|_| {}) else { return };
@@ -72,8 +72,8 @@ fn an_address_returns_within_seconds() {
     assert!(!host.server.log().contains("address gone"), "{}", host.server.log());
 }
 
-/// While there is no default route an inner network looks as if it led out, and its address comes first. It must neither
-/// take the place of the one in use nor announce the public address.
+/// Without a default route, the address of an inner network looks as good as the one in use, and it is listed first. It
+/// must not replace the one in use, and a relay on it must not announce the public address.
 #[test]
 fn a_lost_default_route_keeps_the_address_in_use() {
     let set_up = |lab: &Lab| {
@@ -88,7 +88,7 @@ fn a_lost_default_route_keeps_the_address_in_use() {
     let (mut stays, relayed) = host.relayed(Way::Udp, SERVER, Families::V4);
     let announced = relayed.expect("allocated")[0];
     assert_eq!(announced.ip(), SERVER);
-    // The server lists its addresses, without a way out, once it names the second one.
+    // The log line about the second address shows that the server has read its addresses without a default route.
     shell(&host.lab.server, "ip route del default; ip addr add 10.8.0.2/24 dev in0");
     let seen = |log: &str| log.contains("added=\"10.8.0.2\"");
     assert!(host.server.wait_log(PATIENCE, seen), "{}", host.server.log());
@@ -102,7 +102,7 @@ fn a_lost_default_route_keeps_the_address_in_use() {
     assert!(!log.contains("address gone") && !log.contains("would announce"), "{log}");
 }
 
-/// A connection for this name would come back to the server again and again.
+/// A connection for this name would loop: the server would pass it through to itself without end.
 #[test]
 fn a_back_end_that_is_our_own_listener_is_refused() {
     let Some(host) = Host::start(|_| {}) else { return };
@@ -116,16 +116,16 @@ fn a_back_end_that_is_our_own_listener_is_refused() {
         let (code, text) = host.run(command, &looped);
         assert!(code == Some(1) && text.contains(told), "{command}: {text}");
     }
-    // A reload keeps the listeners, whatever the file says of them now.
+    // A reload keeps the open listeners, so moving the listener in the file does not remove the loop.
     files.write("hallpass.toml", &looped.replace("'[::]:443'", "'[::]:444'"));
     host.server.signal("HUP");
     let stays = |log: &str| log.contains(told) && log.contains("the configuration in use stays");
     assert!(host.server.wait_log(PATIENCE, stays), "{}", host.server.log());
 }
 
-/// It was another host's when the server started.
+/// The address of the back end is assigned to this machine while the server runs.
 #[test]
-fn a_back_end_that_becomes_our_own_listener_is_told() {
+fn a_back_end_that_becomes_our_own_listener_is_reported() {
     let Some(host) = Host::start_with(
         |_| {},
         |plan| {
@@ -143,7 +143,7 @@ fn a_back_end_that_becomes_our_own_listener_is_told() {
     assert!(host.server.wait_log(PATIENCE, |log| log.contains(told)), "{}", host.server.log());
 }
 
-/// Listeners on addresses that are there serve at once, the others as soon as theirs is.
+/// A listener whose address exists serves at once; the others start when theirs is assigned.
 #[test]
 fn one_of_several_listener_addresses_arrives_late() {
     let late = ip("198.18.2.9");
@@ -171,11 +171,11 @@ fn one_of_several_listener_addresses_arrives_late() {
     assert!(code == Some(0) && text.matches("does not have the address of").count() == 3, "{code:?} {text}");
 }
 
-/// Without IPv6 in the kernel, listeners on `[::]` serve IPv4: if only the addresses are switched off, and if there are no
-/// such sockets at all.
+/// Listeners on `[::]` serve IPv4 if IPv6 addresses are disabled by sysctl, and also if the kernel has no IPv6 sockets at
+/// all.
 #[test]
 fn a_kernel_without_ipv6() {
-    // Refuses them as a kernel without IPv6 does: seccomp(2) with a filter for socket(2).
+    // Refuses IPv6 sockets with EAFNOSUPPORT, as a kernel without IPv6 does: a seccomp(2) filter for socket(2).
     const NO_SOCKETS: &str = "\
 import ctypes, os, platform, struct, sys
 socket = {'x86_64': 41, 'aarch64': 198}[platform.machine()]
@@ -215,7 +215,7 @@ os.execvp(sys.argv[1], sys.argv[1:])
     assert_eq!(host.server.log().matches("so no client is served there").count(), 3, "{}", host.server.log());
 }
 
-/// What can never work ends the start, and `check` names the rest.
+/// A setting that can never work is an error in `check` and `serve`; one that may work later is a warning of `check`.
 #[test]
 fn a_configuration_that_does_not_fit_the_machine() {
     let Some(host) = Host::start(|lab| shell(&lab.server, "ip -6 addr flush dev up0 scope global")) else {
@@ -236,7 +236,7 @@ fn a_configuration_that_does_not_fit_the_machine() {
     assert!(host.server.log().contains(unreached), "{}", host.server.log());
 }
 
-/// Addresses come and go under many calls: those on addresses that stay lose nothing, and nothing is left of the others.
+/// An address comes and goes while 200 calls relay from another one: they lose nothing, and no descriptor or memory leaks.
 #[test]
 fn a_hundred_changes_under_two_hundred_calls() {
     let Some(host) = Host::start_in(alone, |_| {}, |_| {}) else { return };
@@ -250,7 +250,7 @@ fn a_hundred_changes_under_two_hundred_calls() {
             client
         })
         .collect();
-    let (descriptors, memory) = (held(&host, "fd"), resident(&host));
+    let (descriptors, memory) = (entries(&host, "fd"), resident(&host));
     for change in 0..100 {
         let (address, number) = (ip("198.18.2.9"), change % 200);
         shell(&host.lab.server, "ip addr add 198.18.2.9/24 dev up0");
@@ -260,10 +260,10 @@ fn a_hundred_changes_under_two_hundred_calls() {
         calls[199 - number].echo(echo, 20);
     }
     host.until_allocations(200);
-    // An allocation is counted out before its sockets are closed.
+    // The allocation count drops before the sockets are closed.
     let start = Instant::now();
-    while held(&host, "fd") > descriptors + 5 {
-        assert!(start.elapsed() < PATIENCE, "{} descriptors, {descriptors} before", held(&host, "fd"));
+    while entries(&host, "fd") > descriptors + 5 {
+        assert!(start.elapsed() < PATIENCE, "{} descriptors, {descriptors} before", entries(&host, "fd"));
     }
     assert!(resident(&host) < memory + (4 << 10), "{} KiB, {memory} before", resident(&host));
     for call in &mut calls {
@@ -272,14 +272,15 @@ fn a_hundred_changes_under_two_hundred_calls() {
     }
 }
 
-/// Entries in a directory of the server in /proc.
-fn held(host: &Host, of: &str) -> usize {
-    std::fs::read_dir(format!("/proc/{}/{of}", host.server.pid())).expect("the server runs").count()
+/// Returns the number of entries in a directory of the server's /proc directory.
+fn entries(host: &Host, directory: &str) -> usize {
+    std::fs::read_dir(format!("/proc/{}/{directory}", host.server.pid())).expect("the server runs").count()
 }
 
-/// Resident memory in KiB.
+/// Returns the resident memory in KiB.
 fn resident(host: &Host) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", host.server.pid())).expect("it runs");
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", host.server.pid())).expect("the server runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }

@@ -1,4 +1,4 @@
-//! A host of any kind, across a router from its clients and their peers, with its server.
+//! A host of any kind with a relay server. A router connects it with a client and a peer.
 //!
 //! The client is at 198.18.1.2 and 2001:db8:1::2, the host at 198.18.2.2 and 2001:db8:2::2, peers at 198.18.3.2 and
 //! 2001:db8:3::2, and the router at .1 and ::1 of each.
@@ -30,8 +30,8 @@ const TLS_PORT: u16 = 5349;
 pub const SHARED_PORT: u16 = 443;
 /// TLS behind a proxy on the same host.
 const PROXIED_PORT: u16 = 5350;
-/// How long an answer that need not come is waited for.
-const HOP: Duration = Duration::from_secs(1);
+/// How long to wait for an answer that may never come.
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
 
 /// A way in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub enum Way {
     Udp,
     Tcp,
     Tls,
-    /// TLS through a proxy on the host, which names the client.
+    /// TLS through a proxy on the host, which sends the client's address in a PROXY header.
     Proxy,
     /// TLS on the port that is shared with the web.
     Shared,
@@ -68,7 +68,7 @@ impl Families {
     }
 }
 
-/// What clients are told: the relayed address of each family, or the error code.
+/// The answer to an Allocate: the relayed address of each family, or the error code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Told {
     pub v4: Result<IpAddr, u16>,
@@ -76,7 +76,7 @@ pub struct Told {
 }
 
 impl Told {
-    /// The same for a client that asks for these families. One of two is enough (RFC 8656, section 7.2).
+    /// Returns the answer for a client that asks for these families. Of both, one is enough (RFC 8656 section 7.2).
     fn of(self, families: Families) -> Result<Vec<IpAddr>, u16> {
         match families {
             Families::V4 => self.v4.map(|ip| vec![ip]),
@@ -89,16 +89,16 @@ impl Told {
     }
 }
 
-/// What goes through a relayed address.
+/// What happens to media through a relayed address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Media {
-    /// What the client sends arrives at the peer from the announced address, and what the peer sends there arrives.
+    /// The peer receives from the announced address, and the client receives what the peer sends there.
     Flows,
     NothingToPeer,
     NothingFromPeer,
-    /// What the client sends arrives from an address that it was not told.
+    /// The peer receives from this address, which is not the announced one.
     From(IpAddr),
-    /// The client may not send to a peer of the family that it was told.
+    /// CreatePermission fails with this code, although the peer has the family of the announced address.
     Refused(u16),
 }
 
@@ -107,8 +107,8 @@ pub struct Host {
     pub lab: Lab,
     pub server: Server,
     ann: Credentials,
-    /// The test's turn on this machine, which ends with it.
-    _turn: Box<dyn Any>,
+    /// The lock of `alone` or `beside_others`, released on drop.
+    _lock: Box<dyn Any>,
 }
 
 /// A server on all addresses, without `[relay] addresses`.
@@ -125,8 +125,8 @@ fn plan(lab: &Lab) -> Plan {
 }
 
 impl Host {
-    /// A host that `set_up` made of the usual one, with its server; `None` if these tests are for another server, which fails
-    /// most of them.
+    /// Starts the usual host, changed by `set_up`, and its server; `None` if the tests run against coturn, which fails most
+    /// of them.
     pub fn start(set_up: impl FnOnce(&Lab)) -> Option<Host> {
         Host::start_with(set_up, |_| {})
     }
@@ -136,23 +136,23 @@ impl Host {
     }
 
     pub fn start_in<T: Any>(
-        turn: fn() -> T,
+        lock: fn() -> T,
         set_up: impl FnOnce(&Lab),
         change: impl FnOnce(&mut Plan),
     ) -> Option<Host> {
         if skip_on_coturn("relay addresses on hosts of every kind") {
             return None;
         }
-        Some(Host::start_any(turn, set_up, change))
+        Some(Host::start_any(lock, set_up, change))
     }
 
-    /// The same, whichever server these tests are for.
+    /// Does the same, also if the tests run against coturn.
     pub fn start_any<T: Any>(
-        turn: fn() -> T,
+        lock: fn() -> T,
         set_up: impl FnOnce(&Lab),
         change: impl FnOnce(&mut Plan),
     ) -> Host {
-        let _turn = Box::new(turn());
+        let _lock = Box::new(lock());
         let lab = Lab::new();
         lab.add_ipv6();
         set_up(&lab);
@@ -160,16 +160,16 @@ impl Host {
         change(&mut plan);
         let server = Server::start(&plan);
         let ann = server.credentials("ann");
-        Host { lab, server, ann, _turn }
+        Host { lab, server, ann, _lock }
     }
 
-    /// A client that comes in this way at an address of the host.
+    /// Connects a client in this way to an address of the host.
     pub fn client(&self, way: Way, at: IpAddr) -> Client {
         self.try_client(way, at, self.ann.clone(), PATIENCE)
             .unwrap_or_else(|error| panic!("{way:?} at {at}: {error}\n{}", self.server.log()))
     }
 
-    /// The same for any user, if the server answers within `patience`.
+    /// Does the same for any user; fails if the server does not answer within `patience`.
     pub fn try_client(
         &self,
         way: Way,
@@ -190,7 +190,8 @@ impl Host {
         Client::try_join(link, &Session::new(user, b""))
     }
 
-    /// What a client is told that came in this way at `at` and asks for these families, or the error code.
+    /// Connects a client in this way to `at` and allocates for these families. Returns it with its relayed addresses, or the
+    /// error code.
     pub fn relayed(
         &self,
         way: Way,
@@ -201,7 +202,7 @@ impl Host {
         let answer = client.ask(ALLOCATE, families.attributes());
         let relayed = addresses(&answer);
         if let (Families::Both, Ok([one])) = (families, relayed.as_deref()) {
-            // The other one is refused with its own code (RFC 8656, section 7.2).
+            // ADDRESS-ERROR-CODE says why the other family is missing (RFC 8656 section 7.2).
             let refused = if one.is_ipv4() { 2 } else { 1 };
             let code = answer.attribute(ADDRESS_ERROR_CODE).map(|value| &value[..4]);
             assert_eq!(code, Some(&[refused, 0, 4, 40][..]), "{answer:?}");
@@ -209,11 +210,11 @@ impl Host {
         (client, relayed)
     }
 
-    /// The contract of every host: a server that says it is ready relays whatever clients come in, and refuses only what it
-    /// lacks, with the code of the RFC and an explanation by `check`.
+    /// Checks what holds on every host: a server that reports ready relays for every client. It refuses only a family that
+    /// it has no address of, with the code of the RFC, and `check` explains it.
     ///
-    /// Checks each way in at `at` with each choice of families: clients are told these addresses, and a peer outside gets what
-    /// they send from there and reaches them there. A family that is refused is one that `check` says is missing.
+    /// Each way in at `at` is tested with each choice of families: the client gets the addresses in `told`, and media flows
+    /// through them between the client and a peer beyond the router.
     pub fn relays_from(&self, at: IpAddr, told: Told) {
         for way in WAYS {
             for families in FAMILIES {
@@ -223,7 +224,7 @@ impl Host {
         self.explains(told);
     }
 
-    /// Checks one cell.
+    /// Checks one way in with one choice of families.
     pub fn holds(&self, way: Way, at: IpAddr, families: Families, told: Told) {
         let (mut client, relayed) = self.relayed(way, at, families);
         let expected = told.of(families);
@@ -236,7 +237,7 @@ impl Host {
         }
     }
 
-    /// Checks what is said of the host: the families that it lacks, and that it is ready only if it serves any.
+    /// Checks that `check` names the missing families, and that the server is not ready if it has none at all.
     pub fn explains(&self, told: Told) {
         let written = std::fs::read_to_string(self.server.files().path("hallpass.toml")).expect("written");
         let (code, text) = self.run("check", &written);
@@ -249,15 +250,15 @@ impl Host {
                 false => text.contains("this machine has no address to relay from"),
             };
             assert_eq!(explained, told.is_err(), "{family}: {told:?}: {text}");
-            // Some other family is there, or none.
+            // 440 if the other family is available, 508 if there is none at all.
             let of_the_rfc = if relays { 440 } else { 508 };
             assert_eq!(told.err().unwrap_or(of_the_rfc), of_the_rfc, "{family}");
         }
         let (status, text) = self.readiness();
-        assert!(relays || status == 503, "{status} {text}: it says ready and refuses all");
+        assert!(relays || status == 503, "{status} {text}: ready, although it refuses every client");
     }
 
-    /// What goes through an address that this client was told.
+    /// Sends a packet each way through a relayed address of this client.
     pub fn media(&self, client: &mut Client, announced: SocketAddr, patience: Duration) -> Media {
         let ip: IpAddr = if announced.is_ipv4() { namespace::PEER.into() } else { PEER6.into() };
         let socket = within(&self.lab.peer, || UdpSocket::bind((ip, 0)).expect("a peer"));
@@ -270,7 +271,7 @@ impl Host {
         let mut buffer = [0; 100];
         let received = loop {
             match socket.recv_from(&mut buffer) {
-                // The machine was stopped for a moment.
+                // A process that is stopped and continued gets EINTR, because the socket has a timeout (signal(7)).
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 received => break received,
             }
@@ -280,7 +281,7 @@ impl Host {
         if from != announced {
             return Media::From(from.ip());
         }
-        // A router that knows no way there may say so.
+        // Sending fails if a router without a route reports that by ICMP.
         let arrived = socket.send_to(b"from the peer", announced).and_then(|_| client.receive());
         match arrived {
             Ok(data) => assert_eq!(Message::parse(&data).attribute(DATA), Some(&b"from the peer"[..])),
@@ -289,15 +290,15 @@ impl Host {
         Media::Flows
     }
 
-    /// Checks that a peer gets what the client sends from the announced address, and reaches the client there.
+    /// Checks that media flows through the announced address in both directions.
     pub fn carries_media(&self, client: &mut Client, announced: SocketAddr) {
         let media = self.media(client, announced, PATIENCE);
         assert_eq!(media, Media::Flows, "{announced}\n{}", self.server.log());
     }
 
-    /// What a client gets that need not be served at all, in a few words.
+    /// Describes in a few words what a client gets, which may be no answer at all.
     pub fn observe(&self, way: Way, at: IpAddr, families: Families) -> String {
-        let mut client = match self.try_client(way, at, self.ann.clone(), HOP) {
+        let mut client = match self.try_client(way, at, self.ann.clone(), PROBE_LIMIT) {
             Ok(client) => client,
             Err(_) => return "no answer".to_owned(),
         };
@@ -310,7 +311,7 @@ impl Host {
         };
         let shown = all.into_iter().map(|announced| {
             let ip = announced.ip();
-            match self.media(&mut client, announced, HOP) {
+            match self.media(&mut client, announced, PROBE_LIMIT) {
                 Media::Flows => format!("{ip} works"),
                 Media::NothingToPeer => format!("{ip}, nothing reaches the peer"),
                 Media::NothingFromPeer => format!("{ip}, the peer's packets are lost"),
@@ -321,24 +322,24 @@ impl Host {
         shown.collect::<Vec<_>>().join("; ")
     }
 
-    /// Runs a command on the host with a configuration beside the one in use. Returns its exit status and its errors.
+    /// Runs a command on the host with another configuration. Returns its exit status and standard error.
     pub fn run(&self, command: &str, config: &str) -> (Option<i32>, String) {
         let admin = format!("[admin]\naddress = \"{}\"", self.server.admin());
         let path = self.server.files().write("other.toml", &config.replace(&admin, ""));
         let run = within(&self.lab.server, || {
             let mut hallpass = Command::new(env!("CARGO_BIN_EXE_hallpass"));
-            hallpass.args([command, "--config"]).arg(&path).output().expect("it runs")
+            hallpass.args([command, "--config"]).arg(&path).output().expect("hallpass starts")
         });
         (run.status.code(), String::from_utf8_lossy(&run.stderr).into_owned())
     }
 
-    /// What `/readyz` says.
+    /// Returns the status and the body of `/readyz`.
     pub fn readiness(&self) -> (u16, String) {
         let admin = self.server.admin();
         within(&self.lab.server, || get(admin, "/readyz"))
     }
 
-    /// Waits until there are so many allocations.
+    /// Waits until the server has this many allocations.
     pub fn until_allocations(&self, expected: u64) {
         let (admin, start) = (self.server.admin(), Instant::now());
         loop {
@@ -353,12 +354,12 @@ impl Host {
         }
     }
 
-    /// Waits until an Allocate at `at` is answered with this; returns how long it took.
+    /// Waits until an IPv4 Allocate at `at` gets this answer; returns how long it took.
     pub fn until_relayed(&self, at: IpAddr, expected: Result<IpAddr, u16>) -> Duration {
         self.until_told(at, Families::V4, expected.map(|ip| vec![ip]))
     }
 
-    /// Waits until clients at `at` are told this.
+    /// Waits until an Allocate for both families at `at` gets this answer.
     pub fn until_both(&self, at: IpAddr, told: Told) {
         self.until_told(at, Families::Both, told.of(Families::Both));
     }
@@ -375,7 +376,7 @@ impl Host {
     }
 }
 
-/// A link from this namespace. No proxy is in between.
+/// Connects from the current namespace, without a proxy.
 fn connect(way: Way, at: IpAddr) -> io::Result<Link> {
     let tcp = |port| TcpStream::connect((at, port));
     Ok(match way {
@@ -392,7 +393,7 @@ fn connect(way: Way, at: IpAddr) -> io::Result<Link> {
     })
 }
 
-/// TLS over a connection, behind a PROXY header for a client and the address that it reached.
+/// Starts TLS on a connection, after a PROXY header for this client and the address that it connected to.
 fn over_tls(mut stream: TcpStream, proxied: Option<(IpAddr, IpAddr)>) -> Link {
     if let Some((from, to)) = proxied {
         let family = if from.is_ipv4() { "TCP4" } else { "TCP6" };
@@ -401,7 +402,7 @@ fn over_tls(mut stream: TcpStream, proxied: Option<(IpAddr, IpAddr)>) -> Link {
     Link::Tls(Box::new(tls::over(stream, tls::client())))
 }
 
-/// The relayed addresses in the answer to an Allocate, or the error code.
+/// Returns the relayed addresses in the answer to an Allocate, or the error code.
 fn addresses(answer: &Message) -> Result<Vec<SocketAddr>, u16> {
     match answer.error_code() {
         Some(code) => Err(code),

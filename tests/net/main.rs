@@ -1,5 +1,5 @@
 //! Relaying across a router, in network namespaces: TTL, fragments and path MTU, which loopback cannot show.
-#![allow(clippy::disallowed_methods, reason = "programs that others wrote are waited for on the real clock")]
+#![allow(clippy::disallowed_methods, reason = "third-party programs are waited for on the real clock")]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -41,8 +41,8 @@ fn tls_crosses_a_router() {
     relays(&Lab::new(), Transport::Tls, 160);
 }
 
-/// Datagrams to clients leave without DF. With DF, the router would drop those longer than its link, and its ICMP
-/// error is lost, so nobody would learn why.
+/// Datagrams to clients are sent without DF. With DF, the router would drop those larger than the MTU of its link, and
+/// the server would not learn why, because the router's ICMP errors are lost.
 #[test]
 fn large_udp_packets_cross_a_narrow_link_without_icmp() {
     if skip_on_coturn("datagrams without DF") {

@@ -1,8 +1,8 @@
-//! Which address is relayed from, on hosts of every kind: each way in, each choice of families, and peers that know only
-//! what the client was told.
+//! Which relayed address a client gets on hosts of every kind: each way in, each choice of families, and peers that know
+//! only the address that the client was told.
 //!
-//! Hallpass must serve every cell or refuse it rightly ([`Host::relays_from`]). Of another server the tests only print what
-//! they observe, which is where docs/addresses.md has its table from:
+//! Hallpass must serve every cell or refuse it with the right code ([`Host::relays_from`]). Against coturn the tests only
+//! print what they observe. The table in docs/addresses.md comes from:
 //! `HALLPASS_TEST_SERVER=coturn cargo test --test net matrix -- --nocapture`.
 
 use std::collections::{BTreeSet, HashSet};
@@ -22,7 +22,7 @@ struct Situation {
     name: &'static str,
     /// Changes the usual host, which has one address of each family.
     set_up: fn(&Lab),
-    /// `external_ip`, or nothing.
+    /// `external_ip`; empty if it is not set.
     external: &'static str,
     /// Whether the server starts without an address.
     starts_without: bool,
@@ -31,7 +31,7 @@ struct Situation {
     cells: &'static [Cell],
 }
 
-/// Where clients come in, and what they are told of each family: an address, or nothing if the host has none.
+/// The address that a client connects to, and the IPv4 and the IPv6 address that it is told; empty if the host has none.
 type Cell = (&'static str, &'static str, &'static str);
 
 const USUAL: Situation = Situation {
@@ -45,9 +45,9 @@ const USUAL: Situation = Situation {
 const V4: &str = "198.18.2.2";
 const V6: &str = "2001:db8:2::2";
 
-/// How long another server may need until it serves, after its log says so or after a change.
+/// How long coturn may take to serve, after its log says that it does or after a change of addresses.
 const WARM_UP: Duration = Duration::from_secs(3);
-/// Clients in one cell of another server, which may serve them by turns.
+/// Clients for each cell of coturn, which may use its relay addresses in rotation.
 const TRIES: u32 = 4;
 
 #[test]
@@ -88,7 +88,7 @@ fn ipv6_alone() {
     .check();
 }
 
-/// Adds a bridge of containers, whose interface has the lower index.
+/// Adds a container bridge, whose interface has a lower index than the uplink.
 fn behind_a_bridge(lab: &Lab) {
     shell(
         &lab.server,
@@ -98,7 +98,7 @@ fn behind_a_bridge(lab: &Lab) {
     lab.connect_server_again();
 }
 
-/// The address of the bridge is what a client of the other family must not get.
+/// A client that asks for the family it did not connect with must not get the address of the bridge.
 #[test]
 fn a_bridge_of_containers_comes_first() {
     Situation {
@@ -116,7 +116,7 @@ fn a_bridge_of_containers_comes_first() {
     .check();
 }
 
-/// Containers of two families on a host with an uplink of one: what has no way out is no relay address.
+/// The bridge has both families and the uplink only one: an address without a route to the outside is no relay address.
 #[test]
 fn a_bridge_of_containers_has_a_family_of_its_own() {
     Situation {
@@ -158,7 +158,7 @@ fn over_a_private_link(lab: &Lab) {
     );
 }
 
-/// As at some hosting companies.
+/// Some hosting companies do this.
 #[test]
 fn public_addresses_on_loopback() {
     Situation {
@@ -175,7 +175,7 @@ fn public_addresses_on_loopback() {
     .check();
 }
 
-/// The same on an interface that leads nowhere.
+/// As above, but on an interface without a link.
 #[test]
 fn public_addresses_on_an_interface_of_their_own() {
     Situation {
@@ -193,7 +193,7 @@ fn public_addresses_on_an_interface_of_their_own() {
     .check();
 }
 
-/// An address without a network, whose router is on the link by a route, as at some cloud providers.
+/// An address without a subnet: the gateway is the other end of the link, as at some cloud providers.
 #[test]
 fn a_point_to_point_address() {
     Situation {
@@ -234,7 +234,7 @@ fn a_private_address_behind_one_to_one_nat() {
         name: "a private address behind 1:1 NAT",
         set_up: |lab| {
             behind_nat(lab);
-            // An inner network beside it, whose address must not announce the public one, too.
+            // A relay on the address of an inner network must not announce the public address, too.
             shell(
                 &lab.server,
                 "ip link add in0 type veth peer name in1; ip link set in1 up; ip link set in0 up\n\
@@ -248,7 +248,7 @@ fn a_private_address_behind_one_to_one_nat() {
     .check();
 }
 
-/// As at the larger cloud providers: IPv6 without translation beside it.
+/// As at the larger cloud providers: only IPv4 is translated.
 #[test]
 fn a_private_address_behind_nat_and_a_global_one() {
     Situation {
@@ -267,7 +267,7 @@ fn a_private_address_behind_nat_and_a_global_one() {
     .check();
 }
 
-/// Only the kernel's routes say that these addresses are the host's: UDP is answered from the one that was asked.
+/// No interface has these addresses, only local routes. A UDP answer must come from the one that the client sent to.
 #[test]
 fn addresses_that_exist_only_as_a_route() {
     Situation {
@@ -320,8 +320,8 @@ fn both_addresses_are_replaced() {
     .check();
 }
 
-/// Beside the lasting global address: a temporary one, which the kernel itself prefers (RFC 8981), one of a network that is
-/// being renumbered, and a unique-local one.
+/// The permanent global address, a temporary one, which the kernel itself prefers (RFC 8981), a deprecated one of a network
+/// that is being renumbered, and a unique-local one.
 #[test]
 fn ipv6_addresses_of_every_kind() {
     Situation {
@@ -334,7 +334,7 @@ fn ipv6_addresses_of_every_kind() {
                  ip addr add 2001:db8:2::9/64 dev up0 nodad preferred_lft 0\n\
                  ip route replace default via 2001:db8:2::1",
             );
-            // Else the kernel still checks it for duplicates, and the server would not list it.
+            // Wait for duplicate address detection: the server does not list the address before.
             shell(
                 &lab.server,
                 "until ip -6 addr show dev up0 temporary -tentative | grep -q inet6; do :; done",
@@ -346,7 +346,7 @@ fn ipv6_addresses_of_every_kind() {
     .check();
 }
 
-/// A second uplink has the public addresses. The default route is in a table of its own, for packets from them.
+/// A second uplink has the public addresses. Its default route is in a separate table, for packets from them.
 #[test]
 fn the_default_route_is_in_another_table() {
     Situation {
@@ -374,7 +374,7 @@ fn the_default_route_is_in_another_table() {
     .check();
 }
 
-/// The same with a private address behind NAT: the bridge, from which nothing leads out, must not take its place.
+/// As above, with a private address behind NAT: the address of the bridge, which has no way out, must not be used instead.
 #[test]
 fn the_way_out_of_a_private_address_is_in_another_table() {
     Situation {
@@ -394,8 +394,8 @@ fn the_way_out_of_a_private_address_is_in_another_table() {
     .check();
 }
 
-/// Of two local addresses with one public one only one may announce it: else two clients are told the same address and port,
-/// and one gets the media of the other.
+/// Only one of two local addresses with the same public address may announce it. Otherwise two clients are told the same
+/// address and port, and one gets the media of the other.
 #[test]
 fn one_public_address_for_two_local_ones() {
     const PORTS: (u16, u16) = (20_000, 20_007);
@@ -445,11 +445,11 @@ fn one_public_address_for_two_local_ones() {
 }
 
 impl Situation {
-    /// Checks every cell, or prints what another server does.
+    /// Checks every cell, or prints what coturn does.
     fn check(self) {
         if tests_coturn() {
             for wildcard in [false, true] {
-                // It may not start at all.
+                // coturn may not start at all.
                 let shown = catch_unwind(AssertUnwindSafe(|| self.observe(wildcard)));
                 let shown = shown.unwrap_or_else(|_| "  does not start".to_owned());
                 let listening = if wildcard { "0.0.0.0 and ::" } else { "default" };
@@ -465,7 +465,7 @@ impl Situation {
         };
         let host = Host::start_any(beside_others, self.set_up, change);
         if self.starts_without {
-            // Only a proxy on the host itself gets there.
+            // Without an address, only a proxy on the host itself can connect.
             let told = Told { v4: Err(508), v6: Err(508) };
             for families in FAMILIES {
                 host.holds(Way::Proxy, SERVER, families, told);
@@ -484,7 +484,7 @@ impl Situation {
         assert_eq!(host.readiness().0, 200, "{}", host.server.log());
     }
 
-    /// What every cell of the two ways that coturn has is like, in lines.
+    /// Describes what clients of each cell get over UDP and TLS, in lines.
     fn observe(&self, wildcard: bool) -> String {
         let change = |plan: &mut Plan| {
             announce(plan, self.external);
@@ -494,7 +494,7 @@ impl Situation {
         if !self.later.is_empty() {
             shell(&host.lab.server, self.later);
         }
-        // Until the kernels have checked their addresses for duplicates, IPv6 is slow.
+        // IPv6 is slow until duplicate address detection is over in every namespace.
         for namespace in [&host.lab.router, &host.lab.client, &host.lab.server, &host.lab.peer] {
             shell(namespace, "while ip -6 addr show tentative | grep -q inet6; do :; done");
         }
@@ -515,13 +515,13 @@ impl Situation {
     }
 }
 
-/// Where clients come in, and what they are told.
+/// Returns the address to connect to, and the expected answers.
 fn expected(&(at, v4, v6): &Cell) -> (IpAddr, Told) {
     let told = |text: &str| if text.is_empty() { Err(440) } else { Ok(ip(text)) };
     (ip(at), Told { v4: told(v4), v6: told(v6) })
 }
 
-/// Sets `external_ip`, if it is not empty, of either server.
+/// Sets the external address in the configuration of Hallpass and of coturn, unless it is empty.
 fn announce(plan: &mut Plan, external: &str) {
     if !external.is_empty() {
         plan.external = vec![ip(external)];
@@ -529,7 +529,7 @@ fn announce(plan: &mut Plan, external: &str) {
     }
 }
 
-/// Leaves the listening addresses to coturn, which takes those that it finds, or names the wildcards, if this is for it.
+/// For coturn: replaces the listening addresses by the wildcards, or by none, so that coturn uses those that it finds.
 fn on_coturn(plan: &mut Plan, wildcard: bool) {
     if tests_coturn() {
         let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];

@@ -53,13 +53,13 @@ fn a_failing_worker_ends_only_its_own_calls() {
     let restarts =
         |relay: &Relay| relay.handle.counters().iter().map(|c| c.restarts.get()).collect::<Vec<_>>();
     let mut trap = relay.connect_naming(TRAP, Transport::Tls);
-    assert!(trap.fails_to_send(), "the worker that is asked for the trap closes everything");
-    relay.until("one worker began anew", |relay| restarts(relay).iter().sum::<u64>() == 1);
+    assert!(trap.fails_to_send(), "the worker that reads the trap panics and closes its sockets");
+    relay.until("one worker restarted", |relay| restarts(relay).iter().sum::<u64>() == 1);
     let failed = restarts(&relay).iter().position(|&n| n == 1).expect("one of them");
 
     let (lost, mut kept): (Vec<Call>, Vec<Call>) = calls.into_iter().partition(|call| call.worker == failed);
     kept.iter_mut().for_each(Call::goes_on);
-    // Everything that the lost calls held is free: ports, places, descriptors.
+    // Everything that the lost calls held is free: ports, quota, connections, descriptors.
     assert_eq!(alive(&relay, failed), 0);
     assert_eq!(relay.shared.ports.taken(), kept.len());
     assert_eq!(relay.shared.quota.total() as usize, kept.len());
@@ -99,7 +99,7 @@ fn a_worker_that_keeps_failing_is_given_up_with_its_error() {
     for _ in 0..7 {
         let before = relay.sum(|c| c.restarts.get());
         assert!(relay.connect_naming(TRAP, Transport::Tls).fails_to_send());
-        relay.until("it began anew, or gave up", |relay| {
+        relay.until("a worker restarted or ended", |relay| {
             exit = exit.take().or_else(|| relay.handle.next_exit(std::time::Duration::ZERO));
             exit.is_some() || relay.sum(|c| c.restarts.get()) > before
         });
@@ -107,7 +107,7 @@ fn a_worker_that_keeps_failing_is_given_up_with_its_error() {
             break;
         }
     }
-    assert_eq!(exit.expect("one is given up").failure.as_deref(), Some("trapped"));
+    assert_eq!(exit.expect("a worker ended").failure.as_deref(), Some("trapped"));
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn memory_pressure_refuses_newcomers_while_calls_continue() {
         calls.iter_mut().for_each(Call::goes_on);
     }
     assert_eq!(relay.sum(|c| c.relays_refused(Refusal::Memory).get()), 2);
-    // A stream is counted after its end.
+    // A refused stream is counted after the client sees its end.
     relay.until("both are counted", |relay| {
         relay.sum(|c| c.streams(Transport::Tcp).refused(Refusal::Memory).get()) == 2
     });

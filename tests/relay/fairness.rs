@@ -1,4 +1,4 @@
-//! A client or peer that brings much has its share of each turn, and loses nothing by it.
+//! A client or peer that sends a lot gets only its share of each turn of the loop, and loses no message.
 
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,12 +12,12 @@ use hallpass::net::admission::Rules;
 use super::send_segmented;
 use crate::rig::*;
 
-/// Units of work for the messages of one stream before others have their turn.
+/// Units of work for the messages of one stream before other sockets are served.
 const AT_ONCE: u64 = 128;
 
-/// The messages of one read wait for several turns, in order, and so does the end of the connection behind them.
+/// The messages of one read are handled over several turns, in order, and then the end of the connection.
 #[test]
-fn a_stream_of_tiny_messages_is_dealt_with_in_many_turns() {
+fn a_stream_of_tiny_messages_is_handled_over_many_turns() {
     const EACH: usize = 2000;
     for transport in [Transport::Tcp, Transport::Tls] {
         let relay = Relay::start_on(1, Rules::default(), clock);
@@ -49,16 +49,16 @@ fn a_stream_of_tiny_messages_is_dealt_with_in_many_turns() {
     }
 }
 
-/// A clock by which each look at it takes a millisecond, so that no slice of a turn lasts longer than its first look.
+/// A clock that advances by another millisecond with each reading, so that every time slice is over at its second reading.
 fn clock_that_leaps() -> Now {
     static LEAPS: AtomicU64 = AtomicU64::new(0);
     let Now { instant, unix } = clock();
     Now { instant: instant + Duration::from_millis(LEAPS.fetch_add(1, Relaxed)), unix }
 }
 
-/// Relayed addresses and streams for which a turn has no time have their turn later, without another event.
+/// Relayed addresses and streams that a turn has no time for are served in a later turn, without another event.
 #[test]
-fn what_a_turn_has_no_time_for_is_dealt_with_later() {
+fn sockets_left_over_by_a_turn_are_served_later() {
     let relay = Relay::start_on(1, Rules::default(), clock_that_leaps);
     let (peer, address) = peer();
     let mut clients: Vec<_> = (0..60)

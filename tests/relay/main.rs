@@ -1,7 +1,7 @@
 //! The relay as seen by its clients: workers in this process, real sockets on loopback, UDP, TCP and TLS.
 #![allow(clippy::disallowed_methods, reason = "real sockets are waited for on the real clock")]
 
-#[allow(dead_code)] // two of its kinds are all that is needed here
+#[allow(dead_code)] // only a part of it is used here
 #[path = "../support/certs.rs"]
 mod certs;
 mod failure;
@@ -100,7 +100,7 @@ fn segments_of_a_message_are_relayed_one_by_one() {
                 assert_eq!(receive_at(&peer), (payload.clone(), relayed));
             }
         }
-        // Without a channel, each gets its own header.
+        // Without a channel, each is sent in its own Data indication.
         let (other, other_address) = self::peer();
         let answer = client.ask(0x0008, &[(0x0012, &xored(other_address))]);
         assert_eq!(answer[..2], [0x01, 0x08], "{:?}", error_code(&answer));
@@ -136,7 +136,7 @@ fn an_allocation_belongs_to_one_worker() {
     let mut owners = [0_u32; 2];
     // The kernel distributes clients by a hash of their addresses: one worker may get the first several.
     for attempt in 0.. {
-        assert!(attempt < 200, "all clients come to one worker");
+        assert!(attempt < 200, "the kernel gave all clients to one worker");
         let mut client = relay.connect(Transport::ALL[attempt % Transport::ALL.len()]);
         let (peer, address) = peer();
         let before = done(&relay);
@@ -201,7 +201,7 @@ fn an_allocation_ends_with_its_stream() {
                 drop(client);
                 relay.until("reset", |relay| relay.closed(transport, CloseReason::Reset) == 1);
             } else {
-                // Half of the connection's close is enough.
+                // A half-close is enough.
                 socket.shutdown(std::net::Shutdown::Write).expect("half close");
                 assert!(client.reads_the_end());
                 let closed = |relay: &Relay| relay.closed(transport, CloseReason::Closed) > closed_before;
@@ -214,16 +214,16 @@ fn an_allocation_ends_with_its_stream() {
     relay.stop();
 }
 
-/// A client may say that it sends no more right behind a request.
+/// A client may half-close its stream right after a request.
 #[test]
-fn a_request_with_the_end_right_behind_it_is_answered() {
+fn a_request_right_before_a_half_close_is_answered() {
     let relay = Relay::start(0);
     for transport in [Transport::Tcp, Transport::Tls] {
         let mut client = relay.connect(transport);
         assert_eq!(client.ask(0x0001, &[])[..2], [0x01, 0x01]);
         let request = client.request(0x0001, &[]);
         if let Link::Tls(stream) = &mut client.link {
-            // Both in one segment.
+            // The request and close_notify in one segment.
             stream.conn.writer().write_all(&request).expect("room");
             stream.conn.send_close_notify();
             stream.conn.write_tls(&mut stream.sock).expect("send");
@@ -364,7 +364,7 @@ fn a_client_that_does_not_read_costs_bounded_memory_and_others_are_served() {
         assert_eq!(other.receive()[4..], *b"bystander");
         assert!(sent < 1_000_000, "nothing is ever dropped");
     }
-    // It reads again: whole messages in order, and an answer.
+    // Once the client reads again, it gets whole messages in order, and an answer.
     let mut last = None;
     let request = slow.request(0x0001, &[]);
     slow.send(&request);
@@ -408,7 +408,7 @@ fn an_unreachable_peer_is_reported_and_does_not_stop_the_relay() {
 #[test]
 fn unfinished_handshakes_and_idle_streams_are_closed() {
     let relay = Relay::start_with(Rules::default(), clock_ahead);
-    let mut shy = Client::new(Link::Tcp(tcp(relay.addresses[Transport::Tls.index()])));
+    let mut silent = Client::new(Link::Tcp(tcp(relay.addresses[Transport::Tls.index()])));
     let mut idle = relay.connect(Transport::Tcp);
     let mut working = relay.connect(Transport::Tls);
     working.allocate();
@@ -417,7 +417,7 @@ fn unfinished_handshakes_and_idle_streams_are_closed() {
     // A command makes the workers read the clock.
     AHEAD.store(11, Relaxed);
     relay.handle.send(&Command::Drain(false));
-    assert!(shy.reads_the_end());
+    assert!(silent.reads_the_end());
     relay.until("counted", |relay| relay.closed(Transport::Tls, CloseReason::HandshakeTimeout) == 1);
     assert_eq!(open(&relay, Transport::Tcp), 1);
     AHEAD.store(100, Relaxed);
@@ -449,7 +449,7 @@ fn without_descriptors_listeners_pause_and_relaying_continues() {
     // Starts the workers first, because they need descriptors, too.
     relay.handle.send(&Command::Drain(false));
     relay.until("all workers run", |relay| relay.handle.counters().iter().all(|c| c.wakeups.get() > 0));
-    // All but one are taken, and that one by a connection for which the workers have no descriptor.
+    // Take all descriptors but one. This test's end of a connection takes the last, so the workers cannot accept theirs.
     let mut taken = Vec::new();
     while let Ok(another) = peer.try_clone() {
         taken.push(another);

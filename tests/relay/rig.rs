@@ -175,7 +175,7 @@ impl Relay {
     }
 }
 
-/// Chooses always the same, unless it is asked for [`TRAP`]: then the worker that asks panics.
+/// Always chooses the same configuration. A ClientHello that names [`TRAP`] makes the worker that reads it panic.
 struct Trapped(Arc<ServerConfig>);
 
 /// A server name that makes a worker panic.
@@ -239,7 +239,7 @@ impl Client {
         match &self.link {
             Link::Tls(stream) => &stream.sock,
             Link::Tcp(stream) => stream,
-            Link::Udp(_) => panic!("a stream"),
+            Link::Udp(_) => panic!("UDP is not a stream"),
         }
     }
 
@@ -274,7 +274,7 @@ impl Client {
                     return message;
                 }
             }
-            assert_ne!(self.read().expect("a message"), 0, "the end");
+            assert_ne!(self.read().expect("a message"), 0, "the stream ended");
         }
     }
 
@@ -329,16 +329,16 @@ impl Client {
         !matches!(self.link, Link::Udp(_))
     }
 
-    /// Sends and waits for the end of the stream instead of an answer.
+    /// Sends zeros, and returns whether sending fails or the server closes the stream.
     pub fn fails_to_send(&mut self) -> bool {
-        let said = match &mut self.link {
+        let sent = match &mut self.link {
             Link::Tls(stream) => stream.write_all(&[0; 20]),
-            Link::Tcp(_) | Link::Udp(_) => panic!("a TLS client"),
+            Link::Tcp(_) | Link::Udp(_) => panic!("not a TLS client"),
         };
-        said.is_err() || self.reads_the_end()
+        sent.is_err() || self.reads_the_end()
     }
 
-    /// Waits for an end without a TLS close_notify.
+    /// Waits for the stream to end: closed, reset, or cut off without a close_notify.
     pub fn is_cut_off(&mut self) -> bool {
         let kinds = [io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof];
         match self.read() {
@@ -347,7 +347,7 @@ impl Client {
         }
     }
 
-    /// Waits for the server to close.
+    /// Reads until the server closes or resets the connection.
     pub fn reads_the_end(&mut self) -> bool {
         loop {
             match self.read() {
@@ -368,7 +368,7 @@ pub fn error_code(message: &[u8]) -> Option<u16> {
 }
 
 pub fn xored(address: SocketAddr) -> Vec<u8> {
-    assert!(address.is_ipv4(), "these tests speak IPv4, whose mask is the same in every message");
+    assert!(address.is_ipv4(), "only IPv4: its mask is the same in every message");
     xor(address, [0; 12])
 }
 
@@ -390,7 +390,7 @@ pub fn receive_at(peer: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     (buffer, from)
 }
 
-/// Relays in both directions, on a channel and by indications, in all sizes that matter.
+/// Relays in both directions: on a channel in sizes from 0 to 9,000 bytes, and by indications.
 pub fn relays_both_ways(client: &mut Client) {
     let (peer, address) = peer();
     let relayed = client.allocate();

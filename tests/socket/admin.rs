@@ -50,9 +50,9 @@ fn not_ready_before_the_listeners_accept_nor_in_a_drain() {
     let (status, reason) = get(layout.admin, "/readyz");
     assert_eq!((status, reason.as_str()), (503, "waiting for the certificate, the listeners, the workers\n"));
     assert_eq!(get(layout.admin, "/healthz").0, 200, "it is alive");
-    assert_eq!(get(layout.admin, "/metrics"), (200, String::new()), "no figures yet");
+    assert_eq!(get(layout.admin, "/metrics"), (200, String::new()), "no metrics yet");
     let tcp = layout.listeners.iter().find(|(transport, _)| *transport == Transport::Tcp).unwrap().1;
-    assert!(TcpStream::connect(tcp).is_err(), "not ready, and that is true");
+    assert!(TcpStream::connect(tcp).is_err(), "a listener accepts before the server is ready");
     assert!(!server.output().contains("ready"), "{}", server.output());
 
     fs::write(&layout.cert, certificate).unwrap();

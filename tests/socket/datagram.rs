@@ -40,7 +40,7 @@ fn datagrams_that_are_no_request_get_no_answer() {
 #[test]
 fn a_wrong_magic_cookie_gets_no_answer() {
     let _turn = beside_others();
-    if skip_on_coturn("silence to RFC 3489") {
+    if skip_on_coturn("ignoring requests of RFC 3489") {
         return;
     }
     let server = Server::start(&Plan::loopback());

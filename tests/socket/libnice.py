@@ -1,7 +1,7 @@
 """Two libnice agents, both forced through the relay, each sending to the other.
 
-Arguments: ip port transport (udp or tcp) username password. Ends with 0 when all data went both ways.
-libnice speaks TLS to no relay: its own "tls" is plain TCP here.
+Arguments: ip port transport (udp or tcp) username password. Exits with 0 once all data has arrived at both ends.
+TLS is not tested: with this compatibility mode, the relay type "tls" of libnice is plain TCP.
 """
 import ctypes
 import sys
@@ -23,7 +23,7 @@ def end(reason):
     loop.quit()
 
 
-# The binding has no attach_recv, and its send stops at a zero byte: both are called in the library itself.
+# The Python binding has no attach_recv, and its send stops at a zero byte, so both are called in the C library directly.
 library = ctypes.CDLL("libnice.so.10")
 RECEIVE = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p
@@ -80,7 +80,7 @@ def on_gathered(agent, stream, index):
         for c in candidates:
             print("candidate", mine, c.type.value_nick)
         if not candidates or any(c.type != Nice.CandidateType.RELAYED for c in candidates):
-            end("agent %d has other candidates than relayed ones, or none" % mine)
+            end("agent %d has a candidate that is not relayed, or none at all" % mine)
             return
         other.set_remote_credentials(other_stream, ufrag, pwd)
         other.set_remote_candidates(other_stream, 1, candidates)
@@ -117,7 +117,7 @@ for index, (agent, stream) in enumerate(agents):
 for agent, stream in agents:
     if not agent.gather_candidates(stream):
         raise SystemExit("gathering did not start")
-GLib.timeout_add_seconds(25, lambda: end("nothing more after 25 s"))
+GLib.timeout_add_seconds(25, lambda: end("not finished after 25 s"))
 loop.run()
 print("received", state["got"], "of", ROUNDS)
 if state["failed"] or state["got"] != [ROUNDS, ROUNDS]:

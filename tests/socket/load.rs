@@ -33,7 +33,7 @@ fn report(server: &Server, transport: Transport, args: &[&str]) -> Value {
 }
 
 fn number(value: &Value) -> f64 {
-    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+    value.as_f64().unwrap_or_else(|| panic!("{value} is not a number"))
 }
 
 #[test]
@@ -85,11 +85,11 @@ fn failures_are_reported_and_set_the_exit_status() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("2 x Allocate: 401"), "{text}");
 
-    let nobody = load(&server, Transport::Udp, &["idle", "--server-pid", "4000000000"]);
-    assert_eq!(nobody.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&nobody.stderr).contains("4000000000"));
+    let no_process = load(&server, Transport::Udp, &["idle", "--server-pid", "4000000000"]);
+    assert_eq!(no_process.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&no_process.stderr).contains("4000000000"));
 
-    let people = load(&server, Transport::Udp, &["traffic", "--allocations", "2"]);
-    let text = String::from_utf8_lossy(&people.stdout);
+    let readable = load(&server, Transport::Udp, &["traffic", "--allocations", "2"]);
+    let text = String::from_utf8_lossy(&readable.stdout);
     assert!(text.contains("packets/s") && text.contains("server CPU"), "{text}");
 }

@@ -1,5 +1,5 @@
 //! The running server with third-party programs: every transport, over real sockets on loopback.
-#![allow(clippy::disallowed_methods, reason = "programs that others wrote are waited for on the real clock")]
+#![allow(clippy::disallowed_methods, reason = "third-party programs are waited for on the real clock")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,6 +1,7 @@
-// A client of pion that sends to a peer that is there and to one that is not, and says how many pings came back.
+// A pion client that pings an echoing and an unreachable peer, and prints how many pings the first one answered.
 //
-// Arguments: server, "udp" or "tcp", user name, password, realm, the peer that echoes, the peer that is not there, count.
+// Arguments: server, "udp" or "tcp", user name, password, realm, address of the echoing peer, address of the
+// unreachable peer, number of pings.
 package main
 
 import (
@@ -15,7 +16,7 @@ import (
 	"github.com/pion/turn/v2"
 )
 
-// How long a ping may take on loopback, however busy the machine is.
+// How long a ping may take on loopback, even on a busy machine.
 const patience = 5 * time.Second
 
 func must(err error) {

@@ -1,4 +1,4 @@
-//! pion's client, which most conference servers embed: an unreachable peer must not affect others.
+//! pion's client, which many conference servers embed: an unreachable peer must not affect others.
 
 use crate::support::beside_others;
 use crate::support::echo::Echo;
@@ -13,11 +13,11 @@ use std::process::Command;
 use std::time::Duration;
 
 const PINGS: u32 = 10;
-/// Go builds its own library and pion's first, and the machine may be busy.
+/// Includes building Go's standard library and pion on a busy machine.
 const BUILD_LIMIT: Duration = Duration::from_secs(300);
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Builds the program from Debian's sources only.
+/// Builds the program from the sources in Debian's packages, without a download.
 fn build(files: &Directory) -> PathBuf {
     let program = files.path("pion");
     let mut command = Command::new("go");

@@ -63,7 +63,7 @@ fn sighup_with_a_broken_certificate_keeps_the_old_one() {
     assert!(told, "the log does not name the broken file:\n{}", server.log());
     assert_eq!(shown_certificate(&server), old);
     assert_eq!(client.refresh(600), 0);
-    // A valid one afterwards is loaded.
+    // A valid certificate is loaded afterwards.
     certs::write(Kind::Good, "second.test", cert, key);
     server.signal("HUP");
     wait_for_other_certificate(&server, &old);
@@ -97,7 +97,7 @@ fn a_reload_logs_a_certificate_only_if_it_changed() {
     assert!(is_new(&said("HUP")), "{}", server.log());
 }
 
-/// A backup restored by mistake, or a renewal that failed: clients would be refused at once.
+/// For example from a backup restored by mistake, or after a failed renewal. With it, every client would fail at once.
 #[test]
 fn an_expired_certificate_does_not_replace_a_valid_one() {
     let _turn = beside_others();
@@ -175,7 +175,7 @@ fn sigterm_drains() {
     assert!(exit.success(), "{exit}:\n{}", server.log());
 }
 
-/// Until the signal has arrived, an Allocate may still succeed; it is released then.
+/// Allocates until the server refuses with 508. Until it has handled the signal, an Allocate may succeed; it is released.
 fn wait_for_refusal(server: &Server) {
     let end = Instant::now() + LIMIT;
     loop {

@@ -37,7 +37,7 @@ fn twenty_thousand_requests_at_once_over_tcp() {
     let requests: Vec<u8> = (0..PIPELINED).flat_map(binding_request).collect();
     let writer = thread::spawn(move || writing.write_all(&requests));
     read_all_answers(&mut stream);
-    writer.join().unwrap().expect("all requests were taken");
+    writer.join().unwrap().expect("the server reads all requests");
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn twenty_thousand_requests_at_once_over_tls() {
     let mut writing = stream.sock.try_clone().unwrap();
     let writer = thread::spawn(move || writing.write_all(&records));
     read_all_answers(&mut stream);
-    writer.join().unwrap().expect("all requests were taken");
+    writer.join().unwrap().expect("the server reads all requests");
 }
 
 /// Writes in pieces that leave as separate segments.
@@ -123,7 +123,7 @@ fn garbage_is_closed_within_two_seconds() {
         let mut stream = tcp_from(LOCAL_V4, server.v4(Transport::Tcp));
         let start = Instant::now();
         stream.write_all(bytes).unwrap();
-        // Closed or reset; only silence is wrong.
+        // The server may close or reset the connection, but not keep it open.
         let end = stream.read_to_end(&mut Vec::new());
         let waited = start.elapsed();
         let closed = end.as_ref().map_or_else(|e| e.kind() == ErrorKind::ConnectionReset, |_| true);
@@ -156,11 +156,11 @@ fn relays_all(server: &Server, link: Link) {
     assert_eq!(client.refresh(0), 0);
 }
 
-/// A port for TLS serves clients without it, a port for TCP clients with it, unless one is kept to itself.
+/// By default a TLS port also serves clients without TLS, and a TCP port those with TLS. Either can be turned off.
 #[test]
 fn the_first_byte_tells_tls_from_plain_clients() {
     let _turn = beside_others();
-    if skip_on_coturn("clients of the other kind on a port, and that they are kept out") {
+    if skip_on_coturn("serving or refusing clients of the other kind on a port") {
         return;
     }
     for is_both in [true, false] {

@@ -1,10 +1,10 @@
 // Two peers in one page, each allowed relayed candidates only: a data channel there and back, video one way.
-// `page`: fetched again and again meanwhile. `restarts`: the network cuts the call; after each cut ICE starts anew.
+// `page`: a URL, fetched 20 times meanwhile. `restarts`: how often the network cuts the call; ICE restarts after each cut.
 async function call(iceServers, { page, restarts = 0, limit = 30000 } = {}) {
   const problems = [];
   const began = Date.now();
   let fetchProblem = null;
-  // How far it came, for when it came no further.
+  // The progress, reported if the call does not finish.
   const state = {};
   const peers = [0, 1].map(() => new RTCPeerConnection({ iceServers, iceTransportPolicy: 'relay' }));
   const [caller, callee] = peers;
@@ -15,7 +15,7 @@ async function call(iceServers, { page, restarts = 0, limit = 30000 } = {}) {
       peer.onicecandidateerror = (e) => problems.push(`${e.url} ${e.errorCode} ${e.errorText}`);
       peer.oniceconnectionstatechange = () => !restarts && peer.iceConnectionState === 'failed' && resolve('ICE failed');
     });
-    setTimeout(() => resolve(`nothing more after ${limit} ms`), limit);
+    setTimeout(() => resolve(`not finished after ${limit} ms`), limit);
   });
 
   const channel = caller.createDataChannel('data');
@@ -81,7 +81,7 @@ async function call(iceServers, { page, restarts = 0, limit = 30000 } = {}) {
   return result;
 }
 
-// The selected pair of one end, and how far its video came.
+// Returns the selected pair of one end, and how many video frames it has decoded.
 async function facts(peer) {
   const all = [...(await peer.getStats()).values()];
   const byId = (id) => all.find((entry) => entry.id === id);

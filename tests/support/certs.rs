@@ -1,4 +1,4 @@
-//! Certificates of certs/make.sh, each created once per test binary, because an RSA key of 4096 bits takes seconds.
+//! Certificates from certs/make.sh. Each is created once per test binary, because an RSA key of 4096 bits takes seconds.
 //!
 //! This file depends on no other, so tests can include it alone.
 
@@ -9,10 +9,10 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
-/// The recipe.
+/// The script that creates certificates.
 pub const MAKE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make.sh");
 
-/// The kinds of certificates that the recipe can create; it documents each.
+/// The kinds of certificates that the script can create; it documents each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     Good,

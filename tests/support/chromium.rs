@@ -33,7 +33,7 @@ const FLAGS: &[&str] = &[
     "--remote-debugging-pipe",
 ];
 
-/// Where and how a browser runs.
+/// The environment of a browser.
 #[derive(Default)]
 pub struct Setting<'a> {
     /// The network namespace; `None`: the current one.
@@ -69,7 +69,7 @@ impl Chromium {
         command.env("HOME", files.path("home"));
         let (process, commands, pipe) = Process::spawn_piped(command);
         let page = match setting.namespace {
-            // The test's page server is outside that namespace; a file is a secure context, too.
+            // The page server of the test is outside that namespace. A file is a secure context, too.
             Some(_) => format!("file://{}", files.write("page.html", "<!DOCTYPE html>").display()),
             None => format!("http://{}/", serve_empty_page()),
         };

@@ -125,7 +125,8 @@ pub struct Client {
 impl Client {
     /// Takes the nonce from the 401 to an Allocate without credentials.
     pub fn join(link: Link, session: &Session) -> Client {
-        Client::try_join(link, session).unwrap_or_else(|error| panic!("no answer to a stranger: {error}"))
+        Client::try_join(link, session)
+            .unwrap_or_else(|error| panic!("no answer to an Allocate without credentials: {error}"))
     }
 
     pub fn try_join(link: Link, session: &Session) -> io::Result<Client> {

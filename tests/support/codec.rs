@@ -64,7 +64,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Type (class and method as on the wire) and transaction.
+    /// Starts a message with this type (class and method as on the wire) and transaction id.
     pub fn new(kind: u16, id: Id) -> Self {
         let mut bytes = kind.to_be_bytes().to_vec();
         bytes.extend([0, 0]);
@@ -77,7 +77,7 @@ impl Writer {
         self.padded(kind, value, 0)
     }
 
-    /// With this byte as padding.
+    /// Appends an attribute with this padding byte.
     pub fn padded(mut self, kind: u16, value: &[u8], padding: u8) -> Self {
         self.bytes.extend(kind.to_be_bytes());
         self.bytes.extend((value.len() as u16).to_be_bytes());
@@ -262,7 +262,7 @@ pub fn xor(address: SocketAddr, id: Id) -> Vec<u8> {
     value
 }
 
-/// Decodes it; `None` if the family or the length is wrong.
+/// Decodes the value of an XOR address attribute; `None` if the family or the length is wrong.
 pub fn unxor(value: &[u8], id: Id) -> Option<SocketAddr> {
     let mask: Vec<u8> = COOKIE.into_iter().chain(id).collect();
     let (head, ip) = value.split_at_checked(4)?;

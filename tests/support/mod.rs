@@ -29,12 +29,12 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 static MACHINE: RwLock<()> = RwLock::new(());
 
-/// Held by a test that may run in parallel with others.
+/// Returns the lock of a test that may run in parallel with others.
 pub fn beside_others() -> RwLockReadGuard<'static, ()> {
     MACHINE.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Held by a test that loads the whole machine, so that it and other tests do not disturb each other.
+/// Returns the lock of a test that loads the whole machine, so that it and other tests do not disturb each other.
 pub fn alone() -> RwLockWriteGuard<'static, ()> {
     MACHINE.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -19,7 +19,7 @@ pub const PEER: Ipv4Addr = Ipv4Addr::new(198, 18, 3, 2);
 /// The network of the peer; the policy denies it by default.
 pub const PEER_NET: &str = "198.18.3.0/24";
 const PEER_PORT: u16 = 3480;
-/// See ip-netns(8).
+/// Directories of files that replace those in `/etc` inside a namespace (ip-netns(8)).
 const NAMESPACE_FILES: &str = "/etc/netns";
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -48,12 +48,12 @@ impl Lab {
         assert_eq!(
             uid.trim(),
             "0",
-            "these tests make network namespaces: run `cargo test` as root (sudo -E)"
+            "these tests create network namespaces: run `cargo test` as root (sudo -E)"
         );
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = |role: &str| format!("hallpass-{}-{number}-{role}", process::id());
-        // The guard exists before the first namespace does.
+        // Built before the first namespace, so that dropping it removes the namespaces if a later step panics.
         let lab = Lab {
             router: name("router"),
             client: name("client"),
@@ -91,7 +91,7 @@ impl Lab {
         inside(namespace, &["ip", "route", "add", "default", "via", &gateway]);
     }
 
-    /// The server's link anew, behind whatever interfaces the server made since: its index is the highest.
+    /// Recreates the server's link, so that its interface index is higher than those of interfaces added since.
     pub fn connect_server_again(&self) {
         inside(&self.router, &["ip", "link", "del", "server"]);
         self.connect(&self.server, "server", SERVER);
@@ -156,7 +156,8 @@ impl Lab {
         inside(&self.router, &["nft", rules]);
     }
 
-    /// Adds a delay in milliseconds each way and a loss in percent to the client's link, by the program `line`.
+    /// Adds a delay in milliseconds each way and a loss in percent to the client's link. The Python program `line` forwards
+    /// its frames in the router.
     pub fn lengthen_client_link(&self, line: &str, milliseconds: u32, percent: u32) -> Process {
         let [a, b, c, _] = CLIENT.octets();
         let router = |command: &[&str]| inside(&self.router, command);
@@ -166,12 +167,12 @@ impl Lab {
         router(&["ip", "link", "add", "client", "type", "veth", "peer", "name", "far"]);
         router(&["ip", "addr", "add", &format!("{a}.{b}.{c}.1/24"), "dev", "client"]);
         for link in ["near", "far"] {
-            // The router must not answer for itself at the ends of the line.
+            // The router's kernel must not answer ARP at the two ends of the line.
             router(&["ip", "link", "set", link, "arp", "off", "up"]);
         }
         router(&["ip", "link", "set", "client", "up"]);
         for (namespace, link) in [(&self.client, "up0"), (&self.router, "client")] {
-            // The line carries frames as on a wire: with checksums, and no longer than the MTU.
+            // Without offloads, frames are as on a wire: with checksums, and no longer than the MTU.
             inside(
                 namespace,
                 &["ethtool", "-K", link, "tx", "off", "tso", "off", "gso", "off", "gro", "off"],
@@ -180,7 +181,7 @@ impl Lab {
         self.start_in_router(line, &["near", "far", &milliseconds.to_string(), &percent.to_string()])
     }
 
-    /// Replaces the client's IPv4 by IPv6, and adds IPv6 to the server. Returns the server's address.
+    /// Replaces the client's IPv4 by IPv6, and adds IPv6 to the server. Returns the server's IPv6 address.
     pub fn only_ipv6_for_the_client(&self) -> IpAddr {
         inside(&self.router, &["sysctl", "-qw", "net.ipv6.conf.all.forwarding=1"]);
         for (namespace, link, net) in [(&self.client, "client", 1), (&self.server, "server", 2)] {
@@ -220,11 +221,11 @@ fn ip(args: &[&str]) {
     run_ok("ip", args, LIMIT);
 }
 
-/// Runs `body` on a thread in the namespace. Sockets that it opens stay there wherever they are used.
+/// Runs `body` on a thread in the namespace. Its sockets stay in that namespace even if another thread uses them.
 pub fn within<T: Send>(namespace: &str, body: impl FnOnce() -> T + Send) -> T {
-    let file = fs::File::open(PathBuf::from("/run/netns").join(namespace)).expect("the namespace is there");
+    let file = fs::File::open(PathBuf::from("/run/netns").join(namespace)).expect("the namespace exists");
     let run = || {
-        // SAFETY: a call without memory; it concerns this thread, which ends with `body`.
+        // SAFETY: takes no pointers; affects only this thread, which ends with `body`.
         let moved = unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) };
         assert_eq!(moved, 0, "{namespace}: {}", std::io::Error::last_os_error());
         body()

@@ -61,13 +61,13 @@ impl Nginx {
         }
         command.arg("-c").arg(config).arg("-p").arg(files.path("")).args(["-e", "stderr"]);
         let process = Process::spawn(command);
-        // It listens before it chooses its event method.
+        // nginx listens before it logs its event method.
         let up = process.wait_output(LIMIT, |log| log.contains("event method"));
         assert!(up, "nginx did not start:\n{}", process.output());
         Nginx { http1, h2, tls, _process: process, files }
     }
 
-    /// Returns the content that was put to `/up/NAME`.
+    /// Returns the content that was uploaded to `/up/NAME`.
     pub fn uploaded(&self, name: &str) -> Vec<u8> {
         fs::read(self.files.path("up").join(name)).expect("an upload")
     }

@@ -51,9 +51,9 @@ pub struct Plan {
     pub coturn: String,
     /// The network namespace to run in.
     pub namespace: Option<String>,
-    /// A program and its first arguments that execs the server; the server's command line is appended.
+    /// A program with arguments that runs the server; the server's command line is appended.
     pub wrapper: Vec<String>,
-    /// The words in Hallpass's output that say it serves.
+    /// Text in Hallpass's output after which the test may begin.
     pub started: &'static str,
 }
 

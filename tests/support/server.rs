@@ -34,7 +34,7 @@ pub fn tests_coturn() -> bool {
     match std::env::var("HALLPASS_TEST_SERVER").as_deref() {
         Err(_) | Ok("hallpass") => false,
         Ok("coturn") => true,
-        Ok(other) => panic!("HALLPASS_TEST_SERVER is {other:?}: say hallpass or coturn"),
+        Ok(other) => panic!("HALLPASS_TEST_SERVER is {other:?}: set it to hallpass or coturn"),
     }
 }
 
@@ -46,7 +46,8 @@ impl Server {
                 return server;
             }
         }
-        Server::try_start(plan).unwrap_or_else(|log| panic!("the server found no free port:\n{log}"))
+        Server::try_start(plan)
+            .unwrap_or_else(|log| panic!("no free port for the server in {START_TRIES} tries:\n{log}"))
     }
 
     /// Returns `Err` with the log if a port was taken; any other failure fails the test.

@@ -1,4 +1,4 @@
-//! STUN messages of the tests with real programs, on the common codec.
+//! STUN messages for the tests with real programs, built with the common codec.
 
 use super::credentials::{self, Credentials};
 use super::plan::REALM as TEST_REALM;
@@ -11,7 +11,7 @@ pub const BINDING_REQUEST: u16 = BINDING;
 pub const MAGIC: [u8; 4] = COOKIE;
 pub const REALM_ATTRIBUTE: u16 = REALM;
 
-/// The transaction id of a number.
+/// Returns the transaction id for a number.
 fn transaction(id: u64) -> [u8; 12] {
     let mut bytes = [0x7E; 12];
     bytes[4..].copy_from_slice(&id.to_be_bytes());
@@ -60,7 +60,7 @@ impl Session {
         (&self.credentials.username, &self.key)
     }
 
-    /// Returns another name with the same key and nonce: a guess.
+    /// Returns a session with another user name but the same key and nonce, as an attacker would guess.
     pub fn guess(&self, username: &str) -> Session {
         let credentials = Credentials { username: username.to_owned(), ..self.credentials.clone() };
         Session { credentials, key: self.key.clone(), nonce: self.nonce.clone() }

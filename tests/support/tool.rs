@@ -4,7 +4,7 @@ use super::process::Process;
 use std::process::Command;
 use std::time::Duration;
 
-/// The output and exit of a program.
+/// The output of a program, and whether it succeeded.
 pub struct Ended {
     pub output: String,
     pub success: bool,

@@ -1,10 +1,9 @@
-//! No circle of imports between the files under `src`.
+//! The files under `src` must not import each other in a circle.
 //!
 //! File A imports file B when code of A outside its tests names an item that B defines: in a `use`, or by a path such as
-//! `b::Item`. A name that leads through a re-export counts for the file which defines the item, and naming a module
-//! counts for the file of that module. `mod b;` alone imports nothing. A circle is a way along imports that leads back to
-//! the file where it began. A parent that uses items of its child and a child that uses items of its parent are a circle,
-//! too: what both need belongs into a file below them.
+//! `b::Item`. A re-exported name counts for the file that defines the item, and the name of a module for the file of that
+//! module. `mod b;` alone imports nothing. A circle is a chain of imports that leads back to its first file. A parent and
+//! a child that use each other's items are a circle, too: move what both need into a third file that imports neither.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,29 +14,29 @@ use crate::source::{Source, find_word};
 struct Module {
     /// The names of its children that are files of their own.
     children: BTreeSet<String>,
-    /// Names that come in by `use`, with the paths they stand for.
+    /// Names brought in by `use`, with their full paths.
     imported: BTreeMap<String, String>,
     /// Every path that the code names.
     paths: BTreeSet<String>,
-    /// The file.
+    /// The path of the file.
     path: String,
 }
 
 /// All modules by their path from the root of the crate, `turn::table`; the root is the empty path.
 type Modules = BTreeMap<String, Module>;
 
-/// Files whose circles are still to be opened. A group may only shrink, and a new one needs its reason.
+/// Known circles that are still to be broken, as groups of files. A group may only shrink, and a new one needs a reason.
 pub const OPEN: &[&[&str]] = &[];
 
 /// Files that all import each other, directly or not.
 pub struct Circle {
     /// All of them.
     pub files: BTreeSet<String>,
-    /// One way from a file back to itself, in the order of imports.
+    /// One chain of imports from a file back to itself.
     pub way: Vec<String>,
 }
 
-/// What is wrong with the imports among these files, as file and words.
+/// Returns violations as file and message: circles that `open` does not cover, and files in `open` that are in no circle.
 pub fn check(sources: &[Source], open: &[&[&str]]) -> Vec<(String, String)> {
     let circles = find(sources);
     let mut all = Vec::new();
@@ -52,7 +51,7 @@ pub fn check(sources: &[Source], open: &[&[&str]]) -> Vec<(String, String)> {
             if !circles.iter().any(|circle| circle.files.contains(*file)) {
                 all.push((
                     (*file).to_owned(),
-                    "in no circle any more: take it off the list in circles.rs".into(),
+                    "no longer in a circle: remove it from OPEN in circles.rs".into(),
                 ));
             }
         }
@@ -60,7 +59,7 @@ pub fn check(sources: &[Source], open: &[&[&str]]) -> Vec<(String, String)> {
     all
 }
 
-/// Every circle among these files.
+/// Returns every circle among these files.
 fn find(sources: &[Source]) -> Vec<Circle> {
     let modules: Modules = sources.iter().filter_map(module).collect();
     let imports: BTreeMap<&str, BTreeSet<&str>> = modules
@@ -89,7 +88,7 @@ fn find(sources: &[Source]) -> Vec<Circle> {
     circles
 }
 
-/// The shortest way along imports from `start` back to it.
+/// Returns the shortest chain of imports from `start` back to `start`.
 fn way_back<'a>(imports: &BTreeMap<&'a str, BTreeSet<&'a str>>, start: &'a str) -> Option<Vec<&'a str>> {
     let mut came_from: BTreeMap<&str, &str> = BTreeMap::new();
     let mut next = vec![start];
@@ -125,7 +124,7 @@ fn reached_from<'a>(imports: &BTreeMap<&'a str, BTreeSet<&'a str>>, start: &str)
     reached
 }
 
-/// The module path of a file, and what it names. Files of tests and the binary's own root take no part.
+/// Returns a file as a module, with its module path; `None` for test files and `main.rs`.
 fn module(source: &Source) -> Option<(String, Module)> {
     let inside = source.path.strip_prefix("src/")?.strip_suffix(".rs")?;
     if inside == "main" || source.tests_from == 1 {
@@ -145,7 +144,7 @@ fn module(source: &Source) -> Option<(String, Module)> {
     Some((name, Module { children, imported, paths, path: source.path.clone() }))
 }
 
-/// The module that defines what `path` means in `module`, if it is one of ours.
+/// Returns the module that defines `path` as seen from `module`; `None` if it is not in this crate.
 fn defined_in<'a>(modules: &'a Modules, module: &str, path: &str, depth: usize) -> Option<&'a str> {
     let mut rest: Vec<&str> = path.split("::").collect();
     let mut at = match rest[0] {
@@ -175,7 +174,7 @@ fn defined_in<'a>(modules: &'a Modules, module: &str, path: &str, depth: usize) 
         rest.remove(0);
     }
     let (name, found) = modules.get_key_value(&at)?;
-    // A re-export, or a name that a child takes from its parent's imports. Sixteen in a row are none of ours.
+    // Follow a re-export, or a name that a child takes from its parent's imports. `depth` ends a loop.
     if let Some(target) = rest.first().and_then(|item| found.imported.get(*item))
         && depth < 16
         && (target.contains("::"))
@@ -188,7 +187,7 @@ fn defined_in<'a>(modules: &'a Modules, module: &str, path: &str, depth: usize) 
 }
 
 #[cfg(test)]
-mod bites {
+mod tests {
     use super::*;
 
     fn sources(files: &[(&str, &str)]) -> Vec<Source> {
@@ -240,11 +239,11 @@ mod bites {
     #[test]
     fn the_list_only_shrinks() {
         let circle = sources(&[("src/a.rs", "use crate::b::B;"), ("src/b.rs", "use crate::a::A;")]);
-        let said =
+        let reported =
             |open: &[&[&str]]| check(&circle, open).into_iter().map(|(file, _)| file).collect::<Vec<_>>();
-        assert_eq!(said(&[]), ["src/a.rs"]);
-        assert_eq!(said(&[&["src/a.rs", "src/b.rs"]]), [""; 0]);
-        assert_eq!(said(&[&["src/a.rs", "src/b.rs", "src/c.rs"]]), ["src/c.rs"]);
-        assert_eq!(said(&[&["src/a.rs", "src/c.rs"]]), ["src/a.rs", "src/c.rs"]);
+        assert_eq!(reported(&[]), ["src/a.rs"]);
+        assert_eq!(reported(&[&["src/a.rs", "src/b.rs"]]), [""; 0]);
+        assert_eq!(reported(&[&["src/a.rs", "src/b.rs", "src/c.rs"]]), ["src/c.rs"]);
+        assert_eq!(reported(&[&["src/a.rs", "src/c.rs"]]), ["src/a.rs", "src/c.rs"]);
     }
 }

@@ -1,11 +1,11 @@
-//! Who may import whom. The direction is cli, then the modules around the core, then `turn`, then `wire`.
+//! Which module may import which. The direction is `cli`, then the modules around the core, then `turn`, then `wire`.
 
 use std::collections::BTreeMap;
 
 use crate::Findings;
 use crate::source::{Source, find_word};
 
-/// What a module at the top of `src` may use.
+/// What a top-level module of `src` may use.
 struct Rule {
     module: &'static str,
     /// Our other modules, or parts of them.
@@ -14,7 +14,7 @@ struct Rule {
     never: &'static [&'static str],
 }
 
-/// Whatever touches the world: sockets, files, threads, clocks, randomness.
+/// Everything that reaches outside the program: sockets, files, threads, clocks, randomness.
 const WORLD: &[&str] = &[
     "async",
     "axum",
@@ -86,7 +86,7 @@ const RULES: &[Rule] = &[
     Rule {
         module: "site",
         ours: &["system", "wire"],
-        // Connections are handed to it: it listens nowhere, and TLS ends before it.
+        // It is handed accepted connections: it does not listen, and TLS is terminated before it.
         never: &["toml", "clap", "prometheus", "rustls", "std::net::TcpListener", "tokio::net::TcpListener"],
     },
     Rule { module: "fleet", ours: &["system", "turn"], never: &["toml", "clap", "axum"] },
@@ -101,11 +101,11 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// What only `cli/serve` puts together.
+/// Modules that only `cli/serve` may import within `cli`.
 const WIRED_BY_SERVE: &[&str] = &["admin", "fleet", "net", "site", "xdp"];
 
-/// Crates that `wire` may use besides std: it turns bytes into meaning and nothing else. `crc` computes
-/// FINGERPRINT, `subtle` compares integrity values in constant time.
+/// Crates that `wire` may use: it only parses and writes messages. `crc` computes FINGERPRINT, `subtle` compares
+/// integrity values in constant time.
 const WIRE_CRATES: &[&str] =
     &["std", "core", "stun_types", "bytes", "crc", "subtle", "crate", "super", "self"];
 
@@ -118,7 +118,7 @@ pub fn check(source: &Source) -> Findings {
         _ => return Vec::new(),
     };
     let Some(rule) = RULES.iter().find(|r| r.module == module) else {
-        return vec![(1, format!("there is no rule for what `{module}` may import: add one"))];
+        return vec![(1, format!("there is no rule for what `{module}` may import: add it to RULES"))];
     };
     let code = source.tested_code();
     let mut all = Vec::new();
@@ -135,7 +135,7 @@ pub fn check(source: &Source) -> Findings {
             }
             let serves = source.path.starts_with("src/cli/serve");
             if module == "cli" && !serves && WIRED_BY_SERVE.contains(&target) {
-                all.push((line, format!("only cli/serve puts `{target}` together with the rest")));
+                all.push((line, format!("only cli/serve may import `{target}`")));
             }
         }
         for never in rule.never {
@@ -167,19 +167,19 @@ pub fn check(source: &Source) -> Findings {
     all
 }
 
-/// Whether the file declares `head` as a module or macro of its own, which `use head` then means.
+/// Returns whether the file declares a module or macro `head`, so that `use head` does not name a crate.
 fn names_child(code: &str, head: &str) -> bool {
     let declares = |before: &str| before.ends_with("mod") || before.ends_with("macro_rules!");
     find_word(code, head).any(|at| declares(code[..at].trim_end()))
 }
 
-/// How many `super` lead from the file's module to the root of the crate.
+/// Returns how many `super` lead from the file's module to the root of the crate.
 fn module_depth(parts: &[&str]) -> usize {
     let inside = parts.len() - 1; // without `src`
     if parts.last() == Some(&"mod.rs") { inside - 1 } else { inside }
 }
 
-/// A path from the root of the crate on, if it leads there.
+/// Returns `path` relative to the root of the crate; `None` if it does not start there.
 fn inside_crate(path: &str, depth: usize) -> Option<&str> {
     let mut rest = path;
     if let Some(inside) = rest.strip_prefix("crate::").or_else(|| rest.strip_prefix("hallpass::")) {
@@ -197,7 +197,7 @@ fn is_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// Every path in the code with its offset: those of `use` trees spelt out, and those in between.
+/// Returns every path in the code with its offset: the leaves of `use` trees, and the paths in all other code.
 pub fn paths(code: &str) -> Vec<(usize, String)> {
     let mut all = uses(code);
     let bytes = code.as_bytes();
@@ -213,7 +213,7 @@ pub fn paths(code: &str) -> Vec<(usize, String)> {
         while end < bytes.len() && (name(bytes[end]) || code[end..].starts_with("::")) {
             end += if name(bytes[end]) { 1 } else { 2 };
         }
-        // The head of a `use` tree is not a path, its leaves are; and `pub(in path)` names nothing.
+        // The head of a `use` tree is not a path, only its leaves are; and `pub(in path)` imports nothing.
         let is_head = code[at..end].ends_with("::") && code[end..].starts_with(['{', '*']);
         if code[at..end].contains("::") && !is_head && !code[..at].ends_with("(in ") {
             all.push((at, code[at..end].trim_end_matches(':').to_owned()));
@@ -223,7 +223,7 @@ pub fn paths(code: &str) -> Vec<(usize, String)> {
     all
 }
 
-/// The leaves of every `use` tree.
+/// Returns the leaves of every `use` tree.
 fn uses(code: &str) -> Vec<(usize, String)> {
     let mut all = Vec::new();
     for at in find_word(code, "use") {
@@ -238,13 +238,13 @@ fn uses(code: &str) -> Vec<(usize, String)> {
     all
 }
 
-/// What each name that a `use` brings in stands for; names under an alias are left out.
+/// Maps each name that a `use` brings in to its full path. Aliases are ignored: `a::b as c` is listed under `b`.
 pub fn named_uses(code: &str) -> BTreeMap<String, String> {
     let leaf = |path: &str| path.rsplit("::").next().unwrap_or_default().to_owned();
     uses(code).into_iter().map(|(_, path)| (leaf(&path), path)).collect()
 }
 
-/// Spells a tree out: `a::{b, c::d as e}` gives `a::b` and `a::c::d`.
+/// Expands a tree: `a::{b, c::d as e}` becomes `a::b` and `a::c::d`.
 fn tree(code: &str, from: usize, to: usize, prefix: &str, all: &mut Vec<(usize, String)>) {
     let text = &code[from..to];
     let Some(open) = text.find('{') else {

@@ -1,8 +1,8 @@
-//! Every direct dependency says on its line in Cargo.toml why it is here.
+//! Every direct dependency must have a comment on its line in Cargo.toml that says why it is needed.
 
 use crate::Findings;
 
-/// Dependencies of this manifest without a reason.
+/// Returns a finding for each dependency without a reason.
 pub fn check(manifest: &str) -> Findings {
     let mut all = Vec::new();
     let mut inside = false;
@@ -12,16 +12,19 @@ pub fn check(manifest: &str) -> Findings {
             let name = section.split(']').next().unwrap_or_default();
             inside = name.ends_with("dependencies");
             if name.contains("dependencies.") {
-                all.push((number + 1, "a dependency is one line, with its reason behind it".into()));
+                all.push((
+                    number + 1,
+                    "write the dependency on one line, with its reason in a comment after it".into(),
+                ));
             }
         } else if inside && !line.is_empty() && !line.starts_with('#') && reason(line).is_empty() {
-            all.push((number + 1, "a dependency says behind it, as a comment, why it is here".into()));
+            all.push((number + 1, "add a comment after the dependency that says why it is needed".into()));
         }
     }
     all
 }
 
-/// What stands behind the first `#` that is in no string.
+/// Returns the text after the first `#` outside a string.
 fn reason(line: &str) -> &str {
     let mut quoted = false;
     let comment = line.char_indices().find(|&(_, c)| {

@@ -1,7 +1,7 @@
-//! One Rust file, taken apart as far as the rules need: code without strings and comments, comments without
-//! code, and where the tests begin. Offsets and line breaks stay where they were.
+//! Splits a Rust file into what the rules need: code without strings and comments, comments without code, and where
+//! the tests begin. Offsets and line breaks stay where they were.
 
-/// A file under the rules.
+/// A Rust file to check.
 pub struct Source {
     /// From the root of the project, with `/`.
     pub path: String,
@@ -43,7 +43,7 @@ impl Source {
         }
         let lines: Vec<&str> = self.code.lines().map(str::trim).collect();
         let begins = |i: usize| {
-            // One `mod` at the bottom is the tests; `#[cfg(test)]` over anything else is not the end of the code.
+            // `#[cfg(test)]` starts the tests only in front of a `mod`; on any other item, the code goes on after it.
             let follows = lines[i + 1..].iter().find(|l| !l.is_empty() && !l.starts_with("#["));
             lines[i].starts_with("#[cfg(test)]")
                 && (lines[i].contains("mod ") || follows.is_some_and(|l| l.starts_with("mod ")))
@@ -52,7 +52,7 @@ impl Source {
     }
 }
 
-/// Where `word` stands as a whole: not as a part of a longer name on either side.
+/// Returns the offsets of `word` as a whole word, not as a part of a longer name.
 pub fn find_word<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     let name = |c: char| c.is_alphanumeric() || c == '_';
     text.match_indices(word).map(|(at, _)| at).filter(move |&at| {
@@ -71,7 +71,7 @@ enum State {
     RawText(usize),
 }
 
-/// Code and comments, each of the length of `text`.
+/// Splits `text` into code and comments, each as long as `text`.
 fn split(text: &str) -> (String, String) {
     let bytes = text.as_bytes();
     let (mut code, mut comments) = (Vec::new(), Vec::new());
@@ -118,7 +118,7 @@ fn split(text: &str) -> (String, String) {
     (String::from_utf8_lossy(&code).into_owned(), String::from_utf8_lossy(&comments).into_owned())
 }
 
-/// `r"`, `r#"`, `br##"`...: the length of the opening and its number of hashes.
+/// Returns the length of a raw string's opening (`r"`, `r#"`, `br##"` and so on) and its number of hashes.
 fn raw_start(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     let name = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
     if at > 0 && name(&bytes[at - 1]) {
@@ -134,7 +134,7 @@ fn closes(rest: &[u8], hashes: usize) -> bool {
     rest[0] == b'"' && rest.len() > hashes && rest[1..=hashes].iter().all(|&b| b == b'#')
 }
 
-/// The length of a character literal that begins here; 1 for a lifetime.
+/// Returns the length of the character literal that begins here; 1 for a lifetime.
 fn char_length(text: &str, at: usize) -> usize {
     let rest = &text[at + 1..];
     let mut chars = rest.char_indices();

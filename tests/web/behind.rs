@@ -1,4 +1,4 @@
-//! The splice, observed at both ends.
+//! Connections that the relay splices to a web server, observed at both ends.
 
 use crate::plan;
 use crate::support::beside_others;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A relay whose web server is the test.
+/// A relay with the test as its web server.
 struct Rig {
     server: Server,
     listener: TcpListener,
@@ -57,7 +57,7 @@ fn both_directions_are_independent_and_end_separately() {
     read_exactly(&mut client, b"\x81\x05first");
     client.write_all(b"\x81\x06second").expect("write");
     read_exactly(&mut web, b"\x81\x06second");
-    // The client has ended its direction and is still answered.
+    // The client ends its direction and still gets the answer.
     client.conn.send_close_notify();
     client.flush().expect("close_notify");
     assert_eq!(web.read(&mut [0; 9]).expect("the end"), 0);
@@ -119,10 +119,10 @@ fn a_slow_reader_stops_the_web_server() {
     assert!(received.iter().all(|&byte| byte == 7));
 }
 
-/// A proxy negotiated HTTP for a TURN client that is slow to speak: its first bytes decide, however late they come. The other
-/// client shows that the time after which a client without the web is given up has passed.
+/// A proxy may negotiate HTTP for a TURN client that is slow to send, so the first bytes decide, even if they come late. The
+/// third client shows that the time limit of a silent client without HTTP has passed.
 #[test]
-fn first_bytes_decide_however_late_they_come() {
+fn first_bytes_decide_even_if_they_come_late() {
     let _turn = beside_others();
     let rig = Rig::start();
     let (mut turn, mut page) = (rig.connect(&["http/1.1"]), rig.connect(&["http/1.1"]));

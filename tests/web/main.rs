@@ -1,5 +1,5 @@
 //! Port 443 shared with the web: real web servers, HTTP clients and proxies with a real relay.
-#![allow(clippy::disallowed_methods, reason = "programs that others wrote are waited for on the real clock")]
+#![allow(clippy::disallowed_methods, reason = "third-party programs are waited for on the real clock")]
 
 #[path = "../support/mod.rs"]
 mod support;

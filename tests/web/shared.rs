@@ -1,4 +1,4 @@
-//! One port for both: nginx as the back end, curl and TURN clients in front.
+//! One port for HTTP and TURN: nginx as the back end, curl and TURN clients in front.
 
 use crate::support::echo::Echo;
 use crate::support::files::Directory;

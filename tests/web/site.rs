@@ -45,11 +45,11 @@ fn without_a_web_server_the_built_in_site_answers() {
         let thrice = curl(&[protocol, &url, &url, &url, "-w", "|%{num_connects}|", "-I"]);
         assert_eq!((thrice.matches("|1|").count(), thrice.matches("|0|").count()), (1, 2), "{thrice}");
     }
-    // The answer does not wait for the whole of an unwanted body.
+    // The site answers before it has read all of an unwanted body.
     let files = Directory::new("upload");
     let from = files.path("sent");
     fs::write(&from, content(3_000_000)).expect("a file");
-    // curl does not ask first whether the body is wanted.
+    // Without an Expect field, curl sends the body at once.
     let upload = ["--http1.1", "-H", "Expect:", "-T", from.to_str().unwrap(), &url, "-o", "/dev/null"];
     assert_eq!(curl(&[&upload[..], &["-w", "%{http_code}"]].concat()), "404");
 }
@@ -89,12 +89,11 @@ fn a_full_site_refuses_visitors_and_closes_silent_ones() {
     for visitor in &mut visitors {
         visitor.write_all(b"GET / HTTP/1.1\r\n").expect("write");
     }
-    let turned_away =
-        "hallpass_connections_closed_total{transport=\"tls\",stage=\"web\",reason=\"too_many\"}";
-    while !metrics(&server).contains(&format!("{turned_away} {MORE}\n")) {
+    let refused = "hallpass_connections_closed_total{transport=\"tls\",stage=\"web\",reason=\"too_many\"}";
+    while !metrics(&server).contains(&format!("{refused} {MORE}\n")) {
         assert!(
             begin.elapsed() < Duration::from_secs(8),
-            "by now the first may have left:\n{}",
+            "the first visitors may have timed out by now:\n{}",
             metrics(&server)
         );
     }
@@ -114,7 +113,11 @@ fn a_full_site_refuses_visitors_and_closes_silent_ones() {
     let free = |metrics: &str| metrics.contains("hallpass_descriptors 0\n");
     let done = || Some(metrics(&server)).is_some_and(|metrics| left(&metrics) && free(&metrics));
     while !done() {
-        assert!(begin.elapsed() < Duration::from_secs(25), "something is kept:\n{}", metrics(&server));
+        assert!(
+            begin.elapsed() < Duration::from_secs(25),
+            "connections or descriptors leak:\n{}",
+            metrics(&server)
+        );
     }
     assert_eq!(seen("--http1.1", &server), "404 1.1");
     drop(visitors);
@@ -150,13 +153,13 @@ fn garbage_is_closed_within_two_seconds() {
         let mut stream = TcpStream::connect(address).expect("connect");
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         stream.write_all(garbage).expect("write");
-        // An alert may come first, or the web's words.
+        // A TLS alert or the site's answer may come first.
         let mut rest = Vec::new();
         let _ = stream.read_to_end(&mut rest);
         assert!(rest.len() < 16 || rest.starts_with(b"HTTP/1.1 400 "), "{garbage:?}: {rest:?}");
         assert!(begin.elapsed() < Duration::from_secs(2), "{garbage:?} was kept");
     }
-    // Inside TLS it belongs to the web, whose answer is 400.
+    // Inside TLS, garbage goes to the site, which answers 400.
     let begin = Instant::now();
     let mut stream = tls::connect(address);
     stream.write_all(b"\x80\x81\x82 garbage\r\n\r\n").expect("write");
@@ -172,7 +175,7 @@ fn garbage_is_closed_within_two_seconds() {
     drop(stream);
 }
 
-/// A browser that asks the shared port without TLS is sent to the same page with it.
+/// A browser that sends HTTP without TLS to the shared port is redirected to the same page over HTTPS.
 #[test]
 fn plain_http_on_the_shared_port_is_redirected() {
     let _turn = beside_others();

@@ -1,4 +1,4 @@
-//! Addresses that this machine gains while the server runs, and back ends: no client may reach them.
+//! Addresses that are added to this machine while the server runs, and back ends: no client may reach them.
 
 use crate::machine::{drops, in_own_network, until};
 use crate::support::alone;
@@ -14,12 +14,12 @@ use crate::support::tool::run_ok;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-/// Far below the ten seconds after which the server reads its addresses without an announcement.
+/// Well below ten seconds, after which the server reads its addresses without a notification of the kernel.
 const NOTICED: Duration = Duration::from_secs(5);
 const WILDCARDS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
 const FAMILY_V6: [u8; 4] = [2, 0, 0, 0];
 
-/// What the machine gains, as arguments of ip(8), and an address that it covers. The policy allows all of them; they
+/// Addresses and routes to add, as arguments of ip(8), and an address that each covers. The policy allows all of them; they
 /// exist only in the test's own network.
 const GIVEN: [(&str, &str, &str); 6] = [
     ("addr", "45.66.77.88/32 dev lo", "45.66.77.88"),
@@ -80,7 +80,7 @@ fn everywhere() -> Plan {
 #[test]
 fn a_new_address_of_the_machine_is_denied() {
     let _turn = alone();
-    if skip_on_coturn("addresses that come later") {
+    if skip_on_coturn("addresses that are added later") {
         return;
     }
     in_own_network(|| {
@@ -93,7 +93,7 @@ fn a_new_address_of_the_machine_is_denied() {
             let closed = until(NOTICED, || permit(&mut early, peer) == 403);
             let mut late = client(&server, peer);
             let codes = (permit(&mut late, peer), bind(&mut late, 0x4000, peer));
-            println!("row 3: ip {object} add {what}: 403 after {closed:?}, of a new client {codes:?}");
+            println!("row 3: ip {object} add {what}: 403 after {closed:?}, a new client gets {codes:?}");
             assert!(closed.is_some(), "{peer} stays open after ip {object} add {what}");
             assert_eq!(codes, (403, 403), "{peer}");
             late.link.wait_at_most(Duration::from_millis(300));
@@ -115,7 +115,7 @@ fn a_new_address_of_the_machine_is_denied() {
 #[test]
 fn a_listener_is_not_reached_at_an_allowed_address_assigned_later() {
     let _turn = alone();
-    if skip_on_coturn("addresses that come later") {
+    if skip_on_coturn("addresses that are added later") {
         return;
     }
     in_own_network(|| {

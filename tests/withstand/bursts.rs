@@ -1,5 +1,5 @@
-//! Many connections that have work for the worker at the same moment, within every limit of a user or a source. Calls
-//! beside them on the same worker continue.
+//! Many connections that need the worker at the same moment, all within the limits of a user or a source. Calls on the
+//! same worker continue.
 
 use crate::machine::many_descriptors;
 use crate::support::alone;
@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 
 /// Allocations of one user, as many as the default allows.
 const CONNECTIONS: usize = 500;
-/// Messages on each of them at once: as many as a worker takes from a stream before it looks at the next one.
+/// Messages on each of them at once: one less than what ends a stream's share, so a worker handles all of them together.
 const MESSAGES: usize = 127;
 /// Connections of strangers, of which one source may have 8,000.
 const STRANGERS: usize = 7_500;
-/// Clients that read nothing for a while, for each of their bursts.
+/// Slow clients in each burst.
 const READERS: usize = 256;
 const BURSTS: usize = 4;
 
@@ -79,7 +79,7 @@ fn bursts_on_thousands_of_connections_of_strangers_disturb_no_call() {
     let what = format!("ChannelData at once on {STRANGERS} connections of strangers");
     beside(&what, &server, |stop| {
         every(Duration::from_millis(500), stop, || {
-            // An error means that the server has closed a connection, which is right.
+            // An error means that the server has closed the connection, as it may.
             let sent = links.iter_mut().map(|link| u64::from(link.send(&[0x40, 0, 0, 0]).is_ok()));
             sent.sum()
         })
@@ -98,13 +98,13 @@ impl Reader {
         &stream.sock
     }
 
-    /// Opens the window, so that all that waits can be written.
+    /// Opens the TCP window, so that the server can write everything it has queued.
     fn open_window(&self, buffer: &mut [u8]) {
         SockRef::from(self.socket()).set_recv_buffer_size(1 << 20).unwrap();
-        assert!(self.socket().read(buffer).is_ok_and(|len| len > 0), "something was waiting");
+        assert!(self.socket().read(buffer).is_ok_and(|len| len > 0), "the server had nothing queued");
     }
 
-    /// Takes what has come.
+    /// Reads everything that has arrived.
     fn drain(&self, buffer: &mut [u8]) {
         self.socket().set_nonblocking(true).unwrap();
         loop {

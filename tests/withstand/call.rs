@@ -89,7 +89,10 @@ impl Call {
     pub fn lasts(&self, time: Duration) {
         let (start, sent) = (Instant::now(), self.sent.load(Ordering::Relaxed));
         while start.elapsed() < time || self.sent.load(Ordering::Relaxed) < sent + 5 {
-            assert!(self.thread.as_ref().is_some_and(|thread| !thread.is_finished()), "the call broke off");
+            assert!(
+                self.thread.as_ref().is_some_and(|thread| !thread.is_finished()),
+                "the call ended by itself"
+            );
             thread::park_timeout(time.saturating_sub(start.elapsed()).max(Duration::from_millis(1)));
         }
     }
@@ -101,7 +104,7 @@ impl Call {
     /// Ends the call; returns the client with its allocation.
     pub fn hang_up(mut self) -> (Report, Client) {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().expect("ended once").join().expect("the call went on")
+        self.thread.take().expect("ended once").join().expect("the call ran to its end")
     }
 }
 

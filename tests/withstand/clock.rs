@@ -16,12 +16,12 @@ use std::time::Duration;
 fn library() -> PathBuf {
     let places = std::fs::read_dir("/usr/lib").expect("/usr/lib").flatten();
     let mut libraries = places.map(|place| place.path().join("faketime/libfaketimeMT.so.1"));
-    libraries.find(|path| path.exists()).expect("needs the package faketime")
+    libraries.find(|path| path.exists()).expect("this test needs libfaketime: apt install faketime")
 }
 
 /// Moves the server's wall clock by `offset` from the true time. Its monotonic clock is unchanged.
 fn jump(file: &Path, offset: &str) {
-    // By an atomic rename, because the server rereads this file continuously.
+    // By an atomic rename, because libfaketime rereads this file all the time.
     let next = file.with_extension("next");
     std::fs::write(&next, offset).unwrap();
     std::fs::rename(next, file).unwrap();
@@ -60,7 +60,7 @@ fn jumps_of_the_wall_clock_change_no_lifetime() {
     for (days, expected) in [("+2d", Some(401)), ("-2d", None), ("+2d", Some(401)), ("+0", None)] {
         let mut early = join(Transport::Udp);
         jump(&offset, days);
-        // The expiry of a name depends on the wall clock, so this shows that the clock jumped. The nonce is older
+        // A user name expires by the wall clock, so this answer shows that the clock has jumped. The nonce is older
         // than the jump.
         let mut code = None;
         let seen = crate::machine::until(Duration::from_secs(5), || {
@@ -69,7 +69,7 @@ fn jumps_of_the_wall_clock_change_no_lifetime() {
         });
         newcomers.push((days, code));
         assert!(seen.is_some(), "after {days} a newcomer gets {code:?} instead of {expected:?}");
-        // Running calls do not depend on it, and their clients' nonces stay valid.
+        // Running calls do not depend on the wall clock, and their clients' nonces stay valid.
         for client in &mut running {
             assert_eq!(lifetime(client), 600, "after {days}");
             let peer = xor_value("127.0.0.1:9".parse().unwrap());

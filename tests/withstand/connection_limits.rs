@@ -1,4 +1,5 @@
-//! Places of streams and descriptors: strangers and web visitors must not hold those of authenticated clients.
+//! Limits of connections (places) and descriptors: strangers and web visitors must leave enough of both to authenticated
+//! clients.
 
 use crate::machine::{metric, unread, until};
 use crate::support::client::{Client, Link, tcp_from, udp_from};
@@ -11,6 +12,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+/// Connections that the server allows in total.
 const PLACES: usize = 60;
 /// Silent web visitors; other clients allocate meanwhile.
 const VISITORS: usize = 110;
@@ -40,7 +42,7 @@ fn join_over_tcp(address: SocketAddr, session: &Session) -> io::Result<Client> {
 #[test]
 fn requests_of_strangers_do_not_hold_places_of_authenticated_clients() {
     let _turn = alone();
-    if skip_on_coturn("a share of places for those who authenticate") {
+    if skip_on_coturn("a share of places for clients that authenticate") {
         return;
     }
     let limits = format!("workers = 2\nconnections_total = {PLACES}");
@@ -50,19 +52,19 @@ fn requests_of_strangers_do_not_hold_places_of_authenticated_clients() {
     let mut strangers: Vec<TcpStream> =
         (0..PLACES).map(|number| tcp_from(source(number % 3), address)).collect();
     let mut next = start;
-    let mut look = |strangers: &mut Vec<TcpStream>| {
+    let mut tick = |strangers: &mut Vec<TcpStream>| {
         if Instant::now() >= next {
             next += Duration::from_secs(1);
             strangers.iter_mut().for_each(|stream| {
-                // The server may have closed it already, which the next check finds.
+                // An error means that the server has closed the stream, which the next check finds.
                 let _ = stream.write_all(&binding_request(1));
             });
         }
         strangers.retain_mut(|stream| !is_closed(stream));
     };
-    // The places are full once a stranger was refused or displaced.
+    // The places are full once every stranger was accepted, refused or displaced.
     let crowded = until(Duration::from_secs(20), || {
-        look(&mut strangers);
+        tick(&mut strangers);
         metric(&server, "hallpass_connections_refused_total", "")
             + metric(&server, "hallpass_connections_closed_total", "displaced")
             + metric(&server, "hallpass_connections", "tcp")
@@ -72,7 +74,7 @@ fn requests_of_strangers_do_not_hold_places_of_authenticated_clients() {
     let mut granted = Vec::new();
     let mut failed = 0;
     for _ in 0..10 {
-        look(&mut strangers);
+        tick(&mut strangers);
         match join_over_tcp(address, &session) {
             Ok(mut client) => {
                 client.allocate().expect("an allocation");
@@ -82,7 +84,7 @@ fn requests_of_strangers_do_not_hold_places_of_authenticated_clients() {
         }
     }
     let gone = until(Duration::from_secs(40), || {
-        look(&mut strangers);
+        tick(&mut strangers);
         strangers.is_empty()
     });
     let lasted = start.elapsed();
@@ -93,7 +95,7 @@ fn requests_of_strangers_do_not_hold_places_of_authenticated_clients() {
         granted.len() + failed,
         strangers.len()
     );
-    assert!(crowded.is_some(), "the places were never full");
+    assert!(crowded.is_some(), "the strangers did not fill the places");
     assert_eq!(failed, 0, "clients with credentials were refused");
     assert!(gone.is_some() && lasted < Duration::from_secs(45), "{} strangers are left", strangers.len());
     for client in &mut granted {
@@ -105,7 +107,7 @@ fn requests_of_strangers_do_not_hold_places_of_authenticated_clients() {
 #[test]
 fn the_oldest_stranger_makes_room_for_newcomers() {
     let _turn = beside_others();
-    if skip_on_coturn("the oldest stranger goes first") {
+    if skip_on_coturn("displacing the oldest stranger") {
         return;
     }
     // Thirty places for strangers, and ten more for authenticated clients.
@@ -139,7 +141,7 @@ fn the_oldest_stranger_makes_room_for_newcomers() {
     println!(
         "row 32: of 40 strangers in 30 places those closed are {order:?}; {kept} of 5 authenticated stay"
     );
-    assert_eq!(order, (0..10).collect::<Vec<_>>(), "in the order of their arrival");
+    assert_eq!(order, (0..10).collect::<Vec<_>>(), "the oldest ones are displaced first");
     assert_eq!(kept, 5);
     assert_eq!(metric(&server, "hallpass_connections_closed_total", "displaced"), 10);
     assert_eq!(metric(&server, "hallpass_connections_by_class", "authenticated"), 5);
@@ -214,7 +216,7 @@ fn key_updates_of_a_stranger_are_limited() {
     }
     stream.set_nonblocking(true).unwrap();
     let closed = || metric(&server, "hallpass_connections_closed_total", "tls_failed");
-    // The start of a request of 2,000 bytes, one byte per thirty key updates, because more in a row are an error.
+    // The start of a request of 2,000 bytes, one byte per thirty key updates, because rustls refuses too many in a row.
     let mut request = [&[0, 1, 0x07, 0xD0, 0x21, 0x12, 0xA4, 0x42][..], &[0; 1900]].concat().into_iter();
     let mut changes = 0_usize;
     let mut over = false;
@@ -236,12 +238,15 @@ fn key_updates_of_a_stranger_are_limited() {
         // Bytes in the receive queue were not read by the server and do not count.
         assert!(
             until(Duration::from_secs(30), || unread(there, here) == 0).is_some(),
-            "the server reads no more"
+            "the server stopped reading"
         );
     }
     println!("{changes} changes of keys until the server closed the connection: {over}");
-    assert!(over, "never closed");
-    assert!(until(Duration::from_secs(10), || closed() == 1).is_some(), "for another reason");
+    assert!(over, "the connection was not closed");
+    assert!(
+        until(Duration::from_secs(10), || closed() == 1).is_some(),
+        "it closed the connection for another reason"
+    );
     // 16 are allowed; the first batch has 30, and another may be in flight when the server closes.
     assert!(changes <= 60, "{changes}");
 }
@@ -297,5 +302,5 @@ fn silent_web_visitors_leave_descriptors_to_relays() {
     );
     drop(visitors);
     assert!(codes.is_empty(), "{codes:?}");
-    assert!(taken >= most / 4, "the visitors took next to nothing: {taken} of {most}");
+    assert!(taken >= most / 4, "the visitors took too few descriptors: {taken} of {most}");
 }

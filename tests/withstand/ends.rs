@@ -116,7 +116,7 @@ fn refused(config: &str, files: &Directory) -> (Option<i32>, Duration, String) {
 #[test]
 fn startup_errors_name_the_problem_and_the_fix() {
     let _turn = beside_others();
-    if skip_on_coturn("mistakes named with file, line and remedy") {
+    if skip_on_coturn("errors with file, line and remedy") {
         return;
     }
     let files = Directory::new("mistakes");
@@ -191,13 +191,13 @@ fn startup_errors_name_the_problem_and_the_fix() {
         ),
     ];
     let (mut longest, mut faults) = (Duration::ZERO, Vec::new());
-    for (what, config, said) in &cases {
+    for (what, config, expected) in &cases {
         let (code, took, output) = refused(config, &files);
         longest = longest.max(took);
         if code.is_none_or(|code| code == 0) {
             faults.push(format!("{what}: ended with {code:?}\n{output}"));
         }
-        let missing = said.iter().filter(|text| !output.contains(text.as_str()));
+        let missing = expected.iter().filter(|text| !output.contains(text.as_str()));
         faults.extend(missing.map(|text| format!("{what}: {text:?} is not in\n{output}")));
     }
     println!("row 23: {} errors, each reported within {longest:.1?}; faults: {}", cases.len(), faults.len());
@@ -209,7 +209,7 @@ fn startup_errors_name_the_problem_and_the_fix() {
 #[test]
 fn a_shutdown_closes_connections_in_order() {
     let _turn = beside_others();
-    if skip_on_coturn("an end in order by SIGTERM") {
+    if skip_on_coturn("an orderly shutdown by SIGTERM") {
         return;
     }
     let mut server = Server::start(&Plan::loopback());

@@ -26,7 +26,7 @@ fn warnings(log: &str, from: usize, file: &Path) -> usize {
 #[test]
 fn every_read_of_a_world_readable_secret_logs_a_warning() {
     let _turn = beside_others();
-    if skip_on_coturn("warnings of modes of files") {
+    if skip_on_coturn("warnings about file modes") {
         return;
     }
     let tables = "[log]\nlevel = \"debug\"".to_owned();
@@ -44,7 +44,7 @@ fn every_read_of_a_world_readable_secret_logs_a_warning() {
         let log = server.log();
         told.push((warnings(&log, before, &config), warnings(&log, before, key)));
     }
-    println!("warnings of a readable configuration and key, by SIGHUP and SIGUSR2: {told:?}");
+    println!("warnings about a readable configuration and key, at SIGHUP and SIGUSR2: {told:?}");
     assert_eq!(told, [(0, 0), (0, 0), (1, 1), (0, 1)]);
 }
 
@@ -59,7 +59,7 @@ fn a_foreign_host_name_cannot_read_the_metrics() {
     let port = server.admin().port();
     let ask = |host: &str| get_as(server.admin(), &format!("{host}:{port}"), "/metrics");
     let (status, body) = ask("rebound.example.net");
-    println!("a request for the metrics by a stranger's name: {status}");
+    println!("a request for the metrics under a foreign host name: {status}");
     assert!(status == 421 && !body.contains("hallpass_") && body.contains("names = "), "{status}: {body}");
     for host in ["127.0.0.1", "localhost", "[::1]"] {
         assert_eq!(ask(host).0, 200, "{host}");

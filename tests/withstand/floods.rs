@@ -27,6 +27,7 @@ const CALL_RATE: u32 = 50;
 /// Highest acceptable latency of a bystander's call, 99th percentile.
 const P99: Duration = Duration::from_millis(20);
 const USERHASH: u16 = 0x001E;
+/// An expiry in the far future, in Unix seconds.
 const FAR: u64 = 2_000_000_000;
 
 fn local(last: u8) -> IpAddr {
@@ -57,7 +58,7 @@ impl Bystanders {
     }
 }
 
-/// Sends as fast as the limits allow; returns how many messages were sent.
+/// Sends for [`FLOOD_TIME`] at the lower of the two rates; returns how many messages it sent.
 fn send(attack: &Attack<'_>) -> u64 {
     let len: usize = attack.messages.iter().flat_map(|(_, messages)| messages).map(Vec::len).sum();
     let count: usize = attack.messages.iter().map(|(_, messages)| messages.len()).sum();
@@ -83,7 +84,7 @@ fn assert_undisturbed(server: &Server, attack: &Attack<'_>) {
     let first = flood(server, attack);
     assert!(
         first.are_undisturbed() || flood(server, attack).are_undisturbed(),
-        "{}: disturbs the calls",
+        "{}: the calls were disturbed",
         attack.what
     );
 }
@@ -127,13 +128,13 @@ fn signed(kind: u16, id: u64, attributes: &[(u16, &[u8])], key: &[u8]) -> Vec<u8
     bytes
 }
 
-/// Messages that need neither credentials nor nonce.
+/// Messages that anybody can send, without valid credentials or a valid nonce.
 #[test]
 fn floods_of_strangers_disturb_no_call() {
     let _turn = alone();
     let server = Server::start(&plan(""));
     let to = server.v4(Transport::Udp);
-    let unread = |len: usize| {
+    let wrong_fingerprint = |len: usize| {
         let filler = vec![0x5A; len];
         vec![message(BINDING_REQUEST, 1, &[(0x8fff, &filler), (FINGERPRINT, &[1, 2, 3, 4])])]
     };
@@ -150,8 +151,8 @@ fn floods_of_strangers_disturb_no_call() {
         ("Bindings", vec![binding_request(1)]),
         ("Allocates without credentials", vec![allocate_request(1)]),
         ("forged nonces", vec![message(ALLOCATE, 1, &forged)]),
-        ("wrong fingerprints over 2 KiB", unread(1980)),
-        ("wrong fingerprints over 60 KiB", unread(60_000)),
+        ("wrong fingerprints over 2 KiB", wrong_fingerprint(1980)),
+        ("wrong fingerprints over 60 KiB", wrong_fingerprint(60_000)),
         ("five hundred attributes", vec![message(BINDING_REQUEST, 1, &many_attributes)]),
         ("ChannelData without an allocation", vec![crate::support::client::channel_data(0x4000, &[1; 160])]),
         ("garbage", vec![garbage]),
@@ -249,7 +250,7 @@ fn permission(client: &mut Client, peers: &[SocketAddr]) -> Vec<u8> {
 }
 
 /// Repeats a request until it is answered, because the user's requests are rate-limited.
-fn heard(client: &mut Client, request: &[u8]) -> Vec<u8> {
+fn ask_until_answered(client: &mut Client, request: &[u8]) -> Vec<u8> {
     let end = Instant::now() + crate::support::client::PATIENCE;
     client.link.wait_at_most(Duration::from_millis(50));
     loop {
@@ -272,13 +273,14 @@ fn chosen_peers_of_one_user_disturb_no_call() {
     let mut granted = 0;
     for _ in 0..20 {
         let mut client = joined(&server, local(1), &session);
-        let wish: [(u16, &[u8]); 2] = [(REQUESTED_TRANSPORT, &UDP), (REQUESTED_FAMILY, &[2, 0, 0, 0])];
-        let allocate = client.request(ALLOCATE, &wish).1;
-        assert_eq!(heard(&mut client, &allocate)[..2], [0x01, 0x03], "a success");
+        let attributes: [(u16, &[u8]); 2] = [(REQUESTED_TRANSPORT, &UDP), (REQUESTED_FAMILY, &[2, 0, 0, 0])];
+        let allocate = client.request(ALLOCATE, &attributes).1;
+        assert_eq!(ask_until_answered(&mut client, &allocate)[..2], [0x01, 0x03], "a success");
         let mut own = Vec::new();
         for chunk in peers.chunks(50) {
             let request = permission(&mut client, chunk);
-            granted += usize::from(heard(&mut client, &request)[..2] == [0x01, 0x08]) * chunk.len();
+            granted +=
+                usize::from(ask_until_answered(&mut client, &request)[..2] == [0x01, 0x08]) * chunk.len();
             own.push(request);
         }
         messages.push((socket(&client), own));

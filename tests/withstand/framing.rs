@@ -48,7 +48,7 @@ fn garbage() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Row 17: on TCP, in place of a ClientHello, and inside of TLS.
+/// Row 17: on TCP, in place of a ClientHello, and inside TLS.
 #[test]
 fn garbage_is_closed_within_two_seconds() {
     let _turn = beside_others();
@@ -115,7 +115,7 @@ fn in_records(hello: &[u8], size: usize) -> Vec<u8> {
     records.flatten().collect()
 }
 
-/// Gives the server time to read what was sent. Nothing observable tells when it has, so this is a fixed time.
+/// Gives the server time to read what was sent. This is a fixed time, because nothing shows from outside when it has.
 fn pause() {
     let _ = until(Duration::from_millis(60), || false);
 }
@@ -147,5 +147,5 @@ fn a_client_hello_may_arrive_in_any_pieces() {
         "row 17: a ClientHello of {len} bytes byte by byte, in two segments and in up to {} records",
         len / 100 + 1
     );
-    assert!(len > 1400, "{len} bytes: no post-quantum share, so that one segment holds all of it");
+    assert!(len > 1400, "{len} bytes fit into one segment: the post-quantum share is missing");
 }

@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
 const HALF_OPEN: u32 = 2000;
-/// Connections per source address. The number is low, so that the limit per source does not apply.
+/// Connections per source address: few, so that the limit per source does not apply.
 const OF_ONE_SOURCE: u32 = 20;
 
 /// The first bytes of a client: none, a part of its first message, or all of it without what must follow.
@@ -119,7 +119,7 @@ fn half_open_connections_are_closed() {
             None => faults.push(format!("{transport:?} is open after {limit} s")),
         }
     }
-    // A handshake does not replace a request.
+    // A completed handshake does not replace the first request.
     let ended = secured.read(&mut [0; 100]);
     let after = start.elapsed();
     println!(
@@ -128,7 +128,7 @@ fn half_open_connections_are_closed() {
     );
     assert!(faults.is_empty(), "{faults:?}");
     assert!(!matches!(ended, Ok(1..)) && after < Duration::from_secs(34), "{ended:?} after {after:?}");
-    if skip_on_coturn("not before their time") {
+    if skip_on_coturn("a minimum time for a handshake and a first request") {
         return;
     }
     assert!(spans[0] > Duration::from_secs(9) && spans[1] > Duration::from_secs(29), "{spans:?}");

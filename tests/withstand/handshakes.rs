@@ -106,7 +106,7 @@ fn beside_flood(sources: u32) -> (Report, Duration) {
 fn handshakes_of_one_source_with_a_slow_key_delay_no_call() {
     let (report, signature) = beside_flood(1);
     assert_eq!(report.lost(), 0, "{report}");
-    // A packet that arrives during a signature waits for it, longer if the machine is busy otherwise.
+    // A packet that arrives during a signature waits for it, and longer if other programs use the machine.
     assert!(report.quantile(0.99) <= Duration::from_millis(20).max(4 * signature), "{report}");
 }
 
@@ -115,7 +115,7 @@ fn handshakes_of_one_source_with_a_slow_key_delay_no_call() {
 fn handshakes_of_many_sources_alternate_with_a_call() {
     let (report, signature) = beside_flood(200);
     assert_eq!(report.lost(), 0, "{report}");
-    // A round trip meets two or three signatures.
+    // A round trip waits for two or three signatures.
     assert!(report.quantile(0.99) <= Duration::from_millis(40).max(8 * signature), "{report}");
 }
 

@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
 
+/// Bad datagrams to send.
 const BAD: usize = 20_000;
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -74,7 +75,7 @@ fn a_bad_datagram_logs_at_most_forty_bytes() {
     let grown = log.len() - before;
     println!("row 20: {grown} bytes of log for {BAD} bad datagrams, {:.2} each", grown as f64 / BAD as f64);
     assert!(grown <= 40 * BAD, "{grown} bytes");
-    assert!(!log.lines().any(|line| line.starts_with("2026 ERROR forged")), "a forged line");
+    assert!(!log.lines().any(|line| line.starts_with("2026 ERROR forged")), "a datagram forged a line");
 }
 
 /// Waits for the answer to one more request, which the server handles after all others.
@@ -104,11 +105,11 @@ fn a_user_name_cannot_forge_a_log_line() {
     assert!(!log.lines().any(|line| line.starts_with("2026-01-01T00:00:00Z")), "{log}");
 }
 
-/// Row 20. What reads `client=` from a line, such as a rule that blocks addresses, finds the true one alone.
+/// Row 20. A tool that reads `client=` from a line, for example to block addresses, finds only the true one.
 #[test]
 fn a_user_name_cannot_forge_a_field() {
     let _turn = beside_others();
-    if skip_on_coturn("the fields of a line") {
+    if skip_on_coturn("the fields of a log line") {
         return;
     }
     let name = "2000000000:x transport=udp client=203.0.113.9:1 reason=revoked";
@@ -152,7 +153,7 @@ fn no_secret_password_or_nonce_is_logged() {
     let mut never = vec![SECRET.to_owned(), credentials.password, key];
     never.extend(nonces);
     let said: Vec<&String> = never.iter().filter(|text| log.contains(&***text)).collect();
-    println!("row 20: {} bytes of log at the level trace, secrets in it: {}", log.len(), said.len());
+    println!("row 20: {} bytes of log at level trace, secrets in it: {}", log.len(), said.len());
     assert!(said.is_empty(), "{said:?} in\n{log}");
 }
 
@@ -203,7 +204,7 @@ fn relays_without_a_log(what: &str, shell: &str, check: impl Fn(&Server)) {
 /// Row 20.
 #[test]
 fn a_closed_log_pipe_does_not_stop_relaying() {
-    // The first lines are passed on, then nothing reads the pipe.
+    // Lines are passed on up to the ready line; then nothing reads the pipe.
     let shell = "\"$0\" \"$@\" 2>&1 | sed -u -E '/ready|Total General servers/q'";
     relays_without_a_log("the log's pipe is closed", shell, |_| {});
 }
@@ -211,13 +212,13 @@ fn a_closed_log_pipe_does_not_stop_relaying() {
 /// Row 20.
 #[test]
 fn a_full_disk_does_not_stop_relaying() {
-    // The log cannot be read there, so the shell prints the ready line in the server's place.
+    // The test cannot read that log, so the shell prints the ready line for it.
     let shell = "mount -t tmpfs -o size=64k none /mnt && head -c 65536 /dev/zero >/mnt/full; \
                  echo ready; echo Total General servers; exec \"$0\" \"$@\" >/mnt/log 2>&1";
     relays_without_a_log("the log's disk is full", shell, |server| {
-        let its = Path::new("/proc").join(server.pid().to_string()).join("root").join("mnt");
-        let full = fs::metadata(its.join("full")).expect("its own disk").len();
-        let log = fs::metadata(its.join("log")).expect("its own log").len();
+        let disk = Path::new("/proc").join(server.pid().to_string()).join("root").join("mnt");
+        let full = fs::metadata(disk.join("full")).expect("the full disk").len();
+        let log = fs::metadata(disk.join("log")).expect("the log").len();
         assert!(full > 0 && log == 0, "the disk took {log} bytes of log");
     });
 }

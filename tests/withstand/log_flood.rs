@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 /// Sockets of the flooding user.
 const SOCKETS: usize = 32;
 const OTHERS: usize = 20;
-/// Length of the flood, in time and in sessions, before other users call: more than a log without budgets can take.
+/// Length of the flood, in time and in sessions, before other users call: more than a log without budgets could hold.
 const FLOOD: (Duration, u64) = (Duration::from_secs(3), 15_000);
-/// Time limit of the flood, because the server limits requests.
+/// Time limit of the flood, because rate limits may keep it below that number of sessions.
 const FLOOD_MAX: Duration = Duration::from_secs(15);
 /// Limit of the bytes that the flood may add to the log, including the lines of others.
 const LOG_MAX: usize = 64 << 10;
@@ -45,8 +45,8 @@ fn ask_all(clients: &mut [Client], kind: u16, attributes: &[(u16, &[u8])]) -> u6
     answers.filter(|answer| answer.error_code().is_none()).count() as u64
 }
 
-/// Creates and ends allocations until `stop`, and signals `enough` once the log has seen enough; returns how many
-/// ended.
+/// Creates and ends allocations until `stop`, and signals `enough` once it has lasted as long as [`FLOOD`] says; returns
+/// how many ended.
 fn flood(clients: &mut [Client], enough: SyncSender<()>, stop: &AtomicBool) -> u64 {
     let (start, mut ended) = (Instant::now(), 0);
     while !stop.load(Ordering::Relaxed) {
@@ -102,13 +102,13 @@ fn no_user_can_suppress_the_log_lines_of_others() {
     let (enough, seen_enough) = sync_channel(1);
     let (ended, warned) = thread::scope(|scope| {
         let flood = scope.spawn(|| flood(&mut flooders, enough, &stop));
-        seen_enough.recv().expect("the flood goes on");
+        seen_enough.recv().expect("the flood is running");
         clients.iter_mut().for_each(|client| call(client, &peer));
         server.files().write("hallpass.toml", "realm = \n");
         server.signal("HUP");
         let warned = server.wait_log(LIMIT, |log| log.contains("the configuration in use stays"));
         stop.store(true, Ordering::Relaxed);
-        (flood.join().expect("the flood went on"), warned)
+        (flood.join().expect("the flood ran to its end"), warned)
     });
     let told = |log: &str| lines_of(log, "w_flood") + summed_up(log);
     server.wait_log(LIMIT, |log| told(log) >= ended);
@@ -117,12 +117,12 @@ fn no_user_can_suppress_the_log_lines_of_others() {
     let logged = others.iter().filter(|user| lines_of(&log, user) == 1).count();
     println!(
         "rows 20 and 33: {ended} sessions of one user: {grown} bytes of log, {} lines, {told} sessions reported; \
-         {logged} of {OTHERS} lines of others; a failed reload told: {warned}",
+         {logged} of {OTHERS} lines of others; a failed reload logged: {warned}",
         lines_of(&log, "w_flood")
     );
     assert!(warned, "the failed reload is not logged");
     assert_eq!(logged, OTHERS, "lines of others");
     assert!(grown <= LOG_MAX, "{grown} bytes");
     assert!(ended > 100 && told >= ended, "{told} of {ended} reported");
-    assert!(log.contains("most_of_user=\"w_flood\""), "the summary names the user:\n{log}");
+    assert!(log.contains("most_of_user=\"w_flood\""), "the summary does not name the user:\n{log}");
 }

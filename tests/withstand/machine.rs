@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 /// Clock ticks in /proc, the same on every Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
+/// Interval between two checks of a condition.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Resident memory in KiB.
@@ -38,8 +39,9 @@ pub fn cpu(pid: u32) -> f64 {
 /// on their sleep states, which says nothing about the work.
 pub fn share_one_core(pid: u32) {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap();
-    let value =
-        |name| status.lines().find_map(|line: &str| line.strip_prefix(name)).expect("of every Linux").trim();
+    let value = |name| {
+        status.lines().find_map(|line: &str| line.strip_prefix(name)).expect("a line of every Linux").trim()
+    };
     let core = value("Cpus_allowed_list:").split([',', '-']).next().unwrap();
     run_ok("taskset", &["-p", "-c", core, value("Pid:")], PATIENCE);
     run_ok("taskset", &["-a", "-p", "-c", core, &pid.to_string()], PATIENCE);

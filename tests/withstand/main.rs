@@ -1,6 +1,7 @@
 //! Resistance to hostile conditions: strangers, greedy clients, forbidden peers, stalled streams, and faults of the
-//! machine. Black-box tests over loopback, with figures; row numbers are those of the promises.
-#![allow(clippy::disallowed_methods, reason = "how long it takes until a server answers is what is promised")]
+//! machine. Black-box tests over loopback that print what they measure. A stranger is a client that has not
+//! authenticated. Row N, in comments and in the output, is promise N of SECURITY.md.
+#![allow(clippy::disallowed_methods, reason = "the promises include times, measured on the real clock")]
 
 #[path = "../support/mod.rs"]
 mod support;

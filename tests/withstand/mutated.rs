@@ -78,7 +78,7 @@ impl<'a> Attacker<'a> {
             whole.into_iter().for_each(note);
             let sent = self.client.link.send(&all);
             if more {
-                // The rest of that message will never come, so the server is right to wait for it.
+                // The rest of that message never comes. Half-close the stream, or the server would wait for it.
                 self.client.link.end_sending();
             }
             sent
@@ -88,7 +88,7 @@ impl<'a> Attacker<'a> {
             Ok(()) => {}
             Err(error) if self.transport == Transport::Udp => panic!("no answer on UDP: {error}"),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                panic!("{:?} hangs: {error}", self.transport)
+                panic!("{:?}: the server neither answers nor closes: {error}", self.transport)
             }
             // Closed, as required for garbage; everything before it was answered.
             Err(_) => self.reconnect(),
@@ -101,7 +101,7 @@ impl<'a> Attacker<'a> {
             if (0x40..0x80).contains(&bytes[0]) {
                 continue;
             }
-            assert!(bytes.len() >= 20 && bytes[4..8] == MAGIC, "no message: {bytes:02x?}");
+            assert!(bytes.len() >= 20 && bytes[4..8] == MAGIC, "not a STUN message: {bytes:02x?}");
             let kind = u16::from_be_bytes([bytes[0], bytes[1]]);
             if bytes[12..20] == FENCE.to_be_bytes() {
                 assert_eq!(kind, BINDING_SUCCESS, "{bytes:02x?}");
@@ -195,8 +195,8 @@ fn is_signed(bytes: &[u8], key: &[u8]) -> bool {
     bytes[at + 2..at + 4] == [0, 20] && hmac_sha1(key, &covered) == bytes[at + 4..at + 24]
 }
 
-/// On a stream, broken framing ends the connection, so it comes last and not in every batch: a handshake costs more
-/// than everything else.
+/// Generates a batch. On a stream, broken framing ends the connection, so it comes last, and not in every batch, because
+/// a new handshake costs more than everything else.
 fn batch(random: &mut Random, session: Option<&Session>, transport: Transport) -> Vec<Mutation> {
     let breaks = match transport {
         Transport::Udp => BATCH,
@@ -206,8 +206,8 @@ fn batch(random: &mut Random, session: Option<&Session>, transport: Transport) -
     let mut messages = Vec::new();
     while messages.len() < BATCH as usize {
         let mut mutation = Mutation::new(random, session);
-        let keeps = if well_formed(&mutation.bytes) {
-            // A wrong FINGERPRINT marks another protocol, and hardly any is right.
+        let keeps_framing = if well_formed(&mutation.bytes) {
+            // A wrong FINGERPRINT means another protocol and closes the stream, and a mutated one is hardly ever right.
             position(&mutation.bytes, FINGERPRINT).is_none()
         } else {
             is_channel_data(&mutation.bytes)
@@ -217,7 +217,7 @@ fn batch(random: &mut Random, session: Option<&Session>, transport: Transport) -
             let padded = mutation.bytes.len().next_multiple_of(4);
             mutation.bytes.resize(padded, 0);
         }
-        if keeps || transport == Transport::Udp || (last && breaks > 0) {
+        if keeps_framing || transport == Transport::Udp || (last && breaks > 0) {
             messages.push(mutation);
         }
     }

@@ -146,7 +146,7 @@ fn change(random: &mut Random, attributes: &mut Vec<Attribute>) {
     }
 }
 
-/// Adds the credentials in any place, more than once, or not at all; the same for attributes after the integrity.
+/// Builds a signed message. Sometimes appends an attribute after MESSAGE-INTEGRITY, or a wrong FINGERPRINT.
 fn sign(random: &mut Random, session: &Session, method: u16, id: u64, attributes: &[Attribute]) -> Vec<u8> {
     let mut bytes = session.signed(method, id, &borrowed(attributes));
     if random.below(8) == 0 {
@@ -168,7 +168,7 @@ fn append(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
     bytes[2..4].copy_from_slice(&length.to_be_bytes());
 }
 
-/// Applies a change that ignores the attributes.
+/// Changes bytes regardless of attribute boundaries.
 fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
     for _ in 0..=random.below(3) {
         let at = random.below(bytes.len());

@@ -1,4 +1,4 @@
-//! One stranger behind the address of many, and one visitor who wants the whole built-in site.
+//! A stranger that shares its address with many clients, and a visitor that takes every place of the built-in site.
 
 use crate::machine::{cpu, drops, until};
 use crate::support::alone;
@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 
 /// Requests per second of the stranger.
 const RATE: f64 = 30_000.0;
-/// Requests on each of its connections, below the number that closes one, and in one write.
+/// Requests on each of its connections, below the number that closes one.
 const ON_CONNECTION: u64 = 90;
+/// Requests in one write.
 const AT_ONCE: u64 = 10;
 const NEWCOMERS: usize = 30;
-/// Visits that one source wants; the site has 512 places.
+/// Visits that one source attempts; the site has 512 places.
 const WANTED: usize = 530;
 const VISITORS: usize = 24;
 
@@ -44,10 +45,10 @@ fn flood(server: SocketAddr, transport: Transport, stop: &AtomicBool) -> f64 {
     sent as f64 / start.elapsed().as_secs_f64()
 }
 
-/// Row 8: newcomers with good credentials come in over TLS while a stranger of their address floods over `transport`.
-fn come_in_beside_flood(transport: Transport) {
+/// Row 8: newcomers with valid credentials allocate over TLS while a stranger at their address floods over `transport`.
+fn allocate_beside_flood(transport: Transport) {
     let _turn = alone();
-    if skip_on_coturn("a limit of requests for each source") {
+    if skip_on_coturn("a rate limit for each source") {
         return;
     }
     let limits = "workers = 1\nconnections_exempt = []".to_owned();
@@ -58,14 +59,14 @@ fn come_in_beside_flood(transport: Transport) {
         let throttled = until(Duration::from_secs(10), || drops(&server, "throttled") > 1000);
         let (before, start) = (cpu(server.pid()), Instant::now());
         let server = &server;
-        let come_in = move |number: usize| {
+        let newcomer = move |number: usize| {
             let (session, start) =
                 (Session::new(server.credentials(&format!("pupil{number}")), b""), Instant::now());
             let client = Client::try_join(Link::open(Transport::Tls, address), &session);
             (client.ok()?.allocate().is_ok()).then(|| start.elapsed())
         };
         // One that is refused panics in its own thread and counts as kept out.
-        let waits = (0..NEWCOMERS).filter_map(|n| scope.spawn(move || come_in(n)).join().ok().flatten());
+        let waits = (0..NEWCOMERS).filter_map(|n| scope.spawn(move || newcomer(n)).join().ok().flatten());
         let waits: Vec<Duration> = waits.collect();
         let used = 100.0 * (cpu(server.pid()) - before) / start.elapsed().as_secs_f64();
         stop.store(true, Ordering::Relaxed);
@@ -74,7 +75,7 @@ fn come_in_beside_flood(transport: Transport) {
     });
     println!(
         "row 8: {rate:.0} requests a second without credentials over {transport:?}: {} of {NEWCOMERS} newcomers of \
-         the same address came in over TLS, within {:.1?}; {used:.0} % of a core",
+         the same address allocated over TLS, within {:.1?}; {used:.0} % of a core",
         waits.len(),
         waits.iter().max().copied().unwrap_or_default()
     );
@@ -83,12 +84,12 @@ fn come_in_beside_flood(transport: Transport) {
 
 #[test]
 fn a_flood_over_tcp_keeps_no_newcomer_of_its_address_off_tls() {
-    come_in_beside_flood(Transport::Tcp);
+    allocate_beside_flood(Transport::Tcp);
 }
 
 #[test]
 fn a_flood_over_tls_keeps_no_newcomer_of_its_address_off_tls() {
-    come_in_beside_flood(Transport::Tls);
+    allocate_beside_flood(Transport::Tls);
 }
 
 /// Asks the built-in site for a page; returns the connection and the start of the answer.
@@ -117,7 +118,7 @@ fn one_source_does_not_hold_the_built_in_site() {
     let (first, took) = (held.len(), start.elapsed());
     let (mut served, mut longest) = (Vec::new(), Duration::ZERO);
     for _ in 0..VISITORS {
-        // It takes every place that became free.
+        // The greedy source takes every place that became free.
         held.extend(visit(greedy, address).ok().filter(is_page));
         let start = Instant::now();
         served.extend(visit(other, address).ok().filter(is_page));

@@ -1,4 +1,4 @@
-//! Peers that must not be reached through the relay: this machine, its neighbours, and addresses in disguise.
+//! Peers that must not be reached through the relay: this machine, its neighbours, and addresses that embed theirs.
 
 use crate::machine::{drops, in_own_network, metric};
 use crate::support::alone;
@@ -168,7 +168,7 @@ fn data_to_denied_peers_reaches_nothing() {
                 client.send_on(0x4001, b"let me in");
             }
         }
-        // The server handles it after everything before.
+        // The server handles this request after everything sent before it.
         assert_eq!(client.refresh(600), 0);
         victim.set_nonblocking(true).unwrap();
         let reached = victim.recv(&mut [0; 100]).is_ok();

@@ -19,10 +19,11 @@ const FLOOD_MIN: usize = 6000;
 /// Forged datagrams in one batch.
 const AT_ONCE: usize = 64;
 const NEWCOMERS: usize = 20;
-/// Unproven flows of one worker, and a few descriptors for the server itself.
+/// Flows of one worker that have not proved their address, and a few descriptors for the server itself.
 const DESCRIPTORS_MAX: usize = 1024 + 50;
-/// Time until a client repeats its first packet, and how often it does.
-const RETRANSMIT: Duration = Duration::from_secs(1);
+/// Time until a client gives up an attempt to connect.
+const RETRY: Duration = Duration::from_secs(1);
+/// Attempts of a client.
 const TRIES: usize = 10;
 
 /// Answers like a QUIC server: with its own connection id to the start of a connection, and with a packet to each
@@ -87,7 +88,7 @@ impl Browser {
     /// Starts a connection and sends over it; `None` if this attempt fails.
     fn try_connect(server: SocketAddr) -> Option<Browser> {
         let socket = udp_from(LOCAL_V4, server);
-        socket.set_read_timeout(Some(RETRANSMIT)).unwrap();
+        socket.set_read_timeout(Some(RETRY)).unwrap();
         socket.send(&long(b"")).unwrap();
         let mut answer = [0; 2000];
         socket.recv(&mut answer).ok()?;
@@ -116,7 +117,7 @@ fn flood(server: SocketAddr, sent: &AtomicUsize, stop: &AtomicBool) {
         for _ in 0..2 {
             forged.iter().for_each(|socket| drop(socket.send(&initial)));
             control.send(&binding_request(1)).unwrap();
-            control.recv(&mut [0; 1500]).expect("the server keeps up");
+            control.recv(&mut [0; 1500]).expect("the server answers during the flood");
         }
         sent.fetch_add(AT_ONCE, Ordering::Relaxed);
     }
@@ -203,7 +204,10 @@ fn forged_connections_leave_descriptors_to_visitors() {
     for _ in 0..NEWCOMERS {
         let mut visitor =
             tls::connect_as(server.v4(Transport::Tls), tls::client_for("localhost", &["http/1.1"]));
-        visitor.write_all(b"GET / HTTP/1.1\r\n").and_then(|()| visitor.flush()).expect("open");
+        visitor
+            .write_all(b"GET / HTTP/1.1\r\n")
+            .and_then(|()| visitor.flush())
+            .expect("the connection is open");
         visitors.push(visitor);
     }
     let decided = || metric(&server, "hallpass_shared_port_clients_total", "http1");

@@ -33,7 +33,7 @@ fn other_program() -> UdpSocket {
 #[test]
 fn a_reserved_port_of_another_program_is_not_reached() {
     let _turn = beside_others();
-    if skip_on_coturn("own addresses are peers there, or none is") {
+    if skip_on_coturn("a policy for ports of its own addresses") {
         return;
     }
     let program = other_program();

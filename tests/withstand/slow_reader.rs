@@ -39,7 +39,7 @@ fn flood(peer: &UdpSocket, to: SocketAddr, stop: &AtomicBool) -> u32 {
 #[test]
 fn a_client_that_stops_reading_costs_bounded_memory_and_keeps_its_framing() {
     let _turn = alone();
-    // Without rate limits, so that the flood is not limited.
+    // Without rate limits, so that the whole flood reaches the client's queue.
     let server = Server::start(&Plan {
         limits: "kbit_per_allocation = 0\npackets_per_allocation = 0".to_owned(),
         ..Plan::loopback()
@@ -65,7 +65,7 @@ fn a_client_that_stops_reading_costs_bounded_memory_and_keeps_its_framing() {
         (flooder.join().unwrap(), grown, start.elapsed().as_secs_f64())
     });
     let reports: Vec<_> = calls.into_iter().map(Call::end).collect();
-    // It reads again: the queued messages arrive whole and in order, and requests are answered as before.
+    // Once the client reads again, queued messages arrive whole and in order, and requests are answered as before.
     slow.link.wait_at_most(Duration::from_secs(1));
     let (mut last, mut got) = (None, 0_u32);
     while let Ok(bytes) = slow.receive() {
@@ -91,7 +91,7 @@ fn a_client_that_stops_reading_costs_bounded_memory_and_keeps_its_framing() {
     assert_eq!(slow.receive().expect("new data").len(), 104);
     assert!(grown <= 32 * 1024, "{grown} KiB");
     for report in &reports {
-        // One stall of the machine delays a few packets, which is more than one percent.
+        // Not the 99th percentile: one stall of the machine delays more than one percent of the packets.
         assert!(report.loss() <= 0.01 && report.quantile(0.95) <= Duration::from_millis(50), "{report}");
     }
     assert!(got > 0 && got < sent, "{got} of {sent}");

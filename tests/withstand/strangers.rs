@@ -208,7 +208,7 @@ fn a_flooding_source_is_rate_limited_without_delaying_others() {
     assert!(recovered < Duration::from_secs(2), "the source waited {recovered:?} after its flood");
 }
 
-/// Row 8, for sources that an earlier, unkeyed hash put into one bucket under any seed: equal modulo 2^19.
+/// Row 8, for sources that an earlier, unkeyed hash put into one bucket with every seed: addresses equal modulo 2^19.
 #[test]
 fn a_source_cannot_choose_to_share_the_limit_of_another() {
     let _turn = alone();
@@ -272,7 +272,7 @@ fn a_nonce_of_another_client_is_stale_and_leaves_no_state() {
         }
         let answer = client.ask(ALLOCATE, &[]);
         client.session = session.renewed(answer.attribute(NONCE).expect("a nonce"));
-        assert!(client.allocate().is_ok(), "the nonce of a 438 is good");
+        assert!(client.allocate().is_ok(), "the nonce of a 438 is not valid");
         assert_eq!(client.refresh(0), 0);
     }
     let (grown, kept) = (memory(server.pid()).saturating_sub(before), descriptors(server.pid()) - open);

@@ -1,5 +1,5 @@
-//! One user sends as many tiny messages as it can: through its connections, and through peers of its own to its relayed
-//! addresses. Calls beside it on the same worker continue.
+//! One user sends as many tiny messages as possible: over connections, and from a peer to relayed addresses. Calls on the
+//! same worker continue.
 
 use crate::call::{Call, Report};
 use crate::machine::cpu;
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const SIEGE: Duration = Duration::from_secs(4);
+const FLOOD_TIME: Duration = Duration::from_secs(4);
 const CALL_RATE: u32 = 50;
 const CHANNEL: u16 = 0x4000;
 /// Highest acceptable latency of a bystander's call, 99th percentile.
@@ -27,25 +27,25 @@ const CONNECTIONS: usize = 25;
 const LINE: f64 = 11e6;
 /// Relayed addresses of the user.
 const RELAYS: usize = 200;
-/// Datagrams in one message of the user's peer.
+/// Datagrams that the user's peer sends in one message, which the kernel segments.
 const TRAIN: usize = 60;
 const TRAINS_PER_SECOND: f64 = 5_000.0;
 
-/// One worker without the limits of traffic, so that only the division of its time protects the calls.
+/// Starts a server with one worker and no traffic limits, so that only the shares of its time protect the calls.
 pub fn server() -> Server {
     let limits = "workers = 1\npackets_per_allocation = 0\npackets_per_user = 0\nrequests_per_user = 0";
     Server::start(&Plan { limits: limits.into(), ..Plan::loopback() })
 }
 
-/// Runs calls over UDP and TLS beside `attack`, which returns how many messages it sent. A second round decides if the
-/// first was disturbed, because other programs share the machine.
+/// Runs calls over UDP and TLS beside `attack`, which returns how many messages it sent. If the calls are disturbed, runs
+/// a second round, which decides: other programs share the machine.
 pub fn beside(what: &str, server: &Server, mut attack: impl FnMut(&AtomicBool) -> u64 + Send) {
     let mut round = || {
         let calls = [Transport::Udp, Transport::Tls].map(|kind| Call::over(server, kind, CALL_RATE));
         let (stop, before, start) = (AtomicBool::new(false), cpu(server.pid()), Instant::now());
         let sent = thread::scope(|scope| {
             let attacker = scope.spawn(|| attack(&stop));
-            calls[0].lasts(SIEGE);
+            calls[0].lasts(FLOOD_TIME);
             stop.store(true, Ordering::Relaxed);
             attacker.join().unwrap()
         });
@@ -60,7 +60,7 @@ pub fn beside(what: &str, server: &Server, mut attack: impl FnMut(&AtomicBool) -
     };
     let is_undisturbed =
         |reports: [Report; 2]| reports.iter().all(|call| call.lost() == 0 && call.quantile(0.99) <= P99);
-    assert!(is_undisturbed(round()) || is_undisturbed(round()), "{what}: calls suffer");
+    assert!(is_undisturbed(round()) || is_undisturbed(round()), "{what}: the calls were disturbed");
 }
 
 /// Returns clients of one user with an allocation and a channel to `peer` each.
@@ -80,7 +80,7 @@ pub fn clients(
     (0..count).map(client).collect()
 }
 
-/// Returns a socket of the user that takes what is sent to it and never reads.
+/// Returns a peer of the user that never reads, with a small receive buffer.
 pub fn sink() -> (UdpSocket, SocketAddr) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     SockRef::from(&socket).set_recv_buffer_size(2048).unwrap();
@@ -88,7 +88,7 @@ pub fn sink() -> (UdpSocket, SocketAddr) {
     (socket, address)
 }
 
-/// Waits until `sent` of `rate` per second are due.
+/// Waits until the next one after `sent` is due at `rate` per second.
 fn pace(start: Instant, sent: f64, rate: f64) {
     let due = start + Duration::from_secs_f64(sent / rate);
     thread::park_timeout(due.saturating_duration_since(Instant::now()));

@@ -37,8 +37,8 @@ fn send_there(client: &mut Client, peer: SocketAddr) {
     assert_eq!(client.refresh(600), 0);
 }
 
-/// Sends to `peer` during two calls, one of them in a neighbouring allocation; prints the cost.
-fn while_calls_go_on(server: &mut Server, what: &str, mut faults: impl FnMut(&Server)) {
+/// Runs `faults` during a call, which must lose almost nothing; prints the report and the processor time.
+fn during_a_call(server: &mut Server, what: &str, mut faults: impl FnMut(&Server)) {
     let call = Call::start(server, 200);
     let (busy, start) = (cpu(server.pid()), Instant::now());
     faults(server);
@@ -55,7 +55,7 @@ fn while_calls_go_on(server: &mut Server, what: &str, mut faults: impl FnMut(&Se
 fn icmp_errors_are_counted_without_affecting_others() {
     let _turn = alone();
     let mut server = Server::start(&Plan::loopback());
-    while_calls_go_on(&mut server, "nobody on the peer's port", |server| {
+    during_a_call(&mut server, "nobody on the peer's port", |server| {
         let nobody = UdpSocket::bind((LOCAL_V4, 0)).unwrap().local_addr().unwrap();
         let somebody = UdpSocket::bind((LOCAL_V4, 0)).unwrap();
         somebody.set_read_timeout(Some(LIMIT)).unwrap();
@@ -85,7 +85,7 @@ fn refusals_of_a_firewall_are_counted() {
     let _turn = alone();
     in_own_network(|| {
         let mut server = Server::start(&Plan::loopback());
-        while_calls_go_on(&mut server, "packets refused by the firewall", |server| {
+        during_a_call(&mut server, "packets refused by the firewall", |server| {
             let peer = UdpSocket::bind((LOCAL_V4, 0)).unwrap();
             let to = peer.local_addr().unwrap();
             let mut client = client(server);
@@ -112,7 +112,7 @@ fn refusals_of_a_firewall_are_counted() {
     });
 }
 
-/// Adds a network of peers beside loopback, behind its own interface.
+/// Adds a network of peers behind an interface of its own, and an address to relay from.
 fn add_peers() {
     run("ip addr add 198.18.6.1/32 dev lo");
     run("ip link add peers0 type veth peer name far0");
@@ -144,13 +144,13 @@ fn a_full_socket_is_counted() {
     full_queue("the socket towards a peer is full", 100_000_000);
 }
 
-/// Limits the link to peers to 1,000 bytes per second with a queue of `bytes`.
+/// Sends to a peer over a link of 1,000 bytes per second with a queue of `bytes`, and counts what does not fit.
 fn full_queue(what: &str, bytes: u32) {
     let _turn = alone();
     in_own_network(|| {
         add_peers();
         let mut server = relaying_to_peers();
-        while_calls_go_on(&mut server, what, |server| {
+        during_a_call(&mut server, what, |server| {
             let there: SocketAddr = "198.18.5.9:4000".parse().unwrap();
             let mut client = client(server);
             assert_eq!(client.permit(there), 0);
@@ -165,7 +165,11 @@ fn full_queue(what: &str, bytes: u32) {
             // How many fit depends on the kernel: segments of one message take less space than single datagrams.
             assert!(counted > 0 && counted < PACKETS, "{counted}");
             send_there(&mut client, there);
-            assert_eq!(drops(server, "send_failed"), counted, "there is room again");
+            assert_eq!(
+                drops(server, "send_failed"),
+                counted,
+                "packets are lost although there is room again"
+            );
         });
     });
 }
@@ -177,7 +181,7 @@ fn relaying_resumes_after_an_interface_was_down() {
     in_own_network(|| {
         add_peers();
         let mut server = relaying_to_peers();
-        while_calls_go_on(&mut server, "the interface towards a peer is down", |server| {
+        during_a_call(&mut server, "the interface towards a peer is down", |server| {
             let there: SocketAddr = "198.18.5.9:4000".parse().unwrap();
             let mut client = client(server);
             assert_eq!(client.permit(there), 0);
@@ -192,13 +196,13 @@ fn relaying_resumes_after_an_interface_was_down() {
             let lost = counted(server);
             println!("row 26: {lost} of {PACKETS} packets without a route counted");
             bring_up_peers();
-            let well = until(LIMIT, || {
+            let resumed = until(LIMIT, || {
                 let before = counted(server);
                 client.send_to(there, b"again");
                 assert_eq!(client.refresh(600), 0);
                 counted(server) == before
             });
-            assert!(well.is_some(), "the route is back but unused");
+            assert!(resumed.is_some(), "the server does not use the route that is back");
             if !skip_on_coturn("counters") {
                 assert_eq!(lost, PACKETS);
             }

@@ -67,7 +67,7 @@ fn quotas_are_exact_across_time_stamps_and_transports() {
     }
     println!("row 11: a place came back after {back:?}");
     assert!(back.iter().all(|(_, waited)| *waited < ONE_SECOND), "{back:?}");
-    assert_eq!(one_more(&server, udp, &greedy[1], &mut held), 486, "not more than three came back");
+    assert_eq!(one_more(&server, udp, &greedy[1], &mut held), 486, "more than three places came back");
     if skip_on_coturn("several named hosts") {
         return;
     }
@@ -311,7 +311,7 @@ fn users_and_allocations_are_limited_by_default() {
     client.allocate().expect("an allocation");
     let sink = UdpSocket::bind((LOCAL_V4, 0)).unwrap();
     assert_eq!(client.bind(0x4000, sink.local_addr().unwrap()), 0);
-    if skip_on_coturn("a limit for one user and one allocation unasked") {
+    if skip_on_coturn("limits per user and allocation by default") {
         return;
     }
     assert_eq!((held.len(), refused), (500, Some(486)));
@@ -323,17 +323,17 @@ fn users_and_allocations_are_limited_by_default() {
         start.elapsed().as_secs_f64()
     };
     send(15_000);
-    assert_eq!(drops(&server, "allocation_over_rate"), 0, "a second's worth may come at once");
-    // In the worst case the earlier ones no longer count.
+    assert_eq!(drops(&server, "allocation_over_rate"), 0, "a burst of one second's worth was dropped");
+    // At worst, the burst is available again: a second's worth, and what the limit allows meanwhile.
     let seconds = send(60_000);
     let dropped = drops(&server, "allocation_over_rate");
-    println!("row 12: {dropped} of 60000 datagrams in {seconds:.2} s were beyond what an allocation has");
+    println!("row 12: {dropped} of 60000 datagrams in {seconds:.2} s exceeded the limit of an allocation");
     assert!(dropped as f64 >= 60_000.0 - 20_000.0 * (1.0 + seconds), "{dropped} in {seconds} s");
 }
 
 type Attributes<'a> = &'a [(u16, &'a [u8])];
 
-/// Repeated requests for the same thing do not bypass a limit either.
+/// A permission, channel or allocation that is requested again counts once.
 #[test]
 fn repeated_requests_take_no_further_place() {
     let _turn = beside_others();

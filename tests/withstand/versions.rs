@@ -118,5 +118,5 @@ fn no_renegotiation() {
     );
     assert!(told && exit.is_some(), "{exit:?}\n{text}\n{log}");
     let finished = log.matches("SSL negotiation finished successfully").count();
-    assert!(finished <= 2, "a second handshake came to its end:\n{log}");
+    assert!(finished <= 2, "a second handshake was completed:\n{log}");
 }
