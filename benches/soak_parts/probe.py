@@ -78,6 +78,9 @@ def probe(transport, plan, pipe, stopped):
                     sequence, at = struct.unpack_from(">QQ", packet, 4)
                     if flying.pop(sequence, None) is not None:
                         times.append((time.monotonic_ns() - at) / 1000)
+                elif packet[0] < 0x40 and NONCE in attributes(packet):
+                    # 438: a nonce is valid for an hour.
+                    client.nonce, refreshed = attributes(packet)[NONCE], 0
     client.socket.setblocking(True)
     client.refresh(0)
     client.close()

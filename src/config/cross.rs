@@ -67,10 +67,11 @@ fn listeners(config: &Config, top: &Section<'_, '_>, notes: &mut Notes) {
             "no certificate: the server uses a self-signed one, which browsers refuse",
             "write [tls] with cert and key",
         ),
-        None if config.tls.is_some() => notes.warn(
+        // A TCP listener serves TLS clients too, unless it says `tls = false`.
+        None if config.tls.is_some() && !config.listen.iter().any(|listener| listener.either) => notes.warn(
             top.line_of("tls", notes),
             "tls",
-            "there is a certificate, but no listener with transport = \"tls\"",
+            "there is a certificate, but no listener uses it",
             "add a [[listen]] with transport = \"tls\", or remove [tls]",
         ),
         _ => {}

@@ -492,12 +492,11 @@ fn tls_needs_both_files_and_a_listener() {
         "tls.cert: tls.key is set without tls.cert",
         "add tls.cert",
     );
-    assert_warning(
-        &with("[tls]\ncert = 'c'\nkey = 'k'"),
-        9,
-        "no listener with transport = \"tls\"",
-        "[[listen]]",
-    );
+    let with_certificate = |listener: &str| with(&format!("[tls]\ncert = 'c'\nkey = 'k'\n{listener}"));
+    assert_warning(&with_certificate(""), 9, "no listener uses it", "[[listen]]");
+    let tcp = "[[listen]]\ntransport = 'tcp'\naddress = '0.0.0.0:3479'\n";
+    assert!(load(&with_certificate(tcp)).expect("good").warnings.problems.is_empty());
+    assert_warning(&with_certificate(&format!("{tcp}tls = false")), 9, "no listener uses it", "[[listen]]");
     assert_error(&with("[tls]\ncert = ''\nkey = 'k'"), 10, "the path is empty", "path of the cert");
 }
 

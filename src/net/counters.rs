@@ -32,7 +32,7 @@ labels! {
     Garbage = "garbage",
     /// The TLS handshake or a later record failed.
     TlsFailed = "tls_failed",
-    /// The PROXY header or the TLS handshake took too long.
+    /// The TLS handshake took too long.
     HandshakeTimeout = "handshake_timeout",
     /// Idle for too long: no first byte, neither an authenticated request nor an allocation, or no byte between a web
     /// client and its back end.
@@ -41,7 +41,7 @@ labels! {
     Stuck = "stuck",
     /// The server is stopping.
     Shutdown = "shutdown",
-    /// No PROXY header at the start.
+    /// No PROXY header at the start, or not in time.
     NotProxied = "not_proxied",
     /// The back end closed it.
     BackEnd = "back_end",

@@ -51,7 +51,8 @@ impl Door {
     pub fn time_limit(&self, expects_tls: bool, negotiated_web: bool) -> (Duration, Life) {
         let idle = Life::Over(CloseReason::Idle);
         match self {
-            Door::Proxied(_) | Door::Handshake => (HANDSHAKE_TIME, Life::Over(CloseReason::HandshakeTimeout)),
+            Door::Proxied(_) => (HANDSHAKE_TIME, Life::Over(CloseReason::NotProxied)),
+            Door::Handshake => (HANDSHAKE_TIME, Life::Over(CloseReason::HandshakeTimeout)),
             Door::FirstByte if expects_tls => (HANDSHAKE_TIME, Life::Over(CloseReason::HandshakeTimeout)),
             Door::FirstBytes if negotiated_web => (SILENCE, idle),
             Door::FirstBytes => (HANDSHAKE_TIME, idle),

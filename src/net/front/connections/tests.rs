@@ -287,6 +287,15 @@ fn a_handshake_has_ten_seconds() {
 }
 
 #[test]
+fn a_missing_proxy_header_is_no_tls_timeout() {
+    let mut bench = Bench::new();
+    for tls in [false, true] {
+        let (token, _client) = bench.connect_as(Expected { tls, proxied: true, ..Expected::default() });
+        assert_eq!(bench.get(token).life(at(10), || false), Life::Over(CloseReason::NotProxied));
+    }
+}
+
+#[test]
 fn turn_starts_with_stun_and_strangers_send_short_messages() {
     let mut bench = Bench::new();
     let (token, _client) = bench.connect(false);
