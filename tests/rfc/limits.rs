@@ -279,7 +279,8 @@ fn a_user_has_1000_requests_a_second() {
     assert_eq!(rig.refresh(&users[0], 600).code(), 0);
 }
 
-/// Messages over 2,048 bytes are dropped without parsing, except data of clients with an allocation; no valid request is that long.
+/// Messages over 2,048 bytes are dropped without parsing, except data of clients with an allocation. No valid request is that
+/// long.
 #[test]
 fn long_messages_are_dropped_unread() {
     let mut rig = Rig::new();
