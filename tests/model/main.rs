@@ -1,4 +1,4 @@
-//! Random sequences of operations on one server, compared step by step with a direct reading of RFC 8656.
+//! Random sequences of operations on one server, compared step by step with a simple reference of RFC 8656.
 
 mod mirror;
 mod reference;
@@ -33,7 +33,7 @@ const PEERS: [&str; 8] = [
     "10.0.0.1:7000", // refused by the policy
     "[fc00::1]:7000",
 ];
-/// Numbers below, at the edges of and above the range of channels.
+/// Channel numbers below, at the edges of, within and above the valid range.
 const NUMBERS: [u16; 6] = [0x3fff, 0x4000, 0x4001, 0x4002, 0x7fff, 0x8000];
 const LIMIT: u32 = 3;
 
@@ -200,7 +200,7 @@ impl Run {
         self.nonces[usize::from(n)] = (self.rig.nonce(client(n)), self.secs());
     }
 
-    /// The number of a closed relay may be reused at once.
+    /// Forgets closed relays, because their ids may be reused at once.
     fn forget_closed(&mut self) {
         let closed = std::mem::take(&mut self.rig.closed);
         let known = self.relays.iter_mut().flatten();
@@ -346,7 +346,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_server_does_what_the_rfc_says(ops in prop::collection::vec(op(), 1..120)) {
+    fn the_server_matches_the_reference(ops in prop::collection::vec(op(), 1..120)) {
         let mut run = Run::new();
         for op in &ops {
             run.step(op)?;
@@ -354,7 +354,7 @@ proptest! {
     }
 }
 
-/// Hands the changes to the mirror, which then must be what the table is.
+/// Applies the changes to the mirror and compares it with the table.
 fn follow(mirror: &mut Mirror, rig: &mut Rig) {
     rig.changes.drain(..).for_each(|change| mirror.apply(change));
     mirror.compare(&rig.server, rig.now);
@@ -363,13 +363,13 @@ fn follow(mirror: &mut Mirror, rig: &mut Rig) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
-    /// Wherever the report begins, the changes alone say at every step what the table holds.
+    /// No matter when reporting starts, the changes alone reproduce the table at every step.
     #[test]
-    fn a_mirror_is_the_table(ops in prop::collection::vec(op(), 1..120), start in 0_usize..120) {
+    fn a_mirror_matches_the_table(ops in prop::collection::vec(op(), 1..120), start in 0_usize..120) {
         let (mut run, mut mirror) = (Run::new(), None);
         for (n, op) in ops.iter().enumerate() {
             if n == start % ops.len() {
-                prop_assert!(run.rig.changes.is_empty(), "reported unasked");
+                prop_assert!(run.rig.changes.is_empty(), "reported before it was enabled");
                 run.rig.server.handle_mirror(true);
                 run.rig.draw();
                 mirror = Some(Mirror::default());
@@ -382,11 +382,11 @@ proptest! {
         run.rig.server.handle_mirror(false);
         run.rig.server.handle_shutdown(run.rig.now);
         run.rig.draw();
-        prop_assert!(run.rig.changes.is_empty(), "reported after the end");
+        prop_assert!(run.rig.changes.is_empty(), "reported after it was disabled");
     }
 }
 
-/// A reload that denies a peer ends its permission in the mirror, too, and one that allows it again changes nothing there.
+/// A reload that denies a peer also removes its permission from the mirror. One that allows it again changes nothing.
 #[test]
 fn a_mirror_follows_new_settings() {
     let (mut rig, mut mirror) = (Rig::new(stun::settings()), Mirror::default());
@@ -416,9 +416,9 @@ fn a_mirror_follows_new_settings() {
     follow(&mut mirror, &mut rig);
 }
 
-/// A snapshot says what a workload did: who, from where, for how long, how much each way, and with whom.
+/// A snapshot lists each session's user, client, age, traffic in both directions, permissions and channels.
 #[test]
-fn a_snapshot_is_what_happened() {
+fn a_snapshot_shows_sessions_and_traffic() {
     let mut rig = Rig::new(stun::settings());
     let names = ["ann", "bob", "eve"].map(rig::login);
     for (n, login) in (0_u8..).zip(&names) {
@@ -448,7 +448,7 @@ fn a_snapshot_is_what_happened() {
         let bound: Vec<_> = relay.channels.iter().map(|c| (c.number, c.peer, c.left.as_secs())).collect();
         assert_eq!(bound, [(0x4001, OnWire(peer(0)), 600)]);
     }
-    // One that is being opened is none yet, and one that has expired is none any more.
+    // Pending and expired allocations are not listed.
     let id = rig.id();
     rig.ask(client(3), &names[0], stun::allocate(id, &[]));
     assert_eq!(sessions(&rig.server, rig.now).len(), 3);
@@ -460,9 +460,9 @@ fn a_snapshot_is_what_happened() {
     assert_eq!(sessions(&rig.server, rig.now), []);
 }
 
-/// No matter how many there are, a page looks at no more places than it is asked for, and lists no more entries than its bound.
+/// A page examines at most the requested number of places and lists at most `ENTRIES_MAX` permissions of a relay.
 #[test]
-fn a_page_has_a_bound() {
+fn a_page_is_bounded() {
     let mut settings = stun::settings();
     settings.limits.allocations_per_user = 0;
     let (mut rig, login) = (Rig::new(settings), rig::login("ann"));
@@ -478,7 +478,7 @@ fn a_page_has_a_bound() {
     assert_eq!(page.sessions.len(), 7);
     let relay = &page.sessions[0].relays[0];
     assert_eq!((relay.permission_count, relay.permissions.len()), (100, ENTRIES_MAX));
-    // Those that end between two pages leave places, and nobody is listed twice.
+    // A session that ends between two pages leaves an empty place; no session is listed twice.
     rig.server.handle_client_gone(rig.now, &client(8), EndReason::Closed);
     rig.draw();
     let second = rig.server.snapshot(rig.now, page.next.expect("more"), 7);

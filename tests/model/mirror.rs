@@ -1,4 +1,4 @@
-//! A mirror of one worker's table, built from the reported changes alone, and its comparison with a snapshot of the table.
+//! A mirror of one worker's table, built only from the reported changes, and its comparison with snapshots of the table.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +12,7 @@ use hallpass::turn::five_tuple::Client;
 use hallpass::turn::server::Server;
 use hallpass::turn::snapshot::{Cursor, LiveSession};
 
-/// Places a page of the snapshot covers: few, so that there are several pages.
+/// Places covered by one page of a snapshot: few, so that there are several pages.
 const PAGE: usize = 3;
 
 #[derive(Debug)]
@@ -27,17 +27,17 @@ struct Relay {
 
 #[derive(Debug, Default)]
 pub struct Mirror {
-    /// Relays of each client.
+    /// The number of relays of each client.
     clients: HashMap<Client, u32>,
     relays: HashMap<RelayId, Relay>,
 }
 
-/// What a relay is known by, to compare: owner, addresses, lifetime left, live permissions and channels.
+/// The compared properties of a relay: owner, addresses, remaining lifetime, live permissions and channels.
 type Seen =
     (String, OnWire, Announced, Duration, BTreeMap<IpAddr, Duration>, BTreeMap<u16, (SocketAddr, Duration)>);
 
 impl Mirror {
-    /// Applies one change, which must fit what the mirror holds.
+    /// Applies one change. Panics if it contradicts the mirror.
     pub fn apply(&mut self, change: TableChange) {
         match change {
             TableChange::AllocationCreated { client, .. } => {
@@ -79,7 +79,7 @@ impl Mirror {
         self.relays.get_mut(&relay).expect("an open relay")
     }
 
-    /// Compares the mirror with the table as a snapshot shows it.
+    /// Compares the mirror with a snapshot of the table.
     pub fn compare(&self, server: &Server, now: Now) {
         let mut table: BTreeMap<RelayId, Seen> = BTreeMap::new();
         let sessions = sessions(server, now);
@@ -126,7 +126,7 @@ impl Mirror {
     }
 }
 
-/// Every session of a server, page by page.
+/// Returns all sessions of a server, read page by page.
 pub fn sessions(server: &Server, now: Now) -> Vec<LiveSession> {
     let (mut all, mut next) = (Vec::new(), Some(Cursor::default()));
     while let Some(at) = next {

@@ -1,4 +1,4 @@
-//! RFC 8656 as plain maps: slow, without timers, and obviously correct. Times are whole seconds.
+//! A reference of RFC 8656 with plain maps: slow, without timers, and obviously correct. Times are whole seconds.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -37,7 +37,7 @@ pub enum Wish {
     Tcp,
 }
 
-/// A request; peers and numbers by index.
+/// A request. Peers and channel numbers are indexes.
 #[derive(Clone, Debug)]
 pub enum Ask {
     Allocate { wish: Wish, lifetime: Option<u32> },
@@ -58,7 +58,7 @@ pub struct Expected {
 #[derive(Debug)]
 struct Allocation {
     user: u8,
-    /// The end of each family's relayed address.
+    /// The expiry of each family's relayed address.
     relays: [Option<u64>; 2],
     permissions: HashMap<IpAddr, u64>,
     channels: HashMap<u16, (SocketAddr, u64)>,
@@ -279,8 +279,11 @@ impl Allocation {
             && self.permissions.get(&peer.ip()).is_some_and(|&end| end > now)
     }
 
-    /// Returns whether the limit allows permissions for all of `peers`. An address with a channel keeps its entry as
-    /// long as the channel, so it counts even after its permission expired.
+    /// Checks that there is room for permissions for all of `peers`. An address with a channel keeps its entry as long as the
+    /// channel, so it counts even after its permission expired.
+    ///
+    /// # Errors
+    /// 508 if there is not.
     fn room_for(&self, now: u64, peers: &[SocketAddr], max: usize) -> Result<(), u16> {
         for v6 in [false, true] {
             let bound = self.channels.values().filter(|(_, end)| *end > now).map(|(peer, _)| peer.ip());
@@ -304,7 +307,7 @@ impl Allocation {
     }
 }
 
-/// The policy of the test, which is the built-in one.
+/// The built-in peer policy, for the addresses of this test.
 fn is_refused(peer: SocketAddr) -> bool {
     match peer.ip() {
         IpAddr::V4(ip) => ip.is_private(),

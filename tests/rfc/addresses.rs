@@ -1,4 +1,4 @@
-//! Relay addresses that come and go, and which one a client gets (RFC 8656 sections 7.2 and 9).
+//! Relay addresses that appear and disappear, and which one a client gets (RFC 8656 sections 7.2 and 9).
 
 use std::net::IpAddr;
 
@@ -22,7 +22,7 @@ fn relayed(rig: &mut Rig, user: &User) -> IpAddr {
     answer.address(XOR_RELAYED_ADDRESS).ip()
 }
 
-/// An address that is gone takes its allocations along; those on others go on, and a new one is used at once.
+/// When an address is removed, its allocations end and those on other addresses go on; a new address is used at once.
 #[test]
 fn addresses_come_and_go_with_the_settings() {
     let mut rig = Rig::with(|settings| settings.relay_addresses.push(relay(OTHER4, OTHER4)));
@@ -43,12 +43,12 @@ fn addresses_come_and_go_with_the_settings() {
         rig.sessions.iter().map(|session| session.reason).collect::<Vec<_>>(),
         [EndReason::AddressGone]
     );
-    assert_eq!(rig.refresh(&gone, 600).code(), 437, "the client is told");
+    assert_eq!(rig.refresh(&gone, 600).code(), 437, "the client learns that its allocation ended");
     assert!(rig.send(&here, PEER, b"x").is_ok(), "untouched");
     assert_eq!(relayed(&mut rig, &gone), RELAY4.parse::<IpAddr>().expect("literal"), "and gets another one");
     assert_eq!(rig.held().0, 2);
 
-    // Back again, under a number that was never used before.
+    // The address returns.
     rig.reload(|settings| settings.relay_addresses.push(relay(OTHER4, OTHER4)));
     let back = rig.alice_at(reached(3, OTHER4));
     assert_eq!(relayed(&mut rig, &back), OTHER4.parse::<IpAddr>().expect("literal"));
@@ -58,7 +58,7 @@ fn addresses_come_and_go_with_the_settings() {
     assert_eq!(rig.held(), (0, 0, 0));
 }
 
-/// Of an allocation of two families the one goes on when the address of the other is gone.
+/// When the address of one family is removed, a dual allocation continues with the other family.
 #[test]
 fn a_dual_allocation_survives_on_the_family_that_stays() {
     let mut rig = Rig::new();
@@ -72,7 +72,7 @@ fn a_dual_allocation_survives_on_the_family_that_stays() {
     assert_eq!((rig.held(), rig.sessions.len()), ((0, 0, 0), 1));
 }
 
-/// An Allocate whose socket is being opened at an address that goes meanwhile.
+/// An Allocate whose address is removed while its socket is being opened.
 #[test]
 fn a_socket_of_an_address_that_is_gone_is_not_used() {
     let mut rig = Rig::new();
@@ -82,12 +82,12 @@ fn a_socket_of_an_address_that_is_gone_is_not_used() {
     rig.feed(&alice.at, &request.bytes());
     rig.reload(|settings| settings.relay_addresses[0] = relay(OTHER4, OTHER4));
     rig.hold = false;
-    assert!(rig.open_pending().is_none(), "nobody waits for it");
+    assert!(rig.open_pending().is_none(), "no answer is due");
     assert_eq!((rig.held(), rig.sockets.len()), ((0, 0, 0), 0));
     assert_eq!(relayed(&mut rig, &alice), OTHER4.parse::<IpAddr>().expect("literal"));
 }
 
-/// Another range of ports is for new allocations; the others keep their ports.
+/// A changed port range applies to new allocations; existing ones keep their ports.
 #[test]
 fn the_range_of_ports_changes_at_reload() {
     let mut rig = Rig::with(|settings| settings.relay_ports = 50_000..=50_000);
@@ -103,7 +103,7 @@ fn the_range_of_ports_changes_at_reload() {
     assert_eq!(rig.held(), (0, 0, 0), "ports outside of the range are released, too");
 }
 
-/// Without any address the server is at fault and not the family.
+/// Without any relay address the code is 508, not 440: the family is not the cause.
 #[test]
 fn without_any_address_it_is_508() {
     let mut rig = Rig::with(|settings| settings.relay_addresses.clear());
@@ -111,7 +111,7 @@ fn without_any_address_it_is_508() {
     assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 508);
 }
 
-/// Loopback is for clients of this machine alone, whatever a proxy on it says that they reached.
+/// Only clients on this machine are relayed from loopback, no matter which server address a proxy on it reports.
 #[test]
 fn loopback_is_for_local_clients() {
     let mut rig = Rig::with(|settings| {
@@ -127,7 +127,7 @@ fn loopback_is_for_local_clients() {
     };
     assert_eq!(relayed_for(&mut rig, "127.0.0.1:1000", "127.0.0.1:3478"), "127.0.0.1");
     assert_eq!(relayed_for(&mut rig, "127.0.0.9:1000", "127.0.0.2:3478"), "127.0.0.1");
-    assert_eq!(relayed_for(&mut rig, "203.0.113.5:1000", "127.0.0.1:3478"), RELAY4, "a proxy's client");
+    assert_eq!(relayed_for(&mut rig, "203.0.113.5:1000", "127.0.0.1:3478"), RELAY4, "behind a proxy");
     assert_eq!(relayed_for(&mut rig, "127.0.0.1:1000", "203.0.113.9:3478"), RELAY4);
     assert_eq!(relayed_for(&mut rig, "[2001:db8:9::7]:1", "[2001:db8:9::8]:2"), RELAY4);
 }

@@ -22,7 +22,7 @@ fn bare_allocate() -> Msg {
     Msg::request(ALLOCATE)
 }
 
-/// The code of one Allocate on a fresh five-tuple of a fresh server, which must keep nothing of a refusal.
+/// Returns the code of one Allocate to a new server, which must keep nothing of a refused one.
 fn code(message: Msg) -> u16 {
     let mut rig = Rig::new();
     let alice = rig.alice();
@@ -35,14 +35,14 @@ fn code(message: Msg) -> u16 {
 
 /// RFC 8656 section 7.2: the answer, attribute by attribute.
 #[test]
-fn s7_2_success_tells_relayed_address_lifetime_and_mapped_address() {
+fn s7_2_success_has_relayed_address_lifetime_and_mapped_address() {
     let mut rig = Rig::new();
     let alice = rig.alice();
     let answer = rig.ask(&alice, Msg::allocate());
     assert_eq!((answer.class, answer.method), (SUCCESS, ALLOCATE));
     let relayed = answer.address(XOR_RELAYED_ADDRESS);
     assert_eq!(relayed.ip().to_string(), RELAY4);
-    assert_eq!(rig.asked, [relayed], "bound before it was told");
+    assert_eq!(rig.asked, [relayed], "bound before the answer");
     assert_eq!(answer.address(XOR_MAPPED_ADDRESS), alice.at.five_tuple.client);
     assert_eq!(answer.secs(), 600);
     assert!(!answer.has(RESERVATION_TOKEN) && !answer.has(ADDRESS_ERROR_CODE));
@@ -71,7 +71,7 @@ fn s7_2_step_2_five_tuple_in_use_is_437() {
     assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 437);
     let bob = rig.login(alice.at, "bob", "bob-pw", Style::Old);
     assert_eq!(rig.ask(&bob, Msg::allocate()).code(), 437);
-    // Before anything is said about the request itself (steps 3 to 10).
+    // 437 comes before the checks of the request itself (steps 3 to 10).
     assert_eq!(rig.ask(&alice, bare_allocate()).code(), 437);
     assert_eq!(rig.ask(&alice, bare_allocate().attr(REQUESTED_TRANSPORT, &[17])).code(), 437);
     assert_eq!(rig.held(), (1, 1, 1));
@@ -103,7 +103,7 @@ fn s7_2_step_3_requested_transport() {
     assert_eq!(code(bare_allocate().attr(REQUESTED_TRANSPORT, &[17, 0xff, 0xff, 0xff])), 0);
 }
 
-/// RFC 8656 section 7.2, step 4: DF can be set, so it is accepted.
+/// RFC 8656 section 7.2, step 4: the server can set DF, so DONT-FRAGMENT is accepted.
 #[test]
 fn s7_2_step_4_dont_fragment_is_accepted() {
     assert_eq!(code(Msg::allocate().attr(DONT_FRAGMENT, b"")), 0);
@@ -112,7 +112,7 @@ fn s7_2_step_4_dont_fragment_is_accepted() {
 
 /// RFC 8656 section 7.2, step 5.
 #[test]
-fn s7_2_step_5_reservation_token_with_another_wish_is_400() {
+fn s7_2_step_5_reservation_token_with_conflicting_attributes_is_400() {
     let token = || Msg::allocate().attr(RESERVATION_TOKEN, &[1; 8]);
     assert_eq!(code(token().attr(EVEN_PORT, EVEN)), 400);
     assert_eq!(code(token().attr(EVEN_PORT, PAIR)), 400);
@@ -133,7 +133,7 @@ fn s7_2_step_6_both_family_attributes_are_400() {
     assert_eq!(
         code(Msg::allocate().attr(ADDITIONAL_FAMILY, &V4)),
         400,
-        "step 9: IPv6 is the only additional one"
+        "step 9: IPv6 is the only additional family"
     );
     assert_eq!(code(Msg::allocate().attr(ADDITIONAL_FAMILY, &[3, 0, 0, 0])), 400);
     assert_eq!(code(Msg::allocate().attr(ADDITIONAL_FAMILY, &[2])), 400);
@@ -141,7 +141,7 @@ fn s7_2_step_6_both_family_attributes_are_400() {
 
 /// RFC 8656 section 7.2, step 7; section 18.6: reserved bits are ignored.
 #[test]
-fn s7_2_step_7_the_family_asked_for() {
+fn s7_2_step_7_the_requested_family() {
     for (family, is_v4) in
         [(None, true), (Some([1, 0xff, 0xff, 0xff]), true), (Some([2, 0xff, 0xff, 0xff]), false)]
     {
@@ -157,9 +157,9 @@ fn s7_2_step_7_the_family_asked_for() {
     assert_eq!(code(Msg::allocate().attr(REQUESTED_FAMILY, &[2])), 400, "malformed");
 }
 
-/// RFC 8656 section 7.2, step 7: an unavailable family, and never IPv6 for a client that did not request it.
+/// RFC 8656 section 7.2, step 7: 440 for an unavailable family; a client that requests none does not get IPv6 instead.
 #[test]
-fn s7_2_step_7_a_family_that_is_not_there_is_440() {
+fn s7_2_step_7_an_unavailable_family_is_440() {
     let mut rig = Rig::with(|settings| settings.relay_addresses.retain(|relay| relay.local.is_ipv4()));
     let alice = rig.alice();
     assert_eq!(rig.ask(&alice, Msg::allocate().attr(REQUESTED_FAMILY, &V6)).code(), 440);
@@ -171,10 +171,10 @@ fn s7_2_step_7_a_family_that_is_not_there_is_440() {
     assert_eq!(rig.ask(&alice, Msg::allocate().attr(REQUESTED_FAMILY, &V6)).code(), 0);
 }
 
-/// The operator may prefer another family for clients that name none. A client that names one gets that one, and no client is
-/// refused for the preference.
+/// `default_family` applies to clients that request no family, and to those only. If IPv6 is preferred but not available,
+/// they get IPv4.
 #[test]
-fn s7_2_step_7_the_family_for_clients_that_name_none() {
+fn s7_2_step_7_the_default_family() {
     let clients = ["203.0.113.5:40000", "[2001:db8:9::7]:40000"];
     for (default_family, expected) in [
         (DefaultFamily::V4, [true, true]),
@@ -214,7 +214,7 @@ fn s7_2_step_7_the_family_for_clients_that_name_none() {
     }
 }
 
-/// RFC 8656 section 5: any family of client may have any family of relay.
+/// RFC 8656 section 5: a client of either family can have a relayed address of either family.
 #[test]
 fn s5_every_pair_of_families_is_relayed() {
     for at in ["203.0.113.5:40000", "[2001:db8:9::7]:40000"] {
@@ -229,7 +229,7 @@ fn s5_every_pair_of_families_is_relayed() {
     }
 }
 
-/// RFC 8656 section 7.2, step 8, and section 18.7: an even port, and nothing reserved.
+/// RFC 8656 section 7.2, step 8, and section 18.7: an even port and no reservation.
 #[test]
 fn s7_2_step_8_even_port_with_r_0() {
     for port in 1..40 {
@@ -271,7 +271,7 @@ fn s7_2_step_8_even_port_with_r_1_reserves_the_next() {
     assert_eq!(rig.held(), (0, 0, 0));
 }
 
-/// RFC 8656 section 7.2: 30 seconds at least, then the port is free.
+/// RFC 8656 section 7.2: a reservation lasts 30 seconds, then its port is free.
 #[test]
 fn s7_2_a_reservation_lasts_30_seconds_and_frees_its_port() {
     let pair = |rig: &mut Rig| {
@@ -286,7 +286,7 @@ fn s7_2_a_reservation_lasts_30_seconds_and_frees_its_port() {
     assert_eq!(rig.ask(&bob, request).code(), 0);
     let mut rig = Rig::new();
     let request = pair(&mut rig);
-    // The token outlives the allocation it was given with.
+    // The token outlives the allocation that it was sent with.
     let alice = rig.alice();
     assert_eq!(rig.refresh(&alice, 0).code(), 0);
     assert_eq!(rig.held(), (0, 1, 1));
@@ -297,22 +297,22 @@ fn s7_2_a_reservation_lasts_30_seconds_and_frees_its_port() {
 
 /// RFC 8656 section 7.2, step 8.
 #[test]
-fn s7_2_step_8_even_port_that_cannot_be_had() {
+fn s7_2_step_8_an_unavailable_even_port_is_508() {
     assert_eq!(code(Msg::allocate().attr(EVEN_PORT, PAIR).attr(ADDITIONAL_FAMILY, &V6)), 400);
     for (range, pair) in [(50_001..=50_001, false), (50_001..=50_001, true), (50_000..=50_000, true)] {
         let mut rig = Rig::with(|settings| settings.relay_ports = range.clone());
         let alice = rig.alice();
-        let wish = if pair { PAIR } else { EVEN };
-        assert_eq!(rig.ask(&alice, Msg::allocate().attr(EVEN_PORT, wish)).code(), 508, "{range:?}");
+        let value = if pair { PAIR } else { EVEN };
+        assert_eq!(rig.ask(&alice, Msg::allocate().attr(EVEN_PORT, value)).code(), 508, "{range:?}");
         assert_eq!(rig.held(), (0, 0, 0));
     }
     assert_eq!(code(Msg::allocate().attr(EVEN_PORT, &[0, 0])), 400, "malformed");
-    // With a family of its own choice it works.
+    // REQUESTED-ADDRESS-FAMILY is allowed with R = 1, ADDITIONAL-ADDRESS-FAMILY with R = 0.
     assert_eq!(code(Msg::allocate().attr(EVEN_PORT, PAIR).attr(REQUESTED_FAMILY, &V6)), 0);
     assert_eq!(code(Msg::allocate().attr(EVEN_PORT, EVEN).attr(ADDITIONAL_FAMILY, &V6)), 0);
 }
 
-/// RFC 8656 section 7.2, step 9: two relayed addresses, or one and a word about the other, or none.
+/// RFC 8656 section 7.2, step 9: two relayed addresses, or one and an error code for the other, or none.
 #[test]
 fn s7_2_step_9_dual_allocations() {
     let dual = || Msg::allocate().attr(ADDITIONAL_FAMILY, &V6);
@@ -325,7 +325,7 @@ fn s7_2_step_9_dual_allocations() {
     assert!(!answer.has(ADDRESS_ERROR_CODE));
     assert_eq!(rig.held(), (1, 2, 1));
 
-    // No such family here: 440 for it.
+    // The server lacks one family: 440 for it.
     for (is_v4, missing) in [(true, 2), (false, 1)] {
         let mut rig =
             Rig::with(|settings| settings.relay_addresses.retain(|relay| relay.local.is_ipv4() == is_v4));
@@ -337,7 +337,7 @@ fn s7_2_step_9_dual_allocations() {
         assert!(std::str::from_utf8(&error[4..]).expect("UTF-8").len() < 128);
     }
 
-    // No socket for one: 508 for it. For both: 508.
+    // The socket of one family cannot be opened: 508 for it. Neither can: the request fails with 508.
     for (failures, missing) in
         [([Err(OpenError::Unavailable), Ok(())], 1), ([Ok(()), Err(OpenError::Unavailable)], 2)]
     {
@@ -388,7 +388,7 @@ fn s7_2_checks_come_in_the_order_of_the_section() {
     let mut rig = Rig::with(|settings| settings.relay_ports = 50_001..=50_001);
     let alice = rig.alice();
     assert_eq!(rig.ask(&alice, family(Msg::allocate()).attr(EVEN_PORT, PAIR)).code(), 440);
-    // What is malformed is 400 and neither 486 nor 508, also when there is no room (section 7.4).
+    // A malformed request is 400 and neither 486 nor 508, even if there is no room (section 7.4).
     let mut rig = Rig::with(|settings| {
         settings.limits.allocations_total = 1;
         settings.limits.allocations_per_user = 1;
@@ -399,7 +399,7 @@ fn s7_2_checks_come_in_the_order_of_the_section() {
     assert_eq!(rig.ask(&again, Msg::allocate()).code(), 508);
 }
 
-/// RFC 8656 section 7.2: no less than 600 seconds, no more than the maximum.
+/// RFC 8656 section 7.2: a lifetime is at least 600 seconds and at most the maximum.
 #[test]
 fn s7_2_lifetime_is_clamped() {
     for (wish, granted) in [
@@ -424,7 +424,7 @@ fn s7_2_lifetime_is_clamped() {
     assert_eq!(code(Msg::allocate().attr(LIFETIME, &[1, 2, 3])), 400, "malformed");
 }
 
-/// RFC 8656 sections 5 and 7.2: the same success, the token too, and nothing new.
+/// RFC 8656 sections 5 and 7.2: the same success response with the same token, and no second allocation.
 #[test]
 fn s7_2_a_retransmitted_allocate_gets_the_same_answer() {
     for request in [
@@ -446,13 +446,13 @@ fn s7_2_a_retransmitted_allocate_gets_the_same_answer() {
             assert_eq!(third.addresses(kind), first.addresses(kind));
         }
         assert_eq!(third.get(RESERVATION_TOKEN), first.get(RESERVATION_TOKEN));
-        assert_eq!(third.secs() + 3, first.secs(), "what is left");
+        assert_eq!(third.secs() + 3, first.secs(), "the remaining lifetime");
         check_signed(&alice, &third);
         assert_eq!(rig.held(), held);
     }
 }
 
-/// RFC 8656 section 7.2: a refusal needs no memory; its repetition is answered anew and harms nothing.
+/// RFC 8656 section 7.2: the server does not remember refusals; a repeated request is answered again and changes nothing.
 #[test]
 fn s7_2_a_retransmitted_refusal_does_no_harm() {
     let mut rig = Rig::new();
@@ -460,7 +460,7 @@ fn s7_2_a_retransmitted_refusal_does_no_harm() {
     let request = alice.seal(bare_allocate());
     assert_eq!(rig.bare(&alice.at, &request).bytes, rig.bare(&alice.at, &request).bytes);
     assert_eq!(rig.held(), (0, 0, 0));
-    // The transaction id of another user's retransmission is no key to the allocation.
+    // A request with the transaction id of another user's Allocate does not get its answer.
     let alice = rig.allocated();
     let bob = rig.login(alice.at, "bob", "bob-pw", Style::Old);
     let mut stolen = Msg::allocate();
@@ -473,7 +473,7 @@ fn s7_2_a_retransmitted_refusal_does_no_harm() {
 
 /// RFC 8656 section 7.2: a port that another program holds is replaced; an address that cannot be bound is 508.
 #[test]
-fn s7_2_a_port_in_use_elsewhere_is_exchanged() {
+fn s7_2_a_port_in_use_elsewhere_is_replaced() {
     let mut rig = Rig::new();
     let alice = rig.alice();
     rig.failures.extend([Err(OpenError::InUse), Err(OpenError::InUse)]);
@@ -482,8 +482,8 @@ fn s7_2_a_port_in_use_elsewhere_is_exchanged() {
     assert_eq!((rig.asked.len(), rig.asked.last()), (3, Some(&relayed)));
     assert_eq!(rig.asked.iter().collect::<HashSet<_>>().len(), 3, "none is tried twice");
     assert!(rig.asked.iter().all(|address| address.port() % 2 == 0));
-    assert_eq!(rig.held(), (1, 2, 2), "the others went back");
-    // None is left: 508, and every port goes back.
+    assert_eq!(rig.held(), (1, 2, 2), "the other ports were released");
+    // All ports are in use: 508, and every port is released.
     let mut rig = Rig::new();
     let alice = rig.alice();
     rig.failures.extend([Err(OpenError::InUse); 1000]);
@@ -515,10 +515,10 @@ fn s7_2_step_5_a_reserved_port_that_cannot_be_bound_is_508() {
     assert_eq!(rig.held(), (1, 1, 1));
 }
 
-/// An Allocate that waits for its sockets is not an allocation yet: other requests get 437, and its end frees every
-/// port.
+/// While an Allocate waits for its sockets there is no allocation yet: other requests get 437. If its client disconnects,
+/// every port is released.
 #[test]
-fn s5_an_allocation_that_is_being_opened_is_none_yet() {
+fn s5_a_pending_allocation_does_not_exist_yet() {
     let mut rig = Rig::new();
     let alice = rig.alice_at(client_at(Transport::Tcp, "203.0.113.5:40000"));
     rig.hold = true;
@@ -529,12 +529,12 @@ fn s5_an_allocation_that_is_being_opened_is_none_yet() {
     assert_eq!(rig.bind(&alice, 0x4000, PEER), 437);
     assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 437);
     rig.server.handle_client_gone(rig.now, &alice.at, EndReason::Closed);
-    assert!(rig.open_pending().is_none(), "nobody is there to be answered");
+    assert!(rig.open_pending().is_none(), "its client is gone");
     assert_eq!(rig.held(), (0, 0, 0));
     assert!(rig.sessions.is_empty(), "it never began");
 }
 
-/// RFC 8656 sections 6 and 7.2: unique, within the range, not in order.
+/// RFC 8656 sections 6 and 7.2: ports are unique, within the range, and in no order.
 #[test]
 fn s7_2_relayed_ports_are_unique_random_and_in_the_range() {
     let mut rig = Rig::new();
@@ -562,7 +562,7 @@ fn s7_2_a_new_allocation_begins_empty() {
     assert!(rig.data_from_peer(PEER, b"x").is_err());
 }
 
-/// RFC 8656 section 5: requests without an allocation are 437, of another user 441; indications and data are ignored.
+/// RFC 8656 section 5: requests without an allocation get 437, those of another user 441; indications and data are ignored.
 #[test]
 fn s5_requests_on_the_wrong_five_tuple() {
     let requests = || {
@@ -592,7 +592,7 @@ fn s5_requests_on_the_wrong_five_tuple() {
     assert!(rig.send(&alice, PEER, b"x").is_ok(), "untouched");
 }
 
-/// RFC 8656 section 7.2, step 8: if no port can be reserved, the request fails and leaves nothing.
+/// RFC 8656 section 7.2, step 8: if no port can be reserved, the request fails and leaves no state.
 #[test]
 fn s7_2_step_8_without_room_for_a_reservation_it_is_508() {
     let mut rig = Rig::new();

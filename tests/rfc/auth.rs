@@ -8,14 +8,14 @@ use hallpass::turn::settings::Settings;
 use crate::codec::*;
 use crate::rig::*;
 
-/// Returns the answer to a request that must fail authentication: unsigned, without a user.
+/// Returns the answer to a request that must fail authentication. The answer must be unsigned and must not name a user.
 fn refused(rig: &mut Rig, user: &User, message: &Msg) -> Answer {
     let answer = rig.bare(&user.at, message);
     assert!(!answer.is_signed() && !answer.has(USERNAME) && !answer.has(USERHASH) && !answer.has(SOFTWARE));
     answer
 }
 
-/// REALM, NONCE with the cookie, and PASSWORD-ALGORITHMS (RFC 8489 sections 9.2 and 9.2.4).
+/// Checks REALM, NONCE with the cookie, and PASSWORD-ALGORITHMS (RFC 8489 sections 9.2 and 9.2.4).
 fn check_challenge(answer: &Answer, code: u16) {
     assert_eq!(answer.code(), code);
     assert_eq!(answer.get(REALM), Some(REALM_TEXT.as_bytes()));
@@ -60,7 +60,7 @@ fn s9_2_4_integrity_without_name_realm_or_nonce_is_400() {
     assert_eq!(rig.held(), (0, 0, 0));
 }
 
-/// Static users only, the case for which USERHASH is offered.
+/// Leaves static users only: the server then offers USERHASH.
 fn without_secrets(settings: &mut Settings) {
     settings.hosts.iter_mut().for_each(|host| host.secrets.clear());
 }
@@ -73,7 +73,7 @@ fn s9_2_2_every_kind_of_key_works_and_answers_are_signed_in_kind() {
         let alice = rig.alice().with_style(style);
         assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0, "{style:?}");
         assert_eq!(rig.refresh(&alice, 600).code(), 0);
-        // Errors behind authentication are signed as well.
+        // Errors after authentication are signed as well.
         assert_eq!(rig.ask(&alice, Msg::request(CREATE_PERMISSION)).code(), 400);
         assert_eq!(rig.permit(&alice, &[DENIED]), 403);
         assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 437);
@@ -81,8 +81,8 @@ fn s9_2_2_every_kind_of_key_works_and_answers_are_signed_in_kind() {
     }
 }
 
-/// RFC 8489 section 9.2.4: a request that names no algorithm is MD5 even when it comes with SHA-256 integrity; the
-/// answer then has MESSAGE-INTEGRITY. SHA-256 decides when both are there.
+/// RFC 8489 section 9.2.4: a request that names no algorithm uses an MD5 key, even with MESSAGE-INTEGRITY-SHA256; its answer
+/// has MESSAGE-INTEGRITY. If both integrity attributes are present, MESSAGE-INTEGRITY-SHA256 decides.
 #[test]
 fn s9_2_4_sha256_integrity_decides_and_unnamed_algorithms_are_md5() {
     let mut rig = Rig::new();
@@ -94,12 +94,12 @@ fn s9_2_4_sha256_integrity_decides_and_unnamed_algorithms_are_md5() {
     let both = alice.named(Msg::request(REFRESH)).sha1(&key).sha256(&key);
     assert_eq!(rig.bare(&alice.at, &both).code(), 437);
     let spoiled = alice.named(Msg::request(REFRESH)).sha1(&key).sha256(b"wrong");
-    assert_eq!(refused(&mut rig, &alice, &spoiled).code(), 401, "a right SHA-1 does not help");
+    assert_eq!(refused(&mut rig, &alice, &spoiled).code(), 401, "a correct SHA-1 does not help");
     let ignored = alice.named(Msg::request(REFRESH)).sha1(b"wrong").sha256(&key);
-    assert_eq!(rig.bare(&alice.at, &ignored).code(), 437, "SHA-1 is not looked at");
+    assert_eq!(rig.bare(&alice.at, &ignored).code(), 437, "SHA-1 is not checked");
 }
 
-/// RFC 8489 sections 14.5 and 14.6: full length, or nothing.
+/// RFC 8489 sections 14.5 and 14.6: integrity is accepted at full length only.
 #[test]
 fn s14_6_integrity_of_a_wrong_length_is_refused() {
     let mut rig = Rig::new();
@@ -122,9 +122,9 @@ fn s14_6_integrity_of_a_wrong_length_is_refused() {
     assert_eq!(rig.held(), (0, 0, 0));
 }
 
-/// RFC 8489 section 9.2.4: wrong name, hash, realm or password: 401, with everything to try again.
+/// RFC 8489 section 9.2.4: a wrong name, hash, realm or password gets 401 with all that the client needs to try again.
 #[test]
-fn s9_2_4_wrong_credentials_are_401_with_everything_to_try_again() {
+fn s9_2_4_wrong_credentials_are_401_with_a_new_challenge() {
     let mut rig = Rig::new();
     let alice = rig.alice();
     let wrong = |change: fn(&mut User), style| {
@@ -143,10 +143,10 @@ fn s9_2_4_wrong_credentials_are_401_with_everything_to_try_again() {
             check_challenge(&refused(&mut rig, &user, &request), 401);
         }
     }
-    assert_eq!(rig.held(), (0, 0, 0), "no trace");
+    assert_eq!(rig.held(), (0, 0, 0), "no state");
 }
 
-/// THREATS 6, RFC 8489 section 6.3.1: a failed attempt changes nothing for the next one on the same five-tuple.
+/// RFC 8489 section 6.3.1, SECURITY.md promise 6: a failed attempt does not affect the next one on the same five-tuple.
 #[test]
 fn s6_3_1_failed_authentication_leaves_no_trace() {
     let mut rig = Rig::new();
@@ -159,24 +159,24 @@ fn s6_3_1_failed_authentication_leaves_no_trace() {
     assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0);
 }
 
-/// THREATS 6: strangers leave neither state nor timers.
+/// SECURITY.md promise 6: unauthenticated requests leave neither state nor timers.
 #[test]
-fn strangers_leave_no_state() {
+fn unauthenticated_requests_leave_no_state() {
     let mut rig = Rig::with(|settings| settings.limits.unauthenticated_per_source = 0);
     for port in 1..2000 {
         assert_eq!(rig.bare(&client(port), &Msg::allocate()).code(), 401);
     }
     assert_eq!((rig.held(), rig.server.poll_timeout()), ((0, 0, 0), None));
-    assert!(rig.asked.is_empty(), "no socket was asked for");
+    assert!(rig.asked.is_empty(), "no socket was requested");
 }
 
 /// RFC 8489 section 9: attributes after the integrity are ignored.
 #[test]
-fn s9_attributes_behind_integrity_are_ignored() {
+fn s9_attributes_after_integrity_are_ignored() {
     let mut rig = Rig::new();
     let alice = rig.alice();
     let key = alice.key();
-    // Unknown required, a lifetime, a wish for IPv6: no 420, no effect.
+    // An unknown required attribute, a lifetime, a request for IPv6: no 420, no effect.
     let request = alice
         .named(Msg::allocate())
         .sha1(&key)
@@ -187,7 +187,7 @@ fn s9_attributes_behind_integrity_are_ignored() {
     let answer = rig.bare(&alice.at, &request);
     assert_eq!((answer.code(), answer.secs()), (0, 600));
     assert!(answer.address(XOR_RELAYED_ADDRESS).is_ipv4());
-    // Behind MESSAGE-INTEGRITY-SHA256 too.
+    // After MESSAGE-INTEGRITY-SHA256, too.
     let modern = alice.clone().with_style(Style::Sha256);
     let request =
         modern.seal(Msg::request(REFRESH).lifetime(700)).attr(0x7fff, b"").lifetime(0).fingerprint();
@@ -199,7 +199,8 @@ fn s9_attributes_behind_integrity_are_ignored() {
     assert_eq!(rig.send(&alice, PEER, b"x"), Err(DropReason::NoPermission));
 }
 
-/// RFC 8489 sections 9.2.4 and 16.1.1: with the cookie, both algorithm attributes must be there and right, or neither.
+/// RFC 8489 sections 9.2.4 and 16.1.1: with the cookie, either both algorithm attributes are present and correct, or none
+/// is present.
 #[test]
 fn s9_2_4_bid_down_by_password_algorithms_is_400() {
     let mut rig = Rig::new();
@@ -213,7 +214,7 @@ fn s9_2_4_bid_down_by_password_algorithms_is_400() {
         // One of the two removed.
         old.named(Msg::allocate()).attr(PASSWORD_ALGORITHM, &[0, 2, 0, 0]),
         old.named(Msg::allocate()).attr(PASSWORD_ALGORITHMS, &LIST),
-        // The list modified.
+        // The list changed.
         old.named(Msg::allocate())
             .attr(PASSWORD_ALGORITHMS, &md5_only)
             .attr(PASSWORD_ALGORITHM, &[0, 1, 0, 0]),
@@ -239,7 +240,7 @@ fn s9_2_4_bid_down_by_password_algorithms_is_400() {
 
 /// RFC 8489 section 14.12: parameters and their padding are ignored.
 #[test]
-fn s14_12_parameters_of_the_algorithm_are_padded_with_anything() {
+fn s14_12_algorithm_parameters_and_their_padding_are_ignored() {
     let mut rig = Rig::new();
     let alice = rig.alice().with_style(Style::Sha256);
     let request = alice
@@ -276,7 +277,7 @@ fn s9_2_4_a_bad_nonce_is_438_with_a_good_one() {
         let answer = refused(&mut rig, &user, &request);
         check_challenge(&answer, 438);
         user.nonce = answer.get(NONCE).expect("NONCE").to_vec();
-        assert_eq!(rig.ask(&user, Msg::request(REFRESH)).code(), 437, "the new nonce is good");
+        assert_eq!(rig.ask(&user, Msg::request(REFRESH)).code(), 437, "the new nonce is valid");
     }
 }
 
@@ -318,10 +319,11 @@ fn s9_2_4_a_nonce_is_good_for_one_address_and_port() {
     assert_eq!(seen.len(), count, "never the same nonce for two sources");
 }
 
-/// RFC 8489 section 9.2.4: USERHASH is announced by bit 1, which TURN REST cannot have; static users may use it anyway.
+/// RFC 8489 section 9.2.4: bit 1 announces USERHASH. It is set only without TURN REST, whose names the server does not know
+/// in advance.
 #[test]
-fn s9_2_4_username_anonymity_is_announced_only_where_every_name_is_known() {
-    let mut rig = Rig::with(|settings| settings.hosts.iter_mut().for_each(|host| host.secrets.clear()));
+fn s9_2_4_username_anonymity_is_announced_only_if_all_users_are_static() {
+    let mut rig = Rig::with(without_secrets);
     let nonce = rig.alice().nonce;
     assert!(nonce.starts_with(b"obMatJos2wAAA"), "bits 0 and 1");
     let alice = rig.alice().with_style(Style::Hashed);
@@ -329,7 +331,7 @@ fn s9_2_4_username_anonymity_is_announced_only_where_every_name_is_known() {
     assert!(Rig::new().alice().nonce.starts_with(b"obMatJos2gAAA"), "bit 0");
 }
 
-/// RFC 8489 section 14.4: 32 bytes or malformed.
+/// RFC 8489 section 14.4: a USERHASH of any length but 32 bytes is malformed.
 #[test]
 fn s14_4_a_userhash_has_32_bytes() {
     let mut rig = Rig::new();
@@ -345,11 +347,11 @@ fn s14_4_a_userhash_has_32_bytes() {
     }
 }
 
-/// RFC 8489 section 14.3: a name of any legal length, and what is no UTF-8.
+/// RFC 8489 section 14.3: names of every legal length, longer ones, and names that are not UTF-8.
 #[test]
 fn s14_3_long_and_broken_usernames() {
     let mut rig = Rig::new();
-    // Clients send up to 508 bytes, RFC 5389 allowed 763, and a server reads both.
+    // Clients send up to 508 bytes; RFC 5389 allowed 763. The server accepts both.
     for (len, code) in [(508, 437), (509, 437), (763, 437), (764, 400)] {
         let name = format!("{}:{}", UNIX + 100, "u".repeat(len - 11));
         assert_eq!(name.len(), len);
@@ -369,7 +371,7 @@ fn s14_3_long_and_broken_usernames() {
     assert_eq!(rig.held(), (0, 0, 0));
 }
 
-/// RFC 8489 section 9.2.2: names, realms and passwords are text in UTF-8.
+/// RFC 8489 section 9.2.2: names and passwords are UTF-8.
 #[test]
 fn s9_2_2_names_and_passwords_beyond_ascii() {
     let mut rig = Rig::with(|settings| {
@@ -407,11 +409,11 @@ fn rest_names_are_good_until_they_expire() {
         assert_eq!(code(&mut rig, name), 401, "{name:?}");
     }
     rig.wait(10);
-    assert_eq!(code(&mut rig, &format!("{}:w_x", UNIX + 10)), 401, "expired meanwhile, though known");
+    assert_eq!(code(&mut rig, &format!("{}:w_x", UNIX + 10)), 401, "expired meanwhile, although cached");
     assert_eq!(rig.held(), (0, 0, 0));
 }
 
-/// TURN REST: the secret that verifies names the host; all secrets of all hosts are live at once.
+/// TURN REST: the secret that verifies the password identifies the host; all secrets of all hosts are valid at once.
 #[test]
 fn rest_secrets_name_the_host() {
     let mut rig = Rig::new();
@@ -424,12 +426,12 @@ fn rest_secrets_name_the_host() {
         assert_eq!(rig.refresh(&user, 0).code(), 0);
         assert_eq!(&*rig.sessions.pop().expect("ended").host, host);
     }
-    let stranger = rig.rest(client(9), "west-secret", &name);
-    let request = stranger.seal(Msg::allocate());
-    assert_eq!(refused(&mut rig, &stranger, &request).code(), 401);
+    let unknown = rig.rest(client(9), "west-secret", &name);
+    let request = unknown.seal(Msg::allocate());
+    assert_eq!(refused(&mut rig, &unknown, &request).code(), 401);
 }
 
-/// Each host has its own peers: what is allowed for one is denied for the other.
+/// Each host has its own peers: an address allowed for one host is denied for another.
 #[test]
 fn rest_hosts_have_their_own_peers() {
     let mut rig = Rig::new();
@@ -443,7 +445,7 @@ fn rest_hosts_have_their_own_peers() {
     assert_eq!((rig.permit(&north, &[OTHER_PEER]), rig.permit(&south, &[OTHER_PEER])), (0, 0));
 }
 
-/// A running call outlives its name and a change of secrets; a new one cannot start with either.
+/// A running call survives the expiry of its name and a change of secrets; a new allocation with that name is refused.
 #[test]
 fn rest_expiry_and_rotation_do_not_cut_a_running_call() {
     let mut rig = Rig::new();
@@ -458,8 +460,8 @@ fn rest_expiry_and_rotation_do_not_cut_a_running_call() {
     assert_eq!(refused(&mut rig, &user, &request).code(), 401);
 }
 
-/// RFC 8489 section 9.2: a key belongs to one realm. After a reload with a new realm, running calls keep theirs, in
-/// requests and in challenges, and newcomers get the new one.
+/// RFC 8489 section 9.2: a key belongs to one realm. After a reload with a new realm, running calls keep the old one, in
+/// requests and in challenges, and new clients get the new one.
 #[test]
 fn s9_2_a_new_realm_does_not_cut_a_running_call() {
     for style in [Style::Old, Style::Sha256, Style::Hashed] {
@@ -484,12 +486,11 @@ fn s9_2_a_new_realm_does_not_cut_a_running_call() {
         assert_eq!(rig.ask(&late, Msg::allocate()).code(), 0);
         let old = User { realm: REALM_TEXT.into(), ..rig.alice_at(client(10)) };
         let request = old.seal(Msg::allocate());
-        assert_eq!(refused(&mut rig, &old, &request).code(), 401, "no newcomer under the old realm");
+        assert_eq!(refused(&mut rig, &old, &request).code(), 401, "a new client with the old realm");
     }
 }
 
-/// RFC 8656 section 6: of a password only the key is kept; the server's debug output shows neither,
-/// and no secret of the settings.
+/// RFC 8656 section 6: the server keeps the key and not the password. Its debug output contains no password and no secret.
 #[test]
 fn s6_passwords_are_not_kept_with_the_allocation() {
     let mut rig = Rig::with(|settings| settings.hosts[1].revoked = vec!["leaked-secret".into()]);
@@ -503,9 +504,9 @@ fn s6_passwords_are_not_kept_with_the_allocation() {
     }
 }
 
-/// RFC 8489 section 9.2.4: USERHASH counts only where the nonce offered it, so not beside REST users.
+/// RFC 8489 section 9.2.4: USERHASH is accepted only if the nonce offered it, so not with TURN REST.
 #[test]
-fn s9_2_4_a_userhash_that_was_not_offered_is_no_user() {
+fn s9_2_4_a_userhash_that_was_not_offered_is_401() {
     let mut rig = Rig::new();
     let name = format!("{}:w_x", UNIX + 100);
     let user = rig.rest(client(1), "north-secret", &name);
@@ -523,7 +524,7 @@ fn with_many_secrets(change: impl FnOnce(&mut Settings)) -> Rig {
     })
 }
 
-/// Returns a client with a valid name that is new to the server, under the last of the host's secrets.
+/// Returns a client with a valid name that the server has not seen, made with the last of the host's secrets.
 fn good(rig: &mut Rig, from: Client, n: u64) -> User {
     rig.rest(from, "secret 399", &format!("{}:w_{n}", UNIX + 100))
 }
@@ -539,8 +540,8 @@ fn guesses(rig: &mut Rig, from: Client) -> usize {
     (0..1000).take_while(|_| guess(rig, from, UNIX + 100) == Some(401)).count()
 }
 
-/// The search through the secrets of every host has a budget per source and in all; known names need none, and
-/// expired names are refused before. Guessing clients do not lock others out.
+/// Searching the secrets of all hosts has a budget per source and in total. Cached names need no search, and expired names
+/// are refused before it. Guessing clients do not lock others out.
 #[test]
 fn searching_for_a_secret_has_a_budget() {
     let mut rig = with_many_secrets(|settings| settings.limits.unauthenticated_per_source = 0);
@@ -549,7 +550,7 @@ fn searching_for_a_secret_has_a_budget() {
     let of_client = guesses(&mut rig, client(2));
     assert!((10..=25).contains(&of_client), "{of_client} searches of 0.6 ms in 10 ms a second");
     assert_eq!(guess(&mut rig, client(2), UNIX - 1), Some(401), "expired: nothing is tried");
-    assert_eq!(rig.refresh(&known, 600).code(), 0, "its key is known");
+    assert_eq!(rig.refresh(&known, 600).code(), 0, "its key is cached");
     // Another source has its own budget, until all guessing clients have used a sixteenth of the worker.
     let other = |n: usize| client_at(Transport::Udp, &format!("203.0.{n}.9:1"));
     assert!((10..=25).contains(&guesses(&mut rig, other(0))));
@@ -586,8 +587,8 @@ fn a_guessing_client_does_not_lock_out_newcomers_of_its_source() {
     assert!(deferred > 0 && rig.dropped(DropReason::Throttled) == 0, "{deferred}");
 }
 
-/// Hundreds of sources that guess once a second each are known as such after the first second: a source that has not guessed
-/// has a budget that they do not use, and they still have one.
+/// Hundreds of sources that each guess once a second count as guessing after the first second. They share a budget then, and
+/// sources that have not guessed have another.
 #[test]
 fn sources_that_guess_again_and_again_do_not_lock_out_others() {
     let mut rig = with_many_secrets(|settings| settings.limits.unauthenticated_per_source = 0);
@@ -599,13 +600,13 @@ fn sources_that_guess_again_and_again_do_not_lock_out_others() {
             let newcomer = good(&mut rig, at(255, round), u64::from(round));
             assert_eq!(rig.ask(&newcomer, Msg::allocate()).code(), 0, "round {round}");
             let seal = newcomer.seal(Msg::allocate()).bytes();
-            assert!(rig.exchange(&newcomer.at, &seal).is_some(), "and is known");
+            assert!(rig.exchange(&newcomer.at, &seal).is_some(), "and is cached");
         }
         rig.wait(2);
     }
 }
 
-/// A change of addresses, of this machine or of peers, forgets no name; a change of secrets does.
+/// A change of addresses, of this machine or of peers, keeps the cached names; a change of secrets clears them.
 #[test]
 fn names_stay_known_when_addresses_change() {
     let mut rig = with_many_secrets(|settings| settings.limits.unauthenticated_per_source = 0);
@@ -633,9 +634,10 @@ fn names_stay_known_when_addresses_change() {
     assert_eq!(ask(&mut rig, &known), None);
 }
 
-/// Wrong guesses are remembered for half a minute, in a table of their own: many sources that guessed take no place of others.
+/// Wrong guesses are remembered for half a minute in a separate table, so many guessing sources do not fill the tables of
+/// others.
 #[test]
-fn sources_that_guessed_take_no_place_of_others() {
+fn wrong_guesses_do_not_fill_the_tables_of_others() {
     let mut rig = Rig::new();
     let alice = rig.allocated();
     for n in 0..20_000 {
@@ -674,7 +676,7 @@ fn searches_that_succeed_are_counted() {
     assert_eq!(
         reason,
         DropReason::SearchDeferred,
-        "it was not one of those who guess, who have another budget"
+        "its source did not count as guessing, which has another budget"
     );
     // Other sources have their own budget, until the user has used its requests.
     let other = |n: usize| client_at(Transport::Udp, &format!("203.0.{n}.9:1"));
@@ -683,9 +685,9 @@ fn searches_that_succeed_are_counted() {
     assert!(rig.dropped(DropReason::RequestsOverRate) > 40, "each source tried once more");
 }
 
-/// Requests above the rate limit of a user count against the source, without an allocation.
+/// Without an allocation, requests above the limit of a user count for the source.
 #[test]
-fn requests_over_the_rate_of_a_user_cost_the_source() {
+fn requests_over_the_limit_of_a_user_count_for_the_source() {
     let mut rig = Rig::with(|settings| settings.limits.requests_per_user = 10);
     let alice = rig.alice();
     let request = alice.seal(Msg::request(REFRESH)).bytes();
@@ -694,7 +696,7 @@ fn requests_over_the_rate_of_a_user_cost_the_source() {
     assert_eq!(rig.dropped(DropReason::Throttled), 2000 - 10 - 499);
 }
 
-/// A request whose search exceeds the budget is counted like any other of a stranger.
+/// A request whose search exceeds the budget counts like any other unauthenticated request.
 #[test]
 fn requests_beyond_the_search_budget_are_counted() {
     let mut rig = with_many_secrets(|_| {});
@@ -705,6 +707,6 @@ fn requests_beyond_the_search_budget_are_counted() {
     assert_eq!(
         rig.silent(&user.at, &Msg::allocate().bytes()),
         DropReason::Throttled,
-        "the whole limit is used"
+        "the limit of the source is used up"
     );
 }

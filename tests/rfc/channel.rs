@@ -5,7 +5,7 @@ use hallpass::turn::action::DropReason;
 use crate::codec::*;
 use crate::rig::*;
 
-/// RFC 8656 sections 12.2, 12.4 to 12.6: bound, used both ways, as literal bytes.
+/// RFC 8656 sections 12.2, 12.4 to 12.6: a channel is bound and used both ways, checked as literal bytes.
 #[test]
 fn s12_a_channel_carries_data_both_ways() {
     let mut rig = Rig::new();
@@ -15,7 +15,7 @@ fn s12_a_channel_carries_data_both_ways() {
     let sent = rig.data(&alice.at, b"\x40\x01\x00\x05hello").expect("relayed");
     let from = rig.sockets[&rig.relay(true)];
     assert_eq!(sent, Sent { from, to: addr(PEER), data: b"hello".into(), dont_fragment: false });
-    // Over UDP padding may be there, whatever it is, and data has the length that is said.
+    // Over UDP any padding is accepted; the length field decides.
     assert_eq!(rig.data(&alice.at, b"\x40\x01\x00\x05hello\0\xff\0").expect("relayed").data, b"hello");
     assert_eq!(rig.data(&alice.at, b"\x40\x01\x00\x00").expect("relayed").data, b"", "an empty datagram");
     let (client, bytes) = rig.data_from_peer(PEER, b"world").expect("relayed");
@@ -23,7 +23,7 @@ fn s12_a_channel_carries_data_both_ways() {
     assert_eq!(rig.data_from_peer(PEER, b"").expect("relayed").1, b"\x40\x01\x00\x00");
 }
 
-/// RFC 8656 section 11.3: only the bound port gets ChannelData, the others of that address Data.
+/// RFC 8656 section 11.3: data from the bound port is ChannelData, data from other ports of that address is a Data indication.
 #[test]
 fn s11_3_a_channel_is_for_one_port() {
     let mut rig = Rig::new();
@@ -34,7 +34,7 @@ fn s11_3_a_channel_is_for_one_port() {
     assert_eq!((data.class, data.method), (INDICATION, DATA_METHOD));
 }
 
-/// RFC 8656 section 12.6: what is not well-formed or not bound is discarded in silence.
+/// RFC 8656 section 12.6: malformed ChannelData and unbound numbers are silently discarded.
 #[test]
 fn s12_6_bad_channel_data_is_discarded() {
     let mut rig = Rig::new();
@@ -57,7 +57,7 @@ fn s12_6_bad_channel_data_is_discarded() {
     assert_eq!(rig.silent(&client(9), b"\x40\x00\x00\x01x"), DropReason::NoAllocation);
 }
 
-/// RFC 8656 section 12.2: both attributes or 400.
+/// RFC 8656 section 12.2: without both attributes, well-formed, the answer is 400.
 #[test]
 fn s12_2_missing_or_malformed_attributes_are_400() {
     let mut rig = Rig::new();
@@ -77,7 +77,7 @@ fn s12_2_missing_or_malformed_attributes_are_400() {
     assert!(rig.channel(&alice, 0x4000, b"x").is_ok());
 }
 
-/// RFC 8656 section 12.2: numbers, to the letter with `strict_channels`, and RFC 5766's range without.
+/// RFC 8656 section 12.2: the range of channel numbers with `strict_channels`; RFC 5766's range without.
 #[test]
 fn s12_2_channel_numbers_outside_the_range_are_400() {
     for (strict, last) in [(true, 0x4fff), (false, 0x7fff)] {
@@ -104,7 +104,7 @@ fn s12_2_rebinding_rules() {
     assert_eq!(rig.bind(&alice, 0x4001, PEER), 400);
     assert_eq!(rig.bind(&alice, 0x4000, PEER), 0);
     assert_eq!(rig.bind(&alice, 0x4001, "192.0.2.50:7001"), 0);
-    // What was refused changed nothing: neither a channel nor a permission.
+    // Refused requests changed neither channels nor permissions.
     assert_eq!(rig.channel(&alice, 0x4000, b"x").expect("relayed").to, addr(PEER));
     assert_eq!(rig.data_from_peer(OTHER_PEER, b"x"), Err(DropReason::NoPermission));
     // Another allocation has numbers and peers of its own.
@@ -138,13 +138,13 @@ fn s12_2_refused_peers_are_443_403_and_508() {
     assert_eq!(rig.bind(&alice, 0x4001, OTHER_PEER), 508);
     assert_eq!(rig.data_from_peer(OTHER_PEER, b"x"), Err(DropReason::NoPermission), "no permission either");
     assert_eq!(rig.bind(&alice, 0x4000, PEER), 0, "a refresh needs no room");
-    // 400 is said before 443 and 403.
+    // 400 comes before 443 and 403.
     assert_eq!(rig.bind(&alice, 0x4000, PEER6), 400);
     assert_eq!(rig.bind(&alice, 0x4000, DENIED), 400);
     assert_eq!(rig.bind(&alice, 0x3000, PEER6), 400);
 }
 
-/// RFC 8656 section 12: 600 seconds from the last ChannelBind; afterwards number and peer are free for others.
+/// RFC 8656 section 12: a channel lasts 600 seconds from the last ChannelBind; then number and peer are free for others.
 #[test]
 fn s12_a_channel_lasts_600_seconds_and_is_free_afterwards() {
     let mut rig = Rig::new();
@@ -164,9 +164,9 @@ fn s12_a_channel_lasts_600_seconds_and_is_free_afterwards() {
     assert_eq!(rig.channel(&alice, 0x4000, b"x").expect("relayed").to, addr(OTHER_PEER));
 }
 
-/// The same when no timer ran.
+/// The same if no timer ran: lifetimes are checked at use.
 #[test]
-fn s12_an_expired_channel_is_free_though_no_timer_ran() {
+fn s12_an_expired_channel_is_free_even_if_no_timer_ran() {
     let mut rig = Rig::new();
     let alice = rig.alice();
     assert_eq!(rig.ask(&alice, Msg::allocate().lifetime(3600)).code(), 0);
@@ -195,7 +195,8 @@ fn s12_6_channel_data_refreshes_neither_channel_nor_permission() {
         assert!(rig.data_from_peer(PEER, b"x").is_ok());
         rig.wait(100);
     }
-    // The permission is over; the channel is still bound, but (stricter than section 12.6) nothing passes without one.
+    // The permission has expired. The channel is still bound, but carries nothing without a permission, which is stricter
+    // than section 12.6.
     assert_eq!(rig.channel(&alice, 0x4000, b"x"), Err(DropReason::NoPermission));
     assert_eq!(rig.data_from_peer(PEER, b"x"), Err(DropReason::NoPermission));
     assert_eq!(rig.bind(&alice, 0x4001, PEER), 400, "bound");
@@ -211,7 +212,7 @@ fn s12_6_channel_data_refreshes_neither_channel_nor_permission() {
     );
 }
 
-/// RFC 8656 sections 9 and 12: a permission outlives its channel when refreshed on its own, and not otherwise.
+/// RFC 8656 sections 9 and 12: a permission outlives its channel only if it is refreshed separately.
 #[test]
 fn s9_a_permission_may_outlive_its_channel() {
     let mut rig = Rig::new();
@@ -226,10 +227,10 @@ fn s9_a_permission_may_outlive_its_channel() {
     rig.wait(200);
     assert_eq!(rig.send(&alice, PEER, b"x"), Err(DropReason::NoPermission));
     let counters = rig.server.counters();
-    assert_eq!((counters.permissions.get(), counters.channels.get()), (0, 0), "nothing is left behind");
+    assert_eq!((counters.permissions.get(), counters.channels.get()), (0, 0), "both are gone");
 }
 
-/// A server that was held up for long (a paused machine) finds permission and channel expired at once.
+/// After a long pause of the machine, the server finds permission and channel expired at the same moment.
 #[test]
 fn s12_permission_and_channel_that_expired_together_go_together() {
     let mut rig = Rig::new();

@@ -1,4 +1,4 @@
-//! Messages as the tests of the RFCs write them down, on the codec of all tests.
+//! Messages as these tests write them, on top of the codec that all tests share.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -17,7 +17,7 @@ pub const INDICATION: u16 = 1;
 pub const SUCCESS: u16 = 2;
 pub const ERROR: u16 = 3;
 
-/// RFC 8489 section 5, figure 3: two class bits among the twelve method bits.
+/// Returns the message type: two class bits among the twelve method bits (RFC 8489 section 5, figure 3).
 pub fn kind(class: u16, method: u16) -> u16 {
     (method & 0xf80) << 2 | (method & 0x070) << 1 | (method & 0x00f) | (class & 2) << 7 | (class & 1) << 4
 }
@@ -57,7 +57,7 @@ impl Msg {
         self.then(|writer| writer.raw(kind, value))
     }
 
-    /// With this byte as padding.
+    /// Adds an attribute with this byte as padding.
     pub fn padded(self, kind: u16, value: &[u8], padding: u8) -> Self {
         self.then(|writer| writer.padded(kind, value, padding))
     }
@@ -83,7 +83,7 @@ impl Msg {
         self.then(|writer| writer.sha256(key))
     }
 
-    /// MESSAGE-INTEGRITY-SHA256 cut to `len` bytes.
+    /// Adds MESSAGE-INTEGRITY-SHA256 cut to `len` bytes.
     pub fn sha256_cut(self, key: &[u8], len: usize) -> Self {
         self.then(|writer| writer.sha256_cut(key, len))
     }
@@ -97,7 +97,7 @@ impl Msg {
     }
 }
 
-/// A message of the server, taken apart. Decoding itself fails on anything the RFCs forbid to send.
+/// A decoded message of the server. Decoding panics on anything that the RFCs forbid a server to send.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub class: u16,
@@ -112,7 +112,7 @@ impl Answer {
     pub fn decode(bytes: &[u8]) -> Self {
         let reader = Reader::read(bytes).unwrap_or_else(|| panic!("not a STUN message: {bytes:02x?}"));
         assert!(reader.is_padded_with_zeros, "padding is zero");
-        assert!(reader.is_in_order(), "integrity, then FINGERPRINT with a right sum: {reader:?}");
+        assert!(reader.is_in_order(), "integrity, then a correct FINGERPRINT: {reader:?}");
         let first = reader.kind;
         Self {
             class: (first & 0x100) >> 7 | (first & 0x010) >> 4,
@@ -132,7 +132,7 @@ impl Answer {
         self.get(kind).is_some()
     }
 
-    /// 0 for a success.
+    /// Returns the error code, or 0 for a success response.
     pub fn code(&self) -> u16 {
         match (self.class, self.get(ERROR_CODE)) {
             (SUCCESS, None) => 0,
@@ -173,15 +173,16 @@ impl Answer {
     }
 }
 
-/// RFC 1321 appendix A.5, RFC 8489 section 9.2.2, the check value of CRC-32, and HMACs: the codec's own yardsticks.
+/// The hashes of the codec give the values of RFC 1321 appendix A.5, RFC 8489 section 9.2.2, RFC 2202 and RFC 4231, and
+/// the check value of CRC-32.
 #[test]
-fn the_yardsticks_are_right() {
+fn the_codec_matches_published_vectors() {
     let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     assert_eq!(hex(md5(b"")), "d41d8cd98f00b204e9800998ecf8427e");
     assert_eq!(hex(md5(b"message digest")), "f96b697d7cb7938d525a2f31aaf161d0");
     assert_eq!(hex(md5(b"user:realm:pass")), "8493fbc53ba582fb4c044c456bdc40eb");
     assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
-    // RFC 2202 and RFC 4231, the second case of each.
+    // RFC 2202 and RFC 4231: the second test case of each.
     let question = b"what do ya want for nothing?";
     assert_eq!(hex(hmac_sha1(b"Jefe", question)), "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79");
     let expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";

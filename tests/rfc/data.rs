@@ -1,4 +1,4 @@
-//! RFC 8656 sections 11 to 15: Send and Data indications, ICMP, what DONT-FRAGMENT means.
+//! RFC 8656 sections 11 to 15: Send and Data indications, ICMP, DONT-FRAGMENT.
 
 use hallpass::base::host::HostId;
 use hallpass::base::transport::Transport;
@@ -34,14 +34,14 @@ fn stages_are_counted_once_for_each_allocation() {
     }
     let counters = rig.server.counters();
     let transport = alice.at.five_tuple.transport;
-    let rung = counters.host(HostId(0), transport);
-    let stages = [counters.authenticated(transport), &rung.permitted, &rung.sent, &rung.received];
+    let host = counters.host(HostId(0), transport);
+    let stages = [counters.authenticated(transport), &host.permitted, &host.sent, &host.received];
     assert_eq!(stages.map(Counter::get), [1; 4]);
     assert_eq!(counters.error(transport, Request::Allocate, 401).get(), 1, "the challenge");
     assert_eq!(counters.errors(401), 1);
 }
 
-/// RFC 8656 section 11.2: one missing or malformed: discarded, never answered.
+/// RFC 8656 section 11.2: a Send with a missing or malformed attribute is discarded and never answered.
 #[test]
 fn s11_2_incomplete_sends_are_discarded() {
     let mut rig = Rig::new();
@@ -58,9 +58,9 @@ fn s11_2_incomplete_sends_are_discarded() {
     }
 }
 
-/// RFC 8656 sections 5 and 11.2: without allocation, permission, or relayed address of the family: discarded.
+/// RFC 8656 sections 5 and 11.2: a Send without allocation, permission or relayed address of the family is discarded.
 #[test]
-fn s11_2_sends_that_may_not_go_are_discarded() {
+fn s11_2_sends_that_are_not_permitted_are_discarded() {
     let mut rig = Rig::new();
     let alice = rig.alice();
     assert_eq!(rig.send(&alice, PEER, b"x"), Err(DropReason::NoAllocation));
@@ -69,7 +69,7 @@ fn s11_2_sends_that_may_not_go_are_discarded() {
     assert_eq!(rig.send(&alice, PEER6, b"x"), Err(DropReason::NoFamily));
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     assert_eq!(rig.send(&alice, OTHER_PEER, b"x"), Err(DropReason::NoPermission));
-    // Section 5: indications have no credentials, and none are looked at.
+    // Section 5: indications have no credentials; wrong ones are ignored.
     let mut user = alice.clone();
     user.password = "wrong".into();
     let send = user.seal(Msg::send().peer(PEER).attr(DATA, b"x")).bytes();
@@ -89,8 +89,8 @@ fn s11_2_send_does_not_refresh_the_permission() {
     assert_eq!(rig.send(&alice, PEER, b"x"), Err(DropReason::NoPermission));
 }
 
-/// RFC 8656 sections 13 to 15: DF where an IPv4 client over UDP asks for it towards an IPv4 peer, and for every client
-/// on a stream; ignored where UDP is translated between families, and between IPv6 and IPv6.
+/// RFC 8656 sections 13 to 15: DONT-FRAGMENT sets DF from an IPv4 client over UDP to an IPv4 peer, and from every client on
+/// a stream. Over UDP it is ignored between the families and between IPv6 and IPv6.
 #[test]
 fn s13_dont_fragment_counts_for_ipv4_and_streams_only() {
     for (transport, at, peer, expected) in [
@@ -144,7 +144,7 @@ fn s5_data_indications_have_fresh_transaction_ids() {
     assert!((2700..3450).contains(&ones), "{ones} of 6144 bits");
 }
 
-/// Whether ICMP errors are forwarded (RFC 8656 section 11.5) is the operator's choice: some clients fail on a Data
+/// The operator chooses whether ICMP errors are forwarded (RFC 8656 section 11.5), because some clients fail on a Data
 /// indication without DATA.
 #[test]
 fn s11_5_icmp_is_forwarded_only_if_enabled() {
@@ -156,7 +156,7 @@ fn s11_5_icmp_is_forwarded_only_if_enabled() {
     assert!(rig.icmp(PEER, 3, 3, 0).is_some());
 }
 
-/// RFC 8656 section 11.5: destination unreachable and time exceeded, and three types of ICMPv6; no others.
+/// RFC 8656 section 11.5: ICMP destination unreachable and time exceeded, and three types of ICMPv6; no others.
 #[test]
 fn s11_5_only_the_listed_icmp_types_are_forwarded() {
     let mut rig = Rig::new();
@@ -168,8 +168,8 @@ fn s11_5_only_the_listed_icmp_types_are_forwarded() {
     }
 }
 
-/// RFC 8656 sections 11.5 and 18.13: a Data indication with XOR-PEER-ADDRESS and ICMP, whole bytes of type and code,
-/// the MTU where there is one and zero elsewhere.
+/// RFC 8656 sections 11.5 and 18.13: a Data indication with XOR-PEER-ADDRESS and ICMP. ICMP has one byte each for type and
+/// code, then the MTU if there is one, else zero.
 #[test]
 fn s11_5_icmp_is_forwarded_with_type_code_and_mtu() {
     let mut rig = Rig::new();
@@ -184,7 +184,7 @@ fn s11_5_icmp_is_forwarded_with_type_code_and_mtu() {
         (PEER6, 1, 4, 77, [0, 0, 1, 4, 0, 0, 0, 0]),
         (PEER6, 3, 1, 77, [0, 0, 3, 1, 0, 0, 0, 0]),
     ] {
-        let (client, answer) = rig.icmp(peer, kind, code, data).expect("told");
+        let (client, answer) = rig.icmp(peer, kind, code, data).expect("forwarded");
         assert_eq!((client, answer.class, answer.method), (alice.at, INDICATION, DATA_METHOD));
         assert_eq!(answer.address(XOR_PEER_ADDRESS), addr(peer));
         assert_eq!(answer.get(ICMP), Some(&value[..]), "{peer} {kind}/{code}");
@@ -192,7 +192,7 @@ fn s11_5_icmp_is_forwarded_with_type_code_and_mtu() {
     }
 }
 
-/// RFC 8656 section 11.5: the permission is that of the datagram's destination, of any port; channels do not matter.
+/// RFC 8656 section 11.5: the datagram's destination address needs a permission; port and channels do not matter.
 #[test]
 fn s11_5_icmp_needs_a_permission_for_the_destination() {
     let mut rig = Rig::new();
@@ -200,16 +200,16 @@ fn s11_5_icmp_needs_a_permission_for_the_destination() {
     assert!(rig.icmp(PEER, 3, 3, 0).is_none());
     assert_eq!(rig.bind(&alice, 0x4000, PEER), 0);
     assert!(rig.icmp(OTHER_PEER, 3, 3, 0).is_none());
-    let (_, answer) = rig.icmp(PEER, 3, 3, 0).expect("told");
-    assert_eq!(answer.method, DATA_METHOD, "section 12.5: Data though a channel is bound");
+    let (_, answer) = rig.icmp(PEER, 3, 3, 0).expect("forwarded");
+    assert_eq!(answer.method, DATA_METHOD, "section 12.5: Data even if a channel is bound");
     // Section 11.5: 0 when the port is not known.
-    let (_, answer) = rig.icmp("192.0.2.50:0", 3, 3, 0).expect("told");
+    let (_, answer) = rig.icmp("192.0.2.50:0", 3, 3, 0).expect("forwarded");
     assert_eq!(answer.address(XOR_PEER_ADDRESS), addr("192.0.2.50:0"));
     rig.wait(300);
     assert!(rig.icmp(PEER, 3, 3, 0).is_none());
 }
 
-/// Relayed payload is counted.
+/// Only relayed payload is counted.
 #[test]
 fn s11_payload_is_counted_in_the_session() {
     let mut rig = Rig::new();

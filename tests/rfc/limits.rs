@@ -1,4 +1,5 @@
-//! Quotas, capacity, draining, and what strangers may cost (RFC 8656 sections 5, 7.2 and 21; THREATS 6 to 12).
+//! Quotas, capacity, draining, and limits for unauthenticated clients (RFC 8656 sections 5, 7.2 and 21; promises 6 to 13, 22
+//! and 31 of SECURITY.md).
 
 use hallpass::base::transport::Transport;
 use hallpass::turn::action::{DropReason, FromClient};
@@ -7,7 +8,8 @@ use hallpass::turn::settings::{Alternates, Rate};
 use crate::codec::*;
 use crate::rig::*;
 
-/// RFC 8656 sections 5 and 7.2: by user, across addresses, transports and expiry times; a place comes back at once.
+/// RFC 8656 sections 5 and 7.2: the quota is by user, across addresses, transports and expiry times. A released place is free
+/// at once.
 #[test]
 fn s7_2_quota_by_user_is_486() {
     let mut rig = Rig::with(|settings| settings.limits.allocations_per_user = 2);
@@ -18,14 +20,14 @@ fn s7_2_quota_by_user_is_486() {
     assert_eq!(rig.ask(&first, Msg::allocate()).code(), 0);
     assert_eq!(rig.ask(&second, Msg::allocate()).code(), 0);
     assert_eq!(rig.ask(&third, Msg::allocate()).code(), 486);
-    // A dual allocation is one.
+    // A dual allocation counts once.
     let other = rig.rest(client(4), "north-secret", &format!("{}:w_y", UNIX + 100));
     assert_eq!(rig.ask(&other, Msg::allocate().attr(ADDITIONAL_FAMILY, &V6)).code(), 0);
     // Another host's user of the same id is another user.
     let elsewhere = rig.rest(client(5), "south-new", &name(100));
     assert_eq!(rig.ask(&elsewhere, Msg::allocate()).code(), 0);
     assert_eq!(rig.refresh(&second, 0).code(), 0);
-    assert_eq!(rig.ask(&third, Msg::allocate()).code(), 0, "a place came back");
+    assert_eq!(rig.ask(&third, Msg::allocate()).code(), 0, "a place was released");
     rig.wait(600);
     assert_eq!(rig.held(), (0, 0, 0));
 }
@@ -41,7 +43,7 @@ fn s7_2_total_capacity_is_508() {
     assert_eq!(rig.ask(&bob, Msg::allocate()).code(), 0);
 }
 
-/// RFC 8656 section 7.2: no port left is 508, and a released one serves at once.
+/// RFC 8656 section 7.2: 508 if no port is left; a released port is reused at once.
 #[test]
 fn s7_2_ports_that_run_out_are_508() {
     let mut rig = Rig::with(|settings| settings.relay_ports = 50_000..=50_009);
@@ -83,12 +85,12 @@ fn s7_2_the_last_ports_are_for_users_that_hold_few() {
         }
         assert_eq!(greedy(&mut rig, 300, "south-new"), 486);
         let alice = rig.alice();
-        assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0, "one who holds none");
+        assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0, "a user that holds none");
         assert_eq!(rig.held(), (92, 92, 92), "a refusal holds nothing");
     }
 }
 
-/// THREATS 22: while draining newcomers get 508, and existing allocations continue.
+/// SECURITY.md promise 22: during a drain, new clients get 508 and existing allocations continue.
 #[test]
 fn draining_refuses_newcomers_with_508() {
     let mut rig = Rig::new();
@@ -103,7 +105,7 @@ fn draining_refuses_newcomers_with_508() {
     assert_eq!(rig.ask(&bob, Msg::allocate()).code(), 0);
 }
 
-/// RFC 8489 section 10: where another server is named, newcomers are sent there, by transport and family.
+/// RFC 8489 section 10: if alternate servers are configured, new clients are sent to the one of their transport and family.
 #[test]
 fn draining_sends_newcomers_to_the_alternate_server() {
     let mut rig = Rig::with(|settings| {
@@ -127,12 +129,12 @@ fn draining_sends_newcomers_to_the_alternate_server() {
         assert_eq!(answer.code(), if expected.is_some() { 300 } else { 508 });
         assert_eq!(answer.get(ALTERNATE_SERVER).map(<[u8]>::to_vec), expected);
     }
-    assert_eq!(rig.bare(&client(9), &Msg::allocate()).code(), 401, "strangers are not sent anywhere");
-    assert_eq!(rig.refresh(&alice, 600).code(), 0, "what runs goes on");
+    assert_eq!(rig.bare(&client(9), &Msg::allocate()).code(), 401, "no redirect without credentials");
+    assert_eq!(rig.refresh(&alice, 600).code(), 0, "a running call goes on");
     assert_eq!(rig.held(), (1, 1, 1));
 }
 
-/// Several servers are named in turn, in each transport and family by itself, and so that an answer takes one turn.
+/// Several alternate servers are used in turn, separately for each transport and family.
 #[test]
 fn alternate_servers_are_taken_in_turn() {
     let mut rig = Rig::with(|settings| {
@@ -164,10 +166,10 @@ fn alternate_servers_are_taken_in_turn() {
     }
 }
 
-/// THREATS 8: the limit of answers is one per second and source; others, streams and clients with an allocation have
-/// their own.
+/// SECURITY.md promise 8: a source gets 500 answers a second. Other sources, Bindings, streams and clients with an allocation
+/// have separate limits.
 #[test]
-fn strangers_get_500_answers_a_second_and_source() {
+fn a_source_without_credentials_gets_500_answers_a_second() {
     let mut rig = Rig::new();
     let flooder = client(1);
     let count = |rig: &mut Rig, tries: u32| {
@@ -182,10 +184,10 @@ fn strangers_get_500_answers_a_second_and_source() {
     assert_eq!(rig.bare(&other, &Msg::allocate()).code(), 401);
     let stream = client_at(Transport::Tcp, "203.0.113.5:1");
     assert_eq!(rig.bare(&stream, &Msg::allocate()).code(), 401);
-    assert_eq!(rig.bare(&flooder, &Msg::request(BINDING)).code(), 0, "a limit of its own");
+    assert_eq!(rig.bare(&flooder, &Msg::request(BINDING)).code(), 0, "a separate limit");
     rig.wait(2);
-    assert_eq!(count(&mut rig, 2000), 500, "owed nothing two seconds later");
-    // 438 and 400 draw from the same bucket, and so does whatever else a stranger asks for.
+    assert_eq!(count(&mut rig, 2000), 500, "the full limit, two seconds later");
+    // Requests that would get 438 or 400 count against the same limit.
     for request in [
         Msg::allocate().attr(USERNAME, b"x").attr(REALM, b"x").attr(NONCE, b"x").sha1(b"x"),
         Msg::allocate().sha1(b"x"),
@@ -195,7 +197,7 @@ fn strangers_get_500_answers_a_second_and_source() {
     }
 }
 
-/// Bindings have four times the limit; a client with an allocation may keep its NAT open meanwhile.
+/// Bindings have four times the limit. Meanwhile a client with an allocation can still send them to keep its NAT open.
 #[test]
 fn bindings_have_a_limit_of_their_own() {
     let mut rig = Rig::new();
@@ -208,9 +210,9 @@ fn bindings_have_a_limit_of_their_own() {
     }
 }
 
-/// Over TCP and TLS the source is proved and nothing is sent twice, so it gets four times as many.
+/// Over TCP and TLS the limit is four times as high: the source is proved, and nothing is retransmitted.
 #[test]
-fn streams_of_strangers_have_a_limit_too() {
+fn unauthenticated_streams_have_a_limit_too() {
     let mut rig = Rig::new();
     let request = Msg::allocate().bytes();
     let answered = |n: &u16| {
@@ -221,8 +223,8 @@ fn streams_of_strangers_have_a_limit_too() {
     assert_eq!(rig.dropped(DropReason::Throttled), 3000);
 }
 
-/// A flood over TCP or TLS from one source does not keep its newcomers out: the first requests of a connection have a further
-/// budget. That one is limited, too, and the one over TCP cannot use up the one over TLS.
+/// A flood over TCP or TLS does not lock out new clients of its source: the first requests of a connection have a further
+/// budget. It is limited, too, and separate for TCP and TLS.
 #[test]
 fn the_first_requests_of_a_connection_have_a_further_budget() {
     let mut rig = Rig::new();
@@ -248,7 +250,7 @@ fn the_first_requests_of_a_connection_have_a_further_budget() {
             FromClient::Control
         );
         assert_eq!(rig.reply().expect("an answer").1.code(), 0, "{transport:?}");
-        assert_eq!(rig.refresh(&newcomer, 0).code(), 0, "with an allocation it asks as a user");
+        assert_eq!(rig.refresh(&newcomer, 0).code(), 0, "with an allocation it counts for its user");
     }
     assert_eq!(flood(&mut rig, Transport::Tcp, true, 9000), 2000 - 2);
     assert_eq!(flood(&mut rig, Transport::Tls, true, 9000), 8000 - 2);
@@ -257,7 +259,7 @@ fn the_first_requests_of_a_connection_have_a_further_budget() {
     assert_eq!(flood(&mut rig, Transport::Tls, false, 9000), 2000, "no debt is left");
 }
 
-/// THREATS 31: the requests of one user have a limit, over all of its allocations.
+/// SECURITY.md promise 31: the requests of one user have a limit across all its allocations.
 #[test]
 fn a_user_has_1000_requests_a_second() {
     let mut rig = Rig::new();
@@ -277,7 +279,8 @@ fn a_user_has_1000_requests_a_second() {
     assert_eq!(rig.refresh(&users[0], 600).code(), 0);
 }
 
-/// Long messages of strangers are dropped without parsing; no request is that long.
+/// Messages over 2,048 bytes are dropped without parsing, except data of clients with an allocation. No valid request is that
+/// long.
 #[test]
 fn long_messages_are_dropped_unread() {
     let mut rig = Rig::new();
@@ -291,10 +294,10 @@ fn long_messages_are_dropped_unread() {
     assert!(matches!(rig.feed(&alice.at, &send), FromClient::Relay { .. }));
 }
 
-/// THREATS 7: no answer to a stranger exceeds five times its bytes, or two and a half times including IP and UDP
+/// SECURITY.md promise 7: no answer to an unauthenticated client exceeds 5 times its request, or 2.5 times including IP and UDP
 /// headers. A realm of up to 52 bytes always fits into the 401 to an Allocate with REQUESTED-TRANSPORT (28 bytes).
 #[test]
-fn strangers_cannot_amplify() {
+fn unauthenticated_clients_cannot_amplify() {
     for realm in 1..=52 {
         let mut rig = Rig::with(|settings| settings.realm = "r".repeat(realm));
         for request in [
@@ -310,14 +313,14 @@ fn strangers_cannot_amplify() {
         ] {
             let bytes = request.bytes();
             let Some(answer) = rig.exchange(&client(1), &bytes) else {
-                assert!(bytes.len() < 28, "{realm}: silence to {} bytes", bytes.len());
+                assert!(bytes.len() < 28, "{realm}: no answer to {} bytes", bytes.len());
                 continue;
             };
             let (asked, answered) = (bytes.len(), answer.bytes.len());
             assert!(answered <= 5 * asked, "{realm}: {answered} for {asked}");
             assert!(2 * (answered + 28) <= 5 * (asked + 28), "{realm}: {answered} for {asked}, with headers");
         }
-        // With 20 bytes there is room for a realm of 32.
+        // A request of 20 bytes leaves room for a realm of 32.
         let short = rig.exchange(&client(1), &Msg::request(ALLOCATE).bytes());
         assert_eq!(short.is_some(), realm <= 32, "{realm}");
         // On a stream the source is proven: the whole challenge.
@@ -326,25 +329,24 @@ fn strangers_cannot_amplify() {
     }
 }
 
-/// RFC 8489 section 9.2.1: a nonce that promises nothing comes without PASSWORD-ALGORITHMS, and one that does with it;
-/// either can be used.
+/// RFC 8489 section 9.2.1: PASSWORD-ALGORITHMS is sent exactly if the nonce has the bit for it. Clients can authenticate either
+/// way.
 #[test]
-fn s9_2_1_the_cookie_says_what_came_with_it() {
+fn s9_2_1_the_cookie_matches_the_attributes_sent() {
     for realm in 1..=52 {
         let mut rig = Rig::with(|settings| settings.realm = "r".repeat(realm));
         let answer = rig.bare(&client(40_000), &Msg::allocate());
-        let promised = answer.get(NONCE).expect("NONCE").starts_with(b"obMatJos2gAAA");
-        assert_eq!(promised, answer.has(PASSWORD_ALGORITHMS), "{realm}");
-        assert_eq!(promised, realm <= 28, "{realm}: no room in 2.5 times 28 bytes with headers");
+        let announced = answer.get(NONCE).expect("NONCE").starts_with(b"obMatJos2gAAA");
+        assert_eq!(announced, answer.has(PASSWORD_ALGORITHMS), "{realm}");
+        assert_eq!(announced, realm <= 28, "{realm}: no room in 2.5 times 28 bytes with headers");
         let alice = rig.alice();
         assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0, "{realm}");
     }
 }
 
-/// THREATS 12: datagrams above a rate limit are dropped and counted, over all allocations of a user and both
-/// directions.
+/// SECURITY.md promise 12: datagrams above a rate limit are dropped and counted, across all allocations of a user.
 #[test]
-fn beyond_a_rate_is_dropped_and_counted() {
+fn data_above_a_rate_limit_is_dropped_and_counted() {
     let mut rig = Rig::with(|settings| {
         settings.limits.rates.user = Rate { kbit: 0, packets: 100 };
         settings.limits.rates.allocation = Rate { kbit: 80, packets: 0 };
@@ -373,7 +375,7 @@ fn beyond_a_rate_is_dropped_and_counted() {
     assert_eq!(rig.held(), (0, 0, 0));
 }
 
-/// A permission or channel costs constant time and bounded memory (THREATS 13).
+/// SECURITY.md promise 13: permissions and channels of an allocation are limited.
 #[test]
 fn s10_2_permissions_and_channels_are_capped() {
     let mut rig = Rig::with(|settings| {
@@ -417,12 +419,12 @@ fn permissions_of_one_user_are_capped_over_its_allocations() {
     assert_eq!(rig.ask(&bob, Msg::allocate()).code(), 0);
     assert_eq!(rig.permit(&bob, &["10.0.0.1:1"]), 0, "another user");
     assert_eq!(rig.refresh(&second, 0).code(), 0);
-    assert_eq!(permit(&mut rig, &first, 0..20), 10, "six of before and four new");
+    assert_eq!(permit(&mut rig, &first, 0..20), 10, "the six from before and four new ones");
     rig.wait(301);
     assert_eq!(permit(&mut rig, &first, 100..120), 10, "all had expired");
 }
 
-/// Nobody else can send over a client's stream: its requests, valid or not, count for its user and not for its source.
+/// Nobody else can send over a client's stream, so its requests, valid or not, count for its user and not for its source.
 #[test]
 fn a_stream_with_an_allocation_uses_its_users_limit() {
     let mut rig = Rig::new();
@@ -440,7 +442,7 @@ fn a_stream_with_an_allocation_uses_its_users_limit() {
     assert_eq!(rig.refresh(&alice, 600).code(), 0);
 }
 
-/// A newcomer behind the same address is served.
+/// Checks that a new client behind the same address is served.
 fn check_neighbour(rig: &mut Rig) {
     for transport in [Transport::Udp, Transport::Tls] {
         let neighbour = client_at(transport, "203.0.113.5:9");
@@ -449,8 +451,8 @@ fn check_neighbour(rig: &mut Rig) {
     }
 }
 
-/// Requests as another host can send them from the address of a client on UDP: without proof, with a made-up nonce, with one that
-/// was overheard.
+/// Returns requests that another host can forge with the address of a UDP client: without credentials, with a made-up nonce,
+/// and with an overheard one.
 fn forged(nonce: &[u8]) -> [Msg; 5] {
     let named = || Msg::request(REFRESH).attr(USERNAME, b"alice").attr(REALM, REALM_TEXT.as_bytes());
     [
@@ -462,10 +464,10 @@ fn forged(nonce: &[u8]) -> [Msg; 5] {
     ]
 }
 
-/// Anybody can forge the address of a client on UDP. What its user's key does not verify counts for that client alone: the call
-/// goes on, the user's other calls and neighbours too, and few forged requests are answered.
+/// Anybody can forge the address of a UDP client, so a request that its user's key does not verify counts for that client only.
+/// Its call, the user's other calls and other clients of the source go on, and few forged requests are answered.
 #[test]
-fn forged_requests_use_up_nothing_of_a_running_call() {
+fn forged_requests_do_not_use_up_the_limits_of_a_running_call() {
     let mut rig = Rig::new();
     let alice = rig.allocated();
     let elsewhere = rig.alice_at(client_at(Transport::Tls, "203.0.113.7:1"));
@@ -482,16 +484,16 @@ fn forged_requests_use_up_nothing_of_a_running_call() {
         check_neighbour(&mut rig);
         rig.wait(2);
     }
-    // What alice herself sends has her limit as before, over all of her calls.
+    // Alice's own requests still have her limit, across all her calls.
     let own = alice.seal(Msg::request(REFRESH)).bytes();
     assert_eq!((0..3000).filter(|_| rig.exchange(&alice.at, &own).is_some()).count(), 1000);
     let other = elsewhere.seal(Msg::request(REFRESH)).bytes();
     assert_eq!(rig.silent(&elsewhere.at, &other), DropReason::RequestsOverRate);
 }
 
-/// A client whose nonce has expired gets a fresh one at its user's cost, whatever else comes from its address.
+/// A client whose nonce has expired gets a new one despite a flood from its address. The request counts for its user.
 #[test]
-fn an_expired_nonce_is_renewed_beside_forged_requests() {
+fn an_expired_nonce_is_renewed_despite_forged_requests() {
     let mut rig = Rig::new();
     let mut alice = rig.allocated();
     assert_eq!(rig.refresh(&alice, 3600).code(), 0);
@@ -506,12 +508,13 @@ fn an_expired_nonce_is_renewed_beside_forged_requests() {
     assert_eq!((stale.code(), stale.is_signed()), (438, false));
     alice.nonce = stale.get(NONCE).expect("NONCE").to_vec();
     assert_eq!(rig.refresh(&alice, 600).code(), 0);
-    // It costs the user as much as any other request.
+    // It counts for the user like any other request.
     let request = alice.seal(Msg::request(REFRESH)).bytes();
     assert_eq!((0..3000).filter(|_| rig.exchange(&alice.at, &request).is_some()).count(), 998);
 }
 
-/// Names without a user part are shared by many: their requests count by client, and each name has its permissions.
+/// Many clients share a name without a user part: requests count by client, permissions by name, and allocations have no
+/// limit.
 #[test]
 fn names_without_a_user_count_by_client_and_by_name() {
     let mut rig = Rig::with(|settings| {
@@ -523,13 +526,13 @@ fn names_without_a_user_count_by_client_and_by_name() {
     let users = [(1, 1000), (2, 1000), (3, 1001)]
         .map(|(port, end)| rig.rest(client(port), "north-secret", &(UNIX + end).to_string()));
     for user in &users {
-        assert_eq!(rig.ask(user, Msg::allocate()).code(), 0, "no limit of one person");
+        assert_eq!(rig.ask(user, Msg::allocate()).code(), 0, "no limit by user");
     }
     let mut permitted = |user: &User| {
         let codes = (0..20).map(|n| rig.permit(user, &[&format!("10.0.0.{n}:1")]));
         codes.filter(|&code| code == 0).count()
     };
-    assert_eq!(users.each_ref().map(&mut permitted), [10, 0, 10], "one credential, and another");
+    assert_eq!(users.each_ref().map(&mut permitted), [10, 0, 10], "the first two share a name");
     while rig.exchange(&users[0].at, &users[0].seal(Msg::request(REFRESH)).bytes()).is_some() {}
     assert_eq!(rig.refresh(&users[1], 600).code(), 0, "another client of the same name");
 }

@@ -1,7 +1,7 @@
-//! What RFC 8489 and RFC 8656 ask of a server, checked against the protocol core in virtual time. CONFORMANCE.md says
-//! which test answers which requirement; `table` holds it to that.
+//! Tests the protocol core against the server requirements of RFC 8489 and RFC 8656, in virtual time. CONFORMANCE.md maps
+//! requirements to tests; `table` verifies it.
 //!
-//! The client's side in [`codec`] shares no code with `hallpass::wire`, so a mistake there cannot hide in both.
+//! The client side in [`codec`] shares no code with `hallpass::wire`, so a mistake in one cannot hide in the other.
 
 mod codec;
 mod rig;

@@ -1,4 +1,4 @@
-//! RFC 8489 sections 5 to 7, 12 and 14: messages as such, and Binding.
+//! RFC 8489 sections 5 to 7, 12 and 14: message format and Binding.
 
 use hallpass::base::transport::Transport;
 use hallpass::turn::action::DropReason;
@@ -33,9 +33,9 @@ fn s14_2_an_ipv6_client_sees_its_address_on_every_transport() {
     }
 }
 
-/// RFC 8489 section 6.3: everything that fails the basic checks is discarded without a word.
+/// RFC 8489 section 6.3: messages that fail the basic checks are silently discarded.
 #[test]
-fn s6_3_what_fails_the_basic_checks_is_discarded() {
+fn s6_3_messages_that_fail_the_basic_checks_are_discarded() {
     let mut rig = Rig::new();
     let at = client(40_000);
     let good = Msg::request(BINDING).bytes();
@@ -55,7 +55,7 @@ fn s6_3_what_fails_the_basic_checks_is_discarded() {
     assert_eq!(rig.silent(&at, &overrun), DropReason::MalformedStun, "attribute past the end");
     let mut trailing = good.clone();
     trailing.extend([0; 4]);
-    assert_eq!(rig.silent(&at, &trailing), DropReason::MalformedStun, "bytes behind the message");
+    assert_eq!(rig.silent(&at, &trailing), DropReason::MalformedStun, "bytes after the message");
     assert_eq!(rig.held(), (0, 0, 0));
 }
 
@@ -73,8 +73,8 @@ fn s7_a_wrong_fingerprint_is_discarded_before_authentication() {
     assert_eq!(rig.held(), (0, 0, 0));
 }
 
-/// RFC 8489 sections 7, 12 and 14.7: never required; answered in kind, last, after integrity. The codec checks the
-/// place and the sum of every FINGERPRINT it sees.
+/// RFC 8489 sections 7, 12 and 14.7: FINGERPRINT is never required. The answer to a request with it has it, too, after
+/// integrity. The codec checks position and value of every FINGERPRINT.
 #[test]
 fn s7_fingerprint_is_accepted_and_answered_in_kind() {
     let mut rig = Rig::new();
@@ -93,7 +93,7 @@ fn s7_fingerprint_is_accepted_and_answered_in_kind() {
     assert!(rig.data(&alice.at, &send).is_ok());
 }
 
-/// RFC 8489 section 6.3: unknown methods, among them those of RFC 6062, classes that a method has not, responses.
+/// RFC 8489 section 6.3: unknown methods, among them those of RFC 6062, invalid classes for a method, and responses.
 #[test]
 fn s6_3_unknown_methods_and_wrong_classes_are_discarded() {
     let mut rig = Rig::new();
@@ -124,17 +124,17 @@ fn s6_3_2_indications_are_never_answered() {
     let before = rig.held();
     rig.silent(&alice.at, &Msg::new(INDICATION, BINDING).bytes());
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
-    // An unknown required attribute spoils it.
+    // An indication with an unknown required attribute is discarded.
     let unknown = Msg::send().peer(PEER).attr(DATA, b"x").attr(0x7fff, b"").bytes();
     assert_eq!(rig.silent(&alice.at, &unknown), DropReason::MalformedIndication);
-    // An unknown optional one does not.
+    // An unknown optional one is ignored.
     let optional = Msg::send().peer(PEER).attr(DATA, b"x").attr(0xfffe, b"").bytes();
     assert!(rig.data(&alice.at, &optional).is_ok());
     assert_eq!(rig.held(), before);
 }
 
-/// RFC 8489 sections 6.3.1 and 14.13: 420 lists what is not understood, once each, with ordinary padding, and is signed
-/// since authentication comes first.
+/// RFC 8489 sections 6.3.1 and 14.13: 420 lists each unknown attribute once, with ordinary padding. It is signed, because
+/// authentication comes first.
 #[test]
 fn s6_3_1_unknown_required_attributes_are_420_signed_with_the_list() {
     let mut rig = Rig::new();
@@ -146,17 +146,17 @@ fn s6_3_1_unknown_required_attributes_are_420_signed_with_the_list() {
     assert_eq!(answer.code(), 420);
     assert_eq!(answer.get(UNKNOWN_ATTRIBUTES), Some(&[0, 0x10, 0, 3, 0x7a, 0xbc][..]));
     assert_eq!(rig.held(), (0, 0, 0));
-    // Section 6.3: a stranger gets 401 for the same.
+    // Section 6.3: without credentials the same request gets 401.
     assert_eq!(rig.bare(&alice.at, &request(Msg::allocate())).code(), 401);
-    // Binding has no authentication before it.
+    // Binding is not authenticated.
     let answer = rig.bare(&alice.at, &request(Msg::request(BINDING)));
     assert_eq!(answer.code(), 420);
     assert!(answer.has(UNKNOWN_ATTRIBUTES) && !answer.is_signed());
-    // The list is with 420 only.
+    // Only 420 has the list.
     assert!(!rig.ask(&alice, Msg::request(REFRESH)).has(UNKNOWN_ATTRIBUTES));
 }
 
-/// RFC 8489 sections 6.3 and 14: what is optional and unknown, or known and out of place, is ignored.
+/// RFC 8489 sections 6.3 and 14: unknown optional attributes and known attributes in the wrong message are ignored.
 #[test]
 fn s6_3_optional_and_misplaced_attributes_are_ignored() {
     let mut rig = Rig::new();
@@ -181,7 +181,7 @@ fn s14_the_first_of_duplicates_counts() {
     assert_eq!((answer.code(), answer.secs()), (0, 900));
 }
 
-/// RFC 8489 section 14: padding has any value on receipt; what we send is zero (the codec checks every answer).
+/// RFC 8489 section 14: received padding may have any value; sent padding is zero, which the codec checks in every answer.
 #[test]
 fn s14_padding_is_ignored_on_receipt_and_sent_as_zero() {
     let mut rig = Rig::with(|settings| settings.realm = "realm".into());
@@ -194,7 +194,7 @@ fn s14_padding_is_ignored_on_receipt_and_sent_as_zero() {
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     let data = Msg::send().peer(PEER).padded(DATA, b"abcde", 0xff).bytes();
     assert_eq!(rig.data(&alice.at, &data).expect("relayed").data, b"abcde");
-    // REALM of five bytes and a Data indication of five bytes are padded; Answer::decode looks at the padding.
+    // REALM and DATA of five bytes are padded; Answer::decode checks the padding.
     assert_eq!(rig.bare(&client(1), &Msg::allocate()).get(REALM), Some(&b"realm"[..]));
     let (_, bytes) = rig.data_from_peer(PEER, b"abcde").expect("relayed");
     assert_eq!(Answer::decode(&bytes).get(DATA), Some(&b"abcde"[..]));
@@ -218,9 +218,9 @@ fn s14_1_an_address_has_the_length_of_its_family() {
     assert_eq!(rig.ask(&alice, Msg::request(CREATE_PERMISSION).attr(XOR_PEER_ADDRESS, &value)).code(), 400);
 }
 
-/// RFC 8489 section 14.8: every error has a phrase that suits it, and strangers get none.
+/// RFC 8489 section 14.8: errors have a fitting reason phrase, except for unauthenticated clients.
 #[test]
-fn s14_8_authenticated_errors_say_what_they_mean() {
+fn s14_8_authenticated_errors_have_a_reason_phrase() {
     let mut rig = Rig::new();
     let alice = rig.alice();
     let reason = |answer: &Answer| String::from_utf8(answer.get(ERROR_CODE).expect("error")[4..].to_vec());
@@ -228,12 +228,12 @@ fn s14_8_authenticated_errors_say_what_they_mean() {
     assert_eq!((answer.code(), reason(&answer).expect("UTF-8").as_str()), (437, "Allocation Mismatch"));
     let answer = rig.ask(&alice, Msg::request(ALLOCATE));
     assert_eq!((answer.code(), reason(&answer).expect("UTF-8").as_str()), (400, "Bad Request"));
-    assert_eq!(reason(&rig.bare(&alice.at, &Msg::allocate())).expect("UTF-8"), "", "401 to a stranger");
+    assert_eq!(reason(&rig.bare(&alice.at, &Msg::allocate())).expect("UTF-8"), "", "401 without credentials");
 }
 
-/// RFC 8489 section 14.14, RFC 8656 section 5: in answers to Allocate and Refresh, but not to strangers.
+/// RFC 8489 section 14.14, RFC 8656 section 5: SOFTWARE is in answers to authenticated Allocate and Refresh requests only.
 #[test]
-fn s14_14_software_names_maker_and_version_to_those_who_logged_in() {
+fn s14_14_software_names_maker_and_version_to_authenticated_clients() {
     let mut rig = Rig::new();
     let alice = rig.alice();
     for answer in
@@ -246,7 +246,7 @@ fn s14_14_software_names_maker_and_version_to_those_who_logged_in() {
     assert!(!rig.bare(&alice.at, &Msg::request(BINDING)).has(SOFTWARE));
 }
 
-/// RFC 8489 section 6.1: no answer is larger than every path carries.
+/// RFC 8489 section 6.1: no answer exceeds 576 bytes including IPv4 and UDP headers.
 #[test]
 fn s6_1_answers_fit_any_path() {
     let mut rig = Rig::new();

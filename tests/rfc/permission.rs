@@ -5,7 +5,7 @@ use hallpass::turn::action::DropReason;
 use crate::codec::*;
 use crate::rig::*;
 
-/// RFC 8656 section 10.2: success has nothing of its own.
+/// RFC 8656 section 10.2: the success response has no attributes but integrity.
 #[test]
 fn s10_2_success_has_no_attributes_of_its_own() {
     let mut rig = Rig::new();
@@ -15,7 +15,7 @@ fn s10_2_success_has_no_attributes_of_its_own() {
     assert_eq!(answer.attrs.len(), 1, "integrity");
 }
 
-/// RFC 8656 sections 9, 10.2 and 11.3: by address, not by port.
+/// RFC 8656 sections 9, 10.2 and 11.3: a permission covers an address with all ports.
 #[test]
 fn s9_a_permission_is_for_an_address_and_every_port() {
     let mut rig = Rig::new();
@@ -30,7 +30,7 @@ fn s9_a_permission_is_for_an_address_and_every_port() {
     assert_eq!(rig.send(&alice, OTHER_PEER, b"x"), Err(DropReason::NoPermission));
 }
 
-/// RFC 8656 section 9: exactly 300 seconds, and a refresh gives the full time again.
+/// RFC 8656 section 9: a permission lasts exactly 300 seconds, and a refresh restores the full time.
 #[test]
 fn s9_a_permission_lasts_300_seconds_from_its_last_refresh() {
     let mut rig = Rig::new();
@@ -53,9 +53,9 @@ fn s9_a_permission_lasts_300_seconds_from_its_last_refresh() {
     assert_eq!(rig.server.counters().permissions.get(), 0, "and it is gone");
 }
 
-/// The same when no timer ran: lifetimes are compared at use.
+/// The same if no timer ran: lifetimes are checked at use.
 #[test]
-fn s9_an_expired_permission_lets_nothing_pass_though_no_timer_ran() {
+fn s9_an_expired_permission_blocks_even_if_no_timer_ran() {
     let mut rig = Rig::new();
     let alice = rig.allocated();
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
@@ -82,7 +82,7 @@ fn s9_create_permission_and_channel_bind_may_be_mixed() {
     assert!(rig.data_from_peer(PEER, b"x").is_err(), "Refresh does not");
 }
 
-/// RFC 8656 section 9: one allocation's permissions mean nothing to another.
+/// RFC 8656 section 9: a permission applies to one allocation only.
 #[test]
 fn s9_permissions_belong_to_one_allocation() {
     let mut rig = Rig::new();
@@ -97,7 +97,7 @@ fn s9_permissions_belong_to_one_allocation() {
     assert_eq!(rig.send(&bob, PEER, b"x"), Err(DropReason::NoPermission));
 }
 
-/// RFC 8656 section 10.2: none is 400, any invalid one is 400, and then none of the others counts.
+/// RFC 8656 section 10.2: a request without peers, or with an invalid one, gets 400 and installs nothing.
 #[test]
 fn s10_2_missing_or_malformed_peers_are_400_and_install_nothing() {
     let mut rig = Rig::new();
@@ -108,7 +108,7 @@ fn s10_2_missing_or_malformed_peers_are_400_and_install_nothing() {
     assert_eq!(rig.data_from_peer(PEER, b"x"), Err(DropReason::NoPermission));
 }
 
-/// RFC 8656 section 10.2: all of several are installed.
+/// RFC 8656 section 10.2: all peers of a request are installed.
 #[test]
 fn s10_2_several_peers_are_all_installed() {
     let mut rig = Rig::new();
@@ -121,8 +121,8 @@ fn s10_2_several_peers_are_all_installed() {
     assert_eq!(rig.server.counters().permissions.get(), 3);
 }
 
-/// RFC 8656 section 10.2: a family without relayed address is 443, a refused address 403, the family first; neither
-/// lets the rest of the request take effect.
+/// RFC 8656 section 10.2: a family without relayed address gets 443, else a denied address 403; the rest of the request has no
+/// effect either.
 #[test]
 fn s10_2_refused_peers_install_nothing_of_the_request() {
     let mut rig = Rig::new();
@@ -134,7 +134,7 @@ fn s10_2_refused_peers_install_nothing_of_the_request() {
     assert_eq!(rig.permit(&alice, &[PEER6, DENIED]), 443);
     assert_eq!(rig.data_from_peer(PEER, b"x"), Err(DropReason::NoPermission));
     assert_eq!(rig.server.counters().permissions.get(), 0);
-    // Nor does it prolong what is there.
+    // A refused request does not refresh existing permissions either.
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
     rig.wait(200);
     assert_eq!(rig.permit(&alice, &[PEER, DENIED]), 403);
@@ -142,13 +142,13 @@ fn s10_2_refused_peers_install_nothing_of_the_request() {
     assert_eq!(rig.data_from_peer(PEER, b"x"), Err(DropReason::NoPermission));
 }
 
-/// RFC 8656 section 10.2: 508 when there is no room; known ones may always be refreshed, and the port does not count.
+/// RFC 8656 section 10.2: 508 without room. Existing permissions can always be refreshed, and ports do not count.
 #[test]
 fn s10_2_capacity_is_508() {
     let mut rig = Rig::with(|settings| settings.limits.permissions_per_allocation = 2);
     let alice = rig.allocated();
     assert_eq!(rig.permit(&alice, &[PEER, OTHER_PEER, "192.0.2.52:1"]), 508);
-    assert_eq!(rig.server.counters().permissions.get(), 0, "nothing of it");
+    assert_eq!(rig.server.counters().permissions.get(), 0, "none of them");
     assert_eq!(rig.permit(&alice, &[PEER, "192.0.2.50:1", OTHER_PEER, "192.0.2.51:2"]), 0, "two addresses");
     assert_eq!(rig.permit(&alice, &["192.0.2.52:1"]), 508);
     assert_eq!(rig.bind(&alice, 0x4000, "192.0.2.52:1"), 508);
@@ -167,19 +167,19 @@ fn s10_2_a_retransmission_refreshes_only() {
     assert_eq!(rig.server.counters().permissions.get(), 1);
 }
 
-/// Behind 1:1 NAT a client may name a host at its local address, which alone is open. A reload that changes nothing and
-/// a permission for the announced address leave the call alone.
+/// Behind 1:1 NAT a client may permit the relay's machine at its local address, which the operator opened. Neither a reload
+/// without changes nor a permission for the announced address ends the call.
 #[test]
 fn a_reload_keeps_a_peer_at_the_local_address_of_a_nat() {
     let announced = "198.51.100.77";
-    let local_alone = || vec![format!("{RELAY4}/32").parse().expect("net")];
+    let only_local = || vec![format!("{RELAY4}/32").parse().expect("net")];
     for listed in [false, true] {
         let mut rig = Rig::with(|settings| {
             settings.relay_addresses[0].announced = announced.parse().expect("literal");
             settings.peers.own.push(format!("{announced}/32").parse().expect("net"));
             match listed {
-                true => settings.hosts[0].peers = Some(local_alone()),
-                false => settings.peers.allow = local_alone(),
+                true => settings.hosts[0].peers = Some(only_local()),
+                false => settings.peers.allow = only_local(),
             }
         });
         let alice = rig.allocated();
@@ -198,7 +198,7 @@ fn a_reload_keeps_a_peer_at_the_local_address_of_a_nat() {
             rig.reload(|_| {});
             assert!(rig.reviews.is_empty());
         }
-        // A rule that opens neither form ends it.
+        // Rules that open neither address end it.
         rig.reload(|settings| {
             settings.peers.allow.clear();
             settings.hosts[0].peers = Some(Vec::new());

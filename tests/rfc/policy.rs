@@ -1,4 +1,4 @@
-//! RFC 8656 sections 10.2, 12.2 and 21: which peers the relay reaches, as a client sees it.
+//! RFC 8656 sections 10.2, 12.2 and 21: which peers a client can reach.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use hallpass::turn::settings::{Host, RelayAddress, Settings};
 use crate::codec::*;
 use crate::rig::*;
 
-/// Every special range, in every disguise: 403 to both requests, silence to data.
+/// Addresses in special ranges, also embedded in others: both requests get 403, and data is dropped.
 #[test]
 fn s21_special_addresses_are_403_in_every_disguise() {
     let mut rig = Rig::new();
@@ -49,7 +49,7 @@ fn s21_special_addresses_are_403_in_every_disguise() {
     assert_eq!(rig.server.counters().permissions.get(), 0);
 }
 
-/// RFC 8656 section 21.4: Teredo and 6to4 peers, whatever address is inside.
+/// RFC 8656 section 21.4: Teredo and 6to4 peers get 403, no matter which address is inside.
 #[test]
 fn s21_4_tunnelled_peers_are_403() {
     let mut rig = Rig::new();
@@ -61,7 +61,7 @@ fn s21_4_tunnelled_peers_are_403() {
     }
 }
 
-/// The server's own addresses: only live relayed ports, in both directions.
+/// At the server's own addresses only relayed ports in use are reached, in both directions.
 #[test]
 fn own_addresses_are_reached_at_live_relayed_ports_only() {
     let mut rig = Rig::new();
@@ -72,7 +72,7 @@ fn own_addresses_are_reached_at_live_relayed_ports_only() {
     for dead in ["198.51.100.1:22", "198.51.100.1:3478", "198.51.100.1:0"] {
         assert_eq!(rig.bind(&alice, 0x4000, dead), 403, "{dead}");
     }
-    // Port 0, as a client may write it: a permission is for the address (RFC 8656 section 9).
+    // A permission is for the address (RFC 8656 section 9), so a client may write port 0.
     assert_eq!(rig.permit(&alice, &["198.51.100.1:0"]), 0);
     assert_eq!(rig.send(&alice, &b.to_string(), b"x").expect("relayed").to, b);
     assert_eq!(rig.permit(&bob, &["198.51.100.1:0"]), 0);
@@ -86,7 +86,7 @@ fn own_addresses_are_reached_at_live_relayed_ports_only() {
     assert_eq!(rig.send(&alice, &b.to_string(), b"x"), Err(DropReason::PeerDenied), "bob is gone");
 }
 
-/// The server's own services: never reached, whatever the operator allows, in any disguise.
+/// The server's own services are never reached, no matter what the operator allows or how the address is written.
 #[test]
 fn own_services_are_never_reached() {
     let nets = |texts: &[&str]| texts.iter().map(|net| net.parse().expect("literal")).collect::<Vec<_>>();
@@ -107,7 +107,7 @@ fn own_services_are_never_reached() {
         "[::127.0.0.1]:9641",
     ] {
         assert_eq!(rig.bind(&alice, 0x4000, service), 403, "{service}");
-        // The address itself may be allowed, the port is not.
+        // The address may be allowed, but not this port.
         rig.permit(&alice, &[service]);
         assert!(rig.send(&alice, service, b"x").is_err(), "{service}");
     }
@@ -116,7 +116,7 @@ fn own_services_are_never_reached() {
     assert_eq!(rig.send(&alice, "127.0.0.1:9641", b"x"), Err(DropReason::PeerDenied));
 }
 
-/// The longest prefix decides, on the wire.
+/// The longest prefix decides, as clients see it.
 #[test]
 fn s10_2_the_operators_rules_are_403_or_success() {
     let nets = |texts: &[&str]| texts.iter().map(|net| net.parse().expect("literal")).collect::<Vec<_>>();
@@ -137,8 +137,8 @@ fn s10_2_the_operators_rules_are_403_or_success() {
     }
 }
 
-/// Behind 1:1 NAT clients know the announced address, packets the local one; two relayed addresses of the server
-/// reach each other.
+/// Behind 1:1 NAT clients use the announced address and packets carry the local one. Two relayed addresses of the server
+/// can reach each other.
 #[test]
 fn announced_addresses_are_what_clients_see() {
     let mut rig = Rig::with(|settings| {
@@ -169,9 +169,9 @@ fn s10_2_a_host_that_is_gone_permits_nothing_new() {
     assert!(rig.send(&alice, PEER, b"x").is_ok(), "a running call goes on");
 }
 
-/// Traffic that a reload denies stops, in both directions and on channels; the rest continues.
+/// Traffic with a peer that a reload denies stops in both directions and on channels; other traffic continues.
 #[test]
-fn what_is_denied_at_reload_stops() {
+fn traffic_that_a_reload_denies_stops() {
     let mut rig = Rig::new();
     let alice = rig.allocated();
     let relay = rig.relay(true);
@@ -195,7 +195,7 @@ fn what_is_denied_at_reload_stops() {
     assert!(matches!(rig.feed(&alice.at, &channel), FromClient::Relay { .. }));
 }
 
-/// An address that becomes this machine's own is blocked on existing channels, too.
+/// An address that becomes this machine's own is blocked for existing permissions, too.
 #[test]
 fn an_address_that_becomes_our_own_stops() {
     let mut rig = Rig::new();
@@ -207,9 +207,9 @@ fn an_address_that_becomes_our_own_stops() {
     assert_eq!(rig.permit(&alice, &["8.8.8.8:3478"]), 403);
 }
 
-/// A request from one of the server's own relayed addresses is ignored, whatever the policy allows.
+/// A request from one of the server's own relayed addresses is ignored.
 #[test]
-fn our_relayed_addresses_are_no_clients() {
+fn relayed_addresses_of_the_server_are_not_clients() {
     let mut rig = Rig::new();
     rig.allocated();
     let relayed = rig.asked[0];
@@ -220,9 +220,9 @@ fn our_relayed_addresses_are_no_clients() {
     }
 }
 
-/// A reserved port has no socket, so it is no relayed address.
+/// A reserved port has no socket, so it cannot be reached as a relayed address.
 #[test]
-fn a_reserved_port_is_no_peer() {
+fn a_reserved_port_is_not_a_peer() {
     let mut rig = Rig::new();
     let alice = rig.alice();
     let answer = rig.ask(&alice, Msg::allocate().attr(EVEN_PORT, &[0x80]));
@@ -231,7 +231,7 @@ fn a_reserved_port_is_no_peer() {
     assert!(rig.shared.ports.is_taken(OnWire(odd)));
     assert_eq!(rig.permit(&alice, &[&odd.to_string()]), 0, "the address carries relayed addresses");
     assert_eq!(rig.bind(&alice, 0x4000, &odd.to_string()), 403);
-    assert!(rig.send(&alice, &even.to_string(), b"x").is_ok(), "its own is open");
+    assert!(rig.send(&alice, &even.to_string(), b"x").is_ok(), "the allocated port is open");
     assert_eq!(rig.send(&alice, &odd.to_string(), b"x").err(), Some(DropReason::PeerDenied));
 }
 
@@ -264,13 +264,13 @@ fn a_withdrawn_credential_gets_nothing_new_and_a_revoked_one_ends() {
     assert_eq!(rig.sessions.iter().map(|s| s.reason).collect::<Vec<_>>(), [EndReason::Revoked]);
     assert_eq!(rig.reviews.last(), Some(&Review { permissions: 0, allocations: 1 }));
     assert_eq!(rig.held().0, 1, "the other host's user stays");
-    // Even if it is listed as valid too.
+    // Even if it is also listed as valid.
     rig.reload(|settings| settings.hosts[0].secrets.push("north-secret".into()));
     let again = rig.rest(client(3), "north-secret", &format!("{}:w_c", UNIX + 1000));
     assert_eq!(rig.exchange(&again.at, &again.seal(Msg::allocate()).bytes()).expect("an answer").code(), 401);
 }
 
-/// A revoked secret is revoked under any name of its host and for all hosts, and also after its host is gone.
+/// A secret is revoked for all hosts, even if its own host was renamed or removed.
 #[test]
 fn a_revoked_secret_is_revoked_for_every_host() {
     type Change = fn(&mut Settings);
@@ -312,7 +312,7 @@ fn a_revoked_secret_is_revoked_for_every_host() {
     }
 }
 
-/// A host that only got a new name keeps its number: its calls go on, count in its quotas, and end when their secret is revoked.
+/// A renamed host keeps its id: its calls go on, count in its quotas, and end when their secret is revoked.
 #[test]
 fn a_host_with_a_new_name_is_the_same_host() {
     let mut rig = Rig::with(|settings| settings.limits.allocations_per_user = 1);
@@ -333,7 +333,7 @@ fn a_host_with_a_new_name_is_the_same_host() {
         settings.hosts[0].revoked = std::mem::replace(&mut settings.hosts[0].secrets, vec!["fresh".into()]);
     });
     let ended: Vec<_> = rig.sessions.iter().map(|s| (&*s.host, s.reason)).collect();
-    assert_eq!(ended, [("north", EndReason::Revoked)], "under the name that it began with");
+    assert_eq!(ended, [("north", EndReason::Revoked)], "under the name at its start");
     assert_eq!(rig.held(), (0, 0, 0));
 }
 
@@ -376,10 +376,10 @@ fn a_static_user_that_is_removed_loses_its_calls() {
     assert_eq!(rig.refresh(&bob, 600).code(), 0);
 }
 
-/// On a wildcard listener, clients on this machine are relayed from loopback. These relayed addresses are peers for each other and
-/// for nobody else.
+/// On a wildcard listener, clients on this machine are relayed from loopback. Only such clients can reach these relayed
+/// addresses.
 #[test]
-fn relayed_addresses_of_local_clients_are_peers_of_local_clients_alone() {
+fn relayed_addresses_of_local_clients_are_reached_by_local_clients_only() {
     let loopback = ["127.0.0.1", "::1"];
     let mut rig = Rig::with(|settings| {
         for ip in loopback.map(|ip| ip.parse().expect("literal")) {

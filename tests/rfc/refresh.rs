@@ -32,7 +32,7 @@ fn s8_2_lifetime_is_clamped_and_counts_from_the_refresh() {
     assert_eq!(rig.server.allocations(), 1);
 }
 
-/// RFC 8656 section 8.2: gone at once, with all that belongs to it; the repetition is 437.
+/// RFC 8656 section 8.2: the allocation ends at once with its permissions and channels; a repeated request is 437.
 #[test]
 fn s8_2_lifetime_0_deletes_and_a_repetition_is_437() {
     let mut rig = Rig::new();
@@ -78,19 +78,19 @@ fn s8_2_one_half_of_a_dual_allocation_is_deleted_alone() {
         assert!(rig.send(&alice, gone, b"x").is_err());
         assert_eq!(rig.channel(&alice, kept_channel, b"x").expect("relayed").to, addr(kept));
         assert!(rig.data_from_peer(kept, b"y").is_ok());
-        // What is asked of the missing half is 443 from now on.
+        // Requests for the deleted half now get 443.
         assert_eq!(rig.ask(&alice, with_family(600, family)).code(), 443);
         assert_eq!(rig.ask(&alice, with_family(0, family)).code(), 443);
         assert_eq!(rig.permit(&alice, &[gone]), 443);
         assert_eq!(rig.bind(&alice, 0x4002, gone), 443);
-        // The last half takes the allocation with it.
+        // Deleting the last half ends the allocation.
         assert_eq!(rig.ask(&alice, with_family(0, other)).code(), 0);
         assert_eq!(rig.held(), (0, 0, 0));
         assert_eq!(rig.sessions.len(), 1);
     }
 }
 
-/// RFC 8656 sections 8.1 and 8.2: with a family that half is refreshed, without both are.
+/// RFC 8656 sections 8.1 and 8.2: a Refresh with a family refreshes that half, one without refreshes both.
 #[test]
 fn s8_2_one_half_of_a_dual_allocation_is_refreshed_alone() {
     let mut rig = Rig::new();
@@ -98,7 +98,7 @@ fn s8_2_one_half_of_a_dual_allocation_is_refreshed_alone() {
     rig.wait(300);
     assert_eq!(rig.ask(&alice, with_family(1000, V6)).secs(), 1000);
     rig.wait(300);
-    assert_eq!(rig.held(), (1, 1, 1), "IPv4 ran out");
+    assert_eq!(rig.held(), (1, 1, 1), "IPv4 has expired");
     assert_eq!(rig.permit(&alice, &[PEER6]), 0);
     assert_eq!(rig.permit(&alice, &[PEER]), 443);
     rig.wait(700);
@@ -112,7 +112,7 @@ fn s8_2_one_half_of_a_dual_allocation_is_refreshed_alone() {
     assert_eq!(rig.held(), (0, 0, 0));
 }
 
-/// RFC 8656 section 8.2: a family that the allocation has not.
+/// RFC 8656 section 8.2: a family that the allocation does not have.
 #[test]
 fn s8_2_a_family_without_relayed_address_is_443() {
     let mut rig = Rig::new();
@@ -128,7 +128,7 @@ fn s8_2_a_family_without_relayed_address_is_443() {
     assert_eq!(rig.held(), (1, 1, 1));
 }
 
-/// RFC 8656 section 6: only Refresh refreshes, data of either side does not.
+/// RFC 8656 section 6: only Refresh refreshes an allocation; data in either direction does not.
 #[test]
 fn s6_data_does_not_refresh_an_allocation() {
     let mut rig = Rig::new();
@@ -144,9 +144,9 @@ fn s6_data_does_not_refresh_an_allocation() {
     assert_eq!(rig.held(), (0, 0, 0));
 }
 
-/// RFC 8656 sections 5 and 6: an allocation whose time is over is none, however late the server wakes up.
+/// RFC 8656 sections 5 and 6: an expired allocation is gone, no matter how late the server wakes up.
 #[test]
-fn s6_an_expired_allocation_is_gone_though_no_timer_ran() {
+fn s6_an_expired_allocation_is_gone_even_if_no_timer_ran() {
     let mut rig = Rig::new();
     let alice = rig.allocated();
     assert_eq!(rig.permit(&alice, &[PEER]), 0);
@@ -158,7 +158,7 @@ fn s6_an_expired_allocation_is_gone_though_no_timer_ran() {
     rig.skip(600);
     assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0, "the five-tuple is free");
     assert_eq!(rig.held(), (1, 1, 1));
-    // A name that ran out is of no use once its allocation has.
+    // Once the allocation has expired, an expired name is refused.
     let user = rig.rest(client(2), "north-secret", &format!("{}:w_x", rig.now.unix + 10));
     assert_eq!(rig.ask(&user, Msg::allocate()).code(), 0);
     rig.skip(600);
@@ -166,7 +166,7 @@ fn s6_an_expired_allocation_is_gone_though_no_timer_ran() {
     assert_eq!(rig.bare(&user.at, &request).code(), 401);
 }
 
-/// RFC 8656 section 6: a client whose stream is gone has no allocation, and the five-tuple is free.
+/// RFC 8656 section 6: when its stream closes, an allocation ends and the five-tuple is free.
 #[test]
 fn s6_a_closed_stream_ends_its_allocation() {
     let mut rig = Rig::new();

@@ -1,4 +1,4 @@
-//! A server in memory, in virtual time, with simulated relay sockets and clients that log in.
+//! A server in memory, in virtual time, with simulated relay sockets and authenticating clients.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -26,7 +26,7 @@ use crate::codec::*;
 pub const REALM_TEXT: &str = "relay.example.org";
 pub const RELAY4: &str = "198.51.100.1";
 pub const RELAY6: &str = "2001:db8:1::1";
-/// Peers that the operator allowed, two per family.
+/// Peers that the operator allowed.
 pub const PEER: &str = "192.0.2.50:7000";
 pub const OTHER_PEER: &str = "192.0.2.51:7000";
 pub const PEER6: &str = "[2001:db8:2::50]:7000";
@@ -42,13 +42,13 @@ pub enum Style {
     Old,
     /// RFC 8489 with PASSWORD-ALGORITHM = SHA-256 and USERNAME.
     Sha256,
-    /// The same with USERHASH for USERNAME.
+    /// The same with USERHASH instead of USERNAME.
     Hashed,
     /// RFC 8489 with PASSWORD-ALGORITHM = MD5.
     NamedMd5,
 }
 
-/// SHA-256, then MD5.
+/// The PASSWORD-ALGORITHMS that the server sends: SHA-256, then MD5.
 pub const LIST: [u8; 8] = [0, 2, 0, 0, 0, 1, 0, 0];
 
 /// A user with credentials at one address.
@@ -126,11 +126,11 @@ pub struct Rig {
     pub sockets: BTreeMap<RelayId, SocketAddr>,
     pub sessions: Vec<Session>,
     pub reviews: Vec<Review>,
-    /// The results of the next sockets; when empty they open.
+    /// The results of opening the next sockets. When empty, all sockets open.
     pub failures: VecDeque<Result<(), OpenError>>,
     /// The addresses of all requested sockets.
     pub asked: Vec<SocketAddr>,
-    /// Whether sockets stay undecided until [`Rig::open_pending`].
+    /// Whether requested sockets stay pending until [`Rig::open_pending`].
     pub hold: bool,
     pending: VecDeque<RelayId>,
     replies: VecDeque<(Client, Vec<u8>)>,
@@ -272,7 +272,7 @@ impl Rig {
                     }
                     Action::Ended(session) => self.sessions.push(*session),
                     Action::Reviewed(review) => self.reviews.push(review),
-                    Action::Changed(change) => panic!("nobody asked for {change:?}"),
+                    Action::Changed(change) => panic!("unexpected {change:?}"),
                 }
             }
             if self.hold {
@@ -287,21 +287,21 @@ impl Rig {
         }
     }
 
-    /// Decides the pending sockets.
+    /// Completes the pending sockets and returns the answer, if there is one.
     pub fn open_pending(&mut self) -> Option<Answer> {
         self.hold = false;
         self.drain();
         self.reply().map(|(_, answer)| answer)
     }
 
-    /// One datagram or message of a client.
+    /// Feeds one datagram or message of a client.
     pub fn feed(&mut self, from: &Client, bytes: &[u8]) -> FromClient {
         let verdict = self.server.handle_client(self.now, *from, bytes);
         self.drain();
         verdict
     }
 
-    /// Feeds a message of a stream; `opening`: one of its first requests.
+    /// Feeds a message of a stream; `opening`: it is one of its first requests.
     pub fn feed_stream(&mut self, from: &Client, bytes: &[u8], opening: bool) -> FromClient {
         let verdict = self.server.handle_stream(self.now, *from, bytes, opening);
         self.drain();
@@ -339,7 +339,7 @@ impl Rig {
         }
     }
 
-    /// The answer to a bare request.
+    /// Returns the answer to a message that is sent as it is.
     pub fn bare(&mut self, from: &Client, message: &Msg) -> Answer {
         self.exchange(from, &message.bytes()).expect("an answer")
     }
@@ -353,7 +353,7 @@ impl Rig {
         answer
     }
 
-    /// Gets a nonce, as a client that knows the name and password.
+    /// Gets a nonce for a client with this name and password.
     pub fn login(&mut self, at: Client, name: &str, password: &str, style: Style) -> User {
         let challenge = self.bare(&at, &Msg::allocate());
         assert_eq!(challenge.code(), 401);
@@ -388,7 +388,7 @@ impl Rig {
         alice
     }
 
-    /// Alice with one of both families.
+    /// Alice with an allocation of both families.
     pub fn allocated_dual(&mut self) -> User {
         let alice = self.alice();
         let answer = self.ask(&alice, Msg::allocate().attr(ADDITIONAL_FAMILY, &V6));
@@ -422,19 +422,19 @@ impl Rig {
         }
     }
 
-    /// Feeds any data message of a client: returns what leaves the relay, or why nothing does.
+    /// Feeds a data message of a client; returns what the relay sends, or why it sends nothing.
     pub fn data(&mut self, from: &Client, bytes: &[u8]) -> Result<Sent, DropReason> {
         let verdict = self.feed(from, bytes);
         assert!(self.reply().is_none(), "data is never answered");
         self.sent(bytes, verdict)
     }
 
-    /// A Send indication with this payload.
+    /// Feeds a Send indication with this payload.
     pub fn send(&mut self, user: &User, peer: &str, data: &[u8]) -> Result<Sent, DropReason> {
         self.data(&user.at, &Msg::send().peer(peer).attr(DATA, data).bytes())
     }
 
-    /// ChannelData with this payload.
+    /// Feeds ChannelData with this payload.
     pub fn channel(&mut self, user: &User, number: u16, data: &[u8]) -> Result<Sent, DropReason> {
         self.data(&user.at, &channel_data(number, data))
     }
@@ -447,7 +447,7 @@ impl Rig {
         relay
     }
 
-    /// Feeds a peer's datagram: returns what reaches the client, or why nothing does.
+    /// Feeds a peer's datagram; returns what the client receives, or why it receives nothing.
     pub fn data_from_peer(&mut self, peer: &str, data: &[u8]) -> Result<(Client, Vec<u8>), DropReason> {
         let peer = addr(peer);
         self.at_relay(self.relay(peer.is_ipv4()), peer, data)
@@ -474,7 +474,7 @@ impl Rig {
                 indication::prepend_data(&mut frame, peer, transaction_id)
             }
         }
-        .expect("room");
+        .expect("headroom");
         Ok((client, frame.bytes().to_vec()))
     }
 
@@ -497,7 +497,8 @@ impl Rig {
     }
 }
 
-/// RFC 8489 section 9.2.4, the end: SHA-256 for clients that named an algorithm, SHA-1 for the others.
+/// Checks the integrity of an answer (end of RFC 8489 section 9.2.4): SHA-256 for clients that named an algorithm, SHA-1
+/// for the others.
 pub fn check_signed(user: &User, answer: &Answer) {
     let key = user.key();
     match user.style {

@@ -30,8 +30,8 @@ fn names(evidence: &str) -> impl Iterator<Item = &str> {
     evidence.split('`').skip(1).step_by(2).filter(|name| name.contains("::"))
 }
 
-/// Where a module's tests may stand, this target's first: `auth` is tests/rfc/auth.rs, `wire::stream` is
-/// src/wire/stream.rs or src/wire/stream/tests.rs, `tests::relay` is tests/relay/main.rs.
+/// Returns the files that may contain a module's tests, this target's first: `auth` is tests/rfc/auth.rs, `wire::stream`
+/// is src/wire/stream.rs or src/wire/stream/tests.rs, `tests::relay` is tests/relay/main.rs.
 fn places(module: &str) -> Vec<String> {
     let path = module.replace("::", "/");
     match path.strip_prefix("tests/") {
@@ -74,7 +74,7 @@ fn every_row_has_a_test_or_a_reason() {
     let complaints: Vec<String> = rows.iter().filter_map(|row| complaint(root, row)).collect();
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
     let ids: HashSet<&str> = rows.iter().map(|row| row.id).collect();
-    assert_eq!(ids.len(), rows.len(), "an id stands twice");
+    assert_eq!(ids.len(), rows.len(), "an id is listed twice");
     let musts = rows.iter().filter(|row| row.requirement.starts_with("M: ")).count();
     assert_eq!(musts, MUSTS, "a MUST was lost or added");
 }

@@ -1,4 +1,5 @@
-//! RFC 8489 section 6.2.3, RFC 8656 section 3.1: what TLS may be. `cert::TlsConfigs` builds every listener from this.
+//! RFC 8489 section 6.2.3, RFC 8656 section 3.1: TLS cipher suites. `cert::TlsConfigs` configures every listener from the
+//! provider that is tested here.
 
 use hallpass::cert::provider;
 use rustls::CipherSuite::*;
@@ -18,7 +19,7 @@ fn s6_2_3_the_required_suites_are_there() {
     }
 }
 
-/// RFC 8489 section 6.2.3; RFC 9325 section 4: forward secrecy and authenticated encryption, in every one of them.
+/// RFC 8489 section 6.2.3; RFC 9325 section 4: every suite has forward secrecy and authenticated encryption.
 #[test]
 fn s6_2_3_there_is_no_weak_suite() {
     let suites = provider();

@@ -1,4 +1,4 @@
-//! Decides what a simulated client does next: mostly valid, sometimes careless or hostile.
+//! Chooses the actions of a simulated client: mostly valid, sometimes careless or hostile.
 
 use std::net::SocketAddr;
 
@@ -20,15 +20,15 @@ pub fn chance(rng: &mut ChaCha8Rng, percent: u64) -> bool {
     below(rng, 100) < percent
 }
 
-/// What the client was told about its allocation.
+/// What the client knows about its allocation.
 #[derive(Clone, Debug)]
 pub struct Belief {
-    /// The earliest time at which it may end.
+    /// The earliest time at which the allocation may end.
     pub until: u64,
     pub relayed: Vec<SocketAddr>,
 }
 
-/// A request without an answer yet.
+/// A request that has no answer yet.
 #[derive(Clone, Debug)]
 pub struct Asking {
     pub id: Id,
@@ -40,10 +40,11 @@ pub struct Asking {
 pub struct Participant {
     pub at: Client,
     pub login: Login,
-    /// The secret of its password, and the expiry of its name.
+    /// The secret that its password is derived from.
     pub secret: String,
+    /// The expiry of its name.
     pub until: u64,
-    /// The realm of its key.
+    /// The realm that its key is derived with.
     pub realm: String,
     pub nonce: Option<Vec<u8>>,
     pub belief: Option<Belief>,
@@ -93,10 +94,10 @@ impl Participant {
         }
     }
 
-    /// Takes new credentials from the web application; some are about to expire or have expired.
+    /// Gets new credentials from the web application; some are about to expire or have expired.
     pub fn log_in(&mut self, rng: &mut ChaCha8Rng, unix: u64, user: usize, secret: &str, realm: &str) {
         self.until = if chance(rng, 5) { unix - 10 } else { unix + 30 + below(rng, 7200) };
-        // Never one name under two secrets or realms: on a five-tuple in use, only the first is checked.
+        // A name never has two secrets or realms: on a five-tuple in use, the server checks only the first.
         let (secret_number, first_label) = (secret.rsplit(' ').next(), realm.split('.').next());
         let user = format!("w_{user}_{}_{}", secret_number.unwrap_or(""), first_label.unwrap_or(""));
         let name = rest::username(self.until, &user);
@@ -176,7 +177,7 @@ fn lifetime(rng: &mut ChaCha8Rng) -> u32 {
     1 + below(rng, 4000) as u32
 }
 
-/// Ten IPv4 peers, four IPv6 peers and one that is denied, each with two ports.
+/// Returns one of ten IPv4 peers, four IPv6 peers and a denied one, each with two ports.
 fn peer(rng: &mut ChaCha8Rng) -> SocketAddr {
     let text = match below(rng, 30) {
         0 => "10.0.0.1".to_owned(),
@@ -212,7 +213,7 @@ pub fn encode(id: Id, ask: &Ask) -> stun::Writer {
     }
 }
 
-/// Builds a payload that contains its number and is reproducible from it.
+/// Builds the payload of this number. It starts with the number.
 pub fn payload(number: u64) -> Vec<u8> {
     let len = 8 + (number.wrapping_mul(2_654_435_761) >> 7) as usize % 1200;
     let mut bytes = number.to_be_bytes().to_vec();

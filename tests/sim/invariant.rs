@@ -4,29 +4,29 @@ use std::fmt;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invariant {
-    /// What a client was told about its allocation is true on exactly one server until it ends.
-    ClientsAreToldTheTruth,
-    /// Ports taken in the pool are those of relays, of openings and of reservations.
+    /// Until it ends, an allocation is on exactly one server and is as its client was told.
+    AllocationsAgree,
+    /// The ports taken in the pool are those of open relays, pending relays and reservations.
     PortsAreAccountedFor,
     /// The quota's total is the number of allocations.
     QuotaIsExact,
-    /// Nothing is relayed without a live allocation, permission and channel; nothing is dropped with them.
-    OnlyThePermittedIsRelayed,
-    /// Data arrives byte by byte as it was sent.
+    /// Data is relayed if, and only if, allocation, permission and channel have not expired.
+    OnlyPermittedDataIsRelayed,
+    /// Data arrives unchanged.
     DataIsUnchanged,
-    /// Data reaches its destination and no other client or peer.
-    DataReachesTheRightOne,
+    /// Data reaches no client or peer but its destination.
+    NothingIsMisrouted,
     /// The counters match what was observed.
     CountersAgree,
-    /// Actions name relays that exist; each is opened at one free address and closed exactly once.
+    /// Actions name existing relays; each is opened at a free address and closed exactly once.
     RelaysAreOpenedAndClosedOnce,
-    /// After `handle_timeout` nothing expired is left, and no deadline is in the past.
-    TimeIsKept,
-    /// Wrong passwords, expired names and stale nonces get nothing.
-    StrangersGetNothing,
-    /// Answers are well-formed, fit their request and have a code that the request can get.
+    /// After `handle_timeout` nothing expired remains, and no deadline is in the past.
+    DeadlinesAreKept,
+    /// Requests with wrong passwords, expired names or stale nonces are refused.
+    BadCredentialsGetNothing,
+    /// Answers are well-formed, match a request and have a code that RFC 8656 allows for it.
     AnswersFitTheirRequest,
-    /// When all allocations have ended, all structures are empty.
+    /// After all allocations have ended, all tables are empty.
     NothingIsLeftBehind,
 }
 

@@ -1,4 +1,4 @@
-//! Checks every answer as it leaves a server, and all servers after every step.
+//! Checks every answer of a server, and all servers after every step.
 
 use std::collections::HashMap;
 
@@ -68,38 +68,38 @@ impl World {
                 allocation.client == to
                     && allocation.permissions.get(&peer.ip()).is_some_and(|&end| end > self.now)
             });
-            return ensure(permitted, Invariant::OnlyThePermittedIsRelayed, || {
+            return ensure(permitted, Invariant::OnlyPermittedDataIsRelayed, || {
                 format!("{reply:?} to {to:?}")
             });
         }
         let fits = Invariant::AnswersFitTheirRequest;
         let Some(request) = self.requests.get(&reply.id) else {
-            return ensure(false, fits, || format!("nobody asked for {reply:?}"));
+            return ensure(false, fits, || format!("no request for {reply:?}"));
         };
         let code = reply.code().unwrap_or(999);
         let detail = || {
             format!(
-                "{code} to {:?} of {} ({:?}), there was {asked:?}",
+                "{code} to {:?} of {} ({:?}), before: {asked:?}",
                 request.ask, to.five_tuple, request.proof
             )
         };
-        ensure(request.client == to, Invariant::DataReachesTheRightOne, detail)?;
+        ensure(request.client == to, Invariant::NothingIsMisrouted, detail)?;
         ensure(code == 0 || ERROR_CODES.contains(&code), fits, detail)?;
         if let Some(nonce) = reply.get(stun::NONCE) {
             self.nonces.entry(nonce.to_vec()).or_insert(self.now);
         }
         if let (401 | 438, Some((_, before))) = (code, asked) {
-            // A client with an allocation goes on with the realm of its key.
+            // A client with an allocation keeps the realm of its key.
             let holder = before.allocation.as_ref().and_then(|(name, ..)| self.realms.get(name));
             let realm = holder.unwrap_or(&self.settings.realm);
             let is_right = reply.get(stun::REALM) == Some(realm.as_bytes());
-            ensure(is_right, Invariant::ClientsAreToldTheTruth, detail)?;
+            ensure(is_right, Invariant::AllocationsAgree, detail)?;
         }
         match asked {
             Some((_, before)) if request.ask != Ask::Binding => match self.expected_login(request, before) {
-                Some(refusal) => ensure(code == refusal, Invariant::StrangersGetNothing, detail)?,
+                Some(refusal) => ensure(code == refusal, Invariant::BadCredentialsGetNothing, detail)?,
                 None => {
-                    ensure(!matches!(code, 401 | 438), Invariant::ClientsAreToldTheTruth, detail)?;
+                    ensure(!matches!(code, 401 | 438), Invariant::AllocationsAgree, detail)?;
                     ensure(self.allowed(request, before, reply.id, code), fits, detail)?;
                 }
             },
@@ -125,7 +125,7 @@ impl World {
         self.model.succeeded(now, &to.five_tuple, &ask, reply)
     }
 
-    /// RFC 8489 section 9.2.4: the refusal that matches the credentials.
+    /// Returns the error code that RFC 8489 section 9.2.4 requires for the credentials; `None` if they are valid.
     fn expected_login(&self, request: &Request, before: &Before) -> Option<u16> {
         let Some(nonce) = &request.nonce else { return Some(401) };
         let made = self.nonces.get(nonce).copied().unwrap_or(0);
@@ -157,7 +157,7 @@ impl World {
                 }
                 Some(_) => code == 437,
                 None if self.draining => code == 508,
-                // Whether there is room is tested with the pool and the quota.
+                // Unit tests of the pool and the quota test whether there is room.
                 None => matches!(code, 486 | 508),
             };
         }
@@ -194,7 +194,7 @@ impl World {
         }
     }
 
-    /// Checks all servers from outside. `thorough`: also asks every server about every client.
+    /// Checks all servers from outside; `thorough`: also which server has which client.
     pub fn check(&self, thorough: bool) -> Checked {
         let (taken, expected) = (self.shared.ports.taken(), self.model.taken.len());
         ensure(taken == expected, Invariant::PortsAreAccountedFor, || {
@@ -210,7 +210,7 @@ impl World {
         ensure(total == places, Invariant::QuotaIsExact, || format!("quota {total}, {places} places"))?;
         let known = self.model.allocations.len();
         let held: usize = self.workers.iter().map(|worker| worker.server.allocations()).sum();
-        ensure(held == known, Invariant::ClientsAreToldTheTruth, || format!("{held} held, {known} known"))?;
+        ensure(held == known, Invariant::AllocationsAgree, || format!("{held} held, {known} known"))?;
         self.check_counters()?;
         for n in (0..self.clients.len()).filter(|_| thorough) {
             self.check_client(n)?;
@@ -221,12 +221,12 @@ impl World {
     fn check_client(&self, n: usize) -> Checked {
         let client = &self.clients[n];
         let from = client.at.five_tuple;
-        // A client that left with its stream stays known until the server is told.
+        // A client whose stream closed stays in the model until the server learns of it.
         let at = self.model.allocations.get(&from).map_or(client.at, |allocation| allocation.client);
         let on = |worker: &&crate::world::Worker| worker.server.has_allocation(&at);
         let servers = self.workers.iter().filter(on).count();
         let known = usize::from(self.model.allocations.contains_key(&from));
-        let truth = Invariant::ClientsAreToldTheTruth;
+        let truth = Invariant::AllocationsAgree;
         ensure(servers == known, truth, || format!("{from} is on {servers} servers, expected {known}"))?;
         let believes = client.belief.as_ref().is_some_and(|belief| belief.until > self.now);
         ensure(!believes || servers == 1, truth, || format!("{from} believes {:?}", client.belief))
@@ -247,12 +247,12 @@ impl World {
             let seen = self.seen.drops.get(&reason).copied().unwrap_or(0);
             agree(reason.name(), counters().map(|c| c.dropped(reason).get()).sum(), seen)?;
         }
-        let rungs = || counters().flat_map(|c| Transport::ALL.map(|transport| c.host(HostId(0), transport)));
-        agree("from_client", rungs().map(|r| r.from_client.packets.get()).sum(), self.seen.from_client)?;
-        agree("from_peer", rungs().map(|r| r.from_peer.packets.get()).sum(), self.seen.from_peer)?;
-        agree("allocated", rungs().map(|r| r.allocated.get()).sum(), self.seen.allocated)?;
+        let hosts = || counters().flat_map(|c| Transport::ALL.map(|transport| c.host(HostId(0), transport)));
+        agree("from_client", hosts().map(|r| r.from_client.packets.get()).sum(), self.seen.from_client)?;
+        agree("from_peer", hosts().map(|r| r.from_peer.packets.get()).sum(), self.seen.from_peer)?;
+        agree("allocated", hosts().map(|r| r.allocated.get()).sum(), self.seen.allocated)?;
         let alive = self.model.allocations.values().filter(|allocation| !allocation.opening).count() as u64;
-        agree("allocations", rungs().map(|r| r.allocations.get()).sum(), alive)?;
+        agree("allocations", hosts().map(|r| r.allocations.get()).sum(), alive)?;
         agree("ended", self.seen.ended, self.seen.allocated - alive)
     }
 }

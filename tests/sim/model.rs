@@ -1,5 +1,5 @@
-//! What the servers must hold, derived only from their answers and the clock: an independent model that every verdict
-//! is compared with. Times are nanoseconds.
+//! An independent model of the servers' state, derived only from their answers and the clock. Every verdict of a server is
+//! compared with it. Times are nanoseconds.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -22,12 +22,12 @@ pub enum Ask {
     Bind(u16, SocketAddr),
 }
 
-/// Whether credentials are good, as the client made them.
+/// The kind of credentials that the client used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
     None,
     WrongPassword,
-    /// The right password for a name that runs out at this second since 1970.
+    /// The right password for a name that expires at this Unix time.
     Until(u64),
 }
 
@@ -53,7 +53,7 @@ pub struct Allocation {
     pub channels: HashMap<u16, (SocketAddr, u64)>,
     pub from_client: Traffic,
     pub from_peer: Traffic,
-    /// Ports found in use while opening.
+    /// Ports that were found in use while opening.
     held: Vec<SocketAddr>,
 }
 
@@ -68,9 +68,9 @@ pub struct Model {
     pub allocations: HashMap<FiveTuple, Allocation>,
     pub by_relay: HashMap<(usize, RelayId), FiveTuple>,
     pub taken: HashSet<SocketAddr>,
-    /// Those of them that have an open socket.
+    /// The addresses in `taken` that have an open socket.
     pub live: HashSet<SocketAddr>,
-    /// Address, end and the worker whose timer ends it.
+    /// By token: address, end, and the worker whose timer ends it.
     pub reservations: HashMap<[u8; 8], (SocketAddr, u64, usize)>,
     /// Peers that the operator denied.
     pub denied: Vec<IpAddr>,
@@ -93,27 +93,30 @@ impl Model {
         self.nat.map_or(local, |(announced, ip)| v4_mapped(local, ip, announced))
     }
 
-    /// Removes the permissions that are denied now.
+    /// Removes the permissions for denied peers.
     pub fn deny(&mut self) {
         for allocation in self.allocations.values_mut() {
             allocation.permissions.retain(|peer, _| !self.denied.contains(peer));
         }
     }
 
-    /// Places that users hold: for allocations, and for reserved ports.
+    /// Counts the places in quotas: of allocations and of reserved ports.
     pub fn places(&self) -> usize {
         let pairs = self.allocations.values().filter(|allocation| allocation.opening && allocation.pair);
         self.allocations.len() + self.reservations.len() + pairs.count()
     }
 
-    /// Whether packets for this port may flow: at own addresses to live relayed ports only.
+    /// Returns whether packets may go to this port: at own addresses only to relayed ports in use.
     pub fn port_is_open(&self, local: SocketAddr) -> bool {
         !self.own.contains(&local.ip()) || self.live.contains(&local)
     }
 
     // --- verdicts -------------------------------------------------------------------------------------------
 
-    /// Returns where data of a client for `peer` (as the client names it) must go; an error says why it is dropped.
+    /// Returns where data from a client to `peer` (the address that the client uses) must go.
+    ///
+    /// # Errors
+    /// Why it must be dropped.
     pub fn route_from_client(
         &self,
         now: u64,
@@ -136,14 +139,14 @@ impl Model {
         Ok((relay.id, local))
     }
 
-    /// The peer (as packets travel) that this channel is bound to.
+    /// Returns the peer (its address on the wire) that this channel is bound to.
     pub fn channel(&self, now: u64, from: &FiveTuple, number: u16) -> Result<SocketAddr, DropReason> {
         let allocation = self.allocations.get(from).ok_or(DropReason::NoAllocation)?;
         let bound = allocation.channels.get(&number).filter(|(_, end)| *end > now);
         bound.map(|(peer, _)| *peer).ok_or(DropReason::NoChannel)
     }
 
-    /// Returns the client that a datagram from `peer` (as on the wire) at this relay must reach, and its channel.
+    /// Returns the client that a datagram from `peer` (its address on the wire) at this relay must reach, and the channel.
     pub fn route_from_peer(
         &self,
         now: u64,
@@ -167,9 +170,9 @@ impl Model {
         Ok((allocation.client, bound.map(|(&number, _)| number)))
     }
 
-    // --- what servers do ------------------------------------------------------------------------------------
+    // --- actions of servers ---------------------------------------------------------------------------------
 
-    /// OpenRelay: of a new allocation, or at another port after the last one was found in use.
+    /// Handles OpenRelay, for a new allocation or for another port after one was in use.
     pub fn opens(
         &mut self,
         now: u64,
@@ -191,7 +194,7 @@ impl Model {
             return self.takes(local, pair);
         }
         let Some((client, transaction, name, Ask::Allocate { lifetime, pair, token, .. })) = cause else {
-            return ensure(false, rule, || format!("{id:?} is opened for nobody"));
+            return ensure(false, rule, || format!("{id:?} is opened without a request"));
         };
         let (expires, from) = (now + self.lifetime(*lifetime), client.five_tuple);
         let allocation = self.allocations.entry(from).or_insert_with(|| Allocation {
@@ -228,7 +231,7 @@ impl Model {
     fn takes(&mut self, local: SocketAddr, pair: bool) -> Checked {
         let next = SocketAddr::new(local.ip(), local.port().wrapping_add(1));
         let free = self.taken.insert(local) && (!pair || self.taken.insert(next));
-        ensure(free, Invariant::PortsAreAccountedFor, || format!("{local} is given out twice"))
+        ensure(free, Invariant::PortsAreAccountedFor, || format!("{local} is assigned twice"))
     }
 
     pub fn opened(&mut self, worker: usize, id: RelayId) {
@@ -240,7 +243,7 @@ impl Model {
         }
     }
 
-    /// Handles CloseRelay and returns the address. Before its time a relay may only be closed for `cause`, or unopened.
+    /// Handles CloseRelay and returns the address. Only a pending relay, or one of `cause`, may be closed before it expires.
     pub fn closes(
         &mut self,
         now: u64,
@@ -255,10 +258,12 @@ impl Model {
         });
         let Some((owner, relay, allocation)) = found else {
             let invariant = Invariant::RelaysAreOpenedAndClosedOnce;
-            return Err(Broken { invariant, detail: format!("{id:?} is closed, which is not there") });
+            return Err(Broken { invariant, detail: format!("{id:?} is closed, but does not exist") });
         };
         let may = relay.expires <= now || allocation.opening || cause == Some(&owner);
-        ensure(may, Invariant::TimeIsKept, || format!("{owner} loses {} before its time", relay.local))?;
+        ensure(may, Invariant::DeadlinesAreKept, || {
+            format!("{owner} loses {} before it expires", relay.local)
+        })?;
         allocation.permissions.retain(|ip, _| ip.is_ipv4() != relay.local.is_ipv4());
         allocation.channels.retain(|_, (peer, _)| peer.is_ipv4() != relay.local.is_ipv4());
         self.live.remove(&relay.local);
@@ -283,11 +288,11 @@ impl Model {
         }
     }
 
-    /// Ended.
+    /// Handles Ended.
     pub fn ended(&mut self, session: &Session) -> Checked {
         let Some(allocation) = self.allocations.remove(&session.five_tuple) else {
-            let detail = || format!("{} ended, which was not there", session.five_tuple);
-            return ensure(false, Invariant::ClientsAreToldTheTruth, detail);
+            let detail = || format!("{} ended, but did not exist", session.five_tuple);
+            return ensure(false, Invariant::AllocationsAgree, detail);
         };
         let traffic = (session.from_client, session.from_peer);
         ensure(traffic == (allocation.from_client, allocation.from_peer), Invariant::CountersAgree, || {
@@ -298,19 +303,17 @@ impl Model {
             Invariant::RelaysAreOpenedAndClosedOnce,
             || format!("{} ended with open relays", session.five_tuple),
         )?;
-        ensure(*session.user == *allocation.name, Invariant::ClientsAreToldTheTruth, || {
-            format!("{session:?}")
-        })
+        ensure(*session.user == *allocation.name, Invariant::AllocationsAgree, || format!("{session:?}"))
     }
 
-    /// The success of an Allocate: a first one or a repeated one.
+    /// Handles the success response to an Allocate or to its retransmission.
     pub fn allocated(&mut self, now: u64, from: &FiveTuple, ask: &Ask, reply: &Reader) -> Checked {
         let fits = Invariant::AnswersFitTheirRequest;
         let Ask::Allocate { lifetime, .. } = ask else { return Ok(()) };
         let granted = self.lifetime(*lifetime);
         let own = |local| self.to_announced(local);
         let Some(allocation) = self.allocations.get(from) else {
-            return ensure(false, Invariant::ClientsAreToldTheTruth, || format!("{from} has no allocation"));
+            return ensure(false, Invariant::AllocationsAgree, || format!("{from} has no allocation"));
         };
         ensure(allocation.transaction == reply.id, fits, || format!("{from}: a second allocation"))?;
         let mut relayed: Vec<SocketAddr> = allocation.relays.iter().map(|relay| own(relay.local)).collect();
@@ -338,7 +341,7 @@ impl Model {
                 None if pair => {
                     self.taken.remove(&next);
                 }
-                token => ensure(token.is_none(), fits, || "a token without a wish".into())?,
+                token => ensure(token.is_none(), fits, || "a token that was not requested".into())?,
             }
         }
         let ends = self.allocations[from].relays.iter().map(|relay| relay.expires);
@@ -347,15 +350,15 @@ impl Model {
         ensure(told == left, fits, || format!("{from}: LIFETIME {told:?}, has {left:?}"))
     }
 
-    /// The success of any other request.
+    /// Handles the success response to any other request.
     pub fn succeeded(&mut self, now: u64, from: &FiveTuple, ask: &Ask, reply: &Reader) -> Checked {
         let granted = |wish| self.lifetime(Some(wish));
         match ask {
             Ask::Binding | Ask::Allocate { .. } => return Ok(()),
-            // Its relays are closed and its end was reported before.
+            // Closing its relays and Ended came before the answer.
             Ask::Refresh { lifetime: 0 } => {
                 let gone = !self.allocations.contains_key(from);
-                return ensure(gone, Invariant::ClientsAreToldTheTruth, || format!("{from} is not deleted"));
+                return ensure(gone, Invariant::AllocationsAgree, || format!("{from} is not deleted"));
             }
             Ask::Refresh { lifetime } => {
                 let granted = granted(*lifetime);
@@ -379,7 +382,7 @@ impl Model {
                 allocation.channels.retain(|_, (_, end)| *end > now);
                 let clash = allocation.channels.iter().any(|(n, (p, _))| (n == number) != (*p == peer));
                 allocation.channels.insert(*number, (peer, now + 600 * SECOND));
-                let detail = || format!("{from}: {number:#x} to {peer} is bound otherwise");
+                let detail = || format!("{from}: {number:#x} to {peer} conflicts with a binding");
                 return ensure(!clash, Invariant::AnswersFitTheirRequest, detail);
             }
         }
@@ -387,7 +390,7 @@ impl Model {
     }
 
     fn permits(&mut self, now: u64, from: &FiveTuple, peer: SocketAddr) -> Checked {
-        ensure(!self.is_refused(peer), Invariant::OnlyThePermittedIsRelayed, || {
+        ensure(!self.is_refused(peer), Invariant::OnlyPermittedDataIsRelayed, || {
             format!("{from}: permission for {peer}")
         })?;
         let Some(allocation) = self.living(now, from)? else { return Ok(()) };
@@ -399,22 +402,20 @@ impl Model {
         let allocation = self.allocations.get_mut(from).filter(|allocation| {
             !allocation.opening && allocation.relays.iter().any(|relay| relay.expires > now)
         });
-        ensure(allocation.is_some(), Invariant::ClientsAreToldTheTruth, || {
-            format!("{from} has no allocation")
-        })?;
+        ensure(allocation.is_some(), Invariant::AllocationsAgree, || format!("{from} has no allocation"))?;
         Ok(allocation)
     }
 
-    /// Section 7.2 of RFC 8656, in nanoseconds.
+    /// Returns the lifetime granted by RFC 8656 section 7.2, in nanoseconds.
     pub fn lifetime(&self, wish: Option<u32>) -> u64 {
         wish.map_or(600, u64::from).clamp(600, self.lifetime_max) * SECOND
     }
 
-    /// After `handle_timeout` of `worker`.
+    /// Checks that nothing expired remains after `handle_timeout` of `worker`.
     pub fn timed_out(&self, now: u64, worker: usize) -> Checked {
         for (from, allocation) in self.allocations.iter().filter(|(_, a)| a.worker == worker) {
-            let over = allocation.relays.iter().any(|relay| relay.expires <= now);
-            ensure(!over, Invariant::TimeIsKept, || format!("{from} is over and still there"))?;
+            let expired = allocation.relays.iter().any(|relay| relay.expires <= now);
+            ensure(!expired, Invariant::DeadlinesAreKept, || format!("{from} has expired and still exists"))?;
         }
         Ok(())
     }
@@ -431,13 +432,13 @@ impl Model {
         });
     }
 
-    /// Channels alive at this worker.
+    /// Counts the channels of this worker that have not expired.
     pub fn channels(&self, now: u64, worker: usize) -> u64 {
         let here = self.allocations.values().filter(|allocation| allocation.worker == worker);
         here.flat_map(|a| a.channels.values()).filter(|(_, end)| *end > now).count() as u64
     }
 
-    /// The policy, for the addresses that occur here.
+    /// The peer policy for the addresses used in the simulation.
     pub fn is_refused(&self, peer: SocketAddr) -> bool {
         let private = matches!(peer.ip(), IpAddr::V4(ip) if ip.is_private());
         (private && !self.own.contains(&peer.ip())) || self.denied.contains(&peer.ip())

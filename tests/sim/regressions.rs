@@ -19,7 +19,7 @@ fn client() -> Client {
 }
 
 #[test]
-fn a_late_timer_takes_the_channel_before_its_permission() {
+fn a_late_timer_removes_both_channel_and_permission() {
     let (mut rig, login) = (Rig::new(stun::settings()), login("ann"));
     rig.allocate(client(), &login, &[(stun::LIFETIME, 3600_u32.to_be_bytes().to_vec())]);
     let peer = address("9.9.0.1:7000");
@@ -36,7 +36,7 @@ fn a_late_timer_takes_the_channel_before_its_permission() {
 }
 
 #[test]
-fn ports_held_while_opening_come_back_when_the_client_goes() {
+fn ports_held_while_opening_are_released_when_the_client_disconnects() {
     for pair in [false, true] {
         let (mut rig, login) = (Rig::new(stun::settings()), login("ann"));
         let even = vec![if pair { 0x80 } else { 0 }];
@@ -49,18 +49,18 @@ fn ports_held_while_opening_come_back_when_the_client_goes() {
         rig.server.handle_client_gone(rig.now, &client(), EndReason::Reset);
         rig.draw();
         assert_eq!((rig.shared.ports.taken(), rig.shared.quota.total(), rig.server.allocations()), (0, 0, 0));
-        assert!(rig.ended.is_empty(), "the client never heard of it");
+        assert!(rig.ended.is_empty(), "the client never got an answer");
     }
 }
 
 #[test]
-fn an_allocation_that_is_being_opened_takes_no_orders() {
+fn a_pending_allocation_accepts_no_requests() {
     let (mut rig, login) = (Rig::new(stun::settings()), login("ann"));
     let (allocate, refresh, permit) = (rig.id(), rig.id(), rig.id());
     let dual = [(stun::ADDITIONAL_FAMILY, vec![2, 0, 0, 0])];
     assert_eq!(rig.ask(client(), &login, stun::allocate(allocate, &dual)), None);
-    let v6_away = stun::refresh(refresh, 0).raw(stun::FAMILY, &[2, 0, 0, 0]);
-    assert_eq!(rig.ask(client(), &login, v6_away), Some(437));
+    let delete_v6 = stun::refresh(refresh, 0).raw(stun::FAMILY, &[2, 0, 0, 0]);
+    assert_eq!(rig.ask(client(), &login, delete_v6), Some(437));
     let permission = stun::create_permission(permit, &[address("9.9.0.1:7000")]);
     assert_eq!(rig.ask(client(), &login, permission), Some(437));
     rig.open(Ok(()));
@@ -69,13 +69,13 @@ fn an_allocation_that_is_being_opened_takes_no_orders() {
 }
 
 #[test]
-fn an_allocation_is_over_at_its_time_even_when_the_timer_is_late() {
+fn an_allocation_expires_on_time_even_if_the_timer_is_late() {
     let (mut rig, login) = (Rig::new(stun::settings()), login("ann"));
     rig.allocate(client(), &login, &[]);
     rig.wait(Duration::from_secs(600));
     let id = rig.id();
     assert_eq!(rig.ask(client(), &login, stun::refresh(id, 600)), Some(437));
-    assert_eq!((rig.ended.len(), rig.closed.len()), (1, 1), "its end came with the same input");
+    assert_eq!((rig.ended.len(), rig.closed.len()), (1, 1), "the same input ended it");
     rig.allocate(client(), &login, &[]);
     assert_eq!(rig.server.allocations(), 1);
 }

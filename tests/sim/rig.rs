@@ -1,5 +1,5 @@
-//! One server, driven directly, for tests that need no network.
-#![allow(dead_code)] // every test target that includes this file uses another part of it
+//! One server without a network, driven directly.
+#![allow(dead_code)] // each test target that includes this file uses a different part of it
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use hallpass::turn::shared::Shared;
 
 use super::stun::{self, Login, REALM_NAME, Reader, SECRET, Writer};
 
-/// Wall clock at the origin of the monotonic one.
+/// The wall clock when the monotonic clock is 0.
 pub const EPOCH: u64 = 1_700_000_000;
 
 pub struct Rig {
@@ -125,7 +125,7 @@ impl Rig {
     }
 }
 
-/// A REST login good for decades.
+/// Returns a REST login that is valid for decades.
 pub fn login(user: &str) -> Login {
     let name = rest::username(EPOCH + (1 << 30), user);
     Login::new(&name, &rest::password(SECRET, &name), REALM_NAME)

@@ -1,5 +1,5 @@
-//! Messages and settings for tests of the server in memory, on the common codec.
-#![allow(dead_code)] // every test target that includes this file uses another part of it
+//! Messages and settings for tests of a server in memory, on top of the codec that all tests share.
+#![allow(dead_code)] // each test target that includes this file uses a different part of it
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -24,7 +24,7 @@ pub fn send(id: Id, peer: SocketAddr, payload: &[u8]) -> Vec<u8> {
     Writer::new(SEND_INDICATION, id).address(PEER, peer).raw(DATA, payload).plain()
 }
 
-/// An Allocate for UDP with these further attributes.
+/// Builds an Allocate for UDP with additional attributes.
 pub fn allocate(id: Id, more: &[(u16, Vec<u8>)]) -> Writer {
     let writer = Writer::new(ALLOCATE, id).raw(TRANSPORT, &UDP);
     more.iter().fold(writer, |writer, (kind, value)| writer.raw(*kind, value))
@@ -52,7 +52,7 @@ pub fn client(transport: Transport, client: SocketAddr, link: u64) -> Client {
     Client { five_tuple: FiveTuple { transport, client, server }, link: Link(link) }
 }
 
-/// One host, one relay address of each family, the first of them behind 1:1 NAT.
+/// One host, and one relay address of each family; the IPv4 address is behind 1:1 NAT.
 pub fn settings() -> Settings {
     let ip = |text: &str| -> IpAddr { text.parse().expect("literal") };
     let relay =

@@ -1,4 +1,4 @@
-//! Input and output of the servers: requests, data, relay sockets, timers.
+//! Inputs and outputs of the servers: requests, data, relay sockets, timers.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -45,7 +45,7 @@ impl World {
         match (verdict, expected) {
             (FromClient::Relay { relay, peer: OnWire(peer), payload, .. }, Some((packet, expected))) => {
                 let detail = || format!("{from:?} by {relay:?} to {peer}, expected {expected:?}");
-                ensure(expected == Ok((relay, peer)), Invariant::OnlyThePermittedIsRelayed, detail)?;
+                ensure(expected == Ok((relay, peer)), Invariant::OnlyPermittedDataIsRelayed, detail)?;
                 let unchanged = bytes.get(payload.clone()) == Some(&client::payload(packet)[..]);
                 ensure(unchanged, Invariant::DataIsUnchanged, || format!("{payload:?} of {bytes:?}"))?;
                 self.relay_to_peer(n, relay, peer, packet)?;
@@ -53,12 +53,12 @@ impl World {
             (FromClient::Dropped(reason), expected) => {
                 let relayed = matches!(expected, Some((_, Ok(_))));
                 let detail = || format!("{from:?}: {reason:?}, expected {expected:?}");
-                ensure(!relayed, Invariant::OnlyThePermittedIsRelayed, detail)?;
+                ensure(!relayed, Invariant::OnlyPermittedDataIsRelayed, detail)?;
                 self.drops(reason);
             }
             (FromClient::Control, None) => {}
             (verdict, _) => {
-                ensure(false, Invariant::OnlyThePermittedIsRelayed, || format!("{from:?}: {verdict:?}"))?;
+                ensure(false, Invariant::OnlyPermittedDataIsRelayed, || format!("{from:?}: {verdict:?}"))?;
             }
         }
         let What::Request(id) = what else {
@@ -112,13 +112,13 @@ impl World {
         Ok(())
     }
 
-    /// Peers know what they must receive, and usually send it back.
+    /// Checks what a peer receives; the peer usually sends it back.
     pub fn arrive_at_peer(&mut self, from: SocketAddr, peer: SocketAddr, payload: Vec<u8>) -> Checked {
         let Some(packet) = client::recognise(&payload) else {
             return ensure(false, Invariant::DataIsUnchanged, || format!("at {peer}: {payload:?}"));
         };
-        let meant = self.sent.get(&packet).is_some_and(|sent| sent.to == peer);
-        ensure(meant, Invariant::DataReachesTheRightOne, || format!("packet {packet} at {peer}"))?;
+        let intended = self.sent.get(&packet).is_some_and(|sent| sent.to == peer);
+        ensure(intended, Invariant::NothingIsMisrouted, || format!("packet {packet} at {peer}"))?;
         let time = self.now + MILLI + below(&mut self.rng, 100 * MILLI);
         // Sometimes it comes from another port, sometimes from an unknown host.
         let from_there = match below(&mut self.rng, 20) {
@@ -144,7 +144,7 @@ impl World {
             }
             _ => {
                 let detail = || format!("{from} at {to} ({relay:?}): {verdict:?}, expected {expected:?}");
-                return ensure(false, Invariant::OnlyThePermittedIsRelayed, detail);
+                return ensure(false, Invariant::OnlyPermittedDataIsRelayed, detail);
             }
         };
         if self.fault == Some(Fault::WrongClient) && payload.len().is_multiple_of(50) {
@@ -156,20 +156,20 @@ impl World {
             PeerHeader::Channel(number) => (Some(number), channel_data::prepend(&mut frame, number)),
             PeerHeader::Data { peer: Announced(peer), transaction_id } => {
                 let known = self.model.to_announced(from) == peer;
-                ensure(known, Invariant::DataReachesTheRightOne, || format!("{from} is told as {peer}"))?;
+                ensure(known, Invariant::NothingIsMisrouted, || format!("{from} is announced as {peer}"))?;
                 (None, indication::prepend_data(&mut frame, peer, transaction_id))
             }
         };
         let detail = || format!("{from} at {to}: {verdict:?}, expected {expected:?}");
-        ensure(expected == Ok((client, number)), Invariant::DataReachesTheRightOne, detail)?;
+        ensure(expected == Ok((client, number)), Invariant::NothingIsMisrouted, detail)?;
         ensure(written.is_some(), Invariant::DataIsUnchanged, || {
             format!("no header in front of {payload:?}")
         })?;
         let n = self.client_of(&client.five_tuple)?;
         let origin = client::recognise(&payload).and_then(|packet| self.sent.get(&packet));
-        // An echo must reach the client that sent it, unless its port belongs to another client by now.
+        // An echo must reach the client that sent the packet, unless its port now belongs to another client.
         let astray = origin.is_some_and(|o| o.client != n && o.to == from && since <= o.at);
-        ensure(!astray, Invariant::DataReachesTheRightOne, || format!("{from}'s answer reaches client {n}"))?;
+        ensure(!astray, Invariant::NothingIsMisrouted, || format!("{from}'s answer reaches client {n}"))?;
         if let Some(allocation) = self.model.allocations.get_mut(&client.five_tuple) {
             allocation.from_peer.packets += 1;
             allocation.from_peer.bytes += payload.len() as u64;
@@ -195,7 +195,7 @@ impl World {
     ) -> Checked {
         let opening = &mut self.workers[worker].opening;
         if opening.get(&relay) != Some(&ticket) {
-            return Ok(()); // closed before it was open
+            return Ok(()); // closed while it was being opened
         }
         opening.remove(&relay);
         if outcome.is_ok() {
@@ -223,7 +223,7 @@ impl World {
                 mirror.compare(server, now);
             }
             let late = server.poll_timeout().filter(|next| next.as_nanos() <= self.now);
-            ensure(late.is_none(), Invariant::TimeIsKept, || format!("{late:?} at {}", self.now))?;
+            ensure(late.is_none(), Invariant::DeadlinesAreKept, || format!("{late:?} at {}", self.now))?;
             let (channels, expected) =
                 (server.counters().channels.get(), self.model.channels(self.now, worker));
             ensure(channels == expected, Invariant::CountersAgree, || {
@@ -233,7 +233,7 @@ impl World {
         Ok(())
     }
 
-    /// Carries out the actions of one input. `may_act`: whether allocations may end because of it.
+    /// Carries out the actions after one input. `may_act`: whether it may open relays.
     pub fn draw(&mut self, worker: usize, asked: Option<(Id, &Before)>, may_act: bool) -> Checked {
         while let Some(action) = self.workers[worker].server.poll_action() {
             match action {
@@ -246,7 +246,7 @@ impl World {
                 }
                 Action::OpenRelay { relay, address: OnWire(address) } => {
                     ensure(may_act, Invariant::RelaysAreOpenedAndClosedOnce, || {
-                        format!("{relay:?} out of nothing")
+                        format!("{relay:?} is opened without a request")
                     })?;
                     let request = asked.and_then(|(id, _)| Some((id, self.requests.get(&id)?)));
                     let cause = request.as_ref().map(|(id, r)| (r.client, id, &r.name[..], &r.ask));
@@ -273,8 +273,8 @@ impl World {
                 }
                 Action::Changed(change) => self.workers[worker].mirror.apply(*change),
                 Action::Reviewed(review) => {
-                    ensure(review.allocations == 0, Invariant::OnlyThePermittedIsRelayed, || {
-                        format!("{review:?}, and nothing was revoked")
+                    ensure(review.allocations == 0, Invariant::OnlyPermittedDataIsRelayed, || {
+                        format!("{review:?}, but nothing was revoked")
                     })?;
                 }
             }

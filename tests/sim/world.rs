@@ -1,4 +1,4 @@
-//! Servers, clients, peers and the network between them, under one clock and one seed.
+//! Servers, clients, peers and the network between them, with one clock and one seed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -28,7 +28,7 @@ pub const MILLI: u64 = SECOND / 1000;
 /// A deliberate fault, to verify that it is detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The model misses a permission now and then, so that the server seems to relay without one.
+    /// The model misses permissions, so that the server seems to relay without one.
     PermissionNeverGiven,
     /// One byte changes on the way through the relay.
     ByteFlipped,
@@ -62,9 +62,9 @@ pub enum What {
 
 pub struct Worker {
     pub server: Server,
-    /// Sockets that are being opened, by the ticket of the latest attempt.
+    /// Sockets that are being opened, with the ticket of the latest attempt.
     pub opening: HashMap<RelayId, u64>,
-    /// What the reported changes say of its table.
+    /// The table, as its reported changes describe it.
     pub mirror: Mirror,
 }
 
@@ -86,23 +86,23 @@ pub struct World {
     pub settings: Settings,
     pub secrets: Vec<String>,
     pub draining: bool,
-    pub timers_stand_still_until: u64,
+    pub timers_paused_until: u64,
     pub model: Model,
     pub clients: Vec<Participant>,
     pub by_tuple: HashMap<FiveTuple, usize>,
-    /// When the next message of a stream can arrive, either way: streams keep their order.
+    /// The arrival of the last message of each stream and direction; streams keep their order.
     pub in_order: HashMap<(FiveTuple, bool), u64>,
     /// Bound relay sockets: worker, relay, and since when.
     pub net: HashMap<SocketAddr, (usize, RelayId, u64)>,
     pub requests: HashMap<Id, Request>,
     pub nonces: HashMap<Vec<u8>, u64>,
-    /// The realm of each name.
+    /// The realm of each user name.
     pub realms: HashMap<String, String>,
     pub sent: HashMap<u64, Sent>,
     pub seen: Seen,
     pub dual: bool,
     pub fault: Option<Fault>,
-    /// What may end allocations before their time, while one input is dealt with.
+    /// The five-tuple whose allocation the current input may end before it expires.
     pub cause: Option<FiveTuple>,
 }
 
@@ -147,7 +147,7 @@ impl World {
             secrets: vec![stun::SECRET.into()],
             settings,
             draining: false,
-            timers_stand_still_until: 0,
+            timers_paused_until: 0,
             model,
             clients: Vec::new(),
             by_tuple: HashMap::new(),
@@ -170,7 +170,7 @@ impl World {
     fn populate(&mut self, clients: u64) {
         for n in 0..clients as usize {
             let transport = Transport::ALL[if n % 3 == 0 { n / 3 % 3 } else { 0 }];
-            // A few schools, each behind one address.
+            // Five schools, each behind one address.
             let address = SocketAddr::from(([8, 8, 0, (n % 5) as u8], 2000 + n as u16));
             let mut participant = Participant::new(stun::client(transport, address, n as u64));
             participant.log_in(&mut self.rng, EPOCH, n / 2, stun::SECRET, stun::REALM_NAME);
@@ -187,12 +187,12 @@ impl World {
         }
     }
 
-    /// Runs until `end`; then all clients fall silent, and everything left expires or is shut down.
+    /// Runs until `end`. Then all clients stop sending, and everything left expires or is shut down.
     pub fn run(&mut self, end: u64) -> Checked {
         while let Some((&key, _)) = self.events.first_key_value() {
             let due = self.workers.iter().filter_map(|worker| worker.server.poll_timeout()).min();
             if let Some(due) = due.map(Instant::as_nanos).filter(|&due| due <= key.0)
-                && self.now >= self.timers_stand_still_until
+                && self.now >= self.timers_paused_until
             {
                 self.now = self.now.max(due);
                 self.timeouts()?;
@@ -204,7 +204,7 @@ impl World {
                 self.handle(event)?;
             }
             if below(&mut self.rng, 5000) == 0 {
-                self.timers_stand_still_until = self.now + below(&mut self.rng, 1200) * SECOND;
+                self.timers_paused_until = self.now + below(&mut self.rng, 1200) * SECOND;
             }
             self.steps += 1;
             self.check(self.steps.is_multiple_of(64))?;
@@ -259,8 +259,8 @@ impl World {
 
     pub fn client_of(&self, five_tuple: &FiveTuple) -> Result<usize, Broken> {
         self.by_tuple.get(five_tuple).copied().ok_or_else(|| Broken {
-            invariant: Invariant::DataReachesTheRightOne,
-            detail: format!("{five_tuple} is nobody"),
+            invariant: Invariant::NothingIsMisrouted,
+            detail: format!("{five_tuple} is unknown"),
         })
     }
 
@@ -271,7 +271,7 @@ impl World {
             Event::Gone { from, reason } => {
                 let number = self.client_of(&from)?;
                 let (worker, now) = (self.worker_of(number), self.now());
-                // The client may have another stream by then.
+                // The client may have a new stream by now.
                 let allocation = self.model.allocations.get(&from);
                 let client = allocation.map_or(self.clients[number].at, |allocation| allocation.client);
                 self.workers[worker].server.handle_client_gone(now, &client, reason);
@@ -279,8 +279,8 @@ impl World {
                 self.draw(worker, None, false)?;
                 self.cause = None;
                 let left = self.model.allocations.contains_key(&from);
-                ensure(!left, Invariant::ClientsAreToldTheTruth, || {
-                    format!("{from} left and has an allocation")
+                ensure(!left, Invariant::AllocationsAgree, || {
+                    format!("{from} left and still has an allocation")
                 })?;
             }
             Event::ToClient { to, bytes } => self.arrive_at_client(to, &bytes)?,
@@ -298,7 +298,8 @@ impl World {
         Ok(())
     }
 
-    /// Secrets rotate, the older one stays valid for one reload; host and realm get other names; a peer is denied and allowed again.
+    /// Rotates the secrets, of which the older stays valid for one reload, renames host and realm, and denies a peer or allows
+    /// it again.
     fn reload(&mut self) -> Checked {
         self.number += 1;
         self.secrets.push(format!("secret {}", self.number));
@@ -380,7 +381,7 @@ impl World {
         self.number
     }
 
-    /// Asks, and over UDP asks again twice.
+    /// Sends a request; over UDP it is retransmitted twice.
     pub fn ask(&mut self, n: usize, ask: Ask, how: Carelessness, again: bool) {
         let id = self.next_id();
         let client = &mut self.clients[n];
@@ -410,7 +411,7 @@ impl World {
             client.channels.clear();
         }
         if let (Ask::Refresh { .. }, Some(belief)) = (&ask, &mut client.belief) {
-            // It may take effect without an answer ever coming back.
+            // The request may take effect even if its answer is lost.
             belief.until = belief.until.min(self.now + 600 * SECOND);
         }
         client.quiet_until = self.now + 10 * SECOND;
@@ -433,7 +434,7 @@ impl World {
         }
     }
 
-    /// UDP loses and duplicates.
+    /// Returns how many copies of a message arrive: UDP loses and duplicates.
     pub fn copies(&mut self, transport: Transport) -> u64 {
         match below(&mut self.rng, 20) {
             _ if transport.is_stream() => 1,
