@@ -7,8 +7,9 @@ import ssl
 import struct
 import time
 
-from .turn import CHANNEL_BIND, Client, Cutter, Refused, attribute, channel_data, rest_login, signed, xor_address
-from .turn import CHANNEL_NUMBER, LIFETIME, REFRESH, XOR_PEER_ADDRESS
+from .turn import CHANNEL_BIND, Client, Cutter, Refused, attribute, attributes, channel_data, rest_login, signed
+from .turn import xor_address
+from .turn import CHANNEL_NUMBER, LIFETIME, NONCE, REFRESH, XOR_PEER_ADDRESS
 
 CHANNEL = 0x4000
 PERIOD = 0.04
