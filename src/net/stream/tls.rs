@@ -84,6 +84,8 @@ pub struct Tls {
     connection: Option<UnbufferedServerConnection>,
     /// Received, unprocessed bytes: the start of a record or of a handshake message.
     incoming: Vec<u8>,
+    /// How many of them rustls was given as whole records. It continues after them, and may have overwritten their headers.
+    given: usize,
     /// Whether the ClientHello was answered, other than by a HelloRetryRequest.
     answered: bool,
     established: bool,
@@ -141,9 +143,29 @@ impl Tls {
         plain: &mut Scratch,
         output: &mut Scratch,
     ) -> Result<Received, TlsOutcome> {
+        let received = self.receive_all(chooser, shared, incoming, plain, output);
+        if received.is_err() {
+            // It must not be called again: it may expect bytes that are no longer kept.
+            self.connection = None;
+        }
+        received
+    }
+
+    fn receive_all(
+        &mut self,
+        chooser: &dyn TlsChooser,
+        shared: bool,
+        incoming: &mut Scratch,
+        plain: &mut Scratch,
+        output: &mut Scratch,
+    ) -> Result<Received, TlsOutcome> {
         let mut received = Received::default();
         let mut consumed = 0;
         if self.connection.is_none() {
+            if self.answered {
+                // It failed earlier.
+                return Err(TlsOutcome::Internal);
+            }
             match chooser.choose(incoming.bytes(), shared) {
                 Choice::Config(config) => {
                     let connection = UnbufferedServerConnection::new(config);
@@ -160,11 +182,18 @@ impl Tls {
         if let Some(connection) = &mut self.connection {
             let sent = output.bytes().len();
             let allowed = SILENT_MAX + self.data / DATA_PER_SILENT;
-            let progress =
-                process(connection, incoming.bytes_mut(), plain, output, allowed.saturating_sub(self.silent));
+            let progress = process(
+                connection,
+                incoming.bytes_mut(),
+                self.given,
+                plain,
+                output,
+                allowed.saturating_sub(self.silent),
+            );
             self.answered |= answers(&output.bytes()[sent..]);
             let progress = progress?;
             (consumed, received.closed) = (progress.consumed, progress.closed);
+            self.given = progress.given.saturating_sub(consumed);
             received.finished = !self.established && !connection.is_handshaking();
             self.established |= received.finished;
             self.data = self.data.saturating_add(progress.data);
@@ -223,6 +252,7 @@ impl Tls {
                 _ => return Err(TlsOutcome::Internal),
             }
             self.incoming.drain(..discard);
+            self.given = self.given.saturating_sub(discard);
         }
     }
 }
@@ -253,6 +283,8 @@ fn records(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 struct Progress {
     /// The bytes consumed.
     consumed: usize,
+    /// The end of the whole records given to rustls.
+    given: usize,
     /// Whether the client closed.
     closed: bool,
     /// Records of data.
@@ -261,7 +293,7 @@ struct Progress {
     silent: u32,
 }
 
-/// Processes as much of `incoming` as possible.
+/// Processes as much of `incoming` as possible, of which rustls was given the first `given` bytes earlier.
 ///
 /// # Errors
 /// The cause of an error of rustls, and `Garbage` as soon as more than `silent_max` records after the handshake had no
@@ -269,19 +301,29 @@ struct Progress {
 fn process(
     connection: &mut UnbufferedServerConnection,
     incoming: &mut [u8],
+    given: usize,
     plain: &mut Scratch,
     output: &mut Scratch,
     silent_max: u32,
 ) -> Result<Progress, TlsOutcome> {
-    let mut progress = Progress::default();
+    let mut progress = Progress { given, ..Progress::default() };
     // Key updates may follow the end of the handshake in the same read.
     let finishing = if connection.is_handshaking() { FINISHING_RECORDS } else { 0 };
-    // Records so far, and where the next one begins.
-    let (mut counted, mut begin) = (0, 0);
-    let portion = |rest: &[u8]| -> usize { records(rest).take(RECORDS_AT_ONCE).map(<[u8]>::len).sum() };
-    // The end of the bytes passed to rustls.
-    let mut end = portion(incoming);
+    // Whole records given to rustls in this call. They are counted beforehand: rustls decrypts them and joins messages in
+    // place, so bytes that the client chose may replace their headers.
+    let mut counted = 0;
+    // The end of the bytes given to rustls, which may include the start of a record.
+    let mut end = given;
     loop {
+        if end == progress.given {
+            for record in records(&incoming[end..]).take(RECORDS_AT_ONCE) {
+                end += record.len();
+                if is_whole(record) {
+                    progress.given = end;
+                    counted += 1;
+                }
+            }
+        }
         let consumed = progress.consumed;
         let UnbufferedStatus { mut discard, state } =
             connection.process_tls_records(&mut incoming[consumed..end]);
@@ -312,25 +354,26 @@ fn process(
             }
         }
         progress.consumed += discard;
-        for record in records(&incoming[begin..progress.consumed]) {
-            begin += record.len();
-            counted += 1;
+        if !done {
+            continue;
         }
+        // rustls has processed all whole records that it was given.
         if !connection.is_handshaking() {
             progress.silent = u32::saturating_sub(counted, progress.data + finishing);
         }
         if progress.silent > silent_max {
             return Err(TlsOutcome::Garbage);
         }
-        if done {
-            // rustls changes bytes in place, but only those passed to it: the headers after them are intact.
-            let further = if progress.closed { 0 } else { portion(&incoming[end..]) };
-            if further == 0 {
-                return Ok(progress);
-            }
-            end += further;
+        if progress.closed || end > progress.given || records(&incoming[end..]).next().is_none() {
+            return Ok(progress);
         }
     }
+}
+
+/// Returns whether a record of [`records`] is complete.
+fn is_whole(record: &[u8]) -> bool {
+    let &[_, _, _, high, low, ref payload @ ..] = record else { return false };
+    payload.len() == usize::from(u16::from_be_bytes([high, low]))
 }
 
 /// Appends the alert that rustls has queued after an error. Processing must stop there: rustls would read the offending

@@ -8,6 +8,7 @@ use crate::net::stream::record::{RECORD_MAX, sealed_max};
 
 struct Pair {
     client: ClientConnection,
+    client_config: Arc<ClientConfig>,
     server: Tls,
     config: Arc<ServerConfig>,
     incoming: Scratch,
@@ -38,10 +39,11 @@ impl Pair {
         let config = config.with_single_cert(vec![own.cert.der().clone()], key).expect("config");
         let client = ClientConfig::builder_with_provider(Arc::new(provider));
         let client = client.with_protocol_versions(&[version]).expect("versions");
-        let client = client.with_root_certificates(roots).with_no_client_auth();
+        let client = Arc::new(client.with_root_certificates(roots).with_no_client_auth());
         let name = ServerName::try_from("relay.test").expect("name");
         Self {
-            client: ClientConnection::new(Arc::new(client), name).expect("client"),
+            client: ClientConnection::new(Arc::clone(&client), name).expect("client"),
+            client_config: client,
             server: Tls::default(),
             config: Arc::new(config),
             incoming: Scratch::new(1 << 17),
@@ -291,6 +293,91 @@ fn all_records_of_a_read_are_processed() {
         assert_eq!(pair.plain.bytes().len(), 5 * RECORDS_AT_ONCE - 1);
         pair.feed(start, usize::MAX).expect("the rest of the last record");
         assert_eq!(pair.plain.bytes().len(), 5 * RECORDS_AT_ONCE);
+    }
+}
+
+/// rustls continues after the records of an unfinished message from earlier reads, and has joined the message over their
+/// headers, so they must not be read again.
+#[test]
+fn a_message_of_many_records_may_continue_in_the_next_read() {
+    let mut pair = Pair::new(true, &rustls::version::TLS12);
+    let hello = pair.client_sends();
+    pair.feed(&hello, usize::MAX).expect("the hello");
+    let message = [&[16, 0, 0xff, 0xff][..], &[0; 196]].concat();
+    let records: Vec<u8> = message.iter().flat_map(|&byte| [22, 3, 3, 0, 1, byte]).collect();
+    for cut in [1, 6, 600, 605] {
+        pair.feed(&records, cut).expect("the start of a message");
+    }
+}
+
+/// A client that seals its records by hand.
+struct Sealer {
+    pair: Pair,
+    seal: Box<dyn FnMut(rustls::ContentType, &[u8]) -> Vec<u8>>,
+}
+
+impl Sealer {
+    fn new() -> Self {
+        let mut pair = Pair::new(true, &rustls::version::TLS13);
+        let mut config = (*pair.client_config).clone();
+        config.enable_secret_extraction = true;
+        let name = ServerName::try_from("relay.test").expect("name");
+        pair.client = ClientConnection::new(Arc::new(config.clone()), name.clone()).expect("client");
+        pair.handshake(usize::MAX);
+        let other = ClientConnection::new(Arc::new(config), name).expect("client");
+        let client = std::mem::replace(&mut pair.client, other);
+        let suite = client.negotiated_cipher_suite().and_then(|suite| suite.tls13()).expect("TLS 1.3");
+        let (mut number, secrets) = client.dangerous_extract_secrets().expect("allowed").tx;
+        let (key, iv) = match secrets {
+            rustls::ConnectionTrafficSecrets::Aes128Gcm { key, iv }
+            | rustls::ConnectionTrafficSecrets::Aes256Gcm { key, iv }
+            | rustls::ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (key, iv),
+            _ => panic!("another suite"),
+        };
+        let mut encrypter = suite.aead_alg.encrypter(key, iv);
+        let seal = move |typ, payload: &[u8]| {
+            let payload = rustls::crypto::cipher::OutboundChunks::Single(payload);
+            let version = rustls::ProtocolVersion::TLSv1_2;
+            let plain = rustls::crypto::cipher::OutboundPlainMessage { typ, version, payload };
+            number += 1;
+            encrypter.encrypt(plain, number - 1).expect("sealed").encode()
+        };
+        Self { pair, seal: Box::new(seal) }
+    }
+}
+
+/// After an error rustls must not be called again: it would look for bytes that are no longer kept.
+#[test]
+fn a_connection_that_failed_within_a_message_can_be_closed() {
+    use rustls::ContentType::{ApplicationData, Handshake};
+    let update = [24, 0, 0, 1, 0];
+    let two = [update, update].concat();
+    for records in [
+        &[(Handshake, &two[..])][..],
+        &[(Handshake, &update[..1]), (ApplicationData, b"x")],
+        &[(Handshake, b""), (Handshake, &[1, 0, 0, 0])],
+    ] {
+        let mut sealer = Sealer::new();
+        let bytes: Vec<u8> = records.iter().flat_map(|&(typ, payload)| (sealer.seal)(typ, payload)).collect();
+        let mut pair = sealer.pair;
+        pair.output.clear();
+        assert_eq!(pair.feed(&bytes, usize::MAX), Err(TlsOutcome::Garbage));
+        pair.server.close(&mut pair.output);
+        assert!(pair.server.seal(b"x", &mut pair.output).is_err());
+    }
+}
+
+/// After an empty handshake record rustls keeps bytes that begin anywhere in a later record, so plaintext of the client
+/// stands where a header is expected.
+#[test]
+fn records_without_data_are_counted_after_an_empty_handshake_record() {
+    use rustls::ContentType::{ApplicationData, Handshake};
+    let mut sealer = Sealer::new();
+    let fill = [23, 3, 3, 0xff, 0xff].repeat(16);
+    for round in 0..=SILENT_MAX {
+        let mut bytes = (sealer.seal)(Handshake, b"");
+        bytes.extend((sealer.seal)(ApplicationData, &fill));
+        assert_eq!(sealer.pair.feed(&bytes, usize::MAX).is_ok(), round < SILENT_MAX, "{round}");
     }
 }
 
