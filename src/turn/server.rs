@@ -150,6 +150,7 @@ impl Server {
     /// Removes everything whose lifetime has expired.
     pub fn handle_timeout(&mut self, now: Now) {
         self.state.expire(now);
+        self.state.continue_review(now.instant);
         self.state.publish();
     }
 
@@ -160,7 +161,7 @@ impl Server {
 
     /// The time of the next call of [`Server::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.state.deadlines.next()
+        self.state.next_deadline()
     }
 
     /// The sessions in the next `max` slots of the table from `after` on; see [`Page`]. For each slot a page reads at most

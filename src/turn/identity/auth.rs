@@ -89,6 +89,25 @@ impl Identity {
         }
     }
 
+    /// An identity that no request can use.
+    #[cfg(test)]
+    pub fn for_test(user: &str, host: HostId) -> Self {
+        let credentials = stun_types::message::ShortTermCredentials::new("unknown".to_owned());
+        let key = stun_types::message::MessageIntegrityCredentials::from(credentials)
+            .make_key(crate::wire::message::IntegrityAlgorithm::Sha1);
+        Self {
+            name: user.into(),
+            user: user.into(),
+            host,
+            host_name: "".into(),
+            realm: "".into(),
+            expires: None,
+            credential: Credential::of_user(user, "unknown"),
+            password_algorithm: PasswordAlgorithm::Md5,
+            key,
+        }
+    }
+
     /// Whether a request names this identity, its realm and its password algorithm.
     fn is_named_by(
         &self,

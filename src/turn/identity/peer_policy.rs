@@ -4,7 +4,8 @@
 //! configured entry with the same prefix as a built-in one replaces it; between two configured ones a tie
 //! denies. Addresses that contain an IPv4 address are judged by both.
 
-mod prefixes;
+pub mod difference;
+pub mod prefixes;
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -42,9 +42,7 @@ fn check_and_refresh(
     }
     let lifetime = lifetime(&state.settings.limits, request.lifetime);
     for relay in chosen {
-        if let Some(owner) = state.table.refresh_relay(relay, now + lifetime) {
-            state.deadlines.push(now + lifetime, owner);
-        }
+        state.refresh_relay(relay, now + lifetime);
     }
     Ok(lifetime.as_secs() as u32)
 }

@@ -1,7 +1,8 @@
 //! Deadlines in order: a heap with lazy entries.
 //!
-//! A refresh does not touch the heap: when an entry is due and its owner now lives longer, the owner is pushed back. Entries
-//! of owners that are gone are skipped, and removed when they outnumber the others.
+//! A refresh to a later time does not touch the heap: when an entry is due and its owner now lives longer, the owner is pushed
+//! back. Entries that are not in effect (their owner is gone or has an earlier one) are skipped, and removed when they
+//! outnumber the others.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -42,10 +43,11 @@ impl<T: Ord + Copy> Deadlines<T> {
         self.heap.pop().map(|Reverse(due)| due)
     }
 
-    /// Removes the entries of owners that are gone, if there are many more entries than `living` owners.
-    pub fn sweep(&mut self, living: usize, is_alive: impl Fn(&T) -> bool) {
+    /// Removes the entries that are not in effect, if there are many more entries than `living` owners. An owner has one entry
+    /// in effect, so at least half of the entries go.
+    pub fn sweep(&mut self, living: usize, is_in_effect: impl Fn(Instant, &T) -> bool) {
         if self.heap.len() > 2 * living + SLACK {
-            self.heap.retain(|Reverse((_, owner))| is_alive(owner));
+            self.heap.retain(|Reverse((at, owner))| is_in_effect(*at, owner));
             self.heap.shrink_to(living + SLACK);
         }
     }
@@ -92,7 +94,7 @@ mod tests {
         let mut deadlines = Deadlines::default();
         for owner in 0..100_000u64 {
             deadlines.push(at(owner), owner);
-            deadlines.sweep(10, |&other| other + 10 > owner);
+            deadlines.sweep(10, |_, &other| other + 10 > owner);
             assert!(deadlines.len() <= 20 + SLACK + 1);
         }
         assert!(!deadlines.is_empty());

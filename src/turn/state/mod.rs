@@ -11,6 +11,7 @@ pub mod deadline;
 pub mod meter;
 pub mod port_pool;
 pub mod quota;
+mod review;
 pub mod table;
 
 use std::collections::VecDeque;
@@ -23,11 +24,12 @@ use self::allocate_requests::AllocateRequests;
 use self::allocation::Owner;
 use self::deadline::Deadlines;
 use self::port_pool::RelayPorts;
+use self::review::Reviewing;
 use self::table::Table;
 use crate::base::host::HostId;
 use crate::base::time::{Instant, Now};
 use crate::base::transport::Transport;
-use crate::turn::action::{Action, DropReason, EndReason, FromClient, Review, Session};
+use crate::turn::action::{Action, DropReason, EndReason, FromClient, Session};
 use crate::turn::address::{Announced, OnWire};
 use crate::turn::counters::Counters;
 use crate::turn::error::Code;
@@ -36,6 +38,7 @@ use crate::turn::id::{AllocationId, RelayId};
 use crate::turn::identity::auth::{Authenticator, Identity};
 use crate::turn::identity::directory::Standing;
 use crate::turn::identity::gate::Gate;
+use crate::turn::identity::peer_policy::difference::Difference;
 use crate::turn::identity::peer_policy::{PeerPolicy, Reach};
 use crate::turn::settings::{Host, Settings};
 use crate::turn::shared::Shared;
@@ -63,6 +66,8 @@ pub struct State {
     pub(super) short_of_memory: bool,
     /// Hosts that new settings left out while they had allocations.
     retired: Vec<Host>,
+    /// The review of permissions that is under way.
+    reviewing: Option<Reviewing>,
 }
 
 impl State {
@@ -93,6 +98,7 @@ impl State {
             draining: false,
             short_of_memory: false,
             retired: Vec::new(),
+            reviewing: None,
         }
     }
 
@@ -100,8 +106,10 @@ impl State {
 
     /// Applies new settings and judges what is running by them.
     pub fn apply(&mut self, now: Instant, settings: Arc<Settings>) {
+        let difference = Difference::between(&self.settings, &settings);
         self.policy = PeerPolicy::new(&settings.peers, &settings.relay_addresses);
-        if !settings.same_credentials(&self.settings) {
+        let same_credentials = settings.same_credentials(&self.settings);
+        if !same_credentials {
             self.authenticator = Authenticator::new(&settings);
         }
         self.retire_hosts(&settings);
@@ -110,10 +118,8 @@ impl State {
         self.end_where_gone(now, &ports);
         self.ports = ports;
         self.settings = settings;
-        let review = Review { allocations: self.end_revoked(now), permissions: self.review(now) };
-        if review != Review::default() {
-            self.actions.push_back(Action::Reviewed(review));
-        }
+        let revoked = if same_credentials { 0 } else { self.end_revoked(now) };
+        self.begin_review(now, difference, revoked);
     }
 
     /// Keeps the hosts that are missing in `next` and still have allocations: which peers these may reach depends on the host.
@@ -154,15 +160,6 @@ impl State {
             self.end_allocation(now, id, EndReason::Revoked);
         }
         revoked.len()
-    }
-
-    /// Judges every permission by the current settings. Returns how many ended.
-    fn review(&mut self, now: Instant) -> usize {
-        let Self { table, policy, settings, retired, .. } = self;
-        table.review_permissions(now, |allocation, peer| {
-            let host = settings.hosts.iter().chain(&*retired).find(|host| host.id == allocation.host)?;
-            policy.judge_either(peer, host.peers.as_deref())
-        })
     }
 
     /// The settings of a host, or the last ones of a host that a reload removed.
@@ -296,15 +293,15 @@ impl State {
         Some(relay.announced)
     }
 
-    /// Removes the deadlines of owners that are gone, if there are many.
+    /// Removes the deadlines that are not in effect, if there are many.
     pub fn sweep(&mut self) {
         let table = &self.table;
         let ports = &self.ports;
-        let is_alive = |owner: &Owner| match owner {
+        let is_in_effect = |at, owner: &Owner| match owner {
             Owner::Reservation(token) => ports.is_reserved(token),
-            owner => table.end_of(*owner).is_some(),
+            owner => table.is_in_effect(*owner, at),
         };
-        self.deadlines.sweep(table.owners() + ports.reserved(), is_alive);
+        self.deadlines.sweep(table.owners() + ports.reserved(), is_in_effect);
     }
 
     /// Publishes the gauges of permissions and channels.
@@ -312,6 +309,23 @@ impl State {
         let (permissions, channels) = self.table.permissions_and_channels();
         self.counters.permissions.set(permissions as u64);
         self.counters.channels.set(channels as u64);
+    }
+
+    /// The time of the next deadline; the start of the clock if a review is under way.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        match self.reviewing {
+            Some(_) => Some(Instant::default()),
+            None => self.deadlines.next(),
+        }
+    }
+
+    /// Sets the end of a relay's lifetime.
+    pub fn refresh_relay(&mut self, relay: RelayId, expires: Instant) {
+        if let Some(owner) = self.table.refresh_relay(relay, expires) {
+            self.deadlines.push(expires, owner);
+            // The later deadline is no longer in effect.
+            self.sweep();
+        }
     }
 
     /// Whether an action is queued.
@@ -358,3 +372,6 @@ impl Drop for State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 //! Entries are stored in slabs and found through one hash map for each kind of lookup: a lookup costs the same with one
 //! channel or ten thousand. Lifetimes are compared with the clock at use, so expired entries may be removed later.
 
-mod permit;
+pub mod permit;
 pub mod route;
 mod sessions;
 
@@ -246,6 +246,17 @@ impl Table {
         let sooner = expires < relay.due;
         relay.due = relay.due.min(expires);
         sooner.then_some(Owner::Relay(id, relay.generation))
+    }
+
+    /// Returns whether the deadline `at` of an owner is in effect. A refresh to an earlier end replaces that of a relay.
+    pub fn is_in_effect(&self, owner: Owner, at: Instant) -> bool {
+        match owner {
+            Owner::Relay(id, generation) => self
+                .relays
+                .get(id.0 as usize)
+                .is_some_and(|relay| relay.generation == generation && relay.due == at),
+            owner => self.end_of(owner).is_some(),
+        }
     }
 
     /// Moves the deadline `at` of an owner that lives until `end`. Returns `false` if that deadline is not in effect any more.

@@ -10,6 +10,17 @@ use crate::turn::id::{AllocationId, RelayId};
 use crate::turn::identity::peer_policy::Reach;
 use crate::turn::state::allocation::{Allocation, Channel, ChannelId, Owner, Permission, PermissionId};
 
+/// One page of a review of the permissions.
+#[derive(Clone, Copy, Debug)]
+pub struct ReviewPage {
+    /// The first position in the table.
+    pub from: usize,
+    /// The page ends after this many looks at a position.
+    pub looks: usize,
+    /// The looks that judging a permission counts for.
+    pub judged: usize,
+}
+
 impl Table {
     /// The number of permissions of this relay.
     pub fn permission_count(&self, relay: RelayId) -> usize {
@@ -31,15 +42,26 @@ impl Table {
         self.by_ip.get(&(relay.0, bits(ip))).is_some_and(|id| self.permissions[id.0 as usize].expires > now)
     }
 
-    /// Judges every permission again. Those that `judge` refuses end now, and their channels relay nothing; the others get
-    /// their new reach. Returns how many ended.
+    /// Judges a page of the permissions again: those whose peer `concerns` selects. Those that `judge` refuses end now, and
+    /// their channels relay nothing; the others get their new reach. Returns how many ended, and where the next page begins.
     pub fn review_permissions(
         &mut self,
         now: Instant,
+        page: ReviewPage,
+        concerns: impl Fn(IpAddr) -> bool,
         judge: impl Fn(&Allocation, IpAddr) -> Option<Reach>,
-    ) -> usize {
-        let mut ended = 0;
-        for (_, permission) in &mut self.permissions {
+    ) -> (usize, Option<usize>) {
+        let (mut ended, mut looks) = (0, 0);
+        for position in page.from..self.permissions.capacity() {
+            if looks >= page.looks {
+                return (ended, Some(position));
+            }
+            looks += 1;
+            let Some(permission) = self.permissions.get_mut(position) else { continue };
+            if !concerns(permission.ip) {
+                continue;
+            }
+            looks += page.judged;
             let relay = &mut self.relays[permission.relay.0 as usize];
             let allocation = &mut self.allocations[relay.allocation.0 as usize];
             match judge(allocation, permission.ip) {
@@ -53,7 +75,7 @@ impl Table {
             (relay.recent, allocation.recent) = (None, None);
             self.changes.note(|| permission.as_installed());
         }
-        ended
+        (ended, None)
     }
 
     /// Installs or refreshes a permission (RFC 8656 section 9). Returns the owner of a new one, which needs a deadline. A live

@@ -1,0 +1,149 @@
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::*;
+use crate::turn::action::Review;
+use crate::turn::five_tuple::{FiveTuple, Link};
+use crate::turn::identity::account::Account;
+use crate::turn::settings::{Limits, PeerRules, RelayAddress};
+
+const HOST: HostId = HostId(0);
+
+fn settings(peers: PeerRules) -> Settings {
+    let host = |id, name: &str| Host {
+        id,
+        name: name.into(),
+        secrets: Vec::new(),
+        revoked: Vec::new(),
+        peers: None,
+    };
+    let local = Ipv4Addr::LOCALHOST.into();
+    Settings {
+        icmp_to_clients: false,
+        realm: "realm".into(),
+        hosts: vec![host(HOST, "here")],
+        users: Vec::new(),
+        relay_addresses: vec![RelayAddress { local, announced: local, only_local: false }],
+        default_family: Default::default(),
+        relay_ports: 49_152..=65_535,
+        peers,
+        limits: Limits::default(),
+        alternates: Default::default(),
+        strict_channels: false,
+    }
+}
+
+fn at(seconds: u64) -> Instant {
+    Instant::from_nanos(seconds * 1_000_000_000)
+}
+
+/// A state with an allocation that has one relay.
+struct Bench {
+    state: State,
+    client: Client,
+    relay: RelayId,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let shared = Arc::new(Shared::new(&[7; 32]));
+        let settings = Arc::new(settings(PeerRules::default()));
+        let mut state = State::new(settings, Arc::clone(&shared), Arc::default(), [7; 32]);
+        let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let five_tuple = FiveTuple { transport: Transport::Udp, client: address(1), server: address(2) };
+        let identity = Arc::new(Identity::for_test("ann", HOST));
+        let account = Account::User("ann".into());
+        let place = shared.quota.take(HOST, &account, &Limits::default()).expect("no limit");
+        let client = Client { five_tuple, link: Link(0) };
+        let allocation = state.table.add_allocation(client, identity, at(0), place);
+        let local = address(50_000);
+        let (relay, owner) = state.table.add_relay(allocation, OnWire(local), Announced(local), at(3600));
+        state.deadlines.push(at(3600), owner);
+        state.table.mark_open(relay);
+        Self { state, client, relay }
+    }
+
+    fn permit(&mut self, ip: IpAddr) {
+        let (_, owner) = self.state.table.permit(self.relay, ip, Reach::All, at(0), at(300));
+        owner.into_iter().for_each(|owner| self.state.deadlines.push(at(300), owner));
+    }
+
+    fn reach(&self, ip: IpAddr) -> Option<Reach> {
+        let route = self.state.table.route_from_send(&self.client, OnWire::new(ip, 9), at(1));
+        route.ok().map(|route| route.reach)
+    }
+
+    fn is_permitted(&self, ip: IpAddr) -> bool {
+        self.state.table.is_permitted(self.relay, ip, at(1))
+    }
+
+    /// Applies these rules. Returns what the review ended, and the number of pages after the first one.
+    fn apply(&mut self, peers: PeerRules) -> (Review, usize) {
+        self.state.apply(at(1), Arc::new(settings(peers)));
+        let mut pages = 0;
+        while self.state.next_deadline() == Some(Instant::default()) {
+            self.state.continue_review(at(1));
+            pages += 1;
+        }
+        let reviewed = std::iter::from_fn(|| self.state.next_action()).find_map(|action| match action {
+            Action::Reviewed(review) => Some(review),
+            _ => None,
+        });
+        (reviewed.unwrap_or_default(), pages)
+    }
+}
+
+/// Each refresh to an earlier end would leave another deadline, and every end of an allocation looks at all of them.
+#[test]
+fn ever_shorter_lifetimes_leave_few_deadlines() {
+    let mut bench = Bench::new();
+    for second in (600..3600).rev() {
+        bench.state.refresh_relay(bench.relay, at(second));
+        assert!(bench.state.deadlines.len() <= 2 + 1024 + 1, "{}", bench.state.deadlines.len());
+    }
+    let now = |second| Now { instant: at(second), unix: second };
+    bench.state.refresh_relay(bench.relay, at(700));
+    bench.state.expire(now(699));
+    assert!(bench.state.table.relay(bench.relay).is_some(), "the last refresh counts");
+    bench.state.refresh_relay(bench.relay, at(699));
+    bench.state.expire(now(699));
+    assert!(bench.state.table.relay(bench.relay).is_none());
+    assert!(bench.state.deadlines.len() <= 2 + 1024 + 1);
+}
+
+fn peer(number: u32) -> IpAddr {
+    Ipv4Addr::from_bits(0x0B00_0000 + number).into()
+}
+
+/// The addresses of a machine change with every container: only permissions for these addresses are judged again.
+#[test]
+fn a_new_own_address_ends_the_permissions_for_it_alone() {
+    let mut bench = Bench::new();
+    (0..5000).for_each(|number| bench.permit(peer(number)));
+    let own = |numbers: &[u32]| PeerRules {
+        own: numbers.iter().map(|&number| peer(number).into()).collect(),
+        ..PeerRules::default()
+    };
+    assert_eq!(bench.apply(PeerRules::default()), (Review::default(), 0), "nothing has changed");
+    let (review, pages) = bench.apply(own(&[7, 9]));
+    assert_eq!((review, pages), (Review::default(), 0), "they reach relayed addresses there");
+    assert_eq!([7, 8].map(|number| bench.reach(peer(number))), [Some(Reach::OwnRelayed), Some(Reach::All)]);
+    bench.apply(own(&[9]));
+    assert_eq!([7, 9].map(|number| bench.reach(peer(number))), [Some(Reach::All), Some(Reach::OwnRelayed)]);
+}
+
+#[test]
+fn new_rules_are_applied_a_page_at_a_time() {
+    let mut bench = Bench::new();
+    (0..5000).for_each(|number| bench.permit(peer(number)));
+    let deny = |net: &str| PeerRules { deny: vec![net.parse().expect("literal")], ..PeerRules::default() };
+    // A second change within the review: what the first one concerns is judged by both.
+    bench.state.apply(at(1), Arc::new(settings(deny("11.0.0.0/8"))));
+    assert!(bench.state.next_deadline() == Some(Instant::default()));
+    assert!(!bench.is_permitted(peer(0)) && bench.is_permitted(peer(4999)));
+    let (review, pages) = bench.apply(PeerRules::default());
+    assert!(review.permissions < 4000 && pages == 2, "{review:?} in {pages} pages");
+    assert!(bench.is_permitted(peer(4999)));
+    let (review, _) = bench.apply(deny("11.0.16.0/20"));
+    assert_eq!(review.permissions, 5000 - 4096);
+    assert!(!bench.is_permitted(peer(4999)));
+}
