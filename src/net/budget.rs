@@ -24,7 +24,7 @@ pub const CLOSED: usize = 32;
 /// Units for one request, which is authenticated and answered.
 pub const REQUEST_UNITS: u32 = 16;
 /// Bytes read from a stream that count as one unit. The number is low, because TLS records may be as short as 23 bytes.
-pub const BYTES_PER_UNIT: usize = 128;
+const BYTES_PER_UNIT: usize = 128;
 /// Bytes written to a stream that count as one unit. Each TLS record counts as another.
 pub const WRITTEN_BYTES_PER_UNIT: usize = 2048;
 /// A stream's share of at least this many units is large. Two video packets that arrive together are below it.
@@ -187,6 +187,15 @@ impl Budget {
     pub fn spend(&mut self, units: u32) {
         self.slice.units = self.slice.units.saturating_add(units);
         self.spent = self.spent.wrapping_add(units);
+    }
+
+    /// Records the work of reading a stream. After a step of a handshake the clock is read: a signature or a key exchange takes
+    /// as long as hundreds of units.
+    pub fn spend_read(&mut self, received: usize, is_handshake: bool) {
+        self.spend(SOCKET_UNITS + (received / BYTES_PER_UNIT) as u32);
+        if is_handshake {
+            self.slice.units = self.slice.units.max(LOOK);
+        }
     }
 
     /// Records work for a user.
@@ -360,6 +369,20 @@ mod tests {
         assert!(budget.was_short());
         budget.begin_turn(at(0));
         assert!(!budget.was_short());
+    }
+
+    #[test]
+    fn the_clock_is_read_after_each_step_of_a_handshake() {
+        let mut budget = budget();
+        budget.begin_turn(at(0));
+        budget.begin_slice(Rank::Second);
+        let steps = (0..100).take_while(|_| {
+            budget.spend_read(200, true);
+            MICROS.set(MICROS.get() + 200);
+            !budget.is_time_spent()
+        });
+        // The first reading begins the slice of 500 us.
+        assert_eq!(steps.count(), 3);
     }
 
     #[test]

@@ -38,7 +38,7 @@ use std::sync::Arc;
 use std::{io, iter};
 
 use super::admission::{Gate, Pressure};
-use super::budget::{BYTES_PER_UNIT, Budget, CLOSED, Rank, SOCKET_UNITS};
+use super::budget::{Budget, CLOSED, Rank};
 use super::counters::{CloseReason, Counters, Decision, TlsOutcome};
 use super::scratch::Buffers;
 use super::stream::outbox::{Kind, Pushed};
@@ -227,7 +227,7 @@ impl Front {
         let FiveTuple { transport, client, .. } = connection.client.five_tuple;
         let is_detected = was_undetected && !connection.is_undetected();
         self.counters.streams(transport).received.add(read.received as u64);
-        budget.spend(SOCKET_UNITS + (read.received / BYTES_PER_UNIT) as u32);
+        budget.spend_read(read.received, read.handshake.is_some() || connection.door.is_handshake());
         if let Some(outcome) = read.handshake {
             self.counters.tls(outcome).add(1);
             // The time limit of the next stage may be shorter.

@@ -47,6 +47,11 @@ pub enum Door {
 }
 
 impl Door {
+    /// Returns whether this is the TLS handshake.
+    pub fn is_handshake(&self) -> bool {
+        matches!(self, Door::Handshake)
+    }
+
     /// Returns how long a client may stay at this stage, and what happens afterwards.
     pub fn time_limit(&self, expects_tls: bool, negotiated_web: bool) -> (Duration, Life) {
         let idle = Life::Over(CloseReason::Idle);
