@@ -11,8 +11,10 @@
 //! listeners are read first, and again while relayed addresses and streams use their time.
 
 mod act;
+mod listeners;
 mod memory;
 mod persistent;
+mod request_time;
 
 use std::io;
 use std::rc::Rc;
@@ -25,7 +27,6 @@ use super::admission::Pressure;
 use super::budget::{Budget, Leftovers, REQUEST_UNITS, Rank, SOCKET_UNITS};
 use super::datagram::relay::Standing;
 use super::datagram::{Datagram, Datagrams};
-use super::front::quic::Claim;
 use super::front::{Front, Messages, Parts, closes_stream};
 use super::log::{self, SessionLog};
 use super::socket::WorkerSockets;
@@ -40,6 +41,7 @@ use crate::turn::five_tuple::Client;
 use crate::turn::server::Server;
 use memory::Memory;
 pub(super) use persistent::{Controls, Persistent};
+use request_time::RequestTime;
 
 /// Events per wait. With few, relayed addresses queue behind ready connections, of which one source may have 8,000.
 const EVENTS: usize = 4096;
@@ -61,6 +63,7 @@ pub(super) struct Worker {
     log: SessionLog,
     running: bool,
     memory: Memory,
+    request_time: RequestTime,
 }
 
 impl Worker {
@@ -99,6 +102,7 @@ impl Worker {
             log,
             running: true,
             memory: Memory::default(),
+            request_time: RequestTime::default(),
         })
     }
 
@@ -265,58 +269,6 @@ impl Worker {
             self.log.summarise();
         }
         self.front.on_deadlines(self.now.instant, &self.server);
-    }
-
-    /// Receives one batch from a listener, handles it, and sends the results.
-    fn on_udp(&mut self, listener: u16) {
-        // The frames are about to be overwritten.
-        self.flush();
-        let Some(mut arrived) = self.datagrams.receive_from_clients(listener, self.budget.turn) else {
-            return;
-        };
-        if arrived.more {
-            self.budget.read_again(Token::Udp(listener), Rank::Last);
-        }
-        self.controls.counters.batches.add(1);
-        while let Some(datagram) = self.datagrams.next(&mut arrived) {
-            self.controls.counters.datagrams.add(1);
-            if let Some(client) = self.datagrams.client(listener, &datagram)
-                && !self.is_quic(listener, &datagram, client)
-            {
-                self.on_client_datagram(&datagram, client);
-            }
-        }
-        self.flush();
-    }
-
-    /// Reads the UDP listeners again if relayed addresses or streams have used much time since.
-    fn read_due_listeners(&mut self) {
-        if self.budget.take_listeners_due() {
-            (0..self.datagrams.listeners()).for_each(|listener| self.on_udp(listener));
-        }
-    }
-
-    /// Returns whether a datagram belongs to QUIC; if so, it was forwarded or refused.
-    fn is_quic(&mut self, listener: u16, datagram: &Datagram, client: Client) -> bool {
-        let Some(to) = self.datagrams.quic_server(listener) else { return false };
-        let bytes = self.datagrams.bytes(datagram);
-        match self.front.claim(client, to, bytes, &self.server, self.now.instant) {
-            Claim::Turn => return false,
-            Claim::Quic { .. } => {}
-            Claim::Refused => self.dropped(DropReason::QuicRefused),
-        }
-        true
-    }
-
-    fn on_client_datagram(&mut self, datagram: &Datagram, client: Client) {
-        match self.server.handle_client(self.now, client, self.datagrams.bytes(datagram)) {
-            FromClient::Relay { relay, peer: OnWire(peer), payload, dont_fragment } => {
-                let full = self.datagrams.send_from_client((relay, dont_fragment), peer, datagram, payload);
-                self.flush_if(full);
-            }
-            FromClient::Control => self.act(),
-            FromClient::Dropped(_) => {}
-        }
     }
 
     /// Reads a share from a relayed address with an event, or postpones it.

@@ -243,6 +243,8 @@ reasons! {
     SearchDeferred = "search_deferred",
     /// More requests than the user may send.
     RequestsOverRate = "requests_over_rate",
+    /// A request over UDP behind others that took the time for requests, while calls were waiting. A retransmission may pass.
+    Backlog = "backlog",
     /// Not the beginning of a QUIC connection, or too many of them.
     QuicRefused = "quic_refused",
     /// The answer would be too large for the request (amplification).

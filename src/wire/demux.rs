@@ -21,9 +21,24 @@ pub const fn classify(first_byte: u8) -> Kind {
     }
 }
 
+/// Returns whether a STUN message is a request, by the two bits of its class (RFC 8489 section 5).
+pub const fn is_request(message: &[u8]) -> bool {
+    matches!(*message, [first @ 0..=3, second, ..] if first & 1 == 0 && second & 0x10 == 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_are_known_by_their_class() {
+        // Binding, Allocate and CreatePermission.
+        assert!([&[0, 1][..], &[0, 3, 0], &[0, 8]].into_iter().all(is_request));
+        // Send and Data indications, a success, an error, ChannelData and nothing.
+        for other in [&[0, 0x16][..], &[0, 0x17], &[1, 1], &[1, 0x11], &[0x40, 0], &[0], &[]] {
+            assert!(!is_request(other), "{other:?}");
+        }
+    }
 
     #[test]
     fn every_first_byte_has_its_kind() {

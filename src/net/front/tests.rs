@@ -8,7 +8,7 @@ use super::*;
 use crate::base::time::Now;
 use crate::base::transport::Transport;
 use crate::net::admission::{Admission, Rules};
-use crate::net::budget::Leftovers;
+use crate::net::budget::{Leftovers, SOCKET_UNITS};
 use crate::net::syscall::{Epoll, Events};
 use acceptors::Arrival;
 use door::Expected;

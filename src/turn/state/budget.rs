@@ -5,26 +5,46 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 /// Nanoseconds in a second.
 pub(super) const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// GCRA: advances the theoretical arrival time `until` by `cost` and returns it. One second's worth may come at once. All in
-/// nanoseconds.
-///
-/// # Errors
-/// The earliest time to retry, when `cost` is more than the rate allows now.
-pub(super) fn pay(until: u64, now: u64, cost: u64) -> Result<u64, u64> {
-    let after = until.max(now).saturating_add(cost);
-    if after <= now + NANOS_PER_SECOND { Ok(after) } else { Err(after - NANOS_PER_SECOND) }
+/// A rate, and how much of it may come at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Units a second; not 0.
+    pub rate: u64,
+    /// Nanoseconds' worth that may come at once.
+    pub burst: u64,
 }
 
-/// Takes `units` at `rate` a second from the theoretical arrival time `until`.
+impl Pace {
+    /// One second's worth may come at once: a full frame of a shared screen needs that in bits.
+    pub fn second(rate: u64) -> Self {
+        Self { rate, burst: NANOS_PER_SECOND }
+    }
+
+    /// `units` may come at once, or a hundredth of a second's worth if that is more, but no more than a second's worth.
+    pub fn at_once(rate: u64, units: u64) -> Self {
+        let worth = units.saturating_mul(NANOS_PER_SECOND) / rate.max(1);
+        Self { rate, burst: worth.clamp(NANOS_PER_SECOND / 100, NANOS_PER_SECOND) }
+    }
+}
+
+/// GCRA: advances the theoretical arrival time `until` by the time that `units` are worth, and returns it. All in nanoseconds.
+///
+/// # Errors
+/// The earliest time to retry, when that is more than the pace allows now.
+pub(super) fn pay(until: u64, now: u64, units: u64, pace: Pace) -> Result<u64, u64> {
+    let cost = u128::from(units) * u128::from(NANOS_PER_SECOND) / u128::from(pace.rate);
+    let after = until.max(now).saturating_add(u64::try_from(cost).unwrap_or(u64::MAX));
+    if after <= now + pace.burst { Ok(after) } else { Err(after - pace.burst) }
+}
+
+/// Takes `units` from the theoretical arrival time `until`.
 ///
 /// # Errors
 /// The earliest time to retry, in nanoseconds.
-pub(super) fn draw(until: &AtomicU64, now: u64, units: u64, rate: u64) -> Result<(), u64> {
-    let cost = u128::from(units) * u128::from(NANOS_PER_SECOND) / u128::from(rate);
-    let cost = u64::try_from(cost).unwrap_or(u64::MAX);
-    match until.fetch_update(Relaxed, Relaxed, |until| pay(until, now, cost).ok()) {
+pub(super) fn draw(until: &AtomicU64, now: u64, units: u64, pace: Pace) -> Result<(), u64> {
+    match until.fetch_update(Relaxed, Relaxed, |until| pay(until, now, units, pace).ok()) {
         Ok(_) => Ok(()),
-        Err(until) => pay(until, now, cost).map(drop),
+        Err(until) => pay(until, now, units, pace).map(drop),
     }
 }
 

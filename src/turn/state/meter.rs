@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 
 use slab::Slab;
 
-use super::budget::{Budget, NANOS_PER_SECOND, draw, pay};
+use super::budget::{Budget, Pace, draw, pay};
 use super::quota::Place;
 use crate::base::host::HostId;
 use crate::base::time::Instant;
@@ -21,8 +21,12 @@ use crate::turn::settings::{Rate, Rates};
 /// A worker draws one part in this many of a second's worth at a time, if that much is available.
 const DRAWS_PER_SECOND: u64 = 100;
 
-/// The rate limit of one allocation by GCRA: theoretical arrival times in nanoseconds. The burst is one second's worth, which
-/// a full frame of a shared screen needs.
+/// Datagrams of an allocation that may come at once, and those of a user. A full frame of a shared screen has some hundred. One
+/// takes 7 us, and the media of others waits behind them in the queue of the UDP listener.
+const ALLOCATION_AT_ONCE: u64 = 1000;
+const USER_AT_ONCE: u64 = 2500;
+
+/// The rate limit of one allocation by GCRA: theoretical arrival times in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Meter {
     bits_until: u64,
@@ -33,16 +37,17 @@ impl Meter {
     /// The meter after one more datagram of `len` bytes; `None` if that exceeds the rate.
     fn after(self, now: Instant, rate: Rate, len: usize) -> Option<Self> {
         let now = now.as_nanos();
-        let paid = |until: u64, units: u64, rate: u64| {
-            if rate == 0 {
-                return Some(until);
-            }
-            pay(until, now, units * NANOS_PER_SECOND / rate).ok()
+        let paid = |until: u64, units: u64, pace: Pace| match pace.rate {
+            0 => Some(until),
+            _ => pay(until, now, units, pace).ok(),
         };
-        // A datagram is below 2^16 bytes: the product is below 2^50.
         Some(Self {
-            bits_until: paid(self.bits_until, len as u64 * 8, rate.bits())?,
-            packets_until: paid(self.packets_until, 1, u64::from(rate.packets))?,
+            bits_until: paid(self.bits_until, len as u64 * 8, Pace::second(rate.bits()))?,
+            packets_until: paid(
+                self.packets_until,
+                1,
+                Pace::at_once(u64::from(rate.packets), ALLOCATION_AT_ONCE),
+            )?,
         })
     }
 }
@@ -58,8 +63,8 @@ struct Share {
 
 impl Share {
     /// Whether the share has `units`, after a draw from the budget if necessary.
-    fn covers(&mut self, units: u64, until: &AtomicU64, now: u64, rate: u64) -> bool {
-        if rate == 0 || self.left >= units {
+    fn covers(&mut self, units: u64, until: &AtomicU64, now: u64, pace: Pace) -> bool {
+        if pace.rate == 0 || self.left >= units {
             return true;
         }
         let missing = units - self.left;
@@ -67,8 +72,8 @@ impl Share {
             return false;
         }
         // Near the limit, the budget may have enough for this datagram alone.
-        for wanted in [missing.max(rate / DRAWS_PER_SECOND), missing] {
-            match draw(until, now, wanted, rate) {
+        for wanted in [missing.max(pace.rate / DRAWS_PER_SECOND), missing] {
+            match draw(until, now, wanted, pace) {
                 Ok(()) => {
                     self.left += wanted;
                     return true;
@@ -98,11 +103,11 @@ impl Holder {
         Self { budget: Arc::clone(budget), bits: Share::default(), packets: Share::default() }
     }
 
-    /// Whether one more datagram of `len` bytes may pass.
-    fn covers(&mut self, now: Instant, rate: Rate, len: usize) -> bool {
+    /// Whether one more datagram of `len` bytes may pass. `packets` is the pace of datagrams.
+    fn covers(&mut self, now: Instant, rate: Rate, packets: Pace, len: usize) -> bool {
         let now = now.as_nanos();
-        self.bits.covers(len as u64 * 8, &self.budget.bits_until, now, rate.bits())
-            && self.packets.covers(1, &self.budget.packets_until, now, u64::from(rate.packets))
+        self.bits.covers(len as u64 * 8, &self.budget.bits_until, now, Pace::second(rate.bits()))
+            && self.packets.covers(1, &self.budget.packets_until, now, packets)
     }
 
     fn spend(&mut self, len: usize) {
@@ -195,11 +200,13 @@ impl Meters {
             Account::Name(_) => Rate::default(),
         };
         let after = meter.after(now, rates.allocation, len).ok_or(DropReason::AllocationOverRate)?;
-        if !user.covers(now, user_rate, len) {
+        let packets = Pace::at_once(u64::from(user_rate.packets), USER_AT_ONCE);
+        if !user.covers(now, user_rate, packets, len) {
             return Err(DropReason::UserOverRate);
         }
         if let Some(host) = host {
-            if !host.covers(now, rates.host, len) {
+            let packets = Pace::second(u64::from(rates.host.packets));
+            if !host.covers(now, rates.host, packets, len) {
                 return Err(DropReason::HostOverRate);
             }
             host.spend(len);
@@ -214,6 +221,7 @@ impl Meters {
 mod tests {
     use super::*;
     use crate::turn::settings::Limits;
+    use crate::turn::state::budget::NANOS_PER_SECOND;
     use crate::turn::state::quota::Quota;
 
     fn at(millis: u64) -> Instant {
@@ -249,6 +257,21 @@ mod tests {
         assert_eq!((0..100).filter(|_| count(at(500), 1000).is_ok()).count(), 50);
         assert_eq!((0..999).filter(|_| count(at(9000), 1).is_ok()).count(), 150, "the user's packets");
         assert_eq!(count(at(9000), 1), Err(DropReason::UserOverRate));
+    }
+
+    /// The media of others waits behind what comes at once.
+    #[test]
+    fn of_datagrams_less_than_a_seconds_worth_may_come_at_once() {
+        let rate = |packets| Rate { kbit: 0, packets };
+        let at_once = |rates: Rates| {
+            let (mut meters, mut meter) = (Meters::default(), Meter::default());
+            let user = meters.join(&place(&Arc::default(), HOST, "ann"));
+            (0..50_000).filter(|_| meters.count(at(0), &rates, &mut meter, user, 9).is_ok()).count()
+        };
+        let of_allocation = |packets| at_once(Rates { allocation: rate(packets), ..Rates::default() });
+        let of_user = |packets| at_once(Rates { user: rate(packets), ..Rates::default() });
+        assert_eq!([300, 20_000, 1_000_000].map(of_allocation), [300, 1_000, 10_000]);
+        assert_eq!([300, 100_000].map(of_user), [300, 2_500]);
     }
 
     #[test]
@@ -304,7 +327,9 @@ mod tests {
                 Rates { host: rate, ..Rates::default() },
                 Rates { user: rate, host: rate, ..Rates::default() },
             ] {
-                let all = per_second * (1 + 4);
+                // A second's worth may come at once, but of a user's datagrams 2,500.
+                let at_once = if rates.user.packets > 0 { 2_500 } else { per_second };
+                let all = at_once + 4 * per_second;
                 let passed = passed(&rates, 4, len);
                 let tolerance = 3 * per_second / 100;
                 assert!((all - tolerance..=all + tolerance).contains(&passed), "{passed} of {all}");

@@ -1,0 +1,97 @@
+//! Time for requests over UDP.
+//!
+//! All UDP clients of a worker share one queue in the kernel, in which media waits behind requests. The limits of sources and
+//! users permit a second's worth at once, and many of them can come together. So while more is waiting than one read takes, and
+//! calls are running, requests have a part of the time. Those beyond it are dropped unread, for a tenth of the cost; clients send
+//! them again (RFC 8489 section 6.2.1).
+
+use std::time::Duration;
+
+use crate::base::time::Instant;
+
+/// Time for requests at once.
+const BURST: Duration = Duration::from_millis(2);
+/// Clients with an allocation have a half of the time, others a quarter: so many nanoseconds must pass for each one used.
+const EVERY: [u64; 2] = [4, 2];
+/// Time for sending an answer, which happens later.
+const SENDING: Duration = Duration::from_micros(3);
+/// How long after the last datagram of a call calls count as running.
+const CALLS: Duration = Duration::from_secs(1);
+
+/// The time that requests of clients without and with an allocation have used.
+#[derive(Debug, Default)]
+pub struct RequestTime {
+    /// When each has paid for the time used, in nanoseconds (GCRA).
+    paid_at: [u64; 2],
+    /// When calls do not count as running any more.
+    calls_until: Option<Instant>,
+}
+
+impl RequestTime {
+    /// Records a datagram of a call.
+    pub fn media(&mut self, now: Instant) {
+        self.calls_until = Some(now + CALLS);
+    }
+
+    /// Returns whether another request may be handled.
+    pub fn is_left(&self, now: Instant, has_allocation: bool) -> bool {
+        let class = usize::from(has_allocation);
+        let ahead = BURST.as_nanos() as u64 * EVERY[class];
+        self.calls_until.is_none_or(|until| until <= now) || self.paid_at[class] <= now.as_nanos() + ahead
+    }
+
+    /// Records the time of a request.
+    pub fn spend(&mut self, began: Instant, ended: Instant, has_allocation: bool, is_answered: bool) {
+        let class = usize::from(has_allocation);
+        let used = ended.since(began) + if is_answered { SENDING } else { Duration::ZERO };
+        let paid_at = self.paid_at[class].max(began.as_nanos());
+        // Bounded, so that one long request, or many without calls, do not keep out others for long.
+        let most = ended.as_nanos() + 2 * BURST.as_nanos() as u64 * EVERY[class];
+        self.paid_at[class] = (paid_at + used.as_nanos() as u64 * EVERY[class]).min(most);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(micros: u64) -> Instant {
+        Instant::from_nanos(1_000_000_000 + micros * 1000)
+    }
+
+    /// Handles requests of 47 us, which with their answers take 50, as fast as they may be. Returns how many.
+    fn handled(time: &mut RequestTime, from: u64, has_allocation: bool) -> usize {
+        let mut now = from;
+        let mut next = || {
+            let is_left = time.is_left(at(now), has_allocation);
+            time.spend(at(now), at(now + 47), has_allocation, true);
+            now += 50;
+            is_left
+        };
+        (0..10_000).take_while(|_| next()).count()
+    }
+
+    #[test]
+    fn requests_beyond_their_time_are_dropped_while_calls_are_running() {
+        let mut time = RequestTime::default();
+        assert_eq!(handled(&mut time, 0, false), 10_000, "there is no call");
+        time.media(at(2_000_000));
+        // In the time of the burst another quarter, or another half, is earned.
+        let strangers = handled(&mut time, 2_000_000, false);
+        assert!((53..=55).contains(&strangers), "{strangers}");
+        let holders = handled(&mut time, 2_000_000, true);
+        assert!((80..=83).contains(&holders), "{holders}");
+        assert!(time.is_left(at(2_020_000), false));
+        assert!(time.is_left(at(3_000_000), false), "the last call has ended");
+    }
+
+    #[test]
+    fn requests_that_are_spread_out_are_never_dropped() {
+        let mut time = RequestTime::default();
+        for micros in (0..900_000).step_by(200) {
+            time.media(at(micros));
+            assert!(time.is_left(at(micros), false));
+            time.spend(at(micros), at(micros + 47), false, true);
+        }
+    }
+}
