@@ -117,7 +117,7 @@ fn socket(client: &Client) -> UdpSocket {
     socket.try_clone().unwrap()
 }
 
-fn signed(kind: u16, id: u64, attributes: &[(u16, &[u8])], key: &[u8]) -> Vec<u8> {
+pub fn signed(kind: u16, id: u64, attributes: &[(u16, &[u8])], key: &[u8]) -> Vec<u8> {
     let mut bytes = message(kind, id, attributes);
     let length = (bytes.len() - 20 + 24) as u16;
     bytes[2..4].copy_from_slice(&length.to_be_bytes());

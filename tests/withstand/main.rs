@@ -11,6 +11,7 @@ mod machine;
 
 mod addresses;
 mod bursts;
+mod bursts_udp;
 mod clock;
 mod connection_limits;
 mod ends;

@@ -1,0 +1,179 @@
+//! Many datagrams over UDP at the same moment, all within the limits of a user or of a few sources. The media of others waits
+//! behind them in the queue of the listener.
+
+use crate::bursts::every;
+use crate::machine::{drops, many_descriptors};
+use crate::support::alone;
+use crate::support::client::{Client, Link, udp_from};
+use crate::support::codec::UDP;
+use crate::support::plan::{Plan, REALM, Transport};
+use crate::support::server::Server;
+use crate::support::stun::{
+    ALLOCATE, LIFETIME, NONCE, REALM_ATTRIBUTE, REFRESH, REQUESTED_TRANSPORT, Session, USERNAME,
+    binding_request,
+};
+use crate::tiny::{beside, sink};
+use hallpass::net::syscall::{Datagram, SendBatch};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+const EVERY: Duration = Duration::from_secs(1);
+/// Allocations that one user makes and ends at once: as many as it may make requests for in a second.
+const ALLOCATIONS: usize = 490;
+/// Channels of one allocation that its datagrams use in turn, so that no route is cached.
+const CHANNELS: u16 = 60;
+
+fn server(plan: Plan) -> Server {
+    Server::start(&Plan { limits: format!("workers = 1\n{}", plan.limits), ..plan })
+}
+
+fn local(last: usize) -> IpAddr {
+    Ipv4Addr::new(127, 0, 2, last as u8 + 1).into()
+}
+
+fn socket(client: &Client) -> &UdpSocket {
+    let Link::Udp(socket) = &client.link else { panic!("over UDP") };
+    socket
+}
+
+fn joined(server: &Server, from: usize, session: &Session) -> Client {
+    Client::join(Link::Udp(udp_from(local(from), server.v4(Transport::Udp))), session)
+}
+
+/// Sends each of these messages of one length, as fast as the kernel takes them. Returns how many it took.
+fn send_all<'a>(socket: &UdpSocket, to: SocketAddr, messages: impl Iterator<Item = &'a [u8]>) -> u64 {
+    let mut batch = SendBatch::new(true);
+    let mut datagrams = messages.map(|payload| Datagram { head: &[], payload, to, source: None });
+    // A full buffer counts as a lost datagram.
+    batch.send(socket.as_fd(), false, &mut datagrams, &mut |_| {}) as u64
+}
+
+/// As many datagrams as an allocation may relay in a second.
+#[test]
+fn a_burst_of_channel_data_of_one_user_disturbs_no_call() {
+    let _turn = alone();
+    let server = server(Plan::loopback());
+    let session = Session::new(server.credentials("pupil"), b"");
+    let mut client = joined(&server, 0, &session);
+    client.allocate().expect("an allocation");
+    let sinks: Vec<_> = (0..CHANNELS).map(|_| sink()).collect();
+    let messages: Vec<Vec<u8>> = (0x4000..)
+        .zip(&sinks)
+        .map(|(number, &(_, peer))| {
+            assert_eq!(client.bind(number, peer), 0, "a channel");
+            [&number.to_be_bytes()[..], &[0, 1, 7, 0, 0, 0]].concat()
+        })
+        .collect();
+    beside("20,000 ChannelData of one user at once over UDP", &server, |stop| {
+        every(EVERY, stop, || {
+            let burst = messages.iter().cycle().take(20_000).map(|message| &message[..]);
+            send_all(socket(&client), server.v4(Transport::Udp), burst)
+        })
+    });
+    assert!(drops(&server, "allocation_over_rate") > 10_000);
+}
+
+/// A cycle of requests: each client allocates, and then each ends its allocation.
+fn cycle(clients: &mut [Client]) -> [Vec<Vec<u8>>; 2] {
+    let allocate = |client: &mut Client| client.request(ALLOCATE, &[(REQUESTED_TRANSPORT, &UDP)]).1;
+    let end = |client: &mut Client| client.request(REFRESH, &[(LIFETIME, &[0; 4])]).1;
+    [clients.iter_mut().map(allocate).collect(), clients.iter_mut().map(end).collect()]
+}
+
+fn send_cycle(clients: &mut [Client]) -> u64 {
+    for requests in cycle(clients) {
+        for (client, request) in clients.iter_mut().zip(requests) {
+            // An error is an ICMP error of an earlier datagram.
+            let _ = client.link.send(&request);
+        }
+    }
+    2 * clients.len() as u64
+}
+
+#[test]
+fn bursts_of_requests_of_three_users_disturb_no_call() {
+    let _turn = alone();
+    many_descriptors(8 * ALLOCATIONS as u64);
+    let server = server(Plan::loopback());
+    let sessions = [0, 1, 2].map(|user| Session::new(server.credentials(&format!("pupil{user}")), b""));
+    let mut clients: Vec<Client> =
+        (0..3 * ALLOCATIONS).map(|number| joined(&server, number / 100, &sessions[number % 3])).collect();
+    beside("980 requests each of three users at once", &server, |stop| {
+        every(EVERY, stop, || send_cycle(&mut clients))
+    });
+}
+
+/// As many Bindings as the limit permits for these sources.
+#[test]
+fn bursts_of_bindings_of_strangers_disturb_no_call() {
+    let _turn = alone();
+    let server = server(Plan::loopback());
+    let to = server.v4(Transport::Udp);
+    let sockets: Vec<UdpSocket> = (0..10).map(|number| udp_from(local(number), to)).collect();
+    let binding = binding_request(1);
+    beside("1,000 Bindings each of ten strangers at once", &server, |stop| {
+        every(EVERY, stop, || {
+            sockets.iter().map(|socket| send_all(socket, to, [&binding[..]; 1000].into_iter())).sum()
+        })
+    });
+}
+
+/// Guesses, for each of which the server tries the secrets of a hundred hosts.
+#[test]
+fn bursts_of_guesses_disturb_no_call() {
+    let _turn = alone();
+    many_descriptors(2_000);
+    let host = |n: usize| format!("\n[[host]]\nname = \"host{n}\"\nsecret = \"secret {n} of the tests\"\n");
+    let server = server(Plan { tables: (1..100).map(host).collect(), ..Plan::loopback() });
+    let session = Session::new(server.credentials("stranger"), b"");
+    let mut clients: Vec<Client> = (0..1000).map(|number| joined(&server, number / 100, &session)).collect();
+    let mut guessed = 0_u64;
+    beside("1,000 guesses of ten strangers at once, 100 hosts", &server, |stop| {
+        every(EVERY, stop, || {
+            for client in &mut clients {
+                guessed += 1;
+                let name = format!("{}:guess", 2_000_000_000 + guessed);
+                let attributes: [(u16, &[u8]); 4] = [
+                    (REQUESTED_TRANSPORT, &UDP),
+                    (USERNAME, name.as_bytes()),
+                    (REALM_ATTRIBUTE, REALM.as_bytes()),
+                    (NONCE, client.session.nonce()),
+                ];
+                let guess = crate::floods::signed(ALLOCATE, guessed, &attributes, b"no key");
+                let _ = client.link.send(&guess);
+            }
+            clients.len() as u64
+        })
+    });
+}
+
+/// Refreshes to ever earlier ends of the lifetime, before allocations end.
+#[test]
+fn ever_shorter_lifetimes_disturb_no_call() {
+    const LOWERED: u32 = 2_900;
+    const AT_ONCE: u32 = 50;
+    let _turn = alone();
+    many_descriptors(2_000);
+    let server = server(Plan { limits: "requests_per_user = 0".into(), ..Plan::loopback() });
+    let session = Session::new(server.credentials("pupil"), b"");
+    let mut lowered: Vec<Client> = (0..16).map(|_| joined(&server, 0, &session)).collect();
+    for client in &mut lowered {
+        let attributes: [(u16, &[u8]); 2] =
+            [(REQUESTED_TRANSPORT, &UDP), (LIFETIME, &3_600_u32.to_be_bytes())];
+        let allocate = client.request(ALLOCATE, &attributes).1;
+        client.link.send(&allocate).expect("sent");
+        assert_eq!(client.receive().expect("an answer")[..2], [0x01, 0x03], "a success");
+        for from in (0..LOWERED).step_by(AT_ONCE as usize) {
+            for lower in from + 1..=from + AT_ONCE {
+                let request = client.request(REFRESH, &[(LIFETIME, &(3_600 - lower).to_be_bytes())]).1;
+                client.link.send(&request).expect("sent");
+            }
+            (0..AT_ONCE).for_each(|_| drop(client.receive().expect("an answer")));
+        }
+    }
+    let mut clients: Vec<Client> = (0..200).map(|number| joined(&server, number / 100, &session)).collect();
+    beside("200 ends of allocations at once after 46,400 shorter lifetimes", &server, |stop| {
+        every(EVERY, stop, || send_cycle(&mut clients))
+    });
+}
