@@ -102,17 +102,20 @@ limits! {
         /// because all others can be forged; a client with an allocation has 50 of those a second, and 100 Bindings.
         requests_per_user = 1000, "requests per second", ANY, NO_LIMIT;
         /// Traffic relayed for one allocation, both directions together. This limit and the next five let one second's
-        /// worth arrive at once; traffic above it is dropped and counted. A camera needs 1,000 to 3,000 kbit/s and a
-        /// shared screen up to 10,000, so calls stay far below the defaults, and no single client saturates the uplink.
+        /// worth arrive at once unless they say less; traffic above that is dropped and counted. A camera needs 1,000 to
+        /// 3,000 kbit/s and a shared screen up to 10,000, so calls stay far below the defaults, and no single client
+        /// saturates the uplink.
         kbit_per_allocation = 50_000, "kbit per second", ANY, NO_LIMIT;
-        /// Datagrams relayed for one allocation, both directions together.
+        /// Datagrams relayed for one allocation, both directions together. At most 1,000 may arrive at once, or a
+        /// hundredth of a second's worth if that is more: the media of other clients waits behind them.
         packets_per_allocation = 20_000, "datagrams per second", ANY, NO_LIMIT;
         /// Traffic relayed for all allocations of one user. This limit and the next three apply once across all
         /// workers, within 1 % per worker.
         kbit_per_user = 0, "kbit per second", ANY, NO_LIMIT;
-        /// Datagrams relayed for all allocations of one user. A lesson with a dozen 1080p cameras, each sent directly to
-        /// every participant, has 15,000. The default prevents one user from keeping a core busy with small datagrams.
-        /// Raise the limit if many people share a user name.
+        /// Datagrams relayed for all allocations of one user. At most 2,500 may arrive at once, or a hundredth of a
+        /// second's worth if that is more. A lesson with a dozen 1080p cameras, each sent directly to every participant,
+        /// has 15,000 a second. The default prevents one user from keeping a core busy with small datagrams. Raise the
+        /// limit if many people share a user name.
         packets_per_user = 100_000, "datagrams per second", ANY, NO_LIMIT;
         /// Traffic relayed for all users of a `[[host]]`.
         kbit_per_host = 0, "kbit per second", ANY, NO_LIMIT;

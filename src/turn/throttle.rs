@@ -134,10 +134,25 @@ impl Throttle {
         let now = now.as_nanos();
         limit.per_second == 0
             || levels(purpose, subject).into_iter().flatten().all(|(key, share)| {
-                let one = BURST / (u64::from(limit.per_second) * share);
-                let full_at = self.full_at[self.place(now, purpose, &key).0];
-                full_at.max(now) + one <= now + BURST
+                let (index, _) = self.place(now, purpose, &key);
+                self.is_left(index, now, limit, share)
             })
+    }
+
+    /// Whether the subject itself has used up the limit. In a full table it may share the places of others: their use does not
+    /// count.
+    pub fn has_used_up(&self, now: Instant, purpose: Purpose, subject: Subject<'_>, limit: Limit) -> bool {
+        let now = now.as_nanos();
+        levels(purpose, subject).into_iter().flatten().any(|(key, share)| {
+            let (index, tag) = self.place(now, purpose, &key);
+            self.tags[index] == tag && !self.is_left(index, now, limit, share)
+        })
+    }
+
+    /// Whether at least one unit is left in a bucket.
+    fn is_left(&self, index: usize, now: u64, limit: Limit, share: u64) -> bool {
+        let one = BURST / (u64::from(limit.per_second) * share);
+        self.full_at[index].max(now) + one <= now + BURST
     }
 
     /// Takes `units` that were used already, even if the subject has none left.
@@ -306,6 +321,19 @@ mod tests {
         assert!(
             !has_some(&throttle, 1000, "2001:db8:0:ffff::1") && has_some(&throttle, 1000, "2001:db8:1::1")
         );
+    }
+
+    /// A crowd that fills the table makes nobody else a guesser.
+    #[test]
+    fn a_full_table_counts_against_those_that_filled_it_alone() {
+        let (mut throttle, one) = (throttle(), Limit { per_second: 1 });
+        let address = |n: u32| Subject::Source(IpAddr::from(n.to_be_bytes()));
+        let crowd = 4 * BUCKETS as u32;
+        (0..crowd).for_each(|n| throttle.charge(at(10), Purpose::Guess, address(n), 1, one));
+        let has_used_up = |n: &u32| throttle.has_used_up(at(10), Purpose::Guess, address(*n), one);
+        assert!((0..1000).filter(has_used_up).count() > 900);
+        assert_eq!((crowd..crowd + 1000).filter(has_used_up).count(), 0);
+        assert!((crowd..crowd + 1000).any(|n| !throttle.has_some(at(10), Purpose::Guess, address(n), one)));
     }
 
     #[test]

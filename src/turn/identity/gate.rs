@@ -18,8 +18,7 @@ use crate::turn::settings::Limits;
 use crate::turn::throttle::{Limit, Purpose, Subject, Throttle};
 use crate::wire::message::Message;
 
-/// Requests allowed over TCP and TLS for each one over UDP: the handshake has proved the source, and a stream needs no
-/// retransmission.
+/// Requests allowed over TCP and TLS for each one over UDP: the handshake has proved the source.
 const STREAM_SHARE: u32 = 4;
 /// First requests of TLS connections, allowed in addition to that share, for each request over UDP. The limit of handshakes
 /// gives a source about a thousand full ones a second, some more if sessions are resumed, and each connection has four first
@@ -203,7 +202,7 @@ impl Gate {
 
     /// The budgets that a search for this client is charged to: one of its source, and one of all sources together.
     fn search_budgets(&self, now: Now, client: &Client) -> [(Purpose, Subject<'static>, Limit); 2] {
-        let guess = |purpose, subject| !self.guesses.has_some(now.instant, purpose, subject, GUESSES);
+        let guess = |purpose, subject| self.guesses.has_used_up(now.instant, purpose, subject, GUESSES);
         let has_guessed = |subject| guess(Purpose::Guess, subject);
         let (of_source, of_all) = if has_guessed(client_itself(client)) {
             ((Purpose::Search, SEARCH_OF_GUESSERS), (Purpose::Search, SEARCH_OF_ALL_GUESSERS))
