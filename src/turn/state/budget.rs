@@ -5,46 +5,35 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 /// Nanoseconds in a second.
 pub(super) const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// A rate, and how much of it may come at once.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
-    /// Units a second; not 0.
-    pub rate: u64,
-    /// Nanoseconds' worth that may come at once.
-    pub burst: u64,
+/// The units that may come at once: a second's worth.
+pub(super) const SECOND: u64 = u64::MAX;
+
+/// The nanoseconds' worth that may come at once if one unit is worth `cost`: `units`, or a hundredth of a second's worth if that
+/// is more, but no more than a second's worth.
+pub(super) fn burst(cost: u64, units: u64) -> u64 {
+    cost.saturating_mul(units).clamp(NANOS_PER_SECOND / 100, NANOS_PER_SECOND)
 }
 
-impl Pace {
-    /// One second's worth may come at once: a full frame of a shared screen needs that in bits.
-    pub fn second(rate: u64) -> Self {
-        Self { rate, burst: NANOS_PER_SECOND }
-    }
-
-    /// `units` may come at once, or a hundredth of a second's worth if that is more, but no more than a second's worth.
-    pub fn at_once(rate: u64, units: u64) -> Self {
-        let worth = units.saturating_mul(NANOS_PER_SECOND) / rate.max(1);
-        Self { rate, burst: worth.clamp(NANOS_PER_SECOND / 100, NANOS_PER_SECOND) }
-    }
-}
-
-/// GCRA: advances the theoretical arrival time `until` by the time that `units` are worth, and returns it. All in nanoseconds.
+/// GCRA: advances the theoretical arrival time `until` by `cost` and returns it. `burst` may come at once. All in nanoseconds.
 ///
 /// # Errors
-/// The earliest time to retry, when that is more than the pace allows now.
-pub(super) fn pay(until: u64, now: u64, units: u64, pace: Pace) -> Result<u64, u64> {
-    let cost = u128::from(units) * u128::from(NANOS_PER_SECOND) / u128::from(pace.rate);
-    let after = until.max(now).saturating_add(u64::try_from(cost).unwrap_or(u64::MAX));
-    if after <= now + pace.burst { Ok(after) } else { Err(after - pace.burst) }
+/// The earliest time to retry, when `cost` is more than the rate allows now.
+pub(super) fn pay(until: u64, now: u64, cost: u64, burst: u64) -> Result<u64, u64> {
+    let after = until.max(now).saturating_add(cost);
+    if after <= now + burst { Ok(after) } else { Err(after - burst) }
 }
 
-/// Takes `units` from the theoretical arrival time `until`.
+/// Takes `units` at `rate` a second from the theoretical arrival time `until`, of which `at_once` may come at once.
 ///
 /// # Errors
 /// The earliest time to retry, in nanoseconds.
-pub(super) fn draw(until: &AtomicU64, now: u64, units: u64, pace: Pace) -> Result<(), u64> {
-    match until.fetch_update(Relaxed, Relaxed, |until| pay(until, now, units, pace).ok()) {
+pub(super) fn draw(until: &AtomicU64, now: u64, units: u64, rate: u64, at_once: u64) -> Result<(), u64> {
+    let cost = u128::from(units) * u128::from(NANOS_PER_SECOND) / u128::from(rate);
+    let cost = u64::try_from(cost).unwrap_or(u64::MAX);
+    let burst = burst((NANOS_PER_SECOND / rate).max(1), at_once);
+    match until.fetch_update(Relaxed, Relaxed, |until| pay(until, now, cost, burst).ok()) {
         Ok(_) => Ok(()),
-        Err(until) => pay(until, now, units, pace).map(drop),
+        Err(until) => pay(until, now, cost, burst).map(drop),
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 
 use slab::Slab;
 
-use super::budget::{Budget, Pace, draw, pay};
+use super::budget::{Budget, NANOS_PER_SECOND, SECOND, burst, draw, pay};
 use super::quota::Place;
 use crate::base::host::HostId;
 use crate::base::time::Instant;
@@ -37,18 +37,18 @@ impl Meter {
     /// The meter after one more datagram of `len` bytes; `None` if that exceeds the rate.
     fn after(self, now: Instant, rate: Rate, len: usize) -> Option<Self> {
         let now = now.as_nanos();
-        let paid = |until: u64, units: u64, pace: Pace| match pace.rate {
-            0 => Some(until),
-            _ => pay(until, now, units, pace).ok(),
-        };
-        Some(Self {
-            bits_until: paid(self.bits_until, len as u64 * 8, Pace::second(rate.bits()))?,
-            packets_until: paid(
-                self.packets_until,
-                1,
-                Pace::at_once(u64::from(rate.packets), ALLOCATION_AT_ONCE),
-            )?,
-        })
+        let (bits, packets) = (rate.bits(), u64::from(rate.packets));
+        let mut after = self;
+        if bits > 0 {
+            // A datagram is below 2^16 bytes: the product is below 2^50.
+            let cost = len as u64 * 8 * NANOS_PER_SECOND / bits;
+            after.bits_until = pay(self.bits_until, now, cost, NANOS_PER_SECOND).ok()?;
+        }
+        if packets > 0 {
+            let cost = NANOS_PER_SECOND / packets;
+            after.packets_until = pay(self.packets_until, now, cost, burst(cost, ALLOCATION_AT_ONCE)).ok()?;
+        }
+        Some(after)
     }
 }
 
@@ -63,8 +63,8 @@ struct Share {
 
 impl Share {
     /// Whether the share has `units`, after a draw from the budget if necessary.
-    fn covers(&mut self, units: u64, until: &AtomicU64, now: u64, pace: Pace) -> bool {
-        if pace.rate == 0 || self.left >= units {
+    fn covers(&mut self, units: u64, until: &AtomicU64, now: u64, rate: u64, at_once: u64) -> bool {
+        if rate == 0 || self.left >= units {
             return true;
         }
         let missing = units - self.left;
@@ -72,8 +72,8 @@ impl Share {
             return false;
         }
         // Near the limit, the budget may have enough for this datagram alone.
-        for wanted in [missing.max(pace.rate / DRAWS_PER_SECOND), missing] {
-            match draw(until, now, wanted, pace) {
+        for wanted in [missing.max(rate / DRAWS_PER_SECOND), missing] {
+            match draw(until, now, wanted, rate, at_once) {
                 Ok(()) => {
                     self.left += wanted;
                     return true;
@@ -103,11 +103,11 @@ impl Holder {
         Self { budget: Arc::clone(budget), bits: Share::default(), packets: Share::default() }
     }
 
-    /// Whether one more datagram of `len` bytes may pass. `packets` is the pace of datagrams.
-    fn covers(&mut self, now: Instant, rate: Rate, packets: Pace, len: usize) -> bool {
+    /// Whether one more datagram of `len` bytes may pass. `at_once` is the number of datagrams that may come at once.
+    fn covers(&mut self, now: Instant, rate: Rate, at_once: u64, len: usize) -> bool {
         let now = now.as_nanos();
-        self.bits.covers(len as u64 * 8, &self.budget.bits_until, now, Pace::second(rate.bits()))
-            && self.packets.covers(1, &self.budget.packets_until, now, packets)
+        self.bits.covers(len as u64 * 8, &self.budget.bits_until, now, rate.bits(), SECOND)
+            && self.packets.covers(1, &self.budget.packets_until, now, u64::from(rate.packets), at_once)
     }
 
     fn spend(&mut self, len: usize) {
@@ -200,13 +200,11 @@ impl Meters {
             Account::Name(_) => Rate::default(),
         };
         let after = meter.after(now, rates.allocation, len).ok_or(DropReason::AllocationOverRate)?;
-        let packets = Pace::at_once(u64::from(user_rate.packets), USER_AT_ONCE);
-        if !user.covers(now, user_rate, packets, len) {
+        if !user.covers(now, user_rate, USER_AT_ONCE, len) {
             return Err(DropReason::UserOverRate);
         }
         if let Some(host) = host {
-            let packets = Pace::second(u64::from(rates.host.packets));
-            if !host.covers(now, rates.host, packets, len) {
+            if !host.covers(now, rates.host, SECOND, len) {
                 return Err(DropReason::HostOverRate);
             }
             host.spend(len);
@@ -221,7 +219,6 @@ impl Meters {
 mod tests {
     use super::*;
     use crate::turn::settings::Limits;
-    use crate::turn::state::budget::NANOS_PER_SECOND;
     use crate::turn::state::quota::Quota;
 
     fn at(millis: u64) -> Instant {
