@@ -317,7 +317,7 @@ impl Datagrams {
         self.batch.flush(memory, &self.listeners, &mut self.relays, failed)
     }
 
-    /// Returns whether a network card has refused segmentation since the last call.
+    /// Returns whether segmentation was refused for the first time.
     pub fn take_segmentation_refused(&mut self) -> bool {
         self.batch.take_segmentation_refused()
     }

@@ -26,7 +26,7 @@ pub use self::options::{
     set_fragmentation, unsent,
 };
 pub use self::receive::{Origin, RecvBatch};
-pub use self::send::{Datagram, SendBatch};
+pub use self::send::{Datagram, SendBatch, Unsegmented};
 
 #[cfg(test)]
 mod tests;

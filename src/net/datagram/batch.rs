@@ -134,7 +134,7 @@ impl Batch {
         self.outgoing.is_empty()
     }
 
-    /// Returns whether a network card has refused segmentation since the last call.
+    /// Returns whether segmentation was refused for the first time.
     pub fn take_segmentation_refused(&mut self) -> bool {
         self.send.take_refused()
     }
@@ -168,7 +168,8 @@ impl Batch {
                     }
                     Some(listener) => {
                         let ipv6 = listener.local.is_ipv6();
-                        self.send.send(listener.socket.as_fd(), ipv6, &mut datagrams, &mut refused)
+                        let socket = (listener.socket.as_fd(), &listener.unsegmented);
+                        self.send.send_from(socket, ipv6, &mut datagrams, &mut refused)
                     }
                     None => 0,
                 },

@@ -8,7 +8,7 @@ use socket2::SockRef;
 use super::share::{DATAGRAMS, likely};
 use crate::base::transport::Transport;
 use crate::net::socket::UdpListener;
-use crate::net::syscall::{BATCH, Epoll, Origin, RecvBatch, Source, canonical, ready, unsent};
+use crate::net::syscall::{BATCH, Epoll, Origin, RecvBatch, Source, Unsegmented, canonical, ready, unsent};
 use crate::net::token::Token;
 use crate::turn::five_tuple::{Client, FiveTuple, Link};
 
@@ -29,6 +29,7 @@ pub(super) struct Listener {
     pub quic: Option<SocketAddr>,
     /// Unsent bytes above which no datagrams to unproven addresses are sent.
     backlog_max: usize,
+    pub unsegmented: Unsegmented,
     /// Messages to request next.
     share: usize,
     /// The turn in which it was last read.
@@ -40,7 +41,8 @@ impl Listener {
         let UdpListener { socket, local, wildcard, quic } = listener;
         let backlog_max =
             SockRef::from(&socket).send_buffer_size().map_or(usize::MAX, |size| size / UNPROVEN_PART);
-        Self { socket, local, wildcard, quic, backlog_max, share: SHARE_MIN, turn: 0 }
+        let unsegmented = Unsegmented::default();
+        Self { socket, local, wildcard, quic, backlog_max, unsegmented, share: SHARE_MIN, turn: 0 }
     }
 
     pub fn register(&self, epoll: &Epoll, index: usize) -> io::Result<()> {
