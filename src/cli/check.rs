@@ -9,6 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::args::CheckArgs;
 use super::output::{fail, print, print_stderr};
+use super::serve::kernel;
 use super::serve::listening::{lacks_ipv6, no_family};
 use super::{certificate, this_host};
 use crate::config::{self, Config, Examined, Host, Report, Severity};
@@ -28,6 +29,7 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
     if !report.has_errors() {
         let machine = machine(&report.file, &mut found);
         found.report(&this_host::in_full(&config, &machine, &report.file));
+        found.report(&kernel::check(&config, &report.file));
         if args.live {
             found.live(&live(&config, &report.file, &machine));
         }

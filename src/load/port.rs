@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::net::syscall::{self, BATCH, Datagram, Origin, RecvBatch, SendBatch, Source};
+use crate::net::syscall::{self, BATCH, Datagram, Origin, RecvBatch, SendBatch, Source, Unsegmented};
 
 /// Size of both socket buffers, capped by the kernel.
 const BUFFER: usize = 8 << 20;
@@ -25,6 +25,7 @@ pub struct Port {
     /// The socket, non-blocking.
     pub socket: UdpSocket,
     local: SocketAddr,
+    unsegmented: Unsegmented,
     waiting: Vec<Item>,
     bytes: Vec<u8>,
 }
@@ -44,7 +45,8 @@ impl Port {
         socket.bind(&address.into())?;
         let socket = UdpSocket::from(socket);
         let local = socket.local_addr()?;
-        Ok(Self { socket, local, waiting: Vec::new(), bytes: Vec::new() })
+        let unsegmented = Unsegmented::default();
+        Ok(Self { socket, local, unsegmented, waiting: Vec::new(), bytes: Vec::new() })
     }
 
     /// Returns the bound address.
@@ -70,7 +72,8 @@ impl Port {
             source: item.source,
         });
         let ipv6 = self.local.is_ipv6();
-        batch.send(self.socket.as_fd(), ipv6, &mut datagrams, &mut |_| refused += 1);
+        let socket = (self.socket.as_fd(), &self.unsegmented);
+        batch.send_from(socket, ipv6, &mut datagrams, &mut |_| refused += 1);
         self.waiting.clear();
         self.bytes.clear();
         refused

@@ -217,15 +217,16 @@ impl Datagrams {
         self.batch.push(Outgoing { route, to: peer, source: None, head: None, payload })
     }
 
-    /// Queues a message of the server to a UDP client.
+    /// Queues a message of the server to a UDP client. `proven`: whether the client has shown that it receives at its
+    /// address; if not, the message is dropped while the send buffer is needed for others.
     #[must_use = "a full batch must be flushed"]
-    pub fn reply(&mut self, listener: u16, client: Client, message: Vec<u8>) -> bool {
-        self.batch.push(self.to_client(listener, client, None, Payload::Owned(message)))
+    pub fn reply(&mut self, (listener, proven): (u16, bool), client: Client, message: Vec<u8>) -> bool {
+        self.batch.push(self.to_client((listener, proven), client, None, Payload::Owned(message)))
     }
 
-    /// Queues a whole datagram, unchanged, to a UDP client.
+    /// Queues a whole datagram, unchanged, to a UDP client; `proven` as in [`Datagrams::reply`].
     #[must_use = "a full batch must be flushed"]
-    pub fn forward(&mut self, listener: u16, client: Client, datagram: Datagram) -> bool {
+    pub fn forward(&mut self, listener: (u16, bool), client: Client, datagram: Datagram) -> bool {
         let payload = Payload::Frame(datagram.frame, datagram.range);
         self.batch.push(self.to_client(listener, client, None, payload))
     }
@@ -278,7 +279,7 @@ impl Datagrams {
         let Wrapped { head, payload, .. } = wrapped;
         // The next datagram needs the spare frame.
         let spare = matches!(payload, Payload::Spare(_));
-        self.batch.push(self.to_client(listener, client, head, payload)) || spare
+        self.batch.push(self.to_client((listener, true), client, head, payload)) || spare
     }
 
     /// Returns the pieces of a wrapped datagram in the order in which a stream carries them.
@@ -288,10 +289,16 @@ impl Datagrams {
     }
 
     /// Addresses a datagram to a UDP client, from the address that the client sent to.
-    fn to_client(&self, listener: u16, client: Client, head: Option<Head>, payload: Payload) -> Outgoing {
-        let source =
-            self.listeners.get(usize::from(listener)).and_then(|listener| listener.source_for(client));
-        Outgoing { route: Route::Listener(listener), to: client.five_tuple.client, source, head, payload }
+    fn to_client(
+        &self,
+        (index, proven): (u16, bool),
+        client: Client,
+        head: Option<Head>,
+        payload: Payload,
+    ) -> Outgoing {
+        let source = self.listeners.get(usize::from(index)).and_then(|listener| listener.source_for(client));
+        let route = Route::Listener { index, proven };
+        Outgoing { route, to: client.five_tuple.client, source, head, payload }
     }
 
     fn memory<'a>(&'a self, stream: &'a [u8]) -> Memory<'a> {
@@ -310,7 +317,7 @@ impl Datagrams {
         self.batch.flush(memory, &self.listeners, &mut self.relays, failed)
     }
 
-    /// Returns whether a network card has refused segmentation since the last call.
+    /// Returns whether segmentation was refused for the first time.
     pub fn take_segmentation_refused(&mut self) -> bool {
         self.batch.take_segmentation_refused()
     }

@@ -245,9 +245,11 @@ pub(super) fn missing(offloads: Offloads) {
     }
 }
 
-/// Logs that a network card refused segmentation.
+/// Logs that the kernel refused segmentation on a route.
 pub(super) fn segmentation_refused() {
-    tracing::info!("a network card computes no UDP checksums: from now on every datagram is sent alone");
+    tracing::info!(
+        "a network card or an IPsec route refuses UDP segmentation: on such routes most datagrams are sent alone"
+    );
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::syscall::{self, Fragmentation};
 use super::{Listener, Settings};
@@ -148,6 +148,53 @@ pub fn bind(settings: &Settings) -> Result<Vec<WorkerSockets>, BindError> {
     Ok(workers)
 }
 
+/// The buffers of a UDP listener in bytes, as the kernel granted them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffers {
+    /// The receive buffer; net.core.rmem_max limits it.
+    pub receive: usize,
+    /// The send buffer; net.core.wmem_max limits it.
+    pub send: usize,
+}
+
+impl Buffers {
+    /// The size that a listener requests for each.
+    pub const REQUESTED: usize = LISTENER_BUFFER;
+
+    /// Returns the buffers that a listener gets on this machine.
+    ///
+    /// # Errors
+    /// The error of `socket(2)` or `getsockopt(2)`.
+    pub fn probe() -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+        request_buffers(&socket);
+        Self::of(SockRef::from(&socket))
+    }
+
+    /// Returns the buffers of the open UDP listeners, which are all alike; `None` if there are none.
+    pub fn of_listeners(workers: &[WorkerSockets]) -> Option<Self> {
+        let listener = workers.iter().flat_map(|worker| &worker.udp).next()?;
+        Self::of(SockRef::from(&listener.socket)).ok()
+    }
+
+    fn of(socket: SockRef<'_>) -> io::Result<Self> {
+        // The kernel doubles the size that is requested, to make room for its own overhead.
+        Ok(Self { receive: socket.recv_buffer_size()? / 2, send: socket.send_buffer_size()? / 2 })
+    }
+
+    /// Returns whether one of them is smaller than requested.
+    pub fn are_small(self) -> bool {
+        self.receive.min(self.send) < Self::REQUESTED
+    }
+}
+
+/// Requests [`LISTENER_BUFFER`] for both buffers. The kernel grants as much as its limits allow.
+fn request_buffers(socket: &Socket) {
+    // Smaller buffers are reported at the start (`Buffers`).
+    let _ = socket.set_recv_buffer_size(LISTENER_BUFFER);
+    let _ = socket.set_send_buffer_size(LISTENER_BUFFER);
+}
+
 fn listening(listener: &Listener, shared: bool, mss: u16) -> io::Result<Socket> {
     let address = listener.address;
     let (kind, protocol) = if listener.transport.is_stream() {
@@ -174,9 +221,7 @@ fn listening(listener: &Listener, shared: bool, mss: u16) -> io::Result<Socket> 
         // Also in the first, exclusive attempt: two sockets can bind the same port, but not both listen.
         socket.listen(BACKLOG)?;
     } else {
-        // Best effort: the kernel has its own limits.
-        let _ = socket.set_recv_buffer_size(LISTENER_BUFFER);
-        let _ = socket.set_send_buffer_size(LISTENER_BUFFER);
+        request_buffers(&socket);
         syscall::set_fragmentation(&socket, false, Fragmentation::Allowed)?;
         if address.is_ipv6() {
             syscall::set_fragmentation(&socket, true, Fragmentation::Allowed)?;
@@ -276,6 +321,23 @@ mod tests {
                 assert!(error.to_string().contains(&locals[0].to_string()));
             }
         }
+    }
+
+    #[test]
+    fn buffers_are_read_back() {
+        let limit = |name: &str| {
+            let text = std::fs::read_to_string(format!("/proc/sys/net/core/{name}")).expect("a limit");
+            text.trim().parse::<usize>().expect("a number").min(LISTENER_BUFFER)
+        };
+        let granted = Buffers { receive: limit("rmem_max"), send: limit("wmem_max") };
+        assert_eq!(Buffers::probe().expect("a socket"), granted);
+        let address = "127.0.0.1:0".parse().expect("address");
+        let of = |transport| Buffers::of_listeners(&bind(&settings(transport, address, 2)).expect("bind"));
+        assert_eq!((of(Transport::Udp), of(Transport::Tcp)), (Some(granted), None));
+        let requested = Buffers { receive: Buffers::REQUESTED, send: Buffers::REQUESTED };
+        assert!(!requested.are_small());
+        assert!(Buffers { receive: 212_992, ..requested }.are_small());
+        assert!(Buffers { send: 212_992, ..requested }.are_small());
     }
 
     #[test]

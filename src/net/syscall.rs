@@ -23,10 +23,10 @@ pub use self::epoll::{Alarm, Epoll, Events, Waker, ready};
 pub use self::icmp::{IcmpError, is_peer_error, receive_icmp};
 pub use self::options::{
     Fragmentation, Offloads, enable_coalescing, enable_error_queue, enable_packet_info, return_free_memory,
-    set_fragmentation,
+    set_fragmentation, unsent,
 };
 pub use self::receive::{Origin, RecvBatch};
-pub use self::send::{Datagram, SendBatch};
+pub use self::send::{Datagram, SendBatch, Unsegmented};
 
 #[cfg(test)]
 mod tests;

@@ -333,8 +333,8 @@ impl Worker {
         let Some(Token::Udp(listener)) = Token::unpack(client.link.0) else { return };
         while let Some(datagram) = self.datagrams.next(&mut arrived) {
             self.budget.spend(1);
-            self.front.flows().answered(token, self.datagrams.bytes(&datagram));
-            let full = self.datagrams.forward(listener, client, datagram);
+            let proven = self.front.flows().answered(token, self.datagrams.bytes(&datagram));
+            let full = self.datagrams.forward((listener, proven), client, datagram);
             self.flush_if(full);
         }
     }

@@ -13,6 +13,7 @@ pub mod local_addresses;
 pub mod log_queue;
 pub mod logging;
 pub mod memory;
+pub mod neighbours;
 mod netlink;
 pub mod own_addresses;
 pub mod port_holder;

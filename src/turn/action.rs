@@ -259,6 +259,8 @@ reasons! {
     QueueFull = "queue_full",
     /// The kernel refused the datagram.
     SendFailed = "send_failed",
+    /// An answer to an unproven address, while much of the listener's send buffer is unsent.
+    SendBacklog = "send_backlog",
     /// Larger than the transport can carry.
     TooLarge = "too_large",
 }

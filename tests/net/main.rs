@@ -7,6 +7,7 @@ mod support;
 mod addresses;
 mod host;
 mod matrix;
+mod neighbours;
 
 use support::alone;
 use support::namespace::{self, Lab};

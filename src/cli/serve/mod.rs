@@ -3,6 +3,7 @@
 mod addresses;
 mod configuration;
 mod drain;
+pub(super) mod kernel;
 pub(super) mod listening;
 mod metrics;
 mod pages;
@@ -130,6 +131,7 @@ fn set_up(
     let mut network = settings::network(&config, workers, &addresses);
     let (sockets, lacks_ipv6) = listening::bind(&mut network).map_err(|error| bind_failed(&error))?;
     drop(starting.listeners);
+    kernel::log(&config, &sockets, path.is_none());
 
     let mut names = HostNames::default();
     let machine = Machine { workers, addresses };

@@ -21,8 +21,14 @@ const FULL: usize = 4 * BATCH;
 /// The socket that a datagram leaves from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// The listener with this index, to a client.
-    Listener(u16),
+    /// A listener, to a client.
+    Listener {
+        /// The index of the listener.
+        index: u16,
+        /// Whether the client has proven that it receives at its address. If not, the address may be forged, and the
+        /// datagram is sent only if the listener's send buffer has room ([`Listener::has_backlog`]).
+        proven: bool,
+    },
     /// A relayed address, to a peer.
     Relay {
         /// The relayed address.
@@ -36,7 +42,8 @@ impl Route {
     /// Returns a number that is unique per route, below 2^48.
     fn key(self) -> u64 {
         match self {
-            Route::Listener(index) => u64::from(index),
+            // Proven clients come first.
+            Route::Listener { index, proven } => u64::from(index) << 1 | u64::from(!proven),
             Route::Relay { relay, dont_fragment } => {
                 1 << 40 | u64::from(relay.0) << 1 | u64::from(dont_fragment)
             }
@@ -127,7 +134,7 @@ impl Batch {
         self.outgoing.is_empty()
     }
 
-    /// Returns whether a network card has refused segmentation since the last call.
+    /// Returns whether segmentation was refused for the first time.
     pub fn take_segmentation_refused(&mut self) -> bool {
         self.send.take_refused()
     }
@@ -144,7 +151,6 @@ impl Batch {
         // The position in the key keeps the order without the memory of a stable sort.
         self.order.sort_unstable();
         let outgoing = &self.outgoing;
-        let mut failed = |error: io::Error| failed(reason(&error));
         let mut sent = 0;
         for group in self.order.chunk_by(|(a, _), (b, _)| a == b) {
             let mut datagrams = group.iter().map(|&(_, position)| {
@@ -152,16 +158,23 @@ impl Batch {
                 let head = head.as_ref().map_or(&[][..], |head| head);
                 Datagram { head, payload: memory.bytes(payload), to: *to, source: *source }
             });
-            sent += match outgoing[group[0].1 as usize].route {
-                Route::Listener(index) => match listeners.get(usize::from(index)) {
+            let route = outgoing[group[0].1 as usize].route;
+            let mut refused = |error: io::Error| failed(reason(&error));
+            sent += match route {
+                Route::Listener { index, proven } => match listeners.get(usize::from(index)) {
+                    Some(listener) if !proven && listener.has_backlog() => {
+                        group.iter().for_each(|_| failed(DropReason::SendBacklog));
+                        0
+                    }
                     Some(listener) => {
                         let ipv6 = listener.local.is_ipv6();
-                        self.send.send(listener.socket.as_fd(), ipv6, &mut datagrams, &mut failed)
+                        let socket = (listener.socket.as_fd(), &listener.unsegmented);
+                        self.send.send_from(socket, ipv6, &mut datagrams, &mut refused)
                     }
                     None => 0,
                 },
                 Route::Relay { relay, dont_fragment } => {
-                    relays.send(relay, &mut self.send, dont_fragment, &mut datagrams, &mut failed)
+                    relays.send(relay, &mut self.send, dont_fragment, &mut datagrams, &mut refused)
                 }
             };
         }
@@ -181,12 +194,16 @@ fn reason(error: &io::Error) -> DropReason {
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixDatagram;
     use std::time::Duration;
+
+    use socket2::SockRef;
 
     use super::*;
     use crate::net::admission::{Admission, Gate};
     use crate::net::socket::UdpListener;
-    use crate::net::syscall::{Epoll, Offloads};
+    use crate::net::syscall::{Epoll, Offloads, unsent};
 
     fn bound() -> UdpSocket {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
@@ -207,13 +224,14 @@ mod tests {
         frame.fill(b"....frame");
 
         let relay = |dont_fragment| Route::Relay { relay: RelayId(1), dont_fragment };
+        let listener = |index| Route::Listener { index, proven: index == 9 };
         let mut batch = Batch::new(true);
         for (route, payload) in [
             (relay(false), Payload::Frame(0, 4..9)),
-            (Route::Listener(0), Payload::Owned(b"owned".to_vec())),
+            (listener(0), Payload::Owned(b"owned".to_vec())),
             (relay(false), Payload::Stream(2..8)),
             (relay(true), Payload::Owned(vec![0; 65_508])),
-            (Route::Listener(9), Payload::Owned(b"nowhere".to_vec())),
+            (listener(9), Payload::Owned(b"nowhere".to_vec())),
         ] {
             assert!(!batch.push(Outgoing { route, to, source: None, head: None, payload }));
         }
@@ -233,13 +251,43 @@ mod tests {
         assert_eq!(received, expected.map(|(from, text)| (from, text.to_owned())));
     }
 
+    /// A pair of local sockets stands in for a network that holds datagrams: they count as unsent until they are read.
+    #[test]
+    fn nothing_is_sent_to_unproven_addresses_while_much_is_unsent() {
+        let (near, far) = UnixDatagram::pair().expect("a pair");
+        let size = SockRef::from(&near).send_buffer_size().expect("size");
+        let mut held = 0;
+        while unsent(&near).expect("size") <= size / 4 {
+            held += near.send(&[0; 1000]).expect("a quarter is free") / 1000;
+        }
+        let local = "127.0.0.1:9".parse().expect("address");
+        let socket = UdpSocket::from(OwnedFd::from(near));
+        let listeners = [Listener::new(UdpListener { socket, local, wildcard: false, quic: None })];
+        let mut relays = Relays::new(Offloads::default());
+        let mut drops = || {
+            let mut batch = Batch::new(false);
+            for (index, proven) in [(0, false), (0, true)] {
+                let (route, payload) = (Route::Listener { index, proven }, Payload::Owned(vec![0]));
+                assert!(!batch.push(Outgoing { route, to: local, source: None, head: None, payload }));
+            }
+            let (memory, mut drops) = (Memory { frames: &[], spare: &Frame::new(), stream: b"" }, Vec::new());
+            batch.flush(memory, &listeners, &mut relays, &mut |drop| drops.push(drop));
+            drops
+        };
+        // Such a socket sends to no IP address, so an attempt fails.
+        assert_eq!(drops(), [DropReason::SendFailed, DropReason::SendBacklog], "proven addresses come first");
+        (0..held).for_each(|_| assert_eq!(far.recv(&mut [0; 1000]).expect("receive"), 1000));
+        assert_eq!(drops(), [DropReason::SendFailed; 2]);
+    }
+
     #[test]
     fn push_reports_a_full_batch() {
         let mut batch = Batch::new(true);
         let mut push = || {
             let to = "127.0.0.1:9".parse().expect("address");
             let payload = Payload::Owned(Vec::new());
-            batch.push(Outgoing { route: Route::Listener(0), to, source: None, head: None, payload })
+            let route = Route::Listener { index: 0, proven: true };
+            batch.push(Outgoing { route, to, source: None, head: None, payload })
         };
         assert!((1..FULL).all(|_| !push()));
         assert!(push());

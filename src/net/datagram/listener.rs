@@ -3,16 +3,21 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
+use socket2::SockRef;
+
 use super::share::{DATAGRAMS, likely};
 use crate::base::transport::Transport;
 use crate::net::socket::UdpListener;
-use crate::net::syscall::{BATCH, Epoll, Origin, RecvBatch, Source, canonical, ready};
+use crate::net::syscall::{BATCH, Epoll, Origin, RecvBatch, Source, Unsegmented, canonical, ready, unsent};
 use crate::net::token::Token;
 use crate::turn::five_tuple::{Client, FiveTuple, Link};
 
 /// The smallest number of datagrams to request, so that a video burst is not split. Requesting 64 and receiving one
 /// costs a twentieth of relaying that one.
 const SHARE_MIN: usize = 16;
+/// The part of the send buffer that datagrams to unproven addresses may use is one of this many. A datagram to a
+/// neighbour that does not exist stays in the buffer for seconds, and all clients share the buffer.
+const UNPROVEN_PART: usize = 4;
 
 /// A listener of one worker.
 pub(super) struct Listener {
@@ -22,6 +27,9 @@ pub(super) struct Listener {
     wildcard: bool,
     /// The QUIC server that shares the port.
     pub quic: Option<SocketAddr>,
+    /// Unsent bytes above which no datagrams to unproven addresses are sent.
+    backlog_max: usize,
+    pub unsegmented: Unsegmented,
     /// Messages to request next.
     share: usize,
     /// The turn in which it was last read.
@@ -31,7 +39,10 @@ pub(super) struct Listener {
 impl Listener {
     pub fn new(listener: UdpListener) -> Self {
         let UdpListener { socket, local, wildcard, quic } = listener;
-        Self { socket, local, wildcard, quic, share: SHARE_MIN, turn: 0 }
+        let backlog_max =
+            SockRef::from(&socket).send_buffer_size().map_or(usize::MAX, |size| size / UNPROVEN_PART);
+        let unsegmented = Unsegmented::default();
+        Self { socket, local, wildcard, quic, backlog_max, unsegmented, share: SHARE_MIN, turn: 0 }
     }
 
     pub fn register(&self, epoll: &Epoll, index: usize) -> io::Result<()> {
@@ -66,6 +77,11 @@ impl Listener {
         let five_tuple =
             FiveTuple { transport: Transport::Udp, client: origin.from, server: canonical(server) };
         Some(Client { five_tuple, link: Link(Token::Udp(index).pack()) })
+    }
+
+    /// Returns whether the send buffer holds as much as datagrams to unproven addresses may use. Asks the kernel.
+    pub fn has_backlog(&self) -> bool {
+        unsent(&self.socket).is_ok_and(|bytes| bytes > self.backlog_max)
     }
 
     /// Returns the local address that a datagram to this client must leave from, on a wildcard socket.

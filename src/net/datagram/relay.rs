@@ -9,8 +9,8 @@ use crate::net::admission::Descriptor;
 use crate::net::budget::LeftOver;
 use crate::net::socket;
 use crate::net::syscall::{
-    Datagram, Epoll, Fragmentation, Offloads, RecvBatch, SendBatch, is_peer_error, ready, receive_icmp,
-    set_fragmentation,
+    Datagram, Epoll, Fragmentation, Offloads, RecvBatch, SendBatch, Unsegmented, is_peer_error, ready,
+    receive_icmp, set_fragmentation,
 };
 use crate::net::token::{Generation, Token};
 use crate::turn::action::{OpenError, PeerIcmp, RelayId};
@@ -34,6 +34,7 @@ struct Slot {
     socket: Option<UdpSocket>,
     descriptor: Option<Descriptor>,
     ipv6: bool,
+    unsegmented: Unsegmented,
     generation: Generation,
     /// How many messages the last receive call returned, and how many datagrams they held.
     received: (u16, u16),
@@ -107,7 +108,7 @@ impl Relays {
         let token = Token::Relay { relay, generation: slot.generation }.pack();
         epoll.add(&socket, token, ready::READ).map_err(|_| OpenError::Unavailable)?;
         (slot.socket, slot.descriptor) = (Some(socket), Some(descriptor));
-        slot.ipv6 = address.is_ipv6();
+        (slot.ipv6, slot.unsegmented) = (address.is_ipv6(), Unsegmented::default());
         self.open += 1;
         Ok(())
     }
@@ -193,7 +194,8 @@ impl Relays {
         failed: &mut dyn FnMut(io::Error),
     ) -> usize {
         let slot = self.slots.get(relay.0 as usize);
-        let Some((socket, ipv6)) = slot.and_then(|slot| Some((slot.socket.as_ref()?, slot.ipv6))) else {
+        let parts = slot.and_then(|slot| Some((slot.socket.as_ref()?, slot.ipv6, &slot.unsegmented)));
+        let Some((socket, ipv6, unsegmented)) = parts else {
             datagrams.for_each(|_| failed(io::ErrorKind::NotConnected.into()));
             return 0;
         };
@@ -202,7 +204,7 @@ impl Relays {
             datagrams.for_each(|_| failed(io::ErrorKind::Unsupported.into()));
             return 0;
         }
-        let sent = batch.send(socket.as_fd(), ipv6, datagrams, failed);
+        let sent = batch.send_from((socket.as_fd(), unsegmented), ipv6, datagrams, failed);
         if dont_fragment {
             // The same call with another value has just worked.
             let _ = set_fragmentation(socket, ipv6, Fragmentation::Allowed);

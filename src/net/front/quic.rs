@@ -300,14 +300,16 @@ impl Flows {
     }
 
     /// Records the connection id in a datagram of the server. The client proves that it has received the datagram by
-    /// sending to that id.
-    pub fn answered(&mut self, token: Token, answer: &[u8]) {
-        if let Some(flow) = self.flow(token)
-            && !matches!(flow.proof, Proof::Proven)
-            && let Some(id) = ConnectionId::of_server(answer)
-        {
+    /// sending to that id. Returns whether the flow is proven already.
+    pub fn answered(&mut self, token: Token, answer: &[u8]) -> bool {
+        let Some(flow) = self.flow(token) else { return false };
+        if let Proof::Proven = flow.proof {
+            return true;
+        }
+        if let Some(id) = ConnectionId::of_server(answer) {
             flow.proof = Proof::Answered(id);
         }
+        false
     }
 
     /// Returns when to check a flow again; closes it and returns `None` if it has expired.
@@ -555,7 +557,7 @@ mod tests {
         assert_eq!(send(&mut rig, &proof()), (1, 0), "before the server's answer");
         rig.flows.answered(token, b"\x41no long header");
         assert_eq!(send(&mut rig, &proof()), (1, 0), "before the server names its id");
-        rig.flows.answered(token, &answer());
+        assert!(!rig.flows.answered(token, &answer()));
         assert_eq!(send(&mut rig, &initial()), (1, 0), "what a stranger can send");
         assert_eq!(send(&mut rig, b"\x41chosen by the client"), (1, 0), "a guess");
         // The server does not keep an unproven flow alive.
@@ -563,6 +565,7 @@ mod tests {
         assert!(rig.flows.get(token, later).is_some());
         assert_eq!(rig.flows.life(token, later), Some(NOW + IDLE_UNPROVEN));
         assert_eq!(send(&mut rig, &proof()), (0, 1));
+        assert!(rig.flows.answered(token, &answer()));
         assert!(rig.flows.get(token, later).is_some());
         assert_eq!(rig.flows.life(token, later), Some(later + IDLE));
         assert_eq!(rig.flows.life(token, later + IDLE), None);

@@ -75,6 +75,18 @@ pub fn enable_error_queue(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
     }
 }
 
+/// Returns how many bytes of a socket's send buffer are in use: datagrams that have not left the machine, with the
+/// kernel's overhead (SIOCOUTQ). The unit is that of SO_SNDBUF.
+///
+/// # Errors
+/// The error of `ioctl(2)`.
+pub fn unsent(socket: impl AsFd) -> io::Result<usize> {
+    let mut bytes: c_int = 0;
+    // SAFETY: SIOCOUTQ, which has the number of TIOCOUTQ, writes one int, which outlives the call.
+    check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 /// UDP offloads of the kernel: several datagrams of one flow in one call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offloads {

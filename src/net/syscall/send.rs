@@ -3,6 +3,7 @@
 //! Consecutive datagrams of one size to one address go to the kernel in one message (UDP_SEGMENT, generic segmentation
 //! offload), which traverses the network stack once.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -25,6 +26,23 @@ const MESSAGE_LEN_MAX: usize = 65_000;
 /// The largest segment: an Ethernet frame less an IPv6 and a UDP header. Larger datagrams need fragmentation, which
 /// segments do not allow.
 const SEGMENT_LEN_MAX: usize = 1452;
+
+/// Messages of a socket that are sent without segmentation after it was refused. The next attempt costs one system call.
+const UNSEGMENTED: u16 = 1000;
+
+/// How many more messages of one socket are sent without segmentation, because the kernel refused it on a route of this
+/// socket.
+#[derive(Debug, Default)]
+pub struct Unsegmented(Cell<u16>);
+
+impl Unsegmented {
+    /// Counts one message. Returns whether it must be a single datagram.
+    fn take(&self) -> bool {
+        let left = self.0.get();
+        self.0.set(left.saturating_sub(1));
+        left > 0
+    }
+}
 
 /// One datagram to send.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +85,15 @@ pub struct SendBatch {
     /// Pieces in use.
     pieces: usize,
     segmentation: bool,
-    refused: bool,
+    refused: Refused,
+}
+
+/// Whether segmentation was ever refused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    Never,
+    Now,
+    Reported,
 }
 
 impl SendBatch {
@@ -79,14 +105,17 @@ impl SendBatch {
             messages: Vec::with_capacity(BATCH),
             pieces: 0,
             segmentation,
-            refused: false,
+            refused: Refused::Never,
         }
     }
 
-    /// Returns whether a network card has refused segmentation since the last call. After a refusal every datagram is
-    /// sent alone.
+    /// Returns whether segmentation was refused for the first time. Returns `true` at most once.
     pub fn take_refused(&mut self) -> bool {
-        std::mem::take(&mut self.refused)
+        let is_new = self.refused == Refused::Now;
+        if is_new {
+            self.refused = Refused::Reported;
+        }
+        is_new
     }
 
     /// Sends all `datagrams` through one socket and returns how many were sent. Calls `failed` for each that the kernel
@@ -98,11 +127,24 @@ impl SendBatch {
         datagrams: &mut dyn Iterator<Item = Datagram<'a>>,
         failed: &mut dyn FnMut(io::Error),
     ) -> usize {
+        self.send_from((socket, &Unsegmented::default()), ipv6_socket, datagrams, failed)
+    }
+
+    /// Does the same for a socket that remembers a refusal of segmentation. One route that refuses it, such as IPsec to
+    /// one peer, then affects no other socket.
+    pub fn send_from<'a>(
+        &mut self,
+        (socket, unsegmented): (BorrowedFd<'_>, &Unsegmented),
+        ipv6_socket: bool,
+        datagrams: &mut dyn Iterator<Item = Datagram<'a>>,
+        failed: &mut dyn FnMut(io::Error),
+    ) -> usize {
         let mut sent = 0;
         let mut next = datagrams.next();
         while next.is_some() {
-            self.fill(&mut next, datagrams, ipv6_socket);
-            sent += self.send_filled(socket.as_raw_fd(), 0..self.messages.len(), failed);
+            self.fill(&mut next, datagrams, ipv6_socket, unsegmented);
+            let all = 0..self.messages.len();
+            sent += self.send_filled((socket.as_raw_fd(), unsegmented), all, failed);
         }
         sent
     }
@@ -114,6 +156,7 @@ impl SendBatch {
         next: &mut Option<Datagram<'a>>,
         datagrams: &mut dyn Iterator<Item = Datagram<'a>>,
         ipv6_socket: bool,
+        unsegmented: &Unsegmented,
     ) {
         self.messages.clear();
         self.pieces = 0;
@@ -130,7 +173,7 @@ impl SendBatch {
             self.add(&leading);
             let mut message = Message { datagrams: 1, first, each: self.pieces - first, name, control };
             *next = datagrams.next();
-            if self.segmentation {
+            if self.segmentation && !unsegmented.take() {
                 self.append_segments(&mut message, &leading, next, datagrams);
             }
             // The cast loses nothing: a segment has at most SEGMENT_LEN_MAX bytes.
@@ -186,7 +229,12 @@ impl SendBatch {
     }
 
     /// Sends the messages in `range` and returns how many datagrams were sent.
-    fn send_filled(&mut self, fd: RawFd, range: Range<usize>, failed: &mut dyn FnMut(io::Error)) -> usize {
+    fn send_filled(
+        &mut self,
+        (fd, unsegmented): (RawFd, &Unsegmented),
+        range: Range<usize>,
+        failed: &mut dyn FnMut(io::Error),
+    ) -> usize {
         let (mut position, mut sent, mut retried) = (range.start, 0, false);
         while position < range.end {
             let result = self.call(fd, position..range.end);
@@ -211,11 +259,14 @@ impl SendBatch {
                 }
                 Err(error) => {
                     if self.messages[position].datagrams > 1 {
-                        // EIO: the network card computes no checksums, which segmentation needs.
+                        // EIO: the route leads through IPsec, or its network card computes no checksums.
                         if error.raw_os_error() == Some(libc::EIO) {
-                            (self.segmentation, self.refused) = (false, true);
+                            unsegmented.0.set(UNSEGMENTED);
+                            if self.refused == Refused::Never {
+                                self.refused = Refused::Now;
+                            }
                         }
-                        sent += self.send_separately(fd, position, failed);
+                        sent += self.send_separately((fd, unsegmented), position, failed);
                     } else {
                         failed(error);
                     }
@@ -251,15 +302,52 @@ impl SendBatch {
 
     /// Sends the datagrams of a refused message one by one: the reason may be the path MTU, which only the large ones
     /// exceed, or one that applies to each.
-    fn send_separately(&mut self, fd: RawFd, position: usize, failed: &mut dyn FnMut(io::Error)) -> usize {
+    fn send_separately(
+        &mut self,
+        socket: (RawFd, &Unsegmented),
+        position: usize,
+        failed: &mut dyn FnMut(io::Error),
+    ) -> usize {
         let Message { datagrams, first, each, name, control } = self.messages[position];
         let mut sent = 0;
         for datagram in 0..datagrams {
             let first = first + datagram * each;
             self.messages[position] = Message { datagrams: 1, first, each, name, control };
             self.arrays.point(position, first..first + each, name, control);
-            sent += self.send_filled(fd, position..position + 1, failed);
+            sent += self.send_filled(socket, position..position + 1, failed);
         }
         sent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the number of datagrams in each message.
+    fn filled(unsegmented: &Unsegmented) -> Vec<usize> {
+        let to = "192.0.2.1:9".parse().expect("address");
+        let mut all = (0..4).map(|_| Datagram { head: &[], payload: b"x", to, source: None });
+        let (mut batch, mut next) = (SendBatch::new(true), all.next());
+        batch.fill(&mut next, &mut all, false, unsegmented);
+        batch.messages.iter().map(|message| message.datagrams).collect()
+    }
+
+    #[test]
+    fn after_a_refusal_one_socket_pauses_segmentation_and_tries_again() {
+        let (refused, other) = (Unsegmented(Cell::new(6)), Unsegmented::default());
+        assert_eq!(filled(&refused), [1; 4]);
+        assert_eq!(filled(&other), [4]);
+        assert_eq!(filled(&refused), [1, 1, 2]);
+        assert_eq!(filled(&refused), [4]);
+    }
+
+    #[test]
+    fn a_refusal_is_reported_once() {
+        let mut batch = SendBatch::new(true);
+        assert!(!batch.take_refused());
+        batch.refused = Refused::Now;
+        assert!(batch.take_refused());
+        assert!(!batch.take_refused());
     }
 }

@@ -1,6 +1,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use super::*;
@@ -153,6 +154,16 @@ fn an_alarm_ends_a_wait_once_and_at_its_earliest_time() {
     alarm.set(1_000_000, 5).expect("an earlier time");
     epoll.wait(&mut events, None).expect("wait");
     assert_eq!(events.len(), 1);
+}
+
+#[test]
+fn unsent_bytes_are_those_that_the_receiver_has_not_read() {
+    let (near, far) = UnixDatagram::pair().expect("a pair");
+    assert_eq!(unsent(&near).expect("size"), 0);
+    assert_eq!(near.send(&[0; 1000]).expect("send"), 1000);
+    assert!(unsent(&near).expect("size") > 1000, "with the kernel's overhead");
+    assert_eq!(far.recv(&mut [0; 2000]).expect("receive"), 1000);
+    assert_eq!(unsent(&near).expect("size"), 0);
 }
 
 /// Sends `datagrams` in one batch; returns how many were sent and, per frame, the datagrams that a coalescing socket

@@ -47,7 +47,10 @@ impl Worker {
     fn reply(&mut self, client: Client, message: Vec<u8>, authenticated: bool) {
         match Token::unpack(client.link.0) {
             Some(Token::Udp(listener)) => {
-                let full = self.datagrams.reply(listener, client, message);
+                // The source of a datagram may be forged. Good credentials include a nonce that was sent to this
+                // address, and an allocation was made with them.
+                let proven = authenticated || self.server.has_allocation(&client);
+                let full = self.datagrams.reply((listener, proven), client, message);
                 self.flush_if(full);
             }
             Some(token) => {
