@@ -39,13 +39,11 @@ impl Meter {
         let now = now.as_nanos();
         let (bits, packets) = (rate.bits(), u64::from(rate.packets));
         let mut after = self;
-        if bits > 0 {
-            // A datagram is below 2^16 bytes: the product is below 2^50.
-            let cost = len as u64 * 8 * NANOS_PER_SECOND / bits;
+        // Without a limit the rate is 0. A datagram is below 2^16 bytes: the product is below 2^50.
+        if let Some(cost) = (len as u64 * 8 * NANOS_PER_SECOND).checked_div(bits) {
             after.bits_until = pay(self.bits_until, now, cost, NANOS_PER_SECOND).ok()?;
         }
-        if packets > 0 {
-            let cost = NANOS_PER_SECOND / packets;
+        if let Some(cost) = NANOS_PER_SECOND.checked_div(packets) {
             after.packets_until = pay(self.packets_until, now, cost, burst(cost, ALLOCATION_AT_ONCE)).ok()?;
         }
         Some(after)
