@@ -329,10 +329,13 @@ fn a_message_of_many_records_may_continue_in_the_next_read() {
     }
 }
 
+/// Returns the next record of this type.
+type Seal = dyn FnMut(rustls::ContentType, &[u8]) -> Vec<u8>;
+
 /// A client that seals its records by hand.
 struct Sealer {
     pair: Pair,
-    seal: Box<dyn FnMut(rustls::ContentType, &[u8]) -> Vec<u8>>,
+    seal: Box<Seal>,
 }
 
 impl Sealer {
