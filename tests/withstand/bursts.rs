@@ -25,7 +25,7 @@ const READERS: usize = 256;
 const BURSTS: usize = 4;
 
 /// Calls `burst` once in each interval until `stop` is set, and returns the sum.
-fn every(interval: Duration, stop: &AtomicBool, mut burst: impl FnMut() -> u64) -> u64 {
+pub fn every(interval: Duration, stop: &AtomicBool, mut burst: impl FnMut() -> u64) -> u64 {
     let (start, mut sent, mut bursts) = (Instant::now(), 0, 0);
     while !stop.load(Ordering::Relaxed) {
         sent += burst();
