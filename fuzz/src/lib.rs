@@ -12,6 +12,7 @@ mod message;
 mod proxy_protocol;
 mod server;
 mod stream;
+mod tls;
 
 pub use client::client;
 pub use client_hello::client_hello;
@@ -23,12 +24,13 @@ pub use message::message;
 pub use proxy_protocol::proxy_protocol;
 pub use server::server;
 pub use stream::stream;
+pub use tls::tls;
 
 /// A harness: it panics if an assertion fails for these bytes.
 pub type Harness = fn(&[u8]);
 
 /// Every target by the name of its directory of seeds.
-pub const TARGETS: [(&str, Harness); 10] = [
+pub const TARGETS: [(&str, Harness); 11] = [
     ("message", message),
     ("datagram", datagram),
     ("stream", stream),
@@ -39,4 +41,5 @@ pub const TARGETS: [(&str, Harness); 10] = [
     ("credentials", credentials),
     ("server", server),
     ("client", client),
+    ("tls", tls),
 ];

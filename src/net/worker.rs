@@ -119,8 +119,8 @@ impl Worker {
         let mut leftovers = Leftovers::default();
         let groups: [fn(Token) -> bool; 2] = [Token::is_peer, Token::is_stream];
         while self.running {
-            let deadlines = [self.server.poll_timeout(), self.front.deadline(), self.log.due()];
-            if let Some(deadline) = deadlines.into_iter().flatten().min() {
+            let due = [self.server.poll_timeout(), self.front.deadline(), self.log.due(), self.memory.due()];
+            if let Some(deadline) = due.into_iter().flatten().min() {
                 self.alarm.set(deadline.as_nanos(), self.now.instant.as_nanos())?;
             }
             self.budget.take_leftovers(&mut leftovers);
@@ -157,7 +157,7 @@ impl Worker {
             self.flush();
             self.datagrams.reuse_frames();
             self.controls.allocations.store(self.server.allocations() as u64, Relaxed);
-            self.memory.follow(self.server.allocations());
+            self.memory.follow(self.server.allocations(), self.now.instant);
         }
         self.log.summarise();
         Ok(())

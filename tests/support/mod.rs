@@ -19,6 +19,7 @@ pub mod namespace;
 pub mod nginx;
 pub mod plan;
 pub mod process;
+pub mod sealer;
 pub mod server;
 pub mod stun;
 pub mod tls;

@@ -34,6 +34,7 @@ mod shortage;
 mod slow_reader;
 mod strangers;
 mod tiny;
+mod tls_records;
 mod unreachable;
 mod user_limits;
 mod versions;

@@ -235,7 +235,9 @@ impl Tls {
     ) -> Result<(), TlsOutcome> {
         let connection = self.connection.as_mut().ok_or(TlsOutcome::Internal)?;
         loop {
-            let UnbufferedStatus { discard, state } = connection.process_tls_records(&mut self.incoming);
+            // Nothing new: an error in the start of the next record is found, and reported, when it is received.
+            let UnbufferedStatus { discard, state } =
+                connection.process_tls_records(&mut self.incoming[..self.given]);
             match state.map_err(|error| outcome(&error))? {
                 ConnectionState::WriteTraffic(mut state) => {
                     let written = write(&mut state, output.spare()).ok_or(TlsOutcome::Internal)?;
@@ -314,8 +316,10 @@ fn process(
     let mut counted = 0;
     // The end of the bytes given to rustls, which may include the start of a record.
     let mut end = given;
+    // Whether rustls has processed all whole records that it was given.
+    let mut done = true;
     loop {
-        if end == progress.given {
+        if done {
             for record in records(&incoming[end..]).take(RECORDS_AT_ONCE) {
                 end += record.len();
                 if is_whole(record) {
@@ -327,7 +331,7 @@ fn process(
         let consumed = progress.consumed;
         let UnbufferedStatus { mut discard, state } =
             connection.process_tls_records(&mut incoming[consumed..end]);
-        let mut done = false;
+        done = false;
         match state {
             Ok(ConnectionState::ReadTraffic(mut state)) => {
                 while let Some(record) = state.next_record() {
@@ -357,7 +361,6 @@ fn process(
         if !done {
             continue;
         }
-        // rustls has processed all whole records that it was given.
         if !connection.is_handshaking() {
             progress.silent = u32::saturating_sub(counted, progress.data + finishing);
         }

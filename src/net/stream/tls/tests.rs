@@ -261,20 +261,39 @@ fn key_updates_in_the_read_that_ends_the_handshake_count() {
 /// help, because data between them resets its count.
 #[test]
 fn a_read_full_of_key_updates_is_not_processed_to_its_end() {
-    let mut pair = Pair::new(true, &rustls::version::TLS13);
-    pair.handshake(usize::MAX);
-    let mut bytes = Vec::new();
-    for _ in 0..20 {
-        for _ in 0..30 {
-            pair.client.refresh_traffic_keys().expect("key update");
+    for updates in [1, RECORDS_AT_ONCE - 1, RECORDS_AT_ONCE, 30] {
+        let mut pair = Pair::new(true, &rustls::version::TLS13);
+        pair.handshake(usize::MAX);
+        let mut bytes = Vec::new();
+        for _ in 0..100 {
+            for _ in 0..updates {
+                pair.client.refresh_traffic_keys().expect("key update");
+                bytes.extend(pair.client_sends());
+            }
+            pair.client.writer().write_all(b"x").expect("write");
             bytes.extend(pair.client_sends());
         }
-        pair.client.writer().write_all(b"x").expect("write");
-        bytes.extend(pair.client_sends());
+        assert_eq!(pair.feed(&bytes, usize::MAX), Err(TlsOutcome::Garbage));
+        let processed = pair.plain.bytes().len() * updates;
+        assert!(processed <= SILENT_MAX as usize + RECORDS_AT_ONCE, "{processed} of {}", 100 * updates);
     }
-    assert_eq!(pair.feed(&bytes, usize::MAX), Err(TlsOutcome::Garbage));
-    let processed = pair.plain.bytes().len();
-    assert!(processed <= 1, "{processed} of 20 rounds");
+}
+
+/// Sealing does not process the start of a record, so a wrong one is reported once, when it is received.
+#[test]
+fn data_can_be_sealed_after_the_start_of_a_record() {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let mut pair = Pair::new(true, version);
+        pair.handshake(usize::MAX);
+        pair.feed(&[0], usize::MAX).expect("the start of a record");
+        pair.server.seal(b"data", &mut pair.output).expect("seal");
+        assert_eq!(pair.client_receives().expect("data"), b"data");
+        assert_eq!(pair.feed(&[0; 5], usize::MAX), Err(TlsOutcome::Garbage));
+        let alert = pair.output.bytes().len();
+        pair.server.close(&mut pair.output);
+        assert_eq!(pair.output.bytes().len(), alert, "nothing after the alert");
+        assert!(matches!(pair.client_receives(), Err(Error::AlertReceived(_))));
+    }
 }
 
 /// Records are processed in portions, up to the end of what was read.
@@ -310,13 +329,13 @@ fn a_message_of_many_records_may_continue_in_the_next_read() {
     }
 }
 
-/// Seals the next record of this type.
-type Seal = Box<dyn FnMut(rustls::ContentType, &[u8]) -> Vec<u8>>;
+/// Returns the next record of this type.
+type Seal = dyn FnMut(rustls::ContentType, &[u8]) -> Vec<u8>;
 
 /// A client that seals its records by hand.
 struct Sealer {
     pair: Pair,
-    seal: Seal,
+    seal: Box<Seal>,
 }
 
 impl Sealer {
