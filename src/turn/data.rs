@@ -57,7 +57,7 @@ fn relay(
         return state.dropped(DropReason::PeerDenied);
     }
     let rates = &state.settings.limits.rates;
-    let allocation = match state.table.count(route.allocation, now, rates, payload.len()) {
+    let allocation = match state.table.count(route.allocation, now, rates, payload.len(), true) {
         Ok(allocation) => allocation,
         Err(reason) => return state.dropped(reason),
     };
@@ -81,8 +81,8 @@ pub fn from_peer(state: &mut State, now: Now, relay: RelayId, peer: OnWire, len:
         _ => Ok(found),
     });
     let rates = &state.settings.limits.rates;
-    let counted =
-        found.and_then(|found| Ok((found, state.table.count(found.allocation, now.instant, rates, len)?)));
+    let counted = found
+        .and_then(|found| Ok((found, state.table.count(found.allocation, now.instant, rates, len, false)?)));
     let (found, allocation) = match counted {
         Ok(counted) => counted,
         Err(reason) => {

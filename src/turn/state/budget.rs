@@ -44,6 +44,8 @@ pub struct Budget {
     pub(super) bits_until: AtomicU64,
     /// Theoretical arrival time of the next datagram, in nanoseconds.
     pub(super) packets_until: AtomicU64,
+    /// The same for datagrams from clients over UDP alone.
+    pub(super) queued_until: AtomicU64,
     /// Permissions and channels that the user holds. Unused for a host.
     pub(super) entries: AtomicU32,
 }

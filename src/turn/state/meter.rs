@@ -21,21 +21,33 @@ use crate::turn::settings::{Rate, Rates};
 /// A worker draws one part in this many of a second's worth at a time, if that much is available.
 const DRAWS_PER_SECOND: u64 = 100;
 
-/// Datagrams of an allocation that may come at once, and those of a user. A full frame of a shared screen has some hundred. One
-/// takes 7 us, and the media of others waits behind them in the queue of the UDP listener.
+/// Datagrams of an allocation that may come at once from a client over UDP, and those of a user. A full frame of a shared
+/// screen has some hundred. One takes 7 us, and the media of others waits behind them in the queue of the listener. What comes
+/// from peers, or over streams, waits for nobody.
 const ALLOCATION_AT_ONCE: u64 = 1000;
 const USER_AT_ONCE: u64 = 2500;
+
+/// A datagram to be counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted {
+    /// Its length in bytes.
+    pub len: usize,
+    /// Whether it comes from a client over UDP.
+    pub queued: bool,
+}
 
 /// The rate limit of one allocation by GCRA: theoretical arrival times in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Meter {
     bits_until: u64,
     packets_until: u64,
+    /// For datagrams from the client over UDP alone.
+    queued_until: u64,
 }
 
 impl Meter {
-    /// The meter after one more datagram of `len` bytes; `None` if that exceeds the rate.
-    fn after(self, now: Instant, rate: Rate, len: usize) -> Option<Self> {
+    /// The meter after one more datagram; `None` if that exceeds the rate.
+    fn after(self, now: Instant, rate: Rate, Counted { len, queued }: Counted) -> Option<Self> {
         let now = now.as_nanos();
         let (bits, packets) = (rate.bits(), u64::from(rate.packets));
         let mut after = self;
@@ -44,7 +56,11 @@ impl Meter {
             after.bits_until = pay(self.bits_until, now, cost, NANOS_PER_SECOND).ok()?;
         }
         if let Some(cost) = NANOS_PER_SECOND.checked_div(packets) {
-            after.packets_until = pay(self.packets_until, now, cost, burst(cost, ALLOCATION_AT_ONCE)).ok()?;
+            after.packets_until = pay(self.packets_until, now, cost, NANOS_PER_SECOND).ok()?;
+            if queued {
+                after.queued_until =
+                    pay(self.queued_until, now, cost, burst(cost, ALLOCATION_AT_ONCE)).ok()?;
+            }
         }
         Some(after)
     }
@@ -94,23 +110,29 @@ struct Holder {
     budget: Arc<Budget>,
     bits: Share,
     packets: Share,
+    queued: Share,
 }
 
 impl Holder {
     fn new(budget: &Arc<Budget>) -> Self {
-        Self { budget: Arc::clone(budget), bits: Share::default(), packets: Share::default() }
+        let [bits, packets, queued] = [Share::default(); 3];
+        Self { budget: Arc::clone(budget), bits, packets, queued }
     }
 
-    /// Whether one more datagram of `len` bytes may pass. `at_once` is the number of datagrams that may come at once.
-    fn covers(&mut self, now: Instant, rate: Rate, at_once: u64, len: usize) -> bool {
-        let now = now.as_nanos();
+    /// Whether one more datagram may pass.
+    fn covers(&mut self, now: Instant, rate: Rate, Counted { len, queued }: Counted) -> bool {
+        let (now, packets) = (now.as_nanos(), u64::from(rate.packets));
         self.bits.covers(len as u64 * 8, &self.budget.bits_until, now, rate.bits(), SECOND)
-            && self.packets.covers(1, &self.budget.packets_until, now, u64::from(rate.packets), at_once)
+            && self.packets.covers(1, &self.budget.packets_until, now, packets, SECOND)
+            && (!queued || self.queued.covers(1, &self.budget.queued_until, now, packets, USER_AT_ONCE))
     }
 
-    fn spend(&mut self, len: usize) {
+    fn spend(&mut self, Counted { len, queued }: Counted) {
         self.bits.spend(len as u64 * 8);
         self.packets.spend(1);
+        if queued {
+            self.queued.spend(1);
+        }
     }
 }
 
@@ -177,7 +199,7 @@ impl Meters {
         self.users.is_empty()
     }
 
-    /// Counts a datagram of `len` bytes for an allocation with this `meter`, its user and its host. If a limit is exceeded,
+    /// Counts a datagram for an allocation with this `meter`, its user and its host. If a limit is exceeded,
     /// counts it for none of them.
     ///
     /// # Errors
@@ -188,7 +210,7 @@ impl Meters {
         rates: &Rates,
         meter: &mut Meter,
         user: UserId,
-        len: usize,
+        counted: Counted,
     ) -> Result<(), DropReason> {
         let User { key: (host, account), holder: user, .. } = &mut self.users[user.0 as usize];
         // `join` adds a host with its first user.
@@ -197,17 +219,19 @@ impl Meters {
             Account::User(_) => rates.user,
             Account::Name(_) => Rate::default(),
         };
-        let after = meter.after(now, rates.allocation, len).ok_or(DropReason::AllocationOverRate)?;
-        if !user.covers(now, user_rate, USER_AT_ONCE, len) {
+        let after = meter.after(now, rates.allocation, counted).ok_or(DropReason::AllocationOverRate)?;
+        if !user.covers(now, user_rate, counted) {
             return Err(DropReason::UserOverRate);
         }
         if let Some(host) = host {
-            if !host.covers(now, rates.host, SECOND, len) {
+            // Many users may come at once.
+            let counted = Counted { queued: false, ..counted };
+            if !host.covers(now, rates.host, counted) {
                 return Err(DropReason::HostOverRate);
             }
-            host.spend(len);
+            host.spend(counted);
         }
-        user.spend(len);
+        user.spend(counted);
         *meter = after;
         Ok(())
     }
@@ -224,6 +248,11 @@ mod tests {
     }
 
     const HOST: HostId = HostId(3);
+
+    /// A datagram that waits in no queue.
+    fn stream(len: usize) -> Counted {
+        Counted { len, queued: false }
+    }
 
     fn rates() -> Rates {
         Rates {
@@ -245,7 +274,7 @@ mod tests {
     fn one_seconds_worth_may_come_at_once_and_then_the_rate_applies() {
         let (mut meters, mut meter) = (Meters::default(), Meter::default());
         let user = meters.join(&place(&Arc::default(), HOST, "ann"));
-        let mut count = |now, len| meters.count(now, &rates(), &mut meter, user, len);
+        let mut count = |now, len| meters.count(now, &rates(), &mut meter, user, stream(len));
         // 800,000 bits are a hundred datagrams of 1,000 bytes.
         assert!((0..100).all(|_| count(at(0), 1000).is_ok()));
         assert_eq!(count(at(0), 1000), Err(DropReason::AllocationOverRate));
@@ -254,19 +283,26 @@ mod tests {
         assert_eq!(count(at(9000), 1), Err(DropReason::UserOverRate));
     }
 
-    /// The media of others waits behind what comes at once.
+    /// The media of others waits behind what comes at once over UDP.
     #[test]
     fn of_datagrams_less_than_a_seconds_worth_may_come_at_once() {
         let rate = |packets| Rate { kbit: 0, packets };
         let at_once = |rates: Rates| {
             let (mut meters, mut meter) = (Meters::default(), Meter::default());
             let user = meters.join(&place(&Arc::default(), HOST, "ann"));
-            (0..50_000).filter(|_| meters.count(at(0), &rates, &mut meter, user, 9).is_ok()).count()
+            let mut passed = |queued| {
+                let counted = Counted { len: 9, queued };
+                (0..250_000)
+                    .filter(|_| meters.count(at(0), &rates, &mut meter, user, counted).is_ok())
+                    .count()
+            };
+            (passed(true), passed(false))
         };
         let of_allocation = |packets| at_once(Rates { allocation: rate(packets), ..Rates::default() });
         let of_user = |packets| at_once(Rates { user: rate(packets), ..Rates::default() });
-        assert_eq!([300, 20_000, 1_000_000].map(of_allocation), [300, 1_000, 10_000]);
-        assert_eq!([300, 100_000].map(of_user), [300, 2_500]);
+        assert_eq!([300, 20_000].map(of_allocation), [(300, 0), (1_000, 19_000)]);
+        assert_eq!(of_allocation(1_000_000).0, 10_000);
+        assert_eq!([300, 100_000].map(of_user), [(300, 0), (2_500, 97_500)]);
     }
 
     #[test]
@@ -275,13 +311,13 @@ mod tests {
         let [ann, again, bob] = ["ann", "ann", "bob"].map(|user| meters.join(&place(&quota, HOST, user)));
         assert_eq!((ann, meters.len()), (again, 2));
         let mut meter = [Meter::default(); 3];
-        let mut count = |n: usize, user| meters.count(at(0), &rates(), &mut meter[n], user, 10);
+        let mut count = |n: usize, user| meters.count(at(0), &rates(), &mut meter[n], user, stream(10));
         assert!((0..90).all(|_| count(0, ann).is_ok()));
         assert_eq!((0..90).filter(|_| count(1, ann).is_ok()).count(), 60);
         assert_eq!((0..90).filter(|_| count(2, bob).is_ok()).count(), 50);
         assert_eq!(count(2, bob), Err(DropReason::HostOverRate));
         let other = meters.join(&place(&quota, HostId(4), "ann"));
-        assert_eq!(meters.count(at(0), &rates(), &mut Meter::default(), other, 10), Ok(()));
+        assert_eq!(meters.count(at(0), &rates(), &mut Meter::default(), other, stream(10)), Ok(()));
         for user in [ann, again, bob, other] {
             meters.leave(user);
         }
@@ -306,7 +342,7 @@ mod tests {
             // Two thirds of all datagrams go to the first worker.
             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let (meters, user, meter) = &mut workers[[0, 0, 0, 0, 1, 2][(random >> 16) as usize % 6]];
-            passed += u64::from(meters.count(now, rates, meter, *user, len).is_ok());
+            passed += u64::from(meters.count(now, rates, meter, *user, stream(len)).is_ok());
         }
         passed
     }
@@ -322,9 +358,7 @@ mod tests {
                 Rates { host: rate, ..Rates::default() },
                 Rates { user: rate, host: rate, ..Rates::default() },
             ] {
-                // A second's worth may come at once, but of a user's datagrams 2,500.
-                let at_once = if rates.user.packets > 0 { 2_500 } else { per_second };
-                let all = at_once + 4 * per_second;
+                let all = per_second * (1 + 4);
                 let passed = passed(&rates, 4, len);
                 let tolerance = 3 * per_second / 100;
                 assert!((all - tolerance..=all + tolerance).contains(&passed), "{passed} of {all}");
@@ -337,8 +371,9 @@ mod tests {
         let rates = Rates { user: Rate { kbit: 0, packets: 1000 }, ..Rates::default() };
         let (mut meters, mut meter) = (Meters::default(), Meter::default());
         let user = meters.join(&place(&Arc::default(), HOST, "ann"));
-        let mut many =
-            |now| (0..5000).filter(|_| meters.count(now, &rates, &mut meter, user, 9).is_ok()).count();
+        let mut many = |now| {
+            (0..5000).filter(|_| meters.count(now, &rates, &mut meter, user, stream(9)).is_ok()).count()
+        };
         assert_eq!([0, 0, 1, 500, 502].map(|millis| many(at(millis))), [1000, 0, 1, 499, 2]);
     }
 
@@ -347,7 +382,7 @@ mod tests {
         let rates = Rates { host: Rate { kbit: 1, packets: 0 }, ..Rates::default() };
         let (mut meters, mut meter) = (Meters::default(), Meter::default());
         let user = meters.join(&place(&Arc::default(), HOST, "ann"));
-        let mut count = |now, len| meters.count(now, &rates, &mut meter, user, len);
+        let mut count = |now, len| meters.count(now, &rates, &mut meter, user, stream(len));
         assert_eq!(count(at(0), 1000), Err(DropReason::HostOverRate));
         assert_eq!(count(at(0), 100), Ok(()), "800 of 1,000 bits");
         assert_eq!(count(at(0), 100), Err(DropReason::HostOverRate));
@@ -360,7 +395,7 @@ mod tests {
         let user = meters.join(&place(&Arc::default(), HOST, "ann"));
         assert!(Rates::default().are_none());
         for _ in 0..100_000 {
-            assert_eq!(meters.count(at(0), &Rates::default(), &mut meter, user, 65_507), Ok(()));
+            assert_eq!(meters.count(at(0), &Rates::default(), &mut meter, user, stream(65_507)), Ok(()));
         }
     }
 
@@ -369,6 +404,6 @@ mod tests {
         let rates = Rates { user: Rate { kbit: 1, packets: 1 }, ..Rates::default() };
         let (mut meters, mut meter) = (Meters::default(), Meter::default());
         let nobody = meters.join(&place(&Arc::default(), HOST, ""));
-        assert!((0..100).all(|_| meters.count(at(0), &rates, &mut meter, nobody, 1000).is_ok()));
+        assert!((0..100).all(|_| meters.count(at(0), &rates, &mut meter, nobody, stream(1000)).is_ok()));
     }
 }

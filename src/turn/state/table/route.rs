@@ -17,6 +17,7 @@ use crate::turn::id::{AllocationId, RelayId};
 use crate::turn::identity::peer_policy::Reach;
 use crate::turn::settings::Rates;
 use crate::turn::state::allocation::{Allocation, Channel, Permission, RecentChannel, RecentPeer, Relay};
+use crate::turn::state::meter::Counted;
 
 /// Where a client's packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +130,8 @@ impl Table {
         Ok(Return { allocation, channel, reach })
     }
 
-    /// Counts `len` relayed bytes for an allocation, its user and its host. Returns the allocation.
+    /// Counts `len` relayed bytes, from the client or from a peer, for an allocation, its user and its host. Returns the
+    /// allocation.
     ///
     /// # Errors
     /// The limit that was exceeded, or `NoAllocation`.
@@ -139,10 +141,13 @@ impl Table {
         now: Instant,
         rates: &Rates,
         len: usize,
+        from_client: bool,
     ) -> Result<&mut Allocation, DropReason> {
         let allocation = self.allocations.get_mut(id.0 as usize).ok_or(DropReason::NoAllocation)?;
         if !rates.are_none() {
-            self.meters.count(now, rates, &mut allocation.meter, allocation.user, len)?;
+            let queued = from_client && !allocation.client.five_tuple.transport.is_stream();
+            let counted = Counted { len, queued };
+            self.meters.count(now, rates, &mut allocation.meter, allocation.user, counted)?;
         }
         Ok(allocation)
     }
