@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""A download through port 443: Hallpass beside haproxy, as BigBlueButton sets it up.
+"""Compares Hallpass with haproxy, as BigBlueButton configures it, on a port 443 that TURN and a website share.
 
     cargo build --release && python3 benches/shared_port.py [--rounds 3] [--megabytes 200]
 
 nginx serves one file on loopback, over HTTP/1.1 and HTTP/2, both with PROXY v1. In front of it is haproxy (one
-thread, the split by ALPN) or Hallpass, on core 0; nginx and curl have core 1. The figure is the CPU time of the server's
-threads for one download. Then 50 TLS clients relay 50 packets/s each way on the same port, first alone and then beside
-two endless downloads: the figure is the latency one way.
+thread, the split by ALPN) or Hallpass, on core 0; nginx and curl run on core 1. The figure is the CPU time of the
+server's threads for one download. Then, with Hallpass only, 50 TLS clients relay 50 packets/s each way on the same
+port, first alone and then beside two endless downloads: the figure is the latency one way.
 """
 
 import argparse

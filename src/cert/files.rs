@@ -105,7 +105,7 @@ impl fmt::Display for CertError {
             ),
             Self::Read(path, error) => write!(f, "{}: {error}; check the path", path.display()),
             Self::TooLarge(path) => {
-                write!(f, "{}: larger than 1 MiB; name a PEM file", path.display())
+                write!(f, "{}: larger than 1 MiB; write the path of a PEM file", path.display())
             }
             Self::Pem(path, error) => {
                 write!(f, "{}: damaged PEM ({error}); copy the file again", path.display())
@@ -226,7 +226,6 @@ fn read(path: &Path) -> Result<Vec<u8>, CertError> {
 
 fn warnings(path: &Path, leaf: &x509::Summary, chain_length: usize, now: u64) -> Vec<Warning> {
     let mut warnings = Vec::new();
-    // The year in a certificate has at most four digits, so seconds fit an i64.
     let left = leaf.not_after.saturating_sub(i64::try_from(now).unwrap_or(i64::MAX));
     let days = left.unsigned_abs() / DAY;
     if left < 0 {
@@ -248,7 +247,7 @@ fn warnings(path: &Path, leaf: &x509::Summary, chain_length: usize, now: u64) ->
 /// # Errors
 /// The error of rustls if the key supports no scheme or signing fails.
 pub fn sign_once(key: &CertifiedKey) -> Result<(), Error> {
-    // In our order of preference. Every key that is accepted supports one of them.
+    // Every key that `load` accepts supports one of them.
     let schemes = provider().signature_verification_algorithms.supported_schemes();
     let signer = key.key.choose_scheme(&schemes).ok_or(Error::General("no signature scheme".to_owned()))?;
     // As long as the signed content in TLS 1.3 (RFC 8446 section 4.4.3).

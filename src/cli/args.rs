@@ -48,7 +48,7 @@ Examples:
 
 const LOAD_EXAMPLES: &str = "\
 traffic     packets through allocations, at a fixed rate or with a fixed number in flight (--saturate)
-setups      life cycles: 401, Allocate, CreatePermission, ChannelBind, Refresh with lifetime 0
+setups      life cycles: challenge (401), Allocate, CreatePermission, ChannelBind, Refresh with lifetime 0
 bindings    Binding requests
 handshakes  TLS connections
 idle        allocations without traffic, to measure the memory per allocation
@@ -154,9 +154,9 @@ pub struct CredentialsArgs {
     /// Lifetime of the credentials
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(1..))]
     pub ttl: u32,
-    /// Name or address of the relay in URLs and commands. Default: external_ip, else the listener's own address. For a
-    /// listener on every address: the first of `[relay] addresses` that is reachable from outside, else the source
-    /// address of packets that this machine sends to the Internet. Without a configuration: 127.0.0.1
+    /// Name or address of the relay in URLs and commands. Default: external_ip; without it, the listener's own address.
+    /// If the listener is on all addresses: the first of `[relay] addresses` that is reachable from outside; without
+    /// one, the source address of packets from this machine to the Internet. Without a configuration: 127.0.0.1
     #[arg(long, value_name = "HOST", value_parser = server_name)]
     pub server: Option<String>,
     /// Print JSON with iceServers for RTCPeerConnection
@@ -258,8 +258,8 @@ pub struct LoadArgs {
     /// Message type for data between client and server
     #[arg(long, value_enum, default_value_t = LoadVia::Channel)]
     pub via: LoadVia,
-    /// Keep --window packets in flight instead of sending at a fixed rate. The rates then only choose the directions: 0
-    /// switches one off
+    /// Keep --window packets in flight in each direction instead of sending at a fixed rate. A rate of 0 still switches
+    /// its direction off; other rates have no effect
     #[arg(long)]
     pub saturate: bool,
     /// Packets in flight in each direction, with --saturate

@@ -229,7 +229,7 @@ fn a_port_is_shared_with_the_web() {
 }
 
 #[test]
-fn a_port_that_cannot_be_shared_is_refused() {
+fn mistakes_about_shared_and_proxied_ports_are_reported() {
     let table = |lines: &str| with(&format!("{SHARED}[web]\n{lines}"));
     assert_error(&table("http1 = 'localhost:81'"), 14, "is not an address with a port", "127.0.0.1:81");
     assert_error(&table("http1 = '127.0.0.1:443'"), 13, "own listener on line 11", "the web server");
@@ -446,7 +446,7 @@ fn relay_ports_stay_clear_of_udp_listeners() {
     let tcp = of("3000-4000").replace("\"udp\"", "\"tcp\"");
     assert_eq!(good(&tcp).relay.ports, 3000..=4000, "TCP and UDP ports are independent");
     let elsewhere = of("3000-4000").replace("0.0.0.0", "10.0.0.1") + "addresses = ['10.0.0.2']";
-    assert_eq!(good(&elsewhere).relay.ports, 3000..=4000, "another address is no clash");
+    assert_eq!(good(&elsewhere).relay.ports, 3000..=4000, "a listener on another address does not conflict");
     let dual = of("3000-4000").replace("0.0.0.0", "[::]") + "addresses = ['10.0.0.2']";
     assert_error(&dual, 10, "contains port 3479", "3480-4000");
     assert_error(&with("").replace("3479", "50000"), 5, "contains port 50000", "50001-65535");
@@ -470,7 +470,7 @@ fn relay_ports_stay_clear_of_udp_listeners() {
 }
 
 #[test]
-fn both_relay_modes_give_the_same_configuration() {
+fn both_relay_modes_mean_the_same_configuration() {
     let of = |mode: &str| good(&with(&format!("[relay]\nmode = '{mode}'")));
     assert_eq!(of("auto"), of("sockets"), "a reload from one to the other changes nothing");
     assert_eq!(of("auto"), good(&with("[relay]\n")));
@@ -562,7 +562,7 @@ fn secret_files_are_read_by_their_first_line() {
     );
     assert_eq!(loaded.warnings.problems.len(), 1, "{warnings}");
 
-    // A byte order mark or a key before the secret.
+    // A byte order mark or a key before the secret is an error.
     let refused = |name: &str, text: &str| {
         scratch.file(name, text, 0o600);
         parse(&with(&format!("secret_file = '{name}'")), "f", &scratch.0).unwrap_err().to_string()
@@ -745,7 +745,7 @@ fn the_example_is_good_and_shows_every_key_with_its_default() {
 }
 
 #[test]
-fn a_port_can_refuse_clients_of_the_other_kind() {
+fn a_tls_port_can_refuse_plain_clients_and_a_tcp_port_tls_clients() {
     let listener = |transport: &str, key: &str| {
         format!("[[listen]]\ntransport = '{transport}'\naddress = '0.0.0.0:5000'\n{key}\n")
     };

@@ -34,8 +34,8 @@ labels! {
     TlsFailed = "tls_failed",
     /// The TLS handshake took too long.
     HandshakeTimeout = "handshake_timeout",
-    /// Idle for too long: no first byte, neither an authenticated request nor an allocation, or no byte between a web
-    /// client and its back end.
+    /// Idle for too long: a client that sent no first byte, a TURN client without an authenticated request or an
+    /// allocation, or a web client without traffic.
     Idle = "idle",
     /// The client does not read its answers.
     Stuck = "stuck",
@@ -43,12 +43,12 @@ labels! {
     Shutdown = "shutdown",
     /// No PROXY header at the start, or not in time.
     NotProxied = "not_proxied",
-    /// The back end closed it.
+    /// The connection to the back end failed.
     BackEnd = "back_end",
-    /// A limit was exceeded: streams of a source behind a proxy, consecutive requests or bytes without authentication,
-    /// or web clients.
+    /// A limit was exceeded: the streams of one source behind a proxy, the requests or bytes of a client that does not
+    /// authenticate, or the number of web clients.
     TooMany = "too_many",
-    /// Closed to make room for another client; it was a stranger or a web client.
+    /// Closed to make room for another client. Only web clients and clients without an allocation are displaced.
     Displaced = "displaced",
 }
 
@@ -74,7 +74,7 @@ labels! {
     Accepted = "accepted",
     /// The TLS handshake is done.
     Tls = "tls",
-    /// Handed to the web.
+    /// Forwarded to a web server or to the built-in site.
     Web = "web",
     /// A STUN message arrived.
     Stun = "stun",
@@ -170,7 +170,7 @@ pub struct Counters {
     pub back_end_down: Counter,
     /// Connections to a listener behind a proxy from an untrusted source.
     pub untrusted: Counter,
-    /// Returns from `epoll_wait(2)`.
+    /// How often `epoll_wait(2)` returned.
     pub wakeups: Counter,
     /// Receive calls that found datagrams.
     pub batches: Counter,

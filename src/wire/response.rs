@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn an_allocation_is_announced() {
+    fn a_success_response_to_allocate_parses_with_all_its_attributes() {
         let relayed = [address("198.51.100.10:50000"), address("[2001:db8::10]:50001")];
         for algorithm in [IntegrityAlgorithm::Sha1, IntegrityAlgorithm::Sha256] {
             let bytes = answer(method::ALLOCATE, |request| {
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_padding() {
+    fn attributes_with_lists_and_padding_are_encoded() {
         let bytes = answer(method::BINDING, |request| {
             Response::error(request.method(), request.transaction_id(), 420, Reason::Empty)
                 .unknown_attributes(&[0x7001, 0x7002, 0x7003])

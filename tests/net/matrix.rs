@@ -1,8 +1,9 @@
-//! Which relayed address a client gets on hosts of every kind: each way in, each choice of families, and peers that know
-//! only the address that the client was told.
+//! Which relayed address a client gets on hosts of every kind. Clients connect in every way ([`Way`]) and ask for IPv4,
+//! IPv6 or both. Peers send to the address in the answer to Allocate.
 //!
-//! Hallpass must serve every cell or refuse it with the right code ([`Host::relays_from`]). Against coturn the tests only
-//! print what they observe. The table in docs/addresses.md comes from:
+//! Hallpass must relay for each of them from the expected address, or refuse with the right code
+//! ([`Host::relays_from`]). Against coturn the tests only print what they observe. The table in docs/addresses.md
+//! comes from:
 //! `HALLPASS_TEST_SERVER=coturn cargo test --test net matrix -- --nocapture`.
 
 use std::collections::{BTreeSet, HashSet};
@@ -31,7 +32,8 @@ struct Situation {
     cells: &'static [Cell],
 }
 
-/// The address that a client connects to, and the IPv4 and the IPv6 address that it is told; empty if the host has none.
+/// One row of expectations: the address that a client connects to, and the IPv4 and the IPv6 address that the answer to
+/// Allocate must have; an empty string if it must refuse that family.
 type Cell = (&'static str, &'static str, &'static str);
 
 const USUAL: Situation = Situation {
@@ -45,9 +47,9 @@ const USUAL: Situation = Situation {
 const V4: &str = "198.18.2.2";
 const V6: &str = "2001:db8:2::2";
 
-/// How long coturn may take to serve, after its log says that it does or after a change of addresses.
+/// Time for coturn to begin to answer. Its log says that it is ready earlier, and a change of addresses delays it again.
 const WARM_UP: Duration = Duration::from_secs(3);
-/// Clients for each cell of coturn, which may use its relay addresses in rotation.
+/// How many clients ask coturn the same, because it may assign its relay addresses in rotation.
 const TRIES: u32 = 4;
 
 #[test]
@@ -89,7 +91,7 @@ fn ipv6_alone() {
 }
 
 /// Adds a container bridge, whose interface has a lower index than the uplink.
-fn behind_a_bridge(lab: &Lab) {
+fn add_bridge(lab: &Lab) {
     shell(
         &lab.server,
         "ip link add docker0 type veth peer name c0; ip link set c0 up; ip link set docker0 up\n\
@@ -100,11 +102,11 @@ fn behind_a_bridge(lab: &Lab) {
 
 /// A client that asks for the family it did not connect with must not get the address of the bridge.
 #[test]
-fn a_bridge_of_containers_comes_first() {
+fn a_container_bridge_has_a_lower_index_than_the_uplink() {
     Situation {
-        name: "a bridge of containers comes first",
+        name: "a container bridge comes first",
         set_up: |lab| {
-            behind_a_bridge(lab);
+            add_bridge(lab);
             shell(&lab.router, "ip addr add 2001:db8:2::1/64 dev server nodad");
             shell(
                 &lab.server,
@@ -118,11 +120,11 @@ fn a_bridge_of_containers_comes_first() {
 
 /// The bridge has both families and the uplink only one: an address without a route to the outside is no relay address.
 #[test]
-fn a_bridge_of_containers_has_a_family_of_its_own() {
+fn a_container_bridge_has_a_family_that_the_uplink_lacks() {
     Situation {
-        name: "IPv6 alone, and a bridge of containers",
+        name: "IPv6 alone, and a container bridge",
         set_up: |lab| {
-            behind_a_bridge(lab);
+            add_bridge(lab);
             shell(&lab.router, "ip addr add 2001:db8:2::1/64 dev server nodad");
             shell(
                 &lab.server,
@@ -135,8 +137,8 @@ fn a_bridge_of_containers_has_a_family_of_its_own() {
     }
     .check();
     Situation {
-        name: "IPv4 alone, and a bridge of containers",
-        set_up: behind_a_bridge,
+        name: "IPv4 alone, and a container bridge",
+        set_up: add_bridge,
         cells: &[(V4, V4, "")],
         ..USUAL
     }
@@ -234,7 +236,7 @@ fn a_private_address_behind_one_to_one_nat() {
         name: "a private address behind 1:1 NAT",
         set_up: |lab| {
             behind_nat(lab);
-            // A relay on the address of an inner network must not announce the public address, too.
+            // Adds an internal network. A relay on its address must not announce the public address.
             shell(
                 &lab.server,
                 "ip link add in0 type veth peer name in1; ip link set in1 up; ip link set in0 up\n\
@@ -334,7 +336,7 @@ fn ipv6_addresses_of_every_kind() {
                  ip addr add 2001:db8:2::9/64 dev up0 nodad preferred_lft 0\n\
                  ip route replace default via 2001:db8:2::1",
             );
-            // Wait for duplicate address detection: the server does not list the address before.
+            // Wait for the end of duplicate address detection: until then the server does not list the address.
             shell(
                 &lab.server,
                 "until ip -6 addr show dev up0 temporary -tentative | grep -q inet6; do :; done",
@@ -352,7 +354,7 @@ fn the_default_route_is_in_another_table() {
     Situation {
         name: "the default route is in a table of its own",
         set_up: |lab| {
-            behind_a_bridge(lab);
+            add_bridge(lab);
             shell(&lab.router, "ip addr flush dev server scope global; ip addr add 10.9.0.1/24 dev server");
             let link = format!("ip link add server1 type veth peer name up1 netns {}", lab.server);
             shell(&lab.router, &link);
@@ -374,13 +376,14 @@ fn the_default_route_is_in_another_table() {
     .check();
 }
 
-/// As above, with a private address behind NAT: the address of the bridge, which has no way out, must not be used instead.
+/// As above, with a private address behind NAT. The address of the bridge must not be used instead, because it has no
+/// route to the outside.
 #[test]
-fn the_way_out_of_a_private_address_is_in_another_table() {
+fn the_default_route_behind_nat_is_in_another_table() {
     Situation {
         name: "1:1 NAT, and the default route is in a table of its own",
         set_up: |lab| {
-            behind_a_bridge(lab);
+            add_bridge(lab);
             behind_nat(lab);
             shell(
                 &lab.server,
@@ -484,7 +487,7 @@ impl Situation {
         assert_eq!(host.readiness().0, 200, "{}", host.server.log());
     }
 
-    /// Describes what clients of each cell get over UDP and TLS, in lines.
+    /// Returns lines that describe what coturn's clients get over UDP and TLS, at the address of each cell.
     fn observe(&self, wildcard: bool) -> String {
         let change = |plan: &mut Plan| {
             announce(plan, self.external);
@@ -529,7 +532,7 @@ fn announce(plan: &mut Plan, external: &str) {
     }
 }
 
-/// For coturn: replaces the listening addresses by the wildcards, or by none, so that coturn uses those that it finds.
+/// For coturn: listens on the wildcard addresses, or sets no address, so that coturn uses all that it finds.
 fn on_coturn(plan: &mut Plan, wildcard: bool) {
     if tests_coturn() {
         let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];

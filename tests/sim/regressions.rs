@@ -49,7 +49,7 @@ fn ports_held_while_opening_are_released_when_the_client_disconnects() {
         rig.server.handle_client_gone(rig.now, &client(), EndReason::Reset);
         rig.draw();
         assert_eq!((rig.shared.ports.taken(), rig.shared.quota.total(), rig.server.allocations()), (0, 0, 0));
-        assert!(rig.ended.is_empty(), "the client never got an answer");
+        assert!(rig.ended.is_empty(), "no session ends, because none was established");
     }
 }
 
@@ -75,7 +75,7 @@ fn an_allocation_expires_on_time_even_if_the_timer_is_late() {
     rig.wait(Duration::from_secs(600));
     let id = rig.id();
     assert_eq!(rig.ask(client(), &login, stun::refresh(id, 600)), Some(437));
-    assert_eq!((rig.ended.len(), rig.closed.len()), (1, 1), "the same input ended it");
+    assert_eq!((rig.ended.len(), rig.closed.len()), (1, 1), "the late request ends it");
     rig.allocate(client(), &login, &[]);
     assert_eq!(rig.server.allocations(), 1);
 }

@@ -1,6 +1,6 @@
 //! STUN and ChannelData, written from RFC 8489 and RFC 8656: the one codec of all tests. It shares no code with the
 //! codec under test, so that both cannot have the same mistake. Only HMAC, SHA-1 and SHA-256 come from crates.
-#![allow(dead_code)] // every test target that includes this file uses another part of it
+#![allow(dead_code)] // each test target that includes this file uses a different part of it
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 
 pub const COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 
-// Methods; also the types of requests, whose class bits are zero (RFC 8489 section 18.1, RFC 8656 section 17).
+// Methods (RFC 8489 section 18.1, RFC 8656 section 17), which are also the types of their requests, and the types of some
+// indications and of a success response.
 pub const BINDING: u16 = 0x0001;
 pub const ALLOCATE: u16 = 0x0003;
 pub const REFRESH: u16 = 0x0004;
@@ -165,7 +166,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Returns `None` if the bytes are not a well-formed STUN message.
+    /// Parses a STUN message with any padding. Returns `None` if the bytes are not well-formed.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let (header, mut rest) = bytes.split_at_checked(20)?;
         let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
@@ -187,7 +188,7 @@ impl Reader {
         Some(Self { kind, id, attributes, offsets, is_padded_with_zeros, bytes: bytes.to_vec() })
     }
 
-    /// Does the same, and returns `None` if padding is not zero.
+    /// Like [`Reader::read`], but also returns `None` if a padding byte is not zero.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         Self::read(bytes).filter(|reader| reader.is_padded_with_zeros)
     }
@@ -218,8 +219,8 @@ impl Reader {
         }
     }
 
-    /// Returns the input of an integrity attribute or FINGERPRINT, everything before it with the adjusted length, and
-    /// its value.
+    /// Returns what an integrity attribute or FINGERPRINT is computed over, and its value. The first is everything before
+    /// the attribute, with a length field that ends with the attribute.
     pub fn covered(&self, kind: u16) -> Option<(Vec<u8>, &[u8])> {
         let place = self.attributes.iter().position(|(found, _)| *found == kind)?;
         let (offset, value) = (self.offsets[place], &self.attributes[place].1[..]);
@@ -331,7 +332,7 @@ pub fn crc32(input: &[u8]) -> u32 {
     !crc
 }
 
-/// RFC 1321; the table of sines is computed, as section 3.4 defines it.
+/// MD5 (RFC 1321). Computes the table of sines as section 3.4 defines it.
 pub fn md5(input: &[u8]) -> Vec<u8> {
     const SHIFTS: [[u32; 4]; 4] = [[7, 12, 17, 22], [5, 9, 14, 20], [4, 11, 16, 23], [6, 10, 15, 21]];
     let mut padded = input.to_vec();

@@ -1,4 +1,4 @@
-//! The files under `src` must not import each other in a circle.
+//! Checks that the files under `src` have no circular imports.
 //!
 //! File A imports file B when code of A outside its tests names an item that B defines: in a `use`, or by a path such as
 //! `b::Item`. A re-exported name counts for the file that defines the item, and the name of a module for the file of that
@@ -22,7 +22,7 @@ struct Module {
     path: String,
 }
 
-/// All modules by their path from the root of the crate, `turn::table`; the root is the empty path.
+/// All modules by their path from the root of the crate, such as `turn::table`; the root is the empty path.
 type Modules = BTreeMap<String, Module>;
 
 /// Known circles that are still to be broken, as groups of files. A group may only shrink, and a new one needs a reason.
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_only_shrinks() {
+    fn unlisted_circles_and_listed_files_without_a_circle_are_reported() {
         let circle = sources(&[("src/a.rs", "use crate::b::B;"), ("src/b.rs", "use crate::a::A;")]);
         let reported =
             |open: &[&[&str]]| check(&circle, open).into_iter().map(|(file, _)| file).collect::<Vec<_>>();

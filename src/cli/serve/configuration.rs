@@ -13,7 +13,8 @@ use crate::system::entropy;
 /// Reads the configuration, or returns the built-in one if there is no path.
 ///
 /// # Errors
-/// If the configuration has errors. They are already printed, and those of the certificate with them.
+/// If the configuration has errors, which are already printed together with the problems of the certificate; or, without a
+/// path, if the kernel returns no random bytes.
 pub fn read(path: Option<&Path>) -> Result<Config, StartError> {
     let Some(path) = path else {
         let secret = entropy::secret().map_err(no_randomness)?;
@@ -62,7 +63,8 @@ pub fn log(report: &Report) {
     }
 }
 
-/// Restores keys that a reload cannot change, because they are fixed at the start. Returns those that differ.
+/// Restores keys that a reload cannot change, because they are fixed at the start. Returns the names of those
+/// that `next` would change.
 pub fn restore_fixed_keys(running: &Config, next: &mut Config) -> Vec<&'static str> {
     let mut kept = Vec::new();
     let listeners = |config: &Config| -> Vec<_> {

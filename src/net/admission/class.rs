@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// In a handshake, on a shared port before its first byte, or a TURN client without an allocation. Also a client
-    /// with an allocation while the other classes have no room for it.
+    /// with an allocation, while the share of authenticated clients has no room for it.
     Stranger,
     /// A web client, its back end, or a QUIC flow.
     Web,

@@ -8,10 +8,10 @@
 //! leave an eighth to strangers; otherwise one user with many streams could lock everybody out. A stream that
 //! authenticates while there is no room counts as a stranger until there is. Relayed addresses may use all descriptors.
 //!
-//! The shares of strangers and of the web are divided among the workers, and each worker enforces its part alone: it
-//! can close only its own streams, and the kernel chooses the worker by a hash over addresses and ports. If the share
-//! were common, a stranger could pick its ports so that it fills the share on one worker, and the other workers would
-//! have no stranger to displace.
+//! The shares of strangers and of the web are divided among the workers, and each worker enforces its part alone,
+//! because it can close only its own streams. A stranger can choose its worker: the kernel picks it by a hash over
+//! addresses and ports. With a common share, strangers on one worker could fill the whole share. The other workers would
+//! then have no stranger to displace for a newcomer.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -79,7 +79,8 @@ impl Gate {
         &self.admission
     }
 
-    /// Takes a place for a new stranger from `source`; `None` if the source is not known yet.
+    /// Takes a place for a new stranger. `source` is `None` until a PROXY header names the client; see
+    /// [`Entry::set_source`].
     ///
     /// # Errors
     /// The exhausted resource. `Total` and `Descriptors`: closing another stranger of this worker may help.
@@ -139,9 +140,9 @@ impl Gate {
         }
     }
 
-    /// Returns whether this worker may admit one more stranger and still leave the others their parts of the eighth
-    /// that is kept for strangers. Within its own part of it, a worker always may; beyond, only while more than an
-    /// eighth of all streams is free.
+    /// Returns whether this worker may admit one more stranger without using what is kept for the strangers of other
+    /// workers. Each worker has its part of an eighth of the streams. It may always fill that part; above it, it admits
+    /// strangers only while more than an eighth of all streams is free.
     fn leaves_passage(&self, kind: Kind) -> bool {
         let total = self.total(kind);
         let passage = total / PASSAGE;
@@ -150,8 +151,8 @@ impl Gate {
             || self.open(kind).load(Relaxed) < total - passage
     }
 
-    /// Returns whether one more stream may move from the strangers to another class. Counts streams for both kinds:
-    /// each holds one descriptor, and descriptors of relayed addresses do not count here.
+    /// Returns whether one more stream may move from the strangers to another class. Counts streams even if `kind` is
+    /// `Descriptor`: a stream holds one descriptor, and those of relayed addresses do not count here.
     fn may_settle(&self, kind: Kind) -> bool {
         let total = self.total(kind);
         let settled = self.held(Kind::Stream, Class::Authenticated) + self.held(Kind::Stream, Class::Web);
@@ -205,7 +206,7 @@ impl Entry {
         self.stream.class
     }
 
-    /// Moves a stranger's stream to the web.
+    /// Moves a stranger's stream to the share of web clients.
     ///
     /// # Errors
     /// `Total` or `Descriptors` if the web is at its limit.
@@ -213,7 +214,7 @@ impl Entry {
         if self.class() != Class::Stranger {
             return Ok(());
         }
-        // It already counts in the share of strangers and the web.
+        // The common limit of strangers and web clients needs no check: the stream counts for it already.
         let gate = &self.stream.gate;
         if !gate.web_has_room(Kind::Stream) || !gate.may_settle(Kind::Stream) {
             return Err(Refusal::Total);
@@ -313,7 +314,7 @@ mod tests {
             "the limit of the source is checked first"
         );
         drop(first);
-        let _again = gate.stream(ip("192.0.2.1")).expect("a place came back");
+        let _again = gate.stream(ip("192.0.2.1")).expect("a place is free again");
     }
 
     #[test]
@@ -367,7 +368,7 @@ mod tests {
         assert_eq!((passing[0].class(), passing[1].to_web()), (Class::Stranger, Err(Refusal::Total)));
         drop(settled.pop());
         passing[0].authenticate();
-        assert_eq!(passing[0].class(), Class::Authenticated, "a place came back");
+        assert_eq!(passing[0].class(), Class::Authenticated, "a place is free again");
 
         // The same holds for descriptors of streams; relays may use all descriptors.
         let gate = self::gate(Rules::default(), 16);
@@ -411,8 +412,8 @@ mod tests {
         assert_eq!(passing.len(), 4);
         assert_eq!(passing[0].to_web(), Err(Refusal::Total));
         drop(web.pop());
-        passing[0].to_web().expect("a place came back");
-        assert_eq!((passing[0].class(), passing[0].to_web()), (Class::Web, Ok(())), "it may be repeated");
+        passing[0].to_web().expect("a place is free again");
+        assert_eq!((passing[0].class(), passing[0].to_web()), (Class::Web, Ok(())), "no change");
     }
 
     #[test]

@@ -76,8 +76,8 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Creates a state with nothing open. `descriptors_max` limits sockets, without listeners and the process's own
-    /// files.
+    /// Creates a state with nothing open. `descriptors_max` limits the sockets to clients, peers and web servers;
+    /// listeners and the process's own files do not count.
     pub fn new(rules: Rules, descriptors_max: u32) -> Self {
         Self {
             rules: ArcSwap::from_pointee(rules),
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pressure_is_left_lower_than_it_is_entered() {
+    fn pressure_ends_5_percent_below_the_level_where_it_begins() {
         let states = [
             (Pressure::None, 899, Pressure::None),
             (Pressure::None, 900, Pressure::Full),
@@ -155,6 +155,6 @@ mod tests {
         for (before, used, then) in states {
             assert_eq!(before.after(used, 1000), then, "{before:?} with {used}");
         }
-        assert_eq!(Pressure::None.after(u64::MAX / 2, u64::MAX), Pressure::None, "no budget");
+        assert_eq!(Pressure::None.after(u64::MAX / 2, u64::MAX), Pressure::None, "no limit");
     }
 }

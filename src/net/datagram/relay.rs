@@ -40,7 +40,7 @@ struct Slot {
     received: (u16, u16),
     /// The turn of that call.
     turn: u32,
-    /// The readiness with which it was left over.
+    /// Readiness that is left for a later turn. While there is any, the socket is in the worker's list of leftovers.
     left_over: LeftOver,
 }
 
@@ -56,9 +56,9 @@ pub enum Standing {
 }
 
 impl Slot {
-    /// Returns how many messages to request in `turn`. One if the last call found at most one and was not in the
-    /// previous turn: looking for a second costs a tenth of relaying the first, and if there are more, the next turn
-    /// reports the socket ready again. Otherwise as many as are [`likely`] to hold a batch.
+    /// Returns how many messages to request in `turn`. Only one if the last call was before the previous turn and
+    /// returned at most one: requesting a second costs a tenth of relaying the first. If there are more, epoll reports
+    /// the socket again in the next turn. Otherwise returns the number that is [`likely`] to hold 64 datagrams.
     fn share(&self, turn: u32) -> usize {
         let (messages, datagrams) = (usize::from(self.received.0), usize::from(self.received.1));
         if messages <= 1 && self.turn.wrapping_add(1) != turn {
@@ -150,12 +150,13 @@ impl Relays {
         Some(count)
     }
 
-    /// Leaves a relay over with this readiness. Returns whether it was not already: each is listed once.
+    /// Keeps the readiness of a relay for a later turn. Returns `true` if the caller must add the relay to the list of
+    /// leftovers, and `false` if it is listed already or closed.
     pub fn leave_over(&mut self, relay: RelayId, generation: Generation, readiness: u32) -> bool {
         self.slot(relay, generation).is_some_and(|slot| slot.left_over.leave(readiness))
     }
 
-    /// Returns the readiness with which a relay was left over, and clears it.
+    /// Returns the readiness that was kept for a relay, and clears it; 0 if there is none.
     pub fn take_left_over(&mut self, relay: RelayId, generation: Generation) -> u32 {
         self.slot(relay, generation).map_or(0, |slot| slot.left_over.take())
     }
@@ -254,7 +255,7 @@ mod tests {
         assert_eq!(relays.len(), 1);
     }
 
-    /// The share counts datagrams: if each message of a peer holds 64 of them, one message is read at once.
+    /// The share is counted in datagrams: if each message of a peer holds 64 of them, one message is read in a turn.
     #[test]
     fn coalesced_messages_have_no_larger_share_than_single_datagrams() {
         let share = |received, last| Slot { received, turn: last, ..Slot::default() }.share(9);
@@ -264,9 +265,9 @@ mod tests {
         assert_eq!([share((1, 64), 8), share((16, 1024), 8), share((2, 128), 8)], [1, 1, 1]);
     }
 
-    /// A relay is left over once and keeps its readiness, which the next relay with its number does not inherit.
+    /// A relay is listed once and its readiness is collected. The next relay with the same number does not inherit it.
     #[test]
-    fn a_relay_has_one_share_of_a_turn() {
+    fn a_leftover_relay_is_listed_once_and_keeps_its_readiness() {
         let (epoll, mut relays) = (Epoll::new().expect("epoll"), Relays::new(Offloads::probe()));
         let (relay, any) = (RelayId(0), "127.0.0.1:0".parse().expect("address"));
         relays.open(&epoll, relay, any, descriptor()).expect("open");
@@ -303,7 +304,7 @@ mod tests {
             relays.send(RelayId(0), &mut batch, dont_fragment, all, &mut |e| error = Some(e));
             error.and_then(|error| error.raw_os_error())
         };
-        // The loopback's MTU is 65,536: with its headers this is 65,535.
+        // The datagram has 65,535 bytes with its headers, and the MTU of the loopback interface is 65,536.
         assert_eq!(send(&mut relays, true, &payload), None);
         assert_eq!(send(&mut relays, false, &payload), None);
         assert_eq!(send(&mut relays, false, &[0; 65_508]), Some(libc::EMSGSIZE));

@@ -24,7 +24,7 @@ fn arrived(datagrams: &mut Datagrams, server: SocketAddr, epoll: &Epoll) -> (Arr
         client.send_to(bytes, server).expect("send");
     }
     epoll.wait(&mut Events::new(4), Some(Duration::from_secs(5))).expect("wait");
-    (datagrams.receive_from_clients(0, 1).expect("both"), client.local_addr().expect("local"))
+    (datagrams.receive_from_clients(0, 1).expect("two datagrams"), client.local_addr().expect("local"))
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn a_coalesced_frame_is_split_and_each_datagram_gets_a_header() {
     let [_, message, _] = datagrams.pieces(&wrapped);
     assert!(message.starts_with(&[0x00, 0x17]) && message.ends_with(b"aaaa"));
     let client = datagrams.client(0, &parts[0]).expect("a client");
-    assert!(datagrams.send_wrapped(0, client, wrapped), "full: the spare frame is in use");
+    assert!(datagrams.send_wrapped(0, client, wrapped), "flush: the spare frame is in use");
 }
 
 #[test]

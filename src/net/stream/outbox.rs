@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::base::time::Instant;
 
-/// Bytes of media and answers that may wait: 200 ms at 10 Mbit/s, the most that a call over TCP tolerates.
+/// Bytes of media and answers that may wait. At 10 Mbit/s they take 200 ms, the longest delay that a call over TCP
+/// tolerates.
 pub const BYTES_MAX: usize = 256 << 10;
 /// The same under memory pressure: 25 ms, still several messages.
 pub const BYTES_MAX_TIGHT: usize = BYTES_MAX / 8;
@@ -16,14 +17,14 @@ pub const BYTES_MAX_TIGHT: usize = BYTES_MAX / 8;
 pub const MESSAGES_MAX: usize = 256;
 /// Waiting bytes of answers above which no more requests are read.
 const CONTROL_BYTES_PAUSE: usize = 16 << 10;
-/// Waiting bytes of answers above which the client counts as stuck: the answers to one read of the smallest requests
-/// (32 KiB, 170 KB of 401s), on top of the pause.
+/// Waiting bytes of answers above which the client counts as stuck. One read of 32 KiB can hold small requests whose
+/// answers, 401s, have 170 KB. They may come on top of [`CONTROL_BYTES_PAUSE`].
 const CONTROL_BYTES_MAX: usize = 256 << 10;
 /// Age at which media is useless to a call.
 const STALE: Duration = Duration::from_millis(500);
-/// The smallest message that shares a TLS record with others. Large messages come in bursts, where one record each
-/// costs a tenth of the CPU. Small ones rarely wait together, and some clients take the content of one record for one
-/// message (turnutils_uclient, whose messages have 100 bytes).
+/// The smallest message that shares a TLS record with others. Large messages come in bursts, and sharing
+/// records then saves a tenth of the CPU. Small ones rarely wait together, and some clients take the content of one
+/// record for one message (turnutils_uclient, whose messages have 100 bytes).
 const SHARES_RECORD: usize = 512;
 /// Buffer capacity kept for reuse.
 const KEPT_CAPACITY: usize = 64 << 10;
@@ -98,8 +99,8 @@ impl Outbox {
         (self.live_bytes, self.live_messages, self.control_bytes) = (0, 0, 0);
     }
 
-    /// Appends one whole message, with framing and padding, given in pieces. Drops the oldest media beyond
-    /// `bytes_max`.
+    /// Appends one whole message, with framing and padding, given in pieces. Drops the oldest media to stay within
+    /// `bytes_max` and [`MESSAGES_MAX`].
     pub fn push(&mut self, message: &[&[u8]], kind: Kind, now: Instant, bytes_max: usize) -> Pushed {
         let len: usize = message.iter().map(|piece| piece.len()).sum();
         let mut dropped = 0;
@@ -120,7 +121,7 @@ impl Outbox {
             self.compact();
         }
         message.iter().for_each(|piece| self.bytes.extend_from_slice(piece));
-        // A message is at most a padded 16-bit length and its header.
+        // The cast loses nothing: the length field of a message has 16 bits.
         self.messages.push_back(Message { len: len as u32, kind, at: now, dead: false });
         self.live_bytes += len;
         self.live_messages += 1;
@@ -248,7 +249,7 @@ mod tests {
             outbox.push(&[&[byte; 1200]], Kind::Media, NOW, bytes_max)
         };
         (0..200).for_each(|byte| assert_eq!(offer(&mut outbox, byte, BYTES_MAX), queued(0)));
-        // The first message beyond the lower limit drops the oldest.
+        // The first message under the lower limit drops all that exceeds it.
         let kept = BYTES_MAX_TIGHT / 1200;
         assert_eq!(offer(&mut outbox, 200, BYTES_MAX_TIGHT), queued(201 - kept));
         assert_eq!(outbox.len(), kept * 1200);

@@ -47,7 +47,7 @@ pub struct Table {
     by_number: Map<(u32, u16), ChannelId>,
     by_peer: Map<PeerKey, ChannelId>,
     meters: Meters,
-    /// Changes to report to a mirror.
+    /// Changes of the table that are not reported yet; see [`TableChange`].
     changes: Changes,
     generation: u32,
 }
@@ -133,7 +133,7 @@ impl Table {
         self.allocations.is_empty()
     }
 
-    /// The number of owners of a deadline.
+    /// The number of relays, permissions and channels, which each have one deadline in effect.
     pub fn owners(&self) -> usize {
         self.relays.len() + self.permissions.len() + self.channels.len()
     }
@@ -216,7 +216,7 @@ impl Table {
         }
     }
 
-    /// Exchanges the addresses of a relay that is not open yet for others of the same family.
+    /// Replaces the addresses of a relay that is not open yet. The new ones are of the same family.
     pub fn exchange_address(&mut self, id: RelayId, local: OnWire, announced: Announced) {
         if let Some(relay) = self.relays.get_mut(id.0 as usize) {
             (relay.local, relay.announced) = (local, announced);
@@ -236,8 +236,8 @@ impl Table {
         Some(allocation)
     }
 
-    /// Sets the end of a relay's lifetime (RFC 8656 section 8.2). Returns the owner if that is before its deadline in effect:
-    /// it then needs a new deadline.
+    /// Sets the end of a relay's lifetime (RFC 8656 section 8.2). Returns the owner if the caller must add a
+    /// deadline, because the new end is earlier than the relay's deadline in effect.
     pub fn refresh_relay(&mut self, id: RelayId, expires: Instant) -> Option<Owner> {
         self.forget_recent(id);
         let relay = self.relays.get_mut(id.0 as usize)?;
@@ -248,7 +248,8 @@ impl Table {
         sooner.then_some(Owner::Relay(id, relay.generation))
     }
 
-    /// Returns whether the deadline `at` of an owner is in effect. A refresh to an earlier end replaces that of a relay.
+    /// Returns whether the deadline `at` of an owner is in effect. It is not if the owner is gone, or if a refresh to
+    /// an earlier end gave the relay another deadline.
     pub fn is_in_effect(&self, owner: Owner, at: Instant) -> bool {
         match owner {
             Owner::Relay(id, generation) => self
@@ -259,7 +260,8 @@ impl Table {
         }
     }
 
-    /// Moves the deadline `at` of an owner that lives until `end`. Returns `false` if that deadline is not in effect any more.
+    /// Moves the deadline in effect of a relay from `at` to `end`. Returns `false` if `at` is not in effect any more and
+    /// must not be added again. Always returns `true` for other owners, because each has only one deadline.
     pub fn postpone(&mut self, owner: Owner, at: Instant, end: Instant) -> bool {
         match owner {
             Owner::Relay(id, _) => self.relays.get_mut(id.0 as usize).is_some_and(|relay| {
