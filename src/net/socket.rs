@@ -270,7 +270,7 @@ pub fn relay(address: SocketAddr, coalescing: bool) -> Result<UdpSocket, OpenErr
             socket.set_only_v6(true)?;
         }
         syscall::set_fragmentation(&socket, address.is_ipv6(), Fragmentation::Allowed)?;
-        syscall::enable_error_queue(&socket, address.is_ipv6())?;
+        syscall::set_error_queue(&socket, address.is_ipv6(), true)?;
         if coalescing {
             syscall::enable_coalescing(&socket)?;
         }

@@ -14,6 +14,7 @@ mod act;
 mod listeners;
 mod memory;
 mod persistent;
+mod relays;
 mod request_time;
 
 use std::io;
@@ -25,19 +26,16 @@ use std::time::Duration;
 use super::Command;
 use super::admission::Pressure;
 use super::budget::{Budget, Leftovers, REQUEST_UNITS, Rank, SOCKET_UNITS};
-use super::datagram::relay::Standing;
-use super::datagram::{Datagram, Datagrams};
+use super::datagram::Datagrams;
 use super::front::{Front, Messages, Parts, closes_stream};
 use super::log::{self, SessionLog};
 use super::socket::WorkerSockets;
-use super::stream::outbox::Kind;
 use super::syscall::{Alarm, Epoll, Events, Offloads, ready};
-use super::token::{Generation, Token};
+use super::token::Token;
 use crate::base::time::Now;
 use crate::system::entropy;
-use crate::turn::action::{DropReason, FromClient, FromPeer, PeerHeader, RelayId};
+use crate::turn::action::{DropReason, FromClient};
 use crate::turn::address::OnWire;
-use crate::turn::five_tuple::Client;
 use crate::turn::server::Server;
 use memory::Memory;
 pub(super) use persistent::{Controls, Persistent};
@@ -47,8 +45,6 @@ use request_time::RequestTime;
 const EVENTS: usize = 4096;
 /// Units of work for the messages of one stream before other sockets are served.
 const MESSAGES_AT_ONCE: u32 = 128;
-/// ICMP errors read from one relayed address per turn.
-const ICMP_PER_RELAY: usize = 8;
 
 pub(super) struct Worker {
     server: Server,
@@ -271,58 +267,6 @@ impl Worker {
         self.front.on_deadlines(self.now.instant, &self.server);
     }
 
-    /// Reads a share from a relayed address with an event, or postpones it.
-    fn on_relay_event(&mut self, relay: RelayId, generation: Generation, readiness: u32) {
-        let standing = self.datagrams.standing(relay, generation, self.budget.turn);
-        let rank = self.rank(Token::Relay { relay, generation });
-        let has_share = match standing {
-            Standing::Served => return,
-            Standing::LeftOver => false,
-            Standing::New => self.budget.has_share(rank),
-        };
-        if has_share {
-            self.on_relay(relay, generation, readiness);
-        } else if self.datagrams.leave_over(relay, generation, readiness) {
-            // If it is listed already, the readiness was added.
-            self.budget.postpone(Token::Relay { relay, generation }, rank);
-        }
-    }
-
-    /// Reads a share from a relayed address. Several relayed addresses fill one batch of datagrams to clients.
-    fn on_relay(&mut self, relay: RelayId, generation: Generation, readiness: u32) {
-        let before = self.budget.spent();
-        if readiness & ready::ERROR != 0 {
-            self.on_icmp(relay, generation);
-        }
-        self.make_frames_available();
-        self.budget.spend(SOCKET_UNITS);
-        let turn = self.budget.turn;
-        let arrived = self.datagrams.receive_from_peers(relay, generation, turn);
-        self.controls.counters.batches.add(u64::from(arrived.is_some()));
-        let mut arrived = arrived.unwrap_or_default();
-        while let Some(datagram) = self.datagrams.next(&mut arrived) {
-            self.budget.spend(1);
-            self.controls.counters.datagrams.add(1);
-            let peer = self.datagrams.sender(&datagram);
-            let decided = self.server.handle_peer(self.now, relay, OnWire(peer), datagram.range.len());
-            if let FromPeer::Relay { client, header } = decided {
-                self.send_to_client(&datagram, client, header);
-            }
-        }
-        let units = self.budget.spent().wrapping_sub(before);
-        self.budget.charge(self.server.user_of_relay(relay), units);
-    }
-
-    fn on_icmp(&mut self, relay: RelayId, generation: Generation) {
-        for _ in 0..ICMP_PER_RELAY {
-            let Some(error) = self.datagrams.next_icmp(relay, generation) else { return };
-            self.controls.counters.icmp.add(1);
-            self.budget.spend(SOCKET_UNITS);
-            self.server.handle_peer_icmp(self.now, relay, error);
-            self.act();
-        }
-    }
-
     /// Reads a share of the datagrams of a QUIC server to one client.
     fn on_flow(&mut self, token: Token) {
         self.make_frames_available();
@@ -343,26 +287,6 @@ impl Worker {
         if !self.datagrams.has_frames() {
             self.flush();
             self.datagrams.reuse_frames();
-        }
-    }
-
-    /// Adds the header to a peer's datagram and queues it to the client.
-    fn send_to_client(&mut self, datagram: &Datagram, client: Client, header: PeerHeader) {
-        let wrapped = match self.datagrams.wrap(datagram, header, client.five_tuple.transport) {
-            Ok(wrapped) => wrapped,
-            Err(reason) => return self.dropped(reason),
-        };
-        match Token::unpack(client.link.0) {
-            Some(Token::Udp(listener)) => {
-                let full = self.datagrams.send_wrapped(listener, client, wrapped);
-                self.flush_if(full);
-            }
-            Some(token) => {
-                let message = self.datagrams.pieces(&wrapped);
-                let pushed = self.front.push(token, &message, Kind::Media, self.now.instant);
-                self.count_drops(pushed);
-            }
-            None => {}
         }
     }
 
@@ -407,6 +331,7 @@ impl Worker {
             let bytes = &self.front.bytes()[message];
             match self.server.handle_stream(self.now, client, bytes, messages.opening) {
                 FromClient::Relay { relay, peer: OnWire(peer), payload, dont_fragment } => {
+                    self.request_time.media(self.now.instant);
                     let payload = start + payload.start..start + payload.end;
                     let full = self.datagrams.send_from_stream((relay, dont_fragment), peer, payload);
                     self.flush_if(full);

@@ -18,3 +18,4 @@ mod netlink;
 pub mod own_addresses;
 pub mod port_holder;
 pub mod systemd;
+pub mod time_wait;

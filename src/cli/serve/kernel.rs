@@ -1,10 +1,11 @@
 //! Compares the kernel's settings with what UDP listeners need. `conf/sysctl.conf` has the right ones.
 
 use crate::base::transport::Transport;
-use crate::config::{Config, Report, Severity};
+use crate::config::{Config, Report, Severity, Web};
 use crate::net::WorkerSockets;
 use crate::net::socket::Buffers;
 use crate::system::neighbours::{UnresolvedLimit, largest_unresolved_limit};
+use crate::system::time_wait;
 
 /// The value in `conf/sysctl.conf`: ten small packets, enough for the milliseconds in which an address is resolved.
 const UNRESOLVED_BYTES: u64 = 8192;
@@ -16,7 +17,28 @@ const INSTALL: &str = "install conf/sysctl.conf as /etc/sysctl.d/60-hallpass.con
 /// Returns the settings that endanger the clients of this configuration, as warnings. `file` is its name in messages.
 pub fn check(config: &Config, file: &str) -> Report {
     let (buffers, limit) = (Buffers::probe().ok(), largest_unresolved_limit());
-    compare(config, buffers, limit.as_ref(), file)
+    let mut report = compare(config, buffers, limit.as_ref(), file);
+    web(config, time_wait::reuse(), &mut report);
+    report
+}
+
+/// Reports that a web server on another machine runs out of ports.
+fn web(config: &Config, reuse: Option<u8>, report: &mut Report) {
+    let Web { http1, h2, passthrough, .. } = &config.web;
+    let mut servers = http1.iter().chain(h2).chain(passthrough.values());
+    if let Some(server) = servers.find(|server| !server.ip().is_loopback())
+        && reuse.is_some_and(|reuse| reuse != 1)
+    {
+        report.add(
+            Severity::Warning,
+            "kernel",
+            format!(
+                "the web server {server} is on another machine: beyond 470 connections a second, which a single client can \
+                 make, no local port is left, and visitors get 502"
+            ),
+            format!("set net.ipv4.tcp_tw_reuse to 1: {INSTALL}"),
+        );
+    }
 }
 
 fn compare(config: &Config, buffers: Option<Buffers>, limit: Option<&UnresolvedLimit>, file: &str) -> Report {
@@ -137,6 +159,27 @@ mod tests {
             warnings("192.0.2.1:3478", half, 0)[0].contains("to 4194304 bytes (receive) and 212992 (send)")
         );
         assert!(warnings("192.0.2.1:3478", GOOD, 212_992)[0].contains(" 39 vanished clients"));
+    }
+
+    #[test]
+    fn a_web_server_on_another_machine_needs_ports() {
+        let warnings = |server: &str, reuse| {
+            let mut config = Config::embedded("0123456789abcdef".to_owned());
+            config.web.h2 = Some(server.parse().expect("literal"));
+            let mut report = Report { file: "f".to_owned(), problems: Vec::new() };
+            web(&config, reuse, &mut report);
+            report.to_string()
+        };
+        let told = warnings("192.0.2.9:443", Some(2));
+        assert!(
+            told.contains("192.0.2.9:443 is on another machine") && told.contains("tcp_tw_reuse to 1"),
+            "{told}"
+        );
+        for (server, reuse) in
+            [("192.0.2.9:443", Some(1)), ("192.0.2.9:443", None), ("127.0.0.1:82", Some(2))]
+        {
+            assert_eq!(warnings(server, reuse), "", "{server}");
+        }
     }
 
     #[test]

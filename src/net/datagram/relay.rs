@@ -10,7 +10,7 @@ use crate::net::budget::LeftOver;
 use crate::net::socket;
 use crate::net::syscall::{
     Datagram, Epoll, Fragmentation, Offloads, RecvBatch, SendBatch, Unsegmented, is_peer_error, ready,
-    receive_icmp, set_fragmentation,
+    receive_icmp, set_error_queue, set_fragmentation,
 };
 use crate::net::token::{Generation, Token};
 use crate::turn::action::{OpenError, PeerIcmp, RelayId};
@@ -21,6 +21,10 @@ pub const MESSAGES: usize = 16;
 
 /// The limit of relay numbers: more than a machine has ports on 64 addresses.
 const RELAYS_MAX: u32 = 1 << 22;
+
+/// ICMP errors that a relayed address reports before it ignores them. Anybody can forge them: each one makes a call of the
+/// kernel fail, and they share the receive buffer with datagrams of peers.
+const ICMP_MAX: u16 = 512;
 
 /// The UDP sockets of all relayed addresses of a worker.
 pub struct Relays {
@@ -35,6 +39,8 @@ struct Slot {
     descriptor: Option<Descriptor>,
     ipv6: bool,
     unsegmented: Unsegmented,
+    /// ICMP errors reported.
+    icmp: u16,
     generation: Generation,
     /// How many messages the last receive call returned, and how many datagrams they held.
     received: (u16, u16),
@@ -108,7 +114,7 @@ impl Relays {
         let token = Token::Relay { relay, generation: slot.generation }.pack();
         epoll.add(&socket, token, ready::READ).map_err(|_| OpenError::Unavailable)?;
         (slot.socket, slot.descriptor) = (Some(socket), Some(descriptor));
-        (slot.ipv6, slot.unsegmented) = (address.is_ipv6(), Unsegmented::default());
+        (slot.ipv6, slot.unsegmented, slot.icmp) = (address.is_ipv6(), Unsegmented::default(), 0);
         self.open += 1;
         Ok(())
     }
@@ -177,10 +183,16 @@ impl Relays {
     }
 
     /// Returns the next ICMP error about a datagram sent from `relay`; `None` if there is none or the relay was
-    /// closed meanwhile.
-    pub fn next_icmp(&self, relay: RelayId, generation: Generation) -> Option<PeerIcmp> {
-        let slot = self.slots.get(relay.0 as usize).filter(|slot| slot.generation == generation)?;
-        let error = receive_icmp(slot.socket.as_ref()?).ok()??;
+    /// closed meanwhile. After [`ICMP_MAX`] of them there are no more.
+    pub fn next_icmp(&mut self, relay: RelayId, generation: Generation) -> Option<PeerIcmp> {
+        let slot = self.slots.get_mut(relay.0 as usize).filter(|slot| slot.generation == generation)?;
+        let socket = slot.socket.as_ref()?;
+        let error = receive_icmp(socket).ok()??;
+        slot.icmp += 1;
+        if slot.icmp == ICMP_MAX {
+            // The same call with another value has worked. The queue is emptied.
+            let _ = set_error_queue(socket, slot.ipv6, false);
+        }
         Some(PeerIcmp { peer: OnWire(error.to), kind: error.kind, code: error.code, data: error.info })
     }
 
@@ -263,6 +275,29 @@ mod tests {
         assert_eq!([share((1, 1), 8), share((16, 16), 8), share((16, 16), 1)], [MESSAGES; 3]);
         assert_eq!([share((16, 32), 8), share((16, 320), 8), share((1, 20), 8)], [16, 3, 3]);
         assert_eq!([share((1, 64), 8), share((16, 1024), 8), share((2, 128), 8)], [1, 1, 1]);
+    }
+
+    #[test]
+    fn after_many_icmp_errors_they_are_ignored() {
+        let (epoll, mut relays) = (Epoll::new().expect("epoll"), Relays::new(Offloads::probe()));
+        let (relay, generation) = (RelayId(0), Generation::default());
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            relays.open(&epoll, relay, any.parse().expect("address"), descriptor()).expect("open");
+            let generation = relays.slots[0].generation;
+            let closed = UdpSocket::bind(any).expect("bind").local_addr().expect("local");
+            let send = |relays: &Relays| {
+                let socket = relays.slots[0].socket.as_ref().expect("open");
+                socket.send_to(b"x", closed).is_ok()
+            };
+            // The kernel reports the error of an earlier datagram.
+            let errors = (0..2 * ICMP_MAX).filter(|_| {
+                let _ = send(&relays);
+                relays.next_icmp(relay, generation).is_some()
+            });
+            assert_eq!(errors.count(), usize::from(ICMP_MAX), "{any}");
+            assert!(send(&relays) && send(&relays) && send(&relays), "{any}");
+        }
+        assert_eq!(relays.next_icmp(relay, generation), None);
     }
 
     /// A relay is listed once and its readiness is collected. The next relay with the same number does not inherit it.

@@ -63,15 +63,15 @@ pub fn enable_packet_info(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
     }
 }
 
-/// Enables the error queue, which receives ICMP errors.
+/// Enables or disables the error queue, which receives ICMP errors. An unconnected socket without it ignores them.
 ///
 /// # Errors
 /// The error of `setsockopt(2)`.
-pub fn enable_error_queue(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
+pub fn set_error_queue(socket: impl AsFd, ipv6: bool, on: bool) -> io::Result<()> {
     if ipv6 {
-        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, on.into())
     } else {
-        set_option(socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)
+        set_option(socket, libc::IPPROTO_IP, libc::IP_RECVERR, on.into())
     }
 }
 

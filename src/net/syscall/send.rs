@@ -44,6 +44,9 @@ impl Unsegmented {
     }
 }
 
+/// How often a send is retried that failed with the ICMP error of an earlier datagram. Errors may come faster than sends.
+const RETRIES: u32 = 4;
+
 /// One datagram to send.
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
@@ -235,7 +238,7 @@ impl SendBatch {
         range: Range<usize>,
         failed: &mut dyn FnMut(io::Error),
     ) -> usize {
-        let (mut position, mut sent, mut retried) = (range.start, 0, false);
+        let (mut position, mut sent, mut retries) = (range.start, 0, 0);
         while position < range.end {
             let result = self.call(fd, position..range.end);
             match result {
@@ -244,12 +247,12 @@ impl SendBatch {
                     sent +=
                         self.messages[position..done].iter().map(|message| message.datagrams).sum::<usize>();
                     position = done;
-                    retried = false;
+                    retries = 0;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // The kernel reports the ICMP error of an earlier datagram by failing the next send, which clears the
-                // error but sends nothing: retry once.
-                Err(error) if !retried && is_peer_error(&error) => retried = true,
+                // error but sends nothing.
+                Err(error) if retries < RETRIES && is_peer_error(&error) => retries += 1,
                 // The send buffer is full, so the rest would fail, too.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let rest =
@@ -271,7 +274,7 @@ impl SendBatch {
                         failed(error);
                     }
                     position += 1;
-                    retried = false;
+                    retries = 0;
                 }
             }
         }

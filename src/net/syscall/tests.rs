@@ -95,7 +95,7 @@ fn more_than_a_batch_is_sent_in_order_despite_failures() {
 fn port_unreachable_arrives(local: &str, kind: u8, code: u8) {
     let socket = bound(local);
     let ipv6 = socket.local_addr().expect("local").is_ipv6();
-    enable_error_queue(&socket, ipv6).expect("error queue");
+    set_error_queue(&socket, ipv6, true).expect("error queue");
     set_fragmentation(&socket, ipv6, Fragmentation::Allowed).expect("option");
     let closed = bound(local).local_addr().expect("local");
     let listening = bound(local);

@@ -11,6 +11,9 @@ use crate::turn::address::OnWire;
 use crate::turn::five_tuple::Client;
 use crate::wire::demux;
 
+/// Datagrams in one read after which media of others may be waiting behind them.
+const WAITING: usize = 16;
+
 impl Worker {
     /// Receives one batch from a listener, handles it, and sends the results.
     pub(super) fn on_udp(&mut self, listener: u16) {
@@ -23,14 +26,17 @@ impl Worker {
             self.budget.read_again(Token::Udp(listener), Rank::Last);
         }
         self.controls.counters.batches.add(1);
-        let more = arrived.more;
+        let (more, mut read) = (arrived.more, 0);
         while let Some(datagram) = self.datagrams.next(&mut arrived) {
             self.controls.counters.datagrams.add(1);
+            read += 1;
             if let Some(client) = self.datagrams.client(listener, &datagram)
                 && !self.is_quic(listener, &datagram, client)
             {
+                // One read can hold thousands, coalesced.
+                let waiting = more || read >= WAITING;
                 match demux::is_request(self.datagrams.bytes(&datagram)) {
-                    true => self.on_request(&datagram, client, more),
+                    true => self.on_request(&datagram, client, waiting),
                     false => drop(self.on_client_datagram(&datagram, client)),
                 }
             }
@@ -57,11 +63,11 @@ impl Worker {
         true
     }
 
-    /// Handles a request. If `more` is waiting and the time for requests is used up, it is dropped.
-    fn on_request(&mut self, datagram: &Datagram, client: Client, more: bool) {
+    /// Handles a request. If media may be waiting and the time for requests is used up, it is dropped.
+    fn on_request(&mut self, datagram: &Datagram, client: Client, waiting: bool) {
         let has_allocation = self.server.has_allocation(&client);
         let began = (self.clock)().instant;
-        if more && !self.request_time.is_left(began, has_allocation) {
+        if waiting && !self.request_time.is_left(began, has_allocation) {
             return self.dropped(DropReason::Backlog);
         }
         let is_answered = self.on_client_datagram(datagram, client);

@@ -29,7 +29,7 @@ use self::table::Table;
 use crate::base::host::HostId;
 use crate::base::time::{Instant, Now};
 use crate::base::transport::Transport;
-use crate::turn::action::{Action, DropReason, EndReason, FromClient, Session};
+use crate::turn::action::{Action, DropReason, EndReason, FromClient, Review, Session};
 use crate::turn::address::{Announced, OnWire};
 use crate::turn::counters::Counters;
 use crate::turn::error::Code;
@@ -160,6 +160,47 @@ impl State {
             self.end_allocation(now, id, EndReason::Revoked);
         }
         revoked.len()
+    }
+
+    /// Begins a review of the permissions that `difference` concerns, and completes its first page. `allocations` is the number
+    /// of those that the same settings have ended already.
+    fn begin_review(&mut self, now: Instant, difference: Difference, allocations: usize) {
+        let mut ended = Review { allocations, permissions: 0 };
+        let difference = match self.reviewing.take() {
+            // What the last change concerns may not have been judged yet.
+            Some(unfinished) => {
+                ended.allocations += unfinished.ended.allocations;
+                ended.permissions += unfinished.ended.permissions;
+                Difference::Anything
+            }
+            None if matches!(difference, Difference::Nothing) => {
+                if ended != Review::default() {
+                    self.actions.push_back(Action::Reviewed(ended));
+                }
+                return;
+            }
+            None => difference,
+        };
+        self.reviewing = Some(Reviewing { difference, next: 0, ended });
+        self.continue_review(now);
+    }
+
+    /// Judges the next page of permissions, if a review is under way.
+    pub fn continue_review(&mut self, now: Instant) {
+        let Some(mut reviewing) = self.reviewing.take() else { return };
+        let Self { table, policy, settings, retired, .. } = self;
+        let page = reviewing.page();
+        let concerns = |ip| reviewing.difference.concerns(ip);
+        let (ended, next) = table.review_permissions(now, page, concerns, |allocation, peer| {
+            let host = settings.hosts.iter().chain(&*retired).find(|host| host.id == allocation.host)?;
+            policy.judge_either(peer, host.peers.as_deref())
+        });
+        reviewing.ended.permissions += ended;
+        match next {
+            Some(next) => self.reviewing = Some(Reviewing { next, ..reviewing }),
+            None if reviewing.ended == Review::default() => {}
+            None => self.actions.push_back(Action::Reviewed(reviewing.ended)),
+        }
     }
 
     /// The settings of a host, or the last ones of a host that a reload removed.

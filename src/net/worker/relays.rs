@@ -1,0 +1,91 @@
+//! Reads relayed addresses. Datagrams of peers go through the protocol to clients over UDP, TCP and TLS, so these are methods of
+//! the worker.
+
+use super::Worker;
+use crate::net::budget::SOCKET_UNITS;
+use crate::net::datagram::Datagram;
+use crate::net::datagram::relay::Standing;
+use crate::net::stream::outbox::Kind;
+use crate::net::syscall::ready;
+use crate::net::token::{Generation, Token};
+use crate::turn::action::{FromPeer, PeerHeader, RelayId};
+use crate::turn::address::OnWire;
+use crate::turn::five_tuple::Client;
+
+/// ICMP errors read from one relayed address per turn.
+const ICMP_PER_RELAY: usize = 8;
+
+impl Worker {
+    /// Reads a share from a relayed address with an event, or postpones it.
+    pub(super) fn on_relay_event(&mut self, relay: RelayId, generation: Generation, readiness: u32) {
+        let standing = self.datagrams.standing(relay, generation, self.budget.turn);
+        let rank = self.rank(Token::Relay { relay, generation });
+        let has_share = match standing {
+            Standing::Served => return,
+            Standing::LeftOver => false,
+            Standing::New => self.budget.has_share(rank),
+        };
+        if has_share {
+            self.on_relay(relay, generation, readiness);
+        } else if self.datagrams.leave_over(relay, generation, readiness) {
+            // If it is listed already, the readiness was added.
+            self.budget.postpone(Token::Relay { relay, generation }, rank);
+        }
+    }
+
+    /// Reads a share from a relayed address. Several relayed addresses fill one batch of datagrams to clients.
+    pub(super) fn on_relay(&mut self, relay: RelayId, generation: Generation, readiness: u32) {
+        let before = self.budget.spent();
+        if readiness & ready::ERROR != 0 {
+            self.on_icmp(relay, generation);
+        }
+        self.make_frames_available();
+        self.budget.spend(SOCKET_UNITS);
+        let turn = self.budget.turn;
+        let arrived = self.datagrams.receive_from_peers(relay, generation, turn);
+        self.controls.counters.batches.add(u64::from(arrived.is_some()));
+        let mut arrived = arrived.unwrap_or_default();
+        while let Some(datagram) = self.datagrams.next(&mut arrived) {
+            self.budget.spend(1);
+            self.controls.counters.datagrams.add(1);
+            let peer = self.datagrams.sender(&datagram);
+            let decided = self.server.handle_peer(self.now, relay, OnWire(peer), datagram.range.len());
+            if let FromPeer::Relay { client, header } = decided {
+                self.request_time.media(self.now.instant);
+                self.send_to_client(&datagram, client, header);
+            }
+        }
+        let units = self.budget.spent().wrapping_sub(before);
+        self.budget.charge(self.server.user_of_relay(relay), units);
+    }
+
+    fn on_icmp(&mut self, relay: RelayId, generation: Generation) {
+        for _ in 0..ICMP_PER_RELAY {
+            let Some(error) = self.datagrams.next_icmp(relay, generation) else { return };
+            self.controls.counters.icmp.add(1);
+            self.budget.spend(SOCKET_UNITS);
+            self.server.handle_peer_icmp(self.now, relay, error);
+            self.act();
+        }
+    }
+
+    /// Adds the header to a peer's datagram and queues it to the client.
+    fn send_to_client(&mut self, datagram: &Datagram, client: Client, header: PeerHeader) {
+        let wrapped = match self.datagrams.wrap(datagram, header, client.five_tuple.transport) {
+            Ok(wrapped) => wrapped,
+            Err(reason) => return self.dropped(reason),
+        };
+        match Token::unpack(client.link.0) {
+            Some(Token::Udp(listener)) => {
+                let full = self.datagrams.send_wrapped(listener, client, wrapped);
+                self.flush_if(full);
+            }
+            Some(token) => {
+                let message = self.datagrams.pieces(&wrapped);
+                let pushed = self.front.push(token, &message, Kind::Media, self.now.instant);
+                self.count_drops(pushed);
+            }
+            None => {}
+        }
+    }
+}
