@@ -19,6 +19,7 @@ use super::admission::Descriptor;
 use super::socket::UdpListener;
 use super::syscall::{BATCH, Epoll, Offloads, RecvBatch};
 use super::token::Generation;
+use crate::base::time::Instant;
 use crate::base::transport::Transport;
 use crate::turn::action::{DropReason, OpenError, PeerHeader, PeerIcmp, RelayId};
 use crate::turn::five_tuple::Client;
@@ -43,6 +44,8 @@ pub struct Datagrams {
     batch: Batch,
     /// Holds a datagram of a coalesced frame that needs a header longer than four bytes.
     spare: Frame,
+    /// The start of this turn.
+    now: Instant,
 }
 
 /// The result of a receive call.
@@ -91,7 +94,13 @@ impl Datagrams {
             frames_used: 0,
             batch: Batch::new(offloads.segmentation),
             spare: Frame::new(),
+            now: Instant::default(),
         })
+    }
+
+    /// Begins a turn of the loop.
+    pub fn begin_turn(&mut self, now: Instant) {
+        self.now = now;
     }
 
     /// Returns the QUIC server that shares the port of this listener.
@@ -296,7 +305,11 @@ impl Datagrams {
         head: Option<Head>,
         payload: Payload,
     ) -> Outgoing {
-        let source = self.listeners.get(usize::from(index)).and_then(|listener| listener.source_for(client));
+        let listener = self.listeners.get(usize::from(index));
+        if let Some(listener) = listener.filter(|_| !proven) {
+            listener.count_unproven(self.now, payload.size());
+        }
+        let source = listener.and_then(|listener| listener.source_for(client));
         let route = Route::Listener { index, proven };
         Outgoing { route, to: client.five_tuple.client, source, head, payload }
     }

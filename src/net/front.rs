@@ -271,9 +271,7 @@ impl Front {
                     self.close(token, reason);
                 }
             }
-            Door::Proxied(_) | Door::FirstByte | Door::Handshake | Door::FirstBytes => {
-                read.end.into_iter().for_each(|reason| self.close(token, reason));
-            }
+            _ => read.end.into_iter().for_each(|reason| self.close(token, reason)),
         }
         None
     }
@@ -288,8 +286,10 @@ impl Front {
     fn decide(&mut self, token: Token, read: &ReadOutcome, now: Instant) {
         let Some(connection) = self.connections.get(token) else { return };
         if let Some(to) = read.pass_through {
+            let (source, begun) = (connection.client.five_tuple.client.ip(), self.handshakes.begin_step());
             let (door, mut room) = self.web_door();
             door.pass_through(&mut room, token, to, now);
+            self.handshakes.end_step(source, begun);
         } else if matches!(connection.door, Door::FirstBytes) {
             match self.buffers.plain.bytes().first() {
                 None => {}

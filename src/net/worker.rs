@@ -126,6 +126,7 @@ impl Worker {
             self.controls.counters.wakeups.add(1);
             self.budget.begin_turn(self.now.instant);
             self.front.begin_turn(self.now.instant);
+            self.datagrams.begin_turn(self.now.instant);
             self.server.handle_pressure(self.controls.gate.admission().pressure() != Pressure::None);
             // UDP clients come first, so they wait for neither peers nor streams.
             self.on_events(&events, |token| !token.is_peer() && !token.is_stream());

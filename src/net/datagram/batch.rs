@@ -90,6 +90,16 @@ pub struct Memory<'a> {
     pub stream: &'a [u8],
 }
 
+impl Payload {
+    /// Returns its size in bytes.
+    pub fn size(&self) -> usize {
+        match self {
+            Payload::Frame(_, range) | Payload::Spare(range) | Payload::Stream(range) => range.len(),
+            Payload::Owned(bytes) => bytes.len(),
+        }
+    }
+}
+
 impl<'a> Memory<'a> {
     /// Returns the bytes of a payload.
     pub fn bytes(self, payload: &'a Payload) -> &'a [u8] {
@@ -201,6 +211,7 @@ mod tests {
     use socket2::SockRef;
 
     use super::*;
+    use crate::base::time::Instant;
     use crate::net::admission::{Admission, Gate};
     use crate::net::socket::UdpListener;
     use crate::net::syscall::{Epoll, Offloads, unsent};
@@ -264,6 +275,7 @@ mod tests {
         let socket = UdpSocket::from(OwnedFd::from(near));
         let listeners = [Listener::new(UdpListener { socket, local, wildcard: false, quic: None })];
         let mut relays = Relays::new(Offloads::default());
+        listeners[0].count_unproven(Instant::from_nanos(1), size);
         let mut drops = || {
             let mut batch = Batch::new(false);
             for (index, proven) in [(0, false), (0, true)] {

@@ -1,11 +1,13 @@
 //! A UDP listener: how much to read per turn, and which local address a client reached.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
 use socket2::SockRef;
 
 use super::share::{DATAGRAMS, likely};
+use crate::base::time::Instant;
 use crate::base::transport::Transport;
 use crate::net::socket::UdpListener;
 use crate::net::syscall::{BATCH, Epoll, Origin, RecvBatch, Source, Unsegmented, canonical, ready, unsent};
@@ -19,6 +21,34 @@ const SHARE_MIN: usize = 16;
 /// neighbour that does not exist stays in the buffer for seconds, and all clients share the buffer.
 const UNPROVEN_PART: usize = 4;
 
+/// How long a datagram to a neighbour that does not exist stays in the send buffer, in seconds: three attempts of ARP.
+const HELD_SECONDS: u64 = 3;
+/// The bytes of the send buffer that a small datagram uses in addition to its own.
+const OVERHEAD: usize = 768;
+
+/// Bytes sent in the current period of [`HELD_SECONDS`] and in the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Recent {
+    period: u64,
+    now: usize,
+    before: usize,
+}
+
+impl Recent {
+    fn with(self, period: u64, bytes: usize) -> Self {
+        let Self { now, before, .. } = match period.saturating_sub(self.period) {
+            0 => self,
+            1 => Self { now: 0, before: self.now, ..self },
+            _ => Self::default(),
+        };
+        Self { period, now: now + bytes, before }
+    }
+
+    fn bytes(self) -> usize {
+        self.now + self.before
+    }
+}
+
 /// A listener of one worker.
 pub(super) struct Listener {
     pub socket: UdpSocket,
@@ -27,8 +57,10 @@ pub(super) struct Listener {
     wildcard: bool,
     /// The QUIC server that shares the port.
     pub quic: Option<SocketAddr>,
-    /// Unsent bytes above which no datagrams to unproven addresses are sent.
+    /// The part of the send buffer that datagrams to unproven addresses may use, in bytes.
     backlog_max: usize,
+    /// How many of them were sent recently.
+    unproven: Cell<Recent>,
     pub unsegmented: Unsegmented,
     /// Messages to request next.
     share: usize,
@@ -42,7 +74,8 @@ impl Listener {
         let backlog_max =
             SockRef::from(&socket).send_buffer_size().map_or(usize::MAX, |size| size / UNPROVEN_PART);
         let unsegmented = Unsegmented::default();
-        Self { socket, local, wildcard, quic, backlog_max, unsegmented, share: SHARE_MIN, turn: 0 }
+        let unproven = Cell::default();
+        Self { socket, local, wildcard, quic, backlog_max, unproven, unsegmented, share: SHARE_MIN, turn: 0 }
     }
 
     pub fn register(&self, epoll: &Epoll, index: usize) -> io::Result<()> {
@@ -79,9 +112,16 @@ impl Listener {
         Some(Client { five_tuple, link: Link(Token::Udp(index).pack()) })
     }
 
-    /// Returns whether the send buffer holds as much as datagrams to unproven addresses may use. Asks the kernel.
+    /// Counts a datagram of `len` bytes to an unproven address.
+    pub fn count_unproven(&self, now: Instant, len: usize) {
+        self.unproven.set(self.unproven.get().with(now.as_secs() / HELD_SECONDS, len + OVERHEAD));
+    }
+
+    /// Returns whether datagrams to unproven addresses may hold as much of the send buffer as they may use. Asks the kernel
+    /// only if enough were sent recently: the buffer of a slow uplink is full of other datagrams.
     pub fn has_backlog(&self) -> bool {
-        unsent(&self.socket).is_ok_and(|bytes| bytes > self.backlog_max)
+        self.unproven.get().bytes() > self.backlog_max
+            && unsent(&self.socket).is_ok_and(|bytes| bytes > self.backlog_max)
     }
 
     /// Returns the local address that a datagram to this client must leave from, on a wildcard socket.
@@ -107,6 +147,13 @@ fn next_share(share: usize, count: usize, datagrams: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_count_for_this_period_and_the_next() {
+        let recent = Recent::default().with(7, 5).with(7, 5).with(8, 1);
+        assert_eq!(recent.bytes(), 11);
+        assert_eq!([recent.with(9, 1).bytes(), recent.with(10, 1).bytes()], [2, 1]);
+    }
 
     #[test]
     fn a_burst_is_read_in_whole_batches_after_two_turns_and_a_trickle_in_small_ones() {
