@@ -19,8 +19,12 @@ const MESSAGES: u32 = 200_000;
 /// Messages sent before waiting for the last answer, so that no socket buffer overflows.
 const BATCH: u32 = 32;
 const SEED: u64 = 0x48_41_4C_4C;
-/// The transaction number of the request after a batch; no other message uses it.
+/// The transaction number of the request after the first batch; each one after another batch is one less. No other message
+/// uses these.
 const FENCE: u64 = u64::MAX;
+/// How long to wait for its answer over UDP before it is sent again: during a flood, requests may be dropped.
+const REPEAT: Duration = Duration::from_millis(200);
+const REPEATS: u32 = 50;
 
 /// Messages in flight, by transaction.
 type Asked = HashMap<[u8; 12], Vec<Vec<u8>>>;
@@ -33,6 +37,9 @@ struct Attacker<'a> {
     /// Whether it has an allocation and signs messages.
     authenticated: bool,
     client: Client,
+    /// The last batch, over UDP: answers within and without an allocation may overtake each other.
+    before: Asked,
+    fence: u64,
     reconnects: u32,
     answers: u32,
     successes: u32,
@@ -47,6 +54,8 @@ impl<'a> Attacker<'a> {
             transport,
             authenticated,
             client,
+            before: Asked::new(),
+            fence: FENCE,
             reconnects: 0,
             answers: 0,
             successes: 0,
@@ -69,10 +78,11 @@ impl<'a> Attacker<'a> {
         let end = if self.transport == Transport::Udp {
             messages.iter().for_each(|message| note(&message.bytes));
             let sent = messages.iter().try_for_each(|message| self.client.link.send(&message.bytes));
-            sent.and_then(|()| self.client.link.send(&binding_request(FENCE)))
+            self.client.link.wait_at_most(REPEAT);
+            sent.and_then(|()| self.client.link.send(&binding_request(self.fence)))
         } else {
             let mut all: Vec<u8> = messages.iter().flat_map(|message| message.bytes.clone()).collect();
-            all.extend(binding_request(FENCE));
+            all.extend(binding_request(self.fence));
             // Excess bytes of one message are the start of the next.
             let (whole, more) = frames(&all);
             whole.into_iter().for_each(note);
@@ -83,7 +93,24 @@ impl<'a> Attacker<'a> {
             }
             sent
         };
-        let end = end.and_then(|()| self.answers(&asked));
+        if self.transport == Transport::Udp {
+            for (id, messages) in std::mem::replace(&mut self.before, asked.clone()) {
+                asked.entry(id).or_default().extend(messages);
+            }
+        }
+        let mut end = end.and_then(|()| self.answers(&asked));
+        if self.transport == Transport::Udp {
+            for _ in 0..REPEATS {
+                let Err(error) = &end else { break };
+                assert!(
+                    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+                    "on UDP: {error}"
+                );
+                let sent = self.client.link.send(&binding_request(self.fence));
+                end = sent.and_then(|()| self.answers(&asked));
+            }
+        }
+        self.fence -= 1;
         match end {
             Ok(()) => {}
             Err(error) if self.transport == Transport::Udp => panic!("no answer on UDP: {error}"),
@@ -103,9 +130,14 @@ impl<'a> Attacker<'a> {
             }
             assert!(bytes.len() >= 20 && bytes[4..8] == MAGIC, "not a STUN message: {bytes:02x?}");
             let kind = u16::from_be_bytes([bytes[0], bytes[1]]);
-            if bytes[12..20] == FENCE.to_be_bytes() {
+            let number = u64::from_be_bytes(bytes[12..20].try_into().unwrap());
+            if number >= self.fence {
                 assert_eq!(kind, BINDING_SUCCESS, "{bytes:02x?}");
-                return Ok(());
+                // A larger one answers a repetition from an earlier batch.
+                if number == self.fence {
+                    return Ok(());
+                }
+                continue;
             }
             if kind & 0x0110 == 0x0010 {
                 // Data of a peer, or an ICMP error.

@@ -123,6 +123,15 @@ fn flood(server: SocketAddr, sent: &AtomicUsize, stop: &AtomicBool) {
     }
 }
 
+/// Ends the flood.
+struct StopWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for StopWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn plan(back_end: SocketAddr) -> Plan {
     let mut plan = Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]);
     plan.udp = format!("quic = \"{back_end}\"");
@@ -145,16 +154,20 @@ fn forged_connections_do_not_lock_clients_out_of_http3() {
     let old = Browser::try_connect(address).expect("a browser before the flood");
     let (sent, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let (most, at_once) = thread::scope(|scope| {
-        scope.spawn(|| flood(address, &sent, &stop));
+        let flooding = scope.spawn(|| flood(address, &sent, &stop));
+        // A failure below must end the flood, which the scope waits for.
+        let _stop = StopWhenDropped(&stop);
+        let held = || descriptors(server.pid()).saturating_sub(before);
         let mut most = 0;
         while sent.load(Ordering::Relaxed) < FLOOD_MIN {
-            most = most.max(descriptors(server.pid()) - before);
+            most = most.max(held());
+            assert!(!flooding.is_finished(), "the flood ended early");
         }
         let mut at_once = 0;
         let served = (0..NEWCOMERS).all(|_| {
             let tries = (1..=TRIES).find(|_| Browser::try_connect(address).is_some());
             at_once += usize::from(tries == Some(1));
-            most = most.max(descriptors(server.pid()) - before);
+            most = most.max(held());
             old.exchange(4) && tries.is_some()
         });
         stop.store(true, Ordering::Relaxed);
@@ -197,9 +210,12 @@ fn forged_connections_leave_descriptors_to_visitors() {
     });
     let forged: Vec<UdpSocket> =
         (0..2 * AT_ONCE).map(|_| udp_from(LOCAL_V4, server.v4(Transport::Udp))).collect();
-    forged.iter().for_each(|socket| drop(socket.send(&long(b""))));
     let share = metric(&server, "hallpass_descriptors_max", "") / 2;
-    let full = until(Duration::from_secs(5), || metric(&server, "hallpass_descriptors", "") >= share);
+    // Only some of them may begin at once.
+    let full = until(Duration::from_secs(5), || {
+        forged.iter().for_each(|socket| drop(socket.send(&long(b""))));
+        metric(&server, "hallpass_descriptors", "") >= share
+    });
     let mut visitors = Vec::new();
     for _ in 0..NEWCOMERS {
         let mut visitor =

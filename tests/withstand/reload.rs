@@ -125,7 +125,11 @@ fn a_new_realm_and_a_new_name_of_a_host_leave_calls_alone() {
         "a newcomer is still served under the old realm"
     );
     reload(&server, |text| text.replace("name = \"test\"", "name = \"renamed\""));
-    assert!(server.wait_log(LIMIT, |log| log.contains("is \"renamed\" now")), "{}", server.log());
+    assert!(
+        server.wait_log(LIMIT, |log| log.contains("host \"test\" is now \"renamed\"")),
+        "{}",
+        server.log()
+    );
     let renamed = || metric(&server, "hallpass_allocations", "host=\"renamed\"") == 2;
     assert!(until(LIMIT, renamed).is_some(), "the calls do not count for the host under its new name");
     for (n, call) in (1..).zip(&mut calls) {
