@@ -26,7 +26,7 @@ pub enum Route {
         /// The index of the listener.
         index: u16,
         /// Whether the client has proven that it receives at its address. If not, the address may be forged, and the
-        /// datagram is sent only if the listener's send buffer has room ([`Listener::has_backlog`]).
+        /// datagram is sent only if the listener's send buffer has room (`Listener::has_backlog`).
         proven: bool,
     },
     /// A relayed address, to a peer.

@@ -183,7 +183,7 @@ impl Relays {
     }
 
     /// Returns the next ICMP error about a datagram sent from `relay`; `None` if there is none or the relay was
-    /// closed meanwhile. After [`ICMP_MAX`] of them there are no more.
+    /// closed meanwhile. After 512 of them there are no more.
     pub fn next_icmp(&mut self, relay: RelayId, generation: Generation) -> Option<PeerIcmp> {
         let slot = self.slots.get_mut(relay.0 as usize).filter(|slot| slot.generation == generation)?;
         let socket = slot.socket.as_ref()?;

@@ -42,7 +42,7 @@ pub struct IcmpError {
     pub info: u32,
 }
 
-/// Reads the next ICMP error from the queue of a socket with [`enable_error_queue`](super::enable_error_queue);
+/// Reads the next ICMP error from the queue of a socket with [`set_error_queue`](super::set_error_queue);
 /// `None` if the queue is empty. Errors that the local kernel generated are skipped.
 ///
 /// # Errors
