@@ -327,6 +327,25 @@ fn requests_of_one_user_with_many_peers_disturb_no_call() {
     assert_undisturbed(&server, &attack_from("140 peers per request, one user", socket(&client), requests));
 }
 
+/// Refreshes as clients do: the request is repeated until it is answered. Returns whether it succeeds within two seconds.
+fn refreshes(client: &mut Client) -> bool {
+    let (id, request) = client.request(REFRESH, &[(LIFETIME, &600_u32.to_be_bytes())]);
+    client.link.wait_at_most(Duration::from_millis(100));
+    for _ in 0..20 {
+        client.link.send(&request).unwrap();
+        let sent = Instant::now();
+        while sent.elapsed() < Duration::from_millis(100) {
+            // Answers to forged requests arrive here, too.
+            match client.receive() {
+                Ok(answer) if answer[12..20] == id.to_be_bytes() => return answer[..2] == [0x01, 0x04],
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+    }
+    false
+}
+
 /// Requests that another host forges with the source address and port of a running call. The test sends them from the
 /// call's own socket; the server cannot tell the difference.
 #[test]
@@ -361,7 +380,7 @@ fn forged_requests_of_a_running_call_end_nothing() {
             let calling = scope.spawn(|| {
                 let mut answered = 0;
                 while !is_over.load(Relaxed) {
-                    assert_eq!(victim.refresh(600), 0, "{what}");
+                    assert!(refreshes(&mut victim), "{what}");
                     answered += 1;
                     thread::park_timeout(Duration::from_millis(50));
                 }
