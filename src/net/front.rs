@@ -286,10 +286,10 @@ impl Front {
     fn decide(&mut self, token: Token, read: &ReadOutcome, now: Instant) {
         let Some(connection) = self.connections.get(token) else { return };
         if let Some(to) = read.pass_through {
-            let (source, begun) = (connection.client.five_tuple.client.ip(), self.handshakes.begin_step());
-            let (door, mut room) = self.web_door();
-            door.pass_through(&mut room, token, to, now);
-            self.handshakes.end_step(source, begun);
+            let source = connection.client.five_tuple.client.ip();
+            let Self { web, connections, flows, buffers, handshakes, .. } = self;
+            let mut room = Room { connections, flows, buffers };
+            handshakes.step(source, || web.pass_through(&mut room, token, to, now));
         } else if matches!(connection.door, Door::FirstBytes) {
             match self.buffers.plain.bytes().first() {
                 None => {}

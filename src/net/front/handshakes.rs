@@ -179,20 +179,8 @@ impl Handshakes {
 
     /// Runs one step of a handshake with a client at `source`, and charges its duration.
     pub fn step<T>(&mut self, source: IpAddr, step: impl FnOnce() -> T) -> T {
-        let begun = self.begin_step();
+        let begun = (self.clock)().instant;
         let outcome = step();
-        self.end_step(source, begun);
-        outcome
-    }
-
-    /// Returns the time at which a step begins.
-    pub fn begin_step(&self) -> Instant {
-        (self.clock)().instant
-    }
-
-    /// Charges the duration of a step. Connecting to the server of a name that is passed through is one, too: thousands
-    /// of such ClientHellos may come at once.
-    pub fn end_step(&mut self, source: IpAddr, begun: Instant) {
         let took = (self.clock)().instant.since(begun);
         self.full_at = (self.full_at.max(self.now) + took * SHARE).min(begun + took + PAUSE_MAX);
         if !self.admission.is_exempt(source) {
@@ -201,6 +189,7 @@ impl Handshakes {
             let nanos = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX);
             self.throttle.charge(begun, Purpose::Handshake, subject, nanos, PER_SOURCE);
         }
+        outcome
     }
 }
 

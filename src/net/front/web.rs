@@ -104,7 +104,8 @@ impl WebDoor {
         }
     }
 
-    /// Forwards a TLS connection, without terminating it, to the server at `to`.
+    /// Forwards a TLS connection, without terminating it, to the server at `to`. The caller charges the time as a step of a
+    /// handshake: thousands of such ClientHellos may come at once.
     pub fn pass_through(&self, room: &mut Room<'_>, token: Token, to: SocketAddr, now: Instant) {
         self.counters.decided(Decision::PassThrough).add(1);
         if room.enter(token, now) {

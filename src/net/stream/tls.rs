@@ -143,22 +143,6 @@ impl Tls {
         plain: &mut Scratch,
         output: &mut Scratch,
     ) -> Result<Received, TlsOutcome> {
-        let received = self.receive_all(chooser, shared, incoming, plain, output);
-        if received.is_err() {
-            // It must not be called again: it may expect bytes that are no longer kept.
-            self.connection = None;
-        }
-        received
-    }
-
-    fn receive_all(
-        &mut self,
-        chooser: &dyn TlsChooser,
-        shared: bool,
-        incoming: &mut Scratch,
-        plain: &mut Scratch,
-        output: &mut Scratch,
-    ) -> Result<Received, TlsOutcome> {
         let mut received = Received::default();
         let mut consumed = 0;
         if self.connection.is_none() {
@@ -190,18 +174,19 @@ impl Tls {
                 output,
                 allowed.saturating_sub(self.silent),
             );
+            let is_handshaking = connection.is_handshaking();
             self.answered |= answers(&output.bytes()[sent..]);
-            let progress = progress?;
+            let progress = progress.map_err(|outcome| self.fail(outcome))?;
             (consumed, received.closed) = (progress.consumed, progress.closed);
             self.given = progress.given.saturating_sub(consumed);
-            received.finished = !self.established && !connection.is_handshaking();
+            received.finished = !self.established && !is_handshaking;
             self.established |= received.finished;
             self.data = self.data.saturating_add(progress.data);
             self.silent += progress.silent;
         }
         let rest = &incoming.bytes()[consumed..];
         if rest.len() > INCOMING_MAX {
-            return Err(TlsOutcome::Garbage);
+            return Err(self.fail(TlsOutcome::Garbage));
         }
         if rest.is_empty() {
             // An idle client holds no buffer.
@@ -210,6 +195,12 @@ impl Tls {
             self.incoming.extend_from_slice(rest);
         }
         Ok(received)
+    }
+
+    /// Drops the connection of rustls, which must not be called again: it may expect bytes that are no longer kept.
+    fn fail(&mut self, outcome: TlsOutcome) -> TlsOutcome {
+        self.connection = None;
+        outcome
     }
 
     /// Seals `plaintext` and appends the records to `output`.
