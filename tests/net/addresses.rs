@@ -9,6 +9,7 @@ use super::support::alone;
 use super::support::client::{Client, PATIENCE};
 use super::support::namespace::{Lab, shell};
 use super::support::plan::Plan;
+use super::support::proc::{descriptors, memory};
 
 /// The server starts before the network is up and reports that it is not ready. With the first address it becomes ready.
 #[test]
@@ -250,7 +251,8 @@ fn a_hundred_changes_under_two_hundred_calls() {
             client
         })
         .collect();
-    let (descriptors, memory) = (entries(&host, "fd"), resident(&host));
+    let pid = host.server.pid();
+    let before = (descriptors(pid), memory(pid));
     for change in 0..100 {
         let (address, number) = (ip("198.18.2.9"), change % 200);
         shell(&host.lab.server, "ip addr add 198.18.2.9/24 dev up0");
@@ -262,25 +264,12 @@ fn a_hundred_changes_under_two_hundred_calls() {
     host.until_allocations(200);
     // The allocation count drops before the sockets are closed.
     let start = Instant::now();
-    while entries(&host, "fd") > descriptors + 5 {
-        assert!(start.elapsed() < PATIENCE, "{} descriptors, {descriptors} before", entries(&host, "fd"));
+    while descriptors(pid) > before.0 + 5 {
+        assert!(start.elapsed() < PATIENCE, "{} descriptors, {} before", descriptors(pid), before.0);
     }
-    assert!(resident(&host) < memory + (4 << 10), "{} KiB, {memory} before", resident(&host));
+    assert!(memory(pid) < before.1 + (4 << 10), "{} KiB, {} before", memory(pid), before.1);
     for call in &mut calls {
         assert_eq!(call.refresh(600), 0);
         call.echo(echo, 5);
     }
-}
-
-/// Returns the number of entries in a directory of the server's /proc directory.
-fn entries(host: &Host, directory: &str) -> usize {
-    std::fs::read_dir(format!("/proc/{}/{directory}", host.server.pid())).expect("the server runs").count()
-}
-
-/// Returns the resident memory in KiB.
-fn resident(host: &Host) -> u64 {
-    let status =
-        std::fs::read_to_string(format!("/proc/{}/status", host.server.pid())).expect("the server runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }

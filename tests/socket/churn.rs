@@ -2,11 +2,11 @@
 
 use crate::support::alone;
 use crate::support::plan::{Plan, Transport};
+use crate::support::proc::{descriptors, memory};
 use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{
     ALLOCATE, LIFETIME, Message, NONCE, REFRESH, REQUESTED_TRANSPORT, Session, allocate_request,
 };
-use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -40,10 +40,7 @@ fn allocate(server: SocketAddr, first: &Session) -> (UdpSocket, Session) {
 
 /// Returns the open descriptors, and the resident memory in KiB.
 fn held(pid: u32) -> (usize, u64) {
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-    (descriptors, resident.trim().trim_end_matches(" kB").parse().unwrap())
+    (descriptors(pid), memory(pid))
 }
 
 #[test]

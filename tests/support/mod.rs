@@ -18,6 +18,7 @@ pub mod http;
 pub mod namespace;
 pub mod nginx;
 pub mod plan;
+pub mod proc;
 pub mod process;
 pub mod sealer;
 pub mod server;

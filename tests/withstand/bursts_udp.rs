@@ -2,9 +2,10 @@
 //! behind them in the queue of the listener.
 
 use crate::bursts::every;
+use crate::floods::{joined, local, plan, signed, socket};
 use crate::machine::{drops, many_descriptors};
 use crate::support::alone;
-use crate::support::client::{Client, Link, udp_from};
+use crate::support::client::{Client, udp_from};
 use crate::support::codec::UDP;
 use crate::support::plan::{Plan, REALM, Transport};
 use crate::support::server::Server;
@@ -14,7 +15,7 @@ use crate::support::stun::{
 };
 use crate::tiny::{beside, sink};
 use hallpass::net::syscall::{Datagram, SendBatch};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -24,21 +25,9 @@ const ALLOCATIONS: usize = 490;
 /// Channels of one allocation that its datagrams use in turn, so that no route is cached.
 const CHANNELS: u16 = 60;
 
-fn server(plan: Plan) -> Server {
-    Server::start(&Plan { limits: format!("workers = 1\n{}", plan.limits), ..plan })
-}
-
-fn local(last: usize) -> IpAddr {
-    Ipv4Addr::new(127, 0, 2, last as u8 + 1).into()
-}
-
-fn socket(client: &Client) -> &UdpSocket {
-    let Link::Udp(socket) = &client.link else { panic!("over UDP") };
-    socket
-}
-
-fn joined(server: &Server, from: usize, session: &Session) -> Client {
-    Client::join(Link::Udp(udp_from(local(from), server.v4(Transport::Udp))), session)
+/// Returns the address of a source: a hundred clients have one.
+fn source(client: usize) -> IpAddr {
+    local((client / 100) as u8)
 }
 
 /// Sends each of these messages of one length, as fast as the kernel takes them. Returns how many it took.
@@ -53,9 +42,9 @@ fn send_all<'a>(socket: &UdpSocket, to: SocketAddr, messages: impl Iterator<Item
 #[test]
 fn a_burst_of_channel_data_of_one_user_disturbs_no_call() {
     let _turn = alone();
-    let server = server(Plan::loopback());
+    let server = Server::start(&plan(""));
     let session = Session::new(server.credentials("pupil"), b"");
-    let mut client = joined(&server, 0, &session);
+    let mut client = joined(&server, source(0), &session);
     client.allocate().expect("an allocation");
     let sinks: Vec<_> = (0..CHANNELS).map(|_| sink()).collect();
     let messages: Vec<Vec<u8>> = (0x4000..)
@@ -68,7 +57,7 @@ fn a_burst_of_channel_data_of_one_user_disturbs_no_call() {
     beside("20,000 ChannelData of one user at once over UDP", &server, |stop| {
         every(EVERY, stop, || {
             let burst = messages.iter().cycle().take(20_000).map(|message| &message[..]);
-            send_all(socket(&client), server.v4(Transport::Udp), burst)
+            send_all(&socket(&client), server.v4(Transport::Udp), burst)
         })
     });
     assert!(drops(&server, "allocation_over_rate") > 10_000);
@@ -95,10 +84,10 @@ fn send_cycle(clients: &mut [Client]) -> u64 {
 fn bursts_of_requests_of_three_users_disturb_no_call() {
     let _turn = alone();
     many_descriptors(8 * ALLOCATIONS as u64);
-    let server = server(Plan::loopback());
+    let server = Server::start(&plan(""));
     let sessions = [0, 1, 2].map(|user| Session::new(server.credentials(&format!("pupil{user}")), b""));
     let mut clients: Vec<Client> =
-        (0..3 * ALLOCATIONS).map(|number| joined(&server, number / 100, &sessions[number % 3])).collect();
+        (0..3 * ALLOCATIONS).map(|number| joined(&server, source(number), &sessions[number % 3])).collect();
     beside("980 requests each of three users at once", &server, |stop| {
         every(EVERY, stop, || send_cycle(&mut clients))
     });
@@ -108,9 +97,9 @@ fn bursts_of_requests_of_three_users_disturb_no_call() {
 #[test]
 fn bursts_of_bindings_of_strangers_disturb_no_call() {
     let _turn = alone();
-    let server = server(Plan::loopback());
+    let server = Server::start(&plan(""));
     let to = server.v4(Transport::Udp);
-    let sockets: Vec<UdpSocket> = (0..10).map(|number| udp_from(local(number), to)).collect();
+    let sockets: Vec<UdpSocket> = (0..10).map(|last| udp_from(local(last), to)).collect();
     let binding = binding_request(1);
     beside("1,000 Bindings each of ten strangers at once", &server, |stop| {
         every(EVERY, stop, || {
@@ -125,9 +114,10 @@ fn bursts_of_guesses_disturb_no_call() {
     let _turn = alone();
     many_descriptors(2_000);
     let host = |n: usize| format!("\n[[host]]\nname = \"host{n}\"\nsecret = \"secret {n} of the tests\"\n");
-    let server = server(Plan { tables: (1..100).map(host).collect(), ..Plan::loopback() });
+    let server = Server::start(&Plan { tables: (1..100).map(host).collect(), ..plan("") });
     let session = Session::new(server.credentials("stranger"), b"");
-    let mut clients: Vec<Client> = (0..1000).map(|number| joined(&server, number / 100, &session)).collect();
+    let mut clients: Vec<Client> =
+        (0..1000).map(|number| joined(&server, source(number), &session)).collect();
     let mut guessed = 0_u64;
     beside("1,000 guesses of ten strangers at once, 100 hosts", &server, |stop| {
         every(EVERY, stop, || {
@@ -140,7 +130,7 @@ fn bursts_of_guesses_disturb_no_call() {
                     (REALM_ATTRIBUTE, REALM.as_bytes()),
                     (NONCE, client.session.nonce()),
                 ];
-                let guess = crate::floods::signed(ALLOCATE, guessed, &attributes, b"no key");
+                let guess = signed(ALLOCATE, guessed, &attributes, b"no key");
                 let _ = client.link.send(&guess);
             }
             clients.len() as u64
@@ -155,9 +145,9 @@ fn ever_shorter_lifetimes_disturb_no_call() {
     const AT_ONCE: u32 = 50;
     let _turn = alone();
     many_descriptors(2_000);
-    let server = server(Plan { limits: "requests_per_user = 0".into(), ..Plan::loopback() });
+    let server = Server::start(&plan("requests_per_user = 0"));
     let session = Session::new(server.credentials("pupil"), b"");
-    let mut lowered: Vec<Client> = (0..16).map(|_| joined(&server, 0, &session)).collect();
+    let mut lowered: Vec<Client> = (0..16).map(|_| joined(&server, source(0), &session)).collect();
     for client in &mut lowered {
         let attributes: [(u16, &[u8]); 2] =
             [(REQUESTED_TRANSPORT, &UDP), (LIFETIME, &3_600_u32.to_be_bytes())];
@@ -172,7 +162,7 @@ fn ever_shorter_lifetimes_disturb_no_call() {
             (0..AT_ONCE).for_each(|_| drop(client.receive().expect("an answer")));
         }
     }
-    let mut clients: Vec<Client> = (0..200).map(|number| joined(&server, number / 100, &session)).collect();
+    let mut clients: Vec<Client> = (0..200).map(|number| joined(&server, source(number), &session)).collect();
     beside("200 ends of allocations at once after 46,400 shorter lifetimes", &server, |stop| {
         every(EVERY, stop, || send_cycle(&mut clients))
     });

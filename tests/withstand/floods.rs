@@ -30,12 +30,12 @@ const USERHASH: u16 = 0x001E;
 /// An expiry in the far future, in Unix seconds.
 const FAR: u64 = 2_000_000_000;
 
-fn local(last: u8) -> IpAddr {
+pub fn local(last: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 1, last).into()
 }
 
 /// One worker, so that the attack and the calls share it.
-fn plan(limits: &str) -> Plan {
+pub fn plan(limits: &str) -> Plan {
     Plan { limits: format!("workers = 1\n{limits}"), ..Plan::loopback() }
 }
 
@@ -108,11 +108,11 @@ fn attack_from(what: &str, socket: UdpSocket, messages: Vec<Vec<u8>>) -> Attack<
 }
 
 /// Returns a client at `ip` that has its nonce.
-fn joined(server: &Server, ip: IpAddr, session: &Session) -> Client {
+pub fn joined(server: &Server, ip: IpAddr, session: &Session) -> Client {
     Client::join(Link::Udp(udp_from(ip, server.v4(Transport::Udp))), session)
 }
 
-fn socket(client: &Client) -> UdpSocket {
+pub fn socket(client: &Client) -> UdpSocket {
     let Link::Udp(socket) = &client.link else { panic!("not a UDP client") };
     socket.try_clone().unwrap()
 }

@@ -2,6 +2,7 @@
 
 use crate::support::client::PATIENCE;
 use crate::support::http::get;
+pub use crate::support::proc::{descriptors, memory};
 use crate::support::server::Server;
 use crate::support::tool::run_ok;
 use std::fs;
@@ -13,18 +14,6 @@ use std::time::{Duration, Instant};
 const TICKS_PER_SECOND: f64 = 100.0;
 /// Interval between two checks of a condition.
 const LOOK: Duration = Duration::from_millis(5);
-
-/// Resident memory in KiB.
-pub fn memory(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the server runs");
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-    resident.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
-/// Open descriptors.
-pub fn descriptors(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd")).expect("the server runs").count()
-}
 
 /// Seconds of processor time since the start.
 pub fn cpu(pid: u32) -> f64 {

@@ -3,9 +3,10 @@
 
 use crate::bursts::every;
 use crate::call::Call;
+use crate::floods::plan;
 use crate::machine::{metric, unread, until};
 use crate::support::client::tcp_from;
-use crate::support::plan::{LOCAL_V4, Plan, Transport};
+use crate::support::plan::{LOCAL_V4, Transport};
 use crate::support::sealer::{self, Handshake, KEY_UPDATE, Sealer};
 use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::message;
@@ -110,10 +111,6 @@ impl Stranger {
     }
 }
 
-fn server() -> Server {
-    Server::start(&Plan { limits: "workers = 1".to_owned(), ..Plan::loopback() })
-}
-
 fn restarts(server: &Server) -> u64 {
     metric(server, "hallpass_worker_restarts_total", "")
 }
@@ -139,7 +136,7 @@ fn fragmented_handshake_messages_end_no_worker() {
     if skip_on_coturn("fragments of handshake messages") {
         return;
     }
-    let server = server();
+    let server = Server::start(&plan(""));
     let call = Call::over(&server, Transport::Tls, CALL_RATE);
     let config = sealer::config(default_provider(), &TLS12);
     // A ClientKeyExchange that never ends. Joined, its zeros look like the headers of empty records.
@@ -174,7 +171,7 @@ fn a_connection_that_fails_within_a_message_ends_no_worker() {
     if skip_on_coturn("errors within TLS messages") {
         return;
     }
-    let server = server();
+    let server = Server::start(&plan(""));
     let call = Call::over(&server, Transport::Tls, CALL_RATE);
     let config = sealer::config(default_provider(), &TLS13);
     // Two key updates in one record; data within a message; a damaged record after an empty one.
