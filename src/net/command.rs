@@ -17,6 +17,8 @@ pub enum Command {
     Web(Arc<Web>),
     /// Starts or stops refusing new allocations. Listeners stay open for clients that have one.
     Drain(bool),
+    /// Closes connections that hold this many bytes of the kernel's memory for TCP, the largest first.
+    FreeTcpMemory(u64),
     /// Ends every allocation, closes every stream and ends the thread.
     Stop,
 }

@@ -50,6 +50,25 @@ labels! {
     TooMany = "too_many",
     /// Closed to make room for another client. Only web clients and clients without an allocation are displaced.
     Displaced = "displaced",
+    /// Closed because the kernel's memory for TCP runs low and it holds much of it for this connection.
+    KernelMemory = "kernel_memory",
+}
+
+impl CloseReason {
+    /// Returns whether the server gives up a connection that still works.
+    pub const fn gives_up(self) -> bool {
+        matches!(
+            self,
+            Self::Garbage
+                | Self::HandshakeTimeout
+                | Self::Idle
+                | Self::Stuck
+                | Self::NotProxied
+                | Self::TooMany
+                | Self::Displaced
+                | Self::KernelMemory
+        )
+    }
 }
 
 labels! {

@@ -19,6 +19,7 @@ mod displacement;
 mod door;
 pub mod first_bytes;
 pub mod handshakes;
+mod kernel_memory;
 mod life;
 mod parts;
 mod proxy_header;
@@ -62,9 +63,6 @@ use share::Share;
 use timers::Timers;
 pub use turn_client::{Messages, closes_stream, end_reason};
 use web::{Room, WebDoor};
-
-/// Connections accepted from one listener per turn.
-const ACCEPTS: usize = 16;
 
 /// The front door of one worker.
 pub struct Front {
@@ -134,7 +132,7 @@ impl Front {
 
     /// Accepts connections that wait at a listener, a bounded number at once.
     pub fn on_accept(&mut self, listener: u16, now: Instant) {
-        for _ in 0..ACCEPTS {
+        for _ in 0..acceptors::AT_ONCE {
             match self.acceptors.accept(listener) {
                 Accept::Accepted(arrival) => {
                     let transport = arrival.transport;
@@ -480,6 +478,11 @@ impl Front {
     /// Marks a connection to be closed at the end of the turn. The first reason counts.
     pub fn close(&mut self, token: Token, reason: CloseReason) {
         self.connections.mark_closing(token, reason);
+    }
+
+    /// Closes connections that hold `bytes` of the kernel's memory for TCP, the largest first.
+    pub fn free_tcp_memory(&mut self, bytes: u64, now: Instant) {
+        kernel_memory::close_largest(&mut self.connections, bytes, now);
     }
 
     /// Marks every connection to be closed.

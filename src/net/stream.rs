@@ -8,11 +8,14 @@ pub mod tls;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use socket2::SockRef;
 
 use super::budget::{SOCKET_UNITS, WRITTEN_BYTES_PER_UNIT};
 use super::counters::CloseReason;
 use super::scratch::Scratch;
-use super::syscall::{read_stream, write_stream};
+use super::syscall::{kernel_memory, let_kernel_size_buffers, read_stream, write_stream};
 use crate::base::time::Instant;
 use outbox::{Kind, Outbox, Pushed};
 use record::RECORD_MAX;
@@ -20,6 +23,11 @@ use tls::Tls;
 
 /// Limit of unsent TLS records: the rest of one write, and a flight of the handshake.
 const UNSENT_MAX: usize = 128 << 10;
+/// The receive buffer of a TURN client, capped by net.core.rmem_max: 20 Mbit/s at a round trip of 100 ms. Without this, the
+/// kernel lets each client fill 6 MB (net.ipv4.tcp_rmem).
+const RECEIVE_BUFFER: usize = 256 << 10;
+/// A connection that the server gives up is reset if the kernel holds at least this much for it.
+const RESET_BYTES: usize = 16 << 10;
 /// Empty outboxes kept for reuse.
 const SPARE_OUTBOXES: usize = 64;
 
@@ -68,6 +76,8 @@ pub struct Outboxes(
 impl Stream {
     /// Wraps an accepted, non-blocking socket.
     pub fn new(socket: TcpStream, tls: bool) -> Self {
+        // Best effort. Set here and not on the listener, where it would limit the window scale of web clients, too.
+        let _ = SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER);
         Self { socket, tls: tls.then(Box::default), outbox: None, unsent: Vec::new() }
     }
 
@@ -232,9 +242,11 @@ impl Stream {
         Ok(sent)
     }
 
-    /// Sets how many unsent bytes the kernel holds. Best effort: only the number of wake-ups depends on it.
-    pub fn set_not_sent_low_water(&self, bytes: u32) {
-        let _ = socket2::SockRef::from(&self.socket).set_tcp_notsent_lowat(bytes);
+    /// Adjusts the socket to a web client: the kernel chooses the receive buffer, so that uploads over long distances are
+    /// fast, and holds `unsent` bytes, so that the worker is not woken for every few packets. Best effort.
+    pub fn adjust_to_web(&self, unsent: u32) {
+        let _ = SockRef::from(&self.socket).set_tcp_notsent_lowat(unsent);
+        let _ = let_kernel_size_buffers(&self.socket);
     }
 
     /// Ends the sending direction; the client may continue to send.
@@ -243,9 +255,12 @@ impl Stream {
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
-    /// Closes the connection, with a close_notify if no unsent bytes wait.
-    pub fn close(mut self, output: &mut Scratch) {
-        if self.unsent.is_empty() {
+    /// Closes the connection, with a close_notify if no unsent bytes wait. Resets it if the server gives it up while the
+    /// kernel holds much for it: without a reset, the kernel holds that for up to [`USER_TIMEOUT`](super::socket).
+    pub fn close(mut self, reason: CloseReason, output: &mut Scratch) {
+        if reason.gives_up() && kernel_memory(self.fd()).is_ok_and(|held| held >= RESET_BYTES) {
+            let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        } else if self.unsent.is_empty() {
             self.send_close_notify(output);
         }
     }

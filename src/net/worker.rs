@@ -246,6 +246,7 @@ impl Worker {
                 Command::Settings(settings) => self.server.handle_settings(self.now, settings),
                 Command::Tls(chooser) => self.front.set_tls(chooser),
                 Command::Web(web) => self.front.set_web(web),
+                Command::FreeTcpMemory(bytes) => self.front.free_tcp_memory(bytes, self.now.instant),
                 Command::Drain(draining) => self.server.handle_drain(draining),
                 Command::Stop => {
                     self.server.handle_shutdown(self.now);

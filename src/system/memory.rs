@@ -1,4 +1,4 @@
-//! The memory that this process uses, and the memory that it may use.
+//! The memory that this process uses, the memory that it may use, and the memory that the kernel uses for TCP.
 
 use std::fs;
 use std::path::Path;
@@ -14,6 +14,33 @@ pub fn allowance() -> Option<u64> {
     let machine = size(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")?;
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     Some(group_limit(&groups, Path::new("/sys/fs/cgroup")).map_or(machine, |group| group.min(machine)))
+}
+
+/// The kernel's memory for the TCP connections of the whole machine, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpMemory {
+    /// Bytes in use.
+    pub used: u64,
+    /// From here on the kernel saves memory at all connections: the second value of net.ipv4.tcp_mem.
+    pub pressure: u64,
+}
+
+impl TcpMemory {
+    /// Reads the current state; `None` if /proc cannot be read.
+    pub fn read() -> Option<Self> {
+        let page = rustix::param::page_size() as u64;
+        let used = pages_for_tcp(&fs::read_to_string("/proc/net/sockstat").ok()?)?;
+        let limits = fs::read_to_string("/proc/sys/net/ipv4/tcp_mem").ok()?;
+        let pressure: u64 = limits.split_ascii_whitespace().nth(1)?.parse().ok()?;
+        Some(Self { used: used.saturating_mul(page), pressure: pressure.saturating_mul(page) })
+    }
+}
+
+/// Reads the pages in use for TCP from `/proc/net/sockstat`.
+fn pages_for_tcp(table: &str) -> Option<u64> {
+    let mut words = table.lines().find_map(|line| line.strip_prefix("TCP:"))?.split_ascii_whitespace();
+    words.find(|&word| word == "mem")?;
+    words.next()?.parse().ok()
 }
 
 /// Reads a size in bytes from a table in /proc.
@@ -57,6 +84,14 @@ mod tests {
         let resident = resident().expect("status");
         let allowance = allowance().expect("meminfo");
         assert!(resident > 1 << 20 && resident < allowance, "{resident} of {allowance}");
+    }
+
+    #[test]
+    fn the_memory_for_tcp_is_found() {
+        let table = "sockets: used 196\nTCP: inuse 5 orphan 0 tw 7 alloc 8 mem 41\nUDP: inuse 3 mem 2\n";
+        assert_eq!(pages_for_tcp(table), Some(41));
+        assert_eq!(pages_for_tcp("TCP: inuse 5\nUDP: inuse 3 mem 2\n"), None);
+        assert!(TcpMemory::read().expect("the kernel reports it").pressure > 0);
     }
 
     #[test]

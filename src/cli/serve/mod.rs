@@ -280,7 +280,11 @@ impl RunningServer {
                 }
                 Ok(()) = addresses.changed() => self.follow(addresses.borrow_and_update().clone(), &readiness),
                 () = tick(watchdog.as_mut()) => self.notifier.watchdog(),
-                _ = check_memory.tick() => self.watch.check(),
+                _ = check_memory.tick() => {
+                    if let Some(bytes) = self.watch.check() {
+                        self.workers.send(&Command::FreeTcpMemory(bytes));
+                    }
+                }
                 _ = check.tick() => {
                     if self.relays.is_due(now().instant) {
                         self.choose_relays(&readiness);

@@ -1,10 +1,11 @@
-//! Watches memory and descriptors on the control thread. If memory runs low, it makes the workers refuse new clients. If
-//! either runs low, it logs a warning.
+//! Watches memory and descriptors on the control thread, and logs a warning if one of them runs low. If the memory of this
+//! process runs low, it makes the workers refuse new clients. If the kernel's memory for TCP runs low, connections that
+//! hold much of it are to be closed.
 
 use std::sync::Arc;
 
 use crate::net::admission::{Admission, Pressure};
-use crate::system::memory;
+use crate::system::memory::{self, TcpMemory};
 
 /// The default budget, in quarters of the memory that the process may use. The rest is for the kernel's part of each socket,
 /// which the resident size does not include, and for other programs.
@@ -15,12 +16,14 @@ pub struct Watch {
     admission: Arc<Admission>,
     budget: u64,
     descriptors_low: bool,
+    /// Whether the kernel's memory for TCP runs low.
+    tcp_low: bool,
 }
 
 impl Watch {
     /// Creates a watch with `memory_mib` as the budget; 0 means three quarters of the memory that this process may use.
     pub fn new(admission: Arc<Admission>, memory_mib: u32) -> Self {
-        Self { admission, budget: budget(memory_mib), descriptors_low: false }
+        Self { admission, budget: budget(memory_mib), descriptors_low: false, tcp_low: false }
     }
 
     /// Changes the budget after a reload.
@@ -28,8 +31,10 @@ impl Watch {
         self.budget = budget(memory_mib);
     }
 
-    /// Reads the use of memory and descriptors, and refuses or admits new clients accordingly.
-    pub fn check(&mut self) {
+    /// Reads the use of memory and descriptors, and refuses or admits new clients accordingly. Returns how many
+    /// bytes of the kernel's memory for TCP are to be freed.
+    #[must_use]
+    pub fn check(&mut self) -> Option<u64> {
         if let Some(used) = memory::resident() {
             self.on_memory(used);
         }
@@ -47,6 +52,26 @@ impl Watch {
             tracing::info!(open, most, "descriptors are available again");
         }
         self.descriptors_low = low;
+        TcpMemory::read().and_then(|tcp| self.on_tcp_memory(tcp))
+    }
+
+    /// Low from six eighths of the kernel's limit until it falls below five. Returns how many bytes are to be freed.
+    fn on_tcp_memory(&mut self, TcpMemory { used, pressure }: TcpMemory) -> Option<u64> {
+        let enough = pressure / 8 * 5;
+        let low = used >= if self.tcp_low { enough } else { pressure / 8 * 6 };
+        let (used_mib, limit_mib) = (used >> 20, pressure >> 20);
+        if low && !self.tcp_low {
+            tracing::warn!(
+                used_mib,
+                limit_mib,
+                "the kernel's memory for TCP runs low: the connections that hold most of it are closed; if this happens \
+                 without an attack, raise net.ipv4.tcp_mem"
+            );
+        } else if !low && self.tcp_low {
+            tracing::info!(used_mib, limit_mib, "the kernel has memory for TCP again");
+        }
+        self.tcp_low = low;
+        low.then(|| used - enough)
     }
 
     fn on_memory(&mut self, used: u64) {
@@ -106,11 +131,21 @@ mod tests {
     }
 
     #[test]
+    fn the_kernels_memory_for_tcp_is_low_from_six_eighths_until_it_falls_below_five() {
+        let mut watch = Watch::new(Admission::unlimited(), 0);
+        for (used, to_free) in
+            [(599, None), (600, Some(100)), (500, Some(0)), (499, None), (599, None), (900, Some(400))]
+        {
+            assert_eq!(watch.on_tcp_memory(TcpMemory { used, pressure: 800 }), to_free, "{used}");
+        }
+    }
+
+    #[test]
     fn without_a_budget_the_machine_is_the_limit() {
         let all = memory::allowance().expect("the kernel reports it");
         assert_eq!(budget(0), all / 4 * 3);
         let admission = Admission::unlimited();
-        Watch::new(Arc::clone(&admission), 0).check();
+        let _ = Watch::new(Arc::clone(&admission), 0).check();
         assert_eq!(admission.pressure(), Pressure::None);
     }
 }

@@ -11,6 +11,8 @@ use crate::net::socket::StreamListener;
 use crate::net::syscall::{Epoll, canonical, ready};
 use crate::net::token::Token;
 
+/// Connections accepted from one listener per turn.
+pub const AT_ONCE: usize = 16;
 /// How long a listener pauses when descriptors or memory run out. It stays readable, so without a pause the loop
 /// would spin.
 pub const REST: Duration = Duration::from_millis(100);

@@ -474,7 +474,7 @@ impl Connection {
         }
         splice.register(epoll, token.back_end())?;
         self.active = now;
-        self.stream.set_not_sent_low_water(NOT_SENT_LOW_WATER);
+        self.stream.adjust_to_web(NOT_SENT_LOW_WATER);
         self.door = Door::Web(Box::new(splice));
         Ok(())
     }
@@ -494,7 +494,7 @@ impl Connection {
     }
 
     /// Closes the connection and frees its place.
-    pub fn close(self, output: &mut Scratch) {
-        self.stream.close(output);
+    pub fn close(self, reason: CloseReason, output: &mut Scratch) {
+        self.stream.close(reason, output);
     }
 }

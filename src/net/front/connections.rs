@@ -18,7 +18,6 @@ use crate::base::time::Instant;
 use crate::base::transport::Transport;
 use crate::net::admission::{Class, Entry, Gate};
 use crate::net::budget::{Budget, Rank};
-
 use crate::net::counters::{CloseReason, Counters, Refusal, Stage};
 use crate::net::scratch::Scratch;
 use crate::net::stream::Outboxes;
@@ -488,7 +487,7 @@ impl Connections {
         counters.open.sub(1);
         counters.closed(stage, reason).add(1);
         // The counters are updated first, so that they are right when the client sees the end of the connection.
-        connection.close(output);
+        connection.close(reason, output);
         self.gone.push((client, reason));
     }
 

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ const SMALL_RECORD: usize = 1300;
 /// Bytes sent in small records, and the pause after which records are small again.
 const SMALL_BYTES: usize = 16 << 10;
 const SMALL_AGAIN: Duration = Duration::from_secs(1);
+/// The receive buffer for a web server. Without it, the kernel holds megabytes for a client that stops reading.
+const RECEIVE_BUFFER: usize = 256 << 10;
 
 /// The connection to the back end of a client.
 pub struct Splice {
@@ -102,6 +104,7 @@ impl Splice {
     ) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), Some(Ip::TCP))?;
         socket.set_tcp_nodelay(true)?;
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         match socket.connect(&to.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             _ => {}
@@ -135,6 +138,11 @@ impl Splice {
         let header = unreached.header.min(unreached.pending.len());
         self.pending.extend(unreached.pending.drain(header..));
         self.client = unreached.client;
+    }
+
+    /// Returns the descriptor of the back end's socket.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.back_end.as_fd()
     }
 
     /// Returns the protocol of the client.

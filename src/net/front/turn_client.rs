@@ -181,7 +181,8 @@ pub fn end_reason(reason: CloseReason) -> EndReason {
         | CloseReason::Idle
         | CloseReason::Stuck
         | CloseReason::TooMany
-        | CloseReason::Displaced => EndReason::Reset,
+        | CloseReason::Displaced
+        | CloseReason::KernelMemory => EndReason::Reset,
     }
 }
 

@@ -87,6 +87,37 @@ pub fn unsent(socket: impl AsFd) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
+/// Returns the bytes of kernel memory that a socket uses for what it has received and for what it has not sent
+/// (SO_MEMINFO). That includes TCP segments behind a missing one, and the kernel's overhead.
+///
+/// # Errors
+/// The error of `getsockopt(2)`.
+pub fn kernel_memory(socket: impl AsFd) -> io::Result<usize> {
+    // The indices of SK_MEMINFO_RMEM_ALLOC, WMEM_QUEUED and BACKLOG, of nine values (linux/sock_diag.h).
+    const INDICES: [usize; 3] = [0, 5, 7];
+    let mut values = [0u32; 9];
+    let mut len = size_of_val(&values) as socklen_t;
+    // SAFETY: both pointers are valid for the call, and the length is that of the values.
+    check(unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(INDICES.into_iter().map(|index| values[index] as usize).sum())
+}
+
+/// Lets the kernel choose the buffer sizes of a socket again, after one was set (SO_BUF_LOCK).
+///
+/// # Errors
+/// The error of `setsockopt(2)`; `ENOPROTOOPT` before Linux 5.15.
+pub fn let_kernel_size_buffers(socket: impl AsFd) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_BUF_LOCK, 0)
+}
+
 /// UDP offloads of the kernel: several datagrams of one flow in one call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offloads {

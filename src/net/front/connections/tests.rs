@@ -6,6 +6,7 @@ use super::*;
 use crate::base::time::Now;
 use crate::net::admission::{Admission, Class, Rules};
 use crate::net::front::handshakes::Handshakes;
+use crate::net::front::kernel_memory::close_largest;
 use crate::net::front::life::Life;
 use crate::net::front::read::ReadOutcome;
 use crate::net::front::turn_client::TurnClient;
@@ -533,4 +534,38 @@ fn closed_connections_do_not_accumulate_in_the_order() {
         most = most.max(bench.connections.displacement.remembered().0);
     }
     assert!(most <= 70, "{most}");
+}
+
+#[test]
+fn the_connections_that_use_most_kernel_memory_are_reset() {
+    let mut bench = Bench::new();
+    let unread = |bench: &mut Bench, kib: usize, user: Option<UserId>| {
+        let (token, mut client) = bench.connect(false);
+        client.write_all(&vec![0; kib << 10]).expect("the buffers have room");
+        bench.connections.authenticated(token, user, START);
+        (token, client)
+    };
+    let (small, _small) = unread(&mut bench, 1, None);
+    let (allocated, _with_allocation) = unread(&mut bench, 200, USER);
+    let (large, mut stranger) = unread(&mut bench, 100, None);
+    close_largest(&mut bench.connections, 1 << 20, START);
+    assert_eq!(
+        bench.connections.closing,
+        [(large, CloseReason::KernelMemory)],
+        "clients with an allocation come last"
+    );
+    close_largest(&mut bench.connections, 1 << 20, START);
+    assert_eq!(bench.connections.closing.pop_back(), Some((allocated, CloseReason::KernelMemory)));
+    bench.connections.close_marked(1, &mut bench.buffers.output);
+    stranger.set_read_timeout(Some(Duration::from_secs(5))).expect("set");
+    let end = stranger.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(end, Err(io::ErrorKind::ConnectionReset), "the kernel forgets it at once");
+    bench.remove(allocated);
+    close_largest(&mut bench.connections, 1 << 20, START);
+    assert!(bench.connections.closing.is_empty() && bench.connections.get(small).is_some());
+    // No more than necessary.
+    let (_second, _client) = unread(&mut bench, 50, None);
+    let (third, _client) = unread(&mut bench, 150, None);
+    close_largest(&mut bench.connections, 10 << 10, START);
+    assert_eq!(bench.connections.closing, [(third, CloseReason::KernelMemory)]);
 }
