@@ -9,8 +9,7 @@
 //!    client to a web server or to the built-in site.
 //!
 //! `door::Door` is the stage of a connection. On UDP ports shared with HTTP/3, [`quic`] classifies datagrams. The
-//! worker passes in events and takes out [`Messages`] for the protocol and clients whose connections closed
-//! ([`Front::next_gone`]).
+//! worker passes in events and takes out [`Messages`] for the protocol and clients whose connections closed.
 
 mod acceptors;
 pub mod connection;
@@ -288,17 +287,15 @@ impl Front {
             let Self { web, connections, flows, buffers, handshakes, .. } = self;
             let mut room = Room { connections, flows, buffers };
             handshakes.step(source, || web.pass_through(&mut room, token, to, now));
-        } else if matches!(connection.door, Door::FirstBytes) {
-            match self.buffers.plain.bytes().first() {
-                None => {}
-                Some(&first) if first_bytes::is_turn(first) => {
-                    connection.claim_for_turn();
-                    self.counters.decided(Decision::Turn).add(1);
-                }
-                Some(_) => {
-                    let (door, mut room) = self.web_door();
-                    door.hand_over(&mut room, token, now);
-                }
+        } else if matches!(connection.door, Door::FirstBytes)
+            && let Some(&first) = self.buffers.plain.bytes().first()
+        {
+            if first_bytes::is_turn(first) {
+                connection.claim_for_turn();
+                self.counters.decided(Decision::Turn).add(1);
+            } else {
+                let (door, mut room) = self.web_door();
+                door.hand_over(&mut room, token, now);
             }
         }
     }
