@@ -1,4 +1,4 @@
-//! The admin address: metrics for Prometheus, health and readiness. Read-only, loopback by default.
+//! The admin address: metrics for Prometheus, health and readiness, sessions and refusals. Read-only, loopback by default.
 //!
 //! Independent of the protocol and the data plane: a module with metrics implements [`MetricSource`].
 #![forbid(unsafe_code)]
@@ -8,7 +8,9 @@ pub mod http;
 mod listener;
 pub mod metrics;
 pub mod readiness;
+pub mod refusals;
+pub mod sessions;
 
-pub use http::serve;
+pub use http::{Content, serve};
 pub use metrics::{MetricSource, Snapshot};
 pub use readiness::{Latch, Readiness};

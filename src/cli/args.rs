@@ -1,10 +1,15 @@
 //! The command line. The doc comments are the help texts.
 
+mod running;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+
+use running::{REFUSALS_EXAMPLES, SESSIONS_EXAMPLES};
+pub use running::{RefusalsArgs, RunningServerArgs, SessionsArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -94,6 +99,12 @@ pub enum Command {
     /// Check a configuration and report its problems
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
+    /// List who is connected to the running server
+    #[command(after_help = SESSIONS_EXAMPLES)]
+    Sessions(SessionsArgs),
+    /// List who was refused by the running server, and why
+    #[command(after_help = REFUSALS_EXAMPLES)]
+    Refusals(RefusalsArgs),
     /// Generate time-limited credentials (TURN REST)
     #[command(after_help = CREDENTIALS_EXAMPLES)]
     Credentials(CredentialsArgs),

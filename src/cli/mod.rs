@@ -10,7 +10,11 @@ mod endpoints;
 mod load;
 mod manual;
 mod output;
+mod refusals;
+mod running;
 mod serve;
+mod sessions;
+mod table;
 mod this_host;
 
 use std::process::ExitCode;
@@ -24,6 +28,8 @@ pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => check::run(args),
+        Command::Sessions(args) => sessions::run(&args),
+        Command::Refusals(args) => refusals::run(&args),
         Command::Credentials(args) => credentials::run(args),
         Command::BbbXml(args) => bbb_xml::run(args),
         Command::Load(args) => load::run(&args),

@@ -25,6 +25,7 @@ pub mod datagram;
 pub mod front;
 mod log;
 pub mod scratch;
+pub mod sessions;
 mod settings;
 pub mod socket;
 pub mod stream;
@@ -45,6 +46,7 @@ pub use command::Command;
 use counters::Counters;
 pub use front::first_bytes::Web;
 use log::SessionLog;
+use sessions::SessionReader;
 pub use settings::{Listener, Settings};
 pub use socket::{BindError, WorkerSockets, bind};
 pub use stream::tls::{Choice, TlsChooser};
@@ -54,10 +56,13 @@ use worker::{Controls, Persistent};
 
 use crate::base::time::Now;
 use crate::system::entropy;
+use crate::turn::identity::refusal::Refusal;
 use crate::turn::server::Server;
 
 /// Commands that may wait for a worker. They are rare; a full queue blocks the sender.
 const COMMANDS: usize = 16;
+/// Reports of refusals that wait for the control thread, which takes them ten times a second.
+const REFUSALS: usize = 256;
 
 /// The end of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +77,7 @@ pub struct Exit {
 pub struct Handle {
     workers: Vec<Running>,
     exits: Receiver<Exit>,
+    refusals: Receiver<Refusal>,
     admission: Arc<Admission>,
 }
 
@@ -102,6 +108,17 @@ impl Handle {
     /// Returns the counters of every worker, in order.
     pub fn counters(&self) -> Vec<Arc<Counters>> {
         self.workers.iter().map(|worker| Arc::clone(&worker.counters)).collect()
+    }
+
+    /// Returns a reader of the sessions of all workers.
+    pub fn sessions(&self) -> SessionReader {
+        let workers = self.workers.iter().map(|worker| (worker.commands.clone(), worker.waker.clone()));
+        SessionReader { workers: workers.collect() }
+    }
+
+    /// Returns the refused requests that were reported since the last call.
+    pub fn refusals(&self) -> impl Iterator<Item = Refusal> {
+        self.refusals.try_iter()
     }
 
     /// Returns the limits for streams and descriptors with their current use.
@@ -152,6 +169,7 @@ pub fn spawn(
     let descriptors = settings.descriptors.unwrap_or(u32::MAX);
     let admission = Arc::new(Admission::new(settings.admission.clone(), descriptors));
     let (exit, exits) = channel();
+    let (refusals, reported) = sync_channel(REFUSALS);
     let count = servers.len();
     let mut workers = Vec::with_capacity(count);
     for (number, (sockets, server)) in sockets.into_iter().zip(servers).enumerate() {
@@ -159,6 +177,7 @@ pub fn spawn(
         let (waker, counters, allocations) = (Waker::new()?, Arc::default(), Arc::default());
         let controls = Controls {
             commands: received,
+            refusals: refusals.clone(),
             waker: waker.clone(),
             counters: Arc::clone(&counters),
             allocations: Arc::clone(&allocations),
@@ -177,5 +196,5 @@ pub fn spawn(
         })?;
         workers.push(Running { commands, waker, counters, allocations, thread });
     }
-    Ok(Handle { workers, exits, admission })
+    Ok(Handle { workers, exits, refusals: reported, admission })
 }

@@ -23,12 +23,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::Command;
 use super::admission::Pressure;
 use super::budget::{Budget, Leftovers, REQUEST_UNITS, Rank, SOCKET_UNITS};
+use super::command::{Command, PageRequest};
 use super::datagram::Datagrams;
 use super::front::{Front, Messages, Parts, closes_stream};
 use super::log::{self, SessionLog};
+use super::sessions::PAGE;
 use super::socket::WorkerSockets;
 use super::syscall::{Alarm, Epoll, Events, Offloads, ready};
 use super::token::Token;
@@ -247,6 +248,11 @@ impl Worker {
                 Command::Tls(chooser) => self.front.set_tls(chooser),
                 Command::Web(web) => self.front.set_web(web),
                 Command::FreeTcpMemory(bytes) => self.front.free_tcp_memory(bytes, self.now.instant),
+                Command::Sessions(PageRequest { cursor, reply }) => {
+                    let page = self.server.snapshot(self.now, cursor, PAGE);
+                    // Nobody waits for it any more if this fails.
+                    let _ = reply.try_send(page);
+                }
                 Command::Drain(draining) => self.server.handle_drain(draining),
                 Command::Stop => {
                     self.server.handle_shutdown(self.now);

@@ -8,6 +8,7 @@ use super::address::{Announced, OnWire};
 use super::change::TableChange;
 use super::five_tuple::{Client, FiveTuple, Link};
 pub use super::id::{RelayId, UserId};
+use super::identity::refusal::Refusal;
 use crate::base::host::HostId;
 
 /// The verdict on one message of a client.
@@ -84,6 +85,8 @@ pub enum Action {
     },
     /// An allocation ended; one line for the log.
     Ended(Box<Session>),
+    /// A request was refused; one line for the log. Not every refusal is reported.
+    Refused(Box<Refusal>),
     /// New settings ended something that was running; one line for the log.
     Reviewed(Review),
     /// The table changed. Reported only while `handle_mirror` has switched it on.

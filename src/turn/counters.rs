@@ -1,5 +1,6 @@
 //! Counters and gauges of the protocol. One set per worker: a single writer, any number of readers, no lock.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::action::DropReason;
@@ -36,6 +37,9 @@ impl Counter {
 /// STUN error codes that are counted by name (RFC 8489 section 14.8, RFC 8656 section 19).
 pub const ERROR_CODES: [u16; 15] =
     [300, 400, 401, 403, 405, 420, 437, 438, 440, 441, 442, 443, 486, 500, 508];
+
+/// Reasons of refusals that can be counted; there are fewer.
+pub const REASONS_MAX: usize = 40;
 
 /// Requests that are counted by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +138,8 @@ pub struct Counters {
     errors: [[[Counter; ERROR_CODES.len()]; Request::ALL.len()]; Transport::ALL.len()],
     authenticated: [Counter; Transport::ALL.len()],
     requests: [[Counter; Request::ALL.len()]; Transport::ALL.len()],
+    /// By host, those without one last, and then by transport and reason. A host's are made at its first refusal.
+    refusals: Vec<OnceLock<Box<[Counter]>>>,
     /// Current permissions.
     pub permissions: Counter,
     /// Current channels.
@@ -148,6 +154,7 @@ impl Default for Counters {
             errors: Default::default(),
             authenticated: Default::default(),
             requests: Default::default(),
+            refusals: (0..=HOSTS_MAX).map(|_| OnceLock::new()).collect(),
             permissions: Counter::default(),
             channels: Counter::default(),
         }
@@ -190,6 +197,23 @@ impl Counters {
     pub fn errors(&self, code: u16) -> u64 {
         let all = Transport::ALL.into_iter().flat_map(|t| Request::ALL.map(|request| (t, request)));
         all.map(|(transport, request)| self.error(transport, request, code).get()).sum()
+    }
+
+    /// Refusals for this reason ([`Reason::index`](super::identity::refusal::Reason::index)); of no host if no secret verified.
+    pub fn refusal(&self, host: Option<HostId>, transport: Transport, reason: usize) -> &Counter {
+        let make = || (0..Transport::ALL.len() * REASONS_MAX).map(|_| Counter::default()).collect();
+        let of_host = self.refusals[Self::refusals_of(host)].get_or_init(make);
+        &of_host[transport.index() * REASONS_MAX + reason.min(REASONS_MAX - 1)]
+    }
+
+    /// The number of refusals for this reason. Unlike [`Counters::refusal`], makes no counters.
+    pub fn refused(&self, host: Option<HostId>, transport: Transport, reason: usize) -> u64 {
+        let is_made = self.refusals[Self::refusals_of(host)].get().is_some();
+        if is_made { self.refusal(host, transport, reason).get() } else { 0 }
+    }
+
+    fn refusals_of(host: Option<HostId>) -> usize {
+        host.map_or(HOSTS_MAX, |host| usize::from(host.0).min(HOSTS_MAX - 1))
     }
 
     /// Requests of this kind over this transport.

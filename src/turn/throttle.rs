@@ -69,6 +69,10 @@ pub enum Purpose {
     LogLine,
     /// Log lines about sessions that relayed nothing.
     IdleLogLine,
+    /// Reports of refusals of one user, for the reason with this number.
+    ReportOfUser(u8),
+    /// Reports of refusals of one source.
+    ReportOfSource,
 }
 
 /// The subject that a limit applies to.
@@ -78,6 +82,8 @@ pub enum Subject<'a> {
     Source(IpAddr),
     /// A user of a named host.
     User(HostId, &'a str),
+    /// A user name that no secret has verified, at one source.
+    Name(IpAddr, &'a str),
     /// One client address and port.
     Client(SocketAddr),
     /// All sources together.
@@ -206,6 +212,7 @@ fn levels(purpose: Purpose, subject: Subject<'_>) -> [Option<(Key<'_>, u64)>; 3]
             ]
         }
         Subject::User(host, user) => [Some((Key::User(host, user), 1)), None, None],
+        Subject::Name(source, name) => [Some((Key::Name(source, name), 1)), None, None],
         Subject::Client(client) => [Some((Key::Client(client), 1)), None, None],
         Subject::Everybody => [Some((Key::Everybody, 1)), None, None],
     }
@@ -218,6 +225,7 @@ enum Key<'a> {
     Site(u64),
     Provider(u64),
     User(HostId, &'a str),
+    Name(IpAddr, &'a str),
     Client(SocketAddr),
     Everybody,
 }

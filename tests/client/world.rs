@@ -310,7 +310,11 @@ impl World {
                     let time = self.now + self.below(50) * MILLI;
                     self.at(time, Step::Opened(relay));
                 }
-                Action::CloseRelay { .. } | Action::Ended(_) | Action::Reviewed(_) | Action::Changed(_) => {}
+                Action::CloseRelay { .. }
+                | Action::Ended(_)
+                | Action::Refused(_)
+                | Action::Reviewed(_)
+                | Action::Changed(_) => {}
             }
         }
     }

@@ -16,5 +16,6 @@ mod message;
 mod permission;
 mod policy;
 mod refresh;
+mod refusals;
 mod table;
 mod tls;

@@ -15,6 +15,7 @@ use hallpass::turn::action::{
 use hallpass::turn::address::{Announced, OnWire};
 use hallpass::turn::counters::Counters;
 use hallpass::turn::five_tuple::{Client, FiveTuple, Link};
+use hallpass::turn::identity::refusal::Refusal;
 use hallpass::turn::server::Server;
 use hallpass::turn::settings::{Host, Limits, PeerRules, RelayAddress, Settings, StaticUser};
 use hallpass::turn::shared::Shared;
@@ -126,6 +127,7 @@ pub struct Rig {
     pub sockets: BTreeMap<RelayId, SocketAddr>,
     pub sessions: Vec<Session>,
     pub reviews: Vec<Review>,
+    pub refusals: Vec<Refusal>,
     /// The results of opening the next sockets. When empty, all sockets open.
     pub failures: VecDeque<Result<(), OpenError>>,
     /// The addresses of all requested sockets.
@@ -224,6 +226,7 @@ impl Rig {
             sockets: BTreeMap::new(),
             sessions: Vec::new(),
             reviews: Vec::new(),
+            refusals: Vec::new(),
             failures: VecDeque::new(),
             asked: Vec::new(),
             hold: false,
@@ -272,6 +275,7 @@ impl Rig {
                     }
                     Action::Ended(session) => self.sessions.push(*session),
                     Action::Reviewed(review) => self.reviews.push(review),
+                    Action::Refused(refusal) => self.refusals.push(*refusal),
                     Action::Changed(change) => panic!("unexpected {change:?}"),
                 }
             }
@@ -326,17 +330,23 @@ impl Rig {
 
     /// Feeds bytes that must not be answered; returns why they were dropped.
     pub fn silent(&mut self, from: &Client, bytes: &[u8]) -> DropReason {
-        let before = self.server.counters().dropped(DropReason::NotTurn).get();
+        let counts = |rig: &Self| -> Vec<u64> {
+            DropReason::ALL.iter().map(|&reason| rig.server.counters().dropped(reason).get()).collect()
+        };
+        let before = counts(self);
         let verdict = self.feed(from, bytes);
         assert!(self.reply().is_none(), "silence");
-        match verdict {
-            FromClient::Dropped(reason) => {
-                let counted = self.server.counters().dropped(reason).get();
-                assert!(counted > 0 && (reason != DropReason::NotTurn || counted == before + 1), "counted");
-                reason
-            }
-            other => panic!("{other:?}"),
-        }
+        let after = counts(self);
+        let mut counted = (0..after.len()).filter(|&at| after[at] != before[at]);
+        let (Some(at), None) = (counted.next(), counted.next()) else { panic!("counted once: {verdict:?}") };
+        assert_eq!(after[at], before[at] + 1);
+        let reason = DropReason::ALL[at];
+        // A request over a rate limit may be reported, which is an action.
+        assert!(
+            matches!(verdict, FromClient::Dropped(found) if found == reason)
+                || verdict == FromClient::Control
+        );
+        reason
     }
 
     /// Returns the answer to a message that is sent as it is.

@@ -108,7 +108,7 @@ impl Rig {
                     self.closed.push(relay);
                 }
                 Action::Ended(session) => self.ended.push(*session),
-                Action::Reviewed(_) => {}
+                Action::Reviewed(_) | Action::Refused(_) => {}
                 Action::Changed(change) => self.changes.push(*change),
             }
         }

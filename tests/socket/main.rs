@@ -7,6 +7,7 @@ mod support;
 mod admin;
 mod churn;
 mod datagram;
+mod explain;
 mod libnice;
 mod load;
 mod pion;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::admin::sessions::Session;
 use crate::admin::{Latch, Snapshot};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -16,6 +17,22 @@ impl MetricSource for Figures {
     }
 }
 
+struct NoSessions;
+
+impl SessionSource for NoSessions {
+    fn read(&self, _: &mut dyn FnMut(Session)) -> bool {
+        true
+    }
+
+    fn allocations_per_user(&self) -> u32 {
+        0
+    }
+
+    fn now(&self) -> u64 {
+        0
+    }
+}
+
 struct Rig {
     address: SocketAddr,
     readiness: Readiness,
@@ -30,18 +47,16 @@ async fn rig(limits: AdminLimits) -> Rig {
     let readiness = Readiness::default();
     let latch = Some(readiness.latch("listeners"));
     let (stop, stopped) = oneshot::channel::<()>();
-    let sources: Vec<Arc<dyn MetricSource>> = vec![Arc::new(Figures)];
+    let content = Content {
+        metrics: vec![Arc::new(Figures)],
+        readiness: readiness.clone(),
+        sessions: Arc::new(NoSessions),
+        refusals: Book::default(),
+    };
     let stopped = async move {
         let _ = stopped.await;
     };
-    let server = tokio::spawn(serve_within(
-        limits,
-        listener,
-        vec![NAME.to_owned()],
-        sources,
-        readiness.clone(),
-        stopped,
-    ));
+    let server = tokio::spawn(serve_within(limits, listener, vec![NAME.to_owned()], content, stopped));
     Rig { address, readiness, latch, stop, server }
 }
 
@@ -76,6 +91,13 @@ async fn each_page_has_its_status_and_content() {
     let metrics = page(rig.address, "/metrics").await;
     assert!(metrics.contains("content-type: text/plain; version=0.0.4"), "{metrics}");
     assert!(metrics.ends_with("hallpass_bindings_total{transport=\"udp\"} 5\n"), "{metrics}");
+    let sessions = page(rig.address, "/sessions?host=ping&user=w%5fann").await;
+    assert!(
+        sessions.contains("content-type: application/json") && sessions.contains("\"total\": 0"),
+        "{sessions}"
+    );
+    assert!(page(rig.address, "/refusals").await.contains("\"refusals\": []"));
+    assert!(page(rig.address, "/sessions?hots=ping").await.starts_with("HTTP/1.1 400"));
     assert!(page(rig.address, "/healthz").await.starts_with("HTTP/1.1 200"));
 
     let starting = page(rig.address, "/readyz").await;

@@ -14,6 +14,7 @@ use crate::net::counters::{CloseReason, Decision, Refusal, Stage, TlsOutcome};
 use crate::system::memory;
 use crate::turn::action::DropReason;
 use crate::turn::counters::{Counter, Counters, ERROR_CODES, HostRung, Request};
+use crate::turn::identity::refusal::Reason;
 use crate::turn::shared::Shared;
 
 /// Everything that the metrics are read from.
@@ -121,10 +122,31 @@ impl ServerMetrics {
                 }
             }
         }
+        self.refusals(out);
         for &reason in DropReason::ALL {
             let dropped = self.sum(|counters| counters.dropped(reason).get());
             let help = "Messages dropped, by reason.";
             out.counter("hallpass_drops_total", help, &[("reason", reason.name())], dropped);
+        }
+    }
+
+    /// Counts refused requests by reason. Most reasons never occur; those of wrong credentials start at 0.
+    fn refusals(&self, out: &mut Snapshot) {
+        let hosts = self.hosts.load();
+        let known = hosts.iter().enumerate().map(|(number, host)| (Some(HostId(number as u8)), &**host));
+        for (id, host) in known.chain([(None, "")]) {
+            for transport in Transport::ALL {
+                for (reason, &name) in Reason::NAMES.iter().enumerate() {
+                    let refused = self.sum(|counters| counters.refused(id, transport, reason));
+                    let expected = id.is_none() && matches!(name, "wrong_password" | "expired_name");
+                    if refused > 0 || expected {
+                        let labels = [("reason", name), ("host", host), ("transport", transport.name())];
+                        let help = "Requests refused, by reason. first_request and expired_nonce are no failures: the client \
+                            continues by itself.";
+                        out.counter("hallpass_refusals_total", help, &labels, refused);
+                    }
+                }
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! `hallpass serve`: runs the server. The only module that connects all others.
 
 mod addresses;
+mod client_names;
 mod configuration;
 mod drain;
 pub(super) mod kernel;
@@ -8,7 +9,9 @@ pub(super) mod listening;
 mod metrics;
 mod pages;
 mod pressure;
+mod refusals;
 pub(super) mod relays;
+mod sessions;
 mod settings;
 mod site;
 mod start_error;
@@ -42,11 +45,13 @@ use crate::system::{clock, entropy, limits, logging};
 use crate::turn::counters::Counters;
 use crate::turn::server::Server;
 use crate::turn::shared::Shared;
+use client_names::ClientNames;
 use drain::{DrainState, Remaining};
 use listening::Awaited;
 use metrics::ServerMetrics;
-use pages::{DeferredMetrics, Starting};
+use pages::{Shown, Starting};
 use pressure::Watch;
+use refusals::Refusals;
 use relays::Relays;
 use settings::{HostNames, Machine};
 use start_error::{CHECK_UNIT_LIMITS, REPORT_BUG, StartError, bind_failed, no_randomness};
@@ -89,16 +94,16 @@ fn start(path: Option<PathBuf>) -> Result<ExitCode, StartError> {
 
 /// Serves the admin pages, sets up everything else meanwhile, and then serves clients.
 async fn serve(path: Option<PathBuf>, config: Config) -> Result<ExitCode, StartError> {
-    let (readiness, metrics) = (Readiness::default(), Arc::<DeferredMetrics>::default());
+    let (readiness, shown) = (Readiness::default(), Arc::<Shown>::default());
     let starting = Starting::new(&readiness);
     if let Some(admin) = &config.admin {
-        pages::serve(admin, Arc::clone(&metrics), readiness.clone())?;
+        pages::serve(admin, &shown, readiness.clone())?;
     }
     let (finished, start) = oneshot::channel();
     let site = site::built_in(tokio::runtime::Handle::current());
     let set_up = move || {
         // If the receiver is gone, the process is about to exit.
-        let _ = finished.send(set_up(path, config, starting, site));
+        let _ = finished.send(set_up(path, config, starting, site, shown));
     };
     // Reading files and opening sockets blocks, so it has its own thread: the admin pages answer meanwhile.
     thread::Builder::new()
@@ -107,9 +112,7 @@ async fn serve(path: Option<PathBuf>, config: Config) -> Result<ExitCode, StartE
         .map_err(|error| StartError::new(format!("cannot start a thread: {error}"), CHECK_UNIT_LIMITS))?;
     let start =
         start.await.map_err(|_| StartError::new("the start thread ended without a result", REPORT_BUG))?;
-    let (running, server_metrics) = start?;
-    metrics.set(server_metrics);
-    Ok(running.run(readiness).await)
+    Ok(start?.run(readiness).await)
 }
 
 /// Sets up certificate, listeners and workers, in this order. Blocks.
@@ -118,7 +121,8 @@ fn set_up(
     config: Config,
     starting: Starting,
     site: Arc<dyn Site>,
-) -> Result<(RunningServer, ServerMetrics), StartError> {
+    shown: Arc<Shown>,
+) -> Result<RunningServer, StartError> {
     let addresses = addresses::at_start();
     // Printed before a certificate error ends the start, so that the operator sees both.
     let fit_check = configuration::refuse_misfits(&config, path.as_deref(), &addresses);
@@ -158,7 +162,21 @@ fn set_up(
     let hosts = Arc::new(ArcSwap::from_pointee(names.all().to_vec()));
     let drain = DrainState::default();
     let watch = Watch::new(Arc::clone(workers.admission()), config.limits.memory_mib);
-    let metrics = ServerMetrics {
+    let names_shown = match config.privacy {
+        true => ClientNames::private(entropy::key().map_err(no_randomness)?),
+        false => ClientNames::default(),
+    };
+    shown.sessions.set(workers.sessions(), names_shown.clone());
+    shown.sessions.set_limit(config.limits.allocations_per_user);
+    let refusals = Refusals::new(
+        shown.refusals.clone(),
+        names_shown,
+        protocol,
+        counters.clone(),
+        Arc::clone(&hosts),
+        clock::unix_seconds(),
+    );
+    shown.metrics.set(ServerMetrics {
         protocol: counters,
         network: workers.counters(),
         admission: Arc::clone(workers.admission()),
@@ -166,9 +184,9 @@ fn set_up(
         shared: Arc::clone(&shared),
         hosts: Arc::clone(&hosts),
         started: clock::unix_seconds(),
-    };
+    });
     let notifier = Notifier::from_env();
-    let running = RunningServer {
+    Ok(RunningServer {
         path,
         config,
         machine,
@@ -184,8 +202,9 @@ fn set_up(
         shared,
         drain,
         watch,
-    };
-    Ok((running, metrics))
+        refusals,
+        shown,
+    })
 }
 
 /// The clock of the workers. They read it once per iteration of their loop.
@@ -217,6 +236,8 @@ struct RunningServer {
     shared: Arc<Shared>,
     drain: DrainState,
     watch: Watch,
+    refusals: Refusals,
+    shown: Arc<Shown>,
 }
 
 /// The signals from the operator.
@@ -286,6 +307,7 @@ impl RunningServer {
                     }
                 }
                 _ = check.tick() => {
+                    self.refusals.record(self.workers.refusals(), clock::unix_seconds());
                     if self.relays.is_due(now().instant) {
                         self.choose_relays(&readiness);
                     }
@@ -376,7 +398,9 @@ impl RunningServer {
         self.relays.follow(&self.config, &self.machine.addresses, now().instant);
         match settings::protocol(&self.config, &self.machine, self.relays.addresses(), &mut self.names) {
             Ok(protocol) => {
-                self.workers.send(&Command::Settings(Arc::new(protocol)));
+                let protocol = Arc::new(protocol);
+                self.refusals.follow(Arc::clone(&protocol));
+                self.workers.send(&Command::Settings(protocol));
                 self.report_addresses(readiness);
             }
             // Cannot happen: every host of the running configuration already has a number.
@@ -422,7 +446,10 @@ impl RunningServer {
             Ok(protocol) => {
                 self.report_addresses(readiness);
                 self.hosts.store(Arc::new(self.names.all().to_vec()));
-                self.workers.send(&Command::Settings(Arc::new(protocol)));
+                let protocol = Arc::new(protocol);
+                self.refusals.reloaded(Arc::clone(&protocol), clock::unix_seconds());
+                self.shown.sessions.set_limit(next.limits.allocations_per_user);
+                self.workers.send(&Command::Settings(protocol));
                 self.workers.admission().set_rules(settings::admission(&next.limits));
                 self.watch.set_budget(next.limits.memory_mib);
                 if let Some(chooser) = chooser {

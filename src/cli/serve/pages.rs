@@ -5,8 +5,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
 
 use super::metrics::ServerMetrics;
+use super::sessions::DeferredSessions;
 use super::start_error::{self, StartError};
-use crate::admin::{self, Latch, MetricSource, Readiness, Snapshot};
+use crate::admin::refusals::Book;
+use crate::admin::sessions::SessionSource;
+use crate::admin::{self, Content, Latch, MetricSource, Readiness, Snapshot};
 use crate::config::Admin;
 use crate::system::port_holder::PortSpace;
 
@@ -48,11 +51,22 @@ impl MetricSource for DeferredMetrics {
     }
 }
 
+/// What the pages show; empty until the workers have started.
+#[derive(Default)]
+pub struct Shown {
+    /// The metrics.
+    pub metrics: Arc<DeferredMetrics>,
+    /// The sessions.
+    pub sessions: Arc<DeferredSessions>,
+    /// The refusals.
+    pub refusals: Book,
+}
+
 /// Binds the admin address and serves the pages on the current runtime.
 ///
 /// # Errors
 /// If the address cannot be bound. If the port is occupied, the next step names the process.
-pub fn serve(admin: &Admin, metrics: Arc<DeferredMetrics>, readiness: Readiness) -> Result<(), StartError> {
+pub fn serve(admin: &Admin, shown: &Shown, readiness: Readiness) -> Result<(), StartError> {
     let listener = bind(admin.address)?;
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
@@ -62,9 +76,14 @@ pub fn serve(admin: &Admin, metrics: Arc<DeferredMetrics>, readiness: Readiness)
         }
     };
     let names = admin.names.clone();
-    let sources: Vec<Arc<dyn MetricSource>> = vec![metrics];
+    let content = Content {
+        metrics: vec![Arc::clone(&shown.metrics) as Arc<dyn MetricSource>],
+        readiness,
+        sessions: Arc::clone(&shown.sessions) as Arc<dyn SessionSource>,
+        refusals: shown.refusals.clone(),
+    };
     tokio::spawn(async move {
-        if let Err(error) = admin::serve(listener, names, sources, readiness, std::future::pending()).await {
+        if let Err(error) = admin::serve(listener, names, content, std::future::pending()).await {
             tracing::error!("the admin pages are no longer served: {error}");
         }
     });

@@ -31,6 +31,8 @@ impl Worker {
                     self.datagrams.close_relay(relay);
                     self.count_relays();
                 }
+                // If the control thread is late, the report is lost; the metrics have every refusal.
+                Action::Refused(refusal) => drop(self.controls.refusals.try_send(*refusal)),
                 Action::Ended(session) => {
                     Token::unpack(session.link.0)
                         .into_iter()

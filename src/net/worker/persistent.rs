@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, SyncSender};
 
 use crate::net::Command;
 use crate::net::admission::Gate;
@@ -11,12 +11,15 @@ use crate::net::front::first_bytes::Web;
 use crate::net::log::SessionLog;
 use crate::net::stream::tls::TlsChooser;
 use crate::net::syscall::Waker;
+use crate::turn::identity::refusal::Refusal;
 use crate::turn::server::Server;
 
 /// The state that a worker shares with the threads that started it.
 pub struct Controls {
     /// Commands to the worker.
     pub commands: Receiver<Command>,
+    /// Takes reports of refused requests.
+    pub refusals: SyncSender<Refusal>,
     /// Wakes the worker after a command was sent.
     pub waker: Waker,
     /// The counters of the worker.

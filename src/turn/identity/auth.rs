@@ -16,13 +16,17 @@ use super::nonce::Features;
 use super::rest;
 use crate::base::host::HostId;
 use crate::base::time::{Instant, Now};
-use crate::turn::error::Code;
+use crate::turn::identity::refusal::Reason;
 use crate::turn::settings::{Settings, StaticUser};
 use crate::wire::message::{IntegrityAlgorithm, IntegrityKey, Message};
 use crate::wire::request::Credentials;
 
 /// Users cached per worker; the oldest generation is dropped when the cache is full. A miss costs microseconds.
 const CACHE_MAX: usize = 4096;
+
+/// A user name that expires more days ahead is probably in milliseconds. Credentials for a year are in use.
+const FAR_DAYS: u64 = 366;
+const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
 
 /// The password of the decoy key. No user has it.
 const DECOY_PASSWORD: &str = "decoy";
@@ -41,7 +45,7 @@ pub enum PasswordAlgorithm {
 
 impl PasswordAlgorithm {
     /// The registered number, if we offer it.
-    fn from_number(number: u16) -> Option<Self> {
+    pub(super) fn from_number(number: u16) -> Option<Self> {
         match number {
             1 => Some(Self::Md5),
             2 => Some(Self::Sha256),
@@ -49,7 +53,8 @@ impl PasswordAlgorithm {
         }
     }
 
-    fn key(self, user: &str, realm: &str, password: String) -> IntegrityKey {
+    /// Returns the key of this user.
+    pub(super) fn key(self, user: &str, realm: &str, password: String) -> IntegrityKey {
         let hash = match self {
             Self::Md5 => IntegrityAlgorithm::Sha1,
             Self::Sha256 => IntegrityAlgorithm::Sha256,
@@ -142,12 +147,12 @@ impl Authenticated {
 }
 
 /// Why a request is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The answer has this code.
-    Refused(Code),
+    /// The credentials are refused, for another reason than the password.
+    Refused(Reason),
     /// The password is wrong.
-    Wrong,
+    Wrong(Reason),
     /// Secrets would have to be tried, and the caller does not allow a search.
     SearchNeeded,
 }
@@ -254,7 +259,6 @@ impl Authenticator {
 
     /// The identity whose key verifies the request. Counts the keys `tried`.
     fn find(&mut self, attempt: &Attempt<'_>, tried: &mut usize) -> Result<Authenticated, Failure> {
-        const UNKNOWN: Failure = Failure::Refused(Code::Unauthenticated);
         let Attempt { now, settings, message, credentials, features, holder, holder_alone, may_search } =
             *attempt;
         let algorithm =
@@ -264,7 +268,7 @@ impl Authenticator {
         } else {
             IntegrityAlgorithm::Sha1
         };
-        let proof = message.integrity().ok_or(UNKNOWN)?;
+        let proof = message.integrity().ok_or(Failure::Refused(Reason::FirstRequest))?;
         // USERHASH counts only if this nonce offered it.
         let userhash = credentials.userhash.filter(|_| features.username_anonymity);
         if let Some(holder) = holder
@@ -274,18 +278,21 @@ impl Authenticator {
                 true => Ok(Authenticated { identity: Arc::clone(holder), answer }),
                 false => {
                     *tried += 1;
-                    Err(Failure::Wrong)
+                    Err(Failure::Wrong(Reason::WrongPassword { secrets: 0 }))
                 }
             };
         }
-        if holder_alone || credentials.realm != Some(settings.realm.as_str()) {
-            return Err(UNKNOWN);
+        if credentials.realm != Some(settings.realm.as_str()) {
+            return Err(Failure::Refused(Reason::UnknownRealm));
+        }
+        if holder_alone {
+            return Err(Failure::Refused(Reason::WrongPassword { secrets: 0 }));
         }
         let claim = Claim { now, settings, realm: Arc::clone(&self.realm), message, algorithm, proof };
         let user = match (credentials.username, userhash) {
             (Some(name), _) => self.directory.by_name.get(name).copied(),
             (None, Some(hash)) => self.directory.by_hash.get(&hash).copied(),
-            (None, None) => return Err(UNKNOWN),
+            (None, None) => return Err(Failure::Refused(Reason::UnknownUser)),
         };
         // Every request computes one static user's key, known or not, so that the time does not reveal which names are known.
         if !settings.users.is_empty() {
@@ -294,10 +301,18 @@ impl Authenticator {
                 return Ok(Authenticated { identity: Arc::new(identity), answer });
             }
         }
-        let name = credentials.username.ok_or(UNKNOWN)?;
-        let rest = rest::parse(name).ok_or(UNKNOWN)?;
+        let Some((name, rest)) = credentials.username.and_then(|name| Some((name, rest::parse(name)?)))
+        else {
+            return Err(Failure::Refused(match (user, credentials.username) {
+                (Some(_), _) => Reason::WrongPassword { secrets: 0 },
+                (None, Some(name)) if !self.directory.secrets.is_empty() => {
+                    Reason::MalformedName { is_swapped: rest::is_swapped(name) }
+                }
+                _ => Reason::UnknownUser,
+            }));
+        };
         if rest.expires <= now.unix {
-            return Err(UNKNOWN);
+            return Err(Failure::Refused(Reason::ExpiredName { seconds: now.unix - rest.expires }));
         }
         let recalled = self.recall(name, algorithm);
         let key = recalled.as_ref().map_or(&self.decoy, |identity| &identity.key);
@@ -311,9 +326,18 @@ impl Authenticator {
         }
         *tried += 1;
         let found = claim.of_host(&self.directory.secrets, name, rest, tried);
-        let identity = Arc::new(found.ok_or(Failure::Wrong)?);
+        let identity = Arc::new(found.ok_or_else(|| Failure::Wrong(self.wrong_password(now, rest)))?);
         self.remember(Arc::clone(&identity));
         Ok(Authenticated { identity, answer })
+    }
+
+    /// Returns why no secret gives the password of this name.
+    fn wrong_password(&self, now: Now, name: rest::Name<'_>) -> Reason {
+        let secrets = self.directory.secrets.len();
+        match (name.expires - now.unix) / SECONDS_PER_DAY {
+            days if days > FAR_DAYS => Reason::FarExpiry { secrets, days },
+            _ => Reason::WrongPassword { secrets },
+        }
     }
 
     fn recall(&mut self, name: &str, algorithm: PasswordAlgorithm) -> Option<Arc<Identity>> {
@@ -405,20 +429,21 @@ impl Claim<'_> {
 }
 
 /// RFC 8489 section 9.2.4, third check: which algorithm this request means, given whether the nonce offered any.
-fn password_algorithm(credentials: &Credentials<'_>, offered: bool) -> Result<PasswordAlgorithm, Code> {
+fn password_algorithm(credentials: &Credentials<'_>, offered: bool) -> Result<PasswordAlgorithm, Reason> {
     match (credentials.password_algorithm, credentials.password_algorithms) {
         (None, None) => Ok(PasswordAlgorithm::Md5),
         (Some(number), list) if !offered || list == Some(&PASSWORD_ALGORITHMS[..]) => {
-            PasswordAlgorithm::from_number(number).ok_or(Code::BadRequest)
+            PasswordAlgorithm::from_number(number).ok_or(Reason::MalformedCredentials)
         }
         (None, Some(_)) if !offered => Ok(PasswordAlgorithm::Md5),
-        _ => Err(Code::BadRequest),
+        _ => Err(Reason::MalformedCredentials),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::turn::error::Code;
     use crate::turn::settings::{Host, Limits, PeerRules};
     use crate::wire::attribute::kind;
     use crate::wire::message::method;
@@ -482,7 +507,9 @@ mod tests {
                 holder_alone: false,
                 may_search: true,
             });
-            assert_eq!(checked.result.err(), Some(Failure::Refused(Code::Unauthenticated)));
+            assert!(
+                matches!(checked.result, Err(Failure::Refused(reason)) if reason.code() == Some(Code::Unauthenticated))
+            );
             assert_eq!(checked.tried, 1, "{name:?}");
         }
     }

@@ -4,6 +4,8 @@ pub mod account;
 pub mod auth;
 pub mod directory;
 pub mod gate;
+pub mod near_miss;
 pub mod nonce;
 pub mod peer_policy;
+pub mod refusal;
 pub mod rest;

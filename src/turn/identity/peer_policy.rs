@@ -4,6 +4,7 @@
 //! configured entry with the same prefix as a built-in one replaces it; between two configured ones a tie
 //! denies. Addresses that contain an IPv4 address are judged by both.
 
+pub mod denial;
 pub mod difference;
 pub mod prefixes;
 

@@ -31,7 +31,12 @@ pub struct Secret {
 impl Secret {
     /// Takes the secret as text, not decoded.
     pub fn new(secret: &str) -> Self {
-        Self { mac: Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length") }
+        Self::of_bytes(secret.as_bytes())
+    }
+
+    /// Takes any bytes as the secret.
+    pub fn of_bytes(secret: &[u8]) -> Self {
+        Self { mac: Hmac::new_from_slice(secret).expect("HMAC takes keys of any length") }
     }
 
     /// The password of this user name.
@@ -62,6 +67,12 @@ pub fn parse(username: &str) -> Option<Name<'_>> {
         return None;
     }
     Some(Name { expires: expires.parse().ok()?, user })
+}
+
+/// Returns whether a user name ends with a time instead of beginning with it: `user:expiry`.
+pub fn is_swapped(username: &str) -> bool {
+    let is_time = |text: &str| text.len() >= 9 && text.bytes().all(|byte| byte.is_ascii_digit());
+    username.rsplit_once(':').is_some_and(|(user, expiry)| !is_time(user) && is_time(expiry))
 }
 
 #[cfg(test)]

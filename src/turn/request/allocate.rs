@@ -10,9 +10,9 @@ use crate::base::family::{DefaultFamily, Family};
 use crate::base::time::{Instant, Now};
 use crate::turn::action::{Action, FromClient, OpenError};
 use crate::turn::address::OnWire;
-use crate::turn::error::Code;
 use crate::turn::five_tuple::FiveTuple;
 use crate::turn::id::{AllocationId, RelayId};
+use crate::turn::identity::refusal::Reason;
 use crate::turn::settings::{Limits, RelayAddress};
 use crate::turn::state::State;
 use crate::turn::state::allocate_requests::{AllocateRequest, Opening};
@@ -37,41 +37,42 @@ pub fn allocate(state: &mut State, now: Now, ticket: Ticket, request: &Allocate)
     }
     match check_and_open(state, now, &ticket, request) {
         Ok(()) => FromClient::Control,
-        Err(code) => refuse(state, &ticket, code),
+        Err(reason) => refuse(state, now.instant, &ticket, &reason),
     }
 }
 
-fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Allocate) -> Result<(), Code> {
+fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Allocate) -> Result<(), Reason> {
+    let malformed = |what| Err(Reason::Malformed { what });
     // 3: REQUESTED-TRANSPORT.
     match request.transport {
-        None => return Err(Code::BadRequest),
+        None => return malformed("the request has no REQUESTED-TRANSPORT"),
         Some(UDP) => {}
-        Some(_) => return Err(Code::UnsupportedTransportProtocol),
+        Some(_) => return Err(Reason::UnsupportedTransport),
     }
     // 4: DONT-FRAGMENT is supported.
     // 5: a reservation excludes every other option.
     let others =
         request.even_port.is_some() || request.family.is_some() || request.additional_family.is_some();
     if request.reservation_token.is_some() && others {
-        return Err(Code::BadRequest);
+        return malformed("a reservation excludes every other option");
     }
     // 6 and 9: two ways to ask for families; the additional one can only be IPv6.
     if request.additional_family.is_some() && request.family.is_some() {
-        return Err(Code::BadRequest);
+        return malformed("the request names its families in two ways");
     }
     if request.additional_family.is_some_and(|family| family != Ok(Family::V6)) {
-        return Err(Code::BadRequest);
+        return malformed("the additional family can only be IPv6");
     }
     let five_tuple = ticket.client.five_tuple;
     // 7: the family asked for, else the operator's default, which is IPv4 unless configured.
     let family = match request.family {
         None => default_family(state, &five_tuple),
         Some(Ok(family)) => family,
-        Some(Err(_)) => return Err(Code::AddressFamilyNotSupported),
+        Some(Err(_)) => return Err(Reason::NoFamily { family: None }),
     };
     // 8: EVEN-PORT with R = 1 is not defined for two families.
     if request.even_port == Some(true) && request.additional_family.is_some() {
-        return Err(Code::BadRequest);
+        return malformed("a pair of ports is not defined for two families");
     }
     let families: &[Family] = match request.additional_family {
         None => &[family],
@@ -81,20 +82,20 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
         && request.reservation_token.is_none()
         && relay_address(state, family, &five_tuple).is_none()
     {
-        return Err(no_address(state));
+        return Err(no_address(state, family));
     }
     // 10: quotas. While draining, new allocations are refused.
-    let asker = ticket.asker.as_ref().ok_or(Code::Unauthenticated)?;
+    let asker = ticket.asker.as_ref().ok_or(Reason::FirstRequest)?;
     if state.draining {
         return Err(match has_alternate(state, ticket) {
-            true => Code::TryAlternate,
-            false => Code::InsufficientCapacity,
+            true => Reason::Alternate,
+            false => Reason::Draining,
         });
     }
     let identity = Arc::clone(&asker.identity);
     let redeemed = match &request.reservation_token {
         None => None,
-        Some(token) => Some(state.ports.redeem(now.instant, token).ok_or(Code::InsufficientCapacity)?),
+        Some(token) => Some(state.ports.redeem(now.instant, token).ok_or(Reason::NoReservation)?),
     };
     let account = identity.account();
     let take = || state.shared.quota.take(identity.host, &account, &state.settings.limits);
@@ -103,9 +104,9 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
         Some((address, place)) if place.is_of(identity.host, &account) => (place, Some(address)),
         Some((address, _)) => match take() {
             Ok(place) => (place, Some(address)),
-            Err(code) => {
+            Err(reason) => {
                 state.ports.release(address);
-                return Err(code);
+                return Err(reason);
             }
         },
         None => (take()?, None),
@@ -117,7 +118,7 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
         Some(true) => Want::Pair,
     };
     let mut claims = Vec::with_capacity(2);
-    let (mut address_error, mut refusal) = (None, Code::InsufficientCapacity);
+    let (mut address_error, mut refusal) = (None, None);
     // A reserved port counts in the quota like a relayed address, even if it is never used.
     let reserved = if want == Want::Pair { Some(take()?) } else { None };
     if let Some(address) = redeemed {
@@ -126,15 +127,19 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
         for &family in families {
             match claim(state, family, &five_tuple, want, place.held()) {
                 Ok(claim) => claims.push(claim),
-                Err(code) => {
-                    address_error = Some((family, code.number()));
-                    refusal = if code == Code::AllocationQuotaReached { code } else { refusal };
+                Err(reason) => {
+                    address_error = reason.code().map(|code| (family, code.number()));
+                    let takes_precedence = matches!(reason, Reason::FewPorts { .. });
+                    refusal = if takes_precedence { Some(reason) } else { refusal.or(Some(reason)) };
                 }
             }
         }
     }
     if claims.is_empty() {
-        return Err(refusal);
+        return Err(match refusal {
+            Some(Reason::NoFamily { .. } | Reason::NoAddress) | None => Reason::NoPort,
+            Some(reason) => reason,
+        });
     }
 
     let (now, lifetime) = (now.instant, lifetime(&state.settings.limits, request.lifetime));
@@ -159,6 +164,7 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
                 held: Vec::new(),
                 exchangeable: request.reservation_token.is_none(),
                 reserved,
+                failed: None,
             })),
         },
     );
@@ -190,9 +196,13 @@ pub fn relay_opened(state: &mut State, now: Now, relay: RelayId, outcome: Result
                 state.actions.push_back(Action::OpenRelay { relay, address });
                 return;
             }
+            opening.failed = Some(Reason::NoPort);
             give_up(state, id, relay, local, &opening, true);
         }
-        Err(_) => give_up(state, id, relay, local, &opening, false),
+        Err(_) => {
+            opening.failed = Some(Reason::NoSocket);
+            give_up(state, id, relay, local, &opening, false);
+        }
     }
     opening.waiting -= 1;
     if opening.waiting > 0 {
@@ -222,7 +232,7 @@ fn give_up(
         }
     }
     if let Some(request) = state.allocate_requests.get_mut(id) {
-        request.address_error = Some((Family::of(local.ip()), Code::InsufficientCapacity.number()));
+        request.address_error = Reason::NoSocket.code().map(|code| (Family::of(local.ip()), code.number()));
     }
 }
 
@@ -247,7 +257,7 @@ fn conclude(state: &mut State, now: Instant, id: AllocationId, mut opening: Open
         state.table.remove_allocation(id);
         state.allocate_requests.remove(id);
         state.sweep();
-        refuse(state, &opening.ticket, Code::InsufficientCapacity);
+        refuse(state, now, &opening.ticket, &opening.failed.unwrap_or(Reason::NoReservation));
         return;
     }
     if let Some(allocation) = state.table.establish(id, now, now + opening.lifetime) {
@@ -277,11 +287,11 @@ fn reserve_next(state: &mut State, now: Instant, id: AllocationId, relay: RelayI
 fn repeat(state: &mut State, now: Instant, id: AllocationId, ticket: &Ticket) -> FromClient {
     let (allocation, request) = (state.table.allocation(id), state.allocate_requests.get(id));
     let (Some(allocation), Some(request)) = (allocation, request) else {
-        return refuse(state, ticket, Code::AllocationMismatch);
+        return refuse(state, now, ticket, &Reason::HasAllocation);
     };
     let belongs = ticket.asker.as_ref().is_some_and(|asker| allocation.belongs_to(&asker.identity));
     if !belongs || request.transaction_id != ticket.transaction_id {
-        return refuse(state, ticket, Code::AllocationMismatch);
+        return refuse(state, now, ticket, &Reason::HasAllocation);
     }
     if request.opening.is_some() { FromClient::Control } else { report(state, now, id, ticket) }
 }
@@ -317,13 +327,13 @@ fn claim(
     five_tuple: &FiveTuple,
     want: Want,
     held: u32,
-) -> Result<OnWire, Code> {
-    let address = relay_address(state, family, five_tuple).ok_or(no_address(state))?;
+) -> Result<OnWire, Reason> {
+    let address = relay_address(state, family, five_tuple).ok_or_else(|| no_address(state, family))?;
     if !state.ports.has_room_for(address.local, held) {
-        return Err(Code::AllocationQuotaReached);
+        return Err(Reason::FewPorts { held });
     }
     let random = state.rng.next_u32();
-    let port = state.ports.claim(address.local, want, random).ok_or(Code::InsufficientCapacity)?;
+    let port = state.ports.claim(address.local, want, random).ok_or(Reason::NoPort)?;
     Ok(OnWire::new(address.local, port))
 }
 
@@ -357,9 +367,9 @@ fn default_family(state: &State, five_tuple: &FiveTuple) -> Family {
 }
 
 /// The answer without a relay address: 440 if this family is not offered, 508 if the server has no address at the moment.
-fn no_address(state: &State) -> Code {
+fn no_address(state: &State, family: Family) -> Reason {
     let has_any = state.settings.relay_addresses.iter().any(|relay| !relay.only_local);
-    if has_any { Code::AddressFamilyNotSupported } else { Code::InsufficientCapacity }
+    if has_any { Reason::NoFamily { family: Some(family) } } else { Reason::NoAddress }
 }
 
 /// RFC 8656 section 7.2: the lifetime that the client asks for, within our maximum, but not below the default.

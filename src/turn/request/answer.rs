@@ -1,10 +1,13 @@
 //! Answers to authenticated senders, and to Bindings.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use crate::turn::action::{Action, FromClient};
+use crate::base::time::Instant;
+use crate::turn::action::{Action, DropReason, FromClient};
 use crate::turn::counters::Request;
 use crate::turn::error::Code;
+use crate::turn::identity::refusal::{Reason, Refusal};
 use crate::turn::state::State;
 use crate::turn::ticket::Ticket;
 use crate::wire::response::Response;
@@ -17,8 +20,10 @@ pub fn succeed(state: &mut State, ticket: &Ticket, response: Response) -> FromCl
 }
 
 /// Queues an error answer to an authenticated sender.
-pub fn refuse(state: &mut State, ticket: &Ticket, code: Code) -> FromClient {
-    count_error(state, ticket, code);
+pub fn refuse(state: &mut State, now: Instant, ticket: &Ticket, reason: &Reason) -> FromClient {
+    note(state, now, ticket, ("", &[]), reason);
+    // Every reason that is passed here has a code.
+    let code = reason.code().unwrap_or(Code::BadRequest);
     let mut response = ticket.error(code);
     if code == Code::TryAlternate
         && let Some(server) = next_alternate(state, ticket)
@@ -29,12 +34,12 @@ pub fn refuse(state: &mut State, ticket: &Ticket, code: Code) -> FromClient {
 }
 
 /// Queues a 420 that lists the unknown attributes.
-pub fn refuse_unknown(state: &mut State, ticket: &Ticket, unknown: &[u16]) -> FromClient {
-    count_error(state, ticket, Code::UnknownAttribute);
+pub fn refuse_unknown(state: &mut State, now: Instant, ticket: &Ticket, unknown: &[u16]) -> FromClient {
+    note(state, now, ticket, ("", &[]), &Reason::UnknownAttribute);
     succeed(state, ticket, ticket.error(Code::UnknownAttribute).unknown_attributes(unknown))
 }
 
-/// Whether there is an alternate server for this client.
+/// Returns whether there is an alternate server for this client.
 pub fn has_alternate(state: &State, ticket: &Ticket) -> bool {
     let five_tuple = &ticket.client.five_tuple;
     state.settings.alternates.serve(five_tuple.transport, five_tuple.client)
@@ -45,8 +50,44 @@ fn next_alternate(state: &State, ticket: &Ticket) -> Option<SocketAddr> {
     state.settings.alternates.next(five_tuple.transport, five_tuple.client)
 }
 
-/// Counts an error answer by transport, method and code.
-pub fn count_error(state: &State, ticket: &Ticket, code: Code) {
+/// Counts an error answer by transport, method and code, and by its reason, and reports it if the budgets for reports permit.
+/// `name` is the user name of a sender that is not authenticated; `message` is its request.
+pub fn note(
+    state: &mut State,
+    now: Instant,
+    ticket: &Ticket,
+    (name, message): (&str, &[u8]),
+    reason: &Reason,
+) {
     let (transport, request) = (ticket.client.five_tuple.transport, Request::of(ticket.method));
-    state.counters.error(transport, request, code.number()).add(1);
+    if let Some(code) = reason.code() {
+        state.counters.error(transport, request, code.number()).add(1);
+    }
+    let asker = ticket.asker.as_ref().map(|asker| &*asker.identity);
+    state.counters.refusal(asker.map(|identity| identity.host), transport, reason.index()).add(1);
+    if reason.is_failure() && state.reports.take(now, &ticket.client, (asker, name), reason.index()) {
+        let explained = matches!(reason, Reason::WrongPassword { .. });
+        let refusal = Refusal {
+            five_tuple: ticket.client.five_tuple,
+            user: asker.map_or_else(|| name.into(), |identity| Arc::clone(&identity.name)),
+            host: asker.map(|identity| (identity.host, Arc::clone(&identity.host_name))),
+            request: request.name(),
+            reason: reason.clone(),
+            message: explained.then(|| message.into()),
+        };
+        state.actions.push_back(Action::Refused(Box::new(refusal)));
+    }
+}
+
+/// Drops a request without an answer because of a rate limit; counts and reports it like [`note`].
+pub fn drop_over_rate(state: &mut State, now: Instant, ticket: &Ticket, reason: DropReason) -> FromClient {
+    let what = match reason {
+        DropReason::RequestsOverRate => "the user sends more requests than limits.requests_per_user",
+        DropReason::SearchDeferred => {
+            "searching the secrets of all hosts has used up the time for this source"
+        }
+        _ => "the source sends more requests without good credentials than limits.unauthenticated_per_source",
+    };
+    note(state, now, ticket, ("", &[]), &Reason::RateLimited { what });
+    state.dropped(reason)
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::answer::count_error;
+use super::answer::{drop_over_rate, note};
 use crate::base::time::Now;
 use crate::turn::action::{Action, DropReason, FromClient};
 use crate::turn::counters::Request;
@@ -12,6 +12,7 @@ use crate::turn::five_tuple::Client;
 use crate::turn::identity::auth::{Attempt, Checked, Failure, Identity, PASSWORD_ALGORITHMS};
 use crate::turn::identity::gate::Payer;
 use crate::turn::identity::nonce::{Features, Issued};
+use crate::turn::identity::refusal::Reason;
 use crate::turn::state::State;
 use crate::turn::ticket::Ticket;
 use crate::wire::message::Message;
@@ -36,22 +37,25 @@ pub fn authenticate(
     payer: Payer,
 ) -> Result<(Ticket, Arc<Identity>, u32), FromClient> {
     let mut ticket = Ticket::of(client, message);
-    let asked = message.bytes().len();
+    let asked = message.bytes();
     let Ok(credentials) = Credentials::parse(message) else {
-        return Err(bad_request(state, now, &ticket, asked, payer));
+        return Err(bad_request(state, now, &ticket, "", asked, payer));
     };
     if message.integrity().is_none() {
-        return Err(challenge(state, now, &ticket, Code::Unauthenticated, asked, payer));
+        return Err(challenge(state, now, &ticket, ("", Reason::FirstRequest), asked, payer));
     }
+    let name = credentials.username.unwrap_or_default();
     let named = credentials.username.is_some() || credentials.userhash.is_some();
     let (true, Some(nonce), Some(_)) = (named, credentials.nonce, credentials.realm) else {
-        return Err(bad_request(state, now, &ticket, asked, payer));
+        return Err(bad_request(state, now, &ticket, name, asked, payer));
     };
     let issued = state.shared.nonces.check(now.instant, client.five_tuple.client, nonce);
+    let is_ours = issued.is_some();
     let Some(Issued { features, is_fresh }) =
         issued.filter(|issued| issued.is_fresh || payer == Payer::Client)
     else {
-        return Err(challenge(state, now, &ticket, Code::StaleNonce, asked, payer));
+        let reason = if is_ours { Reason::ExpiredNonce } else { Reason::ForeignNonce };
+        return Err(challenge(state, now, &ticket, (name, reason), asked, payer));
     };
     let limits = &state.settings.limits;
     let kind = Request::of(message.method());
@@ -71,9 +75,8 @@ pub fn authenticate(
         may_search,
     };
     let Checked { result, tried } = state.authenticator.check(&attempt);
-    let name = credentials.username.map_or(0, str::len);
-    let is_wrong = matches!(result, Err(Failure::Wrong));
-    let searched = state.gate.spend_search(now, &client, tried, message, name, is_wrong);
+    let is_wrong = matches!(result, Err(Failure::Wrong(_)));
+    let searched = state.gate.spend_search(now, &client, tried, message, name.len(), is_wrong);
     if !is_fresh {
         let limits = &state.settings.limits;
         let payer = match result {
@@ -82,7 +85,7 @@ pub fn authenticate(
             }
             _ => payer,
         };
-        return Err(challenge(state, now, &ticket, Code::StaleNonce, asked, payer));
+        return Err(challenge(state, now, &ticket, (name, Reason::ExpiredNonce), asked, payer));
     }
     match result {
         Ok(asker) => {
@@ -90,14 +93,17 @@ pub fn authenticate(
             ticket.asker = Some(asker);
             Ok((ticket, identity, searched))
         }
-        Err(Failure::Refused(Code::BadRequest)) => Err(bad_request(state, now, &ticket, asked, payer)),
-        Err(Failure::Refused(code)) => Err(challenge(state, now, &ticket, code, asked, payer)),
-        Err(Failure::Wrong) => Err(challenge(state, now, &ticket, Code::Unauthenticated, asked, payer)),
+        Err(Failure::Refused(Reason::MalformedCredentials)) => {
+            Err(bad_request(state, now, &ticket, name, asked, payer))
+        }
+        Err(Failure::Refused(reason) | Failure::Wrong(reason)) => {
+            Err(challenge(state, now, &ticket, (name, reason), asked, payer))
+        }
         // No answer, not even over a stream: browsers take a second 401 as final, and those built on libwebrtc repeat
         // requests over TCP as over UDP. The stream stays open for the repetition.
         Err(Failure::SearchNeeded) => {
             spend(state, now, &ticket, payer);
-            Err(state.dropped(DropReason::SearchDeferred))
+            Err(drop_over_rate(state, now.instant, &ticket, DropReason::SearchDeferred))
         }
     }
 }
@@ -107,32 +113,42 @@ fn spend(state: &mut State, now: Now, ticket: &Ticket, payer: Payer) -> bool {
     state.gate.spend(now, &state.settings.limits, &ticket.client, Request::of(ticket.method), payer)
 }
 
-/// Answers 400 without credentials (RFC 8489 section 9.2.4, second check). `asked` is the size of the request.
-fn bad_request(state: &mut State, now: Now, ticket: &Ticket, asked: usize, payer: Payer) -> FromClient {
+/// Answers 400 without credentials (RFC 8489 section 9.2.4, second check). `asked` is the request.
+fn bad_request(
+    state: &mut State,
+    now: Now,
+    ticket: &Ticket,
+    name: &str,
+    asked: &[u8],
+    payer: Payer,
+) -> FromClient {
     if !spend(state, now, ticket, payer) {
-        return state.dropped(DropReason::Throttled);
+        return drop_over_rate(state, now.instant, ticket, DropReason::Throttled);
     }
+    let reason = Reason::MalformedCredentials;
     let message = ticket.seal(ticket.error(Code::BadRequest));
-    answer_unauthenticated(state, ticket, Code::BadRequest, asked, message)
+    answer_unauthenticated(state, now, ticket, (name, reason), asked, message)
 }
 
-/// Answers 401 or 438 with a fresh nonce (RFC 8489 section 9.2.4). `asked` is the size of the request.
+/// Answers 401 or 438 with a fresh nonce (RFC 8489 section 9.2.4). `refused`: the user name as sent, and the reason. `asked` is
+/// the request.
 fn challenge(
     state: &mut State,
     now: Now,
     ticket: &Ticket,
-    code: Code,
-    asked: usize,
+    refused: (&str, Reason),
+    asked: &[u8],
     payer: Payer,
 ) -> FromClient {
     if !spend(state, now, ticket, payer) {
-        return state.dropped(DropReason::Throttled);
+        return drop_over_rate(state, now.instant, ticket, DropReason::Throttled);
     }
     let client = ticket.client.five_tuple.client;
     let username_anonymity = state.authenticator.offers_anonymity();
     // A client with an allocation keeps the realm of its key, even if the settings have a new one.
     let holder = state.table.find(&ticket.client).and_then(|id| state.table.allocation(id));
     let realm = holder.map_or(state.settings.realm.as_str(), |allocation| &*allocation.identity.realm);
+    let code = refused.1.code().unwrap_or(Code::Unauthenticated);
     let with = |features: Features| {
         let nonce = state.shared.nonces.make(now.instant, client, features);
         let response = ticket.error(code).realm(realm).nonce(nonce.as_bytes());
@@ -142,24 +158,25 @@ fn challenge(
         })
     };
     let full = with(Features { password_algorithms: true, username_anonymity });
-    if within_amplification(ticket, asked, full.len()) {
-        return answer_unauthenticated(state, ticket, code, asked, full);
+    if within_amplification(ticket, asked.len(), full.len()) {
+        return answer_unauthenticated(state, now, ticket, refused, asked, full);
     }
     let short = with(Features::default());
-    answer_unauthenticated(state, ticket, code, asked, short)
+    answer_unauthenticated(state, now, ticket, refused, asked, short)
 }
 
 fn answer_unauthenticated(
     state: &mut State,
+    now: Now,
     ticket: &Ticket,
-    code: Code,
-    asked: usize,
+    (name, reason): (&str, Reason),
+    asked: &[u8],
     message: Vec<u8>,
 ) -> FromClient {
-    if !within_amplification(ticket, asked, message.len()) {
+    if !within_amplification(ticket, asked.len(), message.len()) {
         return state.dropped(DropReason::Amplification);
     }
-    count_error(state, ticket, code);
+    note(state, now.instant, ticket, (name, asked), &reason);
     state.actions.push_back(Action::Reply { client: ticket.client, message, authenticated: false });
     FromClient::Control
 }

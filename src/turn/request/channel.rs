@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::answer::{refuse, succeed};
-use super::permission::{check_room, has_room_for, judge, permit};
+use super::permission::{check_room, check_user, judge, permit};
 use crate::base::time::Now;
 use crate::turn::action::FromClient;
 use crate::turn::address::Announced;
-use crate::turn::error::Code;
+use crate::turn::identity::peer_policy::denial::Denial;
+use crate::turn::identity::refusal::Reason;
 use crate::turn::state::State;
 use crate::turn::ticket::Ticket;
 use crate::wire::request::ChannelBind;
@@ -25,16 +26,19 @@ const NUMBER_MAX: u16 = 0x7FFF;
 pub fn channel_bind(state: &mut State, now: Now, ticket: &Ticket, request: &ChannelBind) -> FromClient {
     match check_and_bind(state, now, ticket, request) {
         Ok(()) => succeed(state, ticket, ticket.success()),
-        Err(code) => refuse(state, ticket, code),
+        Err(reason) => refuse(state, now.instant, ticket, &reason),
     }
 }
 
-fn check_and_bind(state: &mut State, now: Now, ticket: &Ticket, request: &ChannelBind) -> Result<(), Code> {
+fn check_and_bind(state: &mut State, now: Now, ticket: &Ticket, request: &ChannelBind) -> Result<(), Reason> {
     let id = state.owned(ticket)?;
-    let (Some(number), Some(peer)) = (request.number, request.peer) else { return Err(Code::BadRequest) };
+    let malformed = |what| Err(Reason::Malformed { what });
+    let (Some(number), Some(peer)) = (request.number, request.peer) else {
+        return malformed("the request names no channel or no peer");
+    };
     let max = if state.settings.strict_channels { NUMBER_MAX_STRICT } else { NUMBER_MAX };
     if !(NUMBER_MIN..=max).contains(&number) {
-        return Err(Code::BadRequest);
+        return malformed("the channel number is outside the range");
     }
     // Number and peer must be bound to each other, or both unbound.
     let peer = Announced(peer);
@@ -45,20 +49,21 @@ fn check_and_bind(state: &mut State, now: Now, ticket: &Ticket, request: &Channe
         if bound_peer.is_some_and(|bound| bound != on_wire)
             || bound_number.is_some_and(|bound| bound != number)
         {
-            return Err(Code::BadRequest);
+            return malformed("the channel or the peer is bound to another one");
         }
     }
     let permitted = judge(state, now, id, peer)?;
     if !state.may_reach(permitted.peer, permitted.reach) {
-        return Err(Code::Forbidden);
+        return Err(Reason::PeerDenied { peer: permitted.peer.ip(), denial: Denial::Service });
     }
     check_room(state, &[permitted])?;
     let known = state.table.bindings(id, permitted.relay, number, permitted.peer, now.instant).0.is_some();
-    let max = state.settings.limits.channels_per_allocation as usize;
-    if !known
-        && (state.table.channel_count(permitted.relay) >= max || !has_room_for(state, permitted.relay, 1))
-    {
-        return Err(Code::InsufficientCapacity);
+    let limit = state.settings.limits.channels_per_allocation;
+    if !known {
+        if state.table.channel_count(permitted.relay) >= limit as usize {
+            return Err(Reason::Channels { limit });
+        }
+        check_user(state, permitted.relay, 1)?;
     }
     let permission = permit(state, now.instant, permitted);
     let expires = now.instant + LIFETIME;

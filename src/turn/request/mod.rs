@@ -14,10 +14,10 @@ use crate::base::transport::Transport;
 use crate::turn::action::{DropReason, FromClient};
 use crate::turn::address::Announced;
 use crate::turn::counters::Request as Kind;
-use crate::turn::error::Code;
 use crate::turn::five_tuple::Client;
 use crate::turn::identity::auth::Identity;
 use crate::turn::identity::gate::Payer;
+use crate::turn::identity::refusal::Reason;
 use crate::turn::state::State;
 use crate::turn::ticket::Ticket;
 use crate::wire::message::Message;
@@ -48,7 +48,7 @@ pub fn handle(
     let holder = holder.map(|allocation| Arc::clone(&allocation.identity));
     let payer = Payer::of(&client, holder.is_some());
     if let Err(reason) = admit(state, now, &client, message, holder.as_deref(), payer, opening) {
-        return state.dropped(reason);
+        return answer::drop_over_rate(state, now.instant, &Ticket::of(client, message), reason);
     }
     if kind == Kind::Binding {
         return binding(state, now, client, message, payer);
@@ -61,14 +61,14 @@ pub fn handle(
     let limits = &state.settings.limits;
     if payer != Payer::User && !state.gate.may_ask(now, limits, &client, &asker, message, searched) {
         state.gate.spend(now, limits, &client, kind, payer);
-        return state.dropped(DropReason::RequestsOverRate);
+        return answer::drop_over_rate(state, now.instant, &ticket, DropReason::RequestsOverRate);
     }
     if kind == Kind::Allocate {
         state.counters.authenticated(transport).add(1);
     }
     let unknown = unknown_required(message);
     if !unknown.is_empty() {
-        return answer::refuse_unknown(state, &ticket, unknown.kinds());
+        return answer::refuse_unknown(state, now.instant, &ticket, unknown.kinds());
     }
     match Request::parse(message) {
         Ok(Request::Allocate(request)) => allocate::allocate(state, now, ticket, &request),
@@ -80,12 +80,13 @@ pub fn handle(
         Ok(_) => state.dropped(DropReason::UnknownMethod),
         // RFC 8656 sections 5 and 7.2: the five-tuple is checked before the request's attributes.
         Err(_) => {
-            let code = match (kind, state.table.find(&ticket.client)) {
-                (Kind::Allocate, Some(_)) => Code::AllocationMismatch,
-                (Kind::Allocate, None) => Code::BadRequest,
-                _ => state.owned(&ticket).err().unwrap_or(Code::BadRequest),
+            let malformed = Reason::Malformed { what: "an attribute is malformed" };
+            let reason = match (kind, state.table.find(&ticket.client)) {
+                (Kind::Allocate, Some(_)) => Reason::HasAllocation,
+                (Kind::Allocate, None) => malformed,
+                _ => state.owned(&ticket).err().unwrap_or(malformed),
             };
-            answer::refuse(state, &ticket, code)
+            answer::refuse(state, now.instant, &ticket, &reason)
         }
     }
 }
@@ -125,7 +126,7 @@ fn binding(state: &mut State, now: Now, client: Client, message: &Message<'_>, p
     let ticket = Ticket::of(client, message);
     let unknown = unknown_required(message);
     if !unknown.is_empty() {
-        return answer::refuse_unknown(state, &ticket, unknown.kinds());
+        return answer::refuse_unknown(state, now.instant, &ticket, unknown.kinds());
     }
     let response = ticket.success().xor_mapped_address(client.five_tuple.client);
     answer::succeed(state, &ticket, response)

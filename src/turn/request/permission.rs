@@ -8,9 +8,10 @@ use crate::base::family::Family;
 use crate::base::time::{Instant, Now};
 use crate::turn::action::FromClient;
 use crate::turn::address::{Announced, OnWire};
-use crate::turn::error::Code;
 use crate::turn::id::{AllocationId, RelayId};
 use crate::turn::identity::peer_policy::Reach;
+use crate::turn::identity::peer_policy::denial::Denial;
+use crate::turn::identity::refusal::Reason;
 use crate::turn::state::State;
 use crate::turn::state::allocation::PermissionId;
 use crate::turn::state::quota::Place;
@@ -37,7 +38,7 @@ pub fn create_permission(
 ) -> FromClient {
     match check_and_permit(state, now, ticket, request) {
         Ok(()) => succeed(state, ticket, ticket.success()),
-        Err(code) => refuse(state, ticket, code),
+        Err(reason) => refuse(state, now.instant, ticket, &reason),
     }
 }
 
@@ -46,24 +47,25 @@ fn check_and_permit(
     now: Now,
     ticket: &Ticket,
     request: &CreatePermission<'_>,
-) -> Result<(), Code> {
+) -> Result<(), Reason> {
     let id = state.owned(ticket)?;
     let mut permitted = Vec::new();
-    let mut refused = None;
+    let mut refused: Option<Reason> = None;
     for peer in request.peers() {
         match judge(state, now, id, Announced(peer)) {
             Ok(peer) => permitted.push(peer),
             // A mismatched family (443) takes precedence over a denied peer (403).
-            Err(code) => {
-                refused = refused.filter(|&first| first == Code::PeerAddressFamilyMismatch).or(Some(code))
+            Err(reason) => {
+                let is_first = |first: &Reason| matches!(first, Reason::PeerFamily { .. });
+                refused = refused.filter(is_first).or(Some(reason));
             }
         }
     }
-    if let Some(code) = refused {
-        return Err(code);
+    if let Some(reason) = refused {
+        return Err(reason);
     }
     if permitted.is_empty() {
-        return Err(Code::BadRequest);
+        return Err(Reason::Malformed { what: "the request names no peer" });
     }
     // A permission is for an address without its port, so several ports of a peer are one permission.
     permitted.sort_unstable_by_key(|permitted| permitted.peer.ip());
@@ -80,21 +82,26 @@ fn check_and_permit(
 /// # Errors
 /// 443 if the allocation has no relayed address of the peer's family; 403 if the policy denies the peer, or the credential is
 /// withdrawn and the peer is not permitted yet.
-pub fn judge(state: &State, now: Now, id: AllocationId, peer: Announced) -> Result<Permitted, Code> {
-    let allocation = state.table.allocation(id).ok_or(Code::AllocationMismatch)?;
-    let relay = allocation.relays[Family::of(peer.ip()) as usize].ok_or(Code::PeerAddressFamilyMismatch)?;
-    let host = state.host(allocation.identity.host).ok_or(Code::Forbidden)?;
-    let reach = state.policy.judge(peer.ip(), host.peers.as_deref()).ok_or(Code::Forbidden)?;
+pub fn judge(state: &State, now: Now, id: AllocationId, peer: Announced) -> Result<Permitted, Reason> {
+    let allocation = state.table.allocation(id).ok_or(Reason::NoAllocation)?;
+    let named = peer.ip();
+    let relay = allocation.relays[Family::of(named) as usize].ok_or(Reason::PeerFamily { peer: named })?;
+    let denied = |denial| Reason::PeerDenied { peer: named, denial };
+    // The settings have every host with an allocation.
+    let host = state.host(allocation.identity.host).ok_or_else(|| denied(Denial::NotListed))?;
+    let allowed = host.peers.as_deref();
+    let reach = state.policy.judge(named, allowed);
+    let reach = reach.ok_or_else(|| denied(state.policy.denial(named, allowed)))?;
     let peer = state.policy.to_on_wire(peer);
     // A permission is for an address without its port (RFC 8656 section 9): the port is checked for each packet.
     if reach == Reach::OwnRelayed && !carries_relays(state, relay, peer.ip()) {
-        return Err(Code::Forbidden);
+        return Err(denied(Denial::Own));
     }
     // With a withdrawn credential, existing permissions can be refreshed, but no peer is added.
     if state.is_withdrawn(&allocation.identity, now.instant)
         && !state.table.is_permitted(relay, peer.ip(), now.instant)
     {
-        return Err(Code::Forbidden);
+        return Err(Reason::Withdrawn { peer: named });
     }
     Ok(Permitted { relay, peer, reach })
 }
@@ -111,27 +118,40 @@ fn carries_relays(state: &State, relay: RelayId, ip: IpAddr) -> bool {
 ///
 /// # Errors
 /// 508 if a limit would be exceeded.
-pub fn check_room(state: &State, permitted: &[Permitted]) -> Result<(), Code> {
-    let max = state.settings.limits.permissions_per_allocation as usize;
+pub fn check_room(state: &State, permitted: &[Permitted]) -> Result<(), Reason> {
+    let limit = state.settings.limits.permissions_per_allocation;
     for family in Family::ALL {
         let of_family = || permitted.iter().filter(|p| Family::of(p.peer.ip()) == family);
         let Some(relay) = of_family().next().map(|p| p.relay) else { continue };
         let new = of_family().filter(|p| !state.table.has_permission(relay, p.peer.ip())).count();
-        if state.table.permission_count(relay) + new > max || !has_room_for(state, relay, new) {
-            return Err(Code::InsufficientCapacity);
+        if state.table.permission_count(relay) + new > limit as usize {
+            return Err(Reason::Permissions { limit });
         }
+        check_user(state, relay, new)?;
     }
     Ok(())
 }
 
-/// Whether the relay's user may hold `new` more permissions and channels in all its allocations together, and memory is not
-/// short. A name without a user part counts as one user here: it is one credential, and its entries need as much memory no
+/// Checks whether the relay's user may hold `new` more permissions and channels in all its allocations together, and memory is
+/// not short. A name without a user part counts as one user here: it is one credential, and its entries need as much memory no
 /// matter how many people share it.
-pub fn has_room_for(state: &State, relay: RelayId, new: usize) -> bool {
-    let max = state.settings.limits.permissions_per_user;
+///
+/// # Errors
+/// 508 if not.
+pub fn check_user(state: &State, relay: RelayId, new: usize) -> Result<(), Reason> {
+    if new == 0 {
+        return Ok(());
+    }
+    if state.short_of_memory {
+        return Err(Reason::Memory);
+    }
+    let limit = state.settings.limits.permissions_per_user;
     let owner = state.table.relay(relay).and_then(|relay| state.table.allocation(relay.allocation));
-    let has_room = |place: &Place| max == 0 || place.entries() as usize + new <= max as usize;
-    new == 0 || (!state.short_of_memory && owner.is_some_and(|owner| has_room(&owner.place)))
+    let has_room = |place: &Place| limit == 0 || place.entries() as usize + new <= limit as usize;
+    match owner.is_some_and(|owner| has_room(&owner.place)) {
+        true => Ok(()),
+        false => Err(Reason::UserPermissions { limit }),
+    }
 }
 
 /// Counts an allocation at its first permission.

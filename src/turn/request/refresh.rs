@@ -4,8 +4,8 @@ use super::allocate::lifetime;
 use super::answer::{refuse, succeed};
 use crate::base::time::Instant;
 use crate::turn::action::{EndReason, FromClient};
-use crate::turn::error::Code;
 use crate::turn::id::RelayId;
+use crate::turn::identity::refusal::Reason;
 use crate::turn::state::State;
 use crate::turn::ticket::Ticket;
 use crate::wire::request::Refresh;
@@ -15,7 +15,7 @@ use crate::wire::request::Refresh;
 pub fn refresh(state: &mut State, now: Instant, ticket: &Ticket, request: &Refresh) -> FromClient {
     match check_and_refresh(state, now, ticket, request) {
         Ok(lifetime) => succeed(state, ticket, ticket.success().lifetime(lifetime)),
-        Err(code) => refuse(state, ticket, code),
+        Err(reason) => refuse(state, now, ticket, &reason),
     }
 }
 
@@ -24,14 +24,14 @@ fn check_and_refresh(
     now: Instant,
     ticket: &Ticket,
     request: &Refresh,
-) -> Result<u32, Code> {
+) -> Result<u32, Reason> {
     let id = state.owned(ticket)?;
-    let relays = state.table.allocation(id).ok_or(Code::AllocationMismatch)?.relays;
+    let relays = state.table.allocation(id).ok_or(Reason::NoAllocation)?.relays;
     let chosen: Vec<RelayId> = match request.family {
         None => relays.into_iter().flatten().collect(),
         Some(family) => {
             let relay = family.ok().and_then(|family| relays[family as usize]);
-            vec![relay.ok_or(Code::PeerAddressFamilyMismatch)?]
+            vec![relay.ok_or(Reason::AllocationFamily)?]
         }
     };
     if request.lifetime == Some(0) {

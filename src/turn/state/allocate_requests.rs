@@ -11,6 +11,7 @@ use super::quota::Place;
 use crate::base::family::Family;
 use crate::turn::address::OnWire;
 use crate::turn::id::AllocationId;
+use crate::turn::identity::refusal::Reason;
 use crate::turn::ticket::Ticket;
 
 /// An Allocate whose sockets are being opened.
@@ -30,6 +31,8 @@ pub struct Opening {
     pub exchangeable: bool,
     /// The user's place in the quota for the port that will be reserved.
     pub reserved: Option<Place>,
+    /// Why the last socket could not be opened.
+    pub failed: Option<Reason>,
 }
 
 impl Opening {

@@ -11,6 +11,7 @@ pub mod deadline;
 pub mod meter;
 pub mod port_pool;
 pub mod quota;
+mod reports;
 mod review;
 pub mod table;
 
@@ -24,6 +25,7 @@ use self::allocate_requests::AllocateRequests;
 use self::allocation::Owner;
 use self::deadline::Deadlines;
 use self::port_pool::RelayPorts;
+use self::reports::Reports;
 use self::review::Reviewing;
 use self::table::Table;
 use crate::base::host::HostId;
@@ -32,7 +34,6 @@ use crate::base::transport::Transport;
 use crate::turn::action::{Action, DropReason, EndReason, FromClient, Review, Session};
 use crate::turn::address::{Announced, OnWire};
 use crate::turn::counters::Counters;
-use crate::turn::error::Code;
 use crate::turn::five_tuple::Client;
 use crate::turn::id::{AllocationId, RelayId};
 use crate::turn::identity::auth::{Authenticator, Identity};
@@ -40,6 +41,7 @@ use crate::turn::identity::directory::Standing;
 use crate::turn::identity::gate::Gate;
 use crate::turn::identity::peer_policy::difference::Difference;
 use crate::turn::identity::peer_policy::{PeerPolicy, Reach};
+use crate::turn::identity::refusal::Reason;
 use crate::turn::settings::{Host, Settings};
 use crate::turn::shared::Shared;
 use crate::turn::ticket::Ticket;
@@ -63,6 +65,8 @@ pub struct State {
     pub(super) actions: VecDeque<Action>,
     pub(super) rng: ChaCha12Rng,
     pub(super) draining: bool,
+    /// The budget for reports of refusals.
+    pub(super) reports: Reports,
     pub(super) short_of_memory: bool,
     /// Hosts that new settings left out while they had allocations.
     retired: Vec<Host>,
@@ -94,11 +98,12 @@ impl State {
             allocate_requests: AllocateRequests::default(),
             deadlines: Deadlines::default(),
             actions: VecDeque::new(),
-            rng,
             draining: false,
+            reports: Reports::new([rng.next_u64(), rng.next_u64()]),
             short_of_memory: false,
             retired: Vec::new(),
             reviewing: None,
+            rng,
         }
     }
 
@@ -226,13 +231,13 @@ impl State {
     ///
     /// # Errors
     /// 437 if there is none on this five-tuple, 441 if another user made it.
-    pub fn owned(&self, ticket: &Ticket) -> Result<AllocationId, Code> {
-        let id = self.table.find(&ticket.client).ok_or(Code::AllocationMismatch)?;
+    pub fn owned(&self, ticket: &Ticket) -> Result<AllocationId, Reason> {
+        let id = self.table.find(&ticket.client).ok_or(Reason::NoAllocation)?;
         let allocation = self.table.allocation(id).filter(|allocation| allocation.established);
-        let allocation = allocation.ok_or(Code::AllocationMismatch)?;
+        let allocation = allocation.ok_or(Reason::NoAllocation)?;
         match &ticket.asker {
             Some(asker) if allocation.belongs_to(&asker.identity) => Ok(id),
-            _ => Err(Code::WrongCredentials),
+            _ => Err(Reason::NotOwner),
         }
     }
 

@@ -8,8 +8,8 @@ use dashmap::DashMap;
 
 use super::budget::Budget;
 use crate::base::host::{HOSTS_MAX, HostId};
-use crate::turn::error::Code;
 use crate::turn::identity::account::Account;
+use crate::turn::identity::refusal::Reason;
 use crate::turn::settings::Limits;
 
 /// Capacity for users kept after the last one is gone.
@@ -69,13 +69,13 @@ impl Quota {
     ///
     /// # Errors
     /// 508 if the limit of the server or of the host is reached, 486 if the user's is.
-    pub fn take(self: &Arc<Self>, host: HostId, account: &Account, limits: &Limits) -> Result<Place, Code> {
+    pub fn take(self: &Arc<Self>, host: HostId, account: &Account, limits: &Limits) -> Result<Place, Reason> {
         if !count(&self.total, limits.allocations_total) {
-            return Err(Code::InsufficientCapacity);
+            return Err(Reason::TotalAllocations { limit: limits.allocations_total });
         }
         if !count(&self.of(host).held, limits.allocations_per_host) {
             self.total.fetch_sub(1, Relaxed);
-            return Err(Code::InsufficientCapacity);
+            return Err(Reason::HostAllocations { limit: limits.allocations_per_host });
         }
         let mut entry = self.users.entry((host, account.clone())).or_default();
         let limit = match account {
@@ -85,7 +85,7 @@ impl Quota {
         if limit > 0 && entry.held >= limit {
             self.of(host).held.fetch_sub(1, Relaxed);
             self.total.fetch_sub(1, Relaxed);
-            return Err(Code::AllocationQuotaReached);
+            return Err(Reason::UserAllocations { limit });
         }
         entry.held += 1;
         let (budget, held) = (Arc::clone(&entry.budget), entry.held);
@@ -178,6 +178,7 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::turn::error::Code;
 
     fn user(name: &str) -> Account {
         Account::User(name.into())
@@ -190,10 +191,16 @@ mod tests {
         let (alice, bob) = (user("alice"), user("bob"));
         let first = quota.take(HostId(0), &alice, &limits).expect("free");
         let _second = quota.take(HostId(0), &alice, &limits).expect("free");
-        assert_eq!(quota.take(HostId(0), &alice, &limits).expect_err("full"), Code::AllocationQuotaReached);
+        assert_eq!(
+            quota.take(HostId(0), &alice, &limits).expect_err("full").code(),
+            Some(Code::AllocationQuotaReached)
+        );
         assert_eq!(quota.total(), 2, "a refusal holds nothing");
         let _other_host = quota.take(HostId(1), &alice, &limits).expect("another host's alice");
-        assert_eq!(quota.take(HostId(0), &bob, &limits).expect_err("full"), Code::InsufficientCapacity);
+        assert_eq!(
+            quota.take(HostId(0), &bob, &limits).expect_err("full").code(),
+            Some(Code::InsufficientCapacity)
+        );
         drop(first);
         let _bob = quota.take(HostId(0), &bob, &limits).expect("a place was released");
     }
@@ -205,12 +212,18 @@ mod tests {
         let (alice, bob) = (user("alice"), user("bob"));
         let first = quota.take(HostId(3), &alice, &limits).expect("free");
         let _second = quota.take(HostId(3), &bob, &limits).expect("free");
-        assert_eq!(quota.take(HostId(3), &bob, &limits).expect_err("full"), Code::InsufficientCapacity);
+        assert_eq!(
+            quota.take(HostId(3), &bob, &limits).expect_err("full").code(),
+            Some(Code::InsufficientCapacity)
+        );
         let _other = quota.take(HostId(4), &bob, &limits).expect("another host");
         assert_eq!((quota.total(), quota.users()), (3, 3), "a refusal holds nothing");
         drop(first);
         let _bob = quota.take(HostId(3), &bob, &limits).expect("a place was released");
-        assert_eq!(quota.take(HostId(3), &alice, &limits).expect_err("full"), Code::InsufficientCapacity);
+        assert_eq!(
+            quota.take(HostId(3), &alice, &limits).expect_err("full").code(),
+            Some(Code::InsufficientCapacity)
+        );
         assert_eq!((quota.total(), quota.users()), (3, 2));
     }
 
@@ -220,7 +233,10 @@ mod tests {
         let limits = Limits { allocations_per_user: 1, allocations_per_host: 3, ..Limits::default() };
         let nobody = Account::Name("1700000000".into());
         let _held = [(); 3].map(|()| quota.take(HostId(0), &nobody, &limits).expect("no limit of a user"));
-        assert_eq!(quota.take(HostId(0), &nobody, &limits).expect_err("full"), Code::InsufficientCapacity);
+        assert_eq!(
+            quota.take(HostId(0), &nobody, &limits).expect_err("full").code(),
+            Some(Code::InsufficientCapacity)
+        );
         assert_eq!((quota.total(), quota.users()), (3, 1));
     }
 
@@ -230,7 +246,10 @@ mod tests {
         let alice = user("alice");
         let _held = [(); 2].map(|()| quota.take(HostId(0), &alice, &Limits::default()).expect("no limit"));
         let limits = Limits { allocations_per_user: 2, ..Limits::default() };
-        assert_eq!(quota.take(HostId(0), &alice, &limits).expect_err("full"), Code::AllocationQuotaReached);
+        assert_eq!(
+            quota.take(HostId(0), &alice, &limits).expect_err("full").code(),
+            Some(Code::AllocationQuotaReached)
+        );
     }
 
     #[test]

@@ -1,0 +1,142 @@
+//! The last refused requests, for the page `/refusals`.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use crate::base::lock::lock;
+
+/// Refusals that are kept. The oldest is forgotten first.
+const KEPT: usize = 500;
+
+/// One refused request, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Seconds since 1970.
+    pub time: u64,
+    /// The host whose secret verified; empty if none did.
+    pub host: String,
+    /// The user, without the time of a REST name. With `privacy`, a pseudonym.
+    pub user: String,
+    /// Address and port of the client. With `privacy`, `-`.
+    pub client: String,
+    /// `udp`, `tcp` or `tls`.
+    pub transport: &'static str,
+    /// The kind of request, as in metrics.
+    pub request: &'static str,
+    /// The reason, as in metrics.
+    pub reason: &'static str,
+    /// The error code of the answer; `None` if there was none.
+    pub code: Option<u16>,
+    /// The reason in a sentence.
+    pub text: String,
+    /// What the operator can do next.
+    pub next_step: String,
+}
+
+/// The refusals to select. An empty string selects all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// The host.
+    pub host: String,
+    /// A part of the user's name.
+    pub user: String,
+    /// The reason.
+    pub reason: String,
+}
+
+/// The last refusals. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Book(Arc<Mutex<VecDeque<Entry>>>);
+
+impl Book {
+    /// Adds a refusal.
+    pub fn add(&self, entry: Entry) {
+        let mut entries = lock(&self.0);
+        if entries.len() == KEPT {
+            entries.pop_front();
+        }
+        entries.push_back(entry);
+    }
+
+    /// Returns the selected refusals, the latest first.
+    pub fn select(&self, filter: &Filter) -> Vec<Entry> {
+        let is = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
+        let selected = |entry: &&Entry| {
+            is(&filter.host, &entry.host)
+                && is(&filter.reason, entry.reason)
+                && entry.user.contains(&filter.user)
+        };
+        lock(&self.0).iter().rev().filter(selected).cloned().collect()
+    }
+
+    /// Returns the selected refusals as JSON, the latest first.
+    pub fn json(&self, filter: &Filter) -> Value {
+        let refusals: Vec<Value> = self.select(filter).iter().map(Entry::json).collect();
+        json!({ "refusals": refusals, "kept": KEPT })
+    }
+}
+
+impl Entry {
+    fn json(&self) -> Value {
+        json!({
+            "time": self.time,
+            "host": self.host,
+            "user": self.user,
+            "client": self.client,
+            "transport": self.transport,
+            "request": self.request,
+            "reason": self.reason,
+            "code": self.code,
+            "text": self.text,
+            "next_step": self.next_step,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(time: u64, host: &str, user: &str, reason: &'static str) -> Entry {
+        Entry {
+            time,
+            host: host.into(),
+            user: user.into(),
+            client: "192.0.2.1:5".into(),
+            transport: "udp",
+            request: "allocate",
+            reason,
+            code: Some(401),
+            text: "the password is wrong".into(),
+            next_step: "compare".into(),
+        }
+    }
+
+    #[test]
+    fn the_latest_come_first_and_the_oldest_are_forgotten() {
+        let book = Book::default();
+        (0..KEPT as u64 + 3).for_each(|time| book.add(entry(time, "", "ann", "wrong_password")));
+        let all = book.select(&Filter::default());
+        assert_eq!((all.len(), all[0].time, all[KEPT - 1].time), (KEPT, KEPT as u64 + 2, 3));
+    }
+
+    #[test]
+    fn a_filter_selects_by_host_reason_and_a_part_of_the_user() {
+        let book = Book::default();
+        book.add(entry(1, "ping", "w_ann", "peer_denied"));
+        book.add(entry(2, "", "w_bob", "wrong_password"));
+        let times = |host: &str, user: &str, reason: &str| -> Vec<u64> {
+            let filter = Filter { host: host.into(), user: user.into(), reason: reason.into() };
+            book.select(&filter).iter().map(|entry| entry.time).collect()
+        };
+        assert_eq!(times("", "", ""), [2, 1]);
+        assert_eq!(times("ping", "", ""), [1]);
+        assert_eq!(times("", "bob", ""), [2]);
+        assert_eq!(times("", "ann", "wrong_password"), [0; 0]);
+        let page = book.json(&Filter { host: "ping".into(), ..Filter::default() });
+        assert_eq!(page["refusals"][0]["user"], "w_ann");
+        assert_eq!(page["refusals"][0]["code"], 401);
+    }
+}

@@ -1,0 +1,249 @@
+//! The sessions of the running server, for the page `/sessions`.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+/// The most sessions on one page. The others are counted.
+const SHOWN_MAX: usize = 10_000;
+/// Packets in one direction from which the other one should have some, too.
+const ONE_WAY: u64 = 50;
+/// Seconds for which a new session may be silent.
+const SETTLING: u64 = 10;
+
+/// One session, in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Session {
+    /// The host whose secret verified.
+    pub host: String,
+    /// The user, without the time of a REST name. With `privacy`, a pseudonym.
+    pub user: String,
+    /// `udp`, `tcp` or `tls`.
+    pub transport: &'static str,
+    /// Address and port of the client. With `privacy`, `-`.
+    pub client: String,
+    /// The address that the client reached.
+    pub server: String,
+    /// Time since its allocation was made, in seconds.
+    pub seconds: u64,
+    /// Relayed towards peers.
+    pub from_client: Traffic,
+    /// Relayed towards the client.
+    pub from_peer: Traffic,
+    /// One or two relayed addresses.
+    pub relayed: Vec<Relayed>,
+}
+
+/// Payload relayed in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Datagrams.
+    pub packets: u64,
+    /// Payload bytes.
+    pub bytes: u64,
+}
+
+/// One relayed address of a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Relayed {
+    /// The address as clients are told.
+    pub address: String,
+    /// Lifetime left, in seconds.
+    pub expires_in: u64,
+    /// Permissions held.
+    pub permissions: usize,
+    /// Channels held.
+    pub channels: usize,
+    /// Addresses with a permission, the first ones.
+    pub peers: Vec<String>,
+    /// Addresses and ports with a channel, the first ones.
+    pub bound: Vec<String>,
+}
+
+/// Reads the sessions of the running server.
+pub trait SessionSource: Send + Sync {
+    /// Calls `take` with every session. Blocks for some milliseconds. Returns whether all workers answered.
+    fn read(&self, take: &mut dyn FnMut(Session)) -> bool;
+    /// Returns the limit of allocations per user; 0: no limit.
+    fn allocations_per_user(&self) -> u32;
+    /// Returns the time in seconds since 1970.
+    fn now(&self) -> u64;
+}
+
+/// The sessions to select. An empty string selects all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// The host.
+    pub host: String,
+    /// A part of the user's name.
+    pub user: String,
+}
+
+/// Returns the selected sessions as JSON, the newest first.
+pub fn json(source: &dyn SessionSource, filter: &Filter) -> Value {
+    let mut found: Vec<Session> = Vec::new();
+    let mut of_user: HashMap<(String, String), u32> = HashMap::new();
+    let (mut total, mut omitted) = (0u64, 0u64);
+    let is_complete = source.read(&mut |session| {
+        total += 1;
+        *of_user.entry((session.host.clone(), session.user.clone())).or_default() += 1;
+        if (!filter.host.is_empty() && filter.host != session.host) || !session.user.contains(&filter.user) {
+            return;
+        }
+        match found.len() < SHOWN_MAX {
+            true => found.push(session),
+            false => omitted += 1,
+        }
+    });
+    found.sort_by_key(|session| session.seconds);
+    let (now, limit) = (source.now(), source.allocations_per_user());
+    let sessions: Vec<Value> = found
+        .into_iter()
+        .map(|session| {
+            let key = (session.host, session.user);
+            let held = of_user.get(&key).copied().unwrap_or(0);
+            let session = Session { host: key.0, user: key.1, ..session };
+            let hints = hints(&session, held, limit);
+            session.json(now, &hints)
+        })
+        .collect();
+    json!({ "sessions": sessions, "total": total, "omitted": omitted, "complete": is_complete })
+}
+
+impl Session {
+    fn json(&self, now: u64, hints: &[String]) -> Value {
+        json!({
+            "host": self.host,
+            "user": self.user,
+            "transport": self.transport,
+            "client": self.client,
+            "server": self.server,
+            "since": now.saturating_sub(self.seconds),
+            "seconds": self.seconds,
+            "from_client": self.from_client.json(),
+            "from_peer": self.from_peer.json(),
+            "relayed": self.relayed.iter().map(Relayed::json).collect::<Vec<_>>(),
+            "hints": hints,
+        })
+    }
+}
+
+impl Traffic {
+    fn json(self) -> Value {
+        json!({ "packets": self.packets, "bytes": self.bytes })
+    }
+}
+
+impl Relayed {
+    fn json(&self) -> Value {
+        json!({
+            "address": self.address,
+            "expires_in": self.expires_in,
+            "permissions": self.permissions,
+            "channels": self.channels,
+            "peers": self.peers,
+            "bound": self.bound,
+        })
+    }
+}
+
+/// Returns what looks wrong with a session, in words. `held` is the number of its user's sessions, `limit` the most.
+fn hints(session: &Session, held: u32, limit: u32) -> Vec<String> {
+    let mut hints = Vec::new();
+    let (up, down) = (session.from_client.packets, session.from_peer.packets);
+    let permissions: usize = session.relayed.iter().map(|relayed| relayed.permissions).sum();
+    if session.seconds >= SETTLING {
+        if up >= ONE_WAY && down == 0 {
+            hints.push(
+                "nothing comes back from the peers: do the firewalls of this host and of the media server let UDP to the \
+                 relay ports through?"
+                    .to_owned(),
+            );
+        } else if down >= ONE_WAY && up == 0 {
+            hints.push("the client sends nothing to its peers".to_owned());
+        } else if permissions == 0 {
+            hints.push("no peer yet: browsers keep unused allocations for a while".to_owned());
+        }
+    }
+    if limit > 0 && u64::from(held) * 5 >= u64::from(limit) * 4 {
+        hints.push(format!("the user has {held} of {limit} allocations (limits.allocations_per_user)"));
+    }
+    hints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed(Vec<Session>);
+
+    impl SessionSource for Fixed {
+        fn read(&self, take: &mut dyn FnMut(Session)) -> bool {
+            self.0.iter().cloned().for_each(take);
+            true
+        }
+
+        fn allocations_per_user(&self) -> u32 {
+            5
+        }
+
+        fn now(&self) -> u64 {
+            5000
+        }
+    }
+
+    fn session(host: &str, user: &str, seconds: u64, up: u64, down: u64) -> Session {
+        let traffic = |packets| Traffic { packets, bytes: 100 * packets };
+        Session {
+            host: host.into(),
+            user: user.into(),
+            transport: "tls",
+            seconds,
+            from_client: traffic(up),
+            from_peer: traffic(down),
+            ..Session::default()
+        }
+    }
+
+    #[test]
+    fn the_newest_come_first_with_what_looks_wrong() {
+        let source = Fixed(vec![
+            session("ping", "ann", 60, 100, 0),
+            session("tuit", "bob", 5, 3, 4),
+            session("ping", "cat", 30, 0, 80),
+            session("ping", "dan", 90, 0, 0),
+        ]);
+        let page = json(&source, &Filter::default());
+        let users: Vec<_> = (0..4).map(|at| page["sessions"][at]["user"].as_str().expect("a user")).collect();
+        assert_eq!(users, ["bob", "cat", "ann", "dan"]);
+        assert_eq!(
+            (&page["total"], &page["omitted"], &page["complete"]),
+            (&json!(4), &json!(0), &json!(true))
+        );
+        assert_eq!(page["sessions"][0]["since"], 4995);
+        assert_eq!(page["sessions"][0]["hints"], json!([]));
+        let hint = |at: usize| page["sessions"][at]["hints"][0].as_str().expect("a hint");
+        assert_eq!(hint(1), "the client sends nothing to its peers");
+        assert!(hint(2).starts_with("nothing comes back"), "{}", hint(2));
+        assert!(hint(3).starts_with("no peer yet"), "{}", hint(3));
+        assert_eq!(page["sessions"][2]["from_client"], json!({ "packets": 100, "bytes": 10_000 }));
+    }
+
+    #[test]
+    fn a_filter_selects_by_host_and_a_part_of_the_user() {
+        let source = Fixed(vec![session("ping", "ann", 1, 0, 0), session("tuit", "ann", 2, 0, 0)]);
+        let count = |host: &str, user: &str| {
+            let filter = Filter { host: host.into(), user: user.into() };
+            json(&source, &filter)["sessions"].as_array().expect("a list").len()
+        };
+        assert_eq!([count("", ""), count("ping", ""), count("", "nn"), count("ping", "bob")], [2, 1, 2, 0]);
+    }
+
+    #[test]
+    fn a_user_near_the_limit_is_named() {
+        let source = Fixed((0..4).map(|_| session("ping", "ann", 1, 0, 0)).collect());
+        let page = json(&source, &Filter::default());
+        let hint = page["sessions"][0]["hints"][0].as_str().expect("a hint");
+        assert!(hint.contains("the user has 4 of 5 allocations"), "{hint}");
+    }
+}

@@ -1,0 +1,72 @@
+//! The commands that ask the running server.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+pub const SESSIONS_EXAMPLES: &str = "\
+Lists the newest first. A line below a session says what looks wrong, for example that nothing comes back from the peers.
+
+Examples:
+  hallpass sessions
+  hallpass sessions --host ping --user w_abc
+  hallpass sessions --json | jq '.sessions[].client'
+
+Exit status: 0 success, 1 the server cannot be asked, 2 wrong usage.";
+
+pub const REFUSALS_EXAMPLES: &str = "\
+Lists the latest first: who was refused, why, and what to do next. The server keeps the last 500; the metric \
+hallpass_refusals_total counts all of them. The first request of every client has no credentials: it is not listed.
+
+Examples:
+  hallpass refusals
+  hallpass refusals --user w_abc
+  hallpass refusals --reason wrong_password --json
+
+Exit status: 0 success, 1 the server cannot be asked, 2 wrong usage.";
+
+/// Where the running server is.
+#[derive(Args, Debug)]
+pub struct RunningServerArgs {
+    /// Admin address of the server
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9641")]
+    pub admin: SocketAddr,
+    /// Configuration file to read the admin address from
+    #[arg(long, short, value_name = "FILE", conflicts_with = "admin")]
+    pub config: Option<PathBuf>,
+    /// Print the answer of the server as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `hallpass sessions`.
+#[derive(Args, Debug)]
+pub struct SessionsArgs {
+    /// Only users whose names contain this
+    #[arg(long, value_name = "PART")]
+    pub user: Option<String>,
+    /// Only users of this `[[host]]`
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// The server.
+    #[command(flatten)]
+    pub server: RunningServerArgs,
+}
+
+/// `hallpass refusals`.
+#[derive(Args, Debug)]
+pub struct RefusalsArgs {
+    /// Only users whose names contain this
+    #[arg(long, value_name = "PART")]
+    pub user: Option<String>,
+    /// Only users of this `[[host]]`, known once a secret has verified
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// Only this reason, as in the metric
+    #[arg(long, value_name = "REASON")]
+    pub reason: Option<String>,
+    /// The server.
+    #[command(flatten)]
+    pub server: RunningServerArgs,
+}

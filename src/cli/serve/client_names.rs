@@ -1,0 +1,67 @@
+//! How clients are named in reports of refusals and on the admin pages.
+
+use std::hash::BuildHasher;
+use std::net::SocketAddr;
+
+use crate::turn::keyed_hash::KeyedState;
+
+/// Names users and addresses as they are or, with `privacy`, by pseudonyms that are the same until the next start.
+#[derive(Clone, Debug, Default)]
+pub struct ClientNames {
+    pseudonyms: Option<KeyedState>,
+}
+
+impl ClientNames {
+    /// Names by pseudonyms under a random `key`.
+    pub fn private(key: [u64; 2]) -> Self {
+        Self { pseudonyms: Some(KeyedState::new(key)) }
+    }
+
+    /// Returns the user part of a name, without characters that could control a terminal.
+    pub fn user(&self, name: &str) -> String {
+        let user = user_part(name);
+        match &self.pseudonyms {
+            Some(key) if !user.is_empty() => format!("user-{:08x}", key.hash_one(user) as u32),
+            _ => user.escape_debug().to_string(),
+        }
+    }
+
+    /// Returns the address and port of a client; `-` with `privacy`.
+    pub fn client(&self, address: SocketAddr) -> String {
+        if self.pseudonyms.is_some() { "-".to_owned() } else { address.to_string() }
+    }
+}
+
+/// Returns the part of a REST name after the time, or the whole of any other name.
+fn user_part(name: &str) -> &str {
+    let is_time = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match name.split_once(':') {
+        Some((expiry, user)) if is_time(expiry) && !user.is_empty() => user,
+        _ => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_named_without_the_time_and_safe_for_terminals() {
+        let names = ClientNames::default();
+        let users =
+            ["1700000000:w_abc", "alice", "1700000000", "1:a\x1b[2J", "a:b"].map(|name| names.user(name));
+        assert_eq!(users, ["w_abc", "alice", "1700000000", "a\\u{1b}[2J", "a:b"]);
+        assert_eq!(names.client("192.0.2.1:5".parse().expect("literal")), "192.0.2.1:5");
+    }
+
+    #[test]
+    fn with_privacy_a_user_has_one_pseudonym_whatever_the_time_in_its_name() {
+        let names = ClientNames::private([1, 2]);
+        let user = names.user("1700000000:ann");
+        assert!(user.starts_with("user-") && user.len() == 13, "{user}");
+        assert_eq!(names.user("1800000000:ann"), user);
+        assert_ne!(names.user("1700000000:bob"), user);
+        assert_ne!(ClientNames::private([3, 4]).user("1700000000:ann"), user);
+        assert_eq!(names.client("192.0.2.1:5".parse().expect("literal")), "-");
+    }
+}

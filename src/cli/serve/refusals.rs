@@ -1,0 +1,155 @@
+//! Says why clients are refused: in the log and on the admin pages, and with a warning if many fail for one reason.
+
+mod alarm;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tracing::field;
+
+use super::client_names::ClientNames;
+use crate::admin::refusals::{Book, Entry};
+use crate::base::host::HostId;
+use crate::base::transport::Transport;
+use crate::turn::counters::Counters;
+use crate::turn::error::Code;
+use crate::turn::identity::near_miss;
+use crate::turn::identity::refusal::{Reason, Refusal};
+use crate::turn::settings::Settings;
+use alarm::{Clocks, Secrets};
+
+/// Refusals handled at once, so that a flood does not delay the control thread.
+const AT_ONCE: usize = 64;
+
+/// The refusals that the workers report.
+pub struct Refusals {
+    book: Book,
+    names: ClientNames,
+    settings: Arc<Settings>,
+    counters: Vec<Arc<Counters>>,
+    hosts: Arc<ArcSwap<Vec<Arc<str>>>>,
+    secrets: Secrets,
+    clocks: Clocks,
+}
+
+impl Refusals {
+    /// Keeps refusals in `book`.
+    pub fn new(
+        book: Book,
+        names: ClientNames,
+        settings: Arc<Settings>,
+        counters: Vec<Arc<Counters>>,
+        hosts: Arc<ArcSwap<Vec<Arc<str>>>>,
+        now: u64,
+    ) -> Self {
+        let mut refusals = Self {
+            book,
+            names,
+            settings,
+            counters,
+            hosts,
+            secrets: Secrets::default(),
+            clocks: Clocks::default(),
+        };
+        refusals.secrets.begin("start", now, refusals.allocated());
+        refusals
+    }
+
+    /// Takes new settings.
+    pub fn follow(&mut self, settings: Arc<Settings>) {
+        self.settings = settings;
+    }
+
+    /// Takes the settings of a reload. A secret that does not match is told again.
+    pub fn reloaded(&mut self, settings: Arc<Settings>, now: u64) {
+        self.follow(settings);
+        self.secrets.begin("reload", now, self.allocated());
+    }
+
+    /// Logs and keeps reported refusals.
+    pub fn record(&mut self, reported: impl Iterator<Item = Refusal>, now: u64) {
+        for refusal in reported.take(AT_ONCE) {
+            let entry = self.entry(&refusal, now);
+            log(&entry);
+            self.warn(&refusal, &entry.user, now);
+            self.book.add(entry);
+        }
+    }
+
+    fn entry(&self, refusal: &Refusal, now: u64) -> Entry {
+        let Refusal { five_tuple, user, host, request, reason, message } = refusal;
+        let near_miss = message.as_ref().and_then(|message| near_miss::find(&self.settings, message));
+        Entry {
+            time: now,
+            host: host.as_ref().map_or_else(String::new, |(_, name)| name.to_string()),
+            user: self.names.user(user),
+            client: self.names.client(five_tuple.client),
+            transport: five_tuple.transport.name(),
+            request,
+            reason: reason.name(),
+            code: reason.code().map(Code::number),
+            text: match near_miss {
+                Some(near_miss) => format!("{reason}; {near_miss}"),
+                None => reason.to_string(),
+            },
+            next_step: reason.next_step().to_owned(),
+        }
+    }
+
+    /// Warns if this refusal is one of many with the same cause.
+    fn warn(&mut self, refusal: &Refusal, user: &str, now: u64) {
+        match refusal.reason {
+            Reason::WrongPassword { secrets } if secrets > 0 => {
+                if let Some(alarm) = self.secrets.refused(user, now) {
+                    let silent = self.hosts_without_success(&alarm.before);
+                    tracing::warn!("{}", alarm.text(&silent));
+                }
+            }
+            Reason::ExpiredName { seconds } => {
+                if let Some(text) = self.clocks.expired(user, seconds, now) {
+                    tracing::warn!("{text}");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns the number of allocations that the users of each host have made since the start.
+    fn allocated(&self) -> Vec<u64> {
+        let of_host = |number: usize| -> u64 {
+            let rungs = Transport::ALL.into_iter().flat_map(|transport| {
+                self.counters.iter().map(move |counters| counters.host(HostId(number as u8), transport))
+            });
+            rungs.map(|rung| rung.allocated.get()).sum()
+        };
+        (0..self.hosts.load().len()).map(of_host).collect()
+    }
+
+    /// Returns the hosts that nobody has made an allocation for since the numbers `before`.
+    fn hosts_without_success(&self, before: &[u64]) -> Vec<Arc<str>> {
+        let (hosts, now) = (self.hosts.load(), self.allocated());
+        let configured = |name: &Arc<str>| {
+            self.settings.hosts.iter().any(|host| host.name == *name && !host.secrets.is_empty())
+        };
+        let silent = |&(number, name): &(usize, &Arc<str>)| {
+            configured(name) && now.get(number) == Some(before.get(number).unwrap_or(&0))
+        };
+        hosts.iter().enumerate().filter(silent).map(|(_, name)| Arc::clone(name)).collect()
+    }
+}
+
+/// Logs one refusal.
+fn log(entry: &Entry) {
+    tracing::info!(
+        target: "refusal",
+        host = (!entry.host.is_empty()).then(|| field::display(&entry.host)),
+        user = entry.user,
+        transport = entry.transport,
+        client = %entry.client,
+        request = entry.request,
+        reason = entry.reason,
+        "{}; next step: {}",
+        entry.text,
+        entry.next_step
+    );
+}

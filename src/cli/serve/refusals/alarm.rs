@@ -1,0 +1,192 @@
+//! Recognises causes that concern many users: a secret that does not match, and a clock that is wrong.
+
+use std::collections::HashSet;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Different users whose passwords fit no secret, for a warning. Fewer may be mistyped static passwords or guesses.
+const USERS: usize = 3;
+/// Users that are remembered to count them.
+const USERS_MAX: usize = 1000;
+/// After this many seconds the users are counted anew: a guess now and then is not a wrong configuration.
+const PERIOD: u64 = 600;
+/// Different users whose names have expired, for a warning about clocks.
+const EXPIRED: usize = 5;
+/// Names used soon after they were issued, under a wrong clock, expired the same time ago, within so many seconds.
+const SPREAD: u64 = 120;
+/// Expired names that are remembered.
+const NAMES_MAX: usize = 32;
+/// Seconds between two warnings about clocks.
+const CLOCK_PAUSE: u64 = 3600;
+
+/// Users whose password fits no secret, since the start or the last reload.
+#[derive(Debug, Default)]
+pub struct Secrets {
+    event: &'static str,
+    /// When it happened, in seconds since 1970.
+    since: u64,
+    /// Allocations of each host at that time.
+    before: Vec<u64>,
+    users: HashSet<String>,
+    /// When the first of them was refused.
+    first: u64,
+    is_told: bool,
+}
+
+/// A warning that the secret of a host does not match.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SecretAlarm {
+    users: usize,
+    event: &'static str,
+    seconds: u64,
+    /// Allocations of each host at the time of the event.
+    pub before: Vec<u64>,
+}
+
+impl Secrets {
+    /// Begins to count anew. `event` is `start` or `reload`, `before` the number of allocations of each host.
+    pub fn begin(&mut self, event: &'static str, now: u64, before: Vec<u64>) {
+        *self = Self { event, since: now, before, ..Self::default() };
+    }
+
+    /// Counts a user with a wrong password. Returns a warning once after each start and reload.
+    pub fn refused(&mut self, user: &str, now: u64) -> Option<SecretAlarm> {
+        if self.is_told {
+            return None;
+        }
+        if now.saturating_sub(self.first) > PERIOD || self.users.len() == USERS_MAX {
+            self.users.clear();
+        }
+        if self.users.is_empty() {
+            self.first = now;
+        }
+        self.users.insert(user.to_owned());
+        self.is_told = self.users.len() >= USERS;
+        self.is_told.then(|| SecretAlarm {
+            users: self.users.len(),
+            event: self.event,
+            seconds: now.saturating_sub(self.since),
+            before: self.before.clone(),
+        })
+    }
+}
+
+impl SecretAlarm {
+    /// Returns the warning. `silent`: the hosts without a user that succeeded since.
+    pub fn text(&self, silent: &[Arc<str>]) -> String {
+        let Self { users, event, seconds, .. } = self;
+        let begin = format!(
+            "{users} users were refused since the {event} {seconds} s ago, because their passwords fit no secret"
+        );
+        let verify = "to compare: hallpass bbb-xml --verify";
+        match silent {
+            [] => format!(
+                "{begin}; users of every host have succeeded since, so one of several servers behind a host may have another \
+                 secret in its turn-stun-servers.xml; {verify}"
+            ),
+            [host] => format!(
+                "{begin}, and no user of {host} has succeeded since: does the secret match turn-stun-servers.xml of {host}? \
+                 {verify}"
+            ),
+            hosts => format!(
+                "{begin}, and no user of {} has succeeded since: do the secrets match their turn-stun-servers.xml? {verify}",
+                hosts.join(", ")
+            ),
+        }
+    }
+}
+
+/// Users whose names have expired, and how long ago.
+#[derive(Debug, Default)]
+pub struct Clocks {
+    /// User, seconds since the name expired, and time of the refusal.
+    names: VecDeque<(String, u64, u64)>,
+    /// When the last warning was given.
+    told: Option<u64>,
+}
+
+impl Clocks {
+    /// Takes a user whose name expired `seconds` ago. Returns a warning if many names expired the same time ago.
+    pub fn expired(&mut self, user: &str, seconds: u64, now: u64) -> Option<String> {
+        self.names.retain(|(name, _, at)| name != user && now.saturating_sub(*at) <= PERIOD);
+        if self.names.len() == NAMES_MAX {
+            self.names.pop_front();
+        }
+        self.names.push_back((user.to_owned(), seconds, now));
+        let alike = self.names.iter().filter(|(_, other, _)| other.abs_diff(seconds) <= SPREAD).count();
+        let is_pause = self.told.is_some_and(|told| now.saturating_sub(told) < CLOCK_PAUSE);
+        if alike < EXPIRED || is_pause {
+            return None;
+        }
+        self.told = Some(now);
+        Some(format!(
+            "the names of {alike} users all expired about {} ago: is the clock of this host right, and that of the host that \
+             issues them? This host's says {now} s since 1970 (date +%s)",
+            words(seconds)
+        ))
+    }
+}
+
+/// Returns a duration in words, in its largest unit.
+fn words(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} minutes", seconds / 60),
+        7_200..172_800 => format!("{} hours", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_users_with_wrong_passwords_give_one_warning_after_each_reload() {
+        let mut secrets = Secrets::default();
+        secrets.begin("start", 1000, vec![5]);
+        assert_eq!(secrets.refused("ann", 1010), None);
+        assert_eq!(secrets.refused("ann", 1011), None, "the same user");
+        assert_eq!(secrets.refused("bob", 1020), None);
+        let alarm = secrets.refused("cat", 1040).expect("three users");
+        assert_eq!((alarm.users, alarm.seconds, &alarm.before[..]), (3, 40, &[5][..]));
+        let text = alarm.text(&["ping".into()]);
+        for part in [
+            "3 users were refused since the start 40 s ago",
+            "no user of ping",
+            "turn-stun-servers.xml of ping?",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(alarm.text(&["ping".into(), "tuit".into()]).contains("no user of ping, tuit has"));
+        assert_eq!(secrets.refused("dan", 1050), None, "once");
+        secrets.begin("reload", 2000, vec![7]);
+        assert_eq!(["ann", "bob"].map(|user| secrets.refused(user, 2001)), [None, None]);
+        assert!(secrets.refused("cat", 2001).is_some());
+    }
+
+    #[test]
+    fn a_guess_now_and_then_gives_no_warning() {
+        let mut secrets = Secrets::default();
+        secrets.begin("start", 0, Vec::new());
+        assert!((0..100).all(|hour| secrets.refused(&format!("user{hour}"), hour * 3600).is_none()));
+    }
+
+    #[test]
+    fn names_that_expired_the_same_time_ago_give_a_warning_an_hour() {
+        let mut clocks = Clocks::default();
+        let mut expired = |user: &str, seconds, now| clocks.expired(user, seconds, now);
+        assert!((0..4).all(|user| expired(&format!("u{user}"), 86_400 + user, 1000).is_none()));
+        assert_eq!(expired("u3", 86_410, 1001), None, "the same user");
+        let text = expired("u4", 86_420, 1002).expect("five users");
+        assert!(text.contains("5 users all expired about 24 hours ago"), "{text}");
+        assert_eq!(expired("u5", 86_420, 1003), None, "an hour has not passed");
+        assert!(expired("u6", 86_420, 1003 + CLOCK_PAUSE).is_none(), "the others were long ago");
+    }
+
+    #[test]
+    fn names_that_expired_at_different_times_give_none() {
+        let mut clocks = Clocks::default();
+        assert!((0..100).all(|user| clocks.expired(&format!("u{user}"), user * 1000, 1000).is_none()));
+    }
+}

@@ -1,0 +1,107 @@
+//! `hallpass sessions`: who is connected.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use super::args::SessionsArgs;
+use super::running::{self, Failed};
+use super::{output, table};
+
+/// Asks the running server and prints its sessions.
+pub(super) fn run(args: &SessionsArgs) -> ExitCode {
+    let page = match running::ask(&args.server, "/sessions", &[("host", &args.host), ("user", &args.user)]) {
+        Ok(page) => page,
+        Err(Failed { message, next_step }) => return output::fail(&message, &next_step),
+    };
+    let text = if args.server.json { format!("{page:#}\n") } else { text(&page) };
+    output::print(text.as_bytes())
+}
+
+/// Returns the sessions as a table, each with its hints.
+fn text(page: &Value) -> String {
+    let sessions = page["sessions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut lines = Vec::new();
+    if !sessions.is_empty() {
+        let header = ["HOST", "USER", "VIA", "CLIENT", "FOR", "SENT", "RECEIVED", "PEERS"];
+        let rows: Vec<Vec<String>> = sessions.iter().map(row).collect();
+        let mut table = table::align(&header, &rows).into_iter();
+        lines.extend(table.next());
+        for (session, line) in sessions.iter().zip(table) {
+            lines.push(line);
+            let hints = session["hints"].as_array().map(Vec::as_slice).unwrap_or_default();
+            lines.extend(hints.iter().filter_map(Value::as_str).map(|hint| format!("  ^ {hint}")));
+        }
+    }
+    let total = page["total"].as_u64().unwrap_or(0);
+    let shown = sessions.len() as u64;
+    lines.push(match (total, shown) {
+        (0, _) => "no sessions".to_owned(),
+        (1, 1) => "1 session".to_owned(),
+        (total, shown) if total == shown => format!("{total} sessions"),
+        (total, shown) => format!("{shown} of {total} sessions"),
+    });
+    if page["complete"] == Value::Bool(false) {
+        lines.push(
+            "a worker did not answer, so its sessions are missing; see the log of the server".to_owned(),
+        );
+    }
+    lines.join("\n") + "\n"
+}
+
+fn row(session: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let traffic = |way: &str| {
+        let (packets, bytes) = (&session[way]["packets"], &session[way]["bytes"]);
+        format!("{} / {}", packets.as_u64().unwrap_or(0), table::bytes(bytes.as_u64().unwrap_or(0)))
+    };
+    let relayed = session["relayed"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut peers: Vec<String> = relayed
+        .iter()
+        .flat_map(|relay| relay["peers"].as_array().map(Vec::as_slice).unwrap_or_default())
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
+    peers.dedup();
+    let more = peers.len().saturating_sub(2);
+    peers.truncate(2);
+    if more > 0 {
+        peers.push(format!("and {more} more"));
+    }
+    vec![
+        text(&session["host"]),
+        text(&session["user"]),
+        text(&session["transport"]),
+        text(&session["client"]),
+        table::duration(session["seconds"].as_u64().unwrap_or(0)),
+        traffic("from_client"),
+        traffic("from_peer"),
+        if peers.is_empty() { "-".to_owned() } else { peers.join(" ") },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_session_is_a_line_with_its_hints_below() {
+        let session = json!({
+            "host": "ping", "user": "w_ann", "transport": "tls", "client": "192.0.2.1:5", "seconds": 65,
+            "from_client": { "packets": 100, "bytes": 20_000 }, "from_peer": { "packets": 0, "bytes": 0 },
+            "relayed": [{ "peers": ["198.51.100.1", "198.51.100.2", "198.51.100.3"] }],
+            "hints": ["nothing comes back from the peers"],
+        });
+        let page = json!({ "sessions": [session], "total": 3, "complete": false });
+        let expected = "\
+HOST  USER   VIA  CLIENT       FOR    SENT          RECEIVED  PEERS
+ping  w_ann  tls  192.0.2.1:5  1m 5s  100 / 19 KiB  0 / 0 B   198.51.100.1 198.51.100.2 and 1 more
+  ^ nothing comes back from the peers
+1 of 3 sessions
+a worker did not answer, so its sessions are missing; see the log of the server
+";
+        assert_eq!(text(&page), expected);
+        assert_eq!(text(&json!({ "sessions": [], "total": 0, "complete": true })), "no sessions\n");
+    }
+}

@@ -1,0 +1,204 @@
+//! "Why did she fail?" and "who is connected?": the log, the admin pages, the commands that read them, and the metrics.
+
+use crate::support::beside_others;
+use crate::support::client::{Client, Link};
+use crate::support::credentials::{Credentials, named, rest};
+use crate::support::echo::Echo;
+use crate::support::http::get;
+use crate::support::plan::{LOCAL_V4, Plan, SECRET, Transport};
+use crate::support::server::{Server, skip_on_coturn};
+use crate::support::tool::run_command;
+use std::process::Command;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Returns what a command that asks the server prints.
+fn printed(server: &Server, arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
+    command.args(arguments).arg("--admin").arg(server.admin().to_string());
+    let ended = run_command(command, LIMIT);
+    assert!(ended.success, "{arguments:?}: {}", ended.output);
+    ended.output
+}
+
+/// Tries to allocate over UDP. Returns the error code of the answer.
+fn refused(server: &Server, credentials: Credentials) -> u16 {
+    let link = Link::open(Transport::Udp, server.v4(Transport::Udp));
+    Client::log_in(link, credentials).allocate().expect_err("a refusal")
+}
+
+/// Waits until the log has all these words in one line.
+fn wait_line(server: &Server, words: &[&str]) {
+    let found =
+        server.wait_log(LIMIT, |log| log.lines().any(|line| words.iter().all(|word| line.contains(word))));
+    assert!(found, "no line with {words:?}:\n{}", server.log());
+}
+
+#[test]
+fn every_refusal_is_explained() {
+    let _turn = beside_others();
+    if skip_on_coturn("reasons of refusals") {
+        return;
+    }
+    let plan = Plan { limits: "allocations_per_user = 1".to_owned(), ..Plan::loopback() };
+    let server = Server::start(&plan);
+    let expired = rest(SECRET, "w_late", -3600);
+    let cases: [(&str, Credentials, &[&str]); 5] = [
+        (
+            "wrong_password",
+            rest("another secret", "w_wrong", 600),
+            &["fits not the secret", "turn-stun-servers.xml"],
+        ),
+        (
+            "wrong_password",
+            rest(&format!("{SECRET}\n"), "w_newline", 600),
+            &["the secret of test and a newline at its end"],
+        ),
+        ("expired_name", expired, &["expired 36", "compare the clocks"]),
+        ("malformed_name", named(SECRET, "w_swapped:1999999999"), &["ends with a time", "EXPIRY:USER"]),
+        ("far_expiry", named("another", "1999999999000:w_millis"), &["in milliseconds"]),
+    ];
+    for (reason, credentials, words) in cases {
+        let user =
+            credentials.username.split(':').find(|part| part.starts_with("w_")).expect("a user").to_owned();
+        assert_eq!(refused(&server, credentials), 401, "{user}");
+        let reason_field = format!("reason=\"{reason}\"");
+        wait_line(
+            &server,
+            &[&["INFO refusal:", user.as_str(), "transport=\"udp\"", &reason_field], words].concat(),
+        );
+        let listed = printed(&server, &["refusals", "--user", &user]);
+        assert!(listed.contains(&format!("{reason} (401)")), "{listed}");
+        assert!(words.iter().all(|word| listed.contains(word)), "{listed}");
+    }
+
+    // A user with an allocation: a denied peer, and the limit of its allocations.
+    let open = || Link::open(Transport::Tcp, server.v4(Transport::Tcp));
+    let mut ann = Client::log_in(open(), server.credentials("w_ann"));
+    ann.allocate().expect("good credentials");
+    assert_eq!(ann.permit("10.1.2.3:7000".parse().expect("literal")), 403);
+    wait_line(
+        &server,
+        &["host=test", "w_ann", "10.1.2.3 is not allowed: private addresses", "add it to `peers`"],
+    );
+    assert_eq!(Client::log_in(open(), server.credentials("w_ann")).allocate(), Err(486));
+    wait_line(&server, &["the user has 1 allocations, as many as allowed", "limits.allocations_per_user"]);
+
+    let page: serde_json::Value =
+        serde_json::from_str(&get(server.admin(), "/refusals?host=test").1).expect("JSON");
+    let reasons: Vec<_> =
+        page["refusals"].as_array().expect("a list").iter().map(|one| &one["reason"]).collect();
+    assert_eq!(reasons, ["user_allocations", "peer_denied"], "the latest first");
+    let metrics = get(server.admin(), "/metrics").1;
+    for series in [
+        "{reason=\"first_request\",host=\"\",transport=\"udp\"} 5",
+        "{reason=\"wrong_password\",host=\"\",transport=\"udp\"} 2",
+        "{reason=\"peer_denied\",host=\"test\",transport=\"tcp\"} 1",
+        "{reason=\"user_allocations\",host=\"test\",transport=\"tcp\"} 1",
+    ] {
+        assert!(metrics.contains(&format!("hallpass_refusals_total{series}\n")), "{series}\n{metrics}");
+    }
+}
+
+/// Three users with the wrong secret make a warning that names the host, once after each reload.
+#[test]
+fn a_secret_that_does_not_match_is_told_once_after_a_reload() {
+    let _turn = beside_others();
+    if skip_on_coturn("warnings about secrets") {
+        return;
+    }
+    let server = Server::start(&Plan::loopback());
+    let fail = |users: [&str; 4]| {
+        for user in users {
+            assert_eq!(refused(&server, rest("another secret", user, 600)), 401);
+        }
+    };
+    fail(["w_a", "w_b", "w_c", "w_d"]);
+    let words = ["WARN", "3 users were refused since the start", "no user of test has succeeded"];
+    wait_line(&server, &words);
+    server.signal("HUP");
+    wait_line(&server, &["the new configuration is in use"]);
+    fail(["w_e", "w_f", "w_g", "w_h"]);
+    wait_line(&server, &["WARN", "3 users were refused since the reload", "turn-stun-servers.xml of test"]);
+    wait_line(&server, &["refusal", "w_h"]);
+    assert_eq!(server.log().matches("users were refused since").count(), 2, "{}", server.log());
+}
+
+/// If names of many users expired the same time ago, a clock is wrong.
+#[test]
+fn a_wrong_clock_is_told() {
+    let _turn = beside_others();
+    if skip_on_coturn("warnings about clocks") {
+        return;
+    }
+    let server = Server::start(&Plan::loopback());
+    for user in ["w_a", "w_b", "w_c", "w_d", "w_e"] {
+        assert_eq!(refused(&server, rest(SECRET, user, -86_400)), 401);
+    }
+    wait_line(&server, &["WARN", "the names of 5 users all expired about 24 hours ago", "clock"]);
+}
+
+/// `privacy` hides names and addresses on the pages and in the log.
+#[test]
+fn with_privacy_users_have_pseudonyms() {
+    let _turn = beside_others();
+    if skip_on_coturn("privacy") {
+        return;
+    }
+    let server = Server::start(&Plan { top: "privacy = true".to_owned(), ..Plan::loopback() });
+    assert_eq!(refused(&server, rest("another secret", "w_wrong", 600)), 401);
+    wait_line(&server, &["refusal", "user=\"user-", "client=-"]);
+    let mut ann =
+        Client::log_in(Link::open(Transport::Udp, server.v4(Transport::Udp)), server.credentials("w_ann"));
+    ann.allocate().expect("good credentials");
+    for text in [get(server.admin(), "/refusals").1, get(server.admin(), "/sessions").1] {
+        assert!(text.contains("\"user\": \"user-") && text.contains("\"client\": \"-\""), "{text}");
+        assert!(!text.contains("w_wrong") && !text.contains("w_ann"), "{text}");
+    }
+}
+
+#[test]
+fn sessions_are_listed_with_their_traffic_and_what_looks_wrong() {
+    let _turn = beside_others();
+    if skip_on_coturn("the list of sessions") {
+        return;
+    }
+    let plan = Plan { limits: "allocations_per_user = 5".to_owned(), ..Plan::loopback() };
+    let server = Server::start(&plan);
+    assert_eq!(printed(&server, &["sessions"]), "no sessions\n");
+    let peer = Echo::start(LOCAL_V4);
+    let mut clients = Vec::new();
+    for (user, transport) in [("w_ann", Transport::Udp), ("w_bob", Transport::Tls)] {
+        let mut client =
+            Client::log_in(Link::open(transport, server.v4(transport)), server.credentials(user));
+        client.allocate().expect("good credentials");
+        assert_eq!(client.bind(0x4000, peer.address()), 0);
+        client.send_to(peer.address(), &[7; 100]);
+        let _ = client.receive().expect("the echo");
+        clients.push(client);
+    }
+    let listed = printed(&server, &["sessions"]);
+    assert!(listed.starts_with("HOST  USER   VIA  CLIENT"), "{listed}");
+    for line in ["test  w_bob  tls", "test  w_ann  udp"] {
+        let line = listed.lines().find(|found| found.starts_with(line)).expect("a line for each");
+        assert!(line.contains("1 / 100 B  1 / 100 B  127.0.0.1"), "{line}");
+    }
+    assert!(listed.ends_with("2 sessions\n"), "{listed}");
+    let one = printed(&server, &["sessions", "--user", "ann"]);
+    assert!(one.contains("w_ann") && !one.contains("w_bob") && one.ends_with("1 of 2 sessions\n"), "{one}");
+    let page: serde_json::Value =
+        serde_json::from_str(&printed(&server, &["sessions", "--host", "test", "--json"])).expect("JSON");
+    assert_eq!((&page["total"], &page["complete"]), (&2.into(), &true.into()));
+    assert_eq!(page["sessions"][0]["relayed"][0]["channels"], 1);
+    // A command names what it cannot do.
+    drop(clients);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
+    command.args(["sessions", "--admin", "127.0.0.1:9"]);
+    let ended = run_command(command, LIMIT);
+    assert!(
+        !ended.success && ended.output.contains("cannot ask the server at 127.0.0.1:9"),
+        "{}",
+        ended.output
+    );
+}
