@@ -113,7 +113,7 @@ limits! {
         /// Traffic relayed for all allocations of one user. This limit and the next three apply once across all
         /// workers, within 1 % per worker.
         kbit_per_user = 0, "kbit per second", ANY, NO_LIMIT;
-        /// Datagrams relayed for all allocations of one user. From its clients over UDP, at most 2,500 may arrive at
+        /// Datagrams relayed for all allocations of one user. From its clients over UDP, at most 2,000 may arrive at
         /// once, or a hundredth of a second's worth if that is more. A lesson with a dozen 1080p cameras, each sent
         /// directly to every participant, has 15,000 a second. The default prevents one user from keeping a core busy
         /// with small datagrams. Raise the limit if many people share a user name.

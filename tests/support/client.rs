@@ -223,6 +223,14 @@ impl Client {
         self.code(CHANNEL_BIND, &[(CHANNEL_NUMBER, &number), (XOR_PEER_ADDRESS, &peer)])
     }
 
+    /// Returns a signed ChannelBind.
+    pub fn bind_request(&mut self, number: u16, peer: SocketAddr) -> Vec<u8> {
+        let [high, low] = number.to_be_bytes();
+        let number = [high, low, 0, 0];
+        let peer = xor_value_in(peer, self.next_id());
+        self.request(CHANNEL_BIND, &[(CHANNEL_NUMBER, &number), (XOR_PEER_ADDRESS, &peer)]).1
+    }
+
     pub fn send_to(&mut self, peer: SocketAddr, payload: &[u8]) {
         let attributes = [(XOR_PEER_ADDRESS, &xor_value_in(peer, 0)[..]), (DATA, payload)];
         self.link.send(&message(SEND_INDICATION, 0, &attributes)).unwrap();

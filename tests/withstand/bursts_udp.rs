@@ -7,7 +7,8 @@ use crate::machine::{drops, many_descriptors};
 use crate::support::alone;
 use crate::support::client::{Client, udp_from};
 use crate::support::codec::UDP;
-use crate::support::plan::{Plan, REALM, Transport};
+use crate::support::credentials::named;
+use crate::support::plan::{Plan, REALM, SECRET, Transport};
 use crate::support::server::Server;
 use crate::support::stun::{
     ALLOCATE, LIFETIME, NONCE, REALM_ATTRIBUTE, REFRESH, REQUESTED_TRANSPORT, Session, USERNAME,
@@ -61,6 +62,67 @@ fn a_burst_of_channel_data_of_one_user_disturbs_no_call() {
         })
     });
     assert!(drops(&server, "allocation_over_rate") > 10_000);
+}
+
+/// Returns a function that sends a thousand ChannelData of this client, with these channels in turn.
+fn burst(client: &Client, channels: &[u16]) -> impl Fn(&Server) -> u64 + use<> {
+    let messages: Vec<Vec<u8>> =
+        channels.iter().map(|number| [&number.to_be_bytes()[..], &[0, 1, 7, 0, 0, 0]].concat()).collect();
+    let from = socket(client);
+    move |server| {
+        let burst = messages.iter().cycle().take(1000).map(|message| &message[..]);
+        send_all(&from, server.v4(Transport::Udp), burst)
+    }
+}
+
+/// What a user has used up stays used up when its last allocation ends.
+#[test]
+fn allocations_made_again_and_again_disturb_no_call() {
+    let _turn = alone();
+    let server = Server::start(&plan(""));
+    let session = Session::new(server.credentials("pupil"), b"");
+    let mut client = joined(&server, source(0), &session);
+    let (_sink, peer) = sink();
+    let burst = burst(&client, &[0x4000]);
+    beside("18 allocations of one user in turn, 1,000 ChannelData on each at once", &server, |stop| {
+        every(EVERY, stop, || {
+            let mut sent = 0;
+            for _ in 0..18 {
+                let allocate = client.request(ALLOCATE, &[(REQUESTED_TRANSPORT, &UDP)]).1;
+                let bind = client.bind_request(0x4000, peer);
+                let end = client.request(REFRESH, &[(LIFETIME, &[0; 4])]).1;
+                for request in [allocate, bind] {
+                    let _ = client.link.send(&request);
+                }
+                sent += 3 + burst(&server);
+                let _ = client.link.send(&end);
+            }
+            sent
+        })
+    });
+    assert!(drops(&server, "user_over_rate") > 10_000);
+}
+
+/// A name without a user part may belong to many people. Its datagrams wait in the same queue.
+#[test]
+fn bursts_of_a_name_without_a_user_disturb_no_call() {
+    let _turn = alone();
+    let server = Server::start(&plan(""));
+    let session = Session::new(named(SECRET, "1999999999"), b"");
+    let (_sink, peer) = sink();
+    let clients: Vec<Client> = (0..18)
+        .map(|_| {
+            let mut client = joined(&server, source(0), &session);
+            client.allocate().expect("an allocation");
+            assert_eq!(client.bind(0x4000, peer), 0, "a channel");
+            client
+        })
+        .collect();
+    let bursts: Vec<_> = clients.iter().map(|client| burst(client, &[0x4000])).collect();
+    beside("1,000 ChannelData on each of 18 allocations of a name without a user", &server, |stop| {
+        every(EVERY, stop, || bursts.iter().map(|burst| burst(&server)).sum())
+    });
+    assert!(drops(&server, "user_over_rate") > 10_000);
 }
 
 /// A cycle of requests: each client allocates, and then each ends its allocation.

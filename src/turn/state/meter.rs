@@ -25,7 +25,7 @@ const DRAWS_PER_SECOND: u64 = 100;
 /// screen has some hundred. One takes 7 us, and the media of others waits behind them in the queue of the listener. What comes
 /// from peers, or over streams, waits for nobody.
 const ALLOCATION_AT_ONCE: u64 = 1000;
-const USER_AT_ONCE: u64 = 2500;
+const USER_AT_ONCE: u64 = 2000;
 
 /// A datagram to be counted.
 #[derive(Clone, Copy, Debug)]
@@ -119,12 +119,12 @@ impl Holder {
         Self { budget: Arc::clone(budget), bits, packets, queued }
     }
 
-    /// Whether one more datagram may pass.
-    fn covers(&mut self, now: Instant, rate: Rate, Counted { len, queued }: Counted) -> bool {
-        let (now, packets) = (now.as_nanos(), u64::from(rate.packets));
+    /// Whether one more datagram may pass. `queue` is the rate of datagrams that come from clients over UDP.
+    fn covers(&mut self, now: Instant, rate: Rate, queue: u32, Counted { len, queued }: Counted) -> bool {
+        let (now, packets, queue) = (now.as_nanos(), u64::from(rate.packets), u64::from(queue));
         self.bits.covers(len as u64 * 8, &self.budget.bits_until, now, rate.bits(), SECOND)
             && self.packets.covers(1, &self.budget.packets_until, now, packets, SECOND)
-            && (!queued || self.queued.covers(1, &self.budget.queued_until, now, packets, USER_AT_ONCE))
+            && (!queued || self.queued.covers(1, &self.budget.queued_until, now, queue, USER_AT_ONCE))
     }
 
     fn spend(&mut self, Counted { len, queued }: Counted) {
@@ -220,13 +220,14 @@ impl Meters {
             Account::Name(_) => Rate::default(),
         };
         let after = meter.after(now, rates.allocation, counted).ok_or(DropReason::AllocationOverRate)?;
-        if !user.covers(now, user_rate, counted) {
+        // A name that many people may share is one credential, and the queue of a listener is no longer for it.
+        if !user.covers(now, user_rate, rates.user.packets, counted) {
             return Err(DropReason::UserOverRate);
         }
         if let Some(host) = host {
             // Many users may come at once.
             let counted = Counted { queued: false, ..counted };
-            if !host.covers(now, rates.host, counted) {
+            if !host.covers(now, rates.host, 0, counted) {
                 return Err(DropReason::HostOverRate);
             }
             host.spend(counted);
@@ -287,9 +288,9 @@ mod tests {
     #[test]
     fn of_datagrams_less_than_a_seconds_worth_may_come_at_once() {
         let rate = |packets| Rate { kbit: 0, packets };
-        let at_once = |rates: Rates| {
+        let at_once = |name, rates: Rates| {
             let (mut meters, mut meter) = (Meters::default(), Meter::default());
-            let user = meters.join(&place(&Arc::default(), HOST, "ann"));
+            let user = meters.join(&place(&Arc::default(), HOST, name));
             let mut passed = |queued| {
                 let counted = Counted { len: 9, queued };
                 (0..250_000)
@@ -298,11 +299,13 @@ mod tests {
             };
             (passed(true), passed(false))
         };
-        let of_allocation = |packets| at_once(Rates { allocation: rate(packets), ..Rates::default() });
-        let of_user = |packets| at_once(Rates { user: rate(packets), ..Rates::default() });
+        let of_allocation = |packets| at_once("ann", Rates { allocation: rate(packets), ..Rates::default() });
+        let of_user = |packets| at_once("ann", Rates { user: rate(packets), ..Rates::default() });
         assert_eq!([300, 20_000].map(of_allocation), [(300, 0), (1_000, 19_000)]);
         assert_eq!(of_allocation(1_000_000).0, 10_000);
-        assert_eq!([300, 100_000].map(of_user), [(300, 0), (2_500, 97_500)]);
+        assert_eq!([300, 100_000].map(of_user), [(300, 0), (2_000, 98_000)]);
+        // A name that many people may share has no other limit.
+        assert_eq!(at_once("", Rates { user: rate(100_000), ..Rates::default() }), (2_000, 250_000));
     }
 
     #[test]

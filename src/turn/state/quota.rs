@@ -1,19 +1,24 @@
 //! Quotas: the number of allocations by user, by host and in all, across all workers (RFC 8656 section 7.2, steps 8
 //! and 10). Allocations are counted even without a limit, so that a limit set by a reload is exact at once.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
 
 use super::budget::Budget;
 use crate::base::host::{HOSTS_MAX, HostId};
+use crate::base::lock::lock;
 use crate::turn::identity::account::Account;
 use crate::turn::identity::refusal::Reason;
 use crate::turn::settings::Limits;
 
 /// Capacity for users kept after the last one is gone.
 const USERS_KEPT: usize = 4096;
+/// Users kept after their last allocation has ended. Otherwise one that ends and makes its allocation again and again would have
+/// a full budget each time.
+const RESTING: usize = 4096;
 
 type UserKey = (HostId, Account);
 
@@ -24,6 +29,10 @@ pub struct Quota {
     total: AtomicU32,
     hosts: Box<[Host]>,
     users: DashMap<UserKey, User>,
+    /// The number of users with at least one place.
+    active: AtomicUsize,
+    /// Users that lost their last place, in this order. Some have one again.
+    resting: Mutex<VecDeque<UserKey>>,
 }
 
 #[derive(Debug, Default)]
@@ -35,13 +44,21 @@ struct Host {
 #[derive(Debug, Default)]
 struct User {
     held: u32,
+    /// Whether it is listed in `resting`.
+    is_listed: bool,
     budget: Arc<Budget>,
 }
 
 impl Default for Quota {
     fn default() -> Self {
         let hosts = (0..HOSTS_MAX).map(|_| Host::default()).collect();
-        Self { total: AtomicU32::new(0), hosts, users: DashMap::new() }
+        Self {
+            total: AtomicU32::new(0),
+            hosts,
+            users: DashMap::new(),
+            active: AtomicUsize::new(0),
+            resting: Mutex::default(),
+        }
     }
 }
 
@@ -87,6 +104,9 @@ impl Quota {
             self.total.fetch_sub(1, Relaxed);
             return Err(Reason::UserAllocations { limit });
         }
+        if entry.held == 0 {
+            self.active.fetch_add(1, Relaxed);
+        }
         entry.held += 1;
         let (budget, held) = (Arc::clone(&entry.budget), entry.held);
         Ok(Place { quota: Arc::clone(self), host, account: account.clone(), budget, held, entries: 0 })
@@ -104,7 +124,22 @@ impl Quota {
 
     /// The number of users with at least one allocation.
     pub fn users(&self) -> usize {
-        self.users.len()
+        self.active.load(Relaxed)
+    }
+
+    /// Lists a user that has lost its last place. If too many are listed, forgets the one that was listed first, unless it has
+    /// a place again.
+    fn rest(&self, user: UserKey) {
+        let mut resting = lock(&self.resting);
+        resting.push_back(user);
+        let first = if resting.len() > RESTING { resting.pop_front() } else { None };
+        drop(resting);
+        if let Some(first) = first {
+            self.users.remove_if_mut(&first, |_, user| {
+                user.is_listed = false;
+                user.held == 0
+            });
+        }
     }
 }
 
@@ -163,10 +198,18 @@ impl Drop for Place {
         let Self { quota, host, account, budget, entries, .. } = self;
         budget.entries.fetch_sub(*entries, Relaxed);
         quota.of(*host).held.fetch_sub(1, Relaxed);
-        quota.users.remove_if_mut(&(*host, account.clone()), |_, user| {
+        let key = (*host, account.clone());
+        // The lock of the entry is released before `rest` takes another.
+        let rests = quota.users.get_mut(&key).is_some_and(|mut user| {
             user.held = user.held.saturating_sub(1);
-            user.held == 0
+            if user.held == 0 {
+                quota.active.fetch_sub(1, Relaxed);
+            }
+            user.held == 0 && !std::mem::replace(&mut user.is_listed, true)
         });
+        if rests {
+            quota.rest(key);
+        }
         let last = quota.total.fetch_sub(1, Relaxed) == 1;
         // Returns the memory of a burst once its last user is gone.
         if last && quota.users.capacity() > USERS_KEPT {
@@ -259,6 +302,26 @@ mod tests {
         for n in 0..100 {
             drop(quota.take(HostId(0), &user(&n.to_string()), &limits).expect("free"));
         }
-        assert_eq!((quota.total(), quota.users.len()), (0, 0));
+        assert_eq!((quota.total(), quota.users()), (0, 0));
+    }
+
+    /// A user that ends and makes its allocation again has the same budget.
+    #[test]
+    fn a_budget_outlives_the_last_allocation_of_its_user() {
+        let quota = Arc::new(Quota::default());
+        let take = |name: &str| quota.take(HostId(0), &user(name), &Limits::default()).expect("free");
+        let first = take("alice");
+        let budget = Arc::clone(first.user_budget());
+        drop(first);
+        for _ in 0..3 {
+            assert!(Arc::ptr_eq(take("alice").user_budget(), &budget), "also if it does so again and again");
+        }
+        // Of those without an allocation, the last ones are kept.
+        let held = take("held");
+        let budget_of_held = Arc::clone(held.user_budget());
+        (0..2 * RESTING).for_each(|number| drop(take(&number.to_string())));
+        assert_eq!((quota.users(), quota.total(), quota.users.len()), (1, 1, RESTING + 1));
+        assert!(!Arc::ptr_eq(take("alice").user_budget(), &budget));
+        assert!(Arc::ptr_eq(take("held").user_budget(), &budget_of_held));
     }
 }
