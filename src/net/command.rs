@@ -28,7 +28,7 @@ pub enum Command {
     Web(Arc<Web>),
     /// Starts or stops refusing new allocations. Listeners stay open for clients that have one.
     Drain(bool),
-    /// Closes connections that hold this many bytes of the kernel's memory for TCP, the largest first.
+    /// Closes connections that hold this many bytes of the kernel's memory for TCP without a use.
     FreeTcpMemory(u64),
     /// Sends a page of sessions to the sender in the request.
     Sessions(PageRequest),

@@ -50,7 +50,7 @@ labels! {
     TooMany = "too_many",
     /// Closed to make room for another client. Only web clients and clients without an allocation are displaced.
     Displaced = "displaced",
-    /// Closed because the kernel's memory for TCP runs low and it holds much of it for this connection.
+    /// Closed because the kernel's memory for TCP runs low and it holds much of it for this connection without a use.
     KernelMemory = "kernel_memory",
 }
 

@@ -477,7 +477,7 @@ impl Front {
         self.connections.mark_closing(token, reason);
     }
 
-    /// Closes connections that hold `bytes` of the kernel's memory for TCP, the largest first.
+    /// Closes connections that hold `bytes` of the kernel's memory for TCP without a use.
     pub fn free_tcp_memory(&mut self, bytes: u64, now: Instant) {
         kernel_memory::close_largest(&mut self.connections, bytes, now);
     }

@@ -15,7 +15,7 @@ use socket2::SockRef;
 use super::budget::{SOCKET_UNITS, WRITTEN_BYTES_PER_UNIT};
 use super::counters::CloseReason;
 use super::scratch::Scratch;
-use super::syscall::{kernel_memory, let_kernel_size_buffers, read_stream, write_stream};
+use super::syscall::{KernelMemory, let_kernel_size_buffers, read_stream, write_stream};
 use crate::base::time::Instant;
 use outbox::{Kind, Outbox, Pushed};
 use record::RECORD_MAX;
@@ -23,11 +23,15 @@ use tls::Tls;
 
 /// Limit of unsent TLS records: the rest of one write, and a flight of the handshake.
 const UNSENT_MAX: usize = 128 << 10;
-/// The receive buffer of a TURN client, capped by net.core.rmem_max: 20 Mbit/s at a round trip of 100 ms. Without this, the
+/// The receive buffer of a TURN client, capped by net.core.rmem_max: 10 Mbit/s at a round trip of 100 ms. Without this, the
 /// kernel lets each client fill 6 MB (net.ipv4.tcp_rmem).
-const RECEIVE_BUFFER: usize = 256 << 10;
-/// A connection that the server gives up is reset if the kernel holds at least this much for it.
-const RESET_BYTES: usize = 16 << 10;
+const RECEIVE_BUFFER: usize = 128 << 10;
+/// A connection is reset when it is closed if the kernel holds at least this much that will not be read.
+const RESET_RECEIVED: usize = 2 << 10;
+/// A connection that the server gives up is reset if the kernel holds at least this much output.
+const RESET_UNSENT: usize = 16 << 10;
+/// How long the output of a closed connection may stay unacknowledged.
+const LAST_OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Empty outboxes kept for reuse.
 const SPARE_OUTBOXES: usize = 64;
 
@@ -255,12 +259,21 @@ impl Stream {
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
-    /// Closes the connection, with a close_notify if no unsent bytes wait. Resets it if the server gives it up while the
-    /// kernel holds much for it: without a reset, the kernel holds that for up to [`USER_TIMEOUT`](super::socket).
-    pub fn close(mut self, reason: CloseReason, output: &mut Scratch) {
-        if reason.gives_up() && kernel_memory(self.fd()).is_ok_and(|held| held >= RESET_BYTES) {
-            let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
-        } else if self.unsent.is_empty() {
+    /// Closes the connection, with a close_notify if no unsent bytes wait. Resets it if the kernel would keep much for it:
+    /// bytes that nobody will read, or output of a connection that the server gives up. While the kernel `lacks_memory`, any
+    /// output counts. Otherwise the kernel has some seconds for the rest of the output, without a place in the limits.
+    pub fn close(mut self, reason: CloseReason, lacks_memory: bool, output: &mut Scratch) {
+        let held = KernelMemory::of(self.fd()).unwrap_or_default();
+        let is_hopeless = lacks_memory || reason.gives_up();
+        let socket = SockRef::from(&self.socket);
+        if held.received >= RESET_RECEIVED || is_hopeless && held.unsent >= RESET_UNSENT {
+            let _ = socket.set_linger(Some(Duration::ZERO));
+            return;
+        }
+        if held.unsent > 0 {
+            let _ = socket.set_tcp_user_timeout(Some(LAST_OUTPUT_TIMEOUT));
+        }
+        if self.unsent.is_empty() {
             self.send_close_notify(output);
         }
     }

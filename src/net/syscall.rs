@@ -22,7 +22,7 @@ pub use self::call::{read_stream, write_stream};
 pub use self::epoll::{Alarm, Epoll, Events, Waker, ready};
 pub use self::icmp::{IcmpError, is_peer_error, receive_icmp};
 pub use self::options::{
-    Fragmentation, Offloads, enable_coalescing, enable_packet_info, kernel_memory, let_kernel_size_buffers,
+    Fragmentation, KernelMemory, Offloads, enable_coalescing, enable_packet_info, let_kernel_size_buffers,
     return_free_memory, set_error_queue, set_fragmentation, unsent,
 };
 pub use self::receive::{Origin, RecvBatch};

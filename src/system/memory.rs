@@ -30,9 +30,14 @@ impl TcpMemory {
     pub fn read() -> Option<Self> {
         let page = rustix::param::page_size() as u64;
         let used = pages_for_tcp(&fs::read_to_string("/proc/net/sockstat").ok()?)?;
-        let limits = fs::read_to_string("/proc/sys/net/ipv4/tcp_mem").ok()?;
-        let pressure: u64 = limits.split_ascii_whitespace().nth(1)?.parse().ok()?;
-        Some(Self { used: used.saturating_mul(page), pressure: pressure.saturating_mul(page) })
+        let limits = fs::read_to_string("/proc/sys/net/ipv4/tcp_mem").ok();
+        let pages = limits.and_then(|limits| limits.split_ascii_whitespace().nth(1)?.parse::<u64>().ok());
+        let pressure = match pages {
+            Some(pages) => pages.saturating_mul(page),
+            // Containers do not see the limit. This is the kernel's default.
+            None => size(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")? / 16,
+        };
+        Some(Self { used: used.saturating_mul(page), pressure })
     }
 }
 

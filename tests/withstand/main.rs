@@ -20,6 +20,7 @@ mod floods;
 mod framing;
 mod half_open;
 mod handshakes;
+mod kernel_memory;
 mod log;
 mod log_flood;
 mod mutated;

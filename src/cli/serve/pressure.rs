@@ -64,13 +64,14 @@ impl Watch {
             tracing::warn!(
                 used_mib,
                 limit_mib,
-                "the kernel's memory for TCP runs low: the connections that hold most of it are closed; if this happens \
-                 without an attack, raise net.ipv4.tcp_mem"
+                "the kernel's memory for TCP runs low, so connections that hold much of it without a use are closed; if this \
+                 happens without an attack, raise net.ipv4.tcp_mem"
             );
         } else if !low && self.tcp_low {
             tracing::info!(used_mib, limit_mib, "the kernel has memory for TCP again");
         }
         self.tcp_low = low;
+        self.admission.set_lacks_tcp_memory(low);
         low.then(|| used - enough)
     }
 

@@ -494,7 +494,7 @@ impl Connection {
     }
 
     /// Closes the connection and frees its place.
-    pub fn close(self, reason: CloseReason, output: &mut Scratch) {
-        self.stream.close(reason, output);
+    pub fn close(self, reason: CloseReason, lacks_memory: bool, output: &mut Scratch) {
+        self.stream.close(reason, lacks_memory, output);
     }
 }

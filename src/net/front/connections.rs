@@ -487,7 +487,7 @@ impl Connections {
         counters.open.sub(1);
         counters.closed(stage, reason).add(1);
         // The counters are updated first, so that they are right when the client sees the end of the connection.
-        connection.close(reason, output);
+        connection.close(reason, self.gate.admission().lacks_tcp_memory(), output);
         self.gone.push((client, reason));
     }
 

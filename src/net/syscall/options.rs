@@ -87,27 +87,44 @@ pub fn unsent(socket: impl AsFd) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
-/// Returns the bytes of kernel memory that a socket uses for what it has received and for what it has not sent
-/// (SO_MEMINFO). That includes TCP segments behind a missing one, and the kernel's overhead.
-///
-/// # Errors
-/// The error of `getsockopt(2)`.
-pub fn kernel_memory(socket: impl AsFd) -> io::Result<usize> {
-    // The indices of SK_MEMINFO_RMEM_ALLOC, WMEM_QUEUED and BACKLOG, of nine values (linux/sock_diag.h).
-    const INDICES: [usize; 3] = [0, 5, 7];
-    let mut values = [0u32; 9];
-    let mut len = size_of_val(&values) as socklen_t;
-    // SAFETY: both pointers are valid for the call, and the length is that of the values.
-    check(unsafe {
-        libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_MEMINFO,
-            values.as_mut_ptr().cast(),
-            &raw mut len,
-        )
-    })?;
-    Ok(INDICES.into_iter().map(|index| values[index] as usize).sum())
+/// The kernel memory of a socket in bytes, with the kernel's overhead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelMemory {
+    /// For what the program has not read, TCP segments behind a missing one included.
+    pub received: usize,
+    /// For what is not sent, or not acknowledged.
+    pub unsent: usize,
+    /// Reserved for more. Before Linux 6.0 this is up to 2 MB.
+    pub reserved: usize,
+}
+
+impl KernelMemory {
+    /// Reads the memory of a socket (SO_MEMINFO).
+    ///
+    /// # Errors
+    /// The error of `getsockopt(2)`.
+    pub fn of(socket: impl AsFd) -> io::Result<Self> {
+        let mut values = [0u32; 9];
+        let mut len = size_of_val(&values) as socklen_t;
+        // SAFETY: both pointers are valid for the call, and the length is that of the values.
+        check(unsafe {
+            libc::getsockopt(
+                socket.as_fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_MEMINFO,
+                values.as_mut_ptr().cast(),
+                &raw mut len,
+            )
+        })?;
+        // SK_MEMINFO_RMEM_ALLOC, FWD_ALLOC, WMEM_QUEUED and BACKLOG (linux/sock_diag.h).
+        let [rmem_alloc, _, _, _, fwd_alloc, wmem_queued, _, backlog, _] = values.map(|value| value as usize);
+        Ok(Self { received: rmem_alloc + backlog, unsent: wmem_queued, reserved: fwd_alloc })
+    }
+
+    /// Returns the sum.
+    pub fn total(self) -> usize {
+        self.received + self.unsent + self.reserved
+    }
 }
 
 /// Lets the kernel choose the buffer sizes of a socket again, after one was set (SO_BUF_LOCK).
