@@ -73,7 +73,7 @@ impl Port {
         });
         let ipv6 = self.local.is_ipv6();
         let socket = (self.socket.as_fd(), &self.unsegmented);
-        batch.send_from(socket, ipv6, &mut datagrams, &mut |_| refused += 1);
+        batch.send_from(socket, ipv6, &mut datagrams, &mut |_, _| refused += 1);
         self.waiting.clear();
         self.bytes.clear();
         refused

@@ -21,7 +21,7 @@ use super::syscall::{BATCH, Epoll, Offloads, RecvBatch};
 use super::token::Generation;
 use crate::base::time::Instant;
 use crate::base::transport::Transport;
-use crate::turn::action::{DropReason, OpenError, PeerHeader, PeerIcmp, RelayId};
+use crate::turn::action::{DropReason, OpenError, PeerHeader, PeerIcmp, RelayId, Relayed};
 use crate::turn::five_tuple::Client;
 use crate::wire::frame::Frame;
 use crate::wire::{channel_data, indication};
@@ -209,8 +209,7 @@ impl Datagrams {
     ) -> bool {
         let start = datagram.range.start;
         let payload = Payload::Frame(datagram.frame, start + payload.start..start + payload.end);
-        let route = Route::Relay { relay, dont_fragment };
-        self.batch.push(Outgoing { route, to: peer, source: None, head: None, payload })
+        self.push_to_peer((relay, dont_fragment), peer, payload)
     }
 
     /// Queues a stream client's datagram to a peer; the payload is a range of the bytes passed to
@@ -222,22 +221,33 @@ impl Datagrams {
         peer: SocketAddr,
         payload: Range<usize>,
     ) -> bool {
-        let (route, payload) = (Route::Relay { relay, dont_fragment }, Payload::Stream(payload));
-        self.batch.push(Outgoing { route, to: peer, source: None, head: None, payload })
+        self.push_to_peer((relay, dont_fragment), peer, Payload::Stream(payload))
+    }
+
+    fn push_to_peer(
+        &mut self,
+        (relay, dont_fragment): (RelayId, bool),
+        peer: SocketAddr,
+        payload: Payload,
+    ) -> bool {
+        let route = Route::Relay { relay, dont_fragment };
+        // The length field of a message has 16 bits.
+        let relayed = Some(Relayed { relay, from_client: true, bytes: payload.size() as u16 });
+        self.batch.push(Outgoing { route, to: peer, source: None, head: None, payload, relayed })
     }
 
     /// Queues a message of the server to a UDP client. `proven`: whether the client has shown that it receives at its
     /// address; if not, the message is dropped while the send buffer is needed for others.
     #[must_use = "a full batch must be flushed"]
     pub fn reply(&mut self, (listener, proven): (u16, bool), client: Client, message: Vec<u8>) -> bool {
-        self.batch.push(self.to_client((listener, proven), client, None, Payload::Owned(message)))
+        self.batch.push(self.to_client((listener, proven), client, None, (Payload::Owned(message), None)))
     }
 
     /// Queues a whole datagram, unchanged, to a UDP client; `proven` as in [`Datagrams::reply`].
     #[must_use = "a full batch must be flushed"]
     pub fn forward(&mut self, listener: (u16, bool), client: Client, datagram: Datagram) -> bool {
         let payload = Payload::Frame(datagram.frame, datagram.range);
-        self.batch.push(self.to_client(listener, client, None, payload))
+        self.batch.push(self.to_client(listener, client, None, (payload, None)))
     }
 
     /// Adds the header for `transport` to a peer's datagram.
@@ -282,13 +292,19 @@ impl Datagrams {
         Ok(Wrapped { head, payload, padding })
     }
 
-    /// Queues a wrapped datagram to a UDP client. Returns whether the batch must be flushed.
+    /// Queues a wrapped datagram, which counts as `relayed`, to a UDP client. Returns whether the batch must be flushed.
     #[must_use = "a full batch must be flushed"]
-    pub fn send_wrapped(&mut self, listener: u16, client: Client, wrapped: Wrapped) -> bool {
+    pub fn send_wrapped(
+        &mut self,
+        listener: u16,
+        client: Client,
+        wrapped: Wrapped,
+        relayed: Relayed,
+    ) -> bool {
         let Wrapped { head, payload, .. } = wrapped;
         // The next datagram needs the spare frame.
         let spare = matches!(payload, Payload::Spare(_));
-        self.batch.push(self.to_client((listener, true), client, head, payload)) || spare
+        self.batch.push(self.to_client((listener, true), client, head, (payload, Some(relayed)))) || spare
     }
 
     /// Returns the pieces of a wrapped datagram in the order in which a stream carries them.
@@ -303,7 +319,7 @@ impl Datagrams {
         (index, proven): (u16, bool),
         client: Client,
         head: Option<Head>,
-        payload: Payload,
+        (payload, relayed): (Payload, Option<Relayed>),
     ) -> Outgoing {
         let listener = self.listeners.get(usize::from(index));
         if let Some(listener) = listener.filter(|_| !proven) {
@@ -311,7 +327,7 @@ impl Datagrams {
         }
         let source = listener.and_then(|listener| listener.source_for(client));
         let route = Route::Listener { index, proven };
-        Outgoing { route, to: client.five_tuple.client, source, head, payload }
+        Outgoing { route, to: client.five_tuple.client, source, head, payload, relayed }
     }
 
     fn memory<'a>(&'a self, stream: &'a [u8]) -> Memory<'a> {
@@ -324,8 +340,8 @@ impl Datagrams {
     }
 
     /// Sends all queued datagrams and returns how many were sent. `stream` holds the payloads of stream clients.
-    /// Calls `failed` for each datagram that the kernel refuses.
-    pub fn flush(&mut self, stream: &[u8], failed: &mut dyn FnMut(DropReason)) -> usize {
+    /// Calls `failed` for each datagram that the kernel refuses, with what it counts for.
+    pub fn flush(&mut self, stream: &[u8], failed: &mut dyn FnMut(DropReason, Option<Relayed>)) -> usize {
         let memory = Memory { frames: &self.received.frames, spare: &self.spare, stream };
         self.batch.flush(memory, &self.listeners, &mut self.relays, failed)
     }

@@ -50,7 +50,7 @@ use crate::turn::action::{DropReason, UserId};
 use crate::turn::five_tuple::{Client, FiveTuple};
 use crate::turn::server::Server;
 use acceptors::{Accept, Acceptors};
-use connections::Connections;
+use connections::{Connections, Reports};
 use door::Door;
 use first_bytes::Web;
 use handshakes::Handshakes;
@@ -492,9 +492,9 @@ impl Front {
         self.connections.close_marked(if all { usize::MAX } else { CLOSED }, &mut self.buffers.output);
     }
 
-    /// Returns the next client whose connection was closed, with the reason.
-    pub fn next_gone(&mut self) -> Option<(Client, CloseReason)> {
-        self.connections.next_gone()
+    /// Returns the reports for the protocol.
+    pub fn reports(&mut self) -> &mut Reports {
+        &mut self.connections.reports
     }
 }
 

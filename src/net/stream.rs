@@ -17,6 +17,7 @@ use super::counters::CloseReason;
 use super::scratch::Scratch;
 use super::syscall::{KernelMemory, let_kernel_size_buffers, read_stream, write_stream};
 use crate::base::time::Instant;
+use crate::turn::action::Traffic;
 use outbox::{Kind, Outbox, Pushed};
 use record::RECORD_MAX;
 use tls::Tls;
@@ -62,8 +63,8 @@ pub struct Read {
 pub struct Written {
     /// Bytes the socket took.
     pub len: usize,
-    /// Messages dropped because they were too old.
-    pub stale: usize,
+    /// Media dropped because it was too old.
+    pub stale: Traffic,
     /// Units of work, as the budget of a turn counts them.
     pub units: u32,
     /// Why the connection must be closed.
@@ -120,6 +121,11 @@ impl Stream {
         !self.unsent.is_empty()
     }
 
+    /// Returns the media that waits.
+    pub fn waiting_media(&self) -> Traffic {
+        self.outbox.as_ref().map_or_else(Traffic::default, |outbox| outbox.media())
+    }
+
     /// Returns whether so many answers wait that no further requests should be read.
     pub fn owes_answers(&self) -> bool {
         self.outbox.as_ref().is_some_and(|outbox| outbox.owes_answers())
@@ -170,7 +176,7 @@ impl Stream {
             self.unsent = Vec::new();
         }
         let Some(outbox) = &mut self.outbox else { return Ok(()) };
-        outcome.stale += outbox.drop_stale(now);
+        outcome.stale = outbox.drop_stale(now);
         while !outbox.is_empty() {
             match &mut self.tls {
                 None => {

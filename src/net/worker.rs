@@ -35,7 +35,7 @@ use super::syscall::{Alarm, Epoll, Events, Offloads, ready};
 use super::token::Token;
 use crate::base::time::Now;
 use crate::system::entropy;
-use crate::turn::action::{DropReason, FromClient};
+use crate::turn::action::FromClient;
 use crate::turn::address::OnWire;
 use crate::turn::server::Server;
 use memory::Memory;
@@ -374,8 +374,8 @@ impl Worker {
         if self.datagrams.is_flushed() {
             return;
         }
-        let counters = self.server.counters();
-        let mut failed = |reason: DropReason| counters.dropped(reason).add(1);
+        let server = &mut self.server;
+        let mut failed = |reason, relayed| server.handle_unsent(reason, relayed);
         let sent = self.datagrams.flush(self.front.bytes(), &mut failed);
         self.controls.counters.sent.add(sent as u64);
         if self.datagrams.take_segmentation_refused() {

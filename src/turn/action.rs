@@ -160,6 +160,34 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
+impl Traffic {
+    /// Adds one datagram.
+    pub fn add(&mut self, bytes: u16) {
+        self.packets += 1;
+        self.bytes += u64::from(bytes);
+    }
+
+    /// Subtracts datagrams that were added before, but no more than there are. Returns what was subtracted.
+    pub fn take_back(&mut self, unsent: Traffic) -> Traffic {
+        let packets = unsent.packets.min(self.packets);
+        let bytes = unsent.bytes.min(self.bytes);
+        self.packets -= packets;
+        self.bytes -= bytes;
+        Traffic { packets, bytes }
+    }
+}
+
+/// One datagram that was counted as relayed and is not sent yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relayed {
+    /// The relayed address that it leaves from or arrived at.
+    pub relay: RelayId,
+    /// The direction.
+    pub from_client: bool,
+    /// Payload bytes. No UDP datagram has more than 65,507.
+    pub bytes: u16,
+}
+
 /// Why an allocation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
@@ -260,6 +288,10 @@ reasons! {
     HostOverRate = "host_over_rate",
     /// The client reads its stream too slowly; the oldest media is dropped first.
     QueueFull = "queue_full",
+    /// Media that waited so long for a slow stream that a call has no use for it.
+    Stale = "stale",
+    /// For a stream that is closed, or was closed while the message waited.
+    ConnectionClosed = "connection_closed",
     /// The kernel refused the datagram.
     SendFailed = "send_failed",
     /// An answer to an unproven address, while much of the listener's send buffer is unsent.

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::action::DropReason;
+use super::action::{DropReason, Traffic};
 use crate::base::host::{HOSTS_MAX, HostId};
 use crate::base::transport::Transport;
 use crate::wire::message::method;
@@ -18,7 +18,7 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
-    /// Subtracts `n`; for gauges. Only the owning worker may call this.
+    /// Subtracts `n`. Only the owning worker may call this.
     pub fn sub(&self, n: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
     }
@@ -94,7 +94,8 @@ impl Request {
     }
 }
 
-/// Payload relayed in one direction.
+/// Payload relayed in one direction. A datagram is counted when the protocol decides to relay it, and subtracted if it could
+/// not be sent: in the same turn, or after it has waited for a stream. Meanwhile the number is too high.
 #[derive(Debug, Default)]
 pub struct Flow {
     /// Datagrams.
@@ -108,6 +109,12 @@ impl Flow {
     pub fn add(&self, bytes: usize) {
         self.packets.add(1);
         self.bytes.add(bytes as u64);
+    }
+
+    /// Subtracts datagrams that were counted and then could not be sent.
+    pub fn take_back(&self, unsent: Traffic) {
+        self.packets.sub(unsent.packets);
+        self.bytes.sub(unsent.bytes);
     }
 }
 

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use rand_core::RngCore;
 
-use super::action::{Action, DropReason, FromClient, FromPeer, PeerHeader, PeerIcmp, RelayId};
+use super::action::{Action, DropReason, FromClient, FromPeer, PeerHeader, PeerIcmp, RelayId, Traffic};
 use super::address::{Announced, OnWire};
 use super::five_tuple::{Client, FiveTuple};
+use super::id::AllocationId;
 use super::identity::peer_policy::Reach;
 use super::state::State;
 use super::state::table::route::Route;
@@ -61,7 +62,7 @@ fn relay(
         Ok(allocation) => allocation,
         Err(reason) => return state.dropped(reason),
     };
-    let first = allocation.from_client.packets == 0;
+    let first = !std::mem::replace(&mut allocation.sent, true);
     allocation.from_client.packets += 1;
     allocation.from_client.bytes += payload.len() as u64;
     let transport = allocation.client.five_tuple.transport;
@@ -90,7 +91,7 @@ pub fn from_peer(state: &mut State, now: Now, relay: RelayId, peer: OnWire, len:
             return FromPeer::Dropped(reason);
         }
     };
-    let first = allocation.from_peer.packets == 0;
+    let first = !std::mem::replace(&mut allocation.received, true);
     allocation.from_peer.packets += 1;
     allocation.from_peer.bytes += len as u64;
     let client = allocation.client;
@@ -107,6 +108,20 @@ pub fn from_peer(state: &mut State, now: Now, relay: RelayId, peer: OnWire, len:
         },
     };
     FromPeer::Relay { client, header }
+}
+
+/// Subtracts data from what was counted as relayed by an allocation, because it could not be sent. If the allocation has ended
+/// in the same turn, its host's counters keep it.
+pub fn unsent(state: &mut State, allocation: Option<AllocationId>, from_client: bool, unsent: Traffic) {
+    let Some(allocation) = allocation.and_then(|id| state.table.allocation_mut(id)) else { return };
+    let rung = state.counters.host(allocation.host, allocation.client.five_tuple.transport);
+    let (total, of_host) = match from_client {
+        true => (&mut allocation.from_client, &rung.from_client),
+        false => (&mut allocation.from_peer, &rung.from_peer),
+    };
+    // The number of a relay that ended in this turn may belong to another allocation, so this may not be its own. Host and
+    // allocation stay consistent all the same.
+    of_host.take_back(total.take_back(unsent));
 }
 
 /// An ICMP error about a datagram that `relay` sent (RFC 8656 section 11.5). The client is told if the settings say so and it

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::action::{
-    Action, DropReason, EndReason, FromClient, FromPeer, OpenError, PeerIcmp, RelayId, UserId,
+    Action, DropReason, EndReason, FromClient, FromPeer, OpenError, PeerIcmp, RelayId, Relayed, Traffic,
+    UserId,
 };
 use super::address::OnWire;
 use super::counters::Counters;
@@ -98,6 +99,23 @@ impl Server {
     /// Handles a datagram of `len` bytes from a peer (RFC 8656 sections 11.3 and 12.7).
     pub fn handle_peer(&mut self, now: Now, relay: RelayId, peer: OnWire, len: usize) -> FromPeer {
         data::from_peer(&mut self.state, now, relay, peer, len)
+    }
+
+    /// Counts a drop: a datagram that could not be sent. If it was counted as relayed, it no longer is.
+    pub fn handle_unsent(&mut self, reason: DropReason, relayed: Option<Relayed>) {
+        self.state.counters.dropped(reason).add(1);
+        if let Some(Relayed { relay, from_client, bytes }) = relayed {
+            let allocation = self.state.table.relay(relay).map(|relay| relay.allocation);
+            let unsent = Traffic { packets: 1, bytes: bytes.into() };
+            data::unsent(&mut self.state, allocation, from_client, unsent);
+        }
+    }
+
+    /// Does the same for media that waited for the stream of `client`.
+    pub fn handle_unsent_media(&mut self, reason: DropReason, client: &Client, unsent: Traffic) {
+        self.state.counters.dropped(reason).add(unsent.packets);
+        let allocation = self.state.table.find(client);
+        data::unsent(&mut self.state, allocation, false, unsent);
     }
 
     /// Handles an ICMP error about a datagram that `relay` sent (RFC 8656 section 11.5). The client is told if the settings

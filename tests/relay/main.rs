@@ -365,7 +365,7 @@ fn a_client_that_does_not_read_costs_bounded_memory_and_others_are_served() {
         assert!(sent < 1_000_000, "nothing is ever dropped");
     }
     // Once the client reads again, it gets whole messages in order, and an answer.
-    let mut last = None;
+    let (mut last, mut received) = (None, 0);
     let request = slow.request(0x0001, &[]);
     slow.send(&request);
     loop {
@@ -378,8 +378,15 @@ fn a_client_that_does_not_read_costs_bounded_memory_and_others_are_served() {
         let number = u32::from_be_bytes(*message[4..].first_chunk().expect("number"));
         assert!(last.is_none_or(|last| last < number), "order is kept");
         last = Some(number);
+        received += 1;
     }
     assert!(last.is_some());
+    // Media that the relay read after the request.
+    while received < relay.relayed(Transport::Tls).0 {
+        assert_eq!(slow.receive().len(), 1104);
+        received += 1;
+    }
+    assert_eq!(relay.relayed(Transport::Tls), (received, received * 1100), "what was dropped is not relayed");
     relay.stop();
 }
 

@@ -144,6 +144,12 @@ impl Relay {
         Client::new(link)
     }
 
+    /// Packets and bytes relayed from peers to clients of this transport.
+    pub fn relayed(&self, transport: Transport) -> (u64, u64) {
+        let flows = self.counters.iter().map(|counters| &counters.host(HostId(0), transport).from_peer);
+        flows.fold((0, 0), |(packets, bytes), flow| (packets + flow.packets.get(), bytes + flow.bytes.get()))
+    }
+
     pub fn stop(self) {
         self.handle.send(&Command::Stop);
         let workers = self.counters.len();

@@ -102,14 +102,68 @@ fn refusals_of_a_firewall_are_counted() {
                 let counted = drops(server, "send_failed");
                 println!("row 26: {counted} of {PACKETS} refused packets counted");
                 assert_eq!(counted, PACKETS);
+                assert_eq!(relayed(server, "tcp", "from_client"), 0, "what was not sent is not relayed");
             }
             run("nft flush ruleset");
             peer.set_nonblocking(false).unwrap();
             peer.set_read_timeout(Some(LIMIT)).unwrap();
             client.send_to(to, b"now");
             assert_eq!(peer.recv(&mut [0; 100]).expect("it passes again"), 3);
+            if !skip_on_coturn("counters") {
+                assert_eq!(relayed(server, "tcp", "from_client"), 1);
+            }
         });
     });
+}
+
+/// Row 26: the same on the way to a client over UDP. A packet counts as dropped or as relayed, never as both.
+#[test]
+fn packets_refused_on_the_way_to_a_client_are_not_relayed() {
+    let _turn = alone();
+    if skip_on_coturn("counters") {
+        return;
+    }
+    in_own_network(|| {
+        let server = Server::start(&Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]));
+        let mut client = Client::log_in(
+            Link::open(Transport::Udp, server.v4(Transport::Udp)),
+            server.credentials("cut off"),
+        );
+        let relay = client.allocate().expect("an allocation");
+        let peer = UdpSocket::bind((LOCAL_V4, 0)).unwrap();
+        let to = peer.local_addr().unwrap();
+        assert_eq!((client.permit(to), client.bind(0x4000, to)), (0, 0));
+        let own = match &client.link {
+            Link::Udp(socket) => socket.local_addr().unwrap().port(),
+            _ => unreachable!("it was opened over UDP"),
+        };
+        let rules = format!(
+            "table inet walls {{ chain out {{ type filter hook output priority 0; udp dport {own} drop; }}; }}"
+        );
+        run_ok("nft", &[&rules], LIMIT);
+        let sent =
+            |count: u64| (0..count).for_each(|_| assert_eq!(peer.send_to(&[7; 100], relay).unwrap(), 100));
+        for packets in (20..=200).step_by(20) {
+            sent(20);
+            let counted = until(LIMIT, || drops(&server, "send_failed") == packets);
+            assert!(
+                counted.is_some(),
+                "{} of {packets} refused packets counted",
+                drops(&server, "send_failed")
+            );
+        }
+        assert_eq!(relayed(&server, "udp", "from_peer"), 0);
+        run("nft flush ruleset");
+        sent(1);
+        assert!(client.receive().is_ok());
+        assert_eq!((relayed(&server, "udp", "from_peer"), drops(&server, "send_failed")), (1, 200));
+    });
+}
+
+/// Returns how many packets were relayed.
+fn relayed(server: &Server, transport: &str, direction: &str) -> u64 {
+    let labels = format!("host=\"test\",transport=\"{transport}\",direction=\"{direction}\"");
+    metric(server, "hallpass_relayed_packets_total", &labels)
 }
 
 /// Adds a network of peers behind an interface of its own, and an address to relay from.

@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use super::listener::Listener;
 use super::relay::Relays;
 use crate::net::syscall::{BATCH, Datagram, SendBatch, Source};
-use crate::turn::action::{DropReason, RelayId};
+use crate::turn::action::{DropReason, RelayId, Relayed};
 use crate::wire::channel_data;
 use crate::wire::frame::Frame;
 
@@ -77,6 +77,8 @@ pub struct Outgoing {
     pub head: Option<[u8; channel_data::HEADER_LEN]>,
     /// The bytes.
     pub payload: Payload,
+    /// What counts as relayed by it; `None` for an answer and for QUIC.
+    pub relayed: Option<Relayed>,
 }
 
 /// The memory that payloads refer to.
@@ -150,13 +152,13 @@ impl Batch {
     }
 
     /// Sends everything, in order per socket, and returns how many datagrams were sent. Calls `failed` for each
-    /// datagram that the kernel refuses; the others are still sent.
+    /// datagram that the kernel refuses, with what it counts for; the others are still sent.
     pub(super) fn flush(
         &mut self,
         memory: Memory<'_>,
         listeners: &[Listener],
         relays: &mut Relays,
-        failed: &mut dyn FnMut(DropReason),
+        failed: &mut dyn FnMut(DropReason, Option<Relayed>),
     ) -> usize {
         // The position in the key keeps the order without the memory of a stable sort.
         self.order.sort_unstable();
@@ -169,11 +171,12 @@ impl Batch {
                 Datagram { head, payload: memory.bytes(payload), to: *to, source: *source }
             });
             let route = outgoing[group[0].1 as usize].route;
-            let mut refused = |error: io::Error| failed(reason(&error));
+            let relayed = |index: usize| outgoing[group[index].1 as usize].relayed;
+            let mut refused = |index, error: io::Error| failed(reason(&error), relayed(index));
             sent += match route {
                 Route::Listener { index, proven } => match listeners.get(usize::from(index)) {
                     Some(listener) if !proven && listener.has_backlog() => {
-                        group.iter().for_each(|_| failed(DropReason::SendBacklog));
+                        (0..group.len()).for_each(|index| failed(DropReason::SendBacklog, relayed(index)));
                         0
                     }
                     Some(listener) => {
@@ -237,19 +240,24 @@ mod tests {
         let relay = |dont_fragment| Route::Relay { relay: RelayId(1), dont_fragment };
         let listener = |index| Route::Listener { index, proven: index == 9 };
         let mut batch = Batch::new(true);
-        for (route, payload) in [
+        for (number, (route, payload)) in [
             (relay(false), Payload::Frame(0, 4..9)),
             (listener(0), Payload::Owned(b"owned".to_vec())),
             (relay(false), Payload::Stream(2..8)),
             (relay(true), Payload::Owned(vec![0; 65_508])),
             (listener(9), Payload::Owned(b"nowhere".to_vec())),
-        ] {
-            assert!(!batch.push(Outgoing { route, to, source: None, head: None, payload }));
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let relayed = Some(Relayed { relay: RelayId(1), from_client: true, bytes: number as u16 });
+            assert!(!batch.push(Outgoing { route, to, source: None, head: None, payload, relayed }));
         }
         let memory = Memory { frames: &[frame], spare: &Frame::new(), stream: b"__stream__" };
         let mut drops = Vec::new();
-        assert_eq!(batch.flush(memory, &listeners, &mut relays, &mut |drop| drops.push(drop)), 3);
-        assert_eq!(drops, [DropReason::TooLarge]);
+        let mut failed = |drop, relayed: Option<Relayed>| drops.push((drop, relayed.map(|it| it.bytes)));
+        assert_eq!(batch.flush(memory, &listeners, &mut relays, &mut failed), 3);
+        assert_eq!(drops, [(DropReason::TooLarge, Some(3))]);
         assert!(batch.is_empty());
 
         let mut received = Vec::new();
@@ -280,10 +288,11 @@ mod tests {
             let mut batch = Batch::new(false);
             for (index, proven) in [(0, false), (0, true)] {
                 let (route, payload) = (Route::Listener { index, proven }, Payload::Owned(vec![0]));
-                assert!(!batch.push(Outgoing { route, to: local, source: None, head: None, payload }));
+                let out = Outgoing { route, to: local, source: None, head: None, payload, relayed: None };
+                assert!(!batch.push(out));
             }
             let (memory, mut drops) = (Memory { frames: &[], spare: &Frame::new(), stream: b"" }, Vec::new());
-            batch.flush(memory, &listeners, &mut relays, &mut |drop| drops.push(drop));
+            batch.flush(memory, &listeners, &mut relays, &mut |drop, _| drops.push(drop));
             drops
         };
         // Such a socket sends to no IP address, so an attempt fails.
@@ -299,7 +308,7 @@ mod tests {
             let to = "127.0.0.1:9".parse().expect("address");
             let payload = Payload::Owned(Vec::new());
             let route = Route::Listener { index: 0, proven: true };
-            batch.push(Outgoing { route, to, source: None, head: None, payload })
+            batch.push(Outgoing { route, to, source: None, head: None, payload, relayed: None })
         };
         assert!((1..FULL).all(|_| !push()));
         assert!(push());

@@ -197,24 +197,24 @@ impl Relays {
     }
 
     /// Sends from `relay`, with or without DF, and returns how many datagrams were sent. Calls `failed` for each that
-    /// the kernel refuses.
+    /// the kernel refuses, with its index.
     pub fn send<'a>(
         &mut self,
         relay: RelayId,
         batch: &mut SendBatch,
         dont_fragment: bool,
         datagrams: &mut dyn Iterator<Item = Datagram<'a>>,
-        failed: &mut dyn FnMut(io::Error),
+        failed: &mut dyn FnMut(usize, io::Error),
     ) -> usize {
         let slot = self.slots.get(relay.0 as usize);
         let parts = slot.and_then(|slot| Some((slot.socket.as_ref()?, slot.ipv6, &slot.unsegmented)));
         let Some((socket, ipv6, unsegmented)) = parts else {
-            datagrams.for_each(|_| failed(io::ErrorKind::NotConnected.into()));
+            datagrams.enumerate().for_each(|(index, _)| failed(index, io::ErrorKind::NotConnected.into()));
             return 0;
         };
         // DF is a socket option; it is requested so rarely that two more calls do not matter.
         if dont_fragment && set_fragmentation(socket, ipv6, Fragmentation::Forbidden).is_err() {
-            datagrams.for_each(|_| failed(io::ErrorKind::Unsupported.into()));
+            datagrams.enumerate().for_each(|(index, _)| failed(index, io::ErrorKind::Unsupported.into()));
             return 0;
         }
         let sent = batch.send_from((socket.as_fd(), unsegmented), ipv6, datagrams, failed);
@@ -336,7 +336,7 @@ mod tests {
             let datagram = Datagram { head: &[], payload, to, source: None };
             let mut error = None;
             let all = &mut [datagram].into_iter();
-            relays.send(RelayId(0), &mut batch, dont_fragment, all, &mut |e| error = Some(e));
+            relays.send(RelayId(0), &mut batch, dont_fragment, all, &mut |_, e| error = Some(e));
             error.and_then(|error| error.raw_os_error())
         };
         // The datagram has 65,535 bytes with its headers, and the MTU of the loopback interface is 65,536.

@@ -61,7 +61,8 @@ fn a_coalesced_frame_is_split_and_each_datagram_gets_a_header() {
     let [_, message, _] = datagrams.pieces(&wrapped);
     assert!(message.starts_with(&[0x00, 0x17]) && message.ends_with(b"aaaa"));
     let client = datagrams.client(0, &parts[0]).expect("a client");
-    assert!(datagrams.send_wrapped(0, client, wrapped), "flush: the spare frame is in use");
+    let relayed = Relayed { relay: RelayId(0), from_client: false, bytes: 4 };
+    assert!(datagrams.send_wrapped(0, client, wrapped, relayed), "flush: the spare frame is in use");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The connections of a worker, by token: adds them within the limits, writes their queued output, and closes them.
 
+mod reports;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, TcpStream};
@@ -24,8 +26,9 @@ use crate::net::stream::Outboxes;
 use crate::net::stream::outbox::{BYTES_MAX, BYTES_MAX_TIGHT, Kind, Pushed};
 use crate::net::syscall::{Epoll, canonical};
 use crate::net::token::{Generation, Token};
-use crate::turn::action::UserId;
+use crate::turn::action::{DropReason, UserId};
 use crate::turn::five_tuple::{Client, FiveTuple};
+pub use reports::Reports;
 
 /// Maximum number of connections closed for one newcomer. One is enough unless the operator lowered a limit below the
 /// current use.
@@ -46,8 +49,8 @@ pub struct Connections {
     closing: VecDeque<(Token, CloseReason)>,
     /// Connections whose deadline has become earlier.
     shortened: Vec<Token>,
-    /// Clients whose connections were closed, with the reason; the protocol is informed of them.
-    gone: Vec<(Client, CloseReason)>,
+    /// What the protocol is informed of.
+    pub reports: Reports,
     /// Whether memory pressure shortens the output queues.
     tight: bool,
     displacement: Displacement,
@@ -89,7 +92,7 @@ impl Connections {
             others: Default::default(),
             closing: VecDeque::new(),
             shortened: Vec::new(),
-            gone: Vec::new(),
+            reports: Reports::default(),
             tight: false,
             displacement: Displacement::default(),
             spare: Outboxes::default(),
@@ -318,7 +321,8 @@ impl Connections {
         let written = connection.stream.write(now, output, &mut self.spare);
         let counters = self.counters.streams(connection.client.five_tuple.transport);
         counters.sent.add(written.len as u64);
-        counters.stale.add(written.stale as u64);
+        counters.stale.add(written.stale.packets);
+        self.reports.unsent(&connection.client, DropReason::Stale, written.stale);
         let settled = connection.settle(&self.epoll, token, output);
         let wanted = connection.wanted();
         let mut watched = Ok(());
@@ -486,14 +490,10 @@ impl Connections {
         counters.accepted.add(u64::from(connection.is_undetected()));
         counters.open.sub(1);
         counters.closed(stage, reason).add(1);
+        self.reports.unsent(&client, DropReason::ConnectionClosed, connection.stream.waiting_media());
+        self.reports.gone(client, reason);
         // The counters are updated first, so that they are right when the client sees the end of the connection.
         connection.close(reason, self.gate.admission().lacks_tcp_memory(), output);
-        self.gone.push((client, reason));
-    }
-
-    /// Returns the next client whose connection was closed, with the reason.
-    pub fn next_gone(&mut self) -> Option<(Client, CloseReason)> {
-        self.gone.pop()
     }
 }
 

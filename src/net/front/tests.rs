@@ -76,7 +76,7 @@ impl Bench {
     /// Queues this many small messages.
     fn push(&mut self, token: Token, messages: usize) {
         for _ in 0..messages {
-            self.front.push(token, &[&[7; 4]], Kind::Media, START).expect("open");
+            self.front.push(token, &[&[7; 4]], Kind::Media { payload: 4 }, START).expect("open");
         }
     }
 

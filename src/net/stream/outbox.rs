@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::base::time::Instant;
+use crate::turn::action::Traffic;
 
 /// Bytes of media and answers that may wait. At 10 Mbit/s they take 200 ms, the longest delay that a call over TCP
 /// tolerates.
@@ -35,7 +36,10 @@ pub enum Kind {
     /// An answer to a request: never dropped.
     Control,
     /// A peer's data: dropped if the client is slow.
-    Media,
+    Media {
+        /// Bytes without header and padding.
+        payload: u16,
+    },
 }
 
 /// The result of [`Outbox::push`].
@@ -43,8 +47,8 @@ pub enum Kind {
 pub enum Pushed {
     /// Queued, unless it is media itself and was dropped.
     Queued {
-        /// Media messages dropped to stay within the limits, possibly including this one.
-        dropped: usize,
+        /// Media dropped to stay within the limits, possibly including this message.
+        dropped: Traffic,
     },
     /// Too many answers wait: close the stream.
     Stuck,
@@ -53,10 +57,12 @@ pub enum Pushed {
 #[derive(Debug)]
 struct Message {
     len: u32,
-    kind: Kind,
-    at: Instant,
+    /// Bytes without header and padding, of media.
+    payload: u16,
+    is_media: bool,
     /// Dropped; its bytes are still in the buffer until the next compaction.
     dead: bool,
+    at: Instant,
 }
 
 /// The output queue of one stream.
@@ -85,6 +91,14 @@ impl Outbox {
         self.control_bytes > CONTROL_BYTES_PAUSE
     }
 
+    /// Returns the media that waits, including a message that is partly written.
+    pub fn media(&self) -> Traffic {
+        let mut media = Traffic::default();
+        let live = self.messages.iter().filter(|message| message.is_media && !message.dead);
+        live.for_each(|message| media.add(message.payload));
+        media
+    }
+
     /// Returns the number of bytes that wait.
     pub fn len(&self) -> usize {
         self.live_bytes - self.written
@@ -103,15 +117,20 @@ impl Outbox {
     /// `bytes_max` and [`MESSAGES_MAX`].
     pub fn push(&mut self, message: &[&[u8]], kind: Kind, now: Instant, bytes_max: usize) -> Pushed {
         let len: usize = message.iter().map(|piece| piece.len()).sum();
-        let mut dropped = 0;
-        if kind == Kind::Control && self.control_bytes + len > CONTROL_BYTES_MAX {
+        let mut dropped = Traffic::default();
+        let media = match kind {
+            Kind::Control => None,
+            Kind::Media { payload } => Some(payload),
+        };
+        if media.is_none() && self.control_bytes + len > CONTROL_BYTES_MAX {
             return Pushed::Stuck;
         }
         while self.live_bytes + len > bytes_max || self.live_messages >= MESSAGES_MAX {
-            if self.drop_oldest_media() {
-                dropped += 1;
-            } else if kind == Kind::Media {
-                return Pushed::Queued { dropped: dropped + 1 };
+            if let Some(payload) = self.drop_oldest_media() {
+                dropped.add(payload);
+            } else if let Some(payload) = media {
+                dropped.add(payload);
+                return Pushed::Queued { dropped };
             } else {
                 // Answers may exceed the limits of media, up to their own limit.
                 break;
@@ -121,25 +140,31 @@ impl Outbox {
             self.compact();
         }
         message.iter().for_each(|piece| self.bytes.extend_from_slice(piece));
-        // The cast loses nothing: the length field of a message has 16 bits.
-        self.messages.push_back(Message { len: len as u32, kind, at: now, dead: false });
+        self.messages.push_back(Message {
+            // The cast loses nothing: the length field of a message has 16 bits.
+            len: len as u32,
+            payload: media.unwrap_or(0),
+            is_media: media.is_some(),
+            dead: false,
+            at: now,
+        });
         self.live_bytes += len;
         self.live_messages += 1;
-        if kind == Kind::Control {
+        if media.is_none() {
             self.control_bytes += len;
         }
         Pushed::Queued { dropped }
     }
 
-    /// Drops media that has waited too long; returns how many messages.
-    pub fn drop_stale(&mut self, now: Instant) -> usize {
-        let mut dropped = 0;
+    /// Drops media that has waited too long, and returns it.
+    pub fn drop_stale(&mut self, now: Instant) -> Traffic {
+        let mut dropped = Traffic::default();
         for index in usize::from(self.written > 0)..self.messages.len() {
             // Messages are in order of age: stop at the first recent one.
             if now.since(self.messages[index].at) <= STALE {
                 break;
             }
-            dropped += usize::from(self.kill(index));
+            self.kill(index).into_iter().for_each(|payload| dropped.add(payload));
         }
         dropped
     }
@@ -184,7 +209,7 @@ impl Outbox {
             self.head += len;
             self.live_bytes -= len;
             self.live_messages -= 1;
-            if first.kind == Kind::Control {
+            if !first.is_media {
                 self.control_bytes -= len;
             }
             self.messages.pop_front();
@@ -194,21 +219,22 @@ impl Outbox {
         }
     }
 
-    fn drop_oldest_media(&mut self) -> bool {
-        (usize::from(self.written > 0)..self.messages.len()).any(|index| self.kill(index))
+    /// Drops the oldest media that is not begun; returns its payload bytes, or `None` if there is none.
+    fn drop_oldest_media(&mut self) -> Option<u16> {
+        (usize::from(self.written > 0)..self.messages.len()).find_map(|index| self.kill(index))
     }
 
-    /// Drops message `index` if it is live media; returns whether it was.
-    fn kill(&mut self, index: usize) -> bool {
+    /// Drops message `index` if it is live media; returns its payload bytes, or `None` if it is not.
+    fn kill(&mut self, index: usize) -> Option<u16> {
         let message = &mut self.messages[index];
-        if message.dead || message.kind == Kind::Control {
-            return false;
+        if message.dead || !message.is_media {
+            return None;
         }
         message.dead = true;
         self.dead += 1;
         self.live_bytes -= message.len as usize;
         self.live_messages -= 1;
-        true
+        Some(message.payload)
     }
 
     /// Moves the live messages to the start of the buffer.
@@ -238,16 +264,23 @@ mod tests {
         NOW + Duration::from_millis(milliseconds)
     }
 
+    /// Media with one byte of payload, whatever its length.
+    const MEDIA: Kind = Kind::Media { payload: 1 };
+
     fn queued(dropped: usize) -> Pushed {
-        Pushed::Queued { dropped }
+        Pushed::Queued { dropped: traffic(dropped) }
+    }
+
+    /// So many messages of [`MEDIA`].
+    fn traffic(messages: usize) -> Traffic {
+        Traffic { packets: messages as u64, bytes: messages as u64 }
     }
 
     #[test]
     fn under_memory_pressure_fewer_and_only_the_newest_messages_wait() {
         let mut outbox = Outbox::default();
-        let offer = |outbox: &mut Outbox, byte: u8, bytes_max| {
-            outbox.push(&[&[byte; 1200]], Kind::Media, NOW, bytes_max)
-        };
+        let offer =
+            |outbox: &mut Outbox, byte: u8, bytes_max| outbox.push(&[&[byte; 1200]], MEDIA, NOW, bytes_max);
         (0..200).for_each(|byte| assert_eq!(offer(&mut outbox, byte, BYTES_MAX), queued(0)));
         // The first message under the lower limit drops all that exceeds it.
         let kept = BYTES_MAX_TIGHT / 1200;
@@ -260,7 +293,7 @@ mod tests {
     fn messages_leave_whole_in_order_and_coalesced() {
         let mut outbox = Outbox::default();
         for message in [b"first".as_slice(), b"second", b"third"] {
-            assert_eq!(outbox.push(&[message], Kind::Media, NOW, BYTES_MAX), queued(0));
+            assert_eq!(outbox.push(&[message], MEDIA, NOW, BYTES_MAX), queued(0));
         }
         assert_eq!(outbox.front(100), b"firstsecondthird");
         assert_eq!(outbox.front(15), b"firstsecond");
@@ -278,7 +311,7 @@ mod tests {
         let (small, large) = ([1; SHARES_RECORD - 1], [2; SHARES_RECORD]);
         let mut outbox = Outbox::default();
         for message in [&large[..], &large, &small, &small, &large] {
-            outbox.push(&[message], Kind::Media, NOW, BYTES_MAX);
+            outbox.push(&[message], MEDIA, NOW, BYTES_MAX);
         }
         let mut records = Vec::new();
         while !outbox.is_empty() {
@@ -288,7 +321,7 @@ mod tests {
         }
         assert_eq!(records, [2 * large.len(), small.len(), small.len(), large.len()]);
         for _ in 0..40 {
-            outbox.push(&[&large], Kind::Media, NOW, BYTES_MAX);
+            outbox.push(&[&large], MEDIA, NOW, BYTES_MAX);
         }
         assert_eq!(outbox.front_record(1 << 14).len(), 1 << 14, "as many as a record holds");
     }
@@ -296,13 +329,13 @@ mod tests {
     #[test]
     fn the_oldest_media_is_dropped_but_no_answer_and_no_started_message() {
         let mut outbox = Outbox::default();
-        outbox.push(&[b"started"], Kind::Media, NOW, BYTES_MAX);
+        outbox.push(&[b"started"], MEDIA, NOW, BYTES_MAX);
         outbox.push(&[b"answer"], Kind::Control, NOW, BYTES_MAX);
         outbox.consume(3);
         for index in 0..MESSAGES_MAX - 2 {
-            assert_eq!(outbox.push(&[&[index as u8; 3]], Kind::Media, NOW, BYTES_MAX), queued(0));
+            assert_eq!(outbox.push(&[&[index as u8; 3]], MEDIA, NOW, BYTES_MAX), queued(0));
         }
-        assert_eq!(outbox.push(&[b"new"], Kind::Media, NOW, BYTES_MAX), queued(1));
+        assert_eq!(outbox.push(&[b"new"], MEDIA, NOW, BYTES_MAX), queued(1));
         assert_eq!(outbox.push(&[b"answer2"], Kind::Control, NOW, BYTES_MAX), queued(1));
         let front = outbox.front(usize::MAX).to_vec();
         assert!(front.starts_with(b"rtedanswer\x02\x02\x02\x03"), "the two oldest are dropped");
@@ -315,19 +348,19 @@ mod tests {
         let mut outbox = Outbox::default();
         let mut dropped = 0;
         for index in 0..100_000_u32 {
-            let Pushed::Queued { dropped: n } =
-                outbox.push(&[&[index as u8; 1200]], Kind::Media, NOW, BYTES_MAX)
+            let Pushed::Queued { dropped: n } = outbox.push(&[&[index as u8; 1200]], MEDIA, NOW, BYTES_MAX)
             else {
                 panic!("media never closes a stream");
             };
-            dropped += n;
+            dropped += n.packets as usize;
             assert!(outbox.len() <= BYTES_MAX && outbox.bytes.len() <= 2 * BYTES_MAX + 1200);
             assert!(outbox.messages.len() <= 2 * MESSAGES_MAX + 1);
         }
         assert_eq!(dropped + outbox.live_messages, 100_000);
-        let Pushed::Queued { dropped } = outbox.push(&[&[0; 65_536]], Kind::Media, NOW, BYTES_MAX) else {
+        let Pushed::Queued { dropped } = outbox.push(&[&[0; 65_536]], MEDIA, NOW, BYTES_MAX) else {
             panic!("media never closes a stream");
         };
+        let dropped = dropped.packets;
         assert!(dropped > 10);
         assert_eq!(outbox.front(1)[0], (100_000 - 218 + dropped as u32) as u8);
     }
@@ -340,7 +373,7 @@ mod tests {
             answers += 1;
         }
         assert_eq!(answers * 128, CONTROL_BYTES_MAX);
-        assert_eq!(outbox.push(&[b"media"], Kind::Media, NOW, BYTES_MAX), queued(1));
+        assert_eq!(outbox.push(&[b"media"], MEDIA, NOW, BYTES_MAX), queued(1));
         assert_eq!(outbox.push(&[&[0; 128]], Kind::Control, NOW, BYTES_MAX), Pushed::Stuck);
         outbox.consume(128);
         assert_eq!(outbox.push(&[&[0; 128]], Kind::Control, NOW, BYTES_MAX), queued(0));
@@ -349,15 +382,15 @@ mod tests {
     #[test]
     fn stale_media_is_dropped_and_fresh_media_and_answers_stay() {
         let mut outbox = Outbox::default();
-        outbox.push(&[b"started"], Kind::Media, NOW, BYTES_MAX);
-        outbox.push(&[b"old"], Kind::Media, NOW, BYTES_MAX);
+        outbox.push(&[b"started"], MEDIA, NOW, BYTES_MAX);
+        outbox.push(&[b"old"], MEDIA, NOW, BYTES_MAX);
         outbox.push(&[b"answer"], Kind::Control, NOW, BYTES_MAX);
-        outbox.push(&[b"fresh"], Kind::Media, later(400), BYTES_MAX);
+        outbox.push(&[b"fresh"], MEDIA, later(400), BYTES_MAX);
         outbox.consume(1);
-        assert_eq!(outbox.drop_stale(later(500)), 0);
-        assert_eq!(outbox.drop_stale(later(501)), 1);
+        assert_eq!((outbox.drop_stale(later(500)), outbox.media()), (traffic(0), traffic(3)));
+        assert_eq!((outbox.drop_stale(later(501)), outbox.media()), (traffic(1), traffic(2)));
         assert_eq!(outbox.front(usize::MAX), b"tartedanswerfresh");
-        assert_eq!(outbox.drop_stale(later(5000)), 1);
+        assert_eq!(outbox.drop_stale(later(5000)), traffic(1));
         outbox.consume(6);
         assert_eq!(outbox.front(usize::MAX), b"answer");
         outbox.consume(6);

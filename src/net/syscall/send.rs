@@ -87,6 +87,8 @@ pub struct SendBatch {
     messages: Vec<Message>,
     /// Pieces in use.
     pieces: usize,
+    /// The index of the first datagram in the arrays, among all that the caller sends at once.
+    begun: usize,
     segmentation: bool,
     refused: Refused,
 }
@@ -107,6 +109,7 @@ impl SendBatch {
             arrays: Arrays::new(PIECES),
             messages: Vec::with_capacity(BATCH),
             pieces: 0,
+            begun: 0,
             segmentation,
             refused: Refused::Never,
         }
@@ -130,24 +133,29 @@ impl SendBatch {
         datagrams: &mut dyn Iterator<Item = Datagram<'a>>,
         failed: &mut dyn FnMut(io::Error),
     ) -> usize {
-        self.send_from((socket, &Unsegmented::default()), ipv6_socket, datagrams, failed)
+        let unsegmented = Unsegmented::default();
+        self.send_from((socket, &unsegmented), ipv6_socket, datagrams, &mut |_, error| failed(error))
     }
 
     /// Does the same for a socket that remembers a refusal of segmentation. One route that refuses it, such as IPsec to
-    /// one peer, then affects no other socket.
+    /// one peer, then affects no other socket. `failed` receives the index of the datagram, too.
     pub fn send_from<'a>(
         &mut self,
         (socket, unsegmented): (BorrowedFd<'_>, &Unsegmented),
         ipv6_socket: bool,
         datagrams: &mut dyn Iterator<Item = Datagram<'a>>,
-        failed: &mut dyn FnMut(io::Error),
+        failed: &mut dyn FnMut(usize, io::Error),
     ) -> usize {
         let mut sent = 0;
         let mut next = datagrams.next();
+        self.begun = 0;
         while next.is_some() {
             self.fill(&mut next, datagrams, ipv6_socket, unsegmented);
             let all = 0..self.messages.len();
-            sent += self.send_filled((socket.as_raw_fd(), unsegmented), all, failed);
+            sent += self.send_filled((socket.as_raw_fd(), unsegmented), all.clone(), failed);
+            if next.is_some() {
+                self.begun += self.datagrams(all);
+            }
         }
         sent
     }
@@ -236,7 +244,7 @@ impl SendBatch {
         &mut self,
         (fd, unsegmented): (RawFd, &Unsegmented),
         range: Range<usize>,
-        failed: &mut dyn FnMut(io::Error),
+        failed: &mut dyn FnMut(usize, io::Error),
     ) -> usize {
         let (mut position, mut sent, mut retries) = (range.start, 0, 0);
         while position < range.end {
@@ -244,8 +252,7 @@ impl SendBatch {
             match result {
                 Ok(count) => {
                     let done = position + count;
-                    sent +=
-                        self.messages[position..done].iter().map(|message| message.datagrams).sum::<usize>();
+                    sent += self.datagrams(position..done);
                     position = done;
                     retries = 0;
                 }
@@ -255,9 +262,9 @@ impl SendBatch {
                 Err(error) if retries < RETRIES && is_peer_error(&error) => retries += 1,
                 // The send buffer is full, so the rest would fail, too.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let rest =
-                        self.messages[position..range.end].iter().map(|message| message.datagrams).sum();
-                    (0..rest).for_each(|_: usize| failed(io::ErrorKind::WouldBlock.into()));
+                    let first = self.begun + self.datagrams(0..position);
+                    let rest = self.datagrams(position..range.end);
+                    (first..first + rest).for_each(|index| failed(index, io::ErrorKind::WouldBlock.into()));
                     return sent;
                 }
                 Err(error) => {
@@ -271,7 +278,7 @@ impl SendBatch {
                         }
                         sent += self.send_separately((fd, unsegmented), position, failed);
                     } else {
-                        failed(error);
+                        failed(self.begun + self.datagrams(0..position), error);
                     }
                     position += 1;
                     retries = 0;
@@ -279,6 +286,11 @@ impl SendBatch {
             }
         }
         sent
+    }
+
+    /// Returns the number of datagrams in these messages.
+    fn datagrams(&self, range: Range<usize>) -> usize {
+        self.messages[range].iter().map(|message| message.datagrams).sum()
     }
 
     /// Passes the messages in `range` to the kernel and returns how many it accepted, counted from the first.
@@ -309,16 +321,20 @@ impl SendBatch {
         &mut self,
         socket: (RawFd, &Unsegmented),
         position: usize,
-        failed: &mut dyn FnMut(io::Error),
+        failed: &mut dyn FnMut(usize, io::Error),
     ) -> usize {
-        let Message { datagrams, first, each, name, control } = self.messages[position];
+        let (whole, begun) = (self.messages[position], self.begun);
+        let Message { datagrams, first, each, name, control } = whole;
         let mut sent = 0;
         for datagram in 0..datagrams {
             let first = first + datagram * each;
             self.messages[position] = Message { datagrams: 1, first, each, name, control };
             self.arrays.point(position, first..first + each, name, control);
+            self.begun = begun + datagram;
             sent += self.send_filled(socket, position..position + 1, failed);
         }
+        // The index of later datagrams is computed from them.
+        (self.messages[position], self.begun) = (whole, begun);
         sent
     }
 }

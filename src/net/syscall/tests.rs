@@ -224,17 +224,23 @@ fn a_long_run_is_split_and_datagrams_above_the_mtu_are_sent_alone() {
 
 #[test]
 fn a_refused_message_is_sent_datagram_by_datagram() {
+    let (socket, receiver) = (bound("127.0.0.1:0"), bound("127.0.0.1:0"));
+    let good = receiver.local_addr().expect("local");
     // The kernel refuses to send to port 0.
-    let socket = bound("127.0.0.1:0");
-    let mut failures = 0;
-    let mut all = (0..3).map(|_| Datagram {
-        head: &[],
-        payload: b"hello",
-        to: "127.0.0.1:0".parse().expect("address"),
-        source: None,
-    });
-    let mut batch = SendBatch::new(true);
-    assert_eq!(batch.send(socket.as_fd(), false, &mut all, &mut |_| failures += 1), 0);
-    assert_eq!(failures, 3, "each failure is reported");
-    assert!(!batch.take_refused());
+    let refused = (good.ip(), 0).into();
+    for segmentation in [true, false] {
+        let to = |index| if (3..9).contains(&index) { good } else { refused };
+        let mut all = (0..2 * BATCH).map(|index| Datagram {
+            head: &[],
+            payload: b"hello",
+            to: to(index),
+            source: None,
+        });
+        let (mut batch, mut failures) = (SendBatch::new(segmentation), Vec::new());
+        let socket = (socket.as_fd(), &Unsegmented::default());
+        let sent = batch.send_from(socket, false, &mut all, &mut |index, _| failures.push(index));
+        let expected: Vec<usize> = (0..3).chain(9..2 * BATCH).collect();
+        assert_eq!((sent, failures), (6, expected), "each failure is reported with its index");
+        assert!(!batch.take_refused());
+    }
 }

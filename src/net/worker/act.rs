@@ -60,8 +60,10 @@ impl Worker {
                 if authenticated {
                     self.front.authenticated(token, self.server.user_of(&client), now);
                 }
-                let pushed = self.front.push(token, &[&message], Kind::Control, now);
-                self.count_drops(pushed);
+                match self.front.push(token, &[&message], Kind::Control, now) {
+                    Some(pushed) => self.count_drops(&client, pushed),
+                    None => self.dropped(DropReason::ConnectionClosed),
+                }
             }
             None => {}
         }
@@ -86,14 +88,12 @@ impl Worker {
         self.controls.counters.relays.set(self.datagrams.relays() as u64);
     }
 
-    pub(super) fn count_drops(&self, pushed: Option<Pushed>) {
-        match pushed {
-            Some(Pushed::Queued { dropped: 0 } | Pushed::Stuck) => {}
-            Some(Pushed::Queued { dropped }) => {
-                self.server.counters().dropped(DropReason::QueueFull).add(dropped as u64);
-            }
-            // The connection closes in this turn, and its allocation ends with it.
-            None => self.dropped(DropReason::NoAllocation),
+    /// Counts the media of `client` that a new message displaced.
+    pub(super) fn count_drops(&mut self, client: &Client, pushed: Pushed) {
+        if let Pushed::Queued { dropped } = pushed
+            && dropped.packets > 0
+        {
+            self.server.handle_unsent_media(DropReason::QueueFull, client, dropped);
         }
     }
 
@@ -101,9 +101,12 @@ impl Worker {
         self.server.counters().dropped(reason).add(1);
     }
 
-    /// Ends the allocations of clients whose connections were closed.
+    /// Ends the allocations of clients whose connections were closed, after counting the media that was not sent to them.
     pub(super) fn end_allocations(&mut self) {
-        while let Some((client, reason)) = self.front.next_gone() {
+        while let Some((client, reason, unsent)) = self.front.reports().next_unsent() {
+            self.server.handle_unsent_media(reason, &client, unsent);
+        }
+        while let Some((client, reason)) = self.front.reports().next_gone() {
             self.server.handle_client_gone(self.now, &client, end_reason(reason));
             self.act();
         }

@@ -8,7 +8,7 @@ use crate::net::datagram::relay::Standing;
 use crate::net::stream::outbox::Kind;
 use crate::net::syscall::ready;
 use crate::net::token::{Generation, Token};
-use crate::turn::action::{FromPeer, PeerHeader, RelayId};
+use crate::turn::action::{DropReason, FromPeer, PeerHeader, RelayId, Relayed};
 use crate::turn::address::OnWire;
 use crate::turn::five_tuple::Client;
 
@@ -52,7 +52,10 @@ impl Worker {
             let decided = self.server.handle_peer(self.now, relay, OnWire(peer), datagram.range.len());
             if let FromPeer::Relay { client, header } = decided {
                 self.request_time.media(self.now.instant);
-                self.send_to_client(&datagram, client, header);
+                // No UDP datagram has more bytes.
+                let bytes = datagram.range.len() as u16;
+                let relayed = Relayed { relay, from_client: false, bytes };
+                self.send_to_client(&datagram, client, header, relayed);
             }
         }
         let units = self.budget.spent().wrapping_sub(before);
@@ -70,20 +73,23 @@ impl Worker {
     }
 
     /// Adds the header to a peer's datagram and queues it to the client.
-    fn send_to_client(&mut self, datagram: &Datagram, client: Client, header: PeerHeader) {
+    fn send_to_client(&mut self, datagram: &Datagram, client: Client, header: PeerHeader, relayed: Relayed) {
         let wrapped = match self.datagrams.wrap(datagram, header, client.five_tuple.transport) {
             Ok(wrapped) => wrapped,
-            Err(reason) => return self.dropped(reason),
+            Err(reason) => return self.server.handle_unsent(reason, Some(relayed)),
         };
         match Token::unpack(client.link.0) {
             Some(Token::Udp(listener)) => {
-                let full = self.datagrams.send_wrapped(listener, client, wrapped);
+                let full = self.datagrams.send_wrapped(listener, client, wrapped, relayed);
                 self.flush_if(full);
             }
             Some(token) => {
                 let message = self.datagrams.pieces(&wrapped);
-                let pushed = self.front.push(token, &message, Kind::Media, self.now.instant);
-                self.count_drops(pushed);
+                let kind = Kind::Media { payload: relayed.bytes };
+                match self.front.push(token, &message, kind, self.now.instant) {
+                    Some(pushed) => self.count_drops(&client, pushed),
+                    None => self.server.handle_unsent(DropReason::ConnectionClosed, Some(relayed)),
+                }
             }
             None => {}
         }

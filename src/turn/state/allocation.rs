@@ -62,6 +62,10 @@ pub struct Allocation {
     pub permitted: bool,
     /// Whether its sockets are open and the client has been told. Before that, the client has no allocation.
     pub established: bool,
+    /// Whether its client ever sent data to a peer.
+    pub sent: bool,
+    /// Whether a peer ever sent data to it.
+    pub received: bool,
     /// The authenticated user that made it.
     pub identity: Arc<Identity>,
     /// Its relays, by family.

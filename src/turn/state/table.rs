@@ -172,6 +172,8 @@ impl Table {
             user,
             host: identity.host,
             permitted: false,
+            sent: false,
+            received: false,
             established: false,
             identity,
             relays: [None; 2],

@@ -13,6 +13,7 @@ use crate::net::front::turn_client::TurnClient;
 use crate::net::scratch::Buffers;
 use crate::net::stream::outbox::MESSAGES_MAX;
 use crate::net::syscall::{Events, ready};
+use crate::turn::action::Traffic;
 
 const START: Instant = Instant::from_nanos(1_000_000_000_000);
 const USER: Option<UserId> = Some(UserId(1));
@@ -121,7 +122,7 @@ impl Bench {
             asked += 1;
             if asked > 1 { Ok(()) } else { Err(Refusal::Total) }
         });
-        self.connections.next_gone().map(|(client, reason)| {
+        self.connections.reports.next_gone().map(|(client, reason)| {
             assert_eq!(reason, CloseReason::Displaced);
             client
         })
@@ -196,14 +197,29 @@ fn a_stale_token_does_not_reach_the_next_stream_of_its_slot() {
     bench.connections.mark_closing(first, CloseReason::Reset);
     assert!(bench.connections.get(first).is_none() && bench.connections.is_open(first));
     bench.connections.close_marked(usize::MAX, &mut bench.buffers.output);
-    assert_eq!(bench.connections.next_gone().map(|(_, reason)| reason), Some(CloseReason::Idle));
+    assert_eq!(bench.connections.reports.next_gone().map(|(_, reason)| reason), Some(CloseReason::Idle));
     let (second, _client) = bench.connect(false);
     assert!(matches!((first, second), (Token::Stream { slot: 0, .. }, Token::Stream { slot: 0, .. })));
     assert!(bench.connections.get(first).is_none() && bench.connections.get(second).is_some());
     bench.remove(first);
-    assert_eq!(bench.connections.next_gone(), None);
+    assert_eq!(bench.connections.reports.next_gone(), None);
     assert_eq!((bench.connections.len(), bench.connections.tokens()), (1, vec![second]));
-    assert_eq!(bench.connections.push(first, &[b"x"], Kind::Media, START), None);
+    assert_eq!(bench.connections.push(first, &[b"x"], Kind::Media { payload: 1 }, START), None);
+}
+
+#[test]
+fn media_that_waits_when_its_connection_closes_is_reported() {
+    let mut bench = Bench::new();
+    let (token, _client) = bench.connect(false);
+    let media = Kind::Media { payload: 3 };
+    (0..5).for_each(|_| assert!(bench.connections.push(token, &[&[0; 8]], media, START).is_some()));
+    bench.connections.push(token, &[&[0; 20]], Kind::Control, START);
+    bench.connections.mark_closing(token, CloseReason::Shutdown);
+    bench.connections.close_marked(1, &mut bench.buffers.output);
+    let unsent = bench.connections.reports.next_unsent().map(|(_, reason, unsent)| (reason, unsent));
+    let expected = (DropReason::ConnectionClosed, Traffic { packets: 5, bytes: 15 });
+    assert_eq!(unsent, Some(expected));
+    assert_eq!(bench.connections.reports.next_unsent(), None);
 }
 
 #[test]
@@ -218,8 +234,8 @@ fn a_client_that_does_not_read_loses_media_and_keeps_its_framing() {
     };
     let (mut dropped, mut number) = (0, 0);
     while dropped < 1000 {
-        match bench.connections.push(token, &[&message(number)], Kind::Media, START) {
-            Some(Pushed::Queued { dropped: n }) => dropped += n,
+        match bench.connections.push(token, &[&message(number)], Kind::Media { payload: 1 }, START) {
+            Some(Pushed::Queued { dropped: n }) => dropped += n.packets as usize,
             other => panic!("{other:?}"),
         }
         number += 1;
