@@ -18,7 +18,7 @@ use rustls::crypto::aws_lc_rs;
 
 pub use crypto::provider;
 pub use files::{CertError, LoadedCertificate, load, sign_once};
-pub use resolver::{CertStore, Reloaded};
+pub use resolver::{CertStore, Expiry, Reloaded};
 pub use self_signed::self_signed;
 
 /// ALPN of TURN over TLS (RFC 7443).

@@ -8,6 +8,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::files::{self, CertError, Warning};
+use super::x509;
 
 /// Holds one certificate, which is used for every server name: a relay has one name, and clients without SNI must be
 /// served too.
@@ -23,6 +24,15 @@ pub struct Reloaded {
     pub is_new: bool,
     /// Warnings about the certificate that is now in use.
     pub warnings: Vec<Warning>,
+}
+
+/// When a certificate expires.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// The first DNS name or IP address in it, if it has any.
+    pub name: Option<String>,
+    /// The end of its validity in seconds since 1970.
+    pub not_after: i64,
 }
 
 impl CertStore {
@@ -66,6 +76,13 @@ impl CertStore {
             self.replace(loaded.key);
         }
         Ok(Reloaded { is_new, warnings: loaded.warnings })
+    }
+
+    /// Returns the expiry of the certificate in use; `None` if it cannot be read.
+    pub fn expiry(&self) -> Option<Expiry> {
+        let current = self.current();
+        let leaf = current.cert.first()?;
+        Some(Expiry { name: x509::first_name(leaf), not_after: x509::summary(leaf)?.not_after })
     }
 
     /// Returns the certificate in use.

@@ -1,6 +1,17 @@
-//! Reads the fields of a certificate (RFC 5280 section 4.1) that warnings need: validity, issuer and subject. Not used
-//! for decisions about trust; rustls parses the certificate itself.
+//! Reads the fields of a certificate (RFC 5280 section 4.1) that warnings and metrics need: validity, issuer, subject and
+//! the first name. Not used for decisions about trust; rustls parses the certificate itself.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+const BOOLEAN: u8 = 0x01;
+const OCTET_STRING: u8 = 0x04;
+const OBJECT_IDENTIFIER: u8 = 0x06;
+const EXTENSIONS: u8 = 0xa3;
+/// dNSName and iPAddress of a GeneralName (section 4.2.1.6).
+const DNS_NAME: u8 = 0x82;
+const IP_ADDRESS: u8 = 0x87;
+/// 2.5.29.17
+const SUBJECT_ALT_NAME: [u8; 3] = [0x55, 0x1d, 0x11];
 const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 0x02;
 const VERSION: u8 = 0xa0;
@@ -20,6 +31,50 @@ pub(super) struct Summary {
 
 /// Reads a certificate. `None` if the bytes are not one.
 pub(super) fn summary(der: &[u8]) -> Option<Summary> {
+    let mut body = from_issuer(der)?;
+    let issuer = body.expect(SEQUENCE)?;
+    let mut validity = Der(body.expect(SEQUENCE)?);
+    let subject = body.expect(SEQUENCE)?;
+    let not_before = time(validity.next()?)?;
+    let not_after = time(validity.next()?)?;
+    Some(Summary { not_before, not_after, self_issued: issuer == subject })
+}
+
+/// Returns the first DNS name or IP address in the subjectAltName of a certificate (section 4.2.1.6), which is what
+/// clients compare; `None` if there is none.
+pub(super) fn first_name(der: &[u8]) -> Option<String> {
+    let mut fields = from_issuer(der)?;
+    let extensions = std::iter::from_fn(|| fields.next()).find(|&(tag, _)| tag == EXTENSIONS)?.1;
+    let mut extensions = Der(Der(extensions).expect(SEQUENCE)?);
+    let mut names = loop {
+        let mut extension = Der(extensions.expect(SEQUENCE)?);
+        if extension.expect(OBJECT_IDENTIFIER)? == SUBJECT_ALT_NAME {
+            let (tag, mut value) = extension.next()?;
+            if tag == BOOLEAN {
+                value = extension.expect(OCTET_STRING)?; // after `critical`
+            }
+            break Der(Der(value).expect(SEQUENCE)?);
+        }
+    };
+    std::iter::from_fn(|| names.next()).find_map(name)
+}
+
+/// Returns a GeneralName as text, if it is a DNS name or an IP address.
+fn name((tag, content): (u8, &[u8])) -> Option<String> {
+    match tag {
+        // An IA5String, so it is ASCII; a control character would be invalid.
+        DNS_NAME if content.iter().all(u8::is_ascii_graphic) => String::from_utf8(content.to_vec()).ok(),
+        IP_ADDRESS => {
+            let v4 = <[u8; 4]>::try_from(content).map(|octets| Ipv4Addr::from(octets).to_string());
+            v4.or_else(|_| <[u8; 16]>::try_from(content).map(|octets| Ipv6Addr::from(octets).to_string()))
+                .ok()
+        }
+        _ => None,
+    }
+}
+
+/// Returns the fields of a certificate from the issuer on.
+fn from_issuer(der: &[u8]) -> Option<Der<'_>> {
     let mut certificate = Der(Der(der).expect(SEQUENCE)?);
     let mut body = Der(certificate.expect(SEQUENCE)?);
     if body.0.first() == Some(&VERSION) {
@@ -27,12 +82,7 @@ pub(super) fn summary(der: &[u8]) -> Option<Summary> {
     }
     body.expect(INTEGER)?; // serialNumber
     body.expect(SEQUENCE)?; // signature
-    let issuer = body.expect(SEQUENCE)?;
-    let mut validity = Der(body.expect(SEQUENCE)?);
-    let subject = body.expect(SEQUENCE)?;
-    let not_before = time(validity.next()?)?;
-    let not_after = time(validity.next()?)?;
-    Some(Summary { not_before, not_after, self_issued: issuer == subject })
+    Some(body)
 }
 
 /// The DER elements that are not read yet.
@@ -117,14 +167,30 @@ mod tests {
         let der = made.key.cert[0].to_vec();
         assert!(summary(&der).unwrap().self_issued);
         for end in 0..der.len() {
-            assert_eq!(summary(&der[..end]), None);
+            assert_eq!((summary(&der[..end]), first_name(&der[..end])), (None, None));
         }
         for at in 0..der.len() {
             for value in [0, 0x7f, 0x80, 0x84, 0xff] {
                 let mut broken = der.clone();
                 broken[at] = value;
-                let _ = summary(&broken);
+                let _ = (summary(&broken), first_name(&broken));
             }
         }
+    }
+
+    #[test]
+    fn the_first_name_or_address_is_read() {
+        let made = |names: &[&str], addresses: &[&str]| {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            let addresses: Vec<_> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            let made = super::super::self_signed(&names, &addresses, 1_800_000_000).unwrap();
+            first_name(&made.key.cert[0])
+        };
+        assert_eq!(made(&["a.example", "b.example"], &["192.0.2.1"]).as_deref(), Some("a.example"));
+        assert_eq!(made(&[], &["192.0.2.1"]).as_deref(), Some("192.0.2.1"));
+        assert_eq!(made(&[], &["2001:db8::1"]).as_deref(), Some("2001:db8::1"));
+        let general = |content: &[u8]| name((DNS_NAME, content));
+        assert_eq!(general(b"a\nb"), None, "not a name");
+        assert_eq!(name((IP_ADDRESS, b"12345")), None);
     }
 }
