@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::time::Duration;
 
 use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
@@ -33,6 +34,17 @@ impl Snapshot {
     /// added up.
     pub fn counter(&mut self, name: &'static str, help: &str, labels: &[(&str, &str)], value: u64) {
         self.add(name, help, MetricType::COUNTER, labels, value as f64);
+    }
+
+    /// Adds a time that only grows, in seconds; by convention its name ends in `_seconds_total`.
+    pub fn counter_of_time(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        labels: &[(&str, &str)],
+        value: Duration,
+    ) {
+        self.add(name, help, MetricType::COUNTER, labels, value.as_secs_f64());
     }
 
     /// Adds a number that goes up and down. Values with the same name and labels are added up.
@@ -155,6 +167,7 @@ mod tests {
         snapshot.gauge("hallpass_allocations", "live allocations", &[], 12.0);
         snapshot.counter("hallpass_drops_total", "packets not relayed", &[("reason", "a\"b\\c\nd")], 1);
         snapshot.counter("hallpass_drops_total", "packets not relayed", &[("reason", "permission")], 4);
+        snapshot.counter_of_time("process_cpu_seconds_total", "time", &[], Duration::from_millis(1250));
         let expected = "\
 # HELP hallpass_allocations live allocations
 # TYPE hallpass_allocations gauge
@@ -163,6 +176,9 @@ hallpass_allocations 12
 # TYPE hallpass_drops_total counter
 hallpass_drops_total{reason=\"a\\\"b\\\\c\\nd\"} 1
 hallpass_drops_total{reason=\"permission\"} 7
+# HELP process_cpu_seconds_total time
+# TYPE process_cpu_seconds_total counter
+process_cpu_seconds_total 1.25
 ";
         assert_eq!(snapshot.render().unwrap(), expected);
         assert_eq!(Snapshot::default().render().unwrap(), "");

@@ -1,5 +1,7 @@
-//! The two clocks of the server. Lifetimes use the monotonic clock. The wall clock is used only for the expiry of REST
+//! The clocks of the server. Lifetimes use the monotonic clock. The wall clock is used only for the expiry of REST
 //! credentials and certificates, so its jumps do not affect lifetimes.
+
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -16,6 +18,13 @@ pub fn monotonic_nanos() -> u64 {
 /// tick and is cheaper to read.
 pub fn unix_seconds() -> u64 {
     u64::try_from(clock_gettime(ClockId::RealtimeCoarse).tv_sec).unwrap_or(0)
+}
+
+/// Processor time that all threads of this process have used.
+pub fn process_cpu() -> Duration {
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    // It is not negative, and the kernel keeps the nanoseconds below a second.
+    Duration::new(used.tv_sec as u64, used.tv_nsec as u32)
 }
 
 #[cfg(test)]

@@ -50,7 +50,9 @@ fn not_ready_before_the_listeners_accept_nor_in_a_drain() {
     let (status, reason) = get(layout.admin, "/readyz");
     assert_eq!((status, reason.as_str()), (503, "waiting for the certificate, the listeners, the workers\n"));
     assert_eq!(get(layout.admin, "/healthz").0, 200, "it is alive");
-    assert_eq!(get(layout.admin, "/metrics"), (200, String::new()), "no metrics yet");
+    let (status, metrics) = get(layout.admin, "/metrics");
+    assert!(status == 200 && metrics.contains("\nhallpass_ready 0\n"), "{metrics}");
+    assert!(!metrics.contains("hallpass_allocations"), "no metrics of the workers yet: {metrics}");
     let tcp = layout.listeners.iter().find(|(transport, _)| *transport == Transport::Tcp).unwrap().1;
     assert!(TcpStream::connect(tcp).is_err(), "a listener accepts before the server is ready");
     assert!(!server.output().contains("ready"), "{}", server.output());
@@ -59,11 +61,16 @@ fn not_ready_before_the_listeners_accept_nor_in_a_drain() {
     assert!(server.wait_output(LIMIT, |log| log.contains("ready")), "{}", server.output());
     assert_eq!(get(layout.admin, "/readyz"), (200, "ready\n".to_owned()));
     assert!(TcpStream::connect(tcp).is_ok());
-    assert!(get(layout.admin, "/metrics").1.contains("hallpass_"));
+    let metrics = get(layout.admin, "/metrics").1;
+    assert!(
+        metrics.contains("\nhallpass_ready 1\n") && metrics.contains("\nhallpass_allocations{"),
+        "{metrics}"
+    );
 
     server.signal("USR1");
     assert!(server.wait_output(LIMIT, |log| log.contains("draining")), "{}", server.output());
     assert_eq!(get(layout.admin, "/readyz"), (503, "draining\n".to_owned()));
+    assert!(get(layout.admin, "/metrics").1.contains("\nhallpass_ready 0\n"));
 }
 
 #[test]

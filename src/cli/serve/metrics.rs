@@ -1,4 +1,11 @@
 //! The metrics of the running server. Each counter of a worker has a single writer, so reading it is a plain load.
+//!
+//! `docs/metrics.md` explains each metric to the operator; a test compares it with this module.
+
+mod certificate;
+pub mod process;
+mod relayed;
+pub mod reload;
 
 use std::sync::Arc;
 
@@ -8,14 +15,16 @@ use super::drain::DrainProgress;
 use crate::admin::{MetricSource, Snapshot};
 use crate::base::host::HostId;
 use crate::base::transport::Transport;
+use crate::cert::CertStore;
 use crate::net;
 use crate::net::admission::{Admission, Class};
 use crate::net::counters::{CloseReason, Decision, Refusal, Stage, TlsOutcome};
-use crate::system::memory;
 use crate::turn::action::DropReason;
 use crate::turn::counters::{Counter, Counters, ERROR_CODES, HostRung, Request};
 use crate::turn::identity::refusal::Reason;
 use crate::turn::shared::Shared;
+use relayed::Relayed;
+use reload::Reloads;
 
 /// Everything that the metrics are read from.
 pub struct ServerMetrics {
@@ -31,16 +40,18 @@ pub struct ServerMetrics {
     pub shared: Arc<Shared>,
     /// Names of hosts by number.
     pub hosts: Arc<ArcSwap<Vec<Arc<str>>>>,
-    /// Start of the server in seconds since 1970.
-    pub started: u64,
+    /// The certificate in use.
+    pub certificate: Arc<CertStore>,
+    /// Results of reloads.
+    pub reloads: Arc<Reloads>,
+    /// What was relayed, as read so far.
+    pub relayed: Relayed,
 }
 
 impl MetricSource for ServerMetrics {
     fn collect(&self, out: &mut Snapshot) {
-        let version = env!("CARGO_PKG_VERSION");
-        out.gauge("hallpass_build_info", "Version of the running server.", &[("version", version)], 1.0);
-        let started = self.started as f64;
-        out.gauge("hallpass_start_time_seconds", "Start of the server in seconds since 1970.", &[], started);
+        certificate::collect(&self.certificate, out);
+        self.reloads.collect(out);
         self.hosts(out);
         self.requests(out);
         self.stages(out);
@@ -76,19 +87,7 @@ impl ServerMetrics {
                 out.gauge("hallpass_allocations", "Allocations that exist.", &host_labels, alive as f64);
                 let made = self.sum(|counters| counters.host(id, transport).allocated.get());
                 out.counter("hallpass_allocations_total", "Allocations created.", &host_labels, made);
-                for direction in ["from_client", "from_peer"] {
-                    let flow = |counters: &Counters| {
-                        let host = counters.host(id, transport);
-                        let flow =
-                            if direction == "from_client" { &host.from_client } else { &host.from_peer };
-                        (flow.packets.get(), flow.bytes.get())
-                    };
-                    let labels = [host_labels[0], host_labels[1], ("direction", direction)];
-                    let packets = self.sum(|counters| flow(counters).0);
-                    out.counter("hallpass_relayed_packets_total", "Datagrams relayed.", &labels, packets);
-                    let bytes = self.sum(|counters| flow(counters).1);
-                    out.counter("hallpass_relayed_bytes_total", "Payload bytes relayed.", &labels, bytes);
-                }
+                self.relayed.collect((id, host), transport, &self.protocol, out);
             }
         }
         let permissions = self.sum(|counters| counters.permissions.get()) as f64;
@@ -214,7 +213,7 @@ impl ServerMetrics {
             let stale = read(|streams| streams.stale.get());
             out.counter(
                 "hallpass_stream_stale_total",
-                "Media messages dropped because the client read too slowly.",
+                "Media dropped because it waited too long for the client; also in hallpass_drops_total.",
                 &label,
                 stale,
             );
@@ -261,9 +260,6 @@ impl ServerMetrics {
         out.gauge("hallpass_descriptors", help, &[], open.into());
         let help = "Limit on sockets for clients, peers and web servers.";
         out.gauge("hallpass_descriptors_max", help, &[], most.into());
-        if let Some(resident) = memory::resident() {
-            out.gauge("hallpass_resident_bytes", "Resident memory of the process.", &[], resident as f64);
-        }
         let pressure = f64::from(self.admission.pressure() as u8);
         let help = "Memory pressure: 0 none, 1 new clients are refused, 2 queues are cut too.";
         out.gauge("hallpass_memory_pressure", help, &[], pressure);
@@ -285,7 +281,7 @@ impl ServerMetrics {
         out.gauge("hallpass_draining", "1 while new allocations are refused.", &[], draining);
         if let Some(seconds) = self.drain.seconds_left() {
             let help = "Seconds until the drain closes remaining clients.";
-            out.gauge("hallpass_drain_seconds_left", help, &[], seconds as f64);
+            out.gauge("hallpass_drain_left_seconds", help, &[], seconds as f64);
         }
     }
 

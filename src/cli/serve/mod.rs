@@ -49,6 +49,7 @@ use client_names::ClientNames;
 use drain::{DrainState, Remaining};
 use listening::Awaited;
 use metrics::ServerMetrics;
+use metrics::reload::Reloads;
 use pages::{Shown, Starting};
 use pressure::Watch;
 use refusals::Refusals;
@@ -161,6 +162,7 @@ fn set_up(
 
     let hosts = Arc::new(ArcSwap::from_pointee(names.all().to_vec()));
     let drain = DrainState::default();
+    let reloads = Arc::new(Reloads::at_start(clock::unix_seconds()));
     let watch = Watch::new(Arc::clone(workers.admission()), config.limits.memory_mib);
     let names_shown = match config.privacy {
         true => ClientNames::private(entropy::key().map_err(no_randomness)?),
@@ -183,7 +185,9 @@ fn set_up(
         drain: drain.progress(),
         shared: Arc::clone(&shared),
         hosts: Arc::clone(&hosts),
-        started: clock::unix_seconds(),
+        certificate: certificate.store(),
+        reloads: Arc::clone(&reloads),
+        relayed: Default::default(),
     });
     let notifier = Notifier::from_env();
     Ok(RunningServer {
@@ -194,6 +198,7 @@ fn set_up(
         awaited: Awaited::new(lacks_ipv6),
         is_ready: false,
         certificate,
+        reloads,
         site,
         workers,
         names,
@@ -228,6 +233,7 @@ struct RunningServer {
     /// Whether "ready" was printed.
     is_ready: bool,
     certificate: Certificate,
+    reloads: Arc<Reloads>,
     site: Arc<dyn Site>,
     workers: Handle,
     names: HostNames,
@@ -285,7 +291,9 @@ impl RunningServer {
         loop {
             tokio::select! {
                 _ = signals.reload.recv() => self.reload(&readiness),
-                _ = signals.certificate.recv() => self.certificate.reload(self.config.tls.as_ref()),
+                _ = signals.certificate.recv() => {
+                    self.certificate.reload(self.config.tls.as_ref(), &self.reloads.certificate);
+                }
                 _ = signals.drain.recv() => {
                     self.drain(&readiness, None, "refusing new allocations; the server keeps running");
                 }
@@ -372,13 +380,17 @@ impl RunningServer {
         }
         match self.path.as_deref().map(config::read) {
             None => tracing::info!("reload: there is no configuration file to read"),
-            Some(Ok(loaded)) => self.apply(loaded, readiness),
+            Some(Ok(loaded)) => {
+                let is_applied = self.apply(loaded, readiness);
+                self.reloads.configuration.record(is_applied, clock::unix_seconds());
+            }
             Some(Err(report)) => {
                 configuration::log(&report);
                 tracing::error!("reload: the configuration in use stays");
+                self.reloads.configuration.record(false, clock::unix_seconds());
             }
         }
-        self.certificate.reload(self.config.tls.as_ref());
+        self.certificate.reload(self.config.tls.as_ref(), &self.reloads.certificate);
         self.notifier.ready();
     }
 
@@ -418,8 +430,8 @@ impl RunningServer {
         }
     }
 
-    /// Applies a new configuration, except for keys that need a restart.
-    fn apply(&mut self, loaded: config::Loaded, readiness: &Readiness) {
+    /// Applies a new configuration, except for keys that need a restart. Returns whether all else of it is in use.
+    fn apply(&mut self, loaded: config::Loaded, readiness: &Readiness) -> bool {
         configuration::log(&loaded.warnings);
         let mut next = loaded.config;
         for key in configuration::restore_fixed_keys(&self.config, &mut next) {
@@ -430,13 +442,15 @@ impl RunningServer {
         configuration::log(&misfits);
         if misfits.has_errors() {
             tracing::error!("reload: the configuration in use stays");
-            return;
+            return false;
         }
+        let mut is_complete = true;
         let chooser = match (self.config.web != next.web).then(|| self.certificate.chooser(&next.web)) {
             Some(Err(message)) => {
                 tracing::error!("reload: the web servers in use stay: {message}");
                 // The next reload sees the difference and tries again.
                 next.web.clone_from(&self.config.web);
+                is_complete = false;
                 None
             }
             chooser => chooser.and_then(Result::ok),
@@ -459,10 +473,12 @@ impl RunningServer {
                 }
                 self.config = next;
                 tracing::info!("reload: the new configuration is in use");
+                is_complete
             }
             Err(message) => {
                 self.relays.follow(&self.config, &self.machine.addresses, now().instant);
                 tracing::error!("reload: the configuration in use stays: {message}");
+                false
             }
         }
     }

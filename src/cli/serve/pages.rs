@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
 
 use super::metrics::ServerMetrics;
+use super::metrics::process::ProcessMetrics;
 use super::sessions::DeferredSessions;
 use super::start_error::{self, StartError};
 use crate::admin::refusals::Book;
@@ -31,7 +32,7 @@ impl Starting {
     }
 }
 
-/// The metrics of `/metrics`; empty until the workers have started.
+/// The metrics of the server; none until the workers have started.
 #[derive(Default)]
 pub struct DeferredMetrics(OnceLock<ServerMetrics>);
 
@@ -76,8 +77,9 @@ pub fn serve(admin: &Admin, shown: &Shown, readiness: Readiness) -> Result<(), S
         }
     };
     let names = admin.names.clone();
+    let process = Arc::new(ProcessMetrics::new(readiness.clone()));
     let content = Content {
-        metrics: vec![Arc::clone(&shown.metrics) as Arc<dyn MetricSource>],
+        metrics: vec![process, Arc::clone(&shown.metrics) as Arc<dyn MetricSource>],
         readiness,
         sessions: Arc::clone(&shown.sessions) as Arc<dyn SessionSource>,
         refusals: shown.refusals.clone(),

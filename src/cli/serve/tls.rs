@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::metrics::reload::LastReload;
 use crate::cert::{self, CertStore, TlsConfigs};
 use crate::config::{Config, Exposure, TlsFiles, Web};
 use crate::net::{Choice, TlsChooser};
@@ -87,9 +88,13 @@ impl Certificate {
 
     /// Reads the files again. New handshakes use the new certificate; open connections keep theirs. On an error the
     /// certificate in use stays. Replacing a valid certificate by an expired one is such an error, unless `accept_expired`.
-    pub fn reload(&self, files: Option<&TlsFiles>) {
+    /// The result is recorded in `last`.
+    pub fn reload(&self, files: Option<&TlsFiles>, last: &LastReload) {
         let Some(files) = files else { return };
-        match self.store.reload(&files.cert, &files.key, clock::unix_seconds(), files.accept_expired) {
+        let now = clock::unix_seconds();
+        let reloaded = self.store.reload(&files.cert, &files.key, now, files.accept_expired);
+        last.record(reloaded.is_ok(), now);
+        match reloaded {
             Ok(reloaded) => {
                 warn(&reloaded.warnings, files);
                 let cert = files.cert.display();
@@ -102,6 +107,11 @@ impl Certificate {
             }
             Err(error) => tracing::error!("the certificate in use stays: {error}"),
         }
+    }
+
+    /// Returns the store of the certificate in use.
+    pub fn store(&self) -> Arc<CertStore> {
+        Arc::clone(&self.store)
     }
 }
 
