@@ -256,7 +256,11 @@ fn check_reports_success_or_each_problem_with_its_line() {
     let output = hallpass(&["check", "--config", &config]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let text = stdout(&output);
-    assert!(text.contains("listen  udp [::]:3479") && text.contains("host    ping: 2 secrets"), "{text}");
+    assert!(
+        text.contains("listen    udp [::]:3479: clients write turn:")
+            && text.contains("host      ping: 2 secrets"),
+        "{text}"
+    );
     assert_eq!(warnings(&output), 1, "{text}");
     assert!(stderr(&output).contains("hallpass.toml:5: warning: tls: no certificate"), "{}", stderr(&output));
     assert!(!text.contains(SECRET) && !stderr(&output).contains(SECRET), "no secret is shown");
@@ -349,7 +353,7 @@ fn check_live_names_the_process_that_occupies_a_port() {
             "{text}"
         );
     }
-    assert_eq!(text.matches(&format!("(pid {pid}): stop it, or choose another port")).count(), 2, "{text}");
+    assert_eq!(text.matches(&format!("(pid {pid}): choose another port, or move ")).count(), 2, "{text}");
 
     // Swapped, both ports are free: each is in use in the other protocol only.
     let path = scratch.file("free.toml", &config(tcp_port, udp_port));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustls::sign::CertifiedKey;
 
-use crate::cert;
+use crate::cert::{self, CertStore};
 use crate::config::{Config, Exposure, Severity};
 use crate::system::clock;
 
@@ -28,6 +28,13 @@ pub fn problems(config: &Config, file: &str) -> Vec<(Severity, String)> {
     }
     let line = |warning: String| (Severity::Warning, format!("{file}: warning: tls: {warning}\n"));
     warnings.into_iter().map(line).collect()
+}
+
+/// Returns the first name in the certificate, if the configuration names one that can be read.
+pub fn first_name(config: &Config) -> Option<String> {
+    let files = config.tls.as_ref()?;
+    let loaded = cert::load(&files.cert, &files.key, clock::unix_seconds()).ok()?;
+    CertStore::new(loaded.key).expiry()?.name
 }
 
 /// Returns the median time of a few signatures; zero if signing fails, which [`cert::load`] has ruled out.

@@ -1,5 +1,7 @@
 //! `hallpass check`: reports problems of a configuration, and of this host with --live.
 
+mod plan;
+
 use std::fmt::Write;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,11 +14,16 @@ use super::output::{fail, print, print_stderr};
 use super::serve::kernel;
 use super::serve::listening::{lacks_ipv6, no_family};
 use super::{certificate, this_host};
-use crate::config::{self, Config, Examined, Host, Report, Severity};
+use crate::config::{self, Config, Examined, Report, Severity};
 use crate::system::addresses::{self, Addresses};
-use crate::system::port_holder::{PortSpace, who_holds};
+use crate::system::port_holder::{Holder, PortSpace, who_holds};
 
-/// Checks the configuration and prints a summary, or all problems.
+/// The name of the server's process.
+const PROGRAM: &str = "hallpass";
+/// Programs that can share a port with the relay.
+const WEB_SERVERS: [&str; 5] = ["nginx", "apache2", "httpd", "caddy", "haproxy"];
+
+/// Checks the configuration and prints what the server will do, or all problems.
 pub(super) fn run(args: CheckArgs) -> ExitCode {
     let Examined { report, config } = config::examine(&args.config);
     let mut found = Found::default();
@@ -25,6 +32,7 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
     for (severity, line) in certificate::problems(&config, &report.file) {
         found.add(severity, &line);
     }
+    let mut known = None;
     // A configuration with errors has defaults in place of the wrong values: comparing it with this machine would mislead.
     if !report.has_errors() {
         let machine = machine(&report.file, &mut found);
@@ -33,11 +41,20 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
         if args.live {
             found.live(&live(&config, &report.file, &machine));
         }
+        known = Some(machine);
     }
     if found.errors + found.on_this_host > 0 {
         return found.fail(&report.file);
     }
-    let mut text = summary(&config);
+    let mut text =
+        plan::text(&config, &known.unwrap_or_default(), certificate::first_name(&config).as_deref());
+    if let Some(pid) = found.running {
+        let _ = writeln!(
+            text,
+            "running   hallpass (pid {pid}) already serves {} of these addresses",
+            found.served
+        );
+    }
     let verdict = match found.warnings {
         0 => "good".to_owned(),
         count => format!("good, with {}", counted(count, "warning")),
@@ -54,6 +71,9 @@ struct Found {
     warnings: usize,
     /// Sockets that cannot be opened.
     on_this_host: usize,
+    /// The process of a running server, and how many of the addresses it serves.
+    running: Option<u32>,
+    served: usize,
 }
 
 impl Found {
@@ -69,9 +89,10 @@ impl Found {
         report.texts().for_each(|(severity, text)| self.add(severity, &text));
     }
 
-    fn live(&mut self, problems: &[String]) {
-        print_stderr(&problems.concat());
-        self.on_this_host += problems.len();
+    fn live(&mut self, live: &Live) {
+        print_stderr(&live.problems.concat());
+        self.on_this_host += live.problems.len();
+        (self.running, self.served) = (live.running, live.served);
     }
 
     /// Prints the counts, and returns the exit status of a failure.
@@ -104,42 +125,33 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Describes the configuration, defaults included.
-fn summary(config: &Config) -> String {
-    let mut text = format!("realm   {}\n", config.realm);
-    for listener in &config.listen {
-        let _ = writeln!(text, "listen  {} {}", listener.transport, listener.address);
-    }
-    let addresses = if config.relay.addresses.is_empty() {
-        "the listening addresses".to_owned()
-    } else {
-        joined(&config.relay.addresses)
-    };
-    let ports = &config.relay.ports;
-    let _ = writeln!(text, "relay   {addresses}, ports {}-{}", ports.start(), ports.end());
-    for Host { name, secrets, revoked, peers } in &config.hosts {
-        let peers = peers.as_ref().map_or("according to [peers]".to_owned(), |peers| joined(peers));
-        let secrets = counted(secrets.len(), "secret");
-        let revoked =
-            if revoked.is_empty() { String::new() } else { format!(" ({} revoked)", revoked.len()) };
-        let _ = writeln!(text, "host    {name}: {secrets}{revoked}, peers {peers}");
-    }
-    if !config.users.is_empty() {
-        let _ = writeln!(text, "users   {} with a fixed password", config.users.len());
-    }
-    if let Some(admin) = &config.admin {
-        let _ = writeln!(text, "admin   http://{}/metrics", admin.address);
-    }
-    text
+/// What opening the sockets showed.
+#[derive(Default)]
+struct Live {
+    /// What is wrong, with remedies.
+    problems: Vec<String>,
+    /// The running server that occupies addresses of the configuration, and how many.
+    running: Option<u32>,
+    served: usize,
 }
 
-fn joined<T: ToString>(items: &[T]) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+impl Live {
+    /// Adds the error of opening `address`, unless the running server serves it.
+    fn add(&mut self, what: &str, space: PortSpace, address: SocketAddr, error: &io::Error) {
+        let holder = (error.kind() == io::ErrorKind::AddrInUse).then(|| who_holds(space, address)).flatten();
+        match holder {
+            Some(holder) if holder.name == PROGRAM => {
+                self.running = Some(holder.pid);
+                self.served += 1;
+            }
+            holder => self.problems.push(explain(what, address, error, holder.as_ref())),
+        }
+    }
 }
 
-/// Opens and closes a socket on every address that this machine has. Returns the problems as text.
-fn live(config: &Config, file: &str, machine: &Addresses) -> Vec<String> {
-    let mut problems = Vec::new();
+/// Opens and closes a socket on every address that this machine has.
+fn live(config: &Config, file: &str, machine: &Addresses) -> Live {
+    let mut live = Live::default();
     for listener in config.listen.iter().filter(|listener| machine.may_have(listener.address.ip())) {
         let space = PortSpace::of(listener.transport);
         if let Err(error) = open_listener(space, listener.address, !config.is_dual_stack(listener)) {
@@ -147,22 +159,26 @@ fn live(config: &Config, file: &str, machine: &Addresses) -> Vec<String> {
                 "{file}:{}: error: listen {} {}",
                 listener.line, listener.transport, listener.address
             );
-            problems.push(explain(&what, space, listener.address, &error));
+            live.add(&what, space, listener.address, &error);
         }
     }
     for address in config.relay.addresses.iter().filter(|address| machine.may_have(**address)) {
         let address = SocketAddr::new(*address, 0);
         if let Err(error) = open(PortSpace::Udp, address, true) {
-            let what = format!("{file}: error: relay.addresses {}", address.ip());
-            problems.push(explain(&what, PortSpace::Udp, address, &error));
+            live.add(
+                &format!("{file}: error: relay.addresses {}", address.ip()),
+                PortSpace::Udp,
+                address,
+                &error,
+            );
         }
     }
     if let Some(address) = config.admin.as_ref().map(|admin| admin.address)
         && let Err(error) = open(PortSpace::Tcp, address, true)
     {
-        problems.push(explain(&format!("{file}: error: admin {address}"), PortSpace::Tcp, address, &error));
+        live.add(&format!("{file}: error: admin {address}"), PortSpace::Tcp, address, &error);
     }
-    problems
+    live
 }
 
 /// Opens a listener as the server does. On a host without IPv6, a dual-stack listener on `[::]` is opened on `0.0.0.0`, and
@@ -197,11 +213,15 @@ fn open(space: PortSpace, address: SocketAddr, only_v6: bool) -> io::Result<()> 
 }
 
 /// Formats a problem with its remedy.
-fn explain(what: &str, space: PortSpace, address: SocketAddr, error: &io::Error) -> String {
+fn explain(what: &str, address: SocketAddr, error: &io::Error, holder: Option<&Holder>) -> String {
     let remedy = match error.kind() {
-        io::ErrorKind::AddrInUse => match who_holds(space, address) {
-            Some(holder) => {
-                format!("occupied by {} (pid {}): stop it, or choose another port", holder.name, holder.pid)
+        io::ErrorKind::AddrInUse => match holder {
+            Some(Holder { name, pid }) if WEB_SERVERS.contains(&name.as_str()) => format!(
+                "occupied by {name} (pid {pid}): choose another port, or let both share this one: move {name} to \
+                 127.0.0.1:81, name that in [web], and write web = true here"
+            ),
+            Some(Holder { name, pid }) => {
+                format!("occupied by {name} (pid {pid}): choose another port, or move {name} to another one")
             }
             None => "occupied by a process of another user: run this check as root to see which".to_owned(),
         },

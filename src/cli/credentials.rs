@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
+use ipnet::IpNet;
+
 use super::args::{CredentialsArgs, Tool};
 use super::endpoints::{Endpoint, choose_host, embedded_endpoints, endpoints, load_config};
 use super::output::{fail, print, print_stderr, shell_word};
@@ -21,6 +23,8 @@ pub(super) struct IssuedLogin {
     password: String,
     /// Lifetime in seconds; `None` for a user with a fixed password.
     ttl: Option<u32>,
+    /// The only peers that the user may reach; `None` if the host has no list.
+    peers: Option<Vec<IpNet>>,
 }
 
 impl IssuedLogin {
@@ -57,11 +61,21 @@ fn make(args: &CredentialsArgs) -> Result<(IssuedLogin, Vec<Endpoint>), ExitCode
     let config = load_config(path)?;
     let fixed = config.users.iter().find(|user| user.name == args.user && args.host.is_none());
     let login = match fixed {
-        Some(user) => IssuedLogin { username: user.name.clone(), password: user.password.clone(), ttl: None },
+        Some(user) => {
+            let host =
+                user.host.as_ref().and_then(|name| config.hosts.iter().find(|host| host.name == *name));
+            IssuedLogin {
+                username: user.name.clone(),
+                password: user.password.clone(),
+                ttl: None,
+                peers: host.and_then(|host| host.peers.clone()),
+            }
+        }
         None => {
             let host = choose_host(&config, args.host.as_deref())?;
             // A valid configuration has a secret for each host; the first one is the newest.
-            of_secret(host.secrets.first().map_or("", String::as_str), &args.user, args.ttl)
+            let login = of_secret(host.secrets.first().map_or("", String::as_str), &args.user, args.ttl);
+            IssuedLogin { peers: host.peers.clone(), ..login }
         }
     };
     Ok((login, listener_endpoints(&config, args.server.as_deref())?))
@@ -124,7 +138,7 @@ pub(super) fn shared_secret(argument: Option<&str>, file: Option<&Path>) -> Resu
 pub(super) fn of_secret(secret: &str, user: &str, ttl: u32) -> IssuedLogin {
     let username = rest::username(clock::unix_seconds().saturating_add(ttl.into()), user);
     let password = rest::password(secret, &username);
-    IssuedLogin { username, password, ttl: Some(ttl) }
+    IssuedLogin { username, password, ttl: Some(ttl), peers: None }
 }
 
 /// Returns the address where clients reach a listener if --server is absent: `external_ip`, else the listener's own address. For
@@ -182,9 +196,26 @@ pub(super) fn ice_servers(login: &IssuedLogin, endpoints: &[Endpoint]) -> String
 }
 
 /// Formats credentials as command lines of turnutils_uclient. Each runs two clients that reach each other through the
-/// relay, so no peer has to be allowed. The test passes if no packet is lost.
+/// relay, so no peer has to be allowed, and the test passes if no packet is lost. Users of a host with a list of peers cannot
+/// reach each other: their commands send to the first peer.
 pub(super) fn uclient(login: &IssuedLogin, endpoints: &[Endpoint]) -> String {
     let mut text = String::new();
+    let target = match login.peers.as_deref() {
+        None => "-y -c -n 20".to_owned(),
+        Some([]) => {
+            return "# The host allows no peer, so no command can send anything: add `peers` to it.\n"
+                .to_owned();
+        }
+        Some([first, ..]) => {
+            let peer = first.addr();
+            let _ = writeln!(
+                text,
+                "# Users of this host reach only its peers, so the commands send to {peer}, where nothing answers. They \
+                 succeed if\n# they print no error: listener, credentials and peer are good. All packets count as lost."
+            );
+            format!("-c -m 1 -n 1 -e {peer} -r 9")
+        }
+    };
     for endpoint in endpoints {
         let transport = match endpoint.transport {
             Transport::Udp => "",
@@ -193,7 +224,7 @@ pub(super) fn uclient(login: &IssuedLogin, endpoints: &[Endpoint]) -> String {
         };
         let _ = writeln!(
             text,
-            "turnutils_uclient{transport} -y -c -n 20 -p {} -u {} -w {} {}",
+            "turnutils_uclient{transport} {target} -p {} -u {} -w {} {}",
             endpoint.port,
             shell_word(&login.username),
             shell_word(&login.password),

@@ -202,3 +202,49 @@ fn sessions_are_listed_with_their_traffic_and_what_looks_wrong() {
         ended.output
     );
 }
+
+/// The printed commands work for a host whose users reach only its peers.
+#[test]
+fn the_printed_uclient_commands_work_with_a_list_of_peers() {
+    let _turn = beside_others();
+    if skip_on_coturn("the credentials command") {
+        return;
+    }
+    let host =
+        "[[host]]\nname = \"bbb\"\nsecret = \"the secret of a host with peers\"\npeers = [\"127.0.0.1\"]\n";
+    let server = Server::start(&Plan { tables: host.to_owned(), ..Plan::loopback() });
+    let config = server.files().path("hallpass.toml");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
+    command.args([
+        "credentials",
+        "--host",
+        "bbb",
+        "--command",
+        "uclient",
+        "--server",
+        "127.0.0.1",
+        "--config",
+    ]);
+    let lines = run_command(
+        {
+            command.arg(&config);
+            command
+        },
+        LIMIT,
+    );
+    assert!(
+        lines.success && lines.output.starts_with("# Users of this host reach only its peers"),
+        "{}",
+        lines.output
+    );
+    let udp = lines
+        .output
+        .lines()
+        .find(|line| line.starts_with("turnutils_uclient -c"))
+        .expect("a command for UDP");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", udp]);
+    let ended = run_command(shell, LIMIT);
+    assert!(ended.success && !ended.output.contains("error"), "{}", ended.output);
+    assert_eq!(get(server.admin(), "/refusals").1.matches("\"reason\"").count(), 0);
+}

@@ -151,7 +151,11 @@ fn startup_errors_name_the_problem_and_the_fix() {
         (
             "a taken UDP port",
             base(&udp_port.to_string(), "udp", host),
-            vec![udp_port.port().to_string(), holder.clone(), "stop it, or choose another port".to_owned()],
+            vec![
+                udp_port.port().to_string(),
+                holder.clone(),
+                "choose another port, or move that program".to_owned(),
+            ],
         ),
         (
             "a taken TCP port",

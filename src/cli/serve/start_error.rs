@@ -42,7 +42,7 @@ pub fn refused(message: String, source: &io::Error, space: PortSpace, address: S
     let next_step = match source.kind() {
         io::ErrorKind::AddrInUse => match who_holds(space, address) {
             Some(holder) => format!(
-                "port {} is occupied by {} (pid {}): stop it, or choose another port",
+                "port {} is occupied by {} (pid {}): choose another port, or move that program to another one",
                 address.port(),
                 holder.name,
                 holder.pid
