@@ -6,6 +6,10 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::doctor::login::Login;
+use crate::doctor::proxy::Proxy;
+use crate::doctor::url::TurnUrl;
+
 const EXAMPLES: &str = "\
 Examples:
   hallpass serve                            for a first test: prints credentials to try it
@@ -45,6 +49,23 @@ root:bigbluebutton and mode 0640, because it contains the secret. Then restart b
 Examples:
   hallpass bbb-xml --config hallpass.toml --public-name relay.example.org --host ping
   hallpass bbb-xml --config hallpass.toml --public-name relay.example.org --verify servers.xml";
+
+const DOCTOR_EXAMPLES: &str = "\
+Run this command where calls fail: on a computer in the same network. It tries UDP, TCP and TLS at the same time, \
+directly and through the web proxy, each up to data between two allocations of its own, and ends in less than 20 seconds. \
+It works with any TURN server. The report says in plain words whether calls will work, and ends with a text for the \
+administrator who can help.
+
+A URL without a port stands for the usual ports: 3478 and 3479 for UDP and TCP, 443 and 5349 for TLS. Transports that no \
+URL names are tried on their usual ports, too. Without --proxy, the proxy is taken from HTTPS_PROXY or ALL_PROXY, unless \
+NO_PROXY lists the relay. SSL_CERT_FILE names a file with the trusted authorities instead of the system's.
+
+Examples:
+  hallpass doctor turns:relay.example.org:443 --secret-file relay.secret
+  hallpass doctor turn:relay.example.org turns:relay.example.org --credentials \"$USER_NAME:$PASSWORD\" --markdown
+  hallpass doctor turn:relay.example.org --secret-file - --proxy http://proxy.school.example:3128 --json
+
+Exit status: 0 calls will work, 1 calls will not work, 2 wrong usage.";
 
 const LOAD_EXAMPLES: &str = "\
 traffic     packets through allocations, at a fixed rate or with a fixed number in flight (--saturate)
@@ -100,6 +121,9 @@ pub enum Command {
     /// Write or verify BigBlueButton's turn-stun-servers.xml
     #[command(after_help = BBB_XML_EXAMPLES)]
     BbbXml(BbbXmlArgs),
+    /// Test from this computer whether calls will work through a relay
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
     /// Put load on a TURN server and measure it
     #[command(after_help = LOAD_EXAMPLES)]
     Load(Box<LoadArgs>),
@@ -192,6 +216,39 @@ pub struct BbbXmlArgs {
     /// Compare this file with the configuration instead of printing a new one
     #[arg(long, value_name = "XMLFILE")]
     pub verify: Option<PathBuf>,
+}
+
+/// `hallpass doctor`.
+#[derive(Args, Debug)]
+#[command(group(ArgGroup::new("login").required(true).args(["secret_file", "credentials"])))]
+pub struct DoctorArgs {
+    /// TURN URLs of the relay, as browsers get them: turn:HOST[:PORT][?transport=udp|tcp] or turns:HOST[:PORT]
+    #[arg(value_name = "URL", required = true, num_args = 1..=16)]
+    pub urls: Vec<TurnUrl>,
+    /// File whose first line is the shared secret (TURN REST); - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// User name and password; `ps` shows them to every user of this machine, so prefer time-limited ones
+    #[arg(long, value_name = "USER:PASS")]
+    pub credentials: Option<Login>,
+    /// HTTP proxy to try as well, for TCP and TLS: http://[USER:PASS@]HOST:PORT
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<Proxy>,
+    /// Do not try a proxy, not even that of the environment
+    #[arg(long, conflicts_with = "proxy")]
+    pub no_proxy: bool,
+    /// Try only what a browser with these URLs uses: no other usual ports and transports
+    #[arg(long)]
+    pub exact: bool,
+    /// Print the report as one JSON object
+    #[arg(long, conflicts_with = "markdown")]
+    pub json: bool,
+    /// Print the report as Markdown, for a ticket
+    #[arg(long)]
+    pub markdown: bool,
+    /// Do not show progress
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 /// `hallpass load`.
