@@ -89,14 +89,16 @@ async fn ascend(shared: &Shared, outcome: &mut Outcome) -> Result<(), Fault> {
     let mut end = End::new(link, server).map_err(at(Stage::Stun))?;
     let watch = Watch::start();
     outcome.mapped = end.probe(until).await.map_err(at(Stage::Stun))?;
-    outcome.times.stun = Some(watch.elapsed());
+    (outcome.times.stun, outcome.times.round_trip) = (Some(watch.elapsed()), end.round_trip());
     outcome.reached = Some(Stage::Stun);
     outcome.software = end.software().map(clean);
 
     // The semaphore is never closed.
     let _pair = shared.pairs.acquire().await.map_err(|_| at(Stage::Allocation)(Cause::Closed))?;
     let watch = Watch::start();
-    let allocation = log_in(shared, &mut end, outcome).await?;
+    let allocation = log_in(shared, &mut end, outcome).await;
+    outcome.times.round_trip = end.round_trip();
+    let allocation = allocation?;
     outcome.times.allocate = Some(watch.elapsed());
     outcome.reached = Some(Stage::Allocation);
     (outcome.relayed, outcome.mapped) = (Some(allocation.relayed), allocation.mapped.or(outcome.mapped));
@@ -201,6 +203,7 @@ async fn relay(
     };
     let mut ends = [first, second];
     let result = between(shared, &mut ends, [allocation.relayed, peer], outcome).await;
+    outcome.times.round_trip = ends[0].round_trip();
     for end in &mut ends {
         end.release(shared.until).await;
     }

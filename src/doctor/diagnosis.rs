@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
+use super::certificate_note::certificate_note;
+use super::finding::{Addressee, Finding, finding};
 use super::name::Lookup;
 use super::outcome::{Outcome, Untested};
-use super::rung::{Route, Rung};
+use super::rung::Route;
 use super::stage::{Cause, Stage};
 use super::text::{list, millis, span};
-use super::tls::{Certificate, Verdict};
-use super::url::place;
+use super::tls::Certificate;
 use crate::base::transport::Transport;
 use crate::system::local_addresses::is_private;
 
@@ -25,28 +26,6 @@ pub struct Diagnosis {
     pub findings: Vec<Finding>,
     /// Who can improve it.
     pub addressee: Option<Addressee>,
-}
-
-/// One finding.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// Its name in JSON.
-    pub code: &'static str,
-    /// The text.
-    pub text: String,
-}
-
-/// Who can change what was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Addressee {
-    /// The administrator of this computer's network.
-    Network,
-    /// The administrator of the relay.
-    Relay,
-}
-
-fn finding(code: &'static str, text: impl Into<String>) -> Finding {
-    Finding { code, text: text.into() }
 }
 
 /// Judges a run. `proxy` is shown as it is.
@@ -149,6 +128,16 @@ impl Facts<'_> {
                 outcome.rung
             );
             return (finding("not_the_relay", text), Some(Addressee::Network));
+        }
+        let opened = || self.outcomes.iter().filter(|outcome| outcome.reached >= Some(Stage::Tcp));
+        let cause = opened().find_map(|outcome| outcome.fault.as_ref().map(|fault| &fault.cause));
+        if let Some(cause) = cause {
+            let text = format!(
+                "Calls will not work here: connections to the relay open ({}), but nothing passes through them ({cause}). A \
+                 firewall looks into connections and stops what it does not know.",
+                names(opened())
+            );
+            return (finding("cut_off", text), Some(Addressee::Network));
         }
         self.nothing_answers()
     }
@@ -303,8 +292,7 @@ impl Facts<'_> {
             let mut causes = self.outcomes.iter().filter_map(|outcome| outcome.fault.as_ref());
             causes.all(|fault| test(&fault.cause))
         };
-        let hosts: Vec<String> = self.lookups.iter().map(|lookup| lookup.name.clone()).collect();
-        let hosts = list(&hosts);
+        let hosts = list(&self.lookups.iter().map(Lookup::with_addresses).collect::<Vec<_>>());
         if all(|cause| matches!(cause, Cause::Unreachable)) {
             let text = format!(
                 "Calls will not work: this computer has no way to {hosts}. Is it connected to a network?"
@@ -314,7 +302,7 @@ impl Facts<'_> {
         if all(|cause| matches!(cause, Cause::Refused)) {
             let text = format!(
                 "Calls will not work here: every connection to {hosts} is refused. Either the relay is not running or \
-                 has other ports, or a firewall rejects them."
+                 has another address or other ports, or a firewall rejects them."
             );
             return (finding("refused", text), Some(Addressee::Relay));
         }
@@ -425,80 +413,6 @@ fn is_wrong(address: IpAddr) -> bool {
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
     address.is_loopback() || address.is_unspecified() || link_local || is_private(address)
-}
-
-/// What is wrong with a certificate, and who can change it.
-fn certificate_note(rung: &Rung, certificate: &Certificate) -> Option<(Finding, Addressee)> {
-    let (issuer, at) = (certificate.issuer(), place(&rung.host, rung.port));
-    let dates = certificate.chain.first().map(|leaf| (leaf.not_before, leaf.not_after));
-    let date = |unix: Option<i64>| unix.map(super::text::date).unwrap_or_default();
-    let (network, relay) = (Addressee::Network, Addressee::Relay);
-    let inspection = "A device in this network opens encrypted connections to inspect them (TLS inspection)";
-    Some(match &certificate.verdict {
-        Verdict::Public | Verdict::Unchecked => return None,
-        Verdict::Added => (
-            finding(
-                "inspected",
-                format!(
-                    "The certificate at {at} is from \"{issuer}\", not from a public authority; it is valid only because \
-                     this authority was added to this computer. {inspection}, or the relay belongs to your organization."
-                ),
-            ),
-            network,
-        ),
-        Verdict::UnknownIssuer => (
-            finding(
-                "intercepted",
-                format!(
-                    "The certificate at {at} is from \"{issuer}\", not from a public authority, so browsers refuse it. \
-                     {inspection}, or the relay's certificate is from a private authority or lacks its chain."
-                ),
-            ),
-            network,
-        ),
-        Verdict::SelfSigned => (
-            finding(
-                "self_signed",
-                format!(
-                    "The certificate at {at} is signed with its own key (\"{issuer}\"), so browsers refuse it. The relay \
-                     needs a certificate of a public authority; if it has one, a device in this network replaces it."
-                ),
-            ),
-            relay,
-        ),
-        Verdict::Expired => (
-            finding(
-                "certificate_expired",
-                format!(
-                    "The certificate at {at} expired on {}. If that is in the future, set this computer's clock.",
-                    date(dates.map(|(_, end)| end))
-                ),
-            ),
-            relay,
-        ),
-        Verdict::NotYetValid => (
-            finding(
-                "certificate_not_yet_valid",
-                format!(
-                    "The certificate at {at} is valid from {} on, so this computer's clock is probably behind. Set it.",
-                    date(dates.map(|(begin, _)| begin))
-                ),
-            ),
-            relay,
-        ),
-        Verdict::OtherName => {
-            let names = certificate.chain.first().map(|leaf| list(&leaf.names)).unwrap_or_default();
-            let text = format!(
-                "The certificate at {at} is for {}, issued by \"{issuer}\": another server answers there, or the relay's \
-                 certificate lacks the name.",
-                if names.is_empty() { "another name" } else { &names }
-            );
-            (finding("certificate_for_other_name", text), relay)
-        }
-        Verdict::Invalid(error) => {
-            (finding("certificate_invalid", format!("The certificate at {at} is not valid: {error}.")), relay)
-        }
-    })
 }
 
 /// The rungs of these outcomes, each once: `UDP 3478 and TLS 443`.

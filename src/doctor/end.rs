@@ -31,6 +31,8 @@ pub struct End {
     /// Whether anything was received.
     has_heard: bool,
     refusals: u32,
+    /// The shortest round trip of a request.
+    round_trip: Option<Duration>,
 }
 
 impl End {
@@ -41,7 +43,12 @@ impl End {
     pub fn new(link: Link, server: SocketAddr) -> Result<Self, Cause> {
         let client = make(&link, server, None)?;
         let buffer = vec![0; BUFFER].into();
-        Ok(Self { link, client, server, buffer, has_heard: false, refusals: 0 })
+        Ok(Self { link, client, server, buffer, has_heard: false, refusals: 0, round_trip: None })
+    }
+
+    /// The shortest round trip of a request so far. The first one may have waited for handshakes of other rungs.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
     }
 
     /// SOFTWARE of the relay.
@@ -168,10 +175,22 @@ impl End {
     }
 
     fn next_event(&mut self) -> Result<Option<Event>, Cause> {
-        match self.client.poll_event() {
-            Some(Event::Broken) => Err(Cause::NotTurn("an unknown protocol")),
-            event => Ok(event),
-        }
+        let event = self.client.poll_event();
+        let exchange = match &event {
+            Some(Event::Broken) => return Err(Cause::NotTurn("an unknown protocol")),
+            Some(
+                Event::Challenged { exchange, .. }
+                | Event::Mapped { exchange, .. }
+                | Event::Permitted { exchange, .. }
+                | Event::Bound { exchange, .. }
+                | Event::Refused { exchange, .. },
+            ) => Some(exchange),
+            // An allocation takes the relay longer than the way does.
+            _ => None,
+        };
+        let took = exchange.and_then(client::Exchange::round_trip);
+        self.round_trip = self.round_trip.into_iter().chain(took).min();
+        Ok(event)
     }
 
     /// Handles what [`Link::receive`] returned; `None` if there was nothing until the client's next timer.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::diagnosis::Addressee;
+use super::finding::Addressee;
 use super::letter::letter;
 use super::outcome::Outcome;
 use super::report::Report;
@@ -74,6 +74,7 @@ fn rung(outcome: &Outcome) -> Value {
         "connect_ms": ms(outcome.times.connect),
         "tls_ms": ms(outcome.times.handshake),
         "stun_ms": ms(outcome.times.stun),
+        "round_trip_ms": ms(outcome.times.round_trip),
         "allocate_ms": ms(outcome.times.allocate),
         "local": outcome.local,
         "mapped": outcome.mapped,

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::diagnosis::Addressee;
+use super::finding::Addressee;
+use super::name::Lookup;
 use super::outcome::Outcome;
 use super::report::Report;
 use super::rung::Route;
@@ -47,16 +48,7 @@ fn item(out: &mut String, text: &str) {
 
 /// The relays with their addresses: `relay.example.org (192.0.2.1)`.
 fn relays(report: &Report) -> String {
-    let with_addresses = report.lookups.iter().map(|lookup| match &lookup.addresses {
-        Ok(addresses)
-            if addresses.len() > 1 || addresses.iter().any(|one| one.to_string() != lookup.name) =>
-        {
-            let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-            format!("{} ({})", lookup.name, all.join(", "))
-        }
-        _ => lookup.name.clone(),
-    });
-    list(&with_addresses.collect::<Vec<_>>())
+    list(&report.lookups.iter().map(Lookup::with_addresses).collect::<Vec<_>>())
 }
 
 fn ask_network(report: &Report, out: &mut String) {

@@ -40,7 +40,7 @@ pub fn markdown(report: &Report) -> String {
             problem(outcome).map(|problem| escaped(&problem)).unwrap_or_default(),
             time(outcome.times.connect),
             time(outcome.times.handshake),
-            time(outcome.times.stun),
+            time(outcome.times.round_trip),
             time(exchange.and_then(|exchange| exchange.trip).map(|[_, median, _]| median)),
             exchange.map_or_else(String::new, |exchange| format!("{:.0} %", exchange.loss() * 100.0)),
         );

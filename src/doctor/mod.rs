@@ -8,10 +8,12 @@
 
 #![forbid(unsafe_code)]
 
+mod certificate_note;
 mod climb;
 pub mod diagnosis;
 mod end;
 pub mod exchange;
+pub mod finding;
 pub mod json;
 pub mod letter;
 mod link;
@@ -24,6 +26,8 @@ pub mod report;
 pub mod rung;
 pub mod stage;
 pub mod table;
+#[cfg(test)]
+mod tests;
 mod text;
 pub mod tls;
 pub mod url;

@@ -22,6 +22,19 @@ pub struct Lookup {
     pub took: Duration,
 }
 
+impl Lookup {
+    /// The name with its addresses: `relay.example.org (192.0.2.1)`. An address that needed no lookup is alone.
+    pub fn with_addresses(&self) -> String {
+        let addresses = self.addresses.as_deref().unwrap_or_default();
+        let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        if all.is_empty() || all == [self.name.as_str()] {
+            self.name.clone()
+        } else {
+            format!("{} ({})", self.name, all.join(", "))
+        }
+    }
+}
+
 /// Looks a name up with the system's resolver, for `limit` at most. The system does not let a lookup be cancelled, so it may
 /// continue on its thread.
 pub async fn look_up(name: &str, limit: Duration) -> Lookup {

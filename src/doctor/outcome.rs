@@ -65,8 +65,10 @@ pub struct Times {
     pub connect: Option<Duration>,
     /// The TLS handshake.
     pub handshake: Option<Duration>,
-    /// The first answer in STUN.
+    /// The first answer in STUN, with repetitions of the request.
     pub stun: Option<Duration>,
+    /// The shortest round trip of a request.
+    pub round_trip: Option<Duration>,
     /// The allocation, with the challenge before it.
     pub allocate: Option<Duration>,
 }

@@ -91,7 +91,7 @@ fn row(outcome: &Outcome, out: &mut String) {
         outcome.reached.map_or("nothing", Stage::name),
         time(outcome.times.connect),
         time(outcome.times.handshake),
-        time(outcome.times.stun),
+        time(outcome.times.round_trip),
         time(trip),
         loss,
     );
