@@ -119,7 +119,7 @@ fn field<'a>(text: &'a str, label: &str) -> &'a str {
 #[test]
 fn every_command_has_help_with_an_example() {
     let all = good(&["--help"]);
-    for command in ["serve", "check", "credentials", "bbb-xml", "completions", "manual"] {
+    for command in ["serve", "check", "credentials", "bbb-xml", "doctor", "completions", "manual"] {
         assert!(all.contains(command), "{all}");
         let help = good(&[command, "--help"]);
         assert!(help.contains(&format!("Usage: hallpass {command}")), "{help}");

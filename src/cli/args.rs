@@ -1,13 +1,12 @@
 //! The command line. The doc comments are the help texts.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::doctor::login::Login;
-use crate::doctor::proxy::Proxy;
 use crate::doctor::url::TurnUrl;
 
 const EXAMPLES: &str = "\
@@ -230,10 +229,10 @@ pub struct DoctorArgs {
     pub secret_file: Option<PathBuf>,
     /// User name and password; `ps` shows them to every user of this machine, so prefer time-limited ones
     #[arg(long, value_name = "USER:PASS")]
-    pub credentials: Option<Login>,
+    pub credentials: Option<Hidden>,
     /// HTTP proxy to try as well, for TCP and TLS: http://[USER:PASS@]HOST:PORT
     #[arg(long, value_name = "URL")]
-    pub proxy: Option<Proxy>,
+    pub proxy: Option<Hidden>,
     /// Do not try a proxy, not even that of the environment
     #[arg(long, conflicts_with = "proxy")]
     pub no_proxy: bool,
@@ -340,6 +339,22 @@ pub struct LoadArgs {
     /// Do not show progress
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// An argument that may hold a password: clap would print a value that it cannot parse.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(pub String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hidden(..)")
+    }
+}
+
+impl From<String> for Hidden {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
 }
 
 /// The process ids in one argument.

@@ -9,7 +9,7 @@ use super::output::{FAILURE, USAGE, fail, print, print_stderr};
 use crate::doctor::json::json;
 use crate::doctor::login::Login;
 use crate::doctor::markdown::markdown;
-use crate::doctor::proxy::Proxy;
+use crate::doctor::proxy::{BadProxy, Proxy};
 use crate::doctor::rung::rungs;
 use crate::doctor::table::{WIDTH, table};
 use crate::doctor::{Options, Progress, Status};
@@ -47,7 +47,10 @@ pub(super) fn run(args: DoctorArgs) -> ExitCode {
 /// The exit status of wrong usage; the error is already printed.
 fn options(args: &DoctorArgs) -> Result<Options, ExitCode> {
     let login = match &args.credentials {
-        Some(login) => login.clone(),
+        Some(pair) => match pair.0.parse::<Login>() {
+            Ok(login) => login,
+            Err(error) => return Err(usage(&format!("--credentials: {error}"), "see --help")),
+        },
         None => {
             let secret = credentials::shared_secret(None, args.secret_file.as_deref());
             Login::Secret(secret.map_err(|_| ExitCode::from(USAGE))?)
@@ -59,7 +62,7 @@ fn options(args: &DoctorArgs) -> Result<Options, ExitCode> {
     }
     let rungs = rungs(&args.urls, args.exact);
     let hosts: Vec<&str> = rungs.iter().map(|rung| rung.host.as_str()).collect();
-    Ok(Options { proxy: proxy(args, &hosts), rungs, login })
+    Ok(Options { proxy: proxy(args, &hosts)?, rungs, login })
 }
 
 fn usage(message: &str, next_step: &str) -> ExitCode {
@@ -68,26 +71,30 @@ fn usage(message: &str, next_step: &str) -> ExitCode {
 }
 
 /// Returns the proxy of the command line, else that of the environment unless `NO_PROXY` excepts the relays.
-fn proxy(args: &DoctorArgs, hosts: &[&str]) -> Option<Proxy> {
+///
+/// # Errors
+/// The exit status if the one of the command line cannot be used; the error is already printed.
+fn proxy(args: &DoctorArgs, hosts: &[&str]) -> Result<Option<Proxy>, ExitCode> {
     if args.no_proxy {
-        return None;
+        return Ok(None);
     }
-    if args.proxy.is_some() {
-        return args.proxy.clone();
+    if let Some(url) = &args.proxy {
+        let proxy = url.0.parse().map(Some);
+        return proxy.map_err(|error: BadProxy| usage(&format!("--proxy: {error}"), "see --help"));
     }
     let set = |name: &&str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let (name, value) = PROXY_VARIABLES.iter().find_map(|name| Some((name, set(name)?)))?;
+    let Some((name, value)) = PROXY_VARIABLES.iter().find_map(|name| Some((name, set(name)?))) else {
+        return Ok(None);
+    };
     let excepted = ["NO_PROXY", "no_proxy"].iter().find_map(set).unwrap_or_default();
     if hosts.iter().all(|host| is_excepted(&excepted, host)) {
-        return None;
+        return Ok(None);
     }
-    match value.parse() {
-        Ok(proxy) => Some(proxy),
-        Err(error) => {
-            print_stderr(&format!("hallpass: warning: the proxy in {name} is not tested: {error}\n"));
-            None
-        }
+    let proxy = value.parse::<Proxy>();
+    if let Err(error) = &proxy {
+        print_stderr(&format!("hallpass: warning: the proxy in {name} is not tested: {error}\n"));
     }
+    Ok(proxy.ok())
 }
 
 /// Whether `NO_PROXY` lists the host or a domain above it.

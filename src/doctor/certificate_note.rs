@@ -35,6 +35,16 @@ pub(super) fn certificate_note(rung: &Rung, certificate: &Certificate) -> Option
             ),
             network,
         ),
+        Verdict::Forged => (
+            finding(
+                "intercepted",
+                format!(
+                    "The certificate at {at} claims to be from \"{issuer}\", which did not sign it, so browsers refuse it. \
+                     {inspection}."
+                ),
+            ),
+            network,
+        ),
         Verdict::SelfSigned => (
             finding(
                 "self_signed",

@@ -1,6 +1,6 @@
 //! Climbs one rung, stage by stage.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::sync::{OnceCell, Semaphore};
@@ -84,9 +84,7 @@ async fn ascend(shared: &Shared, outcome: &mut Outcome) -> Result<(), Fault> {
         outcome.reached = Some(Stage::Tls);
     }
 
-    // Through a proxy, nothing depends on this address.
-    let server = outcome.address.unwrap_or((Ipv4Addr::UNSPECIFIED, rung.port).into());
-    let mut end = End::new(link, server).map_err(at(Stage::Stun))?;
+    let mut end = End::new(link, target.server()).map_err(at(Stage::Stun))?;
     let watch = Watch::start();
     outcome.mapped = end.probe(until).await.map_err(at(Stage::Stun))?;
     (outcome.times.stun, outcome.times.round_trip) = (Some(watch.elapsed()), end.round_trip());
@@ -96,7 +94,7 @@ async fn ascend(shared: &Shared, outcome: &mut Outcome) -> Result<(), Fault> {
     // The semaphore is never closed.
     let _pair = shared.pairs.acquire().await.map_err(|_| at(Stage::Allocation)(Cause::Closed))?;
     let watch = Watch::start();
-    let allocation = log_in(shared, &mut end, outcome).await;
+    let allocation = log_in(shared, &target, &mut end, outcome).await;
     outcome.times.round_trip = end.round_trip();
     let allocation = allocation?;
     outcome.times.allocate = Some(watch.elapsed());
@@ -124,7 +122,12 @@ async fn way<'a>(shared: &'a Shared, outcome: &Outcome) -> Result<Way<'a>, Cause
 }
 
 /// Allocates with credentials that are valid for a day.
-async fn log_in(shared: &Shared, end: &mut End, outcome: &mut Outcome) -> Result<Allocation, Fault> {
+async fn log_in(
+    shared: &Shared,
+    target: &Target<'_>,
+    end: &mut End,
+    outcome: &mut Outcome,
+) -> Result<Allocation, Fault> {
     let fault = |stage, cause| Fault { stage, cause };
     let credentials = valid_for(&shared.login, LIFETIME).map_err(|cause| fault(Stage::Credentials, cause))?;
     end.log_in(credentials).map_err(|cause| fault(Stage::Credentials, cause))?;
@@ -135,14 +138,14 @@ async fn log_in(shared: &Shared, end: &mut End, outcome: &mut Outcome) -> Result
             Err(fault(Stage::Allocation, cause))
         }
         Err((false, Cause::WrongCredentials)) => {
-            Err(fault(Stage::Credentials, why_refused(shared, end).await))
+            Err(fault(Stage::Credentials, why_refused(shared, target).await))
         }
         Err((false, cause)) => Err(fault(Stage::Credentials, cause)),
     }
 }
 
 /// Finds out why the relay answered 401: relays do not say it.
-async fn why_refused(shared: &Shared, end: &mut End) -> Cause {
+async fn why_refused(shared: &Shared, target: &Target<'_>) -> Cause {
     if let Some(ago) = shared.login.expired(clock::unix_seconds()) {
         return Cause::Expired(ago);
     }
@@ -150,18 +153,18 @@ async fn why_refused(shared: &Shared, end: &mut End) -> Cause {
         return Cause::WrongCredentials;
     }
     // Once for all rungs: a relay may shut out a source that tries many passwords.
-    match shared.clock_gap.get_or_init(|| clock_gap(shared, end)).await {
+    match shared.clock_gap.get_or_init(|| clock_gap(shared, target)).await {
         Some((least, most)) => Cause::ClockBehind(*least, *most),
         None => Cause::WrongCredentials,
     }
 }
 
 /// Tries credentials that expire later and later. If the relay accepts some, the secret is right and the relay's clock is past
-/// the expiry times that it refused.
-async fn clock_gap(shared: &Shared, end: &mut End) -> Option<(u64, u64)> {
+/// the expiry times that it refused. Each try has a connection of its own: coturn keeps the user of a connection.
+async fn clock_gap(shared: &Shared, target: &Target<'_>) -> Option<(u64, u64)> {
     let mut least = LIFETIME;
     for lifetime in LONGER {
-        end.log_in(valid_for(&shared.login, lifetime).ok()?).ok()?;
+        let mut end = another(shared, target, lifetime).await.ok()?;
         match end.allocate(shared.until).await {
             Ok(_) => {
                 end.release(shared.until).await;
@@ -174,6 +177,16 @@ async fn clock_gap(shared: &Shared, end: &mut End) -> Option<(u64, u64)> {
         }
     }
     None
+}
+
+/// Opens another connection, with credentials that are valid for `lifetime` seconds.
+async fn another(shared: &Shared, target: &Target<'_>, lifetime: u64) -> Result<End, Fault> {
+    let at = |cause| Fault { stage: Stage::Allocation, cause };
+    // What the first connection showed is what counts.
+    let link = open(target, &shared.trust, shared.until, &mut Opening::default()).await?;
+    let mut end = End::new(link, target.server()).map_err(at)?;
+    end.log_in(valid_for(&shared.login, lifetime).map_err(at)?).map_err(at)?;
+    Ok(end)
 }
 
 fn valid_for(login: &Login, lifetime: u64) -> Result<Credentials, Cause> {
@@ -189,8 +202,7 @@ async fn relay(
     allocation: Allocation,
     outcome: &mut Outcome,
 ) -> Result<(), Fault> {
-    let second = second(shared, target, outcome).await;
-    let (second, peer) = match second {
+    let (second, peer) = match second(shared, target).await {
         Ok(second) => second,
         Err(fault) => {
             first.release(shared.until).await;
@@ -210,16 +222,13 @@ async fn relay(
     result
 }
 
-async fn second(shared: &Shared, target: &Target<'_>, outcome: &Outcome) -> Result<(End, SocketAddr), Fault> {
-    let at = |stage| move |cause| Fault { stage, cause };
-    // What the first connection showed is what counts.
-    let link = open(target, &shared.trust, shared.until, &mut Opening::default()).await?;
-    let server = outcome.address.unwrap_or((Ipv4Addr::UNSPECIFIED, target.port).into());
-    let mut end = End::new(link, server).map_err(at(Stage::Allocation))?;
-    let credentials = valid_for(&shared.login, LIFETIME).map_err(at(Stage::Allocation))?;
-    end.log_in(credentials).map_err(at(Stage::Allocation))?;
-    let allocation = end.allocate(shared.until).await.map_err(|(_, cause)| at(Stage::Allocation)(cause))?;
-    Ok((end, allocation.relayed))
+/// Makes the second allocation.
+async fn second(shared: &Shared, target: &Target<'_>) -> Result<(End, SocketAddr), Fault> {
+    let mut end = another(shared, target, LIFETIME).await?;
+    match end.allocate(shared.until).await {
+        Ok(allocation) => Ok((end, allocation.relayed)),
+        Err((_, cause)) => Err(Fault { stage: Stage::Allocation, cause }),
+    }
 }
 
 async fn between(

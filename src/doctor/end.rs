@@ -166,9 +166,14 @@ impl End {
     /// Sends what is queued.
     async fn flush(&mut self) -> Result<(), Cause> {
         while let Some(bytes) = self.client.poll_transmit() {
-            let sent = self.link.send(bytes).await;
-            if let Err(error) = sent {
-                self.failed(&error)?;
+            let Err(error) = self.link.send(bytes).await else { continue };
+            self.refusals += 1;
+            if self.link.is_stream() || self.refusals >= REFUSALS {
+                return Err(Cause::of_error(&error));
+            }
+            // The kernel reports the ICMP error of an earlier datagram instead of sending this one.
+            if let Err(error) = self.link.send(bytes).await {
+                return Err(Cause::of_error(&error));
             }
         }
         Ok(())

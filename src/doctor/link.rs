@@ -47,6 +47,16 @@ pub struct Target<'a> {
     pub way: Way<'a>,
 }
 
+impl Target<'_> {
+    /// The address that the relay answers from. Through a proxy nothing depends on it.
+    pub fn server(&self) -> SocketAddr {
+        match self.way {
+            Way::Direct(address) => address,
+            Way::Proxy(..) => (Ipv4Addr::UNSPECIFIED, self.port).into(),
+        }
+    }
+}
+
 /// How the relay is reached.
 #[derive(Clone, Copy)]
 pub enum Way<'a> {

@@ -112,6 +112,9 @@ pub fn problem(outcome: &Outcome) -> Option<String> {
             Verdict::UnknownIssuer => {
                 format!("the certificate is from \"{issuer}\", not from a public authority")
             }
+            Verdict::Forged => {
+                format!("the certificate claims to be from \"{issuer}\", which did not sign it")
+            }
             Verdict::Invalid(error) => format!("the certificate is not valid: {error}"),
             Verdict::Public | Verdict::Added | Verdict::Unchecked => String::new(),
         }

@@ -236,6 +236,7 @@ fn a_relay_that_serves_its_conference_servers_only_is_good() {
 fn certificates_that_browsers_refuse() {
     for (bad, code) in [
         (Verdict::SelfSigned, "self_signed"),
+        (Verdict::Forged, "intercepted"),
         (Verdict::Expired, "certificate_expired"),
         (Verdict::NotYetValid, "certificate_not_yet_valid"),
         (Verdict::OtherName, "certificate_for_other_name"),

@@ -56,6 +56,8 @@ pub enum Verdict {
     SelfSigned,
     /// An authority issued it that this computer does not know, or the chain is incomplete.
     UnknownIssuer,
+    /// It names an issuer that did not sign it.
+    Forged,
     /// This computer has no list of authorities.
     Unchecked,
     /// Something else is wrong.
@@ -78,6 +80,7 @@ impl Verdict {
             Self::OtherName => "other_name",
             Self::SelfSigned => "self_signed",
             Self::UnknownIssuer => "unknown_issuer",
+            Self::Forged => "forged",
             Self::Unchecked => "unchecked",
             Self::Invalid(_) => "invalid",
         }
@@ -93,7 +96,7 @@ impl Certificate {
     /// Whether the network may have put it in the place of the relay's: its issuer is not public, but it is not the relay's
     /// own self-made certificate either.
     pub fn may_be_interception(&self) -> bool {
-        matches!(self.verdict, Verdict::Added | Verdict::UnknownIssuer)
+        matches!(self.verdict, Verdict::Added | Verdict::UnknownIssuer | Verdict::Forged)
     }
 }
 
@@ -254,6 +257,7 @@ fn verdict(error: &Error, is_self_issued: bool) -> Verdict {
         }
         _ if is_self_issued => Verdict::SelfSigned,
         Error::InvalidCertificate(Bad::UnknownIssuer) => Verdict::UnknownIssuer,
+        Error::InvalidCertificate(Bad::BadSignature) => Verdict::Forged,
         other => Verdict::Invalid(clean(&other.to_string())),
     }
 }
@@ -295,7 +299,8 @@ mod tests {
         assert_eq!(of(CertificateError::NotValidForName, false), Verdict::OtherName);
         assert_eq!(of(CertificateError::UnknownIssuer, false), Verdict::UnknownIssuer);
         assert_eq!(of(CertificateError::UnknownIssuer, true), Verdict::SelfSigned);
-        assert!(matches!(of(CertificateError::BadSignature, false), Verdict::Invalid(_)));
+        assert_eq!(of(CertificateError::BadSignature, false), Verdict::Forged);
+        assert!(matches!(of(CertificateError::BadEncoding, false), Verdict::Invalid(_)));
         assert!(Verdict::Added.is_accepted() && !Verdict::SelfSigned.is_accepted());
     }
 }

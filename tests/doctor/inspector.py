@@ -1,6 +1,6 @@
 # A firewall that opens every TLS connection redirected to it with a certificate of its own, and forwards what is inside.
 #   argv: port, certificate, key
-import socket, ssl, struct, sys, threading
+import select, socket, ssl, struct, sys, threading
 
 inside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 inside.load_cert_chain(sys.argv[2], sys.argv[3])
@@ -8,17 +8,19 @@ outside = ssl.create_default_context()
 outside.check_hostname, outside.verify_mode = False, ssl.CERT_NONE
 
 
-def copy(source, sink):
-    try:
-        while data := source.recv(65536):
-            sink.sendall(data)
-    except OSError:
-        pass
-    for end in (source, sink):
-        try:
-            end.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+def forward(ends):
+    """Copies both ways until one end closes, on one thread, because an SSL object is not for two."""
+    for end in ends:
+        end.setblocking(False)
+    while True:
+        for source in select.select(ends, [], [])[0]:
+            sink = ends[1 - ends.index(source)]
+            try:
+                while data := source.recv(65536):
+                    sink.sendall(data)
+                return
+            except ssl.SSLWantReadError:
+                pass
 
 
 def serve(flow):
@@ -31,8 +33,12 @@ def serve(flow):
         print('failed', error, flush=True)
         return flow.close()
     print('opened', address, flush=True)
-    threading.Thread(target=copy, args=(client, server), daemon=True).start()
-    copy(server, client)
+    try:
+        forward([client, server])
+    except OSError:
+        pass
+    for end in (client, server):
+        end.close()
 
 
 listener = socket.create_server(('0.0.0.0', int(sys.argv[1])), backlog=64)

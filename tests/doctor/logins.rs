@@ -91,8 +91,13 @@ fn wrong_usage_ends_with_2_and_prints_no_password() {
         &[],
     ] {
         let output = doctor.run(args);
-        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {errors}");
+        assert!(!errors.is_empty() && !errors.contains("hidden-word"), "{errors}");
     }
+    let no_password = Examination::new().with_credentials("hidden-word").run(&["turn:r"]);
+    let errors = String::from_utf8_lossy(&no_password.stderr);
+    assert!(no_password.status.code() == Some(2) && !errors.contains("hidden-word"), "{errors}");
     let unreadable = Examination::new().with_secret("");
     assert_eq!(unreadable.run(&["turn:127.0.0.1"]).status.code(), Some(2));
 }

@@ -2,11 +2,11 @@
 
 use crate::examination::{Examination, codes, letter, rung};
 use crate::support::beside_others;
-use crate::support::certs::{self, Kind};
 use crate::support::files::Directory;
 use crate::support::namespace::{CLIENT, Lab, PEER, SERVER};
 use crate::support::plan::Plan;
 use crate::support::server::Server;
+use crate::support::tool::run_ok;
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -128,13 +128,30 @@ fn an_http_proxy_as_the_only_way_out() {
     assert_eq!(rung(&json, "tls", 443, "direct")["fault"]["code"], "name_unknown", "{json:#}");
 }
 
+/// Writes cert.pem and key.pem: a certificate for the relay from an authority that nobody trusts.
+fn make_foreign_certificate(files: &Directory) {
+    let path = |name: &str| files.path(name).display().to_string();
+    let openssl = |further: &[&str]| {
+        let always =
+            ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "9"];
+        run_ok("openssl", &[&always[..], further].concat(), std::time::Duration::from_secs(20));
+    };
+    let (ca, ca_key) = (path("filter.pem"), path("filter.key"));
+    openssl(&["-subj", "/O=School/CN=Filter CA", "-keyout", &ca_key, "-out", &ca]);
+    let (cert, key, names) = (path("cert.pem"), path("key.pem"), format!("subjectAltName=DNS:{NAME}"));
+    let subject = format!("/CN={NAME}");
+    let no_ca = "basicConstraints=critical,CA:FALSE";
+    let issued = ["-CA", &ca, "-CAkey", &ca_key, "-subj", &subject, "-addext", &names, "-addext", no_ca];
+    openssl(&[&issued[..], &["-keyout", &key, "-out", &cert]].concat());
+}
+
 #[test]
 fn inspection_with_a_foreign_authority() {
     let _turn = beside_others();
     let school = School::new();
     let files = Directory::new("inspector");
     let (cert, key) = (files.path("cert.pem"), files.path("key.pem"));
-    certs::write(Kind::Rsa2048, NAME, &cert, &key);
+    make_foreign_certificate(&files);
     let paths = [&cert, &key].map(|path| path.display().to_string());
     let inspector = school.lab.start_in_router(INSPECTOR, &["9000", &paths[0], &paths[1]]);
     let redirect = "iifname client tcp dport 443 redirect to :9000";
@@ -144,7 +161,7 @@ fn inspection_with_a_foreign_authority() {
     assert!(inspector.output().contains("opened"), "{}", inspector.output());
     assert_eq!(codes(&json), ["intercepted"], "{json:#}");
     let text = json["findings"][0]["text"].as_str().expect("a text");
-    assert!(text.contains("is from \"Hallpass test intermediate\", not from a public authority"), "{text}");
+    assert!(text.contains("is from \"Filter CA (School)\", not from a public authority"), "{text}");
     assert_eq!(rung(&json, "tls", 443, "direct")["certificate"]["verdict"], "unknown_issuer", "{json:#}");
     assert!(letter(&json).contains("TCP port 443 (TLS), exempt from TLS inspection"));
 }
