@@ -177,7 +177,7 @@ fn man_pages_refer_to_pages_that_exist_and_have_the_usual_sections() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     pages.sort();
-    let commands = ["bbb-xml", "check", "completions", "credentials", "load", "manual", "serve"];
+    let commands = ["bbb-xml", "check", "completions", "credentials", "doctor", "load", "manual", "serve"];
     let expected: Vec<String> = commands.iter().map(|command| format!("hallpass-{command}.1")).collect();
     assert_eq!(pages, [&expected[..], &["hallpass.1".to_owned()]].concat());
     for page in &pages {

@@ -89,7 +89,10 @@ impl Facts<'_> {
                 "UDP, the best way, gets no answer: this network blocks it, or the relay does not offer it.",
                 Some(Addressee::Network),
             ),
-            (false, false) => ("The relay does not offer UDP, the best way.", Some(Addressee::Relay)),
+            (false, false) => (
+                "UDP, the best way, is refused: the relay does not offer it, or a firewall rejects it.",
+                Some(Addressee::Network),
+            ),
         };
         (
             finding("works_without_udp", format!("Calls will work here, over {working}. {why} {stutter}")),

@@ -5,10 +5,10 @@ use std::fmt::Write;
 use super::finding::Addressee;
 use super::name::Lookup;
 use super::outcome::Outcome;
+use super::problem::problem;
 use super::report::Report;
 use super::rung::Route;
 use super::stage::{Cause, Stage};
-use super::table::problem;
 use super::text::{date_and_time, list, wrap};
 use crate::base::transport::Transport;
 
@@ -85,13 +85,20 @@ fn ask_network(report: &Report, out: &mut String) {
     }
 }
 
-/// What to allow, the best first. Rungs that browsers use, those that the relay answers on, and UDP that the relay may offer.
+/// Whether a firewall dropped the first packets.
+fn is_silent(outcome: &Outcome) -> bool {
+    let first = if outcome.rung.transport == Transport::Udp { Stage::Stun } else { Stage::Tcp };
+    matches!(outcome.cause_at(first), Some(Cause::NoAnswer(_)))
+}
+
+/// What to allow, the best first: rungs that browsers use, those that the relay answers on, and the most useful ones that it may
+/// offer.
 fn requests(report: &Report) -> Vec<String> {
     let mut ports: Vec<(Transport, u16, bool)> = Vec::new();
     for outcome in &report.outcomes {
-        let is_silent = matches!(outcome.cause_at(Stage::Stun), Some(Cause::NoAnswer(_)));
         let known = outcome.rung.is_given || outcome.is_relay();
-        if !known && !(outcome.rung.transport == Transport::Udp && is_silent) {
+        let is_worth_it = outcome.rung.transport == Transport::Udp || outcome.rung.port == 443;
+        if !(known || is_worth_it && is_silent(outcome)) {
             continue;
         }
         let wanted = (outcome.rung.transport, outcome.rung.port, known);
@@ -106,18 +113,16 @@ fn requests(report: &Report) -> Vec<String> {
     });
     ports
         .into_iter()
-        .map(|(transport, port, known)| match transport {
-            Transport::Udp => {
-                let offered = if known { "" } else { " if the relay offers it" };
-                format!("UDP port {port}: the best way for sound and video{offered}")
-            }
+        .map(|(transport, port, known)| (transport, port, if known { "" } else { ", if the relay offers it" }))
+        .map(|(transport, port, offered)| match transport {
+            Transport::Udp => format!("UDP port {port}{offered}: the best way for sound and video"),
             Transport::Tcp => format!("TCP port {port}: instead of UDP where that is not possible"),
             Transport::Tls if inspected => format!(
-                "TCP port {port} (TLS), exempt from TLS inspection: what it carries is no HTTP, and browsers refuse the \
+                "TCP port {port} (TLS){offered}, exempt from TLS inspection: what it carries is no HTTP, and browsers refuse the \
                  inspector's certificate"
             ),
             Transport::Tls => format!(
-                "TCP port {port} (TLS): the last resort; the firewall must not expect HTTP in it, nor cut it off after a time"
+                "TCP port {port} (TLS){offered}: the last resort; the firewall must not expect HTTP in it, nor cut it off after a time"
             ),
         })
         .collect()
@@ -156,9 +161,9 @@ fn seen(report: &Report, out: &mut String) {
     let from = if longer.is_empty() { String::new() } else { format!(" ({})", list(&longer)) };
     let when = date_and_time(report.begun);
     paragraph(out, &format!("What a test from one of the computers{from} saw at {when}:"));
-    for outcome in &report.outcomes {
-        item(out, &fact(outcome));
-    }
+    // That the relay does not offer what nobody asked for is no fact about the network.
+    let facts = report.outcomes.iter().filter(|one| one.rung.is_given || one.is_relay() || is_silent(one));
+    facts.for_each(|outcome| item(out, &fact(outcome)));
     let _ = write!(out, "\n(hallpass doctor {})\n", env!("CARGO_PKG_VERSION"));
 }
 

@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::letter::{heading, letter};
+use super::problem::problem;
 use super::report::Report;
 use super::stage::Stage;
-use super::table::problem;
 use super::text::{date_and_time, millis};
 
 /// Returns the report as Markdown.

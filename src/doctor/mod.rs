@@ -21,6 +21,7 @@ pub mod login;
 pub mod markdown;
 pub mod name;
 pub mod outcome;
+mod problem;
 pub mod proxy;
 pub mod report;
 pub mod rung;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::letter::{heading, letter};
 use super::outcome::Outcome;
+use super::problem::problem;
 use super::report::Report;
 use super::rung::Route;
 use super::stage::Stage;
@@ -33,6 +34,9 @@ pub fn table(report: &Report) -> String {
         row(outcome, &mut out);
     }
     out.push_str("Times in milliseconds. relay: from here through the relay and back.\n");
+    if report.outcomes.iter().any(|outcome| mark(outcome) == "-") {
+        out.push_str("- fails, but no URL names it: the relay may not offer it.\n");
+    }
     certificates(report, &mut out);
     for finding in &report.diagnosis.findings {
         out.push('\n');
@@ -76,6 +80,15 @@ fn head(report: &Report) -> String {
     out
 }
 
+/// A relay need not offer a rung that no URL names.
+fn mark(outcome: &Outcome) -> &'static str {
+    match (outcome.works(), outcome.rung.is_given) {
+        (true, _) => "ok",
+        (false, true) => "no",
+        (false, false) => "-",
+    }
+}
+
 fn row(outcome: &Outcome, out: &mut String) {
     let time = |time: Option<Duration>| time.map_or_else(|| "-".to_owned(), millis);
     let exchange = outcome.exchange.as_ref();
@@ -85,7 +98,7 @@ fn row(outcome: &Outcome, out: &mut String) {
     let _ = writeln!(
         out,
         "{:<3} {:<9} {:<7} {:<12}{:>8} {:>6} {:>6} {:>6} {:>6}",
-        if outcome.works() { "ok" } else { "no" },
+        mark(outcome),
         outcome.rung.to_string(),
         outcome.route.name(),
         outcome.reached.map_or("nothing", Stage::name),
@@ -97,33 +110,6 @@ fn row(outcome: &Outcome, out: &mut String) {
     );
     if let Some(problem) = problem(outcome) {
         out.push_str(&wrap(&problem, "      ", WIDTH));
-    }
-}
-
-/// What is wrong with a rung; `None` if nothing is.
-pub fn problem(outcome: &Outcome) -> Option<String> {
-    let certificate = outcome.certificate.as_ref().filter(|seen| !seen.verdict.is_accepted()).map(|seen| {
-        let issuer = seen.issuer();
-        match &seen.verdict {
-            Verdict::Expired => format!("the certificate from \"{issuer}\" has expired"),
-            Verdict::NotYetValid => format!("the certificate from \"{issuer}\" is not valid yet"),
-            Verdict::OtherName => format!("the certificate from \"{issuer}\" is for another name"),
-            Verdict::SelfSigned => "the certificate is signed with its own key".to_owned(),
-            Verdict::UnknownIssuer => {
-                format!("the certificate is from \"{issuer}\", not from a public authority")
-            }
-            Verdict::Forged => {
-                format!("the certificate claims to be from \"{issuer}\", which did not sign it")
-            }
-            Verdict::Invalid(error) => format!("the certificate is not valid: {error}"),
-            Verdict::Public | Verdict::Added | Verdict::Unchecked => String::new(),
-        }
-    });
-    let fault = outcome.fault.as_ref().map(|fault| format!("{}: {}", fault.stage.name(), fault.cause));
-    match (certificate, fault) {
-        (None, fault) => fault,
-        (Some(certificate), None) => Some(format!("TLS: {certificate}")),
-        (Some(certificate), Some(fault)) => Some(format!("TLS: {certificate}; then {fault}")),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::support::server::Server;
 use crate::support::tool::run_ok;
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 const NAME: &str = "relay.test";
 /// Ports for UDP, TCP and TLS.
@@ -101,7 +102,7 @@ fn only_port_443_and_the_usual_ports_of_a_single_url() {
     school.lab.firewall(FORWARD, &["iifname client tcp dport 443 accept", "iifname client drop"]);
     let json = school.doctor().json(&["turns:relay.test:443"]);
     assert_eq!(codes(&json), ["works_without_udp"], "{json:#}");
-    assert!(letter(&json).contains("UDP port 3479: the best way for sound and video if the relay offers it"));
+    assert!(letter(&json).contains("UDP port 3479, if the relay offers it: the best way"));
 }
 
 #[test]
@@ -200,6 +201,22 @@ fn wrong_answers_of_the_name_service() {
     let (verdict, json) = at(NAME, PEER.into());
     assert_eq!(verdict, "refused", "{json:#}");
     assert!(json["findings"][0]["text"].as_str().expect("a text").contains("198.18.3.2"), "{json:#}");
+}
+
+#[test]
+fn a_silent_name_server() {
+    let _turn = beside_others();
+    let school = School::new();
+    let files = Path::new("/etc/netns").join(&school.lab.client);
+    std::fs::write(files.join("resolv.conf"), format!("nameserver {SERVER}\n")).expect("the client's files");
+    std::fs::write(files.join("nsswitch.conf"), "hosts: dns\n").expect("the client's files");
+    let _proxy = school.lab.start_in_router(PROXY, &[&gateway().to_string(), &SERVER.to_string()]);
+    school.lab.firewall(FORWARD, &["iifname client drop"]);
+    let json = school.examine(&["--no-proxy"]);
+    assert_eq!(codes(&json), ["no_name_server"], "{json:#}");
+    // The proxy looks the name up itself.
+    let json = school.examine(&["--proxy", &format!("http://{}:3128", gateway())]);
+    assert_eq!(codes(&json), ["works_only_through_proxy"], "{json:#}");
 }
 
 #[test]
