@@ -77,6 +77,22 @@ fn a_relay_that_serves_other_peers_only_counts_as_working() {
 }
 
 #[test]
+fn a_host_with_peers_of_its_own_counts_as_working() {
+    let _turn = beside_others();
+    let secret = "a secret of the second host";
+    let mut plan = Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]);
+    plan.tables =
+        format!("[[host]]\nname = \"second\"\nsecret = \"{secret}\"\npeers = [\"198.51.100.20\"]\n");
+    let server = Server::start(&plan);
+    let (udp, tls) = (server.v4(Transport::Udp).port(), server.v4(Transport::Tls).port());
+    let doctor = Examination::new().with_secret(secret).trusting(&server.files().path("ca.pem"));
+    let urls = [format!("turn:127.0.0.1:{udp}"), format!("turns:localhost:{tls}")];
+    let json = doctor.json(&[&urls[0], &urls[1], "--exact"]);
+    assert_eq!(codes(&json), ["works", "data_not_tested"], "{json:#}");
+    assert!(json["findings"][1]["text"].as_str().expect("a text").contains("normal and good"), "{json:#}");
+}
+
+#[test]
 fn a_certificate_that_nobody_vouches_for() {
     let _turn = beside_others();
     let server = Server::start(&Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]));
