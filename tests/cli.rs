@@ -230,7 +230,10 @@ fn man_pages_refer_to_pages_that_exist_and_have_the_usual_sections() {
     assert!(read("hallpass-bbb-xml.1").contains("\\-\\-public\\-name"));
     assert!(read("hallpass-serve.1").contains("HALLPASS_LOG"));
     let unknown = bad(1, &["manual", "sreve"]);
-    assert!(unknown.contains("no page hallpass-sreve") && unknown.contains("bbb-xml, load"), "{unknown}");
+    assert!(
+        unknown.contains("no page hallpass-sreve") && unknown.contains("bbb-xml, doctor, load"),
+        "{unknown}"
+    );
     let nowhere = bad(1, &["manual", "--directory", "/nonexistent/man1"]);
     assert!(nowhere.contains("/nonexistent/man1/hallpass.1"), "{nowhere}");
 }

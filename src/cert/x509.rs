@@ -46,7 +46,7 @@ pub struct Description {
     pub subject: DistinguishedName,
     /// Who issued it.
     pub issuer: DistinguishedName,
-    /// The DNS names and IP addresses in it (subjectAltName), [`NAMES_MAX`] at most.
+    /// The DNS names and IP addresses in it (subjectAltName), 32 at most.
     pub names: Vec<String>,
     /// Seconds since 1970.
     pub not_before: i64,

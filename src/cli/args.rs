@@ -221,7 +221,7 @@ pub struct BbbXmlArgs {
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("login").required(true).args(["secret_file", "credentials"])))]
 pub struct DoctorArgs {
-    /// TURN URLs of the relay, as browsers get them: turn:HOST[:PORT][?transport=udp|tcp] or turns:HOST[:PORT]
+    /// TURN URLs of the relay, as browsers get them: turn:HOST, turn:HOST:PORT?transport=tcp or turns:HOST:PORT
     #[arg(value_name = "URL", required = true, num_args = 1..=16)]
     pub urls: Vec<TurnUrl>,
     /// File whose first line is the shared secret (TURN REST); - is standard input
@@ -230,7 +230,7 @@ pub struct DoctorArgs {
     /// User name and password; `ps` shows them to every user of this machine, so prefer time-limited ones
     #[arg(long, value_name = "USER:PASS")]
     pub credentials: Option<Hidden>,
-    /// HTTP proxy to try as well, for TCP and TLS: http://[USER:PASS@]HOST:PORT
+    /// HTTP proxy to try as well, for TCP and TLS: `http://HOST:PORT`, with USER:PASS@ before the host if it asks for a login
     #[arg(long, value_name = "URL")]
     pub proxy: Option<Hidden>,
     /// Do not try a proxy, not even that of the environment

@@ -217,15 +217,17 @@ fn without_address(rung: Rung, cause: &Cause) -> Outcome {
     outcome
 }
 
-/// Removes the outcomes of an address family that this computer does not have, if there are others.
+/// Removes the outcomes of an address family that this computer does not have, if it has the other one.
 fn leave_out_missing_family(outcomes: &mut Vec<Outcome>) {
     let is_missing =
         |outcome: &Outcome| outcome.fault.as_ref().is_some_and(|fault| fault.cause == Cause::Unreachable);
     for family in Family::ALL {
         let route = Route::Direct(family);
         let mut of_family = outcomes.iter().filter(|outcome| outcome.route == route);
-        let others = outcomes.iter().any(|outcome| outcome.route != route);
-        if others && of_family.all(is_missing) {
+        let mut others = outcomes
+            .iter()
+            .filter(|outcome| !matches!(outcome.route, Route::Proxy) && outcome.route != route);
+        if others.any(|outcome| !is_missing(outcome)) && of_family.all(is_missing) {
             outcomes.retain(|outcome| outcome.route != route);
         }
     }
