@@ -83,15 +83,20 @@ impl Facts<'_> {
         let udp = || self.direct().filter(|outcome| outcome.rung.transport == Transport::Udp);
         let is_blocked =
             udp().any(|outcome| matches!(outcome.cause_at(Stage::Stun), Some(Cause::NoAnswer(_))));
+        let network = Some(Addressee::Network);
         let (why, addressee) = match (udp().any(|outcome| outcome.rung.is_given), is_blocked) {
-            (true, _) => ("This network does not let UDP through, the best way.", Some(Addressee::Network)),
+            _ if udp().next().is_none() => ("UDP, the best way, was not tested.", None),
+            _ if udp().any(Outcome::is_relay) => {
+                ("UDP, the best way, reaches the relay, but fails then.", network)
+            }
+            (true, _) => ("This network does not let UDP through, the best way.", network),
             (false, true) => (
                 "UDP, the best way, gets no answer: this network blocks it, or the relay does not offer it.",
-                Some(Addressee::Network),
+                network,
             ),
             (false, false) => (
                 "UDP, the best way, is refused: the relay does not offer it, or a firewall rejects it.",
-                Some(Addressee::Network),
+                network,
             ),
         };
         (

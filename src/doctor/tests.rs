@@ -134,6 +134,23 @@ fn without_udp_the_letter_asks_for_it() {
 }
 
 #[test]
+fn what_is_said_about_udp_is_what_was_seen() {
+    let [udp, _, tls] = &given()[..] else { panic!("three rungs") };
+    let text = |others: Vec<Outcome>| {
+        let all = others.into_iter().chain([works(tls, DIRECT)]).collect();
+        report(vec![found(RELAY)], all).diagnosis.findings[0].text.clone()
+    };
+    let usual = Rung { is_given: false, ..udp.clone() };
+    let refused = |rung: &Rung| fails(rung, DIRECT, Stage::Name, Stage::Stun, Cause::Refused);
+    assert!(text(vec![]).contains("was not tested"));
+    assert!(text(vec![refused(udp)]).contains("does not let UDP through"));
+    assert!(text(vec![refused(&usual)]).contains("is refused: the relay does not offer it, or"));
+    assert!(text(vec![dropped(&usual, DIRECT)]).contains("gets no answer"));
+    let large = fails(udp, DIRECT, Stage::Permission, Stage::Data, Cause::NoLargeData(1200));
+    assert!(text(vec![large]).contains("reaches the relay, but fails then"));
+}
+
+#[test]
 fn only_the_proxy() {
     let [udp, tcp, tls] = &given()[..] else { panic!("three rungs") };
     let refused = fails(tcp, Route::Proxy, Stage::Name, Stage::Tcp, Cause::ProxyRefuses(403));
