@@ -119,7 +119,7 @@ fn field<'a>(text: &'a str, label: &str) -> &'a str {
 #[test]
 fn every_command_has_help_with_an_example() {
     let all = good(&["--help"]);
-    for command in ["serve", "check", "credentials", "bbb-xml", "completions", "manual"] {
+    for command in ["serve", "check", "credentials", "bbb-xml", "doctor", "completions", "manual"] {
         assert!(all.contains(command), "{all}");
         let help = good(&[command, "--help"]);
         assert!(help.contains(&format!("Usage: hallpass {command}")), "{help}");
@@ -177,8 +177,18 @@ fn man_pages_refer_to_pages_that_exist_and_have_the_usual_sections() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     pages.sort();
-    let commands =
-        ["bbb-xml", "check", "completions", "credentials", "load", "manual", "refusals", "serve", "sessions"];
+    let commands = [
+        "bbb-xml",
+        "check",
+        "completions",
+        "credentials",
+        "doctor",
+        "load",
+        "manual",
+        "refusals",
+        "serve",
+        "sessions",
+    ];
     let expected: Vec<String> = commands.iter().map(|command| format!("hallpass-{command}.1")).collect();
     assert_eq!(pages, [&expected[..], &["hallpass.1".to_owned()]].concat());
     for page in &pages {
@@ -231,7 +241,10 @@ fn man_pages_refer_to_pages_that_exist_and_have_the_usual_sections() {
     assert!(read("hallpass-bbb-xml.1").contains("\\-\\-public\\-name"));
     assert!(read("hallpass-serve.1").contains("HALLPASS_LOG"));
     let unknown = bad(1, &["manual", "sreve"]);
-    assert!(unknown.contains("no page hallpass-sreve") && unknown.contains("bbb-xml, load"), "{unknown}");
+    assert!(
+        unknown.contains("no page hallpass-sreve") && unknown.contains("bbb-xml, doctor, load"),
+        "{unknown}"
+    );
     let nowhere = bad(1, &["manual", "--directory", "/nonexistent/man1"]);
     assert!(nowhere.contains("/nonexistent/man1/hallpass.1"), "{nowhere}");
 }

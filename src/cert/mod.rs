@@ -8,6 +8,7 @@
 mod crypto;
 pub mod files;
 pub mod resolver;
+pub mod roots;
 pub mod self_signed;
 mod x509;
 
@@ -20,6 +21,7 @@ pub use crypto::provider;
 pub use files::{CertError, LoadedCertificate, load, sign_once};
 pub use resolver::{CertStore, Expiry, Reloaded};
 pub use self_signed::self_signed;
+pub use x509::{Description, DistinguishedName, describe};
 
 /// ALPN of TURN over TLS (RFC 7443).
 pub const ALPN_TURN: &[u8] = b"stun.turn";

@@ -82,7 +82,10 @@ impl CertStore {
     pub fn expiry(&self) -> Option<Expiry> {
         let current = self.current();
         let leaf = current.cert.first()?;
-        Some(Expiry { name: x509::first_name(leaf), not_after: x509::summary(leaf)?.not_after })
+        let described = x509::describe(leaf)?;
+        // A name with other characters is invalid, and must not get into a label.
+        let name = described.names.into_iter().find(|name| name.bytes().all(|byte| byte.is_ascii_graphic()));
+        Some(Expiry { name, not_after: described.not_after })
     }
 
     /// Returns the certificate in use.

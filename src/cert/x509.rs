@@ -1,22 +1,25 @@
-//! Reads the fields of a certificate (RFC 5280 section 4.1) that warnings and metrics need: validity, issuer, subject and
-//! the first name. Not used for decisions about trust; rustls parses the certificate itself.
+//! Reads the fields of a certificate (RFC 5280 section 4.1) that warnings and reports need: validity, issuer, subject and
+//! names. Not used for decisions about trust; rustls parses the certificate itself.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-const BOOLEAN: u8 = 0x01;
-const OCTET_STRING: u8 = 0x04;
-const OBJECT_IDENTIFIER: u8 = 0x06;
-const EXTENSIONS: u8 = 0xa3;
-/// dNSName and iPAddress of a GeneralName (section 4.2.1.6).
-const DNS_NAME: u8 = 0x82;
-const IP_ADDRESS: u8 = 0x87;
-/// 2.5.29.17
-const SUBJECT_ALT_NAME: [u8; 3] = [0x55, 0x1d, 0x11];
 const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 0x02;
 const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
+const SET: u8 = 0x31;
+const OBJECT_IDENTIFIER: u8 = 0x06;
+const OCTET_STRING: u8 = 0x04;
+const BMP_STRING: u8 = 0x1e;
+const EXTENSIONS: u8 = 0xa3;
+/// The GeneralName choices of subjectAltName (section 4.2.1.6).
+const DNS_NAME: u8 = 0x82;
+const IP_ADDRESS: u8 = 0x87;
+/// 2.5.4.3, 2.5.4.10 and 2.5.29.17 in DER.
+const COMMON_NAME: &[u8] = &[0x55, 4, 3];
+const ORGANIZATION: &[u8] = &[0x55, 4, 10];
+const SUBJECT_ALT_NAME: &[u8] = &[0x55, 29, 17];
 
 /// The fields that warnings need.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,50 +34,64 @@ pub(super) struct Summary {
 
 /// Reads a certificate. `None` if the bytes are not one.
 pub(super) fn summary(der: &[u8]) -> Option<Summary> {
-    let mut body = from_issuer(der)?;
-    let issuer = body.expect(SEQUENCE)?;
-    let mut validity = Der(body.expect(SEQUENCE)?);
-    let subject = body.expect(SEQUENCE)?;
-    let not_before = time(validity.next()?)?;
-    let not_after = time(validity.next()?)?;
+    let Fields { issuer, subject, not_before, not_after, .. } = fields(der)?;
     Some(Summary { not_before, not_after, self_issued: issuer == subject })
 }
 
-/// Returns the first DNS name or IP address in the subjectAltName of a certificate (section 4.2.1.6), which is what
-/// clients compare; `None` if there is none.
-pub(super) fn first_name(der: &[u8]) -> Option<String> {
-    let mut fields = from_issuer(der)?;
-    let extensions = std::iter::from_fn(|| fields.next()).find(|&(tag, _)| tag == EXTENSIONS)?.1;
-    let mut extensions = Der(Der(extensions).expect(SEQUENCE)?);
-    let mut names = loop {
-        let mut extension = Der(extensions.expect(SEQUENCE)?);
-        if extension.expect(OBJECT_IDENTIFIER)? == SUBJECT_ALT_NAME {
-            let (tag, mut value) = extension.next()?;
-            if tag == BOOLEAN {
-                value = extension.expect(OCTET_STRING)?; // after `critical`
-            }
-            break Der(Der(value).expect(SEQUENCE)?);
-        }
-    };
-    std::iter::from_fn(|| names.next()).find_map(name)
+/// What a person wants to know about a certificate. The texts are as the certificate has them: clean them before they are
+/// shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Whom it is for.
+    pub subject: DistinguishedName,
+    /// Who issued it.
+    pub issuer: DistinguishedName,
+    /// The DNS names and IP addresses in it (subjectAltName), 32 at most.
+    pub names: Vec<String>,
+    /// Seconds since 1970.
+    pub not_before: i64,
+    /// Seconds since 1970.
+    pub not_after: i64,
+    /// Whether issuer and subject are the same.
+    pub is_self_issued: bool,
 }
 
-/// Returns a GeneralName as text, if it is a DNS name or an IP address.
-fn name((tag, content): (u8, &[u8])) -> Option<String> {
-    match tag {
-        // An IA5String, so it is ASCII; a control character would be invalid.
-        DNS_NAME if content.iter().all(u8::is_ascii_graphic) => String::from_utf8(content.to_vec()).ok(),
-        IP_ADDRESS => {
-            let v4 = <[u8; 4]>::try_from(content).map(|octets| Ipv4Addr::from(octets).to_string());
-            v4.or_else(|_| <[u8; 16]>::try_from(content).map(|octets| Ipv6Addr::from(octets).to_string()))
-                .ok()
-        }
-        _ => None,
-    }
+/// The parts of a distinguished name that name a person or an authority.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DistinguishedName {
+    /// CN.
+    pub common_name: Option<String>,
+    /// O.
+    pub organization: Option<String>,
 }
 
-/// Returns the fields of a certificate from the issuer on.
-fn from_issuer(der: &[u8]) -> Option<Der<'_>> {
+/// Maximum number of names that a description lists.
+const NAMES_MAX: usize = 32;
+
+/// Reads a certificate for display. `None` if the bytes are not one.
+pub fn describe(der: &[u8]) -> Option<Description> {
+    let Fields { issuer, subject, not_before, not_after, rest } = fields(der)?;
+    Some(Description {
+        subject: distinguished_name(subject)?,
+        issuer: distinguished_name(issuer)?,
+        names: alternative_names(rest).unwrap_or_default(),
+        not_before,
+        not_after,
+        is_self_issued: issuer == subject,
+    })
+}
+
+/// The contents of a certificate up to its subject.
+struct Fields<'a> {
+    issuer: &'a [u8],
+    subject: &'a [u8],
+    not_before: i64,
+    not_after: i64,
+    /// The key and the extensions.
+    rest: Der<'a>,
+}
+
+fn fields(der: &[u8]) -> Option<Fields<'_>> {
     let mut certificate = Der(Der(der).expect(SEQUENCE)?);
     let mut body = Der(certificate.expect(SEQUENCE)?);
     if body.0.first() == Some(&VERSION) {
@@ -82,7 +99,73 @@ fn from_issuer(der: &[u8]) -> Option<Der<'_>> {
     }
     body.expect(INTEGER)?; // serialNumber
     body.expect(SEQUENCE)?; // signature
-    Some(body)
+    let issuer = body.expect(SEQUENCE)?;
+    let mut validity = Der(body.expect(SEQUENCE)?);
+    let subject = body.expect(SEQUENCE)?;
+    let not_before = time(validity.next()?)?;
+    let not_after = time(validity.next()?)?;
+    Some(Fields { issuer, subject, not_before, not_after, rest: body })
+}
+
+/// Reads the last common name and organization of a name (section 4.1.2.4).
+fn distinguished_name(content: &[u8]) -> Option<DistinguishedName> {
+    let (mut name, mut sets) = (DistinguishedName::default(), Der(content));
+    while !sets.0.is_empty() {
+        let mut set = Der(sets.expect(SET)?);
+        while !set.0.is_empty() {
+            let mut attribute = Der(set.expect(SEQUENCE)?);
+            let slot = match attribute.expect(OBJECT_IDENTIFIER)? {
+                COMMON_NAME => &mut name.common_name,
+                ORGANIZATION => &mut name.organization,
+                _ => continue,
+            };
+            *slot = Some(text(attribute.next()?));
+        }
+    }
+    Some(name)
+}
+
+/// Converts a string type to text. Bytes that are not UTF-8 become replacement characters.
+fn text((tag, content): (u8, &[u8])) -> String {
+    if tag != BMP_STRING {
+        return String::from_utf8_lossy(content).into_owned();
+    }
+    let units = content.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
+    char::decode_utf16(units).map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
+}
+
+/// Reads subjectAltName (section 4.2.1.6) from what follows the subject.
+fn alternative_names(mut rest: Der<'_>) -> Option<Vec<String>> {
+    let extensions = loop {
+        if let (EXTENSIONS, content) = rest.next()? {
+            break content;
+        }
+    };
+    let mut extensions = Der(Der(extensions).expect(SEQUENCE)?);
+    while !extensions.0.is_empty() {
+        let mut extension = Der(extensions.expect(SEQUENCE)?);
+        if extension.expect(OBJECT_IDENTIFIER)? != SUBJECT_ALT_NAME {
+            continue;
+        }
+        // Before the value there may be a BOOLEAN: critical.
+        let value = loop {
+            if let (OCTET_STRING, content) = extension.next()? {
+                break content;
+            }
+        };
+        let (mut names, mut all) = (Vec::new(), Der(Der(value).expect(SEQUENCE)?));
+        while !all.0.is_empty() && names.len() < NAMES_MAX {
+            let (tag, content) = all.next()?;
+            match (tag, content.len()) {
+                (DNS_NAME, _) => names.push(String::from_utf8_lossy(content).into_owned()),
+                (IP_ADDRESS, 4) => names.push(IpAddr::from(*content.first_chunk::<4>()?).to_string()),
+                (IP_ADDRESS, 16) => names.push(IpAddr::from(*content.first_chunk::<16>()?).to_string()),
+                _ => {}
+            }
+        }
+        return Some(names);
+    }
+    None
 }
 
 /// The DER elements that are not read yet.
@@ -166,31 +249,18 @@ mod tests {
         let made = super::super::self_signed(&["a.example".into()], &[], 1_800_000_000).unwrap();
         let der = made.key.cert[0].to_vec();
         assert!(summary(&der).unwrap().self_issued);
+        let described = describe(&der).unwrap();
+        assert!(described.is_self_issued && described.issuer == described.subject, "{described:?}");
+        assert_eq!(described.names, ["a.example", "localhost", "127.0.0.1", "::1"]);
         for end in 0..der.len() {
-            assert_eq!((summary(&der[..end]), first_name(&der[..end])), (None, None));
+            assert_eq!((summary(&der[..end]), describe(&der[..end])), (None, None));
         }
         for at in 0..der.len() {
             for value in [0, 0x7f, 0x80, 0x84, 0xff] {
                 let mut broken = der.clone();
                 broken[at] = value;
-                let _ = (summary(&broken), first_name(&broken));
+                let _ = (summary(&broken), describe(&broken));
             }
         }
-    }
-
-    #[test]
-    fn the_first_name_or_address_is_read() {
-        let made = |names: &[&str], addresses: &[&str]| {
-            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-            let addresses: Vec<_> = addresses.iter().map(|address| address.parse().unwrap()).collect();
-            let made = super::super::self_signed(&names, &addresses, 1_800_000_000).unwrap();
-            first_name(&made.key.cert[0])
-        };
-        assert_eq!(made(&["a.example", "b.example"], &["192.0.2.1"]).as_deref(), Some("a.example"));
-        assert_eq!(made(&[], &["192.0.2.1"]).as_deref(), Some("192.0.2.1"));
-        assert_eq!(made(&[], &["2001:db8::1"]).as_deref(), Some("2001:db8::1"));
-        let general = |content: &[u8]| name((DNS_NAME, content));
-        assert_eq!(general(b"a\nb"), None, "not a name");
-        assert_eq!(name((IP_ADDRESS, b"12345")), None);
     }
 }

@@ -1,5 +1,6 @@
 //! The command line. The doc comments are the help texts.
 
+mod doctor;
 mod running;
 
 use std::net::IpAddr;
@@ -8,6 +9,8 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use doctor::DOCTOR_EXAMPLES;
+pub use doctor::{DoctorArgs, Hidden};
 use running::{REFUSALS_EXAMPLES, SESSIONS_EXAMPLES};
 pub use running::{RefusalsArgs, RunningServerArgs, SessionsArgs};
 
@@ -111,6 +114,9 @@ pub enum Command {
     /// Write or verify BigBlueButton's turn-stun-servers.xml
     #[command(after_help = BBB_XML_EXAMPLES)]
     BbbXml(BbbXmlArgs),
+    /// Test from this computer whether calls will work through a relay
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
     /// Put load on a TURN server and measure it
     #[command(after_help = LOAD_EXAMPLES)]
     Load(Box<LoadArgs>),

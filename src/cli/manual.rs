@@ -41,6 +41,12 @@ const ENVIRONMENT: [(&str, &str); 3] = [
         "Set by systemd: the socket for readiness and status messages, and the interval of the watchdog.",
     ),
 ];
+/// The same for the page of `doctor`.
+const DOCTOR_ENVIRONMENT: [(&str, &str); 3] = [
+    ("HTTPS_PROXY, ALL_PROXY", "The HTTP proxy that is tried without --proxy, in capital or small letters."),
+    ("NO_PROXY", "Names and domains, separated by commas, for which the environment's proxy is not tried."),
+    ("SSL_CERT_FILE", "A file with the trusted authorities in PEM format, instead of the system's."),
+];
 /// Names and meanings of files, for the pages of the program and of commands that read a configuration.
 const FILES: [(&str, &str); 1] = [(
     "/etc/hallpass/hallpass.toml",
@@ -143,9 +149,15 @@ fn text(command: &Command, program: &Command, see_also: &[String]) -> String {
         let (number, meaning) = one.split_once(' ').unwrap_or((one, ""));
         item(&mut page, vec![bold(number)], meaning);
     }
-    if is_program || command.get_name() == "serve" {
+    let environment: &[(&str, &str)] = match command.get_name() {
+        _ if is_program => &ENVIRONMENT,
+        "serve" => &ENVIRONMENT,
+        "doctor" => &DOCTOR_ENVIRONMENT,
+        _ => &[],
+    };
+    if !environment.is_empty() {
         page.control("SH", ["ENVIRONMENT"]);
-        ENVIRONMENT.iter().for_each(|(name, meaning)| item(&mut page, vec![bold(*name)], meaning));
+        environment.iter().for_each(|(name, meaning)| item(&mut page, vec![bold(*name)], meaning));
     }
     if is_program || command.get_arguments().any(|arg| arg.get_id() == "config") {
         page.control("SH", ["FILES"]);

@@ -6,6 +6,7 @@ mod bbb_xml;
 mod certificate;
 mod check;
 mod credentials;
+mod doctor;
 mod endpoints;
 mod load;
 mod manual;
@@ -32,6 +33,7 @@ pub fn run() -> ExitCode {
         Command::Refusals(args) => refusals::run(&args),
         Command::Credentials(args) => credentials::run(args),
         Command::BbbXml(args) => bbb_xml::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Load(args) => load::run(&args),
         Command::Completions(args) => {
             let mut script = Vec::new();

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 /// Exit status of a bad configuration, a difference or a failure. clap exits with 2 after wrong usage.
 pub const FAILURE: u8 = 1;
+/// Exit status of wrong usage, as clap has it.
+pub const USAGE: u8 = 2;
 
 /// Writes to standard output. A pipe that its reader has closed (`| head`) is not a failure.
 pub fn print(bytes: &[u8]) -> ExitCode {

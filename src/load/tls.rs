@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
 use super::options::Options;
 use crate::base::transport::Transport;
+use crate::cert::roots;
 
 /// Returns the configuration; `None` for other transports. It offers the one group that every server must support
 /// (RFC 8446 section 9.1) and no tickets, so that every server does the same work per connection.
@@ -32,23 +32,10 @@ pub fn config(options: &Options) -> io::Result<Option<Arc<ClientConfig>>> {
         let any_certificate = Arc::new(AnyCertificate::new(provider).without_signatures());
         builder.dangerous().with_custom_certificate_verifier(any_certificate).with_no_client_auth()
     } else {
-        builder.with_root_certificates(system_roots()?).with_no_client_auth()
+        builder.with_root_certificates(roots::system()?.all).with_no_client_auth()
     };
     config.resumption = rustls::client::Resumption::disabled();
     Ok(Some(Arc::new(config)))
-}
-
-/// Certificates of public authorities on Debian and related systems.
-const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
-
-fn system_roots() -> io::Result<RootCertStore> {
-    let failed = |error: &dyn std::fmt::Display| io::Error::other(format!("{ROOTS}: {error}"));
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(ROOTS).map_err(|error| failed(&error))? {
-        // Skip certificates that rustls cannot use.
-        let _ = roots.add(certificate.map_err(|error| failed(&error))?);
-    }
-    Ok(roots)
 }
 
 /// Accepts any certificate, regardless of name, validity and issuer. For tests and `hallpass load --insecure` only:

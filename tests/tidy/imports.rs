@@ -70,7 +70,7 @@ const RULES: &[Rule] = &[
     Rule { module: "client", ours: &["turn::identity::rest", "wire"], never: WORLD },
     Rule {
         module: "load",
-        ours: &["client", "net::syscall", "wire"],
+        ours: &["cert", "client", "net::syscall", "wire"],
         never: &[
             "axum",
             "clap",
@@ -81,6 +81,11 @@ const RULES: &[Rule] = &[
             "toml",
             "async",
         ],
+    },
+    Rule {
+        module: "doctor",
+        ours: &["cert", "client", "system", "wire"],
+        never: &["axum", "clap", "libc", "prometheus", "std::time::Instant", "std::time::SystemTime", "toml"],
     },
     Rule { module: "admin", ours: &["system"], never: &["rustls", "socket2", "libc", "toml", "clap"] },
     Rule {
@@ -94,8 +99,8 @@ const RULES: &[Rule] = &[
     Rule {
         module: "cli",
         ours: &[
-            "admin", "cert", "client", "config", "fleet", "load", "net", "site", "system", "turn", "wire",
-            "xdp",
+            "admin", "cert", "client", "config", "doctor", "fleet", "load", "net", "site", "system", "turn",
+            "wire", "xdp",
         ],
         never: &[],
     },

@@ -1,0 +1,91 @@
+//! What a certificate that browsers do not accept means.
+
+use super::finding::{Addressee, Finding, finding};
+use super::rung::Rung;
+use super::text::{date, list};
+use super::tls::{Certificate, Verdict};
+use super::url::place;
+
+/// What is wrong with a certificate, and who can change it.
+pub(super) fn certificate_note(rung: &Rung, certificate: &Certificate) -> Option<(Finding, Addressee)> {
+    let (issuer, at) = (certificate.issuer(), place(&rung.host, rung.port));
+    let dates = certificate.chain.first().map(|leaf| (leaf.not_before, leaf.not_after));
+    let day = |unix: Option<i64>| unix.map(date).unwrap_or_default();
+    let (network, relay) = (Addressee::Network, Addressee::Relay);
+    let inspection = "A device in this network opens encrypted connections to inspect them (TLS inspection)";
+    Some(match &certificate.verdict {
+        Verdict::Public | Verdict::Unchecked => return None,
+        Verdict::Added => (
+            finding(
+                "inspected",
+                format!(
+                    "The certificate at {at} is from \"{issuer}\", not from a public authority; it is valid only because \
+                     this authority was added to this computer. {inspection}, or the relay belongs to your organization."
+                ),
+            ),
+            network,
+        ),
+        Verdict::UnknownIssuer => (
+            finding(
+                "intercepted",
+                format!(
+                    "The certificate at {at} is from \"{issuer}\", not from a public authority, so browsers refuse it. \
+                     {inspection}, or the relay's certificate is from a private authority or lacks its chain."
+                ),
+            ),
+            network,
+        ),
+        Verdict::Forged => (
+            finding(
+                "intercepted",
+                format!(
+                    "The certificate at {at} claims to be from \"{issuer}\", which did not sign it, so browsers refuse it. \
+                     {inspection}."
+                ),
+            ),
+            network,
+        ),
+        Verdict::SelfSigned => (
+            finding(
+                "self_signed",
+                format!(
+                    "The certificate at {at} is signed with its own key (\"{issuer}\"), so browsers refuse it. The relay \
+                     needs a certificate of a public authority; if it has one, a device in this network replaces it."
+                ),
+            ),
+            relay,
+        ),
+        Verdict::Expired => (
+            finding(
+                "certificate_expired",
+                format!(
+                    "The certificate at {at} expired on {}. If that is in the future, set this computer's clock.",
+                    day(dates.map(|(_, end)| end))
+                ),
+            ),
+            relay,
+        ),
+        Verdict::NotYetValid => (
+            finding(
+                "certificate_not_yet_valid",
+                format!(
+                    "The certificate at {at} is valid from {} on, so this computer's clock is probably behind. Set it.",
+                    day(dates.map(|(begin, _)| begin))
+                ),
+            ),
+            relay,
+        ),
+        Verdict::OtherName => {
+            let names = certificate.chain.first().map(|leaf| list(&leaf.names)).unwrap_or_default();
+            let text = format!(
+                "The certificate at {at} is for {}, issued by \"{issuer}\": another server answers there, or the relay's \
+                 certificate lacks the name.",
+                if names.is_empty() { "another name" } else { &names }
+            );
+            (finding("certificate_for_other_name", text), relay)
+        }
+        Verdict::Invalid(error) => {
+            (finding("certificate_invalid", format!("The certificate at {at} is not valid: {error}.")), relay)
+        }
+    })
+}

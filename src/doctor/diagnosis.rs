@@ -1,0 +1,436 @@
+//! What the outcomes mean, in words for somebody who only wants to join a call.
+
+use std::net::IpAddr;
+
+use super::certificate_note::certificate_note;
+use super::finding::{Addressee, Finding, finding};
+use super::name::Lookup;
+use super::outcome::{Outcome, Untested};
+use super::rung::Route;
+use super::stage::{Cause, Stage};
+use super::text::{list, millis, span};
+use super::tls::Certificate;
+use crate::base::transport::Transport;
+use crate::system::local_addresses::is_private;
+
+/// Loss and round trip from which on calls suffer (ITU-T G.114 for the delay, which is half of a round trip).
+const LOSS: f64 = 0.02;
+const TRIP_MS: f64 = 300.0;
+
+/// What a run means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// Whether calls will work from this computer.
+    pub works: bool,
+    /// The verdict first, then what else is worth knowing.
+    pub findings: Vec<Finding>,
+    /// Who can improve it.
+    pub addressee: Option<Addressee>,
+}
+
+/// Judges a run. `proxy` is shown as it is.
+pub fn diagnose(lookups: &[Lookup], outcomes: &[Outcome], proxy: Option<&str>) -> Diagnosis {
+    let facts = Facts { lookups, outcomes, proxy: proxy.unwrap_or("none") };
+    let works = outcomes.iter().any(Outcome::works);
+    let (verdict, addressee) = if works { facts.good() } else { facts.bad() };
+    let mut findings = vec![verdict];
+    for note in facts.notes() {
+        if findings.iter().all(|known| known.code != note.code) {
+            findings.push(note);
+        }
+    }
+    Diagnosis { works, findings, addressee }
+}
+
+struct Facts<'a> {
+    lookups: &'a [Lookup],
+    outcomes: &'a [Outcome],
+    proxy: &'a str,
+}
+
+impl Facts<'_> {
+    fn direct(&self) -> impl Iterator<Item = &Outcome> {
+        self.outcomes.iter().filter(|outcome| outcome.route != Route::Proxy)
+    }
+
+    /// The best rung that works: direct before proxy, then UDP, TCP, TLS.
+    fn best(&self) -> Option<&Outcome> {
+        let working = self.outcomes.iter().filter(|outcome| outcome.works());
+        working.min_by_key(|outcome| (outcome.route == Route::Proxy, outcome.rung.transport, outcome.route))
+    }
+
+    /// The verdict if something works.
+    fn good(&self) -> (Finding, Option<Addressee>) {
+        let Some(best) = self.best() else { return self.bad() };
+        let working = names(self.outcomes.iter().filter(|outcome| {
+            outcome.works() && (outcome.route == Route::Proxy) == (best.route == Route::Proxy)
+        }));
+        if best.route == Route::Proxy {
+            let text = format!(
+                "Calls will work here, but only through the web proxy {}, over {working}. The browser must be set \
+                 to use this proxy. Sound and video may stutter when the network is busy.",
+                self.proxy
+            );
+            return (finding("works_only_through_proxy", text), Some(Addressee::Network));
+        }
+        if best.rung.transport == Transport::Udp {
+            return (
+                finding("works", "Calls will work here. The best way for sound and video, UDP, is open."),
+                None,
+            );
+        }
+        let stutter = "Sound and video may stutter when the network is busy.";
+        let udp = || self.direct().filter(|outcome| outcome.rung.transport == Transport::Udp);
+        let is_blocked =
+            udp().any(|outcome| matches!(outcome.cause_at(Stage::Stun), Some(Cause::NoAnswer(_))));
+        let network = Some(Addressee::Network);
+        let (why, addressee) = match (udp().any(|outcome| outcome.rung.is_given), is_blocked) {
+            _ if udp().next().is_none() => ("UDP, the best way, was not tested.", None),
+            _ if udp().any(Outcome::is_relay) => {
+                ("UDP, the best way, reaches the relay, but fails then.", network)
+            }
+            (true, _) => ("This network does not let UDP through, the best way.", network),
+            (false, true) => (
+                "UDP, the best way, gets no answer: this network blocks it, or the relay does not offer it.",
+                network,
+            ),
+            (false, false) => (
+                "UDP, the best way, is refused: the relay does not offer it, or a firewall rejects it.",
+                network,
+            ),
+        };
+        (
+            finding("works_without_udp", format!("Calls will work here, over {working}. {why} {stutter}")),
+            addressee,
+        )
+    }
+
+    /// The verdict if nothing works.
+    fn bad(&self) -> (Finding, Option<Addressee>) {
+        let furthest = self.outcomes.iter().filter(|outcome| outcome.is_relay()).max_by_key(|outcome| {
+            (outcome.reached, outcome.route != Route::Proxy, outcome.rung.transport == Transport::Udp)
+        });
+        if let Some(outcome) = furthest {
+            return self.at_the_relay(outcome);
+        }
+        let through_proxy = self
+            .outcomes
+            .iter()
+            .any(|outcome| outcome.route == Route::Proxy && outcome.reached >= Some(Stage::Tcp));
+        if !through_proxy && let Some(found) = self.names_are_wrong() {
+            return found;
+        }
+        let seen = self.outcomes.iter().find_map(|outcome| Some((outcome, outcome.certificate.as_ref()?)));
+        if let Some((outcome, certificate)) = seen {
+            return self.of_certificate(outcome, certificate, false);
+        }
+        let foreign = self.outcomes.iter().find_map(|outcome| {
+            let cause = &outcome.fault.as_ref()?.cause;
+            matches!(cause, Cause::NotTurn(_) | Cause::NotTls | Cause::BadAnswer(_))
+                .then_some((outcome, cause))
+        });
+        if let Some((outcome, cause)) = foreign {
+            let text = format!(
+                "Calls will not work here: something else answers in the place of the relay. On {}, {cause}. This \
+                 network redirects connections, or the relay's address or port is wrong.",
+                outcome.rung
+            );
+            return (finding("not_the_relay", text), Some(Addressee::Network));
+        }
+        let opened = || self.outcomes.iter().filter(|outcome| outcome.reached >= Some(Stage::Tcp));
+        let cause = opened().find_map(|outcome| outcome.fault.as_ref().map(|fault| &fault.cause));
+        if let Some(cause) = cause {
+            let text = format!(
+                "Calls will not work here: connections to the relay open ({}), but nothing passes through them ({cause}). A \
+                 firewall looks into connections and stops what it does not know.",
+                names(opened())
+            );
+            return (finding("cut_off", text), Some(Addressee::Network));
+        }
+        self.nothing_answers()
+    }
+
+    /// The relay was reached, but something is wrong there.
+    fn at_the_relay(&self, outcome: &Outcome) -> (Finding, Option<Addressee>) {
+        let Some(fault) = &outcome.fault else {
+            // Without a fault, only a certificate keeps a rung from working.
+            return match &outcome.certificate {
+                Some(certificate) => self.of_certificate(outcome, certificate, true),
+                None => self.nothing_answers(),
+            };
+        };
+        let reached = "The network lets calls through to the relay, but";
+        let no = "Calls will not work";
+        let relay = Some(Addressee::Relay);
+        match &fault.cause {
+            Cause::Expired(ago) => {
+                let text = format!(
+                    "{no} with this login: the user name expired {} ago. Get a new one. If it is new, the clock of this \
+                     computer or of the server that made it is wrong. The network is fine as far as this could be tested.",
+                    span(*ago)
+                );
+                (finding("expired", text), None)
+            }
+            Cause::ClockBehind(least, most) => {
+                let text = format!(
+                    "The clocks of this computer and of the relay differ by {} to {}: the relay is ahead. If this \
+                     computer's clock is right, the relay refuses everybody until its clock is set. If not, set this \
+                     computer's clock and test again. The secret is right.",
+                    span(*least),
+                    span(*most)
+                );
+                (finding("clock", text), relay)
+            }
+            Cause::WrongCredentials => {
+                let text = format!(
+                    "{no} with this login. {reached} the relay refuses the user name or the password: the secret or the \
+                     password is wrong, or it belongs to another relay."
+                );
+                (finding("wrong_credentials", text), None)
+            }
+            Cause::Quota => {
+                let text = format!(
+                    "{no} now. {reached} this user has too many allocations there. Test again in ten minutes."
+                );
+                (finding("quota", text), relay)
+            }
+            Cause::Full => {
+                let text =
+                    format!("{no} now. {reached} the relay has no capacity left, or it is shutting down.");
+                (finding("relay_full", text), relay)
+            }
+            Cause::Redirect(to) => {
+                let to = to.map_or_else(|| "another one".to_owned(), |to| to.to_string());
+                (finding("redirect", format!("The relay sends clients to {to}. Test that one.")), None)
+            }
+            Cause::NoData => {
+                let text = format!(
+                    "{no}. {reached} no data arrives through it. The ports of its relayed addresses may be blocked on \
+                     the relay's side, or it announces a wrong address."
+                );
+                (finding("no_data", text), relay)
+            }
+            cause @ Cause::NoLargeData(_) => {
+                let text = format!(
+                    "Sound will work here, video will not: {cause}. A device on the way drops large packets and does \
+                     not say so (path MTU)."
+                );
+                (finding("no_large_data", text), Some(Addressee::Network))
+            }
+            cause if fault.stage >= Stage::Credentials && !cause.is_blocking() => {
+                (finding("relay_refuses", format!("{no}. {reached} the relay refuses: {cause}.")), relay)
+            }
+            cause => {
+                let text = format!(
+                    "{no} here: {} reaches the relay, but then the connection fails ({}: {cause}). A firewall may \
+                     cut what it does not know.",
+                    outcome.rung,
+                    fault.stage.name()
+                );
+                (finding("cut_off", text), Some(Addressee::Network))
+            }
+        }
+    }
+
+    /// The names have no addresses, or addresses that cannot be right.
+    fn names_are_wrong(&self) -> Option<(Finding, Option<Addressee>)> {
+        let network = Some(Addressee::Network);
+        let failed = self.lookups.iter().find_map(|lookup| Some((lookup, lookup.addresses.as_ref().err()?)));
+        let any = self.lookups.iter().any(|lookup| lookup.addresses.is_ok());
+        if let (Some((lookup, cause)), false) = (failed, any) {
+            let name = &lookup.name;
+            return Some(match cause {
+                Cause::NameUnknown => {
+                    let text = format!(
+                        "Calls will not work here: this network's name service (DNS) does not know {name}. Either the \
+                         name is misspelt, or this network hides it."
+                    );
+                    (finding("name_unknown", text), network)
+                }
+                cause => {
+                    let text = format!(
+                        "Calls will not work here: the address of {name} cannot be found ({cause}). Is this computer \
+                         connected to the network?"
+                    );
+                    (finding("no_name_server", text), network)
+                }
+            });
+        }
+        let (lookup, address) = self.lookups.iter().find_map(|lookup| {
+            let addresses = lookup.addresses.as_ref().ok()?;
+            let is_name = lookup.name.parse::<IpAddr>().is_err() && lookup.name != "localhost";
+            let all = is_name && !addresses.is_empty() && addresses.iter().all(|&address| is_wrong(address));
+            all.then(|| Some((lookup, *addresses.first()?))).flatten()
+        })?;
+        let text = format!(
+            "Calls will not work here: this network's name service (DNS) says that {} is at {address}, which is no \
+             address of the Internet, and no relay answers there. Content filters answer like that.",
+            lookup.name
+        );
+        Some((finding("wrong_address", text), network))
+    }
+
+    /// A certificate that browsers do not accept is the reason. `passes`: TURN works behind it.
+    fn of_certificate(
+        &self,
+        outcome: &Outcome,
+        certificate: &Certificate,
+        passes: bool,
+    ) -> (Finding, Option<Addressee>) {
+        let problem = certificate_note(&outcome.rung, certificate);
+        let Some((problem, addressee)) = problem else {
+            let text = format!(
+                "Calls will not work here: {} opens, but the relay does not answer on it. A firewall may let only web \
+                 pages through.",
+                outcome.rung
+            );
+            return (finding("cut_off", text), Some(Addressee::Network));
+        };
+        let verdict = if passes && addressee == Addressee::Relay {
+            "Calls will not work here, because browsers refuse the relay's certificate."
+        } else {
+            "Calls will not work here."
+        };
+        (finding(problem.code, format!("{verdict} {}", problem.text)), Some(addressee))
+    }
+
+    fn nothing_answers(&self) -> (Finding, Option<Addressee>) {
+        let network = Some(Addressee::Network);
+        let all = |test: fn(&Cause) -> bool| {
+            let mut causes = self.outcomes.iter().filter_map(|outcome| outcome.fault.as_ref());
+            causes.all(|fault| test(&fault.cause))
+        };
+        let hosts = list(&self.lookups.iter().map(Lookup::with_addresses).collect::<Vec<_>>());
+        if all(|cause| matches!(cause, Cause::Unreachable)) {
+            let text = format!(
+                "Calls will not work: this computer has no way to {hosts}. Is it connected to a network?"
+            );
+            return (finding("offline", text), network);
+        }
+        if all(|cause| matches!(cause, Cause::Refused)) {
+            let text = format!(
+                "Calls will not work here: every connection to {hosts} is refused. Either the relay is not running or \
+                 has another address or other ports, or a firewall rejects them."
+            );
+            return (finding("refused", text), Some(Addressee::Relay));
+        }
+        let text = format!(
+            "Calls will not work here: this network lets nothing through to {hosts}, neither UDP nor TCP nor TLS. (Or \
+             the relay is away: a test from another network, such as a phone's, tells.)"
+        );
+        (finding("blocked", text), network)
+    }
+
+    /// What else is worth knowing.
+    fn notes(&self) -> Vec<Finding> {
+        let mut notes = Vec::new();
+        let untested =
+            |why| self.outcomes.iter().any(|outcome| outcome.works() && outcome.untested == Some(why));
+        if untested(Untested::PeersLimited) {
+            let text = "The relay carries data only to its conference servers (403), which is normal and good. So data \
+                        through the relay could not be tested from here; all steps before it work.";
+            notes.push(finding("data_not_tested", text));
+        } else if untested(Untested::OneAllocation) {
+            let text =
+                "The relay allows this user one allocation only, so data through it could not be tested.";
+            notes.push(finding("data_not_tested", text));
+        }
+        notes.extend(self.quality());
+        for outcome in self.outcomes {
+            let note = outcome.certificate.as_ref().and_then(|seen| certificate_note(&outcome.rung, seen));
+            notes.extend(note.map(|(note, _)| note));
+        }
+        let large = self
+            .outcomes
+            .iter()
+            .find(|outcome| matches!(outcome.cause_at(Stage::Data), Some(Cause::NoLargeData(_))));
+        if let Some(Cause::NoLargeData(len)) = large.and_then(|outcome| outcome.cause_at(Stage::Data)) {
+            let over = names(large.into_iter());
+            let text = format!(
+                "Over {over}, packets of {len} bytes are lost, as video uses them, and small ones arrive."
+            );
+            notes.push(finding("no_large_data", text));
+        }
+        notes.extend(self.proxy_note());
+        let broken = self.outcomes.iter().find_map(|outcome| match &outcome.fault.as_ref()?.cause {
+            cause @ (Cause::NotTurn(_) | Cause::NotTls) => Some((outcome, cause)),
+            _ => None,
+        });
+        if let Some((outcome, cause)) = broken {
+            notes.push(finding("not_the_relay", format!("On {}, {cause}.", outcome.rung)));
+        }
+        notes
+    }
+
+    /// Loss and delay of the best rung that works.
+    fn quality(&self) -> Option<Finding> {
+        let best = self.best()?;
+        let exchange = best.exchange?;
+        let (loss, median) = (exchange.loss(), exchange.trip.map(|[_, median, _]| median));
+        let slow = median.filter(|trip| trip.as_secs_f64() * 1e3 > TRIP_MS);
+        let text = match (loss > LOSS, slow) {
+            (false, None) => return None,
+            (true, None) => format!("{:.0} % of the packets were lost over {}.", loss * 100.0, best.rung),
+            (false, Some(trip)) => {
+                format!("The way to the relay and back takes {} ms over {}.", millis(trip), best.rung)
+            }
+            (true, Some(trip)) => format!(
+                "{:.0} % of the packets were lost over {}, and the way to the relay and back takes {} ms.",
+                loss * 100.0,
+                best.rung,
+                millis(trip)
+            ),
+        };
+        Some(finding("poor_quality", format!("{text} Calls will suffer.")))
+    }
+
+    /// What the proxy does, if it carries no rung.
+    fn proxy_note(&self) -> Option<Finding> {
+        let mut tried = self.outcomes.iter().filter(|outcome| outcome.route == Route::Proxy);
+        if tried.clone().any(Outcome::works) {
+            return None;
+        }
+        let cause = tried.find_map(|outcome| outcome.fault.as_ref().map(|fault| &fault.cause))?;
+        let (code, text) = match cause {
+            Cause::ProxyWantsLogin => (
+                "proxy_wants_login",
+                format!(
+                    "The proxy {} asks for a user name and a password (407): --proxy http://USER:PASS@HOST:PORT.",
+                    self.proxy
+                ),
+            ),
+            Cause::ProxyRefuses(_) => {
+                ("proxy_refuses", format!("The proxy {} does not connect to the relay: {cause}.", self.proxy))
+            }
+            Cause::NoProxy(_) | Cause::NotAProxy => {
+                ("no_proxy", format!("The proxy {} does not work: {cause}.", self.proxy))
+            }
+            _ => (
+                "proxy_cuts_off",
+                format!("Through the proxy {}, the relay is not reached: {cause}.", self.proxy),
+            ),
+        };
+        Some(finding(code, text))
+    }
+}
+
+/// Whether a relay on the Internet cannot have this address.
+fn is_wrong(address: IpAddr) -> bool {
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    address.is_loopback() || address.is_unspecified() || link_local || is_private(address)
+}
+
+/// The rungs of these outcomes, each once: `UDP 3478 and TLS 443`.
+fn names<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> String {
+    let mut names: Vec<String> = Vec::new();
+    for outcome in outcomes {
+        let name = outcome.rung.to_string();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    list(&names)
+}

@@ -1,0 +1,275 @@
+//! Reports of made-up runs: the verdict, the texts and their width.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::diagnosis::diagnose;
+use super::exchange::Exchange;
+use super::json::json;
+use super::letter::letter;
+use super::markdown::markdown;
+use super::name::Lookup;
+use super::outcome::{Outcome, Untested};
+use super::report::Report;
+use super::rung::{Route, Rung, rungs};
+use super::stage::{Cause, Fault, Stage};
+use super::table::table;
+use super::tls::{Certificate, Verdict};
+use crate::base::family::Family;
+use crate::base::transport::Transport;
+use crate::cert::{Description, DistinguishedName};
+
+const HOST: &str = "relay.example.org";
+const RELAY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const SILENT: Cause = Cause::NoAnswer(Duration::from_secs(5));
+
+fn found(address: IpAddr) -> Lookup {
+    Lookup { name: HOST.to_owned(), addresses: Ok(vec![address]), took: Duration::from_millis(3) }
+}
+
+fn given() -> Vec<Rung> {
+    let urls = [
+        "turn:relay.example.org:3478",
+        "turn:relay.example.org:3478?transport=tcp",
+        "turns:relay.example.org:443",
+    ];
+    rungs(&urls.map(|url| url.parse().unwrap()), true)
+}
+
+fn outcome(rung: &Rung, route: Route) -> Outcome {
+    let address = (route != Route::Proxy).then(|| SocketAddr::new(RELAY, rung.port));
+    let mut outcome = Outcome::new(rung.clone(), route, address);
+    outcome.local = Some("10.0.0.7:40000".parse().unwrap());
+    outcome
+}
+
+fn fails(rung: &Rung, route: Route, reached: Stage, stage: Stage, cause: Cause) -> Outcome {
+    let fault = Some(Fault { stage, cause });
+    Outcome { reached: Some(reached), fault, ..outcome(rung, route) }
+}
+
+fn works(rung: &Rung, route: Route) -> Outcome {
+    let ms = Duration::from_millis;
+    let trip = Some([ms(12), ms(14), ms(60)]);
+    let mut outcome = Outcome { reached: Some(Stage::Data), ..outcome(rung, route) };
+    outcome.exchange = Some(Exchange { small: [60, 60], large: [12, 12], trip });
+    outcome.mapped = Some("203.0.113.9:40000".parse().unwrap());
+    outcome
+}
+
+fn certificate(verdict: Verdict) -> Certificate {
+    let name = |name: &str| DistinguishedName { common_name: Some(name.to_owned()), organization: None };
+    let leaf = Description {
+        subject: name(HOST),
+        issuer: name("School Filter CA"),
+        names: vec![HOST.to_owned()],
+        not_before: 1_790_000_000,
+        not_after: 1_797_000_000,
+        is_self_issued: verdict == Verdict::SelfSigned,
+    };
+    Certificate { chain: vec![leaf], verdict }
+}
+
+/// What rungs do first when a firewall drops everything.
+fn dropped(rung: &Rung, route: Route) -> Outcome {
+    let stage = if rung.transport == Transport::Udp { Stage::Stun } else { Stage::Tcp };
+    fails(rung, route, Stage::Name, stage, SILENT)
+}
+
+/// Judges the outcomes and checks what holds for every report: the width, no control characters, valid JSON.
+fn report(lookups: Vec<Lookup>, outcomes: Vec<Outcome>) -> Report {
+    let proxy = outcomes.iter().any(|outcome| outcome.route == Route::Proxy);
+    let proxy = proxy.then(|| "http://proxy.school.example:3128".to_owned());
+    let diagnosis = diagnose(&lookups, &outcomes, proxy.as_deref());
+    let report =
+        Report { lookups, proxy, outcomes, diagnosis, begun: 1_795_000_000, took: Duration::from_secs(5) };
+    let (human, ticket) = (table(&report), markdown(&report));
+    for line in human.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    for line in letter(&report).unwrap_or_default().lines() {
+        assert!(line.chars().count() <= 72, "{line}");
+    }
+    let text = |c: char| c == '\n' || !c.is_control();
+    assert!(human.chars().all(text) && ticket.chars().all(text));
+    let value: serde_json::Value = serde_json::from_str(&json(&report)).unwrap();
+    assert_eq!(value["works"], report.diagnosis.works);
+    report
+}
+
+/// The verdict of these outcomes, with what the table says.
+fn verdict(lookups: Vec<Lookup>, outcomes: Vec<Outcome>) -> (&'static str, String) {
+    let report = report(lookups, outcomes);
+    (report.diagnosis.findings[0].code, table(&report))
+}
+
+const DIRECT: Route = Route::Direct(Family::V4);
+
+#[test]
+fn an_open_network() {
+    let all: Vec<Outcome> = given().iter().map(|rung| works(rung, DIRECT)).collect();
+    let report = report(vec![found(RELAY)], all);
+    assert!(report.diagnosis.works && report.diagnosis.findings.len() == 1, "{:?}", report.diagnosis);
+    assert_eq!((report.diagnosis.findings[0].code, letter(&report)), ("works", None));
+}
+
+#[test]
+fn without_udp_the_letter_asks_for_it() {
+    let [udp, tcp, tls] = &given()[..] else { panic!("three rungs") };
+    let all = vec![dropped(udp, DIRECT), dropped(tcp, DIRECT), works(tls, DIRECT)];
+    let report = report(vec![found(RELAY)], all);
+    assert!(report.diagnosis.works);
+    assert_eq!(report.diagnosis.findings[0].code, "works_without_udp");
+    let letter = letter(&report).unwrap();
+    for part in [
+        "relay.example.org (192.0.2.1)",
+        "UDP port 3478: the best way",
+        "TCP port 443 (TLS)",
+        "10.0.0.7, seen by the relay as 203.0.113.9",
+        "UDP 3478 to 192.0.2.1: STUN: no answer in 5 s",
+    ] {
+        let letter = letter.replace("\n  ", " ").replace('\n', " ");
+        assert!(letter.contains(part), "{part} in {letter}");
+    }
+}
+
+#[test]
+fn what_is_said_about_udp_is_what_was_seen() {
+    let [udp, _, tls] = &given()[..] else { panic!("three rungs") };
+    let text = |others: Vec<Outcome>| {
+        let all = others.into_iter().chain([works(tls, DIRECT)]).collect();
+        report(vec![found(RELAY)], all).diagnosis.findings[0].text.clone()
+    };
+    let usual = Rung { is_given: false, ..udp.clone() };
+    let refused = |rung: &Rung| fails(rung, DIRECT, Stage::Name, Stage::Stun, Cause::Refused);
+    assert!(text(vec![]).contains("was not tested"));
+    assert!(text(vec![refused(udp)]).contains("does not let UDP through"));
+    assert!(text(vec![refused(&usual)]).contains("is refused: the relay does not offer it, or"));
+    assert!(text(vec![dropped(&usual, DIRECT)]).contains("gets no answer"));
+    let large = fails(udp, DIRECT, Stage::Permission, Stage::Data, Cause::NoLargeData(1200));
+    assert!(text(vec![large]).contains("reaches the relay, but fails then"));
+}
+
+#[test]
+fn only_the_proxy() {
+    let [udp, tcp, tls] = &given()[..] else { panic!("three rungs") };
+    let refused = fails(tcp, Route::Proxy, Stage::Name, Stage::Tcp, Cause::ProxyRefuses(403));
+    let mut all: Vec<Outcome> = [udp, tcp, tls].map(|rung| dropped(rung, DIRECT)).into();
+    all.extend([refused.clone(), works(tls, Route::Proxy)]);
+    let (code, text) = verdict(vec![found(RELAY)], all.clone());
+    assert_eq!(code, "works_only_through_proxy", "{text}");
+    all.pop();
+    let report = report(vec![found(RELAY)], all);
+    let codes: Vec<&str> = report.diagnosis.findings.iter().map(|one| one.code).collect();
+    assert_eq!(codes, ["blocked", "proxy_refuses"]);
+}
+
+#[test]
+fn interception_names_the_authority() {
+    let [udp, tcp, tls] = &given()[..] else { panic!("three rungs") };
+    let mut opened = works(tls, DIRECT);
+    opened.certificate = Some(certificate(Verdict::UnknownIssuer));
+    let cut = fails(tls, DIRECT, Stage::Tls, Stage::Stun, Cause::Closed);
+    let cut = Outcome { certificate: opened.certificate.clone(), ..cut };
+    for intercepted in [opened, cut] {
+        let all = vec![dropped(udp, DIRECT), dropped(tcp, DIRECT), intercepted];
+        let report = report(vec![found(RELAY)], all);
+        assert!(!report.diagnosis.works);
+        assert_eq!(report.diagnosis.findings[0].code, "intercepted");
+        assert!(
+            report.diagnosis.findings[0].text.contains("\"School Filter CA\", not from a public authority")
+        );
+        assert!(letter(&report).unwrap().contains("exempt from TLS inspection"));
+    }
+    let accepted = Outcome { certificate: Some(certificate(Verdict::Added)), ..works(tls, DIRECT) };
+    let report = report(vec![found(RELAY)], vec![dropped(udp, DIRECT), dropped(tcp, DIRECT), accepted]);
+    let codes: Vec<&str> = report.diagnosis.findings.iter().map(|one| one.code).collect();
+    assert_eq!(codes, ["works_without_udp", "inspected"]);
+}
+
+#[test]
+fn names_that_lead_nowhere() {
+    let nameless = |cause: Cause| {
+        let lookup = Lookup { addresses: Err(cause.clone()), ..found(RELAY) };
+        let all = given().into_iter().map(|rung| Outcome {
+            fault: Some(Fault { stage: Stage::Name, cause: cause.clone() }),
+            ..Outcome::new(rung, DIRECT, None)
+        });
+        verdict(vec![lookup], all.collect()).0
+    };
+    assert_eq!(nameless(Cause::NameUnknown), "name_unknown");
+    assert_eq!(nameless(Cause::NoNameServer), "no_name_server");
+    let blocked = || given().iter().map(|rung| dropped(rung, DIRECT)).collect::<Vec<_>>();
+    assert_eq!(verdict(vec![found("127.0.0.1".parse().unwrap())], blocked()).0, "wrong_address");
+    assert_eq!(verdict(vec![found("10.1.1.1".parse().unwrap())], blocked()).0, "wrong_address");
+    assert_eq!(verdict(vec![found(RELAY)], blocked()).0, "blocked");
+    let all = |cause: Cause| {
+        let each = given();
+        let each = each.iter().map(|rung| fails(rung, DIRECT, Stage::Name, Stage::Tcp, cause.clone()));
+        verdict(vec![found(RELAY)], each.collect()).0
+    };
+    assert_eq!(all(Cause::Refused), "refused");
+    assert_eq!(all(Cause::Unreachable), "offline");
+    let [udp, tcp, tls] = &given()[..] else { panic!("three rungs") };
+    let web = fails(tcp, DIRECT, Stage::Tcp, Stage::Stun, Cause::NotTurn("a web server (HTTP)"));
+    let others = vec![dropped(udp, DIRECT), web, dropped(tls, DIRECT)];
+    assert_eq!(verdict(vec![found(RELAY)], others).0, "not_the_relay");
+}
+
+#[test]
+fn what_the_relay_refuses() {
+    let rung = &given()[0];
+    let at = |reached, stage, cause| {
+        let report = report(vec![found(RELAY)], vec![fails(rung, DIRECT, reached, stage, cause)]);
+        assert!(!report.diagnosis.works);
+        report.diagnosis.findings[0].code
+    };
+    let login = |cause| at(Stage::Stun, Stage::Credentials, cause);
+    assert_eq!(login(Cause::WrongCredentials), "wrong_credentials");
+    assert_eq!(login(Cause::Expired(90_000)), "expired");
+    assert_eq!(login(Cause::ClockBehind(86_400, 172_800)), "clock");
+    assert_eq!(login(SILENT), "cut_off");
+    let allocation = |cause| at(Stage::Credentials, Stage::Allocation, cause);
+    assert_eq!(allocation(Cause::Quota), "quota");
+    assert_eq!(allocation(Cause::Full), "relay_full");
+    assert_eq!(allocation(Cause::Refusal { code: 440, reason: String::new() }), "relay_refuses");
+    assert_eq!(at(Stage::Permission, Stage::Data, Cause::NoData), "no_data");
+    assert_eq!(at(Stage::Permission, Stage::Data, Cause::NoLargeData(1200)), "no_large_data");
+}
+
+#[test]
+fn a_relay_that_serves_its_conference_servers_only_is_good() {
+    let all = given().into_iter().map(|rung| Outcome {
+        reached: Some(Stage::Allocation),
+        untested: Some(Untested::PeersLimited),
+        ..outcome(&rung, DIRECT)
+    });
+    let report = report(vec![found(RELAY)], all.collect());
+    assert!(report.diagnosis.works);
+    assert!(report.diagnosis.findings[1].text.contains("normal and good"), "{:?}", report.diagnosis);
+}
+
+#[test]
+fn certificates_that_browsers_refuse() {
+    for (bad, code) in [
+        (Verdict::SelfSigned, "self_signed"),
+        (Verdict::Forged, "intercepted"),
+        (Verdict::Expired, "certificate_expired"),
+        (Verdict::NotYetValid, "certificate_not_yet_valid"),
+        (Verdict::OtherName, "certificate_for_other_name"),
+        (Verdict::Invalid("BadEncoding".to_owned()), "certificate_invalid"),
+    ] {
+        let seen = Outcome { certificate: Some(certificate(bad)), ..works(&given()[2], DIRECT) };
+        let report = report(vec![found(RELAY)], vec![seen]);
+        assert_eq!((report.diagnosis.works, report.diagnosis.findings[0].code), (false, code));
+    }
+}
+
+#[test]
+fn losses_are_mentioned() {
+    let mut lossy = works(&given()[0], DIRECT);
+    lossy.exchange = Some(Exchange { small: [60, 50], ..lossy.exchange.unwrap() });
+    let (code, text) = verdict(vec![found(RELAY)], vec![lossy]);
+    assert_eq!(code, "works");
+    assert!(text.contains("14 % of the packets were lost over UDP 3478"), "{text}");
+}
