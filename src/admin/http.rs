@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
 
 use super::host::{self, Names};
 use super::listener::{AdminLimits, BoundedListener};
@@ -45,6 +46,8 @@ pub struct Content {
     pub sessions: Arc<dyn SessionSource>,
     /// The refusals.
     pub refusals: Book,
+    /// Held while the sessions are read: one request at a time.
+    pub reading: Arc<Mutex<()>>,
 }
 
 /// What a page is to show; empty: everything.
@@ -140,8 +143,14 @@ async fn sessions_page(State(content): State<Content>, uri: Uri) -> Response {
         Ok(Selection { host, user, .. }) => sessions::Filter { host, user },
         Err(refused) => return refused.into_response(),
     };
-    // Reading blocks until the workers have answered.
-    let page = tokio::task::spawn_blocking(move || sessions::json(&*content.sessions, &filter)).await;
+    // Reading blocks until the workers have answered. It goes on if the client has gone, and so does the lock.
+    let reading = Arc::clone(&content.reading).lock_owned().await;
+    let read = move || {
+        let page = sessions::json(&*content.sessions, &filter);
+        drop(reading);
+        page
+    };
+    let page = tokio::task::spawn_blocking(read).await;
     match page {
         Ok(page) => json(&page),
         Err(error) => {

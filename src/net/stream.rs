@@ -266,11 +266,11 @@ impl Stream {
     }
 
     /// Closes the connection, with a close_notify if no unsent bytes wait. Resets it if the kernel would keep much for it:
-    /// bytes that nobody will read, or output of a connection that the server gives up. While the kernel `lacks_memory`, any
-    /// output counts. Otherwise the kernel has some seconds for the rest of the output, without a place in the limits.
+    /// bytes that nobody will read, or output of a connection that the server gives up or, while the kernel `lacks_memory`,
+    /// closes for another reason than its end. Otherwise the kernel has some seconds for the rest of the output, without a place in the limits.
     pub fn close(mut self, reason: CloseReason, lacks_memory: bool, output: &mut Scratch) {
         let held = KernelMemory::of(self.fd()).unwrap_or_default();
-        let is_hopeless = lacks_memory || reason.gives_up();
+        let is_hopeless = reason.gives_up() || lacks_memory && reason != CloseReason::Closed;
         let socket = SockRef::from(&self.socket);
         if held.received >= RESET_RECEIVED || is_hopeless && held.unsent >= RESET_UNSENT {
             let _ = socket.set_linger(Some(Duration::ZERO));

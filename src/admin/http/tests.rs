@@ -52,6 +52,7 @@ async fn rig(limits: AdminLimits) -> Rig {
         readiness: readiness.clone(),
         sessions: Arc::new(NoSessions),
         refusals: Book::default(),
+        reading: Arc::default(),
     };
     let stopped = async move {
         let _ = stopped.await;

@@ -170,6 +170,7 @@ mod tests {
         let loaded = config::parse(text, "f", Path::new("")).unwrap_or_else(|report| panic!("{report}"));
         let local = addresses.iter().map(|address| LocalAddress {
             leads_out: true,
+            preferred: true,
             ..LocalAddress::unknown(address.parse().expect("literal"))
         });
         let machine = Addresses { local: local.collect(), is_whole: true, ..Addresses::default() };
@@ -202,10 +203,10 @@ mod tests {
 
     #[test]
     fn without_a_name_the_url_has_the_address() {
-        let config = "realm='relay'\n[[listen]]\ntransport='tcp'\naddress='[2001:db8::1]:3479'\n\
+        let config = "realm='relay'\n[[listen]]\ntransport='tcp'\naddress='[2a01:4f8::1]:3479'\n\
             [[host]]\nname='ping'\nsecret='0123456789abcdef'\n";
-        let text = plan(config, &["2001:db8::1"], Some("*.example.org"));
-        assert!(text.contains("clients write turn:[2001:db8::1]:3479?transport=tcp\n"), "{text}");
+        let text = plan(config, &["2a01:4f8::1"], Some("*.example.org"));
+        assert!(text.contains("clients write turn:[2a01:4f8::1]:3479?transport=tcp\n"), "{text}");
         assert!(
             text.contains("families  IPv6 alone") && text.contains("add its media servers as `peers`"),
             "{text}"

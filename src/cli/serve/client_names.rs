@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 
 use crate::turn::keyed_hash::KeyedState;
 
+/// Longer names are cut: a client may send 763 bytes.
+const NAME_MAX: usize = 64;
+
 /// Names users and addresses as they are or, with `privacy`, by pseudonyms that are the same until the next start.
 #[derive(Clone, Debug, Default)]
 pub struct ClientNames {
@@ -22,6 +25,9 @@ impl ClientNames {
         let user = user_part(name);
         match &self.pseudonyms {
             Some(key) if !user.is_empty() => format!("user-{:08x}", key.hash_one(user) as u32),
+            _ if user.len() > NAME_MAX => {
+                user.chars().take(NAME_MAX).collect::<String>().escape_debug().to_string() + "..."
+            }
             _ => user.escape_debug().to_string(),
         }
     }

@@ -66,6 +66,8 @@ impl MetricSource for ServerMetrics {
         );
         self.capacity(out);
         self.loops(out);
+        // Last, because with many hosts they may be too many, and the last ones are left out.
+        self.refusals(out);
     }
 }
 
@@ -121,7 +123,6 @@ impl ServerMetrics {
                 }
             }
         }
-        self.refusals(out);
         for &reason in DropReason::ALL {
             let dropped = self.sum(|counters| counters.dropped(reason).get());
             let help = "Messages dropped, by reason.";

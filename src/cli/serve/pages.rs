@@ -83,6 +83,7 @@ pub fn serve(admin: &Admin, shown: &Shown, readiness: Readiness) -> Result<(), S
         readiness,
         sessions: Arc::clone(&shown.sessions) as Arc<dyn SessionSource>,
         refusals: shown.refusals.clone(),
+        reading: Arc::default(),
     };
     tokio::spawn(async move {
         if let Err(error) = admin::serve(listener, names, content, std::future::pending()).await {

@@ -10,23 +10,24 @@ use std::time::Duration;
 
 use super::connection::Connection;
 use super::connections::Connections;
-use super::splice::Splice;
 use crate::base::time::Instant;
-use crate::net::admission::Class;
 use crate::net::counters::CloseReason;
 use crate::net::syscall::KernelMemory;
 use crate::net::token::Token;
 
 /// Connections examined per call, which takes one to three milliseconds.
 const LOOKS: usize = 4096;
-/// A client without an allocation only sends requests, which are read at once, and gets small answers.
-const STRANGER: usize = 8 << 10;
-/// A web client holds output while it downloads; one without progress for [`STALLED`] has stopped reading.
-const WEB: usize = 64 << 10;
-const STALLED: Duration = Duration::from_secs(2);
-/// A client with an allocation has at most 16 KiB of output that is not sent, and 125 KB on the way at 20 Mbit/s and a round
-/// trip of 50 ms.
-const WITH_ALLOCATION: usize = 192 << 10;
+/// What a client without an allocation sends is read at once. More than this waits behind a missing segment.
+const RECEIVED: usize = 8 << 10;
+/// A client without an allocation gets small answers, and the flight of a TLS handshake.
+const STRANGER: usize = 64 << 10;
+/// A web client holds data while it loads a page. One without progress for [`STALLED`] has stopped reading; a download on a
+/// very slow line takes 64 KiB in that time.
+const WEB: usize = 16 << 10;
+const STALLED: Duration = Duration::from_secs(10);
+/// A call has output on the way, two thirds more than its length with the kernel's overhead: 625 KB at 10 Mbit/s and a round trip
+/// of 300 ms. Up to 256 KiB of what it sent may wait behind a lost segment.
+const CALL: usize = 1 << 20;
 
 /// Marks connections that hold `bytes` together: first clients without an allocation, then web clients that have stopped
 /// reading, then clients with an allocation; of each kind the largest first. If there are more than [`LOOKS`] connections,
@@ -42,13 +43,7 @@ pub fn close_largest(connections: &mut Connections, bytes: u64, now: Instant) {
     let mut largest: Vec<(u8, Reverse<usize>, Token)> = Vec::new();
     for token in tokens {
         let Some(connection) = connections.get(token) else { continue };
-        let held = held(connection);
-        let (order, is_much) = match connection.class() {
-            Class::Stranger => (0, held >= STRANGER),
-            Class::Web => (1, held >= WEB && now.since(connection.active) >= STALLED),
-            Class::Authenticated => (2, held >= WITH_ALLOCATION),
-        };
-        if is_much {
+        if let Some((order, held)) = useless(connection, now) {
             largest.push((order, Reverse(held), token));
         }
     }
@@ -63,10 +58,19 @@ pub fn close_largest(connections: &mut Connections, bytes: u64, now: Instant) {
     }
 }
 
-/// Returns the bytes that the kernel holds for a client and its back end.
-fn held(connection: &Connection) -> usize {
-    let back_end = connection.splice().map(Splice::fd);
-    let sockets = [Some(connection.stream.fd()), back_end];
-    let memory = sockets.into_iter().flatten().filter_map(|socket| KernelMemory::of(socket).ok());
-    memory.map(KernelMemory::total).sum()
+/// Returns the bytes that the kernel holds for a connection, and in which order to close it; `None` if they are of use.
+fn useless(connection: &Connection, now: Instant) -> Option<(u8, usize)> {
+    let client = KernelMemory::of(connection.stream.fd()).unwrap_or_default();
+    let Some(splice) = connection.splice() else {
+        let held = client.total();
+        return match connection.share.user {
+            Some(_) => (held >= CALL).then_some((2, held)),
+            None => (client.received >= RECEIVED || held >= STRANGER).then_some((0, held)),
+        };
+    };
+    let back_end = KernelMemory::of(splice.fd()).unwrap_or_default();
+    let (upwards, downwards) = (client.received + back_end.unsent, client.unsent + back_end.received);
+    let stalled = |bytes: usize, since: Instant| bytes >= WEB && now.since(since) >= STALLED;
+    let is_stalled = stalled(upwards, connection.active) || stalled(downwards, splice.sent_at());
+    is_stalled.then(|| (1, client.total() + back_end.total()))
 }

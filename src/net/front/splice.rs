@@ -140,6 +140,11 @@ impl Splice {
         self.client = unreached.client;
     }
 
+    /// Returns when bytes of the back end were last passed on to the client.
+    pub fn sent_at(&self) -> Instant {
+        self.sent_at
+    }
+
     /// Returns the descriptor of the back end's socket.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.back_end.as_fd()

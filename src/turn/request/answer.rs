@@ -7,8 +7,10 @@ use crate::base::time::Instant;
 use crate::turn::action::{Action, DropReason, FromClient};
 use crate::turn::counters::Request;
 use crate::turn::error::Code;
+use crate::turn::identity::auth::Identity;
 use crate::turn::identity::refusal::{Reason, Refusal};
 use crate::turn::state::State;
+use crate::turn::state::reports::Sender;
 use crate::turn::ticket::Ticket;
 use crate::wire::response::Response;
 
@@ -65,7 +67,9 @@ pub fn note(
     }
     let asker = ticket.asker.as_ref().map(|asker| &*asker.identity);
     state.counters.refusal(asker.map(|identity| identity.host), transport, reason.index()).add(1);
-    if reason.is_failure() && state.reports.take(now, &ticket.client, (asker, name), reason.index()) {
+    if reason.is_failure()
+        && state.reports.take(now, &ticket.client, (sender(asker, reason), asker, name), reason.index())
+    {
         let explained = matches!(reason, Reason::WrongPassword { .. });
         let refusal = Refusal {
             five_tuple: ticket.client.five_tuple,
@@ -76,6 +80,20 @@ pub fn note(
             message: explained.then(|| message.into()),
         };
         state.actions.push_back(Action::Refused(Box::new(refusal)));
+    }
+}
+
+/// Returns what the sender of a refused request has proven. A password is checked after the nonce.
+fn sender(asker: Option<&Identity>, reason: &Reason) -> Sender {
+    match reason {
+        _ if asker.is_some() => Sender::Authenticated,
+        Reason::WrongPassword { .. }
+        | Reason::FarExpiry { .. }
+        | Reason::ExpiredName { .. }
+        | Reason::MalformedName { .. }
+        | Reason::UnknownUser
+        | Reason::UnknownRealm => Sender::Proven,
+        _ => Sender::Unproven,
     }
 }
 

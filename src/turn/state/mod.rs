@@ -11,7 +11,7 @@ pub mod deadline;
 pub mod meter;
 pub mod port_pool;
 pub mod quota;
-mod reports;
+pub mod reports;
 mod review;
 pub mod table;
 

@@ -18,7 +18,7 @@ use crate::turn::settings::Limits;
 const USERS_KEPT: usize = 4096;
 /// Users kept after their last allocation has ended. Otherwise one that ends and makes its allocation again and again would have
 /// a full budget each time.
-const RESTING: usize = 4096;
+const RESTING: usize = 1024;
 
 type UserKey = (HostId, Account);
 

@@ -1,7 +1,8 @@
 //! Which refusals a worker reports. All of them are counted; a report costs memory and a line of the log.
 //!
 //! A client that fails tries again many times, and its first report says why. A school is one source, and all its pupils may
-//! fail at once. So there is a budget for each user and reason, one for each source, and one for the worker.
+//! fail at once. So there is a budget for each user and reason, one for each source, and one for the worker. Senders that have
+//! proven less have budgets of their own, so that they cannot use up those of others.
 
 use super::budget::{NANOS_PER_SECOND, pay};
 use crate::base::time::Instant;
@@ -9,11 +10,22 @@ use crate::turn::five_tuple::Client;
 use crate::turn::identity::auth::Identity;
 use crate::turn::throttle::{Limit, Purpose, Subject, Throttle};
 
-/// Reports of one worker a second.
-const RATE: u64 = 20;
-/// Nanoseconds' worth that may come at once: 100 reports.
+/// What the sender of a refused request has proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// Nothing: over UDP its address may be forged.
+    Unproven,
+    /// Its address, by a nonce.
+    Proven,
+    /// That it is a user.
+    Authenticated,
+}
+
+/// Reports of one worker a second, by sender.
+const RATES: [u64; 3] = [2, 10, 10];
+/// Nanoseconds' worth that may come at once: 10, 50 and 50 reports.
 const BURST: u64 = 5 * NANOS_PER_SECOND;
-/// The factor by which the clock of the throttle is slowed. The throttle refills a budget within one second of its clock.
+/// The factor by which the clock of the throttles is slowed. They refill a budget within one second of their clock.
 const SLOWER: u64 = 200;
 /// Reports for one reason about one user, or about one source and user name: one every 200 s.
 const OF_USER: Limit = Limit { per_second: 1 };
@@ -23,15 +35,16 @@ const OF_SOURCE: Limit = Limit { per_second: 30 };
 /// The budgets for reports.
 #[derive(Debug)]
 pub struct Reports {
-    throttle: Throttle,
-    /// When the budget of the worker is full again (GCRA).
-    until: u64,
+    /// By sender, so that none takes the places of others.
+    throttles: [Throttle; 3],
+    /// When the budget of the worker is full again, by sender (GCRA).
+    until: [u64; 3],
 }
 
 impl Reports {
     /// Full budgets. `key` must come from a cryptographic random generator.
     pub fn new(key: [u64; 2]) -> Self {
-        Self { throttle: Throttle::new(key), until: 0 }
+        Self { throttles: [(); 3].map(|()| Throttle::new(key)), until: [0; 3] }
     }
 
     /// Takes a report for this reason ([`Reason::index`](crate::turn::identity::refusal::Reason::index)) about this client and
@@ -40,22 +53,32 @@ impl Reports {
         &mut self,
         now: Instant,
         client: &Client,
-        (user, name): (Option<&Identity>, &str),
+        (sender, user, name): (Sender, Option<&Identity>, &str),
         reason: usize,
     ) -> bool {
+        let class = sender as usize;
         // The cheapest first: in a flood it is the one that is used up.
-        let Ok(until) = pay(self.until, now.as_nanos(), NANOS_PER_SECOND / RATE, BURST) else { return false };
+        let paid = pay(self.until[class], now.as_nanos(), NANOS_PER_SECOND / RATES[class], BURST);
+        let Ok(until) = paid else { return false };
         let slowed = Instant::from_nanos(now.as_nanos() / SLOWER);
-        let source = Subject::Source(client.five_tuple.client.ip());
+        let ip = client.five_tuple.client.ip();
+        let source = (Purpose::ReportOfSource, Subject::Source(ip), OF_SOURCE);
         let user = match user {
             Some(identity) if !identity.user.is_empty() => Subject::User(identity.host, &identity.user),
-            _ if !name.is_empty() => Subject::Name(client.five_tuple.client.ip(), name),
-            _ => source,
+            _ if !name.is_empty() => Subject::Name(ip, name),
+            _ => Subject::Source(ip),
         };
-        let may = self.throttle.take(slowed, Purpose::ReportOfUser(reason as u8), user, 1, OF_USER)
-            && self.throttle.take(slowed, Purpose::ReportOfSource, source, 1, OF_SOURCE);
+        let user = (Purpose::ReportOfUser(reason as u8), user, OF_USER);
+        let throttle = &mut self.throttles[class];
+        // Nothing is charged unless all agree: made-up names would fill the table.
+        let may = [source, user]
+            .into_iter()
+            .all(|(purpose, subject, limit)| throttle.has_some(slowed, purpose, subject, limit));
         if may {
-            self.until = until;
+            for (purpose, subject, limit) in [source, user] {
+                throttle.charge(slowed, purpose, subject, 1, limit);
+            }
+            self.until[class] = until;
         }
         may
     }
@@ -73,12 +96,19 @@ mod tests {
         Client { five_tuple: FiveTuple { transport: Transport::Udp, client, server }, link: Link(0) }
     }
 
-    /// Returns how many of `count` refusals are reported, of clients and user names by number.
-    fn reported(reports: &mut Reports, seconds: u64, count: u32, who: impl Fn(u32) -> (u32, u32)) -> usize {
+    /// Returns how many of `count` refusals of this kind of sender are reported, of clients and user names by number.
+    fn reported(
+        reports: &mut Reports,
+        sender: Sender,
+        seconds: u64,
+        count: u32,
+        who: impl Fn(u32) -> (u32, u32),
+    ) -> usize {
         let now = Instant::from_nanos(seconds * NANOS_PER_SECOND);
         let taken = |number: &u32| {
             let (source, user) = who(*number);
-            reports.take(now, &client(source), (None, &format!("1700000000:{user}")), 7)
+            let name = format!("1700000000:{user}");
+            reports.take(now, &client(source), (sender, None, &name), 7)
         };
         (0..count).filter(taken).count()
     }
@@ -86,26 +116,51 @@ mod tests {
     #[test]
     fn a_client_that_tries_again_and_again_is_reported_once() {
         let mut reports = Reports::new([1, 2]);
-        assert_eq!(reported(&mut reports, 1000, 500, |_| (1, 1)), 1);
+        assert_eq!(reported(&mut reports, Sender::Proven, 1000, 500, |_| (1, 1)), 1);
         let now = Instant::from_nanos(1000 * NANOS_PER_SECOND);
-        assert!(reports.take(now, &client(1), (None, "1700000000:1"), 8), "for another reason");
-        assert_eq!(reported(&mut reports, 1201, 500, |_| (1, 1)), 1);
+        let who = (Sender::Proven, None, "1700000000:1");
+        assert!(reports.take(now, &client(1), who, 8), "for another reason");
+        assert_eq!(reported(&mut reports, Sender::Proven, 1201, 500, |_| (1, 1)), 1);
     }
 
     #[test]
     fn a_school_is_reported_thirty_times_and_keeps_out_no_other() {
         let mut reports = Reports::new([1, 2]);
-        assert_eq!(reported(&mut reports, 1000, 500, |number| (1, number)), 30);
-        assert_eq!(reported(&mut reports, 1000, 3, |number| (2, number)), 3);
-        assert_eq!(reported(&mut reports, 1007, 500, |number| (1, 1000 + number)), 1);
+        assert_eq!(reported(&mut reports, Sender::Proven, 1000, 500, |number| (1, number)), 30);
+        assert_eq!(reported(&mut reports, Sender::Proven, 1000, 3, |number| (2, number)), 3);
+        assert_eq!(reported(&mut reports, Sender::Proven, 1007, 500, |number| (1, 1000 + number)), 1);
+        assert_eq!(
+            reported(&mut reports, Sender::Authenticated, 1007, 9, |number| (1, number)),
+            9,
+            "its users"
+        );
     }
 
     #[test]
-    fn a_worker_reports_a_hundred_at_once_and_then_twenty_a_second() {
+    fn a_worker_reports_fifty_at_once_and_then_ten_a_second() {
+        for (sender, expected) in [(Sender::Unproven, [10, 2, 4]), (Sender::Proven, [50, 10, 20])] {
+            let mut reports = Reports::new([1, 2]);
+            let counts = [1000, 1001, 1003].map(|seconds| {
+                let source = |number| (seconds as u32 * 50_000 + number, number);
+                reported(&mut reports, sender, seconds, 50_000, source)
+            });
+            assert_eq!(counts, expected, "{sender:?}");
+            assert_eq!(
+                reported(&mut reports, Sender::Authenticated, 1003, 50, |number| (number, number)),
+                50
+            );
+        }
+    }
+
+    /// Names that are not reported leave no trace in the table.
+    #[test]
+    fn made_up_names_do_not_keep_out_others() {
         let mut reports = Reports::new([1, 2]);
-        let counts = [1000, 1001, 1003].map(|seconds| {
-            reported(&mut reports, seconds, 50_000, |number| (seconds as u32 * 50_000 + number, number))
-        });
-        assert_eq!(counts, [100, 20, 40]);
+        for second in 1000..1100 {
+            reported(&mut reports, Sender::Proven, second, 2_000, |number| {
+                (1, second as u32 * 2_000 + number)
+            });
+        }
+        assert_eq!(reported(&mut reports, Sender::Proven, 1101, 20, |number| (2 + number, number)), 20);
     }
 }

@@ -16,8 +16,8 @@ const EXPIRED: usize = 5;
 const SPREAD: u64 = 120;
 /// Expired names that are remembered.
 const NAMES_MAX: usize = 32;
-/// Seconds between two warnings about clocks.
-const CLOCK_PAUSE: u64 = 3600;
+/// Seconds between two warnings. Anybody can make up names, so a warning may be false, and a true one must be able to follow.
+const PAUSE: u64 = 600;
 
 /// Users whose password fits no secret, since the start or the last reload.
 #[derive(Debug, Default)]
@@ -28,15 +28,19 @@ pub struct Secrets {
     /// Allocations of each host at that time.
     before: Vec<u64>,
     users: HashSet<String>,
+    /// Their source addresses.
+    sources: HashSet<String>,
     /// When the first of them was refused.
     first: u64,
-    is_told: bool,
+    /// When the last warning was given.
+    told: Option<u64>,
 }
 
 /// A warning that the secret of a host does not match.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SecretAlarm {
     users: usize,
+    sources: usize,
     event: &'static str,
     seconds: u64,
     /// Allocations of each host at the time of the event.
@@ -49,21 +53,29 @@ impl Secrets {
         *self = Self { event, since: now, before, ..Self::default() };
     }
 
-    /// Counts a user with a wrong password. Returns a warning once after each start and reload.
-    pub fn refused(&mut self, user: &str, now: u64) -> Option<SecretAlarm> {
-        if self.is_told {
+    /// Counts a user with a wrong password, at this source address. Returns a warning at most every ten minutes, and again after
+    /// each reload.
+    pub fn refused(&mut self, user: &str, source: &str, now: u64) -> Option<SecretAlarm> {
+        if self.told.is_some_and(|told| now.saturating_sub(told) < PAUSE) {
             return None;
         }
         if now.saturating_sub(self.first) > PERIOD || self.users.len() == USERS_MAX {
             self.users.clear();
+            self.sources.clear();
         }
         if self.users.is_empty() {
             self.first = now;
         }
         self.users.insert(user.to_owned());
-        self.is_told = self.users.len() >= USERS;
-        self.is_told.then(|| SecretAlarm {
-            users: self.users.len(),
+        self.sources.insert(source.to_owned());
+        if self.users.len() < USERS {
+            return None;
+        }
+        self.told = Some(now);
+        let (users, sources) = (std::mem::take(&mut self.users), std::mem::take(&mut self.sources));
+        Some(SecretAlarm {
+            users: users.len(),
+            sources: sources.len(),
             event: self.event,
             seconds: now.saturating_sub(self.since),
             before: self.before.clone(),
@@ -74,9 +86,11 @@ impl Secrets {
 impl SecretAlarm {
     /// Returns the warning. `silent`: the hosts without a user that succeeded since.
     pub fn text(&self, silent: &[Arc<str>]) -> String {
-        let Self { users, event, seconds, .. } = self;
+        let Self { users, sources, event, seconds, .. } = self;
+        let addresses = if *sources == 1 { "address" } else { "addresses" };
         let begin = format!(
-            "{users} users were refused since the {event} {seconds} s ago, because their passwords fit no secret"
+            "{users} users at {sources} {addresses} were refused since the {event} {seconds} s ago, because their passwords \
+             fit no secret"
         );
         let verify = "to compare: hallpass bbb-xml --verify";
         match silent {
@@ -114,7 +128,7 @@ impl Clocks {
         }
         self.names.push_back((user.to_owned(), seconds, now));
         let alike = self.names.iter().filter(|(_, other, _)| other.abs_diff(seconds) <= SPREAD).count();
-        let is_pause = self.told.is_some_and(|told| now.saturating_sub(told) < CLOCK_PAUSE);
+        let is_pause = self.told.is_some_and(|told| now.saturating_sub(told) < PAUSE);
         if alike < EXPIRED || is_pause {
             return None;
         }
@@ -142,46 +156,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_users_with_wrong_passwords_give_one_warning_after_each_reload() {
+    fn three_users_with_wrong_passwords_give_a_warning_every_ten_minutes_and_after_each_reload() {
         let mut secrets = Secrets::default();
         secrets.begin("start", 1000, vec![5]);
-        assert_eq!(secrets.refused("ann", 1010), None);
-        assert_eq!(secrets.refused("ann", 1011), None, "the same user");
-        assert_eq!(secrets.refused("bob", 1020), None);
-        let alarm = secrets.refused("cat", 1040).expect("three users");
+        assert_eq!(secrets.refused("ann", "a", 1010), None);
+        assert_eq!(secrets.refused("ann", "a", 1011), None, "the same user");
+        assert_eq!(secrets.refused("bob", "a", 1020), None);
+        let alarm = secrets.refused("cat", "b", 1040).expect("three users");
         assert_eq!((alarm.users, alarm.seconds, &alarm.before[..]), (3, 40, &[5][..]));
         let text = alarm.text(&["ping".into()]);
         for part in [
-            "3 users were refused since the start 40 s ago",
+            "3 users at 2 addresses were refused since the start 40 s ago",
             "no user of ping",
             "turn-stun-servers.xml of ping?",
         ] {
             assert!(text.contains(part), "{text}");
         }
         assert!(alarm.text(&["ping".into(), "tuit".into()]).contains("no user of ping, tuit has"));
-        assert_eq!(secrets.refused("dan", 1050), None, "once");
+        assert_eq!(secrets.refused("dan", "a", 1050), None, "once");
+        assert_eq!(["ann", "bob"].map(|user| secrets.refused(user, "a", 1640)), [None, None]);
+        assert!(secrets.refused("cat", "a", 1640).is_some(), "ten minutes later");
         secrets.begin("reload", 2000, vec![7]);
-        assert_eq!(["ann", "bob"].map(|user| secrets.refused(user, 2001)), [None, None]);
-        assert!(secrets.refused("cat", 2001).is_some());
+        assert_eq!(["ann", "bob"].map(|user| secrets.refused(user, "a", 2001)), [None, None]);
+        assert!(secrets.refused("cat", "a", 2001).is_some());
     }
 
     #[test]
     fn a_guess_now_and_then_gives_no_warning() {
         let mut secrets = Secrets::default();
         secrets.begin("start", 0, Vec::new());
-        assert!((0..100).all(|hour| secrets.refused(&format!("user{hour}"), hour * 3600).is_none()));
+        assert!((0..100).all(|hour| secrets.refused(&format!("user{hour}"), "a", hour * 3600).is_none()));
     }
 
     #[test]
-    fn names_that_expired_the_same_time_ago_give_a_warning_an_hour() {
+    fn names_that_expired_the_same_time_ago_give_a_warning() {
         let mut clocks = Clocks::default();
         let mut expired = |user: &str, seconds, now| clocks.expired(user, seconds, now);
         assert!((0..4).all(|user| expired(&format!("u{user}"), 86_400 + user, 1000).is_none()));
         assert_eq!(expired("u3", 86_410, 1001), None, "the same user");
         let text = expired("u4", 86_420, 1002).expect("five users");
         assert!(text.contains("5 users all expired about 24 hours ago"), "{text}");
-        assert_eq!(expired("u5", 86_420, 1003), None, "an hour has not passed");
-        assert!(expired("u6", 86_420, 1003 + CLOCK_PAUSE).is_none(), "the others were long ago");
+        assert_eq!(expired("u5", 86_420, 1003), None, "ten minutes have not passed");
+        assert!(expired("u6", 86_420, 1003 + PAUSE).is_none(), "the others were long ago");
     }
 
     #[test]

@@ -576,9 +576,9 @@ fn clients_that_hold_kernel_memory_without_a_use_are_reset() {
     let marked =
         |bench: &Bench| -> Vec<Token> { bench.connections.closing.iter().map(|&(token, _)| token).collect() };
     let (small, _small) = with_unread(&mut bench, 1, None);
-    let (call, _call) = with_unread(&mut bench, 40, USER);
+    let (call, _call) = with_unread(&mut bench, 200, USER);
     let (large, mut stranger) = with_unread(&mut bench, 60, None);
-    let (huge, _huge) = with_unread(&mut bench, 1 << 10, USER);
+    let (huge, _huge) = with_unread(&mut bench, 2 << 10, USER);
     close_largest(&mut bench.connections, 1, START);
     assert_eq!(marked(&bench), [large], "no more than necessary, and clients with an allocation come last");
     close_largest(&mut bench.connections, u64::MAX, START);
