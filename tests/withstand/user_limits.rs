@@ -301,7 +301,9 @@ fn only_datagrams_above_a_rate_limit_are_dropped_and_counted() {
 #[test]
 fn users_and_allocations_are_limited_by_default() {
     let _turn = beside_others();
-    let server = Server::start(&Plan::loopback());
+    // All clients have one source here.
+    let server =
+        Server::start(&Plan { limits: "unauthenticated_per_source = 0".to_owned(), ..Plan::loopback() });
     let session = Session::new(server.credentials("greedy"), b"");
     let (mut held, most) = (Vec::new(), 600);
     let refused =

@@ -160,6 +160,7 @@ fn joined(networks: &[IpNet]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
     use std::path::Path;
 
     use super::*;
@@ -173,7 +174,8 @@ mod tests {
             preferred: true,
             ..LocalAddress::unknown(address.parse().expect("literal"))
         });
-        let machine = Addresses { local: local.collect(), is_whole: true, ..Addresses::default() };
+        let own = addresses.iter().map(|address| IpNet::from(address.parse::<IpAddr>().expect("literal")));
+        let machine = Addresses { own: own.collect(), local: local.collect(), is_whole: true };
         super::text(&loaded.config, &machine, certificate)
     }
 
