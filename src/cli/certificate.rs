@@ -12,13 +12,24 @@ use crate::system::clock;
 /// A signature that takes longer delays packets noticeably. RSA keys of 3072 bits or more exceed this.
 const SLOW_SIGNATURE: Duration = Duration::from_millis(1);
 
-/// Reads the certificate and the key, if the configuration names any, and returns their problems as lines of text: one
-/// error that prevents their use, or any number of warnings. `file` is the name of the configuration in messages.
-pub fn problems(config: &Config, file: &str) -> Vec<(Severity, String)> {
-    let Some(files) = &config.tls else { return Vec::new() };
+/// What is known about the certificate of a configuration.
+#[derive(Default)]
+pub struct Examined {
+    /// One error that prevents its use, or any number of warnings, as lines of text.
+    pub problems: Vec<(Severity, String)>,
+    /// The first name in it.
+    pub name: Option<String>,
+}
+
+/// Reads the certificate and the key, if the configuration names any. `file` is the name of the configuration in messages.
+pub fn examine(config: &Config, file: &str) -> Examined {
+    let Some(files) = &config.tls else { return Examined::default() };
     let loaded = match cert::load(&files.cert, &files.key, clock::unix_seconds()) {
         Ok(loaded) => loaded,
-        Err(error) => return vec![(Severity::Error, format!("{file}: error: tls: {error}\n"))],
+        Err(error) => {
+            let problems = vec![(Severity::Error, format!("{file}: error: tls: {error}\n"))];
+            return Examined { problems, name: None };
+        }
     };
     let mut warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
     warnings.extend(Exposure::of_file(&files.key).map(|exposure| exposure.to_string()));
@@ -27,14 +38,8 @@ pub fn problems(config: &Config, file: &str) -> Vec<(Severity, String)> {
         warnings.push(slow_key(&files.key, time));
     }
     let line = |warning: String| (Severity::Warning, format!("{file}: warning: tls: {warning}\n"));
-    warnings.into_iter().map(line).collect()
-}
-
-/// Returns the first name in the certificate, if the configuration names one that can be read.
-pub fn first_name(config: &Config) -> Option<String> {
-    let files = config.tls.as_ref()?;
-    let loaded = cert::load(&files.cert, &files.key, clock::unix_seconds()).ok()?;
-    CertStore::new(loaded.key).expiry()?.name
+    let problems = warnings.into_iter().map(line).collect();
+    Examined { problems, name: CertStore::new(loaded.key).expiry().and_then(|expiry| expiry.name) }
 }
 
 /// Returns the median time of a few signatures; zero if signing fails, which [`cert::load`] has ruled out.

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::args::CheckArgs;
-use super::output::{fail, print, print_stderr};
+use super::output::{counted, fail, print, print_stderr};
 use super::serve::kernel;
 use super::serve::listening::{lacks_ipv6, no_family};
 use super::{certificate, this_host};
@@ -29,8 +29,9 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
     let mut found = Found::default();
     found.report(&report);
     let Some(config) = config else { return found.fail(&report.file) };
-    for (severity, line) in certificate::problems(&config, &report.file) {
-        found.add(severity, &line);
+    let certificate = certificate::examine(&config, &report.file);
+    for (severity, line) in &certificate.problems {
+        found.add(*severity, line);
     }
     let mut known = None;
     // A configuration with errors has defaults in place of the wrong values: comparing it with this machine would mislead.
@@ -39,20 +40,20 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
         found.report(&this_host::in_full(&config, &machine, &report.file));
         found.report(&kernel::check(&config, &report.file));
         if args.live {
-            found.live(&live(&config, &report.file, &machine));
+            found.live = live(&config, &report.file, &machine);
+            print_stderr(&found.live.problems.concat());
         }
         known = Some(machine);
     }
-    if found.errors + found.on_this_host > 0 {
+    if found.errors + found.live.problems.len() > 0 {
         return found.fail(&report.file);
     }
-    let mut text =
-        plan::text(&config, &known.unwrap_or_default(), certificate::first_name(&config).as_deref());
-    if let Some(pid) = found.running {
+    let mut text = plan::text(&config, &known.unwrap_or_default(), certificate.name.as_deref());
+    if let Some(pid) = found.live.running {
         let _ = writeln!(
             text,
             "running   hallpass (pid {pid}) already serves {} of these addresses",
-            found.served
+            found.live.served
         );
     }
     let verdict = match found.warnings {
@@ -69,11 +70,7 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
 struct Found {
     errors: usize,
     warnings: usize,
-    /// Sockets that cannot be opened.
-    on_this_host: usize,
-    /// The process of a running server, and how many of the addresses it serves.
-    running: Option<u32>,
-    served: usize,
+    live: Live,
 }
 
 impl Found {
@@ -89,16 +86,11 @@ impl Found {
         report.texts().for_each(|(severity, text)| self.add(severity, &text));
     }
 
-    fn live(&mut self, live: &Live) {
-        print_stderr(&live.problems.concat());
-        self.on_this_host += live.problems.len();
-        (self.running, self.served) = (live.running, live.served);
-    }
-
     /// Prints the counts, and returns the exit status of a failure.
     fn fail(&self, file: &str) -> ExitCode {
-        let on_this_host = format!("{} on this host", counted(self.on_this_host, "problem"));
-        match (self.errors, self.on_this_host) {
+        let live = self.live.problems.len();
+        let on_this_host = format!("{} on this host", counted(live, "problem"));
+        match (self.errors, live) {
             (0, _) => fail(&format!("{file}: {on_this_host}"), "fix the problems above and check again"),
             (errors, live) => {
                 let also = if live == 0 { String::new() } else { format!(", and {on_this_host}") };
@@ -119,10 +111,6 @@ fn machine(file: &str, found: &mut Found) -> Addresses {
         found.report(&report);
         Addresses::default()
     })
-}
-
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// What opening the sockets showed.

@@ -1,11 +1,11 @@
 //! `hallpass doctor`: tests from this computer whether calls will work through a relay.
 
-use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use super::args::DoctorArgs;
 use super::credentials;
 use super::output::{FAILURE, USAGE, fail, print, print_stderr};
+use super::progress_line::ProgressLine;
 use crate::doctor::json::json;
 use crate::doctor::login::Login;
 use crate::doctor::markdown::markdown;
@@ -23,7 +23,7 @@ pub(super) fn run(args: DoctorArgs) -> ExitCode {
         Ok(options) => options,
         Err(code) => return code,
     };
-    let mut line = Line { shown: !args.quiet && io::stderr().is_terminal(), dirty: false };
+    let mut line = ProgressLine::new(!args.quiet);
     let report = crate::doctor::run(options, &mut line);
     line.clear();
     let report = match report {
@@ -105,36 +105,19 @@ fn is_excepted(list: &str, host: &str) -> bool {
     })
 }
 
-/// A progress line on the terminal that is overwritten with each update.
-struct Line {
-    shown: bool,
-    dirty: bool,
-}
-
-impl Line {
-    fn clear(&mut self) {
-        if std::mem::take(&mut self.dirty) {
-            print_stderr("\r\x1b[K");
-        }
-    }
-}
-
-impl Progress for Line {
+impl Progress for ProgressLine {
     fn update(&mut self, status: &Status) {
-        if !self.shown {
-            return;
-        }
-        let waiting = status.waiting.join(", ");
-        let text = format!(
-            "testing, {} s: {} of {} ways done; waiting for {waiting}",
-            status.elapsed.as_secs(),
-            status.done,
-            status.of
-        );
-        // A longer line would wrap, and only its last row would be overwritten.
-        let text: String = text.chars().take(WIDTH - 1).collect();
-        print_stderr(&format!("\r\x1b[K{text}"));
-        self.dirty = true;
+        self.show(|| {
+            let text = format!(
+                "testing, {} s: {} of {} ways done; waiting for {}",
+                status.elapsed.as_secs(),
+                status.done,
+                status.of,
+                status.waiting.join(", ")
+            );
+            // A longer line would wrap, and only its last row would be overwritten.
+            text.chars().take(WIDTH - 1).collect()
+        });
     }
 }
 

@@ -1,14 +1,14 @@
 //! `hallpass load`: puts load on a TURN server and reports the result.
 
 use std::collections::BTreeSet;
-use std::io::{self, IsTerminal, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::args::{LoadAction, LoadArgs, LoadTransport, LoadVia};
 use super::credentials;
-use super::output::{FAILURE, fail, print, print_stderr};
+use super::output::{FAILURE, fail, print};
+use super::progress_line::ProgressLine;
 use crate::base::transport::Transport;
 use crate::load::options::{Action, Options, Target, Via};
 use crate::load::report::Report;
@@ -26,7 +26,7 @@ pub(super) fn run(args: &LoadArgs) -> ExitCode {
     };
     // Over TCP and TLS every client needs a descriptor.
     limits::raise_open_files();
-    let mut line = Line { shown: !args.quiet && !args.json && io::stderr().is_terminal(), dirty: false };
+    let mut line = ProgressLine::new(!args.quiet && !args.json);
     let result = crate::load::run(&options, clock::monotonic_nanos, &mut line);
     line.clear();
     let report = match result {
@@ -127,31 +127,13 @@ fn login(args: &LoadArgs) -> Result<(String, String), ExitCode> {
     Ok(credentials::of_secret(&secret, &args.user, TTL_SECONDS).into_pair())
 }
 
-/// A progress line on the terminal that is overwritten with each update.
-struct Line {
-    shown: bool,
-    dirty: bool,
-}
-
-impl Line {
-    fn clear(&mut self) {
-        if std::mem::take(&mut self.dirty) {
-            print_stderr("\r\x1b[K");
-        }
-    }
-}
-
-impl Progress for Line {
+impl Progress for ProgressLine {
     fn update(&mut self, status: &Status) {
-        if !self.shown {
-            return;
-        }
-        let Status { phase, done, of, missing, elapsed } = *status;
-        let of = if of == 0 { String::new() } else { format!(" of {of}") };
-        let lost = if missing == 0 { String::new() } else { format!(", {missing} in flight or lost") };
-        print_stderr(&format!("\r\x1b[K{phase}: {done}{of}{lost}, {:.0} s", elapsed.as_secs_f64()));
-        // Failing to show progress is not an error.
-        let _ = io::stderr().flush();
-        self.dirty = true;
+        self.show(|| {
+            let Status { phase, done, of, missing, elapsed } = *status;
+            let of = if of == 0 { String::new() } else { format!(" of {of}") };
+            let lost = if missing == 0 { String::new() } else { format!(", {missing} in flight or lost") };
+            format!("{phase}: {done}{of}{lost}, {:.0} s", elapsed.as_secs_f64())
+        });
     }
 }

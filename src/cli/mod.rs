@@ -11,6 +11,7 @@ mod endpoints;
 mod load;
 mod manual;
 mod output;
+mod progress_line;
 mod refusals;
 mod running;
 mod serve;

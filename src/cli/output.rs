@@ -33,6 +33,11 @@ pub fn fail(message: &str, next_step: &str) -> ExitCode {
     ExitCode::from(FAILURE)
 }
 
+/// Returns a number with what it counts, such as `2 errors`.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Returns the command line that checks the configuration at `path`.
 pub fn check_line(path: &Path) -> String {
     format!("hallpass check --config {}", shell_word(&path.display().to_string()))

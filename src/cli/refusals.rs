@@ -22,7 +22,7 @@ pub(super) fn run(args: &RefusalsArgs) -> ExitCode {
 
 /// Returns the refusals as a table, each with its reason and the next step.
 fn text(page: &Value, now: u64) -> String {
-    let refusals = page["refusals"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let refusals = running::list(&page["refusals"]);
     if refusals.is_empty() {
         return "no refusals\n".to_owned();
     }

@@ -67,6 +67,11 @@ pub fn ask(
     }
 }
 
+/// Returns the entries of a list in an answer; none if it is no list.
+pub fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
 /// Returns the admin address of the arguments.
 fn address(server: &RunningServerArgs) -> Result<SocketAddr, Failed> {
     let Some(path) = &server.config else { return Ok(server.admin) };

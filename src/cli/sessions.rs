@@ -20,7 +20,7 @@ pub(super) fn run(args: &SessionsArgs) -> ExitCode {
 
 /// Returns the sessions as a table, each with its hints.
 fn text(page: &Value) -> String {
-    let sessions = page["sessions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let sessions = running::list(&page["sessions"]);
     let mut lines = Vec::new();
     if !sessions.is_empty() {
         let header = ["HOST", "USER", "VIA", "CLIENT", "FOR", "SENT", "RECEIVED", "PEERS"];
@@ -29,7 +29,7 @@ fn text(page: &Value) -> String {
         lines.extend(table.next());
         for (session, line) in sessions.iter().zip(table) {
             lines.push(line);
-            let hints = session["hints"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let hints = running::list(&session["hints"]);
             lines.extend(hints.iter().filter_map(Value::as_str).map(|hint| format!("  ^ {hint}")));
         }
     }
@@ -55,10 +55,10 @@ fn row(session: &Value) -> Vec<String> {
         let (packets, bytes) = (&session[way]["packets"], &session[way]["bytes"]);
         format!("{} / {}", packets.as_u64().unwrap_or(0), table::bytes(bytes.as_u64().unwrap_or(0)))
     };
-    let relayed = session["relayed"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let relayed = running::list(&session["relayed"]);
     let mut peers: Vec<String> = relayed
         .iter()
-        .flat_map(|relay| relay["peers"].as_array().map(Vec::as_slice).unwrap_or_default())
+        .flat_map(|relay| running::list(&relay["peers"]))
         .filter_map(Value::as_str)
         .map(str::to_owned)
         .collect();

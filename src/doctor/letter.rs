@@ -1,4 +1,4 @@
-//! The text to send to whoever can change what was found.
+//! The text to send to the administrator who can change what was found.
 
 use std::fmt::Write;
 

@@ -14,12 +14,10 @@ use super::syscall::Offloads;
 use crate::base::host::HostId;
 use crate::base::time::Instant;
 use crate::turn::action::{Review, Session, Traffic};
-use crate::turn::throttle::{Limit, Purpose, Subject, Throttle};
+use crate::turn::identity::rest::user_part;
+use crate::turn::throttle::{Limit, Purpose, Subject, Throttle, slowed};
 
-/// The factor by which the log slows the clock of its throttle. The throttle refills a budget within one second of its
-/// clock, which is 200 s of real time.
-const SLOWER: u64 = 200;
-/// Lines for sessions of one user: 20 at once, then one every 10 s.
+/// Lines for sessions of one user, on the slowed clock: 20 at once, then one every 10 s.
 const LINES: Limit = Limit { per_second: 20 };
 /// Lines for sessions of one user without traffic: 5 at once, then one every 40 s. A browser opens several
 /// allocations for each connection and uses one of them.
@@ -75,26 +73,13 @@ impl SessionLog {
             Some(user) => Subject::User(session.host_id, user),
             None => Subject::Source(session.five_tuple.client.ip()),
         };
-        let slowed = Instant::from_nanos(now.as_nanos() / SLOWER);
-        self.budgets.take(slowed, purpose, subject, 1, limit)
+        self.budgets.take(slowed(now), purpose, subject, 1, limit)
     }
 }
 
 /// Returns whether the session relayed no packet in either direction.
 fn is_idle(session: &Session) -> bool {
     session.from_client.packets == 0 && session.from_peer.packets == 0
-}
-
-/// Returns the user in a name: the part after `expiry:` of a REST name, or the whole of any other name. `None` for a
-/// time stamp alone, which does not identify a user.
-fn user_part(name: &str) -> Option<&str> {
-    let is_time = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let user = match name.split_once(':') {
-        Some((expiry, user)) if is_time(expiry) => user,
-        None if is_time(name) => "",
-        _ => name,
-    };
-    (!user.is_empty()).then_some(user)
 }
 
 /// Escapes the user's name for a log line. The client chose it, so it must not add lines or control a terminal. Log it

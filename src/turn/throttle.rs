@@ -97,6 +97,12 @@ pub struct Limit {
     pub per_second: u32,
 }
 
+/// Returns the time on a clock that is 200 times slower, for limits on what may happen a few times in minutes: a throttle
+/// refills a budget within one second of its clock.
+pub fn slowed(now: Instant) -> Instant {
+    Instant::from_nanos(now.as_nanos() / 200)
+}
+
 /// Token buckets by purpose and subject.
 pub struct Throttle {
     // Two lists of zeros, which take no memory until they are written.

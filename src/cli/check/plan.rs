@@ -7,14 +7,14 @@ use ipnet::IpNet;
 
 use crate::base::family::Family;
 use crate::base::network::shown;
-use crate::base::transport::Transport;
 use crate::cli::endpoints::Endpoint;
+use crate::cli::output::counted;
 use crate::cli::serve::relays::Relays;
 use crate::config::{Config, Host, Listener};
 use crate::system::addresses::Addresses;
 use crate::turn::settings::RelayAddress;
 
-/// Clients of one lesson behind one address that join within a second, for the sentence about limits.
+/// Requests without credentials by which a browser joins: one for each URL of the relay.
 const REQUESTS_PER_CLIENT: u32 = 4;
 
 /// Returns the plan. `certificate` is the first name in the certificate.
@@ -97,9 +97,6 @@ fn shared(config: &Config, listener: &Listener) -> String {
     if let Some(quic) = listener.quic {
         with.push(format!("shared with HTTP/3 at {quic}"));
     }
-    if listener.transport == Transport::Udp && with.is_empty() {
-        return String::new();
-    }
     if with.is_empty() { String::new() } else { format!(" ({})", with.join("; ")) }
 }
 
@@ -148,10 +145,6 @@ fn limits(config: &Config, text: &mut String) {
     if !user.is_empty() {
         let _ = writeln!(text, "          one user: {}", user.join(", "));
     }
-}
-
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn joined(networks: &[IpNet]) -> String {

@@ -3,6 +3,7 @@
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
 
+use crate::turn::identity::rest::user_part;
 use crate::turn::keyed_hash::KeyedState;
 
 /// Longer names are cut: a client may send 763 bytes.
@@ -22,7 +23,7 @@ impl ClientNames {
 
     /// Returns the user part of a name, without characters that could control a terminal.
     pub fn user(&self, name: &str) -> String {
-        let user = user_part(name);
+        let user = user_part(name).unwrap_or(name);
         match &self.pseudonyms {
             Some(key) if !user.is_empty() => format!("user-{:08x}", key.hash_one(user) as u32),
             _ if user.len() > NAME_MAX => {
@@ -35,15 +36,6 @@ impl ClientNames {
     /// Returns the address and port of a client; `-` with `privacy`.
     pub fn client(&self, address: SocketAddr) -> String {
         if self.pseudonyms.is_some() { "-".to_owned() } else { address.to_string() }
-    }
-}
-
-/// Returns the part of a REST name after the time, or the whole of any other name.
-fn user_part(name: &str) -> &str {
-    let is_time = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    match name.split_once(':') {
-        Some((expiry, user)) if is_time(expiry) && !user.is_empty() => user,
-        _ => name,
     }
 }
 

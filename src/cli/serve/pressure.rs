@@ -16,14 +16,12 @@ pub struct Watch {
     admission: Arc<Admission>,
     budget: u64,
     descriptors_low: bool,
-    /// Whether the kernel's memory for TCP runs low.
-    tcp_low: bool,
 }
 
 impl Watch {
     /// Creates a watch with `memory_mib` as the budget; 0 means three quarters of the memory that this process may use.
     pub fn new(admission: Arc<Admission>, memory_mib: u32) -> Self {
-        Self { admission, budget: budget(memory_mib), descriptors_low: false, tcp_low: false }
+        Self { admission, budget: budget(memory_mib), descriptors_low: false }
     }
 
     /// Changes the budget after a reload.
@@ -58,19 +56,19 @@ impl Watch {
     /// Low from six eighths of the kernel's limit until it falls below five. Returns how many bytes are to be freed.
     fn on_tcp_memory(&mut self, TcpMemory { used, pressure }: TcpMemory) -> Option<u64> {
         let enough = pressure / 8 * 5;
-        let low = used >= if self.tcp_low { enough } else { pressure / 8 * 6 };
+        let was_low = self.admission.lacks_tcp_memory();
+        let low = used >= if was_low { enough } else { pressure / 8 * 6 };
         let (used_mib, limit_mib) = (used >> 20, pressure >> 20);
-        if low && !self.tcp_low {
+        if low && !was_low {
             tracing::warn!(
                 used_mib,
                 limit_mib,
                 "the kernel's memory for TCP runs low, so connections that hold much of it without a use are closed; if this \
                  happens without an attack, raise net.ipv4.tcp_mem"
             );
-        } else if !low && self.tcp_low {
+        } else if !low && was_low {
             tracing::info!(used_mib, limit_mib, "the kernel has memory for TCP again");
         }
-        self.tcp_low = low;
         self.admission.set_lacks_tcp_memory(low);
         low.then(|| used - enough)
     }

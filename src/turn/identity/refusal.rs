@@ -52,7 +52,7 @@ macro_rules! reasons {
 
             /// Returns the label in metrics.
             pub fn name(&self) -> &'static str {
-                match self { $(Reason::$name { .. } => $label,)+ }
+                Self::NAMES[self.index()]
             }
 
             /// Returns the error code of the answer; `None` if there is no answer.

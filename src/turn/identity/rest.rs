@@ -69,6 +69,18 @@ pub fn parse(username: &str) -> Option<Name<'_>> {
     Some(Name { expires: expires.parse().ok()?, user })
 }
 
+/// Returns the user in a name: the part after `expiry:` of a REST name, or the whole of any other name. `None` for a
+/// time stamp alone, which does not identify a user.
+pub fn user_part(name: &str) -> Option<&str> {
+    let is_time = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let user = match name.split_once(':') {
+        Some((expiry, user)) if is_time(expiry) => user,
+        None if is_time(name) => "",
+        _ => name,
+    };
+    (!user.is_empty()).then_some(user)
+}
+
 /// Returns whether a user name ends with a time instead of beginning with it: `user:expiry`.
 pub fn is_swapped(username: &str) -> bool {
     let is_time = |text: &str| text.len() >= 9 && text.bytes().all(|byte| byte.is_ascii_digit());

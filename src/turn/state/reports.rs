@@ -8,7 +8,7 @@ use super::budget::{NANOS_PER_SECOND, pay};
 use crate::base::time::Instant;
 use crate::turn::five_tuple::Client;
 use crate::turn::identity::auth::Identity;
-use crate::turn::throttle::{Limit, Purpose, Subject, Throttle};
+use crate::turn::throttle::{Limit, Purpose, Subject, Throttle, slowed};
 
 /// What the sender of a refused request has proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +25,6 @@ pub enum Sender {
 const RATES: [u64; 3] = [2, 10, 10];
 /// Nanoseconds' worth that may come at once: 10, 50 and 50 reports.
 const BURST: u64 = 5 * NANOS_PER_SECOND;
-/// The factor by which the clock of the throttles is slowed. They refill a budget within one second of their clock.
-const SLOWER: u64 = 200;
 /// Reports for one reason about one user, or about one source and user name: one every 200 s.
 const OF_USER: Limit = Limit { per_second: 1 };
 /// Reports about one source: 30 at once, then one every 7 s.
@@ -60,7 +58,7 @@ impl Reports {
         // The cheapest first: in a flood it is the one that is used up.
         let paid = pay(self.until[class], now.as_nanos(), NANOS_PER_SECOND / RATES[class], BURST);
         let Ok(until) = paid else { return false };
-        let slowed = Instant::from_nanos(now.as_nanos() / SLOWER);
+        let now = slowed(now);
         let ip = client.five_tuple.client.ip();
         let source = (Purpose::ReportOfSource, Subject::Source(ip), OF_SOURCE);
         let user = match user {
@@ -73,10 +71,10 @@ impl Reports {
         // Nothing is charged unless all agree: made-up names would fill the table.
         let may = [source, user]
             .into_iter()
-            .all(|(purpose, subject, limit)| throttle.has_some(slowed, purpose, subject, limit));
+            .all(|(purpose, subject, limit)| throttle.has_some(now, purpose, subject, limit));
         if may {
             for (purpose, subject, limit) in [source, user] {
-                throttle.charge(slowed, purpose, subject, 1, limit);
+                throttle.charge(now, purpose, subject, 1, limit);
             }
             self.until[class] = until;
         }
