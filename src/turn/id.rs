@@ -9,5 +9,5 @@ pub struct RelayId(pub u32);
 pub struct AllocationId(pub u32);
 
 /// Identifies a user with an allocation within its worker, until its last allocation there ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UserId(pub u32);

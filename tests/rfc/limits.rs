@@ -272,6 +272,9 @@ fn a_user_has_1000_requests_a_second() {
         answered += usize::from(rig.exchange(&users[n % 2].at, &request.bytes()).is_some());
     }
     assert_eq!((answered, rig.dropped(DropReason::RequestsOverRate)), (998, 2002), "two were Allocates");
+    let reported: Vec<_> =
+        rig.refusals.iter().map(|refusal| (refusal.reason.name(), &*refusal.user)).collect();
+    assert_eq!(reported, [("rate_limited", "alice")], "the report names the user");
     let bob = rig.login(client(3), "bob", "bob-pw", Style::Old);
     assert_eq!(rig.ask(&bob, Msg::allocate()).code(), 0, "another user");
     rig.wait(2);

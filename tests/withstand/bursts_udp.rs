@@ -103,26 +103,45 @@ fn allocations_made_again_and_again_disturb_no_call() {
     assert!(drops(&server, "user_over_rate") > 10_000);
 }
 
+/// Returns clients with an allocation and a channel to a peer, the sessions in turn.
+fn clients(server: &Server, sessions: &[Session], count: usize, peer: SocketAddr) -> Vec<Client> {
+    let one = |session: &Session| {
+        let mut client = joined(server, source(0), session);
+        client.allocate().expect("an allocation");
+        assert_eq!(client.bind(0x4000, peer), 0, "a channel");
+        client
+    };
+    sessions.iter().cycle().take(count).map(one).collect()
+}
+
+/// Sends a thousand ChannelData on each of `count` allocations that belong to these sessions in turn.
+fn bursts_disturb_no_call(what: &str, server: &Server, sessions: &[Session], count: usize) {
+    let (_sink, peer) = sink();
+    let clients = clients(server, sessions, count, peer);
+    let bursts: Vec<_> = clients.iter().map(|client| burst(client, &[0x4000])).collect();
+    beside(what, server, |stop| every(EVERY, stop, || bursts.iter().map(|burst| burst(server)).sum()));
+    assert!(drops(server, "user_over_rate") > 10_000);
+}
+
 /// A name without a user part may belong to many people. Its datagrams wait in the same queue.
 #[test]
 fn bursts_of_a_name_without_a_user_disturb_no_call() {
     let _turn = alone();
     let server = Server::start(&plan(""));
-    let session = Session::new(named(SECRET, "1999999999"), b"");
-    let (_sink, peer) = sink();
-    let clients: Vec<Client> = (0..18)
-        .map(|_| {
-            let mut client = joined(&server, source(0), &session);
-            client.allocate().expect("an allocation");
-            assert_eq!(client.bind(0x4000, peer), 0, "a channel");
-            client
-        })
-        .collect();
-    let bursts: Vec<_> = clients.iter().map(|client| burst(client, &[0x4000])).collect();
-    beside("1,000 ChannelData on each of 18 allocations of a name without a user", &server, |stop| {
-        every(EVERY, stop, || bursts.iter().map(|burst| burst(&server)).sum())
-    });
-    assert!(drops(&server, "user_over_rate") > 10_000);
+    let sessions = [Session::new(named(SECRET, "1999999999"), b"")];
+    let what = "1,000 ChannelData on each of 18 allocations of a name without a user";
+    bursts_disturb_no_call(what, &server, &sessions, 18);
+}
+
+/// Somebody may get many names: one for each lesson that is joined.
+#[test]
+fn bursts_of_ten_users_disturb_no_call() {
+    let _turn = alone();
+    let server = Server::start(&plan(""));
+    let sessions: Vec<Session> =
+        (0..10).map(|user| Session::new(server.credentials(&format!("pupil{user}")), b"")).collect();
+    let what = "1,000 ChannelData on each of 20 allocations of ten users";
+    bursts_disturb_no_call(what, &server, &sessions, 20);
 }
 
 /// A cycle of requests: each client allocates, and then each ends its allocation.

@@ -1,5 +1,6 @@
 //! How clients are named in reports of refusals and on the admin pages.
 
+use std::fmt::Display;
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
 
@@ -33,9 +34,23 @@ impl ClientNames {
         }
     }
 
+    /// Whether addresses are kept private.
+    pub fn are_private(&self) -> bool {
+        self.pseudonyms.is_some()
+    }
+
     /// Returns the address and port of a client; `-` with `privacy`.
     pub fn client(&self, address: SocketAddr) -> String {
-        if self.pseudonyms.is_some() { "-".to_owned() } else { address.to_string() }
+        self.address(address)
+    }
+
+    /// Returns the address of a peer, which may be another client; `-` with `privacy`.
+    pub fn peer(&self, address: impl Display) -> String {
+        self.address(address)
+    }
+
+    fn address(&self, address: impl Display) -> String {
+        if self.are_private() { "-".to_owned() } else { address.to_string() }
     }
 }
 
@@ -61,5 +76,6 @@ mod tests {
         assert_ne!(names.user("1700000000:bob"), user);
         assert_ne!(ClientNames::private([3, 4]).user("1700000000:ann"), user);
         assert_eq!(names.client("192.0.2.1:5".parse().expect("literal")), "-");
+        assert_eq!(names.peer(std::net::Ipv4Addr::LOCALHOST), "-");
     }
 }

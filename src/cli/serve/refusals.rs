@@ -86,6 +86,7 @@ impl Refusals {
 
     fn entry(&self, refusal: &Refusal, near_miss: Option<NearMiss>, now: u64) -> Entry {
         let Refusal { five_tuple, user, host, request, reason, .. } = refusal;
+        let text = reason.text(self.names.are_private());
         Entry {
             time: now,
             host: host.as_ref().map_or_else(String::new, |(_, name)| name.to_string()),
@@ -96,8 +97,8 @@ impl Refusals {
             reason: reason.name(),
             code: reason.code().map(Code::number),
             text: match near_miss {
-                Some(near_miss) => format!("{reason}; {near_miss}"),
-                None => reason.to_string(),
+                Some(near_miss) => format!("{text}; {near_miss}"),
+                None => text,
             },
             next_step: reason.next_step().to_owned(),
         }

@@ -55,7 +55,7 @@ fn in_words(session: &LiveSession, names: &ClientNames) -> Session {
         seconds: session.age.as_secs(),
         from_client: traffic(session.from_client),
         from_peer: traffic(session.from_peer),
-        relayed: session.relays.iter().map(relayed).collect(),
+        relayed: session.relays.iter().map(|relay| relayed(relay, names)).collect(),
     }
 }
 
@@ -63,13 +63,13 @@ fn traffic(action::Traffic { packets, bytes }: action::Traffic) -> Traffic {
     Traffic { packets, bytes }
 }
 
-fn relayed(relay: &LiveRelay) -> Relayed {
+fn relayed(relay: &LiveRelay, names: &ClientNames) -> Relayed {
     Relayed {
         address: relay.announced.0.to_string(),
         expires_in: relay.left.as_secs(),
         permissions: relay.permission_count,
         channels: relay.channel_count,
-        peers: relay.permissions.iter().map(|permission| permission.ip.to_string()).collect(),
-        bound: relay.channels.iter().map(|channel| channel.peer.0.to_string()).collect(),
+        peers: relay.permissions.iter().map(|permission| names.peer(permission.ip)).collect(),
+        bound: relay.channels.iter().map(|channel| names.peer(channel.peer.0)).collect(),
     }
 }

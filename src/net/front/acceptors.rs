@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use super::door::Expected;
 use crate::base::transport::Transport;
 use crate::net::socket::StreamListener;
@@ -71,6 +73,7 @@ impl Acceptors {
         };
         let proxied = !listener.proxies.is_empty();
         if proxied && !listener.proxies.iter().any(|trusted| trusted.contains(&client.ip())) {
+            reset(&socket);
             return Accept::Untrusted;
         }
         let transport = listener.transport;
@@ -95,6 +98,13 @@ impl Acceptors {
             let _ = self.epoll.modify(&listener.socket, Token::Accept(index).pack(), interest);
         }
     }
+}
+
+/// Makes the end of this connection a reset. Otherwise the kernel keeps what a refused client has sent, and its own FIN, until
+/// the client acknowledges it.
+pub fn reset(socket: &TcpStream) {
+    // Best effort.
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
 /// Classifies the error of an accept call.

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::acceptors::Arrival;
+use super::acceptors::{Arrival, reset};
 use super::connection::Connection;
 use super::displacement::{Candidate, Displacement, Stamp};
 use super::door::Expected;
@@ -177,7 +177,8 @@ impl Connections {
     ) -> Result<Token, Refusal> {
         let Arrival { socket, client, transport, expected } = arrival;
         // Behind a proxy, the source is unknown until the PROXY header.
-        let entry = self.enter((!expected.proxied).then_some(client.ip()), now, output)?;
+        let entry = self.enter((!expected.proxied).then_some(client.ip()), now, output);
+        let entry = entry.inspect_err(|_| reset(&socket))?;
         let server = socket.set_nonblocking(true).and_then(|()| socket.local_addr());
         let five_tuple =
             FiveTuple { transport, client, server: canonical(server.map_err(|_| Refusal::Descriptors)?) };

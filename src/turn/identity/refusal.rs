@@ -141,6 +141,24 @@ reasons! {
 }
 
 impl Reason {
+    /// Returns this reason in words; without the peer's address if it `is_private`, because a peer may be another client.
+    pub fn text(&self, is_private: bool) -> String {
+        match self {
+            Reason::PeerFamily { .. } if is_private => {
+                "the allocation has no relayed address of the peer's family".to_owned()
+            }
+            // The entry may name the peer alone.
+            Reason::PeerDenied { denial: Denial::Denied(_), .. } if is_private => {
+                "the peer is not allowed: [peers] deny has it".to_owned()
+            }
+            Reason::PeerDenied { denial, .. } if is_private => format!("the peer is not allowed: {denial}"),
+            Reason::Withdrawn { .. } if is_private => {
+                "the name has expired or its secret was removed, so the peer is not added".to_owned()
+            }
+            _ => self.to_string(),
+        }
+    }
+
     /// Returns whether something is wrong. Otherwise the client continues by itself, as the RFCs say.
     pub fn is_failure(&self) -> bool {
         !matches!(self, Reason::FirstRequest | Reason::ExpiredNonce | Reason::Alternate)
@@ -314,6 +332,23 @@ fn none_of(secrets: usize) -> String {
 mod tests {
     use super::*;
     use crate::turn::counters::REASONS_MAX;
+    use ipnet::IpNet;
+
+    #[test]
+    fn with_privacy_no_reason_names_a_peer() {
+        let peer = "192.0.2.7".parse().expect("literal");
+        let reasons = |peer| {
+            [Denial::NotListed, Denial::Denied(IpNet::from(peer)), Denial::Closed("private use"), Denial::Own]
+                .map(|denial| Reason::PeerDenied { peer, denial })
+                .into_iter()
+                .chain([Reason::PeerFamily { peer }, Reason::Withdrawn { peer }])
+        };
+        for reason in reasons(peer) {
+            assert!(reason.text(false).contains("192.0.2.7"), "{reason}");
+            assert!(!reason.text(true).contains("192.0.2.7"), "{}", reason.text(true));
+        }
+        assert_eq!(Reason::Memory.text(true), "memory is low");
+    }
 
     #[test]
     fn every_reason_has_a_counter_of_its_own() {

@@ -54,10 +54,17 @@ fn next_alternate(state: &State, ticket: &Ticket) -> Option<SocketAddr> {
 
 /// Counts an error answer by transport, method and code, and by its reason, and reports it if the budgets for reports permit.
 /// `name` is the user name of a sender that is not authenticated; `message` is its request.
-pub fn note(
+pub fn note(state: &mut State, now: Instant, ticket: &Ticket, unproven: (&str, &[u8]), reason: &Reason) {
+    let asker = ticket.asker.as_ref().map(|asker| &*asker.identity);
+    note_of(state, now, ticket, asker, unproven, reason);
+}
+
+/// The same for a request that belongs to `asker`.
+fn note_of(
     state: &mut State,
     now: Instant,
     ticket: &Ticket,
+    asker: Option<&Identity>,
     (name, message): (&str, &[u8]),
     reason: &Reason,
 ) {
@@ -65,7 +72,6 @@ pub fn note(
     if let Some(code) = reason.code() {
         state.counters.error(transport, request, code.number()).add(1);
     }
-    let asker = ticket.asker.as_ref().map(|asker| &*asker.identity);
     state.counters.refusal(asker.map(|identity| identity.host), transport, reason.index()).add(1);
     if reason.is_failure()
         && state.reports.take(now, &ticket.client, (sender(asker, reason), asker, name), reason.index())
@@ -97,8 +103,15 @@ fn sender(asker: Option<&Identity>, reason: &Reason) -> Sender {
     }
 }
 
-/// Drops a request without an answer because of a rate limit; counts and reports it like [`note`].
-pub fn drop_over_rate(state: &mut State, now: Instant, ticket: &Ticket, reason: DropReason) -> FromClient {
+/// Drops a request without an answer because of a rate limit; counts and reports it like [`note`]. `user` is the one whose
+/// limit it is.
+pub fn drop_over_rate(
+    state: &mut State,
+    now: Instant,
+    ticket: &Ticket,
+    user: Option<&Identity>,
+    reason: DropReason,
+) -> FromClient {
     let what = match reason {
         DropReason::RequestsOverRate => "the user sends more requests than limits.requests_per_user",
         DropReason::SearchDeferred => {
@@ -106,6 +119,6 @@ pub fn drop_over_rate(state: &mut State, now: Instant, ticket: &Ticket, reason: 
         }
         _ => "the source sends more requests without good credentials than limits.unauthenticated_per_source",
     };
-    note(state, now, ticket, ("", &[]), &Reason::RateLimited { what });
+    note_of(state, now, ticket, user, ("", &[]), &Reason::RateLimited { what });
     state.dropped(reason)
 }

@@ -103,7 +103,7 @@ pub fn authenticate(
         // requests over TCP as over UDP. The stream stays open for the repetition.
         Err(Failure::SearchNeeded) => {
             spend(state, now, &ticket, payer);
-            Err(drop_over_rate(state, now.instant, &ticket, DropReason::SearchDeferred))
+            Err(drop_over_rate(state, now.instant, &ticket, None, DropReason::SearchDeferred))
         }
     }
 }
@@ -123,7 +123,7 @@ fn bad_request(
     payer: Payer,
 ) -> FromClient {
     if !spend(state, now, ticket, payer) {
-        return drop_over_rate(state, now.instant, ticket, DropReason::Throttled);
+        return drop_over_rate(state, now.instant, ticket, None, DropReason::Throttled);
     }
     let reason = Reason::MalformedCredentials;
     let message = ticket.seal(ticket.error(Code::BadRequest));
@@ -141,7 +141,7 @@ fn challenge(
     payer: Payer,
 ) -> FromClient {
     if !spend(state, now, ticket, payer) {
-        return drop_over_rate(state, now.instant, ticket, DropReason::Throttled);
+        return drop_over_rate(state, now.instant, ticket, None, DropReason::Throttled);
     }
     let client = ticket.client.five_tuple.client;
     let username_anonymity = state.authenticator.offers_anonymity();

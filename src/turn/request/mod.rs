@@ -48,7 +48,8 @@ pub fn handle(
     let holder = holder.map(|allocation| Arc::clone(&allocation.identity));
     let payer = Payer::of(&client, holder.is_some());
     if let Err(reason) = admit(state, now, &client, message, holder.as_deref(), payer, opening) {
-        return answer::drop_over_rate(state, now.instant, &Ticket::of(client, message), reason);
+        let user = holder.as_deref().filter(|_| reason == DropReason::RequestsOverRate);
+        return answer::drop_over_rate(state, now.instant, &Ticket::of(client, message), user, reason);
     }
     if kind == Kind::Binding {
         return binding(state, now, client, message, payer);
@@ -61,7 +62,8 @@ pub fn handle(
     let limits = &state.settings.limits;
     if payer != Payer::User && !state.gate.may_ask(now, limits, &client, &asker, message, searched) {
         state.gate.spend(now, limits, &client, kind, payer);
-        return answer::drop_over_rate(state, now.instant, &ticket, DropReason::RequestsOverRate);
+        let (user, reason) = (Some(&*asker), DropReason::RequestsOverRate);
+        return answer::drop_over_rate(state, now.instant, &ticket, user, reason);
     }
     if kind == Kind::Allocate {
         state.counters.authenticated(transport).add(1);

@@ -26,6 +26,14 @@ const DRAWS_PER_SECOND: u64 = 100;
 /// from peers, or over streams, waits for nobody.
 const ALLOCATION_AT_ONCE: u64 = 1000;
 const USER_AT_ONCE: u64 = 2000;
+/// Users together share what may come at once to one worker, so that somebody with many names cannot send many times as much.
+/// Only what exceeds the first datagrams of a user counts: a user that sends little is never refused because of others.
+/// While the worker handles them more arrive, so their rate is a third of what a worker relays.
+const WORKER_AT_ONCE: u64 = 1000;
+const WORKER_COST: u64 = NANOS_PER_SECOND / 50_000;
+/// The first datagrams of a user: so many at once, and then 2,000 a second. A camera sends some hundred a second.
+const FIRST: u64 = 50;
+const FIRST_COST: u64 = NANOS_PER_SECOND / 2_000;
 
 /// A datagram to be counted.
 #[derive(Clone, Copy, Debug)]
@@ -136,10 +144,31 @@ impl Holder {
     }
 }
 
+/// What comes at once from all users of one worker, by GCRA.
+#[derive(Clone, Copy, Debug, Default)]
+struct Queue {
+    until: u64,
+}
+
+impl Queue {
+    /// Returns a user's time of the first datagrams and the queue after one more datagram of this user; `None` if the
+    /// datagram exceeds both.
+    fn after(self, now: Instant, first_until: u64) -> Option<(u64, Self)> {
+        let now = now.as_nanos();
+        if let Ok(first_until) = pay(first_until, now, FIRST_COST, FIRST * FIRST_COST) {
+            return Some((first_until, self));
+        }
+        let until = pay(self.until, now, WORKER_COST, WORKER_AT_ONCE * WORKER_COST).ok()?;
+        Some((first_until, Self { until }))
+    }
+}
+
 #[derive(Debug)]
 struct User {
     key: (HostId, Account),
     holder: Holder,
+    /// Theoretical arrival time of the next datagram that counts as one of the first ones, in nanoseconds.
+    first_until: u64,
     /// The user's allocations on this worker.
     allocations: u32,
 }
@@ -149,6 +178,7 @@ struct User {
 pub struct Meters {
     users: Slab<User>,
     by_user: HashMap<(HostId, Account), UserId>,
+    queue: Queue,
     /// By host id.
     hosts: Vec<Option<Holder>>,
 }
@@ -166,7 +196,8 @@ impl Meters {
             Some(&id) => id,
             None => {
                 let holder = Holder::new(place.user_budget());
-                let id = UserId(self.users.insert(User { key: key.clone(), holder, allocations: 0 }) as u32);
+                let user = User { key: key.clone(), holder, first_until: 0, allocations: 0 };
+                let id = UserId(self.users.insert(user) as u32);
                 self.by_user.insert(key, id);
                 id
             }
@@ -212,7 +243,7 @@ impl Meters {
         user: UserId,
         counted: Counted,
     ) -> Result<(), DropReason> {
-        let User { key: (host, account), holder: user, .. } = &mut self.users[user.0 as usize];
+        let User { key: (host, account), holder: user, first_until, .. } = &mut self.users[user.0 as usize];
         // `join` adds a host with its first user.
         let host = self.hosts.get_mut(usize::from(host.0)).and_then(Option::as_mut);
         let user_rate = match account {
@@ -224,6 +255,11 @@ impl Meters {
         if !user.covers(now, user_rate, rates.user.packets, counted) {
             return Err(DropReason::UserOverRate);
         }
+        let queue = if counted.queued && rates.user.packets != 0 {
+            Some(self.queue.after(now, *first_until).ok_or(DropReason::UserOverRate)?)
+        } else {
+            None
+        };
         if let Some(host) = host {
             // Many users may come at once.
             let counted = Counted { queued: false, ..counted };
@@ -231,6 +267,9 @@ impl Meters {
                 return Err(DropReason::HostOverRate);
             }
             host.spend(counted);
+        }
+        if let Some(after) = queue {
+            (*first_until, self.queue) = after;
         }
         user.spend(counted);
         *meter = after;
@@ -303,9 +342,38 @@ mod tests {
         let of_user = |packets| at_once("ann", Rates { user: rate(packets), ..Rates::default() });
         assert_eq!([300, 20_000].map(of_allocation), [(300, 0), (1_000, 19_000)]);
         assert_eq!(of_allocation(1_000_000).0, 10_000);
-        assert_eq!([300, 100_000].map(of_user), [(300, 0), (2_000, 98_000)]);
+        assert_eq!([300, 100_000].map(of_user), [(300, 0), (FIRST_AND_SHARED, 100_000 - FIRST_AND_SHARED)]);
         // A name that many people may share has no other limit.
-        assert_eq!(at_once("", Rates { user: rate(100_000), ..Rates::default() }), (2_000, 250_000));
+        assert_eq!(
+            at_once("", Rates { user: rate(100_000), ..Rates::default() }),
+            (FIRST_AND_SHARED, 250_000)
+        );
+    }
+
+    /// What one user may send at once to one worker.
+    const FIRST_AND_SHARED: usize = (FIRST + WORKER_AT_ONCE) as usize;
+
+    /// Many names in one hand are not many times the queue, and those who send little lose nothing.
+    #[test]
+    fn users_share_what_may_come_at_once() {
+        let rates = Rates { user: Rate { kbit: 0, packets: 100_000 }, ..Rates::default() };
+        let (quota, mut meters) = (Arc::default(), Meters::default());
+        let names: Vec<String> = (0..20).map(|number| format!("pupil{number}")).collect();
+        let users: Vec<UserId> = names.iter().map(|name| meters.join(&place(&quota, HOST, name))).collect();
+        let quiet = meters.join(&place(&quota, HOST, "quiet"));
+        let mut passed = |now, user, many| {
+            let counted = Counted { len: 9, queued: true };
+            (0..many)
+                .filter(|_| meters.count(now, &rates, &mut Meter::default(), user, counted).is_ok())
+                .count()
+        };
+        let all: usize = users.iter().map(|&user| passed(at(0), user, 1000)).sum();
+        assert_eq!(all, (20 * FIRST + WORKER_AT_ONCE) as usize);
+        assert_eq!(passed(at(0), quiet, 51), 50);
+        // Later the shared part and the first datagrams of each are free again.
+        let all: usize = users.iter().map(|&user| passed(at(25), user, 1000)).sum();
+        assert_eq!(all, (20 * FIRST + WORKER_AT_ONCE) as usize);
+        assert_eq!(passed(at(25), quiet, 51), 50);
     }
 
     #[test]
