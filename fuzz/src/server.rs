@@ -336,7 +336,7 @@ impl Run {
                 }
                 Action::CloseRelay { relay } => self.shadow.closed(now, cause, relay),
                 Action::Ended(session) => self.shadow.ended(&self.clients, &session),
-                Action::Refused(_) => {}
+                Action::Refused(_) | Action::Began(_) => {}
                 Action::Reviewed(_) => panic!("nothing is denied or revoked here"),
                 Action::Changed(change) => panic!("{change:?} without a request"),
             }

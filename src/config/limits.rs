@@ -114,9 +114,11 @@ limits! {
         /// workers, within 1 % per worker.
         kbit_per_user = 0, "kbit per second", ANY, NO_LIMIT;
         /// Datagrams relayed for all allocations of one user. From its clients over UDP, at most 2,000 may arrive at
-        /// once, or a hundredth of a second's worth if that is more. A lesson with a dozen 1080p cameras, each sent
-        /// directly to every participant, has 15,000 a second. The default prevents one user from keeping a core busy
-        /// with small datagrams. Raise the limit if many people share a user name.
+        /// once, or a hundredth of a second's worth if that is more. Beyond the first 50 of each, all users of a worker
+        /// share 1,000 at once and 50,000 a second, or a half of this limit if that is more: many names are not many
+        /// times the load. A lesson with a dozen 1080p cameras, each sent directly to every participant, has 15,000 a
+        /// second. The default prevents one user from keeping a core busy with small datagrams. Raise the limit if many
+        /// people share a user name.
         packets_per_user = 100_000, "datagrams per second", ANY, NO_LIMIT;
         /// Traffic relayed for all users of a `[[host]]`.
         kbit_per_host = 0, "kbit per second", ANY, NO_LIMIT;

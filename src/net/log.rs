@@ -13,11 +13,13 @@ use tracing::field;
 use super::syscall::Offloads;
 use crate::base::host::HostId;
 use crate::base::time::Instant;
-use crate::turn::action::{Review, Session, Traffic};
+use crate::turn::action::{Beginning, Review, Session, Traffic};
+use crate::turn::address::Announced;
+use crate::turn::five_tuple::FiveTuple;
 use crate::turn::identity::rest::user_part;
 use crate::turn::throttle::{Limit, Purpose, Subject, Throttle, slowed};
 
-/// Lines for sessions of one user, on the slowed clock: 20 at once, then one every 10 s.
+/// Lines for ends, and for beginnings, of sessions of one user, on the slowed clock: 20 at once, then one every 10 s.
 const LINES: Limit = Limit { per_second: 20 };
 /// Lines for sessions of one user without traffic: 5 at once, then one every 40 s. A browser opens several
 /// allocations for each connection and uses one of them.
@@ -41,6 +43,26 @@ impl SessionLog {
     pub fn new(privacy: bool, seed: [u8; 32]) -> Self {
         let word = |at: usize| seed[at..at + 8].iter().fold(0, |word, &byte| word << 8 | u64::from(byte));
         Self { privacy, budgets: Throttle::new([word(0), word(8)]), unlisted: Unlisted::default(), due: None }
+    }
+
+    /// Logs the beginning of a session at debug level, within the budget of its user.
+    pub fn began(&mut self, now: Instant, beginning: &Beginning) {
+        if !tracing::enabled!(target: "session", tracing::Level::DEBUG) {
+            return;
+        }
+        let Beginning { five_tuple, user, host, host_id, relayed } = beginning;
+        let subject = subject(*host_id, user, five_tuple);
+        if self.budgets.take(slowed(now), Purpose::BeginningLine, subject, 1, LINES) {
+            tracing::debug!(
+                target: "session",
+                host = %host,
+                user = shown(user),
+                transport = five_tuple.transport.name(),
+                client = %shown_client(five_tuple, self.privacy),
+                relayed = %joined(relayed),
+                "began"
+            );
+        }
     }
 
     /// Logs the end of a session, or adds it to the sums.
@@ -69,12 +91,25 @@ impl SessionLog {
     fn takes_line(&mut self, now: Instant, session: &Session) -> bool {
         let (purpose, limit) =
             if is_idle(session) { (Purpose::IdleLogLine, IDLE_LINES) } else { (Purpose::LogLine, LINES) };
-        let subject = match user_part(&session.user) {
-            Some(user) => Subject::User(session.host_id, user),
-            None => Subject::Source(session.five_tuple.client.ip()),
-        };
+        let subject = subject(session.host_id, &session.user, &session.five_tuple);
         self.budgets.take(slowed(now), purpose, subject, 1, limit)
     }
+}
+
+/// Returns whose budget a line about this user takes.
+fn subject<'a>(host: HostId, name: &'a str, five_tuple: &FiveTuple) -> Subject<'a> {
+    match user_part(name) {
+        Some(user) => Subject::User(host, user),
+        None => Subject::Source(five_tuple.client.ip()),
+    }
+}
+
+fn shown_client(five_tuple: &FiveTuple, privacy: bool) -> String {
+    if privacy { String::from("-") } else { five_tuple.client.to_string() }
+}
+
+fn joined(relayed: &[Announced]) -> String {
+    relayed.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Returns whether the session relayed no packet in either direction.
@@ -91,15 +126,13 @@ fn shown(name: &str) -> String {
 /// Logs one session.
 fn log_session(session: &Session, privacy: bool) {
     let five_tuple = session.five_tuple;
-    let client = if privacy { String::from("-") } else { five_tuple.client.to_string() };
-    let relayed: Vec<String> = session.relayed.iter().map(ToString::to_string).collect();
     tracing::info!(
         target: "session",
         host = %session.host,
         user = shown(&session.user),
         transport = five_tuple.transport.name(),
-        client = %client,
-        relayed = %relayed.join(","),
+        client = %shown_client(&five_tuple, privacy),
+        relayed = %joined(&session.relayed),
         seconds = session.duration.as_secs(),
         from_client_packets = session.from_client.packets,
         from_client_bytes = session.from_client.bytes,

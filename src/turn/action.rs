@@ -83,6 +83,8 @@ pub enum Action {
         /// The relay.
         relay: RelayId,
     },
+    /// An allocation began; one line for the log at debug level.
+    Began(Box<Beginning>),
     /// An allocation ended; one line for the log.
     Ended(Box<Session>),
     /// A request was refused; one line for the log. Not every refusal is reported.
@@ -124,6 +126,21 @@ pub struct PeerIcmp {
     pub code: u8,
     /// The next hop's MTU for "too big", else 0.
     pub data: u32,
+}
+
+/// A new allocation, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// The five-tuple of the allocation.
+    pub five_tuple: FiveTuple,
+    /// The user name as sent (REST: `expiry:user`).
+    pub user: Arc<str>,
+    /// The named host whose secret verified.
+    pub host: Arc<str>,
+    /// That host's number.
+    pub host_id: HostId,
+    /// The relayed addresses.
+    pub relayed: Vec<Announced>,
 }
 
 /// An ended allocation, for the log.

@@ -65,6 +65,8 @@ pub enum Purpose {
     ClientChallenge,
     /// Bindings from the address of a client that has an allocation, over UDP.
     ClientBinding,
+    /// Log lines about sessions that begin.
+    BeginningLine,
     /// Log lines about sessions with traffic.
     LogLine,
     /// Log lines about sessions that relayed nothing.

@@ -311,6 +311,7 @@ impl World {
                     self.at(time, Step::Opened(relay));
                 }
                 Action::CloseRelay { .. }
+                | Action::Began(_)
                 | Action::Ended(_)
                 | Action::Refused(_)
                 | Action::Reviewed(_)

@@ -219,7 +219,9 @@ fn s11_payload_is_counted_in_the_session() {
     assert!(rig.data_from_peer(PEER, b"12").is_ok());
     assert!(rig.data_from_peer(OTHER_PEER, b"no").is_err());
     assert_eq!(rig.refresh(&alice, 0).code(), 0);
-    let session = rig.sessions.pop().expect("ended");
+    let (beginning, session) = (rig.beginnings.pop().expect("began"), rig.sessions.pop().expect("ended"));
+    assert!(rig.beginnings.is_empty() && beginning.five_tuple == session.five_tuple);
+    assert_eq!((&*beginning.user, &beginning.relayed), ("alice", &session.relayed));
     assert_eq!((session.from_client.packets, session.from_client.bytes), (2, 8));
     assert_eq!((session.from_peer.packets, session.from_peer.bytes), (1, 2));
 }

@@ -10,7 +10,8 @@ use hallpass::base::host::HostId;
 use hallpass::base::time::{Instant, Now};
 use hallpass::base::transport::Transport;
 use hallpass::turn::action::{
-    Action, DropReason, FromClient, FromPeer, OpenError, PeerHeader, PeerIcmp, RelayId, Review, Session,
+    Action, Beginning, DropReason, FromClient, FromPeer, OpenError, PeerHeader, PeerIcmp, RelayId, Review,
+    Session,
 };
 use hallpass::turn::address::{Announced, OnWire};
 use hallpass::turn::counters::Counters;
@@ -125,6 +126,7 @@ pub struct Rig {
     pub now: Now,
     /// Open relay sockets, by number.
     pub sockets: BTreeMap<RelayId, SocketAddr>,
+    pub beginnings: Vec<Beginning>,
     pub sessions: Vec<Session>,
     pub reviews: Vec<Review>,
     pub refusals: Vec<Refusal>,
@@ -224,6 +226,7 @@ impl Rig {
             settings,
             now: Now { instant: Instant::from_nanos(1_000_000_000_000), unix: UNIX },
             sockets: BTreeMap::new(),
+            beginnings: Vec::new(),
             sessions: Vec::new(),
             reviews: Vec::new(),
             refusals: Vec::new(),
@@ -273,6 +276,7 @@ impl Rig {
                     Action::CloseRelay { relay } => {
                         self.sockets.remove(&relay);
                     }
+                    Action::Began(beginning) => self.beginnings.push(*beginning),
                     Action::Ended(session) => self.sessions.push(*session),
                     Action::Reviewed(review) => self.reviews.push(review),
                     Action::Refused(refusal) => self.refusals.push(*refusal),

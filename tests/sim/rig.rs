@@ -108,7 +108,7 @@ impl Rig {
                     self.closed.push(relay);
                 }
                 Action::Ended(session) => self.ended.push(*session),
-                Action::Reviewed(_) | Action::Refused(_) => {}
+                Action::Reviewed(_) | Action::Refused(_) | Action::Began(_) => {}
                 Action::Changed(change) => self.changes.push(*change),
             }
         }

@@ -272,7 +272,7 @@ impl World {
                     self.model.ended(&session)?;
                 }
                 Action::Changed(change) => self.workers[worker].mirror.apply(*change),
-                Action::Refused(_) => {}
+                Action::Refused(_) | Action::Began(_) => {}
                 Action::Reviewed(review) => {
                     ensure(review.allocations == 0, Invariant::OnlyPermittedDataIsRelayed, || {
                         format!("{review:?}, but nothing was revoked")

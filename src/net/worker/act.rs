@@ -33,6 +33,7 @@ impl Worker {
                 }
                 // If the control thread is late, the report is lost; the metrics have every refusal.
                 Action::Refused(refusal) => drop(self.controls.refusals.try_send(*refusal)),
+                Action::Began(beginning) => self.log.began(self.now.instant, &beginning),
                 Action::Ended(session) => {
                     Token::unpack(session.link.0)
                         .into_iter()

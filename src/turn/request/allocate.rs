@@ -8,7 +8,7 @@ use rand_core::RngCore;
 use super::answer::{has_alternate, refuse, succeed};
 use crate::base::family::{DefaultFamily, Family};
 use crate::base::time::{Instant, Now};
-use crate::turn::action::{Action, FromClient, OpenError};
+use crate::turn::action::{Action, Beginning, FromClient, OpenError};
 use crate::turn::address::OnWire;
 use crate::turn::five_tuple::FiveTuple;
 use crate::turn::id::{AllocationId, RelayId};
@@ -265,7 +265,20 @@ fn conclude(state: &mut State, now: Instant, id: AllocationId, mut opening: Open
         rung.allocations.add(1);
         rung.allocated.add(1);
     }
+    note_beginning(state, id);
     report(state, now, id, &opening.ticket);
+}
+
+fn note_beginning(state: &mut State, id: AllocationId) {
+    let Some(allocation) = state.table.allocation(id) else { return };
+    let relays = allocation.relays.iter().flatten();
+    state.actions.push_back(Action::Began(Box::new(Beginning {
+        five_tuple: allocation.client.five_tuple,
+        user: Arc::clone(&allocation.identity.name),
+        host: Arc::clone(&allocation.identity.host_name),
+        host_id: allocation.identity.host,
+        relayed: relays.filter_map(|&relay| Some(state.table.relay(relay)?.announced)).collect(),
+    })));
 }
 
 /// EVEN-PORT with R = 1: reserves the next port under a token. If there are too many reservations, releases the port and

@@ -28,9 +28,10 @@ const ALLOCATION_AT_ONCE: u64 = 1000;
 const USER_AT_ONCE: u64 = 2000;
 /// Users together share what may come at once to one worker, so that somebody with many names cannot send many times as much.
 /// Only what exceeds the first datagrams of a user counts: a user that sends little is never refused because of others.
-/// While the worker handles them more arrive, so their rate is a third of what a worker relays.
+/// While the worker handles them more arrive, so their rate is a third of what a worker relays, or a half of what one user may
+/// send if that is more.
 const WORKER_AT_ONCE: u64 = 1000;
-const WORKER_COST: u64 = NANOS_PER_SECOND / 50_000;
+const WORKER_RATE: u32 = 50_000;
 /// The first datagrams of a user: so many at once, and then 2,000 a second. A camera sends some hundred a second.
 const FIRST: u64 = 50;
 const FIRST_COST: u64 = NANOS_PER_SECOND / 2_000;
@@ -151,14 +152,15 @@ struct Queue {
 }
 
 impl Queue {
-    /// Returns a user's time of the first datagrams and the queue after one more datagram of this user; `None` if the
-    /// datagram exceeds both.
-    fn after(self, now: Instant, first_until: u64) -> Option<(u64, Self)> {
+    /// Returns a user's time of the first datagrams and the queue after one more datagram of this user, who may send
+    /// `user_rate` a second; `None` if the datagram exceeds both.
+    fn after(self, now: Instant, first_until: u64, user_rate: u32) -> Option<(u64, Self)> {
         let now = now.as_nanos();
         if let Ok(first_until) = pay(first_until, now, FIRST_COST, FIRST * FIRST_COST) {
             return Some((first_until, self));
         }
-        let until = pay(self.until, now, WORKER_COST, WORKER_AT_ONCE * WORKER_COST).ok()?;
+        let cost = NANOS_PER_SECOND / u64::from(WORKER_RATE.max(user_rate / 2));
+        let until = pay(self.until, now, cost, burst(cost, WORKER_AT_ONCE)).ok()?;
         Some((first_until, Self { until }))
     }
 }
@@ -256,7 +258,7 @@ impl Meters {
             return Err(DropReason::UserOverRate);
         }
         let queue = if counted.queued && rates.user.packets != 0 {
-            Some(self.queue.after(now, *first_until).ok_or(DropReason::UserOverRate)?)
+            Some(self.queue.after(now, *first_until, rates.user.packets).ok_or(DropReason::UserOverRate)?)
         } else {
             None
         };
@@ -374,6 +376,10 @@ mod tests {
         let all: usize = users.iter().map(|&user| passed(at(25), user, 1000)).sum();
         assert_eq!(all, (20 * FIRST + WORKER_AT_ONCE) as usize);
         assert_eq!(passed(at(25), quiet, 51), 50);
+        let rates = Rates { user: Rate { kbit: 0, packets: 4_000_000 }, ..Rates::default() };
+        let counted = Counted { len: 9, queued: true };
+        let mut one = || meters.count(at(9000), &rates, &mut Meter::default(), quiet, counted).is_ok();
+        assert_eq!((0..30_000).filter(|_| one()).count(), 50 + 20_000, "a limit that the operator raised");
     }
 
     #[test]
