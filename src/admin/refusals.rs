@@ -1,5 +1,6 @@
 //! The last refused requests, for the page `/refusals`.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
@@ -7,8 +8,20 @@ use serde_json::{Value, json};
 
 use crate::base::lock::lock;
 
-/// Refusals that are kept. The oldest is forgotten first.
-const KEPT: usize = 500;
+/// Refusals that are kept, by what their senders have proven, so that none forgets those of others. The oldest is forgotten
+/// first.
+const KEPT: [usize; 3] = [50, 150, 300];
+
+/// What the sender of a refused request has proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Nothing: its address may be forged.
+    None,
+    /// Its address.
+    Address,
+    /// That it is a user.
+    Credentials,
+}
 
 /// One refused request, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,13 +61,14 @@ pub struct Filter {
 
 /// The last refusals. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Book(Arc<Mutex<VecDeque<Entry>>>);
+pub struct Book(Arc<Mutex<[VecDeque<Entry>; 3]>>);
 
 impl Book {
-    /// Adds a refusal.
-    pub fn add(&self, entry: Entry) {
-        let mut entries = lock(&self.0);
-        if entries.len() == KEPT {
+    /// Adds a refusal of a sender with this proof.
+    pub fn add(&self, proof: Proof, entry: Entry) {
+        let class = proof as usize;
+        let entries = &mut lock(&self.0)[class];
+        if entries.len() == KEPT[class] {
             entries.pop_front();
         }
         entries.push_back(entry);
@@ -68,13 +82,18 @@ impl Book {
                 && is(&filter.reason, entry.reason)
                 && entry.user.contains(&filter.user)
         };
-        lock(&self.0).iter().rev().filter(selected).cloned().collect()
+        let classes = lock(&self.0);
+        let mut all: Vec<Entry> =
+            classes.iter().flat_map(|entries| entries.iter().rev().filter(selected).cloned()).collect();
+        drop(classes);
+        all.sort_by_key(|entry| Reverse(entry.time));
+        all
     }
 
     /// Returns the selected refusals as JSON, the latest first.
     pub fn json(&self, filter: &Filter) -> Value {
         let refusals: Vec<Value> = self.select(filter).iter().map(Entry::json).collect();
-        json!({ "refusals": refusals, "kept": KEPT })
+        json!({ "refusals": refusals, "kept": KEPT.iter().sum::<usize>() })
     }
 }
 
@@ -114,19 +133,22 @@ mod tests {
         }
     }
 
+    /// Who has proven nothing forgets no entry of a user.
     #[test]
-    fn the_latest_come_first_and_the_oldest_are_forgotten() {
+    fn the_latest_come_first_and_the_oldest_of_a_kind_are_forgotten() {
         let book = Book::default();
-        (0..KEPT as u64 + 3).for_each(|time| book.add(entry(time, "", "ann", "wrong_password")));
+        book.add(Proof::Credentials, entry(1, "ping", "w_ann", "peer_denied"));
+        (0..1000).for_each(|time| book.add(Proof::None, entry(time, "", "made up", "foreign_nonce")));
         let all = book.select(&Filter::default());
-        assert_eq!((all.len(), all[0].time, all[KEPT - 1].time), (KEPT, KEPT as u64 + 2, 3));
+        let times: Vec<u64> = all.iter().map(|entry| entry.time).collect();
+        assert_eq!(times, (950..1000).rev().chain([1]).collect::<Vec<_>>());
     }
 
     #[test]
     fn a_filter_selects_by_host_reason_and_a_part_of_the_user() {
         let book = Book::default();
-        book.add(entry(1, "ping", "w_ann", "peer_denied"));
-        book.add(entry(2, "", "w_bob", "wrong_password"));
+        book.add(Proof::Credentials, entry(1, "ping", "w_ann", "peer_denied"));
+        book.add(Proof::Address, entry(2, "", "w_bob", "wrong_password"));
         let times = |host: &str, user: &str, reason: &str| -> Vec<u64> {
             let filter = Filter { host: host.into(), user: user.into(), reason: reason.into() };
             book.select(&filter).iter().map(|entry| entry.time).collect()

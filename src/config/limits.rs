@@ -106,19 +106,16 @@ limits! {
         /// 3,000 kbit/s and a shared screen up to 10,000, so calls stay far below the defaults, and no single client
         /// saturates the uplink.
         kbit_per_allocation = 50_000, "kbit per second", ANY, NO_LIMIT;
-        /// Datagrams relayed for one allocation, both directions together. From a client over UDP, at most 1,000 may
-        /// arrive at once, or a hundredth of a second's worth if that is more: the media of other clients waits behind
-        /// them.
+        /// Datagrams relayed for one allocation, both directions together.
         packets_per_allocation = 20_000, "datagrams per second", ANY, NO_LIMIT;
         /// Traffic relayed for all allocations of one user. This limit and the next three apply once across all
         /// workers, within 1 % per worker.
         kbit_per_user = 0, "kbit per second", ANY, NO_LIMIT;
-        /// Datagrams relayed for all allocations of one user. From its clients over UDP, at most 2,000 may arrive at
-        /// once, or a hundredth of a second's worth if that is more. Beyond the first 50 of each, all users of a worker
-        /// share 1,000 at once and 50,000 a second, or a half of this limit if that is more: many names are not many
-        /// times the load. A lesson with a dozen 1080p cameras, each sent directly to every participant, has 15,000 a
-        /// second. The default prevents one user from keeping a core busy with small datagrams. Raise the limit if many
-        /// people share a user name.
+        /// Datagrams relayed for all allocations of one user. While more datagrams are waiting at a UDP listener than
+        /// one read takes, a user has at most 1,000 of them relayed in 20 ms, and fewer if many users send much, so that
+        /// calls do not wait behind them; with a limit above 100,000 in proportion more. A lesson with a dozen 1080p
+        /// cameras, each sent directly to every participant, has 15,000 a second. The default prevents one user from
+        /// keeping a core busy with small datagrams. Raise the limit if many people share a user name.
         packets_per_user = 100_000, "datagrams per second", ANY, NO_LIMIT;
         /// Traffic relayed for all users of a `[[host]]`.
         kbit_per_host = 0, "kbit per second", ANY, NO_LIMIT;

@@ -17,6 +17,15 @@ pub struct PageRequest {
     pub reply: SyncSender<Page>,
 }
 
+/// What is missing of the kernel's memory for TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpShortage {
+    /// Bytes that the worker is to free.
+    pub bytes: u64,
+    /// Bytes that the worker's connections of one user or one source may hold.
+    pub of_owner: u64,
+}
+
 /// A command to a running worker.
 #[derive(Clone)]
 pub enum Command {
@@ -28,8 +37,8 @@ pub enum Command {
     Web(Arc<Web>),
     /// Starts or stops refusing new allocations. Listeners stay open for clients that have one.
     Drain(bool),
-    /// Closes connections that hold this many bytes of the kernel's memory for TCP without a use.
-    FreeTcpMemory(u64),
+    /// Closes connections that hold the kernel's memory for TCP without a use; `None`: there is enough again.
+    FreeTcpMemory(Option<TcpShortage>),
     /// Sends a page of sessions to the sender in the request.
     Sessions(PageRequest),
     /// Ends every allocation, closes every stream and ends the thread.

@@ -39,6 +39,7 @@ use std::{io, iter};
 
 use super::admission::{Gate, Pressure};
 use super::budget::{Budget, CLOSED, Rank};
+use super::command::TcpShortage;
 use super::counters::{CloseReason, Counters, Decision, TlsOutcome};
 use super::scratch::Buffers;
 use super::stream::outbox::{Kind, Pushed};
@@ -54,6 +55,7 @@ use connections::{Connections, Reports};
 use door::Door;
 use first_bytes::Web;
 use handshakes::Handshakes;
+use kernel_memory::Guard;
 use life::Life;
 pub use parts::Parts;
 use quic::{Claim, Flows};
@@ -74,6 +76,7 @@ pub struct Front {
     web: WebDoor,
     flows: Flows,
     timers: Timers,
+    kernel_memory: Guard,
     buffers: Buffers,
 }
 
@@ -91,6 +94,7 @@ impl Front {
             web: WebDoor::new(Rc::clone(&epoll), Arc::clone(&gate), Arc::clone(&counters), web),
             flows: Flows::new(Rc::clone(&epoll), Arc::clone(&gate), flows),
             timers: Timers::default(),
+            kernel_memory: Guard::default(),
             buffers: Buffers::default(),
             gate,
             counters,
@@ -477,9 +481,9 @@ impl Front {
         self.connections.mark_closing(token, reason);
     }
 
-    /// Closes connections that hold `bytes` of the kernel's memory for TCP without a use.
-    pub fn free_tcp_memory(&mut self, bytes: u64, now: Instant) {
-        kernel_memory::close_largest(&mut self.connections, bytes, now);
+    /// Closes connections that hold the kernel's memory for TCP without a use.
+    pub fn free_tcp_memory(&mut self, shortage: Option<TcpShortage>, now: Instant) {
+        self.kernel_memory.free(&mut self.connections, shortage, now);
     }
 
     /// Marks every connection to be closed.

@@ -42,7 +42,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use admission::{Admission, Gate};
-pub use command::Command;
+pub use command::{Command, TcpShortage};
 use counters::Counters;
 pub use front::first_bytes::Web;
 use log::SessionLog;

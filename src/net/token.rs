@@ -6,7 +6,7 @@
 use crate::turn::action::RelayId;
 
 /// A source of events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Token {
     /// Another thread has sent a command.
     Waker,
@@ -47,7 +47,7 @@ pub enum Token {
 }
 
 /// How often a number was reused, modulo 2^24.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Generation(u32);
 
 const GENERATION_BITS: u32 = 24;

@@ -247,7 +247,9 @@ impl Worker {
                 Command::Settings(settings) => self.server.handle_settings(self.now, settings),
                 Command::Tls(chooser) => self.front.set_tls(chooser),
                 Command::Web(web) => self.front.set_web(web),
-                Command::FreeTcpMemory(bytes) => self.front.free_tcp_memory(bytes, self.now.instant),
+                Command::FreeTcpMemory(shortage) => {
+                    self.front.free_tcp_memory(shortage, self.now.instant);
+                }
                 Command::Sessions(PageRequest { cursor, reply }) => {
                     let page = self.server.snapshot(self.now, cursor, PAGE);
                     // Nobody waits for it any more if this fails.

@@ -291,7 +291,8 @@ reasons! {
     SearchDeferred = "search_deferred",
     /// More requests than the user may send.
     RequestsOverRate = "requests_over_rate",
-    /// A request over UDP behind others that took the time for requests, while calls were waiting. A retransmission may pass.
+    /// A datagram over UDP, while others waited that need the time: a request or QUIC, which clients repeat, or media of a user
+    /// that had much relayed at once.
     Backlog = "backlog",
     /// Not the beginning of a QUIC connection, or too many of them.
     QuicRefused = "quic_refused",

@@ -147,6 +147,11 @@ impl Server {
         self.state.short_of_memory = is_low;
     }
 
+    /// Sets whether more datagrams are waiting behind the next one at its listener than one read takes.
+    pub fn handle_backlog(&mut self, is_waiting: bool) {
+        self.state.table.set_backlog(is_waiting);
+    }
+
     /// Sets whether the server drains. While it does, new allocations are refused.
     pub fn handle_drain(&mut self, draining: bool) {
         self.state.draining = draining;

@@ -29,6 +29,8 @@ pub const ATTRIBUTE_HEADER_LEN: usize = 4;
 /// value each; a CreatePermission has room for fewer than 170 IPv4 peers. Without this limit, a Send indication of 64 KiB could
 /// have 16,000 empty attributes, which take 130 microseconds to read.
 pub const ATTRIBUTES_MAX: usize = 256;
+/// The same for an indication, of which anybody may send many: no limit of requests applies. A Send has five at most.
+pub const INDICATION_ATTRIBUTES_MAX: usize = 16;
 
 /// CRC-32 of FINGERPRINT (RFC 8489 section 14.7), 16 bytes at a time.
 static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
@@ -109,10 +111,14 @@ impl<'a> Message<'a> {
 
     /// Checks all attributes and stores the positions of integrity and fingerprint.
     fn walk(&mut self) -> Result<(), WireError> {
+        let most = match self.class() {
+            MessageClass::Indication => INDICATION_ATTRIBUTES_MAX,
+            _ => ATTRIBUTES_MAX,
+        };
         let (mut offset, mut after_sha1, mut count) = (HEADER_LEN, None, 0);
         while offset < self.bytes.len() {
             count += 1;
-            if count > ATTRIBUTES_MAX {
+            if count > most {
                 return Err(WireError::TooManyAttributes);
             }
             if self.fingerprint {

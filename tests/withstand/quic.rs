@@ -1,12 +1,15 @@
 //! HTTP/3 and TURN on one UDP port: a flood of forged connections must not lock honest clients out.
 
-use crate::machine::{descriptors, many_descriptors, metric, until};
+use crate::bursts::every;
+use crate::bursts_udp::{EVERY, send_all};
+use crate::machine::{descriptors, drops, many_descriptors, metric, until};
 use crate::support::client::{Client, Link, channel_data, udp_from};
 use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{Session, binding_request};
 use crate::support::{alone, beside_others, tls};
+use crate::tiny::beside;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
@@ -190,6 +193,26 @@ fn forged_connections_do_not_lock_clients_out_of_http3() {
     let session = Session::new(server.credentials("somebody"), b"");
     let relayed = Client::join(Link::open(Transport::Udp, address), &session).allocate();
     assert!(relayed.is_ok(), "TURN on the same port: {relayed:?}");
+}
+
+/// Each datagram of a flow is forwarded by a call of its own, out of the queue in which media waits.
+#[test]
+fn datagrams_of_a_flow_disturb_no_call() {
+    let _turn = alone();
+    if skip_on_coturn("HTTP/3 beside TURN") {
+        return;
+    }
+    let back_end = BackEnd::start();
+    let server = Server::start(&plan(back_end.address));
+    let address = server.v4(Transport::Udp);
+    let browser = Browser::try_connect(address).expect("a flow");
+    // With another connection id, which the web server ignores.
+    let packet = [0x41; 40];
+    beside("20,000 datagrams of one QUIC flow at once", &server, |stop| {
+        every(EVERY, stop, || send_all(&browser.socket, address, (0..20_000).map(|_| &packet[..])))
+    });
+    assert!(drops(&server, "backlog") > 10_000);
+    assert!(browser.exchange(6), "the flow goes on");
 }
 
 /// Rows 19 and 32: forged connections hold all descriptors of the web until visitors connect over TLS.

@@ -310,10 +310,8 @@ impl RunningServer {
                 Ok(()) = addresses.changed() => self.follow(addresses.borrow_and_update().clone(), &readiness),
                 () = tick(watchdog.as_mut()) => self.notifier.watchdog(),
                 _ = check_memory.tick() => {
-                    if let Some(bytes) = self.watch.check() {
-                        // What one worker does not have is freed by the others a second later.
-                        let bytes = bytes.div_ceil(self.machine.workers.max(1) as u64);
-                        self.workers.send(&Command::FreeTcpMemory(bytes));
+                    if let Some(shortage) = self.watch.check(self.machine.workers) {
+                        self.workers.send(&Command::FreeTcpMemory(shortage));
                     }
                 }
                 _ = check.tick() => {

@@ -4,12 +4,18 @@
 
 use std::sync::Arc;
 
+use crate::net::TcpShortage;
 use crate::net::admission::{Admission, Pressure};
 use crate::system::memory::{self, TcpMemory};
 
 /// The default budget, in quarters of the memory that the process may use. The rest is for the kernel's part of each socket,
 /// which the resident size does not include, and for other programs.
 const QUARTERS: u64 = 3;
+
+/// While the kernel's memory for TCP is low, one user or one source has an eighth of it, but no more than 32 MiB, on all
+/// workers together; at least this on each of them.
+const OF_OWNER: u64 = 32 << 20;
+const OF_OWNER_AND_WORKER: u64 = 2 << 20;
 
 /// Watches the memory and the descriptors of this process.
 pub struct Watch {
@@ -29,10 +35,10 @@ impl Watch {
         self.budget = budget(memory_mib);
     }
 
-    /// Reads the use of memory and descriptors, and refuses or admits new clients accordingly. Returns how many
-    /// bytes of the kernel's memory for TCP are to be freed.
+    /// Reads the use of memory and descriptors, and refuses or admits new clients accordingly. Returns what each of so many
+    /// workers is to free of the kernel's memory for TCP, `Some(None)` when there is enough again.
     #[must_use]
-    pub fn check(&mut self) -> Option<u64> {
+    pub fn check(&mut self, workers: usize) -> Option<Option<TcpShortage>> {
         if let Some(used) = memory::resident() {
             self.on_memory(used);
         }
@@ -50,11 +56,12 @@ impl Watch {
             tracing::info!(open, most, "descriptors are available again");
         }
         self.descriptors_low = low;
-        TcpMemory::read().and_then(|tcp| self.on_tcp_memory(tcp))
+        TcpMemory::read().and_then(|tcp| self.on_tcp_memory(tcp, workers.max(1) as u64))
     }
 
-    /// Low from six eighths of the kernel's limit until it falls below five. Returns how many bytes are to be freed.
-    fn on_tcp_memory(&mut self, TcpMemory { used, pressure }: TcpMemory) -> Option<u64> {
+    /// Low from six eighths of the kernel's limit until it falls below five.
+    fn on_tcp_memory(&mut self, tcp: TcpMemory, workers: u64) -> Option<Option<TcpShortage>> {
+        let TcpMemory { used, pressure } = tcp;
         let enough = pressure / 8 * 5;
         let was_low = self.admission.lacks_tcp_memory();
         let low = used >= if was_low { enough } else { pressure / 8 * 6 };
@@ -70,7 +77,12 @@ impl Watch {
             tracing::info!(used_mib, limit_mib, "the kernel has memory for TCP again");
         }
         self.admission.set_lacks_tcp_memory(low);
-        low.then(|| used - enough)
+        // What one worker does not have is freed by the others a second later.
+        let shortage = TcpShortage {
+            bytes: used.saturating_sub(enough).div_ceil(workers),
+            of_owner: ((pressure / 8).min(OF_OWNER) / workers).max(OF_OWNER_AND_WORKER),
+        };
+        (low || was_low).then_some(low.then_some(shortage))
     }
 
     fn on_memory(&mut self, used: u64) {
@@ -132,11 +144,24 @@ mod tests {
     #[test]
     fn the_kernels_memory_for_tcp_is_low_from_six_eighths_until_it_falls_below_five() {
         let mut watch = Watch::new(Admission::unlimited(), 0);
-        for (used, to_free) in
-            [(599, None), (600, Some(100)), (500, Some(0)), (499, None), (599, None), (900, Some(400))]
-        {
-            assert_eq!(watch.on_tcp_memory(TcpMemory { used, pressure: 800 }), to_free, "{used}");
+        for (used, to_free) in [
+            (599, None),
+            (600, Some(Some(50))),
+            (500, Some(Some(0))),
+            (499, Some(None)),
+            (599, None),
+            (900, Some(Some(200))),
+        ] {
+            let told = watch.on_tcp_memory(TcpMemory { used, pressure: 800 }, 2);
+            assert_eq!(told.map(|told| told.map(|shortage| shortage.bytes)), to_free, "{used}");
         }
+        let of_owner = |pressure, workers| {
+            let told = watch.on_tcp_memory(TcpMemory { used: pressure, pressure }, workers);
+            told.flatten().expect("low").of_owner >> 20
+        };
+        let mut of_owner = of_owner;
+        assert_eq!([of_owner(128 << 20, 1), of_owner(128 << 20, 4), of_owner(1 << 40, 2)], [16, 4, 16]);
+        assert_eq!(of_owner(1 << 20, 8), 2);
     }
 
     #[test]
@@ -144,7 +169,7 @@ mod tests {
         let all = memory::allowance().expect("the kernel reports it");
         assert_eq!(budget(0), all / 4 * 3);
         let admission = Admission::unlimited();
-        let _ = Watch::new(Arc::clone(&admission), 0).check();
+        let _ = Watch::new(Arc::clone(&admission), 0).check(1);
         assert_eq!(admission.pressure(), Pressure::None);
     }
 }

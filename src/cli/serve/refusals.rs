@@ -8,13 +8,13 @@ use arc_swap::ArcSwap;
 use tracing::field;
 
 use super::client_names::ClientNames;
-use crate::admin::refusals::{Book, Entry};
+use crate::admin::refusals::{Book, Entry, Proof};
 use crate::base::host::HostId;
 use crate::base::transport::Transport;
 use crate::turn::counters::Counters;
 use crate::turn::error::Code;
 use crate::turn::identity::near_miss::{self, NearMiss};
-use crate::turn::identity::refusal::{Reason, Refusal};
+use crate::turn::identity::refusal::{Reason, Refusal, Sender};
 use crate::turn::settings::Settings;
 use alarm::{Clocks, Secrets};
 
@@ -80,7 +80,7 @@ impl Refusals {
             let entry = self.entry(&refusal, near_miss, now);
             log(&entry);
             self.warn(&refusal, &entry.user, now);
-            self.book.add(entry);
+            self.book.add(proof(refusal.sender), entry);
         }
     }
 
@@ -145,6 +145,14 @@ impl Refusals {
             configured(name) && now.get(number) == Some(before.get(number).unwrap_or(&0))
         };
         hosts.iter().enumerate().filter(silent).map(|(_, name)| Arc::clone(name)).collect()
+    }
+}
+
+fn proof(sender: Sender) -> Proof {
+    match sender {
+        Sender::Unproven => Proof::None,
+        Sender::Proven => Proof::Address,
+        Sender::Authenticated => Proof::Credentials,
     }
 }
 

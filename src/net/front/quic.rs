@@ -164,16 +164,21 @@ impl Flows {
         has_allocation: impl FnOnce() -> bool,
         now: Instant,
     ) -> Claim {
-        let is_quic = match datagram.first().map(|&first| classify(first)) {
-            None | Some(Kind::Turn) => false,
-            Some(Kind::Either) => self.has(&client) && !has_allocation(),
-            Some(Kind::Short) => !has_allocation(),
-            Some(Kind::Long) => true,
-        };
+        let is_quic = self.is_quic(&client, datagram, has_allocation);
         match is_quic.then(|| self.forward((client, to), datagram, now)) {
             None => Claim::Turn,
             Some(Ok(new)) => Claim::Quic { new },
             Some(Err(_)) => Claim::Refused,
+        }
+    }
+
+    /// Returns whether a client's datagram belongs to QUIC, as in [`Flows::claim`].
+    pub fn is_quic(&self, client: &Client, datagram: &[u8], has_allocation: impl FnOnce() -> bool) -> bool {
+        match datagram.first().map(|&first| classify(first)) {
+            None | Some(Kind::Turn) => false,
+            Some(Kind::Either) => self.has(client) && !has_allocation(),
+            Some(Kind::Short) => !has_allocation(),
+            Some(Kind::Long) => true,
         }
     }
 

@@ -40,8 +40,13 @@ const SMALL_RECORD: usize = 1300;
 /// Bytes sent in small records, and the pause after which records are small again.
 const SMALL_BYTES: usize = 16 << 10;
 const SMALL_AGAIN: Duration = Duration::from_secs(1);
-/// The receive buffer for a web server. Without it, the kernel holds megabytes for a client that stops reading.
+/// The receive buffer for a web server, and for one on this machine. Without it, the kernel holds megabytes for a client that
+/// stops reading.
 const RECEIVE_BUFFER: usize = 256 << 10;
+const LOCAL_RECEIVE_BUFFER: usize = 64 << 10;
+/// The segments of a web server. Those of the loopback interface have 64 KiB, and ten of them let the kernel enlarge the
+/// server's send buffer to 4 MB at once. With these it holds 0.7 MB for a client that stops reading, and is as fast.
+const SEGMENT: u32 = 1460;
 
 /// The connection to the back end of a client.
 pub struct Splice {
@@ -104,7 +109,10 @@ impl Splice {
     ) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), Some(Ip::TCP))?;
         socket.set_tcp_nodelay(true)?;
-        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        let is_local = to.ip().to_canonical().is_loopback();
+        socket.set_recv_buffer_size(if is_local { LOCAL_RECEIVE_BUFFER } else { RECEIVE_BUFFER })?;
+        // Best effort.
+        let _ = socket.set_tcp_mss(SEGMENT);
         match socket.connect(&to.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             _ => {}

@@ -127,6 +127,39 @@ impl KernelMemory {
     }
 }
 
+/// Payload bytes of a TCP connection since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpProgress {
+    /// Sent, and acknowledged by the other side.
+    pub acknowledged: u64,
+    /// Received without a gap.
+    pub received: u64,
+}
+
+impl TcpProgress {
+    /// Reads the progress of a connection (TCP_INFO, tcpi_bytes_acked and tcpi_bytes_received in linux/tcp.h, Linux 4.2).
+    ///
+    /// # Errors
+    /// The error of `getsockopt(2)`, for example of a socket that is not TCP.
+    pub fn of(socket: impl AsFd) -> io::Result<Self> {
+        // The structure up to these two, in words of eight bytes.
+        let mut values = [0u64; 17];
+        let mut len = size_of_val(&values) as socklen_t;
+        // SAFETY: both pointers are valid for the call, and the length is that of the values.
+        check(unsafe {
+            libc::getsockopt(
+                socket.as_fd().as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                values.as_mut_ptr().cast(),
+                &raw mut len,
+            )
+        })?;
+        let [.., acknowledged, received] = values;
+        Ok(Self { acknowledged, received })
+    }
+}
+
 /// Lets the kernel choose the buffer sizes of a socket again, after one was set (SO_BUF_LOCK).
 ///
 /// # Errors

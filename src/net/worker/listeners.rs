@@ -2,6 +2,7 @@
 //! are methods of the worker.
 
 use super::Worker;
+use super::request_time::Sender;
 use crate::net::budget::Rank;
 use crate::net::datagram::Datagram;
 use crate::net::front::quic::Claim;
@@ -30,11 +31,12 @@ impl Worker {
         while let Some(datagram) = self.datagrams.next(&mut arrived) {
             self.controls.counters.datagrams.add(1);
             read += 1;
+            // One read can hold thousands, coalesced.
+            let waiting = more || read >= WAITING;
             if let Some(client) = self.datagrams.client(listener, &datagram)
-                && !self.is_quic(listener, &datagram, client)
+                && !self.is_quic(listener, &datagram, client, waiting)
             {
-                // One read can hold thousands, coalesced.
-                let waiting = more || read >= WAITING;
+                self.server.handle_backlog(waiting);
                 match demux::is_request(self.datagrams.bytes(&datagram)) {
                     true => self.on_request(&datagram, client, waiting),
                     false => drop(self.on_client_datagram(&datagram, client)),
@@ -51,27 +53,38 @@ impl Worker {
         }
     }
 
-    /// Returns whether a datagram belongs to QUIC; if so, it was forwarded or refused.
-    fn is_quic(&mut self, listener: u16, datagram: &Datagram, client: Client) -> bool {
+    /// Returns whether a datagram belongs to QUIC; if so, it was forwarded or refused, or dropped because media may be waiting and
+    /// the time for QUIC is used up.
+    fn is_quic(&mut self, listener: u16, datagram: &Datagram, client: Client, waiting: bool) -> bool {
         let Some(to) = self.datagrams.quic_server(listener) else { return false };
         let bytes = self.datagrams.bytes(datagram);
+        let began = waiting.then(|| (self.clock)().instant);
+        if began.is_some_and(|began| !self.request_time.is_left(began, Sender::Quic))
+            && self.front.flows().is_quic(&client, bytes, || self.server.has_allocation(&client))
+        {
+            self.dropped(DropReason::Backlog);
+            return true;
+        }
         match self.front.claim(client, to, bytes, &self.server, self.now.instant) {
             Claim::Turn => return false,
             Claim::Quic { .. } => {}
             Claim::Refused => self.dropped(DropReason::QuicRefused),
+        }
+        if let Some(began) = began {
+            self.request_time.spend(began, (self.clock)().instant, Sender::Quic, false);
         }
         true
     }
 
     /// Handles a request. If media may be waiting and the time for requests is used up, it is dropped.
     fn on_request(&mut self, datagram: &Datagram, client: Client, waiting: bool) {
-        let has_allocation = self.server.has_allocation(&client);
+        let sender = Sender::of_request(self.server.has_allocation(&client));
         let began = (self.clock)().instant;
-        if waiting && !self.request_time.is_left(began, has_allocation) {
+        if waiting && !self.request_time.is_left(began, sender) {
             return self.dropped(DropReason::Backlog);
         }
         let is_answered = self.on_client_datagram(datagram, client);
-        self.request_time.spend(began, (self.clock)().instant, has_allocation, is_answered);
+        self.request_time.spend(began, (self.clock)().instant, sender, is_answered);
     }
 
     /// Handles a datagram of TURN. Returns whether the protocol answered it.

@@ -1,4 +1,4 @@
-//! Time for requests over UDP.
+//! Time for requests over UDP, and for QUIC.
 //!
 //! All UDP clients of a worker share one queue in the kernel, in which media waits behind requests. The limits of sources and
 //! users permit a second's worth at once, and many of them can come together. So while more is waiting than one read takes, and
@@ -9,21 +9,39 @@ use std::time::Duration;
 
 use crate::base::time::Instant;
 
-/// Time for requests at once, for each of the two.
+/// Time at once, for each kind of sender.
 const BURST: Duration = Duration::from_millis(2);
-/// Clients with an allocation have a half of the time, others a quarter: so many nanoseconds must pass for each one used. So
-/// 20,000 requests a second that forge the address of a call do not keep out its own.
-const EVERY: [u64; 2] = [4, 2];
+/// Clients with an allocation have a half of the time, others a quarter, and so has QUIC: so many nanoseconds must pass for each
+/// one used. So 20,000 requests a second that forge the address of a call do not keep out its own.
+const EVERY: [u64; 3] = [4, 2, 4];
 /// Time for sending an answer, which happens later.
 const SENDING: Duration = Duration::from_micros(3);
 /// How long after the last datagram of a call calls count as running.
 const CALLS: Duration = Duration::from_secs(1);
 
-/// The time that requests of clients without and with an allocation have used.
+/// Who sends what is handled in this time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// A client without an allocation.
+    Newcomer,
+    /// A client with an allocation.
+    Holder,
+    /// A client of HTTP/3: each of its datagrams is forwarded at once. QUIC repeats what is lost.
+    Quic,
+}
+
+impl Sender {
+    /// The sender of a request.
+    pub fn of_request(has_allocation: bool) -> Self {
+        if has_allocation { Self::Holder } else { Self::Newcomer }
+    }
+}
+
+/// The time used, by sender.
 #[derive(Debug, Default)]
 pub struct RequestTime {
     /// When each has paid for the time used, in nanoseconds (GCRA).
-    paid_at: [u64; 2],
+    paid_at: [u64; 3],
     /// When calls do not count as running any more.
     calls_until: Option<Instant>,
 }
@@ -34,16 +52,16 @@ impl RequestTime {
         self.calls_until = Some(now + CALLS);
     }
 
-    /// Returns whether another request may be handled.
-    pub fn is_left(&self, now: Instant, has_allocation: bool) -> bool {
-        let class = usize::from(has_allocation);
+    /// Returns whether another datagram of this sender may be handled.
+    pub fn is_left(&self, now: Instant, sender: Sender) -> bool {
+        let class = sender as usize;
         let ahead = BURST.as_nanos() as u64 * EVERY[class];
         self.calls_until.is_none_or(|until| until <= now) || self.paid_at[class] <= now.as_nanos() + ahead
     }
 
-    /// Records the time of a request.
-    pub fn spend(&mut self, began: Instant, ended: Instant, has_allocation: bool, is_answered: bool) {
-        let class = usize::from(has_allocation);
+    /// Records the time of a datagram of this sender.
+    pub fn spend(&mut self, began: Instant, ended: Instant, sender: Sender, is_answered: bool) {
+        let class = sender as usize;
         let used = ended.since(began) + if is_answered { SENDING } else { Duration::ZERO };
         let paid_at = self.paid_at[class].max(began.as_nanos());
         // Bounded, so that one long request, or many without calls, do not keep out others for long.
@@ -61,11 +79,11 @@ mod tests {
     }
 
     /// Handles requests of 47 us, which with their answers take 50, as fast as they may be. Returns how many.
-    fn handled(time: &mut RequestTime, from: u64, has_allocation: bool) -> usize {
+    fn handled(time: &mut RequestTime, from: u64, sender: Sender) -> usize {
         let mut now = from;
         let mut next = || {
-            let is_left = time.is_left(at(now), has_allocation);
-            time.spend(at(now), at(now + 47), has_allocation, true);
+            let is_left = time.is_left(at(now), sender);
+            time.spend(at(now), at(now + 47), sender, true);
             now += 50;
             is_left
         };
@@ -75,15 +93,17 @@ mod tests {
     #[test]
     fn requests_beyond_their_time_are_dropped_while_calls_are_running() {
         let mut time = RequestTime::default();
-        assert_eq!(handled(&mut time, 0, false), 10_000, "there is no call");
+        assert_eq!(handled(&mut time, 0, Sender::Newcomer), 10_000, "there is no call");
         time.media(at(2_000_000));
         // In the time of the burst another quarter, or another half, is earned.
-        let strangers = handled(&mut time, 2_000_000, false);
+        let strangers = handled(&mut time, 2_000_000, Sender::Newcomer);
         assert!((53..=55).contains(&strangers), "{strangers}");
-        let holders = handled(&mut time, 2_000_000, true);
+        let holders = handled(&mut time, 2_000_000, Sender::Holder);
         assert!((80..=83).contains(&holders), "{holders}");
-        assert!(time.is_left(at(2_020_000), false));
-        assert!(time.is_left(at(3_000_000), false), "the last call has ended");
+        let quic = handled(&mut time, 2_000_000, Sender::Quic);
+        assert_eq!(quic, strangers);
+        assert!(time.is_left(at(2_020_000), Sender::Newcomer));
+        assert!(time.is_left(at(3_000_000), Sender::Newcomer), "the last call has ended");
     }
 
     #[test]
@@ -91,8 +111,8 @@ mod tests {
         let mut time = RequestTime::default();
         for micros in (0..900_000).step_by(400) {
             time.media(at(micros));
-            assert!(time.is_left(at(micros), false));
-            time.spend(at(micros), at(micros + 47), false, true);
+            assert!(time.is_left(at(micros), Sender::Newcomer));
+            time.spend(at(micros), at(micros + 47), Sender::Newcomer, true);
         }
     }
 }

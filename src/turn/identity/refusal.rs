@@ -13,6 +13,17 @@ use crate::base::host::HostId;
 use crate::turn::error::Code;
 use crate::turn::five_tuple::FiveTuple;
 
+/// What the sender of a refused request has proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// Nothing: over UDP its address may be forged.
+    Unproven,
+    /// Its address, by a nonce.
+    Proven,
+    /// That it is a user.
+    Authenticated,
+}
+
 /// A refused request.
 #[derive(Clone, Debug)]
 pub struct Refusal {
@@ -24,6 +35,8 @@ pub struct Refusal {
     pub host: Option<(HostId, Arc<str>)>,
     /// The kind of request, as in metrics.
     pub request: &'static str,
+    /// What its sender has proven.
+    pub sender: Sender,
     /// Why it was refused.
     pub reason: Reason,
     /// The request itself, if the password was wrong: [`near_miss`](super::near_miss) explains it.

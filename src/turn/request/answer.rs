@@ -8,9 +8,8 @@ use crate::turn::action::{Action, DropReason, FromClient};
 use crate::turn::counters::Request;
 use crate::turn::error::Code;
 use crate::turn::identity::auth::Identity;
-use crate::turn::identity::refusal::{Reason, Refusal};
+use crate::turn::identity::refusal::{Reason, Refusal, Sender};
 use crate::turn::state::State;
-use crate::turn::state::reports::Sender;
 use crate::turn::ticket::Ticket;
 use crate::wire::response::Response;
 
@@ -73,15 +72,15 @@ fn note_of(
         state.counters.error(transport, request, code.number()).add(1);
     }
     state.counters.refusal(asker.map(|identity| identity.host), transport, reason.index()).add(1);
-    if reason.is_failure()
-        && state.reports.take(now, &ticket.client, (sender(asker, reason), asker, name), reason.index())
-    {
+    let sender = sender(asker, reason);
+    if reason.is_failure() && state.reports.take(now, &ticket.client, (sender, asker, name), reason.index()) {
         let explained = matches!(reason, Reason::WrongPassword { .. });
         let refusal = Refusal {
             five_tuple: ticket.client.five_tuple,
             user: asker.map_or_else(|| name.into(), |identity| Arc::clone(&identity.name)),
             host: asker.map(|identity| (identity.host, Arc::clone(&identity.host_name))),
             request: request.name(),
+            sender,
             reason: reason.clone(),
             message: explained.then(|| message.into()),
         };

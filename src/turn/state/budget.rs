@@ -5,15 +5,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 /// Nanoseconds in a second.
 pub(super) const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// The units that may come at once: a second's worth.
-pub(super) const SECOND: u64 = u64::MAX;
-
-/// The nanoseconds' worth that may come at once if one unit is worth `cost`: `units`, or a hundredth of a second's worth if that
-/// is more, but no more than a second's worth.
-pub(super) fn burst(cost: u64, units: u64) -> u64 {
-    cost.saturating_mul(units).clamp(NANOS_PER_SECOND / 100, NANOS_PER_SECOND)
-}
-
 /// GCRA: advances the theoretical arrival time `until` by `cost` and returns it. `burst` may come at once. All in nanoseconds.
 ///
 /// # Errors
@@ -23,17 +14,17 @@ pub(super) fn pay(until: u64, now: u64, cost: u64, burst: u64) -> Result<u64, u6
     if after <= now + burst { Ok(after) } else { Err(after - burst) }
 }
 
-/// Takes `units` at `rate` a second from the theoretical arrival time `until`, of which `at_once` may come at once.
+/// Takes `units` at `rate` a second from the theoretical arrival time `until`. A second's worth may come at once.
 ///
 /// # Errors
 /// The earliest time to retry, in nanoseconds.
-pub(super) fn draw(until: &AtomicU64, now: u64, units: u64, rate: u64, at_once: u64) -> Result<(), u64> {
+pub(super) fn draw(until: &AtomicU64, now: u64, units: u64, rate: u64) -> Result<(), u64> {
     let cost = u128::from(units) * u128::from(NANOS_PER_SECOND) / u128::from(rate);
     let cost = u64::try_from(cost).unwrap_or(u64::MAX);
-    let burst = burst((NANOS_PER_SECOND / rate).max(1), at_once);
-    match until.fetch_update(Relaxed, Relaxed, |until| pay(until, now, cost, burst).ok()) {
+    let pay = |until| pay(until, now, cost, NANOS_PER_SECOND);
+    match until.fetch_update(Relaxed, Relaxed, |until| pay(until).ok()) {
         Ok(_) => Ok(()),
-        Err(until) => pay(until, now, cost, burst).map(drop),
+        Err(until) => pay(until).map(drop),
     }
 }
 
@@ -44,8 +35,6 @@ pub struct Budget {
     pub(super) bits_until: AtomicU64,
     /// Theoretical arrival time of the next datagram, in nanoseconds.
     pub(super) packets_until: AtomicU64,
-    /// The same for datagrams from clients over UDP alone.
-    pub(super) queued_until: AtomicU64,
     /// Permissions and channels that the user holds. Unused for a host.
     pub(super) entries: AtomicU32,
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 
 use slab::Slab;
 
-use super::budget::{Budget, NANOS_PER_SECOND, SECOND, burst, draw, pay};
+use super::budget::{Budget, NANOS_PER_SECOND, draw, pay};
 use super::quota::Place;
 use crate::base::host::HostId;
 use crate::base::time::Instant;
@@ -21,27 +21,23 @@ use crate::turn::settings::{Rate, Rates};
 /// A worker draws one part in this many of a second's worth at a time, if that much is available.
 const DRAWS_PER_SECOND: u64 = 100;
 
-/// Datagrams of an allocation that may come at once from a client over UDP, and those of a user. A full frame of a shared
-/// screen has some hundred. One takes 7 us, and the media of others waits behind them in the queue of the listener. What comes
-/// from peers, or over streams, waits for nobody.
-const ALLOCATION_AT_ONCE: u64 = 1000;
-const USER_AT_ONCE: u64 = 2000;
-/// Users together share what may come at once to one worker, so that somebody with many names cannot send many times as much.
-/// Only what exceeds the first datagrams of a user counts: a user that sends little is never refused because of others.
-/// While the worker handles them more arrive, so their rate is a third of what a worker relays, or a half of what one user may
-/// send if that is more.
-const WORKER_AT_ONCE: u64 = 1000;
-const WORKER_RATE: u32 = 50_000;
-/// The first datagrams of a user: so many at once, and then 2,000 a second. A camera sends some hundred a second.
-const FIRST: u64 = 50;
-const FIRST_COST: u64 = NANOS_PER_SECOND / 2_000;
+/// While more datagrams are waiting at a listener than one read takes, the media of all clients waits behind them. Then the users
+/// of a worker share its time, in periods of this length.
+const PERIOD: u64 = NANOS_PER_SECOND / 50;
+/// What one user may have had relayed in a period, by what all users have had together. A user alone has 1,000 at once: a full
+/// frame of a shared screen has some hundred. Users with many names, and those that come late, have less, so that a period is not
+/// longer than the worker needs for some 3,000 datagrams; but a call goes on.
+const SHARES: [(u32, u32); 3] = [(1_000, 1_000), (2_000, 250), (3_000, 50)];
+const LAST_SHARE: u32 = 10;
+/// These numbers are for users that may send so many datagrams a second. If they may send more, the numbers grow with it.
+const AT_RATE: u32 = 100_000;
 
 /// A datagram to be counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Counted {
     /// Its length in bytes.
     pub len: usize,
-    /// Whether it comes from a client over UDP.
+    /// Whether it comes from a client over UDP, through the queue of a listener.
     pub queued: bool,
 }
 
@@ -50,13 +46,11 @@ pub struct Counted {
 pub struct Meter {
     bits_until: u64,
     packets_until: u64,
-    /// For datagrams from the client over UDP alone.
-    queued_until: u64,
 }
 
 impl Meter {
     /// The meter after one more datagram; `None` if that exceeds the rate.
-    fn after(self, now: Instant, rate: Rate, Counted { len, queued }: Counted) -> Option<Self> {
+    fn after(self, now: Instant, rate: Rate, len: usize) -> Option<Self> {
         let now = now.as_nanos();
         let (bits, packets) = (rate.bits(), u64::from(rate.packets));
         let mut after = self;
@@ -66,10 +60,6 @@ impl Meter {
         }
         if let Some(cost) = NANOS_PER_SECOND.checked_div(packets) {
             after.packets_until = pay(self.packets_until, now, cost, NANOS_PER_SECOND).ok()?;
-            if queued {
-                after.queued_until =
-                    pay(self.queued_until, now, cost, burst(cost, ALLOCATION_AT_ONCE)).ok()?;
-            }
         }
         Some(after)
     }
@@ -86,7 +76,7 @@ struct Share {
 
 impl Share {
     /// Whether the share has `units`, after a draw from the budget if necessary.
-    fn covers(&mut self, units: u64, until: &AtomicU64, now: u64, rate: u64, at_once: u64) -> bool {
+    fn covers(&mut self, units: u64, until: &AtomicU64, now: u64, rate: u64) -> bool {
         if rate == 0 || self.left >= units {
             return true;
         }
@@ -96,7 +86,7 @@ impl Share {
         }
         // Near the limit, the budget may have enough for this datagram alone.
         for wanted in [missing.max(rate / DRAWS_PER_SECOND), missing] {
-            match draw(until, now, wanted, rate, at_once) {
+            match draw(until, now, wanted, rate) {
                 Ok(()) => {
                     self.left += wanted;
                     return true;
@@ -119,49 +109,50 @@ struct Holder {
     budget: Arc<Budget>,
     bits: Share,
     packets: Share,
-    queued: Share,
 }
 
 impl Holder {
     fn new(budget: &Arc<Budget>) -> Self {
-        let [bits, packets, queued] = [Share::default(); 3];
-        Self { budget: Arc::clone(budget), bits, packets, queued }
+        Self { budget: Arc::clone(budget), bits: Share::default(), packets: Share::default() }
     }
 
-    /// Whether one more datagram may pass. `queue` is the rate of datagrams that come from clients over UDP.
-    fn covers(&mut self, now: Instant, rate: Rate, queue: u32, Counted { len, queued }: Counted) -> bool {
-        let (now, packets, queue) = (now.as_nanos(), u64::from(rate.packets), u64::from(queue));
-        self.bits.covers(len as u64 * 8, &self.budget.bits_until, now, rate.bits(), SECOND)
-            && self.packets.covers(1, &self.budget.packets_until, now, packets, SECOND)
-            && (!queued || self.queued.covers(1, &self.budget.queued_until, now, queue, USER_AT_ONCE))
+    /// Whether one more datagram may pass.
+    fn covers(&mut self, now: Instant, rate: Rate, len: usize) -> bool {
+        let (now, packets) = (now.as_nanos(), u64::from(rate.packets));
+        self.bits.covers(len as u64 * 8, &self.budget.bits_until, now, rate.bits())
+            && self.packets.covers(1, &self.budget.packets_until, now, packets)
     }
 
-    fn spend(&mut self, Counted { len, queued }: Counted) {
+    fn spend(&mut self, len: usize) {
         self.bits.spend(len as u64 * 8);
         self.packets.spend(1);
-        if queued {
-            self.queued.spend(1);
-        }
     }
 }
 
-/// What comes at once from all users of one worker, by GCRA.
-#[derive(Clone, Copy, Debug, Default)]
-struct Queue {
-    until: u64,
+/// Datagrams that came through the queue of a listener while others waited there.
+#[derive(Debug, Default)]
+struct Backlog {
+    /// Whether others wait now.
+    is_waiting: bool,
+    /// When the period began, in nanoseconds.
+    began: u64,
+    /// Datagrams relayed in it.
+    relayed: u32,
 }
 
-impl Queue {
-    /// Returns a user's time of the first datagrams and the queue after one more datagram of this user, who may send
-    /// `user_rate` a second; `None` if the datagram exceeds both.
-    fn after(self, now: Instant, first_until: u64, user_rate: u32) -> Option<(u64, Self)> {
-        let now = now.as_nanos();
-        if let Ok(first_until) = pay(first_until, now, FIRST_COST, FIRST * FIRST_COST) {
-            return Some((first_until, self));
+impl Backlog {
+    /// Begins a new period if the last one is over.
+    fn follow(&mut self, now: Instant) {
+        if now.as_nanos() >= self.began + PERIOD {
+            *self = Self { began: now.as_nanos(), relayed: 0, ..*self };
         }
-        let cost = NANOS_PER_SECOND / u64::from(WORKER_RATE.max(user_rate / 2));
-        let until = pay(self.until, now, cost, burst(cost, WORKER_AT_ONCE)).ok()?;
-        Some((first_until, Self { until }))
+    }
+
+    /// Returns what a user may have had relayed in this period, if it may send `user_rate` datagrams a second.
+    fn share(&self, user_rate: u32) -> u32 {
+        let scale = (user_rate / AT_RATE).max(1);
+        let found = SHARES.iter().find(|(relayed, _)| self.relayed < relayed.saturating_mul(scale));
+        found.map_or(LAST_SHARE, |(_, share)| *share).saturating_mul(scale)
     }
 }
 
@@ -169,8 +160,8 @@ impl Queue {
 struct User {
     key: (HostId, Account),
     holder: Holder,
-    /// Theoretical arrival time of the next datagram that counts as one of the first ones, in nanoseconds.
-    first_until: u64,
+    /// The period of the backlog in which it had datagrams relayed, and how many.
+    period: (u64, u32),
     /// The user's allocations on this worker.
     allocations: u32,
 }
@@ -180,7 +171,7 @@ struct User {
 pub struct Meters {
     users: Slab<User>,
     by_user: HashMap<(HostId, Account), UserId>,
-    queue: Queue,
+    backlog: Backlog,
     /// By host id.
     hosts: Vec<Option<Holder>>,
 }
@@ -198,7 +189,7 @@ impl Meters {
             Some(&id) => id,
             None => {
                 let holder = Holder::new(place.user_budget());
-                let user = User { key: key.clone(), holder, first_until: 0, allocations: 0 };
+                let user = User { key: key.clone(), holder, period: (0, 0), allocations: 0 };
                 let id = UserId(self.users.insert(user) as u32);
                 self.by_user.insert(key, id);
                 id
@@ -220,6 +211,11 @@ impl Meters {
             self.users.shrink_to_fit();
             self.by_user.shrink_to_fit();
         }
+    }
+
+    /// Sets whether others are waiting behind the next datagrams at their listener.
+    pub fn set_backlog(&mut self, is_waiting: bool) {
+        self.backlog.is_waiting = is_waiting;
     }
 
     /// The number of users with an allocation on this worker.
@@ -245,35 +241,40 @@ impl Meters {
         user: UserId,
         counted: Counted,
     ) -> Result<(), DropReason> {
-        let User { key: (host, account), holder: user, first_until, .. } = &mut self.users[user.0 as usize];
+        let Counted { len, queued } = counted;
+        let User { key: (host, account), holder: user, period, .. } = &mut self.users[user.0 as usize];
         // `join` adds a host with its first user.
         let host = self.hosts.get_mut(usize::from(host.0)).and_then(Option::as_mut);
         let user_rate = match account {
             Account::User(_) => rates.user,
             Account::Name(_) => Rate::default(),
         };
-        let after = meter.after(now, rates.allocation, counted).ok_or(DropReason::AllocationOverRate)?;
-        // A name that many people may share is one credential, and the queue of a listener is no longer for it.
-        if !user.covers(now, user_rate, rates.user.packets, counted) {
+        // Applies to a name that many people may share, too: it is one credential.
+        let shares = queued && self.backlog.is_waiting && rates.user.packets != 0;
+        if shares {
+            self.backlog.follow(now);
+            if period.0 != self.backlog.began {
+                *period = (self.backlog.began, 0);
+            }
+            if period.1 >= self.backlog.share(rates.user.packets) {
+                return Err(DropReason::Backlog);
+            }
+        }
+        let after = meter.after(now, rates.allocation, len).ok_or(DropReason::AllocationOverRate)?;
+        if !user.covers(now, user_rate, len) {
             return Err(DropReason::UserOverRate);
         }
-        let queue = if counted.queued && rates.user.packets != 0 {
-            Some(self.queue.after(now, *first_until, rates.user.packets).ok_or(DropReason::UserOverRate)?)
-        } else {
-            None
-        };
         if let Some(host) = host {
-            // Many users may come at once.
-            let counted = Counted { queued: false, ..counted };
-            if !host.covers(now, rates.host, 0, counted) {
+            if !host.covers(now, rates.host, len) {
                 return Err(DropReason::HostOverRate);
             }
-            host.spend(counted);
+            host.spend(len);
         }
-        if let Some(after) = queue {
-            (*first_until, self.queue) = after;
+        if shares {
+            period.1 += 1;
+            self.backlog.relayed += 1;
         }
-        user.spend(counted);
+        user.spend(len);
         *meter = after;
         Ok(())
     }
@@ -325,61 +326,52 @@ mod tests {
         assert_eq!(count(at(9000), 1), Err(DropReason::UserOverRate));
     }
 
-    /// The media of others waits behind what comes at once over UDP.
-    #[test]
-    fn of_datagrams_less_than_a_seconds_worth_may_come_at_once() {
-        let rate = |packets| Rate { kbit: 0, packets };
-        let at_once = |name, rates: Rates| {
-            let (mut meters, mut meter) = (Meters::default(), Meter::default());
-            let user = meters.join(&place(&Arc::default(), HOST, name));
-            let mut passed = |queued| {
-                let counted = Counted { len: 9, queued };
-                (0..250_000)
-                    .filter(|_| meters.count(at(0), &rates, &mut meter, user, counted).is_ok())
-                    .count()
-            };
-            (passed(true), passed(false))
-        };
-        let of_allocation = |packets| at_once("ann", Rates { allocation: rate(packets), ..Rates::default() });
-        let of_user = |packets| at_once("ann", Rates { user: rate(packets), ..Rates::default() });
-        assert_eq!([300, 20_000].map(of_allocation), [(300, 0), (1_000, 19_000)]);
-        assert_eq!(of_allocation(1_000_000).0, 10_000);
-        assert_eq!([300, 100_000].map(of_user), [(300, 0), (FIRST_AND_SHARED, 100_000 - FIRST_AND_SHARED)]);
-        // A name that many people may share has no other limit.
-        assert_eq!(
-            at_once("", Rates { user: rate(100_000), ..Rates::default() }),
-            (FIRST_AND_SHARED, 250_000)
-        );
+    /// Returns how many of `many` datagrams of a user pass that come through the queue of a listener.
+    fn passed_queue(meters: &mut Meters, now: Instant, rates: &Rates, user: UserId, many: usize) -> usize {
+        let counted = Counted { len: 9, queued: true };
+        (0..many).filter(|_| meters.count(now, rates, &mut Meter::default(), user, counted).is_ok()).count()
     }
 
-    /// What one user may send at once to one worker.
-    const FIRST_AND_SHARED: usize = (FIRST + WORKER_AT_ONCE) as usize;
+    fn of_user(packets: u32) -> Rates {
+        Rates { user: Rate { kbit: 0, packets }, ..Rates::default() }
+    }
 
-    /// Many names in one hand are not many times the queue, and those who send little lose nothing.
+    /// The media of others waits behind what comes at once over UDP.
     #[test]
-    fn users_share_what_may_come_at_once() {
-        let rates = Rates { user: Rate { kbit: 0, packets: 100_000 }, ..Rates::default() };
+    fn while_others_wait_a_user_has_a_thousand_datagrams_at_once() {
+        for name in ["ann", ""] {
+            let mut meters = Meters::default();
+            let user = meters.join(&place(&Arc::default(), HOST, name));
+            assert_eq!(passed_queue(&mut meters, at(0), &of_user(100_000), user, 5000), 5000, "nobody waits");
+            meters.set_backlog(true);
+            for time in [0, 20, 45] {
+                assert_eq!(passed_queue(&mut meters, at(time), &of_user(100_000), user, 5000), 1000);
+            }
+            assert_eq!(passed_queue(&mut meters, at(46), &of_user(100_000), user, 5000), 0);
+            let counted = stream(9);
+            let rates = of_user(100_000);
+            assert_eq!(meters.count(at(46), &rates, &mut Meter::default(), user, counted), Ok(()));
+            let raised = of_user(1_000_000);
+            assert_eq!(passed_queue(&mut meters, at(90), &raised, user, 50_000), 10_000, "a raised limit");
+            assert_eq!(passed_queue(&mut meters, at(120), &of_user(0), user, 50_000), 50_000, "no limit");
+        }
+    }
+
+    /// Many names in one hand are not many times the load, and those who send little lose nothing.
+    #[test]
+    fn while_others_wait_users_share_the_time() {
         let (quota, mut meters) = (Arc::default(), Meters::default());
-        let names: Vec<String> = (0..20).map(|number| format!("pupil{number}")).collect();
-        let users: Vec<UserId> = names.iter().map(|name| meters.join(&place(&quota, HOST, name))).collect();
-        let quiet = meters.join(&place(&quota, HOST, "quiet"));
-        let mut passed = |now, user, many| {
-            let counted = Counted { len: 9, queued: true };
-            (0..many)
-                .filter(|_| meters.count(now, &rates, &mut Meter::default(), user, counted).is_ok())
-                .count()
-        };
-        let all: usize = users.iter().map(|&user| passed(at(0), user, 1000)).sum();
-        assert_eq!(all, (20 * FIRST + WORKER_AT_ONCE) as usize);
-        assert_eq!(passed(at(0), quiet, 51), 50);
-        // Later the shared part and the first datagrams of each are free again.
-        let all: usize = users.iter().map(|&user| passed(at(25), user, 1000)).sum();
-        assert_eq!(all, (20 * FIRST + WORKER_AT_ONCE) as usize);
-        assert_eq!(passed(at(25), quiet, 51), 50);
-        let rates = Rates { user: Rate { kbit: 0, packets: 4_000_000 }, ..Rates::default() };
-        let counted = Counted { len: 9, queued: true };
-        let mut one = || meters.count(at(9000), &rates, &mut Meter::default(), quiet, counted).is_ok();
-        assert_eq!((0..30_000).filter(|_| one()).count(), 50 + 20_000, "a limit that the operator raised");
+        let mut join = |name: String| meters.join(&place(&quota, HOST, &name));
+        let users: Vec<UserId> = (0..100).map(|number| join(format!("pupil{number}"))).collect();
+        let [late, quiet] = ["late", "quiet"].map(|name| join(name.to_owned()));
+        meters.set_backlog(true);
+        let rates = of_user(100_000);
+        let mut passed = |now, user, many| passed_queue(&mut meters, at(now), &rates, user, many);
+        assert_eq!(passed(0, users[0], 2000), 1000);
+        assert_eq!(passed(0, late, 150), 150, "a frame of a camera beside one user that sends all it can");
+        let all: usize = users.iter().map(|&user| passed(0, user, 2000)).sum();
+        assert_eq!(all, 3 * 250 + 100 + 20 * 50 + 75 * 10, "of the other users");
+        assert_eq!(passed(0, quiet, 10), 10);
     }
 
     #[test]

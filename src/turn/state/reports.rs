@@ -1,25 +1,15 @@
 //! Which refusals a worker reports. All of them are counted; a report costs memory and a line of the log.
 //!
 //! A client that fails tries again many times, and its first report says why. A school is one source, and all its pupils may
-//! fail at once. So there is a budget for each user and reason, one for each source, and one for the worker. Senders that have
+//! fail at once. So there is a budget for each user and reason, one for each source of others, and one for the worker. Senders that have
 //! proven less have budgets of their own, so that they cannot use up those of others.
 
 use super::budget::{NANOS_PER_SECOND, pay};
 use crate::base::time::Instant;
 use crate::turn::five_tuple::Client;
 use crate::turn::identity::auth::Identity;
+use crate::turn::identity::refusal::Sender;
 use crate::turn::throttle::{Limit, Purpose, Subject, Throttle, slowed};
-
-/// What the sender of a refused request has proven.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sender {
-    /// Nothing: over UDP its address may be forged.
-    Unproven,
-    /// Its address, by a nonce.
-    Proven,
-    /// That it is a user.
-    Authenticated,
-}
 
 /// Reports of one worker a second, by sender.
 const RATES: [u64; 3] = [2, 10, 10];
@@ -63,17 +53,20 @@ impl Reports {
         let source = (Purpose::ReportOfSource, Subject::Source(ip), OF_SOURCE);
         let user = match user {
             Some(identity) if !identity.user.is_empty() => Subject::User(identity.host, &identity.user),
+            // Many people may have names that are a time stamp alone.
+            Some(identity) => Subject::Name(ip, &identity.name),
             _ if !name.is_empty() => Subject::Name(ip, name),
             _ => Subject::Source(ip),
         };
         let user = (Purpose::ReportOfUser(reason as u8), user, OF_USER);
         let throttle = &mut self.throttles[class];
+        // A user cannot be made up, so users of one source do not keep out each other.
+        let source = (sender != Sender::Authenticated).then_some(source);
+        let budgets = || source.into_iter().chain([user]);
         // Nothing is charged unless all agree: made-up names would fill the table.
-        let may = [source, user]
-            .into_iter()
-            .all(|(purpose, subject, limit)| throttle.has_some(now, purpose, subject, limit));
+        let may = budgets().all(|(purpose, subject, limit)| throttle.has_some(now, purpose, subject, limit));
         if may {
-            for (purpose, subject, limit) in [source, user] {
+            for (purpose, subject, limit) in budgets() {
                 throttle.charge(now, purpose, subject, 1, limit);
             }
             self.until[class] = until;
@@ -128,8 +121,8 @@ mod tests {
         assert_eq!(reported(&mut reports, Sender::Proven, 1000, 3, |number| (2, number)), 3);
         assert_eq!(reported(&mut reports, Sender::Proven, 1007, 500, |number| (1, 1000 + number)), 1);
         assert_eq!(
-            reported(&mut reports, Sender::Authenticated, 1007, 9, |number| (1, number)),
-            9,
+            reported(&mut reports, Sender::Authenticated, 1007, 45, |number| (1, number)),
+            45,
             "its users"
         );
     }

@@ -325,13 +325,15 @@ proptest! {
 /// The limit is accepted; one attribute more and as many as 64 KiB hold are refused.
 #[test]
 fn the_number_of_attributes_is_limited() {
-    let with = |count: usize| {
-        let empty: Vec<(u16, &[u8])> = vec![(0x8fff, &[]); count];
-        vectors::message(0x0016, &empty)
-    };
-    assert_eq!(Message::parse(&with(ATTRIBUTES_MAX)).expect("allowed").attributes().count(), ATTRIBUTES_MAX);
-    for count in [ATTRIBUTES_MAX + 1, 16_000] {
-        assert_eq!(Message::parse(&with(count)).err(), Some(WireError::TooManyAttributes), "{count}");
+    for (kind, most) in [(0x0001, ATTRIBUTES_MAX), (0x0016, INDICATION_ATTRIBUTES_MAX)] {
+        let with = |count: usize| {
+            let empty: Vec<(u16, &[u8])> = vec![(0x8fff, &[]); count];
+            vectors::message(kind, &empty)
+        };
+        assert_eq!(Message::parse(&with(most)).expect("allowed").attributes().count(), most);
+        for count in [most + 1, 16_000] {
+            assert_eq!(Message::parse(&with(count)).err(), Some(WireError::TooManyAttributes), "{count}");
+        }
     }
 }
 

@@ -16,8 +16,10 @@ const EXPIRED: usize = 5;
 const SPREAD: u64 = 120;
 /// Expired names that are remembered.
 const NAMES_MAX: usize = 32;
-/// Seconds between two warnings. Anybody can make up names, so a warning may be false, and a true one must be able to follow.
+/// Seconds between two warnings. Anybody can make up names, so a warning may be false, and a true one must be able to follow: at
+/// once if it concerns so many times as many source addresses as the last one.
 const PAUSE: u64 = 600;
+const GROWN: usize = 3;
 
 /// Users whose password fits no secret, since the start or the last reload.
 #[derive(Debug, Default)]
@@ -32,8 +34,8 @@ pub struct Secrets {
     sources: HashSet<String>,
     /// When the first of them was refused.
     first: u64,
-    /// When the last warning was given.
-    told: Option<u64>,
+    /// When the last warning was given, and how many source addresses it concerned.
+    told: Option<(u64, usize)>,
 }
 
 /// A warning that the secret of a host does not match.
@@ -54,11 +56,8 @@ impl Secrets {
     }
 
     /// Counts a user with a wrong password, at this source address. Returns a warning at most every ten minutes, and again after
-    /// each reload.
+    /// each reload, or when it concerns many more.
     pub fn refused(&mut self, user: &str, source: &str, now: u64) -> Option<SecretAlarm> {
-        if self.told.is_some_and(|told| now.saturating_sub(told) < PAUSE) {
-            return None;
-        }
         if now.saturating_sub(self.first) > PERIOD || self.users.len() == USERS_MAX {
             self.users.clear();
             self.sources.clear();
@@ -68,14 +67,17 @@ impl Secrets {
         }
         self.users.insert(user.to_owned());
         self.sources.insert(source.to_owned());
-        if self.users.len() < USERS {
+        let (users, sources) = (self.users.len(), self.sources.len());
+        let is_pause = self
+            .told
+            .is_some_and(|(told, before)| now.saturating_sub(told) < PAUSE && sources < GROWN * before);
+        if users < USERS || is_pause {
             return None;
         }
-        self.told = Some(now);
-        let (users, sources) = (std::mem::take(&mut self.users), std::mem::take(&mut self.sources));
+        self.told = Some((now, sources));
         Some(SecretAlarm {
-            users: users.len(),
-            sources: sources.len(),
+            users,
+            sources,
             event: self.event,
             seconds: now.saturating_sub(self.since),
             before: self.before.clone(),
@@ -115,8 +117,8 @@ impl SecretAlarm {
 pub struct Clocks {
     /// User, seconds since the name expired, and time of the refusal.
     names: VecDeque<(String, u64, u64)>,
-    /// When the last warning was given.
-    told: Option<u64>,
+    /// When the last warning was given, and how many users it concerned.
+    told: Option<(u64, usize)>,
 }
 
 impl Clocks {
@@ -128,11 +130,13 @@ impl Clocks {
         }
         self.names.push_back((user.to_owned(), seconds, now));
         let alike = self.names.iter().filter(|(_, other, _)| other.abs_diff(seconds) <= SPREAD).count();
-        let is_pause = self.told.is_some_and(|told| now.saturating_sub(told) < PAUSE);
+        let is_pause = self
+            .told
+            .is_some_and(|(told, before)| now.saturating_sub(told) < PAUSE && alike < GROWN * before);
         if alike < EXPIRED || is_pause {
             return None;
         }
-        self.told = Some(now);
+        self.told = Some((now, alike));
         Some(format!(
             "the names of {alike} users all expired about {} ago: is the clock of this host right, and that of the host that \
              issues them? This host's says {now} s since 1970 (date +%s)",
@@ -179,6 +183,20 @@ mod tests {
         secrets.begin("reload", 2000, vec![7]);
         assert_eq!(["ann", "bob"].map(|user| secrets.refused(user, "a", 2001)), [None, None]);
         assert!(secrets.refused("cat", "a", 2001).is_some());
+    }
+
+    /// Somebody with three made-up names causes a false warning. It does not keep back the true one.
+    #[test]
+    fn many_more_addresses_give_a_warning_during_the_pause() {
+        let mut secrets = Secrets::default();
+        secrets.begin("start", 1000, Vec::new());
+        let told = ["x", "y", "z"].map(|user| secrets.refused(user, "stranger", 1000).is_some());
+        assert_eq!(told, [false, false, true]);
+        let told: Vec<_> = (0..30)
+            .filter_map(|pupil| secrets.refused(&format!("p{pupil}"), &format!("s{pupil}"), 1060))
+            .collect();
+        let sources: Vec<_> = told.iter().map(|alarm| alarm.sources).collect();
+        assert_eq!(sources, [3, 9, 27]);
     }
 
     #[test]

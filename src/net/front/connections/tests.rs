@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::base::time::Now;
+use crate::net::TcpShortage;
 use crate::net::admission::{Admission, Class, Rules};
 use crate::net::front::handshakes::Handshakes;
-use crate::net::front::kernel_memory::close_largest;
+use crate::net::front::kernel_memory::Guard;
 use crate::net::front::life::Life;
 use crate::net::front::read::ReadOutcome;
 use crate::net::front::turn_client::TurnClient;
@@ -578,9 +579,14 @@ fn clients_that_hold_kernel_memory_without_a_use_are_reset() {
     let (small, _small) = with_unread(&mut bench, 1, None);
     let (call, _call) = with_unread(&mut bench, 200, USER);
     let (large, mut stranger) = with_unread(&mut bench, 60, None);
-    close_largest(&mut bench.connections, 1, START);
+    let mut guard = Guard::default();
+    let mut free = |bench: &mut Bench, bytes| {
+        let shortage = TcpShortage { bytes, of_owner: 1 << 20 };
+        guard.free(&mut bench.connections, Some(shortage), START);
+    };
+    free(&mut bench, 1);
     assert_eq!(marked(&bench), [large], "no more than necessary");
-    close_largest(&mut bench.connections, u64::MAX, START);
+    free(&mut bench, u64::MAX);
     assert_eq!(marked(&bench), [large], "a call may hold much");
     assert_eq!(bench.connections.closing[0].1, CloseReason::KernelMemory);
     bench.connections.close_marked(1, &mut bench.buffers.output);

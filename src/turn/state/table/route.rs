@@ -152,6 +152,11 @@ impl Table {
         Ok(allocation)
     }
 
+    /// Sets whether others are waiting behind the next datagrams of clients over UDP.
+    pub fn set_backlog(&mut self, is_waiting: bool) {
+        self.meters.set_backlog(is_waiting);
+    }
+
     fn open_relay(&self, relay: RelayId, now: Instant) -> Option<&Relay> {
         self.relays.get(relay.0 as usize).filter(|relay| relay.open && relay.expires > now)
     }
