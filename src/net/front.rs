@@ -18,7 +18,7 @@ mod displacement;
 mod door;
 pub mod first_bytes;
 pub mod handshakes;
-mod kernel_memory;
+pub mod kernel_memory;
 mod life;
 mod parts;
 mod proxy_header;
@@ -39,7 +39,6 @@ use std::{io, iter};
 
 use super::admission::{Gate, Pressure};
 use super::budget::{Budget, CLOSED, Rank};
-use super::command::TcpShortage;
 use super::counters::{CloseReason, Counters, Decision, TlsOutcome};
 use super::scratch::Buffers;
 use super::stream::outbox::{Kind, Pushed};
@@ -51,11 +50,10 @@ use crate::turn::action::{DropReason, UserId};
 use crate::turn::five_tuple::{Client, FiveTuple};
 use crate::turn::server::Server;
 use acceptors::{Accept, Acceptors};
-use connections::{Connections, Reports};
+use connections::Connections;
 use door::Door;
 use first_bytes::Web;
 use handshakes::Handshakes;
-use kernel_memory::Guard;
 use life::Life;
 pub use parts::Parts;
 use quic::{Claim, Flows};
@@ -76,7 +74,6 @@ pub struct Front {
     web: WebDoor,
     flows: Flows,
     timers: Timers,
-    kernel_memory: Guard,
     buffers: Buffers,
 }
 
@@ -94,7 +91,6 @@ impl Front {
             web: WebDoor::new(Rc::clone(&epoll), Arc::clone(&gate), Arc::clone(&counters), web),
             flows: Flows::new(Rc::clone(&epoll), Arc::clone(&gate), flows),
             timers: Timers::default(),
-            kernel_memory: Guard::default(),
             buffers: Buffers::default(),
             gate,
             counters,
@@ -481,11 +477,6 @@ impl Front {
         self.connections.mark_closing(token, reason);
     }
 
-    /// Closes connections that hold the kernel's memory for TCP without a use.
-    pub fn free_tcp_memory(&mut self, shortage: Option<TcpShortage>, now: Instant) {
-        self.kernel_memory.free(&mut self.connections, shortage, now);
-    }
-
     /// Marks every connection to be closed.
     pub fn close_all(&mut self) {
         self.connections.tokens().into_iter().for_each(|token| self.close(token, CloseReason::Shutdown));
@@ -496,9 +487,9 @@ impl Front {
         self.connections.close_marked(if all { usize::MAX } else { CLOSED }, &mut self.buffers.output);
     }
 
-    /// Returns the reports for the protocol.
-    pub fn reports(&mut self) -> &mut Reports {
-        &mut self.connections.reports
+    /// Returns the connections, with their reports for the protocol.
+    pub fn connections(&mut self) -> &mut Connections {
+        &mut self.connections
     }
 }
 

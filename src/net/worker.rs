@@ -28,6 +28,7 @@ use super::budget::{Budget, Leftovers, REQUEST_UNITS, Rank, SOCKET_UNITS};
 use super::command::{Command, PageRequest};
 use super::datagram::Datagrams;
 use super::front::{Front, Messages, Parts, closes_stream};
+use super::front::kernel_memory::Guard;
 use super::log::{self, SessionLog};
 use super::sessions::PAGE;
 use super::socket::WorkerSockets;
@@ -61,6 +62,7 @@ pub(super) struct Worker {
     running: bool,
     memory: Memory,
     request_time: RequestTime,
+    kernel_memory: Guard,
 }
 
 impl Worker {
@@ -100,6 +102,7 @@ impl Worker {
             running: true,
             memory: Memory::default(),
             request_time: RequestTime::default(),
+            kernel_memory: Guard::default(),
         })
     }
 
@@ -248,7 +251,7 @@ impl Worker {
                 Command::Tls(chooser) => self.front.set_tls(chooser),
                 Command::Web(web) => self.front.set_web(web),
                 Command::FreeTcpMemory(shortage) => {
-                    self.front.free_tcp_memory(shortage, self.now.instant);
+                    self.kernel_memory.free(self.front.connections(), shortage, self.now.instant);
                 }
                 Command::Sessions(PageRequest { cursor, reply }) => {
                     let page = self.server.snapshot(self.now, cursor, PAGE);

@@ -104,10 +104,10 @@ impl Worker {
 
     /// Ends the allocations of clients whose connections were closed, after counting the media that was not sent to them.
     pub(super) fn end_allocations(&mut self) {
-        while let Some((client, reason, unsent)) = self.front.reports().next_unsent() {
+        while let Some((client, reason, unsent)) = self.front.connections().reports.next_unsent() {
             self.server.handle_unsent_media(reason, &client, unsent);
         }
-        while let Some((client, reason)) = self.front.reports().next_gone() {
+        while let Some((client, reason)) = self.front.connections().reports.next_gone() {
             self.server.handle_client_gone(self.now, &client, end_reason(reason));
             self.act();
         }
