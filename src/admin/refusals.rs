@@ -9,6 +9,8 @@ use crate::base::lock::lock;
 
 /// Refusals that are kept. The oldest is forgotten first.
 const KEPT: usize = 500;
+/// Warnings that are kept.
+const WARNINGS_KEPT: usize = 4;
 
 /// One refused request, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,18 +48,43 @@ pub struct Filter {
     pub reason: String,
 }
 
-/// The last refusals. Clones share them.
+/// The last refusals, and the last warnings about them. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Book(Arc<Mutex<VecDeque<Entry>>>);
+pub struct Book(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    entries: VecDeque<Entry>,
+    /// Entries since the start.
+    seen: u64,
+    /// Each with its time in seconds since 1970.
+    warnings: VecDeque<(u64, String)>,
+}
 
 impl Book {
     /// Adds a refusal.
     pub fn add(&self, entry: Entry) {
-        let mut entries = lock(&self.0);
-        if entries.len() == KEPT {
-            entries.pop_front();
+        let mut kept = lock(&self.0);
+        if kept.entries.len() == KEPT {
+            kept.entries.pop_front();
         }
-        entries.push_back(entry);
+        kept.entries.push_back(entry);
+        kept.seen += 1;
+    }
+
+    /// Adds a warning about many refusals with one cause; `now` in seconds since 1970.
+    pub fn warn(&self, now: u64, text: String) {
+        let mut kept = lock(&self.0);
+        if kept.warnings.len() == WARNINGS_KEPT {
+            kept.warnings.pop_front();
+        }
+        kept.warnings.push_back((now, text));
+    }
+
+    /// Returns the number of refusals since the start, and the last warnings with their times.
+    pub fn summary(&self) -> (u64, Vec<(u64, String)>) {
+        let kept = lock(&self.0);
+        (kept.seen, kept.warnings.iter().cloned().collect())
     }
 
     /// Returns the selected refusals, the latest first.
@@ -68,7 +95,7 @@ impl Book {
                 && is(&filter.reason, entry.reason)
                 && entry.user.contains(&filter.user)
         };
-        lock(&self.0).iter().rev().filter(selected).cloned().collect()
+        lock(&self.0).entries.iter().rev().filter(selected).cloned().collect()
     }
 
     /// Returns the selected refusals as JSON, the latest first.
@@ -120,6 +147,16 @@ mod tests {
         (0..KEPT as u64 + 3).for_each(|time| book.add(entry(time, "", "ann", "wrong_password")));
         let all = book.select(&Filter::default());
         assert_eq!((all.len(), all[0].time, all[KEPT - 1].time), (KEPT, KEPT as u64 + 2, 3));
+    }
+
+    #[test]
+    fn all_refusals_are_counted_and_the_last_warnings_kept() {
+        let book = Book::default();
+        (0..KEPT as u64 + 3).for_each(|time| book.add(entry(time, "", "ann", "wrong_password")));
+        (0..9).for_each(|time| book.warn(time, format!("warning {time}")));
+        let (seen, warnings) = book.summary();
+        assert_eq!((seen, warnings.len()), (KEPT as u64 + 3, WARNINGS_KEPT));
+        assert_eq!(warnings[WARNINGS_KEPT - 1], (8, "warning 8".to_owned()));
     }
 
     #[test]
