@@ -1,4 +1,5 @@
-//! The pages of the admin address: `/`, `/metrics`, `/healthz`, `/readyz`, `/sessions`, `/refusals`.
+//! The pages of the admin address: the dashboard, `/metrics`, `/healthz`, `/readyz`, `/sessions`, `/refusals`, and what the
+//! dashboard reads besides: `/overview`, `/history`.
 
 use std::future::Future;
 use std::io;
@@ -7,17 +8,23 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
+use tokio::time::MissedTickBehavior;
+use tokio_rustls::TlsAcceptor;
 
+use super::access::{self, Access, Source};
+use super::dashboard;
+use super::history::{History, STEP, Span};
 use super::host::{self, Names};
 use super::listener::{AdminLimits, BoundedListener};
 use super::metrics::{self, MetricSource};
+use super::overview::{self, Parts, Program, StateSource};
 use super::readiness::Readiness;
 use super::refusals::{self, Book};
 use super::sessions::{self, SessionSource};
@@ -26,13 +33,19 @@ use super::sessions::{self, SessionSource};
 const LIMITS: AdminLimits =
     AdminLimits { connections: 64, request_bytes: 16 * 1024, time: Duration::from_secs(10) };
 
+/// Interval of the checks whether the workers have started.
+const STARTED_CHECK: Duration = Duration::from_millis(500);
+
 const INDEX: &str = "\
 hallpass admin
-/metrics  counters and gauges for Prometheus
-/healthz  200 while the process runs
-/readyz   200 when clients can be served, 503 with the reason if not
-/sessions who is connected, as JSON; ?host=NAME and ?user=PART select
-/refusals who was refused lately and why, as JSON; ?host=NAME, ?user=PART and ?reason=REASON select
+/dashboard  for a browser: is all well, charts, refusals, sessions
+/metrics    counters and gauges for Prometheus
+/healthz    200 while the process runs
+/readyz     200 when clients can be served, 503 with the reason if not
+/sessions   who is connected, as JSON; ?host=NAME and ?user=PART select
+/refusals   who was refused lately and why, as JSON; ?host=NAME, ?user=PART and ?reason=REASON select
+/overview   state of the server and what is wrong with it, as JSON
+/history    figures of the last hour or day, as JSON; ?span=hour or ?span=day, ?after=NUMBER the points after that one
 ";
 
 /// The data that the pages show.
@@ -48,6 +61,24 @@ pub struct Content {
     pub refusals: Book,
     /// Held while the sessions are read: one request at a time.
     pub reading: Arc<Mutex<()>>,
+    /// The program.
+    pub program: Program,
+    /// The state of the server.
+    pub state: Arc<dyn StateSource>,
+    /// The recent past.
+    pub history: Arc<History>,
+}
+
+/// Who may come in, and how.
+#[derive(Clone, Default)]
+pub struct Door {
+    /// Host names that requests may use besides IP addresses and `localhost`. Not checked with a token: no web page can send
+    /// it.
+    pub names: Vec<String>,
+    /// Requests need its token.
+    pub access: Option<Access>,
+    /// Connections use TLS.
+    pub tls: Option<TlsAcceptor>,
 }
 
 /// What a page is to show; empty: everything.
@@ -81,44 +112,85 @@ impl Selection {
     }
 }
 
-/// Serves the admin pages on a listener until `stop` completes. The host in a request must be an IP address,
-/// `localhost` or one of `names`. At most 64 connections are open at a time. Each carries one request of at most 16 KiB
-/// and lasts at most ten seconds.
+/// Serves the admin pages on a listener until `stop` completes, and records the figures of the dashboard meanwhile. At most 64
+/// connections are open at a time. Each carries one request of at most 16 KiB and lasts at most ten seconds.
 ///
 /// # Errors
 /// The error of the listener.
 pub async fn serve(
     listener: TcpListener,
-    names: Vec<String>,
+    door: Door,
     content: Content,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    serve_within(LIMITS, listener, names, content, stop).await
+    let recording = tokio::spawn(record(Arc::clone(&content.state), Arc::clone(&content.history)));
+    let served = serve_within(LIMITS, listener, door, content, stop).await;
+    recording.abort();
+    served
 }
 
 async fn serve_within(
     limits: AdminLimits,
     listener: TcpListener,
-    names: Vec<String>,
+    door: Door,
     content: Content,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let router = router(content, Names::new(names));
-    axum::serve(BoundedListener::new(listener, limits), router).with_graceful_shutdown(stop).await
+    let listener = BoundedListener::new(listener, door.tls.clone(), limits);
+    let service = router(content, door).into_make_service_with_connect_info::<Source>();
+    axum::serve(listener, service).with_graceful_shutdown(stop).await
 }
 
-fn router(content: Content, names: Names) -> Router {
-    Router::new()
-        .route("/", get(|| async { INDEX }))
+/// Reads the figures as soon as there are any, and then every ten seconds. Reads counters only: no worker is asked.
+async fn record(state: Arc<dyn StateSource>, history: Arc<History>) {
+    let mut started = tokio::time::interval(STARTED_CHECK);
+    let first = loop {
+        started.tick().await;
+        if let Some(reading) = state.reading() {
+            break reading;
+        }
+    };
+    history.record(state.monotonic(), first);
+    let mut due = tokio::time::interval(STEP);
+    due.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    due.reset();
+    loop {
+        due.tick().await;
+        if let Some(reading) = state.reading() {
+            history.record(state.monotonic(), reading);
+        }
+    }
+}
+
+fn router(content: Content, door: Door) -> Router {
+    let mut router = Router::new()
+        .route("/", get(index))
         .route("/metrics", get(metrics_page))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready_page))
         .route("/sessions", get(sessions_page))
         .route("/refusals", get(refusals_page))
-        .fallback(|| async { (StatusCode::NOT_FOUND, INDEX) })
-        .layer(from_fn_with_state(names, host::admit))
-        .layer(map_response(with_headers))
-        .with_state(content)
+        .route("/overview", get(overview_page))
+        .route("/history", get(history_page));
+    for path in dashboard::paths() {
+        router = router.route(path, get(|uri: Uri| async move { dashboard::file(uri.path()) }));
+    }
+    let router = router.fallback(|| async { (StatusCode::NOT_FOUND, INDEX) });
+    let router = match door.access {
+        Some(access) => router.layer(from_fn_with_state(access, access::check)),
+        None => router.layer(from_fn_with_state(Names::new(door.names), host::admit)),
+    };
+    router.layer(map_response(with_headers)).with_state(content)
+}
+
+/// The dashboard for a browser, the list of pages for all else.
+async fn index(headers: HeaderMap) -> Response {
+    let mut response = match dashboard::is_wanted(&headers) {
+        true => dashboard::file("/dashboard"),
+        false => INDEX.into_response(),
+    };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    response
 }
 
 async fn metrics_page(State(content): State<Content>) -> Response {
@@ -169,6 +241,38 @@ async fn refusals_page(State(content): State<Content>, uri: Uri) -> Response {
     }
 }
 
+async fn overview_page(State(content): State<Content>) -> Response {
+    let (refusals, warnings) = content.refusals.summary();
+    let parts = Parts {
+        program: &content.program,
+        not_ready: content.readiness.check().err(),
+        source: &*content.state,
+        history: &content.history,
+        warnings: &warnings,
+        refusals,
+    };
+    json(&overview::json(&parts))
+}
+
+async fn history_page(State(content): State<Content>, uri: Uri) -> Response {
+    let (mut span, mut after) = (Some(Span::Hour), Some(0));
+    for (key, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+        match &*key {
+            "span" => span = Span::named(&value),
+            "after" => after = value.parse::<u64>().ok(),
+            _ => span = None,
+        }
+    }
+    let (Some(span), Some(after)) = (span, after) else {
+        let text = "the query may contain span=hour or span=day, and after=NUMBER\n";
+        return (StatusCode::BAD_REQUEST, text).into_response();
+    };
+    let reading = content.state.reading();
+    let page = content.history.json(span, after, content.state.monotonic(), reading.as_ref());
+    // Without spaces and line breaks: it is mostly numbers.
+    ([(header::CONTENT_TYPE, "application/json")], format!("{page}\n")).into_response()
+}
+
 fn json(page: &Value) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], format!("{page:#}\n")).into_response()
 }
@@ -179,6 +283,9 @@ async fn with_headers(mut response: Response) -> Response {
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // No other site may load a page, even as an image or a script.
+    let own = HeaderName::from_static("cross-origin-resource-policy");
+    headers.insert(own, HeaderValue::from_static("same-origin"));
     response
 }
 

@@ -1,7 +1,7 @@
 //! A listener that limits the number of connections, and the bytes and the time of each.
 //!
 //! Each connection carries one small request (the router answers `Connection: close`), so one deadline and one byte
-//! limit cover slow headers, slow bodies and slow readers.
+//! limit cover the TLS handshake, slow headers, slow bodies and slow readers.
 
 use std::future::Future;
 use std::io;
@@ -16,6 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
+use tokio_rustls::TlsAcceptor;
+
+use super::connection::Connection;
 
 /// Pause after a failed accept, which usually means that the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -25,31 +28,32 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct AdminLimits {
     /// Connections at the same time; further ones wait in the kernel's queue.
     pub connections: usize,
-    /// Bytes read from one connection: request line, headers and body.
+    /// Bytes read from one connection: TLS handshake, request line, headers and body.
     pub request_bytes: usize,
     /// Time from accept to the last byte of the response.
     pub time: Duration,
 }
 
 /// Accepts connections within limits.
-#[derive(Debug)]
 pub(super) struct BoundedListener {
     inner: TcpListener,
+    tls: Option<TlsAcceptor>,
     limits: AdminLimits,
     permits: Arc<Semaphore>,
 }
 
 impl BoundedListener {
-    pub(super) fn new(inner: TcpListener, limits: AdminLimits) -> Self {
-        Self { inner, limits, permits: Arc::new(Semaphore::new(limits.connections)) }
+    /// Without `tls`, connections are plain.
+    pub(super) fn new(inner: TcpListener, tls: Option<TlsAcceptor>, limits: AdminLimits) -> Self {
+        Self { inner, tls, limits, permits: Arc::new(Semaphore::new(limits.connections)) }
     }
 }
 
 impl Listener for BoundedListener {
-    type Io = BoundedStream;
+    type Io = Connection<BoundedStream>;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (BoundedStream, SocketAddr) {
+    async fn accept(&mut self) -> (Connection<BoundedStream>, SocketAddr) {
         loop {
             // The semaphore is never closed.
             let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
@@ -60,7 +64,8 @@ impl Listener for BoundedListener {
                 Ok((stream, address)) => {
                     let deadline = Box::pin(tokio::time::sleep(self.limits.time));
                     let left = self.limits.request_bytes;
-                    return (BoundedStream { stream, left, deadline, _permit: permit }, address);
+                    let stream = BoundedStream { stream, left, deadline, _permit: permit };
+                    return (Connection::new(stream, self.tls.as_ref()), address);
                 }
                 Err(error) => {
                     tracing::debug!(%error, "the admin listener cannot accept a connection");

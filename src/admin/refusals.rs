@@ -22,6 +22,8 @@ pub enum Proof {
     /// That it is a user.
     Credentials,
 }
+/// Warnings that are kept.
+const WARNINGS_KEPT: usize = 4;
 
 /// One refused request, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,19 +61,46 @@ pub struct Filter {
     pub reason: String,
 }
 
-/// The last refusals. Clones share them.
+/// The last refusals, and the last warnings about them. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Book(Arc<Mutex<[VecDeque<Entry>; 3]>>);
+pub struct Book(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// By what their senders have proven.
+    entries: [VecDeque<Entry>; 3],
+    /// Entries since the start.
+    seen: u64,
+    /// Each with its time in seconds since 1970.
+    warnings: VecDeque<(u64, String)>,
+}
 
 impl Book {
     /// Adds a refusal of a sender with this proof.
     pub fn add(&self, proof: Proof, entry: Entry) {
         let class = proof as usize;
-        let entries = &mut lock(&self.0)[class];
+        let mut kept = lock(&self.0);
+        kept.seen += 1;
+        let entries = &mut kept.entries[class];
         if entries.len() == KEPT[class] {
             entries.pop_front();
         }
         entries.push_back(entry);
+    }
+
+    /// Adds a warning about many refusals with one cause; `now` in seconds since 1970.
+    pub fn warn(&self, now: u64, text: String) {
+        let mut kept = lock(&self.0);
+        if kept.warnings.len() == WARNINGS_KEPT {
+            kept.warnings.pop_front();
+        }
+        kept.warnings.push_back((now, text));
+    }
+
+    /// Returns the number of refusals since the start, and the last warnings with their times.
+    pub fn summary(&self) -> (u64, Vec<(u64, String)>) {
+        let kept = lock(&self.0);
+        (kept.seen, kept.warnings.iter().cloned().collect())
     }
 
     /// Returns the selected refusals, the latest first.
@@ -82,10 +111,12 @@ impl Book {
                 && is(&filter.reason, entry.reason)
                 && entry.user.contains(&filter.user)
         };
-        let classes = lock(&self.0);
-        let mut all: Vec<Entry> =
-            classes.iter().flat_map(|entries| entries.iter().rev().filter(selected).cloned()).collect();
-        drop(classes);
+        let kept = lock(&self.0);
+        let latest_first = |entries: &VecDeque<Entry>| -> Vec<Entry> {
+            entries.iter().rev().filter(selected).cloned().collect()
+        };
+        let mut all: Vec<Entry> = kept.entries.iter().flat_map(latest_first).collect();
+        drop(kept);
         all.sort_by_key(|entry| Reverse(entry.time));
         all
     }
@@ -142,6 +173,16 @@ mod tests {
         let all = book.select(&Filter::default());
         let times: Vec<u64> = all.iter().map(|entry| entry.time).collect();
         assert_eq!(times, (950..1000).rev().chain([1]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn all_refusals_are_counted_and_the_last_warnings_kept() {
+        let book = Book::default();
+        (0..503).for_each(|time| book.add(Proof::Address, entry(time, "", "ann", "wrong_password")));
+        (0..9).for_each(|time| book.warn(time, format!("warning {time}")));
+        let (seen, warnings) = book.summary();
+        assert_eq!((seen, warnings.len()), (503, WARNINGS_KEPT));
+        assert_eq!(warnings[WARNINGS_KEPT - 1], (8, "warning 8".to_owned()));
     }
 
     #[test]

@@ -16,10 +16,11 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
+use rustls::server::ResolvesServerCert;
 
 pub use crypto::provider;
 pub use files::{CertError, LoadedCertificate, load, sign_once};
-pub use resolver::{CertStore, Expiry, Reloaded};
+pub use resolver::{CertStore, DeferredStore, Expiry, Reloaded};
 pub use self_signed::self_signed;
 pub use x509::{Description, DistinguishedName, describe};
 
@@ -45,7 +46,7 @@ impl TlsConfigs {
     ///
     /// # Errors
     /// The error of rustls if it refuses the settings or has no randomness for ticket keys.
-    pub fn new(store: Arc<CertStore>, alpn: &[&[u8]]) -> Result<Self, rustls::Error> {
+    pub fn new(store: Arc<impl ResolvesServerCert + 'static>, alpn: &[&[u8]]) -> Result<Self, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_no_client_auth()

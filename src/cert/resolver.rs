@@ -1,7 +1,7 @@
 //! The certificate for new handshakes. It is replaced without a lock, and running connections are unaffected.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -33,6 +33,26 @@ pub struct Expiry {
     pub name: Option<String>,
     /// The end of its validity in seconds since 1970.
     pub not_after: i64,
+    /// Whether it is signed with its own key, so that browsers refuse it.
+    pub is_self_signed: bool,
+}
+
+/// A store that is set later. Until then every handshake fails.
+#[derive(Debug, Default)]
+pub struct DeferredStore(OnceLock<Arc<CertStore>>);
+
+impl DeferredStore {
+    /// Begins to use `store`. Later calls have no effect.
+    pub fn set(&self, store: Arc<CertStore>) {
+        // The server starts once.
+        let _ = self.0.set(store);
+    }
+}
+
+impl ResolvesServerCert for DeferredStore {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.get().map(|store| store.current())
+    }
 }
 
 impl CertStore {
@@ -85,7 +105,7 @@ impl CertStore {
         let described = x509::describe(leaf)?;
         // A name with other characters is invalid, and must not get into a label.
         let name = described.names.into_iter().find(|name| name.bytes().all(|byte| byte.is_ascii_graphic()));
-        Some(Expiry { name, not_after: described.not_after })
+        Some(Expiry { name, not_after: described.not_after, is_self_signed: described.is_self_issued })
     }
 
     /// Returns the certificate in use.

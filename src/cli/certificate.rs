@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustls::sign::CertifiedKey;
 
 use crate::cert::{self, CertStore};
-use crate::config::{Config, Exposure, Severity};
+use crate::config::{Admin, AdminTls, Config, Exposure, Severity, TlsFiles};
 use crate::system::clock;
 
 /// A signature that takes longer delays packets noticeably. RSA keys of 3072 bits or more exceed this.
@@ -21,13 +21,22 @@ pub struct Examined {
     pub name: Option<String>,
 }
 
-/// Reads the certificate and the key, if the configuration names any. `file` is the name of the configuration in messages.
+/// Reads certificates and keys that the configuration names: those of the listeners, and those of the admin pages alone.
+/// `file` is the name of the configuration in messages.
 pub fn examine(config: &Config, file: &str) -> Examined {
-    let Some(files) = &config.tls else { return Examined::default() };
+    let mut examined =
+        config.tls.as_ref().map_or_else(Examined::default, |files| of_files(files, "tls", file));
+    if let Some(Admin { tls: AdminTls::Own(files), .. }) = &config.admin {
+        examined.problems.extend(of_files(files, "admin", file).problems);
+    }
+    examined
+}
+
+fn of_files(files: &TlsFiles, table: &str, file: &str) -> Examined {
     let loaded = match cert::load(&files.cert, &files.key, clock::unix_seconds()) {
         Ok(loaded) => loaded,
         Err(error) => {
-            let problems = vec![(Severity::Error, format!("{file}: error: tls: {error}\n"))];
+            let problems = vec![(Severity::Error, format!("{file}: error: {table}: {error}\n"))];
             return Examined { problems, name: None };
         }
     };
@@ -37,7 +46,7 @@ pub fn examine(config: &Config, file: &str) -> Examined {
     if time > SLOW_SIGNATURE {
         warnings.push(slow_key(&files.key, time));
     }
-    let line = |warning: String| (Severity::Warning, format!("{file}: warning: tls: {warning}\n"));
+    let line = |warning: String| (Severity::Warning, format!("{file}: warning: {table}: {warning}\n"));
     let problems = warnings.into_iter().map(line).collect();
     Examined { problems, name: CertStore::new(loaded.key).expiry().and_then(|expiry| expiry.name) }
 }

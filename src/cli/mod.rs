@@ -1,6 +1,7 @@
 //! The command line, one file per command.
 #![forbid(unsafe_code)]
 
+mod admin_url;
 pub mod args;
 mod bbb_xml;
 mod certificate;

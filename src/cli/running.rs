@@ -1,7 +1,9 @@
 //! Asks the running server for a page of its admin address.
 
-use std::net::SocketAddr;
-use std::path::Path;
+mod failed;
+mod server;
+mod trust;
+
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
@@ -10,24 +12,17 @@ use hyper::client::conn::http1;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::args::RunningServerArgs;
-use crate::config;
+pub use failed::Failed;
+use server::Target;
 
 /// Time for connection and answer: the server's own limit is ten seconds.
 const PATIENCE: Duration = Duration::from_secs(12);
 /// The longest answer. 10,000 sessions with 64 peers each have less.
 const ANSWER_MAX: usize = 64 << 20;
-
-/// Why the server cannot be asked, and the next step.
-#[derive(Debug)]
-pub struct Failed {
-    /// What is wrong.
-    pub message: String,
-    /// What to do.
-    pub next_step: String,
-}
 
 /// Requests `path` with this query, without the entries that are `None`.
 ///
@@ -38,30 +33,31 @@ pub fn ask(
     path: &str,
     query: &[(&str, &Option<String>)],
 ) -> Result<Value, Failed> {
-    let address = address(server)?;
+    let target = Target::of(server)?;
     let mut encoded = form_urlencoded::Serializer::new(format!("{path}?"));
     for (key, value) in query {
         if let Some(value) = value {
             encoded.append_pair(key, value);
         }
     }
-    let target = encoded.finish();
-    let failed = |message: String| Failed {
-        message: format!("cannot ask the server at {address}: {message}"),
-        next_step: "is it running, and is this [admin] address right? systemctl status hallpass".to_owned(),
-    };
+    let page = encoded.finish();
+    let failed = |message: String| target.failed(&message);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(error.to_string()))?;
-    let answer = runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, fetch(address, &target))
-            .await
-            .map_err(|_| "no answer in time".to_owned())?
-    });
-    let (status, body) = answer.map_err(failed)?;
+    let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, fetch(&target, &page)).await });
+    let (status, body) = answer.map_err(|_| failed("no answer in time".to_owned()))??;
     match status {
         StatusCode::OK => serde_json::from_slice(&body).map_err(|error| failed(error.to_string())),
         StatusCode::NOT_FOUND => {
             Err(failed("it has no such page: its version is older than this program's".to_owned()))
+        }
+        StatusCode::UNAUTHORIZED => {
+            let message = match target.token {
+                Some(_) => "it does not accept this token",
+                None => "it wants a token",
+            };
+            let next_step = "on the server itself: --config FILE; elsewhere: --token-file FILE";
+            Err(Failed { next_step: next_step.to_owned(), ..failed(message.to_owned()) })
         }
         status => Err(failed(format!("it answers {status}: {}", String::from_utf8_lossy(&body).trim_end()))),
     }
@@ -72,43 +68,49 @@ pub fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Returns the admin address of the arguments.
-fn address(server: &RunningServerArgs) -> Result<SocketAddr, Failed> {
-    let Some(path) = &server.config else { return Ok(server.admin) };
-    let loaded = config::read(path).map_err(|report| Failed {
-        message: format!("cannot read the configuration:\n{report}"),
-        next_step: "fix it, or give the address with --admin".to_owned(),
-    })?;
-    let admin = loaded.config.admin.ok_or_else(|| no_admin(path))?;
-    let mut address = admin.address;
-    if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv4() {
-            [127, 0, 0, 1].into()
-        } else {
-            std::net::Ipv6Addr::LOCALHOST.into()
-        });
-    }
-    Ok(address)
-}
-
-fn no_admin(path: &Path) -> Failed {
-    Failed {
-        message: format!("{} has no [admin], so the server cannot be asked", path.display()),
-        next_step: "add [admin] with address = \"127.0.0.1:9641\" and restart the server".to_owned(),
+async fn fetch(target: &Target, page: &str) -> Result<(StatusCode, Bytes), Failed> {
+    let failed = |message: String| target.failed(&message);
+    let io = |error: std::io::Error| failed(error.to_string());
+    let stream = TcpStream::connect((target.url.host(), target.url.port())).await.map_err(io)?;
+    match &target.trust {
+        None => request(target, page, stream).await.map_err(failed),
+        Some(trust) => {
+            let stream = trust.connect(stream, target.url.host()).await.map_err(|error| {
+                let (message, next_step) = trust::explain(&error);
+                Failed { next_step: next_step.to_owned(), ..failed(message) }
+            })?;
+            request(target, page, stream).await.map_err(failed)
+        }
     }
 }
 
-async fn fetch(address: SocketAddr, target: &str) -> Result<(StatusCode, Bytes), String> {
-    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+async fn request(
+    target: &Target,
+    page: &str,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<(StatusCode, Bytes), String> {
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     // Ends when the server closes the connection; the answer has the error, if there is one.
     tokio::spawn(async { drop(connection.await) });
-    let request = Request::get(target).header(header::HOST, address.to_string()).body(Empty::<Bytes>::new());
-    let request = request.map_err(|error| error.to_string())?;
+    let mut request = Request::get(page).header(header::HOST, target.url.authority());
+    if let Some(token) = &target.token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
     let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
     let status = answer.status();
     let body =
         Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|error| error.to_string())?;
     Ok((status, body.to_bytes()))
+}
+
+impl Target {
+    fn failed(&self, message: &str) -> Failed {
+        Failed {
+            message: format!("cannot ask the server at {}: {message}", self.url),
+            next_step: "is it running, and is this [admin] address right? systemctl status hallpass"
+                .to_owned(),
+        }
+    }
 }

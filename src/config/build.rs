@@ -7,12 +7,14 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use super::address::socket_address;
+use super::admin::admin;
+use super::certificate::certificate_files;
 use super::drain::drain;
 use super::limits::{DEFAULT_LIFETIME_SECONDS, LIMITS, Limits};
 use super::parties::{hosts, peers, users};
 use super::types::*;
 use super::walk::{At, Notes, Section};
-use super::web::{either, is_host_name, proxies, quic, shared, web};
+use super::web::{either, proxies, quic, shared, web};
 use crate::base::family::DefaultFamily;
 use crate::base::transport::Transport;
 
@@ -46,7 +48,7 @@ pub(super) fn config(document: &DeTable<'_>, base: &Path, notes: &mut Notes) -> 
         limits: limits(&top, notes),
         drain: drain(&top, notes),
         log: log(&top, notes),
-        admin: admin(&top, notes),
+        admin: admin(&top, base, notes),
     };
     (config, lines)
 }
@@ -254,27 +256,9 @@ fn relay(top: &Section<'_, '_>, lines: &mut Lines, notes: &mut Notes) -> Relay {
 
 fn tls(top: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Option<TlsFiles> {
     let section = top.table("tls", "[tls]", notes)?;
-    let mut file = |key: &str| {
-        let At { value, line } = section.string(key, notes)?;
-        if value.is_empty() {
-            notes.error(line, &section.key(key), "the path is empty", format!("write the path of the {key}"));
-            return None;
-        }
-        Some(base.join(value))
-    };
-    let (cert, key) = (file("cert"), file("key"));
-    for (present, absent) in [("cert", "key"), ("key", "cert")] {
-        if section.has(present) && !section.has(absent) {
-            notes.error(
-                section.line_of(present, notes),
-                &section.key(absent),
-                format!("tls.{present} is set without tls.{absent}"),
-                format!("add tls.{absent}, or remove both for a self-signed certificate"),
-            );
-        }
-    }
+    let files = certificate_files(&section, base, "for a self-signed certificate", notes);
     let accept_expired = section.boolean("accept_expired", false, notes);
-    Some(TlsFiles { cert: cert?, key: key?, accept_expired })
+    Some(TlsFiles { accept_expired, ..files? })
 }
 
 fn log(top: &Section<'_, '_>, notes: &mut Notes) -> Log {
@@ -288,37 +272,6 @@ fn log(top: &Section<'_, '_>, notes: &mut Notes) -> Log {
         format: section.word("format", &FORMATS, notes).unwrap_or(default.format),
         level: section.word("level", &levels, notes).unwrap_or(default.level),
     }
-}
-
-fn admin(top: &Section<'_, '_>, notes: &mut Notes) -> Option<Admin> {
-    let section = top.table("admin", "[admin]", notes)?;
-    let names = admin_names(&section, notes);
-    if !section.has("address") {
-        return Some(Admin { names, ..Admin::default() });
-    }
-    let At { value: address, line } = socket_address(&section, "address", "\"127.0.0.1:9641\"", notes)?;
-    if !address.ip().is_loopback() {
-        notes.warn(
-            line,
-            "admin.address",
-            format!("{address} is not loopback, and the admin pages have no password"),
-            "write \"127.0.0.1:9641\", or let a firewall admit only your monitoring",
-        );
-    }
-    Some(Admin { address, names })
-}
-
-fn admin_names(section: &Section<'_, '_>, notes: &mut Notes) -> Vec<String> {
-    let mut names = Vec::new();
-    for At { value, line } in section.strings("names", notes).unwrap_or_default() {
-        if is_host_name(value) {
-            names.push(value.to_ascii_lowercase());
-        } else {
-            let remedy = "write the name without a port: \"relay.example.org\"; IP addresses need no entry";
-            notes.error(line, "admin.names", format!("{value:?} is not a host name"), remedy);
-        }
-    }
-    names
 }
 
 fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, &'static str> {

@@ -4,7 +4,9 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod admin;
 mod build;
+mod certificate;
 mod cross;
 mod drain;
 mod exposure;
@@ -30,8 +32,9 @@ pub use limits::{LIMITS, LimitRow, Limits};
 pub use problem::{Problem, Report, Severity};
 pub use secrets::read_secret;
 pub use types::{
-    Admin, Config, DEFAULT_ADMIN, DEFAULT_REALM, Drain, EMBEDDED_PORT, EMBEDDED_TLS_PORT, ExternalIp, Host,
-    Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Relay, TlsFiles, User, Web,
+    Admin, AdminTls, Config, DEFAULT_ADMIN, DEFAULT_REALM, Drain, EMBEDDED_PORT, EMBEDDED_TLS_PORT,
+    ExternalIp, Host, Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Relay, TlsFiles, Token, User,
+    Web,
 };
 use walk::{Notes, Section};
 pub use web::OwnBackEnd;

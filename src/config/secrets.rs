@@ -12,10 +12,10 @@ use super::types::Host;
 use super::walk::{At, Notes, Section};
 
 /// Anyone who has seen one password can guess a secret with fewer bytes offline.
-const SECRET_SHORT_BYTES: usize = 16;
+pub(super) const SECRET_SHORT_BYTES: usize = 16;
 /// Size limit of a secret file, larger than any secret: the path may be wrong and name a log or a device.
 const SECRET_FILE_BYTES_MAX: u64 = 4096;
-const MAKE_ONE: &str = "make one: openssl rand -base64 32";
+pub(super) const MAKE_ONE: &str = "make one: openssl rand -base64 32";
 /// Keys before a secret that was copied with its whole line, from turnserver.conf or from this project's file.
 const COPIED_KEYS: [&str; 2] = ["static-auth-secret", "secret"];
 
@@ -198,7 +198,7 @@ fn is_fit(key: &str, secret: &At<String>, notes: &mut Notes) -> bool {
 }
 
 /// Reads the secret in the first line of a file.
-fn from_file(
+pub(super) fn from_file(
     section: &Section<'_, '_>,
     key: &str,
     path: At<&str>,

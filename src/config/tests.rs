@@ -159,9 +159,13 @@ fn every_key_is_read() {
     };
     assert_eq!(config.drain, alternates);
     assert_eq!(config.log, Log { format: LogFormat::Json, level: LogLevel::Debug });
-    let admin = Admin { address: server("127.0.0.1:9000"), names: vec!["relay.example.org".into()] };
+    let admin = Admin {
+        address: server("127.0.0.1:9000"),
+        names: vec!["relay.example.org".into()],
+        ..Admin::default()
+    };
     assert_eq!(config.admin, Some(admin));
-    assert_eq!(good(&with("[admin]\n")).admin, Some(Admin { address: DEFAULT_ADMIN, names: Vec::new() }));
+    assert_eq!(good(&with("[admin]\n")).admin, Some(Admin::default()));
 }
 
 #[test]
@@ -698,7 +702,6 @@ fn static_users_differ_from_rest_names() {
 fn log_and_admin_are_checked() {
     assert_error(&with("[log]\nlevel = 'loud'"), 10, "\"loud\" is not a choice", "\"info\"");
     assert_error(&with("[log]\nformat = 'xml'"), 10, "\"xml\" is not a choice", "\"text\", \"json\"");
-    assert_warning(&with("[admin]\naddress = '0.0.0.0:9641'"), 10, "not loopback", "127.0.0.1:9641");
     assert_error(&with("[admin]\naddress = '9641'"), 10, "is not an address", "127.0.0.1:9641");
     for name in ["relay.example.org:9641", "127.0.0.1", ""] {
         assert_error(
@@ -708,6 +711,54 @@ fn log_and_admin_are_checked() {
             "without a port",
         );
     }
+}
+
+#[test]
+fn an_admin_address_that_others_reach_needs_a_token_and_a_certificate() {
+    let scratch = Scratch::new("admin");
+    scratch.file("token", "0123456789abcdef\nsecond line\n", 0o400);
+    scratch.file("short", "0123456789abcde\n", 0o400);
+    scratch.file("blank", "0123456789 abcdef\n", 0o400);
+    let load = |more: &str| parse(&with(more), "hallpass.toml", &scratch.0);
+    let told = |more: &str| load(more).expect_err("refused").to_string();
+
+    let neither = told("[admin]\naddress = '10.0.0.5:9641'\n");
+    for part in [
+        "hallpass.toml:10: error: admin.address: other machines may reach 10.0.0.5",
+        "write address = \"127.0.0.1:9641\", or token_file = ",
+        "openssl rand -base64 32 >/etc/hallpass/admin.token",
+        "hallpass.toml:10: error: admin.address: 10.0.0.5 needs TLS, and there is no certificate",
+        "-addext subjectAltName=IP:10.0.0.5",
+    ] {
+        assert!(neither.contains(part), "{part}: {neither}");
+    }
+    let own = "cert = 'a.pem'\nkey = 'a.key'\n";
+    assert!(!told(&format!("[admin]\naddress = '[::]:9641'\n{own}")).contains("needs TLS"));
+    let bare = "[admin]\naddress = '[::]:9641'\ntoken_file = 'token'\n";
+    assert!(told(bare).contains(":: needs TLS"), "{}", told(bare));
+
+    let admin = |more: &str| load(more).expect("good").config.admin.expect("an admin address");
+    let shared = admin(&format!("{bare}[tls]\ncert = 'c.pem'\nkey = 'c.key'\n"));
+    assert_eq!((shared.token, shared.tls), (Some(Token("0123456789abcdef".into())), AdminTls::OfListeners));
+    let files =
+        TlsFiles { cert: scratch.0.join("a.pem"), key: scratch.0.join("a.key"), accept_expired: false };
+    assert_eq!(admin(&format!("{bare}{own}")).tls, AdminTls::Own(files.clone()));
+    // On loopback both are optional.
+    assert_eq!(admin(&format!("[admin]\n{own}")).tls, AdminTls::Own(files));
+    let token = admin("[admin]\ntoken_file = 'token'\n");
+    assert_eq!((token.tls.clone(), token.token.is_some()), (AdminTls::Off, true));
+    assert!(!format!("{token:?}").contains("0123456789"), "{token:?}");
+
+    for (file, message) in
+        [("short", "has 15 bytes"), ("blank", "contains a blank"), ("absent", "cannot read")]
+    {
+        let told = told(&format!("[admin]\ntoken_file = '{file}'\n"));
+        assert!(
+            told.contains("hallpass.toml:10: error: admin.token_file") && told.contains(message),
+            "{told}"
+        );
+    }
+    assert!(told("[admin]\ncert = 'a.pem'\n").contains("admin.cert is set without admin.key"));
 }
 
 #[test]

@@ -259,13 +259,57 @@ impl LogLevel {
 pub struct Admin {
     /// Address to bind.
     pub address: SocketAddr,
-    /// Lower-case host names that requests may use besides IP addresses and `localhost`.
+    /// Lower-case host names that requests without a token may use besides IP addresses and `localhost`.
     pub names: Vec<String>,
+    /// The token that requests must have. Always there if the address is not loopback.
+    pub token: Option<Token>,
+    /// Whether the pages use TLS. Always the case if the address is not loopback.
+    pub tls: AdminTls,
+}
+
+/// The certificate of the admin pages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AdminTls {
+    /// No TLS.
+    #[default]
+    Off,
+    /// The certificate of `[tls]`.
+    OfListeners,
+    /// A certificate for these pages alone.
+    Own(TlsFiles),
+}
+
+/// The token of the admin pages.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(pub String);
+
+// Written by hand for the same reason as that of `Host`.
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+impl Admin {
+    /// Returns the files of the certificate; `None` without TLS. `listeners` is `[tls]`.
+    pub fn certificate<'a>(&'a self, listeners: Option<&'a TlsFiles>) -> Option<&'a TlsFiles> {
+        match &self.tls {
+            AdminTls::Off => None,
+            AdminTls::OfListeners => listeners,
+            AdminTls::Own(files) => Some(files),
+        }
+    }
+
+    /// Returns the URL of the pages at the address itself.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls == AdminTls::Off { "http" } else { "https" };
+        format!("{scheme}://{}/", self.address)
+    }
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { address: DEFAULT_ADMIN, names: Vec::new() }
+        Self { address: DEFAULT_ADMIN, names: Vec::new(), token: None, tls: AdminTls::Off }
     }
 }
 

@@ -101,7 +101,7 @@ pub(super) const TABLES: [(&str, &[&str]); 12] = [
     ("[limits]", limits::KEYS),
     ("[drain]", &["alternate_server", "tcp_alternate_server", "tls_alternate_server"]),
     ("[log]", &["format", "level"]),
-    ("[admin]", &["address", "names"]),
+    ("[admin]", &["address", "names", "token_file", "cert", "key"]),
 ];
 
 /// One table of the document.

@@ -1,6 +1,8 @@
-//! A real headless Chromium with two peers that can reach each other only through the relay: data and video.
+//! A real headless Chromium: two peers that can reach each other only through the relay, with data and video; and the
+//! dashboard.
 #![allow(clippy::disallowed_methods, reason = "external programs run on the real clock")]
 
+mod dashboard;
 #[path = "../support/mod.rs"]
 mod support;
 

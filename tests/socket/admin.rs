@@ -1,15 +1,18 @@
 //! The admin address, over a plain socket.
 
 use crate::support::beside_others;
+use crate::support::certs::{self, Kind};
 use crate::support::client::{Client, Link};
 use crate::support::files::Directory;
-use crate::support::http::get;
-use crate::support::plan::{Plan, Transport, lay_out_hallpass};
+use crate::support::http::{get, get_over};
+use crate::support::plan::{LOCAL_V4, Plan, Transport, lay_out_hallpass};
 use crate::support::process::Process;
 use crate::support::server::{Server, skip_on_coturn};
-use crate::support::tool::run_ok;
+use crate::support::tls;
+use crate::support::tool::{Ended, run_command, run_ok};
 use std::fs;
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -95,4 +98,109 @@ fn metrics_are_prometheus_text_without_names_of_users() {
     }
     assert!(samples > 0 && body.contains("# TYPE "), "{body}");
     assert!(!body.contains("w_somebody"), "a user id in the metrics:\n{body}");
+}
+
+/// An address that other machines reach has TLS and wants a token. The commands can still ask it: on the server itself with
+/// the configuration, elsewhere with the token and a certificate to trust.
+#[test]
+fn an_address_for_other_machines_has_tls_and_a_token() {
+    let _turn = beside_others();
+    if skip_on_coturn("the admin address") {
+        return;
+    }
+    const TOKEN: &str = "the-token-of-the-test";
+    let secrets = Directory::new("token");
+    let token_file = secrets.write("token", &format!("{TOKEN}\n"));
+    let lines = format!("token_file = {token_file:?}");
+    let plan = Plan { admin: ("0.0.0.0".parse().expect("literal"), lines), ..Plan::loopback() };
+    let server = Server::start(&plan);
+
+    let ask = |path: &str, token: Option<&str>| {
+        let field = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        get_over(tls::connect(server.admin()), &server.admin().to_string(), path, &field)
+    };
+    assert_eq!(ask("/metrics", None).0, 401);
+    assert_eq!(ask("/metrics", Some("another-token-of-the-test")).0, 401);
+    let (status, metrics) = ask("/metrics", Some(TOKEN));
+    assert!(status == 200 && metrics.contains("\nhallpass_ready 1\n"), "{metrics}");
+    assert_eq!(ask("/readyz", None), (200, "ready\n".to_owned()));
+    let (_, overview) = ask("/overview", Some(TOKEN));
+    assert!(overview.contains("\"problems\": []"), "{overview}");
+
+    let hallpass = |arguments: &[&str], files: &[(&str, &Path)]| -> Ended {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
+        command.arg("sessions").args(arguments);
+        files.iter().for_each(|(option, path)| {
+            command.arg(option).arg(path);
+        });
+        run_command(command, LIMIT)
+    };
+    let (cert, _) = server.certificate_files();
+    let config = server.files().path("hallpass.toml");
+    let admin = server.admin().to_string();
+    let url = format!("https://{admin}");
+    let ca = server.files().path("ca.pem");
+    for (arguments, files) in [
+        (&[][..], &[("--config", &*config)][..]),
+        (&["--admin", &url][..], &[("--ca-file", cert), ("--token-file", &*token_file)][..]),
+        (&["--admin", &url][..], &[("--ca-file", &*ca), ("--token-file", &*token_file)][..]),
+    ] {
+        let ended = hallpass(arguments, files);
+        assert!(ended.success && ended.output == "no sessions\n", "{files:?}: {}", ended.output);
+    }
+    let renewed = certs::made(Kind::Good, "second.test");
+    let foreign = secrets.write("foreign.pem", &renewed.ca);
+    for (arguments, files, told) in [
+        (&["--admin", &url][..], &[("--ca-file", cert)][..], "it wants a token"),
+        (
+            &["--admin", &url][..],
+            &[("--ca-file", cert), ("--token-file", cert)][..],
+            "does not accept this token",
+        ),
+        (&["--admin", &url][..], &[("--ca-file", &*foreign)][..], "its certificate is not accepted"),
+        (&["--admin", &admin][..], &[][..], "cannot ask the server"),
+    ] {
+        let ended = hallpass(arguments, files);
+        assert!(!ended.success && ended.output.contains(told), "{told}: {}", ended.output);
+    }
+
+    // A renewed certificate is in use after a reload, and the command says so before.
+    fs::write(cert, &renewed.cert).unwrap();
+    fs::write(server.certificate_files().1, &renewed.key).unwrap();
+    let ended = hallpass(&[], &[("--config", &config)]);
+    assert!(
+        ended.output.contains("another certificate") && ended.output.contains("reload"),
+        "{}",
+        ended.output
+    );
+    server.signal("USR2");
+    assert!(server.wait_log(LIMIT, |log| log.contains("new certificate in use")), "{}", server.log());
+    assert!(hallpass(&[], &[("--config", &config)]).success);
+}
+
+/// A certificate for the admin pages alone serves them, and nobody else.
+#[test]
+fn a_certificate_of_its_own_and_a_token_work_on_loopback_too() {
+    let _turn = beside_others();
+    if skip_on_coturn("the admin address") {
+        return;
+    }
+    let files = Directory::new("own");
+    let (cert, key) = (files.path("admin.pem"), files.path("admin.key"));
+    certs::write(Kind::SelfSigned, "admin.test", &cert, &key);
+    let token_file = files.write("token", "the-token-of-the-test\n");
+    let lines = format!("cert = {cert:?}\nkey = {key:?}\ntoken_file = {token_file:?}");
+    let plan = Plan { admin: (LOCAL_V4, lines), ..Plan::loopback() };
+    let server = Server::start(&plan);
+    let config = server.files().path("hallpass.toml");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
+    command.args(["refusals", "--config"]).arg(&config);
+    let ended = run_command(command, LIMIT);
+    assert!(ended.success && ended.output == "no refusals\n", "{}", ended.output);
+    let shown = |address| tls::certificate(&tls::connect(address).conn);
+    assert_ne!(shown(server.admin()), shown(server.v4(Transport::Tls)));
+    // A browser's login is accepted.
+    let login = "Authorization: Basic YWRtaW46dGhlLXRva2VuLW9mLXRoZS10ZXN0\r\nAccept: text/html\r\n";
+    let (status, page) = get_over(tls::connect(server.admin()), "relay.example.org", "/", login);
+    assert!(status == 200 && page.contains("<html"), "{page}");
 }

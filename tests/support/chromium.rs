@@ -48,6 +48,13 @@ pub struct Chromium {
     /// An empty page of a secure origin.
     page: String,
     last_id: u64,
+    /// Errors of pages so far: in the console, of the network, of their policies, and exceptions.
+    complaints: Vec<Value>,
+}
+
+/// A page in a tab of its own.
+pub struct Tab {
+    session: String,
 }
 
 impl Chromium {
@@ -73,22 +80,58 @@ impl Chromium {
             Some(_) => format!("file://{}", files.write("page.html", "<!DOCTYPE html>").display()),
             None => format!("http://{}/", serve_empty_page()),
         };
-        Chromium { process, commands, answers: follow(pipe), page, last_id: 0 }
+        Chromium { process, commands, answers: follow(pipe), page, last_id: 0, complaints: Vec::new() }
     }
 
     /// Evaluates `script` in an empty page on 127.0.0.1, a secure context, and returns what it resolves to.
     pub fn run(&mut self, script: &str) -> Value {
+        let page = self.page.clone();
+        let tab = self.open(&page);
+        self.evaluate(&tab, script)
+    }
+
+    /// Opens a page and waits until it is loaded.
+    pub fn open(&mut self, url: &str) -> Tab {
         let created = self.ask(None, "Target.createTarget", json!({ "url": "about:blank" }));
         let target = json!({ "targetId": created["targetId"], "flatten": true });
         let attached = self.ask(None, "Target.attachToTarget", target);
-        let session = attached["sessionId"].as_str().expect("a session").to_owned();
-        self.ask(Some(&session), "Page.enable", json!({}));
-        self.ask(Some(&session), "Page.navigate", json!({ "url": self.page }));
+        let tab = Tab { session: attached["sessionId"].as_str().expect("a session").to_owned() };
+        for domain in ["Page", "Runtime", "Log"] {
+            self.command(&tab, &format!("{domain}.enable"), json!({}));
+        }
+        self.command(&tab, "Page.navigate", json!({ "url": url }));
         self.wait(|message| message["method"] == "Page.loadEventFired");
+        tab
+    }
+
+    /// Evaluates `script` in a page and returns what it resolves to.
+    pub fn evaluate(&mut self, tab: &Tab, script: &str) -> Value {
         let evaluate = json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
-        let answer = self.ask(Some(&session), "Runtime.evaluate", evaluate);
+        let answer = self.command(tab, "Runtime.evaluate", evaluate);
         assert_eq!(answer["exceptionDetails"], Value::Null, "the page threw: {answer:#}");
         answer["result"]["value"].clone()
+    }
+
+    /// Presses a key and releases it. `text` is what the key writes, if anything.
+    pub fn press(&mut self, tab: &Tab, key: &str, text: Option<&str>) {
+        let mut down =
+            json!({ "type": "keyDown", "key": key, "code": key, "windowsVirtualKeyCode": key_code(key) });
+        if let Some(text) = text {
+            down["text"] = text.into();
+        }
+        self.command(tab, "Input.dispatchKeyEvent", down);
+        self.command(tab, "Input.dispatchKeyEvent", json!({ "type": "keyUp", "key": key, "code": key }));
+    }
+
+    /// Sends any command of the protocol for a page.
+    pub fn command(&mut self, tab: &Tab, method: &str, params: Value) -> Value {
+        let session = tab.session.clone();
+        self.ask(Some(&session), method, params)
+    }
+
+    /// The errors of all pages so far.
+    pub fn complaints(&self) -> &[Value] {
+        &self.complaints
     }
 
     fn ask(&mut self, session: Option<&str>, method: &str, params: Value) -> Value {
@@ -105,16 +148,43 @@ impl Chromium {
         answer["result"].clone()
     }
 
-    fn wait(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+    fn wait(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
         let end = Instant::now() + ANSWER_LIMIT;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match self.answers.recv_timeout(left) {
                 Ok(message) if wanted(&message) => return message,
-                Ok(_) => {}
+                Ok(message) => self.complaints.extend(complaint(&message)),
                 Err(error) => panic!("no answer from chromium: {error}\n{}", self.process.output()),
             }
         }
+    }
+}
+
+/// Returns what an event says about an error of a page.
+fn complaint(event: &Value) -> Option<Value> {
+    let params = &event["params"];
+    let is_one = match event["method"].as_str()? {
+        "Runtime.exceptionThrown" => true,
+        "Runtime.consoleAPICalled" => params["type"] == "error" || params["type"] == "warning",
+        "Log.entryAdded" => params["entry"]["level"] == "error",
+        _ => false,
+    };
+    is_one.then(|| params.clone())
+}
+
+/// The code of a key on Windows, which Chromium uses on all systems for keys that write nothing.
+fn key_code(key: &str) -> u32 {
+    match key {
+        "Tab" => 9,
+        "Enter" => 13,
+        "Escape" => 27,
+        " " => 32,
+        "End" => 35,
+        "Home" => 36,
+        "ArrowLeft" => 37,
+        "ArrowRight" => 39,
+        _ => panic!("no code for {key}"),
     }
 }
 

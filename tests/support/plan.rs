@@ -47,6 +47,8 @@ pub struct Plan {
     pub tables: String,
     /// Lines for the start of Hallpass's file.
     pub top: String,
+    /// The address that the admin pages are bound to, and further lines for `[admin]`.
+    pub admin: (IpAddr, String),
     /// Lines for the end of coturn's file.
     pub coturn: String,
     /// The network namespace to run in.
@@ -81,6 +83,7 @@ impl Plan {
             tls: String::new(),
             tables: String::new(),
             top: String::new(),
+            admin: (LOCAL_V4, String::new()),
             coturn: String::new(),
             namespace: None,
             wrapper: Vec::new(),
@@ -120,7 +123,9 @@ pub fn lay_out_hallpass(plan: &Plan, files: &Directory) -> Layout {
     write!(toml, "\n[tls]\ncert = {:?}\nkey = {:?}\n", layout.cert, layout.key).unwrap();
     write!(toml, "\n[[host]]\nname = \"test\"\nsecret = \"{SECRET}\"\n").unwrap();
     write!(toml, "\n[peers]\nallow = {}\n", quoted(&plan.allow)).unwrap();
-    write!(toml, "\n[admin]\naddress = \"{}\"\n", layout.admin).unwrap();
+    let (ip, lines) = &plan.admin;
+    let bound = SocketAddr::new(*ip, layout.admin.port());
+    write!(toml, "\n[admin]\naddress = \"{bound}\"\n{lines}\n").unwrap();
     write!(toml, "\n[limits]\n{}\n{}\n", plan.limits, plan.tables).unwrap();
     layout.config = files.write("hallpass.toml", &toml);
     layout

@@ -1,4 +1,6 @@
 use super::*;
+use crate::admin::history::Reading;
+use crate::admin::overview::State as ServerState;
 use crate::admin::sessions::Session;
 use crate::admin::{Latch, Snapshot};
 use std::io::{Read, Write};
@@ -33,6 +35,31 @@ impl SessionSource for NoSessions {
     }
 }
 
+/// A server whose clock shows 50 s.
+struct Running;
+
+impl StateSource for Running {
+    fn reading(&self) -> Option<Reading> {
+        Some(Reading { users: 3, memory: 1000, ..Reading::default() })
+    }
+
+    fn state(&self) -> Option<ServerState> {
+        Some(ServerState {
+            descriptors_max: 100,
+            hosts: vec!["<b>ping</b>".to_owned()],
+            ..ServerState::default()
+        })
+    }
+
+    fn now(&self) -> u64 {
+        1_800_000_000
+    }
+
+    fn monotonic(&self) -> u64 {
+        50_000_000_000
+    }
+}
+
 struct Rig {
     address: SocketAddr,
     readiness: Readiness,
@@ -42,6 +69,10 @@ struct Rig {
 }
 
 async fn rig(limits: AdminLimits) -> Rig {
+    rig_behind(limits, Door { names: vec![NAME.to_owned()], ..Door::default() }).await
+}
+
+async fn rig_behind(limits: AdminLimits, door: Door) -> Rig {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let readiness = Readiness::default();
@@ -53,11 +84,15 @@ async fn rig(limits: AdminLimits) -> Rig {
         sessions: Arc::new(NoSessions),
         refusals: Book::default(),
         reading: Arc::default(),
+        program: Program { version: "1.2.3", revision: None, started: 1_799_999_000 },
+        state: Arc::new(Running),
+        history: Arc::default(),
     };
+    content.history.record(40_000_000_000, Reading::default());
     let stopped = async move {
         let _ = stopped.await;
     };
-    let server = tokio::spawn(serve_within(limits, listener, vec![NAME.to_owned()], content, stopped));
+    let server = tokio::spawn(serve_within(limits, listener, door, content, stopped));
     Rig { address, readiness, latch, stop, server }
 }
 
@@ -209,4 +244,92 @@ async fn the_server_stops_on_request() {
     rig.stop.send(()).unwrap();
     rig.server.await.unwrap().unwrap();
     assert!(TcpStream::connect(rig.address).is_err());
+}
+
+#[tokio::test]
+async fn browsers_get_the_dashboard_and_its_files_with_a_strict_policy() {
+    let rig = rig(LIMITS).await;
+    let ask = async |path: &str, accept: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\n\r\n");
+        exchange(rig.address, request.as_bytes()).await
+    };
+    for page in [ask("/", "text/html,*/*;q=0.8").await, ask("/dashboard", "*/*").await] {
+        assert!(page.starts_with("HTTP/1.1 200") && page.contains("<html lang=\"en\">"), "{page}");
+        for header in [
+            "content-type: text/html; charset=utf-8\r\n",
+            "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self';",
+            "frame-ancestors 'none'",
+            "referrer-policy: no-referrer\r\n",
+            "cache-control: no-store\r\n",
+            "x-content-type-options: nosniff\r\n",
+            "cross-origin-resource-policy: same-origin\r\n",
+        ] {
+            assert!(page.contains(header), "{header}: {page}");
+        }
+        assert!(!page.to_lowercase().contains("set-cookie"));
+    }
+    assert!(ask("/", "*/*").await.contains("hallpass admin\n"), "curl gets text");
+    assert!(ask("/", "*/*").await.contains("vary: accept\r\n"));
+    for path in dashboard::paths() {
+        let file = ask(path, "*/*").await;
+        assert!(file.starts_with("HTTP/1.1 200") && file.contains("script-src 'self'"), "{path}: {file}");
+    }
+    assert!(ask("/dashboard/absent.js", "*/*").await.starts_with("HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn the_dashboard_reads_state_and_past_as_json() {
+    let rig = rig(LIMITS).await;
+    let body = |answer: String| -> Value {
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains("content-type: application/json\r\n"), "{answer}");
+        serde_json::from_str(answer.split_once("\r\n\r\n").expect("a body").1).expect("JSON")
+    };
+    let overview = body(page(rig.address, "/overview").await);
+    assert_eq!((&overview["version"], &overview["ready"]), (&"1.2.3".into(), &false.into()));
+    assert_eq!(overview["problems"][0]["level"], "bad");
+    assert_eq!(
+        (&overview["levels"]["users"], &overview["state"]["descriptors_max"]),
+        (&3.into(), &100.into())
+    );
+    assert_eq!(overview["state"]["hosts"][0], "<b>ping</b>");
+    let history = body(page(rig.address, "/history?span=day&after=0").await);
+    assert_eq!((&history["step"], &history["live"]["users"]), (&300.into(), &3.0.into()));
+    for query in ["span=week", "after=-1", "spam=hour"] {
+        let answer = page(rig.address, &format!("/history?{query}")).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{query}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn with_a_token_every_page_wants_it_but_health_and_readiness() {
+    let door = Door { access: Some(Access::new("the-token-of-the-test")), ..Door::default() };
+    let rig = rig_behind(LIMITS, door).await;
+    let ask = async |path: &str, token: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: any.example\r\n{token}\r\n");
+        exchange(rig.address, request.as_bytes()).await
+    };
+    let good = "authorization: Bearer the-token-of-the-test\r\n";
+    let wrong = "authorization: Bearer another-token-of-the-test\r\n";
+    for path in ["/", "/dashboard", "/metrics", "/sessions", "/refusals", "/overview", "/history", "/nothing"]
+    {
+        let refused = ask(path, "").await;
+        assert!(refused.starts_with("HTTP/1.1 401"), "{path}: {refused}");
+        for scheme in ["Basic realm=\"hallpass admin\"", "Bearer\r\n"] {
+            assert!(refused.contains(&format!("www-authenticate: {scheme}")), "{refused}");
+        }
+        assert!(!refused.contains("hallpass_bindings"));
+    }
+    assert!(ask("/metrics", good).await.contains("hallpass_bindings_total"), "any name is answered");
+    assert!(ask("/healthz", "").await.ends_with("ok\n"));
+    assert!(ask("/readyz", good).await.ends_with("waiting for listeners\n"));
+    let without = ask("/readyz", "").await;
+    assert!(without.starts_with("HTTP/1.1 503") && without.ends_with("not ready\n"), "{without}");
+
+    for _ in 0..10 {
+        assert!(ask("/metrics", wrong).await.starts_with("HTTP/1.1 401"));
+    }
+    let waiting = ask("/metrics", good).await;
+    assert!(waiting.starts_with("HTTP/1.1 429") && waiting.contains("retry-after: "), "{waiting}");
+    assert!(ask("/healthz", "").await.starts_with("HTTP/1.1 200"), "health is still answered");
 }

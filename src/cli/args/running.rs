@@ -1,9 +1,10 @@
 //! The commands that ask the running server.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+
+use crate::cli::admin_url::AdminUrl;
 
 pub const SESSIONS_EXAMPLES: &str = "\
 Lists the newest first. A line below a session says what looks wrong, for example that nothing comes back from the peers.
@@ -12,6 +13,7 @@ Examples:
   hallpass sessions
   hallpass sessions --host ping --user w_abc
   hallpass sessions --json | jq '.sessions[].client'
+  hallpass sessions --admin https://relay.example.org:9641 --token-file admin.token
 
 Exit status: 0 success, 1 the server cannot be asked, 2 wrong usage.";
 
@@ -29,12 +31,18 @@ Exit status: 0 success, 1 the server cannot be asked, 2 wrong usage.";
 /// Where the running server is.
 #[derive(Args, Debug)]
 pub struct RunningServerArgs {
-    /// Admin address of the server
+    /// Admin address of the server, or https://NAME:PORT
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9641")]
-    pub admin: SocketAddr,
-    /// Configuration file to read the admin address from
-    #[arg(long, short, value_name = "FILE", conflicts_with = "admin")]
+    pub admin: AdminUrl,
+    /// Configuration file to read the admin address, its token and its certificate from
+    #[arg(long, short, value_name = "FILE", conflicts_with_all = ["admin", "token_file", "ca_file"])]
     pub config: Option<PathBuf>,
+    /// File whose first line is the token of the admin address
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Certificate to trust: the server's own, or its authority's; default: this computer's authorities
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
     /// Print the answer of the server as JSON
     #[arg(long)]
     pub json: bool,

@@ -50,7 +50,7 @@ pub fn text(config: &Config, machine: &Addresses, certificate: Option<&str>) -> 
     }
     limits(config, &mut text);
     if let Some(admin) = &config.admin {
-        let _ = writeln!(text, "admin     http://{}/ for metrics, sessions and refusals", admin.address);
+        let _ = writeln!(text, "admin     {} for the dashboard, metrics, sessions and refusals", admin.url());
     }
     text
 }
@@ -190,7 +190,7 @@ mod tests {
             "host      ping: 1 secret, reaches 198.51.100.20\n",
             "limits    a school behind one address: 125 pupils join in a second (unauthenticated_per_source), 8000 ",
             "          one user: 500 allocations (allocations_per_user), 50000 kbit/s each",
-            "admin     http://127.0.0.1:9641/ for metrics, sessions and refusals\n",
+            "admin     http://127.0.0.1:9641/ for the dashboard, metrics, sessions and refusals\n",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }

@@ -3,6 +3,7 @@
 //! `docs/metrics.md` explains each metric to the operator; a test compares it with this module.
 
 mod certificate;
+pub mod figures;
 pub mod process;
 mod relayed;
 pub mod reload;

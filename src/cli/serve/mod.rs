@@ -127,8 +127,9 @@ fn set_up(
     let addresses = addresses::at_start();
     // Printed before a certificate error ends the start, so that the operator sees both.
     let fit_check = configuration::refuse_misfits(&config, path.as_deref(), &addresses);
-    let certificate =
-        Certificate::first(&config).map_err(|message| StartError::new(message, "fix [tls] cert and key"))?;
+    let certificate = Certificate::first(&config)
+        .map_err(|message| StartError::new(message, "fix cert and key in [tls] or [admin]"))?;
+    shown.certificate.set(certificate.store_for_admin());
     fit_check?;
     drop(starting.certificate);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -4,14 +4,20 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
 
-use super::metrics::ServerMetrics;
-use super::metrics::process::ProcessMetrics;
+use tokio_rustls::TlsAcceptor;
+
+use super::metrics::process::{ProcessMetrics, REVISION};
+use super::metrics::{ServerMetrics, figures};
 use super::sessions::DeferredSessions;
-use super::start_error::{self, StartError};
+use super::start_error::{self, REPORT_BUG, StartError};
+use crate::admin::history::Reading;
+use crate::admin::overview::{Program, State, StateSource};
 use crate::admin::refusals::Book;
 use crate::admin::sessions::SessionSource;
-use crate::admin::{self, Content, Latch, MetricSource, Readiness, Snapshot};
-use crate::config::Admin;
+use crate::admin::{self, Access, Content, Door, Latch, MetricSource, Readiness, Snapshot};
+use crate::cert::{ALPN_HTTP1, DeferredStore, TlsConfigs};
+use crate::config::{Admin, AdminTls};
+use crate::system::clock;
 use crate::system::port_holder::PortSpace;
 
 /// The steps before the server is ready, in this order. Each latch is dropped when its step is done.
@@ -52,6 +58,24 @@ impl MetricSource for DeferredMetrics {
     }
 }
 
+impl StateSource for DeferredMetrics {
+    fn reading(&self) -> Option<Reading> {
+        self.0.get().map(figures::reading)
+    }
+
+    fn state(&self) -> Option<State> {
+        self.0.get().map(figures::state)
+    }
+
+    fn now(&self) -> u64 {
+        clock::unix_seconds()
+    }
+
+    fn monotonic(&self) -> u64 {
+        clock::monotonic_nanos()
+    }
+}
+
 /// What the pages show; empty until the workers have started.
 #[derive(Default)]
 pub struct Shown {
@@ -61,13 +85,23 @@ pub struct Shown {
     pub sessions: Arc<DeferredSessions>,
     /// The refusals.
     pub refusals: Book,
+    /// The certificate of the pages. There is none until it is loaded, so connections with TLS fail until then.
+    pub certificate: Arc<DeferredStore>,
 }
 
 /// Binds the admin address and serves the pages on the current runtime.
 ///
 /// # Errors
-/// If the address cannot be bound. If the port is occupied, the next step names the process.
+/// If the address cannot be bound; if the port is occupied, the next step names the process. If rustls refuses the settings.
 pub fn serve(admin: &Admin, shown: &Shown, readiness: Readiness) -> Result<(), StartError> {
+    let door = Door {
+        names: admin.names.clone(),
+        access: admin.token.as_ref().map(|token| Access::new(&token.0)),
+        tls: match admin.tls {
+            AdminTls::Off => None,
+            AdminTls::OfListeners | AdminTls::Own(_) => Some(acceptor(&shown.certificate)?),
+        },
+    };
     let listener = bind(admin.address)?;
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
@@ -76,7 +110,8 @@ pub fn serve(admin: &Admin, shown: &Shown, readiness: Readiness) -> Result<(), S
             return Ok(());
         }
     };
-    let names = admin.names.clone();
+    let program =
+        Program { version: env!("CARGO_PKG_VERSION"), revision: REVISION, started: clock::unix_seconds() };
     let process = Arc::new(ProcessMetrics::new(readiness.clone()));
     let content = Content {
         metrics: vec![process, Arc::clone(&shown.metrics) as Arc<dyn MetricSource>],
@@ -84,13 +119,23 @@ pub fn serve(admin: &Admin, shown: &Shown, readiness: Readiness) -> Result<(), S
         sessions: Arc::clone(&shown.sessions) as Arc<dyn SessionSource>,
         refusals: shown.refusals.clone(),
         reading: Arc::default(),
+        program,
+        state: Arc::clone(&shown.metrics) as Arc<dyn StateSource>,
+        history: Arc::default(),
     };
     tokio::spawn(async move {
-        if let Err(error) = admin::serve(listener, names, content, std::future::pending()).await {
+        if let Err(error) = admin::serve(listener, door, content, std::future::pending()).await {
             tracing::error!("the admin pages are no longer served: {error}");
         }
     });
     Ok(())
+}
+
+fn acceptor(certificate: &Arc<DeferredStore>) -> Result<TlsAcceptor, StartError> {
+    let configs = TlsConfigs::new(Arc::clone(certificate), &[ALPN_HTTP1]);
+    let configs =
+        configs.map_err(|error| StartError::new(format!("TLS cannot be set up: {error}"), REPORT_BUG))?;
+    Ok(TlsAcceptor::from(configs.with_alpn))
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {

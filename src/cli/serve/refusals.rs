@@ -111,13 +111,15 @@ impl Refusals {
                 if let Some(alarm) =
                     self.secrets.refused(user, &refusal.five_tuple.client.ip().to_string(), now)
                 {
-                    let silent = self.hosts_without_success(&alarm.before);
-                    tracing::warn!("{}", alarm.text(&silent));
+                    let text = alarm.text(&self.hosts_without_success(&alarm.before));
+                    tracing::warn!("{text}");
+                    self.book.warn(now, text);
                 }
             }
             Reason::ExpiredName { seconds } => {
                 if let Some(text) = self.clocks.expired(user, seconds, now) {
                     tracing::warn!("{text}");
+                    self.book.warn(now, text);
                 }
             }
             _ => {}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::metrics::reload::LastReload;
 use crate::cert::{self, CertStore, TlsConfigs};
-use crate::config::{Config, Exposure, TlsFiles, Web};
+use crate::config::{Admin, AdminTls, Config, Exposure, TlsFiles, Web};
 use crate::net::{Choice, TlsChooser};
 use crate::system::clock;
 use crate::wire::client_hello::{self, Peek};
@@ -16,6 +16,8 @@ pub struct Certificate {
     store: Arc<CertStore>,
     /// The SHA-256 fingerprint of a self-signed certificate; `None` if the certificate comes from files.
     pub fingerprint: Option<String>,
+    /// That of the admin pages, if they have one of their own, and its files.
+    of_admin: Option<(Arc<CertStore>, TlsFiles)>,
 }
 
 struct Chooser {
@@ -48,21 +50,21 @@ impl Certificate {
     /// # Errors
     /// A message for the operator if the files cannot be used. It names the file and the remedy.
     pub fn first(config: &Config) -> Result<Self, String> {
-        let now = clock::unix_seconds();
-        let Some(files) = &config.tls else {
-            let addresses: Vec<_> = config.external_ip.iter().map(|external| external.public).collect();
-            let names = [config.realm.clone()];
-            let made = cert::self_signed(&names, &addresses, now)
-                .or_else(|_| cert::self_signed(&[], &addresses, now))
-                .map_err(|error| format!("cannot create a self-signed certificate: {error}"))?;
-            return Ok(Self {
-                store: Arc::new(CertStore::new(made.key)),
-                fingerprint: Some(made.fingerprint),
-            });
+        let of_admin = match &config.admin {
+            Some(Admin { tls: AdminTls::Own(files), .. }) => Some((load(files)?, files.clone())),
+            _ => None,
         };
-        let loaded = cert::load(&files.cert, &files.key, now).map_err(|error| error.to_string())?;
-        warn(&loaded.warnings, files);
-        Ok(Self { store: Arc::new(CertStore::new(loaded.key)), fingerprint: None })
+        if let Some(files) = &config.tls {
+            return Ok(Self { store: load(files)?, fingerprint: None, of_admin });
+        }
+        let now = clock::unix_seconds();
+        let addresses: Vec<_> = config.external_ip.iter().map(|external| external.public).collect();
+        let names = [config.realm.clone()];
+        let made = cert::self_signed(&names, &addresses, now)
+            .or_else(|_| cert::self_signed(&[], &addresses, now))
+            .map_err(|error| format!("cannot create a self-signed certificate: {error}"))?;
+        let store = Arc::new(CertStore::new(made.key));
+        Ok(Self { store, fingerprint: Some(made.fingerprint), of_admin })
     }
 
     /// Returns the chooser that the workers consult for each TLS client. On a shared port HTTP/2 is offered if a web server
@@ -86,32 +88,57 @@ impl Certificate {
         Ok(Arc::new(Chooser { turn: configs(&turn)?, shared: configs(&shared)?, passthrough }))
     }
 
-    /// Reads the files again. New handshakes use the new certificate; open connections keep theirs. On an error the
-    /// certificate in use stays. Replacing a valid certificate by an expired one is such an error, unless `accept_expired`.
-    /// The result is recorded in `last`.
+    /// Reads the files again, those of the admin pages too. New handshakes use the new certificate; open connections keep
+    /// theirs. On an error the certificate in use stays. Replacing a valid certificate by an expired one is such an error,
+    /// unless `accept_expired`. The result is recorded in `last`.
     pub fn reload(&self, files: Option<&TlsFiles>, last: &LastReload) {
-        let Some(files) = files else { return };
-        let now = clock::unix_seconds();
-        let reloaded = self.store.reload(&files.cert, &files.key, now, files.accept_expired);
-        last.record(reloaded.is_ok(), now);
-        match reloaded {
-            Ok(reloaded) => {
-                warn(&reloaded.warnings, files);
-                let cert = files.cert.display();
-                match reloaded.is_new {
-                    true => tracing::info!(%cert, "new certificate in use"),
-                    false => {
-                        tracing::debug!(%cert, "the files contain the certificate that is in use")
-                    }
-                }
-            }
-            Err(error) => tracing::error!("the certificate in use stays: {error}"),
+        let of_listeners = files.map(|files| (&self.store, files));
+        let of_admin = self.of_admin.as_ref().map(|(store, files)| (store, files));
+        let all: Vec<_> = of_listeners.into_iter().chain(of_admin).collect();
+        if all.is_empty() {
+            return;
         }
+        let now = clock::unix_seconds();
+        let reloaded: Vec<bool> = all.into_iter().map(|(store, files)| reload(store, files, now)).collect();
+        last.record(reloaded.into_iter().all(|is_successful| is_successful), now);
     }
 
     /// Returns the store of the certificate in use.
     pub fn store(&self) -> Arc<CertStore> {
         Arc::clone(&self.store)
+    }
+
+    /// Returns the store of the certificate of the admin pages, if they use TLS.
+    pub fn store_for_admin(&self) -> Arc<CertStore> {
+        Arc::clone(self.of_admin.as_ref().map_or(&self.store, |(store, _)| store))
+    }
+}
+
+/// # Errors
+/// A message for the operator if the files cannot be used.
+fn load(files: &TlsFiles) -> Result<Arc<CertStore>, String> {
+    let loaded = cert::load(&files.cert, &files.key, clock::unix_seconds());
+    let loaded = loaded.map_err(|error| error.to_string())?;
+    warn(&loaded.warnings, files);
+    Ok(Arc::new(CertStore::new(loaded.key)))
+}
+
+/// Reads the files of one store again. Returns whether that succeeded; the error is logged.
+fn reload(store: &CertStore, files: &TlsFiles, now: u64) -> bool {
+    match store.reload(&files.cert, &files.key, now, files.accept_expired) {
+        Ok(reloaded) => {
+            warn(&reloaded.warnings, files);
+            let cert = files.cert.display();
+            match reloaded.is_new {
+                true => tracing::info!(%cert, "new certificate in use"),
+                false => tracing::debug!(%cert, "the files contain the certificate that is in use"),
+            }
+            true
+        }
+        Err(error) => {
+            tracing::error!("the certificate in use stays: {error}");
+            false
+        }
     }
 }
 

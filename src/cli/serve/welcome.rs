@@ -15,7 +15,7 @@ pub fn text(config: &Config, fingerprint: Option<&str>) -> String {
     let certificate = fingerprint.unwrap_or("from files");
     format!(
         "No configuration: running the built-in default, which is for tests and not for permanent use.\n\
-         \x20 udp and tcp on 3479, tls on 5349; metrics and health on http://{admin}\n\
+         \x20 udp and tcp on 3479, tls on 5349; dashboard and metrics on {admin}\n\
          \x20 self-signed certificate, SHA-256 {certificate}\n\
          \x20 loopback peers are allowed (only without a configuration)\n\
          \x20 secret, new at each start: {secret}\n\
@@ -26,7 +26,7 @@ pub fn text(config: &Config, fingerprint: Option<&str>) -> String {
          {json}\n\
          To test it, run in another terminal (Debian package coturn; the last line is TLS):\n\
          {uclient}\n",
-        admin = config.admin.as_ref().map_or_else(|| "-".to_owned(), |admin| admin.address.to_string()),
+        admin = config.admin.as_ref().map_or_else(|| "-".to_owned(), |admin| admin.url()),
         text = credentials::as_text(&made, &endpoints),
         json = credentials::ice_servers(&made, &endpoints),
         uclient = credentials::uclient(&made, &endpoints),

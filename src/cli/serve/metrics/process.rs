@@ -5,7 +5,7 @@ use crate::admin::{MetricSource, Readiness, Snapshot};
 use crate::system::{clock, memory};
 
 /// The commit that this program was built from; `.ci/release` sets it.
-const REVISION: Option<&str> = option_env!("HALLPASS_REVISION");
+pub const REVISION: Option<&str> = option_env!("HALLPASS_REVISION");
 
 /// Everything that these metrics are read from.
 pub struct ProcessMetrics {

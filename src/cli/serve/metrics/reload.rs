@@ -54,7 +54,8 @@ impl LastReload {
         }
     }
 
-    fn values(&self) -> (f64, f64) {
+    /// Returns 1 if the last reload succeeded, else 0, and the time of the last success.
+    pub fn values(&self) -> (f64, f64) {
         (f64::from(u8::from(self.successful.load(Relaxed))), self.succeeded.load(Relaxed) as f64)
     }
 }

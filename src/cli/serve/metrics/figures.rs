@@ -1,0 +1,142 @@
+//! The figures and the state that the dashboard shows, from the same counters as the metrics.
+
+use super::ServerMetrics;
+use crate::admin::history::{DROPS, REFUSALS, Reading};
+use crate::admin::overview::{Certificate, Reload, State};
+use crate::base::host::HostId;
+use crate::base::transport::Transport;
+use crate::system::{clock, memory};
+use crate::turn::action::DropReason;
+use crate::turn::identity::refusal::Reason;
+
+/// Returns the figures of this moment.
+pub fn reading(metrics: &ServerMetrics) -> Reading {
+    let mut reading = Reading::default();
+    let hosts = metrics.hosts.load().len();
+    let ids = || (0..hosts).map(|number| HostId(number as u8));
+    for (at, transport) in Transport::ALL.into_iter().enumerate() {
+        for counters in &metrics.protocol {
+            for rung in ids().map(|id| counters.host(id, transport)) {
+                for (direction, flow) in [&rung.from_client, &rung.from_peer].into_iter().enumerate() {
+                    add(&mut reading.bytes[at][direction], flow.bytes.get());
+                    add(&mut reading.packets[at][direction], flow.packets.get());
+                }
+                add(&mut reading.allocations[at], rung.allocations.get());
+                add(&mut reading.allocated, rung.allocated.get());
+            }
+            for (reason, name) in Reason::NAMES.iter().enumerate() {
+                let Some(kind) = kind_of_refusal(name) else { continue };
+                for id in ids().map(Some).chain([None]) {
+                    add(&mut reading.refusals[kind], counters.refused(id, transport, reason));
+                }
+            }
+        }
+    }
+    for &reason in DropReason::ALL {
+        let dropped = metrics.sum(|counters| counters.dropped(reason).get());
+        add(&mut reading.drops[kind_of_drop(reason)], dropped);
+    }
+    reading.users = metrics.shared.quota.users() as u64;
+    reading.cpu = clock::process_cpu();
+    reading.memory = memory::resident().unwrap_or(0);
+    reading.descriptors = metrics.admission.descriptors().0.into();
+    reading.connections = metrics.admission.streams().into();
+    reading.web_unavailable = metrics.sum_network(|counters| counters.back_end_down.get());
+    reading.restarts = metrics.sum_network(|counters| counters.restarts.get());
+    reading
+}
+
+/// Returns the rest of the state.
+pub fn state(metrics: &ServerMetrics) -> State {
+    let reload = |(successful, succeeded): (f64, f64)| Reload {
+        is_successful: successful > 0.0,
+        succeeded: succeeded as u64,
+    };
+    State {
+        certificate: metrics.certificate.expiry().map(|expiry| Certificate {
+            name: expiry.name.unwrap_or_else(|| "the server".to_owned()),
+            not_after: expiry.not_after,
+            is_self_signed: expiry.is_self_signed,
+        }),
+        configuration_reload: reload(metrics.reloads.configuration.values()),
+        certificate_reload: reload(metrics.reloads.certificate.values()),
+        is_draining: metrics.drain.is_draining(),
+        drain_seconds: metrics.drain.seconds_left(),
+        memory_pressure: metrics.admission.pressure() as u8,
+        descriptors_max: metrics.admission.descriptors().1.into(),
+        relay_ports: metrics.shared.ports.taken() as u64,
+        workers: metrics.protocol.len(),
+        hosts: metrics.hosts.load().iter().map(|name| name.to_string()).collect(),
+    }
+}
+
+/// Adds without a panic: what could not be sent is subtracted, and one of the parts may be a little below zero meanwhile.
+fn add(sum: &mut u64, value: u64) {
+    *sum = sum.wrapping_add(value);
+}
+
+/// Returns the position in [`REFUSALS`] of a reason; `None` if the client continues by itself.
+fn kind_of_refusal(reason: &str) -> Option<usize> {
+    let kind = match reason {
+        "first_request" | "expired_nonce" | "alternate" => return None,
+        "wrong_password"
+        | "far_expiry"
+        | "expired_name"
+        | "malformed_name"
+        | "unknown_user"
+        | "unknown_realm"
+        | "malformed_credentials" => "credentials",
+        "peer_denied" | "withdrawn" | "peer_family" | "allocation_family" => "peers",
+        "user_allocations" | "few_ports" | "host_allocations" | "total_allocations" | "permissions"
+        | "channels" | "user_permissions" => "limits",
+        "memory" | "no_port" | "no_socket" | "no_address" => "capacity",
+        "rate_limited" => "rate",
+        _ => "other",
+    };
+    REFUSALS.iter().position(|&known| known == kind)
+}
+
+/// Returns the position in [`DROPS`] of a reason.
+fn kind_of_drop(reason: DropReason) -> usize {
+    use DropReason as Drop;
+    let kind = match reason {
+        Drop::NotTurn
+        | Drop::MalformedStun
+        | Drop::MalformedChannelData
+        | Drop::Unsolicited
+        | Drop::MalformedIndication
+        | Drop::UnknownMethod
+        | Drop::QuicRefused
+        | Drop::TooLarge => "malformed",
+        Drop::NoAllocation
+        | Drop::NoPermission
+        | Drop::NoChannel
+        | Drop::PeerDenied
+        | Drop::NoFamily
+        | Drop::NoRelay => "not_permitted",
+        Drop::Throttled
+        | Drop::SearchDeferred
+        | Drop::RequestsOverRate
+        | Drop::Backlog
+        | Drop::Amplification => "throttled",
+        Drop::AllocationOverRate | Drop::UserOverRate | Drop::HostOverRate => "over_rate",
+        Drop::QueueFull | Drop::Stale | Drop::ConnectionClosed | Drop::SendFailed | Drop::SendBacklog => {
+            "undelivered"
+        }
+    };
+    DROPS.iter().position(|&known| known == kind).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_reason() {
+        let refusals: Vec<_> = Reason::NAMES.iter().filter_map(|name| kind_of_refusal(name)).collect();
+        assert_eq!(refusals.len(), Reason::NAMES.len() - 3);
+        assert!((0..REFUSALS.len()).all(|kind| refusals.contains(&kind)), "{refusals:?}");
+        let drops: Vec<_> = DropReason::ALL.iter().map(|&reason| kind_of_drop(reason)).collect();
+        assert!((0..DROPS.len()).all(|kind| drops.contains(&kind)), "{drops:?}");
+    }
+}
