@@ -10,6 +10,7 @@ use super::rung::Route;
 use super::stage::{Cause, Stage};
 use super::text::{list, millis, span};
 use super::tls::Certificate;
+use crate::base::family::Family;
 use crate::base::transport::Transport;
 use crate::system::local_addresses::is_private;
 
@@ -306,6 +307,16 @@ impl Facts<'_> {
                 "Calls will not work: this computer has no way to {hosts}. Is it connected to a network?"
             );
             return (finding("offline", text), network);
+        }
+        if all(|cause| matches!(cause, Cause::OtherFamily)) {
+            let missing = self.direct().find_map(|outcome| outcome.route.family()).unwrap_or(Family::V4);
+            let own = if missing == Family::V4 { Family::V6 } else { Family::V4 };
+            let (own, missing) = (own.name(), missing.name());
+            let text = format!(
+                "Calls will not work here: this computer has {own} alone, and {hosts} has only an {missing} address. The \
+                 relay needs an {own} address, or this network a translation to {missing}."
+            );
+            return (finding("other_family", text), Some(Addressee::Relay));
         }
         if all(|cause| matches!(cause, Cause::Refused)) {
             let text = format!(

@@ -120,6 +120,11 @@ pub async fn open(
     Ok(Link::Tls(stream))
 }
 
+/// Whether this computer has a route to the address. Sends no packet.
+pub async fn has_route(address: SocketAddr) -> bool {
+    udp(address).await.is_ok()
+}
+
 async fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
     let any: IpAddr =
         if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };

@@ -20,6 +20,7 @@ mod link;
 pub mod login;
 pub mod markdown;
 pub mod name;
+mod other_family;
 pub mod outcome;
 mod problem;
 pub mod proxy;
@@ -147,6 +148,7 @@ async fn examine(options: Options, progress: &mut dyn Progress) -> Report {
     leave_out_missing_family(&mut outcomes);
     outcomes.sort_by(|a, b| (&a.rung, a.route).cmp(&(&b.rung, b.route)));
     lookups.sort_by(|a, b| a.name.cmp(&b.name));
+    other_family::recognize(&mut outcomes).await;
     let diagnosis = diagnose(&lookups, &outcomes, proxy.as_deref());
     Report { lookups, proxy, outcomes, diagnosis, begun, took: watch.elapsed() }
 }

@@ -48,6 +48,14 @@ impl Route {
             Self::Proxy => "proxy",
         }
     }
+
+    /// The family of the relay's address; `None` through the proxy, which looks it up itself.
+    pub fn family(self) -> Option<Family> {
+        match self {
+            Self::Direct(family) => Some(family),
+            Self::Proxy => None,
+        }
+    }
 }
 
 /// Returns the rungs to try, without duplicates: for each host those of its URLs, and the usual ports of transports for which

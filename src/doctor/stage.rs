@@ -75,6 +75,8 @@ pub enum Cause {
     Closed,
     /// This computer or a router has no route to the address.
     Unreachable,
+    /// The address is of a family that this computer does not have; it has the other one.
+    OtherFamily,
     /// This computer refuses to send, usually because of a local firewall.
     NotPermitted,
     /// Another error of the system.
@@ -168,6 +170,7 @@ impl Cause {
             Self::Reset => "reset",
             Self::Closed => "closed",
             Self::Unreachable => "unreachable",
+            Self::OtherFamily => "other_family",
             Self::NotPermitted => "not_permitted",
             Self::System(_) => "system_error",
             Self::NoProxy(_) => "no_proxy",
@@ -207,6 +210,7 @@ impl fmt::Display for Cause {
             Self::Reset => f.write_str("the connection was reset"),
             Self::Closed => f.write_str("the connection was closed"),
             Self::Unreachable => f.write_str("there is no route to the address"),
+            Self::OtherFamily => f.write_str("this computer has no address of this family"),
             Self::NotPermitted => f.write_str("a firewall on this computer forbids it"),
             Self::System(error) => f.write_str(error),
             Self::NoProxy(cause) => write!(f, "the proxy is not reachable: {cause}"),

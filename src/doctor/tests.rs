@@ -210,6 +210,7 @@ fn names_that_lead_nowhere() {
     };
     assert_eq!(all(Cause::Refused), "refused");
     assert_eq!(all(Cause::Unreachable), "offline");
+    assert_eq!(all(Cause::OtherFamily), "other_family");
     let [udp, tcp, tls] = &given()[..] else { panic!("three rungs") };
     let web = fails(tcp, DIRECT, Stage::Tcp, Stage::Stun, Cause::NotTurn("a web server (HTTP)"));
     let others = vec![dropped(udp, DIRECT), web, dropped(tls, DIRECT)];

@@ -11,6 +11,7 @@ use rustix::net::AddressFamily;
 
 use super::interfaces::{self, reachable_from_outside};
 use super::netlink::{Attributes, ROUTE_HEADER, dump, put_attribute, request};
+use crate::base::family::Family;
 
 /// A destination that stands for the Internet: the address of a root name server (K), which no private network uses. Only
 /// the route to it is looked up.
@@ -19,6 +20,14 @@ const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0x7fd, 0, 0, 0, 0, 0, 1);
 
 /// `struct ifaddrmsg`.
 const ADDRESS_HEADER: usize = 8;
+
+/// Returns an address that stands for the Internet, to look up the route to it.
+pub fn outside(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => OUTSIDE_V4.into(),
+        Family::V6 => OUTSIDE_V6.into(),
+    }
+}
 
 /// An address of this machine that a socket can send from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -203,7 +212,7 @@ struct Way {
 /// # Errors
 /// The error of the netlink socket, unless it means that there is no route.
 fn way(is_v4: bool, source: Option<IpAddr>) -> io::Result<Option<Way>> {
-    let outside: IpAddr = if is_v4 { OUTSIDE_V4.into() } else { OUTSIDE_V6.into() };
+    let outside = outside(if is_v4 { Family::V4 } else { Family::V6 });
     let family = if is_v4 { libc::AF_INET } else { libc::AF_INET6 };
     let prefix = if is_v4 { 32 } else { 128 };
     let mut body = vec![0; ROUTE_HEADER];

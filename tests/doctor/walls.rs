@@ -252,6 +252,21 @@ fn connections_that_open_and_then_stay_silent() {
 }
 
 #[test]
+fn a_client_with_ipv6_alone_and_a_relay_with_ipv4_alone() {
+    let _turn = beside_others();
+    let school = School::new();
+    let _ = school.lab.only_ipv6_for_the_client();
+    let json = school.examine(&[]);
+    assert_eq!(codes(&json), ["other_family"], "{json:#}");
+    let text = json["findings"][0]["text"].as_str().expect("a text");
+    assert!(
+        text.contains("this computer has IPv6 alone, and relay.test (198.18.2.2) has only an IPv4"),
+        "{text}"
+    );
+    assert_eq!(json["letter_for"], "relay");
+}
+
+#[test]
 fn a_computer_without_a_network() {
     let _turn = beside_others();
     let school = School::new();

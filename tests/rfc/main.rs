@@ -19,3 +19,4 @@ mod refresh;
 mod refusals;
 mod table;
 mod tls;
+mod troubleshooting;

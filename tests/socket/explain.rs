@@ -12,6 +12,8 @@ use std::process::Command;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(20);
+/// A secret as `openssl rand -base64 32` makes it. It ends with an equals sign, which is easily lost.
+const CUT: &str = "c2VjcmV0IG9mIHBpbmcsIGFzIG9wZW5zc2wgd3JpdGU=";
 
 /// Returns what a command that asks the server prints.
 fn printed(server: &Server, arguments: &[&str]) -> String {
@@ -41,14 +43,18 @@ fn every_refusal_is_explained() {
     if skip_on_coturn("reasons of refusals") {
         return;
     }
-    let plan = Plan { limits: "allocations_per_user = 1".to_owned(), ..Plan::loopback() };
+    let plan = Plan {
+        limits: "allocations_per_user = 1".to_owned(),
+        tables: format!("[[host]]\nname = \"ping\"\nsecret = \"{CUT}\"\npeers = [\"127.0.0.2\"]\n"),
+        ..Plan::loopback()
+    };
     let server = Server::start(&plan);
     let expired = rest(SECRET, "w_late", -3600);
-    let cases: [(&str, Credentials, &[&str]); 5] = [
+    let cases: [(&str, Credentials, &[&str]); 6] = [
         (
             "wrong_password",
             rest("another secret", "w_wrong", 600),
-            &["fits not the secret", "turn-stun-servers.xml"],
+            &["fits none of the 2 secrets", "turn-stun-servers.xml"],
         ),
         (
             "wrong_password",
@@ -56,6 +62,11 @@ fn every_refusal_is_explained() {
             &["the secret of test and a newline at its end"],
         ),
         ("expired_name", expired, &["expired 36", "compare the clocks"]),
+        (
+            "wrong_password",
+            rest(CUT.trim_end_matches('='), "w_cut", 600),
+            &["the secret of ping without the equals sign at its end"],
+        ),
         ("malformed_name", named(SECRET, "w_swapped:1999999999"), &["ends with a time", "EXPIRY:USER"]),
         ("far_expiry", named("another", "1999999999000:w_millis"), &["in milliseconds"]),
     ];
@@ -85,6 +96,20 @@ fn every_refusal_is_explained() {
     assert_eq!(Client::log_in(open(), server.credentials("w_ann")).allocate(), Err(486));
     wait_line(&server, &["the user has 1 allocations, as many as allowed", "limits.allocations_per_user"]);
 
+    // A user of a host whose conference server has moved to another address.
+    let mut moved = Client::log_in(open(), rest(CUT, "w_moved", 600));
+    moved.allocate().expect("good credentials");
+    assert_eq!(moved.permit("127.0.0.1:7000".parse().expect("literal")), 403);
+    wait_line(
+        &server,
+        &[
+            "host=ping",
+            "w_moved",
+            "127.0.0.1 is not allowed: it is not in `peers` of the host",
+            "add it to `peers`",
+        ],
+    );
+
     let page: serde_json::Value =
         serde_json::from_str(&get(server.admin(), "/refusals?host=test").1).expect("JSON");
     let reasons: Vec<_> =
@@ -92,8 +117,8 @@ fn every_refusal_is_explained() {
     assert_eq!(reasons, ["user_allocations", "peer_denied"], "the latest first");
     let metrics = get(server.admin(), "/metrics").1;
     for series in [
-        "{reason=\"first_request\",host=\"\",transport=\"udp\"} 5",
-        "{reason=\"wrong_password\",host=\"\",transport=\"udp\"} 2",
+        "{reason=\"first_request\",host=\"\",transport=\"udp\"} 6",
+        "{reason=\"wrong_password\",host=\"\",transport=\"udp\"} 3",
         "{reason=\"peer_denied\",host=\"test\",transport=\"tcp\"} 1",
         "{reason=\"user_allocations\",host=\"test\",transport=\"tcp\"} 1",
     ] {
@@ -129,18 +154,67 @@ fn a_secret_that_does_not_match_is_told_once_after_a_reload() {
     assert_eq!(server.log().matches("were refused since the").count(), 2, "{}", server.log());
 }
 
-/// If names of many users expired the same time ago, a clock is wrong.
+/// Without a secret, only the names of the configuration are known.
 #[test]
-fn a_wrong_clock_is_told() {
+fn a_user_that_nobody_has_configured_is_named() {
+    let _turn = beside_others();
+    if skip_on_coturn("reasons of refusals") {
+        return;
+    }
+    let hosts = "[[user]]\nname = \"teacher\"\npassword = \"a password of the tests\"\n";
+    let server = Server::start(&Plan { hosts: hosts.to_owned(), ..Plan::loopback() });
+    let stranger = Credentials { username: "w_stranger".to_owned(), password: "any".to_owned() };
+    assert_eq!(refused(&server, stranger), 401);
+    let words = ["w_stranger", "no [[user]] has this name", "add a [[user]]", "reason=\"unknown_user\""];
+    wait_line(&server, &words);
+}
+
+/// Media beyond a limit is dropped, and the drops name the limit.
+#[test]
+fn a_bandwidth_limit_is_named() {
+    let _turn = beside_others();
+    if skip_on_coturn("reasons of drops") {
+        return;
+    }
+    for (limit, reason) in
+        [("kbit_per_allocation", "allocation"), ("kbit_per_user", "user"), ("kbit_per_host", "host")]
+    {
+        let server = Server::start(&Plan { limits: format!("{limit} = 100"), ..Plan::loopback() });
+        let link = Link::open(Transport::Tcp, server.v4(Transport::Tcp));
+        let mut ann = Client::log_in(link, server.credentials("w_ann"));
+        ann.allocate().expect("good credentials");
+        let peer = Echo::start(LOCAL_V4);
+        assert_eq!(ann.bind(0x4000, peer.address()), 0);
+        // 100 kbit are 12,500 bytes; this is four times as much.
+        (0..50).for_each(|_| ann.send_on(0x4000, &[7; 1000]));
+        assert_eq!(ann.refresh(0), 0);
+        let metrics = get(server.admin(), "/metrics").1;
+        let series = format!("hallpass_drops_total{{reason=\"{reason}_over_rate\"}} ");
+        let drops = metrics.lines().find_map(|line| line.strip_prefix(&series)).expect("a counter");
+        assert!(drops.parse::<f64>().expect("a number") >= 30.0, "{limit}: {drops}");
+    }
+}
+
+/// The server that issues the credentials is a day behind: names with a lifetime of an hour expired 23 hours ago.
+#[test]
+fn a_clock_that_is_a_day_behind_is_told() {
     let _turn = beside_others();
     if skip_on_coturn("warnings about clocks") {
         return;
     }
     let server = Server::start(&Plan::loopback());
     for user in ["w_a", "w_b", "w_c", "w_d", "w_e"] {
-        assert_eq!(refused(&server, rest(SECRET, user, -86_400)), 401);
+        let mut issuer = Command::new("faketime");
+        issuer.args(["-f", "-1d", env!("CARGO_BIN_EXE_hallpass"), "credentials", "--json", "--ttl", "3600"]);
+        issuer.args(["--secret", SECRET, "--user", user, "--server", "127.0.0.1"]);
+        let issued: serde_json::Value =
+            serde_json::from_str(&run_command(issuer, LIMIT).output).expect("credentials");
+        let [username, password] = ["username", "credential"]
+            .map(|key| issued["iceServers"][0][key].as_str().expect(key).to_owned());
+        assert_eq!(refused(&server, Credentials { username, password }), 401);
     }
-    wait_line(&server, &["WARN", "the names of 5 users all expired about 24 hours ago", "clock"]);
+    wait_line(&server, &["w_a", "the user name expired 828", "compare the clocks of both hosts"]);
+    wait_line(&server, &["WARN", "the names of 5 users all expired about 23 hours ago", "clock"]);
 }
 
 /// `privacy` hides names and addresses on the pages and in the log.

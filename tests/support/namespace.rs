@@ -221,8 +221,10 @@ fn ip(args: &[&str]) {
     run_ok("ip", args, LIMIT);
 }
 
-/// Runs `body` on a thread in the namespace. Its sockets stay in that namespace even if another thread uses them.
+/// Runs `body` on a thread in the namespace, which has a name or the path of a file in `/proc`. Its sockets stay in that
+/// namespace even if another thread uses them.
 pub fn within<T: Send>(namespace: &str, body: impl FnOnce() -> T + Send) -> T {
+    // An absolute path replaces the directory.
     let file = fs::File::open(PathBuf::from("/run/netns").join(namespace)).expect("the namespace exists");
     let run = || {
         // SAFETY: takes no pointers; affects only this thread, which ends with `body`.

@@ -28,6 +28,8 @@ pub enum Transport {
 pub struct Plan {
     pub listeners: Vec<(Transport, IpAddr)>,
     pub relay: Vec<IpAddr>,
+    /// The tables with the credentials: a `[[host]]` with the secret of the tests.
+    pub hosts: String,
     /// Prefixes that the peer policy allows.
     pub allow: Vec<&'static str>,
     pub relay_ports: (u16, u16),
@@ -72,6 +74,7 @@ impl Plan {
         Plan {
             listeners: addresses.iter().flat_map(each).collect(),
             relay: addresses.to_vec(),
+            hosts: format!("[[host]]\nname = \"test\"\nsecret = \"{SECRET}\"\n"),
             allow: allow.to_vec(),
             relay_ports: RELAY_PORTS,
             limits: String::new(),
@@ -121,7 +124,7 @@ pub fn lay_out_hallpass(plan: &Plan, files: &Directory) -> Layout {
     let (first, last) = plan.relay_ports;
     write!(toml, "\n[relay]\naddresses = {}\nports = \"{first}-{last}\"\n", quoted(&plan.relay)).unwrap();
     write!(toml, "\n[tls]\ncert = {:?}\nkey = {:?}\n", layout.cert, layout.key).unwrap();
-    write!(toml, "\n[[host]]\nname = \"test\"\nsecret = \"{SECRET}\"\n").unwrap();
+    write!(toml, "\n{}", plan.hosts).unwrap();
     write!(toml, "\n[peers]\nallow = {}\n", quoted(&plan.allow)).unwrap();
     let (ip, lines) = &plan.admin;
     let bound = SocketAddr::new(*ip, layout.admin.port());

@@ -40,19 +40,25 @@ pub fn allocate_request(id: u64) -> Vec<u8> {
 /// A client's side of the long-term credentials, after the first 401.
 pub struct Session {
     credentials: Credentials,
+    realm: String,
     key: Vec<u8>,
     nonce: Vec<u8>,
 }
 
 impl Session {
     pub fn new(credentials: Credentials, nonce: &[u8]) -> Session {
-        let key = credentials::long_term_key(&credentials, TEST_REALM);
-        Session { credentials, key, nonce: nonce.to_vec() }
+        Session::in_realm(credentials, nonce, TEST_REALM)
+    }
+
+    pub fn in_realm(credentials: Credentials, nonce: &[u8], realm: &str) -> Session {
+        let key = credentials::long_term_key(&credentials, realm);
+        Session { credentials, realm: realm.to_owned(), key, nonce: nonce.to_vec() }
     }
 
     /// Returns the same user with another nonce, for another five-tuple.
     pub fn renewed(&self, nonce: &[u8]) -> Session {
-        Session { nonce: nonce.to_vec(), credentials: self.credentials.clone(), key: self.key.clone() }
+        let (credentials, realm, key) = (self.credentials.clone(), self.realm.clone(), self.key.clone());
+        Session { credentials, realm, key, nonce: nonce.to_vec() }
     }
 
     /// The name and the key of this user.
@@ -63,7 +69,7 @@ impl Session {
     /// Returns a session with another user name but the same key and nonce, as an attacker would guess.
     pub fn guess(&self, username: &str) -> Session {
         let credentials = Credentials { username: username.to_owned(), ..self.credentials.clone() };
-        Session { credentials, key: self.key.clone(), nonce: self.nonce.clone() }
+        Session { credentials, ..self.renewed(&self.nonce) }
     }
 
     pub fn nonce(&self) -> &[u8] {
@@ -74,7 +80,7 @@ impl Session {
     pub fn signed(&self, kind: u16, id: u64, attributes: &[(u16, &[u8])]) -> Vec<u8> {
         let named = [
             (USERNAME, self.credentials.username.as_bytes()),
-            (REALM_ATTRIBUTE, TEST_REALM.as_bytes()),
+            (REALM_ATTRIBUTE, self.realm.as_bytes()),
             (NONCE, &self.nonce),
         ];
         writer(kind, id, &[attributes, &named].concat()).sha1(&self.key).plain()

@@ -1,0 +1,217 @@
+//! The documentation: every command in it runs on a machine of its own, as it is printed, and prints what the page shows.
+//!
+//! The words after a fence (```` ```console nginx ````) name the state of the machine; see `settings`.
+
+mod compare;
+mod lesson;
+mod machine;
+mod page;
+mod settings;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use hallpass::cli::args::Cli;
+
+use crate::support::beside_others;
+use crate::support::credentials::rest;
+use crate::support::server::skip_on_coturn;
+use machine::Where;
+use page::{Block, Part};
+use settings::{SETTINGS, Stage};
+
+const INSTALLATION: &str = "README.md";
+/// For the administrator of a relay.
+const PAGES: [&str; 5] = [
+    "docs/operating.md",
+    "docs/troubleshooting.md",
+    "docs/metrics.md",
+    "docs/addresses.md",
+    "docs/security-evidence.md",
+];
+/// For the administrator of a school's network.
+const SCHOOL: &str = "docs/school-network.md";
+
+/// Commands that no test can run, and why. Those that end with a blank or an equals sign stand for every command that begins so.
+const NOT_RUN: &[(&str, &str)] = &[
+    ("cargo ", "builds the program, or runs the tests, this one included"),
+    ("install -m 755 target/release/hallpass ", "the machine of the test has the program"),
+    ("bash .ci/test", "runs all tests, this one included"),
+    ("HALLPASS_TEST_SERVER=", "runs other tests"),
+    ("install -m 644 conf/sysctl.conf ", "changes the kernel of the machine that runs the tests"),
+];
+
+/// What is added to a command, so that it measures for a shorter time.
+const SHORTER: (&str, &str) =
+    ("hallpass load traffic ", "hallpass load traffic --duration 0.3 --warm-up 0.1 ");
+
+fn is_run(command: &str) -> bool {
+    !NOT_RUN.iter().any(|(known, _)| is_meant(known, command))
+}
+
+/// Whether an entry of [`NOT_RUN`] stands for this command.
+fn is_meant(known: &str, command: &str) -> bool {
+    command == known || known.ends_with([' ', '=']) && command.starts_with(known)
+}
+
+/// Runs one command. systemd would start and signal the relay; here the test does.
+fn run(stage: &mut Stage, place: Where, command: &str) -> Result<String, String> {
+    match command {
+        "systemctl enable --now hallpass" => stage.machine.serve(),
+        "systemctl reload hallpass" => stage.machine.signal("HUP", "the new configuration is in use"),
+        "systemctl kill -s USR2 hallpass" => stage.machine.signal("USR2", settings::RENEWED),
+        _ => {
+            let (begin, shorter) = SHORTER;
+            let ended = stage.machine.run(place, &command.replace(begin, shorter));
+            return if ended.success { Ok(ended.output) } else { Err(ended.output) };
+        }
+    }
+    Ok(String::new())
+}
+
+/// Runs the commands of a block and adds what is wrong to the report.
+fn follow(stage: &mut Stage, block: &Block, report: &mut String) {
+    let is_known = |setting: &str| SETTINGS.iter().any(|known| known.name == setting);
+    if let Some(unknown) = block.setting.split(' ').find(|setting| !is_known(setting)) {
+        let _ =
+            writeln!(report, "{}: no setting {unknown:?}; see tests/socket/docs/settings.rs", block.place);
+        return;
+    }
+    stage.within(&block.setting, |stage, place| {
+        for step in block.steps.iter().filter(|step| is_run(&step.command)) {
+            let (ended, output) = match run(stage, place, &step.command) {
+                Ok(output) => (Ok(()), output),
+                // Where the page shows output, that says whether the command should fail.
+                Err(output) if step.shown.is_empty() => (Err("it fails".to_owned()), output),
+                Err(output) => (Ok(()), output),
+            };
+            let compared = match step.shown.is_empty() {
+                true => Ok(()),
+                false => compare::compare(&step.shown, &output),
+            };
+            if let Err(problem) = ended.and(compared) {
+                let _ =
+                    writeln!(report, "{}: {}\n{problem}; its output:\n{output}", block.place, step.command);
+            }
+        }
+    });
+}
+
+/// Installs the relay as the README says: its commands in their order, and its configuration.
+fn install(stage: &mut Stage, report: &mut String) {
+    for part in page::parts(INSTALLATION) {
+        match part {
+            Part::Configuration(text) => stage.install(&text),
+            Part::Commands(block) => follow(stage, &block, report),
+        }
+    }
+    assert!(stage.machine.is_serving(), "the README no longer starts the relay: {report}");
+}
+
+/// The commands of a page: those in blocks, and requests to the relay in its sentences.
+fn blocks(page: &str) -> impl Iterator<Item = Block> {
+    let fenced = page::parts(page).into_iter().filter_map(|part| match part {
+        Part::Commands(block) => Some(block),
+        Part::Configuration(_) => None,
+    });
+    fenced.chain(page::in_sentences(page, "curl "))
+}
+
+#[test]
+fn the_commands_for_the_administrator_of_a_relay_run() {
+    let _turn = beside_others();
+    if skip_on_coturn("the documentation") {
+        return;
+    }
+    let (mut stage, mut report) = (Stage::new(), String::new());
+    install(&mut stage, &mut report);
+    stage.machine.serve();
+    lesson::hold(&stage.machine, &stage.secret());
+    let mut all: Vec<Block> = PAGES.into_iter().flat_map(blocks).collect();
+    // The order of the pages, but first those that look at the lesson.
+    all.sort_by_key(|block| settings::restarts(&block.setting));
+    for block in &all {
+        follow(&mut stage, block, &mut report);
+    }
+    assert!(report.is_empty(), "{report}");
+}
+
+#[test]
+fn the_commands_for_the_administrator_of_a_school_run() {
+    let _turn = beside_others();
+    if skip_on_coturn("the documentation") {
+        return;
+    }
+    let (mut stage, mut report) = (Stage::new(), String::new());
+    install(&mut stage, &mut report);
+    let login = rest(&stage.secret(), "w_admin", 86_400);
+    stage.machine.login = format!("{}:{}", login.username, login.password);
+    blocks(SCHOOL).for_each(|block| follow(&mut stage, &block, &mut report));
+    assert!(report.is_empty(), "{report}");
+}
+
+/// No page is forgotten, and nothing stays on the lists that no page needs.
+#[test]
+fn the_lists_of_this_test_are_complete() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let known: Vec<&str> = PAGES.into_iter().chain([INSTALLATION, SCHOOL]).collect();
+    for entry in fs::read_dir(root.join("docs")).expect("docs").flatten() {
+        let page = format!("docs/{}", entry.file_name().to_string_lossy());
+        assert!(!page.ends_with(".md") || known.contains(&page.as_str()), "{page}: add it to PAGES");
+    }
+    let blocks: Vec<Block> = known.iter().flat_map(|page| blocks(page)).collect();
+    let commands = || blocks.iter().flat_map(|block| &block.steps).map(|step| &step.command);
+    for (known, reason) in NOT_RUN {
+        let is_used = commands().any(|command| is_meant(known, command));
+        assert!(is_used, "no page has the command {known:?} ({reason})");
+    }
+    for setting in SETTINGS {
+        let is_used = blocks.iter().any(|block| block.setting.split(' ').any(|name| name == setting.name));
+        assert!(is_used, "no block has the setting {:?}", setting.name);
+    }
+    let operating = fs::read_to_string(root.join("docs/operating.md")).expect("a page");
+    for page in
+        known.iter().filter_map(|page| page.strip_prefix("docs/")).filter(|page| *page != "operating.md")
+    {
+        assert!(operating.contains(&format!("({page}")), "docs/operating.md has no link to {page}");
+    }
+}
+
+/// Pages with command lines of `hallpass`, all of the project's.
+fn all_pages() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = Vec::new();
+    for directory in ["", "docs/", "certs/", "benches/", "fuzz/", "tests/"] {
+        let entries = fs::read_dir(root.join(directory)).expect("a directory").flatten();
+        let names = entries.map(|entry| format!("{directory}{}", entry.file_name().to_string_lossy()));
+        pages.extend(names.filter(|name| name.ends_with(".md")));
+    }
+    pages
+}
+
+/// Every subcommand and flag in every page exists. Sentences name commands without all of their arguments.
+#[test]
+fn every_command_line_of_hallpass_is_understood() {
+    let (mut seen, mut report) = (0, String::new());
+    for page in all_pages().iter().filter(|page| *page != "CHANGELOG.md") {
+        for (place, words) in page::hallpass_commands(page) {
+            seen += 1;
+            let Err(error) = Cli::try_parse_from(&words) else { continue };
+            let is_short = matches!(
+                error.kind(),
+                ErrorKind::MissingRequiredArgument
+                    | ErrorKind::DisplayHelp
+                    | ErrorKind::DisplayVersion
+                    | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            );
+            if !is_short {
+                let _ = writeln!(report, "{place}: {}\n{error}", words.join(" "));
+            }
+        }
+    }
+    assert!(seen > 30, "only {seen} command lines found");
+    assert!(report.is_empty(), "{report}");
+}
