@@ -18,7 +18,7 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 
 pub use crypto::provider;
-pub use files::{CertError, LoadedCertificate, load, sign_once};
+pub use files::{CertError, LoadedCertificate, Warning, load, sign_once};
 pub use resolver::{CertStore, Expiry, Reloaded};
 pub use self_signed::self_signed;
 pub use x509::{Description, DistinguishedName, describe};

@@ -1,11 +1,12 @@
 //! The certificate of a configuration, read as the server reads it.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::sign::CertifiedKey;
 
-use crate::cert::{self, CertStore};
+use crate::cert::{self, CertError, CertStore};
 use crate::config::{Config, Exposure, Severity};
 use crate::system::clock;
 
@@ -15,31 +16,53 @@ const SLOW_SIGNATURE: Duration = Duration::from_millis(1);
 /// What is known about the certificate of a configuration.
 #[derive(Default)]
 pub struct Examined {
-    /// One error that prevents its use, or any number of warnings, as lines of text.
-    pub problems: Vec<(Severity, String)>,
-    /// The first name in it.
-    pub name: Option<String>,
+    /// Why the files cannot be used.
+    pub error: Option<CertError>,
+    /// What is wrong with the certificate, although it can be used.
+    pub warnings: Vec<cert::Warning>,
+    /// What is wrong with the key, although it can be used.
+    pub key_warnings: Vec<String>,
+    /// The certificate and its key; `None` without files and after an error.
+    pub key: Option<Arc<CertifiedKey>>,
 }
 
-/// Reads the certificate and the key, if the configuration names any. `file` is the name of the configuration in messages.
-pub fn examine(config: &Config, file: &str) -> Examined {
+impl Examined {
+    /// The problems as lines of text: one error that prevents the use of the files, or any number of warnings. `file` is the
+    /// name of the configuration.
+    pub fn lines(&self, file: &str) -> Vec<(Severity, String)> {
+        let errors = self.error.iter().map(|error| (Severity::Error, error.to_string()));
+        let warnings = self.warnings.iter().map(ToString::to_string).chain(self.key_warnings.iter().cloned());
+        let all = errors.chain(warnings.map(|warning| (Severity::Warning, warning)));
+        all.map(|(severity, text)| {
+            let word = if severity == Severity::Error { "error" } else { "warning" };
+            (severity, format!("{file}: {word}: tls: {text}\n"))
+        })
+        .collect()
+    }
+
+    /// The first name in the certificate.
+    pub fn name(&self) -> Option<String> {
+        let store = CertStore::new(Arc::clone(self.key.as_ref()?));
+        store.expiry().and_then(|expiry| expiry.name)
+    }
+}
+
+/// Reads the certificate and the key, if the configuration names any.
+pub fn examine(config: &Config) -> Examined {
     let Some(files) = &config.tls else { return Examined::default() };
     let loaded = match cert::load(&files.cert, &files.key, clock::unix_seconds()) {
         Ok(loaded) => loaded,
-        Err(error) => {
-            let problems = vec![(Severity::Error, format!("{file}: error: tls: {error}\n"))];
-            return Examined { problems, name: None };
-        }
+        Err(error) => return Examined { error: Some(error), ..Examined::default() },
     };
-    let mut warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
-    warnings.extend(Exposure::of_file(&files.key).map(|exposure| exposure.to_string()));
+    let exposure = Exposure::of_file(&files.key).map(|exposure| exposure.to_string());
     let time = signature_time(&loaded.key);
-    if time > SLOW_SIGNATURE {
-        warnings.push(slow_key(&files.key, time));
+    let slow = (time > SLOW_SIGNATURE).then(|| slow_key(&files.key, time));
+    Examined {
+        error: None,
+        warnings: loaded.warnings,
+        key_warnings: exposure.into_iter().chain(slow).collect(),
+        key: Some(loaded.key),
     }
-    let line = |warning: String| (Severity::Warning, format!("{file}: warning: tls: {warning}\n"));
-    let problems = warnings.into_iter().map(line).collect();
-    Examined { problems, name: CertStore::new(loaded.key).expiry().and_then(|expiry| expiry.name) }
 }
 
 /// Returns the median time of a few signatures; zero if signing fails, which [`cert::load`] has ruled out.
