@@ -15,7 +15,7 @@ use crate::system::addresses::{self, Addresses};
 
 /// Checks the configuration and prints what the server will do, or all problems.
 pub(super) fn run(args: CheckArgs) -> ExitCode {
-    let Examined { report, config } = config::examine(&args.config);
+    let Examined { report, config, .. } = config::examine(&args.config);
     let mut found = Found::default();
     found.report(&report);
     let Some(config) = config else { return found.fail(&report.file) };
