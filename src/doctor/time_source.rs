@@ -118,7 +118,7 @@ async fn ntp(address: SocketAddr) -> Result<i64, Cause> {
     let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any).await.map_err(failed)?;
     socket.connect(address).await.map_err(failed)?;
-    // Instead of this machine's time, which is nobody's business, a number that proves that the answer is one.
+    // A random number in place of this machine's time: the answer must repeat it.
     let cookie = entropy::key().map_err(|error| Cause::System(error.to_string()))?[0].to_be_bytes();
     let mut request = [0; NTP_LEN];
     request[0] = NTP_CLIENT;

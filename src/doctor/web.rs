@@ -73,7 +73,7 @@ pub async fn visit(server: &WebServer) -> Visit {
     let answer = follow(server, server.proxy).await;
     let is_bad = match &answer {
         Ok(answer) => answer.status == Some(BAD_REQUEST),
-        // Without a connection there is nothing to be said about the header.
+        // Without a connection, the header cannot be the cause.
         Err(cause) => matches!(cause, Cause::System(_) | Cause::Closed | Cause::Reset),
     };
     let answers_otherwise = match is_bad && server.protocol != Protocol::PassThrough {

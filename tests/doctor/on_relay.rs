@@ -264,8 +264,12 @@ fn faults_of_the_web_and_the_files(relay: &Relay) {
         &["web.http1 127.0.0.1:83", "http://relay.test:82/b/", "port_in_redirect off"],
     );
     names(&json, "xml_lacks_relay", &["no TURN server at 198.18.2.3"]);
-    names(&json, "xml_unreadable", &["user nobody cannot read", "servers.xml", "mode 600", "chmod 640"]);
-    names(&json, "file_unreadable", &["user nobody cannot read", "web.toml", "chgrp nobody"]);
+    names(
+        &json,
+        "xml_unreadable",
+        &["user nobody cannot read", "servers.xml", "mode 600", "setfacl -m u:nobody:r"],
+    );
+    names(&json, "file_unreadable", &["user nobody cannot read", "web.toml", "setfacl -m u:nobody:r"]);
     let all = json["findings"].to_string();
     assert!(all.contains("key.pem (root:root, mode 600): Permission denied"), "{json:#}");
     fs::set_permissions(relay.files.path("servers.xml"), fs::Permissions::from_mode(0o640))

@@ -134,7 +134,7 @@ fn condition(content: &Value) -> Vec<Match> {
             Some("protocol" | "nexthdr") => words().map(protocols),
             _ => None,
         });
-        // To look into a header is to demand it.
+        // A match on a field of a header also requires that protocol.
         return match protocol {
             "th" => vec![field],
             "ip" => vec![Match::Family(Set::of(vec![Family::V4])), field],

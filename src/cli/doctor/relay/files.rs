@@ -89,10 +89,7 @@ pub fn unreadable(code: &'static str, account: &Account, file: &Path, why: &Deni
         None => Finding::error(
             code,
             format!("user {name} cannot read {}: {}", shown(file), why.error),
-            format!(
-                "give it the group of that user and mode 640: chgrp {name} {0} && chmod 640 {0}",
-                file.display()
-            ),
+            format!("setfacl -m u:{name}:r {}; or give it a group of that user and mode 640", file.display()),
         ),
     })
 }

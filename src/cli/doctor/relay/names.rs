@@ -89,7 +89,7 @@ pub fn check(site: &Site<'_>, seen: &Seen) -> Check {
             check.findings.push(Finding::error(
                 "family_not_served",
                 format!(
-                    "{name} has an {shown} address, and no listener serves {shown}: such clients wait in vain"
+                    "{name} has an {shown} address, and no listener serves {shown}: such clients get no answer"
                 ),
                 format!("add listeners on an {shown} address, or remove that address from the DNS"),
             ));
