@@ -281,6 +281,7 @@ fn faults_of_names_and_ports(relay: &Relay) {
         let text = relay.certificate(&text, Kind::OtherName, NAME);
         let listeners = "[[listen]]\ntransport = 'tls'\naddress = '0.0.0.0:8443'\n\
             [[listen]]\ntransport = 'udp'\naddress = '198.18.2.2:6000'\n[relay]";
+        let text = text.replace("proxy_protocol = \"v1\"", "proxy_protocol = \"none\"");
         text.replace("[relay]", listeners).replace("127.0.0.1:81", "127.0.0.1:9")
     });
     relay.change_xml(|text| text.replace(SECRET, "the secret of another relay"));
@@ -289,9 +290,11 @@ fn faults_of_names_and_ports(relay: &Relay) {
         "certificate_for_other_name",
         "certificate_not_loaded",
         "configuration",
+        "configuration",
         "listener_closed",
         "port_taken",
         "web_away",
+        "web_proxy_header",
         "xml_lacks_relay",
         "xml_lacks_url",
         "xml_other_secret",
@@ -305,6 +308,7 @@ fn faults_of_names_and_ports(relay: &Relay) {
     names(&json, "configuration", &["ports.toml:", "browsers refuse TURN servers on port 6000", "write 443"]);
     names(&json, "port_taken", &["listen tls 0.0.0.0:8443: nginx (pid ", "move nginx to 127.0.0.1:81"]);
     names(&json, "listener_closed", &["listen udp 198.18.2.2:6000", "restart"]);
+    names(&json, "web_proxy_header", &["web.h2 127.0.0.1:82", "expects a PROXY header", "\"v1\" in [web]"]);
     names(&json, "web_away", &["web.http1 127.0.0.1:9", "refused"]);
     names(
         &json,

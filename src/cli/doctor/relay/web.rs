@@ -63,7 +63,13 @@ fn judge(site: &Site<'_>, server: &WebServer, visit: &Visit) -> Option<Finding> 
     match &visit.answer {
         Err(cause) => Some(Finding::error(
             "web_away",
-            format!("{place}: the web server does not answer: {cause}. Visitors get 502"),
+            format!(
+                "{place}: the web server does not answer: {cause}. {}",
+                match server.protocol {
+                    Protocol::PassThrough => "Connections for that name are closed",
+                    Protocol::Http1 | Protocol::H2 => "Visitors get 502",
+                }
+            ),
             "start the web server, or correct its address in [web]; `ss -ltnp` lists who listens where",
         )),
         Ok(answer) => {
