@@ -65,6 +65,18 @@ pub fn check(site: &Site<'_>, seen: &Seen) -> Check {
     };
     let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     check.facts.push(format!("{name} is {}", all.join(", ")));
+    // Debian's installer writes the name of a machine with 127.0.1.1 into that file.
+    if addresses.iter().all(IpAddr::is_loopback) && name != "localhost" {
+        check.findings.push(untested(
+            "name_not_tested",
+            format!(
+                "on this machine {name} is {}, so it is not known where it leads outside",
+                all.join(", ")
+            ),
+            "remove the name from /etc/hosts, or test from another network: hallpass doctor turn:NAME",
+        ));
+        return check;
+    }
     let strangers: Vec<&IpAddr> = addresses.iter().filter(|ip| !site.is_ours(**ip)).collect();
     // Behind NAT without external_ip, that is what is reported.
     let is_translated =
