@@ -1,6 +1,7 @@
 //! The vocabulary of the crate: small types and helpers that every module may import. Imports no other module.
 #![forbid(unsafe_code)]
 
+pub mod calendar;
 pub mod family;
 pub mod host;
 pub mod lock;

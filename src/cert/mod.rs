@@ -19,7 +19,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::server::ResolvesServerCert;
 
 pub use crypto::provider;
-pub use files::{CertError, LoadedCertificate, load, sign_once};
+pub use files::{CertError, LoadedCertificate, Warning, load, sign_once};
 pub use resolver::{CertStore, DeferredStore, Expiry, Reloaded};
 pub use self_signed::self_signed;
 pub use x509::{Description, DistinguishedName, describe};

@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use crate::base::calendar::days_since_1970;
+
 const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 0x02;
 const VERSION: u8 = 0xa0;
@@ -212,16 +214,6 @@ fn time((tag, content): (u8, &[u8])) -> Option<i64> {
     let (month, day) = (part(0), part(2));
     let fits = (1..=12).contains(&month) && (1..=31).contains(&day);
     fits.then(|| days_since_1970(year, month, day) * 86_400 + part(4) * 3600 + part(6) * 60 + part(8))
-}
-
-/// Days from 1970-01-01 to a date of the proleptic Gregorian calendar. Years are counted from March, so that the leap
-/// day is the last day of a year.
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    // 719,468 days lie between 0000-03-01 and 1970-01-01.
-    year * 365 + leap_days + day_of_year - 719_468
 }
 
 #[cfg(test)]

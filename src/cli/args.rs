@@ -2,6 +2,7 @@
 
 mod doctor;
 mod running;
+mod server_name;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -10,9 +11,10 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use doctor::DOCTOR_EXAMPLES;
-pub use doctor::{DoctorArgs, Hidden};
+pub use doctor::{DoctorArgs, Hidden, RelayArgs};
 use running::{REFUSALS_EXAMPLES, SESSIONS_EXAMPLES};
 pub use running::{RefusalsArgs, RunningServerArgs, SessionsArgs};
+use server_name::server_name;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -114,7 +116,7 @@ pub enum Command {
     /// Write or verify BigBlueButton's turn-stun-servers.xml
     #[command(after_help = BBB_XML_EXAMPLES)]
     BbbXml(BbbXmlArgs),
-    /// Test from this computer whether calls will work through a relay
+    /// Find out why calls fail: on the relay itself, or from a client's network
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
     /// Put load on a TURN server and measure it
@@ -358,22 +360,6 @@ pub struct ManualArgs {
     /// Write all pages into this directory
     #[arg(long, value_name = "DIRECTORY", conflicts_with = "command")]
     pub directory: Option<PathBuf>,
-}
-
-/// Parses a host name or an address without a port. Returns IPv6 addresses without brackets.
-///
-/// # Errors
-/// A message for the user if `text` is neither.
-fn server_name(text: &str) -> Result<String, String> {
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    let is_name = !bare.is_empty()
-        && !bare.starts_with('-')
-        && bare.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
-    if is_name || bare.parse::<std::net::Ipv6Addr>().is_ok() {
-        Ok(bare.to_owned())
-    } else {
-        Err("write a host name or an address, without scheme or port".to_owned())
-    }
 }
 
 /// Parses process ids as `pidof` and `pgrep -d,` print them.

@@ -1,6 +1,7 @@
 //! `hallpass bbb-xml`: the list of STUN and TURN servers that BigBlueButton sends to browsers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -22,10 +23,60 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The servers in a file.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Servers {
+pub(super) struct Servers {
     stun: BTreeSet<String>,
     /// By URL: the pairs of secret and lifetime in its entries.
     turn: BTreeMap<String, BTreeSet<(String, String)>>,
+}
+
+impl Servers {
+    /// The hosts in the TURN URLs.
+    pub fn hosts(&self) -> BTreeSet<&str> {
+        self.turn.keys().map(|url| host_of(url)).collect()
+    }
+
+    /// The hosts in the URLs of TURN over TLS.
+    pub fn tls_hosts(&self) -> BTreeSet<&str> {
+        self.turn.keys().filter(|url| url.starts_with("turns:")).map(|url| host_of(url)).collect()
+    }
+
+    /// Whether a TURN server at `host` has one of these secrets.
+    pub fn has_secret(&self, host: &str, secrets: &[String]) -> bool {
+        let mut ours = self.turn.iter().filter(|(url, _)| host_of(url) == host);
+        ours.any(|(_, entries)| entries.iter().any(|(secret, _)| secrets.contains(secret)))
+    }
+}
+
+/// A difference between a file and a configuration. `Display` names the URL and never a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Difference {
+    /// No listener has this URL.
+    NoListener(String),
+    /// The file lacks this URL.
+    Missing(String),
+    /// This URL has several entries.
+    Several(String, usize),
+    /// This URL has an older secret, which is still accepted.
+    OlderSecret(String),
+    /// This URL has a secret that is not accepted.
+    OtherSecret(String),
+    /// This URL has another lifetime: that of the file, and the wanted one.
+    Lifetime(String, String, String),
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoListener(url) => write!(f, "{url}: no listener in the configuration has this URL"),
+            Self::Missing(url) => write!(f, "{url}: missing"),
+            Self::Several(url, count) => write!(f, "{url}: is listed {count} times with different values"),
+            Self::OlderSecret(url) => {
+                write!(f, "{url}: has an older secret of this host, which is still accepted")
+            }
+            Self::OtherSecret(url) => write!(f, "{url}: has a secret that is not this host's"),
+            Self::Lifetime(url, has, wanted) => write!(f, "{url}: has the lifetime {has:?}, not {wanted}"),
+        }
+    }
 }
 
 /// Prints the file, or compares an existing one with the configuration.
@@ -59,7 +110,7 @@ pub(super) fn run(args: BbbXmlArgs) -> ExitCode {
             return fail(&format!("{}: {reason}", path.display()), next);
         }
     };
-    let wanted = Wanted { endpoints: &endpoints, name: &args.public_name, newest, older, ttl: &ttl };
+    let wanted = Wanted { endpoints: &endpoints, name: &args.public_name, newest, older, ttl: Some(&ttl) };
     let (differences, notes) = compare(&written, &wanted);
     for note in notes {
         print_stderr(&format!("{}: note: {note}\n", path.display()));
@@ -135,46 +186,51 @@ fn set(xml: &mut Writer<Vec<u8>>, property: &str, prefix: &str, count: usize) ->
 }
 
 /// The content that the configuration requires.
-struct Wanted<'a> {
-    endpoints: &'a [Endpoint],
-    name: &'a str,
-    newest: &'a str,
-    older: &'a [String],
-    ttl: &'a str,
+pub(super) struct Wanted<'a> {
+    /// The listeners as URLs.
+    pub endpoints: &'a [Endpoint],
+    /// The relay's name in URLs.
+    pub name: &'a str,
+    /// The secret that the file must have.
+    pub newest: &'a str,
+    /// Secrets that are accepted as well.
+    pub older: &'a [String],
+    /// The lifetime that the file must have; `None` for any.
+    pub ttl: Option<&'a str>,
 }
 
 /// Returns the differences, and notes about entries of other servers. Neither contains a secret.
-fn compare(written: &Servers, wanted: &Wanted<'_>) -> (Vec<String>, Vec<String>) {
+pub(super) fn compare(written: &Servers, wanted: &Wanted<'_>) -> (Vec<Difference>, Vec<String>) {
     let (mut differences, mut notes) = (Vec::new(), Vec::new());
     let stun: BTreeSet<String> = wanted.endpoints.iter().filter_map(Endpoint::stun_url).collect();
     let turn: BTreeSet<String> = wanted.endpoints.iter().map(Endpoint::turn_url).collect();
     let present = written.stun.iter().chain(written.turn.keys());
     for url in present.filter(|url| !stun.contains(*url) && !turn.contains(*url)) {
         if host_of(url) == wanted.name {
-            differences.push(format!("{url}: no listener in the configuration has this URL"));
+            differences.push(Difference::NoListener(url.clone()));
         } else {
             notes.push(format!("{url}: another server, not compared"));
         }
     }
     for url in stun.difference(&written.stun) {
-        differences.push(format!("{url}: missing"));
+        differences.push(Difference::Missing(url.clone()));
     }
     for url in &turn {
         let Some(entries) = written.turn.get(url) else {
-            differences.push(format!("{url}: missing"));
+            differences.push(Difference::Missing(url.clone()));
             continue;
         };
         if entries.len() > 1 {
-            differences.push(format!("{url}: is listed {} times with different values", entries.len()));
+            differences.push(Difference::Several(url.clone(), entries.len()));
         }
         for (secret, ttl) in entries {
             if wanted.older.contains(secret) {
-                differences.push(format!("{url}: has an older secret of this host, which is still accepted"));
+                differences.push(Difference::OlderSecret(url.clone()));
             } else if secret != wanted.newest {
-                differences.push(format!("{url}: has a secret that is not this host's"));
+                differences.push(Difference::OtherSecret(url.clone()));
             }
-            if ttl != wanted.ttl {
-                differences.push(format!("{url}: has the lifetime {ttl:?}, not {}", wanted.ttl));
+            if let Some(wanted) = wanted.ttl.filter(|wanted| ttl != wanted) {
+                differences.push(Difference::Lifetime(url.clone(), ttl.clone(), wanted.to_owned()));
             }
         }
     }
@@ -196,7 +252,7 @@ fn host_of(url: &str) -> &str {
 /// # Errors
 /// A message for the operator if the file cannot be read, is larger than 1 MiB, is not UTF-8, or would not be loaded by
 /// bbb-web.
-fn read(path: &Path) -> Result<Servers, String> {
+pub(super) fn read(path: &Path) -> Result<Servers, String> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
@@ -369,8 +425,8 @@ mod tests {
 
     fn differences(text: &str, older: &[String]) -> Vec<String> {
         let endpoints = all();
-        let wanted = Wanted { endpoints: &endpoints, name: NAME, newest: SECRET, older, ttl: "86400" };
-        compare(&servers(text).unwrap(), &wanted).0
+        let wanted = Wanted { endpoints: &endpoints, name: NAME, newest: SECRET, older, ttl: Some("86400") };
+        compare(&servers(text).unwrap(), &wanted).0.iter().map(ToString::to_string).collect()
     }
 
     fn written(secret: &str) -> String {
@@ -417,9 +473,10 @@ mod tests {
         });
         let text = document(&endpoints, SECRET, "86400").unwrap();
         let endpoints = all();
-        let wanted = Wanted { endpoints: &endpoints, name: NAME, newest: SECRET, older: &[], ttl: "86400" };
+        let wanted =
+            Wanted { endpoints: &endpoints, name: NAME, newest: SECRET, older: &[], ttl: Some("86400") };
         let (differences, notes) = compare(&servers(std::str::from_utf8(&text).unwrap()).unwrap(), &wanted);
-        assert_eq!(differences, [""; 0]);
+        assert_eq!(differences, []);
         assert_eq!(notes.len(), 2, "STUN and TURN: {notes:?}");
     }
 

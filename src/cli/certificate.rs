@@ -1,11 +1,12 @@
 //! The certificate of a configuration, read as the server reads it.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::sign::CertifiedKey;
 
-use crate::cert::{self, CertStore};
+use crate::cert::{self, CertError, CertStore};
 use crate::config::{Admin, AdminTls, Config, Exposure, Severity, TlsFiles};
 use crate::system::clock;
 
@@ -15,40 +16,68 @@ const SLOW_SIGNATURE: Duration = Duration::from_millis(1);
 /// What is known about the certificate of a configuration.
 #[derive(Default)]
 pub struct Examined {
-    /// One error that prevents its use, or any number of warnings, as lines of text.
-    pub problems: Vec<(Severity, String)>,
-    /// The first name in it.
-    pub name: Option<String>,
+    /// The table of the configuration that names the files.
+    table: &'static str,
+    /// Why the files cannot be used.
+    pub error: Option<CertError>,
+    /// What is wrong with the certificate, although it can be used.
+    pub warnings: Vec<cert::Warning>,
+    /// What is wrong with the key, although it can be used.
+    pub key_warnings: Vec<String>,
+    /// The certificate and its key; `None` without files and after an error.
+    pub key: Option<Arc<CertifiedKey>>,
+    /// The same of a certificate for the admin pages alone.
+    pub of_admin: Option<Box<Examined>>,
+}
+
+impl Examined {
+    /// The problems as lines of text: one error that prevents the use of the files, or any number of warnings. `file` is the
+    /// name of the configuration.
+    pub fn lines(&self, file: &str) -> Vec<(Severity, String)> {
+        let errors = self.error.iter().map(|error| (Severity::Error, error.to_string()));
+        let warnings = self.warnings.iter().map(ToString::to_string).chain(self.key_warnings.iter().cloned());
+        let all = errors.chain(warnings.map(|warning| (Severity::Warning, warning)));
+        let table = self.table;
+        let own = all.map(|(severity, text)| {
+            let word = if severity == Severity::Error { "error" } else { "warning" };
+            (severity, format!("{file}: {word}: {table}: {text}\n"))
+        });
+        own.chain(self.of_admin.iter().flat_map(|admin| admin.lines(file))).collect()
+    }
+
+    /// The first name in the certificate.
+    pub fn name(&self) -> Option<String> {
+        let store = CertStore::new(Arc::clone(self.key.as_ref()?));
+        store.expiry().and_then(|expiry| expiry.name)
+    }
 }
 
 /// Reads certificates and keys that the configuration names: those of the listeners, and those of the admin pages alone.
-/// `file` is the name of the configuration in messages.
-pub fn examine(config: &Config, file: &str) -> Examined {
-    let mut examined =
-        config.tls.as_ref().map_or_else(Examined::default, |files| of_files(files, "tls", file));
-    if let Some(Admin { tls: AdminTls::Own(files), .. }) = &config.admin {
-        examined.problems.extend(of_files(files, "admin", file).problems);
-    }
-    examined
+pub fn examine(config: &Config) -> Examined {
+    let examined = config.tls.as_ref().map_or_else(Examined::default, |files| of_files(files, "tls"));
+    let of_admin = match &config.admin {
+        Some(Admin { tls: AdminTls::Own(files), .. }) => Some(Box::new(of_files(files, "admin"))),
+        _ => None,
+    };
+    Examined { of_admin, ..examined }
 }
 
-fn of_files(files: &TlsFiles, table: &str, file: &str) -> Examined {
+fn of_files(files: &TlsFiles, table: &'static str) -> Examined {
     let loaded = match cert::load(&files.cert, &files.key, clock::unix_seconds()) {
         Ok(loaded) => loaded,
-        Err(error) => {
-            let problems = vec![(Severity::Error, format!("{file}: error: {table}: {error}\n"))];
-            return Examined { problems, name: None };
-        }
+        Err(error) => return Examined { error: Some(error), table, ..Examined::default() },
     };
-    let mut warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
-    warnings.extend(Exposure::of_file(&files.key).map(|exposure| exposure.to_string()));
+    let exposure = Exposure::of_file(&files.key).map(|exposure| exposure.to_string());
     let time = signature_time(&loaded.key);
-    if time > SLOW_SIGNATURE {
-        warnings.push(slow_key(&files.key, time));
+    let slow = (time > SLOW_SIGNATURE).then(|| slow_key(&files.key, time));
+    Examined {
+        table,
+        of_admin: None,
+        error: None,
+        warnings: loaded.warnings,
+        key_warnings: exposure.into_iter().chain(slow).collect(),
+        key: Some(loaded.key),
     }
-    let line = |warning: String| (Severity::Warning, format!("{file}: warning: {table}: {warning}\n"));
-    let problems = warnings.into_iter().map(line).collect();
-    Examined { problems, name: CertStore::new(loaded.key).expiry().and_then(|expiry| expiry.name) }
 }
 
 /// Returns the median time of a few signatures; zero if signing fails, which [`cert::load`] has ruled out.

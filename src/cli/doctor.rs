@@ -1,4 +1,6 @@
-//! `hallpass doctor`: tests from this computer whether calls will work through a relay.
+//! `hallpass doctor`: tests whether calls will work, from a client's network or on the relay itself.
+
+mod relay;
 
 use std::process::ExitCode;
 
@@ -19,12 +21,16 @@ const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "
 
 /// Tests the relay and prints the report. The exit status is 0 if calls will work.
 pub(super) fn run(args: DoctorArgs) -> ExitCode {
-    let options = match options(&args) {
-        Ok(options) => options,
-        Err(code) => return code,
-    };
     let mut line = ProgressLine::new(!args.quiet);
-    let report = crate::doctor::run(options, &mut line);
+    let report = if args.urls.is_empty() {
+        relay::examine(&args.relay, &mut line)
+    } else {
+        let options = match options(&args) {
+            Ok(options) => options,
+            Err(code) => return code,
+        };
+        crate::doctor::run(options, &mut line)
+    };
     line.clear();
     let report = match report {
         Ok(report) => report,
@@ -109,7 +115,7 @@ impl Progress for ProgressLine {
     fn update(&mut self, status: &Status) {
         self.show(|| {
             let text = format!(
-                "testing, {} s: {} of {} ways done; waiting for {}",
+                "testing, {} s: {} of {} done; waiting for {}",
                 status.elapsed.as_secs(),
                 status.done,
                 status.of,

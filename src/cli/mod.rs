@@ -9,6 +9,7 @@ mod check;
 mod credentials;
 mod doctor;
 mod endpoints;
+mod live;
 mod load;
 mod manual;
 mod output;

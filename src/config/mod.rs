@@ -23,7 +23,7 @@ mod web;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
@@ -68,6 +68,8 @@ pub struct Examined {
     /// The configuration, with defaults in place of wrong values; `None` if the file cannot be read or has a syntax
     /// error. If `report` has errors, use the configuration only to look for more.
     pub config: Option<Config>,
+    /// The files with secrets that it names.
+    pub secret_files: Vec<PathBuf>,
 }
 
 impl Examined {
@@ -88,7 +90,7 @@ pub fn examine(path: &Path) -> Examined {
     let file = path.display().to_string();
     match read_text(path, &file) {
         Ok((text, mode)) => parse_with_mode(&text, &file, path.parent().unwrap_or(Path::new("")), Some(mode)),
-        Err(report) => Examined { report, config: None },
+        Err(report) => Examined { report, config: None, secret_files: Vec::new() },
     }
 }
 
@@ -159,7 +161,8 @@ fn parse_with_mode(text: &str, file: &str, base: &Path, mode: Option<u32>) -> Ex
         config
     });
     notes.problems.sort_by_key(|problem| problem.line);
-    Examined { report: Report { file: file.to_owned(), problems: notes.problems }, config }
+    let report = Report { file: file.to_owned(), problems: notes.problems };
+    Examined { report, config, secret_files: notes.secret_files }
 }
 
 /// The line with the most brackets and dots. The parser reports no position for the error "nested too deeply", and this

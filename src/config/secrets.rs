@@ -207,6 +207,7 @@ pub(super) fn from_file(
 ) -> Option<At<String>> {
     let key = section.key(key);
     let file = base.join(path.value);
+    notes.secret_files.push(file.clone());
     let shown = file.display();
     let (bytes, mode) = match read_start(&file) {
         Ok(read) => read,

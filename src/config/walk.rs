@@ -1,5 +1,7 @@
 //! Typed access to the TOML document, table by table. Every value comes with its line, and unknown keys are reported.
 
+use std::path::PathBuf;
+
 use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -11,12 +13,14 @@ use super::problem::{Problem, Severity};
 pub(super) struct Notes {
     line_starts: Vec<usize>,
     pub(super) problems: Vec<Problem>,
+    /// The files with secrets that were named.
+    pub(super) secret_files: Vec<PathBuf>,
 }
 
 impl Notes {
     pub(super) fn new(text: &str) -> Self {
         let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { line_starts, problems: Vec::new() }
+        Self { line_starts, problems: Vec::new(), secret_files: Vec::new() }
     }
 
     pub(super) fn line_at(&self, offset: usize) -> usize {

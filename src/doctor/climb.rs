@@ -57,19 +57,25 @@ impl Shared {
     }
 }
 
-/// Climbs a rung as far as it goes. `address`: the relay's, for a direct route.
-pub async fn climb(shared: &Shared, rung: Rung, route: Route, address: Option<SocketAddr>) -> Outcome {
+/// Climbs a rung as far as it goes. `address`: the relay's, for a direct route. `greeting` precedes everything on a stream.
+pub async fn climb(
+    shared: &Shared,
+    rung: Rung,
+    route: Route,
+    address: Option<SocketAddr>,
+    greeting: &'static [u8],
+) -> Outcome {
     let mut outcome = Outcome::new(rung, route, address);
-    outcome.fault = ascend(shared, &mut outcome).await.err();
+    outcome.fault = ascend(shared, &mut outcome, greeting).await.err();
     outcome
 }
 
-async fn ascend(shared: &Shared, outcome: &mut Outcome) -> Result<(), Fault> {
+async fn ascend(shared: &Shared, outcome: &mut Outcome, greeting: &'static [u8]) -> Result<(), Fault> {
     let at = |stage| move |cause| Fault { stage, cause };
     let until = shared.until;
     let rung = outcome.rung.clone();
     let way = way(shared, outcome).await.map_err(at(Stage::Name))?;
-    let target = Target { host: &rung.host, port: rung.port, transport: rung.transport, way };
+    let target = Target { host: &rung.host, port: rung.port, transport: rung.transport, way, greeting };
     outcome.reached = Some(Stage::Name);
 
     let mut opening = Opening::default();

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::certificate_note::certificate_note;
-use super::finding::{Addressee, Finding, finding};
+use super::finding::{Addressee, Finding, Severity, finding};
 use super::name::Lookup;
 use super::outcome::{Outcome, Untested};
 use super::rung::Route;
@@ -33,7 +33,10 @@ pub struct Diagnosis {
 pub fn diagnose(lookups: &[Lookup], outcomes: &[Outcome], proxy: Option<&str>) -> Diagnosis {
     let facts = Facts { lookups, outcomes, proxy: proxy.unwrap_or("none") };
     let works = outcomes.iter().any(Outcome::works);
-    let (verdict, addressee) = if works { facts.good() } else { facts.bad() };
+    let (mut verdict, addressee) = if works { facts.good() } else { facts.bad() };
+    if !works {
+        verdict.severity = Severity::Error;
+    }
     let mut findings = vec![verdict];
     for note in facts.notes() {
         if findings.iter().all(|known| known.code != note.code) {
@@ -362,6 +365,7 @@ impl Facts<'_> {
             );
             notes.push(finding("no_large_data", text));
         }
+        notes.extend(self.dead_address());
         notes.extend(self.proxy_note());
         let broken = self.outcomes.iter().find_map(|outcome| match &outcome.fault.as_ref()?.cause {
             cause @ (Cause::NotTurn(_) | Cause::NotTls) => Some((outcome, cause)),
@@ -371,6 +375,23 @@ impl Facts<'_> {
             notes.push(finding("not_the_relay", format!("On {}, {cause}.", outcome.rung)));
         }
         notes
+    }
+
+    /// An address of the relay at which nothing answers, while another one of its family works.
+    fn dead_address(&self) -> Option<Finding> {
+        let at =
+            |ip: IpAddr| self.direct().filter(move |outcome| outcome.address.is_some_and(|at| at.ip() == ip));
+        let works = |ip: IpAddr| at(ip).any(Outcome::works);
+        let addresses = || self.direct().filter_map(|outcome| Some(outcome.address?.ip()));
+        let dead = addresses().find(|ip| {
+            let other = addresses().any(|other| other.is_ipv4() == ip.is_ipv4() && works(other));
+            other && !at(*ip).any(Outcome::is_relay)
+        })?;
+        let text = format!(
+            "The relay has several addresses, and none of its ports answers at {dead}. Browsers that choose this one have \
+             no calls."
+        );
+        Some(finding("address_silent", text))
     }
 
     /// Loss and delay of the best rung that works.

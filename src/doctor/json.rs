@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::finding::Addressee;
+use super::check::Check;
+use super::finding::{Addressee, Finding, Severity};
 use super::letter::letter;
 use super::outcome::Outcome;
-use super::report::Report;
+use super::report::{Relay, Report};
 use super::stage::Stage;
 use super::tls::{Certificate, shown};
 
 /// Returns the report as one JSON object. Times are in milliseconds, dates in seconds since 1970.
 pub fn json(report: &Report) -> String {
     let diagnosis = &report.diagnosis;
-    let findings: Vec<Value> =
-        diagnosis.findings.iter().map(|one| json!({ "code": one.code, "text": one.text })).collect();
+    let findings: Vec<Value> = diagnosis.findings.iter().map(finding).collect();
     let names: Vec<Value> = report
         .lookups
         .iter()
@@ -32,6 +32,7 @@ pub fn json(report: &Report) -> String {
         "works": diagnosis.works,
         "verdict": diagnosis.findings.first().map(|one| one.code),
         "findings": findings,
+        "relay": report.relay.as_ref().map(relay),
         "names": names,
         "proxy": report.proxy,
         "rungs": report.outcomes.iter().map(rung).collect::<Vec<_>>(),
@@ -45,6 +46,23 @@ pub fn json(report: &Report) -> String {
         "version": env!("CARGO_PKG_VERSION"),
     });
     format!("{all:#}\n")
+}
+
+fn finding(one: &Finding) -> Value {
+    json!({ "code": one.code, "severity": one.severity.name(), "text": one.text, "remedy": one.remedy })
+}
+
+fn relay(relay: &Relay) -> Value {
+    let check = |check: &Check| {
+        json!({
+            "topic": check.topic,
+            "tested": check.is_tested(),
+            "severity": check.severity().map(Severity::name),
+            "facts": check.facts,
+            "findings": check.findings.iter().map(|one| one.code).collect::<Vec<_>>(),
+        })
+    };
+    json!({ "config": relay.file, "checks": relay.checks.iter().map(check).collect::<Vec<_>>() })
 }
 
 fn rung(outcome: &Outcome) -> Value {

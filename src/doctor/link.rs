@@ -45,6 +45,8 @@ pub struct Target<'a> {
     pub transport: Transport,
     /// How it is reached.
     pub way: Way<'a>,
+    /// Bytes in front of everything else on a stream: a PROXY header for a relay that expects one.
+    pub greeting: &'static [u8],
 }
 
 impl Target<'_> {
@@ -101,7 +103,12 @@ pub async fn open(
         (Transport::Udp, Way::Proxy(..)) => {
             return Err(at(Stage::Tcp)(Cause::System("a proxy carries no UDP".to_owned())));
         }
-        (_, Way::Direct(address)) => tcp(address, until).await.map_err(at(Stage::Tcp))?,
+        (_, Way::Direct(address)) => {
+            let mut stream = tcp(address, until).await.map_err(at(Stage::Tcp))?;
+            let greeted = stream.write_all(target.greeting).await;
+            greeted.map_err(|error| at(Stage::Tcp)(Cause::of_error(&error)))?;
+            stream
+        }
         (_, Way::Proxy(proxy, addresses)) => {
             tunnel(target, proxy, addresses, until).await.map_err(at(Stage::Tcp))?
         }
@@ -133,7 +140,11 @@ async fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-async fn tcp(address: SocketAddr, until: Instant) -> Result<TcpStream, Cause> {
+/// Opens a TCP connection.
+///
+/// # Errors
+/// Why it cannot be opened.
+pub async fn tcp(address: SocketAddr, until: Instant) -> Result<TcpStream, Cause> {
     let stream = within(CONNECT, until, TcpStream::connect(address)).await?;
     let stream = stream.map_err(|error| Cause::of_error(&error))?;
     stream.set_nodelay(true).map_err(|error| Cause::of_error(&error))?;
@@ -164,7 +175,7 @@ async fn tunnel(
 ///
 /// # Errors
 /// [`Cause::NoAnswer`].
-async fn within<T>(limit: Duration, until: Instant, future: impl Future<Output = T>) -> Result<T, Cause> {
+pub async fn within<T>(limit: Duration, until: Instant, future: impl Future<Output = T>) -> Result<T, Cause> {
     let limit = limit.min(until.since(now()));
     tokio::time::timeout(limit, future).await.map_err(|_| Cause::NoAnswer(limit))
 }

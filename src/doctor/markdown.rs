@@ -12,17 +12,53 @@ use super::text::{date_and_time, millis};
 /// Returns the report as Markdown.
 pub fn markdown(report: &Report) -> String {
     let diagnosis = &report.diagnosis;
-    let mut out = format!(
-        "# {}\n\n",
-        if diagnosis.works {
-            "Calls will work from this computer"
-        } else {
-            "Calls will not work from this computer"
-        }
-    );
+    let title = match (&report.relay, diagnosis.works) {
+        (None, true) => "Calls will work from this computer",
+        (None, false) => "Calls will not work from this computer",
+        (Some(_), true) => "The relay works",
+        (Some(_), false) => "The relay does not serve all clients",
+    };
+    let mut out = format!("# {title}\n\n");
     for finding in &diagnosis.findings {
-        let _ = writeln!(out, "{}\n", escaped(&finding.text));
+        let _ = match &finding.remedy {
+            None => writeln!(out, "{}\n", escaped(&finding.text)),
+            Some(remedy) => writeln!(
+                out,
+                "**{}** ({}): {}.  \n{}\n",
+                finding.severity.name(),
+                finding.code,
+                escaped(&finding.text),
+                escaped(remedy)
+            ),
+        };
     }
+    if let Some(relay) = &report.relay {
+        out.push_str("| | subject | seen |\n|---|---|---|\n");
+        for check in &relay.checks {
+            let facts = escaped(&check.facts.join("; "));
+            let _ = writeln!(out, "| {} | {} | {facts} |", check.mark(), check.topic);
+        }
+        if !report.outcomes.is_empty() {
+            out.push('\n');
+        }
+    }
+    if report.relay.is_none() || !report.outcomes.is_empty() {
+        rungs(report, &mut out);
+    }
+    let _ = writeln!(
+        out,
+        "\nTested by hallpass doctor {} at {}.",
+        env!("CARGO_PKG_VERSION"),
+        date_and_time(report.begun)
+    );
+    if let (Some(addressee), Some(letter)) = (diagnosis.addressee, letter(report)) {
+        // Four backticks, which no text from the network can end: it contains no line breaks.
+        let _ = write!(out, "\n## {}\n\n````text\n{letter}````\n", heading(addressee));
+    }
+    out
+}
+
+fn rungs(report: &Report, out: &mut String) {
     out.push_str("| | rung | way | address | reached | problem | connect | TLS | STUN | relay | loss |\n");
     out.push_str("|---|---|---|---|---|---|--:|--:|--:|--:|--:|\n");
     for outcome in &report.outcomes {
@@ -45,17 +81,6 @@ pub fn markdown(report: &Report) -> String {
             exchange.map_or_else(String::new, |exchange| format!("{:.0} %", exchange.loss() * 100.0)),
         );
     }
-    let _ = writeln!(
-        out,
-        "\nTested by hallpass doctor {} at {}.",
-        env!("CARGO_PKG_VERSION"),
-        date_and_time(report.begun)
-    );
-    if let (Some(addressee), Some(letter)) = (diagnosis.addressee, letter(report)) {
-        // Four backticks, which no text from the network can end: it contains no line breaks.
-        let _ = write!(out, "\n## {}\n\n````text\n{letter}````\n", heading(addressee));
-    }
-    out
 }
 
 /// Escapes what Markdown would take for markup.

@@ -9,11 +9,15 @@
 #![forbid(unsafe_code)]
 
 mod certificate_note;
+pub mod check;
 mod climb;
 pub mod diagnosis;
+mod drive;
 mod end;
 pub mod exchange;
 pub mod finding;
+pub mod firewall;
+pub mod inspection;
 pub mod json;
 pub mod letter;
 mod link;
@@ -30,20 +34,22 @@ pub mod stage;
 pub mod table;
 #[cfg(test)]
 mod tests;
-mod text;
+pub mod text;
+pub mod time_source;
 pub mod tls;
 pub mod url;
 mod watch;
+pub mod web;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
-
 use climb::{LOOKUP, Shared, climb};
 use diagnosis::diagnose;
+use drive::Tasks;
+pub use drive::{Progress, Status};
 use login::Login;
 use name::{Lookup, look_up};
 use outcome::Outcome;
@@ -52,7 +58,7 @@ use report::Report;
 use rung::{Route, Rung};
 use stage::Cause;
 use tls::Trust;
-use watch::{Watch, now};
+use watch::now;
 
 use crate::base::family::Family;
 use crate::system::clock;
@@ -61,8 +67,8 @@ use crate::system::clock;
 const TOTAL: Duration = Duration::from_secs(17);
 /// How long after that rungs are awaited that release their allocations.
 const GRACE: Duration = Duration::from_secs(2);
-/// How often progress is shown.
-const PROGRESS: Duration = Duration::from_millis(100);
+/// Addresses of each family that are tried of one relay.
+const ADDRESSES_EACH: usize = 2;
 
 /// What to test, and with what.
 #[derive(Debug)]
@@ -73,25 +79,6 @@ pub struct Options {
     pub login: Login,
     /// An HTTP proxy to try as well.
     pub proxy: Option<Proxy>,
-}
-
-/// The state of a run, for display.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// Rungs that have ended.
-    pub done: usize,
-    /// All rungs.
-    pub of: usize,
-    /// Time since the run began.
-    pub elapsed: Duration,
-    /// The rungs that have not ended.
-    pub waiting: Vec<String>,
-}
-
-/// Receives the state of a run several times a second.
-pub trait Progress {
-    /// Displays `status`.
-    fn update(&mut self, status: &Status);
 }
 
 /// Tests everything at once and reports it. Takes less than 20 s.
@@ -113,54 +100,34 @@ enum Ended {
 }
 
 async fn examine(options: Options, progress: &mut dyn Progress) -> Report {
-    let (watch, begun) = (Watch::start(), clock::unix_seconds());
+    let begun = clock::unix_seconds();
     let proxy = options.proxy.as_ref().map(ToString::to_string);
     let trust = Trust::of_this_computer();
     let shared = Arc::new(Shared::new(options.login, trust, options.proxy, now() + TOTAL));
-    let mut run = Run { rungs: options.rungs, shared, tasks: JoinSet::new(), waiting: Vec::new(), of: 0 };
+    let mut run = Run { rungs: options.rungs, shared, tasks: Tasks::new(TOTAL + GRACE) };
     run.start(proxy.is_some());
     let (mut lookups, mut outcomes) = (Vec::new(), Vec::new());
-    let mut ticks = tokio::time::interval(PROGRESS);
-    loop {
-        tokio::select! {
-            ended = run.tasks.join_next() => match ended {
-                None => break,
-                Some(Ok(Ended::Named(lookup))) => {
-                    outcomes.extend(run.start_direct(&lookup));
-                    lookups.push(lookup);
-                }
-                Some(Ok(Ended::Climbed(outcome))) => {
-                    run.waiting.retain(|label| *label != label_of(&outcome.rung, outcome.route));
-                    outcomes.push(*outcome);
-                }
-                // A task that panicked has no outcome.
-                Some(Err(_)) => {}
-            },
-            _ = ticks.tick() => {
-                let (done, elapsed) = (outcomes.len(), watch.elapsed());
-                progress.update(&Status { done, of: run.of, elapsed, waiting: run.waiting.clone() });
-                if elapsed > TOTAL + GRACE {
-                    break;
-                }
+    while let Some(ended) = run.tasks.next(progress).await {
+        match ended {
+            Ended::Named(lookup) => {
+                outcomes.extend(run.start_direct(&lookup));
+                lookups.push(lookup);
             }
+            Ended::Climbed(outcome) => outcomes.push(*outcome),
         }
     }
     leave_out_missing_family(&mut outcomes);
-    outcomes.sort_by(|a, b| (&a.rung, a.route).cmp(&(&b.rung, b.route)));
+    outcomes.sort_by(|a, b| (&a.rung, a.route, a.address).cmp(&(&b.rung, b.route, b.address)));
     lookups.sort_by(|a, b| a.name.cmp(&b.name));
     other_family::recognize(&mut outcomes).await;
     let diagnosis = diagnose(&lookups, &outcomes, proxy.as_deref());
-    Report { lookups, proxy, outcomes, diagnosis, begun, took: watch.elapsed() }
+    Report { relay: None, lookups, proxy, outcomes, diagnosis, begun, took: run.tasks.elapsed() }
 }
 
 struct Run {
     rungs: Vec<Rung>,
     shared: Arc<Shared>,
-    tasks: JoinSet<Ended>,
-    /// Labels of the rungs that have not ended.
-    waiting: Vec<String>,
-    /// Number of rungs on all routes.
-    of: usize,
+    tasks: Tasks<Ended>,
 }
 
 impl Run {
@@ -169,29 +136,34 @@ impl Run {
         let mut hosts: Vec<String> = self.rungs.iter().map(|rung| rung.host.clone()).collect();
         hosts.dedup();
         for host in hosts {
-            self.tasks.spawn(async move { Ended::Named(look_up(&host, LOOKUP).await) });
+            self.tasks.spawn(None, async move { Ended::Named(look_up(&host, LOOKUP).await) });
         }
-        self.of = self.rungs.len();
+        self.tasks.of = self.rungs.len();
         for rung in self.rungs.clone() {
             if has_proxy && rung.transport.is_stream() {
-                self.of += 1;
+                self.tasks.of += 1;
                 self.climb(rung, Route::Proxy, None);
             }
         }
     }
 
-    /// Starts the direct rungs of a relay for its first address of each family. Returns the outcomes if it has none.
+    /// Starts the direct rungs of a relay for its addresses. Returns the outcomes if it has none.
     fn start_direct(&mut self, lookup: &Lookup) -> Vec<Outcome> {
         let rungs: Vec<Rung> = self.rungs.iter().filter(|rung| rung.host == lookup.name).cloned().collect();
         let addresses = match &lookup.addresses {
             Ok(addresses) => addresses,
-            Err(cause) => return rungs.into_iter().map(|rung| without_address(rung, cause)).collect(),
+            Err(cause) => {
+                self.tasks.done += rungs.len();
+                return rungs.into_iter().map(|rung| without_address(rung, cause)).collect();
+            }
         };
-        self.of -= rungs.len();
+        self.tasks.of -= rungs.len();
         for family in Family::ALL {
-            let Some(ip) = addresses.iter().find(|ip| Family::of(**ip) == family) else { continue };
-            for rung in &rungs {
-                self.of += 1;
+            let of_family = addresses.iter().filter(|ip| Family::of(**ip) == family);
+            for (ip, rung) in
+                of_family.take(ADDRESSES_EACH).flat_map(|ip| rungs.iter().map(move |rung| (ip, rung)))
+            {
+                self.tasks.of += 1;
                 let address = SocketAddr::new(*ip, rung.port);
                 self.climb(rung.clone(), Route::Direct(family), Some(address));
             }
@@ -200,9 +172,10 @@ impl Run {
     }
 
     fn climb(&mut self, rung: Rung, route: Route, address: Option<SocketAddr>) {
-        self.waiting.push(label_of(&rung, route));
         let shared = Arc::clone(&self.shared);
-        self.tasks.spawn(async move { Ended::Climbed(Box::new(climb(&shared, rung, route, address).await)) });
+        self.tasks.spawn(Some(label_of(&rung, route)), async move {
+            Ended::Climbed(Box::new(climb(&shared, rung, route, address, b"").await))
+        });
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::check::Check;
 use super::diagnosis::Diagnosis;
 use super::name::Lookup;
 use super::outcome::Outcome;
@@ -9,6 +10,8 @@ use super::outcome::Outcome;
 /// The report of a run.
 #[derive(Clone, Debug)]
 pub struct Report {
+    /// What was examined on the relay itself; `None` for a test from a client's network.
+    pub relay: Option<Relay>,
     /// The relays' names.
     pub lookups: Vec<Lookup>,
     /// The proxy, without user name and password.
@@ -21,4 +24,13 @@ pub struct Report {
     pub begun: u64,
     /// How long it took.
     pub took: Duration,
+}
+
+/// What was examined on the relay itself.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    /// The configuration file.
+    pub file: String,
+    /// The subjects, in the order of the table.
+    pub checks: Vec<Check>,
 }

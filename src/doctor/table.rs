@@ -3,10 +3,11 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use super::finding::Finding;
 use super::letter::{heading, letter};
 use super::outcome::Outcome;
 use super::problem::problem;
-use super::report::Report;
+use super::report::{Relay, Report};
 use super::rung::Route;
 use super::stage::Stage;
 use super::text::{date, millis, wrap};
@@ -15,37 +16,81 @@ use super::url::place;
 
 /// Width of a terminal in characters.
 pub const WIDTH: usize = 80;
+/// Width of the column of subjects.
+const TOPIC: usize = 15;
 
 /// Returns the whole report.
 pub fn table(report: &Report) -> String {
-    let mut out = head(report);
+    let mut out = match &report.relay {
+        Some(relay) => examined(relay),
+        None => head(report),
+    };
+    if report.relay.is_none() || !report.outcomes.is_empty() {
+        rungs(report, &mut out);
+    }
+    if report.relay.is_none() {
+        certificates(report, &mut out);
+    }
+    for finding in &report.diagnosis.findings {
+        out.push('\n');
+        findings(finding, &mut out);
+    }
+    if let (Some(addressee), Some(letter)) = (report.diagnosis.addressee, letter(report)) {
+        let _ = write!(out, "\n---- {} ----\n\n{letter}", heading(addressee));
+    }
+    out
+}
+
+/// What was examined on the relay itself: a line for each subject.
+fn examined(relay: &Relay) -> String {
+    let mut out = wrap(&format!("The relay of {}, examined on this machine.", relay.file), "", WIDTH);
+    out.push('\n');
+    for check in &relay.checks {
+        let facts = match check.is_tested() {
+            true if check.facts.is_empty() => "see below".to_owned(),
+            true => check.facts.join("; "),
+            false => "not tested".to_owned(),
+        };
+        // The first line begins with the subject, the others below its text.
+        let indent = " ".repeat(TOPIC + 4);
+        let wrapped = wrap(&facts, &indent, WIDTH);
+        let first = format!("{:<3} {:<TOPIC$}", check.mark(), check.topic);
+        out.push_str(&wrapped.replacen(&indent, &first, 1));
+    }
+    out
+}
+
+/// A finding, with what to do about it.
+fn findings(finding: &Finding, out: &mut String) {
+    let Some(remedy) = &finding.remedy else { return out.push_str(&wrap(&finding.text, "", WIDTH)) };
+    out.push_str(&wrap(&format!("{}: {}.", finding.severity.name(), finding.text), "", WIDTH));
+    out.push_str(&wrap(remedy, "    ", WIDTH));
+}
+
+/// The rungs with their times.
+fn rungs(report: &Report, out: &mut String) {
     let _ = writeln!(
         out,
         "\n    {:<9} {:<7} {:<12}{:>8} {:>6} {:>6} {:>6} {:>6}",
         "rung", "way", "reached", "connect", "TLS", "STUN", "relay", "loss"
     );
-    let several = report.lookups.len() > 1;
+    let several = report.relay.is_none() && report.lookups.len() > 1;
     let mut host = "";
     for outcome in &report.outcomes {
         if several && outcome.rung.host != host {
             host = &outcome.rung.host;
             let _ = writeln!(out, "{host}");
         }
-        row(outcome, &mut out);
+        row(outcome, out);
+        let same = |other: &&Outcome| (&other.rung, other.route) == (&outcome.rung, outcome.route);
+        if let Some(address) = outcome.address.filter(|_| report.outcomes.iter().filter(same).count() > 1) {
+            let _ = writeln!(out, "      at {}", address.ip());
+        }
     }
     out.push_str("Times in milliseconds. relay: from here through the relay and back.\n");
     if report.outcomes.iter().any(|outcome| mark(outcome) == "-") {
         out.push_str("- fails, but no URL names it: the relay may not offer it.\n");
     }
-    certificates(report, &mut out);
-    for finding in &report.diagnosis.findings {
-        out.push('\n');
-        out.push_str(&wrap(&finding.text, "", WIDTH));
-    }
-    if let (Some(addressee), Some(letter)) = (report.diagnosis.addressee, letter(report)) {
-        let _ = write!(out, "\n---- {} ----\n\n{letter}", heading(addressee));
-    }
-    out
 }
 
 /// The names, this computer, and the proxy.

@@ -81,8 +81,15 @@ fn report(lookups: Vec<Lookup>, outcomes: Vec<Outcome>) -> Report {
     let proxy = outcomes.iter().any(|outcome| outcome.route == Route::Proxy);
     let proxy = proxy.then(|| "http://proxy.school.example:3128".to_owned());
     let diagnosis = diagnose(&lookups, &outcomes, proxy.as_deref());
-    let report =
-        Report { lookups, proxy, outcomes, diagnosis, begun: 1_795_000_000, took: Duration::from_secs(5) };
+    let report = Report {
+        relay: None,
+        lookups,
+        proxy,
+        outcomes,
+        diagnosis,
+        begun: 1_795_000_000,
+        took: Duration::from_secs(5),
+    };
     let (human, ticket) = (table(&report), markdown(&report));
     for line in human.lines() {
         assert!(line.chars().count() <= 80, "{line}");

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::base::calendar::civil;
+
 /// Maximum length of a text from the network, in characters.
 const SHOWN_MAX: usize = 80;
 const DAY: u64 = 86_400;
@@ -57,20 +59,6 @@ pub fn date(unix: i64) -> String {
 pub fn date_and_time(unix: u64) -> String {
     let minutes = unix % DAY / 60;
     format!("{} {:02}:{:02} UTC", date(unix.cast_signed()), minutes / 60, minutes % 60)
-}
-
-/// Converts days since 1970-01-01 to year, month and day of the proleptic Gregorian calendar. Years are counted from
-/// March, so that the leap day is the last day of a year.
-fn civil(days: i64) -> (i64, i64, i64) {
-    // 719,468 days lie between 0000-03-01 and 1970-01-01; 400 years have 146,097 days.
-    let days = days + 719_468;
-    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 /// Breaks `text` into lines of at most `width` characters that begin with `indent`. A longer word has a line of its own.

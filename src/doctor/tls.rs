@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -17,12 +18,13 @@ use tokio_rustls::client::TlsStream;
 use super::stage::Cause;
 use super::text::clean;
 use crate::cert::{Description, DistinguishedName, describe, provider, roots};
+use crate::system::clock;
 
 /// Maximum number of certificates of a chain that are described.
 const CHAIN_MAX: usize = 8;
 
 /// Checks certificates against this computer's authorities.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Trust {
     provider: Arc<CryptoProvider>,
     all: Option<Arc<WebPkiServerVerifier>>,
@@ -134,6 +136,14 @@ impl Trust {
         Self { provider: Arc::new(as_browsers()), all: verifier(all), public: verifier(public) }
     }
 
+    /// Judges the chain of a server, its own certificate first, for the name `host`.
+    pub fn judge(&self, chain: &[CertificateDer<'_>], host: &str) -> Option<Certificate> {
+        let (leaf, others) = chain.split_first()?;
+        let name = ServerName::try_from(host.to_owned()).ok()?;
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(clock::unix_seconds()));
+        Some(judge(self.all.as_deref(), self.public.as_deref(), (leaf, others), (&name, &[], now)))
+    }
+
     /// Makes the handshake for `host`.
     pub async fn handshake(&self, stream: TcpStream, host: &str) -> Handshake {
         let seen = Arc::new(Recorder {
@@ -206,19 +216,9 @@ impl ServerCertVerifier for Recorder {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let check = |verifier: &Option<Arc<WebPkiServerVerifier>>| {
-            let verifier = verifier.as_ref()?;
-            Some(verifier.verify_server_cert(end_entity, intermediates, name, ocsp, now).map(|_| ()))
-        };
-        let chain = [end_entity].into_iter().chain(intermediates).take(CHAIN_MAX);
-        let chain: Vec<Description> = chain.filter_map(|one| describe(one)).map(cleaned).collect();
-        let verdict = match check(&self.all) {
-            None => Verdict::Unchecked,
-            Some(Ok(())) if check(&self.public) == Some(Ok(())) => Verdict::Public,
-            Some(Ok(())) => Verdict::Added,
-            Some(Err(error)) => verdict(&error, chain.first().is_some_and(|leaf| leaf.is_self_issued)),
-        };
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Certificate { chain, verdict });
+        let (all, public) = (self.all.as_deref(), self.public.as_deref());
+        let certificate = judge(all, public, (end_entity, intermediates), (name, ocsp, now));
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(certificate);
         Ok(ServerCertVerified::assertion())
     }
 
@@ -245,6 +245,27 @@ impl ServerCertVerifier for Recorder {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// Judges a chain, divided into the server's own certificate and the others, for a name, an OCSP answer and a time.
+fn judge(
+    all: Option<&WebPkiServerVerifier>,
+    public: Option<&WebPkiServerVerifier>,
+    (leaf, others): (&CertificateDer<'_>, &[CertificateDer<'_>]),
+    (name, ocsp, now): (&ServerName<'_>, &[u8], UnixTime),
+) -> Certificate {
+    let check = |verifier: Option<&WebPkiServerVerifier>| {
+        Some(verifier?.verify_server_cert(leaf, others, name, ocsp, now).map(|_| ()))
+    };
+    let chain = [leaf].into_iter().chain(others).take(CHAIN_MAX);
+    let chain: Vec<Description> = chain.filter_map(|one| describe(one)).map(cleaned).collect();
+    let verdict = match check(all) {
+        None => Verdict::Unchecked,
+        Some(Ok(())) if check(public) == Some(Ok(())) => Verdict::Public,
+        Some(Ok(())) => Verdict::Added,
+        Some(Err(error)) => verdict(&error, chain.first().is_some_and(|leaf| leaf.is_self_issued)),
+    };
+    Certificate { chain, verdict }
 }
 
 fn verdict(error: &Error, is_self_issued: bool) -> Verdict {

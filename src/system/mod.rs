@@ -4,10 +4,12 @@
 //! receive the time as an argument.
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod addresses;
 pub mod clock;
 pub mod entropy;
 pub mod interfaces;
+pub mod kernel_tables;
 pub mod limits;
 pub mod local_addresses;
 pub mod log_queue;

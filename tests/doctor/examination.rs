@@ -32,6 +32,11 @@ impl Examination {
         }
     }
 
+    /// Without a login, on the relay itself.
+    pub fn without_login() -> Examination {
+        Examination { login: Vec::new(), ..Examination::new() }
+    }
+
     /// From a network namespace.
     pub fn inside(mut self, namespace: &str) -> Examination {
         self.words.splice(0..0, ["ip", "netns", "exec", namespace].map(str::to_owned));

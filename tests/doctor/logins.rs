@@ -56,7 +56,7 @@ fn a_name_that_expired_and_one_that_did_not() {
 }
 
 /// Finds the library of Debian's package `faketime`, in a directory named after the architecture.
-fn library() -> PathBuf {
+pub fn library() -> PathBuf {
     let places = std::fs::read_dir("/usr/lib").expect("/usr/lib").flatten();
     let mut libraries = places.map(|place| place.path().join("faketime/libfaketimeMT.so.1"));
     libraries.find(|path| path.exists()).expect("this test needs libfaketime: apt install faketime")

@@ -8,5 +8,6 @@ mod support;
 mod coturn;
 mod examination;
 mod logins;
+mod on_relay;
 mod relays;
 mod walls;

@@ -69,6 +69,35 @@ fn an_open_network() {
 }
 
 #[test]
+fn two_families_and_an_address_without_a_relay() {
+    let _turn = beside_others();
+    let lab = Lab::new();
+    lab.add_ipv6();
+    let v6: IpAddr = "2001:db8:2::2".parse().expect("an address");
+    // The peer's namespace has no relay.
+    lab.knows(
+        &lab.client,
+        &[(NAME, &SERVER.to_string()), (NAME, &PEER.to_string()), (NAME, &v6.to_string())],
+    );
+    let mut plan = Plan::on(&[SERVER.into(), v6], &[RANGE, "2001:db8::/32"]);
+    (plan.namespace, plan.ports, plan.name) = (Some(lab.server.clone()), Some(PORTS), Some(NAME));
+    let school = School { server: Server::start(&plan), lab };
+    let json = school.examine(&[]);
+    assert_eq!(codes(&json), ["works", "address_silent"], "{json:#}");
+    assert!(json["findings"][1]["text"].as_str().expect("a text").contains("at 198.18.3.2."), "{json:#}");
+    for (transport, port) in ["udp", "tcp", "tls"].iter().zip(PORTS) {
+        assert_eq!(rung(&json, transport, port, "direct")["reached"], "data", "{json:#}");
+        let over_v6 = rung(&json, transport, port, "ipv6");
+        assert_eq!(
+            (&over_v6["reached"], &over_v6["address"]),
+            (&"data".into(), &v6.to_string().into()),
+            "{json:#}"
+        );
+    }
+    assert_eq!(json["rungs"].as_array().map(Vec::len), Some(9), "{json:#}");
+}
+
+#[test]
 fn without_udp() {
     let _turn = beside_others();
     let school = School::new();

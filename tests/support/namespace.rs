@@ -123,15 +123,21 @@ impl Lab {
         );
     }
 
-    /// Makes the client resolve this name, and no others: `ip netns exec` mounts these files over those in `/etc`.
+    /// Makes the client resolve this name, and no others.
     pub fn client_knows(&self, name: &str, address: IpAddr) {
-        let files = PathBuf::from(NAMESPACE_FILES).join(&self.client);
-        fs::create_dir_all(&files).expect("a directory for the client's files");
-        let hosts = format!("127.0.0.1 localhost\n::1 localhost\n{address} {name}\n");
+        self.knows(&self.client, &[(name, &address.to_string())]);
+    }
+
+    /// Makes a namespace resolve these names, and no others: `ip netns exec` mounts these files over those in `/etc`.
+    pub fn knows(&self, namespace: &str, names: &[(&str, &str)]) {
+        let files = PathBuf::from(NAMESPACE_FILES).join(namespace);
+        fs::create_dir_all(&files).expect("a directory for the files of a namespace");
+        let names: String = names.iter().map(|(name, address)| format!("{address} {name}\n")).collect();
+        let hosts = format!("127.0.0.1 localhost\n::1 localhost\n{names}");
         for (file, content) in
             [("hosts", hosts.as_str()), ("resolv.conf", ""), ("nsswitch.conf", "hosts: files\n")]
         {
-            fs::write(files.join(file), content).expect("a file of the client");
+            fs::write(files.join(file), content).expect("a file of a namespace");
         }
     }
 
@@ -212,8 +218,8 @@ impl Drop for Lab {
         self.peer_process.borrow_mut().take();
         for namespace in self.namespaces() {
             run("ip", &["netns", "del", namespace], LIMIT);
+            let _ = fs::remove_dir_all(PathBuf::from(NAMESPACE_FILES).join(namespace));
         }
-        let _ = fs::remove_dir_all(PathBuf::from(NAMESPACE_FILES).join(&self.client));
     }
 }
 

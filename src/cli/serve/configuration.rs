@@ -24,7 +24,7 @@ pub fn read(path: Option<&Path>) -> Result<Config, StartError> {
     print_stderr(&examined.report.to_string());
     if let Some(config) = examined.config.as_ref().filter(|_| examined.report.has_errors()) {
         // Otherwise the operator would see these only after the other errors are fixed.
-        for (_, line) in certificate::examine(config, &examined.report.file).problems {
+        for (_, line) in certificate::examine(config).lines(&examined.report.file) {
             print_stderr(&line);
         }
     }

@@ -1,0 +1,148 @@
+//! Rules of this machine's firewall that drop the relay's packets.
+
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::site::{Site, untested};
+use crate::base::family::Family;
+use crate::base::transport::Transport;
+use crate::cli::output::counted;
+use crate::doctor::check::Check;
+use crate::doctor::finding::Finding;
+use crate::doctor::firewall::{Dropped, Hook, Packet, Ruleset, iptables, nft};
+use crate::system::interfaces;
+
+/// Where the programs are; the PATH of users often lacks the first two.
+const DIRECTORIES: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/bin"];
+/// The longest list of rules that is read.
+const RULES_MAX: u64 = 32 << 20;
+
+/// Judges the rules of nftables and iptables.
+pub fn check(site: &Site<'_>) -> Check {
+    let mut check = Check::of("firewall");
+    let mut rulesets: Vec<Ruleset> = Vec::new();
+    for (program, arguments, family) in [
+        ("nft", &["-j", "list", "ruleset"][..], None),
+        ("iptables-save", &[], Some(Family::V4)),
+        ("ip6tables-save", &[], Some(Family::V6)),
+    ] {
+        let Some(path) =
+            DIRECTORIES.iter().map(|place| Path::new(place).join(program)).find(|path| path.exists())
+        else {
+            continue;
+        };
+        let read = run(&path, arguments).map(|text| match family {
+            None => nft::parse(&text),
+            Some(family) => Some(iptables::parse(&text, family)),
+        });
+        match read {
+            Ok(Some(rules)) => {
+                check.facts.push(format!("{program}: {}", counted(rules.chains.len(), "chain")));
+                rulesets.push(rules);
+            }
+            Ok(None) => {}
+            Err(error) => check.findings.push(untested(
+                "firewall_not_read",
+                format!("{program} does not list the rules of the firewall: {error}"),
+                "run this command as root",
+            )),
+        }
+    }
+    if check.facts.is_empty() && check.findings.is_empty() {
+        check.facts.push("neither nft nor iptables is installed".to_owned());
+    }
+    for finding in rulesets.iter().flat_map(|rules| judge(site, rules)) {
+        if check.findings.iter().all(|known| known.code != finding.code) {
+            check.findings.push(finding);
+        }
+    }
+    check
+}
+
+fn run(path: &Path, arguments: &[&str]) -> io::Result<String> {
+    let mut child = Command::new(path)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut text = String::new();
+    let read = match child.stdout.take() {
+        Some(output) => output.take(RULES_MAX).read_to_string(&mut text),
+        None => Ok(0),
+    };
+    // A program that still writes gets an error, because nobody reads any more.
+    let ended = child.wait()?;
+    read?;
+    if ended.success() { Ok(text) } else { Err(io::Error::other(ended.to_string())) }
+}
+
+fn judge(site: &Site<'_>, rules: &Ruleset) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let ports = &site.config.relay.ports;
+    let range = |dropped: &Dropped| format!("{}-{}", dropped.ports.start(), dropped.ports.end());
+    for relay in &site.relays {
+        let interface = interface_of(relay.local);
+        let packet = |hook| Packet {
+            family: Family::of(relay.local),
+            hook,
+            protocol: "udp",
+            interface: interface.as_deref(),
+        };
+        if let Some(dropped) = rules.dropped(packet(Hook::In), ports) {
+            findings.push(Finding::error(
+                "relay_ports_blocked_in",
+                format!(
+                    "packets of peers to the relay ports {} are dropped by {}",
+                    range(&dropped),
+                    dropped.by
+                ),
+                accept("dport", ports),
+            ));
+        }
+        if let Some(dropped) = rules.dropped(packet(Hook::Out), ports) {
+            findings.push(Finding::error(
+                "relay_ports_blocked_out",
+                format!(
+                    "packets from the relay ports {} to peers are dropped by {}",
+                    range(&dropped),
+                    dropped.by
+                ),
+                accept("sport", ports),
+            ));
+        }
+    }
+    let is_public = |ip: IpAddr| !ip.is_loopback();
+    for listener in site.config.listen.iter().filter(|listener| is_public(listener.address.ip())) {
+        let (ip, port) = (listener.address.ip(), listener.address.port());
+        let protocol = if listener.transport == Transport::Udp { "udp" } else { "tcp" };
+        let interface = interface_of(ip);
+        let packet =
+            Packet { family: Family::of(ip), hook: Hook::In, protocol, interface: interface.as_deref() };
+        if let Some(dropped) = rules.dropped(packet, &(port..=port)) {
+            findings.push(Finding::error(
+                "listener_blocked",
+                format!("packets of clients to {} {port} are dropped by {}", listener.transport, dropped.by),
+                format!("let them in before that: with nftables `{protocol} dport {port} accept`"),
+            ));
+        }
+    }
+    findings
+}
+
+fn accept(field: &str, ports: &RangeInclusive<u16>) -> String {
+    let (first, last) = (ports.start(), ports.end());
+    format!(
+        "let them through before that: with nftables `udp {field} {first}-{last} accept`, with ufw `ufw allow \
+         {first}:{last}/udp`"
+    )
+}
+
+/// The name of the interface with this address.
+fn interface_of(ip: IpAddr) -> Option<String> {
+    let all = interfaces::addresses().ok()?;
+    all.into_iter().find(|one| one.address == ip).map(|one| one.interface)
+}

@@ -1,0 +1,252 @@
+//! Every listener of the running server, up to data through it.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::site::{Site, untested};
+use crate::base::family::Family;
+use crate::cli::live::Attempt;
+use crate::cli::output::counted;
+use crate::config::Listener;
+use crate::doctor::check::Check;
+use crate::doctor::finding::{Finding, Severity};
+use crate::doctor::inspection::{Door, Inspection, Seen};
+use crate::doctor::login::Login;
+use crate::doctor::outcome::{Outcome, Untested};
+use crate::doctor::rung::Rung;
+use crate::doctor::stage::{Cause, Stage};
+use crate::doctor::text::list;
+use crate::turn::settings::RelayAddress;
+
+/// Maximum number of listeners and of logins that are tried.
+const DOORS_MAX: usize = 32;
+const LOGINS_MAX: usize = 16;
+
+/// Adds the listeners that can be reached from here, each with the first login, and the first listener with every other one.
+pub fn plan(site: &Site<'_>, inspection: &mut Inspection) {
+    inspection.logins = logins(site).into_iter().map(|(_, login)| login).collect();
+    let is_open = |listener: &&Listener| {
+        // Of a process that this user cannot see, its answers tell whether it is the relay.
+        let tried = site
+            .tried
+            .iter()
+            .find(|tried| tried.line == Some(listener.line) && tried.address == listener.address);
+        tried.is_some_and(|tried| match &tried.attempt {
+            Attempt::Served { .. } => true,
+            Attempt::Failed { error, holder: None } => {
+                let is_denied = error.kind() == ErrorKind::PermissionDenied;
+                error.kind() == ErrorKind::AddrInUse || is_denied && site.is_limited()
+            }
+            _ => false,
+        })
+    };
+    let open: Vec<&Listener> = site.config.listen.iter().filter(is_open).collect();
+    let doors = open
+        .iter()
+        .flat_map(|listener| places(site, listener).into_iter().map(|at| door(site, listener, at)));
+    inspection.doors = doors.take(DOORS_MAX).collect();
+    if let Some(first) = inspection.doors.first().cloned() {
+        let others = (1..inspection.logins.len()).map(|login| Door { login, ..first.clone() });
+        inspection.doors.extend(others.collect::<Vec<_>>());
+    }
+    let outside: Vec<Door> = site.relays.iter().filter_map(|relay| outside(site, &open, relay)).collect();
+    inspection.doors.extend(outside);
+}
+
+/// The hosts and users, with their names. First those whose users reach relayed addresses, so that data can be sent.
+fn logins(site: &Site<'_>) -> Vec<(String, Login)> {
+    let (limited, open): (Vec<_>, Vec<_>) = site.config.hosts.iter().partition(|host| host.peers.is_some());
+    let of = |host: &crate::config::Host| {
+        let secret = host.secrets.first()?.clone();
+        Some((format!("host {}", host.name), Login::Secret(secret)))
+    };
+    let users = site.config.users.iter().filter(|user| user.host.is_none());
+    let users = users.map(|user| {
+        let login = Login::Fixed { name: user.name.clone(), password: user.password.clone() };
+        (format!("user {}", user.name), login)
+    });
+    let hosts = |hosts: Vec<&crate::config::Host>| hosts.into_iter().filter_map(of).collect::<Vec<_>>();
+    hosts(open).into_iter().chain(users).chain(hosts(limited)).take(LOGINS_MAX).collect()
+}
+
+/// The addresses of this machine at which a listener is reached: for a wildcard the best one of each family that it serves.
+fn places(site: &Site<'_>, listener: &Listener) -> Vec<IpAddr> {
+    let ip = listener.address.ip();
+    if !ip.is_unspecified() {
+        return vec![ip];
+    }
+    if !listener.proxies.is_empty() {
+        // Only a source that is trusted gets in.
+        let loopback =
+            if ip.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { Ipv6Addr::LOCALHOST.into() };
+        return vec![loopback];
+    }
+    let serves = |family| Family::of(ip) == family || site.config.is_dual_stack(listener);
+    let best = |family| {
+        let relay = site.relays.iter().map(|relay| relay.local).find(|local| Family::of(*local) == family);
+        let loopback: IpAddr =
+            if family == Family::V4 { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        relay.or_else(|| site.machine.have(loopback).then_some(loopback))
+    };
+    Family::ALL.into_iter().filter(|family| serves(*family)).filter_map(best).collect()
+}
+
+fn door(site: &Site<'_>, listener: &Listener, ip: IpAddr) -> Door {
+    let port = listener.address.port();
+    let host = site.name().unwrap_or_else(|| ip.to_string());
+    Door {
+        rung: Rung { host, transport: listener.transport, port, is_given: true },
+        address: SocketAddr::new(ip, port),
+        login: 0,
+        is_proxied: !listener.proxies.is_empty(),
+        is_outside: false,
+    }
+}
+
+/// An announced address that is not this machine's: the router must send packets to it back.
+fn outside(site: &Site<'_>, open: &[&Listener], relay: &RelayAddress) -> Option<Door> {
+    if relay.announced == relay.local || site.machine.have(relay.announced) {
+        return None;
+    }
+    let fits = |listener: &&&Listener| listener.proxies.is_empty() && !listener.address.ip().is_loopback();
+    let listener = open.iter().filter(fits).min_by_key(|listener| listener.transport)?;
+    Some(Door { is_outside: true, ..door(site, listener, relay.announced) })
+}
+
+/// Judges the outcomes, and returns those of the listeners for the table. What `firewall` explains is not said again.
+pub fn check(
+    site: &Site<'_>,
+    inspection: &Inspection,
+    seen: &Seen,
+    firewall: &Check,
+) -> (Check, Vec<Outcome>) {
+    let mut check = Check::of("listeners");
+    let logins = logins(site);
+    let here = || seen.doors.iter().filter(|(door, _)| door.login == 0 && !door.is_outside);
+    let first = || here().filter(|(door, outcome)| !is_hidden(door, outcome));
+    check.findings.extend(here().filter(|(door, outcome)| is_hidden(door, outcome)).map(|(door, _)| {
+        untested(
+            "listener_behind_proxy",
+            format!("{} expects a proxy, and none of the trusted ones is on this machine", door.rung),
+            "test it from outside, through the proxy: hallpass doctor turns:NAME --secret-file FILE",
+        )
+    }));
+    let is_explained = firewall.severity() == Some(Severity::Error);
+    let mut failures: Vec<(Vec<&Door>, &Cause)> = Vec::new();
+    for (door, outcome) in first() {
+        let Some(fault) = &outcome.fault else { continue };
+        if !(is_explained && matches!(fault.cause, Cause::NoData | Cause::NoAnswer(_))) {
+            // What is wrong with several listeners is said once.
+            match failures.iter_mut().find(|(_, cause)| **cause == fault.cause) {
+                Some((doors, _)) => doors.push(door),
+                None => failures.push((vec![door], &fault.cause)),
+            }
+        }
+    }
+    let whose = logins.first().map_or("", |(whose, _)| whose);
+    check.findings.extend(failures.iter().map(|(doors, cause)| failure(site, doors, cause, whose)));
+    let good = first().filter(|(_, outcome)| outcome.fault.is_none()).count();
+    if let Some((whose, _)) = logins.first().filter(|_| first().next().is_some()) {
+        let data = if first().any(|(_, outcome)| outcome.reached == Some(Stage::Data)) {
+            "carry data"
+        } else {
+            "give allocations"
+        };
+        check
+            .facts
+            .push(format!("{good} of {} {data} with the login of {whose}", counted(first().count(), "way")));
+    }
+    others(&logins, seen, &mut check);
+    let limited = first().any(|(_, outcome)| outcome.untested == Some(Untested::PeersLimited));
+    if limited {
+        check.findings.push(untested(
+            "data_not_tested",
+            "the users of each host reach only the peers of that host, which is good, so no data was sent through the relay",
+            "add a [[user]] without host for tests, or hold a test call",
+        ));
+    }
+    let is_planned = !inspection.doors.is_empty();
+    if !is_planned {
+        check.findings.push(untested(
+            "listeners_not_tested",
+            "no listener is open, so none was tested",
+            "start the server and run this command again",
+        ));
+    }
+    let mut outcomes: Vec<Outcome> = first().map(|(_, outcome)| outcome.clone()).collect();
+    outcomes.sort_by(|a, b| (&a.rung, a.route).cmp(&(&b.rung, b.route)));
+    (check, outcomes)
+}
+
+/// Whether a listener behind a proxy let this machine in no further: it is none of the trusted ones.
+fn is_hidden(door: &Door, outcome: &Outcome) -> bool {
+    door.is_proxied && outcome.fault.as_ref().is_some_and(|fault| fault.stage <= Stage::Stun)
+}
+
+/// Judges the logins but the first.
+fn others(logins: &[(String, Login)], seen: &Seen, check: &mut Check) {
+    let mut good = Vec::new();
+    for (door, outcome) in seen.doors.iter().filter(|(door, _)| door.login > 0) {
+        let Some((whose, _)) = logins.get(door.login) else { continue };
+        match outcome.fault.as_ref().filter(|fault| fault.stage == Stage::Credentials) {
+            Some(fault) => check.findings.push(refused(&[door], &fault.cause, whose)),
+            None => good.push(whose.clone()),
+        }
+    }
+    if !good.is_empty() {
+        check.facts.push(format!("the login of {} is accepted, too", list(&good)));
+    }
+}
+
+fn refused(doors: &[&Door], cause: &Cause, whose: &str) -> Finding {
+    Finding::error(
+        "secret_not_loaded",
+        format!(
+            "the login of {whose} in the configuration fails on {}: {cause}. The running server has another configuration",
+            places_of(doors)
+        ),
+        "systemctl reload hallpass; its log says whether the configuration was accepted",
+    )
+}
+
+/// The rungs with their addresses: `UDP 3478 and TLS 443 at 192.0.2.1`.
+fn places_of(doors: &[&Door]) -> String {
+    let mut addresses: Vec<IpAddr> = doors.iter().map(|door| door.address.ip()).collect();
+    addresses.dedup();
+    let rungs = |ip: IpAddr| {
+        let at = doors.iter().filter(|door| door.address.ip() == ip).map(|door| door.rung.to_string());
+        format!("{} at {ip}", list(&at.collect::<Vec<_>>()))
+    };
+    list(&addresses.into_iter().map(rungs).collect::<Vec<_>>())
+}
+
+fn failure(site: &Site<'_>, doors: &[&Door], cause: &Cause, whose: &str) -> Finding {
+    let (places, ports) = (places_of(doors), &site.config.relay.ports);
+    match cause {
+        Cause::WrongCredentials | Cause::Expired(_) | Cause::ClockBehind(..) => refused(doors, cause, whose),
+        Cause::NoAnswer(_) | Cause::Refused | Cause::Unreachable | Cause::NotPermitted => Finding::error(
+            "listener_silent",
+            format!("{places}: no answer even to this machine itself ({cause})"),
+            "a firewall on this machine may drop it: `nft list ruleset`; else the log of the server says what it lacks",
+        ),
+        Cause::NoData | Cause::NoLargeData(_) => Finding::error(
+            "no_data",
+            format!("{places}: {cause}, although both ends are on this machine"),
+            format!(
+                "a firewall on this machine may drop UDP {}-{}, the relay ports: `nft list ruleset`",
+                ports.start(),
+                ports.end()
+            ),
+        ),
+        Cause::Full | Cause::Quota | Cause::Redirect(_) => Finding::warning(
+            "listener_full",
+            format!("{places}: {cause}"),
+            "`hallpass refusals` says what the server lacks; `systemctl status hallpass` says whether it drains",
+        ),
+        cause => Finding::error(
+            "listener_fails",
+            format!("{places}: {cause}"),
+            "the log of the server says why: journalctl -u hallpass",
+        ),
+    }
+}

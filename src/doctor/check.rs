@@ -1,0 +1,103 @@
+//! What was examined on the relay itself, and what that means.
+
+use super::diagnosis::Diagnosis;
+use super::finding::{Finding, Severity, finding};
+
+/// One subject of a run on the relay itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// The subject, as tables and JSON name it.
+    pub topic: &'static str,
+    /// What was seen, as sentences without a full stop.
+    pub facts: Vec<String>,
+    /// What is wrong, and what could not be tested.
+    pub findings: Vec<Finding>,
+}
+
+impl Check {
+    /// Starts a check that has seen nothing yet.
+    pub fn of(topic: &'static str) -> Self {
+        Self { topic, facts: Vec::new(), findings: Vec::new() }
+    }
+
+    /// The worst severity among the findings; `None` without findings.
+    pub fn severity(&self) -> Option<Severity> {
+        self.findings.iter().map(|finding| finding.severity).max()
+    }
+
+    /// Whether anything was seen or found.
+    pub fn is_tested(&self) -> bool {
+        !self.facts.is_empty() || self.severity() > Some(Severity::Note)
+    }
+
+    /// Its mark in tables.
+    pub fn mark(&self) -> &'static str {
+        match self.severity() {
+            Some(Severity::Error) => "no",
+            Some(Severity::Warning) => "!",
+            _ if self.is_tested() => "ok",
+            _ => "-",
+        }
+    }
+}
+
+/// Judges a run on the relay itself. The findings are sorted: the verdict, errors, warnings, notes.
+pub fn conclude(checks: &[Check]) -> Diagnosis {
+    let mut findings: Vec<Finding> = checks.iter().flat_map(|check| check.findings.iter().cloned()).collect();
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
+    let (errors, warnings, notes) = (count(Severity::Error), count(Severity::Warning), count(Severity::Note));
+    let and_warnings = match warnings {
+        0 => String::new(),
+        count => format!(" and {}", counted(count, "warning")),
+    };
+    let tested = if notes == 0 { "" } else { ", as far as this could be tested" };
+    let verdict = match (errors, warnings) {
+        (0, 0) => finding("good", format!("The relay works{tested}.")),
+        (0, warnings) => finding(
+            "good_with_warnings",
+            format!("The relay works{tested}, with {}.", counted(warnings, "warning")),
+        ),
+        (errors, _) => Finding {
+            severity: Severity::Error,
+            ..finding(
+                "faulty",
+                format!(
+                    "Calls fail, for all clients or for some: {}{and_warnings}.",
+                    counted(errors, "error")
+                ),
+            )
+        },
+    };
+    findings.insert(0, verdict);
+    Diagnosis { works: errors == 0, findings, addressee: None }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_come_first_and_decide() {
+        let mut ports = Check::of("ports");
+        ports.facts.push("held by hallpass".to_owned());
+        assert_eq!((ports.mark(), conclude(&[ports.clone()]).findings[0].code), ("ok", "good"));
+        let mut clock = Check::of("clock");
+        assert_eq!(clock.mark(), "-");
+        clock.findings.push(finding("clock_not_tested", "no time source"));
+        assert_eq!(clock.mark(), "-");
+        let mut firewall = Check::of("firewall");
+        firewall.findings.push(Finding::warning("w", "a warning", "do"));
+        let told = conclude(&[ports.clone(), clock.clone(), firewall.clone()]);
+        assert!(told.works && told.findings[0].code == "good_with_warnings", "{told:?}");
+        firewall.findings.push(Finding::error("e", "an error", "do"));
+        let told = conclude(&[clock, firewall, ports]);
+        let codes: Vec<&str> = told.findings.iter().map(|finding| finding.code).collect();
+        assert_eq!((told.works, &codes[..]), (false, &["faulty", "e", "w", "clock_not_tested"][..]));
+        assert!(told.findings[0].text.ends_with("1 error and 1 warning."), "{told:?}");
+    }
+}
