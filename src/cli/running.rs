@@ -45,25 +45,46 @@ pub fn ask(
             encoded.append_pair(key, value);
         }
     }
-    let target = encoded.finish();
-    let failed = |message: String| Failed {
-        message: format!("cannot ask the server at {address}: {message}"),
-        next_step: "is it running, and is this [admin] address right? systemctl status hallpass".to_owned(),
-    };
+    let body = page(address, &encoded.finish())?;
+    serde_json::from_slice(&body).map_err(|error| failed(address, &error.to_string()))
+}
+
+/// Requests the metrics of the server with this admin address.
+///
+/// # Errors
+/// The server does not answer, or its answer is not the page.
+pub fn metrics(address: SocketAddr) -> Result<String, Failed> {
+    let body = page(address, "/metrics")?;
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+/// Requests a page.
+///
+/// # Errors
+/// The server does not answer, or not with a page.
+fn page(address: SocketAddr, target: &str) -> Result<Bytes, Failed> {
+    let failed = |message: String| failed(address, &message);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(error.to_string()))?;
     let answer = runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, fetch(address, &target))
+        tokio::time::timeout(PATIENCE, fetch(address, target))
             .await
             .map_err(|_| "no answer in time".to_owned())?
     });
     let (status, body) = answer.map_err(failed)?;
     match status {
-        StatusCode::OK => serde_json::from_slice(&body).map_err(|error| failed(error.to_string())),
+        StatusCode::OK => Ok(body),
         StatusCode::NOT_FOUND => {
             Err(failed("it has no such page: its version is older than this program's".to_owned()))
         }
         status => Err(failed(format!("it answers {status}: {}", String::from_utf8_lossy(&body).trim_end()))),
+    }
+}
+
+fn failed(address: SocketAddr, message: &str) -> Failed {
+    Failed {
+        message: format!("cannot ask the server at {address}: {message}"),
+        next_step: "is it running, and is this [admin] address right? systemctl status hallpass".to_owned(),
     }
 }
 

@@ -29,7 +29,7 @@ pub mod stage;
 pub mod table;
 #[cfg(test)]
 mod tests;
-mod text;
+pub mod text;
 pub mod tls;
 pub mod url;
 mod watch;
