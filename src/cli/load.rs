@@ -5,12 +5,14 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::args::{LoadAction, LoadArgs, LoadTransport, LoadVia};
+mod lesson;
+
+use super::args::{LessonArgs, LoadAction, LoadArgs, LoadTransport, LoadVia};
 use super::credentials;
-use super::output::{FAILURE, fail, print};
+use super::output::{FAILURE, USAGE, fail, print};
 use super::progress_line::ProgressLine;
 use crate::base::transport::Transport;
-use crate::load::options::{Action, Options, Target, Via};
+use crate::load::options::{Action, Connect, Options, Target, Via};
 use crate::load::report::Report;
 use crate::load::{Progress, Status};
 use crate::system::{clock, limits};
@@ -20,7 +22,24 @@ const TTL_SECONDS: u32 = 2 * 86_400;
 
 /// Runs the load and prints the report.
 pub(super) fn run(args: &LoadArgs) -> ExitCode {
-    let options = match options(args) {
+    let action = match args.action {
+        LoadAction::Lesson => return lesson::run(args),
+        _ if args.scenario.is_some() => return lesson::run(args),
+        LoadAction::Traffic => Action::Traffic,
+        LoadAction::Setups => Action::Setups,
+        LoadAction::Bindings => Action::Bindings,
+        LoadAction::Handshakes => Action::Handshakes,
+        LoadAction::Idle => Action::Idle,
+        LoadAction::Churn => Action::Churn,
+    };
+    if args.lesson != LessonArgs::default() {
+        fail(
+            "there is an option of lesson, but the action is another one",
+            "write: hallpass load lesson ...",
+        );
+        return ExitCode::from(USAGE);
+    }
+    let options = match options(args, action) {
         Ok(options) => options,
         Err(code) => return code,
     };
@@ -47,43 +66,27 @@ fn has_succeeded(report: &Report, action: Action) -> bool {
     something && report.errors.is_empty()
 }
 
-fn options(args: &LoadArgs) -> Result<Options, ExitCode> {
-    let address = resolve(&args.server)?;
-    let host = args.server.rsplit_once(':').map_or("", |(host, _)| host);
+fn options(args: &LoadArgs, action: Action) -> Result<Options, ExitCode> {
     let (username, password) = login(args)?;
-    let transport = match (args.action, args.transport) {
-        (LoadAction::Handshakes, _) | (_, LoadTransport::Tls) => Transport::Tls,
-        (_, LoadTransport::Tcp) => Transport::Tcp,
-        (_, LoadTransport::Udp) => Transport::Udp,
+    let transport = match action {
+        Action::Handshakes => Transport::Tls,
+        _ => transport(args.transport),
     };
-    if args.action == LoadAction::Traffic && args.from_client == 0.0 && args.from_peer == 0.0 {
+    if action == Action::Traffic && args.from_client == 0.0 && args.from_peer == 0.0 {
         return Err(fail("both directions send 0 packets", "set --from-client or --from-peer above 0"));
     }
     Ok(Options {
-        action: match args.action {
-            LoadAction::Traffic => Action::Traffic,
-            LoadAction::Setups => Action::Setups,
-            LoadAction::Bindings => Action::Bindings,
-            LoadAction::Handshakes => Action::Handshakes,
-            LoadAction::Idle => Action::Idle,
-            LoadAction::Churn => Action::Churn,
-        },
-        target: Target {
-            address,
-            transport,
-            tls_name: args.tls_name.clone().unwrap_or_else(|| host.trim_matches(['[', ']']).to_owned()),
-            insecure: args.insecure,
+        action,
+        connect: Connect {
+            routes: vec![target(args, &args.server, transport)?],
+            via: via(args),
+            trains: args.trains,
+            peer_address: args.peer_address,
+            own_sockets: args.own_sockets,
         },
         username,
         password,
-        // A process that is listed twice is counted once.
-        server_pids: args
-            .server_pid
-            .iter()
-            .flat_map(|pids| pids.0.iter().copied())
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect(),
+        server_pids: server_pids(args),
         duration: Duration::from_secs_f64(args.duration),
         warm_up: Duration::from_secs_f64(args.warm_up),
         allocations: args.allocations,
@@ -92,16 +95,44 @@ fn options(args: &LoadArgs) -> Result<Options, ExitCode> {
         rates: [args.from_client, args.from_peer],
         size: args.size as usize,
         burst: args.burst,
-        trains: args.trains,
-        via: match args.via {
-            LoadVia::Channel => Via::Channel,
-            LoadVia::Indication => Via::Indication,
-        },
         saturate: args.saturate,
         total: args.total,
-        peer_address: args.peer_address,
-        own_sockets: args.own_sockets,
     })
+}
+
+fn transport(of: LoadTransport) -> Transport {
+    match of {
+        LoadTransport::Udp => Transport::Udp,
+        LoadTransport::Tcp => Transport::Tcp,
+        LoadTransport::Tls => Transport::Tls,
+    }
+}
+
+fn via(args: &LoadArgs) -> Via {
+    match args.via {
+        LoadVia::Channel => Via::Channel,
+        LoadVia::Indication => Via::Indication,
+    }
+}
+
+/// Returns the way to `server` by this transport.
+///
+/// # Errors
+/// The exit status if the name cannot be resolved; the error is already printed.
+fn target(args: &LoadArgs, server: &str, transport: Transport) -> Result<Target, ExitCode> {
+    let host = server.rsplit_once(':').map_or("", |(host, _)| host);
+    Ok(Target {
+        address: resolve(server)?,
+        transport,
+        tls_name: args.tls_name.clone().unwrap_or_else(|| host.trim_matches(['[', ']']).to_owned()),
+        insecure: args.insecure,
+    })
+}
+
+/// Returns the processes of the server. One that is listed twice is counted once.
+fn server_pids(args: &LoadArgs) -> Vec<u32> {
+    let all = args.server_pid.iter().flat_map(|pids| pids.0.iter().copied());
+    all.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn resolve(server: &str) -> Result<SocketAddr, ExitCode> {

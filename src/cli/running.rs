@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 use super::args::RunningServerArgs;
 pub use failed::Failed;
-use server::Target;
+pub use server::Target;
 
 /// Time for connection and answer: the server's own limit is ten seconds.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -40,48 +40,26 @@ pub fn ask(
             encoded.append_pair(key, value);
         }
     }
-    let page = encoded.finish();
-    let failed = |message: String| target.failed(&message);
+    let body = wait(&target, &encoded.finish())?;
+    serde_json::from_slice(&body).map_err(|error| target.failed(&error.to_string()))
+}
+
+/// Requests the metrics of a server.
+///
+/// # Errors
+/// The server does not answer, or its answer is not the page.
+pub fn metrics(target: &Target) -> Result<String, Failed> {
+    Ok(String::from_utf8_lossy(&wait(target, "/metrics")?).into_owned())
+}
+
+fn wait(target: &Target, page: &str) -> Result<Bytes, Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| failed(error.to_string()))?;
-    let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, fetch(&target, &page)).await });
-    let (status, body) = answer.map_err(|_| failed("no answer in time".to_owned()))??;
-    match status {
-        StatusCode::OK => serde_json::from_slice(&body).map_err(|error| failed(error.to_string())),
-        StatusCode::NOT_FOUND => {
-            Err(failed("it has no such page: its version is older than this program's".to_owned()))
-        }
-        StatusCode::UNAUTHORIZED => {
-            let message = match target.token {
-                Some(_) => "it does not accept this token",
-                None => "it wants a token",
-            };
-            let next_step = "on the server itself: --config FILE; elsewhere: --token-file FILE";
-            Err(Failed { next_step: next_step.to_owned(), ..failed(message.to_owned()) })
-        }
-        status => Err(failed(format!("it answers {status}: {}", String::from_utf8_lossy(&body).trim_end()))),
-    }
+    runtime.map_err(|error| target.failed(&error.to_string()))?.block_on(target.page(page))
 }
 
 /// Returns the entries of a list in an answer; none if it is no list.
 pub fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-async fn fetch(target: &Target, page: &str) -> Result<(StatusCode, Bytes), Failed> {
-    let failed = |message: String| target.failed(&message);
-    let io = |error: std::io::Error| failed(error.to_string());
-    let stream = TcpStream::connect((target.url.host(), target.url.port())).await.map_err(io)?;
-    match &target.trust {
-        None => request(target, page, stream).await.map_err(failed),
-        Some(trust) => {
-            let stream = trust.connect(stream, target.url.host()).await.map_err(|error| {
-                let (message, next_step) = trust::explain(&error);
-                Failed { next_step: next_step.to_owned(), ..failed(message) }
-            })?;
-            request(target, page, stream).await.map_err(failed)
-        }
-    }
 }
 
 async fn request(
@@ -106,7 +84,58 @@ async fn request(
 }
 
 impl Target {
-    fn failed(&self, message: &str) -> Failed {
+    /// Requests a page.
+    ///
+    /// # Errors
+    /// The server does not answer, or not with a page.
+    pub async fn page(&self, page: &str) -> Result<Bytes, Failed> {
+        match self.get(page).await? {
+            (StatusCode::OK, body) => Ok(body),
+            (StatusCode::NOT_FOUND, _) => Err(self.failed(
+                "it has no such page: its version is older than this program's, or it is another program",
+            )),
+            (StatusCode::UNAUTHORIZED, _) => {
+                let message = match self.token {
+                    Some(_) => "it does not accept this token",
+                    None => "it wants a token",
+                };
+                let next_step = "on the server itself: --config FILE; elsewhere: --token-file FILE";
+                Err(Failed { next_step: next_step.to_owned(), ..self.failed(message) })
+            }
+            (status, body) => {
+                let text = String::from_utf8_lossy(&body);
+                Err(self.failed(&format!("it answers {status}: {}", text.trim_end())))
+            }
+        }
+    }
+
+    /// Requests a page, whatever the status of the answer.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn get(&self, page: &str) -> Result<(StatusCode, Bytes), Failed> {
+        let answer = tokio::time::timeout(PATIENCE, self.fetch(page)).await;
+        answer.map_err(|_| self.failed("no answer in time"))?
+    }
+
+    async fn fetch(&self, page: &str) -> Result<(StatusCode, Bytes), Failed> {
+        let io = |error: std::io::Error| self.failed(&error.to_string());
+        let failed = |message: String| self.failed(&message);
+        let stream = TcpStream::connect((self.url.host(), self.url.port())).await.map_err(io)?;
+        match &self.trust {
+            None => request(self, page, stream).await.map_err(failed),
+            Some(trust) => {
+                let stream = trust.connect(stream, self.url.host()).await.map_err(|error| {
+                    let (message, next_step) = trust::explain(&error);
+                    Failed { next_step: next_step.to_owned(), ..failed(message) }
+                })?;
+                request(self, page, stream).await.map_err(failed)
+            }
+        }
+    }
+
+    /// Returns why this server cannot be asked.
+    pub fn failed(&self, message: &str) -> Failed {
         Failed {
             message: format!("cannot ask the server at {}: {message}", self.url),
             next_step: "is it running, and is this [admin] address right? systemctl status hallpass"

@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cause::Cause;
 use crate::base::time::Instant;
-use crate::client::{self, Algorithms, Allocate, Config, Credentials, Event, Link, Request, SendError};
+use crate::client::{
+    self, Algorithms, Allocate, Config, Credentials, Event, Link, Refusal, Request, SendError,
+};
 use crate::wire::message::Message;
 
 /// Interval of refreshing everything: well below a permission's 300 s (RFC 8656 section 9).
@@ -32,8 +35,17 @@ pub enum Milestone {
     Ready,
     /// The allocation is released.
     Done,
-    /// The client has failed, with the reason.
-    Failed(String),
+    /// The client has failed.
+    Failed(Failure),
+}
+
+/// Why a client failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The reason in words.
+    pub text: String,
+    /// What to count it as.
+    pub cause: Cause,
 }
 
 /// A client of the load.
@@ -184,9 +196,11 @@ impl Client {
                 None => self.ready(now),
             },
             Event::Bound { .. } => self.ready(now),
-            Event::Refused { exchange, refusal } => self.fail(format!("{}: {refusal}", exchange.request)),
-            Event::Failed { exchange, failure } => self.fail(format!("{}: {failure}", exchange.request)),
-            Event::Expired => self.fail("the allocation ended: no refresh got through".to_owned()),
+            Event::Refused { exchange, refusal } => self.fail_refused(exchange.request, &refusal),
+            Event::Failed { exchange, failure } => self.fail_unanswered(exchange.request, failure),
+            Event::Expired => {
+                self.fail("the allocation ended: no refresh got through".to_owned(), Cause::Other)
+            }
             Event::Challenged { .. }
             | Event::Mapped { .. }
             | Event::Discarded(_)
@@ -204,10 +218,10 @@ impl Client {
             // An allocation that does not exist counts as released.
             Event::Refused { exchange, refusal } if exchange.request == RELEASE => match refusal.code {
                 437 => self.done(),
-                _ => self.fail(format!("{RELEASE}: {refusal}")),
+                _ => self.fail_refused(RELEASE, &refusal),
             },
             Event::Failed { exchange, failure } if exchange.request == RELEASE => {
-                self.fail(format!("{RELEASE}: {failure}"));
+                self.fail_unanswered(RELEASE, failure);
             }
             _ => {}
         }
@@ -232,13 +246,26 @@ impl Client {
 
     fn check(&mut self, asked: Result<(), SendError>) {
         if let Err(error) = asked {
-            self.fail(error.to_string());
+            self.fail(error.to_string(), Cause::Other);
         }
     }
 
-    fn fail(&mut self, reason: String) {
+    fn fail_refused(&mut self, request: Request, refusal: &Refusal) {
+        let cause = Cause::Refused { request: request.name(), code: refusal.code };
+        self.fail(format!("{request}: {refusal}"), cause);
+    }
+
+    fn fail_unanswered(&mut self, request: Request, failure: client::Failure) {
+        let cause = match failure {
+            client::Failure::TimedOut => Cause::Unanswered { request: request.name() },
+            _ => Cause::Other,
+        };
+        self.fail(format!("{request}: {failure}"), cause);
+    }
+
+    fn fail(&mut self, text: String, cause: Cause) {
         self.step = Step::Over;
         self.keepalive = None;
-        self.milestone = Some(Milestone::Failed(reason));
+        self.milestone = Some(Milestone::Failed(Failure { text, cause }));
     }
 }

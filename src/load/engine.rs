@@ -4,21 +4,22 @@
 //! without an answer, and sends the resulting packets.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cause::Cause;
 use super::client::{self, Client};
 use super::flow::Flow;
 use super::links::{Incoming, Links};
 use super::media::{Direction, LEN, Stamp};
-use super::options::{Options, Via};
+use super::options::{Connect, Via};
 use super::port::Port;
 use crate::base::time::Instant;
+use crate::client::Credentials;
 use crate::client::data::{Received, channel_head, read};
-use crate::client::{Credentials, Link};
 use crate::net::syscall::{Epoll, Events, RecvBatch, SendBatch, ready};
 use crate::wire::channel_data::padding;
 use crate::wire::message::method;
@@ -36,6 +37,8 @@ const SPIN: u64 = 2_000_000;
 const SLEEP_MAX: u64 = 100_000_000;
 /// Distinct errors that are counted; any further ones are counted together.
 const ERRORS_MAX: usize = 32;
+/// The longest payload, in bytes.
+pub const PAYLOAD_MAX: usize = 65_000;
 /// The transaction id of every Send indication, which has no response.
 const INDICATION_ID: [u8; 12] = [0x5e; 12];
 
@@ -49,13 +52,11 @@ pub enum SlotEvent {
     /// Its allocation is released, or its Binding request answered.
     Done,
     /// It has failed; the reason is counted.
-    Failed,
+    Failed(Cause),
 }
 
 /// The state of a run.
 pub struct Engine {
-    /// The options of the run.
-    pub options: Options,
     /// The time of this turn, in nanoseconds of the monotonic clock.
     pub now: u64,
     /// The packets in flight and their statistics.
@@ -75,7 +76,7 @@ pub struct Engine {
     clients: Vec<Option<Client>>,
     /// The transaction ids of unanswered Binding requests, by slot.
     questions: Vec<Option<[u8; 12]>>,
-    login: Arc<Credentials>,
+    via: Via,
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     received: RecvBatch,
     sending: SendBatch,
@@ -88,14 +89,13 @@ impl Engine {
     /// Creates an engine for `slots` clients at once.
     ///
     /// # Errors
-    /// A user name that no request can carry, or the error of a socket that cannot be opened.
-    pub fn new(options: &Options, slots: u32, clock: fn() -> u64) -> io::Result<Self> {
-        let login = Credentials::new(&options.username, &options.password).map_err(io::Error::other)?;
+    /// The error of a socket that cannot be opened, or invalid TLS settings.
+    pub fn new(connect: &Connect, slots: u32, clock: fn() -> u64) -> io::Result<Self> {
         let epoll = Epoll::new()?;
-        let links = Links::new(options, slots, super::tls::config(options)?, &epoll)?;
-        let ip = match options.peer_address {
+        let links = Links::new(connect, slots as usize, &epoll)?;
+        let ip = match connect.peer_address {
             Some(ip) => ip,
-            None => local_address_for(options.target.address)?,
+            None => local_address_for(connect.routes[0].address)?,
         };
         let mut peers = Vec::new();
         for index in 0..slots.div_ceil(PER_PEER).clamp(1, PEERS_MAX) {
@@ -118,14 +118,13 @@ impl Engine {
             peers_dirty: Vec::new(),
             clients: (0..slots).map(|_| None).collect(),
             questions: vec![None; slots],
-            login: Arc::new(login),
+            via: connect.via,
             timers: BinaryHeap::new(),
             received: RecvBatch::new(),
             // Without segmentation every datagram is sent alone, like browsers and media servers do.
-            sending: SendBatch::new(options.trains),
-            payload: vec![0x5a; options.size.max(LEN)],
+            sending: SendBatch::new(connect.trains),
+            payload: vec![0x5a; PAYLOAD_MAX],
             head: Vec::new(),
-            options: options.clone(),
         })
     }
 
@@ -140,32 +139,29 @@ impl Engine {
         *self.errors.entry(if known { text } else { "others" }.to_owned()).or_default() += 1;
     }
 
-    /// Starts client `number` in its slot (the remainder by the number of slots); an event reports whether it
-    /// becomes ready.
-    pub fn start(&mut self, number: u32) {
+    /// Starts client `number` in its slot (the remainder by the number of slots) by this route; an event reports whether
+    /// it becomes ready.
+    pub fn start(&mut self, number: u32, route: usize, login: &Arc<Credentials>) {
         let slot = number as usize % self.slots();
         let peer = self.peers[slot % self.peers.len()].local();
-        let channel = match self.options.via {
+        let channel = match self.via {
             // Use the range that all RFCs share (RFC 8656 section 12).
             Via::Channel => Some(0x4000 + (number & 0x0fff) as u16),
             Via::Indication => None,
         };
-        let link = match self.links.are_streams() {
-            true => Link::Stream,
-            false => Link::Datagrams { server: self.options.target.address },
-        };
-        self.clients[slot] = Some(Client::new(number, peer, channel, link, &self.login));
-        if self.open(slot) {
+        let link = self.links.link(route);
+        self.clients[slot] = Some(Client::new(number, peer, channel, link, login));
+        if self.open(slot, route) {
             self.begin(slot);
         }
     }
 
     /// Opens the link of a slot without a client; returns `true` if it is open at once.
-    pub fn open(&mut self, slot: usize) -> bool {
-        match self.links.open(slot, &self.epoll) {
+    pub fn open(&mut self, slot: usize, route: usize) -> bool {
+        match self.links.open(slot, route, &self.epoll) {
             Ok(open) => open,
             Err(error) => {
-                self.lose(slot, &error.to_string());
+                self.lose(slot, &error.to_string(), Cause::Unopened);
                 false
             }
         }
@@ -180,10 +176,10 @@ impl Engine {
         self.attend(slot);
     }
 
-    fn lose(&mut self, slot: usize, reason: &str) {
+    fn lose(&mut self, slot: usize, reason: &str, cause: Cause) {
         self.fail(reason);
         self.clear(slot);
-        self.slot_events.push((slot, SlotEvent::Failed));
+        self.slot_events.push((slot, SlotEvent::Failed(cause)));
     }
 
     /// Removes the client and the link of a slot.
@@ -239,44 +235,52 @@ impl Engine {
             None => {}
             Some(client::Milestone::Ready) => self.slot_events.push((slot, SlotEvent::Ready)),
             Some(client::Milestone::Done) => self.slot_events.push((slot, SlotEvent::Done)),
-            Some(client::Milestone::Failed(reason)) => self.lose(slot, &reason),
+            Some(client::Milestone::Failed(failure)) => self.lose(slot, &failure.text, failure.cause),
         }
     }
 
-    /// Sends a packet from the client of a slot to its peer.
-    pub fn send_from_client(&mut self, slot: usize) {
-        let Some(client) = &self.clients[slot] else { return };
-        let (number, len) = (client.number(), self.options.size);
-        let stamp = Stamp { client: number, at: self.now, direction: Direction::FromClient };
-        stamp.write(&mut self.payload);
+    /// Sends a packet with `len` bytes of payload between the client of a slot and its peer. `at`: the time in its stamp.
+    /// Returns `false` if the client's connection cannot take it, which is counted as an error.
+    pub fn send(&mut self, way: Direction, slot: usize, len: usize, at: u64) -> bool {
+        let Some(client) = &self.clients[slot] else { return false };
+        let (number, len) = (client.number(), len.clamp(LEN, PAYLOAD_MAX));
+        Stamp { client: number, at, direction: way }.write(&mut self.payload);
         let payload = &self.payload[..len];
-        let pushed = match client.channel() {
-            // The options limit the length to below 64 KiB.
-            Some(channel) => self.links.push(slot, number, &[&channel_head(channel, len as u16), payload]),
-            None => {
-                write_send_head(&mut self.head, client.peer(), len, false, INDICATION_ID);
-                let padding = &[0; 3][..padding(len)];
-                self.links.push(slot, number, &[&self.head, payload, padding])
+        match way {
+            Direction::FromClient => {
+                let pushed = match client.channel() {
+                    // PAYLOAD_MAX is below 64 KiB.
+                    Some(channel) => {
+                        self.links.push(slot, number, &[&channel_head(channel, len as u16), payload])
+                    }
+                    None => {
+                        write_send_head(&mut self.head, client.peer(), len, false, INDICATION_ID);
+                        let padding = &[0; 3][..padding(len)];
+                        self.links.push(slot, number, &[&self.head, payload, padding])
+                    }
+                };
+                if pushed {
+                    self.flow.sent(way, at);
+                } else {
+                    self.fail("a packet was not sent: the connection is closed or its queue is full");
+                }
+                pushed
             }
-        };
-        if pushed {
-            self.flow.sent(stamp.direction, self.now);
-        } else {
-            self.fail("a packet was not sent: the connection is closed or its queue is full");
+            Direction::FromPeer => {
+                let Some(relayed) = client.relayed() else { return false };
+                let peer = slot % self.peers.len();
+                if self.peers[peer].push(relayed, None, &[payload]) {
+                    self.peers_dirty.push(peer);
+                }
+                self.flow.sent(way, at);
+                true
+            }
         }
     }
 
-    /// Sends a packet from the peer of a slot to its client.
-    pub fn send_from_peer(&mut self, slot: usize) {
-        let Some(client) = &self.clients[slot] else { return };
-        let Some(relayed) = client.relayed() else { return };
-        let stamp = Stamp { client: client.number(), at: self.now, direction: Direction::FromPeer };
-        stamp.write(&mut self.payload);
-        let peer = slot % self.peers.len();
-        if self.peers[peer].push(relayed, None, &[&self.payload[..self.options.size]]) {
-            self.peers_dirty.push(peer);
-        }
-        self.flow.sent(stamp.direction, self.now);
+    /// Returns the ports of all UDP sockets.
+    pub fn udp_ports(&self) -> HashSet<u16> {
+        self.links.udp_ports().chain(self.peers.iter().map(|peer| peer.local().port())).collect()
     }
 
     /// Runs one turn, which sleeps until about `due` if nothing happens earlier.
@@ -314,12 +318,14 @@ impl Engine {
     }
 
     fn on_ready(&mut self, token: u64, readiness: u32) {
+        // A turn may last milliseconds: packets read late in it arrived late.
+        self.now = (self.clock)();
         let (flow, now) = (&mut self.flow, self.now);
         if token >= PEER {
             let peer = &self.peers[(token - PEER) as usize];
             peer.receive(&mut self.received, |payload, _| {
                 if let Some(stamp) = Stamp::read(payload) {
-                    flow.received(stamp, now);
+                    flow.received(stamp, payload.len(), now);
                 }
             });
             return;
@@ -343,7 +349,7 @@ impl Engine {
             self.attend(slot);
         }
         for (slot, error) in arrived.closed {
-            self.lose(slot, &format!("the connection ended: {error}"));
+            self.lose(slot, &format!("the connection ended: {error}"), Cause::Other);
         }
     }
 
@@ -391,7 +397,7 @@ impl Arrived {
         let message = match read(bytes) {
             Ok(Received::Channel { payload, .. } | Received::Indication { payload, .. }) => {
                 if let Some(stamp) = Stamp::read(payload) {
-                    flow.received(stamp, now);
+                    flow.received(stamp, payload.len(), now);
                 }
                 return;
             }

@@ -1,40 +1,14 @@
 //! The packets of the load: schedules, counts and latencies.
 
-use hdrhistogram::Histogram;
-
+use super::latency::Latency;
 use super::media::{Direction, Stamp};
+use super::timeline::Timeline;
 
-/// The shortest recorded latency, in nanoseconds.
-const LATENCY_MIN: u64 = 1;
-/// The longest recorded latency, in nanoseconds; higher values count as this.
-const LATENCY_MAX: u64 = 60_000_000_000;
 /// Length of a bin, in nanoseconds. A bin counts the packets sent in one such span; it is reused when they are at least
 /// three bin lengths old.
 const BIN: u64 = 250_000_000;
 /// Bins in use: the current one, two whose packets may still arrive, and one that is being given up.
 const BINS: usize = 4;
-
-/// A histogram of times.
-pub struct Latency(Histogram<u64>);
-
-impl Default for Latency {
-    fn default() -> Self {
-        // Three significant digits: 0.1 %. The bounds satisfy the crate's rules: at least 1, and twice as much above.
-        Self(Histogram::new_with_bounds(LATENCY_MIN, LATENCY_MAX, 3).expect("bounds in order"))
-    }
-}
-
-impl Latency {
-    /// Records a time in nanoseconds.
-    pub fn record(&mut self, nanos: u64) {
-        self.0.saturating_record(nanos.clamp(LATENCY_MIN, LATENCY_MAX));
-    }
-
-    /// Returns the quantile `share` in microseconds; `None` if nothing was recorded.
-    pub fn quantile(&self, share: f64) -> Option<f64> {
-        (!self.0.is_empty()).then(|| self.0.value_at_quantile(share) as f64 / 1e3)
-    }
-}
 
 /// Counts of one direction.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,18 +30,28 @@ pub struct Flow {
     until: u64,
     ways: [Way; 2],
     bin: u64,
-    /// Packets that arrived in the measured interval.
+    /// Packets that arrived in the measured interval, and their payload.
     delivered: u64,
+    delivered_bytes: u64,
     /// Latency of one way through the relay.
     pub latency: Latency,
     /// The longest delay between the due time of a packet and its sending, in nanoseconds.
     pub late: u64,
+    /// Counts and latencies of every second, if somebody wants them.
+    pub timeline: Option<Box<Timeline>>,
 }
 
 impl Flow {
     /// Sets the measured interval.
     pub fn measure(&mut self, from: u64, until: u64) {
         (self.from, self.until) = (from, until);
+    }
+
+    /// Forgets everything but the timeline, and sets another measured interval. Packets that were sent before it count
+    /// no more.
+    pub fn start_again(&mut self, from: u64, until: u64) {
+        let timeline = self.timeline.take();
+        *self = Self { timeline, from, until, ..Self::default() };
     }
 
     /// Counts a packet as sent at `now`.
@@ -77,6 +61,9 @@ impl Flow {
         way.in_flight += 1;
         way.bins[bin(now)].0 += 1;
         way.sent += u64::from(counts);
+        if let Some(timeline) = &mut self.timeline {
+            timeline.sent(now);
+        }
     }
 
     /// Corrects the count for packets that the kernel refused.
@@ -86,8 +73,8 @@ impl Flow {
         way.bins[bin(now)].1 += count;
     }
 
-    /// Counts a packet as arrived.
-    pub fn received(&mut self, stamp: Stamp, now: u64) {
+    /// Counts a packet with `len` bytes of payload as arrived.
+    pub fn received(&mut self, stamp: Stamp, len: usize, now: u64) {
         let counts = self.counts(stamp.at);
         let way = &mut self.ways[stamp.direction as usize];
         if now.saturating_sub(stamp.at) < BIN * (BINS as u64 - 2) {
@@ -98,7 +85,13 @@ impl Flow {
             way.received += 1;
             self.latency.record(now.saturating_sub(stamp.at));
         }
-        self.delivered += u64::from(self.counts(now));
+        if self.counts(now) {
+            self.delivered += 1;
+            self.delivered_bytes += len as u64;
+        }
+        if let Some(timeline) = &mut self.timeline {
+            timeline.received(stamp.at, len, now);
+        }
     }
 
     /// Gives up packets that have been in flight for too long.
@@ -137,6 +130,11 @@ impl Flow {
     /// Returns the number of packets that arrived in the measured interval, in both directions.
     pub fn delivered(&self) -> u64 {
         self.delivered
+    }
+
+    /// Returns the payload bytes of those packets.
+    pub fn delivered_bytes(&self) -> u64 {
+        self.delivered_bytes
     }
 
     /// Returns the number of packets sent in the measured interval that have not arrived.
@@ -201,7 +199,7 @@ impl Schedule {
 }
 
 /// Returns the next pseudo-random number from 0 to 1 (splitmix64).
-fn fraction(state: &mut u64) -> f64 {
+pub fn fraction(state: &mut u64) -> f64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -227,11 +225,11 @@ mod tests {
             flow.sent(Direction::FromClient, at);
         }
         for at in [SECOND - 1, SECOND] {
-            flow.received(stamp(at), SECOND + 5_000);
+            flow.received(stamp(at), 100, SECOND + 5_000);
         }
         assert_eq!(flow.sent_count(Direction::FromClient), 2);
         assert_eq!((flow.received_count(Direction::FromClient), flow.missing()), (1, 1));
-        assert_eq!(flow.delivered(), 2);
+        assert_eq!((flow.delivered(), flow.delivered_bytes()), (2, 200));
         assert!(flow.latency.quantile(0.5).is_some_and(|us| (4.9..5.1).contains(&us)));
     }
 
@@ -246,7 +244,7 @@ mod tests {
         assert_eq!(flow.in_flight(Direction::FromPeer), 0);
         // A packet that arrives after all does not increase the window.
         flow.sent(Direction::FromPeer, 11 * SECOND);
-        flow.received(Stamp { direction: Direction::FromPeer, ..stamp(10 * SECOND) }, 11 * SECOND + 9);
+        flow.received(Stamp { direction: Direction::FromPeer, ..stamp(10 * SECOND) }, 100, 11 * SECOND + 9);
         assert_eq!(flow.in_flight(Direction::FromPeer), 1);
     }
 

@@ -6,7 +6,7 @@ pub const LEN: usize = 24;
 const MARK: [u8; 4] = *b"HPLd";
 
 /// The direction of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
     /// To the peer.
     FromClient,

@@ -7,24 +7,32 @@
 
 #![forbid(unsafe_code)]
 
+mod cause;
 mod client;
+mod drops;
 mod engine;
 mod flow;
+mod latency;
+pub mod lesson;
 mod links;
 mod media;
 pub mod options;
 mod port;
-mod process;
+pub mod process;
 pub mod report;
 mod stream;
+mod timeline;
 pub mod tls;
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::transport::Transport;
+use crate::client::Credentials;
 use engine::{Engine, SlotEvent};
-use flow::{Latency, Schedule};
+use flow::Schedule;
+use latency::Latency;
 use media::Direction;
 pub use media::LEN as SIZE_MIN;
 use options::{Action, Options};
@@ -76,8 +84,11 @@ pub fn run(options: &Options, clock: fn() -> u64, progress: &mut dyn Progress) -
         Action::Setups | Action::Bindings | Action::Handshakes => options.concurrency,
         Action::Churn => options.allocations.min(options.total),
     };
+    let login = Credentials::new(&options.username, &options.password).map_err(io::Error::other)?;
     let mut run = Run {
-        engine: Engine::new(options, slots.max(1), clock)?,
+        engine: Engine::new(&options.connect, slots.max(1), clock)?,
+        options: options.clone(),
+        login: Arc::new(login),
         server: Processes::new(&options.server_pids)?,
         own: Processes::new(&[std::process::id()])?,
         progress,
@@ -98,14 +109,16 @@ pub fn run(options: &Options, clock: fn() -> u64, progress: &mut dyn Progress) -
         (server.rss_before, server.rss_after) = (before.rss, after.rss);
     }
     report.action = options.action.name();
-    report.transport = options.target.transport.name();
-    report.server_address = options.target.address.to_string();
+    report.transport = options.connect.routes[0].transport.name();
+    report.server_address = options.connect.routes[0].address.to_string();
     report.errors = run.engine.errors;
     Ok(report)
 }
 
 struct Run<'p> {
     engine: Engine,
+    options: Options,
+    login: Arc<Credentials>,
     server: Processes,
     own: Processes,
     progress: &'p mut dyn Progress,
@@ -124,17 +137,17 @@ struct Start {
 
 impl Run<'_> {
     fn traffic(&mut self) -> Report {
-        let ready = self.set_up(self.engine.options.allocations);
+        let ready = self.set_up(self.options.allocations);
         let mut report = Report { allocations: ready.len() as u64, ..Report::default() };
         if ready.is_empty() {
             return report;
         }
-        let (warm_up, duration) = (self.engine.options.warm_up, self.engine.options.duration);
+        let (warm_up, duration) = (self.options.warm_up, self.options.duration);
         let start = (self.clock)();
         let from = start + nanos(warm_up);
         let until = from + nanos(duration);
         self.engine.flow.measure(from, until);
-        let mut pacing = Pacing::new(&self.engine.options, ready.len(), start);
+        let mut pacing = Pacing::new(&self.options, ready.len(), start);
         self.send_until(&mut pacing, &ready, from, "warming up");
         let begun = self.begin();
         self.engine.flow.late = 0;
@@ -159,7 +172,7 @@ impl Run<'_> {
     fn send_until(&mut self, pacing: &mut Pacing, ready: &[usize], until: u64, phase: &'static str) {
         let start = self.engine.now;
         while self.engine.now < until {
-            let due = pacing.send(&mut self.engine, ready).min(until);
+            let due = pacing.send(&mut self.engine, &self.options, ready).min(until);
             self.engine.turn(due);
             self.engine.slot_events.clear();
             self.show(phase, start, self.engine.flow.delivered(), 0);
@@ -168,7 +181,7 @@ impl Run<'_> {
 
     /// Runs cycles, Binding requests or handshakes: in succession in each slot, in parallel across slots.
     fn operations(&mut self) -> Report {
-        let (warm_up, duration) = (self.engine.options.warm_up, self.engine.options.duration);
+        let (warm_up, duration) = (self.options.warm_up, self.options.duration);
         let slots = self.engine.slots();
         let mut started = vec![0; slots];
         for slot in 0..slots {
@@ -185,12 +198,12 @@ impl Run<'_> {
             }
             self.engine.turn(until);
             self.show("measuring", from, done, 0);
-            if self.engine.options.action == Action::Bindings {
+            if self.options.action == Action::Bindings {
                 self.ask_again(&mut started, &mut numbers);
             }
             let mut events = std::mem::take(&mut self.engine.slot_events);
             for (slot, event) in events.drain(..) {
-                match (self.engine.options.action, event) {
+                match (self.options.action, event) {
                     (Action::Setups, SlotEvent::Ready) => {
                         self.engine.release(slot);
                         continue;
@@ -200,7 +213,7 @@ impl Run<'_> {
                         self.engine.ask(numbers[slot]);
                         continue;
                     }
-                    (_, SlotEvent::Failed) => {}
+                    (_, SlotEvent::Failed(_)) => {}
                     _ if begun.is_some() => {
                         done += 1;
                         latency.record(self.engine.now.saturating_sub(started[slot]));
@@ -208,9 +221,9 @@ impl Run<'_> {
                     _ => {}
                 }
                 numbers[slot] = numbers[slot].wrapping_add(slots as u32);
-                let asks = self.engine.options.action == Action::Bindings && event != SlotEvent::Failed;
+                let asks = self.options.action == Action::Bindings && !matches!(event, SlotEvent::Failed(_));
                 let last = (numbers[slot] / slots as u32).is_multiple_of(BINDINGS_PER_STREAM);
-                if asks && !(last && self.engine.options.target.transport != Transport::Udp) {
+                if asks && !(last && self.options.connect.routes[0].transport != Transport::Udp) {
                     started[slot] = self.engine.now;
                     self.engine.ask(numbers[slot]);
                 } else {
@@ -246,24 +259,24 @@ impl Run<'_> {
     fn start_operation(&mut self, number: u32, started: &mut [u64]) {
         let slot = number as usize % started.len();
         started[slot] = self.engine.now;
-        match self.engine.options.action {
-            Action::Setups => self.engine.start(number),
+        match self.options.action {
+            Action::Setups => self.engine.start(number, 0, &self.login),
             Action::Bindings => {
-                if self.engine.open(slot) {
+                if self.engine.open(slot, 0) {
                     self.engine.ask(number);
                 }
             }
             _ => {
-                self.engine.open(slot);
+                self.engine.open(slot, 0);
             }
         }
     }
 
     fn idle(&mut self) -> Report {
-        let ready = self.set_up(self.engine.options.allocations);
+        let ready = self.set_up(self.options.allocations);
         let mut report = Report { allocations: ready.len() as u64, ..Report::default() };
         let begun = self.begin();
-        let until = self.engine.now + nanos(self.engine.options.duration);
+        let until = self.engine.now + nanos(self.options.duration);
         while self.engine.now < until {
             self.engine.turn(until);
             self.show("holding", begun.at, 0, 0);
@@ -274,7 +287,7 @@ impl Run<'_> {
     }
 
     fn churn(&mut self) -> Report {
-        let (total, at_once) = (self.engine.options.total, self.engine.slots() as u32);
+        let (total, at_once) = (self.options.total, self.engine.slots() as u32);
         let begun = self.begin();
         let (mut made, mut rss_during, mut first) = (0, 0, 0);
         while first < total {
@@ -303,7 +316,7 @@ impl Run<'_> {
         let begun = (self.clock)();
         while settled < count {
             while started < count && started - settled < STARTING {
-                self.engine.start(first + started);
+                self.engine.start(first + started, 0, &self.login);
                 started += 1;
             }
             self.engine.turn(u64::MAX);
@@ -335,7 +348,7 @@ impl Run<'_> {
             self.engine.turn(begun + RELEASE);
             let mut events = std::mem::take(&mut self.engine.slot_events);
             for (slot, event) in events.drain(..) {
-                if matches!(event, SlotEvent::Done | SlotEvent::Failed) {
+                if matches!(event, SlotEvent::Done | SlotEvent::Failed(_)) {
                     self.engine.clear(slot);
                     (running, done) = (running - 1, done + 1);
                 }
@@ -395,14 +408,11 @@ impl Pacing {
     }
 
     /// Sends the packets that are due or allowed; returns when the next one is due.
-    fn send(&mut self, engine: &mut Engine, ready: &[usize]) -> u64 {
-        let burst = engine.options.burst;
+    fn send(&mut self, engine: &mut Engine, options: &Options, ready: &[usize]) -> u64 {
+        let Options { burst, window, size, .. } = *options;
         let send = |engine: &mut Engine, way: Direction, slot: usize| {
             for _ in 0..burst {
-                match way {
-                    Direction::FromClient => engine.send_from_client(slot),
-                    Direction::FromPeer => engine.send_from_peer(slot),
-                }
+                engine.send(way, slot, size, engine.now);
             }
         };
         match self {
@@ -423,7 +433,7 @@ impl Pacing {
             Pacing::Saturating(turns) => {
                 for (turn, way) in turns.iter_mut().zip(Direction::ALL) {
                     let Some(turn) = turn else { continue };
-                    while engine.flow.in_flight(way) + u64::from(burst) <= u64::from(engine.options.window) {
+                    while engine.flow.in_flight(way) + u64::from(burst) <= u64::from(window) {
                         let before = engine.flow.in_flight(way);
                         send(engine, way, ready[*turn % ready.len()]);
                         *turn += 1;

@@ -57,13 +57,29 @@ pub struct Target {
     pub insecure: bool,
 }
 
-/// All options.
+/// How clients reach the server, and how their packets travel.
+#[derive(Clone, Debug)]
+pub struct Connect {
+    /// The ways to the server; at least one. Clients name theirs by its position.
+    pub routes: Vec<Target>,
+    /// How data travels.
+    pub via: Via,
+    /// Whether the packets of a burst are sent in one message (UDP_SEGMENT), as they arrive from a network card that
+    /// coalesces.
+    pub trains: bool,
+    /// The address of the peers' sockets; `None`: the local address of the route to the server.
+    pub peer_address: Option<IpAddr>,
+    /// Whether every UDP client has its own socket even on loopback.
+    pub own_sockets: bool,
+}
+
+/// All options of an action.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// What the load does.
     pub action: Action,
-    /// The server.
-    pub target: Target,
+    /// The way to the server, the only one.
+    pub connect: Connect,
     /// The user name of all clients.
     pub username: String,
     /// The password.
@@ -86,17 +102,8 @@ pub struct Options {
     pub size: usize,
     /// Packets sent back to back.
     pub burst: u32,
-    /// Whether the packets of a burst are sent in one message (UDP_SEGMENT), as they arrive from a network card that
-    /// coalesces.
-    pub trains: bool,
-    /// How data travels.
-    pub via: Via,
     /// Whether each arriving packet triggers the next.
     pub saturate: bool,
     /// Total number of allocations, for [`Action::Churn`].
     pub total: u32,
-    /// The address of the peers' sockets; `None`: the local address of the route to the server.
-    pub peer_address: Option<IpAddr>,
-    /// Whether every UDP client has its own socket even on loopback.
-    pub own_sockets: bool,
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 /// A set of processes, including all of their threads.
 pub struct Processes {
     pids: Vec<u32>,
-    /// Nanoseconds by process and thread; ended threads keep their last value.
-    threads: HashMap<(u32, u32), u64>,
+    /// Nanoseconds on a CPU and waiting for one by process and thread; ended threads keep their last values.
+    threads: HashMap<(u32, u32), [u64; 2]>,
 }
 
 /// Resource use of the processes so far.
@@ -17,6 +17,8 @@ pub struct Processes {
 pub struct Sample {
     /// CPU time, user and system.
     pub cpu: Duration,
+    /// Time in which threads could have run but had no CPU.
+    pub waited: Duration,
     /// Resident memory in bytes.
     pub rss: u64,
 }
@@ -44,14 +46,26 @@ impl Processes {
         let mut rss = 0;
         for &pid in &self.pids {
             for thread in threads_of(pid) {
-                if let Some(nanos) = cpu_of(pid, thread) {
+                if let Some(nanos) = times_of(pid, thread) {
                     self.threads.insert((pid, thread), nanos);
                 }
             }
             rss += rss_of(pid).unwrap_or(0);
         }
-        Sample { cpu: Duration::from_nanos(self.threads.values().sum()), rss }
+        let [cpu, waited] =
+            [0, 1].map(|kind| Duration::from_nanos(self.threads.values().map(|times| times[kind]).sum()));
+        Sample { cpu, waited, rss }
     }
+}
+
+/// Describes this machine: processor, cores and kernel, as far as /proc names them.
+pub fn machine() -> String {
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let model = model.map_or("unknown processor", |(_, name)| name.trim());
+    format!("{model}, {cores} cores, Linux {}", kernel.trim())
 }
 
 fn threads_of(pid: u32) -> Vec<u32> {
@@ -59,10 +73,11 @@ fn threads_of(pid: u32) -> Vec<u32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// Reads the first field of schedstat: nanoseconds on a CPU.
-fn cpu_of(pid: u32, thread: u32) -> Option<u64> {
+/// Reads the first two fields of schedstat: nanoseconds on a CPU, and nanoseconds waiting for one.
+fn times_of(pid: u32, thread: u32) -> Option<[u64; 2]> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).ok()?;
-    text.split_ascii_whitespace().next()?.parse().ok()
+    let mut words = text.split_ascii_whitespace();
+    Some([words.next()?.parse().ok()?, words.next()?.parse().ok()?])
 }
 
 fn rss_of(pid: u32) -> Option<u64> {

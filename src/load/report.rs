@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::flow::Latency;
+use super::latency::Latency;
 use super::media::Direction;
 
 /// Packet counts by direction.

@@ -8,7 +8,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_t
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
-use super::options::Options;
+use super::options::Target;
 use crate::base::transport::Transport;
 use crate::cert::roots;
 
@@ -17,8 +17,8 @@ use crate::cert::roots;
 ///
 /// # Errors
 /// The system's certificates cannot be read.
-pub fn config(options: &Options) -> io::Result<Option<Arc<ClientConfig>>> {
-    if options.target.transport != Transport::Tls {
+pub fn config(target: &Target) -> io::Result<Option<Arc<ClientConfig>>> {
+    if target.transport != Transport::Tls {
         return Ok(None);
     }
     let mut provider = aws_lc_rs::default_provider();
@@ -27,7 +27,7 @@ pub fn config(options: &Options) -> io::Result<Option<Arc<ClientConfig>>> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?;
-    let mut config = if options.target.insecure {
+    let mut config = if target.insecure {
         // Signature checks would only slow the generator down.
         let any_certificate = Arc::new(AnyCertificate::new(provider).without_signatures());
         builder.dangerous().with_custom_certificate_verifier(any_certificate).with_no_client_auth()

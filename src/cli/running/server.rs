@@ -30,6 +30,15 @@ impl Target {
         }
     }
 
+    /// Returns the server at this address, which wants no token.
+    ///
+    /// # Errors
+    /// The authorities of this computer cannot be read.
+    pub fn at(url: AdminUrl) -> Result<Self, Failed> {
+        let trust = if url.is_tls() { Some(Trust::of_authorities(None)?) } else { None };
+        Ok(Self { url, trust, token: None })
+    }
+
     fn configured(path: &Path) -> Result<Self, Failed> {
         let loaded = config::read(path).map_err(|report| Failed {
             message: format!("cannot read the configuration:\n{report}"),
