@@ -12,5 +12,5 @@ pub mod refusals;
 pub mod sessions;
 
 pub use http::{Content, serve};
-pub use metrics::{MetricSource, Snapshot};
+pub use metrics::{MetricSource, Snapshot, Times};
 pub use readiness::{Latch, Readiness};

@@ -5,13 +5,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
 
 use super::metrics::ServerMetrics;
+use super::metrics::limits::Limits;
 use super::metrics::process::ProcessMetrics;
 use super::sessions::DeferredSessions;
 use super::start_error::{self, StartError};
 use crate::admin::refusals::Book;
 use crate::admin::sessions::SessionSource;
 use crate::admin::{self, Content, Latch, MetricSource, Readiness, Snapshot};
-use crate::config::Admin;
+use crate::config::{Admin, Config};
 use crate::system::port_holder::PortSpace;
 
 /// The steps before the server is ready, in this order. Each latch is dropped when its step is done.
@@ -61,6 +62,16 @@ pub struct Shown {
     pub sessions: Arc<DeferredSessions>,
     /// The refusals.
     pub refusals: Book,
+    /// The limits in use.
+    pub limits: Arc<Limits>,
+}
+
+impl Shown {
+    /// Takes the limits of a configuration.
+    pub fn set_limits(&self, config: &Config) {
+        self.sessions.set_limit(config.limits.allocations_per_user);
+        self.limits.set(config);
+    }
 }
 
 /// Binds the admin address and serves the pages on the current runtime.
