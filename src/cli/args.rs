@@ -2,6 +2,7 @@
 
 mod doctor;
 mod running;
+mod top;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -13,6 +14,8 @@ use doctor::DOCTOR_EXAMPLES;
 pub use doctor::{DoctorArgs, Hidden};
 use running::{REFUSALS_EXAMPLES, SESSIONS_EXAMPLES};
 pub use running::{RefusalsArgs, RunningServerArgs, SessionsArgs};
+use top::TOP_EXAMPLES;
+pub use top::TopArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -108,6 +111,9 @@ pub enum Command {
     /// List who was refused by the running server, and why
     #[command(after_help = REFUSALS_EXAMPLES)]
     Refusals(RefusalsArgs),
+    /// Watch the running server: traffic, sessions, refusals, limits
+    #[command(after_help = TOP_EXAMPLES)]
+    Top(TopArgs),
     /// Generate time-limited credentials (TURN REST)
     #[command(after_help = CREDENTIALS_EXAMPLES)]
     Credentials(CredentialsArgs),

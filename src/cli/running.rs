@@ -29,6 +29,17 @@ pub struct Failed {
     pub next_step: String,
 }
 
+impl Failed {
+    /// The server at `address` cannot be asked, for this reason.
+    pub fn to_ask(address: SocketAddr, reason: &str) -> Self {
+        Self {
+            message: format!("cannot ask the server at {address}: {reason}"),
+            next_step: "is it running, and is this [admin] address right? systemctl status hallpass"
+                .to_owned(),
+        }
+    }
+}
+
 /// Requests `path` with this query, without the entries that are `None`.
 ///
 /// # Errors
@@ -38,7 +49,7 @@ pub fn ask(
     path: &str,
     query: &[(&str, &Option<String>)],
 ) -> Result<Value, Failed> {
-    let address = address(server)?;
+    let address = address(server.admin, server.config.as_deref())?;
     let mut encoded = form_urlencoded::Serializer::new(format!("{path}?"));
     for (key, value) in query {
         if let Some(value) = value {
@@ -46,18 +57,10 @@ pub fn ask(
         }
     }
     let target = encoded.finish();
-    let failed = |message: String| Failed {
-        message: format!("cannot ask the server at {address}: {message}"),
-        next_step: "is it running, and is this [admin] address right? systemctl status hallpass".to_owned(),
-    };
+    let failed = |message: String| Failed::to_ask(address, &message);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(error.to_string()))?;
-    let answer = runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, fetch(address, &target))
-            .await
-            .map_err(|_| "no answer in time".to_owned())?
-    });
-    let (status, body) = answer.map_err(failed)?;
+    let (status, body) = runtime.block_on(fetch(address, &target)).map_err(failed)?;
     match status {
         StatusCode::OK => serde_json::from_slice(&body).map_err(|error| failed(error.to_string())),
         StatusCode::NOT_FOUND => {
@@ -72,9 +75,12 @@ pub fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Returns the admin address of the arguments.
-fn address(server: &RunningServerArgs) -> Result<SocketAddr, Failed> {
-    let Some(path) = &server.config else { return Ok(server.admin) };
+/// Returns the admin address in the configuration, or `admin` without one.
+///
+/// # Errors
+/// The configuration cannot be read, or it has no admin address.
+pub fn address(admin: SocketAddr, config: Option<&Path>) -> Result<SocketAddr, Failed> {
+    let Some(path) = config else { return Ok(admin) };
     let loaded = config::read(path).map_err(|report| Failed {
         message: format!("cannot read the configuration:\n{report}"),
         next_step: "fix it, or give the address with --admin".to_owned(),
@@ -98,7 +104,16 @@ fn no_admin(path: &Path) -> Failed {
     }
 }
 
-async fn fetch(address: SocketAddr, target: &str) -> Result<(StatusCode, Bytes), String> {
+/// Requests a page.
+///
+/// # Errors
+/// Why there is no answer, in words.
+pub async fn fetch(address: SocketAddr, target: &str) -> Result<(StatusCode, Bytes), String> {
+    let exchange = tokio::time::timeout(PATIENCE, exchange(address, target));
+    exchange.await.map_err(|_| "no answer in time".to_owned())?
+}
+
+async fn exchange(address: SocketAddr, target: &str) -> Result<(StatusCode, Bytes), String> {
     let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;

@@ -1,0 +1,188 @@
+//! `hallpass top`: asks the running server again and again, and shows what it answers.
+
+mod asking;
+mod terminal;
+
+use std::future::pending;
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ratatui::crossterm::event::{self, Event};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::time::{Instant, sleep_until};
+
+use super::args::TopArgs;
+use super::output;
+use super::running::{self, Failed};
+use crate::base::time;
+use crate::system::clock;
+use crate::top::attention::Notice;
+use crate::top::report;
+use crate::top::state::{Action, Answers, State, Wanted};
+use crate::top::theme::Theme;
+use crate::top::view;
+use asking::Server;
+use terminal::Screen;
+
+/// Keys that wait to be handled. Typing cannot fill it, and a paste waits.
+const KEYS: usize = 64;
+/// The screen is drawn as often without an answer, because it shows ages.
+const DRAWN_EVERY: Duration = Duration::from_secs(1);
+
+/// Shows the screen until a key or a signal ends it, or prints the numbers once.
+pub(super) fn run(args: &TopArgs) -> ExitCode {
+    let address = match running::address(args.admin, args.config.as_deref()) {
+        Ok(address) => address,
+        Err(Failed { message, next_step }) => return output::fail(&message, &next_step),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return output::fail(&format!("cannot start: {error}"), "are descriptors left? ulimit -n");
+        }
+    };
+    let state = State::new(address.to_string(), Theme::new(!is_set("NO_COLOR")));
+    let server = Server::new(address);
+    // A terminal without a cursor that moves cannot show a screen.
+    let is_dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+    if args.once || is_dumb || !io::stdout().is_terminal() {
+        return runtime.block_on(once(state, &server, args));
+    }
+    match runtime.block_on(watch(state, server, args.interval)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::fail(
+            &format!("cannot use the terminal: {error}"),
+            "print the numbers instead: hallpass top --once",
+        ),
+    }
+}
+
+/// Whether a variable of the environment is set and not empty (no-color.org).
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
+}
+
+fn now() -> time::Instant {
+    time::Instant::from_nanos(clock::monotonic_nanos())
+}
+
+/// Asks twice, an interval apart, and prints the numbers.
+async fn once(mut state: State, server: &Server, args: &TopArgs) -> ExitCode {
+    let all = Wanted { sessions: true, refusals: true };
+    for is_first in [true, false] {
+        match server.ask(all).await {
+            Ok(answers) => state.take(answers, now(), clock::unix_seconds()),
+            Err(Failed { message, next_step }) => return output::fail(&message, &next_step),
+        }
+        if let Some(Notice { text, step, .. }) = state.failure() {
+            return output::fail(text, step);
+        }
+        if is_first {
+            tokio::time::sleep(args.interval).await;
+        }
+    }
+    let unix = clock::unix_seconds();
+    let text = match args.json {
+        true => format!("{:#}\n", report::json(&state, unix)),
+        false => report::text(&state, unix),
+    };
+    output::print(text.as_bytes())
+}
+
+/// Shows the screen.
+///
+/// # Errors
+/// The error of the terminal.
+async fn watch(mut state: State, server: Server, interval: Duration) -> io::Result<()> {
+    let mut stop = Stop::new()?;
+    let mut screen = Screen::open()?;
+    let mut keys = keys()?;
+    let (answer, mut answers) = channel::<Result<Answers, Failed>>(1);
+    // While it is `None`, the server is being asked.
+    let mut ask_at = Some(Instant::now());
+    loop {
+        let (at, unix) = (now(), clock::unix_seconds());
+        screen.draw(|frame| view::draw(frame, &mut state, at, unix))?;
+        let action = tokio::select! {
+            () = stop.wait() => Action::Quit,
+            event = keys.recv() => match event {
+                Some(Event::Key(key)) => state.on_key(key),
+                Some(_) => Action::Draw,
+                // The terminal is gone.
+                None => Action::Quit,
+            },
+            Some(answered) = answers.recv() => {
+                match answered {
+                    Ok(answers) => state.take(answers, now(), clock::unix_seconds()),
+                    Err(Failed { message, next_step }) => state.take_failure(Notice::new(true, message, next_step), now()),
+                }
+                ask_at = Some(Instant::now() + interval);
+                Action::Draw
+            }
+            () = due(ask_at.filter(|_| !state.is_paused)) => {
+                ask_at = None;
+                let (server, answer, wanted) = (server.clone(), answer.clone(), state.wanted(now()));
+                tokio::spawn(async move {
+                    // Fails only if the screen was closed meanwhile.
+                    let _ = answer.send(server.ask(wanted).await).await;
+                });
+                Action::Draw
+            }
+            () = tokio::time::sleep(DRAWN_EVERY) => Action::Draw,
+        };
+        match action {
+            Action::Draw => {}
+            Action::Ask => ask_at = ask_at.map(|_| Instant::now()),
+            Action::Redraw => screen.redraw()?,
+            Action::Suspend => screen.suspend()?,
+            Action::Quit => return Ok(()),
+        }
+    }
+}
+
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
+    }
+}
+
+/// Reads keys and changes of the size on a thread of its own, because reading a terminal blocks. The thread ends with the
+/// process.
+fn keys() -> io::Result<Receiver<Event>> {
+    let (key, keys) = channel(KEYS);
+    let read = move || {
+        while let Ok(event) = event::read() {
+            if key.blocking_send(event).is_err() {
+                break;
+            }
+        }
+    };
+    std::thread::Builder::new().name("keys".to_owned()).spawn(read)?;
+    Ok(keys)
+}
+
+/// The signals that end the program, so that it leaves the terminal as it was.
+struct Stop([Signal; 4]);
+
+impl Stop {
+    fn new() -> io::Result<Self> {
+        let kinds =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()];
+        let [interrupt, terminate, hangup, quit] = kinds.map(signal);
+        Ok(Self([interrupt?, terminate?, hangup?, quit?]))
+    }
+
+    async fn wait(&mut self) {
+        let [interrupt, terminate, hangup, quit] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+            _ = quit.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The terminal: raw, on its second screen, and as it was before when the program ends, no matter how.
+
+use std::io::{self, Stdout};
+use std::panic;
+
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::cursor::{Hide, Show};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
+use ratatui::{Frame, Terminal};
+use rustix::process::{Signal, getpid, kill_process};
+
+/// The open screen. Dropping it leaves the terminal as it was.
+pub struct Screen {
+    terminal: Terminal<CrosstermBackend<Stdout>>,
+}
+
+impl Screen {
+    /// Takes the terminal over. A panic gives it back before its message is printed.
+    ///
+    /// # Errors
+    /// The error of the terminal.
+    pub fn open() -> io::Result<Self> {
+        let report = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            leave();
+            report(info);
+        }));
+        // From here on, the screen is dropped if anything fails.
+        let screen = Self { terminal: Terminal::new(CrosstermBackend::new(io::stdout()))? };
+        enter()?;
+        Ok(screen)
+    }
+
+    /// Draws what changed. A new size of the terminal is noticed here.
+    ///
+    /// # Errors
+    /// The error of the terminal.
+    pub fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
+        self.terminal.draw(draw).map(drop)
+    }
+
+    /// Draws everything the next time.
+    ///
+    /// # Errors
+    /// The error of the terminal.
+    pub fn redraw(&mut self) -> io::Result<()> {
+        self.terminal.clear()
+    }
+
+    /// Gives the terminal back to the shell and stops, until the shell continues this program.
+    ///
+    /// # Errors
+    /// The error of the terminal or of kill(2).
+    pub fn suspend(&mut self) -> io::Result<()> {
+        leave();
+        kill_process(getpid(), Signal::TSTP)?;
+        enter()?;
+        self.redraw()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        leave();
+    }
+}
+
+fn enter() -> io::Result<()> {
+    enable_raw_mode()?;
+    execute!(io::stdout(), EnterAlternateScreen, Hide)
+}
+
+/// Leaves the second screen. If the terminal is gone, there is nothing left to restore.
+fn leave() {
+    let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
+    let _ = disable_raw_mode();
+}
