@@ -12,8 +12,8 @@ use clap_complete::Shell;
 
 use doctor::DOCTOR_EXAMPLES;
 pub use doctor::{DoctorArgs, Hidden};
+pub use running::{AdminAddressArgs, RefusalsArgs, RunningServerArgs, SessionsArgs};
 use running::{REFUSALS_EXAMPLES, SESSIONS_EXAMPLES};
-pub use running::{RefusalsArgs, RunningServerArgs, SessionsArgs};
 use top::TOP_EXAMPLES;
 pub use top::TopArgs;
 

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::args::RunningServerArgs;
+use super::args::{AdminAddressArgs, RunningServerArgs};
 use crate::config;
 
 /// Time for connection and answer: the server's own limit is ten seconds.
@@ -49,7 +49,7 @@ pub fn ask(
     path: &str,
     query: &[(&str, &Option<String>)],
 ) -> Result<Value, Failed> {
-    let address = address(server.admin, server.config.as_deref())?;
+    let address = address(&server.address)?;
     let mut encoded = form_urlencoded::Serializer::new(format!("{path}?"));
     for (key, value) in query {
         if let Some(value) = value {
@@ -75,12 +75,12 @@ pub fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Returns the admin address in the configuration, or `admin` without one.
+/// Returns the admin address of the arguments.
 ///
 /// # Errors
 /// The configuration cannot be read, or it has no admin address.
-pub fn address(admin: SocketAddr, config: Option<&Path>) -> Result<SocketAddr, Failed> {
-    let Some(path) = config else { return Ok(admin) };
+pub fn address(server: &AdminAddressArgs) -> Result<SocketAddr, Failed> {
+    let Some(path) = &server.config else { return Ok(server.admin) };
     let loaded = config::read(path).map_err(|report| Failed {
         message: format!("cannot read the configuration:\n{report}"),
         next_step: "fix it, or give the address with --admin".to_owned(),

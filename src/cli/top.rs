@@ -20,7 +20,8 @@ use crate::base::time;
 use crate::system::clock;
 use crate::top::attention::Notice;
 use crate::top::report;
-use crate::top::state::{Action, Answers, State, Wanted};
+use crate::top::state::keys::Action;
+use crate::top::state::{Answers, State, Wanted};
 use crate::top::theme::Theme;
 use crate::top::view;
 use asking::Server;
@@ -33,7 +34,7 @@ const DRAWN_EVERY: Duration = Duration::from_secs(1);
 
 /// Shows the screen until a key or a signal ends it, or prints the numbers once.
 pub(super) fn run(args: &TopArgs) -> ExitCode {
-    let address = match running::address(args.admin, args.config.as_deref()) {
+    let address = match running::address(&args.address) {
         Ok(address) => address,
         Err(Failed { message, next_step }) => return output::fail(&message, &next_step),
     };

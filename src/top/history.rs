@@ -63,12 +63,16 @@ mod tests {
         let mut history = History::default();
         assert!(!history.add(reading(100, 1)));
         assert!(history.oldest().is_none() && history.previous().is_none());
-        (1..=45).for_each(|step| drop(history.add(reading(100 + 2 * step, 1))));
+        for step in 1..=45 {
+            history.add(reading(100 + 2 * step, 1));
+        }
         let at = |reading: Option<&Reading>| reading.expect("a reading").at.as_secs();
         assert_eq!((at(history.oldest()), at(history.previous()), at(history.latest())), (128, 188, 190));
         assert!(history.add(reading(192, 2)), "a restart");
         assert_eq!((at(history.latest()), history.oldest()), (192, None));
-        (0..1000).for_each(|_| drop(history.add(reading(192, 2))));
+        for _ in 0..1000 {
+            history.add(reading(192, 2));
+        }
         assert_eq!(history.readings.len(), READINGS_MAX);
     }
 }

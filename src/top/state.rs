@@ -1,7 +1,7 @@
 //! The state of the screen: answers of the server, what is shown, and what keys do.
 
-mod keys;
-mod lists;
+pub mod keys;
+pub mod lists;
 
 use std::time::Duration;
 
@@ -16,8 +16,6 @@ use super::sessions::Sessions;
 use super::theme::Theme;
 use crate::base::text::clean;
 use crate::base::time::Instant;
-pub use keys::Action;
-pub use lists::Order;
 
 /// The server reads its sessions for one request at a time, so they are asked for rarely.
 pub const SESSIONS_EVERY: Duration = Duration::from_secs(5);

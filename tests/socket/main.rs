@@ -14,4 +14,5 @@ mod pion;
 mod signals;
 mod stream;
 mod stun_tools;
+mod top;
 mod uclient;

@@ -28,13 +28,21 @@ Exit status: 0 success, 1 the server cannot be asked, 2 wrong usage.";
 
 /// Where the running server is.
 #[derive(Args, Debug)]
-pub struct RunningServerArgs {
+pub struct AdminAddressArgs {
     /// Admin address of the server
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9641")]
     pub admin: SocketAddr,
     /// Configuration file to read the admin address from
     #[arg(long, short, value_name = "FILE", conflicts_with = "admin")]
     pub config: Option<PathBuf>,
+}
+
+/// The running server, and how its answer is printed.
+#[derive(Args, Debug)]
+pub struct RunningServerArgs {
+    /// The server.
+    #[command(flatten)]
+    pub address: AdminAddressArgs,
     /// Print the answer of the server as JSON
     #[arg(long)]
     pub json: bool,

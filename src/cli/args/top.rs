@@ -1,10 +1,10 @@
 //! `hallpass top`.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+
+use super::running::AdminAddressArgs;
 
 /// The help text after the options.
 pub const TOP_EXAMPLES: &str = "\
@@ -23,12 +23,9 @@ Exit status: 0 success, 1 the server cannot be asked, 2 wrong usage.";
 /// `hallpass top`.
 #[derive(Args, Debug)]
 pub struct TopArgs {
-    /// Admin address of the server
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9641")]
-    pub admin: SocketAddr,
-    /// Configuration file to read the admin address from
-    #[arg(long, short, value_name = "FILE", conflicts_with = "admin")]
-    pub config: Option<PathBuf>,
+    /// The server.
+    #[command(flatten)]
+    pub address: AdminAddressArgs,
     /// Seconds between two updates, from 1 to 60
     #[arg(long, short, value_name = "SECONDS", default_value = "2", value_parser = interval)]
     pub interval: Duration,
