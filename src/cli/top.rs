@@ -3,8 +3,8 @@
 mod asking;
 mod terminal;
 
-use std::future::pending;
 use std::io::{self, IsTerminal};
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub(super) fn run(args: &TopArgs) -> ExitCode {
     let server = Server::new(address);
     // A terminal without a cursor that moves cannot show a screen.
     let is_dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
-    if args.once || is_dumb || !io::stdout().is_terminal() {
+    if args.once || args.json || is_dumb || !io::stdout().is_terminal() {
         return runtime.block_on(once(state, &server, args));
     }
     match runtime.block_on(watch(state, server, args.interval)) {
@@ -74,10 +74,7 @@ fn now() -> time::Instant {
 async fn once(mut state: State, server: &Server, args: &TopArgs) -> ExitCode {
     let all = Wanted { sessions: true, refusals: true };
     for is_first in [true, false] {
-        match server.ask(all).await {
-            Ok(answers) => state.take(answers, now(), clock::unix_seconds()),
-            Err(Failed { message, next_step }) => return output::fail(&message, &next_step),
-        }
+        take(&mut state, server.ask(all).await);
         if let Some(Notice { text, step, .. }) = state.failure() {
             return output::fail(text, step);
         }
@@ -93,6 +90,25 @@ async fn once(mut state: State, server: &Server, args: &TopArgs) -> ExitCode {
     output::print(text.as_bytes())
 }
 
+/// The request that runs, or when the next one is due.
+enum Request {
+    Due(Instant),
+    Sent(Pin<Box<dyn Future<Output = Result<Answers, Failed>>>>),
+}
+
+impl Request {
+    /// Waits until it is due, which is `None`, or until it is answered.
+    async fn progress(&mut self) -> Option<Result<Answers, Failed>> {
+        match self {
+            Self::Due(at) => {
+                sleep_until(*at).await;
+                None
+            }
+            Self::Sent(answer) => Some(answer.await),
+        }
+    }
+}
+
 /// Shows the screen.
 ///
 /// # Errors
@@ -101,9 +117,7 @@ async fn watch(mut state: State, server: Server, interval: Duration) -> io::Resu
     let mut stop = Stop::new()?;
     let mut screen = Screen::open()?;
     let mut keys = keys()?;
-    let (answer, mut answers) = channel::<Result<Answers, Failed>>(1);
-    // While it is `None`, the server is being asked.
-    let mut ask_at = Some(Instant::now());
+    let mut request = Request::Due(Instant::now());
     loop {
         let (at, unix) = (now(), clock::unix_seconds());
         screen.draw(|frame| view::draw(frame, &mut state, at, unix))?;
@@ -115,39 +129,37 @@ async fn watch(mut state: State, server: Server, interval: Duration) -> io::Resu
                 // The terminal is gone.
                 None => Action::Quit,
             },
-            Some(answered) = answers.recv() => {
-                match answered {
-                    Ok(answers) => state.take(answers, now(), clock::unix_seconds()),
-                    Err(Failed { message, next_step }) => state.take_failure(Notice::new(true, message, next_step), now()),
-                }
-                ask_at = Some(Instant::now() + interval);
-                Action::Draw
-            }
-            () = due(ask_at.filter(|_| !state.is_paused)) => {
-                ask_at = None;
-                let (server, answer, wanted) = (server.clone(), answer.clone(), state.wanted(now()));
-                tokio::spawn(async move {
-                    // Fails only if the screen was closed meanwhile.
-                    let _ = answer.send(server.ask(wanted).await).await;
-                });
+            progress = request.progress(), if !state.is_paused => {
+                request = match progress {
+                    None => {
+                        let wanted = state.wanted(now());
+                        Request::Sent(Box::pin(async move { server.ask(wanted).await }))
+                    }
+                    Some(answer) => {
+                        take(&mut state, answer);
+                        Request::Due(Instant::now() + interval)
+                    }
+                };
                 Action::Draw
             }
             () = tokio::time::sleep(DRAWN_EVERY) => Action::Draw,
         };
-        match action {
-            Action::Draw => {}
-            Action::Ask => ask_at = ask_at.map(|_| Instant::now()),
-            Action::Redraw => screen.redraw()?,
-            Action::Suspend => screen.suspend()?,
-            Action::Quit => return Ok(()),
+        match (action, &mut request) {
+            (Action::Ask, Request::Due(at)) => *at = Instant::now(),
+            (Action::Ask | Action::Draw, _) => {}
+            (Action::Redraw, _) => screen.redraw()?,
+            (Action::Suspend, _) => screen.suspend()?,
+            (Action::Quit, _) => return Ok(()),
         }
     }
 }
 
-async fn due(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => pending().await,
+fn take(state: &mut State, answer: Result<Answers, Failed>) {
+    match answer {
+        Ok(answers) => state.take(answers, now(), clock::unix_seconds()),
+        Err(Failed { message, next_step }) => {
+            state.take_failure(Notice::new(true, message, next_step), now())
+        }
     }
 }
 

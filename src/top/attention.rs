@@ -170,7 +170,7 @@ fn workers(board: &Board, found: &mut Vec<Notice>) {
             format!("{busy} of {} workers are busy all the time, so calls are delayed", board.workers.len());
         let step = match busy == board.workers.len() {
             true => "spread users over more relays",
-            false => "a few clients send much: see 2 sessions; limits.kbit_per_user limits them",
+            false => "a few clients send much: press 2; limits.kbit_per_user limits them",
         };
         found.push(Notice::new(true, text, step));
     }
@@ -200,7 +200,7 @@ fn clients(board: &Board, found: &mut Vec<Notice>) {
     );
     if let Some(most) = reasons.first().filter(|_| refused >= REFUSALS) {
         let text = format!("{refused} requests were refused{}, most for {}", within(board), most.reason);
-        found.push(Notice::new(true, text, "3 refusals says who, why and what to do"));
+        found.push(Notice::new(true, text, "press 3: who, why and what to do"));
     }
     for row in &board.rows {
         let (sent, back) = (row.from_client.packets.unwrap_or(0.0), row.from_peer.packets.unwrap_or(0.0));
@@ -222,7 +222,7 @@ fn clients(board: &Board, found: &mut Vec<Notice>) {
     let lost_rate = if board.recent > 0.0 { lost as f64 / board.recent } else { 0.0 };
     if lost_rate > 1.0 && lost_rate > DROPPED * (lost_rate + relayed) {
         let text = format!("{} packets of media per second are dropped", short(lost_rate));
-        found.push(Notice::new(true, text, "4 reasons says why; docs/metrics.md explains each"));
+        found.push(Notice::new(true, text, "press 4: why; docs/metrics.md explains each reason"));
     }
     if board.web_unavailable > 0 {
         let text = format!(
@@ -236,7 +236,10 @@ fn clients(board: &Board, found: &mut Vec<Notice>) {
 
 /// Returns the span of "recent" for a sentence.
 fn within(board: &Board) -> String {
-    format!(" in the last {}", duration(board.recent.round() as u64))
+    match board.recent.round() as u64 {
+        55..=65 => " in the last minute".to_owned(),
+        seconds => format!(" in the last {}", duration(seconds)),
+    }
 }
 
 #[cfg(test)]
@@ -299,7 +302,7 @@ mod tests {
             (
                 "hallpass_refusals_total{reason=\"x\",host=\"\",transport=\"udp\"} 1",
                 "hallpass_refusals_total{reason=\"x\",host=\"\",transport=\"udp\"} 13",
-                "12 requests were refused in the last 10s, most for x -> 3 refusals",
+                "12 requests were refused in the last 10s, most for x -> press 3",
             ),
             (
                 "hallpass_tls_handshakes_total{outcome=\"unknown_ca\"} 0",

@@ -18,8 +18,9 @@ use crate::base::text::duration;
 use crate::base::time::Instant;
 use page::Page;
 
-/// Lines of notices above the view, on a screen of 24 lines. The others are one key away.
+/// Most lines of notices above the view, and the part of the screen that they may take. The others are one key away.
 const NOTICE_LINES: usize = 4;
+const NOTICE_PART: usize = 6;
 
 /// Draws the whole screen. `unix` is the time in seconds since 1970.
 pub fn draw(frame: &mut Frame<'_>, state: &mut State, now: Instant, unix: u64) {
@@ -117,7 +118,7 @@ fn notices(page: &mut Page<'_>, state: &State) {
         }
         return;
     }
-    let room = NOTICE_LINES.min(page.height() / 5).max(1);
+    let room = (page.height() / NOTICE_PART).clamp(1, NOTICE_LINES);
     let mut shown = 0;
     let mut left = room;
     for notice in &all {

@@ -32,8 +32,8 @@ pub struct TopArgs {
     /// Print the numbers of one interval as plain text and exit
     #[arg(long)]
     pub once: bool,
-    /// Print them as JSON
-    #[arg(long, requires = "once")]
+    /// Print them as JSON; implies --once
+    #[arg(long)]
     pub json: bool,
 }
 

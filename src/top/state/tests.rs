@@ -133,6 +133,7 @@ fn the_selection_follows_its_session() {
     state.follow_selection();
     assert_eq!(users(&state)[2], "bob");
     assert_eq!(state.cursor().at, 2);
+    state.cursor().show(4, 2);
     press(&mut state, KeyCode::End);
     assert_eq!((state.cursor().at, state.cursor().offset), (3, 2));
     press(&mut state, KeyCode::Home);

@@ -20,9 +20,11 @@ pub fn sessions(page: &mut Page<'_>, state: &mut State, now: Instant) {
     state.follow_selection();
     let shown = state.shown_sessions();
     let (count, listed) = (shown.len(), state.sessions.as_ref().map_or(0, |sessions| sessions.all.len()));
-    let room = page.left().saturating_sub(2);
+    // One line for the header, one for what looks wrong with the selected session, one for the numbers below.
+    let room = page.left().saturating_sub(3);
     let window = window(state, count, room);
     let shown = state.shown_sessions();
+    let hint = shown.get(window.0 + window.1).and_then(|one| one.hints.first().cloned());
     let cells: Vec<Vec<String>> =
         shown.iter().skip(window.0).take(room).map(|one| tables::session(one)).collect();
     let marked: Vec<bool> = shown.iter().skip(window.0).take(room).map(|one| !one.hints.is_empty()).collect();
@@ -38,7 +40,11 @@ pub fn sessions(page: &mut Page<'_>, state: &mut State, now: Instant) {
     if !is_complete {
         text += "; a worker did not answer, so its sessions are missing";
     }
-    list(page, state, &tables::SESSIONS, &cells, &marked, window.1);
+    let mut table = page.split_off(u16::try_from(page.left().saturating_sub(2)).unwrap_or(u16::MAX));
+    list(&mut table, state, &tables::SESSIONS, &cells, &marked, window.1);
+    if let Some(hint) = hint {
+        page.text(&format!("! {hint}"), state.theme.warning());
+    }
     page.last(&text, state.theme.dim());
 }
 
@@ -113,7 +119,7 @@ pub fn workers(page: &mut Page<'_>, state: &mut State) {
         page.text(line, if *is_busy { state.theme.warning() } else { Style::new() });
     }
     page.last(
-        "a turn: from waking up until all work is done; median, 99 in 100, longest of the last minute",
+        "a turn of the loop: from waking up until all work is done; see ? for the words",
         state.theme.dim(),
     );
 }

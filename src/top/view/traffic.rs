@@ -1,12 +1,14 @@
 //! The first view: traffic by host and transport, and below it refusals, drops, limits and workers in short.
 
+use ratatui::style::Style;
+
 use super::page::Page;
 use crate::top::board::{Count, NEAR};
-use crate::top::grid::{Column, lay_out};
+use crate::top::grid::lay_out;
 use crate::top::state::State;
 use crate::top::tables;
 
-/// The lines of the lower part, if there is room for them.
+/// The least lines of the lower part: five limits and four workers with their headers.
 const LOWER: usize = 11;
 /// The width from which on the lower part has two columns.
 const TWO_COLUMNS: usize = 70;
@@ -14,9 +16,10 @@ const TWO_COLUMNS: usize = 70;
 /// Draws the view.
 pub fn draw(page: &mut Page<'_>, state: &mut State) {
     let Some(board) = &state.board else { return waiting(page, state) };
-    let has_lower = page.height() >= LOWER + 4 && page.width() >= TWO_COLUMNS;
-    let upper = if has_lower { page.height() - LOWER } else { page.height() };
     let cells: Vec<Vec<String>> = state.rows().into_iter().map(tables::traffic).collect();
+    let has_lower = page.height() >= LOWER + 4 && page.width() >= TWO_COLUMNS;
+    // The lower part begins below the table, and a long table leaves room for it.
+    let upper = if has_lower { (page.height() - LOWER).min(cells.len() + 2) } else { page.height() };
     let is_filtered = cells.len() < board.rows.len();
     let mut table = page.split_off(u16::try_from(upper).unwrap_or(u16::MAX));
     let lines = lay_out(&tables::TRAFFIC, &cells, table.width());
@@ -35,7 +38,7 @@ pub fn draw(page: &mut Page<'_>, state: &mut State) {
         if hidden > 0 && at + 1 == first + room {
             table.text(&format!("and {} more: scroll down", hidden + 1), state.theme.dim());
         } else {
-            table.text(line, ratatui::style::Style::new());
+            table.text(line, Style::new());
         }
     }
     if has_lower {
@@ -48,14 +51,36 @@ fn waiting(page: &mut Page<'_>, state: &State) {
     page.text("waiting for the first answer of the server", state.theme.dim());
 }
 
-/// Refusals and drops.
+/// Refusals and drops, in columns of the same width.
 fn counts(page: &mut Page<'_>, state: &State) {
     let Some(board) = &state.board else { return };
-    let half = page.left() / 2;
-    let refused = sum_of_reasons(&board.refusals);
-    few(page, &tables::counts("REFUSED"), &refused, half, state);
-    let rest = page.left();
-    few(page, &tables::counts("DROPPED"), &board.drops, rest, state);
+    let sums = sum_of_reasons(&board.refusals);
+    let refused = sums.iter().take((page.left() / 2).saturating_sub(1));
+    let mut lines: Vec<(Vec<String>, Style)> = refused.map(|count| counted(count, state)).collect();
+    if lines.is_empty() {
+        lines.push(nothing(state));
+    }
+    let columns = tables::counts("REFUSED");
+    let dropped = tables::counts("DROPPED").map(|column| column.title.to_owned());
+    lines.push((dropped.to_vec(), state.theme.header()));
+    if board.drops.is_empty() {
+        lines.push(nothing(state));
+    }
+    lines.extend(board.drops.iter().map(|count| counted(count, state)));
+    lines.truncate(page.left().saturating_sub(1));
+    let (cells, styles): (Vec<_>, Vec<_>) = lines.into_iter().unzip();
+    let laid = lay_out(&columns, &cells, page.width());
+    page.text(&laid.header, state.theme.header());
+    laid.rows.iter().zip(styles).for_each(|(line, style)| page.text(line, style));
+}
+
+/// Returns the cells of a reason, and the style of its line.
+fn counted(count: &Count, state: &State) -> (Vec<String>, Style) {
+    (tables::count(count), if count.recent > 0 { state.theme.title() } else { state.theme.dim() })
+}
+
+fn nothing(state: &State) -> (Vec<String>, Style) {
+    (vec!["none".to_owned()], state.theme.dim())
 }
 
 /// Adds up the refusals of all hosts and transports: the view of reasons has the details.
@@ -69,18 +94,6 @@ fn sum_of_reasons(refusals: &[Count]) -> Vec<Count> {
     }
     sums.sort_by(|a, b| (b.recent, b.total).cmp(&(a.recent, a.total)));
     sums
-}
-
-fn few(page: &mut Page<'_>, columns: &[Column], counts: &[Count], lines: usize, state: &State) {
-    let cells: Vec<Vec<String>> = counts.iter().map(tables::count).collect();
-    let laid = lay_out(columns, &cells, page.width());
-    page.text(&laid.header, state.theme.header());
-    if counts.is_empty() {
-        page.text("none", state.theme.dim());
-    }
-    for (line, count) in laid.rows.iter().zip(counts).take(lines.saturating_sub(1)) {
-        page.text(line, if count.recent > 0 { state.theme.title() } else { state.theme.dim() });
-    }
 }
 
 /// Limits and workers.
@@ -97,7 +110,7 @@ fn capacity(page: &mut Page<'_>, state: &State) {
     let shown = if laid.rows.len() > room { room.saturating_sub(1) } else { room };
     for (line, load) in laid.rows.iter().zip(&loads).take(shown) {
         let is_busy = load.busy.is_some_and(|busy| busy >= NEAR);
-        page.text(line, if is_busy { state.theme.warning() } else { ratatui::style::Style::new() });
+        page.text(line, if is_busy { state.theme.warning() } else { Style::new() });
     }
     if laid.rows.len() > shown {
         page.text(&format!("and {} more: 5 workers", laid.rows.len() - shown), state.theme.dim());
@@ -112,6 +125,6 @@ pub fn limits(page: &mut Page<'_>, state: &State) {
     page.text(&laid.header, state.theme.header());
     for (line, limited) in laid.rows.iter().zip(&board.limits) {
         let is_near = limited.share().is_some_and(|share| share >= NEAR);
-        page.text(line, if is_near { state.theme.warning() } else { ratatui::style::Style::new() });
+        page.text(line, if is_near { state.theme.warning() } else { Style::new() });
     }
 }
