@@ -15,6 +15,11 @@ pub fn clean(text: &str, max: usize) -> String {
     shown
 }
 
+/// Returns a number with what it counts, such as `2 errors`.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Returns a duration in its two largest units, such as `3h 5m`.
 pub fn duration(seconds: u64) -> String {
     match seconds {

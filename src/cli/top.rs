@@ -118,6 +118,8 @@ async fn watch(mut state: State, server: Server, interval: Duration) -> io::Resu
     let mut screen = Screen::open()?;
     let mut keys = keys()?;
     let mut request = Request::Due(Instant::now());
+    // Whether another view was opened while the server was asked for the one before.
+    let mut is_wanted_at_once = false;
     loop {
         let (at, unix) = (now(), clock::unix_seconds());
         screen.draw(|frame| view::draw(frame, &mut state, at, unix))?;
@@ -137,7 +139,8 @@ async fn watch(mut state: State, server: Server, interval: Duration) -> io::Resu
                     }
                     Some(answer) => {
                         take(&mut state, answer);
-                        Request::Due(Instant::now() + interval)
+                        let wait = if std::mem::take(&mut is_wanted_at_once) { Duration::ZERO } else { interval };
+                        Request::Due(Instant::now() + wait)
                     }
                 };
                 Action::Draw
@@ -146,10 +149,15 @@ async fn watch(mut state: State, server: Server, interval: Duration) -> io::Resu
         };
         match (action, &mut request) {
             (Action::Ask, Request::Due(at)) => *at = Instant::now(),
-            (Action::Ask | Action::Draw, _) => {}
+            (Action::Ask, Request::Sent(_)) => is_wanted_at_once = true,
+            (Action::Draw, _) => {}
             (Action::Redraw, _) => screen.redraw()?,
             (Action::Suspend, _) => screen.suspend()?,
             (Action::Quit, _) => return Ok(()),
+        }
+        if state.is_paused {
+            // An answer of a while ago would be too late, or a failure.
+            request = Request::Due(Instant::now());
         }
     }
 }

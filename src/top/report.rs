@@ -9,7 +9,7 @@ use super::reading::Flow;
 use super::sessions::Session;
 use super::state::State;
 use super::tables;
-use crate::base::text::duration;
+use crate::base::text::{counted, duration};
 
 /// Sessions in a report, those with the most traffic. `hallpass sessions` lists all.
 const SESSIONS_MAX: usize = 20;
@@ -76,9 +76,9 @@ fn head(board: &Board, server: &str, unix: u64) -> Vec<String> {
     vec![
         format!("hallpass {} at {server}, up {up}, {serving}", reading.version),
         format!(
-            "{} sessions, {} users, new {}/s, to peers {}, to clients {}, {} cores",
-            sum.sessions,
-            reading.users,
+            "{}, {}, new {}/s, to peers {}, to clients {}, {} cores",
+            counted(sum.sessions as usize, "session"),
+            counted(reading.users as usize, "user"),
             or_dash(sum.created, short),
             or_dash(sum.from_client.bits, bits),
             or_dash(sum.from_peer.bits, bits),

@@ -12,9 +12,9 @@ use ratatui::text::{Line, Span};
 
 use super::board::Board;
 use super::grid::cells_of;
-use super::number::{bits, or_dash, short};
+use super::number::{bits, or_dash, percent, short};
 use super::state::{Link, Overlay, State, View};
-use crate::base::text::duration;
+use crate::base::text::{counted, duration};
 use crate::base::time::Instant;
 use page::Page;
 
@@ -80,12 +80,12 @@ fn head(page: &mut Page<'_>, state: &State, now: Instant) {
     let Some(board) = &state.board else { return };
     let sum = &board.sum;
     let parts = [
-        format!("{} sessions", sum.sessions),
-        format!("{} users", board.reading.users),
+        counted(sum.sessions as usize, "session"),
+        counted(board.reading.users as usize, "user"),
         format!("new {}/s", or_dash(sum.created, short)),
         format!("to peers {}", or_dash(sum.from_client.bits, bits)),
         format!("to clients {}", or_dash(sum.from_peer.bits, bits)),
-        format!("busiest worker {}", or_dash(board.busiest(), super::number::percent)),
+        format!("busiest worker {}", or_dash(board.busiest(), percent)),
     ];
     page.text(&fitting(&parts, ", ", page.width()), Style::new());
 }

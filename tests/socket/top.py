@@ -15,8 +15,17 @@ import time
 
 PROGRAM, ADMIN, SERVER = sys.argv[1], sys.argv[2], int(sys.argv[3])
 LIMIT = 20
+# CIBAUD of termios(3).
+INPUT_SPEED = 0o02003600000
 LEFT = b"\x1b[?1049l"
 COLOUR = re.compile(rb"\x1b\[[0-9;]*\b(38;5;|3[0-7]m)")
+
+
+def modes(terminal):
+    """The modes of a terminal, without the speed of its input, which a terminal without a line does not have."""
+    found = termios.tcgetattr(terminal)
+    found[2] &= ~INPUT_SPEED
+    return found
 
 
 class Top:
@@ -26,7 +35,7 @@ class Top:
     def __init__(self, **environment):
         self.main, self.terminal = os.openpty()
         self.resize(24, 80)
-        self.modes = termios.tcgetattr(self.terminal)
+        self.modes = modes(self.terminal)
         self.output = b""
         self.shell = os.fork()
         if self.shell == 0:
@@ -51,13 +60,13 @@ class Top:
             _, status = os.waitpid(job, os.WUNTRACED)
             if not os.WIFSTOPPED(status):
                 os._exit(os.waitstatus_to_exitcode(status))
-            restored = termios.tcgetattr(0) == self.modes
+            restored = modes(0) == self.modes
             os.write(1, b"<stopped, restored>" if restored else b"<stopped in raw mode>")
             os.kill(job, signal.SIGCONT)
 
     def signal(self, number):
         """Sends a signal to the job."""
-        os.kill(os.tcgetpgrp(self.terminal), number)
+        os.kill(os.tcgetpgrp(self.main), number)
 
     def resize(self, lines, columns):
         fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
@@ -85,7 +94,7 @@ class Top:
         self.wait_for(LEFT, b"\x1b[?25h")
         _, status = os.waitpid(self.shell, 0)
         assert os.waitstatus_to_exitcode(status) == 0, status
-        assert termios.tcgetattr(self.terminal) == self.modes, "the modes of the terminal are not restored"
+        assert modes(self.terminal) == self.modes, "the modes of the terminal are not restored"
         os.close(self.main)
         os.close(self.terminal)
 
@@ -101,7 +110,7 @@ top.wait_for(b"permissions:", b"127.0.0.1")
 top.press(b"\x1b")
 top.wait_for(b"CLIENT")
 top.press(b"/bob\r")
-top.wait_for(b'"bob"')
+top.wait_for(b'only "bob')
 top.press(b"?")
 top.wait_for(b"control-z")
 top.press(b"p")

@@ -9,6 +9,7 @@ use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
+use ratatui::layout::Rect;
 use ratatui::{Frame, Terminal};
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -47,7 +48,9 @@ impl Screen {
     /// # Errors
     /// The error of the terminal.
     pub fn redraw(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+        // `clear` would ask the terminal for its cursor, and the thread of the keys would read the answer.
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::new(0, 0, size.width, size.height))
     }
 
     /// Gives the terminal back to the shell and stops, until the shell continues this program.
@@ -77,4 +80,32 @@ fn enter() -> io::Result<()> {
 fn leave() {
     let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
     let _ = disable_raw_mode();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    /// Set while the test runs itself in a terminal of its own.
+    const INSIDE: &str = "HALLPASS_TEST_INSIDE_A_TERMINAL";
+
+    #[test]
+    fn a_panic_gives_the_terminal_back_before_its_message() {
+        if std::env::var_os(INSIDE).is_some() {
+            let _screen = Screen::open().expect("a terminal");
+            panic!("on purpose");
+        }
+        let program = std::env::current_exe().expect("this test");
+        let name = "cli::top::terminal::tests::a_panic_gives_the_terminal_back_before_its_message";
+        let line = format!("stty rows 24 cols 80; {} --exact {name} --nocapture; stty -a", program.display());
+        let mut command = Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").env(INSIDE, "1").stdin(Stdio::null());
+        let output = command.output().expect("script, of util-linux");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("no {words:?} in {text}"));
+        let (entered, left, message) = (at("\x1b[?1049h"), at("\x1b[?1049l"), at("on purpose"));
+        assert!(entered < left && left < message, "{text}");
+        assert!(text.contains(" icanon") && !text.contains("-icanon") && !text.contains("-echo "), "{text}");
+    }
 }

@@ -4,7 +4,7 @@ use ratatui::style::Style;
 
 use super::page::Page;
 use super::traffic;
-use crate::base::text::duration;
+use crate::base::text::{counted, duration, wrap};
 use crate::base::time::Instant;
 use crate::top::board::NEAR;
 use crate::top::grid::{Column, lay_out};
@@ -30,8 +30,8 @@ pub fn sessions(page: &mut Page<'_>, state: &mut State, now: Instant) {
     let marked: Vec<bool> = shown.iter().skip(window.0).take(room).map(|one| !one.hints.is_empty()).collect();
     let mut text = match (count, total) {
         (0, 0) => "no sessions".to_owned(),
-        (count, total) if count as u64 == total => format!("{total} sessions"),
-        (count, total) => format!("{count} of {total} sessions"),
+        (count, total) if count as u64 == total => counted(total as usize, "session"),
+        (count, total) => format!("{count} of {}", counted(total as usize, "session")),
     };
     if listed as u64 != total {
         text += &format!(", {listed} read");
@@ -75,8 +75,8 @@ pub fn refusals(page: &mut Page<'_>, state: &mut State, unix: u64) {
     list(&mut table, state, &tables::REFUSALS, &cells, &vec![false; cells.len()], window.1);
     if let Some((text, next_step)) = selected.filter(|_| story > 0) {
         page.text("", Style::new());
-        let text = crate::base::text::wrap(&text, "", page.width());
-        let step = crate::base::text::wrap(&format!("next step: {next_step}"), "", page.width());
+        let text = wrap(&text, "", page.width());
+        let step = wrap(&format!("next step: {next_step}"), "", page.width());
         let steps = step.lines().count();
         let room = page.left().saturating_sub(steps.min(2));
         text.lines().take(room.max(1)).for_each(|line| page.text(line, Style::new()));

@@ -56,7 +56,7 @@ fn counts(page: &mut Page<'_>, state: &State) {
     let Some(board) = &state.board else { return };
     let sums = sum_of_reasons(&board.refusals);
     let refused = sums.iter().take((page.left() / 2).saturating_sub(1));
-    let mut lines: Vec<(Vec<String>, Style)> = refused.map(|count| counted(count, state)).collect();
+    let mut lines: Vec<(Vec<String>, Style)> = refused.map(|count| reason_line(count, state)).collect();
     if lines.is_empty() {
         lines.push(nothing(state));
     }
@@ -66,7 +66,7 @@ fn counts(page: &mut Page<'_>, state: &State) {
     if board.drops.is_empty() {
         lines.push(nothing(state));
     }
-    lines.extend(board.drops.iter().map(|count| counted(count, state)));
+    lines.extend(board.drops.iter().map(|count| reason_line(count, state)));
     lines.truncate(page.left().saturating_sub(1));
     let (cells, styles): (Vec<_>, Vec<_>) = lines.into_iter().unzip();
     let laid = lay_out(&columns, &cells, page.width());
@@ -75,7 +75,7 @@ fn counts(page: &mut Page<'_>, state: &State) {
 }
 
 /// Returns the cells of a reason, and the style of its line.
-fn counted(count: &Count, state: &State) -> (Vec<String>, Style) {
+fn reason_line(count: &Count, state: &State) -> (Vec<String>, Style) {
     (tables::count(count), if count.recent > 0 { state.theme.title() } else { state.theme.dim() })
 }
 
