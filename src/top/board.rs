@@ -1,5 +1,6 @@
 //! The numbers of the screen: the latest reading, and what changed since earlier ones.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::history::History;
@@ -218,7 +219,7 @@ fn get<K: Ord>(counts: &BTreeMap<K, u64>, key: &K) -> u64 {
 /// The most frequent first, without those that never occurred.
 fn sorted(mut counts: Vec<Count>) -> Vec<Count> {
     counts.retain(|count| count.total > 0);
-    counts.sort_by(|a, b| (b.recent, b.total).cmp(&(a.recent, a.total)));
+    counts.sort_by_key(|count| Reverse((count.recent, count.total)));
     counts
 }
 

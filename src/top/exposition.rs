@@ -115,7 +115,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn one(line: &str) -> Option<(String, Vec<(String, String)>, f64)> {
+    /// Name, labels and value.
+    type Found = (String, Vec<(String, String)>, f64);
+
+    fn one(line: &str) -> Option<Found> {
         let mut all = samples(line);
         let first = all.next()?;
         assert_eq!(all.next(), None);

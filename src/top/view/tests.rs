@@ -69,7 +69,7 @@ hallpass_worker_datagrams_total{{worker=\"{worker}\"}} {}\n",
 fn sessions(seconds: u64, user: &str) -> Value {
     let session = |number: u64| {
         json!({
-            "host": "ping", "user": format!("{user}{number}"), "transport": if number % 2 == 0 { "udp" } else { "tls" },
+            "host": "ping", "user": format!("{user}{number}"), "transport": if number.is_multiple_of(2) { "udp" } else { "tls" },
             "client": format!("203.0.113.{}:46336", number % 250), "server": "198.51.100.7:3478", "seconds": number * 61,
             "from_client": { "packets": seconds * number, "bytes": seconds * number * 900 },
             "from_peer": { "packets": 0, "bytes": seconds * number * 1100 },

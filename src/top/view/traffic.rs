@@ -1,5 +1,7 @@
 //! The first view: traffic by host and transport, and below it refusals, drops, limits and workers in short.
 
+use std::cmp::Reverse;
+
 use ratatui::style::Style;
 
 use super::page::Page;
@@ -92,7 +94,7 @@ fn sum_of_reasons(refusals: &[Count]) -> Vec<Count> {
             None => sums.push(Count { rung: Default::default(), ..count.clone() }),
         }
     }
-    sums.sort_by(|a, b| (b.recent, b.total).cmp(&(a.recent, a.total)));
+    sums.sort_by_key(|sum| Reverse((sum.recent, sum.total)));
     sums
 }
 
