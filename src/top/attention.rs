@@ -170,7 +170,9 @@ fn workers(board: &Board, found: &mut Vec<Notice>) {
             format!("{busy} of {} workers are busy all the time, so calls are delayed", board.workers.len());
         let step = match busy == board.workers.len() {
             true => "spread users over more relays",
-            false => "a few clients send much: press 2; limits.kbit_per_user limits them",
+            false => {
+                "a few clients send much: press 2, or run hallpass sessions; limits.kbit_per_user limits them"
+            }
         };
         found.push(Notice::new(true, text, step));
     }
@@ -200,7 +202,7 @@ fn clients(board: &Board, found: &mut Vec<Notice>) {
     );
     if let Some(most) = reasons.first().filter(|_| refused >= REFUSALS) {
         let text = format!("{refused} requests were refused{}, most for {}", within(board), most.reason);
-        found.push(Notice::new(true, text, "press 3: who, why and what to do"));
+        found.push(Notice::new(true, text, "who and why: press 3, or run hallpass refusals"));
     }
     for row in &board.rows {
         let (sent, back) = (row.from_client.packets.unwrap_or(0.0), row.from_peer.packets.unwrap_or(0.0));
@@ -222,7 +224,7 @@ fn clients(board: &Board, found: &mut Vec<Notice>) {
     let lost_rate = if board.recent > 0.0 { lost as f64 / board.recent } else { 0.0 };
     if lost_rate > 1.0 && lost_rate > DROPPED * (lost_rate + relayed) {
         let text = format!("{} packets of media per second are dropped", short(lost_rate));
-        found.push(Notice::new(true, text, "press 4: why; docs/metrics.md explains each reason"));
+        found.push(Notice::new(true, text, "docs/metrics.md explains each reason; press 4 for all of them"));
     }
     if board.web_unavailable > 0 {
         let text = format!(
@@ -302,7 +304,7 @@ mod tests {
             (
                 "hallpass_refusals_total{reason=\"x\",host=\"\",transport=\"udp\"} 1",
                 "hallpass_refusals_total{reason=\"x\",host=\"\",transport=\"udp\"} 13",
-                "12 requests were refused in the last 10s, most for x -> press 3",
+                "12 requests were refused in the last 10s, most for x -> who and why: press 3",
             ),
             (
                 "hallpass_tls_handshakes_total{outcome=\"unknown_ca\"} 0",

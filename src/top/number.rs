@@ -6,7 +6,7 @@ use super::board::Bound;
 pub fn short(value: f64) -> String {
     match value.max(0.0) {
         value if value < 0.05 => "0".to_owned(),
-        value if value < 9.95 && value.fract() > 0.0 => format!("{value:.1}"),
+        value if value < 9.95 => format!("{value:.1}").trim_end_matches(".0").to_owned(),
         value if value < 9999.5 => format!("{value:.0}"),
         value if value < 999_950.0 => format!("{:.1}k", value / 1e3),
         value if value < 999_950_000.0 => format!("{:.1}M", value / 1e6),
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn numbers_have_few_characters() {
-        let numbers = [0.0, 0.04, 0.44, 3.0, 9.96, 9999.0, 12_345.0, 4.5e6, 7e9, -1.0, f64::NAN];
+        let numbers = [0.0, 0.04, 0.44, 2.99, 9.96, 9999.0, 12_345.0, 4.5e6, 7e9, -1.0, f64::NAN];
         let expected = ["0", "0", "0.4", "3", "10", "9999", "12.3k", "4.5M", "7.0G", "0", "0"];
         assert_eq!(numbers.map(short), expected);
         let expected = ["0", "999 bit/s", "1.5 kbit/s", "64 kbit/s", "41.2 Mbit/s", "2.0 Gbit/s"];

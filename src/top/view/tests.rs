@@ -165,7 +165,7 @@ fn screens_of_80_by_24_show_what_matters() {
             assert!(all.contains(word), "{word:?} in view {view}:\n{all}");
         }
         assert!(
-            all.contains("! 4 requests were refused in the last 2s, most for wrong_password -> press"),
+            all.contains("! 4 requests were refused in the last 2s, most for wrong_password -> who"),
             "{all}"
         );
     }
