@@ -16,5 +16,6 @@ pub mod load;
 pub mod net;
 pub mod site;
 pub mod system;
+pub mod top;
 pub mod turn;
 pub mod wire;

@@ -188,6 +188,7 @@ fn man_pages_refer_to_pages_that_exist_and_have_the_usual_sections() {
         "refusals",
         "serve",
         "sessions",
+        "top",
     ];
     let expected: Vec<String> = commands.iter().map(|command| format!("hallpass-{command}.1")).collect();
     assert_eq!(pages, [&expected[..], &["hallpass.1".to_owned()]].concat());

@@ -5,12 +5,23 @@ use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use prometheus::TextEncoder;
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 /// Most series in one scrape. Further series are dropped and counted in `hallpass_metrics_series_dropped`.
 const MAX_SERIES: usize = 10_000;
 /// Longest label value in bytes.
 const MAX_LABEL: usize = 128;
+
+/// How often a time was measured, by its length.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Times {
+    /// Upper bounds, ascending, each with the number of times up to it.
+    pub buckets: Vec<(Duration, u64)>,
+    /// The number of all times.
+    pub count: u64,
+    /// Their sum.
+    pub sum: Duration,
+}
 
 /// A source of metrics. It is called at each scrape on the control thread, so it must not wait for a worker.
 pub trait MetricSource: Send + Sync {
@@ -25,6 +36,7 @@ pub trait MetricSource: Send + Sync {
 #[derive(Debug, Default)]
 pub struct Snapshot {
     families: BTreeMap<&'static str, Family>,
+    /// Lines of the text format, which are series for Prometheus.
     series: usize,
     dropped: u64,
 }
@@ -33,7 +45,13 @@ impl Snapshot {
     /// Adds a number that only grows; by convention its name ends in `_total`. Values with the same name and labels are
     /// added up.
     pub fn counter(&mut self, name: &'static str, help: &str, labels: &[(&str, &str)], value: u64) {
-        self.add(name, help, MetricType::COUNTER, labels, value as f64);
+        self.add(name, help, MetricType::COUNTER, labels, Value::Number(value as f64));
+    }
+
+    /// Adds a histogram of times; by convention its name ends in `_seconds`. It counts as one series for each bucket and three
+    /// more. The same name and labels may be added once.
+    pub fn histogram(&mut self, name: &'static str, help: &str, labels: &[(&str, &str)], times: Times) {
+        self.add(name, help, MetricType::HISTOGRAM, labels, Value::Times(times));
     }
 
     /// Adds a time that only grows, in seconds; by convention its name ends in `_seconds_total`.
@@ -44,12 +62,12 @@ impl Snapshot {
         labels: &[(&str, &str)],
         value: Duration,
     ) {
-        self.add(name, help, MetricType::COUNTER, labels, value.as_secs_f64());
+        self.add(name, help, MetricType::COUNTER, labels, Value::Number(value.as_secs_f64()));
     }
 
     /// Adds a number that goes up and down. Values with the same name and labels are added up.
     pub fn gauge(&mut self, name: &'static str, help: &str, labels: &[(&str, &str)], value: f64) {
-        self.add(name, help, MetricType::GAUGE, labels, value);
+        self.add(name, help, MetricType::GAUGE, labels, Value::Number(value));
     }
 
     /// Renders `/metrics` (exposition format 0.0.4), sorted by name and labels.
@@ -69,8 +87,15 @@ impl Snapshot {
         TextEncoder::new().encode_to_string(&families)
     }
 
-    fn add(&mut self, name: &'static str, help: &str, kind: MetricType, labels: &[(&str, &str)], value: f64) {
-        let room = self.series < MAX_SERIES;
+    fn add(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        kind: MetricType,
+        labels: &[(&str, &str)],
+        value: Value,
+    ) {
+        let room = self.series + value.series() <= MAX_SERIES;
         let family = match self.families.entry(name) {
             Entry::Occupied(family) if family.get().kind == kind => family.into_mut(),
             Entry::Vacant(place) if room && is_name(name) => {
@@ -83,10 +108,13 @@ impl Snapshot {
         };
         let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), cut(value).to_owned())).collect();
         match family.series.entry(labels) {
-            Entry::Occupied(mut known) => *known.get_mut() += value,
+            Entry::Occupied(mut known) => match (known.get_mut(), value) {
+                (Value::Number(sum), Value::Number(value)) => *sum += value,
+                _ => self.dropped += 1,
+            },
             Entry::Vacant(place) if room => {
+                self.series += value.series();
                 place.insert(value);
-                self.series += 1;
             }
             Entry::Vacant(_) => self.dropped += 1,
         }
@@ -96,11 +124,28 @@ impl Snapshot {
 /// The label names and values of one series.
 type Labels = Vec<(String, String)>;
 
+/// The value of one series of a counter or gauge, or of one histogram.
+#[derive(Debug)]
+enum Value {
+    Number(f64),
+    Times(Times),
+}
+
+impl Value {
+    /// The number of lines in the text format: a histogram has one for each bucket, and `+Inf`, `_sum` and `_count`.
+    fn series(&self) -> usize {
+        match self {
+            Self::Number(_) => 1,
+            Self::Times(times) => times.buckets.len() + 3,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Family {
     kind: MetricType,
     help: String,
-    series: BTreeMap<Labels, f64>,
+    series: BTreeMap<Labels, Value>,
 }
 
 impl Family {
@@ -114,7 +159,7 @@ impl Family {
     }
 }
 
-fn metric(labels: Labels, kind: MetricType, value: f64) -> Metric {
+fn metric(labels: Labels, kind: MetricType, value: Value) -> Metric {
     let pair = |(name, value)| {
         let mut pair = LabelPair::default();
         pair.set_name(name);
@@ -122,16 +167,36 @@ fn metric(labels: Labels, kind: MetricType, value: f64) -> Metric {
         pair
     };
     let mut metric = Metric::from_label(labels.into_iter().map(pair).collect());
-    if kind == MetricType::COUNTER {
-        let mut counter = Counter::default();
-        counter.set_value(value);
-        metric.set_counter(counter);
-    } else {
-        let mut gauge = Gauge::default();
-        gauge.set_value(value);
-        metric.set_gauge(gauge);
+    match value {
+        Value::Times(times) => metric.set_histogram(times.into_proto()),
+        Value::Number(value) if kind == MetricType::COUNTER => {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        }
+        Value::Number(value) => {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
     }
     metric
+}
+
+impl Times {
+    fn into_proto(self) -> Histogram {
+        let bucket = |(bound, count): (Duration, u64)| {
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound.as_secs_f64());
+            bucket.set_cumulative_count(count);
+            bucket
+        };
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(self.buckets.into_iter().map(bucket).collect());
+        histogram.set_sample_count(self.count);
+        histogram.set_sample_sum(self.sum.as_secs_f64());
+        histogram
+    }
 }
 
 /// Collects the metrics of every source and renders them.
@@ -182,6 +247,37 @@ process_cpu_seconds_total 1.25
 ";
         assert_eq!(snapshot.render().unwrap(), expected);
         assert_eq!(Snapshot::default().render().unwrap(), "");
+    }
+
+    #[test]
+    fn a_histogram_has_a_line_for_each_bucket() {
+        let times = |count| Times {
+            buckets: vec![(Duration::from_micros(100), 3), (Duration::from_millis(5), 4)],
+            count,
+            sum: Duration::from_micros(12_500),
+        };
+        let mut snapshot = Snapshot::default();
+        snapshot.histogram("turn_seconds", "turns", &[("worker", "0")], times(5));
+        snapshot.histogram("turn_seconds", "turns", &[("worker", "0")], times(9));
+        let expected = "\
+# HELP hallpass_metrics_series_dropped Series dropped from this scrape: over the limit, an invalid name, or a name with two types.
+# TYPE hallpass_metrics_series_dropped gauge
+hallpass_metrics_series_dropped 1
+# HELP turn_seconds turns
+# TYPE turn_seconds histogram
+turn_seconds_bucket{worker=\"0\",le=\"0.0001\"} 3
+turn_seconds_bucket{worker=\"0\",le=\"0.005\"} 4
+turn_seconds_bucket{worker=\"0\",le=\"+Inf\"} 5
+turn_seconds_sum{worker=\"0\"} 0.0125
+turn_seconds_count{worker=\"0\"} 5
+";
+        assert_eq!(snapshot.render().unwrap(), expected);
+        let mut full = Snapshot::default();
+        (0..MAX_SERIES - 4).for_each(|i| full.counter("a_total", "a", &[("i", &i.to_string())], 1));
+        full.histogram("turn_seconds", "five lines", &[], times(1));
+        full.gauge("still", "room", &[], 1.0);
+        let text = full.render().unwrap();
+        assert!(text.contains("still 1\n") && !text.contains("turn_seconds"));
     }
 
     #[test]

@@ -19,5 +19,5 @@ pub mod sessions;
 
 pub use access::Access;
 pub use http::{Content, Door, serve};
-pub use metrics::{MetricSource, Snapshot};
+pub use metrics::{MetricSource, Snapshot, Times};
 pub use readiness::{Latch, Readiness};

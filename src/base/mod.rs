@@ -7,5 +7,6 @@ pub mod host;
 pub mod lock;
 pub mod network;
 pub mod special_ranges;
+pub mod text;
 pub mod time;
 pub mod transport;

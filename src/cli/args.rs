@@ -6,6 +6,7 @@ mod load;
 mod number;
 mod running;
 mod server_name;
+mod top;
 
 use std::path::PathBuf;
 
@@ -17,9 +18,11 @@ pub use doctor::{DoctorArgs, Hidden, RelayArgs};
 pub use lesson::LessonArgs;
 use load::LOAD_EXAMPLES;
 pub use load::{LoadAction, LoadArgs, LoadTransport, LoadVia};
+pub use running::{AdminAddressArgs, RefusalsArgs, RunningServerArgs, SessionsArgs};
 use running::{REFUSALS_EXAMPLES, SESSIONS_EXAMPLES};
-pub use running::{RefusalsArgs, RunningServerArgs, SessionsArgs};
 use server_name::server_name;
+use top::TOP_EXAMPLES;
+pub use top::TopArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -95,6 +98,9 @@ pub enum Command {
     /// List who was refused by the running server, and why
     #[command(after_help = REFUSALS_EXAMPLES)]
     Refusals(RefusalsArgs),
+    /// Watch the running server: traffic, sessions, refusals, limits
+    #[command(after_help = TOP_EXAMPLES)]
+    Top(TopArgs),
     /// Generate time-limited credentials (TURN REST)
     #[command(after_help = CREDENTIALS_EXAMPLES)]
     Credentials(CredentialsArgs),

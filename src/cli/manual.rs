@@ -47,6 +47,11 @@ const DOCTOR_ENVIRONMENT: [(&str, &str); 3] = [
     ("NO_PROXY", "Names and domains, separated by commas, for which the environment's proxy is not tried."),
     ("SSL_CERT_FILE", "A file with the trusted authorities in PEM format, instead of the system's."),
 ];
+/// The same for the page of `top`.
+const TOP_ENVIRONMENT: [(&str, &str); 2] = [
+    ("NO_COLOR", "If set and not empty, no colours are used."),
+    ("TERM", "With \"dumb\", the numbers are printed once, as with --once."),
+];
 /// Names and meanings of files, for the pages of the program and of commands that read a configuration.
 const FILES: [(&str, &str); 1] = [(
     "/etc/hallpass/hallpass.toml",
@@ -153,6 +158,7 @@ fn text(command: &Command, program: &Command, see_also: &[String]) -> String {
         _ if is_program => &ENVIRONMENT,
         "serve" => &ENVIRONMENT,
         "doctor" => &DOCTOR_ENVIRONMENT,
+        "top" => &TOP_ENVIRONMENT,
         _ => &[],
     };
     if !environment.is_empty() {

@@ -20,6 +20,7 @@ mod serve;
 mod sessions;
 mod table;
 mod this_host;
+mod top;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Sessions(args) => sessions::run(&args),
         Command::Refusals(args) => refusals::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Credentials(args) => credentials::run(args),
         Command::BbbXml(args) => bbb_xml::run(args),
         Command::Doctor(args) => doctor::run(args),

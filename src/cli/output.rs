@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+pub use crate::base::text::counted;
+
 /// Exit status of a bad configuration, a difference or a failure. clap exits with 2 after wrong usage.
 pub const FAILURE: u8 = 1;
 /// Exit status of wrong usage, as clap has it.
@@ -31,11 +33,6 @@ pub fn print_stderr(text: &str) {
 pub fn fail(message: &str, next_step: &str) -> ExitCode {
     print_stderr(&format!("hallpass: {message}\n    {next_step}\n"));
     ExitCode::from(FAILURE)
-}
-
-/// Returns a number with what it counts, such as `2 errors`.
-pub fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Returns the command line that checks the configuration at `path`.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::args::RefusalsArgs;
 use super::running::{self, Failed};
 use super::{output, table};
+use crate::base::text::duration;
 use crate::system::clock;
 
 /// Asks the running server and prints the last refusals.
@@ -44,7 +45,7 @@ fn row(refusal: &Value, now: u64) -> Vec<String> {
         None | Some("") => "-".to_owned(),
         Some(text) => text.to_owned(),
     };
-    let ago = table::duration(now.saturating_sub(refusal["time"].as_u64().unwrap_or(now)));
+    let ago = duration(now.saturating_sub(refusal["time"].as_u64().unwrap_or(now)));
     let reason = match refusal["code"].as_u64() {
         Some(code) => format!("{} ({code})", text("reason")),
         None => text("reason"),

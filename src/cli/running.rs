@@ -33,7 +33,7 @@ pub fn ask(
     path: &str,
     query: &[(&str, &Option<String>)],
 ) -> Result<Value, Failed> {
-    let target = Target::of(server)?;
+    let target = Target::of(&server.address)?;
     let mut encoded = form_urlencoded::Serializer::new(format!("{path}?"));
     for (key, value) in query {
         if let Some(value) = value {

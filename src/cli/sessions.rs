@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::args::SessionsArgs;
 use super::running::{self, Failed};
 use super::{output, table};
+use crate::base::text::{bytes, duration};
 
 /// Asks the running server and prints its sessions.
 pub(super) fn run(args: &SessionsArgs) -> ExitCode {
@@ -52,8 +53,8 @@ fn text(page: &Value) -> String {
 fn row(session: &Value) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let traffic = |way: &str| {
-        let (packets, bytes) = (&session[way]["packets"], &session[way]["bytes"]);
-        format!("{} / {}", packets.as_u64().unwrap_or(0), table::bytes(bytes.as_u64().unwrap_or(0)))
+        let of = |unit: &str| session[way][unit].as_u64().unwrap_or(0);
+        format!("{} / {}", of("packets"), bytes(of("bytes")))
     };
     let relayed = running::list(&session["relayed"]);
     let mut peers: Vec<String> = relayed
@@ -73,7 +74,7 @@ fn row(session: &Value) -> Vec<String> {
         text(&session["user"]),
         text(&session["transport"]),
         text(&session["client"]),
-        table::duration(session["seconds"].as_u64().unwrap_or(0)),
+        duration(session["seconds"].as_u64().unwrap_or(0)),
         traffic("from_client"),
         traffic("from_peer"),
         if peers.is_empty() { "-".to_owned() } else { peers.join(" ") },

@@ -15,26 +15,6 @@ pub fn align(header: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     std::iter::once(line(&mut header.iter().copied())).chain(rows).collect()
 }
 
-/// Returns a duration in its two largest units, such as `3h 5m`.
-pub fn duration(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3_600 => format!("{}m {}s", seconds / 60, seconds % 60),
-        3_600..86_400 => format!("{}h {}m", seconds / 3_600, seconds % 3_600 / 60),
-        _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3_600),
-    }
-}
-
-/// Returns a number of bytes in a unit that leaves at most four digits.
-pub fn bytes(bytes: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut scaled = (bytes, 0);
-    while scaled.0 >= 10_000 && scaled.1 + 1 < units.len() {
-        scaled = (scaled.0 / 1024, scaled.1 + 1);
-    }
-    format!("{} {}", scaled.0, units[scaled.1])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,11 +25,5 @@ mod tests {
             [vec!["ping".into(), "w_é".into(), "1".into()], vec!["a".into(), "longer".into(), String::new()]];
         let lines = align(&["HOST", "USER", "N"], &rows);
         assert_eq!(lines, ["HOST  USER    N", "ping  w_é     1", "a     longer"]);
-    }
-
-    #[test]
-    fn durations_and_sizes_have_two_units_and_four_digits() {
-        assert_eq!([5, 65, 3_700, 90_000].map(duration), ["5s", "1m 5s", "1h 1m", "1d 1h"]);
-        assert_eq!([0, 9_999, 10_000, 20 << 20].map(bytes), ["0 B", "9999 B", "9 KiB", "20 MiB"]);
     }
 }

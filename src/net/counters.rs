@@ -1,5 +1,9 @@
 //! Counters of socket events, one set per worker: a single writer, any number of readers.
 
+mod turns;
+
+pub use turns::Turns;
+
 use crate::base::transport::Transport;
 use crate::turn::counters::Counter;
 
@@ -191,6 +195,8 @@ pub struct Counters {
     pub untrusted: Counter,
     /// How often `epoll_wait(2)` returned.
     pub wakeups: Counter,
+    /// How long the turns of the loop take.
+    pub turns: Turns,
     /// Receive calls that found datagrams.
     pub batches: Counter,
     /// Datagrams received from clients and peers.

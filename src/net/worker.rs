@@ -6,7 +6,7 @@
 //! executes the actions that it returns.
 //!
 //! A turn of the loop: wait for events; read the clock; read a bounded share from every ready socket; continue TLS
-//! handshakes; handle deadlines; write queued output; close marked connections. Remaining work continues in the next
+//! handshakes; handle deadlines; write queued output; close marked connections; count how long all this took. Remaining work continues in the next
 //! turn: by level-triggered readiness, from the leftovers of the [`Budget`], or from the queue of handshakes. UDP
 //! listeners are read first, and again while relayed addresses and streams use their time.
 
@@ -27,8 +27,8 @@ use super::admission::Pressure;
 use super::budget::{Budget, Leftovers, REQUEST_UNITS, Rank, SOCKET_UNITS};
 use super::command::{Command, PageRequest};
 use super::datagram::Datagrams;
-use super::front::{Front, Messages, Parts, closes_stream};
 use super::front::kernel_memory::Guard;
+use super::front::{Front, Messages, Parts, closes_stream};
 use super::log::{self, SessionLog};
 use super::sessions::PAGE;
 use super::socket::WorkerSockets;
@@ -159,6 +159,8 @@ impl Worker {
             self.datagrams.reuse_frames();
             self.controls.allocations.store(self.server.allocations() as u64, Relaxed);
             self.memory.follow(self.server.allocations(), self.now.instant);
+            let done = (self.clock)().instant;
+            self.controls.counters.turns.add(done.since(self.now.instant));
         }
         self.log.summarise();
         Ok(())

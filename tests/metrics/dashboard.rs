@@ -6,7 +6,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::exported::exported;
+use crate::exported::{base, exported};
 use crate::names::named;
 use crate::promtool::promtool;
 use crate::support::files::Directory;
@@ -84,7 +84,7 @@ fn every_label_belongs_to_a_metric_of_its_expression() {
         // Labels that Prometheus adds, and one that only release builds have.
         let mut known: BTreeSet<String> = ["job", "instance", "revision"].map(str::to_owned).into();
         for name in named(&expr) {
-            if let Some(family) = families.get(&name) {
+            if let Some(family) = families.get(base(&families, &name)) {
                 known.extend(family.labels.keys().cloned());
             }
         }

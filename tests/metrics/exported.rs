@@ -11,8 +11,10 @@ use crate::support::plan::{Plan, Transport};
 use crate::support::server::Server;
 
 /// Metrics that exist although no server of these tests exports them, with the reason.
-pub const ABSENT: &[(&str, &str)] =
-    &[("hallpass_metrics_series_dropped", "only with more than 10,000 series; tested in admin::metrics")];
+pub const ABSENT: &[(&str, &str)] = &[
+    ("hallpass_metrics_series_dropped", "only with more than 10,000 series; tested in admin::metrics"),
+    ("hallpass_allocations_max", "only with limits.allocations_total; tested in cli::serve::metrics::limits"),
+];
 
 /// Labels that only a release build has.
 pub const OF_RELEASES: &[(&str, &str)] = &[("hallpass_build_info", "revision")];
@@ -52,6 +54,16 @@ pub fn wait_for(server: &Server, name: &str, holds: impl Fn(f64) -> bool) -> f64
     }
 }
 
+/// The endings of a histogram's series.
+const OF_HISTOGRAM: [&str; 3] = ["_bucket", "_sum", "_count"];
+
+/// Returns the name under which a series is declared: that of its histogram, or its own.
+pub fn base<'a>(families: &Families, name: &'a str) -> &'a str {
+    let bases = OF_HISTOGRAM.iter().filter_map(|end| name.strip_suffix(end));
+    let is_histogram = |base: &&str| families.get(*base).is_some_and(|family| family.kind == "histogram");
+    bases.clone().find(is_histogram).unwrap_or(name)
+}
+
 /// Parses the text format of Prometheus. Label values of these tests need no escapes.
 pub fn parse(text: &str) -> Families {
     let mut families = Families::new();
@@ -62,7 +74,7 @@ pub fn parse(text: &str) -> Families {
         } else if !line.starts_with('#') && !line.is_empty() {
             let (series, value) = line.rsplit_once(' ').expect("series and value");
             let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
-            let family = families.entry(name.to_owned()).or_default();
+            let family = families.entry(base(&families, name).to_owned()).or_default();
             family.values.push(value.parse().unwrap_or_else(|_| panic!("not a number: {line}")));
             for label in labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty()) {
                 let (label, value) = label.split_once('=').expect("label and value");
@@ -100,7 +112,10 @@ pub fn exported() -> Families {
 /// The names of all metrics that exist.
 pub fn known() -> BTreeSet<String> {
     let absent = ABSENT.iter().map(|(name, _)| (*name).to_owned());
-    exported().into_keys().chain(absent).collect()
+    let families = exported();
+    let histograms = families.iter().filter(|(_, family)| family.kind == "histogram");
+    let series = histograms.flat_map(|(name, _)| OF_HISTOGRAM.map(|end| format!("{name}{end}")));
+    series.chain(families.keys().cloned()).chain(absent).collect()
 }
 
 #[test]

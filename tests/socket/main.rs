@@ -16,4 +16,5 @@ mod set_ups;
 mod signals;
 mod stream;
 mod stun_tools;
+mod top;
 mod uclient;

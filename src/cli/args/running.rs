@@ -30,7 +30,7 @@ Exit status: 0 success, 1 the server cannot be asked, 2 wrong usage.";
 
 /// Where the running server is.
 #[derive(Args, Debug)]
-pub struct RunningServerArgs {
+pub struct AdminAddressArgs {
     /// Admin address of the server, or https://NAME:PORT
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9641")]
     pub admin: AdminUrl,
@@ -43,6 +43,14 @@ pub struct RunningServerArgs {
     /// Certificate to trust: the server's own, or its authority's; default: this computer's authorities
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
+}
+
+/// The running server, and how its answer is printed.
+#[derive(Args, Debug)]
+pub struct RunningServerArgs {
+    /// The server.
+    #[command(flatten)]
+    pub address: AdminAddressArgs,
     /// Print the answer of the server as JSON
     #[arg(long)]
     pub json: bool,

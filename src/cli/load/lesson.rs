@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::args::{LessonArgs, LoadArgs};
+use super::super::credentials;
 use super::super::output::{FAILURE, USAGE, fail, print, print_stderr};
 use super::super::progress_line::ProgressLine;
-use super::super::credentials;
 use super::super::running::{self, Target};
 use super::{TTL_SECONDS, server_pids, target, transport, via};
 use crate::base::transport::Transport;
@@ -44,12 +44,8 @@ pub(super) fn run(args: &LoadArgs) -> ExitCode {
         Ok(admin) => admin,
         Err(error) => return fail(&error.message, &error.next_step),
     };
-    let mut screen = Screen {
-        line: ProgressLine::new(!args.quiet && !args.json),
-        has_rows: !args.json,
-        rows: 0,
-        admin,
-    };
+    let mut screen =
+        Screen { line: ProgressLine::new(!args.quiet && !args.json), has_rows: !args.json, rows: 0, admin };
     if let Some(admin) = &screen.admin
         && let Err(error) = running::metrics(admin)
     {

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::failed::Failed;
 use super::trust::Trust;
 use crate::cli::admin_url::AdminUrl;
-use crate::cli::args::RunningServerArgs;
+use crate::cli::args::AdminAddressArgs;
 use crate::config::{self, AdminTls};
 
 /// A server that can be asked.
@@ -23,7 +23,7 @@ impl Target {
     ///
     /// # Errors
     /// The configuration, the token or the certificate cannot be read, or the configuration has no admin address.
-    pub fn of(args: &RunningServerArgs) -> Result<Self, Failed> {
+    pub fn of(args: &AdminAddressArgs) -> Result<Self, Failed> {
         match &args.config {
             Some(path) => Self::configured(path),
             None => Self::named(args),
@@ -56,7 +56,7 @@ impl Target {
         Ok(Self { url, trust, token: admin.token.map(|token| token.0) })
     }
 
-    fn named(args: &RunningServerArgs) -> Result<Self, Failed> {
+    fn named(args: &AdminAddressArgs) -> Result<Self, Failed> {
         let token = match &args.token_file {
             Some(path) => Some(read_token(path)?),
             None => None,

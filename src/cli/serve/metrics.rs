@@ -4,6 +4,7 @@
 
 mod certificate;
 pub mod figures;
+pub mod limits;
 pub mod process;
 mod relayed;
 pub mod reload;
@@ -13,17 +14,18 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::drain::DrainProgress;
-use crate::admin::{MetricSource, Snapshot};
+use crate::admin::{MetricSource, Snapshot, Times};
 use crate::base::host::HostId;
 use crate::base::transport::Transport;
 use crate::cert::CertStore;
 use crate::net;
 use crate::net::admission::{Admission, Class};
-use crate::net::counters::{CloseReason, Decision, Refusal, Stage, TlsOutcome};
+use crate::net::counters::{CloseReason, Decision, Refusal, Stage, TlsOutcome, Turns};
 use crate::turn::action::DropReason;
 use crate::turn::counters::{Counter, Counters, ERROR_CODES, HostRung, Request};
 use crate::turn::identity::refusal::Reason;
 use crate::turn::shared::Shared;
+use limits::Limits;
 use relayed::Relayed;
 use reload::Reloads;
 
@@ -45,6 +47,8 @@ pub struct ServerMetrics {
     pub certificate: Arc<CertStore>,
     /// Results of reloads.
     pub reloads: Arc<Reloads>,
+    /// The limits in use.
+    pub limits: Arc<Limits>,
     /// What was relayed, as read so far.
     pub relayed: Relayed,
 }
@@ -65,6 +69,7 @@ impl MetricSource for ServerMetrics {
             &[],
             taken,
         );
+        self.limits.collect(self.shared.ports.addresses(), out);
         self.capacity(out);
         self.loops(out);
         // Last, because with many hosts they may be too many, and the last ones are left out.
@@ -297,6 +302,8 @@ impl ServerMetrics {
                 &label,
                 counters.wakeups.get(),
             );
+            let help = "Time of an iteration of the event loop, from waking up until all work is done.";
+            out.histogram("hallpass_worker_turn_seconds", help, &label, times(&counters.turns));
             out.counter("hallpass_worker_batches_total", "Receive calls.", &label, counters.batches.get());
             let datagrams = counters.datagrams.get();
             out.counter("hallpass_worker_datagrams_total", "Datagrams received.", &label, datagrams);
@@ -323,4 +330,11 @@ impl ServerMetrics {
             );
         }
     }
+}
+
+fn times(turns: &Turns) -> Times {
+    let buckets = turns.cumulative().to_vec();
+    // Read once, so that the count is never below the last bucket.
+    let count = buckets.last().map_or(0, |(_, count)| *count) + turns.longer();
+    Times { buckets, count, sum: turns.total() }
 }

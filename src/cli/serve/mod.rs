@@ -170,7 +170,7 @@ fn set_up(
         false => ClientNames::default(),
     };
     shown.sessions.set(workers.sessions(), names_shown.clone());
-    shown.sessions.set_limit(config.limits.allocations_per_user);
+    shown.set_limits(&config);
     let refusals = Refusals::new(
         shown.refusals.clone(),
         names_shown,
@@ -188,6 +188,7 @@ fn set_up(
         hosts: Arc::clone(&hosts),
         certificate: certificate.store(),
         reloads: Arc::clone(&reloads),
+        limits: Arc::clone(&shown.limits),
         relayed: Default::default(),
     });
     let notifier = Notifier::from_env();
@@ -463,7 +464,7 @@ impl RunningServer {
                 self.hosts.store(Arc::new(self.names.all().to_vec()));
                 let protocol = Arc::new(protocol);
                 self.refusals.reloaded(Arc::clone(&protocol), clock::unix_seconds());
-                self.shown.sessions.set_limit(next.limits.allocations_per_user);
+                self.shown.set_limits(&next);
                 self.workers.send(&Command::Settings(protocol));
                 self.workers.admission().set_rules(settings::admission(&next.limits));
                 self.watch.set_budget(next.limits.memory_mib);

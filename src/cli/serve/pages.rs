@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio_rustls::TlsAcceptor;
 
+use super::metrics::limits::Limits;
 use super::metrics::process::{ProcessMetrics, REVISION};
 use super::metrics::{ServerMetrics, figures};
 use super::sessions::DeferredSessions;
@@ -16,7 +17,7 @@ use crate::admin::refusals::Book;
 use crate::admin::sessions::SessionSource;
 use crate::admin::{self, Access, Content, Door, Latch, MetricSource, Readiness, Snapshot};
 use crate::cert::{ALPN_HTTP1, DeferredStore, TlsConfigs};
-use crate::config::{Admin, AdminTls};
+use crate::config::{Admin, AdminTls, Config};
 use crate::system::clock;
 use crate::system::port_holder::PortSpace;
 
@@ -87,6 +88,16 @@ pub struct Shown {
     pub refusals: Book,
     /// The certificate of the pages. There is none until it is loaded, so connections with TLS fail until then.
     pub certificate: Arc<DeferredStore>,
+    /// The limits in use.
+    pub limits: Arc<Limits>,
+}
+
+impl Shown {
+    /// Takes the limits of a configuration.
+    pub fn set_limits(&self, config: &Config) {
+        self.sessions.set_limit(config.limits.allocations_per_user);
+        self.limits.set(config);
+    }
 }
 
 /// Binds the admin address and serves the pages on the current runtime.

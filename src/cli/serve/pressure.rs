@@ -111,8 +111,9 @@ impl Watch {
     }
 }
 
-/// The budget in bytes; 0 for the default.
-fn budget(memory_mib: u32) -> u64 {
+/// Returns the budget in bytes: three quarters of the memory that this process may use if `memory_mib` is 0, and `u64::MAX` if
+/// that is unknown.
+pub fn budget(memory_mib: u32) -> u64 {
     match memory_mib {
         0 => memory::allowance().map_or(u64::MAX, |bytes| bytes / 4 * QUARTERS),
         mib => u64::from(mib) << 20,

@@ -158,6 +158,11 @@ impl PortPool {
         known.iter().filter_map(Weak::upgrade).map(|ports| ports.held.load(Relaxed) as usize).sum()
     }
 
+    /// The number of addresses that are relayed from.
+    pub fn addresses(&self) -> usize {
+        lock(&self.ports).iter().filter(|ports| ports.strong_count() > 0).count()
+    }
+
     /// Whether this port is claimed or reserved. It may have no socket yet.
     pub fn is_taken(&self, address: OnWire) -> bool {
         let known = lock(&self.ports);
