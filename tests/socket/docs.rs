@@ -25,11 +25,12 @@ use settings::{SETTINGS, Stage};
 
 const INSTALLATION: &str = "README.md";
 /// For the administrator of a relay.
-const PAGES: [&str; 5] = [
+const PAGES: [&str; 6] = [
     "docs/operating.md",
     "docs/troubleshooting.md",
     "docs/metrics.md",
     "docs/addresses.md",
+    "docs/sizing.md",
     "docs/security-evidence.md",
 ];
 /// For the administrator of a school's network.
@@ -42,6 +43,12 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("bash .ci/test", "runs all tests, this one included"),
     ("HALLPASS_TEST_SERVER=", "runs other tests"),
     ("install -m 644 conf/sysctl.conf ", "changes the kernel of the machine that runs the tests"),
+    ("hallpass load lesson ", "takes minutes"),
+    ("hallpass top", "shows a screen"),
+    ("hallpass top --config ", "shows a screen"),
+    ("hallpass top --once --json | jq ", "not every machine has jq"),
+    ("hallpass doctor --public-name ", "tests/doctor/on_relay.rs runs it"),
+    ("ssh ", "needs another machine"),
 ];
 
 /// What is added to a command, so that it measures for a shorter time.

@@ -37,6 +37,13 @@ pub fn check(site: &Site<'_>, seen: &Seen) -> Check {
     }
     check.findings.extend(examined.warnings.iter().map(warning));
     check.findings.extend(examined.key_warnings.iter().map(|text| divided(Finding::warning, "key", text)));
+    if let Some(admin) = &examined.of_admin {
+        let errors = admin.error.iter().map(|error| (Finding::error as fn(_, _, _) -> _, error.to_string()));
+        let warnings =
+            admin.warnings.iter().map(|found| (Finding::warning as fn(_, _, _) -> _, found.to_string()));
+        let of_admin = errors.chain(warnings);
+        check.findings.extend(of_admin.map(|(make, text)| divided(make, "admin_certificate", &text)));
+    }
     let Some(key) = &examined.key else { return check };
     let names = wanted(site, seen);
     // The verdict about the chain does not depend on the name that is asked for first.
