@@ -49,6 +49,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("hallpass top --once --json | jq ", "not every machine has jq"),
     ("hallpass doctor --public-name ", "tests/doctor/on_relay.rs runs it"),
     ("ssh ", "needs another machine"),
+    ("curl -H \"Authorization: Bearer ", "asks from another machine; tests/socket/admin.rs does the same"),
 ];
 
 /// What is added to a command, so that it measures for a shorter time.

@@ -18,6 +18,7 @@ use crate::tiny::{beside, sink};
 use hallpass::net::syscall::{Datagram, SendBatch};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub const EVERY: Duration = Duration::from_secs(1);
@@ -159,12 +160,15 @@ fn a_user_that_sends_much_leaves_frames_of_others_whole() {
     let session = Session::new(server.credentials("camera"), b"");
     let camera = clients(&server, &[session], 1, peer.local_addr().unwrap()).remove(0);
     let packet = [&[0x40, 0, 0x04, 0x4c][..], &[7; 1100]].concat();
-    let mut whole = 0;
-    for _ in 0..30 {
-        let _: u64 = bursts.iter().map(|burst| burst(&server)).sum();
+    let (mut whole, mut frames, stop) = (0, 0, AtomicBool::new(false));
+    every(Duration::from_millis(100), &stop, || {
+        let flooded: u64 = bursts.iter().map(|burst| burst(&server)).sum();
         send_all(&socket(&camera), server.v4(Transport::Udp), (0..FRAME).map(|_| &packet[..]));
         whole += usize::from((0..FRAME).all(|_| peer.recv(&mut [0; 1500]).is_ok()));
-    }
+        frames += 1;
+        stop.store(frames == 30, Ordering::Relaxed);
+        flooded
+    });
     println!(
         "{whole} of 30 frames of {FRAME} packets arrived whole, each behind 6,000 tiny datagrams of another user"
     );

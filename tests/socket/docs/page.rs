@@ -65,7 +65,12 @@ pub fn parts(page: &str) -> Vec<Part> {
 }
 
 fn is_command(line: &str) -> bool {
-    line.starts_with("$ ") || line.starts_with("hallpass ")
+    line.starts_with("$ ") || line.strip_prefix("hallpass ").is_some_and(|rest| !begins_with_version(rest))
+}
+
+/// The program's output begins with its name and version.
+fn begins_with_version(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_digit())
 }
 
 /// Each line is a command, unless it is a comment; a backslash at its end continues it.
@@ -116,6 +121,7 @@ pub fn hallpass_commands(page: &str) -> Vec<(String, Vec<String>)> {
             false => quoted(&text).flat_map(shell_words).collect(),
         };
         let ours = commands.into_iter().filter_map(|words| match &words[..] {
+            [first, second, ..] if first == "hallpass" && begins_with_version(second) => None,
             [first, ..] if first == "hallpass" => Some(words),
             // cargo run --release -- serve
             [cargo, run, ..] if cargo == "cargo" && run == "run" => {
@@ -137,15 +143,26 @@ struct Line {
     is_fenced: bool,
 }
 
+/// A backslash at the end of a line within a fence continues it.
 fn lines(page: &str) -> Vec<Line> {
-    let mut is_fenced = false;
-    let mut lines = Vec::new();
+    let (mut is_fenced, mut is_continued) = (false, false);
+    let mut lines: Vec<Line> = Vec::new();
     for (line, number) in text(page).lines().zip(1..) {
         if line.trim_start().starts_with("```") {
             is_fenced = !is_fenced;
-        } else {
-            lines.push(Line { place: format!("{page}:{number}"), text: line.to_owned(), is_fenced });
+            continue;
         }
+        let (part, continues) = match line.strip_suffix('\\').filter(|_| is_fenced) {
+            Some(part) => (part, true),
+            None => (line, false),
+        };
+        match lines.last_mut().filter(|_| is_continued) {
+            Some(last) => last.text.push_str(part),
+            None => {
+                lines.push(Line { place: format!("{page}:{number}"), text: part.to_owned(), is_fenced });
+            }
+        }
+        is_continued = continues;
     }
     lines
 }
