@@ -104,9 +104,10 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Marks connections that hold the missing bytes together, in the order of [`Why`]; of each kind the largest first, and
-    /// those of an owner with too much by their progress. If there are more than [`LOOKS`] connections, each second examines
-    /// others. Without a shortage, forgets their progress.
+    /// Marks connections that hold the missing bytes together: first clients without an allocation that hold more than they can
+    /// need, then what makes no progress, then calls that hold more than any line needs, each the largest first; at last those
+    /// of an owner with too much, by their progress. If there are more than a call examines, each second examines others.
+    /// Without a shortage, forgets their progress.
     pub fn free(&mut self, connections: &mut Connections, shortage: Option<TcpShortage>, now: Instant) {
         let Some(shortage) = shortage else { return *self = Self::default() };
         let mut tokens = connections.tokens();
