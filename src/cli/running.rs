@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::args::RunningServerArgs;
+use crate::base::text::clean;
 pub use failed::Failed;
 pub use server::Target;
 
@@ -23,6 +24,9 @@ pub use server::Target;
 const PATIENCE: Duration = Duration::from_secs(12);
 /// The longest answer. 10,000 sessions with 64 peers each have less.
 const ANSWER_MAX: usize = 64 << 20;
+
+/// Characters of an unexpected answer that are shown.
+const SHOWN_MAX: usize = 300;
 
 /// Requests `path` with this query, without the entries that are `None`.
 ///
@@ -104,7 +108,7 @@ impl Target {
             }
             (status, body) => {
                 let text = String::from_utf8_lossy(&body);
-                Err(self.failed(&format!("it answers {status}: {}", text.trim_end())))
+                Err(self.failed(&format!("it answers {status}: {}", clean(text.trim_end(), SHOWN_MAX))))
             }
         }
     }
