@@ -20,7 +20,7 @@ fn client(version: &'static SupportedProtocolVersion, alpn: &[&[u8]]) -> ClientC
         .with_protocol_versions(&[version])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate::new(provider())))
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate::any(provider())))
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
     config

@@ -5,18 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, NamedGroup, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, Error, NamedGroup, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::stage::Cause;
 use super::text::clean;
+use crate::cert::verifier::{Judge, Presented, Verifier};
 use crate::cert::{Description, DistinguishedName, describe, provider, roots};
 use crate::system::clock;
 
@@ -141,19 +139,29 @@ impl Trust {
         let (leaf, others) = chain.split_first()?;
         let name = ServerName::try_from(host.to_owned()).ok()?;
         let now = UnixTime::since_unix_epoch(Duration::from_secs(clock::unix_seconds()));
-        Some(judge(self.all.as_deref(), self.public.as_deref(), (leaf, others), (&name, &[], now)))
+        Some(self.certificate(Presented { leaf, others, name: &name, ocsp: &[], now }))
+    }
+
+    fn certificate(&self, presented: Presented<'_>) -> Certificate {
+        let check =
+            |verifier: &Option<Arc<WebPkiServerVerifier>>| Some(presented.check(verifier.as_deref()?));
+        let chain = [presented.leaf].into_iter().chain(presented.others).take(CHAIN_MAX);
+        let chain: Vec<Description> = chain.filter_map(|one| describe(one)).map(cleaned).collect();
+        let verdict = match check(&self.all) {
+            None => Verdict::Unchecked,
+            Some(Ok(())) if check(&self.public) == Some(Ok(())) => Verdict::Public,
+            Some(Ok(())) => Verdict::Added,
+            Some(Err(error)) => verdict(&error, chain.first().is_some_and(|leaf| leaf.is_self_issued)),
+        };
+        Certificate { chain, verdict }
     }
 
     /// Makes the handshake for `host`.
     pub async fn handshake(&self, stream: TcpStream, host: &str) -> Handshake {
-        let seen = Arc::new(Recorder {
-            provider: Arc::clone(&self.provider),
-            all: self.all.clone(),
-            public: self.public.clone(),
-            seen: Mutex::new(None),
-        });
-        let stream = self.connect(stream, host, Arc::clone(&seen)).await;
-        let certificate = seen.seen.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let recorder = Recorder { trust: self.clone(), seen: Mutex::new(None) };
+        let verifier = Arc::new(Verifier::new(recorder, Arc::clone(&self.provider)));
+        let stream = self.connect(stream, host, Arc::clone(&verifier)).await;
+        let certificate = verifier.judge.seen.lock().unwrap_or_else(PoisonError::into_inner).take();
         Handshake { stream, certificate }
     }
 
@@ -161,7 +169,7 @@ impl Trust {
         &self,
         stream: TcpStream,
         host: &str,
-        recorder: Arc<Recorder>,
+        verifier: Arc<Verifier<Recorder>>,
     ) -> Result<Box<TlsStream<TcpStream>>, Cause> {
         let failed = |error: &dyn std::fmt::Display| Cause::TlsFailed(clean(&error.to_string()));
         let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(&error))?;
@@ -169,7 +177,7 @@ impl Trust {
             .with_safe_default_protocol_versions()
             .map_err(|error| failed(&error))?
             .dangerous()
-            .with_custom_certificate_verifier(recorder)
+            .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
         // Every connection shows its own certificate.
         config.resumption = rustls::client::Resumption::disabled();
@@ -201,71 +209,16 @@ fn cause(error: &io::Error) -> Cause {
 /// connection, only what TURN sends over plain UDP, too.
 #[derive(Debug)]
 struct Recorder {
-    provider: Arc<CryptoProvider>,
-    all: Option<Arc<WebPkiServerVerifier>>,
-    public: Option<Arc<WebPkiServerVerifier>>,
+    trust: Trust,
     seen: Mutex<Option<Certificate>>,
 }
 
-impl ServerCertVerifier for Recorder {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let (all, public) = (self.all.as_deref(), self.public.as_deref());
-        let certificate = judge(all, public, (end_entity, intermediates), (name, ocsp, now));
+impl Judge for Recorder {
+    fn judge(&self, presented: Presented<'_>) -> Result<(), Error> {
+        let certificate = self.trust.certificate(presented);
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(certificate);
-        Ok(ServerCertVerified::assertion())
+        Ok(())
     }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// Judges a chain, divided into the server's own certificate and the others, for a name, an OCSP answer and a time.
-fn judge(
-    all: Option<&WebPkiServerVerifier>,
-    public: Option<&WebPkiServerVerifier>,
-    (leaf, others): (&CertificateDer<'_>, &[CertificateDer<'_>]),
-    (name, ocsp, now): (&ServerName<'_>, &[u8], UnixTime),
-) -> Certificate {
-    let check = |verifier: Option<&WebPkiServerVerifier>| {
-        Some(verifier?.verify_server_cert(leaf, others, name, ocsp, now).map(|_| ()))
-    };
-    let chain = [leaf].into_iter().chain(others).take(CHAIN_MAX);
-    let chain: Vec<Description> = chain.filter_map(|one| describe(one)).map(cleaned).collect();
-    let verdict = match check(all) {
-        None => Verdict::Unchecked,
-        Some(Ok(())) if check(public) == Some(Ok(())) => Verdict::Public,
-        Some(Ok(())) => Verdict::Added,
-        Some(Err(error)) => verdict(&error, chain.first().is_some_and(|leaf| leaf.is_self_issued)),
-    };
-    Certificate { chain, verdict }
 }
 
 fn verdict(error: &Error, is_self_issued: bool) -> Verdict {

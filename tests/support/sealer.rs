@@ -30,7 +30,7 @@ pub fn config(provider: CryptoProvider, version: &'static SupportedProtocolVersi
         .with_protocol_versions(&[version])
         .expect("the provider supports the version")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate::new(provider).without_signatures()))
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate::any(provider).without_signatures()))
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
     config.enable_secret_extraction = true;

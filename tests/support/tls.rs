@@ -34,7 +34,7 @@ fn client_of(provider: CryptoProvider, name: &'static str, alpn: &[&str]) -> Cli
         .with_safe_default_protocol_versions()
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate::new(provider)))
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate::any(provider)))
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     ClientConnection::new(Arc::new(config), ServerName::try_from(name).unwrap()).unwrap()
