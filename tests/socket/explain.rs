@@ -24,6 +24,18 @@ fn printed(server: &Server, arguments: &[&str]) -> String {
     ended.output
 }
 
+/// Runs a command that asks a server where none is.
+pub fn names_what_it_cannot_ask(arguments: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
+    command.args(arguments).args(["--admin", "127.0.0.1:9"]);
+    let ended = run_command(command, LIMIT);
+    assert!(
+        !ended.success && ended.output.contains("cannot ask the server at 127.0.0.1:9"),
+        "{}",
+        ended.output
+    );
+}
+
 /// Tries to allocate over UDP. Returns the error code of the answer.
 fn refused(server: &Server, credentials: Credentials) -> u16 {
     let link = Link::open(Transport::Udp, server.v4(Transport::Udp));
@@ -278,16 +290,8 @@ fn sessions_are_listed_with_their_traffic_and_what_looks_wrong() {
         serde_json::from_str(&printed(&server, &["sessions", "--host", "test", "--json"])).expect("JSON");
     assert_eq!((&page["total"], &page["complete"]), (&2.into(), &true.into()));
     assert_eq!(page["sessions"][0]["relayed"][0]["channels"], 1);
-    // A command names what it cannot do.
     drop(clients);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
-    command.args(["sessions", "--admin", "127.0.0.1:9"]);
-    let ended = run_command(command, LIMIT);
-    assert!(
-        !ended.success && ended.output.contains("cannot ask the server at 127.0.0.1:9"),
-        "{}",
-        ended.output
-    );
+    names_what_it_cannot_ask(&["sessions"]);
 }
 
 /// The printed commands work for a host whose users reach only its peers.

@@ -1,5 +1,6 @@
 //! `hallpass top` beside a server with two sessions: printed once, and in a terminal.
 
+use crate::explain::names_what_it_cannot_ask;
 use crate::support::beside_others;
 use crate::support::client::{Client, Link};
 use crate::support::echo::Echo;
@@ -83,14 +84,7 @@ fn two_sessions_are_shown_once_as_text_and_as_json() {
     assert!(json["workers"].as_array().is_some_and(|workers| !workers.is_empty()), "{json:#}");
     assert!(json["workers"][0]["busy"].as_f64().is_some_and(|busy| (0.0..=1.0).contains(&busy)), "{json:#}");
     drop(clients);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
-    command.args(["top", "--once", "--admin", "127.0.0.1:9"]);
-    let ended = run_command(command, LIMIT);
-    assert!(
-        !ended.success && ended.output.contains("cannot ask the server at 127.0.0.1:9"),
-        "{}",
-        ended.output
-    );
+    names_what_it_cannot_ask(&["top", "--once"]);
 }
 
 #[test]

@@ -111,19 +111,7 @@ fn over_pupils(outcome: &Outcome) -> Vec<Plot> {
             marks.filter_map(|step| Some((f64::from(step.pupils), figure(step)?, mark(step)))).collect();
         Line { name, points, marks }
     };
-    let plot = |id: &'static str, title: &str, unit: &'static str, lines: Vec<Line>| {
-        let description = describe("pupils", unit, &lines);
-        Plot {
-            id,
-            title: title.to_owned(),
-            description,
-            axes: ["pupils", unit],
-            is_logarithmic: false,
-            lines,
-            bound: None,
-            spans: Vec::new(),
-        }
-    };
+    let plot = |id, title, unit, lines| plain(id, title, ["pupils", unit], lines);
     let bounds = &outcome.setting.bounds;
     let mut all = vec![
         Plot {
@@ -160,6 +148,20 @@ fn over_pupils(outcome: &Outcome) -> Vec<Plot> {
     all
 }
 
+/// A plot of these lines alone.
+fn plain(id: &'static str, title: &str, axes: [&'static str; 2], lines: Vec<Line>) -> Plot {
+    Plot {
+        id,
+        title: title.to_owned(),
+        description: describe(axes[0], axes[1], &lines),
+        axes,
+        is_logarithmic: false,
+        lines,
+        bound: None,
+        spans: Vec::new(),
+    }
+}
+
 fn over_time(outcome: &Outcome) -> Vec<Plot> {
     let spans: Vec<(f64, f64, String)> = outcome
         .steps
@@ -175,19 +177,8 @@ fn over_time(outcome: &Outcome) -> Vec<Plot> {
         let points = points.map(|(second, moment)| (second as f64 + 0.5, figure(moment))).collect();
         Line { name, points, marks: Vec::new() }
     };
-    let plot = |id: &'static str, title: &str, unit: &'static str, lines: Vec<Line>| {
-        let description = describe("seconds", unit, &lines);
-        Plot {
-            id,
-            title: title.to_owned(),
-            description,
-            axes: ["seconds", unit],
-            is_logarithmic: false,
-            lines,
-            bound: None,
-            spans: spans.clone(),
-        }
-    };
+    let plot =
+        |id, title, unit, lines| Plot { spans: spans.clone(), ..plain(id, title, ["seconds", unit], lines) };
     let loss = |moment: &Moment| {
         let packets = moment.packets;
         let lost = packets.sent.saturating_sub(packets.received);
