@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 use std::hash::BuildHasher;
-use std::net::SocketAddr;
 
 use crate::turn::identity::rest::user_part;
 use crate::turn::keyed_hash::KeyedState;
@@ -39,17 +38,8 @@ impl ClientNames {
         self.pseudonyms.is_some()
     }
 
-    /// Returns the address and port of a client; `-` with `privacy`.
-    pub fn client(&self, address: SocketAddr) -> String {
-        self.address(address)
-    }
-
-    /// Returns the address of a peer, which may be another client; `-` with `privacy`.
-    pub fn peer(&self, address: impl Display) -> String {
-        self.address(address)
-    }
-
-    fn address(&self, address: impl Display) -> String {
+    /// Returns the address of a client, or of a peer, which may be another client; `-` with `privacy`.
+    pub fn address(&self, address: impl Display) -> String {
         if self.are_private() { "-".to_owned() } else { address.to_string() }
     }
 }
@@ -57,6 +47,7 @@ impl ClientNames {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
 
     #[test]
     fn users_are_named_without_the_time_and_safe_for_terminals() {
@@ -64,7 +55,7 @@ mod tests {
         let users =
             ["1700000000:w_abc", "alice", "1700000000", "1:a\x1b[2J", "a:b"].map(|name| names.user(name));
         assert_eq!(users, ["w_abc", "alice", "1700000000", "a\\u{1b}[2J", "a:b"]);
-        assert_eq!(names.client("192.0.2.1:5".parse().expect("literal")), "192.0.2.1:5");
+        assert_eq!(names.address(SocketAddr::from(([192, 0, 2, 1], 5))), "192.0.2.1:5");
     }
 
     #[test]
@@ -75,7 +66,7 @@ mod tests {
         assert_eq!(names.user("1800000000:ann"), user);
         assert_ne!(names.user("1700000000:bob"), user);
         assert_ne!(ClientNames::private([3, 4]).user("1700000000:ann"), user);
-        assert_eq!(names.client("192.0.2.1:5".parse().expect("literal")), "-");
-        assert_eq!(names.peer(std::net::Ipv4Addr::LOCALHOST), "-");
+        assert_eq!(names.address(SocketAddr::from(([192, 0, 2, 1], 5))), "-");
+        assert_eq!(names.address(std::net::Ipv4Addr::LOCALHOST), "-");
     }
 }

@@ -91,7 +91,7 @@ impl Refusals {
             time: now,
             host: host.as_ref().map_or_else(String::new, |(_, name)| name.to_string()),
             user: self.names.user(user),
-            client: self.names.client(five_tuple.client),
+            client: self.names.address(five_tuple.client),
             transport: five_tuple.transport.name(),
             request,
             reason: reason.name(),

@@ -50,7 +50,7 @@ fn in_words(session: &LiveSession, names: &ClientNames) -> Session {
         host: session.host.to_string(),
         user: names.user(&session.user),
         transport: five_tuple.transport.name(),
-        client: names.client(five_tuple.client),
+        client: names.address(five_tuple.client),
         server: five_tuple.server.to_string(),
         seconds: session.age.as_secs(),
         from_client: traffic(session.from_client),
@@ -69,7 +69,7 @@ fn relayed(relay: &LiveRelay, names: &ClientNames) -> Relayed {
         expires_in: relay.left.as_secs(),
         permissions: relay.permission_count,
         channels: relay.channel_count,
-        peers: relay.permissions.iter().map(|permission| names.peer(permission.ip)).collect(),
-        bound: relay.channels.iter().map(|channel| names.peer(channel.peer.0)).collect(),
+        peers: relay.permissions.iter().map(|permission| names.address(permission.ip)).collect(),
+        bound: relay.channels.iter().map(|channel| names.address(channel.peer.0)).collect(),
     }
 }
