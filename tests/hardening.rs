@@ -43,6 +43,7 @@ fn the_unit_has_the_documented_settings() {
         "CapabilityBoundingSet=CAP_NET_BIND_SERVICE",
         "LimitNOFILE=1048576",
         "WatchdogSec=30",
+        "TimeoutStopSec=15",
     ] {
         assert!(lines.contains(&promised), "{promised} is missing");
     }

@@ -1,4 +1,4 @@
-//! Readiness: the server is ready when all latches are dropped and no drain has begun.
+//! Readiness: the server is ready when all latches are dropped and no drain is running.
 
 use std::sync::{Arc, Mutex};
 
@@ -32,9 +32,9 @@ impl Readiness {
         Latch { of: self.clone(), name }
     }
 
-    /// Begins a drain. The server is not ready again afterwards.
-    pub fn drain(&self) {
-        lock(&self.state).draining = true;
+    /// Sets whether the server drains. While it does, it is not ready.
+    pub fn set_draining(&self, draining: bool) {
+        lock(&self.state).draining = draining;
     }
 
     /// Returns `Ok` if the server is ready.
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_when_every_latch_is_dropped_and_never_again_after_a_drain() {
+    fn ready_when_every_latch_is_dropped_and_not_in_a_drain() {
         let readiness = Readiness::default();
         let first = readiness.latch("worker");
         let second = readiness.latch("worker");
@@ -77,7 +77,9 @@ mod tests {
         assert_eq!(readiness.check(), Err("waiting for worker".into()));
         drop(second);
         assert_eq!(readiness.check(), Ok(()));
-        readiness.clone().drain();
+        readiness.clone().set_draining(true);
         assert_eq!(readiness.check(), Err("draining".into()));
+        readiness.set_draining(false);
+        assert_eq!(readiness.check(), Ok(()));
     }
 }

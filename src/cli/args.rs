@@ -33,9 +33,10 @@ Examples:
 Exit status: 0 success, 1 failure or difference found, 2 wrong usage.";
 
 const SERVE_EXAMPLES: &str = "\
-Signals: HUP reloads the configuration and the certificate, USR2 the certificate alone. TERM refuses new \
-allocations and exits when the last one ends, or after drain_seconds. INT and a second TERM exit at once. USR1 refuses \
-new allocations and keeps the server running.
+Signals: HUP reloads the configuration and the certificate, USR2 the certificate alone. TERM and INT end every session, tell \
+the clients and exit, within half a second; with [drain], newcomers are sent to the other relays for two seconds first. A \
+second one exits at once. USR1 drains: new users are refused, those with an allocation are served, and the server keeps \
+running.
 
 Examples:
   hallpass serve

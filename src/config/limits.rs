@@ -144,8 +144,9 @@ limits! {
         memory_mib = 0, "MiB", 64..=u32::MAX, Some("three quarters of the memory of the machine or unit");
         /// Longest lifetime that an allocation gets before its client must refresh it.
         lifetime_max_seconds = 3600, "seconds", 1..=86_400, None;
-        /// How long the server waits for running calls after SIGTERM.
-        drain_seconds = 3600, "seconds", 1..=86_400, Some("no waiting");
+        /// How long `hallpass drain` without --for lets running calls go on. Then it ends those that are left. SIGTERM
+        /// does not drain: it ends every call at once.
+        drain_seconds = 3600, "seconds", 1..=86_400, NO_LIMIT;
     }
     prefixes {
         /// Sources without the limit connections_per_source and without the time limit for TLS handshakes, such as

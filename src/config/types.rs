@@ -208,6 +208,15 @@ pub struct Drain {
     pub tls_alternate_server: Vec<SocketAddr>,
 }
 
+impl Drain {
+    /// Whether there is no other server.
+    pub fn is_empty(&self) -> bool {
+        [&self.alternate_server, &self.tcp_alternate_server, &self.tls_alternate_server]
+            .iter()
+            .all(|servers| servers.is_empty())
+    }
+}
+
 /// `[log]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {

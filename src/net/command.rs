@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::time::Duration;
 
 use super::front::first_bytes::Web;
 use super::stream::tls::TlsChooser;
@@ -35,12 +36,17 @@ pub enum Command {
     Tls(Arc<dyn TlsChooser>),
     /// Replaces the web servers; open connections keep theirs.
     Web(Arc<Web>),
-    /// Starts or stops refusing new allocations. Listeners stay open for clients that have one.
+    /// Starts or stops refusing the allocations of new users. Listeners stay open for those that have one.
     Drain(bool),
     /// Closes connections that hold the kernel's memory for TCP without a use; `None`: there is enough again.
     FreeTcpMemory(Option<TcpShortage>),
     /// Sends a page of sessions to the sender in the request.
     Sessions(PageRequest),
-    /// Ends every allocation, closes every stream and ends the thread.
-    Stop,
+    /// Ends every allocation and the streams of their clients. The server keeps running.
+    EndSessions,
+    /// Ends every allocation and every stream, then the thread.
+    Stop {
+        /// How long to go on answering newcomers, so that they learn of other servers.
+        answer: Duration,
+    },
 }

@@ -16,6 +16,7 @@ mod memory;
 mod persistent;
 mod relays;
 mod request_time;
+mod stop;
 
 use std::io;
 use std::rc::Rc;
@@ -42,6 +43,7 @@ use crate::turn::server::Server;
 use memory::Memory;
 pub(super) use persistent::{Controls, Persistent};
 use request_time::RequestTime;
+use stop::Stop;
 
 /// Events per wait. With few, relayed addresses queue behind ready connections, of which one source may have 8,000.
 const EVENTS: usize = 4096;
@@ -60,6 +62,7 @@ pub(super) struct Worker {
     controls: Controls,
     log: SessionLog,
     running: bool,
+    stop: Option<Stop>,
     memory: Memory,
     request_time: RequestTime,
     kernel_memory: Guard,
@@ -100,6 +103,7 @@ impl Worker {
             controls,
             log,
             running: true,
+            stop: None,
             memory: Memory::default(),
             request_time: RequestTime::default(),
             kernel_memory: Guard::default(),
@@ -119,7 +123,9 @@ impl Worker {
         let mut leftovers = Leftovers::default();
         let groups: [fn(Token) -> bool; 2] = [Token::is_peer, Token::is_stream];
         while self.running {
-            let due = [self.server.poll_timeout(), self.front.deadline(), self.log.due(), self.memory.due()];
+            let stop = self.stop.as_ref().map(Stop::due);
+            let due =
+                [self.server.poll_timeout(), self.front.deadline(), self.log.due(), self.memory.due(), stop];
             if let Some(deadline) = due.into_iter().flatten().min() {
                 self.alarm.set(deadline.as_nanos(), self.now.instant.as_nanos())?;
             }
@@ -153,6 +159,8 @@ impl Worker {
             self.flush();
             self.on_deadlines();
             self.write_streams();
+            self.front.close_marked(false);
+            self.stop_if_over();
             self.front.close_marked(!self.running);
             self.end_allocations();
             self.flush();
@@ -261,11 +269,8 @@ impl Worker {
                     let _ = reply.try_send(page);
                 }
                 Command::Drain(draining) => self.server.handle_drain(draining),
-                Command::Stop => {
-                    self.server.handle_shutdown(self.now);
-                    self.running = false;
-                    self.front.close_all();
-                }
+                Command::EndSessions => self.end_sessions(),
+                Command::Stop { answer } => self.begin_stop(answer),
             }
             self.act();
         }

@@ -152,7 +152,7 @@ impl Server {
         self.state.table.set_backlog(is_waiting);
     }
 
-    /// Sets whether the server drains. While it does, new allocations are refused.
+    /// Sets whether the server drains. While it does, only users with an allocation get another one.
     pub fn handle_drain(&mut self, draining: bool) {
         self.state.draining = draining;
     }

@@ -151,7 +151,7 @@ impl Relay {
     }
 
     pub fn stop(self) {
-        self.handle.send(&Command::Stop);
+        self.handle.send(&Command::Stop { answer: Duration::ZERO });
         let workers = self.counters.len();
         let exits = self.handle.join();
         assert_eq!(exits.len(), workers);

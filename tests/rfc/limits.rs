@@ -105,6 +105,28 @@ fn draining_refuses_newcomers_with_508() {
     assert_eq!(rig.ask(&bob, Msg::allocate()).code(), 0);
 }
 
+/// An ICE restart of a running call makes new allocations before it ends the old ones. Chromium loses the call if they are
+/// refused, even though the old ones work.
+#[test]
+fn a_user_with_an_allocation_may_make_another_while_the_server_drains() {
+    let mut rig = Rig::with(|settings| settings.limits.allocations_per_user = 2);
+    let alice = rig.allocated();
+    rig.server.handle_drain(true);
+    let mut ask = |port| {
+        let again = rig.login(client(port), "alice", "alice-pw", Style::Old);
+        let code = rig.ask(&again, Msg::allocate()).code();
+        (again, code)
+    };
+    let (second, code) = ask(20);
+    assert_eq!(code, 0);
+    assert_eq!(ask(21).1, 486, "the quota applies as ever");
+    for session in [alice, second] {
+        assert_eq!(rig.refresh(&session, 0).code(), 0);
+    }
+    let again = rig.login(client(22), "alice", "alice-pw", Style::Old);
+    assert_eq!(rig.ask(&again, Msg::allocate()).code(), 508, "without an allocation it is a newcomer");
+}
+
 /// RFC 8489 section 10: if alternate servers are configured, new clients are sent to the one of their transport and family.
 #[test]
 fn draining_sends_newcomers_to_the_alternate_server() {

@@ -156,7 +156,7 @@ impl World {
                     code == 0 && !opening
                 }
                 Some(_) => code == 437,
-                None if self.draining => code == 508,
+                None if self.draining && !self.model.may_hold(&request.name) => code == 508,
                 // Unit tests of the pool and the quota test whether there is room.
                 None => matches!(code, 486 | 508),
             };

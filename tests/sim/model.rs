@@ -100,6 +100,14 @@ impl Model {
         }
     }
 
+    /// Returns whether the user of this name may hold an allocation or a reserved port. The model does not record whose a
+    /// reservation is.
+    pub fn may_hold(&self, name: &str) -> bool {
+        let user = |name: &str| name.split_once(':').map_or(name, |(_, user)| user).to_owned();
+        let mut names = self.allocations.values().map(|allocation| user(&allocation.name));
+        !self.reservations.is_empty() || names.any(|held| held == user(name))
+    }
+
     /// Counts the places in quotas: of allocations and of reserved ports.
     pub fn places(&self) -> usize {
         let pairs = self.allocations.values().filter(|allocation| allocation.opening && allocation.pair);

@@ -250,8 +250,10 @@ impl World {
                     })?;
                     let request = asked.and_then(|(id, _)| Some((id, self.requests.get(&id)?)));
                     let cause = request.as_ref().map(|(id, r)| (r.client, id, &r.name[..], &r.ask));
-                    ensure(cause.is_none() || !self.draining, Invariant::AnswersFitTheirRequest, || {
-                        format!("{relay:?} is opened while draining")
+                    let may_hold = |name: &str| self.model.may_hold(name);
+                    let is_newcomer = cause.is_some_and(|(_, _, name, _)| self.draining && !may_hold(name));
+                    ensure(!is_newcomer, Invariant::AnswersFitTheirRequest, || {
+                        format!("{relay:?} is opened for a newcomer while draining")
                     })?;
                     self.model.opens(self.now, worker, (relay, address), cause)?;
                     self.start_opening(worker, relay);

@@ -8,6 +8,9 @@ use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, skip_on_coturn};
 use crate::support::tls;
 use std::fs;
+use std::io::{ErrorKind, Read};
+use std::net::UdpSocket;
+use std::thread;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -153,56 +156,131 @@ fn a_reload_that_fails_logs_warnings_as_warnings() {
     assert_eq!(level("the configuration in use stays"), Some("ERROR"), "{log}");
 }
 
+/// SIGUSR1: a user with an allocation keeps it and may make another, as an ICE restart does; others are refused.
 #[test]
-fn sigterm_drains() {
+fn sigusr1_drains_and_the_server_keeps_running() {
     let _turn = beside_others();
-    if skip_on_coturn("drain by SIGTERM") {
+    if skip_on_coturn("drain by SIGUSR1") {
         return;
     }
     let mut server = Server::start(&Plan::loopback());
     let peer = Echo::start(LOCAL_V4);
-    let mut running =
-        Client::log_in(Link::open(Transport::Udp, server.v4(Transport::Udp)), server.credentials("running"));
+    let mut running = client(&server, Transport::Udp, "running");
     running.allocate().expect("an allocation");
     assert_eq!(running.permit(peer.address()), 0);
-    server.signal("TERM");
+    server.signal("USR1");
     wait_for_refusal(&server);
     running.echo(peer.address(), 100);
     assert_eq!(running.refresh(600), 0);
-    assert!(server.is_running(), "ended under a running allocation:\n{}", server.log());
+    for transport in [Transport::Udp, Transport::Tls] {
+        client(&server, transport, "running").allocate().expect("another allocation of the user");
+    }
     assert_eq!(running.refresh(0), 0);
-    let exit = server.wait_exit(LIMIT).unwrap_or_else(|| panic!("still there:\n{}", server.log()));
-    assert!(exit.success(), "{exit}:\n{}", server.log());
+    assert!(server.is_running(), "{}", server.log());
+}
+
+fn client(server: &Server, transport: Transport, user: &str) -> Client {
+    Client::log_in(Link::open(transport, server.v4(transport)), server.credentials(user))
 }
 
 /// Allocates until the server refuses with 508. Until it has handled the signal, an Allocate may succeed; it is released.
 fn wait_for_refusal(server: &Server) {
     let end = Instant::now() + LIMIT;
     loop {
-        let mut late =
-            Client::log_in(Link::open(Transport::Udp, server.v4(Transport::Udp)), server.credentials("late"));
+        let mut late = client(server, Transport::Udp, "late");
         match late.allocate() {
             Err(code) => return assert_eq!(code, 508, "a new client of a draining server"),
             Ok(_) => assert_eq!(late.refresh(0), 0),
         }
-        assert!(Instant::now() < end, "no drain after SIGTERM:\n{}", server.log());
+        assert!(Instant::now() < end, "no drain:\n{}", server.log());
+    }
+}
+
+/// The end of a stream, as a browser sees it: `Ok(0)` after a close_notify, or after the FIN of a plain connection.
+fn end_of_stream(mut client: Client) -> std::io::Result<usize> {
+    let mut buffer = [0; 4096];
+    loop {
+        // Media on its way to a server that closes its socket would be answered by a reset.
+        let _ = client.link.send(&[0x40, 0, 0, 4, 1, 2, 3, 4]);
+        let read = match &mut client.link {
+            Link::Tls(stream) => stream.read(&mut buffer),
+            Link::Tcp(stream) => stream.read(&mut buffer),
+            Link::Udp(_) => unreachable!("a stream"),
+        };
+        match read {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Ok(1..) => {}
+            end => return end,
+        }
     }
 }
 
 #[test]
-fn a_second_sigterm_ends_at_once() {
+fn sigterm_and_sigint_end_within_a_second_and_tell_stream_clients() {
     let _turn = beside_others();
-    if skip_on_coturn("drain by SIGTERM") {
+    if skip_on_coturn("an orderly end") {
+        return;
+    }
+    for signal in ["TERM", "INT"] {
+        let mut server = Server::start(&Plan::loopback());
+        let mut on_udp = client(&server, Transport::Udp, "running");
+        let relayed = on_udp.allocate().expect("an allocation");
+        let streams = [Transport::Tcp, Transport::Tls].map(|transport| {
+            let mut client = client(&server, transport, "running");
+            client.allocate().expect("an allocation");
+            client.link.wait_at_most(Duration::from_millis(5));
+            client
+        });
+        let ends = streams.map(|client| thread::spawn(|| end_of_stream(client)));
+        let start = Instant::now();
+        server.signal(signal);
+        let exit = server.wait_exit(LIMIT).unwrap_or_else(|| panic!("still there:\n{}", server.log()));
+        let took = start.elapsed();
+        println!("SIG{signal}: ended after {took:.0?}");
+        assert!(exit.success(), "{exit}:\n{}", server.log());
+        assert!(took < Duration::from_secs(1), "{took:?}:\n{}", server.log());
+        for end in ends {
+            let end = end.join().expect("no panic");
+            assert!(matches!(end, Ok(0)), "SIG{signal}: {end:?}");
+        }
+        assert!(UdpSocket::bind(relayed).is_ok(), "the relayed address is free");
+    }
+}
+
+/// Clients that do not answer the end of their connection delay the end of the server by half a second, not longer.
+#[test]
+fn silent_clients_do_not_hold_up_the_end() {
+    let _turn = beside_others();
+    if skip_on_coturn("an orderly end") {
         return;
     }
     let mut server = Server::start(&Plan::loopback());
-    let mut running =
-        Client::log_in(Link::open(Transport::Udp, server.v4(Transport::Udp)), server.credentials("running"));
-    running.allocate().expect("an allocation");
+    let mut silent = client(&server, Transport::Tls, "silent");
+    silent.allocate().expect("an allocation");
+    let start = Instant::now();
     server.signal("TERM");
-    wait_for_refusal(&server);
-    assert!(server.is_running(), "ended under a running allocation:\n{}", server.log());
+    let exit = server.wait_exit(LIMIT).unwrap_or_else(|| panic!("still there:\n{}", server.log()));
+    let took = start.elapsed();
+    assert!(exit.success() && took > Duration::from_millis(400), "{exit} after {took:?}");
+    assert!(took < Duration::from_millis(1500), "{took:?}");
+    let Link::Tls(stream) = &mut silent.link else { unreachable!("TLS") };
+    assert!(matches!(stream.read(&mut [0; 10]), Ok(0)), "a close_notify");
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let _turn = beside_others();
+    if skip_on_coturn("an orderly end") {
+        return;
+    }
+    // With another server, newcomers are answered for two seconds.
+    let tables = "[drain]\nalternate_server = [\"203.0.113.11:3478\"]".to_owned();
+    let mut server = Server::start(&Plan { tables, ..Plan::loopback() });
+    let start = Instant::now();
     server.signal("TERM");
-    let exit = server.wait_exit(Duration::from_secs(2));
-    assert!(exit.is_some(), "still there after the second signal:\n{}", server.log());
+    assert!(server.wait_log(LIMIT, |log| log.contains("stopping (SIGTERM)")), "{}", server.log());
+    assert!(server.is_running(), "{}", server.log());
+    server.signal("INT");
+    let exit = server.wait_exit(LIMIT).unwrap_or_else(|| panic!("still there:\n{}", server.log()));
+    assert!(exit.success() && start.elapsed() < Duration::from_millis(1500), "{exit} {:?}", start.elapsed());
 }

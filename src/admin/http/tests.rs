@@ -143,7 +143,7 @@ async fn each_page_has_its_status_and_content() {
     );
     rig.latch = None;
     assert!(page(rig.address, "/readyz").await.starts_with("HTTP/1.1 200"));
-    rig.readiness.drain();
+    rig.readiness.set_draining(true);
     let draining = page(rig.address, "/readyz").await;
     assert!(draining.starts_with("HTTP/1.1 503") && draining.ends_with("draining\n"));
     assert!(page(rig.address, "/healthz").await.starts_with("HTTP/1.1 200"), "alive while draining");

@@ -1,4 +1,4 @@
-//! The state of a drain: its deadline, and reports about the clients that remain.
+//! The drain: whether one is running, its deadline, and reports about the clients that remain.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -36,7 +36,7 @@ impl DrainProgress {
     }
 }
 
-/// The clients that a drain waits for.
+/// The clients that are left in a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remaining {
     /// Users with at least one allocation.
@@ -47,12 +47,18 @@ pub struct Remaining {
     pub connections: u32,
 }
 
-/// The state of a drain. By default no drain is running.
+/// The drain. By default none is running.
 #[derive(Default)]
 pub struct DrainState {
     progress: DrainProgress,
-    begun: bool,
+    running: Option<Running>,
+}
+
+/// A running drain.
+struct Running {
+    /// When the remaining sessions end; `None` to wait for them without a limit.
     deadline: Option<Instant>,
+    /// When its progress was last written to the log.
     reported: Option<Instant>,
 }
 
@@ -62,47 +68,65 @@ impl DrainState {
         self.progress.clone()
     }
 
-    /// Begins a drain, or adds a deadline to the running one. The first deadline stays.
-    pub fn begin(&mut self, deadline: Option<Instant>) {
-        self.begun = true;
-        self.deadline = self.deadline.or(deadline);
-        self.reported = None;
+    /// Whether a drain is running.
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
     }
 
-    /// Whether the process exits at the end of the drain.
-    pub fn exits_at_end(&self) -> bool {
-        self.deadline.is_some()
+    /// Begins a drain, or replaces the deadline of the running one.
+    pub fn begin(&mut self, deadline: Option<Instant>, now: Instant) {
+        self.running = Some(Running { deadline, reported: None });
+        self.show(now);
     }
 
-    /// The reason to exit now; `None` while the drain continues.
-    pub fn exit_reason(&self, remaining: Remaining, now: Instant) -> Option<&'static str> {
-        match self.deadline {
-            Some(_) if remaining.allocations == 0 => Some("drained"),
-            Some(deadline) if now >= deadline => Some("drain_seconds have elapsed"),
-            _ => None,
-        }
+    /// Ends the drain. Returns whether one was running.
+    pub fn cancel(&mut self, now: Instant) -> bool {
+        let was_running = self.running.take().is_some();
+        self.show(now);
+        was_running
+    }
+
+    /// Returns the time until the remaining sessions end; `None` without a deadline.
+    pub fn left(&self, now: Instant) -> Option<Duration> {
+        let deadline = self.running.as_ref()?.deadline?;
+        Some(deadline.saturating_duration_since(now))
+    }
+
+    /// Returns whether the deadline has passed. The drain continues without one, so this is true only once.
+    pub fn take_deadline(&mut self, now: Instant) -> bool {
+        let Some(running) = &mut self.running else { return false };
+        running.deadline.take_if(|deadline| now >= *deadline).is_some()
     }
 
     /// Updates the metrics and returns a status text. The flag is true when a report in the log is due. `None` without a
     /// drain.
     pub fn report(&mut self, remaining: Remaining, now: Instant) -> Option<(String, bool)> {
-        if !self.begun {
-            return None;
-        }
-        let seconds = self.deadline.map(|deadline| deadline.saturating_duration_since(now).as_secs());
-        self.progress.0.store(seconds.unwrap_or(NO_DEADLINE), Relaxed);
+        self.show(now);
+        let left = self.left(now);
+        let running = self.running.as_mut()?;
         let Remaining { clients, allocations, connections } = remaining;
         let mut text =
             format!("draining: {clients} clients, {allocations} allocations, {connections} connections");
-        if let Some(seconds) = seconds {
-            text += &format!(", {} left", clock(seconds));
+        if let Some(left) = left {
+            text += &format!(", {} left", clock(left.as_secs()));
         }
-        let due =
-            self.reported.is_none_or(|reported| now.saturating_duration_since(reported) >= REPORT_INTERVAL);
+        let due = running
+            .reported
+            .is_none_or(|reported| now.saturating_duration_since(reported) >= REPORT_INTERVAL);
         if due {
-            self.reported = Some(now);
+            running.reported = Some(now);
         }
         Some((text, due))
+    }
+
+    /// Updates the metrics.
+    fn show(&self, now: Instant) {
+        let shown = match (&self.running, self.left(now)) {
+            (None, _) => NOT_DRAINING,
+            (Some(_), None) => NO_DEADLINE,
+            (Some(_), Some(left)) => left.as_secs(),
+        };
+        self.progress.0.store(shown, Relaxed);
     }
 }
 
@@ -120,7 +144,6 @@ mod tests {
     use super::*;
 
     const SOME: Remaining = Remaining { clients: 2, allocations: 5, connections: 3 };
-    const NONE: Remaining = Remaining { clients: 0, allocations: 0, connections: 3 };
 
     #[test]
     fn a_drain_reports_remaining_clients_and_time() {
@@ -128,34 +151,37 @@ mod tests {
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut drain = DrainState::default();
         assert_eq!((drain.report(SOME, start), drain.progress().is_draining()), (None, false));
-        drain.begin(Some(after(3725)));
+        drain.begin(Some(after(3725)), start);
+        assert_eq!(drain.progress().seconds_left(), Some(3725));
         let said = "draining: 2 clients, 5 allocations, 3 connections, 1:02:05 left";
         assert_eq!(drain.report(SOME, start), Some((said.to_owned(), true)));
-        assert_eq!(drain.progress().seconds_left(), Some(3725));
         let quiet = |said: Option<(String, bool)>| said.is_some_and(|(_, due)| !due);
         assert!(quiet(drain.report(SOME, after(9))));
         assert!(
             drain.report(SOME, after(10)).is_some_and(|(text, due)| due && text.ends_with("1:01:55 left"))
         );
-        assert_eq!(drain.exit_reason(SOME, after(3724)), None);
-        assert_eq!(drain.exit_reason(SOME, after(3725)), Some("drain_seconds have elapsed"));
-        assert_eq!(
-            drain.exit_reason(NONE, after(1)),
-            Some("drained"),
-            "a drain does not wait for connections without an allocation"
-        );
+        assert!(!drain.take_deadline(after(3724)));
+        assert!(drain.take_deadline(after(3725)) && !drain.take_deadline(after(3725)), "only once");
+        assert!(drain.is_running());
+        assert!(drain.report(SOME, after(3725)).is_some_and(|(text, _)| !text.contains("left")));
+        assert_eq!((drain.progress().is_draining(), drain.progress().seconds_left()), (true, None));
+        assert_eq!(clock(59), "0:59");
     }
 
     #[test]
-    fn without_a_deadline_the_server_keeps_running() {
+    fn a_drain_can_be_cancelled_and_gets_another_deadline() {
         let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
         let mut drain = DrainState::default();
-        drain.begin(None);
-        assert_eq!(drain.exit_reason(NONE, start + Duration::from_secs(100_000)), None);
-        assert!(drain.report(NONE, start).is_some_and(|(text, due)| due && !text.contains("left")));
+        assert!(!drain.cancel(start));
+        drain.begin(None, start);
         assert_eq!((drain.progress().is_draining(), drain.progress().seconds_left()), (true, None));
-        drain.begin(Some(start));
-        assert_eq!(drain.exit_reason(NONE, start), Some("drained"));
-        assert_eq!(clock(59), "0:59");
+        drain.begin(Some(after(60)), start);
+        assert_eq!(drain.left(after(10)), Some(Duration::from_secs(50)));
+        drain.begin(Some(after(600)), start);
+        assert!(!drain.take_deadline(after(60)));
+        assert!(drain.cancel(after(61)));
+        assert!(!drain.progress().is_draining() && !drain.take_deadline(after(600)));
+        assert_eq!(drain.report(SOME, after(61)), None);
     }
 }

@@ -151,6 +151,13 @@ impl Connection {
     ) -> ReadOutcome {
         let Buffers { records, plain, .. } = buffers;
         plain.clear();
+        if self.is_ending() {
+            // Unread bytes would turn the end of the connection into a reset.
+            let read = self.stream.read(plain, READ_MAX);
+            plain.clear();
+            let end = read.end.map(|_| CloseReason::Shutdown);
+            return ReadOutcome { received: read.len, full: read.full, end, ..ReadOutcome::default() };
+        }
         if let Door::Turn(turn) = &mut self.door
             && let Some(left_over) = turn.resume(plain)
         {
@@ -302,6 +309,17 @@ impl Connection {
         self.door = Door::Turn(TurnClient::default());
     }
 
+    /// Ends a connection from the server's side: its queued output is still sent, what the client sends is discarded.
+    pub fn end(&mut self, now: Instant) {
+        self.door = Door::Ending { is_sent: false };
+        self.active = now;
+    }
+
+    /// Returns whether the server ends the connection.
+    pub fn is_ending(&self) -> bool {
+        matches!(self.door, Door::Ending { .. })
+    }
+
     /// Returns the state of a TURN client; `None` for others.
     pub fn turn_client(&mut self) -> Option<&mut TurnClient> {
         match &mut self.door {
@@ -446,14 +464,21 @@ impl Connection {
         matches!(&self.door, Door::Turn(turn) if !turn.has_left_over()) && self.interest & ready::READ == 0
     }
 
-    /// Forwards the end of a direction between a web client and its back end once all bytes before it are forwarded.
-    /// Returns whether the deadline has become earlier.
+    /// Forwards the end of a direction between a web client and its back end once all bytes before it are forwarded, or sends
+    /// the end of a connection that the server ends. Returns whether the deadline has become earlier.
     ///
     /// # Errors
     /// `Closed` if both directions have ended, `BackEnd` if the back end cannot be watched.
     pub fn settle(&mut self, epoll: &Epoll, token: Token, output: &mut Scratch) -> Result<bool, CloseReason> {
         match &mut self.door {
             Door::Web(splice) => splice.settle(&mut self.stream, epoll, token.back_end(), output),
+            Door::Ending { is_sent } if !*is_sent && !self.stream.is_waiting() => {
+                *is_sent = true;
+                self.stream.end(output);
+                // No other record may follow the close_notify.
+                self.stream.tls = None;
+                Ok(false)
+            }
             _ => Ok(false),
         }
     }

@@ -51,6 +51,8 @@ pub struct Connections {
     shortened: Vec<Token>,
     /// What the protocol is informed of.
     pub reports: Reports,
+    /// Connections that the server is ending.
+    ending: usize,
     /// Whether memory pressure shortens the output queues.
     tight: bool,
     displacement: Displacement,
@@ -93,6 +95,7 @@ impl Connections {
             closing: VecDeque::new(),
             shortened: Vec::new(),
             reports: Reports::default(),
+            ending: 0,
             tight: false,
             displacement: Displacement::default(),
             spare: Outboxes::default(),
@@ -260,7 +263,7 @@ impl Connections {
     /// Queues one whole message, given in pieces; returns `None` if the connection is closed.
     pub fn push(&mut self, token: Token, message: &[&[u8]], kind: Kind, now: Instant) -> Option<Pushed> {
         let bytes_max = if self.tight { BYTES_MAX_TIGHT } else { BYTES_MAX };
-        let connection = find(&mut self.slots, token)?;
+        let connection = find(&mut self.slots, token).filter(|connection| !connection.is_ending())?;
         let pushed = connection.stream.push(message, kind, now, bytes_max, &mut self.spare);
         if !std::mem::replace(&mut connection.dirty, true) {
             self.dirty.push_back(token);
@@ -340,7 +343,7 @@ impl Connections {
         written.units
     }
 
-    /// Queues updates of the epoll interest and of the deadline, after a connection was spliced.
+    /// Queues updates of the epoll interest and of the deadline, after a connection was spliced or ended.
     pub fn spliced(&mut self, token: Token) {
         self.unblock(token);
         self.shortened.push(token);
@@ -459,6 +462,26 @@ impl Connections {
         Ok(())
     }
 
+    /// Ends a TURN client's connection: its queued output is sent, then the end of the stream, and it is closed once the client
+    /// has ended it too or [`ENDING_TIME`](super::life::ENDING_TIME) has passed. All other connections are marked to be closed.
+    pub fn end(&mut self, token: Token, now: Instant) {
+        let Some(connection) = find(&mut self.slots, token).filter(|connection| !connection.is_ending())
+        else {
+            return;
+        };
+        if connection.turn_client().is_none() {
+            return self.mark_closing(token, CloseReason::Shutdown);
+        }
+        connection.end(now);
+        self.ending += 1;
+        self.spliced(token);
+    }
+
+    /// Returns how many connections the server is ending.
+    pub fn ending(&self) -> usize {
+        self.ending
+    }
+
     /// Marks the connection to be closed at the end of the turn; messages to it are dropped until then. If it is marked
     /// again, the first reason stays.
     pub fn mark_closing(&mut self, token: Token, reason: CloseReason) {
@@ -484,6 +507,7 @@ impl Connections {
             return;
         };
         *current = generation.next();
+        self.ending -= usize::from(connection.is_ending());
         self.free.push(index);
         self.displacement.left(connection.candidate());
         let (client, stage) = (connection.client, connection.stage());

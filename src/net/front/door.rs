@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::life::{IDLE_TIME, Life};
+use super::life::{ENDING_TIME, IDLE_TIME, Life};
 use super::splice::Splice;
 use super::turn_client::TurnClient;
 use crate::net::counters::CloseReason;
@@ -44,6 +44,12 @@ pub enum Door {
     Turn(TurnClient),
     /// A web client, spliced to its back end.
     Web(Box<Splice>),
+    /// The server ends the connection: it has sent the end of the stream, or sends it after the queued output, and waits for
+    /// the client's. Without this wait, bytes of the client that are on their way would turn the end into a reset.
+    Ending {
+        /// Whether the end was sent.
+        is_sent: bool,
+    },
 }
 
 impl Door {
@@ -62,6 +68,7 @@ impl Door {
             Door::FirstBytes if negotiated_web => (SILENCE, idle),
             Door::FirstBytes => (HANDSHAKE_TIME, idle),
             Door::FirstByte | Door::Turn(_) | Door::Web(_) => (IDLE_TIME, idle),
+            Door::Ending { .. } => (ENDING_TIME, Life::Over(CloseReason::Shutdown)),
         }
     }
 }

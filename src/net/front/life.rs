@@ -12,6 +12,10 @@ pub const INTEREST: u32 = ready::READ | ready::PEER_CLOSED;
 /// Time without an authenticated request and without an allocation after which a connection is closed.
 pub const IDLE_TIME: Duration = Duration::from_secs(30);
 
+/// Time for a client to read the rest of its output and to answer the end of its connection. Two round trips of a slow mobile
+/// path; the next server waits for it at a restart.
+pub const ENDING_TIME: Duration = Duration::from_millis(500);
+
 /// The result of checking a connection's deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {

@@ -328,7 +328,7 @@ impl fmt::Display for Reason {
             Reason::NoReservation => {
                 f.write_str("the port reservation does not exist, has expired or is refused")
             }
-            Reason::Draining => f.write_str("the server drains and takes no new allocations"),
+            Reason::Draining => f.write_str("the server drains and takes no new users"),
             Reason::Alternate => f.write_str("the server drains and sends clients to another one"),
         }
     }

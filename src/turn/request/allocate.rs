@@ -84,9 +84,10 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
     {
         return Err(no_address(state, family));
     }
-    // 10: quotas. While draining, new allocations are refused.
+    // 10: quotas. While draining, new users are refused. One with an allocation may have another: an ICE restart of a running
+    // call needs it.
     let asker = ticket.asker.as_ref().ok_or(Reason::FirstRequest)?;
-    if state.draining {
+    if state.draining && !state.shared.quota.holds(asker.identity.host, &asker.identity.account()) {
         return Err(match has_alternate(state, ticket) {
             true => Reason::Alternate,
             false => Reason::Draining,

@@ -122,6 +122,11 @@ impl Quota {
         self.total.load(Relaxed)
     }
 
+    /// Whether this account has an allocation or a reserved port, on any worker.
+    pub fn holds(&self, host: HostId, account: &Account) -> bool {
+        self.users.get(&(host, account.clone())).is_some_and(|user| user.held > 0)
+    }
+
     /// The number of users with at least one allocation.
     pub fn users(&self) -> usize {
         self.active.load(Relaxed)

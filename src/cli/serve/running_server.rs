@@ -1,0 +1,338 @@
+//! The running server: its event loop on the control thread, which handles signals, the clock and changes of this machine.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, interval, sleep};
+
+use super::drain::{DrainState, Remaining};
+use super::listening::Awaited;
+use super::metrics::reload::Reloads;
+use super::pages::Shown;
+use super::pressure::Watch;
+use super::refusals::Refusals;
+use super::relays::Relays;
+use super::settings::{HostNames, Machine};
+use super::start_error::CHECK_UNIT_LIMITS;
+use super::tls::Certificate;
+use super::{addresses, configuration, now, print, settings};
+use crate::admin::Readiness;
+use crate::cli::output::fail;
+use crate::cli::this_host;
+use crate::config::{self, Config};
+use crate::net::front::ENDING_TIME;
+use crate::net::front::first_bytes::Site;
+use crate::net::{Command, Handle};
+use crate::system::addresses::{self as machine, Addresses};
+use crate::system::clock;
+use crate::system::systemd::Notifier;
+use crate::turn::shared::Shared;
+
+/// Interval of the checks for the end of a drain, for failed workers and for lost relay addresses.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval of the checks of memory and descriptors.
+const MEMORY_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a stopping server answers newcomers if `[drain]` names other servers. A browser whose connection was closed asks
+/// again within a second.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
+/// Time for the workers to end beyond what they wait for clients.
+const STOP_MARGIN: Duration = Duration::from_secs(2);
+
+/// The running server, as the control thread holds it.
+pub struct RunningServer {
+    pub path: Option<PathBuf>,
+    pub config: Config,
+    pub machine: Machine,
+    pub relays: Relays,
+    pub awaited: Awaited,
+    /// Whether "ready" was printed.
+    pub is_ready: bool,
+    pub certificate: Certificate,
+    pub reloads: Arc<Reloads>,
+    pub site: Arc<dyn Site>,
+    pub workers: Handle,
+    pub names: HostNames,
+    pub hosts: Arc<ArcSwap<Vec<Arc<str>>>>,
+    pub notifier: Notifier,
+    pub shared: Arc<Shared>,
+    pub drain: DrainState,
+    pub watch: Watch,
+    pub refusals: Refusals,
+    pub shown: Arc<Shown>,
+}
+
+/// The signals from the operator.
+struct Signals {
+    reload: Signal,
+    certificate: Signal,
+    drain: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// # Errors
+    /// The error of installing a signal handler.
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            reload: signal(SignalKind::hangup())?,
+            certificate: signal(SignalKind::user_defined2())?,
+            drain: signal(SignalKind::user_defined1())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for a signal that ends the server.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+impl RunningServer {
+    /// Runs until a signal or the failure of a worker ends the server.
+    pub async fn run(mut self, readiness: Readiness) -> ExitCode {
+        let mut signals = match Signals::new() {
+            Ok(signals) => signals,
+            Err(error) => return fail(&format!("cannot handle signals: {error}"), CHECK_UNIT_LIMITS),
+        };
+        let mut addresses = match machine::follow(self.machine.addresses.clone()) {
+            Ok(addresses) => addresses,
+            Err(error) => return fail(&format!("cannot start a thread: {error}"), CHECK_UNIT_LIMITS),
+        };
+        // The listeners were bound before the workers started, so a client that connects now is served.
+        self.report_addresses(&readiness);
+        self.notifier.ready();
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), listeners = self.config.listen.len(), "serving");
+
+        let mut check = interval(CHECK_INTERVAL);
+        let mut check_memory = interval(MEMORY_CHECK_INTERVAL);
+        let mut watchdog = self.notifier.watchdog_interval().map(interval);
+        loop {
+            tokio::select! {
+                _ = signals.reload.recv() => self.reload(&readiness),
+                _ = signals.certificate.recv() => {
+                    self.certificate.reload(self.config.tls.as_ref(), &self.reloads.certificate);
+                }
+                _ = signals.drain.recv() => self.drain(&readiness, None),
+                _ = signals.interrupt.recv() => return self.stop("SIGINT", &readiness, &mut signals).await,
+                _ = signals.terminate.recv() => return self.stop("SIGTERM", &readiness, &mut signals).await,
+                Ok(()) = addresses.changed() => self.follow(addresses.borrow_and_update().clone(), &readiness),
+                () = tick(watchdog.as_mut()) => self.notifier.watchdog(),
+                _ = check_memory.tick() => {
+                    if let Some(shortage) = self.watch.check(self.machine.workers) {
+                        self.workers.send(&Command::FreeTcpMemory(shortage));
+                    }
+                }
+                _ = check.tick() => {
+                    self.refusals.record(self.workers.refusals(), clock::unix_seconds());
+                    if self.relays.is_due(now().instant) {
+                        self.choose_relays(&readiness);
+                    }
+                    if let Some(exit) = self.workers.next_exit(Duration::ZERO) {
+                        let failure = exit.failure.unwrap_or_else(|| "it exited without a reason".to_owned());
+                        tracing::error!(worker = exit.worker, "a worker failed: {failure}");
+                        self.stop("a worker failed", &readiness, &mut signals).await;
+                        return fail(&format!("worker {} failed: {failure}", exit.worker), "see the log, and report this bug");
+                    }
+                    self.check_drain();
+                }
+            }
+        }
+    }
+
+    /// Begins a drain, or replaces the deadline of the running one.
+    fn drain(&mut self, readiness: &Readiness, deadline: Option<Instant>) {
+        let allocations = self.workers.allocations();
+        tracing::info!(allocations, "draining: refusing new clients; the server keeps running");
+        self.drain.begin(deadline, Instant::now());
+        readiness.set_draining(true);
+        self.workers.send(&Command::Drain(true));
+    }
+
+    /// Reports the progress of a drain, and ends the remaining sessions once its time is over.
+    fn check_drain(&mut self) {
+        let remaining = Remaining {
+            clients: self.shared.quota.users(),
+            allocations: self.workers.allocations(),
+            connections: self.workers.admission().streams(),
+        };
+        let now = Instant::now();
+        if self.drain.take_deadline(now) {
+            let Remaining { allocations, .. } = remaining;
+            tracing::info!(allocations, "the time of the drain is over: the remaining sessions end");
+            self.workers.send(&Command::EndSessions);
+        }
+        if let Some((text, due)) = self.drain.report(remaining, now) {
+            self.notifier.status(&text);
+            if due {
+                tracing::info!("{text}");
+            }
+        }
+    }
+
+    /// Ends every session, tells the clients, and waits for the workers. A second signal ends the wait.
+    async fn stop(self, reason: &str, readiness: &Readiness, signals: &mut Signals) -> ExitCode {
+        let allocations = self.workers.allocations();
+        tracing::info!(allocations, "stopping ({reason}): every session ends");
+        self.notifier.stopping();
+        readiness.set_draining(true);
+        let answer = if self.config.drain.is_empty() { Duration::ZERO } else { ANSWER_TIME };
+        self.workers.send(&Command::Stop { answer });
+        let (ended, has_ended) = oneshot::channel();
+        let wait = move || {
+            let is_orderly = self.workers.join().iter().all(|exit| exit.failure.is_none());
+            // Nobody waits for it after a second signal.
+            let _ = ended.send(is_orderly);
+        };
+        if let Err(error) = thread::Builder::new().name("stop".to_owned()).spawn(wait) {
+            tracing::warn!("the workers are not waited for: cannot start a thread: {error}");
+        }
+        let is_orderly = tokio::select! {
+            is_orderly = has_ended => is_orderly.unwrap_or(false),
+            () = sleep(answer.max(ENDING_TIME) + STOP_MARGIN) => {
+                tracing::error!("the workers do not end; exiting without them");
+                false
+            }
+            () = signals.end() => {
+                tracing::info!("second signal: exiting at once");
+                true
+            }
+        };
+        if is_orderly { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    /// Reads the configuration and the certificate again. After an error, which is logged, the old one stays in use.
+    fn reload(&mut self, readiness: &Readiness) {
+        self.notifier.reloading();
+        // Changes are followed anyway; reading now applies one that the kernel has not announced.
+        match machine::read() {
+            Ok(addresses) if addresses != self.machine.addresses => self.follow(addresses, readiness),
+            Ok(_) => {}
+            Err(error) => tracing::warn!("reload: cannot list this machine's addresses: {error}"),
+        }
+        match self.path.as_deref().map(config::read) {
+            None => tracing::info!("reload: there is no configuration file to read"),
+            Some(Ok(loaded)) => {
+                let is_applied = self.apply(loaded, readiness);
+                self.reloads.configuration.record(is_applied, clock::unix_seconds());
+            }
+            Some(Err(report)) => {
+                configuration::log(&report);
+                tracing::error!("reload: the configuration in use stays");
+                self.reloads.configuration.record(false, clock::unix_seconds());
+            }
+        }
+        self.certificate.reload(self.config.tls.as_ref(), &self.reloads.certificate);
+        self.notifier.ready();
+    }
+
+    /// Applies the new addresses of this machine: which ones to relay from, and which ones no peer may have.
+    fn follow(&mut self, addresses: Addresses, readiness: &Readiness) {
+        if self.machine.addresses.own != addresses.own {
+            addresses::log_change(&self.machine.addresses.own, &addresses.own);
+            let (before, file) = (&self.machine.addresses, configuration::name(self.path.as_deref()));
+            configuration::log(&this_host::new_own_back_ends(&self.config, before, &addresses, &file));
+        }
+        self.machine.addresses = addresses;
+        self.choose_relays(readiness);
+    }
+
+    /// Chooses the relay addresses from this machine's addresses and the time, and sends them to the workers.
+    fn choose_relays(&mut self, readiness: &Readiness) {
+        self.relays.follow(&self.config, &self.machine.addresses, now().instant);
+        match settings::protocol(&self.config, &self.machine, self.relays.addresses(), &mut self.names) {
+            Ok(protocol) => {
+                let protocol = Arc::new(protocol);
+                self.refusals.follow(Arc::clone(&protocol));
+                self.workers.send(&Command::Settings(protocol));
+                self.report_addresses(readiness);
+            }
+            // Cannot happen: every host of the running configuration already has a number.
+            Err(message) => tracing::error!("the addresses in use stay: {message}"),
+        }
+    }
+
+    /// Logs which addresses are in use and which are missing. Prints "ready" when nothing is missing for the first time.
+    fn report_addresses(&mut self, readiness: &Readiness) {
+        self.relays.tell(readiness);
+        self.awaited.tell(&self.config, &self.machine.addresses, readiness);
+        if !self.is_ready && readiness.check().is_ok() {
+            self.is_ready = true;
+            print("ready");
+        }
+    }
+
+    /// Applies a new configuration, except for keys that need a restart. Returns whether all else of it is in use.
+    fn apply(&mut self, loaded: config::Loaded, readiness: &Readiness) -> bool {
+        configuration::log(&loaded.warnings);
+        let mut next = loaded.config;
+        for key in configuration::restore_fixed_keys(&self.config, &mut next) {
+            tracing::warn!("reload: the change of {key} takes effect at the next restart");
+        }
+        let misfits =
+            this_host::check(&next, &self.machine.addresses, &configuration::name(self.path.as_deref()));
+        configuration::log(&misfits);
+        if misfits.has_errors() {
+            tracing::error!("reload: the configuration in use stays");
+            return false;
+        }
+        let mut is_complete = true;
+        let chooser = match (self.config.web != next.web).then(|| self.certificate.chooser(&next.web)) {
+            Some(Err(message)) => {
+                tracing::error!("reload: the web servers in use stay: {message}");
+                // The next reload sees the difference and tries again.
+                next.web.clone_from(&self.config.web);
+                is_complete = false;
+                None
+            }
+            chooser => chooser.and_then(Result::ok),
+        };
+        self.relays.follow(&next, &self.machine.addresses, now().instant);
+        match settings::protocol(&next, &self.machine, self.relays.addresses(), &mut self.names) {
+            Ok(protocol) => {
+                self.report_addresses(readiness);
+                self.hosts.store(Arc::new(self.names.all().to_vec()));
+                let protocol = Arc::new(protocol);
+                self.refusals.reloaded(Arc::clone(&protocol), clock::unix_seconds());
+                self.shown.set_limits(&next);
+                self.workers.send(&Command::Settings(protocol));
+                self.workers.admission().set_rules(settings::admission(&next.limits));
+                self.watch.set_budget(next.limits.memory_mib);
+                if let Some(chooser) = chooser {
+                    let web = settings::web(&next.web, Arc::clone(&self.site));
+                    self.workers.send(&Command::Web(web));
+                    self.workers.send(&Command::Tls(chooser));
+                }
+                self.config = next;
+                tracing::info!("reload: the new configuration is in use");
+                is_complete
+            }
+            Err(message) => {
+                self.relays.follow(&self.config, &self.machine.addresses, now().instant);
+                tracing::error!("reload: the configuration in use stays: {message}");
+                false
+            }
+        }
+    }
+}
+
+/// Waits for the next tick. Without a timer it never returns.
+async fn tick(timer: Option<&mut tokio::time::Interval>) {
+    match timer {
+        Some(timer) => {
+            timer.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
