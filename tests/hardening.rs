@@ -44,6 +44,7 @@ fn the_unit_has_the_documented_settings() {
         "LimitNOFILE=1048576",
         "WatchdogSec=30",
         "TimeoutStopSec=15",
+        "RuntimeDirectory=hallpass",
     ] {
         assert!(lines.contains(&promised), "{promised} is missing");
     }

@@ -1,5 +1,6 @@
 //! The command line. The doc comments are the help texts.
 
+mod control;
 mod doctor;
 mod lesson;
 mod load;
@@ -13,6 +14,8 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub use control::{ControlArgs, DrainArgs, ReloadArgs};
+use control::{DRAIN_EXAMPLES, RELOAD_EXAMPLES};
 use doctor::DOCTOR_EXAMPLES;
 pub use doctor::{DoctorArgs, Hidden, RelayArgs};
 pub use lesson::LessonArgs;
@@ -99,6 +102,12 @@ pub enum Command {
     /// List who was refused by the running server, and why
     #[command(after_help = REFUSALS_EXAMPLES)]
     Refusals(RefusalsArgs),
+    /// Apply a changed configuration to the running server
+    #[command(after_help = RELOAD_EXAMPLES)]
+    Reload(ReloadArgs),
+    /// Wait for running calls before a restart; refuse new users meanwhile
+    #[command(after_help = DRAIN_EXAMPLES)]
+    Drain(DrainArgs),
     /// Watch the running server: traffic, sessions, refusals, limits
     #[command(after_help = TOP_EXAMPLES)]
     Top(TopArgs),

@@ -6,8 +6,10 @@ pub mod args;
 mod bbb_xml;
 mod certificate;
 mod check;
+mod control;
 mod credentials;
 mod doctor;
+mod drain;
 mod endpoints;
 mod live;
 mod load;
@@ -15,6 +17,7 @@ mod manual;
 mod output;
 mod progress_line;
 mod refusals;
+mod reload;
 mod running;
 mod serve;
 mod sessions;
@@ -35,6 +38,8 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Sessions(args) => sessions::run(&args),
         Command::Refusals(args) => refusals::run(&args),
+        Command::Reload(args) => reload::run(&args),
+        Command::Drain(args) => drain::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Credentials(args) => credentials::run(args),
         Command::BbbXml(args) => bbb_xml::run(args),

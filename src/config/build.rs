@@ -9,6 +9,7 @@ use toml::de::DeTable;
 use super::address::socket_address;
 use super::admin::admin;
 use super::certificate::certificate_files;
+use super::control::control;
 use super::drain::drain;
 use super::limits::{DEFAULT_LIFETIME_SECONDS, LIMITS, Limits};
 use super::parties::{hosts, peers, users};
@@ -49,6 +50,7 @@ pub(super) fn config(document: &DeTable<'_>, base: &Path, notes: &mut Notes) -> 
         drain: drain(&top, notes),
         log: log(&top, notes),
         admin: admin(&top, base, notes),
+        control_socket: control(&top, notes),
     };
     (config, lines)
 }

@@ -7,6 +7,7 @@ mod address;
 mod admin;
 mod build;
 mod certificate;
+mod control;
 mod cross;
 mod drain;
 mod exposure;

@@ -796,6 +796,24 @@ fn the_example_is_good_and_shows_every_key_with_its_default() {
 }
 
 #[test]
+fn the_control_socket_has_an_absolute_path_in_an_existing_directory() {
+    let control = |path: &str| with(&format!("[control]\nsocket = '{path}'"));
+    assert_eq!(
+        good(&control("/tmp/hallpass.sock")).control_socket,
+        Some(PathBuf::from("/tmp/hallpass.sock"))
+    );
+    assert_eq!(good(&with("[control]")).control_socket, None);
+    assert_error(&control("control.sock"), 10, "not absolute", "/run/hallpass/control.sock");
+    assert_error(
+        &control("/nonexistent/a.sock"),
+        10,
+        "no directory /nonexistent",
+        "RuntimeDirectory=hallpass",
+    );
+    assert_error(&control(&format!("/tmp/{}", "a".repeat(100))), 10, "longer than 95 bytes", "write socket");
+}
+
+#[test]
 fn a_tls_port_can_refuse_plain_clients_and_a_tcp_port_tls_clients() {
     let listener = |transport: &str, key: &str| {
         format!("[[listen]]\ntransport = '{transport}'\naddress = '0.0.0.0:5000'\n{key}\n")

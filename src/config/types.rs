@@ -56,6 +56,8 @@ pub struct Config {
     pub log: Log,
     /// The admin pages; `None` if they are not served.
     pub admin: Option<Admin>,
+    /// The control socket; `None` for the one in the runtime directory of systemd, if there is one.
+    pub control_socket: Option<PathBuf>,
 }
 
 /// One entry of `external_ip`.
@@ -346,6 +348,7 @@ impl Default for Config {
             drain: Drain::default(),
             log: Log { format: LogFormat::Text, level: LogLevel::Info },
             admin: None,
+            control_socket: None,
         }
     }
 }

@@ -70,7 +70,7 @@ pub(super) struct At<T> {
 }
 
 /// The tables of the file and their keys. Names include the brackets as in the file; "" is the top of the file.
-pub(super) const TABLES: [(&str, &[&str]); 12] = [
+pub(super) const TABLES: [(&str, &[&str]); 13] = [
     (
         "",
         &[
@@ -90,6 +90,7 @@ pub(super) const TABLES: [(&str, &[&str]); 12] = [
             "drain",
             "log",
             "admin",
+            "control",
         ],
     ),
     ("[[listen]]", &["transport", "address", "proxy_protocol", "plain", "tls", "web", "quic"]),
@@ -106,6 +107,7 @@ pub(super) const TABLES: [(&str, &[&str]); 12] = [
     ("[drain]", &["alternate_server", "tcp_alternate_server", "tls_alternate_server"]),
     ("[log]", &["format", "level"]),
     ("[admin]", &["address", "names", "token_file", "cert", "key"]),
+    ("[control]", &["socket"]),
 ];
 
 /// One table of the document.

@@ -11,6 +11,7 @@
 //! listeners are read first, and again while relayed addresses and streams use their time.
 
 mod act;
+mod commands;
 mod listeners;
 mod memory;
 mod persistent;
@@ -26,12 +27,10 @@ use std::time::Duration;
 
 use super::admission::Pressure;
 use super::budget::{Budget, Leftovers, REQUEST_UNITS, Rank, SOCKET_UNITS};
-use super::command::{Command, PageRequest};
 use super::datagram::Datagrams;
 use super::front::kernel_memory::Guard;
 use super::front::{Front, Messages, Parts, closes_stream};
 use super::log::{self, SessionLog};
-use super::sessions::PAGE;
 use super::socket::WorkerSockets;
 use super::syscall::{Alarm, Epoll, Events, Offloads, ready};
 use super::token::Token;
@@ -251,29 +250,6 @@ impl Worker {
         }
         self.read_due_listeners();
         self.end_allocations();
-    }
-
-    fn on_commands(&mut self) {
-        self.controls.waker.clear();
-        while let Ok(command) = self.controls.commands.try_recv() {
-            match command {
-                Command::Settings(settings) => self.server.handle_settings(self.now, settings),
-                Command::Tls(chooser) => self.front.set_tls(chooser),
-                Command::Web(web) => self.front.set_web(web),
-                Command::FreeTcpMemory(shortage) => {
-                    self.kernel_memory.free(self.front.connections(), shortage, self.now.instant);
-                }
-                Command::Sessions(PageRequest { cursor, reply }) => {
-                    let page = self.server.snapshot(self.now, cursor, PAGE);
-                    // Nobody waits for it any more if this fails.
-                    let _ = reply.try_send(page);
-                }
-                Command::Drain(draining) => self.server.handle_drain(draining),
-                Command::EndSessions => self.end_sessions(),
-                Command::Stop { answer } => self.begin_stop(answer),
-            }
-            self.act();
-        }
     }
 
     fn on_deadlines(&mut self) {

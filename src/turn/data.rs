@@ -63,6 +63,7 @@ fn relay(
         Err(reason) => return state.dropped(reason),
     };
     let first = !std::mem::replace(&mut allocation.sent, true);
+    allocation.heard = now;
     allocation.from_client.packets += 1;
     allocation.from_client.bytes += payload.len() as u64;
     let transport = allocation.client.five_tuple.transport;

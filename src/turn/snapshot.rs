@@ -42,6 +42,8 @@ pub struct LiveSession {
     pub host_id: HostId,
     /// Time since the Allocate success.
     pub age: Duration,
+    /// Time since its client last sent data or an authenticated request.
+    pub idle: Duration,
     /// Payload relayed towards peers.
     pub from_client: Traffic,
     /// Payload relayed towards the client.

@@ -6,9 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::client::{Client, Link};
+use crate::support::files::Directory;
 use crate::support::http::get;
 use crate::support::plan::{Plan, Transport};
 use crate::support::server::Server;
+use crate::support::tool::run_ok;
 
 /// Metrics that exist although no server of these tests exports them, with the reason.
 pub const ABSENT: &[(&str, &str)] = &[
@@ -88,12 +90,16 @@ pub fn parse(text: &str) -> Families {
 
 /// The text of a server with a session, and of the same server while it drains.
 pub static SCRAPES: LazyLock<[String; 2]> = LazyLock::new(|| {
-    let server = Server::start(&Plan::loopback());
+    let files = Directory::new("control");
+    let socket = files.path("control.sock");
+    let tables = format!("[control]\nsocket = {socket:?}\n");
+    let server = Server::start(&Plan { tables, ..Plan::loopback() });
     let link = Link::open(Transport::Tls, server.v4(Transport::Tls));
     let mut client = Client::log_in(link, server.credentials("somebody"));
     client.allocate().expect("an allocation");
     let serving = scrape(&server);
-    server.signal("TERM");
+    let program = env!("CARGO_BIN_EXE_hallpass");
+    run_ok(program, &["drain", "--no-wait", "--socket", socket.to_str().expect("UTF-8")], LIMIT);
     wait_for(&server, "hallpass_drain_left_seconds", |seconds| seconds > 0.0);
     let draining = scrape(&server);
     drop(client);

@@ -6,6 +6,7 @@ mod support;
 
 mod admin;
 mod churn;
+mod control;
 mod datagram;
 mod docs;
 mod explain;

@@ -1,12 +1,15 @@
 //! `hallpass serve`: runs the server. The only module that connects all others.
 
 mod addresses;
+mod census;
 mod client_names;
 mod configuration;
+mod control;
 mod drain;
 pub(super) mod kernel;
 pub(super) mod listening;
 mod metrics;
+mod now;
 mod pages;
 mod pressure;
 mod refusals;
@@ -19,7 +22,6 @@ mod start_error;
 mod tls;
 mod welcome;
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,9 +31,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 use super::args::ServeArgs;
-use super::output::fail;
+use super::output::{fail, print};
 use crate::admin::Readiness;
-use crate::base::time::{self, Now};
 use crate::config::{Config, LogFormat};
 use crate::net;
 use crate::net::front::first_bytes::Site;
@@ -42,10 +43,12 @@ use crate::turn::counters::Counters;
 use crate::turn::server::Server;
 use crate::turn::shared::Shared;
 use client_names::ClientNames;
+use control::ControlSocket;
 use drain::DrainState;
 use listening::Awaited;
 use metrics::ServerMetrics;
 use metrics::reload::Reloads;
+use now::now;
 use pages::{Shown, Starting};
 use pressure::Watch;
 use refusals::Refusals;
@@ -124,6 +127,9 @@ fn set_up(
         .map_err(|message| StartError::new(message, "fix cert and key in [tls] or [admin]"))?;
     shown.certificate.set(certificate.store_for_admin());
     fit_check?;
+    // Before the listeners: two servers with one control socket must not share the clients.
+    let control = config.control_socket.clone().or_else(control::default_path);
+    let control = control.map(|path| ControlSocket::open(&path)).transpose()?;
     drop(starting.certificate);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = settings::workers(&config, cores);
@@ -138,7 +144,8 @@ fn set_up(
     let protocol = settings::protocol(&config, &machine, relays.addresses(), &mut names)
         .map_err(|message| StartError::new(message, "configure fewer hosts"))?;
     if path.is_none() {
-        print(&welcome::text(&config, certificate.fingerprint.as_deref()));
+        // A closed standard output does not stop the server.
+        let _ = print(format!("{}\n", welcome::text(&config, certificate.fingerprint.as_deref())).as_bytes());
     }
     let shared = Arc::new(Shared::new(&entropy::seed().map_err(no_randomness)?));
     let protocol = Arc::new(protocol);
@@ -163,6 +170,7 @@ fn set_up(
         false => ClientNames::default(),
     };
     shown.sessions.set(workers.sessions(), names_shown.clone());
+    let client_names = names_shown.clone();
     shown.set_limits(&config);
     let refusals = Refusals::new(
         shown.refusals.clone(),
@@ -204,16 +212,7 @@ fn set_up(
         watch,
         refusals,
         shown,
+        control,
+        client_names,
     })
-}
-
-/// The clock of the workers. They read it once per iteration of their loop.
-fn now() -> Now {
-    Now { instant: time::Instant::from_nanos(clock::monotonic_nanos()), unix: clock::unix_seconds() }
-}
-
-/// Prints a line to standard output. A closed standard output does not stop the server.
-fn print(text: &str) {
-    let mut stdout = io::stdout().lock();
-    let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
 }

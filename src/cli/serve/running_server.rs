@@ -12,9 +12,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, interval, sleep};
 
+use super::client_names::ClientNames;
+use super::control::{ControlSocket, DrainView, Order};
 use super::drain::{DrainState, Remaining};
 use super::listening::Awaited;
 use super::metrics::reload::Reloads;
+use super::now::now;
 use super::pages::Shown;
 use super::pressure::Watch;
 use super::refusals::Refusals;
@@ -22,9 +25,9 @@ use super::relays::Relays;
 use super::settings::{HostNames, Machine};
 use super::start_error::CHECK_UNIT_LIMITS;
 use super::tls::Certificate;
-use super::{addresses, configuration, now, print, settings};
+use super::{addresses, configuration, control, settings};
 use crate::admin::Readiness;
-use crate::cli::output::fail;
+use crate::cli::output::{fail, print};
 use crate::cli::this_host;
 use crate::config::{self, Config};
 use crate::net::front::ENDING_TIME;
@@ -66,6 +69,8 @@ pub struct RunningServer {
     pub watch: Watch,
     pub refusals: Refusals,
     pub shown: Arc<Shown>,
+    pub control: Option<ControlSocket>,
+    pub client_names: ClientNames,
 }
 
 /// The signals from the operator.
@@ -110,6 +115,8 @@ impl RunningServer {
             Ok(addresses) => addresses,
             Err(error) => return fail(&format!("cannot start a thread: {error}"), CHECK_UNIT_LIMITS),
         };
+        let mut orders =
+            control::serve(self.control.as_ref(), self.workers.sessions(), self.client_names.clone());
         // The listeners were bound before the workers started, so a client that connects now is served.
         self.report_addresses(&readiness);
         self.notifier.ready();
@@ -125,6 +132,7 @@ impl RunningServer {
                     self.certificate.reload(self.config.tls.as_ref(), &self.reloads.certificate);
                 }
                 _ = signals.drain.recv() => self.drain(&readiness, None),
+                Some(order) = orders.recv() => self.obey(order, &readiness),
                 _ = signals.interrupt.recv() => return self.stop("SIGINT", &readiness, &mut signals).await,
                 _ = signals.terminate.recv() => return self.stop("SIGTERM", &readiness, &mut signals).await,
                 Ok(()) = addresses.changed() => self.follow(addresses.borrow_and_update().clone(), &readiness),
@@ -148,6 +156,37 @@ impl RunningServer {
                     self.check_drain();
                 }
             }
+        }
+    }
+
+    /// Carries out an order from the control socket.
+    fn obey(&mut self, order: Order, readiness: &Readiness) {
+        let now = Instant::now();
+        let reply = match order {
+            Order::Drain { limit, reply } => {
+                let configured = Duration::from_secs(self.config.limits.drain_seconds.into());
+                let limit = limit.or(Some(configured).filter(|limit| !limit.is_zero()));
+                self.drain(readiness, limit.map(|limit| now + limit));
+                reply
+            }
+            Order::CancelDrain(reply) => {
+                self.cancel_drain(readiness);
+                reply
+            }
+            Order::ShowDrain(reply) => reply,
+        };
+        let view = DrainView { is_draining: self.drain.is_running(), left: self.drain.left(now) };
+        // Nobody waits for it any more if this fails.
+        let _ = reply.send(view);
+    }
+
+    /// Ends the drain: newcomers are served again.
+    fn cancel_drain(&mut self, readiness: &Readiness) {
+        if self.drain.cancel(Instant::now()) {
+            tracing::info!("the drain is cancelled: new clients are served again");
+            readiness.set_draining(false);
+            self.workers.send(&Command::Drain(false));
+            self.notifier.status("serving");
         }
     }
 
@@ -269,7 +308,8 @@ impl RunningServer {
         self.awaited.tell(&self.config, &self.machine.addresses, readiness);
         if !self.is_ready && readiness.check().is_ok() {
             self.is_ready = true;
-            print("ready");
+            // A closed standard output does not stop the server.
+            let _ = print(b"ready\n");
         }
     }
 

@@ -1,5 +1,8 @@
 //! A client's connection: a [`Stream`] and what it carries, from the PROXY header to TURN or the web.
 
+mod ending;
+mod lifetime;
+
 use std::io;
 use std::net::{IpAddr, TcpStream};
 use std::ops::Range;
@@ -7,7 +10,7 @@ use std::ops::Range;
 use super::displacement::{Candidate, Stamp};
 use super::door::{Door, Expected, is_tls};
 use super::handshakes::Handshakes;
-use super::life::{INTEREST, Life};
+use super::life::INTEREST;
 use super::proxy_header::{self, Header};
 use super::read::ReadOutcome;
 use super::share::Share;
@@ -152,11 +155,7 @@ impl Connection {
         let Buffers { records, plain, .. } = buffers;
         plain.clear();
         if self.is_ending() {
-            // Unread bytes would turn the end of the connection into a reset.
-            let read = self.stream.read(plain, READ_MAX);
-            plain.clear();
-            let end = read.end.map(|_| CloseReason::Shutdown);
-            return ReadOutcome { received: read.len, full: read.full, end, ..ReadOutcome::default() };
+            return self.discard(plain);
         }
         if let Door::Turn(turn) = &mut self.door
             && let Some(left_over) = turn.resume(plain)
@@ -309,17 +308,6 @@ impl Connection {
         self.door = Door::Turn(TurnClient::default());
     }
 
-    /// Ends a connection from the server's side: its queued output is still sent, what the client sends is discarded.
-    pub fn end(&mut self, now: Instant) {
-        self.door = Door::Ending { is_sent: false };
-        self.active = now;
-    }
-
-    /// Returns whether the server ends the connection.
-    pub fn is_ending(&self) -> bool {
-        matches!(self.door, Door::Ending { .. })
-    }
-
     /// Returns the state of a TURN client; `None` for others.
     pub fn turn_client(&mut self) -> Option<&mut TurnClient> {
         match &mut self.door {
@@ -420,32 +408,6 @@ impl Connection {
         self.stage
     }
 
-    /// Schedules a check at `deadline`; returns `false` if an earlier check is scheduled already.
-    pub fn schedule(&mut self, deadline: Instant, now: Instant) -> bool {
-        if self.check_at.is_some_and(|at| at > now && at <= deadline) {
-            return false;
-        }
-        self.check_at = Some(deadline);
-        true
-    }
-
-    /// Returns when to check the connection again.
-    pub fn life(&mut self, now: Instant, has_allocation: impl FnOnce() -> bool) -> Life {
-        let negotiated = self.negotiated().is_some();
-        let (limit, over) = match &mut self.door {
-            Door::Web(splice) => return splice.life(self.active, now),
-            Door::Turn(turn) => {
-                let has_allocation = has_allocation();
-                let life = turn.life(&mut self.active, now, has_allocation);
-                self.set_user(self.share.user.filter(|_| has_allocation));
-                return life;
-            }
-            door => door.time_limit(self.expected.tls, negotiated),
-        };
-        let end = self.active + limit;
-        if now >= end { over } else { Life::Until(end) }
-    }
-
     /// Returns the epoll interest: writing while output is queued, and no reading while the client does not read its
     /// answers, so that further requests wait on the client's machine. TURN clients are read until nothing is left, so
     /// they are edge-triggered.
@@ -471,16 +433,11 @@ impl Connection {
     /// `Closed` if both directions have ended, `BackEnd` if the back end cannot be watched.
     pub fn settle(&mut self, epoll: &Epoll, token: Token, output: &mut Scratch) -> Result<bool, CloseReason> {
         match &mut self.door {
-            Door::Web(splice) => splice.settle(&mut self.stream, epoll, token.back_end(), output),
-            Door::Ending { is_sent } if !*is_sent && !self.stream.is_waiting() => {
-                *is_sent = true;
-                self.stream.end(output);
-                // No other record may follow the close_notify.
-                self.stream.tls = None;
-                Ok(false)
-            }
-            _ => Ok(false),
+            Door::Web(splice) => return splice.settle(&mut self.stream, epoll, token.back_end(), output),
+            Door::Ending { .. } => self.send_end(output),
+            _ => {}
         }
+        Ok(false)
     }
 
     /// Connects a web client to its back end, which receives the bytes queued for an unreachable web server.

@@ -1,5 +1,6 @@
 //! The connections of a worker, by token: adds them within the limits, writes their queued output, and closes them.
 
+mod ending;
 mod reports;
 
 use std::collections::VecDeque;
@@ -239,12 +240,6 @@ impl Connections {
         self.slots.len() - self.free.len()
     }
 
-    /// Returns the tokens of all open connections.
-    pub fn tokens(&self) -> Vec<Token> {
-        let open = self.slots.iter().enumerate().filter(|(_, slot)| slot.connection.is_some());
-        open.map(|(index, slot)| Token::Stream { slot: index as u32, generation: slot.generation }).collect()
-    }
-
     /// Clears the epoll interest until the connection is read. Returns `false` if it is already clear or the connection
     /// is closed.
     pub fn mute(&mut self, token: Token) -> bool {
@@ -460,26 +455,6 @@ impl Connections {
             self.displacement.became_web(token, source, live, |token| candidate(&self.slots, token));
         }
         Ok(())
-    }
-
-    /// Ends a TURN client's connection: its queued output is sent, then the end of the stream, and it is closed once the client
-    /// has ended it too or [`ENDING_TIME`](super::life::ENDING_TIME) has passed. All other connections are marked to be closed.
-    pub fn end(&mut self, token: Token, now: Instant) {
-        let Some(connection) = find(&mut self.slots, token).filter(|connection| !connection.is_ending())
-        else {
-            return;
-        };
-        if connection.turn_client().is_none() {
-            return self.mark_closing(token, CloseReason::Shutdown);
-        }
-        connection.end(now);
-        self.ending += 1;
-        self.spliced(token);
-    }
-
-    /// Returns how many connections the server is ending.
-    pub fn ending(&self) -> usize {
-        self.ending
     }
 
     /// Marks the connection to be closed at the end of the turn; messages to it are dropped until then. If it is marked

@@ -1,13 +1,12 @@
-//! The end of a worker: clients are told, then the thread ends.
+//! When a worker that stops has ended: clients are told first.
 
 use std::time::Duration;
 
-use super::Worker;
 use crate::base::time::Instant;
 use crate::net::front::ENDING_TIME;
 
 /// When a worker that stops has ended.
-pub(super) struct Stop {
+pub struct Stop {
     /// Until then newcomers are answered.
     answer_until: Instant,
     /// The end, even if clients have not answered the end of their connections.
@@ -15,7 +14,7 @@ pub(super) struct Stop {
 }
 
 impl Stop {
-    fn new(now: Instant, answer: Duration) -> Self {
+    pub fn new(now: Instant, answer: Duration) -> Self {
         Self { answer_until: now + answer, end: now + answer.max(ENDING_TIME) }
     }
 
@@ -24,35 +23,8 @@ impl Stop {
         self.end
     }
 
-    fn is_over(&self, now: Instant, is_ending: bool) -> bool {
+    pub fn is_over(&self, now: Instant, is_ending: bool) -> bool {
         now >= self.end || now >= self.answer_until && !is_ending
-    }
-}
-
-impl Worker {
-    /// Ends every allocation and every connection. Until the end, newcomers are refused.
-    pub(super) fn begin_stop(&mut self, answer: Duration) {
-        self.server.handle_drain(true);
-        self.server.handle_shutdown(self.now);
-        self.act();
-        self.front.end_all(self.now.instant);
-        self.stop.get_or_insert_with(|| Stop::new(self.now.instant, answer));
-    }
-
-    /// Ends every allocation and the streams of their clients.
-    pub(super) fn end_sessions(&mut self) {
-        self.server.handle_shutdown(self.now);
-        self.act();
-        self.front.end_turn_clients(self.now.instant);
-    }
-
-    /// Ends the loop once every client is told, or the time for it is over.
-    pub(super) fn stop_if_over(&mut self) {
-        let (now, is_ending) = (self.now.instant, self.front.is_ending());
-        if self.stop.as_ref().is_some_and(|stop| stop.is_over(now, is_ending)) {
-            self.running = false;
-            self.front.close_all();
-        }
     }
 }
 

@@ -59,6 +59,12 @@ pub fn handle(
         Ok(authenticated) => authenticated,
         Err(done) => return done,
     };
+    if holder.is_some()
+        && let Some(id) = state.table.find(&client)
+        && let Some(allocation) = state.table.allocation_mut(id).filter(|held| held.belongs_to(&asker))
+    {
+        allocation.heard = now.instant;
+    }
     let limits = &state.settings.limits;
     if payer != Payer::User && !state.gate.may_ask(now, limits, &client, &asker, message, searched) {
         state.gate.spend(now, limits, &client, kind, payer);

@@ -52,6 +52,8 @@ pub struct Allocation {
     pub from_client: Traffic,
     /// Relayed towards the client.
     pub from_peer: Traffic,
+    /// When its client last sent data or an authenticated request.
+    pub heard: Instant,
     /// The used part of its rate limit.
     pub(super) meter: Meter,
     /// The user that its packets count for.

@@ -168,6 +168,7 @@ impl Table {
             recent: None,
             from_client: Traffic::default(),
             from_peer: Traffic::default(),
+            heard: created,
             meter: Meter::default(),
             user,
             host: identity.host,

@@ -31,6 +31,7 @@ impl Table {
             host: identity.host_name.clone(),
             host_id: identity.host,
             age: now.since(allocation.created),
+            idle: now.since(allocation.heard),
             from_client: allocation.from_client,
             from_peer: allocation.from_peer,
             relays: allocation.relays.iter().flatten().filter_map(|&id| self.live_relay(now, id)).collect(),
