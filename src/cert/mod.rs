@@ -21,7 +21,7 @@ use rustls::server::ResolvesServerCert;
 
 pub use crypto::provider;
 pub use files::{CertError, LoadedCertificate, Warning, load, sign_once};
-pub use resolver::{CertStore, DeferredStore, Expiry, Reloaded};
+pub use resolver::{CertStore, DeferredStore, Examined, Expiry};
 pub use self_signed::self_signed;
 pub use x509::{Description, DistinguishedName, describe};
 

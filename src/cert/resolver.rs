@@ -17,12 +17,12 @@ pub struct CertStore {
     current: ArcSwap<CertifiedKey>,
 }
 
-/// The result of reading the files again.
+/// The content of the files.
 #[derive(Debug)]
-pub struct Reloaded {
-    /// Whether the files contain another certificate than the one that was in use.
-    pub is_new: bool,
-    /// Warnings about the certificate that is now in use.
+pub struct Examined {
+    /// The certificate, if it is another than the one in use.
+    pub next: Option<Arc<CertifiedKey>>,
+    /// Warnings about the certificate.
     pub warnings: Vec<Warning>,
 }
 
@@ -66,18 +66,18 @@ impl CertStore {
         self.current.store(next);
     }
 
-    /// Reads the files again. `now` is in seconds since 1970.
+    /// Reads the files again, but does not use them yet. `now` is in seconds since 1970.
     ///
     /// # Errors
     /// Those of [`files::load`], and `Expired` if the files would replace a valid certificate by an expired one and
-    /// `accept_expired` is not set. The certificate in use stays.
-    pub fn reload(
+    /// `accept_expired` is not set.
+    pub fn examine(
         &self,
         chain: &Path,
         key: &Path,
         now: u64,
         accept_expired: bool,
-    ) -> Result<Reloaded, CertError> {
+    ) -> Result<Examined, CertError> {
         let loaded = files::load(chain, key, now)?;
         let current = self.current();
         // The key belongs to the first certificate, so the same chain has the same key.
@@ -93,9 +93,8 @@ impl CertStore {
             {
                 return Err(CertError::Expired(chain.into(), days));
             }
-            self.replace(loaded.key);
         }
-        Ok(Reloaded { is_new, warnings: loaded.warnings })
+        Ok(Examined { next: is_new.then_some(loaded.key), warnings: loaded.warnings })
     }
 
     /// Returns the expiry of the certificate in use; `None` if it cannot be read.

@@ -44,7 +44,7 @@ fn shown(args: &ReloadArgs, answer: &Value) -> String {
 
 /// Returns the changes, the problems and the result, each on a line.
 fn text(answer: &Value) -> String {
-    let lines = ["changes", "problems"].into_iter().flat_map(|list| running::list(&answer[list]));
+    let lines = ["warnings", "changes", "problems"].into_iter().flat_map(|list| running::list(&answer[list]));
     let mut text: Vec<&str> = lines.filter_map(Value::as_str).collect();
     text.extend(answer["result"].as_str());
     text.join("\n") + "\n"

@@ -122,9 +122,9 @@ limits! {
         /// Datagrams relayed for all users of a `[[host]]`.
         packets_per_host = 0, "datagrams per second", ANY, NO_LIMIT;
         /// Largest TCP segment on tcp and tls listeners. 1200 helps clients behind paths that drop large packets. A
-        /// change takes effect at the next restart.
+        /// reload applies to new connections.
         mss = 0, "bytes", 536..=8960, Some("the kernel's choice");
-        /// Worker threads. A change takes effect at the next restart.
+        /// Worker threads. A change needs a restart.
         workers = 0, "threads", 1..=256, Some("one per core");
         /// Permissions of one allocation.
         permissions_per_allocation = 1000, "permissions", 1..=100_000, None;

@@ -9,6 +9,7 @@ mod build;
 mod certificate;
 mod control;
 mod cross;
+mod difference;
 mod drain;
 mod exposure;
 mod limits;
@@ -28,6 +29,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+pub use difference::difference;
 pub use exposure::Exposure;
 pub use limits::{LIMITS, LimitRow, Limits};
 pub use problem::{Problem, Report, Severity};

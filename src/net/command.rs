@@ -1,10 +1,11 @@
 //! Commands to a running worker.
 
-use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::front::first_bytes::Web;
+use super::listening::ListenerChange;
 use super::stream::tls::TlsChooser;
 use crate::turn;
 use crate::turn::snapshot::{Cursor, Page};
@@ -36,6 +37,8 @@ pub enum Command {
     Tls(Arc<dyn TlsChooser>),
     /// Replaces the web servers; open connections keep theirs.
     Web(Arc<Web>),
+    /// Adds, changes and removes listeners. Every worker has its own change, which it takes out.
+    Listen(Arc<Mutex<ListenerChange>>),
     /// Starts or stops refusing the allocations of new users. Listeners stay open for those that have one.
     Drain(bool),
     /// Closes connections that hold the kernel's memory for TCP without a use; `None`: there is enough again.

@@ -7,6 +7,7 @@
 
 pub mod batch;
 mod listener;
+mod listeners;
 pub mod relay;
 mod share;
 
@@ -16,17 +17,18 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::admission::Descriptor;
+use super::common_change::CommonChange;
 use super::socket::UdpListener;
 use super::syscall::{BATCH, Epoll, Offloads, RecvBatch};
-use super::token::Generation;
+use super::token::{Generation, Token};
 use crate::base::time::Instant;
 use crate::base::transport::Transport;
 use crate::turn::action::{DropReason, OpenError, PeerHeader, PeerIcmp, RelayId, Relayed};
-use crate::turn::five_tuple::Client;
+use crate::turn::five_tuple::{Client, Link};
 use crate::wire::frame::Frame;
 use crate::wire::{channel_data, indication};
 use batch::{Batch, Memory, Outgoing, Payload, Route};
-use listener::Listener;
+use listeners::Listeners;
 use relay::{MESSAGES, Relays, Standing};
 use share::likely;
 
@@ -36,7 +38,7 @@ type Head = [u8; channel_data::HEADER_LEN];
 /// The UDP sockets of one worker.
 pub struct Datagrams {
     epoll: Rc<Epoll>,
-    listeners: Vec<Listener>,
+    listeners: Listeners,
     relays: Relays,
     received: RecvBatch,
     /// Number of frames of `received` in use: their datagrams may still be queued in `batch`.
@@ -82,13 +84,9 @@ impl Datagrams {
     /// # Errors
     /// The error of `epoll_ctl(2)`; `InvalidInput` for more than 65,536 listeners.
     pub fn new(epoll: Rc<Epoll>, listeners: Vec<UdpListener>, offloads: Offloads) -> io::Result<Self> {
-        let listeners: Vec<_> = listeners.into_iter().map(Listener::new).collect();
-        for (index, listener) in listeners.iter().enumerate() {
-            listener.register(&epoll, index)?;
-        }
         Ok(Self {
+            listeners: Listeners::new(Rc::clone(&epoll), listeners)?,
             epoll,
-            listeners,
             relays: Relays::new(offloads),
             received: RecvBatch::new(),
             frames_used: 0,
@@ -105,25 +103,62 @@ impl Datagrams {
 
     /// Returns the QUIC server that shares the port of this listener.
     pub fn quic_server(&self, listener: u16) -> Option<SocketAddr> {
-        self.listeners.get(usize::from(listener))?.quic
+        self.listeners.get(listener)?.quic
     }
 
     /// Returns how many listeners there are.
     pub fn listeners(&self) -> u16 {
         // More are refused.
-        self.listeners.len() as u16
+        self.listeners.all().len() as u16
+    }
+
+    /// Adds listeners.
+    ///
+    /// # Errors
+    /// The error of `epoll_ctl(2)`; `InvalidInput` for more than 65,536 addresses since the start.
+    pub fn add_listeners(&mut self, added: Vec<UdpListener>) -> io::Result<()> {
+        added.into_iter().try_for_each(|listener| self.listeners.add(listener))
+    }
+
+    /// Changes listeners that are open, and closes removed ones. Returns the sockets of those that serve all clients again.
+    pub fn change_listeners(&mut self, change: &CommonChange) -> Vec<UdpListener> {
+        for updated in change.updated.iter().filter(|updated| !updated.transport.is_stream()) {
+            self.listeners.set_quic(updated.address, updated.quic);
+        }
+        change.removed.iter().for_each(|(address, in_use)| self.listeners.remove(*address, in_use));
+        change.closed.iter().for_each(|address| self.listeners.close(*address));
+        change.revived.iter().filter_map(|address| self.listeners.revive(*address)).collect()
+    }
+
+    /// Returns whether a removed listener is held open by clients of this worker.
+    pub fn has_held_listeners(&self) -> bool {
+        self.listeners.has_held()
+    }
+
+    /// Releases the removed listeners that no client needs any more.
+    pub fn release_listeners(&mut self, is_needed: impl Fn(Link) -> bool) {
+        for index in self.listeners.held() {
+            if !is_needed(Link(Token::Udp(index).pack())) {
+                self.listeners.release(index);
+            }
+        }
+    }
+
+    /// Returns whether only clients with an allocation are served at a listener.
+    pub fn is_removed(&self, listener: u16) -> bool {
+        self.listeners.is_removed(listener)
     }
 
     /// Returns whether this listener was read in `turn`.
     pub fn was_read(&self, listener: u16, turn: u32) -> bool {
-        self.listeners.get(usize::from(listener)).is_some_and(|listener| listener.was_read(turn))
+        self.listeners.get(listener).is_some_and(|listener| listener.was_read(turn))
     }
 
     /// Receives a batch from a listener. The caller must flush first ([`Datagrams::flush`]). Returns `None` if
     /// nothing arrived and the socket is empty.
     pub fn receive_from_clients(&mut self, listener: u16, turn: u32) -> Option<Arrived> {
         debug_assert!(self.batch.is_empty(), "frames are in use");
-        let listener = self.listeners.get_mut(usize::from(listener))?;
+        let listener = self.listeners.get_mut(listener)?;
         let (count, more) = listener.receive(&mut self.received, turn);
         self.frames_used = count;
         (count > 0 || more).then_some(Arrived { frames: 0..count, start: 0, more })
@@ -194,7 +229,7 @@ impl Datagrams {
     /// Returns the client that sent this datagram to a listener; `None` if its source port is 0.
     pub fn client(&self, listener: u16, datagram: &Datagram) -> Option<Client> {
         let origin = &self.received.origins[datagram.frame];
-        self.listeners.get(usize::from(listener))?.client(listener, origin)
+        self.listeners.get(listener)?.client(listener, origin)
     }
 
     /// Queues a UDP client's datagram to a peer; `payload` is a part of the received datagram. Returns whether the
@@ -321,7 +356,7 @@ impl Datagrams {
         head: Option<Head>,
         (payload, relayed): (Payload, Option<Relayed>),
     ) -> Outgoing {
-        let listener = self.listeners.get(usize::from(index));
+        let listener = self.listeners.get(index);
         if let Some(listener) = listener.filter(|_| !proven) {
             listener.count_unproven(self.now, payload.size());
         }
@@ -343,7 +378,7 @@ impl Datagrams {
     /// Calls `failed` for each datagram that the kernel refuses, with what it counts for.
     pub fn flush(&mut self, stream: &[u8], failed: &mut dyn FnMut(DropReason, Option<Relayed>)) -> usize {
         let memory = Memory { frames: &self.received.frames, spare: &self.spare, stream };
-        self.batch.flush(memory, &self.listeners, &mut self.relays, failed)
+        self.batch.flush(memory, self.listeners.all(), &mut self.relays, failed)
     }
 
     /// Returns whether segmentation was refused for the first time.

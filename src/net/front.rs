@@ -25,6 +25,7 @@ mod parts;
 mod proxy_header;
 pub mod quic;
 mod read;
+mod rules;
 mod share;
 mod splice;
 mod timers;
@@ -53,7 +54,6 @@ use crate::turn::server::Server;
 use acceptors::{Accept, Acceptors};
 use connections::Connections;
 use door::Door;
-use first_bytes::Web;
 use handshakes::Handshakes;
 pub use life::ENDING_TIME;
 use life::Life;
@@ -98,21 +98,6 @@ impl Front {
             counters,
             tls,
         })
-    }
-
-    /// Returns the settings that outlive a restart of the worker.
-    pub fn into_rules(self) -> (Option<Arc<dyn TlsChooser>>, Option<Arc<Web>>) {
-        (self.tls, self.web.into_rules())
-    }
-
-    /// Replaces the certificates for new connections.
-    pub fn set_tls(&mut self, chooser: Arc<dyn TlsChooser>) {
-        self.tls = Some(chooser);
-    }
-
-    /// Replaces the web servers for new connections.
-    pub fn set_web(&mut self, web: Arc<Web>) {
-        self.web.set(web);
     }
 
     /// Begins a turn of the loop.

@@ -20,9 +20,11 @@
 pub mod admission;
 mod budget;
 mod command;
+pub mod common_change;
 pub mod counters;
 pub mod datagram;
 pub mod front;
+pub mod listening;
 mod log;
 pub mod scratch;
 pub mod sessions;
@@ -35,9 +37,9 @@ pub mod token;
 mod worker;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -45,6 +47,7 @@ use admission::{Admission, Gate};
 pub use command::{Command, TcpShortage};
 use counters::Counters;
 pub use front::first_bytes::Web;
+use listening::ListenerChange;
 use log::SessionLog;
 use sessions::SessionReader;
 pub use settings::{Listener, Settings};
@@ -95,6 +98,22 @@ impl Handle {
         for worker in &self.workers {
             // A worker that has ended reports that through its `Exit`.
             if worker.commands.send(command.clone()).is_ok() {
+                worker.waker.wake();
+            }
+        }
+    }
+
+    /// Returns the number of workers.
+    #[allow(clippy::len_without_is_empty, reason = "there is always a worker")]
+    pub fn len(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Sends each worker its change of the listeners. Blocks while the queue of one is full.
+    pub fn change_listeners(&self, changes: Vec<ListenerChange>) {
+        for (worker, change) in self.workers.iter().zip(changes) {
+            // A worker that has ended reports that through its `Exit`.
+            if worker.commands.send(Command::Listen(Arc::new(Mutex::new(change)))).is_ok() {
                 worker.waker.wake();
             }
         }
@@ -184,8 +203,8 @@ pub fn spawn(
             gate: Gate::new(Arc::clone(&admission), count),
         };
         let log = SessionLog::new(settings.privacy, entropy::seed().map_err(io::Error::other)?);
-        let persistent = Persistent { server, tls: tls.clone(), web: web.clone(), controls, log };
-        let supervisor = Supervisor { number, sockets, clock, offloads };
+        let persistent = Persistent { server, sockets, tls: tls.clone(), web: web.clone(), controls, log };
+        let supervisor = Supervisor { number, clock, offloads };
         let exit = exit.clone();
         // The worker is created on its own thread: its buffers hold raw pointers for the kernel, so it is not `Send`,
         // and its memory is allocated by the thread that uses it.

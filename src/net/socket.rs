@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use super::common_change::CommonChange;
 use super::syscall::{self, Fragmentation};
 use super::{Listener, Settings};
 use crate::base::transport::Transport;
@@ -65,7 +66,36 @@ pub struct WorkerSockets {
     pub streams: Vec<StreamListener>,
 }
 
+impl StreamListener {
+    /// Applies new settings, unless they are those of another listener.
+    pub fn change(&mut self, change: &CommonChange) {
+        if let Some(mss) = change.mss {
+            // Within the bounds of the configuration, so it cannot fail. Connections that are accepted from now on inherit it.
+            let _ = SockRef::from(&self.socket).set_tcp_mss(u32::from(mss));
+        }
+        let mut updated = change.updated.iter().filter(|updated| updated.transport.is_stream());
+        if let Some(updated) = updated.find(|updated| updated.address == self.local) {
+            (self.transport, self.web, self.either) = (updated.transport, updated.web, updated.either);
+            self.proxies.clone_from(&updated.proxies);
+        }
+    }
+}
+
 impl WorkerSockets {
+    /// Takes over a change, so that the successor of a failed worker has the same listeners.
+    pub fn change(&mut self, spare: WorkerSockets, revived: Vec<UdpListener>, change: &CommonChange) {
+        self.streams.retain(|listener| !change.closed_streams.contains(&listener.local));
+        self.streams.iter_mut().for_each(|listener| listener.change(change));
+        self.streams.extend(spare.streams);
+        self.udp.retain(|listener| !change.removed.iter().any(|(address, _)| *address == listener.local));
+        self.udp.extend(spare.udp);
+        self.udp.extend(revived);
+        for updated in change.updated.iter().filter(|updated| !updated.transport.is_stream()) {
+            let listener = self.udp.iter_mut().find(|listener| listener.local == updated.address);
+            listener.into_iter().for_each(|listener| listener.quic = updated.quic);
+        }
+    }
+
     /// Duplicates the sockets for the successor of a failed worker. While either copy is open, the port stays bound and
     /// the kernel keeps sending each client to the same worker.
     ///

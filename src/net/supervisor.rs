@@ -12,7 +12,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::log;
-use super::socket::WorkerSockets;
 use super::syscall::Offloads;
 use super::worker::{Persistent, Worker};
 use crate::base::time::{Instant, Now};
@@ -26,7 +25,6 @@ const PERIOD: Duration = Duration::from_secs(60);
 /// Runs one worker and its successors.
 pub(super) struct Supervisor {
     pub number: usize,
-    pub sockets: WorkerSockets,
     pub clock: fn() -> Now,
     pub offloads: Offloads,
 }
@@ -36,11 +34,7 @@ impl Supervisor {
     pub fn run(self, mut persistent: Persistent) -> Option<String> {
         let mut failures = Failures::default();
         loop {
-            let made = self
-                .sockets
-                .try_clone()
-                .and_then(|sockets| Worker::new(sockets, persistent, self.clock, self.offloads));
-            let mut worker = match made {
+            let mut worker = match Worker::new(persistent, self.clock, self.offloads) {
                 Ok(worker) => worker,
                 Err(error) => return Some(error.to_string()),
             };

@@ -34,7 +34,7 @@ use super::log::{self, SessionLog};
 use super::socket::WorkerSockets;
 use super::syscall::{Alarm, Epoll, Events, Offloads, ready};
 use super::token::Token;
-use crate::base::time::Now;
+use crate::base::time::{Instant, Now};
 use crate::system::entropy;
 use crate::turn::action::FromClient;
 use crate::turn::address::OnWire;
@@ -59,6 +59,10 @@ pub(super) struct Worker {
     epoll: Rc<Epoll>,
     alarm: Alarm,
     controls: Controls,
+    /// The listeners for the successor, if this worker fails.
+    kept: WorkerSockets,
+    /// When to check next whether removed listeners are still needed.
+    removed_check: Option<Instant>,
     log: SessionLog,
     running: bool,
     stop: Option<Stop>,
@@ -68,13 +72,9 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub fn new(
-        sockets: WorkerSockets,
-        persistent: Persistent,
-        clock: fn() -> Now,
-        offloads: Offloads,
-    ) -> io::Result<Self> {
-        let Persistent { server, tls, web, controls, log } = persistent;
+    pub fn new(persistent: Persistent, clock: fn() -> Now, offloads: Offloads) -> io::Result<Self> {
+        let Persistent { server, sockets: kept, tls, web, controls, log } = persistent;
+        let sockets = kept.try_clone()?;
         let key = || entropy::key().map_err(io::Error::other);
         let epoll = Rc::new(Epoll::new()?);
         epoll.add(&controls.waker, Token::Waker.pack(), ready::READ)?;
@@ -100,6 +100,8 @@ impl Worker {
             epoll,
             alarm,
             controls,
+            kept,
+            removed_check: None,
             log,
             running: true,
             stop: None,
@@ -113,7 +115,14 @@ impl Worker {
     /// are only ever replaced as a whole, so they are consistent no matter when the failure occurred.
     pub fn into_persistent(self) -> Persistent {
         let (tls, web) = self.front.into_rules();
-        Persistent { server: self.server, tls, web, controls: self.controls, log: self.log }
+        Persistent {
+            server: self.server,
+            sockets: self.kept,
+            tls,
+            web,
+            controls: self.controls,
+            log: self.log,
+        }
     }
 
     /// Runs until [`Command::Stop`].
@@ -123,8 +132,8 @@ impl Worker {
         let groups: [fn(Token) -> bool; 2] = [Token::is_peer, Token::is_stream];
         while self.running {
             let stop = self.stop.as_ref().map(Stop::due);
-            let due =
-                [self.server.poll_timeout(), self.front.deadline(), self.log.due(), self.memory.due(), stop];
+            let (timeout, removed) = (self.server.poll_timeout(), self.removed_check);
+            let due = [timeout, self.front.deadline(), self.log.due(), self.memory.due(), stop, removed];
             if let Some(deadline) = due.into_iter().flatten().min() {
                 self.alarm.set(deadline.as_nanos(), self.now.instant.as_nanos())?;
             }
@@ -259,6 +268,9 @@ impl Worker {
         }
         if self.log.due().is_some_and(|due| due <= self.now.instant) {
             self.log.summarise();
+        }
+        if self.removed_check.is_some_and(|due| due <= self.now.instant) {
+            self.check_removed_listeners();
         }
         self.front.on_deadlines(self.now.instant, &self.server);
     }

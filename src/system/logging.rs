@@ -16,6 +16,8 @@ use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, ParseError, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::Registry;
+use tracing_subscriber::reload::{self, Handle};
 
 use super::log_queue::{LogQueue, Priority};
 
@@ -102,6 +104,28 @@ impl LogError {
 #[derive(Debug)]
 pub struct LogGuard {
     queue: LogQueue,
+    level: LevelSwitch,
+}
+
+impl LogGuard {
+    /// Returns the switch for the level of the log.
+    pub fn level(&self) -> LevelSwitch {
+        self.level.clone()
+    }
+}
+
+/// Changes the level of the running log.
+#[derive(Clone, Debug)]
+pub struct LevelSwitch(Handle<EnvFilter, Registry>);
+
+impl LevelSwitch {
+    /// Sets the configured level; `HALLPASS_LOG` still overrides it.
+    pub fn set(&self, level: &str) {
+        // `HALLPASS_LOG` was read at the start, so both are good. The log lives as long as the process.
+        if let Ok(filter) = filter(level, env::var_os(LEVEL_VARIABLE).as_deref()) {
+            let _ = self.0.reload(filter);
+        }
+    }
 }
 
 impl Drop for LogGuard {
@@ -129,8 +153,9 @@ pub fn start(settings: &LogSettings) -> Result<LogGuard, LogError> {
     let lines = Lines { queue: queue.clone(), format: settings.format };
     // The journal adds a time stamp to each line.
     let stamp = env::var_os("JOURNAL_STREAM").is_none();
-    tracing::subscriber::set_global_default(subscriber(filter, lines, stamp)).map_err(|_| LogError::Twice)?;
-    Ok(LogGuard { queue })
+    let (subscriber, level) = subscriber(filter, lines, stamp);
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Twice)?;
+    Ok(LogGuard { queue, level })
 }
 
 /// Builds the filter from the configured level and the value of `HALLPASS_LOG`.
@@ -155,17 +180,23 @@ fn is_level(text: &str) -> bool {
     LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text))
 }
 
-fn subscriber(filter: EnvFilter, lines: Lines, stamp: bool) -> Box<dyn Subscriber + Send + Sync> {
+fn subscriber(
+    filter: EnvFilter,
+    lines: Lines,
+    stamp: bool,
+) -> (Box<dyn Subscriber + Send + Sync>, LevelSwitch) {
+    let (filter, level) = reload::Layer::new(filter);
     // stun-types logs a warning per malformed packet, and any client can send those. Our counters count them.
     let quiet = filter_fn(|meta| !meta.target().starts_with("stun_types"));
     let base = tracing_subscriber::registry().with(filter).with(quiet);
     // `log_internal_errors` would panic on a closed standard error.
     let layer = tracing_subscriber::fmt::layer().with_ansi(false).log_internal_errors(false);
-    match (lines.format, stamp) {
+    let subscriber: Box<dyn Subscriber + Send + Sync> = match (lines.format, stamp) {
         (Format::Text, true) => Box::new(base.with(layer.with_writer(lines))),
         (Format::Text, false) => Box::new(base.with(layer.without_time().with_writer(lines))),
         (Format::Json, _) => Box::new(base.with(layer.json().flatten_event(true).with_writer(lines))),
-    }
+    };
+    (subscriber, LevelSwitch(level))
 }
 
 fn text_summary(dropped: u64) -> String {
@@ -279,7 +310,7 @@ mod tests {
         let sink = Sink::default();
         let queue = LogQueue::start(sink.clone(), rate, text_summary).unwrap();
         let lines = Lines { queue: queue.clone(), format };
-        tracing::subscriber::with_default(subscriber(filter(level, None).unwrap(), lines, false), events);
+        tracing::subscriber::with_default(subscriber(filter(level, None).unwrap(), lines, false).0, events);
         assert!(queue.flush(Duration::from_secs(10)));
         let bytes = sink.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()

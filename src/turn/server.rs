@@ -8,7 +8,7 @@ use super::action::{
 };
 use super::address::OnWire;
 use super::counters::Counters;
-use super::five_tuple::Client;
+use super::five_tuple::{Client, Link};
 use super::request::allocate;
 use super::settings::Settings;
 use super::shared::Shared;
@@ -197,6 +197,11 @@ impl Server {
     /// Whether this client has an allocation.
     pub fn has_allocation(&self, client: &Client) -> bool {
         self.state.has_allocation(client)
+    }
+
+    /// Whether any client on this link has an allocation. Reads the whole table.
+    pub fn has_allocation_on(&self, link: Link) -> bool {
+        self.state.table.has_link(link)
     }
 
     /// The user of this client's allocation, if it has one or waits for one.

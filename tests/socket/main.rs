@@ -13,6 +13,7 @@ mod explain;
 mod libnice;
 mod load;
 mod pion;
+mod reload;
 mod set_ups;
 mod signals;
 mod stream;

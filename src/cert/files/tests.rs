@@ -1,4 +1,5 @@
 use super::*;
+use crate::cert::{CertStore, Examined};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -61,6 +62,18 @@ fn issued(lifetime: i64) -> [String; 3] {
 
 fn error(result: Result<LoadedCertificate, CertError>) -> String {
     result.err().unwrap().to_string()
+}
+
+/// Reads the files and uses what they contain.
+fn reload(
+    store: &CertStore,
+    (chain, key): (&Path, &Path),
+    now: u64,
+    accept_expired: bool,
+) -> Result<Examined, CertError> {
+    let examined = store.examine(chain, key, now, accept_expired)?;
+    examined.next.iter().for_each(|next| store.replace(Arc::clone(next)));
+    Ok(examined)
 }
 
 #[test]
@@ -134,11 +147,11 @@ fn a_broken_file_keeps_the_certificate_in_use() {
     let first = store.current();
     // Half of a renewal is on the disk: the new chain with the old key.
     dir.write("c.pem", leaf2 + &ca2);
-    assert!(matches!(store.reload(&chain, &key, NOW, false), Err(CertError::Mismatch { .. })));
+    assert!(matches!(reload(&store, (&chain, &key), NOW, false), Err(CertError::Mismatch { .. })));
     assert!(Arc::ptr_eq(&store.current(), &first));
     dir.write("k.pem", key2);
-    let reloaded = store.reload(&chain, &key, NOW, false).unwrap();
-    assert!(reloaded.is_new && reloaded.warnings.is_empty(), "{reloaded:?}");
+    let reloaded = reload(&store, (&chain, &key), NOW, false).unwrap();
+    assert!(reloaded.next.is_some() && reloaded.warnings.is_empty(), "{reloaded:?}");
     assert_ne!(store.current().cert[0], first.cert[0]);
 }
 
@@ -149,11 +162,11 @@ fn unchanged_files_are_no_new_certificate() {
     let (chain, key) = (dir.write("c.pem", leaf.clone() + &ca), dir.write("k.pem", key));
     let store = super::super::CertStore::new(load(&chain, &key, NOW).unwrap().key);
     let first = store.current();
-    assert!(!store.reload(&chain, &key, NOW, false).unwrap().is_new);
+    assert!(!reload(&store, (&chain, &key), NOW, false).unwrap().next.is_some());
     assert!(Arc::ptr_eq(&store.current(), &first), "what is in use stays");
     dir.write("c.pem", leaf);
     assert!(
-        store.reload(&chain, &key, NOW, false).unwrap().is_new,
+        reload(&store, (&chain, &key), NOW, false).unwrap().next.is_some(),
         "another chain under the same certificate"
     );
 }
@@ -168,11 +181,11 @@ fn an_expired_certificate_does_not_replace_a_valid_one() {
     let store = super::super::CertStore::new(load(&chain, &key, NOW).unwrap().key);
     let valid = store.current();
     write(issued(3 * day));
-    let refused = store.reload(&chain, &key, later, false).unwrap_err().to_string();
+    let refused = reload(&store, (&chain, &key), later, false).unwrap_err().to_string();
     assert!(refused.contains("c.pem: expired 7 days ago") && refused.contains("accept_expired"), "{refused}");
     assert!(Arc::ptr_eq(&store.current(), &valid));
-    assert!(store.reload(&chain, &key, later, true).unwrap().is_new, "the operator forces it");
+    assert!(reload(&store, (&chain, &key), later, true).unwrap().next.is_some(), "the operator forces it");
     // It may replace one that has expired as well, because its names may be the right ones.
     write(issued(4 * day));
-    assert!(store.reload(&chain, &key, later, false).unwrap().is_new);
+    assert!(reload(&store, (&chain, &key), later, false).unwrap().next.is_some());
 }

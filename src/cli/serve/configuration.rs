@@ -1,4 +1,4 @@
-//! The configuration of the server: reads it at the start, compares it with this machine, and restores keys that a reload
+//! The configuration of the server: reads it at the start, compares it with this machine, and names the keys that a reload
 //! cannot change.
 
 use std::path::Path;
@@ -63,35 +63,16 @@ pub fn log(report: &Report) {
     }
 }
 
-/// Restores keys that a reload cannot change, because they are fixed at the start. Returns the names of those
-/// that `next` would change.
-pub fn restore_fixed_keys(running: &Config, next: &mut Config) -> Vec<&'static str> {
-    let mut kept = Vec::new();
-    let listeners = |config: &Config| -> Vec<_> {
-        let listen = config.listen.iter().cloned();
-        // Ignores the line in the file.
-        listen.map(|listener| config::Listener { line: 0, ..listener }).collect()
-    };
-    if listeners(running) != listeners(next) {
-        kept.push("[[listen]]");
-    }
-    next.listen.clone_from(&running.listen);
-    if running.admin != next.admin {
-        kept.push("[admin]");
-        next.admin.clone_from(&running.admin);
-    }
-    if running.log != next.log {
-        kept.push("[log]");
-        next.log = running.log;
-    }
-    if running.privacy != next.privacy {
-        kept.push("privacy");
-        next.privacy = running.privacy;
-    }
-    let of = |config: &Config| (config.limits.workers, config.limits.mss);
-    if of(running) != of(next) {
-        kept.push("[limits] workers or mss");
-        (next.limits.workers, next.limits.mss) = of(running);
-    }
-    kept
+/// Returns the keys that `next` would change and that are fixed at the start.
+pub fn need_restart(running: &Config, next: &Config) -> Vec<&'static str> {
+    let fixed = [
+        ("limits.workers", running.limits.workers != next.limits.workers),
+        ("privacy", running.privacy != next.privacy),
+        ("log.format", running.log.format != next.log.format),
+        ("[admin]", running.admin != next.admin),
+        ("[control]", running.control_socket != next.control_socket),
+        // The self-signed certificate has been replaced by that of the files.
+        ("[tls]", running.tls.is_some() && next.tls.is_none()),
+    ];
+    fixed.into_iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| key).collect()
 }

@@ -3,6 +3,7 @@
 //!
 //! | request | effect |
 //! |---|---|
+//! | `POST /reload` | applies the configuration file; 409 if nothing is applied |
 //! | `GET /drain` | the state of the drain, and who is left |
 //! | `POST /drain` | begins a drain, or changes its time limit; `{"seconds": 2700}`, default `limits.drain_seconds` |
 //! | `DELETE /drain` | ends the drain |
@@ -15,12 +16,13 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::census::Census;
 use super::client_names::ClientNames;
+use super::reload::Reloaded;
 use crate::net::sessions::SessionReader;
 pub use socket::{ControlSocket, default_path};
 
@@ -40,6 +42,8 @@ pub enum Order {
     },
     /// Ends the drain.
     CancelDrain(oneshot::Sender<DrainView>),
+    /// Applies the configuration file.
+    Reload(oneshot::Sender<Reloaded>),
     /// Asks for the state of the drain.
     ShowDrain(oneshot::Sender<DrainView>),
 }
@@ -86,7 +90,15 @@ pub fn serve(
 
 fn router(control: Control) -> Router {
     let drain = get(show_drain).post(begin_drain).delete(cancel_drain);
-    Router::new().route("/drain", drain).with_state(control)
+    Router::new().route("/reload", post(reload)).route("/drain", drain).with_state(control)
+}
+
+async fn reload(State(control): State<Control>) -> Response {
+    let (reply, reloaded) = oneshot::channel();
+    let is_sent = control.orders.send(Order::Reload(reply)).await.is_ok();
+    let (true, Ok(reloaded)) = (is_sent, reloaded.await) else { return stopping() };
+    let status = if reloaded.is_applied { StatusCode::OK } else { StatusCode::CONFLICT };
+    answer(status, &reloaded.to_json())
 }
 
 async fn show_drain(State(control): State<Control>) -> Response {

@@ -30,6 +30,13 @@ impl Awaited {
         self.lacks_ipv6 && ip.is_ipv6() && !ip.is_unspecified()
     }
 
+    /// Leaves out the listeners that cannot be bound for want of IPv6, as at the start.
+    pub fn fit(&self, network: &mut net::Settings) {
+        if self.lacks_ipv6 {
+            without_ipv6(network);
+        }
+    }
+
     /// Logs which listeners start or stop waiting for their address.
     pub fn tell(&mut self, config: &Config, machine: &Addresses, readiness: &Readiness) {
         let is_absent = |ip| self.is_unbound(ip) || !machine.may_have(ip);

@@ -7,6 +7,7 @@ mod configuration;
 mod control;
 mod drain;
 pub(super) mod kernel;
+mod listeners;
 pub(super) mod listening;
 mod metrics;
 mod now;
@@ -14,6 +15,7 @@ mod pages;
 mod pressure;
 mod refusals;
 pub(super) mod relays;
+mod reload;
 mod running_server;
 mod sessions;
 mod settings;
@@ -36,7 +38,7 @@ use crate::admin::Readiness;
 use crate::config::{Config, LogFormat};
 use crate::net;
 use crate::net::front::first_bytes::Site;
-use crate::system::logging::LogSettings;
+use crate::system::logging::{LevelSwitch, LogSettings};
 use crate::system::systemd::Notifier;
 use crate::system::{clock, entropy, limits, logging};
 use crate::turn::counters::Counters;
@@ -45,6 +47,7 @@ use crate::turn::shared::Shared;
 use client_names::ClientNames;
 use control::ControlSocket;
 use drain::DrainState;
+use listeners::Listeners;
 use listening::Awaited;
 use metrics::ServerMetrics;
 use metrics::reload::Reloads;
@@ -72,7 +75,7 @@ pub(super) fn run(args: ServeArgs) -> ExitCode {
 /// Reads the configuration, starts the log and serves.
 fn start(path: Option<PathBuf>) -> Result<ExitCode, StartError> {
     let config = configuration::read(path.as_deref())?;
-    let _log = logging::start(&LogSettings {
+    let log = logging::start(&LogSettings {
         format: match config.log.format {
             LogFormat::Text => logging::Format::Text,
             LogFormat::Json => logging::Format::Json,
@@ -86,11 +89,11 @@ fn start(path: Option<PathBuf>) -> Result<ExitCode, StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         StartError::new(format!("cannot start the control thread's runtime: {error}"), CHECK_UNIT_LIMITS)
     })?;
-    runtime.block_on(serve(path, config))
+    runtime.block_on(serve(path, config, log.level()))
 }
 
 /// Serves the admin pages, sets up everything else meanwhile, and then serves clients.
-async fn serve(path: Option<PathBuf>, config: Config) -> Result<ExitCode, StartError> {
+async fn serve(path: Option<PathBuf>, config: Config, level: LevelSwitch) -> Result<ExitCode, StartError> {
     let (readiness, shown) = (Readiness::default(), Arc::<Shown>::default());
     let starting = Starting::new(&readiness);
     if let Some(admin) = &config.admin {
@@ -100,7 +103,7 @@ async fn serve(path: Option<PathBuf>, config: Config) -> Result<ExitCode, StartE
     let site = site::built_in(tokio::runtime::Handle::current());
     let set_up = move || {
         // If the receiver is gone, the process is about to exit.
-        let _ = finished.send(set_up(path, config, starting, site, shown));
+        let _ = finished.send(set_up((path, config), level, starting, site, shown));
     };
     // Reading files and opening sockets blocks, so it has its own thread: the admin pages answer meanwhile.
     thread::Builder::new()
@@ -114,8 +117,8 @@ async fn serve(path: Option<PathBuf>, config: Config) -> Result<ExitCode, StartE
 
 /// Sets up certificate, listeners and workers, in this order. Blocks.
 fn set_up(
-    path: Option<PathBuf>,
-    config: Config,
+    (path, config): (Option<PathBuf>, Config),
+    level: LevelSwitch,
     starting: Starting,
     site: Arc<dyn Site>,
     shown: Arc<Shown>,
@@ -214,5 +217,7 @@ fn set_up(
         shown,
         control,
         client_names,
+        listeners: Listeners::new(&network),
+        level,
     })
 }

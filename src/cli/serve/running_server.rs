@@ -15,6 +15,7 @@ use tokio::time::{Instant, interval, sleep};
 use super::client_names::ClientNames;
 use super::control::{ControlSocket, DrainView, Order};
 use super::drain::{DrainState, Remaining};
+use super::listeners::Listeners;
 use super::listening::Awaited;
 use super::metrics::reload::Reloads;
 use super::now::now;
@@ -22,6 +23,7 @@ use super::pages::Shown;
 use super::pressure::Watch;
 use super::refusals::Refusals;
 use super::relays::Relays;
+use super::reload::{self, InUse, Prepared, Reloaded};
 use super::settings::{HostNames, Machine};
 use super::start_error::CHECK_UNIT_LIMITS;
 use super::tls::Certificate;
@@ -29,12 +31,13 @@ use super::{addresses, configuration, control, settings};
 use crate::admin::Readiness;
 use crate::cli::output::{fail, print};
 use crate::cli::this_host;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::net::front::ENDING_TIME;
 use crate::net::front::first_bytes::Site;
 use crate::net::{Command, Handle};
 use crate::system::addresses::{self as machine, Addresses};
 use crate::system::clock;
+use crate::system::logging::LevelSwitch;
 use crate::system::systemd::Notifier;
 use crate::turn::shared::Shared;
 
@@ -71,6 +74,8 @@ pub struct RunningServer {
     pub shown: Arc<Shown>,
     pub control: Option<ControlSocket>,
     pub client_names: ClientNames,
+    pub listeners: Listeners,
+    pub level: LevelSwitch,
 }
 
 /// The signals from the operator.
@@ -127,7 +132,7 @@ impl RunningServer {
         let mut watchdog = self.notifier.watchdog_interval().map(interval);
         loop {
             tokio::select! {
-                _ = signals.reload.recv() => self.reload(&readiness),
+                _ = signals.reload.recv() => drop(self.reload(&readiness)),
                 _ = signals.certificate.recv() => {
                     self.certificate.reload(self.config.tls.as_ref(), &self.reloads.certificate);
                 }
@@ -138,6 +143,7 @@ impl RunningServer {
                 Ok(()) = addresses.changed() => self.follow(addresses.borrow_and_update().clone(), &readiness),
                 () = tick(watchdog.as_mut()) => self.notifier.watchdog(),
                 _ = check_memory.tick() => {
+                    self.listeners.close_unused(&self.workers);
                     if let Some(shortage) = self.watch.check(self.machine.workers) {
                         self.workers.send(&Command::FreeTcpMemory(shortage));
                     }
@@ -174,6 +180,11 @@ impl RunningServer {
                 reply
             }
             Order::ShowDrain(reply) => reply,
+            Order::Reload(reply) => {
+                // Nobody waits for it any more if this fails.
+                let _ = reply.send(self.reload(readiness));
+                return;
+            }
         };
         let view = DrainView { is_draining: self.drain.is_running(), left: self.drain.left(now) };
         // Nobody waits for it any more if this fails.
@@ -251,8 +262,8 @@ impl RunningServer {
         if is_orderly { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
-    /// Reads the configuration and the certificate again. After an error, which is logged, the old one stays in use.
-    fn reload(&mut self, readiness: &Readiness) {
+    /// Reads the configuration, the secrets and the certificates again, and applies them as a whole or not at all.
+    fn reload(&mut self, readiness: &Readiness) -> Reloaded {
         self.notifier.reloading();
         // Changes are followed anyway; reading now applies one that the kernel has not announced.
         match machine::read() {
@@ -260,20 +271,40 @@ impl RunningServer {
             Ok(_) => {}
             Err(error) => tracing::warn!("reload: cannot list this machine's addresses: {error}"),
         }
-        match self.path.as_deref().map(config::read) {
-            None => tracing::info!("reload: there is no configuration file to read"),
-            Some(Ok(loaded)) => {
-                let is_applied = self.apply(loaded, readiness);
-                self.reloads.configuration.record(is_applied, clock::unix_seconds());
+        let mut reloaded = Reloaded::default();
+        let prepared = match &self.path {
+            None => {
+                reloaded.problems.push("the server was started without a configuration file".to_owned());
+                None
             }
-            Some(Err(report)) => {
-                configuration::log(&report);
-                tracing::error!("reload: the configuration in use stays");
-                self.reloads.configuration.record(false, clock::unix_seconds());
+            Some(path) => {
+                let in_use = InUse {
+                    path,
+                    config: &self.config,
+                    machine: &self.machine,
+                    certificate: &self.certificate,
+                    listeners: &self.listeners,
+                    awaited: &self.awaited,
+                    names: &self.names,
+                    relays: &mut self.relays,
+                };
+                reload::prepare(in_use, &mut reloaded)
             }
+        };
+        reloaded.changes.iter().for_each(|change| tracing::info!("reload: {change}"));
+        reloaded.problems.iter().for_each(|problem| tracing::error!("reload: {problem}"));
+        if let Some(prepared) = prepared {
+            reloaded.is_applied = true;
+            let of_files = self.apply(prepared, readiness);
+            reloaded.changes.extend(of_files);
+            tracing::info!("reload: {}", reloaded.result());
+            self.level.set(self.config.log.level.as_str());
+        } else {
+            tracing::error!("reload: {}", reloaded.result());
         }
-        self.certificate.reload(self.config.tls.as_ref(), &self.reloads.certificate);
+        self.reloads.configuration.record(reloaded.is_applied, clock::unix_seconds());
         self.notifier.ready();
+        reloaded
     }
 
     /// Applies the new addresses of this machine: which ones to relay from, and which ones no peer may have.
@@ -313,57 +344,26 @@ impl RunningServer {
         }
     }
 
-    /// Applies a new configuration, except for keys that need a restart. Returns whether all else of it is in use.
-    fn apply(&mut self, loaded: config::Loaded, readiness: &Readiness) -> bool {
-        configuration::log(&loaded.warnings);
-        let mut next = loaded.config;
-        for key in configuration::restore_fixed_keys(&self.config, &mut next) {
-            tracing::warn!("reload: the change of {key} takes effect at the next restart");
+    /// Applies a new configuration. Returns what has changed in the files that it names.
+    fn apply(&mut self, prepared: Prepared, readiness: &Readiness) -> Vec<String> {
+        let Prepared { config, certificates, listeners, chooser, names, protocol } = prepared;
+        let changes = certificates.use_now(&self.reloads.certificate);
+        self.names = names;
+        self.hosts.store(Arc::new(self.names.all().to_vec()));
+        let protocol = Arc::new(protocol);
+        self.refusals.reloaded(Arc::clone(&protocol), clock::unix_seconds());
+        self.shown.set_limits(&config);
+        self.workers.send(&Command::Settings(protocol));
+        self.workers.admission().set_rules(settings::admission(&config.limits));
+        self.watch.set_budget(config.limits.memory_mib);
+        if self.config.web != config.web {
+            self.workers.send(&Command::Web(settings::web(&config.web, Arc::clone(&self.site))));
+            self.workers.send(&Command::Tls(chooser));
         }
-        let misfits =
-            this_host::check(&next, &self.machine.addresses, &configuration::name(self.path.as_deref()));
-        configuration::log(&misfits);
-        if misfits.has_errors() {
-            tracing::error!("reload: the configuration in use stays");
-            return false;
-        }
-        let mut is_complete = true;
-        let chooser = match (self.config.web != next.web).then(|| self.certificate.chooser(&next.web)) {
-            Some(Err(message)) => {
-                tracing::error!("reload: the web servers in use stay: {message}");
-                // The next reload sees the difference and tries again.
-                next.web.clone_from(&self.config.web);
-                is_complete = false;
-                None
-            }
-            chooser => chooser.and_then(Result::ok),
-        };
-        self.relays.follow(&next, &self.machine.addresses, now().instant);
-        match settings::protocol(&next, &self.machine, self.relays.addresses(), &mut self.names) {
-            Ok(protocol) => {
-                self.report_addresses(readiness);
-                self.hosts.store(Arc::new(self.names.all().to_vec()));
-                let protocol = Arc::new(protocol);
-                self.refusals.reloaded(Arc::clone(&protocol), clock::unix_seconds());
-                self.shown.set_limits(&next);
-                self.workers.send(&Command::Settings(protocol));
-                self.workers.admission().set_rules(settings::admission(&next.limits));
-                self.watch.set_budget(next.limits.memory_mib);
-                if let Some(chooser) = chooser {
-                    let web = settings::web(&next.web, Arc::clone(&self.site));
-                    self.workers.send(&Command::Web(web));
-                    self.workers.send(&Command::Tls(chooser));
-                }
-                self.config = next;
-                tracing::info!("reload: the new configuration is in use");
-                is_complete
-            }
-            Err(message) => {
-                self.relays.follow(&self.config, &self.machine.addresses, now().instant);
-                tracing::error!("reload: the configuration in use stays: {message}");
-                false
-            }
-        }
+        self.listeners.apply(listeners, &self.workers);
+        self.config = config;
+        self.report_addresses(readiness);
+        changes
     }
 }
 

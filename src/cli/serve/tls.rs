@@ -20,6 +20,9 @@ pub struct Certificate {
     of_admin: Option<(Arc<CertStore>, TlsFiles)>,
 }
 
+/// Certificates that were read and are not used yet: the store of each, its files and their content.
+pub struct NextCertificates(Vec<(Arc<CertStore>, TlsFiles, cert::Examined)>);
+
 struct Chooser {
     turn: TlsConfigs,
     /// For ports shared with the web.
@@ -88,19 +91,35 @@ impl Certificate {
         Ok(Arc::new(Chooser { turn: configs(&turn)?, shared: configs(&shared)?, passthrough }))
     }
 
-    /// Reads the files again, those of the admin pages too. New handshakes use the new certificate; open connections keep
-    /// theirs. On an error the certificate in use stays. Replacing a valid certificate by an expired one is such an error,
-    /// unless `accept_expired`. The result is recorded in `last`.
-    pub fn reload(&self, files: Option<&TlsFiles>, last: &LastReload) {
+    /// Reads the files again, those of the admin pages too, but does not use them yet. Replacing a valid certificate by an
+    /// expired one is an error, unless `accept_expired`.
+    ///
+    /// # Errors
+    /// A message for each certificate that cannot be used.
+    pub fn examine(&self, files: Option<&TlsFiles>) -> Result<NextCertificates, Vec<String>> {
         let of_listeners = files.map(|files| (&self.store, files));
         let of_admin = self.of_admin.as_ref().map(|(store, files)| (store, files));
-        let all: Vec<_> = of_listeners.into_iter().chain(of_admin).collect();
-        if all.is_empty() {
-            return;
-        }
         let now = clock::unix_seconds();
-        let reloaded: Vec<bool> = all.into_iter().map(|(store, files)| reload(store, files, now)).collect();
-        last.record(reloaded.into_iter().all(|is_successful| is_successful), now);
+        let (mut next, mut errors) = (Vec::new(), Vec::new());
+        for (store, files) in of_listeners.into_iter().chain(of_admin) {
+            match store.examine(&files.cert, &files.key, now, files.accept_expired) {
+                Ok(examined) => next.push((Arc::clone(store), files.clone(), examined)),
+                Err(error) => errors.push(error.to_string()),
+            }
+        }
+        if errors.is_empty() { Ok(NextCertificates(next)) } else { Err(errors) }
+    }
+
+    /// Reads the files again and uses them. New handshakes use the new certificate; open connections keep theirs. After an
+    /// error, which is logged, the certificates in use stay. The result is recorded in `last`.
+    pub fn reload(&self, files: Option<&TlsFiles>, last: &LastReload) {
+        match self.examine(files) {
+            Ok(next) => drop(next.use_now(last)),
+            Err(errors) => {
+                errors.iter().for_each(|error| tracing::error!("the certificate in use stays: {error}"));
+                last.record(false, clock::unix_seconds());
+            }
+        }
     }
 
     /// Returns the store of the certificate in use.
@@ -123,22 +142,26 @@ fn load(files: &TlsFiles) -> Result<Arc<CertStore>, String> {
     Ok(Arc::new(CertStore::new(loaded.key)))
 }
 
-/// Reads the files of one store again. Returns whether that succeeded; the error is logged.
-fn reload(store: &CertStore, files: &TlsFiles, now: u64) -> bool {
-    match store.reload(&files.cert, &files.key, now, files.accept_expired) {
-        Ok(reloaded) => {
-            warn(&reloaded.warnings, files);
+impl NextCertificates {
+    /// Uses the certificates for new handshakes, and records that in `last`. Returns the changes, for the operator.
+    pub fn use_now(self, last: &LastReload) -> Vec<String> {
+        let mut changes = Vec::new();
+        if !self.0.is_empty() {
+            last.record(true, clock::unix_seconds());
+        }
+        for (store, files, examined) in self.0 {
+            warn(&examined.warnings, &files);
             let cert = files.cert.display();
-            match reloaded.is_new {
-                true => tracing::info!(%cert, "new certificate in use"),
-                false => tracing::debug!(%cert, "the files contain the certificate that is in use"),
+            match examined.next {
+                Some(next) => {
+                    store.replace(next);
+                    tracing::info!(%cert, "new certificate in use");
+                    changes.push(format!("certificate {cert}: changed"));
+                }
+                None => tracing::debug!(%cert, "the files contain the certificate that is in use"),
             }
-            true
         }
-        Err(error) => {
-            tracing::error!("the certificate in use stays: {error}");
-            false
-        }
+        changes
     }
 }
 

@@ -156,7 +156,7 @@ impl Batch {
     pub(super) fn flush(
         &mut self,
         memory: Memory<'_>,
-        listeners: &[Listener],
+        listeners: &[Option<Listener>],
         relays: &mut Relays,
         failed: &mut dyn FnMut(DropReason, Option<Relayed>),
     ) -> usize {
@@ -174,18 +174,21 @@ impl Batch {
             let relayed = |index: usize| outgoing[group[index].1 as usize].relayed;
             let mut refused = |index, error: io::Error| failed(reason(&error), relayed(index));
             sent += match route {
-                Route::Listener { index, proven } => match listeners.get(usize::from(index)) {
-                    Some(listener) if !proven && listener.has_backlog() => {
-                        (0..group.len()).for_each(|index| failed(DropReason::SendBacklog, relayed(index)));
-                        0
+                Route::Listener { index, proven } => {
+                    match listeners.get(usize::from(index)).and_then(Option::as_ref) {
+                        Some(listener) if !proven && listener.has_backlog() => {
+                            (0..group.len())
+                                .for_each(|index| failed(DropReason::SendBacklog, relayed(index)));
+                            0
+                        }
+                        Some(listener) => {
+                            let ipv6 = listener.local.is_ipv6();
+                            let socket = (listener.socket.as_fd(), &listener.unsegmented);
+                            self.send.send_from(socket, ipv6, &mut datagrams, &mut refused)
+                        }
+                        None => 0,
                     }
-                    Some(listener) => {
-                        let ipv6 = listener.local.is_ipv6();
-                        let socket = (listener.socket.as_fd(), &listener.unsegmented);
-                        self.send.send_from(socket, ipv6, &mut datagrams, &mut refused)
-                    }
-                    None => 0,
-                },
+                }
                 Route::Relay { relay, dont_fragment } => {
                     relays.send(relay, &mut self.send, dont_fragment, &mut datagrams, &mut refused)
                 }
@@ -231,7 +234,7 @@ mod tests {
             (Epoll::new().expect("epoll"), Relays::new(Offloads::default()), bound());
         let (socket, to) = (bound(), receiver.local_addr().expect("local"));
         let local = socket.local_addr().expect("local");
-        let listeners = [Listener::new(UdpListener { socket, local, wildcard: false, quic: None })];
+        let listeners = [Some(Listener::new(UdpListener { socket, local, wildcard: false, quic: None }))];
         let descriptor = Gate::new(Admission::unlimited(), 1).relay().expect("no limit");
         relays.open(&epoll, RelayId(1), "127.0.0.1:0".parse().expect("address"), descriptor).expect("open");
         let mut frame = Frame::new();
@@ -281,9 +284,9 @@ mod tests {
         }
         let local = "127.0.0.1:9".parse().expect("address");
         let socket = UdpSocket::from(OwnedFd::from(near));
-        let listeners = [Listener::new(UdpListener { socket, local, wildcard: false, quic: None })];
+        let listeners = [Some(Listener::new(UdpListener { socket, local, wildcard: false, quic: None }))];
         let mut relays = Relays::new(Offloads::default());
-        listeners[0].count_unproven(Instant::from_nanos(1), size);
+        listeners[0].as_ref().expect("open").count_unproven(Instant::from_nanos(1), size);
         let mut drops = || {
             let mut batch = Batch::new(false);
             for (index, proven) in [(0, false), (0, true)] {

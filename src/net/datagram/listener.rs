@@ -78,6 +78,15 @@ impl Listener {
         Self { socket, local, wildcard, quic, backlog_max, unproven, unsegmented, share: SHARE_MIN, turn: 0 }
     }
 
+    /// Duplicates the socket.
+    ///
+    /// # Errors
+    /// The error of `dup(2)`.
+    pub fn duplicate(&self) -> io::Result<UdpListener> {
+        let socket = self.socket.try_clone()?;
+        Ok(UdpListener { socket, local: self.local, wildcard: self.wildcard, quic: self.quic })
+    }
+
     pub fn register(&self, epoll: &Epoll, index: usize) -> io::Result<()> {
         let index = u16::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?;
         epoll.add(&self.socket, Token::Udp(index).pack(), ready::READ | ready::EDGE)

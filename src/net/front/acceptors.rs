@@ -9,6 +9,7 @@ use socket2::SockRef;
 
 use super::door::Expected;
 use crate::base::transport::Transport;
+use crate::net::common_change::CommonChange;
 use crate::net::socket::StreamListener;
 use crate::net::syscall::{Epoll, canonical, ready};
 use crate::net::token::Token;
@@ -22,7 +23,8 @@ pub const REST: Duration = Duration::from_millis(100);
 /// The stream listeners of a worker.
 pub struct Acceptors {
     epoll: Rc<Epoll>,
-    listeners: Vec<StreamListener>,
+    /// By index; `None` once one is closed.
+    listeners: Vec<Option<StreamListener>>,
 }
 
 /// The result of an accept call.
@@ -57,16 +59,40 @@ impl Acceptors {
     /// # Errors
     /// The error of `epoll_ctl(2)`; `InvalidInput` for more than 65,536 listeners.
     pub fn new(epoll: Rc<Epoll>, listeners: Vec<StreamListener>) -> io::Result<Self> {
-        for (index, listener) in listeners.iter().enumerate() {
-            let index = u16::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?;
-            epoll.add(&listener.socket, Token::Accept(index).pack(), ready::READ)?;
+        let mut acceptors = Self { epoll, listeners: Vec::new() };
+        listeners.into_iter().try_for_each(|listener| acceptors.add(listener))?;
+        Ok(acceptors)
+    }
+
+    /// Adds a listener.
+    ///
+    /// # Errors
+    /// As for [`Acceptors::new`].
+    pub fn add(&mut self, listener: StreamListener) -> io::Result<()> {
+        let free = self.listeners.iter().position(Option::is_none);
+        let index = free.unwrap_or(self.listeners.len());
+        let token = Token::Accept(u16::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?);
+        self.epoll.add(&listener.socket, token.pack(), ready::READ)?;
+        match free {
+            Some(index) => self.listeners[index] = Some(listener),
+            None => self.listeners.push(Some(listener)),
         }
-        Ok(Self { epoll, listeners })
+        Ok(())
+    }
+
+    /// Changes listeners that stay, and closes others; connections stay.
+    pub fn change(&mut self, change: &CommonChange) {
+        for listener in self.listeners.iter_mut().flatten() {
+            listener.change(change);
+        }
+        for slot in &mut self.listeners {
+            slot.take_if(|listener| change.closed_streams.contains(&listener.local));
+        }
     }
 
     /// Accepts one connection.
     pub fn accept(&self, index: u16) -> Accept {
-        let Some(listener) = self.listeners.get(usize::from(index)) else { return Accept::Nothing };
+        let Some(listener) = self.listener(index) else { return Accept::Nothing };
         let (socket, client) = match listener.socket.accept() {
             Ok((socket, client)) => (socket, canonical(client)),
             Err(error) => return classify(&error),
@@ -92,8 +118,12 @@ impl Acceptors {
         self.watch(index, ready::READ);
     }
 
+    fn listener(&self, index: u16) -> Option<&StreamListener> {
+        self.listeners.get(usize::from(index))?.as_ref()
+    }
+
     fn watch(&self, index: u16, interest: u32) {
-        if let Some(listener) = self.listeners.get(usize::from(index)) {
+        if let Some(listener) = self.listener(index) {
             // `EPOLL_CTL_MOD` allocates no memory, so it cannot fail on a registered socket.
             let _ = self.epoll.modify(&listener.socket, Token::Accept(index).pack(), interest);
         }

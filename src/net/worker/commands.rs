@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use super::Worker;
 use super::stop::Stop;
+use crate::base::lock::lock;
 use crate::net::command::{Command, PageRequest};
+use crate::net::listening::ListenerChange;
 use crate::net::sessions::PAGE;
+
+/// Interval of the checks whether a removed listener is still needed: each one reads the whole table.
+const REMOVED_CHECK: Duration = Duration::from_secs(1);
 
 impl Worker {
     pub(super) fn on_commands(&mut self) {
@@ -23,6 +28,7 @@ impl Worker {
                     // Nobody waits for it any more if this fails.
                     let _ = reply.try_send(page);
                 }
+                Command::Listen(change) => self.change_listeners(std::mem::take(&mut *lock(&change))),
                 Command::Drain(draining) => self.server.handle_drain(draining),
                 Command::EndSessions => self.end_sessions(),
                 Command::Stop { answer } => self.begin_stop(answer),
@@ -54,5 +60,25 @@ impl Worker {
             self.running = false;
             self.front.close_all();
         }
+    }
+
+    /// Adds, changes and removes listeners. New ones are opened before others are closed.
+    fn change_listeners(&mut self, change: ListenerChange) {
+        let ListenerChange { added, spare, common } = change;
+        let opened = self.datagrams.add_listeners(added.udp);
+        if let Err(error) = opened.and_then(|()| self.front.change_listeners(added.streams, &common)) {
+            tracing::error!("a worker cannot watch a new listener: {error}");
+        }
+        let revived = self.datagrams.change_listeners(&common);
+        self.kept.change(spare, revived, &common);
+        self.check_removed_listeners();
+    }
+
+    /// Releases removed listeners without clients, and plans the next check if any is left.
+    pub(super) fn check_removed_listeners(&mut self) {
+        let server = &self.server;
+        self.datagrams.release_listeners(|link| server.has_allocation_on(link));
+        let next = self.now.instant + REMOVED_CHECK;
+        self.removed_check = self.datagrams.has_held_listeners().then_some(next);
     }
 }

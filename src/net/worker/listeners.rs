@@ -27,6 +27,7 @@ impl Worker {
             self.budget.read_again(Token::Udp(listener), Rank::Last);
         }
         self.controls.counters.batches.add(1);
+        let is_removed = self.datagrams.is_removed(listener);
         let (more, mut read) = (arrived.more, 0);
         while let Some(datagram) = self.datagrams.next(&mut arrived) {
             self.controls.counters.datagrams.add(1);
@@ -34,6 +35,7 @@ impl Worker {
             // One read can hold thousands, coalesced.
             let waiting = more || read >= WAITING;
             if let Some(client) = self.datagrams.client(listener, &datagram)
+                && !(is_removed && !self.server.has_allocation(&client))
                 && !self.is_quic(listener, &datagram, client, waiting)
             {
                 self.server.handle_backlog(waiting);

@@ -9,6 +9,7 @@ use crate::net::admission::Gate;
 use crate::net::counters::Counters;
 use crate::net::front::first_bytes::Web;
 use crate::net::log::SessionLog;
+use crate::net::socket::WorkerSockets;
 use crate::net::stream::tls::TlsChooser;
 use crate::net::syscall::Waker;
 use crate::turn::identity::refusal::Refusal;
@@ -34,6 +35,8 @@ pub struct Controls {
 pub struct Persistent {
     /// The protocol, with all allocations.
     pub server: Server,
+    /// The listeners. The worker uses duplicates: while either copy is open, the port stays bound.
+    pub sockets: WorkerSockets,
     /// Chooses the configuration of TLS clients.
     pub tls: Option<Arc<dyn TlsChooser>>,
     /// The back ends of web clients.

@@ -4,6 +4,7 @@
 use super::Table;
 use crate::base::time::Instant;
 use crate::turn::change::TableChange;
+use crate::turn::five_tuple::Link;
 use crate::turn::id::RelayId;
 use crate::turn::snapshot::{Cursor, ENTRIES_MAX, LiveChannel, LivePermission, LiveRelay, LiveSession, Page};
 use crate::turn::state::allocation::{Allocation, Channel, Permission};
@@ -21,6 +22,11 @@ impl Table {
             // Ids have 32 bits.
             next: (end < self.allocations.capacity()).then_some(Cursor(end as u32)),
         }
+    }
+
+    /// Whether any client on this link has an allocation.
+    pub fn has_link(&self, link: Link) -> bool {
+        self.allocations.iter().any(|(_, allocation)| allocation.client.link == link)
     }
 
     fn session(&self, now: Instant, allocation: &Allocation) -> LiveSession {
