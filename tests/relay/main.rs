@@ -488,6 +488,7 @@ fn draining_refuses_new_allocations_and_keeps_existing_ones() {
     client.bind(0x4000, address);
     relay.handle.send(&Command::Drain(true));
     let mut late = relay.connect(Transport::Tcp);
+    late.login = Client::login_of("w_late");
     let transport: (u16, &[u8]) = (0x0019, &[17, 0, 0, 0]);
     let challenge = late.ask(0x0003, &[transport]);
     late.nonce = attribute(&challenge, 0x0015).expect("NONCE");

@@ -234,10 +234,15 @@ impl Client {
     }
 
     pub fn new(link: Link) -> Self {
-        let name = rest::username(clock().unix + 3600, "w_test");
-        let password = rest::password(SECRET, &name);
-        let login = Login::new(&name, &password, REALM);
+        let login = Self::login_of("w_test");
         Self { link, bytes: Vec::new(), login, nonce: Vec::new(), transaction: 0 }
+    }
+
+    /// Returns the credentials of a user.
+    pub fn login_of(user: &str) -> Login {
+        let name = rest::username(clock().unix + 3600, user);
+        let password = rest::password(SECRET, &name);
+        Login::new(&name, &password, REALM)
     }
 
     /// Returns the TCP connection below TLS.

@@ -11,10 +11,14 @@ use crate::support::echo::Echo;
 use crate::support::files::Directory;
 use crate::support::plan::{LOCAL_V4, Plan, SECRET, Transport, free_port};
 use crate::support::proc;
+use crate::support::process::Process;
 use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::Session;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -191,6 +195,63 @@ fn sessions_survive_reloads_under_load() {
     let (descriptors, resident) = before.expect("measured");
     assert!(after.0 <= descriptors + 8, "descriptors: {descriptors} -> {}", after.0);
     assert!(after.1 <= resident + GROWTH_KIB, "KiB: {resident} -> {}", after.1);
+}
+
+/// A restart under load: `HALLPASS_RELOAD_SESSIONS` on all transports, whose clients close when the server does.
+#[test]
+fn a_restart_takes_a_tenth_of_a_second() {
+    let _turn = alone();
+    if skip_on_coturn("an orderly end") {
+        return;
+    }
+    let sessions = from_env("HALLPASS_RELOAD_SESSIONS", 200);
+    let ports = [free_port(), free_port(), free_port()];
+    let plan = Plan { ports: Some(ports), limits: "workers = 2".to_owned(), ..Plan::loopback() };
+    let files = Directory::new("control");
+    let mut server = start(&files, plan);
+    let echo = Echo::start(LOCAL_V4);
+    let users = [0, 1, 2, 3].map(|user| login(SECRET, &format!("user{user}")));
+    let clients: Vec<Client> = (0..sessions)
+        .map(|number| {
+            let transport = [Transport::Udp, Transport::Tcp, Transport::Tls][number % 3];
+            call(transport, server.v4(transport), &users[number % users.len()], echo.address())
+        })
+        .collect();
+    let config = server.files().path("hallpass.toml");
+    let start = Instant::now();
+    server.signal("TERM");
+    // Every client closes as soon as it reads the end of its stream, as a browser does.
+    let closing = thread::spawn(move || {
+        let streams = clients.into_iter().filter(|client| !matches!(client.link, Link::Udp(_)));
+        let is_told = |mut client: Client| {
+            client.receive().is_err_and(|error| error.kind() == ErrorKind::UnexpectedEof)
+        };
+        streams.map(is_told).filter(|is_told| *is_told).count()
+    });
+    let exit = server.wait_exit(LIMIT).unwrap_or_else(|| panic!("still there:\n{}", server.log()));
+    let ended = start.elapsed();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
+    command.args(["serve", "--config"]).arg(&config);
+    let start = Instant::now();
+    let next = Process::spawn(command);
+    let udp = Link::open(Transport::Udp, server.v4(Transport::Udp));
+    udp.wait_at_most(Duration::from_millis(1));
+    let mut first = Client::try_join(udp, &users[0]);
+    while first.is_err() && start.elapsed() < LIMIT {
+        let udp = Link::open(Transport::Udp, server.v4(Transport::Udp));
+        udp.wait_at_most(Duration::from_millis(1));
+        first = Client::try_join(udp, &users[0]);
+    }
+    let served = start.elapsed();
+    let told = closing.join().expect("no panic");
+    println!(
+        "restart with {sessions} sessions: ended {ended:.0?} after SIGTERM, served {served:.0?} after the start"
+    );
+    assert!(exit.success(), "{exit}");
+    assert_eq!(told, sessions - sessions.div_ceil(3), "clients that read a close_notify or a FIN");
+    assert!(next.wait_output(LIMIT, |log| log.lines().any(|line| line == "ready")), "{}", next.output());
+    assert!(ended < Duration::from_secs(1), "{ended:?}");
+    assert!(served < Duration::from_millis(500), "{served:?}");
 }
 
 /// A UDP listener that a reload removes serves its sessions until the last one ends, and no newcomer.

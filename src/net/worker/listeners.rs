@@ -35,7 +35,7 @@ impl Worker {
             // One read can hold thousands, coalesced.
             let waiting = more || read >= WAITING;
             if let Some(client) = self.datagrams.client(listener, &datagram)
-                && !(is_removed && !self.server.has_allocation(&client))
+                && (!is_removed || self.server.has_allocation(&client))
                 && !self.is_quic(listener, &datagram, client, waiting)
             {
                 self.server.handle_backlog(waiting);
