@@ -117,11 +117,15 @@ fn a_back_end_that_is_our_own_listener_is_refused() {
         let (code, text) = host.run(command, &looped);
         assert!(code == Some(1) && text.contains(told), "{command}: {text}");
     }
-    // A reload keeps the open listeners, so moving the listener in the file does not remove the loop.
-    files.write("hallpass.toml", &looped.replace("'[::]:443'", "'[::]:444'"));
+    files.write("hallpass.toml", &looped);
     host.server.signal("HUP");
     let stays = |log: &str| log.contains(told) && log.contains("the configuration in use stays");
     assert!(host.server.wait_log(PATIENCE, stays), "{}", host.server.log());
+    // A reload that moves the listener removes the loop.
+    files.write("hallpass.toml", &looped.replace("'[::]:443'", "'[::]:444'"));
+    host.server.signal("HUP");
+    let applied = |log: &str| log.contains("the new configuration is in use");
+    assert!(host.server.wait_log(PATIENCE, applied), "{}", host.server.log());
 }
 
 /// The address of the back end is assigned to this machine while the server runs.

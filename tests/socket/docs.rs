@@ -48,6 +48,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("hallpass top --config ", "shows a screen"),
     ("hallpass top --once --json | jq ", "not every machine has jq"),
     ("hallpass doctor --public-name ", "tests/doctor/on_relay.rs runs it"),
+    ("hallpass drain ", "needs systemd; tests/socket/control.rs runs it"),
     ("ssh ", "needs another machine"),
     ("curl -H \"Authorization: Bearer ", "asks from another machine; tests/socket/admin.rs does the same"),
 ];

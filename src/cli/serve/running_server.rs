@@ -356,11 +356,12 @@ impl RunningServer {
         self.workers.send(&Command::Settings(protocol));
         self.workers.admission().set_rules(settings::admission(&config.limits));
         self.watch.set_budget(config.limits.memory_mib);
+        // Before the web servers: one of them may have the port of a listener that closes.
+        self.listeners.apply(listeners, &self.workers);
         if self.config.web != config.web {
             self.workers.send(&Command::Web(settings::web(&config.web, Arc::clone(&self.site))));
             self.workers.send(&Command::Tls(chooser));
         }
-        self.listeners.apply(listeners, &self.workers);
         self.config = config;
         self.report_addresses(readiness);
         changes
