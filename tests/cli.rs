@@ -313,10 +313,10 @@ fn check_reads_the_certificate_too() {
     let output = hallpass(&["check", "--config", &with("one.pem", "one.key")]);
     let warning = stderr(&output);
     assert_eq!(warnings(&output), 1, "{}", stdout(&output));
-    assert!(warning.contains("warning: tls: every user of this host may read "), "{warning}");
+    assert!(warning.contains("warning: tls.key: every user of this host may read "), "{warning}");
     assert!(warning.contains("one.key; chmod 640 "), "{warning}");
     let text = bad(1, &["check", "--config", &with("one.pem", "two.key")]);
-    assert!(text.contains("error: tls: ") && text.contains("two.key: the key is not that of"), "{text}");
+    assert!(text.contains("error: tls.key: ") && text.contains("two.key: the key is not that of"), "{text}");
     let text = bad(1, &["check", "--config", &with("absent.pem", "one.key")]);
     assert!(text.contains("absent.pem") && text.contains("check the path"), "{text}");
 }
@@ -334,9 +334,11 @@ fn one_run_reports_all_errors() {
     );
     for command in ["check", "serve"] {
         let text = bad(1, &[command, "--config", &broken]);
-        for error in
-            ["all.toml:1: error: realm: ", "all.toml:7: error: host.secret_file: ", "all.toml: error: tls: "]
-        {
+        for error in [
+            "all.toml:1: error: realm: ",
+            "all.toml:7: error: host.secret_file: ",
+            "all.toml:9: error: tls.cert: ",
+        ] {
             assert_eq!(text.matches(error).count(), 1, "{command}, {error}: {text}");
         }
     }
