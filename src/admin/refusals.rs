@@ -121,10 +121,13 @@ impl Book {
         all
     }
 
-    /// Returns the selected refusals as JSON, the latest first.
+    /// Returns the selected refusals as JSON, the latest first; `held` is the number of all that are kept now, `seen` that of
+    /// all since the start, `kept` the most that are kept.
     pub fn json(&self, filter: &Filter) -> Value {
         let refusals: Vec<Value> = self.select(filter).iter().map(Entry::json).collect();
-        json!({ "refusals": refusals, "kept": KEPT.iter().sum::<usize>() })
+        let kept = lock(&self.0);
+        let held: usize = kept.entries.iter().map(VecDeque::len).sum();
+        json!({ "refusals": refusals, "held": held, "seen": kept.seen, "kept": KEPT.iter().sum::<usize>() })
     }
 }
 
@@ -201,5 +204,6 @@ mod tests {
         let page = book.json(&Filter { host: "ping".into(), ..Filter::default() });
         assert_eq!(page["refusals"][0]["user"], "w_ann");
         assert_eq!(page["refusals"][0]["code"], 401);
+        assert_eq!((&page["held"], &page["seen"]), (&2.into(), &2.into()));
     }
 }

@@ -61,11 +61,6 @@ fn wait(target: &Target, page: &str) -> Result<Bytes, Failed> {
     runtime.map_err(|error| target.failed(&error.to_string()))?.block_on(target.page(page))
 }
 
-/// Returns the entries of a list in an answer; none if it is no list.
-pub fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
 async fn request(
     target: &Target,
     page: &str,
@@ -142,8 +137,10 @@ impl Target {
     pub fn failed(&self, message: &str) -> Failed {
         Failed {
             message: format!("cannot ask the server at {}: {message}", self.url),
-            next_step: "is it running, and is this [admin] address right? systemctl status hallpass"
-                .to_owned(),
+            next_step:
+                "is it running (systemctl status hallpass), and is this its [admin] address? --config FILE \
+                        takes the address from the configuration, --admin names it"
+                    .to_owned(),
         }
     }
 }

@@ -86,14 +86,18 @@ pub fn refusal(refusal: &Refusal, unix: u64) -> Vec<String> {
 }
 
 /// Refusals and drops by reason.
-pub const REASONS: [Column; 6] = [
-    Column::text("WHAT", 7, 2),
-    Column::text("REASON", 12, 0),
-    Column::text("HOST", 6, 4),
-    Column::text("VIA", 3, 5),
-    Column::number("LAST MIN", 8, 1),
-    Column::number("SINCE START", 11, 3),
-];
+///
+/// `recent` is the span of the counts in seconds.
+pub fn reasons(recent: f64) -> [Column; 6] {
+    [
+        Column::text("WHAT", 7, 2),
+        Column::text("REASON", 12, 0),
+        Column::text("HOST", 6, 4),
+        Column::text("VIA", 3, 5),
+        Column::number(last(recent), LAST_WIDTH, 1),
+        Column::number("SINCE START", 11, 3),
+    ]
+}
 
 /// Returns the cells of a reason.
 pub fn reason(what: &str, count: &Count) -> Vec<String> {
@@ -107,9 +111,28 @@ pub fn reason(what: &str, count: &Count) -> Vec<String> {
     ]
 }
 
-/// Refusals or drops in short.
-pub const fn counts(title: &'static str) -> [Column; 3] {
-    [Column::text(title, 8, 0), Column::number("LAST MIN", 8, 1), Column::number("SINCE START", 11, 2)]
+/// Refusals or drops in short. `recent` is the span of the counts in seconds.
+pub fn counts(title: &'static str, recent: f64) -> [Column; 3] {
+    [
+        Column::text(title, 8, 0),
+        Column::number(last(recent), LAST_WIDTH, 1),
+        Column::number("SINCE START", 11, 2),
+    ]
+}
+
+/// Width of the title that [`last`] returns.
+const LAST_WIDTH: usize = 9;
+
+/// Returns the title of counts over so many seconds. In the first minute they cover less than a minute.
+fn last(seconds: f64) -> &'static str {
+    match seconds.round() as u64 {
+        0..15 => "LAST 10 S",
+        15..25 => "LAST 20 S",
+        25..35 => "LAST 30 S",
+        35..45 => "LAST 40 S",
+        45..55 => "LAST 50 S",
+        _ => "LAST MIN",
+    }
 }
 
 /// Returns the cells of a reason in short.

@@ -30,7 +30,7 @@ dropped    packets that were not relayed
 busy       share of the time that a worker is at work
 p99        99 in 100 turns of a worker's loop are shorter; calls notice
            turns from 10 ms on
-LAST MIN   in the last minute; new/s is over the last minute as well";
+LAST MIN   in the last minute, or since this program began; new/s covers the same time";
 
 /// Draws the keys and the words.
 pub fn help(page: &mut Page<'_>, state: &mut State) {
