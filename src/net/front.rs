@@ -24,6 +24,7 @@ mod parts;
 mod proxy_header;
 pub mod quic;
 mod read;
+mod rest;
 mod share;
 mod splice;
 mod timers;

@@ -124,7 +124,8 @@ impl Worker {
                 self.alarm.set(deadline.as_nanos(), self.now.instant.as_nanos())?;
             }
             self.budget.take_leftovers(&mut leftovers);
-            let has_work = !leftovers.is_empty() || self.front.has_unwritten();
+            let has_work =
+                !leftovers.is_empty() || self.front.has_unwritten() || self.kernel_memory.is_busy();
             self.epoll.wait(&mut events, has_work.then_some(Duration::ZERO))?;
             self.now = (self.clock)();
             self.controls.counters.wakeups.add(1);
@@ -153,6 +154,7 @@ impl Worker {
             self.flush();
             self.on_deadlines();
             self.write_streams();
+            self.kernel_memory.examine(self.front.connections(), self.now.instant);
             self.front.close_marked(!self.running);
             self.end_allocations();
             self.flush();
@@ -253,7 +255,7 @@ impl Worker {
                 Command::Tls(chooser) => self.front.set_tls(chooser),
                 Command::Web(web) => self.front.set_web(web),
                 Command::FreeTcpMemory(shortage) => {
-                    self.kernel_memory.free(self.front.connections(), shortage, self.now.instant);
+                    self.kernel_memory.begin(self.front.connections(), shortage);
                 }
                 Command::Sessions(PageRequest { cursor, reply }) => {
                     let page = self.server.snapshot(self.now, cursor, PAGE);

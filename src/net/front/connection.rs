@@ -415,7 +415,7 @@ impl Connection {
     pub fn life(&mut self, now: Instant, has_allocation: impl FnOnce() -> bool) -> Life {
         let negotiated = self.negotiated().is_some();
         let (limit, over) = match &mut self.door {
-            Door::Web(splice) => return splice.life(self.active, now),
+            Door::Web(splice) => return splice.life(&self.stream, self.active, now),
             Door::Turn(turn) => {
                 let has_allocation = has_allocation();
                 let life = turn.life(&mut self.active, now, has_allocation);
@@ -458,6 +458,15 @@ impl Connection {
         }
     }
 
+    /// Returns whether a web client, whose exchange with its back end is over, has yet to receive the rest of the answer. From then on
+    /// nothing more is forwarded.
+    pub fn keeps_rest(&mut self) -> bool {
+        match &mut self.door {
+            Door::Web(splice) => splice.keeps_rest(&self.stream),
+            _ => false,
+        }
+    }
+
     /// Connects a web client to its back end, which receives the bytes queued for an unreachable web server.
     ///
     /// # Errors
@@ -486,7 +495,7 @@ impl Connection {
         if outcome.used {
             self.active = now;
         }
-        if outcome.end.is_some() {
+        if outcome.end.is_some_and(|reason| reason != CloseReason::Closed) {
             // Without a close_notify: a truncated answer must not look complete (RFC 8446 section 6.1).
             self.stream.tls = None;
         }
@@ -494,7 +503,7 @@ impl Connection {
     }
 
     /// Closes the connection and frees its place.
-    pub fn close(self, reason: CloseReason, lacks_memory: bool, output: &mut Scratch) {
-        self.stream.close(reason, lacks_memory, output);
+    pub fn close(self, output: &mut Scratch) {
+        self.stream.close(output);
     }
 }

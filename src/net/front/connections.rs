@@ -340,7 +340,7 @@ impl Connections {
         written.units
     }
 
-    /// Queues updates of the epoll interest and of the deadline, after a connection was spliced.
+    /// Queues updates of the epoll interest and of the deadline, after a connection was spliced or its exchange is over.
     pub fn spliced(&mut self, token: Token) {
         self.unblock(token);
         self.shortened.push(token);
@@ -460,12 +460,14 @@ impl Connections {
     }
 
     /// Marks the connection to be closed at the end of the turn; messages to it are dropped until then. If it is marked
-    /// again, the first reason stays.
+    /// again, the first reason stays. A web client that is `Closed` receives the rest of its answer before.
     pub fn mark_closing(&mut self, token: Token, reason: CloseReason) {
-        if let Some(connection) = self.get(token) {
-            connection.closing = true;
-            self.closing.push_back((token, reason));
+        let Some(connection) = find(&mut self.slots, token) else { return };
+        if reason == CloseReason::Closed && connection.keeps_rest() {
+            return self.spliced(token);
         }
+        connection.closing = true;
+        self.closing.push_back((token, reason));
     }
 
     /// Closes the marked connections.
@@ -494,7 +496,7 @@ impl Connections {
         self.reports.unsent(&client, DropReason::ConnectionClosed, connection.stream.waiting_media());
         self.reports.gone(client, reason);
         // The counters are updated first, so that they are right when the client sees the end of the connection.
-        connection.close(reason, self.gate.admission().lacks_tcp_memory(), output);
+        connection.close(output);
     }
 }
 
