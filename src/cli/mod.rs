@@ -9,6 +9,7 @@ mod check;
 mod credentials;
 mod doctor;
 mod endpoints;
+mod import_coturn;
 mod live;
 mod load;
 mod manual;
@@ -38,6 +39,7 @@ pub fn run() -> ExitCode {
         Command::Top(args) => top::run(&args),
         Command::Credentials(args) => credentials::run(args),
         Command::BbbXml(args) => bbb_xml::run(args),
+        Command::ImportCoturn(args) => import_coturn::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Load(args) => load::run(&args),
         Command::Completions(args) => {

@@ -19,7 +19,6 @@ mod tls;
 mod welcome;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -46,6 +45,7 @@ use crate::turn::counters::Counters;
 use crate::turn::server::Server;
 use crate::turn::shared::Shared;
 use client_names::ClientNames;
+use configuration::Source;
 use drain::{DrainState, Remaining};
 use listening::Awaited;
 use metrics::ServerMetrics;
@@ -67,15 +67,15 @@ const LOG_LINES_PER_SECOND: u32 = 1000;
 
 /// Serves until a signal or a failure ends the server.
 pub(super) fn run(args: ServeArgs) -> ExitCode {
-    match start(args.config) {
+    match start(Source::of(args)) {
         Ok(code) => code,
         Err(StartError { message, next_step }) => fail(&message, &next_step),
     }
 }
 
 /// Reads the configuration, starts the log and serves.
-fn start(path: Option<PathBuf>) -> Result<ExitCode, StartError> {
-    let config = configuration::read(path.as_deref())?;
+fn start(source: Source) -> Result<ExitCode, StartError> {
+    let config = source.read()?;
     let _log = logging::start(&LogSettings {
         format: match config.log.format {
             LogFormat::Text => logging::Format::Text,
@@ -90,11 +90,11 @@ fn start(path: Option<PathBuf>) -> Result<ExitCode, StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         StartError::new(format!("cannot start the control thread's runtime: {error}"), CHECK_UNIT_LIMITS)
     })?;
-    runtime.block_on(serve(path, config))
+    runtime.block_on(serve(source, config))
 }
 
 /// Serves the admin pages, sets up everything else meanwhile, and then serves clients.
-async fn serve(path: Option<PathBuf>, config: Config) -> Result<ExitCode, StartError> {
+async fn serve(source: Source, config: Config) -> Result<ExitCode, StartError> {
     let (readiness, shown) = (Readiness::default(), Arc::<Shown>::default());
     let starting = Starting::new(&readiness);
     if let Some(admin) = &config.admin {
@@ -104,7 +104,7 @@ async fn serve(path: Option<PathBuf>, config: Config) -> Result<ExitCode, StartE
     let site = site::built_in(tokio::runtime::Handle::current());
     let set_up = move || {
         // If the receiver is gone, the process is about to exit.
-        let _ = finished.send(set_up(path, config, starting, site, shown));
+        let _ = finished.send(set_up(source, config, starting, site, shown));
     };
     // Reading files and opening sockets blocks, so it has its own thread: the admin pages answer meanwhile.
     thread::Builder::new()
@@ -118,7 +118,7 @@ async fn serve(path: Option<PathBuf>, config: Config) -> Result<ExitCode, StartE
 
 /// Sets up certificate, listeners and workers, in this order. Blocks.
 fn set_up(
-    path: Option<PathBuf>,
+    source: Source,
     config: Config,
     starting: Starting,
     site: Arc<dyn Site>,
@@ -126,7 +126,7 @@ fn set_up(
 ) -> Result<RunningServer, StartError> {
     let addresses = addresses::at_start();
     // Printed before a certificate error ends the start, so that the operator sees both.
-    let fit_check = configuration::refuse_misfits(&config, path.as_deref(), &addresses);
+    let fit_check = configuration::refuse_misfits(&config, &source, &addresses);
     let certificate = Certificate::first(&config)
         .map_err(|message| StartError::new(message, "fix cert and key in [tls] or [admin]"))?;
     shown.certificate.set(certificate.store_for_admin());
@@ -137,14 +137,14 @@ fn set_up(
     let mut network = settings::network(&config, workers, &addresses);
     let (sockets, lacks_ipv6) = listening::bind(&mut network).map_err(|error| bind_failed(&error))?;
     drop(starting.listeners);
-    kernel::log(&config, &sockets, path.is_none());
+    kernel::log(&config, &sockets, source.is_built_in());
 
     let mut names = HostNames::default();
     let machine = Machine { workers, addresses };
     let relays = Relays::new(&config, &machine.addresses);
     let protocol = settings::protocol(&config, &machine, relays.addresses(), &mut names)
         .map_err(|message| StartError::new(message, "configure fewer hosts"))?;
-    if path.is_none() {
+    if source.is_built_in() {
         print(&welcome::text(&config, certificate.fingerprint.as_deref()));
     }
     let shared = Arc::new(Shared::new(&entropy::seed().map_err(no_randomness)?));
@@ -193,7 +193,7 @@ fn set_up(
     });
     let notifier = Notifier::from_env();
     Ok(RunningServer {
-        path,
+        source,
         config,
         machine,
         relays,
@@ -227,7 +227,7 @@ fn print(text: &str) {
 
 /// The running server, as the control thread holds it.
 struct RunningServer {
-    path: Option<PathBuf>,
+    source: Source,
     config: Config,
     machine: Machine,
     relays: Relays,
@@ -380,14 +380,14 @@ impl RunningServer {
             Ok(_) => {}
             Err(error) => tracing::warn!("reload: cannot list this machine's addresses: {error}"),
         }
-        match self.path.as_deref().map(config::read) {
+        match self.source.read_again() {
             None => tracing::info!("reload: there is no configuration file to read"),
             Some(Ok(loaded)) => {
                 let is_applied = self.apply(loaded, readiness);
                 self.reloads.configuration.record(is_applied, clock::unix_seconds());
             }
-            Some(Err(report)) => {
-                configuration::log(&report);
+            Some(Err(refused)) => {
+                refused.log();
                 tracing::error!("reload: the configuration in use stays");
                 self.reloads.configuration.record(false, clock::unix_seconds());
             }
@@ -400,7 +400,7 @@ impl RunningServer {
     fn follow(&mut self, addresses: Addresses, readiness: &Readiness) {
         if self.machine.addresses.own != addresses.own {
             addresses::log_change(&self.machine.addresses.own, &addresses.own);
-            let (before, file) = (&self.machine.addresses, configuration::name(self.path.as_deref()));
+            let (before, file) = (&self.machine.addresses, self.source.name());
             configuration::log(&this_host::new_own_back_ends(&self.config, before, &addresses, &file));
         }
         self.machine.addresses = addresses;
@@ -439,8 +439,7 @@ impl RunningServer {
         for key in configuration::restore_fixed_keys(&self.config, &mut next) {
             tracing::warn!("reload: the change of {key} takes effect at the next restart");
         }
-        let misfits =
-            this_host::check(&next, &self.machine.addresses, &configuration::name(self.path.as_deref()));
+        let misfits = this_host::check(&next, &self.machine.addresses, &self.source.name());
         configuration::log(&misfits);
         if misfits.has_errors() {
             tracing::error!("reload: the configuration in use stays");

@@ -458,15 +458,6 @@ impl Connection {
         }
     }
 
-    /// Returns whether a web client, whose exchange with its back end is over, has yet to receive the rest of the answer. From then on
-    /// nothing more is forwarded.
-    pub fn keeps_rest(&mut self) -> bool {
-        match &mut self.door {
-            Door::Web(splice) => splice.keeps_rest(&self.stream),
-            _ => false,
-        }
-    }
-
     /// Connects a web client to its back end, which receives the bytes queued for an unreachable web server.
     ///
     /// # Errors

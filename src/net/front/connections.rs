@@ -1,6 +1,7 @@
 //! The connections of a worker, by token: adds them within the limits, writes their queued output, and closes them.
 
 mod reports;
+mod rest;
 
 use std::collections::VecDeque;
 use std::io;
@@ -236,12 +237,6 @@ impl Connections {
         self.slots.len() - self.free.len()
     }
 
-    /// Returns the tokens of all open connections.
-    pub fn tokens(&self) -> Vec<Token> {
-        let open = self.slots.iter().enumerate().filter(|(_, slot)| slot.connection.is_some());
-        open.map(|(index, slot)| Token::Stream { slot: index as u32, generation: slot.generation }).collect()
-    }
-
     /// Clears the epoll interest until the connection is read. Returns `false` if it is already clear or the connection
     /// is closed.
     pub fn mute(&mut self, token: Token) -> bool {
@@ -463,7 +458,7 @@ impl Connections {
     /// again, the first reason stays. A web client that is `Closed` receives the rest of its answer before.
     pub fn mark_closing(&mut self, token: Token, reason: CloseReason) {
         let Some(connection) = find(&mut self.slots, token) else { return };
-        if reason == CloseReason::Closed && connection.keeps_rest() {
+        if reason == CloseReason::Closed && rest::keeps_rest(connection) {
             return self.spliced(token);
         }
         connection.closing = true;
@@ -472,8 +467,9 @@ impl Connections {
 
     /// Closes the marked connections.
     pub fn close_marked(&mut self, max: usize, output: &mut Scratch) {
-        let marked: Vec<_> = self.closing.drain(..max.min(self.closing.len())).collect();
-        marked.into_iter().for_each(|(token, reason)| self.remove(token, reason, output));
+        for (token, reason) in self.closing.drain(..max.min(self.closing.len())).collect::<Vec<_>>() {
+            self.remove(token, reason, output);
+        }
     }
 
     /// Closes and removes a connection. A TLS client receives a close_notify.
