@@ -126,7 +126,7 @@ fn the_rest_of_an_answer_is_delivered_and_not_kept_for_a_client_that_reads_nothi
     let _turn = beside_others();
     let rig = Rig::start();
     let answer = vec![7; 300_000];
-    let mut ask = || {
+    let ask = || {
         let mut client = rig.connect(&[]);
         client.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("write");
         client.conn.send_close_notify();

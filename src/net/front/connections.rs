@@ -1,7 +1,7 @@
 //! The connections of a worker, by token: adds them within the limits, writes their queued output, and closes them.
 
 mod reports;
-mod rest;
+mod slot;
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::acceptors::{Arrival, reset};
 use super::connection::Connection;
-use super::displacement::{Candidate, Displacement, Stamp};
+use super::displacement::Displacement;
 use super::door::Expected;
 use super::life::{INTEREST, Life};
 use super::quic::Flows;
@@ -26,10 +26,11 @@ use crate::net::scratch::Scratch;
 use crate::net::stream::Outboxes;
 use crate::net::stream::outbox::{BYTES_MAX, BYTES_MAX_TIGHT, Kind, Pushed};
 use crate::net::syscall::{Epoll, canonical};
-use crate::net::token::{Generation, Token};
+use crate::net::token::Token;
 use crate::turn::action::{DropReason, UserId};
 use crate::turn::five_tuple::{Client, FiveTuple};
 pub use reports::Reports;
+use slot::{Slot, candidate, find};
 
 /// Maximum number of connections closed for one newcomer. One is enough unless the operator lowered a limit below the
 /// current use.
@@ -56,28 +57,6 @@ pub struct Connections {
     tight: bool,
     displacement: Displacement,
     spare: Outboxes,
-}
-
-#[derive(Default)]
-struct Slot {
-    connection: Option<Connection>,
-    generation: Generation,
-    stamp: Stamp,
-}
-
-fn candidate(slots: &[Slot], token: Token) -> Option<Candidate> {
-    let Token::Stream { slot, generation } = token else { return None };
-    let slot = slots.get(slot as usize).filter(|slot| slot.generation == generation)?;
-    let connection = slot.connection.as_ref().filter(|connection| !connection.closing)?;
-    Some(Candidate { stamp: slot.stamp, ..connection.candidate() })
-}
-
-fn find(slots: &mut [Slot], token: Token) -> Option<&mut Connection> {
-    let (Token::Stream { slot, generation } | Token::BackEnd { slot, generation }) = token else {
-        return None;
-    };
-    let slot = slots.get_mut(slot as usize).filter(|slot| slot.generation == generation)?;
-    slot.connection.as_mut().filter(|connection| !connection.closing)
 }
 
 impl Connections {
@@ -235,6 +214,12 @@ impl Connections {
     /// Returns the number of open connections.
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+
+    /// Returns the tokens of all open connections.
+    pub fn tokens(&self) -> Vec<Token> {
+        let open = self.slots.iter().enumerate().filter(|(_, slot)| slot.connection.is_some());
+        open.map(|(index, slot)| Token::Stream { slot: index as u32, generation: slot.generation }).collect()
     }
 
     /// Clears the epoll interest until the connection is read. Returns `false` if it is already clear or the connection
@@ -458,7 +443,7 @@ impl Connections {
     /// again, the first reason stays. A web client that is `Closed` receives the rest of its answer before.
     pub fn mark_closing(&mut self, token: Token, reason: CloseReason) {
         let Some(connection) = find(&mut self.slots, token) else { return };
-        if reason == CloseReason::Closed && rest::keeps_rest(connection) {
+        if reason == CloseReason::Closed && slot::keeps_rest(connection) {
             return self.spliced(token);
         }
         connection.closing = true;
