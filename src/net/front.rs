@@ -21,6 +21,7 @@ pub mod handshakes;
 pub mod kernel_memory;
 mod life;
 mod parts;
+mod progress;
 mod proxy_header;
 pub mod quic;
 mod read;

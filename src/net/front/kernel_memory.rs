@@ -12,7 +12,7 @@ use std::vec;
 
 use super::connection::Connection;
 use super::connections::Connections;
-use super::rest::{STALLED, STEP};
+use super::progress::Progress;
 use crate::base::network::Network;
 use crate::base::time::Instant;
 use crate::net::TcpShortage;
@@ -69,15 +69,15 @@ type Owner = (Option<UserId>, Network);
 /// How one direction of a connection gets on, from look to look.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
-    /// When [`STEP`] more had arrived or nothing was held, and how much had arrived by then.
-    progress: (Instant, u64),
+    /// Begins anew while nothing is held.
+    progress: Progress,
     /// What was held at the last look, and how much had arrived by then.
     last: (usize, u64),
 }
 
 impl Mark {
     fn new(now: Instant, arrived: u64) -> Self {
-        Self { progress: (now, arrived), last: (0, arrived) }
+        Self { progress: Progress::new(now, arrived), last: (0, arrived) }
     }
 
     /// Takes a look: so many bytes are held, and so many have arrived since the connection began. Returns how many of those held at
@@ -85,15 +85,16 @@ impl Mark {
     fn follow(&mut self, now: Instant, held: usize, arrived: u64) -> usize {
         let since = arrived.saturating_sub(self.last.1);
         let overdue = self.last.0.saturating_sub(usize::try_from(since).unwrap_or(usize::MAX)).min(held);
-        if held <= PAGE || arrived >= self.progress.1 + STEP {
-            self.progress = (now, arrived);
+        match held <= PAGE {
+            true => self.progress = Progress::new(now, arrived),
+            false => self.progress.follow(now, arrived),
         }
         self.last = (held, arrived);
         overdue
     }
 
     fn is_stalled(&self, now: Instant) -> bool {
-        now.since(self.progress.0) >= STALLED
+        self.progress.is_stalled(now)
     }
 }
 
@@ -239,6 +240,7 @@ fn to_close(mut holdings: Vec<Holding>, missing: u64, of_owner: usize) -> Vec<To
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::front::progress::STEP;
     use crate::net::token::Generation;
 
     const MIB: usize = 1 << 20;

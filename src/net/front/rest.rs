@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::life::Life;
+use super::progress::Progress;
 use crate::base::time::Instant;
 use crate::net::counters::CloseReason;
 use crate::net::stream::Stream;
@@ -13,24 +14,25 @@ use crate::net::syscall::TcpProgress;
 
 /// What may be left to the kernel alone: a segment or two, and the end of the connection.
 const LEFT_TO_KERNEL: usize = 4 << 10;
-/// A client receives this much in this time, or loses the rest. A line with 13 kbit/s does.
-pub const STEP: u64 = 16 << 10;
-pub const STALLED: Duration = Duration::from_secs(10);
 /// Time between two looks.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How far the client is.
 #[derive(Debug, Default)]
 pub struct Rest {
-    /// When [`STEP`] more had arrived, and how much that was.
-    progress: Option<(Instant, u64)>,
-    over: bool,
+    progress: Option<Progress>,
+    is_over: bool,
+}
+
+/// Returns whether the client has yet to receive so much that its connection must stay.
+pub fn is_left(stream: &Stream) -> bool {
+    stream.undelivered() > LEFT_TO_KERNEL
 }
 
 impl Rest {
-    /// Returns whether the client has yet to receive so much that the connection must stay.
-    pub fn is_left(&self, stream: &Stream) -> bool {
-        !self.over && stream.undelivered() > LEFT_TO_KERNEL
+    /// Returns whether it has arrived.
+    pub fn is_over(&self) -> bool {
+        self.is_over
     }
 
     /// Returns when to look again, or that the connection is over: `Closed` if the rest has arrived, `Stuck` if the client
@@ -42,13 +44,12 @@ impl Rest {
 
     fn judge(&mut self, undelivered: usize, arrived: u64, now: Instant) -> Life {
         if undelivered <= LEFT_TO_KERNEL {
-            self.over = true;
+            self.is_over = true;
             return Life::Over(CloseReason::Closed);
         }
-        let (since, before) = *self.progress.get_or_insert((now, arrived));
-        if arrived >= before + STEP {
-            self.progress = Some((now, arrived));
-        } else if now.since(since) >= STALLED {
+        let progress = self.progress.get_or_insert(Progress::new(now, arrived));
+        progress.follow(now, arrived);
+        if progress.is_stalled(now) {
             return Life::Over(CloseReason::Stuck);
         }
         Life::Until(now + LOOK)

@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol as Ip, Socket, Type};
 
 use super::life::INTEREST;
 use super::life::Life;
-use super::rest::Rest;
+use super::rest::{self, Rest};
 use crate::base::time::Instant;
 use crate::net::admission::Descriptor;
 use crate::net::counters::CloseReason;
@@ -226,8 +226,7 @@ impl Splice {
 
     /// Returns whether the client has yet to receive the rest of the answer. If so, nothing more is forwarded in either direction.
     pub fn keeps_rest(&mut self, stream: &Stream) -> bool {
-        let is_left =
-            self.rest.as_ref().map_or_else(|| Rest::default().is_left(stream), |rest| rest.is_left(stream));
+        let is_left = !self.rest.as_ref().is_some_and(Rest::is_over) && rest::is_left(stream);
         if is_left {
             self.rest.get_or_insert_default();
             self.client = Direction::Forwarded;
