@@ -20,6 +20,14 @@ pub struct Listen {
     pub proxies: Vec<IpAddr>,
 }
 
+impl Listen {
+    /// Whether only one of the two can be bound.
+    pub fn has_the_port_of(&self, other: &Self) -> bool {
+        self.address == other.address
+            && (self.transport == Transport::Udp) == (other.transport == Transport::Udp)
+    }
+}
+
 /// What is written into the configuration. Without a value, the default of Hallpass is meant.
 #[derive(Clone, Default)]
 pub struct Meaning {

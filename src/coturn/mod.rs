@@ -32,7 +32,7 @@ use words::Word;
 /// The result of an import.
 #[derive(Clone)]
 pub struct Import {
-    /// The configuration with its secrets, and what its own check warns of; `None` if the import is refused.
+    /// The configuration with its secrets; `None` if the import is refused.
     pub configuration: Option<Configuration>,
     /// What became of every line and argument.
     pub report: Report,

@@ -212,6 +212,23 @@ impl Work {
         (is_set, last)
     }
 
+    /// The item of a flag that is set. One that is not changes nothing.
+    pub fn set(&mut self, key: Key) -> Option<usize> {
+        match self.flag(key) {
+            (true, index) => index,
+            (false, index) => {
+                index.into_iter().for_each(|index| self.idle(index, "it is off"));
+                None
+            }
+        }
+    }
+
+    /// Refuses the import because of a host name in place of an address.
+    pub fn refuse_name(&mut self, index: usize) {
+        let message = "not a plain address: coturn looks names up when it starts";
+        self.refuse_whole(index, message, "write the address itself: getent ahosts NAME shows it");
+    }
+
     /// Notes the lines that a key of the configuration comes from.
     pub fn from(&mut self, key: &'static str, options: &[Key]) {
         let used = |index: &usize| {

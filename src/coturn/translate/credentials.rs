@@ -105,25 +105,16 @@ fn mechanism(work: &mut Work) -> Mechanism {
         match (lt, mechanism.rest) {
             (true, true) => work.kept(index, "credentials are required; with a secret coturn ignores users"),
             (true, false) => work.kept(index, "credentials are always required"),
-            (false, _) => work.judge(
+            (false, _) => work.differs(
                 index,
-                Status::KeptDifferently,
                 "credentials are always required",
-                Some("nothing: hallpass cannot serve clients without credentials".to_owned()),
+                "nothing: hallpass cannot serve clients without credentials",
             ),
         }
     }
-    let (anonymous, index) = work.flag(Key::NoAuth);
-    if let Some(index) = index {
-        match anonymous {
-            true => work.judge(
-                index,
-                Status::Refused,
-                "this serves everybody without credentials",
-                Some(format!("remove the line and add static-auth-secret=...: {NEW_SECRET}")),
-            ),
-            false => work.idle(index, "it is off"),
-        }
+    if let Some(index) = work.set(Key::NoAuth) {
+        let remedy = format!("remove the line and add static-auth-secret=...: {NEW_SECRET}");
+        work.judge(index, Status::Refused, "this serves everybody without credentials", Some(remedy));
     }
     if let Some(index) = work.last(Key::UseAuthSecret) {
         work.kept(index, "time-limited credentials (TURN REST)");
@@ -259,17 +250,9 @@ fn databases(work: &mut Work) {
             Some(remedy.to_owned()),
         );
     }
-    let (oauth, index) = work.flag(Key::OAuth);
-    if let Some(index) = index {
-        match oauth {
-            true => work.judge(
-                index,
-                Status::Refused,
-                "OAuth (RFC 7635) is not offered",
-                Some("let clients use time-limited credentials, which come from a secret".to_owned()),
-            ),
-            false => work.idle(index, "it is off"),
-        }
+    if let Some(index) = work.set(Key::OAuth) {
+        let remedy = "let clients use time-limited credentials, which come from a secret";
+        work.judge(index, Status::Refused, "OAuth (RFC 7635) is not offered", Some(remedy.to_owned()));
     }
 }
 

@@ -1,7 +1,6 @@
 //! Quotas, rates, lifetimes, and the address for metrics.
 
 use crate::coturn::options::Key;
-use crate::coturn::report::Status;
 use crate::coturn::values;
 use crate::coturn::work::Work;
 
@@ -107,7 +106,7 @@ fn lifetime(work: &mut Work) {
         0 => {
             let remedy = "write lifetime_max_seconds in [limits]";
             let reason = "with 0 seconds no allocation would last; here it is the default of 3600 seconds";
-            return work.judge(index, Status::KeptDifferently, reason, Some(remedy.to_owned()));
+            return work.differs(index, reason, remedy);
         }
         1..=LIFETIME_MAX => {
             work.kept(index, format!("lifetime_max_seconds = {number}"));

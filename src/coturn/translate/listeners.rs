@@ -71,8 +71,7 @@ pub(super) fn address(work: &mut Work, index: usize) -> Option<IpAddr> {
         }
         Ok(address) => Some(address.to_canonical()),
         Err(NotAnAddress::Name) => {
-            let message = "not a plain address: coturn looks names up when it starts";
-            work.refuse_whole(index, message, "write the address itself: getent ahosts NAME shows it");
+            work.refuse_name(index);
             None
         }
         Err(NotAnAddress::Nothing) => {
@@ -135,28 +134,20 @@ fn port(work: &mut Work, key: Key, default: u16, what: &str) -> u16 {
 
 fn plan(work: &mut Work) -> Plan {
     let transport = |work: &mut Work, key, name: &str| {
-        let (off, index) = work.flag(key);
-        match (off, index) {
-            (true, Some(index)) => work.kept(index, format!("no {name} listener")),
-            (false, Some(index)) => work.idle(index, "it is off"),
-            _ => {}
-        }
-        !off
+        let off = work.set(key);
+        off.into_iter().for_each(|index| work.kept(index, format!("no {name} listener")));
+        off.is_none()
     };
     let udp = transport(work, Key::NoUdp, "UDP");
     let tcp = transport(work, Key::NoTcp, "TCP");
     let wants_tls = transport(work, Key::NoTls, "TLS");
-    let (no_dtls, dtls_index) = work.flag(Key::NoDtls);
+    let no_dtls = work.set(Key::NoDtls);
+    no_dtls.into_iter().for_each(|index| work.kept(index, "DTLS is never offered"));
+    let no_dtls = no_dtls.is_some();
     let has_proxy = work.last(Key::TcpProxyPort).is_some();
     let proxy = has_proxy.then(|| port(work, Key::TcpProxyPort, PORT, "TCP behind a proxy on port"));
     let certificate = certificate(work, wants_tls && !has_proxy, wants_tls || !no_dtls);
     let dtls = certificate && !no_dtls;
-    if let Some(index) = dtls_index {
-        match no_dtls {
-            true => work.kept(index, "DTLS is never offered"),
-            false => work.idle(index, "it is off"),
-        }
-    }
     let tls = certificate && wants_tls && !has_proxy;
     let listening_port = port(work, Key::ListeningPort, PORT, "port");
     let tls_port = match (tls || dtls, work.last(Key::TlsListeningPort)) {
@@ -248,9 +239,7 @@ fn certificate(work: &mut Work, tls: bool, any: bool) -> bool {
 }
 
 fn listen(work: &mut Work, addresses: &[IpAddr], plan: &Plan) {
-    let everywhere = [Ipv6Addr::UNSPECIFIED.into()];
-    let addresses = if addresses.is_empty() { &everywhere[..] } else { addresses };
-    for ip in addresses {
+    for ip in bound(addresses) {
         add(work, *ip, plan, plan.port, plan.tls_port);
     }
     if plan.proxy.is_some() {
@@ -265,15 +254,17 @@ fn listen(work: &mut Work, addresses: &[IpAddr], plan: &Plan) {
     }
 }
 
+/// Returns the addresses to bind: those of `listening-ip`, or all.
+fn bound(addresses: &[IpAddr]) -> &[IpAddr] {
+    const ALL: &[IpAddr] = &[IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    if addresses.is_empty() { ALL } else { addresses }
+}
+
 /// Adds the listeners of one address.
 fn add(work: &mut Work, ip: IpAddr, plan: &Plan, port: u16, tls_port: u16) {
     let mut push = |transport, port, only_tls, proxies: Vec<IpAddr>| {
         let listen = Listen { transport, address: SocketAddr::new(ip, port), only_tls, proxies };
-        let is_same = |other: &Listen| {
-            other.address == listen.address
-                && (other.transport == Transport::Udp) == (listen.transport == Transport::Udp)
-        };
-        if !work.meaning.listen.iter().any(is_same) {
+        if !work.meaning.listen.iter().any(|other| other.has_the_port_of(&listen)) {
             work.meaning.listen.push(listen);
         }
     };
@@ -333,18 +324,10 @@ fn alternatives(work: &mut Work, addresses: &[IpAddr], plan: &Plan, input: &Inpu
         return;
     }
     let before = std::mem::take(&mut work.meaning.listen);
-    let everywhere = [Ipv6Addr::UNSPECIFIED.into()];
-    let addresses = if addresses.is_empty() { &everywhere[..] } else { addresses };
     let second_plan = Plan { proxy: None, tcp: plan.tcp && plan.proxy.is_none(), ..*plan };
-    addresses.iter().for_each(|ip| add(work, *ip, &second_plan, port, tls_port));
+    bound(addresses).iter().for_each(|ip| add(work, *ip, &second_plan, port, tls_port));
     let mut found = std::mem::replace(&mut work.meaning.listen, before);
-    found.retain(|listen| {
-        let clashes = |other: &Listen| {
-            other.address == listen.address
-                && (other.transport == Transport::Udp) == (listen.transport == Transport::Udp)
-        };
-        !work.meaning.listen.iter().any(clashes)
-    });
+    found.retain(|listen| !work.meaning.listen.iter().any(|other| other.has_the_port_of(listen)));
     if found.is_empty() {
         return;
     }
@@ -370,7 +353,9 @@ fn alternatives(work: &mut Work, addresses: &[IpAddr], plan: &Plan, input: &Inpu
 fn aux_servers(work: &mut Work, plan: &Plan) {
     for index in work.all(Key::AuxServer) {
         let text = String::from_utf8_lossy(work.value(index)).trim().to_owned();
-        let Ok(address) = text.parse::<SocketAddr>() else {
+        let address = text.parse::<SocketAddr>().ok();
+        let Some(address) = address.filter(|address| address.port() > 0 && !address.ip().is_multicast())
+        else {
             work.refuse_whole(
                 index,
                 "not an address with a port",
@@ -378,14 +363,6 @@ fn aux_servers(work: &mut Work, plan: &Plan) {
             );
             continue;
         };
-        if address.port() == 0 || address.ip().is_multicast() {
-            work.refuse_whole(
-                index,
-                "not an address with a port",
-                "write 203.0.113.10:443 or [2001:db8::10]:443",
-            );
-            continue;
-        }
         let aux = Plan { udp_on_tls_port: false, tls: plan.tls && !plan.tcp, ..*plan };
         let aux = Plan { tcp: plan.tcp && plan.proxy.is_none(), proxy: None, ..aux };
         add(work, address.ip(), &aux, address.port(), address.port());

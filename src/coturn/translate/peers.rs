@@ -9,17 +9,15 @@ use crate::coturn::work::Work;
 
 /// Translates the lists of peers.
 pub(super) fn translate(work: &mut Work) {
-    let (loopback, index) = work.flag(Key::AllowLoopbackPeers);
-    if let Some(index) = index {
-        match loopback {
-            true => work.differs(
-                index,
-                "opens loopback, where services of this machine trust local clients",
-                "remove 127.0.0.0/8 and ::1/128 from allow in [peers] unless the media server listens there",
-            ),
-            false => work.idle(index, "it is off"),
-        }
+    let loopback = work.set(Key::AllowLoopbackPeers);
+    if let Some(index) = loopback {
+        work.differs(
+            index,
+            "opens loopback, where services of this machine trust local clients",
+            "remove 127.0.0.0/8 and ::1/128 from allow in [peers] unless the media server listens there",
+        );
     }
+    let loopback = loopback.is_some();
     let allowed = allowed(work, loopback);
     let denied = denied(work, &allowed);
     work.meaning.policy = policy(&allowed, &denied, loopback);
@@ -71,7 +69,7 @@ fn allowed(work: &mut Work, loopback: bool) -> Vec<IpNet> {
                 }
                 allowed.extend(range.prefixes);
             }
-            Err(NoRange::Name) => refuse_name(work, index),
+            Err(NoRange::Name) => work.refuse_name(index),
             Err(NoRange::Lost) => {
                 // Taking it would open what coturn refuses.
                 let remedy =
@@ -92,7 +90,7 @@ fn denied(work: &mut Work, allowed: &[IpNet]) -> Vec<IpNet> {
         let (prefixes, difference, is_lost) = match range(work.value(index), false) {
             Ok(range) => (range.prefixes, range.difference, false),
             Err(NoRange::Name) => {
-                refuse_name(work, index);
+                work.refuse_name(index);
                 continue;
             }
             Err(NoRange::Empty) => {
@@ -130,9 +128,4 @@ fn denied(work: &mut Work, allowed: &[IpNet]) -> Vec<IpNet> {
         denied.extend(prefixes);
     }
     denied
-}
-
-fn refuse_name(work: &mut Work, index: usize) {
-    let message = "not a plain address: coturn looks names up when it starts";
-    work.refuse_whole(index, message, "write the address itself: getent ahosts NAME shows it");
 }

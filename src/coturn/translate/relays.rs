@@ -57,8 +57,7 @@ fn external(work: &mut Work, network: &Network) {
             (Ok(public), None) => (public, None),
             (Ok(public), Some(Ok(private))) => (public, Some(private)),
             (Err(values::NotAnAddress::Name), _) | (_, Some(Err(values::NotAnAddress::Name))) => {
-                let message = "not a plain address: coturn looks names up when it starts";
-                work.refuse_whole(index, message, "write the address itself: getent ahosts NAME shows it");
+                work.refuse_name(index);
                 continue;
             }
             _ => {
@@ -298,18 +297,11 @@ fn family(work: &mut Work) {
 
 /// Relaying over TCP (RFC 6062), and servers that do nothing else or nothing at all.
 fn only_tcp(work: &mut Work) {
-    let (no_udp, udp) = work.flag(Key::NoUdpRelay);
-    let (no_tcp, tcp) = work.flag(Key::NoTcpRelay);
-    if let Some(index) = udp {
-        match no_udp {
-            true => work.refuse_whole(
-                index,
-                "clients could only relay TCP, which is not offered",
-                "remove no-udp-relay",
-            ),
-            false => work.idle(index, "it is off"),
-        }
+    if let Some(index) = work.set(Key::NoUdpRelay) {
+        let message = "clients could only relay TCP, which is not offered";
+        work.refuse_whole(index, message, "remove no-udp-relay");
     }
+    let (no_tcp, tcp) = work.flag(Key::NoTcpRelay);
     if let Some(index) = tcp {
         match no_tcp {
             true => work.kept(index, "relaying TCP (RFC 6062) is never offered"),
@@ -321,15 +313,11 @@ fn only_tcp(work: &mut Work) {
             ),
         }
     }
-    let (stun_only, index) = work.flag(Key::StunOnly);
-    if let Some(index) = index {
-        match stun_only {
-            true => work.refuse_whole(
-                index,
-                "this server only answers STUN; hallpass always relays for clients with credentials",
-                "remove stun-only if it is to relay; otherwise keep coturn",
-            ),
-            false => work.idle(index, "it is off"),
-        }
+    if let Some(index) = work.set(Key::StunOnly) {
+        work.refuse_whole(
+            index,
+            "this server only answers STUN; hallpass always relays for clients with credentials",
+            "remove stun-only if it is to relay; otherwise keep coturn",
+        );
     }
 }
