@@ -52,9 +52,9 @@ impl Places {
         let source = Network::customer(ip);
         let mut taken = lock(&self.taken);
         let held = |source: Network| taken.iter().filter(|place| place.source == source).count();
-        let idle = taken.iter().enumerate().filter(|(_, place)| !place.asked.load(Ordering::Relaxed));
+        let mut idle = taken.iter().enumerate().filter(|(_, place)| !place.asked.load(Ordering::Relaxed));
         let loser = if held(source) >= self.each {
-            Some(idle.map(|(at, place)| (at, place.source)).find(|(_, other)| *other == source)?.0)
+            Some(idle.find(|(_, place)| place.source == source)?.0)
         } else if taken.len() >= self.all {
             // Of equals, `max_by_key` returns the last.
             Some(idle.rev().max_by_key(|(_, place)| held(place.source))?.0)

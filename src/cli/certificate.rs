@@ -38,19 +38,22 @@ impl Examined {
     /// The problems as lines of text: one error that prevents the use of the files, or any number of warnings. `file` is the
     /// name of the configuration.
     pub fn lines(&self, file: &str) -> Vec<(Severity, String)> {
-        let errors = self.error.iter().map(|error| (Severity::Error, error.path(), error.to_string()));
-        let warnings = self.warnings.iter().map(|warning| (warning.path(), warning.to_string()));
-        let of_key =
-            self.files.iter().map(|files| files.key.as_path()).cycle().zip(self.key_warnings.iter().cloned());
-        let warnings = warnings.chain(of_key).map(|(path, text)| (Severity::Warning, path, text));
-        let table = self.table;
-        let own = errors.chain(warnings).map(|(severity, path, text)| {
-            let word = if severity == Severity::Error { "error" } else { "warning" };
-            let (key, line) = self.files.as_ref().map_or(("cert", 0), |files| files.named(path));
-            let line = if line == 0 { String::new() } else { format!(":{line}") };
-            (severity, format!("{file}{line}: {word}: {table}.{key}: {text}\n"))
-        });
+        let own = self.files.iter().flat_map(|files| self.problems(files, file));
         own.chain(self.of_admin.iter().flat_map(|admin| admin.lines(file))).collect()
+    }
+
+    fn problems(&self, files: &TlsFiles, file: &str) -> Vec<(Severity, String)> {
+        let error = self.error.iter().map(|error| (Severity::Error, error.path(), error.to_string()));
+        let warnings = self.warnings.iter().map(|warning| (warning.path(), warning.to_string()));
+        let of_key = self.key_warnings.iter().map(|text| (files.key.as_path(), text.clone()));
+        let warnings = warnings.chain(of_key).map(|(path, text)| (Severity::Warning, path, text));
+        let located = |(severity, path, text)| {
+            let word = if severity == Severity::Error { "error" } else { "warning" };
+            let (key, line) = files.named(path);
+            let line = if line == 0 { String::new() } else { format!(":{line}") };
+            (severity, format!("{file}{line}: {word}: {}.{key}: {text}\n", self.table))
+        };
+        error.chain(warnings).map(located).collect()
     }
 
     /// The first name in the certificate.

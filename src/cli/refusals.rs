@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::args::RefusalsArgs;
 use super::running::{self, Failed};
 use super::{output, table};
-use crate::base::text::{counted, duration};
+use crate::base::text::{counted, duration, or_dash};
 use crate::system::clock;
 use crate::top::refusals::Refusal;
 
@@ -52,15 +52,14 @@ fn text(page: &Value, now: u64) -> String {
 }
 
 fn row(refusal: &Refusal, now: u64) -> Vec<String> {
-    let text = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
     let reason = match refusal.code {
-        0 => text(&refusal.reason),
-        code => format!("{} ({code})", text(&refusal.reason)),
+        0 => or_dash(&refusal.reason),
+        code => format!("{} ({code})", or_dash(&refusal.reason)),
     };
     let ago = duration(now.saturating_sub(refusal.time));
     let [host, user, transport, client, request] =
         [&refusal.host, &refusal.user, &refusal.transport, &refusal.client, &refusal.request]
-            .map(|one| text(one));
+            .map(|text| or_dash(text));
     vec![ago, host, user, transport, client, request, reason]
 }
 

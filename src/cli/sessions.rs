@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::args::SessionsArgs;
 use super::running::{self, Failed};
 use super::{output, table};
-use crate::base::text::{bytes, counted, duration};
+use crate::base::text::{bytes, counted, duration, or_dash};
 use crate::base::time::Instant;
 use crate::top::reading::Flow;
 use crate::top::sessions::{Session, Sessions};
@@ -52,7 +52,6 @@ fn text(page: &Value) -> String {
 }
 
 fn row(session: &Session) -> Vec<String> {
-    let text = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
     let traffic = |flow: Flow| format!("{} / {}", flow.packets, bytes(flow.bytes));
     let mut peers: Vec<&str> =
         session.relayed.iter().flat_map(|relay| &relay.peers).map(String::as_str).collect();
@@ -64,14 +63,14 @@ fn row(session: &Session) -> Vec<String> {
         peers += &format!(" and {more} more");
     }
     vec![
-        text(&session.host),
-        text(&session.user),
-        text(&session.transport),
-        text(&session.client),
+        or_dash(&session.host),
+        or_dash(&session.user),
+        or_dash(&session.transport),
+        or_dash(&session.client),
         duration(session.seconds),
         traffic(session.from_client),
         traffic(session.from_peer),
-        text(&peers),
+        or_dash(&peers),
     ]
 }
 

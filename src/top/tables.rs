@@ -5,7 +5,7 @@ use super::grid::Column;
 use super::number::{bits, bound, or_dash, percent, short};
 use super::refusals::Refusal;
 use super::sessions::Session;
-use crate::base::text::{bytes, duration};
+use crate::base::text::{self, bytes, duration};
 
 /// Traffic by host and transport.
 pub const TRAFFIC: [Column; 8] = [
@@ -53,7 +53,7 @@ pub fn session(session: &Session) -> Vec<String> {
     };
     vec![
         if session.hints.is_empty() { String::new() } else { "!".to_owned() },
-        or_absent(&session.user),
+        text::or_dash(&session.user),
         session.host.clone(),
         session.transport.clone(),
         session.client.clone(),
@@ -78,8 +78,8 @@ pub fn refusal(refusal: &Refusal, unix: u64) -> Vec<String> {
     vec![
         duration(unix.saturating_sub(refusal.time)),
         refusal.reason.clone(),
-        or_absent(&refusal.user),
-        or_absent(&refusal.host),
+        text::or_dash(&refusal.user),
+        text::or_dash(&refusal.host),
         refusal.transport.clone(),
         refusal.client.clone(),
     ]
@@ -104,8 +104,8 @@ pub fn reason(what: &str, count: &Count) -> Vec<String> {
     vec![
         what.to_owned(),
         count.reason.clone(),
-        or_absent(&count.rung.host),
-        or_absent(&count.rung.transport),
+        text::or_dash(&count.rung.host),
+        text::or_dash(&count.rung.transport),
         count.recent.to_string(),
         count.total.to_string(),
     ]
@@ -180,9 +180,4 @@ pub fn limit(limited: &Limited) -> Vec<String> {
     let most = limited.usage.limit.map_or_else(|| "no limit".to_owned(), amount);
     let share = limited.share().map_or_else(|| "-".to_owned(), percent);
     vec![limited.name.to_owned(), amount(limited.usage.used), most, share]
-}
-
-/// Returns a text, or a dash if it is empty.
-fn or_absent(text: &str) -> String {
-    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }

@@ -1,8 +1,8 @@
 //! The figures and the state that the dashboard shows, from the same counters as the metrics.
 
-use super::ServerMetrics;
 use std::time::Duration;
 
+use super::ServerMetrics;
 use crate::admin::history::{DROPS, REFUSALS, Reading, SLOW_TURNS};
 use crate::admin::overview::{Certificate, Reload, State};
 use crate::base::host::HostId;
