@@ -18,12 +18,16 @@ pub(super) fn run(args: &RefusalsArgs) -> ExitCode {
         Ok(page) => page,
         Err(Failed { message, next_step }) => return output::fail(&message, &next_step),
     };
-    let text = if args.server.json { format!("{page:#}\n") } else { text(&page, clock::unix_seconds()) };
+    let is_whole = query.iter().all(|(_, selected)| selected.is_none());
+    let text =
+        if args.server.json { format!("{page:#}\n") } else { text(&page, is_whole, clock::unix_seconds()) };
     output::print(text.as_bytes())
 }
 
 /// Returns the refusals as a table, each with its reason and the next step.
-fn text(page: &Value, now: u64) -> String {
+///
+/// `is_whole`: nothing was selected.
+fn text(page: &Value, is_whole: bool, now: u64) -> String {
     let refusals = Refusal::all_of(page);
     let held = page["held"].as_u64().unwrap_or(refusals.len() as u64);
     if refusals.is_empty() {
@@ -42,7 +46,7 @@ fn text(page: &Value, now: u64) -> String {
         lines.push(format!("  next step: {}", refusal.next_step));
     }
     // Who selects wants an answer; who lists all may take the list for complete.
-    if refusals.len() as u64 >= held {
+    if is_whole {
         let listed = counted(refusals.len(), "refusal");
         lines.push(format!(
             "{listed}; of a flood only a part is listed, and all are counted: hallpass top --once"
@@ -81,12 +85,12 @@ AGO    HOST  USER    VIA  CLIENT       REQUEST   REASON
   the password fits none of the 2 secrets
   next step: compare the secrets
 ";
-        assert_eq!(text(&json!({ "refusals": [&refusal], "held": 12 }), 1065), expected);
-        let all = text(&json!({ "refusals": [refusal], "held": 1 }), 1065);
+        assert_eq!(text(&json!({ "refusals": [&refusal], "held": 12 }), false, 1065), expected);
+        let all = text(&json!({ "refusals": [refusal], "held": 1 }), true, 1065);
         let count = "1 refusal; of a flood only a part is listed, and all are counted: hallpass top --once\n";
         assert_eq!(all.strip_prefix(expected), Some(count));
-        assert_eq!(text(&json!({ "refusals": [] }), 0), "no refusals\n");
+        assert_eq!(text(&json!({ "refusals": [] }), true, 0), "no refusals\n");
         let page = json!({ "refusals": [], "held": 12 });
-        assert_eq!(text(&page, 0), "none of the 12 refusals is selected\n");
+        assert_eq!(text(&page, false, 0), "none of the 12 refusals is selected\n");
     }
 }
