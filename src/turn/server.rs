@@ -17,7 +17,7 @@ use super::state::State;
 use super::{data, request};
 use crate::base::time::{Instant, Now};
 use crate::wire::demux;
-use crate::wire::message::{Message, MessageClass, method};
+use crate::wire::message::{self, Message};
 
 /// The longest request that is read, in bytes. Usual ones need 300; a CreatePermission of this length names 80 IPv6 peers.
 const REQUEST_MAX: usize = 2048;
@@ -80,20 +80,23 @@ impl Server {
         {
             return state.dropped(DropReason::TooLarge);
         }
-        let Ok(message) = Message::parse(bytes) else { return state.dropped(DropReason::MalformedStun) };
-        match (message.class(), message.method()) {
-            (MessageClass::Request, _) => {
-                // The timer may be late; a Refresh must not revive what has expired.
-                state.expire(now);
-                let answer = request::handle(state, now, client, &message, opening);
-                state.publish();
-                if state.has_action() { FromClient::Control } else { answer }
-            }
-            (MessageClass::Indication, method::SEND) => {
-                data::send_indication(state, now.instant, &client, &message)
-            }
-            _ => state.dropped(DropReason::Unsolicited),
+        let is_request = demux::is_request(bytes);
+        // A server expects nothing else, and no limit applies to it: its attributes are not read.
+        if !is_request && !bytes.starts_with(&SEND_INDICATION) {
+            return state.dropped(match message::header(bytes) {
+                Ok(_) => DropReason::Unsolicited,
+                Err(_) => DropReason::MalformedStun,
+            });
         }
+        let Ok(message) = Message::parse(bytes) else { return state.dropped(DropReason::MalformedStun) };
+        if !is_request {
+            return data::send_indication(state, now.instant, &client, &message);
+        }
+        // The timer may be late; a Refresh must not revive what has expired.
+        state.expire(now);
+        let answer = request::handle(state, now, client, &message, opening);
+        state.publish();
+        if state.has_action() { FromClient::Control } else { answer }
     }
 
     /// Handles a datagram of `len` bytes from a peer (RFC 8656 sections 11.3 and 12.7).
