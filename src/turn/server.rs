@@ -176,6 +176,7 @@ impl Server {
     /// Removes everything whose lifetime has expired.
     pub fn handle_timeout(&mut self, now: Now) {
         self.state.expire(now);
+        self.state.report_hidden(now.instant);
         self.state.continue_review(now.instant);
         self.state.publish();
     }

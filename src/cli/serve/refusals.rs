@@ -85,8 +85,11 @@ impl Refusals {
     }
 
     fn entry(&self, refusal: &Refusal, near_miss: Option<NearMiss>, now: u64) -> Entry {
-        let Refusal { five_tuple, user, host, request, reason, .. } = refusal;
-        let text = reason.text(self.names.are_private());
+        let Refusal { five_tuple, user, host, request, reason, unreported, .. } = refusal;
+        let mut text = reason.text(self.names.are_private());
+        if *unreported > 0 {
+            text = format!("{text}; {unreported} more refusals of this source were not reported");
+        }
         Entry {
             time: now,
             host: host.as_ref().map_or_else(String::new, |(_, name)| name.to_string()),

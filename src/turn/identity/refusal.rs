@@ -39,6 +39,8 @@ pub struct Refusal {
     pub sender: Sender,
     /// Why it was refused.
     pub reason: Reason,
+    /// How many more refusals of its source were not reported in the minute before. Not 0 in the report about them only.
+    pub unreported: u32,
     /// The request itself, if the password was wrong: [`near_miss`](super::near_miss) explains it.
     pub message: Option<Box<[u8]>>,
 }

@@ -14,6 +14,7 @@ pub mod quota;
 pub mod reports;
 mod review;
 pub mod table;
+mod unreported;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -361,7 +362,14 @@ impl State {
     pub fn next_deadline(&self) -> Option<Instant> {
         match self.reviewing {
             Some(_) => Some(Instant::default()),
-            None => self.deadlines.next(),
+            None => self.deadlines.next().into_iter().chain(self.reports.due()).min(),
+        }
+    }
+
+    /// Reports how many refusals of a source were not reported, if that is due.
+    pub fn report_hidden(&mut self, now: Instant) {
+        while let Some(refusal) = self.reports.next_hidden(now) {
+            self.actions.push_back(Action::Refused(Box::new(refusal)));
         }
     }
 
