@@ -80,7 +80,7 @@ impl Refusals {
             let entry = self.entry(&refusal, near_miss, now);
             log(&entry);
             self.warn(&refusal, &entry.user, now);
-            self.book.add(proof(refusal.sender), entry);
+            self.book.add(proof(refusal.sender), refusal.five_tuple.client.ip(), entry);
         }
     }
 
