@@ -92,8 +92,11 @@ impl Server {
         if !is_request {
             return data::send_indication(state, now.instant, &client, &message);
         }
-        // The timer may be late; a Refresh must not revive what has expired.
+        // The timer may be late.
         state.expire(now);
+        if !state.expire_of(now.instant, &client) {
+            return state.dropped(DropReason::Backlog);
+        }
         let answer = request::handle(state, now, client, &message, opening);
         state.publish();
         if state.has_action() { FromClient::Control } else { answer }
@@ -173,8 +176,10 @@ impl Server {
         }
     }
 
-    /// Removes everything whose lifetime has expired.
+    /// Removes what has expired, a page at a time: if there is more, [`Server::poll_timeout`] is not later than `now`. What waits
+    /// for its removal relays nothing.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.state.begin_removals(now.instant);
         self.state.expire(now);
         self.state.report_hidden(now.instant);
         self.state.continue_review(now.instant);

@@ -11,6 +11,7 @@ pub mod deadline;
 pub mod meter;
 pub mod port_pool;
 pub mod quota;
+pub mod removals;
 pub mod reports;
 mod review;
 pub mod table;
@@ -26,6 +27,7 @@ use self::allocate_requests::AllocateRequests;
 use self::allocation::Owner;
 use self::deadline::Deadlines;
 use self::port_pool::RelayPorts;
+use self::removals::Removals;
 use self::reports::Reports;
 use self::review::Reviewing;
 use self::table::Table;
@@ -73,6 +75,8 @@ pub struct State {
     retired: Vec<Host>,
     /// The review of permissions that is under way.
     reviewing: Option<Reviewing>,
+    /// What may be removed at once.
+    removals: Removals,
 }
 
 impl State {
@@ -104,6 +108,7 @@ impl State {
             short_of_memory: false,
             retired: Vec::new(),
             reviewing: None,
+            removals: Removals::default(),
             rng,
         }
     }
@@ -260,9 +265,34 @@ impl State {
 
     // --- ends of relays and allocations ---------------------------------------------------------------------
 
-    /// Removes everything whose lifetime has expired.
+    /// Begins a page of removals.
+    pub fn begin_removals(&mut self, now: Instant) {
+        self.removals.begin(now);
+    }
+
+    /// Ends what has expired of this client's allocation before its request is handled: a Refresh must not revive it. Returns
+    /// `false` if the page is full. Streams have a limit of time in each turn, and some clients do not repeat requests over them.
+    pub fn expire_of(&mut self, now: Instant, client: &Client) -> bool {
+        let allocation = self.table.find(client).and_then(|id| self.table.allocation(id));
+        let relays = allocation.map_or([None; 2], |allocation| allocation.relays);
+        let has_expired = |&id: &RelayId| self.table.relay(id).is_some_and(|relay| relay.expires <= now);
+        let expired = relays.map(|relay| relay.filter(has_expired));
+        let may_wait = !client.five_tuple.transport.is_stream();
+        for relay in expired.into_iter().flatten() {
+            if may_wait && !self.removals.has_room(now) {
+                return false;
+            }
+            self.end_relay(now, relay, EndReason::Expired);
+        }
+        true
+    }
+
+    /// Removes what has expired, as much as fits into the page.
     pub fn expire(&mut self, now: Now) {
-        while let Some((at, owner)) = self.deadlines.pop_due(now.instant) {
+        while self.removals.has_room(now.instant)
+            && let Some((at, owner)) = self.deadlines.pop_due(now.instant)
+        {
+            self.removals.count_entry();
             match (self.table.end_of(owner), owner) {
                 (_, Owner::Reservation(token)) => self.ports.expire(now.instant, &token),
                 // Pushed back even if `end` has passed too: in the order of their ends, channels are removed before the
@@ -335,6 +365,7 @@ impl State {
     /// Closes a relay and releases its port. Returns its announced address.
     pub fn close_relay(&mut self, id: RelayId) -> Option<Announced> {
         let relay = self.table.remove_relay(id)?;
+        self.removals.count_relay(relay.permissions.len() + relay.channels.len());
         self.ports.release(relay.local);
         self.actions.push_back(Action::CloseRelay { relay: id });
         Some(relay.announced)
