@@ -135,11 +135,10 @@ impl Server {
         allocate::relay_opened(&mut self.state, now, relay, outcome);
     }
 
-    /// Ends the allocation of a client whose stream closed.
+    /// Ends the allocation of a client whose stream closed. If much has ended at this time already, it ends with the next calls of
+    /// [`Server::handle_timeout`].
     pub fn handle_client_gone(&mut self, now: Now, client: &Client, reason: EndReason) {
-        if let Some(id) = self.state.table.find(client) {
-            self.state.end_allocation(now.instant, id, reason);
-        }
+        self.state.leave(now.instant, client, reason);
     }
 
     /// Applies new settings. Existing allocations keep the identity they were created with, unless its secret is revoked or its

@@ -207,6 +207,25 @@ fn s6_allocations_that_expire_together_are_removed_in_pages_and_relay_nothing() 
     assert_eq!(rig.ask(udp, Msg::allocate()).code(), 0);
 }
 
+/// Hundreds of connections may be reset at the same moment.
+#[test]
+fn s6_allocations_of_streams_that_close_together_end_in_pages() {
+    let mut rig = Rig::new();
+    let at = |port: u16| client_at(Transport::Tls, &format!("203.0.113.5:{port}"));
+    let users: Vec<User> = (10_000..10_250).map(|port| rig.alice_at(at(port))).collect();
+    for user in &users {
+        assert_eq!(rig.ask(user, Msg::allocate()).code(), 0);
+    }
+    for user in &users {
+        rig.server.handle_client_gone(rig.now, &user.at, EndReason::Reset);
+    }
+    let left = rig.server.allocations();
+    assert!((100..200).contains(&left), "{left} are left");
+    rig.wait(0);
+    assert_eq!((rig.held(), rig.sessions.len()), ((0, 0, 0), users.len()));
+    assert!(rig.sessions.iter().all(|session| session.reason == EndReason::Reset));
+}
+
 /// RFC 8656 section 6: when its stream closes, an allocation ends and the five-tuple is free.
 #[test]
 fn s6_a_closed_stream_ends_its_allocation() {

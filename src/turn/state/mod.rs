@@ -77,6 +77,8 @@ pub struct State {
     reviewing: Option<Reviewing>,
     /// What may be removed at once.
     removals: Removals,
+    /// Clients whose connection has closed, and whose allocation ends with the next pages.
+    leaving: VecDeque<(Client, EndReason)>,
 }
 
 impl State {
@@ -109,6 +111,7 @@ impl State {
             retired: Vec::new(),
             reviewing: None,
             removals: Removals::default(),
+            leaving: VecDeque::new(),
             rng,
         }
     }
@@ -265,9 +268,32 @@ impl State {
 
     // --- ends of relays and allocations ---------------------------------------------------------------------
 
-    /// Begins a page of removals.
+    /// Begins a page of removals, and ends the allocations of clients that have left first.
     pub fn begin_removals(&mut self, now: Instant) {
         self.removals.begin(now);
+        while self.removals.has_room(now)
+            && let Some((client, reason)) = self.leaving.pop_front()
+        {
+            self.end_of_client(now, &client, reason);
+        }
+        if self.leaving.is_empty() {
+            self.leaving.shrink_to_fit();
+        }
+    }
+
+    /// Ends the allocation of a client whose connection has closed: now, or with one of the next pages.
+    pub fn leave(&mut self, now: Instant, client: &Client, reason: EndReason) {
+        if self.leaving.is_empty() && self.removals.has_room(now) {
+            self.end_of_client(now, client, reason);
+        } else if self.has_allocation(client) {
+            self.leaving.push_back((*client, reason));
+        }
+    }
+
+    fn end_of_client(&mut self, now: Instant, client: &Client, reason: EndReason) {
+        if let Some(id) = self.table.find(client) {
+            self.end_allocation(now, id, reason);
+        }
     }
 
     /// Ends what has expired of this client's allocation before its request is handled: a Refresh must not revive it. Returns
@@ -389,11 +415,12 @@ impl State {
         self.counters.channels.set(channels as u64);
     }
 
-    /// The time of the next deadline; the start of the clock if a review is under way.
+    /// The time of the next deadline; the start of the clock if a review is under way, or clients that have left still have
+    /// allocations.
     pub fn next_deadline(&self) -> Option<Instant> {
-        match self.reviewing {
-            Some(_) => Some(Instant::default()),
-            None => self.deadlines.next().into_iter().chain(self.reports.due()).min(),
+        match self.reviewing.is_some() || !self.leaving.is_empty() {
+            true => Some(Instant::default()),
+            false => self.deadlines.next().into_iter().chain(self.reports.due()).min(),
         }
     }
 

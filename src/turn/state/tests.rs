@@ -161,11 +161,12 @@ fn one_page_of_removals_has_few_entries_however_many_end_at_once() {
     const EACH: u32 = 500;
     let setup = || {
         let mut bench = Bench::new();
-        for port in 0..ALLOCATIONS {
-            (_, bench.relay) = add(&mut bench.state, 10 + port, at(600));
+        let all: Vec<_> = (0..ALLOCATIONS).map(|port| add(&mut bench.state, 10 + port, at(600))).collect();
+        for &(_, relay) in &all {
+            bench.relay = relay;
             (0..EACH).for_each(|number| bench.permit(peer(number)));
         }
-        bench
+        (bench, all.into_iter().map(|(client, _)| client).collect::<Vec<_>>())
     };
     // Returns the most entries, and the most relays, that one page removed.
     let pages = |state: &mut State, seconds| {
@@ -182,15 +183,21 @@ fn one_page_of_removals_has_few_entries_however_many_end_at_once() {
         }
         most
     };
-    let mut bench = setup();
+    let (mut bench, _) = setup();
     let of_permissions = pages(&mut bench.state, 300);
     assert!(
         of_permissions.0 > 2000 && of_permissions.0 <= 2048 && of_permissions.1 == 0,
         "{of_permissions:?}"
     );
     assert_eq!(bench.state.table.len(), 1 + usize::from(ALLOCATIONS));
-    let mut bench = setup();
+    let (mut bench, _) = setup();
     // The permissions come first, and with them nothing but the relays is left.
     assert!(pages(&mut bench.state, 600).1 <= 2048 / 16 + 1);
+    assert_eq!(bench.state.table.len(), 1);
+    let (mut bench, clients) = setup();
+    clients.iter().for_each(|client| bench.state.leave(at(1), client, EndReason::Reset));
+    assert_eq!(bench.state.table.len(), 1 + usize::from(ALLOCATIONS) - 4, "500 entries and a relay each");
+    let of_streams = pages(&mut bench.state, 1);
+    assert!(of_streams.0 <= 4 * (EACH as usize + 1), "{of_streams:?}");
     assert_eq!(bench.state.table.len(), 1);
 }
