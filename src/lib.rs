@@ -11,6 +11,7 @@ pub mod cert;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod coturn;
 pub mod doctor;
 pub mod load;
 pub mod net;

@@ -119,7 +119,9 @@ fn field<'a>(text: &'a str, label: &str) -> &'a str {
 #[test]
 fn every_command_has_help_with_an_example() {
     let all = good(&["--help"]);
-    for command in ["serve", "check", "credentials", "bbb-xml", "doctor", "completions", "manual"] {
+    for command in
+        ["serve", "check", "credentials", "bbb-xml", "import-coturn", "doctor", "completions", "manual"]
+    {
         assert!(all.contains(command), "{all}");
         let help = good(&[command, "--help"]);
         assert!(help.contains(&format!("Usage: hallpass {command}")), "{help}");
@@ -136,6 +138,8 @@ fn wrong_usage_ends_with_2() {
     bad(2, &["credentials"]);
     bad(2, &["credentials", "--secret", "s", "--config", "c"]);
     bad(2, &["credentials", "--secret", "s", "--ttl", "0"]);
+    bad(2, &["import-coturn", "turnserver.conf", "--force"]);
+    bad(2, &["serve", "--config", "a", "--coturn-config", "b"]);
     let usage = bad(2, &["credentials", "--secret", "s", "--server", "relay.example.org:3478"]);
     assert!(usage.contains("without scheme or port"), "{usage}");
 }
@@ -184,6 +188,7 @@ fn man_pages_refer_to_pages_that_exist_and_have_the_usual_sections() {
         "credentials",
         "doctor",
         "drain",
+        "import-coturn",
         "load",
         "manual",
         "refusals",
@@ -245,7 +250,8 @@ fn man_pages_refer_to_pages_that_exist_and_have_the_usual_sections() {
     assert!(read("hallpass-serve.1").contains("HALLPASS_LOG"));
     let unknown = bad(1, &["manual", "sreve"]);
     assert!(
-        unknown.contains("no page hallpass-sreve") && unknown.contains("bbb-xml, doctor, load"),
+        unknown.contains("no page hallpass-sreve")
+            && unknown.contains("bbb-xml, import-coturn, doctor, load"),
         "{unknown}"
     );
     let nowhere = bad(1, &["manual", "--directory", "/nonexistent/man1"]);
@@ -315,10 +321,10 @@ fn check_reads_the_certificate_too() {
     let output = hallpass(&["check", "--config", &with("one.pem", "one.key")]);
     let warning = stderr(&output);
     assert_eq!(warnings(&output), 1, "{}", stdout(&output));
-    assert!(warning.contains("warning: tls: every user of this host may read "), "{warning}");
+    assert!(warning.contains("warning: tls.key: every user of this host may read "), "{warning}");
     assert!(warning.contains("one.key; chmod 640 "), "{warning}");
     let text = bad(1, &["check", "--config", &with("one.pem", "two.key")]);
-    assert!(text.contains("error: tls: ") && text.contains("two.key: the key is not that of"), "{text}");
+    assert!(text.contains("error: tls.key: ") && text.contains("two.key: the key is not that of"), "{text}");
     let text = bad(1, &["check", "--config", &with("absent.pem", "one.key")]);
     assert!(text.contains("absent.pem") && text.contains("check the path"), "{text}");
 }
@@ -336,9 +342,11 @@ fn one_run_reports_all_errors() {
     );
     for command in ["check", "serve"] {
         let text = bad(1, &[command, "--config", &broken]);
-        for error in
-            ["all.toml:1: error: realm: ", "all.toml:7: error: host.secret_file: ", "all.toml: error: tls: "]
-        {
+        for error in [
+            "all.toml:1: error: realm: ",
+            "all.toml:7: error: host.secret_file: ",
+            "all.toml:9: error: tls.cert: ",
+        ] {
             assert_eq!(text.matches(error).count(), 1, "{command}, {error}: {text}");
         }
     }
@@ -640,4 +648,55 @@ fn a_closed_pipe_is_no_failure() {
         .output()
         .unwrap();
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn an_import_is_written_for_its_owner_and_replaces_nothing_unasked() {
+    let scratch = Scratch::new("import");
+    let file =
+        scratch.file("turnserver.conf", "listening-ip=127.0.0.1\nstatic-auth-secret=0123456789abcdef\n");
+    let output = scratch.0.join("hallpass.toml");
+    let shown = output.to_str().unwrap();
+    let printed = good(&["import-coturn", &file]);
+    good(&["import-coturn", &file, "--output", shown]);
+    assert_eq!(fs::read_to_string(&output).unwrap(), printed);
+    assert_eq!(fs::metadata(&output).unwrap().permissions().mode() & 0o777, 0o600);
+    fs::write(&output, "of the operator").unwrap();
+    let exists = bad(1, &["import-coturn", &file, "--output", shown]);
+    assert!(exists.contains("add --force") && !exists.contains("0123456789abcdef"), "{exists}");
+    assert_eq!(fs::read_to_string(&output).unwrap(), "of the operator");
+    good(&["import-coturn", &file, "--output", shown, "--force"]);
+    assert_eq!(fs::read_to_string(&output).unwrap(), printed);
+    let names: Vec<_> = fs::read_dir(&scratch.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "no temporary file is left: {names:?}");
+}
+
+#[test]
+fn a_refused_import_writes_nothing_and_says_why() {
+    let scratch = Scratch::new("import-refused");
+    let file = scratch.file("turnserver.conf", "no-auth\n");
+    let output = scratch.0.join("hallpass.toml");
+    let refused = hallpass(&["import-coturn", &file, "--output", output.to_str().unwrap()]);
+    assert_eq!((refused.status.code(), stdout(&refused)), (Some(1), String::new()));
+    assert!(stderr(&refused).contains("refused: no-auth") && !output.exists(), "{}", stderr(&refused));
+    let served = bad(1, &["serve", "--coturn-config", &file]);
+    assert!(served.contains("relays for everybody") && served.contains("import-coturn"), "{served}");
+    let missing = bad(1, &["import-coturn", "/nonexistent/turnserver.conf"]);
+    assert!(missing.contains("--help"), "{missing}");
+}
+
+#[test]
+fn arguments_of_coturn_follow_two_dashes_and_the_report_can_be_json() {
+    let scratch = Scratch::new("import-arguments");
+    let file = scratch.file("own.conf", "user=bob:of-the-file\n");
+    let words =
+        ["import-coturn", "--json", "--", "turnserver", "-c", &file, "-L", "127.0.0.1", "--user", "alice:pw"];
+    let output = hallpass(&words);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for part in ["name = \"alice\"", "name = \"bob\"", "127.0.0.1:3478"] {
+        assert!(stdout(&output).contains(part), "{part}: {}", stdout(&output));
+    }
+    let program =
+        "import json,sys; r=json.load(sys.stdin); print(r['imported'], len(r['lines']), r['counts']['kept'])";
+    assert_eq!(python(program, &[], &stderr(&output)), "True 5 3");
 }

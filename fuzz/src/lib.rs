@@ -5,6 +5,7 @@ mod bytes;
 mod client;
 mod client_hello;
 mod config;
+mod coturn;
 mod credentials;
 mod datagram;
 mod first_bytes;
@@ -17,6 +18,7 @@ mod tls;
 pub use client::client;
 pub use client_hello::client_hello;
 pub use config::config;
+pub use coturn::coturn;
 pub use credentials::credentials;
 pub use datagram::datagram;
 pub use first_bytes::first_bytes;
@@ -30,7 +32,7 @@ pub use tls::tls;
 pub type Harness = fn(&[u8]);
 
 /// Every target by the name of its directory of seeds.
-pub const TARGETS: [(&str, Harness); 11] = [
+pub const TARGETS: [(&str, Harness); 12] = [
     ("message", message),
     ("datagram", datagram),
     ("stream", stream),
@@ -42,4 +44,5 @@ pub const TARGETS: [(&str, Harness); 11] = [
     ("server", server),
     ("client", client),
     ("tls", tls),
+    ("coturn", coturn),
 ];

@@ -22,6 +22,7 @@ use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
 use super::listener::BoundedListener;
+use super::places::Place;
 use crate::base::lock::lock;
 use crate::base::network::Network;
 
@@ -41,12 +42,25 @@ hallpass sessions: --config FILE, or --token-file FILE.
 ";
 
 /// The source of a request.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Source(SocketAddr);
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    address: SocketAddr,
+    place: Option<Arc<Place>>,
+}
+
+impl Source {
+    /// Notes that its request has been read.
+    pub(super) fn request_read(&self) {
+        if let Some(place) = &self.place {
+            place.request_read();
+        }
+    }
+}
 
 impl Connected<IncomingStream<'_, BoundedListener>> for Source {
     fn connect_info(stream: IncomingStream<'_, BoundedListener>) -> Self {
-        Self(*stream.remote_addr())
+        let place = stream.io().get_ref().map(|stream| Arc::clone(stream.place()));
+        Self { address: *stream.remote_addr(), place }
     }
 }
 
@@ -167,7 +181,7 @@ fn digest(token: &[u8]) -> Digested {
 /// Refuses requests without the token.
 pub(super) async fn check(
     State(access): State<Access>,
-    ConnectInfo(Source(source)): ConnectInfo<Source>,
+    ConnectInfo(Source { address: source, .. }): ConnectInfo<Source>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -197,8 +211,8 @@ pub(super) async fn check(
 /// Removes the reason from an answer, which may name addresses of this machine.
 fn status_alone(response: Response) -> Response {
     match response.status() {
-        StatusCode::OK => response,
-        status => (status, "not ready\n").into_response(),
+        status @ StatusCode::SERVICE_UNAVAILABLE => (status, "not ready\n").into_response(),
+        _ => response,
     }
 }
 

@@ -30,6 +30,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    /// Returns the stream below; `None` after a failed handshake.
+    pub(super) fn get_ref(&self) -> Option<&S> {
+        match self {
+            Self::Plain(stream) => Some(stream),
+            Self::Handshake(accept) => accept.get_ref(),
+            Self::Tls(stream) => Some(stream.get_ref().0),
+            Self::Failed => None,
+        }
+    }
+
     /// Completes the handshake.
     ///
     /// # Errors

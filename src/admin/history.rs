@@ -1,5 +1,5 @@
 //! The recent past of a fixed set of figures, for the dashboard: an hour in points of ten seconds, a day in points of five
-//! minutes. The memory is bounded: 650 points of about 150 bytes.
+//! minutes. The memory is bounded: 650 points of about 165 bytes.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -19,7 +19,7 @@ const DAY_POINTS: usize = 288;
 /// Points of the hour that make one point of the day.
 const GATHERED: usize = 30;
 /// Figures of one point.
-const FIGURES: usize = 34;
+const FIGURES: usize = 37;
 const NANOS: f64 = 1e9;
 /// The figures since the last reading are shown from this length on: over a shorter time a rate says little.
 const LIVE: Duration = Duration::from_secs(2);
@@ -32,6 +32,10 @@ pub const DIRECTIONS: [&str; 2] = ["from_client", "from_peer"];
 pub const REFUSALS: [&str; 6] = ["credentials", "peers", "limits", "capacity", "rate", "other"];
 /// Kinds of drops.
 pub const DROPS: [&str; 5] = ["malformed", "not_permitted", "throttled", "over_rate", "undelivered"];
+
+/// Turns of the workers' loops that took longer than these times, in milliseconds, and no longer than the next one. A call notices
+/// nothing below 5 ms, and a gap from 50 ms on.
+pub const SLOW_TURNS: [u64; 3] = [5, 10, 50];
 
 /// The figures at one moment: counters since the start, and levels.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -50,6 +54,8 @@ pub struct Reading {
     pub refusals: [u64; REFUSALS.len()],
     /// Messages dropped, by kind.
     pub drops: [u64; DROPS.len()],
+    /// Slow turns, by [`SLOW_TURNS`].
+    pub slow_turns: [u64; SLOW_TURNS.len()],
     /// Processor time used by the process.
     pub cpu: Duration,
     /// Resident memory in bytes.
@@ -110,6 +116,9 @@ impl Reading {
             ("drops_throttled", Rate, number(self.drops[2])),
             ("drops_over_rate", Rate, number(self.drops[3])),
             ("drops_undelivered", Rate, number(self.drops[4])),
+            ("turns_over_5ms", Rate, number(self.slow_turns[0])),
+            ("turns_over_10ms", Rate, number(self.slow_turns[1])),
+            ("turns_over_50ms", Rate, number(self.slow_turns[2])),
             // Processors in use.
             ("cpu", Rate, self.cpu.as_secs_f64()),
             ("memory", Level, number(self.memory)),

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::connect_info::ConnectInfo;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::Value;
@@ -29,9 +30,14 @@ use super::readiness::Readiness;
 use super::refusals::{self, Book};
 use super::sessions::{self, SessionSource};
 
-/// Enough for a few scrapers and browsers. Further connections wait.
-const LIMITS: AdminLimits =
-    AdminLimits { connections: 64, request_bytes: 16 * 1024, time: Duration::from_secs(10) };
+/// Enough for a few scrapers and browsers. A browser opens at most six connections at a time.
+const LIMITS: AdminLimits = AdminLimits {
+    connections: 64,
+    of_source: 16,
+    request_bytes: 16 * 1024,
+    head: Duration::from_secs(5),
+    time: Duration::from_secs(10),
+};
 
 /// Interval of the checks whether the workers have started.
 const STARTED_CHECK: Duration = Duration::from_millis(500);
@@ -113,7 +119,8 @@ impl Selection {
 }
 
 /// Serves the admin pages on a listener until `stop` completes, and records the figures of the dashboard meanwhile. At most 64
-/// connections are open at a time. Each carries one request of at most 16 KiB and lasts at most ten seconds.
+/// connections are open at a time, 16 of one source. Each carries one request of at most 16 KiB, sent within five seconds, and
+/// lasts at most ten seconds.
 ///
 /// # Errors
 /// The error of the listener.
@@ -180,7 +187,13 @@ fn router(content: Content, door: Door) -> Router {
         Some(access) => router.layer(from_fn_with_state(access, access::check)),
         None => router.layer(from_fn_with_state(Names::new(door.names), host::admit)),
     };
-    router.layer(map_response(with_headers)).with_state(content)
+    router.layer(map_response(with_headers)).layer(from_fn(note_request)).with_state(content)
+}
+
+/// Notes that the request has been read, before anything else is done.
+async fn note_request(ConnectInfo(source): ConnectInfo<Source>, request: Request, next: Next) -> Response {
+    source.request_read();
+    next.run(request).await
 }
 
 /// The dashboard for a browser, the list of pages for all else.

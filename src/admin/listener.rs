@@ -1,7 +1,8 @@
 //! A listener that limits the number of connections, and the bytes and the time of each.
 //!
-//! Each connection carries one small request (the router answers `Connection: close`), so one deadline and one byte
-//! limit cover the TLS handshake, slow headers, slow bodies and slow readers.
+//! Each connection carries one small request (the router answers `Connection: close`), so one byte limit and two deadlines
+//! cover the TLS handshake, slow headers, slow bodies and slow readers. Connections are accepted at once, also when all places
+//! are taken: see [`places`](super::places).
 
 use std::future::Future;
 use std::io;
@@ -14,11 +15,11 @@ use std::time::Duration;
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::Connection;
+use super::places::{Place, Places, Ticket};
 
 /// Pause after a failed accept, which usually means that the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -26,10 +27,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Limits on connections to the admin pages.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AdminLimits {
-    /// Connections at the same time; further ones wait in the kernel's queue.
+    /// Connections at the same time.
     pub connections: usize,
+    /// Connections of one source (an IPv4 address or an IPv6 /64) at the same time.
+    pub of_source: usize,
     /// Bytes read from one connection: TLS handshake, request line, headers and body.
     pub request_bytes: usize,
+    /// Time from accept to the last byte of the head of the request, including the TLS handshake.
+    pub head: Duration,
     /// Time from accept to the last byte of the response.
     pub time: Duration,
 }
@@ -39,13 +44,13 @@ pub(super) struct BoundedListener {
     inner: TcpListener,
     tls: Option<TlsAcceptor>,
     limits: AdminLimits,
-    permits: Arc<Semaphore>,
+    places: Places,
 }
 
 impl BoundedListener {
     /// Without `tls`, connections are plain.
     pub(super) fn new(inner: TcpListener, tls: Option<TlsAcceptor>, limits: AdminLimits) -> Self {
-        Self { inner, tls, limits, permits: Arc::new(Semaphore::new(limits.connections)) }
+        Self { inner, tls, limits, places: Places::new(limits.connections, limits.of_source) }
     }
 }
 
@@ -55,16 +60,19 @@ impl Listener for BoundedListener {
 
     async fn accept(&mut self) -> (Connection<BoundedStream>, SocketAddr) {
         loop {
-            // The semaphore is never closed.
-            let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
-                std::future::pending::<()>().await;
-                continue;
-            };
             match self.inner.accept().await {
                 Ok((stream, address)) => {
-                    let deadline = Box::pin(tokio::time::sleep(self.limits.time));
-                    let left = self.limits.request_bytes;
-                    let stream = BoundedStream { stream, left, deadline, _permit: permit };
+                    // Without a place, the connection is closed.
+                    let Some(ticket) = self.places.take(address.ip()) else { continue };
+                    let accepted = Instant::now();
+                    let deadline = Box::pin(tokio::time::sleep_until(accepted + self.limits.head));
+                    let stream = BoundedStream {
+                        stream,
+                        left: self.limits.request_bytes,
+                        deadline,
+                        end: accepted + self.limits.time,
+                        ticket,
+                    };
                     return (Connection::new(stream, self.tls.as_ref()), address);
                 }
                 Err(error) => {
@@ -85,27 +93,40 @@ impl Listener for BoundedListener {
 pub(super) struct BoundedStream {
     stream: TcpStream,
     left: usize,
+    /// First that of the head, then `end`.
     deadline: Pin<Box<Sleep>>,
-    _permit: OwnedSemaphorePermit,
+    end: Instant,
+    ticket: Ticket,
 }
 
 impl BoundedStream {
-    /// Checks the deadline.
+    /// Returns its place.
+    pub(super) fn place(&self) -> &Arc<Place> {
+        self.ticket.place()
+    }
+
+    /// Checks the deadline and the place.
     ///
     /// # Errors
-    /// `TimedOut` after the deadline.
-    fn check_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.deadline.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
+    /// `TimedOut` after the deadline; `ConnectionAborted` if a newcomer has the place.
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.ticket.place().is_lost(cx) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
         }
+        while self.deadline.as_mut().poll(cx).is_ready() {
+            if !self.ticket.place().has_asked() || self.deadline.deadline() >= self.end {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.deadline.as_mut().reset(self.end);
+        }
+        Ok(())
     }
 }
 
 impl AsyncRead for BoundedStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.check_time(cx)?;
+        this.check(cx)?;
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
         let got = buf.filled().len() - before;
@@ -120,7 +141,7 @@ impl AsyncRead for BoundedStream {
 impl AsyncWrite for BoundedStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.check_time(cx)?;
+        this.check(cx)?;
         Pin::new(&mut this.stream).poll_write(cx, bytes)
     }
 
@@ -130,7 +151,7 @@ impl AsyncWrite for BoundedStream {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.check_time(cx)?;
+        this.check(cx)?;
         Pin::new(&mut this.stream).poll_write_vectored(cx, bytes)
     }
 

@@ -13,6 +13,7 @@ pub mod http;
 mod listener;
 pub mod metrics;
 pub mod overview;
+mod places;
 pub mod readiness;
 pub mod refusals;
 pub mod sessions;

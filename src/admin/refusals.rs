@@ -1,15 +1,17 @@
 //! The last refused requests, for the page `/refusals`.
 
 use std::cmp::Reverse;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
 use crate::base::lock::lock;
+use crate::base::network::Network;
 
-/// Refusals that are kept, by what their senders have proven, so that none forgets those of others. The oldest is forgotten
-/// first.
+/// Refusals that are kept, by what their senders have proven, so that none forgets those of others. The oldest of the source with
+/// the most is forgotten first.
 const KEPT: [usize; 3] = [50, 150, 300];
 
 /// What the sender of a refused request has proven.
@@ -67,8 +69,8 @@ pub struct Book(Arc<Mutex<Kept>>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// By what their senders have proven.
-    entries: [VecDeque<Entry>; 3],
+    /// By what their senders have proven, each with its source.
+    entries: [VecDeque<(Network, Entry)>; 3],
     /// Entries since the start.
     seen: u64,
     /// Each with its time in seconds since 1970.
@@ -76,16 +78,16 @@ struct Kept {
 }
 
 impl Book {
-    /// Adds a refusal of a sender with this proof.
-    pub fn add(&self, proof: Proof, entry: Entry) {
+    /// Adds a refusal of a sender with this proof. An IPv6 site (/48) is one source: one home or school has as many networks.
+    pub fn add(&self, proof: Proof, ip: IpAddr, entry: Entry) {
         let class = proof as usize;
         let mut kept = lock(&self.0);
         kept.seen += 1;
         let entries = &mut kept.entries[class];
-        if entries.len() == KEPT[class] {
-            entries.pop_front();
+        entries.push_back((Network::site(ip), entry));
+        if entries.len() > KEPT[class] {
+            forget_one(entries);
         }
-        entries.push_back(entry);
     }
 
     /// Adds a warning about many refusals with one cause; `now` in seconds since 1970.
@@ -106,14 +108,14 @@ impl Book {
     /// Returns the selected refusals, the latest first.
     pub fn select(&self, filter: &Filter) -> Vec<Entry> {
         let is = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
-        let selected = |entry: &&Entry| {
+        let selected = |(_, entry): &&(Network, Entry)| {
             is(&filter.host, &entry.host)
                 && is(&filter.reason, entry.reason)
                 && entry.user.contains(&filter.user)
         };
         let kept = lock(&self.0);
-        let latest_first = |entries: &VecDeque<Entry>| -> Vec<Entry> {
-            entries.iter().rev().filter(selected).cloned().collect()
+        let latest_first = |entries: &VecDeque<(Network, Entry)>| -> Vec<Entry> {
+            entries.iter().rev().filter(selected).map(|(_, entry)| entry.clone()).collect()
         };
         let mut all: Vec<Entry> = kept.entries.iter().flat_map(latest_first).collect();
         drop(kept);
@@ -121,10 +123,25 @@ impl Book {
         all
     }
 
-    /// Returns the selected refusals as JSON, the latest first.
+    /// Returns the selected refusals as JSON, the latest first; `held` is the number of all that are kept now, `seen` that of
+    /// all since the start, `kept` the most that are kept.
     pub fn json(&self, filter: &Filter) -> Value {
         let refusals: Vec<Value> = self.select(filter).iter().map(Entry::json).collect();
-        json!({ "refusals": refusals, "kept": KEPT.iter().sum::<usize>() })
+        let kept = lock(&self.0);
+        let held: usize = kept.entries.iter().map(VecDeque::len).sum();
+        json!({ "refusals": refusals, "held": held, "seen": kept.seen, "kept": KEPT.iter().sum::<usize>() })
+    }
+}
+
+/// Removes the oldest entry of the source with the most entries; of several such sources, the one with the oldest entry.
+fn forget_one(entries: &mut VecDeque<(Network, Entry)>) {
+    let mut counts: HashMap<Network, usize> = HashMap::new();
+    for (source, _) in entries.iter() {
+        *counts.entry(*source).or_default() += 1;
+    }
+    let most = counts.values().max();
+    if let Some(oldest) = entries.iter().position(|(source, _)| counts.get(source) == most) {
+        entries.remove(oldest);
     }
 }
 
@@ -164,12 +181,41 @@ mod tests {
         }
     }
 
+    fn ip(number: u32) -> IpAddr {
+        std::net::Ipv4Addr::from_bits(0xC000_0200 + number).into()
+    }
+
+    /// A home has 65,536 networks, each with its own budget for reports.
+    #[test]
+    fn no_source_empties_the_list_of_the_others() {
+        let book = Book::default();
+        for number in 0..20 {
+            book.add(Proof::Address, ip(number / 2), entry(number.into(), "", "user", "wrong_password"));
+        }
+        for number in 0..1000_u64 {
+            let home =
+                std::net::Ipv6Addr::from_bits(0x2001_0db8_0007_u128 << 80 | u128::from(number % 8) << 64);
+            let made_up = entry(100 + number, "", "made up", "wrong_password");
+            book.add(Proof::Address, home.into(), made_up);
+        }
+        let all = book.select(&Filter::default());
+        let of = |user: &str| all.iter().filter(|entry| entry.user == user).count();
+        assert_eq!((of("user"), of("made up")), (20, KEPT[Proof::Address as usize] - 20));
+        assert_eq!(all[0].time, 1099, "the latest of the home are kept");
+        // Sources with one entry each: the oldest goes.
+        for number in 0..200 {
+            book.add(Proof::Address, ip(100 + number), entry(2000, "", "late", "wrong_password"));
+        }
+        let all = book.select(&Filter::default());
+        assert_eq!(all.iter().filter(|entry| entry.user == "late").count(), KEPT[Proof::Address as usize]);
+    }
+
     /// Who has proven nothing forgets no entry of a user.
     #[test]
     fn the_latest_come_first_and_the_oldest_of_a_kind_are_forgotten() {
         let book = Book::default();
-        book.add(Proof::Credentials, entry(1, "ping", "w_ann", "peer_denied"));
-        (0..1000).for_each(|time| book.add(Proof::None, entry(time, "", "made up", "foreign_nonce")));
+        book.add(Proof::Credentials, ip(1), entry(1, "ping", "w_ann", "peer_denied"));
+        (0..1000).for_each(|time| book.add(Proof::None, ip(1), entry(time, "", "made up", "foreign_nonce")));
         let all = book.select(&Filter::default());
         let times: Vec<u64> = all.iter().map(|entry| entry.time).collect();
         assert_eq!(times, (950..1000).rev().chain([1]).collect::<Vec<_>>());
@@ -178,7 +224,7 @@ mod tests {
     #[test]
     fn all_refusals_are_counted_and_the_last_warnings_kept() {
         let book = Book::default();
-        (0..503).for_each(|time| book.add(Proof::Address, entry(time, "", "ann", "wrong_password")));
+        (0..503).for_each(|time| book.add(Proof::Address, ip(1), entry(time, "", "ann", "wrong_password")));
         (0..9).for_each(|time| book.warn(time, format!("warning {time}")));
         let (seen, warnings) = book.summary();
         assert_eq!((seen, warnings.len()), (503, WARNINGS_KEPT));
@@ -188,8 +234,8 @@ mod tests {
     #[test]
     fn a_filter_selects_by_host_reason_and_a_part_of_the_user() {
         let book = Book::default();
-        book.add(Proof::Credentials, entry(1, "ping", "w_ann", "peer_denied"));
-        book.add(Proof::Address, entry(2, "", "w_bob", "wrong_password"));
+        book.add(Proof::Credentials, ip(1), entry(1, "ping", "w_ann", "peer_denied"));
+        book.add(Proof::Address, ip(1), entry(2, "", "w_bob", "wrong_password"));
         let times = |host: &str, user: &str, reason: &str| -> Vec<u64> {
             let filter = Filter { host: host.into(), user: user.into(), reason: reason.into() };
             book.select(&filter).iter().map(|entry| entry.time).collect()
@@ -201,5 +247,6 @@ mod tests {
         let page = book.json(&Filter { host: "ping".into(), ..Filter::default() });
         assert_eq!(page["refusals"][0]["user"], "w_ann");
         assert_eq!(page["refusals"][0]["code"], 401);
+        assert_eq!((&page["held"], &page["seen"]), (&2.into(), &2.into()));
     }
 }

@@ -15,6 +15,11 @@ pub fn clean(text: &str, max: usize) -> String {
     shown
 }
 
+/// Returns a text, or a dash if it is empty.
+pub fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
 /// Returns a number with what it counts, such as `2 errors`.
 pub fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })

@@ -42,6 +42,17 @@ pub enum Warning {
     LeafOnly(PathBuf),
 }
 
+impl Warning {
+    /// Returns the file.
+    pub fn path(&self) -> &Path {
+        let (Self::Expired(path, _)
+        | Self::ExpiresSoon(path, _)
+        | Self::NotYetValid(path)
+        | Self::LeafOnly(path)) = self;
+        path
+    }
+}
+
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -93,6 +104,25 @@ pub enum CertError {
     },
     /// Expired this many days ago, while the certificate in use is valid.
     Expired(PathBuf, u64),
+}
+
+impl CertError {
+    /// Returns the file; of two that do not fit each other, the key.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Read(path, _)
+            | Self::TooLarge(path)
+            | Self::Pem(path, _)
+            | Self::NoCertificate(path)
+            | Self::BadCertificate(path)
+            | Self::NoKey(path)
+            | Self::EncryptedKey(path)
+            | Self::BadKey(path, _)
+            | Self::WrongOrder(path)
+            | Self::Mismatch { key: path, .. }
+            | Self::Expired(path, _) => path,
+        }
+    }
 }
 
 impl fmt::Display for CertError {
@@ -242,16 +272,17 @@ fn warnings(path: &Path, leaf: &x509::Summary, chain_length: usize, now: u64) ->
     warnings
 }
 
-/// Makes one signature as in a full handshake, with the scheme that the key prefers.
+/// Makes one signature as in a full handshake, with the scheme that the key prefers. Returns its length in bytes: that of an RSA
+/// key is as long as its modulus.
 ///
 /// # Errors
 /// The error of rustls if the key supports no scheme or signing fails.
-pub fn sign_once(key: &CertifiedKey) -> Result<(), Error> {
+pub fn sign_once(key: &CertifiedKey) -> Result<usize, Error> {
     // Every key that `load` accepts supports one of them.
     let schemes = provider().signature_verification_algorithms.supported_schemes();
     let signer = key.key.choose_scheme(&schemes).ok_or(Error::General("no signature scheme".to_owned()))?;
     // As long as the signed content in TLS 1.3 (RFC 8446 section 4.4.3).
-    signer.sign(&[0x20; 130]).map(|_| ())
+    signer.sign(&[0x20; 130]).map(|signature| signature.len())
 }
 
 #[cfg(test)]

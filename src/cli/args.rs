@@ -2,6 +2,7 @@
 
 mod control;
 mod doctor;
+mod import;
 mod lesson;
 mod load;
 mod number;
@@ -18,6 +19,8 @@ pub use control::{ControlArgs, DrainArgs, ReloadArgs};
 use control::{DRAIN_EXAMPLES, RELOAD_EXAMPLES};
 use doctor::DOCTOR_EXAMPLES;
 pub use doctor::{DoctorArgs, Hidden, RelayArgs};
+use import::IMPORT_EXAMPLES;
+pub use import::ImportArgs;
 pub use lesson::LessonArgs;
 use load::LOAD_EXAMPLES;
 pub use load::{LoadAction, LoadArgs, LoadTransport, LoadVia};
@@ -43,7 +46,8 @@ running.
 
 Examples:
   hallpass serve
-  hallpass serve --config /etc/hallpass/hallpass.toml";
+  hallpass serve --config /etc/hallpass/hallpass.toml
+  hallpass serve --coturn-config /etc/turnserver.conf";
 
 const CHECK_EXAMPLES: &str = "\
 Reports each problem with its line and a remedy. With warnings only, the exit status is 0. Run this command on the \
@@ -117,6 +121,9 @@ pub enum Command {
     /// Write or verify BigBlueButton's turn-stun-servers.xml
     #[command(after_help = BBB_XML_EXAMPLES)]
     BbbXml(BbbXmlArgs),
+    /// Turn a configuration of coturn into one of Hallpass
+    #[command(after_help = IMPORT_EXAMPLES)]
+    ImportCoturn(ImportArgs),
     /// Find out why calls fail: on the relay itself, or from a client's network
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
@@ -138,6 +145,9 @@ pub struct ServeArgs {
     /// new secret at each start
     #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Configuration file of coturn, imported at the start and at each reload; see hallpass import-coturn
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub coturn_config: Option<PathBuf>,
 }
 
 /// `hallpass check`.

@@ -12,12 +12,14 @@ use super::control::Control;
 use super::output::{self, counted};
 use super::running::{self, Failed};
 use super::table;
-use crate::base::text::duration;
+use crate::base::text::{clean, duration, or_dash};
 
 /// Interval of the questions to the server.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Questions from one line to the next if the output is not a terminal.
 const LINE_EVERY: u64 = 10;
+/// Characters of a name that are shown.
+const NAME_MAX: usize = 64;
 /// Users shown by name on a terminal.
 const SHOWN_USERS: usize = 10;
 
@@ -141,7 +143,7 @@ fn text(state: &Value, users: usize) -> Vec<String> {
 }
 
 fn row(user: &Value) -> Vec<String> {
-    let text = |key: &str| user[key].as_str().unwrap_or("-").to_owned();
+    let text = |key: &str| or_dash(&clean(user[key].as_str().unwrap_or_default(), NAME_MAX));
     let via = running::list(&user["transports"]).iter().filter_map(Value::as_str).collect::<Vec<_>>();
     let idle = duration(number(user, "idle_seconds")) + " ago";
     let (held, silent) = (number(user, "allocations"), number(user, "silent_allocations"));

@@ -18,7 +18,7 @@ const PROGRAM: &str = "hallpass";
 /// The section of user commands.
 const SECTION: &str = "1";
 /// The date of the last change to the texts, for `.TH`. The date of the build would make builds irreproducible.
-const CHANGED: &str = "2026-11-28";
+const CHANGED: &str = "2026-11-29";
 
 /// Prefixes that mark special paragraphs in the part of a help text after the options.
 const EXAMPLES: &str = "Examples:";

@@ -11,6 +11,7 @@ mod credentials;
 mod doctor;
 mod drain;
 mod endpoints;
+mod import_coturn;
 mod live;
 mod load;
 mod manual;
@@ -43,6 +44,7 @@ pub fn run() -> ExitCode {
         Command::Top(args) => top::run(&args),
         Command::Credentials(args) => credentials::run(args),
         Command::BbbXml(args) => bbb_xml::run(args),
+        Command::ImportCoturn(args) => import_coturn::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Load(args) => load::run(&args),
         Command::Completions(args) => {

@@ -142,8 +142,10 @@ impl Target {
     pub fn failed(&self, message: &str) -> Failed {
         Failed {
             message: format!("cannot ask the server at {}: {message}", self.url),
-            next_step: "is it running, and is this [admin] address right? systemctl status hallpass"
-                .to_owned(),
+            next_step:
+                "is it running (systemctl status hallpass), and is this its [admin] address? --config FILE \
+                        takes the address from the configuration, --admin names it"
+                    .to_owned(),
         }
     }
 }

@@ -7,7 +7,10 @@ use serde_json::Value;
 use super::args::SessionsArgs;
 use super::running::{self, Failed};
 use super::{output, table};
-use crate::base::text::{bytes, duration};
+use crate::base::text::{bytes, counted, duration, or_dash};
+use crate::base::time::Instant;
+use crate::top::reading::Flow;
+use crate::top::sessions::{Session, Sessions};
 
 /// Asks the running server and prints its sessions.
 pub(super) fn run(args: &SessionsArgs) -> ExitCode {
@@ -21,28 +24,26 @@ pub(super) fn run(args: &SessionsArgs) -> ExitCode {
 
 /// Returns the sessions as a table, each with its hints.
 fn text(page: &Value) -> String {
-    let sessions = running::list(&page["sessions"]);
+    // Rates need two answers, and so the time between them; there is one.
+    let Sessions { all, total, is_complete, .. } = Sessions::of(page, Instant::default(), None);
     let mut lines = Vec::new();
-    if !sessions.is_empty() {
+    if !all.is_empty() {
         let header = ["HOST", "USER", "VIA", "CLIENT", "FOR", "SENT", "RECEIVED", "PEERS"];
-        let rows: Vec<Vec<String>> = sessions.iter().map(row).collect();
+        let rows: Vec<Vec<String>> = all.iter().map(row).collect();
         let mut table = table::align(&header, &rows).into_iter();
         lines.extend(table.next());
-        for (session, line) in sessions.iter().zip(table) {
+        for (session, line) in all.iter().zip(table) {
             lines.push(line);
-            let hints = running::list(&session["hints"]);
-            lines.extend(hints.iter().filter_map(Value::as_str).map(|hint| format!("  ^ {hint}")));
+            lines.extend(session.hints.iter().map(|hint| format!("  ^ {hint}")));
         }
     }
-    let total = page["total"].as_u64().unwrap_or(0);
-    let shown = sessions.len() as u64;
+    let shown = all.len() as u64;
     lines.push(match (total, shown) {
         (0, _) => "no sessions".to_owned(),
-        (1, 1) => "1 session".to_owned(),
-        (total, shown) if total == shown => format!("{total} sessions"),
+        (total, shown) if total == shown => counted(all.len(), "session"),
         (total, shown) => format!("{shown} of {total} sessions"),
     });
-    if page["complete"] == Value::Bool(false) {
+    if !is_complete {
         lines.push(
             "a worker did not answer, so its sessions are missing; see the log of the server".to_owned(),
         );
@@ -50,34 +51,26 @@ fn text(page: &Value) -> String {
     lines.join("\n") + "\n"
 }
 
-fn row(session: &Value) -> Vec<String> {
-    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    let traffic = |way: &str| {
-        let of = |unit: &str| session[way][unit].as_u64().unwrap_or(0);
-        format!("{} / {}", of("packets"), bytes(of("bytes")))
-    };
-    let relayed = running::list(&session["relayed"]);
-    let mut peers: Vec<String> = relayed
-        .iter()
-        .flat_map(|relay| running::list(&relay["peers"]))
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect();
+fn row(session: &Session) -> Vec<String> {
+    let traffic = |flow: Flow| format!("{} / {}", flow.packets, bytes(flow.bytes));
+    let mut peers: Vec<&str> =
+        session.relayed.iter().flat_map(|relay| &relay.peers).map(String::as_str).collect();
     peers.dedup();
     let more = peers.len().saturating_sub(2);
     peers.truncate(2);
+    let mut peers = peers.join(" ");
     if more > 0 {
-        peers.push(format!("and {more} more"));
+        peers += &format!(" and {more} more");
     }
     vec![
-        text(&session["host"]),
-        text(&session["user"]),
-        text(&session["transport"]),
-        text(&session["client"]),
-        duration(session["seconds"].as_u64().unwrap_or(0)),
-        traffic("from_client"),
-        traffic("from_peer"),
-        if peers.is_empty() { "-".to_owned() } else { peers.join(" ") },
+        or_dash(&session.host),
+        or_dash(&session.user),
+        or_dash(&session.transport),
+        or_dash(&session.client),
+        duration(session.seconds),
+        traffic(session.from_client),
+        traffic(session.from_peer),
+        or_dash(&peers),
     ]
 }
 
@@ -92,13 +85,13 @@ mod tests {
             "host": "ping", "user": "w_ann", "transport": "tls", "client": "192.0.2.1:5", "seconds": 65,
             "from_client": { "packets": 100, "bytes": 20_000 }, "from_peer": { "packets": 0, "bytes": 0 },
             "relayed": [{ "peers": ["198.51.100.1", "198.51.100.2", "198.51.100.3"] }],
-            "hints": ["nothing comes back from the peers"],
+            "hints": ["nothing comes back\u{9b}2J from the peers"],
         });
         let page = json!({ "sessions": [session], "total": 3, "complete": false });
         let expected = "\
 HOST  USER   VIA  CLIENT       FOR    SENT          RECEIVED  PEERS
 ping  w_ann  tls  192.0.2.1:5  1m 5s  100 / 19 KiB  0 / 0 B   198.51.100.1 198.51.100.2 and 1 more
-  ^ nothing comes back from the peers
+  ^ nothing comes back?2J from the peers
 1 of 3 sessions
 a worker did not answer, so its sessions are missing; see the log of the server
 ";

@@ -18,7 +18,7 @@ pub(super) fn certificate_files(
             notes.error(line, &section.key(key), "the path is empty", format!("write the path of the {key}"));
             return None;
         }
-        Some(base.join(value))
+        Some((base.join(value), line))
     };
     let (cert, key) = (file("cert"), file("key"));
     for (present, absent) in [("cert", "key"), ("key", "cert")] {
@@ -33,5 +33,6 @@ pub(super) fn certificate_files(
             );
         }
     }
-    Some(TlsFiles { cert: cert?, key: key?, accept_expired: false })
+    let ((cert, cert_line), (key, key_line)) = (cert?, key?);
+    Some(TlsFiles { cert, key, accept_expired: false, lines: (cert_line, key_line) })
 }

@@ -116,7 +116,12 @@ fn every_key_is_read() {
     assert_eq!(config.relay.default_family, DefaultFamily::Client);
     assert_eq!(
         config.tls,
-        Some(TlsFiles { cert: "/nonexistent/chain.pem".into(), key: "/k.pem".into(), accept_expired: true }),
+        Some(TlsFiles {
+            cert: "/nonexistent/chain.pem".into(),
+            key: "/k.pem".into(),
+            accept_expired: true,
+            lines: (15, 16)
+        }),
         "relative to the file's directory"
     );
     assert_eq!(config.hosts[0].secrets, ["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"]);
@@ -740,11 +745,13 @@ fn an_admin_address_that_others_reach_needs_a_token_and_a_certificate() {
     let admin = |more: &str| load(more).expect("good").config.admin.expect("an admin address");
     let shared = admin(&format!("{bare}[tls]\ncert = 'c.pem'\nkey = 'c.key'\n"));
     assert_eq!((shared.token, shared.tls), (Some(Token("0123456789abcdef".into())), AdminTls::OfListeners));
-    let files =
-        TlsFiles { cert: scratch.0.join("a.pem"), key: scratch.0.join("a.key"), accept_expired: false };
-    assert_eq!(admin(&format!("{bare}{own}")).tls, AdminTls::Own(files.clone()));
+    let (cert, key) = (scratch.0.join("a.pem"), scratch.0.join("a.key"));
+    let files = |lines| {
+        AdminTls::Own(TlsFiles { cert: cert.clone(), key: key.clone(), accept_expired: false, lines })
+    };
+    assert_eq!(admin(&format!("{bare}{own}")).tls, files((12, 13)));
     // On loopback both are optional.
-    assert_eq!(admin(&format!("[admin]\n{own}")).tls, AdminTls::Own(files));
+    assert_eq!(admin(&format!("[admin]\n{own}")).tls, files((10, 11)));
     let token = admin("[admin]\ntoken_file = 'token'\n");
     assert_eq!((token.tls.clone(), token.token.is_some()), (AdminTls::Off, true));
     assert!(!format!("{token:?}").contains("0123456789"), "{token:?}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
@@ -142,6 +142,18 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// Whether a reload replaces a valid certificate by an expired one.
     pub accept_expired: bool,
+    /// Lines of `cert` and `key` in the configuration file, for messages; 0 without a file.
+    pub lines: (usize, usize),
+}
+
+impl TlsFiles {
+    /// Returns the key of the configuration that names `path`, and its line.
+    pub fn named(&self, path: &Path) -> (&'static str, usize) {
+        match self.key == path && self.cert != path {
+            true => ("key", self.lines.1),
+            false => ("cert", self.lines.0),
+        }
+    }
 }
 
 /// One `[[host]]`.

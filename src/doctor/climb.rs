@@ -28,7 +28,9 @@ const PAIRS: usize = 3;
 pub const LOOKUP: Duration = Duration::from_secs(5);
 const DAY: u64 = 86_400;
 /// Lifetimes that are tried after a 401, in seconds, to find out whether the clocks differ.
-const LONGER: [u64; 5] = [2 * DAY, 8 * DAY, 32 * DAY, 366 * DAY, 3660 * DAY];
+const LONGER: [u64; 4] = [2 * DAY, 8 * DAY, 32 * DAY, 366 * DAY];
+/// The longest of these lifetimes, tried first: if it is refused, the shorter ones are, too.
+const LONGEST: u64 = 3660 * DAY;
 
 /// What all rungs need.
 pub struct Shared {
@@ -168,21 +170,32 @@ async fn why_refused(shared: &Shared, target: &Target<'_>) -> Cause {
 /// Tries credentials that expire later and later. If the relay accepts some, the secret is right and the relay's clock is past
 /// the expiry times that it refused. Each try has a connection of its own: coturn keeps the user of a connection.
 async fn clock_gap(shared: &Shared, target: &Target<'_>) -> Option<(u64, u64)> {
+    if !fits(shared, target, LONGEST).await? {
+        return None;
+    }
     let mut least = LIFETIME;
     for lifetime in LONGER {
-        let mut end = another(shared, target, lifetime).await.ok()?;
-        match end.allocate(shared.until).await {
-            Ok(_) => {
-                end.release(shared.until).await;
-                return Some((least, lifetime));
-            }
-            // Accepted, whatever else is wrong.
-            Err((true, _)) => return Some((least, lifetime)),
-            Err((false, Cause::WrongCredentials)) => least = lifetime,
-            Err((false, _)) => return None,
+        if fits(shared, target, lifetime).await? {
+            return Some((least, lifetime));
         }
+        least = lifetime;
     }
-    None
+    Some((least, LONGEST))
+}
+
+/// Returns whether the relay accepts credentials that are valid for `lifetime` seconds; `None` if it does not say.
+async fn fits(shared: &Shared, target: &Target<'_>, lifetime: u64) -> Option<bool> {
+    let mut end = another(shared, target, lifetime).await.ok()?;
+    match end.allocate(shared.until).await {
+        Ok(_) => {
+            end.release(shared.until).await;
+            Some(true)
+        }
+        // Accepted, whatever else is wrong.
+        Err((true, _)) => Some(true),
+        Err((false, Cause::WrongCredentials)) => Some(false),
+        Err((false, _)) => None,
+    }
 }
 
 /// Opens another connection, with credentials that are valid for `lifetime` seconds.

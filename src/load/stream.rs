@@ -173,7 +173,7 @@ impl Stream {
         };
         while !raw.is_empty() {
             tls.read_tls(&mut raw)?;
-            tls.process_new_packets().map_err(io::Error::other)?;
+            tls.process_new_packets().map_err(explained)?;
             loop {
                 match tls.reader().read(&mut buffer.plain) {
                     Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -199,4 +199,14 @@ impl Stream {
 
 fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Adds the next step to the error of a certificate that this computer does not trust.
+fn explained(error: rustls::Error) -> io::Error {
+    match error {
+        rustls::Error::InvalidCertificate(_) => {
+            io::Error::other(format!("{error} (--insecure accepts any certificate, for a test)"))
+        }
+        error => io::Error::other(error),
+    }
 }

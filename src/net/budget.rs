@@ -19,7 +19,8 @@ const SLICE: Duration = Duration::from_micros(500);
 const LOOK: u32 = 64;
 /// Units for one socket: a system call or two, and sometimes a TLS record.
 pub const SOCKET_UNITS: u32 = 4;
-/// Connections closed in one turn: a millisecond, if they have TLS and an allocation.
+/// Connections closed in one turn: a millisecond, if they have TLS and an allocation. What their allocations hold is removed in pages of
+/// its own bound (`turn::state::removals`).
 pub const CLOSED: usize = 32;
 /// Units for one request, which is authenticated and answered.
 pub const REQUEST_UNITS: u32 = 16;

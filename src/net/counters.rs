@@ -58,23 +58,6 @@ labels! {
     KernelMemory = "kernel_memory",
 }
 
-impl CloseReason {
-    /// Returns whether the server gives up a connection that still works.
-    pub const fn gives_up(self) -> bool {
-        matches!(
-            self,
-            Self::Garbage
-                | Self::HandshakeTimeout
-                | Self::Idle
-                | Self::Stuck
-                | Self::NotProxied
-                | Self::TooMany
-                | Self::Displaced
-                | Self::KernelMemory
-        )
-    }
-}
-
 labels! {
     /// Why a new stream or relay was refused.
     Refusal:

@@ -29,7 +29,8 @@ const UNSENT_MAX: usize = 128 << 10;
 const RECEIVE_BUFFER: usize = 128 << 10;
 /// A connection is reset when it is closed if the kernel holds at least this much that will not be read.
 const RESET_RECEIVED: usize = 2 << 10;
-/// A connection that the server gives up is reset if the kernel holds at least this much output.
+/// A connection is reset when it is closed if the kernel holds at least this much output. Web clients receive all of an answer before
+/// their connection is closed, others need no more than an answer to their last request.
 const RESET_UNSENT: usize = 16 << 10;
 /// How long the output of a closed connection may stay unacknowledged.
 const LAST_OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -119,6 +120,11 @@ impl Stream {
     /// Returns whether bytes are queued that the kernel did not take.
     pub fn is_blocked(&self) -> bool {
         !self.unsent.is_empty()
+    }
+
+    /// Returns the bytes that the client has not acknowledged, with the kernel's overhead, and those that wait for the kernel.
+    pub fn undelivered(&self) -> usize {
+        KernelMemory::of(self.fd()).unwrap_or_default().unsent + self.unsent.len()
     }
 
     /// Returns the media that waits.
@@ -265,14 +271,13 @@ impl Stream {
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
-    /// Closes the connection, with a close_notify if no unsent bytes wait. Resets it if the kernel would keep much for it:
-    /// bytes that nobody will read, or output of a connection that the server gives up or, while the kernel `lacks_memory`,
-    /// closes for another reason than its end. Otherwise the kernel has some seconds for the rest of the output, without a place in the limits.
-    pub fn close(mut self, reason: CloseReason, lacks_memory: bool, output: &mut Scratch) {
+    /// Closes the connection, with a close_notify if no unsent bytes wait. Resets it if the kernel would keep much for it, where it
+    /// counts in no limit: bytes that nobody will read, or output that the client does not take. The kernel has some seconds for less
+    /// output.
+    pub fn close(mut self, output: &mut Scratch) {
         let held = KernelMemory::of(self.fd()).unwrap_or_default();
-        let is_hopeless = reason.gives_up() || lacks_memory && reason != CloseReason::Closed;
         let socket = SockRef::from(&self.socket);
-        if held.received >= RESET_RECEIVED || is_hopeless && held.unsent >= RESET_UNSENT {
+        if held.received >= RESET_RECEIVED || held.unsent >= RESET_UNSENT {
             let _ = socket.set_linger(Some(Duration::ZERO));
             return;
         }

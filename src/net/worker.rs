@@ -138,7 +138,8 @@ impl Worker {
                 self.alarm.set(deadline.as_nanos(), self.now.instant.as_nanos())?;
             }
             self.budget.take_leftovers(&mut leftovers);
-            let has_work = !leftovers.is_empty() || self.front.has_unwritten();
+            let has_work =
+                !leftovers.is_empty() || self.front.has_unwritten() || self.kernel_memory.is_busy();
             self.epoll.wait(&mut events, has_work.then_some(Duration::ZERO))?;
             self.now = (self.clock)();
             self.controls.counters.wakeups.add(1);
@@ -167,6 +168,7 @@ impl Worker {
             self.flush();
             self.on_deadlines();
             self.write_streams();
+            self.kernel_memory.examine(self.front.connections(), self.now.instant);
             self.front.close_marked(false);
             self.stop_if_over();
             self.front.close_marked(!self.running);

@@ -1,8 +1,8 @@
 //! Accounts of this machine, and whether they can read files.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -85,7 +85,9 @@ impl Account {
 }
 
 fn try_one(path: &Path) -> Result<(), Denied> {
-    let Err(error) = File::open(path) else { return Ok(()) };
+    // Without waiting: a FIFO without a writer would hold up its reader.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let Err(error) = opened else { return Ok(()) };
     let directory =
         (error.kind() == io::ErrorKind::PermissionDenied).then(|| closed_directory(path)).flatten();
     Err(Denied { error, directory })

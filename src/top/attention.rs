@@ -142,6 +142,13 @@ fn certificate(board: &Board, unix: u64, found: &mut Vec<Notice>) {
             }
             Some(_) => {}
         }
+        if board.reading.is_self_signed {
+            let text = format!(
+                "the certificate of {} is self-signed, so browsers refuse turns: addresses",
+                certificate.name
+            );
+            found.push(Notice::new(false, text, "write [tls] with cert and key of a public authority"));
+        }
     }
     if board.reading.certificate_failed {
         let text = "the last reload of the certificate failed; the one before stays in use";

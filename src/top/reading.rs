@@ -115,6 +115,8 @@ pub struct Reading {
     pub drain_left: Option<u64>,
     /// The certificate that expires first.
     pub certificate: Option<Certificate>,
+    /// Whether the certificate in use is self-signed.
+    pub is_self_signed: bool,
     /// Whether the last reload of the configuration failed.
     pub config_failed: bool,
     /// Whether the last reload of the certificate failed.
@@ -175,6 +177,7 @@ impl Reading {
                     self.certificate = Some(found);
                 }
             }
+            "hallpass_certificate_self_signed" => self.is_self_signed |= sample.value > 0.0,
             "hallpass_config_last_reload_successful" => self.config_failed = sample.value == 0.0,
             "hallpass_certificate_last_reload_successful" => self.certificate_failed = sample.value == 0.0,
             "hallpass_web_unavailable_total" => self.web_unavailable = sample.count(),

@@ -39,8 +39,8 @@ pub fn text(state: &State, unix: u64) -> String {
     };
     table(&tables::TRAFFIC, state.rows().into_iter().map(tables::traffic).collect());
     let few = |counts: &[Count]| counts.iter().take(REASONS_MAX).map(tables::count).collect();
-    table(&tables::counts("REFUSED"), few(&board.refusals));
-    table(&tables::counts("DROPPED"), few(&board.drops));
+    table(&tables::counts("REFUSED", board.recent), few(&board.refusals));
+    table(&tables::counts("DROPPED", board.recent), few(&board.drops));
     table(&tables::LIMITS, board.limits.iter().map(tables::limit).collect());
     table(&tables::WORKERS, board.workers.iter().map(tables::worker).collect());
     let sessions = state.shown_sessions();

@@ -5,7 +5,7 @@ use super::grid::Column;
 use super::number::{bits, bound, or_dash, percent, short};
 use super::refusals::Refusal;
 use super::sessions::Session;
-use crate::base::text::{bytes, duration};
+use crate::base::text::{self, bytes, duration};
 
 /// Traffic by host and transport.
 pub const TRAFFIC: [Column; 8] = [
@@ -53,7 +53,7 @@ pub fn session(session: &Session) -> Vec<String> {
     };
     vec![
         if session.hints.is_empty() { String::new() } else { "!".to_owned() },
-        or_absent(&session.user),
+        text::or_dash(&session.user),
         session.host.clone(),
         session.transport.clone(),
         session.client.clone(),
@@ -78,38 +78,61 @@ pub fn refusal(refusal: &Refusal, unix: u64) -> Vec<String> {
     vec![
         duration(unix.saturating_sub(refusal.time)),
         refusal.reason.clone(),
-        or_absent(&refusal.user),
-        or_absent(&refusal.host),
+        text::or_dash(&refusal.user),
+        text::or_dash(&refusal.host),
         refusal.transport.clone(),
         refusal.client.clone(),
     ]
 }
 
 /// Refusals and drops by reason.
-pub const REASONS: [Column; 6] = [
-    Column::text("WHAT", 7, 2),
-    Column::text("REASON", 12, 0),
-    Column::text("HOST", 6, 4),
-    Column::text("VIA", 3, 5),
-    Column::number("LAST MIN", 8, 1),
-    Column::number("SINCE START", 11, 3),
-];
+///
+/// `recent` is the span of the counts in seconds.
+pub fn reasons(recent: f64) -> [Column; 6] {
+    [
+        Column::text("WHAT", 7, 2),
+        Column::text("REASON", 12, 0),
+        Column::text("HOST", 6, 4),
+        Column::text("VIA", 3, 5),
+        Column::number(last(recent), LAST_WIDTH, 1),
+        Column::number("SINCE START", 11, 3),
+    ]
+}
 
 /// Returns the cells of a reason.
 pub fn reason(what: &str, count: &Count) -> Vec<String> {
     vec![
         what.to_owned(),
         count.reason.clone(),
-        or_absent(&count.rung.host),
-        or_absent(&count.rung.transport),
+        text::or_dash(&count.rung.host),
+        text::or_dash(&count.rung.transport),
         count.recent.to_string(),
         count.total.to_string(),
     ]
 }
 
-/// Refusals or drops in short.
-pub const fn counts(title: &'static str) -> [Column; 3] {
-    [Column::text(title, 8, 0), Column::number("LAST MIN", 8, 1), Column::number("SINCE START", 11, 2)]
+/// Refusals or drops in short. `recent` is the span of the counts in seconds.
+pub fn counts(title: &'static str, recent: f64) -> [Column; 3] {
+    [
+        Column::text(title, 8, 0),
+        Column::number(last(recent), LAST_WIDTH, 1),
+        Column::number("SINCE START", 11, 2),
+    ]
+}
+
+/// Width of the title that [`last`] returns.
+const LAST_WIDTH: usize = 9;
+
+/// Returns the title of counts over so many seconds. In the first minute they cover less than a minute.
+fn last(seconds: f64) -> &'static str {
+    match seconds.round() as u64 {
+        0..15 => "LAST 10 S",
+        15..25 => "LAST 20 S",
+        25..35 => "LAST 30 S",
+        35..45 => "LAST 40 S",
+        45..55 => "LAST 50 S",
+        _ => "LAST MIN",
+    }
 }
 
 /// Returns the cells of a reason in short.
@@ -157,9 +180,4 @@ pub fn limit(limited: &Limited) -> Vec<String> {
     let most = limited.usage.limit.map_or_else(|| "no limit".to_owned(), amount);
     let share = limited.share().map_or_else(|| "-".to_owned(), percent);
     vec![limited.name.to_owned(), amount(limited.usage.used), most, share]
-}
-
-/// Returns a text, or a dash if it is empty.
-fn or_absent(text: &str) -> String {
-    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }

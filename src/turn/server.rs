@@ -17,7 +17,7 @@ use super::state::State;
 use super::{data, request};
 use crate::base::time::{Instant, Now};
 use crate::wire::demux;
-use crate::wire::message::{Message, MessageClass, method};
+use crate::wire::message::{self, Message};
 
 /// The longest request that is read, in bytes. Usual ones need 300; a CreatePermission of this length names 80 IPv6 peers.
 const REQUEST_MAX: usize = 2048;
@@ -80,20 +80,26 @@ impl Server {
         {
             return state.dropped(DropReason::TooLarge);
         }
-        let Ok(message) = Message::parse(bytes) else { return state.dropped(DropReason::MalformedStun) };
-        match (message.class(), message.method()) {
-            (MessageClass::Request, _) => {
-                // The timer may be late; a Refresh must not revive what has expired.
-                state.expire(now);
-                let answer = request::handle(state, now, client, &message, opening);
-                state.publish();
-                if state.has_action() { FromClient::Control } else { answer }
-            }
-            (MessageClass::Indication, method::SEND) => {
-                data::send_indication(state, now.instant, &client, &message)
-            }
-            _ => state.dropped(DropReason::Unsolicited),
+        let is_request = demux::is_request(bytes);
+        // A server expects nothing else, and no limit applies to it: its attributes are not read.
+        if !is_request && !bytes.starts_with(&SEND_INDICATION) {
+            return state.dropped(match message::header(bytes) {
+                Ok(_) => DropReason::Unsolicited,
+                Err(_) => DropReason::MalformedStun,
+            });
         }
+        let Ok(message) = Message::parse(bytes) else { return state.dropped(DropReason::MalformedStun) };
+        if !is_request {
+            return data::send_indication(state, now.instant, &client, &message);
+        }
+        // The timer may be late.
+        state.expire(now);
+        if !state.expire_of(now.instant, &client) {
+            return state.dropped(DropReason::Backlog);
+        }
+        let answer = request::handle(state, now, client, &message, opening);
+        state.publish();
+        if state.has_action() { FromClient::Control } else { answer }
     }
 
     /// Handles a datagram of `len` bytes from a peer (RFC 8656 sections 11.3 and 12.7).
@@ -129,11 +135,10 @@ impl Server {
         allocate::relay_opened(&mut self.state, now, relay, outcome);
     }
 
-    /// Ends the allocation of a client whose stream closed.
+    /// Ends the allocation of a client whose stream closed. If much has ended at this time already, it ends with the next calls of
+    /// [`Server::handle_timeout`].
     pub fn handle_client_gone(&mut self, now: Now, client: &Client, reason: EndReason) {
-        if let Some(id) = self.state.table.find(client) {
-            self.state.end_allocation(now.instant, id, reason);
-        }
+        self.state.leave(now.instant, client, reason);
     }
 
     /// Applies new settings. Existing allocations keep the identity they were created with, unless its secret is revoked or its
@@ -170,9 +175,12 @@ impl Server {
         }
     }
 
-    /// Removes everything whose lifetime has expired.
+    /// Removes what has expired, a page at a time: if there is more, [`Server::poll_timeout`] is not later than `now`. What waits
+    /// for its removal relays nothing.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.state.begin_removals(now.instant);
         self.state.expire(now);
+        self.state.report_hidden(now.instant);
         self.state.continue_review(now.instant);
         self.state.publish();
     }

@@ -91,18 +91,27 @@ impl RawAttribute<'_> {
     }
 }
 
+/// Returns the header of exactly one message. Checks cookie and length, and reads no attribute.
+///
+/// # Errors
+/// `Short`, `Cookie` or `Length`.
+pub fn header(bytes: &[u8]) -> Result<&[u8; HEADER_LEN], WireError> {
+    let header: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(WireError::Short)?;
+    if header[4..8] != MAGIC_COOKIE {
+        return Err(WireError::Cookie);
+    }
+    let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    if !length.is_multiple_of(4) || HEADER_LEN + length != bytes.len() {
+        return Err(WireError::Length);
+    }
+    Ok(header)
+}
+
 impl<'a> Message<'a> {
     /// Parses exactly one message. FINGERPRINT, if present, must be last and correct.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, WireError> {
-        let header: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(WireError::Short)?;
+        let header = header(bytes)?;
         let kind = MessageType::from_bytes(&header[..2]).map_err(|_| WireError::WrongKind)?;
-        if header[4..8] != MAGIC_COOKIE {
-            return Err(WireError::Cookie);
-        }
-        let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-        if !length.is_multiple_of(4) || HEADER_LEN + length != bytes.len() {
-            return Err(WireError::Length);
-        }
         let mut message =
             Self { bytes, kind, end: bytes.len(), sha1: None, sha256: None, fingerprint: false };
         message.walk()?;

@@ -100,4 +100,4 @@ macro_rules! targets {
     };
 }
 
-targets! { message datagram stream client_hello proxy_protocol first_bytes config credentials server client tls }
+targets! { message datagram stream client_hello proxy_protocol first_bytes config credentials server client tls coturn }

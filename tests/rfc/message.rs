@@ -116,6 +116,23 @@ fn s6_3_unknown_methods_and_wrong_classes_are_discarded() {
     assert_eq!(rig.server.allocations(), 1, "nothing ended it");
 }
 
+/// A server expects no answers, and no limit applies to them: their attributes, of which there may be hundreds, are not read. A
+/// wrong header still shows that a stream has lost its framing.
+#[test]
+fn s6_3_3_answers_to_a_server_are_dropped_unread() {
+    let mut rig = Rig::new();
+    let at = client(1);
+    for (class, method) in [(SUCCESS, BINDING), (ERROR, ALLOCATE), (INDICATION, DATA_METHOD)] {
+        let many = (0..300).fold(Msg::new(class, method), |message, _| message.attr(0x8022, b""));
+        assert_eq!(rig.silent(&at, &many.bytes()), DropReason::Unsolicited, "{class:#x}");
+        let mut damaged = Msg::new(class, method).fingerprint().bytes();
+        *damaged.last_mut().expect("a fingerprint") ^= 1;
+        assert_eq!(rig.silent(&at, &damaged), DropReason::Unsolicited, "{class:#x}");
+        damaged.push(0);
+        assert_eq!(rig.silent(&at, &damaged), DropReason::MalformedStun, "{class:#x}");
+    }
+}
+
 /// RFC 8489 section 6.3.2: no answer to any indication, no effect of a Binding indication.
 #[test]
 fn s6_3_2_indications_are_never_answered() {

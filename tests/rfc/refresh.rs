@@ -1,7 +1,8 @@
 //! RFC 8656 section 8: Refresh.
 
 use hallpass::base::transport::Transport;
-use hallpass::turn::action::EndReason;
+use hallpass::turn::action::{DropReason, EndReason, FromPeer};
+use hallpass::turn::address::OnWire;
 
 use crate::codec::*;
 use crate::rig::*;
@@ -164,6 +165,65 @@ fn s6_an_expired_allocation_is_gone_even_if_no_timer_ran() {
     rig.skip(600);
     let request = user.seal(Msg::allocate());
     assert_eq!(rig.bare(&user.at, &request).code(), 401);
+}
+
+/// RFC 8656 sections 5 and 6: hundreds of allocations may expire at the same moment. They are removed a page at a time, so that
+/// packets do not wait for all of them, and one that waits for its removal relays nothing and cannot be refreshed.
+#[test]
+fn s6_allocations_that_expire_together_are_removed_in_pages_and_relay_nothing() {
+    let mut rig = Rig::new();
+    let mut users: Vec<User> = (10_000..10_250).map(|port| rig.alice_at(client(port))).collect();
+    users.push(rig.alice_at(client_at(Transport::Tls, "203.0.113.5:40000")));
+    for user in &users {
+        assert_eq!(rig.ask(user, Msg::allocate()).code(), 0);
+    }
+    rig.skip(400);
+    for user in &users {
+        assert_eq!(rig.bind(user, 0x4000, PEER), 0);
+    }
+    let (udp, tls) = (&users[249], &users[250]);
+    let relay = *rig.sockets.keys().nth(249).expect("of the last UDP client");
+    rig.skip(200);
+    assert_eq!(rig.refresh(&users[0], 600).code(), 437);
+    let left = rig.server.allocations();
+    assert!((100..200).contains(&left), "{left} are left");
+    assert!(rig.server.has_allocation(&udp.at) && rig.server.has_allocation(&tls.at));
+    assert_eq!(rig.send(udp, PEER, b"x"), Err(DropReason::NoRelay));
+    assert_eq!(rig.channel(udp, 0x4000, b"x"), Err(DropReason::NoRelay));
+    let from_peer = rig.server.handle_peer(rig.now, relay, OnWire(addr(PEER)), 9);
+    assert_eq!(from_peer, FromPeer::Dropped(DropReason::NoRelay));
+    let refresh = udp.seal(Msg::request(REFRESH).lifetime(600)).bytes();
+    assert_eq!(rig.silent(&udp.at, &refresh), DropReason::Backlog, "clients repeat it");
+    assert_eq!(rig.refresh(tls, 600).code(), 437, "some clients repeat nothing over a stream");
+    let mut pages = 0;
+    while rig.server.poll_timeout().is_some_and(|at| at <= rig.now.instant) {
+        rig.server.handle_timeout(rig.now);
+        rig.drain();
+        pages += 1;
+    }
+    assert!((2..4).contains(&pages), "{pages} pages");
+    assert_eq!((rig.held(), rig.sessions.len()), ((0, 0, 0), users.len()));
+    assert!(rig.sessions.iter().all(|session| session.reason == EndReason::Expired));
+    assert_eq!(rig.ask(udp, Msg::allocate()).code(), 0);
+}
+
+/// Hundreds of connections may be reset at the same moment.
+#[test]
+fn s6_allocations_of_streams_that_close_together_end_in_pages() {
+    let mut rig = Rig::new();
+    let at = |port: u16| client_at(Transport::Tls, &format!("203.0.113.5:{port}"));
+    let users: Vec<User> = (10_000..10_250).map(|port| rig.alice_at(at(port))).collect();
+    for user in &users {
+        assert_eq!(rig.ask(user, Msg::allocate()).code(), 0);
+    }
+    for user in &users {
+        rig.server.handle_client_gone(rig.now, &user.at, EndReason::Reset);
+    }
+    let left = rig.server.allocations();
+    assert!((100..200).contains(&left), "{left} are left");
+    rig.wait(0);
+    assert_eq!((rig.held(), rig.sessions.len()), ((0, 0, 0), users.len()));
+    assert!(rig.sessions.iter().all(|session| session.reason == EndReason::Reset));
 }
 
 /// RFC 8656 section 6: when its stream closes, an allocation ends and the five-tuple is free.

@@ -226,3 +226,26 @@ fn a_flood_of_refusals_is_reported_in_part_and_counted_whole() {
     let reported: Vec<_> = rig.refusals.iter().map(|refusal| refusal.reason.name()).collect();
     assert_eq!(reported, ["rate_limited"]);
 }
+
+/// Anybody behind a school's address can use up its budget for reports with made-up names, but not unnoticed.
+#[test]
+fn what_one_source_hides_is_reported_with_its_number() {
+    let mut rig = Rig::new();
+    for number in 0..100 {
+        let name = format!("1700003600:w_{number}");
+        let user = rig.rest(client(40_000 + number), "guess", &name);
+        assert_eq!(rig.bare(&user.at, &user.seal(Msg::allocate())).code(), 401);
+        rig.skip(u64::from(number % 10 == 9));
+    }
+    let told = rig.refusals.len();
+    assert!(
+        (30..=32).contains(&told) && rig.refusals.iter().all(|refusal| refusal.unreported == 0),
+        "{told}"
+    );
+    rig.wait(60);
+    let last = rig.refusals.pop().expect("one for all others");
+    assert_eq!((rig.refusals.len(), told + 1 + last.unreported as usize), (told, 100));
+    assert_eq!((&*last.user, last.reason.name()), ("1700003600:w_30", "wrong_password"));
+    rig.wait(600);
+    assert_eq!(rig.refusals.len(), told, "once");
+}

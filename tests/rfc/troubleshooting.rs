@@ -26,6 +26,7 @@ fn every_reason() -> Vec<Reason> {
         Reason::WrongPassword { secrets: 7 },
         Reason::WrongPassword { secrets: 0 },
         Reason::FarExpiry { secrets: 7, days: 7 },
+        Reason::FarExpiry { secrets: 7, days: 7_000_000 },
         Reason::ExpiredName { seconds: 7 },
         Reason::MalformedName { is_swapped: false },
         Reason::MalformedName { is_swapped: true },
@@ -86,7 +87,8 @@ fn the_page_has_every_text_of_every_reason() {
         .iter()
         .map(|reason| {
             let code = reason.code().map_or_else(|| "none".to_owned(), |code| code.number().to_string());
-            let text = reason.to_string().replace('7', "N").replace("192.0.2.1", "ADDRESS");
+            let text =
+                reason.to_string().replace("7000000", "N").replace('7', "N").replace("192.0.2.1", "ADDRESS");
             let text = text.replace(&Denial::NotListed.to_string(), "RULE");
             format!("| `{}` | {code} | {text} | {} |", reason.name(), reason.next_step())
         })

@@ -73,12 +73,20 @@ impl Uclient {
     pub fn run(self, server: &Server) -> (Option<Totals>, String) {
         let mut ended = self.run_once(server);
         for _ in 1..DRAWS {
-            if ended.0.is_some() || !ended.1.contains("channel bind: error 400") {
+            let is_odd_channel = ended.0.is_none() && ended.1.contains("channel bind: error 400");
+            if !is_odd_channel && !self.left_one_unread(ended.0.as_ref()) {
                 break;
             }
             ended = self.run_once(server);
         }
         ended
+    }
+
+    /// Over TCP and TLS, uclient reads one message for each event. If two arrive together, which happens on a busy machine, the
+    /// last one of a session is never read.
+    fn left_one_unread(&self, totals: Option<&Totals>) -> bool {
+        let lost = totals.map_or(0, |totals| totals.sent - totals.received);
+        self.transport != Transport::Udp && (1..=u64::from(self.sessions)).contains(&lost)
     }
 
     fn run_once(&self, server: &Server) -> (Option<Totals>, String) {

@@ -52,6 +52,32 @@ const RULES: &[Rule] = &[
         ours: &[],
         never: &["tokio", "rustls", "axum", "prometheus", "socket2", "libc"],
     },
+    Rule {
+        module: "coturn",
+        // Text in, text out: reading and writing files is for the command. serde_json writes the report.
+        ours: &["config"],
+        never: &[
+            "async",
+            "axum",
+            "clap",
+            "libc",
+            "prometheus",
+            "rustix",
+            "rustls",
+            "socket2",
+            "std::env",
+            "std::fs",
+            "std::net::TcpListener",
+            "std::net::TcpStream",
+            "std::net::UdpSocket",
+            "std::os",
+            "std::process",
+            "std::thread",
+            "std::time::Instant",
+            "std::time::SystemTime",
+            "tokio",
+        ],
+    },
     Rule { module: "system", ours: &[], never: &["axum", "rustls", "prometheus"] },
     Rule { module: "cert", ours: &["system"], never: &["tokio", "axum", "prometheus", "socket2", "libc"] },
     Rule {
@@ -122,8 +148,8 @@ const RULES: &[Rule] = &[
     Rule {
         module: "cli",
         ours: &[
-            "admin", "cert", "client", "config", "doctor", "fleet", "load", "net", "site", "system", "top",
-            "turn", "wire", "xdp",
+            "admin", "cert", "client", "config", "coturn", "doctor", "fleet", "load", "net", "site",
+            "system", "top", "turn", "wire", "xdp",
         ],
         never: &[],
     },

@@ -2,6 +2,7 @@
 
 use crate::plan;
 use crate::support::beside_others;
+use crate::support::http;
 use crate::support::nginx::Nginx;
 use crate::support::plan::Transport;
 use crate::support::server::Server;
@@ -117,6 +118,45 @@ fn a_slow_reader_stops_the_web_server() {
     let mut received = vec![0; taken];
     client.read_exact(&mut received).expect("all that was taken");
     assert!(received.iter().all(|&byte| byte == 7));
+}
+
+/// What the kernel keeps for a client counts in the limits until the client has it, or does not take it for ten seconds.
+#[test]
+fn the_rest_of_an_answer_is_delivered_and_not_kept_for_a_client_that_reads_nothing() {
+    let _turn = beside_others();
+    let rig = Rig::start();
+    let answer = vec![7; 300_000];
+    let ask = || {
+        let mut client = rig.connect(&[]);
+        client.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("write");
+        client.conn.send_close_notify();
+        client.flush().expect("close_notify");
+        let mut web = rig.accept();
+        read_exactly(&mut web, b"GET / HTTP/1.0\r\n\r\n");
+        web.write_all(&answer).expect("all fits in the buffers");
+        client
+    };
+    let silent = ask();
+    let mut reader = ask();
+    let mut received = Vec::new();
+    reader.read_to_end(&mut received).expect("a close_notify");
+    assert!(received == answer);
+    let closed = |reason: &str| {
+        let sample = format!(
+            "hallpass_connections_closed_total{{transport=\"tls\",stage=\"web\",reason=\"{reason}\"}} 1\n"
+        );
+        let begin = Instant::now();
+        loop {
+            let (_, metrics) = http::get(rig.server.admin(), "/metrics");
+            if metrics.contains(&sample) {
+                break;
+            }
+            assert!(begin.elapsed() < LIMIT, "{metrics}");
+        }
+    };
+    closed("closed");
+    closed("stuck");
+    drop(silent);
 }
 
 /// A proxy may negotiate HTTP for a TURN client that is slow to send, so the first bytes decide, even if they come late. The

@@ -3,6 +3,7 @@
 
 use crate::call::{Call, Report};
 use crate::machine::{cpu, drops};
+use crate::steady::undisturbed;
 use crate::support::alone;
 use crate::support::client::{Client, Link, udp_from};
 use crate::support::codec::{UDP, hmac_sha1};
@@ -78,15 +79,9 @@ fn send(attack: &Attack<'_>) -> u64 {
     sent
 }
 
-/// Runs calls over UDP and TLS during the attack. If the calls are disturbed, runs a second round, which decides:
-/// other programs share the machine.
+/// Runs calls over UDP and TLS during the attack.
 fn assert_undisturbed(server: &Server, attack: &Attack<'_>) {
-    let first = flood(server, attack);
-    assert!(
-        first.are_undisturbed() || flood(server, attack).are_undisturbed(),
-        "{}: the calls were disturbed",
-        attack.what
-    );
+    undisturbed(attack.what, || flood(server, attack).are_undisturbed());
 }
 
 fn flood(server: &Server, attack: &Attack<'_>) -> Bystanders {

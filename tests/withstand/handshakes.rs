@@ -2,6 +2,7 @@
 
 use crate::call::{Call, Report};
 use crate::machine::metric;
+use crate::steady::undisturbed;
 use crate::support::alone;
 use crate::support::certs::{self, Kind};
 use crate::support::client::tcp_from;
@@ -104,19 +105,21 @@ fn beside_flood(sources: u32) -> (Report, Duration) {
 /// Row 33.
 #[test]
 fn handshakes_of_one_source_with_a_slow_key_delay_no_call() {
-    let (report, signature) = beside_flood(1);
-    assert_eq!(report.lost(), 0, "{report}");
-    // A packet that arrives during a signature waits for it, and longer if other programs use the machine.
-    assert!(report.quantile(0.99) <= Duration::from_millis(20).max(4 * signature), "{report}");
+    undisturbed("handshakes of one source", || {
+        let (report, signature) = beside_flood(1);
+        // A packet that arrives during a signature waits for it.
+        report.lost() == 0 && report.quantile(0.99) <= Duration::from_millis(20).max(4 * signature)
+    });
 }
 
 /// Row 33. No source exceeds its limit, so every turn of the loop computes a signature.
 #[test]
 fn handshakes_of_many_sources_alternate_with_a_call() {
-    let (report, signature) = beside_flood(200);
-    assert_eq!(report.lost(), 0, "{report}");
-    // A round trip waits for two or three signatures.
-    assert!(report.quantile(0.99) <= Duration::from_millis(40).max(8 * signature), "{report}");
+    undisturbed("handshakes of many sources", || {
+        let (report, signature) = beside_flood(200);
+        // A round trip waits for two or three signatures.
+        report.lost() == 0 && report.quantile(0.99) <= Duration::from_millis(40).max(8 * signature)
+    });
 }
 
 /// Row 33. Flooding sources wait in their own queues: a newcomer from elsewhere is served round-robin.

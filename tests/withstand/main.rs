@@ -8,6 +8,7 @@ mod support;
 
 mod call;
 mod machine;
+mod steady;
 
 mod addresses;
 mod bursts;

@@ -112,6 +112,7 @@ impl Browser {
 /// server's answer, which a forger cannot see. Waits for the server between batches, so that no buffer overflows.
 fn flood(server: SocketAddr, sent: &AtomicUsize, stop: &AtomicBool) {
     let control = udp_from(LOCAL_V4, server);
+    control.set_read_timeout(Some(RETRY)).unwrap();
     let initial = long(b"");
     while !stop.load(Ordering::Relaxed) {
         let number = sent.load(Ordering::Relaxed) as u32 / AT_ONCE as u32;
@@ -119,8 +120,12 @@ fn flood(server: SocketAddr, sent: &AtomicUsize, stop: &AtomicBool) {
         let forged: Vec<UdpSocket> = (0..AT_ONCE).map(|_| udp_from(ip.into(), server)).collect();
         for _ in 0..2 {
             forged.iter().for_each(|socket| drop(socket.send(&initial)));
-            control.send(&binding_request(1)).unwrap();
-            control.recv(&mut [0; 1500]).expect("the server answers during the flood");
+            let answers = || {
+                control.send(&binding_request(1)).unwrap();
+                control.recv(&mut [0; 1500]).is_ok()
+            };
+            // A full buffer of the server loses a request, as any network may.
+            assert!((0..TRIES).any(|_| answers()), "the server answers during the flood");
         }
         sent.fetch_add(AT_ONCE, Ordering::Relaxed);
     }

@@ -84,6 +84,18 @@ const CHARTS = [
     format: packets,
     least: 4,
   },
+  {
+    id: "turns",
+    title: "Slow turns",
+    parts: parts("turns_over_", [
+      ["5 to 10 ms", "5ms"],
+      ["10 to 50 ms", "10ms"],
+      ["over 50 ms: gaps in calls", "50ms"],
+    ]),
+    format: perMinute,
+    factor: 60,
+    least: 4,
+  },
   { id: "processors", title: "Processors in use", parts: [{ label: "all threads", colour: 1, names: ["cpu"] }], format: cores, least: 1 },
   { id: "memory", title: "Memory", parts: [{ label: "resident", colour: 1, names: ["memory"] }], format: bytes, least: 2 ** 22, isBinary: true },
   {

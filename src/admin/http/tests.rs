@@ -64,6 +64,8 @@ struct Rig {
     address: SocketAddr,
     readiness: Readiness,
     latch: Option<Latch>,
+    /// Holding it delays `/sessions`.
+    reading: Arc<Mutex<()>>,
     stop: oneshot::Sender<()>,
     server: tokio::task::JoinHandle<io::Result<()>>,
 }
@@ -78,12 +80,13 @@ async fn rig_behind(limits: AdminLimits, door: Door) -> Rig {
     let readiness = Readiness::default();
     let latch = Some(readiness.latch("listeners"));
     let (stop, stopped) = oneshot::channel::<()>();
+    let reading = Arc::default();
     let content = Content {
         metrics: vec![Arc::new(Figures)],
         readiness: readiness.clone(),
         sessions: Arc::new(NoSessions),
         refusals: Book::default(),
-        reading: Arc::default(),
+        reading: Arc::clone(&reading),
         program: Program { version: "1.2.3", revision: None, started: 1_799_999_000 },
         state: Arc::new(Running),
         history: Arc::default(),
@@ -93,7 +96,7 @@ async fn rig_behind(limits: AdminLimits, door: Door) -> Rig {
         let _ = stopped.await;
     };
     let server = tokio::spawn(serve_within(limits, listener, door, content, stopped));
-    Rig { address, readiness, latch, stop, server }
+    Rig { address, readiness, latch, reading, stop, server }
 }
 
 /// Sends these bytes and reads until the server closes; errors count as a close.
@@ -218,23 +221,60 @@ async fn a_large_request_is_cut_off() {
     assert!(!answer.contains(" 200 "), "{answer}");
 }
 
+/// Opens connections that send half a request, while the server accepts them.
+async fn idle(address: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let open = move |_| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        // An error if the server has closed it already.
+        let _ = stream.write_all(b"GET / HT");
+        stream
+    };
+    tokio::task::spawn_blocking(move || (0..count).map(open).collect()).await.unwrap()
+}
+
 #[tokio::test]
-async fn slow_clients_make_room_for_others() {
-    let limits = AdminLimits { connections: 2, time: Duration::from_millis(300), ..LIMITS };
+async fn idle_connections_keep_nobody_out() {
+    // Deadlines that the test does not reach: the newcomer takes a place at once.
+    let limits = AdminLimits {
+        head: Duration::from_secs(600),
+        time: Duration::from_secs(600),
+        of_source: 4,
+        ..LIMITS
+    };
     let rig = rig(limits).await;
-    let mut slow = Vec::new();
-    for _ in 0..2 {
-        // The kernel accepts the connection at once; the response has to wait.
-        let mut stream = TcpStream::connect(rig.address).unwrap();
-        stream.write_all(b"GET / HT").unwrap();
-        slow.push(stream);
+    let idle = idle(rig.address, 400).await;
+    for _ in 0..8 {
+        assert!(page(rig.address, "/healthz").await.starts_with("HTTP/1.1 200"));
     }
-    // Both places are taken: the third connection is answered only after the first two time out.
-    assert!(page(rig.address, "/healthz").await.starts_with("HTTP/1.1 200"));
-    for stream in slow {
-        let answer = tokio::task::spawn_blocking(move || rest(stream)).await.unwrap();
-        assert!(!answer.contains(" 200 "), "{answer}");
-    }
+    drop(idle);
+}
+
+#[tokio::test]
+async fn a_slow_request_is_ended_and_a_slow_answer_is_not() {
+    let head = Duration::from_millis(100);
+    let rig = rig(AdminLimits { head, time: Duration::from_secs(600), ..LIMITS }).await;
+    let ended = async |streams: Vec<TcpStream>| {
+        for stream in streams {
+            let answer = tokio::task::spawn_blocking(move || rest(stream)).await.unwrap();
+            assert!(!answer.contains(" 200 "), "{answer}");
+        }
+    };
+    let busy = Arc::clone(&rig.reading).lock_owned().await;
+    let mut waiting = TcpStream::connect(rig.address).unwrap();
+    waiting.write_all(b"GET /sessions HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    // They are accepted after it: when their time is over, its own time for the head is over, too.
+    ended(idle(rig.address, 2).await).await;
+    drop(busy);
+    let answer = tokio::task::spawn_blocking(move || rest(waiting)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
+async fn an_answer_that_takes_too_long_is_cut_off() {
+    let time = Duration::from_millis(200);
+    let rig = rig(AdminLimits { head: time / 2, time, ..LIMITS }).await;
+    let _busy = Arc::clone(&rig.reading).lock_owned().await;
+    assert_eq!(page(rig.address, "/sessions").await, "");
 }
 
 #[tokio::test]
@@ -323,6 +363,8 @@ async fn with_a_token_every_page_wants_it_but_health_and_readiness() {
     assert!(ask("/metrics", good).await.contains("hallpass_bindings_total"), "any name is answered");
     assert!(ask("/healthz", "").await.ends_with("ok\n"));
     assert!(ask("/readyz", good).await.ends_with("waiting for listeners\n"));
+    let posted = exchange(rig.address, b"POST /readyz HTTP/1.1\r\nhost: any.example\r\n\r\n").await;
+    assert!(posted.starts_with("HTTP/1.1 405") && !posted.contains("not ready"), "{posted}");
     let without = ask("/readyz", "").await;
     assert!(without.starts_with("HTTP/1.1 503") && without.ends_with("not ready\n"), "{without}");
 

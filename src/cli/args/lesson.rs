@@ -18,7 +18,7 @@ pub struct LessonArgs {
     /// Teachers in each lesson, each with a camera. Default: 1
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=20))]
     pub teachers: Option<u32>,
-    /// Pupils in one lesson; more pupils make more lessons. Default: 30
+    /// Pupils in one lesson; more pupils make more lessons. Default: 30, or --pupils without --ramp if that is less
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub class_size: Option<u32>,
     /// Pupils with a camera in each lesson. Everybody in the lesson sees all cameras. Default: 3

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 
 use crate::cli::admin_url::AdminUrl;
+use crate::turn::identity::refusal::Reason;
 
 pub const SESSIONS_EXAMPLES: &str = "\
 Lists the newest first. A line below a session says what looks wrong, for example that nothing comes back from the peers.
@@ -18,8 +20,9 @@ Examples:
 Exit status: 0 success, 1 the server cannot be asked, 2 wrong usage.";
 
 pub const REFUSALS_EXAMPLES: &str = "\
-Lists the latest first: who was refused, why, and what to do next. The server keeps the last 500; the metric \
-hallpass_refusals_total counts all of them. The first request of every client has no credentials: it is not listed.
+Lists the latest first: who was refused, why, and what to do next. The server keeps the last 500, of a flood only a \
+part; the metric hallpass_refusals_total and hallpass top count all of them. A refusal is listed within a second. \
+The first request of every client has no credentials: it is not listed.
 
 Examples:
   hallpass refusals
@@ -80,9 +83,14 @@ pub struct RefusalsArgs {
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,
     /// Only this reason, as in the metric
-    #[arg(long, value_name = "REASON")]
+    #[arg(long, value_name = "REASON", value_parser = PossibleValuesParser::new(failures()))]
     pub reason: Option<String>,
     /// The server.
     #[command(flatten)]
     pub server: RunningServerArgs,
+}
+
+/// Returns the reasons of requests that failed.
+fn failures() -> Vec<&'static str> {
+    Reason::NAMES.iter().copied().filter(|name| !Reason::CONTINUES.contains(name)).collect()
 }

@@ -29,6 +29,8 @@ use crate::system::{clock, limits};
 
 /// Width of the output in characters.
 const WIDTH: usize = 79;
+/// Pupils of a class, if not told otherwise.
+const CLASS: u32 = 30;
 /// The most allocations of one run.
 const ALLOCATIONS_MAX: u64 = 1_000_000;
 
@@ -85,12 +87,14 @@ fn conclusion(outcome: &Outcome) -> String {
 
 fn options(args: &LoadArgs) -> Result<Options, ExitCode> {
     let lesson = &args.lesson;
+    let pupils = lesson.pupils.unwrap_or(CLASS);
+    // Fewer pupils than a class are one small class.
+    let class = if lesson.ramp { CLASS } else { CLASS.min(pupils) };
     let shape = Shape {
-        class_size: lesson.class_size.unwrap_or(30),
+        class_size: lesson.class_size.unwrap_or(class),
         teachers: lesson.teachers.unwrap_or(1),
         cameras: lesson.cameras.unwrap_or(3),
     };
-    let pupils = lesson.pupils.unwrap_or(30);
     let (ramp, pupils_max) = if lesson.ramp {
         let max = lesson.max_pupils.unwrap_or(3_000).max(pupils);
         (Ramp::new(pupils, lesson.step.unwrap_or(pupils), max), max)

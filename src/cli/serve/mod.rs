@@ -24,7 +24,6 @@ mod start_error;
 mod tls;
 mod welcome;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -45,6 +44,7 @@ use crate::turn::counters::Counters;
 use crate::turn::server::Server;
 use crate::turn::shared::Shared;
 use client_names::ClientNames;
+use configuration::Source;
 use control::ControlSocket;
 use drain::DrainState;
 use listeners::Listeners;
@@ -66,15 +66,15 @@ const LOG_LINES_PER_SECOND: u32 = 1000;
 
 /// Serves until a signal or a failure ends the server.
 pub(super) fn run(args: ServeArgs) -> ExitCode {
-    match start(args.config) {
+    match start(Source::of(args)) {
         Ok(code) => code,
         Err(StartError { message, next_step }) => fail(&message, &next_step),
     }
 }
 
 /// Reads the configuration, starts the log and serves.
-fn start(path: Option<PathBuf>) -> Result<ExitCode, StartError> {
-    let config = configuration::read(path.as_deref())?;
+fn start(source: Source) -> Result<ExitCode, StartError> {
+    let config = source.read()?;
     let log = logging::start(&LogSettings {
         format: match config.log.format {
             LogFormat::Text => logging::Format::Text,
@@ -89,11 +89,11 @@ fn start(path: Option<PathBuf>) -> Result<ExitCode, StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         StartError::new(format!("cannot start the control thread's runtime: {error}"), CHECK_UNIT_LIMITS)
     })?;
-    runtime.block_on(serve(path, config, log.level()))
+    runtime.block_on(serve(source, config, log.level()))
 }
 
 /// Serves the admin pages, sets up everything else meanwhile, and then serves clients.
-async fn serve(path: Option<PathBuf>, config: Config, level: LevelSwitch) -> Result<ExitCode, StartError> {
+async fn serve(source: Source, config: Config, level: LevelSwitch) -> Result<ExitCode, StartError> {
     let (readiness, shown) = (Readiness::default(), Arc::<Shown>::default());
     let starting = Starting::new(&readiness);
     if let Some(admin) = &config.admin {
@@ -103,7 +103,7 @@ async fn serve(path: Option<PathBuf>, config: Config, level: LevelSwitch) -> Res
     let site = site::built_in(tokio::runtime::Handle::current());
     let set_up = move || {
         // If the receiver is gone, the process is about to exit.
-        let _ = finished.send(set_up((path, config), level, starting, site, shown));
+        let _ = finished.send(set_up((source, config), level, starting, site, shown));
     };
     // Reading files and opening sockets blocks, so it has its own thread: the admin pages answer meanwhile.
     thread::Builder::new()
@@ -117,7 +117,7 @@ async fn serve(path: Option<PathBuf>, config: Config, level: LevelSwitch) -> Res
 
 /// Sets up certificate, listeners and workers, in this order. Blocks.
 fn set_up(
-    (path, config): (Option<PathBuf>, Config),
+    (source, config): (Source, Config),
     level: LevelSwitch,
     starting: Starting,
     site: Arc<dyn Site>,
@@ -125,7 +125,7 @@ fn set_up(
 ) -> Result<RunningServer, StartError> {
     let addresses = addresses::at_start();
     // Printed before a certificate error ends the start, so that the operator sees both.
-    let fit_check = configuration::refuse_misfits(&config, path.as_deref(), &addresses);
+    let fit_check = configuration::refuse_misfits(&config, &source, &addresses);
     let certificate = Certificate::first(&config)
         .map_err(|message| StartError::new(message, "fix cert and key in [tls] or [admin]"))?;
     shown.certificate.set(certificate.store_for_admin());
@@ -139,14 +139,14 @@ fn set_up(
     let mut network = settings::network(&config, workers, &addresses);
     let (sockets, lacks_ipv6) = listening::bind(&mut network).map_err(|error| bind_failed(&error))?;
     drop(starting.listeners);
-    kernel::log(&config, &sockets, path.is_none());
+    kernel::log(&config, &sockets, source.is_built_in());
 
     let mut names = HostNames::default();
     let machine = Machine { workers, addresses };
     let relays = Relays::new(&config, &machine.addresses);
     let protocol = settings::protocol(&config, &machine, relays.addresses(), &mut names)
         .map_err(|message| StartError::new(message, "configure fewer hosts"))?;
-    if path.is_none() {
+    if source.is_built_in() {
         // A closed standard output does not stop the server.
         let _ = print(format!("{}\n", welcome::text(&config, certificate.fingerprint.as_deref())).as_bytes());
     }
@@ -197,7 +197,7 @@ fn set_up(
     });
     let notifier = Notifier::from_env();
     Ok(RunningServer {
-        path,
+        source,
         config,
         machine,
         relays,

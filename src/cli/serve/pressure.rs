@@ -22,12 +22,13 @@ pub struct Watch {
     admission: Arc<Admission>,
     budget: u64,
     descriptors_low: bool,
+    tcp_memory_low: bool,
 }
 
 impl Watch {
     /// Creates a watch with `memory_mib` as the budget; 0 means three quarters of the memory that this process may use.
     pub fn new(admission: Arc<Admission>, memory_mib: u32) -> Self {
-        Self { admission, budget: budget(memory_mib), descriptors_low: false }
+        Self { admission, budget: budget(memory_mib), descriptors_low: false, tcp_memory_low: false }
     }
 
     /// Changes the budget after a reload.
@@ -63,7 +64,7 @@ impl Watch {
     fn on_tcp_memory(&mut self, tcp: TcpMemory, workers: u64) -> Option<Option<TcpShortage>> {
         let TcpMemory { used, pressure } = tcp;
         let enough = pressure / 8 * 5;
-        let was_low = self.admission.lacks_tcp_memory();
+        let was_low = self.tcp_memory_low;
         let low = used >= if was_low { enough } else { pressure / 8 * 6 };
         let (used_mib, limit_mib) = (used >> 20, pressure >> 20);
         if low && !was_low {
@@ -76,7 +77,7 @@ impl Watch {
         } else if !low && was_low {
             tracing::info!(used_mib, limit_mib, "the kernel has memory for TCP again");
         }
-        self.admission.set_lacks_tcp_memory(low);
+        self.tcp_memory_low = low;
         // What one worker does not have is freed by the others a second later.
         let shortage = TcpShortage {
             bytes: used.saturating_sub(enough).div_ceil(workers),

@@ -80,13 +80,16 @@ impl Refusals {
             let entry = self.entry(&refusal, near_miss, now);
             log(&entry);
             self.warn(&refusal, &entry.user, now);
-            self.book.add(proof(refusal.sender), entry);
+            self.book.add(proof(refusal.sender), refusal.five_tuple.client.ip(), entry);
         }
     }
 
     fn entry(&self, refusal: &Refusal, near_miss: Option<NearMiss>, now: u64) -> Entry {
-        let Refusal { five_tuple, user, host, request, reason, .. } = refusal;
-        let text = reason.text(self.names.are_private());
+        let Refusal { five_tuple, user, host, request, reason, unreported, .. } = refusal;
+        let mut text = reason.text(self.names.are_private());
+        if *unreported > 0 {
+            text = format!("{text}; {unreported} more refusals of this source were not reported");
+        }
         Entry {
             time: now,
             host: host.as_ref().map_or_else(String::new, |(_, name)| name.to_string()),

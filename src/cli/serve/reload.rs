@@ -1,12 +1,11 @@
 //! A reload: everything that can fail happens before anything is applied, so a configuration is applied as a whole or not at
 //! all.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::configuration;
+use super::configuration::{self, Refused, Source};
 use super::listeners::{Listeners, NextListeners};
 use super::listening::Awaited;
 use super::now::now;
@@ -55,8 +54,7 @@ impl Reloaded {
 
 /// What a reload is compared with.
 pub struct InUse<'a> {
-    /// The configuration file.
-    pub path: &'a Path,
+    pub source: &'a Source,
     pub config: &'a Config,
     pub machine: &'a Machine,
     pub certificate: &'a Certificate,
@@ -80,11 +78,15 @@ pub struct Prepared {
 /// Reads the configuration and everything that it names, and opens its new listeners. What differs, and what is wrong, is
 /// added to `reloaded`; `None` if anything is.
 pub fn prepare(in_use: InUse<'_>, reloaded: &mut Reloaded) -> Option<Prepared> {
-    let InUse { path, config, machine, certificate, listeners, awaited, names, relays } = in_use;
-    let loaded = match config::read(path) {
+    let InUse { source, config, machine, certificate, listeners, awaited, names, relays } = in_use;
+    let loaded = match source.read_again() {
         Ok(loaded) => loaded,
-        Err(report) => {
+        Err(Refused::Report(report)) => {
             note(&report, reloaded);
+            return None;
+        }
+        Err(Refused::Text(text)) => {
+            reloaded.problems.push(text.trim_end().to_owned());
             return None;
         }
     };
@@ -93,7 +95,7 @@ pub fn prepare(in_use: InUse<'_>, reloaded: &mut Reloaded) -> Option<Prepared> {
     reloaded.changes = config::difference(config, &next);
     let restarts = configuration::need_restart(config, &next).into_iter();
     reloaded.problems.extend(restarts.map(|key| format!("{key}: this change needs a restart")));
-    note(&this_host::check(&next, &machine.addresses, &configuration::name(Some(path))), reloaded);
+    note(&this_host::check(&next, &machine.addresses, &source.name()), reloaded);
     let certificates = certificate.examine(next.tls.as_ref());
     let chooser = certificate.chooser(&next.web);
     let (certificates, chooser) = match (certificates, chooser) {

@@ -1,7 +1,6 @@
 //! The running server: its event loop on the control thread, which handles signals, the clock and changes of this machine.
 
 use std::io;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -13,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, interval, sleep};
 
 use super::client_names::ClientNames;
+use super::configuration::Source;
 use super::control::{ControlSocket, DrainView, Order};
 use super::drain::{DrainState, Remaining};
 use super::listeners::Listeners;
@@ -53,7 +53,7 @@ const STOP_MARGIN: Duration = Duration::from_secs(2);
 
 /// The running server, as the control thread holds it.
 pub struct RunningServer {
-    pub path: Option<PathBuf>,
+    pub source: Source,
     pub config: Config,
     pub machine: Machine,
     pub relays: Relays,
@@ -272,25 +272,17 @@ impl RunningServer {
             Err(error) => tracing::warn!("reload: cannot list this machine's addresses: {error}"),
         }
         let mut reloaded = Reloaded::default();
-        let prepared = match &self.path {
-            None => {
-                reloaded.problems.push("the server was started without a configuration file".to_owned());
-                None
-            }
-            Some(path) => {
-                let in_use = InUse {
-                    path,
-                    config: &self.config,
-                    machine: &self.machine,
-                    certificate: &self.certificate,
-                    listeners: &self.listeners,
-                    awaited: &self.awaited,
-                    names: &self.names,
-                    relays: &mut self.relays,
-                };
-                reload::prepare(in_use, &mut reloaded)
-            }
+        let in_use = InUse {
+            source: &self.source,
+            config: &self.config,
+            machine: &self.machine,
+            certificate: &self.certificate,
+            listeners: &self.listeners,
+            awaited: &self.awaited,
+            names: &self.names,
+            relays: &mut self.relays,
         };
+        let prepared = reload::prepare(in_use, &mut reloaded);
         reloaded.changes.iter().for_each(|change| tracing::info!("reload: {change}"));
         reloaded.problems.iter().for_each(|problem| tracing::error!("reload: {problem}"));
         if let Some(prepared) = prepared {
@@ -311,7 +303,7 @@ impl RunningServer {
     fn follow(&mut self, addresses: Addresses, readiness: &Readiness) {
         if self.machine.addresses.own != addresses.own {
             addresses::log_change(&self.machine.addresses.own, &addresses.own);
-            let (before, file) = (&self.machine.addresses, configuration::name(self.path.as_deref()));
+            let (before, file) = (&self.machine.addresses, self.source.name());
             configuration::log(&this_host::new_own_back_ends(&self.config, before, &addresses, &file));
         }
         self.machine.addresses = addresses;

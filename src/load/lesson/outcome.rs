@@ -176,6 +176,12 @@ impl Outcome {
                     .to_owned(),
             );
         }
+        if is_local && self.steps.iter().all(|step| step.server.is_none()) {
+            notes.push(
+                "With --server-pid, the table shows the processor time and the memory of the relay, too."
+                    .to_owned(),
+            );
+        }
         if let Some(server) = self.broken().and_then(|step| step.server)
             && server.waited > server.cores * WAITED
         {

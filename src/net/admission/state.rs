@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -73,8 +73,6 @@ pub struct Admission {
     pub(super) descriptors: AtomicU32,
     pub(super) descriptors_max: u32,
     pressure: AtomicU8,
-    /// Whether the kernel's memory for TCP runs low.
-    lacks_tcp_memory: AtomicBool,
 }
 
 impl Admission {
@@ -89,7 +87,6 @@ impl Admission {
             descriptors: AtomicU32::new(0),
             descriptors_max,
             pressure: AtomicU8::new(0),
-            lacks_tcp_memory: AtomicBool::new(false),
         }
     }
 
@@ -115,16 +112,6 @@ impl Admission {
             1 => Pressure::Full,
             _ => Pressure::Tight,
         }
-    }
-
-    /// Sets whether the kernel's memory for TCP runs low.
-    pub fn set_lacks_tcp_memory(&self, lacks: bool) {
-        self.lacks_tcp_memory.store(lacks, Relaxed);
-    }
-
-    /// Returns whether the kernel's memory for TCP runs low.
-    pub fn lacks_tcp_memory(&self) -> bool {
-        self.lacks_tcp_memory.load(Relaxed)
     }
 
     /// Returns the number of open sockets and their limit.

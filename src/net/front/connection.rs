@@ -468,7 +468,7 @@ impl Connection {
         if outcome.used {
             self.active = now;
         }
-        if outcome.end.is_some() {
+        if outcome.end.is_some_and(|reason| reason != CloseReason::Closed) {
             // Without a close_notify: a truncated answer must not look complete (RFC 8446 section 6.1).
             self.stream.tls = None;
         }
@@ -476,7 +476,7 @@ impl Connection {
     }
 
     /// Closes the connection and frees its place.
-    pub fn close(self, reason: CloseReason, lacks_memory: bool, output: &mut Scratch) {
-        self.stream.close(reason, lacks_memory, output);
+    pub fn close(self, output: &mut Scratch) {
+        self.stream.close(output);
     }
 }

@@ -2,6 +2,7 @@
 
 mod ending;
 mod reports;
+mod slot;
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use super::acceptors::{Arrival, reset};
 use super::connection::Connection;
-use super::displacement::{Candidate, Displacement, Stamp};
+use super::displacement::Displacement;
 use super::door::Expected;
 use super::life::{INTEREST, Life};
 use super::quic::Flows;
@@ -26,10 +27,11 @@ use crate::net::scratch::Scratch;
 use crate::net::stream::Outboxes;
 use crate::net::stream::outbox::{BYTES_MAX, BYTES_MAX_TIGHT, Kind, Pushed};
 use crate::net::syscall::{Epoll, canonical};
-use crate::net::token::{Generation, Token};
+use crate::net::token::Token;
 use crate::turn::action::{DropReason, UserId};
 use crate::turn::five_tuple::{Client, FiveTuple};
 pub use reports::Reports;
+use slot::{Slot, candidate, find};
 
 /// Maximum number of connections closed for one newcomer. One is enough unless the operator lowered a limit below the
 /// current use.
@@ -58,28 +60,6 @@ pub struct Connections {
     tight: bool,
     displacement: Displacement,
     spare: Outboxes,
-}
-
-#[derive(Default)]
-struct Slot {
-    connection: Option<Connection>,
-    generation: Generation,
-    stamp: Stamp,
-}
-
-fn candidate(slots: &[Slot], token: Token) -> Option<Candidate> {
-    let Token::Stream { slot, generation } = token else { return None };
-    let slot = slots.get(slot as usize).filter(|slot| slot.generation == generation)?;
-    let connection = slot.connection.as_ref().filter(|connection| !connection.closing)?;
-    Some(Candidate { stamp: slot.stamp, ..connection.candidate() })
-}
-
-fn find(slots: &mut [Slot], token: Token) -> Option<&mut Connection> {
-    let (Token::Stream { slot, generation } | Token::BackEnd { slot, generation }) = token else {
-        return None;
-    };
-    let slot = slots.get_mut(slot as usize).filter(|slot| slot.generation == generation)?;
-    slot.connection.as_mut().filter(|connection| !connection.closing)
 }
 
 impl Connections {
@@ -338,7 +318,7 @@ impl Connections {
         written.units
     }
 
-    /// Queues updates of the epoll interest and of the deadline, after a connection was spliced or ended.
+    /// Queues updates of the epoll interest and of the deadline, after a connection was spliced or ended, or its exchange is over.
     pub fn spliced(&mut self, token: Token) {
         self.unblock(token);
         self.shortened.push(token);
@@ -458,18 +438,21 @@ impl Connections {
     }
 
     /// Marks the connection to be closed at the end of the turn; messages to it are dropped until then. If it is marked
-    /// again, the first reason stays.
+    /// again, the first reason stays. A web client that is `Closed` receives the rest of its answer before.
     pub fn mark_closing(&mut self, token: Token, reason: CloseReason) {
-        if let Some(connection) = self.get(token) {
-            connection.closing = true;
-            self.closing.push_back((token, reason));
+        let Some(connection) = find(&mut self.slots, token) else { return };
+        if reason == CloseReason::Closed && slot::keeps_rest(connection) {
+            return self.spliced(token);
         }
+        connection.closing = true;
+        self.closing.push_back((token, reason));
     }
 
     /// Closes the marked connections.
     pub fn close_marked(&mut self, max: usize, output: &mut Scratch) {
-        let marked: Vec<_> = self.closing.drain(..max.min(self.closing.len())).collect();
-        marked.into_iter().for_each(|(token, reason)| self.remove(token, reason, output));
+        for (token, reason) in self.closing.drain(..max.min(self.closing.len())).collect::<Vec<_>>() {
+            self.remove(token, reason, output);
+        }
     }
 
     /// Closes and removes a connection. A TLS client receives a close_notify.
@@ -493,7 +476,7 @@ impl Connections {
         self.reports.unsent(&client, DropReason::ConnectionClosed, connection.stream.waiting_media());
         self.reports.gone(client, reason);
         // The counters are updated first, so that they are right when the client sees the end of the connection.
-        connection.close(reason, self.gate.admission().lacks_tcp_memory(), output);
+        connection.close(output);
     }
 }
 

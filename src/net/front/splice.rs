@@ -13,6 +13,7 @@ use socket2::{Domain, Protocol as Ip, Socket, Type};
 
 use super::life::INTEREST;
 use super::life::Life;
+use super::rest::{self, Rest};
 use crate::base::time::Instant;
 use crate::net::admission::Descriptor;
 use crate::net::counters::CloseReason;
@@ -61,6 +62,8 @@ pub struct Splice {
     header: usize,
     client: Direction,
     server: Direction,
+    /// What the client has yet to receive after the end of the exchange.
+    rest: Option<Rest>,
     /// The epoll interest in the back end's socket.
     interest: u32,
     /// Bytes sent to the client without a pause, and the time of the last.
@@ -134,6 +137,7 @@ impl Splice {
             pending: Vec::new(),
             client: Direction::Open,
             server: Direction::Open,
+            rest: None,
             interest: 0,
             streak: 0,
             sent_at: now,
@@ -199,6 +203,10 @@ impl Splice {
 
     /// Returns the epoll interest in the client's socket, without the one for writing.
     pub fn client_interest(&self) -> u32 {
+        if self.rest.is_some() {
+            // epoll always reports a connection whose directions have both ended: edge-triggered, it does so only once.
+            return ready::EDGE;
+        }
         match self.client == Direction::Open && self.connected && self.pending.is_empty() {
             true => INTEREST,
             false => 0,
@@ -216,7 +224,22 @@ impl Splice {
         }
     }
 
-    pub fn life(&self, active: Instant, now: Instant) -> Life {
+    /// Returns whether the client has yet to receive the rest of the answer. If so, nothing more is forwarded in either direction.
+    pub fn keeps_rest(&mut self, stream: &Stream) -> bool {
+        let is_left = !self.rest.as_ref().is_some_and(Rest::is_over) && rest::is_left(stream);
+        if is_left {
+            self.rest.get_or_insert_default();
+            self.client = Direction::Forwarded;
+            self.pending = Vec::new();
+        }
+        is_left
+    }
+
+    /// Returns when to check the connection of `stream` again.
+    pub fn life(&mut self, stream: &Stream, active: Instant, now: Instant) -> Life {
+        if let Some(rest) = &mut self.rest {
+            return rest.life(stream, now);
+        }
         let (limit, over) = if !self.connected {
             (CONNECT_TIME, Life::BackEndDown)
         } else if self.client != Direction::Open || self.server != Direction::Open {
@@ -339,7 +362,7 @@ impl Splice {
         if ends {
             stream.end(output);
         }
-        if over {
+        if over && self.rest.is_none() {
             return Err(CloseReason::Closed);
         }
         Ok(shortened)
@@ -348,10 +371,12 @@ impl Splice {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::net::admission::{Admission, Class, Gate};
+    use crate::net::stream::Outboxes;
 
     const START: Instant = Instant::from_nanos(1_000_000_000_000);
 
@@ -370,17 +395,56 @@ mod tests {
         )
     }
 
+    fn stream() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let client = TcpStream::connect(listener.local_addr().expect("local")).expect("connect");
+        let (socket, _) = listener.accept().expect("accept");
+        socket.set_nonblocking(true).expect("set");
+        (Stream::new(socket, false), client)
+    }
+
+    /// A client that has ended its own direction, as `nc -N` does, and reads slowly.
+    #[test]
+    fn the_rest_of_an_answer_keeps_its_connection_until_it_has_arrived() {
+        let (mut splice, _listener) = splice();
+        let (mut stream, mut client) = stream();
+        assert!(!splice.keeps_rest(&stream), "nothing is left");
+        let answer = vec![7; 400_000];
+        let mut buffers = Buffers::default();
+        let taken = stream.send_bytes(&answer, (0, 1), &mut buffers.output).expect("sent");
+        (splice.connected, splice.client, splice.server) = (true, Direction::Ended, Direction::Ended);
+        assert!(splice.keeps_rest(&stream));
+        assert_eq!(splice.client_interest(), ready::EDGE);
+        assert_eq!(splice.life(&stream, START, at(0)), Life::Until(at(1)));
+        assert_eq!(splice.life(&stream, START, at(10)), Life::Over(CloseReason::Stuck), "it reads nothing");
+        splice.rest = Some(Rest::default());
+        let mut got = vec![0; answer.len()];
+        let mut len = 0;
+        while len < taken {
+            len += client.read(&mut got[len..]).expect("the answer");
+            stream.write(at(11), &mut buffers.output, &mut Outboxes::default());
+        }
+        // Acknowledgements of the loopback interface are immediate, but the last may be delayed for 40 ms.
+        while splice.keeps_rest(&stream) && stream.undelivered() > 0 {
+            std::thread::yield_now();
+            splice.life(&stream, START, at(12));
+        }
+        assert_eq!(splice.life(&stream, START, at(13)), Life::Over(CloseReason::Closed));
+        assert!(!splice.keeps_rest(&stream));
+    }
+
     #[test]
     fn an_idle_websocket_lives_for_hours_and_a_half_closed_one_for_minutes() {
         let (mut splice, _listener) = splice();
-        assert_eq!(splice.life(START, at(4)), Life::Until(at(5)));
-        assert_eq!(splice.life(START, at(5)), Life::BackEndDown);
+        let (stream, _client) = stream();
+        assert_eq!(splice.life(&stream, START, at(4)), Life::Until(at(5)));
+        assert_eq!(splice.life(&stream, START, at(5)), Life::BackEndDown);
         splice.connected = true;
-        assert_eq!(splice.life(START, at(3600)), Life::Until(at(7200)));
-        assert_eq!(splice.life(START, at(7200)), Life::Over(CloseReason::Idle));
+        assert_eq!(splice.life(&stream, START, at(3600)), Life::Until(at(7200)));
+        assert_eq!(splice.life(&stream, START, at(7200)), Life::Over(CloseReason::Idle));
         splice.client = Direction::Forwarded;
-        assert_eq!(splice.life(START, at(0)), Life::Until(at(300)));
-        assert_eq!(splice.life(START, at(300)), Life::Over(CloseReason::Idle));
+        assert_eq!(splice.life(&stream, START, at(0)), Life::Until(at(300)));
+        assert_eq!(splice.life(&stream, START, at(300)), Life::Over(CloseReason::Idle));
     }
 
     #[test]

@@ -21,7 +21,7 @@ impl Worker {
                 Command::Tls(chooser) => self.front.set_tls(chooser),
                 Command::Web(web) => self.front.set_web(web),
                 Command::FreeTcpMemory(shortage) => {
-                    self.kernel_memory.free(self.front.connections(), shortage, self.now.instant);
+                    self.kernel_memory.begin(self.front.connections(), shortage);
                 }
                 Command::Sessions(PageRequest { cursor, reply }) => {
                     let page = self.server.snapshot(self.now, cursor, PAGE);

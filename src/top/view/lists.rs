@@ -95,7 +95,8 @@ pub fn reasons(page: &mut Page<'_>, state: &mut State) {
     let cells: Vec<Vec<String>> = shown.iter().map(|(what, count)| tables::reason(what, count)).collect();
     let (first, _) = window(state, count, room);
     let last = (first + room).min(count);
-    let laid = lay_out(&tables::REASONS, &cells[first..last], page.width());
+    let recent_seconds = state.board.as_ref().map_or(0.0, |board| board.recent);
+    let laid = lay_out(&tables::reasons(recent_seconds), &cells[first..last], page.width());
     page.text(&laid.header, state.theme.header());
     for (line, is_recent) in laid.rows.iter().zip(&recent[first..last]) {
         page.text(line, if *is_recent { state.theme.title() } else { state.theme.dim() });

@@ -3,7 +3,7 @@
 use ratatui::style::Style;
 
 use super::page::Page;
-use crate::base::text::{bytes, duration, wrap};
+use crate::base::text::{bytes, duration, or_dash, wrap};
 use crate::top::number::bits;
 use crate::top::reading::Flow;
 use crate::top::refusals::Refusal;
@@ -30,7 +30,7 @@ dropped    packets that were not relayed
 busy       share of the time that a worker is at work
 p99        99 in 100 turns of a worker's loop are shorter; calls notice
            turns from 10 ms on
-LAST MIN   in the last minute; new/s is over the last minute as well";
+LAST MIN   in the last minute, or since this program began; new/s covers the same time";
 
 /// Draws the keys and the words.
 pub fn help(page: &mut Page<'_>, state: &mut State) {
@@ -100,7 +100,6 @@ fn flow(rate: Option<f64>, flow: Flow) -> String {
 }
 
 fn of_refusal(refusal: &Refusal, unix: u64, width: usize) -> Vec<String> {
-    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
     let code = if refusal.code == 0 { "no answer".to_owned() } else { format!("answered {}", refusal.code) };
     let mut lines = vec![
         format!("user       {} of {}", or_dash(&refusal.user), or_dash(&refusal.host)),

@@ -149,7 +149,7 @@ fn screens_of_80_by_24_show_what_matters() {
         ],
         &["w_40", "203.0.113.40:46336", "2.2 Mbit/s".trim_start_matches("2.2 "), "40 sessions", "!"],
         &["wrong_password", "w_1", "next step: compare the secret", "fits none"],
-        &["refused wrong_password", "dropped no_permission", "LAST MIN"],
+        &["refused wrong_password", "dropped no_permission", "LAST 10 S"],
         &["LIMIT ON", "relay ports", "WORKER", "<0.1 ms", "63 %"],
     ];
     for (view, words) in VIEWS.into_iter().zip(words) {

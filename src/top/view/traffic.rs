@@ -62,8 +62,8 @@ fn counts(page: &mut Page<'_>, state: &State) {
     if lines.is_empty() {
         lines.push(nothing(state));
     }
-    let columns = tables::counts("REFUSED");
-    let dropped = tables::counts("DROPPED").map(|column| column.title.to_owned());
+    let columns = tables::counts("REFUSED", board.recent);
+    let dropped = tables::counts("DROPPED", board.recent).map(|column| column.title.to_owned());
     lines.push((dropped.to_vec(), state.theme.header()));
     if board.drops.is_empty() {
         lines.push(nothing(state));

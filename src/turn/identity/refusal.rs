@@ -39,6 +39,8 @@ pub struct Refusal {
     pub sender: Sender,
     /// Why it was refused.
     pub reason: Reason,
+    /// How many more refusals of its source were not reported in the minute before. Not 0 in the report about them only.
+    pub unreported: u32,
     /// The request itself, if the password was wrong: [`near_miss`](super::near_miss) explains it.
     pub message: Option<Box<[u8]>>,
 }
@@ -153,6 +155,9 @@ reasons! {
     Alternate = "alternate", TryAlternate;
 }
 
+/// Days ahead from which on a time is probably in milliseconds: such a time of today is 20 million days ahead.
+const MILLISECONDS: u64 = 1_000_000;
+
 impl Reason {
     /// Returns this reason in words; without the peer's address if it `is_private`, because a peer may be another client.
     pub fn text(&self, is_private: bool) -> String {
@@ -172,7 +177,10 @@ impl Reason {
         }
     }
 
-    /// Returns whether something is wrong. Otherwise the client continues by itself, as the RFCs say.
+    /// The labels of the reasons that are no failures: the client continues by itself, as the RFCs say.
+    pub const CONTINUES: [&'static str; 3] = ["first_request", "expired_nonce", "alternate"];
+
+    /// Returns whether something is wrong.
     pub fn is_failure(&self) -> bool {
         !matches!(self, Reason::FirstRequest | Reason::ExpiredNonce | Reason::Alternate)
     }
@@ -192,8 +200,12 @@ impl Reason {
             Reason::ExpiredName { .. } => {
                 "the client needs new credentials; if many clients are off by the same time, compare the clocks of both hosts"
             }
-            Reason::FarExpiry { .. } => {
+            Reason::FarExpiry { days, .. } if *days >= MILLISECONDS => {
                 "the time is in seconds since 1970, not in milliseconds; look at what issues the credentials"
+            }
+            Reason::FarExpiry { .. } => {
+                "compare the secret, as for a wrong password; and look at the clock and the lifetime of what issues the \
+                 credentials"
             }
             Reason::MalformedName { .. } => {
                 "a name of TURN REST is EXPIRY:USER with the expiry in seconds since 1970; look at what issues the credentials"
@@ -361,6 +373,13 @@ mod tests {
             assert!(!reason.text(true).contains("192.0.2.7"), "{}", reason.text(true));
         }
         assert_eq!(Reason::Memory.text(true), "memory is low");
+    }
+
+    #[test]
+    fn the_labels_of_reasons_that_are_no_failures_are_theirs() {
+        let reasons = [Reason::FirstRequest, Reason::ExpiredNonce, Reason::Alternate];
+        assert_eq!(reasons.each_ref().map(Reason::name), Reason::CONTINUES);
+        assert!(!reasons.iter().any(Reason::is_failure));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::turn::error::Code;
 use crate::turn::identity::auth::Identity;
 use crate::turn::identity::refusal::{Reason, Refusal, Sender};
 use crate::turn::state::State;
+use crate::turn::state::reports::Verdict;
 use crate::turn::ticket::Ticket;
 use crate::wire::response::Response;
 
@@ -72,19 +73,28 @@ fn note_of(
         state.counters.error(transport, request, code.number()).add(1);
     }
     state.counters.refusal(asker.map(|identity| identity.host), transport, reason.index()).add(1);
+    if !reason.is_failure() {
+        return;
+    }
     let sender = sender(asker, reason);
-    if reason.is_failure() && state.reports.take(now, &ticket.client, (sender, asker, name), reason.index()) {
-        let explained = matches!(reason, Reason::WrongPassword { .. });
-        let refusal = Refusal {
-            five_tuple: ticket.client.five_tuple,
-            user: asker.map_or_else(|| name.into(), |identity| Arc::clone(&identity.name)),
-            host: asker.map(|identity| (identity.host, Arc::clone(&identity.host_name))),
-            request: request.name(),
-            sender,
-            reason: reason.clone(),
-            message: explained.then(|| message.into()),
-        };
-        state.actions.push_back(Action::Refused(Box::new(refusal)));
+    let refusal = || Refusal {
+        five_tuple: ticket.client.five_tuple,
+        user: asker.map_or_else(|| name.into(), |identity| Arc::clone(&identity.name)),
+        host: asker.map(|identity| (identity.host, Arc::clone(&identity.host_name))),
+        request: request.name(),
+        sender,
+        reason: reason.clone(),
+        unreported: 0,
+        message: None,
+    };
+    match state.reports.take(now, &ticket.client, (sender, asker, name), reason.index()) {
+        Verdict::Reported => {
+            let explained = matches!(reason, Reason::WrongPassword { .. });
+            let message = explained.then(|| message.into());
+            state.actions.push_back(Action::Refused(Box::new(Refusal { message, ..refusal() })));
+        }
+        Verdict::Hidden => state.reports.hide(now, &ticket.client, refusal),
+        Verdict::Skipped => {}
     }
 }
 

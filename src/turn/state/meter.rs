@@ -31,6 +31,9 @@ const SHARES: [(u32, u32); 3] = [(1_000, 1_000), (2_000, 250), (3_000, 50)];
 const LAST_SHARE: u32 = 10;
 /// These numbers are for users that may send so many datagrams a second. If they may send more, the numbers grow with it.
 const AT_RATE: u32 = 100_000;
+/// Users that are remembered until the period ends after their last allocation has ended. Joining and leaving takes two requests, so
+/// a worker hardly has time for more in a period.
+const DEPARTED_MAX: usize = 1024;
 
 /// A datagram to be counted.
 #[derive(Clone, Copy, Debug)]
@@ -138,13 +141,35 @@ struct Backlog {
     began: u64,
     /// Datagrams relayed in it.
     relayed: u32,
+    /// Users that left in this period, and how many datagrams each of them had relayed: a user that returns goes on with them.
+    departed: HashMap<(HostId, Account), u32>,
+    /// The most that a user had which left when `departed` was full. Every user that joins in this period begins with it.
+    forgotten: u32,
 }
 
 impl Backlog {
     /// Begins a new period if the last one is over.
     fn follow(&mut self, now: Instant) {
         if now.as_nanos() >= self.began + PERIOD {
-            *self = Self { began: now.as_nanos(), relayed: 0, ..*self };
+            (self.began, self.relayed, self.forgotten) = (now.as_nanos(), 0, 0);
+            self.departed.clear();
+        }
+    }
+
+    /// Returns the period of a user that joins.
+    fn join(&mut self, key: &(HostId, Account)) -> (u64, u32) {
+        (self.began, self.departed.remove(key).unwrap_or(self.forgotten))
+    }
+
+    /// Remembers a user that leaves.
+    fn leave(&mut self, key: (HostId, Account), (began, relayed): (u64, u32)) {
+        if began != self.began || relayed == 0 {
+            return;
+        }
+        if self.departed.len() < DEPARTED_MAX {
+            self.departed.insert(key, relayed);
+        } else {
+            self.forgotten = self.forgotten.max(relayed);
         }
     }
 
@@ -189,7 +214,8 @@ impl Meters {
             Some(&id) => id,
             None => {
                 let holder = Holder::new(place.user_budget());
-                let user = User { key: key.clone(), holder, period: (0, 0), allocations: 0 };
+                let period = self.backlog.join(&key);
+                let user = User { key: key.clone(), holder, period, allocations: 0 };
                 let id = UserId(self.users.insert(user) as u32);
                 self.by_user.insert(key, id);
                 id
@@ -206,6 +232,7 @@ impl Meters {
         if user.allocations == 0 {
             let user = self.users.remove(id.0 as usize);
             self.by_user.remove(&user.key);
+            self.backlog.leave(user.key, user.period);
         }
         if self.users.is_empty() {
             self.users.shrink_to_fit();
@@ -372,6 +399,49 @@ mod tests {
         let all: usize = users.iter().map(|&user| passed(0, user, 2000)).sum();
         assert_eq!(all, 3 * 250 + 100 + 20 * 50 + 75 * 10, "of the other users");
         assert_eq!(passed(0, quiet, 10), 10);
+    }
+
+    /// A user may end its last allocation and make another one within a period.
+    #[test]
+    fn a_user_that_leaves_and_joins_again_has_its_share_once() {
+        let (quota, mut meters) = (Arc::default(), Meters::default());
+        meters.set_backlog(true);
+        let rates = of_user(100_000);
+        let relayed = |meters: &mut Meters, millis, name: &str, many| {
+            let user = meters.join(&place(&quota, HOST, name));
+            let relayed = passed_queue(meters, at(millis), &rates, user, many);
+            meters.leave(user);
+            relayed
+        };
+        for millis in [0, 20] {
+            let of_ann = [1000, 250, 250].map(|many| relayed(&mut meters, millis, "ann", many));
+            assert_eq!(of_ann, [1000, 0, 0], "at {millis} ms");
+            assert_eq!(relayed(&mut meters, millis, "bob", 150), 150);
+            assert_eq!(relayed(&mut meters, millis, "bob", 150), 100, "the rest of its share");
+        }
+    }
+
+    #[test]
+    fn departed_users_are_remembered_in_bounded_memory_and_the_rest_shares_one_count() {
+        let (quota, mut meters) = (Arc::default(), Meters::default());
+        meters.set_backlog(true);
+        let rates = of_user(100_000);
+        let relayed = |meters: &mut Meters, millis, name: &str, many| {
+            let user = meters.join(&place(&quota, HOST, name));
+            let relayed = passed_queue(meters, at(millis), &rates, user, many);
+            meters.leave(user);
+            relayed
+        };
+        relayed(&mut meters, 0, "quiet", 0);
+        assert!(meters.backlog.departed.is_empty(), "one that had nothing relayed needs no memory");
+        assert!((0..DEPARTED_MAX).all(|number| relayed(&mut meters, 0, &format!("pupil{number}"), 1) == 1));
+        assert_eq!(relayed(&mut meters, 0, "ann", 200), 200);
+        assert_eq!(meters.backlog.departed.len(), DEPARTED_MAX);
+        assert_eq!(relayed(&mut meters, 0, "ann", 200), 50, "not forgotten");
+        assert_eq!(relayed(&mut meters, 0, "bob", 1), 0, "a newcomer has the rest of the others");
+        assert_eq!(relayed(&mut meters, 0, "pupil7", 10), 10, "one that is remembered goes on");
+        assert_eq!(relayed(&mut meters, 20, "bob", 400), 400, "in the next period");
+        assert_eq!(meters.backlog.departed.len(), 1);
     }
 
     #[test]

@@ -11,9 +11,11 @@ pub mod deadline;
 pub mod meter;
 pub mod port_pool;
 pub mod quota;
+pub mod removals;
 pub mod reports;
 mod review;
 pub mod table;
+mod unreported;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,6 +27,7 @@ use self::allocate_requests::AllocateRequests;
 use self::allocation::Owner;
 use self::deadline::Deadlines;
 use self::port_pool::RelayPorts;
+use self::removals::Removals;
 use self::reports::Reports;
 use self::review::Reviewing;
 use self::table::Table;
@@ -72,6 +75,10 @@ pub struct State {
     retired: Vec<Host>,
     /// The review of permissions that is under way.
     reviewing: Option<Reviewing>,
+    /// What may be removed at once.
+    removals: Removals,
+    /// Clients whose connection has closed, and whose allocation ends with the next pages.
+    leaving: VecDeque<(Client, EndReason)>,
 }
 
 impl State {
@@ -103,6 +110,8 @@ impl State {
             short_of_memory: false,
             retired: Vec::new(),
             reviewing: None,
+            removals: Removals::default(),
+            leaving: VecDeque::new(),
             rng,
         }
     }
@@ -259,9 +268,57 @@ impl State {
 
     // --- ends of relays and allocations ---------------------------------------------------------------------
 
-    /// Removes everything whose lifetime has expired.
+    /// Begins a page of removals, and ends the allocations of clients that have left first.
+    pub fn begin_removals(&mut self, now: Instant) {
+        self.removals.begin(now);
+        while self.removals.has_room(now)
+            && let Some((client, reason)) = self.leaving.pop_front()
+        {
+            self.end_of_client(now, &client, reason);
+        }
+        if self.leaving.is_empty() {
+            self.leaving.shrink_to_fit();
+        }
+    }
+
+    /// Ends the allocation of a client whose connection has closed: now, or with one of the next pages.
+    pub fn leave(&mut self, now: Instant, client: &Client, reason: EndReason) {
+        if self.leaving.is_empty() && self.removals.has_room(now) {
+            self.end_of_client(now, client, reason);
+        } else if self.has_allocation(client) {
+            self.leaving.push_back((*client, reason));
+        }
+    }
+
+    fn end_of_client(&mut self, now: Instant, client: &Client, reason: EndReason) {
+        if let Some(id) = self.table.find(client) {
+            self.end_allocation(now, id, reason);
+        }
+    }
+
+    /// Ends what has expired of this client's allocation before its request is handled: a Refresh must not revive it. Returns
+    /// `false` if the page is full. Streams have a limit of time in each turn, and some clients do not repeat requests over them.
+    pub fn expire_of(&mut self, now: Instant, client: &Client) -> bool {
+        let allocation = self.table.find(client).and_then(|id| self.table.allocation(id));
+        let relays = allocation.map_or([None; 2], |allocation| allocation.relays);
+        let has_expired = |&id: &RelayId| self.table.relay(id).is_some_and(|relay| relay.expires <= now);
+        let expired = relays.map(|relay| relay.filter(has_expired));
+        let may_wait = !client.five_tuple.transport.is_stream();
+        for relay in expired.into_iter().flatten() {
+            if may_wait && !self.removals.has_room(now) {
+                return false;
+            }
+            self.end_relay(now, relay, EndReason::Expired);
+        }
+        true
+    }
+
+    /// Removes what has expired, as much as fits into the page.
     pub fn expire(&mut self, now: Now) {
-        while let Some((at, owner)) = self.deadlines.pop_due(now.instant) {
+        while self.removals.has_room(now.instant)
+            && let Some((at, owner)) = self.deadlines.pop_due(now.instant)
+        {
+            self.removals.count_entry();
             match (self.table.end_of(owner), owner) {
                 (_, Owner::Reservation(token)) => self.ports.expire(now.instant, &token),
                 // Pushed back even if `end` has passed too: in the order of their ends, channels are removed before the
@@ -334,6 +391,7 @@ impl State {
     /// Closes a relay and releases its port. Returns its announced address.
     pub fn close_relay(&mut self, id: RelayId) -> Option<Announced> {
         let relay = self.table.remove_relay(id)?;
+        self.removals.count_relay(relay.permissions.len() + relay.channels.len());
         self.ports.release(relay.local);
         self.actions.push_back(Action::CloseRelay { relay: id });
         Some(relay.announced)
@@ -357,11 +415,19 @@ impl State {
         self.counters.channels.set(channels as u64);
     }
 
-    /// The time of the next deadline; the start of the clock if a review is under way.
+    /// The time of the next deadline; the start of the clock if a review is under way, or clients that have left still have
+    /// allocations.
     pub fn next_deadline(&self) -> Option<Instant> {
-        match self.reviewing {
-            Some(_) => Some(Instant::default()),
-            None => self.deadlines.next(),
+        match self.reviewing.is_some() || !self.leaving.is_empty() {
+            true => Some(Instant::default()),
+            false => self.deadlines.next().into_iter().chain(self.reports.due()).min(),
+        }
+    }
+
+    /// Reports how many refusals of a source were not reported, if that is due.
+    pub fn report_hidden(&mut self, now: Instant) {
+        while let Some(refusal) = self.reports.next_hidden(now) {
+            self.actions.push_back(Action::Refused(Box::new(refusal)));
         }
     }
 

@@ -5,10 +5,12 @@
 //! proven less have budgets of their own, so that they cannot use up those of others.
 
 use super::budget::{NANOS_PER_SECOND, pay};
+use super::unreported::Unreported;
+use crate::base::network::Network;
 use crate::base::time::Instant;
 use crate::turn::five_tuple::Client;
 use crate::turn::identity::auth::Identity;
-use crate::turn::identity::refusal::Sender;
+use crate::turn::identity::refusal::{Refusal, Sender};
 use crate::turn::throttle::{Limit, Purpose, Subject, Throttle, slowed};
 
 /// Reports of one worker a second, by sender.
@@ -27,27 +29,48 @@ pub struct Reports {
     throttles: [Throttle; 3],
     /// When the budget of the worker is full again, by sender (GCRA).
     until: [u64; 3],
+    /// What the budget of a source has hidden.
+    unreported: Unreported,
+}
+
+/// What becomes of a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is reported.
+    Reported,
+    /// It is not: the same was reported lately, or anybody may have sent it, or the worker reports no more.
+    Skipped,
+    /// It is not, because others at its source have used up the budget. It must be counted with [`Reports::hide`].
+    Hidden,
 }
 
 impl Reports {
     /// Full budgets. `key` must come from a cryptographic random generator.
     pub fn new(key: [u64; 2]) -> Self {
-        Self { throttles: [(); 3].map(|()| Throttle::new(key)), until: [0; 3] }
+        Self {
+            throttles: [(); 3].map(|()| Throttle::new(key)),
+            until: [0; 3],
+            unreported: Unreported::default(),
+        }
     }
 
     /// Takes a report for this reason ([`Reason::index`](crate::turn::identity::refusal::Reason::index)) about this client and
-    /// this user; `name` is the user name of a sender that is not authenticated. Returns whether every budget had one left.
+    /// this user; `name` is the user name of a sender that is not authenticated.
     pub fn take(
         &mut self,
         now: Instant,
         client: &Client,
         (sender, user, name): (Sender, Option<&Identity>, &str),
         reason: usize,
-    ) -> bool {
+    ) -> Verdict {
         let class = sender as usize;
         // The cheapest first: in a flood it is the one that is used up.
         let paid = pay(self.until[class], now.as_nanos(), NANOS_PER_SECOND / RATES[class], BURST);
-        let Ok(until) = paid else { return false };
+        // Only an address that is proven tells whose reports are hidden.
+        let without_budget = if sender == Sender::Proven { Verdict::Hidden } else { Verdict::Skipped };
+        if paid.is_err() && without_budget == Verdict::Skipped {
+            return Verdict::Skipped;
+        }
         let now = slowed(now);
         let ip = client.five_tuple.client.ip();
         let source = (Purpose::ReportOfSource, Subject::Source(ip), OF_SOURCE);
@@ -62,16 +85,32 @@ impl Reports {
         let throttle = &mut self.throttles[class];
         // A user cannot be made up, so users of one source do not keep out each other.
         let source = (sender != Sender::Authenticated).then_some(source);
-        let budgets = || source.into_iter().chain([user]);
-        // Nothing is charged unless all agree: made-up names would fill the table.
-        let may = budgets().all(|(purpose, subject, limit)| throttle.has_some(now, purpose, subject, limit));
-        if may {
-            for (purpose, subject, limit) in budgets() {
-                throttle.charge(now, purpose, subject, 1, limit);
-            }
-            self.until[class] = until;
+        let has_some = |(purpose, subject, limit)| throttle.has_some(now, purpose, subject, limit);
+        if !has_some(user) {
+            return Verdict::Skipped;
         }
-        may
+        // Nothing is charged unless all agree: made-up names would fill the table.
+        let (Ok(until), true) = (paid, source.is_none_or(has_some)) else { return without_budget };
+        for (purpose, subject, limit) in source.into_iter().chain([user]) {
+            throttle.charge(now, purpose, subject, 1, limit);
+        }
+        self.until[class] = until;
+        Verdict::Reported
+    }
+
+    /// Counts a refusal that is not reported. An IPv6 site (/48) is one source.
+    pub fn hide(&mut self, now: Instant, client: &Client, refusal: impl FnOnce() -> Refusal) {
+        self.unreported.add(now, Network::site(client.five_tuple.client.ip()), refusal);
+    }
+
+    /// Returns when a report about hidden refusals is due.
+    pub fn due(&self) -> Option<Instant> {
+        self.unreported.due()
+    }
+
+    /// Returns a report about the hidden refusals of a source, if one is due.
+    pub fn next_hidden(&mut self, now: Instant) -> Option<Refusal> {
+        self.unreported.next_due(now)
     }
 }
 
@@ -99,7 +138,7 @@ mod tests {
         let taken = |number: &u32| {
             let (source, user) = who(*number);
             let name = format!("1700000000:{user}");
-            reports.take(now, &client(source), (sender, None, &name), 7)
+            reports.take(now, &client(source), (sender, None, &name), 7) == Verdict::Reported
         };
         (0..count).filter(taken).count()
     }
@@ -110,7 +149,8 @@ mod tests {
         assert_eq!(reported(&mut reports, Sender::Proven, 1000, 500, |_| (1, 1)), 1);
         let now = Instant::from_nanos(1000 * NANOS_PER_SECOND);
         let who = (Sender::Proven, None, "1700000000:1");
-        assert!(reports.take(now, &client(1), who, 8), "for another reason");
+        assert_eq!(reports.take(now, &client(1), who, 7), Verdict::Skipped);
+        assert_eq!(reports.take(now, &client(1), who, 8), Verdict::Reported, "for another reason");
         assert_eq!(reported(&mut reports, Sender::Proven, 1201, 500, |_| (1, 1)), 1);
     }
 
@@ -125,6 +165,31 @@ mod tests {
             45,
             "its users"
         );
+    }
+
+    #[test]
+    fn what_the_budget_of_a_source_hides_is_counted_unless_its_address_may_be_forged() {
+        let mut reports = Reports::new([1, 2]);
+        let now = Instant::from_nanos(1000 * NANOS_PER_SECOND);
+        reported(&mut reports, Sender::Proven, 1000, 30, |number| (1, number));
+        let verdict = |reports: &mut Reports, sender, source, name| {
+            reports.take(now, &client(source), (sender, None, name), 7)
+        };
+        assert_eq!(verdict(&mut reports, Sender::Proven, 1, "1700000000:ann"), Verdict::Hidden);
+        assert_eq!(
+            verdict(&mut reports, Sender::Proven, 1, "1700000000:7"),
+            Verdict::Skipped,
+            "reported before"
+        );
+        assert_eq!(verdict(&mut reports, Sender::Proven, 2, "1700000000:ann"), Verdict::Reported);
+        reported(&mut reports, Sender::Proven, 1000, 50, |number| (3 + number, number));
+        assert_eq!(
+            verdict(&mut reports, Sender::Proven, 99, "1700000000:bob"),
+            Verdict::Hidden,
+            "the worker's"
+        );
+        reported(&mut reports, Sender::Unproven, 1000, 50, |number| (number, number));
+        assert_eq!(verdict(&mut reports, Sender::Unproven, 99, "1700000000:bob"), Verdict::Skipped);
     }
 
     #[test]

@@ -43,22 +43,28 @@ struct Bench {
     relay: RelayId,
 }
 
+/// Adds an allocation of the client at this port that expires then. Returns the client and the relay.
+fn add(state: &mut State, port: u16, expires: Instant) -> (Client, RelayId) {
+    let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let five_tuple = FiveTuple { transport: Transport::Tcp, client: address(port), server: address(2) };
+    let identity = Arc::new(Identity::for_test("ann", HOST));
+    let account = Account::User("ann".into());
+    let place = state.shared.quota.take(HOST, &account, &Limits::default()).expect("no limit");
+    let client = Client { five_tuple, link: Link(port.into()) };
+    let allocation = state.table.add_allocation(client, identity, at(0), place);
+    let local = address(50_000 + port);
+    let (relay, owner) = state.table.add_relay(allocation, OnWire(local), Announced(local), expires);
+    state.deadlines.push(expires, owner);
+    state.table.mark_open(relay);
+    (client, relay)
+}
+
 impl Bench {
     fn new() -> Self {
         let shared = Arc::new(Shared::new(&[7; 32]));
         let settings = Arc::new(settings(PeerRules::default()));
-        let mut state = State::new(settings, Arc::clone(&shared), Arc::default(), [7; 32]);
-        let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let five_tuple = FiveTuple { transport: Transport::Udp, client: address(1), server: address(2) };
-        let identity = Arc::new(Identity::for_test("ann", HOST));
-        let account = Account::User("ann".into());
-        let place = shared.quota.take(HOST, &account, &Limits::default()).expect("no limit");
-        let client = Client { five_tuple, link: Link(0) };
-        let allocation = state.table.add_allocation(client, identity, at(0), place);
-        let local = address(50_000);
-        let (relay, owner) = state.table.add_relay(allocation, OnWire(local), Announced(local), at(3600));
-        state.deadlines.push(at(3600), owner);
-        state.table.mark_open(relay);
+        let mut state = State::new(settings, shared, Arc::default(), [7; 32]);
+        let (client, relay) = add(&mut state, 1, at(3600));
         Self { state, client, relay }
     }
 
@@ -146,4 +152,52 @@ fn new_rules_are_applied_a_page_at_a_time() {
     let (review, _) = bench.apply(deny("11.0.16.0/20"));
     assert_eq!(review.permissions, 5000 - 4096);
     assert!(!bench.is_permitted(peer(4999)));
+}
+
+/// Clients choose when their allocations, permissions and channels end, and packets wait until what ends at one moment is removed.
+#[test]
+fn one_page_of_removals_has_few_entries_however_many_end_at_once() {
+    const ALLOCATIONS: u16 = 40;
+    const EACH: u32 = 500;
+    let setup = || {
+        let mut bench = Bench::new();
+        let all: Vec<_> = (0..ALLOCATIONS).map(|port| add(&mut bench.state, 10 + port, at(600))).collect();
+        for &(_, relay) in &all {
+            bench.relay = relay;
+            (0..EACH).for_each(|number| bench.permit(peer(number)));
+        }
+        (bench, all.into_iter().map(|(client, _)| client).collect::<Vec<_>>())
+    };
+    // Returns the most entries, and the most relays, that one page removed.
+    let pages = |state: &mut State, seconds| {
+        let mut most = (0, 0);
+        let mut before = state.table.owners();
+        while state.next_deadline().is_some_and(|next| next <= at(seconds)) {
+            state.begin_removals(at(seconds));
+            state.expire(Now { instant: at(seconds), unix: seconds });
+            let actions = std::iter::from_fn(|| state.next_action());
+            let relays = actions.filter(|action| matches!(action, Action::CloseRelay { .. })).count();
+            let owners = state.table.owners();
+            most = (most.0.max(before - owners), most.1.max(relays));
+            before = owners;
+        }
+        most
+    };
+    let (mut bench, _) = setup();
+    let of_permissions = pages(&mut bench.state, 300);
+    assert!(
+        of_permissions.0 > 2000 && of_permissions.0 <= 2048 && of_permissions.1 == 0,
+        "{of_permissions:?}"
+    );
+    assert_eq!(bench.state.table.len(), 1 + usize::from(ALLOCATIONS));
+    let (mut bench, _) = setup();
+    // The permissions come first, and with them nothing but the relays is left.
+    assert!(pages(&mut bench.state, 600).1 <= 2048 / 16 + 1);
+    assert_eq!(bench.state.table.len(), 1);
+    let (mut bench, clients) = setup();
+    clients.iter().for_each(|client| bench.state.leave(at(1), client, EndReason::Reset));
+    assert_eq!(bench.state.table.len(), 1 + usize::from(ALLOCATIONS) - 4, "500 entries and a relay each");
+    let of_streams = pages(&mut bench.state, 1);
+    assert!(of_streams.0 <= 4 * (EACH as usize + 1), "{of_streams:?}");
+    assert_eq!(bench.state.table.len(), 1);
 }

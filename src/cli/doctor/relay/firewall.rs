@@ -5,6 +5,9 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
 use super::site::{Site, untested};
 use crate::base::family::Family;
@@ -17,6 +20,8 @@ use crate::system::interfaces;
 
 /// Where the programs are; the PATH of users often lacks the first two.
 const DIRECTORIES: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/bin"];
+/// Time for a program to list the rules. Ten thousand rules take some 0.1 s.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest list of rules that is read.
 const RULES_MAX: u64 = 32 << 20;
 
@@ -62,21 +67,39 @@ pub fn check(site: &Site<'_>) -> Check {
     check
 }
 
+/// Returns what a program prints.
+///
+/// # Errors
+/// It cannot be started, fails, takes longer than [`PATIENCE`], or prints something else than text.
 fn run(path: &Path, arguments: &[&str]) -> io::Result<String> {
+    run_within(PATIENCE, path, arguments)
+}
+
+fn run_within(patience: Duration, path: &Path, arguments: &[&str]) -> io::Result<String> {
     let mut child = Command::new(path)
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
-    let mut text = String::new();
-    let read = match child.stdout.take() {
-        Some(output) => output.take(RULES_MAX).read_to_string(&mut text),
-        None => Ok(0),
-    };
+    let output = child.stdout.take();
+    let (printed, answer) = channel();
+    // Ends with the program, or when the program is killed.
+    thread::spawn(move || {
+        let mut text = String::new();
+        let read = output.map_or(Ok(0), |output| output.take(RULES_MAX).read_to_string(&mut text));
+        drop(printed.send(read.map(|_| text)));
+    });
+    let text = answer.recv_timeout(patience);
+    if text.is_err() {
+        child.kill()?;
+    }
     // A program that still writes gets an error, because nobody reads any more.
     let ended = child.wait()?;
-    read?;
+    let text = text.map_err(|_| {
+        let message = format!("no answer within {patience:?}");
+        io::Error::new(io::ErrorKind::TimedOut, message)
+    })??;
     if ended.success() { Ok(text) } else { Err(io::Error::other(ended.to_string())) }
 }
 
@@ -145,4 +168,19 @@ fn accept(field: &str, ports: &RangeInclusive<u16>) -> String {
 fn interface_of(ip: IpAddr) -> Option<String> {
     let all = interfaces::addresses().ok()?;
     all.into_iter().find(|one| one.address == ip).map(|one| one.interface)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_answers_fails_or_is_ended() {
+        let shell = Path::new("/bin/sh");
+        assert_eq!(run(shell, &["-c", "echo rules"]).unwrap(), "rules\n");
+        assert!(run(shell, &["-c", "echo rules; exit 3"]).unwrap_err().to_string().contains('3'));
+        // It stops itself, and nobody lets it go on.
+        let error = run_within(Duration::from_millis(50), shell, &["-c", "kill -STOP $$"]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+    }
 }

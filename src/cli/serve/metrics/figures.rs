@@ -1,10 +1,13 @@
 //! The figures and the state that the dashboard shows, from the same counters as the metrics.
 
+use std::time::Duration;
+
 use super::ServerMetrics;
-use crate::admin::history::{DROPS, REFUSALS, Reading};
+use crate::admin::history::{DROPS, REFUSALS, Reading, SLOW_TURNS};
 use crate::admin::overview::{Certificate, Reload, State};
 use crate::base::host::HostId;
 use crate::base::transport::Transport;
+use crate::net::counters::Turns;
 use crate::system::{clock, memory};
 use crate::turn::action::DropReason;
 use crate::turn::identity::refusal::Reason;
@@ -35,6 +38,11 @@ pub fn reading(metrics: &ServerMetrics) -> Reading {
     for &reason in DropReason::ALL {
         let dropped = metrics.sum(|counters| counters.dropped(reason).get());
         add(&mut reading.drops[kind_of_drop(reason)], dropped);
+    }
+    for counters in &metrics.network {
+        for (class, turns) in slow_turns(&counters.turns).into_iter().enumerate() {
+            add(&mut reading.slow_turns[class], turns);
+        }
     }
     reading.users = metrics.shared.quota.users() as u64;
     reading.cpu = clock::process_cpu();
@@ -70,6 +78,18 @@ pub fn state(metrics: &ServerMetrics) -> State {
     }
 }
 
+/// Returns the number of turns in each class of [`SLOW_TURNS`].
+fn slow_turns(turns: &Turns) -> [u64; SLOW_TURNS.len()] {
+    let cumulative = turns.cumulative();
+    let all = cumulative.last().map_or(0, |(_, count)| *count).wrapping_add(turns.longer());
+    let longer = SLOW_TURNS.map(|millis| {
+        let bound = Duration::from_millis(millis);
+        let up_to = cumulative.iter().find(|(at, _)| *at == bound).map_or(0, |(_, count)| *count);
+        all.wrapping_sub(up_to)
+    });
+    std::array::from_fn(|class| longer[class].wrapping_sub(longer.get(class + 1).copied().unwrap_or(0)))
+}
+
 /// Adds without a panic: what could not be sent is subtracted, and one of the parts may be a little below zero meanwhile.
 fn add(sum: &mut u64, value: u64) {
     *sum = sum.wrapping_add(value);
@@ -78,7 +98,7 @@ fn add(sum: &mut u64, value: u64) {
 /// Returns the position in [`REFUSALS`] of a reason; `None` if the client continues by itself.
 fn kind_of_refusal(reason: &str) -> Option<usize> {
     let kind = match reason {
-        "first_request" | "expired_nonce" | "alternate" => return None,
+        _ if Reason::CONTINUES.contains(&reason) => return None,
         "wrong_password"
         | "far_expiry"
         | "expired_name"
@@ -130,6 +150,15 @@ fn kind_of_drop(reason: DropReason) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slow_turns_are_divided_into_classes() {
+        let turns = Turns::default();
+        for millis in [1, 5, 6, 10, 11, 12, 50, 51, 300, 400, 500] {
+            turns.add(Duration::from_millis(millis));
+        }
+        assert_eq!(slow_turns(&turns), [2, 3, 4]);
+    }
 
     #[test]
     fn every_kind_has_a_reason() {

@@ -19,7 +19,7 @@ impl Connection {
     pub fn life(&mut self, now: Instant, has_allocation: impl FnOnce() -> bool) -> Life {
         let negotiated = self.negotiated().is_some();
         let (limit, over) = match &mut self.door {
-            Door::Web(splice) => return splice.life(self.active, now),
+            Door::Web(splice) => return splice.life(&self.stream, self.active, now),
             Door::Turn(turn) => {
                 let has_allocation = has_allocation();
                 let life = turn.life(&mut self.active, now, has_allocation);

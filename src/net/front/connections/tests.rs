@@ -582,7 +582,9 @@ fn clients_that_hold_kernel_memory_without_a_use_are_reset() {
     let mut guard = Guard::default();
     let mut free = |bench: &mut Bench, bytes| {
         let shortage = TcpShortage { bytes, of_owner: 1 << 20 };
-        guard.free(&mut bench.connections, Some(shortage), START);
+        guard.begin(&bench.connections, Some(shortage));
+        guard.examine(&mut bench.connections, START);
+        assert!(!guard.is_busy());
     };
     free(&mut bench, 1);
     assert_eq!(marked(&bench), [large], "no more than necessary");
