@@ -46,6 +46,11 @@ def xml(*servers):
     return f'<beans xmlns="http://www.springframework.org/schema/beans">{beans}</beans>'
 
 
+def differences(found, texts):
+    results = [{"item": host, "stdout": f"1700000000\n{text}"} for host, text in texts.items()]
+    return hallpass.hallpass_differences(found, [*results, {"item": "new", "stdout": ""}])
+
+
 # What an operator gets wrong in the vault.
 assert problems({"ping": {"hallpass_secret": GOOD}}) == []
 for wrong, text in [
@@ -106,16 +111,16 @@ for used, text in [
     (f"{GOOD}=", "is cut off: 32 bytes, on the host 33"),
     ("0" * 32, "nothing in common"),
 ]:
-    found = hallpass.hallpass_differences(both, {"ping": xml((url, used), ("turn:other.example.net:3478", "elsewhere"))})
+    found = differences(both, {"ping": xml((url, used), ("turn:other.example.net:3478", "elsewhere"))})
     assert (found == []) if text is None else len(found) == 1 and text in found[0], found
     assert not any(GOOD in one or OTHER in one for one in found), found
 two = {host: xml((url, "0" * 32)) for host in pair}
-assert "all hosts differ" in hallpass.hallpass_differences(both, two)[-1]
+assert "all hosts differ" in differences(both, two)[-1]
 announced = inventory({"ping": {"hallpass_secret": GOOD, "hallpass_secret_previous": OTHER}})
-assert hallpass.hallpass_differences(announced, {"ping": xml((url, OTHER))}) == []
+assert differences(announced, {"ping": xml((url, OTHER))}) == []
 revoked = inventory({"ping": {"hallpass_secret": GOOD, "hallpass_secrets_revoked": OTHER}})
-assert hallpass.hallpass_differences(revoked, {"ping": xml((url, OTHER))}) == []
-assert hallpass.hallpass_differences(both, {"ping": "not XML"}) == []
+assert differences(revoked, {"ping": xml((url, OTHER))}) == []
+assert differences(both, {"ping": "not XML"}) == []
 
 # Who loses a secret that the relay accepts now.
 text = hallpass.hallpass_toml({"host": hallpass.hallpass_host_tables(announced, "relay")})
@@ -123,6 +128,10 @@ assert text == f'\n[[host]]\nname = "ping"\nsecrets = ["{GOOD}", "{OTHER}"]\npee
 assert hallpass.hallpass_removed_secrets(announced, "relay", text) == []
 assert hallpass.hallpass_removed_secrets(inventory({"ping": {"hallpass_secret": GOOD}}), "relay", text) == ["ping"]
 assert hallpass.hallpass_removed_secrets(revoked, "relay", text) == []
+
+results = [{"item": "ping", "stdout": "1700000000\n<beans/>"}, {"item": "new", "stdout": ""}]
+assert hallpass.hallpass_recent(results, 1700086399.5, "86400") == ["ping"]
+assert hallpass.hallpass_recent(results, 1700086400.5, 86400) == []
 
 # The variables of the n0emis and the ebbba role.
 n0emis = [

@@ -27,8 +27,11 @@ impl Ran {
     pub fn changed(&self, host: &str) -> u32 {
         let recap = self.output.split("PLAY RECAP").nth(1).unwrap_or_else(|| panic!("{}", self.output));
         let line = recap.lines().find(|line| line.split_whitespace().next() == Some(host));
-        let count = line.and_then(|line| line.split("changed=").nth(1)).and_then(|rest| rest.split(' ').next());
-        count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no recap of {host}:\n{}", self.output))
+        let count =
+            line.and_then(|line| line.split("changed=").nth(1)).and_then(|rest| rest.split(' ').next());
+        count
+            .and_then(|count| count.parse().ok())
+            .unwrap_or_else(|| panic!("no recap of {host}:\n{}", self.output))
     }
 
     /// Returns the output with every line break and indentation as one blank.
@@ -126,7 +129,9 @@ impl Hosts {
         command.env("PATH", path).env("HALLPASS_HOSTS", self.files.path("hosts"));
         command.env("ANSIBLE_SSH_EXECUTABLE", self.files.path("ssh"));
         command.env("ANSIBLE_VAULT_PASSWORD_FILE", self.files.path("password"));
-        command.env("ANSIBLE_LOCAL_TEMP", self.files.path("tmp")).env("ANSIBLE_HOME", self.files.path("home"));
+        command
+            .env("ANSIBLE_LOCAL_TEMP", self.files.path("tmp"))
+            .env("ANSIBLE_HOME", self.files.path("home"));
         for (name, value) in [
             ("ANSIBLE_SSH_TRANSFER_METHOD", "piped"),
             ("ANSIBLE_SSH_ARGS", ""),
@@ -180,16 +185,17 @@ impl Hosts {
         text.split('"').skip(1).step_by(2).map(str::to_owned).collect()
     }
 
-    /// Tries a relay from a BigBlueButton host, with the secret in its list. Returns the report.
-    pub fn doctor(&self, host: &str, relay: &str) -> String {
-        // The program of the control node: its files are below /tmp, which hosts do not see.
+    /// Tries a relay from the control node, with the secret in the list of a BigBlueButton host. Returns the report with single
+    /// blanks.
+    pub fn doctor(&self, relay: &str, host: &str) -> String {
         let list = self.on(host, &format!("cat {XML}"));
-        let secret = list.split("index=\"0\" value=\"").nth(2).and_then(|rest| rest.split('"').next()).unwrap();
-        let secret_file = self.files.write("secret", secret);
+        let secret = list.split("index=\"0\" value=\"").nth(2).and_then(|rest| rest.split('"').next());
+        let secret = self.files.write("secret", secret.expect("a secret"));
         let mut command = self.command(&self.files.path("hallpass"));
-        command.args(["doctor", "--quiet", "--no-proxy", "--exact", "--secret-file"]).arg(secret_file);
+        command.args(["doctor", "--quiet", "--no-proxy", "--exact", "--secret-file"]).arg(secret);
         command.arg(format!("turn:{relay}.example.org:3478"));
-        run_command(command, LIMIT).output
+        let report = run_command(command, LIMIT).output;
+        report.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     /// Writes the seed of all secrets into the vault.

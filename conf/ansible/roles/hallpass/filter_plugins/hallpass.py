@@ -322,11 +322,28 @@ def hint(found, host, hosts):
     return "the two have nothing in common"
 
 
-def hallpass_differences(inventory, texts):
+def lists_of(results):
+    """Returns the time and the text of turn-stun-servers.xml by host, from the results of reading it; hosts without one are
+    left out."""
+    found = {}
+    for result in results:
+        time, _, text = str(result.get("stdout") or "").partition("\n")
+        if time.isdigit():
+            found[str(result["item"])] = (int(time), text)
+    return found
+
+
+def hallpass_recent(results, now, ttl):
+    """Returns the hosts whose list is younger than the lifetime of credentials."""
+    return [host for host, (time, _) in lists_of(results).items() if float(now) - time < int(ttl)]
+
+
+def hallpass_differences(inventory, results):
     """Returns a problem for each host whose file has a secret that the inventory does not know.
 
-    `texts` is the content of turn-stun-servers.xml by host; hosts without a file are not in it.
+    `results` are those of reading the files.
     """
+    texts = {host: text for host, (_, text) in lists_of(results).items()}
     names = {relay["public_name"] for relay in inventory["relays"]}
     problems, hints, compared = [], [], 0
     for host in inventory["hosts"]:
@@ -459,6 +476,7 @@ class FilterModule:
             "hallpass_host_tables": hallpass_host_tables,
             "hallpass_hosts": hallpass_hosts,
             "hallpass_needs_restart": hallpass_needs_restart,
+            "hallpass_recent": hallpass_recent,
             "hallpass_removed_secrets": hallpass_removed_secrets,
             "hallpass_toml": hallpass_toml,
         }
