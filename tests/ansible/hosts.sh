@@ -3,6 +3,7 @@
 #   unshare --mount --net --pid --fork --mount-proc sh hosts.sh DIRECTORY NAME=ADDRESS...
 # DIRECTORY has systemctl and sysctl, the stand-ins of the hosts, and gets run/NAME, the number of a process in that host.
 # Prints "hosts are up" at the end.
+# shellcheck disable=SC2016 # the inner shells expand their own arguments
 set -e
 directory="$1"
 shift
