@@ -25,13 +25,14 @@ use settings::{SETTINGS, Stage};
 
 const INSTALLATION: &str = "README.md";
 /// For the administrator of a relay.
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     "docs/operating.md",
     "docs/troubleshooting.md",
     "docs/metrics.md",
     "docs/addresses.md",
     "docs/sizing.md",
     "docs/security-evidence.md",
+    "docs/ansible.md",
 ];
 /// For the administrator of a school's network.
 const SCHOOL: &str = "docs/school-network.md";
@@ -50,6 +51,9 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("hallpass doctor --public-name ", "tests/doctor/on_relay.rs runs it"),
     ("hallpass drain ", "needs systemd; tests/socket/control.rs runs it"),
     ("ssh ", "needs another machine"),
+    ("cp -rL conf/ansible ", "prepares the control node of Ansible; tests/ansible does the same"),
+    ("ansible-playbook ", "tests/ansible runs the playbook"),
+    ("ansible-vault ", "tests/ansible encrypts the vault"),
     ("curl -H \"Authorization: Bearer ", "asks from another machine; tests/socket/admin.rs does the same"),
 ];
 
