@@ -156,11 +156,13 @@ for turn, stun in [(n0emis, [{"server": url[5:]} for url in stun_urls]), (ebbba,
 own = inventory({"ping": {"hallpass_via": "ping", "bbb_coturn_secret": GOOD}}, relays={**RELAYS, "ping": {"ansible_host": "ping.example.org"}})
 assert own["hosts"][0]["secrets"] == [GOOD], own
 
-# TOML, and what a reload does not apply.
-old = hallpass.hallpass_toml({"realm": 'a"b\\c', "tls": None, "limits": {"mss": 0, "x y": [1, True]}, "listen": [{"address": "é"}]})
-assert old == 'realm = "a\\"b\\\\c"\n\n[limits]\nmss = 0\n"x y" = [1, true]\n\n[[listen]]\naddress = "é"\n', old
-assert hallpass.hallpass_needs_restart(old, old.replace("a", "z", 1)) == []
-assert hallpass.hallpass_needs_restart(old, old.replace("mss = 0", "mss = 1200")) == ["mss"]
-assert hallpass.hallpass_needs_restart(old, old.replace("é", "è")) == ["[[listen]]"]
+# TOML, and what needs a restart.
+old = hallpass.hallpass_toml({"privacy": False, "realm": 'a"b\\c', "tls": None, "limits": {"mss": 0, "x y": [1, True]}, "listen": [{"address": "é"}]})
+assert old == 'privacy = false\nrealm = "a\\"b\\\\c"\n\n[limits]\nmss = 0\n"x y" = [1, true]\n\n[[listen]]\naddress = "é"\n', old
+assert hallpass.hallpass_needs_restart(old, old.replace('"a', '"z', 1)) == []
+assert hallpass.hallpass_needs_restart(old, old.replace("privacy = false", "privacy = true")) == ["privacy"]
+assert hallpass.hallpass_needs_restart(old, old.replace("é", "è")) == []
+assert hallpass.hallpass_needs_restart(old + "\n[tls]\ncert = 'a'\n", old) == ["[tls]"]
+assert hallpass.hallpass_needs_restart(old, old + "\n[admin]\n") == ["[admin]"]
 assert hallpass.hallpass_needs_restart("", old) == []
 print("all as expected")

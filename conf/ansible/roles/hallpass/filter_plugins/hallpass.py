@@ -19,9 +19,11 @@ MAKE_ONE = "make one: openssl rand -base64 32"
 PLACEHOLDERS = ("changeme", "changeit", "replaceme", "replacethis", "replacewith", "placeholder", "example", "yoursecret")
 # Keys before a secret that was copied with its whole line from another configuration.
 COPIED_KEY = re.compile(r"^\s*(static-auth-secret|secret|turn_secret|bbb_coturn_secret|hallpass_secret\w*)\s*[=:]")
-# Sections and keys of hallpass.toml that a reload does not apply; docs/operating.md lists them.
-NEEDS_RESTART_SECTIONS = ("[[listen]]", "[admin]", "[log]")
-NEEDS_RESTART_KEYS = ("privacy", "workers", "mss")
+# Sections and keys of hallpass.toml for which a reload refuses a configuration; docs/operating.md lists them.
+NEEDS_RESTART_SECTIONS = ("[admin]", "[control]")
+NEEDS_RESTART_KEYS = ("privacy", "workers", "format")
+# A section that cannot be removed without a restart.
+NEEDS_RESTART_REMOVED = "[tls]"
 PACKAGE = "org.bigbluebutton.web.services.turn."
 
 
@@ -429,11 +431,13 @@ def hallpass_toml(settings):
 
 
 def hallpass_needs_restart(old_text, new_text):
-    """Returns the sections and keys that differ and that a reload does not apply. Nothing for a new file."""
+    """Returns the sections and keys that differ and need a restart. Nothing for a new file."""
     if not old_text.strip():
         return []
     old, new = restart_lines(old_text), restart_lines(new_text)
-    return [part for part in (*NEEDS_RESTART_SECTIONS, *NEEDS_RESTART_KEYS) if old.get(part) != new.get(part)]
+    parts = [part for part in (*NEEDS_RESTART_SECTIONS, *NEEDS_RESTART_KEYS) if old.get(part) != new.get(part)]
+    had_tls, has_tls = (NEEDS_RESTART_REMOVED in text.split("\n") for text in (old_text, new_text))
+    return parts + [NEEDS_RESTART_REMOVED] * (had_tls and not has_tls)
 
 
 def restart_lines(text):
