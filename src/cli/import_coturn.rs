@@ -1,9 +1,8 @@
 //! `hallpass import-coturn`: a configuration of coturn becomes one of Hallpass.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,7 +11,7 @@ use super::output::{FAILURE, check_line, fail, print, print_stderr, shell_word};
 use crate::config::{self, Loaded};
 use crate::coturn::words::{FileArgument, file_argument};
 use crate::coturn::{self, Import, Input};
-use crate::system::entropy;
+use crate::system::whole_file::{self, Access};
 
 /// The file that coturn reads if it is not told otherwise.
 const DEFAULT_FILE: &str = "/etc/turnserver.conf";
@@ -114,26 +113,8 @@ fn read(path: &Path) -> Result<Vec<u8>, (String, String)> {
 /// # Errors
 /// `AlreadyExists` if there is such a file and `replace` is not set, otherwise the error of the system call.
 fn write(path: &Path, bytes: &[u8], replace: bool) -> io::Result<()> {
-    if !replace && path.symlink_metadata().is_ok() {
-        return Err(io::ErrorKind::AlreadyExists.into());
-    }
-    let suffix = entropy::secret().map_err(io::Error::other)?;
-    let suffix: String = suffix.chars().filter(char::is_ascii_alphanumeric).take(12).collect();
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{suffix}.new"));
-    let temporary = PathBuf::from(temporary);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    let placed = written.and_then(|()| match replace {
-        true => fs::rename(&temporary, path),
-        // Unlike a rename, a link does not replace a file that appeared meanwhile.
-        false => fs::hard_link(&temporary, path),
-    });
-    if placed.is_err() || !replace {
-        // A rest of it under another name is not a failure of the import.
-        let _ = fs::remove_file(&temporary);
-    }
-    placed
+    let access = Access { owner: None, mode: 0o600 };
+    if replace { whole_file::replace(path, bytes, access) } else { whole_file::create(path, bytes, access) }
 }
 
 /// Imports a file for `hallpass serve --coturn-config`. The report is returned as text, without the lines that are kept.

@@ -21,3 +21,4 @@ pub mod own_addresses;
 pub mod port_holder;
 pub mod systemd;
 pub mod time_wait;
+pub mod whole_file;
