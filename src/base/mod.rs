@@ -10,3 +10,4 @@ pub mod special_ranges;
 pub mod text;
 pub mod time;
 pub mod transport;
+pub mod turn_url;

@@ -4,7 +4,7 @@ use super::finding::{Addressee, Finding, finding};
 use super::rung::Rung;
 use super::text::{date, list};
 use super::tls::{Certificate, Verdict};
-use super::url::place;
+use crate::base::turn_url::place;
 
 /// What is wrong with a certificate, and who can change it.
 pub(super) fn certificate_note(rung: &Rung, certificate: &Certificate) -> Option<(Finding, Addressee)> {

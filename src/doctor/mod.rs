@@ -37,7 +37,6 @@ mod tests;
 pub mod text;
 pub mod time_source;
 pub mod tls;
-pub mod url;
 mod watch;
 pub mod web;
 

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::stage::Cause;
-use super::url::{place, split};
+use crate::base::turn_url::{place, split};
 
 /// The port of `http` URLs.
 const DEFAULT_PORT: u16 = 80;

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::url::TurnUrl;
 use crate::base::family::Family;
 use crate::base::transport::Transport;
+use crate::base::turn_url::TurnUrl;
 
 /// Ports for UDP and TCP: the registered one (RFC 8656 section 19) and the one of BigBlueButton's set-ups.
 const PLAIN: [u16; 2] = [3478, 3479];

@@ -12,7 +12,7 @@ use super::rung::Route;
 use super::stage::Stage;
 use super::text::{date, millis, wrap};
 use super::tls::{Verdict, shown};
-use super::url::place;
+use crate::base::turn_url::place;
 
 /// Width of a terminal in characters.
 pub const WIDTH: usize = 80;

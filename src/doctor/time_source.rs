@@ -11,10 +11,10 @@ use tokio::net::UdpSocket;
 use super::link::within;
 use super::name::look_up;
 use super::stage::Cause;
-use super::url::split;
 use super::watch::now;
 use super::web::{Protocol, ask};
 use crate::base::calendar::days_since_1970;
+use crate::base::turn_url::split;
 use crate::system::{clock, entropy};
 
 /// Limit for the name and for the answer.

@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args};
 
 use super::server_name::server_name;
 use crate::doctor::time_source::TimeSource;
-use crate::doctor::url::TurnUrl;
+use crate::base::turn_url::TurnUrl;
 
 pub const DOCTOR_EXAMPLES: &str = "\
 With URLs: run this command where calls fail, on a computer in the same network. It tries UDP, TCP and TLS at the same \

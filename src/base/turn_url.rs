@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
-use crate::base::transport::Transport;
+use super::transport::Transport;
 
 /// The longest host name (RFC 1035 section 2.3.4).
 const NAME_MAX: usize = 253;
@@ -31,6 +31,19 @@ impl fmt::Display for BadUrl {
 }
 
 impl std::error::Error for BadUrl {}
+
+impl TurnUrl {
+    /// The transport that a browser uses for the URL.
+    pub fn transport(&self) -> Transport {
+        self.transport.unwrap_or(Transport::Udp)
+    }
+
+    /// The port that a browser uses for the URL (RFC 7065 section 3.2).
+    pub fn port(&self) -> u16 {
+        let default = if self.transport == Some(Transport::Tls) { 5349 } else { 3478 };
+        self.port.unwrap_or(default)
+    }
+}
 
 impl FromStr for TurnUrl {
     type Err = BadUrl;
@@ -124,6 +137,15 @@ mod tests {
         assert_eq!(parse("turn:r?transport=udp"), url("r", None, Some(Transport::Udp)));
         assert_eq!(parse("turns:[2001:db8::1]:443"), url("2001:db8::1", Some(443), Some(Transport::Tls)));
         assert_eq!(parse("turns:r?transport=tcp"), url("r", None, Some(Transport::Tls)));
+    }
+
+    #[test]
+    fn defaults_of_urls() {
+        let used = |text: &str| text.parse::<TurnUrl>().map(|url| (url.transport(), url.port()));
+        assert_eq!(used("turn:r"), Ok((Transport::Udp, 3478)));
+        assert_eq!(used("turn:r?transport=tcp"), Ok((Transport::Tcp, 3478)));
+        assert_eq!(used("turns:r"), Ok((Transport::Tls, 5349)));
+        assert_eq!(used("turns:r:443"), Ok((Transport::Tls, 443)));
     }
 
     #[test]
