@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+#[path = "cli/bbb_xml.rs"]
+mod bbb_xml;
 // Only the certificates: these tests need no server.
 #[allow(dead_code)]
 #[path = "support/certs.rs"]
@@ -568,73 +570,6 @@ fn an_invalid_log_filter_is_an_error_at_the_start() {
         assert!(text.contains(&format!("HALLPASS_LOG is {wrong:?}")), "{text}");
         assert!(text.contains("write error, warn, info, debug, trace or off"), "{text}");
     }
-}
-
-#[test]
-fn bbb_xml_has_the_shape_that_bbb_web_reads() {
-    let scratch = Scratch::new("xml");
-    let config = scratch.config();
-    let xml = good(&["bbb-xml", "--config", &config, "--public-name", "relay.example.org", "--host", "ping"]);
-    let program = "import sys\nimport xml.etree.ElementTree as E\n\
-        ns = '{http://www.springframework.org/schema/beans}'\n\
-        root = E.fromstring(sys.stdin.read())\n\
-        assert root.tag == ns + 'beans'\n\
-        where = root.get('{http://www.w3.org/2001/XMLSchema-instance}schemaLocation')\n\
-        assert where == ns[1:-1] + ' ' + ns[1:-1] + '/spring-beans-2.5.xsd', where\n\
-        beans = {b.get('id'): b for b in root}\n\
-        assert len(beans) == len(root) and all(b.tag == ns + 'bean' for b in root)\n\
-        p = 'org.bigbluebutton.web.services.turn.'\n\
-        service = beans.pop('stunTurnService')\n\
-        assert service.get('class') == p + 'StunTurnService'\n\
-        for prop in service:\n\
-        \x20   assert prop.tag == ns + 'property' and [c.tag for c in prop] == [ns + 'set']\n\
-        \x20   for ref in prop[0]:\n\
-        \x20       bean = beans.pop(ref.get('bean'))\n\
-        \x20       args = {a.get('index'): a.get('value') for a in bean}\n\
-        \x20       kind = bean.get('class')[len(p):]\n\
-        \x20       if kind == 'TurnServer': assert args['0'] == sys.argv[1] and args['2'] == '86400', args\n\
-        \x20       print(prop.get('name'), kind, args['0' if kind == 'StunServer' else '1'])\n\
-        assert not beans and [q.get('name') for q in service][2] == 'remoteIceCandidates'";
-    let found = python(program, &[SECRET], &xml);
-    assert_eq!(
-        found.lines().collect::<Vec<_>>(),
-        [
-            "stunServers StunServer stun:relay.example.org:3479",
-            "turnServers TurnServer turn:relay.example.org:3479",
-            "turnServers TurnServer turn:relay.example.org:3479?transport=tcp",
-            "turnServers TurnServer turns:relay.example.org:5349?transport=tcp"
-        ]
-    );
-}
-
-#[test]
-fn bbb_xml_verifies_a_file() {
-    let scratch = Scratch::new("verify");
-    let config = scratch.config();
-    let write = ["bbb-xml", "--config", &config, "--public-name", "relay.example.org", "--host", "ping"];
-    let xml = good(&write);
-    let verify = |file: &str| -> Vec<String> {
-        write.iter().copied().chain(["--verify", file]).map(str::to_owned).collect()
-    };
-    let same = verify(&scratch.file("same.xml", &xml));
-    let same: Vec<&str> = same.iter().map(String::as_str).collect();
-    assert!(good(&same).ends_with("same.xml: matches the configuration\n"));
-
-    let other = verify(&scratch.file("other.xml", &xml.replace(":5349", ":443")));
-    let other: Vec<&str> = other.iter().map(String::as_str).collect();
-    let text = bad(1, &other);
-    assert!(text.contains("turns:relay.example.org:5349?transport=tcp: missing"), "{text}");
-    assert!(text.contains("turns:relay.example.org:443?transport=tcp: no listener"), "{text}");
-    assert!(text.ends_with("then restart bbb-web\n"), "{text}");
-
-    let tuit: Vec<&str> = same.iter().map(|word| if *word == "ping" { "tuit" } else { word }).collect();
-    let text = bad(1, &tuit);
-    assert!(
-        text.contains("has a secret that is not this host's") && !text.contains("first&secret"),
-        "{text}"
-    );
-    let absent: Vec<&str> = write.iter().copied().chain(["--verify", "/nonexistent.xml"]).collect();
-    assert!(bad(1, &absent).contains("cannot read it"));
 }
 
 #[test]

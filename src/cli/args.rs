@@ -1,5 +1,6 @@
 //! The command line. The doc comments are the help texts.
 
+mod bbb_xml;
 mod control;
 mod doctor;
 mod import;
@@ -15,6 +16,8 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use bbb_xml::BBB_XML_EXAMPLES;
+pub use bbb_xml::{BBB_USER, BBB_XML_TTL, BbbXmlArgs};
 pub use control::{ControlArgs, DrainArgs, ReloadArgs};
 use control::{DRAIN_EXAMPLES, RELOAD_EXAMPLES};
 use doctor::DOCTOR_EXAMPLES;
@@ -26,7 +29,7 @@ use load::LOAD_EXAMPLES;
 pub use load::{LoadAction, LoadArgs, LoadTransport, LoadVia};
 pub use running::{AdminAddressArgs, RefusalsArgs, RunningServerArgs, SessionsArgs};
 use running::{REFUSALS_EXAMPLES, SESSIONS_EXAMPLES};
-use server_name::server_name;
+pub use server_name::server_name;
 use top::TOP_EXAMPLES;
 pub use top::TopArgs;
 
@@ -63,14 +66,6 @@ Examples:
   hallpass credentials --secret-file /etc/hallpass/ping.secret --server relay.example.org --json
   pass show relay | hallpass credentials --secret-file - --server relay.example.org
   hallpass credentials --config hallpass.toml --ttl 600 --command uclient | sh";
-
-const BBB_XML_EXAMPLES: &str = "\
-Install the file on the BigBlueButton host as /etc/bigbluebutton/turn-stun-servers.xml with owner \
-root:bigbluebutton and mode 0640, because it contains the secret. Then restart bbb-web.
-
-Examples:
-  hallpass bbb-xml --config hallpass.toml --public-name relay.example.org --host ping
-  hallpass bbb-xml --config hallpass.toml --public-name relay.example.org --verify servers.xml";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -202,26 +197,6 @@ pub struct CredentialsArgs {
 pub enum Tool {
     /// turnutils_uclient, part of coturn
     Uclient,
-}
-
-/// `hallpass bbb-xml`.
-#[derive(Args, Debug)]
-pub struct BbbXmlArgs {
-    /// Configuration file
-    #[arg(long, short, value_name = "FILE")]
-    pub config: PathBuf,
-    /// Name under which browsers reach the relay
-    #[arg(long, value_name = "NAME", value_parser = server_name)]
-    pub public_name: String,
-    /// The `[[host]]` of the BigBlueButton server, if the configuration has several
-    #[arg(long, value_name = "NAME")]
-    pub host: Option<String>,
-    /// Lifetime of the credentials that BigBlueButton issues
-    #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(1..))]
-    pub ttl: u32,
-    /// Compare this file with the configuration instead of printing a new one
-    #[arg(long, value_name = "XMLFILE")]
-    pub verify: Option<PathBuf>,
 }
 
 /// `hallpass completions`.

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use ipnet::IpNet;
 
 use super::args::{CredentialsArgs, Tool};
-use super::endpoints::{Endpoint, choose_host, embedded_endpoints, endpoints, load_config};
+use super::endpoints::{Audience, Endpoint, choose_host, embedded_endpoints, endpoints, load_config};
 use super::output::{fail, print, print_stderr, shell_word};
 use crate::base::transport::Transport;
 use crate::config::{Config, Exposure, ExternalIp, Listener, read_secret};
@@ -81,7 +81,7 @@ fn make(args: &CredentialsArgs) -> Result<(IssuedLogin, Vec<Endpoint>), ExitCode
     Ok((login, listener_endpoints(&config, args.server.as_deref())?))
 }
 
-/// Returns the endpoints of the listeners: at `server`, or at the addresses that [`reachable`] finds.
+/// Returns the endpoints of the listeners: at `server`, or at their `public` and the addresses that [`reachable`] finds.
 ///
 /// # Errors
 /// The exit status if a listener has no such address; the error is already printed.
@@ -90,7 +90,8 @@ fn listener_endpoints(config: &Config, server: Option<&str>) -> Result<Vec<Endpo
         Some(server) => Some(server.to_owned()),
         None => reachable(config, listener).map(|ip| ip.to_string()),
     };
-    if let Some(unreachable) = config.listen.iter().find(|listener| address(listener).is_none()) {
+    let mut elsewhere = config.listen.iter().filter(|listener| listener.public.is_none());
+    if let Some(unreachable) = elsewhere.find(|listener| address(listener).is_none()) {
         return Err(fail(
             &format!(
                 "the listener {} {} uses every address, and this machine has none that others can reach",
@@ -100,7 +101,8 @@ fn listener_endpoints(config: &Config, server: Option<&str>) -> Result<Vec<Endpo
         ));
     }
     // Checked above: every listener has an address.
-    Ok(endpoints(config, false, |listener| address(listener).unwrap_or_default()))
+    let audience = if server.is_some() { Audience::Direct } else { Audience::Clients };
+    Ok(endpoints(config, audience, |listener| address(listener).unwrap_or_default()))
 }
 
 /// Returns the shared secret of a command line: the argument itself, or the first line of a file. `-` is standard input.

@@ -13,6 +13,7 @@ use super::control::control;
 use super::drain::drain;
 use super::limits::{DEFAULT_LIFETIME_SECONDS, LIMITS, Limits};
 use super::parties::{hosts, peers, users};
+use super::public::public;
 use super::types::*;
 use super::walk::{At, Notes, Section};
 use super::web::{either, proxies, quic, shared, web};
@@ -170,6 +171,7 @@ fn listeners(top: &Section<'_, '_>, notes: &mut Notes) -> Vec<Listener> {
                 web,
                 either,
                 quic,
+                public: public(&section, (transport, either), address.port(), notes),
                 ..Listener::new(transport, address, line)
             });
         }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::browser_ports::{GOOD_PORTS, browsers_use};
 use super::build::Lines;
 use super::types::{Config, ExternalIp};
 use super::walk::{Notes, Section};
@@ -44,13 +45,14 @@ fn listeners(config: &Config, top: &Section<'_, '_>, notes: &mut Notes) {
             let message = format!("{} is already the listener on line {}", listener.address, first.line);
             notes.error(listener.line, "listen.address", message, remedy);
         }
-        let is_public = listener.proxies.is_empty() && !listener.address.ip().is_loopback();
+        let is_public =
+            listener.proxies.is_empty() && !listener.address.ip().is_loopback() && listener.public.is_none();
         if is_public && !browsers_use(listener.address.port()) {
             notes.warn(
                 listener.line,
                 "listen.address",
                 format!("browsers refuse TURN servers on port {}", listener.address.port()),
-                "write 443, 80, or a port from 1024 on, such as 3478 or 5349",
+                GOOD_PORTS,
             );
         }
         let admin = config.admin.as_ref().map(|admin| admin.address);
@@ -76,18 +78,6 @@ fn listeners(config: &Config, top: &Section<'_, '_>, notes: &mut Notes) {
         ),
         _ => {}
     }
-}
-
-/// Ports from 1024 on that browsers refuse: the "bad ports" of the Fetch standard.
-const BAD_PORTS: [u16; 19] = [
-    1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679,
-    6697, 10080,
-];
-
-/// Whether browsers connect to a TURN server on this port. Of those below 1024 libwebrtc uses 53, 80 and 443 alone
-/// (`TurnPort::AllowedTurnPort`), and 53 is a bad port.
-fn browsers_use(port: u16) -> bool {
-    matches!(port, 80 | 443) || port >= 1024 && !BAD_PORTS.contains(&port)
 }
 
 /// Refuses relay ports that a UDP listener uses: an allocation on such a port would receive the listener's packets.

@@ -5,6 +5,7 @@
 
 mod address;
 mod admin;
+mod browser_ports;
 mod build;
 mod certificate;
 mod control;
@@ -15,6 +16,7 @@ mod exposure;
 mod limits;
 mod parties;
 mod problem;
+mod public;
 mod secrets;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+pub use browser_ports::browsers_use;
 pub use difference::difference;
 pub use exposure::Exposure;
 pub use limits::{LIMITS, LimitRow, Limits};
@@ -36,8 +39,8 @@ pub use problem::{Problem, Report, Severity};
 pub use secrets::read_secret;
 pub use types::{
     Admin, AdminTls, Config, DEFAULT_ADMIN, DEFAULT_REALM, Drain, EMBEDDED_PORT, EMBEDDED_TLS_PORT,
-    ExternalIp, Host, Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Relay, TlsFiles, Token, User,
-    Web,
+    ExternalIp, Host, Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Public, Relay, TlsFiles,
+    Token, User, Web,
 };
 use walk::{Notes, Section};
 pub use web::OwnBackEnd;

@@ -840,6 +840,51 @@ fn a_tls_port_can_refuse_plain_clients_and_a_tcp_port_tls_clients() {
 }
 
 #[test]
+fn a_listener_may_be_reached_elsewhere() {
+    let on = |transport: &str, public: &str| {
+        with(&format!("[[listen]]\ntransport = '{transport}'\naddress = '127.0.0.1:5000'\n{public}\n"))
+    };
+    let public = |transport, public: &str| {
+        let all = good(&on(transport, public)).listen[1].public.clone();
+        all.map(|all| {
+            all.into_iter()
+                .map(|one| format!("{} {} {}", one.transport, one.host, one.port))
+                .collect::<Vec<_>>()
+        })
+    };
+    let one = |text: &str| Some(vec![text.to_owned()]);
+    assert_eq!(public("tcp", ""), None);
+    assert_eq!(public("tcp", "public = []"), Some(Vec::new()));
+    assert_eq!(
+        public("tcp", "public = 'turns:Relay.example.org:443?transport=tcp'"),
+        one("tls relay.example.org 443")
+    );
+    assert_eq!(public("tcp", "public = 'relay.example.org:443'"), one("tcp relay.example.org 443"));
+    assert_eq!(public("udp", "public = '[2001:db8::1]'"), one("udp 2001:db8::1 5000"));
+    assert_eq!(public("tls", "public = 'turn:r?transport=tcp'"), one("tcp r 3478"));
+    assert_eq!(
+        public("tcp", "public = ['r', 'turns:r']"),
+        Some(vec!["tcp r 5000".to_owned(), "tls r 5349".to_owned()])
+    );
+    let wrong = |transport, public: &str, message, remedy| {
+        assert_error(&on(transport, &format!("public = {public}")), 12, message, remedy);
+    };
+    wrong("tcp", "'turn:r:443'", "is a URL of UDP", "add ?transport=tcp");
+    wrong("udp", "'turns:r:443'", "not a URL of UDP", "write turn:");
+    wrong("tls", "'turn:r?transport=tcp'\nplain = false", "a URL without TLS", "plain = false");
+    wrong("tcp", "['r', 'r:5000']", "is listed twice", "remove one");
+    wrong("tcp", "'https://r/'", "a web address", "turns:relay.example.org:443");
+    wrong("tcp", "'stun:r'", "a STUN URL", "turns:relay.example.org:443");
+    wrong("tcp", "'turns:r?transport=udp'", "DTLS", "transport=tcp");
+    wrong("tcp", "'a b'", "is not accepted", "relay.example.org:443");
+    wrong("tcp", "443", "an integer is not accepted here", "a string in quotes");
+    assert_warning(&on("tcp", "public = 'r:5060'"), 12, "browsers refuse TURN servers on port 5060", "443");
+    // Nobody but the proxy sees the listener's own port.
+    let behind = on("tcp", "public = 'turns:r:443'").replace("127.0.0.1:5000", "0.0.0.0:444");
+    assert_eq!(load(&behind).unwrap().warnings.problems, []);
+}
+
+#[test]
 fn too_much_nesting_is_an_error_on_its_line() {
     for deep in [format!("name = {}", "[".repeat(200)), format!("[a{}]", ".a".repeat(200))] {
         let text = format!("realm = 'r'\n[[host]]\n{deep}\n[log]\n");

@@ -85,6 +85,8 @@ pub struct Listener {
     pub either: bool,
     /// The HTTP/3 server that shares a UDP port.
     pub quic: Option<SocketAddr>,
+    /// Where clients reach it if that is not its own address, for example behind a proxy; empty if clients are told nothing.
+    pub public: Option<Vec<Public>>,
     /// Line of the configuration file, for messages; 0 without a file.
     pub line: usize,
 }
@@ -93,8 +95,19 @@ impl Listener {
     /// Creates a listener for TURN only and without a proxy.
     pub fn new(transport: Transport, address: SocketAddr, line: usize) -> Self {
         let either = transport.is_stream();
-        Self { transport, address, proxies: Vec::new(), web: false, either, quic: None, line }
+        Self { transport, address, proxies: Vec::new(), web: false, either, quic: None, public: None, line }
     }
+}
+
+/// One entry of `listen.public`: what clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Public {
+    /// The transport of the clients. A proxy that ends TLS makes TLS clients into those of a TCP listener.
+    pub transport: Transport,
+    /// A name in lower case, an IPv4 address or an IPv6 address without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
 }
 
 /// `[web]`: web servers for connections on a shared TLS port that are not TURN.

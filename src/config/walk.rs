@@ -93,7 +93,7 @@ pub(super) const TABLES: [(&str, &[&str]); 13] = [
             "control",
         ],
     ),
-    ("[[listen]]", &["transport", "address", "proxy_protocol", "plain", "tls", "web", "quic"]),
+    ("[[listen]]", &["transport", "address", "proxy_protocol", "plain", "tls", "web", "quic", "public"]),
     ("[relay]", &["addresses", "ports", "default_family", "mode"]),
     ("[tls]", &["cert", "key", "accept_expired"]),
     ("[web]", &["http1", "h2", "proxy_protocol", "passthrough"]),
@@ -206,6 +206,14 @@ impl<'a, 'i> Section<'a, 'i> {
             );
         }
         found
+    }
+
+    /// Reads a string or a list of strings. `None` if the key is absent or its value is neither.
+    pub(super) fn one_or_more(&self, key: &str, notes: &mut Notes) -> Option<Vec<At<&'a str>>> {
+        match self.table.get(key)?.get_ref() {
+            DeValue::Array(_) => self.strings(key, notes),
+            _ => self.string(key, notes).map(|one| vec![one]),
+        }
     }
 
     /// Reads a list of strings. `None` if the key is absent or its value is no list.

@@ -41,6 +41,11 @@ impl Account {
         parse(name, &fs::read_to_string(USERS).ok()?, &groups)
     }
 
+    /// Whether the account is in a group.
+    pub fn is_in(&self, group: u32) -> bool {
+        self.gid == group || self.groups.contains(&group)
+    }
+
     /// The account that a process runs as.
     pub fn of_process(pid: u32) -> Option<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -113,6 +118,12 @@ pub fn ownership(path: &Path) -> Option<String> {
     let group = entry(&groups, |fields| number(fields, 2) == Some(data.gid()));
     let group = group.map_or_else(|| data.gid().to_string(), |fields| fields[0].to_owned());
     Some(format!("{}:{group}, mode {:o}", name_of(data.uid()), data.mode() & 0o7777))
+}
+
+/// Finds a group in /etc/group.
+pub fn group(name: &str) -> Option<u32> {
+    let groups = fs::read_to_string(GROUPS).ok()?;
+    number(&entry(&groups, |fields| fields[0] == name)?, 2)
 }
 
 fn name_of(uid: u32) -> String {

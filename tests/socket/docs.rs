@@ -25,7 +25,8 @@ use settings::{SETTINGS, Stage};
 
 const INSTALLATION: &str = "README.md";
 /// For the administrator of a relay.
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
+    "docs/bigbluebutton.md",
     "docs/operating.md",
     "docs/troubleshooting.md",
     "docs/metrics.md",
@@ -44,6 +45,14 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("bash .ci/test", "runs all tests, this one included"),
     ("HALLPASS_TEST_SERVER=", "runs other tests"),
     ("install -m 644 conf/sysctl.conf ", "changes the kernel of the machine that runs the tests"),
+    ("systemctl restart bbb-web", "the machine of the test has no BigBlueButton"),
+    ("systemctl enable --now hallpass-bbb-xml.timer", "the machine of the test has no systemd"),
+    (
+        "install -m 644 conf/bbb/hallpass-bbb-xml.service conf/bbb/hallpass-bbb-xml.timer /etc/systemd/system/",
+        "the same",
+    ),
+    ("hallpass bbb-xml --config relay.toml ", "tests/cli/bbb_xml.rs runs it"),
+    ("scp ", "needs another machine"),
     ("hallpass load lesson ", "takes minutes"),
     ("hallpass top", "shows a screen"),
     ("hallpass top --config ", "shows a screen"),

@@ -10,6 +10,7 @@ type Proof = (&'static str, &'static str);
 const EXPLAIN: &str = "tests/socket/explain.rs";
 const LOGINS: &str = "tests/doctor/logins.rs";
 const CLI: &str = "tests/cli.rs";
+const BBB_XML: &str = "tests/cli/bbb_xml.rs";
 const REFUSALS: &str = "tests/rfc/refusals.rs";
 const THIS_HOST: &str = "src/cli/this_host.rs";
 const CERTIFICATE: &str = "src/cert/files/tests.rs";
@@ -82,7 +83,7 @@ const SET_UPS: &[(&str, &[Proof])] = &[
     ("port held by nginx", &[ON_RELAY, (CLI, "check_live_names_the_process_that_occupies_a_port"), PAGE]),
     (
         "XML that bbb-web cannot read, or of another secret",
-        &[ON_RELAY, (CLI, "bbb_xml_verifies_a_file"), PAGE],
+        &[ON_RELAY, (BBB_XML, "bbb_xml_verifies_a_file"), PAGE],
     ),
     ("quota of a user", &[(EXPLAIN, "every_refusal_is_explained"), PAGE]),
     ("bandwidth limit", &[(EXPLAIN, "a_bandwidth_limit_is_named"), PAGE]),
@@ -96,7 +97,10 @@ const SET_UPS: &[(&str, &[Proof])] = &[
         "port that browsers refuse",
         &[ON_RELAY, ("src/config/tests.rs", "a_port_that_browsers_refuse_is_a_warning"), PAGE],
     ),
-    ("second relay missing from the XML", &[ON_RELAY]),
+    (
+        "second relay missing from the XML",
+        &[ON_RELAY, (BBB_XML, "an_upgrade_that_resets_the_file_is_noticed_and_corrected")],
+    ),
 ];
 
 fn read(path: &str) -> String {

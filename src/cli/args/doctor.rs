@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 
 use super::server_name::server_name;
-use crate::doctor::time_source::TimeSource;
 use crate::base::turn_url::TurnUrl;
+use crate::doctor::time_source::TimeSource;
 
 pub const DOCTOR_EXAMPLES: &str = "\
 With URLs: run this command where calls fail, on a computer in the same network. It tries UDP, TCP and TLS at the same \
@@ -96,7 +96,7 @@ pub struct RelayArgs {
     #[arg(long, value_name = "NAME", conflicts_with = "urls")]
     pub user: Option<String>,
     /// User that runs bbb-web
-    #[arg(long, value_name = "NAME", default_value = "bigbluebutton", conflicts_with = "urls")]
+    #[arg(long, value_name = "NAME", default_value = super::BBB_USER, conflicts_with = "urls")]
     pub bbb_user: String,
     /// Machine whose clock is compared with this one's, for example the BigBlueButton server: `http://HOST` or `ntp://HOST`
     #[arg(long, value_name = "URL", conflicts_with = "urls")]

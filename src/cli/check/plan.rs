@@ -60,14 +60,21 @@ fn listeners(config: &Config, certificate: Option<&str>, text: &mut String) {
         .filter(|name| !name.starts_with('*'))
         .or_else(|| config.realm.contains('.').then_some(&config.realm));
     for listener in &config.listen {
-        let endpoint = Endpoint {
+        let own = || Endpoint {
             transport: listener.transport,
             port: listener.address.port(),
             server: name
                 .filter(|_| !listener.address.ip().is_loopback())
                 .map_or_else(|| listener.address.ip().to_string(), str::to_owned),
         };
-        let url = endpoint.turn_url();
+        let url = match &listener.public {
+            None => own().turn_url(),
+            Some(public) if public.is_empty() => "nothing, because public is empty".to_owned(),
+            Some(public) => {
+                let urls: Vec<String> = public.iter().map(|one| Endpoint::from(one).turn_url()).collect();
+                urls.join(" or ")
+            }
+        };
         let _ = writeln!(
             text,
             "listen    {} {}: clients write {url}{}",
@@ -81,8 +88,12 @@ fn listeners(config: &Config, certificate: Option<&str>, text: &mut String) {
 /// Returns what else a listener serves.
 fn shared(config: &Config, listener: &Listener) -> String {
     let mut with = Vec::new();
-    if !listener.proxies.is_empty() {
-        with.push("behind a proxy, whose port clients write instead".to_owned());
+    match (listener.proxies.is_empty(), &listener.public) {
+        (true, _) => {}
+        (false, None) => {
+            with.push("behind a proxy, whose port clients write instead: add `public`".to_owned())
+        }
+        (false, Some(_)) => with.push("behind a proxy".to_owned()),
     }
     if listener.web {
         let servers: Vec<String> = [("HTTP/1.1", config.web.http1), ("HTTP/2", config.web.h2)]

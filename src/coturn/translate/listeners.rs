@@ -231,8 +231,8 @@ fn certificate(work: &mut Work, tls: bool, any: bool) -> bool {
         let written = cert.is_some() || key.is_some();
         work.note(
             if written { "no TLS listener: TLS is switched off, or cert or pkey is missing" } else { "no TLS listener, because there is no certificate" },
-            "if a proxy such as haproxy ends TLS for turns:NAME:443, list that URL for the clients by hand, because bbb-xml does not \
-             know of it; without a PROXY header, all its clients are one source to the limits",
+            "if a proxy such as haproxy ends TLS for turns:NAME:443, write public = \"turns:NAME:443?transport=tcp\" at the tcp listener, \
+             so that bbb-xml lists it; without a PROXY header, all its clients are one source to the limits",
         );
     }
     any && paths.0.is_some() && paths.1.is_some()

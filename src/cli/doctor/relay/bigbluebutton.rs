@@ -6,17 +6,17 @@ use std::path::Path;
 use super::files::unreadable;
 use super::names;
 use super::site::{Site, once, untested};
-use crate::cli::bbb_xml::{Difference, Servers, Wanted, compare};
-use crate::cli::endpoints::endpoints;
+use crate::cli::bbb_xml::{Difference, Relay, Servers, compare};
 use crate::cli::output::counted;
-use crate::config::{Exposure, Host};
+use crate::config::Exposure;
 use crate::doctor::check::Check;
 use crate::doctor::finding::Finding;
 use crate::doctor::inspection::Seen;
 use crate::doctor::text::list;
 use crate::system::account::Account;
 
-const WRITE: &str = "write the file again with `hallpass bbb-xml`, and restart bbb-web";
+const WRITE: &str =
+    "correct it with `hallpass bbb-xml --output FILE`, which keeps other servers, and restart bbb-web";
 
 /// Judges the list; `None` without one.
 pub fn check(site: &Site<'_>, seen: &Seen) -> Option<Check> {
@@ -84,11 +84,9 @@ fn differences(site: &Site<'_>, servers: &Servers, name: &str, path: &Path) -> V
     let file = path.display();
     let hosts = &site.config.hosts;
     let owner = hosts.iter().find(|host| servers.has_secret(name, &host.secrets));
-    let Some(Host { name: host, secrets, .. }) = owner.or_else(|| hosts.first()) else { return Vec::new() };
-    let Some((newest, older)) = secrets.split_first() else { return Vec::new() };
-    let endpoints = endpoints(&site.config, true, |_| name.to_owned());
-    let wanted = Wanted { endpoints: &endpoints, name, newest, older, ttl: None };
-    let (all, _) = compare(servers, &wanted);
+    let Some(owner_or_first) = owner.or_else(|| hosts.first()) else { return Vec::new() };
+    let host = &owner_or_first.name;
+    let all = compare(servers, &Relay::new(&site.config, owner_or_first, name, None, false));
     let urls = |is: fn(&Difference) -> Option<&String>| -> Vec<String> {
         all.iter().filter_map(is).cloned().collect()
     };
@@ -173,7 +171,7 @@ fn other_relays(site: &Site<'_>, seen: &Seen, hosts: &[String], path: &Path) -> 
                     "{} has no TURN server at {other}, so browsers do not use that relay",
                     path.display()
                 ),
-                "add the servers that `hallpass bbb-xml` prints on that relay, and restart bbb-web",
+                "add it with `hallpass bbb-xml --output FILE` and that relay's configuration as --config, and restart bbb-web",
             )
         })
         .collect()

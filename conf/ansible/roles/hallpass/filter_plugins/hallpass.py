@@ -107,7 +107,7 @@ def relay_entry(host, variables, default_listen):
 
 
 def urls(name, listen):
-    """Returns the STUN and TURN URLs of the listeners, as `hallpass bbb-xml` writes them: UDP, TCP, then TLS."""
+    """Returns the STUN and TURN URLs of the listeners: UDP, TCP, then TLS."""
     place = f"[{name}]" if ":" in name else name
     public = [entry for entry in listen if not is_loopback(str(entry["address"]))] or list(listen)
     stun, turn = [], []
