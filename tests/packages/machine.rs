@@ -45,6 +45,13 @@ pub fn missing() -> Option<String> {
     Some(format!("{absent} is missing: run .ci/packages, which installs it"))
 }
 
+/// The first child of a process.
+fn child(pid: &str) -> String {
+    let children =
+        fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("the kernel lists children");
+    children.split_whitespace().next().expect("a child").to_owned()
+}
+
 pub struct Machine {
     /// The first process of the container, whose end is the end of all others.
     first: String,
@@ -56,19 +63,17 @@ impl Machine {
     pub fn boot() -> Machine {
         let files = Directory::new("booted");
         let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", BOOT, "sh"]).arg(files.path(""));
+        // With processes of its own: the end of the first one ends the container, whatever it is doing.
+        command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+        command.args(["sh", "-c", BOOT, "sh"]).arg(files.path(""));
         command.arg(format!("hallpass-{}", std::process::id()));
         // The older hierarchy of control groups lacks what systemd needs, where both are mounted.
         command.env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
         let container = Process::spawn(command);
         let is_up = container.wait_output(LIMIT, |log| log.contains("Multi-User System"));
         assert!(is_up, "the container does not boot:\n{}", container.output());
-        let children = format!("/proc/{0}/task/{0}/children", container.pid());
-        let children = fs::read_to_string(children).expect("the kernel lists children");
-        let is_systemd = |pid: &&str| {
-            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "systemd")
-        };
-        let first = children.split_whitespace().find(is_systemd).expect("systemd").to_owned();
+        // unshare, systemd-nspawn, systemd.
+        let first = child(&child(&container.pid().to_string()));
         let machine = Machine { first, _container: container, _files: files };
         machine.sh(NETWORK);
         machine
