@@ -38,7 +38,8 @@ fn the_unit_has_the_documented_settings() {
     let unit = std::fs::read_to_string(UNIT).expect("the unit is readable");
     let lines: Vec<&str> = unit.lines().collect();
     for promised in [
-        "DynamicUser=yes",
+        "User=hallpass",
+        "StartLimitIntervalSec=0",
         "NoNewPrivileges=yes",
         "ProtectSystem=strict",
         "ProtectHome=yes",

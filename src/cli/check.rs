@@ -1,6 +1,7 @@
 //! `hallpass check`: reports problems of a configuration, and of this host with --live.
 
 mod plan;
+mod service;
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -15,9 +16,12 @@ use crate::system::addresses::{self, Addresses};
 
 /// Checks the configuration and prints what the server will do, or all problems.
 pub(super) fn run(args: CheckArgs) -> ExitCode {
-    let Examined { report, config, .. } = config::examine(&args.config);
+    let Examined { report, config, secret_files } = config::examine(&args.config);
     let mut found = Found::default();
     found.report(&report);
+    if let Some(config) = &config {
+        found.report(&service::check(&args.config, config, secret_files));
+    }
     let Some(config) = config else { return found.fail(&report.file) };
     let certificate = certificate::examine(&config);
     for (severity, line) in certificate.lines(&report.file) {

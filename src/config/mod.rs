@@ -17,6 +17,7 @@ mod limits;
 mod parties;
 mod problem;
 mod public;
+mod reader;
 mod secrets;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub use difference::difference;
 pub use exposure::Exposure;
 pub use limits::{LIMITS, LimitRow, Limits};
 pub use problem::{Problem, Report, Severity};
+use reader::Reader;
 pub use secrets::read_secret;
 pub use types::{
     Admin, AdminTls, Config, DEFAULT_ADMIN, DEFAULT_REALM, Drain, EMBEDDED_PORT, EMBEDDED_TLS_PORT,
@@ -117,11 +119,13 @@ fn read_text(path: &Path, file: &str) -> Result<(String, u32), Report> {
     };
     let (bytes, mode) = read_start(path).map_err(|error| {
         let remedy = match error.kind() {
-            io::ErrorKind::NotFound => "name an existing file, or start from the example hallpass.toml",
-            io::ErrorKind::PermissionDenied => "let the user that runs hallpass read the file",
-            _ => "name a regular file",
+            io::ErrorKind::NotFound => {
+                "name an existing file, or start from the example hallpass.toml".to_owned()
+            }
+            io::ErrorKind::PermissionDenied => Reader::current().let_read(path),
+            _ => "name a regular file".to_owned(),
         };
-        refuse(None, format!("cannot read the configuration: {error}"), remedy)
+        refuse(None, format!("cannot read the configuration: {error}"), &remedy)
     })?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(refuse(None, "larger than 1 MiB".to_owned(), "name a configuration file"));

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::exposure::Exposure;
+use super::reader::Reader;
 use super::types::Host;
 use super::walk::{At, Notes, Section};
 
@@ -212,15 +213,11 @@ pub(super) fn from_file(
     let (bytes, mode) = match read_start(&file) {
         Ok(read) => read,
         Err(error) => {
-            let user = current_user();
+            let reader = Reader::current();
             let remedy = match error.kind() {
-                io::ErrorKind::NotFound => format!(
-                    "put the secret into it: (umask 077; openssl rand -base64 32 >{shown}), owned by user {user}"
-                ),
-                io::ErrorKind::PermissionDenied => {
-                    format!("let user {user} read it: chown {user} {shown} && chmod 400 {shown}")
-                }
-                _ => format!("name a regular file that user {user} can read"),
+                io::ErrorKind::NotFound => reader.make_secret(&file),
+                io::ErrorKind::PermissionDenied => reader.let_read(&file),
+                _ => reader.name_regular_file(),
             };
             notes.error(path.line, &key, format!("cannot read {shown}: {error}"), remedy);
             return None;
@@ -308,17 +305,4 @@ fn read_start(path: &Path) -> io::Result<(Vec<u8>, u32)> {
     let mut bytes = Vec::new();
     file.take(SECRET_FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     Ok((bytes, mode))
-}
-
-/// Returns the name of the user that this process runs as, or the user id if the user has no name.
-fn current_user() -> String {
-    let Ok(own) = std::fs::metadata("/proc/self") else { return "hallpass".to_owned() };
-    let uid = own.uid().to_string();
-    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == uid).then(|| name.to_owned())
-    });
-    name.unwrap_or(uid)
 }

@@ -599,7 +599,10 @@ fn secret_files_are_read_by_their_first_line() {
 
     let report = parse(&with("secret_file = 'absent'"), "f", &scratch.0).unwrap_err().to_string();
     assert!(report.starts_with("f:9: error: host.secret_file: cannot read "), "{report}");
-    assert!(report.contains("/absent: No such file") && report.contains("owned by user "), "{report}");
+    assert!(
+        report.contains("/absent: No such file") && report.contains("openssl rand -base64 32 | install -m 6"),
+        "{report}"
+    );
     let report = parse(&with("secret_file = 'long'"), "f", &scratch.0).unwrap_err().to_string();
     assert!(report.contains("is not one line of text"), "{report}");
     let report = parse(&with("secret_file = '.'"), "f", &scratch.0).unwrap_err().to_string();

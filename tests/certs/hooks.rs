@@ -142,6 +142,36 @@ fn a_hook_that_is_a_link_works() {
     host.serves("first.test");
 }
 
+/// certbot runs it after the renewal of every certificate of the machine.
+#[test]
+fn the_hook_in_certbots_directory_acts_on_the_served_names_alone() {
+    let host = Host::new();
+    let together = Directory::new("lib");
+    for folder in ["hooks", "renewal-hooks"] {
+        for entry in fs::read_dir(certs_path(folder)).unwrap().flatten() {
+            fs::copy(entry.path(), together.path("").join(entry.file_name())).unwrap();
+        }
+    }
+    let link = host.bin.path("hallpass");
+    symlink(together.path("certbot-renewal"), &link).unwrap();
+    let lineage = host.client.path("");
+    let renewed = || host.hook(&link, &[("RENEWED_LINEAGE", &lineage)]);
+    host.renew("relay.test");
+    succeeds(renewed());
+    assert_eq!(fs::read_dir(host.hallpass.path("")).unwrap().count(), 0, "nothing is served yet");
+    succeeds(host.certbot());
+    host.renew("mail.test");
+    succeeds(renewed());
+    host.serves("relay.test");
+    assert_eq!(host.reloads(), 1);
+    let (chain, key) = (host.client.path("fullchain.pem"), host.client.path("privkey.pem"));
+    certs::write(Kind::Rsa2048, "relay.test", &chain, &key);
+    succeeds(renewed());
+    assert_eq!(fs::read(host.hallpass.path("fullchain.pem")).unwrap(), fs::read(&chain).unwrap());
+    assert_eq!(host.reloads(), 2);
+    fails(host.hook(&link, &[]), "RENEWED_LINEAGE is not set");
+}
+
 #[test]
 fn a_failed_hook_keeps_the_old_pair() {
     let host = Host::new();

@@ -37,11 +37,13 @@ const PAGES: [&str; 8] = [
 ];
 /// For the administrator of a school's network.
 const SCHOOL: &str = "docs/school-network.md";
+/// About installation: tests/packages runs their commands, on a machine that systemd boots.
+const INSTALLED: [&str; 3] = ["docs/install.md", "docs/certificates.md", "docs/web-server.md"];
 
 /// Commands that no test can run, and why. Those that end with a blank or an equals sign stand for every command that begins so.
 const NOT_RUN: &[(&str, &str)] = &[
     ("cargo ", "builds the program, or runs the tests, this one included"),
-    ("install -m 755 target/release/hallpass ", "the machine of the test has the program"),
+    ("bash .ci/packages ", "builds the program"),
     ("bash .ci/test", "runs all tests, this one included"),
     ("HALLPASS_TEST_SERVER=", "runs other tests"),
     ("install -m 644 conf/sysctl.conf ", "changes the kernel of the machine that runs the tests"),
@@ -66,6 +68,10 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("curl -H \"Authorization: Bearer ", "asks from another machine; tests/socket/admin.rs does the same"),
 ];
 
+/// What the package does to `/etc`. tests/packages installs the package itself.
+const PACKAGE: &str = "systemd-sysusers $PWD/conf/sysusers.conf && systemd-tmpfiles --create $PWD/conf/tmpfiles.conf && \
+                       install -m 640 -g hallpass conf/hallpass.toml /etc/hallpass/hallpass.toml";
+
 /// What is added to a command, so that it measures for a shorter time.
 const SHORTER: (&str, &str) =
     ("hallpass load traffic ", "hallpass load traffic --duration 0.3 --warm-up 0.1 ");
@@ -82,6 +88,7 @@ fn is_meant(known: &str, command: &str) -> bool {
 /// Runs one command. systemd would start and signal the relay; here the test does.
 fn run(stage: &mut Stage, place: Where, command: &str) -> Result<String, String> {
     match command {
+        "apt install ./target/packages/hallpass_*.deb" => drop(stage.machine.sh(place, PACKAGE)),
         "systemctl enable --now hallpass" => stage.machine.serve(),
         "systemctl reload hallpass" => stage.machine.signal("HUP", "the new configuration is in use"),
         "systemctl kill -s USR2 hallpass" => stage.machine.signal("USR2", settings::RENEWED),
@@ -182,7 +189,8 @@ fn the_lists_of_this_test_are_complete() {
     let known: Vec<&str> = PAGES.into_iter().chain([INSTALLATION, SCHOOL]).collect();
     for entry in fs::read_dir(root.join("docs")).expect("docs").flatten() {
         let page = format!("docs/{}", entry.file_name().to_string_lossy());
-        assert!(!page.ends_with(".md") || known.contains(&page.as_str()), "{page}: add it to PAGES");
+        let is_known = known.iter().chain(&INSTALLED).any(|known| *known == page);
+        assert!(!page.ends_with(".md") || is_known, "{page}: add it to PAGES");
     }
     let blocks: Vec<Block> = known.iter().flat_map(|page| blocks(page)).collect();
     let commands = || blocks.iter().flat_map(|block| &block.steps).map(|step| &step.command);
@@ -195,8 +203,11 @@ fn the_lists_of_this_test_are_complete() {
         assert!(is_used, "no block has the setting {:?}", setting.name);
     }
     let operating = fs::read_to_string(root.join("docs/operating.md")).expect("a page");
-    for page in
-        known.iter().filter_map(|page| page.strip_prefix("docs/")).filter(|page| *page != "operating.md")
+    for page in known
+        .iter()
+        .chain(&INSTALLED)
+        .filter_map(|page| page.strip_prefix("docs/"))
+        .filter(|page| *page != "operating.md")
     {
         assert!(operating.contains(&format!("({page}")), "docs/operating.md has no link to {page}");
     }
