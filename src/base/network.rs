@@ -26,6 +26,11 @@ impl Network {
         Self::of(ip, length)
     }
 
+    /// Returns its first address.
+    pub fn address(self) -> IpAddr {
+        self.0
+    }
+
     /// Returns the network of an IPv6 address with this prefix length; of an IPv4 address, the address.
     fn of(ip: IpAddr, length: u8) -> Self {
         match ip.to_canonical() {

@@ -55,6 +55,8 @@ pub struct Budget {
     now: u64,
     /// When all work of a user is forgotten, in nanoseconds; indexed by user ID.
     users: Vec<u64>,
+    /// The same for datagrams that arrived at their relayed addresses without permission.
+    refused: Vec<u64>,
     /// The start of the UDP listeners' wait; `None` until the clock is read in this turn.
     listeners_seen: Option<Instant>,
     /// Whether UDP listeners have waited for [`LISTENERS_WAIT`].
@@ -86,6 +88,8 @@ pub enum Rank {
     /// Relayed addresses and clients of users that are not busy: calls. Their leftovers precede the next turn's events.
     #[default]
     First,
+    /// Relayed addresses of users to whom much is sent without permission: the datagrams of their peers may lie behind it.
+    Flooded,
     /// Clients without an allocation whose last share was small, and QUIC flows.
     Second,
     /// Relayed addresses and clients of busy users, and clients without an allocation whose last share was large.
@@ -94,18 +98,18 @@ pub enum Rank {
 
 impl Rank {
     /// All ranks, in order.
-    pub const ALL: [Rank; 3] = [Rank::First, Rank::Second, Rank::Last];
+    pub const ALL: [Rank; 4] = [Rank::First, Rank::Flooded, Rank::Second, Rank::Last];
 }
 
 /// Sockets to be handled in the next turn without a new event, by rank. Within a rank, the longest-waiting come first.
 #[derive(Debug, Default)]
 pub struct Leftovers {
     /// Sockets that have already waited. [`Budget::take_leftovers`] appends the other two lists.
-    waiting: [Vec<Token>; 3],
+    waiting: [Vec<Token>; 4],
     /// Sockets that wait for the first time.
-    new: [Vec<Token>; 3],
+    new: [Vec<Token>; 4],
     /// Sockets that were served in this turn and may have more to read.
-    served: [Vec<Token>; 3],
+    served: [Vec<Token>; 4],
 }
 
 impl Leftovers {
@@ -135,6 +139,7 @@ impl Budget {
             spent: 0,
             now: 0,
             users: Vec::new(),
+            refused: Vec::new(),
             listeners_seen: None,
             are_listeners_due: false,
             short: [false; 2],
@@ -201,23 +206,34 @@ impl Budget {
 
     /// Records work for a user.
     pub fn charge(&mut self, user: Option<UserId>, units: u32) {
-        let Some(UserId(index)) = user else { return };
-        let index = index as usize;
-        if index >= self.users.len() {
-            self.users.resize(index + 1, 0);
-        }
-        let until = self.users[index].max(self.now) + u64::from(units) * UNIT_NANOS;
-        self.users[index] = until.min(self.now + MOST_NANOS);
+        remember(&mut self.users, user, units, self.now);
+    }
+
+    /// Records work for datagrams that a user's relayed addresses refused. Anybody can cause it, so it is no work of the user.
+    pub fn charge_refused(&mut self, user: Option<UserId>, units: u32) {
+        remember(&mut self.refused, user, units, self.now);
     }
 
     /// Returns whether a user is busy: all their sockets together recently caused much work.
     pub fn is_busy(&self, user: UserId) -> bool {
-        self.users.get(user.0 as usize).is_some_and(|&until| until > self.now + BUSY_NANOS)
+        self.is_above(&self.users, user)
+    }
+
+    fn is_above(&self, work: &[u64], user: UserId) -> bool {
+        work.get(user.0 as usize).is_some_and(|&until| until > self.now + BUSY_NANOS)
+    }
+
+    /// Returns the rank of a client with an allocation, by its user.
+    pub fn rank(&self, user: Option<UserId>) -> Rank {
+        if user.is_some_and(|user| self.is_busy(user)) { Rank::Last } else { Rank::First }
     }
 
     /// Returns the rank of a relayed address, by the user of its allocation.
-    pub fn rank(&self, user: Option<UserId>) -> Rank {
-        if user.is_some_and(|user| self.is_busy(user)) { Rank::Last } else { Rank::First }
+    pub fn rank_of_relay(&self, user: Option<UserId>) -> Rank {
+        match self.rank(user) {
+            Rank::First if user.is_some_and(|user| self.is_above(&self.refused, user)) => Rank::Flooded,
+            rank => rank,
+        }
     }
 
     /// Returns the units of all work so far; wraps. The difference between two calls is the work between them.
@@ -285,6 +301,17 @@ impl Budget {
     }
 }
 
+/// Adds work to that of a user. `work` has the end of each user's remembered work, in nanoseconds.
+fn remember(work: &mut Vec<u64>, user: Option<UserId>, units: u32, now: u64) {
+    let Some(UserId(index)) = user else { return };
+    let index = index as usize;
+    if index >= work.len() {
+        work.resize(index + 1, 0);
+    }
+    let until = work[index].max(now) + u64::from(units) * UNIT_NANOS;
+    work[index] = until.min(now + MOST_NANOS);
+}
+
 /// The readiness with which a socket was left over; empty if it was not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeftOver(u32);
@@ -347,6 +374,19 @@ mod tests {
             !is_busy
         });
         assert!(steady);
+    }
+
+    #[test]
+    fn refused_datagrams_change_the_rank_of_relayed_addresses_alone() {
+        let (mut budget, user) = (budget(), Some(UserId(3)));
+        budget.begin_turn(at(0));
+        budget.charge_refused(user, 1_000);
+        assert_eq!(budget.rank_of_relay(user), Rank::First, "within its burst");
+        budget.charge_refused(user, 1);
+        assert_eq!((budget.rank_of_relay(user), budget.rank(user)), (Rank::Flooded, Rank::First));
+        assert_eq!(budget.rank_of_relay(Some(UserId(2))), Rank::First);
+        budget.charge(user, 1_001);
+        assert_eq!(budget.rank_of_relay(user), Rank::Last, "work of its own comes after all");
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod first_bytes;
 pub mod handshakes;
 pub mod kernel_memory;
 mod life;
+mod lingering;
 mod parts;
 mod progress;
 mod proxy_header;
@@ -105,12 +106,16 @@ impl Front {
     /// Begins a turn of the loop.
     pub fn begin_turn(&mut self, now: Instant) {
         self.handshakes.begin_turn(now);
+        self.connections.lingering.begin_turn(now);
         self.connections.set_tight(self.gate.admission().pressure() == Pressure::Tight);
     }
 
     /// Returns the earliest time at which [`Front::on_deadlines`] or [`Front::next_handshake`] has work.
     pub fn deadline(&self) -> Option<Instant> {
-        self.timers.next().into_iter().chain(self.handshakes.next()).min()
+        [self.timers.next(), self.handshakes.next(), self.connections.lingering.due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Returns the bytes that [`Messages`] refer to.
@@ -405,6 +410,7 @@ impl Front {
 
     /// Handles all deadlines that have passed.
     pub fn on_deadlines(&mut self, now: Instant, server: &Server) {
+        self.connections.lingering.close_due(now);
         while let Some(token) = self.timers.due(now) {
             match token {
                 Token::Accept(listener) => self.acceptors.resume(listener),

@@ -32,7 +32,7 @@ const RESET_RECEIVED: usize = 2 << 10;
 /// A connection is reset when it is closed if the kernel holds at least this much output. Web clients receive all of an answer before
 /// their connection is closed, others need no more than an answer to their last request.
 const RESET_UNSENT: usize = 16 << 10;
-/// How long the output of a closed connection may stay unacknowledged.
+/// How long the last output of a closed connection may stay unacknowledged in the kernel.
 const LAST_OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Empty outboxes kept for reuse.
 const SPARE_OUTBOXES: usize = 64;
@@ -272,21 +272,27 @@ impl Stream {
     }
 
     /// Closes the connection, with a close_notify if no unsent bytes wait. Resets it if the kernel would keep much for it, where it
-    /// counts in no limit: bytes that nobody will read, or output that the client does not take. The kernel has some seconds for less
-    /// output.
-    pub fn close(mut self, output: &mut Scratch) {
+    /// counts in no limit: bytes that nobody will read, or output that the client does not take. Returns the socket, whose sending
+    /// direction is ended, if the client has yet to acknowledge less output.
+    pub fn close(mut self, reason: CloseReason, output: &mut Scratch) -> Option<TcpStream> {
+        use CloseReason::{Displaced, KernelMemory as Memory, Stuck};
         let held = KernelMemory::of(self.fd()).unwrap_or_default();
+        let unsent_max = if matches!(reason, Displaced | Memory | Stuck) { 1 } else { RESET_UNSENT };
         let socket = SockRef::from(&self.socket);
-        if held.received >= RESET_RECEIVED || held.unsent >= RESET_UNSENT {
+        if held.received >= RESET_RECEIVED || held.unsent >= unsent_max {
             let _ = socket.set_linger(Some(Duration::ZERO));
-            return;
+            return None;
         }
-        if held.unsent > 0 {
-            let _ = socket.set_tcp_user_timeout(Some(LAST_OUTPUT_TIMEOUT));
-        }
+        let _ = socket.set_tcp_user_timeout(Some(LAST_OUTPUT_TIMEOUT));
         if self.unsent.is_empty() {
             self.send_close_notify(output);
         }
+        if held.unsent == 0 {
+            return None;
+        }
+        // Nobody reads any more, so the kernel need not keep what the client sends.
+        let _ = SockRef::from(&self.socket).set_recv_buffer_size(1);
+        self.socket.shutdown(Shutdown::Write).is_ok().then_some(self.socket)
     }
 
     fn send_close_notify(&mut self, output: &mut Scratch) {

@@ -225,7 +225,7 @@ impl Worker {
     /// Returns the rank of a socket.
     fn rank(&mut self, token: Token) -> Rank {
         match token {
-            Token::Relay { relay, .. } => self.budget.rank(self.server.user_of_relay(relay)),
+            Token::Relay { relay, .. } => self.budget.rank_of_relay(self.server.user_of_relay(relay)),
             Token::Quic { .. } => Rank::Second,
             token => self.front.share(token).map_or(Rank::First, |share| share.rank(&self.budget)),
         }

@@ -1,12 +1,12 @@
 //! Many connections that need the worker at the same moment, all within the limits of a user or a source. Calls on the
 //! same worker continue.
 
-use crate::machine::many_descriptors;
+use crate::machine::{drops, many_descriptors};
 use crate::support::alone;
 use crate::support::client::{Client, Link};
 use crate::support::plan::Transport;
 use crate::support::stun::{self, Session};
-use crate::tiny::{beside, clients, server, sink};
+use crate::tiny::{beside, beside_calls, clients, server, sink};
 use socket2::SockRef;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -63,6 +63,42 @@ fn bursts_on_tls_connections_of_one_user_disturb_no_call() {
 #[test]
 fn bursts_on_tcp_connections_of_one_user_disturb_no_call() {
     bursts_of_a_user(Transport::Tcp);
+}
+
+/// Anybody may send to the relayed address of a call, and nothing arrives. Meanwhile a user has bursts.
+#[test]
+fn a_flood_at_relayed_addresses_beside_bursts_of_a_user_disturbs_no_call() {
+    let _turn = alone();
+    many_descriptors(CONNECTIONS as u64 + 1_000);
+    let server = server();
+    let (_sink, address) = sink();
+    let mut clients = clients(&server, Transport::Tcp, CONNECTIONS, address);
+    let empty = [0x40, 0, 0, 0].repeat(MESSAGES);
+    beside_calls("20,000 datagrams a second without permission at two calls", &server, |stop, relayed| {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                every(Duration::from_millis(500), stop, || {
+                    for (client, _) in &mut clients {
+                        client.link.send(&empty).expect("the connection stays open");
+                    }
+                    0
+                })
+            });
+            let stranger = UdpSocket::bind("127.9.9.9:0").expect("loopback");
+            let (start, mut sent) = (Instant::now(), 0);
+            while !stop.load(Ordering::Relaxed) {
+                let due = (start.elapsed().as_secs_f64() * 20_000.0) as u64;
+                while sent < due {
+                    // A full buffer loses a datagram.
+                    let _ = stranger.send_to(&[7; 20], relayed[sent as usize % 2]);
+                    sent += 1;
+                }
+                thread::park_timeout(Duration::from_millis(1));
+            }
+            sent
+        })
+    });
+    assert!(drops(&server, "no_permission") > 10_000);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::support::plan::{LOCAL_V4, Transport};
 use crate::support::server::Server;
 use crate::support::stun::Session;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -20,6 +21,8 @@ pub struct Call {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
     thread: Option<JoinHandle<(Report, Client)>>,
+    /// The relayed address.
+    pub relayed: SocketAddr,
     _peer: Echo,
 }
 
@@ -70,12 +73,12 @@ impl Call {
     pub fn of(session: &Session, link: Link, rate: u32) -> Call {
         let peer = Echo::start(LOCAL_V4);
         let mut client = Client::join(link, session);
-        client.allocate().expect("an allocation for a call");
+        let relayed = client.allocate().expect("an allocation for a call");
         assert_eq!(client.bind(CHANNEL, peer.address()), 0, "a channel for a call");
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (told, counted) = (stop.clone(), sent.clone());
         let thread = thread::spawn(move || (talk(&mut client, rate, &told, &counted), client));
-        let call = Call { stop, sent, thread: Some(thread), _peer: peer };
+        let call = Call { stop, sent, thread: Some(thread), relayed, _peer: peer };
         call.goes_on();
         call
     }

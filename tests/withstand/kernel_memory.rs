@@ -1,12 +1,16 @@
 //! The kernel's memory for TCP, which all connections of the machine share.
 
+use crate::machine::{descriptors, metric, until};
 use crate::support::alone;
 use crate::support::namespace::{Lab, SERVER};
 use crate::support::plan::{Plan, Transport};
 use crate::support::process::Process;
 use crate::support::server::{Server, skip_on_coturn};
+use crate::support::stun::binding_request;
 use crate::support::tool::run_ok;
-use std::net::IpAddr;
+use socket2::{Domain, Socket, Type};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -76,4 +80,46 @@ fn segments_behind_a_missing_one_are_freed_when_the_connection_is_closed() {
         left.iter().sum::<u64>() >> 10
     );
     assert_eq!(left, [0; 0]);
+}
+
+/// Requests of a client that reads no answers: more than fits into its buffer, less than is reset at once.
+const REQUESTS: u64 = 100;
+
+/// Opens a connection, sends requests, reads no answer, and ends its sending direction.
+fn ended_without_reading(server: &Server) -> TcpStream {
+    let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    client.set_recv_buffer_size(1).unwrap();
+    client.connect(&server.v4(Transport::Tcp).into()).unwrap();
+    let mut client = TcpStream::from(client);
+    let requests: Vec<u8> = (0..REQUESTS).flat_map(binding_request).collect();
+    client.write_all(&requests).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    client
+}
+
+/// What a client does not acknowledge counts in the limits while the kernel holds it, and that is five seconds at most, however slowly
+/// it acknowledges.
+#[test]
+fn the_last_output_of_closed_connections_counts_and_ends() {
+    let _turn = alone();
+    if skip_on_coturn("the last output of closed connections") {
+        return;
+    }
+    let server = Server::start(&Plan { limits: "workers = 1".into(), ..Plan::loopback() });
+    let before = descriptors(server.pid());
+    let clients: Vec<TcpStream> = (0..CONNECTIONS).map(|_| ended_without_reading(&server)).collect();
+    let closed = || metric(&server, "hallpass_connections_closed_total", "closed") >= CONNECTIONS as u64;
+    assert!(until(LIMIT, closed).is_some(), "{}", server.log());
+    let held = descriptors(server.pid());
+    let is_reset = |mut client: &TcpStream| {
+        client.set_nonblocking(true).unwrap();
+        client.read_to_end(&mut Vec::new()).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+    };
+    let released = until(LIMIT, || descriptors(server.pid()) <= before).expect("it ends");
+    println!(
+        "{CONNECTIONS} closed connections with unread answers: {} sockets, gone after {released:.1?}",
+        held - before
+    );
+    assert!(held >= before + CONNECTIONS, "{before} -> {held}");
+    assert!(clients.iter().all(is_reset));
 }

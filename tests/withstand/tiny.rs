@@ -40,11 +40,21 @@ pub fn server() -> Server {
 
 /// Runs calls over UDP and TLS beside `attack`, which returns how many messages it sent.
 pub fn beside(what: &str, server: &Server, mut attack: impl FnMut(&AtomicBool) -> u64 + Send) {
+    beside_calls(what, server, |stop, _| attack(stop));
+}
+
+/// Does the same; the attack knows the relayed addresses of the calls.
+pub fn beside_calls(
+    what: &str,
+    server: &Server,
+    mut attack: impl FnMut(&AtomicBool, [SocketAddr; 2]) -> u64 + Send,
+) {
     let mut round = || {
         let calls = [Transport::Udp, Transport::Tls].map(|kind| Call::over(server, kind, CALL_RATE));
+        let relayed = [calls[0].relayed, calls[1].relayed];
         let (stop, before, start) = (AtomicBool::new(false), cpu(server.pid()), Instant::now());
         let sent = thread::scope(|scope| {
-            let attacker = scope.spawn(|| attack(&stop));
+            let attacker = scope.spawn(|| attack(&stop, relayed));
             calls[0].lasts(FLOOD_TIME);
             stop.store(true, Ordering::Relaxed);
             attacker.join().unwrap()

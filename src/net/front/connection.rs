@@ -11,6 +11,7 @@ use super::displacement::{Candidate, Stamp};
 use super::door::{Door, Expected, is_tls};
 use super::handshakes::Handshakes;
 use super::life::INTEREST;
+use super::lingering::Lingering;
 use super::proxy_header::{self, Header};
 use super::read::ReadOutcome;
 use super::share::Share;
@@ -475,8 +476,10 @@ impl Connection {
         outcome
     }
 
-    /// Closes the connection and frees its place.
-    pub fn close(self, output: &mut Scratch) {
-        self.stream.close(output);
+    /// Closes the connection and frees its place, unless the client has yet to acknowledge its last output.
+    pub fn close(self, reason: CloseReason, lingering: &mut Lingering, output: &mut Scratch) {
+        if let Some(socket) = self.stream.close(reason, output) {
+            lingering.add(socket, self.entry);
+        }
     }
 }

@@ -16,6 +16,7 @@ use super::connection::Connection;
 use super::displacement::Displacement;
 use super::door::Expected;
 use super::life::{INTEREST, Life};
+use super::lingering::Lingering;
 use super::quic::Flows;
 use crate::base::network::Network;
 use crate::base::time::Instant;
@@ -47,7 +48,7 @@ pub struct Connections {
     /// Connections with new output, or with room for queued output.
     dirty: VecDeque<Token>,
     /// Connections moved out of `dirty` because their rank is the second or the last.
-    others: [VecDeque<Token>; 2],
+    others: [VecDeque<Token>; 3],
     /// Connections to close at the end of the turn, with the reason.
     closing: VecDeque<(Token, CloseReason)>,
     /// Connections whose deadline has become earlier.
@@ -56,6 +57,8 @@ pub struct Connections {
     pub reports: Reports,
     /// Connections that the server is ending.
     ending: usize,
+    /// Sockets of closed connections whose last output is not acknowledged.
+    pub lingering: Lingering,
     /// Whether memory pressure shortens the output queues.
     tight: bool,
     displacement: Displacement,
@@ -77,6 +80,7 @@ impl Connections {
             shortened: Vec::new(),
             reports: Reports::default(),
             ending: 0,
+            lingering: Lingering::default(),
             tight: false,
             displacement: Displacement::default(),
             spare: Outboxes::default(),
@@ -103,8 +107,12 @@ impl Connections {
         self.gate.stream(source)
     }
 
-    /// Closes the marked connections, or a stranger if none is marked. Returns `false` if there is nothing to close.
+    /// Closes a socket that waits for its last acknowledgement, else a marked connection, else a stranger. Returns `false` if there
+    /// is nothing to close.
     fn make_room(&mut self, now: Instant, output: &mut Scratch) -> bool {
+        if self.lingering.close_oldest() {
+            return true;
+        }
         if self.closing.is_empty() {
             let stranger = self.displacement.stranger(|token| candidate(&self.slots, token));
             let Some(stranger) = stranger else { return false };
@@ -257,8 +265,8 @@ impl Connections {
 
     /// Returns whether any connection is to be written to or to be closed.
     pub fn has_unwritten(&self) -> bool {
-        let queues = [&self.dirty, &self.others[0], &self.others[1]];
-        !self.closing.is_empty() || queues.into_iter().any(|queue| !queue.is_empty())
+        let mut queues = std::iter::once(&self.dirty).chain(&self.others);
+        !self.closing.is_empty() || queues.any(|queue| !queue.is_empty())
     }
 
     /// Writes the queued output of one connection of this rank. Returns whether there was one.
@@ -288,8 +296,7 @@ impl Connections {
     fn queue(&mut self, rank: Rank) -> &mut VecDeque<Token> {
         match rank {
             Rank::First => &mut self.dirty,
-            Rank::Second => &mut self.others[0],
-            Rank::Last => &mut self.others[1],
+            other => &mut self.others[other as usize - 1],
         }
     }
 
@@ -476,7 +483,7 @@ impl Connections {
         self.reports.unsent(&client, DropReason::ConnectionClosed, connection.stream.waiting_media());
         self.reports.gone(client, reason);
         // The counters are updated first, so that they are right when the client sees the end of the connection.
-        connection.close(output);
+        connection.close(reason, &mut self.lingering, output);
     }
 }
 

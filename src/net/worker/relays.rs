@@ -45,6 +45,7 @@ impl Worker {
         let arrived = self.datagrams.receive_from_peers(relay, generation, turn);
         self.controls.counters.batches.add(u64::from(arrived.is_some()));
         let mut arrived = arrived.unwrap_or_default();
+        let (mut relayed_any, mut refused) = (false, 0);
         while let Some(datagram) = self.datagrams.next(&mut arrived) {
             self.budget.spend(1);
             self.controls.counters.datagrams.add(1);
@@ -56,10 +57,16 @@ impl Worker {
                 let bytes = datagram.range.len() as u16;
                 let relayed = Relayed { relay, from_client: false, bytes };
                 self.send_to_client(&datagram, client, header, relayed);
+                relayed_any = true;
+            } else {
+                refused += 1;
             }
         }
-        let units = self.budget.spent().wrapping_sub(before);
-        self.budget.charge(self.server.user_of_relay(relay), units);
+        let (user, units) = (self.server.user_of_relay(relay), self.budget.spent().wrapping_sub(before));
+        // A read without a datagram of a peer is the work of whoever sent the others.
+        let refused = if refused > 0 && !relayed_any { units } else { refused };
+        self.budget.charge_refused(user, refused);
+        self.budget.charge(user, units.wrapping_sub(refused));
     }
 
     fn on_icmp(&mut self, relay: RelayId, generation: Generation) {

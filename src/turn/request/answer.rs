@@ -87,7 +87,9 @@ fn note_of(
         unreported: 0,
         message: None,
     };
-    match state.reports.take(now, &ticket.client, (sender, asker, name), reason.index()) {
+    let user = asker.map(|identity| (identity.host, &*identity.user));
+    let whole_name = asker.map_or(name, |identity| &identity.name);
+    match state.reports.take(now, &ticket.client, (sender, user, whole_name), reason.index()) {
         Verdict::Reported => {
             let explained = matches!(reason, Reason::WrongPassword { .. });
             let message = explained.then(|| message.into());

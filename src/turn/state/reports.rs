@@ -6,10 +6,10 @@
 
 use super::budget::{NANOS_PER_SECOND, pay};
 use super::unreported::Unreported;
+use crate::base::host::HostId;
 use crate::base::network::Network;
 use crate::base::time::Instant;
 use crate::turn::five_tuple::Client;
-use crate::turn::identity::auth::Identity;
 use crate::turn::identity::refusal::{Refusal, Sender};
 use crate::turn::throttle::{Limit, Purpose, Subject, Throttle, slowed};
 
@@ -55,36 +55,38 @@ impl Reports {
     }
 
     /// Takes a report for this reason ([`Reason::index`](crate::turn::identity::refusal::Reason::index)) about this client and
-    /// this user; `name` is the user name of a sender that is not authenticated.
+    /// this user of a host, who is empty if the name is a time stamp alone; `name` is the whole name.
     pub fn take(
         &mut self,
         now: Instant,
         client: &Client,
-        (sender, user, name): (Sender, Option<&Identity>, &str),
+        (sender, user, name): (Sender, Option<(HostId, &str)>, &str),
         reason: usize,
     ) -> Verdict {
         let class = sender as usize;
         // The cheapest first: in a flood it is the one that is used up.
         let paid = pay(self.until[class], now.as_nanos(), NANOS_PER_SECOND / RATES[class], BURST);
         // Only an address that is proven tells whose reports are hidden.
-        let without_budget = if sender == Sender::Proven { Verdict::Hidden } else { Verdict::Skipped };
+        let without_budget = if sender == Sender::Unproven { Verdict::Skipped } else { Verdict::Hidden };
         if paid.is_err() && without_budget == Verdict::Skipped {
             return Verdict::Skipped;
         }
         let now = slowed(now);
         let ip = client.five_tuple.client.ip();
         let source = (Purpose::ReportOfSource, Subject::Source(ip), OF_SOURCE);
-        let user = match user {
-            Some(identity) if !identity.user.is_empty() => Subject::User(identity.host, &identity.user),
-            // Many people may have names that are a time stamp alone.
-            Some(identity) => Subject::Name(ip, &identity.name),
+        let person = user.filter(|(_, user)| !user.is_empty());
+        let user = match (person, user) {
+            (Some((host, user)), _) => Subject::User(host, user),
+            // Many people may have names that are a time stamp alone. An address of IPv6 is no person.
+            (None, Some(_)) => Subject::Name(Network::customer(ip).address(), name),
             _ if !name.is_empty() => Subject::Name(ip, name),
             _ => Subject::Source(ip),
         };
         let user = (Purpose::ReportOfUser(reason as u8), user, OF_USER);
         let throttle = &mut self.throttles[class];
-        // A user cannot be made up, so users of one source do not keep out each other.
-        let source = (sender != Sender::Authenticated).then_some(source);
+        // A user cannot be made up, so users of one source do not keep out each other. Names without a user can: one name at many
+        // addresses.
+        let source = (sender != Sender::Authenticated || person.is_none()).then_some(source);
         let has_some = |(purpose, subject, limit)| throttle.has_some(now, purpose, subject, limit);
         if !has_some(user) {
             return Verdict::Skipped;
@@ -137,8 +139,9 @@ mod tests {
         let now = Instant::from_nanos(seconds * NANOS_PER_SECOND);
         let taken = |number: &u32| {
             let (source, user) = who(*number);
-            let name = format!("1700000000:{user}");
-            reports.take(now, &client(source), (sender, None, &name), 7) == Verdict::Reported
+            let (name, user) = (format!("1700000000:{user}"), user.to_string());
+            let user = (sender == Sender::Authenticated).then_some((HostId(0), user.as_str()));
+            reports.take(now, &client(source), (sender, user, &name), 7) == Verdict::Reported
         };
         (0..count).filter(taken).count()
     }
@@ -206,6 +209,28 @@ mod tests {
                 50
             );
         }
+    }
+
+    #[test]
+    fn one_name_without_a_user_at_many_addresses_hides_nobody() {
+        let mut reports = Reports::new([1, 2]);
+        let now = Instant::from_nanos(1000 * NANOS_PER_SECOND);
+        let mut take = |ip: String, user: &str| {
+            let mut client = client(1);
+            client.five_tuple.client = (ip.parse::<std::net::IpAddr>().expect("literal"), 1).into();
+            reports.take(now, &client, (Sender::Authenticated, Some((HostId(0), user)), "1700000000"), 7)
+        };
+        let verdicts: Vec<_> = (0..10_000).map(|host| take(format!("2001:db8::{host:x}"), "")).collect();
+        assert_eq!(
+            verdicts.iter().filter(|&&verdict| verdict == Verdict::Reported).count(),
+            1,
+            "one network, one name"
+        );
+        assert_eq!(take("192.0.2.7".to_owned(), "ann"), Verdict::Reported);
+        let networks =
+            (0..10_000).filter(|net| take(format!("2001:db8:0:{net:x}::1"), "") == Verdict::Reported);
+        assert!(networks.count() < 45, "a site is one source");
+        assert_eq!(take("192.0.2.8".to_owned(), "bob"), Verdict::Reported);
     }
 
     /// Names that are not reported leave no trace in the table.
