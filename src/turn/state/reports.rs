@@ -214,23 +214,27 @@ mod tests {
     #[test]
     fn one_name_without_a_user_at_many_addresses_hides_nobody() {
         let mut reports = Reports::new([1, 2]);
-        let now = Instant::from_nanos(1000 * NANOS_PER_SECOND);
-        let mut take = |ip: String, user: &str| {
+        let mut is_reported = |seconds: u32, ip: String, user: &str| {
+            let now = Instant::from_nanos(u64::from(seconds) * NANOS_PER_SECOND);
             let mut client = client(1);
             client.five_tuple.client = (ip.parse::<std::net::IpAddr>().expect("literal"), 1).into();
-            reports.take(now, &client, (Sender::Authenticated, Some((HostId(0), user)), "1700000000"), 7)
+            let who = (Sender::Authenticated, Some((HostId(0), user)), "1700000000");
+            reports.take(now, &client, who, 7) == Verdict::Reported
         };
-        let verdicts: Vec<_> = (0..10_000).map(|host| take(format!("2001:db8::{host:x}"), "")).collect();
-        assert_eq!(
-            verdicts.iter().filter(|&&verdict| verdict == Verdict::Reported).count(),
-            1,
-            "one network, one name"
-        );
-        assert_eq!(take("192.0.2.7".to_owned(), "ann"), Verdict::Reported);
-        let networks =
-            (0..10_000).filter(|net| take(format!("2001:db8:0:{net:x}::1"), "") == Verdict::Reported);
-        assert!(networks.count() < 45, "a site is one source");
-        assert_eq!(take("192.0.2.8".to_owned(), "bob"), Verdict::Reported);
+        let of_one = (0..10_000).filter(|host| is_reported(1000, format!("2001:db8::{host:x}"), "")).count();
+        assert_eq!(of_one, 1, "one network, one name");
+        let (mut networks, mut users) = (0, 0);
+        for second in 1000..1100 {
+            let of_site = (0..100).filter(|net| {
+                is_reported(second, format!("2001:db8:1:{:x}::1", (second - 1000) * 100 + net), "")
+            });
+            networks += of_site.count();
+            users += usize::from(
+                second >= 1020 && is_reported(second, "192.0.2.7".to_owned(), &second.to_string()),
+            );
+        }
+        assert!((100..=200).contains(&networks), "a site is one source: {networks}");
+        assert_eq!(users, 80);
     }
 
     /// Names that are not reported leave no trace in the table.
