@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::history::{History, Reading};
 use super::problems::{self, Problem, RECENT, Seen};
+use super::refusals::Warning;
 use super::state::{Program, Reload, State, StateSource};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -20,8 +21,8 @@ pub struct Parts<'a> {
     pub source: &'a dyn StateSource,
     /// The recent past.
     pub history: &'a History,
-    /// The last warnings about refusals, each with its time.
-    pub warnings: &'a [(u64, String)],
+    /// The warnings about refusals.
+    pub warnings: &'a [Warning],
     /// Refusals reported since the start.
     pub refusals: u64,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::history::{Change, DIRECTIONS, DROPS, REFUSALS};
+use super::refusals::Warning;
 use super::state::{Certificate, Limit, State};
 use crate::base::text::{self, duration};
 use crate::base::transport::Transport;
@@ -51,8 +52,8 @@ pub struct Seen<'a> {
     pub change: &'a dyn Fn(Duration) -> Change,
     /// Workers that failed in the last hour.
     pub restarts: u64,
-    /// The last warnings about refusals, each with its time.
-    pub warnings: &'a [(u64, String)],
+    /// The warnings about refusals.
+    pub warnings: &'a [Warning],
 }
 
 /// How much a problem matters.
@@ -104,14 +105,9 @@ pub fn all(seen: &Seen<'_>) -> Vec<Problem> {
         let text = "A worker failed in the last hour, and its calls ended.";
         problems.push(Problem::new(Level::Warning, text, "see the log, and report this bug"));
     }
-    for (time, text) in seen.warnings {
-        let age = seen.now.saturating_sub(*time);
-        if age < WARNING_SHOWN {
-            let text = match age / 60 {
-                0 => text.clone(),
-                minutes => format!("{text} ({} ago)", counted(minutes, "minute")),
-            };
-            problems.push(Problem::new(Level::Warning, text, ""));
+    for Warning { time, text, next_step, .. } in seen.warnings {
+        if seen.now.saturating_sub(*time) < WARNING_SHOWN {
+            problems.push(Problem::new(Level::Warning, text, next_step));
         }
     }
     problems.sort_by_key(|problem| problem.level);
@@ -368,6 +364,7 @@ mod tests {
     use super::*;
     use crate::admin::history::{Detail, History, Reading, Work};
     use crate::admin::overview::{Parts, json as overview};
+    use crate::admin::refusals::Cause;
     use crate::admin::state::{Program, Reload, StateSource};
 
     const NOW: u64 = 1_800_000_000;
@@ -418,13 +415,17 @@ mod tests {
             not_ready: not_ready.map(str::to_owned),
             source: &Fixed(state, last),
             history: &history,
-            warnings: &[(NOW - 601, "old".into()), (NOW - 599, "3 users were refused".into())],
+            warnings: &[warning(NOW - 601, "old"), warning(NOW - 599, "3 users were refused")],
             refusals: 5,
         });
         let list = page["problems"].as_array().expect("a list");
         let text = |problem: &Value, key: &str| problem[key].as_str().expect("text").to_owned();
         let all = list.iter().map(|problem| (text(problem, "level"), text(problem, "text")));
-        all.filter(|(_, text)| text != "3 users were refused (9 minutes ago)").collect()
+        all.filter(|(_, text)| text != "3 users were refused").collect()
+    }
+
+    fn warning(time: u64, text: &str) -> Warning {
+        Warning { cause: Cause::Secrets, time, text: text.to_owned(), next_step: "compare".to_owned() }
     }
 
     fn limit(used: u64) -> Limit {
