@@ -234,7 +234,7 @@ async fn sessions_page(State(content): State<Content>, uri: Uri) -> Response {
     // Reading blocks until the workers have answered. It goes on if the client has gone, and so does the lock.
     let reading = Arc::clone(&content.reading).lock_owned().await;
     let read = move || {
-        let page = sessions::json(&*content.sessions, &filter);
+        let page = sessions::json(&*content.sessions, &filter, &content.refusals);
         drop(reading);
         page
     };

@@ -19,7 +19,7 @@ use crate::doctor::text::list;
 use crate::turn::settings::RelayAddress;
 
 /// From more ways than this on, all of them are not listed.
-const MANY: usize = 2;
+const MANY: usize = 3;
 
 /// Maximum number of listeners and of logins that are tried.
 const DOORS_MAX: usize = 32;
