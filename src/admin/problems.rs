@@ -304,7 +304,7 @@ fn calls(recent: &Change, problems: &mut Vec<Problem>) {
             counted(capacity, "request"),
             within(recent)
         );
-        add(Level::Bad, text, "hallpass refusals says which");
+        add(Level::Bad, text, "run hallpass refusals: it says which");
     }
     let failed = failed(recent);
     let count = refused(recent) - capacity;
@@ -314,7 +314,7 @@ fn calls(recent: &Change, problems: &mut Vec<Problem>) {
         && count as f64 > REFUSALS_SHARE * attempts as f64
     {
         let text = format!("{count} requests were refused {}, most for {most}.", within(recent));
-        add(Level::Warning, text, "hallpass refusals says who, why, and what to do");
+        add(Level::Warning, text, "run hallpass refusals: it says who, why, and what to do");
     }
     let back = |transport: [u64; DIRECTIONS.len()]| transport[1];
     let from_peers = recent.of(|reading| reading.packets.map(back).iter().sum());
@@ -324,7 +324,7 @@ fn calls(recent: &Change, problems: &mut Vec<Problem>) {
             "{peers} requests for a peer were refused {}, and nothing came back from any peer.",
             within(recent)
         );
-        add(Level::Warning, text, "hallpass refusals names the peers");
+        add(Level::Warning, text, "run hallpass refusals: it names the peers");
     }
     let (ended, distrusted) =
         (recent.of(|reading| reading.detail.handshakes), recent.of(|reading| reading.detail.distrusted));

@@ -332,7 +332,7 @@ fn behind_nat(relay: &Relay) {
         ["certificate_expired", "certificate_not_loaded", "no_external_ip"],
         "{json:#}"
     );
-    names(&json, "certificate_expired", &["expired 1 days ago", "renew it"]);
+    names(&json, "certificate_expired", &["expired 1 day ago", "renew it"]);
     names(
         &json,
         "no_external_ip",

@@ -109,7 +109,8 @@ fn what_was_refused_before_it_started_needs_attention() {
         assert_eq!(refused, Err(401));
     }
     let text = top(&server, &["--once"]);
-    for words in ["3 requests were refused in the last", "most for wrong_password. -> hallpass refusals"] {
+    for words in ["3 requests were refused in the last", "most for wrong_password. -> run hallpass refusals"]
+    {
         assert!(text.split_whitespace().collect::<Vec<_>>().join(" ").contains(words), "{words}: {text}");
     }
     assert!(!text.contains("nothing needs attention"), "{text}");

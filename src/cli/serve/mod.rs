@@ -182,7 +182,7 @@ fn set_up(
         counters.clone(),
         Arc::clone(&hosts),
         format!(
-            "to compare: hallpass bbb-xml --config {} --public-name {} --verify turn-stun-servers.xml",
+            "hallpass bbb-xml --config {} --public-name {} --verify turn-stun-servers.xml",
             source.name(),
             config.realm
         ),

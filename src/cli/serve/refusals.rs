@@ -135,12 +135,13 @@ impl Refusals {
     fn tell(&self, cause: Cause, text: String, now: u64) {
         let next_step = match cause {
             Cause::Secrets => format!(
-                "{}; if they agree, was the relay reloaded since? hallpass doctor tells",
+                "compare: {}; if they agree, was the relay reloaded since? hallpass doctor tells",
                 self.compare
             ),
             Cause::Clocks => "compare both clocks: date -u".to_owned(),
         };
-        tracing::warn!("{text}; next step: {next_step}");
+        let end = if text.ends_with('?') { "" } else { ";" };
+        tracing::warn!("{text}{end} next step: {next_step}");
         self.book.warn(Warning { cause, time: now, text, next_step });
     }
 

@@ -100,7 +100,7 @@ fn overview(host: &str) -> Value {
     json!({ "refused_recently": 4, "problems": [
         { "level": "bad", "text": format!("Nothing comes back from the peers of {host} over udp."), "next_step": "do the firewalls let UDP through?" },
         { "level": "warning", "text": "4 requests were refused in the last five minutes, most for wrong_password.",
-          "next_step": "hallpass refusals says who, why, and what to do" },
+          "next_step": "run hallpass refusals: it says who, why, and what to do" },
     ] })
 }
 
