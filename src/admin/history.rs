@@ -1,5 +1,5 @@
 //! The recent past of a fixed set of figures, for the dashboard: an hour in points of ten seconds, a day in points of five
-//! minutes. The memory is bounded: 650 points of about 165 bytes.
+//! minutes. The memory is bounded: 650 points of about 165 bytes, and the readings of five minutes.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -20,6 +20,8 @@ const DAY_POINTS: usize = 288;
 const GATHERED: usize = 30;
 /// Figures of one point.
 const FIGURES: usize = 37;
+/// Readings that are kept whole: five minutes.
+const READINGS: usize = 31;
 const NANOS: f64 = 1e9;
 /// The figures since the last reading are shown from this length on: over a shorter time a rate says little.
 const LIVE: Duration = Duration::from_secs(2);
@@ -68,6 +70,36 @@ pub struct Reading {
     pub web_unavailable: u64,
     /// Restarts of workers.
     pub restarts: u64,
+    /// What the rules for problems read besides.
+    pub detail: Detail,
+}
+
+/// Counters since the start by host, reason and worker, for the rules about problems.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Detail {
+    /// Datagrams relayed by host, transport and direction.
+    pub hosts: Vec<[[u64; DIRECTIONS.len()]; Transport::ALL.len()]>,
+    /// Refused requests by reason, with the position of its kind in [`REFUSALS`].
+    pub reasons: Vec<(&'static str, usize, u64)>,
+    /// TLS handshakes that ended.
+    pub handshakes: u64,
+    /// Those that the client ended because it does not accept the certificate.
+    pub distrusted: u64,
+    /// Connections and relayed addresses refused, by exhausted resource.
+    pub lacks: Vec<(&'static str, u64)>,
+    /// The workers.
+    pub workers: Vec<Work>,
+}
+
+/// The work of one worker since the start.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Work {
+    /// Time in turns of its loop.
+    pub busy: Duration,
+    /// Turns.
+    pub turns: u64,
+    /// Turns of more than 50 ms.
+    pub gaps: u64,
 }
 
 /// What becomes of a figure in a point.
@@ -191,6 +223,8 @@ pub struct History(Mutex<Recorded>);
 struct Recorded {
     /// The last reading and its time.
     last: Option<(u64, Reading)>,
+    /// The last readings and their times, the oldest first.
+    kept: VecDeque<(u64, Reading)>,
     hour: Ring,
     day: Ring,
     /// Points of the hour since the last point of the day.
@@ -200,7 +234,7 @@ struct Recorded {
 impl Default for History {
     fn default() -> Self {
         let (hour, day) = (Ring::new(HOUR_POINTS), Ring::new(DAY_POINTS));
-        Self(Mutex::new(Recorded { last: None, hour, day, gathered: 0 }))
+        Self(Mutex::new(Recorded { last: None, kept: VecDeque::new(), hour, day, gathered: 0 }))
     }
 }
 
@@ -209,12 +243,17 @@ impl History {
     pub fn record(&self, now: u64, reading: Reading) {
         let mut recorded = lock(&self.0);
         let Some(point) = recorded.last.as_ref().map(|last| between(last, now, &reading)) else {
+            recorded.kept.push_back((now, reading.clone()));
             recorded.last = Some((now, reading));
             return;
         };
         if point.seconds <= 0.0 {
             return;
         }
+        if recorded.kept.len() == READINGS {
+            recorded.kept.pop_front();
+        }
+        recorded.kept.push_back((now, reading.clone()));
         recorded.last = Some((now, reading));
         recorded.hour.push(point);
         recorded.gathered += 1;
@@ -251,6 +290,16 @@ impl History {
         json!({ "step": step.as_secs(), "next": ring.seen, "age": ages, "series": series, "live": live })
     }
 
+    /// Returns what has changed in about the last `period` until the reading of `now`: since the first kept reading, if that is
+    /// later. `None` without an earlier reading.
+    pub fn change(&self, period: Duration, now: u64, reading: &Reading) -> Option<Change> {
+        let recorded = lock(&self.0);
+        let since = now.saturating_sub(u64::try_from(period.as_nanos()).unwrap_or(u64::MAX));
+        let old = recorded.kept.iter().rev().find(|(at, _)| *at <= since).or(recorded.kept.front());
+        let (at, old) = old.filter(|(at, _)| *at < now)?;
+        Some(Change { old: old.clone(), new: reading.clone(), seconds: (now - at) as f64 / NANOS })
+    }
+
     /// Returns the sum of each figure's increase over the points that ended in the last `period`.
     pub fn increases(&self, period: Duration, now: u64) -> Increases {
         let recorded = lock(&self.0);
@@ -262,6 +311,35 @@ impl History {
             sums.iter_mut().zip(increases).for_each(|(sum, increase)| *sum += increase);
         }
         Increases(sums)
+    }
+}
+
+/// Two readings.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// The earlier one.
+    pub old: Reading,
+    /// The later one.
+    pub new: Reading,
+    /// Seconds between them.
+    pub seconds: f64,
+}
+
+impl Change {
+    /// Returns the increase of a counter. One that falls a little, because a datagram could not be sent, has not increased.
+    pub fn of(&self, counter: impl Fn(&Reading) -> u64) -> u64 {
+        counter(&self.new).saturating_sub(counter(&self.old))
+    }
+
+    /// Returns the increase of each counter of a list with names, without those that have none.
+    pub fn named(&self, list: impl Fn(&Detail) -> Vec<(&'static str, u64)>) -> Vec<(&'static str, u64)> {
+        let before = list(&self.old.detail);
+        let old = |name: &str| before.iter().find(|(known, _)| *known == name).map_or(0, |(_, count)| *count);
+        let grown = list(&self.new.detail).into_iter();
+        grown
+            .map(|(name, count)| (name, count.saturating_sub(old(name))))
+            .filter(|(_, grown)| *grown > 0)
+            .collect()
     }
 }
 
@@ -410,6 +488,20 @@ mod tests {
         first.record(0, Reading::default());
         let live = &first.json(Span::Hour, 0, SECOND, Some(&reading))["live"];
         assert_eq!(live["allocated"], 90.0);
+    }
+
+    /// The last seconds count, although they are no point yet: a teacher calls at once.
+    #[test]
+    fn a_change_reaches_to_this_moment() {
+        let history = recorded(60, |at| Reading { allocated: at * 10, ..Reading::default() });
+        let reading = Reading { allocated: 607, ..Reading::default() };
+        let change = |seconds| {
+            let change =
+                history.change(Duration::from_secs(seconds), 603 * SECOND, &reading).expect("readings");
+            (change.of(|reading| reading.allocated), change.seconds.round() as u64)
+        };
+        assert_eq!([change(20), change(300), change(3000)], [(27, 23), (307, 303), (307, 303)]);
+        assert!(History::default().change(Duration::from_secs(9), 1, &reading).is_none());
     }
 
     #[test]

@@ -21,14 +21,15 @@ use tokio_rustls::TlsAcceptor;
 
 use super::access::{self, Access, Source};
 use super::dashboard;
-use super::history::{History, STEP, Span};
+use super::history::{History, Reading, STEP, Span};
 use super::host::{self, Names};
 use super::listener::{AdminLimits, BoundedListener};
 use super::metrics::{self, MetricSource};
-use super::overview::{self, Parts, Program, StateSource};
+use super::overview::{self, Parts};
 use super::readiness::Readiness;
 use super::refusals::{self, Book};
 use super::sessions::{self, SessionSource};
+use super::state::{Program, StateSource};
 
 /// Enough for a few scrapers and browsers. A browser opens at most six connections at a time.
 const LIMITS: AdminLimits = AdminLimits {
@@ -150,6 +151,8 @@ async fn serve_within(
 
 /// Reads the figures as soon as there are any, and then every ten seconds. Reads counters only: no worker is asked.
 async fn record(state: Arc<dyn StateSource>, history: Arc<History>) {
+    // Counters are 0 at the start, so that what happens before the first reading counts too.
+    history.record(state.monotonic(), Reading::default());
     let mut started = tokio::time::interval(STARTED_CHECK);
     let first = loop {
         started.tick().await;
@@ -231,7 +234,7 @@ async fn sessions_page(State(content): State<Content>, uri: Uri) -> Response {
     // Reading blocks until the workers have answered. It goes on if the client has gone, and so does the lock.
     let reading = Arc::clone(&content.reading).lock_owned().await;
     let read = move || {
-        let page = sessions::json(&*content.sessions, &filter);
+        let page = sessions::json(&*content.sessions, &filter, &content.refusals);
         drop(reading);
         page
     };

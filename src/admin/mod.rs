@@ -14,9 +14,11 @@ mod listener;
 pub mod metrics;
 pub mod overview;
 mod places;
+mod problems;
 pub mod readiness;
 pub mod refusals;
 pub mod sessions;
+pub mod state;
 
 pub use access::Access;
 pub use http::{Content, Door, serve};

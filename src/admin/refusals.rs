@@ -24,8 +24,28 @@ pub enum Proof {
     /// That it is a user.
     Credentials,
 }
-/// Warnings that are kept.
-const WARNINGS_KEPT: usize = 4;
+
+/// What many refusals have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A secret that does not match.
+    Secrets,
+    /// A clock that is wrong.
+    Clocks,
+}
+
+/// A warning about many refusals with one cause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// The cause.
+    pub cause: Cause,
+    /// Seconds since 1970.
+    pub time: u64,
+    /// What is wrong.
+    pub text: String,
+    /// What the operator can do next.
+    pub next_step: String,
+}
 
 /// One refused request, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,8 +93,8 @@ struct Kept {
     entries: [VecDeque<(Network, Entry)>; 3],
     /// Entries since the start.
     seen: u64,
-    /// Each with its time in seconds since 1970.
-    warnings: VecDeque<(u64, String)>,
+    /// The latest of each cause.
+    warnings: Vec<Warning>,
 }
 
 impl Book {
@@ -90,19 +110,22 @@ impl Book {
         }
     }
 
-    /// Adds a warning about many refusals with one cause; `now` in seconds since 1970.
-    pub fn warn(&self, now: u64, text: String) {
+    /// Adds a warning. It replaces the one before about the same cause.
+    pub fn warn(&self, warning: Warning) {
         let mut kept = lock(&self.0);
-        if kept.warnings.len() == WARNINGS_KEPT {
-            kept.warnings.pop_front();
-        }
-        kept.warnings.push_back((now, text));
+        kept.warnings.retain(|known| known.cause != warning.cause);
+        kept.warnings.push(warning);
     }
 
-    /// Returns the number of refusals since the start, and the last warnings with their times.
-    pub fn summary(&self) -> (u64, Vec<(u64, String)>) {
+    /// Forgets the warning about a cause that is gone.
+    pub fn settle(&self, cause: Cause) {
+        lock(&self.0).warnings.retain(|known| known.cause != cause);
+    }
+
+    /// Returns the number of refusals since the start, and the warnings.
+    pub fn summary(&self) -> (u64, Vec<Warning>) {
         let kept = lock(&self.0);
-        (kept.seen, kept.warnings.iter().cloned().collect())
+        (kept.seen, kept.warnings.clone())
     }
 
     /// Returns the selected refusals, the latest first.
@@ -222,13 +245,18 @@ mod tests {
     }
 
     #[test]
-    fn all_refusals_are_counted_and_the_last_warnings_kept() {
+    fn all_refusals_are_counted_and_the_last_warning_of_each_cause_kept() {
         let book = Book::default();
         (0..503).for_each(|time| book.add(Proof::Address, ip(1), entry(time, "", "ann", "wrong_password")));
-        (0..9).for_each(|time| book.warn(time, format!("warning {time}")));
-        let (seen, warnings) = book.summary();
-        assert_eq!((seen, warnings.len()), (503, WARNINGS_KEPT));
-        assert_eq!(warnings[WARNINGS_KEPT - 1], (8, "warning 8".to_owned()));
+        let warn = |cause, time| {
+            book.warn(Warning { cause, time, text: "warning".to_owned(), next_step: "compare".to_owned() });
+        };
+        warn(Cause::Clocks, 1);
+        (2..9).for_each(|time| warn(Cause::Secrets, time));
+        let times = || book.summary().1.iter().map(|warning| warning.time).collect::<Vec<_>>();
+        assert_eq!((book.summary().0, times()), (503, vec![1, 8]));
+        book.settle(Cause::Secrets);
+        assert_eq!(times(), [1]);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The sessions of the running server, for the page `/sessions`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
+
+use super::refusals::{self, Book};
 
 /// The most sessions on one page. The others are counted.
 const SHOWN_MAX: usize = 10_000;
@@ -79,8 +81,8 @@ pub struct Filter {
     pub user: String,
 }
 
-/// Returns the selected sessions as JSON, the newest first.
-pub fn json(source: &dyn SessionSource, filter: &Filter) -> Value {
+/// Returns the selected sessions as JSON, the newest first. `refused` knows whose peers were refused.
+pub fn json(source: &dyn SessionSource, filter: &Filter, refused: &Book) -> Value {
     let mut found: Vec<Session> = Vec::new();
     let mut of_user: HashMap<(String, String), u32> = HashMap::new();
     let (mut total, mut omitted) = (0u64, 0u64);
@@ -97,13 +99,17 @@ pub fn json(source: &dyn SessionSource, filter: &Filter) -> Value {
     });
     found.sort_by_key(|session| session.seconds);
     let (now, limit) = (source.now(), source.allocations_per_user());
+    let denied = refusals::Filter { reason: "peer_denied".to_owned(), ..refusals::Filter::default() };
+    let denied: HashSet<(String, String)> =
+        refused.select(&denied).into_iter().map(|entry| (entry.host, entry.user)).collect();
     let sessions: Vec<Value> = found
         .into_iter()
         .map(|session| {
             let key = (session.host, session.user);
             let held = of_user.get(&key).copied().unwrap_or(0);
+            let is_denied = denied.contains(&key);
             let session = Session { host: key.0, user: key.1, ..session };
-            let hints = hints(&session, held, limit);
+            let hints = hints(&session, (held, limit), is_denied);
             session.json(now, &hints)
         })
         .collect();
@@ -147,8 +153,9 @@ impl Relayed {
     }
 }
 
-/// Returns what looks wrong with a session, in words. `held` is the number of its user's sessions, `limit` the most.
-fn hints(session: &Session, held: u32, limit: u32) -> Vec<String> {
+/// Returns what looks wrong with a session, in words. `held` is the number of its user's sessions, `limit` the
+/// most. `is_denied`: a peer of its user was refused lately.
+fn hints(session: &Session, (held, limit): (u32, u32), is_denied: bool) -> Vec<String> {
     let mut hints = Vec::new();
     let (up, down) = (session.from_client.packets, session.from_peer.packets);
     let permissions: usize = session.relayed.iter().map(|relayed| relayed.permissions).sum();
@@ -161,6 +168,8 @@ fn hints(session: &Session, held: u32, limit: u32) -> Vec<String> {
             );
         } else if down >= ONE_WAY && up == 0 {
             hints.push("the client sends nothing to its peers".to_owned());
+        } else if permissions == 0 && is_denied {
+            hints.push(format!("its peer was refused (403): hallpass refusals --user {}", session.user));
         } else if permissions == 0 {
             hints.push("no peer yet: browsers keep unused allocations for a while".to_owned());
         }
@@ -213,7 +222,7 @@ mod tests {
             session("ping", "cat", 30, 0, 80),
             session("ping", "dan", 90, 0, 0),
         ]);
-        let page = json(&source, &Filter::default());
+        let page = json(&source, &Filter::default(), &Book::default());
         let users: Vec<_> = (0..4).map(|at| page["sessions"][at]["user"].as_str().expect("a user")).collect();
         assert_eq!(users, ["bob", "cat", "ann", "dan"]);
         assert_eq!(
@@ -230,11 +239,36 @@ mod tests {
     }
 
     #[test]
+    fn a_user_without_a_peer_whose_peer_was_refused_is_named() {
+        let book = Book::default();
+        let denied = refusals::Entry {
+            time: 1,
+            host: "ping".into(),
+            user: "ann".into(),
+            client: "192.0.2.1:5".into(),
+            transport: "udp",
+            request: "create_permission",
+            reason: "peer_denied",
+            code: Some(403),
+            text: "the peer is not allowed".into(),
+            next_step: "add it".into(),
+        };
+        book.add(refusals::Proof::Credentials, std::net::Ipv4Addr::LOCALHOST.into(), denied);
+        let source = Fixed(vec![session("ping", "ann", 60, 0, 0), session("tuit", "ann", 70, 0, 0)]);
+        let page = json(&source, &Filter::default(), &book);
+        assert_eq!(
+            page["sessions"][0]["hints"][0],
+            "its peer was refused (403): hallpass refusals --user ann"
+        );
+        assert!(page["sessions"][1]["hints"][0].as_str().is_some_and(|hint| hint.starts_with("no peer yet")));
+    }
+
+    #[test]
     fn a_filter_selects_by_host_and_a_part_of_the_user() {
         let source = Fixed(vec![session("ping", "ann", 1, 0, 0), session("tuit", "ann", 2, 0, 0)]);
         let count = |host: &str, user: &str| {
             let filter = Filter { host: host.into(), user: user.into() };
-            json(&source, &filter)["sessions"].as_array().expect("a list").len()
+            json(&source, &filter, &Book::default())["sessions"].as_array().expect("a list").len()
         };
         assert_eq!([count("", ""), count("ping", ""), count("", "nn"), count("ping", "bob")], [2, 1, 2, 0]);
     }
@@ -242,7 +276,7 @@ mod tests {
     #[test]
     fn a_user_near_the_limit_is_named() {
         let source = Fixed((0..4).map(|_| session("ping", "ann", 1, 0, 0)).collect());
-        let page = json(&source, &Filter::default());
+        let page = json(&source, &Filter::default(), &Book::default());
         let hint = page["sessions"][0]["hints"][0].as_str().expect("a hint");
         assert!(hint.contains("the user has 4 of 5 allocations"), "{hint}");
     }

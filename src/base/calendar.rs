@@ -13,6 +13,13 @@ pub fn civil(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
+/// Returns a time in seconds since 1970 as a date to the minute, such as `2026-11-30 09:28 UTC`.
+pub fn utc(seconds: u64) -> String {
+    let (year, month, day) = civil(i64::try_from(seconds / 86_400).unwrap_or(i64::MAX / 86_400));
+    let minutes = seconds % 86_400 / 60;
+    format!("{year}-{month:02}-{day:02} {:02}:{:02} UTC", minutes / 60, minutes % 60)
+}
+
 /// Days from 1970-01-01 to a date.
 pub fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
@@ -25,6 +32,12 @@ pub fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_a_date_that_people_can_read() {
+        // date -u -d @1796030902
+        assert_eq!(utc(1_796_030_902), "2026-11-30 09:28 UTC");
+    }
 
     #[test]
     fn both_directions_agree() {

@@ -13,6 +13,7 @@ use rustls::{Error, InconsistentKeys};
 
 use super::crypto::provider;
 use super::x509;
+use crate::base::text::counted;
 
 /// Size limit of a PEM file.
 const MAX_FILE: u64 = 1 << 20;
@@ -53,14 +54,19 @@ impl Warning {
     }
 }
 
+/// Returns a number of days in words, such as `1 day`.
+fn in_days(days: u64) -> String {
+    counted(usize::try_from(days).unwrap_or(usize::MAX), "day")
+}
+
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Expired(path, days) => {
-                write!(f, "{}: expired {days} days ago; renew it and send SIGUSR2", path.display())
+                write!(f, "{}: expired {} ago; renew it and send SIGUSR2", path.display(), in_days(*days))
             }
             Self::ExpiresSoon(path, days) => {
-                write!(f, "{}: expires in {days} days; renew it and send SIGUSR2", path.display())
+                write!(f, "{}: expires in {}; renew it and send SIGUSR2", path.display(), in_days(*days))
             }
             Self::NotYetValid(path) => {
                 write!(f, "{}: not valid yet; check the clock of this host", path.display())
@@ -176,9 +182,10 @@ impl fmt::Display for CertError {
             ),
             Self::Expired(path, days) => write!(
                 f,
-                "{}: expired {days} days ago, and the certificate in use is still valid; install the renewed one, or write \
+                "{}: expired {} ago, and the certificate in use is still valid; install the renewed one, or write \
                  accept_expired = true in [tls]",
-                path.display()
+                path.display(),
+                in_days(*days)
             ),
         }
     }

@@ -177,7 +177,7 @@ pub struct CredentialsArgs {
     #[arg(long, value_name = "NAME", default_value = "hallpass")]
     pub user: String,
     /// Lifetime of the credentials
-    #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = number::lifetime)]
     pub ttl: u32,
     /// Name or address of the relay in URLs and commands. Default: external_ip; without it, the listener's own address.
     /// If the listener is on all addresses: the first of `[relay] addresses` that is reachable from outside; without
@@ -197,6 +197,8 @@ pub struct CredentialsArgs {
 pub enum Tool {
     /// turnutils_uclient, part of coturn
     Uclient,
+    /// hallpass doctor: one line to send to the administrator of a school's network, without the secret
+    Doctor,
 }
 
 /// `hallpass completions`.

@@ -56,6 +56,12 @@ impl Examined {
         error.chain(warnings).map(located).collect()
     }
 
+    /// The names in the certificate; none if it cannot be read.
+    pub fn names(&self) -> Vec<String> {
+        let leaf = self.key.as_ref().and_then(|key| key.cert.first());
+        leaf.and_then(|leaf| cert::describe(leaf)).map_or_else(Vec::new, |described| described.names)
+    }
+
     /// The first name in the certificate.
     pub fn name(&self) -> Option<String> {
         let store = CertStore::new(Arc::clone(self.key.as_ref()?));

@@ -11,6 +11,7 @@ use super::live::{Attempt, try_addresses};
 use super::output::{counted, fail, print, print_stderr};
 use super::serve::kernel;
 use super::{certificate, this_host};
+use crate::base::text::clean;
 use crate::config::{self, Config, Examined, Report, Severity};
 use crate::system::addresses::{self, Addresses};
 
@@ -43,6 +44,15 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
         return found.fail(&report.file);
     }
     let mut text = plan::text(&config, &known.unwrap_or_default(), certificate.name().as_deref());
+    let names = certificate.names();
+    if is_for_another(&config.realm, &names) {
+        let (realm, names) = (&config.realm, clean(&names.join(", "), NAMES_MAX));
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "note      the certificate is for {names}, not for {realm}: turns: URLs with {realm} fail"
+        );
+    }
     if let Some(pid) = found.live.running {
         let _ = writeln!(
             text,
@@ -58,6 +68,18 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
     let _ = writeln!(text, "{}: {verdict}", report.file);
     print(text.as_bytes())
 }
+
+/// Whether the realm looks like the relay's name, and the certificate has other names. A realm may also be the domain of the name.
+fn is_for_another(realm: &str, names: &[String]) -> bool {
+    let covers = |name: &str| match name.strip_prefix("*.") {
+        Some(domain) => realm == domain || realm.split_once('.').is_some_and(|(_, of)| of == domain),
+        None => realm == name || name.strip_suffix(realm).is_some_and(|host| host.ends_with('.')),
+    };
+    realm.contains('.') && !names.is_empty() && !names.iter().any(|name| covers(name))
+}
+
+/// Longest list of names in a certificate, in characters.
+const NAMES_MAX: usize = 200;
 
 /// Prints problems and counts them.
 #[derive(Default)]
@@ -135,4 +157,23 @@ fn live(config: &Config, file: &str, machine: &Addresses) -> Live {
         }
     }
     live
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_for_another_name_is_noticed() {
+        let is_other = |names: &[&str]| {
+            is_for_another(
+                "relay.example.org",
+                &names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>(),
+            )
+        };
+        assert!(is_other(&["www.example.org"]) && is_other(&["*.example.com", "xrelay.example.org"]));
+        assert!(!is_other(&["www.example.org", "relay.example.org"]) && !is_other(&["*.example.org"]));
+        assert!(!is_for_another("example.org", &["relay.example.org".to_owned()]), "the domain of the name");
+        assert!(!is_for_another("hallpass", &["relay.example.org".to_owned()]) && !is_other(&[]));
+    }
 }

@@ -43,6 +43,7 @@ pub(super) fn run(args: CredentialsArgs) -> ExitCode {
     let text = match (args.json, args.command) {
         (true, _) => ice_servers(&login, &endpoints),
         (false, Some(Tool::Uclient)) => uclient(&login, &endpoints),
+        (false, Some(Tool::Doctor)) => doctor(&login, &endpoints),
         (false, None) => as_text(&login, &endpoints),
     };
     print(text.as_bytes())
@@ -197,6 +198,13 @@ pub(super) fn ice_servers(login: &IssuedLogin, endpoints: &[Endpoint]) -> String
     format!("{json:#}\n")
 }
 
+/// Formats credentials as the command that tests the network of a client. It contains the login, never the secret.
+fn doctor(login: &IssuedLogin, endpoints: &[Endpoint]) -> String {
+    let urls: Vec<String> = endpoints.iter().map(|endpoint| shell_word(&endpoint.turn_url())).collect();
+    let pair = shell_word(&format!("{}:{}", login.username, login.password));
+    format!("hallpass doctor {} --exact --credentials {pair}\n", urls.join(" "))
+}
+
 /// Formats credentials as command lines of turnutils_uclient. Each runs two clients that reach each other through the
 /// relay, so no peer has to be allowed, and the test passes if no packet is lost. Users of a host with a list of peers cannot
 /// reach each other: their commands send to the first peer.
@@ -234,4 +242,34 @@ pub(super) fn uclient(login: &IssuedLogin, endpoints: &[Endpoint]) -> String {
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_for_a_school_has_a_login_and_not_the_secret() {
+        let login = IssuedLogin {
+            username: "1999999999:hallpass".to_owned(),
+            password: "b/w=".to_owned(),
+            ttl: Some(86_400),
+            peers: None,
+        };
+        let at = |transport, port| Endpoint { transport, port, server: "relay.example.org".to_owned() };
+        let line = doctor(&login, &[at(Transport::Udp, 3478), at(Transport::Tls, 443)]);
+        let parts: Vec<&str> = line.split_whitespace().map(|part| part.trim_matches('\'')).collect();
+        assert_eq!(
+            parts,
+            [
+                "hallpass",
+                "doctor",
+                "turn:relay.example.org:3478",
+                "turns:relay.example.org:443?transport=tcp",
+                "--exact",
+                "--credentials",
+                "1999999999:hallpass:b/w=",
+            ]
+        );
+    }
 }

@@ -9,10 +9,8 @@ use super::serve::listening::{lacks_ipv6, no_family};
 use crate::base::transport::Transport;
 use crate::config::Config;
 use crate::system::addresses::Addresses;
-use crate::system::port_holder::{Holder, PortSpace, who_holds};
+use crate::system::port_holder::{Holder, PROGRAM, PortSpace, who_holds};
 
-/// The name of the server's process.
-const PROGRAM: &str = "hallpass";
 /// Programs that can share a port with the relay.
 const WEB_SERVERS: [&str; 5] = ["nginx", "apache2", "httpd", "caddy", "haproxy"];
 

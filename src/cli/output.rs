@@ -1,11 +1,16 @@
 //! Output and failures of commands.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-pub use crate::base::text::counted;
+use ratatui::crossterm::terminal::size;
 
+pub use crate::base::text::counted;
+use crate::base::text::wrap;
+
+/// A narrower terminal shows no sentence well.
+const WIDTH_MIN: usize = 40;
 /// Exit status of a bad configuration, a difference or a failure. clap exits with 2 after wrong usage.
 pub const FAILURE: u8 = 1;
 /// Exit status of wrong usage, as clap has it.
@@ -22,6 +27,30 @@ pub fn print(bytes: &[u8]) -> ExitCode {
             "redirect standard output to another target",
         ),
     }
+}
+
+/// Writes text to standard output. On a terminal, sentences under a table do not break in the middle of a word.
+pub fn print_fitting(text: &str) -> ExitCode {
+    let columns = io::stdout().is_terminal().then(|| size().ok().map(|(columns, _)| usize::from(columns)));
+    match columns.flatten().filter(|columns| *columns >= WIDTH_MIN) {
+        Some(columns) => print(fitting(text, columns).as_bytes()),
+        None => print(text.as_bytes()),
+    }
+}
+
+/// Wraps the indented lines, which are sentences. Lines of tables stay as they are: their columns would not fit any more.
+fn fitting(text: &str, columns: usize) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let indent = &line[..line.len() - line.trim_start_matches(' ').len()];
+        if !indent.is_empty() && line.chars().count() > columns {
+            out.push_str(&wrap(line, indent, columns));
+        } else {
+            out.push_str(line);
+            out.push('\n');
+        }
+    }
+    out
 }
 
 /// Writes to standard error. If that fails, there is nowhere left to report it.
@@ -53,6 +82,13 @@ pub fn shell_word(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sentences_are_wrapped_and_tables_are_not() {
+        let text = "AGO  USER  REASON AND MORE\n  the password does not fit\n  next step: compare\n";
+        let expected = "AGO  USER  REASON AND MORE\n  the password does\n  not fit\n  next step: compare\n";
+        assert_eq!(fitting(text, 20), expected);
+    }
 
     #[test]
     fn shell_words_survive_a_shell() {

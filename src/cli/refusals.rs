@@ -11,6 +11,12 @@ use crate::base::text::{counted, duration, or_dash};
 use crate::system::clock;
 use crate::top::refusals::Refusal;
 
+/// A selection by host may hide what the reader looks for.
+const OF_NO_HOST: &str = "\
+without those whose password fits no secret: their host is not known
+  next step: hallpass refusals --reason wrong_password, and --reason expired_name
+";
+
 /// Asks the running server and prints the last refusals.
 pub(super) fn run(args: &RefusalsArgs) -> ExitCode {
     let query = [("host", &args.host), ("user", &args.user), ("reason", &args.reason)];
@@ -19,9 +25,12 @@ pub(super) fn run(args: &RefusalsArgs) -> ExitCode {
         Err(Failed { message, next_step }) => return output::fail(&message, &next_step),
     };
     let is_whole = query.iter().all(|(_, selected)| selected.is_none());
-    let text =
-        if args.server.json { format!("{page:#}\n") } else { text(&page, is_whole, clock::unix_seconds()) };
-    output::print(text.as_bytes())
+    let text = match (args.server.json, &args.host) {
+        (true, _) => format!("{page:#}\n"),
+        (false, None) => text(&page, is_whole, clock::unix_seconds()),
+        (false, Some(_)) => text(&page, is_whole, clock::unix_seconds()) + OF_NO_HOST,
+    };
+    output::print_fitting(&text)
 }
 
 /// Returns the refusals as a table, each with its reason and the next step.

@@ -19,7 +19,7 @@ pub(super) fn run(args: &SessionsArgs) -> ExitCode {
         Err(Failed { message, next_step }) => return output::fail(&message, &next_step),
     };
     let text = if args.server.json { format!("{page:#}\n") } else { text(&page) };
-    output::print(text.as_bytes())
+    output::print_fitting(&text)
 }
 
 /// Returns the sessions as a table, each with its hints.

@@ -3,6 +3,9 @@
 use super::diagnosis::Diagnosis;
 use super::finding::{Finding, Severity, finding};
 
+/// The code of the finding that the running server does not have the configuration that was examined.
+pub const PREVIOUS: &str = "previous_configuration";
+
 /// One subject of a run on the relay itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
@@ -58,6 +61,16 @@ pub fn conclude(checks: &[Check]) -> Diagnosis {
             "good_with_warnings",
             format!("The relay works{tested}, with {}.", counted(warnings, "warning")),
         ),
+        (errors, _) if findings.iter().any(|finding| finding.code == PREVIOUS) => Finding {
+            severity: Severity::Error,
+            ..finding(
+                "not_in_use",
+                format!(
+                    "The running server works on with the configuration before. This one has {}{and_warnings}.",
+                    counted(errors, "error")
+                ),
+            )
+        },
         (errors, _) => Finding {
             severity: Severity::Error,
             ..finding(
@@ -99,5 +112,11 @@ mod tests {
         let codes: Vec<&str> = told.findings.iter().map(|finding| finding.code).collect();
         assert_eq!((told.works, &codes[..]), (false, &["faulty", "e", "w", "clock_not_tested"][..]));
         assert!(told.findings[0].text.ends_with("1 error and 1 warning."), "{told:?}");
+        let mut configuration = Check::of("configuration");
+        configuration.findings.push(Finding::error("configuration", "unknown key", "remove it"));
+        configuration.findings.push(Finding::warning(PREVIOUS, "the server runs", "do not restart it"));
+        let told = conclude(&[configuration]);
+        assert_eq!((told.works, told.findings[0].code), (false, "not_in_use"));
+        assert!(!told.findings[0].text.contains("Calls fail"), "{told:?}");
     }
 }

@@ -78,10 +78,13 @@ impl Facts<'_> {
             return (finding("works_only_through_proxy", text), Some(Addressee::Network));
         }
         if best.rung.transport == Transport::Udp {
-            return (
-                finding("works", "Calls will work here. The best way for sound and video, UDP, is open."),
-                None,
-            );
+            let verdict = match best.untested {
+                // Nothing was sent through the relay: a firewall at its relay ports would not show.
+                Some(_) => "Calls should work here: this network lets you reach the relay and log in.",
+                None => "Calls will work here.",
+            };
+            let text = format!("{verdict} The best way for sound and video, UDP, is open.");
+            return (finding("works", text), None);
         }
         let stutter = "Sound and video may stutter when the network is busy.";
         let udp = || self.direct().filter(|outcome| outcome.rung.transport == Transport::Udp);

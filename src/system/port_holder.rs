@@ -6,6 +6,9 @@ use std::path::Path;
 
 use crate::base::transport::Transport;
 
+/// The name of the server's process.
+pub const PROGRAM: &str = "hallpass";
+
 /// A space of port numbers. Those of UDP and TCP are separate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortSpace {

@@ -86,8 +86,6 @@ pub struct Limited {
     pub is_bytes: bool,
     /// Use and limit.
     pub usage: Use,
-    /// What raises the limit.
-    pub step: &'static str,
 }
 
 impl Limited {
@@ -120,14 +118,6 @@ pub struct Board {
     pub cpu: Option<f64>,
     /// Limits.
     pub limits: Vec<Limited>,
-    /// Web clients whose back end was unreachable, in the last minute.
-    pub web_unavailable: u64,
-    /// Connections and relayed addresses refused for lack of something, in the last minute.
-    pub lacks: Vec<Count>,
-    /// TLS handshakes in the last minute by outcome.
-    pub handshakes: Vec<Count>,
-    /// Workers that were restarted in the last minute.
-    pub restarted: Vec<u64>,
 }
 
 impl Board {
@@ -157,16 +147,6 @@ impl Board {
             });
             sorted(all.collect())
         };
-        let since = |of: fn(&Reading) -> u64| {
-            minute.as_ref().map_or(0, |change| of(now).saturating_sub(of(change.old)))
-        };
-        let mut lacks = counts(|reading| &reading.connections_refused);
-        lacks.extend(counts(|reading| &reading.relays_refused));
-        lacks.retain(|count| count.recent > 0);
-        let restarted = now.workers.iter().filter(|(number, worker)| {
-            let old = minute.as_ref().and_then(|change| change.old.workers.get(number));
-            old.is_some_and(|old| worker.restarts > old.restarts)
-        });
         Some(Self {
             interval: before.as_ref().map_or(0.0, |change| change.seconds),
             recent: minute.as_ref().map_or(0.0, |change| change.seconds),
@@ -181,10 +161,6 @@ impl Board {
                 .collect(),
             cpu: before.as_ref().map(|change| (now.cpu - change.old.cpu).max(0.0) / change.seconds),
             limits: limits(now),
-            web_unavailable: since(|reading| reading.web_unavailable),
-            lacks,
-            handshakes: counts(|reading| &reading.handshakes),
-            restarted: restarted.map(|(&number, _)| number).collect(),
             reading: now.clone(),
         })
     }
@@ -285,13 +261,13 @@ fn turns(now: &Worker, old: &Worker) -> Option<[Bound; 3]> {
 }
 
 fn limits(now: &Reading) -> Vec<Limited> {
-    let limited = |name, usage, step| Limited { name, is_bytes: name == "memory", usage, step };
+    let limited = |name, usage| Limited { name, is_bytes: name == "memory", usage };
     vec![
-        limited("descriptors", now.descriptors, "raise LimitNOFILE= in the unit and restart"),
-        limited("memory", now.memory, "raise limits.memory_mib, or add memory"),
-        limited("relay ports", now.ports, "widen [relay] ports, or add an address"),
-        limited("allocations", now.allocations, "raise limits.allocations_total"),
-        limited("connections", now.connections, "raise limits.connections_total"),
+        limited("descriptors", now.descriptors),
+        limited("memory", now.memory),
+        limited("relay ports", now.ports),
+        limited("allocations", now.allocations),
+        limited("connections", now.connections),
     ]
 }
 

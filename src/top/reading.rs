@@ -65,15 +65,6 @@ pub struct Use {
     pub limit: Option<f64>,
 }
 
-/// The certificate in use.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Certificate {
-    /// Its first name.
-    pub name: String,
-    /// The end of its validity, in seconds since 1970.
-    pub expiry: u64,
-}
-
 /// The numbers of one answer. Absent series are zero or empty: a server that starts has few.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
@@ -101,8 +92,6 @@ pub struct Reading {
     pub descriptors: Use,
     /// Resident bytes.
     pub memory: Use,
-    /// Memory pressure, 0 to 2.
-    pub pressure: u64,
     /// Relay ports.
     pub ports: Use,
     /// Allocations.
@@ -111,24 +100,6 @@ pub struct Reading {
     pub connections: Use,
     /// Whether new allocations are refused.
     pub draining: bool,
-    /// Seconds until the drain closes remaining clients.
-    pub drain_left: Option<u64>,
-    /// The certificate that expires first.
-    pub certificate: Option<Certificate>,
-    /// Whether the certificate in use is self-signed.
-    pub is_self_signed: bool,
-    /// Whether the last reload of the configuration failed.
-    pub config_failed: bool,
-    /// Whether the last reload of the certificate failed.
-    pub certificate_failed: bool,
-    /// Web clients whose back end was unreachable.
-    pub web_unavailable: u64,
-    /// Connections refused, by exhausted resource.
-    pub connections_refused: BTreeMap<String, u64>,
-    /// Relayed addresses that could not be opened, by reason.
-    pub relays_refused: BTreeMap<String, u64>,
-    /// TLS handshakes by outcome.
-    pub handshakes: BTreeMap<String, u64>,
 }
 
 impl Reading {
@@ -148,7 +119,6 @@ impl Reading {
             "process_cpu_seconds_total" => self.cpu = sample.value,
             "process_resident_memory_bytes" => self.memory.used = sample.value,
             "hallpass_memory_max_bytes" => self.memory.limit = Some(sample.value),
-            "hallpass_memory_pressure" => self.pressure = sample.count(),
             "hallpass_descriptors" => self.descriptors.used = sample.value,
             "hallpass_descriptors_max" => self.descriptors.limit = Some(sample.value),
             "hallpass_relay_ports_taken" => self.ports.used = sample.value,
@@ -170,22 +140,6 @@ impl Reading {
             }
             "hallpass_drops_total" => add(&mut self.drops, label("reason"), sample),
             "hallpass_draining" => self.draining = sample.value > 0.0,
-            "hallpass_drain_left_seconds" => self.drain_left = Some(sample.count()),
-            "hallpass_certificate_expiry_timestamp_seconds" => {
-                let found = Certificate { name: label("name"), expiry: sample.count() };
-                if self.certificate.as_ref().is_none_or(|known| found.expiry < known.expiry) {
-                    self.certificate = Some(found);
-                }
-            }
-            "hallpass_certificate_self_signed" => self.is_self_signed |= sample.value > 0.0,
-            "hallpass_config_last_reload_successful" => self.config_failed = sample.value == 0.0,
-            "hallpass_certificate_last_reload_successful" => self.certificate_failed = sample.value == 0.0,
-            "hallpass_web_unavailable_total" => self.web_unavailable = sample.count(),
-            "hallpass_connections_refused_total" => {
-                add(&mut self.connections_refused, label("reason"), sample)
-            }
-            "hallpass_relays_refused_total" => add(&mut self.relays_refused, label("reason"), sample),
-            "hallpass_tls_handshakes_total" => add(&mut self.handshakes, label("outcome"), sample),
             name => self.take_worker(name, sample),
         }
     }

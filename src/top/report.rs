@@ -27,7 +27,7 @@ pub fn text(state: &State, unix: u64) -> String {
     let mut lines = head(board, &state.server, unix);
     lines.push(String::new());
     if state.notices.is_empty() {
-        lines.push("nothing needs attention".to_owned());
+        lines.push(state.all_is_well.clone());
     }
     lines.extend(state.notices.iter().flat_map(|notice| notice.lines(WIDTH)));
     let mut table = |columns: &[Column], cells: Vec<Vec<String>>| {
@@ -116,6 +116,7 @@ pub fn json(state: &State, unix: u64) -> Value {
         "users": reading.users,
         "cores": board.cpu,
         "attention": notices.collect::<Vec<_>>(),
+        "refused_last_five_minutes": state.refused_recently,
         "total": row(&board.sum),
         "traffic": state.rows().into_iter().map(row).collect::<Vec<_>>(),
         "refusals_by_reason": board.refusals.iter().map(count).collect::<Vec<_>>(),

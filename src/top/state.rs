@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::attention::{self, Notice};
+use super::attention::{self, Notice, all_is_well};
 use super::board::Board;
 use super::history::History;
 use super::reading::Reading;
 use super::refusals::Refusal;
-use super::sessions::Sessions;
+use super::sessions::{Sessions, number};
 use super::theme::Theme;
 use crate::base::text::clean;
 use crate::base::time::Instant;
@@ -96,8 +96,8 @@ pub struct Wanted {
 pub struct Answers {
     /// `/metrics`.
     pub metrics: String,
-    /// What `/readyz` says if the server is not ready.
-    pub unready: Option<String>,
+    /// `/overview`.
+    pub overview: Value,
     /// `/sessions`, if it was asked for.
     pub sessions: Option<Value>,
     /// `/refusals`, if it was asked for.
@@ -141,6 +141,10 @@ pub struct State {
     pub board: Option<Board>,
     /// The notices about it.
     pub notices: Vec<Notice>,
+    /// Requests refused in the last five minutes, without those after which the client continues by itself.
+    pub refused_recently: u64,
+    /// What is shown without a notice.
+    pub all_is_well: String,
     /// The latest sessions.
     pub sessions: Option<Sessions>,
     /// The latest refusals.
@@ -177,6 +181,8 @@ impl State {
             history: History::default(),
             board: None,
             notices: Vec::new(),
+            refused_recently: 0,
+            all_is_well: String::new(),
             sessions: None,
             refusals: None,
             link: Link::Waiting,
@@ -219,12 +225,10 @@ impl State {
         if let Some(page) = &answers.refusals {
             self.refusals = Some(Refusal::all_of(page));
         }
-        let unready = answers.unready.map(|reason| clean(reason.trim_end(), REASON_MAX));
         self.board = Board::of(&self.history);
-        self.notices = self
-            .board
-            .as_ref()
-            .map_or_else(Vec::new, |board| attention::notices(board, unready.as_deref(), unix));
+        self.notices = attention::notices(&answers.overview);
+        self.refused_recently = number(&answers.overview["refused_recently"]);
+        self.all_is_well = all_is_well(&answers.overview);
         if self.restarted.is_some_and(|restarted| at.since(restarted) < RESTART_TOLD) {
             let step = "if nobody restarted it: journalctl -u hallpass -n 50";
             let text = "the server was restarted; its numbers begin anew";

@@ -125,8 +125,13 @@ const LAST_WIDTH: usize = 9;
 
 /// Returns the title of counts over so many seconds. In the first minute they cover less than a minute.
 fn last(seconds: f64) -> &'static str {
+    const FIRST: [&str; 10] = [
+        "SO FAR", "LAST 1 S", "LAST 2 S", "LAST 3 S", "LAST 4 S", "LAST 5 S", "LAST 6 S", "LAST 7 S",
+        "LAST 8 S", "LAST 9 S",
+    ];
     match seconds.round() as u64 {
-        0..15 => "LAST 10 S",
+        few @ 0..10 => FIRST[few as usize],
+        10..15 => "LAST 10 S",
         15..25 => "LAST 20 S",
         25..35 => "LAST 30 S",
         35..45 => "LAST 40 S",
@@ -180,4 +185,16 @@ pub fn limit(limited: &Limited) -> Vec<String> {
     let most = limited.usage.limit.map_or_else(|| "no limit".to_owned(), amount);
     let share = limited.share().map_or_else(|| "-".to_owned(), percent);
     vec![limited.name.to_owned(), amount(limited.usage.used), most, share]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_title_of_counts_names_their_span() {
+        let titles = [0.0, 2.0, 9.6, 14.0, 31.0, 60.0].map(last);
+        assert_eq!(titles, ["SO FAR", "LAST 2 S", "LAST 10 S", "LAST 10 S", "LAST 30 S", "LAST MIN"]);
+        assert!(titles.iter().all(|title| title.len() <= LAST_WIDTH));
+    }
 }

@@ -114,7 +114,7 @@ fn notices(page: &mut Page<'_>, state: &State) {
     let all: Vec<_> = state.failure().into_iter().chain(&state.notices).collect();
     if all.is_empty() {
         if state.board.is_some() {
-            page.text("nothing needs attention", state.theme.good());
+            page.text(&state.all_is_well, state.theme.good());
         }
         return;
     }

@@ -125,6 +125,8 @@ pub struct HostRung {
     pub allocations: Counter,
     /// Allocations made since the start.
     pub allocated: Counter,
+    /// Those of [`allocated`](Self::allocated) that were tests by this program on this machine.
+    pub tested: Counter,
     /// Allocations that got a permission.
     pub permitted: Counter,
     /// Allocations whose client sent data to a peer.

@@ -332,7 +332,7 @@ fn behind_nat(relay: &Relay) {
         ["certificate_expired", "certificate_not_loaded", "no_external_ip"],
         "{json:#}"
     );
-    names(&json, "certificate_expired", &["expired 1 days ago", "renew it"]);
+    names(&json, "certificate_expired", &["expired 1 day ago", "renew it"]);
     names(
         &json,
         "no_external_ip",
@@ -385,12 +385,12 @@ fn a_firewall(relay: &Relay) {
     let json = relay.examine(&relay.files.path("good.toml"), NAME, &[]);
     assert_eq!(faults(&json), ["relay_ports_blocked_in", "relay_ports_blocked_out"], "{json:#}");
     let input = [
-        "61000-65000 are dropped by rule",
-        "chain input in table inet guard",
+        "61000-65000 are dropped by the rule with handle",
+        "nft -a list chain inet guard input",
         "`udp dport 61000-65000 accept`",
     ];
     names(&json, "relay_ports_blocked_in", &input);
-    names(&json, "relay_ports_blocked_out", &["chain output in table inet guard"]);
+    names(&json, "relay_ports_blocked_out", &["nft -a list chain inet guard output"]);
     assert!(json["rungs"].as_array().expect("rungs").iter().all(|rung| rung["works"] == false), "{json:#}");
     inside(&relay.lab.server, &["nft", "flush", "ruleset"]);
 }

@@ -146,6 +146,16 @@ fn a_secret_that_does_not_match_is_told_once_after_a_reload() {
         return;
     }
     let server = Server::start(&Plan::loopback());
+    // A test on the relay itself has the secret of the file, so it says nothing about that of BigBlueButton.
+    let log_in = |user: &str| {
+        let link = Link::open(Transport::Udp, server.v4(Transport::Udp));
+        let mut client = Client::log_in(link, server.credentials(user));
+        client.allocate().expect("good credentials");
+        client
+    };
+    let mut doctor = log_in("doctor");
+    assert_eq!(doctor.permit("10.1.2.3:7000".parse().expect("literal")), 403);
+    wait_line(&server, &["doctor", "(test by hallpass doctor", "next step: nothing"]);
     let fail = |users: [&str; 4]| {
         for user in users {
             assert_eq!(refused(&server, rest("another secret", user, 600)), 401);
@@ -164,6 +174,22 @@ fn a_secret_that_does_not_match_is_told_once_after_a_reload() {
     );
     wait_line(&server, &["refusal", "w_h"]);
     assert_eq!(server.log().matches("were refused since the").count(), 2, "{}", server.log());
+    let warnings = || -> Vec<serde_json::Value> {
+        let page: serde_json::Value =
+            serde_json::from_str(&get(server.admin(), "/overview").1).expect("JSON");
+        let all = page["problems"].as_array().expect("a list").clone();
+        all.into_iter().filter(|one| one["text"].to_string().contains("were refused since")).collect()
+    };
+    let [warning] = &warnings()[..] else { panic!("one warning, the latest") };
+    let file = server.files().path("hallpass.toml");
+    let command = format!("hallpass bbb-xml --config {} --public-name ", file.display());
+    assert!(warning["next_step"].to_string().contains(&command), "{warning}");
+    // The repair.
+    let _pupil = log_in("w_i");
+    wait_line(&server, &["users of test succeed: the warning about secrets is over"]);
+    assert_eq!(warnings().len(), 0, "it has left the dashboard");
+    let listed = printed(&server, &["refusals", "--host", "test"]);
+    assert!(listed.contains("without those whose password fits no secret"), "{listed}");
 }
 
 /// Without a secret, only the names of the configuration are known.

@@ -3,7 +3,9 @@
 use crate::explain::names_what_it_cannot_ask;
 use crate::support::beside_others;
 use crate::support::client::{Client, Link};
+use crate::support::credentials::rest;
 use crate::support::echo::Echo;
+use crate::support::http::get;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
 use crate::support::server::{Server, skip_on_coturn};
 use crate::support::tool::{run_command, run_ok};
@@ -51,7 +53,7 @@ fn two_sessions_are_shown_once_as_text_and_as_json() {
     for words in [
         &["hallpass 0", "ready"][..],
         &["2 sessions, 2 users, new 0/s, to peers 0, to clients 0"],
-        &["100 % of the limit on allocations is used -> raise limits.allocations_total"],
+        &["! 2 of 2 allocations are in use. -> raise limits.allocations_total"],
         &["test", "udp", "1", "0"],
         &["allocations", "2", "100 %"],
         &["w_ann", "test", "udp", "127.0.0.1:"],
@@ -79,12 +81,41 @@ fn two_sessions_are_shown_once_as_text_and_as_json() {
             );
         }
     }
+    // The same list as on the dashboard.
+    let overview: Value = serde_json::from_str(&get(server.admin(), "/overview").1).expect("JSON");
+    let texts = |list: &Value| -> Vec<String> {
+        list.as_array().expect("a list").iter().map(|one| one["text"].to_string()).collect()
+    };
+    assert_eq!(texts(&json["attention"]), texts(&overview["problems"]));
     let ports = json["limits"].as_array().expect("a list").iter().find(|one| one["name"] == "relay ports");
     assert_eq!(ports.expect("the ports")["used"], 2.0);
     assert!(json["workers"].as_array().is_some_and(|workers| !workers.is_empty()), "{json:#}");
     assert!(json["workers"][0]["busy"].as_f64().is_some_and(|busy| (0.0..=1.0).contains(&busy)), "{json:#}");
     drop(clients);
     names_what_it_cannot_ask(&["top", "--once"]);
+}
+
+/// A teacher calls first, and then the program is started.
+#[test]
+fn what_was_refused_before_it_started_needs_attention() {
+    let _turn = beside_others();
+    if skip_on_coturn("hallpass top") {
+        return;
+    }
+    let server = Server::start(&Plan::loopback());
+    for user in ["w_a", "w_b", "w_c"] {
+        let link = Link::open(Transport::Udp, server.v4(Transport::Udp));
+        let refused = Client::log_in(link, rest("another secret", user, 600)).allocate();
+        assert_eq!(refused, Err(401));
+    }
+    let text = top(&server, &["--once"]);
+    for words in ["3 requests were refused in the last", "most for wrong_password. -> run hallpass refusals"]
+    {
+        assert!(text.split_whitespace().collect::<Vec<_>>().join(" ").contains(words), "{words}: {text}");
+    }
+    assert!(!text.contains("nothing needs attention"), "{text}");
+    let json: Value = serde_json::from_str(&top(&server, &["--once", "--json"])).expect("JSON");
+    assert_eq!(json["refused_last_five_minutes"], 3);
 }
 
 #[test]

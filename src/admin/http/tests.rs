@@ -1,7 +1,7 @@
 use super::*;
 use crate::admin::history::Reading;
-use crate::admin::overview::State as ServerState;
 use crate::admin::sessions::Session;
+use crate::admin::state::State as ServerState;
 use crate::admin::{Latch, Snapshot};
 use std::io::{Read, Write};
 use std::net::SocketAddr;

@@ -11,6 +11,17 @@ pub fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Parses the lifetime of credentials in seconds, up to ten years.
+///
+/// # Errors
+/// A message for the user if `text` is not such a number.
+pub fn lifetime(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(seconds) if (1..=315_360_000).contains(&seconds) => Ok(seconds),
+        _ => Err("write a number of seconds from 1 to 315360000, such as 3600 for an hour".to_owned()),
+    }
+}
+
 /// Parses the packets per second of one allocation, up to 10 million.
 ///
 /// # Errors
@@ -52,6 +63,8 @@ mod tests {
     fn numbers_may_have_their_unit_and_have_bounds() {
         assert_eq!((percent("0.5 %"), milliseconds("20ms")), (Ok(0.5), Ok(20.0)));
         assert_eq!((seconds("1.5"), rate("0")), (Ok(1.5), Ok(0.0)));
+        assert_eq!(lifetime("3600"), Ok(3600));
+        assert!(["1h", "0", "-5"].iter().all(|text| lifetime(text).is_err_and(|told| told.contains("3600"))));
         assert!(percent("101").is_err() && milliseconds("0").is_err() && milliseconds("NaN").is_err());
         assert!(seconds("-1").is_err() && rate("1e9").is_err());
     }

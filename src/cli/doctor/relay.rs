@@ -19,6 +19,7 @@ mod site;
 mod web;
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use self::bigbluebutton_file::Xml;
 use self::site::{Site, problems};
@@ -27,14 +28,19 @@ use crate::cli::live::try_addresses;
 use crate::cli::output::counted;
 use crate::cli::serve::relays::Relays;
 use crate::cli::{certificate as files_of_tls, this_host};
-use crate::config::{self, Examined};
+use crate::config::{self, Examined, Severity};
 use crate::doctor::Progress;
-use crate::doctor::check::{Check, conclude};
+use crate::doctor::check::{Check, PREVIOUS, conclude};
+use crate::doctor::finding::Finding;
 use crate::doctor::inspection::{Inspection, Seen, inspect};
 use crate::doctor::outcome::Outcome;
 use crate::doctor::report::{Relay, Report};
 use crate::system::addresses::{self as machine_addresses, Addresses};
 use crate::system::clock as system_clock;
+use crate::system::port_holder::{PROGRAM, PortSpace, who_holds};
+
+/// The admin address without one in the configuration.
+const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9641);
 
 /// Examines the relay on this machine. Takes less than 20 s.
 ///
@@ -46,7 +52,10 @@ pub(super) fn examine(args: &RelayArgs, progress: &mut dyn Progress) -> io::Resu
     let mut checks = vec![configuration(&examined)];
     let has_errors = examined.report.has_errors();
     let nothing = || Seen { begun: system_clock::unix_seconds(), ..Seen::default() };
-    let Some(config) = examined.config else { return Ok(report(file, checks, Vec::new(), nothing())) };
+    let Some(config) = examined.config else {
+        checks[0].findings.extend(previous(&examined.report, None));
+        return Ok(report(file, checks, Vec::new(), nothing()));
+    };
     let certificate = files_of_tls::examine(&config);
     let xml = Xml::find(args);
     let mut site = Site {
@@ -59,7 +68,11 @@ pub(super) fn examine(args: &RelayArgs, progress: &mut dyn Progress) -> io::Resu
         xml,
     };
     if has_errors {
-        // There are defaults in place of the wrong values: to compare them with this machine would mislead.
+        // There are defaults in place of the wrong values: to compare them with this machine would mislead. But its ports show
+        // whether a server is running.
+        site.machine = machine_addresses::read().unwrap_or_default();
+        site.tried = try_addresses(&site.config, &site.machine);
+        checks[0].findings.extend(previous(&examined.report, site.running()));
         checks.push(files::check(&site, &examined.secret_files));
         checks.push(certificate::check(&site, &nothing()));
         return Ok(report(file, checks, Vec::new(), nothing()));
@@ -114,6 +127,21 @@ fn report(file: String, checks: Vec<Check>, outcomes: Vec<Outcome>, seen: Seen) 
         begun: seen.begun,
         took: seen.took,
     }
+}
+
+/// The server that runs beside a file with errors. Without a known pid, the one at the default admin address.
+fn previous(report: &config::Report, running: Option<u32>) -> Option<Finding> {
+    let admin = || who_holds(PortSpace::Tcp, ADMIN).filter(|holder| holder.name == PROGRAM);
+    let pid = running.or_else(|| admin().map(|holder| holder.pid))?;
+    let line = report.problems.iter().find(|problem| problem.severity == Severity::Error)?.line;
+    let line = line.map_or_else(|| "the file".to_owned(), |line| format!("line {line}"));
+    Some(Finding::warning(
+        PREVIOUS,
+        format!("the running server (pid {pid}) still has the configuration before; this file is not in use"),
+        format!(
+            "do not restart it, because it would not start again: correct {line}, then systemctl reload hallpass"
+        ),
+    ))
 }
 
 fn configuration(examined: &Examined) -> Check {

@@ -181,6 +181,11 @@ fn set_up(
         protocol,
         counters.clone(),
         Arc::clone(&hosts),
+        format!(
+            "hallpass bbb-xml --config {} --public-name {} --verify turn-stun-servers.xml",
+            source.name(),
+            config.realm
+        ),
         clock::unix_seconds(),
     );
     shown.metrics.set(ServerMetrics {

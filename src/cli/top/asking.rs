@@ -13,9 +13,10 @@ pub async fn ask(server: &Target, wanted: Wanted) -> Result<Answers, Failed> {
     let metrics = server.page("/metrics").await?;
     let mut answers =
         Answers { metrics: String::from_utf8_lossy(&metrics).into_owned(), ..Answers::default() };
-    if answers.metrics.lines().any(|line| line == "hallpass_ready 0") {
-        let (_, reason) = server.get("/readyz").await?;
-        answers.unready = Some(String::from_utf8_lossy(&reason).into_owned());
+    if answers.metrics.contains("\nhallpass_build_info{")
+        || answers.metrics.starts_with("hallpass_build_info{")
+    {
+        answers.overview = json(server, "/overview").await?;
     }
     if wanted.sessions {
         answers.sessions = Some(json(server, "/sessions").await?);

@@ -32,8 +32,10 @@ pub fn parse(text: &str) -> Option<Ruleset> {
     }
     for rule in objects.iter().filter_map(|object| object.get("rule")).filter(|rule| is_ours(rule)) {
         let (Some(table), Some(name)) = (table(rule), word(rule, "chain")) else { continue };
-        let shown =
-            format!("rule {} of chain {name} in table {table}", rule.get("handle").unwrap_or(&Value::Null));
+        let shown = format!(
+            "the rule with handle {} (nft -a list chain {table} {name})",
+            rule.get("handle").unwrap_or(&Value::Null)
+        );
         let family = match word(rule, "family") {
             Some("ip") => vec![Match::Family(Set::of(vec![Family::V4]))],
             Some("ip6") => vec![Match::Family(Set::of(vec![Family::V6]))],
@@ -254,7 +256,7 @@ mod tests {
     fn a_rule_that_drops_the_relayed_addresses() {
         let range = udp("dport", r#"{"range": [40000, 65535]}"#, "drop");
         let found = dropped(&rules("accept", &[LOOPBACK, &range])).expect("dropped");
-        assert_eq!(found.by, "rule 2 of chain i in table inet f");
+        assert_eq!(found.by, "the rule with handle 2 (nft -a list chain inet f i)");
         let tcp = range.replace("udp", "tcp");
         assert_eq!(dropped(&rules("accept", &[&tcp])), None);
         let source = udp("sport", "53", "drop");

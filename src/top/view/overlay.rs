@@ -46,7 +46,7 @@ pub fn notices(page: &mut Page<'_>, state: &mut State) {
         .flat_map(|notice| notice.lines(page.width()))
         .collect();
     if lines.is_empty() {
-        lines.push("nothing needs attention".to_owned());
+        lines.push(state.all_is_well.clone());
     }
     scroll(page, state, &lines);
 }

@@ -95,13 +95,22 @@ fn refusals(user: &str) -> Value {
     json!({ "refusals": (1..=30).map(refusal).collect::<Vec<_>>() })
 }
 
+/// An overview with two problems.
+fn overview(host: &str) -> Value {
+    json!({ "refused_recently": 4, "problems": [
+        { "level": "bad", "text": format!("Nothing comes back from the peers of {host} over udp."), "next_step": "do the firewalls let UDP through?" },
+        { "level": "warning", "text": "4 requests were refused in the last five minutes, most for wrong_password.",
+          "next_step": "run hallpass refusals: it says who, why, and what to do" },
+    ] })
+}
+
 /// A state after two answers, two seconds apart.
 fn state(has_colour: bool, host: &str, user: &str) -> State {
     let mut state = State::new("127.0.0.1:9641".to_owned(), Theme::new(has_colour));
     for (seconds, shift) in [(100, 0), (102, 2)] {
         let answers = Answers {
             metrics: metrics(seconds, host),
-            unready: None,
+            overview: overview(host),
             sessions: Some(sessions(seconds, user)),
             refusals: Some(refusals(user)),
         };
@@ -149,7 +158,7 @@ fn screens_of_80_by_24_show_what_matters() {
         ],
         &["w_40", "203.0.113.40:46336", "2.2 Mbit/s".trim_start_matches("2.2 "), "40 sessions", "!"],
         &["wrong_password", "w_1", "next step: compare the secret", "fits none"],
-        &["refused wrong_password", "dropped no_permission", "LAST 10 S"],
+        &["refused wrong_password", "dropped no_permission", "LAST 2 S"],
         &["LIMIT ON", "relay ports", "WORKER", "<0.1 ms", "63 %"],
     ];
     for (view, words) in VIEWS.into_iter().zip(words) {
@@ -165,7 +174,7 @@ fn screens_of_80_by_24_show_what_matters() {
             assert!(all.contains(word), "{word:?} in view {view}:\n{all}");
         }
         assert!(
-            all.contains("! 4 requests were refused in the last 2s, most for wrong_password -> who"),
+            all.contains("* 4 requests were refused in the last five minutes, most for wrong_password."),
             "{all}"
         );
     }

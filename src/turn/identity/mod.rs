@@ -6,6 +6,7 @@ pub mod directory;
 pub mod gate;
 pub mod near_miss;
 pub mod nonce;
+pub mod own_test;
 pub mod peer_policy;
 pub mod refusal;
 pub mod rest;

@@ -195,7 +195,8 @@ impl Reason {
                 "nothing if it happens once, after a restart or a change of the client's address; the client tries again"
             }
             Reason::WrongPassword { .. } => {
-                "compare the secret of the host with the one in the client's turn-stun-servers.xml, to the last character"
+                "compare the secret of the host with the one in the client's turn-stun-servers.xml, to the last character; if both are \
+                 the same, was the relay reloaded since? hallpass doctor tells"
             }
             Reason::ExpiredName { .. } => {
                 "the client needs new credentials; if many clients are off by the same time, compare the clocks of both hosts"
@@ -270,11 +271,11 @@ impl fmt::Display for Reason {
             }
             Reason::WrongPassword { secrets: 0 } => f.write_str("the password is wrong"),
             Reason::WrongPassword { secrets } => {
-                write!(f, "the password fits {}; the user name has not expired", none_of(*secrets))
+                write!(f, "the password {}; the user name has not expired", fits_none(*secrets))
             }
             Reason::ExpiredName { seconds } => write!(f, "the user name expired {seconds} s ago"),
             Reason::FarExpiry { secrets, days } => {
-                write!(f, "the password fits {}, and the user name expires in {days} days", none_of(*secrets))
+                write!(f, "the password {}, and the user name expires in {days} days", fits_none(*secrets))
             }
             Reason::MalformedName { is_swapped: true } => {
                 f.write_str("the user name ends with a time, but must begin with it")
@@ -346,10 +347,10 @@ impl fmt::Display for Reason {
     }
 }
 
-fn none_of(secrets: usize) -> String {
+fn fits_none(secrets: usize) -> String {
     match secrets {
-        1 => "not the secret".to_owned(),
-        count => format!("none of the {count} secrets"),
+        1 => "does not fit the secret".to_owned(),
+        count => format!("fits none of the {count} secrets"),
     }
 }
 

@@ -18,6 +18,9 @@ use crate::doctor::stage::{Cause, Stage};
 use crate::doctor::text::list;
 use crate::turn::settings::RelayAddress;
 
+/// From more ways than this on, all of them are not listed.
+const MANY: usize = 3;
+
 /// Maximum number of listeners and of logins that are tried.
 const DOORS_MAX: usize = 32;
 const LOGINS_MAX: usize = 16;
@@ -144,7 +147,8 @@ pub fn check(
         }
     }
     let whose = logins.first().map_or("", |(whose, _)| whose);
-    check.findings.extend(failures.iter().map(|(doors, cause)| failure(site, doors, cause, whose)));
+    let all = first().count();
+    check.findings.extend(failures.iter().map(|(doors, cause)| failure(site, (doors, all), cause, whose)));
     let good = first().filter(|(_, outcome)| outcome.fault.is_none()).count();
     if let Some((whose, _)) = logins.first().filter(|_| first().next().is_some()) {
         let data = if first().any(|(_, outcome)| outcome.reached == Some(Stage::Data)) {
@@ -189,7 +193,7 @@ fn others(logins: &[(String, Login)], seen: &Seen, check: &mut Check) {
     for (door, outcome) in seen.doors.iter().filter(|(door, _)| door.login > 0) {
         let Some((whose, _)) = logins.get(door.login) else { continue };
         match outcome.fault.as_ref().filter(|fault| fault.stage == Stage::Credentials) {
-            Some(fault) => check.findings.push(refused(&[door], &fault.cause, whose)),
+            Some(fault) => check.findings.push(refused(&places_of(&[door], 1), &fault.cause, whose)),
             None => good.push(whose.clone()),
         }
     }
@@ -198,21 +202,28 @@ fn others(logins: &[(String, Login)], seen: &Seen, check: &mut Check) {
     }
 }
 
-fn refused(doors: &[&Door], cause: &Cause, whose: &str) -> Finding {
+fn refused(places: &str, cause: &Cause, whose: &str) -> Finding {
     Finding::error(
         "secret_not_loaded",
         format!(
-            "the login of {whose} in the configuration fails on {}: {cause}. The running server has another configuration",
-            places_of(doors)
+            "the login of {whose} in the configuration fails on {places}: {cause}. The running server has another configuration"
         ),
         "systemctl reload hallpass; its log says whether the configuration was accepted",
     )
 }
 
-/// The rungs with their addresses: `UDP 3478 and TLS 443 at 192.0.2.1`.
-fn places_of(doors: &[&Door]) -> String {
-    let mut addresses: Vec<IpAddr> = doors.iter().map(|door| door.address.ip()).collect();
-    addresses.dedup();
+/// The rungs with their addresses, each address once: `UDP 3478 and TLS 443 at 192.0.2.1`. If there are many and no other,
+/// their number: `all 6 ways`.
+fn places_of(doors: &[&Door], all: usize) -> String {
+    if doors.len() == all && all > MANY {
+        return format!("all {all} ways");
+    }
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for door in doors {
+        if !addresses.contains(&door.address.ip()) {
+            addresses.push(door.address.ip());
+        }
+    }
     let rungs = |ip: IpAddr| {
         let at = doors.iter().filter(|door| door.address.ip() == ip).map(|door| door.rung.to_string());
         format!("{} at {ip}", list(&at.collect::<Vec<_>>()))
@@ -220,10 +231,12 @@ fn places_of(doors: &[&Door]) -> String {
     list(&addresses.into_iter().map(rungs).collect::<Vec<_>>())
 }
 
-fn failure(site: &Site<'_>, doors: &[&Door], cause: &Cause, whose: &str) -> Finding {
-    let (places, ports) = (places_of(doors), &site.config.relay.ports);
+fn failure(site: &Site<'_>, (doors, all): (&[&Door], usize), cause: &Cause, whose: &str) -> Finding {
+    let (places, ports) = (places_of(doors, all), &site.config.relay.ports);
     match cause {
-        Cause::WrongCredentials | Cause::Expired(_) | Cause::ClockBehind(..) => refused(doors, cause, whose),
+        Cause::WrongCredentials | Cause::Expired(_) | Cause::ClockBehind(..) => {
+            refused(&places, cause, whose)
+        }
         Cause::NoAnswer(_) | Cause::Refused | Cause::Unreachable | Cause::NotPermitted => Finding::error(
             "listener_silent",
             format!("{places}: no answer even to this machine itself ({cause})"),
@@ -248,5 +261,31 @@ fn failure(site: &Site<'_>, doors: &[&Door], cause: &Cause, whose: &str) -> Find
             format!("{places}: {cause}"),
             "the log of the server says why: journalctl -u hallpass",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::transport::Transport;
+
+    #[test]
+    fn each_way_is_named_once() {
+        let doors: Vec<Door> = ["192.0.2.10:3478", "[::1]:3478", "192.0.2.10:443", "[::1]:443"]
+            .map(|address| {
+                let address: SocketAddr = address.parse().expect("literal");
+                let rung = Rung {
+                    host: "relay".to_owned(),
+                    transport: Transport::Tcp,
+                    port: address.port(),
+                    is_given: true,
+                };
+                Door { rung, address, login: 0, is_proxied: false, is_outside: false }
+            })
+            .into();
+        let all: Vec<&Door> = doors.iter().collect();
+        assert_eq!(places_of(&all, 4), "all 4 ways");
+        assert_eq!(places_of(&all, 5), "TCP 3478 and TCP 443 at 192.0.2.10 and TCP 3478 and TCP 443 at ::1");
+        assert_eq!(places_of(&all[..1], 1), "TCP 3478 at 192.0.2.10");
     }
 }

@@ -1,15 +1,18 @@
 //! The figures and the state that the dashboard shows, from the same counters as the metrics.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ServerMetrics;
-use crate::admin::history::{DROPS, REFUSALS, Reading, SLOW_TURNS};
-use crate::admin::overview::{Certificate, Reload, State};
+use crate::admin::history::{DROPS, Detail, REFUSALS, Reading, SLOW_TURNS, Work};
+use crate::admin::state::{Certificate, Limit, Reload, State};
 use crate::base::host::HostId;
 use crate::base::transport::Transport;
-use crate::net::counters::Turns;
+use crate::net;
+use crate::net::counters::{Refusal, TlsOutcome, Turns};
 use crate::system::{clock, memory};
 use crate::turn::action::DropReason;
+use crate::turn::counters::{Flow, HostRung};
 use crate::turn::identity::refusal::Reason;
 
 /// Returns the figures of this moment.
@@ -51,7 +54,84 @@ pub fn reading(metrics: &ServerMetrics) -> Reading {
     reading.connections = metrics.admission.streams().into();
     reading.web_unavailable = metrics.sum_network(|counters| counters.back_end_down.get());
     reading.restarts = metrics.sum_network(|counters| counters.restarts.get());
+    reading.detail = detail(metrics);
     reading
+}
+
+/// Returns the counters by host, reason and worker.
+fn detail(metrics: &ServerMetrics) -> Detail {
+    let hosts = metrics.hosts.load().len();
+    let ids = || (0..hosts).map(|number| HostId(number as u8));
+    let of_host = |id: HostId| {
+        Transport::ALL.map(|transport| {
+            let flows: [fn(&HostRung) -> &Flow; 2] = [|rung| &rung.from_client, |rung| &rung.from_peer];
+            flows.map(|flow| metrics.sum(|counters| flow(counters.host(id, transport)).packets.get()))
+        })
+    };
+    let reasons = Reason::NAMES.iter().enumerate().filter_map(|(reason, &name)| {
+        let kind = kind_of_refusal(name)?;
+        let all =
+            ids().map(Some).chain([None]).flat_map(|id| Transport::ALL.map(|transport| (id, transport)));
+        let refused =
+            all.map(|(id, transport)| metrics.sum(|counters| counters.refused(id, transport, reason)));
+        Some((name, kind, refused.fold(0, u64::wrapping_add)))
+    });
+    let tls = |outcome| metrics.sum_network(|counters| counters.tls(outcome).get());
+    let lacks = Refusal::ALL.iter().map(|&refusal| {
+        let streams = [Transport::Tcp, Transport::Tls].map(|transport| {
+            metrics.sum_network(|counters| counters.streams(transport).refused(refusal).get())
+        });
+        let relays = match refusal {
+            // The other reasons apply to streams only.
+            Refusal::Descriptors | Refusal::Memory | Refusal::Address => {
+                metrics.sum_network(|counters| counters.relays_refused(refusal).get())
+            }
+            _ => 0,
+        };
+        (refusal.name(), streams.into_iter().fold(relays, u64::wrapping_add))
+    });
+    let work = |counters: &Arc<net::counters::Counters>| {
+        let cumulative = counters.turns.cumulative();
+        let turns = cumulative.last().map_or(0, |(_, count)| *count) + counters.turns.longer();
+        Work { busy: counters.turns.total(), turns, gaps: slow_turns(&counters.turns)[SLOW_TURNS.len() - 1] }
+    };
+    Detail {
+        hosts: ids().map(of_host).collect(),
+        reasons: reasons.collect(),
+        handshakes: TlsOutcome::ALL.iter().map(|&outcome| tls(outcome)).fold(0, u64::wrapping_add),
+        distrusted: tls(TlsOutcome::UnknownCa).wrapping_add(tls(TlsOutcome::BadCertificate)),
+        lacks: lacks.collect(),
+        workers: metrics.network.iter().map(work).collect(),
+    }
+}
+
+/// Returns the limits, with what is used of them. Memory has a rule of its own.
+fn limits(metrics: &ServerMetrics) -> Vec<Limit> {
+    let (open, most) = metrics.admission.descriptors();
+    let allocations = metrics.sum(|counters| {
+        let rungs = Transport::ALL.into_iter();
+        let hosts = metrics.hosts.load().len();
+        let all = rungs.flat_map(|transport| (0..hosts).map(move |host| (HostId(host as u8), transport)));
+        all.map(|(id, transport)| counters.host(id, transport).allocations.get()).fold(0, u64::wrapping_add)
+    });
+    let limit = |name, used, limit, next_step| Limit { name, used, limit, next_step };
+    let (ports, all) = (&metrics.shared.ports, &metrics.limits);
+    vec![
+        limit("descriptors", open.into(), most.into(), "raise LimitNOFILE= in the unit and restart"),
+        limit(
+            "relay ports",
+            ports.taken() as u64,
+            all.ports(ports.addresses()),
+            "widen [relay] ports, or add an address",
+        ),
+        limit("allocations", allocations, all.allocations(), "raise limits.allocations_total"),
+        limit(
+            "connections",
+            metrics.admission.streams().into(),
+            all.connections(),
+            "raise limits.connections_total",
+        ),
+    ]
 }
 
 /// Returns the rest of the state.
@@ -74,6 +154,7 @@ pub fn state(metrics: &ServerMetrics) -> State {
         descriptors_max: metrics.admission.descriptors().1.into(),
         relay_ports: metrics.shared.ports.taken() as u64,
         workers: metrics.protocol.len(),
+        limits: limits(metrics),
         hosts: metrics.hosts.load().iter().map(|name| name.to_string()).collect(),
     }
 }

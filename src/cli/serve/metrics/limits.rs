@@ -27,6 +27,21 @@ impl Limits {
         self.ports.store(config.relay.ports.clone().count() as u64, Relaxed);
     }
 
+    /// Returns the limit on allocations; 0: there is none.
+    pub fn allocations(&self) -> u64 {
+        self.allocations.load(Relaxed)
+    }
+
+    /// Returns the limit on open streams.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Relaxed)
+    }
+
+    /// Returns the number of relay ports of all addresses.
+    pub fn ports(&self, addresses: usize) -> u64 {
+        self.ports.load(Relaxed).saturating_mul(addresses as u64)
+    }
+
     /// Adds the metrics; `addresses` is the number of addresses to relay from. A limit that does not exist has none.
     pub fn collect(&self, addresses: usize, out: &mut Snapshot) {
         let allocations = self.allocations.load(Relaxed);
@@ -41,7 +56,7 @@ impl Limits {
             let help = "Limit on resident memory (limits.memory_mib). New clients are refused from nine tenths of it on.";
             out.gauge("hallpass_memory_max_bytes", help, &[], memory as f64);
         }
-        let ports = self.ports.load(Relaxed).saturating_mul(addresses as u64);
+        let ports = self.ports(addresses);
         let help = "Relay ports of all addresses ([relay] ports).";
         out.gauge("hallpass_relay_ports_max", help, &[], ports as f64);
     }

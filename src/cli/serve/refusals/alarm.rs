@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::base::calendar::utc;
+
 /// Different users whose passwords fit no secret, for a warning. Fewer may be mistyped static passwords or guesses.
 const USERS: usize = 3;
 /// Users that are remembered to count them.
@@ -20,6 +22,8 @@ const NAMES_MAX: usize = 32;
 /// once if it concerns so many times as many source addresses as the last one.
 const PAUSE: u64 = 600;
 const GROWN: usize = 3;
+/// How long the names of BigBlueButton are valid, in seconds.
+const DAY: u64 = 86_400;
 
 /// Users whose password fits no secret, since the start or the last reload.
 #[derive(Debug, Default)]
@@ -44,7 +48,7 @@ pub struct SecretAlarm {
     users: usize,
     sources: usize,
     event: &'static str,
-    seconds: u64,
+    since: u64,
     /// Allocations of each host at the time of the event.
     pub before: Vec<u64>,
 }
@@ -79,7 +83,7 @@ impl Secrets {
             users,
             sources,
             event: self.event,
-            seconds: now.saturating_sub(self.since),
+            since: self.since,
             before: self.before.clone(),
         })
     }
@@ -88,24 +92,24 @@ impl Secrets {
 impl SecretAlarm {
     /// Returns the warning. `silent`: the hosts without a user that succeeded since.
     pub fn text(&self, silent: &[Arc<str>]) -> String {
-        let Self { users, sources, event, seconds, .. } = self;
+        let Self { users, sources, event, since, .. } = self;
+        // An age would be wrong a minute later on the dashboard.
+        let since = utc(*since);
         let addresses = if *sources == 1 { "address" } else { "addresses" };
         let begin = format!(
-            "{users} users at {sources} {addresses} were refused since the {event} {seconds} s ago, because their passwords \
+            "{users} users at {sources} {addresses} were refused since the {event} at {since}, because their passwords \
              fit no secret"
         );
-        let verify = "to compare: hallpass bbb-xml --verify";
         match silent {
             [] => format!(
                 "{begin}; users of every host have succeeded since, so one of several servers behind a host may have another \
-                 secret in its turn-stun-servers.xml; {verify}"
+                 secret in its turn-stun-servers.xml"
             ),
             [host] => format!(
-                "{begin}, and no user of {host} has succeeded since: does the secret match turn-stun-servers.xml of {host}? \
-                 {verify}"
+                "{begin}, and no user of {host} has succeeded since: does the secret match turn-stun-servers.xml of {host}?"
             ),
             hosts => format!(
-                "{begin}, and no user of {} has succeeded since: do the secrets match their turn-stun-servers.xml? {verify}",
+                "{begin}, and no user of {} has succeeded since: do the secrets match their turn-stun-servers.xml?",
                 hosts.join(", ")
             ),
         }
@@ -138,9 +142,11 @@ impl Clocks {
         }
         self.told = Some((now, alike));
         Some(format!(
-            "the names of {alike} users all expired about {} ago: is the clock of this host right, and that of the host that \
-             issues them? This host's says {now} s since 1970 (date +%s)",
-            words(seconds)
+            "the names of {alike} users all expired about {} ago: is the clock of this host right, {}, and that of the host that \
+             issues them? If names are valid for a day, this clock is about {} ahead",
+            words(seconds),
+            utc(now),
+            words(seconds.saturating_add(DAY))
         ))
     }
 }
@@ -150,7 +156,7 @@ fn words(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
         120..7_200 => format!("{} minutes", seconds / 60),
-        7_200..172_800 => format!("{} hours", seconds / 3_600),
+        7_200..259_200 => format!("{} hours", seconds / 3_600),
         _ => format!("{} days", seconds / 86_400),
     }
 }
@@ -167,10 +173,10 @@ mod tests {
         assert_eq!(secrets.refused("ann", "a", 1011), None, "the same user");
         assert_eq!(secrets.refused("bob", "a", 1020), None);
         let alarm = secrets.refused("cat", "b", 1040).expect("three users");
-        assert_eq!((alarm.users, alarm.seconds, &alarm.before[..]), (3, 40, &[5][..]));
+        assert_eq!((alarm.users, alarm.since, &alarm.before[..]), (3, 1000, &[5][..]));
         let text = alarm.text(&["ping".into()]);
         for part in [
-            "3 users at 2 addresses were refused since the start 40 s ago",
+            "3 users at 2 addresses were refused since the start at 1970-01-01 00:16 UTC",
             "no user of ping",
             "turn-stun-servers.xml of ping?",
         ] {
@@ -214,6 +220,7 @@ mod tests {
         assert_eq!(expired("u3", 86_410, 1001), None, "the same user");
         let text = expired("u4", 86_420, 1002).expect("five users");
         assert!(text.contains("5 users all expired about 24 hours ago"), "{text}");
+        assert!(text.contains("1970-01-01 00:16 UTC") && text.contains("about 48 hours ahead"), "{text}");
         assert_eq!(expired("u5", 86_420, 1003), None, "ten minutes have not passed");
         assert!(expired("u6", 86_420, 1003 + PAUSE).is_none(), "the others were long ago");
     }

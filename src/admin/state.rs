@@ -1,0 +1,86 @@
+//! The state of the server at one moment, as the dashboard and its rules read it.
+
+use super::history::Reading;
+
+/// Reads the state of the running server.
+pub trait StateSource: Send + Sync {
+    /// Returns the figures of this moment; `None` until the workers have started.
+    fn reading(&self) -> Option<Reading>;
+    /// Returns the rest of the state; `None` until the workers have started.
+    fn state(&self) -> Option<State>;
+    /// Returns the time in seconds since 1970.
+    fn now(&self) -> u64;
+    /// Returns the time of the monotonic clock in nanoseconds.
+    fn monotonic(&self) -> u64;
+}
+
+/// The program and its start.
+#[derive(Clone, Debug, Default)]
+pub struct Program {
+    /// The version.
+    pub version: &'static str,
+    /// The commit, in release builds.
+    pub revision: Option<&'static str>,
+    /// Its start in seconds since 1970.
+    pub started: u64,
+}
+
+/// The state of the server.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// The certificate for clients; `None` if it cannot be read.
+    pub certificate: Option<Certificate>,
+    /// The last reload of the configuration.
+    pub configuration_reload: Reload,
+    /// The last reload of the certificate.
+    pub certificate_reload: Reload,
+    /// Whether a drain is running.
+    pub is_draining: bool,
+    /// Seconds until the drain closes remaining clients; `None` without a deadline.
+    pub drain_seconds: Option<u64>,
+    /// Memory pressure: 0 none, 1 new clients are refused, 2 queues are cut too.
+    pub memory_pressure: u8,
+    /// Limit on sockets.
+    pub descriptors_max: u64,
+    /// Relay ports in use.
+    pub relay_ports: u64,
+    /// Threads that relay.
+    pub workers: usize,
+    /// Names of the hosts.
+    pub hosts: Vec<String>,
+    /// What is limited, besides memory.
+    pub limits: Vec<Limit>,
+}
+
+/// A resource with its limit.
+#[derive(Clone, Debug)]
+pub struct Limit {
+    /// Its name.
+    pub name: &'static str,
+    /// How much is in use.
+    pub used: u64,
+    /// The limit; 0: there is none.
+    pub limit: u64,
+    /// What raises it.
+    pub next_step: &'static str,
+}
+
+/// A certificate.
+#[derive(Clone, Debug, Default)]
+pub struct Certificate {
+    /// Its first name.
+    pub name: String,
+    /// The end of its validity in seconds since 1970.
+    pub not_after: i64,
+    /// Whether it is signed with its own key.
+    pub is_self_signed: bool,
+}
+
+/// The last reload of one thing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reload {
+    /// Whether it succeeded.
+    pub is_successful: bool,
+    /// The last success in seconds since 1970.
+    pub succeeded: u64,
+}
