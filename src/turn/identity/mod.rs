@@ -3,9 +3,11 @@
 pub mod account;
 pub mod auth;
 pub mod directory;
+pub mod explanation;
 pub mod gate;
 pub mod near_miss;
 pub mod nonce;
 pub mod peer_policy;
+pub mod rate_limit;
 pub mod refusal;
 pub mod rest;

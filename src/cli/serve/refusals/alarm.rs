@@ -55,6 +55,11 @@ impl Secrets {
         *self = Self { event, since: now, before, ..Self::default() };
     }
 
+    /// Returns the allocations of each host at the time of the event.
+    pub fn before(&self) -> &[u64] {
+        &self.before
+    }
+
     /// Counts a user with a wrong password, at this source address. Returns a warning at most every ten minutes, and again after
     /// each reload, or when it concerns many more.
     pub fn refused(&mut self, user: &str, source: &str, now: u64) -> Option<SecretAlarm> {
@@ -86,29 +91,53 @@ impl Secrets {
 }
 
 impl SecretAlarm {
-    /// Returns the warning. `silent`: the hosts without a user that succeeded since.
-    pub fn text(&self, silent: &[Arc<str>]) -> String {
-        let Self { users, sources, event, seconds, .. } = self;
-        let addresses = if *sources == 1 { "address" } else { "addresses" };
-        let begin = format!(
-            "{users} users at {sources} {addresses} were refused since the {event} {seconds} s ago, because their passwords \
-             fit no secret"
-        );
+    /// Returns the warning. `hosts`: those that the users may belong to, and whether a user has succeeded with the present secrets.
+    /// One of several hosts without success is not to blame for that alone: perhaps nobody came.
+    pub fn text(&self, hosts: &[(Arc<str>, bool)]) -> String {
+        let begin = self.begin("fit no secret");
         let verify = "to compare: hallpass bbb-xml --verify";
-        match silent {
-            [] => format!(
-                "{begin}; users of every host have succeeded since, so one of several servers behind a host may have another \
-                 secret in its turn-stun-servers.xml; {verify}"
-            ),
-            [host] => format!(
+        let names = |succeeded: bool| {
+            let of = hosts.iter().filter(|(_, other)| *other == succeeded);
+            of.map(|(name, _)| &**name).collect::<Vec<_>>().join(", ")
+        };
+        let (good, silent) = (names(true), names(false));
+        match hosts {
+            [(host, false)] => format!(
                 "{begin}, and no user of {host} has succeeded since: does the secret match turn-stun-servers.xml of {host}? \
                  {verify}"
             ),
-            hosts => format!(
-                "{begin}, and no user of {} has succeeded since: do the secrets match their turn-stun-servers.xml? {verify}",
-                hosts.join(", ")
+            [(host, true)] => format!(
+                "{begin}; users of {host} have succeeded, so one of several servers behind it may have another secret in its \
+                 turn-stun-servers.xml; {verify}"
+            ),
+            _ if good.is_empty() => format!(
+                "{begin}, and no user of {silent} has succeeded since: do the secrets match their turn-stun-servers.xml? {verify}"
+            ),
+            _ if silent.is_empty() => format!(
+                "{begin}; users of every host have succeeded, so one of several servers behind a host may have another secret in \
+                 its turn-stun-servers.xml; {verify}"
+            ),
+            _ => format!(
+                "{begin}. Their host is not known: users of {good} have succeeded, of {silent} nobody has, which may be because \
+                 nobody came. Compare turn-stun-servers.xml of all their servers; {verify}"
             ),
         }
+    }
+
+    /// Returns the warning about users with an old secret of this host.
+    pub fn outdated(&self, host: &str) -> String {
+        format!(
+            "{}: its turn-stun-servers.xml has not got the present one; to write it: hallpass bbb-xml",
+            self.begin(&format!("are made with a revoked or removed secret of {host}"))
+        )
+    }
+
+    fn begin(&self, why: &str) -> String {
+        let Self { users, sources, event, seconds, .. } = self;
+        let addresses = if *sources == 1 { "address" } else { "addresses" };
+        format!(
+            "{users} users at {sources} {addresses} were refused since the {event} {seconds} s ago, because their passwords {why}"
+        )
     }
 }
 
@@ -168,7 +197,7 @@ mod tests {
         assert_eq!(secrets.refused("bob", "a", 1020), None);
         let alarm = secrets.refused("cat", "b", 1040).expect("three users");
         assert_eq!((alarm.users, alarm.seconds, &alarm.before[..]), (3, 40, &[5][..]));
-        let text = alarm.text(&["ping".into()]);
+        let text = alarm.text(&[("ping".into(), false)]);
         for part in [
             "3 users at 2 addresses were refused since the start 40 s ago",
             "no user of ping",
@@ -176,7 +205,18 @@ mod tests {
         ] {
             assert!(text.contains(part), "{text}");
         }
-        assert!(alarm.text(&["ping".into(), "tuit".into()]).contains("no user of ping, tuit has"));
+        let both = |ping, tuit| alarm.text(&[("ping".into(), ping), ("tuit".into(), tuit)]);
+        assert!(both(false, false).contains("no user of ping, tuit has succeeded"));
+        assert!(both(true, true).contains("users of every host have succeeded"));
+        assert!(alarm.text(&[("ping".into(), true)]).contains("several servers behind it"));
+        // Nobody came to the second host: it is named, and not blamed.
+        let text = both(true, false);
+        for part in ["host is not known", "users of ping have succeeded", "of tuit nobody has", "nobody came"]
+        {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!text.contains("does the secret match turn-stun-servers.xml of tuit"), "{text}");
+        assert!(alarm.outdated("ping").contains("made with a revoked or removed secret of ping:"));
         assert_eq!(secrets.refused("dan", "a", 1050), None, "once");
         assert_eq!(["ann", "bob"].map(|user| secrets.refused(user, "a", 1640)), [None, None]);
         assert!(secrets.refused("cat", "a", 1640).is_some(), "ten minutes later");
