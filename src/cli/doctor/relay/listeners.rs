@@ -144,7 +144,11 @@ pub fn check(
         }
     }
     let whose = logins.first().map_or("", |(whose, _)| whose);
-    check.findings.extend(failures.iter().map(|(doors, cause)| failure(site, doors, cause, whose)));
+    let is_closed = gives_nobody(first().map(|(_, outcome)| outcome));
+    check.findings.extend(failures.iter().map(|(doors, cause)| match cause {
+        Cause::Full if is_closed => full(&places_of(doors), true),
+        cause => failure(site, doors, cause, whose),
+    }));
     let good = first().filter(|(_, outcome)| outcome.fault.is_none()).count();
     if let Some((whose, _)) = logins.first().filter(|_| first().next().is_some()) {
         let data = if first().any(|(_, outcome)| outcome.reached == Some(Stage::Data)) {
@@ -238,7 +242,8 @@ fn failure(site: &Site<'_>, doors: &[&Door], cause: &Cause, whose: &str) -> Find
                 ports.end()
             ),
         ),
-        Cause::Full | Cause::Quota | Cause::Redirect(_) => Finding::warning(
+        Cause::Full => full(&places, false),
+        Cause::Quota | Cause::Redirect(_) => Finding::warning(
             "listener_full",
             format!("{places}: {cause}"),
             "`hallpass refusals` says what the server lacks; `systemctl status hallpass` says whether it drains",
@@ -248,5 +253,48 @@ fn failure(site: &Site<'_>, doors: &[&Door], cause: &Cause, whose: &str) -> Find
             format!("{places}: {cause}"),
             "the log of the server says why: journalctl -u hallpass",
         ),
+    }
+}
+
+/// Whether every way ends with 508: then no client has calls.
+fn gives_nobody<'a>(mut outcomes: impl Iterator<Item = &'a Outcome>) -> bool {
+    outcomes.all(|outcome| outcome.fault.as_ref().is_some_and(|fault| fault.cause == Cause::Full))
+}
+
+/// The relay lacks something, or drains. `is_closed`: it gives nobody an allocation.
+fn full(places: &str, is_closed: bool) -> Finding {
+    let next_step =
+        "`hallpass refusals` says what the server lacks; `systemctl status hallpass` says whether it drains";
+    let text = format!("{places}: {}", Cause::Full);
+    match is_closed {
+        true => {
+            Finding::error("listener_full", format!("no listener gives an allocation. {text}"), next_step)
+        }
+        false => Finding::warning("listener_full", text, next_step),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::transport::Transport;
+    use crate::doctor::rung::Route;
+    use crate::doctor::stage::Fault;
+
+    /// A timer that runs the doctor must not stay green while no client gets an allocation.
+    #[test]
+    fn a_relay_that_gives_nobody_an_allocation_is_an_error() {
+        let outcome = |cause: Option<Cause>| {
+            let host = "relay.example.org".to_owned();
+            let rung = Rung { host, transport: Transport::Udp, port: 3478, is_given: true };
+            let fault = cause.map(|cause| Fault { stage: Stage::Allocation, cause });
+            Outcome { fault, ..Outcome::new(rung, Route::Direct(Family::V4), None) }
+        };
+        let full_one = outcome(Some(Cause::Full));
+        assert!(gives_nobody([&full_one, &full_one].into_iter()));
+        assert!(!gives_nobody([&full_one, &outcome(None)].into_iter()));
+        assert!(!gives_nobody([&full_one, &outcome(Some(Cause::Quota))].into_iter()));
+        assert_eq!(full("UDP 3478", true).severity, Severity::Error);
+        assert_eq!(full("UDP 3478", false).severity, Severity::Warning);
     }
 }
