@@ -1,10 +1,14 @@
 //! Output and failures of commands.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use serde_json::Value;
+
 pub use crate::base::text::counted;
+use crate::base::text::is_hidden;
 
 /// Exit status of a bad configuration, a difference or a failure. clap exits with 2 after wrong usage.
 pub const FAILURE: u8 = 1;
@@ -22,6 +26,22 @@ pub fn print(bytes: &[u8]) -> ExitCode {
             "redirect standard output to another target",
         ),
     }
+}
+
+/// Returns a document as JSON text. Characters that could control a terminal or hide text are escaped.
+pub fn json(document: &Value) -> String {
+    let mut text = String::new();
+    for c in format!("{document:#}\n").chars() {
+        match c {
+            // Within a string it is escaped already.
+            '\n' => text.push(c),
+            c if is_hidden(c) => {
+                let _ = write!(text, "\\u{:04x}", u32::from(c));
+            }
+            c => text.push(c),
+        }
+    }
+    text
 }
 
 /// Writes to standard error. If that fails, there is nowhere left to report it.
@@ -53,6 +73,14 @@ pub fn shell_word(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_reaches_a_terminal_without_characters_that_hide_text() {
+        let document = serde_json::json!({ "user": "w\u{202e}_ann\u{9b}2J\n\u{feff}é" });
+        let text = json(&document);
+        assert_eq!(text, "{\n  \"user\": \"w\\u202e_ann\\u009b2J\\n\\ufeffé\"\n}\n");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), document);
+    }
 
     #[test]
     fn shell_words_survive_a_shell() {

@@ -20,7 +20,7 @@ pub(super) fn run(args: &RefusalsArgs) -> ExitCode {
     };
     let is_whole = query.iter().all(|(_, selected)| selected.is_none());
     let text =
-        if args.server.json { format!("{page:#}\n") } else { text(&page, is_whole, clock::unix_seconds()) };
+        if args.server.json { output::json(&page) } else { text(&page, is_whole, clock::unix_seconds()) };
     output::print(text.as_bytes())
 }
 
