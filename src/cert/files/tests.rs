@@ -162,7 +162,7 @@ fn unchanged_files_are_no_new_certificate() {
     let (chain, key) = (dir.write("c.pem", leaf.clone() + &ca), dir.write("k.pem", key));
     let store = super::super::CertStore::new(load(&chain, &key, NOW).unwrap().key);
     let first = store.current();
-    assert!(!reload(&store, (&chain, &key), NOW, false).unwrap().next.is_some());
+    assert!(reload(&store, (&chain, &key), NOW, false).unwrap().next.is_none());
     assert!(Arc::ptr_eq(&store.current(), &first), "what is in use stays");
     dir.write("c.pem", leaf);
     assert!(
