@@ -81,6 +81,14 @@ pub struct Filter {
     pub user: String,
 }
 
+/// Sorts sessions by their age, and removes the oldest beyond [`SHOWN_MAX`]. Returns how many these are.
+fn keep_newest(found: &mut Vec<Session>) -> u64 {
+    found.sort_by_key(|session| session.seconds);
+    let beyond = found.len().saturating_sub(SHOWN_MAX);
+    found.truncate(SHOWN_MAX);
+    beyond as u64
+}
+
 /// Returns the selected sessions as JSON, the newest first. `refused` knows whose peers were refused.
 pub fn json(source: &dyn SessionSource, filter: &Filter, refused: &Book) -> Value {
     let mut found: Vec<Session> = Vec::new();
@@ -92,12 +100,13 @@ pub fn json(source: &dyn SessionSource, filter: &Filter, refused: &Book) -> Valu
         if (!filter.host.is_empty() && filter.host != session.host) || !session.user.contains(&filter.user) {
             return;
         }
-        match found.len() < SHOWN_MAX {
-            true => found.push(session),
-            false => omitted += 1,
+        found.push(session);
+        // Those of one user that makes allocations in a loop must not take the places of newer ones.
+        if found.len() >= 2 * SHOWN_MAX {
+            omitted += keep_newest(&mut found);
         }
     });
-    found.sort_by_key(|session| session.seconds);
+    omitted += keep_newest(&mut found);
     let (now, limit) = (source.now(), source.allocations_per_user());
     let denied = refusals::Filter { reason: "peer_denied".to_owned(), ..refusals::Filter::default() };
     let denied: HashSet<(String, String)> =

@@ -1,7 +1,6 @@
 //! `hallpass credentials`: prints a time-limited user name and password, as text, JSON or command lines.
 
 use std::fmt::Write;
-use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -13,7 +12,7 @@ use super::args::{CredentialsArgs, Tool};
 use super::endpoints::{Audience, Endpoint, choose_host, embedded_endpoints, endpoints, load_config};
 use super::output::{fail, print, print_stderr, shell_word};
 use crate::base::transport::Transport;
-use crate::config::{Config, Exposure, ExternalIp, Listener, read_secret};
+use crate::config::{Config, Exposure, ExternalIp, Listener, file, read_secret};
 use crate::system::{clock, interfaces, local_addresses};
 use crate::turn::identity::rest;
 
@@ -123,7 +122,7 @@ pub(super) fn shared_secret(argument: Option<&str>, file: Option<&Path>) -> Resu
             if let Some(exposure) = Exposure::of_file(path) {
                 print_stderr(&format!("hallpass: warning: {exposure}\n"));
             }
-            File::open(path).and_then(read_secret).map_err(|error| {
+            file::open(path).and_then(|(file, _)| read_secret(file)).map_err(|error| {
                 fail(
                     &format!("cannot read the secret from {}: {error}", path.display()),
                     "name a file whose first line is the server's secret: --secret-file FILE",

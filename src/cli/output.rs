@@ -1,13 +1,15 @@
 //! Output and failures of commands.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use ratatui::crossterm::terminal::size;
+use serde_json::Value;
 
 pub use crate::base::text::counted;
-use crate::base::text::wrap;
+use crate::base::text::{is_hidden, wrap};
 
 /// A narrower terminal shows no sentence well.
 const WIDTH_MIN: usize = 40;
@@ -53,6 +55,22 @@ fn fitting(text: &str, columns: usize) -> String {
     out
 }
 
+/// Returns a document as JSON text. Characters that could control a terminal or hide text are escaped.
+pub fn json(document: &Value) -> String {
+    let mut text = String::new();
+    for c in format!("{document:#}\n").chars() {
+        match c {
+            // Within a string it is escaped already.
+            '\n' => text.push(c),
+            c if is_hidden(c) => {
+                let _ = write!(text, "\\u{:04x}", u32::from(c));
+            }
+            c => text.push(c),
+        }
+    }
+    text
+}
+
 /// Writes to standard error. If that fails, there is nowhere left to report it.
 pub fn print_stderr(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
@@ -88,6 +106,14 @@ mod tests {
         let text = "AGO  USER  REASON AND MORE\n  the password does not fit\n  next step: compare\n";
         let expected = "AGO  USER  REASON AND MORE\n  the password does\n  not fit\n  next step: compare\n";
         assert_eq!(fitting(text, 20), expected);
+    }
+
+    #[test]
+    fn json_reaches_a_terminal_without_characters_that_hide_text() {
+        let document = serde_json::json!({ "user": "w\u{202e}_ann\u{9b}2J\n\u{feff}é" });
+        let text = json(&document);
+        assert_eq!(text, "{\n  \"user\": \"w\\u202e_ann\\u009b2J\\n\\ufeffé\"\n}\n");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), document);
     }
 
     #[test]

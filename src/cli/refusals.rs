@@ -26,7 +26,7 @@ pub(super) fn run(args: &RefusalsArgs) -> ExitCode {
     };
     let is_whole = query.iter().all(|(_, selected)| selected.is_none());
     let text = match (args.server.json, &args.host) {
-        (true, _) => format!("{page:#}\n"),
+        (true, _) => output::json(&page),
         (false, None) => text(&page, is_whole, clock::unix_seconds()),
         (false, Some(_)) => text(&page, is_whole, clock::unix_seconds()) + OF_NO_HOST,
     };

@@ -45,7 +45,17 @@ pub fn ask(
         }
     }
     let body = wait(&target, &encoded.finish())?;
-    serde_json::from_slice(&body).map_err(|error| target.failed(&error.to_string()))
+    let page = serde_json::from_slice(&body).map_err(|error| target.failed(&error.to_string()))?;
+    if has_list(&page, path) {
+        Ok(page)
+    } else {
+        Err(target.failed("another program answers, not a Hallpass server"))
+    }
+}
+
+/// Whether a page has the list that it is named after, as `/sessions` has `sessions`.
+fn has_list(page: &Value, path: &str) -> bool {
+    page.get(path.trim_start_matches('/')).is_some_and(Value::is_array)
 }
 
 /// Requests the metrics of a server.
@@ -147,5 +157,20 @@ impl Target {
                         takes the address from the configuration, --admin names it"
                     .to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_json_of_another_program_is_no_empty_list() {
+        for other in [json!(null), json!({}), json!([]), json!({ "sessions": 5 }), json!({ "refusals": [] })]
+        {
+            assert!(!has_list(&other, "/sessions"), "{other}");
+        }
+        assert!(has_list(&json!({ "sessions": [] }), "/sessions"));
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn run(args: &SessionsArgs) -> ExitCode {
         Ok(page) => page,
         Err(Failed { message, next_step }) => return output::fail(&message, &next_step),
     };
-    let text = if args.server.json { format!("{page:#}\n") } else { text(&page) };
+    let text = if args.server.json { output::json(&page) } else { text(&page) };
     output::print_fitting(&text)
 }
 

@@ -13,6 +13,7 @@ mod cross;
 mod difference;
 mod drain;
 mod exposure;
+pub mod file;
 mod limits;
 mod parties;
 mod problem;
@@ -25,7 +26,6 @@ mod types;
 mod walk;
 mod web;
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -197,8 +197,8 @@ fn syntax_remedy(message: &str) -> &'static str {
 
 /// Reads a file up to one byte above the size limit, and its mode.
 fn read_start(path: &Path) -> io::Result<(Vec<u8>, u32)> {
-    let file = File::open(path)?;
-    let mode = file.metadata()?.mode();
+    let (file, metadata) = file::open(path)?;
+    let mode = metadata.mode();
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     Ok((bytes, mode))

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::exposure::Exposure;
+use super::file;
 use super::reader::Reader;
 use super::types::Host;
 use super::walk::{At, Notes, Section};
@@ -300,8 +300,8 @@ fn assigned(secret: &str) -> Option<&'static str> {
 
 /// Reads a file up to one byte above the size limit, and its mode.
 fn read_start(path: &Path) -> io::Result<(Vec<u8>, u32)> {
-    let file = File::open(path)?;
-    let mode = file.metadata()?.mode();
+    let (file, metadata) = file::open(path)?;
+    let mode = metadata.mode();
     let mut bytes = Vec::new();
     file.take(SECRET_FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     Ok((bytes, mode))

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::certificate_note::certificate_note;
 use super::finding::{Addressee, Finding, Severity, finding};
-use super::name::Lookup;
+use super::name::{Lookup, is_wrong};
 use super::outcome::{Outcome, Untested};
 use super::rung::Route;
 use super::stage::{Cause, Stage};
@@ -227,6 +227,17 @@ impl Facts<'_> {
             cause if fault.stage >= Stage::Credentials && !cause.is_blocking() => {
                 (finding("relay_refuses", format!("{no}. {reached} the relay refuses: {cause}.")), relay)
             }
+            cause @ Cause::NoAnswer(_) if matches!(fault.stage, Stage::Credentials | Stage::Allocation) => {
+                let text = format!(
+                    "{no} here now: over {}, the relay answers the first question (STUN), but not the next one ({}: {cause}). \
+                     Either it drops requests, because it is overloaded or too many come from this network at once (a whole class \
+                     behind one address): then `hallpass refusals` on the relay says rate_limited. Or a firewall cuts what it does \
+                     not know. Test again in a minute.",
+                    outcome.rung,
+                    fault.stage.name()
+                );
+                (finding("login_unanswered", text), relay)
+            }
             cause => {
                 let text = format!(
                     "{no} here: {} reaches the relay, but then the connection fails ({}: {cause}). A firewall may \
@@ -269,11 +280,20 @@ impl Facts<'_> {
             let all = is_name && !addresses.is_empty() && addresses.iter().all(|&address| is_wrong(address));
             all.then(|| Some((lookup, *addresses.first()?))).flatten()
         })?;
-        let text = format!(
-            "Calls will not work here: this network's name service (DNS) says that {} is at {address}, which is no \
-             address of the Internet, and no relay answers there. Content filters answer like that.",
-            lookup.name
+        let name = &lookup.name;
+        let begin = format!(
+            "Calls will not work here: this network's name service (DNS) says that {name} is at {address}"
         );
+        let text = if is_private(address) {
+            format!(
+                "{begin}, and no relay answers there. This is an address of a private network: if the relay is in this network, it \
+                 is off or has other ports; if not, the answer is wrong, as content filters give it."
+            )
+        } else {
+            format!(
+                "{begin}, which is no address of the Internet, and no relay answers there. Content filters answer like that."
+            )
+        };
         Some((finding("wrong_address", text), network))
     }
 
@@ -380,7 +400,7 @@ impl Facts<'_> {
         notes
     }
 
-    /// An address of the relay at which nothing answers, while another one of its family works.
+    /// An address at which nothing answers, while another one of its family works: of the same relay, or of another one.
     fn dead_address(&self) -> Option<Finding> {
         let at =
             |ip: IpAddr| self.direct().filter(move |outcome| outcome.address.is_some_and(|at| at.ip() == ip));
@@ -390,6 +410,20 @@ impl Facts<'_> {
             let other = addresses().any(|other| other.is_ipv4() == ip.is_ipv4() && works(other));
             other && !at(*ip).any(Outcome::is_relay)
         })?;
+        let host = at(dead).map(|outcome| outcome.rung.host.as_str()).next()?;
+        let is_same = |outcome: &Outcome| {
+            let ip = outcome.address.map(|at| at.ip());
+            outcome.rung.host == host
+                && ip.is_some_and(|ip| ip.is_ipv4() == dead.is_ipv4())
+                && outcome.works()
+        };
+        if !self.direct().any(is_same) {
+            let text = format!(
+                "None of the ports of {host} answers at {dead}, while another relay works. Browsers try all relays and use those \
+                 that work."
+            );
+            return Some(finding("relay_silent", text));
+        }
         let text = format!(
             "The relay has several addresses, and none of its ports answers at {dead}. Browsers that choose this one have \
              no calls."
@@ -447,15 +481,6 @@ impl Facts<'_> {
         };
         Some(finding(code, text))
     }
-}
-
-/// Whether a relay on the Internet cannot have this address.
-fn is_wrong(address: IpAddr) -> bool {
-    let link_local = match address {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    address.is_loopback() || address.is_unspecified() || link_local || is_private(address)
 }
 
 /// The rungs of these outcomes, each once: `UDP 3478 and TLS 443`.

@@ -25,6 +25,8 @@ const STEPS_MAX: u32 = 20_000;
 pub struct Ruleset {
     /// Chains by table and name.
     pub chains: BTreeMap<(String, String), Chain>,
+    /// Whether a rule exempts packets from connection tracking. The state of any packet may then be `untracked`.
+    pub has_untracked: bool,
 }
 
 /// A chain.
@@ -105,7 +107,7 @@ pub enum Verdict {
     Unknown,
 }
 
-/// A packet that the relay needs: the first one of a new connection.
+/// A packet that the relay needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
     /// Its family.
@@ -116,13 +118,15 @@ pub struct Packet<'a> {
     pub protocol: &'a str,
     /// The interface towards the outside, if it is known.
     pub interface: Option<&'a str>,
+    /// Whether it is the first one of its connection, and not an answer.
+    pub is_new: bool,
 }
 
 /// Ports whose packets are dropped, and the rule that does it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {
-    /// The first and the last of them.
-    pub ports: RangeInclusive<u16>,
+    /// Their ranges, in order.
+    pub ports: Vec<RangeInclusive<u16>>,
     /// The rule for a person.
     pub by: String,
 }
@@ -142,6 +146,8 @@ struct Fates {
 struct Walk<'a> {
     packet: Packet<'a>,
     port: u16,
+    /// [`Ruleset::has_untracked`].
+    has_untracked: bool,
     /// Rules that may still be looked at: chains can call each other many times.
     steps: Cell<u32>,
 }
@@ -159,12 +165,18 @@ impl Ruleset {
     /// of one that leaves its source.
     pub fn dropped(&self, packet: Packet<'_>, ports: &RangeInclusive<u16>) -> Option<Dropped> {
         let mut dropped: Option<Dropped> = None;
+        let mut is_in_range = false;
         for port in self.samples(ports) {
-            let Some(by) = self.fate(packet, port) else { continue };
-            dropped = Some(match dropped {
-                None => Dropped { ports: port..=port, by },
-                Some(first) => Dropped { ports: *first.ports.start()..=port, ..first },
-            });
+            let Some(by) = self.fate(packet, port) else {
+                is_in_range = false;
+                continue;
+            };
+            let all = &mut dropped.get_or_insert_with(|| Dropped { ports: Vec::new(), by }).ports;
+            match all.last_mut().filter(|_| is_in_range) {
+                Some(last) => *last = *last.start()..=port,
+                None => all.push(port..=port),
+            }
+            is_in_range = true;
         }
         dropped
     }
@@ -192,7 +204,8 @@ impl Ruleset {
     fn fate(&self, packet: Packet<'_>, port: u16) -> Option<String> {
         // Each chain that the kernel enters decides by itself, and one drop is enough.
         self.chains.iter().filter(|(_, chain)| chain.hook == Some(packet.hook)).find_map(|(name, chain)| {
-            let walk = Walk { packet, port, steps: Cell::new(STEPS_MAX) };
+            let has_untracked = self.has_untracked;
+            let walk = Walk { packet, port, has_untracked, steps: Cell::new(STEPS_MAX) };
             let fates = self.pass(name, chain, &walk, 0);
             match (fates.accepted, fates.undecided) {
                 (true, _) => None,
@@ -211,7 +224,7 @@ impl Ruleset {
         for rule in &chain.rules {
             let Some(steps) = walk.steps.get().checked_sub(1) else { return unknown() };
             walk.steps.set(steps);
-            let holds = rule.matches.iter().map(|one| one.holds(walk.packet, walk.port)).max();
+            let holds = rule.matches.iter().map(|one| one.holds(walk)).max();
             let holds = holds.unwrap_or(Holds::Yes);
             if holds == Holds::No {
                 continue;
@@ -243,7 +256,8 @@ impl Ruleset {
 }
 
 impl Match {
-    fn holds(&self, packet: Packet<'_>, port: u16) -> Holds {
+    fn holds(&self, walk: &Walk<'_>) -> Holds {
+        let (packet, port) = (walk.packet, walk.port);
         let of = |holds: bool| if holds { Holds::Yes } else { Holds::No };
         // The other end has any port.
         let far = |set: &Set<RangeInclusive<u16>>| match set.members.contains(&(0..=u16::MAX)) {
@@ -253,7 +267,11 @@ impl Match {
         match self {
             Self::Protocol(set) => of(set.has(|name| name == packet.protocol)),
             Self::Family(set) => of(set.has(|family| *family == packet.family)),
-            Self::State(set) => of(set.has(|state| state == "new")),
+            Self::State(set) => {
+                let tracked = set.has(|state| state == if packet.is_new { "new" } else { "established" });
+                let untracked = set.has(|state| state == "untracked");
+                if walk.has_untracked && tracked != untracked { Holds::Maybe } else { of(tracked) }
+            }
             Self::Source(set) if packet.hook == Hook::Out => of(set.has(|range| range.contains(&port))),
             Self::Destination(set) if packet.hook == Hook::In => of(set.has(|range| range.contains(&port))),
             Self::Source(set) | Self::Destination(set) => far(set),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::stage::Cause;
 use super::text::clean;
 use super::watch::Watch;
+use crate::system::local_addresses::is_private;
 
 /// Maximum number of addresses that are kept of one name.
 const ADDRESSES_MAX: usize = 8;
@@ -73,6 +74,15 @@ fn cause(error: &io::Error) -> Cause {
         return Cause::NameUnknown;
     }
     Cause::System(clean(&text))
+}
+
+/// Whether a relay on the Internet cannot have this address.
+pub fn is_wrong(address: IpAddr) -> bool {
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    address.is_loopback() || address.is_unspecified() || link_local || is_private(address)
 }
 
 #[cfg(test)]

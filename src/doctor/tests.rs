@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::diagnosis::diagnose;
 use super::exchange::Exchange;
+use super::finding::Addressee;
 use super::json::json;
 use super::letter::letter;
 use super::markdown::markdown;
@@ -208,7 +209,10 @@ fn names_that_lead_nowhere() {
     assert_eq!(nameless(Cause::NoNameServer), "no_name_server");
     let blocked = || given().iter().map(|rung| dropped(rung, DIRECT)).collect::<Vec<_>>();
     assert_eq!(verdict(vec![found("127.0.0.1".parse().unwrap())], blocked()).0, "wrong_address");
-    assert_eq!(verdict(vec![found("10.1.1.1".parse().unwrap())], blocked()).0, "wrong_address");
+    let (code, text) = verdict(vec![found("10.1.1.1".parse().unwrap())], blocked());
+    assert_eq!(code, "wrong_address");
+    let text = text.replace('\n', " ");
+    assert!(text.contains("it is off or has other ports") && !text.contains("Content filters"), "{text}");
     assert_eq!(verdict(vec![found(RELAY)], blocked()).0, "blocked");
     let all = |cause: Cause| {
         let each = given();
@@ -224,6 +228,30 @@ fn names_that_lead_nowhere() {
     assert_eq!(verdict(vec![found(RELAY)], others).0, "not_the_relay");
 }
 
+/// Two relays on the command line are not two addresses of one.
+#[test]
+fn a_silent_relay_beside_another_one() {
+    let udp = &given()[0];
+    let elsewhere: SocketAddr = "192.0.2.77:3478".parse().unwrap();
+    let silent = |host: &str| {
+        let rung = Rung { host: host.to_owned(), ..udp.clone() };
+        Outcome { address: Some(elsewhere), ..dropped(&rung, DIRECT) }
+    };
+    for (host, code, words) in [
+        (HOST, "address_silent", "The relay has several addresses"),
+        (
+            "second.example.org",
+            "relay_silent",
+            "None of the ports of second.example.org answers at 192.0.2.77",
+        ),
+    ] {
+        let report = report(vec![found(RELAY)], vec![works(udp, DIRECT), silent(host)]);
+        assert!(report.diagnosis.works);
+        let note = &report.diagnosis.findings[1];
+        assert!(note.code == code && note.text.contains(words), "{note:?}");
+    }
+}
+
 #[test]
 fn what_the_relay_refuses() {
     let rung = &given()[0];
@@ -236,7 +264,12 @@ fn what_the_relay_refuses() {
     assert_eq!(login(Cause::WrongCredentials), "wrong_credentials");
     assert_eq!(login(Cause::Expired(90_000)), "expired");
     assert_eq!(login(Cause::ClockBehind(86_400, 172_800)), "clock");
-    assert_eq!(login(SILENT), "cut_off");
+    assert_eq!(login(SILENT), "login_unanswered");
+    let all = vec![fails(rung, DIRECT, Stage::Stun, Stage::Credentials, SILENT)];
+    let unanswered = report(vec![found(RELAY)], all);
+    assert!(unanswered.diagnosis.findings[0].text.contains("rate_limited"), "{:?}", unanswered.diagnosis);
+    assert_eq!(unanswered.diagnosis.addressee, Some(Addressee::Relay));
+    assert_eq!(login(Cause::Reset), "cut_off");
     let allocation = |cause| at(Stage::Credentials, Stage::Allocation, cause);
     assert_eq!(allocation(Cause::Quota), "quota");
     assert_eq!(allocation(Cause::Full), "relay_full");

@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 
 use hallpass::base::family::Family;
+use hallpass::turn::identity::explanation::Explanation;
 use hallpass::turn::identity::near_miss::{Difference, NearMiss};
 use hallpass::turn::identity::peer_policy::denial::Denial;
-use hallpass::turn::identity::refusal::Reason;
+use hallpass::turn::identity::rate_limit::RateLimit;
+use hallpass::turn::identity::refusal::{Reason, Withdrawal};
+use hallpass::turn::identity::rest::Misshapen;
 
 const PAGE: &str = include_str!("../../docs/troubleshooting.md");
 
@@ -25,11 +28,11 @@ fn every_reason() -> Vec<Reason> {
         Reason::ForeignNonce,
         Reason::WrongPassword { secrets: 7 },
         Reason::WrongPassword { secrets: 0 },
+        Reason::OtherPassword,
         Reason::FarExpiry { secrets: 7, days: 7 },
         Reason::FarExpiry { secrets: 7, days: 7_000_000 },
         Reason::ExpiredName { seconds: 7 },
-        Reason::MalformedName { is_swapped: false },
-        Reason::MalformedName { is_swapped: true },
+        Reason::LifetimeName { lifetime: 7 },
         Reason::UnknownUser,
         Reason::UnknownRealm,
         Reason::MalformedCredentials,
@@ -37,14 +40,15 @@ fn every_reason() -> Vec<Reason> {
         Reason::UnsupportedTransport,
         Reason::NoAllocation,
         Reason::HasAllocation,
-        Reason::NotOwner,
-        Reason::NoFamily { family },
-        Reason::NoFamily { family: None },
+        Reason::NotOwner { is_same_user: false },
+        Reason::NotOwner { is_same_user: true },
+        Reason::NoFamily { family, is_default: false },
+        Reason::NoFamily { family: Some(Family::V4), is_default: false },
+        Reason::NoFamily { family: Some(Family::V4), is_default: true },
+        Reason::NoFamily { family: None, is_default: false },
         Reason::NoAddress,
         Reason::PeerFamily { peer },
         Reason::AllocationFamily,
-        Reason::PeerDenied { peer, denial: Denial::NotListed },
-        Reason::Withdrawn { peer },
         Reason::UserAllocations { limit: 7 },
         Reason::FewPorts { held: 7 },
         Reason::HostAllocations { limit: 7 },
@@ -53,7 +57,8 @@ fn every_reason() -> Vec<Reason> {
         Reason::Channels { limit: 7 },
         Reason::UserPermissions { limit: 7 },
         Reason::Memory,
-        Reason::NoPort,
+        Reason::NoPort { foreign: false },
+        Reason::NoPort { foreign: true },
         Reason::NoSocket,
         Reason::NoReservation,
         Reason::Draining,
@@ -67,15 +72,37 @@ fn every_reason() -> Vec<Reason> {
     ];
     let malformed =
         requests.iter().flat_map(|source| choices(source, &["malformed(", "Reason::Malformed { what:"]));
-    let answer = include_str!("../../src/turn/request/answer.rs");
-    let over_rate = answer.split("fn drop_over_rate").nth(1).and_then(|rest| rest.split("note(").next());
-    let over_rate = choices(over_rate.expect("the function"), &["=>"]);
-    assert_eq!(over_rate.len(), 3, "{over_rate:?}");
     // The texts live as long as the program, as those of the server do.
     let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
     all.extend(malformed.map(|what| Reason::Malformed { what: leak(what) }));
-    all.extend(over_rate.into_iter().map(|what| Reason::RateLimited { what: leak(what) }));
+    let limits = [
+        RateLimit::Source(7),
+        RateLimit::SourceBindings(7),
+        RateLimit::Client(50),
+        RateLimit::ClientBindings(100),
+    ];
+    let others =
+        [RateLimit::User(7), RateLimit::UserBindings(7), RateLimit::SourceSearch(7), RateLimit::Search(7)];
+    all.extend(limits.into_iter().chain(others).map(|limit| Reason::RateLimited { limit }));
+    let shapes = [Misshapen::NoTime, Misshapen::Swapped, Misshapen::Blank, Misshapen::Encoded];
+    all.extend(shapes.map(|shape| Reason::MalformedName { shape }));
+    let whys = [Withdrawal::Expired, Withdrawal::SecretRemoved, Withdrawal::PasswordChanged];
+    all.extend(whys.map(|why| Reason::Withdrawn { peer, why }));
+    all.extend(denials().map(|denial| Reason::PeerDenied { peer, denial }));
     all
+}
+
+/// One of each rule that denies a peer.
+fn denials() -> [Denial; 7] {
+    [
+        Denial::NotListed,
+        Denial::Denied("198.51.100.0/24".parse().expect("literal")),
+        Denial::Closed("private addresses"),
+        Denial::TooBroad("private addresses"),
+        Denial::Own,
+        Denial::NotRelayed,
+        Denial::Service,
+    ]
 }
 
 /// Every text that the log has for a refusal is in the page, with its code and the next step, and no other.
@@ -89,7 +116,7 @@ fn the_page_has_every_text_of_every_reason() {
             let code = reason.code().map_or_else(|| "none".to_owned(), |code| code.number().to_string());
             let text =
                 reason.to_string().replace("7000000", "N").replace('7', "N").replace("192.0.2.1", "ADDRESS");
-            let text = text.replace(&Denial::NotListed.to_string(), "RULE");
+            let text = denials().iter().fold(text, |text, denial| text.replace(&denial.to_string(), "RULE"));
             format!("| `{}` | {code} | {text} | {} |", reason.name(), reason.next_step())
         })
         .collect();
@@ -108,25 +135,34 @@ fn the_page_has_every_text_of_every_reason() {
         others.is_empty(),
         "docs/troubleshooting.md has rows that the program does not print:\n{others:#?}"
     );
-    for rule in [
-        Denial::NotListed,
-        Denial::Denied("192.0.2.0/24".parse().expect("literal")),
-        Denial::Closed("private addresses"),
-        Denial::Own,
-        Denial::Service,
-    ] {
+    for rule in denials() {
         let text = rule.to_string().replace('`', "'");
         assert!(PAGE.contains(&format!("| `{text}` |")), "no rule {text:?} in docs/troubleshooting.md");
     }
-    for difference in [
+    let nearly = [
         Difference::LacksEquals,
         Difference::MoreEquals,
         Difference::Newline,
         Difference::CarriageReturn,
+        Difference::CrLf,
+        Difference::TrailingBlank,
+        Difference::LeadingBlank,
+        Difference::ByteOrderMark,
         Difference::Quoted,
+        Difference::UrlEncoded,
+        Difference::Encoded,
         Difference::Decoded,
-    ] {
-        let text = NearMiss { host: "HOST".into(), difference }.to_string();
+        Difference::Sha256,
+    ];
+    let nearly = nearly.map(|difference| Explanation::Nearly(NearMiss { host: "HOST".into(), difference }));
+    let others = [
+        Explanation::Current,
+        Explanation::Revoked("HOST".into()),
+        Explanation::Removed("HOST".into()),
+        Explanation::NotExamined,
+    ];
+    for explanation in nearly.iter().chain(&others) {
+        let text = explanation.to_string();
         assert!(PAGE.contains(&format!("- *{text}*\n")), "no {text:?} in docs/troubleshooting.md");
     }
 }

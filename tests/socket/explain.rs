@@ -103,7 +103,7 @@ fn every_refusal_is_explained() {
     assert_eq!(ann.permit("10.1.2.3:7000".parse().expect("literal")), 403);
     wait_line(
         &server,
-        &["host=test", "w_ann", "10.1.2.3 is not allowed: private addresses", "add it to `peers`"],
+        &["host=test", "w_ann", "10.1.2.3 is not allowed: private addresses", "add it to [peers] allow"],
     );
     assert_eq!(Client::log_in(open(), server.credentials("w_ann")).allocate(), Err(486));
     wait_line(&server, &["the user has 1 allocations, as many as allowed", "limits.allocations_per_user"]);
@@ -136,6 +136,32 @@ fn every_refusal_is_explained() {
     ] {
         assert!(metrics.contains(&format!("hallpass_refusals_total{series}\n")), "{series}\n{metrics}");
     }
+}
+
+/// A server with the secret of another host, and one with a revoked secret.
+#[test]
+fn a_peer_of_another_host_and_a_revoked_secret_are_told() {
+    let _turn = beside_others();
+    if skip_on_coturn("reasons of refusals") {
+        return;
+    }
+    let old = "an old secret of tuit that leaked";
+    let tables = format!(
+        "[[host]]\nname = \"ping\"\nsecret = \"{CUT}\"\npeers = [\"127.0.0.2\"]\n\
+         [[host]]\nname = \"tuit\"\nsecret = \"the present secret of tuit\"\nrevoked = [\"{old}\"]\npeers = [\"127.0.0.9\"]\n"
+    );
+    let server = Server::start(&Plan { tables, ..Plan::loopback() });
+    let link = Link::open(Transport::Udp, server.v4(Transport::Udp));
+    let mut swapped = Client::log_in(link, rest(CUT, "w_swapped", 600));
+    swapped.allocate().expect("good credentials");
+    assert_eq!(swapped.permit("127.0.0.9:7000".parse().expect("literal")), 403);
+    wait_line(&server, &["host=ping", "w_swapped", "it is in `peers` of tuit", "the secret of another host"]);
+    for user in ["w_a", "w_b", "w_c"] {
+        assert_eq!(refused(&server, rest(old, user, 600)), 401);
+    }
+    wait_line(&server, &["w_c", "it was made with a revoked secret of tuit", "write the present secret"]);
+    wait_line(&server, &["WARN", "3 users at 1 address", "made with a revoked or removed secret of tuit"]);
+    assert!(!server.log().contains("fit no secret"), "{}", server.log());
 }
 
 /// Three users with the wrong secret make a warning that names the host, once after each reload.

@@ -79,7 +79,7 @@ impl Target {
 }
 
 fn read_token(path: &Path) -> Result<String, Failed> {
-    let read = std::fs::File::open(path).and_then(config::read_secret);
+    let read = config::file::open(path).and_then(|(file, _)| config::read_secret(file));
     read.map_err(|error| Failed {
         message: format!("cannot read the token in {}: {error}", path.display()),
         next_step: "name the file of [admin] token_file".to_owned(),

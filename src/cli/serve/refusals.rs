@@ -13,16 +13,15 @@ use crate::base::host::HostId;
 use crate::base::transport::Transport;
 use crate::turn::counters::Counters;
 use crate::turn::error::Code;
-use crate::turn::identity::near_miss::{self, NearMiss};
+use crate::turn::identity::explanation::{Explainer, Explanation};
 use crate::turn::identity::own_test::is_own_test;
+use crate::turn::identity::peer_policy::denial::Denial;
 use crate::turn::identity::refusal::{Reason, Refusal, Sender};
-use crate::turn::settings::Settings;
+use crate::turn::settings::{Host, Settings};
 use alarm::{Clocks, Secrets};
 
 /// Refusals handled at once, so that a flood does not delay the control thread.
 const AT_ONCE: usize = 64;
-/// Wrong passwords explained at once: each may take 5 ms with 200 secrets.
-const EXPLAINED_AT_ONCE: usize = 4;
 
 /// The refusals that the workers report.
 pub struct Refusals {
@@ -31,7 +30,9 @@ pub struct Refusals {
     settings: Arc<Settings>,
     counters: Vec<Arc<Counters>>,
     hosts: Arc<ArcSwap<Vec<Arc<str>>>>,
+    explainer: Explainer,
     secrets: Secrets,
+    outdated: Secrets,
     clocks: Clocks,
     /// The command that compares the secrets.
     compare: String,
@@ -53,52 +54,69 @@ impl Refusals {
         now: u64,
     ) -> Self {
         let mut refusals = Self {
+            explainer: Explainer::new(Arc::clone(&settings)),
             book,
             names,
             settings,
             counters,
             hosts,
             secrets: Secrets::default(),
+            outdated: Secrets::default(),
             clocks: Clocks::default(),
             compare,
             open: None,
             before_last: Vec::new(),
         };
-        refusals.secrets.begin("start", now, refusals.allocated());
+        refusals.begin("start", now, refusals.allocated());
         refusals
     }
 
     /// Takes new settings.
     pub fn follow(&mut self, settings: Arc<Settings>) {
+        self.explainer.follow(Arc::clone(&settings));
         self.settings = settings;
     }
 
     /// Takes the settings of a reload. A secret that does not match is told again.
     pub fn reloaded(&mut self, settings: Arc<Settings>, now: u64) {
+        let secrets_of = |settings: &Settings, name: &Arc<str>| {
+            let host = settings.hosts.iter().find(|host| host.name == *name);
+            host.map(|host| (host.secrets.clone(), host.revoked.clone()))
+        };
+        // Users that have succeeded with secrets that stay prove them right.
+        let hosts = self.hosts.load();
+        let before = hosts.iter().zip(self.allocated()).enumerate().map(|(number, (name, now))| {
+            match secrets_of(&self.settings, name) == secrets_of(&settings, name) {
+                true => self.secrets.before().get(number).copied().unwrap_or(0),
+                false => now,
+            }
+        });
+        let before: Vec<u64> = before.collect();
         self.follow(settings);
-        self.secrets.begin("reload", now, self.allocated());
+        self.begin("reload", now, before);
         self.open = None;
         self.book.settle(Cause::Secrets);
     }
 
+    fn begin(&mut self, event: &'static str, now: u64, before: Vec<u64>) {
+        self.outdated.begin(event, now, Vec::new());
+        self.secrets.begin(event, now, before);
+    }
+
     /// Logs and keeps reported refusals.
     pub fn record(&mut self, reported: impl Iterator<Item = Refusal>, now: u64) {
-        let mut explained = 0;
+        self.explainer.begin();
         for refusal in reported.take(AT_ONCE) {
-            let near_miss =
-                refusal.message.as_ref().filter(|_| explained < EXPLAINED_AT_ONCE).and_then(|message| {
-                    explained += 1;
-                    near_miss::find(&self.settings, message)
-                });
-            let entry = self.entry(&refusal, near_miss, now);
+            let explanation = refusal.message.as_ref().and_then(|message| self.explainer.explain(message));
+            let entry = self.entry(&refusal, explanation.as_ref(), now);
             log(&entry);
-            self.warn(&refusal, &entry.user, now);
+            self.warn(&refusal, explanation.as_ref(), &entry.user, now);
             self.book.add(proof(refusal.sender), refusal.five_tuple.client.ip(), entry);
         }
         self.settle();
     }
 
-    fn entry(&self, refusal: &Refusal, near_miss: Option<NearMiss>, now: u64) -> Entry {
+    fn entry(&self, refusal: &Refusal, explanation: Option<&Explanation>, now: u64) -> Entry {
         let Refusal { five_tuple, user, host, request, reason, unreported, .. } = refusal;
         let mut text = reason.text(self.names.are_private());
         if *unreported > 0 {
@@ -108,12 +126,18 @@ impl Refusals {
         if is_test {
             text.push_str(" (test by hallpass doctor or load on this machine)");
         }
-        let next_step = match reason {
-            Reason::PeerDenied { .. } if is_test => {
-                "nothing: hallpass doctor tests that this peer is refused"
-            }
-            _ => reason.next_step(),
-        };
+        let mut next_step = reason.next_step();
+        if let Some(explanation) = explanation {
+            text = format!("{text}; {explanation}");
+            next_step = explanation.next_step().unwrap_or(next_step);
+        }
+        if is_test && matches!(reason, Reason::PeerDenied { .. }) {
+            next_step = "nothing: hallpass doctor tests that this peer is refused";
+        } else if let Some(other) = self.host_of_peer(refusal) {
+            text = format!("{text}; it is in `peers` of {other}");
+            next_step = "if the client came from the server of that host, correct the secret there: it has the secret of another \
+                         host";
+        }
         Entry {
             time: now,
             host: host.as_ref().map_or_else(String::new, |(_, name)| name.to_string()),
@@ -123,10 +147,7 @@ impl Refusals {
             request,
             reason: reason.name(),
             code: reason.code().map(Code::number),
-            text: match near_miss {
-                Some(near_miss) => format!("{text}; {near_miss}"),
-                None => text,
-            },
+            text,
             next_step: next_step.to_owned(),
         }
     }
@@ -148,7 +169,7 @@ impl Refusals {
     /// Ends the warning about secrets once users of every host that it names have succeeded since the last refusal.
     fn settle(&mut self) {
         let Some(open) = &self.open else { return };
-        let silent = self.hosts_without_success(&self.before_last);
+        let silent = without_success(&self.successes(&self.before_last));
         if open.iter().all(|host| !silent.contains(host)) {
             tracing::info!("users of {} succeed: the warning about secrets is over", open.join(", "));
             self.open = None;
@@ -156,18 +177,37 @@ impl Refusals {
         }
     }
 
+    /// Returns another host whose users reach the peer that is refused. A server with the secret of another host is a likely
+    /// cause.
+    fn host_of_peer(&self, refusal: &Refusal) -> Option<&Arc<str>> {
+        let Reason::PeerDenied { peer, denial } = refusal.reason else { return None };
+        if !matches!(denial, Denial::NotListed | Denial::Closed(_)) {
+            return None;
+        }
+        let has = |host: &&Host| host.peers.iter().flatten().any(|net| net.contains(&peer));
+        self.settings.hosts.iter().find(has).map(|host| &host.name)
+    }
+
     /// Warns if this refusal is one of many with the same cause.
-    fn warn(&mut self, refusal: &Refusal, user: &str, now: u64) {
+    fn warn(&mut self, refusal: &Refusal, explanation: Option<&Explanation>, user: &str, now: u64) {
         if is_own_test(&refusal.user, &refusal.five_tuple) {
             return;
         }
+        let source = || refusal.five_tuple.client.ip();
         match refusal.reason {
             Reason::WrongPassword { secrets } if secrets > 0 => {
-                if let Some(alarm) =
-                    self.secrets.refused(user, &refusal.five_tuple.client.ip().to_string(), now)
-                {
-                    let silent = self.hosts_without_success(&alarm.before);
-                    self.tell(Cause::Secrets, alarm.text(&silent), now);
+                let told = match explanation.and_then(Explanation::outdated) {
+                    Some(host) => {
+                        let alarm = self.outdated.refused(user, source(), now);
+                        alarm.map(|alarm| (alarm.outdated(host), vec![Arc::clone(host)]))
+                    }
+                    None => self.secrets.refused(user, source(), now).map(|alarm| {
+                        let hosts = self.successes(&alarm.before);
+                        (alarm.text(&hosts), without_success(&hosts))
+                    }),
+                };
+                if let Some((text, silent)) = told {
+                    self.tell(Cause::Secrets, text, now);
                     self.open = Some(silent).filter(|silent| !silent.is_empty());
                 }
                 self.before_last = self.allocated();
@@ -193,17 +233,22 @@ impl Refusals {
         (0..self.hosts.load().len()).map(of_host).collect()
     }
 
-    /// Returns the hosts that nobody has made an allocation for since the numbers `before`.
-    fn hosts_without_success(&self, before: &[u64]) -> Vec<Arc<str>> {
+    /// Returns the hosts with a secret, and whether a user has made an allocation since the numbers `before`.
+    fn successes(&self, before: &[u64]) -> Vec<(Arc<str>, bool)> {
         let (hosts, now) = (self.hosts.load(), self.allocated());
         let configured = |name: &Arc<str>| {
             self.settings.hosts.iter().any(|host| host.name == *name && !host.secrets.is_empty())
         };
-        let silent = |&(number, name): &(usize, &Arc<str>)| {
-            configured(name) && now.get(number) == Some(before.get(number).unwrap_or(&0))
-        };
-        hosts.iter().enumerate().filter(silent).map(|(_, name)| Arc::clone(name)).collect()
+        let all = hosts.iter().enumerate().filter(|(_, name)| configured(name));
+        all.map(|(number, name)| (Arc::clone(name), now.get(number) > before.get(number).or(Some(&0))))
+            .collect()
     }
+}
+
+/// Returns the hosts without a user that succeeded.
+fn without_success(hosts: &[(Arc<str>, bool)]) -> Vec<Arc<str>> {
+    let silent = hosts.iter().filter(|(_, succeeded)| !succeeded);
+    silent.map(|(name, _)| Arc::clone(name)).collect()
 }
 
 fn proof(sender: Sender) -> Proof {

@@ -8,7 +8,8 @@ use crate::base::family::Family;
 /// Extensions whose options are read here, or that restrict nothing.
 const KNOWN: [&str; 8] = ["udp", "tcp", "multiport", "conntrack", "state", "comment", "icmp", "icmp6"];
 /// Targets that do not decide.
-const HARMLESS: [&str; 8] = ["LOG", "NFLOG", "MARK", "CONNMARK", "CT", "TRACE", "CHECKSUM", "DSCP"];
+const HARMLESS: [&str; 9] =
+    ["LOG", "NFLOG", "MARK", "CONNMARK", "CT", "NOTRACK", "TRACE", "CHECKSUM", "DSCP"];
 
 /// Reads the rules for one family.
 pub fn parse(text: &str, family: Family) -> Ruleset {
@@ -33,6 +34,7 @@ pub fn parse(text: &str, family: Family) -> Ruleset {
             let words = words(rest);
             let Some((name, options)) = words.split_first() else { continue };
             let shown = format!("rule `-A {rest}` in table {table}");
+            rules.has_untracked |= options.iter().any(|option| matches!(&**option, "--notrack" | "NOTRACK"));
             if let Some(chain) = rules.chains.get_mut(&(table.clone(), name.clone())) {
                 chain.rules.push(rule(options, shown));
             }
@@ -160,7 +162,8 @@ mod tests {
     }
 
     fn dropped(rules: &Ruleset, family: Family) -> Option<Dropped> {
-        let packet = Packet { family, hook: Hook::In, protocol: "udp", interface: Some("eth0") };
+        let packet =
+            Packet { family, hook: Hook::In, protocol: "udp", interface: Some("eth0"), is_new: true };
         rules.dropped(packet, &(49152..=65535))
     }
 
@@ -169,7 +172,10 @@ mod tests {
         let listener = "-A ufw-user-input -p udp -m udp --dport 3478 -j ACCEPT\n\
             -A ufw-user-input -p tcp -m multiport --dports 443,3478 -m comment --comment \"the relay's\" -j ACCEPT\n";
         let found = dropped(&ufw(listener), Family::V4).expect("dropped");
-        assert_eq!((found.ports, &*found.by), (49152..=65535, "the policy of chain INPUT in table filter"));
+        assert_eq!(
+            (found.ports, &*found.by),
+            (vec![49152..=65535], "the policy of chain INPUT in table filter")
+        );
         assert_eq!(dropped(&ufw(listener), Family::V6), None, "these are the rules for IPv4");
         let range = "-A ufw-user-input -p udp -m udp --dport 49152:65535 -j ACCEPT\n";
         assert_eq!(dropped(&ufw(range), Family::V4), None);
@@ -183,11 +189,22 @@ mod tests {
             |rules: &str| parse(&format!("*filter\n:INPUT ACCEPT [0:0]\n{rules}COMMIT\n"), Family::V4);
         let drop = "-A INPUT -p udp -m udp --dport 50000: -j DROP\n";
         let found = dropped(&rules(drop), Family::V4).expect("dropped");
-        assert_eq!(found.ports, 50000..=65535);
+        assert_eq!(found.ports, [50000..=65535]);
         assert_eq!(found.by, "rule `-A INPUT -p udp -m udp --dport 50000: -j DROP` in table filter");
         let others = "-A INPUT ! -i eth0 -p udp -j DROP\n-A INPUT -p udp -m limit --limit 5/min -j DROP\n\
             -A INPUT -p udp -j LOG --log-prefix \"a b\"\n-A INPUT -p tcp -j REJECT --reject-with tcp-reset\n";
         assert_eq!(dropped(&rules(others), Family::V4), None);
+    }
+
+    #[test]
+    fn packets_may_be_untracked_if_a_rule_exempts_them_from_tracking() {
+        let filter = "*filter\n:INPUT DROP [0:0]\n-A INPUT -m conntrack --ctstate ESTABLISHED,UNTRACKED -j ACCEPT\nCOMMIT\n";
+        assert!(dropped(&parse(filter, Family::V4), Family::V4).is_some());
+        for exempt in ["-j CT --notrack", "-j NOTRACK"] {
+            let raw =
+                format!("*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p udp {exempt}\nCOMMIT\n{filter}");
+            assert_eq!(dropped(&parse(&raw, Family::V4), Family::V4), None, "{exempt}");
+        }
     }
 
     #[test]

@@ -17,7 +17,22 @@ pub fn parse(text: &str) -> Option<Ruleset> {
     let mut rules = Ruleset::default();
     let table = |object: &Value| Some(format!("{} {}", word(object, "family")?, word(object, "table")?));
     // Other families see no packet of the relay: arp, bridge and netdev.
-    let is_ours = |object: &Value| matches!(word(object, "family"), Some("inet" | "ip" | "ip6"));
+    // The kernel does not run the chains of a dormant table. One flag is a string, several are a list. nft 1.0.6 prints the name of
+    // the table instead of the flag, so a flag that is not known counts as this one.
+    let is_dormant = |object: &Value| {
+        let is_other = |flag: &Value| flag == "owner" || flag == "persist";
+        object.get("flags").and_then(members).is_some_and(|flags| !flags.iter().all(is_other))
+    };
+    let dormant: Vec<_> = objects
+        .iter()
+        .filter_map(|object| object.get("table"))
+        .filter(|object| is_dormant(object))
+        .map(|object| (word(object, "family"), word(object, "name")))
+        .collect();
+    let is_ours = |object: &Value| {
+        matches!(word(object, "family"), Some("inet" | "ip" | "ip6"))
+            && !dormant.contains(&(word(object, "family"), word(object, "table")))
+    };
     for chain in objects.iter().filter_map(|object| object.get("chain")).filter(|chain| is_ours(chain)) {
         let (Some(table), Some(name)) = (table(chain), word(chain, "name")) else { continue };
         // Chains of type nat see packets only to translate them.
@@ -42,6 +57,7 @@ pub fn parse(text: &str) -> Option<Ruleset> {
             _ => Vec::new(),
         };
         let statements = rule.get("expr").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        rules.has_untracked |= statements.iter().any(|statement| statement.get("notrack").is_some());
         if let Some(chain) = rules.chains.get_mut(&(table, name.to_owned())) {
             chain.rules.extend(read(statements, family, &shown));
         }
@@ -224,7 +240,7 @@ mod tests {
     }
 
     const PACKET: Packet<'static> =
-        Packet { family: Family::V4, hook: Hook::In, protocol: "udp", interface: Some("eth0") };
+        Packet { family: Family::V4, hook: Hook::In, protocol: "udp", interface: Some("eth0"), is_new: true };
     const ESTABLISHED: &str = r#"{"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": ["established", "related"]}}, {"accept": null}"#;
     const LOOPBACK: &str =
         r#"{"match": {"op": "==", "left": {"meta": {"key": "iif"}}, "right": "lo"}}, {"accept": null}"#;
@@ -244,12 +260,55 @@ mod tests {
     fn a_policy_that_forgets_the_relayed_addresses() {
         let listener = udp("dport", "3478", "accept");
         let found = dropped(&rules("drop", &[ESTABLISHED, LOOPBACK, STATES, &listener])).expect("dropped");
-        assert_eq!(found.ports, 49152..=65535);
+        assert_eq!(found.ports, [49152..=65535]);
         assert_eq!(found.by, "the policy of chain i in table inet f");
         let range = udp("dport", r#"{"range": [49152, 65535]}"#, "accept");
         assert_eq!(dropped(&rules("drop", &[ESTABLISHED, &range])), None);
         let half = udp("dport", r#"{"set": [3478, {"range": [49152, 60000]}]}"#, "accept");
-        assert_eq!(dropped(&rules("drop", &[&half])).map(|found| found.ports), Some(60001..=65535));
+        assert_eq!(dropped(&rules("drop", &[&half])).map(|found| found.ports), Some(vec![60001..=65535]));
+    }
+
+    #[test]
+    fn only_the_ports_that_are_dropped_are_named() {
+        let two = udp("dport", r#"{"set": [50000, 60000, {"range": [61000, 61010]}]}"#, "drop");
+        let found = dropped(&rules("accept", &[&two])).expect("dropped");
+        assert_eq!(found.ports, [50000..=50000, 60000..=60000, 61000..=61010]);
+    }
+
+    /// A rule for packets without connection tracking, as busy UDP servers have it.
+    #[test]
+    fn packets_may_be_untracked_if_a_rule_exempts_them_from_tracking() {
+        let accept = ESTABLISHED.replace("\"related\"", "\"related\", \"untracked\"");
+        assert!(dropped(&rules("drop", &[&accept])).is_some(), "nothing is untracked");
+        let exempt = r#"{"match": {"op": "==", "left": {"payload": {"protocol": "udp", "field": "dport"}}, "right": {"range": [1024, 65535]}}}, {"notrack": null}"#;
+        assert_eq!(dropped(&rules("drop", &[exempt, &accept])), None);
+        assert!(
+            dropped(&rules("drop", &[exempt, ESTABLISHED])).is_some(),
+            "neither new nor untracked may pass"
+        );
+    }
+
+    #[test]
+    fn answers_pass_a_rule_for_established_connections() {
+        let rules = rules("drop", &[ESTABLISHED]);
+        let answer = Packet { is_new: false, ..PACKET };
+        assert!(dropped(&rules).is_some());
+        assert_eq!(rules.dropped(answer, &(49152..=65535)), None);
+    }
+
+    #[test]
+    fn a_dormant_table_drops_nothing() {
+        let text = |flags: &str| {
+            format!(
+                r#"{{"nftables": [{{"table": {{"family": "inet", "name": "f", "handle": 1{flags}}}}},
+                {{"chain": {{"family": "inet", "table": "f", "name": "i", "handle": 1, "type": "filter", "hook": "input", "prio": 0, "policy": "drop"}}}}]}}"#
+            )
+        };
+        let of = |flags: &str| dropped(&parse(&text(flags)).expect("a ruleset"));
+        assert!(of("").is_some() && of(r#", "flags": "owner""#).is_some());
+        assert_eq!(of(r#", "flags": "f""#), None, "nft 1.0.6");
+        assert_eq!(of(r#", "flags": "dormant""#), None);
+        assert_eq!(of(r#", "flags": ["dormant", "owner"]"#), None);
     }
 
     #[test]

@@ -13,10 +13,10 @@ use stun_types::message::LongTermKeyCredentials;
 use super::account::Account;
 use super::directory::{Credential, Directory, Secret, Standing, user_hash};
 use super::nonce::Features;
-use super::rest;
+use super::rest::{self, Misshapen};
 use crate::base::host::HostId;
 use crate::base::time::{Instant, Now};
-use crate::turn::identity::refusal::Reason;
+use crate::turn::identity::refusal::{Reason, Withdrawal};
 use crate::turn::settings::{Settings, StaticUser};
 use crate::wire::message::{IntegrityAlgorithm, IntegrityKey, Message};
 use crate::wire::request::Credentials;
@@ -27,6 +27,8 @@ const CACHE_MAX: usize = 4096;
 /// A user name that expires more days ahead is probably in milliseconds. Credentials for a year are in use.
 const FAR_DAYS: u64 = 366;
 const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
+/// A time before this one, ten years after 1970, is a lifetime that was written instead of a time.
+const LIFETIMES_END: u64 = 3_650 * SECONDS_PER_DAY;
 
 /// The password of the decoy key. No user has it.
 const DECOY_PASSWORD: &str = "decoy";
@@ -91,6 +93,15 @@ impl Identity {
         match self.user.is_empty() {
             true => Account::Name(Arc::clone(&self.name)),
             false => Account::User(Arc::clone(&self.user)),
+        }
+    }
+
+    /// Why it gets no more peers, if it does not.
+    pub fn withdrawal(&self, now: Instant) -> Withdrawal {
+        match self.credential {
+            _ if self.expires.is_some_and(|expires| expires <= now) => Withdrawal::Expired,
+            Credential::User(_) => Withdrawal::PasswordChanged,
+            Credential::Secret(_) => Withdrawal::SecretRemoved,
         }
     }
 
@@ -278,7 +289,7 @@ impl Authenticator {
                 true => Ok(Authenticated { identity: Arc::clone(holder), answer }),
                 false => {
                     *tried += 1;
-                    Err(Failure::Wrong(Reason::WrongPassword { secrets: 0 }))
+                    Err(Failure::Wrong(Reason::OtherPassword))
                 }
             };
         }
@@ -286,7 +297,7 @@ impl Authenticator {
             return Err(Failure::Refused(Reason::UnknownRealm));
         }
         if holder_alone {
-            return Err(Failure::Refused(Reason::WrongPassword { secrets: 0 }));
+            return Err(Failure::Refused(Reason::OtherPassword));
         }
         let claim = Claim { now, settings, realm: Arc::clone(&self.realm), message, algorithm, proof };
         let user = match (credentials.username, userhash) {
@@ -306,13 +317,16 @@ impl Authenticator {
             return Err(Failure::Refused(match (user, credentials.username) {
                 (Some(_), _) => Reason::WrongPassword { secrets: 0 },
                 (None, Some(name)) if !self.directory.secrets.is_empty() => {
-                    Reason::MalformedName { is_swapped: rest::is_swapped(name) }
+                    Reason::MalformedName { shape: Misshapen::of(name) }
                 }
                 _ => Reason::UnknownUser,
             }));
         };
         if rest.expires <= now.unix {
-            return Err(Failure::Refused(Reason::ExpiredName { seconds: now.unix - rest.expires }));
+            return Err(Failure::Refused(match rest.expires {
+                lifetime @ ..LIFETIMES_END => Reason::LifetimeName { lifetime },
+                expired => Reason::ExpiredName { seconds: now.unix - expired },
+            }));
         }
         let recalled = self.recall(name, algorithm);
         let key = recalled.as_ref().map_or(&self.decoy, |identity| &identity.key);
@@ -335,6 +349,7 @@ impl Authenticator {
     fn wrong_password(&self, now: Now, name: rest::Name<'_>) -> Reason {
         let secrets = self.directory.secrets.len();
         match (name.expires - now.unix) / SECONDS_PER_DAY {
+            _ if secrets == 0 => Reason::UnknownUser,
             days if days > FAR_DAYS => Reason::FarExpiry { secrets, days },
             _ => Reason::WrongPassword { secrets },
         }

@@ -10,6 +10,7 @@
 //! places of running calls.
 
 use super::auth::Identity;
+use super::rate_limit::RateLimit;
 use crate::base::time::Now;
 use crate::base::transport::Transport;
 use crate::turn::counters::Request;
@@ -59,6 +60,7 @@ const GUESSES: Limit = Limit { per_second: 1 };
 const RECENT_GUESS: u32 = 30;
 /// Nanoseconds of searching that count as one more request of the user that was found.
 const SEARCH_PER_REQUEST: u32 = 50_000;
+const NANOS_PER_MILLI: u32 = 1_000_000;
 /// Bytes of a request that count as one more request, because each item in it, such as a peer, costs time.
 const BYTES_PER_REQUEST: usize = 256;
 
@@ -165,10 +167,52 @@ impl Gate {
     }
 
     /// Whether all secrets may be tried on a request of this client.
-    pub fn may_search(&self, now: Now, client: &Client) -> bool {
-        let has_some =
-            |(purpose, subject, limit)| self.sources.has_some(now.instant, purpose, subject, limit);
-        self.search_budgets(now, client).into_iter().all(has_some)
+    ///
+    /// # Errors
+    /// The limit that is used up.
+    pub fn may_search(&self, now: Now, client: &Client) -> Result<(), RateLimit> {
+        let [of_source, of_all] = self.search_budgets(now, client);
+        for ((purpose, subject, limit), named) in
+            [(of_source, RateLimit::SourceSearch as fn(u32) -> RateLimit), (of_all, RateLimit::Search)]
+        {
+            if !self.sources.has_some(now.instant, purpose, subject, limit) {
+                return Err(named(limit.per_second / NANOS_PER_MILLI));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the limit of requests of this kind without good credentials, for this payer.
+    pub fn limit_of(limits: &Limits, client: &Client, kind: Request, payer: Payer) -> RateLimit {
+        let is_binding = kind == Request::Binding;
+        match payer {
+            Payer::Source => {
+                let (_, limit) = budget_of_source(limits, client, kind);
+                if is_binding {
+                    RateLimit::SourceBindings(limit.per_second)
+                } else {
+                    RateLimit::Source(limit.per_second)
+                }
+            }
+            Payer::Client => {
+                let (_, limit) = budget_of_client(limits, kind);
+                if is_binding {
+                    RateLimit::ClientBindings(limit.per_second)
+                } else {
+                    RateLimit::Client(limit.per_second)
+                }
+            }
+            Payer::User => Self::limit_of_user(limits, kind),
+        }
+    }
+
+    /// Returns the limit of a user's requests of this kind.
+    pub fn limit_of_user(limits: &Limits, kind: Request) -> RateLimit {
+        let (_, limit) = budget_of_user(limits, kind);
+        match kind {
+            Request::Binding => RateLimit::UserBindings(limit.per_second),
+            _ => RateLimit::User(limit.per_second),
+        }
     }
 
     /// Counts `tried` keys, whether one of them verified the request or not: a client with an endless supply of valid names

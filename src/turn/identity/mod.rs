@@ -3,10 +3,12 @@
 pub mod account;
 pub mod auth;
 pub mod directory;
+pub mod explanation;
 pub mod gate;
 pub mod near_miss;
 pub mod nonce;
 pub mod own_test;
 pub mod peer_policy;
+pub mod rate_limit;
 pub mod refusal;
 pub mod rest;

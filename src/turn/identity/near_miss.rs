@@ -7,14 +7,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::auth::PasswordAlgorithm;
-use super::rest;
-use crate::turn::settings::Settings;
-use crate::wire::message::Message;
-use crate::wire::request::Credentials;
-
-/// The secrets that are tried. Each costs the control thread about 15 us.
-const SECRETS_MAX: usize = 200;
+use super::rest::Issuer;
 
 /// How the secret of the credentials differs from the configured one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +20,24 @@ pub enum Difference {
     Newline,
     /// It has a carriage return at the end, as in a file of Windows.
     CarriageReturn,
+    /// It has both at the end.
+    CrLf,
+    /// It has a blank at the end.
+    TrailingBlank,
+    /// It has a blank at the beginning.
+    LeadingBlank,
+    /// It begins with a byte order mark, as files of some editors do.
+    ByteOrderMark,
     /// It is in quotes.
     Quoted,
+    /// It is encoded as in a URL: `%3D` instead of the equals sign.
+    UrlEncoded,
+    /// It was encoded in Base64 once more.
+    Encoded,
     /// It was decoded from Base64 first.
     Decoded,
+    /// It is the same, but the password is an HMAC with SHA-256.
+    Sha256,
 }
 
 /// A configured secret that nearly fits.
@@ -51,48 +58,45 @@ impl fmt::Display for NearMiss {
             Difference::MoreEquals => "and more equals signs at its end",
             Difference::Newline => "and a newline at its end",
             Difference::CarriageReturn => "and a carriage return at its end",
+            Difference::CrLf => "and a carriage return and a newline at its end",
+            Difference::TrailingBlank => "and a blank at its end",
+            Difference::LeadingBlank => "and a blank at its beginning",
+            Difference::ByteOrderMark => "and a byte order mark at its beginning",
             Difference::Quoted => "in quotes",
+            Difference::UrlEncoded => "encoded as in a URL (%3D)",
+            Difference::Encoded => "after encoding it in Base64",
             Difference::Decoded => "after decoding it from Base64",
+            Difference::Sha256 => "by HMAC-SHA256 instead of HMAC-SHA1",
         })
     }
 }
 
-/// Returns the configured secret that nearly fits a request whose password fits none.
-pub fn find(settings: &Settings, request: &[u8]) -> Option<NearMiss> {
-    let message = Message::parse(request).ok()?;
-    let credentials = Credentials::parse(&message).ok()?;
-    let (name, proof) = (credentials.username?, message.integrity()?);
-    let algorithm = credentials
-        .password_algorithm
-        .and_then(PasswordAlgorithm::from_number)
-        .unwrap_or(PasswordAlgorithm::Md5);
-    let fits = |secret: &[u8]| {
-        let password = rest::Secret::of_bytes(secret).password(name);
-        message.verify(&algorithm.key(name, &settings.realm, password), proof)
-    };
-    let secrets =
-        settings.hosts.iter().flat_map(|host| host.secrets.iter().map(move |secret| (host, secret)));
-    secrets.take(SECRETS_MAX).find_map(|(host, secret)| {
-        let (_, difference) = variants(secret).into_iter().find(|(variant, _)| fits(variant))?;
-        Some(NearMiss { host: Arc::clone(&host.name), difference })
-    })
-}
-
-fn variants(secret: &str) -> Vec<(Vec<u8>, Difference)> {
-    let text = |text: String, difference| (text.into_bytes(), difference);
+/// Returns the secrets that are often used by mistake instead of this one.
+pub fn variants(secret: &str) -> Vec<(Issuer, Difference)> {
+    let text = |text: String, difference| (Issuer::Sha1(text.into_bytes()), difference);
     let mut variants = vec![
-        text(format!("{secret}="), Difference::MoreEquals),
-        text(format!("{secret}=="), Difference::MoreEquals),
         text(format!("{secret}\n"), Difference::Newline),
+        text(format!("{secret}\r\n"), Difference::CrLf),
         text(format!("{secret}\r"), Difference::CarriageReturn),
+        text(format!("{secret} "), Difference::TrailingBlank),
+        text(format!(" {secret}"), Difference::LeadingBlank),
+        text(format!("\u{feff}{secret}"), Difference::ByteOrderMark),
         text(format!("\"{secret}\""), Difference::Quoted),
         text(format!("'{secret}'"), Difference::Quoted),
+        text(format!("{secret}="), Difference::MoreEquals),
+        text(format!("{secret}=="), Difference::MoreEquals),
+        text(STANDARD.encode(secret), Difference::Encoded),
+        (Issuer::Sha256(secret.as_bytes().to_vec()), Difference::Sha256),
     ];
     let bare = secret.trim_end_matches('=');
     if bare.len() < secret.len() {
         variants.push(text(bare.to_owned(), Difference::LacksEquals));
         variants.push(text(secret[..secret.len() - 1].to_owned(), Difference::LacksEquals));
     }
-    variants.extend(STANDARD.decode(secret).ok().map(|bytes| (bytes, Difference::Decoded)));
+    let encoded = secret.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
+    if encoded != secret {
+        variants.push(text(encoded, Difference::UrlEncoded));
+    }
+    variants.extend(STANDARD.decode(secret).ok().map(|bytes| (Issuer::Sha1(bytes), Difference::Decoded)));
     variants
 }

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac};
 use sha1::Sha1;
+use sha2::Sha256;
 
 /// The parts of a REST user name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,35 @@ impl Secret {
     }
 }
 
+/// What makes passwords from a secret: HMAC-SHA1 as TURN REST says, or HMAC-SHA256 by mistake.
+#[derive(Clone)]
+pub enum Issuer {
+    /// As TURN REST says.
+    Sha1(Vec<u8>),
+    /// With another hash.
+    Sha256(Vec<u8>),
+}
+
+impl Issuer {
+    /// The password that it makes for this user name.
+    pub fn password(&self, username: &str) -> String {
+        match self {
+            Self::Sha1(secret) => Secret::of_bytes(secret).password(username),
+            Self::Sha256(secret) => {
+                let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
+                mac.update(username.as_bytes());
+                STANDARD.encode(mac.finalize().into_bytes())
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Issuer(..)")
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
@@ -81,10 +111,35 @@ pub fn user_part(name: &str) -> Option<&str> {
     (!user.is_empty()).then_some(user)
 }
 
-/// Returns whether a user name ends with a time instead of beginning with it: `user:expiry`.
-pub fn is_swapped(username: &str) -> bool {
-    let is_time = |text: &str| text.len() >= 9 && text.bytes().all(|byte| byte.is_ascii_digit());
-    username.rsplit_once(':').is_some_and(|(user, expiry)| !is_time(user) && is_time(expiry))
+/// What is wrong with a user name that [`parse`] does not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misshapen {
+    /// It has no time.
+    NoTime,
+    /// It ends with a time instead of beginning with it: `user:expiry`.
+    Swapped,
+    /// It begins with a blank.
+    Blank,
+    /// Its colon is encoded as in a URL.
+    Encoded,
+}
+
+impl Misshapen {
+    /// Returns what is wrong with a user name that [`parse`] does not take.
+    pub fn of(username: &str) -> Self {
+        let is_time = |text: &str| text.len() >= 9 && text.bytes().all(|byte| byte.is_ascii_digit());
+        let is_encoded = |mark| username.split_once(mark).is_some_and(|(expiry, _)| is_time(expiry));
+        let trimmed = username.trim_start();
+        if trimmed.len() < username.len() && parse(trimmed).is_some() {
+            Self::Blank
+        } else if is_encoded("%3A") || is_encoded("%3a") {
+            Self::Encoded
+        } else if username.rsplit_once(':').is_some_and(|(user, expiry)| !is_time(user) && is_time(expiry)) {
+            Self::Swapped
+        } else {
+            Self::NoTime
+        }
+    }
 }
 
 #[cfg(test)]
@@ -105,6 +160,22 @@ mod tests {
         assert_eq!(parse("1700000000"), Some(Name { expires: 1_700_000_000, user: "" }));
         assert_eq!(username(17, "x"), "17:x");
         assert_eq!(username(17, ""), "17");
+    }
+
+    #[test]
+    fn a_misshapen_name_is_described() {
+        for (name, shape) in [
+            ("w_ann", Misshapen::NoTime),
+            ("", Misshapen::NoTime),
+            ("w_ann:1700000000", Misshapen::Swapped),
+            (" 1700000000:w_ann", Misshapen::Blank),
+            ("\n1700000000", Misshapen::Blank),
+            (" w_ann", Misshapen::NoTime),
+            ("1700000000%3Aw_ann", Misshapen::Encoded),
+            ("1700000000%3aw_ann", Misshapen::Encoded),
+        ] {
+            assert_eq!((parse(name), Misshapen::of(name)), (None, shape), "{name:?}");
+        }
     }
 
     #[test]

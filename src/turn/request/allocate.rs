@@ -69,7 +69,7 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
     let family = match request.family {
         None => default_family(state, &five_tuple),
         Some(Ok(family)) => family,
-        Some(Err(_)) => return Err(Reason::NoFamily { family: None }),
+        Some(Err(_)) => return Err(Reason::NoFamily { family: None, is_default: false }),
     };
     // 8: EVEN-PORT with R = 1 is not defined for two families.
     if request.even_port == Some(true) && request.additional_family.is_some() {
@@ -83,7 +83,7 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
         && request.reservation_token.is_none()
         && relay_address(state, family, &five_tuple).is_none()
     {
-        return Err(no_address(state, family));
+        return Err(no_address(state, family, request.family.is_none()));
     }
     // 10: quotas. While draining, new users are refused. One with an allocation may have another: an ICE restart of a running
     // call needs it.
@@ -139,7 +139,7 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
     }
     if claims.is_empty() {
         return Err(match refusal {
-            Some(Reason::NoFamily { .. } | Reason::NoAddress) | None => Reason::NoPort,
+            Some(Reason::NoFamily { .. } | Reason::NoAddress) | None => Reason::NoPort { foreign: false },
             Some(reason) => reason,
         });
     }
@@ -198,8 +198,12 @@ pub fn relay_opened(state: &mut State, now: Now, relay: RelayId, outcome: Result
                 state.actions.push_back(Action::OpenRelay { relay, address });
                 return;
             }
-            opening.failed = Some(Reason::NoPort);
+            opening.failed = Some(Reason::NoPort { foreign: true });
             give_up(state, id, relay, local, &opening, true);
+        }
+        Err(OpenError::InUse) => {
+            opening.failed = Some(Reason::NoPort { foreign: true });
+            give_up(state, id, relay, local, &opening, false);
         }
         Err(_) => {
             opening.failed = Some(Reason::NoSocket);
@@ -346,12 +350,12 @@ fn claim(
     want: Want,
     held: u32,
 ) -> Result<OnWire, Reason> {
-    let address = relay_address(state, family, five_tuple).ok_or_else(|| no_address(state, family))?;
+    let address = relay_address(state, family, five_tuple).ok_or_else(|| no_address(state, family, false))?;
     if !state.ports.has_room_for(address.local, held) {
         return Err(Reason::FewPorts { held });
     }
     let random = state.rng.next_u32();
-    let port = state.ports.claim(address.local, want, random).ok_or(Reason::NoPort)?;
+    let port = state.ports.claim(address.local, want, random).ok_or(Reason::NoPort { foreign: false })?;
     Ok(OnWire::new(address.local, port))
 }
 
@@ -385,9 +389,10 @@ fn default_family(state: &State, five_tuple: &FiveTuple) -> Family {
 }
 
 /// The answer without a relay address: 440 if this family is not offered, 508 if the server has no address at the moment.
-fn no_address(state: &State, family: Family) -> Reason {
+/// `is_default`: the client named no family.
+fn no_address(state: &State, family: Family, is_default: bool) -> Reason {
     let has_any = state.settings.relay_addresses.iter().any(|relay| !relay.only_local);
-    if has_any { Reason::NoFamily { family: Some(family) } } else { Reason::NoAddress }
+    if has_any { Reason::NoFamily { family: Some(family), is_default } } else { Reason::NoAddress }
 }
 
 /// RFC 8656 section 7.2: the lifetime that the client asks for, within our maximum, but not below the default.

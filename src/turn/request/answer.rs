@@ -8,6 +8,7 @@ use crate::turn::action::{Action, DropReason, FromClient};
 use crate::turn::counters::Request;
 use crate::turn::error::Code;
 use crate::turn::identity::auth::Identity;
+use crate::turn::identity::rate_limit::RateLimit;
 use crate::turn::identity::refusal::{Reason, Refusal, Sender};
 use crate::turn::state::State;
 use crate::turn::state::reports::Verdict;
@@ -91,7 +92,11 @@ fn note_of(
     let whole_name = asker.map_or(name, |identity| &identity.name);
     match state.reports.take(now, &ticket.client, (sender, user, whole_name), reason.index()) {
         Verdict::Reported => {
-            let explained = matches!(reason, Reason::WrongPassword { .. });
+            let explained = match reason {
+                Reason::WrongPassword { secrets } => *secrets > 0,
+                Reason::FarExpiry { .. } | Reason::OtherPassword => true,
+                _ => false,
+            };
             let message = explained.then(|| message.into());
             state.actions.push_back(Action::Refused(Box::new(Refusal { message, ..refusal() })));
         }
@@ -105,8 +110,10 @@ fn sender(asker: Option<&Identity>, reason: &Reason) -> Sender {
     match reason {
         _ if asker.is_some() => Sender::Authenticated,
         Reason::WrongPassword { .. }
+        | Reason::OtherPassword
         | Reason::FarExpiry { .. }
         | Reason::ExpiredName { .. }
+        | Reason::LifetimeName { .. }
         | Reason::MalformedName { .. }
         | Reason::UnknownUser
         | Reason::UnknownRealm => Sender::Proven,
@@ -114,22 +121,15 @@ fn sender(asker: Option<&Identity>, reason: &Reason) -> Sender {
     }
 }
 
-/// Drops a request without an answer because of a rate limit; counts and reports it like [`note`]. `user` is the one whose
+/// Drops a request without an answer because of this rate limit; counts and reports it like [`note`]. `user` is the one whose
 /// limit it is.
 pub fn drop_over_rate(
     state: &mut State,
     now: Instant,
     ticket: &Ticket,
     user: Option<&Identity>,
-    reason: DropReason,
+    (reason, limit): (DropReason, RateLimit),
 ) -> FromClient {
-    let what = match reason {
-        DropReason::RequestsOverRate => "the user sends more requests than limits.requests_per_user",
-        DropReason::SearchDeferred => {
-            "searching the secrets of all hosts has used up the time for this source"
-        }
-        _ => "the source sends more requests without good credentials than limits.unauthenticated_per_source",
-    };
-    note_of(state, now, ticket, user, ("", &[]), &Reason::RateLimited { what });
+    note_of(state, now, ticket, user, ("", &[]), &Reason::RateLimited { limit });
     state.dropped(reason)
 }

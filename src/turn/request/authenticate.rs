@@ -10,8 +10,9 @@ use crate::turn::counters::Request;
 use crate::turn::error::Code;
 use crate::turn::five_tuple::Client;
 use crate::turn::identity::auth::{Attempt, Checked, Failure, Identity, PASSWORD_ALGORITHMS};
-use crate::turn::identity::gate::Payer;
+use crate::turn::identity::gate::{Gate, Payer};
 use crate::turn::identity::nonce::{Features, Issued};
+use crate::turn::identity::rate_limit::RateLimit;
 use crate::turn::identity::refusal::Reason;
 use crate::turn::state::State;
 use crate::turn::ticket::Ticket;
@@ -72,7 +73,7 @@ pub fn authenticate(
         features,
         holder,
         holder_alone,
-        may_search,
+        may_search: may_search.is_ok(),
     };
     let Checked { result, tried } = state.authenticator.check(&attempt);
     let is_wrong = matches!(result, Err(Failure::Wrong(_)));
@@ -103,7 +104,9 @@ pub fn authenticate(
         // requests over TCP as over UDP. The stream stays open for the repetition.
         Err(Failure::SearchNeeded) => {
             spend(state, now, &ticket, payer);
-            Err(drop_over_rate(state, now.instant, &ticket, None, DropReason::SearchDeferred))
+            // A search is needed only if it is not allowed.
+            let limit = may_search.err().unwrap_or(RateLimit::SourceSearch(0));
+            Err(drop_over_rate(state, now.instant, &ticket, None, (DropReason::SearchDeferred, limit)))
         }
     }
 }
@@ -111,6 +114,13 @@ pub fn authenticate(
 /// Counts a request that is answered without credentials. Returns whether it may be answered.
 fn spend(state: &mut State, now: Now, ticket: &Ticket, payer: Payer) -> bool {
     state.gate.spend(now, &state.settings.limits, &ticket.client, Request::of(ticket.method), payer)
+}
+
+/// Drops a request that its payer has no budget for.
+fn over_budget(state: &mut State, now: Now, ticket: &Ticket, payer: Payer) -> FromClient {
+    let (limits, kind) = (&state.settings.limits, Request::of(ticket.method));
+    let limit = Gate::limit_of(limits, &ticket.client, kind, payer);
+    drop_over_rate(state, now.instant, ticket, None, (DropReason::Throttled, limit))
 }
 
 /// Answers 400 without credentials (RFC 8489 section 9.2.4, second check). `asked` is the request.
@@ -123,7 +133,7 @@ fn bad_request(
     payer: Payer,
 ) -> FromClient {
     if !spend(state, now, ticket, payer) {
-        return drop_over_rate(state, now.instant, ticket, None, DropReason::Throttled);
+        return over_budget(state, now, ticket, payer);
     }
     let reason = Reason::MalformedCredentials;
     let message = ticket.seal(ticket.error(Code::BadRequest));
@@ -141,7 +151,7 @@ fn challenge(
     payer: Payer,
 ) -> FromClient {
     if !spend(state, now, ticket, payer) {
-        return drop_over_rate(state, now.instant, ticket, None, DropReason::Throttled);
+        return over_budget(state, now, ticket, payer);
     }
     let client = ticket.client.five_tuple.client;
     let username_anonymity = state.authenticator.offers_anonymity();

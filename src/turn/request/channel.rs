@@ -54,7 +54,9 @@ fn check_and_bind(state: &mut State, now: Now, ticket: &Ticket, request: &Channe
     }
     let permitted = judge(state, now, id, peer)?;
     if !state.may_reach(permitted.peer, permitted.reach) {
-        return Err(Reason::PeerDenied { peer: permitted.peer.ip(), denial: Denial::Service });
+        let is_service = state.policy.is_service(permitted.peer);
+        let denial = if is_service { Denial::Service } else { Denial::NotRelayed };
+        return Err(Reason::PeerDenied { peer: permitted.peer.ip(), denial });
     }
     check_room(state, &[permitted])?;
     let known = state.table.bindings(id, permitted.relay, number, permitted.peer, now.instant).0.is_some();

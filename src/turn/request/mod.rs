@@ -16,7 +16,7 @@ use crate::turn::address::Announced;
 use crate::turn::counters::Request as Kind;
 use crate::turn::five_tuple::Client;
 use crate::turn::identity::auth::Identity;
-use crate::turn::identity::gate::Payer;
+use crate::turn::identity::gate::{Gate, Payer};
 use crate::turn::identity::refusal::Reason;
 use crate::turn::state::State;
 use crate::turn::ticket::Ticket;
@@ -49,7 +49,18 @@ pub fn handle(
     let payer = Payer::of(&client, holder.is_some());
     if let Err(reason) = admit(state, now, &client, message, holder.as_deref(), payer, opening) {
         let user = holder.as_deref().filter(|_| reason == DropReason::RequestsOverRate);
-        return answer::drop_over_rate(state, now.instant, &Ticket::of(client, message), user, reason);
+        let limits = &state.settings.limits;
+        let limit = match user {
+            Some(_) => Gate::limit_of_user(limits, kind),
+            None => Gate::limit_of(limits, &client, kind, payer),
+        };
+        return answer::drop_over_rate(
+            state,
+            now.instant,
+            &Ticket::of(client, message),
+            user,
+            (reason, limit),
+        );
     }
     if kind == Kind::Binding {
         return binding(state, now, client, message, payer);
@@ -68,8 +79,8 @@ pub fn handle(
     let limits = &state.settings.limits;
     if payer != Payer::User && !state.gate.may_ask(now, limits, &client, &asker, message, searched) {
         state.gate.spend(now, limits, &client, kind, payer);
-        let (user, reason) = (Some(&*asker), DropReason::RequestsOverRate);
-        return answer::drop_over_rate(state, now.instant, &ticket, user, reason);
+        let reason = (DropReason::RequestsOverRate, Gate::limit_of_user(limits, kind));
+        return answer::drop_over_rate(state, now.instant, &ticket, Some(&asker), reason);
     }
     if kind == Kind::Allocate {
         state.counters.authenticated(transport).add(1);

@@ -101,7 +101,8 @@ pub fn judge(state: &State, now: Now, id: AllocationId, peer: Announced) -> Resu
     if state.is_withdrawn(&allocation.identity, now.instant)
         && !state.table.is_permitted(relay, peer.ip(), now.instant)
     {
-        return Err(Reason::Withdrawn { peer: named });
+        let why = allocation.identity.withdrawal(now.instant);
+        return Err(Reason::Withdrawn { peer: named, why });
     }
     Ok(Permitted { relay, peer, reach })
 }

@@ -84,6 +84,12 @@ impl Allocation {
         self.identity.name == identity.name && self.identity.host == identity.host
     }
 
+    /// Whether the same user made it, perhaps under a name with another time. A name without a user part identifies no user.
+    pub fn has_user(&self, identity: &Identity) -> bool {
+        let user = &self.identity.user;
+        !user.is_empty() && *user == identity.user && self.identity.host == identity.host
+    }
+
     /// The change that tells a mirror about this allocation.
     pub(super) fn as_created(&self) -> TableChange {
         TableChange::AllocationCreated { client: self.client, host: self.host }

@@ -246,7 +246,10 @@ impl State {
         let allocation = allocation.ok_or(Reason::NoAllocation)?;
         match &ticket.asker {
             Some(asker) if allocation.belongs_to(&asker.identity) => Ok(id),
-            _ => Err(Reason::NotOwner),
+            asker => {
+                let is_same_user = asker.as_ref().is_some_and(|asker| allocation.has_user(&asker.identity));
+                Err(Reason::NotOwner { is_same_user })
+            }
         }
     }
 

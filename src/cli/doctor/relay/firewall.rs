@@ -24,6 +24,8 @@ const DIRECTORIES: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/bin"];
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest list of rules that is read.
 const RULES_MAX: u64 = 32 << 20;
+/// Maximum number of port ranges in a message.
+const RANGES_SHOWN: usize = 5;
 
 /// Judges the rules of nftables and iptables.
 pub fn check(site: &Site<'_>) -> Check {
@@ -59,6 +61,9 @@ pub fn check(site: &Site<'_>) -> Check {
     if check.facts.is_empty() && check.findings.is_empty() {
         check.facts.push("neither nft nor iptables is installed".to_owned());
     }
+    // Tracking is the same for the rules of all tools.
+    let has_untracked = rulesets.iter().any(|rules| rules.has_untracked);
+    rulesets.iter_mut().for_each(|rules| rules.has_untracked = has_untracked);
     for finding in rulesets.iter().flat_map(|rules| judge(site, rules)) {
         if check.findings.iter().all(|known| known.code != finding.code) {
             check.findings.push(finding);
@@ -106,7 +111,6 @@ fn run_within(patience: Duration, path: &Path, arguments: &[&str]) -> io::Result
 fn judge(site: &Site<'_>, rules: &Ruleset) -> Vec<Finding> {
     let mut findings = Vec::new();
     let ports = &site.config.relay.ports;
-    let range = |dropped: &Dropped| format!("{}-{}", dropped.ports.start(), dropped.ports.end());
     for relay in &site.relays {
         let interface = interface_of(relay.local);
         let packet = |hook| Packet {
@@ -114,24 +118,35 @@ fn judge(site: &Site<'_>, rules: &Ruleset) -> Vec<Finding> {
             hook,
             protocol: "udp",
             interface: interface.as_deref(),
+            is_new: true,
         };
+        let answer = Packet { is_new: false, ..packet(Hook::In) };
         if let Some(dropped) = rules.dropped(packet(Hook::In), ports) {
-            findings.push(Finding::error(
-                "relay_ports_blocked_in",
-                format!(
+            let code = "relay_ports_blocked_in";
+            findings.push(if rules.dropped(answer, ports).is_some() {
+                let text = format!(
                     "packets of peers to the relay ports {} are dropped by {}",
-                    range(&dropped),
+                    shown(&dropped),
                     dropped.by
-                ),
-                accept("dport", ports),
-            ));
+                );
+                Finding::error(code, text, accept("dport", ports))
+            } else {
+                // ICE sends from both ends, so most calls get through.
+                let text = format!(
+                    "packets of peers to the relay ports {} are dropped by {} until the relay has sent one to the same peer, \
+                     which delays calls",
+                    shown(&dropped),
+                    dropped.by
+                );
+                Finding::warning(code, text, accept("dport", ports))
+            });
         }
         if let Some(dropped) = rules.dropped(packet(Hook::Out), ports) {
             findings.push(Finding::error(
                 "relay_ports_blocked_out",
                 format!(
                     "packets from the relay ports {} to peers are dropped by {}",
-                    range(&dropped),
+                    shown(&dropped),
                     dropped.by
                 ),
                 accept("sport", ports),
@@ -143,8 +158,13 @@ fn judge(site: &Site<'_>, rules: &Ruleset) -> Vec<Finding> {
         let (ip, port) = (listener.address.ip(), listener.address.port());
         let protocol = if listener.transport == Transport::Udp { "udp" } else { "tcp" };
         let interface = interface_of(ip);
-        let packet =
-            Packet { family: Family::of(ip), hook: Hook::In, protocol, interface: interface.as_deref() };
+        let packet = Packet {
+            family: Family::of(ip),
+            hook: Hook::In,
+            protocol,
+            interface: interface.as_deref(),
+            is_new: true,
+        };
         if let Some(dropped) = rules.dropped(packet, &(port..=port)) {
             findings.push(Finding::error(
                 "listener_blocked",
@@ -154,6 +174,19 @@ fn judge(site: &Site<'_>, rules: &Ruleset) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// The ports in words: `50000, 60000-60010`.
+fn shown(dropped: &Dropped) -> String {
+    let one = |ports: &RangeInclusive<u16>| match (ports.start(), ports.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
+    };
+    let mut words: Vec<String> = dropped.ports.iter().take(RANGES_SHOWN).map(one).collect();
+    if dropped.ports.len() > RANGES_SHOWN {
+        words.push("others".to_owned());
+    }
+    words.join(", ")
 }
 
 fn accept(field: &str, ports: &RangeInclusive<u16>) -> String {
@@ -173,6 +206,13 @@ fn interface_of(ip: IpAddr) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_are_shown_as_they_are_dropped() {
+        let shown = |ports: Vec<RangeInclusive<u16>>| shown(&Dropped { ports, by: String::new() });
+        assert_eq!(shown(vec![50000..=50000, 60000..=60010]), "50000, 60000-60010");
+        assert_eq!(shown((0..7).map(|port| port * 2..=port * 2).collect()), "0, 2, 4, 6, 8, others");
+    }
 
     #[test]
     fn a_program_answers_fails_or_is_ended() {

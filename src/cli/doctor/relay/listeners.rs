@@ -148,7 +148,11 @@ pub fn check(
     }
     let whose = logins.first().map_or("", |(whose, _)| whose);
     let all = first().count();
-    check.findings.extend(failures.iter().map(|(doors, cause)| failure(site, (doors, all), cause, whose)));
+    let is_closed = gives_nobody(first().map(|(_, outcome)| outcome));
+    check.findings.extend(failures.iter().map(|(doors, cause)| match cause {
+        Cause::Full if is_closed => full(&places_of(doors, all), true),
+        cause => failure(site, (doors, all), cause, whose),
+    }));
     let good = first().filter(|(_, outcome)| outcome.fault.is_none()).count();
     if let Some((whose, _)) = logins.first().filter(|_| first().next().is_some()) {
         let data = if first().any(|(_, outcome)| outcome.reached == Some(Stage::Data)) {
@@ -251,7 +255,8 @@ fn failure(site: &Site<'_>, (doors, all): (&[&Door], usize), cause: &Cause, whos
                 ports.end()
             ),
         ),
-        Cause::Full | Cause::Quota | Cause::Redirect(_) => Finding::warning(
+        Cause::Full => full(&places, false),
+        Cause::Quota | Cause::Redirect(_) => Finding::warning(
             "listener_full",
             format!("{places}: {cause}"),
             "`hallpass refusals` says what the server lacks; `systemctl status hallpass` says whether it drains",
@@ -264,10 +269,30 @@ fn failure(site: &Site<'_>, (doors, all): (&[&Door], usize), cause: &Cause, whos
     }
 }
 
+/// Whether every way ends with 508: then no client has calls.
+fn gives_nobody<'a>(mut outcomes: impl Iterator<Item = &'a Outcome>) -> bool {
+    outcomes.all(|outcome| outcome.fault.as_ref().is_some_and(|fault| fault.cause == Cause::Full))
+}
+
+/// The relay lacks something, or drains. `is_closed`: it gives nobody an allocation.
+fn full(places: &str, is_closed: bool) -> Finding {
+    let next_step =
+        "`hallpass refusals` says what the server lacks; `systemctl status hallpass` says whether it drains";
+    let text = format!("{places}: {}", Cause::Full);
+    match is_closed {
+        true => {
+            Finding::error("listener_full", format!("no listener gives an allocation. {text}"), next_step)
+        }
+        false => Finding::warning("listener_full", text, next_step),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::transport::Transport;
+    use crate::doctor::rung::Route;
+    use crate::doctor::stage::Fault;
 
     #[test]
     fn each_way_is_named_once() {
@@ -287,5 +312,22 @@ mod tests {
         assert_eq!(places_of(&all, 4), "all 4 ways");
         assert_eq!(places_of(&all, 5), "TCP 3478 and TCP 443 at 192.0.2.10 and TCP 3478 and TCP 443 at ::1");
         assert_eq!(places_of(&all[..1], 1), "TCP 3478 at 192.0.2.10");
+    }
+
+    /// A timer that runs the doctor must not stay green while no client gets an allocation.
+    #[test]
+    fn a_relay_that_gives_nobody_an_allocation_is_an_error() {
+        let outcome = |cause: Option<Cause>| {
+            let host = "relay.example.org".to_owned();
+            let rung = Rung { host, transport: Transport::Udp, port: 3478, is_given: true };
+            let fault = cause.map(|cause| Fault { stage: Stage::Allocation, cause });
+            Outcome { fault, ..Outcome::new(rung, Route::Direct(Family::V4), None) }
+        };
+        let full_one = outcome(Some(Cause::Full));
+        assert!(gives_nobody([&full_one, &full_one].into_iter()));
+        assert!(!gives_nobody([&full_one, &outcome(None)].into_iter()));
+        assert!(!gives_nobody([&full_one, &outcome(Some(Cause::Quota))].into_iter()));
+        assert_eq!(full("UDP 3478", true).severity, Severity::Error);
+        assert_eq!(full("UDP 3478", false).severity, Severity::Warning);
     }
 }

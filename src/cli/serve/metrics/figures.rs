@@ -181,8 +181,10 @@ fn kind_of_refusal(reason: &str) -> Option<usize> {
     let kind = match reason {
         _ if Reason::CONTINUES.contains(&reason) => return None,
         "wrong_password"
+        | "other_password"
         | "far_expiry"
         | "expired_name"
+        | "lifetime_name"
         | "malformed_name"
         | "unknown_user"
         | "unknown_realm"

@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::base::calendar::utc;
+use crate::base::network::Network;
 
 /// Different users whose passwords fit no secret, for a warning. Fewer may be mistyped static passwords or guesses.
 const USERS: usize = 3;
@@ -34,8 +36,8 @@ pub struct Secrets {
     /// Allocations of each host at that time.
     before: Vec<u64>,
     users: HashSet<String>,
-    /// Their source addresses.
-    sources: HashSet<String>,
+    /// Their sources: a site of IPv6 is one.
+    sources: HashSet<Network>,
     /// When the first of them was refused.
     first: u64,
     /// When the last warning was given, and how many source addresses it concerned.
@@ -59,9 +61,14 @@ impl Secrets {
         *self = Self { event, since: now, before, ..Self::default() };
     }
 
+    /// Returns the allocations of each host at the time of the event.
+    pub fn before(&self) -> &[u64] {
+        &self.before
+    }
+
     /// Counts a user with a wrong password, at this source address. Returns a warning at most every ten minutes, and again after
     /// each reload, or when it concerns many more.
-    pub fn refused(&mut self, user: &str, source: &str, now: u64) -> Option<SecretAlarm> {
+    pub fn refused(&mut self, user: &str, source: IpAddr, now: u64) -> Option<SecretAlarm> {
         if now.saturating_sub(self.first) > PERIOD || self.users.len() == USERS_MAX {
             self.users.clear();
             self.sources.clear();
@@ -70,7 +77,7 @@ impl Secrets {
             self.first = now;
         }
         self.users.insert(user.to_owned());
-        self.sources.insert(source.to_owned());
+        self.sources.insert(Network::site(source));
         let (users, sources) = (self.users.len(), self.sources.len());
         let is_pause = self
             .told
@@ -90,29 +97,53 @@ impl Secrets {
 }
 
 impl SecretAlarm {
-    /// Returns the warning. `silent`: the hosts without a user that succeeded since.
-    pub fn text(&self, silent: &[Arc<str>]) -> String {
+    /// Returns the warning. `hosts`: those that the users may belong to, and whether a user has succeeded with the present secrets.
+    /// One of several hosts without success is not to blame for that alone: perhaps nobody came.
+    pub fn text(&self, hosts: &[(Arc<str>, bool)]) -> String {
+        let begin = self.begin("fit no secret");
+        let names = |succeeded: bool| {
+            let of = hosts.iter().filter(|(_, other)| *other == succeeded);
+            of.map(|(name, _)| &**name).collect::<Vec<_>>().join(", ")
+        };
+        let (good, silent) = (names(true), names(false));
+        match hosts {
+            [(host, false)] => format!(
+                "{begin}, and no user of {host} has succeeded since: does the secret match turn-stun-servers.xml of {host}?"
+            ),
+            [(host, true)] => format!(
+                "{begin}; users of {host} have succeeded, so one of several servers behind it may have another secret in its \
+                 turn-stun-servers.xml"
+            ),
+            _ if good.is_empty() => format!(
+                "{begin}, and no user of {silent} has succeeded since: do the secrets match their turn-stun-servers.xml?"
+            ),
+            _ if silent.is_empty() => format!(
+                "{begin}; users of every host have succeeded, so one of several servers behind a host may have another secret in \
+                 its turn-stun-servers.xml"
+            ),
+            _ => format!(
+                "{begin}. Their host is not known: users of {good} have succeeded, of {silent} nobody has, which may be because \
+                 nobody came. Compare turn-stun-servers.xml of all their servers"
+            ),
+        }
+    }
+
+    /// Returns the warning about users with an old secret of this host.
+    pub fn outdated(&self, host: &str) -> String {
+        format!(
+            "{}: its turn-stun-servers.xml has not got the present one; hallpass bbb-xml --output writes it",
+            self.begin(&format!("are made with a revoked or removed secret of {host}"))
+        )
+    }
+
+    fn begin(&self, why: &str) -> String {
         let Self { users, sources, event, since, .. } = self;
         // An age would be wrong a minute later on the dashboard.
         let since = utc(*since);
         let addresses = if *sources == 1 { "address" } else { "addresses" };
-        let begin = format!(
-            "{users} users at {sources} {addresses} were refused since the {event} at {since}, because their passwords \
-             fit no secret"
-        );
-        match silent {
-            [] => format!(
-                "{begin}; users of every host have succeeded since, so one of several servers behind a host may have another \
-                 secret in its turn-stun-servers.xml"
-            ),
-            [host] => format!(
-                "{begin}, and no user of {host} has succeeded since: does the secret match turn-stun-servers.xml of {host}?"
-            ),
-            hosts => format!(
-                "{begin}, and no user of {} has succeeded since: do the secrets match their turn-stun-servers.xml?",
-                hosts.join(", ")
-            ),
-        }
+        format!(
+            "{users} users at {sources} {addresses} were refused since the {event} at {since}, because their passwords {why}"
+        )
     }
 }
 
@@ -165,16 +196,20 @@ fn words(seconds: u64) -> String {
 mod tests {
     use super::*;
 
+    fn ip(last: u32) -> IpAddr {
+        std::net::Ipv4Addr::from_bits(0xc000_0200 + last).into()
+    }
+
     #[test]
     fn three_users_with_wrong_passwords_give_a_warning_every_ten_minutes_and_after_each_reload() {
         let mut secrets = Secrets::default();
         secrets.begin("start", 1000, vec![5]);
-        assert_eq!(secrets.refused("ann", "a", 1010), None);
-        assert_eq!(secrets.refused("ann", "a", 1011), None, "the same user");
-        assert_eq!(secrets.refused("bob", "a", 1020), None);
-        let alarm = secrets.refused("cat", "b", 1040).expect("three users");
+        assert_eq!(secrets.refused("ann", ip(1), 1010), None);
+        assert_eq!(secrets.refused("ann", ip(1), 1011), None, "the same user");
+        assert_eq!(secrets.refused("bob", ip(1), 1020), None);
+        let alarm = secrets.refused("cat", ip(2), 1040).expect("three users");
         assert_eq!((alarm.users, alarm.since, &alarm.before[..]), (3, 1000, &[5][..]));
-        let text = alarm.text(&["ping".into()]);
+        let text = alarm.text(&[("ping".into(), false)]);
         for part in [
             "3 users at 2 addresses were refused since the start at 1970-01-01 00:16 UTC",
             "no user of ping",
@@ -182,13 +217,24 @@ mod tests {
         ] {
             assert!(text.contains(part), "{text}");
         }
-        assert!(alarm.text(&["ping".into(), "tuit".into()]).contains("no user of ping, tuit has"));
-        assert_eq!(secrets.refused("dan", "a", 1050), None, "once");
-        assert_eq!(["ann", "bob"].map(|user| secrets.refused(user, "a", 1640)), [None, None]);
-        assert!(secrets.refused("cat", "a", 1640).is_some(), "ten minutes later");
+        let both = |ping, tuit| alarm.text(&[("ping".into(), ping), ("tuit".into(), tuit)]);
+        assert!(both(false, false).contains("no user of ping, tuit has succeeded"));
+        assert!(both(true, true).contains("users of every host have succeeded"));
+        assert!(alarm.text(&[("ping".into(), true)]).contains("several servers behind it"));
+        // Nobody came to the second host: it is named, and not blamed.
+        let text = both(true, false);
+        for part in ["host is not known", "users of ping have succeeded", "of tuit nobody has", "nobody came"]
+        {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!text.contains("does the secret match turn-stun-servers.xml of tuit"), "{text}");
+        assert!(alarm.outdated("ping").contains("made with a revoked or removed secret of ping:"));
+        assert_eq!(secrets.refused("dan", ip(1), 1050), None, "once");
+        assert_eq!(["ann", "bob"].map(|user| secrets.refused(user, ip(1), 1640)), [None, None]);
+        assert!(secrets.refused("cat", ip(1), 1640).is_some(), "ten minutes later");
         secrets.begin("reload", 2000, vec![7]);
-        assert_eq!(["ann", "bob"].map(|user| secrets.refused(user, "a", 2001)), [None, None]);
-        assert!(secrets.refused("cat", "a", 2001).is_some());
+        assert_eq!(["ann", "bob"].map(|user| secrets.refused(user, ip(1), 2001)), [None, None]);
+        assert!(secrets.refused("cat", ip(1), 2001).is_some());
     }
 
     /// Somebody with three made-up names causes a false warning. It does not keep back the true one.
@@ -196,11 +242,10 @@ mod tests {
     fn many_more_addresses_give_a_warning_during_the_pause() {
         let mut secrets = Secrets::default();
         secrets.begin("start", 1000, Vec::new());
-        let told = ["x", "y", "z"].map(|user| secrets.refused(user, "stranger", 1000).is_some());
+        let told = ["x", "y", "z"].map(|user| secrets.refused(user, ip(0), 1000).is_some());
         assert_eq!(told, [false, false, true]);
-        let told: Vec<_> = (0..30)
-            .filter_map(|pupil| secrets.refused(&format!("p{pupil}"), &format!("s{pupil}"), 1060))
-            .collect();
+        let told: Vec<_> =
+            (0..30).filter_map(|pupil| secrets.refused(&format!("p{pupil}"), ip(pupil + 1), 1060)).collect();
         let sources: Vec<_> = told.iter().map(|alarm| alarm.sources).collect();
         assert_eq!(sources, [3, 9, 27]);
     }
@@ -209,7 +254,7 @@ mod tests {
     fn a_guess_now_and_then_gives_no_warning() {
         let mut secrets = Secrets::default();
         secrets.begin("start", 0, Vec::new());
-        assert!((0..100).all(|hour| secrets.refused(&format!("user{hour}"), "a", hour * 3600).is_none()));
+        assert!((0..100).all(|hour| secrets.refused(&format!("user{hour}"), ip(1), hour * 3600).is_none()));
     }
 
     #[test]
