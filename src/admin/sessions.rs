@@ -223,6 +223,17 @@ mod tests {
         }
     }
 
+    /// One user makes allocations in a loop.
+    #[test]
+    fn the_newest_are_shown_wherever_they_are_in_the_table() {
+        let mut sessions: Vec<Session> =
+            (0..25_000).map(|age| session("ping", "loop", 100 + age, 0, 0)).collect();
+        sessions.push(session("ping", "ann", 1, 0, 0));
+        let page = json(&Fixed(sessions), &Filter::default(), &Book::default());
+        assert_eq!(page["sessions"][0]["user"], "ann");
+        assert_eq!((&page["total"], &page["omitted"]), (&json!(25_001), &json!(15_001)));
+    }
+
     #[test]
     fn the_newest_come_first_with_what_looks_wrong() {
         let source = Fixed(vec![

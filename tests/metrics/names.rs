@@ -18,7 +18,11 @@ pub fn named(text: &str) -> BTreeSet<String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':');
     text.split(|c| !is_name(c))
         .map(|word| word.trim_end_matches(':'))
-        .filter(|word| word.starts_with("hallpass_") || word.starts_with("process_"))
+        .filter(|word| {
+            let rest = word.strip_prefix("hallpass_").or(word.strip_prefix("process_"));
+            // Not the name of a package, `hallpass_*.deb`.
+            rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+        })
         .filter(|word| !word.contains(':'))
         .map(str::to_owned)
         .collect()

@@ -46,7 +46,6 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("bash .ci/packages ", "builds the program"),
     ("bash .ci/test", "runs all tests, this one included"),
     ("HALLPASS_TEST_SERVER=", "runs other tests"),
-    ("install -m 644 conf/sysctl.conf ", "changes the kernel of the machine that runs the tests"),
     ("systemctl restart bbb-web", "the machine of the test has no BigBlueButton"),
     ("systemctl enable --now hallpass-bbb-xml.timer", "the machine of the test has no systemd"),
     (

@@ -5,7 +5,7 @@ use std::fmt;
 /// A limit of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateLimit {
-    /// Requests without good credentials of one source, a second, by `limits.unauthenticated_per_source`.
+    /// Requests without good credentials of one source to one worker, a second: its share of `limits.unauthenticated_per_source`.
     Source(u32),
     /// Bindings of one source, a second, by the same setting.
     SourceBindings(u32),
@@ -54,11 +54,15 @@ impl fmt::Display for RateLimit {
             Self::Source(limit) => {
                 write!(
                     f,
-                    "the source sends more than {limit} requests without good credentials a second ({source})"
+                    "the source sends one worker more than {limit} requests without good credentials a second, its share of \
+                     {source}"
                 )
             }
             Self::SourceBindings(limit) => {
-                write!(f, "the source sends more than {limit} Bindings a second ({source})")
+                write!(
+                    f,
+                    "the source sends one worker more than {limit} Bindings a second, by its share of {source}"
+                )
             }
             Self::Client(limit) => {
                 write!(

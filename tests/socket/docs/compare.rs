@@ -3,8 +3,10 @@
 /// Stands for any number of lines, or for any text within a line.
 const GAP: &str = "...";
 /// Units of what is measured.
-const UNITS: [&str; 12] =
-    ["s", "ms", "us", "%", "seconds", "second", "minutes", "minute", "hours", "hour", "days", "day"];
+const UNITS: [&str; 13] = [
+    "s", "ms", "us", "%", "seconds", "second", "minutes", "minute", "hours", "hour", "days", "day",
+    "requests",
+];
 
 /// Checks that `real` has the shown lines, in their order and without others between them, except where a line `...` stands.
 ///

@@ -44,7 +44,8 @@ impl Reason {
                  the client must use another port, or wait until the allocation ends"
             }
             Reason::WrongPassword { .. } => {
-                "compare the secret of the host with the one in the client's turn-stun-servers.xml, to the last character"
+                "compare the secret of the host with the one in the client's turn-stun-servers.xml, to the last character; if both are \
+                 the same, was the relay reloaded since? hallpass doctor tells"
             }
             Reason::ExpiredName { .. } => {
                 "the client needs new credentials; if many clients are off by the same time, compare the clocks of both hosts"
