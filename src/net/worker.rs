@@ -125,7 +125,7 @@ impl Worker {
         }
     }
 
-    /// Runs until [`Command::Stop`].
+    /// Runs until [`Command::Stop`](crate::net::Command::Stop).
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::new(EVENTS);
         let mut leftovers = Leftovers::default();

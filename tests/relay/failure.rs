@@ -121,7 +121,7 @@ fn memory_pressure_refuses_newcomers_while_calls_continue() {
         let challenge = newcomer.ask(0x0003, &[transport]);
         newcomer.nonce = attribute(&challenge, 0x0015).expect("NONCE");
         assert_eq!(error_code(&newcomer.ask(0x0003, &[transport])), Some(508));
-        assert!(relay.connect(Transport::Tcp).reads_the_end());
+        assert!(is_refused([127, 0, 0, 1], relay.addresses[Transport::Tcp.index()]));
         calls.iter_mut().for_each(Call::goes_on);
     }
     assert_eq!(relay.sum(|c| c.relays_refused(Refusal::Memory).get()), 2);
@@ -146,7 +146,7 @@ fn streams_are_limited_per_source() {
     for client in &mut held {
         client.allocate();
     }
-    assert!(from([127, 0, 0, 7]).reads_the_end());
+    assert!(is_refused([127, 0, 0, 7], address));
     let mut others = [from([127, 0, 0, 8]), from([127, 0, 0, 9]), from([127, 0, 0, 9]), from([127, 0, 0, 9])];
     for client in &mut others {
         client.allocate();

@@ -204,6 +204,20 @@ pub fn tcp_from(source: [u8; 4], address: SocketAddr) -> TcpStream {
     stream
 }
 
+/// Returns whether the server ends a new connection from this address at once, even before `connect(2)` returns.
+pub fn is_refused(source: [u8; 4], address: SocketAddr) -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    socket.bind(&SocketAddr::from((source, 0)).into()).expect("bind");
+    match socket.connect(&address.into()) {
+        Ok(()) => {
+            let stream = TcpStream::from(socket);
+            stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+            Client::new(Link::Tcp(stream)).reads_the_end()
+        }
+        Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+    }
+}
+
 pub fn tcp(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("connect");
     stream.set_read_timeout(Some(PATIENCE)).expect("timeout");

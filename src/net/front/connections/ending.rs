@@ -13,7 +13,7 @@ impl Connections {
     }
 
     /// Ends a TURN client's connection: its queued output is sent, then the end of the stream, and it is closed once the client
-    /// has ended it too or [`ENDING_TIME`](super::life::ENDING_TIME) has passed. All other connections are marked to be closed.
+    /// has ended it too or [`ENDING_TIME`](crate::net::front::ENDING_TIME) has passed. All other connections are marked to be closed.
     pub fn end(&mut self, token: Token, now: Instant) {
         let Some(connection) = find(&mut self.slots, token).filter(|connection| !connection.is_ending())
         else {
