@@ -76,7 +76,13 @@ fn boot(what: &str) -> Option<Machine> {
         eprintln!("{what}: not tested: {why}");
         return None;
     }
-    let machine = Machine::boot();
+    let machine = match Machine::boot() {
+        Ok(machine) => machine,
+        Err(why) => {
+            eprintln!("{what}: not tested: {why}");
+            return None;
+        }
+    };
     machine.write(
         "etc/turnserver.conf",
         "listening-port=3479\ntls-listening-port=5349\nlistening-ip=198.51.100.10\nrealm=r\nno-cli\n",
