@@ -171,7 +171,6 @@ impl Worker {
             self.kernel_memory.examine(self.front.connections(), self.now.instant);
             self.front.close_marked(false);
             self.stop_if_over();
-            self.front.close_marked(!self.running);
             self.end_allocations();
             self.flush();
             self.datagrams.reuse_frames();

@@ -59,6 +59,7 @@ impl Worker {
         if self.stop.as_ref().is_some_and(|stop| stop.is_over(now, is_ending)) {
             self.running = false;
             self.front.close_all();
+            self.front.close_marked(true);
         }
     }
 
