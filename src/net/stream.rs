@@ -32,8 +32,8 @@ const RESET_RECEIVED: usize = 2 << 10;
 /// A connection is reset when it is closed if the kernel holds at least this much output. Web clients receive all of an answer before
 /// their connection is closed, others need no more than an answer to their last request.
 const RESET_UNSENT: usize = 16 << 10;
-/// How long the last output of a closed connection may stay unacknowledged in the kernel.
-const LAST_OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the last output of a closed connection may stay unacknowledged: two retransmissions of a slow path.
+pub const LAST_OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Empty outboxes kept for reuse.
 const SPARE_OUTBOXES: usize = 64;
 

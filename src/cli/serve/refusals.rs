@@ -193,15 +193,15 @@ impl Refusals {
         if is_own_test(&refusal.user, &refusal.five_tuple) {
             return;
         }
-        let source = || refusal.five_tuple.client.ip();
+        let source = refusal.five_tuple.client.ip();
         match refusal.reason {
             Reason::WrongPassword { secrets } if secrets > 0 => {
                 let told = match explanation.and_then(Explanation::outdated) {
                     Some(host) => {
-                        let alarm = self.outdated.refused(user, source(), now);
+                        let alarm = self.outdated.refused(user, source, now);
                         alarm.map(|alarm| (alarm.outdated(host), vec![Arc::clone(host)]))
                     }
-                    None => self.secrets.refused(user, source(), now).map(|alarm| {
+                    None => self.secrets.refused(user, source, now).map(|alarm| {
                         let hosts = self.successes(&alarm.before);
                         (alarm.text(&hosts), without_success(&hosts))
                     }),

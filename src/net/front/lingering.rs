@@ -11,11 +11,9 @@ use socket2::SockRef;
 
 use crate::base::time::Instant;
 use crate::net::admission::Entry;
+use crate::net::stream::LAST_OUTPUT_TIMEOUT;
 use crate::net::syscall::KernelMemory;
 
-/// Time for the client to acknowledge it: an answer to its last request, and the end of the connection. Two retransmissions of a
-/// slow path.
-const TIME: Duration = Duration::from_secs(5);
 /// The most sockets of one worker. Each holds less than 16 KiB of the kernel's memory.
 const MAX: usize = 1024;
 
@@ -44,7 +42,7 @@ impl Lingering {
         if self.sockets.len() >= MAX {
             self.close_oldest();
         }
-        self.sockets.push_back(Left { due: self.now + TIME, socket, _entry: entry });
+        self.sockets.push_back(Left { due: self.now + LAST_OUTPUT_TIMEOUT, socket, _entry: entry });
     }
 
     /// Returns when the oldest is due.

@@ -63,7 +63,7 @@ impl Worker {
             }
         }
         let (user, units) = (self.server.user_of_relay(relay), self.budget.spent().wrapping_sub(before));
-        // A read without a datagram of a peer is the work of whoever sent the others.
+        // A read in which nothing was relayed is not the work of the user.
         let refused = if refused > 0 && !relayed_any { units } else { refused };
         self.budget.charge_refused(user, refused);
         self.budget.charge(user, units.wrapping_sub(refused));

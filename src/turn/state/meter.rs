@@ -401,47 +401,53 @@ mod tests {
         assert_eq!(passed(0, quiet, 10), 10);
     }
 
+    /// Users that join, have datagrams relayed, and leave.
+    struct Visits {
+        quota: Arc<Quota>,
+        meters: Meters,
+    }
+
+    impl Visits {
+        fn new() -> Self {
+            let mut meters = Meters::default();
+            meters.set_backlog(true);
+            Self { quota: Arc::default(), meters }
+        }
+
+        /// Returns how many of `many` datagrams of this user are relayed.
+        fn relayed(&mut self, millis: u64, name: &str, many: usize) -> usize {
+            let user = self.meters.join(&place(&self.quota, HOST, name));
+            let relayed = passed_queue(&mut self.meters, at(millis), &of_user(100_000), user, many);
+            self.meters.leave(user);
+            relayed
+        }
+    }
+
     /// A user may end its last allocation and make another one within a period.
     #[test]
     fn a_user_that_leaves_and_joins_again_has_its_share_once() {
-        let (quota, mut meters) = (Arc::default(), Meters::default());
-        meters.set_backlog(true);
-        let rates = of_user(100_000);
-        let relayed = |meters: &mut Meters, millis, name: &str, many| {
-            let user = meters.join(&place(&quota, HOST, name));
-            let relayed = passed_queue(meters, at(millis), &rates, user, many);
-            meters.leave(user);
-            relayed
-        };
+        let mut visits = Visits::new();
         for millis in [0, 20] {
-            let of_ann = [1000, 250, 250].map(|many| relayed(&mut meters, millis, "ann", many));
+            let of_ann = [1000, 250, 250].map(|many| visits.relayed(millis, "ann", many));
             assert_eq!(of_ann, [1000, 0, 0], "at {millis} ms");
-            assert_eq!(relayed(&mut meters, millis, "bob", 150), 150);
-            assert_eq!(relayed(&mut meters, millis, "bob", 150), 100, "the rest of its share");
+            assert_eq!(visits.relayed(millis, "bob", 150), 150);
+            assert_eq!(visits.relayed(millis, "bob", 150), 100, "the rest of its share");
         }
     }
 
     #[test]
     fn departed_users_are_remembered_in_bounded_memory_and_the_rest_shares_one_count() {
-        let (quota, mut meters) = (Arc::default(), Meters::default());
-        meters.set_backlog(true);
-        let rates = of_user(100_000);
-        let relayed = |meters: &mut Meters, millis, name: &str, many| {
-            let user = meters.join(&place(&quota, HOST, name));
-            let relayed = passed_queue(meters, at(millis), &rates, user, many);
-            meters.leave(user);
-            relayed
-        };
-        relayed(&mut meters, 0, "quiet", 0);
-        assert!(meters.backlog.departed.is_empty(), "one that had nothing relayed needs no memory");
-        assert!((0..DEPARTED_MAX).all(|number| relayed(&mut meters, 0, &format!("pupil{number}"), 1) == 1));
-        assert_eq!(relayed(&mut meters, 0, "ann", 200), 200);
-        assert_eq!(meters.backlog.departed.len(), DEPARTED_MAX);
-        assert_eq!(relayed(&mut meters, 0, "ann", 200), 50, "not forgotten");
-        assert_eq!(relayed(&mut meters, 0, "bob", 1), 0, "a newcomer has the rest of the others");
-        assert_eq!(relayed(&mut meters, 0, "pupil7", 10), 10, "one that is remembered goes on");
-        assert_eq!(relayed(&mut meters, 20, "bob", 400), 400, "in the next period");
-        assert_eq!(meters.backlog.departed.len(), 1);
+        let mut visits = Visits::new();
+        visits.relayed(0, "quiet", 0);
+        assert!(visits.meters.backlog.departed.is_empty(), "one that had nothing relayed needs no memory");
+        assert!((0..DEPARTED_MAX).all(|number| visits.relayed(0, &format!("pupil{number}"), 1) == 1));
+        assert_eq!(visits.relayed(0, "ann", 200), 200);
+        assert_eq!(visits.meters.backlog.departed.len(), DEPARTED_MAX);
+        assert_eq!(visits.relayed(0, "ann", 200), 50, "not forgotten");
+        assert_eq!(visits.relayed(0, "bob", 1), 0, "a newcomer has the rest of the others");
+        assert_eq!(visits.relayed(0, "pupil7", 10), 10, "one that is remembered goes on");
+        assert_eq!(visits.relayed(20, "bob", 400), 400, "in the next period");
+        assert_eq!(visits.meters.backlog.departed.len(), 1);
     }
 
     #[test]
