@@ -33,6 +33,15 @@ fn client(server: &Server, transport: Transport, user: &str) -> Client {
     Client::log_in(Link::open(transport, server.v4(transport)), server.credentials(user))
 }
 
+/// Two clients of one user with an allocation each, over UDP and TLS.
+fn running(server: &Server) -> [Client; 2] {
+    [Transport::Udp, Transport::Tls].map(|transport| {
+        let mut client = client(server, transport, "w_ann");
+        client.allocate().expect("an allocation");
+        client
+    })
+}
+
 #[test]
 fn a_drain_shows_who_is_left_and_ends_with_the_last_one() {
     let _turn = beside_others();
@@ -41,10 +50,7 @@ fn a_drain_shows_who_is_left_and_ends_with_the_last_one() {
     }
     let files = Directory::new("control");
     let mut server = start(&files, Plan::loopback());
-    let mut clients = [Transport::Udp, Transport::Tls].map(|transport| client(&server, transport, "w_ann"));
-    for client in &mut clients {
-        client.allocate().expect("an allocation");
-    }
+    let mut clients = running(&server);
     let drain = Process::spawn(command(&files, &["drain", "--for", "45m"]));
     let told = drain.wait_output(LIMIT, |said| said.contains("1 user with 2 allocations left, for 4"));
     assert!(told, "{}", drain.output());
@@ -98,10 +104,7 @@ fn when_the_time_is_over_the_remaining_sessions_end_in_order() {
     }
     let files = Directory::new("control");
     let mut server = start(&files, Plan::loopback());
-    let mut clients = [Transport::Udp, Transport::Tls].map(|transport| client(&server, transport, "w_ann"));
-    for client in &mut clients {
-        client.allocate().expect("an allocation");
-    }
+    let mut clients = running(&server);
     let ended = hallpass(&files, &["drain", "--for", "2s"]);
     assert!(ended.success && ended.output.contains("the last 2 allocations ended"), "{}", ended.output);
     let [on_udp, on_tls] = &mut clients;

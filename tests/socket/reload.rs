@@ -17,6 +17,7 @@ use crate::support::stun::Session;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,6 +42,15 @@ fn call(transport: Transport, server: SocketAddr, login: &Session, peer: SocketA
     client.allocate().unwrap_or_else(|code| panic!("{transport:?} {server}: {code}"));
     assert_eq!(client.bind(CHANNEL, peer), 0);
     client
+}
+
+/// A server with a control socket, and the path and the text of its configuration.
+fn started(plan: Plan) -> (Directory, Server, PathBuf, String) {
+    let files = Directory::new("control");
+    let server = start(&files, plan);
+    let path = server.files().path("hallpass.toml");
+    let text = fs::read_to_string(&path).expect("the configuration");
+    (files, server, path, text)
 }
 
 /// Sends a numbered payload of four bytes to the peer, which echoes it.
@@ -320,10 +330,7 @@ fn what_needs_a_restart_is_said_and_nothing_is_applied() {
     if skip_on_coturn("reload") {
         return;
     }
-    let files = Directory::new("control");
-    let server = start(&files, Plan::loopback());
-    let path = server.files().path("hallpass.toml");
-    let first = fs::read_to_string(&path).expect("the configuration");
+    let (files, server, path, first) = started(Plan::loopback());
     let changed = first.replace("[limits]\n", "[limits]\nworkers = 1\nallocations_per_user = 1\n");
     fs::write(&path, format!("privacy = true\n{changed}")).expect("the configuration");
     let ended = hallpass(&files, &["reload", "--json"]);
@@ -353,10 +360,7 @@ fn a_listener_changes_in_place() {
     if skip_on_coturn("reload") {
         return;
     }
-    let files = Directory::new("control");
-    let server = start(&files, Plan::loopback());
-    let path = server.files().path("hallpass.toml");
-    let first = fs::read_to_string(&path).expect("the configuration");
+    let (files, server, path, first) = started(Plan::loopback());
     let address = server.v4(Transport::Tcp);
     let mut running = Client::log_in(Link::open(Transport::Tcp, address), server.credentials("one"));
     running.allocate().expect("an allocation");
