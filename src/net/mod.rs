@@ -164,11 +164,11 @@ impl Handle {
 /// Starts a worker for each of `sockets`, with the protocol state at the same index of `servers`. A worker reads
 /// `clock` at the start of each turn, and again during a turn to limit its length. `tls` chooses the configuration of
 /// TLS clients; without it they are refused. `web` names the back ends of web clients on shared ports; without it they
-/// are refused.
+/// are refused. Returns when every worker has its descriptors and waits for packets.
 ///
 /// # Errors
 /// `InvalidInput` if `sockets` and `servers` differ in length; otherwise the error of the kernel for an eventfd, a
-/// thread or randomness.
+/// thread or randomness, or the first failure of a worker that does not start.
 pub fn spawn(
     settings: &Settings,
     sockets: Vec<WorkerSockets>,
@@ -190,6 +190,7 @@ pub fn spawn(
     let (exit, exits) = channel();
     let (refusals, reported) = sync_channel(REFUSALS);
     let count = servers.len();
+    let (started, starts) = sync_channel(count);
     let mut workers = Vec::with_capacity(count);
     for (number, (sockets, server)) in sockets.into_iter().zip(servers).enumerate() {
         let (commands, received) = sync_channel(COMMANDS);
@@ -205,15 +206,22 @@ pub fn spawn(
         let log = SessionLog::new(settings.privacy, entropy::seed().map_err(io::Error::other)?);
         let persistent = Persistent { server, sockets, tls: tls.clone(), web: web.clone(), controls, log };
         let supervisor = Supervisor { number, clock, offloads };
-        let exit = exit.clone();
+        let (exit, started) = (exit.clone(), started.clone());
         // The worker is created on its own thread: its buffers hold raw pointers for the kernel, so it is not `Send`,
         // and its memory is allocated by the thread that uses it.
         let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            let failure = supervisor.run(persistent);
+            let failure = supervisor.run(persistent, started);
             // Fails only if the handle has been dropped.
             let _ = exit.send(Exit { worker: number, failure });
         })?;
         workers.push(Running { commands, waker, counters, allocations, thread });
+    }
+    drop(started);
+    for _ in 0..count {
+        if starts.recv().is_err() {
+            let failure = exits.recv().ok().and_then(|exit: Exit| exit.failure);
+            return Err(io::Error::other(failure.unwrap_or_else(|| "it exited without a reason".to_owned())));
+        }
     }
     Ok(Handle { workers, exits, refusals: reported, admission })
 }

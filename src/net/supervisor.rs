@@ -9,6 +9,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use super::log;
@@ -30,14 +31,20 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Runs workers in succession until one is stopped or they fail too often; returns the last failure, if any.
-    pub fn run(self, mut persistent: Persistent) -> Option<String> {
+    /// Runs workers in succession until one is stopped or they fail too often; returns the last failure, if any. Sends to
+    /// `started` when the first has all that it needs to serve clients, and drops it without a word if that one fails.
+    pub fn run(self, mut persistent: Persistent, started: SyncSender<()>) -> Option<String> {
+        let mut started = Some(started);
         let mut failures = Failures::default();
         loop {
             let mut worker = match Worker::new(persistent, self.clock, self.offloads) {
                 Ok(worker) => worker,
                 Err(error) => return Some(error.to_string()),
             };
+            if let Some(started) = started.take() {
+                // Fails only if another worker did not start: then the process exits.
+                let _ = started.send(());
+            }
             let failure = match catch_unwind(AssertUnwindSafe(|| worker.run())) {
                 Ok(Ok(())) => return None,
                 Ok(Err(error)) => error.to_string(),

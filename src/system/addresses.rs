@@ -76,9 +76,9 @@ pub fn read() -> io::Result<Addresses> {
 /// The error of starting the thread.
 pub fn follow(known: Addresses) -> io::Result<watch::Receiver<Addresses>> {
     let (sender, receiver) = watch::channel(known);
+    // Opened before the addresses are read, so that no change is missed in between.
+    let mut announcements = Announcements::open();
     let follow = move || {
-        // Opened before the addresses are read, so that no change is missed in between.
-        let mut announcements = Announcements::open();
         let mut failures = Failures::default();
         while !sender.is_closed() {
             let read = read();

@@ -1,5 +1,11 @@
 //! A failing worker, and a worker under memory pressure.
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use hallpass::base::time::Now;
 use hallpass::base::transport::Transport;
 use hallpass::net::admission::{Pressure, Rules};
 use hallpass::net::counters::Refusal;
@@ -158,4 +164,24 @@ fn streams_are_limited_per_source() {
         relay.sum(|c| c.streams(Transport::Tcp).refused(Refusal::Source).get()) == 1
     });
     relay.stop();
+}
+
+/// Workers that have read the clock, which each does when it is set up.
+static SET_UP: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// The clock of workers whose set-up takes long.
+fn slow_to_begin() -> Now {
+    let name = thread::current().name().unwrap_or_default().to_owned();
+    if !SET_UP.lock().expect("no panic").contains(&name) {
+        thread::park_timeout(Duration::from_millis(100));
+        SET_UP.lock().expect("no panic").insert(name);
+    }
+    clock()
+}
+
+#[test]
+fn the_start_waits_until_every_worker_is_set_up() {
+    let _relay = Relay::start_on(3, Rules::default(), slow_to_begin);
+    let set_up = SET_UP.lock().expect("no panic").clone();
+    assert_eq!(Vec::from_iter(set_up), ["worker-0", "worker-1", "worker-2"]);
 }
