@@ -2,7 +2,7 @@
 
 use crate::support::alone;
 use crate::support::plan::{Plan, Transport};
-use crate::support::proc::{descriptors, memory};
+use crate::support::proc::{lasting_descriptors, memory};
 use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::{
     ALLOCATE, LIFETIME, Message, NONCE, REFRESH, REQUESTED_TRANSPORT, Session, allocate_request,
@@ -40,7 +40,7 @@ fn allocate(server: SocketAddr, first: &Session) -> (UdpSocket, Session) {
 
 /// Returns the open descriptors, and the resident memory in KiB.
 fn held(pid: u32) -> (usize, u64) {
-    (descriptors(pid), memory(pid))
+    (lasting_descriptors(pid), memory(pid))
 }
 
 #[test]

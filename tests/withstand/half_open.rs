@@ -1,7 +1,7 @@
 //! Connections that start and do not continue.
 
 use crate::call::Call;
-use crate::machine::{cpu, descriptors, many_descriptors, memory, until};
+use crate::machine::{cpu, descriptors, lasting_descriptors, many_descriptors, memory, until};
 use crate::support::client::{channel_data, tcp_from};
 use crate::support::plan::{Plan, Transport};
 use crate::support::server::{Server, skip_on_coturn};
@@ -47,7 +47,7 @@ fn half_open(transport: Transport) {
     many_descriptors(u64::from(HALF_OPEN) + 500);
     let server = Server::start(&Plan::loopback());
     let call = Call::start(&server, 200);
-    let (memory_before, open_before) = (memory(server.pid()), descriptors(server.pid()));
+    let (memory_before, open_before) = (memory(server.pid()), lasting_descriptors(server.pid()));
     let (beginnings, start) = (beginnings(transport), Instant::now());
     let streams: Vec<TcpStream> =
         (0..HALF_OPEN).map(|number| open(&server, transport, number, &beginnings)).collect();

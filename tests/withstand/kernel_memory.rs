@@ -1,6 +1,6 @@
 //! The kernel's memory for TCP, which all connections of the machine share.
 
-use crate::machine::{descriptors, metric, until};
+use crate::machine::{metric, unacknowledged_ends, until};
 use crate::support::alone;
 use crate::support::namespace::{Lab, SERVER};
 use crate::support::plan::{Plan, Transport};
@@ -106,20 +106,19 @@ fn the_last_output_of_closed_connections_counts_and_ends() {
         return;
     }
     let server = Server::start(&Plan { limits: "workers = 1".into(), ..Plan::loopback() });
-    let before = descriptors(server.pid());
+    let address = server.v4(Transport::Tcp);
     let clients: Vec<TcpStream> = (0..CONNECTIONS).map(|_| ended_without_reading(&server)).collect();
-    let closed = || metric(&server, "hallpass_connections_closed_total", "closed") >= CONNECTIONS as u64;
-    assert!(until(LIMIT, closed).is_some(), "{}", server.log());
-    let held = descriptors(server.pid());
+    let closed = || metric(&server, "hallpass_connections_closed_total", "reason=\"closed\"");
+    assert!(until(LIMIT, || closed() >= CONNECTIONS as u64).is_some(), "{}", server.log());
+    let held = unacknowledged_ends(address);
     let is_reset = |mut client: &TcpStream| {
         client.set_nonblocking(true).unwrap();
         client.read_to_end(&mut Vec::new()).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
     };
-    let released = until(LIMIT, || descriptors(server.pid()) <= before).expect("it ends");
+    let released = until(LIMIT, || unacknowledged_ends(address) == 0).expect("it ends");
     println!(
-        "{CONNECTIONS} closed connections with unread answers: {} sockets, gone after {released:.1?}",
-        held - before
+        "{CONNECTIONS} closed connections with unread answers: {held} sockets, gone after {released:.1?}"
     );
-    assert!(held >= before + CONNECTIONS, "{before} -> {held}");
+    assert_eq!(held, CONNECTIONS);
     assert!(clients.iter().all(is_reset));
 }

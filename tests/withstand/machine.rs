@@ -2,11 +2,11 @@
 
 use crate::support::client::PATIENCE;
 use crate::support::http::get;
-pub use crate::support::proc::{descriptors, memory};
+pub use crate::support::proc::{descriptors, lasting_descriptors, memory};
 use crate::support::server::Server;
 use crate::support::tool::run_ok;
 use std::fs;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -76,6 +76,16 @@ pub fn unread(server: SocketAddrV4, client: SocketAddrV4) -> u64 {
     });
     let queues = row.and_then(|fields| fields[4].split_once(':').map(|(_, received)| received.to_owned()));
     queues.map_or(0, |received| u64::from_str_radix(&received, 16).expect("hexadecimal"))
+}
+
+/// Returns how many sockets of processes have sent the end of a TCP connection from `server` that the client has not acknowledged.
+pub fn unacknowledged_ends(server: SocketAddr) -> usize {
+    let table = fs::read_to_string("/proc/net/tcp").expect("every Linux has it");
+    let port = format!(":{:04X}", server.port());
+    let rows = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    // FIN_WAIT1 is 4, LAST_ACK is 9 (include/net/tcp_states.h); a socket that no process has open has inode 0.
+    let ended = |row: &Vec<&str>| row.len() > 9 && ["04", "09"].contains(&row[3]) && row[9] != "0";
+    rows.filter(|row| ended(row) && row[1].ends_with(&port)).count()
 }
 
 /// Raises the descriptor limit to the hard limit, which must be at least `needed`.

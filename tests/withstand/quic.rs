@@ -2,7 +2,7 @@
 
 use crate::bursts::every;
 use crate::bursts_udp::{EVERY, send_all};
-use crate::machine::{descriptors, drops, many_descriptors, metric, until};
+use crate::machine::{descriptors, drops, lasting_descriptors, many_descriptors, metric, until};
 use crate::support::client::{Client, Link, channel_data, udp_from};
 use crate::support::echo::Echo;
 use crate::support::plan::{LOCAL_V4, Plan, Transport};
@@ -158,7 +158,7 @@ fn forged_connections_do_not_lock_clients_out_of_http3() {
     let back_end = BackEnd::start();
     let server = Server::start(&plan(back_end.address));
     let address = server.v4(Transport::Udp);
-    let before = descriptors(server.pid());
+    let before = lasting_descriptors(server.pid());
     let old = Browser::try_connect(address).expect("a browser before the flood");
     let (sent, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let (most, at_once) = thread::scope(|scope| {

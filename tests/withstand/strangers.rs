@@ -1,6 +1,6 @@
 //! Clients without credentials: their cost, the answers they can provoke, and what they cannot take from others.
 
-use crate::machine::{descriptors, many_descriptors, memory, metric};
+use crate::machine::{lasting_descriptors, many_descriptors, memory, metric};
 use crate::support::client::{Client, Link, udp_from};
 use crate::support::credentials::named;
 use crate::support::plan::{Plan, SECRET, Transport};
@@ -37,7 +37,7 @@ fn eight_thousand_strangers_leave_no_state() {
     let _turn = alone();
     many_descriptors(u64::from(STRANGERS) + 500);
     let server = Server::start(&Plan::loopback());
-    let (memory_before, descriptors_before) = (memory(server.pid()), descriptors(server.pid()));
+    let (memory_before, descriptors_before) = (memory(server.pid()), lasting_descriptors(server.pid()));
     let start = Instant::now();
     let strangers: Vec<UdpSocket> = (0..STRANGERS)
         .map(|number| {
@@ -50,7 +50,7 @@ fn eight_thousand_strangers_leave_no_state() {
         .collect();
     let (grown, kept) = (
         memory(server.pid()).saturating_sub(memory_before),
-        descriptors(server.pid()) as i64 - descriptors_before as i64,
+        lasting_descriptors(server.pid()) as i64 - descriptors_before as i64,
     );
     println!(
         "row 6: {} strangers in {:.1} s: +{grown} KiB, {kept:+} descriptors",
@@ -248,7 +248,7 @@ fn a_nonce_of_another_client_is_stale_and_leaves_no_state() {
     let address = server.v4(Transport::Udp);
     let session = Session::new(server.credentials("thief"), b"");
     let victim = Client::join(Link::Udp(udp_from(local(2), address)), &session).session;
-    let (before, open) = (memory(server.pid()), descriptors(server.pid()));
+    let (before, open) = (memory(server.pid()), lasting_descriptors(server.pid()));
     let mut altered = victim.nonce().to_vec();
     *altered.last_mut().unwrap() ^= 1;
     let nonces: [(&str, Vec<u8>); 5] = [
@@ -275,7 +275,8 @@ fn a_nonce_of_another_client_is_stale_and_leaves_no_state() {
         assert!(client.allocate().is_ok(), "the nonce of a 438 is not valid");
         assert_eq!(client.refresh(0), 0);
     }
-    let (grown, kept) = (memory(server.pid()).saturating_sub(before), descriptors(server.pid()) - open);
+    let (grown, kept) =
+        (memory(server.pid()).saturating_sub(before), lasting_descriptors(server.pid()) - open);
     println!("row 9: {refused} foreign nonces, all 438: +{grown} KiB, {kept:+} descriptors");
     assert!(grown <= 1024, "{grown} KiB");
     assert_eq!(kept, 0);
