@@ -8,6 +8,7 @@ pub mod account;
 pub mod addresses;
 pub mod clock;
 pub mod entropy;
+pub mod files;
 pub mod interfaces;
 pub mod kernel_tables;
 pub mod limits;

@@ -5,6 +5,7 @@
 mod support;
 
 mod admin;
+mod certificates;
 mod churn;
 mod control;
 mod datagram;

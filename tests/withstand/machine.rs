@@ -40,8 +40,8 @@ pub fn share_one_core(pid: u32) {
 pub fn metric(server: &Server, name: &str, label: &str) -> u64 {
     let (status, body) = get(server.admin(), "/metrics");
     assert_eq!(status, 200, "{body}");
-    let of_name = |line: &&str| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']);
-    let samples = body.lines().filter(of_name).filter(|line| line.contains(label));
+    let of_name = body.lines().filter_map(|line| line.strip_prefix(name));
+    let samples = of_name.filter(|rest| rest.starts_with(['{', ' ']) && rest.contains(label));
     samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
 }
 

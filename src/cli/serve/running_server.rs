@@ -120,6 +120,10 @@ impl RunningServer {
             Ok(addresses) => addresses,
             Err(error) => return fail(&format!("cannot start a thread: {error}"), CHECK_UNIT_LIMITS),
         };
+        let mut files = match self.certificate.follow(self.config.tls.as_ref()) {
+            Ok(files) => files,
+            Err(error) => return fail(&format!("cannot start a thread: {error}"), CHECK_UNIT_LIMITS),
+        };
         let mut orders =
             control::serve(self.control.as_ref(), self.workers.sessions(), self.client_names.clone());
         // The listeners were bound before the workers started, so a client that connects now is served.
@@ -134,6 +138,10 @@ impl RunningServer {
             tokio::select! {
                 _ = signals.reload.recv() => drop(self.reload(&readiness)),
                 _ = signals.certificate.recv() => {
+                    self.certificate.reload(self.config.tls.as_ref(), &self.reloads.certificate);
+                }
+                Some(()) = files.recv() => {
+                    tracing::debug!("a file of a certificate has changed");
                     self.certificate.reload(self.config.tls.as_ref(), &self.reloads.certificate);
                 }
                 _ = signals.drain.recv() => self.drain(&readiness, None),
@@ -340,6 +348,7 @@ impl RunningServer {
     fn apply(&mut self, prepared: Prepared, readiness: &Readiness) -> Vec<String> {
         let Prepared { config, certificates, listeners, chooser, names, protocol } = prepared;
         let changes = certificates.use_now(&self.reloads.certificate);
+        self.certificate.follow_instead(config.tls.as_ref());
         self.names = names;
         self.hosts.store(Arc::new(self.names.all().to_vec()));
         let protocol = Arc::new(protocol);

@@ -1,14 +1,19 @@
 //! The server's certificate, and the choice of TLS settings for each client.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
 
 use super::metrics::reload::LastReload;
 use crate::cert::{self, CertStore, TlsConfigs};
 use crate::config::{Admin, AdminTls, Config, Exposure, TlsFiles, Web};
 use crate::net::{Choice, TlsChooser};
-use crate::system::clock;
+use crate::system::{clock, files};
 use crate::wire::client_hello::{self, Peek};
 
 /// The certificate in use. A reload replaces it.
@@ -18,6 +23,8 @@ pub struct Certificate {
     pub fingerprint: Option<String>,
     /// That of the admin pages, if they have one of their own, and its files.
     of_admin: Option<(Arc<CertStore>, TlsFiles)>,
+    /// The files that are followed.
+    followed: Arc<ArcSwap<Vec<PathBuf>>>,
 }
 
 /// Certificates that were read and are not used yet: the store of each, its files and their content.
@@ -58,7 +65,7 @@ impl Certificate {
             _ => None,
         };
         if let Some(files) = &config.tls {
-            return Ok(Self { store: load(files)?, fingerprint: None, of_admin });
+            return Ok(Self { store: load(files)?, fingerprint: None, of_admin, followed: Arc::default() });
         }
         let now = clock::unix_seconds();
         let addresses: Vec<_> = config.external_ip.iter().map(|external| external.public).collect();
@@ -67,7 +74,7 @@ impl Certificate {
             .or_else(|_| cert::self_signed(&[], &addresses, now))
             .map_err(|error| format!("cannot create a self-signed certificate: {error}"))?;
         let store = Arc::new(CertStore::new(made.key));
-        Ok(Self { store, fingerprint: Some(made.fingerprint), of_admin })
+        Ok(Self { store, fingerprint: Some(made.fingerprint), of_admin, followed: Arc::default() })
     }
 
     /// Returns the chooser that the workers consult for each TLS client. On a shared port HTTP/2 is offered if a web server
@@ -120,6 +127,23 @@ impl Certificate {
                 last.record(false, clock::unix_seconds());
             }
         }
+    }
+
+    /// Follows the files on a thread of its own: a message says that they have changed and can be read.
+    ///
+    /// # Errors
+    /// The error of starting the thread.
+    pub fn follow(&self, files: Option<&TlsFiles>) -> io::Result<mpsc::Receiver<()>> {
+        self.follow_instead(files);
+        files::follow(Arc::clone(&self.followed))
+    }
+
+    /// Follows other files from now on, and those of the admin pages as before.
+    pub fn follow_instead(&self, files: Option<&TlsFiles>) {
+        let of_admin = self.of_admin.as_ref().map(|(_, files)| files);
+        let files =
+            files.into_iter().chain(of_admin).flat_map(|files| [files.cert.clone(), files.key.clone()]);
+        self.followed.store(Arc::new(files.collect()));
     }
 
     /// Returns the store of the certificate in use.

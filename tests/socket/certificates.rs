@@ -1,0 +1,107 @@
+//! Certificates that are replaced while the server runs, without a signal.
+
+use crate::support::beside_others;
+use crate::support::certs::{self, Kind};
+use crate::support::client::{Client, Link};
+use crate::support::plan::{Plan, Transport};
+use crate::support::server::{Server, skip_on_coturn};
+use crate::support::tls;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Within this time a replaced certificate is in use; more on a machine without time for the server.
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn shown(server: &Server) -> Vec<u8> {
+    tls::certificate(&tls::connect(server.v4(Transport::Tls)).conn)
+}
+
+/// Connects until another certificate than `old` is shown, and returns it.
+fn wait_for_other(server: &Server, old: &[u8]) -> Vec<u8> {
+    let start = Instant::now();
+    loop {
+        let now = shown(server);
+        if now != old {
+            println!("another certificate after {:.1?}", start.elapsed());
+            return now;
+        }
+        assert!(start.elapsed() < LIMIT, "still the old certificate:\n{}", server.log());
+    }
+}
+
+/// Moves the file into `directory` and leaves a link to it.
+fn link_into(directory: &Path, file: &Path) {
+    fs::create_dir_all(directory).unwrap();
+    let target = directory.join(file.file_name().unwrap());
+    fs::rename(file, &target).unwrap();
+    symlink(&target, file).unwrap();
+}
+
+/// Exchanges a link at once, as certbot does.
+fn exchange(link: &Path, to: &Path) {
+    let new = link.with_extension("new");
+    symlink(to, &new).unwrap();
+    fs::rename(&new, link).unwrap();
+}
+
+#[test]
+fn replaced_files_and_exchanged_links_are_used_without_a_signal() {
+    let _turn = beside_others();
+    if skip_on_coturn("certificates that are followed") {
+        return;
+    }
+    let server = Server::start(&Plan::loopback());
+    let first = shown(&server);
+    let mut client = Client::log_in(
+        Link::Tls(Box::new(tls::connect(server.v4(Transport::Tls)))),
+        server.credentials("connected"),
+    );
+    client.allocate().expect("an allocation");
+    let (cert, key) = server.certificate_files();
+    let directory = cert.parent().unwrap();
+
+    // New files in the place of the old ones.
+    let (new_cert, new_key) = (directory.join("next.crt"), directory.join("next.key"));
+    certs::write(Kind::Good, "second.test", &new_cert, &new_key);
+    fs::rename(&new_key, key).unwrap();
+    fs::rename(&new_cert, cert).unwrap();
+    let second = wait_for_other(&server, &first);
+
+    // Links to files in an archive, as certbot makes them.
+    let archive = directory.join("archive");
+    link_into(&archive, cert);
+    link_into(&archive, key);
+    let (new_cert, new_key) = (archive.join("third.crt"), archive.join("third.key"));
+    certs::write(Kind::Good, "third.test", &new_cert, &new_key);
+    exchange(cert, &new_cert);
+    exchange(key, &new_key);
+    let third = wait_for_other(&server, &second);
+    assert_ne!(third, first);
+    assert_eq!(client.refresh(600), 0, "a client of the first certificate stays");
+}
+
+#[test]
+fn a_half_written_certificate_is_not_used() {
+    let _turn = beside_others();
+    if skip_on_coturn("certificates that are followed") {
+        return;
+    }
+    let server = Server::start(&Plan::loopback());
+    let first = shown(&server);
+    let (cert, key) = server.certificate_files();
+    let directory = cert.parent().unwrap();
+    let (new_cert, new_key) = (directory.join("next.crt"), directory.join("next.key"));
+    certs::write(Kind::Good, "second.test", &new_cert, &new_key);
+    let whole = fs::read(&new_cert).unwrap();
+    let before = server.log().len();
+    fs::write(cert, &whole[..whole.len() / 3]).unwrap();
+    let told = server.wait_log(LIMIT, |log| log[before..].contains("the certificate in use stays"));
+    assert!(told, "the log does not say that the file is not used:\n{}", server.log());
+    assert_eq!(shown(&server), first);
+    // The rest arrives.
+    fs::copy(&new_key, key).unwrap();
+    fs::write(cert, &whole).unwrap();
+    wait_for_other(&server, &first);
+}
