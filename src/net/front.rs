@@ -410,7 +410,7 @@ impl Front {
 
     /// Handles all deadlines that have passed.
     pub fn on_deadlines(&mut self, now: Instant, server: &Server) {
-        self.connections.lingering.close_due(now);
+        self.connections.lingering.on_deadline(now);
         while let Some(token) = self.timers.due(now) {
             match token {
                 Token::Accept(listener) => self.acceptors.resume(listener),

@@ -22,6 +22,7 @@ mod framing;
 mod half_open;
 mod handshakes;
 mod kernel_memory;
+mod lingering;
 mod log;
 mod log_flood;
 mod mutated;

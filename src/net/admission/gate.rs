@@ -30,6 +30,9 @@ const WEB: u32 = 2;
 /// One in this many places is left to strangers by streams of the other classes.
 const PASSAGE: u32 = 8;
 
+/// One in this many places may belong to closed connections whose last output is not acknowledged.
+const LINGERING: u32 = 8;
+
 /// A limited resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -115,6 +118,13 @@ impl Gate {
     /// `Descriptors` if that class has all it may have.
     pub fn socket(self: &Arc<Self>, class: Class) -> Result<Descriptor, Refusal> {
         self.take(Kind::Descriptor, class).map(Descriptor).ok_or(Refusal::Descriptors)
+    }
+
+    /// Returns how many closed connections of this worker may keep their places until the client has acknowledged their last
+    /// output: an eighth of its part of the streams and descriptors.
+    pub fn lingering_max(&self) -> usize {
+        let part = |kind| self.part(self.total(kind) / LINGERING);
+        part(Kind::Stream).min(part(Kind::Descriptor)) as usize
     }
 
     fn take(self: &Arc<Self>, kind: Kind, class: Class) -> Option<Place> {
@@ -244,9 +254,14 @@ impl Entry {
     /// Moves the stream of a client without an allocation back into the strangers' share.
     pub fn to_stranger(&mut self) {
         if self.class() == Class::Authenticated {
-            self.descriptor.0.move_to(Class::Stranger);
-            self.stream.move_to(Class::Stranger);
+            self.leave_share();
         }
+    }
+
+    /// Moves the stream of a closed connection into the strangers' share, so that it takes no place of clients of its class.
+    pub fn leave_share(&mut self) {
+        self.descriptor.0.move_to(Class::Stranger);
+        self.stream.move_to(Class::Stranger);
     }
 }
 

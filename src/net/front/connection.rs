@@ -11,7 +11,6 @@ use super::displacement::{Candidate, Stamp};
 use super::door::{Door, Expected, is_tls};
 use super::handshakes::Handshakes;
 use super::life::INTEREST;
-use super::lingering::Lingering;
 use super::proxy_header::{self, Header};
 use super::read::ReadOutcome;
 use super::share::Share;
@@ -476,10 +475,8 @@ impl Connection {
         outcome
     }
 
-    /// Closes the connection and frees its place, unless the client has yet to acknowledge its last output.
-    pub fn close(self, reason: CloseReason, lingering: &mut Lingering, output: &mut Scratch) {
-        if let Some(socket) = self.stream.close(reason, output) {
-            lingering.add(socket, self.entry);
-        }
+    /// Closes the connection and frees its place. Returns both if the client has yet to acknowledge the last output.
+    pub fn close(self, reason: CloseReason, output: &mut Scratch) -> Option<(TcpStream, Entry)> {
+        self.stream.close(reason, output).map(|socket| (socket, self.entry))
     }
 }

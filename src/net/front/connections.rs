@@ -110,7 +110,7 @@ impl Connections {
     /// Closes a socket that waits for its last acknowledgement, else a marked connection, else a stranger. Returns `false` if there
     /// is nothing to close.
     fn make_room(&mut self, now: Instant, output: &mut Scratch) -> bool {
-        if self.lingering.close_oldest() {
+        if self.lingering.close_one() {
             return true;
         }
         if self.closing.is_empty() {
@@ -144,6 +144,10 @@ impl Connections {
         for _ in 0..DISPLACED_MAX {
             if taken.is_ok() {
                 break;
+            }
+            if taken.as_ref().err() == Some(&Refusal::Descriptors) && self.lingering.close_one() {
+                taken = take(self);
+                continue;
             }
             let source = candidate(&self.slots, token).map(|newcomer| newcomer.source);
             let displaced = source.and_then(|source| {
@@ -483,7 +487,12 @@ impl Connections {
         self.reports.unsent(&client, DropReason::ConnectionClosed, connection.stream.waiting_media());
         self.reports.gone(client, reason);
         // The counters are updated first, so that they are right when the client sees the end of the connection.
-        connection.close(reason, &mut self.lingering, output);
+        if let Some((socket, entry)) = connection.close(reason, output) {
+            // Its end would be reported again and again. Only a closed descriptor could fail here.
+            let _ = self.epoll.remove(&socket);
+            let source = Network::site(client.five_tuple.client.ip());
+            self.lingering.add(socket, entry, source, self.gate.lingering_max());
+        }
     }
 }
 

@@ -115,8 +115,10 @@ struct Round {
 }
 
 impl Guard {
-    /// Begins to look at all connections, unless it does already. Without a shortage, forgets their progress.
-    pub fn begin(&mut self, connections: &Connections, shortage: Option<TcpShortage>) {
+    /// Begins to look at all connections, unless it does already. Without a shortage, forgets their progress. Closed connections
+    /// with output that is not acknowledged go at once: nobody waits for them.
+    pub fn begin(&mut self, connections: &mut Connections, shortage: Option<TcpShortage>) {
+        connections.lingering.set_memory_low(shortage.is_some());
         let Some(shortage) = shortage else { return *self = Self::default() };
         match &mut self.round {
             Some(round) => round.shortage = shortage,

@@ -86,6 +86,14 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_MOD, socket.as_fd(), token, interest)
     }
 
+    /// Ends the watch of a socket that stays open.
+    ///
+    /// # Errors
+    /// The error of `epoll_ctl(2)`.
+    pub fn remove(&self, socket: impl AsFd) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, socket.as_fd(), 0, 0)
+    }
+
     fn control(&self, verb: c_int, socket: BorrowedFd<'_>, token: u64, interest: u32) -> io::Result<()> {
         let mut event = epoll_event { events: interest, u64: token };
         // SAFETY: `event` outlives the call, which copies it.

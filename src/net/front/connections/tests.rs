@@ -582,7 +582,7 @@ fn clients_that_hold_kernel_memory_without_a_use_are_reset() {
     let mut guard = Guard::default();
     let mut free = |bench: &mut Bench, bytes| {
         let shortage = TcpShortage { bytes, of_owner: 1 << 20 };
-        guard.begin(&bench.connections, Some(shortage));
+        guard.begin(&mut bench.connections, Some(shortage));
         guard.examine(&mut bench.connections, START);
         assert!(!guard.is_busy());
     };
