@@ -404,6 +404,7 @@ fn a_bigbluebutton_host_is_taken_over_and_given_back() {
     follow(&machine, PAGE, "Certificate", 0);
     assert_serves(&machine, false);
     watch.step("import, certificate");
+    follow(&machine, PAGE, "Who has port 443?", 0);
     follow(&machine, PAGE, "Switch where nginx has port 443", 0);
     assert_serves(&machine, true);
     watch.step("coturn to Hallpass");
@@ -456,6 +457,9 @@ fn a_bigbluebutton_host_is_taken_over_and_given_back() {
     browsers.join(&INSTALLED_URLS);
     watch.step("both join through coturn and haproxy");
     watch.end(visitor);
+    follow(&machine, PAGE, "The way back", 2);
+    machine.fails("systemctl cat hallpass", "No files found");
+    assert_eq!(machine.sh("systemctl is-active coturn haproxy"), "active\nactive\n");
 }
 
 #[test]
