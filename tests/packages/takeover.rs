@@ -226,7 +226,7 @@ impl Browsers {
 
     /// Opens the website in both, and makes a call through each server that it hands out.
     fn join(&mut self, urls: &[&str]) {
-        let scripts = [include_str!("../support/call.js"), include_str!("takeover/join.js")].concat();
+        let scripts = scripts();
         let page = format!("https://{NAME}/");
         let Browsers { chromium, firefox } = self;
         let [of_chromium, of_firefox] = thread::scope(|scope| {
@@ -241,6 +241,25 @@ impl Browsers {
         judge("Chromium", &of_chromium, urls);
         judge("Firefox", &of_firefox, urls);
     }
+}
+
+/// A call in a tab of Chromium that runs while `body` does, is cut and comes back by itself. Prints for how long it was silent.
+fn during_a_call(browsers: &mut Browsers, body: impl FnOnce()) {
+    let tab = browsers.chromium.open(&format!("https://{NAME}/"));
+    let begun = browsers.chromium.evaluate(&tab, &format!("{}\nbegin()", scripts()));
+    assert_eq!(begun, true);
+    body();
+    let ended = browsers.chromium.evaluate(&tab, "window.running");
+    assert_eq!(ended["error"], Value::Null, "{ended:#}");
+    let silent = ended["resumed"][0].as_u64().expect("milliseconds");
+    println!(
+        "{:6.1} s  from when a browser sees the cut until its call goes on",
+        Duration::from_millis(silent).as_secs_f64()
+    );
+}
+
+fn scripts() -> String {
+    [include_str!("../support/call.js"), include_str!("takeover/join.js")].concat()
 }
 
 /// Each of these URLs was handed out and carried a call, and no other was.
@@ -405,9 +424,13 @@ fn a_bigbluebutton_host_is_taken_over_and_given_back() {
     assert_serves(&machine, false);
     watch.step("import, certificate");
     follow(&machine, PAGE, "Who has port 443?", 0);
-    follow(&machine, PAGE, "Switch where nginx has port 443", 0);
+    during_a_call(&mut browsers, || {
+        watch.step("a call begins");
+        follow(&machine, PAGE, "Switch where nginx has port 443", 0);
+        watch.step("coturn to Hallpass");
+    });
     assert_serves(&machine, true);
-    watch.step("coturn to Hallpass");
+    watch.step("the call goes on");
     browsers.join(&URLS);
     watch.step("both join by the list that coturn left");
     follow(&machine, PAGE, "Switch where nginx has port 443", 1);
