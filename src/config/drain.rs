@@ -12,7 +12,7 @@ const SERVERS_MAX: usize = 64;
 /// Reads `[drain]`.
 pub(super) fn drain(top: &Section<'_, '_>, notes: &mut Notes) -> Drain {
     let Some(section) = top.table("drain", "[drain]", notes) else { return Drain::default() };
-    let alternate_server = servers(&section, "alternate_server", "\"203.0.113.11:3478\"", notes);
+    let alternate_server = servers(&section, "alternate_server", "\"203.0.113.11:3479\"", notes);
     let tcp_alternate_server = match section.has("tcp_alternate_server") {
         true => servers(&section, "tcp_alternate_server", "\"203.0.113.11:443\"", notes),
         false => alternate_server.clone(),

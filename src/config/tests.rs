@@ -328,7 +328,7 @@ fn numbers_are_bounded() {
     assert_error(&with("[limits]\nallocations_total = 4294967296"), 10, "out of range", "4294967295");
     assert_eq!(good(&with("[limits]\nallocations_total = 0x10")).limits.allocations_total, 16);
     let drain = |servers: &str| with(&format!("[drain]\nalternate_server = [{servers}]"));
-    assert_error(&drain("'relay2'"), 10, "drain.alternate_server", "203.0.113.11:3478");
+    assert_error(&drain("'relay2'"), 10, "drain.alternate_server", "203.0.113.11:3479");
     assert_error(
         &drain("'0.0.0.0:3478'"),
         10,

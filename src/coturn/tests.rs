@@ -91,12 +91,20 @@ fn bbb_install_has_a_list_of_peers_and_a_secret_with_padding() {
     assert_eq!(host.secrets, ["dG9wLXNlY3JldC1mb3ItdGVzdHMtb25seS0wMTIzNDU="]);
     assert_eq!(texts(host.peers.as_deref().unwrap_or_default()), ["203.0.113.50/32", "10.20.0.50/32"]);
     assert_eq!((config.peers, config.tls), (config::Peers::default(), None));
+    assert_eq!(config.admin.expect("what hallpass sessions asks").address.to_string(), "127.0.0.1:9641");
     is(&report, 9, Status::WithoutEffect, "line of the log");
     is(&report, 12, Status::Kept, "ignores users");
     is(&report, 24, Status::Kept, "always refused");
     notes(&report, "external_ip = [\"PUBLIC/10.20.0.5\"]");
     notes(&report, "turns:NAME:443");
     assert_eq!(report.lines.len(), 30);
+}
+
+#[test]
+fn the_admin_address_leaves_its_port_to_a_listener() {
+    let with_port =
+        |port: u16| good(format!("listening-port={port}\nuser=a:b\nlt-cred-mech\nrealm=r\n")).0.admin;
+    assert!(with_port(9640).is_some() && with_port(9641).is_none());
 }
 
 #[test]

@@ -45,6 +45,7 @@ pub fn text(meaning: &Meaning, source: &str) -> String {
     }
     if let Some(port) = meaning.admin {
         origin(meaning, "admin", &mut out);
+        out.push_str("# the dashboard, and what hallpass sessions and hallpass top ask\n");
         let _ = writeln!(out, "[admin]\naddress = \"127.0.0.1:{port}\"");
     }
     out.truncate(out.trim_end().len());

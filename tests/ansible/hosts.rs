@@ -193,7 +193,7 @@ impl Hosts {
         let secret = self.files.write("secret", secret.expect("a secret"));
         let mut command = self.command(&self.files.path("hallpass"));
         command.args(["doctor", "--quiet", "--no-proxy", "--exact", "--secret-file"]).arg(secret);
-        command.arg(format!("turn:{relay}.example.org:3478"));
+        command.arg(format!("turn:{relay}.example.org:3479"));
         let report = run_command(command, LIMIT).output;
         report.split_whitespace().collect::<Vec<_>>().join(" ")
     }

@@ -121,7 +121,7 @@ fn two_relays_and_three_hosts() {
         assert!(list.contains(&format!("turns:{relay}.example.org:443?transport=tcp")), "{list}");
         assert_eq!(hosts.on(host, &format!("stat -c '%U:%G %a' {XML}")), "root:bigbluebutton 640\n");
         // With the secret of its list a client gets an allocation.
-        assert!(hosts.doctor(relay, host).contains("ok UDP 3478 direct allocation"));
+        assert!(hosts.doctor(relay, host).contains("ok UDP 3479 direct allocation"));
     }
 
     // The second run changes nothing.
@@ -174,7 +174,7 @@ fn two_relays_and_three_hosts() {
         assert!(!ran.output.contains(secret.as_str()), "a secret is printed:\n{}", ran.output);
     }
     for (host, relay) in [("ping", "relay"), ("boot", "socket")] {
-        assert!(hosts.doctor(relay, host).contains("ok UDP 3478 direct allocation"));
+        assert!(hosts.doctor(relay, host).contains("ok UDP 3479 direct allocation"));
     }
 
     // The old one cannot be removed while credentials made with it are valid.

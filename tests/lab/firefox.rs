@@ -1,10 +1,9 @@
 //! Headless Firefox: opens a page that makes the call and posts the result.
 
+use crate::support::firefox::make_profile;
 use crate::support::process::Process;
 use crate::support::server::Server;
-use crate::support::tool::run_ok;
 use serde_json::Value;
-use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
@@ -32,37 +31,11 @@ print('bound', flush=True)
 server.serve_forever()
 ";
 
-/// No prompts, no telemetry, a fake camera.
-const PREFERENCES: &[&str] = &[
-    "\"media.navigator.streams.fake\", true",
-    "\"media.navigator.permission.disabled\", true",
-    "\"media.peerconnection.ice.obfuscate_host_addresses\", false",
-    "\"app.update.enabled\", false",
-    "\"browser.shell.checkDefaultBrowser\", false",
-    "\"browser.safebrowsing.downloads.enabled\", false",
-    "\"browser.safebrowsing.malware.enabled\", false",
-    "\"browser.safebrowsing.phishing.enabled\", false",
-    "\"datareporting.policy.dataSubmissionEnabled\", false",
-    "\"network.captive-portal-service.enabled\", false",
-    "\"network.connectivity-service.enabled\", false",
-    "\"network.proxy.allow_hijacking_localhost\", false",
-    "\"toolkit.telemetry.enabled\", false",
-    "\"services.settings.server\", \"http://127.0.0.1:1\"",
-];
-
 /// Evaluates `script` in `namespace` with further `preferences` and returns what it resolves to.
 pub fn run(namespace: &str, server: &Server, preferences: &[String], script: &str) -> Value {
     let files = server.files();
     let profile = files.path("firefox");
-    fs::create_dir_all(&profile).expect("a profile");
-    let lines = PREFERENCES.iter().map(|line| (*line).to_owned()).chain(preferences.iter().cloned());
-    let lines: String = lines.map(|line| format!("user_pref({line});\n")).collect();
-    fs::write(profile.join("user.js"), lines).expect("preferences");
-    // Firefox rejects untrusted certificates for TURN too.
-    let database = format!("sql:{}", profile.display());
-    let certificate = files.path("ca.pem").display().to_string();
-    run_ok("certutil", &["-N", "-d", &database, "--empty-password"], LIMIT);
-    run_ok("certutil", &["-A", "-d", &database, "-n", "relay", "-t", "CP,,", "-i", &certificate], LIMIT);
+    make_profile(&profile, &files.path("ca.pem"), preferences);
 
     let post = "(result) => fetch('/', { method: 'POST', body: JSON.stringify(result) })";
     let page = format!(

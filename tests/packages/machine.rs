@@ -20,7 +20,7 @@ mount -t tmpfs tmpfs \"$1\"
 mkdir \"$1/upper\" \"$1/work\" \"$1/tree\"
 mount -t overlay overlay -o \"lowerdir=${HALLPASS_TEST_ROOT:-/},upperdir=$1/upper,workdir=$1/work\" \"$1/tree\"
 rm -rf \"$1\"/tree/etc/systemd/system/*.wants \"$1/tree/etc/hallpass\"
-rm -f \"$1/tree/usr/sbin/policy-rc.d\" \"$1/tree/etc/resolv.conf\"
+rm -f \"$1/tree/usr/sbin/policy-rc.d\" \"$1/tree/etc/resolv.conf\" \"$1/tree/var/lib/man-db/auto-update\"
 exec systemd-nspawn --quiet --directory=\"$1/tree\" --register=no --keep-unit --private-network --boot \
     --machine=\"$2\" systemd.unit=multi-user.target
 ";
@@ -168,10 +168,25 @@ impl Machine {
         self.run("journalctl --no-pager --output=cat --lines=40 --unit=hallpass").output
     }
 
-    /// Puts a certificate where certbot keeps it.
+    /// Replaces its network by a link to this namespace, where it is called `up0`.
+    pub fn connect(&self, namespace: &str, address: &str) {
+        self.sh("ip link delete wan");
+        let near = ["link", "add", "wan", "netns", &self.first, "type", "veth"];
+        run_ok("ip", &[&near[..], &["peer", "name", "up0", "netns", namespace]].concat(), LIMIT);
+        self.sh(&format!(
+            "ip address add {address}/24 dev wan; ip link set wan up; ip route add default dev wan"
+        ));
+    }
+
+    /// Puts a certificate of [`NAME`] where certbot keeps it.
     pub fn obtain_certificate(&self, kind: Kind) {
-        let made = certs::made(kind, NAME);
-        let live = format!("etc/letsencrypt/live/{NAME}");
+        self.obtain_certificate_for(kind, NAME);
+    }
+
+    /// Puts a certificate of this name where certbot keeps it.
+    pub fn obtain_certificate_for(&self, kind: Kind, name: &str) {
+        let made = certs::made(kind, name);
+        let live = format!("etc/letsencrypt/live/{name}");
         self.sh(&format!("mkdir -p /{live} /etc/letsencrypt/renewal-hooks/deploy"));
         self.write("srv/ca.pem", &made.ca);
         self.write(&format!("{live}/fullchain.pem"), &made.cert);

@@ -2,12 +2,15 @@
 //! beside a coturn that runs.
 #![allow(clippy::disallowed_methods, reason = "third-party programs are waited for on the real clock")]
 
+#[path = "../socket/docs/compare.rs"]
+mod compare;
 #[path = "../support/mod.rs"]
 mod support;
 
 mod examples;
 mod machine;
 mod page;
+mod takeover;
 mod web;
 
 use std::fs;

@@ -38,7 +38,8 @@ const PAGES: [&str; 8] = [
 /// For the administrator of a school's network.
 const SCHOOL: &str = "docs/school-network.md";
 /// About installation: tests/packages runs their commands, on a machine that systemd boots.
-const INSTALLED: [&str; 3] = ["docs/install.md", "docs/certificates.md", "docs/web-server.md"];
+const INSTALLED: [&str; 4] =
+    ["docs/install.md", "docs/certificates.md", "docs/web-server.md", "docs/from-coturn.md"];
 
 /// Commands that no test can run, and why. Those that end with a blank or an equals sign stand for every command that begins so.
 const NOT_RUN: &[(&str, &str)] = &[

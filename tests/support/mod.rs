@@ -14,6 +14,7 @@ pub mod codec;
 pub mod credentials;
 pub mod echo;
 pub mod files;
+pub mod firefox;
 pub mod http;
 pub mod namespace;
 pub mod nginx;

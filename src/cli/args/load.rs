@@ -28,8 +28,8 @@ set allocations_per_user, requests_per_user, unauthenticated_per_source, kbit_pe
 packets_per_user to 0 in its [limits].
 
 Examples:
-  hallpass load lesson --pupils 30 --server relay.example.org:3478 --secret-file secret
-  hallpass load lesson --pupils 30 --ramp --mix udp=80,tls=20 --server relay.example.org:3478 --tls-server \
+  hallpass load lesson --pupils 30 --server relay.example.org:3479 --secret-file secret
+  hallpass load lesson --pupils 30 --ramp --mix udp=80,tls=20 --server relay.example.org:3479 --tls-server \
 relay.example.org:443 --secret-file secret --report lesson.html
   hallpass load traffic --server 127.0.0.1:3479 --secret \"$SECRET\" --server-pid \"$(pidof hallpass)\"
   hallpass load traffic --server relay.example.org:5349 --transport tls --secret-file secret

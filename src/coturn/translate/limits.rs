@@ -129,20 +129,23 @@ fn lifetime(work: &mut Work) {
     );
 }
 
-/// Metrics: coturn serves them on all addresses, Hallpass on loopback.
+/// Metrics: coturn serves them on all addresses, Hallpass on loopback. There `hallpass sessions` and `hallpass top` ask, too, so the
+/// address is open without `prometheus` as well.
 fn metrics(work: &mut Work) {
+    let is_taken =
+        |work: &Work, port: u16| work.meaning.listen.iter().any(|listen| listen.address.port() == port);
     let port_index = work.last(Key::PrometheusPort);
     let Some(index) = work.last(Key::Prometheus) else {
         if let Some(index) = port_index {
-            work.idle(index, "without prometheus there are no metrics");
+            work.idle(index, "the metrics are at the address of [admin]");
         }
+        work.meaning.admin = Some(METRICS_PORT).filter(|port| !is_taken(work, *port));
         return;
     };
     let number = port_index.map(|index| values::leading(work.value(index)).number);
     let port =
         number.and_then(|number| u16::try_from(number).ok()).filter(|port| *port > 0).unwrap_or(METRICS_PORT);
-    let clash = |port: u16| work.meaning.listen.iter().any(|listen| listen.address.port() == port);
-    let port = if clash(port) { METRICS_PORT } else { port };
+    let port = if is_taken(work, port) { METRICS_PORT } else { port };
     work.differs(
         index,
         format!("[admin] on 127.0.0.1:{port}; coturn serves its metrics on all addresses, and Debian's build has none"),

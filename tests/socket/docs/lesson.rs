@@ -21,8 +21,8 @@ pub const LIMITS: &str = "[limits]\nallocations_per_user = 20\nkbit_per_allocati
 fn link(transport: Transport) -> Link {
     let at = |port| SocketAddr::new(RELAY.into(), port);
     match transport {
-        Transport::Udp => Link::Udp(udp_from(SCHOOL, at(3478))),
-        Transport::Tcp => Link::Tcp(tcp_from(SCHOOL, at(3478))),
+        Transport::Udp => Link::Udp(udp_from(SCHOOL, at(3479))),
+        Transport::Tcp => Link::Tcp(tcp_from(SCHOOL, at(3479))),
         Transport::Tls => Link::Tls(Box::new(tls::connect(at(443)))),
     }
 }
@@ -93,7 +93,7 @@ pub fn hold(machine: &Machine, secret: &str) {
         assert_eq!(moved.refresh(0), 0);
 
         // Too many at once behind one address.
-        let flood = udp_from(CONFERENCE, SocketAddr::new(RELAY.into(), 3478));
+        let flood = udp_from(CONFERENCE, SocketAddr::new(RELAY.into(), 3479));
         (0..2_000).for_each(|number| {
             // A full queue is what this is about.
             let _ = flood.send(&allocate_request(number));
