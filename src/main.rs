@@ -1,3 +1,3 @@
 fn main() -> std::process::ExitCode {
-    hallpass::cli::run()
+    hallpass::cli::run(hallpass::net::syscall::stdout_was_closed())
 }

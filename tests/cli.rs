@@ -136,14 +136,83 @@ fn every_command_has_help_with_an_example() {
 fn wrong_usage_ends_with_2() {
     bad(2, &[]);
     bad(2, &["chek"]);
-    bad(2, &["check"]);
-    bad(2, &["credentials"]);
+    bad(2, &["check", "file"]);
     bad(2, &["credentials", "--secret", "s", "--config", "c"]);
     bad(2, &["credentials", "--secret", "s", "--ttl", "0"]);
     bad(2, &["import-coturn", "turnserver.conf", "--force"]);
     bad(2, &["serve", "--config", "a", "--coturn-config", "b"]);
     let usage = bad(2, &["credentials", "--secret", "s", "--server", "relay.example.org:3478"]);
     assert!(usage.contains("without scheme or port"), "{usage}");
+}
+
+/// Without --config these commands use the service's file and name it, even if there is none.
+#[test]
+fn the_configuration_of_the_service_is_the_default() {
+    for command in ["check", "credentials", "bbb-xml"] {
+        let output = hallpass(&[command]);
+        let [stdout, stderr] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+        assert!(
+            format!("{stdout}{stderr}").contains("/etc/hallpass/hallpass.toml"),
+            "{command}: {stdout}{stderr}"
+        );
+        assert_ne!(output.status.code(), Some(2), "{command}");
+    }
+}
+
+/// A closed standard output is no /dev/null, which may be open for reading, too.
+#[test]
+fn a_result_is_not_lost_without_a_word() {
+    let run = |redirected: &str| {
+        let line = format!("exec {} credentials --secret s {redirected}", env!("CARGO_BIN_EXE_hallpass"));
+        Command::new("sh").args(["-c", &line]).stdin(Stdio::null()).output().unwrap()
+    };
+    let closed = run(">&-");
+    assert_eq!(closed.status.code(), Some(1));
+    assert!(stderr(&closed).contains("standard output is closed"), "{}", stderr(&closed));
+    for good in [">/dev/null", "1<>/dev/null", "<&- 2>&-"] {
+        assert!(run(good).status.success(), "{good}");
+    }
+}
+
+/// Nobody writes to the pipe: an error after some seconds, with a word before. `<(command)` works.
+#[test]
+fn a_pipe_without_a_writer_ends_the_command() {
+    let scratch = Scratch::new("pipe");
+    let pipe = scratch.0.join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let pipe = pipe.to_str().unwrap();
+    let text = fs::read_to_string(scratch.config()).unwrap();
+    certs::write(Kind::Good, "one", &scratch.0.join("one.pem"), &scratch.0.join("one.key"));
+    let of_cert = scratch.file("cert.toml", &format!("{text}[tls]\ncert = 'pipe'\nkey = 'one.key'\n"));
+    let of_key = scratch.file("key.toml", &format!("{text}[tls]\ncert = 'one.pem'\nkey = 'pipe'\n"));
+    let of_secret = scratch
+        .file("secret.toml", &text.replace("secret = 'secret-of-tuit-itself'", "secret_file = 'pipe'"));
+    let admin = ["--admin", "https://127.0.0.1:9", "--ca-file", pipe];
+    let lines: [&[&str]; 7] = [
+        &["check", "--config", &of_cert],
+        &["check", "--config", &of_key],
+        &["check", "--config", &of_secret],
+        &["check", "--config", pipe],
+        &["sessions", admin[0], admin[1], admin[2], admin[3]],
+        &["sessions", "--token-file", pipe],
+        &["credentials", "--secret-file", pipe],
+    ];
+    let start = |args: &&[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
+        command.args(*args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let all: Vec<_> = lines.iter().map(start).collect();
+    for (line, child) in lines.iter().zip(all) {
+        let output = child.wait_with_output().unwrap();
+        let told = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{line:?}: {told}");
+        assert!(told.contains("pipe is a named pipe: waiting 5 s for its writer"), "{line:?}: {told}");
+        assert!(told.contains("nobody wrote it to its end within 5 s"), "{line:?}: {told}");
+    }
+    let line = format!("{} check --config <(cat {})", env!("CARGO_BIN_EXE_hallpass"), scratch.config());
+    let output = Command::new("bash").args(["-c", &line]).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
 }
 
 #[test]
@@ -327,6 +396,13 @@ fn check_reads_the_certificate_too() {
     assert!(warning.contains("one.key; chmod 640 "), "{warning}");
     let text = bad(1, &["check", "--config", &with("one.pem", "two.key")]);
     assert!(text.contains("error: tls.key: ") && text.contains("two.key: the key is not that of"), "{text}");
+    // The server would start with it, so it is no error, but nobody may read past it.
+    certs::write(Kind::Expired, "old", &scratch.0.join("old.pem"), &scratch.0.join("old.key"));
+    let output = hallpass(&["check", "--config", &with("old.pem", "old.key")]);
+    assert!(output.status.success() && stderr(&output).contains("expired 1 day ago"), "{}", stderr(&output));
+    let verdict = stdout(&output);
+    assert!(verdict.contains("old.pem HAS EXPIRED: browsers refuse turns: URLs"), "{verdict}");
+    assert!(!verdict.contains("good"), "{verdict}");
     let text = bad(1, &["check", "--config", &with("absent.pem", "one.key")]);
     assert!(text.contains("absent.pem") && text.contains("check the path"), "{text}");
 }

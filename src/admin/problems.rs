@@ -96,6 +96,7 @@ pub fn all(seen: &Seen<'_>) -> Vec<Problem> {
     if let Some(state) = seen.state {
         certificate(state, seen.now, &mut problems);
         reloads(state, &mut problems);
+        families(state, &mut problems);
         resources(state, &recent, &mut problems);
         workers(&(seen.change)(MINUTE), &mut problems);
         one_way(state, &(seen.change)(ONE_WAY), &mut problems);
@@ -186,6 +187,16 @@ fn reloads(state: &State, problems: &mut Vec<Problem>) {
                 "the log names the mistake; hallpass check finds it too",
             ));
         }
+    }
+}
+
+/// A client that names no family asks for IPv4 (RFC 8656 section 7.1), so most get no session.
+fn families(state: &State, problems: &mut Vec<Problem>) {
+    if state.lacks_ipv4 {
+        let text = "This relay has no IPv4 address to relay from: most clients ask for one, and get no session (440).";
+        let next_step =
+            "give this machine an IPv4 address, or correct [relay] addresses: hallpass check names it";
+        problems.push(Problem::new(Level::Bad, text, next_step));
     }
 }
 
@@ -492,6 +503,7 @@ mod tests {
             (certificate(13, false), none(), "warning", "expires in 13 days"),
             (certificate(1, false), none(), "warning", "expires in 1 day."),
             (certificate(90, true), none(), "warning", "self-signed"),
+            (State { lacks_ipv4: true, ..good() }, none(), "bad", "no IPv4 address to relay from"),
             (failed, none(), "warning", "reload of the configuration failed"),
             (State { memory_pressure: 1, ..good() }, none(), "bad", "Memory is low"),
             (State { limits: vec![limit(800)], ..good() }, none(), "warning", "800 of 1000 descriptors"),

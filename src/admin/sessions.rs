@@ -119,14 +119,14 @@ pub fn json(source: &dyn SessionSource, filter: &Filter, refused: &Book) -> Valu
             let is_denied = denied.contains(&key);
             let session = Session { host: key.0, user: key.1, ..session };
             let hints = hints(&session, (held, limit), is_denied);
-            session.json(now, &hints)
+            session.json(now, &hints, &notes(&session, is_denied))
         })
         .collect();
     json!({ "sessions": sessions, "total": total, "omitted": omitted, "complete": is_complete })
 }
 
 impl Session {
-    fn json(&self, now: u64, hints: &[String]) -> Value {
+    fn json(&self, now: u64, hints: &[String], notes: &[&str]) -> Value {
         json!({
             "host": self.host,
             "user": self.user,
@@ -139,6 +139,7 @@ impl Session {
             "from_peer": self.from_peer.json(),
             "relayed": self.relayed.iter().map(Relayed::json).collect::<Vec<_>>(),
             "hints": hints,
+            "notes": notes,
         })
     }
 }
@@ -167,7 +168,6 @@ impl Relayed {
 fn hints(session: &Session, (held, limit): (u32, u32), is_denied: bool) -> Vec<String> {
     let mut hints = Vec::new();
     let (up, down) = (session.from_client.packets, session.from_peer.packets);
-    let permissions: usize = session.relayed.iter().map(|relayed| relayed.permissions).sum();
     if session.seconds >= SETTLING {
         if up >= ONE_WAY && down == 0 {
             hints.push(
@@ -177,16 +177,29 @@ fn hints(session: &Session, (held, limit): (u32, u32), is_denied: bool) -> Vec<S
             );
         } else if down >= ONE_WAY && up == 0 {
             hints.push("the client sends nothing to its peers".to_owned());
-        } else if permissions == 0 && is_denied {
+        } else if permissions(session) == 0 && is_denied {
             hints.push(format!("its peer was refused (403): hallpass refusals --user {}", session.user));
-        } else if permissions == 0 {
-            hints.push("no peer yet: browsers keep unused allocations for a while".to_owned());
         }
     }
     if limit > 0 && u64::from(held) * 5 >= u64::from(limit) * 4 {
         hints.push(format!("the user has {held} of {limit} allocations (limits.allocations_per_user)"));
     }
     hints
+}
+
+/// Returns what is normal about a session although it may look wrong.
+fn notes(session: &Session, is_denied: bool) -> Vec<&'static str> {
+    let (up, down) = (session.from_client.packets, session.from_peer.packets);
+    let is_told = (up >= ONE_WAY && down == 0) || (down >= ONE_WAY && up == 0) || is_denied;
+    if session.seconds >= SETTLING && permissions(session) == 0 && !is_told {
+        vec!["no peer yet: browsers keep unused allocations for a while"]
+    } else {
+        Vec::new()
+    }
+}
+
+fn permissions(session: &Session) -> usize {
+    session.relayed.iter().map(|relayed| relayed.permissions).sum()
 }
 
 #[cfg(test)]
@@ -254,7 +267,11 @@ mod tests {
         let hint = |at: usize| page["sessions"][at]["hints"][0].as_str().expect("a hint");
         assert_eq!(hint(1), "the client sends nothing to its peers");
         assert!(hint(2).starts_with("nothing comes back"), "{}", hint(2));
-        assert!(hint(3).starts_with("no peer yet"), "{}", hint(3));
+        // Normal, so no hint.
+        assert_eq!(page["sessions"][3]["hints"], json!([]));
+        let note = |at: usize| page["sessions"][at]["notes"][0].as_str();
+        assert!(note(3).is_some_and(|note| note.starts_with("no peer yet")), "{page:#}");
+        assert_eq!([note(0), note(1), note(2)], [None; 3]);
         assert_eq!(page["sessions"][2]["from_client"], json!({ "packets": 100, "bytes": 10_000 }));
     }
 
@@ -280,7 +297,8 @@ mod tests {
             page["sessions"][0]["hints"][0],
             "its peer was refused (403): hallpass refusals --user ann"
         );
-        assert!(page["sessions"][1]["hints"][0].as_str().is_some_and(|hint| hint.starts_with("no peer yet")));
+        assert_eq!(page["sessions"][0]["notes"], json!([]));
+        assert!(page["sessions"][1]["notes"][0].as_str().is_some_and(|note| note.starts_with("no peer yet")));
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub struct State {
     pub hosts: Vec<String>,
     /// What is limited, besides memory.
     pub limits: Vec<Limit>,
+    /// Whether clients get no relayed IPv4 address, only an IPv6 one.
+    pub lacks_ipv4: bool,
 }
 
 /// A resource with its limit.

@@ -1,7 +1,6 @@
 //! Reads certificate chain and key from PEM files. Errors name the file and the remedy.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use rustls::{Error, InconsistentKeys};
 use super::crypto::provider;
 use super::x509;
 use crate::base::text::counted;
+use crate::system::pipe;
 
 /// Size limit of a PEM file.
 const MAX_FILE: u64 = 1 << 20;
@@ -253,7 +253,7 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, CertError> {
 
 fn read(path: &Path) -> Result<Vec<u8>, CertError> {
     let mut text = Vec::new();
-    let file = File::open(path).and_then(|f| f.take(MAX_FILE + 1).read_to_end(&mut text));
+    let file = pipe::open(path).and_then(|(file, _)| file.take(MAX_FILE + 1).read_to_end(&mut text));
     match file {
         Err(error) => Err(CertError::Read(path.into(), error)),
         Ok(length) if length as u64 > MAX_FILE => Err(CertError::TooLarge(path.into())),

@@ -7,6 +7,8 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use crate::system::pipe;
+
 /// Names a file that replaces the system's, as for OpenSSL.
 const VARIABLE: &str = "SSL_CERT_FILE";
 /// All trusted certificates in one file; the first that exists is read.
@@ -71,8 +73,7 @@ fn added(directories: &[&str]) -> Vec<CertificateDer<'static>> {
 }
 
 fn read(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let certificates = CertificateDer::pem_file_iter(path).map_err(io::Error::other)?;
-    certificates.collect::<Result<_, _>>().map_err(io::Error::other)
+    CertificateDer::pem_reader_iter(pipe::open(path)?.0).collect::<Result<_, _>>().map_err(io::Error::other)
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub use server_name::server_name;
 use top::TOP_EXAMPLES;
 pub use top::TopArgs;
 
+use crate::config::SERVICE_FILE;
+
 const EXAMPLES: &str = "\
 Examples:
   hallpass serve                            for a first test: prints credentials to try it
@@ -57,6 +59,7 @@ Reports each problem with its line and a remedy. With warnings only, the exit st
 relay itself: it reads the secrets and the certificate, and compares the addresses with those of the machine.
 
 Examples:
+  hallpass check
   hallpass check --config hallpass.toml
   hallpass check --config hallpass.toml --live      before the first start: are the ports free?";
 
@@ -149,7 +152,7 @@ pub struct ServeArgs {
 #[derive(Args, Debug)]
 pub struct CheckArgs {
     /// Configuration file
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", default_value = SERVICE_FILE)]
     pub config: PathBuf,
     /// Also try to open every listener, and name the process that occupies a port
     #[arg(long)]
@@ -158,9 +161,9 @@ pub struct CheckArgs {
 
 /// `hallpass credentials`.
 #[derive(Args, Debug)]
-#[command(group(ArgGroup::new("source").required(true).args(["config", "secret", "secret_file"])))]
+#[command(group(ArgGroup::new("source").args(["config", "secret", "secret_file"])))]
 pub struct CredentialsArgs {
-    /// Configuration file with the secrets and the listeners
+    /// Configuration file with the secrets and the listeners. Default without a secret: /etc/hallpass/hallpass.toml
     #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Shared secret, instead of a configuration file; `ps` shows it to every user of this machine, so prefer

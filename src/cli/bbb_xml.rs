@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::args::BbbXmlArgs;
-use super::endpoints::{choose_host, load_config};
+use super::endpoints::{choose_host, default_config, load_config};
 use super::output::{USAGE, fail, print, print_stderr, shell_word};
 use crate::base::text::clean;
 use crate::config::{Config, Exposure};
@@ -36,7 +36,10 @@ const AS_ROOT: &str = "run this command as root";
 const LINE_MAX: usize = 500;
 
 /// Prints the file, writes it, or compares an existing one with the configurations.
-pub(super) fn run(args: BbbXmlArgs) -> ExitCode {
+pub(super) fn run(mut args: BbbXmlArgs) -> ExitCode {
+    if args.config.is_empty() {
+        args.config.push(default_config());
+    }
     let relays = match relays(&args) {
         Ok(relays) => relays,
         Err(code) => return code,

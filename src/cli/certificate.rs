@@ -62,6 +62,12 @@ impl Examined {
         leaf.and_then(|leaf| cert::describe(leaf)).map_or_else(Vec::new, |described| described.names)
     }
 
+    /// The file with the certificate if that has expired.
+    pub fn expired(&self) -> Option<&Path> {
+        let expired = |warning: &&cert::Warning| matches!(warning, cert::Warning::Expired(..));
+        self.warnings.iter().find(expired).map(cert::Warning::path)
+    }
+
     /// The first name in the certificate.
     pub fn name(&self) -> Option<String> {
         let store = CertStore::new(Arc::clone(self.key.as_ref()?));

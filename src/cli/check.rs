@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use super::args::CheckArgs;
 use super::live::{Attempt, try_addresses};
-use super::output::{counted, fail, print, print_stderr};
+use super::output::{counted, fail, print_hanging, print_stderr_fitting};
 use super::serve::kernel;
 use super::{certificate, this_host};
 use crate::base::text::clean;
@@ -36,7 +36,7 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
         found.report(&kernel::check(&config, &report.file));
         if args.live {
             found.live = live(&config, &report.file, &machine);
-            print_stderr(&found.live.problems.concat());
+            print_stderr_fitting(&found.live.problems.concat());
         }
         known = Some(machine);
     }
@@ -65,9 +65,22 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
         count => format!("good, with {}", counted(count, "warning")),
     };
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "{}: {verdict}", report.file);
-    print(text.as_bytes())
+    let _ = match certificate.expired() {
+        Some(cert) => writeln!(
+            text,
+            "{}: the server starts with it, but {} HAS EXPIRED: browsers refuse turns: URLs, after a restart at the latest. Renew it \
+             first ({})",
+            report.file,
+            cert.display(),
+            counted(found.warnings, "warning")
+        ),
+        None => writeln!(text, "{}: {verdict}", report.file),
+    };
+    print_hanging(&text, TEXT_COLUMN)
 }
+
+/// The column where the lines of the plan have their text.
+const TEXT_COLUMN: usize = 10;
 
 /// Whether the realm looks like the relay's name, and the certificate has other names. A realm may also be the domain of the name.
 fn is_for_another(realm: &str, names: &[String]) -> bool {
@@ -91,7 +104,7 @@ struct Found {
 
 impl Found {
     fn add(&mut self, severity: Severity, text: &str) {
-        print_stderr(text);
+        print_stderr_fitting(text);
         match severity {
             Severity::Error => self.errors += 1,
             Severity::Warning => self.warnings += 1,

@@ -9,11 +9,13 @@ use std::process::ExitCode;
 use ipnet::IpNet;
 
 use super::args::{CredentialsArgs, Tool};
-use super::endpoints::{Audience, Endpoint, choose_host, embedded_endpoints, endpoints, load_config};
+use super::endpoints::{
+    Audience, Endpoint, choose_host, default_config, embedded_endpoints, endpoints, load_config,
+};
 use super::output::{fail, print, print_stderr, shell_word};
 use crate::base::transport::Transport;
-use crate::config::{Config, Exposure, ExternalIp, Listener, file, read_secret};
-use crate::system::{clock, interfaces, local_addresses};
+use crate::config::{Config, Exposure, ExternalIp, Listener, read_secret};
+use crate::system::{clock, interfaces, local_addresses, pipe};
 use crate::turn::identity::rest;
 
 /// The user name and password that a client logs in with.
@@ -53,12 +55,12 @@ pub(super) fn run(args: CredentialsArgs) -> ExitCode {
 /// # Errors
 /// The exit status; the error is already printed.
 fn make(args: &CredentialsArgs) -> Result<(IssuedLogin, Vec<Endpoint>), ExitCode> {
-    let Some(path) = &args.config else {
+    if args.secret.is_some() || args.secret_file.is_some() {
         let secret = shared_secret(args.secret.as_deref(), args.secret_file.as_deref())?;
         let server = args.server.as_deref().unwrap_or("127.0.0.1");
         return Ok((of_secret(&secret, &args.user, args.ttl), embedded_endpoints(server)));
-    };
-    let config = load_config(path)?;
+    }
+    let config = load_config(&args.config.clone().unwrap_or_else(default_config))?;
     let fixed = config.users.iter().find(|user| user.name == args.user && args.host.is_none());
     let login = match fixed {
         Some(user) => {
@@ -122,7 +124,7 @@ pub(super) fn shared_secret(argument: Option<&str>, file: Option<&Path>) -> Resu
             if let Some(exposure) = Exposure::of_file(path) {
                 print_stderr(&format!("hallpass: warning: {exposure}\n"));
             }
-            file::open(path).and_then(|(file, _)| read_secret(file)).map_err(|error| {
+            pipe::open(path).and_then(|(file, _)| read_secret(file)).map_err(|error| {
                 fail(
                     &format!("cannot read the secret from {}: {error}", path.display()),
                     "name a file whose first line is the server's secret: --secret-file FILE",

@@ -1,15 +1,23 @@
 //! For commands that read a configuration: its hosts, and the endpoints that clients connect to.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::output::{check_line, fail, print_stderr};
 use crate::base::transport::Transport;
 use crate::base::turn_url::{TurnUrl, place, split};
-use crate::config::{self, Config, EMBEDDED_PORT, EMBEDDED_TLS_PORT, Host, Listener, Loaded, Public};
+use crate::config::{
+    self, Config, EMBEDDED_PORT, EMBEDDED_TLS_PORT, Host, Listener, Loaded, Public, SERVICE_FILE,
+};
 
 /// The port of STUN URLs without one (RFC 7064 section 3.2).
 const STUN_PORT: u16 = 3478;
+
+/// Returns the configuration of the service, for a command without --config, and says so.
+pub fn default_config() -> PathBuf {
+    print_stderr(&format!("hallpass: without --config: {SERVICE_FILE}\n"));
+    PathBuf::from(SERVICE_FILE)
+}
 
 /// Reads a configuration for a command. Warnings are ignored; `check` shows them.
 ///

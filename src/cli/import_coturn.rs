@@ -1,6 +1,5 @@
 //! `hallpass import-coturn`: a configuration of coturn becomes one of Hallpass.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use super::output::{FAILURE, check_line, fail, print, print_stderr, shell_word};
 use crate::config::{self, Loaded};
 use crate::coturn::words::{FileArgument, file_argument};
 use crate::coturn::{self, Import, Input};
+use crate::system::pipe;
 use crate::system::whole_file::{self, Access};
 
 /// The file that coturn reads if it is not told otherwise.
@@ -81,7 +81,7 @@ fn read(path: &Path) -> Result<Vec<u8>, (String, String)> {
     let open = || -> io::Result<Vec<u8>> {
         let source: Box<dyn Read> = match path.as_os_str().as_bytes() {
             b"-" => Box::new(io::stdin().lock()),
-            _ => Box::new(File::open(path)?),
+            _ => pipe::open(path)?.0,
         };
         let mut bytes = Vec::new();
         source.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;

@@ -32,8 +32,9 @@ use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command};
 
-/// Parses the command line and runs the command.
-pub fn run() -> ExitCode {
+/// Parses the command line and runs the command. `stdout_is_closed`: what commands print would be lost, so they fail.
+pub fn run(stdout_is_closed: bool) -> ExitCode {
+    output::set_closed(stdout_is_closed);
     match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => check::run(args),

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use ratatui::crossterm::terminal::size;
 use serde_json::Value;
@@ -18,8 +19,22 @@ pub const FAILURE: u8 = 1;
 /// Exit status of wrong usage, as clap has it.
 pub const USAGE: u8 = 2;
 
-/// Writes to standard output. A pipe that its reader has closed (`| head`) is not a failure.
+/// Whether standard output was closed at the start. Then std writes to /dev/null.
+static IS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Sets whether standard output was closed at the start.
+pub fn set_closed(is_closed: bool) {
+    IS_CLOSED.store(is_closed, Relaxed);
+}
+
+/// Writes to standard output. A pipe that its reader has closed (`| head`) is not a failure; a closed standard output is one.
 pub fn print(bytes: &[u8]) -> ExitCode {
+    if IS_CLOSED.load(Relaxed) {
+        return fail(
+            "standard output is closed, so the result is lost",
+            "redirect standard output to a file, or to /dev/null",
+        );
+    }
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -31,10 +46,16 @@ pub fn print(bytes: &[u8]) -> ExitCode {
     }
 }
 
+/// Writes to standard output, for the server: a closed one does not stop it, and the log says the same.
+pub fn print_if_open(bytes: &[u8]) {
+    if !IS_CLOSED.load(Relaxed) {
+        let _ = print(bytes);
+    }
+}
+
 /// Writes text to standard output. On a terminal, sentences under a table do not break in the middle of a word.
 pub fn print_fitting(text: &str) -> ExitCode {
-    let columns = io::stdout().is_terminal().then(|| size().ok().map(|(columns, _)| usize::from(columns)));
-    match columns.flatten().filter(|columns| *columns >= WIDTH_MIN) {
+    match if io::stdout().is_terminal() { width() } else { None } {
         Some(columns) => print(fitting(text, columns).as_bytes()),
         None => print(text.as_bytes()),
     }
@@ -69,6 +90,44 @@ pub fn json(document: &Value) -> String {
         }
     }
     text
+}
+
+/// Writes lines to standard error, wrapped at the width of the terminal.
+pub fn print_stderr_fitting(text: &str) {
+    let columns = if io::stderr().is_terminal() { width() } else { None };
+    print_stderr(&columns.map_or_else(|| text.to_owned(), |columns| hanging(text, columns, 0)));
+}
+
+/// Writes lines with a column of names to standard output, wrapped at the width of the terminal. `column`: where the texts begin.
+pub fn print_hanging(text: &str, column: usize) -> ExitCode {
+    let columns = if io::stdout().is_terminal() { width() } else { None };
+    let text = columns.map_or_else(|| text.to_owned(), |columns| hanging(text, columns, column));
+    print(text.as_bytes())
+}
+
+/// Wraps lines that are too long. What follows is indented like the line; in a line that begins at the left, to `column`.
+fn hanging(text: &str, columns: usize, column: usize) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let own = line.len() - line.trim_start_matches(' ').len();
+        let indent = " ".repeat(own.max(column));
+        // A name with its blanks stays as it is.
+        let parts =
+            line.split_at_checked(indent.len()).filter(|(name, _)| name.is_empty() || name.ends_with(' '));
+        match parts.filter(|_| line.chars().count() > columns) {
+            Some((name, rest)) => out.push_str(&wrap(rest, &indent, columns).replacen(&indent, name, 1)),
+            None => {
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
+    }
+    out
+}
+
+/// Returns the width of the terminal, unless it is too narrow for sentences.
+fn width() -> Option<usize> {
+    size().ok().map(|(columns, _)| usize::from(columns)).filter(|columns| *columns >= WIDTH_MIN)
 }
 
 /// Writes to standard error. If that fails, there is nowhere left to report it.
@@ -106,6 +165,17 @@ mod tests {
         let text = "AGO  USER  REASON AND MORE\n  the password does not fit\n  next step: compare\n";
         let expected = "AGO  USER  REASON AND MORE\n  the password does\n  not fit\n  next step: compare\n";
         assert_eq!(fitting(text, 20), expected);
+    }
+
+    #[test]
+    fn lines_with_a_name_are_wrapped_below_their_text() {
+        let text = "listen    udp: clients write turn:relay\n          one user: 500 allocations\nf: good, with 2 warnings\n";
+        let expected = "listen    udp: clients\n          write\n          turn:relay\n          one user: 500\n          allocations\n\
+                        f: good, with 2 warnings\n";
+        assert_eq!(hanging(text, 24, 10), expected);
+        let problem = "f:3: error: realm: is empty\n    write a name\n";
+        assert_eq!(hanging(problem, 14, 0), "f:3: error:\nrealm: is\nempty\n    write a\n    name\n");
+        assert_eq!(hanging("é é é é é é é\n", 7, 0), "é é é é\né é é\n");
     }
 
     #[test]

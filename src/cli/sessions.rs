@@ -34,7 +34,7 @@ fn text(page: &Value) -> String {
         lines.extend(table.next());
         for (session, line) in all.iter().zip(table) {
             lines.push(line);
-            lines.extend(session.hints.iter().map(|hint| format!("  ^ {hint}")));
+            lines.extend(session.hints.iter().chain(&session.notes).map(|hint| format!("  ^ {hint}")));
         }
     }
     let shown = all.len() as u64;
@@ -86,12 +86,14 @@ mod tests {
             "from_client": { "packets": 100, "bytes": 20_000 }, "from_peer": { "packets": 0, "bytes": 0 },
             "relayed": [{ "peers": ["198.51.100.1", "198.51.100.2", "198.51.100.3"] }],
             "hints": ["nothing comes back\u{9b}2J from the peers"],
+            "notes": ["no peer yet"],
         });
         let page = json!({ "sessions": [session], "total": 3, "complete": false });
         let expected = "\
 HOST  USER   VIA  CLIENT       FOR    SENT          RECEIVED  PEERS
 ping  w_ann  tls  192.0.2.1:5  1m 5s  100 / 19 KiB  0 / 0 B   198.51.100.1 198.51.100.2 and 1 more
   ^ nothing comes back?2J from the peers
+  ^ no peer yet
 1 of 3 sessions
 a worker did not answer, so its sessions are missing; see the log of the server
 ";

@@ -13,7 +13,6 @@ mod cross;
 mod difference;
 mod drain;
 mod exposure;
-pub mod file;
 mod limits;
 mod parties;
 mod problem;
@@ -32,6 +31,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+use crate::system::pipe;
 pub use browser_ports::browsers_use;
 pub use difference::difference;
 pub use exposure::Exposure;
@@ -47,6 +47,8 @@ pub use types::{
 use walk::{Notes, Section};
 pub use web::OwnBackEnd;
 
+/// The configuration file of the systemd unit, which commands use without --config.
+pub const SERVICE_FILE: &str = "/etc/hallpass/hallpass.toml";
 /// Size limit of a configuration file. 200 hosts with all their keys take a tenth of it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -188,6 +190,8 @@ fn syntax_remedy(message: &str) -> &'static str {
         "no key needs more than three levels: remove nested brackets, braces and dots"
     } else if message.contains("duplicate key") {
         "keep one of the two; several listeners or hosts are written as [[listen]] and [[host]]"
+    } else if message.contains("missing comma") {
+        "separate the elements of a list by commas: key = [\"a\", \"b\"]"
     } else if message.contains("quot") || message.contains("string") {
         "write text in quotes: key = \"value\""
     } else {
@@ -197,7 +201,7 @@ fn syntax_remedy(message: &str) -> &'static str {
 
 /// Reads a file up to one byte above the size limit, and its mode.
 fn read_start(path: &Path) -> io::Result<(Vec<u8>, u32)> {
-    let (file, metadata) = file::open(path)?;
+    let (file, metadata) = pipe::open(path)?;
     let mode = metadata.mode();
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;

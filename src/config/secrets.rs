@@ -7,10 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::exposure::Exposure;
-use super::file;
 use super::reader::Reader;
 use super::types::Host;
 use super::walk::{At, Notes, Section};
+use crate::system::pipe;
 
 /// Anyone who has seen one password can guess a secret with fewer bytes offline.
 pub(super) const SECRET_SHORT_BYTES: usize = 16;
@@ -300,7 +300,7 @@ fn assigned(secret: &str) -> Option<&'static str> {
 
 /// Reads a file up to one byte above the size limit, and its mode.
 fn read_start(path: &Path) -> io::Result<(Vec<u8>, u32)> {
-    let (file, metadata) = file::open(path)?;
+    let (file, metadata) = pipe::open(path)?;
     let mode = metadata.mode();
     let mut bytes = Vec::new();
     file.take(SECRET_FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;

@@ -158,7 +158,7 @@ async fn why_refused(shared: &Shared, target: &Target<'_>) -> Cause {
         return Cause::Expired(ago);
     }
     if let Login::Fixed { .. } = shared.login {
-        return Cause::WrongCredentials;
+        return if shared.login.has_no_time() { Cause::NameWithoutTime } else { Cause::WrongCredentials };
     }
     // Once for all rungs: a relay may shut out a source that tries many passwords.
     match shared.clock_gap.get_or_init(|| clock_gap(shared, target)).await {

@@ -4,19 +4,17 @@ use std::net::IpAddr;
 
 use super::certificate_note::certificate_note;
 use super::finding::{Addressee, Finding, Severity, finding};
+use super::in_place::other_server;
 use super::name::{Lookup, is_wrong};
 use super::outcome::{Outcome, Untested};
+use super::quality::quality;
 use super::rung::Route;
 use super::stage::{Cause, Stage};
-use super::text::{list, millis, span};
+use super::text::{list, span};
 use super::tls::Certificate;
 use crate::base::family::Family;
 use crate::base::transport::Transport;
 use crate::system::local_addresses::is_private;
-
-/// Loss and round trip from which on calls suffer (ITU-T G.114 for the delay, which is half of a round trip).
-const LOSS: f64 = 0.02;
-const TRIP_MS: f64 = 300.0;
 
 /// What a run means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +37,10 @@ pub fn diagnose(lookups: &[Lookup], outcomes: &[Outcome], proxy: Option<&str>) -
     }
     let mut findings = vec![verdict];
     for note in facts.notes() {
-        if findings.iter().all(|known| known.code != note.code) {
+        let says_it = |known: &Finding| {
+            known.code == note.code || (known.code, note.code) == ("other_server", "not_the_relay")
+        };
+        if !findings.iter().any(says_it) {
             findings.push(note);
         }
     }
@@ -127,6 +128,9 @@ impl Facts<'_> {
         if !through_proxy && let Some(found) = self.names_are_wrong() {
             return found;
         }
+        if let Some(other) = other_server(self.outcomes) {
+            return (other, Some(Addressee::Relay));
+        }
         let seen = self.outcomes.iter().find_map(|outcome| Some((outcome, outcome.certificate.as_ref()?)));
         if let Some((outcome, certificate)) = seen {
             return self.of_certificate(outcome, certificate, false);
@@ -188,10 +192,18 @@ impl Facts<'_> {
                 );
                 (finding("clock", text), relay)
             }
-            Cause::WrongCredentials => {
+            cause @ (Cause::WrongCredentials | Cause::NameWithoutTime) => {
+                let nameless = match cause {
+                    Cause::NameWithoutTime => {
+                        " The name carries no time: a login made from the relay's secret is EXPIRY:USER:PASSWORD, as \
+                         `hallpass credentials` prints it. Any other name is good only if the relay has a [[user]] of this name \
+                         with this password."
+                    }
+                    _ => "",
+                };
                 let text = format!(
                     "{no} with this login. {reached} the relay refuses the user name or the password: the secret or the \
-                     password is wrong, or it belongs to another relay."
+                     password is wrong, or it belongs to another relay.{nameless}"
                 );
                 (finding("wrong_credentials", text), None)
             }
@@ -372,7 +384,7 @@ impl Facts<'_> {
                 "The relay allows this user one allocation only, so data through it could not be tested.";
             notes.push(finding("data_not_tested", text));
         }
-        notes.extend(self.quality());
+        notes.extend(self.best().and_then(quality));
         for outcome in self.outcomes {
             let note = outcome.certificate.as_ref().and_then(|seen| certificate_note(&outcome.rung, seen));
             notes.extend(note.map(|(note, _)| note));
@@ -429,28 +441,6 @@ impl Facts<'_> {
              no calls."
         );
         Some(finding("address_silent", text))
-    }
-
-    /// Loss and delay of the best rung that works.
-    fn quality(&self) -> Option<Finding> {
-        let best = self.best()?;
-        let exchange = best.exchange?;
-        let (loss, median) = (exchange.loss(), exchange.trip.map(|[_, median, _]| median));
-        let slow = median.filter(|trip| trip.as_secs_f64() * 1e3 > TRIP_MS);
-        let text = match (loss > LOSS, slow) {
-            (false, None) => return None,
-            (true, None) => format!("{:.0} % of the packets were lost over {}.", loss * 100.0, best.rung),
-            (false, Some(trip)) => {
-                format!("The way to the relay and back takes {} ms over {}.", millis(trip), best.rung)
-            }
-            (true, Some(trip)) => format!(
-                "{:.0} % of the packets were lost over {}, and the way to the relay and back takes {} ms.",
-                loss * 100.0,
-                best.rung,
-                millis(trip)
-            ),
-        };
-        Some(finding("poor_quality", format!("{text} Calls will suffer.")))
     }
 
     /// What the proxy does, if it carries no rung.

@@ -15,6 +15,10 @@ use crate::base::transport::Transport;
 /// Width of the lines in characters, as in mail.
 const WIDTH: usize = 72;
 
+/// Said of a port that no URL names.
+const UNKNOWN: &str =
+    " (only if the administrator of the relay says that it offers this: the test had no address with it)";
+
 /// Returns the text, or `None` if there is nothing to ask for.
 pub fn letter(report: &Report) -> Option<String> {
     let addressee = report.diagnosis.addressee?;
@@ -91,8 +95,8 @@ fn is_silent(outcome: &Outcome) -> bool {
     matches!(outcome.cause_at(first), Some(Cause::NoAnswer(_)))
 }
 
-/// What to allow, the best first: rungs that browsers use, those that the relay answers on, and the most useful ones that it may
-/// offer.
+/// What to allow, the best first: rungs that browsers use, those that the relay answers on, and of a transport that has none of
+/// these, the most useful ones that the relay may offer.
 fn requests(report: &Report) -> Vec<String> {
     let mut ports: Vec<(Transport, u16, bool)> = Vec::new();
     for outcome in &report.outcomes {
@@ -107,13 +111,17 @@ fn requests(report: &Report) -> Vec<String> {
             None => ports.push(wanted),
         }
     }
+    let is_offered =
+        |wanted: Transport| ports.iter().any(|&(transport, _, known)| transport == wanted && known);
+    let offered: Vec<Transport> = Transport::ALL.into_iter().filter(|&one| is_offered(one)).collect();
+    ports.retain(|(transport, _, known)| *known || !offered.contains(transport));
     ports.sort();
     let inspected = report.outcomes.iter().any(|outcome| {
         outcome.certificate.as_ref().is_some_and(super::tls::Certificate::may_be_interception)
     });
     ports
         .into_iter()
-        .map(|(transport, port, known)| (transport, port, if known { "" } else { ", if the relay offers it" }))
+        .map(|(transport, port, known)| (transport, port, if known { "" } else { UNKNOWN }))
         .map(|(transport, port, offered)| match transport {
             Transport::Udp => format!("UDP port {port}{offered}: the best way for sound and video"),
             Transport::Tcp => format!("TCP port {port}: instead of UDP where that is not possible"),

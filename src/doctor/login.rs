@@ -83,6 +83,13 @@ impl Login {
         let Self::Fixed { name, .. } = self else { return None };
         expiry(name).and_then(|expires| now.checked_sub(expires))
     }
+
+    /// Whether this is a fixed name that does not begin with a number, so no name made from a secret.
+    pub fn has_no_time(&self) -> bool {
+        let Self::Fixed { name, .. } = self else { return false };
+        let first = name.split(':').next().unwrap_or_default();
+        first.is_empty() || !first.bytes().all(|byte| byte.is_ascii_digit())
+    }
 }
 
 /// The expiry time at the start of a time-limited name.
@@ -117,5 +124,7 @@ mod tests {
         assert_eq!(login("12:w").expired(1_700_000_000), None);
         assert_eq!(Login::Secret("s".to_owned()).expired(1_700_000_000), None);
         assert!(!format!("{:?}", login("user:pass")).contains("pass"));
+        assert!(login("w_teacher:p").has_no_time() && login("w:1700000000:p").has_no_time());
+        assert!(!login("1700000000:w:p").has_no_time() && !Login::Secret("s".to_owned()).has_no_time());
     }
 }

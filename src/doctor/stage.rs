@@ -101,6 +101,8 @@ pub enum Cause {
     Untrusted(String),
     /// 401 to a signed request.
     WrongCredentials,
+    /// 401 to a signed request with a fixed user name that has no expiry time.
+    NameWithoutTime,
     /// 401 to a signed request, and by this computer's clock the user name expired this many seconds ago.
     Expired(u64),
     /// 401 to credentials that expire tomorrow, success with ones that expire later: the relay's clock is ahead of this
@@ -183,6 +185,7 @@ impl Cause {
             Self::BadAnswer(_) => "bad_answer",
             Self::Untrusted(_) => "untrusted_answer",
             Self::WrongCredentials => "wrong_credentials",
+            Self::NameWithoutTime => "name_without_time",
             Self::Expired(_) => "expired",
             Self::ClockBehind(..) => "clock_behind",
             Self::Quota => "quota",
@@ -223,6 +226,9 @@ impl fmt::Display for Cause {
             Self::BadAnswer(error) => write!(f, "unusable answer: {error}"),
             Self::Untrusted(error) => write!(f, "not the server's answer: {error}"),
             Self::WrongCredentials => f.write_str("the relay refuses the user name or the password (401)"),
+            Self::NameWithoutTime => f.write_str(
+                "the relay refuses the user name or the password (401); the name carries no time, as one made from a secret does",
+            ),
             Self::Expired(ago) => write!(f, "the user name expired {} ago (401)", text::span(*ago)),
             Self::ClockBehind(least, most) => write!(
                 f,

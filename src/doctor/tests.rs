@@ -228,6 +228,58 @@ fn names_that_lead_nowhere() {
     assert_eq!(verdict(vec![found(RELAY)], others).0, "not_the_relay");
 }
 
+/// A web server with the relay's own certificate: the relay is off, and the network is not to blame.
+#[test]
+fn a_web_server_in_place_of_the_relay() {
+    let [udp, tcp, tls] = &given()[..] else { panic!("three rungs") };
+    let web = Cause::NotTurn("a web server (HTTP)");
+    let tls_with = |rung: &Rung, verdict, cause| {
+        let seen = fails(rung, DIRECT, Stage::Tls, Stage::Stun, cause);
+        Outcome { certificate: Some(certificate(verdict)), ..seen }
+    };
+    let refused = |rung: &Rung| fails(rung, DIRECT, Stage::Name, Stage::Stun, Cause::Refused);
+    let code = |all: Vec<Outcome>| {
+        let report = report(vec![found(RELAY)], all);
+        (report.diagnosis.findings[0].code, report.diagnosis.addressee)
+    };
+    let relay = ("other_server", Some(Addressee::Relay));
+    for cause in [web.clone(), Cause::Closed, SILENT] {
+        let all = vec![refused(udp), refused(tcp), tls_with(tls, Verdict::Public, cause)];
+        assert_eq!(code(all.clone()), relay);
+        assert_eq!(report(vec![found(RELAY)], all).diagnosis.findings.len(), 1, "said once");
+    }
+    let of_url =
+        vec![dropped(udp, DIRECT), dropped(tcp, DIRECT), tls_with(tls, Verdict::Public, web.clone())];
+    assert_eq!(code(of_url.clone()), relay);
+    let text = report(vec![found(RELAY)], of_url).diagnosis.findings[0].text.clone();
+    assert!(text.contains("on TLS 443, a web server (HTTP) answers in place of the relay"), "{text}");
+    // A web server beside a relay that this network blocks, TLS inspection, and a firewall that cuts TLS off.
+    let beside = Rung { is_given: false, ..tls.clone() };
+    for innocent in [
+        tls_with(&beside, Verdict::Public, web.clone()),
+        tls_with(tls, Verdict::Added, web),
+        tls_with(tls, Verdict::Public, Cause::Closed),
+    ] {
+        let (code, addressee) = code(vec![dropped(udp, DIRECT), dropped(tcp, DIRECT), innocent]);
+        assert!(code != "other_server" && addressee == Some(Addressee::Network), "{code}");
+    }
+}
+
+/// The letter names usual ports only of a transport that no URL has.
+#[test]
+fn no_port_is_asked_for_that_nobody_uses() {
+    let asked = |url: &str| {
+        let all = rungs(&[url.parse().unwrap()], false);
+        let report = report(vec![found(RELAY)], all.iter().map(|rung| dropped(rung, DIRECT)).collect());
+        letter(&report).unwrap().split("What a test").next().unwrap().replace("\n  ", " ")
+    };
+    let with_udp = asked("turn:relay.example.org");
+    assert!(with_udp.contains("UDP port 3478: the best way") && !with_udp.contains("3479"), "{with_udp}");
+    let without = asked("turns:relay.example.org:443");
+    assert!(without.contains("TCP port 443 (TLS): the last resort"), "{without}");
+    assert!(without.contains("UDP port 3478 (only if the administrator of the relay says"), "{without}");
+}
+
 /// Two relays on the command line are not two addresses of one.
 #[test]
 fn a_silent_relay_beside_another_one() {
@@ -262,6 +314,10 @@ fn what_the_relay_refuses() {
     };
     let login = |cause| at(Stage::Stun, Stage::Credentials, cause);
     assert_eq!(login(Cause::WrongCredentials), "wrong_credentials");
+    assert_eq!(login(Cause::NameWithoutTime), "wrong_credentials");
+    let all = vec![fails(rung, DIRECT, Stage::Stun, Stage::Credentials, Cause::NameWithoutTime)];
+    let text = report(vec![found(RELAY)], all).diagnosis.findings[0].text.clone();
+    assert!(text.contains("The name carries no time") && text.contains("EXPIRY:USER"), "{text}");
     assert_eq!(login(Cause::Expired(90_000)), "expired");
     assert_eq!(login(Cause::ClockBehind(86_400, 172_800)), "clock");
     assert_eq!(login(SILENT), "login_unanswered");

@@ -14,7 +14,7 @@ use super::stage::Cause;
 use super::watch::now;
 use super::web::{Protocol, ask};
 use crate::base::calendar::days_since_1970;
-use crate::base::turn_url::split;
+use crate::base::turn_url::{place, split};
 use crate::system::{clock, entropy};
 
 /// Limit for the name and for the answer.
@@ -89,6 +89,12 @@ impl fmt::Display for TimeSource {
 }
 
 impl TimeSource {
+    /// Returns it as it is written, with its port.
+    pub fn url(&self) -> String {
+        let scheme = if self.kind == Kind::Http { "http" } else { "ntp" };
+        format!("{scheme}://{}", place(&self.host, self.port))
+    }
+
     /// Compares the clocks.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 mod address;
 mod arrays;
 mod call;
+mod closed;
 mod control;
 mod epoll;
 mod icmp;
@@ -19,6 +20,7 @@ pub use self::address::{Source, canonical};
 pub use self::arrays::BATCH;
 use self::call::check;
 pub use self::call::{read_stream, write_stream};
+pub use self::closed::stdout_was_closed;
 pub use self::epoll::{Alarm, Epoll, Events, Waker, ready};
 pub use self::icmp::{IcmpError, is_peer_error, receive_icmp};
 pub use self::options::{

@@ -19,6 +19,7 @@ pub mod memory;
 pub mod neighbours;
 mod netlink;
 pub mod own_addresses;
+pub mod pipe;
 pub mod port_holder;
 pub mod systemd;
 pub mod time_wait;

@@ -182,5 +182,6 @@ fn session(session: &Session) -> Value {
         "from_peer": flow(session.from_peer, 1),
         "relayed": session.relayed.iter().map(|relayed| &relayed.address).collect::<Vec<_>>(),
         "hints": session.hints,
+        "notes": session.notes,
     })
 }

@@ -57,6 +57,8 @@ pub struct Session {
     pub relayed: Vec<Relayed>,
     /// What looks wrong.
     pub hints: Vec<String>,
+    /// What is normal, although it may look wrong.
+    pub notes: Vec<String>,
 }
 
 /// An answer.
@@ -110,6 +112,7 @@ impl Session {
             from_peer: flow(&value["from_peer"]),
             bits: None,
             hints: texts(&value["hints"]),
+            notes: texts(&value["notes"]),
             host,
             user,
             transport,

@@ -50,6 +50,12 @@ fn a_name_that_expired_and_one_that_did_not() {
         let text = json["findings"][0]["text"].as_str().expect("a text");
         assert!(text.contains("expired 2 hours ago"), "{text}");
     }
+    for json in at_both(|| Examination::new().with_credentials("w_teacher:secret")) {
+        assert_eq!(codes(&json), ["wrong_credentials"], "{json:#}");
+        let text = json["findings"][0]["text"].as_str().expect("a text");
+        assert!(text.contains("The name carries no time"), "{text}");
+        assert_eq!(json["rungs"][0]["fault"]["code"], "name_without_time", "{json:#}");
+    }
     for json in at_both(|| Examination::new().with_credentials(&pair(7200))) {
         assert_eq!(codes(&json), ["works"], "{json:#}");
     }

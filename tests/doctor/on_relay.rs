@@ -189,6 +189,7 @@ fn a_good_host_and_its_faults() {
     let _turn = beside_others();
     let relay = Relay::new();
     a_good_host(&relay);
+    a_clock_that_cannot_be_asked(&relay);
     faults_of_the_web_and_the_files(&relay);
     faults_of_names_and_ports(&relay);
     behind_nat(&relay);
@@ -327,12 +328,17 @@ fn behind_nat(relay: &Relay) {
     });
     relay.write_xml(NAT_NAME);
     let json = relay.examine(&config, NAT_NAME, &[]);
-    assert_eq!(
-        faults(&json),
-        ["certificate_expired", "certificate_not_loaded", "no_external_ip"],
-        "{json:#}"
+    assert_eq!(faults(&json), ["certificate_expired_in_files", "no_external_ip"], "{json:#}");
+    names(
+        &json,
+        "certificate_expired_in_files",
+        &[
+            "expired 1 day ago",
+            "The running server still has a valid one",
+            "renew it",
+            "do not restart before",
+        ],
     );
-    names(&json, "certificate_expired", &["expired 1 day ago", "renew it"]);
     names(
         &json,
         "no_external_ip",
@@ -357,6 +363,22 @@ fn behind_nat(relay: &Relay) {
     }
     inside(&relay.lab.router, &["nft", "delete", "table", "ip", "hairpin"]);
     relay.write_xml(NAME);
+}
+
+/// Told as a warning with the reason: it was asked for. Calls work, so the status is 0.
+fn a_clock_that_cannot_be_asked(relay: &Relay) {
+    let config = relay.files.path("good.toml");
+    let mut arguments = relay.whole(&config, NAME);
+    let clock = arguments.iter_mut().find(|argument| **argument == CLOCK).expect("the clock");
+    *clock = "http://198.18.2.1:9";
+    let json = relay.doctor().json(&arguments);
+    assert_eq!(faults(&json), ["clock_not_compared"], "{json:#}");
+    names(
+        &json,
+        "clock_not_compared",
+        &["was not compared: no time came from http://198.18.2.1:9: refused", "try another machine"],
+    );
+    assert!(!said(&json, "clock_not_compared").contains("--clock http://HOST"), "{json:#}");
 }
 
 fn a_wrong_clock_and_a_changed_secret(relay: &Relay) {

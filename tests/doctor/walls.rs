@@ -131,7 +131,7 @@ fn only_port_443_and_the_usual_ports_of_a_single_url() {
     school.lab.firewall(FORWARD, &["iifname client tcp dport 443 accept", "iifname client drop"]);
     let json = school.doctor().json(&["turns:relay.test:443"]);
     assert_eq!(codes(&json), ["works_without_udp"], "{json:#}");
-    assert!(letter(&json).contains("UDP port 3479, if the relay offers it: the best way"));
+    assert!(letter(&json).contains("UDP port 3479 (only if the administrator of the relay says"));
 }
 
 #[test]

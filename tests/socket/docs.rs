@@ -159,6 +159,7 @@ fn the_commands_for_the_administrator_of_a_relay_run() {
     install(&mut stage, &mut report);
     stage.machine.serve();
     lesson::hold(&stage.machine, &stage.secret());
+    log_in(&mut stage);
     let mut all: Vec<Block> = PAGES.into_iter().flat_map(blocks).collect();
     // The order of the pages, but first those that look at the lesson.
     all.sort_by_key(|block| settings::restarts(&block.setting));
@@ -166,6 +167,12 @@ fn the_commands_for_the_administrator_of_a_relay_run() {
         follow(&mut stage, block, &mut report);
     }
     assert!(report.is_empty(), "{report}");
+}
+
+/// Sets the variable `LOGIN` of commands, as `hallpass credentials --command doctor` prints it.
+fn log_in(stage: &mut Stage) {
+    let login = rest(&stage.secret(), "w_admin", 86_400);
+    stage.machine.login = format!("{}:{}", login.username, login.password);
 }
 
 #[test]
@@ -176,8 +183,7 @@ fn the_commands_for_the_administrator_of_a_school_run() {
     }
     let (mut stage, mut report) = (Stage::new(), String::new());
     install(&mut stage, &mut report);
-    let login = rest(&stage.secret(), "w_admin", 86_400);
-    stage.machine.login = format!("{}:{}", login.username, login.password);
+    log_in(&mut stage);
     blocks(SCHOOL).for_each(|block| follow(&mut stage, &block, &mut report));
     assert!(report.is_empty(), "{report}");
 }

@@ -122,6 +122,14 @@ top.wait_for(b"\x1b[?1049h", b"control-z")
 top.press(b"q")
 top.ends()
 
+# A paste without an end swallows keys, but not control-c.
+top = Top()
+top.wait_for(b"SESSIONS", b"descriptors")
+top.press(b"\x1b[200~text")
+top.press(b"q")
+top.press(b"\x03")
+top.ends()
+
 # A signal ends it as well; and without colours, on a terminal that becomes small.
 top = Top(NO_COLOR="1")
 seen = top.wait_for(b"SESSIONS", b"descriptors")

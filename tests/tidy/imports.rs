@@ -49,7 +49,7 @@ const RULES: &[Rule] = &[
     Rule { module: "turn", ours: &["wire"], never: WORLD },
     Rule {
         module: "config",
-        ours: &[],
+        ours: &["system::pipe"],
         never: &["tokio", "rustls", "axum", "prometheus", "socket2", "libc"],
     },
     Rule {

@@ -212,16 +212,17 @@ export class Sessions {
   }
 }
 
-/** One session, with what looks wrong in a row of its own. The roles survive the layout for phones. */
+/** One session, with what looks wrong, or is normal although it may look wrong, in a row of its own. The roles survive the layout for phones. */
 function rows(session) {
   const cells = COLUMNS.map(([title, , text], at) => {
     const kind = at === 0 ? { scope: "row", role: "rowheader" } : { role: "cell" };
     return element(at === 0 ? "th" : "td", { ...kind, "data-label": title }, text(session));
   });
   const body = element("tbody", { role: "rowgroup" }, element("tr", { role: "row" }, ...cells));
-  for (const hint of session.hints) {
-    const cell = element("td", { colspan: String(COLUMNS.length), role: "cell", text: sentence(hint) });
-    body.append(element("tr", { class: "hint", role: "row" }, cell));
+  const below = [...session.hints.map((hint) => [hint, "hint"]), ...session.notes.map((note) => [note, "normal"])];
+  for (const [line, kind] of below) {
+    const cell = element("td", { colspan: String(COLUMNS.length), role: "cell", text: sentence(line) });
+    body.append(element("tr", { class: kind, role: "row" }, cell));
   }
   return body;
 }

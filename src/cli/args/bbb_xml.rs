@@ -39,8 +39,8 @@ user can, or an error, after which the old file is unchanged; 2 wrong usage.";
 /// `hallpass bbb-xml`.
 #[derive(Args, Debug)]
 pub struct BbbXmlArgs {
-    /// Configuration file; once for each relay
-    #[arg(long, short, value_name = "FILE", required = true)]
+    /// Configuration file; once for each relay. Default: /etc/hallpass/hallpass.toml
+    #[arg(long, short, value_name = "FILE")]
     pub config: Vec<PathBuf>,
     /// Name under which browsers reach the relay; once for each --config in the same order, or several names for one
     /// --config. Default: the realm
@@ -50,7 +50,7 @@ pub struct BbbXmlArgs {
     #[arg(long, value_name = "NAME")]
     pub host: Vec<String>,
     /// Lifetime of the credentials that BigBlueButton issues
-    #[arg(long, value_name = "SECONDS", default_value_t = BBB_XML_TTL, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = BBB_XML_TTL, value_parser = super::number::lifetime)]
     pub ttl: u32,
     /// List every URL of a relay instead of two of each transport
     #[arg(long)]

@@ -7,13 +7,15 @@ use clap::{ArgGroup, Args};
 
 use super::server_name::server_name;
 use crate::base::turn_url::TurnUrl;
+use crate::config::SERVICE_FILE;
 use crate::doctor::time_source::TimeSource;
 
 pub const DOCTOR_EXAMPLES: &str = "\
 With URLs: run this command where calls fail, on a computer in the same network. It tries UDP, TCP and TLS at the same \
 time, directly and through the web proxy, each up to data between two allocations of its own, and ends in less than 20 \
 seconds. It works with any TURN server. The report says in plain words whether calls will work, and ends with a text for \
-the administrator who can help.
+the administrator who can help. The server's secret stays on the relay: `hallpass credentials --command doctor` prints this \
+command with a login for a day, to send to another network.
 
 Without a URL: run this command on the relay itself, as root. It examines the configuration, files as the service's user \
 sees them, ports, addresses, certificate, firewall, limits, clock, web servers and BigBlueButton's file, and sends data \
@@ -27,7 +29,6 @@ NO_PROXY lists the relay. SSL_CERT_FILE names a file with the trusted authoritie
 Examples:
   hallpass doctor --public-name relay.example.org --clock http://bbb.example.org
   hallpass doctor --public-name relay.example.org --bbb-xml /etc/bigbluebutton/turn-stun-servers.xml
-  hallpass doctor turns:relay.example.org:443 --secret-file relay.secret
   hallpass doctor turn:relay.example.org turns:relay.example.org --credentials \"$USER_NAME:$PASSWORD\" --markdown
   hallpass doctor turn:relay.example.org --secret-file - --proxy http://proxy.school.example:3128 --json
 
@@ -79,7 +80,7 @@ pub struct RelayArgs {
         long,
         short,
         value_name = "FILE",
-        default_value = "/etc/hallpass/hallpass.toml",
+        default_value = SERVICE_FILE,
         conflicts_with = "urls"
     )]
     pub config: PathBuf,

@@ -3,11 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, Report, Severity};
+use crate::config::{Config, Report, SERVICE_FILE, Severity};
 use crate::system::account::{Account, ownership};
 
-/// The configuration of the systemd unit.
-const CONFIGURATION: &str = "/etc/hallpass/hallpass.toml";
 /// The user of the systemd unit.
 const USER: &str = "hallpass";
 const ROOT: u32 = 0;
@@ -17,7 +15,7 @@ const ROOT: u32 = 0;
 pub fn check(path: &Path, config: &Config, secrets: Vec<PathBuf>) -> Report {
     let mut report = Report { file: path.display().to_string(), problems: Vec::new() };
     let is_root = Account::own().is_some_and(|own| own.uid == ROOT);
-    let is_of_service = path.canonicalize().is_ok_and(|path| path == Path::new(CONFIGURATION));
+    let is_of_service = path.canonicalize().is_ok_and(|path| path == Path::new(SERVICE_FILE));
     let service = if is_root && is_of_service { Account::named(USER) } else { None };
     let Some(service) = service else { return report };
     let mut files = vec![path.to_path_buf()];

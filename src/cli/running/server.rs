@@ -7,6 +7,7 @@ use super::trust::Trust;
 use crate::cli::admin_url::AdminUrl;
 use crate::cli::args::AdminAddressArgs;
 use crate::config::{self, AdminTls};
+use crate::system::pipe;
 
 /// A server that can be asked.
 pub struct Target {
@@ -79,7 +80,7 @@ impl Target {
 }
 
 fn read_token(path: &Path) -> Result<String, Failed> {
-    let read = config::file::open(path).and_then(|(file, _)| config::read_secret(file));
+    let read = pipe::open(path).and_then(|(file, _)| config::read_secret(file));
     read.map_err(|error| Failed {
         message: format!("cannot read the token in {}: {error}", path.display()),
         next_step: "name the file of [admin] token_file".to_owned(),

@@ -15,6 +15,7 @@ use tokio_rustls::client::TlsStream;
 use super::failed::Failed;
 use crate::cert::verifier::{Judge, Presented, Verifier};
 use crate::cert::{provider, roots};
+use crate::system::pipe;
 
 /// The certificates that are accepted.
 #[derive(Clone, Debug)]
@@ -74,7 +75,9 @@ impl Trust {
 }
 
 fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failed> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let parsed =
+        |file| CertificateDer::pem_reader_iter(file).collect::<Result<Vec<_>, _>>().map_err(io::Error::other);
+    let read = pipe::open(path).and_then(|(file, _)| parsed(file));
     read.map_err(|error| Failed {
         message: format!("cannot read the certificate in {}: {error}", path.display()),
         next_step: "check the path, and whether you may read it".to_owned(),

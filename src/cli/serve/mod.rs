@@ -32,7 +32,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 use super::args::ServeArgs;
-use super::output::{fail, print};
+use super::output::{fail, print_if_open};
 use crate::admin::Readiness;
 use crate::config::{Config, LogFormat};
 use crate::net;
@@ -148,7 +148,7 @@ fn set_up(
         .map_err(|message| StartError::new(message, "configure fewer hosts"))?;
     if source.is_built_in() {
         // A closed standard output does not stop the server.
-        let _ = print(format!("{}\n", welcome::text(&config, certificate.fingerprint.as_deref())).as_bytes());
+        print_if_open(format!("{}\n", welcome::text(&config, certificate.fingerprint.as_deref())).as_bytes());
     }
     let shared = Arc::new(Shared::new(&entropy::seed().map_err(no_randomness)?));
     let protocol = Arc::new(protocol);

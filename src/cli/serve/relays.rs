@@ -46,6 +46,8 @@ struct Choice {
     notes: Vec<String>,
     /// Whether the clients of the listeners can get an allocation.
     serves: bool,
+    /// Whether they can get one on IPv4.
+    serves_ipv4: bool,
 }
 
 /// The configuration keys that concern relay addresses.
@@ -63,6 +65,8 @@ impl Rules {
 
 impl Relays {
     /// The message while clients on other machines cannot be served.
+    const NO_IPV4: &str = "this relay has no IPv4 address to relay from: clients that ask for one, as most do, are refused (440); give \
+                           this machine an IPv4 address, or correct [relay] addresses";
     pub const NOTHING: &str = "this machine has no address to relay from for clients on other machines: their Allocate \
                                requests are refused until it gets one, or until [relay] addresses names one";
 
@@ -139,6 +143,11 @@ impl Relays {
         self.choice.serves
     }
 
+    /// Whether clients are served, but those that ask for IPv4 get no allocation.
+    pub fn lack_ipv4(&self) -> bool {
+        self.choice.serves && !self.choice.serves_ipv4
+    }
+
     /// Logs the choice if it has changed, and delays readiness while there is no address. Call it when the choice is in use.
     pub fn tell(&mut self, readiness: &Readiness) {
         if self.logged.as_ref() == Some(&self.choice) {
@@ -157,6 +166,10 @@ impl Relays {
             away = (!away.is_empty()).then_some(away),
             "relaying from"
         );
+        let lacked_ipv4 = self.logged.as_ref().is_some_and(|logged| logged.serves && !logged.serves_ipv4);
+        if self.lack_ipv4() && !lacked_ipv4 {
+            tracing::warn!("{}", Self::NO_IPV4);
+        }
         if self.choice.serves {
             self.missing = None;
         } else if self.missing.is_none() {
@@ -194,7 +207,9 @@ fn choose(config: &Config, machine: &Addresses) -> Choice {
         }
     }
     let is_local = config.listen.iter().all(|listener| listener.address.ip().is_loopback());
-    choice.serves = choice.addresses.iter().any(|relay| is_local || !relay.only_local);
+    let mut serving = choice.addresses.iter().filter(|relay| is_local || !relay.only_local);
+    choice.serves = serving.clone().next().is_some();
+    choice.serves_ipv4 = serving.any(|relay| relay.announced.is_ipv4());
     choice
 }
 
@@ -373,7 +388,11 @@ mod tests {
         let offline = machine(&[]);
         assert!(!choose(&config(&["0.0.0.0:3479"]), &offline).serves);
         let local = choose(&config(&["127.0.0.1:3479"]), &offline);
-        assert!(local.serves && local.addresses[0].only_local);
+        assert!(local.serves && local.serves_ipv4 && local.addresses[0].only_local);
+        // Loopback is no IPv4 address for clients on other machines.
+        let ipv6 = choose(&config(&["[::]:3479"]), &machine(&["*2001:db8::1"]));
+        assert!(ipv6.serves && !ipv6.serves_ipv4, "{ipv6:?}");
+        assert!(choose(&config(&["[::]:3479"]), &machine(&["*2001:db8::1", "*192.0.2.1"])).serves_ipv4);
         // A private address that does not lead out is used if `external_ip` maps it.
         let mut mapped = config(&["0.0.0.0:3479"]);
         mapped.external_ip = vec![external("203.0.113.9/10.9.0.9")];

@@ -29,7 +29,7 @@ use super::start_error::CHECK_UNIT_LIMITS;
 use super::tls::Certificate;
 use super::{addresses, configuration, control, settings};
 use crate::admin::Readiness;
-use crate::cli::output::{fail, print};
+use crate::cli::output::{fail, print_if_open};
 use crate::cli::this_host;
 use crate::config::Config;
 use crate::net::front::ENDING_TIME;
@@ -336,11 +336,11 @@ impl RunningServer {
     /// Logs which addresses are in use and which are missing. Prints "ready" when nothing is missing for the first time.
     fn report_addresses(&mut self, readiness: &Readiness) {
         self.relays.tell(readiness);
+        self.shown.limits.set_lacks_ipv4(self.relays.lack_ipv4());
         self.awaited.tell(&self.config, &self.machine.addresses, readiness);
         if !self.is_ready && readiness.check().is_ok() {
             self.is_ready = true;
-            // A closed standard output does not stop the server.
-            let _ = print(b"ready\n");
+            print_if_open(b"ready\n");
         }
     }
 

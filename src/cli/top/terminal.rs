@@ -1,6 +1,8 @@
 //! The terminal: raw, on its second screen, and as it was before when the program ends, no matter how.
 
-use std::io::{self, Stdout};
+use std::fs::File;
+use std::io::{self, IsTerminal, Stdout};
+use std::os::fd::AsFd;
 use std::panic;
 
 use ratatui::backend::CrosstermBackend;
@@ -12,6 +14,10 @@ use ratatui::crossterm::terminal::{
 use ratatui::layout::Rect;
 use ratatui::{Frame, Terminal};
 use rustix::process::{Signal, getpid, kill_process};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcsetattr};
+
+/// A special key that no byte stands for (_POSIX_VDISABLE in termios(3)).
+const DISABLED: u8 = 0;
 
 /// The open screen. Dropping it leaves the terminal as it was.
 pub struct Screen {
@@ -73,7 +79,23 @@ impl Drop for Screen {
 
 fn enter() -> io::Result<()> {
     enable_raw_mode()?;
+    // Without it, control-c is a key like others.
+    let _ = interrupt_by_signal();
     execute!(io::stdout(), EnterAlternateScreen, Hide)
+}
+
+/// Lets control-c send SIGINT. As a key it would be lost in a paste whose end never comes, because crossterm waits for that end.
+/// The other keys stay keys.
+fn interrupt_by_signal() -> io::Result<()> {
+    let stdin = io::stdin();
+    let device = if stdin.is_terminal() { None } else { Some(File::open("/dev/tty")?) };
+    let terminal = device.as_ref().map_or_else(|| stdin.as_fd(), AsFd::as_fd);
+    let mut modes = tcgetattr(terminal)?;
+    modes.local_modes |= LocalModes::ISIG;
+    for key in [SpecialCodeIndex::VQUIT, SpecialCodeIndex::VSUSP] {
+        modes.special_codes[key] = DISABLED;
+    }
+    Ok(tcsetattr(terminal, OptionalActions::Now, &modes)?)
 }
 
 /// Leaves the second screen. If the terminal is gone, there is nothing left to restore.

@@ -24,7 +24,9 @@ pub fn sessions(page: &mut Page<'_>, state: &mut State, now: Instant) {
     let room = page.left().saturating_sub(3);
     let window = window(state, count, room);
     let shown = state.shown_sessions();
-    let hint = shown.get(window.0 + window.1).and_then(|one| one.hints.first().cloned());
+    let selected = shown.get(window.0 + window.1);
+    let hint = selected.and_then(|one| one.hints.first().cloned());
+    let note = selected.and_then(|one| one.notes.first().cloned());
     let cells: Vec<Vec<String>> =
         shown.iter().skip(window.0).take(room).map(|one| tables::session(one)).collect();
     let marked: Vec<bool> = shown.iter().skip(window.0).take(room).map(|one| !one.hints.is_empty()).collect();
@@ -42,8 +44,10 @@ pub fn sessions(page: &mut Page<'_>, state: &mut State, now: Instant) {
     }
     let mut table = page.split_off(u16::try_from(page.left().saturating_sub(2)).unwrap_or(u16::MAX));
     list(&mut table, state, &tables::SESSIONS, &cells, &marked, window.1);
-    if let Some(hint) = hint {
-        page.text(&format!("! {hint}"), state.theme.warning());
+    match (hint, note) {
+        (Some(hint), _) => page.text(&format!("! {hint}"), state.theme.warning()),
+        (None, Some(note)) => page.text(&format!("  {note}"), state.theme.dim()),
+        (None, None) => {}
     }
     page.last(&text, state.theme.dim());
 }
@@ -79,7 +83,12 @@ pub fn refusals(page: &mut Page<'_>, state: &mut State, unix: u64) {
         let step = wrap(&format!("next step: {next_step}"), "", page.width());
         let steps = step.lines().count();
         let room = page.left().saturating_sub(steps.min(2));
-        text.lines().take(room.max(1)).for_each(|line| page.text(line, Style::new()));
+        let is_cut = text.lines().count() > room.max(1);
+        for (at, line) in text.lines().take(room.max(1)).enumerate() {
+            let more = if is_cut && at + 1 == room.max(1) { " ..." } else { "" };
+            let kept: String = line.chars().take(page.width().saturating_sub(more.len())).collect();
+            page.text(&format!("{kept}{more}"), Style::new());
+        }
         step.lines().for_each(|line| page.text(line, state.theme.title()));
     }
 }

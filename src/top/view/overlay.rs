@@ -25,6 +25,8 @@ q, control-c     quit
 sessions   TURN allocations; a browser holds several for one call
 via        how clients reach this relay: udp, tcp or tls
 to peers   media from clients to the media servers, payload only
+!          above: calls fail now; *: some fail, or may fail soon
+!          before a session: it looks wrong; below the list stands why
 refused    the client got no session or no peer
 dropped    packets that were not relayed
 busy       share of the time that a worker is at work
@@ -83,13 +85,10 @@ fn of_session(session: &Session, width: usize) -> Vec<String> {
         list("permissions:", relayed.permissions, &relayed.peers);
         list("channels:", relayed.channels, &relayed.bound);
     }
-    for hint in &session.hints {
+    let hints = session.hints.iter().map(|hint| (hint, "! "));
+    for (text, mark) in hints.chain(session.notes.iter().map(|note| (note, "  "))) {
         lines.push(String::new());
-        let hint = wrap(hint, "  ", width);
-        lines.extend(hint.lines().enumerate().map(|(at, line)| match at {
-            0 => format!("! {}", line.trim_start()),
-            _ => line.to_owned(),
-        }));
+        lines.extend(wrap(text, "  ", width).replacen("  ", mark, 1).lines().map(str::to_owned));
     }
     lines
 }
@@ -100,9 +99,11 @@ fn flow(rate: Option<f64>, flow: Flow) -> String {
 }
 
 fn of_refusal(refusal: &Refusal, unix: u64, width: usize) -> Vec<String> {
+    // A password that fits no secret does not say whose user this is.
+    let host = if refusal.host.is_empty() { "an unknown host" } else { &refusal.host };
     let code = if refusal.code == 0 { "no answer".to_owned() } else { format!("answered {}", refusal.code) };
     let mut lines = vec![
-        format!("user       {} of {}", or_dash(&refusal.user), or_dash(&refusal.host)),
+        format!("user       {} of {}", or_dash(&refusal.user), host),
         format!("client     {} over {}", refusal.client, refusal.transport),
         format!("when       {} ago", duration(unix.saturating_sub(refusal.time))),
         format!("request    {}, {code}", refusal.request),

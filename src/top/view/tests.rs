@@ -78,6 +78,7 @@ fn sessions(seconds: u64, user: &str) -> Value {
                 "peers": ["198.51.100.20", "198.51.100.21"], "bound": ["198.51.100.20:17000"],
             }],
             "hints": if number == 3 { vec!["nothing comes back from the peers: do the firewalls let UDP through?"] } else { vec![] },
+            "notes": if number == 4 { vec!["no peer yet: browsers keep unused allocations for a while"] } else { vec![] },
         })
     };
     json!({ "sessions": (1..=40).map(session).collect::<Vec<_>>(), "total": 40, "complete": true })
@@ -284,7 +285,12 @@ fn a_session_and_a_refusal_are_shown_in_detail() {
     drawn(&mut state, 80, 24);
     press(&mut state, &[KeyCode::Down, KeyCode::Enter]);
     let all = drawn(&mut state, 80, 24).join("\n");
-    for word in ["w_2 of -", "allocate, answered 401", "fits none of the 2 secrets", "next step: compare"] {
+    for word in [
+        "w_2 of an unknown host",
+        "allocate, answered 401",
+        "fits none of the 2 secrets",
+        "next step: compare",
+    ] {
         assert!(all.contains(word), "{word}:\n{all}");
     }
     assert_eq!(state.view, View::Refusals);

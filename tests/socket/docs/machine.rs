@@ -58,7 +58,7 @@ fn furnish() -> Directory {
     let link = |to: &str, name: &str| symlink(to, files.path(name)).expect("a link");
     link(&format!("{ROOT}/conf"), "home/conf");
     link(env!("CARGO_BIN_EXE_hallpass"), "bin/hallpass");
-    // The copy of the secret that somebody takes along to the school.
+    // The copy of the secret on the machine that makes load.
     link("/etc/hallpass/ping.secret", "home/ping.secret");
     // The journal has what the relay prints.
     let journal =

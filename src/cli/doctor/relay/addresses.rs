@@ -85,7 +85,7 @@ fn outside(seen: &Seen) -> Vec<Finding> {
             let (ip, fault) = (door.address.ip(), outcome.fault.as_ref()?);
             let is_another = matches!(
                 fault.cause,
-                Cause::WrongCredentials | Cause::NotTurn(_) | Cause::BadAnswer(_) | Cause::Untrusted(_)
+                Cause::WrongCredentials | Cause::NameWithoutTime | Cause::NotTurn(_) | Cause::BadAnswer(_) | Cause::Untrusted(_)
             );
             if is_another || fault.stage == Stage::Credentials {
                 return Some(Finding::error(

@@ -2,9 +2,11 @@
 
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::path::Path;
 
 use super::names;
 use super::site::{Site, once, untested};
+use crate::base::text::counted;
 use crate::base::transport::Transport;
 use crate::cert::{CertError, Description, Warning};
 use crate::doctor::check::Check;
@@ -35,7 +37,11 @@ pub fn check(site: &Site<'_>, seen: &Seen) -> Check {
         }
         None => {}
     }
-    check.findings.extend(examined.warnings.iter().map(warning));
+    let valid = served_instead(seen, &examined.warnings);
+    check.findings.extend(examined.warnings.iter().map(|found| match (&valid, found) {
+        (Some(served), Warning::Expired(path, days)) => not_renewed(served, path, *days),
+        _ => warning(found),
+    }));
     check.findings.extend(examined.key_warnings.iter().map(|text| divided(Finding::warning, "key", text)));
     if let Some(admin) = &examined.of_admin {
         let errors = admin.error.iter().map(|error| (Finding::error as fn(_, _, _) -> _, error.to_string()));
@@ -53,7 +59,9 @@ pub fn check(site: &Site<'_>, seen: &Seen) -> Check {
     check.facts.push(describe(&judged, leaf));
     check.findings.extend(trust(&judged, &examined.warnings));
     check.findings.extend(other_name(site, leaf, &names));
-    check.findings.extend(not_loaded(seen, leaf));
+    if valid.is_none() {
+        check.findings.extend(not_loaded(seen, leaf));
+    }
     check
 }
 
@@ -159,11 +167,39 @@ fn covers(names: &[String], wanted: &str) -> bool {
     })
 }
 
+/// The certificates of the running server.
+fn served(seen: &Seen) -> impl Iterator<Item = &Description> {
+    let tls = seen.doors.iter().filter(|(door, _)| door.rung.transport == Transport::Tls);
+    tls.filter_map(|(_, outcome)| outcome.certificate.as_ref()?.chain.first())
+}
+
+/// Returns the certificate of the running server if it is valid, while that of the files has expired.
+fn served_instead(seen: &Seen, warnings: &[Warning]) -> Option<Description> {
+    let now = i64::try_from(clock::unix_seconds()).unwrap_or(i64::MAX);
+    let has_expired = warnings.iter().any(|warning| matches!(warning, Warning::Expired(..)));
+    let mut valid = has_expired.then(|| served(seen))?.peekable();
+    let first = valid.peek().copied().cloned();
+    valid.all(|leaf| (leaf.not_before..=leaf.not_after).contains(&now)).then_some(first)?
+}
+
+/// The files have an expired certificate, which a restart would use and a reload refuses.
+fn not_renewed(served: &Description, path: &Path, days: u64) -> Finding {
+    Finding::warning(
+        "certificate_expired_in_files",
+        format!(
+            "{}: expired {} ago. The running server still has a valid one, until {}, so calls work now. After a restart it would \
+             have the expired one, which browsers refuse",
+            path.display(),
+            counted(usize::try_from(days).unwrap_or(usize::MAX), "day"),
+            date(served.not_after)
+        ),
+        "renew it, then systemctl reload hallpass; do not restart before",
+    )
+}
+
 /// The running server has another certificate than the files.
 fn not_loaded(seen: &Seen, leaf: &Description) -> Option<Finding> {
-    let served = seen.doors.iter().filter(|(door, _)| door.rung.transport == Transport::Tls);
-    let served = served.filter_map(|(_, outcome)| outcome.certificate.as_ref()?.chain.first());
-    let old = served.into_iter().find(|served| *served != leaf)?;
+    let old = served(seen).find(|served| *served != leaf)?;
     let names = if old.names.is_empty() { shown(&old.subject) } else { list(&old.names) };
     Some(Finding::warning(
         "certificate_not_loaded",

@@ -238,7 +238,7 @@ fn places_of(doors: &[&Door], all: usize) -> String {
 fn failure(site: &Site<'_>, (doors, all): (&[&Door], usize), cause: &Cause, whose: &str) -> Finding {
     let (places, ports) = (places_of(doors, all), &site.config.relay.ports);
     match cause {
-        Cause::WrongCredentials | Cause::Expired(_) | Cause::ClockBehind(..) => {
+        Cause::WrongCredentials | Cause::NameWithoutTime | Cause::Expired(_) | Cause::ClockBehind(..) => {
             refused(&places, cause, whose)
         }
         Cause::NoAnswer(_) | Cause::Refused | Cause::Unreachable | Cause::NotPermitted => Finding::error(

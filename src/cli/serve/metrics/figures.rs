@@ -155,6 +155,7 @@ pub fn state(metrics: &ServerMetrics) -> State {
         relay_ports: metrics.shared.ports.taken() as u64,
         workers: metrics.protocol.len(),
         limits: limits(metrics),
+        lacks_ipv4: metrics.limits.lacks_ipv4(),
         hosts: metrics.hosts.load().iter().map(|name| name.to_string()).collect(),
     }
 }

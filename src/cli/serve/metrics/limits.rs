@@ -1,6 +1,6 @@
 //! The limits of the configuration that metrics show beside what is used of them.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::admin::Snapshot;
 use crate::cli::serve::pressure;
@@ -16,6 +16,8 @@ pub struct Limits {
     memory: AtomicU64,
     /// On each address.
     ports: AtomicU64,
+    /// Whether clients that ask for IPv4 get no allocation.
+    lacks_ipv4: AtomicBool,
 }
 
 impl Limits {
@@ -40,6 +42,16 @@ impl Limits {
     /// Returns the number of relay ports of all addresses.
     pub fn ports(&self, addresses: usize) -> u64 {
         self.ports.load(Relaxed).saturating_mul(addresses as u64)
+    }
+
+    /// Sets whether the relay has only IPv6 addresses to relay from.
+    pub fn set_lacks_ipv4(&self, lacks: bool) {
+        self.lacks_ipv4.store(lacks, Relaxed);
+    }
+
+    /// Returns whether the relay has only IPv6 addresses to relay from.
+    pub fn lacks_ipv4(&self) -> bool {
+        self.lacks_ipv4.load(Relaxed)
     }
 
     /// Adds the metrics; `addresses` is the number of addresses to relay from. A limit that does not exist has none.

@@ -1,27 +1,30 @@
 //! Files that are read once and as a whole. A named pipe must not make a command or a reload wait for ever.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, Read, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
 /// Time for a writer to write everything into a pipe.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Time after which a wait is announced: the shell's commands usually write at once.
+const SILENT: Duration = Duration::from_secs(1);
 /// Bytes that are read from a pipe. More than any file may have.
 const PIPE_MAX: u64 = 64 << 20;
 
-/// Opens a file. A named pipe is read to its end first, as the shell's `<(command)` needs it.
+/// Opens a file. A named pipe is read to its end first, as the shell's `<(command)` needs it. A wait of more than a second is
+/// announced on standard error.
 ///
 /// # Errors
 /// Those of `open(2)`; `TimedOut` if nobody writes to the pipe, or the writer does not close it.
 pub fn open(path: &Path) -> io::Result<(Box<dyn Read>, Metadata)> {
-    open_within(PATIENCE, path)
+    open_within(SILENT, PATIENCE, path)
 }
 
-fn open_within(patience: Duration, path: &Path) -> io::Result<(Box<dyn Read>, Metadata)> {
+fn open_within(silent: Duration, patience: Duration, path: &Path) -> io::Result<(Box<dyn Read>, Metadata)> {
     let metadata = fs::metadata(path)?;
     if !metadata.file_type().is_fifo() {
         let file = File::open(path)?;
@@ -29,6 +32,7 @@ fn open_within(patience: Duration, path: &Path) -> io::Result<(Box<dyn Read>, Me
         return Ok((Box::new(file), metadata));
     }
     let (sender, receiver) = mpsc::sync_channel(1);
+    let name = path.display().to_string();
     let path = path.to_owned();
     // Ends with the process if nobody ever opens the pipe.
     thread::Builder::new().name("pipe".to_owned()).spawn(move || {
@@ -37,11 +41,25 @@ fn open_within(patience: Duration, path: &Path) -> io::Result<(Box<dyn Read>, Me
         // The receiver may have given up.
         let _ = sender.send(read.map(|_| bytes));
     })?;
-    let silent = |_| {
-        let message = format!("it is a pipe, and its writer did not finish within {} s", patience.as_secs());
+    let late = |_| {
+        let message = format!(
+            "it is a named pipe, and nobody wrote it to its end within {} s; write a file, or start the writer first",
+            patience.as_secs()
+        );
         io::Error::new(io::ErrorKind::TimedOut, message)
     };
-    let bytes = receiver.recv_timeout(patience).map_err(silent)??;
+    let bytes = match receiver.recv_timeout(silent.min(patience)) {
+        Err(RecvTimeoutError::Timeout) => {
+            // If standard error is closed, the wait is silent.
+            let _ = writeln!(
+                io::stderr(),
+                "hallpass: {name} is a named pipe: waiting {} s for its writer",
+                patience.as_secs()
+            );
+            receiver.recv_timeout(patience.saturating_sub(silent)).map_err(late)?
+        }
+        received => received.map_err(late)?,
+    }?;
     Ok((Box::new(Cursor::new(bytes)), metadata))
 }
 
@@ -60,10 +78,10 @@ mod tests {
     #[test]
     fn a_pipe_that_nobody_writes_to_is_an_error() {
         let path = pipe("silent");
-        let error = open_within(Duration::from_millis(20), &path).err().expect("an error");
+        let error = open_within(Duration::ZERO, Duration::from_millis(20), &path).err().expect("an error");
         fs::remove_file(path).expect("the pipe");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(error.to_string().starts_with("it is a pipe"), "{error}");
+        assert!(error.to_string().starts_with("it is a named pipe"), "{error}");
     }
 
     #[test]
