@@ -185,9 +185,9 @@ impl Datagrams {
         turn: u32,
     ) -> Option<Arrived> {
         let first = self.frames_used;
-        let count = self.relays.receive(relay, generation, &mut self.received, first, turn)?;
+        let (count, more) = self.relays.receive(relay, generation, &mut self.received, first, turn)?;
         self.frames_used += count;
-        Some(Arrived { frames: first..first + count, start: 0, more: false })
+        Some(Arrived { frames: first..first + count, start: 0, more })
     }
 
     /// Receives at most `share` messages from the server side of a QUIC flow into the frames after those in use, and
@@ -402,6 +402,12 @@ impl Datagrams {
     /// Closes a relayed address. The caller must flush first: `relay` may be reused at once.
     pub fn close_relay(&mut self, relay: RelayId) {
         self.relays.close(relay);
+    }
+
+    /// Returns how many datagrams at a relayed address the kernel has dropped since the last call, because its receive buffer was
+    /// full.
+    pub fn take_lost(&mut self, relay: RelayId) -> u64 {
+        self.relays.take_lost(relay)
     }
 
     /// Returns how many relayed addresses are open.

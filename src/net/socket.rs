@@ -16,6 +16,9 @@ use crate::turn::action::OpenError;
 
 /// Send and receive buffer of a UDP listener, capped by net.core.rmem_max and wmem_max: 50 ms of 500,000 packets/s.
 const LISTENER_BUFFER: usize = 4 << 20;
+/// Receive buffer of a relayed address, capped likewise: a media server on this machine sends a frame of 150 packets at once. The
+/// kernel takes memory only for what waits.
+const RELAY_BUFFER: usize = 512 << 10;
 /// Streams waiting to be accepted; the kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 1024;
 /// Detects dead clients within a minute: 30 s of silence, then three probes.
@@ -304,6 +307,8 @@ pub fn relay(address: SocketAddr, coalescing: bool) -> Result<UdpSocket, OpenErr
         if coalescing {
             syscall::enable_coalescing(&socket)?;
         }
+        // Best effort: the kernel gives at most net.core.rmem_max.
+        let _ = socket.set_recv_buffer_size(RELAY_BUFFER);
         match socket.bind(&address.into()) {
             // An address that exists only as a local route belongs to no interface, so the kernel refuses it without
             // freebind. The caller has checked that the address is local.

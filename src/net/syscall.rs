@@ -25,7 +25,7 @@ pub use self::epoll::{Alarm, Epoll, Events, Waker, ready};
 pub use self::icmp::{IcmpError, is_peer_error, receive_icmp};
 pub use self::options::{
     Fragmentation, KernelMemory, Offloads, TcpProgress, enable_coalescing, enable_packet_info,
-    let_kernel_size_buffers, return_free_memory, set_error_queue, set_fragmentation, unsent,
+    let_kernel_size_buffers, receive_drops, return_free_memory, set_error_queue, set_fragmentation, unsent,
 };
 pub use self::receive::{Origin, RecvBatch};
 pub use self::send::{Datagram, SendBatch, Unsegmented};

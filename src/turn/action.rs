@@ -310,6 +310,8 @@ reasons! {
     Stale = "stale",
     /// For a stream that is closed, or was closed while the message waited.
     ConnectionClosed = "connection_closed",
+    /// From a peer, while the receive buffer of the relayed address was full.
+    ReceiveFull = "receive_full",
     /// The kernel refused the datagram.
     SendFailed = "send_failed",
     /// An answer to an unproven address, while much of the listener's send buffer is unsent.

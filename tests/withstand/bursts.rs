@@ -20,6 +20,9 @@ const CONNECTIONS: usize = 500;
 const MESSAGES: usize = 127;
 /// Connections of strangers, of which one source may have 8,000.
 const STRANGERS: usize = 7_500;
+/// Connections of one stranger that send Bindings, and how many of them each sends at once: 1,400 bytes.
+const BINDING_STRANGERS: usize = 2_500;
+const BINDINGS: u64 = 70;
 /// Slow clients in each burst.
 const READERS: usize = 256;
 const BURSTS: usize = 4;
@@ -65,6 +68,22 @@ fn bursts_on_tcp_connections_of_one_user_disturb_no_call() {
     bursts_of_a_user(Transport::Tcp);
 }
 
+/// Sends so many datagrams a second to the addresses in turn, from one that no call permits. Returns how many.
+fn flood(relayed: &[SocketAddr], per_second: f64, stop: &AtomicBool) -> u64 {
+    let stranger = UdpSocket::bind("127.9.9.9:0").expect("loopback");
+    let (start, mut sent) = (Instant::now(), 0);
+    while !stop.load(Ordering::Relaxed) {
+        let due = (start.elapsed().as_secs_f64() * per_second) as u64;
+        while sent < due {
+            // A full buffer loses a datagram.
+            let _ = stranger.send_to(&[7; 20], relayed[sent as usize % relayed.len()]);
+            sent += 1;
+        }
+        thread::park_timeout(Duration::from_millis(1));
+    }
+    sent
+}
+
 /// Anybody may send to the relayed address of a call, and nothing arrives. Meanwhile a user has bursts.
 #[test]
 fn a_flood_at_relayed_addresses_beside_bursts_of_a_user_disturbs_no_call() {
@@ -84,21 +103,37 @@ fn a_flood_at_relayed_addresses_beside_bursts_of_a_user_disturbs_no_call() {
                     0
                 })
             });
-            let stranger = UdpSocket::bind("127.9.9.9:0").expect("loopback");
-            let (start, mut sent) = (Instant::now(), 0);
-            while !stop.load(Ordering::Relaxed) {
-                let due = (start.elapsed().as_secs_f64() * 20_000.0) as u64;
-                while sent < due {
-                    // A full buffer loses a datagram.
-                    let _ = stranger.send_to(&[7; 20], relayed[sent as usize % 2]);
-                    sent += 1;
-                }
-                thread::park_timeout(Duration::from_millis(1));
-            }
-            sent
+            flood(&relayed[..2], 20_000.0, stop)
         })
     });
     assert!(drops(&server, "no_permission") > 10_000);
+}
+
+/// One stranger sends to the relayed address of one call, and bursts of Bindings on many connections.
+#[test]
+fn a_flood_at_one_relayed_address_beside_bursts_of_strangers_disturbs_no_call() {
+    let _turn = alone();
+    many_descriptors(BINDING_STRANGERS as u64 + 1_000);
+    let server = server();
+    let connect = |_| Link::open(Transport::Tcp, server.v4(Transport::Tcp));
+    let mut links: Vec<Link> = (0..BINDING_STRANGERS).map(connect).collect();
+    let bindings: Vec<u8> = (0..BINDINGS).flat_map(stun::binding_request).collect();
+    beside_calls("16,000 datagrams a second without permission at one call", &server, |stop, relayed| {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                every(Duration::from_millis(500), stop, || {
+                    for link in &mut links {
+                        // An error means that the server has closed the connection, as it may.
+                        let _ = link.send(&bindings);
+                    }
+                    0
+                })
+            });
+            flood(&relayed[..1], 16_000.0, stop)
+        })
+    });
+    assert!(drops(&server, "no_permission") > 10_000);
+    println!("lost in receive buffers: {}", drops(&server, "receive_full"));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::net::budget::LeftOver;
 use crate::net::socket;
 use crate::net::syscall::{
     Datagram, Epoll, Fragmentation, Offloads, RecvBatch, SendBatch, Unsegmented, is_peer_error, ready,
-    receive_icmp, set_error_queue, set_fragmentation,
+    receive_drops, receive_icmp, set_error_queue, set_fragmentation,
 };
 use crate::net::token::{Generation, Token};
 use crate::turn::action::{OpenError, PeerIcmp, RelayId};
@@ -42,6 +42,8 @@ struct Slot {
     /// ICMP errors reported.
     icmp: u16,
     generation: Generation,
+    /// Datagrams that the kernel had dropped at the last look.
+    lost: u32,
     /// How many messages the last receive call returned, and how many datagrams they held.
     received: (u16, u16),
     /// The turn of that call.
@@ -67,7 +69,7 @@ impl Slot {
     /// the socket again in the next turn. Otherwise returns the number that is [`likely`] to hold 64 datagrams.
     fn share(&self, turn: u32) -> usize {
         let (messages, datagrams) = (usize::from(self.received.0), usize::from(self.received.1));
-        if messages <= 1 && self.turn.wrapping_add(1) != turn {
+        if messages <= 1 && turn.wrapping_sub(self.turn) > 1 {
             return 1;
         }
         likely(messages, datagrams, MESSAGES)
@@ -114,7 +116,8 @@ impl Relays {
         let token = Token::Relay { relay, generation: slot.generation }.pack();
         epoll.add(&socket, token, ready::READ).map_err(|_| OpenError::Unavailable)?;
         (slot.socket, slot.descriptor) = (Some(socket), Some(descriptor));
-        (slot.ipv6, slot.unsegmented, slot.icmp) = (address.is_ipv6(), Unsegmented::default(), 0);
+        (slot.ipv6, slot.unsegmented) = (address.is_ipv6(), Unsegmented::default());
+        (slot.icmp, slot.lost) = (0, 0);
         self.open += 1;
         Ok(())
     }
@@ -131,8 +134,8 @@ impl Relays {
         }
     }
 
-    /// Receives at most [`MESSAGES`] messages in `turn` into the frames from `first` on. Returns `None` if the relay
-    /// was closed meanwhile or has no datagrams.
+    /// Receives at most [`MESSAGES`] messages in `turn` into the frames from `first` on. Returns how many, and whether the socket may
+    /// hold more; `None` if the relay was closed meanwhile or has no datagrams.
     pub fn receive(
         &mut self,
         relay: RelayId,
@@ -140,7 +143,7 @@ impl Relays {
         received: &mut RecvBatch,
         first: usize,
         turn: u32,
-    ) -> Option<usize> {
+    ) -> Option<(usize, bool)> {
         let slot = self.slots.get_mut(relay.0 as usize).filter(|slot| slot.generation == generation)?;
         let limit = slot.share(turn);
         let socket = slot.socket.as_ref()?;
@@ -153,7 +156,16 @@ impl Relays {
         let datagrams = received.datagrams(first..first + count);
         // The casts lose nothing: at most 16 messages of at most 128 datagrams (UDP_MAX_SEGMENTS).
         (slot.received, slot.turn) = ((count as u16, datagrams as u16), turn);
-        Some(count)
+        Some((count, count == limit))
+    }
+
+    /// Returns how many datagrams the kernel has dropped since the last call, because the receive buffer was full.
+    pub fn take_lost(&mut self, relay: RelayId) -> u64 {
+        let Some(slot) = self.slots.get_mut(relay.0 as usize) else { return 0 };
+        let Some(socket) = &slot.socket else { return 0 };
+        let lost = receive_drops(socket).unwrap_or(slot.lost);
+        // The kernel's counter wraps.
+        u64::from(lost.wrapping_sub(std::mem::replace(&mut slot.lost, lost)))
     }
 
     /// Keeps the readiness of a relay for a later turn. Returns `true` if the caller must add the relay to the list of
@@ -256,14 +268,14 @@ mod tests {
         let mut received = RecvBatch::new();
         let mut receive =
             |relays: &mut Relays, generation| relays.receive(relay, generation, &mut received, 0, 1);
-        assert_eq!(receive(&mut relays, generation), Some(1));
+        assert_eq!(receive(&mut relays, generation), Some((1, false)), "16 were requested");
         relays.close(relay);
         relays.open(&epoll, relay, address, descriptor()).expect("the port is free at once");
         peer.send_to(b"y", address).expect("send");
         epoll.wait(&mut events, Some(Duration::from_secs(5))).expect("wait");
         assert_eq!(receive(&mut relays, generation), None);
         assert_eq!(relays.next_icmp(relay, generation), None);
-        assert_eq!(receive(&mut relays, generation.next()), Some(1));
+        assert_eq!(receive(&mut relays, generation.next()), Some((1, false)));
         assert_eq!(relays.len(), 1);
     }
 

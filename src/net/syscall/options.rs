@@ -98,24 +98,39 @@ pub struct KernelMemory {
     pub reserved: usize,
 }
 
+/// Returns how many datagrams the kernel has dropped because the receive buffer was full (SK_MEMINFO_DROPS); wraps.
+///
+/// # Errors
+/// The error of `getsockopt(2)`.
+pub fn receive_drops(socket: impl AsFd) -> io::Result<u32> {
+    let [.., drops] = memory_info(socket)?;
+    Ok(drops)
+}
+
+/// Reads SO_MEMINFO, in the order of `linux/sock_diag.h`.
+fn memory_info(socket: impl AsFd) -> io::Result<[u32; 9]> {
+    let mut values = [0u32; 9];
+    let mut len = size_of_val(&values) as socklen_t;
+    // SAFETY: both pointers are valid for the call, and the length is that of the values.
+    check(unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(values)
+}
+
 impl KernelMemory {
     /// Reads the memory of a socket (SO_MEMINFO).
     ///
     /// # Errors
     /// The error of `getsockopt(2)`.
     pub fn of(socket: impl AsFd) -> io::Result<Self> {
-        let mut values = [0u32; 9];
-        let mut len = size_of_val(&values) as socklen_t;
-        // SAFETY: both pointers are valid for the call, and the length is that of the values.
-        check(unsafe {
-            libc::getsockopt(
-                socket.as_fd().as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_MEMINFO,
-                values.as_mut_ptr().cast(),
-                &raw mut len,
-            )
-        })?;
+        let values = memory_info(socket)?;
         // SK_MEMINFO_RMEM_ALLOC, FWD_ALLOC, WMEM_QUEUED and BACKLOG (linux/sock_diag.h).
         let [rmem_alloc, _, _, _, fwd_alloc, wmem_queued, _, backlog, _] = values.map(|value| value as usize);
         Ok(Self { received: rmem_alloc + backlog, unsent: wmem_queued, reserved: fwd_alloc })

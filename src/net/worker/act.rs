@@ -28,6 +28,7 @@ impl Worker {
                 Action::CloseRelay { relay } => {
                     // Its queued datagrams are sent first, because its number may be reused at once.
                     self.flush();
+                    self.count_lost(relay);
                     self.datagrams.close_relay(relay);
                     self.count_relays();
                 }

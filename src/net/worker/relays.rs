@@ -2,7 +2,7 @@
 //! the worker.
 
 use super::Worker;
-use crate::net::budget::SOCKET_UNITS;
+use crate::net::budget::{Rank, SOCKET_UNITS};
 use crate::net::datagram::Datagram;
 use crate::net::datagram::relay::Standing;
 use crate::net::stream::outbox::Kind;
@@ -14,6 +14,23 @@ use crate::turn::five_tuple::Client;
 
 /// ICMP errors read from one relayed address per turn.
 const ICMP_PER_RELAY: usize = 8;
+/// Reads of one relayed address per turn while hardly anything in them is relayed: up to 128 messages.
+const REFUSED_READS: usize = 8;
+/// So many times more datagrams are refused than relayed in a read after which the address is read again at once.
+const HARDLY: u32 = 4;
+/// In one of this many turns the kernel is asked how many datagrams it has dropped at an address that has more to read.
+const LOST_TURNS: u32 = 64;
+
+/// What one read of a relayed address brought.
+#[derive(Clone, Copy, Debug, Default)]
+struct Read {
+    /// Whether the socket may hold more.
+    more: bool,
+    /// Datagrams that went on to the client.
+    relayed: u32,
+    /// Datagrams that were refused.
+    refused: u32,
+}
 
 impl Worker {
     /// Reads a share from a relayed address with an event, or postpones it.
@@ -33,19 +50,46 @@ impl Worker {
         }
     }
 
-    /// Reads a share from a relayed address. Several relayed addresses fill one batch of datagrams to clients.
+    /// Reads a share from a relayed address, and more as long as hardly anything in it is relayed: anybody may send there, and what is
+    /// refused costs little, but fills the receive buffer.
     pub(super) fn on_relay(&mut self, relay: RelayId, generation: Generation, readiness: u32) {
-        let before = self.budget.spent();
         if readiness & ready::ERROR != 0 {
+            let before = self.budget.spent();
             self.on_icmp(relay, generation);
+            let units = self.budget.spent().wrapping_sub(before);
+            self.budget.charge(self.server.user_of_relay(relay), units);
         }
+        let mut more = true;
+        for _ in 0..REFUSED_READS {
+            let read = self.read_relay(relay, generation);
+            more = read.more;
+            if !more || read.relayed * HARDLY > read.refused || self.budget.is_time_spent() {
+                break;
+            }
+        }
+        if !more {
+            return;
+        }
+        if self.budget.turn.is_multiple_of(LOST_TURNS) {
+            self.count_lost(relay);
+        }
+        let rank = self.rank(Token::Relay { relay, generation });
+        // Its event alone would be postponed by a turn while the slices are short.
+        if rank != Rank::First && self.datagrams.leave_over(relay, generation, ready::READ) {
+            self.budget.read_again(Token::Relay { relay, generation }, rank);
+        }
+    }
+
+    /// Reads from a relayed address once. Several relayed addresses fill one batch of datagrams to clients.
+    fn read_relay(&mut self, relay: RelayId, generation: Generation) -> Read {
+        let before = self.budget.spent();
         self.make_frames_available();
         self.budget.spend(SOCKET_UNITS);
         let turn = self.budget.turn;
         let arrived = self.datagrams.receive_from_peers(relay, generation, turn);
         self.controls.counters.batches.add(u64::from(arrived.is_some()));
         let mut arrived = arrived.unwrap_or_default();
-        let (mut relayed_any, mut refused) = (false, 0);
+        let mut read = Read { more: arrived.more, ..Read::default() };
         while let Some(datagram) = self.datagrams.next(&mut arrived) {
             self.budget.spend(1);
             self.controls.counters.datagrams.add(1);
@@ -57,16 +101,23 @@ impl Worker {
                 let bytes = datagram.range.len() as u16;
                 let relayed = Relayed { relay, from_client: false, bytes };
                 self.send_to_client(&datagram, client, header, relayed);
-                relayed_any = true;
+                read.relayed += 1;
             } else {
-                refused += 1;
+                read.refused += 1;
             }
         }
         let (user, units) = (self.server.user_of_relay(relay), self.budget.spent().wrapping_sub(before));
         // A read in which nothing was relayed is not the work of the user.
-        let refused = if refused > 0 && !relayed_any { units } else { refused };
+        let refused = if read.refused > 0 && read.relayed == 0 { units } else { read.refused };
         self.budget.charge_refused(user, refused);
         self.budget.charge(user, units.wrapping_sub(refused));
+        read
+    }
+
+    /// Counts the datagrams of peers that the kernel has dropped.
+    pub(super) fn count_lost(&mut self, relay: RelayId) {
+        let lost = self.datagrams.take_lost(relay);
+        self.server.counters().dropped(DropReason::ReceiveFull).add(lost);
     }
 
     fn on_icmp(&mut self, relay: RelayId, generation: Generation) {

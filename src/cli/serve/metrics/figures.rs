@@ -224,9 +224,12 @@ fn kind_of_drop(reason: DropReason) -> usize {
         | Drop::Backlog
         | Drop::Amplification => "throttled",
         Drop::AllocationOverRate | Drop::UserOverRate | Drop::HostOverRate => "over_rate",
-        Drop::QueueFull | Drop::Stale | Drop::ConnectionClosed | Drop::SendFailed | Drop::SendBacklog => {
-            "undelivered"
-        }
+        Drop::QueueFull
+        | Drop::Stale
+        | Drop::ConnectionClosed
+        | Drop::ReceiveFull
+        | Drop::SendFailed
+        | Drop::SendBacklog => "undelivered",
     };
     DROPS.iter().position(|&known| known == kind).unwrap_or(0)
 }
