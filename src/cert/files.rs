@@ -63,10 +63,20 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Expired(path, days) => {
-                write!(f, "{}: expired {} ago; renew it and send SIGUSR2", path.display(), in_days(*days))
+                write!(
+                    f,
+                    "{}: expired {} ago; renew it: a running server uses new files by itself",
+                    path.display(),
+                    in_days(*days)
+                )
             }
             Self::ExpiresSoon(path, days) => {
-                write!(f, "{}: expires in {}; renew it and send SIGUSR2", path.display(), in_days(*days))
+                write!(
+                    f,
+                    "{}: expires in {}; renew it: a running server uses new files by itself",
+                    path.display(),
+                    in_days(*days)
+                )
             }
             Self::NotYetValid(path) => {
                 write!(f, "{}: not valid yet; check the clock of this host", path.display())

@@ -91,7 +91,6 @@ fn run(stage: &mut Stage, place: Where, command: &str) -> Result<String, String>
         "apt install ./target/packages/hallpass_*.deb" => drop(stage.machine.sh(place, PACKAGE)),
         "systemctl enable --now hallpass" => stage.machine.serve(),
         "systemctl reload hallpass" => stage.machine.signal("HUP", "the new configuration is in use"),
-        "systemctl kill -s USR2 hallpass" => stage.machine.signal("USR2", settings::RENEWED),
         _ => {
             let (begin, shorter) = SHORTER;
             let ended = stage.machine.run(place, &command.replace(begin, shorter));

@@ -142,7 +142,7 @@ impl RunningServer {
                 }
                 Some(()) = files.recv() => {
                     tracing::debug!("a file of a certificate has changed");
-                    self.certificate.reload(self.config.tls.as_ref(), &self.reloads.certificate);
+                    self.certificate.follow_up(self.config.tls.as_ref(), &self.reloads.certificate);
                 }
                 _ = signals.drain.recv() => self.drain(&readiness, None),
                 Some(order) = orders.recv() => self.obey(order, &readiness),

@@ -129,6 +129,14 @@ impl Certificate {
         }
     }
 
+    /// Does the same after a change of the files, but says nothing if they still have the certificates in use.
+    pub fn follow_up(&self, files: Option<&TlsFiles>, last: &LastReload) {
+        match self.examine(files) {
+            Ok(next) if next.0.iter().all(|(_, _, examined)| examined.next.is_none()) => {}
+            _ => self.reload(files, last),
+        }
+    }
+
     /// Follows the files on a thread of its own: a message says that they have changed and can be read.
     ///
     /// # Errors

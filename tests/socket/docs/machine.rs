@@ -128,6 +128,24 @@ impl Machine {
         );
     }
 
+    /// Waits until the relay presents the certificate of its files.
+    #[track_caller]
+    pub fn until_certificate_in_use(&self) {
+        let fingerprint = "openssl x509 -noout -fingerprint -sha256";
+        self.sh(
+            Where::Relay,
+            &format!(
+                "wanted=$({fingerprint} </etc/hallpass/fullchain.pem)
+                 for look in $(seq 200); do
+                     shown=$(openssl s_client -connect 127.0.0.1:443 </dev/null 2>/dev/null | {fingerprint} 2>/dev/null)
+                     [ \"$shown\" = \"$wanted\" ] && exit 0
+                     sleep 0.1
+                 done
+                 echo \"shown: $shown, wanted: $wanted\" >&2; exit 1"
+            ),
+        );
+    }
+
     /// Returns a command that runs `line` in a shell of the machine.
     fn command(&self, place: Where, line: &str) -> Command {
         let mut command = Command::new("nsenter");

@@ -25,8 +25,6 @@ pub struct Stage {
 }
 
 const XML: &str = "bigbluebutton/turn-stun-servers.xml";
-/// What the log says once the relay uses a new certificate.
-pub const RENEWED: &str = "new certificate in use";
 /// Replaces the certificate by one that an inspector makes.
 const FILTER: &str = "\
 made='openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9'
@@ -46,17 +44,6 @@ pub const SETTINGS: &[Setting] = &[
         restarts: false,
         make: |stage| stage.machine.install_certificate(Kind::Expired),
         undo: FORGET,
-    },
-    // The files of a new certificate, which the relay has not read yet.
-    Setting {
-        name: "renewed",
-        place: Where::Relay,
-        restarts: false,
-        make: |stage| stage.machine.install_certificate(Kind::Rsa2048),
-        undo: |stage| {
-            stage.restore();
-            stage.machine.signal("USR2", RENEWED);
-        },
     },
     Setting {
         name: "leaf-only",
@@ -182,11 +169,11 @@ pub const SETTINGS: &[Setting] = &[
         restarts: false,
         make: |stage| {
             stage.machine.sh(Where::Relay, FILTER);
-            stage.machine.signal("USR2", RENEWED);
+            stage.machine.until_certificate_in_use();
         },
         undo: |stage| {
             stage.restore();
-            stage.machine.signal("USR2", RENEWED);
+            stage.machine.until_certificate_in_use();
         },
     },
     // The school has no IPv4, and the relay no IPv6.

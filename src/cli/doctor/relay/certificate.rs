@@ -16,7 +16,7 @@ use crate::doctor::text::{date, list, span};
 use crate::doctor::tls::{Certificate, Trust, Verdict, shown};
 use crate::system::clock;
 
-const RELOAD: &str = "systemctl kill -s USR2 hallpass; the hooks in certs/hooks do that after each renewal";
+const RELOAD: &str = "its log says why it does not use them; systemctl reload hallpass tries again";
 
 /// Judges the files of the configuration and the certificate of the running server.
 pub fn check(site: &Site<'_>, seen: &Seen) -> Check {
