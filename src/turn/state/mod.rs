@@ -124,7 +124,7 @@ impl State {
         self.policy = PeerPolicy::new(&settings.peers, &settings.relay_addresses);
         let same_credentials = settings.same_credentials(&self.settings);
         if !same_credentials {
-            self.authenticator = Authenticator::new(&settings);
+            self.authenticator.follow(&settings);
         }
         self.retire_hosts(&settings);
         let ports = relay_ports(&self.shared, &settings);
