@@ -213,7 +213,7 @@ impl Refusals {
                 self.before_last = self.allocated();
             }
             Reason::ExpiredName { seconds } => {
-                if let Some(text) = self.clocks.expired(user, seconds, now) {
+                if let Some(text) = self.clocks.expired(user, source, seconds, now) {
                     self.tell(Cause::Clocks, text, now);
                 }
             }
