@@ -76,7 +76,7 @@ pub struct State {
     /// The review of permissions that is under way.
     reviewing: Option<Reviewing>,
     /// What may be removed at once.
-    removals: Removals,
+    pub(super) removals: Removals,
     /// Clients whose connection has closed, and whose allocation ends with the next pages.
     leaving: VecDeque<(Client, EndReason)>,
 }
