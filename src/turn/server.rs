@@ -55,6 +55,12 @@ impl Server {
         successor
     }
 
+    /// Returns how many permissions, channels and relays were removed so far; a relay counts as 16. It wraps around. A Refresh to 0
+    /// over a stream removes thousands at once, so the caller compares the number before and after a message.
+    pub fn removed(&self) -> u32 {
+        self.state.removals.total()
+    }
+
     /// Handles one datagram of a client, or one message of its stream without the padding.
     pub fn handle_client(&mut self, now: Now, client: Client, bytes: &[u8]) -> FromClient {
         self.handle_stream(now, client, bytes, false)

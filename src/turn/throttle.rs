@@ -55,6 +55,8 @@ pub enum Purpose {
     /// Wrong guesses, remembered for longer than any other purpose: charge as many units as there are seconds to remember, at
     /// one unit a second. An IPv6 site (/48) is one source.
     RecentGuess,
+    /// Tries of a client that were deferred because nothing is left for a search.
+    Deferred,
     /// TLS handshakes, in nanoseconds.
     Handshake,
     /// Requests of a user: with good credentials, or over the stream of its allocation.

@@ -226,6 +226,24 @@ fn s6_allocations_of_streams_that_close_together_end_in_pages() {
     assert!(rig.sessions.iter().all(|session| session.reason == EndReason::Reset));
 }
 
+/// A Refresh to 0 over a stream ends its allocation at once, with everything that belongs to it. The caller learns how much that
+/// was, so that other connections have their turn.
+#[test]
+fn s8_2_the_work_of_a_refresh_to_0_is_counted() {
+    let mut rig = Rig::with(|settings| settings.limits.requests_per_user = 0);
+    let alice = rig.alice_at(client_at(Transport::Tls, "203.0.113.5:40000"));
+    assert_eq!(rig.ask(&alice, Msg::allocate()).code(), 0);
+    for host in 0..1000 {
+        let peer = format!("8.8.{}.{}:9", host / 250, 1 + host % 250);
+        assert_eq!(rig.bind(&alice, 0x4000 + host as u16, &peer), 0, "{peer}");
+    }
+    let before = rig.server.removed();
+    assert_eq!(rig.refresh(&alice, 600).code(), 0);
+    assert_eq!(rig.server.removed() - before, 0);
+    assert_eq!(rig.refresh(&alice, 0).code(), 0);
+    assert_eq!(rig.server.removed() - before, 1000 + 1000 + 16, "permissions, channels and the relay");
+}
+
 /// RFC 8656 section 6: when its stream closes, an allocation ends and the five-tuple is free.
 #[test]
 fn s6_a_closed_stream_ends_its_allocation() {

@@ -6,7 +6,7 @@ use hallpass::base::transport::Transport;
 use hallpass::turn::action::{DropReason, OpenError};
 use hallpass::turn::identity::explanation::{Explainer, Explanation};
 use hallpass::turn::identity::rate_limit::RateLimit;
-use hallpass::turn::identity::refusal::{Reason, Refusal};
+use hallpass::turn::identity::refusal::{Reason, Refusal, Sender};
 use hallpass::turn::identity::rest::Misshapen;
 
 use crate::codec::*;
@@ -223,7 +223,7 @@ fn each_of_a_class_is_explained_and_the_time_is_bounded() {
     let class = requests("c2VjcmV0IG9mIHBpbmc9PQ", 40_000..40_012);
     let strangers = requests("of a stranger", 41_000..41_040);
     let mut explainer = Explainer::new(Arc::new(rig.settings.clone()));
-    explainer.begin();
+    explainer.begin(1000);
     assert!(class.iter().all(|request| matches!(explainer.explain(request), Some(Explanation::Nearly(_)))));
     rig.reload(|settings| {
         settings.hosts[0].secrets = (0..199).map(|number| format!("secret {number}")).collect();
@@ -236,6 +236,14 @@ fn each_of_a_class_is_explained_and_the_time_is_bounded() {
     assert_eq!(count(&class, |found| matches!(found, Some(Explanation::Nearly(_)))), 12);
     let examined = 40 - count(&strangers, |found| *found == Some(Explanation::NotExamined));
     assert!((1..=2).contains(&examined), "{examined}");
+    // The reports of many workers come in many batches.
+    let in_batch = |second| {
+        explainer.begin(second);
+        let explained = strangers.iter().map(|request| explainer.explain(request));
+        explained.filter(|found| *found != Some(Explanation::NotExamined)).count()
+    };
+    let examined = [1001, 1001, 1001, 1002].map(in_batch);
+    assert!(matches!(examined, [1..=4, 0, 0, 1..=4]), "{examined:?}");
 }
 
 #[test]
@@ -470,6 +478,37 @@ fn a_flood_of_refusals_is_reported_in_part_and_counted_whole() {
     assert!(rig.dropped(DropReason::Throttled) >= 30);
     let reported: Vec<_> = rig.refusals.iter().map(|refusal| refusal.reason.name()).collect();
     assert_eq!(reported, ["rate_limited"]);
+}
+
+/// A handshake proves the address of a client, and so does the nonce of a request whose search is deferred.
+#[test]
+fn the_handshake_of_a_connection_and_a_nonce_prove_an_address() {
+    let mut rig = Rig::with(|settings| {
+        settings.hosts[0].secrets = (0..400).map(|number| format!("secret {number}")).collect();
+    });
+    for (source, transport, expected) in [
+        ("203.0.113.6:1", Transport::Udp, Sender::Unproven),
+        ("203.0.113.7:1", Transport::Tcp, Sender::Proven),
+        ("203.0.113.8:1", Transport::Tls, Sender::Proven),
+    ] {
+        let at = client_at(transport, source);
+        let mut alice = rig.login(at, "alice", "alice-pw", Style::Old);
+        alice.nonce = b"of another server".to_vec();
+        assert_eq!(rig.bare(&at, &alice.seal(Msg::allocate())).code(), 438);
+        assert_eq!(rig.refusal().sender, expected, "{transport:?}");
+    }
+    let mut deferred = 0;
+    for port in 50_000..50_100 {
+        let user = rig.rest(client(port), "wrong", "1700003600:w_guess");
+        deferred += usize::from(rig.exchange(&user.at, &user.seal(Msg::allocate()).bytes()).is_none());
+    }
+    assert!(deferred > 0);
+    let limited: Vec<_> =
+        rig.refusals.iter().filter(|refusal| refusal.reason.name() == "rate_limited").collect();
+    assert!(
+        !limited.is_empty() && limited.iter().all(|refusal| refusal.sender == Sender::Proven),
+        "{limited:?}"
+    );
 }
 
 /// Anybody behind a school's address can use up its budget for reports with made-up names, but not unnoticed.

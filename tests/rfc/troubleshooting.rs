@@ -80,6 +80,7 @@ fn every_reason() -> Vec<Reason> {
         RateLimit::SourceBindings(7),
         RateLimit::Client(50),
         RateLimit::ClientBindings(100),
+        RateLimit::Repetition(166),
     ];
     let others =
         [RateLimit::User(7), RateLimit::UserBindings(7), RateLimit::SourceSearch(7), RateLimit::Search(7)];

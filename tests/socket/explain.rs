@@ -278,7 +278,10 @@ fn a_clock_that_is_a_day_behind_is_told() {
         assert_eq!(refused(&server, Credentials { username, password }), 401);
     }
     wait_line(&server, &["w_a", "the user name expired 828", "compare the clocks of both hosts"]);
-    wait_line(&server, &["WARN", "the names of 5 users all expired about 23 hours ago", "clock"]);
+    wait_line(
+        &server,
+        &["WARN", "the names of 5 users at 1 address all expired about 23 hours ago", "clock"],
+    );
 }
 
 /// `privacy` hides names and addresses on the pages and in the log.

@@ -15,6 +15,7 @@ mod bursts;
 mod bursts_udp;
 mod clock;
 mod connection_limits;
+mod deferred;
 mod ends;
 mod exposed;
 mod floods;

@@ -105,7 +105,7 @@ impl Refusals {
 
     /// Logs and keeps reported refusals.
     pub fn record(&mut self, reported: impl Iterator<Item = Refusal>, now: u64) {
-        self.explainer.begin();
+        self.explainer.begin(now);
         for refusal in reported.take(AT_ONCE) {
             let explanation = refusal.message.as_ref().and_then(|message| self.explainer.explain(message));
             let entry = self.entry(&refusal, explanation.as_ref(), now);
@@ -117,10 +117,13 @@ impl Refusals {
     }
 
     fn entry(&self, refusal: &Refusal, explanation: Option<&Explanation>, now: u64) -> Entry {
-        let Refusal { five_tuple, user, host, request, reason, unreported, .. } = refusal;
+        let Refusal { five_tuple, user, host, request, reason, unreported, elsewhere, .. } = refusal;
         let mut text = reason.text(self.names.are_private());
         if *unreported > 0 {
             text = format!("{text}; {unreported} more refusals of this source were not reported");
+        }
+        if *elsewhere > 0 {
+            text = format!("{text}; nor were {elsewhere} of many other sources");
         }
         let is_test = is_own_test(user, five_tuple);
         if is_test {
@@ -213,7 +216,7 @@ impl Refusals {
                 self.before_last = self.allocated();
             }
             Reason::ExpiredName { seconds } => {
-                if let Some(text) = self.clocks.expired(user, seconds, now) {
+                if let Some(text) = self.clocks.expired(user, source, seconds, now) {
                     self.tell(Cause::Clocks, text, now);
                 }
             }

@@ -5,6 +5,7 @@
 //! secrets has a budget of its own. The cache holds only identities that verified, and its size is limited.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use stun_types::message::LongTermKeyCredentials;
 use super::account::Account;
 use super::directory::{Credential, Directory, Secret, Standing, user_hash};
 use super::nonce::Features;
+use super::recent_secrets::RecentSecrets;
 use super::rest::{self, Misshapen};
 use crate::base::host::HostId;
 use crate::base::time::{Instant, Now};
@@ -174,7 +176,8 @@ pub struct Checked {
     /// The sender, or why the request is refused.
     pub result: Result<Authenticated, Failure>,
     /// The number of keys tried: of secrets, and of a static user. The key of the allocation's owner, or a cached one, counts
-    /// only if it did not verify.
+    /// only if it did not verify. The recent secrets of the source count only if a search follows: without one, they cost no
+    /// more than another request.
     pub tried: usize,
 }
 
@@ -183,6 +186,8 @@ pub struct Checked {
 pub struct Attempt<'a> {
     /// The time.
     pub now: Now,
+    /// The source of the request.
+    pub source: IpAddr,
     /// The current settings.
     pub settings: &'a Settings,
     /// The request.
@@ -196,7 +201,8 @@ pub struct Attempt<'a> {
     pub holder: Option<&'a Arc<Identity>>,
     /// Whether no key but the holder's may be tried.
     pub holder_alone: bool,
-    /// Whether the secrets of all hosts may be tried, the only work that grows with the configuration.
+    /// Whether the secrets of all hosts may be tried, the only work that grows with the configuration. Those that verified
+    /// lately at the source are tried in any case.
     pub may_search: bool,
 }
 
@@ -204,6 +210,7 @@ pub struct Attempt<'a> {
 #[derive(Debug)]
 pub struct Authenticator {
     directory: Directory,
+    recent_secrets: RecentSecrets,
     realm: Arc<str>,
     // Two generations of REST users: hits move to the young one, and when that is full, it replaces the old one.
     young: HashMap<Arc<str>, Known>,
@@ -233,11 +240,17 @@ impl Authenticator {
     pub fn new(settings: &Settings) -> Self {
         Self {
             directory: Directory::new(settings),
+            recent_secrets: RecentSecrets::default(),
             realm: Arc::from(settings.realm.as_str()),
             young: HashMap::new(),
             old: HashMap::new(),
             decoy: PasswordAlgorithm::Md5.key("decoy", &settings.realm, DECOY_PASSWORD.to_owned()),
         }
+    }
+
+    /// Takes other credentials. Forgets all names, and keeps which secrets were used from where.
+    pub fn follow(&mut self, settings: &Settings) {
+        *self = Self { recent_secrets: std::mem::take(&mut self.recent_secrets), ..Self::new(settings) };
     }
 
     /// The number of cached names.
@@ -270,8 +283,8 @@ impl Authenticator {
 
     /// The identity whose key verifies the request. Counts the keys `tried`.
     fn find(&mut self, attempt: &Attempt<'_>, tried: &mut usize) -> Result<Authenticated, Failure> {
-        let Attempt { now, settings, message, credentials, features, holder, holder_alone, may_search } =
-            *attempt;
+        let Attempt { now, source, settings, message, credentials, features, .. } = *attempt;
+        let Attempt { holder, holder_alone, may_search, .. } = *attempt;
         let algorithm =
             password_algorithm(credentials, features.password_algorithms).map_err(Failure::Refused)?;
         let answer = if credentials.password_algorithm.is_some() {
@@ -332,15 +345,24 @@ impl Authenticator {
         let key = recalled.as_ref().map_or(&self.decoy, |identity| &identity.key);
         let verified = std::hint::black_box(message.verify(key, proof));
         if let (Some(identity), true) = (recalled, verified) {
+            self.recent_secrets.verified(source, identity.credential);
             return Ok(Authenticated { identity, answer });
         }
         // Two hosts may issue the same name, so a key that does not verify proves nothing.
-        if !may_search {
-            return Err(Failure::SearchNeeded);
+        let recent: Vec<Credential> = self.recent_secrets.of(source).collect();
+        let known = recent.iter().filter_map(|&secret| self.directory.secret(secret));
+        let mut tried_recent = 0;
+        let mut found = claim.of_host(known, name, rest, &mut tried_recent);
+        if found.is_none() {
+            if !may_search {
+                return Err(Failure::SearchNeeded);
+            }
+            *tried += 1 + tried_recent;
+            let others = self.directory.secrets.iter().filter(|secret| !recent.contains(&secret.credential));
+            found = claim.of_host(others, name, rest, tried);
         }
-        *tried += 1;
-        let found = claim.of_host(&self.directory.secrets, name, rest, tried);
         let identity = Arc::new(found.ok_or_else(|| Failure::Wrong(self.wrong_password(now, rest)))?);
+        self.recent_secrets.verified(source, identity.credential);
         self.remember(Arc::clone(&identity));
         Ok(Authenticated { identity, answer })
     }
@@ -417,15 +439,15 @@ impl Claim<'_> {
     }
 
     /// The identity of a REST name, by the secret that verifies its password. Counts the secrets `tried`.
-    fn of_host(
+    fn of_host<'s>(
         &self,
-        secrets: &[Secret],
+        secrets: impl Iterator<Item = &'s Secret>,
         name: &str,
         rest: rest::Name<'_>,
         tried: &mut usize,
     ) -> Option<Identity> {
         let left = Duration::from_secs(rest.expires.saturating_sub(self.now.unix));
-        let (secret, key) = secrets.iter().find_map(|secret| {
+        let (secret, key) = { secrets }.find_map(|secret| {
             *tried += 1;
             Some((secret, self.key(name, secret.secret.password(name))?))
         })?;
@@ -514,6 +536,7 @@ mod tests {
             let credentials = Credentials::parse(&message).expect("well-formed");
             let checked = authenticator.check(&Attempt {
                 now,
+                source: "192.0.2.1".parse().expect("literal"),
                 settings: &settings,
                 message: &message,
                 credentials: &credentials,

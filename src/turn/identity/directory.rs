@@ -67,6 +67,8 @@ pub struct Directory {
     pub by_hash: HashMap<[u8; 32], usize>,
     /// The secrets of all hosts, without revoked ones.
     pub secrets: Vec<Secret>,
+    /// Indexes into `secrets`. If several hosts have a secret, it is the first host's, as in a search.
+    by_credential: HashMap<Credential, usize>,
     valid: HashSet<(HostId, Credential)>,
     revoked: HashSet<Credential>,
     hosts: HashSet<HostId>,
@@ -104,6 +106,7 @@ impl Directory {
                     continue;
                 }
                 directory.valid.insert((host.id, credential));
+                directory.by_credential.entry(credential).or_insert(directory.secrets.len());
                 directory.secrets.push(Secret {
                     host: host.id,
                     host_name: Arc::clone(&host.name),
@@ -113,6 +116,11 @@ impl Directory {
             }
         }
         directory
+    }
+
+    /// Returns the secret with this fingerprint, unless the settings lack it or list it as revoked.
+    pub fn secret(&self, credential: Credential) -> Option<&Secret> {
+        self.by_credential.get(&credential).map(|&place| &self.secrets[place])
     }
 
     /// What the settings say about the credential of a user of this host.

@@ -12,8 +12,9 @@ use crate::turn::settings::Settings;
 use crate::wire::message::{IntegrityAlgorithm, Message};
 use crate::wire::request::Credentials;
 
-/// Keys that are tried for the refusals of one batch. Each takes 2 to 4 us.
-const TRIES_AT_ONCE: usize = 8_000;
+/// Keys that are tried in a second. Each takes 2 to 4 us, so that explaining takes at most 4 % of the control thread, no matter how
+/// many workers report how many refusals.
+const TRIES_PER_SECOND: usize = 10_000;
 /// Secrets whose near misses are tried for one refusal, each with up to 16 keys.
 const SECRETS_MAX: usize = 200;
 /// Secrets that explained a refusal lately and are tried first: a whole class makes the same mistake.
@@ -75,7 +76,9 @@ pub struct Explainer {
     removed: VecDeque<(Arc<str>, String)>,
     /// The latest first.
     recent: VecDeque<(Issuer, Explanation)>,
-    /// Keys that may still be tried in this batch.
+    /// The second of the last refusals, since 1970.
+    second: u64,
+    /// Keys that may still be tried in it.
     left: usize,
 }
 
@@ -100,7 +103,13 @@ impl Request<'_> {
 impl Explainer {
     /// Explains by these settings.
     pub fn new(settings: Arc<Settings>) -> Self {
-        Self { settings, removed: VecDeque::new(), recent: VecDeque::new(), left: TRIES_AT_ONCE }
+        Self {
+            settings,
+            removed: VecDeque::new(),
+            recent: VecDeque::new(),
+            second: 0,
+            left: TRIES_PER_SECOND,
+        }
     }
 
     /// Takes new settings. Remembers the secrets that they lack.
@@ -124,9 +133,11 @@ impl Explainer {
         self.settings = settings;
     }
 
-    /// Begins a batch of refusals.
-    pub fn begin(&mut self) {
-        self.left = TRIES_AT_ONCE;
+    /// Begins a batch of refusals, at this second since 1970.
+    pub fn begin(&mut self, now: u64) {
+        if now != self.second {
+            (self.second, self.left) = (now, TRIES_PER_SECOND);
+        }
     }
 
     /// Explains why the password of this request is wrong.

@@ -11,7 +11,7 @@
 
 use super::auth::Identity;
 use super::rate_limit::RateLimit;
-use crate::base::time::Now;
+use crate::base::time::{Instant, Now};
 use crate::base::transport::Transport;
 use crate::turn::counters::Request;
 use crate::turn::five_tuple::Client;
@@ -56,6 +56,12 @@ const SEARCH_OF_ALL_RECENT: Limit = Limit { per_second: 25_000_000 };
 const SEARCH_OF_ALL_GUESSERS: Limit = Limit { per_second: 62_500_000 };
 /// One wrong guess within a second moves a client and its source to the budgets for guessers.
 const GUESSES: Limit = Limit { per_second: 1 };
+/// Parts of a second: a client whose search was deferred is not heard again within one of them, so that trying again at once
+/// gains nothing. Clients repeat a request after 0.5 s (RFC 8489 section 6.2.1), libwebrtc after 0.25 s and pion after 0.2 s,
+/// and then wait for longer each time.
+const DEFERRALS_PER_SECOND: u64 = 6;
+/// One deferral on a clock that is so many times faster.
+const DEFERRALS: Limit = Limit { per_second: 1 };
 /// Seconds for which the wrong guess of a source counts as recent.
 const RECENT_GUESS: u32 = 30;
 /// Nanoseconds of searching that count as one more request of the user that was found.
@@ -102,13 +108,16 @@ pub struct Gate {
     sources: Throttle,
     /// Wrong guesses of sources, which are remembered for up to a minute; every other budget is full again within two seconds.
     guesses: Throttle,
+    /// Clients whose search was deferred, on a faster clock.
+    deferred: Throttle,
 }
 
 impl Gate {
     /// A gate with full budgets. `key` must come from a cryptographic random generator.
     pub fn new(key: [u64; 2]) -> Self {
         // One key serves all tables, because the purpose is part of what is hashed.
-        Self { clients: Throttle::new(key), sources: Throttle::new(key), guesses: Throttle::new(key) }
+        let table = || Throttle::new(key);
+        Self { clients: table(), sources: table(), guesses: table(), deferred: table() }
     }
 
     /// Whether the payer may still cause an answer without credentials. Called before anything is computed. The first requests
@@ -166,11 +175,31 @@ impl Gate {
         }
     }
 
+    /// Whether a search for this client was deferred a moment ago.
+    ///
+    /// # Errors
+    /// The limit that this is by.
+    pub fn may_try_again(&self, now: Now, client: &Client) -> Result<(), RateLimit> {
+        let (now, client) = (hastened(now.instant), client_itself(client));
+        match self.deferred.has_used_up(now, Purpose::Deferred, client, DEFERRALS) {
+            true => Err(RateLimit::Repetition((1000 / DEFERRALS_PER_SECOND) as u32)),
+            false => Ok(()),
+        }
+    }
+
+    /// Counts a search that is deferred.
+    pub fn defer_search(&mut self, now: Now, client: &Client) {
+        let (now, client) = (hastened(now.instant), client_itself(client));
+        // One that is counted already is not counted again, so that it is heard when the time has passed.
+        self.deferred.take(now, Purpose::Deferred, client, 1, DEFERRALS);
+    }
+
     /// Whether all secrets may be tried on a request of this client.
     ///
     /// # Errors
     /// The limit that is used up.
     pub fn may_search(&self, now: Now, client: &Client) -> Result<(), RateLimit> {
+        self.may_try_again(now, client)?;
         let [of_source, of_all] = self.search_budgets(now, client);
         for ((purpose, subject, limit), named) in
             [(of_source, RateLimit::SourceSearch as fn(u32) -> RateLimit), (of_all, RateLimit::Search)]
@@ -282,6 +311,11 @@ impl Gate {
         let (purpose, limit) = budget_of_user(limits, Request::Refresh);
         self.clients.has_some(now.instant, purpose, subject_of(client, user), limit)
     }
+}
+
+/// Returns the time on the clock of deferrals.
+fn hastened(now: Instant) -> Instant {
+    Instant::from_nanos(now.as_nanos().saturating_mul(DEFERRALS_PER_SECOND))
 }
 
 /// The budget of a user's requests.

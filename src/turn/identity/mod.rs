@@ -10,5 +10,6 @@ pub mod nonce;
 pub mod own_test;
 pub mod peer_policy;
 pub mod rate_limit;
+pub mod recent_secrets;
 pub mod refusal;
 pub mod rest;

@@ -21,6 +21,8 @@ pub enum RateLimit {
     SourceSearch(u32),
     /// The same for many sources together.
     Search(u32),
+    /// Milliseconds until a client may repeat a request whose search was deferred.
+    Repetition(u32),
 }
 
 impl RateLimit {
@@ -38,7 +40,7 @@ impl RateLimit {
             Self::Client(_) | Self::ClientBindings(_) => {
                 "no setting raises this limit: the client is faulty, or somebody forges its address"
             }
-            Self::SourceSearch(_) | Self::Search(_) => {
+            Self::SourceSearch(_) | Self::Search(_) | Self::Repetition(_) => {
                 "no setting raises this limit: clients try again; `hallpass refusals --reason wrong_password` says who uses the \
                  time up"
             }
@@ -84,6 +86,12 @@ impl fmt::Display for RateLimit {
                 write!(
                     f,
                     "searching the secrets for all sources has used up their {millis} ms of this second"
+                )
+            }
+            Self::Repetition(millis) => {
+                write!(
+                    f,
+                    "the client, whose secret could not be searched for in time, tried again within {millis} ms"
                 )
             }
         }

@@ -21,7 +21,7 @@ use crate::turn::five_tuple::FiveTuple;
 pub enum Sender {
     /// Nothing: over UDP its address may be forged.
     Unproven,
-    /// Its address, by a nonce.
+    /// Its address, by a nonce or the handshake of its connection.
     Proven,
     /// That it is a user.
     Authenticated,
@@ -44,6 +44,8 @@ pub struct Refusal {
     pub reason: Reason,
     /// How many more refusals of its source were not reported in the minute before. Not 0 in the report about them only.
     pub unreported: u32,
+    /// How many more of other sources were not, beyond those that have a report of their own.
+    pub elsewhere: u32,
     /// The request itself, if the password was wrong: [`explanation`](super::explanation) explains it.
     pub message: Option<Box<[u8]>>,
 }

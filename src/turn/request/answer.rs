@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::base::time::Instant;
+use crate::base::transport::Transport;
 use crate::turn::action::{Action, DropReason, FromClient};
 use crate::turn::counters::Request;
 use crate::turn::error::Code;
@@ -77,7 +78,7 @@ fn note_of(
     if !reason.is_failure() {
         return;
     }
-    let sender = sender(asker, reason);
+    let sender = sender(asker, transport, reason);
     let refusal = || Refusal {
         five_tuple: ticket.client.five_tuple,
         user: asker.map_or_else(|| name.into(), |identity| Arc::clone(&identity.name)),
@@ -86,6 +87,7 @@ fn note_of(
         sender,
         reason: reason.clone(),
         unreported: 0,
+        elsewhere: 0,
         message: None,
     };
     let user = asker.map(|identity| (identity.host, &*identity.user));
@@ -105,10 +107,12 @@ fn note_of(
     }
 }
 
-/// Returns what the sender of a refused request has proven. A password is checked after the nonce.
-fn sender(asker: Option<&Identity>, reason: &Reason) -> Sender {
+/// Returns what the sender of a refused request has proven. A handshake proves its address, and so does a nonce: a password is
+/// checked, and a secret searched for, after the nonce.
+fn sender(asker: Option<&Identity>, transport: Transport, reason: &Reason) -> Sender {
     match reason {
         _ if asker.is_some() => Sender::Authenticated,
+        _ if transport.is_stream() => Sender::Proven,
         Reason::WrongPassword { .. }
         | Reason::OtherPassword
         | Reason::FarExpiry { .. }
@@ -116,7 +120,8 @@ fn sender(asker: Option<&Identity>, reason: &Reason) -> Sender {
         | Reason::LifetimeName { .. }
         | Reason::MalformedName { .. }
         | Reason::UnknownUser
-        | Reason::UnknownRealm => Sender::Proven,
+        | Reason::UnknownRealm
+        | Reason::RateLimited { limit: RateLimit::SourceSearch(_) | RateLimit::Search(_) } => Sender::Proven,
         _ => Sender::Unproven,
     }
 }

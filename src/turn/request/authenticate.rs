@@ -67,6 +67,7 @@ pub fn authenticate(
     let settings = &state.settings;
     let attempt = Attempt {
         now,
+        source: client.five_tuple.client.ip(),
         settings,
         message,
         credentials: &credentials,
@@ -104,6 +105,7 @@ pub fn authenticate(
         // requests over TCP as over UDP. The stream stays open for the repetition.
         Err(Failure::SearchNeeded) => {
             spend(state, now, &ticket, payer);
+            state.gate.defer_search(now, &client);
             // A search is needed only if it is not allowed.
             let limit = may_search.err().unwrap_or(RateLimit::SourceSearch(0));
             Err(drop_over_rate(state, now.instant, &ticket, None, (DropReason::SearchDeferred, limit)))

@@ -47,6 +47,15 @@ pub fn handle(
     let holder = state.table.find(&client).and_then(|id| state.table.allocation(id));
     let holder = holder.map(|allocation| Arc::clone(&allocation.identity));
     let payer = Payer::of(&client, holder.is_some());
+    // Its source does not pay for it: somebody who tries again at once would use up the requests of newcomers. The requests of a
+    // client with an allocation count for its user, and are not dropped for another name that it has tried.
+    if payer == Payer::Source
+        && kind != Kind::Binding
+        && let Err(limit) = state.gate.may_try_again(now, &client)
+    {
+        let reason = (DropReason::Throttled, limit);
+        return answer::drop_over_rate(state, now.instant, &Ticket::of(client, message), None, reason);
+    }
     if let Err(reason) = admit(state, now, &client, message, holder.as_deref(), payer, opening) {
         let user = holder.as_deref().filter(|_| reason == DropReason::RequestsOverRate);
         let limits = &state.settings.limits;

@@ -76,7 +76,7 @@ pub struct State {
     /// The review of permissions that is under way.
     reviewing: Option<Reviewing>,
     /// What may be removed at once.
-    removals: Removals,
+    pub(super) removals: Removals,
     /// Clients whose connection has closed, and whose allocation ends with the next pages.
     leaving: VecDeque<(Client, EndReason)>,
 }
@@ -124,7 +124,7 @@ impl State {
         self.policy = PeerPolicy::new(&settings.peers, &settings.relay_addresses);
         let same_credentials = settings.same_credentials(&self.settings);
         if !same_credentials {
-            self.authenticator = Authenticator::new(&settings);
+            self.authenticator.follow(&settings);
         }
         self.retire_hosts(&settings);
         let ports = relay_ports(&self.shared, &settings);

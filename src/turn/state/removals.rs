@@ -18,12 +18,14 @@ pub struct Removals {
     /// When the page began.
     at: Option<Instant>,
     left: u32,
+    /// Units of everything removed so far; wraps around.
+    total: u32,
 }
 
 impl Removals {
     /// Begins another page.
     pub fn begin(&mut self, now: Instant) {
-        *self = Self { at: Some(now), left: PAGE };
+        (self.at, self.left) = (Some(now), PAGE);
     }
 
     /// Returns whether more may be removed at this time.
@@ -36,11 +38,21 @@ impl Removals {
 
     /// Counts one entry: a permission, a channel, or a deadline that is postponed.
     pub fn count_entry(&mut self) {
-        self.left = self.left.saturating_sub(1);
+        self.count(1);
     }
 
     /// Counts a relay with so many permissions and channels.
     pub fn count_relay(&mut self, entries: usize) {
-        self.left = self.left.saturating_sub(RELAY + entries as u32);
+        self.count(RELAY + entries as u32);
+    }
+
+    fn count(&mut self, units: u32) {
+        self.left = self.left.saturating_sub(units);
+        self.total = self.total.wrapping_add(units);
+    }
+
+    /// Returns the units of everything removed so far. It wraps around.
+    pub fn total(&self) -> u32 {
+        self.total
     }
 }

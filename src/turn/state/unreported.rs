@@ -8,7 +8,7 @@ use crate::base::network::Network;
 use crate::base::time::Instant;
 use crate::turn::identity::refusal::Refusal;
 
-/// Sources that are counted at once. The refusals of further ones are in the metrics only.
+/// Sources that are counted at once. The refusals of further ones are counted together, and the next report says how many.
 const SOURCES_MAX: usize = 64;
 /// From the first refusal of a source that is not reported until the report about all of them.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -18,6 +18,8 @@ const PERIOD: Duration = Duration::from_secs(60);
 pub struct Unreported {
     /// The earliest first.
     sources: VecDeque<Source>,
+    /// Refusals of further sources since the last report.
+    elsewhere: u32,
 }
 
 #[derive(Debug)]
@@ -35,6 +37,8 @@ impl Unreported {
             source.first.unreported = source.first.unreported.saturating_add(1);
         } else if self.sources.len() < SOURCES_MAX {
             self.sources.push_back(Source { network, due: now + PERIOD, first: refusal() });
+        } else {
+            self.elsewhere = self.elsewhere.saturating_add(1);
         }
     }
 
@@ -50,7 +54,7 @@ impl Unreported {
         if self.sources.is_empty() {
             self.sources.shrink_to_fit();
         }
-        source.map(|source| source.first)
+        source.map(|source| Refusal { elsewhere: std::mem::take(&mut self.elsewhere), ..source.first })
     }
 }
 
@@ -71,6 +75,7 @@ mod tests {
             sender: Sender::Proven,
             reason: Reason::UnknownUser,
             unreported: 0,
+            elsewhere: 0,
             message: None,
         }
     }
@@ -97,13 +102,16 @@ mod tests {
     }
 
     #[test]
-    fn thousands_of_sources_take_bounded_memory() {
+    fn thousands_of_sources_take_bounded_memory_and_all_are_counted() {
         let mut unreported = Unreported::default();
         for number in 0..10_000 {
             let ip = std::net::Ipv4Addr::from_bits(number).into();
             unreported.add(at(1), Network::site(ip), || refusal("made up"));
         }
-        assert_eq!(std::iter::from_fn(|| unreported.next_due(at(61))).count(), SOURCES_MAX);
+        let told: Vec<Refusal> = std::iter::from_fn(|| unreported.next_due(at(61))).collect();
+        let elsewhere: Vec<u32> = told.iter().map(|refusal| refusal.elsewhere).collect();
+        assert_eq!(elsewhere[..2], [10_000 - SOURCES_MAX as u32, 0], "said once");
+        assert_eq!(told.len(), SOURCES_MAX);
         assert_eq!(unreported.sources.capacity(), 0);
     }
 }

@@ -14,12 +14,14 @@ const USERS: usize = 3;
 const USERS_MAX: usize = 1000;
 /// After this many seconds the users are counted anew: a guess now and then is not a wrong configuration.
 const PERIOD: u64 = 600;
-/// Different users whose names have expired, for a warning about clocks.
+/// Different users whose names have expired, for a warning about clocks. They may be at one address: perhaps all are in one school.
+/// Somebody alone can make up as many names, so the warning counts as one of so few addresses.
 const EXPIRED: usize = 5;
 /// Names used soon after they were issued, under a wrong clock, expired the same time ago, within so many seconds.
 const SPREAD: u64 = 120;
-/// Expired names that are remembered.
-const NAMES_MAX: usize = 32;
+/// Sources whose expired names are remembered, and the latest names of each.
+const SOURCES_MAX: usize = 128;
+const NAMES_OF_SOURCE: usize = 15;
 /// Seconds between two warnings. Anybody can make up names, so a warning may be false, and a true one must be able to follow: at
 /// once if it concerns so many times as many source addresses as the last one.
 const PAUSE: u64 = 600;
@@ -147,38 +149,83 @@ impl SecretAlarm {
     }
 }
 
+/// A user whose name has expired.
+#[derive(Debug)]
+struct Expired {
+    /// Where it was used: a site of IPv6 is one source.
+    source: Network,
+    user: String,
+    /// Seconds since the name expired.
+    seconds: u64,
+    /// When it was refused.
+    at: u64,
+}
+
 /// Users whose names have expired, and how long ago.
 #[derive(Debug, Default)]
 pub struct Clocks {
-    /// User, seconds since the name expired, and time of the refusal.
-    names: VecDeque<(String, u64, u64)>,
-    /// When the last warning was given, and how many users it concerned.
-    told: Option<(u64, usize)>,
+    /// The earliest refusal first.
+    names: VecDeque<Expired>,
+    told: Option<ToldClocks>,
+}
+
+/// The last warning about clocks.
+#[derive(Debug)]
+struct ToldClocks {
+    /// When it was given.
+    at: u64,
+    /// How many users it concerned, and the sources of these.
+    users: usize,
+    sources: HashSet<Network>,
 }
 
 impl Clocks {
-    /// Takes a user whose name expired `seconds` ago. Returns a warning if many names expired the same time ago.
-    pub fn expired(&mut self, user: &str, seconds: u64, now: u64) -> Option<String> {
-        self.names.retain(|(name, _, at)| name != user && now.saturating_sub(*at) <= PERIOD);
-        if self.names.len() == NAMES_MAX {
-            self.names.pop_front();
-        }
-        self.names.push_back((user.to_owned(), seconds, now));
-        let alike = self.names.iter().filter(|(_, other, _)| other.abs_diff(seconds) <= SPREAD).count();
-        let is_pause = self
-            .told
-            .is_some_and(|(told, before)| now.saturating_sub(told) < PAUSE && alike < GROWN * before);
-        if alike < EXPIRED || is_pause {
+    /// Takes a user at this source address whose name expired `seconds` ago. Returns a warning if many names expired the same time
+    /// ago.
+    pub fn expired(&mut self, user: &str, source: IpAddr, seconds: u64, now: u64) -> Option<String> {
+        let source = Network::site(source);
+        self.names.retain(|name| name.user != user && now.saturating_sub(name.at) <= PERIOD);
+        self.make_room(source);
+        self.names.push_back(Expired { source, user: user.to_owned(), seconds, at: now });
+        let alike = || self.names.iter().filter(|name| name.seconds.abs_diff(seconds) <= SPREAD);
+        let users = alike().count();
+        let sources: HashSet<Network> = alike().map(|name| name.source).collect();
+        // Again at once if it concerns many more addresses, or many users at others: a school may have one address.
+        let is_pause = self.told.as_ref().is_some_and(|told| {
+            let elsewhere = alike().filter(|name| !told.sources.contains(&name.source)).count();
+            now.saturating_sub(told.at) < PAUSE
+                && sources.len() < GROWN * told.sources.len()
+                && elsewhere < GROWN * told.users
+        });
+        if users < EXPIRED || is_pause {
             return None;
         }
-        self.told = Some((now, alike));
+        let places = sources.len();
+        self.told = Some(ToldClocks { at: now, users, sources });
+        let addresses = if places == 1 { "address" } else { "addresses" };
         Some(format!(
-            "the names of {alike} users all expired about {} ago: is the clock of this host right, {}, and that of the host that \
-             issues them? If names are valid for a day, this clock is about {} ahead",
+            "the names of {users} users at {places} {addresses} all expired about {} ago: is the clock of this host right, {}, and \
+             that of the host that issues them? If names are valid for a day, this clock is about {} ahead",
             words(seconds),
             utc(now),
             words(seconds.saturating_add(DAY))
         ))
+    }
+
+    /// Forgets the earliest name of this source if it has many, or of all others if there are many sources.
+    fn make_room(&mut self, source: Network) {
+        let of_source = |name: &Expired| name.source == source;
+        if self.names.iter().filter(|name| of_source(name)).count() >= NAMES_OF_SOURCE {
+            let first = self.names.iter().position(of_source);
+            first.and_then(|first| self.names.remove(first));
+        }
+        let sources: HashSet<Network> = self.names.iter().map(|name| name.source).collect();
+        if sources.len() >= SOURCES_MAX
+            && !sources.contains(&source)
+            && let Some(earliest) = self.names.front().map(|name| name.source)
+        {
+            self.names.retain(|name| name.source != earliest);
+        }
     }
 }
 
@@ -260,19 +307,60 @@ mod tests {
     #[test]
     fn names_that_expired_the_same_time_ago_give_a_warning() {
         let mut clocks = Clocks::default();
-        let mut expired = |user: &str, seconds, now| clocks.expired(user, seconds, now);
-        assert!((0..4).all(|user| expired(&format!("u{user}"), 86_400 + user, 1000).is_none()));
-        assert_eq!(expired("u3", 86_410, 1001), None, "the same user");
-        let text = expired("u4", 86_420, 1002).expect("five users");
-        assert!(text.contains("5 users all expired about 24 hours ago"), "{text}");
+        let mut expired =
+            |user: u32, seconds, now| clocks.expired(&format!("u{user}"), ip(user), seconds, now);
+        assert!((0..4).all(|user| expired(user, 86_400 + u64::from(user), 1000).is_none()));
+        assert_eq!(expired(3, 86_410, 1001), None, "the same user");
+        let text = expired(4, 86_420, 1002).expect("five users");
+        assert!(text.contains("5 users at 5 addresses all expired about 24 hours ago"), "{text}");
         assert!(text.contains("1970-01-01 00:16 UTC") && text.contains("about 48 hours ahead"), "{text}");
-        assert_eq!(expired("u5", 86_420, 1003), None, "ten minutes have not passed");
-        assert!(expired("u6", 86_420, 1003 + PAUSE).is_none(), "the others were long ago");
+        assert_eq!(expired(5, 86_420, 1003), None, "ten minutes have not passed");
+        assert!(expired(6, 86_420, 1003 + PAUSE).is_none(), "the others were long ago");
     }
 
     #[test]
     fn names_that_expired_at_different_times_give_none() {
         let mut clocks = Clocks::default();
-        assert!((0..100).all(|user| clocks.expired(&format!("u{user}"), user * 1000, 1000).is_none()));
+        let mut expired =
+            |user: u32| clocks.expired(&format!("u{user}"), ip(user), u64::from(user) * 1000, 1000);
+        assert!((0..100).all(|user| expired(user).is_none()));
+    }
+
+    /// A school is one address, and so is somebody that makes names up.
+    #[test]
+    fn expired_names_of_one_address_give_one_warning() {
+        let mut clocks = Clocks::default();
+        let mut expired = |user: u32| clocks.expired(&format!("u{user}"), ip(1), 3600, 1000);
+        assert!((0..4).all(|user| expired(user).is_none()));
+        let text = expired(4).expect("five users");
+        assert!(text.contains("5 users at 1 address all expired"), "{text}");
+        assert!((5..1000).all(|user| expired(user).is_none()), "once");
+    }
+
+    /// Somebody with made-up names in one network causes a false warning at most. It does not keep back the true one.
+    #[test]
+    fn made_up_expired_names_of_one_network_keep_back_no_warning() {
+        let mut clocks = Clocks::default();
+        let network = |number: u32| format!("2001:db8:7:{number:x}::1").parse().expect("literal");
+        let false_ones = (0..1000)
+            .filter(|&user| clocks.expired(&format!("x{user}"), network(user), 172_800, 1000).is_some());
+        assert_eq!(false_ones.count(), 1);
+        let told: Vec<u32> = (1..=60)
+            .filter(|&user| clocks.expired(&format!("p{user}"), ip(user), 3600, 1001).is_some())
+            .collect();
+        assert_eq!(told, [5, 15, 45]);
+        let mut clocks = Clocks::default();
+        let false_ones =
+            (0..17).filter(|&user| clocks.expired(&format!("x{user}"), network(7), 172_800, 1000).is_some());
+        assert_eq!(false_ones.count(), 1);
+        let school = |user: u32| format!("2001:db8:8:{user:x}::1").parse().expect("literal");
+        let told: Vec<u32> = (1..=60)
+            .filter(|&user| clocks.expired(&format!("p{user}"), school(user), 3600, 1001).is_some())
+            .collect();
+        assert_eq!(told, [15], "all in one other site");
+        for number in 0..10_000 {
+            clocks.expired(&format!("y{number}"), ip(number / 20), 10, 1002);
+        }
+        assert!(clocks.names.len() <= SOURCES_MAX * NAMES_OF_SOURCE);
     }
 }
