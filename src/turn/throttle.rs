@@ -26,6 +26,8 @@ const MEMORY: u64 = 60 * BURST;
 const NETWORKS_OF_A_SITE: [u64; 2] = [8, 2];
 /// The same for a provider (/32).
 const NETWORKS_OF_A_PROVIDER: [u64; 2] = [64, 4];
+/// The same for searches: more than all sources together may take, so that two sites do not keep out the others of their provider.
+const SEARCHES_OF_A_PROVIDER: u64 = 16;
 
 /// What is limited. Purposes do not share their limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -215,10 +217,16 @@ fn levels(purpose: Purpose, subject: Subject<'_>) -> [Option<(Key<'_>, u64)>; 3]
             if purpose == Purpose::RecentGuess {
                 return [Some((Key::Site(network >> 16), 1)), None, None];
             }
+            let of_provider = match purpose {
+                // A guess says nothing about other sites.
+                Purpose::Guess => None,
+                Purpose::Search | Purpose::FirstSearch => Some(SEARCHES_OF_A_PROVIDER),
+                _ => Some(NETWORKS_OF_A_PROVIDER[expensive]),
+            };
             [
                 Some((Key::Network(network), 1)),
                 Some((Key::Site(network >> 16), NETWORKS_OF_A_SITE[expensive])),
-                Some((Key::Provider(network >> 32), NETWORKS_OF_A_PROVIDER[expensive])),
+                of_provider.map(|share| (Key::Provider(network >> 32), share)),
             ]
         }
         Subject::User(host, user) => [Some((Key::User(host, user), 1)), None, None],

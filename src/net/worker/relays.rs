@@ -14,10 +14,11 @@ use crate::turn::five_tuple::Client;
 
 /// ICMP errors read from one relayed address per turn.
 const ICMP_PER_RELAY: usize = 8;
-/// Reads of one relayed address per turn while hardly anything in them is relayed: up to 128 messages.
-const REFUSED_READS: usize = 8;
-/// So many times more datagrams are refused than relayed in a read after which the address is read again at once.
-const HARDLY: u32 = 4;
+/// Datagrams relayed from one relayed address per turn. Refused ones cost little and do not count, so a flood takes nothing of a
+/// call's share.
+const SHARE: u32 = 16;
+/// Reads of one relayed address per turn, each of at most 16 messages.
+const READS: usize = 32;
 /// In one of this many turns the kernel is asked how many datagrams it has dropped at an address that has more to read.
 const LOST_TURNS: u32 = 64;
 
@@ -50,8 +51,8 @@ impl Worker {
         }
     }
 
-    /// Reads a share from a relayed address, and more as long as hardly anything in it is relayed: anybody may send there, and what is
-    /// refused costs little, but fills the receive buffer.
+    /// Reads a share from a relayed address. While datagrams are refused, which anybody may send, it reads on until a share is relayed:
+    /// otherwise they would fill the receive buffer.
     pub(super) fn on_relay(&mut self, relay: RelayId, generation: Generation, readiness: u32) {
         if readiness & ready::ERROR != 0 {
             let before = self.budget.spent();
@@ -59,11 +60,11 @@ impl Worker {
             let units = self.budget.spent().wrapping_sub(before);
             self.budget.charge(self.server.user_of_relay(relay), units);
         }
-        let mut more = true;
-        for _ in 0..REFUSED_READS {
+        let (mut more, mut relayed) = (true, 0);
+        for _ in 0..READS {
             let read = self.read_relay(relay, generation);
-            more = read.more;
-            if !more || read.relayed * HARDLY > read.refused || self.budget.is_time_spent() {
+            (more, relayed) = (read.more, relayed + read.relayed);
+            if !more || read.refused == 0 || relayed >= SHARE || self.budget.is_time_spent() {
                 break;
             }
         }

@@ -62,6 +62,12 @@ const GUESSES: Limit = Limit { per_second: 1 };
 const DEFERRALS_PER_SECOND: u64 = 6;
 /// One deferral on a clock that is so many times faster.
 const DEFERRALS: Limit = Limit { per_second: 1 };
+/// How many more requests of its source over TCP and TLS a deferred one counts for: a client that repeats it makes others wait. The
+/// first requests of a connection do not need that budget.
+const DEFERRED_REQUESTS: u32 = 9;
+/// Bytes of a request and of its name above which it is searched for in the time of clients that guess: a search for a long one
+/// takes up to three times as long. Browsers send 150 to 300 bytes.
+const LONG: [usize; 2] = [512, 128];
 /// Seconds for which the wrong guess of a source counts as recent.
 const RECENT_GUESS: u32 = 30;
 /// Nanoseconds of searching that count as one more request of the user that was found.
@@ -75,6 +81,10 @@ const BYTES_PER_REQUEST: usize = 256;
 /// less, because the part of the first HMAC that depends on the secret alone is computed in advance.
 fn search_cost(request: usize, name: usize) -> usize {
     1_400 + request + 2 * name
+}
+
+fn is_long(request: usize, name: usize) -> bool {
+    request > LONG[0] || name > LONG[1]
 }
 
 /// Who pays for an answer to a request without good credentials.
@@ -188,19 +198,29 @@ impl Gate {
     }
 
     /// Counts a search that is deferred.
-    pub fn defer_search(&mut self, now: Now, client: &Client) {
+    pub fn defer_search(&mut self, now: Now, limits: &Limits, client: &Client) {
+        if client.five_tuple.transport.is_stream() {
+            let (purpose, limit) = budget_of_source(limits, client, Request::Refresh);
+            self.sources.charge(now.instant, purpose, source(client), DEFERRED_REQUESTS, limit);
+        }
         let (now, client) = (hastened(now.instant), client_itself(client));
         // One that is counted already is not counted again, so that it is heard when the time has passed.
         self.deferred.take(now, Purpose::Deferred, client, 1, DEFERRALS);
     }
 
-    /// Whether all secrets may be tried on a request of this client.
+    /// Whether all secrets may be tried on a request of this client with so many bytes, and as many of the name.
     ///
     /// # Errors
     /// The limit that is used up.
-    pub fn may_search(&self, now: Now, client: &Client) -> Result<(), RateLimit> {
+    pub fn may_search(
+        &self,
+        now: Now,
+        client: &Client,
+        message: &Message<'_>,
+        name: usize,
+    ) -> Result<(), RateLimit> {
         self.may_try_again(now, client)?;
-        let [of_source, of_all] = self.search_budgets(now, client);
+        let [of_source, of_all] = self.search_budgets(now, client, is_long(message.bytes().len(), name));
         for ((purpose, subject, limit), named) in
             [(of_source, RateLimit::SourceSearch as fn(u32) -> RateLimit), (of_all, RateLimit::Search)]
         {
@@ -261,7 +281,8 @@ impl Gate {
         }
         let cost = tried * search_cost(message.bytes().len(), name);
         let cost = u32::try_from(cost).unwrap_or(u32::MAX);
-        for (purpose, subject, limit) in self.search_budgets(now, client) {
+        let is_long = is_long(message.bytes().len(), name);
+        for (purpose, subject, limit) in self.search_budgets(now, client, is_long) {
             self.sources.charge(now.instant, purpose, subject, cost, limit);
         }
         if is_wrong {
@@ -274,10 +295,15 @@ impl Gate {
     }
 
     /// The budgets that a search for this client is charged to: one of its source, and one of all sources together.
-    fn search_budgets(&self, now: Now, client: &Client) -> [(Purpose, Subject<'static>, Limit); 2] {
+    fn search_budgets(
+        &self,
+        now: Now,
+        client: &Client,
+        is_long: bool,
+    ) -> [(Purpose, Subject<'static>, Limit); 2] {
         let guess = |purpose, subject| self.guesses.has_used_up(now.instant, purpose, subject, GUESSES);
         let has_guessed = |subject| guess(Purpose::Guess, subject);
-        let (of_source, of_all) = if has_guessed(client_itself(client)) {
+        let (of_source, of_all) = if is_long || has_guessed(client_itself(client)) {
             ((Purpose::Search, SEARCH_OF_GUESSERS), (Purpose::Search, SEARCH_OF_ALL_GUESSERS))
         } else if has_guessed(source(client)) {
             ((Purpose::FirstSearch, SEARCH_OF_SOURCE), (Purpose::NeighbourSearch, SEARCH_OF_ALL_GUESSERS))

@@ -9,15 +9,24 @@ use crate::turn::five_tuple::FiveTuple;
 /// The users of `hallpass doctor` and `hallpass load`. In a lesson, a number follows.
 const TESTERS: [&str; 2] = ["doctor", "load"];
 
+/// The user of the logins that `hallpass credentials` prints, wherever they are used.
+const PRINTED: &str = "hallpass";
+
 /// Returns whether a request with this user name, as sent, is a test by this program from this machine.
 pub fn is_own_test(name: &str, five_tuple: &FiveTuple) -> bool {
     let (client, server) = (five_tuple.client.ip(), five_tuple.server.ip());
     // A connection to an own address has the same address as its source.
     let is_local = client == server || client.is_loopback();
-    is_local && is_tester(name)
+    is_local && is_named(name, &TESTERS)
 }
 
-fn is_tester(name: &str) -> bool {
+/// Returns whether an allocation of this user says nothing about whether the users of a host succeed: that of a test, or with a
+/// login that `hallpass credentials` prints.
+pub fn is_trial(name: &str, five_tuple: &FiveTuple) -> bool {
+    is_own_test(name, five_tuple) || is_named(name, &[PRINTED])
+}
+
+fn is_named(name: &str, names: &[&str]) -> bool {
     let Some((expiry, user)) = name.split_once(':') else { return false };
     let user = match user.rsplit_once('-') {
         Some((user, number)) if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -25,7 +34,7 @@ fn is_tester(name: &str) -> bool {
         }
         _ => user,
     };
-    expiry.bytes().all(|byte| byte.is_ascii_digit()) && TESTERS.contains(&user)
+    expiry.bytes().all(|byte| byte.is_ascii_digit()) && names.contains(&user)
 }
 
 #[cfg(test)]
@@ -49,5 +58,19 @@ mod tests {
         );
         assert!(!from("127.0.0.1", "127.0.0.1", "1999999999:w_doctor"));
         assert!(!from("127.0.0.1", "127.0.0.1", "doctor"), "a name without a time");
+        assert!(
+            !from("203.0.113.5", "192.0.2.10", "1999999999:hallpass"),
+            "its refusals are shown like others"
+        );
+    }
+
+    #[test]
+    fn a_printed_login_is_a_trial_from_anywhere() {
+        let at = |ip: [u8; 4]| std::net::SocketAddr::from((ip, 3478));
+        let (client, server) = (at([203, 0, 113, 5]), at([192, 0, 2, 10]));
+        let five_tuple = FiveTuple { transport: Transport::Tls, client, server };
+        assert!(is_trial("1999999999:hallpass", &five_tuple));
+        assert!(!is_trial("1999999999:doctor", &five_tuple), "a pupil of this name");
+        assert!(!is_trial("1999999999:w_hallpass", &five_tuple));
     }
 }

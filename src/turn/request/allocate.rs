@@ -12,7 +12,7 @@ use crate::turn::action::{Action, Beginning, FromClient, OpenError};
 use crate::turn::address::OnWire;
 use crate::turn::five_tuple::FiveTuple;
 use crate::turn::id::{AllocationId, RelayId};
-use crate::turn::identity::own_test::is_own_test;
+use crate::turn::identity::own_test::is_trial;
 use crate::turn::identity::refusal::Reason;
 use crate::turn::settings::{Limits, RelayAddress};
 use crate::turn::state::State;
@@ -270,7 +270,7 @@ fn conclude(state: &mut State, now: Instant, id: AllocationId, mut opening: Open
         let rung = state.counters.host(allocation.host, opening.ticket.client.five_tuple.transport);
         rung.allocations.add(1);
         rung.allocated.add(1);
-        if is_own_test(&allocation.identity.name, &opening.ticket.client.five_tuple) {
+        if is_trial(&allocation.identity.name, &opening.ticket.client.five_tuple) {
             rung.tested.add(1);
         }
     }

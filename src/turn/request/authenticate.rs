@@ -63,7 +63,7 @@ pub fn authenticate(
     // Once the client's budget is used up, only its user's key is tried.
     let is_spent = payer == Payer::Client && !state.gate.has_budget(now, limits, &client, kind, payer, false);
     let holder_alone = is_spent || !is_fresh;
-    let may_search = state.gate.may_search(now, &client);
+    let may_search = state.gate.may_search(now, &client, message, name.len());
     let settings = &state.settings;
     let attempt = Attempt {
         now,
@@ -105,7 +105,7 @@ pub fn authenticate(
         // requests over TCP as over UDP. The stream stays open for the repetition.
         Err(Failure::SearchNeeded) => {
             spend(state, now, &ticket, payer);
-            state.gate.defer_search(now, &client);
+            state.gate.defer_search(now, &state.settings.limits, &client);
             // A search is needed only if it is not allowed.
             let limit = may_search.err().unwrap_or(RateLimit::SourceSearch(0));
             Err(drop_over_rate(state, now.instant, &ticket, None, (DropReason::SearchDeferred, limit)))
