@@ -50,6 +50,8 @@ pub struct Reading {
     pub allocations: [u64; Transport::ALL.len()],
     /// Allocations made.
     pub allocated: u64,
+    /// Those among them that `hallpass doctor` or `load` made on this machine.
+    pub tested: u64,
     /// Users with an allocation.
     pub users: u64,
     /// Requests refused, by kind, without those after which the client continues by itself.

@@ -137,13 +137,14 @@ fn readiness(not_ready: Option<&str>, state: Option<&State>, problems: &mut Vec<
         Some(State { is_draining: true, drain_seconds, .. }) => {
             let text = match drain_seconds {
                 Some(seconds) => {
+                    let left = duration(u64::from(*seconds));
                     format!(
-                        "The server drains: it refuses new clients, and ends the others in {seconds} s at the latest."
+                        "The server drains: it refuses new users, and ends the others in {left} at the latest."
                     )
                 }
-                None => "The server drains: it refuses new clients and keeps the others.".to_owned(),
+                None => "The server drains: it refuses new users and keeps the others.".to_owned(),
             };
-            add(Level::Warning, text, "nothing if this is meant; otherwise restart the server");
+            add(Level::Warning, text, "nothing if this is meant; otherwise hallpass drain --cancel");
         }
         _ => add(
             Level::Bad,
@@ -329,7 +330,8 @@ fn calls(recent: &Change, problems: &mut Vec<Problem>) {
     }
     let back = |transport: [u64; DIRECTIONS.len()]| transport[1];
     let from_peers = recent.of(|reading| reading.packets.map(back).iter().sum());
-    let peers = of_kind("peers");
+    // Each of doctor's allocations asks for one peer that must be refused.
+    let peers = of_kind("peers").saturating_sub(recent.of(|reading| reading.tested));
     if peers >= REFUSALS_MIN && from_peers == 0 {
         let text = format!(
             "{peers} requests for a peer were refused {}, and nothing came back from any peer.",
@@ -345,7 +347,7 @@ fn calls(recent: &Change, problems: &mut Vec<Problem>) {
         add(
             Level::Bad,
             text,
-            "run hallpass doctor turns:NAME from their network: it names the chain, or a proxy",
+            "send them the line that hallpass credentials --command doctor prints: it names the chain, or a proxy",
         );
     }
     let drops = |kinds: [&str; 2]| {
@@ -357,7 +359,12 @@ fn calls(recent: &Change, problems: &mut Vec<Problem>) {
     if lost >= 100.0 && lost > 0.02 * (relayed + lost) {
         let share = 100.0 * lost / (relayed + lost);
         let text = format!("{share:.0} % of the media was dropped {}.", within(recent));
-        add(Level::Warning, text, "see hallpass_drops_total for the reason; docs/metrics.md explains each");
+        let level = if share >= 50.0 { Level::Bad } else { Level::Warning };
+        add(
+            level,
+            text,
+            "run hallpass doctor: it finds rules of a firewall; hallpass top shows the reasons under DROPPED",
+        );
     }
     let web = recent.of(|reading| reading.web_unavailable);
     if web > 0 {
@@ -479,7 +486,7 @@ mod tests {
         let draining = State { is_draining: true, drain_seconds: Some(60), ..good() };
         let draining = problems(Some("draining"), Some(draining), Reading::default());
         assert_eq!(draining[0].0, "warning");
-        assert!(draining[0].1.contains("60 s"), "{draining:?}");
+        assert!(draining[0].1.contains("1m 0s"), "{draining:?}");
     }
 
     #[test]

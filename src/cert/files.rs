@@ -83,7 +83,7 @@ impl fmt::Display for Warning {
             }
             Self::LeafOnly(path) => write!(
                 f,
-                "{}: contains no intermediate certificate, which many clients need; use fullchain.pem instead",
+                "{}: contains no intermediate certificate, which many clients need; append that of the issuer, as ACME clients do in fullchain.pem",
                 path.display()
             ),
         }

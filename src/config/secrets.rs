@@ -198,6 +198,15 @@ fn is_fit(key: &str, secret: &At<String>, notes: &mut Notes) -> bool {
     true
 }
 
+/// Whether the name of a file that does not exist looks like a random secret: Base64 or hexadecimal digits of 16 bytes or more.
+fn is_like_a_secret(name: &str) -> bool {
+    let digits = name.trim_end_matches('=');
+    digits.len() >= 22
+        && digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(&byte))
+        && digits.bytes().any(|byte| byte.is_ascii_digit())
+        && !name.starts_with('/')
+}
+
 /// Reads the secret in the first line of a file.
 pub(super) fn from_file(
     section: &Section<'_, '_>,
@@ -219,6 +228,16 @@ pub(super) fn from_file(
                 io::ErrorKind::PermissionDenied => reader.let_read(&file),
                 _ => reader.name_regular_file(),
             };
+            if error.kind() == io::ErrorKind::NotFound && is_like_a_secret(path.value) {
+                let text = "names no file, but looks like the secret itself, which is not shown";
+                notes.error(
+                    path.line,
+                    &key,
+                    text.to_owned(),
+                    format!("write {} = \"...\"", key.trim_end_matches("_file")),
+                );
+                return None;
+            }
             notes.error(path.line, &key, format!("cannot read {shown}: {error}"), remedy);
             return None;
         }

@@ -44,12 +44,18 @@ impl Check {
     }
 }
 
+/// The codes of findings about the web servers behind a shared port begin with this.
+const OF_WEBSITE: &str = "web_";
+
 /// Judges a run on the relay itself. The findings are sorted: the verdict, errors, warnings, notes.
 pub fn conclude(checks: &[Check]) -> Diagnosis {
     let mut findings: Vec<Finding> = checks.iter().flat_map(|check| check.findings.iter().cloned()).collect();
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let (errors, warnings, notes) = (count(Severity::Error), count(Severity::Warning), count(Severity::Note));
+    let is_of_website =
+        |finding: &&Finding| finding.severity == Severity::Error && finding.code.starts_with(OF_WEBSITE);
+    let of_website = findings.iter().filter(is_of_website).count();
     let and_warnings = match warnings {
         0 => String::new(),
         count => format!(" and {}", counted(count, "warning")),
@@ -67,6 +73,16 @@ pub fn conclude(checks: &[Check]) -> Diagnosis {
                 "not_in_use",
                 format!(
                     "The running server works on with the configuration before. This one has {}{and_warnings}.",
+                    counted(errors, "error")
+                ),
+            )
+        },
+        (errors, _) if errors == of_website => Finding {
+            severity: Severity::Error,
+            ..finding(
+                "website_faulty",
+                format!(
+                    "The relay carries calls{tested}. The website behind its port has {}{and_warnings}.",
                     counted(errors, "error")
                 ),
             )
@@ -112,6 +128,12 @@ mod tests {
         let codes: Vec<&str> = told.findings.iter().map(|finding| finding.code).collect();
         assert_eq!((told.works, &codes[..]), (false, &["faulty", "e", "w", "clock_not_tested"][..]));
         assert!(told.findings[0].text.ends_with("1 error and 1 warning."), "{told:?}");
+        let mut web = Check::of("web");
+        web.findings.push(Finding::error("web_away", "no answer", "start it"));
+        let told = conclude(&[web.clone()]);
+        assert_eq!((told.works, told.findings[0].code), (false, "website_faulty"));
+        web.findings.push(Finding::error("e", "an error", "do"));
+        assert_eq!(conclude(&[web]).findings[0].code, "faulty");
         let mut configuration = Check::of("configuration");
         configuration.findings.push(Finding::error("configuration", "unknown key", "remove it"));
         configuration.findings.push(Finding::warning(PREVIOUS, "the server runs", "do not restart it"));

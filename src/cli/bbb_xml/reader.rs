@@ -68,6 +68,18 @@ impl Servers {
     }
 }
 
+/// Returns the URL of a bean if it has one of these schemes. It is not shown otherwise: it may be the secret.
+fn url_of(id: &str, url: String, schemes: &[&str]) -> Result<String, String> {
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    if schemes.iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return Ok(url);
+    }
+    let schemes = schemes.join(": or ");
+    Err(format!(
+        "{id:?} has no {schemes}: URL in the place of the URL; is it exchanged with another argument, such as the secret?"
+    ))
+}
+
 /// Returns the host of `scheme:host:port?query`, without brackets.
 pub fn host_of(url: &str) -> &str {
     let rest = url.split_once(':').map_or(url, |(_, rest)| rest);
@@ -261,13 +273,14 @@ impl Document {
             };
             let id = id.clone();
             if class == "StunServer" {
-                servers.stun.push(Stun { url: argument("0")?, id });
+                servers.stun.push(Stun { url: url_of(&id, argument("0")?, &["stun", "stuns"])?, id });
                 continue;
             }
             let (secret, url, ttl) = (argument("0")?, argument("1")?, argument("2")?);
             if ttl.trim().parse::<i32>().is_err() {
                 return Err(format!("{id:?} has the lifetime {ttl:?}, which is not a number"));
             }
+            let url = url_of(&id, url, &["turn", "turns"])?;
             servers.turn.push(Turn { id, url, secret, ttl });
         }
         Ok(servers)

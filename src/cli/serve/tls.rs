@@ -132,7 +132,7 @@ impl Certificate {
     /// Does the same after a change of the files, but says nothing if they still have the certificates in use.
     pub fn follow_up(&self, files: Option<&TlsFiles>, last: &LastReload) {
         match self.examine(files) {
-            Ok(next) if next.0.iter().all(|(_, _, examined)| examined.next.is_none()) => {}
+            Ok(next) if next.0.iter().all(|(_, _, examined)| examined.next.is_none()) => last.settle(),
             _ => self.reload(files, last),
         }
     }

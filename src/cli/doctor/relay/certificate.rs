@@ -32,6 +32,15 @@ pub fn check(site: &Site<'_>, seen: &Seen) -> Check {
                 "run this command as root",
             ));
         }
+        Some(error) if valid_now(seen).is_some() => {
+            let text = error.to_string();
+            let (text, remedy) = text.split_once("; ").unwrap_or((&text, "replace the files"));
+            check.findings.push(Finding::warning(
+                "certificate_unusable_in_files",
+                format!("{text}. The running server keeps the certificate from before, so calls work now, but not after a restart"),
+                format!("{remedy}; do not restart before"),
+            ));
+        }
         Some(error) => {
             check.findings.push(divided(Finding::error, "certificate_unusable", &error.to_string()));
         }
@@ -175,9 +184,14 @@ fn served(seen: &Seen) -> impl Iterator<Item = &Description> {
 
 /// Returns the certificate of the running server if it is valid, while that of the files has expired.
 fn served_instead(seen: &Seen, warnings: &[Warning]) -> Option<Description> {
-    let now = i64::try_from(clock::unix_seconds()).unwrap_or(i64::MAX);
     let has_expired = warnings.iter().any(|warning| matches!(warning, Warning::Expired(..)));
-    let mut valid = has_expired.then(|| served(seen))?.peekable();
+    has_expired.then(|| valid_now(seen))?
+}
+
+/// Returns the certificate of the running server if all that it presents are valid now.
+fn valid_now(seen: &Seen) -> Option<Description> {
+    let now = i64::try_from(clock::unix_seconds()).unwrap_or(i64::MAX);
+    let mut valid = served(seen).peekable();
     let first = valid.peek().copied().cloned();
     valid.all(|leaf| (leaf.not_before..=leaf.not_after).contains(&now)).then_some(first)?
 }

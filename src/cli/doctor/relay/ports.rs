@@ -48,7 +48,7 @@ pub fn check(site: &Site<'_>) -> Check {
                 check.findings.push(Finding::error(
                     "listener_closed",
                     format!("{}: the running server does not have it open", tried.what),
-                    "listeners are opened at the start only: systemctl restart hallpass; it waits for running calls",
+                    "systemctl reload hallpass opens it, and no call ends; if it stays closed, the log says why",
                 ));
             }
             Attempt::Free | Attempt::Served { .. } => {}

@@ -29,6 +29,7 @@ pub fn reading(metrics: &ServerMetrics) -> Reading {
                 }
                 add(&mut reading.allocations[at], rung.allocations.get());
                 add(&mut reading.allocated, rung.allocated.get());
+                add(&mut reading.tested, rung.tested.get());
             }
             for (reason, name) in Reason::NAMES.iter().enumerate() {
                 let Some(kind) = kind_of_refusal(name) else { continue };

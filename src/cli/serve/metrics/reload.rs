@@ -54,6 +54,11 @@ impl LastReload {
         }
     }
 
+    /// Records that the files have again what is in use: a failure is over, and the time of the last success stays.
+    pub fn settle(&self) {
+        self.successful.store(true, Relaxed);
+    }
+
     /// Returns 1 if the last reload succeeded, else 0, and the time of the last success.
     pub fn values(&self) -> (f64, f64) {
         (f64::from(u8::from(self.successful.load(Relaxed))), self.succeeded.load(Relaxed) as f64)
@@ -70,6 +75,9 @@ mod tests {
         assert_eq!(reload.values(), (1.0, 100.0));
         reload.record(false, 200);
         assert_eq!(reload.values(), (0.0, 100.0));
+        reload.settle();
+        assert_eq!(reload.values(), (1.0, 100.0));
+        reload.record(false, 200);
         reload.record(true, 300);
         assert_eq!(reload.values(), (1.0, 300.0));
     }
