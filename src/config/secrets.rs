@@ -230,12 +230,8 @@ pub(super) fn from_file(
             };
             if error.kind() == io::ErrorKind::NotFound && is_like_a_secret(path.value) {
                 let text = "names no file, but looks like the secret itself, which is not shown";
-                notes.error(
-                    path.line,
-                    &key,
-                    text.to_owned(),
-                    format!("write {} = \"...\"", key.trim_end_matches("_file")),
-                );
+                let remedy = "write the secret as secret = \"...\", or the name of its file here";
+                notes.error(path.line, &key, text.to_owned(), remedy.to_owned());
                 return None;
             }
             notes.error(path.line, &key, format!("cannot read {shown}: {error}"), remedy);

@@ -571,6 +571,15 @@ fn secret_files_are_read_by_their_first_line() {
     );
     assert_eq!(loaded.warnings.problems.len(), 1, "{warnings}");
 
+    // A secret in the place of the file's name is not shown.
+    let secret = "k8JQpN0c3q+T1vYx5Zr7aLw2MeB9uHdS";
+    let report =
+        parse(&with(&format!("secret_file = '{secret}='")), "f", &scratch.0).unwrap_err().to_string();
+    assert!(report.contains("looks like the secret") && !report.contains(secret), "{report}");
+    assert!(report.contains("secret = "), "{report}");
+    let report = parse(&with("secret_file = 'ping.secret'"), "f", &scratch.0).unwrap_err().to_string();
+    assert!(report.contains("ping.secret"), "{report}");
+
     // A byte order mark or a key before the secret is an error.
     let refused = |name: &str, text: &str| {
         scratch.file(name, text, 0o600);

@@ -308,7 +308,7 @@ fn faults_of_names_and_ports(relay: &Relay) {
     );
     names(&json, "configuration", &["ports.toml:", "browsers refuse TURN servers on port 6000", "write 443"]);
     names(&json, "port_taken", &["listen tls 0.0.0.0:8443: nginx (pid ", "move nginx to 127.0.0.1:81"]);
-    names(&json, "listener_closed", &["listen udp 198.18.2.2:6000", "restart"]);
+    names(&json, "listener_closed", &["listen udp 198.18.2.2:6000", "systemctl reload hallpass"]);
     names(&json, "web_proxy_header", &["web.h2 127.0.0.1:82", "expects a PROXY header", "\"v1\" in [web]"]);
     names(&json, "web_away", &["web.http1 127.0.0.1:9", "refused"]);
     names(
@@ -387,7 +387,8 @@ fn a_wrong_clock_and_a_changed_secret(relay: &Relay) {
     let doctor = relay
         .doctor()
         .with_variable("LD_PRELOAD", &library)
-        .with_variable("FAKETIME", "+1d")
+        // Half an hour more than a day, because times are rounded down.
+        .with_variable("FAKETIME", "+88200s")
         .with_variable("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     let json = doctor.json(&relay.whole(&config, NAME));
     assert_eq!(faults(&json), ["clock_off", "secret_not_loaded", "xml_other_secret"], "{json:#}");

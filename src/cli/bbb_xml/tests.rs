@@ -51,6 +51,21 @@ fn entries(text: &str) -> Vec<(String, String)> {
     all
 }
 
+/// It would be handed to every browser, and must not appear in a message.
+#[test]
+fn a_secret_in_the_place_of_the_url_is_refused_and_not_shown() {
+    let text = written("a-secret-0123456789");
+    let url = "turn:relay.example.org:3479";
+    let exchanged = text
+        .replace(&format!("\"{url}"), "\"@")
+        .replace("\"a-secret-0123456789", &format!("\"{url}"))
+        .replace("\"@", "\"a-secret-0123456789");
+    let refused = servers(&exchanged).unwrap_err();
+    assert!(refused.contains("exchanged") && !refused.contains("a-secret"), "{refused}");
+    let stun = text.replace("stun:", "");
+    assert!(servers(&stun).unwrap_err().contains("stun: or stuns: URL"), "{stun}");
+}
+
 #[test]
 fn a_written_file_passes_verification() {
     let text = written(SECRET);
