@@ -16,6 +16,8 @@ use crate::base::text::{clean, duration, or_dash};
 
 /// Interval of the questions to the server.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// With so many seconds left at the last answer, a limit that is gone now has passed.
+const LAST_SECONDS: u64 = 2;
 /// Questions from one line to the next if the output is not a terminal.
 const LINE_EVERY: u64 = 10;
 /// Characters of a name that are shown.
@@ -58,16 +60,17 @@ fn say(args: &DrainArgs, state: &Value, text: &str) -> ExitCode {
 /// Shows who is left until nobody is, the drain is cancelled, or Ctrl-C is pressed.
 async fn watch(args: &DrainArgs, control: &Control, mut state: Value) -> Result<ExitCode, Failed> {
     let mut screen = Screen::new(!args.server.json && io::stdout().is_terminal());
-    let had_limit = !state["seconds_left"].is_null();
-    let mut ended = 0;
+    let (mut left, mut ended) = (None, 0);
     for round in 0.. {
         if state["draining"] != Value::Bool(true) {
             screen.clear();
             let step = "if that was a mistake, run it again";
             return Ok(output::fail("the drain was cancelled: the server takes new users", step));
         }
-        // Once the time is over, the server ends what is left.
-        let is_late = had_limit && state["seconds_left"].is_null();
+        // Once the time is over, the server ends what is left. Another order may also take the limit away.
+        let now_left = state["seconds_left"].as_u64();
+        let is_late = now_left.is_none() && left.is_some_and(|left| left <= LAST_SECONDS);
+        left = now_left.or(left.filter(|_| is_late));
         if is_over(&state) {
             screen.clear();
             return Ok(say(args, &state, &result(&state, if is_late { ended } else { 0 })));

@@ -5,7 +5,7 @@ use std::io;
 use quick_xml::Writer;
 use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
 
-use super::reader::{PACKAGE, SERVICE};
+use super::reader::{PACKAGE, SERVICE, SERVICE_CLASS};
 use super::relay::Relay;
 use crate::cli::endpoints::Endpoint;
 
@@ -88,7 +88,7 @@ pub fn document(relays: &[Relay]) -> io::Result<String> {
     for bean in &beans {
         bean.write(&mut xml)?;
     }
-    let class = format!("{PACKAGE}StunTurnService");
+    let class = format!("{PACKAGE}{SERVICE_CLASS}");
     let service = BytesStart::new("bean").with_attributes([("id", SERVICE), ("class", class.as_str())]);
     xml.write_event(Event::Start(service))?;
     for property in ["stunServers", "turnServers", "remoteIceCandidates"] {

@@ -16,6 +16,8 @@ use crate::base::turn_url::split;
 pub const PACKAGE: &str = "org.bigbluebutton.web.services.turn.";
 /// The id of the bean that refers to all others.
 pub const SERVICE: &str = "stunTurnService";
+/// Its class.
+pub const SERVICE_CLASS: &str = "StunTurnService";
 /// Size limit of the file. The one that BigBlueButton ships has 1 to 2 KiB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -195,6 +197,11 @@ impl Document {
     /// # Errors
     /// A message for the operator if it is not XML, or no list of beans.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if text.trim_start().starts_with("<?xml") && !text.starts_with("<?xml") {
+            return Err(
+                "there is a blank before <?xml, so bbb-web cannot read it; remove the blank".to_owned()
+            );
+        }
         let mut document = Self::default();
         let mut reader = Reader::from_str(text);
         let (mut depth, mut roots) = (0usize, 0usize);
@@ -249,8 +256,13 @@ impl Document {
     /// A message for the operator if bbb-web would not load the file.
     pub fn servers(&self) -> Result<Servers, String> {
         let mut servers = Servers::default();
-        if !self.beans.contains_key(SERVICE) {
+        let Some(service) = self.beans.get(SERVICE) else {
             return Err(format!("there is no bean {SERVICE}"));
+        };
+        if service.class.strip_prefix(PACKAGE) != Some(SERVICE_CLASS) {
+            return Err(format!(
+                "the class of {SERVICE} is not {PACKAGE}{SERVICE_CLASS}, so bbb-web does not start"
+            ));
         }
         let mut seen = BTreeSet::new();
         for Reference { property, id, .. } in &self.references {

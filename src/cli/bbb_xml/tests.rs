@@ -51,6 +51,14 @@ fn entries(text: &str) -> Vec<(String, String)> {
     all
 }
 
+#[test]
+fn what_bbb_web_does_not_load_is_refused() {
+    let text = written(SECRET);
+    assert!(servers(&format!("\n{text}")).unwrap_err().contains("before <?xml"));
+    let misspelt = text.replace("StunTurnService", "StunTurnServices");
+    assert!(servers(&misspelt).unwrap_err().contains("the class of stunTurnService"), "{misspelt}");
+}
+
 /// It would be handed to every browser, and must not appear in a message.
 #[test]
 fn a_secret_in_the_place_of_the_url_is_refused_and_not_shown() {
