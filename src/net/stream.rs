@@ -275,14 +275,9 @@ impl Stream {
     /// counts in no limit: bytes that nobody will read, or output that the client does not take. Returns the socket, whose sending
     /// direction is ended, if the client has yet to acknowledge less output.
     pub fn close(mut self, reason: CloseReason, output: &mut Scratch) -> Option<TcpStream> {
-        use CloseReason::{Displaced, KernelMemory as Memory, Stuck, TooMany};
+        use CloseReason::{Displaced, KernelMemory as Memory, Stuck};
         let held = KernelMemory::of(self.fd()).unwrap_or_default();
-        let unsent_max = match reason {
-            // Many of them come at once, and even the end of a connection takes a place in the kernel.
-            TooMany => 0,
-            Displaced | Memory | Stuck => 1,
-            _ => RESET_UNSENT,
-        };
+        let unsent_max = if matches!(reason, Displaced | Memory | Stuck) { 1 } else { RESET_UNSENT };
         let socket = SockRef::from(&self.socket);
         if held.received >= RESET_RECEIVED || held.unsent >= unsent_max {
             let _ = socket.set_linger(Some(Duration::ZERO));
