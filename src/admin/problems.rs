@@ -137,7 +137,7 @@ fn readiness(not_ready: Option<&str>, state: Option<&State>, problems: &mut Vec<
         Some(State { is_draining: true, drain_seconds, .. }) => {
             let text = match drain_seconds {
                 Some(seconds) => {
-                    let left = duration(u64::from(*seconds));
+                    let left = duration(*seconds);
                     format!(
                         "The server drains: it refuses new users, and ends the others in {left} at the latest."
                     )
