@@ -50,7 +50,7 @@ pub struct Reading {
     pub allocations: [u64; Transport::ALL.len()],
     /// Allocations made.
     pub allocated: u64,
-    /// Those among them that `hallpass doctor` or `load` made on this machine.
+    /// Those among them that `hallpass doctor` or `load` made on this machine, or a login that `hallpass credentials` prints.
     pub tested: u64,
     /// Users with an allocation.
     pub users: u64,

@@ -118,15 +118,15 @@ pub fn json(source: &dyn SessionSource, filter: &Filter, refused: &Book) -> Valu
             let held = of_user.get(&key).copied().unwrap_or(0);
             let is_denied = denied.contains(&key);
             let session = Session { host: key.0, user: key.1, ..session };
-            let hints = hints(&session, (held, limit), is_denied);
-            session.json(now, &hints, &notes(&session, is_denied))
+            let remarks = remarks(&session, (held, limit), is_denied);
+            session.json(now, &remarks)
         })
         .collect();
     json!({ "sessions": sessions, "total": total, "omitted": omitted, "complete": is_complete })
 }
 
 impl Session {
-    fn json(&self, now: u64, hints: &[String], notes: &[&str]) -> Value {
+    fn json(&self, now: u64, Remarks { hints, notes }: &Remarks) -> Value {
         json!({
             "host": self.host,
             "user": self.user,
@@ -163,11 +163,21 @@ impl Relayed {
     }
 }
 
-/// Returns what looks wrong with a session, in words. `held` is the number of its user's sessions, `limit` the
-/// most. `is_denied`: a peer of its user was refused lately.
-fn hints(session: &Session, (held, limit): (u32, u32), is_denied: bool) -> Vec<String> {
-    let mut hints = Vec::new();
+/// What can be said of a session, in words.
+#[derive(Default)]
+struct Remarks {
+    /// What looks wrong.
+    hints: Vec<String>,
+    /// What is normal although it may look wrong.
+    notes: Vec<&'static str>,
+}
+
+/// Returns what can be said of a session. `held` is the number of its user's sessions, `limit` the most. `is_denied`: a peer of its
+/// user was refused lately.
+fn remarks(session: &Session, (held, limit): (u32, u32), is_denied: bool) -> Remarks {
+    let Remarks { mut hints, mut notes } = Remarks::default();
     let (up, down) = (session.from_client.packets, session.from_peer.packets);
+    let permissions: usize = session.relayed.iter().map(|relayed| relayed.permissions).sum();
     if session.seconds >= SETTLING {
         if up >= ONE_WAY && down == 0 {
             hints.push(
@@ -177,29 +187,16 @@ fn hints(session: &Session, (held, limit): (u32, u32), is_denied: bool) -> Vec<S
             );
         } else if down >= ONE_WAY && up == 0 {
             hints.push("the client sends nothing to its peers".to_owned());
-        } else if permissions(session) == 0 && is_denied {
+        } else if permissions == 0 && is_denied {
             hints.push(format!("its peer was refused (403): hallpass refusals --user {}", session.user));
+        } else if permissions == 0 {
+            notes.push("no peer yet: browsers keep unused allocations for a while");
         }
     }
     if limit > 0 && u64::from(held) * 5 >= u64::from(limit) * 4 {
         hints.push(format!("the user has {held} of {limit} allocations (limits.allocations_per_user)"));
     }
-    hints
-}
-
-/// Returns what is normal about a session although it may look wrong.
-fn notes(session: &Session, is_denied: bool) -> Vec<&'static str> {
-    let (up, down) = (session.from_client.packets, session.from_peer.packets);
-    let is_told = (up >= ONE_WAY && down == 0) || (down >= ONE_WAY && up == 0) || is_denied;
-    if session.seconds >= SETTLING && permissions(session) == 0 && !is_told {
-        vec!["no peer yet: browsers keep unused allocations for a while"]
-    } else {
-        Vec::new()
-    }
-}
-
-fn permissions(session: &Session) -> usize {
-    session.relayed.iter().map(|relayed| relayed.permissions).sum()
+    Remarks { hints, notes }
 }
 
 #[cfg(test)]

@@ -21,6 +21,9 @@ const DAY: u64 = 86_400;
 /// Days before the expiry when a warning starts.
 const EXPIRES_SOON_DAYS: u64 = 14;
 
+/// The next step for a certificate that has expired or will.
+const RENEW: &str = "renew it: a running server uses new files by itself";
+
 /// A certificate with its key, and warnings about it.
 #[derive(Debug)]
 pub struct LoadedCertificate {
@@ -63,20 +66,10 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Expired(path, days) => {
-                write!(
-                    f,
-                    "{}: expired {} ago; renew it: a running server uses new files by itself",
-                    path.display(),
-                    in_days(*days)
-                )
+                write!(f, "{}: expired {} ago; {RENEW}", path.display(), in_days(*days))
             }
             Self::ExpiresSoon(path, days) => {
-                write!(
-                    f,
-                    "{}: expires in {}; renew it: a running server uses new files by itself",
-                    path.display(),
-                    in_days(*days)
-                )
+                write!(f, "{}: expires in {}; {RENEW}", path.display(), in_days(*days))
             }
             Self::NotYetValid(path) => {
                 write!(f, "{}: not valid yet; check the clock of this host", path.display())

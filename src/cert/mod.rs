@@ -11,7 +11,6 @@ pub mod resolver;
 pub mod roots;
 pub mod self_signed;
 pub mod verifier;
-
 mod x509;
 
 use std::sync::Arc;

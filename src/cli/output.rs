@@ -55,7 +55,7 @@ pub fn print_if_open(bytes: &[u8]) {
 
 /// Writes text to standard output. On a terminal, sentences under a table do not break in the middle of a word.
 pub fn print_fitting(text: &str) -> ExitCode {
-    match if io::stdout().is_terminal() { width() } else { None } {
+    match width(&io::stdout()) {
         Some(columns) => print(fitting(text, columns).as_bytes()),
         None => print(text.as_bytes()),
     }
@@ -94,14 +94,12 @@ pub fn json(document: &Value) -> String {
 
 /// Writes lines to standard error, wrapped at the width of the terminal.
 pub fn print_stderr_fitting(text: &str) {
-    let columns = if io::stderr().is_terminal() { width() } else { None };
-    print_stderr(&columns.map_or_else(|| text.to_owned(), |columns| hanging(text, columns, 0)));
+    print_stderr(&width(&io::stderr()).map_or_else(|| text.to_owned(), |columns| hanging(text, columns, 0)));
 }
 
 /// Writes lines with a column of names to standard output, wrapped at the width of the terminal. `column`: where the texts begin.
 pub fn print_hanging(text: &str, column: usize) -> ExitCode {
-    let columns = if io::stdout().is_terminal() { width() } else { None };
-    let text = columns.map_or_else(|| text.to_owned(), |columns| hanging(text, columns, column));
+    let text = width(&io::stdout()).map_or_else(|| text.to_owned(), |columns| hanging(text, columns, column));
     print(text.as_bytes())
 }
 
@@ -125,9 +123,10 @@ fn hanging(text: &str, columns: usize, column: usize) -> String {
     out
 }
 
-/// Returns the width of the terminal, unless it is too narrow for sentences.
-fn width() -> Option<usize> {
-    size().ok().map(|(columns, _)| usize::from(columns)).filter(|columns| *columns >= WIDTH_MIN)
+/// Returns the width if this is a terminal, unless it is too narrow for sentences.
+fn width(stream: &impl IsTerminal) -> Option<usize> {
+    let size = if stream.is_terminal() { size().ok() } else { None };
+    size.map(|(columns, _)| usize::from(columns)).filter(|columns| *columns >= WIDTH_MIN)
 }
 
 /// Writes to standard error. If that fails, there is nowhere left to report it.

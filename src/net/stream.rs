@@ -287,7 +287,12 @@ impl Stream {
         if self.unsent.is_empty() {
             self.send_close_notify(output);
         }
-        if KernelMemory::of(self.fd()).unwrap_or_default().unsent == 0 {
+        // A close_notify waits for an acknowledgement like other output.
+        let unsent = match &self.tls {
+            Some(_) => KernelMemory::of(self.fd()).unwrap_or_default().unsent,
+            None => held.unsent,
+        };
+        if unsent == 0 {
             return None;
         }
         // Nobody reads any more, so the kernel need not keep what the client sends.

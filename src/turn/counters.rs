@@ -125,7 +125,8 @@ pub struct HostRung {
     pub allocations: Counter,
     /// Allocations made since the start.
     pub allocated: Counter,
-    /// Those of [`allocated`](Self::allocated) that were tests by this program on this machine.
+    /// Those of [`allocated`](Self::allocated) that say nothing about the users: see
+    /// [`is_trial`](super::identity::own_test::is_trial).
     pub tested: Counter,
     /// Allocations that got a permission.
     pub permitted: Counter,

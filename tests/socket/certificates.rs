@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 /// Within this time a replaced certificate is in use; more on a machine without time for the server.
 const LIMIT: Duration = Duration::from_secs(10);
 
-fn shown(server: &Server) -> Vec<u8> {
+/// Returns the certificate that a new client is shown.
+pub fn shown(server: &Server) -> Vec<u8> {
     tls::certificate(&tls::connect(server.v4(Transport::Tls)).conn)
 }
 
 /// Connects until another certificate than `old` is shown, and returns it.
-fn wait_for_other(server: &Server, old: &[u8]) -> Vec<u8> {
+pub fn wait_for_other(server: &Server, old: &[u8]) -> Vec<u8> {
     let start = Instant::now();
     loop {
         let now = shown(server);

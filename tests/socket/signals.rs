@@ -1,5 +1,6 @@
 //! Signals: certificate changes, reload and shutdown.
 
+use crate::certificates::{shown, wait_for_other};
 use crate::support::beside_others;
 use crate::support::certs::{self, Kind};
 use crate::support::client::{Client, Link};
@@ -15,18 +16,6 @@ use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-fn shown_certificate(server: &Server) -> Vec<u8> {
-    tls::certificate(&tls::connect(server.v4(Transport::Tls)).conn)
-}
-
-/// Reconnects until a certificate other than `old` is shown.
-fn wait_for_other_certificate(server: &Server, old: &[u8]) {
-    let end = Instant::now() + LIMIT;
-    while shown_certificate(server) == old {
-        assert!(Instant::now() < end, "still the old certificate:\n{}", server.log());
-    }
-}
-
 #[test]
 fn sigusr2_swaps_certificates_and_keeps_connections() {
     let _turn = beside_others();
@@ -40,7 +29,7 @@ fn sigusr2_swaps_certificates_and_keeps_connections() {
     let (cert, key) = server.certificate_files();
     certs::write(Kind::Good, "second.test", cert, key);
     server.signal("USR2");
-    wait_for_other_certificate(&server, &old);
+    wait_for_other(&server, &old);
     client.echo(peer.address(), 100);
     assert_eq!(client.refresh(600), 0);
 }
@@ -52,7 +41,7 @@ fn sighup_with_a_broken_certificate_keeps_the_old_one() {
         return;
     }
     let server = Server::start(&Plan::loopback());
-    let old = shown_certificate(&server);
+    let old = shown(&server);
     let mut client = Client::log_in(
         Link::open(Transport::Tcp, server.v4(Transport::Tcp)),
         server.credentials("connected"),
@@ -64,12 +53,12 @@ fn sighup_with_a_broken_certificate_keeps_the_old_one() {
     server.signal("HUP");
     let told = server.wait_log(LIMIT, |log| log[before..].contains(cert.to_str().unwrap()));
     assert!(told, "the log does not name the broken file:\n{}", server.log());
-    assert_eq!(shown_certificate(&server), old);
+    assert_eq!(shown(&server), old);
     assert_eq!(client.refresh(600), 0);
     // A valid certificate is loaded afterwards.
     certs::write(Kind::Good, "second.test", cert, key);
     server.signal("HUP");
-    wait_for_other_certificate(&server, &old);
+    wait_for_other(&server, &old);
     assert_eq!(client.refresh(600), 0);
 }
 
@@ -111,7 +100,7 @@ fn an_expired_certificate_does_not_replace_a_valid_one() {
         return;
     }
     let server = Server::start(&Plan::loopback());
-    let valid = shown_certificate(&server);
+    let valid = shown(&server);
     let (cert, key) = server.certificate_files();
     certs::write(Kind::Expired, "first.test", cert, key);
     for signal in ["USR2", "HUP"] {
@@ -119,13 +108,13 @@ fn an_expired_certificate_does_not_replace_a_valid_one() {
         server.signal(signal);
         let told = |log: &str| log[before..].contains(" ago, and the certificate in use is still valid");
         assert!(server.wait_log(LIMIT, told), "SIG{signal}: {}", server.log());
-        assert_eq!(shown_certificate(&server), valid);
+        assert_eq!(shown(&server), valid);
     }
     let path = server.files().path("hallpass.toml");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("[tls]\n", "[tls]\naccept_expired = true\n")).unwrap();
     server.signal("HUP");
-    wait_for_other_certificate(&server, &valid);
+    wait_for_other(&server, &valid);
 }
 
 fn is_new(log: &str) -> bool {

@@ -10,7 +10,7 @@ use crate::support::stun::binding_request;
 use crate::support::tool::run_ok;
 use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -85,14 +85,13 @@ fn segments_behind_a_missing_one_are_freed_when_the_connection_is_closed() {
 /// Requests of a client that reads no answers: more than fits into its buffer, less than is reset at once.
 const REQUESTS: u64 = 100;
 
-/// Opens a connection, sends requests, reads no answer, and ends its sending direction.
-fn ended_without_reading(server: &Server) -> TcpStream {
+/// Opens a connection, sends this, reads no answer, and ends its sending direction. The receive buffer is as small as can be.
+pub fn ended_without_reading(address: SocketAddr, sent: &[u8]) -> TcpStream {
     let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     client.set_recv_buffer_size(1).unwrap();
-    client.connect(&server.v4(Transport::Tcp).into()).unwrap();
+    client.connect(&address.into()).unwrap();
     let mut client = TcpStream::from(client);
-    let requests: Vec<u8> = (0..REQUESTS).flat_map(binding_request).collect();
-    client.write_all(&requests).unwrap();
+    client.write_all(sent).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     client
 }
@@ -107,7 +106,9 @@ fn the_last_output_of_closed_connections_counts_and_ends() {
     }
     let server = Server::start(&Plan { limits: "workers = 1".into(), ..Plan::loopback() });
     let address = server.v4(Transport::Tcp);
-    let clients: Vec<TcpStream> = (0..CONNECTIONS).map(|_| ended_without_reading(&server)).collect();
+    let requests: Vec<u8> = (0..REQUESTS).flat_map(binding_request).collect();
+    let clients: Vec<TcpStream> =
+        (0..CONNECTIONS).map(|_| ended_without_reading(address, &requests)).collect();
     let closed = || metric(&server, "hallpass_connections_closed_total", "reason=\"closed\"");
     assert!(until(LIMIT, || closed() >= CONNECTIONS as u64).is_some(), "{}", server.log());
     let held = unacknowledged_ends(address);

@@ -1,13 +1,12 @@
 //! Web clients of a shared port that end their connections and do not acknowledge the answer.
 
+use crate::kernel_memory::ended_without_reading;
 use crate::machine::{cpu, metric, until};
 use crate::support::alone;
 use crate::support::http::get_as;
 use crate::support::plan::{Plan, Transport};
 use crate::support::server::{Server, skip_on_coturn};
-use socket2::{Domain, Socket, Type};
-use std::io::Write;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,18 +16,6 @@ const CONNECTIONS: u64 = 200;
 /// More than half of all connections.
 const ENDED: u64 = 120;
 const NEWCOMERS: usize = 20;
-
-/// Requests a page with an answer that is longer than the receive buffer, reads nothing, and ends the sending direction.
-fn ended_without_reading(address: SocketAddr) -> TcpStream {
-    let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    client.set_recv_buffer_size(1).unwrap();
-    client.connect(&address.into()).unwrap();
-    let mut client = TcpStream::from(client);
-    // The answer is a redirect to the same path.
-    write!(client, "GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(1500)).unwrap();
-    client.shutdown(Shutdown::Write).unwrap();
-    client
-}
 
 /// Row 32. Their places are free for other visitors, and waiting for the acknowledgement takes no time of the worker (row 30).
 #[test]
@@ -44,7 +31,10 @@ fn unread_answers_of_ended_web_connections_keep_nobody_out() {
     });
     let address = server.v4(Transport::Tls);
     assert_eq!(get_as(address, "localhost", "/").0, 301, "the built-in site");
-    let ended: Vec<TcpStream> = (0..ENDED).map(|_| ended_without_reading(address)).collect();
+    // The answer is a redirect to the same path, longer than the receive buffer.
+    let request = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(1500));
+    let ended: Vec<TcpStream> =
+        (0..ENDED).map(|_| ended_without_reading(address, request.as_bytes())).collect();
     let closed = || metric(&server, "hallpass_connections_closed_total", "stage=\"web\"");
     assert!(until(LIMIT, || closed() > ENDED).is_some(), "{} closed", closed());
     let turns = || metric(&server, "hallpass_worker_wakeups_total", "");

@@ -120,20 +120,14 @@ impl Certificate {
     /// Reads the files again and uses them. New handshakes use the new certificate; open connections keep theirs. After an
     /// error, which is logged, the certificates in use stay. The result is recorded in `last`.
     pub fn reload(&self, files: Option<&TlsFiles>, last: &LastReload) {
-        match self.examine(files) {
-            Ok(next) => drop(next.use_now(last)),
-            Err(errors) => {
-                errors.iter().for_each(|error| tracing::error!("the certificate in use stays: {error}"));
-                last.record(false, clock::unix_seconds());
-            }
-        }
+        use_or_keep(self.examine(files), last);
     }
 
     /// Does the same after a change of the files, but says nothing if they still have the certificates in use.
     pub fn follow_up(&self, files: Option<&TlsFiles>, last: &LastReload) {
         match self.examine(files) {
             Ok(next) if next.0.iter().all(|(_, _, examined)| examined.next.is_none()) => last.settle(),
-            _ => self.reload(files, last),
+            examined => use_or_keep(examined, last),
         }
     }
 
@@ -162,6 +156,17 @@ impl Certificate {
     /// Returns the store of the certificate of the admin pages, if they use TLS.
     pub fn store_for_admin(&self) -> Arc<CertStore> {
         Arc::clone(self.of_admin.as_ref().map_or(&self.store, |(store, _)| store))
+    }
+}
+
+/// Uses the certificates that were read, or logs why those in use stay.
+fn use_or_keep(examined: Result<NextCertificates, Vec<String>>, last: &LastReload) {
+    match examined {
+        Ok(next) => drop(next.use_now(last)),
+        Err(errors) => {
+            errors.iter().for_each(|error| tracing::error!("the certificate in use stays: {error}"));
+            last.record(false, clock::unix_seconds());
+        }
     }
 }
 

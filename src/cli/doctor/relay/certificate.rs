@@ -22,6 +22,7 @@ const RELOAD: &str = "its log says why it does not use them; systemctl reload ha
 pub fn check(site: &Site<'_>, seen: &Seen) -> Check {
     let mut check = Check::of("certificate");
     let examined = &site.certificate;
+    let valid = valid_now(seen);
     match &examined.error {
         Some(CertError::Read(path, error))
             if site.is_limited() && error.kind() == ErrorKind::PermissionDenied =>
@@ -32,21 +33,22 @@ pub fn check(site: &Site<'_>, seen: &Seen) -> Check {
                 "run this command as root",
             ));
         }
-        Some(error) if valid_now(seen).is_some() => {
-            let text = error.to_string();
-            let (text, remedy) = text.split_once("; ").unwrap_or((&text, "replace the files"));
-            check.findings.push(Finding::warning(
-                "certificate_unusable_in_files",
-                format!("{text}. The running server keeps the certificate from before, so calls work now, but not after a restart"),
-                format!("{remedy}; do not restart before"),
-            ));
+        Some(error) if valid.is_some() => {
+            let found = divided(Finding::warning, "certificate_unusable_in_files", &error.to_string());
+            check.findings.push(Finding {
+                text: format!(
+                    "{}. The running server keeps the certificate from before, so calls work now, but not after a restart",
+                    found.text
+                ),
+                remedy: found.remedy.map(|remedy| format!("{remedy}; do not restart before")),
+                ..found
+            });
         }
         Some(error) => {
             check.findings.push(divided(Finding::error, "certificate_unusable", &error.to_string()));
         }
         None => {}
     }
-    let valid = served_instead(seen, &examined.warnings);
     check.findings.extend(examined.warnings.iter().map(|found| match (&valid, found) {
         (Some(served), Warning::Expired(path, days)) => not_renewed(served, path, *days),
         _ => warning(found),
@@ -68,7 +70,8 @@ pub fn check(site: &Site<'_>, seen: &Seen) -> Check {
     check.facts.push(describe(&judged, leaf));
     check.findings.extend(trust(&judged, &examined.warnings));
     check.findings.extend(other_name(site, leaf, &names));
-    if valid.is_none() {
+    let has_expired = examined.warnings.iter().any(|warning| matches!(warning, Warning::Expired(..)));
+    if valid.is_none() || !has_expired {
         check.findings.extend(not_loaded(seen, leaf));
     }
     check
@@ -180,12 +183,6 @@ fn covers(names: &[String], wanted: &str) -> bool {
 fn served(seen: &Seen) -> impl Iterator<Item = &Description> {
     let tls = seen.doors.iter().filter(|(door, _)| door.rung.transport == Transport::Tls);
     tls.filter_map(|(_, outcome)| outcome.certificate.as_ref()?.chain.first())
-}
-
-/// Returns the certificate of the running server if it is valid, while that of the files has expired.
-fn served_instead(seen: &Seen, warnings: &[Warning]) -> Option<Description> {
-    let has_expired = warnings.iter().any(|warning| matches!(warning, Warning::Expired(..)));
-    has_expired.then(|| valid_now(seen))?
 }
 
 /// Returns the certificate of the running server if all that it presents are valid now.
