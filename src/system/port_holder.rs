@@ -168,7 +168,8 @@ mod tests {
     #[test]
     fn this_process_is_found_behind_its_own_ports() {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        // No other test has an address there, so nobody takes the port once it is closed.
+        let tcp = TcpListener::bind("127.83.0.1:0").unwrap();
         for (space, address) in
             [(PortSpace::Udp, udp.local_addr().unwrap()), (PortSpace::Tcp, tcp.local_addr().unwrap())]
         {

@@ -395,7 +395,9 @@ fn an_unreachable_peer_is_reported_and_does_not_stop_the_relay() {
     let relay = Relay::start(0);
     let mut client = relay.connect(Transport::Udp);
     let (peer, address) = peer();
-    let (closed, closed_address) = self::peer();
+    // No other test has an address there, so nobody takes the port once it is closed.
+    let closed = UdpSocket::bind("127.83.0.2:0").expect("bind");
+    let closed_address = closed.local_addr().expect("bound");
     drop(closed);
     let relayed = client.allocate();
     client.bind(0x4000, address);

@@ -52,7 +52,7 @@ fn fifty_thousand_allocations_come_and_go() {
     let limit = hallpass::system::limits::raise_open_files().after;
     assert!(limit > TOGETHER as u64 + 500, "{limit} descriptors are too few: raise `ulimit -Hn`");
     let server = Server::start(&Plan {
-        relay_ports: (10_000, 32_767),
+        relay_ports: (16_384, 32_767),
         limits: "unauthenticated_per_source = 0\nrequests_per_user = 0\nallocations_per_user = 0".to_owned(),
         ..Plan::loopback()
     });

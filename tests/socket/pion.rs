@@ -4,10 +4,10 @@ use crate::support::beside_others;
 use crate::support::echo::Echo;
 use crate::support::files::Directory;
 use crate::support::http::get;
-use crate::support::plan::{LOCAL_V4, Plan, REALM, Transport};
+use crate::support::plan::{LOCAL_V4, Plan, REALM, Transport, free_port};
 use crate::support::server::{Server, skip_on_coturn};
 use crate::support::tool::run_command;
-use std::net::UdpSocket;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -36,9 +36,7 @@ fn answered(server: &Server) -> [u32; 2] {
     let files = Directory::new("pion");
     let program = build(&files);
     let peer = Echo::start(LOCAL_V4);
-    let closed = UdpSocket::bind((LOCAL_V4, 0)).unwrap();
-    let gone = closed.local_addr().unwrap();
-    drop(closed);
+    let gone = SocketAddr::new(LOCAL_V4, free_port());
     [Transport::Udp, Transport::Tcp].map(|transport| {
         let credentials = server.credentials("pion");
         let mut command = Command::new(&program);

@@ -2,11 +2,10 @@
 
 use super::certs::{self, Kind};
 use super::files::Directory;
-use std::collections::HashSet;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 pub const REALM: &str = "relay.test";
 pub const SECRET: &str = "a secret of the tests";
@@ -15,6 +14,9 @@ pub const LOCAL_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
 /// Below the kernel's ephemeral range, so that no client socket occupies a relay port.
 const RELAY_PORTS: (u16, u16) = (16384, 32767);
+
+/// Below the relay ports, and above the ports that browsers refuse.
+const FREE_PORTS: (u16, u16) = (11000, 16383);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Transport {
@@ -182,20 +184,23 @@ fn lay_out(plan: &Plan, files: &Directory, mut port: impl FnMut(Transport) -> u1
     }
 }
 
-/// Returns a port that was just free for UDP and TCP on every address, and never the same twice per process: servers
-/// that share a port by SO_REUSEPORT would take each other's clients.
+/// Returns a port that is free for UDP and TCP on every address, and never the same twice per process: servers that
+/// share a port by SO_REUSEPORT would take each other's clients. The kernel gives none of these ports to a socket that
+/// asks for any, so the port stays free while nobody listens there.
 pub fn free_port() -> u16 {
-    static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
-    let mut given = GIVEN.lock().unwrap();
-    let given = given.get_or_insert_default();
-    for _ in 0..1000 {
-        let tcp = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).expect("no port left");
-        let port = tcp.local_addr().unwrap().port();
-        if UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).is_ok() && given.insert(port) {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let count = u32::from(FREE_PORTS.1 - FREE_PORTS.0) + 1;
+    // Other test processes begin elsewhere.
+    let first = std::process::id().wrapping_mul(101);
+    for _ in 0..count {
+        let number = first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % count;
+        let port = FREE_PORTS.0 + u16::try_from(number).expect("below the count");
+        let any = (Ipv6Addr::UNSPECIFIED, port);
+        if let (Ok(_), Ok(_)) = (TcpListener::bind(any), UdpSocket::bind(any)) {
             return port;
         }
     }
-    panic!("no free port in 1000 tries");
+    panic!("no free port between {} and {}", FREE_PORTS.0, FREE_PORTS.1);
 }
 
 fn quoted(items: &[impl ToString]) -> String {

@@ -4,7 +4,7 @@ use crate::call::Call;
 use crate::machine::{cpu, drops, in_own_network, metric, until};
 use crate::support::alone;
 use crate::support::client::{Client, Link};
-use crate::support::plan::{LOCAL_V4, Plan, Transport};
+use crate::support::plan::{LOCAL_V4, Plan, Transport, free_port};
 use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::Session;
 use crate::support::tool::run_ok;
@@ -56,7 +56,7 @@ fn icmp_errors_are_counted_without_affecting_others() {
     let _turn = alone();
     let mut server = Server::start(&Plan::loopback());
     during_a_call(&mut server, "nobody on the peer's port", |server| {
-        let nobody = UdpSocket::bind((LOCAL_V4, 0)).unwrap().local_addr().unwrap();
+        let nobody = SocketAddr::new(LOCAL_V4, free_port());
         let somebody = UdpSocket::bind((LOCAL_V4, 0)).unwrap();
         somebody.set_read_timeout(Some(LIMIT)).unwrap();
         let mut client = client(server);
