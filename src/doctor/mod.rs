@@ -39,6 +39,7 @@ mod tests;
 pub mod text;
 pub mod time_source;
 pub mod tls;
+mod unreached;
 mod watch;
 pub mod web;
 
