@@ -54,7 +54,7 @@ use metrics::reload::Reloads;
 use now::now;
 use pages::{Shown, Starting};
 use pressure::Watch;
-use refusals::Refusals;
+use refusals::{Comparison, Refusals};
 use relays::Relays;
 use running_server::RunningServer;
 use settings::{HostNames, Machine};
@@ -181,11 +181,7 @@ fn set_up(
         protocol,
         counters.clone(),
         Arc::clone(&hosts),
-        format!(
-            "hallpass bbb-xml --config {} --public-name {} --verify turn-stun-servers.xml",
-            source.name(),
-            config.realm
-        ),
+        Comparison { config: source.name(), realm: config.realm.clone() },
         clock::unix_seconds(),
     );
     shown.metrics.set(ServerMetrics {
