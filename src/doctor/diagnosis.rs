@@ -10,9 +10,9 @@ use super::outcome::{Outcome, Untested};
 use super::quality::quality;
 use super::rung::Route;
 use super::stage::{Cause, Fault, Stage};
-use super::text::{list, span};
+use super::text::span;
 use super::tls::Certificate;
-use super::unreached::{reset, unreached};
+use super::unreached::{names, reset, unreached};
 use crate::base::transport::Transport;
 use crate::system::local_addresses::is_private;
 
@@ -461,16 +461,4 @@ fn behind_stun(fault: Option<&Fault>) -> (String, Option<Addressee>) {
         Some((_, cause)) => (format!("{FAILS}: {cause}."), Some(Addressee::Network)),
         None => (format!("{FAILS}."), Some(Addressee::Network)),
     }
-}
-
-/// The rungs of these outcomes, each once: `UDP 3478 and TLS 443`.
-pub fn names<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> String {
-    let mut names: Vec<String> = Vec::new();
-    for outcome in outcomes {
-        let name = outcome.rung.to_string();
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    list(&names)
 }

@@ -1,6 +1,5 @@
 //! The verdict if nothing answers, or connections end as soon as they begin.
 
-use super::diagnosis::names;
 use super::finding::{Addressee, Finding, finding};
 use super::name::Lookup;
 use super::outcome::Outcome;
@@ -93,4 +92,16 @@ fn tried<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> String {
         [one] => format!("not over {one} (nothing else was tested)"),
         names => format!("neither {}", names.join(" nor ")),
     }
+}
+
+/// The rungs of these outcomes, each once: `UDP 3478 and TLS 443`.
+pub fn names<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> String {
+    let mut names: Vec<String> = Vec::new();
+    for outcome in outcomes {
+        let name = outcome.rung.to_string();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    list(&names)
 }

@@ -126,8 +126,9 @@ fn set_up(
     let addresses = addresses::at_start();
     // Printed before a certificate error ends the start, so that the operator sees both.
     let fit_check = configuration::refuse_misfits(&config, &source, &addresses);
-    let certificate = Certificate::first(&config)
-        .map_err(|message| StartError::new(message, "fix cert and key in [tls] or [admin]"))?;
+    let certificate = Certificate::first(&config).map_err(|message| {
+        StartError::new(message, "do that, or correct cert and key in [tls] or [admin]")
+    })?;
     shown.certificate.set(certificate.store_for_admin());
     fit_check?;
     // Before the listeners: two servers with one control socket must not share the clients.
