@@ -15,6 +15,7 @@ fn settings(peers: PeerRules) -> Settings {
         secrets: Vec::new(),
         revoked: Vec::new(),
         peers: None,
+        confined: None,
     };
     let local = Ipv4Addr::LOCALHOST.into();
     Settings {
