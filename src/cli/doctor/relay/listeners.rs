@@ -18,6 +18,10 @@ use crate::doctor::stage::{Cause, Stage};
 use crate::doctor::text::list;
 use crate::turn::settings::RelayAddress;
 
+/// What to do if the server refuses everybody.
+const DRAINS: &str = "`hallpass top --once` says whether it drains (then `hallpass drain --cancel` ends that), and `hallpass refusals` \
+                      what it lacks";
+
 /// From more ways than this on, all of them are not listed.
 const MANY: usize = 3;
 
@@ -295,11 +299,12 @@ fn failure(site: &Site<'_>, (doors, all): (&[&Door], usize), cause: &Cause, whos
             ),
         ),
         Cause::Full => full(&places, false),
-        Cause::Quota | Cause::Redirect(_) => Finding::warning(
+        Cause::Quota => Finding::warning(
             "listener_full",
             format!("{places}: {cause}"),
-            "`hallpass refusals` says what the server lacks; `systemctl status hallpass` says whether it drains",
+            "another run of this command may go on; else `hallpass refusals` names the limit",
         ),
+        Cause::Redirect(_) => Finding::warning("listener_full", format!("{places}: {cause}"), DRAINS),
         cause => Finding::error(
             "listener_fails",
             format!("{places}: {cause}"),
@@ -324,8 +329,7 @@ fn gives_nobody<'a>(mut outcomes: impl Iterator<Item = &'a Outcome>) -> bool {
 
 /// The relay lacks something, or drains. `is_closed`: it gives nobody an allocation.
 fn full(places: &str, is_closed: bool) -> Finding {
-    let next_step =
-        "`hallpass refusals` says what the server lacks; `systemctl status hallpass` says whether it drains";
+    let next_step = DRAINS;
     let text = format!("{places}: {}", Cause::Full);
     match is_closed {
         true => {
