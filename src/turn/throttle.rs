@@ -48,7 +48,7 @@ pub enum Purpose {
     Search,
     /// The same for other clients at the sources of such clients, counted for all sources together.
     NeighbourSearch,
-    /// The share of one source in that.
+    /// The share of one source in that. An IPv6 site (/48) is one source.
     NeighbourShare,
     /// Counting a source among those that share, once a second.
     NeighbourTurn,
@@ -212,26 +212,19 @@ impl Throttle {
 fn levels(purpose: Purpose, subject: Subject<'_>) -> [Option<(Key<'_>, u64)>; 3] {
     let expensive = usize::from(matches!(
         purpose,
-        Purpose::Search
-            | Purpose::FirstSearch
-            | Purpose::NeighbourShare
-            | Purpose::NeighbourTurn
-            | Purpose::Guess
-            | Purpose::Handshake
+        Purpose::Search | Purpose::FirstSearch | Purpose::Guess | Purpose::Handshake
     ));
     match subject {
         Subject::Source(IpAddr::V4(ip)) => [Some((Key::V4(ip.to_bits()), 1)), None, None],
         Subject::Source(IpAddr::V6(ip)) => {
             let network = (ip.to_bits() >> 64) as u64;
-            if purpose == Purpose::RecentGuess {
+            if matches!(purpose, Purpose::RecentGuess | Purpose::NeighbourShare | Purpose::NeighbourTurn) {
                 return [Some((Key::Site(network >> 16), 1)), None, None];
             }
             let of_provider = match purpose {
                 // A guess says nothing about other sites.
                 Purpose::Guess => None,
-                Purpose::Search | Purpose::FirstSearch | Purpose::NeighbourShare | Purpose::NeighbourTurn => {
-                    Some(SEARCHES_OF_A_PROVIDER)
-                }
+                Purpose::Search | Purpose::FirstSearch => Some(SEARCHES_OF_A_PROVIDER),
                 _ => Some(NETWORKS_OF_A_PROVIDER[expensive]),
             };
             [

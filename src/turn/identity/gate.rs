@@ -56,7 +56,8 @@ const SEARCH_OF_ALL_RECENT: Limit = Limit { per_second: 25_000_000 };
 /// So clients that guess do not keep new clients out at their own source.
 const SEARCH_OF_ALL_GUESSERS: Limit = Limit { per_second: 62_500_000 };
 /// The part of that limit which the sources of these other clients share equally: guesses elsewhere do not keep out the new
-/// clients of a school where somebody's password is wrong. Below the limit, because a share may be used at once.
+/// clients of a school where somebody's password is wrong. A source that was silent for a second may use two shares in the next
+/// one, but it is among those that share for two seconds. Below the limit, for sources that begin.
 const SHARED_BY_NEIGHBOURS: u32 = 50_000_000;
 /// A source counts once a second among those that share.
 const ONCE: Limit = Limit { per_second: 1 };
@@ -155,7 +156,7 @@ impl Gate {
             sources: table(),
             guesses: table(),
             deferred: table(),
-            neighbours: ActiveSources::default(),
+            neighbours: ActiveSources::new(key),
         }
     }
 
@@ -342,7 +343,8 @@ impl Gate {
                 ((Purpose::Search, SEARCH_OF_GUESSERS), None, (Purpose::Search, SEARCH_OF_ALL_GUESSERS))
             }
             Searcher::Neighbour => {
-                let per_second = SHARED_BY_NEIGHBOURS / self.neighbours.count(now.instant);
+                let parts = self.neighbours.parts(now.instant, client.five_tuple.client.ip());
+                let per_second = SHARED_BY_NEIGHBOURS / parts;
                 let share = Limit { per_second: per_second.max(1) };
                 let of_all = (Purpose::NeighbourSearch, SEARCH_OF_ALL_GUESSERS);
                 ((Purpose::FirstSearch, SEARCH_OF_SOURCE), Some((Purpose::NeighbourShare, share)), of_all)
@@ -378,7 +380,7 @@ impl Gate {
     fn note_neighbour(&mut self, now: Now, client: &Client, is_long: bool) {
         let shares = matches!(self.searcher(now, client, is_long), Searcher::Neighbour);
         if shares && self.sources.take(now.instant, Purpose::NeighbourTurn, source(client), 1, ONCE) {
-            self.neighbours.note(now.instant);
+            self.neighbours.note(now.instant, client.five_tuple.client.ip());
         }
     }
 

@@ -28,8 +28,8 @@ impl Difference {
             (peers.allow.clone(), peers.deny.clone(), peers.services.clone())
         };
         // A host that is gone keeps its peers for its remaining allocations. One that is new may be such a host that returns.
-        let is_same =
-            |host: &Host| before.hosts.iter().any(|known| (known.id, &known.peers) == (host.id, &host.peers));
+        let reached = |host: &Host| (host.id, host.peers.clone(), host.confined.is_some());
+        let is_same = |host: &Host| before.hosts.iter().any(|known| reached(known) == reached(host));
         if rules(before) != rules(after) || !after.hosts.iter().all(is_same) {
             return Self::Anything;
         }
