@@ -120,6 +120,10 @@ pub fn from_peer(state: &mut State, now: Now, relay: RelayId, peer: OnWire, len:
 pub fn unsent(state: &mut State, allocation: Option<AllocationId>, from_client: bool, unsent: Traffic) {
     let Some(allocation) = allocation.and_then(|id| state.table.allocation_mut(id)) else { return };
     let rung = state.counters.host(allocation.host, allocation.client.five_tuple.transport);
+    if from_client {
+        let packets = u32::try_from(unsent.packets).unwrap_or(u32::MAX);
+        allocation.unsent = allocation.unsent.saturating_add(packets);
+    }
     let (total, of_host) = match from_client {
         true => (&mut allocation.from_client, &rung.from_client),
         false => (&mut allocation.from_peer, &rung.from_peer),
