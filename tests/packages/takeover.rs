@@ -344,7 +344,9 @@ fn furnish(machine: &Machine) {
     machine.write("etc/nginx/sites-available/bigbluebutton", SITE);
     machine.write("etc/nginx/application.conf", APPLICATION);
     machine.sh("mkdir -p /etc/bigbluebutton/nginx /usr/share/bigbluebutton/nginx");
-    INCLUDED.map(|(file, text)| machine.write(file, text));
+    for (file, text) in INCLUDED {
+        machine.write(file, text);
+    }
     machine.sh("ln -s ../sites-available/bigbluebutton /etc/nginx/sites-enabled/bigbluebutton");
     machine.sh("groupadd --system bigbluebutton; useradd --system -g bigbluebutton bigbluebutton");
     write_list(machine, &URLS);
@@ -367,7 +369,9 @@ fn install_haproxy(machine: &Machine) {
     let site = SITE.replace("    listen [::]:443 ssl http2;\n", "").replace("$scheme", "https");
     let site = site.replace("listen 443 ssl http2;", INSTALLED_LISTEN);
     machine.write("etc/nginx/sites-available/bigbluebutton", &site);
-    INCLUDED.map(|(file, text)| machine.write(file, &text.replace("$scheme", "$real_scheme")));
+    for (file, text) in INCLUDED {
+        machine.write(file, &text.replace("$scheme", "$real_scheme"));
+    }
     let hook = "etc/letsencrypt/renewal-hooks/deploy/haproxy";
     machine.write(hook, HAPROXY_HOOK);
     machine.sh(&format!("chmod 755 /{hook}"));
@@ -501,7 +505,9 @@ fn a_bigbluebutton_host_is_taken_over_and_given_back() {
     follow(&machine, PAGE, "The way back", 1);
     assert_serves(&machine, false);
     assert_web(&school);
-    INCLUDED.map(|(file, text)| assert_eq!(read(&machine, file), text));
+    for (file, text) in INCLUDED {
+        assert_eq!(read(&machine, file), text);
+    }
     watch.step("the way back");
     browsers.join(&URLS);
     watch.step("both join through coturn");

@@ -87,10 +87,9 @@ pub(super) fn examine(args: &RelayArgs, progress: &mut dyn Progress) -> io::Resu
     site.relays.retain(|relay| !relay.only_local);
     if !args.before_start {
         site.tried = try_addresses(&site.config, &site.machine);
+        site.not_loaded = loaded::differences(&site.config, &args.config);
+        checks[0].findings.extend(not_loaded(&site, &file));
     }
-
-    site.not_loaded = loaded::differences(&site.config, &args.config);
-    checks[0].findings.extend(not_loaded(&site, &file));
 
     let mut inspection = Inspection {
         names: names::wanted(&site),
