@@ -14,6 +14,10 @@ cert=/etc/turnserver/fullchain.pem
 pkey=/etc/turnserver/privkey.pem
 no-cli
 ";
+/// Hallpass starts once `interrupt.py` has done its work.
+const WAIT: &str = "[Service]
+ExecStartPre=+/bin/sh -c 'until [ -e /srv/disturbed ]; do sleep 0.05; done'
+";
 /// Waits until the command has ended that another program started, whatever became of its terminal.
 const END: &str = "flock /run/hallpass-takeover-coturn.lock true";
 const TAKEOVER: &str = "hallpass-takeover-coturn --public-name relay.example.org";
@@ -48,13 +52,17 @@ fn serves(machine: &Machine, [hallpass, coturn]: [[&str; 2]; 2]) {
 
 #[track_caller]
 fn interrupt(machine: &Machine, how: &str, text: &str, command: &str) {
-    machine.sh(&format!("python3 interrupt.py {how} '{text}' '{command}'; {END}"));
+    machine.sh(&format!("rm -f disturbed; python3 interrupt.py {how} '{text}' '{command}'; {END}"));
 }
 
 /// Whatever ends the takeover half-way, coturn serves afterwards.
 #[test]
 fn an_interrupted_takeover_goes_back_to_coturn() {
     let Some(machine) = host("an interrupted takeover") else { return };
+    // Otherwise it may be over before anything disturbs it.
+    machine.sh("mkdir /run/systemd/system/hallpass.service.d");
+    machine.write("run/systemd/system/hallpass.service.d/wait.conf", WAIT);
+    machine.sh("systemctl daemon-reload");
     let piped = format!("{TAKEOVER} 2>&1 | tee log");
     for (how, step, command) in [
         ("terminal", "2. coturn stops", TAKEOVER),
@@ -72,7 +80,7 @@ fn an_interrupted_takeover_goes_back_to_coturn() {
     }
     // Killed, and tried again: it knows that coturn served before.
     machine.sh(&format!(
-        "mkfifo wait; {TAKEOVER} >wait 2>&1 & grep -qm 1 '3. Hallpass' wait; kill -KILL $!; {END}; systemctl stop coturn"
+        "rm disturbed; mkfifo wait; {TAKEOVER} >wait 2>&1 & grep -qm 1 '3. Hallpass' wait; kill -KILL $!; touch disturbed; {END}"
     ));
     drop_packets(&machine);
     machine.fails(TAKEOVER, "coturn is as it was");

@@ -1,4 +1,5 @@
-"""Runs a command, and disturbs it once its output has a text. Arguments: how, the text, the command for sh.
+"""Runs a command, and disturbs it once its output has a text. Arguments: how, the text, the command for sh. Makes the file
+`disturbed` once it has done so for the first time.
 
 terminal  the command has a terminal, which closes
 keys      the command has a terminal, where Ctrl-C is pressed until it ends
@@ -35,6 +36,11 @@ def read():
         return b""
 
 
+
+def disturbed():
+    open("disturbed", "w").close()
+
+
 seen = b""
 while text.encode() not in seen:
     more = read()
@@ -47,6 +53,7 @@ if how == "keys":
             os.write(end, b"\x03")
         except OSError:
             break
+        disturbed()
         ready, _, _ = select.select([end], [], [], 0.05)
         if ready:
             more = read()
@@ -55,5 +62,6 @@ if how == "keys":
             seen += more
 else:
     os.close(end)
+    disturbed()
 os.waitpid(pid, 0)
 sys.stdout.write(seen.decode(errors="replace"))
