@@ -100,10 +100,10 @@ done
 put 644 completions/hallpass "$share/bash-completion/completions/hallpass"
 put 644 completions/_hallpass "$share/zsh/site-functions/_hallpass"
 put 644 completions/hallpass.fish "$share/fish/vendor_completions.d/hallpass.fish"
-for file in conf/hallpass.toml conf/examples/* conf/nftables.conf; do
+for file in conf/hallpass.toml conf/examples/* conf/nftables.conf conf/sysctl.conf; do
     put 644 "$file" "$share/hallpass/${file##*/}"
 done
-for file in conf/nginx/* conf/haproxy/* conf/grafana/* conf/prometheus/prometheus.yml conf/prometheus/hallpass.rules.yml; do
+for file in conf/bbb/* conf/nginx/* conf/haproxy/* conf/grafana/* conf/prometheus/prometheus.yml conf/prometheus/hallpass.rules.yml; do
     put 644 "$file" "$share/hallpass/${file#conf/}"
 done
 put 644 conf/sysctl.conf "$sysctl"

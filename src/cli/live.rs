@@ -9,7 +9,7 @@ use super::serve::listening::{lacks_ipv6, no_family};
 use crate::base::transport::Transport;
 use crate::config::Config;
 use crate::system::addresses::Addresses;
-use crate::system::port_holder::{Holder, PROGRAM, PortSpace, who_holds};
+use crate::system::port_holder::{COTURN, Holder, PROGRAM, PortSpace, who_holds};
 
 /// Programs that can share a port with the relay.
 const WEB_SERVERS: [&str; 5] = ["nginx", "apache2", "httpd", "caddy", "haproxy"];
@@ -122,6 +122,10 @@ impl Tried {
                 Some(Holder { name, pid }) if WEB_SERVERS.contains(&name.as_str()) => format!(
                     "occupied by {name} (pid {pid}): choose another port, or let both share this one: move {name} to \
                      127.0.0.1:81, name that in [web], and write web = true here"
+                ),
+                Some(Holder { name, pid }) if name == COTURN => format!(
+                    "occupied by {name} (pid {pid}), which is coturn: run hallpass-takeover-coturn to switch to Hallpass; to \
+                     keep both, choose another port"
                 ),
                 Some(Holder { name, pid }) => {
                     format!("occupied by {name} (pid {pid}): choose another port, or move {name} to another one")

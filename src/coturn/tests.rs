@@ -125,6 +125,10 @@ fn jitsi_has_udp_beside_nginx_and_tls_without_plain_tcp() {
 fn nextcloud_talk_has_islands_in_a_denied_range_and_second_ports() {
     let (config, report) = good(vector!("04-nextcloud-talk"));
     assert_eq!(listeners(&config), ["tcp [::]:3478", "tls [::]:443", "udp [::]:3478", "udp [::]:443"]);
+    // Those who try the port of websites get a page.
+    let with_page: Vec<Transport> =
+        config.listen.iter().filter(|listener| listener.web).map(|listener| listener.transport).collect();
+    assert_eq!(with_page, [Transport::Tls]);
     assert!(config.listen.iter().all(|listen| !listen.transport.is_stream() || listen.either));
     assert_eq!(config.limits.allocations_total, 100);
     assert_eq!(texts(&config.peers.allow), ["192.0.2.40/32", "192.0.2.41/32"]);

@@ -9,6 +9,8 @@ use crate::base::transport::Transport;
 
 /// The name of the one `[[host]]`.
 const HOST: &str = "default";
+/// The port on which everybody expects a website.
+const HTTPS: u16 = 443;
 
 /// Writes the configuration. `source` is the name of what was imported. It contains secrets.
 pub fn text(meaning: &Meaning, source: &str) -> String {
@@ -76,6 +78,12 @@ fn listener(listen: &Listen, mark: &str, out: &mut String) {
     );
     if listen.only_tls && listen.transport == Transport::Tls {
         let _ = writeln!(out, "{mark}plain = false");
+    }
+    if listen.transport == Transport::Tls && listen.address.port() == HTTPS {
+        let _ = writeln!(
+            out,
+            "{mark}# a page answers browsers and others that take this for a website\n{mark}web = true"
+        );
     }
     if !listen.proxies.is_empty() {
         let _ = writeln!(out, "{mark}proxy_protocol = {}", list(&listen.proxies));

@@ -8,6 +8,8 @@ use crate::base::transport::Transport;
 
 /// The name of the server's process.
 pub const PROGRAM: &str = "hallpass";
+/// The name of coturn's process.
+pub const COTURN: &str = "turnserver";
 
 /// A space of port numbers. Those of UDP and TCP are separate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ mod support;
 mod examples;
 mod machine;
 mod page;
+mod switch;
 mod takeover;
 mod web;
 
@@ -164,6 +165,9 @@ fn the_package_has_all_files_and_lintian_finds_nothing() {
         ("usr/share/man/man8/hallpass-takeover-coturn.8.gz", "-rw-r--r--"),
         ("usr/share/bash-completion/completions/hallpass", "-rw-r--r--"),
         ("usr/share/hallpass/bbb-host.toml", "-rw-r--r--"),
+        ("usr/share/hallpass/bbb/hallpass-bbb-xml.service", "-rw-r--r--"),
+        ("usr/share/hallpass/nftables.conf", "-rw-r--r--"),
+        ("usr/share/hallpass/sysctl.conf", "-rw-r--r--"),
         ("usr/share/doc/hallpass/copyright", "-rw-r--r--"),
     ] {
         assert_eq!(entry(path), mode, "{path}");
@@ -226,7 +230,7 @@ fn the_package_lives_beside_coturn() {
     assert!(!said.contains("may not read"), "{said}");
 
     // Takeover: back to coturn if calls would fail, for good if they work, and back on request.
-    machine.fails("hallpass-takeover-coturn --public-name other.example.org", "coturn is as it was");
+    machine.fails("hallpass-takeover-coturn --public-name other.example.org", "nothing has changed");
     machine.services(["inactive", "disabled"], ["active", "enabled"]);
     let [takeover, undo] = [0, 1].map(|index| commands("install.md", "From coturn", index));
     machine.sh(&takeover);

@@ -27,7 +27,7 @@ const PAGE: &str = "from-coturn.md";
 /// The whole way, there and back.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 /// How long the website may be away when port 443 changes hands; a browser tries again for longer.
-const AWAY_LIMIT: f64 = 20.0;
+const AWAY_LIMIT: f64 = 30.0;
 
 /// The secret of coturn and of the list.
 const SECRET: &str = "dG9wLXNlY3JldC1mb3ItdGVzdHMtb25seS0wMTIzNDU=";
@@ -84,13 +84,49 @@ server {
     ssl_certificate /etc/letsencrypt/live/bbb.example.org/fullchain.pem;
     ssl_certificate_key /etc/letsencrypt/live/bbb.example.org/privkey.pem;
 
+    # As in BigBlueButton's own site.
+    set $real_scheme $scheme;
     location / {
-        proxy_pass http://127.0.0.1:8090;
-        proxy_set_header Host $host;
-        proxy_set_header X-Real-IP $remote_addr;
-        proxy_set_header X-Forwarded-Proto $scheme;
+        include /etc/nginx/application.conf;
+        proxy_set_header X-Forwarded-Proto $real_scheme;
     }
+    include /usr/share/bigbluebutton/nginx/*.nginx;
+    include /etc/bigbluebutton/nginx/*.nginx;
 }
+";
+const APPLICATION: &str = "proxy_pass http://127.0.0.1:8090;
+proxy_set_header Host $host;
+proxy_set_header X-Real-IP $remote_addr;
+";
+/// A file of BigBlueButton, and one of Greenlight, that its site includes.
+const INCLUDED: [(&str, &str); 2] = [
+    (
+        "usr/share/bigbluebutton/nginx/web.nginx",
+        "location /bigbluebutton/ {
+    include /etc/nginx/application.conf;
+    proxy_set_header X-Forwarded-Proto $real_scheme;
+}
+",
+    ),
+    (
+        "etc/bigbluebutton/nginx/greenlight-v3.nginx",
+        "location /cable {
+    include /etc/nginx/application.conf;
+    proxy_set_header X-Forwarded-Proto $scheme;
+}
+",
+    ),
+];
+/// What Ansible roles leave behind: a restart every night, and a hook for certbot.
+const NIGHTLY: &str = "0 4 * * * root systemctl restart coturn\n";
+const HOOK: &str = "#!/bin/sh
+install -o turnserver -m 600 \"$RENEWED_LINEAGE\"/*.pem /etc/turnserver/
+systemctl restart coturn
+";
+/// bbb-install's hook.
+const HAPROXY_HOOK: &str = "#!/bin/bash -e
+cat /etc/letsencrypt/live/bbb.example.org/{fullchain,privkey}.pem >/etc/haproxy/certbundle.pem
+systemctl reload haproxy
 ";
 /// The same behind haproxy, as bbb-install writes it.
 const INSTALLED_LISTEN: &str = "listen 127.0.0.1:81 proxy_protocol;
@@ -289,9 +325,12 @@ fn judge(browser: &str, joined: &Value, urls: &[&str]) {
 /// Puts the certificate where coturn can read it.
 fn give_coturn_the_certificate(machine: &Machine, name: &str) {
     machine.obtain_certificate_for(Kind::Good, name);
+    machine.write("etc/cron.d/coturn-restart", NIGHTLY);
+    let hook = "etc/letsencrypt/renewal-hooks/deploy/coturn";
+    machine.write(hook, HOOK);
     machine.sh(&format!(
-        "install -d -o turnserver /etc/turnserver && \
-         install -o turnserver -m 600 /etc/letsencrypt/live/{name}/*.pem /etc/turnserver/"
+        "install -d -o turnserver /etc/turnserver && chmod 755 /{hook} && \
+         sed '/systemctl/d' /{hook} | RENEWED_LINEAGE=/etc/letsencrypt/live/{name} sh"
     ));
 }
 
@@ -303,9 +342,13 @@ fn furnish(machine: &Machine) {
     machine.write("etc/turnserver.conf", &file.replace("SECRET", SECRET));
     machine.sh("rm -f /etc/nginx/sites-enabled/* /etc/nginx/conf.d/*");
     machine.write("etc/nginx/sites-available/bigbluebutton", SITE);
+    machine.write("etc/nginx/application.conf", APPLICATION);
+    machine.sh("mkdir -p /etc/bigbluebutton/nginx /usr/share/bigbluebutton/nginx");
+    for (file, text) in INCLUDED {
+        machine.write(file, text);
+    }
     machine.sh("ln -s ../sites-available/bigbluebutton /etc/nginx/sites-enabled/bigbluebutton");
     machine.sh("groupadd --system bigbluebutton; useradd --system -g bigbluebutton bigbluebutton");
-    machine.sh("mkdir -p /etc/bigbluebutton");
     write_list(machine, &URLS);
     machine.write("srv/bbb_web.py", include_str!("takeover/bbb_web.py"));
     machine.write("etc/systemd/system/bbb-web.service", UNIT);
@@ -326,6 +369,12 @@ fn install_haproxy(machine: &Machine) {
     let site = SITE.replace("    listen [::]:443 ssl http2;\n", "").replace("$scheme", "https");
     let site = site.replace("listen 443 ssl http2;", INSTALLED_LISTEN);
     machine.write("etc/nginx/sites-available/bigbluebutton", &site);
+    for (file, text) in INCLUDED {
+        machine.write(file, &text.replace("$scheme", "$real_scheme"));
+    }
+    let hook = "etc/letsencrypt/renewal-hooks/deploy/haproxy";
+    machine.write(hook, HAPROXY_HOOK);
+    machine.sh(&format!("chmod 755 /{hook}"));
     let live = format!("/etc/letsencrypt/live/{NAME}");
     machine.sh(&format!("cat {live}/fullchain.pem {live}/privkey.pem >/etc/haproxy/certbundle.pem"));
     machine.write("etc/haproxy/haproxy.cfg", include_str!("takeover/haproxy.cfg"));
@@ -377,13 +426,19 @@ impl Visitor {
     }
 }
 
-/// What bbb-web learns about the browser is right.
+fn read(machine: &Machine, file: &str) -> String {
+    fs::read_to_string(machine.path(file)).expect("a file")
+}
+
+/// What bbb-web learns about the browser is right, in the site and in the files that it includes.
 fn assert_web(school: &School) {
-    let mut command = school.command("curl");
-    let page = format!("https://{NAME}/");
-    command.args(["--silent", "--show-error", "--fail", &page, "--cacert"]).arg(school.authority());
-    let seen = run_command(command, LIMIT).output;
-    assert!(seen.contains(&format!("{SCHOOL} https {NAME}\n")), "{seen}");
+    for path in ["", "bigbluebutton/api", "cable"] {
+        let mut command = school.command("curl");
+        let page = format!("https://{NAME}/{path}");
+        command.args(["--silent", "--show-error", "--fail", &page, "--cacert"]).arg(school.authority());
+        let seen = run_command(command, LIMIT).output;
+        assert!(seen.contains(&format!("{SCHOOL} https {NAME}\n")), "{page}: {seen}");
+    }
 }
 
 /// coturn or Hallpass serves and will serve after the next boot; the other is off.
@@ -435,6 +490,7 @@ fn a_bigbluebutton_host_is_taken_over_and_given_back() {
     watch.step("both join by the list that coturn left");
     follow(&machine, PAGE, "Switch where nginx has port 443", 1);
     follow(&machine, PAGE, "Switch where nginx has port 443", 2);
+    follow(&machine, PAGE, "Switch where nginx has port 443", 3);
     assert_web(&school);
     watch.step("port 443 from nginx");
     follow(&machine, PAGE, "BigBlueButton's list", 0);
@@ -443,9 +499,15 @@ fn a_bigbluebutton_host_is_taken_over_and_given_back() {
     let added = ["turn:bbb.example.org:5349", SHARED_URL];
     browsers.join(&[&URLS[..], &added].concat());
     watch.step("both join through every rung");
+    // Months later, the copies of the certificate have expired.
+    machine.sh("rm /etc/turnserver/*.pem");
     follow(&machine, PAGE, "The way back", 0);
+    follow(&machine, PAGE, "The way back", 1);
     assert_serves(&machine, false);
     assert_web(&school);
+    for (file, text) in INCLUDED {
+        assert_eq!(read(&machine, file), text);
+    }
     watch.step("the way back");
     browsers.join(&URLS);
     watch.step("both join through coturn");
@@ -473,14 +535,17 @@ fn a_bigbluebutton_host_is_taken_over_and_given_back() {
     let [udp, shared] = INSTALLED_URLS;
     browsers.join(&[udp, "turn:bbb.example.org:3478?transport=tcp", shared]);
     watch.step("both join through every rung");
-    follow(&machine, PAGE, "The way back", 1);
+    machine.sh("rm /etc/turnserver/*.pem /etc/haproxy/certbundle.pem");
+    follow(&machine, PAGE, "The way back", 0);
+    follow(&machine, PAGE, "The way back", 2);
     assert_serves(&machine, false);
     assert_web(&school);
     watch.step("the way back");
     browsers.join(&INSTALLED_URLS);
     watch.step("both join through coturn and haproxy");
     watch.end(visitor);
-    follow(&machine, PAGE, "The way back", 2);
+    follow(&machine, PAGE, "The way back", 3);
+    machine.sh("nginx -t");
     machine.fails("systemctl cat hallpass", "No files found");
     assert_eq!(machine.sh("systemctl is-active coturn haproxy"), "active\nactive\n");
 }
@@ -500,6 +565,9 @@ fn a_relay_host_is_taken_over_and_given_back() {
     follow(&machine, PAGE, "The relay: switch", 1);
     assert_serves(&machine, true);
     watch.step("coturn to Hallpass");
+    let page = machine.sh("curl --silent --insecure --head https://relay.example.org/");
+    assert!(page.starts_with("HTTP/2 404"), "{page}");
+    machine.sh("rm /etc/turnserver/*.pem");
     follow(&machine, PAGE, "The relay: the way back", 0);
     assert_serves(&machine, false);
     watch.step("the way back");

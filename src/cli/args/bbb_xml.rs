@@ -23,7 +23,7 @@ group and has mode 0640. Run this command as root, then restart bbb-web, which r
 
 With --verify nothing is written. A file is good if every relay has at least one URL in it, and each of its entries has a \
 port of a listener, the newest secret and the lifetime. URLs that are missing and servers of others are only noted. Upgrades \
-of BigBlueButton may replace the file: conf/bbb has a systemd timer that verifies it every day.
+of BigBlueButton may replace the file: /usr/share/hallpass/bbb has a systemd timer that verifies it every day.
 
 A configuration for this command needs no more than realm, [[listen]] and the [[host]]. Of each transport two URLs are \
 listed, UDP 3478 and TCP and TLS 443 first. A listener behind a proxy has the URL of its `public`.

@@ -99,6 +99,9 @@ pub struct RelayArgs {
     /// User that runs bbb-web
     #[arg(long, value_name = "NAME", default_value = super::BBB_USER, conflicts_with = "urls")]
     pub bbb_user: String,
+    /// Leave out the ports and listeners: for the time before the first start, while coturn has the ports
+    #[arg(long, conflicts_with = "urls")]
+    pub before_start: bool,
     /// Machine whose clock is compared with this one's, for example the BigBlueButton server: `http://HOST` or `ntp://HOST`
     #[arg(long, value_name = "URL", conflicts_with = "urls")]
     pub clock: Option<TimeSource>,

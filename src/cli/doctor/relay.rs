@@ -85,10 +85,11 @@ pub(super) fn examine(args: &RelayArgs, progress: &mut dyn Progress) -> io::Resu
     }
     site.relays = Relays::new(&site.config, &site.machine).addresses();
     site.relays.retain(|relay| !relay.only_local);
-    site.tried = try_addresses(&site.config, &site.machine);
-
-    site.not_loaded = loaded::differences(&site.config, &args.config);
-    checks[0].findings.extend(not_loaded(&site, &file));
+    if !args.before_start {
+        site.tried = try_addresses(&site.config, &site.machine);
+        site.not_loaded = loaded::differences(&site.config, &args.config);
+        checks[0].findings.extend(not_loaded(&site, &file));
+    }
 
     let mut inspection = Inspection {
         names: names::wanted(&site),
@@ -101,7 +102,9 @@ pub(super) fn examine(args: &RelayArgs, progress: &mut dyn Progress) -> io::Resu
 
     let firewall = firewall::check(&site, &seen);
     checks.push(files::check(&site, &examined.secret_files));
-    checks.push(ports::check(&site));
+    if !args.before_start {
+        checks.push(ports::check(&site));
+    }
     checks.push(addresses::check(
         &site,
         &seen,
@@ -114,10 +117,27 @@ pub(super) fn examine(args: &RelayArgs, progress: &mut dyn Progress) -> io::Resu
     checks.push(clock::check(&site, &seen));
     checks.extend(web::check(&site, &seen));
     checks.extend(bigbluebutton::check(&site, &seen));
+    if args.before_start {
+        checks.push(firewall);
+        return Ok(before_start(report(file, checks, Vec::new(), seen)));
+    }
     let (listeners, outcomes) = listeners::check(&site, &inspection, &seen, &firewall);
     checks.push(firewall);
     checks.push(listeners);
     Ok(report(file, checks, outcomes, seen))
+}
+
+/// Corrects the verdict of a report without ports and listeners.
+fn before_start(mut report: Report) -> Report {
+    let works = report.diagnosis.works;
+    if let Some(verdict) = report.diagnosis.findings.first_mut() {
+        verdict.text = if works {
+            "Nothing that shows before the start is wrong.".to_owned()
+        } else {
+            verdict.text.replace("Calls fail", "Calls would fail")
+        };
+    }
+    report
 }
 
 fn report(file: String, checks: Vec<Check>, outcomes: Vec<Outcome>, seen: Seen) -> Report {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::net;
 use crate::system::entropy;
-use crate::system::port_holder::{PROGRAM, PortSpace, who_holds};
+use crate::system::port_holder::{COTURN, PROGRAM, PortSpace, who_holds};
 
 /// The next step if the system refuses a resource.
 pub const CHECK_UNIT_LIMITS: &str = "check the limits on tasks, files and memory in the systemd unit";
@@ -43,6 +43,11 @@ pub fn refused(message: String, source: &io::Error, space: PortSpace, address: S
         io::ErrorKind::AddrInUse => match who_holds(space, address) {
             Some(holder) if holder.name == PROGRAM => format!(
                 "hallpass runs already and has port {} (pid {}): systemctl status hallpass. A second server needs ports of its own",
+                address.port(),
+                holder.pid
+            ),
+            Some(holder) if holder.name == COTURN => format!(
+                "coturn has port {} (pid {}): run hallpass-takeover-coturn to switch to Hallpass; to keep both, choose another port",
                 address.port(),
                 holder.pid
             ),
