@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -678,6 +678,16 @@ fn an_import_is_written_for_its_owner_and_replaces_nothing_unasked() {
     assert_eq!(fs::read_to_string(&output).unwrap(), "of the operator");
     good(&["import-coturn", &file, "--output", shown, "--force"]);
     assert_eq!(fs::read_to_string(&output).unwrap(), printed);
+    // The service still reads a file that is replaced.
+    const NOBODY: u32 = 65534;
+    chown(&output, Some(0), Some(NOBODY)).unwrap();
+    for (mode, kept) in [(0o640, 0o640), (0o644, 0o640), (0o600, 0o600)] {
+        fs::set_permissions(&output, fs::Permissions::from_mode(mode)).unwrap();
+        let told = hallpass(&["import-coturn", &file, "--output", shown, "--force"]);
+        assert!(stderr(&told).contains("with the owner and mode of the file before"), "{}", stderr(&told));
+        let data = fs::metadata(&output).unwrap();
+        assert_eq!((data.permissions().mode() & 0o777, data.gid()), (kept, NOBODY), "{mode:o}");
+    }
     let names: Vec<_> = fs::read_dir(&scratch.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names.len(), 2, "no temporary file is left: {names:?}");
 }
