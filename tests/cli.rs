@@ -593,6 +593,30 @@ fn credentials_name_an_address_that_others_reach() {
 }
 
 #[test]
+fn credentials_for_tls_have_the_name_in_the_certificate() {
+    let scratch = Scratch::new("tls-name");
+    let (cert, key) = (scratch.0.join("c.pem"), scratch.0.join("c.key"));
+    certs::write(Kind::Good, "relay.example.org", &cert, &key);
+    let config = |address: &str| {
+        let text = format!(
+            "[tls]\ncert = '{}'\nkey = '{}'\n[[listen]]\ntransport = 'tls'\naddress = '{address}:5349'\n\
+             [[host]]\nname = 'h'\nsecret = '0123456789abcdef'\n",
+            cert.display(),
+            key.display()
+        );
+        scratch.file("tls.toml", &text)
+    };
+    let url = |arguments: &[&str]| {
+        field(&good(&[&["credentials", "--config"], arguments].concat()), "url").to_owned()
+    };
+    assert_eq!(url(&[&config("192.0.2.1")]), "turns:relay.example.org:5349?transport=tcp");
+    assert_eq!(url(&[&config("192.0.2.1"), "--server", "192.0.2.9"]), "turns:192.0.2.9:5349?transport=tcp");
+    assert_eq!(url(&[&config("127.0.0.1")]), "turns:127.0.0.1:5349?transport=tcp");
+    let uclient = good(&["credentials", "--command", "uclient", "--config", &config("192.0.2.1")]);
+    assert!(uclient.contains(" -t -S -F ECDHE+AESGCM "), "{uclient}");
+}
+
+#[test]
 fn a_secret_comes_from_a_file_or_from_standard_input() {
     let scratch = Scratch::new("secret-file");
     let password = |output: Output| {
