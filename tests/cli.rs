@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -593,6 +593,30 @@ fn credentials_name_an_address_that_others_reach() {
 }
 
 #[test]
+fn credentials_for_tls_have_the_name_in_the_certificate() {
+    let scratch = Scratch::new("tls-name");
+    let (cert, key) = (scratch.0.join("c.pem"), scratch.0.join("c.key"));
+    certs::write(Kind::Good, "relay.example.org", &cert, &key);
+    let config = |address: &str| {
+        let text = format!(
+            "[tls]\ncert = '{}'\nkey = '{}'\n[[listen]]\ntransport = 'tls'\naddress = '{address}:5349'\n\
+             [[host]]\nname = 'h'\nsecret = '0123456789abcdef'\n",
+            cert.display(),
+            key.display()
+        );
+        scratch.file("tls.toml", &text)
+    };
+    let url = |arguments: &[&str]| {
+        field(&good(&[&["credentials", "--config"], arguments].concat()), "url").to_owned()
+    };
+    assert_eq!(url(&[&config("192.0.2.1")]), "turns:relay.example.org:5349?transport=tcp");
+    assert_eq!(url(&[&config("192.0.2.1"), "--server", "192.0.2.9"]), "turns:192.0.2.9:5349?transport=tcp");
+    assert_eq!(url(&[&config("127.0.0.1")]), "turns:127.0.0.1:5349?transport=tcp");
+    let uclient = good(&["credentials", "--command", "uclient", "--config", &config("192.0.2.1")]);
+    assert!(uclient.contains(" -t -S -F ECDHE+AESGCM "), "{uclient}");
+}
+
+#[test]
 fn a_secret_comes_from_a_file_or_from_standard_input() {
     let scratch = Scratch::new("secret-file");
     let password = |output: Output| {
@@ -678,6 +702,16 @@ fn an_import_is_written_for_its_owner_and_replaces_nothing_unasked() {
     assert_eq!(fs::read_to_string(&output).unwrap(), "of the operator");
     good(&["import-coturn", &file, "--output", shown, "--force"]);
     assert_eq!(fs::read_to_string(&output).unwrap(), printed);
+    // The service still reads a file that is replaced.
+    const NOBODY: u32 = 65534;
+    chown(&output, Some(0), Some(NOBODY)).unwrap();
+    for (mode, kept) in [(0o640, 0o640), (0o644, 0o640), (0o600, 0o600)] {
+        fs::set_permissions(&output, fs::Permissions::from_mode(mode)).unwrap();
+        let told = hallpass(&["import-coturn", &file, "--output", shown, "--force"]);
+        assert!(stderr(&told).contains("with the owner and mode of the file before"), "{}", stderr(&told));
+        let data = fs::metadata(&output).unwrap();
+        assert_eq!((data.permissions().mode() & 0o777, data.gid()), (kept, NOBODY), "{mode:o}");
+    }
     let names: Vec<_> = fs::read_dir(&scratch.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names.len(), 2, "no temporary file is left: {names:?}");
 }

@@ -6,8 +6,10 @@ mod install;
 mod merge;
 mod reader;
 mod relay;
+mod spring;
 #[cfg(test)]
 mod tests;
+mod xml;
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -32,6 +34,8 @@ use reader::read_stream;
 const ANEW: &str = "correct the file; or write it anew with --output, --replace and one --config for each relay, because \
                     --replace keeps no other server";
 const AS_ROOT: &str = "run this command as root";
+/// What follows from a part of the file that is not understood.
+const DOUBT: &str = "bbb-web may not load the list, and may not start";
 /// Longest line with text of the file, in characters.
 const LINE_MAX: usize = 500;
 
@@ -177,6 +181,7 @@ fn try_to_write(path: &Path, relays: &[Relay], args: &BbbXmlArgs) -> Result<Stri
             Merged {
                 changes: lost.chain(urls.map(|url| format!("lists {url}"))).collect(),
                 kept: Vec::new(),
+                doubts: Vec::new(),
                 text,
             }
         }
@@ -185,7 +190,10 @@ fn try_to_write(path: &Path, relays: &[Relay], args: &BbbXmlArgs) -> Result<Stri
         return Ok(format!("{shown}: unchanged\n"));
     }
     let mut report = String::new();
-    for line in merged.changes.into_iter().chain(merged.kept.iter().map(|url| format!("kept {url}"))) {
+    let doubts = merged.doubts.iter().map(|doubt| format!("warning: {doubt}; {DOUBT}"));
+    for line in
+        merged.changes.into_iter().chain(merged.kept.iter().map(|url| format!("kept {url}"))).chain(doubts)
+    {
         report.push_str(&about(path, &line));
     }
     if old.as_deref() == Some(&merged.text) {
@@ -255,6 +263,9 @@ fn verify(path: &Path, relays: &[Relay], args: &BbbXmlArgs) -> ExitCode {
     for url in compare::others(&servers, relays) {
         print_stderr(&about(path, &format!("note: {url}: another server, not compared")));
     }
+    for doubt in &servers.doubts {
+        print_stderr(&about(path, doubt));
+    }
     let exposure = Exposure::of_file(path).filter(|_| !is_stream);
     if let Some(exposure) = &exposure {
         print_stderr(&format!("{}, which holds a secret\n", exposure.message));
@@ -267,6 +278,12 @@ fn verify(path: &Path, relays: &[Relay], args: &BbbXmlArgs) -> ExitCode {
     }
     if exposure.is_some() {
         return fail(&format!("{shown} has the wrong mode"), &remedy(path, args));
+    }
+    if !servers.doubts.is_empty() {
+        return fail(
+            &format!("{shown} lists what the configuration has, in a form that is not understood: {DOUBT}"),
+            "remove what the lines above name; or restart bbb-web while no meeting is running and see whether it starts",
+        );
     }
     print(format!("{shown}: matches the configuration{lacking}\n").as_bytes())
 }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use ipnet::IpNet;
 
 use super::args::{CredentialsArgs, Tool};
+use super::certificate;
 use super::endpoints::{
     Audience, Endpoint, choose_host, default_config, embedded_endpoints, endpoints, load_config,
 };
@@ -17,6 +18,10 @@ use crate::base::transport::Transport;
 use crate::config::{Config, Exposure, ExternalIp, Listener, read_secret};
 use crate::system::{clock, interfaces, local_addresses, pipe};
 use crate::turn::identity::rest;
+
+/// Options of turnutils_uclient for TLS. Without -F it takes ciphers at random, also such that no server accepts, and prints
+/// an error for each of them until a handshake succeeds.
+const UCLIENT_TLS: &str = " -t -S -F ECDHE+AESGCM";
 
 /// The user name and password that a client logs in with.
 pub(super) struct IssuedLogin {
@@ -83,7 +88,8 @@ fn make(args: &CredentialsArgs) -> Result<(IssuedLogin, Vec<Endpoint>), ExitCode
     Ok((login, listener_endpoints(&config, args.server.as_deref())?))
 }
 
-/// Returns the endpoints of the listeners: at `server`, or at their `public` and the addresses that [`reachable`] finds.
+/// Returns the endpoints of the listeners: at `server`, or at their `public`, the name in the certificate for TLS, and the
+/// addresses that [`reachable`] finds.
 ///
 /// # Errors
 /// The exit status if a listener has no such address; the error is already printed.
@@ -104,7 +110,13 @@ fn listener_endpoints(config: &Config, server: Option<&str>) -> Result<Vec<Endpo
     }
     // Checked above: every listener has an address.
     let audience = if server.is_some() { Audience::Direct } else { Audience::Clients };
-    Ok(endpoints(config, audience, |listener| address(listener).unwrap_or_default()))
+    // Clients of TLS compare the name in the URL with the certificate.
+    let name = server.is_none().then(|| certificate::examine(config).name()).flatten();
+    let name = name.filter(|name| !name.starts_with('*'));
+    Ok(endpoints(config, audience, |listener| {
+        let is_of_tls = listener.transport == Transport::Tls && !listener.address.ip().is_loopback();
+        name.clone().filter(|_| is_of_tls).or_else(|| address(listener)).unwrap_or_default()
+    }))
 }
 
 /// Returns the shared secret of a command line: the argument itself, or the first line of a file. `-` is standard input.
@@ -222,7 +234,8 @@ pub(super) fn uclient(login: &IssuedLogin, endpoints: &[Endpoint]) -> String {
             let _ = writeln!(
                 text,
                 "# Users of this host reach only its peers, so the commands send to {peer}, where nothing answers. They \
-                 succeed if\n# they print no error: listener, credentials and peer are good. All packets count as lost."
+                 succeed if\n# they print no error: listener, credentials and peer are good. All packets count as lost, and \
+                 each command is silent\n# for 13 to 15 s."
             );
             format!("-c -m 1 -n 1 -e {peer} -r 9")
         }
@@ -231,7 +244,7 @@ pub(super) fn uclient(login: &IssuedLogin, endpoints: &[Endpoint]) -> String {
         let transport = match endpoint.transport {
             Transport::Udp => "",
             Transport::Tcp => " -t",
-            Transport::Tls => " -t -S",
+            Transport::Tls => UCLIENT_TLS,
         };
         let _ = writeln!(
             text,

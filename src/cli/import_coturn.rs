@@ -1,7 +1,9 @@
 //! `hallpass import-coturn`: a configuration of coturn becomes one of Hallpass.
 
-use std::io::{self, Read};
+use std::fs;
+use std::io::{self, IsTerminal, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,8 +17,12 @@ use crate::system::whole_file::{self, Access};
 
 /// The file that coturn reads if it is not told otherwise.
 const DEFAULT_FILE: &str = "/etc/turnserver.conf";
-/// coturn's database if it is not told otherwise.
-const DEFAULT_DATABASE: &str = "/var/lib/turn/turndb";
+/// coturn's database if it is not told otherwise: that of Debian, and that of coturn itself.
+const DEFAULT_DATABASES: [&str; 2] = ["/var/lib/turn/turndb", "/usr/local/var/db/turndb"];
+/// Mode of a new file: it contains secrets.
+const MODE: u32 = 0o600;
+/// What stays of the mode of a file that is replaced: everything but the rights of other users.
+const NOT_OTHERS: u32 = 0o770;
 /// Size limit of a file. That of a large installation has some ten KiB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -32,21 +38,27 @@ pub(super) fn run(args: ImportArgs) -> ExitCode {
     let input = Input {
         file: name.as_deref().zip(file.as_ref().map(|(_, bytes)| bytes.as_slice())),
         arguments: &arguments,
-        has_default_database: Path::new(DEFAULT_DATABASE).exists(),
+        default_database: default_database(),
         alternative_ports: args.alternative_ports,
     };
     let Import { configuration, report } = coturn::import(&input);
-    print_stderr(&if args.json { report.json() } else { report.text() });
+    print_stderr(&match (args.json, args.all || !io::stderr().is_terminal()) {
+        (true, _) => report.json(),
+        (false, true) => report.text(),
+        // Debian's file has 789 lines of comments around five settings.
+        (false, false) => report.folded(),
+    });
     let Some(configuration) = configuration else { return ExitCode::from(FAILURE) };
     let Some(output) = args.output else { return print(configuration.toml.as_bytes()) };
     match write(&output, configuration.toml.as_bytes(), args.force) {
-        Ok(()) if args.json => ExitCode::SUCCESS,
-        Ok(()) => {
+        Ok(_) if args.json => ExitCode::SUCCESS,
+        Ok(is_kept) => {
             let shown = shell_word(&output.display().to_string());
-            print_stderr(&format!(
-                "written: {shown}, readable by its owner alone\n    next: chown it to the user that runs hallpass, then {}\n",
-                check_line(&output)
-            ));
+            let (whose, chown) = match is_kept {
+                true => ("with the owner and mode of the file before", ""),
+                false => ("readable by its owner alone", "chown it to the user that runs hallpass, then "),
+            };
+            print_stderr(&format!("written: {shown}, {whose}\n    next: {chown}{}\n", check_line(&output)));
             ExitCode::SUCCESS
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -108,13 +120,30 @@ fn read(path: &Path) -> Result<Vec<u8>, (String, String)> {
     }
 }
 
-/// Writes a file that only its owner can read. Either all of it is there under its name, or nothing changes.
+/// Returns coturn's default database if this machine has it.
+fn default_database() -> Option<&'static str> {
+    DEFAULT_DATABASES.into_iter().find(|path| Path::new(path).exists())
+}
+
+/// Writes a file that only its owner can read, or in place of one with that file's owner and mode, so that the service can
+/// still read it. Either all of it is there under its name, or nothing changes. Returns whether owner and mode are kept.
 ///
 /// # Errors
 /// `AlreadyExists` if there is such a file and `replace` is not set, otherwise the error of the system call.
-fn write(path: &Path, bytes: &[u8], replace: bool) -> io::Result<()> {
-    let access = Access { owner: None, mode: 0o600 };
-    if replace { whole_file::replace(path, bytes, access) } else { whole_file::create(path, bytes, access) }
+fn write(path: &Path, bytes: &[u8], replace: bool) -> io::Result<bool> {
+    let own = Access { owner: None, mode: MODE };
+    if !replace {
+        return whole_file::create(path, bytes, own).map(|()| false);
+    }
+    let old = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file);
+    let kept = old
+        .map(|data| Access { owner: Some((data.uid(), data.gid())), mode: data.mode() & NOT_OTHERS | MODE });
+    // Only root can give a file away; then it stays with the user of this command.
+    match kept.map(|access| whole_file::replace(path, bytes, access)) {
+        Some(Ok(())) => Ok(true),
+        Some(Err(error)) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),
+        _ => whole_file::replace(path, bytes, own).map(|()| false),
+    }
 }
 
 /// Imports a file for `hallpass serve --coturn-config`. The report is returned as text, without the lines that are kept.
@@ -124,11 +153,8 @@ fn write(path: &Path, bytes: &[u8], replace: bool) -> io::Result<()> {
 pub(super) fn load(path: &Path) -> Result<(Loaded, String), String> {
     let bytes = read(path).map_err(|(message, next_step)| format!("{message}\n    {next_step}\n"))?;
     let name = path.display().to_string();
-    let input = Input {
-        file: Some((&name, &bytes)),
-        has_default_database: Path::new(DEFAULT_DATABASE).exists(),
-        ..Input::default()
-    };
+    let input =
+        Input { file: Some((&name, &bytes)), default_database: default_database(), ..Input::default() };
     let Import { configuration, report } = coturn::import(&input);
     let Some(configuration) = configuration else { return Err(report.text()) };
     let shown = format!("{name}, as imported");

@@ -16,7 +16,7 @@ use crate::turn::settings::RelayAddress;
 /// Maximum number of prefixes that a message lists.
 const LISTED: usize = 3;
 
-/// Returns the problems of a configuration on a running server with these addresses. `file` is its name in messages.
+/// Returns the problems of a configuration with these addresses. `file` is its name in messages.
 pub fn check(config: &Config, machine: &Addresses, file: &str) -> Report {
     let mut report = Report { file: file.to_owned(), problems: Vec::new() };
     own_back_ends(config, machine, &mut report);
@@ -40,13 +40,20 @@ pub fn before_start(config: &Config, machine: &Addresses, file: &str) -> Report 
     report
 }
 
-/// Like [`before_start`], and adds the warnings about addresses that a running server logs.
-pub fn in_full(config: &Config, machine: &Addresses, file: &str) -> Report {
+/// Like [`before_start`], and warns about each listener whose address this machine does not have: a reload closes the one
+/// that it replaces.
+pub fn before_reload(config: &Config, machine: &Addresses, file: &str) -> Report {
     let mut report = before_start(config, machine, file);
     if !report.has_errors() {
         let consequence = ": it serves clients there as soon as it does";
         absent_listeners(config, machine, Severity::Warning, consequence, &mut report);
     }
+    report
+}
+
+/// Like [`before_reload`], and adds the warnings about relay addresses that a running server logs.
+pub fn in_full(config: &Config, machine: &Addresses, file: &str) -> Report {
+    let mut report = before_reload(config, machine, file);
     if machine.is_whole {
         let relays = Relays::new(config, machine);
         let nothing = (!relays.serve()).then(|| Relays::NOTHING.to_owned());
@@ -378,6 +385,14 @@ mod tests {
                 &["warning: relay.addresses: 203.0.113.77 is not an address of this machine now"],
             ],
         );
+        let reload = |listen: &str| {
+            let loaded =
+                config::parse(&format!("{listen}{HOST}"), "f", Path::new("")).expect("good in itself");
+            before_reload(&loaded.config, &machine(), "f").texts().map(|(_, text)| text).collect::<Vec<_>>()
+        };
+        // A reload says what the next start says.
+        assert_reported(&reload(absent), &[&["f:3: error: listen.address: ", "nor that of any other"]]);
+        assert_reported(&reload(&format!("{ANY}{absent}")), &[&["f:6: warning: listen.address: "]]);
         let named = "[relay]\naddresses=['203.0.113.10','2001:db8::77']\n";
         let found = reported("", ANY, named, &machine());
         assert_reported(&found, &[&["relay.addresses: 2001:db8::77 is not an address of this machine now"]]);

@@ -50,7 +50,7 @@ pub use web::OwnBackEnd;
 /// The configuration file of the systemd unit, which commands use without --config.
 pub const SERVICE_FILE: &str = "/etc/hallpass/hallpass.toml";
 /// Size limit of a configuration file. 200 hosts with all their keys take a tenth of it.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+pub const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// A configuration without errors.
 #[derive(Debug)]

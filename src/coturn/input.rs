@@ -7,8 +7,8 @@ pub struct Input<'a> {
     pub file: Option<(&'a str, &'a [u8])>,
     /// The arguments of turnserver, with or without its name.
     pub arguments: &'a [Vec<u8>],
-    /// Whether coturn's default database exists on this machine; it may contain secrets and users.
-    pub has_default_database: bool,
+    /// coturn's default database if this machine has it; it may contain secrets and users.
+    pub default_database: Option<&'a str>,
     /// Whether listeners are written for the ports of NAT discovery.
     pub alternative_ports: bool,
 }

@@ -59,7 +59,13 @@ pub fn import(input: &Input<'_>) -> Import {
     report.file = file;
     let source = report.file.clone().unwrap_or_else(|| "a command line".to_owned());
     let toml = toml::text(&meaning, &source);
-    if !report.is_refused()
+    if toml.len() as u64 > config::FILE_BYTES_MAX {
+        report.refusals.push(Note {
+            message: format!("the result has {} bytes; a configuration may have 1 MiB", toml.len()),
+            remedy: "import fewer users, addresses and ranges: a secret needs no users, and a prefix covers many addresses"
+                .to_owned(),
+        });
+    } else if !report.is_refused()
         && let Err(problems) = config::parse(&toml, "hallpass.toml", Path::new(""))
     {
         report.refusals.extend(problems.problems.into_iter().map(|problem| Note {

@@ -457,8 +457,14 @@ pub fn find_short(short: u8) -> Option<&'static Row> {
     OPTIONS.iter().find(|row| row.short == Some(short))
 }
 
-/// The option whose name is nearest to a misspelled one.
+/// Longest misspelled name that is compared. The longest option has 40.
+const NAME_BYTES_MAX: usize = 64;
+
+/// The option whose name is nearest to a misspelled one. None is near a long text, whose comparison would take long.
 pub fn suggest(name: &str) -> Option<&'static str> {
+    if name.len() > NAME_BYTES_MAX {
+        return None;
+    }
     let near = OPTIONS.iter().map(|row| (strsim::damerau_levenshtein(name, row.name), row.name));
     near.filter(|(distance, name)| *distance <= (name.len() / 4).max(1)).min().map(|(_, name)| name)
 }

@@ -7,6 +7,10 @@ use serde_json::json;
 use super::syntax::Place;
 use crate::base::text::clean;
 
+/// What a comment is called.
+pub const COMMENT: &str = "a comment";
+/// What a line is called that has nothing but blanks.
+pub const BLANK: &str = "blank";
 /// Longest name of a file in the report.
 const FILE_CHARS: usize = 200;
 
@@ -58,6 +62,15 @@ pub struct Line {
     pub remedy: Option<String>,
 }
 
+impl Line {
+    /// Whether it is a comment or a blank line.
+    fn is_empty(&self) -> bool {
+        matches!(self.reason.as_str(), COMMENT | BLANK)
+            && self.option.is_empty()
+            && self.place.arguments.is_none()
+    }
+}
+
 /// A message without a line: a difference of defaults, or a reason for which the import is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
@@ -106,6 +119,31 @@ impl Report {
         format!("{}{}: {}\n", self.body(), self.shown_file(), self.summary())
     }
 
+    /// Like [`Report::text`], but comments and blank lines that follow each other are one line with the numbers of the first and
+    /// the last.
+    pub fn folded(&self) -> String {
+        let runs = self.lines.chunk_by(|one, next| one.is_empty() && next.is_empty());
+        let body: String = runs.map(|run| self.run(run)).collect();
+        format!("{body}{}{}: {}\n", self.messages(), self.shown_file(), self.summary())
+    }
+
+    /// Comments and blank lines as one line, or other lines each.
+    fn run(&self, lines: &[Line]) -> String {
+        match lines {
+            [first, .., last] if first.is_empty() => {
+                let number = |line: &Line| line.place.line.unwrap_or_default();
+                let words = Status::WithoutEffect.words();
+                format!(
+                    "{}: lines {}-{}: {words}: comments and blanks\n",
+                    self.shown_file(),
+                    number(first),
+                    number(last)
+                )
+            }
+            lines => Self { lines: lines.to_vec(), file: self.file.clone(), ..Self::default() }.body(),
+        }
+    }
+
     fn shown_file(&self) -> String {
         clean(self.file.as_deref().unwrap_or("command line"), FILE_CHARS)
     }
@@ -122,6 +160,13 @@ impl Report {
                 let _ = writeln!(text, "    {remedy}");
             }
         }
+        text + &self.messages()
+    }
+
+    /// The notes and the reasons.
+    fn messages(&self) -> String {
+        let file = self.shown_file();
+        let mut text = String::new();
         for (kind, notes) in [("note", &self.notes), ("refused", &self.refusals)] {
             for Note { message, remedy } in notes {
                 let _ = writeln!(text, "{file}: {kind}: {message}\n    {remedy}");

@@ -40,6 +40,95 @@ fn refused(file: impl AsRef<[u8]>) -> String {
     report.refusals.iter().map(|note| format!("{}\n{}\n", note.message, note.remedy)).collect()
 }
 
+#[test]
+fn secrets_and_users_of_the_default_database_are_not_dropped_silently() {
+    let of = |file: &str, default_database| {
+        let file = Some(("turnserver.conf", file.as_bytes()));
+        import(&Input { file, default_database, ..Input::default() }).report
+    };
+    let secret = "listening-ip=10.20.0.5\nstatic-auth-secret=0123456789abcdef\n";
+    let here = Some("/var/lib/turn/turndb");
+    let told = of(secret, here);
+    notes(
+        &told,
+        "not offered: coturn also takes secrets and rules for peers from its database /var/lib/turn/turndb",
+    );
+    notes(&told, "sqlite3 /var/lib/turn/turndb 'select realm, value from turn_secret;");
+    let users = of("listening-ip=10.20.0.5\nlt-cred-mech\nuser=a:0123456789\n", here);
+    notes(&users, "select realm, name from turnusers_lt");
+    for silent in [of(secret, None), of(&format!("{secret}psql-userdb=host=x\n"), here)] {
+        assert!(!silent.text().contains("turndb"), "{}", silent.text());
+    }
+    assert!(refused_with(of("use-auth-secret\n", here)).contains("default database /var/lib/turn/turndb,"));
+}
+
+fn refused_with(report: Report) -> String {
+    report.refusals.iter().map(|note| format!("{}\n", note.message)).collect()
+}
+
+#[test]
+fn comments_and_blanks_in_a_row_are_one_line_of_a_folded_report() {
+    let (_, report) = good(format!("# one\n\n# three\n{}\n# six\nverbose\n", with("").trim_end()));
+    let whole = report.text();
+    for number in 1..=7 {
+        assert!(whole.contains(&format!("turnserver.conf:{number}: ")), "{whole}");
+    }
+    let folded = report.folded();
+    assert!(
+        folded.starts_with("turnserver.conf: lines 1-3: without effect here: comments and blanks\n"),
+        "{folded}"
+    );
+    assert!(folded.contains("turnserver.conf:6: without effect here: a comment\n"), "{folded}");
+    assert_eq!(folded.lines().count() + 2, whole.lines().count());
+    assert_eq!(folded.lines().last(), whole.lines().last());
+}
+
+#[test]
+fn a_result_that_no_configuration_may_have_is_refused() {
+    let users: String =
+        (0..20_000).map(|number| format!("user=user{number}:a-password-{number}\n")).collect();
+    let said = refused(format!("lt-cred-mech\nlistening-ip=10.20.0.5\n{users}"));
+    assert!(said.contains("a configuration may have 1 MiB"), "{said}");
+    let addresses: String =
+        (0..20_000).map(|number| format!("listening-ip=10.1.{}.{}\n", number / 250, number % 250)).collect();
+    assert!(refused(with(&addresses)).contains("20001 addresses to listen on; 1000 are possible"));
+}
+
+#[test]
+fn names_that_coturn_does_not_answer_are_no_users() {
+    let (config, report) =
+        good("lt-cred-mech\nlistening-ip=10.20.0.5\nuser=n : o\nuser=a\"b:c\nuser=d:e f\n");
+    let names: Vec<&str> = config.users.iter().map(|user| user.name.as_str()).collect();
+    assert_eq!(names, ["d"]);
+    is(&report, 3, Status::WithoutEffect, "coturn answers 400");
+    is(&report, 4, Status::WithoutEffect, "coturn answers 400");
+}
+
+#[test]
+fn a_settings_file_whose_first_line_is_an_option_is_read_as_settings() {
+    let (config, report) = good(format!("-v\n{}", with("denied-peer-ip=203.0.113.0-203.0.113.255")));
+    is(&report, 1, Status::WithoutEffect, "ignores the line");
+    is(&report, 4, Status::Kept, "denied");
+    assert_eq!(config.peers.deny.len(), 1);
+}
+
+#[test]
+fn a_denied_address_of_the_relay_is_noted() {
+    let (_, report) = good(with("denied-peer-ip=10.20.0.5"));
+    notes(&report, "the relay's own address 10.20.0.5");
+    let (_, report) = good(with("denied-peer-ip=10.20.0.6"));
+    assert!(!report.text().contains("the relay's own address"), "{}", report.text());
+}
+
+#[test]
+fn numbers_beyond_their_range_are_said_as_they_are_taken() {
+    let (_, report) = good(with("user-quota=99999999999"));
+    is(&report, 3, Status::Kept, "no relay has that many ports");
+    let Import { report, .. } = of_file(with("min-port=0\nmax-port=0").as_bytes());
+    is(&report, 3, Status::Refused, "not a port");
+    is(&report, 4, Status::Refused, "not a port");
+}
+
 /// Settings with a secret.
 fn with(lines: &str) -> String {
     format!("static-auth-secret=0123456789abcdef\nlistening-ip=10.20.0.5\n{lines}\n")

@@ -267,8 +267,25 @@ pub fn of_file(file: &[u8]) -> Option<Vec<Word>> {
     let first = text.split(u8::is_ascii_whitespace).next().unwrap_or_default();
     let is_option =
         first.len() > 1 && first[0] == b'-' && (first[1] == b'-' || first[1].is_ascii_alphabetic());
+    let is_option = is_option && !has_settings(text);
     let runs = is_shell(first) && text.windows(10).any(|part| part == b"turnserver");
     (is_program(first) || is_option || runs).then(|| split(text, before + 1))
+}
+
+/// Whether a line after the first is a setting of `turnserver.conf`. In such a file coturn ignores lines that begin with `-`.
+fn has_settings(text: &[u8]) -> bool {
+    let mut lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    // What follows a backslash is the same line to a shell.
+    let mut goes_on = lines.next().is_some_and(|first| first.ends_with(b"\\"));
+    for line in lines {
+        let name = line.split(|byte| matches!(byte, b' ' | b'\t' | b'=')).next().unwrap_or_default();
+        let is_setting = std::str::from_utf8(name).is_ok_and(|name| options::find(name).is_some());
+        if !goes_on && is_setting {
+            return true;
+        }
+        goes_on = line.ends_with(b"\\");
+    }
+    false
 }
 
 /// Divides text into words as a POSIX shell does, without replacing anything. `line` is the number of the first line.
@@ -408,6 +425,9 @@ mod tests {
         let word = |text: &str, line| (text.to_owned(), Some(line));
         assert_eq!(shown, [word("/usr/bin/turnserver", 3), word("-n", 3), word("-r", 4), word("a b", 4)]);
         assert!(of_file(b"--no-tls\n-v").is_some());
+        assert!(of_file(b"--realm \\\nrealm \\\n -v").is_some(), "a value on a line of its own");
+        // coturn reads the settings and ignores the first line.
+        assert_eq!(of_file(b"-v\nlistening-port=3480\ndenied-peer-ip=10.0.0.0-10.255.255.255\n"), None);
         for settings in ["realm=a", "", "# -n", "-", "listening-ip=1.2.3.4\nturnserver"] {
             assert_eq!(of_file(settings.as_bytes()), None, "{settings}");
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::meaning::Meaning;
 use super::options::{self, Fate, Key, Kind, Row, Version};
-use super::report::{Line, Note, Report, Status};
+use super::report::{BLANK, COMMENT, Line, Note, Report, Status};
 use super::syntax::{Content, Fault, Item, Place, Setting};
 use super::values;
 
@@ -59,8 +59,8 @@ impl Work {
         for (index, item) in items.into_iter().enumerate() {
             work.items.push((item.place, String::new(), None));
             match item.content {
-                Content::Blank => work.idle(index, "blank"),
-                Content::Comment => work.idle(index, "a comment"),
+                Content::Blank => work.idle(index, BLANK),
+                Content::Comment => work.idle(index, COMMENT),
                 Content::Idle(reason) => work.idle(index, reason),
                 Content::Fault(fault) => work.fault(index, fault),
                 Content::Setting(setting) => work.setting(index, setting),

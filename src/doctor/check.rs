@@ -5,6 +5,10 @@ use super::finding::{Finding, Severity, finding};
 
 /// The code of the finding that the running server does not have the configuration that was examined.
 pub const PREVIOUS: &str = "previous_configuration";
+/// The code of the finding that Hallpass does not run, because another program serves in its place.
+pub const ANOTHER_SERVER: &str = "another_server";
+/// The check that connects to the listeners. If another program has them, it says nothing about Hallpass.
+const LISTENERS: &str = "listeners";
 
 /// The code of the finding that the running server has not loaded the file as it is now.
 pub const NOT_LOADED: &str = "not_loaded";
@@ -52,7 +56,10 @@ const OF_WEBSITE: &str = "web_";
 
 /// Judges a run on the relay itself. The findings are sorted: the verdict, errors, warnings, notes.
 pub fn conclude(checks: &[Check]) -> Diagnosis {
-    let mut findings: Vec<Finding> = checks.iter().flat_map(|check| check.findings.iter().cloned()).collect();
+    let is_another = |check: &Check| check.findings.iter().any(|finding| finding.code == ANOTHER_SERVER);
+    let another = checks.iter().any(is_another);
+    let of_hallpass = checks.iter().filter(|check| !another || check.topic != LISTENERS);
+    let mut findings: Vec<Finding> = of_hallpass.flat_map(|check| check.findings.iter().cloned()).collect();
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let (errors, warnings, notes) = (count(Severity::Error), count(Severity::Warning), count(Severity::Note));
@@ -78,6 +85,15 @@ pub fn conclude(checks: &[Check]) -> Diagnosis {
                     "The running server works on with the configuration before. This one has {}{and_warnings}.",
                     counted(errors, "error")
                 ),
+            )
+        },
+        (_, _) if another => Finding {
+            severity: Severity::Error,
+            ..finding(
+                ANOTHER_SERVER,
+                "Hallpass is not running, and another program serves in its place. Calls depend on that program, \
+                 which was not examined."
+                    .to_owned(),
             )
         },
         (1, _) if findings.iter().any(|one| one.code == NOT_LOADED && one.severity == Severity::Error) => {
@@ -122,6 +138,18 @@ fn counted(count: usize, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_program_on_the_ports_is_no_fault_of_the_relay() {
+        let mut ports = Check::of("ports");
+        ports.findings.push(Finding::error(ANOTHER_SERVER, "coturn serves", "do"));
+        let mut listeners = Check::of("listeners");
+        listeners.findings.push(Finding::error("wrong_credentials", "401", "do"));
+        let told = conclude(&[ports, listeners]);
+        let codes: Vec<&str> = told.findings.iter().map(|finding| finding.code).collect();
+        assert_eq!((told.works, &codes[..]), (false, &[ANOTHER_SERVER, ANOTHER_SERVER][..]));
+        assert!(told.findings[0].text.starts_with("Hallpass is not running"), "{told:?}");
+    }
 
     #[test]
     fn errors_come_first_and_decide() {

@@ -9,6 +9,8 @@ use std::thread;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
+use super::whole_file::behind_links;
+
 const USERS: &str = "/etc/passwd";
 const GROUPS: &str = "/etc/group";
 
@@ -126,7 +128,8 @@ fn try_one(path: &Path) -> Result<(), Denied> {
 
 /// Returns the first directory on the way to `path` that may not be entered.
 fn closed_directory(path: &Path) -> Option<PathBuf> {
-    let whole = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    // Links can be read where the directory behind them cannot be entered.
+    let whole = fs::canonicalize(path).or_else(|_| behind_links(path)).unwrap_or_else(|_| path.to_path_buf());
     let mut all: Vec<&Path> = whole.ancestors().skip(1).collect();
     all.reverse();
     // To look at what is inside takes the right to enter.

@@ -34,7 +34,8 @@ pub struct ImportArgs {
     /// Arguments of turnserver, with or without its name
     #[arg(value_name = "ARGUMENTS", last = true)]
     pub arguments: Vec<OsString>,
-    /// Write the configuration to this file with mode 0600 instead of standard output
+    /// Write the configuration to this file instead of standard output, with mode 0600; in place of a file, with its owner and
+    /// mode
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Replace the file of --output if it exists
@@ -43,6 +44,9 @@ pub struct ImportArgs {
     /// Print the report as one JSON object
     #[arg(long)]
     pub json: bool,
+    /// Print a line for every comment and blank line on a terminal, too, where neighbouring ones are one line otherwise
+    #[arg(long)]
+    pub all: bool,
     /// Also listen on the ports of NAT discovery (3479 and 5350, unless alt-listening-port says otherwise), on which coturn
     /// serves clients without being told
     #[arg(long)]

@@ -5,11 +5,10 @@ use std::io;
 use quick_xml::Writer;
 use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
 
-use super::reader::{PACKAGE, SERVICE, SERVICE_CLASS};
 use super::relay::Relay;
+use super::spring::{NAMESPACE, PACKAGE, SERVICE, SERVICE_CLASS};
 use crate::cli::endpoints::Endpoint;
 
-const NAMESPACE: &str = "http://www.springframework.org/schema/beans";
 const SCHEMA: &str = "http://www.springframework.org/schema/beans/spring-beans-2.5.xsd";
 /// The lifetime of credentials if none is required, in seconds; that of BigBlueButton's own file.
 const TTL: &str = "86400";

@@ -84,7 +84,15 @@ impl Place {
 
 fn next_step(error: &io::Error) -> &'static str {
     match error.kind() {
+        // EPERM, not EACCES: root, too, is refused at an immutable file.
+        io::ErrorKind::PermissionDenied if error.raw_os_error() == Some(libc::EPERM) && is_root() => {
+            "is the file or its directory immutable? lsattr shows it, and chattr -i undoes it"
+        }
         io::ErrorKind::PermissionDenied => "run this command as root: sudo hallpass bbb-xml ...",
+        io::ErrorKind::ResourceBusy => {
+            "the file is a mount of its own, as in a container, and cannot be replaced: mount its directory instead, or write \
+             another file and copy it over this one with cp"
+        }
         io::ErrorKind::NotFound => {
             "name a file in an existing directory; /etc/bigbluebutton is on the BigBlueButton server"
         }
@@ -92,6 +100,10 @@ fn next_step(error: &io::Error) -> &'static str {
         io::ErrorKind::ReadOnlyFilesystem => "name a file on a disk that can be written to",
         _ => "name a file in a directory that you may write to",
     }
+}
+
+fn is_root() -> bool {
+    Account::own().is_some_and(|own| own.uid == 0)
 }
 
 /// The owner and the mode to write with: those of the old file, changed as far as bbb-web's user could not read it or

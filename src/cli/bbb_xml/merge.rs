@@ -6,8 +6,9 @@ use std::ops::Range;
 
 use super::compare::{compare, is_beside_stranger, of_values, others};
 use super::document::NewBean;
-use super::reader::{Document, SERVICE, Servers, Turn, is_at};
+use super::reader::{Document, Servers, Turn, is_at};
 use super::relay::Relay;
+use super::spring::SERVICE;
 use crate::cli::endpoints::Endpoint;
 
 /// A list with the entries of the relays.
@@ -19,6 +20,8 @@ pub struct Merged {
     pub changes: Vec<String>,
     /// The URLs of other servers, as written.
     pub kept: Vec<String>,
+    /// What is not understood, so that it is not known whether bbb-web loads the list.
+    pub doubts: Vec<String>,
 }
 
 /// Merges the relays into the text of a file.
@@ -26,8 +29,8 @@ pub struct Merged {
 /// # Errors
 /// A message for the operator: bbb-web would not load the file, or it has a form that this function does not change.
 pub fn merge(text: &str, relays: &[Relay]) -> Result<Merged, String> {
-    // The parser does not count a byte order mark.
-    if let Some(text) = text.strip_prefix('\u{feff}') {
+    // The parser does not count a byte order mark. A second one is an error.
+    if let Some(text) = text.strip_prefix('\u{feff}').filter(|rest| !rest.starts_with('\u{feff}')) {
         let merged = merge(text, relays)?;
         return Ok(Merged { text: format!("\u{feff}{}", merged.text), ..merged });
     }
@@ -44,7 +47,7 @@ pub fn merge(text: &str, relays: &[Relay]) -> Result<Merged, String> {
     let text = apply(text, edits(text, &document, &plan.removed, &new)?);
     let kept: Vec<String> = plan.kept.iter().map(|url| (*url).to_owned()).collect();
     is_as_planned(&text, relays, &plan.kept_entries)?;
-    Ok(Merged { text, changes: plan.changes, kept })
+    Ok(Merged { text, changes: plan.changes, kept, doubts: servers.doubts.clone() })
 }
 
 /// What happens to the entries of a file.
@@ -123,8 +126,9 @@ impl<'a> Plan<'a> {
     /// Returns the beans that the file lacks, with ids that are free.
     fn missing(&mut self, document: &Document, relays: &[Relay]) -> Vec<NewBean> {
         let mut new = Vec::new();
-        let mut used: BTreeSet<String> =
-            document.beans.keys().filter(|id| !self.removed.contains(id.as_str())).cloned().collect();
+        // Names and aliases of beans are taken as well as ids.
+        let names = document.checked.names.iter().filter(|name| !self.removed.contains(name.as_str()));
+        let mut used: BTreeSet<String> = names.cloned().collect();
         let mut free = |prefix: &str| {
             let id = (0usize..).map(|number| format!("{prefix}{number}")).find(|id| !used.contains(id));
             let id = id.unwrap_or_default();

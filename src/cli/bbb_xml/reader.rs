@@ -10,14 +10,10 @@ use std::path::Path;
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 
+use super::spring::{self, Checked, PACKAGE, SERVICE, SERVICE_CLASS};
+use super::xml;
 use crate::base::turn_url::split;
 
-/// The package of the beans' classes.
-pub const PACKAGE: &str = "org.bigbluebutton.web.services.turn.";
-/// The id of the bean that refers to all others.
-pub const SERVICE: &str = "stunTurnService";
-/// Its class.
-pub const SERVICE_CLASS: &str = "StunTurnService";
 /// Size limit of the file. The one that BigBlueButton ships has 1 to 2 KiB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -28,6 +24,8 @@ pub struct Servers {
     pub stun: Vec<Stun>,
     /// The TURN servers; several may have the same URL.
     pub turn: Vec<Turn>,
+    /// What is not understood, so that it is not known whether bbb-web loads the list.
+    pub doubts: Vec<String>,
 }
 
 /// A STUN server.
@@ -187,6 +185,8 @@ pub struct Document {
     pub sets: HashMap<String, (Range<usize>, bool)>,
     /// The start of the service's end tag.
     pub service_end: Option<usize>,
+    /// The names of the beans, and what is not understood.
+    pub checked: Checked,
     bean: Option<String>,
     argument: Option<String>,
     property: Option<String>,
@@ -197,8 +197,15 @@ impl Document {
     /// Parses the text of a file.
     ///
     /// # Errors
-    /// A message for the operator if it is not XML, or no list of beans.
+    /// A message for the operator if it is not XML, no list of beans, or a list that Spring refuses.
     pub fn parse(text: &str) -> Result<Self, String> {
+        let mut document = Self::beans_of(text)?;
+        xml::check(text)?;
+        document.checked = spring::check(text)?;
+        Ok(document)
+    }
+
+    fn beans_of(text: &str) -> Result<Self, String> {
         if text.trim_start().starts_with("<?xml") && !text.starts_with("<?xml") {
             return Err(
                 "there is a blank before <?xml, so bbb-web cannot read it; remove the blank".to_owned()
@@ -264,7 +271,7 @@ impl Document {
     /// # Errors
     /// A message for the operator if bbb-web would not load the file.
     pub fn servers(&self) -> Result<Servers, String> {
-        let mut servers = Servers::default();
+        let mut servers = Servers { doubts: self.checked.doubts.clone(), ..Servers::default() };
         let Some(service) = self.beans.get(SERVICE) else {
             return Err(format!("there is no bean {SERVICE}"));
         };

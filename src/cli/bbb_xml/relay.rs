@@ -9,6 +9,8 @@ use crate::config::{Config, Host, browsers_use};
 /// URLs of one transport that a browser is given. Each costs allocations in every connection: one in Chromium, two in
 /// Firefox. The first port is for quality or habit, the second for networks that close the first; a third adds nothing.
 const PER_TRANSPORT: usize = 2;
+/// The port of `turns:` URLs without one (RFC 7065 section 3.1).
+const TLS_PORT: u16 = 5349;
 
 /// A relay as one BigBlueButton server needs it.
 pub struct Relay {
@@ -37,6 +39,8 @@ pub enum WhyNot {
     Port,
     /// There are enough of this transport.
     Enough,
+    /// UDP on the port of TLS, beside another port.
+    TlsPort,
 }
 
 impl fmt::Display for WhyNot {
@@ -44,6 +48,7 @@ impl fmt::Display for WhyNot {
         f.write_str(match self {
             Self::Port => "browsers refuse TURN servers on this port",
             Self::Enough => "browsers make allocations for each URL, and two of a transport are enough",
+            Self::TlsPort => "UDP on the port of TLS reaches no network that UDP on the other port does not; --all lists it",
         })
     }
 }
@@ -99,6 +104,8 @@ fn choose(mut all: Vec<Endpoint>, every: bool) -> (Vec<Endpoint>, Vec<(Endpoint,
         let alike = |one: &&Endpoint| one.transport == endpoint.transport && one.server == endpoint.server;
         if !browsers_use(endpoint.port) {
             left_out.push((endpoint, WhyNot::Port));
+        } else if !every && is_udp_on_tls_port(&endpoint) && wanted.iter().any(|one| alike(&one)) {
+            left_out.push((endpoint, WhyNot::TlsPort));
         } else if !every && wanted.iter().filter(alike).count() >= PER_TRANSPORT {
             left_out.push((endpoint, WhyNot::Enough));
         } else {
@@ -114,8 +121,14 @@ fn rank(endpoint: &Endpoint) -> u8 {
     match (endpoint.transport, endpoint.port) {
         (Transport::Udp, 3478) | (Transport::Tcp | Transport::Tls, 443) => 0,
         (Transport::Udp, 443) | (Transport::Tcp, 80) => 1,
+        _ if is_udp_on_tls_port(endpoint) => 3,
         _ => 2,
     }
+}
+
+/// coturn opens it for DTLS, so an imported configuration has such a listener. Browsers do not use DTLS towards a relay.
+fn is_udp_on_tls_port(endpoint: &Endpoint) -> bool {
+    (endpoint.transport, endpoint.port) == (Transport::Udp, TLS_PORT)
 }
 
 #[cfg(test)]
@@ -162,5 +175,16 @@ mod tests {
             ]
         );
         assert_eq!(choose(all, true).1.len(), 2, "only the refused ports");
+        let of = |urls: &[&str]| {
+            let all = urls.iter().map(|url| Endpoint::of_turn_url(url).unwrap()).collect();
+            let (wanted, left_out) = choose(all, false);
+            let why: Vec<WhyNot> = left_out.into_iter().map(|(_, why)| why).collect();
+            (wanted.iter().map(Endpoint::turn_url).collect::<Vec<_>>(), why)
+        };
+        assert_eq!(
+            of(&["turn:r:5349", "turn:r:3480"]),
+            (vec!["turn:r:3480".to_owned()], vec![WhyNot::TlsPort])
+        );
+        assert_eq!(of(&["turn:r:5349"]), (vec!["turn:r:5349".to_owned()], Vec::new()), "there is no other");
     }
 }

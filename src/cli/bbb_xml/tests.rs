@@ -5,8 +5,9 @@ use std::path::Path;
 use super::compare::{compare, others};
 use super::document::document;
 use super::merge::merge;
-use super::reader::{Document, SERVICE, Servers, host_of, is_same_place};
+use super::reader::{Document, Servers, host_of, is_same_place};
 use super::relay::Relay;
+use super::spring::SERVICE;
 use crate::config;
 
 const NAME: &str = "relay.example.org";
@@ -70,6 +71,104 @@ fn what_bbb_web_does_not_load_is_refused() {
     assert!(declared("UTF-16").unwrap_err().contains("declares the encoding \"UTF-16\""));
     assert_eq!(declared("ISO-8859-1"), Ok(3), "all of it is ASCII");
     assert_eq!(declared("utf-8"), Ok(3));
+}
+
+/// A written list with one change, and a part of the reason for which it is refused.
+#[test]
+fn what_no_parser_and_spring_do_not_load_is_refused() {
+    let text = written("s-0123456789abcdef");
+    let bean = "<bean id=\"turn0\"";
+    let last = "<constructor-arg index=\"2\" value=\"86400\"/>";
+    let mut wrong = Vec::new();
+    for (from, to, reason) in [
+        // Not XML.
+        (bean, "<!-- old -- off --><bean id=\"turn0\"", "line 6: "),
+        (bean, "<!-- old ---><bean id=\"turn0\"", "found in a comment"),
+        (bean, "]]><bean id=\"turn0\"", "]]> in a text"),
+        (last, "<constructor-arg index=\"2\" value=\"86400\" foo=\"a<b\"/>", "the attributes of a tag"),
+        (last, "<constructor-arg index=\"2\"value=\"86400\"/>", "with blanks between them"),
+        (last, "<constructor-arg index=\"2\" value=\"86400&#1;\"/>", "a character that XML does not permit"),
+        (last, "<constructor-arg index=\"2\"><value>&#x1;</value></constructor-arg>", "does not permit"),
+        (bean, "<!-- \u{1} --><bean id=\"turn0\"", "line 6: the character U+0001"),
+        ("<?xml", "\u{feff}\u{feff}<?xml", "two byte order marks"),
+        ("</beans>\n", "</beans>\n\u{feff}", "text outside of <beans>"),
+        ("</beans>\n", "</beans>\n\u{a0}", "text outside of <beans>"),
+        (bean, "<?xml version=\"1.0\"?><bean id=\"turn0\"", "the very first"),
+        ("version=\"1.0\" encoding=\"UTF-8\"", "encoding=\"UTF-8\" version=\"1.0\"", "the declaration"),
+        ("\"UTF-8\"", "\"UTF-8\" standalone=\"maybe\"", "the declaration"),
+        ("xmlns:xsi=", "xmlns:xs=", "the prefix \"xsi\" is not declared"),
+        (bean, "<y:bean/><bean id=\"turn0\"", "the prefix \"y\" is not declared"),
+        ("<beans", "<!DOCTYPE beans SYSTEM \"x.dtd\"><beans", "a DOCTYPE is not understood"),
+        // Not loaded by Spring.
+        (" xmlns=", " xmlns:b=", "has no xmlns=\"http://www.springframework.org/schema/beans\""),
+        (" xmlns=\"http://www.springframework.org", " xmlns=\"http://www.example.org", "has no xmlns="),
+        (bean, "hello <bean id=\"turn0\"", "text in <beans>"),
+        ("<ref bean=\"turn0\"/>", "turn0<ref bean=\"turn0\"/>", "text in <set>"),
+        ("<ref bean=\"turn0\"/>", "<ref/><ref bean=\"turn0\"/>", "<ref> names no bean"),
+        (bean, "<beam/><bean id=\"turn0\"", "no <beam> in <beans>"),
+        (bean, "<set/><bean id=\"turn0\"", "no <set> in <beans>"),
+        (bean, "<bean idx=\"1\" id=\"turn0\"", "no attribute \"idx\" of <bean>"),
+        ("name=\"remoteIceCandidates\"", "name=\"turnserver\"", "no property \"turnserver\""),
+        ("name=\"remoteIceCandidates\"", "name=\"turnServers\"", "the property \"turnServers\" twice"),
+        (
+            "<property name=\"remoteIceCandidates\">",
+            "<property name=\"remoteIceCandidates\"><set/>",
+            "has 2 values",
+        ),
+        (last, "<constructor-arg index=\"1\" value=\"86400\"/>", "\"turn0\" has constructor-arg 1 twice"),
+        (
+            last,
+            "<constructor-arg index=\"2\" value=\"1\"/><constructor-arg index=\"3\" value=\"1\"/>",
+            "\"turn0\" has 4 constructor arguments; a TurnServer has 3",
+        ),
+        (last, "<constructor-arg index=\"2\" value=\"1\"><value>1</value></constructor-arg>", "has 2 values"),
+        (last, "<constructor-arg index=\"2\"/>", "has 0 values"),
+        (bean, "<bean name=\"turn1\" id=\"turn0\"", "two beans have the id \"turn1\""),
+    ] {
+        let changed = text.replacen(from, to, 1);
+        assert_ne!(changed, text, "{from}");
+        let refused = servers(&changed).map(|_| ()).err().unwrap_or_default();
+        let merged = merge(&changed, &[relay(NAME, SECRET)]).map(|_| ()).err().unwrap_or_default();
+        if !refused.contains(reason) || merged != refused {
+            wrong.push(format!("{to}: {refused:?} {merged:?}"));
+        }
+    }
+    assert_eq!(wrong, [""; 0]);
+}
+
+/// Spring has much that BigBlueButton's list does not need. It is neither refused nor called good.
+#[test]
+fn what_is_not_understood_is_named() {
+    let text = written("s-0123456789abcdef");
+    assert_eq!(servers(&text).unwrap().doubts, [""; 0]);
+    let bean = "<bean id=\"turn0\"";
+    let reference = "<ref bean=\"turn0\"/>";
+    for (from, to, doubt) in [
+        (bean, "<import resource=\"nope.xml\"/><bean id=\"turn0\"", "line 6: <import> in <beans>"),
+        (bean, "<alias name=\"turn0\" alias=\"turn3\"/><bean id=\"turn0\"", "<alias> in <beans>"),
+        (bean, "<bean id=\"x\" class=\"x.Y\"/><bean id=\"turn0\"", "a bean of the class \"x.Y\""),
+        (bean, "<bean parent=\"nope\" id=\"turn0\"", "the attribute parent of <bean>"),
+        (bean, "<bean factory-method=\"x\" id=\"turn0\"", "the attribute factory-method of <bean>"),
+        (bean, "<bean xmlns:p=\"p\" p:secret=\"x\" id=\"turn0\"", "the attribute p:secret of <bean>"),
+        (bean, "<u:set xmlns:u=\"u\"><u:y/>text</u:set><bean id=\"turn0\"", "<set> of another namespace"),
+        (reference, "<null/><ref bean=\"turn0\"/>", "<null> in <set>"),
+        (reference, "<value>x</value><ref bean=\"turn0\"/>", "<value> in <set>"),
+        (
+            "<property name=\"remoteIceCandidates\">\n      <set>\n      </set>",
+            "<property name=\"remoteIceCandidates\">\n      <map>\n      </map>",
+            "<map> in <property>",
+        ),
+        (" xsi:schemaLocation=", " xsi:other=", "without the xsi:schemaLocation"),
+    ] {
+        let changed = text.replacen(from, to, 1);
+        assert_ne!(changed, text, "{from}");
+        let found = servers(&changed).unwrap_or_else(|error| panic!("{to}: {error}"));
+        assert!(matches!(found.doubts.as_slice(), [one] if one.contains(doubt)), "{to}: {:?}", found.doubts);
+        let newer = merge(&changed, &[relay(NAME, SECRET)]).unwrap_or_else(|error| panic!("{to}: {error}"));
+        assert!(!newer.doubts.is_empty(), "{to}");
+        // The name of an alias is taken.
+        assert!(!newer.text.contains("<bean id=\"turn3\""), "{}", newer.text);
+    }
 }
 
 /// It would be handed to every browser, and must not appear in a message.

@@ -1,5 +1,7 @@
 //! Compares the kernel's settings with what UDP listeners need. `conf/sysctl.conf` has the right ones.
 
+use std::path::Path;
+
 use crate::base::transport::Transport;
 use crate::config::{Config, Report, Severity, Web};
 use crate::net::WorkerSockets;
@@ -11,8 +13,20 @@ use crate::system::time_wait;
 const UNRESOLVED_BYTES: u64 = 8192;
 /// A limit above this is reported. It leaves some choice: with it, 500 silent neighbours fill a send buffer of 4 MiB.
 const UNRESOLVED_BYTES_MAX: u64 = 2 * UNRESOLVED_BYTES;
-/// How to apply all of `conf/sysctl.conf`.
-const INSTALL: &str = "install conf/sysctl.conf as /etc/sysctl.d/60-hallpass.conf and run `sysctl --system`";
+/// Where the packages install `conf/sysctl.conf`.
+const INSTALLED: [&str; 2] = ["/etc/sysctl.d/60-hallpass.conf", "/usr/lib/sysctl.d/60-hallpass.conf"];
+
+/// How to apply all of `conf/sysctl.conf`, which is installed at one of `places` or nowhere.
+fn install(places: &[&str]) -> String {
+    match places.iter().find(|place| Path::new(place).exists()) {
+        Some(place) => format!(
+            "{place} has it, and is not applied: run `sysctl --system`; in a container, set it on the host"
+        ),
+        None => {
+            "install conf/sysctl.conf as /etc/sysctl.d/60-hallpass.conf and run `sysctl --system`".to_owned()
+        }
+    }
+}
 
 /// Returns the settings that endanger the clients of this configuration, as warnings. `file` is its name in messages.
 pub fn check(config: &Config, file: &str) -> Report {
@@ -36,7 +50,7 @@ fn web(config: &Config, reuse: Option<u8>, report: &mut Report) {
                 "the web server {server} is on another machine: beyond 470 connections a second, which a single client can \
                  make, no local port is left, and visitors get 502"
             ),
-            format!("set net.ipv4.tcp_tw_reuse to 1: {INSTALL}"),
+            format!("set net.ipv4.tcp_tw_reuse to 1: {}", install(&INSTALLED)),
         );
     }
 }
@@ -61,7 +75,8 @@ fn compare(config: &Config, buffers: Option<Buffers>, limit: Option<&UnresolvedL
             ),
             format!(
                 "set net.ipv4.neigh.default.unres_qlen_bytes and net.ipv6.neigh.default.unres_qlen_bytes to \
-                 {UNRESOLVED_BYTES}: {INSTALL}"
+                 {UNRESOLVED_BYTES}: {}",
+                install(&INSTALLED)
             ),
         );
     }
@@ -98,7 +113,7 @@ fn too_small(buffers: Buffers) -> Option<String> {
 }
 
 fn enlarge() -> String {
-    format!("set net.core.rmem_max and net.core.wmem_max to {}: {INSTALL}", Buffers::REQUESTED)
+    format!("set net.core.rmem_max and net.core.wmem_max to {}: {}", Buffers::REQUESTED, install(&INSTALLED))
 }
 
 #[cfg(test)]
@@ -133,6 +148,20 @@ mod tests {
             let name = format!("net.{family}.neigh.default.unres_qlen_bytes");
             assert_eq!(value(&name), Some(UNRESOLVED_BYTES), "{name}");
         }
+    }
+
+    #[test]
+    fn an_installed_file_is_applied_and_not_installed_again() {
+        assert!(
+            install(&["/nonexistent"])
+                .starts_with("install conf/sysctl.conf as /etc/sysctl.d/60-hallpass.conf")
+        );
+        let own = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/sysctl.conf");
+        let told = install(&["/nonexistent", own]);
+        assert!(
+            told.starts_with(&format!("{own} has it, and is not applied: run `sysctl --system`")),
+            "{told}"
+        );
     }
 
     #[test]

@@ -123,7 +123,7 @@ pub fn prepare(in_use: InUse<'_>, reloaded: &mut Reloaded) -> Option<Prepared> {
     reloaded.changes = config::difference(config, &next);
     let restarts = configuration::need_restart(config, &next).into_iter();
     reloaded.problems.extend(restarts.map(|key| format!("{key}: this change needs a restart")));
-    note(&this_host::check(&next, &machine.addresses, &source.name()), reloaded);
+    note(&this_host::before_reload(&next, &machine.addresses, &source.name()), reloaded);
     let certificates = certificate.examine(next.tls.as_ref());
     let chooser = certificate.chooser(&next.web);
     let (certificates, chooser) = match (certificates, chooser) {

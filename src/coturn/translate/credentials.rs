@@ -6,8 +6,8 @@ use crate::coturn::report::Status;
 use crate::coturn::values;
 use crate::coturn::work::{Work, origin};
 
-/// coturn's database if no line names one.
-pub const DEFAULT_DATABASE: &str = "/var/lib/turn/turndb";
+/// coturn's database if no line names one, as Debian builds it.
+const DEFAULT_DATABASE: &str = "/var/lib/turn/turndb";
 /// Longest realm and user name that a configuration may have.
 const REALM_BYTES_MAX: usize = 52;
 const USERNAME_BYTES_MAX: usize = 508;
@@ -193,6 +193,13 @@ fn users(work: &mut Work, rest: bool) {
             work.idle(index, "coturn ignores it: it is not NAME:PASSWORD");
             continue;
         };
+        if !is_answered(name) {
+            work.idle(
+                index,
+                "nobody logs in with it: coturn answers 400 to names with blanks, quotes or a backslash",
+            );
+            continue;
+        }
         let Some(name) =
             values::text(name).filter(|name| name.len() <= USERNAME_BYTES_MAX).map(str::to_owned)
         else {
@@ -229,6 +236,15 @@ fn users(work: &mut Work, rest: bool) {
             work.meaning.users_without_password.push(name);
         }
     }
+}
+
+/// Whether coturn looks for the user at all (`is_secure_string`).
+fn is_answered(name: &[u8]) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let has = |word: &[u8]| lower.windows(word.len()).any(|part| part == word);
+    let has_marks = name.iter().any(|byte| b" \t'\"\n\r\\".contains(byte));
+    let is_query = has(b"union") && has(b"select");
+    !has_marks && !is_query
 }
 
 /// Divides `NAME:PASSWORD` at the first colon. Blanks in front of the password do not count.
@@ -295,12 +311,38 @@ fn verdict(work: &mut Work, mechanism: &Mechanism, input: &Input<'_>) {
             work.refuse("this server relays for everybody, because there are no credentials; hallpass does not do that", add);
         }
     }
+    default_database(work, mechanism, input);
     if has_users && work.all(Key::UserQuota).is_empty() {
         work.note(
             "each user has at most 500 allocations and the other limits of [limits] per user; coturn has none",
             "if many people share a user name, write a larger allocations_per_user, requests_per_user and packets_per_user",
         );
     }
+}
+
+/// Says that coturn also takes secrets or users from a database that no line names.
+fn default_database(work: &mut Work, mechanism: &Mechanism, input: &Input<'_>) {
+    let Some(file) = input.default_database.filter(|_| !work.by_key.contains_key(&Key::UserDb)) else {
+        return;
+    };
+    if work.report.is_refused() || mechanism.anonymous {
+        return;
+    }
+    let (what, add) = match mechanism.rest {
+        true => ("secrets", "add static-auth-secret=... for each of its secrets"),
+        false => ("users", "add user=NAME:PASSWORD for each of its users, with a new password"),
+    };
+    let rows = match mechanism.rest {
+        true => "select realm, value from turn_secret",
+        false => "select realm, name from turnusers_lt",
+    };
+    work.note(
+        format!("not offered: coturn also takes {what} and rules for peers from its database {file}, which is on this machine"),
+        format!(
+            "list them: sqlite3 {file} '{rows}; select realm, ip_range from denied_peer_ip; select realm, ip_range from \
+             allowed_peer_ip'; if it prints anything for this realm, {add} and import again"
+        ),
+    );
 }
 
 /// The secrets or users are in a database, or on another command line.
@@ -317,13 +359,13 @@ fn refuse_database(work: &mut Work, input: &Input<'_>) {
         (Some(entry), None) => {
             (format!("the database of {}", entry.row.name), " and the same database option".to_owned())
         }
-        (None, None) if input.has_default_database => {
-            (format!("coturn's default database {DEFAULT_DATABASE}"), String::new())
-        }
-        (None, None) => (
-            format!("coturn's default database {DEFAULT_DATABASE}, which this machine does not have"),
-            String::new(),
-        ),
+        (None, None) => match input.default_database {
+            Some(file) => (format!("coturn's default database {file}"), String::new()),
+            None => (
+                format!("coturn's default database {DEFAULT_DATABASE}, which this machine does not have"),
+                String::new(),
+            ),
+        },
     };
     let what = if work.all(Key::UseAuthSecret).is_empty() { "users" } else { "secrets" };
     work.refuse(

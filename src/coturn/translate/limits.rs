@@ -23,8 +23,13 @@ pub(super) fn translate(work: &mut Work) {
 fn quota(work: &mut Work, key: Key, limit: &'static str) -> Option<u32> {
     let index = work.last(key)?;
     let leading = values::leading(work.value(index));
-    let number = u32::try_from(leading.number.max(0)).unwrap_or(0);
-    let meaning = if number == 0 { "no limit".to_owned() } else { format!("{limit} = {number}") };
+    let number = u32::try_from(leading.number.max(0)).ok();
+    let meaning = match number {
+        None => "no limit, because no relay has that many ports".to_owned(),
+        Some(0) => "no limit".to_owned(),
+        Some(number) => format!("{limit} = {number}"),
+    };
+    let number = number.unwrap_or(0);
     if leading.whole && leading.number >= 0 {
         work.kept(index, meaning);
     } else if leading.any && leading.number >= 0 {

@@ -12,6 +12,8 @@ use crate::coturn::work::Work;
 
 const PORT: u16 = 3478;
 const TLS_PORT: u16 = 5349;
+/// Most addresses of one kind. Each has up to six listeners, and every listener has a socket for each worker.
+const ADDRESSES_MAX: usize = 1000;
 
 /// What the other parts need to know about listeners.
 pub(super) struct Network {
@@ -85,7 +87,17 @@ pub(super) fn address(work: &mut Work, index: usize) -> Option<IpAddr> {
 
 fn addresses(work: &mut Work) -> Vec<IpAddr> {
     let mut addresses: Vec<IpAddr> = Vec::new();
-    for index in work.all(Key::ListeningIp) {
+    let all = work.all(Key::ListeningIp);
+    if let Some(&index) = all.get(ADDRESSES_MAX) {
+        let message = format!("{} addresses to listen on; {ADDRESSES_MAX} are possible", all.len());
+        work.refuse_whole(
+            index,
+            &message,
+            "without listening-ip, one listener serves all addresses of the machine",
+        );
+        return addresses;
+    }
+    for index in all {
         match address(work, index) {
             Some(ip) if addresses.contains(&ip) => work.idle(index, "listed twice"),
             Some(ip) => {
@@ -351,7 +363,12 @@ fn alternatives(work: &mut Work, addresses: &[IpAddr], plan: &Plan, input: &Inpu
 }
 
 fn aux_servers(work: &mut Work, plan: &Plan) {
-    for index in work.all(Key::AuxServer) {
+    let all = work.all(Key::AuxServer);
+    if let Some(&index) = all.get(ADDRESSES_MAX) {
+        let message = format!("{} auxiliary servers; {ADDRESSES_MAX} are possible", all.len());
+        return work.refuse_whole(index, &message, "write fewer of them");
+    }
+    for index in all {
         let text = String::from_utf8_lossy(work.value(index)).trim().to_owned();
         let address = text.parse::<SocketAddr>().ok();
         let Some(address) = address.filter(|address| address.port() > 0 && !address.ip().is_multicast())

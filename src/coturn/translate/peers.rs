@@ -2,6 +2,7 @@
 
 use ipnet::IpNet;
 
+use crate::coturn::meaning::Meaning;
 use crate::coturn::options::Key;
 use crate::coturn::peers::{NoRange, Policy, as_meant, is_mapped, policy, range, stays_closed};
 use crate::coturn::report::Status;
@@ -45,7 +46,26 @@ pub(super) fn translate(work: &mut Work) {
             "to open these addresses only, write them as peers of the [[host]]",
         );
     }
+    own_addresses(work, &denied);
     work.from("peers", &[Key::AllowedPeerIp, Key::DeniedPeerIp, Key::AllowLoopbackPeers]);
+}
+
+/// Notes that clients reach each other's relayed addresses in spite of a denied range.
+fn own_addresses(work: &mut Work, denied: &[IpNet]) {
+    if work.meaning.policy.only_allowed {
+        return;
+    }
+    let Meaning { relay_addresses, listen, .. } = &work.meaning;
+    let listen = listen.iter().map(|listen| listen.address.ip()).filter(|_| relay_addresses.is_empty());
+    let mut own = relay_addresses.iter().copied().chain(listen).filter(|ip| !ip.is_unspecified());
+    let Some(own) = own.find(|ip| denied.iter().any(|range| range.contains(ip))) else { return };
+    work.note(
+        format!(
+            "denied-peer-ip covers the relay's own address {own}: other programs there are denied as in coturn, but clients of \
+             the relay still reach each other's relayed addresses"
+        ),
+        "to deny these as well, write the media servers as peers of the [[host]]",
+    );
 }
 
 fn allowed(work: &mut Work, loopback: bool) -> Vec<IpNet> {

@@ -161,18 +161,18 @@ fn note_private(work: &mut Work, network: &Network) {
 
 /// Reads the range of relay ports, and takes the listeners' ports out of it.
 fn ports(work: &mut Work) {
-    let bound = |work: &mut Work, key, default: u16| {
+    let bound = |work: &mut Work, key| {
         let index = work.last(key)?;
         let number = values::leading(work.value(index)).number;
         match u16::try_from(number) {
             Ok(port) if port > 0 => Some((index, port)),
             _ => {
                 work.refuse_whole(index, "not a port", "write a number from 1 to 65535");
-                Some((index, default))
+                None
             }
         }
     };
-    let (first, last) = (bound(work, Key::MinPort, FIRST), bound(work, Key::MaxPort, LAST));
+    let (first, last) = (bound(work, Key::MinPort), bound(work, Key::MaxPort));
     let range = (first.map_or(FIRST, |(_, port)| port), last.map_or(LAST, |(_, port)| port));
     let judged: Vec<usize> = [first, last].into_iter().flatten().map(|(index, _)| index).collect();
     if range.0 > range.1 {

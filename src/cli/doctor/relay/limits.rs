@@ -79,7 +79,8 @@ fn few_descriptors(max: u64, ports: &RangeInclusive<u16>) -> Option<Finding> {
         Finding::warning(
             "few_descriptors",
             format!("the running server may open {max} files; each client needs up to two, so some would be refused"),
-            "write LimitNOFILE=1048576 into the unit and restart the server",
+            "write LimitNOFILE=1048576 into the unit and restart the server; if the unit has it, this machine allows no more: \
+             raise the limit of the container, or fs.nr_open",
         )
     })
 }

@@ -5,8 +5,28 @@ use std::io;
 use super::site::{Site, untested};
 use crate::cli::live::{Attempt, Tried};
 use crate::cli::output::counted;
-use crate::doctor::check::Check;
+use crate::doctor::check::{ANOTHER_SERVER, Check};
 use crate::doctor::finding::Finding;
+
+/// Hallpass does not run, and one other program has the ports of all listeners.
+fn another_server(site: &Site<'_>) -> Option<Finding> {
+    let mut listeners = site.tried.iter().filter(|tried| tried.transport.is_some());
+    let holder = |tried: &Tried| match &tried.attempt {
+        Attempt::Failed { holder, .. } => holder.as_ref().map(|holder| holder.name.clone()),
+        _ => None,
+    };
+    let first = listeners.next()?;
+    let name = holder(first)?;
+    listeners.all(|tried| holder(tried).as_deref() == Some(&name)).then(|| {
+        Finding::error(
+            ANOTHER_SERVER,
+            format!(
+                "hallpass is not running; {name} has the ports of all its listeners, and serves in its place"
+            ),
+            first.remedy(),
+        )
+    })
+}
 
 /// Judges what happened when the addresses were opened.
 pub fn check(site: &Site<'_>) -> Check {
@@ -18,8 +38,13 @@ pub fn check(site: &Site<'_>) -> Check {
         check.facts.push(format!(
             "hallpass (pid {pid}) has {} of {} open",
             listeners().filter(served).count(),
-            counted(listeners().count(), "listener")
+            // Those whose address this machine does not have were not tried, and serve nobody.
+            counted(site.config.listen.len(), "listener")
         ));
+    }
+    if let Some(instead) = another_server(site) {
+        check.findings.push(instead);
+        return check;
     }
     for tried in &site.tried {
         match &tried.attempt {
