@@ -210,7 +210,8 @@ impl School {
         fs::copy(machine.path("srv/ca.pem"), school.authority()).expect("the authority");
         machine.connect(&school.namespace, ADDRESS);
         let lines = format!(
-            "ip link set lo up; ip address add {SCHOOL}/32 dev up0; ip link set up0 up; \
+            "sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.up0.accept_dad=0; \
+             ip link set lo up; ip address add {SCHOOL}/32 dev up0; ip link set up0 up; \
              ip route add 198.51.100.0/24 dev up0 src {SCHOOL}"
         );
         run_ok("ip", &["netns", "exec", &school.namespace, "sh", "-e", "-c", &lines], LIMIT);

@@ -63,6 +63,11 @@ impl Lab {
         };
         for namespace in lab.namespaces() {
             ip(&["netns", "add", namespace]);
+            // A link-local address that becomes usable a second later is a change of the network, which ends a browser's requests.
+            inside(
+                namespace,
+                &["sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0"],
+            );
             inside(namespace, &["ip", "link", "set", "lo", "up"]);
         }
         lab.connect(&lab.client, "client", CLIENT);
