@@ -33,6 +33,7 @@ const RUN: &[Place] = &[
     ("from-coturn.md", "Switch where nginx has port 443", 1),
     ("from-coturn.md", "Switch where nginx has port 443", 2),
     ("from-coturn.md", "Switch where nginx has port 443", 3),
+    ("from-coturn.md", "Switch where nginx has port 443", 4),
     ("from-coturn.md", "Switch where haproxy has port 443", 0),
     ("from-coturn.md", "Switch where haproxy has port 443", 1),
     ("from-coturn.md", "BigBlueButton's list", 0),

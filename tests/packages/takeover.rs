@@ -492,6 +492,7 @@ fn a_bigbluebutton_host_is_taken_over_and_given_back() {
     follow(&machine, PAGE, "Switch where nginx has port 443", 1);
     follow(&machine, PAGE, "Switch where nginx has port 443", 2);
     follow(&machine, PAGE, "Switch where nginx has port 443", 3);
+    follow(&machine, PAGE, "Switch where nginx has port 443", 4);
     assert_web(&school);
     watch.step("port 443 from nginx");
     follow(&machine, PAGE, "BigBlueButton's list", 0);
