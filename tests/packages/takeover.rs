@@ -27,7 +27,7 @@ const PAGE: &str = "from-coturn.md";
 /// The whole way, there and back.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 /// How long the website may be away when port 443 changes hands; a browser tries again for longer.
-const AWAY_LIMIT: f64 = 30.0;
+const AWAY_LIMIT: f64 = 20.0;
 
 /// The secret of coturn and of the list.
 const SECRET: &str = "dG9wLXNlY3JldC1mb3ItdGVzdHMtb25seS0wMTIzNDU=";
