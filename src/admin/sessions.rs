@@ -286,8 +286,8 @@ mod tests {
         assert_eq!(page["sessions"][2]["from_client"], json!({ "packets": 100, "bytes": 10_000 }));
     }
 
-    #[test]
-    fn a_user_without_a_peer_whose_peer_was_refused_is_named() {
+    /// The refusals of a server that has denied a peer to ann of host ping.
+    fn book_with_a_denied_peer() -> Book {
         let book = Book::default();
         let denied = refusals::Entry {
             time: 1,
@@ -302,6 +302,12 @@ mod tests {
             next_step: "add it".into(),
         };
         book.add(refusals::Proof::Credentials, std::net::Ipv4Addr::LOCALHOST.into(), denied);
+        book
+    }
+
+    #[test]
+    fn a_user_without_a_peer_whose_peer_was_refused_is_named() {
+        let book = book_with_a_denied_peer();
         let source = Fixed(vec![session("ping", "ann", 60, 0, 0), session("tuit", "ann", 70, 0, 0)]);
         let page = json(&source, &Filter::default(), &book);
         assert_eq!(
@@ -315,20 +321,7 @@ mod tests {
     /// Of two allocations of a browser, one has its peer and a 403 for another one, and one is idle.
     #[test]
     fn an_idle_session_beside_one_with_a_peer_is_normal() {
-        let book = Book::default();
-        let denied = refusals::Entry {
-            time: 1,
-            host: "ping".into(),
-            user: "ann".into(),
-            client: "192.0.2.1:5".into(),
-            transport: "udp",
-            request: "create_permission",
-            reason: "peer_denied",
-            code: Some(403),
-            text: "the peer is not allowed".into(),
-            next_step: "add it".into(),
-        };
-        book.add(refusals::Proof::Credentials, std::net::Ipv4Addr::LOCALHOST.into(), denied);
+        let book = book_with_a_denied_peer();
         let mut used = session("ping", "ann", 60, 100, 100);
         used.relayed = vec![Relayed { permissions: 1, ..Relayed::default() }];
         let page = json(&Fixed(vec![used, session("ping", "ann", 70, 0, 0)]), &Filter::default(), &book);

@@ -100,7 +100,7 @@ fn a_user_reaches_nothing_else() {
     assert_eq!(rig.permit(&page, &[PEER]), 403);
 }
 
-/// The port of an allocation that has ended belongs to whoever gets it next.
+/// The port of an allocation that has ended belongs to the next user who gets it.
 #[test]
 fn an_address_that_ended_is_no_peer_any_more() {
     let mut rig = rig();

@@ -98,6 +98,7 @@ fn is_long(request: usize, name: usize) -> bool {
 type Budget = (Purpose, Subject<'static>, Limit);
 
 /// Which budgets a client's search is charged to.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Searcher {
     /// It has guessed wrong within the last second, or sends long requests.
     Guesser,
@@ -237,7 +238,8 @@ impl Gate {
         request: usize,
         name: usize,
     ) {
-        self.note_neighbour(now, client, is_long(request, name));
+        let searcher = self.searcher(now, client, is_long(request, name));
+        self.note_neighbour(now, client, searcher);
         if payer == Payer::Source && client.five_tuple.transport.is_stream() {
             let (purpose, limit) = budget_of_source(limits, client, Request::Refresh);
             self.sources.charge(now.instant, purpose, source(client), DEFERRED_REQUESTS, limit);
@@ -259,7 +261,8 @@ impl Gate {
         name: usize,
     ) -> Result<(), RateLimit> {
         self.may_try_again(now, client)?;
-        let budgets = self.search_budgets(now, client, is_long(message.bytes().len(), name));
+        let searcher = self.searcher(now, client, is_long(message.bytes().len(), name));
+        let budgets = self.search_budgets(now, client, searcher);
         for (purpose, subject, limit) in budgets.into_iter().flatten() {
             if !self.sources.has_some(now.instant, purpose, subject, limit) {
                 let millis = limit.per_second.div_ceil(NANOS_PER_MILLI);
@@ -322,9 +325,9 @@ impl Gate {
         }
         let cost = tried * search_cost(message.bytes().len(), name);
         let cost = u32::try_from(cost).unwrap_or(u32::MAX);
-        let is_long = is_long(message.bytes().len(), name);
-        self.note_neighbour(now, client, is_long);
-        for (purpose, subject, limit) in self.search_budgets(now, client, is_long).into_iter().flatten() {
+        let searcher = self.searcher(now, client, is_long(message.bytes().len(), name));
+        self.note_neighbour(now, client, searcher);
+        for (purpose, subject, limit) in self.search_budgets(now, client, searcher).into_iter().flatten() {
             self.sources.charge(now.instant, purpose, subject, cost, limit);
         }
         if is_wrong {
@@ -337,30 +340,25 @@ impl Gate {
     }
 
     /// The budgets that a search for this client is charged to: those of its source, and one of all sources together.
-    fn search_budgets(&self, now: Now, client: &Client, is_long: bool) -> [Option<Budget>; 3] {
-        let (of_source, share, of_all) = match self.searcher(now, client, is_long) {
-            Searcher::Guesser => {
-                ((Purpose::Search, SEARCH_OF_GUESSERS), None, (Purpose::Search, SEARCH_OF_ALL_GUESSERS))
-            }
+    fn search_budgets(&self, now: Now, client: &Client, searcher: Searcher) -> [Option<Budget>; 3] {
+        let of_source = |purpose, limit| Some((purpose, source(client), limit));
+        let of_all = |purpose, limit| Some((purpose, Subject::Everybody, limit));
+        let first = of_source(Purpose::FirstSearch, SEARCH_OF_SOURCE);
+        match searcher {
+            Searcher::Guesser => [
+                of_source(Purpose::Search, SEARCH_OF_GUESSERS),
+                None,
+                of_all(Purpose::Search, SEARCH_OF_ALL_GUESSERS),
+            ],
             Searcher::Neighbour => {
                 let parts = self.neighbours.parts(now.instant, client.five_tuple.client.ip());
-                let per_second = SHARED_BY_NEIGHBOURS / parts;
-                let share = Limit { per_second: per_second.max(1) };
-                let of_all = (Purpose::NeighbourSearch, SEARCH_OF_ALL_GUESSERS);
-                ((Purpose::FirstSearch, SEARCH_OF_SOURCE), Some((Purpose::NeighbourShare, share)), of_all)
+                let share = Limit { per_second: (SHARED_BY_NEIGHBOURS / parts).max(1) };
+                let of_all = of_all(Purpose::NeighbourSearch, SEARCH_OF_ALL_GUESSERS);
+                [first, of_source(Purpose::NeighbourShare, share), of_all]
             }
-            Searcher::Recent => (
-                (Purpose::FirstSearch, SEARCH_OF_SOURCE),
-                None,
-                (Purpose::RecentSearch, SEARCH_OF_ALL_RECENT),
-            ),
-            Searcher::New => {
-                ((Purpose::FirstSearch, SEARCH_OF_SOURCE), None, (Purpose::FirstSearch, SEARCH_OF_ALL))
-            }
-        };
-        let of_source =
-            [Some(of_source), share].map(|budget| budget.map(|(p, limit)| (p, source(client), limit)));
-        [of_source[0], of_source[1], Some((of_all.0, Subject::Everybody, of_all.1))]
+            Searcher::Recent => [first, None, of_all(Purpose::RecentSearch, SEARCH_OF_ALL_RECENT)],
+            Searcher::New => [first, None, of_all(Purpose::FirstSearch, SEARCH_OF_ALL)],
+        }
     }
 
     fn searcher(&self, now: Now, client: &Client, is_long: bool) -> Searcher {
@@ -377,9 +375,10 @@ impl Gate {
     }
 
     /// Counts the source among those that share, if this client draws from a share.
-    fn note_neighbour(&mut self, now: Now, client: &Client, is_long: bool) {
-        let shares = matches!(self.searcher(now, client, is_long), Searcher::Neighbour);
-        if shares && self.sources.take(now.instant, Purpose::NeighbourTurn, source(client), 1, ONCE) {
+    fn note_neighbour(&mut self, now: Now, client: &Client, searcher: Searcher) {
+        if searcher == Searcher::Neighbour
+            && self.sources.take(now.instant, Purpose::NeighbourTurn, source(client), 1, ONCE)
+        {
             self.neighbours.note(now.instant, client.five_tuple.client.ip());
         }
     }

@@ -99,15 +99,10 @@ impl PeerPolicy {
         }
     }
 
-    /// The same for a confined user.
-    fn judge_confined(&self, peer: IpAddr) -> Option<Reach> {
-        self.own.cover(peer).then_some(Reach::OwnUser)
-    }
-
     /// Which ports of `peer` users of this host may reach; `None` for none.
     pub fn judge_for(&self, host: &Host, peer: IpAddr) -> Option<Reach> {
         match host.confined {
-            Some(_) => self.judge_confined(peer),
+            Some(_) => self.own.cover(peer).then_some(Reach::OwnUser),
             None => self.judge(peer, host.peers.as_deref()),
         }
     }

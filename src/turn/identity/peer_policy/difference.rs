@@ -28,8 +28,12 @@ impl Difference {
             (peers.allow.clone(), peers.deny.clone(), peers.services.clone())
         };
         // A host that is gone keeps its peers for its remaining allocations. One that is new may be such a host that returns.
-        let reached = |host: &Host| (host.id, host.peers.clone(), host.confined.is_some());
-        let is_same = |host: &Host| before.hosts.iter().any(|known| reached(known) == reached(host));
+        let is_same = |host: &Host| {
+            let (id, peers, is_confined) = (host.id, &host.peers, host.confined.is_some());
+            let has =
+                |known: &Host| (known.id, &known.peers, known.confined.is_some()) == (id, peers, is_confined);
+            before.hosts.iter().any(has)
+        };
         if rules(before) != rules(after) || !after.hosts.iter().all(is_same) {
             return Self::Anything;
         }
