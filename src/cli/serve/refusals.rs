@@ -13,7 +13,7 @@ use crate::admin::refusals::{Book, Cause, Entry, Proof, Warning};
 use crate::base::host::HostId;
 use crate::base::transport::Transport;
 use crate::cli::output::shell_word;
-use crate::turn::counters::Counters;
+use crate::turn::counters::{Counter, Counters, HostRung};
 use crate::turn::error::Code;
 use crate::turn::identity::explanation::{Explainer, Explanation};
 use crate::turn::identity::own_test::is_own_test;
@@ -148,7 +148,11 @@ impl Refusals {
     pub fn record(&mut self, reported: impl Iterator<Item = Refusal>, now: u64) {
         self.explainer.begin(now);
         for refusal in reported.take(AT_ONCE) {
-            let explanation = refusal.message.as_ref().and_then(|message| self.explainer.explain(message));
+            let explanation = match refusal.reason {
+                // Its secret may be right: then there is nothing to explain.
+                Reason::ExpiredName { .. } => None,
+                _ => refusal.message.as_ref().and_then(|message| self.explainer.explain(message)),
+            };
             let entry = self.entry(&refusal, explanation.as_ref(), now);
             log(&entry);
             self.warn(&refusal, explanation.as_ref(), &entry.user, now);
@@ -270,8 +274,10 @@ impl Refusals {
                 self.last = (self.allocated(), now);
             }
             Reason::ExpiredName { seconds } => {
-                let allocated = self.allocated().into_iter().fold(0, u64::wrapping_add);
-                if let Some(text) = self.clocks.expired(user, source, seconds, now, allocated) {
+                let host = refusal.message.as_ref().and_then(|message| self.explainer.issuer(message));
+                let timely = self.timely(host.as_ref());
+                let user = (user, source, host);
+                if let Some(text) = self.clocks.expired(user, seconds, now, timely) {
                     self.tell(Cause::Clocks, text, "compare both clocks: date -u".to_owned(), now);
                 }
             }
@@ -279,16 +285,26 @@ impl Refusals {
         }
     }
 
-    /// Returns the number of allocations that the users of each host have made since the start, without tests on this machine:
-    /// these have the secret of this file, and say nothing about BigBlueButton's.
+    /// Returns the number of allocations that the users of each host have made since the start, with names that its secret verified.
+    /// Tests have the secret of this file, and a `[[user]]` has a password: neither says anything about BigBlueButton's secret.
     fn allocated(&self) -> Vec<u64> {
-        let of_host = |number: usize| -> u64 {
-            let rungs = Transport::ALL.into_iter().flat_map(|transport| {
-                self.counters.iter().map(move |counters| counters.host(HostId(number as u8), transport))
-            });
-            rungs.map(|rung| rung.allocated.get().wrapping_sub(rung.tested.get())).fold(0, u64::wrapping_add)
-        };
-        (0..self.hosts.load().len()).map(of_host).collect()
+        (0..self.hosts.load().len()).map(|host| self.sum(host, |rung| &rung.issued)).collect()
+    }
+
+    /// Returns how many of them had names that expire within a day, for this host, or for all if it is not known: under a clock
+    /// that is a day ahead, such a name has expired.
+    fn timely(&self, host: Option<&Arc<str>>) -> u64 {
+        let hosts = self.hosts.load();
+        let chosen = hosts.iter().enumerate().filter(|(_, name)| host.is_none_or(|host| host == *name));
+        chosen.map(|(number, _)| self.sum(number, |rung| &rung.timely)).fold(0, u64::wrapping_add)
+    }
+
+    /// Returns the sum of a counter of one host.
+    fn sum(&self, host: usize, counter: fn(&HostRung) -> &Counter) -> u64 {
+        let rungs = Transport::ALL.into_iter().flat_map(|transport| {
+            self.counters.iter().map(move |counters| counters.host(HostId(host as u8), transport))
+        });
+        rungs.map(|rung| counter(rung).get()).fold(0, u64::wrapping_add)
     }
 
     /// Returns the hosts with a secret, and whether a user has made an allocation since the numbers `before`.
