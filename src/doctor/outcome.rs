@@ -7,6 +7,7 @@ use super::exchange::Exchange;
 use super::rung::{Route, Rung};
 use super::stage::{Cause, Fault, Stage};
 use super::tls::Certificate;
+use crate::base::browser_ports::browsers_use;
 
 /// What one rung showed on one route.
 #[derive(Clone, Debug)]
@@ -95,6 +96,11 @@ impl Outcome {
 
     /// Whether a call would work on this rung.
     pub fn works(&self) -> bool {
+        self.passes() && browsers_use(self.rung.port)
+    }
+
+    /// Whether nothing is wrong but perhaps the port, which browsers may refuse.
+    pub fn passes(&self) -> bool {
         self.fault.is_none() && self.certificate.as_ref().is_none_or(|seen| seen.verdict.is_accepted())
     }
 
