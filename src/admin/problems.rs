@@ -363,7 +363,12 @@ fn calls(recent: &Change, problems: &mut Vec<Problem>) {
         let text = format!("{share:.0} % of the media was dropped {}.", within(recent));
         let level = if share >= 50.0 { Level::Bad } else { Level::Warning };
         let unsent = recent.of(|reading| reading.unsent) as f64;
+        let over_rate = drops(["over_rate", "over_rate"]);
         let (why, next_step) = match unsent > lost / 2.0 {
+            _ if over_rate > lost / 2.0 => (
+                " Most of it is beyond a bandwidth limit.",
+                "hallpass top shows under DROPPED whose limit it is: raise limits.kbit_per_allocation, kbit_per_user or kbit_per_host",
+            ),
             true => (
                 " Most of it because the kernel refuses to send it: a firewall of this machine, output?",
                 "run hallpass doctor: it names the rule, and the command that lets the packets out",
@@ -584,6 +589,12 @@ mod tests {
                 Reading { drops: [0, 0, 0, 0, 700], unsent: 600, ..none() },
                 "bad",
                 "100 % of the media was dropped in the last five minutes. Most of it because the kernel refuses to send it",
+            ),
+            (
+                good(),
+                Reading { drops: [0, 0, 0, 700, 10], packets: [[10, 1]; 3], ..none() },
+                "bad",
+                "Most of it is beyond a bandwidth limit.",
             ),
             (
                 good(),

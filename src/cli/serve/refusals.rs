@@ -12,11 +12,13 @@ use super::client_names::ClientNames;
 use crate::admin::refusals::{Book, Cause, Entry, Proof, Warning};
 use crate::base::host::HostId;
 use crate::base::transport::Transport;
+use crate::cli::certificate;
 use crate::cli::output::shell_word;
+use crate::config::Config;
 use crate::turn::counters::{Counter, Counters, HostRung};
 use crate::turn::error::Code;
 use crate::turn::identity::explanation::{Explainer, Explanation};
-use crate::turn::identity::own_test::is_own_test;
+use crate::turn::identity::own_test::{is_own_test, is_trial};
 use crate::turn::identity::peer_policy::denial::Denial;
 use crate::turn::identity::refusal::{Reason, Refusal, Sender};
 use crate::turn::settings::{Host, Settings};
@@ -58,23 +60,32 @@ struct Open {
 pub struct Comparison {
     /// The file of the configuration.
     pub config: String,
-    /// The name of the relay.
-    pub realm: String,
+    /// The name of the relay, if it is sure. The realm may be another one.
+    pub name: Option<String>,
 }
 
 /// Where BigBlueButton has its list.
 const LIST: &str = "/etc/bigbluebutton/turn-stun-servers.xml";
 
 impl Comparison {
+    /// Takes the name of the relay from this configuration: that of a `public` URL, or else the first one in the certificate.
+    pub fn new(file: String, config: &Config) -> Self {
+        let of_urls = config.listen.iter().flat_map(|listener| listener.public.iter().flatten());
+        let of_urls = of_urls.map(|public| public.host.clone()).next();
+        let is_name = |name: &String| !name.starts_with('*');
+        Self { config: file, name: of_urls.or_else(|| certificate::examine(config).name().filter(is_name)) }
+    }
+
     /// The command for this machine. `host`: which one, if there are several; an empty one is not known.
     fn command(&self, host: Option<&str>) -> String {
-        let Self { config, realm } = self;
+        let Self { config, name } = self;
+        let name = name.as_deref().map_or_else(|| "NAME".to_owned(), shell_word);
         let host = match host {
             None => String::new(),
             Some("") => " --host NAME".to_owned(),
             Some(host) => format!(" --host {}", shell_word(host)),
         };
-        let line = format!("hallpass bbb-xml --config {config}{host} --public-name {realm} --verify");
+        let line = format!("hallpass bbb-xml --config {config}{host} --public-name {name} --verify");
         // On another machine, usually.
         match Path::new(LIST).exists() {
             true => format!("{line} {LIST}"),
@@ -119,7 +130,8 @@ impl Refusals {
     }
 
     /// Takes the settings of a reload. A secret that does not match is told again.
-    pub fn reloaded(&mut self, settings: Arc<Settings>, now: u64) {
+    pub fn reloaded(&mut self, settings: Arc<Settings>, comparison: Comparison, now: u64) {
+        self.comparison = comparison;
         let secrets_of = |settings: &Settings, name: &Arc<str>| {
             let host = settings.hosts.iter().find(|host| host.name == *name);
             host.map(|host| (host.secrets.clone(), host.revoked.clone()))
@@ -181,6 +193,8 @@ impl Refusals {
         }
         if is_test && matches!(reason, Reason::PeerDenied { .. }) {
             next_step = "nothing: hallpass doctor tests that this peer is refused";
+        } else if is_trial(user, five_tuple) && self.is_own_peer(reason) {
+            next_step = "nothing: hallpass doctor asks for the relay's own address, and a relay with `peers` refuses that";
         } else if let Some(other) = self.host_of_peer(refusal) {
             text = format!("{text}; it is in `peers` of {other}");
             next_step = "if the client came from the server of that host, correct the secret there: it has the secret of another \
@@ -229,6 +243,12 @@ impl Refusals {
             self.open = None;
             self.book.settle(Cause::Secrets);
         }
+    }
+
+    /// Whether a peer is refused that is an address of this relay.
+    fn is_own_peer(&self, reason: &Reason) -> bool {
+        let Reason::PeerDenied { peer, .. } = reason else { return false };
+        self.settings.relay_addresses.iter().any(|relay| [relay.local, relay.announced].contains(peer))
     }
 
     /// Returns another host whose users reach the peer that is refused. A server with the secret of another host is a likely
@@ -357,7 +377,7 @@ mod tests {
     #[test]
     fn the_command_that_compares_the_secrets_is_whole() {
         let comparison =
-            Comparison { config: "/etc/h.toml".to_owned(), realm: "relay.example.org".to_owned() };
+            Comparison { config: "/etc/h.toml".to_owned(), name: Some("relay.example.org".to_owned()) };
         assert_eq!(
             comparison.command(None),
             "ssh root@BIGBLUEBUTTON cat /etc/bigbluebutton/turn-stun-servers.xml | hallpass bbb-xml --config /etc/h.toml \
@@ -365,5 +385,7 @@ mod tests {
         );
         assert!(comparison.command(Some("ping")).contains("/etc/h.toml --host ping --public-name"));
         assert!(comparison.command(Some("")).contains("/etc/h.toml --host NAME --public-name"));
+        let nameless = Comparison { name: None, ..comparison };
+        assert!(nameless.command(None).contains("--public-name NAME --verify"), "never the realm");
     }
 }

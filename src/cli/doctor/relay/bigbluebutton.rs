@@ -169,13 +169,13 @@ fn other_relays(site: &Site<'_>, seen: &Seen, hosts: &[String], path: &Path) -> 
     let missing = others.into_iter().filter(|other| !is_listed(other));
     missing
         .map(|other| {
-            Finding::error(
+            Finding::warning(
                 "xml_lacks_relay",
                 format!(
                     "{} has no TURN server at {other}, so browsers do not use that relay",
                     path.display()
                 ),
-                "add it with `hallpass bbb-xml --output FILE` and that relay's configuration as --config, and restart bbb-web",
+                "calls go over the relays that are listed. Add it with `hallpass bbb-xml --output FILE` and that relay's configuration as --config, and restart bbb-web",
             )
         })
         .collect()

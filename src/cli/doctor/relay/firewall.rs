@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use self::remedy::{Wanted, remedy};
-use super::site::{Site, untested};
+use super::site::{Site, is_reached_directly, untested};
 use crate::base::family::Family;
 use crate::base::transport::Transport;
 use crate::cli::output::counted;
@@ -143,9 +143,11 @@ struct Served {
     faces: Vec<Face>,
 }
 
-/// The listeners that clients on other machines reach.
+/// The listeners that clients on other machines reach. A firewall may keep them away from one behind a proxy.
 fn served(site: &Site<'_>, seen: &Seen) -> Vec<Served> {
-    let public = site.config.listen.iter().filter(|listener| !listener.address.ip().is_loopback());
+    let outside =
+        |listener: &&Listener| !listener.address.ip().is_loopback() && is_reached_directly(listener);
+    let public = site.config.listen.iter().filter(outside);
     let of = |listener: &Listener| {
         let ip = listener.address.ip();
         let serves = |family: &Family| Family::of(ip) == *family || site.config.is_dual_stack(listener);
