@@ -327,7 +327,13 @@ fn calls(recent: &Change, problems: &mut Vec<Problem>) {
         && count >= REFUSALS_MIN
         && count as f64 > REFUSALS_SHARE * attempts as f64
     {
-        let text = format!("{count} requests were refused {}, most for {most}.", within(recent));
+        // One reason may hide others: a secret that was wrong before, and a quota that is full now.
+        let mut others: Vec<_> =
+            failed.iter().filter(|(name, count)| name != most && *count >= REFUSALS_MIN).collect();
+        others.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let others = others.iter().take(2).map(|(name, count)| format!("; {count} for {name}"));
+        let others: String = others.collect();
+        let text = format!("{count} requests were refused {}, most for {most}{others}.", within(recent));
         add(Level::Warning, text, "run hallpass refusals: it says who, why, and what to do");
     }
     let back = |transport: [u64; DIRECTIONS.len()]| transport[1];
@@ -370,8 +376,8 @@ fn calls(recent: &Change, problems: &mut Vec<Problem>) {
                 "hallpass top shows under DROPPED whose limit it is: raise limits.kbit_per_allocation, kbit_per_user or kbit_per_host",
             ),
             true => (
-                " Most of it because the kernel refuses to send it: a firewall of this machine, output?",
-                "run hallpass doctor: it names the rule, and the command that lets the packets out",
+                " Most of it because the kernel refuses to send it: a firewall of this machine (output), or no route to the peers?",
+                "run hallpass doctor: it names a rule, and the command that lets the packets out. If it names none: ip route get PEER",
             ),
             false => (
                 "",
@@ -539,6 +545,19 @@ mod tests {
                 },
                 "bad",
                 "2 requests found no port",
+            ),
+            (
+                good(),
+                Reading {
+                    refusals: [12, 0, 5, 0, 0, 0],
+                    allocated: 50,
+                    ..with(Detail {
+                        reasons: vec![("wrong_password", 0, 12), ("user_allocations", 2, 5)],
+                        ..Detail::default()
+                    })
+                },
+                "warning",
+                "most for wrong_password; 5 for user_allocations.",
             ),
             (
                 good(),

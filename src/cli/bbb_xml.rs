@@ -328,5 +328,7 @@ fn remedy(path: &Path, args: &BbbXmlArgs) -> String {
         false => add("output", &path.display().to_string()),
     }
     let every = if args.all { " --all" } else { "" };
-    format!("this corrects it and keeps other servers: {line}{every}; then restart bbb-web")
+    let place =
+        if is_stream(path) { ". FILE is the list on the BigBlueButton server: run both there" } else { "" };
+    format!("this corrects it and keeps other servers: {line}{every}; then restart bbb-web{place}")
 }

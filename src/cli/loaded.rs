@@ -31,6 +31,8 @@ pub struct Difference {
     pub ends: Vec<String>,
     /// Why it is refused, and a start as well.
     pub problems: Vec<String>,
+    /// Why it is refused, and a start is not: certificates that have expired.
+    pub expired: Vec<String>,
 }
 
 /// Why nothing is known about the difference.
@@ -65,8 +67,9 @@ pub fn difference(config: &Config, file: &Path) -> Result<Difference, Unknown> {
         return Err(Unknown::OtherFile(of_server));
     }
     let list = |key: &str| lines(&answer[key]);
-    let [changes, restarts, ends, problems] = ["changes", "restarts", "ends", "problems"].map(list);
-    Ok(Difference { changes, restarts, ends, problems })
+    let [changes, restarts, ends, problems, expired] =
+        ["changes", "restarts", "ends", "problems", "expired"].map(list);
+    Ok(Difference { changes, restarts, ends, problems, expired })
 }
 
 /// Returns the lines of a list, with `and others` in place of those beyond the limit.
@@ -93,6 +96,11 @@ impl Difference {
             return format!(
                 "the running server works on with what it has; do not restart it, because it would not start again. Correct this, then \
                  systemctl reload hallpass: {problem}"
+            );
+        }
+        if let Some(expired) = self.expired.first() {
+            return format!(
+                "hallpass reload refuses the whole file: {expired}. Renew that first, then hallpass reload"
             );
         }
         if !self.restarts.is_empty() {
@@ -148,6 +156,12 @@ mod tests {
         let step = difference.next_step();
         assert!(
             step.contains("a change of [admin] needs a restart") && !step.contains("no call ends"),
+            "{step}"
+        );
+        difference.expired = all(&["c.pem has expired"]);
+        let step = difference.next_step();
+        assert!(
+            step.contains("refuses the whole file: c.pem has expired") && !step.contains("restart"),
             "{step}"
         );
         difference.problems = all(&["f: error: external_ip: the pair is swapped"]);

@@ -369,6 +369,11 @@ impl Facts<'_> {
                  data through it could not be tested.";
             notes.push(finding("data_not_tested", text));
         }
+        if untested(Untested::NoLogin) {
+            let text = "The relay gives allocations without a login: everybody can use it, and reach with it what it reaches. So the \
+                        login and data through the relay could not be tested from here.";
+            notes.push(finding("no_login", text));
+        }
         notes.extend(announced(self.outcomes));
         notes.extend(self.best().and_then(quality));
         for outcome in self.outcomes {

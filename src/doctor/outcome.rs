@@ -47,6 +47,8 @@ pub enum Untested {
     PeersLimited,
     /// The relay allows the user no second allocation (486).
     OneAllocation,
+    /// The relay asks for no login.
+    NoLogin,
 }
 
 impl Untested {
@@ -55,6 +57,7 @@ impl Untested {
         match self {
             Self::PeersLimited => "peers_limited",
             Self::OneAllocation => "one_allocation",
+            Self::NoLogin => "no_login",
         }
     }
 }

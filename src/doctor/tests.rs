@@ -430,6 +430,20 @@ fn a_relay_that_serves_its_conference_servers_only_is_good() {
     assert!(report.diagnosis.findings[1].text.contains("which is good"), "{:?}", report.diagnosis);
 }
 
+/// coturn with `no-auth`: browsers get allocations, and so does everybody else.
+#[test]
+fn a_relay_without_a_login_works_and_is_open() {
+    let seen = Outcome {
+        reached: Some(Stage::Allocation),
+        untested: Some(Untested::NoLogin),
+        ..outcome(&given()[0], DIRECT)
+    };
+    let report = report(vec![found(RELAY)], vec![seen]);
+    assert!(report.diagnosis.works);
+    let note = &report.diagnosis.findings[1];
+    assert!(note.code == "no_login" && note.text.contains("everybody can use it"), "{note:?}");
+}
+
 #[test]
 fn certificates_that_browsers_refuse() {
     for (bad, code) in [

@@ -24,6 +24,8 @@ pub struct Compared {
     pub ends: Vec<String>,
     /// Why a reload is refused, and a start as well.
     pub problems: Vec<String>,
+    /// Why a reload is refused, and a start is not: certificates that have expired.
+    pub expired: Vec<String>,
 }
 
 impl Compared {
@@ -45,20 +47,26 @@ impl Compared {
             }
         };
         let mut problems = errors(&this_host::before_reload(&next, machine, &source.name()));
-        problems.extend(certificate.examine(next.tls.as_ref()).err().unwrap_or_default());
+        let of_start = certificate.start_errors(next.tls.as_ref());
+        let mut expired = certificate.examine(next.tls.as_ref()).err().unwrap_or_default();
+        expired.retain(|error| !of_start.contains(error));
+        problems.extend(of_start);
         Self {
             file,
             changes: config::difference(config, &next),
             restarts: configuration::need_restart(config, &next),
             ends: ends(config, &next),
             problems,
+            expired,
         }
     }
 
     /// Returns the answer to `GET /difference`.
     pub fn to_json(&self) -> Value {
-        let Self { file, changes, restarts, ends, problems } = self;
-        json!({ "file": file, "changes": changes, "restarts": restarts, "ends": ends, "problems": problems })
+        let Self { file, changes, restarts, ends, problems, expired } = self;
+        json!({
+            "file": file, "changes": changes, "restarts": restarts, "ends": ends, "problems": problems, "expired": expired,
+        })
     }
 }
 
@@ -99,7 +107,9 @@ fn ends(before: &Config, after: &Config) -> Vec<String> {
             ends.push(format!("{what} of {} {}", listener.transport, listener.address));
         }
     }
-    if before.peers != after.peers {
+    let (was, is) = (&before.peers, &after.peers);
+    let denies = is.deny.iter().any(|net| !was.deny.contains(net));
+    if denies || was.allow.iter().any(|net| !is.allow.contains(net)) {
         ends.push("calls to peers that are not allowed any more".to_owned());
     }
     ends

@@ -194,6 +194,8 @@ mod tests {
         let elsewhere_only = [Listener { public: Some(Vec::new()), ..listener(Transport::Tls) }];
         assert_eq!(Stranger::of(&elsewhere_only, other), Stranger::Unknown);
         assert_eq!(Stranger::of(&[listener(Transport::Udp)], other), Stranger::Elsewhere);
+        assert!(!is_reached_directly(&behind) && !is_reached_directly(&elsewhere_only[0]));
+        assert!(is_reached_directly(&beside[1]));
         let judged = |listeners: &[Listener], addresses: &[IpAddr]| {
             let mut check = Check::of("name");
             strangers("relay.example.org", listeners, addresses, &mut check);
