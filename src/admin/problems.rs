@@ -327,7 +327,13 @@ fn calls(recent: &Change, problems: &mut Vec<Problem>) {
         && count >= REFUSALS_MIN
         && count as f64 > REFUSALS_SHARE * attempts as f64
     {
-        let text = format!("{count} requests were refused {}, most for {most}.", within(recent));
+        // One reason may hide others: a secret that was wrong before, and a quota that is full now.
+        let mut others: Vec<_> =
+            failed.iter().filter(|(name, count)| name != most && *count >= REFUSALS_MIN).collect();
+        others.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let others = others.iter().take(2).map(|(name, count)| format!("; {count} for {name}"));
+        let others: String = others.collect();
+        let text = format!("{count} requests were refused {}, most for {most}{others}.", within(recent));
         add(Level::Warning, text, "run hallpass refusals: it says who, why, and what to do");
     }
     let back = |transport: [u64; DIRECTIONS.len()]| transport[1];
@@ -363,10 +369,15 @@ fn calls(recent: &Change, problems: &mut Vec<Problem>) {
         let text = format!("{share:.0} % of the media was dropped {}.", within(recent));
         let level = if share >= 50.0 { Level::Bad } else { Level::Warning };
         let unsent = recent.of(|reading| reading.unsent) as f64;
+        let over_rate = drops(["over_rate", "over_rate"]);
         let (why, next_step) = match unsent > lost / 2.0 {
+            _ if over_rate > lost / 2.0 => (
+                " Most of it is beyond a bandwidth limit.",
+                "hallpass top shows under DROPPED whose limit it is: raise limits.kbit_per_allocation, kbit_per_user or kbit_per_host",
+            ),
             true => (
-                " Most of it because the kernel refuses to send it: a firewall of this machine, output?",
-                "run hallpass doctor: it names the rule, and the command that lets the packets out",
+                " Most of it because the kernel refuses to send it: a firewall of this machine (output), or no route to the peers?",
+                "run hallpass doctor: it names a rule, and the command that lets the packets out. If it names none: ip route get PEER",
             ),
             false => (
                 "",
@@ -538,6 +549,19 @@ mod tests {
             (
                 good(),
                 Reading {
+                    refusals: [12, 0, 5, 0, 0, 0],
+                    allocated: 50,
+                    ..with(Detail {
+                        reasons: vec![("wrong_password", 0, 12), ("user_allocations", 2, 5)],
+                        ..Detail::default()
+                    })
+                },
+                "warning",
+                "most for wrong_password; 5 for user_allocations.",
+            ),
+            (
+                good(),
+                Reading {
                     refusals: [3, 0, 0, 0, 0, 0],
                     allocated: 50,
                     ..with(Detail {
@@ -584,6 +608,12 @@ mod tests {
                 Reading { drops: [0, 0, 0, 0, 700], unsent: 600, ..none() },
                 "bad",
                 "100 % of the media was dropped in the last five minutes. Most of it because the kernel refuses to send it",
+            ),
+            (
+                good(),
+                Reading { drops: [0, 0, 0, 700, 10], packets: [[10, 1]; 3], ..none() },
+                "bad",
+                "Most of it is beyond a bandwidth limit.",
             ),
             (
                 good(),

@@ -34,6 +34,8 @@ pub struct Session {
     pub from_peer: Traffic,
     /// Datagrams for peers that could not be sent.
     pub unsent: u32,
+    /// Datagrams dropped because of a bandwidth limit.
+    pub over_rate: u32,
     /// One or two relayed addresses.
     pub relayed: Vec<Relayed>,
 }
@@ -145,6 +147,7 @@ impl Session {
             "from_client": self.from_client.json(),
             "from_peer": self.from_peer.json(),
             "unsent": self.unsent,
+            "over_rate": self.over_rate,
             "relayed": self.relayed.iter().map(Relayed::json).collect::<Vec<_>>(),
             "hints": hints,
             "notes": notes,
@@ -191,7 +194,7 @@ fn remarks(session: &Session, (held, limit): (u32, u32), is_denied: bool) -> Rem
         if unsent >= ONE_WAY && unsent > up {
             hints.push(format!(
                 "{unsent} of its packets to the peers could not be sent: the kernel refuses them, as with a firewall rule of this \
-                 machine for output. hallpass doctor names it"
+                 machine for output, which hallpass doctor names, or without a route: `ip route get PEER`"
             ));
         } else if up >= ONE_WAY && down == 0 {
             hints.push(
@@ -206,6 +209,12 @@ fn remarks(session: &Session, (held, limit): (u32, u32), is_denied: bool) -> Rem
         } else if permissions == 0 {
             notes.push("no peer yet: browsers keep unused allocations for a while");
         }
+    }
+    let over_rate = u64::from(session.over_rate);
+    if over_rate >= ONE_WAY && over_rate * 50 > up + down {
+        hints.push(format!(
+            "{over_rate} of its packets were dropped by a bandwidth limit (limits.kbit_per_allocation, kbit_per_user or kbit_per_host)"
+        ));
     }
     if limit > 0 && u64::from(held) * 5 >= u64::from(limit) * 4 {
         hints.push(format!("the user has {held} of {limit} allocations (limits.allocations_per_user)"));
@@ -333,6 +342,10 @@ mod tests {
     /// What could not be sent does not count as sent, so a silent microphone must not be suspected.
     #[test]
     fn packets_that_could_not_be_sent_are_named() {
+        let slow = Session { over_rate: 1384, ..session("ping", "ann", 60, 28, 28) };
+        let page = json(&Fixed(vec![slow]), &Filter::default(), &Book::default());
+        let hint = page["sessions"][0]["hints"][0].as_str().unwrap_or_default();
+        assert!(hint.contains("1384 of its packets were dropped by a bandwidth limit"), "{page:#}");
         let blocked = Session { unsent: 3000, ..session("ping", "ann", 60, 0, 0) };
         let page = json(&Fixed(vec![blocked]), &Filter::default(), &Book::default());
         let hint = page["sessions"][0]["hints"][0].as_str().unwrap_or_default();

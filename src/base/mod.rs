@@ -1,6 +1,7 @@
 //! The vocabulary of the crate: small types and helpers that every module may import. Imports no other module.
 #![forbid(unsafe_code)]
 
+pub mod browser_ports;
 pub mod calendar;
 pub mod family;
 pub mod host;

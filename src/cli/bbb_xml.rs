@@ -11,13 +11,14 @@ mod spring;
 mod tests;
 mod xml;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 
 use super::args::BbbXmlArgs;
-use super::endpoints::{choose_host, default_config, load_config};
+use super::endpoints::{Endpoint, choose_host, default_config, load_config};
 use super::output::{USAGE, fail, print, print_stderr, shell_word};
 use crate::base::text::clean;
 use crate::config::{Config, Exposure};
@@ -274,7 +275,8 @@ fn verify(path: &Path, relays: &[Relay], args: &BbbXmlArgs) -> ExitCode {
         return fail(&message, &next);
     }
     if has_fault {
-        return fail(&format!("{shown} differs from the configuration"), &remedy(path, args));
+        let next = other_names(&servers, relays, remedy(path, args));
+        return fail(&format!("{shown} differs from the configuration"), &next);
     }
     if exposure.is_some() {
         return fail(&format!("{shown} has the wrong mode"), &remedy(path, args));
@@ -286,6 +288,24 @@ fn verify(path: &Path, relays: &[Relay], args: &BbbXmlArgs) -> ExitCode {
         );
     }
     print(format!("{shown}: matches the configuration{lacking}\n").as_bytes())
+}
+
+/// Puts the names that the list has before the remedy if none of them is a relay's: a wrong name would add entries that lead nowhere.
+fn other_names(servers: &Servers, relays: &[Relay], remedy: String) -> String {
+    let endpoints = || servers.turn.iter().filter_map(|turn| Endpoint::of_turn_url(&turn.url));
+    if endpoints()
+        .any(|endpoint| relays.iter().any(|relay| relay.serves(&endpoint) || endpoint.server == relay.name))
+    {
+        return remedy;
+    }
+    let names: BTreeSet<String> = endpoints().map(|endpoint| endpoint.server).collect();
+    if names.is_empty() {
+        return remedy;
+    }
+    let names = names.into_iter().collect::<Vec<_>>().join(", ");
+    format!(
+        "the list has {names}: if one of these is the relay, give that name as --public-name. If not, {remedy}"
+    )
 }
 
 /// The command that corrects the file and keeps what it says about other servers.
@@ -308,5 +328,7 @@ fn remedy(path: &Path, args: &BbbXmlArgs) -> String {
         false => add("output", &path.display().to_string()),
     }
     let every = if args.all { " --all" } else { "" };
-    format!("this corrects it and keeps other servers: {line}{every}; then restart bbb-web")
+    let place =
+        if is_stream(path) { ". FILE is the list on the BigBlueButton server: run both there" } else { "" };
+    format!("this corrects it and keeps other servers: {line}{every}; then restart bbb-web{place}")
 }

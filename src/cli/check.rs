@@ -8,9 +8,10 @@ use std::process::ExitCode;
 
 use super::args::CheckArgs;
 use super::live::{Attempt, try_addresses};
+use super::loaded::{self, Difference, Unknown};
 use super::output::{counted, fail, print_hanging, print_stderr_fitting};
 use super::serve::kernel;
-use super::{certificate, loaded, this_host};
+use super::{certificate, this_host};
 use crate::base::text::clean;
 use crate::config::{self, Config, Examined, Report, Severity};
 use crate::system::addresses::{self, Addresses};
@@ -59,9 +60,7 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
             "running   hallpass (pid {pid}) already serves {} of these addresses",
             found.live.served
         );
-        for change in loaded::differences(&config, &args.config) {
-            let _ = writeln!(text, "running   not loaded yet, `hallpass reload` applies it: {change}");
-        }
+        running(&mut text, loaded::difference(&config, &args.config));
     }
     let verdict = match found.warnings {
         0 => "good".to_owned(),
@@ -173,6 +172,29 @@ fn live(config: &Config, file: &str, machine: &Addresses) -> Live {
         }
     }
     live
+}
+
+/// What the running server would do with the file.
+fn running(text: &mut String, compared: Result<Difference, Unknown>) {
+    // Writing to a String cannot fail.
+    let _ = match compared {
+        Ok(difference) if difference == Difference::default() => Ok(()),
+        Ok(difference) => {
+            for change in &difference.changes {
+                let _ = writeln!(text, "running   not loaded yet: {change}");
+            }
+            writeln!(text, "running   {}", difference.next_step())
+        }
+        Err(Unknown::OtherFile(Some(file))) => {
+            writeln!(
+                text,
+                "running   it uses {}, not this file",
+                clean(&file.display().to_string(), NAMES_MAX)
+            )
+        }
+        Err(Unknown::OtherFile(None)) => writeln!(text, "running   it uses no configuration file"),
+        Err(Unknown::NoAnswer(error)) => writeln!(text, "running   not compared with this file: {error}"),
+    };
 }
 
 #[cfg(test)]

@@ -121,7 +121,7 @@ impl Tried {
             io::ErrorKind::AddrInUse => match holder {
                 Some(Holder { name, pid }) if WEB_SERVERS.contains(&name.as_str()) => format!(
                     "occupied by {name} (pid {pid}): choose another port, or let both share this one: move {name} to \
-                     127.0.0.1:81, name that in [web], and write web = true here"
+                     127.0.0.1:81, write http1 = \"127.0.0.1:81\" in [web], and web = true for this listener"
                 ),
                 Some(Holder { name, pid }) if name == COTURN => format!(
                     "occupied by {name} (pid {pid}), which is coturn: run hallpass-takeover-coturn to switch to Hallpass; to \

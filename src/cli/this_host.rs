@@ -117,7 +117,18 @@ fn own_back_ends(config: &Config, machine: &Addresses, report: &mut Report) {
 fn pairs(config: &Config, machine: &Addresses, report: &mut Report) {
     for external in &config.external_ip {
         let public = external.public;
-        let Some(private) = external.private.filter(|&private| !machine.have(private)) else { continue };
+        let Some(private) = external.private else { continue };
+        if machine.have(private) {
+            if !is_private(private) && !private.is_loopback() && !machine.have(public) {
+                report.add(
+                    Severity::Warning,
+                    "external_ip",
+                    format!("{private} is a public address of this machine, and the server announces {public} in its place"),
+                    "remove the pair, unless a router translates addresses in front of this machine",
+                );
+            }
+            continue;
+        }
         if machine.have(public) {
             report.add(
                 Severity::Error,
@@ -147,12 +158,17 @@ fn announced(config: &Config, relays: &Relays, report: &mut Report) {
         let is_inner = |relay: &&RelayAddress| is_private(relay.announced) || relay.announced.is_loopback();
         if let Some(first) = all.first().filter(|_| all.iter().all(is_inner)) {
             let RelayAddress { local, announced, .. } = first;
+            // In place of a public address: `pairs` reports that.
+            if announced != local && !is_private(*local) && !local.is_loopback() {
+                continue;
+            }
             report.add(
                 Severity::Warning,
                 "external_ip",
                 format!("the server announces {announced}, which is reachable only from its own network"),
                 format!(
-                    "behind 1:1 NAT write the address that clients outside see: external_ip = [\"PUBLIC/{local}\"]"
+                    "behind 1:1 NAT write the address that clients outside see, before the first [section]: external_ip = \
+                     [\"PUBLIC/{local}\"]"
                 ),
             );
         }
@@ -331,7 +347,15 @@ mod tests {
     fn a_good_configuration_has_no_problems() {
         assert_reported(&reported("", ANY, "", &machine()), &[]);
         let pairs = "external_ip = ['198.51.100.9/203.0.113.10']";
-        assert_reported(&reported(pairs, ANY, "peers=['10.1.1.1','fd00::1']", &machine()), &[]);
+        assert_reported(
+            &reported(
+                "external_ip = ['198.51.100.9/10.0.0.5']",
+                ANY,
+                "peers=['10.1.1.1']",
+                &alone("10.0.0.5"),
+            ),
+            &[],
+        );
         let gaps = Addresses { is_whole: false, ..Addresses::default() };
         let named = "[relay]\naddresses=['203.0.113.77']\n";
         assert_reported(&reported(pairs, ANY, named, &gaps), &[]);
@@ -348,6 +372,19 @@ mod tests {
         let late = "external_ip = ['198.51.100.9/10.0.0.5']";
         let found = reported(late, ANY, "", &machine());
         assert_reported(&found, &[&["warning: external_ip: this machine does not have 10.0.0.5"]]);
+    }
+
+    /// A leftover of the machine that the relay ran on before.
+    #[test]
+    fn another_address_in_place_of_a_public_one_is_a_warning() {
+        for announced in ["198.51.100.9", "10.9.9.9"] {
+            let pair = format!("external_ip = ['{announced}/203.0.113.10']");
+            let found = reported(&pair, ANY, "", &machine());
+            let text = format!(
+                "203.0.113.10 is a public address of this machine, and the server announces {announced}"
+            );
+            assert_reported(&found, &[&[text.as_str(), "remove the pair"]]);
+        }
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::browser_ports::{GOOD_PORTS, browsers_use};
 use super::build::Lines;
 use super::types::{Config, ExternalIp};
 use super::walk::{Notes, Section};
+use crate::base::browser_ports::{GOOD_PORTS, browsers_use};
 use crate::base::transport::Transport;
 
 /// Checks the tables of a configuration against each other. Each table has been checked by itself.

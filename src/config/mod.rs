@@ -5,7 +5,6 @@
 
 mod address;
 mod admin;
-mod browser_ports;
 mod build;
 mod certificate;
 mod control;
@@ -32,7 +31,6 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use crate::system::pipe;
-pub use browser_ports::browsers_use;
 pub use difference::difference;
 pub use exposure::Exposure;
 pub use limits::{LIMITS, LimitRow, Limits};

@@ -1,8 +1,8 @@
 //! `listen.public`: where clients reach a listener if that is not its own address and port.
 
-use super::browser_ports::{GOOD_PORTS, browsers_use};
 use super::types::Public;
 use super::walk::{At, Notes, Section};
+use crate::base::browser_ports::{GOOD_PORTS, browsers_use};
 use crate::base::transport::Transport;
 use crate::base::turn_url::{TurnUrl, split};
 

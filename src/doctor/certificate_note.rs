@@ -30,7 +30,8 @@ pub(super) fn certificate_note(rung: &Rung, certificate: &Certificate) -> Option
                 "intercepted",
                 format!(
                     "The certificate at {at} is from \"{issuer}\", not from a public authority, so browsers refuse it. \
-                     {inspection}, or the relay's certificate is from a private authority or lacks its chain."
+                     {inspection}, or the relay's certificate is from a private authority or lacks its chain. A test from \
+                     another network, such as a phone's, tells: with the same issuer there, ask the administrator of the relay."
                 ),
             ),
             network,
@@ -59,7 +60,7 @@ pub(super) fn certificate_note(rung: &Rung, certificate: &Certificate) -> Option
             finding(
                 "certificate_expired",
                 format!(
-                    "The certificate at {at} expired on {}. If that is in the future, set this computer's clock.",
+                    "The certificate at {at} expired on {}. (If this computer's clock is wrong, set it.)",
                     day(dates.map(|(_, end)| end))
                 ),
             ),

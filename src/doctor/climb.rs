@@ -110,7 +110,14 @@ async fn ascend(shared: &Shared, outcome: &mut Outcome, greeting: &'static [u8])
     let watch = Watch::start();
     let allocation = log_in(shared, &target, &mut end, outcome).await;
     outcome.times.round_trip = end.round_trip();
-    let allocation = allocation?;
+    let allocation = match allocation {
+        // Unsigned, so it is the answer of a server that asks for no login: it has granted the probe's request.
+        Err(Fault { stage: Stage::Credentials, cause: Cause::Refusal { code: 437, .. } }) => {
+            (outcome.reached, outcome.untested) = (Some(Stage::Allocation), Some(Untested::NoLogin));
+            return Ok(());
+        }
+        allocation => allocation?,
+    };
     outcome.times.allocate = Some(watch.elapsed());
     outcome.reached = Some(Stage::Allocation);
     (outcome.relayed, outcome.mapped) = (Some(allocation.relayed), allocation.mapped.or(outcome.mapped));

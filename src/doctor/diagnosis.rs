@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::announced::announced;
 use super::certificate_note::certificate_note;
 use super::finding::{Addressee, Finding, Severity, finding};
 use super::in_place::other_server;
@@ -13,6 +14,7 @@ use super::stage::{Cause, Fault, Stage};
 use super::text::span;
 use super::tls::Certificate;
 use super::unreached::{names, reset, unreached};
+use crate::base::browser_ports::GOOD_PORTS;
 use crate::base::transport::Transport;
 use crate::system::local_addresses::is_private;
 
@@ -173,6 +175,14 @@ impl Facts<'_> {
 
     /// The relay was reached, but something is wrong there.
     fn at_the_relay(&self, outcome: &Outcome) -> (Finding, Option<Addressee>) {
+        if outcome.passes() {
+            let passing = names(self.outcomes.iter().filter(|outcome| outcome.passes()));
+            let text = format!(
+                "Calls will not work here: the relay answers on {passing}, and browsers refuse TURN servers on such ports. The relay \
+                 has to listen on another one: {GOOD_PORTS}."
+            );
+            return (finding("port_refused", text), Some(Addressee::Relay));
+        }
         let Some(fault) = &outcome.fault else {
             // Without a fault, only a certificate keeps a rung from working.
             return match &outcome.certificate {
@@ -351,14 +361,20 @@ impl Facts<'_> {
         let untested =
             |why| self.outcomes.iter().any(|outcome| outcome.works() && outcome.untested == Some(why));
         if untested(Untested::PeersLimited) {
-            let text = "The relay carries data only to its conference servers (403), which is normal and good. So data \
-                        through the relay could not be tested from here; all steps before it work.";
+            let text = "The relay refuses to carry data to its own address (403), as a relay does that serves its conference servers \
+                        only, which is good. So data through the relay could not be tested from here; all steps before it work.";
             notes.push(finding("data_not_tested", text));
         } else if untested(Untested::OneAllocation) {
-            let text =
-                "The relay allows this user one allocation only, so data through it could not be tested.";
+            let text = "The relay gave one allocation and refused the second one (486): this user, or all users together, may have no more. So \
+                 data through it could not be tested.";
             notes.push(finding("data_not_tested", text));
         }
+        if untested(Untested::NoLogin) {
+            let text = "The relay gives allocations without a login: everybody can use it, and reach with it what it reaches. So the \
+                        login and data through the relay could not be tested from here.";
+            notes.push(finding("no_login", text));
+        }
+        notes.extend(announced(self.outcomes));
         notes.extend(self.best().and_then(quality));
         for outcome in self.outcomes {
             let note = outcome.certificate.as_ref().and_then(|seen| certificate_note(&outcome.rung, seen));

@@ -10,6 +10,7 @@ use super::report::Report;
 use super::rung::Route;
 use super::stage::{Cause, Stage};
 use super::text::{date_and_time, list, wrap};
+use crate::base::browser_ports::browsers_use;
 use crate::base::transport::Transport;
 
 /// Width of the lines in characters, as in mail.
@@ -63,13 +64,14 @@ fn ask_network(report: &Report, out: &mut String) {
         "Video calls in the browser (WebRTC) from this network need a media relay (TURN). All connections go out from \
          the browsers; nothing has to be opened towards this network.",
     );
-    let requests = requests(report);
+    let code = report.diagnosis.findings.first().map_or("", |verdict| verdict.code);
+    // Without a name service, nothing is known about ports.
+    let requests = if code == "no_name_server" { Vec::new() } else { requests(report) };
     if !requests.is_empty() {
         paragraph(out, &format!("Please allow connections from all computers to {relays}:"));
         requests.iter().for_each(|request| item(out, request));
         out.push('\n');
     }
-    let code = report.diagnosis.findings.first().map_or("", |verdict| verdict.code);
     if matches!(code, "name_unknown" | "no_name_server" | "wrong_address") {
         paragraph(
             out,
@@ -102,7 +104,7 @@ fn requests(report: &Report) -> Vec<String> {
     for outcome in &report.outcomes {
         let known = outcome.rung.is_given || outcome.is_relay();
         let is_worth_it = outcome.rung.transport == Transport::Udp || outcome.rung.port == 443;
-        if !(known || is_worth_it && is_silent(outcome)) {
+        if !(known || is_worth_it && is_silent(outcome)) || !browsers_use(outcome.rung.port) {
             continue;
         }
         let wanted = (outcome.rung.transport, outcome.rung.port, known);

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod announced;
 mod certificate_note;
 pub mod check;
 mod climb;
@@ -199,8 +200,12 @@ fn without_address(rung: Rung, cause: &Cause) -> Outcome {
 
 /// Removes the outcomes of an address family that this computer does not have, if it has the other one.
 fn leave_out_missing_family(outcomes: &mut Vec<Outcome>) {
-    let is_missing =
-        |outcome: &Outcome| outcome.fault.as_ref().is_some_and(|fault| fault.cause == Cause::Unreachable);
+    let is_missing = |outcome: &Outcome| {
+        outcome
+            .fault
+            .as_ref()
+            .is_some_and(|fault| matches!(fault.cause, Cause::Unreachable | Cause::HostAway))
+    };
     for family in Family::ALL {
         let route = Route::Direct(family);
         let mut of_family = outcomes.iter().filter(|outcome| outcome.route == route);

@@ -7,6 +7,7 @@ use super::exchange::Exchange;
 use super::rung::{Route, Rung};
 use super::stage::{Cause, Fault, Stage};
 use super::tls::Certificate;
+use crate::base::browser_ports::browsers_use;
 
 /// What one rung showed on one route.
 #[derive(Clone, Debug)]
@@ -46,6 +47,8 @@ pub enum Untested {
     PeersLimited,
     /// The relay allows the user no second allocation (486).
     OneAllocation,
+    /// The relay asks for no login.
+    NoLogin,
 }
 
 impl Untested {
@@ -54,6 +57,7 @@ impl Untested {
         match self {
             Self::PeersLimited => "peers_limited",
             Self::OneAllocation => "one_allocation",
+            Self::NoLogin => "no_login",
         }
     }
 }
@@ -95,6 +99,11 @@ impl Outcome {
 
     /// Whether a call would work on this rung.
     pub fn works(&self) -> bool {
+        self.passes() && browsers_use(self.rung.port)
+    }
+
+    /// Whether nothing is wrong but perhaps the port, which browsers may refuse.
+    pub fn passes(&self) -> bool {
         self.fault.is_none() && self.certificate.as_ref().is_none_or(|seen| seen.verdict.is_accepted())
     }
 

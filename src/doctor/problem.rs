@@ -2,6 +2,7 @@
 
 use super::outcome::Outcome;
 use super::tls::Verdict;
+use crate::base::browser_ports::browsers_use;
 
 /// What is wrong with a rung; `None` if nothing is.
 pub fn problem(outcome: &Outcome) -> Option<String> {
@@ -24,6 +25,9 @@ pub fn problem(outcome: &Outcome) -> Option<String> {
     });
     let fault = outcome.fault.as_ref().map(|fault| format!("{}: {}", fault.stage.name(), fault.cause));
     match (certificate, fault) {
+        (None, None) if !browsers_use(outcome.rung.port) => {
+            Some("it works, but browsers refuse TURN servers on this port".to_owned())
+        }
         (None, fault) => fault,
         (Some(certificate), None) => Some(format!("TLS: {certificate}")),
         (Some(certificate), Some(fault)) => Some(format!("TLS: {certificate}; then {fault}")),

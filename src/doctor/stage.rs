@@ -75,6 +75,8 @@ pub enum Cause {
     Closed,
     /// This computer or a router has no route to the address.
     Unreachable,
+    /// A router on the way, or this computer in its own network, says that the host is not there.
+    HostAway,
     /// The address is of a family that this computer does not have; it has the other one.
     OtherFamily,
     /// This computer refuses to send, usually because of a local firewall.
@@ -156,7 +158,8 @@ impl Cause {
             Kind::ConnectionRefused => Self::Refused,
             Kind::ConnectionReset | Kind::BrokenPipe | Kind::ConnectionAborted => Self::Reset,
             Kind::UnexpectedEof => Self::Closed,
-            Kind::NetworkUnreachable | Kind::HostUnreachable | Kind::AddrNotAvailable => Self::Unreachable,
+            Kind::HostUnreachable => Self::HostAway,
+            Kind::NetworkUnreachable | Kind::AddrNotAvailable => Self::Unreachable,
             Kind::PermissionDenied => Self::NotPermitted,
             _ => Self::System(clean(&error.to_string())),
         }
@@ -172,6 +175,7 @@ impl Cause {
             Self::Reset => "reset",
             Self::Closed => "closed",
             Self::Unreachable => "unreachable",
+            Self::HostAway => "host_away",
             Self::OtherFamily => "other_family",
             Self::NotPermitted => "not_permitted",
             Self::System(_) => "system_error",
@@ -213,6 +217,7 @@ impl fmt::Display for Cause {
             Self::Reset => f.write_str("the connection was reset"),
             Self::Closed => f.write_str("the connection was closed"),
             Self::Unreachable => f.write_str("there is no route to the address"),
+            Self::HostAway => f.write_str("a router says that no host is there"),
             Self::OtherFamily => f.write_str("this computer has no address of this family"),
             Self::NotPermitted => f.write_str("a firewall on this computer forbids it"),
             Self::System(error) => f.write_str(error),

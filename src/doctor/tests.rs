@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::diagnosis::diagnose;
 use super::exchange::Exchange;
-use super::finding::Addressee;
+use super::finding::{Addressee, Severity};
 use super::json::json;
 use super::letter::letter;
 use super::markdown::markdown;
@@ -172,8 +172,27 @@ fn limits_of_the_relay_are_not_the_networks() {
     assert_eq!((code, addressee), ("reset", Some(Addressee::Relay)));
     assert!(text.contains("(TCP 3478 and TLS 443) are opened and reset at once"), "{text}");
     assert!(text.contains("hallpass top") && !text.contains("UDP"), "{text}");
-    // UDP is not let through either: that is what the network is asked for.
-    let (code, text, addressee) = of(vec![dropped(udp, DIRECT), reset(tcp), reset(tls)]);
+    // The SYN-ACK may win, and then the first write or read meets the reset.
+    let late = |rung: &Rung, stage, cause| fails(rung, DIRECT, Stage::Tcp, stage, cause);
+    for all in [
+        vec![late(tcp, Stage::Stun, Cause::Reset), late(tls, Stage::Tls, Cause::Reset)],
+        vec![late(tcp, Stage::Stun, Cause::Closed), reset(tls)],
+    ] {
+        let (code, text, addressee) = of(all);
+        assert_eq!((code, addressee), ("reset", Some(Addressee::Relay)), "{text}");
+    }
+    // UDP is not let through either: both are said.
+    let (code, text, addressee) =
+        of(vec![dropped(udp, DIRECT), reset(tcp), late(tls, Stage::Tls, Cause::Reset)]);
+    assert_eq!((code, addressee), ("reset", Some(Addressee::Network)), "{text}");
+    for part in [
+        "does not let UDP through, the best way, and connections",
+        "hallpass top",
+        "a firewall of this network",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let (code, text, addressee) = of([udp, tcp, tls].map(|rung| dropped(rung, DIRECT)).into());
     assert_eq!((code, addressee), ("blocked", Some(Addressee::Network)), "{text}");
     assert!(
         text.contains("neither UDP nor TCP nor TLS") && text.contains("--proxy http://HOST:PORT"),
@@ -191,6 +210,35 @@ fn limits_of_the_relay_are_not_the_networks() {
     assert_eq!(of(vec![full, works(tls, DIRECT)]).2, Some(Addressee::Relay));
     let no_data = fails(udp, DIRECT, Stage::Permission, Stage::Data, Cause::NoData);
     assert_eq!(of(vec![no_data, works(tls, DIRECT)]).2, Some(Addressee::Network));
+}
+
+/// A wrong external_ip: everything works up to the relayed address, which nobody reaches.
+#[test]
+fn a_relayed_address_elsewhere_is_a_warning() {
+    let udp = &given()[0];
+    let with = |relayed: &str| {
+        let seen = Outcome { relayed: Some(relayed.parse().unwrap()), ..works(udp, DIRECT) };
+        let report = report(vec![found(RELAY)], vec![seen]);
+        report.diagnosis.findings.get(1).map(|note| (note.code, note.severity, note.text.clone()))
+    };
+    let (code, severity, text) = with("10.9.9.9:58499").expect("a warning");
+    assert_eq!((code, severity), ("announces_private", Severity::Warning));
+    assert!(text.contains("announces 10.9.9.9") && text.contains("it is at 192.0.2.1"), "{text}");
+    let (code, _, text) = with("203.0.113.200:58499").expect("a warning");
+    assert!(code == "announces_other" && text.contains("reached at 192.0.2.1"), "{text}");
+    assert_eq!(with("192.0.2.1:58499"), None);
+}
+
+/// Nobody else lets through what browsers do not even try.
+#[test]
+fn ports_that_browsers_refuse_carry_no_calls() {
+    let on = |port| works(&Rung { port, ..given()[2].clone() }, DIRECT);
+    let told = report(vec![found(RELAY)], vec![on(444), on(6000)]);
+    let (verdict, letter) = (&told.diagnosis.findings[0], letter(&told).unwrap());
+    assert_eq!((told.diagnosis.works, verdict.code), (false, "port_refused"));
+    assert!(verdict.text.contains("TLS 444 and TLS 6000") && verdict.text.contains("443"), "{verdict:?}");
+    assert!(!letter.contains("Please allow"), "{letter}");
+    assert!(report(vec![found(RELAY)], vec![on(444), on(443)]).diagnosis.works);
 }
 
 #[test]
@@ -256,6 +304,7 @@ fn names_that_lead_nowhere() {
     };
     assert_eq!(all(Cause::Refused), "refused");
     assert_eq!(all(Cause::Unreachable), "offline");
+    assert_eq!(all(Cause::HostAway), "host_away");
     assert_eq!(all(Cause::OtherFamily), "other_family");
     let [udp, tcp, tls] = &given()[..] else { panic!("three rungs") };
     let web = fails(tcp, DIRECT, Stage::Tcp, Stage::Stun, Cause::NotTurn("a web server (HTTP)"));
@@ -378,7 +427,21 @@ fn a_relay_that_serves_its_conference_servers_only_is_good() {
     });
     let report = report(vec![found(RELAY)], all.collect());
     assert!(report.diagnosis.works);
-    assert!(report.diagnosis.findings[1].text.contains("normal and good"), "{:?}", report.diagnosis);
+    assert!(report.diagnosis.findings[1].text.contains("which is good"), "{:?}", report.diagnosis);
+}
+
+/// coturn with `no-auth`: browsers get allocations, and so does everybody else.
+#[test]
+fn a_relay_without_a_login_works_and_is_open() {
+    let seen = Outcome {
+        reached: Some(Stage::Allocation),
+        untested: Some(Untested::NoLogin),
+        ..outcome(&given()[0], DIRECT)
+    };
+    let report = report(vec![found(RELAY)], vec![seen]);
+    assert!(report.diagnosis.works);
+    let note = &report.diagnosis.findings[1];
+    assert!(note.code == "no_login" && note.text.contains("everybody can use it"), "{note:?}");
 }
 
 #[test]

@@ -41,6 +41,13 @@ pub fn unreached(lookups: &[Lookup], outcomes: &[Outcome]) -> (Finding, Option<A
         );
         return (finding("refused", text), Some(Addressee::Relay));
     }
+    if direct().any(|outcome| outcome.fault.as_ref().is_some_and(|fault| fault.cause == Cause::HostAway)) {
+        let text = format!(
+            "Calls will not work here: a router says that no host is at {hosts}. The relay is away, or the name service (DNS) has a \
+             wrong address. (Some firewalls answer like that, too: a test from another network, such as a phone's, tells.)"
+        );
+        return (finding("host_away", text), Some(Addressee::Relay));
+    }
     let is_proxy_tested = outcomes.iter().any(|outcome| outcome.route == Route::Proxy);
     let proxy = match is_proxy_tested {
         true => "",
@@ -54,28 +61,34 @@ pub fn unreached(lookups: &[Lookup], outcomes: &[Outcome]) -> (Finding, Option<A
     (finding("blocked", text), network)
 }
 
-/// The verdict if connections are reset as soon as they open: the relay's limits do that as well as firewalls. `None` if UDP, as
-/// browsers use it, gets no answer either: then it is the network.
+/// The verdict if connections end before the first byte of the relay: its limits do that as well as firewalls. The reset arrives
+/// while the connection opens, or with the first byte that is sent or read. `None` if there is no such connection.
 pub fn reset(lookups: &[Lookup], outcomes: &[Outcome]) -> Option<(Finding, Option<Addressee>)> {
     let ends_at_once = |outcome: &&Outcome| {
-        matches!(outcome.cause_at(Stage::Tcp), Some(Cause::Reset | Cause::Closed))
+        let fault = outcome.fault.as_ref().filter(|fault| fault.stage <= Stage::Stun);
+        fault.is_some_and(|fault| matches!(fault.cause, Cause::Reset | Cause::Closed))
+            && outcome.rung.transport.is_stream()
             && outcome.route != Route::Proxy
+            // It is the first thing that a TLS server sends.
+            && outcome.certificate.is_none()
     };
     let is_silent = |outcome: &Outcome| {
         outcome.rung.is_given && outcome.rung.transport == Transport::Udp && !outcome.is_relay()
     };
     outcomes.iter().find(ends_at_once)?;
-    if outcomes.iter().any(is_silent) {
-        return None;
-    }
+    // That UDP is blocked is certain, and the network's; whose the resets are is not.
+    let (begin, addressee) = match outcomes.iter().any(is_silent) {
+        true => ("this network does not let UDP through, the best way, and ", Addressee::Network),
+        false => ("", Addressee::Relay),
+    };
     let text = format!(
-        "Calls will not work here now: connections to {} ({}) are opened and reset at once. Either the relay does that: this \
-         network has all connections that one address may have, or the relay expects a proxy in front of it; `hallpass top` there \
-         says which limit refuses connections. Or a firewall resets them.",
+        "Calls will not work here now: {begin}connections to {} ({}) are opened and reset at once. Either the relay does that: this \
+         network has all connections that one address may have, or the relay expects a proxy in front of it. Its administrator \
+         sees in `hallpass top` which limit refuses connections. Or a firewall of this network resets them.",
         hosts(lookups),
         names(outcomes.iter().filter(ends_at_once))
     );
-    Some((finding("reset", text), Some(Addressee::Relay)))
+    Some((finding("reset", text), Some(addressee)))
 }
 
 fn hosts(lookups: &[Lookup]) -> String {

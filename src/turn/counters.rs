@@ -128,6 +128,10 @@ pub struct HostRung {
     /// Those of [`allocated`](Self::allocated) that say nothing about the users: see
     /// [`is_trial`](super::identity::own_test::is_trial).
     pub tested: Counter,
+    /// Allocations with a name that a secret verified and that says nothing of [`tested`](Self::tested): the issuer has that secret.
+    pub issued: Counter,
+    /// Those of [`issued`](Self::issued) whose names expire within a day: the clocks of the issuer and of this machine agree.
+    pub timely: Counter,
     /// Allocations that got a permission.
     pub permitted: Counter,
     /// Allocations whose client sent data to a peer.

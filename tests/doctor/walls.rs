@@ -209,7 +209,10 @@ fn a_firewall_that_knows_names() {
     assert_eq!(json["works"], false, "{json:#}");
     let tls = rung(&json, "tls", 443, "direct");
     assert_eq!((&tls["reached"], &tls["fault"]["stage"]), (&"tcp".into(), &"tls".into()), "{json:#}");
-    assert_eq!(codes(&json), ["cut_off"], "{json:#}");
+    assert_eq!(codes(&json), ["reset"], "{json:#}");
+    let text = json["findings"][0]["text"].as_str().expect("a text");
+    assert!(text.contains("hallpass top") && text.contains("a firewall of this network"), "{text}");
+    assert_eq!(json["letter_for"], "network", "{json:#}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hallpass::base::transport::Transport;
 use hallpass::turn::action::{DropReason, OpenError};
+use hallpass::turn::counters::HostRung;
 use hallpass::turn::identity::explanation::{Explainer, Explanation};
 use hallpass::turn::identity::rate_limit::RateLimit;
 use hallpass::turn::identity::refusal::{Reason, Refusal, Sender};
@@ -144,6 +145,41 @@ fn wrong_request(rig: &mut Rig, port: u16, name: &str, password: &str) -> Box<[u
     let user = rig.login(client(port), name, password, Style::Old);
     assert_eq!(rig.bare(&user.at, &user.seal(Msg::allocate())).code(), 401);
     rig.refusal().message.expect("kept")
+}
+
+/// The clock of a host is judged by the users of that host.
+#[test]
+fn the_host_of_an_expired_name_is_known() {
+    let mut rig = Rig::new();
+    let name = "1699990000:w_late";
+    let mut issuer = |port, secret: &str| {
+        let request = wrong_request(&mut rig, port, name, &rest_password(secret, name));
+        rig.skip(201);
+        Explainer::new(Arc::new(rig.settings.clone())).issuer(&request)
+    };
+    assert_eq!(issuer(40_000, "north-secret"), Some("north".into()));
+    assert_eq!(issuer(40_001, "never heard of"), None);
+}
+
+/// A fixed password and a login of this program say nothing about the secret that an issuer has, and a name that is valid for days
+/// says nothing about its clock.
+#[test]
+fn allocations_are_proof_of_secrets_and_clocks_only_with_names_of_an_issuer() {
+    let mut rig = Rig::new();
+    let mut proof = |port, name: &str, password: &str| {
+        let user = rig.login(client(port), name, password, Style::Old);
+        assert_eq!(rig.ask(&user, Msg::allocate()).code(), 0, "{name}");
+        let (counters, id) = (rig.server.counters(), rig.settings.hosts[0].id);
+        let sum = |of: fn(&HostRung) -> u64| -> u64 {
+            Transport::ALL.into_iter().map(|transport| of(counters.host(id, transport))).sum()
+        };
+        (sum(|rung| rung.issued.get()), sum(|rung| rung.timely.get()))
+    };
+    let mut rest = |port, name: &str| proof(port, name, &rest_password("north-secret", name));
+    assert_eq!(rest(40_000, NAME), (1, 1));
+    assert_eq!(rest(40_001, "1700200000:w_bob"), (2, 1), "two days");
+    assert_eq!(rest(40_002, "1700003600:doctor"), (2, 1));
+    assert_eq!(proof(40_003, "alice", "alice-pw"), (2, 1));
 }
 
 #[test]

@@ -158,4 +158,19 @@ fn a_changed_file_that_is_not_loaded_is_named() {
     let after = doctor();
     assert!(!after.contains("not_loaded"), "{after}");
     assert!(!examine(&["check", "--live"]).contains("not loaded yet"));
+    // What the next step says is true: without the host, its calls end.
+    let write = |text: &str| std::fs::write(&path, text).expect("our file");
+    write(&text);
+    let told = doctor();
+    assert!(told.contains("this ends at once: users of north") && !told.contains("no call ends"), "{told}");
+    // A change that a reload refuses, and one that the start refuses as well.
+    write(&format!("privacy = true\n{text}\n{host}"));
+    let told = doctor();
+    assert!(told.contains("a change of privacy needs a restart") && !told.contains("no call ends"), "{told}");
+    write(&text.replace("external_ip = []", "external_ip = ['127.0.0.1/10.99.99.99']"));
+    let told = doctor();
+    for part in ["\"previous_configuration\"", "do not restart it", "the pair is swapped"] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    assert!(!told.contains("\"not_loaded\"") && !told.contains("Calls fail"), "{told}");
 }

@@ -171,7 +171,8 @@ fn a_secret_that_does_not_match_is_told_once_after_a_reload() {
     if skip_on_coturn("warnings about secrets") {
         return;
     }
-    let server = Server::start(&Plan::loopback());
+    let monitor = "[[user]]\nname = \"monitor\"\npassword = \"a password of the tests\"\nhost = \"test\"\n";
+    let server = Server::start(&Plan { tables: monitor.to_owned(), ..Plan::loopback() });
     // A test on the relay itself has the secret of the file, so it says nothing about that of BigBlueButton.
     let log_in = |user: &str| {
         let link = Link::open(Transport::Udp, server.v4(Transport::Udp));
@@ -210,6 +211,14 @@ fn a_secret_that_does_not_match_is_told_once_after_a_reload() {
     let file = server.files().path("hallpass.toml");
     let command = format!("hallpass bbb-xml --config {} --public-name ", file.display());
     assert!(warning["next_step"].to_string().contains(&command), "{warning}");
+    // Users with a fixed password prove nothing about the secret.
+    let link = Link::open(Transport::Udp, server.v4(Transport::Udp));
+    let fixed =
+        Credentials { username: "monitor".to_owned(), password: "a password of the tests".to_owned() };
+    Client::log_in(link, fixed).allocate().expect("good credentials");
+    assert_eq!(refused(&server, rest("another secret", "w_still", 600)), 401);
+    wait_line(&server, &["refusal", "w_still"]);
+    assert_eq!(warnings().len(), 1, "it stays");
     // The repair.
     let _pupil = log_in("w_i");
     wait_line(&server, &["users of test succeed: the warning about secrets is over"]);

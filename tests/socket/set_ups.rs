@@ -62,6 +62,14 @@ const SET_UPS: &[(&str, &[Proof])] = &[
         &[ON_RELAY, (THIS_HOST, "an_external_ip_pair_without_an_address_of_this_machine_is_reported")],
     ),
     (
+        "`external_ip` of another machine",
+        &[
+            (THIS_HOST, "another_address_in_place_of_a_public_one_is_a_warning"),
+            ("src/cli/doctor/relay/addresses.rs", "an_own_public_address_needs_no_other_one"),
+            (DOCTOR, "a_relayed_address_elsewhere_is_a_warning"),
+        ],
+    ),
+    (
         "relay ports blocked by a firewall",
         &[ON_RELAY, ("src/admin/sessions.rs", "the_newest_come_first_with_what_looks_wrong"), PAGE],
     ),
@@ -95,7 +103,12 @@ const SET_UPS: &[(&str, &[Proof])] = &[
     ("back end that redirects to `:82`", &[ON_RELAY]),
     (
         "port that browsers refuse",
-        &[ON_RELAY, ("src/config/tests.rs", "a_port_that_browsers_refuse_is_a_warning"), PAGE],
+        &[
+            ON_RELAY,
+            ("src/config/tests.rs", "a_port_that_browsers_refuse_is_a_warning"),
+            (DOCTOR, "ports_that_browsers_refuse_carry_no_calls"),
+            PAGE,
+        ],
     ),
     (
         "second relay missing from the XML",
@@ -129,5 +142,5 @@ fn the_page_lists_the_broken_set_ups() {
     let documented: Vec<&str> = rows.filter_map(|row| row.split('|').nth(1).map(str::trim)).collect();
     let known: Vec<&str> = SET_UPS.iter().map(|(set_up, _)| *set_up).collect();
     assert_eq!(documented, known);
-    assert_eq!(known.len(), 24);
+    assert_eq!(known.len(), 25);
 }

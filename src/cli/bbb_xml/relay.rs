@@ -2,9 +2,10 @@
 
 use std::fmt;
 
+use crate::base::browser_ports::browsers_use;
 use crate::base::transport::Transport;
 use crate::cli::endpoints::{Audience, Endpoint, endpoints, is_hidden};
-use crate::config::{Config, Host, browsers_use};
+use crate::config::{Config, Host};
 
 /// URLs of one transport that a browser is given. Each costs allocations in every connection: one in Chromium, two in
 /// Firefox. The first port is for quality or habit, the second for networks that close the first; a third adds nothing.

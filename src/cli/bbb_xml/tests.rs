@@ -5,6 +5,7 @@ use std::path::Path;
 use super::compare::{compare, others};
 use super::document::document;
 use super::merge::merge;
+use super::other_names;
 use super::reader::{Document, Servers, host_of, is_same_place};
 use super::relay::Relay;
 use super::spring::SERVICE;
@@ -475,4 +476,16 @@ fn places_and_hosts_of_urls() {
     }
     assert!(is_same_place("stun:A:1", "turn:a:1?transport=tcp"));
     assert!(!is_same_place("stun:a:1", "turn:a:2") && !is_same_place("", ""));
+}
+
+/// A realm such as example.org is no name of the relay: entries for it would lead nowhere.
+#[test]
+fn the_names_in_the_list_are_said_before_entries_are_added() {
+    let list = servers(&written(SECRET)).unwrap();
+    let told = other_names(&list, &[relay("example.org", SECRET)], "write it".to_owned());
+    assert_eq!(
+        told,
+        "the list has relay.example.org: if one of these is the relay, give that name as --public-name. If not, write it"
+    );
+    assert_eq!(other_names(&list, &[relay(NAME, SECRET)], "write it".to_owned()), "write it");
 }

@@ -22,12 +22,13 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use self::bigbluebutton_file::Xml;
-use self::site::{Site, problems};
+use self::site::{Site, problems, untested};
 use crate::cli::args::RelayArgs;
 use crate::cli::live::try_addresses;
+use crate::cli::loaded::{self, Difference, Unknown};
 use crate::cli::output::counted;
 use crate::cli::serve::relays::Relays;
-use crate::cli::{certificate as files_of_tls, loaded, this_host};
+use crate::cli::{certificate as files_of_tls, this_host};
 use crate::config::{self, Examined, Severity};
 use crate::doctor::Progress;
 use crate::doctor::check::{Check, NOT_LOADED, PREVIOUS, conclude};
@@ -39,6 +40,8 @@ use crate::system::addresses::{self as machine_addresses, Addresses};
 use crate::system::clock as system_clock;
 use crate::system::port_holder::{PROGRAM, PortSpace, who_holds};
 
+/// The code of the finding that the running server uses another file.
+const OTHER_FILE: &str = "other_file";
 /// The admin address without one in the configuration.
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9641);
 
@@ -66,7 +69,7 @@ pub(super) fn examine(args: &RelayArgs, progress: &mut dyn Progress) -> io::Resu
         tried: Vec::new(),
         certificate,
         xml,
-        not_loaded: Vec::new(),
+        not_loaded: Difference::default(),
     };
     if has_errors {
         // There are defaults in place of the wrong values: to compare them with this machine would mislead. But its ports show
@@ -87,8 +90,9 @@ pub(super) fn examine(args: &RelayArgs, progress: &mut dyn Progress) -> io::Resu
     site.relays.retain(|relay| !relay.only_local);
     if !args.before_start {
         site.tried = try_addresses(&site.config, &site.machine);
-        site.not_loaded = loaded::differences(&site.config, &args.config);
-        checks[0].findings.extend(not_loaded(&site, &file));
+        let compared = loaded::difference(&site.config, &args.config);
+        checks[0].findings.extend(not_loaded(&compared, site.running(), &file));
+        site.not_loaded = compared.unwrap_or_default();
     }
 
     let mut inspection = Inspection {
@@ -153,16 +157,41 @@ fn report(file: String, checks: Vec<Check>, outcomes: Vec<Outcome>, seen: Seen) 
     }
 }
 
-/// The running server does not use the file as it is now, which is what all other subjects are about.
-fn not_loaded(site: &Site<'_>, file: &str) -> Option<Finding> {
-    if site.not_loaded.is_empty() {
+/// The running server does not use the file as it is now, which is what all other subjects are about. `running`: its pid.
+fn not_loaded(compared: &Result<Difference, Unknown>, running: Option<u32>, file: &str) -> Option<Finding> {
+    let difference = match compared {
+        Ok(difference) => difference,
+        Err(_) if running.is_none() => return None,
+        Err(Unknown::OtherFile(used)) => {
+            let used = used.as_ref().map_or_else(|| "no file".to_owned(), |used| used.display().to_string());
+            return Some(Finding::warning(
+                OTHER_FILE,
+                format!("the running server uses {used}, and this report is about {file}"),
+                "name the file of the server: hallpass doctor --config FILE",
+            ));
+        }
+        Err(Unknown::NoAnswer(error)) => {
+            return Some(untested(
+                "not_compared",
+                format!("it is not known whether the running server uses {file} as it is now: {error}"),
+                "run this command as root; the server answers on [control] socket",
+            ));
+        }
+    };
+    let Difference { changes, problems, .. } = difference;
+    let step = difference.next_step();
+    if !problems.is_empty() {
+        let text =
+            format!("the running server still has the configuration before, and refuses {file} as it stands");
+        return Some(Finding::error(PREVIOUS, text, step));
+    }
+    if changes.is_empty() {
         return None;
     }
-    let text = format!("the running server does not use {file} as it is now: {}", site.not_loaded.join("; "));
-    let remedy = "hallpass reload applies the file, and no call ends; then run this command again";
-    Some(match loaded::matters(&site.not_loaded) {
-        true => Finding::error(NOT_LOADED, text, remedy),
-        false => Finding::warning(NOT_LOADED, text, remedy),
+    let text = format!("the running server does not use {file} as it is now: {}", changes.join("; "));
+    Some(match difference.matters() {
+        true => Finding::error(NOT_LOADED, text, step),
+        false => Finding::warning(NOT_LOADED, text, step),
     })
 }
 

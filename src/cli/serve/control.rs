@@ -23,7 +23,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::census::Census;
 use super::client_names::ClientNames;
-use super::reload::{Compared, Reloaded};
+use super::compared::Compared;
+use super::reload::Reloaded;
 use crate::net::sessions::SessionReader;
 pub use socket::{ControlSocket, default_path};
 

@@ -3,6 +3,7 @@
 mod addresses;
 mod census;
 mod client_names;
+mod compared;
 mod configuration;
 mod control;
 mod drain;
@@ -182,7 +183,7 @@ fn set_up(
         protocol,
         counters.clone(),
         Arc::clone(&hosts),
-        Comparison { config: source.name(), realm: config.realm.clone() },
+        Comparison::new(source.name(), &config),
         clock::unix_seconds(),
     );
     shown.metrics.set(ServerMetrics {

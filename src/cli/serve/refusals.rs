@@ -12,11 +12,13 @@ use super::client_names::ClientNames;
 use crate::admin::refusals::{Book, Cause, Entry, Proof, Warning};
 use crate::base::host::HostId;
 use crate::base::transport::Transport;
+use crate::cli::certificate;
 use crate::cli::output::shell_word;
-use crate::turn::counters::Counters;
+use crate::config::Config;
+use crate::turn::counters::{Counter, Counters, HostRung};
 use crate::turn::error::Code;
 use crate::turn::identity::explanation::{Explainer, Explanation};
-use crate::turn::identity::own_test::is_own_test;
+use crate::turn::identity::own_test::{is_own_test, is_trial};
 use crate::turn::identity::peer_policy::denial::Denial;
 use crate::turn::identity::refusal::{Reason, Refusal, Sender};
 use crate::turn::settings::{Host, Settings};
@@ -58,23 +60,32 @@ struct Open {
 pub struct Comparison {
     /// The file of the configuration.
     pub config: String,
-    /// The name of the relay.
-    pub realm: String,
+    /// The name of the relay, if it is sure. The realm may be another one.
+    pub name: Option<String>,
 }
 
 /// Where BigBlueButton has its list.
 const LIST: &str = "/etc/bigbluebutton/turn-stun-servers.xml";
 
 impl Comparison {
+    /// Takes the name of the relay from this configuration: that of a `public` URL, or else the first one in the certificate.
+    pub fn new(file: String, config: &Config) -> Self {
+        let of_urls = config.listen.iter().flat_map(|listener| listener.public.iter().flatten());
+        let of_urls = of_urls.map(|public| public.host.clone()).next();
+        let is_name = |name: &String| !name.starts_with('*');
+        Self { config: file, name: of_urls.or_else(|| certificate::examine(config).name().filter(is_name)) }
+    }
+
     /// The command for this machine. `host`: which one, if there are several; an empty one is not known.
     fn command(&self, host: Option<&str>) -> String {
-        let Self { config, realm } = self;
+        let Self { config, name } = self;
+        let name = name.as_deref().map_or_else(|| "NAME".to_owned(), shell_word);
         let host = match host {
             None => String::new(),
             Some("") => " --host NAME".to_owned(),
             Some(host) => format!(" --host {}", shell_word(host)),
         };
-        let line = format!("hallpass bbb-xml --config {config}{host} --public-name {realm} --verify");
+        let line = format!("hallpass bbb-xml --config {config}{host} --public-name {name} --verify");
         // On another machine, usually.
         match Path::new(LIST).exists() {
             true => format!("{line} {LIST}"),
@@ -119,7 +130,8 @@ impl Refusals {
     }
 
     /// Takes the settings of a reload. A secret that does not match is told again.
-    pub fn reloaded(&mut self, settings: Arc<Settings>, now: u64) {
+    pub fn reloaded(&mut self, settings: Arc<Settings>, comparison: Comparison, now: u64) {
+        self.comparison = comparison;
         let secrets_of = |settings: &Settings, name: &Arc<str>| {
             let host = settings.hosts.iter().find(|host| host.name == *name);
             host.map(|host| (host.secrets.clone(), host.revoked.clone()))
@@ -148,7 +160,11 @@ impl Refusals {
     pub fn record(&mut self, reported: impl Iterator<Item = Refusal>, now: u64) {
         self.explainer.begin(now);
         for refusal in reported.take(AT_ONCE) {
-            let explanation = refusal.message.as_ref().and_then(|message| self.explainer.explain(message));
+            let explanation = match refusal.reason {
+                // Its secret may be right: then there is nothing to explain.
+                Reason::ExpiredName { .. } => None,
+                _ => refusal.message.as_ref().and_then(|message| self.explainer.explain(message)),
+            };
             let entry = self.entry(&refusal, explanation.as_ref(), now);
             log(&entry);
             self.warn(&refusal, explanation.as_ref(), &entry.user, now);
@@ -177,6 +193,8 @@ impl Refusals {
         }
         if is_test && matches!(reason, Reason::PeerDenied { .. }) {
             next_step = "nothing: hallpass doctor tests that this peer is refused";
+        } else if is_trial(user, five_tuple) && self.is_own_peer(reason) {
+            next_step = "nothing: hallpass doctor asks for the relay's own address, and a relay with `peers` refuses that";
         } else if let Some(other) = self.host_of_peer(refusal) {
             text = format!("{text}; it is in `peers` of {other}");
             next_step = "if the client came from the server of that host, correct the secret there: it has the secret of another \
@@ -227,6 +245,12 @@ impl Refusals {
         }
     }
 
+    /// Whether a peer is refused that is an address of this relay.
+    fn is_own_peer(&self, reason: &Reason) -> bool {
+        let Reason::PeerDenied { peer, .. } = reason else { return false };
+        self.settings.relay_addresses.iter().any(|relay| [relay.local, relay.announced].contains(peer))
+    }
+
     /// Returns another host whose users reach the peer that is refused. A server with the secret of another host is a likely
     /// cause.
     fn host_of_peer(&self, refusal: &Refusal) -> Option<&Arc<str>> {
@@ -270,8 +294,10 @@ impl Refusals {
                 self.last = (self.allocated(), now);
             }
             Reason::ExpiredName { seconds } => {
-                let allocated = self.allocated().into_iter().fold(0, u64::wrapping_add);
-                if let Some(text) = self.clocks.expired(user, source, seconds, now, allocated) {
+                let host = refusal.message.as_ref().and_then(|message| self.explainer.issuer(message));
+                let timely = self.timely(host.as_ref());
+                let user = (user, source, host);
+                if let Some(text) = self.clocks.expired(user, seconds, now, timely) {
                     self.tell(Cause::Clocks, text, "compare both clocks: date -u".to_owned(), now);
                 }
             }
@@ -279,16 +305,26 @@ impl Refusals {
         }
     }
 
-    /// Returns the number of allocations that the users of each host have made since the start, without tests on this machine:
-    /// these have the secret of this file, and say nothing about BigBlueButton's.
+    /// Returns the number of allocations that the users of each host have made since the start, with names that its secret verified.
+    /// Tests have the secret of this file, and a `[[user]]` has a password: neither says anything about BigBlueButton's secret.
     fn allocated(&self) -> Vec<u64> {
-        let of_host = |number: usize| -> u64 {
-            let rungs = Transport::ALL.into_iter().flat_map(|transport| {
-                self.counters.iter().map(move |counters| counters.host(HostId(number as u8), transport))
-            });
-            rungs.map(|rung| rung.allocated.get().wrapping_sub(rung.tested.get())).fold(0, u64::wrapping_add)
-        };
-        (0..self.hosts.load().len()).map(of_host).collect()
+        (0..self.hosts.load().len()).map(|host| self.sum(host, |rung| &rung.issued)).collect()
+    }
+
+    /// Returns how many of them had names that expire within a day, for this host, or for all if it is not known: under a clock
+    /// that is a day ahead, such a name has expired.
+    fn timely(&self, host: Option<&Arc<str>>) -> u64 {
+        let hosts = self.hosts.load();
+        let chosen = hosts.iter().enumerate().filter(|(_, name)| host.is_none_or(|host| host == *name));
+        chosen.map(|(number, _)| self.sum(number, |rung| &rung.timely)).fold(0, u64::wrapping_add)
+    }
+
+    /// Returns the sum of a counter of one host.
+    fn sum(&self, host: usize, counter: fn(&HostRung) -> &Counter) -> u64 {
+        let rungs = Transport::ALL.into_iter().flat_map(|transport| {
+            self.counters.iter().map(move |counters| counters.host(HostId(host as u8), transport))
+        });
+        rungs.map(|rung| counter(rung).get()).fold(0, u64::wrapping_add)
     }
 
     /// Returns the hosts with a secret, and whether a user has made an allocation since the numbers `before`.
@@ -341,7 +377,7 @@ mod tests {
     #[test]
     fn the_command_that_compares_the_secrets_is_whole() {
         let comparison =
-            Comparison { config: "/etc/h.toml".to_owned(), realm: "relay.example.org".to_owned() };
+            Comparison { config: "/etc/h.toml".to_owned(), name: Some("relay.example.org".to_owned()) };
         assert_eq!(
             comparison.command(None),
             "ssh root@BIGBLUEBUTTON cat /etc/bigbluebutton/turn-stun-servers.xml | hallpass bbb-xml --config /etc/h.toml \
@@ -349,5 +385,7 @@ mod tests {
         );
         assert!(comparison.command(Some("ping")).contains("/etc/h.toml --host ping --public-name"));
         assert!(comparison.command(Some("")).contains("/etc/h.toml --host NAME --public-name"));
+        let nameless = Comparison { name: None, ..comparison };
+        assert!(nameless.command(None).contains("--public-name NAME --verify"), "never the realm");
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, interval, sleep};
 
 use super::client_names::ClientNames;
+use super::compared::Compared;
 use super::configuration::Source;
 use super::control::{ControlSocket, DrainView, Order};
 use super::drain::{DrainState, Remaining};
@@ -21,9 +22,9 @@ use super::metrics::reload::Reloads;
 use super::now::now;
 use super::pages::Shown;
 use super::pressure::Watch;
-use super::refusals::Refusals;
+use super::refusals::{Comparison, Refusals};
 use super::relays::Relays;
-use super::reload::{self, Compared, InUse, Prepared, Reloaded};
+use super::reload::{self, InUse, Prepared, Reloaded};
 use super::settings::{HostNames, Machine};
 use super::start_error::CHECK_UNIT_LIMITS;
 use super::tls::Certificate;
@@ -194,7 +195,8 @@ impl RunningServer {
                 return;
             }
             Order::Compare(reply) => {
-                let _ = reply.send(Compared::of(&self.source, &self.config));
+                let machine = &self.machine.addresses;
+                let _ = reply.send(Compared::of(&self.source, &self.config, machine, &self.certificate));
                 return;
             }
         };
@@ -356,7 +358,8 @@ impl RunningServer {
         self.names = names;
         self.hosts.store(Arc::new(self.names.all().to_vec()));
         let protocol = Arc::new(protocol);
-        self.refusals.reloaded(Arc::clone(&protocol), clock::unix_seconds());
+        let comparison = Comparison::new(self.source.name(), &config);
+        self.refusals.reloaded(Arc::clone(&protocol), comparison, clock::unix_seconds());
         self.shown.set_limits(&config);
         self.workers.send(&Command::Settings(protocol));
         self.workers.admission().set_rules(settings::admission(&config.limits));

@@ -104,12 +104,26 @@ impl Certificate {
     /// # Errors
     /// A message for each certificate that cannot be used.
     pub fn examine(&self, files: Option<&TlsFiles>) -> Result<NextCertificates, Vec<String>> {
+        self.examine_with(files, false)
+    }
+
+    /// Returns why a start with these files is refused. Unlike a reload, it accepts expired certificates.
+    pub fn start_errors(&self, files: Option<&TlsFiles>) -> Vec<String> {
+        self.examine_with(files, true).err().unwrap_or_default()
+    }
+
+    fn examine_with(
+        &self,
+        files: Option<&TlsFiles>,
+        accept_expired: bool,
+    ) -> Result<NextCertificates, Vec<String>> {
         let of_listeners = files.map(|files| (&self.store, files));
         let of_admin = self.of_admin.as_ref().map(|(store, files)| (store, files));
         let now = clock::unix_seconds();
         let (mut next, mut errors) = (Vec::new(), Vec::new());
         for (store, files) in of_listeners.into_iter().chain(of_admin) {
-            match store.examine(&files.cert, &files.key, now, files.accept_expired) {
+            let accept_expired = accept_expired || files.accept_expired;
+            match store.examine(&files.cert, &files.key, now, accept_expired) {
                 Ok(examined) => next.push((Arc::clone(store), files.clone(), examined)),
                 Err(error) => errors.push(error.to_string()),
             }

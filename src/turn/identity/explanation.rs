@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::auth::PasswordAlgorithm;
 use super::near_miss::{NearMiss, variants};
-use super::rest::Issuer;
+use super::rest::{self, Issuer};
 use crate::turn::settings::Settings;
 use crate::wire::message::{IntegrityAlgorithm, Message};
 use crate::wire::request::Credentials;
@@ -91,7 +91,17 @@ struct Request<'a> {
     proof: IntegrityAlgorithm,
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    /// Parses a request. `None` if it has no name or no proof of the password.
+    fn parse(request: &'a [u8], settings: &'a Settings) -> Option<Self> {
+        let message = Message::parse(request).ok()?;
+        let credentials = Credentials::parse(&message).ok()?;
+        let (name, number) = (credentials.username?, credentials.password_algorithm);
+        let algorithm = number.and_then(PasswordAlgorithm::from_number).unwrap_or(PasswordAlgorithm::Md5);
+        let proof = message.integrity()?;
+        Some(Self { message, name, realm: &settings.realm, algorithm, proof })
+    }
+
     /// Whether it was made with this password. `None` if no more keys may be tried.
     fn was_made_with(&self, password: String, left: &mut usize) -> Option<bool> {
         *left = left.checked_sub(1)?;
@@ -143,19 +153,23 @@ impl Explainer {
     /// Explains why the password of this request is wrong.
     pub fn explain(&mut self, request: &[u8]) -> Option<Explanation> {
         let settings = Arc::clone(&self.settings);
-        let message = Message::parse(request).ok()?;
-        let credentials = Credentials::parse(&message).ok()?;
-        let request = Request {
-            message,
-            name: credentials.username?,
-            realm: &settings.realm,
-            algorithm: credentials
-                .password_algorithm
-                .and_then(PasswordAlgorithm::from_number)
-                .unwrap_or(PasswordAlgorithm::Md5),
-            proof: message.integrity()?,
-        };
+        let request = Request::parse(request, &settings)?;
         self.search(&request, &settings).unwrap_or(Some(Explanation::NotExamined))
+    }
+
+    /// Returns the host with the secret that this request was made with, whether its name has expired or not. `None` if no host
+    /// has it, or if too many requests came at once to find out.
+    pub fn issuer(&mut self, request: &[u8]) -> Option<Arc<str>> {
+        let settings = Arc::clone(&self.settings);
+        let request = Request::parse(request, &settings)?;
+        let secrets =
+            settings.hosts.iter().flat_map(|host| host.secrets.iter().map(move |secret| (host, secret)));
+        for (host, secret) in secrets.take(SECRETS_MAX) {
+            if request.was_made_with(rest::password(secret, request.name), &mut self.left)? {
+                return Some(Arc::clone(&host.name));
+            }
+        }
+        None
     }
 
     /// Searches for an explanation. `None` if no more keys may be tried.

@@ -9,8 +9,8 @@ use crate::turn::five_tuple::FiveTuple;
 /// The users of `hallpass doctor` and `hallpass load`. In a lesson, a number follows.
 const TESTERS: [&str; 2] = ["doctor", "load"];
 
-/// The user of the logins that `hallpass credentials` prints, wherever they are used.
-const PRINTED: &str = "hallpass";
+/// The users of the logins that `hallpass credentials` prints and of `hallpass doctor`, wherever they are used.
+const TRIALS: [&str; 2] = ["hallpass", "doctor"];
 
 /// Returns whether a request with this user name, as sent, is a test by this program from this machine.
 pub fn is_own_test(name: &str, five_tuple: &FiveTuple) -> bool {
@@ -20,10 +20,10 @@ pub fn is_own_test(name: &str, five_tuple: &FiveTuple) -> bool {
     is_local && is_named(name, &TESTERS)
 }
 
-/// Returns whether an allocation of this user says nothing about whether the users of a host succeed: that of a test, or with a
-/// login that `hallpass credentials` prints.
+/// Returns whether an allocation of this user says nothing about whether the users of a host succeed: that of a test, of
+/// `hallpass doctor` on any machine, or with a login that `hallpass credentials` prints. All of these have the relay's own secret.
 pub fn is_trial(name: &str, five_tuple: &FiveTuple) -> bool {
-    is_own_test(name, five_tuple) || is_named(name, &[PRINTED])
+    is_own_test(name, five_tuple) || is_named(name, &TRIALS)
 }
 
 fn is_named(name: &str, names: &[&str]) -> bool {
@@ -65,12 +65,16 @@ mod tests {
     }
 
     #[test]
-    fn a_printed_login_is_a_trial_from_anywhere() {
+    fn a_login_of_this_program_is_a_trial_from_anywhere() {
         let at = |ip: [u8; 4]| std::net::SocketAddr::from((ip, 3478));
         let (client, server) = (at([203, 0, 113, 5]), at([192, 0, 2, 10]));
         let five_tuple = FiveTuple { transport: Transport::Tls, client, server };
         assert!(is_trial("1999999999:hallpass", &five_tuple));
-        assert!(!is_trial("1999999999:doctor", &five_tuple), "a pupil of this name");
+        assert!(
+            is_trial("1999999999:doctor", &five_tuple),
+            "it has the secret of the relay, not of BigBlueButton"
+        );
+        assert!(!is_trial("1999999999:load", &five_tuple), "a pupil of this name");
         assert!(!is_trial("1999999999:w_hallpass", &five_tuple));
     }
 }

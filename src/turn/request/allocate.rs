@@ -31,6 +31,10 @@ const UDP: u8 = 17;
 /// Ports tried before the answer is 508: other programs on this machine may hold some of our range.
 const TRIES_MAX: usize = 32;
 
+/// A name that expires within this time shows that the clocks of its issuer and of this machine agree: BigBlueButton's are valid
+/// for a day. Two minutes are the difference of two clocks.
+const TIMELY: Duration = Duration::from_secs(86_400 + 120);
+
 /// Handles Allocate (RFC 8656 section 7.2). The comments give the number of each check in the RFC.
 pub fn allocate(state: &mut State, now: Now, ticket: Ticket, request: &Allocate) -> FromClient {
     // 2: one allocation per five-tuple; a retransmission gets the same answer.
@@ -284,8 +288,17 @@ fn conclude(state: &mut State, now: Instant, id: AllocationId, mut opening: Open
         let rung = state.counters.host(allocation.host, opening.ticket.client.five_tuple.transport);
         rung.allocations.add(1);
         rung.allocated.add(1);
-        if is_trial(&allocation.identity.name, &opening.ticket.client.five_tuple) {
-            rung.tested.add(1);
+        let trial = is_trial(&allocation.identity.name, &opening.ticket.client.five_tuple);
+        match allocation.identity.expires {
+            _ if trial => rung.tested.add(1),
+            Some(expires) => {
+                rung.issued.add(1);
+                if expires <= now + TIMELY {
+                    rung.timely.add(1);
+                }
+            }
+            // A fixed password proves nothing about secrets and clocks.
+            None => {}
         }
     }
     note_beginning(state, id);

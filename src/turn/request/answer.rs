@@ -96,7 +96,7 @@ fn note_of(
         Verdict::Reported => {
             let explained = match reason {
                 Reason::WrongPassword { secrets } => *secrets > 0,
-                Reason::FarExpiry { .. } | Reason::OtherPassword => true,
+                Reason::FarExpiry { .. } | Reason::OtherPassword | Reason::ExpiredName { .. } => true,
                 _ => false,
             };
             let message = explained.then(|| message.into());

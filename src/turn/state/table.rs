@@ -181,6 +181,7 @@ impl Table {
             created,
             place,
             unsent: 0,
+            over_rate: 0,
         }) as u32);
         let Self { by_client, allocations, by_ip, .. } = self;
         let hash = client_hash(allocations, by_ip.hasher());

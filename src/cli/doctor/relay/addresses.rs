@@ -3,8 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 
-use super::site::{Site, problems, untested};
-use crate::cli::loaded;
+use super::site::{Site, is_reached_directly, problems, untested};
 use crate::config;
 use crate::doctor::check::Check;
 use crate::doctor::finding::Finding;
@@ -32,6 +31,7 @@ pub fn check(site: &Site<'_>, seen: &Seen, here: &config::Report, incomplete: Op
         check.findings.retain(|finding| !finding.text.contains("reachable only from its own network"));
     }
     check.findings.extend(precise);
+    check.findings.extend(replaced(site, seen));
     if let Some(error) = incomplete {
         check.findings.push(untested(
             "addresses_not_tested",
@@ -42,7 +42,7 @@ pub fn check(site: &Site<'_>, seen: &Seen, here: &config::Report, incomplete: Op
         ));
     }
     check.findings.extend(outside(seen));
-    if !loaded::matters(&site.not_loaded) {
+    if !site.not_loaded.matters() {
         check.findings.extend(relayed_elsewhere(&site.relays, seen));
     }
     check
@@ -93,16 +93,56 @@ fn no_external_ip(site: &Site<'_>, seen: &Seen) -> Option<Finding> {
     let lookup = seen.names.iter().find(|lookup| lookup.name == name)?;
     let public = |ip: &&IpAddr| !is_private(**ip) && !ip.is_loopback() && !site.is_ours(**ip);
     let public = lookup.addresses.as_ref().ok()?.iter().find(public)?;
+    // That is the address of a proxy in front of all listeners: media does not come that way.
+    if !site.config.listen.iter().any(is_reached_directly) {
+        return None;
+    }
     let same_family = |relay: &&RelayAddress| relay.announced.is_ipv4() == public.is_ipv4();
     let relay = site.relays.iter().find(same_family).filter(|relay| is_private(relay.announced))?;
+    // A swapped pair is reported by itself.
+    let is_swapped = |external: &config::ExternalIp| {
+        external.private.is_some_and(|private| !site.machine.have(private))
+            && site.machine.have(external.public)
+    };
+    if site.config.external_ip.iter().any(is_swapped) {
+        return None;
+    }
+    let why = match site.config.external_ip.is_empty() {
+        true => "there is no external_ip",
+        false => "external_ip has no pair for it",
+    };
     Some(Finding::error(
         "no_external_ip",
         format!(
             "{name} is at {public}, and the relay announces {}, which no machine outside can reach: a router translates \
-             addresses (NAT), and there is no external_ip",
+             addresses (NAT), and {why}",
             relay.announced
         ),
-        format!("write external_ip = [\"{public}/{}\"], and reload", relay.local),
+        format!("write external_ip = [\"{public}/{}\"] before the first [section], and reload", relay.local),
+    ))
+}
+
+/// The relay's name leads to a public address of this machine, and another one is announced in its place.
+fn replaced(site: &Site<'_>, seen: &Seen) -> Option<Finding> {
+    let name = site.args.public_name.as_deref()?;
+    let lookup = seen.names.iter().find(|lookup| lookup.name == name)?;
+    let own = lookup.addresses.as_deref().ok()?;
+    let own = own.iter().copied().filter(|ip| site.machine.have(*ip));
+    instead(name, own, &site.relays)
+}
+
+fn instead(name: &str, own: impl Iterator<Item = IpAddr>, relays: &[RelayAddress]) -> Option<Finding> {
+    let mut public = own.filter(|ip| !is_private(*ip) && !ip.is_loopback());
+    let relay =
+        public.find_map(|ip| relays.iter().find(|relay| relay.local == ip && relay.announced != ip))?;
+    let RelayAddress { local, announced, .. } = relay;
+    Some(Finding::error(
+        "external_ip_wrong",
+        format!(
+            "{name} is at {local}, a public address of this machine, and the relay announces {announced} in its place: peers send media \
+             there"
+        ),
+        format!("remove the entry for {local} from external_ip, and reload"),
     ))
 }
 
@@ -130,7 +170,7 @@ fn outside(seen: &Seen) -> Vec<Finding> {
                         "packets from here to {ip}, which is in external_ip, do not come back. Many routers do not send \
                          packets back inside (hairpin NAT); or the address is wrong"
                     ),
-                    "test from another network: hallpass doctor turn:NAME --secret-file FILE",
+                    "test from another network, with what hallpass credentials --command doctor prints",
                 )
             })
         })
@@ -145,6 +185,26 @@ mod tests {
     use crate::doctor::inspection::Door;
     use crate::doctor::outcome::Outcome;
     use crate::doctor::rung::{Route, Rung};
+
+    #[test]
+    fn an_own_public_address_needs_no_other_one() {
+        let relay = |local: &str, announced: &str| {
+            let (local, announced) = (local.parse().unwrap(), announced.parse().unwrap());
+            [RelayAddress { local, announced, only_local: false }]
+        };
+        let told = |own: &str, relays: &[RelayAddress]| {
+            instead("relay.example.org", [own.parse().unwrap()].into_iter(), relays)
+        };
+        for wrong in ["203.0.113.200", "10.9.9.9"] {
+            let found = told("192.0.2.10", &relay("192.0.2.10", wrong)).expect("an error");
+            assert_eq!(found.code, "external_ip_wrong");
+            assert!(found.text.contains(&format!("announces {wrong} in its place")), "{found:?}");
+            assert!(found.remedy.unwrap_or_default().starts_with("remove the entry for 192.0.2.10"));
+        }
+        assert_eq!(told("192.0.2.10", &relay("192.0.2.10", "192.0.2.10")), None);
+        // Split DNS: inside, the name leads to the private address of a machine behind NAT.
+        assert_eq!(told("10.0.0.5", &relay("10.0.0.5", "203.0.113.9")), None);
+    }
 
     #[test]
     fn the_server_gives_what_the_file_announces() {

@@ -7,7 +7,7 @@ use super::files::unreadable;
 use super::names;
 use super::site::{Site, once, untested};
 use crate::cli::bbb_xml::{Difference, Relay, Servers, compare};
-use crate::cli::output::counted;
+use crate::cli::output::{counted, shell_word};
 use crate::config::Exposure;
 use crate::doctor::check::Check;
 use crate::doctor::finding::Finding;
@@ -15,8 +15,13 @@ use crate::doctor::inspection::Seen;
 use crate::doctor::text::list;
 use crate::system::account::Account;
 
-const WRITE: &str =
-    "correct it with `hallpass bbb-xml --output FILE`, which keeps other servers, and restart bbb-web";
+/// The command that corrects the list.
+fn write(path: &Path) -> String {
+    let path = shell_word(&path.display().to_string());
+    format!(
+        "correct it with `hallpass bbb-xml --output {path}`, which keeps other servers, and restart bbb-web"
+    )
+}
 
 /// A list that cannot be read cannot be merged either.
 const ANEW: &str = "correct the file, or write it anew with `hallpass bbb-xml --output FILE --replace`, which keeps no other server, \
@@ -42,7 +47,10 @@ pub fn check(site: &Site<'_>, seen: &Seen) -> Option<Check> {
         check.findings.push(Finding::error(
             "xml_lacks_relay",
             format!("{file} has no TURN server at {name}, so no browser uses it"),
-            format!("{WRITE}; if the relay has a name that does not lead here, write --public-name NAME"),
+            format!(
+                "{}; if the relay has a name that does not lead here, write --public-name NAME",
+                write(&xml.path)
+            ),
         ));
     }
     for name in &ours {
@@ -112,7 +120,7 @@ fn differences(site: &Site<'_>, servers: &Servers, name: &str, path: &Path) -> V
             format!(
                 "{file}: the secret of {urls} is not {whose}{some}, so the relay refuses every user of it"
             ),
-            WRITE,
+            write(path),
         ));
     }
     let old = urls(|one| match one {
@@ -123,7 +131,7 @@ fn differences(site: &Site<'_>, servers: &Servers, name: &str, path: &Path) -> V
         Finding::warning(
             "xml_older_secret",
             format!("{file}: {urls} has an older secret of host {host}"),
-            WRITE,
+            write(path),
         )
     }));
     let missing = urls(|one| match one {
@@ -131,20 +139,24 @@ fn differences(site: &Site<'_>, servers: &Servers, name: &str, path: &Path) -> V
         _ => None,
     });
     findings.extend(of(missing).map(|urls| {
-        Finding::warning("xml_lacks_url", format!("{file} lacks {urls}, which the relay serves"), WRITE)
+        Finding::warning("xml_lacks_url", format!("{file} lacks {urls}, which the relay serves"), write(path))
     }));
     let unknown = urls(|one| match one {
         Difference::NoListener(url) => Some(url),
         _ => None,
     });
     findings.extend(of(unknown).map(|urls| {
-        Finding::error("xml_unknown_url", format!("{file} has {urls}, and no listener serves it"), WRITE)
+        Finding::error(
+            "xml_unknown_url",
+            format!("{file} has {urls}, and no listener serves it"),
+            write(path),
+        )
     }));
     let double = all.iter().any(|one| matches!(one, Difference::Several(..)));
     // Two entries of which one has another secret are reported by that.
     if double && !all.iter().any(is_other) {
         let text = format!("{file} lists a URL of {name} several times");
-        findings.push(Finding::warning("xml_double", text, WRITE));
+        findings.push(Finding::warning("xml_double", text, write(path)));
     }
     findings
 }
@@ -169,13 +181,13 @@ fn other_relays(site: &Site<'_>, seen: &Seen, hosts: &[String], path: &Path) -> 
     let missing = others.into_iter().filter(|other| !is_listed(other));
     missing
         .map(|other| {
-            Finding::error(
+            Finding::warning(
                 "xml_lacks_relay",
                 format!(
                     "{} has no TURN server at {other}, so browsers do not use that relay",
                     path.display()
                 ),
-                "add it with `hallpass bbb-xml --output FILE` and that relay's configuration as --config, and restart bbb-web",
+                "calls go over the relays that are listed. Add it with `hallpass bbb-xml --output FILE` and that relay's configuration as --config, and restart bbb-web",
             )
         })
         .collect()

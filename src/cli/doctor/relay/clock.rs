@@ -30,7 +30,8 @@ pub fn check(site: &Site<'_>, seen: &Seen) -> Check {
             };
             let text =
                 format!("this machine's clock is {} {ahead} that of {source}: {effect}", span(seconds));
-            let make = if seconds < ERROR { Finding::warning } else { Finding::error };
+            // A clock that is behind refuses nobody.
+            let make = if seconds < ERROR || *offset < 0 { Finding::warning } else { Finding::error };
             check.findings.push(make(
                 "clock_off",
                 text,

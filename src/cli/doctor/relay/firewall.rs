@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use self::remedy::{Wanted, remedy};
-use super::site::{Site, untested};
+use super::site::{Site, is_reached_directly, untested};
 use crate::base::family::Family;
 use crate::base::transport::Transport;
 use crate::cli::output::counted;
@@ -24,6 +24,7 @@ use crate::doctor::inspection::Seen;
 use crate::doctor::text::list;
 use crate::system::addresses::Addresses;
 use crate::system::interfaces;
+use crate::system::local_addresses::toward_outside;
 use crate::turn::settings::RelayAddress;
 
 /// Where the programs are; the PATH of users often lacks the first two.
@@ -143,9 +144,11 @@ struct Served {
     faces: Vec<Face>,
 }
 
-/// The listeners that clients on other machines reach.
+/// The listeners that clients on other machines reach. A firewall may keep them away from one behind a proxy.
 fn served(site: &Site<'_>, seen: &Seen) -> Vec<Served> {
-    let public = site.config.listen.iter().filter(|listener| !listener.address.ip().is_loopback());
+    let outside =
+        |listener: &&Listener| !listener.address.ip().is_loopback() && is_reached_directly(listener);
+    let public = site.config.listen.iter().filter(outside);
     let of = |listener: &Listener| {
         let ip = listener.address.ip();
         let serves = |family: &Family| Family::of(ip) == *family || site.config.is_dual_stack(listener);
@@ -332,15 +335,46 @@ fn shown(dropped: &Dropped) -> String {
     words.join(", ")
 }
 
-/// The name of the interface with this address.
+/// The name of the interface by which packets for this address arrive, if that is sure.
 fn interface_of(ip: IpAddr) -> Option<String> {
     let all = interfaces::addresses().ok()?;
-    all.into_iter().find(|one| one.address == ip).map(|one| one.interface)
+    let with = |ip: IpAddr| all.iter().find(|one| one.address == ip).map(|one| one.interface.as_str());
+    let way_out = toward_outside(ip.is_ipv4()).and_then(with);
+    let is_virtual = |name: &str| !Path::new("/sys/class/net").join(name).join("device").exists();
+    arrives_on(ip, with(ip)?, way_out, is_virtual).map(str::to_owned)
+}
+
+/// An address on loopback, or on a virtual interface without the way out, may be routed to this machine: then its packets arrive
+/// elsewhere.
+fn arrives_on<'a>(
+    ip: IpAddr,
+    on: &'a str,
+    way_out: Option<&str>,
+    is_virtual: impl Fn(&str) -> bool,
+) -> Option<&'a str> {
+    let is_routed = match on {
+        "lo" => !ip.is_loopback(),
+        _ => way_out.is_some_and(|out| out != on) && is_virtual(on),
+    };
+    (!is_routed).then_some(on)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An anycast or failover address is on `lo` or a dummy interface, and its packets arrive by another one.
+    #[test]
+    fn a_routed_address_has_no_sure_interface() {
+        let ip: IpAddr = "203.0.113.9".parse().unwrap();
+        let arrives = |on, way_out| arrives_on(ip, on, way_out, |name| name != "eth1");
+        assert_eq!(arrives("lo", Some("eth0")), None);
+        assert_eq!(arrives("dummy0", Some("eth0")), None);
+        assert_eq!(arrives("eth0", Some("eth0")), Some("eth0"));
+        assert_eq!(arrives("eth1", Some("eth0")), Some("eth1"), "a second network");
+        assert_eq!(arrives("veth0", None), Some("veth0"));
+        assert_eq!(arrives_on("127.0.0.1".parse().unwrap(), "lo", None, |_| true), Some("lo"));
+    }
 
     #[test]
     fn ports_are_shown_as_they_are_dropped() {

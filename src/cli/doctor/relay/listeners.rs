@@ -284,11 +284,13 @@ fn failure(site: &Site<'_>, (doors, all): (&[&Door], usize), cause: &Cause, whos
     let (places, ports) = (places_of(doors, all), &site.config.relay.ports);
     match cause {
         cause if is_refused(cause) => refused(&places, cause, whose),
-        Cause::NoAnswer(_) | Cause::Refused | Cause::Unreachable | Cause::NotPermitted => Finding::error(
-            "listener_silent",
-            format!("{places}: no answer even to this machine itself ({cause})"),
-            "a firewall on this machine may drop it: `nft list ruleset`; else the log of the server says what it lacks",
-        ),
+        Cause::NoAnswer(_) | Cause::Refused | Cause::Unreachable | Cause::HostAway | Cause::NotPermitted => {
+            Finding::error(
+                "listener_silent",
+                format!("{places}: no answer even to this machine itself ({cause})"),
+                "a firewall on this machine may drop it: `nft list ruleset`; else the log of the server says what it lacks",
+            )
+        }
         Cause::NoData | Cause::NoLargeData(_) => Finding::error(
             "no_data",
             format!("{places}: {cause}, although both ends are on this machine"),

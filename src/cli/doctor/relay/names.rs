@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::site::{Site, once, untested};
+use super::site::{Site, is_reached_directly, once, untested};
 use crate::base::family::Family;
 use crate::config::Listener;
 use crate::doctor::check::Check;
@@ -10,6 +10,7 @@ use crate::doctor::finding::Finding;
 use crate::doctor::inspection::Seen;
 use crate::doctor::name::Lookup;
 use crate::doctor::stage::Cause;
+use crate::doctor::text::list;
 
 /// The names to look up: the relay's, those in BigBlueButton's list, and those of other relays.
 pub fn wanted(site: &Site<'_>) -> Vec<String> {
@@ -33,11 +34,58 @@ pub fn ours(site: &Site<'_>, seen: &Seen, hosts: &[String]) -> Vec<String> {
     hosts.iter().filter(is_ours).cloned().collect()
 }
 
-/// Whether an address may be that of a proxy or load balancer in front of the relay: a listener trusts it, or clients reach
-/// every listener elsewhere.
-fn is_of_proxy(listeners: &[Listener], ip: IpAddr) -> bool {
-    let trusts = |listener: &Listener| listener.proxies.iter().any(|network| network.contains(&ip));
-    listeners.iter().any(trusts) || listeners.iter().all(|listener| listener.public.is_some())
+/// An address of the relay's name that is not this machine's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stranger {
+    /// A listener trusts it as a proxy.
+    Proxy,
+    /// No listener trusts it, and clients reach every listener elsewhere. It may be a proxy's side towards clients.
+    Unknown,
+    /// Clients come to this relay directly, so they do not find it there.
+    Elsewhere,
+}
+
+impl Stranger {
+    fn of(listeners: &[Listener], ip: IpAddr) -> Self {
+        let trusts = |listener: &Listener| listener.proxies.iter().any(|network| network.contains(&ip));
+        match listeners.iter().any(trusts) {
+            true => Self::Proxy,
+            false if listeners.iter().any(is_reached_directly) => Self::Elsewhere,
+            false => Self::Unknown,
+        }
+    }
+}
+
+/// Judges the addresses of the name that are not this machine's.
+fn strangers(name: &str, listeners: &[Listener], strangers: &[IpAddr], check: &mut Check) {
+    for &ip in strangers {
+        match Stranger::of(listeners, ip) {
+            Stranger::Proxy => check.facts.push(format!("{ip} is a proxy in front of this relay")),
+            Stranger::Unknown => check.findings.push(untested(
+                "proxy_not_tested",
+                format!("{name} is at {ip}, which no listener trusts as a proxy. Whether a proxy there leads to this relay is not known"),
+                "test from another network: hallpass doctor turn:NAME, with the login that hallpass credentials --command doctor prints",
+            )),
+            Stranger::Elsewhere => check.findings.push(elsewhere(name, ip)),
+        }
+    }
+    let is_proxy = |ip: &&IpAddr| Stranger::of(listeners, **ip) == Stranger::Proxy;
+    let direct: Vec<String> = listeners
+        .iter()
+        .filter(|listener| is_reached_directly(listener) && !listener.address.ip().is_loopback())
+        .map(|listener| format!("{} {}", listener.transport, listener.address.port()))
+        .collect();
+    if let Some(proxy) = strangers.iter().find(is_proxy).filter(|_| !direct.is_empty()) {
+        check.findings.push(Finding::warning(
+            "listener_beside_proxy",
+            format!(
+                "clients that connect to {name} at {proxy} reach the proxy, and {} expects them directly: they get no answer unless the \
+                 proxy forwards that as well",
+                list(&direct)
+            ),
+            "write `public` for these listeners, with a name or an address that leads to this machine",
+        ));
+    }
 }
 
 fn elsewhere(name: &str, stranger: IpAddr) -> Finding {
@@ -95,20 +143,19 @@ pub fn check(site: &Site<'_>, seen: &Seen) -> Check {
         ));
         return check;
     }
-    let strangers: Vec<&IpAddr> = addresses.iter().filter(|ip| !site.is_ours(**ip)).collect();
+    let not_ours: Vec<IpAddr> = addresses.iter().copied().filter(|ip| !site.is_ours(*ip)).collect();
     // Behind NAT without external_ip, that is what is reported.
     let is_translated =
         site.relays.iter().all(|relay| crate::system::local_addresses::is_private(relay.announced));
-    let is_known = site.machine.is_whole && !is_translated;
-    if let Some(stranger) = strangers.first().filter(|_| is_known) {
-        if is_of_proxy(&site.config.listen, **stranger) {
-            check.facts.push(format!("{stranger} is a proxy in front of this relay"));
-        } else {
-            check.findings.push(elsewhere(name, **stranger));
-        }
+    if site.machine.is_whole && !is_translated {
+        strangers(name, &site.config.listen, &not_ours, &mut check);
     }
     for family in Family::ALL {
-        let has = addresses.iter().any(|ip| Family::of(*ip) == family);
+        // What a proxy has in front of the relay does not matter behind it.
+        let is_direct = |ip: &IpAddr| {
+            !not_ours.contains(ip) || Stranger::of(&site.config.listen, *ip) == Stranger::Elsewhere
+        };
+        let has = addresses.iter().filter(|ip| is_direct(ip)).any(|ip| Family::of(*ip) == family);
         let listens = site.config.listen.iter().any(|listener| {
             let ip = listener.address.ip();
             Family::of(ip) == family || site.config.is_dual_stack(listener)
@@ -140,10 +187,25 @@ mod tests {
         let proxies = vec!["11.38.0.2/32".parse().unwrap()];
         let behind = Listener { proxies, ..listener(Transport::Tls) };
         let beside = [behind.clone(), listener(Transport::Udp)];
-        assert!(is_of_proxy(&beside, balancer) && !is_of_proxy(&beside, other));
+        assert_eq!(
+            [balancer, other].map(|ip| Stranger::of(&beside, ip)),
+            [Stranger::Proxy, Stranger::Elsewhere]
+        );
         let elsewhere_only = [Listener { public: Some(Vec::new()), ..listener(Transport::Tls) }];
-        assert!(is_of_proxy(&elsewhere_only, other));
-        assert!(!is_of_proxy(&[listener(Transport::Udp)], other));
+        assert_eq!(Stranger::of(&elsewhere_only, other), Stranger::Unknown);
+        assert_eq!(Stranger::of(&[listener(Transport::Udp)], other), Stranger::Elsewhere);
+        assert!(!is_reached_directly(&behind) && !is_reached_directly(&elsewhere_only[0]));
+        assert!(is_reached_directly(&beside[1]));
+        let judged = |listeners: &[Listener], addresses: &[IpAddr]| {
+            let mut check = Check::of("name");
+            strangers("relay.example.org", listeners, addresses, &mut check);
+            let codes: Vec<&str> = check.findings.iter().map(|finding| finding.code).collect();
+            (check.facts.len(), codes)
+        };
+        assert_eq!(judged(std::slice::from_ref(&behind), &[balancer]), (1, vec![]));
+        // A stale address beside the balancer is not hidden by it, nor is a listener that the balancer knows nothing of.
+        assert_eq!(judged(&beside, &[balancer, other]), (1, vec!["name_elsewhere", "listener_beside_proxy"]));
+        assert_eq!(judged(&elsewhere_only, &[other]), (0, vec!["proxy_not_tested"]));
         let remedy = elsewhere("relay.example.org", other).remedy.unwrap_or_default();
         assert!(remedy.contains("If a proxy or load balancer has it, write proxy_protocol"), "{remedy}");
     }

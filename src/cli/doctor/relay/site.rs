@@ -6,7 +6,8 @@ use super::bigbluebutton_file::Xml;
 use crate::cli::args::RelayArgs;
 use crate::cli::certificate as files_of_tls;
 use crate::cli::live::{Attempt, Tried};
-use crate::config::{Config, Problem, Report, Severity};
+use crate::cli::loaded::Difference;
+use crate::config::{Config, Listener, Problem, Report, Severity};
 use crate::doctor::finding::{Finding, finding};
 use crate::system::account::Account;
 use crate::system::addresses::Addresses;
@@ -26,8 +27,8 @@ pub struct Site<'a> {
     pub tried: Vec<Tried>,
     pub certificate: files_of_tls::Examined,
     pub xml: Option<Xml>,
-    /// What a reload of the running server would change.
-    pub not_loaded: Vec<String>,
+    /// What a reload of the running server would do.
+    pub not_loaded: Difference,
 }
 
 impl Site<'_> {
@@ -54,6 +55,11 @@ impl Site<'_> {
         let given = self.args.public_name.clone();
         given.or_else(|| self.certificate.name().filter(|name| !name.starts_with('*')))
     }
+}
+
+/// Whether clients come to this listener directly: it trusts no proxy in front of it, and its URLs do not lead elsewhere.
+pub fn is_reached_directly(listener: &Listener) -> bool {
+    listener.proxies.is_empty() && listener.public.is_none()
 }
 
 /// The problems of a configuration as findings with this code.

@@ -5,6 +5,7 @@ use crate::config::ProxyProtocol;
 use crate::doctor::check::Check;
 use crate::doctor::finding::Finding;
 use crate::doctor::inspection::Seen;
+use crate::doctor::stage::Cause;
 use crate::doctor::web::{Protocol, Visit, WebServer};
 use crate::wire::proxy_protocol::Version;
 
@@ -61,6 +62,13 @@ fn judge(site: &Site<'_>, server: &WebServer, visit: &Visit) -> Option<Finding> 
         return Some(Finding::error("web_proxy_header", text, remedy));
     }
     match &visit.answer {
+        Err(cause) if server.protocol == Protocol::H2 && !is_away(cause) => Some(Finding::error(
+            "web_no_http2",
+            format!(
+                "{place}: the web server answers, but not in HTTP/2: {cause}. Visitors get an empty reply"
+            ),
+            "nginx: write `http2` behind the address of its `listen`, such as `listen 127.0.0.1:82 http2;`; or remove h2 from [web]",
+        )),
         Err(cause) => Some(Finding::error(
             "web_away",
             format!(
@@ -91,6 +99,11 @@ fn judge(site: &Site<'_>, server: &WebServer, visit: &Visit) -> Option<Finding> 
             ))
         }
     }
+}
+
+/// Whether nothing answers there, in whatever protocol.
+fn is_away(cause: &Cause) -> bool {
+    !matches!(cause, Cause::System(text) if text.starts_with("no HTTP: "))
 }
 
 /// Whether a port is that of a web server behind the relay, and not one that the relay shares.

@@ -147,7 +147,13 @@ impl Table {
         if !rates.are_none() {
             let queued = from_client && !allocation.client.five_tuple.transport.is_stream();
             let counted = Counted { len, queued };
-            self.meters.count(now, rates, &mut allocation.meter, allocation.user, counted)?;
+            let counted = self.meters.count(now, rates, &mut allocation.meter, allocation.user, counted);
+            if let Err(reason) = counted {
+                if reason != DropReason::Backlog {
+                    allocation.over_rate = allocation.over_rate.saturating_add(1);
+                }
+                return Err(reason);
+            }
         }
         Ok(allocation)
     }

@@ -24,6 +24,16 @@ pub fn remedy(dropped: &Dropped, family: Family, hook: Hook, wanted: &[Wanted]) 
         let all = commands(&|one| firewalld(one));
         return format!("let them through: {all}, then `firewall-cmd --reload`");
     }
+    // The rules of ufw and iptables, as nft shows them: what nft adds there is gone at the next start of the firewall.
+    let of_iptables =
+        matches!(table.as_str(), "ip filter" | "ip6 filter") && matches!(chain.as_str(), "INPUT" | "OUTPUT");
+    if dropped.by.contains("ufw-") || chain.starts_with("ufw-") {
+        return format!("let them through: {with_ufw}");
+    }
+    if of_iptables {
+        let all = commands(&|one| iptables("filter", chain, family, hook, one));
+        return format!("let them through before that: {all}, and in the saved rules; with ufw {with_ufw}");
+    }
     // Tables of nftables have a family before their name.
     if table.contains(' ') {
         let all = commands(&|one| nft(table, chain, hook, one));
@@ -115,6 +125,15 @@ mod tests {
             text.contains("`ip6tables -I INPUT -p tcp -m multiport --dports 443,3479 -j ACCEPT`"),
             "{text}"
         );
+        // iptables-nft, as nft lists it.
+        let text = of("ip filter", "INPUT", Family::V4, Hook::In, &relay);
+        assert!(text.contains("`iptables -I INPUT -p udp --dport 49152:65535 -j ACCEPT`"), "{text}");
+        assert!(!text.contains("nftables.conf") && text.contains("with ufw `ufw allow"), "{text}");
+        let by = "jump ufw-before-input".to_owned();
+        let (table, chain) = ("ip filter".to_owned(), "INPUT".to_owned());
+        let dropped = Dropped { ports: Vec::new(), by, table, chain };
+        let text = remedy(&dropped, Family::V4, Hook::In, &relay);
+        assert_eq!(text, "let them through: `ufw allow 49152:65535/udp`");
         let text = of("raw", "OUTPUT", Family::V4, Hook::Out, &relay);
         assert!(text.contains("`iptables -t raw -I OUTPUT -p udp --sport 49152:65535 -j ACCEPT`"), "{text}");
         let text = of("inet firewalld", "filter_INPUT", Family::V4, Hook::In, &listeners);

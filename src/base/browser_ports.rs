@@ -1,7 +1,7 @@
 //! Ports on which browsers use a TURN server.
 
 /// The remedy for a port that browsers refuse.
-pub(super) const GOOD_PORTS: &str = "write 443, 80, or a port from 1024 on, such as 3479 or 5349";
+pub const GOOD_PORTS: &str = "write 443, 80, or a port from 1024 on, such as 3479 or 5349";
 
 /// Ports from 1024 on that browsers refuse: the "bad ports" of the Fetch standard.
 const BAD_PORTS: [u16; 19] = [
