@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod acme;
 pub mod admin;
 pub mod base;
 pub mod cert;
@@ -15,6 +16,7 @@ pub mod coturn;
 pub mod doctor;
 pub mod load;
 pub mod net;
+pub mod redirect;
 pub mod site;
 pub mod system;
 pub mod top;

@@ -52,6 +52,8 @@ fn the_unit_has_the_documented_settings() {
         "WatchdogSec=30",
         "TimeoutStopSec=15",
         "RuntimeDirectory=hallpass",
+        "StateDirectory=hallpass",
+        "StateDirectoryMode=0700",
     ] {
         assert!(lines.contains(&promised), "{promised} is missing");
     }

@@ -26,6 +26,7 @@ use super::host::{self, Names};
 use super::listener::{AdminLimits, BoundedListener};
 use super::metrics::{self, MetricSource};
 use super::overview::{self, Parts};
+use super::problems;
 use super::readiness::Readiness;
 use super::refusals::{self, Book};
 use super::sessions::{self, SessionSource};
@@ -221,7 +222,14 @@ async fn metrics_page(State(content): State<Content>) -> Response {
 
 async fn ready_page(State(content): State<Content>) -> Response {
     match content.readiness.check() {
-        Ok(()) => "ready\n".into_response(),
+        Ok(()) => {
+            let warnings = content.state.state().map_or_else(Vec::new, |state| {
+                let now = content.state.now();
+                problems::of_certificates(&state, now)
+            });
+            let warnings = warnings.iter().map(|problem| format!("warning: {}\n", problem.text));
+            ["ready\n".to_owned()].into_iter().chain(warnings).collect::<String>().into_response()
+        }
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason + "\n").into_response(),
     }
 }

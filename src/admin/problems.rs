@@ -6,12 +6,10 @@ use serde_json::{Value, json};
 
 use super::history::{Change, DIRECTIONS, DROPS, REFUSALS};
 use super::refusals::Warning;
-use super::state::{Certificate, Limit, State};
+use super::state::{Certificate, Limit, Renewal, State};
 use crate::base::text::{self, duration};
 use crate::base::transport::Transport;
 
-/// Days before the end of a certificate when the operator must act, as in the log.
-const CERTIFICATE_DAYS: i64 = 14;
 const DAY: i64 = 86_400;
 /// Recent means this long ago.
 pub const RECENT: Duration = Duration::from_secs(300);
@@ -94,7 +92,7 @@ pub fn all(seen: &Seen<'_>) -> Vec<Problem> {
     readiness(seen.not_ready, seen.state, &mut problems);
     let recent = (seen.change)(RECENT);
     if let Some(state) = seen.state {
-        certificate(state, seen.now, &mut problems);
+        certificates(state, seen.now, &mut problems);
         reloads(state, &mut problems);
         families(state, &mut problems);
         resources(state, &recent, &mut problems);
@@ -154,25 +152,62 @@ fn readiness(not_ready: Option<&str>, state: Option<&State>, problems: &mut Vec<
     }
 }
 
-fn certificate(state: &State, now: u64, problems: &mut Vec<Problem>) {
-    let Some(Certificate { name, not_after, is_self_signed }) = &state.certificate else { return };
-    let left = not_after.saturating_sub(i64::try_from(now).unwrap_or(i64::MAX));
-    let mut add = |level, text: String, next_step: &str| problems.push(Problem::new(level, text, next_step));
-    const RENEW: &str = "renew it, then systemctl reload hallpass";
-    if left < 0 {
-        add(
-            Level::Bad,
-            format!("The certificate of {name} has expired: browsers refuse turns: addresses."),
-            RENEW,
-        );
-    } else if left < CERTIFICATE_DAYS * DAY {
-        let days = left / DAY;
-        let days = counted(days.unsigned_abs(), "day");
-        add(Level::Warning, format!("The certificate of {name} expires in {days}."), RENEW);
+/// Returns what is wrong with the certificates: a server with such a problem is ready, and clients with TLS may be refused.
+pub fn of_certificates(state: &State, now: u64) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    certificates(state, now, &mut problems);
+    problems
+}
+
+fn certificates(state: &State, now: u64, problems: &mut Vec<Problem>) {
+    let Some(first) = &state.certificate else { return };
+    certificate(first, state.renewal.as_ref(), now, problems);
+    for other in &state.more_certificates {
+        certificate(other, None, now, problems);
     }
-    if *is_self_signed {
-        let text = format!("The certificate of {name} is self-signed: browsers refuse turns: addresses.");
-        add(Level::Warning, text, "write [tls] with cert and key of a public authority");
+}
+
+fn certificate(one: &Certificate, renewal: Option<&Renewal>, now: u64, problems: &mut Vec<Problem>) {
+    let Certificate { name, not_after, soon, is_self_signed } = one;
+    let left = not_after.saturating_sub(i64::try_from(now).unwrap_or(i64::MAX));
+    let mut add =
+        |level, text: String, next_step: String| problems.push(Problem::new(level, text, next_step));
+    let error = renewal.and_then(|renewal| renewal.error.as_deref());
+    let next = renewal.and_then(|renewal| renewal.next).map_or_else(String::new, |next| {
+        let pause = duration(next.saturating_sub(now));
+        format!("; the next attempt is in {pause}, and hallpass reload makes one at once")
+    });
+    let renew = || match (renewal, error) {
+        (None, _) => "renew it, then systemctl reload hallpass".to_owned(),
+        (Some(_), None) => {
+            "nothing if the next attempt succeeds; hallpass reload makes one at once".to_owned()
+        }
+        (Some(_), Some(error)) => format!("{error}{next}"),
+    };
+    let expires = left < i64::try_from(*soon).unwrap_or(i64::MAX);
+    if left < 0 {
+        let text = format!("The certificate of {name} has expired: browsers refuse turns: addresses.");
+        add(Level::Bad, text, renew());
+    } else if expires {
+        let days = counted((left / DAY).unsigned_abs(), "day");
+        add(Level::Warning, format!("The certificate of {name} expires in {days}."), renew());
+    }
+    match (is_self_signed, renewal) {
+        (true, None) => {
+            let text = format!("The certificate of {name} is self-signed: browsers refuse turns: addresses.");
+            let next_step = "write [tls] with cert and key of a public authority, or [acme] with domains";
+            add(Level::Warning, text, next_step.to_owned());
+        }
+        (true, Some(_)) => {
+            let level = if error.is_some() { Level::Bad } else { Level::Warning };
+            let text = "There is no certificate yet: a self-signed one serves, which browsers refuse.";
+            add(level, text.to_owned(), renew());
+        }
+        (false, Some(_)) if error.is_some() && left >= 0 && !expires => {
+            let text = format!("The certificate of {name} could not be renewed yet.");
+            add(Level::Warning, text, renew());
+        }
+        _ => {}
     }
 }
 
@@ -433,6 +468,7 @@ mod tests {
             certificate: Some(Certificate {
                 name: "relay.example.org".into(),
                 not_after: NOW as i64 + 60 * DAY,
+                soon: 14 * DAY as u64,
                 is_self_signed: false,
             }),
             configuration_reload: reload,
@@ -516,6 +552,7 @@ mod tests {
             certificate: Some(Certificate {
                 name: "a.example".into(),
                 not_after: NOW as i64 + days * DAY + 1,
+                soon: 14 * DAY as u64,
                 is_self_signed,
             }),
             ..good()

@@ -30,6 +30,10 @@ pub struct Program {
 pub struct State {
     /// The certificate for clients; `None` if it cannot be read.
     pub certificate: Option<Certificate>,
+    /// The certificates for clients that ask for other names.
+    pub more_certificates: Vec<Certificate>,
+    /// The renewal of the first one; `None` if the server does not renew it by itself.
+    pub renewal: Option<Renewal>,
     /// The last reload of the configuration.
     pub configuration_reload: Reload,
     /// The last reload of the certificate.
@@ -74,8 +78,19 @@ pub struct Certificate {
     pub name: String,
     /// The end of its validity in seconds since 1970.
     pub not_after: i64,
+    /// Seconds before that when the operator must act.
+    pub soon: u64,
     /// Whether it is signed with its own key.
     pub is_self_signed: bool,
+}
+
+/// The renewal of a certificate by the server itself.
+#[derive(Clone, Debug, Default)]
+pub struct Renewal {
+    /// The next attempt in seconds since 1970.
+    pub next: Option<u64>,
+    /// Why the last attempt failed, with what to do.
+    pub error: Option<String>,
 }
 
 /// The last reload of one thing.

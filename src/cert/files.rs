@@ -21,6 +21,12 @@ const DAY: u64 = 86_400;
 /// Days before the expiry when a warning starts.
 const EXPIRES_SOON_DAYS: u64 = 14;
 
+/// Returns the seconds before the expiry when a warning starts: 14 days, or a third of a shorter lifetime.
+pub fn expires_soon(not_before: i64, not_after: i64) -> u64 {
+    let lifetime = u64::try_from(not_after.saturating_sub(not_before)).unwrap_or(0);
+    (EXPIRES_SOON_DAYS * DAY).min(lifetime / 3)
+}
+
 /// The next step for a certificate that has expired or will.
 const RENEW: &str = "renew it: a running server uses new files by itself";
 
@@ -268,7 +274,7 @@ fn warnings(path: &Path, leaf: &x509::Summary, chain_length: usize, now: u64) ->
     let days = left.unsigned_abs() / DAY;
     if left < 0 {
         warnings.push(Warning::Expired(path.into(), days));
-    } else if days < EXPIRES_SOON_DAYS {
+    } else if left.unsigned_abs() < expires_soon(leaf.not_before, leaf.not_after) {
         warnings.push(Warning::ExpiresSoon(path.into(), days));
     }
     if i64::try_from(now).is_ok_and(|now| now < leaf.not_before) {

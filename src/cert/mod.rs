@@ -5,6 +5,7 @@
 //! unknown protocols. TURN must get through whatever protocols an intermediate proxy put into the ClientHello.
 #![forbid(unsafe_code)]
 
+pub mod challenge;
 mod crypto;
 pub mod files;
 pub mod resolver;
@@ -21,9 +22,9 @@ use rustls::server::ResolvesServerCert;
 
 pub use crypto::provider;
 pub use files::{CertError, LoadedCertificate, Warning, load, sign_once};
-pub use resolver::{CertStore, DeferredStore, Examined, Expiry};
+pub use resolver::{CertChoice, CertStore, DeferredStore, Examined, Expiry};
 pub use self_signed::self_signed;
-pub use x509::{Description, DistinguishedName, describe};
+pub use x509::{Description, DistinguishedName, Identifier, describe, dns_names, identifier};
 
 /// ALPN of TURN over TLS (RFC 7443).
 pub const ALPN_TURN: &[u8] = b"stun.turn";

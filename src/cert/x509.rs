@@ -22,6 +22,9 @@ const IP_ADDRESS: u8 = 0x87;
 const COMMON_NAME: &[u8] = &[0x55, 4, 3];
 const ORGANIZATION: &[u8] = &[0x55, 4, 10];
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 29, 17];
+/// 2.5.29.35 in DER, and the tag of keyIdentifier in its value (section 4.2.1.1).
+const AUTHORITY_KEY: &[u8] = &[0x55, 29, 35];
+const KEY_IDENTIFIER: u8 = 0x80;
 
 /// The fields that warnings need.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,14 +72,39 @@ pub struct DistinguishedName {
 
 /// Maximum number of names that a description lists.
 const NAMES_MAX: usize = 32;
+/// Maximum number of DNS names by which a certificate is chosen. Public authorities issue certificates with 100.
+const DNS_NAMES_MAX: usize = 1000;
+
+/// Returns the DNS names in a certificate (subjectAltName), 1000 at most.
+pub fn dns_names(der: &[u8]) -> Vec<String> {
+    let Some(Fields { rest, .. }) = fields(der) else { return Vec::new() };
+    alternative_names(rest, DNS_NAMES_MAX, |tag| tag == DNS_NAME).unwrap_or_default()
+}
+
+/// What identifies a certificate to its authority (RFC 9773 section 4.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identifier {
+    /// The keyIdentifier of its authority.
+    pub authority: Vec<u8>,
+    /// Its serial number, as it is encoded.
+    pub serial: Vec<u8>,
+}
+
+/// Reads the identifier of a certificate. `None` if the bytes are no certificate, or it does not identify its authority.
+pub fn identifier(der: &[u8]) -> Option<Identifier> {
+    let Fields { serial, rest, .. } = fields(der)?;
+    let mut value = Der(Der(extension(rest, AUTHORITY_KEY)?).expect(SEQUENCE)?);
+    let authority = value.expect(KEY_IDENTIFIER)?.to_vec();
+    Some(Identifier { authority, serial: serial.to_vec() })
+}
 
 /// Reads a certificate for display. `None` if the bytes are not one.
 pub fn describe(der: &[u8]) -> Option<Description> {
-    let Fields { issuer, subject, not_before, not_after, rest } = fields(der)?;
+    let Fields { issuer, subject, not_before, not_after, rest, .. } = fields(der)?;
     Some(Description {
         subject: distinguished_name(subject)?,
         issuer: distinguished_name(issuer)?,
-        names: alternative_names(rest).unwrap_or_default(),
+        names: alternative_names(rest, NAMES_MAX, |_| true).unwrap_or_default(),
         not_before,
         not_after,
         is_self_issued: issuer == subject,
@@ -85,6 +113,7 @@ pub fn describe(der: &[u8]) -> Option<Description> {
 
 /// The contents of a certificate up to its subject.
 struct Fields<'a> {
+    serial: &'a [u8],
     issuer: &'a [u8],
     subject: &'a [u8],
     not_before: i64,
@@ -99,14 +128,14 @@ fn fields(der: &[u8]) -> Option<Fields<'_>> {
     if body.0.first() == Some(&VERSION) {
         body.next()?;
     }
-    body.expect(INTEGER)?; // serialNumber
+    let serial = body.expect(INTEGER)?;
     body.expect(SEQUENCE)?; // signature
     let issuer = body.expect(SEQUENCE)?;
     let mut validity = Der(body.expect(SEQUENCE)?);
     let subject = body.expect(SEQUENCE)?;
     let not_before = time(validity.next()?)?;
     let not_after = time(validity.next()?)?;
-    Some(Fields { issuer, subject, not_before, not_after, rest: body })
+    Some(Fields { serial, issuer, subject, not_before, not_after, rest: body })
 }
 
 /// Reads the last common name and organization of a name (section 4.1.2.4).
@@ -136,8 +165,8 @@ fn text((tag, content): (u8, &[u8])) -> String {
     char::decode_utf16(units).map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
 }
 
-/// Reads subjectAltName (section 4.2.1.6) from what follows the subject.
-fn alternative_names(mut rest: Der<'_>) -> Option<Vec<String>> {
+/// Returns the value of an extension from what follows the subject.
+fn extension<'a>(mut rest: Der<'a>, wanted: &[u8]) -> Option<&'a [u8]> {
     let extensions = loop {
         if let (EXTENSIONS, content) = rest.next()? {
             break content;
@@ -146,28 +175,34 @@ fn alternative_names(mut rest: Der<'_>) -> Option<Vec<String>> {
     let mut extensions = Der(Der(extensions).expect(SEQUENCE)?);
     while !extensions.0.is_empty() {
         let mut extension = Der(extensions.expect(SEQUENCE)?);
-        if extension.expect(OBJECT_IDENTIFIER)? != SUBJECT_ALT_NAME {
+        if extension.expect(OBJECT_IDENTIFIER)? != wanted {
             continue;
         }
         // Before the value there may be a BOOLEAN: critical.
-        let value = loop {
+        loop {
             if let (OCTET_STRING, content) = extension.next()? {
-                break content;
-            }
-        };
-        let (mut names, mut all) = (Vec::new(), Der(Der(value).expect(SEQUENCE)?));
-        while !all.0.is_empty() && names.len() < NAMES_MAX {
-            let (tag, content) = all.next()?;
-            match (tag, content.len()) {
-                (DNS_NAME, _) => names.push(String::from_utf8_lossy(content).into_owned()),
-                (IP_ADDRESS, 4) => names.push(IpAddr::from(*content.first_chunk::<4>()?).to_string()),
-                (IP_ADDRESS, 16) => names.push(IpAddr::from(*content.first_chunk::<16>()?).to_string()),
-                _ => {}
+                return Some(content);
             }
         }
-        return Some(names);
     }
     None
+}
+
+/// Reads the names of wanted kinds in subjectAltName (section 4.2.1.6) from what follows the subject.
+fn alternative_names(rest: Der<'_>, most: usize, is_wanted: impl Fn(u8) -> bool) -> Option<Vec<String>> {
+    let value = extension(rest, SUBJECT_ALT_NAME)?;
+    let (mut names, mut all) = (Vec::new(), Der(Der(value).expect(SEQUENCE)?));
+    while !all.0.is_empty() && names.len() < most {
+        let (tag, content) = all.next()?;
+        match (tag, content.len()) {
+            _ if !is_wanted(tag) => {}
+            (DNS_NAME, _) => names.push(String::from_utf8_lossy(content).into_owned()),
+            (IP_ADDRESS, 4) => names.push(IpAddr::from(*content.first_chunk::<4>()?).to_string()),
+            (IP_ADDRESS, 16) => names.push(IpAddr::from(*content.first_chunk::<16>()?).to_string()),
+            _ => {}
+        }
+    }
+    Some(names)
 }
 
 /// The DER elements that are not read yet.

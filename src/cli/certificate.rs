@@ -10,6 +10,8 @@ use crate::cert::{self, CertError, CertStore};
 use crate::config::{Admin, AdminTls, Config, Exposure, Severity, TlsFiles};
 use crate::system::clock;
 
+/// The table of the admin pages.
+const ADMIN: &str = "admin";
 /// A signature that takes longer delays packets noticeably.
 const SLOW_SIGNATURE: Duration = Duration::from_millis(2);
 /// Signatures of this length, those of RSA keys of 3072 bits or more, take 1 ms or more on common servers.
@@ -30,8 +32,10 @@ pub struct Examined {
     pub key_warnings: Vec<String>,
     /// The certificate and its key; `None` without files and after an error.
     pub key: Option<Arc<CertifiedKey>>,
-    /// The same of a certificate for the admin pages alone.
-    pub of_admin: Option<Box<Examined>>,
+    /// Whether `[acme]` has not got its first certificate yet.
+    pub is_awaited: bool,
+    /// The same of the further certificates: that of the admin pages alone, and those of `[[tls.certificate]]`.
+    pub more: Vec<Examined>,
 }
 
 impl Examined {
@@ -39,10 +43,18 @@ impl Examined {
     /// name of the configuration.
     pub fn lines(&self, file: &str) -> Vec<(Severity, String)> {
         let own = self.files.iter().flat_map(|files| self.problems(files, file));
-        own.chain(self.of_admin.iter().flat_map(|admin| admin.lines(file))).collect()
+        own.chain(self.more.iter().flat_map(|one| one.lines(file))).collect()
     }
 
     fn problems(&self, files: &TlsFiles, file: &str) -> Vec<(Severity, String)> {
+        if self.is_awaited {
+            let line = files.lines.0;
+            let text = format!(
+                "{file}:{line}: warning: acme: no certificate yet: the running server gets it, and a self-signed one serves until \
+                 then\n    the server's log says how that goes; the authority must reach this host on port 443 or 80\n"
+            );
+            return vec![(Severity::Warning, text)];
+        }
         let error = self.error.iter().map(|error| (Severity::Error, error.path(), error.to_string()));
         let warnings = self.warnings.iter().map(|warning| (warning.path(), warning.to_string()));
         let of_key = self.key_warnings.iter().map(|text| (files.key.as_path(), text.clone()));
@@ -54,6 +66,11 @@ impl Examined {
             (severity, format!("{file}{line}: {word}: {}.{key}: {text}\n", self.table))
         };
         error.chain(warnings).map(located).collect()
+    }
+
+    /// Whether it is the certificate of the admin pages alone.
+    pub fn is_of_admin(&self) -> bool {
+        self.table == ADMIN
     }
 
     /// The names in the certificate; none if it cannot be read.
@@ -77,12 +94,20 @@ impl Examined {
 
 /// Reads certificates and keys that the configuration names: those of the listeners, and those of the admin pages alone.
 pub fn examine(config: &Config) -> Examined {
-    let examined = config.tls.as_ref().map_or_else(Examined::default, |files| of_files(files, "tls"));
+    let examined = match (&config.tls, config.acme.is_some()) {
+        (None, _) => Examined::default(),
+        (Some(files), false) => of_files(files, "tls"),
+        (Some(files), true) if files.cert.exists() => of_files(files, "acme"),
+        (Some(files), true) => {
+            Examined { table: "acme", files: Some(files.clone()), is_awaited: true, ..Examined::default() }
+        }
+    };
     let of_admin = match &config.admin {
-        Some(Admin { tls: AdminTls::Own(files), .. }) => Some(Box::new(of_files(files, "admin"))),
+        Some(Admin { tls: AdminTls::Own(files), .. }) => Some(of_files(files, ADMIN)),
         _ => None,
     };
-    Examined { of_admin, ..examined }
+    let others = config.certificates.iter().map(|files| of_files(files, "tls.certificate"));
+    Examined { more: of_admin.into_iter().chain(others).collect(), ..examined }
 }
 
 fn of_files(files: &TlsFiles, table: &'static str) -> Examined {
@@ -97,7 +122,8 @@ fn of_files(files: &TlsFiles, table: &'static str) -> Examined {
     Examined {
         table,
         files: Some(files.clone()),
-        of_admin: None,
+        is_awaited: false,
+        more: Vec::new(),
         error: None,
         warnings: loaded.warnings,
         key_warnings: exposure.into_iter().chain(slow).collect(),

@@ -63,6 +63,20 @@ pub fn try_addresses(config: &Config, machine: &Addresses) -> Vec<Tried> {
     }
     let relays = config.relay.addresses.iter().filter(|address| machine.may_have(**address));
     let relays = relays.map(|ip| (format!("relay.addresses {ip}"), PortSpace::Udp, SocketAddr::new(*ip, 0)));
+    for redirect in config.redirect.iter().filter(|redirect| machine.may_have(redirect.address.ip())) {
+        let (space, address) = (PortSpace::Tcp, redirect.address);
+        all.push(Tried {
+            what: format!("redirect {address}"),
+            transport: None,
+            address,
+            line: Some(redirect.line),
+            attempt: judge(
+                space,
+                address,
+                open_listener(space, address, !config.is_dual_stack_redirect(redirect)),
+            ),
+        });
+    }
     let admin = config.admin.as_ref().map(|admin| admin.address);
     let admin = admin.map(|address| (format!("admin {address}"), PortSpace::Tcp, address));
     for (what, space, address) in relays.chain(admin) {
@@ -119,6 +133,10 @@ impl Tried {
         let ip = self.address.ip();
         match error.kind() {
             io::ErrorKind::AddrInUse => match holder {
+                // A listener shares its port with a web server; the redirect does not.
+                Some(Holder { name, pid }) if self.what.starts_with("redirect ") => format!(
+                    "occupied by {name} (pid {pid}): remove [redirect] and let {name} redirect to https; [acme] then needs port 443"
+                ),
                 Some(Holder { name, pid }) if WEB_SERVERS.contains(&name.as_str()) => format!(
                     "occupied by {name} (pid {pid}): choose another port, or let both share this one: move {name} to \
                      127.0.0.1:81, write http1 = \"127.0.0.1:81\" in [web], and web = true for this listener"

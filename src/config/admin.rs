@@ -62,7 +62,7 @@ fn require_protection(
         );
     }
     let own = section.has("cert") || section.has("key");
-    if !own && !top.has("tls") {
+    if !own && !top.has("tls") && !top.has("acme") {
         let san = match address.ip().is_unspecified() {
             true => "DNS:relay.example.org".to_owned(),
             false => format!("IP:{}", address.ip()),

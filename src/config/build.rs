@@ -6,14 +6,16 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+use super::acme::{self, acme};
 use super::address::socket_address;
 use super::admin::admin;
-use super::certificate::certificate_files;
+use super::certificate::{certificate_files, more_certificates};
 use super::control::control;
 use super::drain::drain;
 use super::limits::{DEFAULT_LIFETIME_SECONDS, LIMITS, Limits};
 use super::parties::{hosts, peers, users};
 use super::public::public;
+use super::redirect::redirect;
 use super::types::*;
 use super::walk::{At, Notes, Section};
 use super::web::{either, proxies, quic, shared, web};
@@ -34,7 +36,8 @@ pub(super) struct Lines {
 pub(super) fn config(document: &DeTable<'_>, base: &Path, notes: &mut Notes) -> (Config, Lines) {
     let top = Section::open(document, "", 1, notes);
     let mut lines = Lines::default();
-    let config = Config {
+    let (tls, certificates) = tls(&top, base, notes);
+    let mut config = Config {
         realm: realm(&top, notes),
         external_ip: external_ip(&top, notes),
         strict_channels: top.boolean("strict_channels", false, notes),
@@ -42,7 +45,10 @@ pub(super) fn config(document: &DeTable<'_>, base: &Path, notes: &mut Notes) -> 
         privacy: top.boolean("privacy", false, notes),
         listen: listeners(&top, notes),
         relay: relay(&top, &mut lines, notes),
-        tls: tls(&top, base, notes),
+        tls,
+        certificates,
+        acme: acme(&top, base, notes),
+        redirect: redirect(&top, notes),
         web: web(&top, notes),
         hosts: hosts(&top, base, notes),
         users: users(&top, notes),
@@ -53,6 +59,7 @@ pub(super) fn config(document: &DeTable<'_>, base: &Path, notes: &mut Notes) -> 
         admin: admin(&top, base, notes),
         control_socket: control(&top, notes),
     };
+    acme::complete(&mut config, &top, notes);
     (config, lines)
 }
 
@@ -258,11 +265,14 @@ fn relay(top: &Section<'_, '_>, lines: &mut Lines, notes: &mut Notes) -> Relay {
     relay
 }
 
-fn tls(top: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Option<TlsFiles> {
-    let section = top.table("tls", "[tls]", notes)?;
+/// Reads `[tls]`: the files of the certificate, and those of each `[[tls.certificate]]`.
+fn tls(top: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> (Option<TlsFiles>, Vec<TlsFiles>) {
+    let Some(section) = top.table("tls", "[tls]", notes) else { return (None, Vec::new()) };
     let files = certificate_files(&section, base, "for a self-signed certificate", notes);
     let accept_expired = section.boolean("accept_expired", false, notes);
-    Some(TlsFiles { accept_expired, ..files? })
+    let more = more_certificates(&section, base, notes);
+    let all = |files| TlsFiles { accept_expired, ..files };
+    (files.map(all), more.into_iter().map(all).collect())
 }
 
 fn log(top: &Section<'_, '_>, notes: &mut Notes) -> Log {

@@ -14,6 +14,7 @@ pub(super) fn check(config: &Config, lines: &Lines, top: &Section<'_, '_>, notes
     relay_ports(config, lines, notes);
     relay_addresses(config, lines, top, notes);
     super::web::check(config, top, notes);
+    super::redirect::check(config, notes);
     if !top.has("host") && !top.has("user") {
         notes.missing(
             "host",
@@ -63,18 +64,18 @@ fn listeners(config: &Config, top: &Section<'_, '_>, notes: &mut Notes) {
     }
     let tls = config.listen.iter().find(|listener| listener.transport == Transport::Tls);
     match tls {
-        Some(listener) if !top.has("tls") => notes.warn(
+        Some(listener) if !top.has("tls") && !top.has("acme") => notes.warn(
             listener.line,
             "tls",
             "no certificate: the server uses a self-signed one, which browsers refuse",
-            "write [tls] with cert and key",
+            "write [tls] with cert and key, or [acme] with domains",
         ),
         // A TCP listener serves TLS clients too, unless it says `tls = false`.
         None if config.tls.is_some() && !config.listen.iter().any(|listener| listener.either) => notes.warn(
-            top.line_of("tls", notes),
-            "tls",
+            top.line_of(if config.acme.is_some() { "acme" } else { "tls" }, notes),
+            if config.acme.is_some() { "acme" } else { "tls" },
             "there is a certificate, but no listener uses it",
-            "add a [[listen]] with transport = \"tls\", or remove [tls]",
+            "add a [[listen]] with transport = \"tls\", or remove the table",
         ),
         _ => {}
     }

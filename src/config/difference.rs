@@ -3,7 +3,7 @@
 use std::fmt::{Debug, Display};
 
 use super::limits::LIMITS;
-use super::types::{Admin, AdminTls, Config, Host, Listener, TlsFiles, User};
+use super::types::{Acme, Admin, AdminTls, Config, Host, Listener, TlsFiles, User};
 
 /// Returns a line for each difference: the key, and what changes. A file that the configuration names, such as the
 /// certificate, may have changed as well.
@@ -27,6 +27,12 @@ pub fn difference(before: &Config, after: &Config) -> Vec<String> {
     lines.value("relay.ports", &ports(before), &ports(after));
     lines.shown("relay.default_family", &before.relay.default_family, &after.relay.default_family);
     files("tls", before.tls.as_ref(), after.tls.as_ref(), &mut lines);
+    let certificate = |files: &TlsFiles| files.cert.display().to_string();
+    let certificates = |config: &Config| config.certificates.iter().map(certificate).collect::<Vec<_>>();
+    lines.list("tls.certificate", &certificates(before), &certificates(after));
+    acme(before.acme.as_ref(), after.acme.as_ref(), &mut lines);
+    let redirects = |config: &Config| config.redirect.iter().map(|one| one.address).collect::<Vec<_>>();
+    lines.list("redirect.address", &redirects(before), &redirects(after));
     lines.option("web.http1", before.web.http1, after.web.http1);
     lines.option("web.h2", before.web.h2, after.web.h2);
     lines.shown("web.proxy_protocol", &before.web.proxy_protocol, &after.web.proxy_protocol);
@@ -147,6 +153,21 @@ fn files(key: &str, before: Option<&TlsFiles>, after: Option<&TlsFiles>, lines: 
     lines.option(&format!("{key}.key"), path(before, |it| &it.key), path(after, |it| &it.key));
     let accepts = |files: Option<&TlsFiles>| files.is_some_and(|files| files.accept_expired);
     lines.value(&format!("{key}.accept_expired"), &accepts(before), &accepts(after));
+}
+
+fn acme(before: Option<&Acme>, after: Option<&Acme>, lines: &mut Lines) {
+    let (Some(before), Some(after)) = (before, after) else {
+        return lines.changed("acme", before.is_some() != after.is_some());
+    };
+    lines.list("acme.domains", &before.domains, &after.domains);
+    lines.list("acme.contact", &before.contact, &after.contact);
+    lines.value("acme.directory", &before.directory, &after.directory);
+    lines.option("acme.profile", before.profile.as_ref(), after.profile.as_ref());
+    let names = |acme: &Acme| acme.challenges.iter().map(|one| one.name()).collect::<Vec<_>>();
+    lines.list("acme.challenges", &names(before), &names(after));
+    lines.value("acme.state", &before.state.display().to_string(), &after.state.display().to_string());
+    let file = |acme: &Acme| acme.ca_file.as_ref().map(|file| file.display().to_string());
+    lines.option("acme.ca_file", file(before), file(after));
 }
 
 fn hosts(before: &[Host], after: &[Host], lines: &mut Lines) {

@@ -3,6 +3,7 @@
 //! Independent of the rest of the server: `cli::serve` converts a [`Config`] into the settings of the other modules.
 #![forbid(unsafe_code)]
 
+mod acme;
 mod address;
 mod admin;
 mod build;
@@ -17,6 +18,7 @@ mod parties;
 mod problem;
 mod public;
 mod reader;
+mod redirect;
 mod secrets;
 #[cfg(test)]
 mod tests;
@@ -38,9 +40,9 @@ pub use problem::{Problem, Report, Severity};
 use reader::Reader;
 pub use secrets::read_secret;
 pub use types::{
-    Admin, AdminTls, Config, DEFAULT_ADMIN, DEFAULT_REALM, Drain, EMBEDDED_PORT, EMBEDDED_TLS_PORT,
-    ExternalIp, Host, Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Public, Relay, TlsFiles,
-    Token, User, Web,
+    Acme, Admin, AdminTls, Challenge, Config, DEFAULT_ADMIN, DEFAULT_REALM, Drain, EMBEDDED_PORT,
+    EMBEDDED_TLS_PORT, ExternalIp, Host, Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Public,
+    Redirect, Relay, TlsFiles, Token, User, Web,
 };
 use walk::{Notes, Section};
 pub use web::OwnBackEnd;

@@ -809,7 +809,9 @@ fn the_example_is_good_and_shows_every_key_with_its_default() {
         assert!(text.contains(table), "{table} is missing");
         for key in keys {
             let shown = text.lines().map(|line| line.trim_start_matches(['#', ' ', '[']));
-            assert!(shown.clone().any(|line| line.starts_with(key)), "{table} {key} is missing");
+            let nested = format!("{}.{key}", table.trim_matches(['[', ']']));
+            let is_shown = |line: &str| line.starts_with(key) || line.starts_with(&nested);
+            assert!(shown.clone().any(is_shown), "{table} {key} is missing");
         }
     }
 }
@@ -906,4 +908,90 @@ fn too_much_nesting_is_an_error_on_its_line() {
         assert_eq!(told.line, Some(3), "{report}");
         assert!(told.remedy.contains("nested"), "{}", told.remedy);
     }
+}
+
+/// A configuration with a TLS listener on this port, and `extra` from line 12 on.
+fn with_tls(port: u16, extra: &str) -> String {
+    with(&format!("[[listen]]\ntransport = 'tls'\naddress = '0.0.0.0:{port}'\n{extra}"))
+}
+
+#[test]
+fn three_lines_get_a_certificate() {
+    let text = with_tls(
+        443,
+        "[acme]\ndomains = ['Relay.example.org.', 'www.example.org']\ncontact = 'mailto:a@example.org'\n",
+    );
+    let loaded = load(&text).unwrap();
+    assert_eq!(loaded.warnings.to_string(), "");
+    let (acme, tls) = (loaded.config.acme.expect("acme"), loaded.config.tls.expect("its files"));
+    assert_eq!(acme.domains, ["relay.example.org", "www.example.org"]);
+    assert_eq!((&*acme.directory, acme.profile), ("https://acme-v02.api.letsencrypt.org/directory", None));
+    assert_eq!(acme.challenges, [Challenge::TlsAlpn01]);
+    assert_eq!(tls.cert, acme.state.join("acme/relay.example.org/fullchain.pem"));
+    assert_eq!(tls.key, acme.state.join("acme/relay.example.org/privkey.pem"));
+    let challenges = |text: &str| good(text).acme.expect("acme").challenges;
+    let acme = "[acme]\ndomains = 'relay.example.org'\n";
+    let port_80 = "[redirect]\naddress = '[::]:80'\n";
+    assert_eq!(challenges(&with_tls(5349, &format!("{acme}{port_80}"))), [Challenge::Http01]);
+    assert_eq!(
+        challenges(&with_tls(443, &format!("{acme}{port_80}"))),
+        [Challenge::TlsAlpn01, Challenge::Http01]
+    );
+    let forwarded = format!("public = 'turns:relay.example.org:443?transport=tcp'\n{acme}");
+    assert_eq!(challenges(&with_tls(5349, &forwarded)), [Challenge::TlsAlpn01]);
+    let chosen = format!("{acme}challenges = ['http-01', 'tls-alpn-01']\n{port_80}");
+    assert_eq!(challenges(&with_tls(5349, &chosen)), [Challenge::Http01, Challenge::TlsAlpn01]);
+}
+
+#[test]
+fn mistakes_in_acme_name_line_and_remedy() {
+    let wrong = |lines: &str, line, message, remedy| {
+        assert_error(&with_tls(443, &format!("[acme]\n{lines}\n")), line, message, remedy);
+    };
+    wrong("domains = ['*.example.org']", 13, "is a wildcard", "certbot");
+    wrong("domains = ['192.0.2.1']", 13, "is an address", "the name that clients connect to");
+    wrong("domains = ['2001:db8::1']", 13, "is an address", "the name");
+    wrong("domains = ['r\u{e4}lay.example.org']", 13, "not plain ASCII", "xn--");
+    wrong("domains = ['localhost']", 13, "not a public host name", "relay.example.org");
+    wrong("domains = ['a.example.org', 'A.example.org']", 13, "a.example.org is listed twice", "remove one");
+    wrong("domains = []", 13, "no name for the certificate", "domains = [");
+    wrong("contact = 'mailto:a@b.org'", 12, "no name for the certificate", "domains = [");
+    let many: Vec<String> = (0..101).map(|number| format!("'n{number}.example.org'")).collect();
+    wrong(&format!("domains = [{}]", many.join(", ")), 13, "101 names", "remove names");
+    let wrong = |lines: &str, message, remedy| {
+        let text = with_tls(443, &format!("[acme]\ndomains = 'relay.example.org'\n{lines}\n"));
+        assert_error(&text, 14, message, remedy);
+    };
+    wrong("contact = 'a@example.org'", "not the URL of an e-mail address", "mailto:");
+    wrong("directory = 'http://ca.example.org/'", "not an https:// URL", "https://");
+    wrong("directory = 'https://'", "not an https:// URL", "https://");
+    wrong("challenges = 'dns-01'", "not a challenge that this server can answer", "http-01");
+    wrong("challenges = []", "no challenge", "write");
+    wrong("challenges = ['http-01', 'http-01']", "listed twice", "remove one");
+    wrong("state = ''", "the path is empty", "write a path");
+    wrong("domain = 'x'", "unknown key", "did you mean `domains`?");
+    let acme = "[acme]\ndomains = 'relay.example.org'\n";
+    assert_error(&with_tls(5349, acme), 12, "the authority cannot reach this server", "[redirect]");
+    let http = format!("{acme}challenges = 'http-01'\n");
+    assert_error(&with_tls(443, &http), 12, "http-01 needs port 80", "write [redirect]");
+    let both = format!("{acme}[tls]\ncert = 'a'\nkey = 'b'\n");
+    assert_error(&with_tls(443, &both), 15, "the certificate comes from [acme]", "remove cert and key");
+}
+
+#[test]
+fn redirects_and_further_certificates_are_checked() {
+    let address = |address: &str| with_tls(443, &format!("[redirect]\naddress = {address}\n"));
+    assert_eq!(good(&address("'[::]:80'")).redirect.len(), 1);
+    assert_eq!(good(&address("['0.0.0.0:80', '[::]:80']")).redirect.len(), 2);
+    assert_error(&address("'80'"), 13, "is not an address with a port", "[::]:80");
+    assert_error(&address("['[::]:80', '[::]:80']"), 13, "listed twice", "remove one");
+    assert_error(&address("'0.0.0.0:443'"), 13, "is also the listener on line", "another port");
+    assert_error(&with_tls(443, "[redirect]\n"), 12, "no address", "[::]:80");
+    let more =
+        |lines: &str| with_tls(443, &format!("[tls]\ncert = 'a'\nkey = 'b'\n[[tls.certificate]]\n{lines}\n"));
+    assert_eq!(good(&more("cert = 'c'\nkey = 'd'")).certificates[0].cert, Path::new("/nonexistent/c"));
+    assert_error(&more("cert = 'c'"), 16, "tls.certificate.cert is set without tls.certificate.key", "add");
+    assert_error(&more(""), 15, "no certificate", "cert and key");
+    let twice = more("cert = 'c'\nkey = 'd'\n[[tls.certificate]]\ncert = 'c'\nkey = 'd'");
+    assert_error(&twice, 19, "listed twice", "remove one");
 }

@@ -70,7 +70,7 @@ pub(super) struct At<T> {
 }
 
 /// The tables of the file and their keys. Names include the brackets as in the file; "" is the top of the file.
-pub(super) const TABLES: [(&str, &[&str]); 13] = [
+pub(super) const TABLES: [(&str, &[&str]); 16] = [
     (
         "",
         &[
@@ -82,6 +82,8 @@ pub(super) const TABLES: [(&str, &[&str]); 13] = [
             "listen",
             "relay",
             "tls",
+            "acme",
+            "redirect",
             "web",
             "host",
             "user",
@@ -95,7 +97,10 @@ pub(super) const TABLES: [(&str, &[&str]); 13] = [
     ),
     ("[[listen]]", &["transport", "address", "proxy_protocol", "plain", "tls", "web", "quic", "public"]),
     ("[relay]", &["addresses", "ports", "default_family", "mode"]),
-    ("[tls]", &["cert", "key", "accept_expired"]),
+    ("[tls]", &["cert", "key", "accept_expired", "certificate"]),
+    ("[[tls.certificate]]", &["cert", "key"]),
+    ("[acme]", &["domains", "contact", "directory", "profile", "challenges", "state", "ca_file"]),
+    ("[redirect]", &["address"]),
     ("[web]", &["http1", "h2", "proxy_protocol", "passthrough"]),
     (
         "[[host]]",

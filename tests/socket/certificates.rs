@@ -3,6 +3,8 @@
 use crate::support::beside_others;
 use crate::support::certs::{self, Kind};
 use crate::support::client::{Client, Link};
+use crate::support::files::Directory;
+use crate::support::http;
 use crate::support::plan::{Plan, Transport};
 use crate::support::server::{Server, skip_on_coturn};
 use crate::support::tls;
@@ -105,4 +107,46 @@ fn a_half_written_certificate_is_not_used() {
     fs::copy(&new_key, key).unwrap();
     fs::write(cert, &whole).unwrap();
     wait_for_other(&server, &first);
+}
+
+/// Returns the certificate that a client which asks for this name is shown.
+fn shown_for(server: &Server, name: &'static str) -> Vec<u8> {
+    tls::certificate(&tls::connect_as(server.v4(Transport::Tls), tls::client_for(name, &[])).conn)
+}
+
+#[test]
+fn clients_get_the_certificate_for_the_name_that_they_ask_for() {
+    let _turn = beside_others();
+    if skip_on_coturn("several certificates") {
+        return;
+    }
+    let files = Directory::new("names");
+    let (cert, key) = (files.path("second.crt"), files.path("second.key"));
+    certs::write(Kind::Good, "second.test", &cert, &key);
+    let tables = format!("[[tls.certificate]]\ncert = {cert:?}\nkey = {key:?}\n");
+    let server = Server::start(&Plan { tables, ..Plan::loopback() });
+    let (first, second) = (shown(&server), shown_for(&server, "second.test"));
+    assert_ne!(first, second);
+    assert_eq!(shown_for(&server, "first.test"), first);
+    assert_eq!(shown_for(&server, "unknown.test"), first);
+    let (_, metrics) = http::get(server.admin(), "/metrics");
+    for name in ["first.test", "second.test"] {
+        let line = format!("hallpass_certificate_expiry_timestamp_seconds{{name=\"{name}\"}}");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
+    // It is followed, too; a client without a name keeps the default one.
+    let (new_cert, new_key) = (files.path("next.crt"), files.path("next.key"));
+    certs::write(Kind::Rsa2048, "second.test", &new_cert, &new_key);
+    fs::rename(&new_key, &key).unwrap();
+    fs::rename(&new_cert, &cert).unwrap();
+    let start = Instant::now();
+    while shown_for(&server, "second.test") == second {
+        assert!(start.elapsed() < LIMIT, "still the old certificate:\n{}", server.log());
+    }
+    assert_eq!(shown(&server), first);
+    // All or nothing: a broken one prevents the reload.
+    fs::write(&cert, "nothing").unwrap();
+    server.signal("HUP");
+    let told = server.wait_log(LIMIT, |log| log.contains("nothing is applied"));
+    assert!(told, "{}", server.log());
 }

@@ -47,6 +47,8 @@ pub struct Plan {
     pub udp: String,
     pub tcp: String,
     pub tls: String,
+    /// The tables in the place of `[tls]`, in Hallpass's file.
+    pub certificate: Option<String>,
     /// Further tables for the end of Hallpass's file.
     pub tables: String,
     /// Lines for the start of Hallpass's file.
@@ -86,6 +88,7 @@ impl Plan {
             udp: String::new(),
             tcp: String::new(),
             tls: String::new(),
+            certificate: None,
             tables: String::new(),
             top: String::new(),
             admin: (LOCAL_V4, String::new()),
@@ -125,7 +128,8 @@ pub fn lay_out_hallpass(plan: &Plan, files: &Directory) -> Layout {
     }
     let (first, last) = plan.relay_ports;
     write!(toml, "\n[relay]\naddresses = {}\nports = \"{first}-{last}\"\n", quoted(&plan.relay)).unwrap();
-    write!(toml, "\n[tls]\ncert = {:?}\nkey = {:?}\n", layout.cert, layout.key).unwrap();
+    let tls = format!("[tls]\ncert = {:?}\nkey = {:?}\n", layout.cert, layout.key);
+    write!(toml, "\n{}", plan.certificate.as_ref().unwrap_or(&tls)).unwrap();
     write!(toml, "\n{}", plan.hosts).unwrap();
     write!(toml, "\n[peers]\nallow = {}\n", quoted(&plan.allow)).unwrap();
     let (ip, lines) = &plan.admin;

@@ -113,6 +113,28 @@ const RULES: &[Rule] = &[
         ours: &["cert", "client", "system", "wire"],
         never: &["axum", "clap", "libc", "prometheus", "std::time::Instant", "std::time::SystemTime", "toml"],
     },
+    Rule {
+        module: "acme",
+        // The renewal of certificates. serde_json writes its state.
+        ours: &["cert", "system"],
+        never: &["axum", "clap", "libc", "prometheus", "std::time::Instant", "std::time::SystemTime", "toml"],
+    },
+    Rule {
+        module: "redirect",
+        // Plain HTTP. It is handed open listeners.
+        ours: &[],
+        never: &[
+            "axum",
+            "clap",
+            "libc",
+            "prometheus",
+            "rustls",
+            "std::fs",
+            "std::time::Instant",
+            "std::time::SystemTime",
+            "toml",
+        ],
+    },
     Rule { module: "admin", ours: &["system"], never: &["rustls", "socket2", "libc", "toml", "clap"] },
     Rule {
         module: "top",
@@ -148,15 +170,15 @@ const RULES: &[Rule] = &[
     Rule {
         module: "cli",
         ours: &[
-            "admin", "cert", "client", "config", "coturn", "doctor", "fleet", "load", "net", "site",
-            "system", "top", "turn", "wire", "xdp",
+            "acme", "admin", "cert", "client", "config", "coturn", "doctor", "fleet", "load", "net",
+            "redirect", "site", "system", "top", "turn", "wire", "xdp",
         ],
         never: &[],
     },
 ];
 
 /// Modules that only `cli/serve` may import within `cli`.
-const WIRED_BY_SERVE: &[&str] = &["admin", "fleet", "net", "site", "xdp"];
+const WIRED_BY_SERVE: &[&str] = &["acme", "admin", "fleet", "net", "redirect", "site", "xdp"];
 
 /// Crates that `wire` may use: it only parses and writes messages. `crc` computes FINGERPRINT, `subtle` compares
 /// integrity values in constant time.

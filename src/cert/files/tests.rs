@@ -99,8 +99,12 @@ fn odd_times_and_short_chains_are_warnings() {
         let chain = dir.write("c.pem", if whole { leaf + &ca } else { leaf });
         (load(&chain, &dir.write("k.pem", key), now).unwrap().warnings, chain)
     };
-    let (warnings, path) = warned(3 * 86_400, NOW, true);
+    let (warnings, path) = warned(90 * 86_400, NOW + 87 * 86_400, true);
     assert_eq!(warnings, [Warning::ExpiresSoon(path, 3)]);
+    // A third of a short lifetime is left.
+    assert_eq!(warned(6 * 86_400, NOW + 3 * 86_400, true).0, []);
+    let (warnings, path) = warned(6 * 86_400, NOW + 5 * 86_400, true);
+    assert_eq!(warnings, [Warning::ExpiresSoon(path, 1)]);
     let (warnings, path) = warned(0, NOW + 2 * 86_400, true);
     assert_eq!(warnings, [Warning::Expired(path, 2)]);
     let (warnings, path) = warned(90 * 86_400, NOW - 2000, true);
@@ -193,6 +197,52 @@ fn an_expired_certificate_does_not_replace_a_valid_one() {
     // It may replace one that has expired as well, because its names may be the right ones.
     write(issued(4 * day));
     assert!(reload(&store, (&chain, &key), later, false).unwrap().next.is_some());
+}
+
+#[test]
+fn the_certificate_is_chosen_by_the_name_that_the_client_asks_for() {
+    use crate::cert::CertChoice;
+    let store = |names: &[&str]| {
+        let params =
+            CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let cert = params.self_signed(&key).unwrap().der().clone();
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        Arc::new(CertStore::new(Arc::new(CertifiedKey::from_der(vec![cert], key, &provider()).unwrap())))
+    };
+    let default = store(&["relay.example.org", "*.default.example"]);
+    let (other, wild) = (store(&["Other.example.org"]), store(&["*.example.org", "a.default.example"]));
+    let choice = CertChoice::new(Arc::clone(&default));
+    assert!(Arc::ptr_eq(&choice.choose(Some("other.example.org")), &default.current()));
+    choice.set_others(vec![Arc::clone(&other), Arc::clone(&wild)]);
+    for (name, expected) in [
+        (None, &default),
+        (Some("relay.example.org"), &default),
+        (Some("OTHER.example.org"), &other),
+        (Some("third.example.org"), &wild),
+        (Some("a.default.example"), &wild),
+        (Some("b.default.example"), &default),
+        // A wildcard stands for one label.
+        (Some("a.b.example.org"), &default),
+        (Some("example.org"), &default),
+        (Some("unknown.example"), &default),
+    ] {
+        assert!(Arc::ptr_eq(&choice.choose(name), &expected.current()), "{name:?}");
+    }
+    assert!(choice.covers("third.example.org") && choice.covers("relay.example.org"));
+    assert!(!choice.covers("example.org") && !choice.covers("evil.example"));
+}
+
+#[test]
+fn a_certificate_is_identified_by_its_authority_and_number() {
+    let described = |leaf: &[u8]| crate::cert::identifier(leaf);
+    let dir = Dir::new();
+    let [leaf, ca, key] = issued(86_400);
+    let chain = dir.write("c.pem", leaf + &ca);
+    let loaded = load(&chain, &dir.write("k.pem", key), NOW).unwrap();
+    // rcgen writes no authorityKeyIdentifier here.
+    assert_eq!(described(&loaded.key.cert[0]), None);
+    assert_eq!(described(b"junk"), None);
 }
 
 /// A renewal for another name would otherwise be noticed only by the clients.

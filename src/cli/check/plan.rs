@@ -48,6 +48,14 @@ pub fn text(config: &Config, machine: &Addresses, certificate: Option<&str>) -> 
     if !config.users.is_empty() {
         let _ = writeln!(text, "users     {} with a fixed password", config.users.len());
     }
+    if let Some(acme) = &config.acme {
+        let ways: Vec<&str> = acme.challenges.iter().map(|challenge| challenge.name()).collect();
+        let (names, ways) = (acme.domains.join(", "), ways.join(" or "));
+        let _ = writeln!(text, "acme      {names} from {} by {ways}", acme.directory);
+    }
+    for redirect in &config.redirect {
+        let _ = writeln!(text, "redirect  {} to https, over plain HTTP", redirect.address);
+    }
     limits(config, &mut text);
     if let Some(admin) = &config.admin {
         let _ = writeln!(text, "admin     {} for the dashboard, metrics, sessions and refusals", admin.url());

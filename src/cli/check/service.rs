@@ -20,7 +20,9 @@ pub fn check(path: &Path, config: &Config, secrets: Vec<PathBuf>) -> Report {
     let Some(service) = service else { return report };
     let mut files = vec![path.to_path_buf()];
     files.extend(secrets);
-    files.extend(config.tls.iter().flat_map(|tls| [tls.cert.clone(), tls.key.clone()]));
+    files.extend(
+        config.tls.iter().chain(&config.certificates).flat_map(|tls| [tls.cert.clone(), tls.key.clone()]),
+    );
     // Without the right to act as the service, nothing is known.
     let Ok(tried) = service.try_to_read(&files) else { return report };
     for (file, denied) in files.iter().zip(tried).filter_map(|(file, one)| Some((file, one.err()?))) {

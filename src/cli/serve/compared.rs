@@ -47,8 +47,8 @@ impl Compared {
             }
         };
         let mut problems = errors(&this_host::before_reload(&next, machine, &source.name()));
-        let of_start = certificate.start_errors(next.tls.as_ref());
-        let mut expired = certificate.examine(next.tls.as_ref()).err().unwrap_or_default();
+        let of_start = certificate.start_errors(&next);
+        let mut expired = certificate.examine(&next).err().unwrap_or_default();
         expired.retain(|error| !of_start.contains(error));
         problems.extend(of_start);
         Self {

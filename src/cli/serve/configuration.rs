@@ -157,6 +157,7 @@ pub fn need_restart(running: &Config, next: &Config) -> Vec<&'static str> {
         ("log.format", running.log.format != next.log.format),
         ("[admin]", running.admin != next.admin),
         ("[control]", running.control_socket != next.control_socket),
+        ("[redirect]", running.redirect != next.redirect),
         // The self-signed certificate has been replaced by that of the files.
         ("[tls]", running.tls.is_some() && next.tls.is_none()),
     ];

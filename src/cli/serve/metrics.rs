@@ -14,10 +14,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::drain::DrainProgress;
+use crate::acme::Status;
 use crate::admin::{MetricSource, Snapshot, Times};
 use crate::base::host::HostId;
 use crate::base::transport::Transport;
-use crate::cert::CertStore;
+use crate::cert::CertChoice;
 use crate::net;
 use crate::net::admission::{Admission, Class};
 use crate::net::counters::{CloseReason, Decision, Refusal, Stage, TlsOutcome, Turns};
@@ -43,8 +44,10 @@ pub struct ServerMetrics {
     pub shared: Arc<Shared>,
     /// Names of hosts by number.
     pub hosts: Arc<ArcSwap<Vec<Arc<str>>>>,
-    /// The certificate in use.
-    pub certificate: Arc<CertStore>,
+    /// The certificates in use, the default one first.
+    pub certificates: Arc<CertChoice>,
+    /// The renewal by `[acme]`.
+    pub acme: Arc<Status>,
     /// Results of reloads.
     pub reloads: Arc<Reloads>,
     /// The limits in use.
@@ -55,7 +58,8 @@ pub struct ServerMetrics {
 
 impl MetricSource for ServerMetrics {
     fn collect(&self, out: &mut Snapshot) {
-        certificate::collect(&self.certificate, out);
+        certificate::collect(&self.certificates.all(), out);
+        certificate::collect_acme(&self.acme.view(), out);
         self.reloads.collect(out);
         self.hosts(out);
         self.requests(out);

@@ -1,5 +1,6 @@
 //! `hallpass serve`: runs the server. The only module that connects all others.
 
+mod acme;
 mod addresses;
 mod census;
 mod client_names;
@@ -34,6 +35,7 @@ use tokio::sync::oneshot;
 
 use super::args::ServeArgs;
 use super::output::{fail, print_if_open};
+use crate::acme::Renewal;
 use crate::admin::Readiness;
 use crate::config::{Config, LogFormat};
 use crate::net;
@@ -44,6 +46,7 @@ use crate::system::{clock, entropy, limits, logging};
 use crate::turn::counters::Counters;
 use crate::turn::server::Server;
 use crate::turn::shared::Shared;
+use acme::Redirects;
 use client_names::ClientNames;
 use configuration::Source;
 use control::ControlSocket;
@@ -127,7 +130,8 @@ fn set_up(
     let addresses = addresses::at_start();
     // Printed before a certificate error ends the start, so that the operator sees both.
     let fit_check = configuration::refuse_misfits(&config, &source, &addresses);
-    let certificate = Certificate::first(&config).map_err(|message| {
+    let renewal = Renewal::default();
+    let certificate = Certificate::first(&config, renewal.pending()).map_err(|message| {
         StartError::new(message, "do that, or correct cert and key in [tls] or [admin]")
     })?;
     shown.certificate.set(certificate.store_for_admin());
@@ -140,6 +144,7 @@ fn set_up(
     let workers = settings::workers(&config, cores);
     let mut network = settings::network(&config, workers, &addresses);
     let (sockets, lacks_ipv6) = listening::bind(&mut network).map_err(|error| bind_failed(&error))?;
+    let redirects = Redirects::bind(&config, renewal.pending(), certificate.choice())?;
     drop(starting.listeners);
     kernel::log(&config, &sockets, source.is_built_in());
 
@@ -193,7 +198,8 @@ fn set_up(
         drain: drain.progress(),
         shared: Arc::clone(&shared),
         hosts: Arc::clone(&hosts),
-        certificate: certificate.store(),
+        certificates: certificate.choice(),
+        acme: renewal.status(),
         reloads: Arc::clone(&reloads),
         limits: Arc::clone(&shown.limits),
         relayed: Default::default(),
@@ -207,6 +213,8 @@ fn set_up(
         awaited: Awaited::new(lacks_ipv6),
         is_ready: false,
         certificate,
+        renewal,
+        redirects,
         reloads,
         site,
         workers,

@@ -96,7 +96,7 @@ pub fn prepare(in_use: InUse<'_>, reloaded: &mut Reloaded) -> Option<Prepared> {
     let restarts = configuration::need_restart(config, &next).into_iter();
     reloaded.problems.extend(restarts.map(|key| format!("{key}: this change needs a restart")));
     note(&this_host::before_reload(&next, &machine.addresses, &source.name()), reloaded);
-    let certificates = certificate.examine(next.tls.as_ref());
+    let certificates = certificate.examine(&next);
     let chooser = certificate.chooser(&next.web);
     let (certificates, chooser) = match (certificates, chooser) {
         (Ok(certificates), Ok(chooser)) if reloaded.problems.is_empty() => (certificates, chooser),

@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, interval, sleep};
 
+use super::acme::Redirects;
 use super::client_names::ClientNames;
 use super::compared::Compared;
 use super::configuration::Source;
@@ -28,7 +29,8 @@ use super::reload::{self, InUse, Prepared, Reloaded};
 use super::settings::{HostNames, Machine};
 use super::start_error::CHECK_UNIT_LIMITS;
 use super::tls::Certificate;
-use super::{addresses, configuration, control, settings};
+use super::{acme, addresses, configuration, control, settings};
+use crate::acme::Renewal;
 use crate::admin::Readiness;
 use crate::cli::output::{fail, print_if_open};
 use crate::cli::this_host;
@@ -62,6 +64,8 @@ pub struct RunningServer {
     /// Whether "ready" was printed.
     pub is_ready: bool,
     pub certificate: Certificate,
+    pub renewal: Renewal,
+    pub redirects: Redirects,
     pub reloads: Arc<Reloads>,
     pub site: Arc<dyn Site>,
     pub workers: Handle,
@@ -121,13 +125,15 @@ impl RunningServer {
             Ok(addresses) => addresses,
             Err(error) => return fail(&format!("cannot start a thread: {error}"), CHECK_UNIT_LIMITS),
         };
-        let mut files = match self.certificate.follow(self.config.tls.as_ref()) {
+        let mut files = match self.certificate.follow(&self.config) {
             Ok(files) => files,
             Err(error) => return fail(&format!("cannot start a thread: {error}"), CHECK_UNIT_LIMITS),
         };
         let mut orders =
             control::serve(self.control.as_ref(), self.workers.sessions(), self.client_names.clone());
         // The listeners were bound before the workers started, so a client that connects now is served.
+        self.redirects.serve();
+        self.renewal.start(acme::settings(&self.config));
         self.report_addresses(&readiness);
         self.notifier.ready();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), listeners = self.config.listen.len(), "serving");
@@ -139,11 +145,11 @@ impl RunningServer {
             tokio::select! {
                 _ = signals.reload.recv() => drop(self.reload(&readiness)),
                 _ = signals.certificate.recv() => {
-                    self.certificate.reload(self.config.tls.as_ref(), &self.reloads.certificate);
+                    self.certificate.reload(&self.config, &self.reloads.certificate);
                 }
                 Some(()) = files.recv() => {
                     tracing::debug!("a file of a certificate has changed");
-                    self.certificate.follow_up(self.config.tls.as_ref(), &self.reloads.certificate);
+                    self.certificate.follow_up(&self.config, &self.reloads.certificate);
                 }
                 _ = signals.drain.recv() => self.drain(&readiness, None),
                 Some(order) = orders.recv() => self.obey(order, &readiness),
@@ -353,8 +359,10 @@ impl RunningServer {
     /// Applies a new configuration. Returns what has changed in the files that it names.
     fn apply(&mut self, prepared: Prepared, readiness: &Readiness) -> Vec<String> {
         let Prepared { config, certificates, listeners, chooser, names, protocol } = prepared;
-        let changes = certificates.use_now(&self.reloads.certificate);
-        self.certificate.follow_instead(config.tls.as_ref());
+        let changes = self.certificate.use_now(certificates, &self.reloads.certificate);
+        self.certificate.follow_instead(&config);
+        self.renewal.follow(acme::settings(&config));
+        self.redirects.follow(&config);
         self.names = names;
         self.hosts.store(Arc::new(self.names.all().to_vec()));
         let protocol = Arc::new(protocol);

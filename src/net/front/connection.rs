@@ -258,8 +258,12 @@ impl Connection {
                 if received.finished {
                     outcome.handshake = Some(TlsOutcome::Done);
                     self.active = now;
+                    let is_validation = tls.is_validation();
                     self.reached(Stage::Tls);
                     self.open();
+                    if is_validation {
+                        outcome.end.get_or_insert(CloseReason::Closed);
+                    }
                 }
                 if received.closed {
                     outcome.end.get_or_insert(CloseReason::Closed);

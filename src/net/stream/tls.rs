@@ -8,6 +8,7 @@ use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{AlertDescription, Error};
 
 use super::record::INCOMING_MAX;
+use crate::cert::challenge::ALPN_CHALLENGE;
 use crate::net::counters::TlsOutcome;
 use crate::net::scratch::Scratch;
 
@@ -114,6 +115,11 @@ impl Tls {
             b"http/1.1" => Some(Protocol::Http1),
             _ => None,
         }
+    }
+
+    /// Returns whether the handshake validates a name for a certificate (RFC 8737). No data follows it.
+    pub fn is_validation(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.alpn_protocol() == Some(ALPN_CHALLENGE))
     }
 
     /// Puts the unprocessed bytes in front of the next read.

@@ -54,12 +54,19 @@ pub fn check(site: &Site<'_>, seen: &Seen) -> Check {
         _ => warning(found),
     }));
     check.findings.extend(examined.key_warnings.iter().map(|text| divided(Finding::warning, "key", text)));
-    if let Some(admin) = &examined.of_admin {
-        let errors = admin.error.iter().map(|error| (Finding::error as fn(_, _, _) -> _, error.to_string()));
+    for more in &examined.more {
+        let code = if more.is_of_admin() { "admin_certificate" } else { "more_certificates" };
+        let errors = more.error.iter().map(|error| (Finding::error as fn(_, _, _) -> _, error.to_string()));
         let warnings =
-            admin.warnings.iter().map(|found| (Finding::warning as fn(_, _, _) -> _, found.to_string()));
-        let of_admin = errors.chain(warnings);
-        check.findings.extend(of_admin.map(|(make, text)| divided(make, "admin_certificate", &text)));
+            more.warnings.iter().map(|found| (Finding::warning as fn(_, _, _) -> _, found.to_string()));
+        check.findings.extend(errors.chain(warnings).map(|(make, text)| divided(make, code, &text)));
+    }
+    if examined.is_awaited {
+        check.findings.push(Finding::error(
+            "certificate_awaited",
+            "[acme] has no certificate yet: a self-signed one serves, which browsers refuse",
+            "the log of the server says why; the authority must reach port 443 or 80 of each name from the internet",
+        ));
     }
     let Some(key) = &examined.key else { return check };
     let names = wanted(site, seen);

@@ -32,7 +32,7 @@ pub fn check(site: &Site<'_>, secrets: &[PathBuf]) -> Check {
     };
     let mut files = vec![site.args.config.clone()];
     files.extend_from_slice(secrets);
-    if let Some(tls) = &site.config.tls {
+    for tls in site.config.tls.iter().chain(&site.config.certificates) {
         files.extend([tls.cert.clone(), tls.key.clone()]);
     }
     match account.try_to_read(&files) {

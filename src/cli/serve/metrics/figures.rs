@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::ServerMetrics;
 use crate::admin::history::{DROPS, Detail, REFUSALS, Reading, SLOW_TURNS, Work};
-use crate::admin::state::{Certificate, Limit, Reload, State};
+use crate::admin::state::{Certificate, Limit, Reload, Renewal, State};
 use crate::base::host::HostId;
 use crate::base::transport::Transport;
+use crate::cert;
 use crate::net;
 use crate::net::counters::{Refusal, TlsOutcome, Turns};
 use crate::system::{clock, memory};
@@ -144,12 +145,19 @@ pub fn state(metrics: &ServerMetrics) -> State {
         is_successful: successful > 0.0,
         succeeded: succeeded as u64,
     };
-    State {
-        certificate: metrics.certificate.expiry().map(|expiry| Certificate {
+    let acme = metrics.acme.view();
+    let all = metrics.certificates.all();
+    let mut certificates =
+        all.iter().filter_map(|certificate| certificate.expiry()).map(|expiry| Certificate {
             name: expiry.name.unwrap_or_else(|| "the server".to_owned()),
             not_after: expiry.not_after,
+            soon: cert::files::expires_soon(expiry.not_before, expiry.not_after),
             is_self_signed: expiry.is_self_signed,
-        }),
+        });
+    State {
+        certificate: certificates.next(),
+        more_certificates: certificates.collect(),
+        renewal: acme.is_on.then_some(Renewal { next: acme.next, error: acme.error }),
         configuration_reload: reload(metrics.reloads.configuration.values()),
         certificate_reload: reload(metrics.reloads.certificate.values()),
         is_draining: metrics.drain.is_draining(),
