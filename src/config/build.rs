@@ -14,6 +14,7 @@ use super::drain::drain;
 use super::limits::{DEFAULT_LIFETIME_SECONDS, LIMITS, Limits};
 use super::parties::{hosts, peers, users};
 use super::public::public;
+use super::site::site;
 use super::types::*;
 use super::walk::{At, Notes, Section};
 use super::web::{either, proxies, quic, shared, web};
@@ -44,6 +45,7 @@ pub(super) fn config(document: &DeTable<'_>, base: &Path, notes: &mut Notes) -> 
         relay: relay(&top, &mut lines, notes),
         tls: tls(&top, base, notes),
         web: web(&top, notes),
+        site: site(&top, base, notes),
         hosts: hosts(&top, base, notes),
         users: users(&top, notes),
         peers: peers(&top, notes),

@@ -19,6 +19,7 @@ mod problem;
 mod public;
 mod reader;
 mod secrets;
+mod site;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -41,8 +42,8 @@ use reader::Reader;
 pub use secrets::read_secret;
 pub use types::{
     Admin, AdminTls, Config, DEFAULT_ADMIN, DEFAULT_REALM, Drain, EMBEDDED_PORT, EMBEDDED_TLS_PORT,
-    ExternalIp, Host, Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Public, Relay, TlsFiles,
-    Token, User, Web,
+    ExternalIp, Host, Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Public, Relay, Site,
+    SiteLanguage, TlsFiles, Token, User, Web,
 };
 use walk::{Notes, Section};
 pub use web::OwnBackEnd;

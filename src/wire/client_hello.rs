@@ -4,6 +4,10 @@
 //! to offer ALPN.
 //! The bytes are not consumed; the TLS library reads them again from the start.
 
+mod shape;
+
+pub use shape::{Alpn, Extension, Extensions, Shape, shape};
+
 /// The most bytes of a stream that are examined. Today's largest ClientHellos have about 2 KB (post-quantum key shares);
 /// the rest is for those split into many small records.
 pub const MAX_PEEK: usize = 32 * 1024;

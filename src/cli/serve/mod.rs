@@ -36,7 +36,6 @@ use super::output::{fail, print_if_open};
 use crate::admin::Readiness;
 use crate::config::{Config, LogFormat};
 use crate::net;
-use crate::net::front::first_bytes::Site;
 use crate::system::logging::{LevelSwitch, LogSettings};
 use crate::system::systemd::Notifier;
 use crate::system::{clock, entropy, limits, logging};
@@ -58,6 +57,7 @@ use refusals::Refusals;
 use relays::Relays;
 use running_server::RunningServer;
 use settings::{HostNames, Machine};
+use site::Face;
 use start_error::{CHECK_UNIT_LIMITS, REPORT_BUG, StartError, bind_failed, no_randomness};
 use tls::Certificate;
 
@@ -94,13 +94,17 @@ fn start(source: Source) -> Result<ExitCode, StartError> {
 
 /// Serves the admin pages, sets up everything else meanwhile, and then serves clients.
 async fn serve(source: Source, config: Config, level: LevelSwitch) -> Result<ExitCode, StartError> {
-    let (readiness, shown) = (Readiness::default(), Arc::<Shown>::default());
+    let site = Face::new(tokio::runtime::Handle::current());
+    let shown = Arc::new(Shown { checks: site.results(), ..Shown::default() });
+    let readiness = Readiness::default();
     let starting = Starting::new(&readiness);
     if let Some(admin) = &config.admin {
         pages::serve(admin, &shown, readiness.clone())?;
     }
     let (finished, start) = oneshot::channel();
-    let site = site::built_in(tokio::runtime::Handle::current());
+    if let Some(address) = config.site.address {
+        site.listen(address)?;
+    }
     let set_up = move || {
         // If the receiver is gone, the process is about to exit.
         let _ = finished.send(set_up((source, config), level, starting, site, shown));
@@ -120,7 +124,7 @@ fn set_up(
     (source, config): (Source, Config),
     level: LevelSwitch,
     starting: Starting,
-    site: Arc<dyn Site>,
+    site: Arc<Face>,
     shown: Arc<Shown>,
 ) -> Result<RunningServer, StartError> {
     let addresses = addresses::at_start();
@@ -130,6 +134,7 @@ fn set_up(
         .map_err(|message| StartError::new(message, "fix cert and key in [tls] or [admin]"))?;
     shown.certificate.set(certificate.store_for_admin());
     fit_check?;
+    site.set(&config, site::files_at_start(&config)?, certificate.of_files());
     // Before the listeners: two servers with one control socket must not share the clients.
     let control = config.control_socket.clone().or_else(control::default_path);
     let control = control.map(|path| ControlSocket::open(&path)).transpose()?;
@@ -159,7 +164,7 @@ fn set_up(
         servers.push(Server::new(Arc::clone(&protocol), Arc::clone(&shared), Arc::clone(counters), seed));
     }
     let chooser = certificate.chooser(&config.web).map_err(|message| StartError::new(message, REPORT_BUG))?;
-    let web = settings::web(&config.web, Arc::clone(&site));
+    let web = settings::web(&config.web, Arc::clone(&site) as _);
     let workers = net::spawn(&network, sockets, servers, now, Some(chooser), Some(web))
         .map_err(|error| StartError::new(format!("the workers do not start: {error}"), CHECK_UNIT_LIMITS))?;
     drop(starting.workers);

@@ -294,7 +294,7 @@ fn services(config: &config::Config) -> Vec<SocketAddr> {
         .into_iter()
         .chain(config.web.passthrough.values().copied().map(Some));
     let admin = config.admin.as_ref().map(|admin| admin.address);
-    listeners.chain(web).chain([admin]).flatten().collect()
+    listeners.chain(web).chain([admin, config.site.address]).flatten().collect()
 }
 
 #[cfg(test)]

@@ -153,6 +153,11 @@ impl Certificate {
         Arc::clone(&self.store)
     }
 
+    /// Returns the store of the certificate in use, unless it is self-signed.
+    pub fn of_files(&self) -> Option<Arc<CertStore>> {
+        self.fingerprint.is_none().then(|| self.store())
+    }
+
     /// Returns the store of the certificate of the admin pages, if they use TLS.
     pub fn store_for_admin(&self) -> Arc<CertStore> {
         Arc::clone(self.of_admin.as_ref().map_or(&self.store, |(store, _)| store))

@@ -10,6 +10,7 @@ use rustls::{AlertDescription, Error};
 use super::record::INCOMING_MAX;
 use crate::net::counters::TlsOutcome;
 use crate::net::scratch::Scratch;
+use crate::wire::client_hello::{Shape, shape};
 
 /// Maximum number of records without data that a client may send after the handshake, such as key updates (RFC 8446
 /// section 4.6.3): each has 28 bytes and takes 3 to 8 us. Browsers send none.
@@ -93,6 +94,8 @@ pub struct Tls {
     silent: u32,
     /// Records of data received.
     data: u32,
+    /// What is typical of a kind of browser in the ClientHello, on a port shared with the web.
+    hello: Option<Shape>,
 }
 
 impl Tls {
@@ -114,6 +117,11 @@ impl Tls {
             b"http/1.1" => Some(Protocol::Http1),
             _ => None,
         }
+    }
+
+    /// Returns the shape of the ClientHello; `None` on a port for TURN alone.
+    pub fn hello(&self) -> Option<Shape> {
+        self.hello
     }
 
     /// Puts the unprocessed bytes in front of the next read.
@@ -152,6 +160,7 @@ impl Tls {
             }
             match chooser.choose(incoming.bytes(), shared) {
                 Choice::Config(config) => {
+                    self.hello = if shared { shape(incoming.bytes()) } else { None };
                     let connection = UnbufferedServerConnection::new(config);
                     self.connection = Some(connection.map_err(|_| TlsOutcome::Internal)?);
                 }
