@@ -10,9 +10,10 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const JSON: &str = "application/json";
 
 /// The name below the path of the page, the type and the content of each file. The page itself has no name.
-const ASSETS: [(&str, &str, &[u8]); 14] = [
+const ASSETS: [(&str, &str, &[u8]); 15] = [
     ("", "text/html; charset=utf-8", include_bytes!("page/index.html")),
     ("style.css", "text/css; charset=utf-8", include_bytes!("page/style.css")),
+    ("noscript.css", "text/css; charset=utf-8", include_bytes!("page/noscript.css")),
     ("icon.svg", "image/svg+xml", include_bytes!("page/icon.svg")),
     ("main.js", SCRIPT, include_bytes!("page/main.js")),
     ("rung.js", SCRIPT, include_bytes!("page/rung.js")),

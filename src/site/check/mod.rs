@@ -154,9 +154,9 @@ impl Check {
 
     /// Keeps the result of a test and answers with its code.
     async fn result(&self, visitor: &Visitor, request: Request) -> Response {
+        let used = host(&request).unwrap_or_else(|| visitor.server.ip().to_string());
         let (parts, body) = request.into_parts();
-        let used = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let judgement = judge(visitor, &parts.headers, used);
+        let judgement = judge(visitor, &parts.headers, &used);
         let bytes = to_bytes(body, RESULT_BYTES_MAX).await.unwrap_or_default();
         let known = rungs::ids(&self.settings.rungs);
         let agent = agent(&parts.headers);

@@ -1,5 +1,5 @@
 // The text for the administrator of the network: what to allow, and what this test saw.
-import { figures, named, state } from "./view.js";
+import { figures, named, port, state } from "./view.js";
 
 /** Returns the text. */
 export function letter(words, { answer, rungs, code, time, browser }) {
@@ -21,7 +21,8 @@ export function letter(words, { answer, rungs, code, time, browser }) {
   lines.push(say("seen", { date: words.date(time) }), "");
   for (const rung of rungs) {
     const measured = figures(words, rung);
-    lines.push(`- ${named(words, rung)}: ${state(words, rung)}${measured ? ` (${measured})` : ""}`);
+    const name = rung.kind === "address" ? `${named(words, rung)} (${port(rung)})` : port(rung);
+    lines.push(`- ${name}: ${state(words, rung)}${measured ? ` (${measured})` : ""}`);
   }
   lines.push("", say("from", { address: answer.client.address, browser }));
   if (answer.interception.likely) {

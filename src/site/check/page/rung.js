@@ -2,6 +2,8 @@
 
 /** A way that has not reached the relay after this time is blocked. */
 const BLOCKED_MS = 8000;
+/** An address that needs no translation is known sooner than this, or not at all. */
+const SILENT_MS = 4000;
 const PINGS = 100;
 const PING_EVERY_MS = 15;
 const PING_BYTES = 160;
@@ -73,9 +75,9 @@ export class Rung {
     const connection = new RTCPeerConnection(configuration);
     this.connections.push(connection);
     connection.addEventListener("icecandidateerror", ({ errorCode, errorText }) => {
-      // 701: no answer, which is not a refusal.
       if (errorCode >= 300 && errorCode < 700) this.refusal = { code: errorCode, text: errorText };
-      else this.unanswered = true;
+      // 701: no answer, which is not a refusal. An address of the other family cannot even be tried.
+      else if (!/incompatible/i.test(errorText)) this.unanswered = true;
     });
     return connection;
   }
@@ -85,9 +87,12 @@ export class Rung {
     const connection = this.open({ iceServers: [{ urls: this.url }] });
     const answered = new Promise((resolve) => {
       connection.onicecandidate = ({ candidate }) => candidate?.type === "srflx" && resolve(true);
-      // Without a translation of addresses there is nothing to tell: the gathering ends without a candidate and an error.
+      // Without a translation of addresses there is nothing to tell: the gathering ends without a candidate and an error, as
+      // soon as the answer is there. Without an answer it takes longer.
+      const start = performance.now();
       connection.onicegatheringstatechange = () => {
-        if (connection.iceGatheringState === "complete") resolve(!this.unanswered);
+        const isComplete = connection.iceGatheringState === "complete";
+        if (isComplete) resolve(!this.unanswered && performance.now() - start < SILENT_MS);
       };
     });
     connection.createDataChannel("address");

@@ -21,10 +21,12 @@ const show = (target, text) => {
   if (target.textContent !== text) target.textContent = text;
 };
 
+/** Transport and port of a way. */
+export const port = (rung) => `${rung.transport.toUpperCase()} ${rung.port}`;
+
 /** The name of a way, such as `TLS 443`. */
 export function named(words, rung) {
-  const port = `${rung.transport.toUpperCase()} ${rung.port}`;
-  return rung.kind === "address" ? words.say("ways.address", { port }) : port;
+  return rung.kind === "address" ? words.say("ways.address") : port(rung);
 }
 
 /** How far a way came, in words. */
@@ -41,7 +43,8 @@ export function figures(words, rung) {
   if (rung.jitter !== null && !rung.running) parts.push(words.say("ways.jitter", { jitter: words.number(rung.jitter, 1) }));
   if (rung.loss !== null) parts.push(words.say("ways.loss", { loss: words.number(rung.loss, 1) }));
   if (rung.kbit !== null) parts.push(words.say("ways.rate", { rate: words.number(rung.kbit / 1000, 1) }));
-  return parts.join(" · ");
+  // A number and its unit stay on one line.
+  return parts.map((part) => part.replaceAll(" ", "\u00a0")).join(" · ");
 }
 
 /** A row for each way: its name, a ladder of stages, words, and the round trips as they come. */
@@ -65,7 +68,7 @@ export class Row {
       this.spark.append(path);
       return path;
     });
-    this.root = element("li", { class: "way" }, this.title, element("div", { class: "middle" }, this.steps, text), this.spark);
+    this.root = element("li", { class: `way ${rung.kind}` }, this.title, element("div", { class: "middle" }, this.steps, text), this.spark);
   }
 
   draw(words) {
