@@ -58,6 +58,8 @@ pub struct Reading {
     pub refusals: [u64; REFUSALS.len()],
     /// Messages dropped, by kind.
     pub drops: [u64; DROPS.len()],
+    /// Datagrams among these that the kernel refused to send.
+    pub unsent: u64,
     /// Slow turns, by [`SLOW_TURNS`].
     pub slow_turns: [u64; SLOW_TURNS.len()],
     /// Processor time used by the process.

@@ -272,19 +272,21 @@ fn workers(change: &Change, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Hosts whose users send media and get none.
+/// Hosts whose users send media and get none. All transports together: relayed addresses are the same for all, so what comes back to
+/// one client came through every firewall, and one client that sends to a closed port is no fault of any.
 fn one_way(state: &State, change: &Change, problems: &mut Vec<Problem>) {
     let (old, new) = (&change.old.detail.hosts, &change.new.detail.hosts);
     for (host, (name, now)) in state.hosts.iter().zip(new).enumerate() {
         let before = old.get(host).copied().unwrap_or_default();
-        for (at, transport) in Transport::ALL.into_iter().enumerate() {
-            let [sent, back] = [0, 1].map(|way| now[at][way].saturating_sub(before[at][way]));
-            if sent >= ONE_WAY_PACKETS && back == 0 {
-                let text = format!("Nothing comes back from the peers of {name} over {}.", transport.name());
-                let next_step = "do the firewalls of this host, of its provider and of the media server let UDP to the relay ports \
-                                 through?";
-                problems.push(Problem::new(Level::Bad, text, next_step));
-            }
+        let over = |at: usize| [0, 1].map(|way| now[at][way].saturating_sub(before[at][way]));
+        let [sent, back] = [0, 1].map(|way| (0..now.len()).map(|at| over(at)[way]).sum::<u64>());
+        if sent >= ONE_WAY_PACKETS && back == 0 {
+            let users = Transport::ALL.into_iter().enumerate().filter(|(at, _)| over(*at)[0] > 0);
+            let transports = users.map(|(_, transport)| transport.name()).collect::<Vec<_>>().join(", ");
+            let text = format!("Nothing comes back from the peers of {name} over {transports}.");
+            let next_step = "does the media server of this host run (FreeSWITCH, mediasoup)? If so, do the firewalls of this host, of \
+                             its provider and of the media server let UDP to the relay ports through?";
+            problems.push(Problem::new(Level::Bad, text, next_step));
         }
     }
 }
@@ -360,11 +362,18 @@ fn calls(recent: &Change, problems: &mut Vec<Problem>) {
         let share = 100.0 * lost / (relayed + lost);
         let text = format!("{share:.0} % of the media was dropped {}.", within(recent));
         let level = if share >= 50.0 { Level::Bad } else { Level::Warning };
-        add(
-            level,
-            text,
-            "run hallpass doctor: it finds rules of a firewall; hallpass top shows the reasons under DROPPED",
-        );
+        let unsent = recent.of(|reading| reading.unsent) as f64;
+        let (why, next_step) = match unsent > lost / 2.0 {
+            true => (
+                " Most of it because the kernel refuses to send it: a firewall of this machine, output?",
+                "run hallpass doctor: it names the rule, and the command that lets the packets out",
+            ),
+            false => (
+                "",
+                "run hallpass doctor: it finds rules of a firewall; hallpass top shows the reasons under DROPPED",
+            ),
+        };
+        add(level, format!("{text}{why}"), next_step);
     }
     let web = recent.of(|reading| reading.web_unavailable);
     if web > 0 {
@@ -466,7 +475,8 @@ mod tests {
             cpu: Duration::from_secs(400),
             detail: Detail {
                 reasons: vec![("wrong_password", 0, 5), ("peer_denied", 1, 500)],
-                hosts: vec![[[1_000_000, 1], [49, 0], [0, 0]]],
+                // One client over TCP sends to a closed port; the others of its host are well.
+                hosts: vec![[[1_000_000, 1], [900, 0], [0, 0]]],
                 handshakes: 41,
                 distrusted: 4,
                 lacks: vec![("memory", 0)],
@@ -568,6 +578,12 @@ mod tests {
                 work(Duration::from_secs(1), 11),
                 "bad",
                 "turn in 100 of worker 0 takes more than 50 ms",
+            ),
+            (
+                good(),
+                Reading { drops: [0, 0, 0, 0, 700], unsent: 600, ..none() },
+                "bad",
+                "100 % of the media was dropped in the last five minutes. Most of it because the kernel refuses to send it",
             ),
             (
                 good(),

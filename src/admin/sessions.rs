@@ -32,6 +32,8 @@ pub struct Session {
     pub from_client: Traffic,
     /// Relayed towards the client.
     pub from_peer: Traffic,
+    /// Datagrams for peers that could not be sent.
+    pub unsent: u32,
     /// One or two relayed addresses.
     pub relayed: Vec<Relayed>,
 }
@@ -93,10 +95,14 @@ fn keep_newest(found: &mut Vec<Session>) -> u64 {
 pub fn json(source: &dyn SessionSource, filter: &Filter, refused: &Book) -> Value {
     let mut found: Vec<Session> = Vec::new();
     let mut of_user: HashMap<(String, String), u32> = HashMap::new();
+    let mut has_peer: HashSet<(String, String)> = HashSet::new();
     let (mut total, mut omitted) = (0u64, 0u64);
     let is_complete = source.read(&mut |session| {
         total += 1;
         *of_user.entry((session.host.clone(), session.user.clone())).or_default() += 1;
+        if session.relayed.iter().any(|relayed| relayed.permissions > 0) {
+            has_peer.insert((session.host.clone(), session.user.clone()));
+        }
         if (!filter.host.is_empty() && filter.host != session.host) || !session.user.contains(&filter.user) {
             return;
         }
@@ -116,7 +122,8 @@ pub fn json(source: &dyn SessionSource, filter: &Filter, refused: &Book) -> Valu
         .map(|session| {
             let key = (session.host, session.user);
             let held = of_user.get(&key).copied().unwrap_or(0);
-            let is_denied = denied.contains(&key);
+            // Browsers ask for several peers on one allocation, and keep others that are never used.
+            let is_denied = denied.contains(&key) && !has_peer.contains(&key);
             let session = Session { host: key.0, user: key.1, ..session };
             let remarks = remarks(&session, (held, limit), is_denied);
             session.json(now, &remarks)
@@ -137,6 +144,7 @@ impl Session {
             "seconds": self.seconds,
             "from_client": self.from_client.json(),
             "from_peer": self.from_peer.json(),
+            "unsent": self.unsent,
             "relayed": self.relayed.iter().map(Relayed::json).collect::<Vec<_>>(),
             "hints": hints,
             "notes": notes,
@@ -173,16 +181,22 @@ struct Remarks {
 }
 
 /// Returns what can be said of a session. `held` is the number of its user's sessions, `limit` the most. `is_denied`: a peer of its
-/// user was refused lately.
+/// user was refused lately, and none is permitted.
 fn remarks(session: &Session, (held, limit): (u32, u32), is_denied: bool) -> Remarks {
     let Remarks { mut hints, mut notes } = Remarks::default();
     let (up, down) = (session.from_client.packets, session.from_peer.packets);
     let permissions: usize = session.relayed.iter().map(|relayed| relayed.permissions).sum();
     if session.seconds >= SETTLING {
-        if up >= ONE_WAY && down == 0 {
+        let unsent = u64::from(session.unsent);
+        if unsent >= ONE_WAY && unsent > up {
+            hints.push(format!(
+                "{unsent} of its packets to the peers could not be sent: the kernel refuses them, as with a firewall rule of this \
+                 machine for output. hallpass doctor names it"
+            ));
+        } else if up >= ONE_WAY && down == 0 {
             hints.push(
-                "nothing comes back from the peers: do the firewalls of this host and of the media server let UDP to the \
-                 relay ports through?"
+                "nothing comes back from the peers: does the media server run? If so, do the firewalls of this host and of the \
+                 media server let UDP to the relay ports through?"
                     .to_owned(),
             );
         } else if down >= ONE_WAY && up == 0 {
@@ -296,6 +310,41 @@ mod tests {
         );
         assert_eq!(page["sessions"][0]["notes"], json!([]));
         assert!(page["sessions"][1]["notes"][0].as_str().is_some_and(|note| note.starts_with("no peer yet")));
+    }
+
+    /// Of two allocations of a browser, one has its peer and a 403 for another one, and one is idle.
+    #[test]
+    fn an_idle_session_beside_one_with_a_peer_is_normal() {
+        let book = Book::default();
+        let denied = refusals::Entry {
+            time: 1,
+            host: "ping".into(),
+            user: "ann".into(),
+            client: "192.0.2.1:5".into(),
+            transport: "udp",
+            request: "create_permission",
+            reason: "peer_denied",
+            code: Some(403),
+            text: "the peer is not allowed".into(),
+            next_step: "add it".into(),
+        };
+        book.add(refusals::Proof::Credentials, std::net::Ipv4Addr::LOCALHOST.into(), denied);
+        let mut used = session("ping", "ann", 60, 100, 100);
+        used.relayed = vec![Relayed { permissions: 1, ..Relayed::default() }];
+        let page = json(&Fixed(vec![used, session("ping", "ann", 70, 0, 0)]), &Filter::default(), &book);
+        for at in 0..2 {
+            assert_eq!(page["sessions"][at]["hints"], json!([]), "{page:#}");
+        }
+    }
+
+    /// What could not be sent does not count as sent, so a silent microphone must not be suspected.
+    #[test]
+    fn packets_that_could_not_be_sent_are_named() {
+        let blocked = Session { unsent: 3000, ..session("ping", "ann", 60, 0, 0) };
+        let page = json(&Fixed(vec![blocked]), &Filter::default(), &Book::default());
+        let hint = page["sessions"][0]["hints"][0].as_str().unwrap_or_default();
+        assert!(hint.contains("3000 of its packets to the peers could not be sent"), "{page:#}");
+        assert_eq!(page["sessions"][0]["unsent"], 3000);
     }
 
     #[test]

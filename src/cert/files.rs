@@ -13,7 +13,7 @@ use rustls::{Error, InconsistentKeys};
 use super::crypto::provider;
 use super::x509;
 use crate::base::text::counted;
-use crate::system::pipe;
+use crate::system::{account, pipe};
 
 /// Size limit of a PEM file.
 const MAX_FILE: u64 = 1 << 20;
@@ -137,11 +137,9 @@ impl CertError {
 impl fmt::Display for CertError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Read(path, error) if error.kind() == io::ErrorKind::PermissionDenied => write!(
-                f,
-                "{}: permission denied; let the user that runs hallpass read it, for example through the group ssl-cert",
-                path.display()
-            ),
+            Self::Read(path, error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                write!(f, "{}: permission denied; {}", path.display(), account::let_this_user_read(path))
+            }
             Self::Read(path, error) => write!(f, "{}: {error}; check the path", path.display()),
             Self::TooLarge(path) => {
                 write!(f, "{}: larger than 1 MiB; write the path of a PEM file", path.display())

@@ -9,6 +9,11 @@ use rustls::sign::CertifiedKey;
 
 use super::files::{self, CertError, Warning};
 use super::x509;
+use crate::base::text::clean;
+
+/// Names that are returned at most, and the longest of them in characters.
+const NAMES_MAX: usize = 8;
+const NAME_MAX: usize = 100;
 
 /// Holds one certificate, which is used for every server name: a relay has one name, and clients without SNI must be
 /// served too.
@@ -105,6 +110,23 @@ impl CertStore {
         // A name with other characters is invalid, and must not get into a label.
         let name = described.names.into_iter().find(|name| name.bytes().all(|byte| byte.is_ascii_graphic()));
         Some(Expiry { name, not_after: described.not_after, is_self_signed: described.is_self_issued })
+    }
+
+    /// Returns the names of the certificate in use that `next` does not cover, at most eight.
+    pub fn lost_names(&self, next: &CertifiedKey) -> Vec<String> {
+        let described = |key: &CertifiedKey| key.cert.first().and_then(|leaf| x509::describe(leaf));
+        // A self-signed one had names of this machine, and no browser accepted it.
+        let before = described(&self.current()).filter(|before| !before.is_self_issued);
+        let has = described(next).map(|next| next.names).unwrap_or_default();
+        let covers = |wanted: &str| {
+            let domain = wanted.split_once('.').map(|(_, domain)| format!("*.{domain}"));
+            has.iter().any(|name| {
+                name.eq_ignore_ascii_case(wanted)
+                    || domain.as_ref().is_some_and(|domain| name.eq_ignore_ascii_case(domain))
+            })
+        };
+        let lost = before.into_iter().flat_map(|before| before.names).filter(|name| !covers(name));
+        lost.map(|name| clean(&name, NAME_MAX)).take(NAMES_MAX).collect()
     }
 
     /// Returns the certificate in use.

@@ -223,7 +223,11 @@ fn verify(path: &Path, relays: &[Relay], args: &BbbXmlArgs) -> ExitCode {
                 _ if is_stream => "give it a list that bbb-web would load".to_owned(),
                 _ if is_denied(path) => AS_ROOT.to_owned(),
                 true => ANEW.to_owned(),
-                false => remedy(path, args),
+                false => format!(
+                    "BigBlueButton has it as /etc/bigbluebutton/turn-stun-servers.xml: run this command there, or here with a copy of \
+                     it. If there is none yet, {}",
+                    remedy(path, args)
+                ),
             };
             return fail(about(path, &reason).trim_end(), &next);
         }

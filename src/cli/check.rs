@@ -10,7 +10,7 @@ use super::args::CheckArgs;
 use super::live::{Attempt, try_addresses};
 use super::output::{counted, fail, print_hanging, print_stderr_fitting};
 use super::serve::kernel;
-use super::{certificate, this_host};
+use super::{certificate, loaded, this_host};
 use crate::base::text::clean;
 use crate::config::{self, Config, Examined, Report, Severity};
 use crate::system::addresses::{self, Addresses};
@@ -59,6 +59,9 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
             "running   hallpass (pid {pid}) already serves {} of these addresses",
             found.live.served
         );
+        for change in loaded::differences(&config, &args.config) {
+            let _ = writeln!(text, "running   not loaded yet, `hallpass reload` applies it: {change}");
+        }
     }
     let verdict = match found.warnings {
         0 => "good".to_owned(),

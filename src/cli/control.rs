@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use super::args::ControlArgs;
 use super::running::Failed;
 use crate::base::text::clean;
-use crate::config;
+use crate::config::{self, Config};
 
 /// The socket of a server that systemd has started (`RuntimeDirectory=hallpass`).
 const DEFAULT: &str = "/run/hallpass/control.sock";
@@ -41,6 +41,11 @@ impl Control {
         };
         let path = args.socket.clone().or(configured);
         Ok(Self { path: path.unwrap_or_else(|| PathBuf::from(DEFAULT)) })
+    }
+
+    /// Returns the socket of the server that uses this configuration.
+    pub fn in_configuration(config: &Config) -> Self {
+        Self { path: config.control_socket.clone().unwrap_or_else(|| PathBuf::from(DEFAULT)) }
     }
 
     /// Sends a request and returns the answer, whatever its status.

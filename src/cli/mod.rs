@@ -15,6 +15,7 @@ mod endpoints;
 mod import_coturn;
 mod live;
 mod load;
+mod loaded;
 mod manual;
 mod output;
 mod progress_line;

@@ -6,6 +6,9 @@ use super::finding::{Finding, Severity, finding};
 /// The code of the finding that the running server does not have the configuration that was examined.
 pub const PREVIOUS: &str = "previous_configuration";
 
+/// The code of the finding that the running server has not loaded the file as it is now.
+pub const NOT_LOADED: &str = "not_loaded";
+
 /// One subject of a run on the relay itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
@@ -77,6 +80,16 @@ pub fn conclude(checks: &[Check]) -> Diagnosis {
                 ),
             )
         },
+        (1, _) if findings.iter().any(|one| one.code == NOT_LOADED && one.severity == Severity::Error) => {
+            Finding {
+                severity: Severity::Error,
+                ..finding(
+                    "not_in_use",
+                    "The running server does not use this file as it is now, so what is said here about the file does not hold for \
+                 calls yet.",
+                )
+            }
+        }
         (errors, _) if errors == of_website => Finding {
             severity: Severity::Error,
             ..finding(
@@ -140,5 +153,10 @@ mod tests {
         let told = conclude(&[configuration]);
         assert_eq!((told.works, told.findings[0].code), (false, "not_in_use"));
         assert!(!told.findings[0].text.contains("Calls fail"), "{told:?}");
+        let mut configuration = Check::of("configuration");
+        configuration.findings.push(Finding::error(NOT_LOADED, "host.a.peers: changed", "hallpass reload"));
+        assert_eq!(conclude(&[configuration.clone()]).findings[0].code, "not_in_use");
+        configuration.findings.push(Finding::error("e", "an error", "do"));
+        assert_eq!(conclude(&[configuration]).findings[0].code, "faulty");
     }
 }

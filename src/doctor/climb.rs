@@ -1,6 +1,7 @@
 //! Climbs one rung, stage by stage.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OnceCell, Semaphore};
@@ -23,7 +24,7 @@ use crate::client::{Allocation, Credentials};
 use crate::system::clock;
 
 /// Rungs that have allocations at once, two each. Relays limit the allocations of a user, some to ten.
-const PAIRS: usize = 3;
+pub const PAIRS: usize = 3;
 /// Limit for the lookup of a name.
 pub const LOOKUP: Duration = Duration::from_secs(5);
 const DAY: u64 = 86_400;
@@ -38,7 +39,7 @@ pub struct Shared {
     trust: Trust,
     proxy: Option<Proxy>,
     proxy_lookup: OnceCell<Lookup>,
-    pairs: Semaphore,
+    pairs: Arc<Semaphore>,
     /// The difference of the clocks in seconds, at least and at most, if that explains a 401.
     clock_gap: OnceCell<Option<(u64, u64)>>,
     until: Instant,
@@ -52,10 +53,15 @@ impl Shared {
             trust,
             proxy,
             proxy_lookup: OnceCell::new(),
-            pairs: Semaphore::new(PAIRS),
+            pairs: Arc::new(Semaphore::new(PAIRS)),
             clock_gap: OnceCell::new(),
             until,
         }
+    }
+
+    /// Has these permits for rungs with allocations, also those of other logins.
+    pub fn with_pairs(self, pairs: Arc<Semaphore>) -> Self {
+        Self { pairs, ..self }
     }
 }
 

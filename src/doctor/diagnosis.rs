@@ -9,10 +9,10 @@ use super::name::{Lookup, is_wrong};
 use super::outcome::{Outcome, Untested};
 use super::quality::quality;
 use super::rung::Route;
-use super::stage::{Cause, Stage};
-use super::text::{list, span};
+use super::stage::{Cause, Fault, Stage};
+use super::text::span;
 use super::tls::Certificate;
-use crate::base::family::Family;
+use super::unreached::{names, reset, unreached};
 use crate::base::transport::Transport;
 use crate::system::local_addresses::is_private;
 
@@ -46,6 +46,11 @@ pub fn diagnose(lookups: &[Lookup], outcomes: &[Outcome], proxy: Option<&str>) -
     }
     Diagnosis { works, findings, addressee }
 }
+
+/// Why a relay that answers STUN may not answer a login.
+const DROPS_REQUESTS: &str = "Either the relay drops requests, because it is overloaded or too many come from this network at once \
+                              (a whole class behind one address): then `hallpass refusals` on the relay says rate_limited. Or a \
+                              firewall cuts what it does not know.";
 
 struct Facts<'a> {
     lookups: &'a [Lookup],
@@ -92,18 +97,19 @@ impl Facts<'_> {
         let is_blocked =
             udp().any(|outcome| matches!(outcome.cause_at(Stage::Stun), Some(Cause::NoAnswer(_))));
         let network = Some(Addressee::Network);
+        let at_relay = udp().filter(|outcome| outcome.is_relay()).max_by_key(|outcome| outcome.reached);
         let (why, addressee) = match (udp().any(|outcome| outcome.rung.is_given), is_blocked) {
-            _ if udp().next().is_none() => ("UDP, the best way, was not tested.", None),
-            _ if udp().any(Outcome::is_relay) => {
-                ("UDP, the best way, reaches the relay, but fails then.", network)
-            }
-            (true, _) => ("This network does not let UDP through, the best way.", network),
+            _ if udp().next().is_none() => ("UDP, the best way, was not tested.".to_owned(), None),
+            _ if at_relay.is_some() => behind_stun(at_relay.and_then(|outcome| outcome.fault.as_ref())),
+            (true, _) => ("This network does not let UDP through, the best way.".to_owned(), network),
             (false, true) => (
-                "UDP, the best way, gets no answer: this network blocks it, or the relay does not offer it.",
+                "UDP, the best way, gets no answer: this network blocks it, or the relay does not offer it."
+                    .to_owned(),
                 network,
             ),
             (false, false) => (
-                "UDP, the best way, is refused: the relay does not offer it, or a firewall rejects it.",
+                "UDP, the best way, is refused: the relay does not offer it, or a firewall rejects it."
+                    .to_owned(),
                 network,
             ),
         };
@@ -148,12 +154,16 @@ impl Facts<'_> {
             );
             return (finding("not_the_relay", text), Some(Addressee::Network));
         }
+        if let Some(found) = reset(self.lookups, self.outcomes) {
+            return found;
+        }
         let opened = || self.outcomes.iter().filter(|outcome| outcome.reached >= Some(Stage::Tcp));
         let cause = opened().find_map(|outcome| outcome.fault.as_ref().map(|fault| &fault.cause));
         if let Some(cause) = cause {
             let text = format!(
                 "Calls will not work here: connections to the relay open ({}), but nothing passes through them ({cause}). A \
-                 firewall looks into connections and stops what it does not know.",
+                 firewall looks into connections and stops what it does not know. (If the relay itself closes them, `hallpass top` \
+                 there names the limit.)",
                 names(opened())
             );
             return (finding("cut_off", text), Some(Addressee::Network));
@@ -242,9 +252,7 @@ impl Facts<'_> {
             cause @ Cause::NoAnswer(_) if matches!(fault.stage, Stage::Credentials | Stage::Allocation) => {
                 let text = format!(
                     "{no} here now: over {}, the relay answers the first question (STUN), but not the next one ({}: {cause}). \
-                     Either it drops requests, because it is overloaded or too many come from this network at once (a whole class \
-                     behind one address): then `hallpass refusals` on the relay says rate_limited. Or a firewall cuts what it does \
-                     not know. Test again in a minute.",
+                     {DROPS_REQUESTS} Test again in a minute.",
                     outcome.rung,
                     fault.stage.name()
                 );
@@ -334,40 +342,7 @@ impl Facts<'_> {
     }
 
     fn nothing_answers(&self) -> (Finding, Option<Addressee>) {
-        let network = Some(Addressee::Network);
-        let all = |test: fn(&Cause) -> bool| {
-            let mut causes = self.outcomes.iter().filter_map(|outcome| outcome.fault.as_ref());
-            causes.all(|fault| test(&fault.cause))
-        };
-        let hosts = list(&self.lookups.iter().map(Lookup::with_addresses).collect::<Vec<_>>());
-        if all(|cause| matches!(cause, Cause::Unreachable)) {
-            let text = format!(
-                "Calls will not work: this computer has no way to {hosts}. Is it connected to a network?"
-            );
-            return (finding("offline", text), network);
-        }
-        if all(|cause| matches!(cause, Cause::OtherFamily)) {
-            let missing = self.direct().find_map(|outcome| outcome.route.family()).unwrap_or(Family::V4);
-            let own = if missing == Family::V4 { Family::V6 } else { Family::V4 };
-            let (own, missing) = (own.name(), missing.name());
-            let text = format!(
-                "Calls will not work here: this computer has {own} alone, and {hosts} has only an {missing} address. The \
-                 relay needs an {own} address, or this network a translation to {missing}."
-            );
-            return (finding("other_family", text), Some(Addressee::Relay));
-        }
-        if all(|cause| matches!(cause, Cause::Refused)) {
-            let text = format!(
-                "Calls will not work here: every connection to {hosts} is refused. Either the relay is not running or \
-                 has another address or other ports, or a firewall rejects them."
-            );
-            return (finding("refused", text), Some(Addressee::Relay));
-        }
-        let text = format!(
-            "Calls will not work here: this network lets nothing through to {hosts}, neither UDP nor TCP nor TLS. (Or \
-             the relay is away: a test from another network, such as a phone's, tells.)"
-        );
-        (finding("blocked", text), network)
+        unreached(self.lookups, self.outcomes)
     }
 
     /// What else is worth knowing.
@@ -473,14 +448,17 @@ impl Facts<'_> {
     }
 }
 
-/// The rungs of these outcomes, each once: `UDP 3478 and TLS 443`.
-fn names<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> String {
-    let mut names: Vec<String> = Vec::new();
-    for outcome in outcomes {
-        let name = outcome.rung.to_string();
-        if !names.contains(&name) {
-            names.push(name);
+/// Why UDP fails, although the relay answers over it.
+fn behind_stun(fault: Option<&Fault>) -> (String, Option<Addressee>) {
+    const FAILS: &str = "UDP, the best way, reaches the relay, but fails then";
+    match fault.map(|fault| (fault.stage, &fault.cause)) {
+        Some((stage @ (Stage::Credentials | Stage::Allocation), cause @ Cause::NoAnswer(_))) => {
+            (format!("{FAILS} ({}: {cause}). {DROPS_REQUESTS}", stage.name()), Some(Addressee::Relay))
         }
+        // On the side of the relay, data takes the same way over every transport.
+        Some((Stage::Data, cause)) => (format!("{FAILS}: {cause}."), Some(Addressee::Network)),
+        Some((_, cause)) if !cause.is_blocking() => (format!("{FAILS}: {cause}."), Some(Addressee::Relay)),
+        Some((_, cause)) => (format!("{FAILS}: {cause}."), Some(Addressee::Network)),
+        None => (format!("{FAILS}."), Some(Addressee::Network)),
     }
-    list(&names)
 }

@@ -129,6 +129,10 @@ pub struct Dropped {
     pub ports: Vec<RangeInclusive<u16>>,
     /// The rule for a person.
     pub by: String,
+    /// The table of the chain that the kernel enters; in nftables with its family: `inet filter`.
+    pub table: String,
+    /// That chain. A rule before all others of it decides first.
+    pub chain: String,
 }
 
 /// What may happen to a packet in a chain. Several are possible if a condition is not known here.
@@ -167,11 +171,12 @@ impl Ruleset {
         let mut dropped: Option<Dropped> = None;
         let mut is_in_range = false;
         for port in self.samples(ports) {
-            let Some(by) = self.fate(packet, port) else {
+            let Some(((table, chain), by)) = self.fate(packet, port) else {
                 is_in_range = false;
                 continue;
             };
-            let all = &mut dropped.get_or_insert_with(|| Dropped { ports: Vec::new(), by }).ports;
+            let all =
+                &mut dropped.get_or_insert_with(|| Dropped { ports: Vec::new(), by, table, chain }).ports;
             match all.last_mut().filter(|_| is_in_range) {
                 Some(last) => *last = *last.start()..=port,
                 None => all.push(port..=port),
@@ -200,21 +205,22 @@ impl Ruleset {
         samples
     }
 
-    /// Returns the rule that drops the packet for certain.
-    fn fate(&self, packet: Packet<'_>, port: u16) -> Option<String> {
+    /// Returns the rule that drops the packet for certain, with the table and chain that the kernel enters.
+    fn fate(&self, packet: Packet<'_>, port: u16) -> Option<((String, String), String)> {
         // Each chain that the kernel enters decides by itself, and one drop is enough.
         self.chains.iter().filter(|(_, chain)| chain.hook == Some(packet.hook)).find_map(|(name, chain)| {
             let has_untracked = self.has_untracked;
             let walk = Walk { packet, port, has_untracked, steps: Cell::new(STEPS_MAX) };
             let fates = self.pass(name, chain, &walk, 0);
-            match (fates.accepted, fates.undecided) {
+            let by = match (fates.accepted, fates.undecided) {
                 (true, _) => None,
                 (false, true) => {
                     let policy = || format!("the policy of chain {} in table {}", name.1, name.0);
                     chain.policy_drops.then(policy)
                 }
                 (false, false) => fates.dropped,
-            }
+            };
+            by.map(|by| (name.clone(), by))
         })
     }
 

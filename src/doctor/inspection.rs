@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::climb::{LOOKUP, Shared, climb};
+use tokio::sync::Semaphore;
+
+use super::climb::{LOOKUP, PAIRS, Shared, climb};
 use super::drive::{Progress, Tasks};
 use super::login::Login;
 use super::name::{Lookup, look_up};
@@ -39,11 +41,23 @@ pub struct Door {
     pub is_outside: bool,
 }
 
+/// How many allocations the relay has room for. With few, the doors are tried one after another, so that they do not refuse each
+/// other, nor anybody else. 0 stands for enough.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// For all logins together.
+    pub all: usize,
+    /// For each of them.
+    pub each: usize,
+}
+
 /// What to try.
 #[derive(Debug, Default)]
 pub struct Inspection {
     /// The logins, one for each host.
     pub logins: Vec<Login>,
+    /// How many allocations are possible.
+    pub room: Room,
     /// The listeners.
     pub doors: Vec<Door>,
     /// Names to look up.
@@ -116,10 +130,21 @@ async fn all(inspection: &Inspection, progress: &mut dyn Progress) -> Seen {
 
 fn start(inspection: &Inspection, tasks: &mut Tasks<Ended>) {
     let trust = Trust::of_this_computer();
-    let login = |limit: Duration| {
-        let of = |login: &Login| Arc::new(Shared::new(login.clone(), trust.clone(), None, now() + limit));
-        inspection.logins.iter().map(of).collect::<Vec<_>>()
+    let permits = |allocations: usize| Arc::new(Semaphore::new((allocations / 2).clamp(1, PAIRS)));
+    let is_scarce = |allocations: usize, logins: usize| (1..2 * PAIRS * logins).contains(&allocations);
+    let Room { all, each } = inspection.room;
+    let of_all =
+        is_scarce(all, inspection.logins.len()).then(|| permits(all.min(if each == 0 { all } else { each })));
+    let shared = |login: &Login, limit: Duration| {
+        let shared = Shared::new(login.clone(), trust.clone(), None, now() + limit);
+        Arc::new(match &of_all {
+            Some(pairs) => shared.with_pairs(Arc::clone(pairs)),
+            None if is_scarce(each, 1) => shared.with_pairs(permits(each)),
+            None => shared,
+        })
     };
+    let login =
+        |limit: Duration| inspection.logins.iter().map(|login| shared(login, limit)).collect::<Vec<_>>();
     let (patient, short) = (login(TOTAL), login(SHORT));
     for (number, door) in inspection.doors.iter().enumerate() {
         let logins = if door.is_outside { &short } else { &patient };

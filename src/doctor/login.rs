@@ -84,6 +84,12 @@ impl Login {
         expiry(name).and_then(|expires| now.checked_sub(expires))
     }
 
+    /// For how many seconds the fixed name is still valid; `None` if it has expired, or has no expiry time.
+    pub fn valid_for(&self, now: u64) -> Option<u64> {
+        let Self::Fixed { name, .. } = self else { return None };
+        expiry(name).and_then(|expires| expires.checked_sub(now))
+    }
+
     /// Whether this is a fixed name that does not begin with a number, so no name made from a secret.
     pub fn has_no_time(&self) -> bool {
         let Self::Fixed { name, .. } = self else { return false };

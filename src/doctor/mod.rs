@@ -23,6 +23,7 @@ pub mod json;
 pub mod letter;
 mod link;
 pub mod login;
+mod login_note;
 pub mod markdown;
 pub mod name;
 mod other_family;
@@ -39,6 +40,7 @@ mod tests;
 pub mod text;
 pub mod time_source;
 pub mod tls;
+mod unreached;
 mod watch;
 pub mod web;
 
@@ -103,6 +105,7 @@ enum Ended {
 async fn examine(options: Options, progress: &mut dyn Progress) -> Report {
     let begun = clock::unix_seconds();
     let proxy = options.proxy.as_ref().map(ToString::to_string);
+    let left = options.login.valid_for(begun);
     let trust = Trust::of_this_computer();
     let shared = Arc::new(Shared::new(options.login, trust, options.proxy, now() + TOTAL));
     let mut run = Run { rungs: options.rungs, shared, tasks: Tasks::new(TOTAL + GRACE) };
@@ -121,7 +124,8 @@ async fn examine(options: Options, progress: &mut dyn Progress) -> Report {
     outcomes.sort_by(|a, b| (&a.rung, a.route, a.address).cmp(&(&b.rung, b.route, b.address)));
     lookups.sort_by(|a, b| a.name.cmp(&b.name));
     other_family::recognize(&mut outcomes).await;
-    let diagnosis = diagnose(&lookups, &outcomes, proxy.as_deref());
+    let mut diagnosis = diagnose(&lookups, &outcomes, proxy.as_deref());
+    login_note::add_note(&mut diagnosis, left);
     Report { relay: None, lookups, proxy, outcomes, diagnosis, begun, took: run.tasks.elapsed() }
 }
 

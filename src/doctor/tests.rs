@@ -158,6 +158,41 @@ fn what_is_said_about_udp_is_what_was_seen() {
     assert!(text(vec![large]).contains("reaches the relay, but fails then"));
 }
 
+/// Limits of the relay are no fault of the network: it is not asked to open ports that are open.
+#[test]
+fn limits_of_the_relay_are_not_the_networks() {
+    let [udp, tcp, tls] = &given()[..] else { panic!("three rungs") };
+    let of = |all: Vec<Outcome>| {
+        let report = report(vec![found(RELAY)], all);
+        let verdict = report.diagnosis.findings[0].clone();
+        (verdict.code, verdict.text, report.diagnosis.addressee)
+    };
+    let reset = |rung: &Rung| fails(rung, DIRECT, Stage::Name, Stage::Tcp, Cause::Reset);
+    let (code, text, addressee) = of(vec![reset(tcp), reset(tls)]);
+    assert_eq!((code, addressee), ("reset", Some(Addressee::Relay)));
+    assert!(text.contains("(TCP 3478 and TLS 443) are opened and reset at once"), "{text}");
+    assert!(text.contains("hallpass top") && !text.contains("UDP"), "{text}");
+    // UDP is not let through either: that is what the network is asked for.
+    let (code, text, addressee) = of(vec![dropped(udp, DIRECT), reset(tcp), reset(tls)]);
+    assert_eq!((code, addressee), ("blocked", Some(Addressee::Network)), "{text}");
+    assert!(
+        text.contains("neither UDP nor TCP nor TLS") && text.contains("--proxy http://HOST:PORT"),
+        "{text}"
+    );
+    let (_, text, _) = of(vec![dropped(tls, DIRECT)]);
+    assert!(text.contains("not over TLS (nothing else was tested)") && !text.contains("UDP"), "{text}");
+    let (_, text, _) = of(vec![dropped(tls, DIRECT), dropped(tls, Route::Proxy)]);
+    assert!(!text.contains("--proxy"), "{text}");
+    let unanswered = fails(udp, DIRECT, Stage::Stun, Stage::Credentials, SILENT);
+    let (code, text, addressee) = of(vec![unanswered, works(tls, DIRECT)]);
+    assert_eq!((code, addressee), ("works_without_udp", Some(Addressee::Relay)));
+    assert!(text.contains("hallpass refusals") && text.contains("rate_limited"), "{text}");
+    let full = fails(udp, DIRECT, Stage::Credentials, Stage::Allocation, Cause::Full);
+    assert_eq!(of(vec![full, works(tls, DIRECT)]).2, Some(Addressee::Relay));
+    let no_data = fails(udp, DIRECT, Stage::Permission, Stage::Data, Cause::NoData);
+    assert_eq!(of(vec![no_data, works(tls, DIRECT)]).2, Some(Addressee::Network));
+}
+
 #[test]
 fn only_the_proxy() {
     let [udp, tcp, tls] = &given()[..] else { panic!("three rungs") };

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use hyper::header;
+use hyper::{HeaderMap, header};
 use tokio::net::UdpSocket;
 
 use super::link::within;
@@ -112,10 +112,15 @@ impl TimeSource {
 
     async fn http(&self, address: SocketAddr) -> Result<i64, Cause> {
         let response = ask(address, Protocol::Http1, None, &self.host, "/").await?;
-        let date = response.headers().get(header::DATE).and_then(|value| value.to_str().ok());
-        let missing = || Cause::System("the answer has no Date".to_owned());
-        date.and_then(parse_date).ok_or_else(missing)
+        time_of(response.headers()).ok_or_else(|| Cause::System("the answer has no Date".to_owned()))
     }
+}
+
+/// The time of an answer. One from a cache has the Date of the first time that it was sent, and an Age (RFC 9111 section 5.1).
+fn time_of(headers: &HeaderMap) -> Option<i64> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let age = text(header::AGE).and_then(|age| age.trim().parse::<u32>().ok()).unwrap_or(0);
+    Some(parse_date(text(header::DATE)?)?.saturating_add(age.into()))
 }
 
 /// Asks an NTP server (RFC 5905) for its time, once.
@@ -167,6 +172,18 @@ fn parse_date(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A proxy that keeps answers for minutes is no wrong clock.
+    #[test]
+    fn the_age_of_a_cached_answer_counts() {
+        let date = || (header::DATE, "Thu, 01 Jan 1970 00:16:40 GMT".parse().expect("a value"));
+        let of =
+            |headers: Vec<(header::HeaderName, header::HeaderValue)>| time_of(&headers.into_iter().collect());
+        assert_eq!(of(vec![date()]), Some(1000));
+        assert_eq!(of(vec![date(), (header::AGE, "400".parse().expect("a value"))]), Some(1400));
+        assert_eq!(of(vec![date(), (header::AGE, "x".parse().expect("a value"))]), Some(1000));
+        assert_eq!(of(vec![(header::AGE, "400".parse().expect("a value"))]), None);
+    }
 
     #[test]
     fn dates_of_web_servers() {

@@ -59,6 +59,21 @@ impl Account {
         Self::of_process(std::process::id())
     }
 
+    /// The command that lets this account read `file`, or enter the `directory` in the way.
+    pub fn let_read(&self, file: &Path, directory: Option<&Path>) -> String {
+        let groups = fs::read_to_string(GROUPS).unwrap_or_default();
+        let group = entry(&groups, |fields| number(fields, 2) == Some(self.gid));
+        let group = group.map_or_else(|| self.gid.to_string(), |fields| fields[0].to_owned());
+        match directory {
+            Some(directory) => format!(
+                "chgrp {group} {0} && chmod 750 {0}; or copy the files to a directory of that user: the hooks in certs/hooks do that \
+                 at each renewal",
+                directory.display()
+            ),
+            None => format!("chgrp {group} {0} && chmod 640 {0}", file.display()),
+        }
+    }
+
     /// Opens files as this account, and closes them again. The kernel decides, so capabilities, ACLs and security modules
     /// count as well.
     ///
@@ -86,6 +101,17 @@ impl Account {
         set_thread_res_gid(gid, gid, gid)?;
         set_thread_res_uid(uid, uid, uid)?;
         Ok(())
+    }
+}
+
+/// What to do after permission was denied to this program to read `file`.
+pub fn let_this_user_read(file: &Path) -> String {
+    match Account::own() {
+        Some(own) => {
+            let command = own.let_read(file, closed_directory(file).as_deref());
+            format!("let user {} read it: {command}", own.name)
+        }
+        None => "let the user that runs hallpass read it".to_owned(),
     }
 }
 

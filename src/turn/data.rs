@@ -54,10 +54,11 @@ fn relay(
     payload: std::ops::Range<usize>,
     dont_fragment: bool,
 ) -> FromClient {
-    if route.reach != Reach::All && !state.may_reach(route.peer, route.reach) {
+    if route.reach != Reach::All && !state.may_reach(route.allocation, route.peer, route.reach) {
         return state.dropped(DropReason::PeerDenied);
     }
-    let rates = &state.settings.limits.rates;
+    let confined = state.confined_rates(route.allocation, route.reach);
+    let rates = confined.as_ref().unwrap_or(&state.settings.limits.rates);
     let allocation = match state.table.count(route.allocation, now, rates, payload.len(), true) {
         Ok(allocation) => allocation,
         Err(reason) => return state.dropped(reason),
@@ -79,10 +80,13 @@ fn relay(
 pub fn from_peer(state: &mut State, now: Now, relay: RelayId, peer: OnWire, len: usize) -> FromPeer {
     let found = state.table.route_from_peer(relay, peer, now.instant);
     let found = found.and_then(|found| match found.reach {
-        Reach::OwnRelayed if !state.may_reach(peer, found.reach) => Err(DropReason::PeerDenied),
+        Reach::OwnRelayed | Reach::OwnUser if !state.may_reach(found.allocation, peer, found.reach) => {
+            Err(DropReason::PeerDenied)
+        }
         _ => Ok(found),
     });
-    let rates = &state.settings.limits.rates;
+    let confined = found.ok().and_then(|found| state.confined_rates(found.allocation, found.reach));
+    let rates = confined.as_ref().unwrap_or(&state.settings.limits.rates);
     let counted = found
         .and_then(|found| Ok((found, state.table.count(found.allocation, now.instant, rates, len, false)?)));
     let (found, allocation) = match counted {
@@ -116,6 +120,10 @@ pub fn from_peer(state: &mut State, now: Now, relay: RelayId, peer: OnWire, len:
 pub fn unsent(state: &mut State, allocation: Option<AllocationId>, from_client: bool, unsent: Traffic) {
     let Some(allocation) = allocation.and_then(|id| state.table.allocation_mut(id)) else { return };
     let rung = state.counters.host(allocation.host, allocation.client.five_tuple.transport);
+    if from_client {
+        let packets = u32::try_from(unsent.packets).unwrap_or(u32::MAX);
+        allocation.unsent = allocation.unsent.saturating_add(packets);
+    }
     let (total, of_host) = match from_client {
         true => (&mut allocation.from_client, &rung.from_client),
         false => (&mut allocation.from_peer, &rung.from_peer),
@@ -158,7 +166,7 @@ pub fn peer_icmp(state: &mut State, now: Now, relay: RelayId, error: PeerIcmp) {
 fn as_announced(state: &State, peer: OnWire, reach: Reach) -> Announced {
     match reach {
         Reach::All => Announced(peer.0),
-        Reach::OwnOpened | Reach::OwnRelayed => state.policy.to_announced(peer),
+        Reach::OwnOpened | Reach::OwnRelayed | Reach::OwnUser => state.policy.to_announced(peer),
     }
 }
 

@@ -62,6 +62,19 @@ pub struct Host {
     pub revoked: Vec<String>,
     /// Allow-list: if present, this host's users reach only these peers.
     pub peers: Option<Vec<IpNet>>,
+    /// If present, a user of this host reaches only its own relayed addresses, and `peers` has no effect.
+    pub confined: Option<Confined>,
+}
+
+/// The limits of users who may only test the relay. Each reaches nothing but its own relayed addresses, until its name expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confined {
+    /// Allocations of one user; 0 = no limit.
+    pub allocations_per_user: u32,
+    /// Allocations of all users of the host; 0 = no limit.
+    pub allocations: u32,
+    /// How much may be relayed.
+    pub rates: Rates,
 }
 
 impl Host {
@@ -80,6 +93,7 @@ impl fmt::Debug for Host {
             .field("secrets", &self.secrets.len())
             .field("revoked", &self.revoked.len())
             .field("peers", &self.peers)
+            .field("confined", &self.confined)
             .finish()
     }
 }

@@ -48,6 +48,8 @@ pub struct LiveSession {
     pub from_client: Traffic,
     /// Payload relayed towards the client.
     pub from_peer: Traffic,
+    /// Datagrams for peers that could not be sent.
+    pub unsent: u32,
     /// One or two relayed addresses.
     pub relays: Vec<LiveRelay>,
 }

@@ -48,6 +48,10 @@ pub enum Purpose {
     Search,
     /// The same for other clients at the sources of such clients, counted for all sources together.
     NeighbourSearch,
+    /// The share of one source in that.
+    NeighbourShare,
+    /// Counting a source among those that share, once a second.
+    NeighbourTurn,
     /// The same for clients without a recent wrong guess.
     FirstSearch,
     /// The same for clients at sources with an earlier wrong guess, counted for all sources together.
@@ -208,7 +212,12 @@ impl Throttle {
 fn levels(purpose: Purpose, subject: Subject<'_>) -> [Option<(Key<'_>, u64)>; 3] {
     let expensive = usize::from(matches!(
         purpose,
-        Purpose::Search | Purpose::FirstSearch | Purpose::Guess | Purpose::Handshake
+        Purpose::Search
+            | Purpose::FirstSearch
+            | Purpose::NeighbourShare
+            | Purpose::NeighbourTurn
+            | Purpose::Guess
+            | Purpose::Handshake
     ));
     match subject {
         Subject::Source(IpAddr::V4(ip)) => [Some((Key::V4(ip.to_bits()), 1)), None, None],
@@ -220,7 +229,9 @@ fn levels(purpose: Purpose, subject: Subject<'_>) -> [Option<(Key<'_>, u64)>; 3]
             let of_provider = match purpose {
                 // A guess says nothing about other sites.
                 Purpose::Guess => None,
-                Purpose::Search | Purpose::FirstSearch => Some(SEARCHES_OF_A_PROVIDER),
+                Purpose::Search | Purpose::FirstSearch | Purpose::NeighbourShare | Purpose::NeighbourTurn => {
+                    Some(SEARCHES_OF_A_PROVIDER)
+                }
                 _ => Some(NETWORKS_OF_A_PROVIDER[expensive]),
             };
             [

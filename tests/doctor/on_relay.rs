@@ -268,9 +268,13 @@ fn faults_of_the_web_and_the_files(relay: &Relay) {
     names(
         &json,
         "xml_unreadable",
-        &["user nobody cannot read", "servers.xml", "mode 600", "setfacl -m u:nobody:r"],
+        &["user nobody cannot read", "servers.xml", "mode 600", "chgrp nogroup", "&& chmod 640"],
     );
-    names(&json, "file_unreadable", &["user nobody cannot read", "web.toml", "setfacl -m u:nobody:r"]);
+    names(
+        &json,
+        "file_unreadable",
+        &["user nobody cannot read", "web.toml", "chgrp nogroup", "&& chmod 640"],
+    );
     let all = json["findings"].to_string();
     assert!(all.contains("key.pem (root:root, mode 600): Permission denied"), "{json:#}");
     fs::set_permissions(relay.files.path("servers.xml"), fs::Permissions::from_mode(0o640))
@@ -328,7 +332,8 @@ fn behind_nat(relay: &Relay) {
     });
     relay.write_xml(NAT_NAME);
     let json = relay.examine(&config, NAT_NAME, &[]);
-    assert_eq!(faults(&json), ["certificate_expired_in_files", "no_external_ip"], "{json:#}");
+    let expected = ["certificate_expired_in_files", "no_external_ip", "relayed_elsewhere"];
+    assert_eq!(faults(&json), expected, "{json:#}");
     names(
         &json,
         "certificate_expired_in_files",
@@ -356,7 +361,13 @@ fn behind_nat(relay: &Relay) {
     );
     inside(&relay.lab.router, &["nft", &rules]);
     let json = relay.examine(&config, NAT_NAME, &[]);
-    assert_eq!(faults(&json), ["certificate_for_other_name"], "{json:#}");
+    assert_eq!(faults(&json), ["certificate_for_other_name", "relayed_elsewhere"], "{json:#}");
+    // The server runs with the file as it was before.
+    names(
+        &json,
+        "relayed_elsewhere",
+        &["relayed addresses at 198.18.2.2", "it would announce 203.0.113.9", "hallpass reload"],
+    );
     let facts = json["relay"]["checks"].to_string();
     for fact in ["announces 203.0.113.9 (external_ip for 10.0.0.5)", "203.0.113.9 leads back to this relay"] {
         assert!(facts.contains(fact), "{fact} in {json:#}");
@@ -410,11 +421,31 @@ fn a_firewall(relay: &Relay) {
     let input = [
         "61000-65000 are dropped by the rule with handle",
         "nft -a list chain inet guard input",
-        "`udp dport 61000-65000 accept`",
+        "`nft insert rule inet guard input udp dport 61000-65000 accept`",
     ];
     names(&json, "relay_ports_blocked_in", &input);
-    names(&json, "relay_ports_blocked_out", &["nft -a list chain inet guard output"]);
+    let output =
+        ["nft -a list chain inet guard output", "`ufw allow out proto udp from any port 61000:65000`"];
+    names(&json, "relay_ports_blocked_out", &output);
     assert!(json["rungs"].as_array().expect("rungs").iter().all(|rung| rung["works"] == false), "{json:#}");
+    inside(&relay.lab.server, &["nft", "flush", "ruleset"]);
+    // Every listener in one run, and the command as printed lets them through.
+    let rules = "table ip guard { \
+        chain input { type filter hook input priority 0; policy drop; iif lo accept; ct state established accept; udp dport 61000-65000 accept; }; }";
+    inside(&relay.lab.server, &["nft", rules]);
+    let json = relay.examine(&relay.files.path("good.toml"), NAME, &[]);
+    assert_eq!(faults(&json), ["listener_blocked"], "{json:#}");
+    let said = said(&json, "listener_blocked");
+    assert!(
+        said.contains("udp 3478, tcp 3478 and tls 443 are dropped by the policy of chain input"),
+        "{said}"
+    );
+    let commands = said.split('`').filter(|part| part.starts_with("nft insert rule"));
+    for command in commands {
+        inside(&relay.lab.server, &command.split(' ').collect::<Vec<_>>());
+    }
+    let json = relay.examine(&relay.files.path("good.toml"), NAME, &[]);
+    assert_eq!(faults(&json), [""; 0], "{json:#}");
     inside(&relay.lab.server, &["nft", "flush", "ruleset"]);
 }
 

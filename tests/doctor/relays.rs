@@ -134,3 +134,22 @@ fn a_web_server_in_the_place_of_the_relay() {
     assert_eq!((&plain["reached"], &plain["fault"]["code"]), (&"tcp".into(), &"not_turn".into()), "{json:#}");
     assert_eq!(rung(&json, "tls", port, "direct")["fault"]["code"], "not_tls", "{json:#}");
 }
+
+/// With four ports, the doctor's own ways would take them from each other, and from users.
+#[test]
+fn a_small_relay_is_not_filled_by_the_test() {
+    let _turn = beside_others();
+    let mut plan = Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]);
+    plan.relay_ports = (61000, 61003);
+    plan.tables = "[[host]]\nname = \"second\"\nsecret = \"a secret of the second host\"\n".to_owned();
+    plan.limits = "allocations_per_user = 3".to_owned();
+    let server = Server::start(&plan);
+    let config = server.files().path("hallpass.toml").display().to_string();
+    let doctor = Examination::without_login().trusting(&server.files().path("ca.pem"));
+    let json = doctor.json(&["--config", &config]);
+    let rungs = json["rungs"].as_array().expect("rungs");
+    assert!(rungs.len() >= 3 && rungs.iter().all(|rung| rung["reached"] == "data"), "{json:#}");
+    assert!(!codes(&json).contains(&"listener_full"), "{json:#}");
+    let page = crate::support::http::get(server.admin(), "/refusals").1;
+    assert!(!page.contains("\"no_port\"") && !page.contains("\"user_quota\""), "{page}");
+}

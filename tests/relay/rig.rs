@@ -90,6 +90,7 @@ impl Relay {
                 secrets: vec![SECRET.into()],
                 revoked: Vec::new(),
                 peers: Some(vec!["127.0.0.0/8".parse().expect("prefix")]),
+                confined: None,
             }],
             users: Vec::new(),
             relay_addresses: vec![RelayAddress { local: loopback, announced: loopback, only_local: false }],

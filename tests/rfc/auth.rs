@@ -610,6 +610,78 @@ fn sources_that_guess_again_and_again_do_not_lock_out_others() {
     }
 }
 
+/// Guesses at a few other sources use up what all sources have, and somebody's password is wrong at a school. Its newcomers get in,
+/// each with another secret: every source has an equal share.
+#[test]
+fn guesses_elsewhere_do_not_lock_out_newcomers_of_a_school_with_a_wrong_password() {
+    const STEP: Duration = Duration::from_millis(10);
+    let mut rig = with_many_secrets(|settings| settings.limits.unauthenticated_per_source = 0);
+    let wrong = |rig: &mut Rig, from: Client| {
+        let user = rig.rest(from, "wrong", &format!("{}:w_{}", UNIX + 100, from.five_tuple.client.port()));
+        user.seal(Msg::allocate()).bytes()
+    };
+    let at =
+        |source: usize, port: usize| client_at(Transport::Udp, &format!("203.0.{source}.9:{}", 1000 + port));
+    let mut guessers: Vec<Vec<(Client, Vec<u8>)>> = Vec::new();
+    for source in 0..4 {
+        guessers.push((0..100).map(|port| (at(source, port), wrong(&mut rig, at(source, port)))).collect());
+    }
+    let school = |port: usize| client_at(Transport::Udp, &format!("203.0.113.5:{port}"));
+    let mut newcomers: Vec<(User, usize, bool)> =
+        (0..30).map(|n| (good(&mut rig, school(100 + n), n as u64), 0, false)).collect();
+    // In steps, from the first try of each.
+    let tries = [0, 50, 150, 350, 750, 1550];
+    for step in 0..2000 {
+        for (source, guesser) in guessers.iter().enumerate() {
+            for n in 0..5 {
+                let (from, bytes) = &guesser[(step * 5 + n + source) % 100];
+                rig.feed(from, bytes);
+                while rig.reply().is_some() {}
+            }
+        }
+        if step % 20 == 0 {
+            let from = school(20_000 + step);
+            let bytes = wrong(&mut rig, from);
+            rig.feed(&from, &bytes);
+            while rig.reply().is_some() {}
+        }
+        for (n, (user, tried, is_in)) in newcomers.iter_mut().enumerate() {
+            let is_due = tries.get(*tried).is_some_and(|&wait| step == 100 + n * 10 + wait);
+            if is_due && !*is_in {
+                *tried += 1;
+                *is_in = rig
+                    .exchange(&user.at, &user.seal(Msg::allocate()).bytes())
+                    .is_some_and(|a| a.code() == 0);
+            }
+        }
+        rig.now.instant = rig.now.instant + STEP;
+    }
+    let is_in = newcomers.iter().filter(|(.., is_in)| *is_in).count();
+    assert_eq!(is_in, newcomers.len());
+}
+
+/// Tries of a client with an allocation for another name: they use up nothing of its source, and its own requests go on.
+#[test]
+fn a_client_with_an_allocation_repeats_no_search() {
+    let mut rig = with_many_secrets(|_| {});
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let from = client_at(transport, "203.0.113.5:7000");
+        let known = good(&mut rig, from, 0);
+        assert_eq!(rig.ask(&known, Msg::allocate()).code(), 0);
+        use_up_searches(&mut rig, Transport::Tcp);
+        let other = User { name: format!("{}:w_other", UNIX + 100), ..good(&mut rig, from, 1) };
+        let request = other.seal(Msg::request(REFRESH)).bytes();
+        assert_eq!(rig.silent(&from, &request), DropReason::SearchDeferred);
+        let deferred = rig.dropped(DropReason::SearchDeferred);
+        for _ in 0..40 {
+            assert_eq!(rig.silent(&from, &request), DropReason::Throttled);
+        }
+        assert_eq!(rig.dropped(DropReason::SearchDeferred), deferred);
+        assert_eq!(rig.refresh(&known, 600).code(), 0, "over {transport:?}");
+        rig.wait(3);
+    }
+}
+
 /// A change of addresses, of this machine or of peers, keeps the cached names; a change of secrets clears them.
 #[test]
 fn names_stay_known_when_addresses_change() {

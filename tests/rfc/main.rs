@@ -10,6 +10,7 @@ mod addresses;
 mod allocate;
 mod auth;
 mod channel;
+mod confined;
 mod data;
 mod limits;
 mod message;

@@ -283,6 +283,7 @@ fn a_revoked_secret_is_revoked_for_every_host() {
                     secrets: vec!["fresh".into()],
                     revoked: vec!["north-secret".into()],
                     peers: None,
+                    confined: None,
                 }
             },
             "under a new name",

@@ -174,6 +174,7 @@ pub fn settings() -> Settings {
         secrets: secrets.iter().map(|&secret| secret.to_owned()).collect(),
         revoked: Vec::new(),
         peers,
+        confined: None,
     };
     let relay = |ip: &str| RelayAddress {
         local: ip.parse().expect("literal"),

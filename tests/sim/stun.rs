@@ -65,6 +65,7 @@ pub fn settings() -> Settings {
             secrets: vec![SECRET.into()],
             revoked: vec![],
             peers: None,
+            confined: None,
         }],
         users: Vec::new(),
         relay_addresses: vec![relay("10.1.1.1", "5.5.5.5"), relay("2a00:5::5", "2a00:5::5")],

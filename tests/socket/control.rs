@@ -125,3 +125,37 @@ fn without_a_server_the_command_says_what_to_do() {
         assert!(!ended.success && ended.output.contains(expected), "{}", ended.output);
     }
 }
+
+/// A file that was changed and not loaded says nothing about the calls: `doctor` and `check --live` name what differs.
+#[test]
+fn a_changed_file_that_is_not_loaded_is_named() {
+    let _turn = beside_others();
+    if skip_on_coturn("hallpass doctor") {
+        return;
+    }
+    let files = Directory::new("control");
+    let server = start(&files, Plan::loopback());
+    let path = server.files().path("hallpass.toml");
+    let examine = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
+        command.args(arguments).arg("--config").arg(&path);
+        run_command(command, LIMIT).output
+    };
+    let doctor = || examine(&["doctor", "--quiet", "--json"]);
+    let before = doctor();
+    assert!(!before.contains("not_loaded"), "{before}");
+    let text = std::fs::read_to_string(&path).expect("the configuration");
+    let host = "[[host]]\nname = \"north\"\nsecret = \"north-secret-0123456789\"\npeers = [\"192.0.2.30\"]\n";
+    std::fs::write(&path, format!("{text}\n{host}")).expect("our file");
+    let told = doctor();
+    for part in ["\"not_loaded\"", "does not use", "host.north: added", "hallpass reload"] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    assert!(!told.contains("north-secret"), "{told}");
+    let told = examine(&["check", "--live"]);
+    assert!(told.contains("not loaded yet") && told.contains("host.north: added"), "{told}");
+    assert!(hallpass(&files, &["reload"]).success);
+    let after = doctor();
+    assert!(!after.contains("not_loaded"), "{after}");
+    assert!(!examine(&["check", "--live"]).contains("not loaded yet"));
+}

@@ -40,6 +40,10 @@ fn pem(label: &str, der: &[u8]) -> String {
 /// Creates an issuer and a leaf that is valid from 1,000 s before `NOW` to `NOW + lifetime`. Returns leaf, issuer and
 /// the leaf's key in PEM.
 fn issued(lifetime: i64) -> [String; 3] {
+    issued_for(&["relay.example.org"], lifetime)
+}
+
+fn issued_for(names: &[&str], lifetime: i64) -> [String; 3] {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let at = |seconds: i64| epoch + std::time::Duration::from_secs(seconds as u64);
     let ca_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
@@ -49,7 +53,8 @@ fn issued(lifetime: i64) -> [String; 3] {
     let ca_cert = ca.self_signed(&ca_key).unwrap();
     let issuer = Issuer::new(ca, ca_key);
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-    let mut leaf = CertificateParams::new(vec!["relay.example.org".into()]).unwrap();
+    let mut leaf =
+        CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).unwrap();
     leaf.not_before = at(NOW as i64 - 1000);
     leaf.not_after = at(NOW as i64 + lifetime);
     let cert = leaf.signed_by(&key, &issuer).unwrap();
@@ -188,4 +193,27 @@ fn an_expired_certificate_does_not_replace_a_valid_one() {
     // It may replace one that has expired as well, because its names may be the right ones.
     write(issued(4 * day));
     assert!(reload(&store, (&chain, &key), later, false).unwrap().next.is_some());
+}
+
+/// A renewal for another name would otherwise be noticed only by the clients.
+#[test]
+fn names_that_a_new_certificate_lacks_are_known() {
+    let dir = Dir::new();
+    let load_for = |names: &[&str]| {
+        let [leaf, ca, key] = issued_for(names, 86_400);
+        let chain = dir.write("fullchain.pem", format!("{leaf}{ca}"));
+        load(&chain, &dir.write("key.pem", key), NOW).unwrap().key
+    };
+    let store = CertStore::new(load_for(&["relay.example.org", "www.example.org"]));
+    let lost = |names: &[&str]| store.lost_names(&load_for(names));
+    assert_eq!(lost(&["relay.example.org", "www.example.org", "new.example.org"]), [""; 0]);
+    assert_eq!(lost(&["*.example.org"]), [""; 0]);
+    assert_eq!(lost(&["www.example.org"]), ["relay.example.org"]);
+    assert_eq!(lost(&["*.example.com"]), ["relay.example.org", "www.example.org"]);
+    let own = crate::cert::self_signed(&["first.example.org".into()], &[], NOW).unwrap().key;
+    assert_eq!(
+        CertStore::new(own).lost_names(&load_for(&["relay.example.org"])),
+        [""; 0],
+        "nobody trusted it"
+    );
 }

@@ -160,6 +160,8 @@ pub struct Bean {
     /// From the first byte of its element to the last.
     pub span: Range<usize>,
     class: String,
+    /// `abstract="true"`: a pattern for other beans, of which Spring creates none.
+    is_abstract: bool,
     arguments: HashMap<String, String>,
 }
 
@@ -230,6 +232,13 @@ impl Document {
                     depth = depth.saturating_sub(1);
                     document.close(element.name().as_ref(), span);
                 }
+                Event::Decl(declaration) => {
+                    let encoding = declaration.encoding();
+                    if let Some(encoding) = encoding {
+                        let encoding = encoding.map_err(|error| error.to_string())?;
+                        check_encoding(&encoding, text)?;
+                    }
+                }
                 Event::Text(text)
                     if depth == 0 && text.xml10_content().trim_matches('\u{feff}').trim().is_empty() => {}
                 Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) if depth == 0 => {
@@ -259,6 +268,11 @@ impl Document {
         let Some(service) = self.beans.get(SERVICE) else {
             return Err(format!("there is no bean {SERVICE}"));
         };
+        if service.is_abstract {
+            return Err(format!(
+                "{SERVICE} is abstract, so bbb-web does not start; remove abstract=\"true\""
+            ));
+        }
         if service.class.strip_prefix(PACKAGE) != Some(SERVICE_CLASS) {
             return Err(format!(
                 "the class of {SERVICE} is not {PACKAGE}{SERVICE_CLASS}, so bbb-web does not start"
@@ -274,6 +288,11 @@ impl Document {
             };
             if bean.class.strip_prefix(PACKAGE) != Some(class) {
                 return Err(format!("{property} refers to {id:?}, which is not a {class}"));
+            }
+            if bean.is_abstract {
+                return Err(format!(
+                    "{property} refers to {id:?}, which is abstract, so bbb-web does not start; remove abstract=\"true\""
+                ));
             }
             // A set has each bean once, however often it is referred to.
             if !seen.insert(id) {
@@ -307,6 +326,13 @@ impl Document {
             attributes.insert(attribute.key.as_ref().to_owned(), value.into_owned());
         }
         match element.name().as_ref() {
+            "beans" => {
+                if let Some(profile) = attributes.get("profile") {
+                    return Err(format!(
+                        "<beans profile={profile:?}> is not understood: bbb-web has these beans only with that profile; remove it"
+                    ));
+                }
+            }
             "bean" => {
                 let id = attributes.remove("id").or_else(|| attributes.remove("name")).unwrap_or_default();
                 if self.bean.is_some() {
@@ -316,7 +342,8 @@ impl Document {
                     ));
                 }
                 let class = attributes.remove("class").unwrap_or_default();
-                let bean = Bean { class, span, arguments: HashMap::new() };
+                let is_abstract = attributes.get("abstract").is_some_and(|value| value.trim() == "true");
+                let bean = Bean { class, span, is_abstract, arguments: HashMap::new() };
                 if self.beans.insert(id.clone(), bean).is_some() && !id.is_empty() {
                     return Err(format!("two beans have the id {id:?}"));
                 }
@@ -384,6 +411,21 @@ impl Document {
             bean.arguments.entry(index.to_owned()).or_default().push_str(piece);
         }
     }
+}
+
+/// Checks that the text, which is UTF-8, is what its declaration says.
+///
+/// # Errors
+/// A message for the operator if bbb-web would read something else.
+fn check_encoding(declared: &str, text: &str) -> Result<(), String> {
+    let name = declared.trim().to_ascii_lowercase();
+    let is_of_ascii = ["us-ascii", "iso-8859-", "windows-125"].iter().any(|known| name.starts_with(known));
+    if matches!(&*name, "utf-8" | "utf8") || is_of_ascii && text.is_ascii() {
+        return Ok(());
+    }
+    Err(format!(
+        "the file declares the encoding {declared:?} and is written in UTF-8, so bbb-web cannot read it; declare UTF-8"
+    ))
 }
 
 /// The byte that is read next.

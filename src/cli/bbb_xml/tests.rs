@@ -57,6 +57,19 @@ fn what_bbb_web_does_not_load_is_refused() {
     assert!(servers(&format!("\n{text}")).unwrap_err().contains("before <?xml"));
     let misspelt = text.replace("StunTurnService", "StunTurnServices");
     assert!(servers(&misspelt).unwrap_err().contains("the class of stunTurnService"), "{misspelt}");
+    for id in ["turn0", "stun0", SERVICE] {
+        let abstract_one =
+            text.replace(&format!("<bean id=\"{id}\""), &format!("<bean abstract=\"true\" id=\"{id}\""));
+        let refused = servers(&abstract_one).unwrap_err();
+        assert!(refused.contains("abstract") && refused.contains(id), "{refused}");
+    }
+    let profile = text.replacen("<beans", "<beans profile=\"dev\"", 1);
+    assert!(servers(&profile).unwrap_err().contains("profile=\"dev\"> is not understood"), "{profile}");
+    let declared =
+        |encoding: &str| servers(&text.replacen("UTF-8", encoding, 1)).map(|found| found.turn.len());
+    assert!(declared("UTF-16").unwrap_err().contains("declares the encoding \"UTF-16\""));
+    assert_eq!(declared("ISO-8859-1"), Ok(3), "all of it is ASCII");
+    assert_eq!(declared("utf-8"), Ok(3));
 }
 
 /// It would be handed to every browser, and must not appear in a message.

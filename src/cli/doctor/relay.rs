@@ -27,10 +27,10 @@ use crate::cli::args::RelayArgs;
 use crate::cli::live::try_addresses;
 use crate::cli::output::counted;
 use crate::cli::serve::relays::Relays;
-use crate::cli::{certificate as files_of_tls, this_host};
+use crate::cli::{certificate as files_of_tls, loaded, this_host};
 use crate::config::{self, Examined, Severity};
 use crate::doctor::Progress;
-use crate::doctor::check::{Check, PREVIOUS, conclude};
+use crate::doctor::check::{Check, NOT_LOADED, PREVIOUS, conclude};
 use crate::doctor::finding::Finding;
 use crate::doctor::inspection::{Inspection, Seen, inspect};
 use crate::doctor::outcome::Outcome;
@@ -66,6 +66,7 @@ pub(super) fn examine(args: &RelayArgs, progress: &mut dyn Progress) -> io::Resu
         tried: Vec::new(),
         certificate,
         xml,
+        not_loaded: Vec::new(),
     };
     if has_errors {
         // There are defaults in place of the wrong values: to compare them with this machine would mislead. But its ports show
@@ -86,6 +87,9 @@ pub(super) fn examine(args: &RelayArgs, progress: &mut dyn Progress) -> io::Resu
     site.relays.retain(|relay| !relay.only_local);
     site.tried = try_addresses(&site.config, &site.machine);
 
+    site.not_loaded = loaded::differences(&site.config, &args.config);
+    checks[0].findings.extend(not_loaded(&site, &file));
+
     let mut inspection = Inspection {
         names: names::wanted(&site),
         web: web::servers(&site),
@@ -95,7 +99,7 @@ pub(super) fn examine(args: &RelayArgs, progress: &mut dyn Progress) -> io::Resu
     listeners::plan(&site, &mut inspection);
     let seen = inspect(&inspection, progress)?;
 
-    let firewall = firewall::check(&site);
+    let firewall = firewall::check(&site, &seen);
     checks.push(files::check(&site, &examined.secret_files));
     checks.push(ports::check(&site));
     checks.push(addresses::check(
@@ -127,6 +131,19 @@ fn report(file: String, checks: Vec<Check>, outcomes: Vec<Outcome>, seen: Seen) 
         begun: seen.begun,
         took: seen.took,
     }
+}
+
+/// The running server does not use the file as it is now, which is what all other subjects are about.
+fn not_loaded(site: &Site<'_>, file: &str) -> Option<Finding> {
+    if site.not_loaded.is_empty() {
+        return None;
+    }
+    let text = format!("the running server does not use {file} as it is now: {}", site.not_loaded.join("; "));
+    let remedy = "hallpass reload applies the file, and no call ends; then run this command again";
+    Some(match loaded::matters(&site.not_loaded) {
+        true => Finding::error(NOT_LOADED, text, remedy),
+        false => Finding::warning(NOT_LOADED, text, remedy),
+    })
 }
 
 /// The server that runs beside a file with errors. Without a known pid, the one at the default admin address.

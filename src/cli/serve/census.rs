@@ -113,6 +113,7 @@ mod tests {
             idle: Duration::from_secs(idle),
             from_client: Traffic::default(),
             from_peer: Traffic::default(),
+            unsent: 0,
             relays: Vec::new(),
         }
     }

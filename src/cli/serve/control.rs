@@ -4,6 +4,7 @@
 //! | request | effect |
 //! |---|---|
 //! | `POST /reload` | applies the configuration file; 409 if nothing is applied |
+//! | `GET /difference` | the file of the configuration, and what a reload would change |
 //! | `GET /drain` | the state of the drain, and who is left |
 //! | `POST /drain` | begins a drain, or changes its time limit; `{"seconds": 2700}`, default `limits.drain_seconds` |
 //! | `DELETE /drain` | ends the drain |
@@ -22,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::census::Census;
 use super::client_names::ClientNames;
-use super::reload::Reloaded;
+use super::reload::{Compared, Reloaded};
 use crate::net::sessions::SessionReader;
 pub use socket::{ControlSocket, default_path};
 
@@ -44,6 +45,8 @@ pub enum Order {
     CancelDrain(oneshot::Sender<DrainView>),
     /// Applies the configuration file.
     Reload(oneshot::Sender<Reloaded>),
+    /// Compares the configuration file with the configuration in use.
+    Compare(oneshot::Sender<Compared>),
     /// Asks for the state of the drain.
     ShowDrain(oneshot::Sender<DrainView>),
 }
@@ -90,7 +93,11 @@ pub fn serve(
 
 fn router(control: Control) -> Router {
     let drain = get(show_drain).post(begin_drain).delete(cancel_drain);
-    Router::new().route("/reload", post(reload)).route("/drain", drain).with_state(control)
+    Router::new()
+        .route("/reload", post(reload))
+        .route("/difference", get(compare))
+        .route("/drain", drain)
+        .with_state(control)
 }
 
 async fn reload(State(control): State<Control>) -> Response {
@@ -99,6 +106,13 @@ async fn reload(State(control): State<Control>) -> Response {
     let (true, Ok(reloaded)) = (is_sent, reloaded.await) else { return stopping() };
     let status = if reloaded.is_applied { StatusCode::OK } else { StatusCode::CONFLICT };
     answer(status, &reloaded.to_json())
+}
+
+async fn compare(State(control): State<Control>) -> Response {
+    let (reply, compared) = oneshot::channel();
+    let is_sent = control.orders.send(Order::Compare(reply)).await.is_ok();
+    let (true, Ok(compared)) = (is_sent, compared.await) else { return stopping() };
+    answer(StatusCode::OK, &compared.to_json())
 }
 
 async fn show_drain(State(control): State<Control>) -> Response {

@@ -53,7 +53,7 @@ use metrics::reload::Reloads;
 use now::now;
 use pages::{Shown, Starting};
 use pressure::Watch;
-use refusals::Refusals;
+use refusals::{Comparison, Refusals};
 use relays::Relays;
 use running_server::RunningServer;
 use settings::{HostNames, Machine};
@@ -130,8 +130,9 @@ fn set_up(
     let addresses = addresses::at_start();
     // Printed before a certificate error ends the start, so that the operator sees both.
     let fit_check = configuration::refuse_misfits(&config, &source, &addresses);
-    let certificate = Certificate::first(&config)
-        .map_err(|message| StartError::new(message, "fix cert and key in [tls] or [admin]"))?;
+    let certificate = Certificate::first(&config).map_err(|message| {
+        StartError::new(message, "do that, or correct cert and key in [tls] or [admin]")
+    })?;
     shown.certificate.set(certificate.store_for_admin());
     fit_check?;
     site.set(&config, site::files_at_start(&config)?, certificate.of_files());
@@ -186,11 +187,7 @@ fn set_up(
         protocol,
         counters.clone(),
         Arc::clone(&hosts),
-        format!(
-            "hallpass bbb-xml --config {} --public-name {} --verify turn-stun-servers.xml",
-            source.name(),
-            config.realm
-        ),
+        Comparison { config: source.name(), realm: config.realm.clone() },
         clock::unix_seconds(),
     );
     shown.metrics.set(ServerMetrics {

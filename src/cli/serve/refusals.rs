@@ -2,6 +2,7 @@
 
 mod alarm;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -11,6 +12,7 @@ use super::client_names::ClientNames;
 use crate::admin::refusals::{Book, Cause, Entry, Proof, Warning};
 use crate::base::host::HostId;
 use crate::base::transport::Transport;
+use crate::cli::output::shell_word;
 use crate::turn::counters::Counters;
 use crate::turn::error::Code;
 use crate::turn::identity::explanation::{Explainer, Explanation};
@@ -22,6 +24,8 @@ use alarm::{Clocks, Secrets};
 
 /// Refusals handled at once, so that a flood does not delay the control thread.
 const AT_ONCE: usize = 64;
+/// Seconds without a wrong password after which a warning is over that came although users of every host succeeded.
+const QUIET: u64 = 120;
 
 /// The refusals that the workers report.
 pub struct Refusals {
@@ -34,23 +38,60 @@ pub struct Refusals {
     secrets: Secrets,
     outdated: Secrets,
     clocks: Clocks,
-    /// The command that compares the secrets.
-    compare: String,
-    /// The hosts that the warning about secrets names.
-    open: Option<Vec<Arc<str>>>,
-    /// Allocations of each host at the last wrong password.
-    before_last: Vec<u64>,
+    comparison: Comparison,
+    open: Option<Open>,
+    /// Allocations of each host at the last wrong password, and when that was.
+    last: (Vec<u64>, u64),
+}
+
+/// The warning about secrets that is shown.
+#[derive(Debug)]
+struct Open {
+    /// The hosts whose users must succeed.
+    hosts: Vec<Arc<str>>,
+    /// Whether users of these hosts succeeded all the time. Then it is over when no wrong password has come for [`QUIET`].
+    is_beside_success: bool,
+}
+
+/// How the secrets are compared with those of BigBlueButton.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// The file of the configuration.
+    pub config: String,
+    /// The name of the relay.
+    pub realm: String,
+}
+
+/// Where BigBlueButton has its list.
+const LIST: &str = "/etc/bigbluebutton/turn-stun-servers.xml";
+
+impl Comparison {
+    /// The command for this machine. `host`: which one, if there are several; an empty one is not known.
+    fn command(&self, host: Option<&str>) -> String {
+        let Self { config, realm } = self;
+        let host = match host {
+            None => String::new(),
+            Some("") => " --host NAME".to_owned(),
+            Some(host) => format!(" --host {}", shell_word(host)),
+        };
+        let line = format!("hallpass bbb-xml --config {config}{host} --public-name {realm} --verify");
+        // On another machine, usually.
+        match Path::new(LIST).exists() {
+            true => format!("{line} {LIST}"),
+            false => format!("ssh root@BIGBLUEBUTTON cat {LIST} | {line} -"),
+        }
+    }
 }
 
 impl Refusals {
-    /// Keeps refusals in `book`. `compare` is the command that compares the secrets with those of BigBlueButton.
+    /// Keeps refusals in `book`.
     pub fn new(
         book: Book,
         names: ClientNames,
         settings: Arc<Settings>,
         counters: Vec<Arc<Counters>>,
         hosts: Arc<ArcSwap<Vec<Arc<str>>>>,
-        compare: String,
+        comparison: Comparison,
         now: u64,
     ) -> Self {
         let mut refusals = Self {
@@ -63,9 +104,9 @@ impl Refusals {
             secrets: Secrets::default(),
             outdated: Secrets::default(),
             clocks: Clocks::default(),
-            compare,
+            comparison,
             open: None,
-            before_last: Vec::new(),
+            last: (Vec::new(), now),
         };
         refusals.begin("start", now, refusals.allocated());
         refusals
@@ -113,7 +154,7 @@ impl Refusals {
             self.warn(&refusal, explanation.as_ref(), &entry.user, now);
             self.book.add(proof(refusal.sender), refusal.five_tuple.client.ip(), entry);
         }
-        self.settle();
+        self.settle(now);
     }
 
     fn entry(&self, refusal: &Refusal, explanation: Option<&Explanation>, now: u64) -> Entry {
@@ -156,25 +197,31 @@ impl Refusals {
     }
 
     /// Gives a warning, in the log and on the pages.
-    fn tell(&self, cause: Cause, text: String, now: u64) {
-        let next_step = match cause {
-            Cause::Secrets => format!(
-                "compare: {}; if they agree, was the relay reloaded since? hallpass doctor tells",
-                self.compare
-            ),
-            Cause::Clocks => "compare both clocks: date -u".to_owned(),
-        };
+    fn tell(&self, cause: Cause, text: String, next_step: String, now: u64) {
         let end = if text.ends_with('?') { "" } else { ";" };
         tracing::warn!("{text}{end} next step: {next_step}");
         self.book.warn(Warning { cause, time: now, text, next_step });
     }
 
+    /// The next step of a warning about secrets. `hosts`: those that may be to blame.
+    fn compare(&self, hosts: &[Arc<str>]) -> String {
+        let host = match (hosts, self.settings.hosts.len()) {
+            (_, 0 | 1) => None,
+            ([host], _) => Some(&**host),
+            _ => Some(""),
+        };
+        let command = self.comparison.command(host);
+        format!("compare: {command}; if they agree, was the relay reloaded since? hallpass doctor tells")
+    }
+
     /// Ends the warning about secrets once users of every host that it names have succeeded since the last refusal.
-    fn settle(&mut self) {
-        let Some(open) = &self.open else { return };
-        let silent = without_success(&self.successes(&self.before_last));
-        if open.iter().all(|host| !silent.contains(host)) {
-            tracing::info!("users of {} succeed: the warning about secrets is over", open.join(", "));
+    fn settle(&mut self, now: u64) {
+        let Some(Open { hosts, is_beside_success }) = &self.open else { return };
+        let (before, at) = &self.last;
+        let silent = without_success(&self.successes(before));
+        let is_quiet = !is_beside_success || now.saturating_sub(*at) >= QUIET;
+        if is_quiet && hosts.iter().all(|host| !silent.contains(host)) {
+            tracing::info!("users of {} succeed: the warning about secrets is over", hosts.join(", "));
             self.open = None;
             self.book.settle(Cause::Secrets);
         }
@@ -202,22 +249,30 @@ impl Refusals {
                 let told = match explanation.and_then(Explanation::outdated) {
                     Some(host) => {
                         let alarm = self.outdated.refused(user, source, now);
-                        alarm.map(|alarm| (alarm.outdated(host), vec![Arc::clone(host)]))
+                        alarm.map(|alarm| (alarm.outdated(host), vec![Arc::clone(host)], false))
                     }
                     None => self.secrets.refused(user, source, now).map(|alarm| {
                         let hosts = self.successes(&alarm.before);
-                        (alarm.text(&hosts), without_success(&hosts))
+                        let silent = without_success(&hosts);
+                        let all = || hosts.iter().map(|(name, _)| Arc::clone(name)).collect();
+                        let is_beside_success = silent.is_empty();
+                        (
+                            alarm.text(&hosts),
+                            if is_beside_success { all() } else { silent },
+                            is_beside_success,
+                        )
                     }),
                 };
-                if let Some((text, silent)) = told {
-                    self.tell(Cause::Secrets, text, now);
-                    self.open = Some(silent).filter(|silent| !silent.is_empty());
+                if let Some((text, hosts, is_beside_success)) = told {
+                    self.tell(Cause::Secrets, text, self.compare(&hosts), now);
+                    self.open = Some(Open { hosts, is_beside_success });
                 }
-                self.before_last = self.allocated();
+                self.last = (self.allocated(), now);
             }
             Reason::ExpiredName { seconds } => {
-                if let Some(text) = self.clocks.expired(user, source, seconds, now) {
-                    self.tell(Cause::Clocks, text, now);
+                let allocated = self.allocated().into_iter().fold(0, u64::wrapping_add);
+                if let Some(text) = self.clocks.expired(user, source, seconds, now, allocated) {
+                    self.tell(Cause::Clocks, text, "compare both clocks: date -u".to_owned(), now);
                 }
             }
             _ => {}
@@ -276,4 +331,23 @@ fn log(entry: &Entry) {
         entry.text,
         entry.next_step
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The list is on another machine, and with several hosts the command needs one.
+    #[test]
+    fn the_command_that_compares_the_secrets_is_whole() {
+        let comparison =
+            Comparison { config: "/etc/h.toml".to_owned(), realm: "relay.example.org".to_owned() };
+        assert_eq!(
+            comparison.command(None),
+            "ssh root@BIGBLUEBUTTON cat /etc/bigbluebutton/turn-stun-servers.xml | hallpass bbb-xml --config /etc/h.toml \
+             --public-name relay.example.org --verify -"
+        );
+        assert!(comparison.command(Some("ping")).contains("/etc/h.toml --host ping --public-name"));
+        assert!(comparison.command(Some("")).contains("/etc/h.toml --host NAME --public-name"));
+    }
 }

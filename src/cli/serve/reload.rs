@@ -1,6 +1,7 @@
 //! A reload: everything that can fail happens before anything is applied, so a configuration is applied as a whole or not at
 //! all.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -51,6 +52,33 @@ impl Reloaded {
             "problems": self.problems,
             "result": self.result(),
         })
+    }
+}
+
+/// What a reload would change now, as far as the file itself goes. Nothing is prepared, logged or applied.
+#[derive(Debug, Default)]
+pub struct Compared {
+    /// The file, without symbolic links; `None` if the server was started without one.
+    pub file: Option<PathBuf>,
+    /// What differs from the configuration in use. Empty if the file has errors.
+    pub changes: Vec<String>,
+}
+
+impl Compared {
+    /// Reads the file again and compares it with the configuration in use.
+    pub fn of(source: &Source, config: &Config) -> Self {
+        let file = match source {
+            Source::File(path) | Source::Coturn(path) => path.canonicalize().ok(),
+            Source::BuiltIn => None,
+        };
+        let next = source.read_again();
+        let changes = next.map_or_else(|_| Vec::new(), |next| config::difference(config, &next.config));
+        Self { file, changes }
+    }
+
+    /// Returns the answer to `GET /difference`.
+    pub fn to_json(&self) -> Value {
+        json!({ "file": self.file, "changes": self.changes })
     }
 }
 

@@ -23,7 +23,7 @@ use super::pages::Shown;
 use super::pressure::Watch;
 use super::refusals::Refusals;
 use super::relays::Relays;
-use super::reload::{self, InUse, Prepared, Reloaded};
+use super::reload::{self, Compared, InUse, Prepared, Reloaded};
 use super::settings::{HostNames, Machine};
 use super::site::Face;
 use super::start_error::CHECK_UNIT_LIMITS;
@@ -193,6 +193,10 @@ impl RunningServer {
             Order::Reload(reply) => {
                 // Nobody waits for it any more if this fails.
                 let _ = reply.send(self.reload(readiness));
+                return;
+            }
+            Order::Compare(reply) => {
+                let _ = reply.send(Compared::of(&self.source, &self.config));
                 return;
             }
         };

@@ -55,6 +55,7 @@ fn in_words(session: &LiveSession, names: &ClientNames) -> Session {
         seconds: session.age.as_secs(),
         from_client: traffic(session.from_client),
         from_peer: traffic(session.from_peer),
+        unsent: session.unsent,
         relayed: session.relays.iter().map(|relay| relayed(relay, names)).collect(),
     }
 }

@@ -166,6 +166,7 @@ pub fn protocol(
             secrets: host.secrets.clone(),
             revoked: host.revoked.clone(),
             peers: host.peers.clone(),
+            confined: None,
         });
     }
     let mut users = Vec::new();
@@ -179,6 +180,7 @@ pub fn protocol(
                 secrets: Vec::new(),
                 revoked: Vec::new(),
                 peers: None,
+                confined: None,
             });
         }
         users.push(StaticUser { name: user.name.clone(), password: user.password.clone(), host: id });

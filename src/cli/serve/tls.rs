@@ -196,6 +196,16 @@ impl NextCertificates {
             let cert = files.cert.display();
             match examined.next {
                 Some(next) => {
+                    let lost = store.lost_names(&next);
+                    if !lost.is_empty() {
+                        let lost = lost.join(", ");
+                        tracing::warn!(
+                            %cert,
+                            "the new certificate is not for {lost}, as the one before was: browsers refuse turns: URLs with these \
+                             names. If clients use one of them, put the right certificate back"
+                        );
+                        changes.push(format!("certificate {cert}: not for {lost} any more"));
+                    }
                     store.replace(next);
                     tracing::info!(%cert, "new certificate in use");
                     changes.push(format!("certificate {cert}: changed"));

@@ -497,6 +497,7 @@ mod tests {
                 secrets: vec![],
                 revoked: vec![],
                 peers: None,
+                confined: None,
             }],
             users: vec![StaticUser { name: "ann".into(), password: "ann-pw".into(), host }],
             relay_addresses: Vec::new(),

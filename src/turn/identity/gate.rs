@@ -9,6 +9,7 @@
 //! Each kind of budget has a table of its own, so that neither sources without credentials nor clients that guess take the
 //! places of running calls.
 
+use super::active_sources::ActiveSources;
 use super::auth::Identity;
 use super::rate_limit::RateLimit;
 use crate::base::time::{Instant, Now};
@@ -52,8 +53,13 @@ const SEARCH_OF_ALL: Limit = Limit { per_second: 100_000_000 };
 /// The same for all sources with a wrong guess within the last half minute, but none within the last second.
 const SEARCH_OF_ALL_RECENT: Limit = Limit { per_second: 25_000_000 };
 /// The same for all clients with a wrong guess within the last second, and once more for all other clients at their sources.
-/// So clients that guess do not keep new clients out, neither at their own source nor at others.
+/// So clients that guess do not keep new clients out at their own source.
 const SEARCH_OF_ALL_GUESSERS: Limit = Limit { per_second: 62_500_000 };
+/// The part of that limit which the sources of these other clients share equally: guesses elsewhere do not keep out the new
+/// clients of a school where somebody's password is wrong. Below the limit, because a share may be used at once.
+const SHARED_BY_NEIGHBOURS: u32 = 50_000_000;
+/// A source counts once a second among those that share.
+const ONCE: Limit = Limit { per_second: 1 };
 /// One wrong guess within a second moves a client and its source to the budgets for guessers.
 const GUESSES: Limit = Limit { per_second: 1 };
 /// Parts of a second: a client whose search was deferred is not heard again within one of them, so that trying again at once
@@ -85,6 +91,21 @@ fn search_cost(request: usize, name: usize) -> usize {
 
 fn is_long(request: usize, name: usize) -> bool {
     request > LONG[0] || name > LONG[1]
+}
+
+/// A limit, and what draws from it.
+type Budget = (Purpose, Subject<'static>, Limit);
+
+/// Which budgets a client's search is charged to.
+enum Searcher {
+    /// It has guessed wrong within the last second, or sends long requests.
+    Guesser,
+    /// Another client of its source has.
+    Neighbour,
+    /// Its source has within the last half minute.
+    Recent,
+    /// None of these.
+    New,
 }
 
 /// Who pays for an answer to a request without good credentials.
@@ -120,6 +141,8 @@ pub struct Gate {
     guesses: Throttle,
     /// Clients whose search was deferred, on a faster clock.
     deferred: Throttle,
+    /// Sources with a wrong guess within the last second whose other clients need a search.
+    neighbours: ActiveSources,
 }
 
 impl Gate {
@@ -127,7 +150,13 @@ impl Gate {
     pub fn new(key: [u64; 2]) -> Self {
         // One key serves all tables, because the purpose is part of what is hashed.
         let table = || Throttle::new(key);
-        Self { clients: table(), sources: table(), guesses: table(), deferred: table() }
+        Self {
+            clients: table(),
+            sources: table(),
+            guesses: table(),
+            deferred: table(),
+            neighbours: ActiveSources::default(),
+        }
     }
 
     /// Whether the payer may still cause an answer without credentials. Called before anything is computed. The first requests
@@ -197,9 +226,18 @@ impl Gate {
         }
     }
 
-    /// Counts a search that is deferred.
-    pub fn defer_search(&mut self, now: Now, limits: &Limits, client: &Client) {
-        if client.five_tuple.transport.is_stream() {
+    /// Counts a search for a request of these many bytes, and as many of the name, that is deferred.
+    pub fn defer_search(
+        &mut self,
+        now: Now,
+        limits: &Limits,
+        client: &Client,
+        payer: Payer,
+        request: usize,
+        name: usize,
+    ) {
+        self.note_neighbour(now, client, is_long(request, name));
+        if payer == Payer::Source && client.five_tuple.transport.is_stream() {
             let (purpose, limit) = budget_of_source(limits, client, Request::Refresh);
             self.sources.charge(now.instant, purpose, source(client), DEFERRED_REQUESTS, limit);
         }
@@ -220,12 +258,14 @@ impl Gate {
         name: usize,
     ) -> Result<(), RateLimit> {
         self.may_try_again(now, client)?;
-        let [of_source, of_all] = self.search_budgets(now, client, is_long(message.bytes().len(), name));
-        for ((purpose, subject, limit), named) in
-            [(of_source, RateLimit::SourceSearch as fn(u32) -> RateLimit), (of_all, RateLimit::Search)]
-        {
+        let budgets = self.search_budgets(now, client, is_long(message.bytes().len(), name));
+        for (purpose, subject, limit) in budgets.into_iter().flatten() {
             if !self.sources.has_some(now.instant, purpose, subject, limit) {
-                return Err(named(limit.per_second / NANOS_PER_MILLI));
+                let millis = limit.per_second.div_ceil(NANOS_PER_MILLI);
+                return Err(match subject {
+                    Subject::Everybody => RateLimit::Search(millis),
+                    _ => RateLimit::SourceSearch(millis),
+                });
             }
         }
         Ok(())
@@ -282,7 +322,8 @@ impl Gate {
         let cost = tried * search_cost(message.bytes().len(), name);
         let cost = u32::try_from(cost).unwrap_or(u32::MAX);
         let is_long = is_long(message.bytes().len(), name);
-        for (purpose, subject, limit) in self.search_budgets(now, client, is_long) {
+        self.note_neighbour(now, client, is_long);
+        for (purpose, subject, limit) in self.search_budgets(now, client, is_long).into_iter().flatten() {
             self.sources.charge(now.instant, purpose, subject, cost, limit);
         }
         if is_wrong {
@@ -294,25 +335,51 @@ impl Gate {
         cost
     }
 
-    /// The budgets that a search for this client is charged to: one of its source, and one of all sources together.
-    fn search_budgets(
-        &self,
-        now: Now,
-        client: &Client,
-        is_long: bool,
-    ) -> [(Purpose, Subject<'static>, Limit); 2] {
-        let guess = |purpose, subject| self.guesses.has_used_up(now.instant, purpose, subject, GUESSES);
-        let has_guessed = |subject| guess(Purpose::Guess, subject);
-        let (of_source, of_all) = if is_long || has_guessed(client_itself(client)) {
-            ((Purpose::Search, SEARCH_OF_GUESSERS), (Purpose::Search, SEARCH_OF_ALL_GUESSERS))
-        } else if has_guessed(source(client)) {
-            ((Purpose::FirstSearch, SEARCH_OF_SOURCE), (Purpose::NeighbourSearch, SEARCH_OF_ALL_GUESSERS))
-        } else if guess(Purpose::RecentGuess, source(client)) {
-            ((Purpose::FirstSearch, SEARCH_OF_SOURCE), (Purpose::RecentSearch, SEARCH_OF_ALL_RECENT))
-        } else {
-            ((Purpose::FirstSearch, SEARCH_OF_SOURCE), (Purpose::FirstSearch, SEARCH_OF_ALL))
+    /// The budgets that a search for this client is charged to: those of its source, and one of all sources together.
+    fn search_budgets(&self, now: Now, client: &Client, is_long: bool) -> [Option<Budget>; 3] {
+        let (of_source, share, of_all) = match self.searcher(now, client, is_long) {
+            Searcher::Guesser => {
+                ((Purpose::Search, SEARCH_OF_GUESSERS), None, (Purpose::Search, SEARCH_OF_ALL_GUESSERS))
+            }
+            Searcher::Neighbour => {
+                let per_second = SHARED_BY_NEIGHBOURS / self.neighbours.count(now.instant);
+                let share = Limit { per_second: per_second.max(1) };
+                let of_all = (Purpose::NeighbourSearch, SEARCH_OF_ALL_GUESSERS);
+                ((Purpose::FirstSearch, SEARCH_OF_SOURCE), Some((Purpose::NeighbourShare, share)), of_all)
+            }
+            Searcher::Recent => (
+                (Purpose::FirstSearch, SEARCH_OF_SOURCE),
+                None,
+                (Purpose::RecentSearch, SEARCH_OF_ALL_RECENT),
+            ),
+            Searcher::New => {
+                ((Purpose::FirstSearch, SEARCH_OF_SOURCE), None, (Purpose::FirstSearch, SEARCH_OF_ALL))
+            }
         };
-        [(of_source.0, source(client), of_source.1), (of_all.0, Subject::Everybody, of_all.1)]
+        let of_source =
+            [Some(of_source), share].map(|budget| budget.map(|(p, limit)| (p, source(client), limit)));
+        [of_source[0], of_source[1], Some((of_all.0, Subject::Everybody, of_all.1))]
+    }
+
+    fn searcher(&self, now: Now, client: &Client, is_long: bool) -> Searcher {
+        let guess = |purpose, subject| self.guesses.has_used_up(now.instant, purpose, subject, GUESSES);
+        if is_long || guess(Purpose::Guess, client_itself(client)) {
+            Searcher::Guesser
+        } else if guess(Purpose::Guess, source(client)) {
+            Searcher::Neighbour
+        } else if guess(Purpose::RecentGuess, source(client)) {
+            Searcher::Recent
+        } else {
+            Searcher::New
+        }
+    }
+
+    /// Counts the source among those that share, if this client draws from a share.
+    fn note_neighbour(&mut self, now: Now, client: &Client, is_long: bool) {
+        let shares = matches!(self.searcher(now, client, is_long), Searcher::Neighbour);
+        if shares && self.sources.take(now.instant, Purpose::NeighbourTurn, source(client), 1, ONCE) {
+            self.neighbours.note(now.instant);
+        }
     }
 
     /// Counts this request. Returns whether the user may make it now. A name without a user part may be shared by many, so its

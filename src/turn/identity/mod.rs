@@ -1,6 +1,7 @@
 //! Who sends a request, what it may cost, and which peers its sender may reach.
 
 pub mod account;
+mod active_sources;
 pub mod auth;
 pub mod directory;
 pub mod explanation;

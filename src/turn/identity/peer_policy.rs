@@ -15,7 +15,7 @@ use prefixes::Prefixes;
 
 use crate::base::special_ranges::{Judgement, SPECIAL_RANGES, ipv4_inside};
 use crate::turn::address::{Announced, OnWire};
-use crate::turn::settings::{PeerRules, RelayAddress};
+use crate::turn::settings::{Host, PeerRules, RelayAddress};
 
 /// Which ports of an address a permission covers, ordered from the widest reach to the narrowest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +27,8 @@ pub enum Reach {
     OwnOpened,
     /// An address of this machine that is not allowed: only ports that are live relayed addresses and not a service.
     OwnRelayed,
+    /// An address of this machine, for a confined user: only ports that are live relayed addresses of the same user.
+    OwnUser,
 }
 
 /// The origin of an entry.
@@ -97,11 +99,24 @@ impl PeerPolicy {
         }
     }
 
+    /// The same for a confined user.
+    fn judge_confined(&self, peer: IpAddr) -> Option<Reach> {
+        self.own.cover(peer).then_some(Reach::OwnUser)
+    }
+
+    /// Which ports of `peer` users of this host may reach; `None` for none.
+    pub fn judge_for(&self, host: &Host, peer: IpAddr) -> Option<Reach> {
+        match host.confined {
+            Some(_) => self.judge_confined(peer),
+            None => self.judge(peer, host.peers.as_deref()),
+        }
+    }
+
     /// The reach of a permission for `local`, the address on the wire. Behind 1:1 NAT a client may have named the
     /// announced address or the local one, and the rules may allow only one of them, so the wider reach of the two counts.
-    pub fn judge_either(&self, local: IpAddr, allowed: Option<&[IpNet]>) -> Option<Reach> {
+    pub fn judge_either(&self, host: &Host, local: IpAddr) -> Option<Reach> {
         let announced = self.to_announced(OnWire::new(local, 0)).ip();
-        [local, announced].into_iter().filter_map(|ip| self.judge(ip, allowed)).min()
+        [local, announced].into_iter().filter_map(|ip| self.judge_for(host, ip)).min()
     }
 
     /// Whether `peer` is one of our own services, which no client may reach through the relay. A service on this machine

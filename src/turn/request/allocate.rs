@@ -12,6 +12,7 @@ use crate::turn::action::{Action, Beginning, FromClient, OpenError};
 use crate::turn::address::OnWire;
 use crate::turn::five_tuple::FiveTuple;
 use crate::turn::id::{AllocationId, RelayId};
+use crate::turn::identity::auth::Identity;
 use crate::turn::identity::own_test::is_trial;
 use crate::turn::identity::refusal::Reason;
 use crate::turn::settings::{Limits, RelayAddress};
@@ -100,7 +101,14 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
         Some(token) => Some(state.ports.redeem(now.instant, token).ok_or(Reason::NoReservation)?),
     };
     let account = identity.account();
-    let take = || state.shared.quota.take(identity.host, &account, &state.settings.limits);
+    let confined = state.host(identity.host).and_then(|host| host.confined);
+    let limits = confined.map(|confined| Limits {
+        allocations_per_user: confined.allocations_per_user,
+        allocations_per_host: confined.allocations,
+        ..state.settings.limits.clone()
+    });
+    let limits = limits.as_ref().unwrap_or(&state.settings.limits);
+    let take = || state.shared.quota.take(identity.host, &account, limits);
     let (place, redeemed) = match redeemed {
         // The reserved port already has a place in the quota.
         Some((address, place)) if place.is_of(identity.host, &account) => (place, Some(address)),
@@ -144,7 +152,10 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
         });
     }
 
-    let (now, lifetime) = (now.instant, lifetime(&state.settings.limits, request.lifetime));
+    let (now, mut lifetime) = (now.instant, lifetime(&state.settings.limits, request.lifetime));
+    if confined.is_some() {
+        lifetime = until_expiry(&identity, now, lifetime);
+    }
     let id = state.table.add_allocation(ticket.client, identity, now, place);
     for local in &claims {
         let (relay, owner) =
@@ -182,6 +193,9 @@ pub fn relay_opened(state: &mut State, now: Now, relay: RelayId, outcome: Result
     match outcome {
         Ok(()) => {
             state.table.mark_open(relay);
+            if let Some(owner) = state.table.allocation(id).filter(|_| state.confined(id).is_some()) {
+                state.ports.confine(local, &owner.place);
+            }
             state.ports.mark_open(local);
         }
         Err(OpenError::InUse) if opening.exchangeable && opening.held.len() < TRIES_MAX => {
@@ -399,4 +413,9 @@ fn no_address(state: &State, family: Family, is_default: bool) -> Reason {
 pub fn lifetime(limits: &Limits, wish: Option<u32>) -> Duration {
     let wish = wish.map_or(LIFETIME_DEFAULT, |secs| Duration::from_secs(secs.into()));
     wish.min(limits.lifetime_max).max(LIFETIME_DEFAULT)
+}
+
+/// The lifetime of a confined user's allocation, which ends with the user's name.
+pub fn until_expiry(identity: &Identity, now: Instant, lifetime: Duration) -> Duration {
+    identity.expires.map_or(lifetime, |expires| lifetime.min(expires.since(now)))
 }

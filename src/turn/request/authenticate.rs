@@ -62,7 +62,12 @@ pub fn authenticate(
     let kind = Request::of(message.method());
     // Once the client's budget is used up, only its user's key is tried.
     let is_spent = payer == Payer::Client && !state.gate.has_budget(now, limits, &client, kind, payer, false);
-    let holder_alone = is_spent || !is_fresh;
+    // A client with an allocation whose search for another name was deferred a moment ago: its user's requests go on.
+    let repeated = match payer {
+        Payer::Source => None,
+        Payer::Client | Payer::User => state.gate.may_try_again(now, &client).err(),
+    };
+    let holder_alone = is_spent || !is_fresh || repeated.is_some();
     let may_search = state.gate.may_search(now, &client, message, name.len());
     let settings = &state.settings;
     let attempt = Attempt {
@@ -89,6 +94,10 @@ pub fn authenticate(
         };
         return Err(challenge(state, now, &ticket, (name, Reason::ExpiredNonce), asked, payer));
     }
+    if let (Err(Failure::Refused(Reason::OtherPassword)), Some(limit)) = (&result, repeated) {
+        spend(state, now, &ticket, payer);
+        return Err(drop_over_rate(state, now.instant, &ticket, None, (DropReason::Throttled, limit)));
+    }
     match result {
         Ok(asker) => {
             let identity = Arc::clone(&asker.identity);
@@ -105,7 +114,7 @@ pub fn authenticate(
         // requests over TCP as over UDP. The stream stays open for the repetition.
         Err(Failure::SearchNeeded) => {
             spend(state, now, &ticket, payer);
-            state.gate.defer_search(now, &state.settings.limits, &client);
+            state.gate.defer_search(now, &state.settings.limits, &client, payer, asked.len(), name.len());
             // A search is needed only if it is not allowed.
             let limit = may_search.err().unwrap_or(RateLimit::SourceSearch(0));
             Err(drop_over_rate(state, now.instant, &ticket, None, (DropReason::SearchDeferred, limit)))

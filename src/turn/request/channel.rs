@@ -7,6 +7,7 @@ use super::permission::{check_room, check_user, judge, permit};
 use crate::base::time::Now;
 use crate::turn::action::FromClient;
 use crate::turn::address::Announced;
+use crate::turn::identity::peer_policy::Reach;
 use crate::turn::identity::peer_policy::denial::Denial;
 use crate::turn::identity::refusal::Reason;
 use crate::turn::state::State;
@@ -53,9 +54,12 @@ fn check_and_bind(state: &mut State, now: Now, ticket: &Ticket, request: &Channe
         }
     }
     let permitted = judge(state, now, id, peer)?;
-    if !state.may_reach(permitted.peer, permitted.reach) {
-        let is_service = state.policy.is_service(permitted.peer);
-        let denial = if is_service { Denial::Service } else { Denial::NotRelayed };
+    if !state.may_reach(id, permitted.peer, permitted.reach) {
+        let denial = match permitted.reach {
+            _ if state.policy.is_service(permitted.peer) => Denial::Service,
+            Reach::OwnUser => Denial::Confined,
+            _ => Denial::NotRelayed,
+        };
         return Err(Reason::PeerDenied { peer: permitted.peer.ip(), denial });
     }
     check_room(state, &[permitted])?;

@@ -89,12 +89,14 @@ pub fn judge(state: &State, now: Now, id: AllocationId, peer: Announced) -> Resu
     let denied = |denial| Reason::PeerDenied { peer: named, denial };
     // The settings have every host with an allocation.
     let host = state.host(allocation.identity.host).ok_or_else(|| denied(Denial::NotListed))?;
-    let allowed = host.peers.as_deref();
-    let reach = state.policy.judge(named, allowed);
-    let reach = reach.ok_or_else(|| denied(state.policy.denial(named, allowed)))?;
+    let why = || match host.confined {
+        Some(_) => Denial::Confined,
+        None => state.policy.denial(named, host.peers.as_deref()),
+    };
+    let reach = state.policy.judge_for(host, named).ok_or_else(|| denied(why()))?;
     let peer = state.policy.to_on_wire(peer);
     // A permission is for an address without its port (RFC 8656 section 9): the port is checked for each packet.
-    if reach == Reach::OwnRelayed && !carries_relays(state, relay, peer.ip()) {
+    if matches!(reach, Reach::OwnRelayed | Reach::OwnUser) && !carries_relays(state, relay, peer.ip()) {
         return Err(denied(Denial::Own));
     }
     // With a withdrawn credential, existing permissions can be refreshed, but no peer is added.

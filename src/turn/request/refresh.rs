@@ -1,6 +1,6 @@
 //! Refresh (RFC 8656 section 8).
 
-use super::allocate::lifetime;
+use super::allocate::{lifetime, until_expiry};
 use super::answer::{refuse, succeed};
 use crate::base::time::Instant;
 use crate::turn::action::{EndReason, FromClient};
@@ -40,7 +40,10 @@ fn check_and_refresh(
         }
         return Ok(0);
     }
-    let lifetime = lifetime(&state.settings.limits, request.lifetime);
+    let mut lifetime = lifetime(&state.settings.limits, request.lifetime);
+    if let Some(allocation) = state.table.allocation(id).filter(|_| state.confined(id).is_some()) {
+        lifetime = until_expiry(&allocation.identity, now, lifetime);
+    }
     for relay in chosen {
         state.refresh_relay(relay, now + lifetime);
     }

@@ -76,6 +76,8 @@ pub struct Allocation {
     pub created: Instant,
     /// Its place in the quota, held until it ends.
     pub place: Place,
+    /// Datagrams for peers that could not be sent.
+    pub unsent: u32,
 }
 
 impl Allocation {

@@ -11,6 +11,7 @@ pub mod deadline;
 pub mod meter;
 pub mod port_pool;
 pub mod quota;
+mod reach;
 pub mod removals;
 pub mod reports;
 mod review;
@@ -42,8 +43,8 @@ use crate::turn::id::{AllocationId, RelayId};
 use crate::turn::identity::auth::{Authenticator, Identity};
 use crate::turn::identity::directory::Standing;
 use crate::turn::identity::gate::Gate;
+use crate::turn::identity::peer_policy::PeerPolicy;
 use crate::turn::identity::peer_policy::difference::Difference;
-use crate::turn::identity::peer_policy::{PeerPolicy, Reach};
 use crate::turn::identity::refusal::Reason;
 use crate::turn::settings::{Host, Settings};
 use crate::turn::shared::Shared;
@@ -207,7 +208,7 @@ impl State {
         let concerns = |ip| reviewing.difference.concerns(ip);
         let (ended, next) = table.review_permissions(now, page, concerns, |allocation, peer| {
             let host = settings.hosts.iter().chain(&*retired).find(|host| host.id == allocation.host)?;
-            policy.judge_either(peer, host.peers.as_deref())
+            policy.judge_either(host, peer)
         });
         reviewing.ended.permissions += ended;
         match next {
@@ -250,16 +251,6 @@ impl State {
                 let is_same_user = asker.as_ref().is_some_and(|asker| allocation.has_user(&asker.identity));
                 Err(Reason::NotOwner { is_same_user })
             }
-        }
-    }
-
-    /// Whether a permission of this reach covers the peer's port. For a peer on another machine without a service of ours,
-    /// this costs one comparison.
-    pub fn may_reach(&self, peer: OnWire, reach: Reach) -> bool {
-        match reach {
-            Reach::All => true,
-            Reach::OwnOpened => !self.policy.is_service(peer),
-            Reach::OwnRelayed => self.ports.is_open(peer) && !self.policy.is_service(peer),
         }
     }
 

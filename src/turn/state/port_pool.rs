@@ -9,9 +9,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
+
+use dashmap::DashMap;
 
 use super::quota::Place;
 use crate::base::host::HostId;
@@ -77,6 +79,10 @@ pub struct PortPool {
     /// Weak, so that an address that no worker relays from any more is forgotten.
     ports: Mutex<Vec<Weak<Ports>>>,
     reservations: Mutex<Reservations>,
+    /// The users of open ports that only their own user may have as peers.
+    confined: DashMap<OnWire, (HostId, Account)>,
+    /// Whether there ever was one: ports are released without a look at an empty map.
+    has_confined: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -204,8 +210,23 @@ impl RelayPorts {
     /// Releases a port.
     pub fn release(&self, address: OnWire) {
         if let Some(ports) = self.of(address.ip()) {
+            if self.pool.has_confined.load(Relaxed) {
+                self.pool.confined.remove(&address);
+            }
             ports.clear(address.port());
         }
+    }
+
+    /// Notes that only the user who holds `place` may have this claimed port as a peer. Ends when the port is released.
+    pub fn confine(&self, address: OnWire, place: &Place) {
+        self.pool.has_confined.store(true, Relaxed);
+        self.pool.confined.insert(address, owner(place));
+    }
+
+    /// Whether this is a live relayed address of the confined user who holds `place`.
+    pub fn is_confined_to(&self, address: OnWire, place: &Place) -> bool {
+        let found = self.pool.confined.get(&address);
+        found.is_some_and(|found| place.is_of(found.0, &found.1)) && self.is_open(address)
     }
 
     /// Notes that the relay socket of a claimed port is open.

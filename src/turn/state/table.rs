@@ -180,6 +180,7 @@ impl Table {
             relays: [None; 2],
             created,
             place,
+            unsent: 0,
         }) as u32);
         let Self { by_client, allocations, by_ip, .. } = self;
         let hash = client_hash(allocations, by_ip.hasher());

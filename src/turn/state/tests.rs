@@ -4,6 +4,7 @@ use super::*;
 use crate::turn::action::Review;
 use crate::turn::five_tuple::{FiveTuple, Link};
 use crate::turn::identity::account::Account;
+use crate::turn::identity::peer_policy::Reach;
 use crate::turn::settings::{Limits, PeerRules, RelayAddress};
 
 const HOST: HostId = HostId(0);
@@ -15,6 +16,7 @@ fn settings(peers: PeerRules) -> Settings {
         secrets: Vec::new(),
         revoked: Vec::new(),
         peers: None,
+        confined: None,
     };
     let local = Ipv4Addr::LOCALHOST.into();
     Settings {

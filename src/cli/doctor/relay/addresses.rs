@@ -4,11 +4,13 @@ use std::io;
 use std::net::IpAddr;
 
 use super::site::{Site, problems, untested};
+use crate::cli::loaded;
 use crate::config;
 use crate::doctor::check::Check;
 use crate::doctor::finding::Finding;
 use crate::doctor::inspection::Seen;
 use crate::doctor::stage::{Cause, Stage};
+use crate::doctor::text::list;
 use crate::system::local_addresses::is_private;
 use crate::turn::settings::RelayAddress;
 
@@ -40,7 +42,34 @@ pub fn check(site: &Site<'_>, seen: &Seen, here: &config::Report, incomplete: Op
         ));
     }
     check.findings.extend(outside(seen));
+    if !loaded::matters(&site.not_loaded) {
+        check.findings.extend(relayed_elsewhere(&site.relays, seen));
+    }
     check
+}
+
+/// The running server gives clients another address than the file announces.
+fn relayed_elsewhere(relays: &[RelayAddress], seen: &Seen) -> Option<Finding> {
+    let is_expected = |ip: IpAddr| ip.is_loopback() || relays.iter().any(|relay| relay.announced == ip);
+    let doors = seen.doors.iter().filter(|(door, _)| !door.is_outside);
+    let relayed = doors.filter_map(|(_, outcome)| outcome.relayed).map(|relayed| relayed.ip());
+    let given = relayed.filter(|_| !relays.is_empty()).find(|ip| !is_expected(*ip))?;
+    let mut announced: Vec<String> = Vec::new();
+    for relay in relays.iter().filter(|relay| relay.announced.is_ipv4() == given.is_ipv4()) {
+        let one = relay.announced.to_string();
+        if !announced.contains(&one) {
+            announced.push(one);
+        }
+    }
+    let announced = if announced.is_empty() { "no such address".to_owned() } else { list(&announced) };
+    Some(Finding::error(
+        "relayed_elsewhere",
+        format!(
+            "the running server gives clients relayed addresses at {given}, and by this file it would announce {announced}: the file \
+             differs from what the server runs"
+        ),
+        "hallpass reload applies the file, and no call ends; then run this command again",
+    ))
 }
 
 /// Why the relay announces this address.
@@ -106,4 +135,38 @@ fn outside(seen: &Seen) -> Vec<Finding> {
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::family::Family;
+    use crate::base::transport::Transport;
+    use crate::doctor::inspection::Door;
+    use crate::doctor::outcome::Outcome;
+    use crate::doctor::rung::{Route, Rung};
+
+    #[test]
+    fn the_server_gives_what_the_file_announces() {
+        let relays = |announced: &str| {
+            let (local, announced) = ("11.38.0.1".parse().unwrap(), announced.parse().unwrap());
+            [RelayAddress { local, announced, only_local: false }]
+        };
+        let seen = |relayed: &str| {
+            let rung = Rung { host: "r".to_owned(), transport: Transport::Udp, port: 3479, is_given: true };
+            let address = "11.38.0.1:3479".parse().unwrap();
+            let relayed = Some(relayed.parse().unwrap());
+            let outcome = Outcome { relayed, ..Outcome::new(rung.clone(), Route::Direct(Family::V4), None) };
+            let door = Door { rung, address, login: 0, is_proxied: false, is_outside: false };
+            Seen { doors: vec![(door, outcome)], ..Seen::default() }
+        };
+        let found = relayed_elsewhere(&relays("203.0.113.9"), &seen("11.38.0.1:50000")).expect("an error");
+        assert!(
+            found.text.contains("at 11.38.0.1, and by this file it would announce 203.0.113.9"),
+            "{found:?}"
+        );
+        assert!(found.remedy.is_some_and(|remedy| remedy.contains("hallpass reload")));
+        assert_eq!(relayed_elsewhere(&relays("203.0.113.9"), &seen("203.0.113.9:50000")), None);
+        assert_eq!(relayed_elsewhere(&relays("11.38.0.1"), &seen("127.0.0.1:50000")), None);
+    }
 }

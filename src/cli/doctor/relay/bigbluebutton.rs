@@ -18,6 +18,10 @@ use crate::system::account::Account;
 const WRITE: &str =
     "correct it with `hallpass bbb-xml --output FILE`, which keeps other servers, and restart bbb-web";
 
+/// A list that cannot be read cannot be merged either.
+const ANEW: &str = "correct the file, or write it anew with `hallpass bbb-xml --output FILE --replace`, which keeps no other server, \
+                    and restart bbb-web";
+
 /// Judges the list; `None` without one.
 pub fn check(site: &Site<'_>, seen: &Seen) -> Option<Check> {
     let xml = site.xml.as_ref()?;
@@ -26,7 +30,7 @@ pub fn check(site: &Site<'_>, seen: &Seen) -> Option<Check> {
     let servers = match &xml.servers {
         Ok(servers) => servers,
         Err(reason) => {
-            check.findings.push(Finding::error("xml_invalid", format!("{file}: {reason}"), WRITE));
+            check.findings.push(Finding::error("xml_invalid", format!("{file}: {reason}"), ANEW));
             return Some(check);
         }
     };

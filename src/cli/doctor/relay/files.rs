@@ -80,16 +80,12 @@ pub fn unreadable(code: &'static str, account: &Account, file: &Path, why: &Deni
                 file.display(),
                 shown(directory)
             ),
-            format!(
-                "setfacl -m u:{name}:x {}; or copy the files to a directory of that user: the hooks in certs/hooks do that at \
-                 each renewal",
-                directory.display()
-            ),
+            account.let_read(file, Some(directory)),
         ),
         None => Finding::error(
             code,
             format!("user {name} cannot read {}: {}", shown(file), why.error),
-            format!("setfacl -m u:{name}:r {}; or give it a group of that user and mode 640", file.display()),
+            account.let_read(file, None),
         ),
     })
 }

@@ -7,16 +7,20 @@ use super::site::{Site, untested};
 use crate::base::family::Family;
 use crate::cli::live::Attempt;
 use crate::cli::output::counted;
-use crate::config::Listener;
+use crate::config::{Config, Listener};
 use crate::doctor::check::Check;
 use crate::doctor::finding::{Finding, Severity};
-use crate::doctor::inspection::{Door, Inspection, Seen};
+use crate::doctor::inspection::{Door, Inspection, Room, Seen};
 use crate::doctor::login::Login;
 use crate::doctor::outcome::{Outcome, Untested};
 use crate::doctor::rung::Rung;
 use crate::doctor::stage::{Cause, Stage};
 use crate::doctor::text::list;
 use crate::turn::settings::RelayAddress;
+
+/// What to do if the server refuses everybody.
+const DRAINS: &str = "`hallpass top --once` says whether it drains (then `hallpass drain --cancel` ends that), and `hallpass refusals` \
+                      what it lacks";
 
 /// From more ways than this on, all of them are not listed.
 const MANY: usize = 3;
@@ -28,6 +32,7 @@ const LOGINS_MAX: usize = 16;
 /// Adds the listeners that can be reached from here, each with the first login, and the first listener with every other one.
 pub fn plan(site: &Site<'_>, inspection: &mut Inspection) {
     inspection.logins = logins(site).into_iter().map(|(_, login)| login).collect();
+    inspection.room = room(&site.config);
     let is_open = |listener: &&Listener| {
         // Of a process that this user cannot see, its answers tell whether it is the relay.
         let tried = site
@@ -54,6 +59,20 @@ pub fn plan(site: &Site<'_>, inspection: &mut Inspection) {
     }
     let outside: Vec<Door> = site.relays.iter().filter_map(|relay| outside(site, &open, relay)).collect();
     inspection.doors.extend(outside);
+}
+
+/// How many allocations the ports and the quotas leave room for.
+fn room(config: &Config) -> Room {
+    let least = |limits: &[u32]| {
+        let least = limits.iter().copied().filter(|limit| *limit > 0).min();
+        usize::try_from(least.unwrap_or(0)).unwrap_or(0)
+    };
+    let limits = &config.limits;
+    let ports = u32::try_from(config.relay.ports.len()).unwrap_or(u32::MAX);
+    Room {
+        all: least(&[ports, limits.allocations_total]),
+        each: least(&[limits.allocations_per_user, limits.allocations_per_host]),
+    }
 }
 
 /// The hosts and users, with their names. First those whose users reach relayed addresses, so that data can be sent.
@@ -135,22 +154,28 @@ pub fn check(
         )
     }));
     let is_explained = firewall.severity() == Some(Severity::Error);
-    let mut failures: Vec<(Vec<&Door>, &Cause)> = Vec::new();
+    // With whether the relay answers STUN there.
+    let mut failures: Vec<(Vec<&Door>, &Cause, bool)> = Vec::new();
     for (door, outcome) in first() {
         let Some(fault) = &outcome.fault else { continue };
-        if !(is_explained && matches!(fault.cause, Cause::NoData | Cause::NoAnswer(_))) {
+        let is_of_firewall = matches!(fault.cause, Cause::NoData | Cause::NoAnswer(_) | Cause::NotPermitted);
+        if !(is_explained && is_of_firewall) {
             // What is wrong with several listeners is said once.
-            match failures.iter_mut().find(|(_, cause)| **cause == fault.cause) {
-                Some((doors, _)) => doors.push(door),
-                None => failures.push((vec![door], &fault.cause)),
+            let same = |(_, cause, answers): &&mut (Vec<&Door>, &Cause, bool)| {
+                **cause == fault.cause && *answers == outcome.is_relay()
+            };
+            match failures.iter_mut().find(same) {
+                Some((doors, ..)) => doors.push(door),
+                None => failures.push((vec![door], &fault.cause, outcome.is_relay())),
             }
         }
     }
     let whose = logins.first().map_or("", |(whose, _)| whose);
     let all = first().count();
     let is_closed = gives_nobody(first().map(|(_, outcome)| outcome));
-    check.findings.extend(failures.iter().map(|(doors, cause)| match cause {
+    check.findings.extend(failures.iter().map(|(doors, cause, answers)| match cause {
         Cause::Full if is_closed => full(&places_of(doors, all), true),
+        Cause::NoAnswer(_) if *answers => unanswered(&places_of(doors, all), cause, whose),
         cause => failure(site, (doors, all), cause, whose),
     }));
     let good = first().filter(|(_, outcome)| outcome.fault.is_none()).count();
@@ -193,17 +218,37 @@ fn is_hidden(door: &Door, outcome: &Outcome) -> bool {
 
 /// Judges the logins but the first.
 fn others(logins: &[(String, Login)], seen: &Seen, check: &mut Check) {
-    let mut good = Vec::new();
+    let (mut good, mut unanswered) = (Vec::new(), Vec::new());
     for (door, outcome) in seen.doors.iter().filter(|(door, _)| door.login > 0) {
         let Some((whose, _)) = logins.get(door.login) else { continue };
-        match outcome.fault.as_ref().filter(|fault| fault.stage == Stage::Credentials) {
-            Some(fault) => check.findings.push(refused(&places_of(&[door], 1), &fault.cause, whose)),
+        let fault = outcome.fault.as_ref().filter(|fault| fault.stage <= Stage::Credentials);
+        match fault {
+            Some(fault) if is_refused(&fault.cause) => {
+                check.findings.push(refused(&places_of(&[door], 1), &fault.cause, whose));
+            }
+            // Silence does not say that the secret is another one.
+            Some(_) => unanswered.push(whose.clone()),
             None => good.push(whose.clone()),
         }
     }
     if !good.is_empty() {
         check.facts.push(format!("the login of {} is accepted, too", list(&good)));
     }
+    if !unanswered.is_empty() {
+        check.findings.push(Finding::warning(
+            "login_unanswered",
+            format!("the relay did not answer the login of {}, so it was not tested", list(&unanswered)),
+            "run this command again when fewer requests arrive; `hallpass refusals` says which are dropped, and why",
+        ));
+    }
+}
+
+/// Whether the relay judged the login and refused it.
+fn is_refused(cause: &Cause) -> bool {
+    matches!(
+        cause,
+        Cause::WrongCredentials | Cause::NameWithoutTime | Cause::Expired(_) | Cause::ClockBehind(..)
+    )
 }
 
 fn refused(places: &str, cause: &Cause, whose: &str) -> Finding {
@@ -238,9 +283,7 @@ fn places_of(doors: &[&Door], all: usize) -> String {
 fn failure(site: &Site<'_>, (doors, all): (&[&Door], usize), cause: &Cause, whose: &str) -> Finding {
     let (places, ports) = (places_of(doors, all), &site.config.relay.ports);
     match cause {
-        Cause::WrongCredentials | Cause::NameWithoutTime | Cause::Expired(_) | Cause::ClockBehind(..) => {
-            refused(&places, cause, whose)
-        }
+        cause if is_refused(cause) => refused(&places, cause, whose),
         Cause::NoAnswer(_) | Cause::Refused | Cause::Unreachable | Cause::NotPermitted => Finding::error(
             "listener_silent",
             format!("{places}: no answer even to this machine itself ({cause})"),
@@ -256,17 +299,27 @@ fn failure(site: &Site<'_>, (doors, all): (&[&Door], usize), cause: &Cause, whos
             ),
         ),
         Cause::Full => full(&places, false),
-        Cause::Quota | Cause::Redirect(_) => Finding::warning(
+        Cause::Quota => Finding::warning(
             "listener_full",
             format!("{places}: {cause}"),
-            "`hallpass refusals` says what the server lacks; `systemctl status hallpass` says whether it drains",
+            "another run of this command may go on; else `hallpass refusals` names the limit",
         ),
+        Cause::Redirect(_) => Finding::warning("listener_full", format!("{places}: {cause}"), DRAINS),
         cause => Finding::error(
             "listener_fails",
             format!("{places}: {cause}"),
             "the log of the server says why: journalctl -u hallpass",
         ),
     }
+}
+
+/// The relay answers STUN and not the login: its limits drop requests, and no firewall does.
+fn unanswered(places: &str, cause: &Cause, whose: &str) -> Finding {
+    Finding::error(
+        "login_unanswered",
+        format!("{places}: the relay answers STUN, but not the login of {whose} ({cause})"),
+        "it drops requests while more arrive than its limits allow: `hallpass refusals` says which, and why",
+    )
 }
 
 /// Whether every way ends with 508: then no client has calls.
@@ -276,8 +329,7 @@ fn gives_nobody<'a>(mut outcomes: impl Iterator<Item = &'a Outcome>) -> bool {
 
 /// The relay lacks something, or drains. `is_closed`: it gives nobody an allocation.
 fn full(places: &str, is_closed: bool) -> Finding {
-    let next_step =
-        "`hallpass refusals` says what the server lacks; `systemctl status hallpass` says whether it drains";
+    let next_step = DRAINS;
     let text = format!("{places}: {}", Cause::Full);
     match is_closed {
         true => {
@@ -312,6 +364,32 @@ mod tests {
         assert_eq!(places_of(&all, 4), "all 4 ways");
         assert_eq!(places_of(&all, 5), "TCP 3478 and TCP 443 at 192.0.2.10 and TCP 3478 and TCP 443 at ::1");
         assert_eq!(places_of(&all[..1], 1), "TCP 3478 at 192.0.2.10");
+    }
+
+    /// Silence, as during a flood, is no proof of another configuration.
+    #[test]
+    fn only_a_refused_login_says_that_the_configuration_differs() {
+        let login = || Login::Secret("s".to_owned());
+        let logins: Vec<(String, Login)> =
+            ["host a", "host b", "host c", "host d"].map(|whose| (whose.to_owned(), login())).into();
+        let rung = Rung { host: "r".to_owned(), transport: Transport::Udp, port: 3479, is_given: true };
+        let address: SocketAddr = "192.0.2.10:3479".parse().expect("literal");
+        let seen = |login, cause: Option<Cause>| {
+            let door = Door { rung: rung.clone(), address, login, is_proxied: false, is_outside: false };
+            let fault = cause.map(|cause| Fault { stage: Stage::Credentials, cause });
+            (door, Outcome { fault, ..Outcome::new(rung.clone(), Route::Direct(Family::V4), None) })
+        };
+        let silent = || Some(Cause::NoAnswer(std::time::Duration::from_secs(5)));
+        let doors = vec![seen(1, silent()), seen(2, Some(Cause::WrongCredentials)), seen(3, silent())];
+        let mut check = Check::of("listeners");
+        others(&logins, &Seen { doors, ..Seen::default() }, &mut check);
+        let codes: Vec<_> = check.findings.iter().map(|one| (one.code, one.severity)).collect();
+        let expected = [("secret_not_loaded", Severity::Error), ("login_unanswered", Severity::Warning)];
+        assert_eq!(codes, expected);
+        assert!(check.findings[0].text.contains("host c"), "{check:?}");
+        assert!(check.findings[1].text.contains("the login of host b and host d"), "{check:?}");
+        let remedy = check.findings[1].remedy.as_deref().unwrap_or_default();
+        assert!(remedy.contains("hallpass refusals") && !remedy.contains("reload"), "{remedy}");
     }
 
     /// A timer that runs the doctor must not stay green while no client gets an allocation.

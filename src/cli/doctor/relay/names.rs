@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::site::{Site, once, untested};
 use crate::base::family::Family;
+use crate::config::Listener;
 use crate::doctor::check::Check;
 use crate::doctor::finding::Finding;
 use crate::doctor::inspection::Seen;
@@ -30,6 +31,23 @@ pub fn ours(site: &Site<'_>, seen: &Seen, hosts: &[String]) -> Vec<String> {
             || seen.names.iter().any(|lookup| lookup.name == **host && leads_here(lookup))
     };
     hosts.iter().filter(is_ours).cloned().collect()
+}
+
+/// Whether an address may be that of a proxy or load balancer in front of the relay: a listener trusts it, or clients reach
+/// every listener elsewhere.
+fn is_of_proxy(listeners: &[Listener], ip: IpAddr) -> bool {
+    let trusts = |listener: &Listener| listener.proxies.iter().any(|network| network.contains(&ip));
+    listeners.iter().any(trusts) || listeners.iter().all(|listener| listener.public.is_some())
+}
+
+fn elsewhere(name: &str, stranger: IpAddr) -> Finding {
+    Finding::error(
+        "name_elsewhere",
+        format!("{name} is at {stranger}, which is neither an address of this machine nor in external_ip"),
+        "correct the DNS. If a router that translates addresses (NAT) has that one, write it as external_ip. If a proxy or load \
+         balancer has it, write proxy_protocol and public for the listeners behind it, and no external_ip: media does not come \
+         that way",
+    )
 }
 
 /// Judges where the public name leads.
@@ -81,14 +99,13 @@ pub fn check(site: &Site<'_>, seen: &Seen) -> Check {
     // Behind NAT without external_ip, that is what is reported.
     let is_translated =
         site.relays.iter().all(|relay| crate::system::local_addresses::is_private(relay.announced));
-    if let Some(stranger) = strangers.first().filter(|_| site.machine.is_whole && !is_translated) {
-        check.findings.push(Finding::error(
-            "name_elsewhere",
-            format!(
-                "{name} is at {stranger}, which is neither an address of this machine nor in external_ip"
-            ),
-            "correct the DNS; if a router or a load balancer has that address, write it as external_ip",
-        ));
+    let is_known = site.machine.is_whole && !is_translated;
+    if let Some(stranger) = strangers.first().filter(|_| is_known) {
+        if is_of_proxy(&site.config.listen, **stranger) {
+            check.facts.push(format!("{stranger} is a proxy in front of this relay"));
+        } else {
+            check.findings.push(elsewhere(name, **stranger));
+        }
     }
     for family in Family::ALL {
         let has = addresses.iter().any(|ip| Family::of(*ip) == family);
@@ -108,4 +125,26 @@ pub fn check(site: &Site<'_>, seen: &Seen) -> Check {
         }
     }
     check
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::transport::Transport;
+
+    /// `external_ip` with the address of a load balancer would send media there, and it forwards no UDP.
+    #[test]
+    fn the_name_of_a_load_balancer_is_no_fault() {
+        let listener = |transport| Listener::new(transport, "11.38.0.1:5349".parse().unwrap(), 1);
+        let [balancer, other]: [IpAddr; 2] = ["11.38.0.2", "203.0.113.9"].map(|ip| ip.parse().unwrap());
+        let proxies = vec!["11.38.0.2/32".parse().unwrap()];
+        let behind = Listener { proxies, ..listener(Transport::Tls) };
+        let beside = [behind.clone(), listener(Transport::Udp)];
+        assert!(is_of_proxy(&beside, balancer) && !is_of_proxy(&beside, other));
+        let elsewhere_only = [Listener { public: Some(Vec::new()), ..listener(Transport::Tls) }];
+        assert!(is_of_proxy(&elsewhere_only, other));
+        assert!(!is_of_proxy(&[listener(Transport::Udp)], other));
+        let remedy = elsewhere("relay.example.org", other).remedy.unwrap_or_default();
+        assert!(remedy.contains("If a proxy or load balancer has it, write proxy_protocol"), "{remedy}");
+    }
 }

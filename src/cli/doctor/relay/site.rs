@@ -26,6 +26,8 @@ pub struct Site<'a> {
     pub tried: Vec<Tried>,
     pub certificate: files_of_tls::Examined,
     pub xml: Option<Xml>,
+    /// What a reload of the running server would change.
+    pub not_loaded: Vec<String>,
 }
 
 impl Site<'_> {

@@ -42,6 +42,9 @@ pub fn reading(metrics: &ServerMetrics) -> Reading {
     for &reason in DropReason::ALL {
         let dropped = metrics.sum(|counters| counters.dropped(reason).get());
         add(&mut reading.drops[kind_of_drop(reason)], dropped);
+        if reason == DropReason::SendFailed {
+            add(&mut reading.unsent, dropped);
+        }
     }
     for counters in &metrics.network {
         for (class, turns) in slow_turns(&counters.turns).into_iter().enumerate() {

@@ -17,6 +17,8 @@ const PERIOD: u64 = 600;
 /// Different users whose names have expired, for a warning about clocks. They may be at one address: perhaps all are in one school.
 /// Somebody alone can make up as many names, so the warning counts as one of so few addresses.
 const EXPIRED: usize = 5;
+/// The same while other users succeed: a class whose pages stayed open since yesterday is no alarm yet.
+const EXPIRED_BESIDE: usize = 15;
 /// Names used soon after they were issued, under a wrong clock, expired the same time ago, within so many seconds.
 const SPREAD: u64 = 120;
 /// Sources whose expired names are remembered, and the latest names of each.
@@ -159,6 +161,8 @@ struct Expired {
     seconds: u64,
     /// When it was refused.
     at: u64,
+    /// How many allocations users had made by then.
+    allocated: u64,
 }
 
 /// Users whose names have expired, and how long ago.
@@ -181,12 +185,20 @@ struct ToldClocks {
 
 impl Clocks {
     /// Takes a user at this source address whose name expired `seconds` ago. Returns a warning if many names expired the same time
-    /// ago.
-    pub fn expired(&mut self, user: &str, source: IpAddr, seconds: u64, now: u64) -> Option<String> {
+    /// ago. `allocated`: how many allocations users have made so far. Those who succeed meanwhile prove this clock right; then some
+    /// pages of yesterday are normal, and it takes more of them.
+    pub fn expired(
+        &mut self,
+        user: &str,
+        source: IpAddr,
+        seconds: u64,
+        now: u64,
+        allocated: u64,
+    ) -> Option<String> {
         let source = Network::site(source);
         self.names.retain(|name| name.user != user && now.saturating_sub(name.at) <= PERIOD);
         self.make_room(source);
-        self.names.push_back(Expired { source, user: user.to_owned(), seconds, at: now });
+        self.names.push_back(Expired { source, user: user.to_owned(), seconds, at: now, allocated });
         let alike = || self.names.iter().filter(|name| name.seconds.abs_diff(seconds) <= SPREAD);
         let users = alike().count();
         let sources: HashSet<Network> = alike().map(|name| name.source).collect();
@@ -197,12 +209,22 @@ impl Clocks {
                 && sources.len() < GROWN * told.sources.len()
                 && elsewhere < GROWN * told.users
         });
-        if users < EXPIRED || is_pause {
+        let some_succeed = alike().next().is_some_and(|first| first.allocated != allocated);
+        let enough = if some_succeed { EXPIRED_BESIDE } else { EXPIRED };
+        if users < enough || is_pause {
             return None;
         }
         let places = sources.len();
         self.told = Some(ToldClocks { at: now, users, sources });
         let addresses = if places == 1 { "address" } else { "addresses" };
+        if some_succeed {
+            return Some(format!(
+                "the names of {users} users at {places} {addresses} all expired about {} ago. Others succeed meanwhile, so this clock \
+                 is right: are these pages that stayed open, or is the clock of one host that issues names about {} behind?",
+                words(seconds),
+                words(seconds.saturating_add(DAY))
+            ));
+        }
         Some(format!(
             "the names of {users} users at {places} {addresses} all expired about {} ago: is the clock of this host right, {}, and \
              that of the host that issues them? If names are valid for a day, this clock is about {} ahead",
@@ -308,7 +330,7 @@ mod tests {
     fn names_that_expired_the_same_time_ago_give_a_warning() {
         let mut clocks = Clocks::default();
         let mut expired =
-            |user: u32, seconds, now| clocks.expired(&format!("u{user}"), ip(user), seconds, now);
+            |user: u32, seconds, now| clocks.expired(&format!("u{user}"), ip(user), seconds, now, 0);
         assert!((0..4).all(|user| expired(user, 86_400 + u64::from(user), 1000).is_none()));
         assert_eq!(expired(3, 86_410, 1001), None, "the same user");
         let text = expired(4, 86_420, 1002).expect("five users");
@@ -318,11 +340,31 @@ mod tests {
         assert!(expired(6, 86_420, 1003 + PAUSE).is_none(), "the others were long ago");
     }
 
+    /// Pages of yesterday that come back, while others log in with new names.
+    #[test]
+    fn expired_names_beside_users_that_succeed_are_old_pages() {
+        let mut clocks = Clocks::default();
+        let mut expired = |user: u32, allocated| {
+            clocks.expired(&format!("u{user}"), ip(user), 3600, 1000 + u64::from(user), allocated)
+        };
+        assert!((0..14).all(|user| expired(user, 30 + u64::from(user)).is_none()));
+        let text = expired(14, 44).expect("many");
+        assert!(text.contains("Others succeed meanwhile, so this clock is right"), "{text}");
+        assert!(text.contains("about 25 hours behind?"), "{text}");
+        let mut clocks = Clocks::default();
+        let mut expired = |user: u32| clocks.expired(&format!("u{user}"), ip(user), 3600, 1000, 30);
+        assert!((0..4).all(|user| expired(user).is_none()));
+        assert!(
+            expired(4).is_some_and(|text| text.contains("is the clock of this host right")),
+            "nobody succeeds"
+        );
+    }
+
     #[test]
     fn names_that_expired_at_different_times_give_none() {
         let mut clocks = Clocks::default();
         let mut expired =
-            |user: u32| clocks.expired(&format!("u{user}"), ip(user), u64::from(user) * 1000, 1000);
+            |user: u32| clocks.expired(&format!("u{user}"), ip(user), u64::from(user) * 1000, 1000, 0);
         assert!((0..100).all(|user| expired(user).is_none()));
     }
 
@@ -330,7 +372,7 @@ mod tests {
     #[test]
     fn expired_names_of_one_address_give_one_warning() {
         let mut clocks = Clocks::default();
-        let mut expired = |user: u32| clocks.expired(&format!("u{user}"), ip(1), 3600, 1000);
+        let mut expired = |user: u32| clocks.expired(&format!("u{user}"), ip(1), 3600, 1000, 0);
         assert!((0..4).all(|user| expired(user).is_none()));
         let text = expired(4).expect("five users");
         assert!(text.contains("5 users at 1 address all expired"), "{text}");
@@ -343,23 +385,23 @@ mod tests {
         let mut clocks = Clocks::default();
         let network = |number: u32| format!("2001:db8:7:{number:x}::1").parse().expect("literal");
         let false_ones = (0..1000)
-            .filter(|&user| clocks.expired(&format!("x{user}"), network(user), 172_800, 1000).is_some());
+            .filter(|&user| clocks.expired(&format!("x{user}"), network(user), 172_800, 1000, 0).is_some());
         assert_eq!(false_ones.count(), 1);
         let told: Vec<u32> = (1..=60)
-            .filter(|&user| clocks.expired(&format!("p{user}"), ip(user), 3600, 1001).is_some())
+            .filter(|&user| clocks.expired(&format!("p{user}"), ip(user), 3600, 1001, 0).is_some())
             .collect();
         assert_eq!(told, [5, 15, 45]);
         let mut clocks = Clocks::default();
-        let false_ones =
-            (0..17).filter(|&user| clocks.expired(&format!("x{user}"), network(7), 172_800, 1000).is_some());
+        let false_ones = (0..17)
+            .filter(|&user| clocks.expired(&format!("x{user}"), network(7), 172_800, 1000, 0).is_some());
         assert_eq!(false_ones.count(), 1);
         let school = |user: u32| format!("2001:db8:8:{user:x}::1").parse().expect("literal");
         let told: Vec<u32> = (1..=60)
-            .filter(|&user| clocks.expired(&format!("p{user}"), school(user), 3600, 1001).is_some())
+            .filter(|&user| clocks.expired(&format!("p{user}"), school(user), 3600, 1001, 0).is_some())
             .collect();
         assert_eq!(told, [15], "all in one other site");
         for number in 0..10_000 {
-            clocks.expired(&format!("y{number}"), ip(number / 20), 10, 1002);
+            clocks.expired(&format!("y{number}"), ip(number / 20), 10, 1002, 0);
         }
         assert!(clocks.names.len() <= SOURCES_MAX * NAMES_OF_SOURCE);
     }

@@ -23,6 +23,8 @@ pub enum Denial {
     Own,
     /// A port of this machine that is no live relayed address.
     NotRelayed,
+    /// Anything but the user's own relayed addresses, for a user that may only test the relay.
+    Confined,
     /// A port of a listener or of another service of the relay.
     Service,
 }
@@ -38,6 +40,9 @@ impl fmt::Display for Denial {
             }
             Denial::Own => f.write_str("it is an address of this machine"),
             Denial::NotRelayed => f.write_str("this port of this machine is no relayed address"),
+            Denial::Confined => {
+                f.write_str("users of the test page reach nothing but their own relayed addresses")
+            }
             Denial::Service => f.write_str("this port is one of the relay's own services"),
         }
     }
@@ -63,6 +68,9 @@ impl Denial {
             Denial::Own | Denial::NotRelayed => {
                 "if a conference server runs on this machine, add this address to `peers` of the [[host]], or to [peers] allow if \
                  it has no `peers`"
+            }
+            Denial::Confined => {
+                "nothing: the test page needs no other peers, so somebody used its login for something else"
             }
             Denial::Service => "nothing: no rule opens the relay's own services to peers",
         }

@@ -40,6 +40,7 @@ impl Table {
             idle: now.since(allocation.heard),
             from_client: allocation.from_client,
             from_peer: allocation.from_peer,
+            unsent: allocation.unsent,
             relays: allocation.relays.iter().flatten().filter_map(|&id| self.live_relay(now, id)).collect(),
         }
     }
