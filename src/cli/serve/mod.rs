@@ -94,7 +94,7 @@ fn start(source: Source) -> Result<ExitCode, StartError> {
 
 /// Serves the admin pages, sets up everything else meanwhile, and then serves clients.
 async fn serve(source: Source, config: Config, level: LevelSwitch) -> Result<ExitCode, StartError> {
-    let site = Face::new(tokio::runtime::Handle::current());
+    let site = Face::new(tokio::runtime::Handle::current(), entropy::secret().map_err(no_randomness)?);
     let shown = Arc::new(Shown { checks: site.results(), ..Shown::default() });
     let readiness = Readiness::default();
     let starting = Starting::new(&readiness);
@@ -148,7 +148,7 @@ fn set_up(
     kernel::log(&config, &sockets, source.is_built_in());
 
     let mut names = HostNames::default();
-    let machine = Machine { workers, addresses };
+    let machine = Machine { workers, addresses, page_secret: site.secret().to_owned() };
     let relays = Relays::new(&config, &machine.addresses);
     let protocol = settings::protocol(&config, &machine, relays.addresses(), &mut names)
         .map_err(|message| StartError::new(message, "configure fewer hosts"))?;

@@ -36,6 +36,8 @@ const USER_LETTERS: usize = 8;
 /// The built-in site, as the server holds it.
 pub struct Face {
     site: BuiltInSite,
+    /// Makes the logins of the test page.
+    secret: String,
     /// What outlives a reload.
     kept: check::Kept,
     /// What is in use, and the certificate that a part of it depends on.
@@ -43,11 +45,16 @@ pub struct Face {
 }
 
 impl Face {
-    /// Creates the site. Its connections are served on `runtime`.
-    pub fn new(runtime: Handle) -> Arc<Self> {
+    /// Creates the site. Its connections are served on `runtime`; `secret` makes the logins of the test page.
+    pub fn new(runtime: Handle, secret: String) -> Arc<Self> {
         let settings = Settings::default();
         let site = BuiltInSite::new(runtime, &settings);
-        Arc::new(Self { site, kept: check::Kept::default(), in_use: Mutex::new((settings, None)) })
+        Arc::new(Self { site, secret, kept: check::Kept::default(), in_use: Mutex::new((settings, None)) })
+    }
+
+    /// Returns the secret that makes the logins of the test page.
+    pub fn secret(&self) -> &str {
+        &self.secret
     }
 
     /// Returns the results of the test page.
@@ -57,7 +64,7 @@ impl Face {
 
     /// Uses this configuration. `certificate` is that of the listeners, if it comes from files.
     pub fn set(&self, config: &Config, files: Option<Arc<Files>>, certificate: Option<Arc<CertStore>>) {
-        let settings = settings(config, files, self.kept.clone());
+        let settings = settings(config, files, login(&self.secret), self.kept.clone());
         *lock(&self.in_use) = (settings, certificate);
         self.follow_certificate();
     }
@@ -145,7 +152,7 @@ pub fn files_at_start(config: &Config) -> Result<Option<Arc<Files>>, StartError>
     files(config).map_err(|message| StartError::new(message, FIX_DIRECTORY))
 }
 
-fn settings(config: &Config, files: Option<Arc<Files>>, kept: check::Kept) -> Settings {
+fn settings(config: &Config, files: Option<Arc<Files>>, login: MakeLogin, kept: check::Kept) -> Settings {
     let config::Site { enabled, title, text, language, imprint, check, .. } = &config.site;
     let check = check.as_ref().map(|path| {
         Arc::new(check::Settings {
@@ -153,7 +160,7 @@ fn settings(config: &Config, files: Option<Arc<Files>>, kept: check::Kept) -> Se
             rungs: rungs(config),
             addresses: addresses(config),
             name: None,
-            login: login(config),
+            login,
             kept,
         })
     });
@@ -224,13 +231,12 @@ fn addresses(config: &Config) -> Vec<IpAddr> {
     addresses
 }
 
-/// Makes logins with the first secret. Each has a user of its own.
-fn login(config: &Config) -> MakeLogin {
-    let secret =
-        config.hosts.first().and_then(|host| host.secrets.first()).map(|secret| rest::Secret::new(secret));
+/// Makes logins with a secret. Each has a user of its own, who reaches only its own relayed addresses.
+fn login(secret: &str) -> MakeLogin {
+    let secret = rest::Secret::new(secret);
     Arc::new(move || {
-        let (secret, random) = (secret.as_ref()?, entropy::secret().ok()?);
-        let (name, password) = turn_login(secret, &random[..USER_LETTERS], clock::unix_seconds());
+        let random = entropy::secret().ok()?;
+        let (name, password) = turn_login(&secret, &random[..USER_LETTERS], clock::unix_seconds());
         Some(Login { name, password })
     })
 }
@@ -297,10 +303,8 @@ mod tests {
         let (name, password) = turn_login(&secret, "abcdefgh", 1_800_000_000);
         assert_eq!(name, "1800000120:check-abcdefgh");
         assert_eq!(password, rest::password("0123456789abcdef", &name));
-        let make = login(&config(&listen("udp", "0.0.0.0:3479", "")));
+        let make = login("0123456789abcdef");
         let (one, two) = (make().expect("a login"), make().expect("a login"));
         assert_ne!(one.name, two.name);
-        let none = config::Config { hosts: Vec::new(), ..Config::embedded("x".to_owned()) };
-        assert!(login(&none)().is_none());
     }
 }
