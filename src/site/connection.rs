@@ -13,12 +13,12 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::visits::Visit;
-use super::{Http, Stream, Visitor};
+use super::{Http, Visitor};
 
 /// Most bytes and fields in the head of a request. Browsers send less than 4 KB, cookies included.
 const HEAD_MAX: usize = 16 << 10;
@@ -32,6 +32,10 @@ const CONNECTION_WINDOW: u32 = 64 << 10;
 const UNSENT_MAX: usize = 64 << 10;
 /// Most bytes of request bodies that are read and discarded after the last response.
 const DRAINED_MAX: usize = 256 << 10;
+
+/// What carries HTTP without TLS.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 
 /// Limits of the site and of each connection.
 #[derive(Clone, Copy, Debug)]

@@ -15,6 +15,7 @@ mod home;
 mod http_date;
 mod language;
 mod pages;
+mod redirect;
 mod settings;
 mod visitor;
 mod visits;
@@ -26,12 +27,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 
 pub use asset::Files;
 use connection::SiteLimits;
+pub use connection::Stream;
 pub use language::Language;
 pub use settings::Settings;
 pub use visitor::{Http, Visitor};
@@ -45,10 +46,6 @@ const LIMITS: SiteLimits = SiteLimits {
     quiet: Duration::from_secs(30),
     finish: Duration::from_secs(2),
 };
-
-/// What carries HTTP without TLS.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 
 /// Makes the stream on the runtime of the site.
 pub type Open<S> = Box<dyn FnOnce() -> io::Result<S> + Send>;

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use super::asset::Files;
 use super::check::Check;
 use super::language::Language;
+use super::redirect::to_directory;
 use super::settings::Settings;
 use super::{Visitor, home};
 
@@ -100,13 +101,6 @@ async fn answer(
         true => to_directory(&path),
         false => not_found(pages.language),
     }
-}
-
-/// Redirects to the same path with a slash at its end, as a relative reference: the path may have another start in front of a
-/// web server of the operator.
-pub(super) fn to_directory(path: &str) -> Response {
-    let last = path.rsplit('/').next().unwrap_or_default();
-    ([(header::LOCATION, format!("{last}/"))], StatusCode::PERMANENT_REDIRECT).into_response()
 }
 
 /// Names the client of a request that a web server of the operator forwards.

@@ -22,7 +22,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::asset::Files;
-use super::pages::to_directory;
+use super::redirect::to_directory;
 use super::visitor::Visitor;
 use crate::base::lock::lock;
 use crate::system::clock;

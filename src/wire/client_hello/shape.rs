@@ -1,7 +1,7 @@
 //! What is typical of a kind of browser in a ClientHello, in a few bytes. Kinds of browsers differ in it more than
 //! versions of one do, and a device that opens TLS connections and makes new ones has a kind of its own.
 
-use super::{
+use super::records::{
     CLIENT_HELLO, EXTENSION_ALPN, EXTENSION_SERVER_NAME, Progress, Reader, message_length, protocols,
     reassemble,
 };

@@ -79,6 +79,8 @@ class Page {
     else if (this.problem) showVerdict(words, this.problem.name, this.problem.name === "busy" ? "wait" : "bad", this.problem.blanks);
     else showVerdict(words, "testing", "wait");
     const finished = Boolean(this.judgement && this.answer);
+    // Together with the ways, so that nothing moves when they come.
+    byId("facts-section").hidden = !(this.answer && this.rows);
     byId("letter-section").hidden = !finished;
     if (finished) show(byId("letter"), letter(words, { ...this, browser: browser() }));
     byId("code-line").hidden = !this.code;
