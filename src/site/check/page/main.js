@@ -121,6 +121,10 @@ class Page {
     this.draw();
     const login = { user: this.answer.user, password: this.answer.password };
     await Promise.all(this.rungs.map((rung) => rung.test(login, media, turns, over)));
+    // An address that needs no translation is not always told, and the port that accepts logins answers that question, too.
+    for (const rung of this.rungs) {
+      if (rung.kind === "address" && rung.stage === "none" && this.rungs.some((other) => other.accepts(rung))) rung.reach("address");
+    }
     clearInterval(ticking);
     byId("progress").value = byId("progress").max;
     media.stop();

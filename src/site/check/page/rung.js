@@ -50,6 +50,11 @@ export class Rung {
     return ["round_trip", "throughput", "media"].includes(this.stage);
   }
 
+  /** Whether the relay accepted a login on the same port as `other`. */
+  accepts(other) {
+    return this.kind === "media" && this.transport === other.transport && this.port === other.port && STAGES.includes(this.stage);
+  }
+
   reach(stage) {
     this.stage = stage;
     this.changed();
