@@ -51,7 +51,9 @@ fn relay(school: &School) -> Server {
 /// Opens the page in the school and returns what it shows at the end. `label` names the pictures.
 fn visit(school: &School, server: &Server, label: &str) -> Value {
     school.lab.client_knows(NAME, school.address);
-    let url = format!("https://{NAME}/check");
+    // Chromium finds a name for UDP only with a name server, which the school lacks: the tests that need UDP use the address.
+    let host = if school.by_address { school.address.to_string() } else { NAME.to_owned() };
+    let url = format!("https://{host}/check");
     let seen = match school.browser {
         Browser::Chromium => {
             let setting = Setting { namespace: Some(&school.lab.client), flags: school.flags.clone() };
@@ -122,7 +124,8 @@ fn says(seen: &Value, field: &str, parts: &[&str]) {
 
 fn everything_works(browser: Browser, label: &str) {
     let _turn = alone();
-    let school = School { browser, ..School::new() };
+    let by_address = matches!(browser, Browser::Chromium);
+    let school = School { browser, by_address, ..School::new() };
     let server = relay(&school);
     let seen = visit(&school, &server, label);
     assert_eq!((&seen["headline"], &seen["level"]), (&json!("Video lessons will work here"), &json!("good")));
@@ -133,11 +136,7 @@ fn everything_works(browser: Browser, label: &str) {
     assert_eq!(seen["address"], json!(CLIENT.to_string()));
     says(&seen, "encryption", &["Nobody seems to open them"]);
     says(&seen, "explanation", &["UDP 3478"]);
-    says(
-        &seen,
-        "letter",
-        &["found nothing to change", NAME, "198.18.2.2", seen["code"].as_str().expect("a code")],
-    );
+    says(&seen, "letter", &["found nothing to change", "198.18.2.2", seen["code"].as_str().expect("a code")]);
     let url = format!("http://{}/checks", server.admin());
     let inside = ["netns", "exec", &school.lab.server, "curl", "--silent", "--fail", "--max-time", "5", &url];
     let kept = run_ok("ip", &inside, Duration::from_secs(10));
@@ -222,7 +221,7 @@ fn a_foreign_authority_opens_tls() {
 #[test]
 fn two_percent_of_the_packets_are_lost() {
     let _turn = alone();
-    let school = School::new();
+    let school = School { by_address: true, ..School::new() };
     let _line = school.lab.lengthen_client_link(LINE, 20, 2);
     let server = relay(&school);
     let seen = visit(&school, &server, "loss");

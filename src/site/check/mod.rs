@@ -110,11 +110,11 @@ impl Check {
             "" => to_directory(&path),
             "/credentials" => match admit(&request, &self.settings.kept.logins, visitor) {
                 Ok(()) => self.credentials(visitor, request.headers(), host(&request)),
-                Err(refused) => refused,
+                Err(refused) => *refused,
             },
             "/result" => match admit(&request, &self.settings.kept.posts, visitor) {
                 Ok(()) => self.result(visitor, request).await,
-                Err(refused) => refused,
+                Err(refused) => *refused,
             },
             _ => match self.files.find(&path) {
                 Some(file) => file.answer(request.method(), request.headers()),
@@ -178,23 +178,23 @@ impl Check {
 }
 
 /// Refuses requests that do not come from the page itself, and too many of them.
-fn admit(request: &Request, limiter: &Mutex<Limiter>, visitor: &Visitor) -> Result<(), Response> {
+fn admit(request: &Request, limiter: &Mutex<Limiter>, visitor: &Visitor) -> Result<(), Box<Response>> {
     if request.method() != Method::POST {
-        return Err((StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response());
+        return Err(Box::new((StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response()));
     }
     let head = request.headers();
     let site = head.get(SEC_FETCH_SITE);
     let is_json =
         head.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     if site.is_some_and(|site| site != "same-origin") || !head.contains_key(OWN_PAGE) || !is_json {
-        return Err(answer(StatusCode::FORBIDDEN, &json!({ "problem": "not_this_page" })));
+        return Err(Box::new(answer(StatusCode::FORBIDDEN, &json!({ "problem": "not_this_page" }))));
     }
     let taken = lock(limiter).take(clock::monotonic_nanos(), visitor.client.ip());
     taken.map_err(|seconds| {
         let mut refused =
             answer(StatusCode::TOO_MANY_REQUESTS, &json!({ "problem": "too_many", "seconds": seconds }));
         refused.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        refused
+        Box::new(refused)
     })
 }
 
