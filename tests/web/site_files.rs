@@ -103,7 +103,7 @@ fn the_operators_files_take_the_place_of_the_pages() {
         "/check",
         "/tools/test/",
     ]
-    .map(|path| status(path));
+    .map(status);
     assert_eq!(seen, ["200", "200", "308", "404", "404", "404", "404", "404", "200"]);
     let answer = head("--http1.1", &format!("{base}/"), &[]);
     assert!(answer.contains("last-modified: ") && answer.contains("default-src 'self'"), "{answer}");
