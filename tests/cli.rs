@@ -255,6 +255,7 @@ fn man_pages_refer_to_pages_that_exist_and_have_the_usual_sections() {
     let commands = [
         "bbb-xml",
         "check",
+        "checks",
         "completions",
         "credentials",
         "doctor",

@@ -24,7 +24,7 @@ const PAGE: Asset = Asset {
     text: include_str!("dashboard/index.html"),
 };
 
-const ASSETS: [Asset; 7] = [
+const ASSETS: [Asset; 8] = [
     PAGE,
     Asset {
         path: "/dashboard/style.css",
@@ -45,6 +45,11 @@ const ASSETS: [Asset; 7] = [
         path: "/dashboard/lists.js",
         kind: "text/javascript; charset=utf-8",
         text: include_str!("dashboard/lists.js"),
+    },
+    Asset {
+        path: "/dashboard/checks.js",
+        kind: "text/javascript; charset=utf-8",
+        text: include_str!("dashboard/checks.js"),
     },
     Asset {
         path: "/dashboard/format.js",

@@ -1,4 +1,4 @@
-//! The pages of the admin address: the dashboard, `/metrics`, `/healthz`, `/readyz`, `/sessions`, `/refusals`, and what the
+//! The pages of the admin address: the dashboard, `/metrics`, `/healthz`, `/readyz`, `/sessions`, `/refusals`, `/checks`, and what the
 //! dashboard reads besides: `/overview`, `/history`.
 
 use std::future::Future;
@@ -20,6 +20,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsAcceptor;
 
 use super::access::{self, Access, Source};
+use super::checks::CheckSource;
 use super::dashboard;
 use super::history::{History, Reading, STEP, Span};
 use super::host::{self, Names};
@@ -52,6 +53,7 @@ hallpass admin
 /readyz     200 when clients can be served, 503 with the reason if not
 /sessions   who is connected, as JSON; ?host=NAME and ?user=PART select
 /refusals   who was refused lately and why, as JSON; ?host=NAME, ?user=PART and ?reason=REASON select
+/checks     what visitors of the test page found, as JSON; ?code=CODE selects
 /overview   state of the server and what is wrong with it, as JSON
 /history    figures of the last hour or day, as JSON; ?span=hour or ?span=day, ?after=NUMBER the points after that one
 ";
@@ -67,6 +69,8 @@ pub struct Content {
     pub sessions: Arc<dyn SessionSource>,
     /// The refusals.
     pub refusals: Book,
+    /// The results of the test page.
+    pub checks: Arc<dyn CheckSource>,
     /// Held while the sessions are read: one request at a time.
     pub reading: Arc<Mutex<()>>,
     /// The program.
@@ -181,6 +185,7 @@ fn router(content: Content, door: Door) -> Router {
         .route("/readyz", get(ready_page))
         .route("/sessions", get(sessions_page))
         .route("/refusals", get(refusals_page))
+        .route("/checks", get(checks_page))
         .route("/overview", get(overview_page))
         .route("/history", get(history_page));
     for path in dashboard::paths() {
@@ -263,6 +268,17 @@ async fn refusals_page(State(content): State<Content>, uri: Uri) -> Response {
         }
         Err(refused) => refused.into_response(),
     }
+}
+
+async fn checks_page(State(content): State<Content>, uri: Uri) -> Response {
+    let mut code = None;
+    for (key, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+        if key != "code" {
+            return (StatusCode::BAD_REQUEST, "the query may contain code=CODE\n").into_response();
+        }
+        code = Some(value);
+    }
+    json(&content.checks.checks(code.as_deref().filter(|code| !code.is_empty())))
 }
 
 async fn overview_page(State(content): State<Content>) -> Response {

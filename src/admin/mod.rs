@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod checks;
 mod connection;
 mod dashboard;
 pub mod history;

@@ -11,6 +11,7 @@ pub mod files;
 pub mod resolver;
 pub mod roots;
 pub mod self_signed;
+pub mod trust;
 pub mod verifier;
 mod x509;
 

@@ -27,8 +27,8 @@ pub use import::ImportArgs;
 pub use lesson::LessonArgs;
 use load::LOAD_EXAMPLES;
 pub use load::{LoadAction, LoadArgs, LoadTransport, LoadVia};
-pub use running::{AdminAddressArgs, RefusalsArgs, RunningServerArgs, SessionsArgs};
-use running::{REFUSALS_EXAMPLES, SESSIONS_EXAMPLES};
+pub use running::{AdminAddressArgs, ChecksArgs, RefusalsArgs, RunningServerArgs, SessionsArgs};
+use running::{CHECKS_EXAMPLES, REFUSALS_EXAMPLES, SESSIONS_EXAMPLES};
 pub use server_name::server_name;
 use top::TOP_EXAMPLES;
 pub use top::TopArgs;
@@ -104,6 +104,9 @@ pub enum Command {
     /// List who was refused by the running server, and why
     #[command(after_help = REFUSALS_EXAMPLES)]
     Refusals(RefusalsArgs),
+    /// List what visitors of the test page found
+    #[command(after_help = CHECKS_EXAMPLES)]
+    Checks(ChecksArgs),
     /// Apply a changed configuration to the running server
     #[command(after_help = RELOAD_EXAMPLES)]
     Reload(ReloadArgs),

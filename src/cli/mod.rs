@@ -6,6 +6,7 @@ pub mod args;
 mod bbb_xml;
 mod certificate;
 mod check;
+mod checks;
 mod control;
 mod credentials;
 mod doctor;
@@ -41,6 +42,7 @@ pub fn run(stdout_is_closed: bool) -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Sessions(args) => sessions::run(&args),
         Command::Refusals(args) => refusals::run(&args),
+        Command::Checks(args) => checks::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Drain(args) => drain::run(&args),
         Command::Top(args) => top::run(&args),

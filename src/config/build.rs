@@ -16,6 +16,7 @@ use super::limits::{DEFAULT_LIFETIME_SECONDS, LIMITS, Limits};
 use super::parties::{hosts, peers, users};
 use super::public::public;
 use super::redirect::redirect;
+use super::site::site;
 use super::types::*;
 use super::walk::{At, Notes, Section};
 use super::web::{either, proxies, quic, shared, web};
@@ -50,6 +51,7 @@ pub(super) fn config(document: &DeTable<'_>, base: &Path, notes: &mut Notes) -> 
         acme: acme(&top, base, notes),
         redirect: redirect(&top, notes),
         web: web(&top, notes),
+        site: site(&top, base, notes),
         hosts: hosts(&top, base, notes),
         users: users(&top, notes),
         peers: peers(&top, notes),

@@ -15,6 +15,7 @@ pub(super) fn check(config: &Config, lines: &Lines, top: &Section<'_, '_>, notes
     relay_addresses(config, lines, top, notes);
     super::web::check(config, top, notes);
     super::redirect::check(config, notes);
+    super::site::cross_check(config, top, notes);
     if !top.has("host") && !top.has("user") {
         notes.missing(
             "host",

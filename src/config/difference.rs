@@ -3,7 +3,7 @@
 use std::fmt::{Debug, Display};
 
 use super::limits::LIMITS;
-use super::types::{Acme, Admin, AdminTls, Config, Host, Listener, TlsFiles, User};
+use super::types::{Acme, Admin, AdminTls, Config, Host, Listener, Site, TlsFiles, User};
 
 /// Returns a line for each difference: the key, and what changes. A file that the configuration names, such as the
 /// certificate, may have changed as well.
@@ -37,6 +37,7 @@ pub fn difference(before: &Config, after: &Config) -> Vec<String> {
     lines.option("web.h2", before.web.h2, after.web.h2);
     lines.shown("web.proxy_protocol", &before.web.proxy_protocol, &after.web.proxy_protocol);
     lines.changed("web.passthrough", before.web.passthrough != after.web.passthrough);
+    site(&before.site, &after.site, &mut lines);
     hosts(&before.hosts, &after.hosts, &mut lines);
     users(&before.users, &after.users, &mut lines);
     lines.list("peers.allow", &before.peers.allow, &after.peers.allow);
@@ -168,6 +169,18 @@ fn acme(before: Option<&Acme>, after: Option<&Acme>, lines: &mut Lines) {
     lines.value("acme.state", &before.state.display().to_string(), &after.state.display().to_string());
     let file = |acme: &Acme| acme.ca_file.as_ref().map(|file| file.display().to_string());
     lines.option("acme.ca_file", file(before), file(after));
+}
+
+fn site(before: &Site, after: &Site, lines: &mut Lines) {
+    lines.value("site.enabled", &before.enabled, &after.enabled);
+    lines.option("site.title", before.title.as_ref(), after.title.as_ref());
+    lines.changed("site.text", before.text != after.text);
+    lines.shown("site.language", &before.language, &after.language);
+    lines.option("site.imprint", before.imprint.as_ref(), after.imprint.as_ref());
+    let directory = |site: &Site| site.directory.as_ref().map(|path| path.display().to_string());
+    lines.option("site.directory", directory(before), directory(after));
+    lines.option("site.check", before.check.as_ref(), after.check.as_ref());
+    lines.option("site.address", before.address, after.address);
 }
 
 fn hosts(before: &[Host], after: &[Host], lines: &mut Lines) {

@@ -20,6 +20,7 @@ mod public;
 mod reader;
 mod redirect;
 mod secrets;
+mod site;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -42,7 +43,7 @@ pub use secrets::read_secret;
 pub use types::{
     Acme, Admin, AdminTls, Challenge, Config, DEFAULT_ADMIN, DEFAULT_REALM, Drain, EMBEDDED_PORT,
     EMBEDDED_TLS_PORT, ExternalIp, Host, Listener, Log, LogFormat, LogLevel, Peers, ProxyProtocol, Public,
-    Redirect, Relay, TlsFiles, Token, User, Web,
+    Redirect, Relay, Site, SiteLanguage, TlsFiles, Token, User, Web,
 };
 use walk::{Notes, Section};
 pub use web::OwnBackEnd;

@@ -48,6 +48,8 @@ pub struct Config {
     pub redirect: Vec<Redirect>,
     /// Web servers behind ports shared with the web.
     pub web: Web,
+    /// The built-in web pages, where there is no web server.
+    pub site: Site,
     /// Servers that issue credentials.
     pub hosts: Vec<Host>,
     /// Users with a fixed password.
@@ -127,6 +129,56 @@ pub struct Web {
     pub proxy_protocol: ProxyProtocol,
     /// TLS servers by lower-case name. TLS connections for these names are forwarded without decryption.
     pub passthrough: BTreeMap<String, SocketAddr>,
+}
+
+/// `[site]`: the built-in web pages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Whether they are served. If not, every request gets a 404.
+    pub enabled: bool,
+    /// The title of the first page.
+    pub title: Option<String>,
+    /// The text of the first page.
+    pub text: Option<String>,
+    /// The language of the first page.
+    pub language: SiteLanguage,
+    /// Who is responsible for the site: a URL or a text.
+    pub imprint: Option<String>,
+    /// The operator's own files, in place of the built-in pages.
+    pub directory: Option<PathBuf>,
+    /// The path of the test page, without a slash at its end; `None` if there is none.
+    pub check: Option<String>,
+    /// Where a web server of the operator finds the test page, without TLS.
+    pub address: Option<SocketAddr>,
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            title: None,
+            text: None,
+            language: SiteLanguage::default(),
+            imprint: None,
+            directory: None,
+            check: Some("/check".to_owned()),
+            address: None,
+        }
+    }
+}
+
+/// `site.language`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SiteLanguage {
+    /// English.
+    #[default]
+    En,
+    /// German.
+    De,
+    /// French.
+    Fr,
+    /// Spanish.
+    Es,
 }
 
 /// `web.proxy_protocol`.
@@ -438,6 +490,7 @@ impl Default for Config {
             acme: None,
             redirect: Vec::new(),
             web: Web::default(),
+            site: Site::default(),
             hosts: Vec::new(),
             users: Vec::new(),
             peers: Peers::default(),
@@ -455,7 +508,9 @@ impl Config {
     /// `secret`, and loopback peers open, so that everything can be tried on one machine.
     pub fn embedded(secret: String) -> Self {
         let listener = |transport, port| {
-            Listener::new(transport, SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), 0)
+            let address = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+            // With the test page on the TLS port.
+            Listener { web: transport == Transport::Tls, ..Listener::new(transport, address, 0) }
         };
         Self {
             listen: vec![

@@ -70,7 +70,7 @@ pub(super) struct At<T> {
 }
 
 /// The tables of the file and their keys. Names include the brackets as in the file; "" is the top of the file.
-pub(super) const TABLES: [(&str, &[&str]); 16] = [
+pub(super) const TABLES: [(&str, &[&str]); 17] = [
     (
         "",
         &[
@@ -85,6 +85,7 @@ pub(super) const TABLES: [(&str, &[&str]); 16] = [
             "acme",
             "redirect",
             "web",
+            "site",
             "host",
             "user",
             "peers",
@@ -102,6 +103,7 @@ pub(super) const TABLES: [(&str, &[&str]); 16] = [
     ("[acme]", &["domains", "contact", "directory", "profile", "challenges", "state", "ca_file"]),
     ("[redirect]", &["address"]),
     ("[web]", &["http1", "h2", "proxy_protocol", "passthrough"]),
+    ("[site]", &["enabled", "title", "text", "language", "imprint", "directory", "check", "address"]),
     (
         "[[host]]",
         &["name", "secret", "secret_file", "secrets", "secret_files", "revoked", "revoked_files", "peers"],
@@ -167,6 +169,11 @@ impl<'a, 'i> Section<'a, 'i> {
             self.wrong_type(key, value, "true or false, without quotes", notes);
             default
         })
+    }
+
+    /// Whether the key is there with the value true or false.
+    pub(super) fn is_boolean(&self, key: &str) -> bool {
+        self.table.get(key).is_some_and(|value| value.get_ref().as_bool().is_some())
     }
 
     /// Reads a limit. Returns its default if the key is absent or the value is wrong.

@@ -1,7 +1,6 @@
 //! Serves one connection of the site and limits its time.
 
-use std::future::{Future, pending, poll_fn};
-use std::os::unix::net::UnixStream as StdStream;
+use std::future::{Future, pending};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +13,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::AsyncWrite;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -35,6 +33,10 @@ const UNSENT_MAX: usize = 64 << 10;
 /// Most bytes of request bodies that are read and discarded after the last response.
 const DRAINED_MAX: usize = 256 << 10;
 
+/// What carries HTTP without TLS.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
+
 /// Limits of the site and of each connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SiteLimits {
@@ -51,15 +53,13 @@ pub(super) struct SiteLimits {
 
 /// Serves the connection and closes it. Errors concern this client only, so none are returned.
 pub(super) async fn serve(
-    stream: StdStream,
+    stream: impl Stream,
     http: Http,
     visitor: Visitor,
     visit: &Visit,
     router: Router,
     limits: SiteLimits,
 ) {
-    // Fails only if the kernel lacks resources.
-    let Ok(stream) = UnixStream::from_std(stream) else { return };
     let mut io = TokioIo::new(stream);
     let requested = Arc::new(Notify::new());
     let pages = TowerToHyperService::new(router);
@@ -111,19 +111,14 @@ async fn run<C: Future>(
 
 /// Shuts down our direction and discards what the client still sends. Closing a stream with unread bytes would reset
 /// it, and the client could lose the last response. Returns when the client closes; never if it sends too much.
-async fn linger(mut stream: UnixStream) {
-    let _ = poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await;
+async fn linger(mut stream: impl Stream) {
+    let _ = stream.shutdown().await;
     let mut left = DRAINED_MAX;
     let mut scratch = [0; 4096];
     while left > 0 {
-        if stream.readable().await.is_err() {
-            return;
-        }
-        match stream.try_read(&mut scratch) {
-            Ok(0) => return,
+        match stream.read(&mut scratch).await {
+            Ok(0) | Err(_) => return,
             Ok(len) => left = left.saturating_sub(len),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(_) => return,
         }
     }
     pending().await

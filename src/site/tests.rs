@@ -1,4 +1,5 @@
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
@@ -35,7 +36,7 @@ struct Client {
 
 impl Rig {
     fn new(limits: SiteLimits) -> Self {
-        Self::with(limits, pages::router())
+        Self::with(limits, pages::router(&Settings { files: Some(Arc::default()), ..Settings::default() }))
     }
 
     fn with(limits: SiteLimits, router: Router) -> Self {
@@ -58,8 +59,9 @@ impl Rig {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let (held, place): (SyncSender<()>, _) = sync_channel(1);
         let [client, server] = [client, "192.0.2.2:443"].map(|text| text.parse().expect("an address"));
-        let visitor = Visitor { client, server, secure: true, down };
-        let taken = self.site.serve(SiteConnection { stream: theirs, http, visitor, place: Box::new(held) });
+        let visitor = Visitor { client, server, secure: true, down, forwarded: false, hello: None };
+        let taken =
+            self.site.serve(SiteConnection { stream: unix(theirs), http, visitor, place: Box::new(held) });
         (taken, Client { stream, place })
     }
 

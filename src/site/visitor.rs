@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::wire::client_hello::Shape;
+
 /// The version of HTTP on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Http {
@@ -23,4 +25,8 @@ pub struct Visitor {
     /// Whether the web server that the client wants is unreachable. The site then answers one request with 502 and
     /// closes.
     pub down: bool,
+    /// Whether a web server of the operator forwards the requests. It names the client in `X-Real-IP`.
+    pub forwarded: bool,
+    /// What is typical of a kind of browser in the client's ClientHello; `None` if TLS ended elsewhere.
+    pub hello: Option<Shape>,
 }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 /// A name that is code to a page that makes HTML out of it. Without quotes, which names are shown with a backslash before.
 const HOSTILE: &str = "w_<img src=x onerror=alert(1)><script>document.title=7</script>";
 /// Where axe-core may be; `HALLPASS_AXE` names another file.
-const AXE: [&str; 3] = [
+pub const AXE: [&str; 3] = [
     "/usr/share/nodejs/axe-core/axe.min.js",
     "/usr/local/lib/node_modules/axe-core/axe.min.js",
     "/usr/lib/node_modules/axe-core/axe.min.js",
@@ -72,7 +72,7 @@ fn focus_order(browser: &mut Chromium, tab: &Tab) -> Vec<String> {
 }
 
 /// Runs axe-core in light and dark, on a desktop and on a phone. Returns what it finds serious.
-fn axe(browser: &mut Chromium, tab: &Tab, program: &str) -> Vec<Value> {
+pub fn axe(browser: &mut Chromium, tab: &Tab, program: &str) -> Vec<Value> {
     let mut serious = Vec::new();
     for (scheme, width, height) in [("light", 1280, 800), ("dark", 390, 844)] {
         let scheme = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });

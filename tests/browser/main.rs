@@ -2,6 +2,7 @@
 //! dashboard.
 #![allow(clippy::disallowed_methods, reason = "external programs run on the real clock")]
 
+mod check;
 mod dashboard;
 #[path = "../support/mod.rs"]
 mod support;

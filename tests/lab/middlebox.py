@@ -1,5 +1,6 @@
 # A firewall that inspects every TCP flow redirected to it, and forwards or resets it.
-#   argv: port, allowed name, and any of: prober (the server must be a website), cut=SECONDS (the age at which the
+#   argv: port, allowed name, and any of: prober (the server must be a website), web (only connections that offer HTTP in
+# their ClientHello), cut=SECONDS (the age at which the
 # first flow and those started within five seconds of it are reset)
 import socket, ssl, struct, sys, threading, time
 
@@ -85,7 +86,8 @@ def serve(flow):
                 return reset(flow)
             hello += data
             name = server_name(hello)
-        if name != allowed or ('prober' in options and not is_website(address)):
+        no_http = 'web' in options and b'http/1.1' not in hello
+        if name != allowed or no_http or ('prober' in options and not is_website(address)):
             print('refused', address, hello[:8], name, flush=True)
             return reset(flow)
         print('passed', address, name, flush=True)

@@ -31,6 +31,8 @@ pub struct School {
     pub address: IpAddr,
     /// Command line flags of Chromium, or preferences of Firefox.
     pub flags: Vec<String>,
+    /// Whether the test page is opened by the relay's address instead of its name.
+    pub by_address: bool,
     /// Options of the call.
     pub call: Value,
 }
@@ -42,6 +44,7 @@ impl School {
             lab: Lab::new(),
             browser: Browser::Chromium,
             address: SERVER.into(),
+            by_address: false,
             flags: Vec::new(),
             call: json!({}),
         }

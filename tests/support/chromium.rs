@@ -99,9 +99,21 @@ impl Chromium {
         for domain in ["Page", "Runtime", "Log"] {
             self.command(&tab, &format!("{domain}.enable"), json!({}));
         }
-        self.command(&tab, "Page.navigate", json!({ "url": url }));
-        self.wait(|message| message["method"] == "Page.loadEventFired");
+        self.go(&tab, url);
         tab
+    }
+
+    /// Opens another page in the same tab and waits until it is loaded.
+    pub fn go(&mut self, tab: &Tab, url: &str) {
+        self.command(tab, "Page.setLifecycleEventsEnabled", json!({ "enabled": true }));
+        let begun = self.command(tab, "Page.navigate", json!({ "url": url }));
+        // The load of the page before it may be reported late.
+        self.wait(|message| {
+            let params = &message["params"];
+            message["method"] == "Page.lifecycleEvent"
+                && params["name"] == "load"
+                && params["loaderId"] == begun["loaderId"]
+        });
     }
 
     /// Evaluates `script` in a page and returns what it resolves to.

@@ -104,6 +104,16 @@ impl Firefox {
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
+    /// Evaluates an expression beside the page, whose policy may forbid scripts, and returns what it resolves to.
+    pub fn wait(&mut self, expression: &str) -> Value {
+        let script = format!(
+            "const [finish] = arguments; ({expression}).then((seen) => finish(JSON.stringify(seen)));"
+        );
+        let answer = self.ask("WebDriver:ExecuteAsyncScript", json!({ "script": script, "args": [] }));
+        let text = answer["value"].as_str().unwrap_or_else(|| panic!("no result: {answer}"));
+        serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
     fn ask(&mut self, method: &str, params: Value) -> Value {
         self.last_id += 1;
         let message = json!([0, self.last_id, method, params]).to_string();

@@ -5,10 +5,12 @@
 mod support;
 
 mod behind;
+mod check;
 mod proxied;
 mod quic;
 mod shared;
 mod site;
+mod site_files;
 
 use std::process::Command;
 use std::time::Duration;

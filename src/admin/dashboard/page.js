@@ -1,6 +1,7 @@
 // The dashboard: asks the server every ten seconds while the page is visible, and shows what it answers.
 import { Chart, Cursor, Past } from "./chart.js";
 import { bits, bytes, cores, count, date, decimal, duration, element, packets, perMinute, plural, second } from "./format.js";
+import { Checks } from "./checks.js";
 import { Refusals, Sessions } from "./lists.js";
 
 const EVERY_MS = 10e3;
@@ -116,6 +117,7 @@ class Page {
     this.span = "hour";
     this.refusals = new Refusals();
     this.sessions = new Sessions(ask);
+    this.checks = new Checks(ask);
     this.seen = { started: null, refusals: null, problems: null };
     this.answered = null;
     byId("span").addEventListener("change", (event) => {

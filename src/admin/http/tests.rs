@@ -19,6 +19,13 @@ impl MetricSource for Figures {
     }
 }
 
+struct NoChecks;
+impl CheckSource for NoChecks {
+    fn checks(&self, code: Option<&str>) -> Value {
+        serde_json::json!({ "checks": [], "held": 0, "asked": code })
+    }
+}
+
 struct NoSessions;
 
 impl SessionSource for NoSessions {
@@ -86,6 +93,7 @@ async fn rig_behind(limits: AdminLimits, door: Door) -> Rig {
         readiness: readiness.clone(),
         sessions: Arc::new(NoSessions),
         refusals: Book::default(),
+        checks: Arc::new(NoChecks),
         reading: Arc::clone(&reading),
         program: Program { version: "1.2.3", revision: None, started: 1_799_999_000 },
         state: Arc::new(Running),

@@ -31,6 +31,17 @@ Examples:
 
 Exit status: 0 success, 1 the server cannot be asked, 2 wrong usage.";
 
+pub const CHECKS_EXAMPLES: &str = "\
+Lists the latest first. The test page is at /check of a port that is shared with the web. It shows each visitor a code, for \
+example K7QF, under which the result is found here. The server keeps results for a day, at most 1,000.
+
+Examples:
+  hallpass checks
+  hallpass checks K7QF
+  hallpass checks --json
+
+Exit status: 0 success, 1 the server cannot be asked, or it has no such result, 2 wrong usage.";
+
 /// Where the running server is.
 #[derive(Args, Debug)]
 pub struct AdminAddressArgs {
@@ -85,6 +96,17 @@ pub struct RefusalsArgs {
     /// Only this reason, as in the metric
     #[arg(long, value_name = "REASON", value_parser = PossibleValuesParser::new(failures()))]
     pub reason: Option<String>,
+    /// The server.
+    #[command(flatten)]
+    pub server: RunningServerArgs,
+}
+
+/// `hallpass checks`.
+#[derive(Args, Debug)]
+pub struct ChecksArgs {
+    /// The code that the page has shown; without it all results are listed
+    #[arg(value_name = "CODE")]
+    pub code: Option<String>,
     /// The server.
     #[command(flatten)]
     pub server: RunningServerArgs,

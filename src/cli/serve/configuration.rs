@@ -156,6 +156,7 @@ pub fn need_restart(running: &Config, next: &Config) -> Vec<&'static str> {
         ("privacy", running.privacy != next.privacy),
         ("log.format", running.log.format != next.log.format),
         ("[admin]", running.admin != next.admin),
+        ("site.address", running.site.address != next.site.address),
         ("[control]", running.control_socket != next.control_socket),
         ("[redirect]", running.redirect != next.redirect),
         // The self-signed certificate has been replaced by that of the files.

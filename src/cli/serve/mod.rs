@@ -39,7 +39,6 @@ use crate::acme::Renewal;
 use crate::admin::Readiness;
 use crate::config::{Config, LogFormat};
 use crate::net;
-use crate::net::front::first_bytes::Site;
 use crate::system::logging::{LevelSwitch, LogSettings};
 use crate::system::systemd::Notifier;
 use crate::system::{clock, entropy, limits, logging};
@@ -62,6 +61,7 @@ use refusals::{Comparison, Refusals};
 use relays::Relays;
 use running_server::RunningServer;
 use settings::{HostNames, Machine};
+use site::Face;
 use start_error::{CHECK_UNIT_LIMITS, REPORT_BUG, StartError, bind_failed, no_randomness};
 use tls::Certificate;
 
@@ -98,13 +98,17 @@ fn start(source: Source) -> Result<ExitCode, StartError> {
 
 /// Serves the admin pages, sets up everything else meanwhile, and then serves clients.
 async fn serve(source: Source, config: Config, level: LevelSwitch) -> Result<ExitCode, StartError> {
-    let (readiness, shown) = (Readiness::default(), Arc::<Shown>::default());
+    let site = Face::new(tokio::runtime::Handle::current(), entropy::secret().map_err(no_randomness)?);
+    let shown = Arc::new(Shown { checks: site.results(), ..Shown::default() });
+    let readiness = Readiness::default();
     let starting = Starting::new(&readiness);
     if let Some(admin) = &config.admin {
         pages::serve(admin, &shown, readiness.clone())?;
     }
     let (finished, start) = oneshot::channel();
-    let site = site::built_in(tokio::runtime::Handle::current());
+    if let Some(address) = config.site.address {
+        site.listen(address)?;
+    }
     let set_up = move || {
         // If the receiver is gone, the process is about to exit.
         let _ = finished.send(set_up((source, config), level, starting, site, shown));
@@ -124,7 +128,7 @@ fn set_up(
     (source, config): (Source, Config),
     level: LevelSwitch,
     starting: Starting,
-    site: Arc<dyn Site>,
+    site: Arc<Face>,
     shown: Arc<Shown>,
 ) -> Result<RunningServer, StartError> {
     let addresses = addresses::at_start();
@@ -136,6 +140,7 @@ fn set_up(
     })?;
     shown.certificate.set(certificate.store_for_admin());
     fit_check?;
+    site.set(&config, site::files_at_start(&config)?, certificate.configured(&config));
     // Before the listeners: two servers with one control socket must not share the clients.
     let control = config.control_socket.clone().or_else(control::default_path);
     let control = control.map(|path| ControlSocket::open(&path)).transpose()?;
@@ -149,7 +154,7 @@ fn set_up(
     kernel::log(&config, &sockets, source.is_built_in());
 
     let mut names = HostNames::default();
-    let machine = Machine { workers, addresses };
+    let machine = Machine { workers, addresses, page_secret: site.secret().to_owned() };
     let relays = Relays::new(&config, &machine.addresses);
     let protocol = settings::protocol(&config, &machine, relays.addresses(), &mut names)
         .map_err(|message| StartError::new(message, "configure fewer hosts"))?;
@@ -166,7 +171,7 @@ fn set_up(
         servers.push(Server::new(Arc::clone(&protocol), Arc::clone(&shared), Arc::clone(counters), seed));
     }
     let chooser = certificate.chooser(&config.web).map_err(|message| StartError::new(message, REPORT_BUG))?;
-    let web = settings::web(&config.web, Arc::clone(&site));
+    let web = settings::web(&config.web, Arc::clone(&site) as _);
     let workers = net::spawn(&network, sockets, servers, now, Some(chooser), Some(web))
         .map_err(|error| StartError::new(format!("the workers do not start: {error}"), CHECK_UNIT_LIMITS))?;
     drop(starting.workers);

@@ -4,6 +4,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
 
+use serde_json::Value;
 use tokio_rustls::TlsAcceptor;
 
 use super::metrics::limits::Limits;
@@ -11,6 +12,7 @@ use super::metrics::process::{ProcessMetrics, REVISION};
 use super::metrics::{ServerMetrics, figures};
 use super::sessions::DeferredSessions;
 use super::start_error::{self, REPORT_BUG, StartError};
+use crate::admin::checks::CheckSource;
 use crate::admin::history::Reading;
 use crate::admin::refusals::Book;
 use crate::admin::sessions::SessionSource;
@@ -18,6 +20,7 @@ use crate::admin::state::{Program, State, StateSource};
 use crate::admin::{self, Access, Content, Door, Latch, MetricSource, Readiness, Snapshot};
 use crate::cert::{ALPN_HTTP1, DeferredStore, TlsConfigs};
 use crate::config::{Admin, AdminTls, Config};
+use crate::site::check::Results;
 use crate::system::clock;
 use crate::system::port_holder::PortSpace;
 
@@ -77,6 +80,15 @@ impl StateSource for DeferredMetrics {
     }
 }
 
+/// The results of the test page.
+struct ShownChecks(Results);
+
+impl CheckSource for ShownChecks {
+    fn checks(&self, code: Option<&str>) -> Value {
+        self.0.json(code, clock::unix_seconds())
+    }
+}
+
 /// What the pages show; empty until the workers have started.
 #[derive(Default)]
 pub struct Shown {
@@ -86,6 +98,8 @@ pub struct Shown {
     pub sessions: Arc<DeferredSessions>,
     /// The refusals.
     pub refusals: Book,
+    /// The results of the test page.
+    pub checks: Results,
     /// The certificate of the pages. There is none until it is loaded, so connections with TLS fail until then.
     pub certificate: Arc<DeferredStore>,
     /// The limits in use.
@@ -129,6 +143,7 @@ pub fn serve(admin: &Admin, shown: &Shown, readiness: Readiness) -> Result<(), S
         readiness,
         sessions: Arc::clone(&shown.sessions) as Arc<dyn SessionSource>,
         refusals: shown.refusals.clone(),
+        checks: Arc::new(ShownChecks(shown.checks.clone())),
         reading: Arc::default(),
         program,
         state: Arc::clone(&shown.metrics) as Arc<dyn StateSource>,

@@ -11,10 +11,12 @@ use super::listening::Awaited;
 use super::now::now;
 use super::relays::Relays;
 use super::settings::{self, HostNames, Machine};
+use super::site;
 use super::tls::{Certificate, NextCertificates};
 use crate::cli::this_host;
 use crate::config::{self, Config, Report, Severity};
 use crate::net::TlsChooser;
+use crate::site::Files;
 use crate::turn::settings::Settings;
 
 /// The result of a reload, for the operator.
@@ -73,6 +75,8 @@ pub struct Prepared {
     pub chooser: Arc<dyn TlsChooser>,
     pub names: HostNames,
     pub protocol: Settings,
+    /// The files of the site.
+    pub files: Option<Arc<Files>>,
 }
 
 /// Reads the configuration and everything that it names, and opens its new listeners. What differs, and what is wrong, is
@@ -115,11 +119,20 @@ pub fn prepare(in_use: InUse<'_>, reloaded: &mut Reloaded) -> Option<Prepared> {
             return None;
         }
     };
+    let files = match site::files(&next) {
+        Ok(files) => files,
+        Err(problem) => {
+            reloaded.problems.push(problem);
+            return None;
+        }
+    };
     // The last step that can fail, because it changes the choice of relay addresses.
     let mut names = names.clone();
     relays.follow(&next, &machine.addresses, now().instant);
     match settings::protocol(&next, machine, relays.addresses(), &mut names) {
-        Ok(protocol) => Some(Prepared { config: next, certificates, listeners, chooser, names, protocol }),
+        Ok(protocol) => {
+            Some(Prepared { config: next, certificates, listeners, chooser, names, protocol, files })
+        }
         Err(message) => {
             relays.follow(config, &machine.addresses, now().instant);
             reloaded.problems.push(message);

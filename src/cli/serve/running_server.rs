@@ -27,6 +27,7 @@ use super::refusals::{Comparison, Refusals};
 use super::relays::Relays;
 use super::reload::{self, InUse, Prepared, Reloaded};
 use super::settings::{HostNames, Machine};
+use super::site::Face;
 use super::start_error::CHECK_UNIT_LIMITS;
 use super::tls::Certificate;
 use super::{acme, addresses, configuration, control, settings};
@@ -36,7 +37,6 @@ use crate::cli::output::{fail, print_if_open};
 use crate::cli::this_host;
 use crate::config::Config;
 use crate::net::front::ENDING_TIME;
-use crate::net::front::first_bytes::Site;
 use crate::net::{Command, Handle};
 use crate::system::addresses::{self as machine, Addresses};
 use crate::system::clock;
@@ -67,7 +67,7 @@ pub struct RunningServer {
     pub renewal: Renewal,
     pub redirects: Redirects,
     pub reloads: Arc<Reloads>,
-    pub site: Arc<dyn Site>,
+    pub site: Arc<Face>,
     pub workers: Handle,
     pub names: HostNames,
     pub hosts: Arc<ArcSwap<Vec<Arc<str>>>>,
@@ -146,10 +146,12 @@ impl RunningServer {
                 _ = signals.reload.recv() => drop(self.reload(&readiness)),
                 _ = signals.certificate.recv() => {
                     self.certificate.reload(&self.config, &self.reloads.certificate);
+                    self.site.follow_certificate();
                 }
                 Some(()) = files.recv() => {
                     tracing::debug!("a file of a certificate has changed");
                     self.certificate.follow_up(&self.config, &self.reloads.certificate);
+                    self.site.follow_certificate();
                 }
                 _ = signals.drain.recv() => self.drain(&readiness, None),
                 Some(order) = orders.recv() => self.obey(order, &readiness),
@@ -358,7 +360,7 @@ impl RunningServer {
 
     /// Applies a new configuration. Returns what has changed in the files that it names.
     fn apply(&mut self, prepared: Prepared, readiness: &Readiness) -> Vec<String> {
-        let Prepared { config, certificates, listeners, chooser, names, protocol } = prepared;
+        let Prepared { config, certificates, listeners, chooser, names, protocol, files } = prepared;
         let changes = self.certificate.use_now(certificates, &self.reloads.certificate);
         self.certificate.follow_instead(&config);
         self.renewal.follow(acme::settings(&config));
@@ -375,9 +377,10 @@ impl RunningServer {
         // Before the web servers: one of them may have the port of a listener that closes.
         self.listeners.apply(listeners, &self.workers);
         if self.config.web != config.web {
-            self.workers.send(&Command::Web(settings::web(&config.web, Arc::clone(&self.site))));
+            self.workers.send(&Command::Web(settings::web(&config.web, Arc::clone(&self.site) as _)));
             self.workers.send(&Command::Tls(chooser));
         }
+        self.site.set(&config, files, self.certificate.configured(&config));
         self.config = config;
         self.report_addresses(readiness);
         changes

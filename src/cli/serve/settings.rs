@@ -16,7 +16,7 @@ use crate::system::addresses::Addresses;
 use crate::system::limits;
 use crate::turn::identity::directory::Credential;
 use crate::turn::settings::{
-    Alternates, Host, Limits, PeerRules, Rate, Rates, RelayAddress, Settings, StaticUser,
+    Alternates, Confined, Host, Limits, PeerRules, Rate, Rates, RelayAddress, Settings, StaticUser,
 };
 use crate::wire::proxy_protocol::Version;
 
@@ -28,6 +28,21 @@ const DESCRIPTORS_MIN: u32 = 8;
 
 /// The name under which static users without a host are counted.
 const USERS: &str = "users";
+
+/// The name under which users of the test page are counted.
+const TEST_PAGE: &str = "(test page)";
+
+/// What a user of the test page may take: eight ways with two ends, of which some browsers open two allocations each; and so much
+/// that the page can tell a slow line from one that is fast enough for a lesson.
+const OF_TEST_PAGE: Confined = Confined {
+    allocations_per_user: 40,
+    allocations: 2000,
+    rates: Rates {
+        allocation: Rate { kbit: 30_000, packets: 10_000 },
+        user: Rate { kbit: 60_000, packets: 20_000 },
+        host: Rate { kbit: 300_000, packets: 100_000 },
+    },
+};
 
 /// Names of hosts by number. A host keeps its number across reloads, because counters and running allocations refer to it.
 /// Two hosts are the same if they have the same name, or if the new one has a new name and one of the old one's secrets.
@@ -143,6 +158,8 @@ pub struct Machine {
     pub workers: usize,
     /// Its addresses now.
     pub addresses: Addresses,
+    /// The secret of the logins for the test page, new at each start.
+    pub page_secret: String,
 }
 
 /// Returns the settings of the protocol, with these addresses to relay from.
@@ -185,6 +202,19 @@ pub fn protocol(
         }
         users.push(StaticUser { name: user.name.clone(), password: user.password.clone(), host: id });
     }
+    // Without a free number, the test page says that the relay refuses its login.
+    if let Some(id) = has_test_page(config).then(|| known.of(TEST_PAGE).ok()).flatten()
+        && hosts.iter().all(|host| host.id != id)
+    {
+        hosts.push(Host {
+            id,
+            name: known.name(id),
+            secrets: vec![machine.page_secret.clone()],
+            revoked: Vec::new(),
+            peers: None,
+            confined: Some(OF_TEST_PAGE),
+        });
+    }
     for (before, after) in names.all().iter().zip(known.all()).filter(|(before, after)| before != after) {
         tracing::info!("host {before:?} is now {after:?}: its calls, quotas and counters continue");
     }
@@ -225,6 +255,13 @@ pub fn protocol(
         strict_channels: config.strict_channels,
         icmp_to_clients: config.icmp_to_clients,
     })
+}
+
+/// Whether browsers can open the test page.
+fn has_test_page(config: &config::Config) -> bool {
+    let config::Site { enabled, check, address, .. } = &config.site;
+    let is_reached = address.is_some() || config.listen.iter().any(|listener| listener.web);
+    *enabled && check.is_some() && is_reached
 }
 
 /// Returns the settings of the network side.
@@ -296,7 +333,7 @@ fn services(config: &config::Config) -> Vec<SocketAddr> {
         .into_iter()
         .chain(config.web.passthrough.values().copied().map(Some));
     let admin = config.admin.as_ref().map(|admin| admin.address);
-    listeners.chain(web).chain([admin]).flatten().collect()
+    listeners.chain(web).chain([admin, config.site.address]).flatten().collect()
 }
 
 #[cfg(test)]
@@ -354,6 +391,24 @@ mod tests {
     }
 
     #[test]
+    fn users_of_the_test_page_are_confined() {
+        let machine = Machine { workers: 1, addresses: Addresses::default(), page_secret: "page".to_owned() };
+        let config = config::Config::embedded("secret".to_owned());
+        let of = |config: &config::Config| {
+            let made = protocol(config, &machine, Vec::new(), &mut HostNames::default()).expect("room");
+            made.hosts
+                .into_iter()
+                .filter(|host| host.confined.is_some())
+                .map(|host| host.secrets)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of(&config), [["page"]]);
+        let without = |site: config::Site| config::Config { site, ..config.clone() };
+        assert!(of(&without(config::Site { check: None, ..config::Site::default() })).is_empty());
+        assert!(of(&without(config::Site { enabled: false, ..config::Site::default() })).is_empty());
+    }
+
+    #[test]
     fn a_configuration_that_is_refused_leaves_no_names_behind() {
         let mut names = HostNames::default();
         let host = |n: usize| config::Host {
@@ -364,9 +419,10 @@ mod tests {
         };
         let with = |hosts: std::ops::Range<usize>| config::Config {
             hosts: hosts.map(host).collect(),
+            site: config::Site { check: None, ..config::Site::default() },
             ..config::Config::embedded("secret".to_owned())
         };
-        let machine = Machine { workers: 1, addresses: Addresses::default() };
+        let machine = Machine { workers: 1, addresses: Addresses::default(), page_secret: "page".to_owned() };
         let mut protocol =
             |config| protocol(&config, &machine, Vec::new(), &mut names).map(|it| it.hosts.len());
         assert_eq!(protocol(with(0..150)), Ok(150));

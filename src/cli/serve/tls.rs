@@ -228,6 +228,11 @@ impl Certificate {
         Arc::clone(&self.choice)
     }
 
+    /// Returns the store of the default certificate, if the configuration asks for one of its own.
+    pub fn configured(&self, config: &Config) -> Option<Arc<CertStore>> {
+        config.tls.as_ref().map(|_| Arc::clone(&self.store))
+    }
+
     /// Returns the store of the certificate of the admin pages, if they use TLS.
     pub fn store_for_admin(&self) -> Arc<CertStore> {
         Arc::clone(self.of_admin.as_ref().map_or(&self.store, |(store, _)| store))

@@ -29,6 +29,7 @@ use crate::net::syscall::{Epoll, ready};
 use crate::net::token::Token;
 use crate::turn::action::UserId;
 use crate::turn::five_tuple::{Client, FiveTuple, Link};
+use crate::wire::client_hello::Shape;
 use crate::wire::stream::{self, Framed};
 
 /// One client's connection.
@@ -305,6 +306,11 @@ impl Connection {
     /// Returns the web protocol that was negotiated, if any.
     pub fn negotiated(&self) -> Option<Protocol> {
         self.stream.tls.as_ref()?.negotiated()
+    }
+
+    /// Returns the shape of the client's ClientHello, if TLS ends here on a shared port.
+    pub fn hello(&self) -> Option<Shape> {
+        self.stream.tls.as_ref()?.hello()
     }
 
     /// Claims the connection for TURN.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::net::admission::Descriptor;
 use crate::net::stream::tls::Protocol;
+use crate::wire::client_hello::Shape;
 use crate::wire::demux::{Kind, classify};
 use crate::wire::proxy_protocol::Version;
 
@@ -61,6 +62,8 @@ pub struct Visit {
     pub secure: bool,
     /// Whether a web server is configured but unreachable.
     pub down: bool,
+    /// The shape of its ClientHello, if TLS ended here.
+    pub hello: Option<Shape>,
     /// The descriptor of `stream`; must be dropped after it.
     pub place: Descriptor,
 }

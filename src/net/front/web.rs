@@ -184,8 +184,8 @@ impl WebDoor {
             return Err(io::ErrorKind::ConnectionRefused.into());
         };
         let FiveTuple { client, server, .. } = connection.client.five_tuple;
-        let secure = !connection.lacks_tls();
-        if !web.site.visit(Visit { stream, client, server, protocol, secure, down, place }) {
+        let (secure, hello) = (!connection.lacks_tls(), connection.hello());
+        if !web.site.visit(Visit { stream, client, server, protocol, secure, down, hello, place }) {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         connection.splice_to(&self.epoll, token, Splice::to_site(our_place, ours, protocol, now), now)

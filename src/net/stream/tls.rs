@@ -11,6 +11,7 @@ use super::record::INCOMING_MAX;
 use crate::cert::challenge::ALPN_CHALLENGE;
 use crate::net::counters::TlsOutcome;
 use crate::net::scratch::Scratch;
+use crate::wire::client_hello::{Shape, shape};
 
 /// Maximum number of records without data that a client may send after the handshake, such as key updates (RFC 8446
 /// section 4.6.3): each has 28 bytes and takes 3 to 8 us. Browsers send none.
@@ -94,6 +95,8 @@ pub struct Tls {
     silent: u32,
     /// Records of data received.
     data: u32,
+    /// What is typical of a kind of browser in the ClientHello, on a port shared with the web.
+    hello: Option<Shape>,
 }
 
 impl Tls {
@@ -120,6 +123,11 @@ impl Tls {
     /// Returns whether the handshake validates a name for a certificate (RFC 8737). No data follows it.
     pub fn is_validation(&self) -> bool {
         self.connection.as_ref().is_some_and(|connection| connection.alpn_protocol() == Some(ALPN_CHALLENGE))
+    }
+
+    /// Returns the shape of the ClientHello; `None` on a port for TURN alone.
+    pub fn hello(&self) -> Option<Shape> {
+        self.hello
     }
 
     /// Puts the unprocessed bytes in front of the next read.
@@ -158,6 +166,7 @@ impl Tls {
             }
             match chooser.choose(incoming.bytes(), shared) {
                 Choice::Config(config) => {
+                    self.hello = if shared { shape(incoming.bytes()) } else { None };
                     let connection = UnbufferedServerConnection::new(config);
                     self.connection = Some(connection.map_err(|_| TlsOutcome::Internal)?);
                 }

@@ -1,3 +1,4 @@
+use super::records::MAX_RECORD;
 use super::*;
 use proptest::prelude::*;
 
