@@ -63,7 +63,7 @@ impl Lab {
         };
         for namespace in lab.namespaces() {
             ip(&["netns", "add", namespace]);
-            // A link-local address that becomes usable a second later is a change of the network, which ends a browser's requests.
+            // Link-local addresses are usable at once; see `wait_until_settled`.
             inside(
                 namespace,
                 &["sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0"],
@@ -74,6 +74,9 @@ impl Lab {
         lab.connect(&lab.server, "server", SERVER);
         lab.connect(&lab.peer, "peer", PEER);
         inside(&lab.router, &["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
+        for (namespace, link) in [(&lab.client, "up0"), (&lab.server, "up0"), (&lab.peer, "up0")] {
+            wait_until_settled(namespace, link);
+        }
         lab
     }
 
@@ -188,6 +191,7 @@ impl Lab {
                 namespace,
                 &["ethtool", "-K", link, "tx", "off", "tso", "off", "gso", "off", "gro", "off"],
             );
+            wait_until_settled(namespace, link);
         }
         self.start_in_router(line, &["near", "far", &milliseconds.to_string(), &percent.to_string()])
     }
@@ -226,6 +230,16 @@ impl Drop for Lab {
             let _ = fs::remove_dir_all(PathBuf::from(NAMESPACE_FILES).join(namespace));
         }
     }
+}
+
+/// Waits until a link is up and has its link-local address. The kernel tells both up to a second later, and a browser takes that
+/// for a change of the network, which ends its requests.
+fn wait_until_settled(namespace: &str, link: &str) {
+    let is_settled = format!(
+        "ip -o link show {link} | grep -q 'state UP' && \
+         ip -6 -o addr show dev {link} scope link | grep -v tentative | grep -q fe80"
+    );
+    shell(namespace, &format!("until {is_settled}; do sleep 0.02; done"));
 }
 
 fn ip(args: &[&str]) {
