@@ -3,7 +3,6 @@
 //! Once the client knows its relayed address, this is only needed to answer a retransmission. So it is kept apart from the
 //! table that every packet is looked up in.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use super::port_pool::{Token, Want};
@@ -57,34 +56,42 @@ pub struct AllocateRequest {
     pub opening: Option<Box<Opening>>,
 }
 
-/// The Allocate requests of all allocations of one worker.
+/// The Allocate requests of all allocations of one worker, by their numbers, which the table gives out again.
 #[derive(Debug, Default)]
 pub struct AllocateRequests {
-    by_allocation: HashMap<AllocationId, AllocateRequest>,
+    by_allocation: Vec<Option<AllocateRequest>>,
+    /// How many there are.
+    len: usize,
 }
 
 impl AllocateRequests {
     /// Adds the request of a new allocation.
     pub fn insert(&mut self, id: AllocationId, request: AllocateRequest) {
-        self.by_allocation.insert(id, request);
+        let index = id.0 as usize;
+        if index >= self.by_allocation.len() {
+            self.by_allocation.resize_with(index + 1, || None);
+        }
+        let before = self.by_allocation[index].replace(request);
+        self.len += usize::from(before.is_none());
     }
 
     /// The request of an allocation.
     pub fn get(&self, id: AllocationId) -> Option<&AllocateRequest> {
-        self.by_allocation.get(&id)
+        self.by_allocation.get(id.0 as usize)?.as_ref()
     }
 
     /// Mutable access to the request of an allocation.
     pub fn get_mut(&mut self, id: AllocationId) -> Option<&mut AllocateRequest> {
-        self.by_allocation.get_mut(&id)
+        self.by_allocation.get_mut(id.0 as usize)?.as_mut()
     }
 
     /// Removes the request of an allocation that ends. Returns memory to the allocator once none is left.
     pub fn remove(&mut self, id: AllocationId) -> Option<AllocateRequest> {
-        let request = self.by_allocation.remove(&id);
-        if self.by_allocation.is_empty() {
-            self.by_allocation.shrink_to_fit();
+        let request = self.by_allocation.get_mut(id.0 as usize)?.take()?;
+        self.len -= 1;
+        if self.len == 0 {
+            self.by_allocation = Vec::new();
         }
-        request
+        Some(request)
     }
 }

@@ -1,19 +1,19 @@
 //! All allocations of one worker, with their relays, permissions and channels. The lookups for every packet are in
 //! `table/route.rs`, permissions and channels are installed in `table/permit.rs`, and `table/sessions.rs` reads the whole table.
 //!
-//! Entries are stored in slabs and found through one hash map for each kind of lookup: a lookup costs the same with one
+//! Entries are stored in slabs and found through one index for each kind of lookup (`table/index.rs`): a lookup costs the same with one
 //! channel or ten thousand. Lifetimes are compared with the clock at use, so expired entries may be removed later.
 
+mod index;
 pub mod permit;
 pub mod route;
 mod sessions;
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashTable;
+use index::{ByClient, ByIp, ByNumber, ByPeer, Index, KEEP};
 use slab::Slab;
 
 use super::allocation::{Allocation, Channel, ChannelId, Owner, Permission, PermissionId, Relay};
@@ -30,7 +30,6 @@ use crate::turn::id::{AllocationId, RelayId, UserId};
 use crate::turn::identity::auth::Identity;
 use crate::turn::keyed_hash::KeyedState;
 
-type Map<K, V> = HashMap<K, V, KeyedState>;
 /// Relay, address, port: the address as 128 bits, IPv4 in its mapped form.
 type PeerKey = (u32, u128, u16);
 
@@ -41,11 +40,11 @@ pub struct Table {
     relays: Slab<Relay>,
     permissions: Slab<Permission>,
     channels: Slab<Channel>,
-    /// Stores ids only; the client is read from the allocation, which is needed next anyway.
-    by_client: HashTable<AllocationId>,
-    by_ip: Map<(u32, u128), PermissionId>,
-    by_number: Map<(u32, u16), ChannelId>,
-    by_peer: Map<PeerKey, ChannelId>,
+    hasher: KeyedState,
+    by_client: Index<ByClient>,
+    by_ip: Index<ByIp>,
+    by_number: Index<ByNumber>,
+    by_peer: Index<ByPeer>,
     meters: Meters,
     /// Changes of the table that are not reported yet; see [`TableChange`].
     changes: Changes,
@@ -59,31 +58,19 @@ fn bits(ip: IpAddr) -> u128 {
     }
 }
 
-/// The hash of the client of an allocation.
-fn client_hash<'a>(
-    allocations: &'a Slab<Allocation>,
-    hasher: &'a KeyedState,
-) -> impl Fn(&AllocationId) -> u64 + 'a {
-    |id| hasher.hash(&allocations[id.0 as usize].client)
-}
-
-fn peer_key(relay: RelayId, peer: OnWire) -> PeerKey {
-    (relay.0, bits(peer.ip()), peer.port())
-}
-
 impl Table {
     /// An empty table. `key` must come from a cryptographic random generator: clients choose the keys of the maps.
     pub fn new(key: [u64; 2]) -> Self {
-        let map = KeyedState::new(key);
         Self {
             allocations: Slab::new(),
             relays: Slab::new(),
             permissions: Slab::new(),
             channels: Slab::new(),
-            by_client: HashTable::new(),
-            by_ip: HashMap::with_hasher(map.clone()),
-            by_number: HashMap::with_hasher(map.clone()),
-            by_peer: HashMap::with_hasher(map),
+            hasher: KeyedState::new(key),
+            by_client: Index::default(),
+            by_ip: Index::default(),
+            by_number: Index::default(),
+            by_peer: Index::default(),
             meters: Meters::default(),
             changes: Changes::default(),
             generation: 0,
@@ -94,8 +81,20 @@ impl Table {
 
     /// The allocation of this client.
     pub fn find(&self, client: &Client) -> Option<AllocationId> {
-        let same = |id: &AllocationId| self.allocations[id.0 as usize].client == *client;
-        self.by_client.find(self.by_ip.hasher().hash(client), same).copied()
+        self.by_client.find(&self.hasher, &self.allocations, client).map(AllocationId)
+    }
+
+    fn permission_of(&self, relay: RelayId, ip: IpAddr) -> Option<PermissionId> {
+        self.by_ip.find(&self.hasher, &self.permissions, &(relay.0, bits(ip))).map(PermissionId)
+    }
+
+    fn channel_with(&self, allocation: AllocationId, number: u16) -> Option<ChannelId> {
+        self.by_number.find(&self.hasher, &self.channels, &(allocation.0, number)).map(ChannelId)
+    }
+
+    fn channel_to(&self, relay: RelayId, peer: OnWire) -> Option<ChannelId> {
+        let key = (relay.0, bits(peer.ip()), peer.port());
+        self.by_peer.find(&self.hasher, &self.channels, &key).map(ChannelId)
     }
 
     /// The allocation of this id.
@@ -183,9 +182,7 @@ impl Table {
             unsent: 0,
             over_rate: 0,
         }) as u32);
-        let Self { by_client, allocations, by_ip, .. } = self;
-        let hash = client_hash(allocations, by_ip.hasher());
-        by_client.insert_unique(hash(&id), id, hash);
+        self.by_client.insert(&self.hasher, &self.allocations, id.0);
         id
     }
 
@@ -282,15 +279,14 @@ impl Table {
     pub fn remove_relay(&mut self, id: RelayId) -> Option<Relay> {
         let relay = self.relays.try_remove(id.0 as usize)?;
         self.entries_gone(relay.allocation, relay.permissions.len() + relay.channels.len());
-        for channel in &relay.channels {
-            let channel = self.channels.remove(channel.0 as usize);
-            self.by_number.remove(&(relay.allocation.0, channel.number));
-            self.by_peer.remove(&peer_key(id, channel.peer));
+        for &id in &relay.channels {
+            let channel = self.channels.remove(id.0 as usize);
+            self.forget_channel(id, &channel);
             self.changes.note(|| channel.as_removed());
         }
-        for permission in &relay.permissions {
-            let permission = self.permissions.remove(permission.0 as usize);
-            self.by_ip.remove(&(id.0, bits(permission.ip)));
+        for &PermissionId(position) in &relay.permissions {
+            let permission = self.permissions.remove(position as usize);
+            self.by_ip.remove(&self.hasher, position, &permission);
             self.changes.note(|| TableChange::PermissionRemoved { relay: id, ip: permission.ip });
         }
         if let Some(allocation) = self.allocations.get_mut(relay.allocation.0 as usize) {
@@ -311,10 +307,7 @@ impl Table {
         if allocation.established {
             self.changes.note(|| TableChange::AllocationEnded { client: allocation.client });
         }
-        let hash = self.by_ip.hasher().hash(&allocation.client);
-        if let Ok(entry) = self.by_client.find_entry(hash, |other| *other == id) {
-            entry.remove();
-        }
+        self.by_client.remove(&self.hasher, id.0, &allocation);
         self.give_back_memory();
         Some(allocation)
     }
@@ -348,7 +341,7 @@ impl Table {
         let Some(permission) = self.permissions.try_remove(id.0 as usize) else { return };
         self.entry_gone(permission.relay);
         self.forget_recent(permission.relay);
-        self.by_ip.remove(&(permission.relay.0, bits(permission.ip)));
+        self.by_ip.remove(&self.hasher, id.0, &permission);
         let Permission { relay, ip, .. } = permission;
         self.changes.note(|| TableChange::PermissionRemoved { relay, ip });
         let list = &mut self.relays[permission.relay.0 as usize].permissions;
@@ -362,8 +355,7 @@ impl Table {
     /// Removes an expired channel.
     pub fn remove_channel(&mut self, id: ChannelId) {
         let Some(channel) = self.channels.try_remove(id.0 as usize) else { return };
-        self.by_number.remove(&(channel.allocation.0, channel.number));
-        self.by_peer.remove(&peer_key(channel.relay, channel.peer));
+        self.forget_channel(id, &channel);
         self.changes.note(|| channel.as_removed());
         self.permissions[channel.permission.0 as usize].channels -= 1;
         self.entry_gone(channel.relay);
@@ -374,6 +366,12 @@ impl Table {
             self.channels[moved.0 as usize].position = channel.position;
         }
         self.give_back_memory();
+    }
+
+    /// Removes a channel that has left the slab from the indexes.
+    fn forget_channel(&mut self, id: ChannelId, channel: &Channel) {
+        self.by_number.remove(&self.hasher, id.0, channel);
+        self.by_peer.remove(&self.hasher, id.0, channel);
     }
 
     /// Counts one permission or channel fewer for this relay's user.
@@ -400,20 +398,10 @@ impl Table {
 
     /// Returns memory once a structure is nearly empty after a burst; in steady state this does nothing.
     fn give_back_memory(&mut self) {
-        const KEEP: usize = 1024;
-        fn shrink<K: Eq + std::hash::Hash, V>(map: &mut Map<K, V>) {
-            if map.capacity() > KEEP && map.len() < map.capacity() / 8 {
-                map.shrink_to(map.len() * 2);
-            }
-        }
-        shrink(&mut self.by_ip);
-        shrink(&mut self.by_number);
-        shrink(&mut self.by_peer);
-        let (capacity, len) = (self.by_client.capacity(), self.by_client.len());
-        if capacity > KEEP && len < capacity / 8 {
-            let Self { by_client, allocations, by_ip, .. } = self;
-            by_client.shrink_to(len * 2, client_hash(allocations, by_ip.hasher()));
-        }
+        self.by_client.give_back_memory(&self.hasher, &self.allocations);
+        self.by_ip.give_back_memory(&self.hasher, &self.permissions);
+        self.by_number.give_back_memory(&self.hasher, &self.channels);
+        self.by_peer.give_back_memory(&self.hasher, &self.channels);
         fn shrink_slab<T>(slab: &mut Slab<T>) {
             if slab.is_empty() && slab.capacity() > KEEP {
                 slab.shrink_to_fit();

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::{Table, bits, peer_key};
+use super::Table;
 use crate::base::time::Instant;
 use crate::turn::address::OnWire;
 use crate::turn::id::{AllocationId, RelayId};
@@ -34,12 +34,12 @@ impl Table {
 
     /// Whether there is a permission for this address, live or expired.
     pub fn has_permission(&self, relay: RelayId, ip: IpAddr) -> bool {
-        self.by_ip.contains_key(&(relay.0, bits(ip)))
+        self.permission_of(relay, ip).is_some()
     }
 
     /// Whether packets for this address may pass now.
     pub fn is_permitted(&self, relay: RelayId, ip: IpAddr, now: Instant) -> bool {
-        self.by_ip.get(&(relay.0, bits(ip))).is_some_and(|id| self.permissions[id.0 as usize].expires > now)
+        self.permission_of(relay, ip).is_some_and(|id| self.permissions[id.0 as usize].expires > now)
     }
 
     /// Judges a page of the permissions again: those whose peer `concerns` selects. Those that `judge` refuses end now, and
@@ -89,7 +89,7 @@ impl Table {
         expires: Instant,
     ) -> (PermissionId, Option<Owner>) {
         self.forget_recent(relay);
-        if let Some(&id) = self.by_ip.get(&(relay.0, bits(ip))) {
+        if let Some(id) = self.permission_of(relay, ip) {
             let permission = &mut self.permissions[id.0 as usize];
             permission.reach = if permission.expires > now { permission.reach.min(reach) } else { reach };
             permission.expires = expires;
@@ -104,7 +104,7 @@ impl Table {
         let id = PermissionId(self.permissions.insert(permission) as u32);
         self.relays[relay.0 as usize].permissions.push(id);
         self.entry_added(relay);
-        self.by_ip.insert((relay.0, bits(ip)), id);
+        self.by_ip.insert(&self.hasher, &self.permissions, id.0);
         (id, Some(Owner::Permission(id, generation)))
     }
 
@@ -118,10 +118,10 @@ impl Table {
         now: Instant,
     ) -> (Option<OnWire>, Option<u16>) {
         let alive =
-            |id: &ChannelId| Some(&self.channels[id.0 as usize]).filter(|channel| channel.expires > now);
+            |id: ChannelId| Some(&self.channels[id.0 as usize]).filter(|channel| channel.expires > now);
         (
-            self.by_number.get(&(allocation.0, number)).and_then(alive).map(|channel| channel.peer),
-            self.by_peer.get(&peer_key(relay, peer)).and_then(alive).map(|channel| channel.number),
+            self.channel_with(allocation, number).and_then(alive).map(|channel| channel.peer),
+            self.channel_to(relay, peer).and_then(alive).map(|channel| channel.number),
         )
     }
 
@@ -137,8 +137,8 @@ impl Table {
     ) -> Option<Owner> {
         self.forget_recent(relay);
         let allocation = self.relays[relay.0 as usize].allocation;
-        let same = self.by_number.get(&(allocation.0, number)).copied();
-        let other = self.by_peer.get(&peer_key(relay, peer)).copied();
+        let same = self.channel_with(allocation, number);
+        let other = self.channel_to(relay, peer);
         let hold = &mut self.permissions[permission.0 as usize];
         hold.held_until = hold.held_until.max(expires);
         if let (Some(id), true) = (same, same == other) {
@@ -159,8 +159,8 @@ impl Table {
         self.permissions[permission.0 as usize].channels += 1;
         self.relays[relay.0 as usize].channels.push(id);
         self.entry_added(relay);
-        self.by_number.insert((allocation.0, number), id);
-        self.by_peer.insert(peer_key(relay, peer), id);
+        self.by_number.insert(&self.hasher, &self.channels, id.0);
+        self.by_peer.insert(&self.hasher, &self.channels, id.0);
         Some(Owner::Channel(id, generation))
     }
 }

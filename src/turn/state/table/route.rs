@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use super::{Table, bits, peer_key};
+use super::Table;
 use crate::base::family::Family;
 use crate::base::time::Instant;
 use crate::turn::action::DropReason;
@@ -62,7 +62,7 @@ impl Table {
             let RecentChannel { relay, reach, peer, .. } = *recent;
             return Ok(Route { allocation: id, relay, peer, reach });
         }
-        let channel = *self.by_number.get(&(id.0, number)).ok_or(DropReason::NoChannel)?;
+        let channel = self.channel_with(id, number).ok_or(DropReason::NoChannel)?;
         let channel = &self.channels[channel.0 as usize];
         let permission = &self.permissions[channel.permission.0 as usize];
         if channel.expires <= now {
@@ -113,7 +113,7 @@ impl Table {
         }
         let mut until = entry.expires;
         let mut channel = None;
-        let permission = match self.by_peer.get(&peer_key(relay, peer)) {
+        let permission = match self.channel_to(relay, peer) {
             Some(id) => {
                 let bound = &self.channels[id.0 as usize];
                 if bound.expires > now {
@@ -178,7 +178,7 @@ impl Table {
     }
 
     fn permission(&self, relay: RelayId, ip: IpAddr, now: Instant) -> Option<&Permission> {
-        let id = self.by_ip.get(&(relay.0, bits(ip)))?;
+        let id = self.permission_of(relay, ip)?;
         Some(&self.permissions[id.0 as usize]).filter(|permission| permission.expires > now)
     }
 }
