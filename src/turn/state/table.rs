@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use index::{ByClient, ByIp, ByNumber, ByPeer, Index, KEEP};
+use index::{ByClient, ByIp, ByNumber, ByPeer, Index, KEEP, ip_key, peer_key};
 use slab::Slab;
 
 use super::allocation::{Allocation, Channel, ChannelId, Owner, Permission, PermissionId, Relay};
@@ -29,9 +29,6 @@ use crate::turn::five_tuple::Client;
 use crate::turn::id::{AllocationId, RelayId, UserId};
 use crate::turn::identity::auth::Identity;
 use crate::turn::keyed_hash::KeyedState;
-
-/// Relay, address, port: the address as 128 bits, IPv4 in its mapped form.
-type PeerKey = (u32, u128, u16);
 
 /// All allocations of one worker.
 #[derive(Debug)]
@@ -49,13 +46,6 @@ pub struct Table {
     /// Changes of the table that are not reported yet; see [`TableChange`].
     changes: Changes,
     generation: u32,
-}
-
-fn bits(ip: IpAddr) -> u128 {
-    match ip {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(v6) => v6.to_bits(),
-    }
 }
 
 impl Table {
@@ -85,7 +75,7 @@ impl Table {
     }
 
     fn permission_of(&self, relay: RelayId, ip: IpAddr) -> Option<PermissionId> {
-        self.by_ip.find(&self.hasher, &self.permissions, &(relay.0, bits(ip))).map(PermissionId)
+        self.by_ip.find(&self.hasher, &self.permissions, &ip_key(relay, ip)).map(PermissionId)
     }
 
     fn channel_with(&self, allocation: AllocationId, number: u16) -> Option<ChannelId> {
@@ -93,8 +83,7 @@ impl Table {
     }
 
     fn channel_to(&self, relay: RelayId, peer: OnWire) -> Option<ChannelId> {
-        let key = (relay.0, bits(peer.ip()), peer.port());
-        self.by_peer.find(&self.hasher, &self.channels, &key).map(ChannelId)
+        self.by_peer.find(&self.hasher, &self.channels, &peer_key(relay, peer)).map(ChannelId)
     }
 
     /// The allocation of this id.

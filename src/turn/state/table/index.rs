@@ -6,11 +6,12 @@
 use std::fmt;
 use std::hash::Hash;
 use std::marker::PhantomData;
+use std::net::IpAddr;
 
 use hashbrown::HashTable;
 use slab::Slab;
 
-use super::{PeerKey, bits};
+use crate::turn::address::OnWire;
 use crate::turn::five_tuple::Client;
 use crate::turn::id::RelayId;
 use crate::turn::keyed_hash::KeyedState;
@@ -18,6 +19,26 @@ use crate::turn::state::allocation::{Allocation, Channel, Permission};
 
 /// Below this capacity an index keeps its memory.
 pub const KEEP: usize = 1024;
+
+/// Relay and address, as 128 bits; IPv4 in its mapped form.
+type IpKey = (u32, u128);
+/// Relay, address and port.
+type PeerKey = (u32, u128, u16);
+
+/// The key of a permission.
+pub(super) fn ip_key(relay: RelayId, ip: IpAddr) -> IpKey {
+    let bits = match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    };
+    (relay.0, bits)
+}
+
+/// The key of a channel's peer.
+pub(super) fn peer_key(relay: RelayId, peer: OnWire) -> PeerKey {
+    let (relay, bits) = ip_key(relay, peer.ip());
+    (relay, bits, peer.port())
+}
 
 /// What entries are found by. No two entries of a slab have the same key.
 pub(super) trait Lookup {
@@ -47,10 +68,10 @@ pub(super) enum ByIp {}
 
 impl Lookup for ByIp {
     type Entry = Permission;
-    type Key = (u32, u128);
+    type Key = IpKey;
 
-    fn key(permission: &Permission) -> (u32, u128) {
-        (permission.relay.0, bits(permission.ip))
+    fn key(permission: &Permission) -> IpKey {
+        ip_key(permission.relay, permission.ip)
     }
 }
 
@@ -74,8 +95,7 @@ impl Lookup for ByPeer {
     type Key = PeerKey;
 
     fn key(channel: &Channel) -> PeerKey {
-        let Channel { relay: RelayId(relay), peer, .. } = *channel;
-        (relay, bits(peer.ip()), peer.port())
+        peer_key(channel.relay, channel.peer)
     }
 }
 
