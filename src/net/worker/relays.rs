@@ -36,18 +36,22 @@ struct Read {
 impl Worker {
     /// Reads a share from a relayed address with an event, or postpones it.
     pub(super) fn on_relay_event(&mut self, relay: RelayId, generation: Generation, readiness: u32) {
-        let standing = self.datagrams.standing(relay, generation, self.budget.turn);
-        let rank = self.rank(Token::Relay { relay, generation });
-        let has_share = match standing {
+        let token = Token::Relay { relay, generation };
+        let has_share = match self.datagrams.standing(relay, generation, self.budget.turn) {
             Standing::Served => return,
             Standing::LeftOver => false,
-            Standing::New => self.budget.has_share(rank),
+            Standing::New => {
+                // While there is time for all, the rank does not matter, and reading it costs a look at the user.
+                let rank = if self.budget.was_short() { self.rank(token) } else { Rank::First };
+                self.budget.has_share(rank)
+            }
         };
         if has_share {
             self.on_relay(relay, generation, readiness);
         } else if self.datagrams.leave_over(relay, generation, readiness) {
             // If it is listed already, the readiness was added.
-            self.budget.postpone(Token::Relay { relay, generation }, rank);
+            let rank = self.rank(token);
+            self.budget.postpone(token, rank);
         }
     }
 
