@@ -6,7 +6,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod call;
+use support::call;
+
 mod machine;
 mod steady;
 
