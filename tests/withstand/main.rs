@@ -30,6 +30,8 @@ mod log_flood;
 mod mutated;
 mod mutation;
 mod neighbours;
+mod page_loads;
+mod page_logins;
 mod peers;
 mod proxied;
 mod quic;
