@@ -53,6 +53,10 @@ const FILES: [&str; 11] = [
 const BURST: u32 = 60;
 /// By so much the loads may delay the slowest packet of a hundred.
 const DELAY: Duration = Duration::from_millis(1);
+/// A call alone that is slower is disturbed by something else, and no measure for anything.
+const CALM: Duration = Duration::from_millis(2);
+/// On a processor whose witness wakes up later, a millisecond cannot be seen.
+const STEADY: Duration = Duration::from_micros(500);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Http {
@@ -238,10 +242,9 @@ fn beside_loads(http: Http, connections: Connections) -> bool {
     assert_eq!(seen.files, LOADS * FILES.len() as u32);
     assert_eq!(seen.logins + seen.refused, LOADS);
     assert!((BURST..=BURST + seconds + 1).contains(&seen.logins), "{seen:?} in {seconds} s");
-    alone
-        .iter()
-        .zip(&beside)
-        .all(|(alone, beside)| beside.lost() == 0 && beside.quantile(0.99) <= alone.quantile(0.99) + DELAY)
+    alone.iter().zip(&beside).all(|(alone, beside)| {
+        beside.lost() == 0 && beside.quantile(0.99) <= alone.quantile(0.99).min(CALM) + DELAY
+    })
 }
 
 /// Over each version of HTTP, with new connections and with one.
@@ -253,7 +256,7 @@ fn a_thousand_page_loads_a_minute_are_limited_and_delay_no_call() {
     }
     for http in [Http::One, Http::Two] {
         for connections in [Connections::New, Connections::One] {
-            undisturbed_within(DELAY, "page loads", || beside_loads(http, connections));
+            undisturbed_within(STEADY, "page loads", || beside_loads(http, connections));
         }
     }
 }
