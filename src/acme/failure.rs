@@ -20,6 +20,8 @@ pub enum Failure {
     Name(String, Option<Problem>),
     /// The authority offers no challenge for this name that is configured.
     NoChallenge(String),
+    /// The authority has no profile with this name: the name, and those that it has.
+    NoProfile(String, Vec<String>),
     /// The authority issued something else than what was ordered.
     Wrong(String),
     /// The attempt took too long.
@@ -119,6 +121,17 @@ impl fmt::Display for Failure {
             Self::NoChallenge(name) => write!(
                 f,
                 "the authority offers none of the configured challenges for {name}; add the other one to [acme] challenges"
+            ),
+            Self::NoProfile(name, all) if all.is_empty() => write!(
+                f,
+                "the authority has no profiles, so it cannot issue {}; remove [acme] profile",
+                clean(name, TEXT_MAX)
+            ),
+            Self::NoProfile(name, all) => write!(
+                f,
+                "the authority has no profile {}; correct [acme] profile: {}",
+                clean(name, TEXT_MAX),
+                clean(&all.join(", "), TEXT_MAX)
             ),
             Self::Wrong(what) => write!(f, "the authority sent {what}; it is not used"),
             Self::State(error) => write!(

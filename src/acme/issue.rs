@@ -94,6 +94,12 @@ pub async fn issue(
     let identifiers: Vec<Identifier> = settings.domains.iter().cloned().map(Identifier::Dns).collect();
     let mut new = NewOrder::new(&identifiers);
     if let Some(profile) = &settings.profile {
+        // An authority without profiles would ignore the word and issue another kind.
+        let mut all: Vec<String> = account.profiles().map(|one| one.name.to_owned()).collect();
+        if !all.contains(profile) {
+            all.sort();
+            return Err(Failure::NoProfile(profile.clone(), all));
+        }
         new = new.profile(profile);
     }
     if let Some(cert::Identifier { authority, serial }) = replaces {

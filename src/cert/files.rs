@@ -21,10 +21,11 @@ const DAY: u64 = 86_400;
 /// Days before the expiry when a warning starts.
 const EXPIRES_SOON_DAYS: u64 = 14;
 
-/// Returns the seconds before the expiry when a warning starts: 14 days, or a third of a shorter lifetime.
+/// Returns the seconds before the expiry when a warning starts: 14 days, or a quarter of a shorter lifetime. A renewal is usually
+/// at two thirds, and with jitter not later than a quarter before the end.
 pub fn expires_soon(not_before: i64, not_after: i64) -> u64 {
     let lifetime = u64::try_from(not_after.saturating_sub(not_before)).unwrap_or(0);
-    (EXPIRES_SOON_DAYS * DAY).min(lifetime / 3)
+    (EXPIRES_SOON_DAYS * DAY).min(lifetime / 4)
 }
 
 /// The next step for a certificate that has expired or will.

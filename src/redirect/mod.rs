@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 pub use answer::Rules;
@@ -30,14 +31,15 @@ const TIME: Duration = Duration::from_secs(10);
 /// The pause after a failed accept, which fails again at once without descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves the listener on the current runtime until the process ends. `rules` is read for each request.
+/// Serves the listener on the current runtime. `rules` is read for each request. Aborting the task closes the listener; open
+/// connections end by themselves.
 ///
 /// # Errors
 /// The listener cannot be registered with the runtime.
-pub fn serve(listener: StdListener, rules: Arc<dyn Rules>) -> std::io::Result<()> {
+pub fn serve(listener: StdListener, rules: Arc<dyn Rules>) -> std::io::Result<AbortHandle> {
     let listener = TcpListener::from_std(listener)?;
     let places = Places::default();
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         loop {
             let Ok((stream, client)) = listener.accept().await else {
                 sleep(PAUSE).await;
@@ -54,7 +56,7 @@ pub fn serve(listener: StdListener, rules: Arc<dyn Rules>) -> std::io::Result<()
             }
         }
     });
-    Ok(())
+    Ok(task.abort_handle())
 }
 
 async fn connection(stream: TcpStream, rules: Arc<dyn Rules>) -> hyper::Result<()> {

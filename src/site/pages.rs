@@ -36,7 +36,7 @@ const BODY_MAX: usize = 16 << 10;
 const BODY_TIME: Duration = Duration::from_millis(500);
 
 /// Default fields of responses.
-const FIELDS: [(HeaderName, HeaderValue); 5] = [
+const FIELDS: [(HeaderName, HeaderValue); 7] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
@@ -47,6 +47,9 @@ const FIELDS: [(HeaderName, HeaderValue); 5] = [
         ),
     ),
     (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
+    (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
+    // Means the same as frame-ancestors, for scanners and old browsers.
+    (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
 ];
 
 /// A month: an operator who gives up HTTPS is not locked out for longer (RFC 6797).

@@ -1,5 +1,6 @@
 //! An authority that does as it is told. It validates nothing, so it shows what a server does with bad answers.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use rustls::crypto::aws_lc_rs;
@@ -35,7 +37,26 @@ pub enum Mode {
     OtherName,
     /// Sends text in the place of a certificate.
     Garbage,
+    /// Issues for six days.
+    SixDays,
+    /// Sends a web page in the place of each answer.
+    WebPage,
+    /// Sends answers without an end.
+    Endless,
+    /// Sends everybody elsewhere.
+    Elsewhere,
+    /// Wants to be asked tomorrow whether the order is ready.
+    Tomorrow,
+    /// Reads a request and says nothing.
+    NoHead,
+    /// Begins an answer and goes on with a byte a second.
+    SlowBody,
 }
+
+/// The profiles that it has.
+const PROFILES: [&str; 2] = ["classic", "shortlived"];
+
+type Tls = StreamOwned<ServerConnection, TcpStream>;
 
 struct State {
     mode: Mode,
@@ -168,6 +189,19 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, files: &Directory, state:
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
+    match mode {
+        Mode::NoHead => return hold(reader.into_inner(), state),
+        Mode::WebPage => {
+            return send(reader.get_mut(), "200 OK", "<!DOCTYPE html>\n<title>Welcome</title>\n");
+        }
+        Mode::Elsewhere => {
+            let status = format!("302 Found\r\nLocation: https://localhost:{port}/elsewhere");
+            return send(reader.get_mut(), &status, "");
+        }
+        Mode::Endless => return pour(reader.get_mut()),
+        Mode::SlowBody => return drip(reader.get_mut()),
+        _ => {}
+    }
     let payload = serde_json::from_slice::<Value>(&body).ok();
     let payload = payload.and_then(|jws| URL_SAFE_NO_PAD.decode(jws["payload"].as_str()?).ok());
     let payload = payload.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or(Value::Null);
@@ -181,6 +215,37 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, files: &Directory, state:
     let _ = tls.write_all(head.as_bytes()).and_then(|()| tls.write_all(answer.as_bytes()));
     tls.conn.send_close_notify();
     let _ = tls.flush();
+}
+
+fn send(tls: &mut Tls, status: &str, body: &str) {
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    let _ = tls.write_all(head.as_bytes()).and_then(|()| tls.write_all(body.as_bytes()));
+    tls.conn.send_close_notify();
+    let _ = tls.flush();
+}
+
+/// Keeps the connection open.
+fn hold(tls: Tls, state: &Mutex<State>) {
+    state.lock().unwrap().held.push(tls.sock);
+}
+
+/// Sends until the client has had enough.
+fn pour(tls: &mut Tls) {
+    let head = "HTTP/1.1 200 OK\r\nReplay-Nonce: bm9uY2U\r\nContent-Type: application/json\r\n\r\n{\"a\": \"";
+    if tls.write_all(head.as_bytes()).is_ok() {
+        while tls.write_all(&[b'a'; 1 << 14]).is_ok() {}
+    }
+}
+
+/// Sends a byte a second until the client has had enough.
+fn drip(tls: &mut Tls) {
+    let head = "HTTP/1.1 200 OK\r\nReplay-Nonce: bm9uY2U\r\nContent-Length: 10000\r\n\r\n";
+    let mut sent = tls.write_all(head.as_bytes());
+    while sent.is_ok() {
+        thread::park_timeout(Duration::from_secs(1));
+        sent = tls.write_all(b" ").and_then(|()| tls.flush());
+    }
 }
 
 fn answer(
@@ -211,6 +276,7 @@ fn answer(
         "/directory" => {
             let mut directory = json!({
                 "newNonce": url("/nonce"), "newAccount": url("/account"), "newOrder": url("/new-order"),
+                "meta": { "profiles": PROFILES.map(|name| (name, "as its name says")).into_iter().collect::<HashMap<_, _>>() },
             });
             if state.window.is_some() {
                 directory["renewalInfo"] = url("/renewal").into();
@@ -226,15 +292,26 @@ fn answer(
             });
             (429, "Retry-After: 3600\r\n".to_owned(), problem.to_string())
         }
+        "/new-order" if payload["profile"].as_str().is_some_and(|profile| !PROFILES.contains(&profile)) => {
+            let problem =
+                json!({ "type": "urn:ietf:params:acme:error:invalidProfile", "detail": "no such profile" });
+            (400, String::new(), problem.to_string())
+        }
         "/new-order" => {
             state.orders.push(payload.clone());
             (201, location("/order/1"), order("ready", &payload["replaces"]))
+        }
+        "/finalize" if mode == Mode::Tomorrow => {
+            (200, "Retry-After: 86400\r\n".to_owned(), order("processing", &Value::Null))
         }
         "/finalize" => {
             let csr = URL_SAFE_NO_PAD.decode(payload["csr"].as_str().unwrap()).unwrap();
             let names = state.orders.last().unwrap()["identifiers"].as_array().unwrap().clone();
             state.chain = issue(files, &csr, &names, mode);
             (200, String::new(), order("processing", &Value::Null))
+        }
+        "/order/1" if mode == Mode::Tomorrow => {
+            (200, "Retry-After: 86400\r\n".to_owned(), order("processing", &Value::Null))
         }
         "/order/1" => (200, String::new(), order("valid", &Value::Null)),
         "/certificate" => (200, String::new(), state.chain.clone()),
@@ -269,7 +346,8 @@ fn issue(files: &Directory, csr: &[u8], names: &[Value], mode: Mode) -> String {
         }
         _ => ["-in", "request.der", "-inform", "der"],
     };
-    let by = ["-CA", "root.pem", "-CAkey", "root.key", "-CAcreateserial", "-days", "30"];
+    let days = if mode == Mode::SixDays { "6" } else { "30" };
+    let by = ["-CA", "root.pem", "-CAkey", "root.key", "-CAcreateserial", "-days", days];
     openssl(
         files,
         &[&["x509", "-req", "-extfile", "extensions", "-out", "leaf.pem"][..], &request, &by].concat(),

@@ -10,6 +10,7 @@ use crate::support::http;
 use crate::support::plan::{LOCAL_V4, Plan, Transport, free_port};
 use crate::support::server::Server;
 use crate::support::tls;
+use crate::support::wall_clock::WallClock;
 
 /// Time for an issuance, and until its files are in use.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -17,15 +18,19 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 /// The ports of a server, and its state.
 pub struct Place {
     pub files: Directory,
+    clock: WallClock,
     pub https: u16,
     pub http: u16,
 }
 
 impl Place {
     pub fn new() -> Place {
-        let files = Directory::new("acme");
-        std::fs::write(files.path("offset"), "+0").unwrap();
-        Place { files, https: free_port(), http: free_port() }
+        Place {
+            files: Directory::new("acme"),
+            clock: WallClock::new(),
+            https: free_port(),
+            http: free_port(),
+        }
     }
 
     /// Starts a server that gets a certificate for `names`. `acme` are further lines of `[acme]`.
@@ -37,13 +42,7 @@ impl Place {
         let state = self.files.path("");
         Plan {
             ports: Some([free_port(), free_port(), self.https]),
-            wrapper: vec![
-                "env".to_owned(),
-                format!("LD_PRELOAD={}", library().display()),
-                format!("FAKETIME_TIMESTAMP_FILE={}", self.files.path("offset").display()),
-                "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
-                "FAKETIME_NO_CACHE=1".to_owned(),
-            ],
+            wrapper: self.clock.wrapper(),
             certificate: Some(format!(
                 "[acme]\ndomains = {names:?}\ncontact = \"mailto:admin@example.org\"\nstate = {state:?}\n{acme}\n\
                  [redirect]\naddress = \"127.0.0.1:{}\"\n",
@@ -55,9 +54,7 @@ impl Place {
 
     /// Moves the server's wall clock from the true time.
     pub fn jump(&self, offset: &str) {
-        let next = self.files.path("offset.next");
-        std::fs::write(&next, offset).unwrap();
-        std::fs::rename(next, self.files.path("offset")).unwrap();
+        self.clock.jump(offset);
     }
 
     /// The directory of account and certificates.
@@ -68,13 +65,6 @@ impl Place {
     pub fn port_80(&self) -> SocketAddr {
         SocketAddr::new(LOCAL_V4, self.http)
     }
-}
-
-/// Finds the library of Debian's package `faketime`, in a directory named after the architecture.
-fn library() -> PathBuf {
-    let places = std::fs::read_dir("/usr/lib").expect("/usr/lib").flatten();
-    let mut libraries = places.map(|place| place.path().join("faketime/libfaketimeMT.so.1"));
-    libraries.find(|path| path.exists()).expect("this test needs libfaketime: apt install faketime")
 }
 
 /// Returns the certificate that a new client is shown.

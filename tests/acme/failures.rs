@@ -6,6 +6,7 @@ use crate::support::beside_others;
 use crate::support::client::{Client, Link};
 use crate::support::http;
 use crate::support::plan::Transport;
+use crate::support::proc::memory;
 use crate::support::server::{Server, skip_on_coturn};
 use crate::support::tls;
 
@@ -28,27 +29,11 @@ fn certified(place: &Place, authority: &Authority) -> (Server, Vec<u8>) {
     (server, first)
 }
 
-#[test]
-fn a_bad_authority_changes_nothing_and_is_asked_again_later() {
-    let _turn = beside_others();
-    if skip_on_coturn("certificates by ACME") {
-        return;
-    }
-    let (place, authority) = (Place::new(), Authority::start(None));
-    let (server, first) = certified(&place, &authority);
-    let link = Link::Tls(Box::new(tls::connect(server.v4(Transport::Tls))));
-    let mut client = Client::log_in(link, server.credentials("connected"));
-    client.allocate().expect("an allocation");
-    let bad = [
-        (Mode::Refuse, "too many certificates for this domain (rateLimited); wait"),
-        (Mode::Silent, "no connection to localhost"),
-        (Mode::Close, "no connection to localhost"),
-        (Mode::WrongKey, "the authority sent a certificate for another key; it is not used"),
-        (Mode::OtherName, "a certificate that is not for relay.example.org; it is not used"),
-        (Mode::Garbage, "the authority sent a damaged certificate; it is not used"),
-    ];
+/// Lets the authority misbehave in one way after the other when the certificate is due. Each time the log and the overview say
+/// why, it is counted, and the certificate in use stays.
+fn misbehave(place: &Place, authority: &Authority, server: &Server, first: &Vec<u8>, bad: &[(Mode, &str)]) {
     let mut before = server.log().len();
-    for (number, (mode, reason)) in bad.into_iter().enumerate() {
+    for (number, (mode, reason)) in bad.iter().copied().enumerate() {
         authority.set(mode);
         // Later than any pause so far.
         place.jump(&format!("+{}h", 22 * 24 + 2 * number));
@@ -60,14 +45,41 @@ fn a_bad_authority_changes_nothing_and_is_asked_again_later() {
         assert!(log[before..].contains(reason), "{mode:?}: {}", &log[before..]);
         before = log.len();
         let end = std::time::Instant::now() + LIMIT;
-        while metric(&server, FAILED) < number as f64 + 1.0 {
+        while metric(server, FAILED) < number as f64 + 1.0 {
             assert!(std::time::Instant::now() < end, "{mode:?} is not counted");
         }
-        assert_eq!(shown(&server), first, "{mode:?}");
+        assert_eq!(shown(server), *first, "{mode:?}");
         while !http::get(server.admin(), "/overview").1.contains(reason) {
             assert!(std::time::Instant::now() < end, "{mode:?}: the overview does not say why");
         }
     }
+}
+
+#[test]
+fn a_bad_authority_changes_nothing_and_is_asked_again_later() {
+    let _turn = beside_others();
+    if skip_on_coturn("certificates by ACME") {
+        return;
+    }
+    let (place, authority) = (Place::new(), Authority::start(None));
+    let (server, first) = certified(&place, &authority);
+    let link = Link::Tls(Box::new(tls::connect(server.v4(Transport::Tls))));
+    let mut client = Client::log_in(link, server.credentials("connected"));
+    client.allocate().expect("an allocation");
+    misbehave(
+        &place,
+        &authority,
+        &server,
+        &first,
+        &[
+            (Mode::Refuse, "too many certificates for this domain (rateLimited); wait"),
+            (Mode::Silent, "no connection to localhost"),
+            (Mode::Close, "no connection to localhost"),
+            (Mode::WrongKey, "the authority sent a certificate for another key; it is not used"),
+            (Mode::OtherName, "a certificate that is not for relay.example.org; it is not used"),
+            (Mode::Garbage, "the authority sent a damaged certificate; it is not used"),
+        ],
+    );
     // The last pause is kept over a restart.
     let next = metric(&server, "hallpass_acme_next_attempt_timestamp_seconds");
     drop(server);
@@ -83,6 +95,64 @@ fn a_bad_authority_changes_nothing_and_is_asked_again_later() {
     wait_for_other(&server, &first);
     assert_eq!(metric(&server, ISSUED), 1.0);
     drop(client);
+}
+
+#[test]
+fn answers_that_are_no_answers_change_nothing() {
+    let _turn = beside_others();
+    if skip_on_coturn("certificates by ACME") {
+        return;
+    }
+    let (place, authority) = (Place::new(), Authority::start(None));
+    let (server, first) = certified(&place, &authority);
+    let resident = memory(server.pid());
+    misbehave(
+        &place,
+        &authority,
+        &server,
+        &first,
+        &[
+            (Mode::WebPage, "the answer is not that of an ACME server"),
+            (Mode::Endless, "no answer from localhost"),
+            (Mode::Elsewhere, "[acme] directory"),
+            (Mode::Tomorrow, "the authority did not finish in time"),
+        ],
+    );
+    let more = memory(server.pid()).saturating_sub(resident);
+    assert!(more < 8 << 10, "{more} KiB more");
+}
+
+/// An authority that hangs takes no time from the rest: pages answer, and a reload is applied.
+#[test]
+fn a_slow_authority_is_given_up_after_half_a_minute() {
+    let _turn = beside_others();
+    if skip_on_coturn("certificates by ACME") {
+        return;
+    }
+    let (place, authority) = (Place::new(), Authority::start(None));
+    let (server, first) = certified(&place, &authority);
+    for (number, mode) in [Mode::NoHead, Mode::SlowBody].into_iter().enumerate() {
+        authority.set(mode);
+        let (before, begun) = (server.log().len(), std::time::Instant::now());
+        place.jump(&format!("+{}h", 22 * 24 + 2 * number));
+        // Without the mode the attempt would end at once.
+        let told = |log: &str| log[before..].contains("no answer from localhost");
+        assert!(!server.wait_log(std::time::Duration::from_secs(5), told), "{mode:?}: {}", server.log());
+        server.signal("HUP");
+        let applied = server.wait_log(LIMIT, |log| log[before..].contains("reload"));
+        assert!(
+            applied && begun.elapsed() < std::time::Duration::from_secs(20),
+            "{mode:?}: {}",
+            server.log()
+        );
+        assert_eq!(shown(&server), first);
+        assert!(server.wait_log(LIMIT, told), "{mode:?}: {}", server.log());
+        let end = std::time::Instant::now() + LIMIT;
+        while metric(&server, FAILED) < number as f64 + 1.0 {
+            assert!(std::time::Instant::now() < end, "{mode:?} is not counted");
+        }
+        assert_eq!(shown(&server), first, "{mode:?}");
+    }
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn leaf(directory: &Path) -> Vec<u8> {
 }
 
 /// Nobody else can read anything in it.
-fn private(directory: &Path) {
+pub fn private(directory: &Path) {
     let mode = |path: &Path| fs::symlink_metadata(path).expect("there").permissions().mode() & 0o777;
     assert_eq!(mode(directory), 0o700, "{directory:?}");
     for entry in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {

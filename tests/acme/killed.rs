@@ -4,6 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::certified::{LIMIT, Place, keys, openssl, shown};
+use crate::issuance::private;
 use crate::pebble::Pebble;
 use crate::support::beside_others;
 use crate::support::server::skip_on_coturn;
@@ -37,6 +38,8 @@ fn a_kill_at_any_moment_leaves_a_whole_pair() {
         interrupted += u32::from(!server.wait_log(whole * round / ROUNDS, issued));
         server.signal("KILL");
         drop(server);
+        // Also what was half done.
+        private(&place.state(""));
         let directory = place.state(names[0]);
         let (of_certificate, of_key) = keys(&directory);
         assert_eq!(of_certificate, of_key, "round {round}");

@@ -6,9 +6,12 @@
 mod support;
 
 mod authority;
+mod calls;
 mod certified;
 mod failures;
 mod issuance;
 mod killed;
 mod pebble;
+mod profile;
 mod redirect;
+mod reload;

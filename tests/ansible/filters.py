@@ -163,6 +163,10 @@ assert hallpass.hallpass_needs_restart(old, old.replace('"a', '"z', 1)) == []
 assert hallpass.hallpass_needs_restart(old, old.replace("privacy = false", "privacy = true")) == ["privacy"]
 assert hallpass.hallpass_needs_restart(old, old.replace("é", "è")) == []
 assert hallpass.hallpass_needs_restart(old + "\n[tls]\ncert = 'a'\n", old) == ["[tls]"]
+acme = "\n[acme]\ndomains = ['relay.example.org']\n"
+assert hallpass.hallpass_needs_restart(old + "\n[tls]\ncert = 'a'\n", old + acme) == []
+assert hallpass.hallpass_needs_restart(old + acme, old) == ["[acme]"]
+assert hallpass.hallpass_needs_restart(old, old + acme + "\n[redirect]\naddress = '[::]:80'\n") == []
 assert hallpass.hallpass_needs_restart(old, old + "\n[admin]\n") == ["[admin]"]
 assert hallpass.hallpass_needs_restart("", old) == []
 print("all as expected")

@@ -105,6 +105,61 @@ fn the_page_works_with_keyboard_and_screen_reader_in_every_language() {
     assert!(browser.complaints().is_empty(), "{:#?}", browser.complaints());
 }
 
+/// Notes what would be heard: nodes that are connected to the loudspeaker, and media elements.
+const LISTEN: &str = "
+    window.heard = [];
+    window.contexts = 0;
+    const connect = AudioNode.prototype.connect;
+    AudioNode.prototype.connect = function (to, ...more) {
+        if (to instanceof AudioDestinationNode) window.heard.push('loudspeaker');
+        return connect.call(this, to, ...more);
+    };
+    const play = HTMLMediaElement.prototype.play;
+    HTMLMediaElement.prototype.play = function () { window.heard.push('play'); return play.call(this); };
+    window.AudioContext = class extends AudioContext {
+        constructor(...all) { super(...all); window.contexts += 1; }
+    };";
+
+#[test]
+fn the_page_needs_no_gesture_and_makes_no_sound() {
+    let _turn = beside_others();
+    let server = server();
+    let mut browser = Chromium::start(server.files());
+    let tab = browser.open("about:blank");
+    browser.command(&tab, "Page.addScriptToEvaluateOnNewDocument", json!({ "source": LISTEN }));
+    browser.go(&tab, &format!("https://localhost:{}/check/", server.v4(Transport::Tls).port()));
+    wait(&mut browser, &tab, FINISHED);
+    let active = browser.evaluate(&tab, "navigator.userActivation.hasBeenActive");
+    assert_eq!(active, false, "the test needs a visitor who has touched nothing");
+    assert_eq!(text(&mut browser, &tab, "#headline"), "Video lessons will work here");
+    // A browser would say that it does not allow sound yet.
+    assert_eq!(browser.evaluate(&tab, "window.contexts"), 0);
+
+    // After a gesture there is a tone in the call, and still nothing is heard.
+    browser.evaluate(&tab, "document.querySelector('#again').focus()");
+    browser.press(&tab, "Enter", Some("\r"));
+    wait(&mut browser, &tab, "document.documentElement.dataset.state === 'running'");
+    wait(&mut browser, &tab, FINISHED);
+    assert_eq!(browser.evaluate(&tab, "window.contexts > 0"), true);
+    assert_eq!(browser.evaluate(&tab, "window.heard"), json!([]));
+    assert_eq!(browser.evaluate(&tab, "document.querySelectorAll('audio, video').length"), 0);
+    // Everything came from this server, and was small.
+    let loaded = browser.evaluate(
+        &tab,
+        "performance.getEntriesByType('resource').concat(performance.getEntriesByType('navigation'))
+            .map((one) => [new URL(one.name).origin === location.origin, one.decodedBodySize])",
+    );
+    let loaded = loaded.as_array().expect("a list");
+    assert!(loaded.iter().all(|one| one[0] == true), "{loaded:?}");
+    let bytes: u64 = loaded.iter().filter_map(|one| one[1].as_u64()).sum();
+    assert!((20_000..100_000).contains(&bytes), "{bytes} bytes in {} files", loaded.len());
+    assert_eq!(
+        browser.evaluate(&tab, "document.cookie + Object.keys(localStorage) + Object.keys(sessionStorage)"),
+        ""
+    );
+    assert!(browser.complaints().is_empty(), "{:#?}", browser.complaints());
+}
+
 #[test]
 fn without_javascript_the_page_says_so() {
     let _turn = beside_others();

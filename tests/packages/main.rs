@@ -9,6 +9,7 @@ mod support;
 
 mod examples;
 mod machine;
+mod own_certificate;
 mod page;
 mod switch;
 mod takeover;

@@ -1,6 +1,5 @@
 //! Certificates that are replaced while the server runs, without a signal.
 
-use crate::support::beside_others;
 use crate::support::certs::{self, Kind};
 use crate::support::client::{Client, Link};
 use crate::support::files::Directory;
@@ -8,6 +7,7 @@ use crate::support::http;
 use crate::support::plan::{Plan, Transport};
 use crate::support::server::{Server, skip_on_coturn};
 use crate::support::tls;
+use crate::support::{alone, beside_others};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 
 /// Within this time a replaced certificate is in use; more on a machine without time for the server.
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// What is promised on a machine that is not busy.
+const PROMISED: Duration = Duration::from_secs(2);
+const EXCHANGES: usize = 5;
 
 /// Returns the certificate that a new client is shown.
 pub fn shown(server: &Server) -> Vec<u8> {
@@ -83,6 +87,46 @@ fn replaced_files_and_exchanged_links_are_used_without_a_signal() {
     let third = wait_for_other(&server, &second);
     assert_ne!(third, first);
     assert_eq!(client.refresh(600), 0, "a client of the first certificate stays");
+}
+
+/// certbot exchanges one link after the other; Kubernetes and the server itself exchange a link to a directory with both files.
+#[test]
+fn exchanged_links_are_used_within_two_seconds() {
+    let _turn = alone();
+    if skip_on_coturn("certificates that are followed") {
+        return;
+    }
+    let files = Directory::new("versions");
+    let version = |number: usize| {
+        let directory = files.path(&format!("version{number}"));
+        fs::create_dir(&directory).unwrap();
+        let (cert, key) = (directory.join("fullchain.pem"), directory.join("privkey.pem"));
+        certs::write(Kind::Good, &format!("version{number}.test"), &cert, &key);
+        directory
+    };
+    let current = files.path("current");
+    symlink(version(0), &current).unwrap();
+    let tables = format!(
+        "[tls]\ncert = {:?}\nkey = {:?}\n",
+        current.join("fullchain.pem"),
+        current.join("privkey.pem")
+    );
+    let server = Server::start(&Plan { certificate: Some(tables), ..Plan::loopback() });
+    let mut seen = shown(&server);
+    let mut times = Vec::new();
+    for number in 1..=EXCHANGES {
+        let next = version(number);
+        let start = Instant::now();
+        exchange(&current, &next);
+        seen = wait_for_other(&server, &seen);
+        times.push(start.elapsed());
+    }
+    println!("exchanged links are used after {times:?}");
+    times.sort();
+    // Once a machine may have had no time for the server.
+    assert!(times[EXCHANGES - 2] < PROMISED, "{times:?}");
+    let each_once = |log: &str| log.matches("new certificate in use").count() == EXCHANGES;
+    assert!(server.wait_log(LIMIT, each_once), "{}", server.log());
 }
 
 #[test]

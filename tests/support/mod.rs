@@ -7,6 +7,7 @@
 // Every test binary includes this whole module and uses a part of it.
 #![allow(dead_code)]
 
+pub mod call;
 pub mod certs;
 pub mod chromium;
 pub mod client;
@@ -27,6 +28,7 @@ pub mod stun;
 pub mod tls;
 pub mod tool;
 pub mod uclient;
+pub mod wall_clock;
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

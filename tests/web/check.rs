@@ -59,6 +59,120 @@ fn only_the_page_itself_gets_a_login() {
     assert!(!head.contains("set-cookie"), "{head}");
 }
 
+/// What browsers say about who asks. A program can say anything, but it gets no more by that than by opening the page.
+#[test]
+fn pages_of_other_origins_get_no_login_and_leave_no_result() {
+    let _turn = beside_others();
+    let server = Server::start(&plan(""));
+    let port = server.v4(Transport::Tls).port();
+    let own = format!("https://127.0.0.1:{port}");
+    for path in ["credentials", "result"] {
+        let ask = |more: &[&str]| post(&server, path, &[&OWN[..], more].concat(), "{}").0;
+        let good = if path == "credentials" { "200" } else { "400" };
+        assert_eq!(ask(&["-H", &format!("origin: {own}")]), good);
+        for origin in [
+            "https://elsewhere.example",
+            "https://127.0.0.1",
+            "https://127.0.0.1:1",
+            &format!("http://127.0.0.1:{port}"),
+            &format!("https://127.0.0.1.elsewhere.example:{port}"),
+            &format!("https://elsewhere.example@127.0.0.1:{port}"),
+            "null",
+            "",
+        ] {
+            // curl sends an empty field only with a semicolon.
+            let field = if origin.is_empty() { "origin;".to_owned() } else { format!("origin: {origin}") };
+            assert_eq!(ask(&["-H", &field]), "403", "{path}: {origin}");
+        }
+        let both = ["-H", &format!("origin: {own}"), "-H", "origin: https://elsewhere.example"];
+        assert_eq!(ask(&both), "403", "{path}: two origins");
+        for method in ["GET", "PUT", "DELETE", "PATCH"] {
+            assert_eq!(ask(&["-X", method]), "405", "{path}: {method}");
+        }
+        for kind in ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain", "text/json"] {
+            let field = format!("content-type: {kind}");
+            let status = post(&server, path, &["-H", "x-check: 1", "-H", &field], "{}").0;
+            assert_eq!(status, "403", "{path}: {kind}");
+        }
+    }
+}
+
+/// Each answer of the page, over both versions of HTTP, whatever becomes of the request.
+#[test]
+fn every_answer_keeps_other_sites_out() {
+    let _turn = beside_others();
+    let server = Server::start(&plan(""));
+    let base = format!("https://{}/check", server.v4(Transport::Tls));
+    let credentials = format!("{base}/credentials");
+    let login = [&OWN[..], &["--data", "{}", &credentials]].concat();
+    let refused = ["--data", "{}", &credentials];
+    let (page, script, words, nothing) = (
+        format!("{base}/"),
+        format!("{base}/main.js"),
+        format!("{base}/lang/de.json"),
+        format!("{base}/nothing"),
+    );
+    let requests: [(&[&str], &str); 8] = [
+        (&[&page], "200"),
+        (&[&script], "200"),
+        (&[&words], "200"),
+        (&[&nothing], "404"),
+        (&[&base], "308"),
+        (&[&credentials], "405"),
+        (&login, "200"),
+        (&refused, "403"),
+    ];
+    for version in ["--http1.1", "--http2"] {
+        for (request, status) in &requests {
+            let answer = curl(&[&[version, "-i"], *request].concat()).to_ascii_lowercase();
+            let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+            let words: Vec<&str> = head.lines().next().expect("a status").split(' ').collect();
+            assert_eq!(words[1], *status, "{request:?}: {head}");
+            let field = |name: &str| {
+                let all: Vec<&str> =
+                    head.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).collect();
+                assert!(all.len() < 2, "{name} twice: {head}");
+                all.first().map(|value| value.trim().to_owned())
+            };
+            let policy = field("content-security-policy").unwrap_or_default();
+            let rules: Vec<&str> = policy.split(';').map(str::trim).collect();
+            for rule in
+                ["default-src 'none'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"]
+            {
+                assert!(rules.contains(&rule), "{request:?}: {rule} in {policy}");
+            }
+            for word in ["unsafe", "*", "http:", "https:", "data:", "blob:"] {
+                assert!(!policy.contains(word), "{request:?}: {word} in {policy}");
+            }
+            assert_eq!(field("x-content-type-options").as_deref(), Some("nosniff"), "{request:?}");
+            assert_eq!(field("x-frame-options").as_deref(), Some("deny"), "{request:?}");
+            assert_eq!(field("referrer-policy").as_deref(), Some("no-referrer"), "{request:?}");
+            assert_eq!(field("cross-origin-resource-policy").as_deref(), Some("same-origin"), "{request:?}");
+            assert_eq!(field("cross-origin-opener-policy").as_deref(), Some("same-origin"), "{request:?}");
+            for absent in
+                ["set-cookie", "access-control-allow-origin", "access-control-allow-headers", "server"]
+            {
+                assert_eq!(field(absent), None, "{request:?}");
+            }
+            let is_file = *status == "200" && !body.contains("password\":");
+            let kept = if is_file { "public, max-age=300" } else { "no-store" };
+            assert_eq!(field("cache-control").as_deref(), Some(kept), "{request:?}");
+        }
+    }
+    let page = curl(&["-i", &page]);
+    let policy =
+        page.lines().find_map(|line| line.strip_prefix("content-security-policy: ")).expect("a policy");
+    for rule in [
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src 'self'",
+        "trusted-types 'none'",
+    ] {
+        assert!(policy.contains(rule), "{rule} in {policy}");
+    }
+}
+
 #[test]
 fn a_login_works_on_every_way_for_two_minutes() {
     let _turn = beside_others();

@@ -5,6 +5,7 @@
 mod support;
 
 mod behind;
+mod below;
 mod check;
 mod proxied;
 mod quic;

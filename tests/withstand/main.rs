@@ -6,7 +6,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod call;
+use support::call;
+
 mod machine;
 mod steady;
 
@@ -29,6 +30,8 @@ mod log_flood;
 mod mutated;
 mod mutation;
 mod neighbours;
+mod page_loads;
+mod page_logins;
 mod peers;
 mod proxied;
 mod quic;

@@ -13,7 +13,7 @@ use crate::support::stun::{
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-const DENIED: [&str; 50] = [
+pub const DENIED: [&str; 50] = [
     "0.0.0.0",
     "0.0.0.1",
     "10.1.2.3",

@@ -101,9 +101,9 @@ fn odd_times_and_short_chains_are_warnings() {
     };
     let (warnings, path) = warned(90 * 86_400, NOW + 87 * 86_400, true);
     assert_eq!(warnings, [Warning::ExpiresSoon(path, 3)]);
-    // A third of a short lifetime is left.
-    assert_eq!(warned(6 * 86_400, NOW + 3 * 86_400, true).0, []);
-    let (warnings, path) = warned(6 * 86_400, NOW + 5 * 86_400, true);
+    // A quarter of six days is 36 hours.
+    assert_eq!(warned(6 * 86_400, NOW + 107 * 3600, true).0, []);
+    let (warnings, path) = warned(6 * 86_400, NOW + 109 * 3600, true);
     assert_eq!(warnings, [Warning::ExpiresSoon(path, 1)]);
     let (warnings, path) = warned(0, NOW + 2 * 86_400, true);
     assert_eq!(warnings, [Warning::Expired(path, 2)]);

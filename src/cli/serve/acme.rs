@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::task::AbortHandle;
 
 use super::listening::lacks_ipv6;
 use super::start_error::{self, StartError};
@@ -40,8 +41,38 @@ pub fn settings(config: &Config) -> Option<acme::Settings> {
 
 /// The listeners of `[redirect]`, and what they answer.
 pub struct Redirects {
-    listeners: Vec<TcpListener>,
+    bound: NextRedirects,
+    served: Vec<(Place, AbortHandle)>,
     rules: Arc<RedirectRules>,
+}
+
+/// Listeners that are bound and not served yet.
+pub type NextRedirects = Vec<(Place, TcpListener)>;
+
+/// What a listener is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    address: SocketAddr,
+    /// Whether a listener on `[::]` leaves IPv4 to another one.
+    only_v6: bool,
+}
+
+impl Place {
+    fn all(config: &Config) -> impl Iterator<Item = Self> + '_ {
+        config
+            .redirect
+            .iter()
+            .map(|one| Self { address: one.address, only_v6: !config.is_dual_stack_redirect(one) })
+    }
+
+    fn bind(self) -> Result<(Self, TcpListener), StartError> {
+        let Self { address, only_v6 } = self;
+        let listener = bind(address, only_v6).map_err(|error| {
+            let message = format!("cannot listen on {address} for [redirect]: {error}");
+            start_error::refused(message, &error, PortSpace::Tcp, address)
+        })?;
+        Ok((self, listener))
+    }
 }
 
 impl Redirects {
@@ -54,31 +85,56 @@ impl Redirects {
         pending: Arc<Pending>,
         certificates: Arc<CertChoice>,
     ) -> Result<Self, StartError> {
-        let mut listeners = Vec::new();
-        for one in &config.redirect {
-            listeners.push(bind(one.address, !config.is_dual_stack_redirect(one)).map_err(|error| {
-                let message = format!("cannot listen on {} for [redirect]: {error}", one.address);
-                start_error::refused(message, &error, PortSpace::Tcp, one.address)
-            })?);
-        }
+        let bound = Place::all(config).map(Place::bind).collect::<Result<_, _>>()?;
         let rules =
             RedirectRules { pending, certificates, of_config: ArcSwap::from_pointee(OfConfig::new(config)) };
-        Ok(Self { listeners, rules: Arc::new(rules) })
+        Ok(Self { bound, served: Vec::new(), rules: Arc::new(rules) })
     }
 
     /// Serves the listeners on the current runtime.
     pub fn serve(&mut self) {
-        for listener in self.listeners.drain(..) {
+        for (place, listener) in self.bound.drain(..) {
             let rules: Arc<dyn Rules> = Arc::clone(&self.rules) as _;
-            if let Err(error) = redirect::serve(listener, rules) {
-                tracing::error!("plain HTTP is not served: {error}");
+            match redirect::serve(listener, rules) {
+                Ok(task) => self.served.push((place, task)),
+                Err(error) => tracing::error!("plain HTTP is not served on {}: {error}", place.address),
             }
         }
     }
 
-    /// Follows a reload. The addresses stay.
-    pub fn follow(&self, config: &Config) {
+    /// Binds the addresses of a reload that are new.
+    ///
+    /// # Errors
+    /// A message for the operator if one cannot be bound.
+    pub fn prepare(&self, config: &Config) -> Result<NextRedirects, String> {
+        let is_new = |place: &Place| self.served.iter().all(|(served, _)| served != place);
+        let bind = |place: Place| {
+            let port = place.address.port();
+            place.bind().map_err(|error| {
+                match self.served.iter().any(|(own, _)| own.address.port() == port) {
+                    true => {
+                        format!("{}; this server has the port at another address: restart it", error.message)
+                    }
+                    false => format!("{}; {}", error.message, error.next_step),
+                }
+            })
+        };
+        Place::all(config).filter(is_new).map(bind).collect()
+    }
+
+    /// Follows a reload: serves the listeners that [`Redirects::prepare`] has bound, and closes those that are not configured
+    /// any more.
+    pub fn follow(&mut self, config: &Config, next: NextRedirects) {
         self.rules.of_config.store(Arc::new(OfConfig::new(config)));
+        self.served.retain(|(place, task)| {
+            let stays = Place::all(config).any(|other| other == *place);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        self.bound = next;
+        self.serve();
     }
 }
 

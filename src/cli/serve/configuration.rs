@@ -158,7 +158,6 @@ pub fn need_restart(running: &Config, next: &Config) -> Vec<&'static str> {
         ("[admin]", running.admin != next.admin),
         ("site.address", running.site.address != next.site.address),
         ("[control]", running.control_socket != next.control_socket),
-        ("[redirect]", running.redirect != next.redirect),
         // The self-signed certificate has been replaced by that of the files.
         ("[tls]", running.tls.is_some() && next.tls.is_none()),
     ];

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::acme::{NextRedirects, Redirects};
 use super::configuration::{self, Refused, Source};
 use super::listeners::{Listeners, NextListeners};
 use super::listening::Awaited;
@@ -61,6 +62,7 @@ pub struct InUse<'a> {
     pub machine: &'a Machine,
     pub certificate: &'a Certificate,
     pub listeners: &'a Listeners,
+    pub redirects: &'a Redirects,
     pub awaited: &'a Awaited,
     pub names: &'a HostNames,
     /// Chosen for the next configuration if it can be applied, else for the one in use.
@@ -72,6 +74,7 @@ pub struct Prepared {
     pub config: Config,
     pub certificates: NextCertificates,
     pub listeners: NextListeners,
+    pub redirects: NextRedirects,
     pub chooser: Arc<dyn TlsChooser>,
     pub names: HostNames,
     pub protocol: Settings,
@@ -82,7 +85,7 @@ pub struct Prepared {
 /// Reads the configuration and everything that it names, and opens its new listeners. What differs, and what is wrong, is
 /// added to `reloaded`; `None` if anything is.
 pub fn prepare(in_use: InUse<'_>, reloaded: &mut Reloaded) -> Option<Prepared> {
-    let InUse { source, config, machine, certificate, listeners, awaited, names, relays } = in_use;
+    let InUse { source, config, machine, certificate, listeners, redirects, awaited, names, relays } = in_use;
     let loaded = match source.read_again() {
         Ok(loaded) => loaded,
         Err(Refused::Report(report)) => {
@@ -119,6 +122,13 @@ pub fn prepare(in_use: InUse<'_>, reloaded: &mut Reloaded) -> Option<Prepared> {
             return None;
         }
     };
+    let redirects = match redirects.prepare(&next) {
+        Ok(redirects) => redirects,
+        Err(problem) => {
+            reloaded.problems.push(problem);
+            return None;
+        }
+    };
     let files = match site::files(&next) {
         Ok(files) => files,
         Err(problem) => {
@@ -130,9 +140,16 @@ pub fn prepare(in_use: InUse<'_>, reloaded: &mut Reloaded) -> Option<Prepared> {
     let mut names = names.clone();
     relays.follow(&next, &machine.addresses, now().instant);
     match settings::protocol(&next, machine, relays.addresses(), &mut names) {
-        Ok(protocol) => {
-            Some(Prepared { config: next, certificates, listeners, chooser, names, protocol, files })
-        }
+        Ok(protocol) => Some(Prepared {
+            config: next,
+            certificates,
+            listeners,
+            redirects,
+            chooser,
+            names,
+            protocol,
+            files,
+        }),
         Err(message) => {
             relays.follow(config, &machine.addresses, now().instant);
             reloaded.problems.push(message);

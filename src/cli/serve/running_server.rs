@@ -300,6 +300,7 @@ impl RunningServer {
             machine: &self.machine,
             certificate: &self.certificate,
             listeners: &self.listeners,
+            redirects: &self.redirects,
             awaited: &self.awaited,
             names: &self.names,
             relays: &mut self.relays,
@@ -360,11 +361,13 @@ impl RunningServer {
 
     /// Applies a new configuration. Returns what has changed in the files that it names.
     fn apply(&mut self, prepared: Prepared, readiness: &Readiness) -> Vec<String> {
-        let Prepared { config, certificates, listeners, chooser, names, protocol, files } = prepared;
+        let Prepared { config, certificates, listeners, redirects, chooser, names, protocol, files } =
+            prepared;
         let changes = self.certificate.use_now(certificates, &self.reloads.certificate);
         self.certificate.follow_instead(&config);
+        // First, because the renewal may need port 80 at once.
+        self.redirects.follow(&config, redirects);
         self.renewal.follow(acme::settings(&config));
-        self.redirects.follow(&config);
         self.names = names;
         self.hosts.store(Arc::new(self.names.all().to_vec()));
         let protocol = Arc::new(protocol);

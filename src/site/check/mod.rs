@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use axum::body::to_bytes;
 use axum::extract::Request;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::uri::Authority;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -37,7 +38,10 @@ pub const LOGIN_SECONDS: u64 = 120;
 const RESULT_BYTES_MAX: usize = 8 << 10;
 /// A field that a page of another site cannot send without the consent of this one (CORS), which never comes.
 const OWN_PAGE: HeaderName = HeaderName::from_static("x-check");
+/// What newer browsers say about the page that asks (Fetch Metadata).
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// The port of an origin that names none.
+const HTTPS: u16 = 443;
 
 /// A login for the relay.
 pub struct Login {
@@ -182,11 +186,7 @@ fn admit(request: &Request, limiter: &Mutex<Limiter>, visitor: &Visitor) -> Resu
     if request.method() != Method::POST {
         return Err(Box::new((StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response()));
     }
-    let head = request.headers();
-    let site = head.get(SEC_FETCH_SITE);
-    let is_json =
-        head.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-    if site.is_some_and(|site| site != "same-origin") || !head.contains_key(OWN_PAGE) || !is_json {
+    if !is_from_page(request, visitor) {
         return Err(Box::new(answer(StatusCode::FORBIDDEN, &json!({ "problem": "not_this_page" }))));
     }
     let taken = lock(limiter).take(clock::monotonic_nanos(), visitor.client.ip());
@@ -198,18 +198,42 @@ fn admit(request: &Request, limiter: &Mutex<Limiter>, visitor: &Visitor) -> Resu
     })
 }
 
+/// Whether a request comes from the page. Browsers let no other page send [`OWN_PAGE`], and newer ones say themselves who asks.
+fn is_from_page(request: &Request, visitor: &Visitor) -> bool {
+    let head = request.headers();
+    let is_json =
+        head.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let of_same_site = head.get_all(SEC_FETCH_SITE).iter().all(|site| site == "same-origin");
+    let of_same_origin = head.get_all(header::ORIGIN).iter().all(|origin| is_own(origin, request, visitor));
+    is_json && head.contains_key(OWN_PAGE) && of_same_site && of_same_origin
+}
+
+/// Whether an origin (RFC 6454) is that of the page. A web server in front may leave the port out of Host.
+fn is_own(origin: &HeaderValue, request: &Request, visitor: &Visitor) -> bool {
+    let text = origin.to_str().ok().and_then(|origin| origin.strip_prefix("https://"));
+    // An origin has no user part.
+    let origin = text.filter(|text| !text.contains('@')).and_then(|text| text.parse::<Authority>().ok());
+    let (Some(origin), Some(asked)) = (origin, authority(request)) else { return false };
+    let port = |authority: &Authority| authority.port_u16().unwrap_or(HTTPS);
+    origin.host().eq_ignore_ascii_case(asked.host()) && (visitor.forwarded || port(&origin) == port(&asked))
+}
+
 /// The host that the visitor's browser asked for, without the port: a name, an IPv4 address or an IPv6 address without
 /// brackets.
 fn host(request: &Request) -> Option<String> {
-    let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let authority = match (request.uri().authority(), named) {
-        (Some(authority), _) => authority.clone(),
-        (None, named) => named?.parse().ok()?,
-    };
+    let authority = authority(request)?;
     let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
     let is_name =
         host.len() <= 253 && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
     (!host.is_empty() && (is_name || host.parse::<IpAddr>().is_ok())).then_some(host)
+}
+
+/// The host and port of the request.
+fn authority(request: &Request) -> Option<Authority> {
+    match request.uri().authority() {
+        Some(authority) => Some(authority.clone()),
+        None => request.headers().get(header::HOST)?.to_str().ok()?.parse().ok(),
+    }
 }
 
 fn agent(head: &HeaderMap) -> &str {

@@ -10,7 +10,7 @@ use crate::cert::CertStore;
 /// Label of a certificate without a name.
 const UNNAMED: &str = "unnamed";
 
-/// Adds the expiry of each certificate in use, and whether it is self-signed. Of two with the same first name, the one that
+/// Adds the validity of each certificate in use, and whether it is self-signed. Of two with the same first name, the one that
 /// expires first counts.
 pub fn collect(certificates: &[Arc<CertStore>], out: &mut Snapshot) {
     let mut all: Vec<_> = certificates.iter().filter_map(|certificate| certificate.expiry()).collect();
@@ -24,6 +24,14 @@ pub fn collect(certificates: &[Arc<CertStore>], out: &mut Snapshot) {
         let help = "End of the certificate's validity (notAfter) in seconds since 1970, by its first name.";
         let labels = [("name", name)];
         out.gauge("hallpass_certificate_expiry_timestamp_seconds", help, &labels, expiry.not_after as f64);
+        let help =
+            "Start of the certificate's validity (notBefore) in seconds since 1970, by its first name.";
+        out.gauge(
+            "hallpass_certificate_not_before_timestamp_seconds",
+            help,
+            &labels,
+            expiry.not_before as f64,
+        );
         let help = "1 if the certificate in use is self-signed: browsers refuse it.";
         let is_self_signed = f64::from(u8::from(expiry.is_self_signed));
         out.gauge("hallpass_certificate_self_signed", help, &labels, is_self_signed);

@@ -22,8 +22,8 @@ COPIED_KEY = re.compile(r"^\s*(static-auth-secret|secret|turn_secret|bbb_coturn_
 # Sections and keys of hallpass.toml for which a reload refuses a configuration; docs/operating.md lists them.
 NEEDS_RESTART_SECTIONS = ("[admin]", "[control]")
 NEEDS_RESTART_KEYS = ("privacy", "workers", "format")
-# A section that cannot be removed without a restart.
-NEEDS_RESTART_REMOVED = "[tls]"
+# The section with the certificate cannot be removed without a restart; [acme] is another form of it.
+NEEDS_RESTART_REMOVED = ("[tls]", "[acme]")
 PACKAGE = "org.bigbluebutton.web.services.turn."
 
 
@@ -436,8 +436,8 @@ def hallpass_needs_restart(old_text, new_text):
         return []
     old, new = restart_lines(old_text), restart_lines(new_text)
     parts = [part for part in (*NEEDS_RESTART_SECTIONS, *NEEDS_RESTART_KEYS) if old.get(part) != new.get(part)]
-    had_tls, has_tls = (NEEDS_RESTART_REMOVED in text.split("\n") for text in (old_text, new_text))
-    return parts + [NEEDS_RESTART_REMOVED] * (had_tls and not has_tls)
+    had, has = ([part for part in NEEDS_RESTART_REMOVED if part in text.split("\n")] for text in (old_text, new_text))
+    return parts + had * (not has)
 
 
 def restart_lines(text):

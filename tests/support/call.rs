@@ -1,10 +1,10 @@
 //! A client in a call: numbered packets to an echoing peer and back, with their round-trip times.
 
-use crate::support::client::{Client, Link};
-use crate::support::echo::Echo;
-use crate::support::plan::{LOCAL_V4, Transport};
-use crate::support::server::Server;
-use crate::support::stun::Session;
+use super::client::{Client, Link, PATIENCE, channel_data};
+use super::echo::Echo;
+use super::plan::{LOCAL_V4, Transport};
+use super::server::Server;
+use super::stun::Session;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -133,7 +133,7 @@ fn talk(client: &mut Client, rate: u32, stop: &AtomicBool, count: &AtomicU64) ->
                 let mut payload = [0x5A; PAYLOAD];
                 payload[..8].copy_from_slice(&(start.elapsed().as_nanos() as u64).to_be_bytes());
                 // A full send buffer counts as a lost packet.
-                let _ = client.link.send(&crate::support::client::channel_data(CHANNEL, &payload));
+                let _ = client.link.send(&channel_data(CHANNEL, &payload));
                 sent += 1;
                 count.fetch_add(1, Ordering::Relaxed);
                 continue;
@@ -149,7 +149,7 @@ fn talk(client: &mut Client, rate: u32, stop: &AtomicBool, count: &AtomicU64) ->
             times.push(start.elapsed().saturating_sub(left));
         }
     }
-    client.link.wait_at_most(crate::support::client::PATIENCE);
+    client.link.wait_at_most(PATIENCE);
     times.sort_unstable();
     Report { sent: sent.into(), times }
 }
