@@ -33,12 +33,18 @@ pub const LARGE_UNITS: u32 = 32;
 /// Nanoseconds after which one unit of a user's work is forgotten. This is 50,000 units per second, the work of ten
 /// video streams over TLS.
 const UNIT_NANOS: u64 = 20_000;
-/// A user is busy while their remembered work exceeds this, in nanoseconds until it is forgotten: 1,000 units, one
-/// frame of a shared screen. The sockets of one user, perhaps hundreds, delay others of the first rank by at most this
-/// much work.
-const BUSY_NANOS: u64 = 1_000 * UNIT_NANOS;
+/// A user is busy while more of their work than this is remembered, in units: one frame of a shared screen. The sockets of one user,
+/// perhaps hundreds, delay others of the first rank by at most this much work.
+const BUSY: u64 = 1_000;
+/// The same while so much work of all users together is remembered, in units: twenty users with a burst each would delay a call by
+/// that of all. A call without bursts stays below.
+const BUSY_AMONG_MANY: [(u64, u64); 2] = [(3_000, 50), (2_000, 250)];
+/// Nanoseconds after which one unit of all users' work is forgotten. 3,000 units are remembered after 20 ms with 5,000.
+const UNIT_OF_ALL_NANOS: u64 = 10_000;
 /// Cap on a user's remembered work, in nanoseconds. It ends a user's busy state soon after their work ends.
-const MOST_NANOS: u64 = 5 * BUSY_NANOS;
+const MOST_NANOS: u64 = 5 * BUSY * UNIT_NANOS;
+/// The same for the work of all.
+const MOST_OF_ALL_NANOS: u64 = 5_000 * UNIT_OF_ALL_NANOS;
 /// The longest time between two reads of the UDP listeners within a turn, so that their buffers do not overflow.
 const LISTENERS_WAIT: Duration = Duration::from_micros(200);
 
@@ -57,6 +63,10 @@ pub struct Budget {
     users: Vec<u64>,
     /// The same for datagrams that arrived at their relayed addresses without permission.
     refused: Vec<u64>,
+    /// When all work of all users is forgotten, in nanoseconds.
+    all: u64,
+    /// A user with more remembered work than this is busy, in nanoseconds until it is forgotten.
+    busy_nanos: u64,
     /// The start of the UDP listeners' wait; `None` until the clock is read in this turn.
     listeners_seen: Option<Instant>,
     /// Whether UDP listeners have waited for [`LISTENERS_WAIT`].
@@ -140,6 +150,8 @@ impl Budget {
             now: 0,
             users: Vec::new(),
             refused: Vec::new(),
+            all: 0,
+            busy_nanos: BUSY * UNIT_NANOS,
             listeners_seen: None,
             are_listeners_due: false,
             short: [false; 2],
@@ -157,6 +169,9 @@ impl Budget {
         (self.listeners_seen, self.are_listeners_due) = (None, false);
         self.short = [false, self.short[0]];
         self.first_short = [false, self.first_short[0]];
+        let of_all = self.all.saturating_sub(self.now) / UNIT_OF_ALL_NANOS;
+        let found = BUSY_AMONG_MANY.iter().find(|(remembered, _)| of_all >= *remembered);
+        self.busy_nanos = found.map_or(BUSY, |(_, busy)| *busy) * UNIT_NANOS;
     }
 
     /// Begins a slice.
@@ -207,6 +222,10 @@ impl Budget {
     /// Records work for a user.
     pub fn charge(&mut self, user: Option<UserId>, units: u32) {
         remember(&mut self.users, user, units, self.now);
+        if user.is_some() {
+            let until = self.all.max(self.now) + u64::from(units) * UNIT_OF_ALL_NANOS;
+            self.all = until.min(self.now + MOST_OF_ALL_NANOS);
+        }
     }
 
     /// Records work for datagrams that a user's relayed addresses refused. Anybody can cause it, so it is no work of the user.
@@ -216,11 +235,11 @@ impl Budget {
 
     /// Returns whether a user is busy: all their sockets together recently caused much work.
     pub fn is_busy(&self, user: UserId) -> bool {
-        self.is_above(&self.users, user)
+        self.is_above(&self.users, user, self.busy_nanos)
     }
 
-    fn is_above(&self, work: &[u64], user: UserId) -> bool {
-        work.get(user.0 as usize).is_some_and(|&until| until > self.now + BUSY_NANOS)
+    fn is_above(&self, work: &[u64], user: UserId, nanos: u64) -> bool {
+        work.get(user.0 as usize).is_some_and(|&until| until > self.now + nanos)
     }
 
     /// Returns the rank of a client with an allocation, by its user.
@@ -231,7 +250,9 @@ impl Budget {
     /// Returns the rank of a relayed address, by the user of its allocation.
     pub fn rank_of_relay(&self, user: Option<UserId>) -> Rank {
         match self.rank(user) {
-            Rank::First if user.is_some_and(|user| self.is_above(&self.refused, user)) => Rank::Flooded,
+            Rank::First if user.is_some_and(|user| self.is_above(&self.refused, user, BUSY * UNIT_NANOS)) => {
+                Rank::Flooded
+            }
             rank => rank,
         }
     }

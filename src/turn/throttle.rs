@@ -161,6 +161,22 @@ impl Throttle {
             })
     }
 
+    /// Whether the subject has at least three quarters of a second's worth left.
+    pub fn has_three_quarters(
+        &self,
+        now: Instant,
+        purpose: Purpose,
+        subject: Subject<'_>,
+        limit: Limit,
+    ) -> bool {
+        let now = now.as_nanos();
+        limit.per_second == 0
+            || levels(purpose, subject).into_iter().flatten().all(|(key, _)| {
+                let (index, _) = self.place(now, purpose, &key);
+                self.full_at[index] <= now + BURST / 4
+            })
+    }
+
     /// Whether the subject itself has used up the limit. In a full table it may share the places of others: their use does not
     /// count.
     pub fn has_used_up(&self, now: Instant, purpose: Purpose, subject: Subject<'_>, limit: Limit) -> bool {

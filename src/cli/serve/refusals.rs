@@ -349,7 +349,7 @@ fn proof(sender: Sender) -> Proof {
     match sender {
         Sender::Unproven => Proof::None,
         Sender::Proven => Proof::Address,
-        Sender::Authenticated => Proof::Credentials,
+        Sender::Authenticated | Sender::Confined => Proof::Credentials,
     }
 }
 

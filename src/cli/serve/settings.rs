@@ -44,6 +44,11 @@ const OF_TEST_PAGE: Confined = Confined {
     },
 };
 
+/// Users of the test page may hold one part in this many of what all clients may hold.
+const PART_OF_TEST_PAGE: u32 = 8;
+/// But never fewer than one test needs: eight ways with two ends.
+const ALLOCATIONS_OF_A_TEST: u32 = 16;
+
 /// Names of hosts by number. A host keeps its number across reloads, because counters and running allocations refer to it.
 /// Two hosts are the same if they have the same name, or if the new one has a new name and one of the old one's secrets.
 #[derive(Clone, Debug, Default)]
@@ -212,7 +217,7 @@ pub fn protocol(
             secrets: vec![machine.page_secret.clone()],
             revoked: Vec::new(),
             peers: None,
-            confined: Some(OF_TEST_PAGE),
+            confined: Some(of_test_page(config, &relay_addresses)),
         });
     }
     for (before, after) in names.all().iter().zip(known.all()).filter(|(before, after)| before != after) {
@@ -262,6 +267,16 @@ fn has_test_page(config: &config::Config) -> bool {
     let config::Site { enabled, check, address, .. } = &config.site;
     let is_reached = address.is_some() || config.listen.iter().any(|listener| listener.web);
     *enabled && check.is_some() && is_reached
+}
+
+/// Returns what users of the test page may take. Strangers are its users, so all together leave seven eighths of the relayed ports,
+/// and of the allocations that the operator allows in all.
+fn of_test_page(config: &config::Config, addresses: &[RelayAddress]) -> Confined {
+    let ports = config.relay.ports.clone().count().saturating_mul(addresses.len().max(1));
+    let ports = u32::try_from(ports).unwrap_or(u32::MAX);
+    let room = [ports, config.limits.allocations_total].into_iter().filter(|&room| room > 0).min();
+    let most = room.map_or(u32::MAX, |room| (room / PART_OF_TEST_PAGE).max(ALLOCATIONS_OF_A_TEST));
+    Confined { allocations: OF_TEST_PAGE.allocations.min(most), ..OF_TEST_PAGE }
 }
 
 /// Returns the settings of the network side.

@@ -345,7 +345,7 @@ impl Authenticator {
         let key = recalled.as_ref().map_or(&self.decoy, |identity| &identity.key);
         let verified = std::hint::black_box(message.verify(key, proof));
         if let (Some(identity), true) = (recalled, verified) {
-            self.recent_secrets.verified(source, identity.credential);
+            self.verified(source, &identity);
             return Ok(Authenticated { identity, answer });
         }
         // Two hosts may issue the same name, so a key that does not verify proves nothing.
@@ -362,9 +362,17 @@ impl Authenticator {
             found = claim.of_host(others, name, rest, tried);
         }
         let identity = Arc::new(found.ok_or_else(|| Failure::Wrong(self.wrong_password(now, rest)))?);
-        self.recent_secrets.verified(source, identity.credential);
+        self.verified(source, &identity);
         self.remember(Arc::clone(&identity));
         Ok(Authenticated { identity, answer })
+    }
+
+    /// Remembers that a secret has verified a request of this source. One whose users anybody can be does not take the place of
+    /// another.
+    fn verified(&mut self, source: IpAddr, identity: &Identity) {
+        if !self.directory.is_confined(identity.host) {
+            self.recent_secrets.verified(source, identity.credential);
+        }
     }
 
     /// Returns why no secret gives the password of this name.

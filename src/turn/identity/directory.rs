@@ -72,6 +72,8 @@ pub struct Directory {
     valid: HashSet<(HostId, Credential)>,
     revoked: HashSet<Credential>,
     hosts: HashSet<HostId>,
+    /// Hosts of which anybody can be any number of users.
+    confined: HashSet<HostId>,
 }
 
 /// A shared secret, with the details of its host that an identity contains.
@@ -88,6 +90,11 @@ pub struct Secret {
 }
 
 impl Directory {
+    /// Whether anybody can be any number of users of this host.
+    pub fn is_confined(&self, host: HostId) -> bool {
+        self.confined.contains(&host)
+    }
+
     /// The credentials of these settings.
     pub fn new(settings: &Settings) -> Self {
         let mut directory = Self::default();
@@ -100,6 +107,9 @@ impl Directory {
         directory.revoked = revoked.map(|secret| Credential::of_secret(secret)).collect();
         for host in &settings.hosts {
             directory.hosts.insert(host.id);
+            if host.confined.is_some() {
+                directory.confined.insert(host.id);
+            }
             for secret in &host.secrets {
                 let credential = Credential::of_secret(secret);
                 if directory.revoked.contains(&credential) {

@@ -55,10 +55,10 @@ const SEARCH_OF_ALL_RECENT: Limit = Limit { per_second: 25_000_000 };
 /// The same for all clients with a wrong guess within the last second, and once more for all other clients at their sources.
 /// So clients that guess do not keep new clients out at their own source.
 const SEARCH_OF_ALL_GUESSERS: Limit = Limit { per_second: 62_500_000 };
-/// The part of that limit which the sources of these other clients share equally: guesses elsewhere do not keep out the new
-/// clients of a school where somebody's password is wrong. A source that was silent for a second may use two shares in the next
-/// one, but it is among those that share for two seconds. Below the limit, for sources that begin.
-const SHARED_BY_NEIGHBOURS: u32 = 50_000_000;
+/// What the sources of these other clients share equally, whatever is left of that limit: guesses elsewhere do not keep out the new
+/// clients of a school where somebody's password is wrong. Shares of sites and of providers are at most twice this together: a
+/// fifth of a worker, if attacks come from many sites of many providers at once.
+const SHARED_BY_NEIGHBOURS: u32 = 100_000_000;
 /// A source counts once a second among those that share.
 const ONCE: Limit = Limit { per_second: 1 };
 /// One wrong guess within a second moves a client and its source to the budgets for guessers.
@@ -254,7 +254,7 @@ impl Gate {
     /// # Errors
     /// The limit that is used up.
     pub fn may_search(
-        &self,
+        &mut self,
         now: Now,
         client: &Client,
         message: &Message<'_>,
@@ -263,8 +263,15 @@ impl Gate {
         self.may_try_again(now, client)?;
         let searcher = self.searcher(now, client, is_long(message.bytes().len(), name));
         let budgets = self.search_budgets(now, client, searcher);
+        // A source within its share needs nothing of the limit of all: those that begin may have used that up.
+        let [_, share, _] = budgets;
+        let is_within = share.is_some_and(|(purpose, subject, limit)| {
+            self.sources.has_three_quarters(now.instant, purpose, subject, limit)
+        });
         for (purpose, subject, limit) in budgets.into_iter().flatten() {
-            if !self.sources.has_some(now.instant, purpose, subject, limit) {
+            if !(is_within && subject == Subject::Everybody)
+                && !self.sources.has_some(now.instant, purpose, subject, limit)
+            {
                 let millis = limit.per_second.div_ceil(NANOS_PER_MILLI);
                 return Err(match subject {
                     Subject::Everybody => RateLimit::Search(millis),
@@ -340,7 +347,7 @@ impl Gate {
     }
 
     /// The budgets that a search for this client is charged to: those of its source, and one of all sources together.
-    fn search_budgets(&self, now: Now, client: &Client, searcher: Searcher) -> [Option<Budget>; 3] {
+    fn search_budgets(&mut self, now: Now, client: &Client, searcher: Searcher) -> [Option<Budget>; 3] {
         let of_source = |purpose, limit| Some((purpose, source(client), limit));
         let of_all = |purpose, limit| Some((purpose, Subject::Everybody, limit));
         let first = of_source(Purpose::FirstSearch, SEARCH_OF_SOURCE);

@@ -25,6 +25,8 @@ pub enum Sender {
     Proven,
     /// That it is a user.
     Authenticated,
+    /// That it is a user of a host of which anybody can be any number of users.
+    Confined,
 }
 
 /// A refused request.

@@ -160,7 +160,7 @@ fn check_and_open(state: &mut State, now: Now, ticket: &Ticket, request: &Alloca
     if confined.is_some() {
         lifetime = until_expiry(&identity, now, lifetime);
     }
-    let id = state.table.add_allocation(ticket.client, identity, now, place);
+    let id = state.table.add_allocation(ticket.client, identity, now, place, confined.is_some());
     for local in &claims {
         let (relay, owner) =
             state.table.add_relay(id, *local, state.policy.to_announced(*local), now + lifetime);

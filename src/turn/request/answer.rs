@@ -78,7 +78,8 @@ fn note_of(
     if !reason.is_failure() {
         return;
     }
-    let sender = sender(asker, transport, reason);
+    let is_confined = asker.and_then(|asker| state.host(asker.host)?.confined).is_some();
+    let sender = if is_confined { Sender::Confined } else { sender(asker, transport, reason) };
     let refusal = || Refusal {
         five_tuple: ticket.client.five_tuple,
         user: asker.map_or_else(|| name.into(), |identity| Arc::clone(&identity.name)),

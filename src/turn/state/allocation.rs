@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::meter::Meter;
+use super::meter::{Meter, Payers};
 use super::port_pool::Token;
 use super::quota::Place;
 use crate::base::host::HostId;
@@ -14,7 +14,7 @@ use crate::turn::action::Traffic;
 use crate::turn::address::{Announced, OnWire};
 use crate::turn::change::TableChange;
 use crate::turn::five_tuple::Client;
-use crate::turn::id::{AllocationId, RelayId, UserId};
+use crate::turn::id::{AllocationId, RelayId};
 use crate::turn::identity::auth::Identity;
 use crate::turn::identity::peer_policy::Reach;
 
@@ -56,8 +56,8 @@ pub struct Allocation {
     pub heard: Instant,
     /// The used part of its rate limit.
     pub(super) meter: Meter,
-    /// The user that its packets count for.
-    pub(super) user: UserId,
+    /// The user that its packets count for, and who shares the worker's time for it.
+    pub(super) payers: Payers,
     /// The host that its packets count for.
     pub host: HostId,
     /// Whether it ever had a permission.

@@ -201,15 +201,30 @@ pub struct Meters {
     hosts: Vec<Option<Holder>>,
 }
 
+/// Who an allocation's packets count for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payers {
+    /// The user, by whose rate limit.
+    pub user: UserId,
+    /// Who has a share of the worker's time: the user, or all users of its host together if anybody can be any number of them.
+    pub sharer: UserId,
+}
+
 impl Meters {
-    /// Adds an allocation of the user that holds this place.
-    pub fn join(&mut self, place: &Place) -> UserId {
+    /// Adds an allocation of the user that holds this place. `confined`: anybody can be any number of users of this host.
+    pub fn join(&mut self, place: &Place, confined: bool) -> Payers {
         let host = usize::from(place.host().0);
         if host >= self.hosts.len() {
             self.hosts.resize_with(host + 1, || None);
         }
         self.hosts[host].get_or_insert_with(|| Holder::new(place.host_budget()));
-        let key = (place.host(), place.account().clone());
+        let user = self.join_as(place, place.account().clone());
+        let sharer = if confined { self.join_as(place, Account::Name(Arc::from(""))) } else { user };
+        Payers { user, sharer }
+    }
+
+    fn join_as(&mut self, place: &Place, account: Account) -> UserId {
+        let key = (place.host(), account);
         let id = match self.by_user.get(&key) {
             Some(&id) => id,
             None => {
@@ -226,7 +241,14 @@ impl Meters {
     }
 
     /// Removes an allocation of a user, and the user with its last one.
-    pub fn leave(&mut self, id: UserId) {
+    pub fn leave(&mut self, payers: Payers) {
+        self.leave_as(payers.user);
+        if payers.sharer != payers.user {
+            self.leave_as(payers.sharer);
+        }
+    }
+
+    fn leave_as(&mut self, id: UserId) {
         let Some(user) = self.users.get_mut(id.0 as usize) else { return };
         user.allocations -= 1;
         if user.allocations == 0 {
@@ -265,21 +287,16 @@ impl Meters {
         now: Instant,
         rates: &Rates,
         meter: &mut Meter,
-        user: UserId,
+        payers: Payers,
         counted: Counted,
     ) -> Result<(), DropReason> {
         let Counted { len, queued } = counted;
-        let User { key: (host, account), holder: user, period, .. } = &mut self.users[user.0 as usize];
-        // `join` adds a host with its first user.
-        let host = self.hosts.get_mut(usize::from(host.0)).and_then(Option::as_mut);
-        let user_rate = match account {
-            Account::User(_) => rates.user,
-            Account::Name(_) => Rate::default(),
-        };
+        let Payers { user, sharer } = payers;
         // Applies to a name that many people may share, too: it is one credential.
         let shares = queued && self.backlog.is_waiting && rates.user.packets != 0;
         if shares {
             self.backlog.follow(now);
+            let period = &mut self.users[sharer.0 as usize].period;
             if period.0 != self.backlog.began {
                 *period = (self.backlog.began, 0);
             }
@@ -287,6 +304,13 @@ impl Meters {
                 return Err(DropReason::Backlog);
             }
         }
+        let User { key: (host, account), holder: user, .. } = &mut self.users[user.0 as usize];
+        // `join` adds a host with its first user.
+        let host = self.hosts.get_mut(usize::from(host.0)).and_then(Option::as_mut);
+        let user_rate = match account {
+            Account::User(_) => rates.user,
+            Account::Name(_) => Rate::default(),
+        };
         let after = meter.after(now, rates.allocation, len).ok_or(DropReason::AllocationOverRate)?;
         if !user.covers(now, user_rate, len) {
             return Err(DropReason::UserOverRate);
@@ -297,12 +321,12 @@ impl Meters {
             }
             host.spend(len);
         }
-        if shares {
-            period.1 += 1;
-            self.backlog.relayed += 1;
-        }
         user.spend(len);
         *meter = after;
+        if shares {
+            self.users[sharer.0 as usize].period.1 += 1;
+            self.backlog.relayed += 1;
+        }
         Ok(())
     }
 }
@@ -340,10 +364,28 @@ mod tests {
         quota.take(host, &account, &Limits::default()).expect("no limit")
     }
 
+    /// Users of a confined host are one at the queue, and each has its own rate.
+    #[test]
+    fn users_that_anybody_can_be_share_one_place() {
+        let (quota, mut meters, rates) = (Arc::default(), Meters::default(), of_user(100_000));
+        meters.set_backlog(true);
+        let users: Vec<_> =
+            (0..20).map(|n| meters.join(&place(&quota, HOST, &format!("check-{n}")), true)).collect();
+        let passed: usize =
+            users.iter().map(|&user| passed_queue(&mut meters, at(0), &rates, user, 1000)).sum();
+        assert_eq!(passed, 1000);
+        assert_eq!(users.iter().filter(|user| user.sharer == users[0].sharer).count(), 20);
+        let pupil = meters.join(&place(&quota, HostId(4), "ann"), false);
+        assert_eq!(pupil.sharer, pupil.user);
+        assert!(passed_queue(&mut meters, at(1), &rates, pupil, 100) > 0);
+        users.into_iter().chain([pupil]).for_each(|user| meters.leave(user));
+        assert!(meters.is_empty());
+    }
+
     #[test]
     fn one_seconds_worth_may_come_at_once_and_then_the_rate_applies() {
         let (mut meters, mut meter) = (Meters::default(), Meter::default());
-        let user = meters.join(&place(&Arc::default(), HOST, "ann"));
+        let user = meters.join(&place(&Arc::default(), HOST, "ann"), false);
         let mut count = |now, len| meters.count(now, &rates(), &mut meter, user, stream(len));
         // 800,000 bits are a hundred datagrams of 1,000 bytes.
         assert!((0..100).all(|_| count(at(0), 1000).is_ok()));
@@ -354,7 +396,7 @@ mod tests {
     }
 
     /// Returns how many of `many` datagrams of a user pass that come through the queue of a listener.
-    fn passed_queue(meters: &mut Meters, now: Instant, rates: &Rates, user: UserId, many: usize) -> usize {
+    fn passed_queue(meters: &mut Meters, now: Instant, rates: &Rates, user: Payers, many: usize) -> usize {
         let counted = Counted { len: 9, queued: true };
         (0..many).filter(|_| meters.count(now, rates, &mut Meter::default(), user, counted).is_ok()).count()
     }
@@ -368,7 +410,7 @@ mod tests {
     fn while_others_wait_a_user_has_a_thousand_datagrams_at_once() {
         for name in ["ann", ""] {
             let mut meters = Meters::default();
-            let user = meters.join(&place(&Arc::default(), HOST, name));
+            let user = meters.join(&place(&Arc::default(), HOST, name), false);
             assert_eq!(passed_queue(&mut meters, at(0), &of_user(100_000), user, 5000), 5000, "nobody waits");
             meters.set_backlog(true);
             for time in [0, 20, 45] {
@@ -388,8 +430,8 @@ mod tests {
     #[test]
     fn while_others_wait_users_share_the_time() {
         let (quota, mut meters) = (Arc::default(), Meters::default());
-        let mut join = |name: String| meters.join(&place(&quota, HOST, &name));
-        let users: Vec<UserId> = (0..100).map(|number| join(format!("pupil{number}"))).collect();
+        let mut join = |name: String| meters.join(&place(&quota, HOST, &name), false);
+        let users: Vec<Payers> = (0..100).map(|number| join(format!("pupil{number}"))).collect();
         let [late, quiet] = ["late", "quiet"].map(|name| join(name.to_owned()));
         meters.set_backlog(true);
         let rates = of_user(100_000);
@@ -416,7 +458,7 @@ mod tests {
 
         /// Returns how many of `many` datagrams of this user are relayed.
         fn relayed(&mut self, millis: u64, name: &str, many: usize) -> usize {
-            let user = self.meters.join(&place(&self.quota, HOST, name));
+            let user = self.meters.join(&place(&self.quota, HOST, name), false);
             let relayed = passed_queue(&mut self.meters, at(millis), &of_user(100_000), user, many);
             self.meters.leave(user);
             relayed
@@ -453,7 +495,8 @@ mod tests {
     #[test]
     fn allocations_share_the_limit_of_their_user_and_users_that_of_their_host() {
         let (quota, mut meters) = (Arc::default(), Meters::default());
-        let [ann, again, bob] = ["ann", "ann", "bob"].map(|user| meters.join(&place(&quota, HOST, user)));
+        let [ann, again, bob] =
+            ["ann", "ann", "bob"].map(|user| meters.join(&place(&quota, HOST, user), false));
         assert_eq!((ann, meters.len()), (again, 2));
         let mut meter = [Meter::default(); 3];
         let mut count = |n: usize, user| meters.count(at(0), &rates(), &mut meter[n], user, stream(10));
@@ -461,7 +504,7 @@ mod tests {
         assert_eq!((0..90).filter(|_| count(1, ann).is_ok()).count(), 60);
         assert_eq!((0..90).filter(|_| count(2, bob).is_ok()).count(), 50);
         assert_eq!(count(2, bob), Err(DropReason::HostOverRate));
-        let other = meters.join(&place(&quota, HostId(4), "ann"));
+        let other = meters.join(&place(&quota, HostId(4), "ann"), false);
         assert_eq!(meters.count(at(0), &rates(), &mut Meter::default(), other, stream(10)), Ok(()));
         for user in [ann, again, bob, other] {
             meters.leave(user);
@@ -477,7 +520,7 @@ mod tests {
             .iter()
             .map(|place| {
                 let mut meters = Meters::default();
-                let user = meters.join(place);
+                let user = meters.join(place, false);
                 (meters, user, Meter::default())
             })
             .collect();
@@ -515,7 +558,7 @@ mod tests {
     fn a_single_worker_gets_the_whole_limit() {
         let rates = Rates { user: Rate { kbit: 0, packets: 1000 }, ..Rates::default() };
         let (mut meters, mut meter) = (Meters::default(), Meter::default());
-        let user = meters.join(&place(&Arc::default(), HOST, "ann"));
+        let user = meters.join(&place(&Arc::default(), HOST, "ann"), false);
         let mut many = |now| {
             (0..5000).filter(|_| meters.count(now, &rates, &mut meter, user, stream(9)).is_ok()).count()
         };
@@ -526,7 +569,7 @@ mod tests {
     fn a_datagram_larger_than_the_burst_is_refused_and_the_next_is_not() {
         let rates = Rates { host: Rate { kbit: 1, packets: 0 }, ..Rates::default() };
         let (mut meters, mut meter) = (Meters::default(), Meter::default());
-        let user = meters.join(&place(&Arc::default(), HOST, "ann"));
+        let user = meters.join(&place(&Arc::default(), HOST, "ann"), false);
         let mut count = |now, len| meters.count(now, &rates, &mut meter, user, stream(len));
         assert_eq!(count(at(0), 1000), Err(DropReason::HostOverRate));
         assert_eq!(count(at(0), 100), Ok(()), "800 of 1,000 bits");
@@ -537,7 +580,7 @@ mod tests {
     #[test]
     fn zero_is_no_limit() {
         let (mut meters, mut meter) = (Meters::default(), Meter::default());
-        let user = meters.join(&place(&Arc::default(), HOST, "ann"));
+        let user = meters.join(&place(&Arc::default(), HOST, "ann"), false);
         assert!(Rates::default().are_none());
         for _ in 0..100_000 {
             assert_eq!(meters.count(at(0), &Rates::default(), &mut meter, user, stream(65_507)), Ok(()));
@@ -548,7 +591,7 @@ mod tests {
     fn names_without_a_user_part_have_no_user_limit() {
         let rates = Rates { user: Rate { kbit: 1, packets: 1 }, ..Rates::default() };
         let (mut meters, mut meter) = (Meters::default(), Meter::default());
-        let nobody = meters.join(&place(&Arc::default(), HOST, ""));
+        let nobody = meters.join(&place(&Arc::default(), HOST, ""), false);
         assert!((0..100).all(|_| meters.count(at(0), &rates, &mut meter, nobody, stream(1000)).is_ok()));
     }
 }

@@ -14,8 +14,8 @@ use crate::turn::identity::refusal::{Refusal, Sender};
 use crate::turn::throttle::{Limit, Purpose, Subject, Throttle, slowed};
 
 /// Reports of one worker a second, by sender.
-const RATES: [u64; 3] = [2, 10, 10];
-/// Nanoseconds' worth that may come at once: 10, 50 and 50 reports.
+const RATES: [u64; 4] = [2, 10, 10, 2];
+/// Nanoseconds' worth that may come at once: 10, 50, 50 and 10 reports.
 const BURST: u64 = 5 * NANOS_PER_SECOND;
 /// Reports for one reason about one user, or about one source and user name: one every 200 s.
 const OF_USER: Limit = Limit { per_second: 1 };
@@ -26,9 +26,9 @@ const OF_SOURCE: Limit = Limit { per_second: 30 };
 #[derive(Debug)]
 pub struct Reports {
     /// By sender, so that none takes the places of others.
-    throttles: [Throttle; 3],
+    throttles: [Throttle; 4],
     /// When the budget of the worker is full again, by sender (GCRA).
-    until: [u64; 3],
+    until: [u64; 4],
     /// What the budget of a source has hidden.
     unreported: Unreported,
 }
@@ -48,8 +48,8 @@ impl Reports {
     /// Full budgets. `key` must come from a cryptographic random generator.
     pub fn new(key: [u64; 2]) -> Self {
         Self {
-            throttles: [(); 3].map(|()| Throttle::new(key)),
-            until: [0; 3],
+            throttles: [(); 4].map(|()| Throttle::new(key)),
+            until: [0; 4],
             unreported: Unreported::default(),
         }
     }
@@ -84,7 +84,7 @@ impl Reports {
         };
         let user = (Purpose::ReportOfUser(reason as u8), user, OF_USER);
         let throttle = &mut self.throttles[class];
-        // A user cannot be made up, so users of one source do not keep out each other. Names without a user can: one name at many
+        // A user cannot be made up, unless confined, so users of one source do not keep out each other. Names without a user can: one name at many
         // addresses.
         let source = (sender != Sender::Authenticated || person.is_none()).then_some(source);
         let has_some = |(purpose, subject, limit)| throttle.has_some(now, purpose, subject, limit);

@@ -91,14 +91,14 @@ impl Table {
         self.allocations.get(id.0 as usize)
     }
 
-    /// The user of this client's allocation.
+    /// Who shares the worker's time for this client's allocation.
     pub fn user_of(&self, client: &Client) -> Option<UserId> {
-        Some(self.allocation(self.find(client)?)?.user)
+        Some(self.allocation(self.find(client)?)?.payers.sharer)
     }
 
-    /// The user of this relay's allocation.
+    /// Who shares the worker's time for this relay's allocation.
     pub fn user_of_relay(&self, id: RelayId) -> Option<UserId> {
-        Some(self.allocation(self.relay(id)?.allocation)?.user)
+        Some(self.allocation(self.relay(id)?.allocation)?.payers.sharer)
     }
 
     /// Mutable access to an allocation.
@@ -142,15 +142,16 @@ impl Table {
         found.map(|(id, _)| RelayId(id as u32)).collect()
     }
 
-    /// Adds an allocation without relays. The client must have none.
+    /// Adds an allocation without relays. The client must have none. `confined`: anybody can be any number of users of this host.
     pub fn add_allocation(
         &mut self,
         client: Client,
         identity: Arc<Identity>,
         created: Instant,
         place: Place,
+        confined: bool,
     ) -> AllocationId {
-        let user = self.meters.join(&place);
+        let payers = self.meters.join(&place, confined);
         let id = AllocationId(self.allocations.insert(Allocation {
             client,
             recent: None,
@@ -158,7 +159,7 @@ impl Table {
             from_peer: Traffic::default(),
             heard: created,
             meter: Meter::default(),
-            user,
+            payers,
             host: identity.host,
             permitted: false,
             sent: false,
@@ -292,7 +293,7 @@ impl Table {
     /// Removes an allocation whose relays are gone.
     pub fn remove_allocation(&mut self, id: AllocationId) -> Option<Allocation> {
         let allocation = self.allocations.try_remove(id.0 as usize)?;
-        self.meters.leave(allocation.user);
+        self.meters.leave(allocation.payers);
         if allocation.established {
             self.changes.note(|| TableChange::AllocationEnded { client: allocation.client });
         }

@@ -53,7 +53,7 @@ fn add(state: &mut State, port: u16, expires: Instant) -> (Client, RelayId) {
     let account = Account::User("ann".into());
     let place = state.shared.quota.take(HOST, &account, &Limits::default()).expect("no limit");
     let client = Client { five_tuple, link: Link(port.into()) };
-    let allocation = state.table.add_allocation(client, identity, at(0), place);
+    let allocation = state.table.add_allocation(client, identity, at(0), place, false);
     let local = address(50_000 + port);
     let (relay, owner) = state.table.add_relay(allocation, OnWire(local), Announced(local), expires);
     state.deadlines.push(expires, owner);

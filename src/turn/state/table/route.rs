@@ -147,7 +147,7 @@ impl Table {
         if !rates.are_none() {
             let queued = from_client && !allocation.client.five_tuple.transport.is_stream();
             let counted = Counted { len, queued };
-            let counted = self.meters.count(now, rates, &mut allocation.meter, allocation.user, counted);
+            let counted = self.meters.count(now, rates, &mut allocation.meter, allocation.payers, counted);
             if let Err(reason) = counted {
                 if reason != DropReason::Backlog {
                     allocation.over_rate = allocation.over_rate.saturating_add(1);
