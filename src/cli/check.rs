@@ -193,6 +193,9 @@ fn running(text: &mut String, compared: Result<Difference, Unknown>) {
             )
         }
         Err(Unknown::OtherFile(None)) => writeln!(text, "running   it uses no configuration file"),
+        Err(Unknown::Silent) => {
+            writeln!(text, "running   it does not answer on its control socket: hallpass doctor says more")
+        }
         Err(Unknown::NoAnswer(error)) => writeln!(text, "running   not compared with this file: {error}"),
     };
 }

@@ -154,7 +154,11 @@ impl RunningServer {
                     self.site.follow_certificate();
                 }
                 _ = signals.drain.recv() => self.drain(&readiness, None),
-                Some(order) = orders.recv() => self.obey(order, &readiness),
+                Some(asked) = orders.recv() => {
+                    if let Some(order) = asked.still_wanted() {
+                        self.obey(order, &readiness);
+                    }
+                }
                 _ = signals.interrupt.recv() => return self.stop("SIGINT", &readiness, &mut signals).await,
                 _ = signals.terminate.recv() => return self.stop("SIGTERM", &readiness, &mut signals).await,
                 Ok(()) = addresses.changed() => self.follow(addresses.borrow_and_update().clone(), &readiness),
