@@ -21,6 +21,7 @@ use super::listeners::Listeners;
 use super::listening::Awaited;
 use super::metrics::reload::Reloads;
 use super::now::now;
+use super::outsiders::Outsiders;
 use super::pages::Shown;
 use super::pressure::Watch;
 use super::refusals::{Comparison, Refusals};
@@ -75,6 +76,7 @@ pub struct RunningServer {
     pub shared: Arc<Shared>,
     pub drain: DrainState,
     pub watch: Watch,
+    pub outsiders: Outsiders,
     pub refusals: Refusals,
     pub shown: Arc<Shown>,
     pub control: Option<ControlSocket>,
@@ -165,6 +167,7 @@ impl RunningServer {
                 () = tick(watchdog.as_mut()) => self.notifier.watchdog(),
                 _ = check_memory.tick() => {
                     self.listeners.close_unused(&self.workers);
+                    self.outsiders.check(&self.workers.counters(), &self.client_names, now().instant);
                     if let Some(shortage) = self.watch.check(self.machine.workers) {
                         self.workers.send(&Command::FreeTcpMemory(shortage));
                     }
