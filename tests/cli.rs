@@ -385,10 +385,16 @@ fn check_reads_the_certificate_too() {
         certs::write(Kind::Good, name, &file("pem"), &file("key"));
     }
     let with = |cert: &str, key: &str| {
-        let text = fs::read_to_string(scratch.config()).unwrap();
+        let text = fs::read_to_string(scratch.config()).unwrap().replace("relay.example.org", "relay");
         scratch.file("tls.toml", &format!("{text}[tls]\ncert = '{cert}'\nkey = '{key}'\n"))
     };
     assert!(good(&["check", "--config", &with("one.pem", "one.key")]).contains("tls.toml: good"));
+    // A certificate for another name: clients that use the realm as the relay's name are refused.
+    let text = fs::read_to_string(with("one.pem", "one.key")).unwrap();
+    let named = scratch.file("named.toml", &text.replace("realm = 'relay'", "realm = 'relay.example.org'"));
+    let output = hallpass(&["check", "--config", &named]);
+    assert_eq!(warnings(&output), 1, "{}", stderr(&output));
+    assert!(stderr(&output).contains("not for relay.example.org: browsers refuse"), "{}", stderr(&output));
     scratch.mode("one.key", 0o644);
     let output = hallpass(&["check", "--config", &with("one.pem", "one.key")]);
     let warning = stderr(&output);

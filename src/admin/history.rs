@@ -60,6 +60,8 @@ pub struct Reading {
     pub drops: [u64; DROPS.len()],
     /// Datagrams among these that the kernel refused to send.
     pub unsent: u64,
+    /// Those for which there is no route.
+    pub no_route: u64,
     /// Slow turns, by [`SLOW_TURNS`].
     pub slow_turns: [u64; SLOW_TURNS.len()],
     /// Processor time used by the process.
@@ -72,6 +74,10 @@ pub struct Reading {
     pub connections: u64,
     /// Web clients whose back end was unreachable.
     pub web_unavailable: u64,
+    /// Web clients that were handed to a back end or to the built-in site.
+    pub web_clients: u64,
+    /// Connections reset because they did not come from the proxy of their listener.
+    pub untrusted: u64,
     /// Restarts of workers.
     pub restarts: u64,
     /// What the rules for problems read besides.

@@ -1,12 +1,14 @@
 //! The rules that say what is wrong with the server, and what to do next. The dashboard and `hallpass top` show the same list.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::history::{Change, DIRECTIONS, DROPS, REFUSALS};
 use super::refusals::Warning;
-use super::state::{Certificate, Limit, Renewal, State};
+use super::state::{Certificate, Limit, Misnamed, Renewal, State};
+use crate::base::family::Family;
 use crate::base::text::{self, duration};
 use crate::base::transport::Transport;
 
@@ -25,6 +27,8 @@ const WARNING_SHOWN: u64 = 600;
 /// normal.
 const REFUSALS_MIN: u64 = 3;
 const REFUSALS_SHARE: f64 = 0.05;
+/// Connections past the proxy of a listener from which they are no single scanner's.
+const UNTRUSTED_MIN: u64 = 3;
 /// Handshakes that clients end because of the certificate, from which their share of all says something, and this share. A proxy
 /// at one school that reads TLS is no fault of the server, but its pupils have no other way.
 const DISTRUST_MIN: u64 = 3;
@@ -99,7 +103,8 @@ pub fn all(seen: &Seen<'_>) -> Vec<Problem> {
         workers(&(seen.change)(MINUTE), &mut problems);
         one_way(state, &(seen.change)(ONE_WAY), &mut problems);
     }
-    calls(&recent, &mut problems);
+    calls(&recent, seen.state, &mut problems);
+    web_server(seen.state, &recent, &(seen.change)(MINUTE), &mut problems);
     if seen.restarts > 0 {
         let text = "A worker failed in the last hour, and its calls ended.";
         problems.push(Problem::new(Level::Warning, text, "see the log, and report this bug"));
@@ -164,6 +169,16 @@ fn certificates(state: &State, now: u64, problems: &mut Vec<Problem>) {
     certificate(first, state.renewal.as_ref(), now, problems);
     for other in &state.more_certificates {
         certificate(other, None, now, problems);
+    }
+    if let Some(Misnamed { missing, names }) = &state.misnamed {
+        let text = format!(
+            "The certificate is for {names}, not for {missing}: browsers refuse turns: addresses with {missing}."
+        );
+        let next_step = format!(
+            "put the certificate of {missing} in place, then systemctl reload hallpass; if clients use another name, write that one \
+             as realm"
+        );
+        problems.push(Problem::new(Level::Warning, text, next_step));
     }
 }
 
@@ -339,8 +354,26 @@ fn within(change: &Change) -> String {
     }
 }
 
+/// Most datagrams have no route. `peer` is one of their destinations.
+fn without_route(peer: Option<IpAddr>) -> (String, String) {
+    let Some(peer) = peer else {
+        let why = " Most of it because this machine has no route to the peers.";
+        return (
+            why.to_owned(),
+            "ip route get PEER; hallpass doctor asks for a route to each host's peers".to_owned(),
+        );
+    };
+    let family = Family::of(peer).name();
+    (
+        format!(" Most of it because this machine has no route to {peer} ({family})."),
+        format!(
+            "ip route get {peer}: add a route, or bring the interface up; hallpass doctor asks for a route to each host's peers"
+        ),
+    )
+}
+
 /// What clients have met in the last minutes.
-fn calls(recent: &Change, problems: &mut Vec<Problem>) {
+fn calls(recent: &Change, state: Option<&State>, problems: &mut Vec<Problem>) {
     let mut add = |level, text: String, next_step: &str| problems.push(Problem::new(level, text, next_step));
     let of_kind = |kind: &'static str| {
         let at = REFUSALS.iter().position(|known| *known == kind).unwrap_or(0);
@@ -403,33 +436,58 @@ fn calls(recent: &Change, problems: &mut Vec<Problem>) {
         let share = 100.0 * lost / (relayed + lost);
         let text = format!("{share:.0} % of the media was dropped {}.", within(recent));
         let level = if share >= 50.0 { Level::Bad } else { Level::Warning };
-        let unsent = recent.of(|reading| reading.unsent) as f64;
+        let (unsent, no_route) =
+            (recent.of(|reading| reading.unsent) as f64, recent.of(|reading| reading.no_route) as f64);
         let over_rate = drops(["over_rate", "over_rate"]);
-        let (why, next_step) = match unsent > lost / 2.0 {
-            _ if over_rate > lost / 2.0 => (
-                " Most of it is beyond a bandwidth limit.",
-                "hallpass top shows under DROPPED whose limit it is: raise limits.kbit_per_allocation, kbit_per_user or kbit_per_host",
-            ),
-            true => (
-                " Most of it because the kernel refuses to send it: a firewall of this machine (output), or no route to the peers?",
-                "run hallpass doctor: it names a rule, and the command that lets the packets out. If it names none: ip route get PEER",
-            ),
-            false => (
-                "",
-                "run hallpass doctor: it finds rules of a firewall; hallpass top shows the reasons under DROPPED",
-            ),
+        let half = lost / 2.0;
+        let (why, next_step) = if over_rate > half {
+            let step = "hallpass top shows under DROPPED whose limit it is: raise limits.kbit_per_allocation, kbit_per_user or kbit_per_host";
+            (" Most of it is beyond a bandwidth limit.".to_owned(), step.to_owned())
+        } else if no_route > half {
+            without_route(state.and_then(|state| state.no_route_to))
+        } else if unsent + no_route > half {
+            let why =
+                " Most of it because the kernel refuses to send it: a firewall of this machine (output)?";
+            let step = "run hallpass doctor: it names a rule, and the command that lets the packets out";
+            (why.to_owned(), step.to_owned())
+        } else {
+            let step = "run hallpass doctor: it finds rules of a firewall; hallpass top shows the reasons under DROPPED";
+            (String::new(), step.to_owned())
         };
-        add(level, format!("{text}{why}"), next_step);
+        add(level, format!("{text}{why}"), &next_step);
     }
-    let web = recent.of(|reading| reading.web_unavailable);
-    if web > 0 {
+    let untrusted = recent.of(|reading| reading.untrusted);
+    if untrusted >= UNTRUSTED_MIN {
+        let from = state.and_then(|state| state.untrusted_from);
+        let from = from.map_or_else(String::new, |from| format!(", the last from {from}"));
         let text = format!(
-            "The web server behind a shared port did not answer {} {}.",
-            counted(web, "time"),
+            "{} to a listener with proxy_protocol did not come from its proxy, and were reset {}{from}.",
+            counted(untrusted, "connection"),
             within(recent)
         );
-        add(Level::Warning, text, "is the server in [web] running?");
+        add(
+            Level::Warning,
+            text,
+            "if that is your load balancer, add it to proxy_protocol; if clients come directly, give them a listener without \
+             proxy_protocol; otherwise close the port to others",
+        );
     }
+}
+
+/// The web server behind a shared port did not answer, and is still configured. `minute` shows whether it does again.
+fn web_server(state: Option<&State>, recent: &Change, minute: &Change, problems: &mut Vec<Problem>) {
+    let failed = |change: &Change| change.of(|reading| reading.web_unavailable);
+    let count = failed(recent);
+    let is_back = failed(minute) == 0 && minute.of(|reading| reading.web_clients) > 0;
+    if count == 0 || is_back || state.is_some_and(|state| !state.has_web_server) {
+        return;
+    }
+    let text = format!(
+        "The web server behind a shared port did not answer {} {}.",
+        counted(count, "time"),
+        within(recent)
+    );
+    problems.push(Problem::new(Level::Warning, text, "is the server in [web] running?"));
 }
 
 #[cfg(test)]
@@ -535,6 +593,28 @@ mod tests {
         assert_eq!(problems(None, Some(state), busy), []);
     }
 
+    /// A web server that was repaired, or removed from the configuration, is no problem any more.
+    #[test]
+    fn a_web_server_that_answers_again_is_not_named() {
+        let at =
+            |web_unavailable, web_clients| Reading { web_unavailable, web_clients, ..Reading::default() };
+        let told = |has_web_server, readings: [Reading; 3]| {
+            let history = History::default();
+            let times = [300_000_000_001, 530_000_000_000, 600_000_000_000];
+            let last = readings[2].clone();
+            times.into_iter().zip(readings).for_each(|(at, reading)| history.record(at, reading));
+            let state = State { has_web_server, ..good() };
+            let change = |span| history.change(span, 600_000_000_000, &last).expect("readings");
+            let mut problems = Vec::new();
+            web_server(Some(&state), &change(RECENT), &change(MINUTE), &mut problems);
+            problems.len()
+        };
+        assert_eq!(told(true, [at(0, 0), at(3, 3), at(3, 3)]), 1, "nobody has come since");
+        assert_eq!(told(true, [at(0, 0), at(3, 3), at(3, 5)]), 0, "others were served since");
+        assert_eq!(told(true, [at(0, 0), at(3, 3), at(4, 6)]), 1);
+        assert_eq!(told(false, [at(0, 0), at(3, 3), at(4, 6)]), 0);
+    }
+
     #[test]
     fn a_start_and_a_drain_are_told_apart() {
         let starting = problems(Some("waiting for the listeners"), None, Reading::default());
@@ -568,6 +648,18 @@ mod tests {
             (certificate(13, false), none(), "warning", "expires in 13 days"),
             (certificate(1, false), none(), "warning", "expires in 1 day."),
             (certificate(90, true), none(), "warning", "self-signed"),
+            (
+                State {
+                    misnamed: Some(Misnamed {
+                        missing: "relay.example.org".into(),
+                        names: "www.example.org".into(),
+                    }),
+                    ..good()
+                },
+                none(),
+                "warning",
+                "The certificate is for www.example.org, not for relay.example.org",
+            ),
             (State { lacks_ipv4: true, ..good() }, none(), "bad", "no IPv4 address to relay from"),
             (failed, none(), "warning", "reload of the configuration failed"),
             (State { memory_pressure: 1, ..good() }, none(), "bad", "Memory is low"),
@@ -647,6 +739,18 @@ mod tests {
                 "100 % of the media was dropped in the last five minutes. Most of it because the kernel refuses to send it",
             ),
             (
+                State { no_route_to: Some("198.51.100.20".parse().expect("literal")), ..good() },
+                Reading { drops: [0, 0, 0, 0, 700], no_route: 600, ..none() },
+                "bad",
+                "Most of it because this machine has no route to 198.51.100.20 (IPv4).",
+            ),
+            (
+                good(),
+                Reading { drops: [0, 0, 0, 0, 700], no_route: 600, ..none() },
+                "bad",
+                "Most of it because this machine has no route to the peers.",
+            ),
+            (
                 good(),
                 Reading { drops: [0, 0, 0, 700, 10], packets: [[10, 1]; 3], ..none() },
                 "bad",
@@ -658,7 +762,19 @@ mod tests {
                 "warning",
                 "2 % of the media",
             ),
-            (good(), Reading { web_unavailable: 3, ..none() }, "warning", "did not answer 3 times"),
+            (
+                State { has_web_server: true, ..good() },
+                Reading { web_unavailable: 3, web_clients: 3, ..none() },
+                "warning",
+                "did not answer 3 times",
+            ),
+            (
+                State { untrusted_from: Some("203.0.113.5".parse().expect("literal")), ..good() },
+                Reading { untrusted: 3, ..none() },
+                "warning",
+                "3 connections to a listener with proxy_protocol did not come from its proxy, and were reset in the last five \
+                 minutes, the last from 203.0.113.5.",
+            ),
             (good(), Reading { restarts: 1, ..none() }, "warning", "A worker failed"),
         ];
         for (state, last, level, text) in cases {

@@ -10,6 +10,8 @@ use super::refusals::{self, Book};
 const SHOWN_MAX: usize = 10_000;
 /// Packets in one direction from which the other one should have some, too.
 const ONE_WAY: u64 = 50;
+/// An address that is kept private.
+const HIDDEN: &str = "-";
 /// Seconds for which a new session may be silent.
 const SETTLING: u64 = 10;
 
@@ -34,6 +36,8 @@ pub struct Session {
     pub from_peer: Traffic,
     /// Datagrams for peers that could not be sent.
     pub unsent: u32,
+    /// Those among them for which this machine has no route.
+    pub no_route: u32,
     /// Datagrams dropped because of a bandwidth limit.
     pub over_rate: u32,
     /// One or two relayed addresses.
@@ -147,6 +151,7 @@ impl Session {
             "from_client": self.from_client.json(),
             "from_peer": self.from_peer.json(),
             "unsent": self.unsent,
+            "no_route": self.no_route,
             "over_rate": self.over_rate,
             "relayed": self.relayed.iter().map(Relayed::json).collect::<Vec<_>>(),
             "hints": hints,
@@ -191,10 +196,17 @@ fn remarks(session: &Session, (held, limit): (u32, u32), is_denied: bool) -> Rem
     let permissions: usize = session.relayed.iter().map(|relayed| relayed.permissions).sum();
     if session.seconds >= SETTLING {
         let unsent = u64::from(session.unsent);
-        if unsent >= ONE_WAY && unsent > up {
+        if unsent >= ONE_WAY && unsent > up && 2 * u64::from(session.no_route) > unsent {
+            let peer = session.relayed.iter().find_map(|relayed| relayed.peers.first());
+            let peer = peer.filter(|peer| *peer != HIDDEN).map_or("PEER", String::as_str);
+            let to = if peer == "PEER" { "its peers" } else { peer };
+            hints.push(format!(
+                "{unsent} of its packets to the peers could not be sent: this machine has no route to {to}: `ip route get {peer}`"
+            ));
+        } else if unsent >= ONE_WAY && unsent > up {
             hints.push(format!(
                 "{unsent} of its packets to the peers could not be sent: the kernel refuses them, as with a firewall rule of this \
-                 machine for output, which hallpass doctor names, or without a route: `ip route get PEER`"
+                 machine for output, which hallpass doctor names"
             ));
         } else if up >= ONE_WAY && down == 0 {
             hints.push(
@@ -351,6 +363,20 @@ mod tests {
         let hint = page["sessions"][0]["hints"][0].as_str().unwrap_or_default();
         assert!(hint.contains("3000 of its packets to the peers could not be sent"), "{page:#}");
         assert_eq!(page["sessions"][0]["unsent"], 3000);
+        assert!(!hint.contains("route"), "{hint}");
+        let relayed =
+            |peer: &str| vec![Relayed { permissions: 1, peers: vec![peer.into()], ..Relayed::default() }];
+        for (peer, told) in [
+            ("198.51.100.20", "has no route to 198.51.100.20: `ip route get 198.51.100.20`"),
+            ("-", "has no route to its peers: `ip route get PEER`"),
+        ] {
+            let routeless = session("ping", "ann", 60, 0, 0);
+            let routeless = Session { unsent: 3000, no_route: 2990, relayed: relayed(peer), ..routeless };
+            let page = json(&Fixed(vec![routeless]), &Filter::default(), &Book::default());
+            let hint = page["sessions"][0]["hints"][0].as_str().unwrap_or_default();
+            assert!(hint.ends_with(told) && !hint.contains("firewall"), "{hint}");
+            assert_eq!(page["sessions"][0]["no_route"], 2990);
+        }
     }
 
     #[test]

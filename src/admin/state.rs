@@ -1,5 +1,7 @@
 //! The state of the server at one moment, as the dashboard and its rules read it.
 
+use std::net::IpAddr;
+
 use super::history::Reading;
 
 /// Reads the state of the running server.
@@ -56,6 +58,24 @@ pub struct State {
     pub limits: Vec<Limit>,
     /// Whether clients get no relayed IPv4 address, only an IPv6 one.
     pub lacks_ipv4: bool,
+    /// Whether [web] names a server.
+    pub has_web_server: bool,
+    /// A name of the configuration that no certificate has.
+    pub misnamed: Option<Misnamed>,
+    /// The last peer that this machine has no route to. With `privacy`, it is not known.
+    pub no_route_to: Option<IpAddr>,
+    /// The source of the last connection to a listener that did not come from the proxy of that listener. With `privacy`, it is not
+    /// known.
+    pub untrusted_from: Option<IpAddr>,
+}
+
+/// Certificates that lack a name of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misnamed {
+    /// That name.
+    pub missing: String,
+    /// The names that they have.
+    pub names: String,
 }
 
 /// A resource with its limit.

@@ -15,6 +15,15 @@ pub fn clean(text: &str, max: usize) -> String {
     shown
 }
 
+/// Whether a word looks like a random secret: Base64 or hexadecimal digits of 16 bytes or more. Words with a dot, a colon, a hyphen or
+/// a blank do not, so addresses and host names do not.
+pub fn is_like_a_secret(word: &str) -> bool {
+    let digits = word.trim_end_matches('=');
+    digits.len() >= 22
+        && digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(&byte))
+        && digits.bytes().any(|byte| byte.is_ascii_digit())
+}
+
 /// Returns a text, or a dash if it is empty.
 pub fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }

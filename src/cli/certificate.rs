@@ -79,6 +79,18 @@ impl Examined {
         leaf.and_then(|leaf| cert::describe(leaf)).map_or_else(Vec::new, |described| described.names)
     }
 
+    /// The names in the certificates of the listeners; none if one of these cannot be read.
+    pub fn served_names(&self) -> Vec<String> {
+        let mut names = self.names();
+        for one in self.more.iter().filter(|one| !one.is_of_admin()) {
+            match one.names() {
+                more if more.is_empty() => return Vec::new(),
+                more => names.extend(more),
+            }
+        }
+        if self.names().is_empty() { Vec::new() } else { names }
+    }
+
     /// The file with the certificate if that has expired.
     pub fn expired(&self) -> Option<&Path> {
         let expired = |warning: &&cert::Warning| matches!(warning, cert::Warning::Expired(..));

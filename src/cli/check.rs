@@ -11,6 +11,7 @@ use super::live::{Attempt, try_addresses};
 use super::loaded::{self, Difference, Unknown};
 use super::output::{counted, fail, print_hanging, print_stderr_fitting};
 use super::serve::kernel;
+use super::wanted_names::WantedNames;
 use super::{certificate, this_host};
 use crate::base::text::clean;
 use crate::config::{self, Config, Examined, Report, Severity};
@@ -29,6 +30,9 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
     for (severity, line) in certificate.lines(&report.file) {
         found.add(severity, &line);
     }
+    if let Some(warning) = other_name(&config, &certificate, &report.file) {
+        found.add(Severity::Warning, &warning);
+    }
     let mut known = None;
     // A configuration with errors has defaults in place of the wrong values: comparing it with this machine would mislead.
     if !report.has_errors() {
@@ -45,15 +49,6 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
         return found.fail(&report.file);
     }
     let mut text = plan::text(&config, &known.unwrap_or_default(), certificate.name().as_deref());
-    let names = certificate.names();
-    if is_for_another(&config.realm, &names) {
-        let (realm, names) = (&config.realm, clean(&names.join(", "), NAMES_MAX));
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "note      the certificate is for {names}, not for {realm}: turns: URLs with {realm} fail"
-        );
-    }
     if let Some(pid) = found.live.running {
         let _ = writeln!(
             text,
@@ -81,17 +76,20 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
     print_hanging(&text, TEXT_COLUMN)
 }
 
+/// A certificate that lacks a name of the configuration.
+fn other_name(config: &Config, certificate: &certificate::Examined, file: &str) -> Option<String> {
+    let names = certificate.served_names();
+    let wanted = WantedNames::of(config);
+    let missing = wanted.missing(&names)?;
+    let names = clean(&names.join(", "), NAMES_MAX);
+    Some(format!(
+        "{file}: warning: the certificate is for {names}, not for {missing}: browsers refuse turns: URLs with {missing}\n    \
+         name the certificate of {missing}; if clients use another name, write that one as realm\n"
+    ))
+}
+
 /// The column where the lines of the plan have their text.
 const TEXT_COLUMN: usize = 10;
-
-/// Whether the realm looks like the relay's name, and the certificate has other names. A realm may also be the domain of the name.
-fn is_for_another(realm: &str, names: &[String]) -> bool {
-    let covers = |name: &str| match name.strip_prefix("*.") {
-        Some(domain) => realm == domain || realm.split_once('.').is_some_and(|(_, of)| of == domain),
-        None => realm == name || name.strip_suffix(realm).is_some_and(|host| host.ends_with('.')),
-    };
-    realm.contains('.') && !names.is_empty() && !names.iter().any(|name| covers(name))
-}
 
 /// Longest list of names in a certificate, in characters.
 const NAMES_MAX: usize = 200;
@@ -193,25 +191,9 @@ fn running(text: &mut String, compared: Result<Difference, Unknown>) {
             )
         }
         Err(Unknown::OtherFile(None)) => writeln!(text, "running   it uses no configuration file"),
+        Err(Unknown::Silent) => {
+            writeln!(text, "running   it does not answer on its control socket: hallpass doctor says more")
+        }
         Err(Unknown::NoAnswer(error)) => writeln!(text, "running   not compared with this file: {error}"),
     };
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_certificate_for_another_name_is_noticed() {
-        let is_other = |names: &[&str]| {
-            is_for_another(
-                "relay.example.org",
-                &names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>(),
-            )
-        };
-        assert!(is_other(&["www.example.org"]) && is_other(&["*.example.com", "xrelay.example.org"]));
-        assert!(!is_other(&["www.example.org", "relay.example.org"]) && !is_other(&["*.example.org"]));
-        assert!(!is_for_another("example.org", &["relay.example.org".to_owned()]), "the domain of the name");
-        assert!(!is_for_another("hallpass", &["relay.example.org".to_owned()]) && !is_other(&[]));
-    }
 }

@@ -56,7 +56,7 @@ impl Control {
         let stream = UnixStream::connect(&self.path).await.map_err(|error| self.unreachable(&error))?;
         let answer = tokio::time::timeout(PATIENCE, send(stream, method, page, body)).await;
         let (status, body) = match answer {
-            Err(_) => return Err(self.failed("no answer in time")),
+            Err(_) => return Err(self.hangs()),
             Ok(answer) => answer.map_err(|error| self.failed(&error))?,
         };
         match serde_json::from_slice(&body) {
@@ -86,6 +86,15 @@ impl Control {
         Failed {
             message: format!("cannot ask the server at {}: {message}", self.path.display()),
             next_step: "see its log: journalctl -u hallpass".to_owned(),
+        }
+    }
+
+    /// The socket takes connections, and nothing answers.
+    fn hangs(&self) -> Failed {
+        let seconds = PATIENCE.as_secs();
+        Failed {
+            next_step: "the process may hang: systemctl status hallpass. It drops this order if it has not begun with it".to_owned(),
+            ..self.failed(&format!("no answer in {seconds} s"))
         }
     }
 

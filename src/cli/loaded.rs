@@ -40,6 +40,8 @@ pub struct Difference {
 pub enum Unknown {
     /// The server does not answer on its control socket, or not to this user.
     NoAnswer(String),
+    /// Its control socket takes connections, and nothing answers: the process hangs.
+    Silent,
     /// It uses this file, or none.
     OtherFile(Option<PathBuf>),
 }
@@ -60,7 +62,7 @@ pub fn difference(config: &Config, file: &Path) -> Result<Difference, Unknown> {
         Ok(Ok((StatusCode::OK, answer))) => answer,
         Ok(Ok((status, _))) => return Err(no_answer(&format!("it answers {status}"))),
         Ok(Err(failed)) => return Err(no_answer(&failed.message)),
-        Err(_) => return Err(no_answer(&"no answer in time")),
+        Err(_) => return Err(Unknown::Silent),
     };
     let of_server = answer["file"].as_str().map(PathBuf::from);
     if of_server.is_none() || file.canonicalize().ok() != of_server {

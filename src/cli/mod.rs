@@ -27,6 +27,7 @@ mod sessions;
 mod table;
 mod this_host;
 mod top;
+mod wanted_names;
 
 use std::process::ExitCode;
 

@@ -10,6 +10,7 @@ use super::exposure::Exposure;
 use super::reader::Reader;
 use super::types::Host;
 use super::walk::{At, Notes, Section};
+use crate::base::text::is_like_a_secret;
 use crate::system::pipe;
 
 /// Anyone who has seen one password can guess a secret with fewer bytes offline.
@@ -198,13 +199,15 @@ fn is_fit(key: &str, secret: &At<String>, notes: &mut Notes) -> bool {
     true
 }
 
-/// Whether the name of a file that does not exist looks like a random secret: Base64 or hexadecimal digits of 16 bytes or more.
-fn is_like_a_secret(name: &str) -> bool {
-    let digits = name.trim_end_matches('=');
-    digits.len() >= 22
-        && digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(&byte))
-        && digits.bytes().any(|byte| byte.is_ascii_digit())
-        && !name.starts_with('/')
+/// Whether the name of a file that does not exist looks like a random secret. One of 64 in Base64 begins with a slash: it is no path
+/// if it ends like Base64, or if it has capitals and its first directory does not exist.
+fn is_secret_in_place_of_a_name(name: &str) -> bool {
+    let first = name.strip_prefix('/').map(|rest| rest.split('/').next().unwrap_or(rest));
+    let is_path = first.is_some_and(|first| {
+        let has_capitals = name.bytes().any(|byte| byte.is_ascii_uppercase());
+        !name.ends_with('=') && (!has_capitals || Path::new("/").join(first).is_dir())
+    });
+    is_like_a_secret(name) && !is_path
 }
 
 /// Reads the secret in the first line of a file.
@@ -228,7 +231,7 @@ pub(super) fn from_file(
                 io::ErrorKind::PermissionDenied => reader.let_read(&file),
                 _ => reader.name_regular_file(),
             };
-            if error.kind() == io::ErrorKind::NotFound && is_like_a_secret(path.value) {
+            if error.kind() == io::ErrorKind::NotFound && is_secret_in_place_of_a_name(path.value) {
                 let text = "names no file, but looks like the secret itself, which is not shown";
                 let remedy = "write the secret as secret = \"...\", or the name of its file here";
                 notes.error(path.line, &key, text.to_owned(), remedy.to_owned());

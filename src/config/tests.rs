@@ -577,8 +577,20 @@ fn secret_files_are_read_by_their_first_line() {
         parse(&with(&format!("secret_file = '{secret}='")), "f", &scratch.0).unwrap_err().to_string();
     assert!(report.contains("looks like the secret") && !report.contains(secret), "{report}");
     assert!(report.contains("secret = "), "{report}");
-    let report = parse(&with("secret_file = 'ping.secret'"), "f", &scratch.0).unwrap_err().to_string();
-    assert!(report.contains("ping.secret"), "{report}");
+    // One of 64 begins with a slash, and is no path.
+    for secret in ["/8JQpN0c3q+T1vYx5Zr7aLw2MeB9uHdSk8JQpN0c3q4=", "/8JQpN0c3q/T1vYx5Zr7aLw2MeB9uHdS"] {
+        for line in [format!("secret_file = '{secret}'"), format!("peers = ['192.0.2.1', '{secret}']")] {
+            let report = parse(&with(&line), "f", &scratch.0).unwrap_err().to_string();
+            assert!(report.contains("looks like") && !report.contains("JQpN0c3q"), "{report}");
+        }
+    }
+    for path in
+        ["ping.secret", "/etc/hallpass/secrets/relay01/ping2026", "/etc/Hallpass/Secrets/relay01/Ping2026"]
+    {
+        let report =
+            parse(&with(&format!("secret_file = '{path}'")), "f", &scratch.0).unwrap_err().to_string();
+        assert!(report.contains(path), "{report}");
+    }
 
     // A byte order mark or a key before the secret is an error.
     let refused = |name: &str, text: &str| {

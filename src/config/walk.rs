@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::limits::{self, LimitRow};
 use super::problem::{Problem, Severity};
+use crate::base::text::is_like_a_secret;
 
 /// The problems found so far, and the start of each line to convert a byte offset to a line number.
 pub(super) struct Notes {
@@ -253,7 +254,11 @@ impl<'a, 'i> Section<'a, 'i> {
             match parse_prefix(value) {
                 Ok(prefix) => prefixes.push(At { value: prefix, line }),
                 Err(remedy) => {
-                    notes.error(line, &self.key(key), format!("{value:?} is not a prefix"), remedy);
+                    let shown = match is_like_a_secret(value) {
+                        true => "an entry that looks like a secret, so it is not shown,".to_owned(),
+                        false => format!("{value:?}"),
+                    };
+                    notes.error(line, &self.key(key), format!("{shown} is not a prefix"), remedy);
                 }
             }
         }

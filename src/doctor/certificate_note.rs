@@ -6,6 +6,22 @@ use super::text::{date, list};
 use super::tls::{Certificate, Verdict};
 use crate::base::turn_url::place;
 
+/// Words in the names of authorities of devices that inspect TLS.
+const OF_DEVICES: [&str; 12] = [
+    "filter",
+    "proxy",
+    "inspect",
+    "firewall",
+    "gateway",
+    "school",
+    "forti",
+    "sophos",
+    "zscaler",
+    "palo alto",
+    "squid",
+    "untrust",
+];
+
 /// What is wrong with a certificate, and who can change it.
 pub(super) fn certificate_note(rung: &Rung, certificate: &Certificate) -> Option<(Finding, Addressee)> {
     let (issuer, at) = (certificate.issuer(), place(&rung.host, rung.port));
@@ -24,6 +40,19 @@ pub(super) fn certificate_note(rung: &Rung, certificate: &Certificate) -> Option
                 ),
             ),
             network,
+        ),
+        // As relays do that lack their chain, and some devices that inspect.
+        Verdict::UnknownIssuer if is_leaf_alone(certificate) => (
+            finding(
+                "intercepted",
+                format!(
+                    "The certificate at {at} is from \"{issuer}\", not from a public authority, or it came without the certificate of \
+                     that authority, so browsers refuse it. Either the relay lacks its chain: its administrator writes fullchain.pem as \
+                     cert. Or a device in this network opens encrypted connections to inspect them (TLS inspection). A test from another \
+                     network, such as a phone's, tells: with the same issuer there, it is the relay."
+                ),
+            ),
+            Addressee::Either,
         ),
         Verdict::UnknownIssuer => (
             finding(
@@ -89,4 +118,11 @@ pub(super) fn certificate_note(rung: &Rung, certificate: &Certificate) -> Option
             (finding("certificate_invalid", format!("The certificate at {at} is not valid: {error}.")), relay)
         }
     })
+}
+
+/// Whether a certificate of another issuer came without the issuer's, and nothing in the issuer's name says that a device made it.
+fn is_leaf_alone(certificate: &Certificate) -> bool {
+    let issuer = certificate.issuer().to_lowercase();
+    let is_alone = matches!(&certificate.chain[..], [leaf] if !leaf.is_self_issued);
+    is_alone && !OF_DEVICES.iter().any(|word| issuer.contains(word))
 }

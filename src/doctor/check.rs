@@ -22,17 +22,19 @@ pub struct Check {
     pub facts: Vec<String>,
     /// What is wrong, and what could not be tested.
     pub findings: Vec<Finding>,
+    /// How bad what was seen is, if the finding about it is among those of another check.
+    pub elsewhere: Option<Severity>,
 }
 
 impl Check {
     /// Starts a check that has seen nothing yet.
     pub fn of(topic: &'static str) -> Self {
-        Self { topic, facts: Vec::new(), findings: Vec::new() }
+        Self { topic, facts: Vec::new(), findings: Vec::new(), elsewhere: None }
     }
 
     /// The worst severity among the findings; `None` without findings.
     pub fn severity(&self) -> Option<Severity> {
-        self.findings.iter().map(|finding| finding.severity).max()
+        self.findings.iter().map(|finding| finding.severity).max().max(self.elsewhere)
     }
 
     /// Whether anything was seen or found.
@@ -155,6 +157,8 @@ mod tests {
     fn errors_come_first_and_decide() {
         let mut ports = Check::of("ports");
         ports.facts.push("held by hallpass".to_owned());
+        let partly = Check { elsewhere: Some(Severity::Error), ..ports.clone() };
+        assert_eq!((partly.mark(), conclude(std::slice::from_ref(&partly)).works), ("no", true));
         assert_eq!((ports.mark(), conclude(&[ports.clone()]).findings[0].code), ("ok", "good"));
         let mut clock = Check::of("clock");
         assert_eq!(clock.mark(), "-");

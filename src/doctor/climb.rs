@@ -40,6 +40,8 @@ pub struct Shared {
     proxy: Option<Proxy>,
     proxy_lookup: OnceCell<Lookup>,
     pairs: Arc<Semaphore>,
+    /// All its permits.
+    places: u32,
     /// The difference of the clocks in seconds, at least and at most, if that explains a 401.
     clock_gap: OnceCell<Option<(u64, u64)>>,
     until: Instant,
@@ -54,14 +56,17 @@ impl Shared {
             proxy,
             proxy_lookup: OnceCell::new(),
             pairs: Arc::new(Semaphore::new(PAIRS)),
+            places: PAIRS as u32,
             clock_gap: OnceCell::new(),
             until,
         }
     }
 
-    /// Has these permits for rungs with allocations, also those of other logins.
+    /// Has these permits for rungs with allocations, also those of other logins. None is in use yet.
     pub fn with_pairs(self, pairs: Arc<Semaphore>) -> Self {
-        Self { pairs, ..self }
+        // At most PAIRS.
+        let places = pairs.available_permits() as u32;
+        Self { pairs, places, ..self }
     }
 }
 
@@ -106,10 +111,39 @@ async fn ascend(shared: &Shared, outcome: &mut Outcome, greeting: &'static [u8])
     outcome.software = end.software().map(clean);
 
     // The semaphore is never closed.
-    let _pair = shared.pairs.acquire().await.map_err(|_| at(Stage::Allocation)(Cause::Closed))?;
+    let closed = |_| at(Stage::Allocation)(Cause::Closed);
+    let pair = shared.pairs.acquire().await.map_err(closed)?;
+    let result = carry(shared, &target, end, outcome).await;
+    drop(pair);
+    if shared.places < 2 || !is_crowded(&result, outcome) {
+        return result;
+    }
+    // The other rungs of this run may hold what the relay has for this user, so once more without them.
+    let _all = shared.pairs.acquire_many(shared.places).await.map_err(closed)?;
+    let link = open(&target, &shared.trust, until, &mut Opening::default()).await?;
+    let end = End::new(link, target.server()).map_err(at(Stage::Stun))?;
+    outcome.untested = None;
+    carry(shared, &target, end, outcome).await
+}
+
+/// Whether the relay refused an allocation for want of room: 486 or 508.
+fn is_crowded(result: &Result<(), Fault>, outcome: &Outcome) -> bool {
+    match result {
+        Ok(()) => outcome.untested == Some(Untested::OneAllocation),
+        Err(fault) => matches!(fault.cause, Cause::Quota | Cause::Full),
+    }
+}
+
+/// Logs in, and sends data through the relay.
+async fn carry(
+    shared: &Shared,
+    target: &Target<'_>,
+    mut end: End,
+    outcome: &mut Outcome,
+) -> Result<(), Fault> {
     let watch = Watch::start();
-    let allocation = log_in(shared, &target, &mut end, outcome).await;
-    outcome.times.round_trip = end.round_trip();
+    let allocation = log_in(shared, target, &mut end, outcome).await;
+    outcome.times.round_trip = end.round_trip().or(outcome.times.round_trip);
     let allocation = match allocation {
         // Unsigned, so it is the answer of a server that asks for no login: it has granted the probe's request.
         Err(Fault { stage: Stage::Credentials, cause: Cause::Refusal { code: 437, .. } }) => {
@@ -122,7 +156,7 @@ async fn ascend(shared: &Shared, outcome: &mut Outcome, greeting: &'static [u8])
     outcome.reached = Some(Stage::Allocation);
     (outcome.relayed, outcome.mapped) = (Some(allocation.relayed), allocation.mapped.or(outcome.mapped));
     outcome.software = end.software().map(clean).or(outcome.software.take());
-    relay(shared, &target, end, allocation, outcome).await
+    relay(shared, target, end, allocation, outcome).await
 }
 
 /// Returns the way to the relay.
@@ -238,7 +272,7 @@ async fn relay(
         Ok(second) => second,
         Err(fault) => {
             first.release(shared.until).await;
-            if fault.cause == Cause::Quota {
+            if matches!(fault.cause, Cause::Quota | Cause::Full) {
                 outcome.untested = Some(Untested::OneAllocation);
                 return Ok(());
             }

@@ -365,8 +365,16 @@ impl Facts<'_> {
                         only, which is good. So data through the relay could not be tested from here; all steps before it work.";
             notes.push(finding("data_not_tested", text));
         } else if untested(Untested::OneAllocation) {
-            let text = "The relay gave one allocation and refused the second one (486): this user, or all users together, may have no more. So \
-                 data through it could not be tested.";
+            let text = match self.outcomes.iter().any(|outcome| outcome.reached == Some(Stage::Data)) {
+                true => {
+                    "The relay refused a second allocation at the same time on some ways, so they were tested without data. On the \
+                         others data came through. Only this test needs two at a time."
+                }
+                false => {
+                    "The relay gave one allocation and refused a second one at the same time: this user, or all users together, may \
+                          have no more. Only this test needs two, so a call may work, but data through the relay could not be tested."
+                }
+            };
             notes.push(finding("data_not_tested", text));
         }
         if untested(Untested::NoLogin) {

@@ -42,6 +42,8 @@ pub enum Addressee {
     Network,
     /// The administrator of the relay.
     Relay,
+    /// One of the two, and this computer cannot tell which.
+    Either,
 }
 
 /// Makes a note.

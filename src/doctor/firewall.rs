@@ -25,6 +25,8 @@ const STEPS_MAX: u32 = 20_000;
 pub struct Ruleset {
     /// Chains by table and name.
     pub chains: BTreeMap<(String, String), Chain>,
+    /// Tables with chains at the network card, before or behind all others: these are not read.
+    pub at_card: Vec<String>,
     /// Whether a rule exempts packets from connection tracking. The state of any packet may then be `untracked`.
     pub has_untracked: bool,
 }

@@ -40,6 +40,7 @@ pub fn json(report: &Report) -> String {
         "letter_for": diagnosis.addressee.map(|addressee| match addressee {
             Addressee::Network => "network",
             Addressee::Relay => "relay",
+            Addressee::Either => "either",
         }),
         "begun": report.begun,
         "ms": ms(Some(report.took)),

@@ -27,6 +27,11 @@ pub fn letter(report: &Report) -> Option<String> {
     match addressee {
         Addressee::Network => ask_network(report, &mut text),
         Addressee::Relay => ask_relay(report, &mut text),
+        Addressee::Either => {
+            ask_relay(report, &mut text);
+            text.push_str("\n---- Text for the administrator of this network instead ----\n\n");
+            ask_network(report, &mut text);
+        }
     }
     seen(report, &mut text);
     Some(text)
@@ -36,7 +41,7 @@ pub fn letter(report: &Report) -> Option<String> {
 pub fn heading(addressee: Addressee) -> &'static str {
     match addressee {
         Addressee::Network => "Text for the administrator of this network",
-        Addressee::Relay => "Text for the administrator of the relay",
+        Addressee::Relay | Addressee::Either => "Text for the administrator of the relay",
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Outcome {
 pub enum Untested {
     /// The relay refuses its own relayed addresses as peers (403): it relays to the conference servers only.
     PeersLimited,
-    /// The relay allows the user no second allocation (486).
+    /// The relay grants no second allocation at the same time: the user may have no more (486), or it has no more (508).
     OneAllocation,
     /// The relay asks for no login.
     NoLogin,

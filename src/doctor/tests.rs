@@ -270,12 +270,27 @@ fn interception_names_the_authority() {
         assert!(
             report.diagnosis.findings[0].text.contains("\"School Filter CA\", not from a public authority")
         );
+        assert_eq!(report.diagnosis.addressee, Some(Addressee::Network));
         assert!(letter(&report).unwrap().contains("exempt from TLS inspection"));
     }
     let accepted = Outcome { certificate: Some(certificate(Verdict::Added)), ..works(tls, DIRECT) };
     let report = report(vec![found(RELAY)], vec![dropped(udp, DIRECT), dropped(tcp, DIRECT), accepted]);
     let codes: Vec<&str> = report.diagnosis.findings.iter().map(|one| one.code).collect();
     assert_eq!(codes, ["works_without_udp", "inspected"]);
+}
+
+/// A relay without its chain looks like a device that inspects, unless the issuer's name says what it is.
+#[test]
+fn a_certificate_that_came_alone_may_be_the_relays() {
+    let [udp, tcp, tls] = &given()[..] else { panic!("three rungs") };
+    let mut alone = certificate(Verdict::UnknownIssuer);
+    alone.chain[0].issuer.common_name = Some("R11".to_owned());
+    let opened = Outcome { certificate: Some(alone), ..works(tls, DIRECT) };
+    let report = report(vec![found(RELAY)], vec![dropped(udp, DIRECT), dropped(tcp, DIRECT), opened]);
+    assert_eq!(report.diagnosis.addressee, Some(Addressee::Either));
+    let letter = letter(&report).unwrap();
+    assert!(letter.starts_with("Subject: TURN relay") && letter.contains("fullchain.pem"), "{letter}");
+    assert!(letter.contains("exempt from TLS inspection"), "{letter}");
 }
 
 #[test]

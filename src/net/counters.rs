@@ -4,6 +4,10 @@ mod turns;
 
 pub use turns::Turns;
 
+use std::net::IpAddr;
+use std::sync::Mutex;
+
+use crate::base::lock::lock;
 use crate::base::transport::Transport;
 use crate::turn::counters::Counter;
 
@@ -165,6 +169,22 @@ impl Streams {
     }
 }
 
+/// The address of the last event of a kind. Only for events that are rare: it takes a lock, which no other worker needs.
+#[derive(Debug, Default)]
+pub struct LastAddress(Mutex<Option<IpAddr>>);
+
+impl LastAddress {
+    /// Sets it.
+    pub fn set(&self, address: IpAddr) {
+        *lock(&self.0) = Some(address);
+    }
+
+    /// Returns it; `None` without such an event.
+    pub fn get(&self) -> Option<IpAddr> {
+        *lock(&self.0)
+    }
+}
+
 /// All counters of one worker's sockets.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -176,6 +196,10 @@ pub struct Counters {
     pub back_end_down: Counter,
     /// Connections to a listener behind a proxy from an untrusted source.
     pub untrusted: Counter,
+    /// Where the last one of these came from.
+    pub untrusted_from: LastAddress,
+    /// The last peer that there was no route to.
+    pub no_route_to: LastAddress,
     /// How often `epoll_wait(2)` returned.
     pub wakeups: Counter,
     /// How long the turns of the loop take.

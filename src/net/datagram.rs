@@ -12,7 +12,7 @@ pub mod relay;
 mod share;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -384,6 +384,11 @@ impl Datagrams {
     /// Returns whether segmentation was refused for the first time.
     pub fn take_segmentation_refused(&mut self) -> bool {
         self.batch.take_segmentation_refused()
+    }
+
+    /// Returns the last peer without a route since the call before.
+    pub fn take_no_route(&mut self) -> Option<IpAddr> {
+        self.batch.take_no_route()
     }
 
     /// Binds `address` and registers it as `relay`, holding `descriptor` while it is open.

@@ -135,7 +135,10 @@ impl Front {
                     }
                     self.tidy_timers();
                 }
-                Accept::Untrusted => self.counters.untrusted.add(1),
+                Accept::Untrusted(source) => {
+                    self.counters.untrusted.add(1);
+                    self.counters.untrusted_from.set(source);
+                }
                 Accept::Gone => {}
                 Accept::Nothing => return,
                 Accept::Shortage => {

@@ -387,5 +387,8 @@ impl Worker {
         if self.datagrams.take_segmentation_refused() {
             log::segmentation_refused();
         }
+        if let Some(peer) = self.datagrams.take_no_route() {
+            self.controls.counters.no_route_to.set(peer);
+        }
     }
 }

@@ -52,6 +52,16 @@ fn descriptors(limits: &str) -> Option<u64> {
     }
 }
 
+/// Whether a signal has stopped a process.
+pub fn is_stopped(pid: u32) -> bool {
+    let state = |stat: String| stat.rsplit(')').next()?.trim_start().chars().next();
+    // proc_pid_stat(5): the state follows the name in parentheses.
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .ok()
+        .and_then(state)
+        .is_some_and(|state| matches!(state, 'T' | 't'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +75,7 @@ mod tests {
         assert_eq!(descriptors(limits), Some(1_048_576));
         assert_eq!(descriptors(""), None);
         assert!(descriptors_of(std::process::id()) > Some(2));
+        assert!(!is_stopped(std::process::id()));
         assert!(ephemeral_ports().is_some_and(|ports| !ports.is_empty()));
     }
 }

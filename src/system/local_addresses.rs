@@ -212,18 +212,33 @@ struct Way {
 /// # Errors
 /// The error of the netlink socket, unless it means that there is no route.
 fn way(is_v4: bool, source: Option<IpAddr>) -> io::Result<Option<Way>> {
-    let outside = outside(if is_v4 { Family::V4 } else { Family::V6 });
-    let family = if is_v4 { libc::AF_INET } else { libc::AF_INET6 };
-    let prefix = if is_v4 { 32 } else { 128 };
+    to(outside(if is_v4 { Family::V4 } else { Family::V6 }), source, found_way)
+}
+
+/// Whether packets to an address, from an address of this machine, have a route. No packet is sent.
+///
+/// # Errors
+/// The error of the netlink socket, unless it means that there is no route.
+pub fn has_route(address: IpAddr, source: IpAddr) -> io::Result<bool> {
+    Ok(to(address, Some(source), |_| Some(()))?.is_some())
+}
+
+/// Returns the route to an address as `parse` reads it. `None` if there is none.
+fn to<T>(
+    address: IpAddr,
+    source: Option<IpAddr>,
+    parse: impl Fn(&[u8]) -> Option<T>,
+) -> io::Result<Option<T>> {
+    let (family, prefix) = if address.is_ipv4() { (libc::AF_INET, 32) } else { (libc::AF_INET6, 128) };
     let mut body = vec![0; ROUTE_HEADER];
     (body[0], body[1]) = (family as u8, prefix);
-    put_attribute(&mut body, libc::RTA_DST, &octets(outside));
+    put_attribute(&mut body, libc::RTA_DST, &octets(address));
     if let Some(source) = source {
         body[2] = prefix;
         put_attribute(&mut body, libc::RTA_SRC, &octets(source));
     }
-    match request(libc::RTM_GETROUTE, &body, libc::RTM_NEWROUTE, found_way) {
-        Ok(way) => Ok(way),
+    match request(libc::RTM_GETROUTE, &body, libc::RTM_NEWROUTE, parse) {
+        Ok(found) => Ok(found),
         Err(error) => match error.raw_os_error() {
             Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL) => Ok(None),
             // The kernel has no such family, or its interfaces are down.
@@ -273,6 +288,12 @@ mod tests {
         body.extend(interface.to_ne_bytes());
         attributes.iter().for_each(|(kind, value)| put_attribute(&mut body, *kind, value));
         body
+    }
+
+    #[test]
+    fn this_machine_has_a_route_to_itself() {
+        let own = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        assert!(has_route(own, own).expect("netlink"));
     }
 
     #[test]

@@ -312,8 +312,10 @@ reasons! {
     ConnectionClosed = "connection_closed",
     /// From a peer, while the receive buffer of the relayed address was full.
     ReceiveFull = "receive_full",
-    /// The kernel refused the datagram.
+    /// The kernel refused the datagram: a firewall rule, or a full queue.
     SendFailed = "send_failed",
+    /// The kernel has no route to its destination.
+    NoRoute = "no_route",
     /// An answer to an unproven address, while much of the listener's send buffer is unsent.
     SendBacklog = "send_backlog",
     /// Larger than the transport can carry.

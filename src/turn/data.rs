@@ -117,12 +117,20 @@ pub fn from_peer(state: &mut State, now: Now, relay: RelayId, peer: OnWire, len:
 
 /// Subtracts data from what was counted as relayed by an allocation, because it could not be sent. If the allocation has ended
 /// in the same turn, its host's counters keep it.
-pub fn unsent(state: &mut State, allocation: Option<AllocationId>, from_client: bool, unsent: Traffic) {
+pub fn unsent(
+    state: &mut State,
+    allocation: Option<AllocationId>,
+    (from_client, reason): (bool, DropReason),
+    unsent: Traffic,
+) {
     let Some(allocation) = allocation.and_then(|id| state.table.allocation_mut(id)) else { return };
     let rung = state.counters.host(allocation.host, allocation.client.five_tuple.transport);
     if from_client {
         let packets = u32::try_from(unsent.packets).unwrap_or(u32::MAX);
         allocation.unsent = allocation.unsent.saturating_add(packets);
+        if reason == DropReason::NoRoute {
+            allocation.no_route = allocation.no_route.saturating_add(packets);
+        }
     }
     let (total, of_host) = match from_client {
         true => (&mut allocation.from_client, &rung.from_client),

@@ -119,7 +119,7 @@ impl Server {
         if let Some(Relayed { relay, from_client, bytes }) = relayed {
             let allocation = self.state.table.relay(relay).map(|relay| relay.allocation);
             let unsent = Traffic { packets: 1, bytes: bytes.into() };
-            data::unsent(&mut self.state, allocation, from_client, unsent);
+            data::unsent(&mut self.state, allocation, (from_client, reason), unsent);
         }
     }
 
@@ -127,7 +127,7 @@ impl Server {
     pub fn handle_unsent_media(&mut self, reason: DropReason, client: &Client, unsent: Traffic) {
         self.state.counters.dropped(reason).add(unsent.packets);
         let allocation = self.state.table.find(client);
-        data::unsent(&mut self.state, allocation, false, unsent);
+        data::unsent(&mut self.state, allocation, (false, reason), unsent);
     }
 
     /// Handles an ICMP error about a datagram that `relay` sent (RFC 8656 section 11.5). The client is told if the settings

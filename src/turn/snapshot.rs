@@ -50,6 +50,8 @@ pub struct LiveSession {
     pub from_peer: Traffic,
     /// Datagrams for peers that could not be sent.
     pub unsent: u32,
+    /// Those among them for which this machine has no route.
+    pub no_route: u32,
     /// Datagrams dropped because of a bandwidth limit.
     pub over_rate: u32,
     /// One or two relayed addresses.

@@ -13,6 +13,7 @@ use crate::support::process::Process;
 use crate::support::server::Server;
 use serde_json::Value;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -461,4 +462,36 @@ fn a_server_that_does_not_run(mut relay: Relay) {
         assert_eq!(faults(&json), ["not_running"], "{json:#}");
         names(&json, "not_running", &["systemctl start hallpass", "journalctl"]);
     }
+}
+
+/// Strict rules let only loopback addresses talk over `lo`. Then the machine does not reach its own address, and clients do.
+#[test]
+fn strict_rules_for_loopback_are_no_fault_of_the_relay() {
+    let _turn = beside_others();
+    let lab = Lab::new();
+    let mut plan = Plan::on(&[Ipv4Addr::UNSPECIFIED.into()], &[]);
+    plan.relay = vec![SERVER.into()];
+    plan.namespace = Some(lab.server.clone());
+    (plan.ports, plan.relay_ports) = (Some(PORTS), RELAY_PORTS);
+    let server = Server::start(&plan);
+    let config = server.files().path("hallpass.toml").display().to_string();
+    let doctor = || {
+        let ca = server.files().path("ca.pem");
+        Examination::without_login().inside(&lab.server).trusting(&ca).json(&["--config", &config])
+    };
+    assert_eq!(errors(&doctor()), [""; 0]);
+    let rules = "table inet strict { chain input { type filter hook input priority 0; policy drop; \
+        iif lo ip saddr 127.0.0.0/8 accept; iif lo ip6 saddr ::1 accept; iifname != lo accept; }; }";
+    inside(&lab.server, &["nft", rules]);
+    let json = doctor();
+    assert_eq!(errors(&json), [""; 0], "{json:#}");
+    names(&json, "own_packets_dropped", &["strict rules for the interface lo", "keeps no client away"]);
+    let rungs = json["rungs"].as_array().expect("rungs");
+    assert!(rungs.len() == 3 && rungs.iter().all(|rung| rung["works"] == true), "{json:#}");
+}
+
+/// The codes of errors, without the verdict.
+fn errors(json: &Value) -> Vec<&str> {
+    let all = json["findings"].as_array().expect("findings").iter().skip(1);
+    all.filter(|one| one["severity"] == "error").filter_map(|one| one["code"].as_str()).collect()
 }

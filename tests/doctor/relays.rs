@@ -153,3 +153,24 @@ fn a_small_relay_is_not_filled_by_the_test() {
     let page = crate::support::http::get(server.admin(), "/refusals").1;
     assert!(!page.contains("\"no_port\"") && !page.contains("\"user_quota\""), "{page}");
 }
+
+/// A user may have two allocations, which the test of one way needs: the ways must not take them from each other.
+#[test]
+fn a_small_quota_is_not_used_up_by_the_test() {
+    let _turn = beside_others();
+    let mut plan = Plan::on(&[LOCAL_V4], &["127.0.0.0/8"]);
+    plan.limits = "allocations_per_user = 2".to_owned();
+    let server = Server::start(&plan);
+    let [udp, tcp, tls] = [Transport::Udp, Transport::Tcp, Transport::Tls].map(|one| server.v4(one).port());
+    let urls = [
+        format!("turn:localhost:{udp}"),
+        format!("turn:localhost:{tcp}?transport=tcp"),
+        format!("turns:localhost:{tls}"),
+    ];
+    let doctor = Examination::new().trusting(&server.files().path("ca.pem"));
+    let json = doctor.json(&[&urls[0], &urls[1], &urls[2], "--exact"]);
+    let tried = json["rungs"].as_array().expect("rungs");
+    let tried: Vec<_> = tried.iter().filter(|rung| rung["reached"] != "name").collect();
+    assert!(tried.len() >= 3 && tried.iter().all(|rung| rung["reached"] == "data"), "{json:#}");
+    assert!(!codes(&json).contains(&"data_not_tested"), "{json:#}");
+}

@@ -314,7 +314,8 @@ fn the_service_reads_its_secrets_and_comes_back_by_itself() {
         "{}",
         machine.journal()
     );
-    let warned = machine.sh("hallpass check --config /etc/hallpass/hallpass.toml");
+    let warned =
+        machine.fails("hallpass check --config /etc/hallpass/hallpass.toml", "which runs the service");
     assert!(
         warned.contains("user hallpass, which runs the service, may not read") && warned.contains(advice),
         "{warned}"
@@ -329,7 +330,8 @@ fn the_service_reads_its_secrets_and_comes_back_by_itself() {
     machine.wait_active("hallpass");
     // A directory that root closed.
     machine.sh("chmod 700 /etc/hallpass");
-    let warned = machine.sh("hallpass check --config /etc/hallpass/hallpass.toml");
+    let warned =
+        machine.fails("hallpass check --config /etc/hallpass/hallpass.toml", "which runs the service");
     assert!(warned.contains("may not enter /etc/hallpass (root:hallpass, mode 700)"), "{warned}");
     machine.sh("systemd-tmpfiles --create hallpass.conf");
     machine.sh("timeout 20 systemctl stop hallpass");

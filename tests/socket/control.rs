@@ -4,10 +4,12 @@ use crate::support::beside_others;
 use crate::support::client::{Client, Link};
 use crate::support::files::Directory;
 use crate::support::http::get;
-use crate::support::plan::{Plan, Transport};
+use crate::support::plan::{Plan, SECRET, Transport};
 use crate::support::process::Process;
 use crate::support::server::{Server, skip_on_coturn};
 use crate::support::tool::{Ended, run_command};
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::Duration;
 
@@ -163,6 +165,10 @@ fn a_changed_file_that_is_not_loaded_is_named() {
     write(&text);
     let told = doctor();
     assert!(told.contains("this ends at once: users of north") && !told.contains("no call ends"), "{told}");
+    // A secret that is not loaded is one fault, not two.
+    write(&text.replace(SECRET, "another-secret-0123456789"));
+    let told = doctor();
+    assert!(told.contains("\"not_loaded\"") && !told.contains("secret_not_loaded"), "{told}");
     // A change that a reload refuses, and one that the start refuses as well.
     write(&format!("privacy = true\n{text}\n{host}"));
     let told = doctor();
@@ -173,4 +179,35 @@ fn a_changed_file_that_is_not_loaded_is_named() {
         assert!(told.contains(part), "{part} in {told}");
     }
     assert!(!told.contains("\"not_loaded\"") && !told.contains("Calls fail"), "{told}");
+}
+
+/// A process that was stopped takes connections, because the kernel does that. It must not look like a firewall, and an order
+/// whose sender gave up must not be carried out when it wakes.
+#[test]
+fn a_server_that_hangs_is_named_and_does_nothing_later() {
+    let _turn = beside_others();
+    if skip_on_coturn("hallpass doctor") {
+        return;
+    }
+    let files = Directory::new("control");
+    let server = start(&files, Plan::loopback());
+    let path = server.files().path("hallpass.toml");
+    server.signal("STOP");
+    let mut doctor = Command::new(env!("CARGO_BIN_EXE_hallpass"));
+    doctor.args(["doctor", "--quiet", "--json", "--config"]).arg(&path);
+    let told = run_command(doctor, LIMIT).output;
+    for order in ["POST /drain", "POST /reload"] {
+        let mut stream = UnixStream::connect(files.path("control.sock")).expect("the kernel accepts");
+        let request = format!("{order} HTTP/1.1\r\nhost: hallpass\r\ncontent-length: 0\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("there is room");
+    }
+    server.signal("CONT");
+    assert!(told.contains("\"server_hangs\"") && told.contains("stopped by a signal"), "{told}");
+    assert!(told.contains("kill -CONT") && !told.contains("listener_silent"), "{told}");
+    let dropped = |log: &str| log.matches("an order from the control socket is dropped").count() == 2;
+    assert!(server.wait_log(LIMIT, dropped), "{}", server.log());
+    assert_eq!(get(server.admin(), "/readyz"), (200, "ready\n".to_owned()));
+    assert!(!server.log().contains("draining"), "{}", server.log());
+    // Orders whose sender waits are carried out as before.
+    assert!(hallpass(&files, &["reload"]).success);
 }

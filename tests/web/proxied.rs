@@ -104,14 +104,22 @@ fn a_header_is_accepted_in_any_pieces_and_required() {
 fn a_source_that_is_not_trusted_is_closed_and_counted() {
     let _turn = beside_others();
     let server = behind_proxies("127.0.0.77");
-    let mut stream = connect(server.v4(Transport::Tcp));
-    // The kernel may refuse the write of a connection that is closed already.
-    let _ = stream.write_all(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n");
-    let mut rest = Vec::new();
-    let _ = stream.read_to_end(&mut rest);
-    assert!(rest.is_empty());
+    for _ in 0..3 {
+        let mut stream = connect(server.v4(Transport::Tcp));
+        // The kernel may refuse the write of a connection that is closed already.
+        let _ = stream.write_all(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n");
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        assert!(rest.is_empty());
+    }
     let (_, metrics) = http::get(server.admin(), "/metrics");
     let counted = metrics.lines().find(|line| line.starts_with("hallpass_proxy_untrusted_total "));
     let count: u64 = counted.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("a count");
-    assert!(count >= 1, "{metrics}");
+    assert!(count >= 3, "{metrics}");
+    let logged = |log: &str| {
+        log.contains("with proxy_protocol w") && log.contains("the last from 127.0.0.1: not one of")
+    };
+    assert!(server.wait_log(LIMIT, logged), "{}", server.log());
+    let (_, overview) = http::get(server.admin(), "/overview");
+    assert!(overview.contains("did not come from its proxy"), "{overview}");
 }

@@ -4,6 +4,7 @@ use crate::call::Call;
 use crate::machine::{cpu, drops, in_own_network, metric, until};
 use crate::support::alone;
 use crate::support::client::{Client, Link};
+use crate::support::http::get;
 use crate::support::plan::{LOCAL_V4, Plan, Transport, free_port};
 use crate::support::server::{Server, skip_on_coturn};
 use crate::support::stun::Session;
@@ -246,7 +247,7 @@ fn relaying_resumes_after_an_interface_was_down() {
             assert_eq!(client.permit(there), 0);
             let counted = |server: &Server| match skip_on_coturn("counters") {
                 true => 0,
-                false => drops(server, "send_failed"),
+                false => drops(server, "no_route"),
             };
             send_there(&mut client, there);
             assert_eq!(counted(server), 0);
@@ -254,6 +255,12 @@ fn relaying_resumes_after_an_interface_was_down() {
             send_there(&mut client, there);
             let lost = counted(server);
             println!("row 26: {lost} of {PACKETS} packets without a route counted");
+            if !skip_on_coturn("admin pages") {
+                let overview = get(server.admin(), "/overview").1;
+                assert!(overview.contains("no route to 198.18.5.9 (IPv4)"), "{overview}");
+                let sessions = get(server.admin(), "/sessions?user=lost").1;
+                assert!(sessions.contains("\"no_route\": 500"), "{sessions}");
+            }
             bring_up_peers();
             let resumed = until(LIMIT, || {
                 let before = counted(server);

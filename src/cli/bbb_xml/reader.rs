@@ -12,6 +12,7 @@ use quick_xml::{Reader, XmlVersion};
 
 use super::spring::{self, Checked, PACKAGE, SERVICE, SERVICE_CLASS};
 use super::xml;
+use crate::base::text::is_like_a_secret;
 use crate::base::turn_url::split;
 
 /// Size limit of the file. The one that BigBlueButton ships has 1 to 2 KiB.
@@ -72,12 +73,25 @@ impl Servers {
 fn url_of(id: &str, url: String, schemes: &[&str]) -> Result<String, String> {
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
     if schemes.iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
-        return Ok(url);
+        return match is_place(&url) {
+            true => Ok(url),
+            false => Err(format!(
+                "{id:?} has a URL without a host, such as turn:HOST:PORT; browsers refuse the whole list because of it. It is not shown, \
+                 because it may contain the secret"
+            )),
+        };
     }
     let schemes = schemes.join(": or ");
     Err(format!(
         "{id:?} has no {schemes}: URL in the place of the URL; is it exchanged with another argument, such as the secret?"
     ))
+}
+
+/// Whether no secret follows the scheme: `turn:SECRET`, `turn:user:SECRET@host`. What Spring is to fill in is not known here.
+fn is_place(url: &str) -> bool {
+    let rest = url.split_once(':').map_or(url, |(_, rest)| rest);
+    let place = rest.split_once('?').map_or(rest, |(place, _)| place);
+    url.contains("${") || !place.contains(['@', '+', '/', '=']) && !place.split(':').any(is_like_a_secret)
 }
 
 /// Returns the host of `scheme:host:port?query`, without brackets.

@@ -53,6 +53,30 @@ fn entries(text: &str) -> Vec<(String, String)> {
     all
 }
 
+/// Browsers refuse such a URL, and all others with it.
+#[test]
+fn a_secret_in_the_place_of_a_host_is_not_shown() {
+    const BASE64: &str = "k8JQpN0c3qT1vYx5Zr7aLw2MeB9uHdS";
+    let text = written(SECRET);
+    let url = "turns:relay.example.org:5349?transport=tcp";
+    assert!(text.contains(url), "{text}");
+    for wrong in [
+        format!("turn:{BASE64}"),
+        format!("turn:{BASE64}+/="),
+        format!("turn:ann:{BASE64}@relay.example.org"),
+        format!("turn://{BASE64}@relay.example.org:3478"),
+        format!("turn:ann:{BASE64}"),
+    ] {
+        let refused = servers(&text.replace(url, &wrong)).unwrap_err();
+        assert!(refused.contains("browsers refuse") && !refused.contains(BASE64), "{refused}");
+    }
+    for good in
+        ["turn:[2001:db8::1]:3478", "TURN:Relay.example.org", "turn:${relay}:3478", "turns:192.0.2.1:443"]
+    {
+        assert!(servers(&text.replace(url, good)).is_ok(), "{good}");
+    }
+}
+
 #[test]
 fn what_bbb_web_does_not_load_is_refused() {
     let text = written(SECRET);

@@ -10,7 +10,7 @@ use crate::system::account::{Account, ownership};
 const USER: &str = "hallpass";
 const ROOT: u32 = 0;
 
-/// Warns about each file of the service's configuration that its user cannot read. Empty for any other configuration, for
+/// Reports each file of the service's configuration that its user cannot read. Empty for any other configuration, for
 /// other users than root, and on a machine without the service's user. `secrets` are the files with secrets.
 pub fn check(path: &Path, config: &Config, secrets: Vec<PathBuf>) -> Report {
     let mut report = Report { file: path.display().to_string(), problems: Vec::new() };
@@ -34,7 +34,7 @@ pub fn check(path: &Path, config: &Config, secrets: Vec<PathBuf>) -> Report {
         let (verb, mode) = if denied.directory.is_some() { ("enter", 750) } else { ("read", 640) };
         let what = what.display();
         report.add(
-            Severity::Warning,
+            Severity::Error,
             "",
             format!("user {USER}, which runs the service, may not {verb} {what} ({owner}), so the service does not start"),
             format!("chgrp {USER} {what} && chmod {mode} {what}"),

@@ -15,6 +15,7 @@ mod limits;
 mod listeners;
 mod names;
 mod ports;
+mod routes;
 mod site;
 mod web;
 
@@ -70,6 +71,7 @@ pub(super) fn examine(args: &RelayArgs, progress: &mut dyn Progress) -> io::Resu
         certificate,
         xml,
         not_loaded: Difference::default(),
+        hangs: false,
     };
     if has_errors {
         // There are defaults in place of the wrong values: to compare them with this machine would mislead. But its ports show
@@ -92,6 +94,7 @@ pub(super) fn examine(args: &RelayArgs, progress: &mut dyn Progress) -> io::Resu
         site.tried = try_addresses(&site.config, &site.machine);
         let compared = loaded::difference(&site.config, &args.config);
         checks[0].findings.extend(not_loaded(&compared, site.running(), &file));
+        site.hangs = compared == Err(Unknown::Silent);
         site.not_loaded = compared.unwrap_or_default();
     }
 
@@ -102,7 +105,16 @@ pub(super) fn examine(args: &RelayArgs, progress: &mut dyn Progress) -> io::Resu
         ..Inspection::default()
     };
     listeners::plan(&site, &mut inspection);
-    let seen = inspect(&inspection, progress)?;
+    let mut seen = inspect(&inspection, progress)?;
+    let mut strict = None;
+    if let Some(again) = listeners::over_loopback(&site, &inspection, &seen) {
+        let mut second = inspect(&again, progress)?;
+        strict = listeners::strict_loopback(&mut second);
+        if strict.is_some() {
+            (inspection.doors, seen.doors) = (again.doors, second.doors);
+        }
+        seen.took += second.took;
+    }
 
     let firewall = firewall::check(&site, &seen);
     checks.push(files::check(&site, &examined.secret_files));
@@ -125,7 +137,8 @@ pub(super) fn examine(args: &RelayArgs, progress: &mut dyn Progress) -> io::Resu
         checks.push(firewall);
         return Ok(before_start(report(file, checks, Vec::new(), seen)));
     }
-    let (listeners, outcomes) = listeners::check(&site, &inspection, &seen, &firewall);
+    let (mut listeners, outcomes) = listeners::check(&site, &inspection, &seen, &firewall);
+    listeners.findings.extend(strict);
     checks.push(firewall);
     checks.push(listeners);
     Ok(report(file, checks, outcomes, seen))
@@ -161,6 +174,10 @@ fn report(file: String, checks: Vec<Check>, outcomes: Vec<Outcome>, seen: Seen) 
 fn not_loaded(compared: &Result<Difference, Unknown>, running: Option<u32>, file: &str) -> Option<Finding> {
     let difference = match compared {
         Ok(difference) => difference,
+        Err(Unknown::Silent) => {
+            let text = "its control socket takes connections, and nothing answers";
+            return Some(listeners::hangs(running, text));
+        }
         Err(_) if running.is_none() => return None,
         Err(Unknown::OtherFile(used)) => {
             let used = used.as_ref().map_or_else(|| "no file".to_owned(), |used| used.display().to_string());

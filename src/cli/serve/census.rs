@@ -114,6 +114,7 @@ mod tests {
             from_client: Traffic::default(),
             from_peer: Traffic::default(),
             unsent: 0,
+            no_route: 0,
             over_rate: 0,
             relays: Vec::new(),
         }

@@ -9,12 +9,13 @@
 //! | `POST /drain` | begins a drain, or changes its time limit; `{"seconds": 2700}`, default `limits.drain_seconds` |
 //! | `DELETE /drain` | ends the drain |
 
+mod caller;
 mod socket;
 
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -26,6 +27,7 @@ use super::client_names::ClientNames;
 use super::compared::Compared;
 use super::reload::Reloaded;
 use crate::net::sessions::SessionReader;
+use caller::Caller;
 pub use socket::{ControlSocket, default_path};
 
 /// Orders that may wait for the event loop. A full queue delays the requests.
@@ -52,6 +54,29 @@ pub enum Order {
     ShowDrain(oneshot::Sender<DrainView>),
 }
 
+/// An order, and who waits for the answer.
+pub struct Asked {
+    order: Order,
+    caller: Caller,
+}
+
+impl Asked {
+    /// Returns the order; `None` if its caller has given up. A server that did not answer in time, because it was stopped or busy,
+    /// must not do later what nobody expects any more.
+    pub fn still_wanted(self) -> Option<Order> {
+        let Self { order, caller } = self;
+        if caller.is_gone() {
+            if !matches!(order, Order::Compare(_) | Order::ShowDrain(_)) {
+                tracing::warn!(
+                    "an order from the control socket is dropped: its sender did not wait for the answer"
+                );
+            }
+            return None;
+        }
+        Some(order)
+    }
+}
+
 /// The state of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrainView {
@@ -64,7 +89,7 @@ pub struct DrainView {
 /// What the requests need.
 #[derive(Clone)]
 struct Control {
-    orders: mpsc::Sender<Order>,
+    orders: mpsc::Sender<Asked>,
     sessions: SessionReader,
     names: ClientNames,
 }
@@ -74,7 +99,7 @@ pub fn serve(
     socket: Option<&ControlSocket>,
     sessions: SessionReader,
     names: ClientNames,
-) -> mpsc::Receiver<Order> {
+) -> mpsc::Receiver<Asked> {
     let (orders, received) = mpsc::channel(ORDERS);
     let Some(socket) = socket else { return received };
     let listener = socket.listener().and_then(tokio::net::UnixListener::from_std);
@@ -82,7 +107,8 @@ pub fn serve(
         Ok(listener) => {
             let router = router(Control { orders, sessions, names });
             tokio::spawn(async move {
-                if let Err(error) = axum::serve(listener, router).await {
+                let service = router.into_make_service_with_connect_info::<Caller>();
+                if let Err(error) = axum::serve(listener, service).await {
                     tracing::error!("the control socket is no longer served: {error}");
                 }
             });
@@ -101,32 +127,36 @@ fn router(control: Control) -> Router {
         .with_state(control)
 }
 
-async fn reload(State(control): State<Control>) -> Response {
+async fn reload(State(control): State<Control>, ConnectInfo(caller): ConnectInfo<Caller>) -> Response {
     let (reply, reloaded) = oneshot::channel();
-    let is_sent = control.orders.send(Order::Reload(reply)).await.is_ok();
+    let is_sent = control.send(Order::Reload(reply), caller).await;
     let (true, Ok(reloaded)) = (is_sent, reloaded.await) else { return stopping() };
     let status = if reloaded.is_applied { StatusCode::OK } else { StatusCode::CONFLICT };
     answer(status, &reloaded.to_json())
 }
 
-async fn compare(State(control): State<Control>) -> Response {
+async fn compare(State(control): State<Control>, ConnectInfo(caller): ConnectInfo<Caller>) -> Response {
     let (reply, compared) = oneshot::channel();
-    let is_sent = control.orders.send(Order::Compare(reply)).await.is_ok();
+    let is_sent = control.send(Order::Compare(reply), caller).await;
     let (true, Ok(compared)) = (is_sent, compared.await) else { return stopping() };
     answer(StatusCode::OK, &compared.to_json())
 }
 
-async fn show_drain(State(control): State<Control>) -> Response {
-    control.state(Order::ShowDrain).await
+async fn show_drain(State(control): State<Control>, ConnectInfo(caller): ConnectInfo<Caller>) -> Response {
+    control.state(Order::ShowDrain, caller).await
 }
 
-async fn cancel_drain(State(control): State<Control>) -> Response {
-    control.state(Order::CancelDrain).await
+async fn cancel_drain(State(control): State<Control>, ConnectInfo(caller): ConnectInfo<Caller>) -> Response {
+    control.state(Order::CancelDrain, caller).await
 }
 
-async fn begin_drain(State(control): State<Control>, body: String) -> Response {
+async fn begin_drain(
+    State(control): State<Control>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    body: String,
+) -> Response {
     match drain_limit(&body) {
-        Ok(limit) => control.state(|reply| Order::Drain { limit, reply }).await,
+        Ok(limit) => control.state(|reply| Order::Drain { limit, reply }, caller).await,
         Err(message) => answer(StatusCode::BAD_REQUEST, &json!({ "error": message })),
     }
 }
@@ -146,10 +176,19 @@ fn drain_limit(body: &str) -> Result<Option<Duration>, String> {
 }
 
 impl Control {
+    /// Returns whether the event loop takes orders.
+    async fn send(&self, order: Order, caller: Caller) -> bool {
+        self.orders.send(Asked { order, caller }).await.is_ok()
+    }
+
     /// Gives an order and answers with the state of the drain and who is left.
-    async fn state(self, order: impl FnOnce(oneshot::Sender<DrainView>) -> Order) -> Response {
+    async fn state(
+        self,
+        order: impl FnOnce(oneshot::Sender<DrainView>) -> Order,
+        caller: Caller,
+    ) -> Response {
         let (reply, view) = oneshot::channel();
-        let is_sent = self.orders.send(order(reply)).await.is_ok();
+        let is_sent = self.send(order(reply), caller).await;
         let (true, Ok(DrainView { is_draining, left })) = (is_sent, view.await) else {
             return stopping();
         };
@@ -162,7 +201,7 @@ impl Control {
     }
 }
 
-/// The answer when the event loop has ended.
+/// The answer when the event loop has ended, or has dropped the order.
 fn stopping() -> Response {
     answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": "the server is stopping" }))
 }

@@ -19,6 +19,7 @@ use crate::admin::{MetricSource, Snapshot, Times};
 use crate::base::host::HostId;
 use crate::base::transport::Transport;
 use crate::cert::CertChoice;
+use crate::cli::wanted_names::WantedNames;
 use crate::net;
 use crate::net::admission::{Admission, Class};
 use crate::net::counters::{CloseReason, Decision, Refusal, Stage, TlsOutcome, Turns};
@@ -52,6 +53,10 @@ pub struct ServerMetrics {
     pub reloads: Arc<Reloads>,
     /// The limits in use.
     pub limits: Arc<Limits>,
+    /// The names that the certificates must have.
+    pub wanted: Arc<ArcSwap<WantedNames>>,
+    /// Whether addresses of clients and peers are shown to nobody.
+    pub is_private: bool,
     /// What was relayed, as read so far.
     pub relayed: Relayed,
 }

@@ -13,6 +13,7 @@ mod listeners;
 pub(super) mod listening;
 mod metrics;
 mod now;
+mod outsiders;
 mod pages;
 mod pressure;
 mod refusals;
@@ -55,6 +56,7 @@ use listening::Awaited;
 use metrics::ServerMetrics;
 use metrics::reload::Reloads;
 use now::now;
+use outsiders::Outsiders;
 use pages::{Shown, Starting};
 use pressure::Watch;
 use refusals::{Comparison, Refusals};
@@ -207,6 +209,8 @@ fn set_up(
         acme: renewal.status(),
         reloads: Arc::clone(&reloads),
         limits: Arc::clone(&shown.limits),
+        wanted: Arc::clone(&shown.wanted),
+        is_private: client_names.are_private(),
         relayed: Default::default(),
     });
     let notifier = Notifier::from_env();
@@ -229,6 +233,7 @@ fn set_up(
         shared,
         drain,
         watch,
+        outsiders: Outsiders::default(),
         refusals,
         shown,
         control,

@@ -4,6 +4,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
 use serde_json::Value;
 use tokio_rustls::TlsAcceptor;
 
@@ -19,6 +20,7 @@ use crate::admin::sessions::SessionSource;
 use crate::admin::state::{Program, State, StateSource};
 use crate::admin::{self, Access, Content, Door, Latch, MetricSource, Readiness, Snapshot};
 use crate::cert::{ALPN_HTTP1, DeferredStore, TlsConfigs};
+use crate::cli::wanted_names::WantedNames;
 use crate::config::{Admin, AdminTls, Config};
 use crate::site::check::Results;
 use crate::system::clock;
@@ -104,6 +106,8 @@ pub struct Shown {
     pub certificate: Arc<DeferredStore>,
     /// The limits in use.
     pub limits: Arc<Limits>,
+    /// The names that the certificates must have.
+    pub wanted: Arc<ArcSwap<WantedNames>>,
 }
 
 impl Shown {
@@ -111,6 +115,7 @@ impl Shown {
     pub fn set_limits(&self, config: &Config) {
         self.sessions.set_limit(config.limits.allocations_per_user);
         self.limits.set(config);
+        self.wanted.store(Arc::new(WantedNames::of(config)));
     }
 }
 

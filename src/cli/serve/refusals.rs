@@ -223,7 +223,7 @@ impl Refusals {
 
     /// The next step of a warning about secrets. `hosts`: those that may be to blame.
     fn compare(&self, hosts: &[Arc<str>]) -> String {
-        let host = match (hosts, self.settings.hosts.len()) {
+        let host = match (hosts, self.settings.hosts.iter().filter(|host| has_users(host)).count()) {
             (_, 0 | 1) => None,
             ([host], _) => Some(&**host),
             _ => Some(""),
@@ -295,6 +295,10 @@ impl Refusals {
             }
             Reason::ExpiredName { seconds } => {
                 let host = refusal.message.as_ref().and_then(|message| self.explainer.issuer(message));
+                // A login of the test page, which a reader has left open.
+                if host.as_ref().is_some_and(|host| self.is_of_test_page(host)) {
+                    return;
+                }
                 let timely = self.timely(host.as_ref());
                 let user = (user, source, host);
                 if let Some(text) = self.clocks.expired(user, seconds, now, timely) {
@@ -319,6 +323,10 @@ impl Refusals {
         chosen.map(|(number, _)| self.sum(number, |rung| &rung.timely)).fold(0, u64::wrapping_add)
     }
 
+    fn is_of_test_page(&self, name: &str) -> bool {
+        self.settings.hosts.iter().any(|host| &*host.name == name && host.confined.is_some())
+    }
+
     /// Returns the sum of a counter of one host.
     fn sum(&self, host: usize, counter: fn(&HostRung) -> &Counter) -> u64 {
         let rungs = Transport::ALL.into_iter().flat_map(|transport| {
@@ -330,13 +338,17 @@ impl Refusals {
     /// Returns the hosts with a secret, and whether a user has made an allocation since the numbers `before`.
     fn successes(&self, before: &[u64]) -> Vec<(Arc<str>, bool)> {
         let (hosts, now) = (self.hosts.load(), self.allocated());
-        let configured = |name: &Arc<str>| {
-            self.settings.hosts.iter().any(|host| host.name == *name && !host.secrets.is_empty())
-        };
+        let configured =
+            |name: &Arc<str>| self.settings.hosts.iter().any(|host| host.name == *name && has_users(host));
         let all = hosts.iter().enumerate().filter(|(_, name)| configured(name));
         all.map(|(number, name)| (Arc::clone(name), now.get(number) > before.get(number).or(Some(&0))))
             .collect()
     }
+}
+
+/// Whether a server with a secret of this host issues logins. Those of the test page come from this process.
+fn has_users(host: &Host) -> bool {
+    !host.secrets.is_empty() && host.confined.is_none()
 }
 
 /// Returns the hosts without a user that succeeded.
@@ -372,6 +384,26 @@ fn log(entry: &Entry) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::serve::settings::{self, HostNames, Machine};
+    use crate::system::addresses::Addresses;
+
+    /// Nobody may ever use the test page: a warning about secrets must not wait for one of its users, nor ask which host.
+    #[test]
+    fn the_host_of_the_test_page_has_no_users() {
+        let machine = Machine { workers: 1, addresses: Addresses::default(), page_secret: "page".to_owned() };
+        let mut names = HostNames::default();
+        let config = Config::embedded("secret".to_owned());
+        let made = settings::protocol(&config, &machine, Vec::new(), &mut names).expect("room");
+        assert!(made.hosts.len() > 1 && made.hosts.iter().any(|host| host.confined.is_some()));
+        let hosts = Arc::new(ArcSwap::from_pointee(names.all().to_vec()));
+        let comparison = Comparison { config: "h.toml".to_owned(), name: None };
+        let client_names = ClientNames::default();
+        let refusals =
+            Refusals::new(Book::default(), client_names, Arc::new(made), Vec::new(), hosts, comparison, 1);
+        let silent = without_success(&refusals.successes(&[]));
+        assert_eq!(silent.len(), 1, "{silent:?}");
+        assert!(!refusals.compare(&silent).contains("--host"));
+    }
 
     /// The list is on another machine, and with several hosts the command needs one.
     #[test]

@@ -21,6 +21,7 @@ use super::listeners::Listeners;
 use super::listening::Awaited;
 use super::metrics::reload::Reloads;
 use super::now::now;
+use super::outsiders::Outsiders;
 use super::pages::Shown;
 use super::pressure::Watch;
 use super::refusals::{Comparison, Refusals};
@@ -75,6 +76,7 @@ pub struct RunningServer {
     pub shared: Arc<Shared>,
     pub drain: DrainState,
     pub watch: Watch,
+    pub outsiders: Outsiders,
     pub refusals: Refusals,
     pub shown: Arc<Shown>,
     pub control: Option<ControlSocket>,
@@ -154,13 +156,18 @@ impl RunningServer {
                     self.site.follow_certificate();
                 }
                 _ = signals.drain.recv() => self.drain(&readiness, None),
-                Some(order) = orders.recv() => self.obey(order, &readiness),
+                Some(asked) = orders.recv() => {
+                    if let Some(order) = asked.still_wanted() {
+                        self.obey(order, &readiness);
+                    }
+                }
                 _ = signals.interrupt.recv() => return self.stop("SIGINT", &readiness, &mut signals).await,
                 _ = signals.terminate.recv() => return self.stop("SIGTERM", &readiness, &mut signals).await,
                 Ok(()) = addresses.changed() => self.follow(addresses.borrow_and_update().clone(), &readiness),
                 () = tick(watchdog.as_mut()) => self.notifier.watchdog(),
                 _ = check_memory.tick() => {
                     self.listeners.close_unused(&self.workers);
+                    self.outsiders.check(&self.workers.counters(), &self.client_names, now().instant);
                     if let Some(shortage) = self.watch.check(self.machine.workers) {
                         self.workers.send(&Command::FreeTcpMemory(shortage));
                     }

@@ -56,6 +56,7 @@ fn in_words(session: &LiveSession, names: &ClientNames) -> Session {
         from_client: traffic(session.from_client),
         from_peer: traffic(session.from_peer),
         unsent: session.unsent,
+        no_route: session.no_route,
         over_rate: session.over_rate,
         relayed: session.relays.iter().map(|relay| relayed(relay, names)).collect(),
     }

@@ -16,7 +16,7 @@ pub fn parse(text: &str) -> Option<Ruleset> {
     let objects = document.get("nftables")?.as_array()?;
     let mut rules = Ruleset::default();
     let table = |object: &Value| Some(format!("{} {}", word(object, "family")?, word(object, "table")?));
-    // Other families see no packet of the relay: arp, bridge and netdev.
+    // Chains of arp and bridge see no packet of the relay.
     // The kernel does not run the chains of a dormant table. One flag is a string, several are a list. nft 1.0.6 prints the name of
     // the table instead of the flag, so a flag that is not known counts as this one.
     let is_dormant = |object: &Value| {
@@ -33,6 +33,12 @@ pub fn parse(text: &str) -> Option<Ruleset> {
         matches!(word(object, "family"), Some("inet" | "ip" | "ip6"))
             && !dormant.contains(&(word(object, "family"), word(object, "table")))
     };
+    for chain in objects.iter().filter_map(|object| object.get("chain")) {
+        let is_at_card = matches!(word(chain, "hook"), Some("ingress" | "egress"));
+        if let Some(table) = table(chain).filter(|table| is_at_card && !rules.at_card.contains(table)) {
+            rules.at_card.push(table);
+        }
+    }
     for chain in objects.iter().filter_map(|object| object.get("chain")).filter(|chain| is_ours(chain)) {
         let (Some(table), Some(name)) = (table(chain), word(chain, "name")) else { continue };
         // Chains of type nat see packets only to translate them.
@@ -237,6 +243,18 @@ mod tests {
             rules.join(",")
         );
         parse(text.trim_end_matches(", ]}")).unwrap_or_else(|| panic!("{text}"))
+    }
+
+    /// As nft 1.0.6 prints `table netdev n { chain c { type filter hook ingress device eth0 priority 0; udp dport 3479 drop; } }`.
+    #[test]
+    fn chains_at_the_network_card_are_named() {
+        let text = r#"{"nftables": [{"table": {"family": "netdev", "name": "n", "handle": 2}},
+            {"chain": {"family": "netdev", "table": "n", "name": "c", "handle": 1, "dev": "eth0", "type": "filter", "hook": "ingress",
+            "prio": 0, "policy": "accept"}},
+            {"chain": {"family": "inet", "table": "f", "name": "i", "type": "filter", "hook": "input", "prio": 0, "policy": "accept"}}]}"#;
+        let found = parse(text).expect("JSON of nft");
+        assert_eq!((found.at_card, found.chains.len()), (vec!["netdev n".to_owned()], 1));
+        assert_eq!(rules("accept", &[LOOPBACK]).at_card, Vec::<String>::new());
     }
 
     const PACKET: Packet<'static> =

@@ -4,7 +4,7 @@
 //! memory receives new bytes.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::AsFd;
 
@@ -120,6 +120,8 @@ pub struct Batch {
     /// The send order: (route, position).
     order: Vec<(u64, u32)>,
     send: SendBatch,
+    /// The last peer without a route.
+    no_route: Option<IpAddr>,
 }
 
 impl Batch {
@@ -129,6 +131,7 @@ impl Batch {
             outgoing: Vec::with_capacity(FULL),
             order: Vec::with_capacity(FULL),
             send: SendBatch::new(segmentation),
+            no_route: None,
         }
     }
 
@@ -149,6 +152,11 @@ impl Batch {
     /// Returns whether segmentation was refused for the first time.
     pub fn take_segmentation_refused(&mut self) -> bool {
         self.send.take_refused()
+    }
+
+    /// Returns the last peer that could not be reached since the call before, because there is no route to it.
+    pub fn take_no_route(&mut self) -> Option<IpAddr> {
+        self.no_route.take()
     }
 
     /// Sends everything, in order per socket, and returns how many datagrams were sent. Calls `failed` for each
@@ -172,7 +180,15 @@ impl Batch {
             });
             let route = outgoing[group[0].1 as usize].route;
             let relayed = |index: usize| outgoing[group[index].1 as usize].relayed;
-            let mut refused = |index, error: io::Error| failed(reason(&error), relayed(index));
+            let is_of_relay = matches!(route, Route::Relay { .. });
+            let no_route = &mut self.no_route;
+            let mut refused = |index: usize, error: io::Error| {
+                let reason = reason(&error);
+                if reason == DropReason::NoRoute && is_of_relay {
+                    *no_route = Some(outgoing[group[index].1 as usize].to.ip().to_canonical());
+                }
+                failed(reason, relayed(index));
+            };
             sent += match route {
                 Route::Listener { index, proven } => {
                     match listeners.get(usize::from(index)).and_then(Option::as_ref) {
@@ -203,6 +219,8 @@ impl Batch {
 fn reason(error: &io::Error) -> DropReason {
     match error.raw_os_error() {
         Some(libc::EMSGSIZE) => DropReason::TooLarge,
+        // Reports of ICMP have the same numbers; `SendBatch` has taken these by sending again.
+        Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN) => DropReason::NoRoute,
         _ => DropReason::SendFailed,
     }
 }

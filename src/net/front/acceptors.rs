@@ -1,7 +1,7 @@
 //! Stream listeners: accept connections, and pause when descriptors or memory run out.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub enum Accept {
     /// A connection.
     Accepted(Arrival),
     /// A connection to a listener behind a proxy from an untrusted source; it is closed.
-    Untrusted,
+    Untrusted(IpAddr),
     /// A connection that was closed already; the next one may be waiting.
     Gone,
     /// No connection is waiting.
@@ -100,7 +100,7 @@ impl Acceptors {
         let proxied = !listener.proxies.is_empty();
         if proxied && !listener.proxies.iter().any(|trusted| trusted.contains(&client.ip())) {
             reset(&socket);
-            return Accept::Untrusted;
+            return Accept::Untrusted(client.ip());
         }
         let transport = listener.transport;
         let tls = transport == Transport::Tls;

@@ -78,6 +78,8 @@ pub struct Allocation {
     pub place: Place,
     /// Datagrams for peers that could not be sent.
     pub unsent: u32,
+    /// Those among them for which this machine has no route.
+    pub no_route: u32,
     /// Datagrams dropped because of a bandwidth limit.
     pub over_rate: u32,
 }

@@ -170,6 +170,7 @@ impl Table {
             created,
             place,
             unsent: 0,
+            no_route: 0,
             over_rate: 0,
         }) as u32);
         self.by_client.insert(&self.hasher, &self.allocations, id.0);

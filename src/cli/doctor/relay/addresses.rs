@@ -3,6 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 
+use super::routes;
 use super::site::{Site, is_reached_directly, problems, untested};
 use crate::config;
 use crate::doctor::check::Check;
@@ -42,6 +43,7 @@ pub fn check(site: &Site<'_>, seen: &Seen, here: &config::Report, incomplete: Op
         ));
     }
     check.findings.extend(outside(seen));
+    check.findings.extend(routes::check(site));
     if !site.not_loaded.matters() {
         check.findings.extend(relayed_elsewhere(&site.relays, seen));
     }

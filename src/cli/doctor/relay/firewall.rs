@@ -3,7 +3,7 @@
 mod remedy;
 
 use std::io::{self, Read};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,9 +16,9 @@ use super::site::{Site, is_reached_directly, untested};
 use crate::base::family::Family;
 use crate::base::transport::Transport;
 use crate::cli::output::counted;
-use crate::config::Listener;
+use crate::config::{Challenge, Listener, Redirect};
 use crate::doctor::check::Check;
-use crate::doctor::finding::Finding;
+use crate::doctor::finding::{Finding, Severity};
 use crate::doctor::firewall::{Dropped, Hook, Packet, Ruleset, iptables, nft};
 use crate::doctor::inspection::Seen;
 use crate::doctor::text::list;
@@ -57,6 +57,7 @@ pub fn check(site: &Site<'_>, seen: &Seen) -> Check {
         match read {
             Ok(Some(rules)) => {
                 check.facts.push(format!("{program}: {}", counted(rules.chains.len(), "chain")));
+                check.findings.extend(not_judged(&rules));
                 rulesets.push(rules);
             }
             Ok(None) => {}
@@ -79,7 +80,40 @@ pub fn check(site: &Site<'_>, seen: &Seen) -> Check {
     for hook in [Hook::In, Hook::Out] {
         check.findings.extend(judge_listeners(&served, &rulesets, hook));
     }
+    let has_http_challenge =
+        site.config.acme.as_ref().is_some_and(|acme| acme.challenges.contains(&Challenge::Http01));
+    let of_redirect = judge_listeners(&redirected(site, seen), &rulesets, Hook::In);
+    check.findings.extend(of_redirect.into_iter().map(|found| redirect_blocked(found, has_http_challenge)));
     check
+}
+
+/// Calls need no plain HTTP.
+fn redirect_blocked(found: Finding, has_http_challenge: bool) -> Finding {
+    let effect = match has_http_challenge {
+        true => "[redirect] answers nobody, and [acme] cannot use the challenge http-01",
+        false => "[redirect] answers nobody",
+    };
+    Finding {
+        code: "redirect_blocked",
+        severity: Severity::Warning,
+        text: format!("{}: {effect}", found.text),
+        ..found
+    }
+}
+
+/// Chains at the network card are not understood here, and they see all packets.
+fn not_judged(rules: &Ruleset) -> Option<Finding> {
+    let tables = rules.at_card.iter().map(|table| format!("table {table}")).collect::<Vec<_>>();
+    let first = rules.at_card.first()?;
+    Some(untested(
+        "firewall_not_judged",
+        format!(
+            "{} has chains at the network card (ingress or egress), which were not judged: they may drop what the other rules let \
+             through",
+            list(&tables)
+        ),
+        &format!("nft list table {first}"),
+    ))
 }
 
 /// Returns what a program prints.
@@ -150,17 +184,37 @@ fn served(site: &Site<'_>, seen: &Seen) -> Vec<Served> {
         |listener: &&Listener| !listener.address.ip().is_loopback() && is_reached_directly(listener);
     let public = site.config.listen.iter().filter(outside);
     let of = |listener: &Listener| {
-        let ip = listener.address.ip();
-        let serves = |family: &Family| Family::of(ip) == *family || site.config.is_dual_stack(listener);
-        let entrances = |family| entrances(family, named(site, seen), &site.relays, &site.machine);
-        let addresses = match ip.is_unspecified() {
-            true => Family::ALL.into_iter().filter(serves).flat_map(entrances).collect(),
-            false => vec![ip],
-        };
-        let (transport, port) = (listener.transport, listener.address.port());
-        Served { transport, port, faces: addresses.into_iter().map(Face::of).collect() }
+        let is_dual = site.config.is_dual_stack(listener);
+        served_at(site, seen, (listener.transport, listener.address), is_dual)
     };
     public.map(of).collect()
+}
+
+/// The addresses of [redirect] that browsers on other machines reach.
+fn redirected(site: &Site<'_>, seen: &Seen) -> Vec<Served> {
+    let outside = site.config.redirect.iter().filter(|redirect| !redirect.address.ip().is_loopback());
+    let of = |redirect: &Redirect| {
+        let is_dual = site.config.is_dual_stack_redirect(redirect);
+        served_at(site, seen, (Transport::Tcp, redirect.address), is_dual)
+    };
+    outside.map(of).collect()
+}
+
+/// Where clients reach an address; `is_dual`: over IPv4 and IPv6.
+fn served_at(
+    site: &Site<'_>,
+    seen: &Seen,
+    (transport, address): (Transport, SocketAddr),
+    is_dual: bool,
+) -> Served {
+    let ip = address.ip();
+    let serves = |family: &Family| Family::of(ip) == *family || is_dual;
+    let entrances = |family| entrances(family, named(site, seen), &site.relays, &site.machine);
+    let addresses = match ip.is_unspecified() {
+        true => Family::ALL.into_iter().filter(serves).flat_map(entrances).collect(),
+        false => vec![ip],
+    };
+    Served { transport, port: address.port(), faces: addresses.into_iter().map(Face::of).collect() }
 }
 
 /// Where the relay's name leads, if that is known.
@@ -374,6 +428,18 @@ mod tests {
         assert_eq!(arrives("eth1", Some("eth0")), Some("eth1"), "a second network");
         assert_eq!(arrives("veth0", None), Some("veth0"));
         assert_eq!(arrives_on("127.0.0.1".parse().unwrap(), "lo", None, |_| true), Some("lo"));
+    }
+
+    /// Calls need no plain HTTP, so it is a warning.
+    #[test]
+    fn a_rule_that_blocks_the_redirect_is_named() {
+        let face = Face { family: Family::V4, interface: Some("eth0".to_owned()) };
+        let served = [Served { transport: Transport::Tcp, port: 80, faces: vec![face] }];
+        let found = judge_listeners(&served, &[table("inet", "input", "drop", &[])], Hook::In);
+        let told = redirect_blocked(found.into_iter().next().expect("a finding"), true);
+        assert_eq!((told.code, told.severity), ("redirect_blocked", Severity::Warning));
+        assert!(told.text.contains("tcp 80") && told.text.contains("http-01"), "{told:?}");
+        assert!(judge_listeners(&served, &[table("inet", "input", "accept", &[])], Hook::In).is_empty());
     }
 
     #[test]

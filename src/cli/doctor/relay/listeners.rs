@@ -16,12 +16,15 @@ use crate::doctor::outcome::{Outcome, Untested};
 use crate::doctor::rung::Rung;
 use crate::doctor::stage::{Cause, Stage};
 use crate::doctor::text::list;
+use crate::system::kernel_tables;
 use crate::turn::settings::RelayAddress;
 
 /// What to do if the server refuses everybody.
 const DRAINS: &str = "`hallpass top --once` says whether it drains (then `hallpass drain --cancel` ends that), and `hallpass refusals` \
                       what it lacks";
 
+/// The code of the finding that the server refuses a secret of the file.
+const SECRET_NOT_LOADED: &str = "secret_not_loaded";
 /// From more ways than this on, all of them are not listed.
 const MANY: usize = 3;
 
@@ -59,6 +62,60 @@ pub fn plan(site: &Site<'_>, inspection: &mut Inspection) {
     }
     let outside: Vec<Door> = site.relays.iter().filter_map(|relay| outside(site, &open, relay)).collect();
     inspection.doors.extend(outside);
+}
+
+/// What to try over loopback if nothing answers at this machine's own addresses, and no connection opens: strict rules for the
+/// interface lo drop packets that the machine sends to itself there, and none of clients. `None` if something answered.
+pub fn over_loopback(site: &Site<'_>, inspection: &Inspection, seen: &Seen) -> Option<Inspection> {
+    let tried =
+        || seen.doors.iter().filter(|(door, _)| door.login == 0 && !door.is_outside && !door.is_proxied);
+    let is_shut = |outcome: &Outcome| {
+        let cause = outcome.fault.as_ref().map(|fault| &fault.cause);
+        !outcome.is_relay()
+            && outcome.reached <= Some(Stage::Name)
+            && matches!(cause, Some(Cause::NoAnswer(_)))
+    };
+    if site.hangs || tried().next().is_none() || !tried().all(|(_, outcome)| is_shut(outcome)) {
+        return None;
+    }
+    let is_wildcard = |port: u16| {
+        let mut listeners = site.config.listen.iter().filter(|one| one.address.port() == port);
+        listeners.all(|one| one.address.ip().is_unspecified())
+    };
+    let mut doors: Vec<Door> = Vec::new();
+    for (door, _) in
+        tried().filter(|(door, _)| !door.address.ip().is_loopback() && is_wildcard(door.address.port()))
+    {
+        let loopback: IpAddr =
+            if door.address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        let door = Door { address: SocketAddr::new(loopback, door.address.port()), ..door.clone() };
+        if !doors.contains(&door) {
+            doors.push(door);
+        }
+    }
+    let inspection = Inspection {
+        logins: inspection.logins.clone(),
+        room: inspection.room,
+        doors,
+        ..Inspection::default()
+    };
+    (!inspection.doors.is_empty()).then_some(inspection)
+}
+
+/// The note that takes the place of the first outcomes, if `second`, over loopback, has answers. Data between relayed addresses of
+/// this machine meets the same rules, so its loss says nothing.
+pub fn strict_loopback(second: &mut Seen) -> Option<Finding> {
+    for (_, outcome) in &mut second.doors {
+        outcome.fault = outcome.fault.take().filter(|fault| fault.cause != Cause::NoData);
+    }
+    second.doors.iter().any(|(_, outcome)| outcome.is_relay()).then(|| {
+        untested(
+            "own_packets_dropped",
+            "rules of this machine drop what it sends to its own addresses, as strict rules for the interface lo do. That keeps no \
+             client away; the listeners were tested at 127.0.0.1 and ::1 instead",
+            "test from another machine, with what hallpass credentials --command doctor prints",
+        )
+    })
 }
 
 /// How many allocations the ports and the quotas leave room for.
@@ -170,6 +227,14 @@ pub fn check(
             }
         }
     }
+    let is_hung = does_not_answer(first().map(|(_, outcome)| outcome), site.hangs);
+    if is_hung {
+        failures.clear();
+        if !site.hangs {
+            let text = "connections to its listeners open, and nothing answers on them or over UDP";
+            check.findings.push(hangs(site.running(), text));
+        }
+    }
     let whose = logins.first().map_or("", |(whose, _)| whose);
     let all = first().count();
     let is_closed = gives_nobody(first().map(|(_, outcome)| outcome));
@@ -179,6 +244,9 @@ pub fn check(
         cause => failure(site, (doors, all), cause, whose),
     }));
     let good = first().filter(|(_, outcome)| outcome.fault.is_none()).count();
+    if good < all {
+        check.elsewhere = firewall.severity();
+    }
     if let Some((whose, _)) = logins.first().filter(|_| first().next().is_some()) {
         let data = if first().any(|(_, outcome)| outcome.reached == Some(Stage::Data)) {
             "carry data"
@@ -189,7 +257,12 @@ pub fn check(
             .facts
             .push(format!("{good} of {} {data} with the login of {whose}", counted(first().count(), "way")));
     }
-    others(&logins, seen, &mut check);
+    if !is_hung {
+        others(&logins, seen, &mut check);
+    }
+    if site.not_loaded.matters() {
+        said_by_difference(&mut check);
+    }
     let limited = first().any(|(_, outcome)| outcome.untested == Some(Untested::PeersLimited));
     if limited {
         check.findings.push(untested(
@@ -209,6 +282,44 @@ pub fn check(
     let mut outcomes: Vec<Outcome> = first().map(|(_, outcome)| outcome.clone()).collect();
     outcomes.sort_by(|a, b| (&a.rung, a.route).cmp(&(&b.rung, b.route)));
     (check, outcomes)
+}
+
+/// That the server has not loaded the file explains that it refuses the secrets of the file.
+fn said_by_difference(check: &mut Check) {
+    let before = check.findings.len();
+    check.findings.retain(|finding| finding.code != SECRET_NOT_LOADED);
+    if check.findings.len() < before {
+        check.elsewhere = Some(Severity::Error);
+    }
+}
+
+/// Whether every way is silent, and not because of a firewall: connections open, or the control socket is silent as well.
+fn does_not_answer<'a>(outcomes: impl Iterator<Item = &'a Outcome>, is_known: bool) -> bool {
+    let (mut any, mut opens) = (false, is_known);
+    for outcome in outcomes {
+        let cause = outcome.fault.as_ref().map(|fault| &fault.cause);
+        if outcome.is_relay() || !matches!(cause, Some(Cause::NoAnswer(_))) {
+            return false;
+        }
+        any = true;
+        opens |= outcome.rung.transport.is_stream() && outcome.reached >= Some(Stage::Tcp);
+    }
+    any && opens
+}
+
+/// The running server takes connections, and answers nothing.
+pub fn hangs(running: Option<u32>, seen: &str) -> Finding {
+    let pid = running.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+    let (state, step) = match running.filter(|pid| kernel_tables::is_stopped(*pid)) {
+        Some(pid) => (". It is stopped by a signal", format!("kill -CONT {pid}")),
+        None => (
+            "",
+            "see what it does: systemctl status hallpass, and its log. If it does not recover, systemctl restart hallpass, which ends \
+             all calls"
+                .to_owned(),
+        ),
+    };
+    Finding::error("server_hangs", format!("the running server{pid} does not answer: {seen}{state}"), step)
 }
 
 /// Whether a listener behind a proxy let this machine in no further: it is none of the trusted ones.
@@ -253,7 +364,7 @@ fn is_refused(cause: &Cause) -> bool {
 
 fn refused(places: &str, cause: &Cause, whose: &str) -> Finding {
     Finding::error(
-        "secret_not_loaded",
+        SECRET_NOT_LOADED,
         format!(
             "the login of {whose} in the configuration fails on {places}: {cause}. The running server has another configuration"
         ),
@@ -392,6 +503,31 @@ mod tests {
         assert!(check.findings[1].text.contains("the login of host b and host d"), "{check:?}");
         let remedy = check.findings[1].remedy.as_deref().unwrap_or_default();
         assert!(remedy.contains("hallpass refusals") && !remedy.contains("reload"), "{remedy}");
+    }
+
+    /// A process that was stopped takes connections: the kernel does that.
+    #[test]
+    fn a_server_that_hangs_is_no_firewall() {
+        let silent = Cause::NoAnswer(std::time::Duration::from_secs(5));
+        let outcome = |transport, reached, cause: &Cause| {
+            let host = "relay.example.org".to_owned();
+            let rung = Rung { host, transport, port: 3478, is_given: true };
+            let fault = Some(Fault { stage: Stage::Stun, cause: cause.clone() });
+            Outcome { fault, reached, ..Outcome::new(rung, Route::Direct(Family::V4), None) }
+        };
+        let udp = outcome(Transport::Udp, Some(Stage::Name), &silent);
+        let open = outcome(Transport::Tcp, Some(Stage::Tcp), &silent);
+        let dropped = outcome(Transport::Tcp, Some(Stage::Name), &silent);
+        assert!(does_not_answer([&udp, &open].into_iter(), false));
+        assert!(!does_not_answer([&udp, &dropped].into_iter(), false), "a firewall may do that");
+        assert!(does_not_answer([&udp, &dropped].into_iter(), true));
+        let answered = outcome(Transport::Udp, Some(Stage::Stun), &silent);
+        assert!(!does_not_answer([&answered, &open].into_iter(), true));
+        assert!(!does_not_answer([&udp, &outcome(Transport::Tcp, None, &Cause::Refused)].into_iter(), true));
+        assert!(!does_not_answer([].into_iter(), true));
+        let found = hangs(None, "silence");
+        assert_eq!((found.code, found.severity), ("server_hangs", Severity::Error));
+        assert!(!found.text.contains("firewall") && !found.remedy.unwrap_or_default().contains("nft"));
     }
 
     /// A timer that runs the doctor must not stay green while no client gets an allocation.

@@ -29,6 +29,8 @@ pub struct Site<'a> {
     pub xml: Option<Xml>,
     /// What a reload of the running server would do.
     pub not_loaded: Difference,
+    /// Whether the running server does not answer on its control socket, although it takes connections.
+    pub hangs: bool,
 }
 
 impl Site<'_> {

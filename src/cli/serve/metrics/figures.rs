@@ -1,20 +1,25 @@
 //! The figures and the state that the dashboard shows, from the same counters as the metrics.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::ServerMetrics;
 use crate::admin::history::{DROPS, Detail, REFUSALS, Reading, SLOW_TURNS, Work};
-use crate::admin::state::{Certificate, Limit, Reload, Renewal, State};
+use crate::admin::state::{Certificate, Limit, Misnamed, Reload, Renewal, State};
 use crate::base::host::HostId;
+use crate::base::text::clean;
 use crate::base::transport::Transport;
-use crate::cert;
+use crate::cert::{self, CertStore, describe};
 use crate::net;
-use crate::net::counters::{Refusal, TlsOutcome, Turns};
+use crate::net::counters::{Decision, LastAddress, Refusal, TlsOutcome, Turns};
 use crate::system::{clock, memory};
 use crate::turn::action::DropReason;
 use crate::turn::counters::{Flow, HostRung};
 use crate::turn::identity::refusal::Reason;
+
+/// Longest list of names in certificates, in characters.
+const NAMES_MAX: usize = 200;
 
 /// Returns the figures of this moment.
 pub fn reading(metrics: &ServerMetrics) -> Reading {
@@ -43,8 +48,10 @@ pub fn reading(metrics: &ServerMetrics) -> Reading {
     for &reason in DropReason::ALL {
         let dropped = metrics.sum(|counters| counters.dropped(reason).get());
         add(&mut reading.drops[kind_of_drop(reason)], dropped);
-        if reason == DropReason::SendFailed {
-            add(&mut reading.unsent, dropped);
+        match reason {
+            DropReason::SendFailed => add(&mut reading.unsent, dropped),
+            DropReason::NoRoute => add(&mut reading.no_route, dropped),
+            _ => {}
         }
     }
     for counters in &metrics.network {
@@ -58,6 +65,11 @@ pub fn reading(metrics: &ServerMetrics) -> Reading {
     reading.descriptors = metrics.admission.descriptors().0.into();
     reading.connections = metrics.admission.streams().into();
     reading.web_unavailable = metrics.sum_network(|counters| counters.back_end_down.get());
+    let web = [Decision::Http1, Decision::H2, Decision::Site];
+    reading.web_clients = metrics.sum_network(|counters| {
+        web.iter().map(|&one| counters.decided(one).get()).fold(0, u64::wrapping_add)
+    });
+    reading.untrusted = metrics.sum_network(|counters| counters.untrusted.get());
     reading.restarts = metrics.sum_network(|counters| counters.restarts.get());
     reading.detail = detail(metrics);
     reading
@@ -155,6 +167,7 @@ pub fn state(metrics: &ServerMetrics) -> State {
             is_self_signed: expiry.is_self_signed,
         });
     State {
+        misnamed: misnamed(metrics, &all),
         certificate: certificates.next(),
         more_certificates: certificates.collect(),
         renewal: acme.is_on.then_some(Renewal { next: acme.next, error: acme.error }),
@@ -167,9 +180,34 @@ pub fn state(metrics: &ServerMetrics) -> State {
         relay_ports: metrics.shared.ports.taken() as u64,
         workers: metrics.protocol.len(),
         limits: limits(metrics),
+        has_web_server: metrics.limits.has_web_server(),
         lacks_ipv4: metrics.limits.lacks_ipv4(),
+        no_route_to: last(metrics, |counters| &counters.no_route_to),
+        untrusted_from: last(metrics, |counters| &counters.untrusted_from),
         hosts: metrics.hosts.load().iter().map(|name| name.to_string()).collect(),
     }
+}
+
+/// Returns a name that the configuration has and no certificate, and the names that they have. One that is self-signed is a problem
+/// of its own.
+fn misnamed(metrics: &ServerMetrics, all: &[Arc<CertStore>]) -> Option<Misnamed> {
+    let mut names = Vec::new();
+    for store in all {
+        let of_one = describe(store.current().cert.first()?)?;
+        if of_one.is_self_issued {
+            return None;
+        }
+        names.extend(of_one.names);
+    }
+    let wanted = metrics.wanted.load();
+    let missing = wanted.missing(&names)?.to_owned();
+    Some(Misnamed { missing, names: clean(&names.join(", "), NAMES_MAX) })
+}
+
+/// Returns the address of the last event of a worker; with `privacy`, none.
+fn last(metrics: &ServerMetrics, of: fn(&net::counters::Counters) -> &LastAddress) -> Option<IpAddr> {
+    let known = metrics.network.iter().find_map(|counters| of(counters).get());
+    known.filter(|_| !metrics.is_private)
 }
 
 /// Returns the number of turns in each class of [`SLOW_TURNS`].
@@ -241,6 +279,7 @@ fn kind_of_drop(reason: DropReason) -> usize {
         | Drop::ConnectionClosed
         | Drop::ReceiveFull
         | Drop::SendFailed
+        | Drop::NoRoute
         | Drop::SendBacklog => "undelivered",
     };
     DROPS.iter().position(|&known| known == kind).unwrap_or(0)

@@ -18,6 +18,8 @@ pub struct Limits {
     ports: AtomicU64,
     /// Whether clients that ask for IPv4 get no allocation.
     lacks_ipv4: AtomicBool,
+    /// Whether [web] names a server.
+    has_web_server: AtomicBool,
 }
 
 impl Limits {
@@ -26,7 +28,14 @@ impl Limits {
         self.allocations.store(config.limits.allocations_total.into(), Relaxed);
         self.connections.store(config.limits.connections_total.into(), Relaxed);
         self.memory.store(pressure::budget(config.limits.memory_mib), Relaxed);
+        let web = &config.web;
+        self.has_web_server.store(web.http1.is_some() || web.h2.is_some(), Relaxed);
         self.ports.store(config.relay.ports.clone().count() as u64, Relaxed);
+    }
+
+    /// Returns whether connections of a shared port go to a web server.
+    pub fn has_web_server(&self) -> bool {
+        self.has_web_server.load(Relaxed)
     }
 
     /// Returns the limit on allocations; 0: there is none.

@@ -41,6 +41,7 @@ impl Table {
             from_client: allocation.from_client,
             from_peer: allocation.from_peer,
             unsent: allocation.unsent,
+            no_route: allocation.no_route,
             over_rate: allocation.over_rate,
             relays: allocation.relays.iter().flatten().filter_map(|&id| self.live_relay(now, id)).collect(),
         }
