@@ -9,6 +9,7 @@ mod support;
 use support::call;
 
 mod machine;
+mod many_users;
 mod steady;
 
 mod addresses;

@@ -51,7 +51,7 @@ fn login(server: SocketAddr) -> Credentials {
     Credentials { username: text("user"), password: text("password") }
 }
 
-fn session(server: SocketAddr) -> Session {
+pub fn session(server: SocketAddr) -> Session {
     Session::new(login(server), b"")
 }
 
