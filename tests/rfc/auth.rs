@@ -677,6 +677,26 @@ fn guesses_of_a_providers_customers_do_not_lock_out_its_school() {
     let homes: Vec<String> = (1..=8).map(|home| format!("[2003:e5:{home}::9]")).collect();
     assert_eq!(newcomers_beside(&[], "[2003:e5:77::5]", |_, _| true), 30, "nobody guesses elsewhere");
     assert_eq!(newcomers_beside(&homes, "[2003:e5:77::5]", |_, _| true), 30);
+    // Two groups of homes in turn, each silent for a second.
+    let in_turn = |step: usize, home: usize| step / 100 % 2 == home % 2;
+    assert_eq!(newcomers_beside(&homes, "[2003:e5:77::5]", in_turn), 30, "in turn");
+    let elsewhere = (0..4).flat_map(|provider| [1, 2].map(|home| format!("[2a0{provider}:e5:{home}::9]")));
+    let elsewhere: Vec<String> = elsewhere.collect();
+    let in_turn = |step: usize, home: usize| step / 100 % 2 == home % 2;
+    assert_eq!(
+        newcomers_beside(&elsewhere, "203.0.113.5", in_turn),
+        30,
+        "two homes of each of four providers, in turn"
+    );
+}
+
+/// The same for guesses at sites of the school's provider and of others at the same time.
+#[test]
+fn guesses_of_its_providers_customers_and_of_others_do_not_lock_out_a_school() {
+    let of_provider = (1..=14).map(|home| format!("[2003:e5:{home}::9]"));
+    let of_others = (1..=14).map(|provider| format!("[2a00:{provider}:1::9]"));
+    let all: Vec<String> = of_provider.chain(of_others).collect();
+    assert_eq!(newcomers_beside(&all, "[2003:e5:77::5]", |_, _| true), 30);
 }
 
 /// Tries of a client with an allocation for another name: they use up nothing of its source, and its own requests go on.

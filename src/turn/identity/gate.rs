@@ -56,9 +56,9 @@ const SEARCH_OF_ALL_RECENT: Limit = Limit { per_second: 25_000_000 };
 /// So clients that guess do not keep new clients out at their own source.
 const SEARCH_OF_ALL_GUESSERS: Limit = Limit { per_second: 62_500_000 };
 /// What the sources of these other clients share equally, whatever is left of that limit: guesses elsewhere do not keep out the new
-/// clients of a school where somebody's password is wrong. Shares of sites and of providers are at most twice this together: a
-/// fifth of a worker, if attacks come from many sites of many providers at once.
-const SHARED_BY_NEIGHBOURS: u32 = 100_000_000;
+/// clients of a school where somebody's password is wrong. All shares together are at most twice this: if attacks come from many sites
+/// of one provider and from many providers at once, half as much more.
+const SHARED_BY_NEIGHBOURS: u32 = 150_000_000;
 /// A source counts once a second among those that share.
 const ONCE: Limit = Limit { per_second: 1 };
 /// One wrong guess within a second moves a client and its source to the budgets for guessers.
