@@ -5,6 +5,7 @@ use std::io;
 
 use instant_acme::{Error, Problem};
 
+use super::http::NO_CONNECTION;
 use crate::base::text::clean;
 
 /// Longest text of an authority in the log, in characters.
@@ -39,6 +40,11 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
+    /// Whether the authority did not hear of the attempt.
+    pub fn is_unheard(&self) -> bool {
+        matches!(self, Self::Authority(Error::Other(error)) if error.to_string().starts_with(NO_CONNECTION))
+    }
+
     /// Whether the account is unknown to the authority.
     pub fn is_account_unknown(&self) -> bool {
         matches!(self, Self::Authority(Error::Api(problem)) if kind(problem) == "accountDoesNotExist")

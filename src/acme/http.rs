@@ -31,6 +31,8 @@ use crate::system::{clock, pipe};
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// Time for the answer after that.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
+/// How the error begins if the authority was not reached.
+pub const NO_CONNECTION: &str = "no connection to";
 /// Size limit of an answer. A chain with 100 names takes 10 KB.
 const ANSWER_MAX: usize = 1 << 20;
 
@@ -80,7 +82,7 @@ impl Https {
         let stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut)).and_then(|done| done);
         let host = uri.authority().map_or("", |authority| authority.as_str());
         let stream = stream
-            .map_err(|error| io::Error::new(error.kind(), format!("no connection to {host}: {error}")))?;
+            .map_err(|error| io::Error::new(error.kind(), format!("{NO_CONNECTION} {host}: {error}")))?;
         let answered = timeout(ANSWER_TIME, exchange(stream, request, &uri)).await;
         let answer = answered.map_err(|_| io::Error::from(io::ErrorKind::TimedOut)).and_then(|done| done);
         let answer = answer

@@ -144,14 +144,19 @@ impl Task {
         if let Some(current) = &mut current {
             self.ask_window(settings, &store, current).await;
         }
+        // A certificate of another authority or kind is replaced at once.
+        let is_from_elsewhere = attempts.issued.as_ref().is_some_and(|issued| *issued != origin(settings));
         let due = match &current {
-            Some(current) if current.is_complete => current.validity.renew_at(current.share),
+            Some(current) if current.is_complete && !is_from_elsewhere => {
+                current.validity.renew_at(current.share)
+            }
             _ => 0,
         };
         let begun = clock::unix_seconds();
         let next = due.max(attempts.earliest(begun));
         self.status.update(|view| {
             (view.next, view.error) = (Some(next.max(begun)), attempts.error.clone());
+            view.is_limited = attempts.is_limited(begun);
         });
         loop {
             let now = clock::unix_seconds();
@@ -226,6 +231,7 @@ impl Task {
         match result {
             Ok((from, until)) => {
                 attempts.succeed(now, until.saturating_sub(from));
+                attempts.issued = Some(origin(settings));
                 self.status.update(|view| view.issued += 1);
                 let until = utc(until);
                 tracing::info!("acme: new certificate for {domains}, valid until {until}");
@@ -234,6 +240,9 @@ impl Task {
                 if failure.is_account_unknown() {
                     // The next attempt makes a new one.
                     let _ = store.forget_account();
+                }
+                if failure.is_unheard() {
+                    attempts.forget_last();
                 }
                 attempts.explain(failure.to_string(), now, wait_until);
                 self.status.update(|view| view.failed += 1);
@@ -295,6 +304,11 @@ async fn renewal_window(
 fn what(settings: &Settings) -> String {
     let Settings { domains, directory, profile, challenges, contact, ca_file, .. } = settings;
     format!("{directory} {domains:?} {contact:?} {profile:?} {challenges:?} {ca_file:?}")
+}
+
+/// Where a certificate comes from.
+fn origin(Settings { directory, profile, .. }: &Settings) -> String {
+    format!("{directory} {profile:?}")
 }
 
 /// Reads the certificate on the disk; `None` if there is none that can be used.

@@ -64,6 +64,8 @@ pub struct Attempts {
     pub error: Option<String>,
     /// The end of the pause after a success.
     quiet_until: u64,
+    /// Where the last certificate came from: authority and profile. `None` if that is not known.
+    pub issued: Option<String>,
 }
 
 impl Attempts {
@@ -82,6 +84,17 @@ impl Attempts {
     pub fn explain(&mut self, error: String, now: u64, wait_until: Option<u64>) {
         self.error = Some(error);
         self.wait_until = wait_until.map_or(0, |until| until.min(now + WAIT_MAX));
+    }
+
+    /// Takes back the failure that was counted last: the authority did not hear of it, so its limits do not count it.
+    pub fn forget_last(&mut self) {
+        self.failures.pop();
+    }
+
+    /// Whether five failures within an hour delay the next attempt, which no reload changes.
+    pub fn is_limited(&self, now: u64) -> bool {
+        self.failures.len() == FAILURES_PER_HOUR
+            && self.failures.first().is_some_and(|first| first + HOUR > now)
     }
 
     /// Forgets the failures after a success. A certificate that is due at once, because a clock is wrong, is not renewed before
@@ -126,6 +139,7 @@ impl Attempts {
             "wait_until": self.wait_until,
             "error": self.error,
             "quiet_until": self.quiet_until,
+            "issued": self.issued,
         })
     }
 
@@ -144,6 +158,7 @@ impl Attempts {
             wait_until: number("wait_until"),
             error: text("error"),
             quiet_until: number("quiet_until"),
+            issued: text("issued"),
         }
     }
 }

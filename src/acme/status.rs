@@ -19,6 +19,8 @@ pub struct View {
     pub failed: u64,
     /// The next attempt in seconds since 1970.
     pub next: Option<u64>,
+    /// Whether a reload changes nothing about that time: there were five failures within an hour.
+    pub is_limited: bool,
     /// Why the last attempt failed; `None` if it succeeded.
     pub error: Option<String>,
 }

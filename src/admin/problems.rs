@@ -190,7 +190,12 @@ fn certificate(one: &Certificate, renewal: Option<&Renewal>, now: u64, problems:
     let error = renewal.and_then(|renewal| renewal.error.as_deref());
     let next = renewal.and_then(|renewal| renewal.next).map_or_else(String::new, |next| {
         let pause = duration(next.saturating_sub(now));
-        format!("; the next attempt is in {pause}, and hallpass reload makes one at once")
+        match renewal.is_some_and(|renewal| renewal.is_limited) {
+            true => format!(
+                "; after five failures within an hour the next attempt is in {pause}, also after a reload"
+            ),
+            false => format!("; the next attempt is in {pause}, and hallpass reload makes one at once"),
+        }
     });
     let renew = || match (renewal, error) {
         (None, _) => "renew it, then systemctl reload hallpass".to_owned(),

@@ -109,6 +109,8 @@ pub struct Certificate {
 pub struct Renewal {
     /// The next attempt in seconds since 1970.
     pub next: Option<u64>,
+    /// Whether a reload changes nothing about that time.
+    pub is_limited: bool,
     /// Why the last attempt failed, with what to do.
     pub error: Option<String>,
 }

@@ -10,6 +10,8 @@ pub struct WantedNames {
     public: Vec<String>,
     /// The realm, if it looks like the relay's name and nothing else says which name that is.
     realm: Option<String>,
+    /// Whether any listener speaks TLS.
+    pub is_tls_used: bool,
 }
 
 impl WantedNames {
@@ -26,6 +28,10 @@ impl WantedNames {
         Self {
             public: of_tls.map(|public| public.host.clone()).collect(),
             realm: is_named_by_realm.then(|| config.realm.clone()),
+            is_tls_used: config
+                .listen
+                .iter()
+                .any(|listener| listener.transport == Transport::Tls || listener.either),
         }
     }
 

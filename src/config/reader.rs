@@ -10,6 +10,8 @@ const SERVICE: &str = "hallpass";
 /// User ids that systemd gives to units with `DynamicUser=` (systemd.exec(5)). No file can belong to one for long.
 const DYNAMIC_UIDS: std::ops::RangeInclusive<u32> = 61_184..=65_519;
 const ROOT: u32 = 0;
+/// User ids of people.
+const PEOPLE: std::ops::RangeInclusive<u32> = 1_000..=60_000;
 
 /// The user that must be able to read a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,6 +29,8 @@ enum Kind {
     Root,
     /// A user whose number is gone when the service stops.
     Dynamic,
+    /// A person: of Debian's and systemd's users, those from 1000 on.
+    Person,
     /// Every other user.
     Static,
 }
@@ -58,7 +62,11 @@ impl Reader {
         }
         let number = uid.to_string();
         let has_name = entry(users, 2, &number).is_some();
-        let kind = if DYNAMIC_UIDS.contains(&uid) && !has_name { Kind::Dynamic } else { Kind::Static };
+        let kind = match uid {
+            _ if DYNAMIC_UIDS.contains(&uid) && !has_name => Kind::Dynamic,
+            _ if PEOPLE.contains(&uid) && has_name => Kind::Person,
+            _ => Kind::Static,
+        };
         Self { user: name(users, &number), group: name(groups, &gid.to_string()), kind }
     }
 
@@ -70,7 +78,7 @@ impl Reader {
         };
         match self.kind {
             Kind::Root => make("-m 600"),
-            Kind::Static => make(&format!("-m 640 -g {}", self.group)),
+            Kind::Person | Kind::Static => make(&format!("-m 640 -g {}", self.group)),
             Kind::Dynamic => self.become_static(),
         }
     }
@@ -78,8 +86,16 @@ impl Reader {
     /// What to do after permission was denied to read `file`.
     pub fn let_read(&self, file: &Path) -> String {
         let Self { user, group, kind } = self;
-        if *kind == Kind::Dynamic {
-            return self.become_static();
+        match kind {
+            Kind::Dynamic => return self.become_static(),
+            // Taken from the service's user, it would keep the relay from starting.
+            Kind::Person => {
+                return format!(
+                    "run this command as root: sudo hallpass ...; user {user} may not read {}",
+                    file.display()
+                );
+            }
+            Kind::Root | Kind::Static => {}
         }
         match closed_directory(file) {
             Some(directory) => format!(
@@ -153,6 +169,18 @@ mod tests {
         assert!(make(1000, 1001).contains("install -m 640 -g staff /dev/stdin"));
         // In a container a user often has no name.
         assert!(make(1234, 1234).contains("install -m 640 -g 1234 /dev/stdin"));
+    }
+
+    /// A command that gives a person what belongs to the service would stop the service.
+    #[test]
+    fn a_person_asks_root() {
+        let users = format!("{USERS}anna:x:1000:1001::/home/anna:/bin/bash\n");
+        let told = reader(1000, 1001, &users).let_read(Path::new(FILE));
+        assert!(
+            told.contains("sudo hallpass") && !told.contains("chgrp") && !told.contains("chmod"),
+            "{told}"
+        );
+        assert!(reader(999, 1001, &users).let_read(Path::new(FILE)).contains("chgrp"), "a service");
     }
 
     #[test]

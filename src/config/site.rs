@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::address::socket_address;
+use super::reader::Reader;
 use super::types::{Config, Site, SiteLanguage};
 use super::walk::{At, Notes, Section};
 use crate::base::transport::Transport;
@@ -73,8 +74,8 @@ fn directory(section: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Optio
     let At { value, line } = section.string("directory", notes)?;
     let path = base.join(value);
     if !path.is_dir() {
-        let message = format!("there is no directory {}", path.display());
-        notes.error(
+        let message = format!("there is no directory {}, so the built-in page is served", path.display());
+        notes.warn(
             line,
             KEY,
             message,
@@ -82,9 +83,17 @@ fn directory(section: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Optio
         );
         return None;
     }
-    if !path.join("index.html").is_file() {
-        let message = format!("{} has no index.html, so the first page is a 404", path.display());
-        notes.warn(line, KEY, message, "add a file index.html that the user of hallpass can read");
+    let index = path.join("index.html");
+    match std::fs::metadata(&index) {
+        Ok(found) if found.is_file() => {}
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            let message = format!("cannot read {}: {error}, so the built-in page is served", index.display());
+            notes.warn(line, KEY, message, &Reader::current().let_read(&index));
+        }
+        _ => {
+            let message = format!("{} has no index.html, so the first page is a 404", path.display());
+            notes.warn(line, KEY, message, "add a file index.html that the user of hallpass can read");
+        }
     }
     Some(path)
 }
@@ -217,7 +226,7 @@ mod tests {
         told("title = ''", &["f:9: error: site.title: the text is empty"]);
         told(&format!("title = '{}'", "x".repeat(201)), &["f:9: error: site.title: the text has 201"]);
         told("language = 'it'", &["f:9: error: site.language:", "\"fr\""]);
-        told("directory = 'www'", &["f:9: error: site.directory: there is no directory /nonexistent/www"]);
+        told("directory = 'www'", &["f:9: warning: site.directory: there is no directory /nonexistent/www"]);
         told(
             "address = '203.0.113.5:9680'",
             &["f:9: error: site.address: 203.0.113.5 is not a loopback", "127.0.0.1:9680"],

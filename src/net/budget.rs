@@ -36,9 +36,9 @@ const UNIT_NANOS: u64 = 20_000;
 /// A user is busy while more of their work than this is remembered, in units: one frame of a shared screen. The sockets of one user,
 /// perhaps hundreds, delay others of the first rank by at most this much work.
 const BUSY: u64 = 1_000;
-/// The same while so much work of all users together is remembered, in units: twenty users with a burst each would delay a call by
-/// that of all. A call without bursts stays below.
-const BUSY_AMONG_MANY: [(u64, u64); 2] = [(3_000, 50), (2_000, 250)];
+/// What counts as a burst while so much work of all users that are not busy is remembered, in units: twenty users with one each would
+/// delay a call by that of all. Sound stays below.
+const BURST_AMONG_MANY: [(u64, u64); 2] = [(3_000, 50), (2_000, 250)];
 /// Nanoseconds after which one unit of all users' work is forgotten. 3,000 units are remembered after 20 ms with 5,000.
 const UNIT_OF_ALL_NANOS: u64 = 10_000;
 /// Cap on a user's remembered work, in nanoseconds. It ends a user's busy state soon after their work ends.
@@ -65,8 +65,8 @@ pub struct Budget {
     refused: Vec<u64>,
     /// When all work of all users is forgotten, in nanoseconds.
     all: u64,
-    /// A user with more remembered work than this is busy, in nanoseconds until it is forgotten.
-    busy_nanos: u64,
+    /// A user with more remembered work than this has a burst, in nanoseconds until it is forgotten.
+    burst_nanos: u64,
     /// The start of the UDP listeners' wait; `None` until the clock is read in this turn.
     listeners_seen: Option<Instant>,
     /// Whether UDP listeners have waited for [`LISTENERS_WAIT`].
@@ -98,8 +98,9 @@ pub enum Rank {
     /// Relayed addresses and clients of users that are not busy: calls. Their leftovers precede the next turn's events.
     #[default]
     First,
-    /// Relayed addresses of users to whom much is sent without permission: the datagrams of their peers may lie behind it.
-    Flooded,
+    /// Users with a burst while all together cause much work: pictures. And relayed addresses of users to whom much is sent without
+    /// permission: the datagrams of their peers may lie behind it.
+    Later,
     /// Clients without an allocation whose last share was small, and QUIC flows.
     Second,
     /// Relayed addresses and clients of busy users, and clients without an allocation whose last share was large.
@@ -108,7 +109,7 @@ pub enum Rank {
 
 impl Rank {
     /// All ranks, in order.
-    pub const ALL: [Rank; 4] = [Rank::First, Rank::Flooded, Rank::Second, Rank::Last];
+    pub const ALL: [Rank; 4] = [Rank::First, Rank::Later, Rank::Second, Rank::Last];
 }
 
 /// Sockets to be handled in the next turn without a new event, by rank. Within a rank, the longest-waiting come first.
@@ -151,7 +152,7 @@ impl Budget {
             users: Vec::new(),
             refused: Vec::new(),
             all: 0,
-            busy_nanos: BUSY * UNIT_NANOS,
+            burst_nanos: BUSY * UNIT_NANOS,
             listeners_seen: None,
             are_listeners_due: false,
             short: [false; 2],
@@ -170,8 +171,8 @@ impl Budget {
         self.short = [false, self.short[0]];
         self.first_short = [false, self.first_short[0]];
         let of_all = self.all.saturating_sub(self.now) / UNIT_OF_ALL_NANOS;
-        let found = BUSY_AMONG_MANY.iter().find(|(remembered, _)| of_all >= *remembered);
-        self.busy_nanos = found.map_or(BUSY, |(_, busy)| *busy) * UNIT_NANOS;
+        let found = BURST_AMONG_MANY.iter().find(|(remembered, _)| of_all >= *remembered);
+        self.burst_nanos = found.map_or(BUSY, |(_, busy)| *busy) * UNIT_NANOS;
     }
 
     /// Begins a slice.
@@ -221,8 +222,10 @@ impl Budget {
 
     /// Records work for a user.
     pub fn charge(&mut self, user: Option<UserId>, units: u32) {
+        // The work of busy users comes last anyway, and makes nobody else busy.
+        let counts = user.is_some_and(|user| !self.is_busy(user));
         remember(&mut self.users, user, units, self.now);
-        if user.is_some() {
+        if counts {
             let until = self.all.max(self.now) + u64::from(units) * UNIT_OF_ALL_NANOS;
             self.all = until.min(self.now + MOST_OF_ALL_NANOS);
         }
@@ -235,7 +238,7 @@ impl Budget {
 
     /// Returns whether a user is busy: all their sockets together recently caused much work.
     pub fn is_busy(&self, user: UserId) -> bool {
-        self.is_above(&self.users, user, self.busy_nanos)
+        self.is_above(&self.users, user, BUSY * UNIT_NANOS)
     }
 
     fn is_above(&self, work: &[u64], user: UserId, nanos: u64) -> bool {
@@ -244,14 +247,18 @@ impl Budget {
 
     /// Returns the rank of a client with an allocation, by its user.
     pub fn rank(&self, user: Option<UserId>) -> Rank {
-        if user.is_some_and(|user| self.is_busy(user)) { Rank::Last } else { Rank::First }
+        match user {
+            Some(user) if self.is_busy(user) => Rank::Last,
+            Some(user) if self.is_above(&self.users, user, self.burst_nanos) => Rank::Later,
+            _ => Rank::First,
+        }
     }
 
     /// Returns the rank of a relayed address, by the user of its allocation.
     pub fn rank_of_relay(&self, user: Option<UserId>) -> Rank {
         match self.rank(user) {
             Rank::First if user.is_some_and(|user| self.is_above(&self.refused, user, BUSY * UNIT_NANOS)) => {
-                Rank::Flooded
+                Rank::Later
             }
             rank => rank,
         }
@@ -404,7 +411,7 @@ mod tests {
         budget.charge_refused(user, 1_000);
         assert_eq!(budget.rank_of_relay(user), Rank::First, "within its burst");
         budget.charge_refused(user, 1);
-        assert_eq!((budget.rank_of_relay(user), budget.rank(user)), (Rank::Flooded, Rank::First));
+        assert_eq!((budget.rank_of_relay(user), budget.rank(user)), (Rank::Later, Rank::First));
         assert_eq!(budget.rank_of_relay(Some(UserId(2))), Rank::First);
         budget.charge(user, 1_001);
         assert_eq!(budget.rank_of_relay(user), Rank::Last, "work of its own comes after all");

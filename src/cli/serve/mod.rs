@@ -142,7 +142,7 @@ fn set_up(
     })?;
     shown.certificate.set(certificate.store_for_admin());
     fit_check?;
-    site.set(&config, site::files_at_start(&config)?, certificate.configured(&config));
+    site.set(&config, site::files_at_start(&config), certificate.configured(&config));
     // Before the listeners: two servers with one control socket must not share the clients.
     let control = config.control_socket.clone().or_else(control::default_path);
     let control = control.map(|path| ControlSocket::open(&path)).transpose()?;

@@ -144,12 +144,14 @@ pub fn files(config: &Config) -> Result<Option<Arc<Files>>, String> {
     config.site.directory.as_deref().map(read).transpose().map_err(|error| format!("site.directory: {error}"))
 }
 
-/// The same at the start.
-///
-/// # Errors
-/// If they cannot be read.
-pub fn files_at_start(config: &Config) -> Result<Option<Arc<Files>>, StartError> {
-    files(config).map_err(|message| StartError::new(message, FIX_DIRECTORY))
+/// The same at the start: a page that cannot be read keeps no call from its relay.
+pub fn files_at_start(config: &Config) -> Option<Arc<Files>> {
+    files(config).unwrap_or_else(|message| {
+        tracing::error!(
+            "{message}: the built-in page is served; {FIX_DIRECTORY}, then systemctl reload hallpass"
+        );
+        None
+    })
 }
 
 fn settings(config: &Config, files: Option<Arc<Files>>, login: MakeLogin, kept: check::Kept) -> Settings {

@@ -9,18 +9,29 @@ use super::site::{Site, once, untested};
 use crate::cli::bbb_xml::{Difference, Relay, Servers, compare};
 use crate::cli::output::{counted, shell_word};
 use crate::config::Exposure;
+use crate::config::SERVICE_FILE;
 use crate::doctor::check::Check;
 use crate::doctor::finding::Finding;
 use crate::doctor::inspection::Seen;
 use crate::doctor::text::list;
 use crate::system::account::Account;
 
-/// The command that corrects the list.
-fn write(path: &Path) -> String {
-    let path = shell_word(&path.display().to_string());
-    format!(
-        "correct it with `hallpass bbb-xml --output {path}`, which keeps other servers, and restart bbb-web"
-    )
+/// The command that corrects the entries for `name`. All that it would choose by itself is written out: without the name it might add
+/// entries for another one, and keep the wrong ones.
+fn write(site: &Site<'_>, host: &str, name: &str, path: &Path) -> String {
+    let mut command = "hallpass bbb-xml".to_owned();
+    let mut add = |option: &str, value: &str| {
+        command += &format!(" --{option} {}", shell_word(value));
+    };
+    if site.args.config != Path::new(SERVICE_FILE) {
+        add("config", &site.args.config.display().to_string());
+    }
+    if site.config.hosts.len() > 1 {
+        add("host", host);
+    }
+    add("public-name", name);
+    add("output", &path.display().to_string());
+    format!("correct it with `{command}`, which keeps other servers, and restart bbb-web")
 }
 
 /// A list that cannot be read cannot be merged either.
@@ -43,13 +54,14 @@ pub fn check(site: &Site<'_>, seen: &Seen) -> Option<Check> {
     check.facts.push(format!("{file} lists {}", list(&hosts)));
     let ours = names::ours(site, seen, &hosts);
     if ours.is_empty() {
-        let name = site.args.public_name.as_deref().unwrap_or("this relay");
+        let name = site.args.public_name.as_deref();
+        let host = site.config.hosts.first().map_or("HOST", |host| &*host.name);
         check.findings.push(Finding::error(
             "xml_lacks_relay",
-            format!("{file} has no TURN server at {name}, so no browser uses it"),
+            format!("{file} has no TURN server at {}, so no browser uses it", name.unwrap_or("this relay")),
             format!(
                 "{}; if the relay has a name that does not lead here, write --public-name NAME",
-                write(&xml.path)
+                write(site, host, name.unwrap_or("NAME"), &xml.path)
             ),
         ));
     }
@@ -103,6 +115,7 @@ fn differences(site: &Site<'_>, servers: &Servers, name: &str, path: &Path) -> V
         all.iter().filter_map(is).cloned().collect()
     };
     let of = |urls: Vec<String>| (!urls.is_empty()).then(|| list(&urls));
+    let write = || write(site, host, name, path);
     let mut findings = Vec::new();
     let is_other = |one: &Difference| matches!(one, Difference::OtherSecret(_));
     let others = urls(|one| match one {
@@ -120,7 +133,7 @@ fn differences(site: &Site<'_>, servers: &Servers, name: &str, path: &Path) -> V
             format!(
                 "{file}: the secret of {urls} is not {whose}{some}, so the relay refuses every user of it"
             ),
-            write(path),
+            write(),
         ));
     }
     let old = urls(|one| match one {
@@ -131,7 +144,7 @@ fn differences(site: &Site<'_>, servers: &Servers, name: &str, path: &Path) -> V
         Finding::warning(
             "xml_older_secret",
             format!("{file}: {urls} has an older secret of host {host}"),
-            write(path),
+            write(),
         )
     }));
     let missing = urls(|one| match one {
@@ -139,24 +152,20 @@ fn differences(site: &Site<'_>, servers: &Servers, name: &str, path: &Path) -> V
         _ => None,
     });
     findings.extend(of(missing).map(|urls| {
-        Finding::warning("xml_lacks_url", format!("{file} lacks {urls}, which the relay serves"), write(path))
+        Finding::warning("xml_lacks_url", format!("{file} lacks {urls}, which the relay serves"), write())
     }));
     let unknown = urls(|one| match one {
         Difference::NoListener(url) => Some(url),
         _ => None,
     });
     findings.extend(of(unknown).map(|urls| {
-        Finding::error(
-            "xml_unknown_url",
-            format!("{file} has {urls}, and no listener serves it"),
-            write(path),
-        )
+        Finding::error("xml_unknown_url", format!("{file} has {urls}, and no listener serves it"), write())
     }));
     let double = all.iter().any(|one| matches!(one, Difference::Several(..)));
     // Two entries of which one has another secret are reported by that.
     if double && !all.iter().any(is_other) {
         let text = format!("{file} lists a URL of {name} several times");
-        findings.push(Finding::warning("xml_double", text, write(path)));
+        findings.push(Finding::warning("xml_double", text, write()));
     }
     findings
 }

@@ -159,18 +159,24 @@ pub fn state(metrics: &ServerMetrics) -> State {
     };
     let acme = metrics.acme.view();
     let all = metrics.certificates.all();
+    let is_tls_used = metrics.wanted.load().is_tls_used;
     let mut certificates =
         all.iter().filter_map(|certificate| certificate.expiry()).map(|expiry| Certificate {
             name: expiry.name.unwrap_or_else(|| "the server".to_owned()),
             not_after: expiry.not_after,
             soon: cert::files::expires_soon(expiry.not_before, expiry.not_after),
-            is_self_signed: expiry.is_self_signed,
+            // Without a listener for TLS, nobody sees it.
+            is_self_signed: expiry.is_self_signed && is_tls_used,
         });
     State {
         misnamed: misnamed(metrics, &all),
         certificate: certificates.next(),
         more_certificates: certificates.collect(),
-        renewal: acme.is_on.then_some(Renewal { next: acme.next, error: acme.error }),
+        renewal: acme.is_on.then_some(Renewal {
+            next: acme.next,
+            is_limited: acme.is_limited,
+            error: acme.error,
+        }),
         configuration_reload: reload(metrics.reloads.configuration.values()),
         certificate_reload: reload(metrics.reloads.certificate.values()),
         is_draining: metrics.drain.is_draining(),
