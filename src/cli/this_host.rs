@@ -129,7 +129,15 @@ fn pairs(config: &Config, machine: &Addresses, report: &mut Report) {
             }
             continue;
         }
-        if machine.have(public) {
+        if machine.have(public) && !is_private(public) && is_private(private) {
+            // Exchanged, the pair would announce the private one.
+            report.add(
+                Severity::Error,
+                "external_ip",
+                format!("{public} is an address of this machine itself, and {private} is none: nothing translates addresses here"),
+                format!("remove \"{public}/{private}\": without it the server announces {public}"),
+            );
+        } else if machine.have(public) {
             report.add(
                 Severity::Error,
                 "external_ip",

@@ -74,7 +74,10 @@ impl Reader {
     pub fn make_secret(&self, file: &Path) -> String {
         let shown = file.display();
         let make = |options: &str| {
-            format!("put the secret into it: openssl rand -base64 32 | install {options} /dev/stdin {shown}")
+            format!(
+                "if users have this secret already, restore the file: BigBlueButton's turn-stun-servers.xml has the secret; otherwise \
+                 put the secret into it: openssl rand -base64 32 | install {options} /dev/stdin {shown}"
+            )
         };
         match self.kind {
             Kind::Root => make("-m 600"),
@@ -149,12 +152,11 @@ mod tests {
         let of_root = reader(0, 0, &users);
         assert_eq!(of_root, reader(990, 985, &users), "the service reads what root was told to make");
         let file = Path::new(FILE);
-        assert_eq!(
-            of_root.make_secret(file),
-            format!(
-                "put the secret into it: openssl rand -base64 32 | install -m 640 -g relay /dev/stdin {FILE}"
-            )
-        );
+        // A new secret in the place of one that users have would refuse them all.
+        let told = of_root.make_secret(file);
+        assert!(told.starts_with("if users have this secret already, restore the file"), "{told}");
+        let command = format!("openssl rand -base64 32 | install -m 640 -g relay /dev/stdin {FILE}");
+        assert!(told.ends_with(&format!("put the secret into it: {command}")), "{told}");
         assert_eq!(
             of_root.let_read(file),
             format!("let user hallpass read it: chgrp relay {FILE} && chmod 640 {FILE}")

@@ -380,6 +380,26 @@ mod tests {
         Instant::from_nanos((1_000 + millis) * 1_000_000)
     }
 
+    /// Twenty users with a small burst each: pictures come after sound. One user with a large one changes nothing for others.
+    #[test]
+    fn a_small_burst_comes_later_while_many_have_one() {
+        let mut budget = budget();
+        let [busy, picture, sound] = [1, 2, 3].map(UserId);
+        budget.begin_turn(at(0));
+        (0..50).for_each(|_| budget.charge(Some(busy), 1_000));
+        budget.charge(Some(picture), 80);
+        budget.begin_turn(at(0));
+        let rank = |budget: &Budget, user| budget.rank(Some(user));
+        assert_eq!((rank(&budget, busy), rank(&budget, picture)), (Rank::Last, Rank::First));
+        (10..30).for_each(|user| budget.charge(Some(UserId(user)), 160));
+        budget.charge(Some(sound), 30);
+        budget.begin_turn(at(0));
+        let ranks = [busy, picture, sound].map(|user| rank(&budget, user));
+        assert_eq!(ranks, [Rank::Last, Rank::Later, Rank::First]);
+        budget.begin_turn(at(50));
+        assert_eq!(rank(&budget, picture), Rank::First, "it is forgotten");
+    }
+
     #[test]
     fn a_user_is_busy_beyond_its_burst_until_its_work_is_forgotten() {
         let (mut budget, user) = (budget(), UserId(3));
