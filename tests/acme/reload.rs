@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
+use crate::authority::Authority;
 use crate::certified::{LIMIT, Place, metric, openssl, shown, wait_for_other};
 use crate::pebble::Pebble;
 use crate::support::beside_others;
@@ -80,6 +81,29 @@ fn a_running_relay_gets_its_first_certificate_by_a_reload() {
     assert_eq!(metric(&server, "hallpass_acme_renewals_total{result=\"failure\"}"), 0.0);
     let report = call.end();
     assert_eq!(report.lost(), 0, "{report}");
+}
+
+/// From an authority for tests to one that browsers trust, and to another kind: the certificate of before is replaced at once, and
+/// only once.
+#[test]
+fn a_certificate_of_another_authority_or_kind_is_replaced_at_once() {
+    let _turn = beside_others();
+    if skip_on_coturn("certificates by ACME") {
+        return;
+    }
+    let place = Place::new();
+    let [staging, production] = [(); 2].map(|()| Authority::start(None));
+    let server = place.start(&[NAME], &staging.lines());
+    assert!(server.wait_log(LIMIT, |log| log.contains("new certificate in use")), "{}", server.log());
+    let first = shown(&server);
+    reload(&server, &[(&staging.lines(), &production.lines())]);
+    let second = wait_for_other(&server, &first);
+    let kind = format!("profile = \"shortlived\"\n{}", production.lines());
+    reload(&server, &[(&production.lines(), &kind)]);
+    let third = wait_for_other(&server, &second);
+    reload(&server, &[]);
+    assert_eq!(shown(&server), third);
+    assert_eq!((staging.orders().len(), production.orders().len()), (1, 2));
 }
 
 /// An address that is taken: the server says so, and nothing is applied.
