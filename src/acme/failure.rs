@@ -5,11 +5,12 @@ use std::io;
 
 use instant_acme::{Error, Problem};
 
-use super::http::NO_CONNECTION;
 use crate::base::text::clean;
 
 /// Longest text of an authority in the log, in characters.
 const TEXT_MAX: usize = 600;
+/// How an error begins if the authority was not reached.
+pub const NO_CONNECTION: &str = "no connection to";
 const PREFIX: &str = "urn:ietf:params:acme:error:";
 
 /// The reason of a failed attempt. `Display` ends with the next step.

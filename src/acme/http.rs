@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::failure::Failure;
+use super::failure::{Failure, NO_CONNECTION};
 use super::schedule::retry_after;
 use crate::cert::{provider, roots};
 use crate::system::{clock, pipe};
@@ -31,8 +31,6 @@ use crate::system::{clock, pipe};
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// Time for the answer after that.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
-/// How the error begins if the authority was not reached.
-pub const NO_CONNECTION: &str = "no connection to";
 /// Size limit of an answer. A chain with 100 names takes 10 KB.
 const ANSWER_MAX: usize = 1 << 20;
 

@@ -176,7 +176,7 @@ mod tests {
     /// A command that gives a person what belongs to the service would stop the service.
     #[test]
     fn a_person_asks_root() {
-        let users = format!("{USERS}anna:x:1000:1001::/home/anna:/bin/bash\n");
+        let users = format!("{USERS}anna:x:1000:1001::/:/bin/bash\n");
         let told = reader(1000, 1001, &users).let_read(Path::new(FILE));
         assert!(
             told.contains("sudo hallpass") && !told.contains("chgrp") && !told.contains("chmod"),

@@ -31,9 +31,9 @@ pub struct Acceptors {
 pub enum Accept {
     /// A connection.
     Accepted(Arrival),
-    /// A connection to a listener behind a proxy from an untrusted source elsewhere; it is closed.
+    /// A connection to a listener behind a proxy from an untrusted source; it is closed.
     Untrusted(IpAddr),
-    /// A connection that is closed already; the next one may be waiting.
+    /// A connection that was closed already; the next one may be waiting.
     Gone,
     /// No connection is waiting.
     Nothing,
@@ -99,10 +99,8 @@ impl Acceptors {
         };
         let proxied = !listener.proxies.is_empty();
         if proxied && !listener.proxies.iter().any(|trusted| trusted.contains(&client.ip())) {
-            // `hallpass doctor` connects from this machine, and proves nothing about others.
-            let is_own = socket.local_addr().is_ok_and(|local| canonical(local).ip() == client.ip());
             reset(&socket);
-            return if is_own { Accept::Gone } else { Accept::Untrusted(client.ip()) };
+            return Accept::Untrusted(client.ip());
         }
         let transport = listener.transport;
         let tls = transport == Transport::Tls;
