@@ -129,7 +129,7 @@ fn pairs(config: &Config, machine: &Addresses, report: &mut Report) {
             }
             continue;
         }
-        if machine.have(public) && !is_private(public) && is_private(private) {
+        if machine.have(public) && !is_private(public) && !public.is_loopback() && is_private(private) {
             // Exchanged, the pair would announce the private one.
             report.add(
                 Severity::Error,

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::certs::{self, Kind};
 use crate::support::files::Directory;
@@ -225,11 +225,13 @@ impl Machine {
     /// Waits until the relay has logged a line with all these words.
     #[track_caller]
     pub fn wait_log(&self, words: &[&str]) {
-        let end = Instant::now() + LIMIT;
+        assert!(self.logs_within(LIMIT, words), "no line with {words:?}:\n{}", self.log());
+    }
+
+    /// Returns whether the relay has logged a line with all these words, or does so within this time.
+    pub fn logs_within(&self, limit: Duration, words: &[&str]) -> bool {
         let server = self.server.as_ref().expect("a relay");
-        let has_all = |log: &str| log.lines().any(|line| words.iter().all(|word| line.contains(word)));
-        let found = server.wait_output(end.saturating_duration_since(Instant::now()), has_all);
-        assert!(found, "no line with {words:?}:\n{}", server.output());
+        server.wait_output(limit, |log| log.lines().any(|line| words.iter().all(|word| line.contains(word))))
     }
 
     /// Runs `body` on a thread in the network outside; its sockets stay there.
