@@ -58,7 +58,7 @@ pub struct State {
     pub limits: Vec<Limit>,
     /// Whether clients get no relayed IPv4 address, only an IPv6 one.
     pub lacks_ipv4: bool,
-    /// Whether [web] names a server.
+    /// Whether `[web]` names a server.
     pub has_web_server: bool,
     /// A name of the configuration that no certificate has.
     pub misnamed: Option<Misnamed>,

@@ -88,7 +88,7 @@ fn directory(section: &Section<'_, '_>, base: &Path, notes: &mut Notes) -> Optio
         Ok(found) if found.is_file() => {}
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             let message = format!("cannot read {}: {error}, so the built-in page is served", index.display());
-            notes.warn(line, KEY, message, &Reader::current().let_read(&index));
+            notes.warn(line, KEY, message, Reader::current().let_read(&index));
         }
         _ => {
             let message = format!("{} has no index.html, so the first page is a 404", path.display());

@@ -1,6 +1,6 @@
 //! The test page: tells a visitor which ways to the relay work from where they are.
 //!
-//! The page makes calls to itself through the relay. For that it asks [`Check`] for a login and for the ways to try, and it
+//! The page makes calls to itself through the relay. For that it asks `Check` for a login and for the ways to try, and it
 //! leaves its result, which the operator finds by a short code. `rungs` names the ways, `interception` judges the visitor's
 //! ClientHello, `limiter` limits both requests, `results` keeps what was found.
 

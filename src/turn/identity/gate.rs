@@ -269,9 +269,8 @@ impl Gate {
             self.sources.has_three_quarters(now.instant, purpose, subject, limit)
         });
         for (purpose, subject, limit) in budgets.into_iter().flatten() {
-            if !(is_within && subject == Subject::Everybody)
-                && !self.sources.has_some(now.instant, purpose, subject, limit)
-            {
+            let counts = !is_within || subject != Subject::Everybody;
+            if counts && !self.sources.has_some(now.instant, purpose, subject, limit) {
                 let millis = limit.per_second.div_ceil(NANOS_PER_MILLI);
                 return Err(match subject {
                     Subject::Everybody => RateLimit::Search(millis),

@@ -190,7 +190,7 @@ fn served(site: &Site<'_>, seen: &Seen) -> Vec<Served> {
     public.map(of).collect()
 }
 
-/// The addresses of [redirect] that browsers on other machines reach.
+/// The addresses of `[redirect]` that browsers on other machines reach.
 fn redirected(site: &Site<'_>, seen: &Seen) -> Vec<Served> {
     let outside = site.config.redirect.iter().filter(|redirect| !redirect.address.ip().is_loopback());
     let of = |redirect: &Redirect| {

@@ -18,7 +18,7 @@ pub struct Limits {
     ports: AtomicU64,
     /// Whether clients that ask for IPv4 get no allocation.
     lacks_ipv4: AtomicBool,
-    /// Whether [web] names a server.
+    /// Whether `[web]` names a server.
     has_web_server: AtomicBool,
 }
 
