@@ -2,6 +2,7 @@
 
 use super::asset::{Asset, Files};
 use super::settings::Settings;
+use crate::base::text::escaped;
 
 /// What the pages may load: their own style and icon.
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; \
@@ -64,22 +65,6 @@ fn paragraphs(text: &str) -> String {
     let paragraphs = lines.split(|line| line.is_empty()).filter(|lines| !lines.is_empty());
     let paragraphs = paragraphs.map(|lines| format!("<p>{}</p>", escaped(&lines.join("\n"))));
     paragraphs.collect::<Vec<_>>().join("\n")
-}
-
-/// Writes text for HTML.
-pub(super) fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            other => out.push(other),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

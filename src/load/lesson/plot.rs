@@ -5,6 +5,8 @@
 
 use std::fmt::Write;
 
+use crate::base::text::escaped;
+
 /// Size of a plot in its own units. It is scaled to the width of the page; text is 13 units high.
 const WIDTH: f64 = 460.0;
 const HEIGHT: f64 = 250.0;
@@ -249,19 +251,8 @@ fn label(out: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
 
 /// Replaces the characters that have a meaning in HTML and SVG, and control characters, which neither may contain.
 pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            letter if letter.is_control() && letter != '\n' => out.push('\u{fffd}'),
-            letter => out.push(letter),
-        }
-    }
-    out
+    let clean = |letter: char| if letter.is_control() && letter != '\n' { '\u{fffd}' } else { letter };
+    escaped(&text.chars().map(clean).collect::<String>())
 }
 
 #[cfg(test)]
